@@ -1,0 +1,221 @@
+"""Where things are in a source text, and what to tell people when they are wrong.
+
+A `Diagnostic` is data: severity, code, message, labelled spans (the first is primary), the
+chain of block instantiations, notes and help. `render` draws it with carets. A
+`CompileError` carries one or more of them. Every error a user can cause derives from `Error`.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """A named text. `path` is what messages show."""
+
+    path: str
+    text: str
+    _starts: tuple[int, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        starts = [0]
+        for offset, character in enumerate(self.text):
+            if character == "\n":
+                starts.append(offset + 1)
+        object.__setattr__(self, "_starts", tuple(starts))
+
+    def position(self, offset: int) -> tuple[int, int]:
+        """(line, column), both from 1, of a character offset."""
+        line = bisect.bisect_right(self._starts, offset)
+        return line, offset - self._starts[line - 1] + 1
+
+    def line(self, number: int) -> str:
+        """The text of line `number` (from 1), without its end."""
+        start = self._starts[number - 1]
+        end = self._starts[number] - 1 if number < len(self._starts) else len(self.text)
+        return self.text[start:end].rstrip("\r")
+
+    def span(self, start: int, end: int) -> Span:
+        return Span(self, start, end)
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Characters start..end (end excluded) of a source file."""
+
+    source: SourceFile = field(repr=False)
+    start: int
+    end: int
+
+    @property
+    def line(self) -> int:
+        return self.source.position(self.start)[0]
+
+    @property
+    def column(self) -> int:
+        return self.source.position(self.start)[1]
+
+    @property
+    def text(self) -> str:
+        return self.source.text[self.start : self.end]
+
+    @property
+    def location(self) -> str:
+        """`file:line`."""
+        return f"{self.source.path}:{self.line}"
+
+    def to(self, other: Span) -> Span:
+        """From the start of this span to the end of the other."""
+        return Span(self.source, min(self.start, other.start), max(self.end, other.end))
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """A span with something to say about it."""
+
+    span: Span
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One block instantiation on the way to an error: `bottleneck(width = 64)` and its call."""
+
+    description: str
+    span: Span | None
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnostic:
+    """One finding. `labels[0]` is where it is; the others explain it."""
+
+    code: str  # e.g. "E0301"; documented one by one in docs/language.md
+    message: str
+    labels: tuple[Label, ...] = ()
+    frames: tuple[Frame, ...] = ()  # innermost first
+    notes: tuple[str, ...] = ()
+    help: tuple[str, ...] = ()
+    severity: str = "error"  # or "warning"
+
+    @property
+    def span(self) -> Span | None:
+        return self.labels[0].span if self.labels else None
+
+    def render(self) -> str:
+        return render(self)
+
+    def to_json(self) -> dict[str, Any]:
+        span = self.span
+        return {
+            "severity": self.severity,
+            "code": self.code,
+            "message": self.message,
+            "file": span.source.path if span else None,
+            "line": span.line if span else None,
+            "column": span.column if span else None,
+            "end_line": span.source.position(span.end)[0] if span else None,
+            "end_column": span.source.position(span.end)[1] if span else None,
+            "labels": [
+                {"file": x.span.source.path, "line": x.span.line, "column": x.span.column}
+                | {"text": x.text}
+                for x in self.labels
+            ],
+            "frames": [
+                {"description": f.description, "location": f.span.location if f.span else None}
+                for f in self.frames
+            ],
+            "notes": list(self.notes),
+            "help": list(self.help),
+        }
+
+
+class Error(Exception):
+    """Anything a user can cause. What else escapes from convdsl is a bug."""
+
+
+class CompileError(Error):
+    """The text is wrong; `diagnostics` say how."""
+
+    def __init__(self, diagnostics: Iterable[Diagnostic]) -> None:
+        self.diagnostics = tuple(diagnostics)
+        super().__init__("\n\n".join(render(d) for d in self.diagnostics))
+
+
+class WeightError(Error):
+    """Weights that cannot be read or do not fit the model."""
+
+
+class ArtifactError(Error):
+    """An artifact that is damaged, foreign or meant for another processor."""
+
+
+class InputError(Error):
+    """Input data, shapes or options that do not fit the model."""
+
+
+def render(diagnostic: Diagnostic) -> str:
+    """The finding as text: message, location, source lines with carets, frames, help."""
+    lines = [f"{diagnostic.severity}[{diagnostic.code}]: {diagnostic.message}"]
+    span = diagnostic.span
+    if span is not None:
+        lines[1:] = _excerpt(diagnostic.labels)
+    lines += [
+        f"   = in {frame.description}" + (f" at {frame.span.location}" if frame.span else "")
+        for frame in diagnostic.frames
+    ]
+    lines += [f"   = note: {note}" for note in diagnostic.notes]
+    lines += [f"   = help: {text}" for text in diagnostic.help]
+    return "\n".join(lines)
+
+
+def _excerpt(labels: Sequence[Label]) -> list[str]:
+    first = labels[0].span
+    width = max(len(str(label.span.line)) for label in labels)
+    blank = " " * (width + 1) + "|"
+    lines = [f"{' ' * width}--> {first.source.path}:{first.line}:{first.column}", blank]
+    groups: dict[tuple[str, int], list[Label]] = {}
+    for label in labels:
+        groups.setdefault((label.span.source.path, label.span.line), []).append(label)
+    for (path, number), group in groups.items():
+        source = group[0].span.source
+        if path != first.source.path:
+            lines.append(f"{' ' * width}::: {path}:{number}")
+        lines.append(f"{number:>{width}} | {source.line(number).expandtabs(4)}")
+        lines += [f"{blank} {text}" for text in _carets(source, number, group, labels[0])]
+    lines.append(blank)
+    return lines
+
+
+def _carets(
+    source: SourceFile, number: int, group: Sequence[Label], primary: Label
+) -> list[str]:
+    text = source.line(number)
+    marks: list[tuple[int, int, str, str]] = []
+    for label in group:
+        start = label.span.column - 1
+        end_line, end_column = source.position(label.span.end)
+        end = end_column - 1 if end_line == number else len(text)
+        left = len(text[:start].expandtabs(4))
+        right = max(left + 1, len(text[: max(end, start)].expandtabs(4)))
+        marks.append((left, right, "^" if label is primary else "-", label.text))
+    marks.sort()
+    row = ""
+    for left, right, mark, _ in marks:
+        if left >= len(row):
+            row += " " * (left - len(row)) + mark * (right - left)
+    rows = [f"{row} {marks[-1][3]}".rstrip()]
+    pending = [mark for mark in marks[:-1] if mark[3]]
+    while pending:  # right to left, each on a line of its own, the others as stems
+        stems = ""
+        for left, _, _, _ in pending:
+            if left >= len(stems):
+                stems += " " * (left - len(stems)) + "|"
+        rows.append(stems)
+        left, _, _, label_text = pending.pop()
+        above = "".join(stems)[:left]
+        rows.append(f"{above}{label_text}")
+    return rows

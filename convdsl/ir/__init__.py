@@ -1,0 +1,1 @@
+"""The graph of operators, and what an operator is."""

@@ -1,0 +1,336 @@
+"""The graph of operators: a networkx MultiDiGraph inside, typed nodes and values outside.
+
+Nodes are inputs, states (weights, running statistics, constants) and applied operators. A
+`Value` is one output of a node. Edges run from producer to user, keyed by operand name. Ids
+grow with insertion; traversal is topological and, among equals, by id, hence deterministic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import networkx as nx
+
+from convdsl.diagnostics import Frame, Span
+from convdsl.ir.opdef import Call, OpDef, Role
+from convdsl.tensor import Dim, SymDim, TensorType, substitute
+
+
+class Value:
+    """One output of a node: what edges carry. Compared by identity."""
+
+    __slots__ = ("index", "node", "type")
+
+    def __init__(self, node: Node, index: int, type: TensorType) -> None:
+        self.node = node
+        self.index = index
+        self.type = type
+
+    @property
+    def name(self) -> str:
+        """The node's name; with the output's own name where there are several."""
+        if isinstance(self.node, OpNode) and len(self.node.outputs) > 1:
+            return f"{self.node.name}:{self.node.op.outputs[self.index]}"
+        return self.node.name
+
+    def __repr__(self) -> str:
+        return f"<{self.name}: {self.type}>"
+
+
+class Node:
+    """Common to all nodes: identity, name, where in the source text it came from."""
+
+    __slots__ = ("frames", "id", "name", "outputs", "span")
+
+    def __init__(self, id: int, name: str, span: Span | None, frames: tuple[Frame, ...]) -> None:
+        self.id = id
+        self.name = name
+        self.span = span
+        self.frames = frames
+        self.outputs: tuple[Value, ...] = ()
+
+    @property
+    def output(self) -> Value:
+        """The only output of a node that has one."""
+        (value,) = self.outputs
+        return value
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.id} {self.name}>"
+
+
+class InputNode(Node):
+    """A model input."""
+
+    __slots__ = ()
+
+    @property
+    def type(self) -> TensorType:
+        return self.output.type
+
+
+class StateNode(Node):
+    """A weight (`name` is its key in weight files), a running statistic or a constant."""
+
+    __slots__ = ("data", "init", "role")
+
+    def __init__(
+        self,
+        id: int,
+        name: str,
+        span: Span | None,
+        frames: tuple[Frame, ...],
+        role: Role,
+        init: str,
+        data: Any,
+    ) -> None:
+        super().__init__(id, name, span, frames)
+        self.role = role
+        self.init = init
+        self.data = data  # numpy array of a CONSTANT, else None
+
+    @property
+    def type(self) -> TensorType:
+        return self.output.type
+
+
+class OpNode(Node):
+    """An applied operator. `group` is set by fusion: nodes of one group become one kernel."""
+
+    __slots__ = ("attributes", "group", "inputs", "op")
+
+    def __init__(
+        self,
+        id: int,
+        name: str,
+        span: Span | None,
+        frames: tuple[Frame, ...],
+        op: OpDef,
+        inputs: Mapping[str, Value],
+        attributes: Mapping[str, Any],
+    ) -> None:
+        super().__init__(id, name, span, frames)
+        self.op = op
+        self.inputs: dict[str, Value] = dict(inputs)
+        self.attributes: dict[str, Any] = dict(attributes)
+        self.group: int | None = None
+
+    @property
+    def call(self) -> Call:
+        """The operator with this node's operand types and attributes."""
+        types = {name: value.type for name, value in self.inputs.items()}
+        return Call(self.op, types, self.attributes)
+
+    @property
+    def data_inputs(self) -> tuple[Value, ...]:
+        """Operands that are not weights by role (in operand order)."""
+        state = {o.name for o in self.op.operands if o.role is not Role.DATA}
+        return tuple(value for name, value in self.inputs.items() if name not in state)
+
+
+class Graph:
+    """A mutable graph; inputs and outputs are ordered by name."""
+
+    def __init__(self) -> None:
+        self._graph: nx.MultiDiGraph = nx.MultiDiGraph()
+        self._next = 0
+        self.outputs: dict[str, Value] = {}
+
+    # Building
+
+    def add_input(
+        self, name: str, type: TensorType, span: Span | None = None
+    ) -> Value:
+        node = InputNode(self._new_id(), name, span, ())
+        return self._insert(node, (type,))[0]
+
+    def add_state(
+        self,
+        name: str,
+        type: TensorType,
+        role: Role,
+        init: str = "zeros",
+        data: Any = None,
+        span: Span | None = None,
+        frames: tuple[Frame, ...] = (),
+    ) -> Value:
+        node = StateNode(self._new_id(), name, span, frames, role, init, data)
+        return self._insert(node, (type,))[0]
+
+    def apply(
+        self,
+        op: OpDef,
+        inputs: Mapping[str, Value],
+        attributes: Mapping[str, Any] | None = None,
+        *,
+        name: str,
+        span: Span | None = None,
+        frames: tuple[Frame, ...] = (),
+    ) -> OpNode:
+        """Add an operator. `attributes` are DSL values (defaults are filled in, then resolved);
+        resolved ones resolve to themselves. Weights that `inputs` lacks are created, named
+        `<name>.<state name>`. Raises OpError where a rule objects."""
+        types = {key: value.type for key, value in inputs.items()}
+        call = op.call(types, attributes)
+        complete = dict(inputs)
+        for spec in op.state(call):
+            if spec.name not in complete:
+                complete[spec.name] = self.add_state(
+                    f"{name}.{spec.name}", spec.type, spec.role, spec.init, None, span, frames
+                )
+        node = OpNode(self._new_id(), name, span, frames, op, complete, call.attributes)
+        self._insert(node, node.call.outputs)
+        return node
+
+    def _new_id(self) -> int:
+        self._next += 1
+        return self._next
+
+    def _insert(self, node: Node, types: tuple[TensorType, ...]) -> tuple[Value, ...]:
+        node.outputs = tuple(Value(node, index, type) for index, type in enumerate(types))
+        self._graph.add_node(node.id, node=node)
+        if isinstance(node, OpNode):
+            for key, value in node.inputs.items():
+                self._graph.add_edge(value.node.id, node.id, key=key, output=value.index)
+        return node.outputs
+
+    # Reading
+
+    def nodes(self) -> list[Node]:
+        """All nodes in topological order, by id among equals."""
+        order = nx.lexicographical_topological_sort(self._graph)
+        return [self._graph.nodes[id]["node"] for id in order]
+
+    def op_nodes(self) -> list[OpNode]:
+        return [node for node in self.nodes() if isinstance(node, OpNode)]
+
+    @property
+    def inputs(self) -> dict[str, Value]:
+        """Model inputs by name, in order of declaration."""
+        return {n.name: n.output for n in self._by_id() if isinstance(n, InputNode)}
+
+    @property
+    def states(self) -> dict[str, StateNode]:
+        """Weights, statistics and constants by key, in order of creation."""
+        return {n.name: n for n in self._by_id() if isinstance(n, StateNode)}
+
+    def _by_id(self) -> Iterator[Node]:
+        for id in sorted(self._graph.nodes):
+            yield self._graph.nodes[id]["node"]
+
+    def users(self, value: Value) -> list[tuple[OpNode, str]]:
+        """(node, operand name) of every use by an operator, in id order."""
+        found: list[tuple[OpNode, str]] = []
+        for _, user, key, data in self._graph.out_edges(value.node.id, keys=True, data=True):
+            if data["output"] == value.index:
+                found.append((self._graph.nodes[user]["node"], key))
+        return sorted(found, key=lambda item: (item[0].id, item[1]))
+
+    def is_output(self, value: Value) -> bool:
+        return any(value is output for output in self.outputs.values())
+
+    def __len__(self) -> int:
+        return len(self._graph)
+
+    def __contains__(self, node: Node) -> bool:
+        return node.id in self._graph and self._graph.nodes[node.id]["node"] is node
+
+    # Rewriting
+
+    def set_input(self, node: OpNode, operand: str, value: Value) -> None:
+        """Rewire one operand."""
+        old = node.inputs[operand]
+        self._graph.remove_edge(old.node.id, node.id, key=operand)
+        node.inputs[operand] = value
+        self._graph.add_edge(value.node.id, node.id, key=operand, output=value.index)
+
+    def replace_uses(self, old: Value, new: Value) -> None:
+        """Every user of `old`, model outputs included, reads `new` instead."""
+        for node, operand in self.users(old):
+            if node is not new.node:
+                self.set_input(node, operand, new)
+        for name, value in self.outputs.items():
+            if value is old:
+                self.outputs[name] = new
+
+    def remove(self, node: Node) -> None:
+        """Remove a node that nothing uses."""
+        if self._graph.out_degree(node.id) or any(self.is_output(v) for v in node.outputs):
+            raise ValueError(f"{node.name} is still used")
+        self._graph.remove_node(node.id)
+
+    # Copies
+
+    def bind(self, bindings: Mapping[str, Dim]) -> Graph:
+        """A copy with symbols replaced in every type; shapes are inferred anew."""
+        new = Graph()
+        values: dict[Value, Value] = {}
+        for node in self.nodes():
+            new._next = node.id - 1
+            if isinstance(node, InputNode):
+                made = (new.add_input(node.name, node.type.bind(bindings), node.span),)
+            elif isinstance(node, StateNode):
+                type = node.type.bind(bindings)
+                made = (
+                    new.add_state(
+                        node.name, type, node.role, node.init, node.data, node.span, node.frames
+                    ),
+                )
+            else:
+                assert isinstance(node, OpNode)
+                inputs = {key: values[value] for key, value in node.inputs.items()}
+                copy = new.apply(
+                    node.op,
+                    inputs,
+                    {k: _bind_attribute(v, bindings) for k, v in node.attributes.items()},
+                    name=node.name,
+                    span=node.span,
+                    frames=node.frames,
+                )
+                copy.group = node.group
+                made = copy.outputs
+            values.update(zip(node.outputs, made, strict=True))
+        new._next = self._next
+        new.outputs = {name: values[value] for name, value in self.outputs.items()}
+        return new
+
+    def copy(self) -> Graph:
+        return self.bind({})
+
+    def to_networkx(self) -> nx.MultiDiGraph:
+        """A copy for users: nodes by name, with kind, operator, attributes, shapes, dtypes, costs
+        and source location; edges with the operand they feed and the shape they carry."""
+        public: nx.MultiDiGraph = nx.MultiDiGraph()
+        for node in self.nodes():
+            public.add_node(node.name, **_describe(node))
+        for node in self.op_nodes():
+            for operand, value in node.inputs.items():
+                shape = value.type.shape
+                public.add_edge(value.node.name, node.name, key=operand, shape=shape)
+        return public
+
+
+def _bind_attribute(value: Any, bindings: Mapping[str, Dim]) -> Any:
+    if isinstance(value, tuple):
+        return tuple(_bind_attribute(item, bindings) for item in value)  # pyright: ignore[reportUnknownVariableType]
+    return substitute(value, bindings) if isinstance(value, SymDim) else value
+
+
+def _describe(node: Node) -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        "kind": {InputNode: "input", StateNode: "state", OpNode: "op"}[type(node)],
+        "id": node.id,
+        "shapes": tuple(value.type.shape for value in node.outputs),
+        "dtypes": tuple(str(value.type.dtype) for value in node.outputs),
+        "file": node.span.source.path if node.span else None,
+        "line": node.span.line if node.span else None,
+        "span": node.span,
+    }
+    if isinstance(node, OpNode):
+        cost = node.op.cost(node.call)
+        facts |= {"op": node.op.name, "attributes": dict(node.attributes)}
+        facts |= {"macs": cost.macs, "flops": cost.flops}
+    elif isinstance(node, StateNode):
+        facts["role"] = node.role.value
+    return facts

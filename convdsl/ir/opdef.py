@@ -1,0 +1,261 @@
+"""What an operator is: one frozen record that holds everything convdsl knows of it.
+
+Shapes, state, receptive field, cost and arithmetic are all derived from the record; every
+field is required, so a forgotten rule is an error at import and not at use. Rules receive a
+`Call`: the operator applied to operand types with resolved attributes.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from convdsl.kernel import expr
+from convdsl.kernel.expr import TensorExpr, TensorVar
+from convdsl.tensor import Dim, DType, TensorType, Window
+
+
+class Role(enum.Enum):
+    """DATA flows; PARAMETER is trained; BUFFER is running statistics; CONSTANT is in the text."""
+
+    DATA = "data"
+    PARAMETER = "parameter"
+    BUFFER = "buffer"
+    CONSTANT = "constant"
+
+
+@dataclass(frozen=True, slots=True)
+class Operand:
+    """A named tensor operand. A variadic one, which comes last, arrives as name0, name1, ..."""
+
+    name: str
+    role: Role = Role.DATA
+    optional: bool = False
+    variadic: bool = False
+
+
+class Kind(enum.Enum):
+    """What an attribute holds, and so which DSL values it accepts.
+
+    SIZES is one integer per spatial axis (`3x3`, or `2` for all axes alike) and resolves to a
+    tuple; PADDING is an integer, one per axis, (before, after) pairs per axis, or one of the
+    words half, same, valid; INTS is a list.
+    """
+
+    INT = "integer"
+    FLOAT = "number"
+    BOOL = "boolean"
+    STRING = "string"
+    SIZES = "size"
+    PADDING = "padding"
+    INTS = "list of integers"
+    SHAPE = "shape"
+    ARRAY = "nested list of numbers"
+
+
+class Required:
+    """Marks an attribute without default."""
+
+    def __repr__(self) -> str:
+        return "REQUIRED"
+
+
+REQUIRED = Required()
+
+
+@dataclass(frozen=True, slots=True)
+class Attribute:
+    """One attribute. In the DSL, positional arguments fill attributes in record order."""
+
+    name: str
+    kind: Kind
+    default: Any  # REQUIRED, or the default's DSL value
+    doc: str  # one line: meaning, and the reason of the default
+    choices: tuple[str, ...] = ()  # words that are accepted (besides what the kind accepts)
+    keyword_only: bool = False
+    minimum: int | None = None  # for INT and for each of SIZES and INTS
+
+
+@dataclass(frozen=True, slots=True)
+class StateSpec:
+    """A weight that an operator owns: `<layer name>.<name>` is its key in weight files."""
+
+    name: str
+    type: TensorType
+    role: Role
+    init: str  # initialiser, see convdsl.weights.initialisers: kaiming_uniform, zeros, ones
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """An operator applied: resolved attributes and operand types by operand name."""
+
+    op: OpDef
+    types: Mapping[str, TensorType]
+    attributes: Mapping[str, Any]
+
+    def type(self, operand: str) -> TensorType:
+        return self.types[operand]
+
+    def var(self, operand: str) -> TensorVar:
+        """The operand as a variable for tensor expressions."""
+        return TensorVar(operand, self.types[operand])
+
+    def has(self, operand: str) -> bool:
+        return operand in self.types
+
+    def variadic(self, operand: str) -> tuple[str, ...]:
+        """The names under which a variadic operand's tensors arrived, in order."""
+        names: list[str] = []
+        while f"{operand}{len(names)}" in self.types:
+            names.append(f"{operand}{len(names)}")
+        return tuple(names)
+
+    def __getitem__(self, attribute: str) -> Any:
+        return self.attributes[attribute]
+
+    @property
+    def outputs(self) -> tuple[TensorType, ...]:
+        return self.op.infer(self)
+
+    @property
+    def kernel(self) -> TensorExpr:
+        return self.op.kernel(self)
+
+
+class OpError(Exception):
+    """A rule's objection to a call; elaboration adds the place and draws the carets.
+
+    `operands` and `attributes` name what is to blame, the first most.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        operands: tuple[str, ...] = (),
+        attributes: tuple[str, ...] = (),
+        help: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.operands = operands
+        self.attributes = attributes
+        self.help = help
+
+
+class Reach(enum.Enum):
+    """Receptive field rules other than a `Window`."""
+
+    POINTWISE = "each output position sees the same input position"
+    WHOLE = "each output position sees the whole input"
+    UNAVAILABLE = "no exact rule is known"
+
+
+Field: TypeAlias = Window | Reach
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Exact counts of one call; conventions in docs/language.md (and contracts).
+
+    macs: multiply-accumulates of contractions. flops: every arithmetic node of the tensor
+    expression. macs_by_input: macs under the torchvision convention where it differs
+    (transposed convolutions count input positions there).
+    """
+
+    macs: Dim
+    flops: Dim
+    macs_by_input: Dim | None = None
+
+
+def no_contraction(call: Call) -> Cost:
+    """Cost rule of everything that multiplies no matrices."""
+    return Cost(macs=0, flops=expr.flops(call.kernel))
+
+
+def contraction(call: Call) -> Cost:
+    """Cost rule of convolutions, linear layers and matrix products."""
+    kernel = call.kernel
+    return Cost(macs=expr.products(kernel), flops=expr.flops(kernel))
+
+
+def resolve_as_given(call: Call) -> Mapping[str, Any]:
+    """Resolve rule of operators whose attributes need no operand to make sense of them."""
+    return call.attributes
+
+
+def no_state(call: Call) -> tuple[StateSpec, ...]:
+    """State rule of operators without weights."""
+    return ()
+
+
+def same_type(call: Call) -> tuple[TensorType, ...]:
+    """Infer rule: the output is like the first operand."""
+    return (next(iter(call.types.values())),)
+
+
+def pointwise(call: Call) -> Field:
+    """Window rule of maps."""
+    return Reach.POINTWISE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpDef:
+    """Everything about one operator. See the module docstring.
+
+    resolve  DSL values -> canonical attributes (per-axis tuples, explicit padding), given the
+             types of the data operands; raises OpError
+    state    the weights the call owns, given data operand types
+    infer    output types, one per name in `outputs`; raises OpError
+    window   receptive field of the outputs in the data operands
+    cost     exact counts
+    kernel   the arithmetic: inputs named as operands, outputs as `outputs`
+    """
+
+    name: str
+    aliases: tuple[str, ...]  # other DSL spellings
+    doc: str  # what it computes, with its source; first line is the summary
+    operands: tuple[Operand, ...]
+    attributes: tuple[Attribute, ...]
+    outputs: tuple[str, ...]
+    resolve: Callable[[Call], Mapping[str, Any]]
+    state: Callable[[Call], tuple[StateSpec, ...]]
+    infer: Callable[[Call], tuple[TensorType, ...]]
+    window: Callable[[Call], Field]
+    cost: Callable[[Call], Cost]
+    kernel: Callable[[Call], TensorExpr]
+    _by_name: dict[str, Attribute] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_by_name", {a.name: a for a in self.attributes})
+
+    def attribute(self, name: str) -> Attribute | None:
+        return self._by_name.get(name)
+
+    def defaults(self) -> dict[str, Any]:
+        return {a.name: a.default for a in self.attributes if not isinstance(a.default, Required)}
+
+    @property
+    def data_operands(self) -> tuple[Operand, ...]:
+        return tuple(o for o in self.operands if o.role is Role.DATA)
+
+    def call(
+        self, types: Mapping[str, TensorType], attributes: Mapping[str, Any] | None = None
+    ) -> Call:
+        """Apply to types with DSL-level attribute values: defaults filled in, then resolved."""
+        given = self.defaults() | dict(attributes or {})
+        return Call(self, types, dict(self.resolve(Call(self, types, given))))
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+
+def float_type(call: Call, operand: str = "x") -> DType:
+    """The dtype of a floating operand, or an OpError."""
+    dtype = call.type(operand).dtype
+    if not dtype.is_float:
+        raise OpError(f"{call.op.name} needs floating-point data, not {dtype}", operands=(operand,))
+    return dtype

@@ -1,0 +1,129 @@
+"""Rules that all window operators (convolution, pooling) share: sizes, padding, output extents."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from convdsl.ir.opdef import Call, OpError
+from convdsl.tensor import Dim, Window, bounds, ceil_div, dim_max, dim_min, floor_div
+
+Padding = tuple[tuple[Dim, Dim], ...]
+SAME = "same"  # stays a word in the attributes until the sizes it depends on are known
+
+
+def resolve_sizes(call: Call, name: str, rank: int) -> tuple[int, ...]:
+    """One integer per spatial axis; a single integer serves all axes."""
+    value = call[name]
+    sizes = (value,) * rank if isinstance(value, int) else tuple(value)
+    if len(sizes) == 1 and rank > 1:
+        sizes = sizes * rank
+    if len(sizes) != rank:
+        text = "x".join(map(str, sizes))
+        raise OpError(
+            f"{name} {text} has {len(sizes)} axes, the input {call.type('x')} has {rank} of space",
+            attributes=(name,),
+            operands=("x",),
+        )
+    return sizes
+
+
+def resolve_padding(
+    call: Call, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int]
+) -> Padding | str:
+    """(before, after) per axis from `half`, `same`, `valid`, integers or explicit pairs."""
+    value, rank = call["pad"], len(kernel)
+    if value == "valid":
+        return ((0, 0),) * rank
+    if value == "half":
+        if any(k % 2 == 0 for k in kernel):
+            text = "x".join(map(str, kernel))
+            raise OpError(
+                f"an even kernel ({text}) has no middle: say its padding",
+                attributes=("kernel",),
+                help=("add pad = valid, pad = same or a number",),
+            )
+        return tuple((d * (k - 1) // 2,) * 2 for k, d in zip(kernel, dilation, strict=True))
+    if value == SAME:
+        space = call.type("x").shape[2:]
+        if not all(isinstance(extent, int) for extent in space):
+            return SAME
+        return tuple(map(_same, space, kernel, stride, dilation))
+    if isinstance(value, int):
+        return ((value, value),) * rank
+    pairs: list[tuple[Dim, Dim]] = []
+    for item in value:
+        pairs.append((item, item) if isinstance(item, int) else (item[0], item[1]))
+    if len(pairs) == 1:
+        pairs *= rank
+    if len(pairs) != rank:
+        raise OpError(
+            f"padding for {len(pairs)} axes, the input {call.type('x')} has {rank} of space",
+            attributes=("pad",),
+            operands=("x",),
+        )
+    return tuple(pairs)
+
+
+def explicit_window(call: Call) -> Window:
+    """The call's window with its padding spelled out (attributes kernel, stride, pad, dilation)."""
+    kernel, stride, padding = call["kernel"], call["stride"], call["pad"]
+    dilation = call.attributes.get("dilation") or (1,) * len(kernel)
+    if padding == SAME:
+        padding = tuple(map(_same, call.type("x").shape[2:], kernel, stride, dilation))
+    return Window(kernel, stride, padding, dilation)
+
+
+def _same(extent: Dim, kernel: int, stride: int, dilation: int) -> tuple[Dim, Dim]:
+    """TensorFlow's: output ceil(in / stride), the odd pixel at the end."""
+    reach = (ceil_div(extent, stride) - 1) * stride + dilation * (kernel - 1) + 1
+    total = dim_max(reach - extent, 0)
+    return floor_div(total, 2), total - floor_div(total, 2)
+
+
+def window_extents(call: Call, window: Window, ceil: bool = False) -> tuple[Dim, ...]:
+    """Output extents: floor((in + before + after - extent) / stride) + 1; with `ceil` rounded up,
+    without windows that would start in the padding after the input (as PyTorch)."""
+    result: list[Dim] = []
+    space = call.type("x").shape[2:]
+    if call["pad"] == SAME:
+        return tuple(map(ceil_div, space, window.stride))
+    for axis, extent in enumerate(space):
+        before, after = window.padding[axis]
+        stride = window.stride[axis]
+        slack = extent + before + after - window.extent(axis)
+        _, most = bounds(slack)
+        if most is not None and most < 0:
+            raise OpError(
+                f"a window of {window.extent(axis)} does not fit axis {axis + 2} of "
+                f"{call.type('x')} with padding ({before}, {after})",
+                operands=("x",),
+                attributes=("kernel",),
+            )
+        if ceil:
+            count = ceil_div(slack, stride) + 1
+            count = dim_min(count, floor_div(extent + before - 1, stride) + 1)
+        else:
+            count = floor_div(slack, stride) + 1
+        result.append(count)
+    return tuple(result)
+
+
+def padded_index(
+    mode: str, at: Sequence[Dim], space: Sequence[Dim], padding: Padding
+) -> tuple[tuple[Dim, ...], float | None]:
+    """(index, outside) that realise a padding mode for input positions `at`."""
+    if mode == "zeros":
+        inside = all(pair == (0, 0) for pair in padding)
+        return tuple(at), None if inside else 0.0
+    return tuple(_fold(mode, i, extent) for i, extent in zip(at, space, strict=True)), None
+
+
+def _fold(mode: str, i: Dim, extent: Dim) -> Dim:
+    if mode == "replicate":
+        return dim_min(dim_max(i, 0), extent - 1)
+    if mode == "reflect":
+        mirrored = dim_max(i, -i)
+        return dim_min(mirrored, (extent - 1) * 2 - mirrored)
+    if not isinstance(extent, int):
+        raise OpError("circular padding needs a known size", attributes=("pad_mode",))
+    return (i + extent) % extent

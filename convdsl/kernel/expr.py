@@ -1,0 +1,463 @@
+"""Tensor expressions: what each output element of an operator is.
+
+An operator's arithmetic is a `TensorExpr`: stages in order, each defining one tensor as a
+scalar expression over index axes. Indices are `Dim`s over the axes' symbols. Reductions
+name their axes. Nothing here knows of targets, layouts or threads.
+
+    relu    y[i...]    = max(x[i...], 0)
+    conv    y[n,k,p,q] = sum over c,r,s of x[n, c, p*U + r*D - P, ...] * w[k,c,r,s], outside: 0
+    softmax three stages: a maximum, a sum of exponentials, a quotient
+
+Conventions that cost counting and every evaluator share: arithmetic on values counts one
+each, index arithmetic, reads, casts, selects and literals count nothing, a reduction of n
+values is n - 1 combinations. Both arms of a `Select` count as computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from convdsl.tensor import Dim, DType, TensorType, substitute, symbol
+
+UNARY = frozenset(
+    "neg abs exp log sqrt rsqrt tanh erf floor ceil round sin cos reciprocal not sign isnan".split()
+)
+BINARY = frozenset("add sub mul div max min pow mod and or xor".split())
+COMPARE = frozenset("lt le gt ge eq ne".split())
+REDUCE = frozenset("sum max min prod any all".split())
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """An index variable running over 0 .. extent - 1. `name` is unique within an expression."""
+
+    name: str
+    extent: Dim
+
+    @property
+    def i(self) -> Dim:
+        """The axis as an index."""
+        maximum = self.extent - 1 if isinstance(self.extent, int) else None
+        return symbol(self.name, minimum=0, maximum=maximum)
+
+
+@dataclass(frozen=True, slots=True)
+class TensorVar:
+    """A named tensor that an expression reads or defines."""
+
+    name: str
+    type: TensorType
+
+    def __getitem__(self, index: Dim | tuple[Dim, ...]) -> Read:
+        """`x[n, c, h, w]`: a read that is known to stay inside."""
+        return Read(self, index if isinstance(index, tuple) else (index,))
+
+    def at(self, *index: Dim, outside: float | None = None) -> Read:
+        """A read that yields `outside` where the index leaves the tensor."""
+        return Read(self, index, outside)
+
+
+class _Arithmetic:
+    """Operators for writing expressions; Python numbers become literals of the same dtype."""
+
+    __slots__ = ()
+
+    @property
+    def dtype(self) -> DType:
+        raise NotImplementedError
+
+    def __add__(self, other: Operand) -> Expr:
+        return Binary("add", _expr(self), lift(other, self.dtype))
+
+    def __sub__(self, other: Operand) -> Expr:
+        return Binary("sub", _expr(self), lift(other, self.dtype))
+
+    def __mul__(self, other: Operand) -> Expr:
+        return Binary("mul", _expr(self), lift(other, self.dtype))
+
+    def __truediv__(self, other: Operand) -> Expr:
+        return Binary("div", _expr(self), lift(other, self.dtype))
+
+    def __radd__(self, other: float) -> Expr:
+        return Binary("add", lift(other, self.dtype), _expr(self))
+
+    def __rsub__(self, other: float) -> Expr:
+        return Binary("sub", lift(other, self.dtype), _expr(self))
+
+    def __rmul__(self, other: float) -> Expr:
+        return Binary("mul", lift(other, self.dtype), _expr(self))
+
+    def __rtruediv__(self, other: float) -> Expr:
+        return Binary("div", lift(other, self.dtype), _expr(self))
+
+    def __neg__(self) -> Expr:
+        return Unary("neg", _expr(self))
+
+
+@dataclass(frozen=True, slots=True)
+class Literal(_Arithmetic):
+    value: float | int | bool
+    type: DType
+
+    @property
+    def dtype(self) -> DType:
+        return self.type
+
+
+@dataclass(frozen=True, slots=True)
+class Read(_Arithmetic):
+    """One element. With `outside` given the index may leave the tensor and yields that value."""
+
+    tensor: TensorVar
+    index: tuple[Dim, ...]
+    outside: float | None = None
+
+    @property
+    def dtype(self) -> DType:
+        return self.tensor.type.dtype
+
+
+@dataclass(frozen=True, slots=True)
+class IndexValue(_Arithmetic):
+    """An index as a value: positions, bilinear weights, border divisors."""
+
+    index: Dim
+    type: DType
+
+    @property
+    def dtype(self) -> DType:
+        return self.type
+
+
+@dataclass(frozen=True, slots=True)
+class Unary(_Arithmetic):
+    op: str
+    x: Expr
+
+    @property
+    def dtype(self) -> DType:
+        return DType.BOOL if self.op in ("not", "isnan") else self.x.dtype
+
+
+@dataclass(frozen=True, slots=True)
+class Binary(_Arithmetic):
+    op: str
+    a: Expr
+    b: Expr
+
+    @property
+    def dtype(self) -> DType:
+        return self.a.dtype
+
+
+@dataclass(frozen=True, slots=True)
+class Compare(_Arithmetic):
+    """A comparison of values: one arithmetic operation, a bool."""
+
+    op: str
+    a: Expr
+    b: Expr
+
+    @property
+    def dtype(self) -> DType:
+        return DType.BOOL
+
+
+@dataclass(frozen=True, slots=True)
+class IndexCompare(_Arithmetic):
+    """A comparison of indices: index arithmetic, a bool, free."""
+
+    op: str
+    a: Dim
+    b: Dim
+
+    @property
+    def dtype(self) -> DType:
+        return DType.BOOL
+
+
+@dataclass(frozen=True, slots=True)
+class Select(_Arithmetic):
+    """`yes` where the condition holds, else `no`. Reads in the arm not taken may be out of range
+    only if the condition is an `IndexCompare` (or `and` of them): evaluators guard those."""
+
+    condition: Expr
+    yes: Expr
+    no: Expr
+
+    @property
+    def dtype(self) -> DType:
+        return self.yes.dtype
+
+
+@dataclass(frozen=True, slots=True)
+class Cast(_Arithmetic):
+    x: Expr
+    type: DType
+
+    @property
+    def dtype(self) -> DType:
+        return self.type
+
+
+@dataclass(frozen=True, slots=True)
+class Reduce(_Arithmetic):
+    """Combine `body` over all positions of `axes`, which are not empty in any binding."""
+
+    op: str
+    axes: tuple[Axis, ...]
+    body: Expr
+
+    @property
+    def dtype(self) -> DType:
+        return self.body.dtype
+
+
+Expr: TypeAlias = (
+    Literal
+    | Read
+    | IndexValue
+    | Unary
+    | Binary
+    | Compare
+    | IndexCompare
+    | Select
+    | Cast
+    | Reduce
+)
+Operand: TypeAlias = "Expr | float"
+
+
+def _expr(x: _Arithmetic) -> Expr:
+    return x  # pyright: ignore[reportReturnType]
+
+
+def lift(x: Operand, dtype: DType) -> Expr:
+    """Python numbers as literals of `dtype`, expressions as they are."""
+    return Literal(x, dtype) if isinstance(x, (int, float)) else x
+
+
+def maximum(a: Expr, b: Operand) -> Expr:
+    return Binary("max", a, lift(b, a.dtype))
+
+
+def minimum(a: Expr, b: Operand) -> Expr:
+    return Binary("min", a, lift(b, a.dtype))
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """`target[axes] = body`: one tensor, defined element by element."""
+
+    target: TensorVar
+    axes: tuple[Axis, ...]
+    body: Expr
+
+
+@dataclass(frozen=True, slots=True)
+class TensorExpr:
+    """Inputs, stages in order, and which stage targets are the operator's outputs."""
+
+    inputs: tuple[TensorVar, ...]
+    stages: tuple[Stage, ...]
+    outputs: tuple[str, ...]
+
+    def stage(self, name: str) -> Stage:
+        return next(s for s in self.stages if s.target.name == name)
+
+    def __str__(self) -> str:
+        return format_tensor_expr(self)
+
+
+_AXIS_NAMES = {1: "c", 2: "nc", 3: "ncw", 4: "nchw", 5: "ncdhw"}
+
+
+def axes_over(shape: tuple[Dim, ...]) -> tuple[Axis, ...]:
+    """One axis per dimension, named n, c, d, h, w where the rank suggests it."""
+    names = _AXIS_NAMES.get(len(shape)) or [f"i{k}" for k in range(len(shape))]
+    return tuple(Axis(name, extent) for name, extent in zip(names, shape, strict=True))
+
+
+def elementwise(
+    inputs: tuple[TensorVar, ...], output: TensorType, rule: Callable[..., Expr], name: str = "y"
+) -> TensorExpr:
+    """A map over the output's shape; operands broadcast as in NumPy."""
+    axes = axes_over(output.shape)
+    reads = [broadcast_read(x, axes) for x in inputs]
+    stage = Stage(TensorVar(name, output), axes, rule(*reads))
+    return TensorExpr(inputs, (stage,), (name,))
+
+
+def broadcast_read(x: TensorVar, axes: tuple[Axis, ...]) -> Read:
+    """Read `x` at the output position `axes`, NumPy's way: trailing axes align, 1 repeats."""
+    skipped = len(axes) - x.type.rank
+    index = tuple(
+        0 if extent == 1 else axis.i
+        for extent, axis in zip(x.type.shape, axes[skipped:], strict=True)
+    )
+    return Read(x, index)
+
+
+# Walking
+
+
+def children(e: Expr) -> tuple[Expr, ...]:
+    match e:
+        case Unary() | Cast():
+            return (e.x,)
+        case Binary() | Compare():
+            return (e.a, e.b)
+        case Select():
+            return (e.condition, e.yes, e.no)
+        case Reduce():
+            return (e.body,)
+        case _:
+            return ()
+
+
+def rebuild(e: Expr, parts: tuple[Expr, ...]) -> Expr:
+    """The same node over other children."""
+    match e:
+        case Unary():
+            return Unary(e.op, *parts)
+        case Cast():
+            return Cast(parts[0], e.type)
+        case Binary():
+            return Binary(e.op, *parts)
+        case Compare():
+            return Compare(e.op, *parts)
+        case Select():
+            return Select(*parts)
+        case Reduce():
+            return Reduce(e.op, e.axes, parts[0])
+        case _:
+            return e
+
+
+def walk(e: Expr) -> Iterator[Expr]:
+    """The expression and all below it."""
+    yield e
+    for child in children(e):
+        yield from walk(child)
+
+
+def transform(e: Expr, rule: Callable[[Expr], Expr | None]) -> Expr:
+    """Rewrite bottom-up; `rule` returns a replacement or None."""
+    parts = tuple(transform(child, rule) for child in children(e))
+    new = rebuild(e, parts) if parts else e
+    return rule(new) or new
+
+
+def reindex(e: Expr, bindings: Mapping[str, Dim]) -> Expr:
+    """Substitute axes (and size symbols) by name in every index."""
+
+    def rule(node: Expr) -> Expr | None:
+        match node:
+            case Read():
+                index = tuple(substitute(d, bindings) for d in node.index)
+                return Read(node.tensor, index, node.outside)
+            case IndexValue():
+                return IndexValue(substitute(node.index, bindings), node.type)
+            case IndexCompare():
+                return IndexCompare(
+                    node.op, substitute(node.a, bindings), substitute(node.b, bindings)
+                )
+            case _:
+                return None
+
+    return transform(e, rule)
+
+
+def reads(e: Expr) -> Iterator[Read]:
+    return (node for node in walk(e) if isinstance(node, Read))
+
+
+# Counting
+
+
+def arithmetic(e: Expr) -> Dim:
+    """Arithmetic operations to compute one element of `e` (the module's convention)."""
+    below: Dim = sum((arithmetic(child) for child in children(e)), 0)
+    match e:
+        case Unary() | Binary() | Compare():
+            return below + 1
+        case Reduce():
+            positions = extent_of(e.axes)
+            return below * positions + positions - 1
+        case _:
+            return below
+
+
+def extent_of(axes: Iterable[Axis]) -> Dim:
+    total: Dim = 1
+    for axis in axes:
+        total = total * axis.extent
+    return total
+
+
+def flops(expr: TensorExpr) -> Dim:
+    """Arithmetic operations of the whole expression."""
+    return sum((arithmetic(s.body) * extent_of(s.axes) for s in expr.stages), 0)
+
+
+def products(expr: TensorExpr) -> Dim:
+    """Multiply-accumulates: products under sums, positions of padding counted as if computed."""
+    total: Dim = 0
+    for stage in expr.stages:
+        for node in walk(stage.body):
+            if isinstance(node, Reduce) and node.op == "sum" and _is_product(node.body):
+                total = total + extent_of(node.axes) * extent_of(stage.axes)
+    return total
+
+
+def _is_product(e: Expr) -> bool:
+    return isinstance(e, Binary) and e.op == "mul"
+
+
+# Printing
+
+_SIGNS = {"add": "+", "sub": "-", "mul": "*", "div": "/"}
+_COMPARISONS = {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!="}
+
+
+def format_expr(e: Expr) -> str:
+    """One line, readable, in the notation of this module's docstring."""
+    match e:
+        case Literal():
+            return str(e.value)
+        case Read():
+            at = ", ".join(map(str, e.index))
+            tail = "" if e.outside is None else f" outside {e.outside}"
+            return f"{e.tensor.name}[{at}{tail}]"
+        case IndexValue():
+            return f"{e.type}({e.index})"
+        case Unary():
+            return f"{e.op}({format_expr(e.x)})"
+        case Binary():
+            if e.op in _SIGNS:
+                return f"({format_expr(e.a)} {_SIGNS[e.op]} {format_expr(e.b)})"
+            return f"{e.op}({format_expr(e.a)}, {format_expr(e.b)})"
+        case Compare():
+            return f"({format_expr(e.a)} {_COMPARISONS[e.op]} {format_expr(e.b)})"
+        case IndexCompare():
+            return f"({e.a} {_COMPARISONS[e.op]} {e.b})"
+        case Select():
+            parts = (format_expr(p) for p in (e.condition, e.yes, e.no))
+            return f"select({', '.join(parts)})"
+        case Cast():
+            return f"{e.type}({format_expr(e.x)})"
+        case Reduce():
+            names = ", ".join(f"{a.name} < {a.extent}" for a in e.axes)
+            return f"{e.op}[{names}]({format_expr(e.body)})"
+
+
+def format_tensor_expr(expr: TensorExpr) -> str:
+    lines = [f"in  {x.name}: {x.type}" for x in expr.inputs]
+    for stage in expr.stages:
+        word = "out" if stage.target.name in expr.outputs else "let"
+        at = ", ".join(a.name for a in stage.axes)
+        lines.append(f"{word} {stage.target.name}: {stage.target.type}")
+        lines.append(f"    {stage.target.name}[{at}] = {format_expr(stage.body)}")
+    return "\n".join(lines)

@@ -1,0 +1,162 @@
+"""Convolution in any number of spatial dimensions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from convdsl.ir.opdef import (
+    REQUIRED,
+    Attribute,
+    Call,
+    Kind,
+    OpDef,
+    OpError,
+    Operand,
+    Role,
+    StateSpec,
+    contraction,
+    float_type,
+)
+from convdsl.ir.windows import (
+    explicit_window,
+    padded_index,
+    resolve_padding,
+    resolve_sizes,
+    window_extents,
+)
+from convdsl.kernel.expr import Axis, Read, Reduce, Stage, TensorExpr, TensorVar
+from convdsl.tensor import Dim, TensorType
+
+
+def resolve_conv(call: Call) -> Mapping[str, Any]:
+    x = call.type("x")
+    float_type(call)
+    if x.rank < 3:
+        raise OpError(
+            f"conv needs batch, channels and at least one spatial axis, not {x}", operands=("x",)
+        )
+    rank = x.rank - 2
+    kernel = resolve_sizes(call, "kernel", rank)
+    stride = resolve_sizes(call, "stride", rank)
+    dilation = resolve_sizes(call, "dilation", rank)
+    channels, groups = x.shape[1], call["groups"]
+    if not isinstance(channels, int):
+        raise OpError(f"conv needs a known number of channels, not {channels}", operands=("x",))
+    if channels % groups:
+        raise OpError(
+            f"{channels} input channels do not divide into {groups} groups",
+            operands=("x",),
+            attributes=("groups",),
+        )
+    if call["channels"] % groups:
+        raise OpError(
+            f"{call['channels']} output channels do not divide into {groups} groups",
+            attributes=("channels", "groups"),
+        )
+    padding = resolve_padding(call, kernel, stride, dilation)
+    return {
+        **call.attributes,
+        "kernel": kernel,
+        "stride": stride,
+        "dilation": dilation,
+        "pad": padding,
+    }
+
+
+def state_conv(call: Call) -> tuple[StateSpec, ...]:
+    x = call.type("x")
+    channels = x.shape[1]
+    assert isinstance(channels, int)
+    shape = (call["channels"], channels // call["groups"], *call["kernel"])
+    weight = StateSpec("weight", TensorType(x.dtype, shape), Role.PARAMETER, "kaiming_uniform")
+    if not call["bias"]:
+        return (weight,)
+    bias = TensorType(x.dtype, (call["channels"],))
+    return (weight, StateSpec("bias", bias, Role.PARAMETER, "fan_in_uniform"))
+
+
+def infer_conv(call: Call) -> tuple[TensorType, ...]:
+    x = call.type("x")
+    space = window_extents(call, explicit_window(call))
+    return (TensorType(x.dtype, (x.shape[0], call["channels"], *space)),)
+
+
+def kernel_conv(call: Call) -> TensorExpr:
+    """y[n,k,p..] = bias[k] + sum over c,r.. of x[n, g*C/G + c, p*U + r*D - P ..] * w[k,c,r..]"""
+    x, w = call.var("x"), call.var("weight")
+    (out,) = call.outputs
+    rank, groups = x.type.rank - 2, call["groups"]
+    n, k = Axis("n", out.shape[0]), Axis("k", out.shape[1])
+    positions = [Axis(f"p{i}", out.shape[2 + i]) for i in range(rank)]
+    c = Axis("c", w.type.shape[1])
+    taps = [Axis(f"r{i}", extent) for i, extent in enumerate(w.type.shape[2:])]
+    per_group = call["channels"] // groups
+    channel: Dim = c.i if groups == 1 else (k.i // per_group) * w.type.shape[1] + c.i
+    window = explicit_window(call)
+    at = [
+        positions[i].i * window.stride[i] + taps[i].i * window.dilation[i] - window.padding[i][0]
+        for i in range(rank)
+    ]
+    where, outside = padded_index(call["pad_mode"], at, x.type.shape[2:], window.padding)
+    tap = [t.i if not call["flip"] else t.extent - 1 - t.i for t in taps]
+    product = Read(x, (n.i, channel, *where), outside) * Read(w, (k.i, c.i, *tap))
+    body = Reduce("sum", (c, *taps), product)
+    inputs = [x, w]
+    if call.has("bias"):
+        bias = call.var("bias")
+        body = body + bias[k.i]
+        inputs.append(bias)
+    y = Stage(TensorVar("y", out), (n, k, *positions), body)
+    return TensorExpr(tuple(inputs), (y,), ("y",))
+
+
+CONV = OpDef(
+    name="conv",
+    aliases=("conv1d", "conv2d", "conv3d"),
+    doc="""Convolution (cross-correlation; flip = true for the mathematician's).
+
+    1-D, 2-D or 3-D by the rank of the input, channels first. Dumoulin, Visin 2016,
+    arXiv:1603.07285.""",
+    operands=(
+        Operand("x"),
+        Operand("weight", Role.PARAMETER),
+        Operand("bias", Role.PARAMETER, optional=True),
+    ),
+    attributes=(
+        Attribute("channels", Kind.INT, REQUIRED, "number of output channels", minimum=1),
+        Attribute("kernel", Kind.SIZES, REQUIRED, "filter size, e.g. 3x3", minimum=1),
+        Attribute("stride", Kind.SIZES, 1, "step of the filter", minimum=1),
+        Attribute(
+            "pad",
+            Kind.PADDING,
+            "half",
+            "half keeps the size at stride 1, as nearly every network writes by hand",
+            choices=("half", "same", "valid"),
+            minimum=0,
+        ),
+        Attribute("dilation", Kind.SIZES, 1, "distance between filter taps", minimum=1),
+        Attribute("groups", Kind.INT, 1, "independent groups of channels", minimum=1),
+        Attribute("bias", Kind.BOOL, True, "add a bias per output channel, as PyTorch"),
+        Attribute(
+            "pad_mode",
+            Kind.STRING,
+            "zeros",
+            "what lies outside the input",
+            choices=("zeros", "reflect", "replicate", "circular"),
+            keyword_only=True,
+        ),
+        Attribute(
+            "flip", Kind.BOOL, False, "true convolution: the filter mirrored", keyword_only=True
+        ),
+    ),
+    outputs=("y",),
+    resolve=resolve_conv,
+    state=state_conv,
+    infer=infer_conv,
+    window=explicit_window,
+    cost=contraction,
+    kernel=kernel_conv,
+)
+
+OPERATORS = (CONV,)

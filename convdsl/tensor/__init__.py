@@ -1,0 +1,40 @@
+"""Sizes, element types and windows: the nouns that every room shares."""
+
+from convdsl.tensor.dim import (
+    Dim,
+    SymDim,
+    Symbol,
+    bounds,
+    ceil_div,
+    dim_max,
+    dim_min,
+    evaluate,
+    exact_div,
+    floor_div,
+    provably,
+    substitute,
+    symbol,
+    symbols_of,
+)
+from convdsl.tensor.types import DType, TensorType, Window, format_shape
+
+__all__ = [
+    "DType",
+    "Dim",
+    "SymDim",
+    "Symbol",
+    "TensorType",
+    "Window",
+    "bounds",
+    "ceil_div",
+    "dim_max",
+    "dim_min",
+    "evaluate",
+    "exact_div",
+    "floor_div",
+    "format_shape",
+    "provably",
+    "substitute",
+    "symbol",
+    "symbols_of",
+]

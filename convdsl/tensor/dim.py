@@ -1,0 +1,508 @@
+"""Exact symbolic integers: the sizes of tensors and the indices that walk them.
+
+A `Dim` is a Python `int` or a `SymDim`, a polynomial with rational coefficients over
+atoms: named symbols, and floors, minima and maxima of other polynomials. Its value is
+always an integer. The form is canonical, so equality that can be proven is `==`.
+
+The same class serves shapes (`N`, `H`), the index expressions of tensor expressions and
+those of the loop IR: there is one home for integer algebra.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+from math import gcd
+from typing import Any, TypeAlias
+
+Coefficient: TypeAlias = "int | Fraction"
+
+
+@dataclass(frozen=True, slots=True)
+class Symbol:
+    """A named unknown integer in minimum..maximum, known to be `remainder` modulo `divisor`."""
+
+    name: str
+    minimum: int = 1
+    divisor: int = 1
+    remainder: int = 0
+    maximum: int | None = None
+
+    def key(self) -> str:
+        return self.name
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Floor:
+    """floor(numerator / denominator), denominator > 1, already in lowest terms."""
+
+    numerator: SymDim
+    denominator: int
+
+    def key(self) -> str:
+        return f"~floor({self.numerator})/{self.denominator}"
+
+    def __str__(self) -> str:
+        text = str(self.numerator)
+        return f"floor({f'({text})' if ' ' in text else text}/{self.denominator})"
+
+
+@dataclass(frozen=True, slots=True)
+class Extremum:
+    """The smallest or largest of several dims, not all of them constant."""
+
+    kind: str  # "min" or "max"
+    arguments: tuple[Dim, ...]
+
+    def key(self) -> str:
+        return f"~{self}"
+
+    def __str__(self) -> str:
+        return f"{self.kind}({', '.join(map(str, self.arguments))})"
+
+
+Atom: TypeAlias = "Symbol | Floor | Extremum"
+Monomial: TypeAlias = "tuple[tuple[Atom, int], ...]"
+
+# Batch and channels come before space, as in N C D H W; other names follow alphabetically.
+_ORDER = {name: rank for rank, name in enumerate("NCTDHWL")}
+
+
+@lru_cache(maxsize=100_000)
+def _atom_key(atom: Atom) -> tuple[int, str]:
+    key = atom.key()
+    return (_ORDER.get(key, len(_ORDER)), key)
+
+
+def _normal(value: Coefficient) -> Coefficient:
+    if isinstance(value, Fraction) and value.denominator == 1:
+        return value.numerator
+    return value
+
+
+def _monomial_key(monomial: Monomial) -> tuple[int, tuple[tuple[int, str], ...]]:
+    return (-sum(power for _, power in monomial), tuple(_atom_key(atom) for atom, _ in monomial))
+
+
+class SymDim:
+    """A polynomial over atoms. Immutable and canonical; build it with Python arithmetic."""
+
+    __slots__ = ("_hash", "_sorted", "_terms")
+
+    def __init__(self, terms: Mapping[Monomial, Coefficient]) -> None:
+        self._terms: dict[Monomial, Coefficient] = {m: _normal(c) for m, c in terms.items() if c}
+        self._hash: int | None = None
+        self._sorted: tuple[tuple[Monomial, Coefficient], ...] | None = None
+
+    @property
+    def terms(self) -> tuple[tuple[Monomial, Coefficient], ...]:
+        """The terms in canonical order, highest degree first, the constant last."""
+        if self._sorted is None:
+            self._sorted = tuple(
+                sorted(self._terms.items(), key=lambda item: _monomial_key(item[0]))
+            )
+        return self._sorted
+
+    @property
+    def constant(self) -> Coefficient:
+        return self._terms.get((), 0)
+
+    # Arithmetic
+    def __add__(self, other: Dim) -> Dim:
+        terms = dict(self._terms)
+        for monomial, coefficient in _terms_of(other):
+            terms[monomial] = terms.get(monomial, 0) + coefficient
+        return _make(terms)
+
+    def __mul__(self, other: Dim) -> Dim:
+        if isinstance(other, int):
+            return _make({m: c * other for m, c in self._terms.items()}) if other else 0
+        terms: dict[Monomial, Coefficient] = {}
+        for left, a in self._terms.items():
+            for right, b in _terms_of(other):
+                monomial = _multiply(left, right)
+                terms[monomial] = terms.get(monomial, 0) + a * b
+        return _make(terms)
+
+    def __neg__(self) -> Dim:
+        return self * -1
+
+    def __sub__(self, other: Dim) -> Dim:
+        return self + (-other)
+
+    def __rsub__(self, other: Dim) -> Dim:
+        return (-self) + other
+
+    def __floordiv__(self, other: int) -> Dim:
+        return floor_div(self, other)
+
+    def __mod__(self, other: int) -> Dim:
+        return self - floor_div(self, other) * other
+
+    __radd__ = __add__
+    __rmul__ = __mul__
+
+    # Identity
+    def __eq__(self, other: object) -> bool:
+        return self is other or (isinstance(other, SymDim) and self._terms == other._terms)
+
+    def __hash__(self) -> int:
+        if self._hash is None:
+            self._hash = hash(frozenset(self._terms.items()))
+        return self._hash
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def __str__(self) -> str:
+        text = ""
+        for monomial, coefficient in self.terms:
+            sign = "-" if coefficient < 0 else "+"
+            term = _format_term(monomial, abs(coefficient))
+            if not text:
+                text = term if sign == "+" else f"-{term}"
+            else:
+                text += f" {sign} {term}"
+        return text
+
+
+Dim: TypeAlias = "int | SymDim"
+
+
+def _terms_of(value: Dim) -> Iterable[tuple[Monomial, Coefficient]]:
+    if isinstance(value, SymDim):
+        return value._terms.items()  # pyright: ignore[reportPrivateUsage]
+    return (((), value),) if value else ()
+
+
+def _make(terms: Mapping[Monomial, Coefficient]) -> Dim:
+    result = SymDim(terms)
+    inner = result._terms  # pyright: ignore[reportPrivateUsage]
+    if not inner:
+        return 0
+    if len(inner) == 1 and () in inner:
+        constant = inner[()]
+        if isinstance(constant, int):
+            return constant
+    return result
+
+
+def _multiply(left: Monomial, right: Monomial) -> Monomial:
+    if not left:
+        return right
+    if not right:
+        return left
+    powers = dict(left)
+    for atom, power in right:
+        powers[atom] = powers.get(atom, 0) + power
+    return tuple(sorted(powers.items(), key=lambda item: _atom_key(item[0])))
+
+
+def _format_term(monomial: Monomial, coefficient: Coefficient) -> str:
+    factors = [str(atom) if power == 1 else f"{atom}**{power}" for atom, power in monomial]
+    top = Fraction(coefficient).numerator
+    bottom = Fraction(coefficient).denominator
+    if top != 1 or not factors:
+        factors.insert(0, str(top))
+    text = "*".join(factors)
+    return text if bottom == 1 else f"{text}/{bottom}"
+
+
+def symbol(
+    name: str,
+    minimum: int = 1,
+    divisor: int = 1,
+    remainder: int = 0,
+    maximum: int | None = None,
+) -> SymDim:
+    """A symbolic dim, e.g. `symbol("H", minimum=32, divisor=32)`."""
+    return SymDim({((Symbol(name, minimum, divisor, remainder, maximum), 1),): 1})
+
+
+def floor_div(value: Dim, divisor: int) -> Dim:
+    """floor(value / divisor), exactly. Whatever divides evenly leaves the floor."""
+    if divisor <= 0:
+        raise ValueError(f"division by {divisor}")
+    if isinstance(value, int):
+        return value // divisor
+    if divisor == 1:
+        return value
+    whole: dict[Monomial, Coefficient] = {}
+    rest: dict[Monomial, Coefficient] = {}
+    for monomial, coefficient in value._terms.items():  # pyright: ignore[reportPrivateUsage]
+        step, base = _multiples(monomial)
+        if monomial and Fraction(coefficient) * step % divisor == 0:
+            whole[monomial] = Fraction(coefficient) / divisor
+            if base:  # coefficient * (monomial - base) divides evenly, coefficient * base may not
+                whole[()] = whole.get((), 0) - Fraction(coefficient * base) / divisor
+                rest[()] = rest.get((), 0) + coefficient * base
+        else:
+            rest[monomial] = rest.get(monomial, 0) + coefficient
+    return _make(whole) + _floor_atom(_make(rest), divisor)
+
+
+def _multiples(monomial: Monomial) -> tuple[int, int]:
+    """(step, base): the monomial is base modulo step."""
+    if len(monomial) == 1 and monomial[0][1] == 1:
+        atom = monomial[0][0]
+        if isinstance(atom, Symbol):
+            return atom.divisor, atom.remainder % atom.divisor
+    step = 1
+    for atom, power in monomial:
+        if isinstance(atom, Symbol) and atom.remainder % atom.divisor == 0:
+            step *= atom.divisor**power
+    return step, 0
+
+
+def _floor_atom(value: Dim, divisor: int) -> Dim:
+    if isinstance(value, int):
+        return value // divisor
+    terms = value._terms  # pyright: ignore[reportPrivateUsage]
+    if all(isinstance(c, int) for c in terms.values()):
+        # floor((k*a + r) / (k*b)) with 0 <= r < k is floor(a / b); whole multiples go outside.
+        common = gcd(divisor, *(int(c) for m, c in terms.items() if m))
+        constant = int(value.constant)
+        outside, constant = divmod(constant, divisor)
+        if common > 1:
+            inner = {m: int(c) // common for m, c in terms.items() if m}
+            inner[()] = constant // common
+            return floor_div(_make(inner), divisor // common) + outside
+        moved = {m: c for m, c in terms.items() if m}
+        moved[()] = constant
+        inner_dim = _make(moved)
+    else:
+        outside, inner_dim = 0, value
+    if isinstance(inner_dim, int):
+        return inner_dim // divisor + outside
+    nested = _nested_floor(inner_dim, divisor)
+    if nested is not None:
+        return nested + outside
+    low, high = bounds(inner_dim)
+    if low is not None and high is not None and low // divisor == high // divisor:
+        return low // divisor + outside
+    return SymDim({((Floor(inner_dim, divisor), 1),): 1}) + outside
+
+
+def _nested_floor(value: SymDim, divisor: int) -> Dim | None:
+    """floor((floor(x / a) + c) / b) = floor((x + a*c) / (a*b))."""
+    terms = value.terms
+    varying = [(m, c) for m, c in terms if m]
+    if len(varying) != 1 or varying[0][1] != 1:
+        return None
+    monomial = varying[0][0]
+    if len(monomial) != 1 or monomial[0][1] != 1 or not isinstance(monomial[0][0], Floor):
+        return None
+    inner = monomial[0][0]
+    shift = value.constant
+    if not isinstance(shift, int):
+        return None
+    return floor_div(inner.numerator + inner.denominator * shift, inner.denominator * divisor)
+
+
+def ceil_div(value: Dim, divisor: int) -> Dim:
+    """ceil(value / divisor), exactly."""
+    return floor_div(value + (divisor - 1), divisor)
+
+
+def exact_div(value: Dim, divisor: Dim) -> Dim | None:
+    """value / divisor where the division is provably without remainder, else None."""
+    if isinstance(divisor, int):
+        if divisor == 0:
+            return None
+        quotient = floor_div(value, abs(divisor))
+        if quotient * abs(divisor) != value:
+            return None
+        return quotient if divisor > 0 else -quotient
+    if value == divisor:
+        return 1
+    if len(divisor.terms) != 1 or isinstance(value, int):
+        return 0 if value == 0 else None
+    bottom, scale = divisor.terms[0]
+    terms: dict[Monomial, Coefficient] = {}
+    for monomial, coefficient in value.terms:
+        powers = dict(monomial)
+        for atom, power in bottom:
+            if powers.get(atom, 0) < power:
+                return None
+            powers[atom] -= power
+        rest = tuple((a, p) for a, p in monomial if powers[a])
+        terms[tuple((a, powers[a]) for a, _ in rest)] = Fraction(coefficient) / Fraction(scale)
+    result = _make(terms)
+    if isinstance(result, SymDim) and any(isinstance(c, Fraction) for _, c in result.terms):
+        return None
+    return result
+
+
+def dim_min(*values: Dim) -> Dim:
+    return _extremum("min", values)
+
+
+def dim_max(*values: Dim) -> Dim:
+    return _extremum("max", values)
+
+
+def _extremum(kind: str, values: tuple[Dim, ...]) -> Dim:
+    kept: list[Dim] = []
+    for value in values:
+        if any(_dominates(kind, other, value) for other in kept):
+            continue
+        kept = [other for other in kept if not _dominates(kind, value, other)]
+        kept.append(value)
+    if len(kept) == 1:
+        return kept[0]
+    return SymDim({((Extremum(kind, tuple(sorted(kept, key=str))), 1),): 1})
+
+
+def _dominates(kind: str, winner: Dim, loser: Dim) -> bool:
+    low, high = bounds(winner - loser)
+    return (high is not None and high <= 0) if kind == "min" else (low is not None and low >= 0)
+
+
+def bounds(value: Dim) -> tuple[int | None, int | None]:
+    """Proven (lowest, highest) value; None where no bound is known."""
+    if isinstance(value, int):
+        return value, value
+    low: Coefficient | None = 0
+    high: Coefficient | None = 0
+    for monomial, coefficient in value._terms.items():  # pyright: ignore[reportPrivateUsage]
+        first, last = _monomial_bounds(monomial)
+        if coefficient < 0:
+            first, last = last, first
+        low = None if low is None or first is None else low + coefficient * first
+        high = None if high is None or last is None else high + coefficient * last
+    return (
+        None if low is None else -((-low.numerator) // low.denominator),
+        None if high is None else high.numerator // high.denominator,
+    )
+
+
+def _monomial_bounds(monomial: Monomial) -> tuple[int | None, int | None]:
+    low: int | None = 1
+    high: int | None = 1
+    for atom, power in monomial:
+        first, last = _atom_bounds(atom)
+        for _ in range(power):
+            if low is None or low < 0 or first is None or first < 0:
+                return None, None
+            low = low * first
+            high = None if high is None or last is None else high * last
+    if len(monomial) == 1 and monomial[0][1] == 1:
+        return _atom_bounds(monomial[0][0])
+    return low, high
+
+
+def _atom_bounds(atom: Atom) -> tuple[int | None, int | None]:
+    if isinstance(atom, Symbol):
+        return atom.minimum, atom.maximum
+    if isinstance(atom, Floor):
+        low, high = bounds(atom.numerator)
+        k = atom.denominator
+        return (None if low is None else low // k), (None if high is None else high // k)
+    pairs = [bounds(argument) for argument in atom.arguments]
+    lows = [low for low, _ in pairs if low is not None]
+    highs = [high for _, high in pairs if high is not None]
+    if atom.kind == "min":
+        return (min(lows) if len(lows) == len(pairs) else None), (min(highs) if highs else None)
+    return (max(lows) if lows else None), (max(highs) if len(highs) == len(pairs) else None)
+
+
+def provably(condition: str, left: Dim, right: Dim) -> bool:
+    """True where `left <condition> right` (">=", ">", "==") holds for every binding."""
+    difference = left - right
+    if condition == "==":
+        return difference == 0
+    low, _ = bounds(difference)
+    return low is not None and (low >= 0 if condition == ">=" else low > 0)
+
+
+def symbols_of(value: Dim) -> frozenset[Symbol]:
+    """All symbols that the value depends on."""
+    if isinstance(value, int):
+        return frozenset()
+    found: set[Symbol] = set()
+    for monomial, _ in value._terms.items():  # pyright: ignore[reportPrivateUsage]
+        for atom, _ in monomial:
+            if isinstance(atom, Symbol):
+                found.add(atom)
+            elif isinstance(atom, Floor):
+                found |= symbols_of(atom.numerator)
+            else:
+                for argument in atom.arguments:
+                    found |= symbols_of(argument)
+    return frozenset(found)
+
+
+def substitute(value: Dim, bindings: Mapping[str, Dim]) -> Dim:
+    """Replace symbols by name; what is not named stays symbolic."""
+    if isinstance(value, int):
+        return value
+    total: Any = 0
+    for monomial, coefficient in value._terms.items():  # pyright: ignore[reportPrivateUsage]
+        product: Dim = 1
+        for atom, power in monomial:
+            factor = _substitute_atom(atom, bindings)
+            for _ in range(power):
+                product = product * factor
+        if isinstance(coefficient, int):
+            total = total + product * coefficient
+        else:
+            scaled = {m: coefficient * c for m, c in _terms_of(product)}
+            total = total + _make(scaled)
+    return total
+
+
+def _substitute_atom(atom: Atom, bindings: Mapping[str, Dim]) -> Dim:
+    if isinstance(atom, Symbol):
+        replacement = bindings.get(atom.name)
+        return SymDim({((atom, 1),): 1}) if replacement is None else replacement
+    if isinstance(atom, Floor):
+        return floor_div(substitute(atom.numerator, bindings), atom.denominator)
+    return _extremum(atom.kind, tuple(substitute(a, bindings) for a in atom.arguments))
+
+
+def evaluate(value: Dim, bindings: Mapping[str, Any]) -> Any:
+    """The value with every symbol bound; bindings may be ints or NumPy integer arrays."""
+    if isinstance(value, int):
+        return value
+    return _evaluate(value, bindings, {"min": _least, "max": _greatest})
+
+
+def _least(a: Any, b: Any) -> Any:
+    return a + (b - a) * (b < a)
+
+
+def _greatest(a: Any, b: Any) -> Any:
+    return a + (b - a) * (b > a)
+
+
+def _evaluate(
+    value: SymDim, bindings: Mapping[str, Any], pick: Mapping[str, Callable[[Any, Any], Any]]
+) -> Any:
+    # All over one denominator, so that NumPy arrays stay integers.
+    scale = 1
+    for _, coefficient in value.terms:
+        scale *= Fraction(coefficient).denominator // gcd(scale, Fraction(coefficient).denominator)
+    total: Any = 0
+    for monomial, coefficient in value.terms:
+        product: Any = int(coefficient * scale)
+        for atom, power in monomial:
+            factor: Any
+            if isinstance(atom, Symbol):
+                factor = bindings[atom.name]
+            elif isinstance(atom, Floor):
+                factor = _evaluate(atom.numerator, bindings, pick) // atom.denominator
+            else:
+                factor = evaluate(atom.arguments[0], bindings)
+                for argument in atom.arguments[1:]:
+                    factor = pick[atom.kind](factor, evaluate(argument, bindings))
+            product = product * factor**power
+        total = total + product
+    return total if scale == 1 else total // scale
