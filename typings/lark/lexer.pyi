@@ -1,0 +1,1 @@
+from lark import Token as Token
