@@ -1,0 +1,137 @@
+"""Builds loop IR: a schedule is Python that calls this.
+
+`with b.serial(...)` makes a loop of the machine code; a Python loop is unrolled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from convdsl.kernel.nodes import (
+    Buffer,
+    Const,
+    Fma,
+    For,
+    Get,
+    If,
+    IndexTest,
+    Kernel,
+    Let,
+    Load,
+    LoopVar,
+    Parallel,
+    Registers,
+    Set,
+    Splat,
+    Statement,
+    Store,
+    Value,
+    ValueType,
+    Var,
+)
+from convdsl.tensor import Dim, DType, bounds
+
+
+class Builder:
+    """Collects the statements of one kernel. `lanes` is the vector width in elements."""
+
+    def __init__(self, name: str, dtype: DType, lanes: int) -> None:
+        self.name = name
+        self.dtype = dtype
+        self.lanes = lanes
+        self._buffers: list[Buffer] = []
+        self._registers: list[Registers] = []
+        self._blocks: list[list[Statement]] = [[]]
+        self._counts: dict[str, int] = {}
+
+    # Parameters
+
+    def buffer(self, name: str, dtype: DType, size: int, written: bool = False) -> Buffer:
+        made = Buffer(name, dtype, size, written)
+        self._buffers.append(made)
+        return made
+
+    def registers(self, count: int, type: ValueType | None = None, name: str = "acc") -> Registers:
+        made = Registers(self._fresh(name), count, type or ValueType(self.dtype, self.lanes))
+        self._registers.append(made)
+        return made
+
+    def kernel(self) -> Kernel:
+        (body,) = self._blocks
+        return Kernel(self.name, tuple(self._buffers), tuple(self._registers), tuple(body))
+
+    # Loops
+
+    @contextmanager
+    def parallel(self, names: Sequence[str], extents: Sequence[int]) -> Iterator[list[Dim]]:
+        """Independent iterations over all combinations, shared out among the threads."""
+        loop_vars = tuple(
+            LoopVar(self._fresh(name), 0, extent - 1)
+            for name, extent in zip(names, extents, strict=True)
+        )
+        self._blocks.append([])
+        yield [var.i for var in loop_vars]
+        body = tuple(self._blocks.pop())
+        self._emit(Parallel(loop_vars, tuple(extents), body))
+
+    @contextmanager
+    def serial(self, name: str, stop: Dim, start: Dim = 0) -> Iterator[Dim]:
+        """start <= i < stop. A loop known to run once costs nothing."""
+        if isinstance(start, int) and isinstance(stop, int) and stop - start == 1:
+            yield start
+            return
+        lowest, _ = bounds(start)
+        _, past = bounds(stop)
+        if lowest is None or past is None:
+            raise ValueError(f"loop {name}: unbounded range {start} .. {stop}")
+        var = LoopVar(self._fresh(name), lowest, max(past - 1, lowest))
+        self._blocks.append([])
+        # A range proven to hold one value still runs zero or one time: keep the counter symbolic.
+        yield var.i
+        self._emit(For(var, start, stop, tuple(self._blocks.pop())))
+
+    @contextmanager
+    def when(self, test: IndexTest) -> Iterator[None]:
+        self._blocks.append([])
+        yield
+        self._emit(If(test, tuple(self._blocks.pop())))
+
+    # Statements
+
+    def let(self, value: Value, name: str = "v") -> Var:
+        """Compute once, here."""
+        var = Var(self._fresh(name), value.type)
+        self._emit(Let(var, value))
+        return var
+
+    def load(self, buffer: Buffer, index: Dim) -> Var:
+        """One vector."""
+        return self.let(Load(buffer, index, ValueType(buffer.dtype, self.lanes)))
+
+    def splat(self, buffer: Buffer, index: Dim) -> Var:
+        """One element in every lane."""
+        scalar = Load(buffer, index, ValueType(buffer.dtype))
+        return self.let(Splat(scalar, ValueType(buffer.dtype, self.lanes)))
+
+    def set(self, registers: Registers, slot: int, value: Value) -> None:
+        self._emit(Set(registers, slot, value))
+
+    def zero(self, registers: Registers) -> None:
+        for slot in range(registers.count):
+            self.set(registers, slot, Const(0.0, registers.type))
+
+    def accumulate(self, registers: Registers, slot: int, a: Value, b: Value) -> None:
+        """registers[slot] += a * b"""
+        self.set(registers, slot, Fma(a, b, Get(registers, slot)))
+
+    def store(self, buffer: Buffer, index: Dim, value: Value, valid: int | None = None) -> None:
+        self._emit(Store(buffer, index, value, None if valid == value.type.lanes else valid))
+
+    def _emit(self, statement: Statement) -> None:
+        self._blocks[-1].append(statement)
+
+    def _fresh(self, name: str) -> str:
+        count = self._counts.get(name, 0)
+        self._counts[name] = count + 1
+        return f"{name}{count}" if count else name

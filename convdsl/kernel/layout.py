@@ -1,0 +1,85 @@
+"""Where a tensor's elements lie in its flat buffer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+import numpy.typing as npt
+
+from convdsl.tensor import Dim, floor_div
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Row-major over `shape`; with `axis` given that axis is split into blocks of `block`, and
+    the position within the block comes last: [N][C/block][H][W][block]. The last block is filled
+    up; what lies in the filling is unspecified and never reaches a real element.
+    """
+
+    shape: tuple[int, ...]
+    axis: int | None = None
+    block: int = 1
+
+    @property
+    def blocks(self) -> int:
+        """Number of blocks along the blocked axis."""
+        assert self.axis is not None
+        return -(-self.shape[self.axis] // self.block)
+
+    @property
+    def physical(self) -> tuple[int, ...]:
+        if self.axis is None:
+            return self.shape
+        outer = list(self.shape)
+        outer[self.axis] = self.blocks
+        return (*outer, self.block)
+
+    @property
+    def size(self) -> int:
+        """Elements of the buffer, filling included."""
+        return prod(self.physical)
+
+    def offset(self, index: Sequence[Dim]) -> Dim:
+        """Element offset of a logical index."""
+        if self.axis is None:
+            parts: list[Dim] = list(index)
+        else:
+            parts = list(index)
+            position = parts[self.axis]
+            block = floor_div(position, self.block)
+            parts[self.axis] = block
+            parts.append(position - block * self.block)
+        total: Dim = 0
+        for part, extent in zip(parts, self.physical, strict=True):
+            total = total * extent + part
+        return total
+
+    def pack(self, array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+        """A logical array in this layout, flat, the filling zero."""
+        if self.axis is None:
+            return np.ascontiguousarray(array).reshape(-1)
+        widths = [(0, 0)] * array.ndim
+        widths[self.axis] = (0, self.blocks * self.block - self.shape[self.axis])
+        padded = np.pad(array, widths)
+        split = (*self.shape[: self.axis], self.blocks, self.block, *self.shape[self.axis + 1 :])
+        moved = np.moveaxis(padded.reshape(split), self.axis + 1, -1)
+        return np.ascontiguousarray(moved).reshape(-1)
+
+    def unpack(self, flat: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+        """The logical array held by a flat buffer."""
+        physical = flat[: self.size].reshape(self.physical)
+        if self.axis is None:
+            return physical
+        moved = np.moveaxis(physical, -1, self.axis + 1)
+        full = list(self.shape)
+        full[self.axis] = self.blocks * self.block
+        whole = moved.reshape(full)
+        return np.take(whole, range(self.shape[self.axis]), axis=self.axis)
+
+    def __str__(self) -> str:
+        if self.axis is None:
+            return "plain"
+        return f"blocked(axis {self.axis} by {self.block})"

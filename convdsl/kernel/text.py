@@ -1,0 +1,126 @@
+"""The loop IR as text: what `--emit loops` shows."""
+
+from __future__ import annotations
+
+from convdsl.kernel.nodes import (
+    Binary,
+    Cast,
+    Compare,
+    Const,
+    Fma,
+    For,
+    Gather,
+    Get,
+    If,
+    IndexAsValue,
+    IndexTest,
+    Kernel,
+    LanesBelow,
+    Let,
+    Load,
+    Parallel,
+    ReduceLanes,
+    Select,
+    Set,
+    Splat,
+    Statement,
+    Store,
+    Unary,
+    Value,
+    Var,
+)
+
+_SIGNS = {"add": "+", "sub": "-", "mul": "*", "div": "/"}
+_TESTS = {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!="}
+
+
+def format_kernel(kernel: Kernel) -> str:
+    lines = [f"kernel {kernel.name}"]
+    for buffer in kernel.buffers:
+        word = "out" if buffer.written else "in"
+        lines.append(f"  {word} {buffer.name}: {buffer.dtype}[{buffer.size}]")
+    for registers in kernel.registers:
+        lines.append(f"  registers {registers.name}: {registers.type}[{registers.count}]")
+    lines += format_body(kernel.body, 1)
+    return "\n".join(lines)
+
+
+def format_body(body: tuple[Statement, ...], depth: int) -> list[str]:
+    return [line for statement in body for line in _format_statement(statement, depth)]
+
+
+def _format_statement(statement: Statement, depth: int) -> list[str]:
+    pad = "  " * depth
+    match statement:
+        case Let():
+            return [f"{pad}{statement.var.name} = {format_value(statement.value)}"]
+        case Set():
+            at = f"{statement.registers.name}[{statement.slot}]"
+            return [f"{pad}{at} = {format_value(statement.value)}"]
+        case Store():
+            lanes = statement.value.type.lanes if statement.valid is None else statement.valid
+            at = _span(statement.index, lanes)
+            return [f"{pad}{statement.buffer.name}[{at}] = {format_value(statement.value)}"]
+        case For():
+            head = f"{pad}for {statement.var.name} in {statement.start} .. {statement.stop}"
+            return [head, *format_body(statement.body, depth + 1)]
+        case Parallel():
+            ranges = (
+                f"{v.name} < {n}" for v, n in zip(statement.vars, statement.extents, strict=True)
+            )
+            return [f"{pad}parallel {', '.join(ranges)}", *format_body(statement.body, depth + 1)]
+        case If():
+            lines = [f"{pad}if {format_value(statement.test)}"]
+            lines += format_body(statement.then, depth + 1)
+            if statement.otherwise:
+                lines += [f"{pad}else", *format_body(statement.otherwise, depth + 1)]
+            return lines
+
+
+def _span(index: object, lanes: int) -> str:
+    return str(index) if lanes == 1 else f"{index} : {lanes}"
+
+
+def format_value(value: Value) -> str:
+    match value:
+        case Const():
+            return str(value.value)
+        case Var():
+            return value.name
+        case Load():
+            text = f"{value.buffer.name}[{_span(value.index, value.type.lanes)}]"
+            if value.guards:
+                tests = " and ".join(format_value(guard) for guard in value.guards)
+                return f"({text} if {tests} else {value.otherwise})"
+            return text
+        case Gather():
+            return f"<{', '.join(map(format_value, value.lanes))}>"
+        case Get():
+            return f"{value.registers.name}[{value.slot}]"
+        case Unary():
+            return f"{value.op}({format_value(value.x)})"
+        case Binary():
+            a, b = format_value(value.a), format_value(value.b)
+            if value.op in _SIGNS:
+                return f"({a} {_SIGNS[value.op]} {b})"
+            return f"{value.op}({a}, {b})"
+        case Fma():
+            return f"fma({', '.join(map(format_value, (value.a, value.b, value.c)))})"
+        case Compare():
+            return f"({format_value(value.a)} {_TESTS[value.op]} {format_value(value.b)})"
+        case Select():
+            parts = (value.condition, value.yes, value.no)
+            return f"select({', '.join(map(format_value, parts))})"
+        case Cast():
+            return f"{value.type}({format_value(value.x)})"
+        case Splat():
+            return f"splat({format_value(value.x)})"
+        case IndexAsValue():
+            step = f" + lane*{value.step}" if value.type.lanes > 1 else ""
+            return f"{value.type}({value.index}{step})"
+        case IndexTest():
+            return f"{value.a} {_TESTS[value.op]} {value.b}"
+        case LanesBelow():
+            return f"({value.base} + lane*{value.step} < {value.limit})"
+        case ReduceLanes():
+            return f"reduce_{value.op}({format_value(value.x)})"
