@@ -87,7 +87,6 @@ class Builder:
             raise ValueError(f"loop {name}: unbounded range {start} .. {stop}")
         var = LoopVar(self._fresh(name), lowest, max(past - 1, lowest))
         self._blocks.append([])
-        # A range proven to hold one value still runs zero or one time: keep the counter symbolic.
         yield var.i
         self._emit(For(var, start, stop, tuple(self._blocks.pop())))
 

@@ -142,7 +142,7 @@ class Binary:
 
 @dataclass(frozen=True, slots=True)
 class Fma:
-    """a * b + c, rounded once."""
+    """a * b + c, rounded once where the processor can."""
 
     a: Value
     b: Value

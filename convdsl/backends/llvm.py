@@ -1,0 +1,128 @@
+"""LLVM through llvmlite: which processor there is, and IR -> machine code."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from functools import lru_cache
+
+import llvmlite
+import llvmlite.binding as llvm
+
+from convdsl.diagnostics import InputError
+from convdsl.kernel.target import Target
+
+_started = False
+
+
+def _start() -> None:
+    global _started
+    if not _started:
+        llvm.initialize_all_targets()
+        llvm.initialize_all_asmprinters()
+        _started = True
+
+
+def llvm_version() -> str:
+    """llvmlite's and LLVM's versions: part of every cache key."""
+    numbers = ".".join(map(str, llvm.llvm_version_info))
+    return f"llvmlite {llvmlite.__version__}, LLVM {numbers}"
+
+
+def host_triple() -> str:
+    return llvm.get_process_triple()
+
+
+@lru_cache(maxsize=32)
+def find_target(cpu: str = "native", triple: str | None = None) -> Target:
+    """The named processor, or the one this runs on. InputError for a name LLVM does not know."""
+    _start()
+    triple = triple or host_triple()
+    if cpu == "native":
+        # The name alone can be wrong by a generation in virtual machines: take features as well.
+        name, features = llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()
+    else:
+        if cpu == "help" or not _is_known(triple, cpu):
+            raise InputError(
+                f"unknown processor `{cpu}` for {triple.split('-')[0]}; known are native, "
+                "x86-64-v2, x86-64-v3, x86-64-v4 and LLVM's names such as skylake or znver4"
+            )
+        name, features = cpu, ""
+    width, registers = _vectors(triple, name, features)
+    return Target(triple, name, features, width, registers)
+
+
+def _vectors(triple: str, cpu: str, features: str) -> tuple[int, int]:
+    """(vector bytes, vector registers), read off the code LLVM makes for a wide addition."""
+    ir = f"""target triple = "{triple}"
+    define <16 x float> @probe(<16 x float> %a) #0 {{
+      %b = fadd <16 x float> %a, %a
+      ret <16 x float> %b
+    }}
+    attributes #0 = {{ "prefer-vector-width"="512" "min-legal-vector-width"="512" }}"""
+    machine = _machine(triple, cpu, features)
+    assembly = machine.emit_assembly(llvm.parse_assembly(ir))
+    if triple.startswith(("x86_64", "i686", "i386")):
+        if re.search(r"\bzmm\d|%zmm", assembly):
+            return 64, 32
+        return (32, 16) if re.search(r"\bymm\d|%ymm", assembly) else (16, 16)
+    return 16, 32
+
+
+def _machine(triple: str, cpu: str, features: str) -> llvm.TargetMachine:
+    """A new one each time: an execution engine takes it over (reuse crashes the process)."""
+    _start()
+    try:
+        kind = llvm.Target.from_triple(triple)
+    except RuntimeError as problem:
+        raise InputError(f"no code generator for {triple}: {problem}") from None
+    return kind.create_target_machine(
+        cpu=cpu, features=features, opt=3, reloc="pic", codemodel="default"
+    )
+
+
+def _is_known(triple: str, cpu: str) -> bool:
+    """Whether LLVM recognises the name. It says so only on the standard error stream."""
+    kind = llvm.Target.from_triple(triple)
+    with tempfile.TemporaryFile() as heard:
+        saved = os.dup(2)
+        try:
+            os.dup2(heard.fileno(), 2)
+            kind.create_target_machine(cpu=cpu)
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+        heard.seek(0)
+        return b"not a recognized processor" not in heard.read()
+
+
+def optimise(ir: str, target: Target) -> llvm.ModuleRef:
+    """Parsed, verified and optimised."""
+    module = llvm.parse_assembly(ir)
+    module.verify()
+    machine = _machine(target.triple, target.cpu, target.features)
+    module.data_layout = str(machine.target_data)
+    options = llvm.create_pipeline_tuning_options(speed_level=2)
+    options.loop_unrolling = False
+    options.loop_vectorization = False
+    options.slp_vectorization = False
+    builder = llvm.create_pass_builder(machine, options)
+    builder.getModulePassManager().run(module, builder)
+    return module
+
+
+def emit_object(ir: str, target: Target) -> bytes:
+    """Relocatable machine code."""
+    machine = _machine(target.triple, target.cpu, target.features)
+    return machine.emit_object(optimise(ir, target))
+
+
+def emit_assembly(ir: str, target: Target) -> str:
+    machine = _machine(target.triple, target.cpu, target.features)
+    return machine.emit_assembly(optimise(ir, target))
+
+
+def emit_optimised(ir: str, target: Target) -> str:
+    """LLVM IR after LLVM's own passes."""
+    return str(optimise(ir, target))

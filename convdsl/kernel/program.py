@@ -1,0 +1,75 @@
+"""A lowered network: kernels, the steps that call them, and the memory they share."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from convdsl.kernel.nodes import Kernel
+from convdsl.tensor import TensorType
+
+
+class Place(enum.Enum):
+    """Which memory an argument points into."""
+
+    INPUT = "input"  # slot = position among the program's inputs
+    OUTPUT = "output"  # slot = position among the program's outputs
+    WEIGHTS = "weights"  # packed, read-only, shared by all calls
+    ARENA = "arena"  # scratch of one call
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """A buffer handed to a kernel; `offset` in bytes."""
+
+    place: Place
+    slot: int = 0
+    offset: int = 0
+
+    def __str__(self) -> str:
+        if self.place in (Place.INPUT, Place.OUTPUT):
+            return f"{self.place.value}{self.slot}"
+        return f"{self.place.value}+{self.offset}"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One kernel call. All threads finish it before the next begins."""
+
+    kernel: str
+    arguments: tuple[Argument, ...]
+    nodes: tuple[str, ...]  # names of the graph nodes it computes
+    schedule: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """A named input or output: a plain (row-major) array."""
+
+    name: str
+    type: TensorType
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """Everything a printer and a runtime need. Sizes in bytes."""
+
+    name: str
+    kernels: tuple[Kernel, ...]
+    steps: tuple[Step, ...]
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    weight_bytes: int
+    arena_bytes: int
+
+
+def format_program(program: Program) -> str:
+    """The steps: what calls what, on which memory."""
+    lines = [f"program {program.name}"]
+    lines += [f"  in  {p.name}: {p.type}" for p in program.inputs]
+    lines += [f"  out {p.name}: {p.type}" for p in program.outputs]
+    lines.append(f"  weights {program.weight_bytes} bytes, arena {program.arena_bytes} bytes")
+    for step in program.steps:
+        arguments = ", ".join(map(str, step.arguments))
+        lines.append(f"  {step.kernel}({arguments})  # {', '.join(step.nodes)}")
+    return "\n".join(lines)

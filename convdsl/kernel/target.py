@@ -1,0 +1,26 @@
+"""The processor that kernels are made for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from convdsl.tensor import DType
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What schedules and printers need to know of a processor."""
+
+    triple: str
+    cpu: str
+    features: str  # LLVM's notation: +avx2,-avx512f
+    vector_bytes: int  # width of the vectors that kernels use
+    vector_registers: int
+
+    @property
+    def architecture(self) -> str:
+        """`x86_64`, `aarch64`, ..."""
+        return self.triple.split("-")[0]
+
+    def lanes(self, dtype: DType) -> int:
+        return max(1, self.vector_bytes // dtype.bytes)

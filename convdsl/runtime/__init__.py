@@ -1,0 +1,1 @@
+"""Runs machine code. Knows programs and buffers, nothing of graphs or operators."""

@@ -1,0 +1,107 @@
+"""Machine code for the CPU in memory, and one call of it."""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import llvmlite.binding as llvm
+import numpy as np
+import numpy.typing as npt
+
+from convdsl.diagnostics import ArtifactError, InputError
+from convdsl.kernel.program import Port
+from convdsl.runtime.team import Region
+
+_ALIGNMENT = 64
+_POOL = 4  # arenas kept for calls to come
+_PORTS = 5  # first port slot of the context table, see backends.llvm_module
+MEMORY_LIMIT = 64 << 30
+"""Bytes that weights and scratch memory of one program may plan for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """A compiled program: what an artifact stores of it."""
+
+    object_code: bytes
+    entry: str
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    arena_bytes: int
+    weight_bytes: int
+
+
+def aligned(size: int) -> npt.NDArray[np.uint8]:
+    """Uninitialised bytes at a multiple of 64."""
+    raw = np.empty(size + _ALIGNMENT, np.uint8)
+    start = -raw.ctypes.data % _ALIGNMENT
+    return raw[start : start + size]
+
+
+class LoadedCode:
+    """Machine code mapped into the process, with its weights. Serves many threads at once:
+    scratch memory belongs to the call, weights are shared and read-only."""
+
+    def __init__(self, code: Code, weights: npt.NDArray[np.uint8]) -> None:
+        if weights.nbytes != code.weight_bytes:
+            raise ArtifactError(f"{weights.nbytes} bytes of weights, {code.weight_bytes} expected")
+        _check_memory(code)
+        self.code = code
+        self.weights = weights
+        self._engine = _engine(code.object_code)
+        self._region = Region(self._engine.get_function_address(code.entry))
+        self._pool: list[npt.NDArray[np.uint8]] = []
+        self._lock = threading.Lock()
+
+    def run(self, inputs: Sequence[npt.NDArray[Any]], threads: int) -> list[npt.NDArray[Any]]:
+        """One inference: C-contiguous arrays of the program's exact types in, new arrays out."""
+        outputs = [_empty(port) for port in self.code.outputs]
+        context = (ctypes.c_void_p * (_PORTS + len(inputs) + len(outputs)))()
+        arena = self._take_arena()
+        context[3] = self.weights.ctypes.data
+        context[4] = arena.ctypes.data
+        for slot, array in enumerate((*inputs, *outputs)):
+            context[_PORTS + slot] = array.ctypes.data
+        try:
+            self._region.run(context, threads)
+        finally:
+            self._give_arena(arena)
+        return outputs
+
+    def _take_arena(self) -> npt.NDArray[np.uint8]:
+        with self._lock:
+            if self._pool:
+                return self._pool.pop()
+        return aligned(self.code.arena_bytes)
+
+    def _give_arena(self, arena: npt.NDArray[np.uint8]) -> None:
+        with self._lock:
+            if len(self._pool) < _POOL:
+                self._pool.append(arena)
+
+
+def _empty(port: Port) -> npt.NDArray[Any]:
+    shape = tuple(int(extent) for extent in port.type.shape)  # pyright: ignore[reportArgumentType]
+    return np.empty(shape, port.type.dtype.numpy)
+
+
+def _check_memory(code: Code) -> None:
+    planned = code.arena_bytes + code.weight_bytes
+    if planned > MEMORY_LIMIT:
+        raise InputError(f"the program plans for {planned} bytes, more than {MEMORY_LIMIT}")
+
+
+def _engine(object_code: bytes) -> llvm.ExecutionEngine:
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    machine = llvm.Target.from_default_triple().create_target_machine(
+        cpu=llvm.get_host_cpu_name(), opt=3, jit=True
+    )
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
+    engine.add_object_file(llvm.ObjectFileRef.from_data(object_code))
+    engine.finalize_object()
+    return engine
