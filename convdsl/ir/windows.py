@@ -42,7 +42,8 @@ def resolve_padding(
                 attributes=("kernel",),
                 help=("add pad = valid, pad = same or a number",),
             )
-        return tuple((d * (k - 1) // 2,) * 2 for k, d in zip(kernel, dilation, strict=True))
+        halves = [d * (k - 1) // 2 for k, d in zip(kernel, dilation, strict=True)]
+        return tuple((half, half) for half in halves)
     if value == SAME:
         space = call.type("x").shape[2:]
         if not all(isinstance(extent, int) for extent in space):
@@ -50,9 +51,9 @@ def resolve_padding(
         return tuple(map(_same, space, kernel, stride, dilation))
     if isinstance(value, int):
         return ((value, value),) * rank
-    pairs: list[tuple[Dim, Dim]] = []
-    for item in value:
-        pairs.append((item, item) if isinstance(item, int) else (item[0], item[1]))
+    pairs: list[tuple[Dim, Dim]] = [
+        (item, item) if isinstance(item, int) else (item[0], item[1]) for item in value
+    ]
     if len(pairs) == 1:
         pairs *= rank
     if len(pairs) != rank:
@@ -124,6 +125,20 @@ def _fold(mode: str, i: Dim, extent: Dim) -> Dim:
     if mode == "reflect":
         mirrored = dim_max(i, -i)
         return dim_min(mirrored, (extent - 1) * 2 - mirrored)
-    if not isinstance(extent, int):
-        raise OpError("circular padding needs a known size", attributes=("pad_mode",))
     return (i + extent) % extent
+
+
+def check_folding(mode: str, space: Sequence[Dim], padding: Padding) -> None:
+    """Reflection reaches at most to the far edge, circular padding once around."""
+    spare = {"reflect": 1, "circular": 0}.get(mode)
+    if spare is None:
+        return
+    for extent, pair in zip(space, padding, strict=True):
+        for amount in pair:
+            most = bounds(extent - spare - amount)[1]
+            if most is not None and most < 0:
+                raise OpError(
+                    f"{mode} padding of {amount} does not fit an input of {extent}",
+                    attributes=("pad", "pad_mode"),
+                    operands=("x",),
+                )

@@ -374,7 +374,7 @@ def _erf(x: Array) -> Array:
     for n in range(60, 0, -1):  # Abramowitz 7.1.14
         fraction = (n / 2) / (large + fraction)
     far = 1 - np.exp(-large * large) / (np.sqrt(np.pi) * (large + fraction))
-    value = np.where(z <= 2.5, near, far)
+    value: Array = np.where(z <= 2.5, near, far)  # pyright: ignore[reportUnknownVariableType]
     return np.where(np.isnan(x), np.nan, np.copysign(value, x)).astype(x.dtype)
 
 

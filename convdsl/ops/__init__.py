@@ -3,9 +3,31 @@
 from __future__ import annotations
 
 from convdsl.ir.opdef import OpDef
-from convdsl.ops import activation, conv
+from convdsl.ops import (
+    activation,
+    conv,
+    elementwise,
+    identity,
+    joining,
+    linear,
+    normalisation,
+    pooling,
+    shape,
+    softmax,
+)
 
-FAMILIES = (conv, activation)
+FAMILIES = (
+    conv,
+    linear,
+    pooling,
+    normalisation,
+    activation,
+    softmax,
+    elementwise,
+    identity,
+    joining,
+    shape,
+)
 
 OPERATORS: tuple[OpDef, ...] = tuple(op for family in FAMILIES for op in family.OPERATORS)
 

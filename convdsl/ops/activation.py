@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
 
 from convdsl.ir.opdef import (
     Attribute,
     Call,
     OpDef,
     Operand,
+    float_type,
     no_contraction,
     no_state,
     pointwise,
-    resolve_as_given,
     same_type,
 )
 from convdsl.kernel.expr import Expr, TensorExpr, elementwise, maximum, minimum
+
+
+def resolve_activation(call: Call) -> Mapping[str, Any]:
+    float_type(call)
+    return call.attributes
 
 
 def activation(
@@ -28,7 +35,7 @@ def activation(
     """The record of y = rule(x)."""
 
     def kernel(call: Call) -> TensorExpr:
-        return elementwise((call.var("x"),), call.outputs[0], lambda x: rule(call, x))
+        return elementwise((call.var("x"),), call.outputs[0], partial(rule, call))
 
     return OpDef(
         name=name,
@@ -37,7 +44,7 @@ def activation(
         operands=(Operand("x"),),
         attributes=attributes,
         outputs=("y",),
-        resolve=resolve_as_given,
+        resolve=resolve_activation,
         state=no_state,
         infer=same_type,
         window=pointwise,

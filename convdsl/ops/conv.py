@@ -9,16 +9,19 @@ from convdsl.ir.opdef import (
     REQUIRED,
     Attribute,
     Call,
+    Field,
     Kind,
     OpDef,
-    OpError,
     Operand,
+    OpError,
+    Reach,
     Role,
     StateSpec,
     contraction,
     float_type,
 )
 from convdsl.ir.windows import (
+    check_folding,
     explicit_window,
     padded_index,
     resolve_padding,
@@ -26,7 +29,7 @@ from convdsl.ir.windows import (
     window_extents,
 )
 from convdsl.kernel.expr import Axis, Read, Reduce, Stage, TensorExpr, TensorVar
-from convdsl.tensor import Dim, TensorType
+from convdsl.tensor import Dim, TensorType, provably
 
 
 def resolve_conv(call: Call) -> Mapping[str, Any]:
@@ -55,6 +58,8 @@ def resolve_conv(call: Call) -> Mapping[str, Any]:
             attributes=("channels", "groups"),
         )
     padding = resolve_padding(call, kernel, stride, dilation)
+    if not isinstance(padding, str):
+        check_folding(call["pad_mode"], x.shape[2:], padding)
     return {
         **call.attributes,
         "kernel": kernel,
@@ -80,6 +85,20 @@ def infer_conv(call: Call) -> tuple[TensorType, ...]:
     x = call.type("x")
     space = window_extents(call, explicit_window(call))
     return (TensorType(x.dtype, (x.shape[0], call["channels"], *space)),)
+
+
+def field_conv(call: Call) -> Field:
+    """The window; where folded padding brings in positions beyond it, no exact rule is known."""
+    window, mode = explicit_window(call), call["pad_mode"]
+    if mode == "zeros":
+        return window
+    for axis, (before, after) in enumerate(window.padding):
+        reach = window.extent(axis) - 1
+        near = (before, after) if mode == "replicate" else (before * 2, after * 2)
+        inside = mode != "circular" and all(provably(">=", reach, pad) for pad in near)
+        if not inside and (before, after) != (0, 0):
+            return Reach.UNAVAILABLE
+    return window
 
 
 def kernel_conv(call: Call) -> TensorExpr:
@@ -154,7 +173,7 @@ CONV = OpDef(
     resolve=resolve_conv,
     state=state_conv,
     infer=infer_conv,
-    window=explicit_window,
+    window=field_conv,
     cost=contraction,
     kernel=kernel_conv,
 )

@@ -2,8 +2,8 @@
 
 from convdsl.tensor.dim import (
     Dim,
-    SymDim,
     Symbol,
+    SymDim,
     bounds,
     ceil_div,
     dim_max,

@@ -39,17 +39,19 @@ class Symbol:
 
 @dataclass(frozen=True, slots=True)
 class Floor:
-    """floor(numerator / denominator), denominator > 1, already in lowest terms."""
+    """floor(numerator / denominator), denominator >= 1 in every binding, in lowest terms."""
 
-    numerator: SymDim
-    denominator: int
+    numerator: Dim
+    denominator: Dim
 
     def key(self) -> str:
         return f"~floor({self.numerator})/{self.denominator}"
 
     def __str__(self) -> str:
         text = str(self.numerator)
-        return f"floor({f'({text})' if ' ' in text else text}/{self.denominator})"
+        below = str(self.denominator)
+        below = f"({below})" if " " in below or "*" in below else below
+        return f"floor({f'({text})' if ' ' in text else text}/{below})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,11 +140,17 @@ class SymDim:
     def __rsub__(self, other: Dim) -> Dim:
         return (-self) + other
 
-    def __floordiv__(self, other: int) -> Dim:
+    def __floordiv__(self, other: Dim) -> Dim:
         return floor_div(self, other)
 
-    def __mod__(self, other: int) -> Dim:
+    def __rfloordiv__(self, other: int) -> Dim:
+        return floor_div(other, self)
+
+    def __mod__(self, other: Dim) -> Dim:
         return self - floor_div(self, other) * other
+
+    def __rmod__(self, other: int) -> Dim:
+        return other - floor_div(other, self) * self
 
     __radd__ = __add__
     __rmul__ = __mul__
@@ -227,8 +235,10 @@ def symbol(
     return SymDim({((Symbol(name, minimum, divisor, remainder, maximum), 1),): 1})
 
 
-def floor_div(value: Dim, divisor: int) -> Dim:
+def floor_div(value: Dim, divisor: Dim) -> Dim:
     """floor(value / divisor), exactly. Whatever divides evenly leaves the floor."""
+    if isinstance(divisor, SymDim):
+        return _floor_symbolic(value, divisor)
     if divisor <= 0:
         raise ValueError(f"division by {divisor}")
     if isinstance(value, int):
@@ -247,6 +257,30 @@ def floor_div(value: Dim, divisor: int) -> Dim:
         else:
             rest[monomial] = rest.get(monomial, 0) + coefficient
     return _make(whole) + _floor_atom(_make(rest), divisor)
+
+
+def _floor_symbolic(value: Dim, divisor: SymDim) -> Dim:
+    least, _ = bounds(divisor)
+    if least is None or least < 1:
+        raise ValueError(f"division by {divisor}, which is not known to be positive")
+    whole: Dim = 0
+    rest: Dim = 0
+    for monomial, coefficient in _terms_of(value):
+        term = _make({monomial: coefficient})
+        quotient = exact_div(term, divisor) if monomial else None
+        if quotient is None:
+            rest = rest + term
+        else:
+            whole = whole + quotient
+    if rest == divisor:
+        return whole + 1
+    low, _ = bounds(rest)
+    if low is not None and low >= 0 and provably(">", divisor, rest):
+        return whole
+    nested = _nested_floor(rest, divisor) if isinstance(rest, SymDim) else None
+    if nested is not None:
+        return nested + whole
+    return SymDim({((Floor(rest, divisor), 1),): 1}) + whole
 
 
 def _multiples(monomial: Monomial) -> tuple[int, int]:
@@ -291,7 +325,7 @@ def _floor_atom(value: Dim, divisor: int) -> Dim:
     return SymDim({((Floor(inner_dim, divisor), 1),): 1}) + outside
 
 
-def _nested_floor(value: SymDim, divisor: int) -> Dim | None:
+def _nested_floor(value: SymDim, divisor: Dim) -> Dim | None:
     """floor((floor(x / a) + c) / b) = floor((x + a*c) / (a*b))."""
     terms = value.terms
     varying = [(m, c) for m, c in terms if m]
@@ -307,7 +341,7 @@ def _nested_floor(value: SymDim, divisor: int) -> Dim | None:
     return floor_div(inner.numerator + inner.denominator * shift, inner.denominator * divisor)
 
 
-def ceil_div(value: Dim, divisor: int) -> Dim:
+def ceil_div(value: Dim, divisor: Dim) -> Dim:
     """ceil(value / divisor), exactly."""
     return floor_div(value + (divisor - 1), divisor)
 
@@ -372,8 +406,7 @@ def bounds(value: Dim) -> tuple[int | None, int | None]:
         return value, value
     low: Coefficient | None = 0
     high: Coefficient | None = 0
-    for monomial, coefficient in value._terms.items():  # pyright: ignore[reportPrivateUsage]
-        first, last = _monomial_bounds(monomial)
+    for first, last, coefficient in _bounded_parts(value):
         if coefficient < 0:
             first, last = last, first
         low = None if low is None or first is None else low + coefficient * first
@@ -384,13 +417,40 @@ def bounds(value: Dim) -> tuple[int | None, int | None]:
     )
 
 
+def _bounded_parts(value: SymDim) -> Iterable[tuple[int | None, int | None, Coefficient]]:
+    """(low, high, coefficient) of parts that sum up to the value.
+
+    Terms are bounded one by one, but for differences of two floors by the same denominator:
+    floor(a/d) - floor(b/d) lies between floor((a - b)/d) and ceil((a - b)/d).
+    """
+    rest = dict(value._terms)  # pyright: ignore[reportPrivateUsage]
+    floors = [(m[0][0], c, m) for m, c in rest.items() if len(m) == 1 and m[0][1] == 1]
+    for first, coefficient, key in floors:
+        for second, other, opposite in floors:
+            paired = coefficient > 0 and other == -coefficient and {key, opposite} <= rest.keys()
+            if not paired or not isinstance(first, Floor) or not isinstance(second, Floor):
+                continue
+            divisor = first.denominator
+            if divisor == second.denominator and isinstance(divisor, int):
+                low, high = bounds(first.numerator - second.numerator)
+                if low is not None or high is not None:
+                    del rest[key], rest[opposite]
+                    yield (
+                        None if low is None else low // divisor,
+                        None if high is None else -(-high // divisor),
+                        coefficient,
+                    )
+    for monomial, coefficient in rest.items():
+        yield *_monomial_bounds(monomial), coefficient
+
+
 def _monomial_bounds(monomial: Monomial) -> tuple[int | None, int | None]:
-    low: int | None = 1
+    low: int = 1
     high: int | None = 1
     for atom, power in monomial:
         first, last = _atom_bounds(atom)
         for _ in range(power):
-            if low is None or low < 0 or first is None or first < 0:
+            if low < 0 or first is None or first < 0:
                 return None, None
             low = low * first
             high = None if high is None or last is None else high * last
@@ -403,15 +463,24 @@ def _atom_bounds(atom: Atom) -> tuple[int | None, int | None]:
     if isinstance(atom, Symbol):
         return atom.minimum, atom.maximum
     if isinstance(atom, Floor):
-        low, high = bounds(atom.numerator)
-        k = atom.denominator
-        return (None if low is None else low // k), (None if high is None else high // k)
+        return _floor_bounds(atom)
     pairs = [bounds(argument) for argument in atom.arguments]
     lows = [low for low, _ in pairs if low is not None]
     highs = [high for _, high in pairs if high is not None]
     if atom.kind == "min":
         return (min(lows) if len(lows) == len(pairs) else None), (min(highs) if highs else None)
     return (max(lows) if lows else None), (max(highs) if len(highs) == len(pairs) else None)
+
+
+def _floor_bounds(atom: Floor) -> tuple[int | None, int | None]:
+    low, high = bounds(atom.numerator)
+    least, most = bounds(atom.denominator)
+    assert least is not None  # floor_div made sure
+    if low is not None:
+        low = low // least if low < 0 else 0 if most is None else low // most
+    if high is not None:
+        high = high // least if high >= 0 else -1 if most is None else high // most
+    return low, high
 
 
 def provably(condition: str, left: Dim, right: Dim) -> bool:
@@ -428,12 +497,12 @@ def symbols_of(value: Dim) -> frozenset[Symbol]:
     if isinstance(value, int):
         return frozenset()
     found: set[Symbol] = set()
-    for monomial, _ in value._terms.items():  # pyright: ignore[reportPrivateUsage]
+    for monomial in value._terms:  # pyright: ignore[reportPrivateUsage]
         for atom, _ in monomial:
             if isinstance(atom, Symbol):
                 found.add(atom)
             elif isinstance(atom, Floor):
-                found |= symbols_of(atom.numerator)
+                found |= symbols_of(atom.numerator) | symbols_of(atom.denominator)
             else:
                 for argument in atom.arguments:
                     found |= symbols_of(argument)
@@ -464,7 +533,9 @@ def _substitute_atom(atom: Atom, bindings: Mapping[str, Dim]) -> Dim:
         replacement = bindings.get(atom.name)
         return SymDim({((atom, 1),): 1}) if replacement is None else replacement
     if isinstance(atom, Floor):
-        return floor_div(substitute(atom.numerator, bindings), atom.denominator)
+        return floor_div(
+            substitute(atom.numerator, bindings), substitute(atom.denominator, bindings)
+        )
     return _extremum(atom.kind, tuple(substitute(a, bindings) for a in atom.arguments))
 
 
@@ -498,7 +569,7 @@ def _evaluate(
             if isinstance(atom, Symbol):
                 factor = bindings[atom.name]
             elif isinstance(atom, Floor):
-                factor = _evaluate(atom.numerator, bindings, pick) // atom.denominator
+                factor = evaluate(atom.numerator, bindings) // evaluate(atom.denominator, bindings)
             else:
                 factor = evaluate(atom.arguments[0], bindings)
                 for argument in atom.arguments[1:]:

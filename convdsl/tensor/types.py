@@ -57,7 +57,7 @@ class TensorType:
         return self.elements * self.dtype.bytes
 
     def symbols(self) -> frozenset[Symbol]:
-        return frozenset().union(*(symbols_of(extent) for extent in self.shape))
+        return frozenset(s for extent in self.shape for s in symbols_of(extent))
 
     def bind(self, bindings: Mapping[str, Dim]) -> TensorType:
         return TensorType(self.dtype, tuple(substitute(d, bindings) for d in self.shape))

@@ -1,0 +1,117 @@
+"""Rules that many operators share: axes, broadcasting, and what two sizes lack to agree."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from math import lcm
+
+from convdsl.ir.opdef import Call, OpError
+from convdsl.tensor import Dim, substitute, symbol, symbols_of
+from convdsl.tensor.dim import Extremum, Floor
+
+
+def resolve_axis(call: Call, attribute: str = "axis", rank: int | None = None) -> int:
+    """The axis counted from the front; -1 is the last."""
+    axis = call[attribute]
+    limit = next(iter(call.types.values())).rank if rank is None else rank
+    if not -limit <= axis < limit:
+        raise OpError(
+            f"{attribute} {axis} does not exist in a tensor of rank {limit}",
+            attributes=(attribute,),
+            operands=tuple(call.types)[:1],
+        )
+    return axis % limit
+
+
+def resolve_axes(call: Call, attribute: str, rank: int) -> tuple[int, ...]:
+    """Axes counted from the front, in ascending order, each at most once."""
+    value = call[attribute]
+    given = (value,) if isinstance(value, int) else tuple(value)
+    for axis in given:
+        if not -rank <= axis < rank:
+            raise OpError(
+                f"{attribute} {axis} does not exist in a tensor of rank {rank}",
+                attributes=(attribute,),
+                operands=tuple(call.types)[:1],
+            )
+    axes = sorted(axis % rank for axis in given)
+    if len(set(axes)) < len(axes):
+        raise OpError(f"{attribute} names an axis twice", attributes=(attribute,))
+    return tuple(axes)
+
+
+def known_size(call: Call, operand: str, axis: int) -> int:
+    """The extent of an axis that must not be symbolic."""
+    extent = call.type(operand).shape[axis]
+    if not isinstance(extent, int):
+        raise OpError(
+            f"{call.op.name} needs a known size along axis {axis}, not {extent}",
+            operands=(operand,),
+        )
+    return extent
+
+
+# Agreement of sizes
+
+
+def broadcast_shapes(call: Call, operands: Sequence[str]) -> tuple[Dim, ...]:
+    """The common shape, NumPy's way: trailing axes align, extent 1 repeats."""
+    shape: tuple[Dim, ...] = ()
+    seen: list[str] = []
+    for operand in operands:
+        shape = _broadcast(call, shape, operand, tuple(seen))
+        seen.append(operand)
+    return shape
+
+
+def _broadcast(
+    call: Call, left: tuple[Dim, ...], operand: str, seen: tuple[str, ...]
+) -> tuple[Dim, ...]:
+    right = call.type(operand).shape
+    rank = max(len(left), len(right))
+    a = (1,) * (rank - len(left)) + left
+    b = (1,) * (rank - len(right)) + right
+    result: list[Dim] = []
+    for first, second in zip(a, b, strict=True):
+        if first != second and first != 1 and second != 1:
+            named = [*seen, operand]
+            shapes = " and ".join(f"{call.type(name)}" for name in named)
+            raise disagreement(f"cannot {call.op.name} {shapes}", first, second, tuple(named))
+        result.append(second if first == 1 else first)
+    return tuple(result)
+
+
+def disagreement(what: str, a: Dim, b: Dim, operands: tuple[str, ...]) -> OpError:
+    """The error of two sizes that differ or cannot be proven equal, naming what is missing."""
+    if isinstance(a, int) and isinstance(b, int):
+        return OpError(f"{what}: {a} is not {b}", operands=operands)
+    constraint = missing_constraint(a, b)
+    help = () if constraint is None else (f"declare it on the input: where {constraint}",)
+    return OpError(f"{what}: {a} == {b} cannot be proven", operands=operands, help=help)
+
+
+def missing_constraint(a: Dim, b: Dim) -> str | None:
+    """A condition on a symbol under which a == b is proven, e.g. `H % 16 == 0`."""
+    difference = a - b
+    denominators = {*_denominators(difference)}
+    for s in sorted(symbols_of(difference), key=str):
+        for divisor in sorted({lcm(s.divisor, d) for d in (*denominators, lcm(1, *denominators))}):
+            for remainder in range(min(divisor, 64)):
+                special = symbol(s.name, s.minimum, divisor, remainder, s.maximum)
+                if divisor > 1 and substitute(difference, {s.name: special}) == 0:
+                    return f"{s.name} % {divisor} == {remainder}"
+    return None
+
+
+def _denominators(value: Dim) -> Iterable[int]:
+    if isinstance(value, int):
+        return
+    for monomial, _ in value.terms:
+        for atom, _ in monomial:
+            if isinstance(atom, Floor):
+                if isinstance(atom.denominator, int):
+                    yield atom.denominator
+                yield from _denominators(atom.numerator)
+            elif isinstance(atom, Extremum):
+                for argument in atom.arguments:
+                    yield from _denominators(argument)

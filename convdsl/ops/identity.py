@@ -1,0 +1,73 @@
+"""Operators that pass their input on: identity, and dropout at inference."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from convdsl.ir.opdef import (
+    Attribute,
+    Call,
+    Kind,
+    OpDef,
+    Operand,
+    OpError,
+    float_type,
+    no_contraction,
+    no_state,
+    pointwise,
+    resolve_as_given,
+    same_type,
+)
+from convdsl.kernel.expr import Expr, TensorExpr, elementwise
+
+
+def resolve_dropout(call: Call) -> Mapping[str, Any]:
+    float_type(call)
+    if not 0 <= call["p"] <= 1:
+        raise OpError(f"{call['p']} is no probability", attributes=("p",))
+    return call.attributes
+
+
+def _same(x: Expr) -> Expr:
+    return x
+
+
+def kernel_identity(call: Call) -> TensorExpr:
+    """y[i..] = x[i..]"""
+    return elementwise((call.var("x"),), call.outputs[0], _same)
+
+
+IDENTITY = OpDef(
+    name="identity",
+    aliases=(),
+    doc="x itself.",
+    operands=(Operand("x"),),
+    attributes=(),
+    outputs=("y",),
+    resolve=resolve_as_given,
+    state=no_state,
+    infer=same_type,
+    window=pointwise,
+    cost=no_contraction,
+    kernel=kernel_identity,
+)
+
+DROPOUT = OpDef(
+    name="dropout",
+    aliases=(),
+    doc="""Zeroes elements at random when training; at inference x itself.
+
+    Srivastava et al. 2014, JMLR 15.""",
+    operands=(Operand("x"),),
+    attributes=(Attribute("p", Kind.FLOAT, 0.5, "probability of dropping, as PyTorch"),),
+    outputs=("y",),
+    resolve=resolve_dropout,
+    state=no_state,
+    infer=same_type,
+    window=pointwise,
+    cost=no_contraction,
+    kernel=kernel_identity,
+)
+
+OPERATORS = (IDENTITY, DROPOUT)

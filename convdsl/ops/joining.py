@@ -1,0 +1,101 @@
+"""Tensors put together and taken apart along an axis."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from convdsl.ir.opdef import (
+    Attribute,
+    Call,
+    Field,
+    Kind,
+    OpDef,
+    Operand,
+    OpError,
+    Reach,
+    no_contraction,
+    no_state,
+)
+from convdsl.ir.shapes import disagreement, resolve_axis
+from convdsl.kernel.expr import (
+    Expr,
+    IndexCompare,
+    Read,
+    Select,
+    Stage,
+    TensorExpr,
+    TensorVar,
+    axes_over,
+)
+from convdsl.tensor import Dim, TensorType
+
+
+def resolve_concat(call: Call) -> Mapping[str, Any]:
+    names = call.variadic("x")
+    first = call.type(names[0])
+    axis = resolve_axis(call)
+    for name in names[1:]:
+        other = call.type(name)
+        what = f"cannot concat {first} and {other} along axis {axis}"
+        if other.dtype is not first.dtype:
+            raise OpError(f"{what}: their dtypes differ", operands=(names[0], name))
+        if other.rank != first.rank:
+            raise OpError(f"{what}: their ranks differ", operands=(names[0], name))
+        for position, (a, b) in enumerate(zip(first.shape, other.shape, strict=True)):
+            if position != axis and a != b:
+                raise disagreement(what, a, b, (names[0], name))
+    return {**call.attributes, "axis": axis}
+
+
+def infer_concat(call: Call) -> tuple[TensorType, ...]:
+    types = [call.type(name) for name in call.variadic("x")]
+    axis: int = call["axis"]
+    total: Dim = 0
+    for type in types:
+        total = total + type.shape[axis]
+    shape = (*types[0].shape[:axis], total, *types[0].shape[axis + 1 :])
+    return (TensorType(types[0].dtype, shape),)
+
+
+def field_concat(call: Call) -> Field:
+    return Reach.POINTWISE if call["axis"] < 2 else Reach.UNAVAILABLE
+
+
+def kernel_concat(call: Call) -> TensorExpr:
+    """y[.., i, ..] = select(i < A, a[.., i, ..], select(i < A + B, b[.., i - A, ..], ...))"""
+    axis: int = call["axis"]
+    (out,) = call.outputs
+    inputs = tuple(call.var(name) for name in call.variadic("x"))
+    axes = axes_over(out.shape)
+    at = [a.i for a in axes]
+    ends: list[Dim] = [0]
+    for x in inputs:
+        ends.append(ends[-1] + x.type.shape[axis])
+
+    def piece(number: int) -> Expr:
+        index = (*at[:axis], at[axis] - ends[number], *at[axis + 1 :])
+        return Read(inputs[number], index)
+
+    body = piece(len(inputs) - 1)
+    for number in reversed(range(len(inputs) - 1)):
+        body = Select(IndexCompare("lt", at[axis], ends[number + 1]), piece(number), body)
+    return TensorExpr(inputs, (Stage(TensorVar("y", out), axes, body),), ("y",))
+
+
+CONCAT = OpDef(
+    name="concat",
+    aliases=(),
+    doc="The operands one after the other along an axis.",
+    operands=(Operand("x", variadic=True),),
+    attributes=(Attribute("axis", Kind.INT, 1, "axis along which to join; channels"),),
+    outputs=("y",),
+    resolve=resolve_concat,
+    state=no_state,
+    infer=infer_concat,
+    window=field_concat,
+    cost=no_contraction,
+    kernel=kernel_concat,
+)
+
+OPERATORS = (CONCAT,)

@@ -1,0 +1,125 @@
+"""Normalisation: statistics taken out, an affine map put in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from convdsl.ir.opdef import (
+    Attribute,
+    Call,
+    Kind,
+    OpDef,
+    Operand,
+    OpError,
+    Role,
+    StateSpec,
+    float_type,
+    no_contraction,
+    pointwise,
+    same_type,
+)
+from convdsl.kernel.expr import (
+    Axis,
+    Binary,
+    Expr,
+    Literal,
+    Stage,
+    TensorExpr,
+    TensorVar,
+    Unary,
+    axes_over,
+)
+from convdsl.tensor import TensorType
+
+_EPS = Attribute("eps", Kind.FLOAT, 1e-5, "added to the variance, as PyTorch", keyword_only=True)
+
+
+def resolve_batch_norm(call: Call) -> Mapping[str, Any]:
+    x = call.type("x")
+    float_type(call)
+    if x.rank < 2:
+        raise OpError(f"batch_norm needs batch and channels, not {x}", operands=("x",))
+    if not isinstance(x.shape[1], int):
+        raise OpError(
+            f"batch_norm needs a known number of channels, not {x.shape[1]}", operands=("x",)
+        )
+    return call.attributes
+
+
+def state_batch_norm(call: Call) -> tuple[StateSpec, ...]:
+    x = call.type("x")
+    per_channel = TensorType(x.dtype, (x.shape[1],))
+    statistics = (
+        StateSpec("running_mean", per_channel, Role.BUFFER, "zeros"),
+        StateSpec("running_var", per_channel, Role.BUFFER, "ones"),
+    )
+    if not call["affine"]:
+        return statistics
+    return (
+        StateSpec("weight", per_channel, Role.PARAMETER, "ones"),
+        StateSpec("bias", per_channel, Role.PARAMETER, "zeros"),
+        *statistics,
+    )
+
+
+def kernel_batch_norm(call: Call) -> TensorExpr:
+    """scale[c] = weight[c] / sqrt(var[c] + eps); shift[c] = bias[c] - mean[c] * scale[c]
+    y[n,c..] = x[n,c..] * scale[c] + shift[c]"""
+    x, mean, var = call.var("x"), call.var("running_mean"), call.var("running_var")
+    dtype = x.type.dtype
+    channel = Axis("c", x.type.shape[1])
+    affine = call.has("weight")
+    inputs = (x, *((call.var("weight"), call.var("bias")) if affine else ()), mean, var)
+
+    deviation = Unary("sqrt", var[channel.i] + call["eps"])
+    gain: Expr = call.var("weight")[channel.i] if affine else Literal(1.0, dtype)
+    scale = Stage(TensorVar("scale", var.type), (channel,), Binary("div", gain, deviation))
+
+    centre = mean[channel.i] * scale.target[channel.i]
+    offset: Expr = call.var("bias")[channel.i] - centre if affine else -centre
+    shift = Stage(TensorVar("shift", var.type), (channel,), offset)
+
+    axes = axes_over(x.type.shape)
+    at, c = tuple(axis.i for axis in axes), axes[1].i
+    body = x[at] * scale.target[c] + shift.target[c]
+    y = Stage(TensorVar("y", call.outputs[0]), axes, body)
+    return TensorExpr(inputs, (scale, shift, y), ("y",))
+
+
+BATCH_NORM = OpDef(
+    name="batch_norm",
+    aliases=("bn", "batchnorm"),
+    doc="""Batch normalisation at inference: by running statistics, channel by channel.
+
+    y = (x - mean) / sqrt(var + eps) * weight + bias. Ioffe, Szegedy 2015, arXiv:1502.03167.""",
+    operands=(
+        Operand("x"),
+        Operand("weight", Role.PARAMETER, optional=True),
+        Operand("bias", Role.PARAMETER, optional=True),
+        Operand("running_mean", Role.BUFFER),
+        Operand("running_var", Role.BUFFER),
+    ),
+    attributes=(
+        _EPS,
+        Attribute(
+            "momentum",
+            Kind.FLOAT,
+            0.1,
+            "share of the batch in the running statistics when training, as PyTorch",
+            keyword_only=True,
+        ),
+        Attribute(
+            "affine", Kind.BOOL, True, "a trained weight and bias per channel", keyword_only=True
+        ),
+    ),
+    outputs=("y",),
+    resolve=resolve_batch_norm,
+    state=state_batch_norm,
+    infer=same_type,
+    window=pointwise,
+    cost=no_contraction,
+    kernel=kernel_batch_norm,
+)
+
+OPERATORS = (BATCH_NORM,)

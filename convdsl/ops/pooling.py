@@ -1,0 +1,243 @@
+"""Pooling: reductions over windows of space, channel by channel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from convdsl.ir.opdef import (
+    REQUIRED,
+    Attribute,
+    Call,
+    Field,
+    Kind,
+    OpDef,
+    Operand,
+    OpError,
+    float_type,
+    no_contraction,
+    no_state,
+)
+from convdsl.ir.windows import (
+    explicit_window,
+    resolve_padding,
+    resolve_sizes,
+    window_extents,
+)
+from convdsl.kernel.expr import (
+    Axis,
+    Expr,
+    IndexValue,
+    Literal,
+    Read,
+    Reduce,
+    Stage,
+    TensorExpr,
+    TensorVar,
+)
+from convdsl.tensor import Dim, DType, TensorType, Window, bounds, dim_max, dim_min
+
+GLOBAL = "global"  # stays a word in the attributes: the window is whatever the input's space is
+AS_KERNEL = "kernel"
+
+_KERNEL = Attribute(
+    "kernel", Kind.SIZES, REQUIRED, "window size, or global", choices=(GLOBAL,), minimum=1
+)
+_STRIDE = Attribute(
+    "stride",
+    Kind.SIZES,
+    AS_KERNEL,
+    "step of the window; the kernel, so that windows tile the input, as PyTorch",
+    choices=(AS_KERNEL,),
+    minimum=1,
+)
+_PAD = Attribute(
+    "pad",
+    Kind.PADDING,
+    0,
+    "positions around the input; none, as PyTorch",
+    choices=("half", "same", "valid"),
+    minimum=0,
+)
+_DILATION = Attribute("dilation", Kind.SIZES, 1, "distance between window taps", minimum=1)
+_CEIL = Attribute(
+    "ceil_mode",
+    Kind.BOOL,
+    False,
+    "round the output size up instead of down; windows that start behind the input are dropped",
+)
+
+
+def resolve_pool(call: Call) -> Mapping[str, Any]:
+    x = call.type("x")
+    float_type(call)
+    if x.rank < 3:
+        raise OpError(
+            f"{call.op.name} needs batch, channels and at least one spatial axis, not {x}",
+            operands=("x",),
+        )
+    rank = x.rank - 2
+    if call["kernel"] == GLOBAL:
+        return _resolve_global(call)
+    kernel = resolve_sizes(call, "kernel", rank)
+    stride = kernel if call["stride"] == AS_KERNEL else resolve_sizes(call, "stride", rank)
+    resolved: dict[str, Any] = {**call.attributes, "kernel": kernel, "stride": stride}
+    dilation = (1,) * rank
+    if "dilation" in call.attributes:
+        dilation = resolved["dilation"] = resolve_sizes(call, "dilation", rank)
+    resolved["pad"] = padding = resolve_padding(call, kernel, stride, dilation)
+    if not isinstance(padding, str):
+        _check_padding(Window(kernel, stride, padding, dilation))
+    return resolved
+
+
+def _resolve_global(call: Call) -> Mapping[str, Any]:
+    neutral = {"stride": (AS_KERNEL,), "pad": (0, "valid", ((0, 0),)), "dilation": (1, (1,))}
+    for name, values in neutral.items():
+        if name in call.attributes and call[name] not in values:
+            raise OpError(f"global pooling has no {name}", attributes=(name, "kernel"))
+    return call.attributes
+
+
+def _check_padding(window: Window) -> None:
+    """Every window must touch the input: padding at most half of it, as PyTorch."""
+    for axis, pair in enumerate(window.padding):
+        reach = window.extent(axis)
+        most = bounds(reach)[1]
+        for amount in pair:
+            least = bounds(amount)[0]
+            if most is not None and least is not None and 2 * least > most:
+                raise OpError(
+                    f"padding of {amount} is more than half of a window of {reach}",
+                    attributes=("pad", "kernel"),
+                )
+
+
+def window_pool(call: Call) -> Window:
+    if call["kernel"] != GLOBAL:
+        return explicit_window(call)
+    space = call.type("x").shape[2:]
+    rank = len(space)
+    return Window(space, (1,) * rank, ((0, 0),) * rank, (1,) * rank)
+
+
+def field_pool(call: Call) -> Field:
+    return window_pool(call)
+
+
+def extents_pool(call: Call) -> tuple[Dim, ...]:
+    if call["kernel"] == GLOBAL:
+        return (1,) * (call.type("x").rank - 2)
+    return window_extents(call, window_pool(call), ceil=call["ceil_mode"])
+
+
+def infer_pool(call: Call) -> tuple[TensorType, ...]:
+    x = call.type("x")
+    return (TensorType(x.dtype, (*x.shape[:2], *extents_pool(call))),)
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """Axes of one pooling: the output's n, c, p..., the window's r..., and where they read."""
+
+    output: tuple[Axis, ...]
+    taps: tuple[Axis, ...]
+    starts: tuple[Dim, ...]
+    at: tuple[Dim, ...]
+
+    def read(self, x: TensorVar, outside: float | None) -> Read:
+        n, c = self.output[:2]
+        return Read(x, (n.i, c.i, *self.at), outside)
+
+
+def _grid(call: Call) -> _Grid:
+    window, shape = window_pool(call), call.outputs[0].shape
+    n, c = Axis("n", shape[0]), Axis("c", shape[1])
+    positions = tuple(Axis(f"p{i}", extent) for i, extent in enumerate(shape[2:]))
+    taps = tuple(Axis(f"r{i}", extent) for i, extent in enumerate(window.kernel))
+    starts = tuple(p.i * window.stride[i] - window.padding[i][0] for i, p in enumerate(positions))
+    at = tuple(start + taps[i].i * window.dilation[i] for i, start in enumerate(starts))
+    return _Grid((n, c, *positions), taps, starts, at)
+
+
+def _leaves(call: Call) -> bool:
+    """Whether a window may read outside the input."""
+    padded = any(pair != (0, 0) for pair in window_pool(call).padding)
+    return padded or (call["kernel"] != GLOBAL and call["ceil_mode"])
+
+
+def kernel_max_pool(call: Call) -> TensorExpr:
+    """y[n,c,p..] = max over r.. of x[n, c, p*U + r*D - P ..], outside: -inf"""
+    grid, x = _grid(call), call.var("x")
+    outside = -float("inf") if _leaves(call) else None
+    body = Reduce("max", grid.taps, grid.read(x, outside))
+    stage = Stage(TensorVar("y", call.outputs[0]), grid.output, body)
+    return TensorExpr((x,), (stage,), ("y",))
+
+
+def kernel_avg_pool(call: Call) -> TensorExpr:
+    """y[n,c,p..] = sum over r.. of x[n, c, p*U + r - P ..], outside: 0, by the positions counted"""
+    grid, x = _grid(call), call.var("x")
+    total = Reduce("sum", grid.taps, grid.read(x, 0.0 if _leaves(call) else None))
+    body = total / divisor(call, grid.starts, x.type.dtype)
+    stage = Stage(TensorVar("y", call.outputs[0]), grid.output, body)
+    return TensorExpr((x,), (stage,), ("y",))
+
+
+def divisor(call: Call, starts: tuple[Dim, ...], dtype: DType) -> Expr:
+    """How many positions a window averages over.
+
+    With count_include_pad the padding counts, but not what ceil_mode reaches behind it;
+    without, only positions of the input count.
+    """
+    window, space = window_pool(call), call.type("x").shape[2:]
+    count: Dim = 1
+    for axis, start in enumerate(starts):
+        stop, (_, after) = start + window.kernel[axis], window.padding[axis]
+        if call["kernel"] == GLOBAL or (call["count_include_pad"] and not call["ceil_mode"]):
+            count = count * window.kernel[axis]
+        elif call["count_include_pad"]:
+            count = count * (dim_min(stop, space[axis] + after) - start)
+        else:
+            count = count * (dim_min(stop, space[axis]) - dim_max(start, 0))
+    return Literal(count, dtype) if isinstance(count, int) else IndexValue(count, dtype)
+
+
+MAX_POOL = OpDef(
+    name="max_pool",
+    aliases=("maxpool",),
+    doc="The largest value of each window; positions outside the input never win.",
+    operands=(Operand("x"),),
+    attributes=(_KERNEL, _STRIDE, _PAD, _DILATION, _CEIL),
+    outputs=("y",),
+    resolve=resolve_pool,
+    state=no_state,
+    infer=infer_pool,
+    window=field_pool,
+    cost=no_contraction,
+    kernel=kernel_max_pool,
+)
+
+AVG_POOL = OpDef(
+    name="avg_pool",
+    aliases=("avgpool",),
+    doc="The mean of each window.",
+    operands=(Operand("x"),),
+    attributes=(
+        _KERNEL,
+        _STRIDE,
+        _PAD,
+        _CEIL,
+        Attribute("count_include_pad", Kind.BOOL, True, "padding counts into the mean, as PyTorch"),
+    ),
+    outputs=("y",),
+    resolve=resolve_pool,
+    state=no_state,
+    infer=infer_pool,
+    window=field_pool,
+    cost=no_contraction,
+    kernel=kernel_avg_pool,
+)
+
+OPERATORS = (MAX_POOL, AVG_POOL)

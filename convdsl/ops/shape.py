@@ -1,0 +1,182 @@
+"""Data movement that keeps every element: the same values under another shape."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from convdsl.ir.opdef import (
+    REQUIRED,
+    Attribute,
+    Call,
+    Field,
+    Kind,
+    OpDef,
+    Operand,
+    OpError,
+    Reach,
+    no_contraction,
+    no_state,
+)
+from convdsl.ir.shapes import disagreement
+from convdsl.kernel.expr import Read, Stage, TensorExpr, TensorVar, axes_over
+from convdsl.tensor import Dim, TensorType, bounds, exact_div, format_shape
+
+Shape = tuple[Dim, ...]
+
+
+def product(shape: Shape) -> Dim:
+    total: Dim = 1
+    for extent in shape:
+        total = total * extent
+    return total
+
+
+# Row-major regrouping
+
+
+def regroup(output: Shape, given: Shape, at: Shape) -> Shape:
+    """Where the element at position `at` of `output` lies in `given`, in row-major order.
+
+    The shapes are cut where their leading products agree, so that axes which survive are
+    indexed directly; only within a cut the position is flattened and split again. Axes of
+    extent 1 take no part.
+    """
+    index: list[Dim] = [0] * len(given)
+    for targets, sources in _cuts(output, given):
+        flat: Dim = 0
+        for axis in targets:
+            flat = flat * output[axis] + at[axis]
+        below: Dim = 1
+        for axis in reversed(sources[1:]):
+            index[axis] = (flat // below) % given[axis]
+            below = below * given[axis]
+        if sources:
+            index[sources[0]] = flat // below
+    return tuple(index)
+
+
+def _cuts(output: Shape, given: Shape) -> list[tuple[list[int], list[int]]]:
+    """Runs of axes of either shape, without those of extent 1, that hold as many elements."""
+    targets = [axis for axis, extent in enumerate(output) if extent != 1]
+    sources = [axis for axis, extent in enumerate(given) if extent != 1]
+    ends = {product(tuple(given[a] for a in sources[:n])): n for n in range(len(sources) + 1)}
+    cuts: list[tuple[list[int], list[int]]] = []
+    first = begin = 0
+    for stop in range(1, len(targets) + 1):
+        end = ends.get(product(tuple(output[a] for a in targets[:stop])))
+        if end is not None and end > begin:
+            cuts.append((targets[first:stop], sources[begin:end]))
+            first, begin = stop, end
+    return cuts
+
+
+def kernel_regroup(call: Call) -> TensorExpr:
+    """y[i..] = x[the same place in row-major order]"""
+    x, (out,) = call.var("x"), call.outputs
+    axes = axes_over(out.shape)
+    index = regroup(out.shape, x.type.shape, tuple(axis.i for axis in axes))
+    return TensorExpr((x,), (Stage(TensorVar("y", out), axes, Read(x, index)),), ("y",))
+
+
+def field_regroup(call: Call) -> Field:
+    """Space that survives is seen point by point; where none is left, all of it is seen."""
+    given, (out,) = call.type("x").shape, call.outputs
+    if given[2:] == out.shape[2:]:
+        return Reach.POINTWISE
+    return Reach.WHOLE if out.rank <= 2 else Reach.UNAVAILABLE
+
+
+# Records
+
+
+def resolve_flatten(call: Call) -> Mapping[str, Any]:
+    rank = call.type("x").rank
+    start, end = call["start"], call["end"]
+    for name, axis in (("start", start), ("end", end)):
+        if not -rank <= axis < rank:
+            raise OpError(
+                f"{name} {axis} does not exist in {call.type('x')}",
+                attributes=(name,),
+                operands=("x",),
+            )
+    if start % rank > end % rank:
+        raise OpError(f"start {start} lies behind end {end}", attributes=("start", "end"))
+    return call.attributes
+
+
+def infer_flatten(call: Call) -> tuple[TensorType, ...]:
+    x = call.type("x")
+    start, end = call["start"] % x.rank, call["end"] % x.rank
+    shape = (*x.shape[:start], product(x.shape[start : end + 1]), *x.shape[end + 1 :])
+    return (TensorType(x.dtype, shape),)
+
+
+def resolve_reshape(call: Call) -> Mapping[str, Any]:
+    x, given = call.type("x"), tuple(call["shape"])
+    unknown = [axis for axis, extent in enumerate(given) if extent == -1]
+    if len(unknown) > 1:
+        raise OpError("reshape can find one extent of -1, not several", attributes=("shape",))
+    for extent in given:
+        low, _ = bounds(extent)
+        if extent != -1 and (low is None or low < 0):
+            raise OpError(f"{extent} is no extent", attributes=("shape",))
+    known = product(tuple(extent for extent in given if extent != -1))
+    total = x.elements
+    if not unknown:
+        if known != total:
+            what = f"cannot reshape {x} to {format_shape(given)}"
+            error = disagreement(what, total, known, ("x",))
+            raise OpError(error.message, operands=("x",), attributes=("shape",), help=error.help)
+        return {**call.attributes, "shape": given}
+    extent = exact_div(total, known)
+    if extent is None:
+        raise OpError(
+            f"{x} holds {total} elements, which do not divide by {known}",
+            attributes=("shape",),
+            operands=("x",),
+        )
+    shape = (*given[: unknown[0]], extent, *given[unknown[0] + 1 :])
+    return {**call.attributes, "shape": shape}
+
+
+def infer_reshape(call: Call) -> tuple[TensorType, ...]:
+    return (TensorType(call.type("x").dtype, tuple(call["shape"])),)
+
+
+FLATTEN = OpDef(
+    name="flatten",
+    aliases=(),
+    doc="All axes from `start` to `end` as one, in row-major order.",
+    operands=(Operand("x"),),
+    attributes=(
+        Attribute("start", Kind.INT, 1, "first axis; 1 keeps the batch, as PyTorch's module"),
+        Attribute("end", Kind.INT, -1, "last axis"),
+    ),
+    outputs=("y",),
+    resolve=resolve_flatten,
+    state=no_state,
+    infer=infer_flatten,
+    window=field_regroup,
+    cost=no_contraction,
+    kernel=kernel_regroup,
+)
+
+RESHAPE = OpDef(
+    name="reshape",
+    aliases=(),
+    doc="The same elements in row-major order under another shape.",
+    operands=(Operand("x"),),
+    attributes=(
+        Attribute("shape", Kind.SHAPE, REQUIRED, "the new shape; -1 once for what is left"),
+    ),
+    outputs=("y",),
+    resolve=resolve_reshape,
+    state=no_state,
+    infer=infer_reshape,
+    window=field_regroup,
+    cost=no_contraction,
+    kernel=kernel_regroup,
+)
+
+OPERATORS = (FLATTEN, RESHAPE)

@@ -1,0 +1,101 @@
+"""Softmax and its logarithm along one axis."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from convdsl.ir.opdef import (
+    Attribute,
+    Call,
+    Field,
+    Kind,
+    OpDef,
+    Operand,
+    Reach,
+    float_type,
+    no_contraction,
+    no_state,
+    same_type,
+)
+from convdsl.ir.shapes import resolve_axis
+from convdsl.kernel.expr import (
+    Axis,
+    Read,
+    Reduce,
+    Stage,
+    TensorExpr,
+    TensorVar,
+    Unary,
+    axes_over,
+)
+from convdsl.tensor import Dim, TensorType, Window
+
+
+def resolve_softmax(call: Call) -> Mapping[str, Any]:
+    float_type(call)
+    return {**call.attributes, "axis": resolve_axis(call)}
+
+
+def field_along_axis(call: Call) -> Field:
+    """Along an axis of space every position sees all of it."""
+    x, axis = call.type("x"), call["axis"]
+    rank = x.rank - 2
+    if axis < 2:
+        return Reach.POINTWISE
+    kernel = tuple(x.shape[j + 2] if j + 2 == axis else 1 for j in range(rank))
+    stride = tuple(0 if j + 2 == axis else 1 for j in range(rank))
+    return Window(kernel, stride, ((0, 0),) * rank, (1,) * rank)
+
+
+def kernel_softmax(call: Call) -> TensorExpr:
+    """top = max over j of x[j]; e[i] = exp(x[i] - top); total = sum over j of e[j]
+    y[i] = e[i] / total"""
+    x = call.var("x")
+    axis: int = call["axis"]
+    axes = axes_over(x.type.shape)
+    outer = axes[:axis] + axes[axis + 1 :]
+    along = Axis("j", axes[axis].extent)
+    whole = tuple(a.i for a in axes)
+    kept = tuple(a.i for a in outer)
+    line: tuple[Dim, ...] = (*kept[:axis], along.i, *kept[axis:])
+    smaller = TensorType(x.type.dtype, tuple(a.extent for a in outer))
+
+    top = Stage(TensorVar("top", smaller), outer, Reduce("max", (along,), Read(x, line)))
+    shifted = Read(x, whole) - Read(top.target, kept)
+    e = Stage(TensorVar("e", x.type), axes, Unary("exp", shifted))
+    total = Stage(TensorVar("total", smaller), outer, Reduce("sum", (along,), Read(e.target, line)))
+    if call.op is SOFTMAX:
+        body = Read(e.target, whole) / Read(total.target, kept)
+    else:
+        body = shifted - Unary("log", Read(total.target, kept))
+    y = Stage(TensorVar("y", x.type), axes, body)
+    return TensorExpr((x,), (top, e, total, y), ("y",))
+
+
+_AXIS = Attribute("axis", Kind.INT, 1, "axis whose values sum to one; channels")
+
+
+def softmax(name: str, doc: str) -> OpDef:
+    return OpDef(
+        name=name,
+        aliases=(),
+        doc=doc,
+        operands=(Operand("x"),),
+        attributes=(_AXIS,),
+        outputs=("y",),
+        resolve=resolve_softmax,
+        state=no_state,
+        infer=same_type,
+        window=field_along_axis,
+        cost=no_contraction,
+        kernel=kernel_softmax,
+    )
+
+
+SOFTMAX = softmax(
+    "softmax", "exp(x) over its sum along an axis; the maximum is taken out first. Bridle 1990."
+)
+LOG_SOFTMAX = softmax("log_softmax", "The logarithm of softmax, computed without underflow.")
+
+OPERATORS = (SOFTMAX, LOG_SOFTMAX)
