@@ -206,6 +206,11 @@ class Graph:
         return [node for node in self.nodes() if isinstance(node, OpNode)]
 
     @property
+    def is_acyclic(self) -> bool:
+        """True, unless a rewrite went wrong."""
+        return nx.is_directed_acyclic_graph(self._graph)
+
+    @property
     def inputs(self) -> dict[str, Value]:
         """Model inputs by name, in order of declaration."""
         return {n.name: n.output for n in self._by_id() if isinstance(n, InputNode)}

@@ -1,0 +1,76 @@
+"""Canonical forms: one way to say each thing, for the passes that follow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from convdsl.ir.classify import copied_operand, is_weight_time
+from convdsl.ir.graph import Graph, OpNode, Value
+from convdsl.kernel.expr import Binary, Read, TensorExpr
+from convdsl.passes.rewrite import Pass, Pattern, Rewriter, rewrite_greedily
+
+COMMUTATIVE = frozenset({"add", "mul", "max", "min"})
+
+
+@dataclass(frozen=True)
+class Canonicalise(Pass):
+    """Remove operators that only hand on their operand; order commutative operands."""
+
+    name: ClassVar[str] = "canonicalise"
+
+    def run(self, graph: Graph) -> int:
+        return rewrite_greedily(graph, (RemoveCopy(), OrderOperands()))
+
+
+class RemoveCopy(Pattern):
+    """y = copy(x)  ->  x: dropout at inference, reshaping to the same shape, joining one tensor."""
+
+    def rewrite(self, node: OpNode, rewriter: Rewriter) -> bool:
+        if len(node.outputs) != 1:
+            return False
+        operand = copied_operand(node.call.kernel)
+        if operand is None:
+            return False
+        source = node.inputs[operand]
+        if rewriter.graph.is_output(node.output) and not _may_leave(rewriter.graph, source):
+            return False
+        rewriter.replace(node, source)
+        return True
+
+
+def _may_leave(graph: Graph, value: Value) -> bool:
+    """Model outputs stay computed values, and distinct ones."""
+    computed = isinstance(value.node, OpNode) and not is_weight_time(value)
+    return computed and not graph.is_output(value)
+
+
+class OrderOperands(Pattern):
+    """a + b  ->  b + a, so that weights stand second and what was made first stands first."""
+
+    def rewrite(self, node: OpNode, rewriter: Rewriter) -> bool:
+        if len(node.inputs) != 2 or not _is_commutative(node.call.kernel):
+            return False
+        (first, a), (second, b) = node.inputs.items()
+        if _order(a) <= _order(b):
+            return False
+        rewriter.graph.set_input(node, first, b)
+        rewriter.graph.set_input(node, second, a)
+        return True
+
+
+def _is_commutative(expr: TensorExpr) -> bool:
+    """One stage, `a[...] op b[...]` with an operator that does not mind."""
+    if len(expr.stages) != 1:
+        return False
+    body = expr.stages[0].body
+    return (
+        isinstance(body, Binary)
+        and body.op in COMMUTATIVE
+        and isinstance(body.a, Read)
+        and isinstance(body.b, Read)
+    )
+
+
+def _order(value: Value) -> tuple[bool, int, int]:
+    return (is_weight_time(value), value.node.id, value.index)

@@ -1,0 +1,34 @@
+"""Dead code: what no output needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from convdsl.ir.graph import Graph, InputNode, Node, OpNode
+from convdsl.passes.rewrite import Pass
+
+
+@dataclass(frozen=True)
+class EliminateDeadCode(Pass):
+    """Remove operators and weights that no output depends on.
+
+    Model inputs stay: they are the model's signature.
+    """
+
+    name: ClassVar[str] = "eliminate-dead-code"
+
+    def run(self, graph: Graph) -> int:
+        pending: list[Node] = [value.node for value in graph.outputs.values()]
+        needed = {node.id for node in pending}
+        while pending:
+            node = pending.pop()
+            if isinstance(node, OpNode):
+                for value in node.inputs.values():
+                    if value.node.id not in needed:
+                        needed.add(value.node.id)
+                        pending.append(value.node)
+        dead = [n for n in graph.nodes() if n.id not in needed and not isinstance(n, InputNode)]
+        for node in reversed(dead):
+            graph.remove(node)
+        return len(dead)

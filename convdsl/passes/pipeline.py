@@ -1,0 +1,95 @@
+"""The passes in their order, and running them over a graph."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from difflib import get_close_matches
+from typing import Any, Protocol
+
+from convdsl.diagnostics import InputError
+from convdsl.ir.graph import Graph
+from convdsl.ir.verify import verify as verify_graph
+from convdsl.passes.canonicalise import Canonicalise
+from convdsl.passes.eliminate_dead_code import EliminateDeadCode
+from convdsl.passes.fold_batchnorm import FoldBatchNorm
+from convdsl.passes.fold_constants import FoldConstants
+from convdsl.passes.fuse_elementwise import FuseElementwise
+from convdsl.passes.rewrite import Pass
+
+PASSES: tuple[Pass, ...] = (
+    EliminateDeadCode(),
+    Canonicalise(),
+    FoldBatchNorm(),
+    FoldConstants(),
+    FuseElementwise(),
+)
+"""Every pass, in the order of running."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one pass did: rewrites counted, time taken, the graph that it left."""
+
+    rewrite: Pass
+    graph: Graph
+    changes: int
+    seconds: float
+
+
+class Observer(Protocol):
+    """Told after each pass; the graph is to look at, not to keep."""
+
+    def __call__(self, step: Step) -> None: ...
+
+
+def run(
+    graph: Graph,
+    passes: Sequence[Pass] = PASSES,
+    *,
+    verify: bool = False,
+    observer: Observer | None = None,
+) -> Graph:
+    """A rewritten copy of the graph; with `verify`, checked before and after each pass."""
+    graph = graph.copy()
+    if verify:
+        verify_graph(graph)
+    for rewrite in passes:
+        start = time.perf_counter()
+        changes = rewrite.run(graph)
+        seconds = time.perf_counter() - start
+        if verify:
+            verify_graph(graph)
+        if observer is not None:
+            observer(Step(rewrite, graph, changes, seconds))
+    return graph
+
+
+def select(
+    disable: Collection[str] = (), options: Mapping[str, Mapping[str, Any]] | None = None
+) -> tuple[Pass, ...]:
+    """All passes but the disabled ones, with options by pass name.
+
+    Raises InputError for a name or an option that does not exist.
+    """
+    known = {p.name: p for p in PASSES}
+    for name in (*disable, *(options or {})):
+        if name not in known:
+            raise InputError(_unknown("pass", name, known))
+    chosen: list[Pass] = []
+    for name, rewrite in known.items():
+        given = dict((options or {}).get(name, {}))
+        accepted = [field.name for field in fields(rewrite)]
+        for option in given:
+            if option not in accepted:
+                raise InputError(_unknown(f"option of {name}", option, accepted))
+        if name not in disable:
+            chosen.append(replace(rewrite, **given))
+    return tuple(chosen)
+
+
+def _unknown(what: str, name: str, known: Collection[str]) -> str:
+    close = get_close_matches(name, known, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(known) or 'none'}"
+    return f"no {what} is called {name}: {hint}"

@@ -1,0 +1,129 @@
+"""Rewrites: small pattern classes, and the greedy walker that applies them until none fits."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from convdsl.ir.graph import Graph, Node, OpNode, StateNode, Value
+from convdsl.ir.opdef import OpDef, Role
+from convdsl.tensor import TensorType
+
+
+@dataclass(frozen=True)
+class Pass(ABC):
+    """A rewrite of whole graphs. Its fields are its options; `run` returns how much it changed."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def run(self, graph: Graph) -> int: ...
+
+    @classmethod
+    def summary(cls) -> str:
+        """The first line of the docstring."""
+        return (cls.__doc__ or "").strip().splitlines()[0]
+
+
+class Pattern(ABC):
+    """One local rewrite."""
+
+    @abstractmethod
+    def rewrite(self, node: OpNode, rewriter: Rewriter) -> bool:
+        """Rewrite around `node` if the pattern fits; say whether it did."""
+
+
+class Rewriter:
+    """A graph being rewritten: new nodes take name and place from the node they stand for."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self._names = {node.name for node in graph.nodes()}
+
+    def apply(
+        self,
+        op: OpDef,
+        inputs: Mapping[str, Value],
+        attributes: Mapping[str, Any] | None = None,
+        *,
+        origin: Node,
+        name: str,
+    ) -> Value:
+        """The first output of a new operator named `<origin>.<name>`, placed where `origin` is."""
+        label = self.fresh(f"{origin.name}.{name}")
+        node = self.graph.apply(
+            op, inputs, attributes, name=label, span=origin.span, frames=origin.frames
+        )
+        return node.outputs[0]
+
+    def constant(self, data: Any, type: TensorType, *, origin: Node, name: str) -> Value:
+        """A new constant named `<origin>.<name>`."""
+        return self.graph.add_state(
+            self.fresh(f"{origin.name}.{name}"),
+            type,
+            Role.CONSTANT,
+            data=data,
+            span=origin.span,
+            frames=origin.frames,
+        )
+
+    def fresh(self, name: str) -> str:
+        """`name`, or the first of `name_2`, `name_3` ... that is free."""
+        candidate, number = name, 1
+        while candidate in self._names:
+            number += 1
+            candidate = f"{name}_{number}"
+        self._names.add(candidate)
+        return candidate
+
+    def replace(self, old: OpNode, new: Value, name: str | None = None) -> None:
+        """Users of `old` read `new`; `old` goes, and so does what only it needed.
+
+        With `name`, the new node is called so if what bore the name is gone.
+        """
+        self.graph.replace_uses(old.output, new)
+        self.sweep(old)
+        if name is not None and name not in self._names:
+            self._names.discard(new.node.name)
+            self._names.add(name)
+            new.node.name = name
+
+    def replace_value(self, old: Value, new: Value) -> None:
+        """Users of one output of a node read `new`; the node stays."""
+        self.graph.replace_uses(old, new)
+
+    def sweep(self, node: Node) -> None:
+        """Remove a node that nothing uses, and whatever was used by it alone."""
+        pending = [node]
+        while pending:
+            dead = pending.pop()
+            if dead not in self.graph or self._is_used(dead):
+                continue
+            self.graph.remove(dead)
+            self._names.discard(dead.name)
+            if isinstance(dead, OpNode):
+                pending += [v.node for v in dead.inputs.values() if _is_removable(v.node)]
+
+    def _is_used(self, node: Node) -> bool:
+        return any(self.graph.users(v) or self.graph.is_output(v) for v in node.outputs)
+
+
+def _is_removable(node: Node) -> bool:
+    return isinstance(node, (OpNode, StateNode))
+
+
+def rewrite_greedily(graph: Graph, patterns: Sequence[Pattern]) -> int:
+    """Apply patterns in topological order, again and again until none fits; how many fitted."""
+    rewriter = Rewriter(graph)
+    total = 0
+    while True:
+        before = total
+        for node in graph.op_nodes():
+            for pattern in patterns:
+                if node not in graph:
+                    break
+                total += pattern.rewrite(node, rewriter)
+        if total == before:
+            return total

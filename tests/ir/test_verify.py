@@ -1,0 +1,110 @@
+"""The verifier accepts what the API builds and names what is wrong otherwise."""
+
+from __future__ import annotations
+
+import pytest
+from graphs import Builder
+
+from convdsl.ir.graph import Graph, OpNode, Value
+from convdsl.ir.verify import GraphError, verify
+from convdsl.tensor import DType, TensorType, symbol
+
+
+def network() -> Graph:
+    b = Builder()
+    x = b.input("x", symbol("N"), 4, 8, 8)
+    h = b("relu", b("conv", x, channels=4, kernel=3))
+    return b.output(y=b("relu", b("add", h, b("conv", h, channels=4, kernel=3))))
+
+
+def node(graph: Graph, name: str) -> OpNode:
+    return next(n for n in graph.op_nodes() if n.name == name)
+
+
+def test_a_sound_graph_passes() -> None:
+    verify(network())
+
+
+def rename(graph: Graph) -> None:
+    node(graph, "conv2").name = "conv1"
+
+
+def misplace_output(graph: Graph) -> None:
+    graph.outputs["y"] = Value(node(graph, "relu2"), 0, graph.outputs["y"].type)
+
+
+def foreign_output(graph: Graph) -> None:
+    graph.outputs["y"] = network().outputs["y"]
+
+
+def make_cycle(graph: Graph) -> None:
+    graph.set_input(node(graph, "relu1"), "x", node(graph, "add1").output)
+
+
+def lose_operand(graph: Graph) -> None:
+    del node(graph, "add1").inputs["b"]
+
+
+def gain_operand(graph: Graph) -> None:
+    add = node(graph, "add1")
+    add.inputs["c"] = add.inputs["a"]
+
+
+def rewire_without_edge(graph: Graph) -> None:
+    node(graph, "add1").inputs["a"] = node(graph, "conv1").output
+
+
+def change_type(graph: Graph) -> None:
+    node(graph, "relu1").output.type = TensorType(DType.F32, (1, 4, 8, 8))
+
+
+def change_weight_type(graph: Graph) -> None:
+    graph.states["conv1.weight"].output.type = TensorType(DType.F32, (4, 4, 5, 5))
+
+
+def unresolve(graph: Graph) -> None:
+    node(graph, "conv1").attributes["stride"] = 1
+
+
+def drop_attribute(graph: Graph) -> None:
+    del node(graph, "conv1").attributes["flip"]
+
+
+def contradict_bias(graph: Graph) -> None:
+    node(graph, "conv1").attributes["bias"] = False
+
+
+def group_across_users(graph: Graph) -> None:
+    node(graph, "relu1").group = node(graph, "conv2").group = 1
+
+
+def group_without_map(graph: Graph) -> None:
+    node(graph, "add1").group = node(graph, "conv2").group = 1
+    node(graph, "conv1").group = 1
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (rename, "several nodes are called conv1"),
+        (misplace_output, "a value that relu2 does not put out"),
+        (foreign_output, "not in the graph"),
+        (make_cycle, "cycle"),
+        (lose_operand, "add1 lacks its operand b"),
+        (gain_operand, "no operand c"),
+        (rewire_without_edge, "edges and operands disagree"),
+        (change_type, "puts out"),
+        (change_weight_type, r"conv1.weight is not f32\[4, 4, 3, 3\]"),
+        (unresolve, "unresolved"),
+        (drop_attribute, "has attributes"),
+        (contradict_bias, "has weights"),
+        (group_across_users, "not the only user"),
+        (group_without_map, "not the only user"),
+    ],
+    ids=lambda case: case.__name__ if callable(case) else None,
+)
+def test_damage_is_named(damage, message: str) -> None:
+    graph = network()
+    damage(graph)
+    with pytest.raises(GraphError, match=message):
+        verify(graph)

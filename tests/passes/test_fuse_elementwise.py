@@ -1,0 +1,112 @@
+"""Fusion groups chains and nothing else; the numbers cannot change, the structure is all."""
+
+from __future__ import annotations
+
+from graphs import Builder, rewritten
+
+from convdsl.ir.graph import Graph
+from convdsl.passes.fuse_elementwise import FuseElementwise
+
+
+def groups(graph: Graph) -> list[list[str]]:
+    found: dict[int, list[str]] = {}
+    for node in rewritten(graph, FuseElementwise()).op_nodes():
+        if node.group is not None:
+            found.setdefault(node.group, []).append(node.name)
+    return sorted(found.values())
+
+
+def test_maps_join_what_precedes_them() -> None:
+    b = Builder()
+    x = b.input("x", 2, 4, 6, 6)
+    h = b("relu", b("mul", b("conv", x, channels=4, kernel=3), b.parameter("s", 4, 1, 1)))
+    h = b("relu6", b("max_pool", h, kernel=2))
+    b.output(y=b("relu", b("softmax", b("relu", b("flatten", h)))))
+    assert groups(b.graph) == [
+        ["conv1", "mul1", "relu1"],
+        ["max_pool1", "relu61"],
+        ["softmax1", "relu3"],
+    ]
+
+
+def test_a_residual_joins_the_later_of_two_convolutions() -> None:
+    b = Builder()
+    x = b.input("x", 2, 4, 6, 6)
+    body = b("conv", b("relu", b("conv", x, channels=4, kernel=3)), channels=4, kernel=3)
+    skip = b("conv", x, channels=4, kernel=1)
+    b.output(y=b("relu", b("add", body, skip)))
+    assert groups(b.graph) == [["conv1", "relu1"], ["conv3", "add1", "relu2"]]
+
+
+def test_a_convolution_is_preferred_to_a_pooling() -> None:
+    b = Builder()
+    x = b.input("x", 2, 4, 6, 6)
+    conv = b("conv", x, channels=4, kernel=3)
+    b.output(y=b("add", conv, b("max_pool", x, kernel=3, stride=1, pad=1)))
+    assert groups(b.graph) == [["conv1", "add1"]]
+
+
+def test_an_identity_skip_is_read_as_it_is() -> None:
+    b = Builder()
+    x = b("relu", b("conv", b.input("x", 2, 4, 6, 6), channels=4, kernel=1))
+    b.output(y=b("add", b("conv", x, channels=4, kernel=3), x))
+    assert groups(b.graph) == [["conv1", "relu1"], ["conv2", "add1"]]
+
+
+def test_values_with_several_users_or_names_end_a_chain() -> None:
+    b = Builder()
+    h = b("conv", b.input("x", 2, 4, 6, 6), channels=4, kernel=1)
+    b.output(y=b("relu", h), h=h)
+    assert groups(b.graph) == []
+    b = Builder()
+    h = b("conv", b.input("x", 2, 4, 6, 6), channels=4, kernel=1)
+    b.output(y=b("relu", h), z=b("relu6", h))
+    assert groups(b.graph) == []
+
+
+def test_both_operands_may_be_the_value_before() -> None:
+    b = Builder()
+    h = b("conv", b.input("x", 2, 4, 6, 6), channels=4, kernel=1)
+    b.output(y=b("mul", h, h))
+    assert groups(b.graph) == [["conv1", "mul1"]]
+
+
+def test_growing_by_broadcast_is_no_continuation() -> None:
+    """A gate [N, C, 1, 1] times a map: the map's chain goes on, the gate's ends."""
+    b = Builder()
+    x = b.input("x", 2, 4, 6, 6)
+    h = b("conv", x, channels=4, kernel=3)
+    gate = b("relu6", b("conv", b("avg_pool", x, kernel="global"), channels=4, kernel=1))
+    b.output(y=b("mul", h, gate))
+    assert groups(b.graph) == [["conv1", "mul1"], ["conv2", "relu61"]]
+
+
+def test_movements_start_no_chain_and_maps_may() -> None:
+    b = Builder()
+    x = b.input("x", 2, 4, 6, 6)
+    b.output(y=b("relu6", b("relu", b("concat", x, x))))
+    assert groups(b.graph) == [["relu1", "relu61"]]
+
+
+def test_weight_time_work_joins_nothing() -> None:
+    b = Builder()
+    x, p = b.input("x", 2, 3), b.parameter("p", 2, 3)
+    b.output(y=b("add", b("sqrt", p), b("relu", x)))
+    assert groups(b.graph) == [["relu1", "add1"]]
+
+
+def test_multi_stage_maps_stay_alone() -> None:
+    b = Builder()
+    h = b("conv", b.input("x", 2, 4, 6, 6), channels=4, kernel=1)
+    b.output(y=b("relu", b("batch_norm", h)))
+    assert groups(b.graph) == [["batch_norm1", "relu1"]]
+
+
+def test_chains_have_a_longest() -> None:
+    b = Builder()
+    h = b("conv", b.input("x", 2, 4, 6, 6), channels=4, kernel=1)
+    for _ in range(4):
+        h = b("relu", h)
+    after = rewritten(b.output(y=h), FuseElementwise(longest=3))
+    assert [n.group is not None for n in after.op_nodes()] == [True] * 5
+    assert len({n.group for n in after.op_nodes()}) == 2
