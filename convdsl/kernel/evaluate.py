@@ -361,21 +361,22 @@ def _sum_of_products(a: Array, b: Array, dimensions: tuple[int, ...], e: Reduce)
 
 def _erf(x: Array) -> Array:
     """erf to double precision: its Maclaurin series near zero, else a continued fraction."""
-    z = np.abs(x.astype(np.float64))
-    small = np.minimum(z, 2.5)
+    z: Array = np.abs(x.astype(np.float64))
+    small: Array = np.minimum(z, 2.5)
     square = small * small
-    term = total = small
+    term: Array = small
+    total: Array = small
     for n in range(1, 60):  # sum of z * (2 z^2)^n / (1 * 3 * ... * (2n + 1)); Abramowitz 7.1.6
         term = term * (2 * square) / (2 * n + 1)
         total = total + term
-    near = 2 / np.sqrt(np.pi) * np.exp(-square) * total
-    large = np.clip(z, 2.5, 7.0)
-    fraction = np.zeros_like(large)
+    near: Array = 2 / np.sqrt(np.pi) * np.exp(-square) * total
+    large: Array = np.clip(z, 2.5, 7.0)
+    fraction: Array = np.zeros_like(large)
     for n in range(60, 0, -1):  # Abramowitz 7.1.14
         fraction = (n / 2) / (large + fraction)
-    far = 1 - np.exp(-large * large) / (np.sqrt(np.pi) * (large + fraction))
-    value: Array = np.where(z <= 2.5, near, far)  # pyright: ignore[reportUnknownVariableType]
-    return np.where(np.isnan(x), np.nan, np.copysign(value, x)).astype(x.dtype)
+    far: Array = 1 - np.exp(-large * large) / (np.sqrt(np.pi) * (large + fraction))
+    value = np.copysign(np.where(z <= 2.5, near, far), x)
+    return np.where(np.isnan(x), np.nan, value).astype(x.dtype)
 
 
 _UNARY: dict[str, Callable[[Array], Array]] = {

@@ -1,0 +1,88 @@
+"""Every operator, in drawn configurations: all executions agree, and all rules with each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import pytest
+from op_cases import CASES_PER_OPERATOR, GENERATORS, draw_case
+from op_cases.draw import Array, Case, type_of
+from oracles import RULES, onnx_says
+
+from convdsl.ir.opdef import Call
+from convdsl.kernel.evaluate import Counter, evaluate
+from convdsl.kernel.expr import flops
+from convdsl.ops import BY_NAME, OPERATORS
+from convdsl.tensor import substitute
+
+
+def run_expression(call: Call, arrays: Mapping[str, Array]) -> dict[str, Array]:
+    return evaluate(call.kernel, arrays)
+
+
+BACKENDS: dict[str, Callable[[Call, Mapping[str, Array]], dict[str, Array]]] = {
+    "expression": run_expression,
+}
+"""Every way to execute an operator. All must agree with ONNX."""
+
+each_case = pytest.mark.parametrize(
+    ("name", "seed"),
+    [(op.name, seed) for op in OPERATORS for seed in range(CASES_PER_OPERATOR)],
+)
+
+
+def test_no_operator_is_forgotten() -> None:
+    assert {op.name for op in OPERATORS} == set(GENERATORS) == set(RULES)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@each_case
+def test_agrees_with_onnx(name: str, seed: int, backend: str) -> None:
+    case = draw_case(name, seed)
+    call = case.call
+    found = BACKENDS[backend](call, case.arrays)
+    expected = onnx_says(call, case.arrays)
+    assert list(found) == list(call.op.outputs) == list(expected)
+    for output, type in zip(call.op.outputs, call.outputs, strict=True):
+        assert type_of(found[output]) == type, case
+        assert_close(found[output], expected[output], case)
+
+
+def assert_close(found: Array, expected: Array, case: Case) -> None:
+    """Equal where exact, else to a few units of the oracle's precision at the values' scale."""
+    if found.dtype.kind != "f":
+        np.testing.assert_array_equal(found, expected, str(case))
+        return
+    scale = float(np.max(np.abs(expected), initial=1.0, where=np.isfinite(expected)))
+    tolerance = 64 * float(np.finfo(expected.dtype).eps)
+    np.testing.assert_allclose(
+        found, expected, rtol=tolerance, atol=tolerance * scale, err_msg=str(case)
+    )
+
+
+@each_case
+def test_cost_is_what_is_executed(name: str, seed: int) -> None:
+    case = draw_case(name, seed)
+    counter = Counter()
+    evaluate(case.call.kernel, case.arrays, counter)
+    assert case.op.cost(case.call).flops == counter.operations == flops(case.call.kernel)
+
+
+@each_case
+def test_resolved_attributes_resolve_to_themselves(name: str, seed: int) -> None:
+    call = draw_case(name, seed).call
+    assert BY_NAME[name].call(call.types, call.attributes).attributes == call.attributes
+
+
+@each_case
+def test_symbols_bind_to_what_numbers_give(name: str, seed: int) -> None:
+    case = draw_case(name, seed)
+    call, symbolic = case.call, case.symbolic_call
+    bound = tuple(type.bind(case.bindings) for type in symbolic.outputs)
+    assert bound == call.outputs, case
+    known, unknown = case.op.cost(call), case.op.cost(symbolic)
+    assert substitute(unknown.macs, case.bindings) == known.macs
+    assert substitute(unknown.flops, case.bindings) == known.flops
+    if known.macs_by_input is not None and unknown.macs_by_input is not None:
+        assert substitute(unknown.macs_by_input, case.bindings) == known.macs_by_input
