@@ -1,0 +1,96 @@
+"""Random weights that depend on the seed and the weight's name alone.
+
+Values come from the counter-based generator Philox (Salmon et al. 2011, "Parallel random
+numbers: as easy as 1, 2, 3"), one stream per name, its raw 64-bit words turned into numbers
+here: adding a layer changes no other layer's weights, and neither does NumPy's version.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod, sqrt
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+_CHUNK = 1 << 20  # words drawn at once, so that no large intermediate is made
+
+
+@dataclass(frozen=True, slots=True)
+class Filling:
+    """What an initialiser knows: the array's shape, the layer's fan-in, its random stream."""
+
+    shape: tuple[int, ...]
+    fan_in: int
+    seed: int
+    name: str
+
+
+Initialiser: TypeAlias = "Callable[[Filling, NDArray[Any]], None]"
+
+
+def zeros(filling: Filling, out: NDArray[Any]) -> None:
+    """0: shifts and running means."""
+    out.fill(0)
+
+
+def ones(filling: Filling, out: NDArray[Any]) -> None:
+    """1: scales and running variances."""
+    out.fill(1)
+
+
+def kaiming_uniform(filling: Filling, out: NDArray[Any]) -> None:
+    """U(-b, b) with b = sqrt(6 / fan_in): keeps the variance across a layer followed by a
+    rectifier. He et al. 2015, arXiv:1502.01852, eq. 10."""
+    _uniform(filling, sqrt(6 / filling.fan_in), out)
+
+
+def fan_in_uniform(filling: Filling, out: NDArray[Any]) -> None:
+    """U(-b, b) with b = 1 / sqrt(fan_in): PyTorch's default of a convolution's bias."""
+    _uniform(filling, 1 / sqrt(filling.fan_in), out)
+
+
+INITIALISERS: dict[str, Initialiser] = {
+    "zeros": zeros,
+    "ones": ones,
+    "kaiming_uniform": kaiming_uniform,
+    "fan_in_uniform": fan_in_uniform,
+}
+
+
+def fan_in(shape: tuple[int, ...]) -> int:
+    """Inputs that one output sums over, for a weight [K, C, R, ...] or [K, C]; 1 for vectors."""
+    return max(1, prod(shape[1:]))
+
+
+@dataclass(frozen=True, slots=True)
+class RandomWeights:
+    """`random:SEED`: every weight as its initialiser says."""
+
+    seed: int
+
+    @property
+    def source(self) -> str:
+        return f"random:{self.seed}"
+
+    def make(
+        self, name: str, shape: tuple[int, ...], dtype: str, init: str, fan: int
+    ) -> NDArray[Any]:
+        """The weight `name`; `fan` is the fan-in of the layer that it belongs to."""
+        out: NDArray[Any] = np.empty(shape, dtype)
+        INITIALISERS[init](Filling(shape, fan, self.seed, name), out)
+        return out
+
+
+def _uniform(filling: Filling, bound: float, out: NDArray[Any]) -> None:
+    digest = hashlib.sha256(filling.name.encode()).digest()
+    key = [filling.seed, int.from_bytes(digest[:8], "little")]
+    words = np.random.Philox(key=np.array(key, dtype=np.uint64))
+    flat = out.reshape(-1)
+    for start in range(0, flat.size, _CHUNK):
+        part = flat[start : start + _CHUNK]
+        unit = (words.random_raw(part.size) >> np.uint64(11)) * 2.0**-53  # in [0, 1)
+        part[:] = (2 * unit - 1) * bound

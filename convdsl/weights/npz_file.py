@@ -1,0 +1,116 @@
+"""NumPy archives of plain arrays; sizes are checked before anything is allocated.
+
+The header of each array (numpy.lib.format, versions 1 to 3) is matched, not evaluated: object
+arrays, which would need pickle, cannot even be named.
+"""
+
+from __future__ import annotations
+
+import re
+import zipfile
+import zlib
+from collections.abc import Mapping
+from math import prod
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convdsl.diagnostics import WeightError
+from convdsl.weights.store import MAX_ENTRIES, Entry, WeightStore
+
+MAX_ARRAY_BYTES = 16 << 30
+"""Largest array accepted."""
+
+MAX_DEFLATE_RATIO = 1040
+"""DEFLATE cannot shrink further (258 bytes in 2 bits); who declares more, lies."""
+
+_MAX_HEADER = 10_000
+
+
+class NpzFile(WeightStore):
+    """An `.npz` as np.savez and np.savez_compressed write it."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(str(path))
+        try:
+            self._zip = zipfile.ZipFile(path)
+            members = self._zip.infolist()
+            if len(members) > MAX_ENTRIES:
+                raise WeightError(f"{path} holds {len(members)} arrays, at most {MAX_ENTRIES}")
+            self._members = {member.filename.removesuffix(".npy"): member for member in members}
+            self._entries = {name: self._check(name) for name in self._members}
+        except _DAMAGE as error:
+            raise WeightError(f"{path} is not a sound .npz archive: {error}") from None
+
+    @property
+    def entries(self) -> Mapping[str, Entry]:
+        return self._entries
+
+    def read(self, name: str) -> NDArray[Any]:
+        entry = self._entries[name]
+        try:
+            with self._zip.open(self._members[name]) as file:
+                _, fortran, dtype = _read_header(file)
+                data = file.read()  # to the end, so that zipfile checks the CRC
+        except _DAMAGE as error:
+            raise WeightError(f"cannot read {name} from {self.source}: {error}") from None
+        if len(data) != prod(entry.shape) * dtype.itemsize:
+            raise WeightError(f"{name} in {self.source} is cut short")
+        flat: NDArray[Any] = np.frombuffer(data, dtype)
+        return flat.reshape(entry.shape, order="F" if fortran else "C")
+
+    def _check(self, name: str) -> Entry:
+        """The entry of a member whose declared sizes agree with each other and the file."""
+        member = self._members[name]
+        if not member.filename.endswith(".npy"):
+            raise ValueError(f"it holds {member.filename!r}, which is no array")
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise ValueError(f"{name} is compressed in a way that NumPy does not use")
+        ratio = 1 if member.compress_type == zipfile.ZIP_STORED else MAX_DEFLATE_RATIO
+        if member.file_size > member.compress_size * ratio:
+            raise ValueError(f"{name} declares more bytes than its compressed data can hold")
+        with self._zip.open(member) as file:
+            shape, _, dtype = _read_header(file)
+            body = member.file_size - file.tell()
+        declared = prod(shape) * dtype.itemsize
+        if declared != body:
+            raise ValueError(f"{name} declares {declared} bytes and brings {body}")
+        if declared > MAX_ARRAY_BYTES:
+            raise ValueError(f"{name} declares {declared} bytes, at most {MAX_ARRAY_BYTES}")
+        return Entry(shape, dtype.name)
+
+
+# What a hostile archive makes zipfile and zlib raise.
+_DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    OSError,
+    ValueError,
+    KeyError,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+)
+
+# The header exactly as NumPy writes it; nothing is evaluated.
+_HEADER = re.compile(
+    rb"\{'descr': '(?P<dtype>[<>|][fiub][1248])', 'fortran_order': (?P<fortran>True|False),"
+    rb" 'shape': \((?P<shape>(?:\d{1,15}(?:, ?|(?=\))))*)\), \}[ \n]*"
+)
+
+
+def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """(shape, Fortran order, element type); `file` is left at the data."""
+    magic = file.read(8)
+    if magic[:6] != b"\x93NUMPY" or magic[6:] not in (b"\x01\x00", b"\x02\x00", b"\x03\x00"):
+        raise ValueError("a member is no array")
+    length = int.from_bytes(file.read(2 if magic[6] == 1 else 4), "little")
+    if length > _MAX_HEADER:
+        raise ValueError(f"an array's header has {length} bytes, at most {_MAX_HEADER}")
+    header = _HEADER.fullmatch(file.read(length))
+    if header is None:
+        raise ValueError("an array's header describes no plain array of numbers")
+    shape = tuple(int(extent) for extent in header["shape"].split(b",") if extent.strip())
+    return shape, header["fortran"] == b"True", np.dtype(header["dtype"].decode())

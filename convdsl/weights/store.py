@@ -1,0 +1,96 @@
+"""What every source of weights looks like: entries known at once, arrays read on demand."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convdsl.diagnostics import WeightError
+
+BFLOAT16 = "bfloat16"
+"""The one element type that NumPy lacks; it is read as float32, exactly."""
+
+MAX_ENTRIES = 100_000
+"""Tensors in one file; more is refused before anything is built."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A stored tensor: its shape and element type (NumPy's spelling, or `bfloat16`)."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+    def __str__(self) -> str:
+        return f"{self.dtype}[{', '.join(map(str, self.shape))}]"
+
+
+class WeightStore(ABC):
+    """Named tensors. `source` is how messages call it."""
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+
+    @property
+    @abstractmethod
+    def entries(self) -> Mapping[str, Entry]:
+        """What is stored, by name, in file order. Reads no tensor data."""
+
+    @abstractmethod
+    def read(self, name: str) -> NDArray[Any]:
+        """One tensor, perhaps a read-only view of the file. Raises WeightError if damaged."""
+
+
+class ArrayStore(WeightStore):
+    """Arrays that the caller already has."""
+
+    def __init__(self, arrays: Mapping[str, Any], source: str = "the given arrays") -> None:
+        super().__init__(source)
+        self._arrays = {name: _as_array(name, value) for name, value in arrays.items()}
+
+    @property
+    def entries(self) -> Mapping[str, Entry]:
+        return {name: Entry(a.shape, a.dtype.name) for name, a in self._arrays.items()}
+
+    def read(self, name: str) -> NDArray[Any]:
+        return self._arrays[name]
+
+
+def _as_array(name: str, value: Any) -> NDArray[Any]:
+    try:
+        array: NDArray[Any] = np.asarray(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise WeightError(f"the weight {name} is not an array: {error}") from None
+    if array.dtype.kind not in "fiub":
+        raise WeightError(f"the weight {name} holds {array.dtype}, not numbers")
+    return array
+
+
+def regular_file(path: Path) -> int:
+    """The size of a plain file; a WeightError for whatever else stands at `path`."""
+    try:
+        if not path.exists():
+            raise WeightError(f"there is no weight file {path}")
+        if not path.is_file():
+            kind = "a directory" if path.is_dir() else "no regular file"
+            raise WeightError(f"the weights {path} are {kind}")
+        return path.stat().st_size
+    except (OSError, ValueError) as error:  # ValueError: a NUL byte in the name
+        raise WeightError(f"cannot read the weights {path}: {error}") from None
+
+
+def widen_bfloat16(raw: NDArray[np.uint16]) -> NDArray[np.float32]:
+    """bfloat16 is the upper half of float32."""
+    return (raw.astype(np.uint32) << 16).view(np.float32)
+
+
+def shown(name: str) -> str:
+    """A name out of a stranger's file, fit for a terminal: no control codes, not endless."""
+    text = name if name.isprintable() else ascii(name)
+    return text if len(text) <= 120 else f"{text[:117]}..."

@@ -1,0 +1,132 @@
+"""Weights meet a model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from convdsl.diagnostics import WeightError
+from convdsl.ir.graph import Graph, StateNode
+from convdsl.ir.opdef import Role
+from convdsl.tensor import DType, TensorType, symbol
+from convdsl.weights import Bound, bind, binding, load
+
+
+def states(dtype: DType = DType.F32) -> dict[str, StateNode]:
+    graph = Graph()
+    graph.add_state(
+        "conv.weight", TensorType(dtype, (4, 3, 2, 2)), Role.PARAMETER, "kaiming_uniform"
+    )
+    graph.add_state("conv.bias", TensorType(dtype, (4,)), Role.PARAMETER, "fan_in_uniform")
+    graph.add_state("bn.running_var", TensorType(dtype, (4,)), Role.BUFFER, "ones")
+    data = np.array([1.0, 2.0, 1.0])
+    graph.add_state("edge.weight", TensorType(dtype, (3,)), Role.CONSTANT, data=data)
+    return graph.states
+
+
+def arrays(dtype: str = "float32") -> dict[str, Any]:
+    shapes = {"conv.weight": (4, 3, 2, 2), "conv.bias": (4,), "bn.running_var": (4,)}
+    return {name: np.full(shape, 0.5, dtype) for name, shape in shapes.items()}
+
+
+def bound(given: dict[str, Any], dtype: DType = DType.F32) -> Bound:
+    return bind(load(given), states(dtype))
+
+
+def mismatches(given: dict[str, Any]) -> str:
+    with pytest.raises(WeightError) as caught:
+        bound(given)
+    return str(caught.value)
+
+
+def test_every_state_gets_its_array() -> None:
+    result = bound(arrays())
+    assert set(result) == set(states())
+    assert result.notes == ()
+    for name, state in states().items():
+        assert result[name].dtype == np.float32
+        assert result[name].shape == state.type.shape
+        assert result[name].flags.c_contiguous
+    np.testing.assert_array_equal(result["edge.weight"], np.float32([1, 2, 1]))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float64"])
+def test_other_floats_are_converted_and_counted(dtype: str) -> None:
+    result = bound(arrays(dtype))
+    assert result.converted == {dtype: 3}
+    assert result.notes == (f"converted 3 arrays from {dtype}",)
+    assert {array.dtype.name for array in result.values()} == {"float32"}
+    assert bound(arrays("float32"), DType.F64).converted == {"float32": 3}
+
+
+def test_batch_counters_are_ignored_and_counted() -> None:
+    counters = {f"bn{i}.num_batches_tracked": np.array(9) for i in range(3)}
+    result = bound(arrays() | counters)
+    assert sorted(result.ignored) == sorted(counters)
+    assert result.notes == ("ignored 3 entries num_batches_tracked",)
+    assert set(result) == set(states())
+
+
+def test_a_constant_may_be_repeated_but_not_contradicted() -> None:
+    assert bound(arrays() | {"edge.weight": np.float32([1, 2, 1])}).ignored == ("edge.weight",)
+    for other in (np.float32([1, 2, 3]), np.float32([1, 2])):
+        assert "edge.weight: in the file, the text fixes other values" in mismatches(
+            arrays() | {"edge.weight": other}
+        )
+
+
+def test_all_mismatches_are_listed_at_once() -> None:
+    given = arrays()
+    given["cnv.weight"] = given.pop("conv.weight")
+    given["conv.bias"] = np.zeros(5, np.float32)
+    given["bn.running_var"] = np.zeros(4, np.int64)
+    given["other\x1b[2J"] = np.zeros(1)
+    assert mismatches(given).splitlines() == [
+        "the weights the given arrays do not fit the model (5 mismatches):",
+        "  conv.bias: the file has float32[5], the model needs f32[4]",
+        "  bn.running_var: the file holds int64, the model needs f32",
+        "  conv.weight: not in the file, the model needs f32[4, 3, 2, 2]; did you mean cnv.weight?",
+        "  cnv.weight: in the file, not in the model",
+        r"  'other\x1b[2J': in the file, not in the model",
+    ]
+
+
+def test_a_wrapper_s_prefix_is_pointed_out() -> None:
+    wrapped = {f"module.{name}": array for name, array in arrays().items()}
+    assert mismatches(wrapped).splitlines()[-1] == (
+        "help: the file's names begin with `module.`, the model's do not"
+    )
+
+
+def test_nothing_is_read_before_everything_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = load(arrays() | {"extra": np.zeros(1)})
+    monkeypatch.setattr(store, "read", lambda name: pytest.fail(f"read {name}"))
+    with pytest.raises(WeightError, match="1 mismatch"):
+        bind(store, states())
+
+
+def test_unbound_symbols_in_a_weight_are_named() -> None:
+    graph = Graph()
+    graph.add_state("w", TensorType(DType.F32, (symbol("K"), 3)), Role.PARAMETER)
+    with pytest.raises(WeightError, match=r"f32\[K, 3\] of a weight is not known yet"):
+        bind(load("random:0"), graph.states)
+
+
+def test_random_weights_use_the_layer_s_fan_in() -> None:
+    result = bind(load("random:1"), states())
+    assert set(result) == set(states())
+    assert 0.3 < np.abs(result["conv.weight"]).max() <= (6 / 12) ** 0.5
+    assert np.abs(result["conv.bias"]).max() <= 12**-0.5
+    assert (result["bn.running_var"] == 1).all()
+    np.testing.assert_array_equal(result["edge.weight"], np.float32([1, 2, 1]))
+    again = bind(load("random:1"), states())
+    assert all(np.array_equal(again[name], result[name]) for name in result)
+
+
+def test_foreign_files_get_no_thousand_suggestions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(binding, "_SUGGESTIONS", 0)
+    given = arrays()
+    given["conv.weigth"] = given.pop("conv.weight")
+    assert "did you mean" not in mismatches(given)
