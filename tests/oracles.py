@@ -57,7 +57,7 @@ class Builder:
         self.constants.append(numpy_helper.from_array(array, name))
         return name
 
-    def integers(self, values: Sequence[int]) -> str:
+    def integers(self, values: Sequence[Any]) -> str:
         return self.constant(list(values), "int64")
 
     def model(self, outputs: Sequence[str]) -> onnx.ModelProto:
@@ -187,7 +187,7 @@ def same_named(kind: str, b: Builder) -> str:
 
 
 def flatten(b: Builder) -> str:
-    return b("Reshape", "x", b.integers(b.call.outputs[0].shape))  # pyright: ignore
+    return b("Reshape", "x", b.integers(b.call.outputs[0].shape))
 
 
 def _named(kind: str) -> Rule:

@@ -96,7 +96,7 @@ class Draw:
         lead = (self.integer(1, 3), self.integer(1, 7))[: min(rank, 2)]
         return (*lead, *(self.integer(low, high) for _ in range(rank - len(lead))))
 
-    def array(self, shape: Sequence[int], low: float = -2.0, high: float = 2.0) -> Array:
+    def array(self, shape: Sequence[Any], low: float = -2.0, high: float = 2.0) -> Array:
         return self.rng.uniform(low, high, tuple(shape)).astype(self.dtype.numpy)
 
     def distinct(self, shape: Sequence[int]) -> Array:
@@ -126,7 +126,7 @@ def with_state(draw: Draw, name: str, attributes: Mapping[str, Any], x: Array, *
     for spec in op.state(call):
         assert all(isinstance(extent, int) for extent in spec.type.shape)
         low = 0.3 if spec.name == "running_var" else -1.0
-        arrays[spec.name] = draw.array(spec.type.shape, low, 1.5)  # pyright: ignore
+        arrays[spec.name] = draw.array(spec.type.shape, low, 1.5)
     return Case(op, attributes, arrays, **more)
 
 
