@@ -75,6 +75,7 @@ def _opened(image: str | Path | Image.Image, mode: str) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
+            Image.init()  # `formats` finds only what is loaded
             with Image.open(path, formats=FORMATS) as file:
                 return _plain(file, mode)
     except InputError:
