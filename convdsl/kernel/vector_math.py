@@ -1,0 +1,113 @@
+"""exp, log, tanh and their kin as polynomials over loop IR values: the one home of vector
+mathematics, printed for every target and evaluated by the interpreter alike.
+
+LLVM turns `llvm.exp.v16f32` into sixteen scalar calls; these stay vectors. Errors against
+float64 truth, in units in the last place (tests/kernel/test_vector_math.py):
+float32 exp 2, expm1 4, log 3, tanh 4; float64 exp 2, expm1 4, log 3, tanh 4.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from convdsl.kernel.builder import Builder
+from convdsl.kernel.nodes import Binary, Compare, Const, Fma, Select, Unary, Value
+from convdsl.tensor import DType
+
+
+class Vectors:
+    """Writes the expansions of one kernel's mathematical functions."""
+
+    def __init__(self, b: Builder) -> None:
+        self.b = b
+
+    def const(self, value: float, like: Value) -> Const:
+        return Const(value, like.type)
+
+    def polynomial(self, x: Value, coefficients: list[float]) -> Value:
+        """Horner's scheme, lowest coefficient first."""
+        total: Value = self.const(coefficients[-1], x)
+        for coefficient in reversed(coefficients[:-1]):
+            total = Fma(total, x, self.const(coefficient, x))
+        return self.b.let(total, "poly")
+
+    def reduced(self, x: Value) -> tuple[Value, Value]:
+        """(n, r): x = n ln 2 + r, n integral, |r| <= ln 2 / 2 (Cody and Waite's two steps)."""
+        high, low = _LN2[x.type.dtype]
+        n = self.b.let(Unary("round", Binary("mul", x, self.const(1 / math.log(2), x))), "n")
+        r = Fma(n, self.const(-high, x), x)
+        return n, self.b.let(Fma(n, self.const(-low, x), r), "r")
+
+    def scale(self, x: Value, n: Value) -> Value:
+        """x * 2**n in two steps, so that neither factor leaves the range of exponents."""
+        half = self.b.let(Unary("floor", Binary("mul", n, self.const(0.5, n))), "half")
+        rest = Binary("sub", n, half)
+        return Binary("mul", Binary("mul", x, Unary("pow2", half)), Unary("pow2", rest))
+
+    def clamped(self, x: Value) -> Value:
+        """Within the range where exp is neither 0 nor infinite by a wide margin."""
+        low, high = _EXP_RANGE[x.type.dtype]
+        above = Binary("max", self.const(low, x), x)
+        return self.b.let(Binary("min", self.const(high, x), above), "clamped")
+
+    def exp(self, x: Value) -> Value:
+        n, r = self.reduced(self.clamped(x))
+        degree = _EXP_DEGREE[x.type.dtype]
+        p = self.polynomial(r, [1 / math.factorial(k) for k in range(degree + 1)])
+        return self.b.let(self.scale(p, n), "exp")
+
+    def expm1(self, x: Value) -> Value:
+        """exp(x) - 1 without cancellation: 2**n (e**r - 1) + (2**n - 1)."""
+        n, r = self.reduced(self.clamped(x))
+        degree = _EXP_DEGREE[x.type.dtype] + 1
+        q = self.polynomial(r, [0.0, *(1 / math.factorial(k) for k in range(1, degree + 1))])
+        one = self.const(1.0, x)
+        power = self.b.let(self.scale(one, n), "power")
+        return self.b.let(Fma(power, q, Binary("sub", power, one)), "expm1")
+
+    def log(self, x: Value) -> Value:
+        """e ln 2 + log m with m in [sqrt(1/2), sqrt 2): log m = 2 atanh((m - 1) / (m + 1))."""
+        one, zero = self.const(1.0, x), self.const(0.0, x)
+        m = self.b.let(Unary("mantissa", x), "m")
+        e = self.b.let(Unary("exponent", x), "e")
+        small = self.b.let(Compare("lt", m, self.const(math.sqrt(0.5), x)), "small")
+        m = self.b.let(Select(small, Binary("add", m, m), m), "m")
+        e = self.b.let(Select(small, Binary("sub", e, one), e), "e")
+        s = self.b.let(Binary("div", Binary("sub", m, one), Binary("add", m, one)), "s")
+        square = self.b.let(Binary("mul", s, s), "square")
+        terms = _LOG_TERMS[x.type.dtype]
+        tail = self.polynomial(square, [2 / (2 * k + 3) for k in range(terms)])
+        near = Fma(Binary("mul", s, square), tail, Binary("add", s, s))
+        high, low = _LN2[x.type.dtype]
+        result: Value = Fma(e, self.const(high, x), Fma(e, self.const(low, x), near))
+        infinite = self.const(math.inf, x)
+        result = Select(Compare("eq", x, infinite), infinite, result)
+        result = Select(Compare("eq", x, zero), self.const(-math.inf, x), result)
+        bad = Compare("ge", x, zero)  # false for negative numbers and for NaN
+        return self.b.let(Select(bad, result, self.const(math.nan, x)), "log")
+
+    def tanh(self, x: Value) -> Value:
+        """-m / (m + 2) with m = expm1(-2 |x|), the sign put back."""
+        size = Unary("abs", x)
+        m = self.expm1(Binary("mul", size, self.const(-2.0, x)))
+        y = Binary("div", Unary("neg", m), Binary("add", m, self.const(2.0, x)))
+        value = self.b.let(y, "tanh")
+        return Select(Compare("lt", x, self.const(0.0, x)), Unary("neg", value), value)
+
+
+# ln 2 split so that n * high is exact for the n that occur.
+_LN2 = {
+    DType.F32: (0.693359375, math.log(2) - 0.693359375),
+    DType.F64: (6.93147180369123816490e-01, 1.90821492927058770002e-10),
+}
+_EXP_RANGE = {DType.F32: (-110.0, 95.0), DType.F64: (-760.0, 720.0)}
+_EXP_DEGREE = {DType.F32: 7, DType.F64: 13}
+_LOG_TERMS = {DType.F32: 5, DType.F64: 11}
+
+FUNCTIONS: dict[str, Callable[[Vectors, Value], Value]] = {
+    "exp": Vectors.exp,
+    "log": Vectors.log,
+    "tanh": Vectors.tanh,
+}
+"""Expansions by the name of the unary operation."""

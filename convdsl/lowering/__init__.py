@@ -1,0 +1,1 @@
+"""From a graph with bound shapes to a program: kernels, steps, memory."""

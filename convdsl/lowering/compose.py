@@ -1,0 +1,121 @@
+"""A group of nodes as one list of stages: producers written into their only readers.
+
+Names are made anew and alike for alike groups, so that equal layers give equal tasks and
+share their kernels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from convdsl.ir.graph import OpNode, Value
+from convdsl.kernel.expr import (
+    Expr,
+    Read,
+    Reduce,
+    Stage,
+    TensorVar,
+    reads,
+    reindex,
+    transform,
+    walk,
+)
+
+
+@dataclass(frozen=True)
+class Composed:
+    """Stages in order; where each variable comes from (`sources`: values from outside the
+    group) or goes to (`targets`: values that leave it)."""
+
+    op: str  # the root's operator, for listings
+    stages: tuple[Stage, ...]
+    sources: dict[str, Value]
+    targets: dict[str, Value]
+
+
+def compose(nodes: Sequence[OpNode], root: OpNode) -> Composed:
+    """The stages of a group, nodes in topological order; inner values are inlined."""
+    composer = _Composer()
+    for node in nodes:
+        composer.add(node)
+    last = nodes[-1]
+    targets = {composer.names[value]: value for value in last.outputs}
+    stages = _inline(composer.stages, frozenset(targets))
+    sources = {name: value for value, name in composer.names.items() if name[0] in "xw"}
+    return Composed(root.op.name, tuple(stages), sources, targets)
+
+
+class _Composer:
+    def __init__(self) -> None:
+        self.names: dict[Value, str] = {}
+        self.stages: list[Stage] = []
+        self._count = 0
+
+    def add(self, node: OpNode) -> None:
+        kernel = node.call.kernel
+        renamed = {operand: self._var(value) for operand, value in node.inputs.items()}
+        for stage in kernel.stages:
+            name = f"t{self._count}"
+            self._count += 1
+            made = TensorVar(name, stage.target.type)
+            body = _rename(stage.body, renamed)
+            renamed[stage.target.name] = made
+            self.stages.append(Stage(made, stage.axes, body))
+        for output, value in zip(node.call.output_names, node.outputs, strict=True):
+            self.names[value] = renamed[output].name
+
+    def _var(self, value: Value) -> TensorVar:
+        if value not in self.names:
+            self.names[value] = f"x{len([n for n in self.names.values() if n[0] == 'x'])}"
+        return TensorVar(self.names[value], value.type)
+
+
+def _rename(e: Expr, variables: dict[str, TensorVar]) -> Expr:
+    def rule(node: Expr) -> Expr | None:
+        if isinstance(node, Read):
+            return replace(node, tensor=variables[node.tensor.name])
+        return None
+
+    return transform(e, rule)
+
+
+def _inline(stages: list[Stage], leaving: frozenset[str]) -> list[Stage]:
+    """Write a stage into its readers where that repeats no work."""
+    kept = list(stages)
+    for stage in stages:
+        name = stage.target.name
+        found = [(s, r) for s in kept for r in reads(s.body) if r.tensor.name == name]
+        if name in leaving or not found or not _may_inline(stage, found):
+            continue
+        kept = [_substitute(s, stage) for s in kept if s.target.name != name]
+    return kept
+
+
+def _may_inline(stage: Stage, found: list[tuple[Stage, Read]]) -> bool:
+    """Every reader reads in place; a reduction is not repeated in several expressions."""
+    shape = tuple(axis.extent for axis in stage.axes)
+    for reader, read in found:
+        if tuple(axis.extent for axis in reader.axes) != shape or read.outside is not None:
+            return False
+        own = zip(read.index, reader.axes, strict=True)
+        if not all(d == a.i or (d == 0 and a.extent == 1) for d, a in own):
+            return False
+        if any(r.tensor.name == stage.target.name for r in _inside_reductions(reader.body)):
+            return False
+    heavy = any(isinstance(node, Reduce) for node in walk(stage.body))
+    return not heavy or len({reader.target.name for reader, _ in found}) == 1
+
+
+def _inside_reductions(e: Expr) -> list[Read]:
+    return [r for node in walk(e) if isinstance(node, Reduce) for r in reads(node)]
+
+
+def _substitute(reader: Stage, stage: Stage) -> Stage:
+    def rule(node: Expr) -> Expr | None:
+        if isinstance(node, Read) and node.tensor.name == stage.target.name:
+            bindings = {axis.name: d for axis, d in zip(stage.axes, node.index, strict=True)}
+            return reindex(stage.body, bindings)
+        return None
+
+    return Stage(reader.target, reader.axes, transform(reader.body, rule))

@@ -1,0 +1,1 @@
+"""How tensor expressions become loops. One package per target."""

@@ -1,0 +1,1 @@
+"""CPU schedules: channel-blocked layouts, register tiles, vectors across channels."""

@@ -1,0 +1,129 @@
+"""Depthwise convolution: every channel by itself, lanes across channels.
+
+A tile of columns is held in registers across the taps. Each input element of a row is loaded
+once and meets every tap that it belongs to.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+from convdsl.kernel.layout import Layout
+from convdsl.kernel.nodes import Get, Registers
+from convdsl.schedules.cpu.contraction import Convolution, match_convolution
+from convdsl.schedules.cpu.direct import Run, runs_of
+from convdsl.schedules.cpu.epilogue import Frame, open_frame
+from convdsl.schedules.emission import extent_of, lane_symbol
+from convdsl.schedules.task import Schedule, Scheduled, Task
+from convdsl.tensor import Dim, ceil_div, dim_max, dim_min, floor_div
+
+_MOST_COLUMN_TAPS = 11  # unrolled; wider filters are left to the generic schedule
+
+
+def applies(task: Task) -> Convolution | None:
+    conv = match_convolution(task)
+    if conv is None or task.output.axis != 1 or task.output.block < 2:
+        return None
+    x = task.operand(conv.x.tensor.name).layout
+    blocked = x is not None and x.axis == 1 and x.block == task.output.block
+    if not blocked or conv.channels_in != 1 or conv.channels_out != 1:
+        return None
+    return conv if conv.space[-1].taps <= _MOST_COLUMN_TAPS else None
+
+
+def width_for(conv: Convolution, task: Task) -> int:
+    """Columns of the tile: accumulators, filters of a row and an input element in registers."""
+    space = conv.space[-1]
+    room = task.target.vector_registers - space.taps - 2
+    most = max(1, min(room, 14))
+    tiles = -(-space.outs // most)
+    return -(-space.outs // tiles)
+
+
+def cost(task: Task) -> float | None:
+    """Bound by loads: two vectors a cycle."""
+    conv = applies(task)
+    if conv is None:
+        return None
+    elements = task.output.size / task.output.block
+    return elements * conv.taps * 0.75
+
+
+def emit(task: Task, name: str) -> Scheduled:
+    conv = applies(task)
+    assert conv is not None
+    lanes = task.output.block
+    shape = tuple(int(d) for d in conv.w.tensor.type.shape)  # pyright: ignore[reportArgumentType]
+    frame = open_frame(task, name, lanes, {conv.w.tensor.name: Layout(shape, 0, lanes)})
+    outer = conv.space[:-1]
+    names = ["n", "kb", *(space.out.name for space in outer)]
+    extents = [extent_of(conv.n), task.output.blocks, *(space.outs for space in outer)]
+    runs = runs_of(conv.space[-1], width_for(conv, task))
+    with frame.b.parallel(names, extents) as indices:
+        at = dict(zip(names, indices, strict=True))
+        for run in runs:
+            with frame.b.serial("tile", run.count) as tile:
+                _tile(frame, conv, at, run, run.start + tile * run.width)
+    return frame.finish()
+
+
+def _tile(frame: Frame, conv: Convolution, at: dict[str, Dim], run: Run, column: Dim) -> None:
+    acc = frame.registers(run.width)
+    frame.b.zero(acc)
+    with ExitStack() as stack:
+        taps: list[Dim] = []
+        for space in conv.space[:-1]:
+            start: Dim = 0
+            stop: Dim = space.taps
+            if not space.inside:
+                low = space.pad - at[space.out.name] * space.stride
+                start = dim_max(ceil_div(low, space.dilation), 0)
+                stop = dim_min(floor_div(low + space.extent - 1, space.dilation) + 1, space.taps)
+            taps.append(stack.enter_context(frame.b.serial("r", stop, start)))
+        _row(frame, conv, at, run, column, acc, taps)
+    first = at["kb"] * frame.b.lanes
+    for j in range(run.width):
+        bound = {space.out.name: at[space.out.name] for space in conv.space[:-1]}
+        bound |= {conv.n.name: at["n"], conv.space[-1].out.name: column + j}
+        bound[conv.k.name] = first + lane_symbol(frame.b.lanes)
+        frame.store(bound, first, conv.reduce, Get(acc, j))
+
+
+def _row(
+    frame: Frame,
+    conv: Convolution,
+    at: dict[str, Dim],
+    run: Run,
+    column: Dim,
+    acc: Registers,
+    row_taps: list[Dim],
+) -> None:
+    """One row of taps: each input column once, for all (column, tap) pairs that meet there."""
+    b, last = frame.b, conv.space[-1]
+    x, w = frame.views[conv.x.tensor.name], frame.views[conv.w.tensor.name]
+    channel = at["kb"] * b.lanes
+
+    def mirrored(tap: Dim, taps: int) -> Dim:
+        return taps - 1 - tap if conv.flip else tap
+
+    rows = [
+        at[s.out.name] * s.stride + tap * s.dilation - s.pad
+        for s, tap in zip(conv.space[:-1], row_taps, strict=True)
+    ]
+    outer = [mirrored(t, s.taps) for s, t in zip(conv.space[:-1], row_taps, strict=True)]
+    filters = [
+        b.load(w.buffer, w.layout.offset([channel, 0, *outer, mirrored(s, last.taps)]))
+        for s in range(last.taps)
+    ]
+    meetings: dict[int, list[tuple[int, int]]] = {}
+    for tap, reach in enumerate(run.reach):
+        for j in reach:
+            meetings.setdefault(j * last.stride + tap * last.dilation, []).append((j, tap))
+    for shift in sorted(meetings):
+        position = column * last.stride + shift - last.pad
+        value = b.load(x.buffer, x.layout.offset([at["n"], channel, *rows, position]))
+        for j, tap in meetings[shift]:
+            b.accumulate(acc, j, value, filters[tap])
+
+
+DEPTHWISE = Schedule("depthwise", cost, emit)

@@ -1,0 +1,115 @@
+"""Register tiles of contractions: output blocks x columns, and how the filters are packed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from convdsl.kernel.target import Target
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """`blocks` vectors of output channels times `columns` output positions, in registers."""
+
+    blocks: int
+    columns: int
+
+
+def tile_cycles(blocks: int, columns: int) -> float:
+    """Cycles for one input element of the tile: two multiply-adds or two loads a cycle, four
+    cycles of latency to hide."""
+    return max(blocks * columns / 2, (blocks + columns) / 2, 4.0) + 0.25
+
+
+def choose_tile(target: Target, blocks: int, columns: int, must_divide: bool = False) -> Tile:
+    """The tile that covers blocks x columns in the fewest cycles; the larger one of equals.
+
+    A tile needs a register for each accumulator, one for each block of filters and one for the
+    input element."""
+    best: tuple[float, int, Tile] | None = None
+    budget = target.vector_registers
+    for k in range(1, min(blocks, 8) + 1):
+        if must_divide and blocks % k:
+            continue
+        for q in range(1, min(columns, 30) + 1):
+            if k * q + k + 1 > budget:
+                break
+            cycles = sum(
+                tile_cycles(part, width) * count * runs
+                for part, count in split(blocks, k)
+                for width, runs in split(columns, q)
+            )
+            key = (cycles, -k * q, Tile(k, q))
+            if best is None or key[:2] < best[:2]:
+                best = key
+    assert best is not None
+    return best[2]
+
+
+def split(total: int, size: int) -> Iterable[tuple[int, int]]:
+    """(size, how many) of the pieces of `total`: whole ones, then what is left."""
+    whole, rest = divmod(total, size)
+    if whole:
+        yield size, whole
+    if rest:
+        yield rest, 1
+
+
+@dataclass(frozen=True, slots=True)
+class FilterPack:
+    """Filters [K, C, taps...] in the order that the register tile reads them:
+
+        [tile][C / c_block][taps...][c in block][block of the tile][lane]
+
+    K is filled up to whole vectors with zeros; C to whole blocks, which are not read. The last
+    tile has fewer blocks where they do not divide.
+    """
+
+    shape: tuple[int, ...]
+    lanes: int
+    tile: int
+    c_block: int
+
+    @property
+    def blocks(self) -> int:
+        return -(-self.shape[0] // self.lanes)
+
+    @property
+    def c_blocks(self) -> int:
+        return -(-self.shape[1] // self.c_block)
+
+    @property
+    def taps(self) -> int:
+        return prod(self.shape[2:])
+
+    @property
+    def block_size(self) -> int:
+        """Elements that belong to one vector of output channels."""
+        return self.c_blocks * self.taps * self.c_block * self.lanes
+
+    @property
+    def size(self) -> int:
+        return self.blocks * self.block_size
+
+    def pack(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        k, c = self.shape[:2]
+        flat = array.reshape(k, c, self.taps)
+        widths = [(0, self.blocks * self.lanes - k), (0, self.c_blocks * self.c_block - c), (0, 0)]
+        padded = np.pad(flat, widths) if any(after for _, after in widths) else flat
+        split_up = padded.reshape(
+            self.blocks, self.lanes, self.c_blocks, self.c_block, self.taps
+        )
+        whole = self.blocks // self.tile * self.tile
+        parts: list[npt.NDArray[Any]] = []
+        for part, size in ((split_up[:whole], self.tile), (split_up[whole:], self.blocks - whole)):
+            if not len(part):
+                continue
+            tiles = part.reshape(len(part) // size, size, *part.shape[1:])
+            parts.append(np.ascontiguousarray(tiles.transpose(0, 3, 5, 4, 1, 2)).reshape(-1))
+        return np.concatenate(parts) if len(parts) > 1 else parts[0]

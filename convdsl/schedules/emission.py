@@ -1,0 +1,354 @@
+"""Scalar expressions of a stage -> loop IR values, one lane or a vector of lanes at a time.
+
+In vector mode one axis is bound to `base + lane`: the flat offset of every read is a polynomial
+in `lane`, and its coefficient says what to emit: 1 a vector load, 0 a splat, anything else a
+gather. Index tests that depend on the lane are decided lane by lane.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from itertools import product
+
+from convdsl.kernel import expr, nodes
+from convdsl.kernel.builder import Builder
+from convdsl.kernel.expr import Axis, Expr, Read, Reduce
+from convdsl.kernel.layout import Layout
+from convdsl.kernel.nodes import (
+    Buffer,
+    Const,
+    Fma,
+    Gather,
+    Get,
+    IndexTest,
+    Load,
+    Splat,
+    Value,
+    ValueType,
+)
+from convdsl.kernel.vector_math import FUNCTIONS, Vectors
+from convdsl.tensor import Dim, DType, bounds, floor_div, substitute, symbol, symbols_of
+from convdsl.tensor.dim import SymDim
+
+_UNROLLED = 16  # reductions of at most this many positions are unrolled
+_OPPOSITE = {"lt": "ge", "le": "gt", "gt": "le", "ge": "lt", "eq": "ne", "ne": "eq"}
+_LANE = "lane"
+
+
+def lane_symbol(lanes: int) -> Dim:
+    """The position within a vector, as an index."""
+    return symbol(_LANE, minimum=0, maximum=lanes - 1) if lanes > 1 else 0
+
+
+def lane_stride(index: Dim) -> int | None:
+    """Coefficient of the lane where the index is linear in it, else None."""
+    stride = 0
+    for monomial, coefficient in index.terms if isinstance(index, SymDim) else ():
+        if all(s.name != _LANE for atom, _ in monomial for s in symbols_of(SymDim({((atom, 1),): 1}))):
+            continue
+        if len(monomial) != 1 or monomial[0][1] != 1 or not isinstance(coefficient, int):
+            return None
+        if not hasattr(monomial[0][0], "name"):
+            return None
+        stride = coefficient
+    return stride
+
+
+def depends_on_lane(index: Dim) -> bool:
+    return any(s.name == _LANE for s in symbols_of(index))
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Where a variable of the expression lies."""
+
+    buffer: Buffer
+    layout: Layout
+
+
+@dataclass(frozen=True, slots=True)
+class Emitter:
+    """Emits values into `b`. `lanes` 1 is scalar mode; lanes from `valid` on are never read by
+    gathers, nor from plain buffers, which have no filling. `known` holds values for expressions that the schedule has computed itself."""
+
+    b: Builder
+    views: Mapping[str, View]
+    lanes: int
+    valid: int | None = None
+    known: tuple[tuple[Expr, Value], ...] = ()
+
+    def type(self, dtype: DType) -> ValueType:
+        return ValueType(dtype, self.lanes)
+
+    def emit(
+        self, e: Expr, at: Mapping[str, Dim], guards: tuple[IndexTest, ...] = ()
+    ) -> Value:
+        """The value of `e` with its axes bound by `at`; reads only happen under the guards."""
+        for expression, value in self.known:
+            if expression == e:
+                return value
+        match e:
+            case expr.Literal():
+                return Const(e.value, self.type(e.dtype))
+            case expr.Read():
+                return self.b.let(self.read(e, at, guards), e.tensor.name)
+            case expr.IndexValue():
+                return self.index_value(e, at)
+            case expr.IndexCompare():
+                return self.index_compare(e, at)
+            case expr.Unary():
+                return self.unary(e, self.emit(e.x, at, guards))
+            case expr.Binary():
+                return self.binary(e, at, guards)
+            case expr.Compare():
+                return nodes.Compare(e.op, self.emit(e.a, at, guards), self.emit(e.b, at, guards))
+            case expr.Select():
+                return self.select(e, at, guards)
+            case expr.Cast():
+                return nodes.Cast(self.emit(e.x, at, guards), self.type(e.type))
+            case expr.Reduce():
+                return self.reduce(e, at, guards)
+
+    # Reads
+
+    def read(self, e: Read, at: Mapping[str, Dim], guards: tuple[IndexTest, ...]) -> Value:
+        view = self.views[e.tensor.name]
+        index = [substitute(d, at) for d in e.index]
+        tests = [*guards]
+        if e.outside is not None:
+            for position, extent in zip(index, e.tensor.type.shape, strict=True):
+                assert isinstance(extent, int)
+                tests += bounds_tests(position, extent)
+        offset = view.layout.offset(index)
+        stride = lane_stride(offset)
+        if any(depends_on_lane(t.a) or depends_on_lane(t.b) for t in tests):
+            stride = None
+        otherwise = 0.0 if e.outside is None else e.outside
+        dtype = e.dtype
+        if self.lanes == 1 or stride == 0:
+            value = Load(view.buffer, offset, ValueType(dtype), tuple(tests), otherwise)
+            return value if self.lanes == 1 else Splat(value, self.type(dtype))
+        if stride == 1 and (self.valid is None or view.layout.axis is not None):
+            first = substitute(offset, {_LANE: 0})
+            return Load(view.buffer, first, self.type(dtype), tuple(tests), otherwise)
+        return self.gather(view, offset, tests, otherwise, dtype)
+
+    def gather(
+        self, view: View, offset: Dim, tests: list[IndexTest], otherwise: float, dtype: DType
+    ) -> Value:
+        lanes: list[Value] = []
+        for lane in range(self.lanes):
+            if self.valid is not None and lane >= self.valid:
+                lanes.append(Const(0, ValueType(dtype)))
+                continue
+            here = {_LANE: lane}
+            guards: list[IndexTest] = []
+            holds = True
+            for test in tests:
+                test = IndexTest(test.op, substitute(test.a, here), substitute(test.b, here))
+                known = decide(test)
+                holds = holds and known is not False
+                if known is None:
+                    guards.append(test)
+            if not holds:
+                lanes.append(Const(otherwise, ValueType(dtype)))
+                continue
+            where = substitute(offset, here)
+            lanes.append(Load(view.buffer, where, ValueType(dtype), tuple(guards), otherwise))
+        return Gather(tuple(lanes), self.type(dtype))
+
+    # Indices as values
+
+    def index_value(self, e: expr.IndexValue, at: Mapping[str, Dim]) -> Value:
+        index = substitute(e.index, at)
+        stride = lane_stride(index)
+        if stride is not None:
+            return nodes.IndexAsValue(substitute(index, {_LANE: 0}), stride, self.type(e.dtype))
+        one = ValueType(e.dtype)
+        lanes = (
+            nodes.IndexAsValue(substitute(index, {_LANE: lane}), 0, one)
+            for lane in range(self.lanes)
+        )
+        return Gather(tuple(lanes), self.type(e.dtype))
+
+    def index_compare(self, e: expr.IndexCompare, at: Mapping[str, Dim]) -> Value:
+        """A bool for each lane, or one bool where all lanes agree."""
+        test = self.lane_free(IndexTest(e.op, substitute(e.a, at), substitute(e.b, at)))
+        known = decide(test)
+        if known is not None:
+            return Const(known, self.type(DType.BOOL))
+        if not (depends_on_lane(test.a) or depends_on_lane(test.b)):
+            return test if self.lanes == 1 else Splat(test, self.type(DType.BOOL))
+        lanes: list[Value] = []
+        for lane in range(self.lanes):
+            here = {_LANE: lane}
+            item = IndexTest(test.op, substitute(test.a, here), substitute(test.b, here))
+            known = decide(item)
+            lanes.append(item if known is None else Const(known, ValueType(DType.BOOL)))
+        return Gather(tuple(lanes), self.type(DType.BOOL))
+
+    def lane_free(self, test: IndexTest) -> IndexTest:
+        """lanes * m + lane < lanes * k says m < k: all lanes of a block agree."""
+        if test.op not in ("lt", "ge") or self.lanes == 1:
+            return test
+        base = substitute(test.a, {_LANE: 0})
+        if lane_stride(test.a) != 1 or depends_on_lane(test.b):
+            return test
+        a, b = floor_div(base, self.lanes), floor_div(test.b, self.lanes)
+        if a * self.lanes == base and b * self.lanes == test.b:
+            return IndexTest(test.op, a, b)
+        return test
+
+    def select(
+        self, e: expr.Select, at: Mapping[str, Dim], guards: tuple[IndexTest, ...]
+    ) -> Value:
+        tests = index_tests(e.condition)
+        if tests is None:
+            condition = self.emit(e.condition, at, guards)
+            return nodes.Select(condition, self.emit(e.yes, at, guards), self.emit(e.no, at, guards))
+        bound = [
+            self.lane_free(IndexTest(t.op, substitute(t.a, at), substitute(t.b, at)))
+            for t in tests
+        ]
+        decided = [decide(test) for test in bound]
+        if all(known is True for known in decided):
+            return self.emit(e.yes, at, guards)
+        if any(known is False for known in decided):
+            return self.emit(e.no, at, guards)
+        condition = self.emit(e.condition, at, guards)
+        yes = self.emit(e.yes, at, (*guards, *bound))
+        # Of several tests joined by `and`, the other arm knows only that one fails.
+        negated = (replace(bound[0], op=_OPPOSITE[bound[0].op]),) if len(bound) == 1 else ()
+        no = self.emit(e.no, at, (*guards, *negated))
+        return nodes.Select(condition, yes, no)
+
+    # Arithmetic
+
+    def unary(self, e: expr.Unary, x: Value) -> Value:
+        if e.op in FUNCTIONS:
+            return FUNCTIONS[e.op](Vectors(self.b), self.b.let(x))
+        one = Const(1, x.type)
+        match e.op:
+            case "rsqrt":
+                return nodes.Binary("div", one, nodes.Unary("sqrt", x))
+            case "reciprocal":
+                return nodes.Binary("div", one, x)
+            case "sign":
+                x = self.b.let(x)
+                zero = Const(0, x.type)
+                negative = nodes.Select(nodes.Compare("lt", x, zero), Const(-1, x.type), x)
+                return nodes.Select(nodes.Compare("gt", x, zero), one, negative)
+            case _:
+                return nodes.Unary(e.op, x)
+
+    def binary(
+        self, e: expr.Binary, at: Mapping[str, Dim], guards: tuple[IndexTest, ...]
+    ) -> Value:
+        a, b = self.emit(e.a, at, guards), self.emit(e.b, at, guards)
+        if e.op == "pow":
+            vectors = Vectors(self.b)
+            log = vectors.log(self.b.let(a))
+            return vectors.exp(self.b.let(nodes.Binary("mul", b, log)))
+        return nodes.Binary(e.op, a, b)
+
+    # Reductions
+
+    def reduce(self, e: Reduce, at: Mapping[str, Dim], guards: tuple[IndexTest, ...]) -> Value:
+        acc = self.b.registers(1, self.type(e.dtype))
+        self.b.set(acc, 0, Const(start_of(e.op, e.dtype), acc.type))
+        with self.positions(e.axes) as loops:
+            for bound in loops:
+                self.combine(e, acc, {**at, **bound}, guards)
+        return self.b.let(Get(acc, 0), e.op)
+
+    @contextmanager
+    def positions(self, axes: tuple[Axis, ...]) -> Iterator[Iterator[dict[str, Dim]]]:
+        """Bindings of reduction axes: many unrolled ones, or one inside loops."""
+        extents = [extent_of(axis) for axis in axes]
+        if math.prod(extents) <= _UNROLLED:
+            names = [axis.name for axis in axes]
+            yield (
+                dict(zip(names, position, strict=True))
+                for position in product(*(range(extent) for extent in extents))
+            )
+            return
+        with ExitStack() as stack:
+            bound: dict[str, Dim] = {}
+            for axis, extent in zip(axes, extents, strict=True):
+                bound[axis.name] = stack.enter_context(self.b.serial(axis.name, extent))
+            yield iter((bound,))
+
+    def combine(
+        self,
+        e: Reduce,
+        acc: nodes.Registers,
+        at: Mapping[str, Dim],
+        guards: tuple[IndexTest, ...],
+    ) -> None:
+        old, body = Get(acc, 0), e.body
+        if e.op == "sum" and isinstance(body, expr.Binary) and body.op == "mul":
+            a, b = self.emit(body.a, at, guards), self.emit(body.b, at, guards)
+            self.b.set(acc, 0, Fma(a, b, old))
+            return
+        value = self.emit(body, at, guards)
+        op = {"sum": "add", "prod": "mul", "any": "or", "all": "and"}.get(e.op, e.op)
+        self.b.set(acc, 0, nodes.Binary(op, old, value))
+
+
+def extent_of(axis: Axis) -> int:
+    assert isinstance(axis.extent, int), "kernels are made for bound shapes"
+    return axis.extent
+
+
+def start_of(op: str, dtype: DType) -> float | int | bool:
+    """The neutral element of a reduction."""
+    if op in ("max", "min"):
+        if dtype is DType.I64:
+            return -(1 << 63) if op == "max" else (1 << 63) - 1
+        return -math.inf if op == "max" else math.inf
+    return {"sum": 0, "prod": 1, "any": False, "all": True}[op]
+
+
+def bounds_tests(position: Dim, extent: int) -> list[IndexTest]:
+    """What must be checked for 0 <= position < extent; nothing that can be proven."""
+    low, high = bounds(position)
+    tests: list[IndexTest] = []
+    if low is None or low < 0:
+        tests.append(IndexTest("ge", position, 0))
+    if high is None or high >= extent:
+        tests.append(IndexTest("lt", position, extent))
+    return tests
+
+
+def decide(test: IndexTest) -> bool | None:
+    """The outcome of a test where bounds prove it."""
+    low, high = bounds(test.a - test.b)
+    match test.op:
+        case "lt" | "ge":
+            below = True if high is not None and high < 0 else None
+            below = False if low is not None and low >= 0 else below
+            return below if test.op == "lt" or below is None else not below
+        case "le" | "gt":
+            most = True if high is not None and high <= 0 else None
+            most = False if low is not None and low > 0 else most
+            return most if test.op == "le" or most is None else not most
+        case _:
+            if low == high == 0:
+                return test.op == "eq"
+            apart = (low is not None and low > 0) or (high is not None and high < 0)
+            return (test.op == "ne") if apart else None
+
+
+def index_tests(condition: Expr) -> list[IndexTest] | None:
+    """The index tests that a condition joins by `and`; None where it holds anything else."""
+    match condition:
+        case expr.IndexCompare():
+            return [IndexTest(condition.op, condition.a, condition.b)]
+        case expr.Binary() if condition.op == "and":
+            a, b = index_tests(condition.a), index_tests(condition.b)
+            return None if a is None or b is None else a + b
+        case _:
+            return None
