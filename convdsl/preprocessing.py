@@ -42,7 +42,7 @@ FILTERS = {
 MODES = {1: "L", 3: "RGB"}
 """Pillow's mode by the model's number of channels."""
 
-FORMATS = ("BMP", "GIF", "JPEG", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """File formats that are opened. Pillow knows more, some of which start other programs."""
 
 
