@@ -91,7 +91,7 @@ def onnx_says(call: Call, arrays: Mapping[str, Array]) -> dict[str, Array]:
         found = _run_onnxruntime(model, arrays)
     else:
         found = ReferenceEvaluator(model).run(None, dict(arrays))
-    return dict(zip(call.op.outputs, map(np.asarray, found), strict=True))
+    return dict(zip(call.output_names, map(np.asarray, found), strict=True))
 
 
 def in_single(call: Call) -> Call:

@@ -31,7 +31,7 @@ class Value:
     def name(self) -> str:
         """The node's name; with the output's own name where there are several."""
         if isinstance(self.node, OpNode) and len(self.node.outputs) > 1:
-            return f"{self.node.name}:{self.node.op.outputs[self.index]}"
+            return f"{self.node.name}:{self.node.call.output_names[self.index]}"
         return self.node.name
 
     def __repr__(self) -> str:

@@ -121,6 +121,15 @@ class Call:
         return self.op.infer(self)
 
     @property
+    def output_names(self) -> tuple[str, ...]:
+        """The outputs by name; a last one marked `*` stands for name0, name1, ..."""
+        names = self.op.outputs
+        if not names[-1].endswith("*"):
+            return names
+        fixed, last = names[:-1], names[-1].removesuffix("*")
+        return (*fixed, *(f"{last}{i}" for i in range(len(self.outputs) - len(fixed))))
+
+    @property
     def kernel(self) -> TensorExpr:
         return self.op.kernel(self)
 
@@ -151,6 +160,7 @@ class Reach(enum.Enum):
 
     POINTWISE = "each output position sees the same input position"
     WHOLE = "each output position sees the whole input"
+    DERIVED = "each output position sees what the tensor expression reads for it"
     UNAVAILABLE = "no exact rule is known"
 
 
@@ -202,6 +212,11 @@ def pointwise(call: Call) -> Field:
     return Reach.POINTWISE
 
 
+def derived(call: Call) -> Field:
+    """Window rule of operators that look back in no simpler way than their expression says."""
+    return Reach.DERIVED
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpDef:
     """Everything about one operator. See the module docstring.
@@ -220,7 +235,7 @@ class OpDef:
     doc: str  # what it computes, with its source; first line is the summary
     operands: tuple[Operand, ...]
     attributes: tuple[Attribute, ...]
-    outputs: tuple[str, ...]
+    outputs: tuple[str, ...]  # names; one that ends in `*`, which comes last, is variadic
     resolve: Callable[[Call], Mapping[str, Any]]
     state: Callable[[Call], tuple[StateSpec, ...]]
     infer: Callable[[Call], tuple[TensorType, ...]]

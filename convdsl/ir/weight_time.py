@@ -29,7 +29,7 @@ def run_in_double(
     call = Call(node.op, types, node.attributes)
     arrays = {name: np.asarray(operands[name], types[name].dtype.numpy) for name in types}
     results = evaluate(call.kernel, arrays, counter)
-    return tuple(results[name] for name in node.op.outputs)
+    return tuple(results[name] for name in call.output_names)
 
 
 def evaluate_weight_time(graph: Graph, states: Mapping[str, Array]) -> dict[Value, Array]:
