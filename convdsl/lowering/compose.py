@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from convdsl.ir.graph import OpNode, Value
 from convdsl.kernel.expr import (
+    Axis,
     Expr,
     Read,
     Reduce,
@@ -112,10 +113,33 @@ def _inside_reductions(e: Expr) -> list[Read]:
 
 
 def _substitute(reader: Stage, stage: Stage) -> Stage:
+    taken = frozenset(axis.name for axis in reader.axes)
+    body = _without_capture(stage.body, taken | {axis.name for axis in stage.axes})
+
     def rule(node: Expr) -> Expr | None:
         if isinstance(node, Read) and node.tensor.name == stage.target.name:
             bindings = {axis.name: d for axis, d in zip(stage.axes, node.index, strict=True)}
-            return reindex(stage.body, bindings)
+            return reindex(body, bindings)
         return None
 
     return Stage(reader.target, reader.axes, transform(reader.body, rule))
+
+
+def _without_capture(e: Expr, taken: frozenset[str]) -> Expr:
+    """Rename reduction axes whose names the reader uses for axes of its own."""
+
+    def rule(node: Expr) -> Expr | None:
+        if not isinstance(node, Reduce):
+            return None
+        names = {a.name: _free_name(a.name, taken) for a in node.axes}
+        axes = tuple(Axis(names[a.name], a.extent) for a in node.axes)
+        bindings = {old.name: new.i for old, new in zip(node.axes, axes, strict=True)}
+        return Reduce(node.op, axes, reindex(node.body, bindings))
+
+    return transform(e, rule)
+
+
+def _free_name(name: str, taken: frozenset[str]) -> str:
+    while name in taken:
+        name += "_"
+    return name
