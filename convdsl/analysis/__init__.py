@@ -1,0 +1,1 @@
+"""Exact figures about a graph: costs, memory, receptive fields."""

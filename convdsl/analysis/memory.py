@@ -1,0 +1,40 @@
+"""The most memory that a graph's values take at once, run as it is written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from convdsl.ir.classify import weight_time_nodes
+from convdsl.ir.graph import Graph, OpNode
+from convdsl.ir.liveness import live_ranges, occupancy
+from convdsl.tensor import Dim, dim_max, provably
+
+
+@dataclass(frozen=True, slots=True)
+class Peak:
+    """Bytes alive at the fullest operator; `at` is None where sizes leave that open."""
+
+    bytes: Dim
+    at: OpNode | None
+
+
+def peak_activation_bytes(graph: Graph) -> Peak:
+    """The peak by liveness: operators in graph order, one buffer per value.
+
+    Model inputs count from the start to their last use, outputs to the end; weights and what
+    follows from weights alone do not count; nothing is fused or done in place.
+    """
+    early = weight_time_nodes(graph)
+    nodes = [node for node in graph.op_nodes() if node.id not in early]
+    inputs = list(graph.inputs.values())
+    values = {*inputs, *(value for node in nodes for value in node.outputs)}
+    steps = [([v for v in n.inputs.values() if v in values], n.outputs) for n in nodes]
+    outputs = [value for value in graph.outputs.values() if value in values]
+    ranges = live_ranges(steps, before=inputs, after=outputs)
+    sizes = {value: value.type.bytes for value in values}
+    if not nodes:
+        return Peak(sum((sizes[v] for v in inputs), 0), None)
+    totals = occupancy(ranges, sizes, len(nodes))
+    peak = dim_max(*set(totals))
+    fullest = [n for n, total in zip(nodes, totals, strict=True) if provably(">=", total, peak)]
+    return Peak(peak, fullest[0] if fullest else None)

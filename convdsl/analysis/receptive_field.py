@@ -1,0 +1,308 @@
+"""Receptive fields: which interval of a model input one output position depends on.
+
+Intervals are propagated exactly through windows, branches, transposed layers, resizing and
+regrouping, per model input and per axis of space, in coordinates of the input extended
+without end (what is padded has coordinates too). Along one axis the field of position o is
+
+    lo, hi of phases[o mod T], both + (o div T) * advance
+
+Araujo, Norris, Sim 2019, "Computing Receptive Fields of Convolutional Neural Networks":
+size = hi - lo + 1, effective stride = advance / T, effective padding = -lo of position 0;
+paths are aligned where they agree in stride and centre.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import product
+from math import gcd, lcm, prod
+from typing import TypeAlias
+
+from convdsl.analysis.access import Access, Span, Taps, places, read_access, window_access
+from convdsl.ir.graph import Graph, OpNode, Value
+from convdsl.ir.opdef import Reach, Role
+from convdsl.tensor import Dim, Window, dim_max, dim_min
+
+LONGEST_PERIOD = 2**14
+MOST_POSITIONS = 2**16
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """Positions lo..hi."""
+
+    lo: Dim
+    hi: Dim
+
+    def shifted(self, by: Dim) -> Interval:
+        return Interval(self.lo + by, self.hi + by)
+
+    def hull(self, other: Interval) -> Interval:
+        return Interval(dim_min(self.lo, other.lo), dim_max(self.hi, other.hi))
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """A field that moves along one axis of the value (None: is the same everywhere).
+
+    A phase of None sees nothing: the holes of a transposed convolution.
+    """
+
+    axis: int | None
+    advance: int
+    phases: tuple[Interval | None, ...]
+
+    @property
+    def rate(self) -> Fraction:
+        return Fraction(self.advance, len(self.phases))
+
+    def at(self, position: int) -> Interval | None:
+        turns, phase = divmod(position, len(self.phases))
+        interval = self.phases[phase]
+        return interval and interval.shifted(turns * self.advance)
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """The union of paths that move differently; `aligned` as the module says."""
+
+    paths: tuple[Path, ...]
+    aligned: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class AxisField:
+    """What is reported for one axis. `size` is the largest over all positions."""
+
+    size: Dim
+    smallest: Dim
+    stride: Fraction | None  # None where no axis is left to step along, or paths disagree
+    padding: Dim | None
+    aligned: bool
+
+
+Key: TypeAlias = "tuple[str, int]"  # model input, axis of it
+Seen: TypeAlias = "dict[Key, Field | None]"  # None: unavailable; no key: not seen at all
+Summary: TypeAlias = "dict[str, tuple[AxisField | None, ...]]"
+
+
+class _UnavailableError(Exception):
+    """No exact field is known."""
+
+
+def receptive_fields(graph: Graph) -> dict[Value, Summary]:
+    """For the value of every operator: fields by model input, per axis of its space."""
+    seen: dict[Value, Seen] = {}
+    inputs = graph.inputs
+    for name, value in inputs.items():
+        here = (Interval(0, 0),)
+        seen[value] = {
+            (name, axis): Field((Path(axis, 1, here),)) for axis in range(2, value.type.rank)
+        }
+    for node in graph.op_nodes():
+        for number, value in enumerate(node.outputs):
+            seen[value] = _through(node, node.call.output_names[number], seen)
+    return {
+        value: {
+            name: tuple(
+                _summarise(fields.get((name, axis), Field(())), value.type.shape)
+                for axis in range(2, source.type.rank)
+            )
+            for name, source in inputs.items()
+        }
+        for value, fields in seen.items()
+    }
+
+
+def _through(node: OpNode, output: str, seen: Mapping[Value, Seen]) -> Seen:
+    """The fields of one output from those of the operands."""
+    found: dict[Key, list[Field | None]] = {}
+    for operand, value in node.inputs.items():
+        for key, field in seen.get(value, {}).items():
+            try:
+                after = None if field is None else _through_operand(node, operand, output, field)
+            except _UnavailableError:
+                after = None
+            if after is None or after.paths:
+                found.setdefault(key, []).append(after)
+    return {key: _join(fields) for key, fields in found.items()}
+
+
+def _through_operand(node: OpNode, operand: str, output: str, field: Field) -> Field:
+    call = node.call
+    window = node.op.window(call)
+    if window is Reach.POINTWISE and {call.type(operand)} == {v.type for v in node.outputs}:
+        return field
+    spatial = all(path.axis is None or path.axis >= 2 for path in field.paths)
+    data = operand in {o.name for o in node.op.operands if o.role is Role.DATA}
+    if isinstance(window, Window) and spatial and data:
+        accesses = {axis + 2: window_access(window, axis) for axis in range(window.rank)}
+        paths = [
+            path if path.axis is None else _compose(path, accesses[path.axis])
+            for path in field.paths
+        ]
+        return Field(_union(paths), field.aligned)
+    tensors: dict[str, tuple[Path, ...]] = {operand: field.paths}
+    for stage in call.kernel.stages:
+        reached: list[Path] = []
+        for place in places(stage):
+            for path in tensors.get(place.read.tensor.name, ()):
+                if path.axis is None:
+                    reached.append(path)
+                    continue
+                access = read_access(place, path.axis, stage.axes)
+                if access is None:
+                    raise _UnavailableError
+                reached.append(_compose(path, access))
+        tensors[stage.target.name] = _union(reached)
+    return Field(tensors[output], field.aligned)
+
+
+def _compose(path: Path, access: Access) -> Path:
+    """The field of what an access reads from a value whose field is `path`."""
+    period = len(path.phases)
+    turns = period // gcd(period, access.advance)
+    length = len(access.phases) * turns
+    if length > LONGEST_PERIOD:
+        raise _UnavailableError
+    phases: list[Interval | None] = []
+    for position in range(length):
+        turn, phase = divmod(position, len(access.phases))
+        phases.append(_hull(path, access.phases[phase], turn * access.advance))
+    advance = path.advance * (access.advance * turns // period)
+    return _shortest(Path(access.axis, advance, tuple(phases)))
+
+
+def _hull(path: Path, taps: Taps, shift: int) -> Interval | None:
+    """The interval seen through all taps together."""
+    if isinstance(taps, Span):
+        (interval,) = path.phases if len(path.phases) == 1 else (None,)
+        if interval is None:
+            raise _UnavailableError
+        ends = [interval.shifted(end * path.advance) for end in (taps.first, taps.last)]
+        ends = [end.shifted(shift * path.advance) for end in ends]
+        low, high = ends if path.advance >= 0 else reversed(ends)
+        return Interval(low.lo, high.hi)
+    if not taps:
+        return None
+    if len(path.phases) == 1:  # monotone: the ends decide
+        taps = (taps[0], taps[-1])
+    result: Interval | None = None
+    for tap in taps:
+        interval = path.at(tap + shift)
+        if interval is not None:
+            result = interval if result is None else result.hull(interval)
+    return result
+
+
+def _shortest(path: Path) -> Path:
+    """The same path with the shortest period."""
+    length = len(path.phases)
+    for period in range(1, length):
+        if length % period or (path.advance * period) % length:
+            continue
+        advance = path.advance * period // length
+        short = Path(path.axis, advance, path.phases[:period])
+        if all(short.at(o) == path.phases[o] for o in range(period, length)):
+            return short
+    return path
+
+
+def _union(paths: Iterable[Path]) -> tuple[Path, ...]:
+    """Paths that move alike become one."""
+    merged: dict[tuple[int | None, Fraction], Path] = {}
+    for path in paths:
+        key = (path.axis, path.rate)
+        merged[key] = _merge(merged[key], path) if key in merged else path
+    return tuple(merged.values())
+
+
+def _merge(a: Path, b: Path) -> Path:
+    if a == b:
+        return a
+    length = lcm(len(a.phases), len(b.phases))
+    if length > LONGEST_PERIOD:
+        raise _UnavailableError
+    phases: list[Interval | None] = []
+    for position in range(length):
+        first, second = a.at(position), b.at(position)
+        phases.append(first.hull(second) if first and second else first or second)
+    return _shortest(Path(a.axis, a.advance * length // len(a.phases), tuple(phases)))
+
+
+def _join(fields: Sequence[Field | None]) -> Field | None:
+    """The field of what depends on several operands at once."""
+    known = [field for field in fields if field is not None]
+    if len(known) < len(fields):
+        return None
+    try:
+        paths = _union(path for field in known for path in field.paths)
+    except _UnavailableError:
+        return None
+    aligned = all(field.aligned for field in known) and _same_centres(known)
+    return Field(paths, aligned)
+
+
+def _same_centres(fields: Sequence[Field]) -> bool:
+    if len(fields) == 1:
+        return True
+    if any(len(field.paths) != 1 for field in fields):
+        return False
+    first, *others = (field.paths[0] for field in fields)
+    return all(_is_concentric(first, other) for other in others)
+
+
+def _is_concentric(a: Path, b: Path) -> bool:
+    if (a.axis, a.rate) != (b.axis, b.rate):
+        return False
+    for position in range(lcm(len(a.phases), len(b.phases))):
+        first, second = a.at(position), b.at(position)
+        if first is None or second is None:
+            if first is not second:
+                return False
+        elif first.lo + first.hi != second.lo + second.hi:
+            return False
+    return True
+
+
+def _summarise(field: Field | None, shape: tuple[Dim, ...]) -> AxisField | None:
+    """The reported figures of a value of this shape, or None where they are unavailable."""
+    if field is None:
+        return None
+    if not field.paths:
+        return AxisField(0, 0, None, None, True)
+    if len(field.paths) == 1:
+        (path,) = field.paths
+        extent = 1 if path.axis is None else shape[path.axis]
+        count = min(len(path.phases), extent) if isinstance(extent, int) else len(path.phases)
+        intervals = list(path.phases[:count])
+        stride = path.rate or None
+    else:
+        intervals, stride = _everywhere(field.paths, shape), None
+    if not intervals:
+        return None
+    sizes: list[Dim] = [0 if i is None else i.hi - i.lo + 1 for i in intervals]
+    first = intervals[0]
+    padding = None if first is None else -first.lo
+    return AxisField(dim_max(*sizes), dim_min(*sizes), stride, padding, field.aligned)
+
+
+def _everywhere(paths: Sequence[Path], shape: tuple[Dim, ...]) -> list[Interval | None]:
+    """The field at every position, where paths move differently; empty if sizes are unknown."""
+    axes = sorted({path.axis for path in paths if path.axis is not None})
+    extents = [shape[axis] for axis in axes]
+    known = [extent for extent in extents if isinstance(extent, int)]
+    if len(known) < len(extents) or prod(known) > MOST_POSITIONS:
+        return []
+    result: list[Interval | None] = []
+    for positions in product(*(range(extent) for extent in known)):
+        at = dict(zip(axes, positions, strict=True))
+        hull: Interval | None = None
+        for path in paths:
+            interval = path.at(0 if path.axis is None else at[path.axis])
+            if interval is not None:
+                hull = interval if hull is None else hull.hull(interval)
+        result.append(hull)
+    return result

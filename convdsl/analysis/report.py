@@ -1,0 +1,164 @@
+"""One model's figures gathered: rows per operator of the graph as written, and totals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from convdsl.analysis.cost import CONVENTIONS, Cost, Figure, costs, known_sum, weight_bytes
+from convdsl.analysis.memory import Peak, peak_activation_bytes
+from convdsl.analysis.receptive_field import AxisField, Summary, receptive_fields
+from convdsl.diagnostics import InputError
+from convdsl.ir.graph import OpNode
+from convdsl.ir.model import Model
+from convdsl.ir.opdef import Role
+from convdsl.ir.text import stated_attributes
+from convdsl.tensor import Dim, TensorType
+
+TOTALS = ("params", "macs", "flops", "weight_bytes", "neurons", "activations")
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One operator."""
+
+    name: str
+    op: str
+    attributes: Mapping[str, str]  # those that differ from the defaults, as text
+    output: TensorType  # of the first output
+    cost: Cost
+    receptive_field: Summary
+    file: str | None
+    line: int | None
+
+    def to_json(self) -> dict[str, Any]:
+        fields = self.receptive_field
+        return {
+            "name": self.name,
+            "op": self.op,
+            "output_shape": [dim_to_json(extent) for extent in self.output.shape],
+            "params": dim_to_json(self.cost.params),
+            "macs": dim_to_json(self.cost.macs),
+            "flops": dim_to_json(self.cost.flops),
+            "receptive_field": {name: field_to_json(axes) for name, axes in fields.items()},
+            "file": self.file,
+            "line": self.line,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Figures of a model under a counting convention; symbols that are not bound stay."""
+
+    model: str
+    count: str
+    inputs: Mapping[str, TensorType]
+    outputs: Mapping[str, TensorType]
+    layers: tuple[Layer, ...]
+    weight_bytes: Dim
+    buffers: Dim  # elements of running statistics
+    peak: Peak
+
+    @property
+    def totals(self) -> dict[str, Dim]:
+        """Sums over the layers; see `lower_bounds`."""
+        rows = [layer.cost for layer in self.layers]
+        return {
+            "params": known_sum(row.params for row in rows),
+            "macs": known_sum(row.macs for row in rows),
+            "flops": known_sum(row.flops for row in rows),
+            "weight_bytes": self.weight_bytes,
+            "neurons": known_sum(row.neurons for row in rows),
+            "activations": known_sum(row.activations for row in rows),
+            "peak_activation_bytes": self.peak.bytes,
+        }
+
+    @property
+    def lower_bounds(self) -> tuple[str, ...]:
+        """Totals that lack the figure of some layer."""
+        rows = [layer.cost for layer in self.layers]
+        gaps = {"macs": [r.macs for r in rows], "flops": [r.flops for r in rows]}
+        return tuple(name for name, figures in gaps.items() if None in figures)
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as contracts fix it; a total with gaps is also named in `lower_bounds`."""
+        return {
+            "model": self.model,
+            "count": self.count,
+            "convention": CONVENTIONS[self.count],
+            "input": {name: type_to_json(type) for name, type in self.inputs.items()},
+            "output": {name: type_to_json(type) for name, type in self.outputs.items()},
+            "total": {name: dim_to_json(value) for name, value in self.totals.items()},
+            "lower_bounds": list(self.lower_bounds),
+            "layers": [layer.to_json() for layer in self.layers],
+        }
+
+
+def analyse(model: Model, count: str = "all", bindings: Mapping[str, int] | None = None) -> Report:
+    """The figures of a model, with symbols bound as far as `bindings` says."""
+    if count not in CONVENTIONS:
+        raise InputError(f"no counting convention {count}: there are {', '.join(CONVENTIONS)}")
+    graph = model.graph.bind(bindings) if bindings else model.graph
+    fields = receptive_fields(graph)
+    layers = tuple(
+        _layer(node, cost, fields[node.outputs[0]]) for node, cost in costs(graph, count).items()
+    )
+    buffers = (s.type.elements for s in graph.states.values() if s.role is Role.BUFFER)
+    return Report(
+        model=model.name,
+        count=count,
+        inputs={name: value.type for name, value in graph.inputs.items()},
+        outputs={name: value.type for name, value in graph.outputs.items()},
+        layers=layers,
+        weight_bytes=weight_bytes(graph),
+        buffers=known_sum(buffers),
+        peak=peak_activation_bytes(graph),
+    )
+
+
+def _layer(node: OpNode, cost: Cost, field: Summary) -> Layer:
+    return Layer(
+        name=node.name,
+        op=node.op.name,
+        attributes=stated_attributes(node),
+        output=node.outputs[0].type,
+        cost=cost,
+        receptive_field=field,
+        file=node.span.source.path if node.span else None,
+        line=node.span.line if node.span else None,
+    )
+
+
+def dim_to_json(value: Figure) -> int | str | None:
+    """An integer where it is known, else the polynomial as text, `64*N*H*W`; None stays."""
+    return value if isinstance(value, int) or value is None else str(value)
+
+
+def type_to_json(type: TensorType) -> dict[str, Any]:
+    return {"dtype": str(type.dtype), "shape": [dim_to_json(extent) for extent in type.shape]}
+
+
+def field_to_json(axes: Sequence[AxisField | None]) -> dict[str, Any] | None:
+    """Per axis size, stride, padding and aligned; None where no axis is available.
+
+    `size` is the largest over all positions; where positions differ `size_min` is there too.
+    """
+    if axes and all(axis is None for axis in axes):
+        return None
+    result: dict[str, Any] = {
+        "size": [axis and dim_to_json(axis.size) for axis in axes],
+        "stride": [axis and _stride_to_json(axis.stride) for axis in axes],
+        "padding": [axis and dim_to_json(axis.padding) for axis in axes],
+        "aligned": [axis and axis.aligned for axis in axes],
+    }
+    if any(axis and axis.size != axis.smallest for axis in axes):
+        result["size_min"] = [axis and dim_to_json(axis.smallest) for axis in axes]
+    return result
+
+
+def _stride_to_json(stride: Fraction | None) -> int | str | None:
+    if stride is None:
+        return None
+    return stride.numerator if stride.denominator == 1 else str(stride)
