@@ -1,0 +1,161 @@
+"""From DSL values to what an operator's attribute takes, by the attribute's Kind."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from convdsl.elaborate.session import suggest
+from convdsl.elaborate.values import ListValue, describe, format_value, is_number
+from convdsl.ir.opdef import Attribute, Kind
+from convdsl.tensor import SymDim
+
+WANTED = {
+    Kind.INT: "an integer",
+    Kind.FLOAT: "a number",
+    Kind.BOOL: "true or false",
+    Kind.STRING: "a word",
+    Kind.SIZES: "a size such as 3x3, or an integer for all axes",
+    Kind.PADDING: "an integer, a size, or pairs [[before, after], ...]",
+    Kind.INTS: "a list of integers",
+    Kind.SHAPE: "a list of sizes",
+    Kind.ARRAY: "a nested list of numbers",
+}
+
+
+class Unsuitable(Exception):
+    """The value does not fit; says why and perhaps what to write."""
+
+    def __init__(self, message: str, help: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.message = message
+        self.help = help
+
+
+def convert(attribute: Attribute, value: Any) -> Any:
+    """The value as the operator's rules expect it; raises Unsuitable."""
+    if isinstance(value, str):
+        return _word(attribute, value)
+    made = _CONVERTERS[attribute.kind](value)
+    if made is None:
+        raise Unsuitable(
+            f"`{attribute.name}` takes {wanted(attribute)}, not {describe(value)}",
+            _rounding(attribute, value),
+        )
+    if attribute.minimum is not None:
+        _check_minimum(attribute, made, attribute.minimum)
+    return made
+
+
+def wanted(attribute: Attribute) -> str:
+    """What the attribute takes, in words."""
+    words = " or ".join(f"`{word}`" for word in attribute.choices)
+    if attribute.kind is Kind.STRING:
+        return words or "a word"
+    return f"{WANTED[attribute.kind]}{f', or {words}' if words else ''}"
+
+
+def _word(attribute: Attribute, value: str) -> str:
+    if value in attribute.choices or (attribute.kind is Kind.STRING and not attribute.choices):
+        return value
+    raise Unsuitable(
+        f"`{attribute.name}` takes {wanted(attribute)}, not `{value[:40]}`",
+        suggest(value, attribute.choices),
+    )
+
+
+def _rounding(attribute: Attribute, value: Any) -> tuple[str, ...]:
+    if attribute.kind is Kind.INT and isinstance(value, float):
+        return ("round it: floor(x), ceil(x), round(x), or round_to(x, 8) for channels",)
+    return ()
+
+
+def _check_minimum(attribute: Attribute, value: Any, minimum: int) -> None:
+    flat = [value]
+    while flat:
+        item = flat.pop()
+        if isinstance(item, tuple):
+            flat.extend(item)  # pyright: ignore[reportUnknownArgumentType]
+        elif isinstance(item, int | float) and item < minimum:
+            raise Unsuitable(f"`{attribute.name}` is at least {minimum}, not {format_value(item)}")
+
+
+def _integer(value: Any) -> Any:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _dim(value: Any) -> Any:
+    return value if isinstance(value, SymDim) else _integer(value)
+
+
+def _float(value: Any) -> Any:
+    return float(value) if is_number(value) else None
+
+
+def _bool(value: Any) -> Any:
+    return value if isinstance(value, bool) else None
+
+
+def _nothing(value: Any) -> Any:
+    return None
+
+
+def _integers(value: Any) -> Any:
+    items = value.items if isinstance(value, ListValue) else value
+    if isinstance(items, tuple) and items and all(_integer(item) is not None for item in items):  # pyright: ignore[reportUnknownVariableType]
+        return items  # pyright: ignore[reportUnknownVariableType]
+    return None
+
+
+def _sizes(value: Any) -> Any:
+    return value if _integer(value) is not None else _integers(value)
+
+
+def _padding(value: Any) -> Any:
+    if _sizes(value) is not None:
+        return _sizes(value)
+    if not isinstance(value, ListValue):
+        return None
+    pairs = [item if _integer(item) is not None else _integers(item) for item in value.items]
+    fits = all(isinstance(p, int) or (p is not None and len(p) == 2) for p in pairs)
+    return tuple(pairs) if pairs and fits else None
+
+
+def _shape(value: Any) -> Any:
+    items = value.items if isinstance(value, ListValue) else value
+    if isinstance(items, tuple) and all(_dim(item) is not None for item in items):  # pyright: ignore[reportUnknownVariableType]
+        return items  # pyright: ignore[reportUnknownVariableType]
+    return None
+
+
+def _array(value: Any) -> Any:
+    """Nested lists as nested tuples of floats, all rows of equal shape."""
+    if is_number(value):
+        return float(value)
+    if not isinstance(value, ListValue) or not value.items:
+        return None
+    rows = [_array(item) for item in value.items]
+    if any(row is None for row in rows) or len({_extents(row) for row in rows}) != 1:
+        return None
+    return tuple(rows)
+
+
+def _extents(rows: Any) -> tuple[int, ...]:
+    return (len(rows), *_extents(rows[0])) if isinstance(rows, tuple) else ()  # pyright: ignore[reportUnknownArgumentType]
+
+
+def array(value: Any) -> Any:
+    """A nested list of numbers as nested tuples, or None."""
+    return _array(value)
+
+
+_CONVERTERS = {
+    Kind.INT: _dim,
+    Kind.FLOAT: _float,
+    Kind.BOOL: _bool,
+    Kind.STRING: _nothing,
+    Kind.SIZES: _sizes,
+    Kind.PADDING: _padding,
+    Kind.INTS: _integers,
+    Kind.SHAPE: _shape,
+    Kind.ARRAY: _array,
+}

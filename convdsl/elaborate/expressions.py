@@ -1,0 +1,290 @@
+"""Evaluating expressions on compile-time values; what flows through layers is interpreter.py."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+from convdsl.diagnostics import Span
+from convdsl.elaborate import arithmetic
+from convdsl.elaborate.arithmetic import ValueProblem
+from convdsl.elaborate.builtins import BUILTINS, TENSOR_ATTRIBUTES, tensor_attribute
+from convdsl.elaborate.scope import Context
+from convdsl.elaborate.session import Session, Stop, suggest
+from convdsl.elaborate.values import (
+    LAYER_LIKE,
+    NOTHING,
+    POISON,
+    Given,
+    ListValue,
+    Operator,
+    Record,
+    describe,
+    format_value,
+)
+from convdsl.ir.graph import Value
+from convdsl.ops import OPERATORS, SPELLINGS
+from convdsl.syntax import ast
+
+TENSOR_OPERATORS = {"+": "add", "-": "sub", "*": "mul", "/": "div"}
+
+WORDS = frozenset(w for op in OPERATORS for a in op.attributes for w in a.choices)
+"""Words that some attribute takes; they stand for themselves where nothing else is called so."""
+
+Rule = Callable[[Any, Context], Any]
+
+
+class Evaluator(ABC):
+    """Expressions to values. A failed evaluation is reported once and yields POISON."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self._rules: dict[type, Rule] = {
+            ast.Name: self._name,
+            ast.Incoming: self._incoming,
+            ast.Literal: self._literal,
+            ast.Text: self._text,
+            ast.Items: self._list,
+            ast.Arithmetic: self._arithmetic,
+            ast.Signed: self._signed,
+            ast.Power: self._power,
+            ast.Compared: self._compared,
+            ast.Logic: self._logic,
+            ast.Negated: self._negated,
+            ast.Member: self._member,
+            ast.Index: self._index,
+        }
+
+    @abstractmethod
+    def combine(
+        self, symbol: str, left: Given, right: Given, context: Context, span: Span,
+        label: ast.Text | None,
+    ) -> Any:  # fmt: skip
+        """left <symbol> right where one of them is a tensor."""
+
+    def evaluate(self, node: ast.Expression, context: Context) -> Any:
+        """The node's value; POISON where it failed (the diagnostic is recorded)."""
+        session = self.session
+        session.step(node.span, context.frames)
+        session.enter(node.span, context.frames)
+        try:
+            return self._rules[type(node)](node, context)
+        except Stop:
+            return POISON
+        except ValueProblem as problem:
+            self._problem(problem, node.span, context)
+            return POISON
+        finally:
+            session.depth -= 1
+
+    def need(self, node: ast.Expression, context: Context) -> Any:
+        """The node's value; raises Stop where there is none."""
+        value = self.evaluate(node, context)
+        if value is POISON:
+            raise Stop
+        if value is NOTHING:
+            raise self.fail("E0408", "this has no value", node.span, context=context,
+                            help=("end the body with an expression",))  # fmt: skip
+        return value
+
+    def fail(
+        self,
+        code: str,
+        message: str,
+        *labels: tuple[Span, str] | Span,
+        context: Context,
+        help: tuple[str, ...] = (),
+    ) -> Stop:
+        return self.session.fail(code, message, *labels, frames=context.frames, help=help)
+
+    def _problem(self, problem: ValueProblem, span: Span, context: Context) -> Stop:
+        return self.fail(problem.code, problem.message, span, context=context, help=problem.help)
+
+    # Leaves
+
+    def _literal(self, node: ast.Literal, context: Context) -> Any:
+        return node.value
+
+    def _name(self, node: ast.Name, context: Context) -> Any:
+        found, value = context.scope.find(node.id)
+        if found:
+            return value
+        if node.id in BUILTINS:
+            return BUILTINS[node.id]
+        if node.id in SPELLINGS:
+            return Operator(SPELLINGS[node.id], node.id)
+        if node.id in WORDS:
+            return node.id
+        known = {*context.scope.visible(), *BUILTINS, *SPELLINGS, *WORDS}
+        raise self.fail("E0201", f"unknown name `{node.id}`", node.span, context=context,
+                        help=suggest(node.id, known))  # fmt: skip
+
+    def _incoming(self, node: ast.Incoming, context: Context) -> Any:
+        if context.incoming is None:
+            raise self.fail(
+                "E0408", "`in` means nothing here: no single tensor flows in", node.span,
+                context=context, help=("name the input you mean",),
+            )  # fmt: skip
+        return context.incoming
+
+    def _text(self, node: ast.Text, context: Context) -> str:
+        pieces = [
+            part if isinstance(part, str) else format_value(self.need(part, context))
+            for part in node.parts
+        ]
+        return arithmetic.checked_text("".join(pieces))
+
+    def text(self, node: ast.Text, context: Context) -> str:
+        """An interpolated text; raises Stop where a part fails."""
+        try:
+            return self._text(node, context)
+        except ValueProblem as problem:
+            raise self._problem(problem, node.span, context) from None
+
+    def _list(self, node: ast.Items, context: Context) -> ListValue:
+        values = tuple(self.evaluate(item, context) for item in node.items)
+        for item, value in zip(node.items, values, strict=True):
+            if value is NOTHING:
+                raise self.fail("E0408", "this has no value", item.span, context=context)
+        if POISON in values:
+            raise Stop
+        return arithmetic.checked_list(values)
+
+    # Operators
+
+    def _arithmetic(
+        self, node: ast.Arithmetic, context: Context, label: ast.Text | None = None
+    ) -> Any:
+        total = Given(self._operand(node.first, context), node.first.span)
+        for index, (symbol, operand) in enumerate(node.rest):
+            right = Given(self._operand(operand, context), operand.span)
+            span = node.first.span.to(operand.span)
+            outermost = index == len(node.rest) - 1
+            value = self._combine(symbol, total, right, context, span, label if outermost else None)
+            total = Given(value, span)
+        return total.value
+
+    def _operand(self, node: ast.Expression, context: Context) -> Any:
+        value = self.evaluate(node, context)
+        if value is NOTHING:
+            raise self.fail("E0408", "this has no value", node.span, context=context)
+        return value
+
+    def _combine(
+        self, symbol: str, left: Given, right: Given, context: Context, span: Span,
+        label: ast.Text | None,
+    ) -> Any:  # fmt: skip
+        if left.value is POISON or right.value is POISON:
+            return POISON
+        if isinstance(left.value, Value) or isinstance(right.value, Value):
+            return self.combine(symbol, left, right, context, span, label)
+        for given in (left, right):
+            if isinstance(given.value, LAYER_LIKE) and given.span is not None:
+                raise self.fail(
+                    "E0401", f"`{symbol}` takes tensors or numbers, not {describe(given.value)}",
+                    given.span, context=context,
+                    help=("let something flow into it: `in -> ...`",),
+                )  # fmt: skip
+        try:
+            return arithmetic.binary(symbol, left.value, right.value)
+        except ValueProblem as problem:
+            raise self._problem(problem, span, context) from None
+
+    def _signed(self, node: ast.Signed, context: Context) -> Any:
+        value = self.need(node.operand, context)
+        if isinstance(value, Value):
+            minus = Given(-1, node.span)
+            operand = Given(value, node.operand.span)
+            if not node.negative:
+                return value
+            return self.combine("*", operand, minus, context, node.span, None)
+        negated = arithmetic.negate(value)
+        return negated if node.negative else value
+
+    def _power(self, node: ast.Power, context: Context) -> Any:
+        values = [self.evaluate(operand, context) for operand in node.operands]
+        if POISON in values:
+            raise Stop
+        result = values[-1]
+        for index in range(len(values) - 2, -1, -1):
+            if isinstance(result, Value) or isinstance(values[index], Value):
+                raise self.fail("E0401", "`**` takes numbers, not tensors", node.span,
+                                context=context, help=("multiply: `x * x`",))  # fmt: skip
+            result = arithmetic.binary("**", values[index], result)
+        return result
+
+    def _compared(self, node: ast.Compared, context: Context) -> bool:
+        left, left_node = self.need(node.first, context), node.first
+        for symbol, operand in node.rest:
+            right = self.need(operand, context)
+            for side, place in ((left, left_node), (right, operand)):
+                if isinstance(side, Value):
+                    raise self.fail(
+                        "E0401", f"cannot compare {describe(side)}: its elements are unknown here",
+                        place.span, context=context,
+                        help=("compare its sizes: x.channels, x.height, x.shape",),
+                    )  # fmt: skip
+            if not arithmetic.compare(symbol, left, right):
+                return False
+            left, left_node = right, operand
+        return True
+
+    def condition(self, node: ast.Expression, context: Context) -> bool:
+        """A boolean, or Stop."""
+        value = self.need(node, context)
+        if isinstance(value, bool):
+            return value
+        raise self.fail("E0403", f"a condition is true or false, not {describe(value)}", node.span,
+                        context=context)  # fmt: skip
+
+    def _logic(self, node: ast.Logic, context: Context) -> bool:
+        deciding = node.operator == "or"
+        for operand in node.operands:
+            if self.condition(operand, context) is deciding:
+                return deciding
+        return not deciding
+
+    def _negated(self, node: ast.Negated, context: Context) -> bool:
+        return self.condition(node.operand, context) is not node.odd
+
+    # Parts of values
+
+    def _member(self, node: ast.Member, context: Context) -> Any:
+        value = self.need(node.object, context)
+        name = node.name.id
+        if isinstance(value, Value) and name in TENSOR_ATTRIBUTES:
+            return tensor_attribute(value, name)
+        if isinstance(value, Record) and name in value.fields:
+            return value.fields[name]
+        if isinstance(value, Value):
+            known = tuple(TENSOR_ATTRIBUTES)
+        elif isinstance(value, Record):
+            known = tuple(value.fields)
+        else:
+            raise self.fail("E0404", f"{describe(value)} has no parts to name", node.name.span,
+                            context=context)  # fmt: skip
+        raise self.fail(
+            "E0404", f"{describe(value)} has no `{name}`, only {', '.join(known)}",
+            node.name.span, context=context, help=suggest(name, known),
+        )  # fmt: skip
+
+    def _index(self, node: ast.Index, context: Context) -> Any:
+        value = self.need(node.object, context)
+        index = self.need(node.index, context)
+        if isinstance(value, ListValue):
+            items = value.items
+        elif isinstance(value, tuple):
+            items: tuple[Any, ...] = value  # pyright: ignore[reportUnknownVariableType]
+        elif isinstance(value, Record):
+            items = tuple(value.fields.values())
+        else:
+            raise self.fail("E0401", f"only lists are indexed, not {describe(value)}",
+                            node.object.span, context=context)  # fmt: skip
+        if isinstance(index, bool) or not isinstance(index, int):
+            raise self.fail("E0401", f"an index is an integer, not {describe(index)}",
+                            node.index.span, context=context)  # fmt: skip
+        if not -len(items) <= index < len(items):
+            raise self.fail("E0405", f"index {index} is outside a list of {len(items)}",
+                            node.index.span, context=context)  # fmt: skip
+        return items[index]

@@ -1,0 +1,100 @@
+"""Which files a source may read: inside its project, or the zoo; regular, small, text.
+
+The project root is the nearest folder upward with a `convdsl.toml`, else the folder of the
+file. A path is resolved, links and `..` included, before anything is opened.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+ZOO = "zoo:"
+ROOT_MARK = "convdsl.toml"
+
+
+class FileProblem(Exception):
+    """The file may not or cannot be read; `code` as in docs/language.md."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+def project_root(path: Path) -> Path:
+    """The nearest folder at or above the file's that holds a convdsl.toml, else the file's."""
+    folder = Path(os.path.realpath(path)).parent
+    for candidate in (folder, *folder.parents):
+        if (candidate / ROOT_MARK).is_file():
+            return candidate
+    return folder
+
+
+class Library:
+    """The folders that sources may read from."""
+
+    def __init__(self, root: Path | None, zoo: Path | None) -> None:
+        self.root = Path(os.path.realpath(root)) if root is not None else None
+        self.zoo = Path(os.path.realpath(zoo)) if zoo is not None else None
+
+    def resolve(self, text: str, importer: Path | None) -> Path:
+        """The real path that `use "text"` in the file `importer` means."""
+        _check_text(text)
+        if text.startswith(ZOO):
+            if self.zoo is None:
+                raise FileProblem("E0702", "the zoo is not available here")
+            return self._inside(self.zoo, self.zoo, text[len(ZOO) :], "the zoo")
+        if importer is None:
+            raise FileProblem("E0702", "source text without a file can use the zoo only")
+        folder = Path(os.path.realpath(importer)).parent
+        if self.zoo is not None and _within(folder, self.zoo):
+            return self._inside(self.zoo, folder, text, "the zoo")
+        if self.root is None:
+            raise FileProblem("E0702", "source text without a file can use the zoo only")
+        return self._inside(self.root, folder, text, "the project")
+
+    def _inside(self, root: Path, folder: Path, text: str, what: str) -> Path:
+        _check_text(text)
+        real = Path(os.path.realpath(folder / text))
+        if not _within(real, root):
+            raise FileProblem("E0702", f'"{text}" leads outside {what}')
+        return real
+
+
+def _check_text(text: str) -> None:
+    if not text or len(text) > 1_000:
+        raise FileProblem("E0702", "an empty or endless path")
+    if any(not character.isprintable() for character in text):
+        raise FileProblem("E0702", "a path with control characters")
+    if text.startswith(("/", "\\", "~")) or "\\" in text or text[1:2] == ":":
+        raise FileProblem("E0702", f'"{text}" is not a relative path with plain slashes')
+
+
+def _within(path: Path, root: Path) -> bool:
+    return path == root or root in path.parents
+
+
+def read_text(path: Path, limit: int) -> str:
+    """The text of a regular file of at most `limit` bytes; links are not followed any more."""
+    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    try:
+        if not stat.S_ISREG(os.lstat(path).st_mode):
+            raise FileProblem("E0704", f"{path.name} is not a regular file")
+        descriptor = os.open(path, flags | getattr(os, "O_CLOEXEC", 0))
+    except FileNotFoundError:
+        raise FileProblem("E0701", f"there is no {path.name} in {path.parent}") from None
+    except OSError as error:
+        raise FileProblem("E0701", f"cannot read {path.name}: {error.strerror}") from None
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise FileProblem("E0704", f"{path.name} is not a regular file")
+        data = file.read(limit + 1) if status.st_size <= limit else b"x" * (limit + 1)
+    if len(data) > limit:
+        raise FileProblem("E0801", f"{path.name} is larger than {limit:,} bytes")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise FileProblem("E0704", f"{path.name} is not UTF-8 text") from None

@@ -1,0 +1,162 @@
+"""`preprocess image: resize(256) -> center_crop(224) -> normalize(...)`, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from convdsl.diagnostics import Span
+from convdsl.elaborate.expressions import Evaluator
+from convdsl.elaborate.scope import Context
+from convdsl.elaborate.session import Stop, suggest
+from convdsl.elaborate.values import ListValue, describe, is_number
+from convdsl.ir.graph import Value
+from convdsl.ir.preprocess import Preprocessing, PreprocessingStep
+from convdsl.syntax import ast
+
+FILTERS = ("nearest", "bilinear", "bicubic", "lanczos")
+LARGEST_SIDE = 65_536
+
+# step -> its arguments in order; the ones with a default may be left out
+STEPS: Mapping[str, tuple[str, ...]] = {
+    "resize": ("size", "filter"),
+    "center_crop": ("size",),
+    "rescale": ("factor",),
+    "normalize": ("mean", "std"),
+}
+OPTIONAL = {"filter": "bilinear"}
+
+Argument = tuple[Any, Span]
+
+
+class _Unfit(Exception):
+    def __init__(self, message: str, span: Span, help: tuple[str, ...] = ()) -> None:
+        self.message = message
+        self.span = span
+        self.help = help
+
+
+def preprocessing(evaluator: Evaluator, node: ast.Preprocess, context: Context) -> Preprocessing:
+    """The declared steps, in order; raises Stop after reporting what is wrong."""
+    image = evaluator.need(node.input, context)
+    if not isinstance(image, Value) or image.node.name != node.input.id or image.type.rank != 4:
+        raise evaluator.fail("E0901", f"`{node.input.id}` is no image input of this model",
+                             node.input.span, context=context,
+                             help=("declare it before: input image: f32[N, 3, 224, 224]",))  # fmt: skip
+    calls = (node.steps.head, *node.steps.stages) if isinstance(node.steps, ast.Chain) else (
+        node.steps,
+    )  # fmt: skip
+    channels = image.type.shape[1]
+    steps: list[PreprocessingStep] = []
+    failed = False
+    for call in calls:
+        try:
+            steps.append(_step(evaluator, call, channels, context))
+        except _Unfit as error:
+            evaluator.fail("E0901", error.message, error.span, context=context, help=error.help)
+            failed = True
+        except Stop:
+            failed = True
+    if failed:
+        raise Stop
+    return Preprocessing(node.input.id, tuple(steps))
+
+
+def _step(
+    evaluator: Evaluator, node: ast.Expression, channels: Any, context: Context
+) -> PreprocessingStep:
+    if not isinstance(node, ast.Call) or not isinstance(node.callee, ast.Name):
+        raise _Unfit("a preprocessing step is a call such as resize(256)", node.span)
+    name = node.callee.id
+    if name not in STEPS:
+        raise _Unfit(f"unknown preprocessing step `{name}`", node.callee.span,
+                     suggest(name, STEPS) or (f"one of {', '.join(STEPS)}",))  # fmt: skip
+    arguments = _bind(evaluator, node, STEPS[name], context)
+    rules: dict[str, Callable[[dict[str, Argument], Any], dict[str, Any]]] = {
+        "resize": _resize,
+        "center_crop": _center_crop,
+        "rescale": _rescale,
+        "normalize": _normalize,
+    }
+    return PreprocessingStep(name, rules[name](arguments, channels))
+
+
+def _bind(
+    evaluator: Evaluator, node: ast.Call, names: tuple[str, ...], context: Context
+) -> dict[str, Argument]:
+    bound: dict[str, Argument] = {}
+    for position, argument in enumerate(node.arguments):
+        if argument.name is not None:
+            name = argument.name.id
+        elif position < len(names):
+            name = names[position]
+        else:
+            raise _Unfit(f"too many arguments: ({', '.join(names)})", argument.span)
+        if name not in names:
+            raise _Unfit(f"no argument `{name}`: ({', '.join(names)})", argument.span,
+                         suggest(name, names))  # fmt: skip
+        if name in bound:
+            raise _Unfit(f"`{name}` is given twice", argument.span)
+        word = isinstance(argument.value, ast.Name) and name == "filter"
+        value = argument.value.id if word else evaluator.need(argument.value, context)  # pyright: ignore[reportAttributeAccessIssue]
+        bound[name] = (value, argument.value.span)
+    for name in names:
+        if name not in bound:
+            if name not in OPTIONAL:
+                raise _Unfit(f"`{name}` is missing", node.span)
+            bound[name] = (OPTIONAL[name], node.span)
+    return bound
+
+
+def _pixels(argument: Argument) -> int | list[int]:
+    value, span = argument
+    values = list(value) if isinstance(value, tuple) else [value]  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+    for item in values:  # pyright: ignore[reportUnknownVariableType]
+        if isinstance(item, bool) or not isinstance(item, int) or not 1 <= item <= LARGEST_SIDE:
+            raise _Unfit(f"pixels are counted from 1 to {LARGEST_SIDE}, as 256 or 224x224; "
+                         f"this is {describe(value)}", span)  # fmt: skip
+    if len(values) not in (1, 2):  # pyright: ignore[reportUnknownArgumentType]
+        raise _Unfit("an image has height and width", span)
+    return values[0] if len(values) == 1 else values  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+
+
+def _resize(arguments: dict[str, Argument], channels: Any) -> dict[str, Any]:
+    filter, span = arguments["filter"]
+    if filter not in FILTERS:
+        raise _Unfit(f"unknown filter `{filter}`", span,
+                     suggest(str(filter), FILTERS) or (f"one of {', '.join(FILTERS)}",))  # fmt: skip
+    return {"size": _pixels(arguments["size"]), "filter": filter}
+
+
+def _center_crop(arguments: dict[str, Argument], channels: Any) -> dict[str, Any]:
+    value, span = arguments["size"]
+    if isinstance(value, float):
+        if not 0 < value <= 1:
+            raise _Unfit("a fraction of the shorter side lies between 0 and 1", span)
+        return {"fraction": value}
+    return {"size": _pixels(arguments["size"])}
+
+
+def _rescale(arguments: dict[str, Argument], channels: Any) -> dict[str, Any]:
+    value, span = arguments["factor"]
+    if not is_number(value):
+        raise _Unfit(f"a factor is a number, not {describe(value)}", span)
+    return {"factor": float(value)}
+
+
+def _normalize(arguments: dict[str, Argument], channels: Any) -> dict[str, Any]:
+    made = {name: _per_channel(name, arguments[name], channels) for name in ("mean", "std")}
+    if 0.0 in made["std"]:
+        raise _Unfit("a standard deviation of 0", arguments["std"][1])
+    return made
+
+
+def _per_channel(name: str, argument: Argument, channels: Any) -> list[float]:
+    value, span = argument
+    count = channels if isinstance(channels, int) else 1
+    values = list(value.items) if isinstance(value, ListValue) else [value] * count
+    if not all(is_number(item) for item in values):
+        raise _Unfit(f"`{name}` takes a number, or one for each channel", span)
+    if len(values) != count:
+        raise _Unfit(f"{len(values)} numbers for {count} channels", span)
+    return [float(item) for item in values]

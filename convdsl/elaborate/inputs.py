@@ -1,0 +1,278 @@
+"""`input image: f32[N, 3, H, W] where H % 32 == 0`: symbols, constraints, and blocks' inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import gcd
+from typing import Any
+
+from convdsl.diagnostics import Span
+from convdsl.elaborate.expressions import Evaluator
+from convdsl.elaborate.scope import Context
+from convdsl.elaborate.session import Stop, suggest
+from convdsl.elaborate.values import POISON, Given, describe
+from convdsl.ir.graph import Value
+from convdsl.syntax import ast
+from convdsl.tensor import Dim, DType, SymDim, TensorType, format_shape, symbol
+
+MIRRORED = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "==": "=="}
+
+
+@dataclass(slots=True)
+class Known:
+    """What is declared of a symbol: bounds, and value = remainder modulo divisor."""
+
+    minimum: int = 1
+    maximum: int | None = None
+    divisor: int = 1
+    remainder: int = 0
+    alias: str | None = None
+
+    def add(self, symbol: str, number: int) -> None:
+        """symbol <relation> number"""
+        if symbol in (">", ">="):
+            self.minimum = max(self.minimum, number + (symbol == ">"))
+        elif symbol in ("<", "<="):
+            bound = number - (symbol == "<")
+            self.maximum = bound if self.maximum is None else min(self.maximum, bound)
+        else:
+            self.add(">=", number)
+            self.add("<=", number)
+
+    def congruent(self, divisor: int, remainder: int) -> bool:
+        """Also = remainder modulo divisor; False where that contradicts what is known."""
+        common = gcd(self.divisor, divisor)
+        if (remainder - self.remainder) % common:
+            return False
+        step = self.divisor
+        lifted = (remainder - self.remainder) // common
+        factor = lifted * pow(step // common, -1, divisor // common) if divisor > common else 0
+        merged = self.remainder + step * (factor % (divisor // common))
+        self.divisor = step // common * divisor
+        self.remainder = merged % self.divisor
+        return True
+
+    def smallest(self) -> int:
+        """The least value that satisfies everything but the maximum."""
+        return self.minimum + (self.remainder - self.minimum) % self.divisor
+
+
+class InputDeclarations:
+    """Carries out `input` statements, of models and of blocks."""
+
+    def __init__(self, evaluator: Evaluator, bindings: Mapping[str, int]) -> None:
+        self._evaluator = evaluator
+        self._bindings = bindings  # symbols bound from outside
+        self.bound: set[str] = set()
+
+    def declare(self, node: ast.Input, context: Context) -> None:
+        if context.root:
+            self._model_input(node, context)
+        else:
+            self._block_input(node, context)
+
+    # Models
+
+    def _model_input(self, node: ast.Input, context: Context) -> None:
+        evaluator = self._evaluator
+        try:
+            if node.type is None:
+                raise evaluator.fail(
+                    "E0602", "a model's input declares its type", node.span, context=context,
+                    help=(f"input {node.names[0].id}: f32[N, 3, 224, 224]",),
+                )  # fmt: skip
+            constraints = self._constraints(node.constraints, context)
+            type = self._type(node.type, constraints, context)
+            unused = [name for name in constraints if name not in context.scope.names]
+            if unused:
+                raise evaluator.fail("E0603", f"`where` speaks of `{unused[0]}`, not a size of "
+                                     "this input", node.constraints[0].span, context=context)  # fmt: skip
+        except Stop:
+            for name in node.names:
+                context.scope.names[name.id] = POISON
+                context.incoming = POISON
+            return
+        for name in node.names:
+            self._add_input(name, type, context)
+
+    def _add_input(self, name: ast.Name, type: TensorType, context: Context) -> None:
+        session = self._evaluator.session
+        if name.id in session.graph.inputs:
+            raise self._evaluator.fail("E0202", f"two inputs are called `{name.id}`", name.span,
+                                       context=context)  # fmt: skip
+        if not all(session.bounded(extent) for extent in type.shape):
+            raise self._evaluator.fail("E0602", "the input is too large to be counted", name.span,
+                                       context=context)  # fmt: skip
+        value = session.graph.add_input(name.id, type, name.span)
+        context.scope.names[name.id] = value
+        context.names.taken[name.id] = name.span
+        only = len(session.graph.inputs) == 1
+        context.incoming = value if only else None
+        context.incoming_span = name.span if only else None
+
+    def _type(
+        self, node: ast.TypeExpression, constraints: Mapping[str, Known], context: Context
+    ) -> TensorType:
+        dtypes = {str(dtype): dtype for dtype in DType}
+        if node.dtype.id not in dtypes:
+            raise self._evaluator.fail(
+                "E0602", f"unknown element type `{node.dtype.id}`", node.dtype.span,
+                context=context,
+                help=suggest(node.dtype.id, dtypes) or (f"one of {', '.join(dtypes)}",),
+            )  # fmt: skip
+        for extent in node.extents:
+            for name in _free_names(extent):
+                if not context.scope.find(name.id)[0]:
+                    self._symbol(name, constraints, context)
+        shape = tuple(self._extent(extent, context) for extent in node.extents)
+        return TensorType(dtypes[node.dtype.id], shape)
+
+    def _extent(self, node: ast.Expression, context: Context) -> Dim:
+        value = self._evaluator.need(node, context)
+        if isinstance(value, SymDim):
+            return value
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise self._evaluator.fail(
+                "E0602", f"a size is a positive integer or a symbol, not {describe(value)}",
+                node.span, context=context,
+            )  # fmt: skip
+        return value
+
+    def _symbol(self, name: ast.Name, constraints: Mapping[str, Known], context: Context) -> None:
+        known = constraints.get(name.id, Known())
+        if known.alias is not None and context.scope.find(known.alias)[0]:
+            context.scope.names[name.id] = context.scope.find(known.alias)[1]
+            return
+        least = known.smallest()
+        if known.maximum is not None and known.maximum < least:
+            raise self._evaluator.fail("E0603", f"no size satisfies what is declared of `{name.id}`",
+                                       name.span, context=context)  # fmt: skip
+        value: Any = symbol(name.id, least, known.divisor, known.remainder, known.maximum)
+        if name.id in self._bindings:
+            value = self._bindings[name.id]
+            self.bound.add(name.id)
+            off = value % known.divisor != known.remainder
+            if value < least or (known.maximum is not None and value > known.maximum) or off:
+                raise self._evaluator.fail("E0603", f"{name.id} = {value} is not allowed here",
+                                           name.span, context=context)  # fmt: skip
+        elif known.maximum == least:
+            value = least
+        context.scope.names[name.id] = value
+
+    # Constraints
+
+    def _constraints(self, nodes: tuple[ast.Expression, ...], context: Context) -> dict[str, Known]:
+        """What `where` says, by symbol."""
+        found: dict[str, Known] = {}
+        for node in nodes:
+            for compared in _conjuncts(node):
+                if not isinstance(compared, ast.Compared):
+                    raise self._not_understood(compared.span, context)
+                left = compared.first
+                for relation, right in compared.rest:
+                    self._constraint(left, relation, right, found, compared.span, context)
+                    left = right
+        return found
+
+    def _constraint(
+        self, left: ast.Expression, relation: str, right: ast.Expression,
+        found: dict[str, Known], span: Span, context: Context,
+    ) -> None:  # fmt: skip
+        if relation not in MIRRORED:
+            raise self._not_understood(span, context)
+        if not self._subject(left, context) and self._subject(right, context):
+            left, relation, right = right, MIRRORED[relation], left
+        subject = self._subject(left, context)
+        if subject is None:
+            raise self._not_understood(span, context)
+        name, divisor = subject
+        known = found.setdefault(name.id, Known())
+        other = self._subject(right, context)
+        if relation == "==" and divisor is None and other is not None and other[1] is None:
+            found.setdefault(other[0].id, Known()).alias = name.id
+            return
+        number = self._evaluator.need(right, context)
+        if isinstance(number, bool) or not isinstance(number, int):
+            raise self._not_understood(span, context)
+        if divisor is None:
+            known.add(relation, number)
+            return
+        modulus = self._evaluator.need(divisor, context)
+        fits = isinstance(modulus, int) and modulus > 0 and relation == "=="
+        if not fits or not 0 <= number < modulus or not known.congruent(modulus, number):
+            raise self._not_understood(span, context)
+
+    def _subject(
+        self, node: ast.Expression, context: Context
+    ) -> tuple[ast.Name, ast.Expression | None] | None:
+        """`H` or `H % divisor`, where H is no variable."""
+        match node:
+            case ast.Name() if not context.scope.find(node.id)[0]:
+                return node, None
+            case ast.Arithmetic(first=ast.Name() as name, rest=(("%", divisor),)):
+                return (name, divisor) if not context.scope.find(name.id)[0] else None
+            case _:
+                return None
+
+    def _not_understood(self, span: Span, context: Context) -> Stop:
+        return self._evaluator.fail(
+            "E0603", "this constraint is not understood", span, context=context,
+            help=("write H % 32 == 0, H >= 32, H <= 512 or H == W, joined by `and`",),
+        )  # fmt: skip
+
+    # Blocks
+
+    def _block_input(self, node: ast.Input, context: Context) -> None:
+        if context.arriving is None:
+            raise self._evaluator.fail("E0602", "`input` stands directly in a block or model",
+                                       node.span, context=context)  # fmt: skip
+        for name in node.names:
+            given: Given = context.arriving[0]
+            context.arriving = context.arriving[1:]
+            context.scope.names[name.id] = given.value
+            if node.type is not None and isinstance(given.value, Value):
+                self._match(node.type, given, context)
+
+    def _match(self, node: ast.TypeExpression, given: Given, context: Context) -> None:
+        """Check a tensor against a block's declaration; free names take its sizes."""
+        type: TensorType = given.value.type
+        wanted = f"{node.dtype.id}[{', '.join(e.span.text for e in node.extents)}]"
+        fits = str(type.dtype) == node.dtype.id and type.rank == len(node.extents)
+        for extent, actual in zip(node.extents, type.shape, strict=False):
+            if isinstance(extent, ast.Name) and not context.scope.find(extent.id)[0]:
+                context.scope.names[extent.id] = actual
+            elif fits:
+                fits = self._evaluator.need(extent, context) == actual
+        if not fits:
+            labels = [(node.span, "declared here")]
+            if given.span is not None:
+                labels.append((given.span, format_shape(type.shape)))
+            raise self._evaluator.fail("E0501", f"{type} does not fit {wanted}", *labels,
+                                       context=context)  # fmt: skip
+
+
+def _conjuncts(node: ast.Expression) -> Iterator[ast.Expression]:
+    if isinstance(node, ast.Logic) and node.operator == "and":
+        for operand in node.operands:
+            yield from _conjuncts(operand)
+    else:
+        yield node
+
+
+def _free_names(node: ast.Expression) -> Iterator[ast.Name]:
+    """Names in a size expression."""
+    match node:
+        case ast.Name():
+            yield node
+        case ast.Arithmetic():
+            yield from _free_names(node.first)
+            for _, operand in node.rest:
+                yield from _free_names(operand)
+        case ast.Signed():
+            yield from _free_names(node.operand)
+        case ast.Power():
+            for operand in node.operands:
+                yield from _free_names(operand)
+        case _:
+            pass

@@ -1,0 +1,255 @@
+"""A file's model as a graph: the entry points of elaboration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from convdsl.diagnostics import CompileError, Diagnostic, SourceFile
+from convdsl.elaborate.files import FileProblem, Library, project_root, read_text
+from convdsl.elaborate.modules import Module, Modules
+from convdsl.elaborate.scope import Context, LayerNames, Results, Scope
+from convdsl.elaborate.session import Halt, Session, Stop, recursion_room, suggest
+from convdsl.elaborate.statements import Statements
+from convdsl.elaborate.values import (
+    NOTHING,
+    POISON,
+    BlockValue,
+    ListValue,
+    Operator,
+    Record,
+    describe,
+    format_value,
+)
+from convdsl.ir.graph import Value
+from convdsl.ir.model import Model
+from convdsl.ops import SPELLINGS
+from convdsl.syntax import ast
+from convdsl.syntax.limits import SOURCE_BYTES
+from convdsl.syntax.parser import parse
+from convdsl.tensor import TensorType, format_shape
+
+
+def load_file(
+    path: Path,
+    *,
+    model: str | None = None,
+    parameters: Mapping[str, Any] | None = None,
+    zoo: Path | None = None,
+) -> Model:
+    """The model in a `.cnn` file; see elaborate. `zoo` is the folder that `zoo:` imports mean."""
+    try:
+        text = read_text(Path(path).resolve(), SOURCE_BYTES)
+    except FileProblem as problem:
+        raise CompileError([Diagnostic(problem.code, problem.message)]) from None
+    except (OSError, RuntimeError, ValueError) as error:
+        raise CompileError([Diagnostic("E0701", f"cannot read {path}: {error}")]) from None
+    source = SourceFile(str(path), text)
+    return elaborate(
+        source, model=model, parameters=parameters, root=project_root(Path(path)), zoo=zoo
+    )
+
+
+def elaborate(
+    source: SourceFile,
+    *,
+    model: str | None = None,
+    parameters: Mapping[str, Any] | None = None,
+    root: Path | None = None,
+    zoo: Path | None = None,
+) -> Model:
+    """The graph of a source's model. Raises CompileError with all diagnostics.
+
+    `model` chooses where a file holds several; `parameters` set the model's parameters, or
+    bind symbols of its inputs. Imports are read from below `root` (none without it; then
+    `source.path` is where the file is), and as `zoo:name.cnn` from the folder `zoo`.
+    """
+    session = Session()
+    modules = Modules(session, Library(root, zoo))
+    tree = parse(source)
+    with recursion_room():
+        try:
+            return _elaborate(session, modules, source, tree, model, parameters or {}, root)
+        except (Halt, Stop):
+            raise CompileError(session.diagnostics) from None
+
+
+def _elaborate(
+    session: Session,
+    modules: Modules,
+    source: SourceFile,
+    tree: ast.File,
+    model: str | None,
+    parameters: Mapping[str, Any],
+    root: Path | None,
+) -> Model:
+    values = {name: from_python(value) for name, value in parameters.items()}
+    symbols = {name: v for name, v in values.items() if isinstance(v, int)}
+    statements = Statements(session, symbols, modules.read_labels)
+    modules.statements = statements
+    place = Path(source.path).resolve() if root is not None else None
+    module = modules.evaluate(source, tree, place)
+    chosen = _choose(session, module, tree, model)
+    context, in_force = _context(statements, module, chosen, values)
+    last = statements.run(chosen.definition.body, context, True)
+    for name in values:
+        if name not in in_force and name not in statements.inputs.bound:
+            known = [p.name.id for p in chosen.definition.parameters]
+            session.fail(
+                "E0605", f"`{chosen.name}` has no parameter `{name}`", chosen.definition.name.span,
+                help=suggest(name, known) or ((f"it has {', '.join(known)}",) if known else ()),
+            )  # fmt: skip
+    _set_outputs(session, chosen, context, last)
+    labels = _surroundings(session, statements, module, context)
+    session.finish()
+    return Model(chosen.name, session.graph, in_force, source, statements.preprocessing, labels)
+
+
+def _choose(session: Session, module: Module, tree: ast.File, name: str | None) -> BlockValue:
+    models = module.models
+    if name is not None:
+        if name not in models:
+            raise session.fail(
+                "E0601", f"there is no model `{name}` in {module.shown}", tree.span,
+                help=suggest(name, models)
+                or ((f"it has {', '.join(models)}",) if models else ()),
+            )  # fmt: skip
+        return models[name]
+    if len(models) == 1:
+        return next(iter(models.values()))
+    if models:
+        raise session.fail(
+            "E0601", f"{module.shown} holds {len(models)} models: {', '.join(models)}",
+            *[m.definition.name.span for m in models.values()],
+            help=(f"choose one: {module.shown}:{next(iter(models))}",),
+        )  # fmt: skip
+    raise session.fail("E0601", f"{module.shown} holds no model", tree.span,
+                       help=("write `model NAME { input x: f32[N, 3, 224, 224]  ... }`",))  # fmt: skip
+
+
+def _context(
+    statements: Statements, module: Module, chosen: BlockValue, values: Mapping[str, Any]
+) -> tuple[Context, dict[str, Any]]:
+    """The model's own scope with its parameters, and the parameters for `Model`."""
+    scope = Scope(module.context.scope)
+    context = Context(scope, LayerNames(), chosen.defaults, Results(), root=True)
+    in_force: dict[str, Any] = {}
+    for parameter in chosen.definition.parameters:
+        name = parameter.name.id
+        if name in values:
+            value = values[name]
+            if isinstance(value, str):
+                value = _named_value(value, module.context.scope)
+        elif parameter.default is not None:
+            value = statements.evaluate(parameter.default, context)
+        else:
+            value = POISON
+        statements.define(name, value, context)
+        in_force[name] = to_python(value)
+    return context, in_force
+
+
+def _named_value(text: str, scope: Scope) -> Any:
+    """A word given from outside: a block or an operator of that name, else the text."""
+    found, value = scope.find(text)
+    if found and isinstance(value, BlockValue | Operator):
+        return value
+    return Operator(SPELLINGS[text], text) if text in SPELLINGS else text
+
+
+def _set_outputs(session: Session, chosen: BlockValue, context: Context, last: Any) -> None:
+    name = chosen.definition.name
+    results = context.results
+    if not results.values:
+        value = context.scope.names.get("out", last)
+        if value is POISON:
+            return
+        if not isinstance(value, Value):
+            what = "ends with nothing" if value is NOTHING else f"ends with {describe(value)}"
+            raise session.fail("E0604", f"`{name.id}` has no output: it {what}", name.span,
+                               help=("end a chain with `-> output NAME`",))  # fmt: skip
+        results.values["out"] = value
+    if not session.graph.inputs and not session.diagnostics:
+        raise session.fail("E0602", f"`{name.id}` has no input", name.span,
+                           help=("declare one: input image: f32[N, 3, 224, 224]",))  # fmt: skip
+    for label, value in results.values.items():
+        if isinstance(value, ListValue | Record):
+            session.fail("E0604", f"the output `{label}` is {describe(value)}, not a tensor",
+                         results.spans[label])  # fmt: skip
+        elif isinstance(value, Value):
+            session.graph.outputs[label] = value
+
+
+def _surroundings(
+    session: Session, statements: Statements, module: Module, context: Context
+) -> tuple[str, ...] | None:
+    """The class names; what the file declares for all its models counts where it fits."""
+    if statements.preprocessing is None:
+        for node in module.preprocess:
+            if node.input.id in session.graph.inputs:
+                statements.execute(node, context, False)
+    types = [value.type for value in session.graph.outputs.values()]
+    if statements.labels is None:
+        if module.labels is None:
+            return None
+        labels = statements.read_labels(module.labels.path)
+        return labels if _fit(labels, types) else None
+    node, labels = statements.labels
+    if types and not _fit(labels, types):
+        shapes = " and ".join(format_shape(type.shape) for type in types)
+        session.fail("E0902", f"{len(labels)} class names, but the output is {shapes}",
+                     node.span)  # fmt: skip
+    return labels
+
+
+def _fit(labels: tuple[str, ...], types: Sequence[TensorType]) -> bool:
+    """Whether some output has a channel for each class."""
+    return any(type.rank >= 2 and type.shape[1] == len(labels) for type in types)
+
+
+# Values from and to Python
+
+
+def from_python(value: Any) -> Any:
+    """A parameter given from outside as a value of the language."""
+    if isinstance(value, list):
+        return ListValue.of(tuple(from_python(item) for item in value))  # pyright: ignore[reportUnknownVariableType]
+    return value
+
+
+def to_python(value: Any) -> Any:
+    """A parameter's value in Python's own types; layers by their names."""
+    if isinstance(value, ListValue):
+        return [to_python(item) for item in value.items]
+    if isinstance(value, bool | int | float | str | tuple):
+        return value  # pyright: ignore[reportUnknownVariableType]
+    return format_value(value)
+
+
+def parameter_value(text: str) -> Any:
+    """The value that `--set NAME=text` means: a number, boolean, size or list, else the text."""
+    try:
+        tree = parse(SourceFile("--set", f"let value = {text}"))
+    except CompileError:
+        return text
+    let = tree.items[0] if tree.items else None
+    value = _constant(let.value) if isinstance(let, ast.Let) and len(tree.items) == 1 else None
+    return text if value is None else value
+
+
+def _constant(node: ast.Expression) -> Any:
+    match node:
+        case ast.Literal():
+            return node.value
+        case ast.Text():
+            return node.plain
+        case ast.Name():
+            return node.id
+        case ast.Signed(operand=ast.Literal(value=int() | float() as value)):
+            return -value if node.negative else value
+        case ast.Items():
+            items = [_constant(item) for item in node.items]
+            return None if any(item is None for item in items) else items
+        case _:
+            return None

@@ -1,0 +1,193 @@
+"""Files as modules: what they define, and what they import from each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from convdsl.diagnostics import CompileError, SourceFile, Span
+from convdsl.elaborate import limits
+from convdsl.elaborate.files import ZOO, FileProblem, Library, read_text
+from convdsl.elaborate.scope import Context, LayerNames, Results, Scope
+from convdsl.elaborate.session import Session, Stop, suggest
+from convdsl.elaborate.statements import Statements
+from convdsl.elaborate.training import check_train
+from convdsl.elaborate.values import POISON, BlockValue
+from convdsl.syntax import ast
+from convdsl.syntax.limits import SOURCE_BYTES
+from convdsl.syntax.parser import parse
+
+
+@dataclass(slots=True)
+class Module:
+    """A file's definitions. `place` is the real path, None for source text."""
+
+    place: Path | None
+    shown: str
+    context: Context
+    models: dict[str, BlockValue] = field(default_factory=dict[str, BlockValue])
+    spans: dict[str, Span] = field(default_factory=dict[str, Span])
+    preprocess: list[ast.Preprocess] = field(default_factory=list[ast.Preprocess])
+    labels: ast.Labels | None = None
+
+
+class Modules:
+    """Loads the files that take part in one elaboration, each once."""
+
+    def __init__(self, session: Session, library: Library) -> None:
+        self.session = session
+        self.library = library
+        self.statements: Statements | None = None
+        self._loaded: dict[Path, Module] = {}
+        self._stack: list[Path] = []
+
+    def evaluate(self, source: SourceFile, tree: ast.File, place: Path | None) -> Module:
+        """Run a file's items in order."""
+        context = Context(Scope(), LayerNames(), {}, Results())
+        module = Module(place, source.path, context)
+        if place is not None:
+            self._stack.append(place)
+        for item in tree.items:
+            try:
+                self._item(item, module)
+            except Stop:
+                continue
+        if place is not None:
+            self._stack.pop()
+            self._loaded[place] = module
+        return module
+
+    def _item(self, item: ast.Item, module: Module) -> None:
+        context = module.context
+        match item:
+            case ast.Version():
+                pass
+            case ast.Use():
+                self._use(item, module)
+            case ast.Let():
+                for target in item.targets:
+                    self._define(module, target)
+                self._statements.execute(item, context, False)
+            case ast.Default() | ast.Assertion():
+                self._statements.execute(item, context, False)
+            case ast.Block() | ast.Model():
+                self._check_parameters(item, module)
+                self._define(module, item.name)
+                value = BlockValue(item, context.scope, context.defaults)
+                context.scope.names[item.name.id] = value
+                if isinstance(item, ast.Model):
+                    module.models[item.name.id] = value
+            case ast.Preprocess():
+                module.preprocess.append(item)
+            case ast.Labels():
+                module.labels = item
+            case ast.Train():
+                if item.model is not None and item.model.id not in module.models:
+                    raise self.session.fail(
+                        "E0903", f"there is no model `{item.model.id}` above", item.model.span,
+                        help=suggest(item.model.id, module.models),
+                    )  # fmt: skip
+                check_train(self._statements, item, context)
+
+    @property
+    def _statements(self) -> Statements:
+        assert self.statements is not None
+        return self.statements
+
+    def _define(self, module: Module, name: ast.Name) -> None:
+        if name.id in module.spans:
+            raise self.session.fail("E0202", f"`{name.id}` is defined twice", name.span,
+                                    (module.spans[name.id], "first here"))  # fmt: skip
+        module.spans[name.id] = name.span
+
+    def _check_parameters(self, item: ast.Block | ast.Model, module: Module) -> None:
+        seen: dict[str, Span] = {}
+        for parameter in item.parameters:
+            name = parameter.name
+            if name.id in seen:
+                self.session.fail("E0202", f"two parameters are called `{name.id}`", name.span,
+                                  (seen[name.id], "first here"))  # fmt: skip
+            seen[name.id] = name.span
+            if isinstance(item, ast.Model) and parameter.default is None:
+                self.session.fail(
+                    "E0302", f"the model's parameter `{name.id}` has no default", name.span,
+                    help=("a model can be loaded by its name alone: write "
+                          f"`{name.id} = ...`",),
+                )  # fmt: skip
+
+    # Imports
+
+    def _use(self, item: ast.Use, module: Module) -> None:
+        for imported in item.names:
+            name = imported.alias or imported.name
+            self._define(module, name)
+            module.context.scope.names[name.id] = POISON
+        other = self._import(item, module)
+        for imported in item.names:
+            name = imported.name.id
+            found = other.context.scope.names
+            if name not in found:
+                self.session.fail(
+                    "E0705", f"{other.shown} defines no `{name}`", imported.name.span,
+                    help=suggest(name, found),
+                )  # fmt: skip
+                continue
+            module.context.scope.names[(imported.alias or imported.name).id] = found[name]
+
+    def _import(self, item: ast.Use, module: Module) -> Module:
+        text = item.path.plain
+        if text is None:
+            raise self.session.fail("E0702", "an import's path is plain text", item.path.span)
+        try:
+            place = self.library.resolve(text, module.place)
+            if place in self._stack:
+                raise FileProblem("E0703", f'"{text}" imports itself, directly or by others')
+            if place in self._loaded:
+                return self._loaded[place]
+            if len(self._stack) >= limits.IMPORT_DEPTH:
+                raise FileProblem("E0804", f"imports nest deeper than {limits.IMPORT_DEPTH}")
+            if len(self._loaded) >= limits.IMPORTED_FILES:
+                raise FileProblem("E0804", f"more than {limits.IMPORTED_FILES} files")
+            content = read_text(place, SOURCE_BYTES)
+        except FileProblem as problem:
+            raise self.session.fail(problem.code, problem.message, item.path.span) from None
+        source = SourceFile(_shown(text, module), content)
+        try:
+            tree = parse(source)
+        except CompileError as error:
+            for diagnostic in error.diagnostics:
+                self.session.report(diagnostic)
+            raise Stop from None
+        return self.evaluate(source, tree, place)
+
+    def read_labels(self, path: ast.Text) -> tuple[str, ...]:
+        """The class names that `labels "file"` means, one a line."""
+        text = path.plain
+        if text is None:
+            raise self.session.fail("E0902", "the path of the labels is plain text", path.span)
+        try:
+            place = self.library.resolve(text, self._importer(path))
+            content = read_text(place, limits.LABELS_BYTES)
+        except FileProblem as problem:
+            raise self.session.fail(problem.code, problem.message, path.span) from None
+        lines = tuple(line.strip() for line in content.splitlines())
+        while lines and not lines[-1]:
+            lines = lines[:-1]
+        if not lines or not all(lines):
+            raise self.session.fail("E0902", f"{place.name} holds no name, or an empty line",
+                                    path.span)  # fmt: skip
+        return lines
+
+    def _importer(self, path: ast.Text) -> Path | None:
+        for module in self._loaded.values():
+            if module.shown == path.span.source.path:
+                return module.place
+        return None
+
+
+def _shown(text: str, module: Module) -> str:
+    """How messages call an imported file: relative as the importer is."""
+    if text.startswith(ZOO):
+        return text
+    folder = module.shown.rpartition("/")[0]
+    return f"{folder}/{text}" if folder else text

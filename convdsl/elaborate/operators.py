@@ -1,0 +1,273 @@
+"""Applying operators: into the graph, with shared weights, fixed kernels and good errors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from convdsl.diagnostics import Span
+from convdsl.elaborate.attributes import array
+from convdsl.elaborate.scope import Context
+from convdsl.elaborate.session import Session, Stop
+from convdsl.elaborate.values import POISON, Given, ListValue, describe
+from convdsl.ir.graph import OpNode, Value
+from convdsl.ir.opdef import OpDef, Operand, OpError, Role
+from convdsl.tensor import TensorType, format_shape
+
+
+def apply_operator(
+    session: Session,
+    context: Context,
+    op: OpDef,
+    inputs: Sequence[Given],
+    arguments: Mapping[str, Given],
+    *,
+    node_name: str,
+    home: str,
+    shared: bool,
+    span: Span,
+    weights: Mapping[str, Given] | None = None,
+) -> Any:
+    """The operator's result: a tensor, a list of several, or POISON.
+
+    `arguments` are converted attributes; `home` is the path of the weights; `weights` are
+    fixed kernels by operand name.
+    """
+    operands = _assign_operands(session, context, op, inputs, span)
+    attributes = {name: given.value for name, given in arguments.items()}
+    values: dict[str, Value] = {name: given.value for name, given in operands.items()}
+    session.count_node(span, context.frames)
+    try:
+        if weights:
+            values |= _fixed(session, context, op, values, attributes, weights, home)
+        if shared:
+            values |= _known_states(session, context, op, values, attributes, home, span)
+        node = session.graph.apply(
+            op, values, attributes, name=node_name, span=span, frames=context.frames
+        )
+    except OpError as error:
+        raise _objection(session, context, error, op, operands, arguments, span) from None
+    _check_extents(session, context, node, span)
+    for operand in op.operands:
+        if operand.role is not Role.DATA and operand.name in node.inputs:
+            state = node.inputs[operand.name]
+            session.states[state.node.name] = state
+    if len(node.outputs) == 1:
+        return node.outputs[0]
+    return ListValue.of(node.outputs)
+
+
+def _assign_operands(
+    session: Session, context: Context, op: OpDef, inputs: Sequence[Given], span: Span
+) -> dict[str, Given]:
+    """Tensors to operand names, in order; a variadic operand takes the rest."""
+    wanted = op.data_operands
+    variadic = wanted[-1] if wanted and wanted[-1].variadic else None
+    fixed: tuple[Operand, ...] = wanted[:-1] if variadic else wanted
+    least = sum(not operand.optional for operand in fixed) + (1 if variadic else 0)
+    if len(inputs) < least or (variadic is None and len(inputs) > len(fixed)):
+        count = f"{least} tensor{'s' if least != 1 else ''}"
+        many = f"at least {count}" if variadic or least < len(fixed) else count
+        raise session.fail(
+            "E0307", f"`{op.name}` takes {many}, {len(inputs)} given", span, frames=context.frames
+        )
+    names = [operand.name for operand in fixed[: len(inputs)]]
+    if variadic:
+        names += [f"{variadic.name}{i}" for i in range(len(inputs) - len(names))]
+    return dict(zip(names, inputs, strict=True))
+
+
+def _fixed(
+    session: Session,
+    context: Context,
+    op: OpDef,
+    values: Mapping[str, Value],
+    attributes: Mapping[str, Any],
+    weights: Mapping[str, Given],
+    home: str,
+) -> dict[str, Value]:
+    """Constants for weights given in the text, broadcast to the weight's shape."""
+    call = op.call({name: value.type for name, value in values.items()}, attributes)
+    made: dict[str, Value] = {}
+    specs = {spec.name: spec for spec in op.state(call)}
+    for name, given in weights.items():
+        place = given.span
+        assert place is not None
+        rows = array(given.value)
+        if rows is None or name not in specs:
+            text = f"`{name}` takes a nested list of numbers, not {describe(given.value)}"
+            raise session.fail("E0305", text, place, frames=context.frames)
+        type = specs[name].type
+        data = np.asarray(rows, dtype=type.dtype.numpy)
+        if not all(isinstance(extent, int) for extent in type.shape):
+            raise session.fail("E0305", f"`{name}` has no fixed shape here", place)
+        try:
+            data = np.broadcast_to(data, tuple(int(str(e)) for e in type.shape)).copy()
+        except ValueError:
+            text = f"`{name}` of shape {list(data.shape)} does not fill {format_shape(type.shape)}"
+            raise session.fail("E0305", text, place, frames=context.frames) from None
+        key = f"{home}.{name}"
+        made[name] = session.states.get(key) or session.graph.add_state(
+            key, type, Role.CONSTANT, "zeros", data, place, context.frames
+        )
+    return made
+
+
+def _known_states(
+    session: Session,
+    context: Context,
+    op: OpDef,
+    values: Mapping[str, Value],
+    attributes: Mapping[str, Any],
+    home: str,
+    span: Span,
+) -> dict[str, Value]:
+    """The weights under `home`: those of the first application, where they fit."""
+    types = {operand.name: None for operand in op.data_operands}
+    call = op.call(
+        {n: v.type for n, v in values.items() if n in types or _is_variadic(op, n)}, attributes
+    )
+    made: dict[str, Value] = {}
+    for spec in op.state(call):
+        if spec.name in values:
+            continue
+        key = f"{home}.{spec.name}"
+        known = session.states.get(key)
+        if known is None:
+            known = session.graph.add_state(
+                key, spec.type, spec.role, spec.init, None, span, context.frames
+            )
+            session.states[key] = known
+        elif known.type != spec.type:
+            text = f"the shared weight `{key}` is {known.type}, this use needs {spec.type}"
+            notes = () if known.node.span is None else ((known.node.span, "first used here"),)
+            raise session.fail(
+                "E0501", text, span, *notes, frames=context.frames,
+                help=("make two layers if their weights are not meant to be shared",),
+            )  # fmt: skip
+        made[spec.name] = known
+    return made
+
+
+def _is_variadic(op: OpDef, name: str) -> bool:
+    last = op.data_operands[-1] if op.data_operands else None
+    return last is not None and last.variadic and name.startswith(last.name)
+
+
+def _check_extents(session: Session, context: Context, node: OpNode, span: Span) -> None:
+    for value in node.outputs:
+        if not all(session.bounded(extent) for extent in value.type.shape) or not (
+            session.bounded(value.type.elements)
+        ):
+            raise session.halt("E0806", "a tensor too large to be counted", span, context.frames)
+
+
+def _objection(
+    session: Session,
+    context: Context,
+    error: OpError,
+    op: OpDef,
+    operands: Mapping[str, Given],
+    arguments: Mapping[str, Given],
+    span: Span,
+) -> Stop:
+    """The rule's objection with carets: blamed attributes, then blamed operands."""
+    labels: list[tuple[Span, str]] = []
+    for name in error.attributes:
+        given = arguments.get(name)
+        if given is not None and given.span is not None:
+            labels.append((given.span, ""))
+    joined = len(operands) > 1 and all(
+        g.span is not None and g.span.source is span.source and span.start <= g.span.start
+        and g.span.end <= span.end for g in operands.values()
+    )  # fmt: skip
+    if not labels and not (joined and error.operands):
+        labels.append((span, ""))
+    for name in error.operands:
+        given = operands.get(name)
+        if given is not None and given.span is not None:
+            labels.append((given.span, _provenance(given)))
+    return session.fail(
+        "E0501",
+        error.message,
+        *labels,
+        frames=context.frames,
+        help=(*error.help, *_advice(op, operands)),
+    )
+
+
+def _provenance(given: Given) -> str:
+    """`[N, 64, 56, 56], from `bn` at resnet.cnn:6`."""
+    value: Value = given.value
+    shape = format_shape(value.type.shape)
+    made = value.node.span
+    if made is None or (given.span is not None and given.span.source is made.source
+                        and given.span.start <= made.start and made.end <= given.span.end):  # fmt: skip
+        return shape
+    return f"{shape}, from `{value.node.name}` at {made.location}"
+
+
+def _advice(op: OpDef, operands: Mapping[str, Given]) -> tuple[str, ...]:
+    """How to make two tensors fit that nearly do."""
+    types = [given.value.type for given in operands.values()]
+    if op.name not in ("add", "sub", "mul", "div", "concat") or len(types) < 2:
+        return ()
+    return advise_join(types[0], types[1], joins_channels=op.name == "concat")
+
+
+def advise_join(a: TensorType, b: TensorType, joins_channels: bool) -> tuple[str, ...]:
+    """`project the skip with conv(256, 1x1)`: what would make shapes equal."""
+    if a.rank != b.rank or a.rank < 3:
+        if {a.rank, b.rank} == {2, 4}:
+            return ("reshape the flat one to [N, C, 1, 1] so that it broadcasts",)
+        return ()
+    if not joins_channels and a.shape[1] != b.shape[1] and a.shape[2:] == b.shape[2:]:
+        size = "x".join("1" * (a.rank - 2))
+        return (f"project the skip with conv({a.shape[1]}, {size})",)
+    ratios = {
+        x // y if isinstance(x, int) and isinstance(y, int) and y and x % y == 0 else None
+        for x, y in zip(b.shape[2:], a.shape[2:], strict=True)
+    }
+    if len(ratios) == 1 and None not in ratios:
+        size = "x".join("1" * (a.rank - 2))
+        (ratio,) = ratios
+        if ratio != 1:
+            return (f"project the skip with conv({a.shape[1]}, {size}, stride = {ratio})",)
+    return ()
+
+
+def apply_arithmetic(
+    session: Session,
+    context: Context,
+    op: OpDef,
+    left: Given,
+    right: Given,
+    node_name: str,
+    span: Span,
+) -> Any:
+    """A tensor operator between tensors, or a tensor and a number."""
+    if left.value is POISON or right.value is POISON:
+        return POISON
+    pair = [left, right]
+    for index, given in enumerate(pair):
+        if isinstance(given.value, Value):
+            continue
+        other = pair[1 - index].value
+        if isinstance(given.value, bool) or not isinstance(given.value, int | float):
+            raise session.fail(
+                "E0401",
+                f"cannot compute {describe(left.value)} {op.name} {describe(right.value)}",
+                *[(g.span, describe(g.value)) for g in pair if g.span is not None],
+                frames=context.frames,
+            )
+        type = TensorType(other.type.dtype, (1,) * other.type.rank)
+        data = np.full((1,) * other.type.rank, given.value, dtype=type.dtype.numpy)
+        constant = session.graph.add_state(
+            f"{node_name}.value", type, Role.CONSTANT, "zeros", data, given.span, context.frames
+        )
+        pair[index] = Given(constant, given.span)
+    return apply_operator(
+        session, context, op, pair, {}, node_name=node_name, home=node_name, shared=False, span=span
+    )

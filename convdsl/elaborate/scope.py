@@ -1,0 +1,104 @@
+"""Where names live: variables, the names of layers, defaults, and the place of evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias
+
+from convdsl.diagnostics import Frame, Span
+
+# operator name -> attribute -> (value, span)
+Defaults: TypeAlias = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(slots=True, eq=False)
+class Scope:
+    """The variables of a file, a block instance or a model."""
+
+    parent: Scope | None = None
+    names: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    def find(self, name: str) -> tuple[bool, Any]:
+        scope: Scope | None = self
+        while scope is not None:
+            if name in scope.names:
+                return True, scope.names[name]
+            scope = scope.parent
+        return False, None
+
+    def visible(self) -> Iterable[str]:
+        scope: Scope | None = self
+        while scope is not None:
+            yield from scope.names
+            scope = scope.parent
+
+
+@dataclass(slots=True, eq=False)
+class LayerNames:
+    """Names of the layers directly inside one block instance or named scope.
+
+    `path` leads the names of nodes, `home` those of weights. They differ where a layer is
+    applied again: its weights keep the names of the first time (`shared`).
+    """
+
+    path: str = ""
+    home: str = ""
+    numbered: bool = False
+    shared: bool = False
+    taken: dict[str, Span | None] = field(default_factory=dict[str, Any])
+    _counts: dict[str, int] = field(default_factory=dict[str, int])
+    _position: int = 0
+
+    def default(self, base: str, positional: bool) -> str:
+        """The next free `base`, `base_2`, ...; in a numbered scope the position."""
+        if self.numbered and positional:
+            self._position += 1
+            return str(self._position - 1)
+        count = self._counts.get(base, 0)
+        while True:
+            count += 1
+            name = base if count == 1 else f"{base}_{count}"
+            if name not in self.taken:
+                self._counts[base] = count
+                return name
+
+    def skip(self) -> None:
+        """A child with a name of its own takes a position all the same."""
+        self._position += 1
+
+    def inside(self, part: str, numbered: bool = False) -> LayerNames:
+        """The names inside the child called `part`."""
+        return LayerNames(self.full(part), self.key(part), numbered, self.shared)
+
+    def full(self, part: str) -> str:
+        return f"{self.path}.{part}" if self.path else part
+
+    def key(self, part: str) -> str:
+        return f"{self.home}.{part}" if self.home else part
+
+
+@dataclass(slots=True, eq=False)
+class Results:
+    """What `output` has declared in a block instance or model."""
+
+    values: dict[str, Any] = field(default_factory=dict[str, Any])
+    spans: dict[str, Span] = field(default_factory=dict[str, Span])
+
+
+@dataclass(slots=True, eq=False)
+class Context:
+    """The place of evaluation. Bodies get a copy, so that defaults and `in` end with them."""
+
+    scope: Scope
+    names: LayerNames
+    defaults: Defaults
+    results: Results
+    frames: tuple[Frame, ...] = ()
+    incoming: Any = None  # what `in` means; None where nothing flows in
+    incoming_span: Span | None = None
+    arriving: tuple[Any, ...] | None = None  # a block's inputs, until its `input` takes them
+    root: bool = False  # directly in the model being built, not in a block
+
+    def copy(self, **changes: Any) -> Context:
+        return replace(self, **changes)

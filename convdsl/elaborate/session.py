@@ -1,0 +1,131 @@
+"""One elaboration: the graph under construction, what was found wrong, what was spent."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+from convdsl.diagnostics import CompileError, Diagnostic, Frame, Label, Span
+from convdsl.elaborate import limits
+from convdsl.ir.graph import Graph, Value
+from convdsl.syntax.limits import DIAGNOSTICS
+from convdsl.tensor import SymDim
+
+
+class Stop(Exception):
+    """Raised after a diagnostic was recorded; what was being evaluated becomes poison."""
+
+
+class Halt(Exception):
+    """Raised after a limit was passed; elaboration ends."""
+
+
+class Session:
+    """Shared by everything that takes part in one elaboration."""
+
+    def __init__(self) -> None:
+        self.graph = Graph()
+        self.states: dict[str, Value] = {}
+        self.diagnostics: list[Diagnostic] = []
+        self.depth = 0
+        self._seen: set[tuple[str, Span | None]] = set()
+        self._steps = 0
+        self._nodes = 0
+        self._checked: set[SymDim] = set()
+
+    def report(self, diagnostic: Diagnostic) -> None:
+        """Record a diagnostic, once per code and place; stop at the limit."""
+        key = (diagnostic.code, diagnostic.span)
+        if key in self._seen:
+            return
+        self._seen.add(key)
+        self.diagnostics.append(diagnostic)
+        if len(self.diagnostics) >= DIAGNOSTICS:
+            raise Halt
+
+    def fail(
+        self,
+        code: str,
+        message: str,
+        *labels: tuple[Span, str] | Span,
+        frames: tuple[Frame, ...] = (),
+        help: Iterable[str] = (),
+        notes: Iterable[str] = (),
+    ) -> Stop:
+        """Record an error and return what to raise."""
+        made = tuple(Label(x) if isinstance(x, Span) else Label(*x) for x in labels)
+        self.report(Diagnostic(code, message, made, frames, tuple(notes), tuple(help)))
+        return Stop()
+
+    def halt(self, code: str, message: str, span: Span | None, frames: tuple[Frame, ...]) -> Halt:
+        """Record that a limit was passed and return what to raise."""
+        labels = (Label(span),) if span else ()
+        self.report(Diagnostic(code, message, labels, frames))
+        return Halt()
+
+    def step(self, span: Span, frames: tuple[Frame, ...]) -> None:
+        self._steps += 1
+        if self._steps > limits.STEPS:
+            raise self.halt("E0805", f"more than {limits.STEPS:,} steps to elaborate", span, frames)
+
+    def enter(self, span: Span, frames: tuple[Frame, ...]) -> None:
+        self.depth += 1
+        if self.depth > limits.DEPTH:
+            text = f"expressions and blocks nest deeper than {limits.DEPTH:,}"
+            raise self.halt("E0802", text, span, frames)
+
+    def count_node(self, span: Span, frames: tuple[Frame, ...]) -> None:
+        self._nodes += 1
+        if self._nodes > limits.NODES:
+            raise self.halt("E0803", f"more than {limits.NODES:,} operators", span, frames)
+
+    def bounded(self, extent: object) -> bool:
+        """Whether a size is small enough to be written down and computed with."""
+        if isinstance(extent, SymDim):
+            if extent in self._checked:
+                return True
+            if len(extent.terms) > 256 or len(str(extent)) > limits.DIM_TEXT:
+                return False
+            self._checked.add(extent)
+            return True
+        return not isinstance(extent, int) or extent.bit_length() <= 63
+
+    def finish(self) -> None:
+        """Raise CompileError where anything was found wrong."""
+        if any(d.severity == "error" for d in self.diagnostics):
+            raise CompileError(self.diagnostics)
+
+
+def suggest(word: str, known: Iterable[str]) -> tuple[str, ...]:
+    """`did you mean ...?` where something similar is known."""
+    options = sorted({name for name in known if name != word})
+    lowered = {name.lower(): name for name in options}
+    close = difflib.get_close_matches(word.lower(), lowered, n=1, cutoff=0.6)
+    return (f"did you mean `{lowered[close[0]]}`?",) if close else ()
+
+
+_room_lock = threading.Lock()
+_rooms = 0
+_usual = 0
+
+
+@contextmanager
+def recursion_room() -> Iterator[None]:
+    """Lift Python's recursion limit while trees are walked; DEPTH bounds the walk itself."""
+    global _rooms, _usual
+    with _room_lock:
+        if _rooms == 0:
+            _usual = sys.getrecursionlimit()
+        _rooms += 1
+        need = _usual + limits.DEPTH * limits.FRAMES_PER_LEVEL
+        sys.setrecursionlimit(max(sys.getrecursionlimit(), need))
+    try:
+        yield
+    finally:
+        with _room_lock:
+            _rooms -= 1
+            if _rooms == 0:
+                sys.setrecursionlimit(_usual)

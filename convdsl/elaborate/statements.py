@@ -1,0 +1,130 @@
+"""Statements: bindings, assertions, defaults, inputs and what a model declares around itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from convdsl.elaborate.images import preprocessing
+from convdsl.elaborate.inputs import InputDeclarations
+from convdsl.elaborate.interpreter import Interpreter
+from convdsl.elaborate.scope import Context
+from convdsl.elaborate.session import Session, Stop, suggest
+from convdsl.elaborate.values import (
+    LAYER_LIKE,
+    NOTHING,
+    POISON,
+    Given,
+    Operator,
+    describe,
+    format_value,
+)
+from convdsl.ir.preprocess import Preprocessing
+from convdsl.ops import SPELLINGS
+from convdsl.syntax import ast
+
+ReadLabels = Callable[[ast.Text], tuple[str, ...]]
+
+
+class Statements(Interpreter):
+    """The whole language inside files, blocks and models."""
+
+    def __init__(
+        self, session: Session, bindings: Mapping[str, int], read_labels: ReadLabels
+    ) -> None:
+        super().__init__(session)
+        self.inputs = InputDeclarations(self, bindings)
+        self.preprocessing: Preprocessing | None = None
+        self.labels: tuple[ast.Labels, tuple[str, ...]] | None = None
+        self.read_labels = read_labels
+        self._statements: dict[type, Callable[[Any, Context], None]] = {
+            ast.Let: self._let,
+            ast.Assign: self._assign,
+            ast.Assertion: self._assertion,
+            ast.Default: self._default,
+            ast.Input: self._input,
+            ast.Output: self._output,
+            ast.Preprocess: self._preprocess,
+            ast.Labels: self._labels,
+        }
+
+    def execute(self, statement: ast.Statement, context: Context, flowing: bool) -> Any:
+        if isinstance(statement, ast.Evaluation):
+            if flowing:
+                return self.flow(statement.value, context)
+            return self.evaluate(statement.value, context)
+        self._statements[type(statement)](statement, context)
+        return NOTHING
+
+    def _let(self, node: ast.Let, context: Context) -> None:
+        value = self.evaluate(node.value, context)
+        if value is NOTHING:
+            value = POISON
+            self.fail("E0408", "this has no value", node.value.span, context=context)
+        self.bind_targets(node.targets, value, context, node.value.span)
+
+    def _assign(self, node: ast.Assign, context: Context) -> None:
+        value = self.evaluate(node.value, context)
+        names = ", ".join(target.id for target in node.targets)
+        if value is NOTHING or isinstance(value, LAYER_LIKE):
+            for target in node.targets:
+                context.scope.names[target.id] = POISON
+            what = (
+                "this has no value" if value is NOTHING else f"`{names}` would be {describe(value)}"
+            )
+            help = () if value is NOTHING else (
+                f"let something flow in: `{names} = in -> ...`, or write `let {names} = ...`",
+            )  # fmt: skip
+            raise self.fail("E0408", what, node.value.span, context=context, help=help)
+        self.bind_targets(node.targets, value, context, node.value.span)
+
+    def _assertion(self, node: ast.Assertion, context: Context) -> None:
+        if self.condition(node.condition, context):
+            return
+        message = "assertion failed"
+        if node.message is not None:
+            message = format_value(self.need(node.message, context))
+        raise self.fail("E0406", message, node.condition.span, context=context)
+
+    def _default(self, node: ast.Default, context: Context) -> None:
+        for entry in node.entries:
+            name = entry.callee.id
+            found, value = context.scope.find(name)
+            operator = value if found else SPELLINGS.get(name) and Operator(SPELLINGS[name], name)
+            if not isinstance(operator, Operator):
+                self.fail("E0201", f"`default` needs an operator, and `{name}` is none",
+                          entry.callee.span, context=context,
+                          help=suggest(name, SPELLINGS))  # fmt: skip
+                continue
+            made = dict(context.defaults.get(operator.op.name, {}))
+            for argument in entry.arguments:
+                try:
+                    made |= self._default_argument(operator, argument, context)
+                except Stop:
+                    continue
+            context.defaults = {**context.defaults, operator.op.name: made}
+
+    def _default_argument(
+        self, operator: Operator, argument: ast.Argument, context: Context
+    ) -> dict[str, Given]:
+        if argument.name is None:
+            raise self.fail("E0303", "`default` takes keywords: name = value", argument.span,
+                            context=context)  # fmt: skip
+        layer = self.bind(operator, (argument,), context, argument.span, partly=True)
+        return dict(layer.arguments)
+
+    def _input(self, node: ast.Input, context: Context) -> None:
+        self.inputs.declare(node, context)
+
+    def _output(self, node: ast.Output, context: Context) -> None:
+        value = self.evaluate(node.value, context)
+        self.declare_output(node.label, Given(value, node.value.span), context)
+
+    def _preprocess(self, node: ast.Preprocess, context: Context) -> None:
+        made = preprocessing(self, node, context)
+        if context.root:
+            self.preprocessing = made
+
+    def _labels(self, node: ast.Labels, context: Context) -> None:
+        if context.root:
+            self.labels = (node, self.read_labels(node.path))

@@ -1,0 +1,184 @@
+"""What to say about text that does not parse: found, expected, and how to mend it.
+
+Token names of the grammar never reach a message: every terminal has its plain wording here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+
+from convdsl.diagnostics import Diagnostic, Label, SourceFile
+from convdsl.syntax import limits
+from convdsl.syntax.layout import NEWLINE, BracketError
+
+KEYWORDS = frozenset(
+    [
+        "convdsl",
+        "use",
+        "as",
+        "default",
+        "block",
+        "model",
+        "train",
+        "let",
+        "assert",
+        "input",
+        "where",
+        "output",
+        "preprocess",
+        "labels",
+        "in",
+        "if",
+        "else",
+        "for",
+        "repeat",
+        "seq",
+        "scope",
+        "and",
+        "or",
+        "not",
+        "true",
+        "false",
+    ]
+)
+
+WORDING = {
+    "$END": "the end of the file",
+    NEWLINE: "the end of the line",
+    "NAME": "a name",
+    "STRING": "a string",
+    "INT": "a number",
+    "ARROW": "`->`",
+}
+VALUE = {"NAME", "STRING", "INT", "FLOAT", "SIZE", "LPAR", "LSQB"}
+OPERATORS = {"SIGN", "FACTOR", "COMPARE", "OR", "AND", "IN"}
+PUNCTUATION = {
+    "LPAR": "`(`", "RPAR": "`)`", "LSQB": "`[`", "RSQB": "`]`", "LBRACE": "`{`", "RBRACE": "`}`",
+    "COMMA": "`,`", "COLON": "`:`", "EQUAL": "`=`", "DOT": "`.`",
+}  # fmt: skip
+
+LOOKALIKES = {
+    "'": "strings stand in double quotes",
+    "&": "write `and`",
+    "|": "write `or`",
+    "!": "write `not`, or `!=` for unequal",
+    ";": "a newline ends a statement",
+    "@": "layers are joined with `->`",
+    "?": "write `if condition { a } else { b }`",
+    "×": "write sizes with the letter x: 3x3",
+    "→": "write `->`",
+    "–": "write `-`",
+    "−": "write `-`",
+    "“": 'strings stand in plain quotes: "..."',
+    "”": 'strings stand in plain quotes: "..."',
+}
+
+
+def bad_character(source: SourceFile, at: int) -> Diagnostic:
+    """A character that starts no token."""
+    character = source.text[at : at + 1]
+    label = (Label(source.span(at, at + 1)),)
+    if character == '"':
+        end = source.text.find("\n", at)
+        label = (Label(source.span(at, end if end >= 0 else len(source.text))),)
+        return Diagnostic("E0104", "a string that does not end on its line", label,
+                          help=('close it with `"`',))  # fmt: skip
+    shown = character if character.isprintable() else f"U+{ord(character):04X}"
+    help = (LOOKALIKES[character],) if character in LOOKALIKES else ()
+    return Diagnostic("E0103", f"`{shown}` is not part of the language", label, help=help)
+
+
+def bad_bracket(source: SourceFile, offset: int, error: BracketError) -> Diagnostic:
+    at = offset + error.at
+    found = source.text[at]
+    here = Label(source.span(at, at + 1))
+    if error.kind == "nesting":
+        return Diagnostic("E0802", f"brackets nest deeper than {limits.NESTING}", (here,))
+    if error.kind == "unopened":
+        return Diagnostic("E0102", f"`{found}` closes nothing", (here,))
+    if error.kind == "unclosed":
+        return Diagnostic("E0102", f"`{found}` is never closed", (here,))
+    assert error.opener is not None
+    text, opened = error.opener
+    opener = Label(source.span(offset + opened, offset + opened + 1), "opened here")
+    return Diagnostic("E0102", f"`{found}` does not close `{text}`", (here, opener))
+
+
+def unexpected(
+    source: SourceFile, start: int, end: int, kind: str, accepts: Collection[str]
+) -> Diagnostic:
+    """A token that cannot stand where it stands."""
+    found = source.text[start:end]
+    expected = _expected(accepts)
+    label = Label(source.span(start, end), f"expected {expected}" if expected else "")
+    shown = WORDING[kind] if kind in ("$END", NEWLINE) else f"`{found}`"
+    help = _help(source, start, found, kind, accepts)
+    return Diagnostic("E0101", f"unexpected {shown}", (label,), help=help)
+
+
+def _expected(accepts: Collection[str]) -> str:
+    """`a value`, `a name or ")"`: at most four alternatives, operators summed up."""
+    rest = set(accepts)
+    words: list[str] = []
+    if rest >= VALUE:
+        words.append("a value")
+        rest -= VALUE | {
+            "SIGN",
+            "NOT",
+            "TRUE",
+            "FALSE",
+            "IN",
+            "IF",
+            "FOR",
+            "REPEAT",
+            "SEQ",
+            "SCOPE",
+        }
+    if len(rest & OPERATORS) >= 3:
+        words.append("an operator")
+        rest -= OPERATORS | {"LPAR", "DOT", "LSQB", "AS", "POWER"}
+    statement = {"LET", "ASSERT", "INPUT", "OUTPUT"}
+    if rest >= statement:
+        words = ["a statement"]
+        rest &= {"RBRACE"}
+    if rest >= {"BLOCK", "MODEL"}:
+        words = ["`block`, `model`, `use`, `let`, `default` or `train`"]
+        rest = set()
+    for name in sorted(rest):
+        wording = WORDING.get(name) or PUNCTUATION.get(name)
+        if wording is None and name.lower() in KEYWORDS:
+            wording = f"`{name.lower()}`"
+        if wording is not None:
+            words.append(wording)
+    words = words[:4]
+    return " or ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def _help(
+    source: SourceFile, start: int, found: str, kind: str, accepts: Collection[str]
+) -> tuple[str, ...]:
+    before = source.text[:start].rstrip(" \t")
+    if found in KEYWORDS and "NAME" in accepts and kind != "IN":
+        return (f"`{found}` is a word of the language: choose another name",)
+    if found == "=" and "COMPARE" in accepts:
+        return ("`=` binds a name at the start of a statement; write `==` to compare",)
+    previous = re.search(r"(\w+)$", before)
+    word = previous.group(1) if previous else ""
+    if word in ("def", "class", "function", "fn", "module", "layer", "network"):
+        return (f"`{word}` does not start anything here: write `block NAME(...) {{ ... }}`",)
+    if word in ("return", "import", "from", "var", "const"):
+        instead = {"return": "the last value of a block, or `out = ...`, is its result"}
+        return (
+            instead.get(word)
+            or ('write `use "file.cnn": name`' if word in ("import", "from") else "write `let`"),
+        )
+    if word == "elif" or (found == "if" and word == "else"):
+        return ("write `else if`",)
+    if found == ":" and "LBRACE" in accepts:
+        return ("bodies stand in braces: `{ ... }`",)
+    if kind == "NAME" and "COMMA" in accepts and "RPAR" in accepts:
+        return ("separate arguments with a comma",)
+    if word.isdigit() and found.startswith("x"):
+        return ("a size is one word (`3x3`); for computed sizes write a list: [k, k]",)
+    return ()
