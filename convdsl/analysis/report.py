@@ -11,10 +11,10 @@ from convdsl.analysis.cost import CONVENTIONS, Cost, Figure, costs, known_sum, w
 from convdsl.analysis.memory import Peak, peak_activation_bytes
 from convdsl.analysis.receptive_field import AxisField, Summary, receptive_fields
 from convdsl.diagnostics import InputError
-from convdsl.ir.graph import OpNode
+from convdsl.ir.graph import Graph, OpNode
 from convdsl.ir.model import Model
-from convdsl.ir.opdef import Role
-from convdsl.ir.text import stated_attributes
+from convdsl.ir.opdef import Required, Role
+from convdsl.ir.text import format_attribute, stated_attributes
 from convdsl.tensor import Dim, TensorType
 
 TOTALS = ("params", "macs", "flops", "weight_bytes", "neurons", "activations")
@@ -49,6 +49,16 @@ class Layer:
 
 
 @dataclass(frozen=True, slots=True)
+class Default:
+    """A default that is in force for an operator of the model, with its reason."""
+
+    op: str
+    attribute: str
+    value: str
+    doc: str
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """Figures of a model under a counting convention; symbols that are not bound stay."""
 
@@ -60,6 +70,7 @@ class Report:
     weight_bytes: Dim
     buffers: Dim  # elements of running statistics
     peak: Peak
+    defaults: tuple[Default, ...]
 
     @property
     def totals(self) -> dict[str, Dim]:
@@ -115,6 +126,18 @@ def analyse(model: Model, count: str = "all", bindings: Mapping[str, int] | None
         weight_bytes=weight_bytes(graph),
         buffers=known_sum(buffers),
         peak=peak_activation_bytes(graph),
+        defaults=defaults_of(graph),
+    )
+
+
+def defaults_of(graph: Graph) -> tuple[Default, ...]:
+    """The defaults of the operators that a graph uses."""
+    used = {node.op.name: node.op for node in graph.op_nodes()}
+    return tuple(
+        Default(op.name, a.name, format_attribute(a.default), a.doc)
+        for op in used.values()
+        for a in op.attributes
+        if not isinstance(a.default, Required)
     )
 
 

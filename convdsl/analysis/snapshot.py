@@ -1,0 +1,76 @@
+"""A graph's run-time work in a few figures: what passes are compared by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from convdsl.analysis.cost import Figure, known_sum
+from convdsl.analysis.memory import peak_activation_bytes
+from convdsl.analysis.report import dim_to_json
+from convdsl.ir.classify import weight_time_nodes
+from convdsl.ir.graph import Graph
+from convdsl.tensor import Dim
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Figures of one graph; weight-time operators are counted apart and cost nothing here."""
+
+    label: str
+    operators: int
+    kernels: int  # groups, and operators in none
+    weight_time: int
+    macs: Dim
+    flops: Dim
+    activation_bytes: Dim  # written to memory: values that leave a kernel
+    peak_activation_bytes: Dim
+    changes: int | None = None  # rewrites that led here
+    seconds: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "label": self.label,
+            "operators": self.operators,
+            "kernels": self.kernels,
+            "weight_time": self.weight_time,
+            "macs": dim_to_json(self.macs),
+            "flops": dim_to_json(self.flops),
+            "activation_bytes": dim_to_json(self.activation_bytes),
+            "peak_activation_bytes": dim_to_json(self.peak_activation_bytes),
+            "changes": self.changes,
+            "seconds": self.seconds,
+        }
+
+
+def snapshot(
+    graph: Graph, label: str, changes: int | None = None, seconds: float | None = None
+) -> Snapshot:
+    """The figures of a graph as it is."""
+    early = weight_time_nodes(graph)
+    nodes = [node for node in graph.op_nodes() if node.id not in early]
+    groups = {node.group for node in nodes if node.group is not None}
+    alone = [node for node in nodes if node.group is None]
+    costs = [node.op.cost(node.call) for node in nodes]
+    macs: list[Figure] = [cost.macs for cost in costs]
+    flops: list[Figure] = [cost.flops for cost in costs]
+    leaving = [
+        value.type.bytes
+        for node in nodes
+        for value in node.outputs
+        if graph.is_output(value)
+        or node.group is None
+        or any(user.group != node.group for user, _ in graph.users(value))
+    ]
+    return Snapshot(
+        label=label,
+        operators=len(nodes),
+        kernels=len(groups) + len(alone),
+        weight_time=len(early),
+        macs=known_sum(macs),
+        flops=known_sum(flops),
+        activation_bytes=known_sum(leaving),
+        peak_activation_bytes=peak_activation_bytes(graph).bytes,
+        changes=changes,
+        seconds=seconds,
+    )

@@ -1,0 +1,61 @@
+"""Renderings of analysis results: tables for people, JSON and CSV for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from convdsl.analysis.report import Report
+from convdsl.analysis.snapshot import Snapshot
+from convdsl.diagnostics import InputError
+from convdsl.reporting.machine import passes_csv, passes_json, report_csv, report_json
+from convdsl.reporting.markdown import passes_markdown, report_markdown
+from convdsl.reporting.table import passes_table, report_table
+
+FORMATS = ("table", "json", "md", "csv")
+
+__all__ = ["FORMATS", "render", "render_passes"]
+
+
+def render(
+    report: Report,
+    format: str = "table",
+    *,
+    depth: int | None = None,
+    verbose: bool = False,
+    width: int | None = None,
+    color: bool = False,
+) -> str:
+    """A report as text.
+
+    `depth` sums up blocks, by that many leading names of the paths; `verbose` adds the
+    defaults in force; `width` folds tables to a terminal (None: as wide as need be). JSON is
+    always whole.
+    """
+    if format == "table":
+        return report_table(report, depth=depth, verbose=verbose, width=width, color=color)
+    if format == "json":
+        return report_json(report)
+    if format == "md":
+        return report_markdown(report, depth=depth, verbose=verbose)
+    if format == "csv":
+        return report_csv(report, depth=depth)
+    raise InputError(f"no format {format}: there are {', '.join(FORMATS)}")
+
+
+def render_passes(
+    snapshots: Sequence[Snapshot],
+    format: str = "table",
+    *,
+    width: int | None = None,
+    color: bool = False,
+) -> str:
+    """Graphs before and after passes, a line each."""
+    if format == "table":
+        return passes_table(snapshots, width=width, color=color)
+    if format == "json":
+        return passes_json(snapshots)
+    if format == "md":
+        return passes_markdown(snapshots)
+    if format == "csv":
+        return passes_csv(snapshots)
+    raise InputError(f"no format {format}: there are {', '.join(FORMATS)}")

@@ -1,0 +1,134 @@
+"""What tables show: rows of a report, per operator or per block, and their cells as text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from convdsl.analysis.cost import CONVENTIONS, Cost, Figure, known_sum
+from convdsl.analysis.receptive_field import AxisField, Summary
+from convdsl.analysis.report import Layer, Report
+from convdsl.tensor import Dim, TensorType
+
+UNKNOWN = "?"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One operator, or a block of several: sums, and the output and field of the last one."""
+
+    name: str
+    op: str
+    attributes: str
+    output: TensorType
+    cost: Cost
+    receptive_field: Summary
+    location: str
+
+
+def rows(report: Report, depth: int | None = None) -> list[Row]:
+    """A row per operator; with `depth`, operators whose paths begin with the same `depth` names
+    are summed up."""
+    if depth is None:
+        return [_row([layer], layer.name) for layer in report.layers]
+    blocks: dict[str, list[Layer]] = {}
+    for layer in report.layers:
+        blocks.setdefault(".".join(layer.name.split(".")[:depth]), []).append(layer)
+    return [_row(layers, name) for name, layers in blocks.items()]
+
+
+def _row(layers: Sequence[Layer], name: str) -> Row:
+    first, last = layers[0], layers[-1]
+    alone = len(layers) == 1
+    costs = [layer.cost for layer in layers]
+    return Row(
+        name=name,
+        op=last.op if alone else f"{len(layers)} operators",
+        attributes=" ".join(f"{k}={v}" for k, v in last.attributes.items()) if alone else "",
+        output=last.output,
+        cost=Cost(
+            params=known_sum(c.params for c in costs),
+            macs=_sum_or_gap([c.macs for c in costs]),
+            flops=_sum_or_gap([c.flops for c in costs]),
+            neurons=known_sum(c.neurons for c in costs),
+            activations=known_sum(c.activations for c in costs),
+        ),
+        receptive_field=last.receptive_field,
+        location=f"{first.file}:{first.line}" if first.file else "",
+    )
+
+
+def _sum_or_gap(figures: Sequence[Figure]) -> Figure:
+    return None if None in figures else known_sum(figures)
+
+
+def figure_text(value: Figure) -> str:
+    """`11,689,512`; polynomials as they are; `?` where nothing exact is known."""
+    if value is None:
+        return UNKNOWN
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def shape_text(type: TensorType) -> str:
+    return "x".join(
+        str(extent) if isinstance(extent, int) else _grouped(extent) for extent in type.shape
+    )
+
+
+def _grouped(extent: Dim) -> str:
+    text = str(extent)
+    return f"({text})" if " " in text else text
+
+
+def field_text(summary: Summary) -> str:
+    """`size/stride/padding`, per axis where axes differ, per input where there are several."""
+    texts = {name: _axes_text(axes) for name, axes in summary.items() if axes}
+    if len(texts) == 1:
+        return next(iter(texts.values()))
+    return ", ".join(f"{name} {text}" for name, text in texts.items())
+
+
+def _axes_text(axes: Sequence[AxisField | None]) -> str:
+    parts = [_axis_text(axis) for axis in axes]
+    return parts[0] if len(set(parts)) == 1 else " x ".join(parts)
+
+
+def _axis_text(axis: AxisField | None) -> str:
+    if axis is None:
+        return UNKNOWN
+    size = str(axis.size) if axis.size == axis.smallest else f"{axis.smallest}..{axis.size}"
+    stride = "-" if axis.stride is None else str(axis.stride)
+    padding = "-" if axis.padding is None else str(axis.padding)
+    return f"{size}/{stride}/{padding}" + ("" if axis.aligned else " unaligned")
+
+
+def header_lines(report: Report) -> list[str]:
+    """The model, its signature and the convention of the figures."""
+    inputs = ", ".join(f"{name} {type}" for name, type in report.inputs.items())
+    outputs = ", ".join(f"{name} {type}" for name, type in report.outputs.items())
+    return [
+        f"model {report.model}: {inputs} -> {outputs}",
+        f"count {report.count}: {CONVENTIONS[report.count]}",
+        "receptive field: size/stride/padding, of the model input",
+    ]
+
+
+def total_lines(report: Report) -> list[str]:
+    """Name and value of every total; a sum that lacks a layer's figure is marked `>=`."""
+    units = {"weight_bytes": " B", "peak_activation_bytes": " B"}
+    lines: list[str] = []
+    for name, value in report.totals.items():
+        bound = ">= " if name in report.lower_bounds else ""
+        text = f"{bound}{figure_text(value)}{units.get(name, '')}"
+        lines.append(f"{name}: {text}{_rounded(value, units.get(name, ''))}")
+    if report.peak.at is not None:
+        lines[-1] += f" at {report.peak.at.name}"
+    return lines
+
+
+def _rounded(value: Dim, unit: str) -> str:
+    """` (4.089 G)`, for whole numbers of a million and more."""
+    if not isinstance(value, int) or value < 10**6:
+        return ""
+    scale, letter = (10**9, "G") if value >= 10**9 else (10**6, "M")
+    return f" ({value / scale:.3f} {letter}{unit.strip()})"

@@ -1,0 +1,202 @@
+"""Reports as tables, JSON, Markdown and CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+
+import networks
+import pytest
+from graphs import Builder
+
+from convdsl.analysis.report import Report, analyse
+from convdsl.analysis.snapshot import Snapshot, snapshot
+from convdsl.diagnostics import InputError
+from convdsl.ir.graph import Graph
+from convdsl.ir.model import Model
+from convdsl.passes import run
+from convdsl.reporting import FORMATS, render, render_passes
+from convdsl.tensor import symbol
+
+
+def graph(n=1) -> Graph:
+    b = Builder()
+    x = b.input("image", n, 3, 8, 8)
+    stem = b("conv", x, channels=8, kernel=3, stride=2, bias=False, name="stem.conv")
+    stem = b("batch_norm", stem, name="stem.bn")
+    body = b("conv", stem, channels=8, kernel=3, name="stage.0.a")
+    joined = b("add", body, b("conv", stem, channels=8, kernel=1, name="stage.0.b"), name="sum")
+    long = b("relu", joined, name="a_rather_long_name.of_a_layer.in_a.deeply_nested_block.relu")
+    return b.output(y=b("avg_pool", long, kernel="global", name="pool"))
+
+
+def report(n=1, count: str = "all", **bindings: int) -> Report:
+    return analyse(Model("net", graph(n)), count, bindings)
+
+
+def test_table_of_operators() -> None:
+    text = render(report())
+    lines = text.splitlines()
+    assert lines[0] == "model net: image f32[1, 3, 8, 8] -> y f32[1, 8, 1, 1]"
+    assert lines[1].startswith("count all: every arithmetic operation")
+    assert lines[3].split() == [
+        "layer",
+        "op",
+        "output",
+        "params",
+        "macs",
+        "flops",
+        "receptive",
+        "field",
+    ]
+    rows = {line.split()[0]: line.split()[1:] for line in lines[5:11]}
+    assert rows["stem.conv"] == ["conv", "1x8x4x4", "216", "3,456", "6,784", "3/2/1"]
+    assert rows["stage.0.a"][-1] == "7/2/3"
+    assert "a_rather_long_name.of_a_layer.in_a.deeply_nested_block.relu" in rows
+    assert lines[-1] == "peak_activation_bytes: 1,536 B at stage.0.b"
+    assert not any(line.endswith(" ") for line in lines)
+
+
+def test_table_of_blocks() -> None:
+    lines = render(report(), depth=1).splitlines()[5:10]
+    cells = [line.split() for line in lines]
+    assert [c[0] for c in cells] == ["stem", "stage", "sum", "a_rather_long_name", "pool"]
+    assert cells[0][1:] == ["2", "operators", "1x8x4x4", "232", "3,456", "7,080", "3/2/1"]
+    assert cells[1][4] == f"{8 * 8 * 9 + 8 + 8 * 8 + 8}"
+
+
+def test_narrow_terminals_fold_and_never_cut() -> None:
+    text = render(report(), width=72)
+    table = text.splitlines()[3:]
+    assert all(len(line) <= 72 for line in table if ":" not in line)
+    assert "…" not in text
+    first = "".join(line.split()[0] for line in table if line and not line.startswith(" "))
+    assert "a_rather_long_name.of_a_layer.in_a.deeply_nested_block.relu" in first
+
+
+def test_colour_only_on_request() -> None:
+    assert "\x1b[" not in render(report())
+    assert "\x1b[" in render(report(), color=True)
+
+
+def test_verbose_says_attributes_and_defaults() -> None:
+    text = render(report(), verbose=True)
+    assert "channels=8 kernel=3 stride=2 bias=false" in text
+    assert "defaults in force" in text
+    line = next(x for x in text.splitlines() if x.startswith("conv") and " pad " in x)
+    assert "half keeps the size at stride 1" in line
+
+
+def test_json_is_the_contract() -> None:
+    data = json.loads(render(report(symbol("N")), "json"))
+    assert data["model"] == "net"
+    assert data["count"] == "all"
+    assert data["input"] == {"image": {"dtype": "f32", "shape": ["N", 3, 8, 8]}}
+    assert data["total"] == {
+        "params": 888,
+        "macs": "13696*N",
+        "flops": "27904*N + 40",
+        "weight_bytes": 3616,
+        "neurons": 384,
+        "activations": "776*N",
+        "peak_activation_bytes": "1536*N",
+    }
+    assert data["layers"][0] == {
+        "name": "stem.conv",
+        "op": "conv",
+        "output_shape": ["N", 8, 4, 4],
+        "params": 216,
+        "macs": "3456*N",
+        "flops": "6784*N",
+        "receptive_field": {
+            "image": {
+                "size": [3, 3],
+                "stride": [2, 2],
+                "padding": [1, 1],
+                "aligned": [True, True],
+            }
+        },
+        "file": None,
+        "line": None,
+    }
+    assert data["layers"][-1]["receptive_field"]["image"]["size"] == [13, 13]
+
+
+def test_json_of_fields_that_vary_or_are_unknown() -> None:
+    b = Builder()
+    x = b.input("x", 1, 1, 12, symbol("W"))
+    h = b("conv", x, channels=1, kernel=3)
+    y = b("mul", h, b("avg_pool", x, kernel="global"))
+    layers = analyse(Model("m", b.output(y=y))).to_json()["layers"]
+    assert layers[-1]["receptive_field"]["x"] == {
+        "size": [13, None],
+        "size_min": [12, None],
+        "stride": [None, None],
+        "padding": [1, None],
+        "aligned": [False, None],
+    }
+    text = render(analyse(Model("m", b.graph)))
+    assert "12..13/-/1 unaligned x ?" in text
+
+
+def test_markdown_escapes_and_aligns() -> None:
+    text = render(report(symbol("N")), "md", verbose=True)
+    assert "# net" in text
+    row = "| `stem.conv` | conv | Nx8x4x4 | 216 | 3456\\*N | 6784\\*N | 3/2/1 |"
+    assert row in text
+    assert "| --- | --- | --- | --: | --: | --: | --- |" in text
+    assert "## Defaults in force" in text
+
+
+def test_csv_reads_back() -> None:
+    lines = list(csv.DictReader(io.StringIO(render(report(symbol("N")), "csv"))))
+    assert len(lines) == 7
+    assert lines[0]["macs"] == "3456*N"
+    assert lines[0]["params"] == "216"
+    assert (lines[0]["image.size"], lines[0]["image.aligned"]) == ("3x3", "true")
+    assert sum(int(line["params"]) for line in lines) == 888
+    blocks = list(csv.DictReader(io.StringIO(render(report(), "csv", depth=1))))
+    assert [line["name"] for line in blocks][:2] == ["stem", "stage"]
+
+
+def test_conventions_show() -> None:
+    assert "flops = 2 x macs" in render(report(count="torchvision"))
+
+
+def snapshots() -> list[Snapshot]:
+    found = [snapshot(graph(), "as written")]
+    run(
+        graph(),
+        observer=lambda s: found.append(snapshot(s.graph, s.rewrite.name, s.changes, s.seconds)),
+    )
+    return found
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_before_and_after_passes(format: str) -> None:
+    shots = snapshots()
+    text = render_passes(shots, format)
+    for shot in shots:
+        assert shot.label in text
+    if format == "json":
+        data = json.loads(text)
+        assert (data[0]["operators"], data[0]["kernels"], data[0]["weight_time"]) == (7, 7, 0)
+        assert data[-1]["operators"] == 6
+        assert data[-1]["kernels"] == 4
+        assert data[-1]["activation_bytes"] < data[0]["activation_bytes"]
+    if format == "csv":
+        assert len(list(csv.DictReader(io.StringIO(text)))) == len(shots)
+
+
+def test_unknown_formats_are_misuse() -> None:
+    with pytest.raises(InputError, match="table, json, md, csv"):
+        render(report(), "xml")
+    with pytest.raises(InputError, match="table, json, md, csv"):
+        render_passes([], "xml")
+
+
+def test_large_models_render_quickly_enough_to_use() -> None:
+    text = render(analyse(Model("resnet50", networks.resnet(50)), bindings={"N": 1}))
+    assert "macs: 4,089,184,256 (4.089 G)" in text
+    assert "427/32/213" in text
