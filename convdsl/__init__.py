@@ -1,0 +1,74 @@
+"""convdsl: a language and compiler for convolutional networks.
+
+    model = convdsl.load("resnet50")                     # a path, path.cnn:model, or a zoo name
+    print(convdsl.report(model, inputs=(3, 224, 224)))   # exact figures, before anything runs
+    run = convdsl.compile(model, weights="resnet50.safetensors")
+    logits = run(images)                                 # float32 [N, 3, 224, 224]
+
+Everything is loaded on first use; importing the package costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from convdsl.diagnostics import (
+        ArtifactError,
+        CompileError,
+        Diagnostic,
+        Error,
+        InputError,
+        WeightError,
+    )
+    from convdsl.driver import compile, emit, load, parse, report
+    from convdsl.ir.model import Model
+    from convdsl.runtime.executable import Executable
+    from convdsl.runtime.saved import load_executable
+
+__all__ = [
+    "ArtifactError",
+    "CompileError",
+    "Diagnostic",
+    "Error",
+    "Executable",
+    "InputError",
+    "Model",
+    "WeightError",
+    "__version__",
+    "compile",
+    "emit",
+    "load",
+    "load_executable",
+    "parse",
+    "report",
+]
+
+_HOMES = {
+    "convdsl.diagnostics": (
+        "ArtifactError",
+        "CompileError",
+        "Diagnostic",
+        "Error",
+        "InputError",
+        "WeightError",
+    ),
+    "convdsl.driver": ("compile", "emit", "load", "parse", "report"),
+    "convdsl.ir.model": ("Model",),
+    "convdsl.runtime.executable": ("Executable",),
+    "convdsl.runtime.saved": ("load_executable",),
+}
+_WHERE = {name: module for module, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'convdsl' has no attribute {name!r}")
+    return getattr(import_module(_WHERE[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -84,8 +84,8 @@ def _rename(e: Expr, variables: dict[str, TensorVar]) -> Expr:
 def _inline(stages: list[Stage], leaving: frozenset[str]) -> list[Stage]:
     """Write a stage into its readers where that repeats no work."""
     kept = list(stages)
-    for stage in stages:
-        name = stage.target.name
+    for name in [stage.target.name for stage in stages]:
+        stage = next(s for s in kept if s.target.name == name)  # as rewritten so far
         found = [(s, r) for s in kept for r in reads(s.body) if r.tensor.name == name]
         if name in leaving or not found or not _may_inline(stage, found):
             continue

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from convdsl.diagnostics import ArtifactError, InputError
 from convdsl.kernel.program import Port
+from convdsl.kernel.target import Target
 from convdsl.runtime.team import Region
 
 _ALIGNMENT = 64
@@ -49,7 +50,7 @@ class LoadedCode:
     def __init__(self, code: Code, weights: npt.NDArray[np.uint8]) -> None:
         if weights.nbytes != code.weight_bytes:
             raise ArtifactError(f"{weights.nbytes} bytes of weights, {code.weight_bytes} expected")
-        _check_memory(code)
+        check_memory(code.arena_bytes, code.weight_bytes)
         self.code = code
         self.weights = weights
         self._engine = _engine(code.object_code)
@@ -84,15 +85,49 @@ class LoadedCode:
                 self._pool.append(arena)
 
 
+# What the levels of the x86-64 psABI demand, in LLVM's names.
+_LEVELS = {
+    "x86-64": frozenset("sse2".split()),
+    "x86-64-v2": frozenset("sse4.2 ssse3 popcnt cx16".split()),
+    "x86-64-v3": frozenset("avx2 fma bmi bmi2 f16c lzcnt movbe popcnt".split()),
+    "x86-64-v4": frozenset(
+        "avx2 fma bmi bmi2 f16c lzcnt movbe popcnt avx512f avx512bw avx512cd avx512dq avx512vl".split()
+    ),
+}
+
+
+def check_processor(target: Target, what: str) -> None:
+    """ArtifactError unless this processor can run code made for `target`."""
+    here = llvm.get_process_triple().split("-")[0]
+    if target.architecture != here:
+        raise ArtifactError(f"{what} is made for {target.architecture}, this is {here}")
+    name, features = llvm.get_host_cpu_name(), llvm.get_host_cpu_features()
+    if target.features:
+        wanted = {f[1:] for f in target.features.split(",") if f.startswith("+")}
+    elif target.cpu in _LEVELS:
+        wanted = set(_LEVELS[target.cpu])
+    elif target.cpu == name:
+        return
+    else:
+        raise ArtifactError(f"{what} is made for the processor {target.cpu}, this is {name}")
+    missing = sorted(feature for feature in wanted if not features.get(feature, False))
+    if missing:
+        raise ArtifactError(
+            f"{what} is made for {target.cpu} and needs {', '.join(missing)}, "
+            f"which this processor ({name}) does not have"
+        )
+
+
 def _empty(port: Port) -> npt.NDArray[Any]:
     shape = tuple(int(extent) for extent in port.type.shape)  # pyright: ignore[reportArgumentType]
     return np.empty(shape, port.type.dtype.numpy)
 
 
-def _check_memory(code: Code) -> None:
-    planned = code.arena_bytes + code.weight_bytes
+def check_memory(arena_bytes: int, weight_bytes: int) -> None:
+    """InputError, before anything is allocated, for a program that plans for too much."""
+    planned = arena_bytes + weight_bytes
     if planned > MEMORY_LIMIT:
-        raise InputError(f"the program plans for {planned} bytes, more than {MEMORY_LIMIT}")
+        raise InputError(f"the program plans for {planned:,} bytes, more than {MEMORY_LIMIT:,}")
 
 
 def _engine(object_code: bytes) -> llvm.ExecutionEngine:

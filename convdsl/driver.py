@@ -1,0 +1,370 @@
+"""Strings the stages together: text -> graph -> passes -> kernels -> machine code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from convdsl import __version__, zoo
+from convdsl.analysis.report import Report, analyse
+from convdsl.backends import llvm, llvm_module
+from convdsl.diagnostics import InputError, SourceFile, WeightError
+from convdsl.elaborate import elaborate, load_file
+from convdsl.ir.model import Model
+from convdsl.ir.text import format_graph
+from convdsl.kernel.expr import format_tensor_expr
+from convdsl.kernel.program import Port, format_program
+from convdsl.kernel.target import Target
+from convdsl.kernel.text import format_kernel
+from convdsl.lowering.lower import Lowered, lower
+from convdsl.passes import PASSES, Observer, Pass
+from convdsl.passes import run as run_passes
+from convdsl.runtime.cache import ObjectCache
+from convdsl.runtime.cpu import Code, LoadedCode, aligned, check_memory
+from convdsl.runtime.executable import (
+    Binding,
+    Executable,
+    Facts,
+    Runner,
+    bind_shapes,
+    check_symbol,
+    input_symbols,
+)
+from convdsl.runtime.saved import save_program
+from convdsl.runtime.team import available_threads
+from convdsl.weights import RandomWeights
+from convdsl.weights import bind as bind_weights
+from convdsl.weights import load as load_weights
+
+LEVELS = ("graph", "expr", "loops", "llvm", "asm", "object")
+"""What `emit` can show, from the text down."""
+
+Shape: TypeAlias = "Sequence[int]"
+Shapes: TypeAlias = "Shape | Mapping[str, Shape] | None"
+
+
+# Loading
+
+
+def load(source: str | Path, **parameters: Any) -> Model:
+    """A model from a path, `path.cnn:model`, or a zoo name, tried in this order.
+
+    `parameters` set the model's own parameters, or bind symbols of its inputs (N, H, ...).
+    Raises InputError where there is no such source, CompileError where it is wrong.
+    """
+    text = str(source)
+    path = Path(text)
+    if _is_file(path):
+        return _load_path(path, None, parameters)
+    head, colon, name = text.rpartition(":")
+    if colon and _is_file(Path(head)):
+        return _load_path(Path(head), name, parameters)
+    entry = zoo.find(text)
+    if entry is not None:
+        return load_file(entry.path, model=entry.model, parameters=parameters, zoo=zoo.folder())
+    raise InputError(_no_source(text))
+
+
+def parse(text: str, **parameters: Any) -> Model:
+    """A model from source text. Imports are from the zoo only (`use "zoo:..."`)."""
+    return elaborate(SourceFile("<text>", text), parameters=parameters, zoo=zoo.folder())
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def _load_path(path: Path, model: str | None, parameters: Mapping[str, Any]) -> Model:
+    if path.suffix == ".onnx":
+        raise InputError(f"{path}: ONNX files are not read yet; convdsl reads .cnn text")
+    return load_file(path, model=model, parameters=parameters, zoo=zoo.folder())
+
+
+def _no_source(text: str) -> str:
+    names = list(zoo.names())
+    close = get_close_matches(text, names, n=1, cutoff=0.6)
+    if "/" in text or text.endswith((".cnn", ".onnx")):
+        folder = Path(text).parent
+        siblings = [str(p) for p in sorted(folder.glob("*.cnn"))] if folder.is_dir() else []
+        close = get_close_matches(text, siblings, n=1, cutoff=0.6) or close
+        hint = f"; did you mean {close[0]}?" if close else ""
+        return f"there is no file {text}{hint}"
+    hint = f"did you mean {close[0]}?" if close else "`convdsl zoo` lists the shipped models"
+    return f"{text} is neither a file nor a model of the zoo; {hint}"
+
+
+# Binding
+
+
+def bind(
+    model: Model,
+    inputs: Shapes = None,
+    batch: int | None = None,
+    symbols: Mapping[str, int] | None = None,
+) -> Binding:
+    """What is said of the free symbols: by input shapes, the batch and values by name.
+
+    A shape may leave out the batch (`3x224x224`), which then is `batch`, by default 1.
+    Symbols that nothing is said of stay free. Raises InputError.
+    """
+    ports = _ports(model)
+    free = input_symbols(ports)
+    binding: Binding = {}
+    if inputs is not None:
+        shapes = _complete_shapes(ports, inputs, batch)
+        if len(shapes) == len(ports):
+            binding |= bind_shapes(ports, shapes)
+        else:
+            given = [port for port in ports if port.name in shapes]
+            binding |= bind_shapes(given, shapes)
+    if batch is not None and "N" in free:
+        if binding.setdefault("N", batch) != batch:
+            raise InputError(f"the batch is {batch}, but the input shapes say {binding['N']}")
+    for name, value in (symbols or {}).items():
+        if name not in free:
+            known = ", ".join(free) or "none"
+            raise InputError(f"no free size is called {name}; there are {known}")
+        if binding.setdefault(name, value) != value:
+            raise InputError(f"{name} = {value}, but the input shapes say {binding[name]}")
+    for name, value in binding.items():
+        check_symbol(free[name], value)
+    return binding
+
+
+def _complete_shapes(
+    ports: Sequence[Port], inputs: Shapes, batch: int | None
+) -> dict[str, tuple[int, ...]]:
+    if isinstance(inputs, Mapping):
+        given = {name: tuple(shape) for name, shape in inputs.items()}
+    else:
+        if len(ports) != 1:
+            names = ", ".join(port.name for port in ports)
+            raise InputError(f"the model has several inputs ({names}): give a shape for each name")
+        given = {ports[0].name: tuple(inputs or ())}
+    by_name = {port.name: port for port in ports}
+    for name, shape in given.items():
+        if name not in by_name:
+            raise InputError(f"no input `{name}`; the inputs are {', '.join(by_name)}")
+        if len(shape) == by_name[name].type.rank - 1:
+            given[name] = (1 if batch is None else batch, *shape)
+    return given
+
+
+def _ports(model: Model) -> tuple[Port, ...]:
+    return tuple(Port(name, type) for name, type in model.inputs.items())
+
+
+# Compiling
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A model on its way to machine code: everything but the sizes and the weights."""
+
+    model: Model
+    target: Target
+    passes: tuple[Pass, ...] = PASSES
+    verify: bool = False
+    observer: Observer | None = None
+
+    def lower(self, binding: Mapping[str, int]) -> Lowered:
+        """Bind the sizes, run the passes, make kernels."""
+        graph = self.model.graph.bind(binding)
+        graph = run_passes(graph, self.passes, verify=self.verify, observer=self.observer)
+        return lower(graph, self.target, self.model.name)
+
+    def object_code(self, lowered: Lowered, cache: ObjectCache | None) -> bytes:
+        """Machine code, from the cache where it is there under exactly this IR and target."""
+        ir = llvm_module.print_module(lowered.program, self.target)
+        if cache is None:
+            return llvm.emit_object(ir, self.target)
+        key = "\n".join((__version__, llvm.llvm_version(), repr(self.target), ir))
+        known = cache.get(key)
+        if known is None:
+            known = llvm.emit_object(ir, self.target)
+            cache.put(key, known)
+        return known
+
+
+def compile(
+    model: Model | str | Path,
+    weights: Any = None,
+    target: str = "cpu",
+    threads: int | None = None,
+    cpu: str = "native",
+    inputs: Shapes = None,
+    *,
+    batch: int | None = None,
+    symbols: Mapping[str, int] | None = None,
+    passes: tuple[Pass, ...] = PASSES,
+    verify: bool = False,
+    observer: Observer | None = None,
+    cache: bool = True,
+) -> Executable:
+    """A callable network.
+
+    weights: a file (safetensors, .npz, PyTorch checkpoint), `random:SEED`, or arrays by name.
+    threads: size of the team, by default the processors that this process may use.
+    cpu: `native` or a name that LLVM knows (x86-64-v3, skylake, ...).
+    inputs: input shapes to compile for at once, as one tuple or by name; without it the first
+    call does. Raises convdsl.Error.
+    """
+    model = model if isinstance(model, Model) else load(model)
+    plan = Plan(model, find_target(target, cpu), passes, verify, observer)
+    bound = _bind_weights(model, weights)
+    object_cache = ObjectCache() if cache else None
+    team = available_threads() if threads is None else threads
+    if team < 1:
+        raise InputError(f"{team} threads: at least one is needed")
+    random = isinstance(bound.store, RandomWeights)
+    notes = (f"weights are {bound.store.source}",) if random else ()
+    facts = Facts(
+        model.name,
+        model.preprocessing.to_json() if model.preprocessing else None,
+        model.labels,
+        (*notes, *bound.notes),
+    )
+
+    def specialise(binding: Binding) -> LoadedCode:
+        lowered = plan.lower(binding)
+        program = lowered.program
+        check_memory(program.arena_bytes, program.weight_bytes)
+        object_code = plan.object_code(lowered, object_cache)
+        packed = aligned(program.weight_bytes)
+        packed[:] = 0
+        lowered.pack_weights(bound.arrays, packed)
+        code = Code(
+            object_code,
+            llvm_module.ENTRY,
+            program.inputs,
+            program.outputs,
+            program.arena_bytes,
+            program.weight_bytes,
+        )
+        return LoadedCode(code, packed)
+
+    def save(binding: Binding, path: Path) -> None:
+        runner: Runner = executable.runner(binding)
+        assert isinstance(runner, LoadedCode)
+        report = analyse(model, "all", binding).to_json()
+        made_by = f"convdsl {__version__}, {llvm.llvm_version()}"
+        save_program(path, runner, plan.target, facts, binding, team, report, made_by)
+
+    outputs = tuple(Port(name, type) for name, type in model.outputs.items())
+    executable = Executable(facts, _ports(model), outputs, team, specialise, save)
+    binding = bind(model, inputs, batch, symbols)
+    if binding.keys() == input_symbols(_ports(model)).keys():
+        executable.runner(binding)
+    elif inputs is not None:
+        executable.runner(executable.complete(binding))
+    return executable
+
+
+@dataclass(frozen=True)
+class _Weights:
+    store: Any
+    arrays: Mapping[str, Any]
+    notes: tuple[str, ...]
+
+
+def _bind_weights(model: Model, weights: Any) -> _Weights:
+    states = model.graph.states
+    if weights is None:
+        missing = [name for name, node in states.items() if node.data is None]
+        if missing:
+            raise WeightError(
+                f"{model.name} has {len(missing)} weights ({missing[0]}, ...) and none are given: "
+                "name a weight file, or random:SEED"
+            )
+        weights = {}
+    store = load_weights(weights)
+    bound = bind_weights(store, states)
+    return _Weights(store, bound, bound.notes)
+
+
+def find_target(target: str = "cpu", cpu: str = "native") -> Target:
+    """The machine to make code for. InputError for one that is not there."""
+    if target != "cpu":
+        raise InputError(f"unknown target `{target}`; there is cpu")
+    return llvm.find_target(cpu)
+
+
+# Looking
+
+
+def report(
+    model: Model | str | Path,
+    count: str = "all",
+    inputs: Shapes = None,
+    *,
+    batch: int | None = None,
+    symbols: Mapping[str, int] | None = None,
+) -> Report:
+    """Exact figures: parameters, operations, memory, receptive fields. Symbols that `inputs`,
+    `batch` and `symbols` leave open stay in the figures as polynomials."""
+    model = model if isinstance(model, Model) else load(model)
+    return analyse(model, count, bind(model, inputs, batch, symbols))
+
+
+def emit(
+    model: Model | str | Path,
+    level: str,
+    *,
+    inputs: Shapes = None,
+    batch: int | None = None,
+    symbols: Mapping[str, int] | None = None,
+    target: str = "cpu",
+    cpu: str = "native",
+    passes: tuple[Pass, ...] = PASSES,
+    verify: bool = False,
+    observer: Observer | None = None,
+) -> str | bytes:
+    """One level of the way down: graph | expr | loops | llvm | asm as text, object as bytes.
+
+    `graph` and `expr` keep symbols that are not bound; the levels below need all sizes (the
+    batch is 1 unless said).
+    """
+    if level not in LEVELS:
+        raise InputError(f"no level is called {level}; there are {', '.join(LEVELS)}")
+    model = model if isinstance(model, Model) else load(model)
+    binding = bind(model, inputs, batch, symbols)
+    if level in ("graph", "expr"):
+        graph = model.graph.bind(binding)
+        graph = run_passes(graph, passes, verify=verify, observer=observer)
+        return format_graph(graph) if level == "graph" else _format_expressions(graph)
+    if "N" in input_symbols(_ports(model)):
+        binding.setdefault("N", 1)
+    plan = Plan(model, find_target(target, cpu), passes, verify, observer)
+    lowered = plan.lower(binding)
+    return _PRINTERS[level](lowered, plan.target)
+
+
+def _format_expressions(graph: Any) -> str:
+    parts: list[str] = []
+    for node in graph.op_nodes():
+        kernel = format_tensor_expr(node.call.kernel).replace("\n", "\n    ")
+        parts.append(f"{node.name} = {node.op.name}\n    {kernel}")
+    return "\n\n".join(parts)
+
+
+def _format_loops(lowered: Lowered, target: Target) -> str:
+    kernels = (format_kernel(kernel) for kernel in lowered.program.kernels)
+    return "\n\n".join([format_program(lowered.program), *kernels])
+
+
+_PRINTERS: Mapping[str, Callable[[Lowered, Target], str | bytes]] = {
+    "loops": _format_loops,
+    "llvm": lambda lowered, target: llvm_module.print_module(lowered.program, target),
+    "asm": lambda lowered, target: llvm.emit_assembly(
+        llvm_module.print_module(lowered.program, target), target
+    ),
+    "object": lambda lowered, target: llvm.emit_object(
+        llvm_module.print_module(lowered.program, target), target
+    ),
+}
