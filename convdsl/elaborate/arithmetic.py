@@ -80,7 +80,7 @@ def _numeric(symbol: str, left: Any, right: Any) -> Any:
         "+": operator.add,
         "-": operator.sub,
         "*": operator.mul,
-        "//": operator.floordiv,
+        "//": lambda a, b: a // b,
         "%": operator.mod,
     }
     return rules[symbol](left, right)

@@ -7,6 +7,7 @@ from typing import Any
 
 from convdsl.diagnostics import Span
 from convdsl.elaborate.attributes import Unsuitable, convert, wanted
+from convdsl.elaborate.builtins import BUILTINS
 from convdsl.elaborate.expressions import Evaluator
 from convdsl.elaborate.scope import Context
 from convdsl.elaborate.session import Stop, suggest
@@ -23,6 +24,7 @@ from convdsl.elaborate.values import (
     is_tensors,
 )
 from convdsl.ir.opdef import Attribute, OpDef, Required, Role
+from convdsl.ops import SPELLINGS
 from convdsl.syntax import ast
 
 
@@ -118,26 +120,30 @@ class Binder(Evaluator):
             and not self._known(node.id, context)
         ):
             raise self.fail(
-                "E0305", f"`{slot.name}` takes {wanted(slot.attribute)}, not `{node.id}`",
-                node.span, context=context, help=suggest(node.id, slot.attribute.choices),
-            )  # fmt: skip
+                context,
+                "E0305",
+                f"`{slot.name}` takes {wanted(slot.attribute)}, not `{node.id}`",
+                node.span,
+                help=suggest(node.id, slot.attribute.choices),
+            )
         value = self.need(node, context)
         if value is NOTHING or value is POISON:
             raise Stop
         return value
 
     def _known(self, name: str, context: Context) -> bool:
-        from_scope, _ = context.scope.find(name)
-        return from_scope or self.is_builtin(name)
+        return context.scope.find(name)[0] or name in BUILTINS or name in SPELLINGS
 
     def _fill(
         self, binding: _Binding, slot: _Slot, given: Given, name_span: Span | None = None
     ) -> None:
         if slot.name in binding.arguments:
             raise self.fail(
-                "E0304", f"`{slot.name}` is given twice", name_span or given.span or binding.span,
-                context=binding.context,
-            )  # fmt: skip
+                binding.context,
+                "E0304",
+                f"`{slot.name}` is given twice",
+                name_span or given.span or binding.span,
+            )
         if slot.attribute is not None:
             given = Given(self.converted(slot.attribute, given, binding.context), given.span)
         binding.arguments[slot.name] = given
@@ -148,8 +154,7 @@ class Binder(Evaluator):
             return convert(attribute, given.value)
         except Unsuitable as error:
             assert given.span is not None
-            raise self.fail("E0305", error.message, given.span, context=context,
-                            help=error.help) from None  # fmt: skip
+            raise self.fail(context, "E0305", error.message, given.span, help=error.help) from None
 
     # Objections
 
@@ -161,18 +166,23 @@ class Binder(Evaluator):
         if later:
             help = (f"by keyword only: {', '.join(later)}",)
         return self.fail(
-            "E0303", f"too many arguments: `{binding.name}` takes {takes}", argument.span,
-            context=binding.context, help=help,
-        )  # fmt: skip
+            binding.context,
+            "E0303",
+            f"too many arguments: `{binding.name}` takes {takes}",
+            argument.span,
+            help=help,
+        )
 
     def _unknown(self, binding: _Binding, name: ast.Name) -> Stop:
         known = (*binding.names(), *binding.operand_names())
         listing = ", ".join(known) if known else "no arguments"
         return self.fail(
-            "E0301", f"`{binding.name}` has no argument `{name.id}`", name.span,
-            context=binding.context,
+            binding.context,
+            "E0301",
+            f"`{binding.name}` has no argument `{name.id}`",
+            name.span,
             help=suggest(name.id, known) or (f"it takes {listing}",),
-        )  # fmt: skip
+        )
 
     def _check_missing(self, binding: _Binding) -> None:
         missing = binding.missing()
@@ -181,11 +191,9 @@ class Binder(Evaluator):
         binding.failed = True
         names = " and ".join(f"`{name}`" for name in missing)
         help = tuple(f"`{a.name}`: {a.doc}" for a in binding.attributes() if a.name in missing)
-        self.fail("E0302", f"`{binding.name}` needs {names}", binding.span,
-                  context=binding.context, help=help)  # fmt: skip
-
-    def is_builtin(self, name: str) -> bool:
-        raise NotImplementedError
+        self.fail(
+            binding.context, "E0302", f"`{binding.name}` needs {names}", binding.span, help=help
+        )
 
 
 class _Slot:
@@ -258,8 +266,8 @@ class _Binding:
                 p.name.id for p in self.parameters() if not p.default and p.name.id not in given
             ]
         given = {**self.defaults(), **self.arguments}
-        required = (a for a in self.op.attributes if isinstance(a.default, Required))
-        return [a.name for a in required if a.name not in given]
+        unset = (a.name for a in self.op.attributes if isinstance(a.default, Required))
+        return [name for name in unset if name not in given]
 
     def defaults(self) -> Mapping[str, Given]:
         """What `default` statements say of the operator, here."""

@@ -58,9 +58,14 @@ class Evaluator(ABC):
 
     @abstractmethod
     def combine(
-        self, symbol: str, left: Given, right: Given, context: Context, span: Span,
+        self,
+        symbol: str,
+        left: Given,
+        right: Given,
+        context: Context,
+        span: Span,
         label: ast.Text | None,
-    ) -> Any:  # fmt: skip
+    ) -> Any:
         """left <symbol> right where one of them is a tensor."""
 
     def evaluate(self, node: ast.Expression, context: Context) -> Any:
@@ -84,22 +89,29 @@ class Evaluator(ABC):
         if value is POISON:
             raise Stop
         if value is NOTHING:
-            raise self.fail("E0408", "this has no value", node.span, context=context,
-                            help=("end the body with an expression",))  # fmt: skip
+            raise self.fail(
+                context,
+                "E0408",
+                "this has no value",
+                node.span,
+                help="end the body with an expression",
+            )
         return value
 
     def fail(
         self,
+        context: Context,
         code: str,
         message: str,
         *labels: tuple[Span, str] | Span,
-        context: Context,
-        help: tuple[str, ...] = (),
+        help: str | tuple[str, ...] = (),
     ) -> Stop:
-        return self.session.fail(code, message, *labels, frames=context.frames, help=help)
+        """Record an error in the block instance of `context` and return what to raise."""
+        hints = (help,) if isinstance(help, str) else help
+        return self.session.fail(code, message, *labels, frames=context.frames, help=hints)
 
     def _problem(self, problem: ValueProblem, span: Span, context: Context) -> Stop:
-        return self.fail(problem.code, problem.message, span, context=context, help=problem.help)
+        return self.fail(context, problem.code, problem.message, span, help=problem.help)
 
     # Leaves
 
@@ -117,15 +129,19 @@ class Evaluator(ABC):
         if node.id in WORDS:
             return node.id
         known = {*context.scope.visible(), *BUILTINS, *SPELLINGS, *WORDS}
-        raise self.fail("E0201", f"unknown name `{node.id}`", node.span, context=context,
-                        help=suggest(node.id, known))  # fmt: skip
+        raise self.fail(
+            context, "E0201", f"unknown name `{node.id}`", node.span, help=suggest(node.id, known)
+        )
 
     def _incoming(self, node: ast.Incoming, context: Context) -> Any:
         if context.incoming is None:
             raise self.fail(
-                "E0408", "`in` means nothing here: no single tensor flows in", node.span,
-                context=context, help=("name the input you mean",),
-            )  # fmt: skip
+                context,
+                "E0408",
+                "`in` means nothing here: no single tensor flows in",
+                node.span,
+                help="name the input you mean",
+            )
         return context.incoming
 
     def _text(self, node: ast.Text, context: Context) -> str:
@@ -146,7 +162,7 @@ class Evaluator(ABC):
         values = tuple(self.evaluate(item, context) for item in node.items)
         for item, value in zip(node.items, values, strict=True):
             if value is NOTHING:
-                raise self.fail("E0408", "this has no value", item.span, context=context)
+                raise self.fail(context, "E0408", "this has no value", item.span)
         if POISON in values:
             raise Stop
         return arithmetic.checked_list(values)
@@ -168,13 +184,18 @@ class Evaluator(ABC):
     def _operand(self, node: ast.Expression, context: Context) -> Any:
         value = self.evaluate(node, context)
         if value is NOTHING:
-            raise self.fail("E0408", "this has no value", node.span, context=context)
+            raise self.fail(context, "E0408", "this has no value", node.span)
         return value
 
     def _combine(
-        self, symbol: str, left: Given, right: Given, context: Context, span: Span,
+        self,
+        symbol: str,
+        left: Given,
+        right: Given,
+        context: Context,
+        span: Span,
         label: ast.Text | None,
-    ) -> Any:  # fmt: skip
+    ) -> Any:
         if left.value is POISON or right.value is POISON:
             return POISON
         if isinstance(left.value, Value) or isinstance(right.value, Value):
@@ -182,10 +203,12 @@ class Evaluator(ABC):
         for given in (left, right):
             if isinstance(given.value, LAYER_LIKE) and given.span is not None:
                 raise self.fail(
-                    "E0401", f"`{symbol}` takes tensors or numbers, not {describe(given.value)}",
-                    given.span, context=context,
-                    help=("let something flow into it: `in -> ...`",),
-                )  # fmt: skip
+                    context,
+                    "E0401",
+                    f"`{symbol}` takes tensors or numbers, not {describe(given.value)}",
+                    given.span,
+                    help="let something flow into it: `in -> ...`",
+                )
         try:
             return arithmetic.binary(symbol, left.value, right.value)
         except ValueProblem as problem:
@@ -209,8 +232,13 @@ class Evaluator(ABC):
         result = values[-1]
         for index in range(len(values) - 2, -1, -1):
             if isinstance(result, Value) or isinstance(values[index], Value):
-                raise self.fail("E0401", "`**` takes numbers, not tensors", node.span,
-                                context=context, help=("multiply: `x * x`",))  # fmt: skip
+                raise self.fail(
+                    context,
+                    "E0401",
+                    "`**` takes numbers, not tensors",
+                    node.span,
+                    help="multiply: `x * x`",
+                )
             result = arithmetic.binary("**", values[index], result)
         return result
 
@@ -221,10 +249,12 @@ class Evaluator(ABC):
             for side, place in ((left, left_node), (right, operand)):
                 if isinstance(side, Value):
                     raise self.fail(
-                        "E0401", f"cannot compare {describe(side)}: its elements are unknown here",
-                        place.span, context=context,
-                        help=("compare its sizes: x.channels, x.height, x.shape",),
-                    )  # fmt: skip
+                        context,
+                        "E0401",
+                        f"cannot compare {describe(side)}: its elements are unknown here",
+                        place.span,
+                        help="compare its sizes: x.channels, x.height, x.shape",
+                    )
             if not arithmetic.compare(symbol, left, right):
                 return False
             left, left_node = right, operand
@@ -235,8 +265,9 @@ class Evaluator(ABC):
         value = self.need(node, context)
         if isinstance(value, bool):
             return value
-        raise self.fail("E0403", f"a condition is true or false, not {describe(value)}", node.span,
-                        context=context)  # fmt: skip
+        raise self.fail(
+            context, "E0403", f"a condition is true or false, not {describe(value)}", node.span
+        )
 
     def _logic(self, node: ast.Logic, context: Context) -> bool:
         deciding = node.operator == "or"
@@ -262,12 +293,16 @@ class Evaluator(ABC):
         elif isinstance(value, Record):
             known = tuple(value.fields)
         else:
-            raise self.fail("E0404", f"{describe(value)} has no parts to name", node.name.span,
-                            context=context)  # fmt: skip
+            raise self.fail(
+                context, "E0404", f"{describe(value)} has no parts to name", node.name.span
+            )
         raise self.fail(
-            "E0404", f"{describe(value)} has no `{name}`, only {', '.join(known)}",
-            node.name.span, context=context, help=suggest(name, known),
-        )  # fmt: skip
+            context,
+            "E0404",
+            f"{describe(value)} has no `{name}`, only {', '.join(known)}",
+            node.name.span,
+            help=suggest(name, known),
+        )
 
     def _index(self, node: ast.Index, context: Context) -> Any:
         value = self.need(node.object, context)
@@ -279,12 +314,18 @@ class Evaluator(ABC):
         elif isinstance(value, Record):
             items = tuple(value.fields.values())
         else:
-            raise self.fail("E0401", f"only lists are indexed, not {describe(value)}",
-                            node.object.span, context=context)  # fmt: skip
+            raise self.fail(
+                context, "E0401", f"only lists are indexed, not {describe(value)}", node.object.span
+            )
         if isinstance(index, bool) or not isinstance(index, int):
-            raise self.fail("E0401", f"an index is an integer, not {describe(index)}",
-                            node.index.span, context=context)  # fmt: skip
+            raise self.fail(
+                context, "E0401", f"an index is an integer, not {describe(index)}", node.index.span
+            )
         if not -len(items) <= index < len(items):
-            raise self.fail("E0405", f"index {index} is outside a list of {len(items)}",
-                            node.index.span, context=context)  # fmt: skip
+            raise self.fail(
+                context,
+                "E0405",
+                f"index {index} is outside a list of {len(items)}",
+                node.index.span,
+            )
         return items[index]

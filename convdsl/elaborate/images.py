@@ -40,12 +40,18 @@ def preprocessing(evaluator: Evaluator, node: ast.Preprocess, context: Context) 
     """The declared steps, in order; raises Stop after reporting what is wrong."""
     image = evaluator.need(node.input, context)
     if not isinstance(image, Value) or image.node.name != node.input.id or image.type.rank != 4:
-        raise evaluator.fail("E0901", f"`{node.input.id}` is no image input of this model",
-                             node.input.span, context=context,
-                             help=("declare it before: input image: f32[N, 3, 224, 224]",))  # fmt: skip
-    calls = (node.steps.head, *node.steps.stages) if isinstance(node.steps, ast.Chain) else (
-        node.steps,
-    )  # fmt: skip
+        raise evaluator.fail(
+            context,
+            "E0901",
+            f"`{node.input.id}` is no image input of this model",
+            node.input.span,
+            help="declare it before: input image: f32[N, 3, 224, 224]",
+        )
+    calls = (
+        (node.steps.head, *node.steps.stages)
+        if isinstance(node.steps, ast.Chain)
+        else (node.steps,)
+    )
     channels = image.type.shape[1]
     steps: list[PreprocessingStep] = []
     failed = False
@@ -53,7 +59,7 @@ def preprocessing(evaluator: Evaluator, node: ast.Preprocess, context: Context) 
         try:
             steps.append(_step(evaluator, call, channels, context))
         except _Unfit as error:
-            evaluator.fail("E0901", error.message, error.span, context=context, help=error.help)
+            evaluator.fail(context, "E0901", error.message, error.span, help=error.help)
             failed = True
         except Stop:
             failed = True
@@ -69,8 +75,11 @@ def _step(
         raise _Unfit("a preprocessing step is a call such as resize(256)", node.span)
     name = node.callee.id
     if name not in STEPS:
-        raise _Unfit(f"unknown preprocessing step `{name}`", node.callee.span,
-                     suggest(name, STEPS) or (f"one of {', '.join(STEPS)}",))  # fmt: skip
+        raise _Unfit(
+            f"unknown preprocessing step `{name}`",
+            node.callee.span,
+            suggest(name, STEPS) or (f"one of {', '.join(STEPS)}",),
+        )
     arguments = _bind(evaluator, node, STEPS[name], context)
     rules: dict[str, Callable[[dict[str, Argument], Any], dict[str, Any]]] = {
         "resize": _resize,
@@ -93,13 +102,17 @@ def _bind(
         else:
             raise _Unfit(f"too many arguments: ({', '.join(names)})", argument.span)
         if name not in names:
-            raise _Unfit(f"no argument `{name}`: ({', '.join(names)})", argument.span,
-                         suggest(name, names))  # fmt: skip
+            raise _Unfit(
+                f"no argument `{name}`: ({', '.join(names)})", argument.span, suggest(name, names)
+            )
         if name in bound:
             raise _Unfit(f"`{name}` is given twice", argument.span)
-        word = isinstance(argument.value, ast.Name) and name == "filter"
-        value = argument.value.id if word else evaluator.need(argument.value, context)  # pyright: ignore[reportAttributeAccessIssue]
-        bound[name] = (value, argument.value.span)
+        given = argument.value
+        if isinstance(given, ast.Name) and name == "filter":
+            value = given.id
+        else:
+            value = evaluator.need(given, context)
+        bound[name] = (value, given.span)
     for name in names:
         if name not in bound:
             if name not in OPTIONAL:
@@ -113,8 +126,11 @@ def _pixels(argument: Argument) -> int | list[int]:
     values = list(value) if isinstance(value, tuple) else [value]  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
     for item in values:  # pyright: ignore[reportUnknownVariableType]
         if isinstance(item, bool) or not isinstance(item, int) or not 1 <= item <= LARGEST_SIDE:
-            raise _Unfit(f"pixels are counted from 1 to {LARGEST_SIDE}, as 256 or 224x224; "
-                         f"this is {describe(value)}", span)  # fmt: skip
+            raise _Unfit(
+                f"pixels are counted from 1 to {LARGEST_SIDE}, as 256 or 224x224; "
+                f"this is {describe(value)}",
+                span,
+            )
     if len(values) not in (1, 2):  # pyright: ignore[reportUnknownArgumentType]
         raise _Unfit("an image has height and width", span)
     return values[0] if len(values) == 1 else values  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
@@ -123,8 +139,11 @@ def _pixels(argument: Argument) -> int | list[int]:
 def _resize(arguments: dict[str, Argument], channels: Any) -> dict[str, Any]:
     filter, span = arguments["filter"]
     if filter not in FILTERS:
-        raise _Unfit(f"unknown filter `{filter}`", span,
-                     suggest(str(filter), FILTERS) or (f"one of {', '.join(FILTERS)}",))  # fmt: skip
+        raise _Unfit(
+            f"unknown filter `{filter}`",
+            span,
+            suggest(str(filter), FILTERS) or (f"one of {', '.join(FILTERS)}",),
+        )
     return {"size": _pixels(arguments["size"]), "filter": filter}
 
 

@@ -79,15 +79,22 @@ class InputDeclarations:
         try:
             if node.type is None:
                 raise evaluator.fail(
-                    "E0602", "a model's input declares its type", node.span, context=context,
-                    help=(f"input {node.names[0].id}: f32[N, 3, 224, 224]",),
-                )  # fmt: skip
+                    context,
+                    "E0602",
+                    "a model's input declares its type",
+                    node.span,
+                    help=f"input {node.names[0].id}: f32[N, 3, 224, 224]",
+                )
             constraints = self._constraints(node.constraints, context)
             type = self._type(node.type, constraints, context)
             unused = [name for name in constraints if name not in context.scope.names]
             if unused:
-                raise evaluator.fail("E0603", f"`where` speaks of `{unused[0]}`, not a size of "
-                                     "this input", node.constraints[0].span, context=context)  # fmt: skip
+                raise evaluator.fail(
+                    context,
+                    "E0603",
+                    f"`where` speaks of `{unused[0]}`, not a size of this input",
+                    node.constraints[0].span,
+                )
         except Stop:
             for name in node.names:
                 context.scope.names[name.id] = POISON
@@ -99,11 +106,13 @@ class InputDeclarations:
     def _add_input(self, name: ast.Name, type: TensorType, context: Context) -> None:
         session = self._evaluator.session
         if name.id in session.graph.inputs:
-            raise self._evaluator.fail("E0202", f"two inputs are called `{name.id}`", name.span,
-                                       context=context)  # fmt: skip
+            raise self._evaluator.fail(
+                context, "E0202", f"two inputs are called `{name.id}`", name.span
+            )
         if not all(session.bounded(extent) for extent in type.shape):
-            raise self._evaluator.fail("E0602", "the input is too large to be counted", name.span,
-                                       context=context)  # fmt: skip
+            raise self._evaluator.fail(
+                context, "E0602", "the input is too large to be counted", name.span
+            )
         value = session.graph.add_input(name.id, type, name.span)
         context.scope.names[name.id] = value
         context.names.taken[name.id] = name.span
@@ -117,10 +126,12 @@ class InputDeclarations:
         dtypes = {str(dtype): dtype for dtype in DType}
         if node.dtype.id not in dtypes:
             raise self._evaluator.fail(
-                "E0602", f"unknown element type `{node.dtype.id}`", node.dtype.span,
-                context=context,
+                context,
+                "E0602",
+                f"unknown element type `{node.dtype.id}`",
+                node.dtype.span,
                 help=suggest(node.dtype.id, dtypes) or (f"one of {', '.join(dtypes)}",),
-            )  # fmt: skip
+            )
         for extent in node.extents:
             for name in _free_names(extent):
                 if not context.scope.find(name.id)[0]:
@@ -134,9 +145,11 @@ class InputDeclarations:
             return value
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise self._evaluator.fail(
-                "E0602", f"a size is a positive integer or a symbol, not {describe(value)}",
-                node.span, context=context,
-            )  # fmt: skip
+                context,
+                "E0602",
+                f"a size is a positive integer or a symbol, not {describe(value)}",
+                node.span,
+            )
         return value
 
     def _symbol(self, name: ast.Name, constraints: Mapping[str, Known], context: Context) -> None:
@@ -146,16 +159,18 @@ class InputDeclarations:
             return
         least = known.smallest()
         if known.maximum is not None and known.maximum < least:
-            raise self._evaluator.fail("E0603", f"no size satisfies what is declared of `{name.id}`",
-                                       name.span, context=context)  # fmt: skip
+            raise self._evaluator.fail(
+                context, "E0603", f"no size satisfies what is declared of `{name.id}`", name.span
+            )
         value: Any = symbol(name.id, least, known.divisor, known.remainder, known.maximum)
         if name.id in self._bindings:
             value = self._bindings[name.id]
             self.bound.add(name.id)
             off = value % known.divisor != known.remainder
             if value < least or (known.maximum is not None and value > known.maximum) or off:
-                raise self._evaluator.fail("E0603", f"{name.id} = {value} is not allowed here",
-                                           name.span, context=context)  # fmt: skip
+                raise self._evaluator.fail(
+                    context, "E0603", f"{name.id} = {value} is not allowed here", name.span
+                )
         elif known.maximum == least:
             value = least
         context.scope.names[name.id] = value
@@ -176,9 +191,14 @@ class InputDeclarations:
         return found
 
     def _constraint(
-        self, left: ast.Expression, relation: str, right: ast.Expression,
-        found: dict[str, Known], span: Span, context: Context,
-    ) -> None:  # fmt: skip
+        self,
+        left: ast.Expression,
+        relation: str,
+        right: ast.Expression,
+        found: dict[str, Known],
+        span: Span,
+        context: Context,
+    ) -> None:
         if relation not in MIRRORED:
             raise self._not_understood(span, context)
         if not self._subject(left, context) and self._subject(right, context):
@@ -217,16 +237,20 @@ class InputDeclarations:
 
     def _not_understood(self, span: Span, context: Context) -> Stop:
         return self._evaluator.fail(
-            "E0603", "this constraint is not understood", span, context=context,
-            help=("write H % 32 == 0, H >= 32, H <= 512 or H == W, joined by `and`",),
-        )  # fmt: skip
+            context,
+            "E0603",
+            "this constraint is not understood",
+            span,
+            help="write H % 32 == 0, H >= 32, H <= 512 or H == W, joined by `and`",
+        )
 
     # Blocks
 
     def _block_input(self, node: ast.Input, context: Context) -> None:
         if context.arriving is None:
-            raise self._evaluator.fail("E0602", "`input` stands directly in a block or model",
-                                       node.span, context=context)  # fmt: skip
+            raise self._evaluator.fail(
+                context, "E0602", "`input` stands directly in a block or model", node.span
+            )
         for name in node.names:
             given: Given = context.arriving[0]
             context.arriving = context.arriving[1:]
@@ -248,8 +272,7 @@ class InputDeclarations:
             labels = [(node.span, "declared here")]
             if given.span is not None:
                 labels.append((given.span, format_shape(type.shape)))
-            raise self._evaluator.fail("E0501", f"{type} does not fit {wanted}", *labels,
-                                       context=context)  # fmt: skip
+            raise self._evaluator.fail(context, "E0501", f"{type} does not fit {wanted}", *labels)
 
 
 def _conjuncts(node: ast.Expression) -> Iterator[ast.Expression]:

@@ -10,7 +10,7 @@ from convdsl.diagnostics import CompileError, Diagnostic, SourceFile
 from convdsl.elaborate.files import FileProblem, Library, project_root, read_text
 from convdsl.elaborate.modules import Module, Modules
 from convdsl.elaborate.scope import Context, LayerNames, Results, Scope
-from convdsl.elaborate.session import Halt, Session, Stop, recursion_room, suggest
+from convdsl.elaborate.session import RECURSION_ROOM, Halt, Session, Stop, suggest
 from convdsl.elaborate.statements import Statements
 from convdsl.elaborate.values import (
     NOTHING,
@@ -68,7 +68,7 @@ def elaborate(
     session = Session()
     modules = Modules(session, Library(root, zoo))
     tree = parse(source)
-    with recursion_room():
+    with RECURSION_ROOM:
         try:
             return _elaborate(session, modules, source, tree, model, parameters or {}, root)
         except (Halt, Stop):
@@ -97,9 +97,11 @@ def _elaborate(
         if name not in in_force and name not in statements.inputs.bound:
             known = [p.name.id for p in chosen.definition.parameters]
             session.fail(
-                "E0605", f"`{chosen.name}` has no parameter `{name}`", chosen.definition.name.span,
+                "E0605",
+                f"`{chosen.name}` has no parameter `{name}`",
+                chosen.definition.name.span,
                 help=suggest(name, known) or ((f"it has {', '.join(known)}",) if known else ()),
-            )  # fmt: skip
+            )
     _set_outputs(session, chosen, context, last)
     labels = _surroundings(session, statements, module, context)
     session.finish()
@@ -111,21 +113,27 @@ def _choose(session: Session, module: Module, tree: ast.File, name: str | None) 
     if name is not None:
         if name not in models:
             raise session.fail(
-                "E0601", f"there is no model `{name}` in {module.shown}", tree.span,
-                help=suggest(name, models)
-                or ((f"it has {', '.join(models)}",) if models else ()),
-            )  # fmt: skip
+                "E0601",
+                f"there is no model `{name}` in {module.shown}",
+                tree.span,
+                help=suggest(name, models) or ((f"it has {', '.join(models)}",) if models else ()),
+            )
         return models[name]
     if len(models) == 1:
         return next(iter(models.values()))
     if models:
         raise session.fail(
-            "E0601", f"{module.shown} holds {len(models)} models: {', '.join(models)}",
+            "E0601",
+            f"{module.shown} holds {len(models)} models: {', '.join(models)}",
             *[m.definition.name.span for m in models.values()],
             help=(f"choose one: {module.shown}:{next(iter(models))}",),
-        )  # fmt: skip
-    raise session.fail("E0601", f"{module.shown} holds no model", tree.span,
-                       help=("write `model NAME { input x: f32[N, 3, 224, 224]  ... }`",))  # fmt: skip
+        )
+    raise session.fail(
+        "E0601",
+        f"{module.shown} holds no model",
+        tree.span,
+        help=("write `model NAME { input x: f32[N, 3, 224, 224]  ... }`",),
+    )
 
 
 def _context(
@@ -167,16 +175,27 @@ def _set_outputs(session: Session, chosen: BlockValue, context: Context, last: A
             return
         if not isinstance(value, Value):
             what = "ends with nothing" if value is NOTHING else f"ends with {describe(value)}"
-            raise session.fail("E0604", f"`{name.id}` has no output: it {what}", name.span,
-                               help=("end a chain with `-> output NAME`",))  # fmt: skip
+            raise session.fail(
+                "E0604",
+                f"`{name.id}` has no output: it {what}",
+                name.span,
+                help=("end a chain with `-> output NAME`",),
+            )
         results.values["out"] = value
     if not session.graph.inputs and not session.diagnostics:
-        raise session.fail("E0602", f"`{name.id}` has no input", name.span,
-                           help=("declare one: input image: f32[N, 3, 224, 224]",))  # fmt: skip
+        raise session.fail(
+            "E0602",
+            f"`{name.id}` has no input",
+            name.span,
+            help=("declare one: input image: f32[N, 3, 224, 224]",),
+        )
     for label, value in results.values.items():
         if isinstance(value, ListValue | Record):
-            session.fail("E0604", f"the output `{label}` is {describe(value)}, not a tensor",
-                         results.spans[label])  # fmt: skip
+            session.fail(
+                "E0604",
+                f"the output `{label}` is {describe(value)}, not a tensor",
+                results.spans[label],
+            )
         elif isinstance(value, Value):
             session.graph.outputs[label] = value
 
@@ -198,8 +217,7 @@ def _surroundings(
     node, labels = statements.labels
     if types and not _fit(labels, types):
         shapes = " and ".join(format_shape(type.shape) for type in types)
-        session.fail("E0902", f"{len(labels)} class names, but the output is {shapes}",
-                     node.span)  # fmt: skip
+        session.fail("E0902", f"{len(labels)} class names, but the output is {shapes}", node.span)
     return labels
 
 

@@ -84,9 +84,11 @@ class Modules:
             case ast.Train():
                 if item.model is not None and item.model.id not in module.models:
                     raise self.session.fail(
-                        "E0903", f"there is no model `{item.model.id}` above", item.model.span,
+                        "E0903",
+                        f"there is no model `{item.model.id}` above",
+                        item.model.span,
                         help=suggest(item.model.id, module.models),
-                    )  # fmt: skip
+                    )
                 check_train(self._statements, item, context)
 
     @property
@@ -96,8 +98,12 @@ class Modules:
 
     def _define(self, module: Module, name: ast.Name) -> None:
         if name.id in module.spans:
-            raise self.session.fail("E0202", f"`{name.id}` is defined twice", name.span,
-                                    (module.spans[name.id], "first here"))  # fmt: skip
+            raise self.session.fail(
+                "E0202",
+                f"`{name.id}` is defined twice",
+                name.span,
+                (module.spans[name.id], "first here"),
+            )
         module.spans[name.id] = name.span
 
     def _check_parameters(self, item: ast.Block | ast.Model, module: Module) -> None:
@@ -105,15 +111,20 @@ class Modules:
         for parameter in item.parameters:
             name = parameter.name
             if name.id in seen:
-                self.session.fail("E0202", f"two parameters are called `{name.id}`", name.span,
-                                  (seen[name.id], "first here"))  # fmt: skip
+                self.session.fail(
+                    "E0202",
+                    f"two parameters are called `{name.id}`",
+                    name.span,
+                    (seen[name.id], "first here"),
+                )
             seen[name.id] = name.span
             if isinstance(item, ast.Model) and parameter.default is None:
                 self.session.fail(
-                    "E0302", f"the model's parameter `{name.id}` has no default", name.span,
-                    help=("a model can be loaded by its name alone: write "
-                          f"`{name.id} = ...`",),
-                )  # fmt: skip
+                    "E0302",
+                    f"the model's parameter `{name.id}` has no default",
+                    name.span,
+                    help=(f"a model can be loaded by its name alone: write `{name.id} = ...`",),
+                )
 
     # Imports
 
@@ -128,9 +139,11 @@ class Modules:
             found = other.context.scope.names
             if name not in found:
                 self.session.fail(
-                    "E0705", f"{other.shown} defines no `{name}`", imported.name.span,
+                    "E0705",
+                    f"{other.shown} defines no `{name}`",
+                    imported.name.span,
                     help=suggest(name, found),
-                )  # fmt: skip
+                )
                 continue
             module.context.scope.names[(imported.alias or imported.name).id] = found[name]
 
@@ -174,8 +187,9 @@ class Modules:
         while lines and not lines[-1]:
             lines = lines[:-1]
         if not lines or not all(lines):
-            raise self.session.fail("E0902", f"{place.name} holds no name, or an empty line",
-                                    path.span)  # fmt: skip
+            raise self.session.fail(
+                "E0902", f"{place.name} holds no name, or an empty line", path.span
+            )
         return lines
 
     def _importer(self, path: ast.Text) -> Path | None:

@@ -144,9 +144,13 @@ def _known_states(
             text = f"the shared weight `{key}` is {known.type}, this use needs {spec.type}"
             notes = () if known.node.span is None else ((known.node.span, "first used here"),)
             raise session.fail(
-                "E0501", text, span, *notes, frames=context.frames,
+                "E0501",
+                text,
+                span,
+                *notes,
+                frames=context.frames,
                 help=("make two layers if their weights are not meant to be shared",),
-            )  # fmt: skip
+            )
         made[spec.name] = known
     return made
 
@@ -180,9 +184,12 @@ def _objection(
         if given is not None and given.span is not None:
             labels.append((given.span, ""))
     joined = len(operands) > 1 and all(
-        g.span is not None and g.span.source is span.source and span.start <= g.span.start
-        and g.span.end <= span.end for g in operands.values()
-    )  # fmt: skip
+        g.span is not None
+        and g.span.source is span.source
+        and span.start <= g.span.start
+        and g.span.end <= span.end
+        for g in operands.values()
+    )
     if not labels and not (joined and error.operands):
         labels.append((span, ""))
     for name in error.operands:
@@ -203,8 +210,12 @@ def _provenance(given: Given) -> str:
     value: Value = given.value
     shape = format_shape(value.type.shape)
     made = value.node.span
-    if made is None or (given.span is not None and given.span.source is made.source
-                        and given.span.start <= made.start and made.end <= given.span.end):  # fmt: skip
+    if made is None or (
+        given.span is not None
+        and given.span.source is made.source
+        and given.span.start <= made.start
+        and made.end <= given.span.end
+    ):
         return shape
     return f"{shape}, from `{value.node.name}` at {made.location}"
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import difflib
 import sys
 import threading
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 
 from convdsl.diagnostics import CompileError, Diagnostic, Frame, Label, Span
 from convdsl.elaborate import limits
@@ -107,25 +106,30 @@ def suggest(word: str, known: Iterable[str]) -> tuple[str, ...]:
     return (f"did you mean `{lowered[close[0]]}`?",) if close else ()
 
 
-_room_lock = threading.Lock()
-_rooms = 0
-_usual = 0
+class RecursionRoom:
+    """Lifts Python's recursion limit while trees are walked; DEPTH bounds the walk itself.
+
+    The limit belongs to the whole interpreter: the first to enter lifts it, the last to leave
+    puts it back.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+        self._usual = 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._users == 0:
+                self._usual = sys.getrecursionlimit()
+                sys.setrecursionlimit(self._usual + limits.DEPTH * limits.FRAMES_PER_LEVEL)
+            self._users += 1
+
+    def __exit__(self, *exception: object) -> None:
+        with self._lock:
+            self._users -= 1
+            if self._users == 0:
+                sys.setrecursionlimit(self._usual)
 
 
-@contextmanager
-def recursion_room() -> Iterator[None]:
-    """Lift Python's recursion limit while trees are walked; DEPTH bounds the walk itself."""
-    global _rooms, _usual
-    with _room_lock:
-        if _rooms == 0:
-            _usual = sys.getrecursionlimit()
-        _rooms += 1
-        need = _usual + limits.DEPTH * limits.FRAMES_PER_LEVEL
-        sys.setrecursionlimit(max(sys.getrecursionlimit(), need))
-    try:
-        yield
-    finally:
-        with _room_lock:
-            _rooms -= 1
-            if _rooms == 0:
-                sys.setrecursionlimit(_usual)
+RECURSION_ROOM = RecursionRoom()

@@ -60,7 +60,7 @@ class Statements(Interpreter):
         value = self.evaluate(node.value, context)
         if value is NOTHING:
             value = POISON
-            self.fail("E0408", "this has no value", node.value.span, context=context)
+            self.fail(context, "E0408", "this has no value", node.value.span)
         self.bind_targets(node.targets, value, context, node.value.span)
 
     def _assign(self, node: ast.Assign, context: Context) -> None:
@@ -72,10 +72,14 @@ class Statements(Interpreter):
             what = (
                 "this has no value" if value is NOTHING else f"`{names}` would be {describe(value)}"
             )
-            help = () if value is NOTHING else (
-                f"let something flow in: `{names} = in -> ...`, or write `let {names} = ...`",
-            )  # fmt: skip
-            raise self.fail("E0408", what, node.value.span, context=context, help=help)
+            help = (
+                ()
+                if value is NOTHING
+                else (
+                    f"let something flow in: `{names} = in -> ...`, or write `let {names} = ...`",
+                )
+            )
+            raise self.fail(context, "E0408", what, node.value.span, help=help)
         self.bind_targets(node.targets, value, context, node.value.span)
 
     def _assertion(self, node: ast.Assertion, context: Context) -> None:
@@ -84,7 +88,7 @@ class Statements(Interpreter):
         message = "assertion failed"
         if node.message is not None:
             message = format_value(self.need(node.message, context))
-        raise self.fail("E0406", message, node.condition.span, context=context)
+        raise self.fail(context, "E0406", message, node.condition.span)
 
     def _default(self, node: ast.Default, context: Context) -> None:
         for entry in node.entries:
@@ -92,9 +96,13 @@ class Statements(Interpreter):
             found, value = context.scope.find(name)
             operator = value if found else SPELLINGS.get(name) and Operator(SPELLINGS[name], name)
             if not isinstance(operator, Operator):
-                self.fail("E0201", f"`default` needs an operator, and `{name}` is none",
-                          entry.callee.span, context=context,
-                          help=suggest(name, SPELLINGS))  # fmt: skip
+                self.fail(
+                    context,
+                    "E0201",
+                    f"`default` needs an operator, and `{name}` is none",
+                    entry.callee.span,
+                    help=suggest(name, SPELLINGS),
+                )
                 continue
             made = dict(context.defaults.get(operator.op.name, {}))
             for argument in entry.arguments:
@@ -108,8 +116,9 @@ class Statements(Interpreter):
         self, operator: Operator, argument: ast.Argument, context: Context
     ) -> dict[str, Given]:
         if argument.name is None:
-            raise self.fail("E0303", "`default` takes keywords: name = value", argument.span,
-                            context=context)  # fmt: skip
+            raise self.fail(
+                context, "E0303", "`default` takes keywords: name = value", argument.span
+            )
         layer = self.bind(operator, (argument,), context, argument.span, partly=True)
         return dict(layer.arguments)
 

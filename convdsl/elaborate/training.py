@@ -64,8 +64,8 @@ OPTIMIZERS: dict[str, dict[str, Check]] = {
     "sgd": _COMMON | {"momentum": _fraction, "dampening": _fraction, "nesterov": _flag},
     "adagrad": _COMMON | {"lr_decay": _rate, "eps": _rate},
     "adadelta": _COMMON | {"rho": _fraction, "eps": _rate},
-    "rmsprop": _COMMON | {"alpha": _fraction, "momentum": _fraction, "eps": _rate,
-                          "centered": _flag},
+    "rmsprop": _COMMON
+    | {"alpha": _fraction, "momentum": _fraction, "eps": _rate, "centered": _flag},
     "adam": _ADAM | {"amsgrad": _flag},
     "adamw": _ADAM | {"amsgrad": _flag},
     "adamax": _ADAM,
@@ -74,7 +74,7 @@ OPTIMIZERS: dict[str, dict[str, Check]] = {
     "lion": _COMMON | {"beta1": _fraction, "beta2": _fraction},
     "lamb": _ADAM,
     "lars": _COMMON | {"momentum": _fraction, "trust": _rate},
-}  # fmt: skip
+}
 
 SCHEDULES: dict[str, dict[str, Check]] = {
     "constant": {"warmup": _rate},
@@ -99,8 +99,11 @@ LOSSES: dict[str, dict[str, Check]] = {
 
 AUGMENTATIONS: dict[str, dict[str, Check]] = {
     "random_crop": {"size": lambda v: _count(v) or isinstance(v, tuple), "pad": _count},
-    "random_resized_crop": {"size": lambda v: _count(v) or isinstance(v, tuple),
-                            "scale": _numbers, "ratio": _numbers},
+    "random_resized_crop": {
+        "size": lambda v: _count(v) or isinstance(v, tuple),
+        "scale": _numbers,
+        "ratio": _numbers,
+    },
     "horizontal_flip": {"probability": _fraction},
     "vertical_flip": {"probability": _fraction},
     "rotate": {"degrees": _rate},
@@ -108,7 +111,7 @@ AUGMENTATIONS: dict[str, dict[str, Check]] = {
     "erase": {"probability": _fraction},
     "mixup": {"alpha": _rate},
     "cutmix": {"alpha": _rate},
-}  # fmt: skip
+}
 
 METRICS: dict[str, dict[str, Check]] = {
     "accuracy": {"top": _count},
@@ -144,8 +147,7 @@ def check_train(evaluator: Evaluator, node: ast.Train, context: Context) -> None
         try:
             name = setting.name.id
             if name in seen:
-                raise evaluator.fail("E0903", f"`{name}` is set twice", setting.name.span,
-                                     context=context)  # fmt: skip
+                raise evaluator.fail(context, "E0903", f"`{name}` is set twice", setting.name.span)
             seen.add(name)
             if name in VALUES:
                 _check_value(evaluator, name, VALUES[name], setting.value, context)
@@ -153,9 +155,12 @@ def check_train(evaluator: Evaluator, node: ast.Train, context: Context) -> None
                 _check_calls(evaluator, name, setting.value, context)
             else:
                 raise evaluator.fail(
-                    "E0903", f"unknown training setting `{name}`", setting.name.span,
-                    context=context, help=suggest(name, {*VALUES, *CALLS}),
-                )  # fmt: skip
+                    context,
+                    "E0903",
+                    f"unknown training setting `{name}`",
+                    setting.name.span,
+                    help=suggest(name, {*VALUES, *CALLS}),
+                )
         except Stop:
             continue
 
@@ -166,8 +171,9 @@ def _check_value(
     value = evaluator.need(node, context)
     if not check(value):
         wanted = WANTED.get(check, "another kind of value")
-        raise evaluator.fail("E0903", f"`{name}` takes {wanted}, not {describe(value)}", node.span,
-                             context=context)  # fmt: skip
+        raise evaluator.fail(
+            context, "E0903", f"`{name}` takes {wanted}, not {describe(value)}", node.span
+        )
 
 
 def _check_calls(
@@ -191,7 +197,7 @@ def _check_calls(
             arguments = _choice(evaluator, setting, name, context)
             _check_arguments(evaluator, setting, name.id, arguments, node, context)
         case _:
-            raise evaluator.fail("E0903", f"`{setting}` takes a call", node.span, context=context)
+            raise evaluator.fail(context, "E0903", f"`{setting}` takes a call", node.span)
 
 
 def _choice(
@@ -200,36 +206,50 @@ def _choice(
     known = CALLS[setting]
     if name.id not in known:
         raise evaluator.fail(
-            "E0903", f"unknown {setting} `{name.id}`", name.span, context=context,
+            context,
+            "E0903",
+            f"unknown {setting} `{name.id}`",
+            name.span,
             help=suggest(name.id, known) or (f"one of {', '.join(known)}",),
-        )  # fmt: skip
+        )
     return known[name.id]
 
 
 def _check_arguments(
-    evaluator: Evaluator, setting: str, name: str, known: Mapping[str, Check], node: ast.Call,
+    evaluator: Evaluator,
+    setting: str,
+    name: str,
+    known: Mapping[str, Check],
+    node: ast.Call,
     context: Context,
-) -> None:  # fmt: skip
+) -> None:
     positional = 0
     for argument in node.arguments:
         if argument.name is None:
             if setting == "loss":  # prediction and target, by name of output or label
                 positional += 1
                 if positional > 2 or not isinstance(argument.value, ast.Name | ast.Member):
-                    raise evaluator.fail("E0903", f"`{name}` compares an output with a target",
-                                         argument.span, context=context)  # fmt: skip
+                    raise evaluator.fail(
+                        context,
+                        "E0903",
+                        f"`{name}` compares an output with a target",
+                        argument.span,
+                    )
                 continue
             if positional >= len(known):
-                raise evaluator.fail("E0903", f"too many arguments for `{name}`", argument.span,
-                                     context=context)  # fmt: skip
+                raise evaluator.fail(
+                    context, "E0903", f"too many arguments for `{name}`", argument.span
+                )
             keyword = list(known)[positional]
             positional += 1
         else:
             keyword = argument.name.id
             if keyword not in known:
                 raise evaluator.fail(
-                    "E0903", f"`{name}` has no argument `{keyword}`", argument.name.span,
-                    context=context,
+                    context,
+                    "E0903",
+                    f"`{name}` has no argument `{keyword}`",
+                    argument.name.span,
                     help=suggest(keyword, known) or (f"it takes {', '.join(known) or 'none'}",),
-                )  # fmt: skip
+                )
         _check_value(evaluator, keyword, known[keyword], argument.value, context)

@@ -201,10 +201,29 @@ class Scoped(Node):
 
 
 Expression: TypeAlias = (
-    Name | Incoming | Literal | Text | Items | Arithmetic | Signed | Power | Compared | Logic
-    | Negated | Call | Member | Index | Named | Sink | Chain | Conditional | Loop | Repetition
-    | Numbered | Scoped
-)  # fmt: skip
+    Name
+    | Incoming
+    | Literal
+    | Text
+    | Items
+    | Arithmetic
+    | Signed
+    | Power
+    | Compared
+    | Logic
+    | Negated
+    | Call
+    | Member
+    | Index
+    | Named
+    | Sink
+    | Chain
+    | Conditional
+    | Loop
+    | Repetition
+    | Numbered
+    | Scoped
+)
 
 
 # Statements

@@ -52,11 +52,20 @@ WORDING = {
     "ARROW": "`->`",
 }
 VALUE = {"NAME", "STRING", "INT", "FLOAT", "SIZE", "LPAR", "LSQB"}
+STARTS_VALUE = {"SIGN", "NOT", "TRUE", "FALSE", "IN", "IF", "FOR", "REPEAT", "SEQ", "SCOPE"}
 OPERATORS = {"SIGN", "FACTOR", "COMPARE", "OR", "AND", "IN"}
 PUNCTUATION = {
-    "LPAR": "`(`", "RPAR": "`)`", "LSQB": "`[`", "RSQB": "`]`", "LBRACE": "`{`", "RBRACE": "`}`",
-    "COMMA": "`,`", "COLON": "`:`", "EQUAL": "`=`", "DOT": "`.`",
-}  # fmt: skip
+    "LPAR": "`(`",
+    "RPAR": "`)`",
+    "LSQB": "`[`",
+    "RSQB": "`]`",
+    "LBRACE": "`{`",
+    "RBRACE": "`}`",
+    "COMMA": "`,`",
+    "COLON": "`:`",
+    "EQUAL": "`=`",
+    "DOT": "`.`",
+}
 
 LOOKALIKES = {
     "'": "strings stand in double quotes",
@@ -82,8 +91,9 @@ def bad_character(source: SourceFile, at: int) -> Diagnostic:
     if character == '"':
         end = source.text.find("\n", at)
         label = (Label(source.span(at, end if end >= 0 else len(source.text))),)
-        return Diagnostic("E0104", "a string that does not end on its line", label,
-                          help=('close it with `"`',))  # fmt: skip
+        return Diagnostic(
+            "E0104", "a string that does not end on its line", label, help=('close it with `"`',)
+        )
     shown = character if character.isprintable() else f"U+{ord(character):04X}"
     help = (LOOKALIKES[character],) if character in LOOKALIKES else ()
     return Diagnostic("E0103", f"`{shown}` is not part of the language", label, help=help)
@@ -123,28 +133,17 @@ def _expected(accepts: Collection[str]) -> str:
     words: list[str] = []
     if rest >= VALUE:
         words.append("a value")
-        rest -= VALUE | {
-            "SIGN",
-            "NOT",
-            "TRUE",
-            "FALSE",
-            "IN",
-            "IF",
-            "FOR",
-            "REPEAT",
-            "SEQ",
-            "SCOPE",
-        }
+        rest -= VALUE | STARTS_VALUE
     if len(rest & OPERATORS) >= 3:
         words.append("an operator")
         rest -= OPERATORS | {"LPAR", "DOT", "LSQB", "AS", "POWER"}
     statement = {"LET", "ASSERT", "INPUT", "OUTPUT"}
     if rest >= statement:
         words = ["a statement"]
-        rest &= {"RBRACE"}
+        rest = rest & {"RBRACE"}
     if rest >= {"BLOCK", "MODEL"}:
         words = ["`block`, `model`, `use`, `let`, `default` or `train`"]
-        rest = set()
+        rest.clear()
     for name in sorted(rest):
         wording = WORDING.get(name) or PUNCTUATION.get(name)
         if wording is None and name.lower() in KEYWORDS:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import lark
-from lark.lark import PostLex
 
 from convdsl.diagnostics import CompileError, Diagnostic, Label, SourceFile
 from convdsl.syntax import ast, hints, limits
@@ -18,10 +17,10 @@ _HERE = Path(__file__).resolve().parent
 GRAMMARS = (_HERE.parent / "grammar", _HERE.parent.parent / "grammar")  # wheel, checkout
 
 
-class _Layout(PostLex):
-    """Lark's hook between lexer and parser."""
+class _Layout:
+    """Lark's hook between lexer and parser (a `PostLex`)."""
 
-    always_accept = (NEWLINE,)
+    always_accept: Iterable[str] = (NEWLINE,)
 
     def process(self, stream: Iterator[lark.Token]) -> Iterator[lark.Token]:
         return arrange(stream)
@@ -81,7 +80,9 @@ def _parse(source: SourceFile, text: str, offset: int, start: str) -> ast.Node:
     try:
         tree = _lark().parse(text, start=start)
     except lark.exceptions.UnexpectedCharacters as error:
-        raise CompileError([hints.bad_character(source, offset + error.pos_in_stream)]) from None
+        raise CompileError(
+            [hints.bad_character(source, offset + (error.pos_in_stream or 0))]
+        ) from None
     except lark.exceptions.UnexpectedToken as error:
         raise CompileError([_unexpected(source, offset, len(text), error)]) from None
     except BracketError as error:

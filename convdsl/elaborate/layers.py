@@ -1,0 +1,342 @@
+"""Layers: letting tensors flow into them, what they are called, blocks within blocks."""
+
+from __future__ import annotations
+
+import re
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+from convdsl.diagnostics import Frame, Span
+from convdsl.elaborate.calls import Binder, declared_inputs, describe_call, flatten
+from convdsl.elaborate.expressions import TENSOR_OPERATORS
+from convdsl.elaborate.operators import apply_arithmetic, apply_operator
+from convdsl.elaborate.scope import Context, LayerNames, Results, Scope
+from convdsl.elaborate.values import (
+    NOTHING,
+    POISON,
+    BlockValue,
+    Closure,
+    Composition,
+    Given,
+    Layer,
+    ListValue,
+    Operator,
+    Record,
+    describe,
+    is_tensors,
+)
+from convdsl.ops import BY_NAME
+from convdsl.syntax import ast
+
+INLINE = "_"
+LABEL = re.compile(r"[A-Za-z0-9_-]+")
+
+
+class Layers(Binder):
+    """Applies layers, compositions and blocks, and gives them their names."""
+
+    @abstractmethod
+    def run(self, body: ast.Body, context: Context, flowing: bool) -> Any:
+        """The value of the last statement; `flowing` tells whether `in` flows into layers."""
+
+    @abstractmethod
+    def flow_stage(self, node: ast.Expression, context: Context) -> Any:
+        """What a loop, condition or scope makes of `in`."""
+
+    # Applying
+
+    def apply(
+        self,
+        value: Any,
+        inputs: Sequence[Given],
+        context: Context,
+        span: Span,
+        label: ast.Text | None,
+    ) -> Any:
+        """Let the inputs flow into a layer."""
+        if isinstance(value, Operator | BlockValue):
+            value = self.bind(value, (), context, span)
+        if not isinstance(value, Layer | Composition | Closure):
+            help = ("join tensors with `+` or concat(a, b)",) if is_tensors(value) else ()
+            raise self.fail(
+                context,
+                "E0306",
+                f"after `->` stands a layer, not {describe(value)}",
+                span,
+                help=help,
+            )
+        flat = [tensor for given in inputs for tensor in flatten(given)]
+        for given in flat:
+            if given.value is POISON:
+                return POISON
+            if not is_tensors(given.value):
+                raise self.fail(
+                    context,
+                    "E0307",
+                    f"a tensor flows into a layer, not {describe(given.value)}",
+                    given.span or span,
+                )
+        match value:
+            case Layer():
+                return self._apply_layer(value, flat, context, span, label)
+            case Composition():
+                return self._apply_composition(value, flat, context, span, label)
+            case Closure():
+                inner = value.context.copy(
+                    names=context.names, frames=context.frames, incoming=self._joined(flat)
+                )
+                return self.flow_stage(value.node, inner)
+
+    def _joined(self, inputs: Sequence[Given]) -> Any:
+        if len(inputs) == 1:
+            return inputs[0].value
+        return ListValue.of(tuple(given.value for given in inputs))
+
+    def _apply_composition(
+        self,
+        chain: Composition,
+        inputs: Sequence[Given],
+        context: Context,
+        span: Span,
+        label: ast.Text | None,
+    ) -> Any:
+        if chain.name or chain.fixed_label or label:
+            part = self._claim(context, label, chain.fixed_label, chain.name or "", span)
+            names = context.names.inside(part)
+            if chain.home is None:
+                chain.home = names.home
+            else:
+                names.home, names.shared = chain.home, True
+            context = context.copy(names=names)
+        given = Given(self._joined(inputs), inputs[0].span if inputs else span)
+        for element in chain.elements:
+            given = Given(self.apply(element, [given], context, span, None), span)
+        return given.value
+
+    def _apply_layer(
+        self,
+        layer: Layer,
+        inputs: Sequence[Given],
+        context: Context,
+        span: Span,
+        label: ast.Text | None,
+    ) -> Any:
+        factory = layer.factory
+        if isinstance(factory, BlockValue) and self._inlined(layer, label):
+            return self._inline(layer, factory, [*inputs, *layer.extra], context, span)
+        base = factory.spelling if isinstance(factory, Operator) else factory.name
+        part = self._claim(context, label, layer.fixed_label, layer.name or base, span)
+        node_name = context.names.full(part)
+        shared = context.names.shared or layer.home is not None
+        layer.home = layer.home or context.names.key(part)
+        tensors = [*inputs, *layer.extra]
+        if isinstance(factory, BlockValue):
+            names = LayerNames(node_name, layer.home, shared=shared)
+            return self._instantiate(layer, factory, tensors, names, context, span)
+        return apply_operator(
+            self.session,
+            context,
+            factory.op,
+            tensors,
+            layer.arguments,
+            node_name=node_name,
+            home=layer.home,
+            shared=shared,
+            span=span,
+            weights=layer.operands,
+        )
+
+    def _inlined(self, layer: Layer, label: ast.Text | None) -> bool:
+        """`as _`: the block's layers are named as if they stood here."""
+        return layer.fixed_label == INLINE if label is None else label.plain == INLINE
+
+    def _inline(
+        self,
+        layer: Layer,
+        factory: BlockValue,
+        inputs: Sequence[Given],
+        context: Context,
+        span: Span,
+    ) -> Any:
+        if layer.home is not None:
+            raise self.fail(
+                context,
+                "E0203",
+                f"`{factory.name}` is applied twice without a name",
+                span,
+                help="give it one: `as NAME`",
+            )
+        layer.home = context.names.home
+        return self._instantiate(layer, factory, inputs, context.names, context, span)
+
+    def _claim(
+        self,
+        context: Context,
+        label: ast.Text | None,
+        fixed: str | None,
+        base: str,
+        span: Span,
+        positional: bool = True,
+    ) -> str:
+        """A layer's own part of its name."""
+        names = context.names
+        part = self._label(label, context) if label is not None else fixed
+        if part is None:
+            part = names.default(base, positional)
+        else:
+            if names.numbered and positional:
+                names.skip()
+            if part in names.taken:
+                before = names.taken[part]
+                notes = ((before, "first here"),) if before is not None else ()
+                raise self.fail(
+                    context,
+                    "E0203",
+                    f"two layers are called `{names.full(part)}`",
+                    label.span if label is not None else span,
+                    *notes,
+                    help=(
+                        'in a loop, number them: `as "name{i}"`; to share weights, '
+                        "`let f = ...` and use f twice"
+                    ),
+                )
+        names.taken[part] = label.span if label is not None else span
+        return part
+
+    def _label(self, label: ast.Text, context: Context) -> str:
+        text = self.text(label, context)
+        if not LABEL.fullmatch(text):
+            raise self.fail(
+                context,
+                "E0204",
+                f'"{text[:40]}" cannot be part of a name',
+                label.span,
+                help="letters, digits, `_` and `-`",
+            )
+        return text
+
+    def combine(
+        self,
+        symbol: str,
+        left: Given,
+        right: Given,
+        context: Context,
+        span: Span,
+        label: ast.Text | None,
+    ) -> Any:
+        if symbol not in TENSOR_OPERATORS:
+            raise self.fail(context, "E0401", f"`{symbol}` works on numbers, not on tensors", span)
+        op = BY_NAME[TENSOR_OPERATORS[symbol]]
+        part = self._claim(context, label, None, op.name, span, positional=False)
+        name = context.names.full(part)
+        return apply_arithmetic(self.session, context, op, left, right, name, span)
+
+    # Blocks
+
+    def _instantiate(
+        self,
+        layer: Layer,
+        factory: BlockValue,
+        inputs: Sequence[Given],
+        names: LayerNames,
+        context: Context,
+        span: Span,
+    ) -> Any:
+        definition = factory.definition
+        frames = (Frame(describe_call(layer), span), *context.frames)
+        inner = Context(Scope(factory.scope), names, factory.defaults, Results(), frames)
+        self._arrive(definition, layer, inputs, inner, context, span)
+        for parameter in definition.parameters:
+            given = layer.arguments.get(parameter.name.id)
+            if given is None:
+                assert parameter.default is not None
+                given = Given(self.evaluate(parameter.default, inner), None)
+            self.define(parameter.name.id, given.value, inner)
+        return self._result(definition, self.run(definition.body, inner, True), inner, span)
+
+    def _arrive(
+        self,
+        definition: ast.Block | ast.Model,
+        layer: Layer,
+        inputs: Sequence[Given],
+        inner: Context,
+        context: Context,
+        span: Span,
+    ) -> None:
+        """Match the tensors with the inputs that the block declares."""
+        declared = [name.id for name in declared_inputs(definition)]
+        waiting = list(inputs)
+        if not declared:
+            if len(waiting) != 1:
+                raise self.fail(
+                    context,
+                    "E0307",
+                    f"`{definition.name.id}` takes one tensor, {len(waiting)} given",
+                    span,
+                    help="declare them in the block: `input a, b`",
+                )
+            inner.incoming, inner.incoming_span = waiting[0].value, waiting[0].span
+            return
+        named = layer.operands
+        free = [name for name in declared if name not in named]
+        if len(waiting) != len(free):
+            listing = ", ".join(declared)
+            raise self.fail(
+                context,
+                "E0307",
+                f"`{definition.name.id}` takes {len(declared)} tensors ({listing}), "
+                f"{len(waiting) + len(named)} given",
+                span,
+            )
+        by_name = dict(zip(free, waiting, strict=True)) | dict(named)
+        inner.arriving = tuple(by_name[name] for name in declared)
+        if len(declared) == 1:
+            inner.incoming, inner.incoming_span = inner.arriving[0].value, inner.arriving[0].span
+
+    def _result(
+        self, definition: ast.Block | ast.Model, last: Any, inner: Context, span: Span
+    ) -> Any:
+        """`output`s where there are some, else `out`, else the last value."""
+        results = inner.results.values
+        if results:
+            return next(iter(results.values())) if len(results) == 1 else Record(dict(results))
+        value = inner.scope.names.get("out", last)
+        if value is POISON or is_tensors(value):
+            return value
+        what = "nothing" if value is NOTHING else describe(value)
+        raise self.fail(
+            inner,
+            "E0408",
+            f"`{definition.name.id}` gives {what}, not a tensor",
+            definition.name.span,
+            help="end it with an expression, or bind `out`",
+        )
+
+    def define(self, name: str, value: Any, context: Context) -> None:
+        """Bind a variable; a layer without a name of its own is called after it."""
+        if isinstance(value, Layer | Composition) and value.name is None and value.home is None:
+            value.name = name
+        context.scope.names[name] = value
+
+    # Outputs
+
+    def declare_output(self, label: ast.Text, given: Given, context: Context) -> None:
+        """Record a result of the block or model."""
+        name = self._label(label, context)
+        results = context.results
+        if name in results.values:
+            raise self.fail(
+                context,
+                "E0604",
+                f"two outputs are called `{name}`",
+                label.span,
+                (results.spans[name], "first here"),
+            )
+        results.values[name] = given.value
+        results.spans[name] = label.span
+        if given.value is not POISON and not is_tensors(given.value):
+            results.values[name] = POISON
+            raise self.fail(
+                context, "E0604", f"an output is a tensor, not {describe(given.value)}", label.span
+            )
