@@ -42,6 +42,11 @@ def ones(filling: Filling, out: NDArray[Any]) -> None:
     out.fill(1)
 
 
+def quarter(filling: Filling, out: NDArray[Any]) -> None:
+    """0.25: the slope that prelu starts from. He et al. 2015, arXiv:1502.01852."""
+    out.fill(0.25)
+
+
 def kaiming_uniform(filling: Filling, out: NDArray[Any]) -> None:
     """U(-b, b) with b = sqrt(6 / fan_in): keeps the variance across a layer followed by a
     rectifier. He et al. 2015, arXiv:1502.01852, eq. 10."""
@@ -56,6 +61,7 @@ def fan_in_uniform(filling: Filling, out: NDArray[Any]) -> None:
 INITIALISERS: dict[str, Initialiser] = {
     "zeros": zeros,
     "ones": ones,
+    "quarter": quarter,
     "kaiming_uniform": kaiming_uniform,
     "fan_in_uniform": fan_in_uniform,
 }

@@ -82,6 +82,23 @@ class NpzFile(WeightStore):
         return Entry(shape, dtype.name)
 
 
+def read_npy(path: Path) -> NDArray[Any]:
+    """One array file, as np.save writes it. Raises WeightError."""
+    try:
+        with path.open("rb") as file:
+            shape, fortran, dtype = _read_header(file)
+            declared = prod(shape) * dtype.itemsize
+            body = path.stat().st_size - file.tell()
+            if declared != body:
+                raise ValueError(f"it declares {declared} bytes and brings {body}")
+            if declared > MAX_ARRAY_BYTES:
+                raise ValueError(f"it declares {declared} bytes, at most {MAX_ARRAY_BYTES}")
+            flat: NDArray[Any] = np.frombuffer(file.read(), dtype)
+    except (OSError, ValueError) as error:
+        raise WeightError(f"{path} is not a sound .npy file: {error}") from None
+    return flat.reshape(shape, order="F" if fortran else "C")
+
+
 # What a hostile archive makes zipfile and zlib raise.
 _DAMAGE = (
     zipfile.BadZipFile,

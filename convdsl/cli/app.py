@@ -1,0 +1,152 @@
+"""Parse the command line, run one subcommand, and answer mistakes without a traceback.
+
+Exit codes: 0 fine, 1 findings, 2 misuse or failure, 130 interrupted, 141 reader gone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+from convdsl.cli import console
+from convdsl.cli.parsing import Parser, suggestion
+from convdsl.diagnostics import CompileError, Error
+
+# In the order of the help, with the line it shows; each is a module of this package.
+COMMANDS = {
+    "check": "say what is wrong in .cnn files",
+    "report": "parameters, multiply-accumulates, memory, receptive fields of a model",
+    "compile": "turn a model into an artifact, or print a stage of its compilation",
+    "run": "run a model on arrays",
+    "classify": "name what photos show",
+    "bench": "measure how fast a model runs",
+    "zoo": "list the models that come along, or print one",
+    "ops": "list the operators, or describe one",
+    "passes": "list the graph passes, or show what they do to a model",
+    "doctor": "look at the processor, the caches and the optional packages",
+}
+FINDINGS, FAILURE, INTERRUPTED, READER_GONE = 1, 2, 130, 141
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        code = _dispatch(given)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Python flushes stdout once more at exit; that must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return READER_GONE
+    return code
+
+
+def _dispatch(given: list[str]) -> int:
+    try:
+        parser = _parser(given)
+        options, unknown = parser.parse_known_args(given)
+        if unknown:
+            command: Parser = getattr(options, "parser", parser)
+            command.error(_unknown_arguments(command, unknown))
+    except SystemExit as stop:  # argparse has said what there is to say
+        return stop.code if isinstance(stop.code, int) else FAILURE
+    if not hasattr(options, "run"):
+        parser.print_help()
+        return FAILURE
+    console.configure(options)
+    try:
+        return options.run(options)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        raise
+    except (Error, OSError, MemoryError) as error:
+        console.error(_describe(error))
+    except Exception as error:  # noqa: BLE001  the last resort: whatever gets here is a bug
+        _confess(error, verbose=options.verbose)
+    return FAILURE
+
+
+def _parser(given: Sequence[str]) -> Parser:
+    """The parser of everything, but for help's sake the options of the command named only."""
+    parser = Parser(
+        prog="convdsl",
+        description="A language and compiler for convolutional networks.",
+        epilog="`convdsl COMMAND --help` says more; the language is described in docs/language.md.",
+    )
+    parser.add_argument("--version", action=_Version, help="print the version and exit")
+    parser.add_argument(
+        "--print-completion",
+        action=_Completion,
+        metavar="SHELL",
+        help="print a completion script for bash, zsh or tcsh and exit",
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=Parser)
+    everything = any(word.startswith("--print-completion") for word in given)
+    for name, summary in COMMANDS.items():
+        command: Parser = commands.add_parser(name, help=summary, add_help=False)
+        if everything or name in given:
+            module = importlib.import_module(f"convdsl.cli.{name}")
+            module.configure(command)
+            command.finish(module.__doc__ or "", module.run)
+    return parser
+
+
+class _Version(argparse.Action):
+    """`--version`, read only when asked."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, help: str) -> None:
+        super().__init__(option_strings, dest, nargs=0, default=argparse.SUPPRESS, help=help)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from convdsl import __version__
+
+        print(f"convdsl {__version__}")
+        parser.exit()
+
+
+class _Completion(argparse.Action):
+    """`--print-completion SHELL`; shtab is loaded only when asked."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, _: object, shell: object, *rest: object
+    ) -> None:
+        import shtab
+
+        if shell not in shtab.SUPPORTED_SHELLS:
+            parser.error(f"no completion for {shell}: {', '.join(shtab.SUPPORTED_SHELLS)}")
+        print(shtab.complete(parser, str(shell)))
+        parser.exit()
+
+
+def _unknown_arguments(parser: Parser, unknown: Sequence[str]) -> str:
+    word = unknown[0]
+    if word.startswith("-"):
+        return f"no option {word}" + suggestion(word.split("=")[0], parser.option_strings())
+    return f"{word} is one argument too many"
+
+
+def _describe(error: BaseException) -> str:
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror or error}"
+    if isinstance(error, MemoryError):
+        return f"not enough memory: {error}" if str(error) else "not enough memory"
+    if isinstance(error, CompileError):
+        return str(error)  # diagnostics carry their own `error[...]:`
+    return str(error)
+
+
+def _confess(error: Exception, *, verbose: bool) -> None:
+    """Whatever is not an Error is our mistake; say so, and where."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+    console.error(f"a bug in convdsl: {type(error).__name__}: {error}{where}")
+    if verbose:
+        traceback.print_exception(error)
+    else:
+        console.note("please report it; --verbose shows the traceback", always=True)

@@ -1,0 +1,97 @@
+"""Arrays for `convdsl run`: read, drawn, written and summarised."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convdsl.cli.building import Network
+from convdsl.cli.options import plain_path
+from convdsl.cli.parsing import suggestion
+from convdsl.diagnostics import InputError, WeightError
+from convdsl.tensor import DType, TensorType
+
+Array = NDArray[Any]
+RANDOM = "random:"
+
+
+def load(spec: str, network: Network) -> dict[str, Array]:
+    """The input arrays that `--data` names."""
+    types = network.executable.inputs
+    if spec.startswith(RANDOM):
+        seed = spec.removeprefix(RANDOM)
+        if not (seed.isascii() and seed.isdigit() and len(seed) < 20):
+            raise InputError(f"--data {spec}: the seed must be a whole number")
+        shapes = network.shapes()
+        return {name: draw(int(seed), name, type, shapes[name]) for name, type in types.items()}
+    given = read(plain_path(spec))
+    if len(given) == 1 and len(types) == 1:  # a single array needs no name
+        given = {next(iter(types)): next(iter(given.values()))}
+    for name in given:
+        if name not in types:
+            near = suggestion(name, types) or f"; the inputs are {', '.join(types)}"
+            raise InputError(f"{spec}: the model has no input {name}{near}")
+    missing = [name for name in types if name not in given]
+    if missing:
+        raise InputError(f"{spec} lacks the inputs {', '.join(missing)}")
+    return given
+
+
+def draw(seed: int, name: str, type: TensorType, shape: tuple[int, ...]) -> Array:
+    """Standard normal numbers, or fair bits; the same for a seed and an input's name."""
+    key = hashlib.sha256(f"{seed} {name}".encode()).digest()
+    random = np.random.default_rng(int.from_bytes(key, "little"))
+    if type.dtype.is_float:
+        return random.standard_normal(shape).astype(type.dtype.numpy)
+    if type.dtype is DType.BOOL:
+        return random.integers(0, 2, shape).astype(np.bool_)
+    raise InputError(f"--data random cannot guess sensible {type.dtype} values for {name}")
+
+
+def read(path: Path) -> dict[str, Array]:
+    """The arrays of an .npy (its name is empty) or .npz file, without pickle."""
+    from convdsl.weights import load as open_store
+    from convdsl.weights.npz_file import read_npy
+    from convdsl.weights.store import WeightStore
+
+    try:
+        if path.is_file() and path.open("rb").read(6) == b"\x93NUMPY":
+            return {"": read_npy(path)}
+        store = open_store(path)
+        assert isinstance(store, WeightStore)
+        return {name: store.read(name) for name in store.entries}
+    except WeightError as error:
+        raise InputError(str(error)) from None
+
+
+def save(path: Path, outputs: Mapping[str, Array]) -> None:
+    """Write outputs: .npy for one, .npz for several. Raises InputError."""
+    if path.suffix == ".npy" and len(outputs) == 1:
+        with path.open("wb") as file:
+            np.save(file, next(iter(outputs.values())), allow_pickle=False)
+    elif path.suffix == ".npz":
+        with path.open("wb") as file:
+            np.savez(file, **outputs)  # pyright: ignore[reportArgumentType]
+    else:
+        wanted = ".npy or .npz" if len(outputs) == 1 else ".npz, as there are several outputs"
+        raise InputError(f"{path} must end in {wanted}")
+
+
+def summary(name: str, array: Array) -> dict[str, Any]:
+    """One output in a row."""
+    finite = array[np.isfinite(array)] if array.dtype.kind == "f" else array
+    some = finite.size > 0
+    return {
+        "output": name,
+        "shape": list(array.shape),
+        "dtype": array.dtype.name,
+        "min": float(finite.min()) if some else None,
+        "mean": float(finite.mean(dtype=np.float64)) if some else None,
+        "max": float(finite.max()) if some else None,
+        "not finite": int(array.size - finite.size),
+    }

@@ -1,0 +1,126 @@
+"""What the subcommands that run a network share: from the model named to an Executable."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from convdsl.cli import console
+from convdsl.cli.options import input_shapes, parameters, selected_passes
+from convdsl.diagnostics import InputError
+from convdsl.tensor import evaluate
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from convdsl.ir.model import Model
+    from convdsl.passes import Step
+    from convdsl.runtime.executable import Executable
+
+
+class Network(NamedTuple):
+    """A network ready to run, and what the command line says of its sizes."""
+
+    executable: Executable
+    binding: dict[str, int]
+    model: Model | None = None  # None where it comes from an artifact
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Input shapes; a batch that nothing is said of is 1. Raises InputError for others."""
+        binding = self.executable.complete(self.binding)
+        return {
+            name: tuple(int(evaluate(extent, binding)) for extent in type.shape)
+            for name, type in self.executable.inputs.items()
+        }
+
+    def run(self, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Outputs by name, also where there is only one."""
+        result = self.executable(**arrays)
+        return result if len(self.executable.outputs) > 1 else {self.output: result}
+
+    @property
+    def output(self) -> str:
+        """The name of the first output."""
+        return next(iter(self.executable.outputs))
+
+
+def load_model(options: argparse.Namespace) -> Model:
+    """The model named on the command line, with its parameters set."""
+    from convdsl import driver
+
+    return driver.load(options.model, **parameters(options))
+
+
+def network(options: argparse.Namespace, *, default_weights: str | None = None) -> Network:
+    """The network named on the command line, compiled or, from an artifact, loaded."""
+    from convdsl.runtime.saved import is_artifact, load_executable
+
+    if is_artifact(options.model):
+        _refuse_building(options)
+        made = Network(load_executable(options.model, threads=options.threads), {})
+    else:
+        made = compiled(load_model(options), options, default_weights=default_weights)
+    for text in made.executable.notes:
+        console.note(text)
+    return made
+
+
+def compiled(
+    model: Model, options: argparse.Namespace, *, default_weights: str | None = None
+) -> Network:
+    """The model compiled as the options say: at once where they fix all sizes, else when run."""
+    from convdsl import driver
+
+    shapes = input_shapes(options)
+    binding = driver.bind(model, shapes, options.batch)
+    made = driver.compile(
+        model,
+        weights=options.weights or default_weights,
+        threads=options.threads,
+        cpu=options.cpu,
+        inputs=shapes,
+        batch=options.batch,
+        passes=selected_passes(options),
+        verify=options.verify,
+        observer=PassWatcher(options),
+    )
+    return Network(made, dict(binding), model)
+
+
+class PassWatcher:
+    """Tells, on stderr, what each pass took and prints graphs after the passes asked for."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self._print_after: list[str] = options.print_after
+        self._time: bool = options.time_passes
+
+    def __call__(self, step: Step) -> None:
+        name = step.rewrite.name
+        if self._time:
+            console.remark(f"{name:<24}{step.changes:>6} changes{step.seconds * 1e3:>10.3f} ms")
+        if name in self._print_after:
+            from convdsl.ir.text import format_graph
+
+            console.remark(f"# after {name}\n{format_graph(step.graph)}")
+
+
+def _refuse_building(options: argparse.Namespace) -> None:
+    """An artifact is compiled already: options that would change its code are mistakes."""
+    given = {
+        "--weights": options.weights is not None,
+        "--set": bool(options.set),
+        "--cpu": options.cpu != "native",
+        "--input": bool(options.input),
+        "--disable": bool(options.disable),
+        "--pass-option": bool(options.pass_option),
+        "--print-after": bool(options.print_after),
+        "--time-passes": options.time_passes,
+        "--verify": options.verify,
+    }
+    wrong = [name for name, is_given in given.items() if is_given]
+    if wrong:
+        raise InputError(
+            f"{options.model} is compiled already; {', '.join(wrong)} would have to be given to"
+            " `convdsl compile`"
+        )

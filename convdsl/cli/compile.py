@@ -1,0 +1,84 @@
+"""Turn a model into an artifact, or print a stage of its compilation.
+
+Without --emit: one file that `run`, `classify`, `bench` and convdsl.load_executable take.
+Stages: graph (after the passes), expr (tensor expressions), loops (loop IR), llvm, asm, object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+
+from convdsl.cli import console
+from convdsl.cli.building import PassWatcher, compiled, load_model
+from convdsl.cli.options import (
+    add_building,
+    add_model,
+    completes_files,
+    input_shapes,
+    plain_path,
+    selected_passes,
+)
+from convdsl.diagnostics import InputError
+
+LEVELS = ("graph", "expr", "loops", "llvm", "asm", "object")
+SUFFIX = ".cdsl"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    add_model(parser)
+    parser.add_argument("--emit", choices=LEVELS, help="print this stage instead")
+    completes_files(
+        parser.add_argument(
+            "-o", "--output", metavar="FILE", help=f"where to write (default MODEL{SUFFIX})"
+        )
+    )
+    add_building(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    return _emit(options) if options.emit else _artifact(options)
+
+
+def _artifact(options: argparse.Namespace) -> int:
+    started = time.perf_counter()
+    made, binding, _ = compiled(load_model(options), options)
+    for text in made.notes:
+        console.note(text)
+    path = plain_path(options.output or f"{made.name}{SUFFIX}")
+    made.save(path, **binding)
+    seconds = time.perf_counter() - started
+    size = path.stat().st_size
+    console.note(f"{path}: {size / 1e6:,.1f} MB in {seconds:.2f} s")
+    return 0
+
+
+def _emit(options: argparse.Namespace) -> int:
+    from convdsl import driver
+
+    if options.weights:
+        console.note(f"--weights plays no part in --emit {options.emit}")
+    emitted = driver.emit(
+        load_model(options),
+        options.emit,
+        cpu=options.cpu,
+        inputs=input_shapes(options),
+        batch=options.batch,
+        passes=selected_passes(options),
+        verify=options.verify,
+        observer=PassWatcher(options),
+    )
+    _write(emitted, options.output)
+    return 0
+
+
+def _write(emitted: str | bytes, output: str | None) -> None:
+    if output not in (None, "-"):
+        plain_path(output).write_bytes(emitted.encode() if isinstance(emitted, str) else emitted)
+    elif isinstance(emitted, str):
+        console.result(emitted)
+    elif sys.stdout.isatty():
+        raise InputError("object code is not for terminals: give -o FILE")
+    else:
+        sys.stdout.buffer.write(emitted)

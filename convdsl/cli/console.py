@@ -1,0 +1,73 @@
+"""What is said, where and in which colour. Results go to stdout, all else to stderr."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from dataclasses import dataclass
+from typing import TextIO
+
+
+@dataclass(slots=True)
+class _Manner:
+    quiet: bool = False
+    verbose: bool = False
+    color: str = "auto"
+
+
+_manner = _Manner()
+
+
+def configure(options: argparse.Namespace) -> None:
+    """Take over --quiet, --verbose and --color."""
+    _manner.quiet = options.quiet
+    _manner.verbose = options.verbose
+    _manner.color = options.color
+
+
+def use_colour(stream: TextIO) -> bool:
+    """--color, then NO_COLOR (no-color.org), FORCE_COLOR, then whether it is a terminal."""
+    if _manner.color != "auto":
+        return _manner.color == "always"
+    if os.environ.get("NO_COLOR"):
+        return False
+    if os.environ.get("FORCE_COLOR"):
+        return True
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def error(message: str) -> None:
+    """An error, on stderr. Diagnostics bring their own heading."""
+    _say("error: ", "1;31", message)
+
+
+def note(message: str, *, always: bool = False) -> None:
+    """Something worth knowing, on stderr; --quiet silences it."""
+    if always or not _manner.quiet:
+        _say("note: ", "1;36", message)
+
+
+def detail(message: str) -> None:
+    """Something for --verbose, on stderr."""
+    if _manner.verbose:
+        _say("", "", message)
+
+
+def result(text: str) -> None:
+    """A result, on stdout."""
+    sys.stdout.write(text if text.endswith("\n") else f"{text}\n")
+
+
+def _say(heading: str, style: str, message: str) -> None:
+    if heading and message.startswith(("error[", "warning[", "-->")):
+        heading = ""
+    if heading and use_colour(sys.stderr):
+        heading = f"\x1b[{style}m{heading}\x1b[0m"
+    sys.stderr.write(f"{heading}{message}\n")
+    sys.stderr.flush()
+
+
+def remark(text: str) -> None:
+    """Something that an option asked for besides the result, on stderr."""
+    _say("", "", text)

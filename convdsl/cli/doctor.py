@@ -1,0 +1,116 @@
+"""Look at the processor, threads, the code cache and the optional packages.
+
+Exit code 1 where something keeps convdsl from working as it should.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from typing import NamedTuple
+
+from convdsl.cli import console, listing
+from convdsl.cli.options import add_format
+
+EXTRAS = {
+    "images": ("PIL", "pillow", "photos for classify"),
+    "onnx": ("onnx", "onnx", "ONNX files"),
+    "plot": ("matplotlib", "matplotlib", "plots of training runs"),
+    "cuda": ("cupy", "cupy-cuda13x", "NVIDIA GPUs"),
+}
+"""Optional packages: import name, distribution, purpose; the key is convdsl's extra."""
+
+
+class Finding(NamedTuple):
+    """One line of the examination."""
+
+    what: str
+    value: str
+    advice: str = ""  # what to do about it, where it is a problem
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--clear-cache", action="store_true", help="forget all cached code first")
+    add_format(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    from convdsl.runtime.cache import ObjectCache
+
+    if options.clear_cache:
+        ObjectCache().clear()
+    findings = [*_software(), *_processor(), *_threads(), *_cache(), *_extras()]
+    listing.show([finding._asdict() for finding in findings], options.format)
+    problems = [finding for finding in findings if finding.advice]
+    if not problems:
+        console.note("everything is as it should be")
+    return 1 if problems else 0
+
+
+def _software() -> list[Finding]:
+    from convdsl import __version__
+
+    names = ("numpy", "llvmlite", "lark", "networkx", "safetensors", "rich")
+    packages = ", ".join(f"{name} {version(name)}" for name in names)
+    python = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
+    return [
+        Finding("convdsl", __version__),
+        Finding("python", python),
+        Finding("packages", packages),
+    ]
+
+
+def _processor() -> list[Finding]:
+    from convdsl.backends import llvm
+    from convdsl.tensor import DType
+
+    target = llvm.find_target()
+    lanes = target.lanes(DType.F32)
+    advice = "no vectors: code will be slow" if lanes < 4 else ""
+    return [
+        Finding("compiler", llvm.llvm_version()),
+        Finding("processor", f"{target.cpu} ({target.triple})"),
+        Finding("vectors", f"{target.vector_bytes * 8} bits, {lanes} float32 lanes", advice),
+    ]
+
+
+def _threads() -> list[Finding]:
+    from convdsl.runtime.team import available_threads, find_openmp
+
+    library = find_openmp()
+    advice = "" if library else "install libgomp1 (Debian) or libgomp (Fedora) for several threads"
+    return [
+        Finding("threads", str(available_threads())),
+        Finding("OpenMP", library.name if library else "not found: one thread only", advice),
+    ]
+
+
+def _cache() -> list[Finding]:
+    from convdsl.runtime.cache import ObjectCache
+
+    cache = ObjectCache()
+    problem = cache.problem
+    if problem is not None:
+        return [Finding("code cache", "off", problem)]
+    size = (
+        f"{len(cache.entries())} entries, {cache.size() / 1e6:,.1f} of {cache.limit / 1e6:,.0f} MB"
+    )
+    return [Finding("code cache", f"{cache.directory}: {size}")]
+
+
+def _extras() -> list[Finding]:
+    return [
+        Finding(f"extra {extra}", _installed(module, distribution, extra, purpose))
+        for extra, (module, distribution, purpose) in EXTRAS.items()
+    ]
+
+
+def _installed(module: str, distribution: str, extra: str, purpose: str) -> str:
+    if find_spec(module) is None:
+        return f"not installed ({purpose}): pip install 'convdsl[{extra}]'"
+    try:
+        return f"{distribution} {version(distribution)}"
+    except PackageNotFoundError:
+        return f"{module}, from elsewhere"

@@ -1,0 +1,93 @@
+"""List the operators, or describe one.
+
+`convdsl ops NAME` says what an operator computes, its operands, attributes and defaults.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import json
+from typing import TYPE_CHECKING, Any
+
+from convdsl.cli import console, listing
+from convdsl.cli.options import add_format
+from convdsl.cli.parsing import suggestion
+from convdsl.diagnostics import InputError
+
+if TYPE_CHECKING:
+    from convdsl.ir.opdef import Attribute, OpDef
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", nargs="?", metavar="NAME", help="describe this operator")
+    add_format(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    from convdsl.ops import OPERATORS, SPELLINGS
+
+    if options.name is None:
+        listing.show([_row(op) for op in OPERATORS], options.format)
+        return 0
+    op = SPELLINGS.get(options.name)
+    if op is None:
+        near = suggestion(options.name, SPELLINGS)
+        raise InputError(f"no operator is called {options.name}{near}")
+    if options.format == "json":
+        console.result(json.dumps(_facts(op), indent=2, ensure_ascii=False))
+    elif options.format == "table":
+        console.result(f"{_heading(op)}\n\n{inspect.cleandoc(op.doc)}")
+        if op.attributes:
+            console.result("")
+            listing.show([_attribute(a) for a in op.attributes], options.format)
+    else:
+        listing.show([_attribute(a) for a in op.attributes], options.format)
+    return 0
+
+
+def _row(op: OpDef) -> dict[str, Any]:
+    return {
+        "name": op.name,
+        "also": list(op.aliases),
+        "attributes": [attribute.name for attribute in op.attributes],
+        "summary": inspect.cleandoc(op.doc).splitlines()[0],
+    }
+
+
+def _heading(op: OpDef) -> str:
+    operands = [
+        f"{o.name}{'...' if o.variadic else ''}{'?' if o.optional else ''}" for o in op.operands
+    ]
+    also = f" (also {', '.join(op.aliases)})" if op.aliases else ""
+    return f"{op.name}({', '.join(operands)}){also}"
+
+
+def _attribute(attribute: Attribute) -> dict[str, Any]:
+    from convdsl.ir.opdef import Required
+
+    required = isinstance(attribute.default, Required)
+    return {
+        "attribute": attribute.name,
+        "kind": attribute.kind.value,
+        "default": "required" if required else _text(attribute.default),
+        "choices": list(attribute.choices),
+        "meaning": attribute.doc,
+    }
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _facts(op: OpDef) -> dict[str, Any]:
+    return {
+        "name": op.name,
+        "aliases": list(op.aliases),
+        "doc": inspect.cleandoc(op.doc),
+        "operands": [
+            {"name": o.name, "role": o.role.value, "optional": o.optional, "variadic": o.variadic}
+            for o in op.operands
+        ],
+        "attributes": [_attribute(attribute) for attribute in op.attributes],
+    }

@@ -1,0 +1,191 @@
+"""Options that several subcommands share, and what their values mean."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from convdsl.diagnostics import InputError
+
+if TYPE_CHECKING:
+    from convdsl.passes import Pass
+
+FORMATS = ("table", "json", "md", "csv")
+_SHAPE = re.compile(r"(?:(?P<name>[^=]+)=)?(?P<sizes>\d+(?:x\d+)*)", re.ASCII)
+
+
+def add_model(
+    parser: argparse.ArgumentParser, *, artifacts: bool = False, optional: bool = False
+) -> None:
+    also = ", or an artifact that `convdsl compile` wrote" if artifacts else ""
+    action = parser.add_argument(
+        "model",
+        nargs="?" if optional else None,
+        metavar="MODEL",
+        help=f"a .cnn file, FILE:NAME for one of several models in it, or a name of the zoo{also}",
+    )
+    completes_files(action)
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        type=_assignment,
+        metavar="NAME=VALUE",
+        help="set a parameter of the model, e.g. --set classes=10; may be repeated",
+    )
+
+
+def add_shapes(parser: argparse.ArgumentParser, *, batch: int | None = 1) -> None:
+    group = parser.add_argument_group("shapes")
+    said = "" if batch is None else f" (default {batch})"
+    group.add_argument(
+        "--batch", type=positive, default=batch, metavar="N", help=f"samples at once{said}"
+    )
+    group.add_argument(
+        "--input",
+        action="append",
+        default=[],
+        type=_shape,
+        metavar="[NAME=]CxHxW",
+        help="size of an input, without its batch, e.g. 3x224x224; may be repeated",
+    )
+
+
+def add_building(parser: argparse.ArgumentParser, *, batch: int | None = 1) -> None:
+    """Everything that decides which code is made."""
+    add_shapes(parser, batch=batch)
+    group = parser.add_argument_group("code")
+    weights = group.add_argument(
+        "--weights",
+        metavar="FILE",
+        help="safetensors, .npz or PyTorch checkpoint; random:SEED draws them",
+    )
+    completes_files(weights)
+    group.add_argument("--threads", type=positive, metavar="T", help="default: all processors")
+    group.add_argument(
+        "--cpu",
+        default="native",
+        metavar="NAME",
+        help="native (default), x86-64-v2, x86-64-v3, x86-64-v4, or a name LLVM knows",
+    )
+    add_passes(parser)
+
+
+def add_passes(parser: argparse.ArgumentParser) -> None:
+    """What the graph passes do, and what they tell."""
+    passes = parser.add_argument_group("passes (`convdsl passes` lists them)")
+    passes.add_argument(
+        "--disable", action="append", default=[], metavar="PASS", help="leave a pass out"
+    )
+    passes.add_argument(
+        "--pass-option",
+        action="append",
+        default=[],
+        type=_pass_option,
+        metavar="PASS.OPTION=VALUE",
+        help="set an option of a pass",
+    )
+    passes.add_argument(
+        "--print-after", action="append", default=[], metavar="PASS", help="print the graph"
+    )
+    passes.add_argument("--time-passes", action="store_true", help="print what each pass took")
+    passes.add_argument("--verify", action="store_true", help="check the graph around each pass")
+
+
+def add_format(
+    parser: argparse._ActionsContainer,  # pyright: ignore[reportPrivateUsage]
+    choices: Sequence[str] = FORMATS,
+    default: str = "table",
+) -> None:
+    parser.add_argument(
+        "--format",
+        choices=choices,
+        default=default,
+        help=f"one of {', '.join(choices)} (default {default})",
+    )
+
+
+def parameters(options: argparse.Namespace) -> dict[str, Any]:
+    """`--set` as a mapping; later ones win. Values read as in the language."""
+    if not options.set:
+        return {}
+    from convdsl.elaborate import parameter_value
+
+    return {name: parameter_value(text) for name, text in options.set}
+
+
+def input_shapes(
+    options: argparse.Namespace,
+) -> tuple[int, ...] | dict[str, tuple[int, ...]] | None:
+    """`--input` as the driver takes it: one shape, shapes by input, or None."""
+    given: list[tuple[str | None, tuple[int, ...]]] = options.input
+    unnamed = [shape for name, shape in given if name is None]
+    if not given:
+        return None
+    if unnamed and len(given) > 1:
+        raise InputError("--input needs names where it is given more than once: NAME=3x224x224")
+    return unnamed[0] if unnamed else {str(name): shape for name, shape in given}
+
+
+def selected_passes(options: argparse.Namespace) -> tuple[Pass, ...]:
+    """The passes to run. Raises InputError for names and options that do not exist."""
+    from convdsl.passes import select
+
+    chosen: dict[str, dict[str, Any]] = {}
+    for name, option, value in options.pass_option:
+        chosen.setdefault(name, {})[option] = value
+    select(options.print_after)  # complains of names that no pass has
+    return select(options.disable, chosen)
+
+
+def _assignment(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name.strip():
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
+    return name.strip(), value
+
+
+def _pass_option(text: str) -> tuple[str, str, Any]:
+    name, value = _assignment(text)
+    target, dot, option = name.partition(".")
+    if not dot:
+        raise argparse.ArgumentTypeError(f"{text!r} is not PASS.OPTION=VALUE")
+    literal = {"true": True, "false": False}.get(value, value)
+    for convert in (int, float):
+        if isinstance(literal, str):
+            try:
+                literal = convert(literal)
+            except ValueError:
+                continue
+    return target, option, literal
+
+
+def positive(text: str) -> int:
+    """An option's value that counts something."""
+    if not (text.isascii() and text.isdigit() and 0 < int(text) < 1 << 31):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 up")
+    return int(text)
+
+
+def _shape(text: str) -> tuple[str | None, tuple[int, ...]]:
+    match = _SHAPE.fullmatch(text)
+    sizes = tuple(int(size) for size in match["sizes"].split("x")) if match else ()
+    if match is None or not all(0 < size < 1 << 31 for size in sizes):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 3x224x224")
+    return match["name"], sizes
+
+
+def completes_files(action: argparse.Action) -> None:
+    """Tell shtab, which looks for this attribute, that the argument is a file."""
+    files = {"bash": "_shtab_compgen_files", "zsh": "_files", "tcsh": "f"}
+    action.complete = files  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def plain_path(text: str) -> Path:
+    """A path from the command line; a NUL byte cannot be part of one."""
+    if "\0" in text:
+        raise InputError("a path cannot hold a NUL byte")
+    return Path(text)

@@ -1,0 +1,79 @@
+"""argparse with our manners: suggestions, plain errors, colour in help on terminals only."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import inspect
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any, NoReturn
+
+from convdsl.cli.console import use_colour
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that abbreviates nothing, exits with 2 and suggests what was meant."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(
+            **settings, allow_abbrev=False, formatter_class=_formatter(), exit_on_error=True
+        )
+
+    def finish(self, doc: str, run: Callable[[argparse.Namespace], int]) -> None:
+        """Complete a subcommand: description from its module's docstring, common options."""
+        summary, _, rest = inspect.cleandoc(doc).partition("\n")
+        self.description = summary
+        self.epilog = rest.strip() or None
+        common = self.add_argument_group("common options")
+        common.add_argument("-h", "--help", action="help", help="show this and exit")
+        common.add_argument("-q", "--quiet", action="store_true", help="no notes, results only")
+        common.add_argument("-v", "--verbose", action="store_true", help="say more")
+        common.add_argument(
+            "--color",
+            choices=("auto", "always", "never"),
+            default="auto",
+            help="colour: on terminals (auto; NO_COLOR and FORCE_COLOR are heeded), always, never",
+        )
+        self.set_defaults(run=run, parser=self)
+
+    def option_strings(self) -> list[str]:
+        return [option for action in self._actions for option in action.option_strings]
+
+    def error(self, message: str) -> NoReturn:
+        from convdsl.cli import console
+
+        console.error(_kinder(message))
+        usage = self.format_usage().strip().removeprefix("usage: ")
+        self.exit(2, f"usage: {' '.join(usage.split())}\n")
+
+
+def suggestion(word: str, candidates: Iterable[str]) -> str:
+    """`; did you mean X?` where one of the candidates is near, else nothing."""
+    close = difflib.get_close_matches(word, list(candidates), n=1, cutoff=0.6)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _kinder(message: str) -> str:
+    """argparse's `invalid choice` and such, in our words."""
+    subject, separator, detail = message.partition(": invalid choice: ")
+    if separator:
+        word, _, choices = detail.partition(" (choose from ")
+        names = [name.strip(" '\"") for name in choices.rstrip(")").split(",")]
+        word = word.strip("'\"")
+        near = suggestion(word, names)
+        what = subject.removeprefix("argument ")
+        if what == "COMMAND":
+            return f"no command {word}" + (near or f"; there are {', '.join(names)}")
+        return f"{what}: no choice {word}" + (near or f"; there are {', '.join(names)}")
+    return message.removeprefix("argument ")
+
+
+def _formatter() -> Any:
+    """rich-argparse only where help goes to a terminal: loading it costs time."""
+    asked = any(word in ("-h", "--help") for word in sys.argv[1:]) or len(sys.argv) == 1
+    if asked and use_colour(sys.stdout):
+        from rich_argparse import RawDescriptionRichHelpFormatter
+
+        return RawDescriptionRichHelpFormatter
+    return argparse.RawDescriptionHelpFormatter

@@ -1,0 +1,75 @@
+"""List the graph passes, or show what they do to a model.
+
+`convdsl passes MODEL` runs them and compares the graph before and after each one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import inspect
+import shutil
+import sys
+from typing import TYPE_CHECKING
+
+from convdsl.cli import console, listing
+from convdsl.cli.building import PassWatcher, load_model
+from convdsl.cli.options import (
+    add_format,
+    add_model,
+    add_passes,
+    add_shapes,
+    input_shapes,
+    selected_passes,
+)
+
+if TYPE_CHECKING:
+    from convdsl.passes import Step
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    add_model(parser, optional=True)
+    add_format(parser)
+    add_shapes(parser)
+    add_passes(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    return _list(options) if options.model is None else _compare(options)
+
+
+def _list(options: argparse.Namespace) -> int:
+    from convdsl.passes import PASSES
+
+    rows = [
+        {
+            "name": p.name,
+            "options": [f"{f.name}={getattr(p, f.name)}" for f in dataclasses.fields(p)],
+            "summary": (inspect.getdoc(p) or "").partition("\n")[0],
+        }
+        for p in PASSES
+    ]
+    listing.show(rows, options.format)
+    return 0
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from convdsl import driver
+    from convdsl.analysis.snapshot import snapshot
+    from convdsl.passes import run as run_passes
+    from convdsl.reporting import render_passes
+
+    model = load_model(options)
+    graph = model.graph.bind(driver.bind(model, input_shapes(options), options.batch))
+    snapshots = [snapshot(graph, "as written")]
+    watcher = PassWatcher(options)
+
+    def observe(step: Step) -> None:
+        snapshots.append(snapshot(step.graph, step.rewrite.name, step.changes, step.seconds))
+        watcher(step)
+
+    run_passes(graph, selected_passes(options), verify=options.verify, observer=observe)
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    color = console.use_colour(sys.stdout)
+    console.result(render_passes(snapshots, options.format, width=width, color=color))
+    return 0

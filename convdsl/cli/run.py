@@ -1,0 +1,48 @@
+"""Run a model on arrays.
+
+Inputs come from --data: an .npy file for a model of one input, an .npz with one array per
+input name, or random:SEED (normally distributed). With -o the outputs are written the same
+way, otherwise summarised.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from convdsl.cli import console, listing
+from convdsl.cli.building import network
+from convdsl.cli.options import (
+    add_building,
+    add_format,
+    add_model,
+    completes_files,
+    plain_path,
+)
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    add_model(parser, artifacts=True)
+    completes_files(
+        parser.add_argument(
+            "--data", required=True, metavar="FILE", help="x.npy, x.npz or random:SEED"
+        )
+    )
+    completes_files(
+        parser.add_argument("-o", "--output", metavar="FILE", help="y.npy, or y.npz by output name")
+    )
+    add_format(parser)
+    add_building(parser, batch=None)
+
+
+def run(options: argparse.Namespace) -> int:
+    from convdsl.cli import arrays
+
+    made = network(options)
+    outputs = made.run(arrays.load(options.data, made))
+    if options.output:
+        arrays.save(plain_path(options.output), outputs)
+        console.note(f"wrote {options.output}")
+    else:
+        rows = [arrays.summary(name, array) for name, array in outputs.items()]
+        listing.show(rows, options.format)
+    return 0
