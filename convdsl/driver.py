@@ -123,9 +123,8 @@ def bind(
         else:
             given = [port for port in ports if port.name in shapes]
             binding |= bind_shapes(given, shapes)
-    if batch is not None and "N" in free:
-        if binding.setdefault("N", batch) != batch:
-            raise InputError(f"the batch is {batch}, but the input shapes say {binding['N']}")
+    if batch is not None and "N" in free and binding.setdefault("N", batch) != batch:
+        raise InputError(f"the batch is {batch}, but the input shapes say {binding['N']}")
     for name, value in (symbols or {}).items():
         if name not in free:
             known = ", ".join(free) or "none"

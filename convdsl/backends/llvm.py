@@ -13,15 +13,11 @@ import llvmlite.binding as llvm
 from convdsl.diagnostics import InputError
 from convdsl.kernel.target import Target
 
-_started = False
 
-
+@lru_cache(maxsize=1)
 def _start() -> None:
-    global _started
-    if not _started:
-        llvm.initialize_all_targets()
-        llvm.initialize_all_asmprinters()
-        _started = True
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
 
 
 def llvm_version() -> str:

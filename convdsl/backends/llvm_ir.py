@@ -184,7 +184,9 @@ class KernelPrinter:
             first = self.intrinsic(f"s{atom.kind}", type, (first, other))
         return first
 
-    def floor_div(self, numerator: SymDim, divisor: int) -> str:
+    def floor_div(self, numerator: Dim, divisor: Dim) -> str:
+        if not isinstance(divisor, int):
+            raise TypeError(f"division by {divisor}: kernels are made for bound shapes")
         top = self.index(numerator)
         low, _ = bounds(numerator)
         if low is not None and low >= 0:
@@ -338,7 +340,9 @@ class KernelPrinter:
             case Compare():
                 a, b = self.value(value.a), self.value(value.b)
                 is_float = value.a.type.dtype.is_float
-                test = f"fcmp {_FLOAT_TESTS[value.op]}" if is_float else f"icmp {_INT_TESTS[value.op]}"
+                test = (
+                    f"fcmp {_FLOAT_TESTS[value.op]}" if is_float else f"icmp {_INT_TESTS[value.op]}"
+                )
                 return self.result(f"{test} {type_of(value.a.type)} {a}, {b}")
             case Select():
                 test, yes, no = map(self.value, (value.condition, value.yes, value.no))
@@ -367,9 +371,7 @@ class KernelPrinter:
         if type.lanes == 1:
             return scalar
         text = type_of(type)
-        one = self.result(
-            f"insertelement {text} poison, {_SCALARS[type.dtype]} {scalar}, i64 0"
-        )
+        one = self.result(f"insertelement {text} poison, {_SCALARS[type.dtype]} {scalar}, i64 0")
         zeros = f"<{type.lanes} x i32> zeroinitializer"
         return self.result(f"shufflevector {text} {one}, {text} poison, {zeros}")
 

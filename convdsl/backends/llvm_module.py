@@ -99,8 +99,10 @@ def _flush(target: Target) -> tuple[str, str, str]:
 def _entry(program: Program, flush: tuple[str, str, str]) -> str:
     ports = len(program.inputs) + len(program.outputs)
     lines = [f"define void @{ENTRY}(ptr %context) #0 {{", "entry:"]
-    for slot in range(PORTS + ports):
-        lines.append(f"  %slot{slot} = getelementptr ptr, ptr %context, i64 {slot}")
+    lines += [
+        f"  %slot{slot} = getelementptr ptr, ptr %context, i64 {slot}"
+        for slot in range(PORTS + ports)
+    ]
     lines += [f"  %barrier = load ptr, ptr %slot{BARRIER}", _TEAM, flush[0]]
     for slot in range(WEIGHTS, PORTS + ports):
         lines.append(f"  %base{slot} = load ptr, ptr %slot{slot}")

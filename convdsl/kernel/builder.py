@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 
 from convdsl.kernel.nodes import (
@@ -64,7 +64,7 @@ class Builder:
     # Loops
 
     @contextmanager
-    def parallel(self, names: Sequence[str], extents: Sequence[int]) -> Iterator[list[Dim]]:
+    def parallel(self, names: Sequence[str], extents: Sequence[int]) -> Generator[list[Dim]]:
         """Independent iterations over all combinations, shared out among the threads."""
         loop_vars = tuple(
             LoopVar(self._fresh(name), 0, extent - 1)
@@ -76,7 +76,7 @@ class Builder:
         self._emit(Parallel(loop_vars, tuple(extents), body))
 
     @contextmanager
-    def serial(self, name: str, stop: Dim, start: Dim = 0) -> Iterator[Dim]:
+    def serial(self, name: str, stop: Dim, start: Dim = 0) -> Generator[Dim]:
         """start <= i < stop. A loop known to run once costs nothing."""
         if isinstance(start, int) and isinstance(stop, int) and stop - start == 1:
             yield start
@@ -91,7 +91,7 @@ class Builder:
         self._emit(For(var, start, stop, tuple(self._blocks.pop())))
 
     @contextmanager
-    def when(self, test: IndexTest) -> Iterator[None]:
+    def when(self, test: IndexTest) -> Generator[None]:
         self._blocks.append([])
         yield
         self._emit(If(test, tuple(self._blocks.pop())))

@@ -22,11 +22,29 @@ from typing import TypeAlias
 from convdsl.tensor import Dim, DType, TensorType, substitute, symbol
 
 UNARY = frozenset(
-    "neg abs exp log sqrt rsqrt tanh erf floor ceil round sin cos reciprocal not sign isnan".split()
+    [
+        "neg",
+        "abs",
+        "exp",
+        "log",
+        "sqrt",
+        "rsqrt",
+        "tanh",
+        "erf",
+        "floor",
+        "ceil",
+        "round",
+        "sin",
+        "cos",
+        "reciprocal",
+        "not",
+        "sign",
+        "isnan",
+    ]
 )
-BINARY = frozenset("add sub mul div max min pow mod and or xor".split())
-COMPARE = frozenset("lt le gt ge eq ne".split())
-REDUCE = frozenset("sum max min prod any all".split())
+BINARY = frozenset(["add", "sub", "mul", "div", "max", "min", "pow", "mod", "and", "or", "xor"])
+COMPARE = frozenset(["lt", "le", "gt", "ge", "eq", "ne"])
+REDUCE = frozenset(["sum", "max", "min", "prod", "any", "all"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,16 +234,7 @@ class Reduce(_Arithmetic):
 
 
 Expr: TypeAlias = (
-    Literal
-    | Read
-    | IndexValue
-    | Unary
-    | Binary
-    | Compare
-    | IndexCompare
-    | Select
-    | Cast
-    | Reduce
+    Literal | Read | IndexValue | Unary | Binary | Compare | IndexCompare | Select | Cast | Reduce
 )
 Operand: TypeAlias = "Expr | float"
 

@@ -6,7 +6,7 @@ their stated range are errors here, where machine code would go on.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from convdsl.kernel.nodes import (
     Binary,
+    Buffer,
     Cast,
     Compare,
     Const,
@@ -40,6 +41,7 @@ from convdsl.kernel.nodes import (
     ValueType,
     Var,
 )
+from convdsl.kernel.program import Argument, Place, Port, Program
 from convdsl.kernel.verify import KernelError
 from convdsl.tensor import Dim, evaluate
 
@@ -65,7 +67,7 @@ _BINARY = {
     "or": np.logical_or,
     "xor": np.logical_xor,
 }
-_UNARY = {
+_UNARY: dict[str, Callable[[Array], Any]] = {
     "neg": np.negative,
     "abs": np.abs,
     "sqrt": np.sqrt,
@@ -89,6 +91,38 @@ def interpret(kernel: Kernel, buffers: Mapping[str, Array]) -> None:
             raise KernelError(f"{buffer.name}: {array.dtype}{array.shape} does not fit {buffer}")
     with np.errstate(all="ignore"):
         _Machine(kernel, buffers).run(kernel.body)
+
+
+def interpret_program(
+    program: Program, weights: npt.NDArray[np.uint8], inputs: Sequence[Array]
+) -> list[Array]:
+    """All steps of a program, on an arena that starts out as NaN. Slow; for small shapes."""
+    kernels = {kernel.name: kernel for kernel in program.kernels}
+    arena = np.full(program.arena_bytes, 0xFF, np.uint8)
+    outputs = [np.empty(_shape(port), port.type.dtype.numpy) for port in program.outputs]
+    for array in outputs:
+        array.reshape(-1).view(np.uint8)[:] = 0xFF
+
+    def buffer(argument: Argument, wanted: Buffer) -> Array:
+        match argument.place:
+            case Place.INPUT:
+                return np.ascontiguousarray(inputs[argument.slot]).reshape(-1)
+            case Place.OUTPUT:
+                return outputs[argument.slot].reshape(-1)
+            case _:
+                memory = weights if argument.place is Place.WEIGHTS else arena
+                end = argument.offset + wanted.size * wanted.dtype.bytes
+                return memory[argument.offset : end].view(wanted.dtype.numpy)
+
+    for step in program.steps:
+        kernel = kernels[step.kernel]
+        pairs = zip(kernel.buffers, step.arguments, strict=True)
+        interpret(kernel, {wanted.name: buffer(given, wanted) for wanted, given in pairs})
+    return outputs
+
+
+def _shape(port: Port) -> tuple[int, ...]:
+    return tuple(int(extent) for extent in port.type.shape)  # pyright: ignore[reportArgumentType]
 
 
 class _Machine:

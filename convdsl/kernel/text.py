@@ -39,8 +39,7 @@ def format_kernel(kernel: Kernel) -> str:
     for buffer in kernel.buffers:
         word = "out" if buffer.written else "in"
         lines.append(f"  {word} {buffer.name}: {buffer.dtype}[{buffer.size}]")
-    for registers in kernel.registers:
-        lines.append(f"  registers {registers.name}: {registers.type}[{registers.count}]")
+    lines += [f"  registers {r.name}: {r.type}[{r.count}]" for r in kernel.registers]
     lines += format_body(kernel.body, 1)
     return "\n".join(lines)
 

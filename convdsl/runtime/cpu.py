@@ -87,11 +87,12 @@ class LoadedCode:
 
 # What the levels of the x86-64 psABI demand, in LLVM's names.
 _LEVELS = {
-    "x86-64": frozenset("sse2".split()),
-    "x86-64-v2": frozenset("sse4.2 ssse3 popcnt cx16".split()),
-    "x86-64-v3": frozenset("avx2 fma bmi bmi2 f16c lzcnt movbe popcnt".split()),
+    "x86-64": frozenset(["sse2"]),
+    "x86-64-v2": frozenset(["sse4.2", "ssse3", "popcnt", "cx16"]),
+    "x86-64-v3": frozenset(["avx2", "fma", "bmi", "bmi2", "f16c", "lzcnt", "movbe", "popcnt"]),
     "x86-64-v4": frozenset(
-        "avx2 fma bmi bmi2 f16c lzcnt movbe popcnt avx512f avx512bw avx512cd avx512dq avx512vl".split()
+        ["avx2", "fma", "bmi", "bmi2", "f16c", "lzcnt", "movbe", "popcnt"]
+        + ["avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"]
     ),
 }
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from convdsl.diagnostics import InputError
 from convdsl.kernel.program import Port
-from convdsl.tensor import SymDim, Symbol, TensorType, evaluate, symbols_of
+from convdsl.tensor import Symbol, SymDim, TensorType, evaluate, symbols_of
 
 Array = npt.NDArray[Any]
 Binding = dict[str, int]

@@ -56,7 +56,7 @@ def save_program(
         "notes": list(facts.notes),
         "report": dict(report),
     }
-    sections = {"object": memoryview(code.object_code), "weights": memoryview(loaded.weights)}
+    sections = {"object": memoryview(code.object_code), "weights": memoryview(loaded.weights.data)}
     artifact.write(path, sections, manifest)
 
 

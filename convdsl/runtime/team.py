@@ -69,30 +69,41 @@ def available_threads() -> int:
 
 
 _region = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
-_busy = threading.Lock()
-_forked = False
-_leader: ThreadPoolExecutor | None = None
-_warned = False
 
 
-def _after_fork() -> None:
-    global _busy, _forked, _leader
-    _busy = threading.Lock()
-    _forked = True
-    _leader = None
+class _Process:
+    """What this process knows of its teams."""
+
+    def __init__(self, forked: bool) -> None:
+        self.forked = forked
+        self.busy = threading.Lock()
+        self.warned = False
+        self._leader: ThreadPoolExecutor | None = None
+
+    def leader(self) -> ThreadPoolExecutor:
+        """One thread, started after the fork, with an OpenMP pool of its own."""
+        if self._leader is None:
+            self._leader = ThreadPoolExecutor(1, thread_name_prefix="convdsl-team")
+        return self._leader
+
+    def renew(self) -> None:
+        """In a forked child: nothing of the parent's threads is there."""
+        self.forked = True
+        self.busy = threading.Lock()
+        self._leader = None
 
 
-os.register_at_fork(after_in_child=_after_fork)
+_process = _Process(forked=False)
+os.register_at_fork(after_in_child=_process.renew)
 
 
 def openmp_for(threads: int) -> OpenMP | None:
     """The runtime for a team of `threads`, or None for one thread (or where there is none)."""
-    global _warned
     if threads <= 1:
         return None
     openmp = find_openmp()
-    if openmp is None and not _warned:
-        _warned = True
+    if openmp is None and not _process.warned:
+        _process.warned = True
         warnings.warn(
             "no OpenMP runtime found (libgomp, libomp): running on one thread",
             RuntimeWarning,
@@ -110,10 +121,10 @@ class Region:
 
     def run(self, context: ctypes.Array[ctypes.c_void_p], threads: int) -> None:
         """Run on a team. Slots 0 to 2 of the context (see backends.llvm_module) are set here."""
-        global _leader
         openmp = openmp_for(threads)
         where = ctypes.addressof(context)
-        if openmp is None or not _busy.acquire(blocking=False):
+        busy = _process.busy
+        if openmp is None or not busy.acquire(blocking=False):
             context[0] = context[1] = context[2] = None
             self._call(where)
             return
@@ -121,11 +132,9 @@ class Region:
             context[0] = openmp.barrier
             context[1] = openmp.thread_number
             context[2] = openmp.team_size
-            if _forked:
-                if _leader is None:
-                    _leader = ThreadPoolExecutor(1, thread_name_prefix="convdsl-team")
-                _leader.submit(openmp.parallel, self.entry, where, threads).result()
+            if _process.forked:
+                _process.leader().submit(openmp.parallel, self.entry, where, threads).result()
             else:
                 openmp.parallel(self.entry, where, threads)
         finally:
-            _busy.release()
+            busy.release()

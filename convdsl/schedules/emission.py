@@ -8,7 +8,7 @@ gather. Index tests that depend on the lane are decided lane by lane.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from itertools import product
@@ -30,7 +30,7 @@ from convdsl.kernel.nodes import (
     ValueType,
 )
 from convdsl.kernel.vector_math import FUNCTIONS, Vectors
-from convdsl.tensor import Dim, DType, bounds, floor_div, substitute, symbol, symbols_of
+from convdsl.tensor import Dim, DType, Symbol, bounds, floor_div, substitute, symbol, symbols_of
 from convdsl.tensor.dim import SymDim
 
 _UNROLLED = 16  # reductions of at most this many positions are unrolled
@@ -47,11 +47,11 @@ def lane_stride(index: Dim) -> int | None:
     """Coefficient of the lane where the index is linear in it, else None."""
     stride = 0
     for monomial, coefficient in index.terms if isinstance(index, SymDim) else ():
-        if all(s.name != _LANE for atom, _ in monomial for s in symbols_of(SymDim({((atom, 1),): 1}))):
+        if not depends_on_lane(SymDim({monomial: 1})):
             continue
-        if len(monomial) != 1 or monomial[0][1] != 1 or not isinstance(coefficient, int):
-            return None
-        if not hasattr(monomial[0][0], "name"):
+        atom, power = monomial[0]
+        linear = len(monomial) == 1 and power == 1 and isinstance(atom, Symbol)
+        if not linear or not isinstance(coefficient, int):
             return None
         stride = coefficient
     return stride
@@ -71,8 +71,11 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class Emitter:
-    """Emits values into `b`. `lanes` 1 is scalar mode; lanes from `valid` on are never read by
-    gathers, nor from plain buffers, which have no filling. `known` holds values for expressions that the schedule has computed itself."""
+    """Emits values into `b`; `lanes` 1 is scalar mode.
+
+    Lanes from `valid` on are read neither by gathers nor from plain buffers, which have no
+    filling. `known` holds values for expressions that the schedule has computed itself.
+    """
 
     b: Builder
     views: Mapping[str, View]
@@ -83,9 +86,7 @@ class Emitter:
     def type(self, dtype: DType) -> ValueType:
         return ValueType(dtype, self.lanes)
 
-    def emit(
-        self, e: Expr, at: Mapping[str, Dim], guards: tuple[IndexTest, ...] = ()
-    ) -> Value:
+    def emit(self, e: Expr, at: Mapping[str, Dim], guards: tuple[IndexTest, ...] = ()) -> Value:
         """The value of `e` with its axes bound by `at`; reads only happen under the guards."""
         for expression, value in self.known:
             if expression == e:
@@ -202,16 +203,15 @@ class Emitter:
             return IndexTest(test.op, a, b)
         return test
 
-    def select(
-        self, e: expr.Select, at: Mapping[str, Dim], guards: tuple[IndexTest, ...]
-    ) -> Value:
+    def select(self, e: expr.Select, at: Mapping[str, Dim], guards: tuple[IndexTest, ...]) -> Value:
         tests = index_tests(e.condition)
         if tests is None:
             condition = self.emit(e.condition, at, guards)
-            return nodes.Select(condition, self.emit(e.yes, at, guards), self.emit(e.no, at, guards))
+            return nodes.Select(
+                condition, self.emit(e.yes, at, guards), self.emit(e.no, at, guards)
+            )
         bound = [
-            self.lane_free(IndexTest(t.op, substitute(t.a, at), substitute(t.b, at)))
-            for t in tests
+            self.lane_free(IndexTest(t.op, substitute(t.a, at), substitute(t.b, at))) for t in tests
         ]
         decided = [decide(test) for test in bound]
         if all(known is True for known in decided):
@@ -244,9 +244,7 @@ class Emitter:
             case _:
                 return nodes.Unary(e.op, x)
 
-    def binary(
-        self, e: expr.Binary, at: Mapping[str, Dim], guards: tuple[IndexTest, ...]
-    ) -> Value:
+    def binary(self, e: expr.Binary, at: Mapping[str, Dim], guards: tuple[IndexTest, ...]) -> Value:
         a, b = self.emit(e.a, at, guards), self.emit(e.b, at, guards)
         if e.op == "pow":
             vectors = Vectors(self.b)
@@ -265,7 +263,7 @@ class Emitter:
         return self.b.let(Get(acc, 0), e.op)
 
     @contextmanager
-    def positions(self, axes: tuple[Axis, ...]) -> Iterator[Iterator[dict[str, Dim]]]:
+    def positions(self, axes: tuple[Axis, ...]) -> Generator[Iterator[dict[str, Dim]]]:
         """Bindings of reduction axes: many unrolled ones, or one inside loops."""
         extents = [extent_of(axis) for axis in axes]
         if math.prod(extents) <= _UNROLLED:

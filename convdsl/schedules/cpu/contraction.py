@@ -44,7 +44,10 @@ class Space:
 
 @dataclass(frozen=True, slots=True)
 class Convolution:
-    """y[n, k, p..] = epilogue(sum over c, r.. of x[n, g(k) C/G + c, p U + r D - P ..] w[k, c, r..])"""
+    """y[n, k, p..] = epilogue(sum over c, r.. of x[n, g C/G + c, p U + r D - P ..] w[k, c, r..])
+
+    where g is the group that the output channel k belongs to.
+    """
 
     reduce: Reduce
     x: Read
@@ -130,7 +133,9 @@ def match_convolution(task: Task) -> Convolution | None:
     if len(flips) > 1:
         return None
     space: list[Space] = []
-    for index, out, tap, extent in zip(x.index[2:], outs, taps, x.tensor.type.shape[2:], strict=True):
+    for index, out, tap, extent in zip(
+        x.index[2:], outs, taps, x.tensor.type.shape[2:], strict=True
+    ):
         assert isinstance(extent, int)
         made = _space(index, out, tap, extent)
         if made is None or (x.outside is None and not made.inside):

@@ -8,21 +8,20 @@ with only the columns that each tap can reach. The inner loop never tests anythi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 
 from convdsl.kernel.builder import Builder
 from convdsl.kernel.expr import Axis
-from convdsl.kernel.layout import Layout
 from convdsl.kernel.nodes import Get, Registers, Value
 from convdsl.schedules.cpu.contraction import Convolution, Space, match_convolution
 from convdsl.schedules.cpu.epilogue import Frame, open_frame
 from convdsl.schedules.cpu.tiles import FilterPack, Tile, choose_tile, tile_cycles
 from convdsl.schedules.emission import extent_of, lane_symbol
 from convdsl.schedules.task import Schedule, Scheduled, Task
-from convdsl.tensor import Dim, ceil_div, dim_max, dim_min, floor_div, substitute
+from convdsl.tensor import Dim, ceil_div, dim_max, dim_min, floor_div
 
 _L2_SHARE = 512 << 10  # bytes of filters that may stay in the second-level cache
 
@@ -112,9 +111,7 @@ def runs_of(space: Space, width: int) -> list[Run]:
             tuple(
                 j
                 for j in range(here)
-                if 0
-                <= (start + j) * space.stride + tap * space.dilation - space.pad
-                < space.extent
+                if 0 <= (start + j) * space.stride + tap * space.dilation - space.pad < space.extent
             )
             for tap in range(space.taps)
         )
@@ -191,7 +188,7 @@ class _Direct:
     @contextmanager
     def parallel(
         self, axes: list[tuple[str, int]], count: int, position: int
-    ) -> Iterator[dict[str, Dim]]:
+    ) -> Generator[dict[str, Dim]]:
         """Parallel loops over the axes, with that over `count` tiles of channels put among them."""
         order = [*axes[:position], ("kt", count), *axes[position:]]
         names = [name for name, _ in order]
@@ -219,7 +216,7 @@ class _Direct:
         self.store(at, acc, block, blocks, column, run.width)
 
     @contextmanager
-    def row_taps(self, rows: dict[str, Dim]) -> Iterator[list[Dim]]:
+    def row_taps(self, rows: dict[str, Dim]) -> Generator[list[Dim]]:
         """Loops over the taps of the outer axes, cut to those inside the input."""
         with ExitStack() as stack:
             taps: list[Dim] = []

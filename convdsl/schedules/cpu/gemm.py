@@ -1,4 +1,4 @@
-"""Matrix product with a weight: y[.., k] = epilogue(sum over c of x[.., c] * w[k, c]), plain layouts.
+"""Matrix product with a weight, plain layouts: y[.., k] = epilogue(sum over c of x[.., c] w[k, c]).
 
 The register tile is vectors of output features times rows of x. At batch 1 a tile is one row
 and several vectors, so that as many streams of weights are read side by side.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from convdsl.kernel.builder import Builder
 from convdsl.kernel.expr import Axis, Read, Reduce, reads
 from convdsl.kernel.nodes import Get
 from convdsl.schedules.cpu.contraction import find_product
@@ -15,7 +16,6 @@ from convdsl.schedules.cpu.generic import operand_layout
 from convdsl.schedules.cpu.tiles import FilterPack, Tile, choose_tile, split, tile_cycles
 from convdsl.schedules.emission import Emitter, View, extent_of, lane_symbol
 from convdsl.schedules.task import Pack, Schedule, Scheduled, Task
-from convdsl.kernel.builder import Builder
 from convdsl.tensor import Dim, floor_div
 
 

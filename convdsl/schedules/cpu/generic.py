@@ -6,7 +6,7 @@ The loops around are shared out among the threads, but for the innermost one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -36,7 +36,9 @@ from convdsl.tensor import Dim, substitute
 _GATHER_COST = 2.0  # loads that one gathered lane amounts to
 
 
-def operand_layout(operand: Operand, stage_reads: list[Read], axis: Axis | None, block: int) -> Layout:
+def operand_layout(
+    operand: Operand, stage_reads: list[Read], axis: Axis | None, block: int
+) -> Layout:
     """The layout of an operand. A weight indexed by the vector axis is blocked along it, so that
     its last vector may be read whole."""
     if operand.layout is not None:
@@ -75,9 +77,7 @@ def plan(task: Task) -> Plan:
     else:
         axis = stage.axes[-1] if stage.axes else None
     if axis is not None and lanes > 1:
-        layouts = {
-            o.var.name: operand_layout(o, stage_reads, axis, lanes) for o in task.operands
-        }
+        layouts = {o.var.name: operand_layout(o, stage_reads, axis, lanes) for o in task.operands}
         plain = task.output.axis is None
         wide = not plain or extent_of(axis) >= lanes
         if wide and _gathers(stage.body, axis, lanes, layouts) <= 2 * len(stage_reads):
@@ -124,7 +124,9 @@ def emit(task: Task, name: str) -> Scheduled:
         views[var.name] = View(b.buffer(var.name, var.type.dtype, layout.size), layout)
         arguments.append((var.name, layout if operand.static else None))
     target = stage.target
-    out = View(b.buffer(target.name, target.type.dtype, task.output.size, written=True), task.output)
+    out = View(
+        b.buffer(target.name, target.type.dtype, task.output.size, written=True), task.output
+    )
     arguments.append((target.name, None))
     if chosen.axis is None:
         with _loops(b, stage.axes) as at:
@@ -135,9 +137,7 @@ def emit(task: Task, name: str) -> Scheduled:
     return Scheduled(b.kernel(), tuple(arguments))
 
 
-def _vector_loops(
-    b: Builder, task: Task, chosen: Plan, views: dict[str, View], out: View
-) -> None:
+def _vector_loops(b: Builder, task: Task, chosen: Plan, views: dict[str, View], out: View) -> None:
     """Whole vectors, then what is left of the axis."""
     axis, lanes, stage = chosen.axis, chosen.lanes, task.stage
     assert axis is not None
@@ -170,7 +170,7 @@ def _vector_loops(
 @contextmanager
 def _loops(
     b: Builder, axes: tuple[Axis, ...], block: Axis | None = None, inner: bool = False
-) -> Iterator[dict[str, Dim]]:
+) -> Generator[dict[str, Dim]]:
     """Loops over the axes and the blocks (innermost, or after the first axis): all but the
     innermost in parallel."""
     order = list(axes)

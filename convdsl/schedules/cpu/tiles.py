@@ -102,9 +102,7 @@ class FilterPack:
         flat = array.reshape(k, c, self.taps)
         widths = [(0, self.blocks * self.lanes - k), (0, self.c_blocks * self.c_block - c), (0, 0)]
         padded = np.pad(flat, widths) if any(after for _, after in widths) else flat
-        split_up = padded.reshape(
-            self.blocks, self.lanes, self.c_blocks, self.c_block, self.taps
-        )
+        split_up = padded.reshape(self.blocks, self.lanes, self.c_blocks, self.c_block, self.taps)
         whole = self.blocks // self.tile * self.tile
         parts: list[npt.NDArray[Any]] = []
         for part, size in ((split_up[:whole], self.tile), (split_up[whole:], self.blocks - whole)):

@@ -1,0 +1,77 @@
+"""One operator, or one graph, run by the loop interpreter and by machine code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from convdsl.backends import llvm, llvm_module
+from convdsl.ir.graph import Graph
+from convdsl.ir.opdef import Call, Role
+from convdsl.kernel.interpret import interpret_program
+from convdsl.kernel.target import Target
+from convdsl.lowering.lower import Lowered, lower
+from convdsl.runtime.cpu import Code, LoadedCode, aligned
+
+Array = npt.NDArray[Any]
+Runner = Callable[[Lowered, npt.NDArray[np.uint8], Sequence[Array]], list[Array]]
+
+
+def interpreted(lowered: Lowered, weights: npt.NDArray[np.uint8], inputs: Any) -> list[Array]:
+    return interpret_program(lowered.program, weights, inputs)
+
+
+def machine_code(lowered: Lowered, weights: npt.NDArray[np.uint8], inputs: Any) -> list[Array]:
+    return _machine_code(lowered, weights, inputs, llvm.find_target())
+
+
+def _machine_code(
+    lowered: Lowered, weights: npt.NDArray[np.uint8], inputs: Any, target: Target
+) -> list[Array]:
+    program = lowered.program
+    ports = (program.inputs, program.outputs, program.arena_bytes, program.weight_bytes)
+    object_code = llvm.emit_object(llvm_module.print_module(program, target), target)
+    loaded = LoadedCode(Code(object_code, llvm_module.ENTRY, *ports), weights)
+    one, two = loaded.run(inputs, 1), loaded.run(inputs, 2)
+    for a, b in zip(one, two, strict=True):
+        np.testing.assert_array_equal(a, b, "one thread and two differ")
+    return one
+
+
+def graph_of(call: Call) -> Graph:
+    """A graph of one operator; its weights are states, its data operands inputs."""
+    graph = Graph()
+    roles = {operand.name: operand.role for operand in call.op.operands}
+    values = {
+        name: graph.add_input(name, type)
+        if roles.get(name, Role.DATA) is Role.DATA
+        else graph.add_state(name, type, Role.PARAMETER)
+        for name, type in call.types.items()
+    }
+    node = graph.apply(call.op, values, call.attributes, name="op")
+    graph.outputs = dict(zip(call.output_names, node.outputs, strict=True))
+    return graph
+
+
+def run_graph(
+    graph: Graph, arrays: Mapping[str, Array], runner: Runner, target: Target | None = None
+) -> dict[str, Array]:
+    """Outputs by name. `arrays` holds inputs and states by name."""
+    lowered = lower(graph, target or llvm.find_target(), "test")
+    weights = aligned(lowered.program.weight_bytes)
+    weights[:] = 0xFF
+    lowered.pack_weights(arrays, weights)
+    inputs = [np.ascontiguousarray(arrays[port.name]) for port in lowered.program.inputs]
+    outputs = runner(lowered, weights, inputs)
+    return {p.name: a for p, a in zip(lowered.program.outputs, outputs, strict=True)}
+
+
+def run_loops(call: Call, arrays: Mapping[str, Array]) -> dict[str, Array]:
+    return run_graph(graph_of(call), arrays, interpreted)
+
+
+def run_llvm(call: Call, arrays: Mapping[str, Array]) -> dict[str, Array]:
+    return run_graph(graph_of(call), arrays, machine_code)
