@@ -16,7 +16,7 @@ from convdsl.elaborate import elaborate, load_file
 from convdsl.ir.model import Model
 from convdsl.ir.text import format_graph
 from convdsl.kernel.expr import format_tensor_expr
-from convdsl.kernel.program import Port, format_program
+from convdsl.kernel.program import ENTRY, Port, format_program
 from convdsl.kernel.target import Target
 from convdsl.kernel.text import format_kernel
 from convdsl.lowering.lower import Lowered, lower
@@ -240,7 +240,7 @@ def compile(
         lowered.pack_weights(bound.arrays, packed)
         code = Code(
             object_code,
-            llvm_module.ENTRY,
+            ENTRY,
             program.inputs,
             program.outputs,
             program.arena_bytes,

@@ -12,6 +12,7 @@ from convdsl.backends import llvm, llvm_module
 from convdsl.ir.graph import Graph
 from convdsl.ir.opdef import Call, Role
 from convdsl.kernel.interpret import interpret_program
+from convdsl.kernel.program import ENTRY
 from convdsl.kernel.target import Target
 from convdsl.lowering.lower import Lowered, lower
 from convdsl.runtime.cpu import Code, LoadedCode, aligned
@@ -34,7 +35,7 @@ def _machine_code(
     program = lowered.program
     ports = (program.inputs, program.outputs, program.arena_bytes, program.weight_bytes)
     object_code = llvm.emit_object(llvm_module.print_module(program, target), target)
-    loaded = LoadedCode(Code(object_code, llvm_module.ENTRY, *ports), weights)
+    loaded = LoadedCode(Code(object_code, ENTRY, *ports), weights)
     one, two = loaded.run(inputs, 1), loaded.run(inputs, 2)
     for a, b in zip(one, two, strict=True):
         np.testing.assert_array_equal(a, b, "one thread and two differ")

@@ -43,7 +43,7 @@ from convdsl.kernel.nodes import (
     Var,
 )
 from convdsl.kernel.target import Target
-from convdsl.tensor import Dim, DType, Symbol, SymDim, bounds
+from convdsl.tensor import Dim, DType, Symbol, bounds
 from convdsl.tensor.dim import Atom, Floor
 
 _SCALARS = {DType.F32: "float", DType.F64: "double", DType.I64: "i64", DType.BOOL: "i1"}

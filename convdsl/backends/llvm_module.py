@@ -1,10 +1,7 @@
 """A whole program as one LLVM module with one exported function, `convdsl_run`.
 
 `convdsl_run(context)` is the body of a parallel region: every thread of the team enters it.
-`context` is a table of pointers:
-
-    0 barrier, 1 thread number, 2 team size: functions of the OpenMP runtime, or null all three
-    3 weights, 4 arena, then the inputs and the outputs
+`context` is a table of pointers, its slots as in kernel.program.
 
 The team size is asked for inside the region, so it is what was really granted. Denormals are
 flushed to zero inside, and the caller's floating-point mode is restored on the way out.
@@ -13,14 +10,19 @@ flushed to zero inside, and the caller's floating-point mode is restored on the 
 from __future__ import annotations
 
 from convdsl.backends.llvm_ir import KernelPrinter, attributes_of
-from convdsl.kernel.program import Argument, Place, Program
+from convdsl.kernel.program import (
+    ARENA,
+    BARRIER,
+    ENTRY,
+    PORTS,
+    TIMES,
+    WEIGHTS,
+    Argument,
+    Place,
+    Program,
+)
 from convdsl.kernel.target import Target
 from convdsl.kernel.verify import verify_kernel
-
-BARRIER, THREAD_NUMBER, TEAM_SIZE, WEIGHTS, ARENA, PORTS = range(6)
-"""Slots of the context table; inputs, then outputs start at PORTS."""
-
-ENTRY = "convdsl_run"
 
 _BARRIER = """define internal void @team_barrier(ptr %barrier, i64 %threads) #0 {
   %many = icmp ugt i64 %threads, 1
@@ -67,8 +69,23 @@ _FLUSH_ARM = (
 )
 
 
-def print_module(program: Program, target: Target) -> str:
-    """LLVM IR of the program. Every kernel is verified first."""
+_CLOCK = """define internal void @clock(ptr %times, i64 %step, i64 %tid) #0 {
+  %first = icmp eq i64 %tid, 0
+  br i1 %first, label %write, label %done
+write:
+  %now = call i64 @llvm.readcyclecounter()
+  %where = getelementptr i64, ptr %times, i64 %step
+  store i64 %now, ptr %where
+  br label %done
+done:
+  ret void
+}
+declare i64 @llvm.readcyclecounter()"""
+
+
+def print_module(program: Program, target: Target, timed: bool = False) -> str:
+    """LLVM IR of the program. Every kernel is verified first. Timed code also writes the clock
+    before the first step and after each one, in cycles of the processor's counter."""
     declarations: set[str] = set()
     parts: list[str] = []
     for kernel in program.kernels:
@@ -80,7 +97,8 @@ def print_module(program: Program, target: Target) -> str:
             f'source_filename = "{program.name}"\ntarget triple = "{target.triple}"',
             *parts,
             _BARRIER,
-            _entry(program, flush),
+            *([_CLOCK] if timed else []),
+            _entry(program, flush, timed),
             "\n".join(sorted(declarations)) + "\n" + flush[2],
             attributes_of(target),
             '!0 = distinct !{!0, !1}\n!1 = !{!"llvm.loop.unroll.disable"}',
@@ -96,7 +114,7 @@ def _flush(target: Target) -> tuple[str, str, str]:
     return ("", "", "")
 
 
-def _entry(program: Program, flush: tuple[str, str, str]) -> str:
+def _entry(program: Program, flush: tuple[str, str, str], timed: bool) -> str:
     ports = len(program.inputs) + len(program.outputs)
     lines = [f"define void @{ENTRY}(ptr %context) #0 {{", "entry:"]
     lines += [
@@ -106,9 +124,12 @@ def _entry(program: Program, flush: tuple[str, str, str]) -> str:
     lines += [f"  %barrier = load ptr, ptr %slot{BARRIER}", _TEAM, flush[0]]
     for slot in range(WEIGHTS, PORTS + ports):
         lines.append(f"  %base{slot} = load ptr, ptr %slot{slot}")
+    clock = f"  call void @clock(ptr %base{TIMES}, i64 {{}}, i64 %tid)"
     for number, step in enumerate(program.steps):
         if number:
             lines.append("  call void @team_barrier(ptr %barrier, i64 %threads)")
+        if timed:
+            lines.append(clock.format(number))
         names: list[str] = []
         for position, argument in enumerate(step.arguments):
             name = f"%p{number}.{position}"
@@ -117,6 +138,9 @@ def _entry(program: Program, flush: tuple[str, str, str]) -> str:
             names.append(f"ptr {name}")
         arguments = ", ".join([*names, "i64 %tid", "i64 %threads"])
         lines.append(f"  call void @{step.kernel}({arguments})")
+    if timed:
+        lines.append("  call void @team_barrier(ptr %barrier, i64 %threads)")
+        lines.append(clock.format(len(program.steps)))
     return "\n".join([*lines, flush[1], "  ret void", "}"])
 
 

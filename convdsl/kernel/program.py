@@ -9,6 +9,15 @@ from convdsl.kernel.nodes import Kernel
 from convdsl.tensor import TensorType
 
 
+BARRIER, THREAD_NUMBER, TEAM_SIZE, WEIGHTS, ARENA, TIMES, PORTS = range(7)
+"""Slots of the context table that compiled code receives: functions of the OpenMP runtime (all
+three null: one thread), weights, arena, where timed code writes its clock, then the inputs and
+the outputs."""
+
+ENTRY = "convdsl_run"
+"""The function that compiled code exports: entry(context), entered by every thread of a team."""
+
+
 class Place(enum.Enum):
     """Which memory an argument points into."""
 

@@ -115,11 +115,13 @@ def _inside_reductions(e: Expr) -> list[Read]:
 def _substitute(reader: Stage, stage: Stage) -> Stage:
     taken = frozenset(axis.name for axis in reader.axes)
     body = _without_capture(stage.body, taken | {axis.name for axis in stage.axes})
+    # The reader reads in place, so its axes stand for the stage's, those of extent 1 as well.
+    own = {axis.name: at.i for axis, at in zip(stage.axes, reader.axes, strict=True)}
+    inlined = reindex(body, own)
 
     def rule(node: Expr) -> Expr | None:
         if isinstance(node, Read) and node.tensor.name == stage.target.name:
-            bindings = {axis.name: d for axis, d in zip(stage.axes, node.index, strict=True)}
-            return reindex(body, bindings)
+            return inlined
         return None
 
     return Stage(reader.target, reader.axes, transform(reader.body, rule))

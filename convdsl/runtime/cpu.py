@@ -13,13 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from convdsl.diagnostics import ArtifactError, InputError
-from convdsl.kernel.program import Port
+from convdsl.kernel.program import ARENA, PORTS, TIMES, WEIGHTS, Port
 from convdsl.kernel.target import Target
 from convdsl.runtime.team import Region
 
 _ALIGNMENT = 64
 _POOL = 4  # arenas kept for calls to come
-_PORTS = 5  # first port slot of the context table, see backends.llvm_module
 MEMORY_LIMIT = 64 << 30
 """Bytes that weights and scratch memory of one program may plan for."""
 
@@ -58,15 +57,22 @@ class LoadedCode:
         self._pool: list[npt.NDArray[np.uint8]] = []
         self._lock = threading.Lock()
 
-    def run(self, inputs: Sequence[npt.NDArray[Any]], threads: int) -> list[npt.NDArray[Any]]:
-        """One inference: C-contiguous arrays of the program's exact types in, new arrays out."""
+    def run(
+        self,
+        inputs: Sequence[npt.NDArray[Any]],
+        threads: int,
+        times: npt.NDArray[np.int64] | None = None,
+    ) -> list[npt.NDArray[Any]]:
+        """One inference: C-contiguous arrays of the program's exact types in, new arrays out.
+        Timed code needs `times`: the number of steps and one more."""
         outputs = [_empty(port) for port in self.code.outputs]
-        context = (ctypes.c_void_p * (_PORTS + len(inputs) + len(outputs)))()
+        context = (ctypes.c_void_p * (PORTS + len(inputs) + len(outputs)))()
         arena = self._take_arena()
-        context[3] = self.weights.ctypes.data
-        context[4] = arena.ctypes.data
+        context[WEIGHTS] = self.weights.ctypes.data
+        context[ARENA] = arena.ctypes.data
+        context[TIMES] = None if times is None else times.ctypes.data
         for slot, array in enumerate((*inputs, *outputs)):
-            context[_PORTS + slot] = array.ctypes.data
+            context[PORTS + slot] = array.ctypes.data
         try:
             self._region.run(context, threads)
         finally:
@@ -91,8 +97,7 @@ _LEVELS = {
     "x86-64-v2": frozenset(["sse4.2", "ssse3", "popcnt", "cx16"]),
     "x86-64-v3": frozenset(["avx2", "fma", "bmi", "bmi2", "f16c", "lzcnt", "movbe", "popcnt"]),
     "x86-64-v4": frozenset(
-        ["avx2", "fma", "bmi", "bmi2", "f16c", "lzcnt", "movbe", "popcnt"]
-        + ["avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"]
+        ["avx2", "fma", "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"]
     ),
 }
 

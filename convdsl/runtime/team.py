@@ -21,6 +21,8 @@ import warnings
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 
+from convdsl.kernel.program import BARRIER, TEAM_SIZE, THREAD_NUMBER
+
 _NAMES = ("libgomp.so.1", "libomp.so.5", "libomp.so", "libiomp5.so", "libomp.dylib")
 
 
@@ -120,18 +122,18 @@ class Region:
         self._call = _region(entry)
 
     def run(self, context: ctypes.Array[ctypes.c_void_p], threads: int) -> None:
-        """Run on a team. Slots 0 to 2 of the context (see backends.llvm_module) are set here."""
+        """Run on a team. The slots of the OpenMP functions are set here."""
         openmp = openmp_for(threads)
         where = ctypes.addressof(context)
         busy = _process.busy
         if openmp is None or not busy.acquire(blocking=False):
-            context[0] = context[1] = context[2] = None
+            context[BARRIER] = context[THREAD_NUMBER] = context[TEAM_SIZE] = None
             self._call(where)
             return
         try:
-            context[0] = openmp.barrier
-            context[1] = openmp.thread_number
-            context[2] = openmp.team_size
+            context[BARRIER] = openmp.barrier
+            context[THREAD_NUMBER] = openmp.thread_number
+            context[TEAM_SIZE] = openmp.team_size
             if _process.forked:
                 _process.leader().submit(openmp.parallel, self.entry, where, threads).result()
             else:
