@@ -180,19 +180,21 @@ def _excerpt(labels: Sequence[Label]) -> list[str]:
     groups: dict[tuple[str, int], list[Label]] = {}
     for label in labels:
         groups.setdefault((label.span.source.path, label.span.line), []).append(label)
-    for (path, number), group in groups.items():
+    path, previous = first.source.path, 0
+    for (file, number), group in sorted(groups.items(), key=lambda x: (x[0][0] != path, x[0])):
         source = group[0].span.source
-        if path != first.source.path:
-            lines.append(f"{' ' * width}::: {path}:{number}")
+        if file != path:
+            lines.append(f"{' ' * width}::: {file}:{number}")
+        elif previous and number > previous + 1:
+            lines.append(f"{' ' * width}...")
+        path, previous = file, number
         lines.append(f"{number:>{width}} | {source.line(number).expandtabs(4)}")
         lines += [f"{blank} {text}" for text in _carets(source, number, group, labels[0])]
     lines.append(blank)
     return lines
 
 
-def _carets(
-    source: SourceFile, number: int, group: Sequence[Label], primary: Label
-) -> list[str]:
+def _carets(source: SourceFile, number: int, group: Sequence[Label], primary: Label) -> list[str]:
     text = source.line(number)
     marks: list[tuple[int, int, str, str]] = []
     for label in group:

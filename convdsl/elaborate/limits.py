@@ -3,8 +3,8 @@
 All are counted before anything is made, so that a short text cannot ask for gigabytes.
 """
 
-NODES = 100_000  # operators in the elaborated graph
-STEPS = 1_000_000  # expressions and statements evaluated
+NODES = 20_000  # operators in the elaborated graph
+STEPS = 500_000  # expressions and statements evaluated
 DEPTH = 1_000  # expressions and block instantiations within one another
 ITEMS = 100_000  # elements of a list, nested ones counted
 ITERATIONS = 100_000  # of one loop

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -162,9 +163,8 @@ def _is_variadic(op: OpDef, name: str) -> bool:
 
 def _check_extents(session: Session, context: Context, node: OpNode, span: Span) -> None:
     for value in node.outputs:
-        if not all(session.bounded(extent) for extent in value.type.shape) or not (
-            session.bounded(value.type.elements)
-        ):
+        known = math.prod(extent for extent in value.type.shape if isinstance(extent, int))
+        if not session.bounded(known) or not all(map(session.bounded, value.type.shape)):
             raise session.halt("E0806", "a tensor too large to be counted", span, context.frames)
 
 

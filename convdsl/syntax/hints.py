@@ -43,6 +43,9 @@ KEYWORDS = frozenset(
     ]
 )
 
+ITEMS = frozenset({"use", "block", "model", "train"})
+_BRACKETS = re.compile(r'"(?:\\.|[^"\\\n])*"|#[^\n]*|[(){}\[\]]')
+
 WORDING = {
     "$END": "the end of the file",
     NEWLINE: "the end of the line",
@@ -120,11 +123,30 @@ def unexpected(
 ) -> Diagnostic:
     """A token that cannot stand where it stands."""
     found = source.text[start:end]
+    opened = _still_open(source.text[:start])
+    if found in ITEMS and "INPUT" in accepts and opened:
+        opener = Label(source.span(opened[0], opened[0] + 1))
+        here = Label(source.span(start, end), f"still open when this `{found}` starts")
+        return Diagnostic("E0102", "`{` is never closed", (opener, here))
     expected = _expected(accepts)
-    label = Label(source.span(start, end), f"expected {expected}" if expected else "")
+    labels = [Label(source.span(start, end), f"expected {expected}" if expected else "")]
+    if opened and source.text[opened[-1]] != "{" and "\n" in source.text[opened[-1] : start]:
+        bracket = source.text[opened[-1]]
+        labels.append(Label(source.span(opened[-1], opened[-1] + 1), f"`{bracket}` is still open"))
     shown = WORDING[kind] if kind in ("$END", NEWLINE) else f"`{found}`"
     help = _help(source, start, found, kind, accepts)
-    return Diagnostic("E0101", f"unexpected {shown}", (label,), help=help)
+    return Diagnostic("E0101", f"unexpected {shown}", tuple(labels), help=help)
+
+
+def _still_open(text: str) -> list[int]:
+    """Where the brackets stand that are open at the end of the text, outermost first."""
+    stack: list[int] = []
+    for match in _BRACKETS.finditer(text):
+        if match.group() in ("(", "[", "{"):
+            stack.append(match.start())
+        elif match.group() in (")", "]", "}") and stack:
+            stack.pop()
+    return stack
 
 
 def _expected(accepts: Collection[str]) -> str:
@@ -162,7 +184,7 @@ def _help(
         return (f"`{found}` is a word of the language: choose another name",)
     if found == "=" and "COMPARE" in accepts:
         return ("`=` binds a name at the start of a statement; write `==` to compare",)
-    previous = re.search(r"(\w+)$", before)
+    previous = re.search(r"(\w+)\Z", before)
     word = previous.group(1) if previous else ""
     if word in ("def", "class", "function", "fn", "module", "layer", "network"):
         return (f"`{word}` does not start anything here: write `block NAME(...) {{ ... }}`",)
@@ -176,8 +198,8 @@ def _help(
         return ("write `else if`",)
     if found == ":" and "LBRACE" in accepts:
         return ("bodies stand in braces: `{ ... }`",)
-    if kind == "NAME" and "COMMA" in accepts and "RPAR" in accepts:
-        return ("separate arguments with a comma",)
     if word.isdigit() and found.startswith("x"):
         return ("a size is one word (`3x3`); for computed sizes write a list: [k, k]",)
+    if kind in VALUE and "COMMA" in accepts and {"RPAR", "RSQB"} & set(accepts):
+        return ("separate them with a comma",)
     return ()

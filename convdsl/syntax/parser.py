@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -12,6 +13,12 @@ from convdsl.diagnostics import CompileError, Diagnostic, Label, SourceFile
 from convdsl.syntax import ast, hints, limits
 from convdsl.syntax.build import Builder
 from convdsl.syntax.layout import NEWLINE, BracketError, arrange
+
+ITEM = re.compile(
+    r"^(?:use|default|let|assert|preprocess|labels|block|model|train)\b", re.MULTILINE
+)
+RECOVERY = 1 << 16  # characters; longer sources get their first syntax error only
+RECOVERED = 10
 
 _HERE = Path(__file__).resolve().parent
 GRAMMARS = (_HERE.parent / "grammar", _HERE.parent.parent / "grammar")  # wheel, checkout
@@ -55,10 +62,34 @@ def parse(source: SourceFile) -> ast.File:
     ):
         text = f"the source is larger than {limits.SOURCE_BYTES:,} bytes"
         raise CompileError([Diagnostic("E0801", text, (Label(source.span(0, 0)),))])
-    tree = _parse(source, source.text, 0, "file")
+    try:
+        tree = _parse(source, source.text, 0, "file")
+    except CompileError as error:
+        raise CompileError(_more_errors(source, error)) from None
     assert isinstance(tree, ast.File)
     _check_version(tree)
     return tree
+
+
+def _more_errors(source: SourceFile, first: CompileError) -> list[Diagnostic]:
+    """The errors of the other items too: each bad one is blanked out and the rest parsed again."""
+    found = list(first.diagnostics)
+    text = source.text
+    starts = [match.start() for match in ITEM.finditer(text)]
+    while len(text) <= RECOVERY and len(found) < RECOVERED and found[-1].span is not None:
+        at = found[-1].span.start
+        start = max((s for s in starts if s <= at), default=0)
+        end = min((s for s in starts if s > at), default=len(text))
+        text = text[:start] + re.sub(r"[^\n]", " ", text[start:end]) + text[end:]
+        try:
+            _parse(source, text, 0, "file")
+        except CompileError as error:
+            if error.diagnostics[0].span is None or error.diagnostics[0].span.start <= at:
+                break
+            found += error.diagnostics
+        else:
+            break
+    return found
 
 
 def _check_version(file: ast.File) -> None:
