@@ -1,0 +1,59 @@
+"""Single kernels in tests: run by machine code and by the loop interpreter, on flat arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from convdsl.backends import llvm, llvm_module
+from convdsl.kernel.interpret import interpret
+from convdsl.kernel.nodes import Kernel
+from convdsl.kernel.program import ENTRY, Argument, Place, Port, Program, Step
+from convdsl.kernel.target import Target
+from convdsl.runtime.cpu import Code, LoadedCode
+from convdsl.tensor import TensorType
+
+Array = np.ndarray[Any, Any]
+
+
+def program_of(kernel: Kernel) -> Program:
+    """One kernel alone: what it reads are the inputs, what it writes the outputs."""
+    read = [b for b in kernel.buffers if not b.written]
+    written = [b for b in kernel.buffers if b.written]
+    arguments = tuple(
+        Argument(Place.OUTPUT, written.index(b))
+        if b.written
+        else Argument(Place.INPUT, read.index(b))
+        for b in kernel.buffers
+    )
+    ports = [
+        tuple(Port(b.name, TensorType(b.dtype, (b.size,))) for b in group)
+        for group in (read, written)
+    ]
+    step = Step(kernel.name, arguments, (kernel.name,))
+    return Program(kernel.name, (kernel,), (step,), *ports, 0, 0)
+
+
+def print_kernel(kernel: Kernel, target: Target) -> str:
+    return llvm_module.print_module(program_of(kernel), target)
+
+
+def run_machine_code(
+    kernel: Kernel, arrays: Mapping[str, Array], target: Target | None = None
+) -> dict[str, Array]:
+    """What the kernel writes, by buffer name."""
+    target = target or llvm.find_target()
+    program = program_of(kernel)
+    object_code = llvm.emit_object(llvm_module.print_module(program, target), target)
+    code = Code(object_code, ENTRY, program.inputs, program.outputs, 0, 0)
+    inputs = [np.ascontiguousarray(arrays[port.name]) for port in program.inputs]
+    outputs = LoadedCode(code, np.empty(0, np.uint8)).run(inputs, 1)
+    return {port.name: array for port, array in zip(program.outputs, outputs, strict=True)}
+
+
+def run_interpreter(kernel: Kernel, arrays: Mapping[str, Array]) -> dict[str, Array]:
+    written = {b.name: np.zeros(b.size, b.dtype.numpy) for b in kernel.buffers if b.written}
+    interpret(kernel, {**arrays, **written})
+    return written
