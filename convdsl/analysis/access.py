@@ -10,8 +10,8 @@ and regroupings such as flatten. Positions count outside the operand too: those 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import lcm, prod
 from typing import Any, TypeAlias
 
@@ -27,9 +27,10 @@ from convdsl.kernel.expr import (
     Select,
     Stage,
     children,
+    reads,
 )
-from convdsl.tensor import Dim, SymDim, Window, evaluate, substitute, symbols_of
-from convdsl.tensor.dim import Extremum, Floor
+from convdsl.tensor import Dim, SymDim, Window, evaluate, floor_div, substitute, symbols_of
+from convdsl.tensor.dim import Atom, Extremum, Floor
 
 LARGEST_GRID = 2**22
 """Positions that are enumerated to find the period of an index that is not affine."""
@@ -70,12 +71,48 @@ def _progression(first: Dim, count: Dim, step: int) -> Taps:
 
 
 @dataclass(frozen=True, slots=True)
+class Guard:
+    """An index condition that a read stands under.
+
+    A mask: elsewhere the value is read from nowhere. Soft: elsewhere the read is multiplied
+    by a zero from outside another tensor.
+    """
+
+    compare: IndexCompare
+    truth: bool
+    mask: bool = False
+    soft: bool = False
+
+    @property
+    def difference(self) -> Dim:
+        return self.compare.a - self.compare.b
+
+    def names(self) -> set[str]:
+        return _names(self.compare.a) | _names(self.compare.b)
+
+    def at(self, bindings: Mapping[str, Dim]) -> Guard:
+        a, b = (substitute(d, bindings) for d in (self.compare.a, self.compare.b))
+        return replace(self, compare=IndexCompare(self.compare.op, a, b))
+
+
+@dataclass(frozen=True, slots=True)
 class Place:
-    """A read inside a stage: the reductions around it and the index conditions it stands under."""
+    """A read inside a stage: the reductions around it and the conditions it stands under."""
 
     read: Read
     reduced: tuple[Axis, ...]
-    guards: tuple[tuple[IndexCompare, bool], ...]
+    guards: tuple[Guard, ...]
+
+    def is_border(self, guard: Guard) -> bool:
+        """True for a mask that says no more than that the read stays inside its tensor."""
+        if not (guard.mask and guard.truth):
+            return False
+        ends = zip(self.read.index, self.read.tensor.type.shape, strict=True)
+        return any(
+            (guard.compare.op == "ge" and guard.difference == at)
+            or (guard.compare.op == "lt" and guard.difference == at - extent)
+            for at, extent in ends
+        )
 
 
 def places(stage: Stage) -> Iterator[Place]:
@@ -83,22 +120,40 @@ def places(stage: Stage) -> Iterator[Place]:
     return _places(stage.body, (), ())
 
 
-def _places(
-    e: Expr, reduced: tuple[Axis, ...], guards: tuple[tuple[IndexCompare, bool], ...]
-) -> Iterator[Place]:
-    if isinstance(e, Read):
-        yield Place(e, reduced, guards)
-    elif isinstance(e, Reduce):
-        yield from _places(e.body, reduced + e.axes, guards)
-    elif isinstance(e, Select):
-        conditions = _conjunction(e.condition)
-        yield from _places(e.condition, reduced, guards)
-        yield from _places(e.yes, reduced, guards + tuple((c, True) for c in conditions))
-        denied = tuple((c, False) for c in conditions) if len(conditions) == 1 else ()
-        yield from _places(e.no, reduced, guards + denied)
-    else:
-        for child in children(e):
-            yield from _places(child, reduced, guards)
+def _places(e: Expr, reduced: tuple[Axis, ...], guards: tuple[Guard, ...]) -> Iterator[Place]:
+    match e:
+        case Read():
+            yield Place(e, reduced, guards)
+        case Reduce():
+            yield from _places(e.body, reduced + e.axes, guards)
+        case Select():
+            conditions = _conjunction(e.condition)
+            denied = conditions if len(conditions) == 1 else ()
+            yes, no = (next(reads(arm), None) is None for arm in (e.no, e.yes))
+            allow = tuple(Guard(c, True, mask=yes) for c in conditions)
+            deny = tuple(Guard(c, False, mask=no) for c in denied)
+            yield from _places(e.condition, reduced, guards)
+            yield from _places(e.yes, reduced, guards + allow)
+            yield from _places(e.no, reduced, guards + deny)
+        case Binary(op="mul"):
+            yield from _places(e.a, reduced, guards + _inside(e.b))
+            yield from _places(e.b, reduced, guards + _inside(e.a))
+        case _:
+            for child in children(e):
+                yield from _places(child, reduced, guards)
+
+
+def _inside(factor: Expr) -> tuple[Guard, ...]:
+    """Conditions without which a factor is a zero from outside its tensor."""
+    if not isinstance(factor, Read) or factor.outside != 0.0:
+        return ()
+    ends = zip(factor.index, factor.tensor.type.shape, strict=True)
+    bounds = [
+        condition
+        for at, extent in ends
+        for condition in (IndexCompare("ge", at, 0), IndexCompare("lt", at, extent))
+    ]
+    return tuple(Guard(condition, True, soft=True) for condition in bounds)
 
 
 def _conjunction(e: Expr) -> tuple[IndexCompare, ...]:
@@ -111,34 +166,43 @@ def _conjunction(e: Expr) -> tuple[IndexCompare, ...]:
 
 
 def read_access(place: Place, operand_axis: int, axes: tuple[Axis, ...]) -> Access | None:
-    """The access of a read along one of its tensor's axes; None where no exact one is known."""
-    point = {a.name: 0 for a in (*axes, *place.reduced) if a.extent == 1}
-    index = substitute(_unclamped(place.read.index[operand_axis]), point)
-    names = _names(index)
-    guards = [
-        (IndexCompare(g.op, substitute(g.a, point), substitute(g.b, point)), truth)
-        for g, truth in place.guards
-    ]
-    guards = [(g, truth) for g, truth in guards if (_names(g.a) | _names(g.b)) & names]
-    for guard, _ in guards:
-        names |= _names(guard.a) | _names(guard.b)
-    outer = [(number, a) for number, a in enumerate(axes) if a.name in names]
-    inner = [a for a in place.reduced if a.name in names]
-    if len(outer) > 1:
+    """The access of a read along one of its tensor's axes; None where no exact one is known.
+
+    Where channels and space both decide, the position is that in space, and the access is
+    that of all channels together.
+    """
+    point: dict[str, Dim] = {a.name: 0 for a in (*axes, *place.reduced) if a.extent == 1}
+    index = substitute(unclamped(place.read.index[operand_axis]), point)
+    guards = [g.at(point) for g in place.guards if not place.is_border(g)]
+    guards = [g for g in guards if g.names() & _names(index)]
+    names = _names(index).union(*(g.names() for g in guards))
+    outer = [number for number, a in enumerate(axes) if a.name in names]
+    drivers = [number for number in outer if number >= 2] or outer
+    if len(drivers) > 1:
         return None
-    if not guards:
-        affine = _affine_access(index, outer, inner)
-        if affine is not None:
-            return affine
-    return _enumerated_access(index, guards, outer, inner)
+    driver = drivers[0] if drivers else None
+    free = [a for number, a in enumerate(axes) if number in outer and number != driver]
+    free += [a for a in place.reduced if a.name in names]
+    moving = None if driver is None else axes[driver]
+    found = None if guards else _affine(index, moving, free)
+    if found is None:
+        found = _periodic(index, guards, moving, free)
+    if found is None:
+        return None
+    advance, phases = found
+    return Access(driver, advance, phases)
 
 
 def _names(value: Dim) -> set[str]:
     return {s.name for s in symbols_of(value)}
 
 
-def _unclamped(index: Dim) -> Dim:
-    """The index without clamping to the border: what is repeated there counts as padding."""
+def unclamped(index: Dim) -> Dim:
+    """The index without folding at the borders: what is copied there counts as padding.
+
+    min(max(i, 0), E - 1) and its mirrored like become i: of the alternatives, the only one
+    that grows.
+    """
     if isinstance(index, int):
         return index
     result: Dim = 0
@@ -150,14 +214,25 @@ def _unclamped(index: Dim) -> Dim:
     return result
 
 
-def _unclamped_atom(atom: Any) -> Dim:
+def _unclamped_atom(atom: Atom) -> Dim:
     if isinstance(atom, Extremum):
-        varying = [a for a in atom.arguments if _has_axes(a)]
-        if len(varying) == 1:
-            return _unclamped(varying[0])
+        growing = [a for a in atom.arguments if _grows(a)]
+        if len(growing) == 1:
+            return unclamped(growing[0])
     if isinstance(atom, Floor):
-        return _unclamped(atom.numerator) // atom.denominator
+        return floor_div(unclamped(atom.numerator), atom.denominator)
     return SymDim({((atom, 1),): 1})
+
+
+def _grows(value: Dim) -> bool:
+    """True where every term that an axis takes part in grows with it."""
+    if isinstance(value, int):
+        return False
+    moving = [(m, c) for m, c in value.terms if _has_axes(SymDim({m: 1}))]
+    return bool(moving) and all(
+        c > 0 and all(not isinstance(a, Extremum) or any(map(_grows, a.arguments)) for a, _ in m)
+        for m, c in moving
+    )
 
 
 def _has_axes(value: Dim) -> bool:
@@ -165,98 +240,73 @@ def _has_axes(value: Dim) -> bool:
     return any(s.minimum == 0 for s in symbols_of(value))
 
 
-def _affine_access(index: Dim, outer: list[tuple[int, Axis]], inner: list[Axis]) -> Access | None:
+_Found: TypeAlias = "tuple[int, tuple[Taps, ...]]"  # advance, phases
+
+
+def _affine(index: Dim, moving: Axis | None, free: list[Axis]) -> _Found | None:
     """index = o * advance + sum of axis * step + offset, steps known; sizes may be symbolic."""
-    advance, steps = 0, dict.fromkeys((a.name for a in inner), 0)
-    offset: Dim = index
-    for axis in [a for _, a in outer] + inner:
+    slopes: list[int] = []
+    offset = index
+    axes = free if moving is None else [moving, *free]
+    for axis in axes:
         slope = substitute(index, {axis.name: 1}) - substitute(index, {axis.name: 0})
         if not isinstance(slope, int):
             return None
+        slopes.append(slope)
         offset = offset - axis.i * slope
-        if axis.name in steps:
-            steps[axis.name] = slope
-        else:
-            advance = slope
-    if _names(offset) & {a.name for a in inner} or _names(offset) & {a.name for _, a in outer}:
+    if _names(offset) & {a.name for a in axes}:
         return None
-    number = outer[0][0] if outer else None
-    return Access(number, advance, (_taps(offset, inner, steps),))
+    advance = 0 if moving is None else slopes.pop(0)
+    return advance, (_taps(offset, free, slopes),)
 
 
-def _taps(offset: Dim, inner: list[Axis], steps: dict[str, int]) -> Taps:
-    """All values of offset + sum of axis * step."""
-    moving = [(a, steps[a.name]) for a in inner if steps[a.name]]
-    counts = [a.extent for a, _ in moving]
+def _taps(offset: Dim, axes: list[Axis], slopes: list[int]) -> Taps:
+    """All values of offset + sum of axis * slope."""
+    counts = [a.extent for a in axes]
     known = [c for c in counts if isinstance(c, int)]
-    if isinstance(offset, int) and len(known) == len(counts):
-        if len(moving) == 1:
-            step = abs(moving[0][1])
-            first = offset + min(0, moving[0][1] * (known[0] - 1))
-            return range(first, first + step * (known[0] - 1) + 1, step)
-        if prod(known) <= LARGEST_GRID:
-            grids = np.ix_(*(np.arange(c) * s for c, (_, s) in zip(known, moving, strict=True)))
-            return tuple(np.unique(sum(grids, np.asarray(offset))).tolist())
+    if isinstance(offset, int) and len(known) == len(counts) and prod(known) <= LARGEST_GRID:
+        total = np.asarray(offset)
+        for count, slope in zip(known, slopes, strict=True):
+            total = np.unique(np.add.outer(total, np.arange(count) * slope))
+        return _sequence(np.unique(total))
     first = last = offset
-    for axis, step in moving:
-        reach = (axis.extent - 1) * step
-        first, last = (first, last + reach) if step > 0 else (first + reach, last)
+    for axis, slope in zip(axes, slopes, strict=True):
+        reach = (axis.extent - 1) * slope
+        first, last = (first, last + reach) if slope > 0 else (first + reach, last)
     return Span(first, last)
 
 
-def _enumerated_access(
-    index: Dim,
-    guards: list[tuple[IndexCompare, bool]],
-    outer: list[tuple[int, Axis]],
-    inner: list[Axis],
-) -> Access | None:
-    """The access found by evaluating the index everywhere; all sizes known."""
-    known = {a.name for _, a in outer} | {a.name for a in inner}
-    dims = [index, *(d for g, _ in guards for d in (g.a, g.b))]
-    extents = [a.extent for a in inner]
-    if any(_names(d) - known for d in dims) or not all(isinstance(e, int) for e in extents):
+def _periodic(
+    index: Dim, guards: list[Guard], moving: Axis | None, free: list[Axis]
+) -> _Found | None:
+    """The access of an index with floors, found by evaluating it over one proven period."""
+    period, advance = 1, 0
+    if moving is not None:
+        period = lcm(_period(index), *(_period(g.difference) for g in guards))
+        shift: dict[str, Dim] = {moving.name: moving.i + period}
+        move = substitute(index, shift) - index
+        steady = {g: substitute(g.difference, shift) == g.difference for g in guards}
+        if not isinstance(move, int) or any(not steady[g] and not g.soft for g in guards):
+            return None
+        advance, guards = move, [g for g in guards if steady[g]]
+    counts = [a.extent for a in free]
+    known = [c for c in counts if isinstance(c, int)]
+    variables = {a.name for a in free} | ({moving.name} if moving else set[str]())
+    names = _names(index).union(*(g.names() for g in guards))
+    if len(known) < len(counts) or names - variables or period * prod(known) > LARGEST_GRID:
         return None
-    period = lcm(1, *(_period(d) for d in dims)) if outer else 1
-    length = 2 * period if outer else 1
-    if outer:
-        extent = outer[0][1].extent
-        if not isinstance(extent, int):
-            return None if guards else _enumerate(index, guards, outer, inner, period, length)
-        length = max(length, extent)
-    return _enumerate(index, guards, outer, inner, period, length)
-
-
-def _enumerate(
-    index: Dim,
-    guards: list[tuple[IndexCompare, bool]],
-    outer: list[tuple[int, Axis]],
-    inner: list[Axis],
-    period: int,
-    length: int,
-) -> Access | None:
-    counts = [length, *(a.extent for a in inner if isinstance(a.extent, int))]
-    if prod(counts) > LARGEST_GRID:
-        return None
-    grids = np.ix_(*(np.arange(c) for c in counts))
-    names = [outer[0][1].name if outer else "", *(a.name for a in inner)]
-    bindings = dict(zip(names, grids, strict=True))
-    values = np.broadcast_to(evaluate(index, bindings), counts).reshape(length, -1)
-    taken = np.ones(counts, bool)
-    for guard, truth in guards:
-        a, b = evaluate(guard.a, bindings), evaluate(guard.b, bindings)
-        taken = taken & (_COMPARE[guard.op](a, b) == truth)
-    taken = taken.reshape(length, -1)
-    if values.shape[1] == 1 and taken.all():  # one position each, as in reshaping: all at once
-        found: Any = values
-        moves = np.unique(values[period:] - values[:-period])
-        advance = int(moves[0]) if len(moves) == 1 else None if len(moves) else 0
-    else:
-        found = [np.unique(row[keep]) for row, keep in zip(values, taken, strict=True)]
-        advance = _advance(found, period)
-    if advance is None:
-        return None
-    taps = tuple(_sequence(f) for f in found[:period])
-    return Access(outer[0][0] if outer else None, advance, taps)
+    grids = np.ix_(np.arange(period), *(np.arange(c) for c in known))
+    labels = [moving.name if moving else "", *(a.name for a in free)]
+    bindings = dict(zip(labels, grids, strict=True))
+    shape = (period, *known)
+    values = np.broadcast_to(evaluate(index, bindings), shape).reshape(period, -1)
+    taken = np.ones(shape, bool)
+    for guard in guards:
+        difference = evaluate(guard.difference, bindings)
+        taken = taken & (_COMPARE[guard.compare.op](difference, 0) == guard.truth)
+    kept = taken.reshape(period, -1)
+    rows = [np.unique(row[keep]) for row, keep in zip(values, kept, strict=True)]
+    return advance, tuple(_sequence(row) for row in rows)
 
 
 _COMPARE = {
@@ -269,24 +319,13 @@ _COMPARE = {
 }
 
 
-def _advance(found: list[Any], period: int) -> int | None:
-    """By how much the positions move on after a period, if they do so everywhere alike."""
-    pairs = list(zip(found, found[period:], strict=False))
-    moves = {int(b[0] - a[0]) for a, b in pairs if len(a) and len(b)}
-    if len(moves) > 1:
-        return None
-    advance = moves.pop() if moves else 0
-    alike = all(len(a) == len(b) and bool(np.all(a + advance == b)) for a, b in pairs)
-    return advance if alike else None
-
-
-def _sequence(positions: Any) -> Sequence[int]:
+def _sequence(positions: np.ndarray[Any, Any]) -> Sequence[int]:
     """A range where the positions are evenly spaced."""
     values: list[int] = positions.tolist()
     if len(values) < 2:
         return tuple(values)
     spaced = range(values[0], values[-1] + 1, values[1] - values[0])
-    return spaced if len(spaced) == len(values) and list(spaced) == values else tuple(values)
+    return spaced if list(spaced) == values else tuple(values)
 
 
 def _period(value: Dim) -> int:
@@ -296,7 +335,7 @@ def _period(value: Dim) -> int:
     return lcm(1, *(_atom_period(atom) for monomial, _ in value.terms for atom, _ in monomial))
 
 
-def _atom_period(atom: Any) -> int:
+def _atom_period(atom: Atom) -> int:
     if isinstance(atom, Floor) and isinstance(atom.denominator, int):
         return atom.denominator * _period(atom.numerator)
     if isinstance(atom, Extremum):

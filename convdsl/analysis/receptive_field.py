@@ -20,9 +20,10 @@ from itertools import product
 from math import gcd, lcm, prod
 from typing import TypeAlias
 
-from convdsl.analysis.access import Access, Span, Taps, places, read_access, window_access
+from convdsl.analysis.access import Access, Place, Span, Taps, places, read_access, window_access
 from convdsl.ir.graph import Graph, OpNode, Value
 from convdsl.ir.opdef import Reach, Role
+from convdsl.kernel.expr import Stage
 from convdsl.tensor import Dim, Window, dim_max, dim_min
 
 LONGEST_PERIOD = 2**14
@@ -71,6 +72,15 @@ class Field:
     paths: tuple[Path, ...]
     aligned: bool = True
 
+    def at(self, positions: Mapping[int, int]) -> Interval | None:
+        """What the value's element at `positions` (by axis) sees; None for nothing."""
+        hull: Interval | None = None
+        for path in self.paths:
+            interval = path.at(0 if path.axis is None else positions[path.axis])
+            if interval is not None:
+                hull = interval if hull is None else hull.hull(interval)
+        return hull
+
 
 @dataclass(frozen=True, slots=True)
 class AxisField:
@@ -92,11 +102,10 @@ class _UnavailableError(Exception):
     """No exact field is known."""
 
 
-def receptive_fields(graph: Graph) -> dict[Value, Summary]:
-    """For the value of every operator: fields by model input, per axis of its space."""
+def propagate(graph: Graph) -> dict[Value, Seen]:
+    """For every input and operator output: its field in each model input, per axis of space."""
     seen: dict[Value, Seen] = {}
-    inputs = graph.inputs
-    for name, value in inputs.items():
+    for name, value in graph.inputs.items():
         here = (Interval(0, 0),)
         seen[value] = {
             (name, axis): Field((Path(axis, 1, here),)) for axis in range(2, value.type.rank)
@@ -104,6 +113,12 @@ def receptive_fields(graph: Graph) -> dict[Value, Summary]:
     for node in graph.op_nodes():
         for number, value in enumerate(node.outputs):
             seen[value] = _through(node, node.call.output_names[number], seen)
+    return seen
+
+
+def receptive_fields(graph: Graph) -> dict[Value, Summary]:
+    """What is reported of every input and operator output."""
+    inputs = graph.inputs
     return {
         value: {
             name: tuple(
@@ -112,7 +127,7 @@ def receptive_fields(graph: Graph) -> dict[Value, Summary]:
             )
             for name, source in inputs.items()
         }
-        for value, fields in seen.items()
+        for value, fields in propagate(graph).items()
     }
 
 
@@ -122,7 +137,11 @@ def _through(node: OpNode, output: str, seen: Mapping[Value, Seen]) -> Seen:
     for operand, value in node.inputs.items():
         for key, field in seen.get(value, {}).items():
             try:
-                after = None if field is None else _through_operand(node, operand, output, field)
+                after = (
+                    None
+                    if field is None
+                    else _through_operand(node, operand, output, key[1], field)
+                )
             except _UnavailableError:
                 after = None
             if after is None or after.paths:
@@ -130,15 +149,17 @@ def _through(node: OpNode, output: str, seen: Mapping[Value, Seen]) -> Seen:
     return {key: _join(fields) for key, fields in found.items()}
 
 
-def _through_operand(node: OpNode, operand: str, output: str, field: Field) -> Field:
+def _through_operand(node: OpNode, operand: str, output: str, axis: int, field: Field) -> Field:
+    """The field of an output in axis `axis` of a model input, by way of one operand alone."""
     call = node.call
     window = node.op.window(call)
-    if window is Reach.POINTWISE and {call.type(operand)} == {v.type for v in node.outputs}:
-        return field
     spatial = all(path.axis is None or path.axis >= 2 for path in field.paths)
+    same = {call.type(operand)} == {value.type for value in node.outputs}
+    if window is Reach.POINTWISE and spatial and same:
+        return field
     data = operand in {o.name for o in node.op.operands if o.role is Role.DATA}
     if isinstance(window, Window) and spatial and data:
-        accesses = {axis + 2: window_access(window, axis) for axis in range(window.rank)}
+        accesses = {number + 2: window_access(window, number) for number in range(window.rank)}
         paths = [
             path if path.axis is None else _compose(path, accesses[path.axis])
             for path in field.paths
@@ -146,18 +167,29 @@ def _through_operand(node: OpNode, operand: str, output: str, field: Field) -> F
         return Field(_union(paths), field.aligned)
     tensors: dict[str, tuple[Path, ...]] = {operand: field.paths}
     for stage in call.kernel.stages:
-        reached: list[Path] = []
-        for place in places(stage):
-            for path in tensors.get(place.read.tensor.name, ()):
-                if path.axis is None:
-                    reached.append(path)
-                    continue
-                access = read_access(place, path.axis, stage.axes)
-                if access is None:
-                    raise _UnavailableError
-                reached.append(_compose(path, access))
+        reached = [
+            _through_read(path, place, stage, axis)
+            for place in places(stage)
+            for path in tensors.get(place.read.tensor.name, ())
+        ]
         tensors[stage.target.name] = _union(reached)
     return Field(tensors[output], field.aligned)
+
+
+def _through_read(path: Path, place: Place, stage: Stage, axis: int) -> Path:
+    if path.axis is not None:
+        access = read_access(place, path.axis, stage.axes)
+        if access is None:
+            raise _UnavailableError
+        return _compose(path, access)
+    # Seen alike from everywhere, but for positions that read nothing at all.
+    if axis < place.read.tensor.type.rank:
+        access = read_access(place, axis, stage.axes)
+        if access is not None and any(not isinstance(t, Span) and not t for t in access.phases):
+            (interval,) = path.phases
+            seen = (interval if isinstance(t, Span) or t else None for t in access.phases)
+            return Path(access.axis, 0, tuple(seen))
+    return path
 
 
 def _compose(path: Path, access: Access) -> Path:
@@ -296,13 +328,8 @@ def _everywhere(paths: Sequence[Path], shape: tuple[Dim, ...]) -> list[Interval 
     known = [extent for extent in extents if isinstance(extent, int)]
     if len(known) < len(extents) or prod(known) > MOST_POSITIONS:
         return []
-    result: list[Interval | None] = []
-    for positions in product(*(range(extent) for extent in known)):
-        at = dict(zip(axes, positions, strict=True))
-        hull: Interval | None = None
-        for path in paths:
-            interval = path.at(0 if path.axis is None else at[path.axis])
-            if interval is not None:
-                hull = interval if hull is None else hull.hull(interval)
-        result.append(hull)
-    return result
+    field = Field(tuple(paths))
+    return [
+        field.at(dict(zip(axes, positions, strict=True)))
+        for positions in product(*(range(extent) for extent in known))
+    ]

@@ -1,0 +1,204 @@
+"""Random branched graphs: groups, dilation, asymmetric padding, transposed layers, gates.
+
+Drawn from a seed alone, so that a failure names its graph. They serve the analyses, the passes
+and whatever compares two ways of running a graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from random import Random
+
+from graphs import Builder
+
+from convdsl.ir.graph import Graph, Value
+from convdsl.ir.opdef import OpError
+from convdsl.tensor import DType
+
+Step = Callable[["Growth"], "Value | None"]
+
+LARGEST = 4096  # elements of one sample of a value
+
+
+class Growth:
+    """A graph as it grows: a pool of values of one rank, all usable as operands."""
+
+    def __init__(self, random: Random, rank: int, batch: int, size: int, dtype: DType) -> None:
+        self.random = random
+        self.rank = rank
+        self.b = Builder()
+        channels = random.choice([2, 4, 6])
+        shape = [size + random.randrange(3) for _ in range(rank)]
+        self.pool = [self.b.input("x", batch, channels, *shape, dtype=dtype)]
+
+    def pick(self) -> Value:
+        """A value, later ones more likely."""
+        weights = range(1, len(self.pool) + 1)
+        return self.random.choices(self.pool, weights)[0]
+
+    def sizes(self, options: Sequence[int]) -> tuple[int, ...]:
+        return tuple(self.random.choice(options) for _ in range(self.rank))
+
+    def padding(self, most: Sequence[int]) -> tuple[tuple[int, int], ...]:
+        """Before and after each axis, up to `most`, independently."""
+        return tuple((self.random.randint(0, m), self.random.randint(0, m)) for m in most)
+
+    def groups(self, channels: int, outputs: int) -> int:
+        return self.random.choice(
+            [g for g in (1, 1, 2, 3, 4) if channels % g == 0 and outputs % g == 0]
+        )
+
+    def flag(self) -> bool:
+        return self.random.random() < 0.5
+
+
+def channels_of(value: Value) -> int:
+    channels = value.type.shape[1]
+    assert isinstance(channels, int)
+    return channels
+
+
+def convolution(g: Growth) -> Value:
+    x, outputs = g.pick(), g.random.choice([2, 4, 6])
+    kernel, dilation = g.sizes([1, 2, 3, 5]), g.sizes([1, 1, 2])
+    return g.b(
+        "conv",
+        x,
+        channels=outputs,
+        kernel=kernel,
+        stride=g.sizes([1, 1, 2]),
+        dilation=dilation,
+        pad=g.padding([d * (k - 1) // 2 + 1 for k, d in zip(kernel, dilation, strict=True)]),
+        groups=g.groups(channels_of(x), outputs),
+        bias=g.flag(),
+        flip=g.flag(),
+    )
+
+
+def depthwise(g: Growth) -> Value:
+    x = g.pick()
+    channels = channels_of(x)
+    return g.b("conv", x, channels=channels, kernel=3, groups=channels, bias=False,
+               stride=g.sizes([1, 2]))  # fmt: skip
+
+
+def transposed(g: Growth) -> Value:
+    x, outputs = g.pick(), g.random.choice([2, 4])
+    return g.b(
+        "conv_transpose",
+        x,
+        channels=outputs,
+        kernel=g.sizes([1, 2, 3, 4]),
+        stride=g.sizes([1, 2, 3]),
+        dilation=g.sizes([1, 1, 2]),
+        groups=g.groups(channels_of(x), outputs),
+        bias=g.flag(),
+    )
+
+
+def pooling(g: Growth) -> Value:
+    kernel = g.sizes([2, 3])
+    op = g.random.choice(["max_pool", "avg_pool"])
+    pad = g.padding([k // 2 for k in kernel])
+    more = {"count_include_pad": g.flag()} if op == "avg_pool" else {}
+    return g.b(op, g.pick(), kernel=kernel, stride=g.sizes([1, 2]), pad=pad,
+               ceil_mode=g.flag(), **more)  # fmt: skip
+
+
+def batch_norm(g: Growth) -> Value:
+    return g.b("batch_norm", g.pick(), affine=g.flag())
+
+
+def activation(g: Growth) -> Value:
+    return g.b(g.random.choice(["relu", "relu6"]), g.pick())
+
+
+def copy(g: Growth) -> Value:
+    return g.b(g.random.choice(["dropout", "identity"]), g.pick())
+
+
+def join(g: Growth) -> Value | None:
+    """Two values of one spatial size, brought to the same channels if need be."""
+    a = g.pick()
+    partners = [v for v in g.pool if v.type.shape[2:] == a.type.shape[2:]]
+    b = g.random.choice(partners)
+    if g.flag():
+        return g.b("concat", a, b) if channels_of(a) + channels_of(b) <= 12 else None
+    if channels_of(a) != channels_of(b):
+        b = g.b("conv", b, channels=channels_of(a), kernel=1)
+    return g.b(g.random.choice(["add", "mul"]), a, b)
+
+
+def difference(g: Growth) -> Value:
+    """Of two values made alike, so that it may well be all zeros."""
+    a = g.pick()
+    return g.b("sub", a, g.random.choice([v for v in g.pool if v.type == a.type]))
+
+
+def gate(g: Growth) -> Value:
+    """Squeeze and excite."""
+    x = g.pick()
+    h = g.b("avg_pool", x, kernel="global")
+    return g.b("mul", x, g.b("conv", h, channels=channels_of(x), kernel=1))
+
+
+def scaled(g: Growth) -> Value:
+    """Arithmetic with weights that stand in the graph on their own."""
+    x = g.pick()
+    name = f"gain{len(g.b.graph)}"
+    ones = (1,) * g.rank
+    gain = g.b.parameter(name, channels_of(x), *ones, dtype=x.type.dtype)
+    return g.b(g.random.choice(["add", "mul"]), gain, x)
+
+
+STEPS: tuple[Step, ...] = (
+    convolution,
+    convolution,
+    depthwise,
+    transposed,
+    pooling,
+    batch_norm,
+    activation,
+    copy,
+    join,
+    join,
+    difference,
+    gate,
+    scaled,
+)
+
+
+def random_graph(
+    seed: int,
+    *,
+    rank: int | None = None,
+    batch: int = 2,
+    size: int = 9,
+    steps: Sequence[Step] = STEPS,
+    length: int = 10,
+    tail: bool = True,
+    dtype: DType = DType.F32,
+) -> Graph:
+    """A graph of about `length` operators; with `tail` a classifier hangs on one output."""
+    random = Random(seed)
+    g = Growth(random, rank or random.choice([1, 2, 2, 2, 3]), batch, size, dtype)
+    while len(g.pool) <= length:
+        try:
+            value = random.choice(steps)(g)
+        except OpError:  # a window that does not fit
+            continue
+        if value is not None and _elements(value) <= LARGEST:
+            g.pool.append(value)
+    outputs = {"y": g.pool[-1]}
+    if tail:
+        h = g.b("linear", g.b("flatten", g.pick()), channels=3)
+        outputs["logits"] = g.b("softmax", h)
+    return g.b.output(**outputs)
+
+
+def _elements(value: Value) -> int:
+    total = 1
+    for extent in value.type.shape[1:]:
+        assert isinstance(extent, int)
+        total *= extent
+    return total
