@@ -1,0 +1,212 @@
+"""`convdsl fmt`: one layout for all sources, comments and line breaks kept.
+
+Works on the words of the text, so that the tree cannot change. Spaces between words follow
+rules; where a space is due and the author put several to align columns, they stay. Lines are
+never joined or broken: they are indented by what they continue.
+
+    a statement in braces      four more than the line that opened the brace
+    a line starting with ->    under the first -> of its chain
+    a line starting with else  under its `if`
+    inside ( ) and [ ]         under what follows the bracket, or four more if nothing follows
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from convdsl.diagnostics import SourceFile
+from convdsl.syntax.hints import KEYWORDS
+from convdsl.syntax.layout import CLOSERS, CONTINUES_AFTER, CONTINUES_BEFORE
+from convdsl.syntax.parser import parse
+
+INDENT = 4
+WORD = re.compile(
+    r'"(?:\\.|[^"\\\n])*"|#[^\n]*|[0-9]+(?:x[0-9]+)+|[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?'
+    r"|[0-9]+(?:_[0-9]+)*|[A-Za-z_][A-Za-z0-9_]*|->|\*\*|//|[=!<>]=|[^\s]"
+)
+NUMBER = re.compile(
+    r"[0-9]+(?:x[0-9]+)+(?![A-Za-z0-9_])|[0-9]+(?:\.[0-9]+(?:[eE][+-]?[0-9]+)?|[eE][+-]?[0-9]+)"
+    r"|[0-9]+(?:_[0-9]+)*"
+)
+
+
+@dataclass(slots=True)
+class Word:
+    """A token of the text and the spaces before it on its line."""
+
+    text: str
+    spaces: int
+    unary: bool = False  # a sign before its operand
+    relation: bool = False  # `in` between an element and a list
+
+    @property
+    def comment(self) -> bool:
+        return self.text.startswith("#")
+
+    @property
+    def operand(self) -> bool:
+        """Whether a value ends here."""
+        first = self.text[0]
+        if self.text in (")", "]", "}"):
+            return True
+        if first.isalpha() or first == "_":
+            if self.text == "in":
+                return not self.relation
+            return self.text not in KEYWORDS or self.text in ("true", "false")
+        return first.isdigit() or first == '"'
+
+
+@dataclass(slots=True)
+class Level:
+    """Inside one open bracket, or the file."""
+
+    bracket: str
+    body: int  # indentation of the lines inside
+    close: int  # indentation of a line that starts with the closing bracket
+    start: int = 0  # indentation of the current statement
+    arrow: int | None = None  # column of the first -> of the current statement
+    conditional: int | None = None  # column of the last `if`
+
+
+@dataclass(slots=True)
+class Layout:
+    """The state of laying out a text line by line."""
+
+    levels: list[Level] = field(default_factory=lambda: [Level("", 0, 0)])
+    lines: list[str] = field(default_factory=list[str])
+    previous: Word | None = None  # last word but comments
+
+    def add(self, words: list[Word]) -> None:
+        """Lay out one line."""
+        if not words:
+            if self.lines and self.lines[-1] and not self._just_opened():
+                self.lines.append("")
+            return
+        indent = self._indentation(words[0])
+        if words[0].text in ("}", ")", "]") and self.lines and not self.lines[-1]:
+            self.lines.pop()
+        line = " " * indent
+        base = indent
+        for index, word in enumerate(words):
+            before = words[index - 1] if index else None
+            if before is not None:
+                line += " " * _gap(before, word)
+                if before.text == "->" and index == 1:
+                    base = len(line)
+            self._track(word, len(line), base, index == len(words) - 1 or words[index + 1].comment)
+            line += _tidy(word)
+            if not word.comment:
+                self.previous = word
+        self.lines.append(line)
+
+    def _just_opened(self) -> bool:
+        last = self.previous
+        return (
+            last is not None
+            and last.text in CLOSERS
+            and self.lines[-1].rstrip().endswith(last.text)
+        )
+
+    def _indentation(self, first: Word) -> int:
+        level = self.levels[-1]
+        text = first.text
+        if text in ("}", ")", "]"):
+            return level.close
+        if level.bracket in ("(", "["):
+            if text == "->" and level.arrow is not None:
+                return level.arrow
+            return level.body
+        continues = self.previous is not None and self.previous.text in CONTINUES_AFTER - {"{"}
+        if not continues and not (text in CONTINUES_BEFORE and not first.comment):
+            if not first.comment:
+                level.start, level.arrow = level.body, None
+            return level.body
+        if text == "->":
+            if level.arrow is None:
+                level.arrow = level.start + INDENT
+            return level.arrow
+        if text == "else" and level.conditional is not None:
+            return level.conditional
+        if text == "{":
+            return level.start
+        return level.start + INDENT
+
+    def _track(self, word: Word, column: int, base: int, last: bool) -> None:
+        level = self.levels[-1]
+        text = word.text
+        if text in CLOSERS:
+            hanging = last or text == "{"
+            self.levels.append(
+                Level(text, base + INDENT if hanging else column + 1, base if hanging else column)
+            )
+        elif text in (")", "]", "}"):
+            if len(self.levels) > 1:
+                self.levels.pop()
+        elif text == "->" and level.arrow is None:
+            level.arrow = column
+        elif text == ":":
+            level.arrow = column + 2
+        elif text == "if" and not (self.previous and self.previous.text == "else"):
+            level.conditional = column
+
+
+def _gap(before: Word, word: Word) -> int:
+    """Spaces between two words of a line."""
+    if word.comment:
+        return max(2, word.spaces)
+    return max(1, word.spaces) if _spaced(before, word) else 0
+
+
+def _spaced(before: Word, word: Word) -> bool:
+    """Whether a space stands between two words of a line."""
+    left, right = before.text, word.text
+    if left in ("(", "[", ".") or right in (")", "]", ",", ".", ":"):
+        return False
+    if before.unary:
+        return False
+    if right in ("(", "["):
+        called = before.operand and not before.text.startswith('"') and left != "}"
+        return not called
+    return True
+
+
+def _tidy(word: Word) -> str:
+    if word.comment and len(word.text) > 1 and word.text[1] not in " !#":
+        return f"# {word.text[1:].rstrip()}"
+    return word.text.rstrip()
+
+
+def _words(line: str, previous: Word | None) -> list[Word]:
+    """The words of a line; tells signs from operators and `in` from `in`."""
+    words: list[Word] = []
+    at = 0
+    last = previous
+    while at < len(line):
+        rest = line[at:].lstrip(" \t\r\f\ufeff")
+        spaces, at = len(line) - at - len(rest), len(line) - len(rest)
+        if not rest:
+            break
+        found = NUMBER.match(line, at) or WORD.match(line, at)
+        assert found is not None
+        word = Word(found.group(), spaces)
+        after_value = last is not None and last.operand
+        word.unary = word.text in ("+", "-") and not after_value
+        word.relation = word.text == "in" and after_value
+        words.append(word)
+        at = found.end()
+        if not word.comment:
+            last = word
+    return words
+
+
+def format_source(text: str, path: str = "<text>") -> str:
+    """The text in the one layout. Raises CompileError where it does not parse."""
+    parse(SourceFile(path, text))
+    layout = Layout()
+    for line in text.split("\n"):
+        layout.add(_words(line, layout.previous))
+    lines = layout.lines
+    while lines and not lines[-1]:
+        lines.pop()
+    return "\n".join(lines) + "\n" if lines else ""
