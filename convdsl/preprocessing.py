@@ -6,8 +6,8 @@ grey for a model of one channel. Then the steps, in order; sizes are (height, wi
     resize(S | HxW, filter)        S: the shorter side, the other in proportion, rounded down
                                    (torchvision's rule); Pillow's resampling, 8 bits a channel
     center_crop(S | HxW)           the middle, half pixels rounded to even (torchvision's rule)
-    center_crop(fraction)          a square of that part of the shorter side, rounded down, half
-                                   pixels rounded up (TensorFlow's evaluation crop)
+    center_crop(fraction)          a square of that part of the shorter side; side and offsets
+                                   rounded down
     rescale(factor)                x * factor, from pixels 0 .. 255
     normalize(mean, std)           (x - mean) / std, per channel
 
@@ -127,7 +127,7 @@ def _center_crop(current: Image.Image | NDArray[Any], step: PreprocessingStep) -
     image = _image(current, step)
     if "fraction" in step.arguments:
         side = max(1, int(step.arguments["fraction"] * min(image.size)))
-        left, top = (image.width - side + 1) // 2, (image.height - side + 1) // 2
+        left, top = (image.width - side) // 2, (image.height - side) // 2
         return image.crop((left, top, left + side, top + side))
     size: int | Sequence[int] = step.arguments["size"]
     height, width = (size, size) if isinstance(size, int) else size

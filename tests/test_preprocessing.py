@@ -90,8 +90,8 @@ def test_the_default_filter_is_bilinear() -> None:
         ({"size": [4, 5]}, 10, 8, 3, 2),  # 1.5 is rounded to even, 2
         ({"size": 4}, 5, 9, 0, 2),  # 0.5 to 0 and 2.5 to 2
         ({"fraction": 0.5}, 10, 8, 3, 2),
-        ({"fraction": 0.5}, 9, 10, 3, 3),  # 4 of 9: 2.5 rounded up
-        ({"fraction": 0.01}, 10, 8, 5, 4),  # at least one pixel
+        ({"fraction": 0.5}, 9, 10, 2, 3),  # 4 of 9: 2.5, rounded down
+        ({"fraction": 0.01}, 10, 8, 4, 3),  # at least one pixel
         ({"fraction": 1.0}, 10, 8, 1, 0),
     ],
 )

@@ -59,11 +59,10 @@ def network(options: argparse.Namespace, *, default_weights: str | None = None) 
     if is_artifact(options.model):
         _refuse_building(options)
         made = Network(load_executable(options.model, threads=options.threads), {})
-    else:
-        made = compiled(load_model(options), options, default_weights=default_weights)
-    for text in made.executable.notes:
-        console.note(text)
-    return made
+        for text in made.executable.notes:  # who compiled it was told; but it may be someone else
+            console.detail(f"{options.model}: {text}")
+        return made
+    return compiled(load_model(options), options, default_weights=default_weights)
 
 
 def compiled(
@@ -85,6 +84,8 @@ def compiled(
         verify=options.verify,
         observer=PassWatcher(options),
     )
+    for text in made.notes:
+        console.note(text)
     return Network(made, dict(binding), model)
 
 

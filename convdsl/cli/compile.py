@@ -44,8 +44,6 @@ def run(options: argparse.Namespace) -> int:
 def _artifact(options: argparse.Namespace) -> int:
     started = time.perf_counter()
     made, binding, _ = compiled(load_model(options), options)
-    for text in made.notes:
-        console.note(text)
     path = plain_path(options.output or f"{made.name}{SUFFIX}")
     made.save(path, **binding)
     seconds = time.perf_counter() - started
