@@ -30,6 +30,9 @@ class Symbol:
     remainder: int = 0
     maximum: int | None = None
 
+    def __hash__(self) -> int:
+        return hash(self.name)
+
     def key(self) -> str:
         return self.name
 
@@ -97,7 +100,9 @@ class SymDim:
     __slots__ = ("_hash", "_sorted", "_terms")
 
     def __init__(self, terms: Mapping[Monomial, Coefficient]) -> None:
-        self._terms: dict[Monomial, Coefficient] = {m: _normal(c) for m, c in terms.items() if c}
+        self._terms: dict[Monomial, Coefficient] = {
+            m: c if type(c) is int else _normal(c) for m, c in terms.items() if c
+        }
         self._hash: int | None = None
         self._sorted: tuple[tuple[Monomial, Coefficient], ...] | None = None
 
@@ -116,6 +121,8 @@ class SymDim:
 
     # Arithmetic
     def __add__(self, other: Dim) -> Dim:
+        if other == 0:
+            return self
         terms = dict(self._terms)
         for monomial, coefficient in _terms_of(other):
             terms[monomial] = terms.get(monomial, 0) + coefficient
@@ -123,6 +130,8 @@ class SymDim:
 
     def __mul__(self, other: Dim) -> Dim:
         if isinstance(other, int):
+            if other == 1:
+                return self
             return _make({m: c * other for m, c in self._terms.items()}) if other else 0
         terms: dict[Monomial, Coefficient] = {}
         for left, a in self._terms.items():
@@ -243,13 +252,16 @@ def floor_div(value: Dim, divisor: Dim) -> Dim:
         raise ValueError(f"division by {divisor}")
     if isinstance(value, int):
         return value // divisor
-    if divisor == 1:
-        return value
+    return value if divisor == 1 else _floor_div(value, divisor)
+
+
+@lru_cache(maxsize=50_000)
+def _floor_div(value: SymDim, divisor: int) -> Dim:
     whole: dict[Monomial, Coefficient] = {}
     rest: dict[Monomial, Coefficient] = {}
     for monomial, coefficient in value._terms.items():  # pyright: ignore[reportPrivateUsage]
         step, base = _multiples(monomial)
-        if monomial and Fraction(coefficient) * step % divisor == 0:
+        if monomial and coefficient * step % divisor == 0:
             whole[monomial] = Fraction(coefficient) / divisor
             if base:  # coefficient * (monomial - base) divides evenly, coefficient * base may not
                 whole[()] = whole.get((), 0) - Fraction(coefficient * base) / divisor
