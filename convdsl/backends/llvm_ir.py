@@ -427,7 +427,8 @@ class KernelPrinter:
             return str(number) if lanes == 1 else f"<{items}>"
 
         if op == "pow2":
-            whole = self.result(f"fptosi {text} {x} to {integer}")
+            # Of NaN: any bits at all, but the same ones for every use.
+            whole = self.result(f"freeze {integer} {self.result(f'fptosi {text} {x} to {integer}')}")
             biased = self.result(f"add {integer} {whole}, {constant(bias)}")
             shifted = self.result(f"shl {integer} {biased}, {constant(digits)}")
             return self.result(f"bitcast {integer} {shifted} to {text}")
