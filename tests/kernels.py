@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 
 from convdsl.backends import llvm, llvm_module
+from convdsl.kernel.builder import Builder
 from convdsl.kernel.interpret import interpret
-from convdsl.kernel.nodes import Kernel
+from convdsl.kernel.nodes import Binary, Const, Get, Kernel, ReduceLanes
 from convdsl.kernel.program import ENTRY, Argument, Place, Port, Program, Step
 from convdsl.kernel.target import Target
 from convdsl.runtime.cpu import Code, LoadedCode
-from convdsl.tensor import TensorType
+from convdsl.tensor import DType, TensorType
 
 Array = np.ndarray[Any, Any]
 
@@ -57,3 +58,19 @@ def run_interpreter(kernel: Kernel, arrays: Mapping[str, Array]) -> dict[str, Ar
     written = {b.name: np.zeros(b.size, b.dtype.numpy) for b in kernel.buffers if b.written}
     interpret(kernel, {**arrays, **written})
     return written
+
+
+def row_sums() -> Kernel:
+    """y[row] = max(sum of x[row, :], 0) for 4 rows of 3 vectors: small enough to read in full."""
+    lanes = 4
+    b = Builder("row_sums", DType.F32, lanes)
+    x = b.buffer("x", DType.F32, 48)
+    y = b.buffer("y", DType.F32, 4, written=True)
+    acc = b.registers(1)
+    with b.parallel(("row",), (4,)) as (row,):
+        b.zero(acc)
+        with b.serial("block", 3) as block:
+            b.set(acc, 0, Binary("add", Get(acc, 0), b.load(x, row * 12 + block * lanes)))
+        total = b.let(ReduceLanes("sum", Get(acc, 0)), "total")
+        b.store(y, row, Binary("max", total, Const(0.0, total.type)))
+    return b.kernel()

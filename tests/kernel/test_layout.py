@@ -1,0 +1,71 @@
+"""Layouts: packing, unpacking and offsets tell of the same places."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from convdsl.kernel.layout import Layout
+from convdsl.tensor import evaluate, symbol
+
+
+@st.composite
+def layouts(draw: st.DrawFn) -> Layout:
+    shape = tuple(draw(st.lists(st.integers(1, 7), min_size=1, max_size=5)))
+    if draw(st.booleans()):
+        return Layout(shape)
+    return Layout(shape, draw(st.integers(0, len(shape) - 1)), draw(st.sampled_from([1, 2, 4, 8])))
+
+
+def numbered(shape: tuple[int, ...]) -> np.ndarray:
+    return np.arange(1, np.prod(shape) + 1).reshape(shape)
+
+
+@given(layouts())
+def test_pack_puts_each_element_at_its_offset(layout: Layout) -> None:
+    array = numbered(layout.shape)
+    flat = layout.pack(array)
+    assert flat.shape == (layout.size,)
+    assert flat.flags.c_contiguous
+    offsets = [layout.offset(index) for index in np.ndindex(*layout.shape)]
+    assert len(set(offsets)) == len(offsets)
+    assert [flat[offset] for offset in offsets] == array.reshape(-1).tolist()
+    filling = np.delete(flat, offsets)
+    assert not filling.any()
+
+
+@given(layouts())
+def test_unpack_undoes_pack(layout: Layout) -> None:
+    array = numbered(layout.shape)
+    np.testing.assert_array_equal(layout.unpack(layout.pack(array)), array)
+
+
+@given(layouts())
+def test_unpack_ignores_the_filling(layout: Layout) -> None:
+    array = numbered(layout.shape)
+    flat = layout.pack(array)
+    flat[flat == 0] = -1
+    np.testing.assert_array_equal(layout.unpack(flat), array)
+
+
+@given(layouts(), st.data())
+def test_symbolic_offsets_evaluate_to_the_plain_ones(layout: Layout, data: st.DataObject) -> None:
+    at = [data.draw(st.integers(0, extent - 1)) for extent in layout.shape]
+    names = [f"i{axis}" for axis in range(len(at))]
+    symbols = [
+        symbol(name, minimum=0, maximum=extent - 1)
+        for name, extent in zip(names, layout.shape, strict=True)
+    ]
+    bound = dict(zip(names, at, strict=True))
+    assert evaluate(layout.offset(symbols), bound) == layout.offset(at)
+
+
+def test_channel_blocks_of_a_picture() -> None:
+    layout = Layout((2, 20, 3, 5), 1, 16)
+    assert layout.blocks == 2
+    assert layout.physical == (2, 2, 3, 5, 16)
+    assert layout.size == 2 * 32 * 15
+    assert layout.offset((1, 17, 2, 4)) == ((((1 * 2 + 1) * 3 + 2) * 5) + 4) * 16 + 1
+    assert str(layout) == "blocked(axis 1 by 16)"
+    assert str(Layout((2, 3))) == "plain"
