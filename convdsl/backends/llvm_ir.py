@@ -1,7 +1,8 @@
 """Loop IR -> LLVM IR, as text, printed the plainest way.
 
-Every register is an alloca, every address is computed in full where it is used; LLVM's
-SROA and strength reduction do the rest (docs/performance.md has the measurements). Serial
+Every register is an alloca, every address is computed from loop counters (what a block has
+computed already is used again); LLVM's SROA and strength reduction do the rest
+(docs/performance.md has the measurements). Serial
 loops carry `llvm.loop.unroll.disable`: schedules unroll what is to be unrolled.
 """
 
@@ -43,7 +44,7 @@ from convdsl.kernel.nodes import (
     Var,
 )
 from convdsl.kernel.target import Target
-from convdsl.tensor import Dim, DType, Symbol, bounds
+from convdsl.tensor import Dim, DType, Symbol, SymDim, bounds
 from convdsl.tensor.dim import Atom, Floor
 
 _SCALARS = {DType.F32: "float", DType.F64: "double", DType.I64: "i64", DType.BOOL: "i1"}
@@ -100,6 +101,8 @@ class KernelPrinter:
         self.count = 0
         self.lets: dict[str, str] = {}
         self.indices: dict[str, str] = {}
+        # Index values by what they are, one dict a block; inner blocks see those around them.
+        self.computed: list[dict[Dim, str]] = [{}]
         self.pointers = {b.name: f"%b{i}" for i, b in enumerate(kernel.buffers)}
 
     def print(self) -> str:
@@ -148,8 +151,16 @@ class KernelPrinter:
     def index(self, dim: Dim) -> str:
         if isinstance(dim, int):
             return str(dim)
+        constant = dim.constant
+        varying = dim - constant if isinstance(constant, int) else dim
+        known = next((block[varying] for block in self.computed if varying in block), None)
+        if known is None:
+            known = self.computed[-1][varying] = self.sum_of_terms(varying)
+        return known if constant == 0 else self.result(f"add nsw i64 {known}, {constant}")
+
+    def sum_of_terms(self, dim: Dim) -> str:
         total: str | None = None
-        for monomial, coefficient in dim.terms:
+        for monomial, coefficient in dim.terms if isinstance(dim, SymDim) else ():
             if isinstance(coefficient, Fraction):
                 raise TypeError(f"{dim}: an index with fractions")
             total = self.add(total, self.term(monomial, coefficient))
@@ -234,9 +245,11 @@ class KernelPrinter:
         go = self.result(f"icmp slt i64 {index}, {stop}")
         self.put(f"br i1 {go}, label %body{mark}, label %exit{mark}")
         self.label(f"body{mark}")
+        self.computed.append({})
         return counter, index
 
     def close_loop(self, counter: str, index: str) -> None:
+        self.computed.pop()
         mark = counter.removeprefix("%counter")
         self.put(f"store i64 {self.result(f'add nsw i64 {index}, 1')}, ptr {counter}")
         self.put(f"br label %head{mark}, !llvm.loop !0")
@@ -263,12 +276,12 @@ class KernelPrinter:
         mark = self.count
         test = self.value(branch.test)
         self.put(f"br i1 {test}, label %then{mark}, label %else{mark}")
-        self.label(f"then{mark}")
-        self.body(branch.then)
-        self.put(f"br label %end{mark}")
-        self.label(f"else{mark}")
-        self.body(branch.otherwise)
-        self.put(f"br label %end{mark}")
+        for label, body in (("then", branch.then), ("else", branch.otherwise)):
+            self.label(f"{label}{mark}")
+            self.computed.append({})
+            self.body(body)
+            self.computed.pop()
+            self.put(f"br label %end{mark}")
         self.label(f"end{mark}")
 
     # Memory

@@ -135,13 +135,12 @@ class Graph:
     def __init__(self) -> None:
         self._graph: nx.MultiDiGraph = nx.MultiDiGraph()
         self._next = 0
+        self._order: list[Node] | None = None  # topological, until the next change
         self.outputs: dict[str, Value] = {}
 
     # Building
 
-    def add_input(
-        self, name: str, type: TensorType, span: Span | None = None
-    ) -> Value:
+    def add_input(self, name: str, type: TensorType, span: Span | None = None) -> Value:
         node = InputNode(self._new_id(), name, span, ())
         return self._insert(node, (type,))[0]
 
@@ -189,6 +188,7 @@ class Graph:
 
     def _insert(self, node: Node, types: tuple[TensorType, ...]) -> tuple[Value, ...]:
         node.outputs = tuple(Value(node, index, type) for index, type in enumerate(types))
+        self._order = None
         self._graph.add_node(node.id, node=node)
         if isinstance(node, OpNode):
             for key, value in node.inputs.items():
@@ -199,8 +199,10 @@ class Graph:
 
     def nodes(self) -> list[Node]:
         """All nodes in topological order, by id among equals."""
-        order = nx.lexicographical_topological_sort(self._graph)
-        return [self._graph.nodes[id]["node"] for id in order]
+        if self._order is None:
+            order = nx.lexicographical_topological_sort(self._graph)
+            self._order = [self._graph.nodes[id]["node"] for id in order]
+        return list(self._order)
 
     def op_nodes(self) -> list[OpNode]:
         return [node for node in self.nodes() if isinstance(node, OpNode)]
@@ -246,6 +248,7 @@ class Graph:
     def set_input(self, node: OpNode, operand: str, value: Value) -> None:
         """Rewire one operand."""
         old = node.inputs[operand]
+        self._order = None
         self._graph.remove_edge(old.node.id, node.id, key=operand)
         node.inputs[operand] = value
         self._graph.add_edge(value.node.id, node.id, key=operand, output=value.index)
@@ -263,6 +266,7 @@ class Graph:
         """Remove a node that nothing uses."""
         if self._graph.out_degree(node.id) or any(self.is_output(v) for v in node.outputs):
             raise ValueError(f"{node.name} is still used")
+        self._order = None
         self._graph.remove_node(node.id)
 
     # Copies

@@ -74,7 +74,8 @@ class Emitter:
     """Emits values into `b`; `lanes` 1 is scalar mode.
 
     Lanes from `valid` on are read neither by gathers nor from plain buffers, which have no
-    filling. `known` holds values for expressions that the schedule has computed itself.
+    filling. `known` holds values for expressions that the schedule has computed itself;
+    `loaded` remembers vectors, so that expressions emitted side by side load them once.
     """
 
     b: Builder
@@ -82,6 +83,7 @@ class Emitter:
     lanes: int
     valid: int | None = None
     known: tuple[tuple[Expr, Value], ...] = ()
+    loaded: dict[tuple[str, Dim], nodes.Var] | None = None
 
     def type(self, dtype: DType) -> ValueType:
         return ValueType(dtype, self.lanes)
@@ -95,7 +97,8 @@ class Emitter:
             case expr.Literal():
                 return Const(e.value, self.type(e.dtype))
             case expr.Read():
-                return self.b.let(self.read(e, at, guards), e.tensor.name)
+                value = self.read(e, at, guards)
+                return value if isinstance(value, nodes.Var) else self.b.let(value, e.tensor.name)
             case expr.IndexValue():
                 return self.index_value(e, at)
             case expr.IndexCompare():
@@ -134,7 +137,13 @@ class Emitter:
             return value if self.lanes == 1 else Splat(value, self.type(dtype))
         if stride == 1 and (self.valid is None or view.layout.axis is not None):
             first = substitute(offset, {_LANE: 0})
-            return Load(view.buffer, first, self.type(dtype), tuple(tests), otherwise)
+            value = Load(view.buffer, first, self.type(dtype), tuple(tests), otherwise)
+            if self.loaded is None or tests:
+                return value
+            key = (view.buffer.name, first)
+            if key not in self.loaded:
+                self.loaded[key] = self.b.let(value, e.tensor.name)
+            return self.loaded[key]
         return self.gather(view, offset, tests, otherwise, dtype)
 
     def gather(

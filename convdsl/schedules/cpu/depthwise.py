@@ -9,7 +9,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 
 from convdsl.kernel.layout import Layout
-from convdsl.kernel.nodes import Get, Registers
+from convdsl.kernel.nodes import Get, Registers, Var
 from convdsl.schedules.cpu.contraction import Convolution, match_convolution
 from convdsl.schedules.cpu.direct import Run, runs_of
 from convdsl.schedules.cpu.epilogue import Frame, open_frame
@@ -82,11 +82,12 @@ def _tile(frame: Frame, conv: Convolution, at: dict[str, Dim], run: Run, column:
             taps.append(stack.enter_context(frame.b.serial("r", stop, start)))
         _row(frame, conv, at, run, column, acc, taps)
     first = at["kb"] * frame.b.lanes
+    loaded: dict[tuple[str, Dim], Var] = {}
     for j in range(run.width):
         bound = {space.out.name: at[space.out.name] for space in conv.space[:-1]}
         bound |= {conv.n.name: at["n"], conv.space[-1].out.name: column + j}
         bound[conv.k.name] = first + lane_symbol(frame.b.lanes)
-        frame.store(bound, first, conv.reduce, Get(acc, j))
+        frame.store(bound, first, conv.reduce, Get(acc, j), loaded=loaded)
 
 
 def _row(

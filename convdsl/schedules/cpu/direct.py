@@ -15,7 +15,7 @@ from itertools import groupby
 
 from convdsl.kernel.builder import Builder
 from convdsl.kernel.expr import Axis
-from convdsl.kernel.nodes import Get, Registers, Value
+from convdsl.kernel.nodes import Get, Registers, Value, Var
 from convdsl.schedules.cpu.contraction import Convolution, Space, match_convolution
 from convdsl.schedules.cpu.epilogue import Frame, open_frame
 from convdsl.schedules.cpu.tiles import FilterPack, Tile, choose_tile, tile_cycles
@@ -288,6 +288,7 @@ class _Direct:
         width: int,
     ) -> None:
         conv = self.conv
+        loaded: dict[tuple[str, Dim], Var] = {}
         for i in range(blocks):
             k = (block + i) * self.lanes
             for j in range(width):
@@ -295,7 +296,7 @@ class _Direct:
                 bound |= {space.out.name: at[space.out.name] for space in self.outer}
                 bound |= self.columns.bind(column + j)
                 value = Get(acc, i * width + j)
-                self.frame.store(bound, k, conv.reduce, value)
+                self.frame.store(bound, k, conv.reduce, value, loaded=loaded)
 
 
 DIRECT = Schedule("direct", cost, emit)

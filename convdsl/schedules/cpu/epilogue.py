@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from convdsl.kernel.builder import Builder
 from convdsl.kernel.expr import Reduce, reads
-from convdsl.kernel.nodes import Registers, Value, ValueType
+from convdsl.kernel.nodes import Registers, Value, ValueType, Var
 from convdsl.schedules.cpu.generic import operand_layout
 from convdsl.schedules.emission import Emitter, View
 from convdsl.schedules.task import Pack, Scheduled, Task
@@ -33,12 +33,16 @@ class Frame:
         reduce: Reduce,
         value: Value,
         valid: int | None = None,
+        loaded: dict[tuple[str, Dim], Var] | None = None,
     ) -> None:
         """Run the stage's epilogue on one vector of sums and store it. `at` binds the output's
-        axes, the channel to first + lane; lanes from `valid` on do not exist."""
+        axes, the channel to first + lane; lanes from `valid` on do not
+        exist. `loaded` is shared by the stores of one tile."""
         stage = self.task.stage
         known = ((reduce, value),)
-        result = Emitter(self.b, self.views, self.b.lanes, valid, known).emit(stage.body, at)
+        result = Emitter(self.b, self.views, self.b.lanes, valid, known, loaded).emit(
+            stage.body, at
+        )
         start = {**at, stage.axes[1].name: first}
         out = self.views[stage.target.name]
         where = out.layout.offset([start[axis.name] for axis in stage.axes])
