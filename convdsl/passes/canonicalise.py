@@ -8,19 +8,23 @@ from typing import ClassVar
 from convdsl.ir.classify import copied_operand, is_weight_time
 from convdsl.ir.graph import Graph, OpNode, Value
 from convdsl.kernel.expr import Binary, Read, TensorExpr
+from convdsl.ops import BY_NAME
 from convdsl.passes.rewrite import Pass, Pattern, Rewriter, rewrite_greedily
 
 COMMUTATIVE = frozenset({"add", "mul", "max", "min"})
 
+RESHAPES = frozenset({"reshape", "flatten", "squeeze", "unsqueeze"})
+"""Operators that keep every element in row-major order."""
+
 
 @dataclass(frozen=True)
 class Canonicalise(Pass):
-    """Remove operators that only hand on their operand; order commutative operands."""
+    """Remove operators that only hand on their operand, join reshapes, order operands."""
 
     name: ClassVar[str] = "canonicalise"
 
     def run(self, graph: Graph) -> int:
-        return rewrite_greedily(graph, (RemoveCopy(), OrderOperands()))
+        return rewrite_greedily(graph, (RemoveCopy(), JoinReshapes(), OrderOperands()))
 
 
 class RemoveCopy(Pattern):
@@ -43,6 +47,26 @@ def _may_leave(graph: Graph, value: Value) -> bool:
     """Model outputs stay computed values, and distinct ones."""
     computed = isinstance(value.node, OpNode) and not is_weight_time(value)
     return computed and not graph.is_output(value)
+
+
+class JoinReshapes(Pattern):
+    """reshape(reshape(x))  ->  reshape(x): only the last shape counts; flatten and the like too."""
+
+    def rewrite(self, node: OpNode, rewriter: Rewriter) -> bool:
+        if node.op.name not in RESHAPES:
+            return False
+        before = node.inputs["x"].node
+        if not isinstance(before, OpNode) or before.op.name not in RESHAPES:
+            return False
+        joined = rewriter.apply(
+            BY_NAME["reshape"],
+            {"x": before.inputs["x"]},
+            {"shape": node.output.type.shape},
+            origin=node,
+            name="joined",
+        )
+        rewriter.replace(node, joined, node.name)
+        return True
 
 
 class OrderOperands(Pattern):

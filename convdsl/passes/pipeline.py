@@ -11,16 +11,22 @@ from typing import Any, Protocol
 from convdsl.diagnostics import InputError
 from convdsl.ir.graph import Graph
 from convdsl.ir.verify import verify as verify_graph
+from convdsl.passes.cancel_transposes import CancelTransposes
 from convdsl.passes.canonicalise import Canonicalise
+from convdsl.passes.common_subexpressions import CommonSubexpressions
 from convdsl.passes.eliminate_dead_code import EliminateDeadCode
 from convdsl.passes.fold_batchnorm import FoldBatchNorm
 from convdsl.passes.fold_constants import FoldConstants
+from convdsl.passes.fold_padding import FoldPadding
 from convdsl.passes.fuse_elementwise import FuseElementwise
 from convdsl.passes.rewrite import Pass
 
 PASSES: tuple[Pass, ...] = (
     EliminateDeadCode(),
     Canonicalise(),
+    CommonSubexpressions(),
+    CancelTransposes(),
+    FoldPadding(),
     FoldBatchNorm(),
     FoldConstants(),
     FuseElementwise(),

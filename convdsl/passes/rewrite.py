@@ -85,10 +85,15 @@ class Rewriter:
         """
         self.graph.replace_uses(old.output, new)
         self.sweep(old)
-        if name is not None and name not in self._names:
-            self._names.discard(new.node.name)
+        if name is not None:
+            self.rename(new.node, name)
+
+    def rename(self, node: Node, name: str) -> None:
+        """Call a node by a name, if what bore it is gone."""
+        if name not in self._names:
+            self._names.discard(node.name)
             self._names.add(name)
-            new.node.name = name
+            node.name = name
 
     def replace_value(self, old: Value, new: Value) -> None:
         """Users of one output of a node read `new`; the node stays."""
