@@ -46,4 +46,4 @@ def evaluate_weight_time(graph: Graph, states: Mapping[str, Array]) -> dict[Valu
         elif isinstance(node, OpNode) and node.id in constant:
             operands = {name: exact[value] for name, value in node.inputs.items()}
             exact.update(zip(node.outputs, run_in_double(node, operands), strict=True))
-    return {value: array.astype(value.type.dtype.numpy) for value, array in exact.items()}
+    return {v: array.astype(v.type.dtype.numpy, copy=False) for v, array in exact.items()}
