@@ -16,7 +16,7 @@ WANTED = {
     Kind.STRING: "a word",
     Kind.SIZES: "a size such as 3x3, or an integer for all axes",
     Kind.PADDING: "an integer, a size, or pairs [[before, after], ...]",
-    Kind.INTS: "a list of integers",
+    Kind.INTS: "a list of integers, or one",
     Kind.SHAPE: "a list of sizes",
     Kind.ARRAY: "a nested list of numbers",
 }
@@ -155,7 +155,7 @@ _CONVERTERS = {
     Kind.STRING: _nothing,
     Kind.SIZES: _sizes,
     Kind.PADDING: _padding,
-    Kind.INTS: _integers,
+    Kind.INTS: _sizes,
     Kind.SHAPE: _shape,
     Kind.ARRAY: _array,
 }

@@ -21,6 +21,7 @@ from convdsl.elaborate.values import (
     Operator,
     Record,
     describe,
+    is_number,
     is_tensors,
 )
 from convdsl.ir.opdef import Attribute, OpDef, Required, Role
@@ -87,6 +88,9 @@ class Binder(Evaluator):
             binding.extra.extend(flatten(given))
             return
         if slot is None:
+            if is_number(value) and binding.op is not None and binding.takes_more_tensors():
+                binding.extra.append(given)
+                return
             raise self._too_many(binding, argument)
         binding.position += 1
         self._fill(binding, slot, given)
@@ -258,6 +262,10 @@ class _Binding:
     def next_slot(self) -> _Slot | None:
         names = self.positional_names()
         return self.slot(names[self.position]) if self.position < len(names) else None
+
+    def takes_more_tensors(self) -> bool:
+        """Whether a number can stand for a tensor that the operator still lacks."""
+        return self.op is not None and len(self.extra) < len(self.op.data_operands)
 
     def missing(self) -> list[str]:
         if self.op is None:

@@ -27,7 +27,7 @@ from convdsl.ir.graph import Value
 from convdsl.ops import OPERATORS, SPELLINGS
 from convdsl.syntax import ast
 
-TENSOR_OPERATORS = {"+": "add", "-": "sub", "*": "mul", "/": "div"}
+TENSOR_OPERATORS = {"+": "add", "-": "sub", "*": "mul", "/": "div", "**": "pow"}
 
 WORDS = frozenset(w for op in OPERATORS for a in op.attributes for w in a.choices)
 """Words that some attribute takes; they stand for themselves where nothing else is called so."""
@@ -67,6 +67,10 @@ class Evaluator(ABC):
         label: ast.Text | None,
     ) -> Any:
         """left <symbol> right where one of them is a tensor."""
+
+    @abstractmethod
+    def negate(self, given: Given, context: Context, span: Span) -> Any:
+        """-x of a tensor."""
 
     def evaluate(self, node: ast.Expression, context: Context) -> Any:
         """The node's value; POISON where it failed (the diagnostic is recorded)."""
@@ -217,11 +221,9 @@ class Evaluator(ABC):
     def _signed(self, node: ast.Signed, context: Context) -> Any:
         value = self.need(node.operand, context)
         if isinstance(value, Value):
-            minus = Given(-1, node.span)
-            operand = Given(value, node.operand.span)
             if not node.negative:
                 return value
-            return self.combine("*", operand, minus, context, node.span, None)
+            return self.negate(Given(value, node.operand.span), context, node.span)
         negated = arithmetic.negate(value)
         return negated if node.negative else value
 
@@ -229,18 +231,12 @@ class Evaluator(ABC):
         values = [self.evaluate(operand, context) for operand in node.operands]
         if POISON in values:
             raise Stop
-        result = values[-1]
-        for index in range(len(values) - 2, -1, -1):
-            if isinstance(result, Value) or isinstance(values[index], Value):
-                raise self.fail(
-                    context,
-                    "E0401",
-                    "`**` takes numbers, not tensors",
-                    node.span,
-                    help="multiply: `x * x`",
-                )
-            result = arithmetic.binary("**", values[index], result)
-        return result
+        total = Given(values[-1], node.operands[-1].span)
+        for operand, value in zip(node.operands[-2::-1], values[-2::-1], strict=True):
+            span = operand.span.to(total.span or node.span)
+            left = Given(value, operand.span)
+            total = Given(self._combine("**", left, total, context, span, None), span)
+        return total.value
 
     def _compared(self, node: ast.Compared, context: Context) -> bool:
         left, left_node = self.need(node.first, context), node.first

@@ -31,6 +31,8 @@ from convdsl.elaborate.values import (
     describe,
     is_tensors,
 )
+from convdsl.ir.graph import Value
+from convdsl.ops import SPELLINGS
 from convdsl.syntax import ast
 
 FLOWING = (ast.Conditional, ast.Loop, ast.Repetition, ast.Numbered, ast.Scoped)
@@ -175,6 +177,10 @@ class Interpreter(Layers):
         callee = self.need(node.callee, context)
         inputs = [piped] if piped else []
         match callee:
+            case Builtin() if piped and callee.name in SPELLINGS:
+                operator = Operator(SPELLINGS[callee.name], callee.name)
+                layer = self.bind(operator, node.arguments, context, node.span)
+                return self.apply(layer, inputs, context, node.span, label)
             case Builtin():
                 if piped:
                     raise self.fail(
@@ -183,7 +189,7 @@ class Interpreter(Layers):
                         f"`{callee.name}` is a function, not a layer",
                         node.callee.span,
                     )
-                return self._function(callee, node, context)
+                return self._function(callee, node, context, label)
             case Operator() | BlockValue():
                 layer = self.bind(callee, node.arguments, context, node.span)
                 named = isinstance(callee, BlockValue) and layer.operands
@@ -212,7 +218,10 @@ class Interpreter(Layers):
                     node.callee.span,
                 )
 
-    def _function(self, function: Builtin, node: ast.Call, context: Context) -> Any:
+    def _function(
+        self, function: Builtin, node: ast.Call, context: Context, label: ast.Text | None
+    ) -> Any:
+        """A function's value; the operator of the same name where tensors are given."""
         values = [self.evaluate(argument.value, context) for argument in node.arguments]
         for argument in node.arguments:
             if argument.name is not None:
@@ -221,6 +230,12 @@ class Interpreter(Layers):
                 )
         if POISON in values:
             raise Stop
+        if function.name in SPELLINGS and any(isinstance(value, Value) for value in values):
+            operator = Operator(SPELLINGS[function.name], function.name)
+            spans = (argument.value.span for argument in node.arguments)
+            extra = tuple(Given(v, span) for v, span in zip(values, spans, strict=True))
+            layer = Layer(operator, {}, {}, extra, node.span)
+            return self.apply(layer, [], context, node.span, label)
         least, most = function.arity
         if len(values) < least or (most is not None and len(values) > most):
             count = str(least) if most == least else f"{least} to {most or 'many'}"

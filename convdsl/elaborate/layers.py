@@ -10,12 +10,13 @@ from typing import Any
 from convdsl.diagnostics import Frame, Span
 from convdsl.elaborate.calls import Binder, declared_inputs, describe_call, flatten
 from convdsl.elaborate.expressions import TENSOR_OPERATORS
-from convdsl.elaborate.operators import apply_arithmetic, apply_operator
+from convdsl.elaborate.operators import apply_operator
 from convdsl.elaborate.scope import Context, LayerNames, Results, Scope
 from convdsl.elaborate.values import (
     NOTHING,
     POISON,
     BlockValue,
+    Builtin,
     Closure,
     Composition,
     Given,
@@ -24,9 +25,12 @@ from convdsl.elaborate.values import (
     Operator,
     Record,
     describe,
+    is_number,
     is_tensors,
 )
-from convdsl.ops import BY_NAME
+from convdsl.ir.graph import Value
+from convdsl.ir.opdef import OpDef
+from convdsl.ops import BY_NAME, SPELLINGS
 from convdsl.syntax import ast
 
 INLINE = "_"
@@ -55,6 +59,8 @@ class Layers(Binder):
         label: ast.Text | None,
     ) -> Any:
         """Let the inputs flow into a layer."""
+        if isinstance(value, Builtin) and value.name in SPELLINGS:
+            value = Operator(SPELLINGS[value.name], value.name)
         if isinstance(value, Operator | BlockValue):
             value = self.bind(value, (), context, span)
         if not isinstance(value, Layer | Composition | Closure):
@@ -227,10 +233,44 @@ class Layers(Binder):
     ) -> Any:
         if symbol not in TENSOR_OPERATORS:
             raise self.fail(context, "E0401", f"`{symbol}` works on numbers, not on tensors", span)
-        op = BY_NAME[TENSOR_OPERATORS[symbol]]
+        for given, other in ((left, right), (right, left)):
+            if not isinstance(given.value, Value) and not is_number(given.value):
+                raise self.fail(
+                    context,
+                    "E0401",
+                    f"cannot compute {describe(left.value)} {symbol} {describe(right.value)}",
+                    (given.span or span, describe(given.value)),
+                    (other.span or span, describe(other.value)),
+                )
+        return self._apply_plain(
+            BY_NAME[TENSOR_OPERATORS[symbol]], [left, right], context, span, label
+        )
+
+    def negate(self, given: Given, context: Context, span: Span) -> Any:
+        return self._apply_plain(BY_NAME["neg"], [given], context, span, None)
+
+    def _apply_plain(
+        self,
+        op: OpDef,
+        inputs: Sequence[Given],
+        context: Context,
+        span: Span,
+        label: ast.Text | None,
+    ) -> Any:
+        """An operator written as a sign: it takes no position among numbered layers."""
         part = self._claim(context, label, None, op.name, span, positional=False)
         name = context.names.full(part)
-        return apply_arithmetic(self.session, context, op, left, right, name, span)
+        return apply_operator(
+            self.session,
+            context,
+            op,
+            inputs,
+            {},
+            node_name=name,
+            home=name,
+            shared=False,
+            span=span,
+        )
 
     # Blocks
 

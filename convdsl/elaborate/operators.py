@@ -12,10 +12,10 @@ from convdsl.diagnostics import Span
 from convdsl.elaborate.attributes import array
 from convdsl.elaborate.scope import Context
 from convdsl.elaborate.session import Session, Stop
-from convdsl.elaborate.values import POISON, Given, ListValue, describe
+from convdsl.elaborate.values import Given, ListValue, Record, describe
 from convdsl.ir.graph import OpNode, Value
 from convdsl.ir.opdef import OpDef, Operand, OpError, Role
-from convdsl.tensor import TensorType, format_shape
+from convdsl.tensor import DType, TensorType, format_shape
 
 
 def apply_operator(
@@ -31,11 +31,12 @@ def apply_operator(
     span: Span,
     weights: Mapping[str, Given] | None = None,
 ) -> Any:
-    """The operator's result: a tensor, a list of several, or POISON.
+    """The operator's result: a tensor, several by name, or a list of any number.
 
     `arguments` are converted attributes; `home` is the path of the weights; `weights` are
     fixed kernels by operand name.
     """
+    inputs = _constants(session, context, inputs, node_name)
     operands = _assign_operands(session, context, op, inputs, span)
     attributes = {name: given.value for name, given in arguments.items()}
     values: dict[str, Value] = {name: given.value for name, given in operands.items()}
@@ -55,9 +56,11 @@ def apply_operator(
         if operand.role is not Role.DATA and operand.name in node.inputs:
             state = node.inputs[operand.name]
             session.states[state.node.name] = state
-    if len(node.outputs) == 1:
-        return node.outputs[0]
-    return ListValue.of(node.outputs)
+    if any(name.endswith("*") for name in op.outputs):
+        return ListValue.of(node.outputs)
+    if len(op.outputs) > 1:
+        return Record(dict(zip(op.outputs, node.outputs, strict=True)))
+    return node.outputs[0]
 
 
 def _assign_operands(
@@ -249,36 +252,28 @@ def advise_join(a: TensorType, b: TensorType, joins_channels: bool) -> tuple[str
     return ()
 
 
-def apply_arithmetic(
-    session: Session,
-    context: Context,
-    op: OpDef,
-    left: Given,
-    right: Given,
-    node_name: str,
-    span: Span,
-) -> Any:
-    """A tensor operator between tensors, or a tensor and a number."""
-    if left.value is POISON or right.value is POISON:
-        return POISON
-    pair = [left, right]
-    for index, given in enumerate(pair):
-        if isinstance(given.value, Value):
+def _constants(
+    session: Session, context: Context, inputs: Sequence[Given], node_name: str
+) -> list[Given]:
+    """The inputs with numbers made into constant tensors of the tensors' type."""
+    types = [given.value.type for given in inputs if isinstance(given.value, Value)]
+    tensors = [type for type in types if type.dtype is not DType.BOOL] or types
+    made: list[Given] = []
+    for given in inputs:
+        if isinstance(given.value, Value) or not tensors:
+            made.append(given)
             continue
-        other = pair[1 - index].value
-        if isinstance(given.value, bool) or not isinstance(given.value, int | float):
-            raise session.fail(
-                "E0401",
-                f"cannot compute {describe(left.value)} {op.name} {describe(right.value)}",
-                *[(g.span, describe(g.value)) for g in pair if g.span is not None],
-                frames=context.frames,
-            )
-        type = TensorType(other.type.dtype, (1,) * other.type.rank)
-        data = np.full((1,) * other.type.rank, given.value, dtype=type.dtype.numpy)
+        shape = (1,) * tensors[0].rank
+        type = TensorType(tensors[0].dtype, shape)
+        suffix = len(made) if len(inputs) > 2 else ""
         constant = session.graph.add_state(
-            f"{node_name}.value", type, Role.CONSTANT, "zeros", data, given.span, context.frames
+            f"{node_name}.value{suffix}",
+            type,
+            Role.CONSTANT,
+            "zeros",
+            np.full(shape, given.value, dtype=type.dtype.numpy),
+            given.span,
+            context.frames,
         )
-        pair[index] = Given(constant, given.span)
-    return apply_operator(
-        session, context, op, pair, {}, node_name=node_name, home=node_name, shared=False, span=span
-    )
+        made.append(Given(constant, given.span))
+    return made

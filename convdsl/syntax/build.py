@@ -203,7 +203,7 @@ class Builder:
         return ast.DefaultEntry(span, children[0], children[1] or ())
 
     def input(self, span: Span, children: Children) -> ast.Input:
-        return ast.Input(span, children[0], children[1], children[2] or ())
+        return ast.Input(span, children[0], children[1], children[3] or ())
 
     def type(self, span: Span, children: Children) -> ast.TypeExpression:
         return ast.TypeExpression(span, children[0], _flat(children[1:]))

@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 
 from convdsl.diagnostics import SourceFile
 from convdsl.syntax.hints import KEYWORDS
-from convdsl.syntax.layout import CLOSERS, CONTINUES_AFTER, CONTINUES_BEFORE
+from convdsl.syntax.layout import CLOSERS, CONTINUES_AFTER
+from convdsl.syntax.layout import continues as goes_on
 from convdsl.syntax.parser import parse
 
 INDENT = 4
@@ -38,7 +39,7 @@ class Word:
     text: str
     spaces: int
     unary: bool = False  # a sign before its operand
-    relation: bool = False  # `in` between an element and a list
+    relation: bool = False  # `in` or `where` between its two sides
 
     @property
     def comment(self) -> bool:
@@ -51,7 +52,7 @@ class Word:
         if self.text in (")", "]", "}"):
             return True
         if first.isalpha() or first == "_":
-            if self.text == "in":
+            if self.text in ("in", "where"):
                 return not self.relation
             return self.text not in KEYWORDS or self.text in ("true", "false")
         return first.isdigit() or first == '"'
@@ -67,6 +68,7 @@ class Level:
     start: int = 0  # indentation of the current statement
     arrow: int | None = None  # column of the first -> of the current statement
     conditional: int | None = None  # column of the last `if`
+    head: str | None = None  # first word of the current statement
 
 
 @dataclass(slots=True)
@@ -118,9 +120,9 @@ class Layout:
                 return level.arrow
             return level.body
         continues = self.previous is not None and self.previous.text in CONTINUES_AFTER - {"{"}
-        if not continues and not (text in CONTINUES_BEFORE and not first.comment):
+        if not continues and not goes_on(text, level.head):
             if not first.comment:
-                level.start, level.arrow = level.body, None
+                level.start, level.arrow, level.head = level.body, None, text
             return level.body
         if text == "->":
             if level.arrow is None:
@@ -192,7 +194,7 @@ def _words(line: str, previous: Word | None) -> list[Word]:
         word = Word(found.group(), spaces)
         after_value = last is not None and last.operand
         word.unary = word.text in ("+", "-") and not after_value
-        word.relation = word.text == "in" and after_value
+        word.relation = word.text in ("in", "where") and after_value
         words.append(word)
         at = found.end()
         if not word.comment:

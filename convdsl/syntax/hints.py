@@ -24,7 +24,6 @@ KEYWORDS = frozenset(
         "let",
         "assert",
         "input",
-        "where",
         "output",
         "preprocess",
         "labels",

@@ -2,7 +2,7 @@
 
 Runs between lexer and parser. A newline counts except inside ( ) and [ ], at the edges of
 { } and of the file, after an operator that wants a right-hand side, and before a line that
-starts with `->`, `else`, `as`, `where` or `{`.
+starts with `->`, `else`, `as`, `{` or, in an `input`, `where`.
 """
 
 from __future__ import annotations
@@ -25,36 +25,11 @@ T = TypeVar("T", bound=Token)
 
 NEWLINE = "_NL"
 CLOSERS = {"(": ")", "[": "]", "{": "}"}
+OPERATORS = ("->", "+", "-", "*", "/", "//", "%", "**", "=", "==", "!=", "<", "<=", ">", ">=")
 CONTINUES_AFTER = frozenset(
-    [
-        "->",
-        "+",
-        "-",
-        "*",
-        "/",
-        "//",
-        "%",
-        "**",
-        "=",
-        "==",
-        "!=",
-        "<",
-        "<=",
-        ">",
-        ">=",
-        ",",
-        ":",
-        ".",
-        "and",
-        "or",
-        "not",
-        "else",
-        "{",
-        "as",
-        "where",
-    ]
+    [*OPERATORS, ",", ":", ".", "and", "or", "not", "else", "{", "as", "where"]
 )
-CONTINUES_BEFORE = frozenset(["->", "else", "as", "where", "{", "}"])
+CONTINUES_BEFORE = frozenset(["->", "else", "as", "{", "}"])
 
 
 class BracketError(Exception):
@@ -72,6 +47,7 @@ def arrange(tokens: Iterable[T]) -> Iterator[T]:
     stack: list[tuple[str, int]] = []
     pending: T | None = None
     previous: str | None = None
+    head: str | None = None  # first word of the current statement
     for token in tokens:
         if token.type == NEWLINE:
             if previous not in CONTINUES_AFTER and not (stack and stack[-1][0] != "{"):
@@ -79,14 +55,22 @@ def arrange(tokens: Iterable[T]) -> Iterator[T]:
             continue
         text = str(token.value)
         if pending is not None:
-            if previous is not None and text not in CONTINUES_BEFORE:
+            if previous is not None and not continues(text, head):
                 yield pending
+                head = None
             pending = None
+        if head is None or previous == "{":
+            head = text
         _track(stack, text, token.start_pos or 0)
         yield token
         previous = text if token.type != "STRING" else '"'
     if stack:
         raise BracketError("unclosed", stack[-1][1], stack[-1])
+
+
+def continues(text: str, head: str | None) -> bool:
+    """Whether a line that starts with `text` goes on with the statement that `head` started."""
+    return text in CONTINUES_BEFORE or (text == "where" and head == "input")
 
 
 def _track(stack: list[tuple[str, int]], text: str, at: int) -> None:

@@ -47,11 +47,10 @@ class TestChains:
         names = [n.op.name for n in sorted(made.graph.op_nodes(), key=lambda n: n.id)]
         assert names == ["avg_pool", "mul", "div", "sub", "add"]
 
-    def test_negation(self) -> None:
-        made = model("-x")
-        (node,) = made.graph.op_nodes()
-        assert node.op.name == "mul"
-        assert float(made.graph.states["mul.value"].data.ravel()[0]) == -1.0
+    def test_numbers_become_constants(self) -> None:
+        made = model("x * 3")
+        assert float(made.graph.states["mul.value"].data.ravel()[0]) == 3.0
+        assert made.graph.states["mul.value"].role.value == "constant"
 
 
 class TestBlocks:
@@ -429,3 +428,39 @@ class TestConvolutions:
     def test_words_pass_through_parameters(self) -> None:
         before = "block b(padding = same) { conv(4, 3x3, stride = 2, pad = padding) }"
         assert shape(model("x -> b", before)) == "[N, 4, 16, 16]"
+
+
+class TestTensorOperators:
+    """Functions of numbers that are operators of tensors too, and operators with numbers."""
+
+    @pytest.mark.parametrize(
+        ("expression", "ops"),
+        [
+            ("max(x, x)", ["max"]), ("max(x, 0)", ["max"]), ("sqrt(x)", ["sqrt"]),
+            ("x -> sqrt", ["sqrt"]), ("x -> max(0.5)", ["max"]), ("x ** 2", ["pow"]),
+            ("2 ** x", ["pow"]), ("-x", ["neg"]), ("+x", []), ("less(x, 0.5)", ["less"]),
+            ("where(less(x, 0), x, 1)", ["less", "where"]), ("abs(x) + floor(x)",
+                                                            ["abs", "floor", "add"]),
+        ],
+    )  # fmt: skip
+    def test_operators(self, expression: str, ops: list[str]) -> None:
+        made = model(f"{expression} -> output y")
+        assert [n.op.name for n in sorted(made.graph.op_nodes(), key=lambda n: n.id)] == ops
+
+    def test_numbers_stay_numbers(self) -> None:
+        assert layers(model("let a = max(x.channels, 3)\nx -> conv(a, 1x1)")) == ["conv"]
+
+    def test_split_gives_a_list(self) -> None:
+        made = model("a, b = x -> split(2)\na + b")
+        assert shape(made) == "[N, 4, 32, 32]"
+        assert shape(model("parts = x -> split(2)\nparts[1]")) == "[N, 4, 32, 32]"
+
+    def test_several_outputs_by_name(self) -> None:
+        made = model("r = x -> topk(3)\nr.values -> output v\nr.positions -> output p")
+        assert made.outputs["p"].dtype.value == "i64"
+
+    def test_where_on_its_own_line(self) -> None:
+        made = model("y = x\nwhere(less(y, 0), y, 1)")
+        assert layers(made) == ["less", "where"]
+        declared = "input x: f32[N, 3, H, H]\n    where H % 2 == 0"
+        assert model("x -> relu", declared=declared).symbols[1].divisor == 2
