@@ -19,6 +19,7 @@ from convdsl.diagnostics import CompileError, Error
 # In the order of the help, with the line it shows; each is a module of this package.
 COMMANDS = {
     "check": "say what is wrong in .cnn files",
+    "fmt": "bring .cnn files into the one layout",
     "report": "parameters, multiply-accumulates, memory, receptive fields of a model",
     "compile": "turn a model into an artifact, or print a stage of its compilation",
     "run": "run a model on arrays",

@@ -1,4 +1,4 @@
-"""Say what is wrong in .cnn files.
+"""Say what is wrong in .cnn files: in every model of each.
 
 Exit code 0: nothing; 1: findings; 2: the files cannot be read.
 """
@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from convdsl.cli import console
-from convdsl.cli.options import add_format, completes_files, parameters
-from convdsl.diagnostics import CompileError
+from convdsl.cli.options import add_format, add_set, completes_files, parameters, plain_path
+from convdsl.diagnostics import CompileError, SourceFile
 
 if TYPE_CHECKING:
     from convdsl.diagnostics import Diagnostic
@@ -22,26 +22,58 @@ def configure(parser: argparse.ArgumentParser) -> None:
     completes_files(
         parser.add_argument("model", nargs="+", metavar="FILE", help="a .cnn file, or FILE:NAME")
     )
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="NAME=VALUE", help="set a parameter"
-    )
+    add_set(parser)
     parser.add_argument("--exit-zero", action="store_true", help="exit with 0 despite findings")
     add_format(parser, ("text", "json", "github"), "text")
 
 
 def run(options: argparse.Namespace) -> int:
+    found: dict[tuple[Any, ...], Diagnostic] = {}
+    for name in options.model:
+        for diagnostic in _check(name, options):
+            place = diagnostic.to_json()
+            key = (place["file"], place["line"], place["column"], diagnostic.code)
+            found.setdefault(key, diagnostic)  # models of a file share what is around them
+    _show(list(found.values()), options.format)
+    if not found and options.format == "text":
+        count = len(options.model)
+        console.note(f"{count} file{'s' if count > 1 else ''} checked, nothing found")
+    return 1 if found and not options.exit_zero else 0
+
+
+def _check(name: str, options: argparse.Namespace) -> Iterator[Diagnostic]:
     from convdsl import driver
 
-    found: list[Diagnostic] = []
-    for name in options.model:
+    try:
+        subjects = _subjects(name)
+    except CompileError as error:
+        yield from error.diagnostics
+        return
+    for subject in subjects:
         try:
-            driver.load(name, **parameters(options))
+            driver.load(subject, **parameters(options))
         except CompileError as error:
-            found.extend(error.diagnostics)
-    _show(found, options.format)
-    if not found and options.format == "text":
-        console.note(f"{len(options.model)} checked, nothing found")
-    return 1 if found and not options.exit_zero else 0
+            yield from error.diagnostics
+
+
+def _subjects(name: str) -> list[str]:
+    """What to load for a file: each of its models, or nothing where it holds blocks alone."""
+    from convdsl.elaborate.files import FileProblem, read_text
+    from convdsl.syntax import ast
+    from convdsl.syntax.limits import SOURCE_BYTES
+    from convdsl.syntax.parser import parse
+
+    path = plain_path(name)
+    if not path.is_file():
+        return [name]
+    try:
+        text = read_text(path.resolve(), SOURCE_BYTES)
+    except FileProblem:
+        return [name]  # loading it says what is wrong
+    items = parse(SourceFile(name, text)).items
+    if not any(isinstance(item, ast.Model) for item in items):
+        console.note(f"{name} holds no model: only its syntax is checked")
+    return [f"{name}:{item.name.id}" for item in items if isinstance(item, ast.Model)]
 
 
 def _show(found: Sequence[Diagnostic], format: str) -> None:
@@ -50,9 +82,8 @@ def _show(found: Sequence[Diagnostic], format: str) -> None:
     elif format == "github":
         for diagnostic in found:
             console.result(_github(diagnostic))
-    else:
-        for diagnostic in found:
-            console.result(f"{diagnostic.render()}\n")
+    elif found:
+        console.result("\n\n".join(diagnostic.render() for diagnostic in found))
 
 
 def _github(diagnostic: Diagnostic) -> str:

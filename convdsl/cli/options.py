@@ -28,6 +28,11 @@ def add_model(
         help=f"a .cnn file, FILE:NAME for one of several models in it, or a name of the zoo{also}",
     )
     completes_files(action)
+    add_set(parser)
+
+
+def add_set(parser: argparse.ArgumentParser) -> None:
+    """`--set`."""
     parser.add_argument(
         "--set",
         action="append",

@@ -15,18 +15,19 @@ def write_whole(path: Path, chunks: Iterable[bytes | memoryview], *, durable: bo
     """Write `chunks` to a temporary file beside `path`, then rename it over `path`.
 
     With `durable`, file and directory are synced, so that the promise holds across a power
-    cut. Raises OSError, and ArtifactError where something else than a plain file stands at
+    cut. A file that is replaced hands on its permissions. Raises OSError, and ArtifactError where something else than a plain file stands at
     `path` (a rename would replace a device).
     """
     if path.exists() and not path.is_file():
         raise ArtifactError(f"{path} exists and is not a plain file")
+    mode = path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask()
     handle, name = tempfile.mkstemp(prefix=f".{path.name[:100]}.", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
             for chunk in chunks:
                 file.write(chunk)
             file.flush()
-            os.fchmod(file.fileno(), 0o666 & ~_umask())
+            os.fchmod(file.fileno(), mode)
             if durable:
                 os.fsync(file.fileno())
         Path(name).replace(path)

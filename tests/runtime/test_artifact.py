@@ -208,13 +208,17 @@ def test_file_and_directory_are_synced_around_the_rename(
     assert events == ["file", "rename", "directory"]
 
 
-def test_the_new_file_has_ordinary_permissions(path: Path) -> None:
+def test_permissions_are_ordinary_or_those_of_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "net.cdsl"
     mask = os.umask(0o027)
     try:
         artifact.write(path, {}, {})
     finally:
         os.umask(mask)
     assert path.stat().st_mode & 0o777 == 0o640
+    path.chmod(0o604)
+    artifact.write(path, {}, {})
+    assert path.stat().st_mode & 0o777 == 0o604
 
 
 @pytest.mark.parametrize("target", ["/dev/null", "."])

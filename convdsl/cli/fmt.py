@@ -1,0 +1,69 @@
+"""Bring .cnn files into the one layout.
+
+Files are rewritten in place; `-` reads the standard input and writes the standard output.
+With --check nothing is written, and the exit code is 1 where a file would change.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import sys
+
+from convdsl.cli import console
+from convdsl.cli.options import completes_files, plain_path
+from convdsl.diagnostics import InputError
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    completes_files(
+        parser.add_argument("file", nargs="+", metavar="FILE", help="a .cnn file, or -")
+    )
+    parser.add_argument("--check", action="store_true", help="write nothing, say what would change")
+    parser.add_argument("--diff", action="store_true", help="like --check, and show the changes")
+
+
+def run(options: argparse.Namespace) -> int:
+    changed = [name for name in options.file if _format(name, options)]
+    looking = options.check or options.diff
+    if not looking and not changed:
+        console.note("nothing to change")
+    return 1 if looking and changed else 0
+
+
+def _format(name: str, options: argparse.Namespace) -> bool:
+    """Format one file; whether that changes it."""
+    from convdsl.syntax.format import format_source
+
+    before = sys.stdin.read() if name == "-" else _read(name)
+    after = format_source(before, "<stdin>" if name == "-" else name)
+    if options.diff:
+        lines = difflib.unified_diff(
+            before.splitlines(keepends=True), after.splitlines(keepends=True), name, name
+        )
+        sys.stdout.writelines(lines)
+    elif options.check:
+        if before != after:
+            console.result(name)
+    elif name == "-":
+        sys.stdout.write(after)
+    elif before != after:
+        _write(name, after)
+        console.note(f"formatted {name}")
+    return before != after
+
+
+def _read(name: str) -> str:
+    from convdsl.elaborate.files import FileProblem, read_text
+    from convdsl.syntax.limits import SOURCE_BYTES
+
+    try:
+        return read_text(plain_path(name).resolve(), SOURCE_BYTES)
+    except FileProblem as problem:
+        raise InputError(problem.message) from None
+
+
+def _write(name: str, text: str) -> None:
+    from convdsl.runtime.whole_files import write_whole
+
+    write_whole(plain_path(name).resolve(), [text.encode()])
