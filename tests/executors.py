@@ -25,17 +25,21 @@ def interpreted(lowered: Lowered, weights: npt.NDArray[np.uint8], inputs: Any) -
     return interpret_program(lowered.program, weights, inputs)
 
 
-def machine_code(lowered: Lowered, weights: npt.NDArray[np.uint8], inputs: Any) -> list[Array]:
-    return _machine_code(lowered, weights, inputs, llvm.find_target())
-
-
-def _machine_code(
-    lowered: Lowered, weights: npt.NDArray[np.uint8], inputs: Any, target: Target
+def machine_code(
+    lowered: Lowered,
+    weights: npt.NDArray[np.uint8],
+    inputs: Any,
+    target: Target | None = None,
 ) -> list[Array]:
+    """By one thread and by two, in memory that starts out as NaN."""
+    target = target or llvm.find_target()
     program = lowered.program
     ports = (program.inputs, program.outputs, program.arena_bytes, program.weight_bytes)
     object_code = llvm.emit_object(llvm_module.print_module(program, target), target)
     loaded = LoadedCode(Code(object_code, ENTRY, *ports), weights)
+    scratch = aligned(program.arena_bytes)
+    scratch[:] = 0xFF
+    loaded._give_arena(scratch)
     one, two = loaded.run(inputs, 1), loaded.run(inputs, 2)
     for a, b in zip(one, two, strict=True):
         np.testing.assert_array_equal(a, b, "one thread and two differ")

@@ -35,11 +35,12 @@ def find_target(cpu: str = "native", triple: str | None = None) -> Target:
     """The named processor, or the one this runs on. InputError for a name LLVM does not know."""
     _start()
     triple = triple or host_triple()
+    _code_generator(triple)
     if cpu == "native":
         # The name alone can be wrong by a generation in virtual machines: take features as well.
         name, features = llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()
     else:
-        if cpu == "help" or not _is_known(triple, cpu):
+        if cpu in ("", "help") or not _is_known(triple, cpu):
             raise InputError(
                 f"unknown processor `{cpu}` for {triple.split('-')[0]}; known are native, "
                 "x86-64-v2, x86-64-v3, x86-64-v4 and LLVM's names such as skylake or znver4"
@@ -68,19 +69,22 @@ def _vectors(triple: str, cpu: str, features: str) -> tuple[int, int]:
 
 def _machine(triple: str, cpu: str, features: str) -> llvm.TargetMachine:
     """A new one each time: an execution engine takes it over (reuse crashes the process)."""
-    _start()
-    try:
-        kind = llvm.Target.from_triple(triple)
-    except RuntimeError as problem:
-        raise InputError(f"no code generator for {triple}: {problem}") from None
-    return kind.create_target_machine(
+    return _code_generator(triple).create_target_machine(
         cpu=cpu, features=features, opt=3, reloc="pic", codemodel="default"
     )
 
 
+def _code_generator(triple: str) -> llvm.Target:
+    _start()
+    try:
+        return llvm.Target.from_triple(triple)
+    except RuntimeError:
+        raise InputError(f"LLVM has no code generator for {triple}") from None
+
+
 def _is_known(triple: str, cpu: str) -> bool:
     """Whether LLVM recognises the name. It says so only on the standard error stream."""
-    kind = llvm.Target.from_triple(triple)
+    kind = _code_generator(triple)
     with tempfile.TemporaryFile() as heard:
         saved = os.dup(2)
         try:

@@ -441,7 +441,8 @@ class KernelPrinter:
 
         if op == "pow2":
             # Of NaN: any bits at all, but the same ones for every use.
-            whole = self.result(f"freeze {integer} {self.result(f'fptosi {text} {x} to {integer}')}")
+            converted = self.result(f"fptosi {text} {x} to {integer}")
+            whole = self.result(f"freeze {integer} {converted}")
             biased = self.result(f"add {integer} {whole}, {constant(bias)}")
             shifted = self.result(f"shl {integer} {biased}, {constant(digits)}")
             return self.result(f"bitcast {integer} {shifted} to {text}")

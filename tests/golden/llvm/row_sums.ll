@@ -1,0 +1,114 @@
+source_filename = "row_sums"
+target triple = "x86_64-unknown-linux-gnu"
+
+define internal void @row_sums(ptr noalias nocapture readonly %b0, ptr noalias nocapture %b1, i64 %tid, i64 %threads) #0 {
+entry:
+  %r.acc.0 = alloca <4 x float>
+  %counter6 = alloca i64
+  %counter9 = alloca i64
+  %t1 = mul nuw i64 %tid, 4
+  %t2 = add nuw i64 %tid, 1
+  %t3 = mul nuw i64 %t2, 4
+  %t4 = udiv i64 %t1, %threads
+  %t5 = udiv i64 %t3, %threads
+  store i64 %t4, ptr %counter6
+  br label %head6
+head6:
+  %t7 = load i64, ptr %counter6
+  %t8 = icmp slt i64 %t7, %t5
+  br i1 %t8, label %body6, label %exit6
+body6:
+  store <4 x float> <float 0x0000000000000000, float 0x0000000000000000, float 0x0000000000000000, float 0x0000000000000000>, ptr %r.acc.0
+  store i64 0, ptr %counter9
+  br label %head9
+head9:
+  %t10 = load i64, ptr %counter9
+  %t11 = icmp slt i64 %t10, 3
+  br i1 %t11, label %body9, label %exit9
+body9:
+  %t12 = mul nsw i64 %t10, 4
+  %t13 = mul nsw i64 %t7, 12
+  %t14 = add nsw i64 %t12, %t13
+  %t15 = getelementptr inbounds float, ptr %b0, i64 %t14
+  %t16 = load <4 x float>, ptr %t15, align 4
+  %t17 = load <4 x float>, ptr %r.acc.0
+  %t18 = fadd <4 x float> %t17, %t16
+  store <4 x float> %t18, ptr %r.acc.0
+  %t19 = add nsw i64 %t10, 1
+  store i64 %t19, ptr %counter9
+  br label %head9, !llvm.loop !0
+exit9:
+  %t20 = load <4 x float>, ptr %r.acc.0
+  %t21 = call reassoc float @llvm.vector.reduce.fadd.v4f32(float 0x8000000000000000, <4 x float> %t20)
+  %t22 = fcmp ogt float 0x0000000000000000, %t21
+  %t23 = select i1 %t22, float 0x0000000000000000, float %t21
+  %t24 = getelementptr inbounds float, ptr %b1, i64 %t7
+  store float %t23, ptr %t24, align 4
+  %t25 = add nsw i64 %t7, 1
+  store i64 %t25, ptr %counter6
+  br label %head6, !llvm.loop !0
+exit6:
+  ret void
+}
+
+define internal void @team_barrier(ptr %barrier, i64 %threads) #0 {
+  %many = icmp ugt i64 %threads, 1
+  br i1 %many, label %wait, label %done
+wait:
+  call void %barrier()
+  br label %done
+done:
+  ret void
+}
+
+define void @convdsl_run(ptr %context) #0 {
+entry:
+  %slot0 = getelementptr ptr, ptr %context, i64 0
+  %slot1 = getelementptr ptr, ptr %context, i64 1
+  %slot2 = getelementptr ptr, ptr %context, i64 2
+  %slot3 = getelementptr ptr, ptr %context, i64 3
+  %slot4 = getelementptr ptr, ptr %context, i64 4
+  %slot5 = getelementptr ptr, ptr %context, i64 5
+  %slot6 = getelementptr ptr, ptr %context, i64 6
+  %slot7 = getelementptr ptr, ptr %context, i64 7
+  %barrier = load ptr, ptr %slot0
+  %ask_number = load ptr, ptr %slot1
+  %ask_size = load ptr, ptr %slot2
+  %alone = icmp eq ptr %ask_size, null
+  br i1 %alone, label %start, label %team
+team:
+  %number = call i32 %ask_number()
+  %size = call i32 %ask_size()
+  %number64 = zext i32 %number to i64
+  %size64 = zext i32 %size to i64
+  br label %start
+start:
+  %tid = phi i64 [ 0, %entry ], [ %number64, %team ]
+  %threads = phi i64 [ 1, %entry ], [ %size64, %team ]
+  %mode = alloca i32
+  %flushing = alloca i32
+  call void @llvm.x86.sse.stmxcsr(ptr %mode)
+  %old = load i32, ptr %mode
+  %new = or i32 %old, 32832
+  store i32 %new, ptr %flushing
+  call void @llvm.x86.sse.ldmxcsr(ptr %flushing)
+  %base3 = load ptr, ptr %slot3
+  %base4 = load ptr, ptr %slot4
+  %base5 = load ptr, ptr %slot5
+  %base6 = load ptr, ptr %slot6
+  %base7 = load ptr, ptr %slot7
+  %p0.0 = getelementptr i8, ptr %base6, i64 0
+  %p0.1 = getelementptr i8, ptr %base7, i64 0
+  call void @row_sums(ptr %p0.0, ptr %p0.1, i64 %tid, i64 %threads)
+  call void @llvm.x86.sse.ldmxcsr(ptr %mode)
+  ret void
+}
+
+declare float @llvm.vector.reduce.fadd.v4f32(float, <4 x float>)
+declare void @llvm.x86.sse.stmxcsr(ptr)
+declare void @llvm.x86.sse.ldmxcsr(ptr)
+
+attributes #0 = { nounwind "target-cpu"="x86-64-v3" "target-features"="" "prefer-vector-width"="256" "min-legal-vector-width"="256" }
+
+!0 = distinct !{!0, !1}
+!1 = !{!"llvm.loop.unroll.disable"}
