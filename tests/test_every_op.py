@@ -6,9 +6,11 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 import pytest
+from executors import run_llvm, run_loops
+from onnx_rules import RULES
 from op_cases import CASES_PER_OPERATOR, GENERATORS, draw_case
 from op_cases.draw import Array, Case, type_of
-from oracles import RULES, onnx_says
+from oracles import onnx_says
 
 from convdsl.ir.opdef import Call
 from convdsl.kernel.evaluate import Counter, evaluate
@@ -23,6 +25,8 @@ def run_expression(call: Call, arrays: Mapping[str, Array]) -> dict[str, Array]:
 
 BACKENDS: dict[str, Callable[[Call, Mapping[str, Array]], dict[str, Array]]] = {
     "expression": run_expression,
+    "loops": run_loops,
+    "llvm": run_llvm,
 }
 """Every way to execute an operator. All must agree with ONNX."""
 

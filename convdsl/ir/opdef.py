@@ -85,7 +85,7 @@ class StateSpec:
     name: str
     type: TensorType
     role: Role
-    init: str  # initialiser, see convdsl.weights.initialisers: kaiming_uniform, zeros, ones
+    init: str  # initialiser, see convdsl.weights.initialisers
 
 
 @dataclass(frozen=True, slots=True)

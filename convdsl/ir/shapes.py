@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from math import lcm
+from typing import Any
 
-from convdsl.ir.opdef import Call, OpError
-from convdsl.tensor import Dim, substitute, symbol, symbols_of
+from convdsl.ir.opdef import Call, Field, OpError, Reach
+from convdsl.tensor import Dim, SymDim, Window, substitute, symbol, symbols_of
 from convdsl.tensor.dim import Extremum, Floor
 
 
@@ -23,10 +24,22 @@ def resolve_axis(call: Call, attribute: str = "axis", rank: int | None = None) -
     return axis % limit
 
 
+def entries(call: Call, attribute: str, count: int | None = None) -> tuple[Any, ...]:
+    """The entries of a list attribute; a single value stands for all `count`, or for itself."""
+    value = call[attribute]
+    if isinstance(value, int | float | str | SymDim):
+        return (value,) * (1 if count is None else count)
+    listed: tuple[Any, ...] = tuple(value)
+    if count is not None and len(listed) != count:
+        raise OpError(
+            f"{attribute} has {len(listed)} entries for {count} axes", attributes=(attribute,)
+        )
+    return listed
+
+
 def resolve_axes(call: Call, attribute: str, rank: int) -> tuple[int, ...]:
     """Axes counted from the front, in ascending order, each at most once."""
-    value = call[attribute]
-    given = (value,) if isinstance(value, int) else tuple(value)
+    given: tuple[int, ...] = entries(call, attribute)
     for axis in given:
         if not -rank <= axis < rank:
             raise OpError(
@@ -54,29 +67,31 @@ def known_size(call: Call, operand: str, axis: int) -> int:
 # Agreement of sizes
 
 
-def broadcast_shapes(call: Call, operands: Sequence[str]) -> tuple[Dim, ...]:
-    """The common shape, NumPy's way: trailing axes align, extent 1 repeats."""
+def broadcast_shapes(call: Call, operands: Sequence[str], trailing: int = 0) -> tuple[Dim, ...]:
+    """The common shape, NumPy's way: trailing axes align, extent 1 repeats.
+
+    The last `trailing` axes take no part.
+    """
     shape: tuple[Dim, ...] = ()
     seen: list[str] = []
     for operand in operands:
-        shape = _broadcast(call, shape, operand, tuple(seen))
+        own = call.type(operand).shape
+        shape = _broadcast(call, shape, own[: len(own) - trailing], (*seen, operand))
         seen.append(operand)
     return shape
 
 
 def _broadcast(
-    call: Call, left: tuple[Dim, ...], operand: str, seen: tuple[str, ...]
+    call: Call, left: tuple[Dim, ...], right: tuple[Dim, ...], operands: tuple[str, ...]
 ) -> tuple[Dim, ...]:
-    right = call.type(operand).shape
     rank = max(len(left), len(right))
     a = (1,) * (rank - len(left)) + left
     b = (1,) * (rank - len(right)) + right
     result: list[Dim] = []
     for first, second in zip(a, b, strict=True):
         if first != second and first != 1 and second != 1:
-            named = [*seen, operand]
-            shapes = " and ".join(f"{call.type(name)}" for name in named)
-            raise disagreement(f"cannot {call.op.name} {shapes}", first, second, tuple(named))
+            shapes = " and ".join(f"{call.type(name)}" for name in operands)
+            raise disagreement(f"cannot {call.op.name} {shapes}", first, second, operands)
         result.append(second if first == 1 else first)
     return tuple(result)
 
@@ -115,3 +130,23 @@ def _denominators(value: Dim) -> Iterable[int]:
             elif isinstance(atom, Extremum):
                 for argument in atom.arguments:
                     yield from _denominators(argument)
+
+
+# Receptive fields along axes
+
+
+def whole_along(shape: Sequence[Dim], axes: Sequence[int]) -> Field:
+    """The field where every position sees all of `axes` and itself along the others."""
+    space = range(2, len(shape))
+    seen = [axis in axes for axis in space]
+    if not any(seen):
+        return Reach.POINTWISE
+    if all(seen):
+        return Reach.WHOLE
+    rank = len(space)
+    return Window(
+        kernel=tuple(shape[axis] if axis in axes else 1 for axis in space),
+        stride=tuple(0 if axis in axes else 1 for axis in space),
+        padding=((0, 0),) * rank,
+        dilation=(1,) * rank,
+    )

@@ -5,28 +5,46 @@ from __future__ import annotations
 from convdsl.ir.opdef import OpDef
 from convdsl.ops import (
     activation,
+    adaptive,
     conv,
     elementwise,
+    extent,
     identity,
     joining,
     linear,
     normalisation,
+    permutation,
     pooling,
+    reduction,
+    resize,
+    selection,
     shape,
     softmax,
+    standardisation,
+    transposed,
+    unpooling,
 )
 
 FAMILIES = (
     conv,
+    transposed,
     linear,
     pooling,
+    adaptive,
+    unpooling,
     normalisation,
+    standardisation,
     activation,
     softmax,
     elementwise,
+    reduction,
+    selection,
     identity,
     joining,
+    extent,
     shape,
+    permutation,
+    resize,
 )
 
 OPERATORS: tuple[OpDef, ...] = tuple(op for family in FAMILIES for op in family.OPERATORS)

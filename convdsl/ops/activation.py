@@ -4,20 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from math import pi, sqrt
 from typing import Any
 
 from convdsl.ir.opdef import (
     Attribute,
     Call,
+    Kind,
     OpDef,
     Operand,
+    OpError,
+    Role,
+    StateSpec,
     float_type,
     no_contraction,
     no_state,
     pointwise,
     same_type,
 )
-from convdsl.kernel.expr import Expr, TensorExpr, elementwise, maximum, minimum
+from convdsl.kernel.expr import (
+    Compare,
+    Expr,
+    Literal,
+    Read,
+    Select,
+    Stage,
+    TensorExpr,
+    TensorVar,
+    Unary,
+    axes_over,
+    elementwise,
+    maximum,
+    minimum,
+)
+from convdsl.tensor import TensorType
+
+Rule = Callable[[Call, Expr], Expr]
 
 
 def resolve_activation(call: Call) -> Mapping[str, Any]:
@@ -27,7 +49,7 @@ def resolve_activation(call: Call) -> Mapping[str, Any]:
 
 def activation(
     name: str,
-    rule: Callable[[Call, Expr], Expr],
+    rule: Rule,
     doc: str,
     attributes: tuple[Attribute, ...] = (),
     aliases: tuple[str, ...] = (),
@@ -53,11 +75,208 @@ def activation(
     )
 
 
-RELU = activation("relu", lambda call, x: maximum(x, 0.0), "max(x, 0). Nair, Hinton 2010.")
-RELU6 = activation(
-    "relu6",
-    lambda call, x: minimum(maximum(x, 0.0), 6.0),
-    "min(max(x, 0), 6). Howard et al. 2017, arXiv:1704.04861.",
+def number(name: str, default: float, doc: str) -> Attribute:
+    return Attribute(name, Kind.FLOAT, default, doc)
+
+
+# Formulas
+
+
+def positive(x: Expr) -> Expr:
+    return Compare("gt", x, Literal(0.0, x.dtype))
+
+
+def exp_minus_one(x: Expr) -> Expr:
+    return Unary("exp", x) - 1.0
+
+
+def sigmoid(x: Expr) -> Expr:
+    """1 / (1 + exp(-x))"""
+    return 1.0 / (1.0 + Unary("exp", -x))
+
+
+def softplus(x: Expr) -> Expr:
+    """log(1 + exp(x)), without overflow."""
+    return maximum(x, 0.0) + Unary("log", 1.0 + Unary("exp", -Unary("abs", x)))
+
+
+def ramp(x: Expr, slope: float, offset: float) -> Expr:
+    """slope * x + offset, within 0..1."""
+    return maximum(minimum(x * slope + offset, 1.0), 0.0)
+
+
+def relu(call: Call, x: Expr) -> Expr:
+    return maximum(x, 0.0)
+
+
+def relu6(call: Call, x: Expr) -> Expr:
+    return minimum(maximum(x, 0.0), 6.0)
+
+
+def leaky_relu(call: Call, x: Expr) -> Expr:
+    return Select(positive(x), x, x * call["slope"])
+
+
+def elu(call: Call, x: Expr) -> Expr:
+    return Select(positive(x), x, exp_minus_one(x) * call["alpha"])
+
+
+# Klambauer et al. 2017, arXiv:1706.02515, appendix A.
+SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805
+
+
+def selu(call: Call, x: Expr) -> Expr:
+    negative = exp_minus_one(x) * (SELU_ALPHA * SELU_SCALE)
+    return Select(positive(x), x * SELU_SCALE, negative)
+
+
+def celu(call: Call, x: Expr) -> Expr:
+    return Select(positive(x), x, exp_minus_one(x / call["alpha"]) * call["alpha"])
+
+
+def gelu(call: Call, x: Expr) -> Expr:
+    if call["approximate"] == "none":
+        return x * 0.5 * (1.0 + Unary("erf", x * sqrt(0.5)))
+    inner = (x + x * x * x * 0.044715) * sqrt(2 / pi)
+    return x * 0.5 * (1.0 + Unary("tanh", inner))
+
+
+def silu(call: Call, x: Expr) -> Expr:
+    return x * sigmoid(x)
+
+
+def mish(call: Call, x: Expr) -> Expr:
+    return x * Unary("tanh", softplus(x))
+
+
+def hardsigmoid(call: Call, x: Expr) -> Expr:
+    return ramp(x, call["slope"], call["offset"])
+
+
+def hardswish(call: Call, x: Expr) -> Expr:
+    return x * ramp(x, 1 / 6, 0.5)
+
+
+def softplus_scaled(call: Call, x: Expr) -> Expr:
+    beta = call["beta"]
+    return softplus(x) if beta == 1.0 else softplus(x * beta) / beta
+
+
+# prelu owns a weight
+
+
+def resolve_prelu(call: Call) -> Mapping[str, Any]:
+    float_type(call)
+    x = call.type("x")
+    if not call["shared"] and (x.rank < 2 or not isinstance(x.shape[1], int)):
+        raise OpError(f"prelu needs a known number of channels, not {x}", operands=("x",))
+    return call.attributes
+
+
+def state_prelu(call: Call) -> tuple[StateSpec, ...]:
+    x = call.type("x")
+    slopes = TensorType(x.dtype, (1 if call["shared"] else x.shape[1],))
+    return (StateSpec("weight", slopes, Role.PARAMETER, "quarter"),)
+
+
+def kernel_prelu(call: Call) -> TensorExpr:
+    """y[n,c..] = select(x[n,c..] > 0, x[n,c..], x[n,c..] * weight[c])"""
+    x, weight = call.var("x"), call.var("weight")
+    axes = axes_over(x.type.shape)
+    value = Read(x, tuple(axis.i for axis in axes))
+    slope = weight[0 if call["shared"] else axes[1].i]
+    body = Select(positive(value), value, value * slope)
+    return TensorExpr((x, weight), (Stage(TensorVar("y", call.outputs[0]), axes, body),), ("y",))
+
+
+PRELU = OpDef(
+    name="prelu",
+    aliases=(),
+    doc="x where positive, else x * weight, a trained slope. He et al. 2015, arXiv:1502.01852.",
+    operands=(Operand("x"), Operand("weight", Role.PARAMETER)),
+    attributes=(
+        Attribute("shared", Kind.BOOL, True, "one slope for all channels, as PyTorch's default"),
+    ),
+    outputs=("y",),
+    resolve=resolve_prelu,
+    state=state_prelu,
+    infer=same_type,
+    window=pointwise,
+    cost=no_contraction,
+    kernel=kernel_prelu,
 )
 
-OPERATORS = (RELU, RELU6)
+_ALPHA = number("alpha", 1.0, "minus the limit towards minus infinity, as PyTorch")
+
+OPERATORS = (
+    activation("relu", relu, "max(x, 0). Nair, Hinton 2010."),
+    activation("relu6", relu6, "min(max(x, 0), 6). Howard et al. 2017, arXiv:1704.04861."),
+    activation(
+        "leaky_relu",
+        leaky_relu,
+        "x where positive, else slope * x. Maas et al. 2013.",
+        (number("slope", 0.01, "slope below zero, as PyTorch"),),
+    ),
+    PRELU,
+    activation(
+        "elu",
+        elu,
+        "x where positive, else alpha * (exp(x) - 1). Clevert et al. 2015, arXiv:1511.07289.",
+        (_ALPHA,),
+    ),
+    activation("selu", selu, "A scaled elu that normalises itself. arXiv:1706.02515."),
+    activation(
+        "celu",
+        celu,
+        "x where positive, else alpha * (exp(x / alpha) - 1). Barron 2017, arXiv:1704.07483.",
+        (_ALPHA,),
+    ),
+    activation(
+        "gelu",
+        gelu,
+        "x * Phi(x), Phi the normal distribution. Hendrycks, Gimpel 2016, arXiv:1606.08415.",
+        (
+            Attribute(
+                "approximate",
+                Kind.STRING,
+                "none",
+                "none: by erf; tanh: the paper's approximation",
+                choices=("none", "tanh"),
+            ),
+        ),
+    ),
+    activation(
+        "silu",
+        silu,
+        "x * sigmoid(x). Ramachandran et al. 2017, arXiv:1710.05941.",
+        aliases=("swish",),
+    ),
+    activation("mish", mish, "x * tanh(softplus(x)). Misra 2019, arXiv:1908.08681."),
+    activation(
+        "hardswish",
+        hardswish,
+        "x * hardsigmoid(x). Howard et al. 2019, arXiv:1905.02244.",
+        aliases=("hard_swish",),
+    ),
+    activation(
+        "hardsigmoid",
+        hardsigmoid,
+        "slope * x + offset, within 0..1.",
+        (
+            number("slope", 1 / 6, "a sixth, as PyTorch (ONNX: a fifth)"),
+            number("offset", 0.5, "value at zero"),
+        ),
+        aliases=("hard_sigmoid",),
+    ),
+    activation("sigmoid", lambda call, x: sigmoid(x), "1 / (1 + exp(-x))."),
+    activation("tanh", lambda call, x: Unary("tanh", x), "The hyperbolic tangent."),
+    activation(
+        "softplus",
+        softplus_scaled,
+        "log(1 + exp(beta * x)) / beta. Dugas et al. 2001.",
+        (number("beta", 1.0, "sharpness, as PyTorch"),),
+    ),
+    activation(
+        "softsign", lambda call, x: x / (1.0 + Unary("abs", x)), "x / (1 + |x|). Bergstra 2009."
+    ),
+)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from math import inf
 from typing import Any
 
 from convdsl.ir.opdef import (
+    REQUIRED,
+    Attribute,
     Call,
+    Kind,
     OpDef,
     Operand,
     OpError,
@@ -15,11 +19,25 @@ from convdsl.ir.opdef import (
     no_contraction,
     no_state,
     pointwise,
+    resolve_as_given,
     same_type,
 )
 from convdsl.ir.shapes import broadcast_shapes
-from convdsl.kernel.expr import Binary, Expr, TensorExpr, Unary, elementwise
+from convdsl.kernel.expr import (
+    Binary,
+    Cast,
+    Compare,
+    Expr,
+    Select,
+    TensorExpr,
+    Unary,
+    elementwise,
+    maximum,
+    minimum,
+)
 from convdsl.tensor import DType, TensorType
+
+Resolve = Callable[[Call], Mapping[str, Any]]
 
 
 def resolve_floating(call: Call) -> Mapping[str, Any]:
@@ -57,7 +75,8 @@ def arithmetic(
     name: str,
     op: str,
     doc: str,
-    resolve: Callable[[Call], Mapping[str, Any]] = resolve_numeric,
+    resolve: Resolve = resolve_numeric,
+    aliases: tuple[str, ...] = (),
 ) -> OpDef:
     """The record of y = a <op> b."""
 
@@ -66,7 +85,7 @@ def arithmetic(
 
     return OpDef(
         name=name,
-        aliases=(),
+        aliases=aliases,
         doc=doc,
         operands=(Operand("a"), Operand("b")),
         attributes=(),
@@ -80,11 +99,17 @@ def arithmetic(
     )
 
 
-def function(name: str, rule: Callable[[Expr], Expr], doc: str) -> OpDef:
-    """The record of y = rule(x), x floating."""
+def unary(
+    name: str,
+    doc: str,
+    op: str | None = None,
+    resolve: Resolve = resolve_floating,
+    infer: Callable[[Call], tuple[TensorType, ...]] = same_type,
+) -> OpDef:
+    """The record of y = op(x)."""
 
     def kernel(call: Call) -> TensorExpr:
-        return elementwise((call.var("x"),), call.outputs[0], rule)
+        return elementwise((call.var("x"),), call.outputs[0], partial(Unary, op or name))
 
     return OpDef(
         name=name,
@@ -93,19 +118,204 @@ def function(name: str, rule: Callable[[Expr], Expr], doc: str) -> OpDef:
         operands=(Operand("x"),),
         attributes=(),
         outputs=("y",),
-        resolve=resolve_floating,
+        resolve=resolve,
         state=no_state,
-        infer=same_type,
+        infer=infer,
         window=pointwise,
         cost=no_contraction,
         kernel=kernel,
     )
 
 
+def comparison(name: str, op: str, doc: str) -> OpDef:
+    """The record of y = a <op> b, a bool."""
+
+    def kernel(call: Call) -> TensorExpr:
+        return elementwise((call.var("a"), call.var("b")), call.outputs[0], partial(Compare, op))
+
+    return OpDef(
+        name=name,
+        aliases=(),
+        doc=doc,
+        operands=(Operand("a"), Operand("b")),
+        attributes=(),
+        outputs=("y",),
+        resolve=resolve_numeric,
+        state=no_state,
+        infer=infer_mask,
+        window=pointwise,
+        cost=no_contraction,
+        kernel=kernel,
+    )
+
+
+def infer_mask(call: Call) -> tuple[TensorType, ...]:
+    return (TensorType(DType.BOOL, broadcast_shapes(call, tuple(call.types))),)
+
+
+def logic(name: str, op: str, doc: str) -> OpDef:
+    """The record of y = a <op> b of masks."""
+    return arithmetic(name, op, doc, resolve_masks)
+
+
+def resolve_masks(call: Call) -> Mapping[str, Any]:
+    for name, type in call.types.items():
+        if type.dtype is not DType.BOOL:
+            raise OpError(f"{call.op.name} needs masks, not {type.dtype}", operands=(name,))
+    return call.attributes
+
+
+# Records of their own
+
+
+def resolve_where(call: Call) -> Mapping[str, Any]:
+    condition, a, b = (call.type(name) for name in ("condition", "a", "b"))
+    if condition.dtype is not DType.BOOL:
+        raise OpError(
+            f"where needs a mask to choose by, not {condition.dtype}", operands=("condition",)
+        )
+    if a.dtype is not b.dtype:
+        raise OpError(f"cannot choose from {a} and {b}: their dtypes differ", operands=("a", "b"))
+    return call.attributes
+
+
+def infer_where(call: Call) -> tuple[TensorType, ...]:
+    return (TensorType(call.type("a").dtype, broadcast_shapes(call, ("condition", "a", "b"))),)
+
+
+def kernel_where(call: Call) -> TensorExpr:
+    """y = select(condition, a, b)"""
+    operands = (call.var("condition"), call.var("a"), call.var("b"))
+    return elementwise(operands, call.outputs[0], Select)
+
+
+WHERE = OpDef(
+    name="where",
+    aliases=(),
+    doc="a where the condition holds, else b.",
+    operands=(Operand("condition"), Operand("a"), Operand("b")),
+    attributes=(),
+    outputs=("y",),
+    resolve=resolve_where,
+    state=no_state,
+    infer=infer_where,
+    window=pointwise,
+    cost=no_contraction,
+    kernel=kernel_where,
+)
+
+
+def resolve_clip(call: Call) -> Mapping[str, Any]:
+    float_type(call)
+    if call["low"] > call["high"]:
+        raise OpError(
+            f"nothing lies between {call['low']} and {call['high']}", attributes=("low", "high")
+        )
+    return call.attributes
+
+
+def kernel_clip(call: Call) -> TensorExpr:
+    """y = min(max(x, low), high)"""
+
+    def clip(x: Expr) -> Expr:
+        if call["low"] > -inf:
+            x = maximum(x, call["low"])
+        return minimum(x, call["high"]) if call["high"] < inf else x
+
+    return elementwise((call.var("x"),), call.outputs[0], clip)
+
+
+CLIP = OpDef(
+    name="clip",
+    aliases=("clamp",),
+    doc="x, kept within low..high.",
+    operands=(Operand("x"),),
+    attributes=(
+        Attribute("low", Kind.FLOAT, -inf, "lower limit; none"),
+        Attribute("high", Kind.FLOAT, inf, "upper limit; none"),
+    ),
+    outputs=("y",),
+    resolve=resolve_clip,
+    state=no_state,
+    infer=same_type,
+    window=pointwise,
+    cost=no_contraction,
+    kernel=kernel_clip,
+)
+
+_DTYPES = tuple(str(dtype) for dtype in DType)
+
+
+def infer_cast(call: Call) -> tuple[TensorType, ...]:
+    return (TensorType(DType(call["dtype"]), call.type("x").shape),)
+
+
+def kernel_cast(call: Call) -> TensorExpr:
+    """y = dtype(x)"""
+
+    def cast(x: Expr) -> Expr:
+        return Cast(x, DType(call["dtype"]))
+
+    return elementwise((call.var("x"),), call.outputs[0], cast)
+
+
+CAST = OpDef(
+    name="cast",
+    aliases=(),
+    doc="x in another dtype: integers cut off fractions, bool is whether x differs from zero.",
+    operands=(Operand("x"),),
+    attributes=(Attribute("dtype", Kind.STRING, REQUIRED, "the new dtype", choices=_DTYPES),),
+    outputs=("y",),
+    resolve=resolve_as_given,
+    state=no_state,
+    infer=infer_cast,
+    window=pointwise,
+    cost=no_contraction,
+    kernel=kernel_cast,
+)
+
+
+def infer_isnan(call: Call) -> tuple[TensorType, ...]:
+    return (TensorType(DType.BOOL, call.type("x").shape),)
+
+
 ADD = arithmetic("add", "add", "a + b.")
 SUB = arithmetic("sub", "sub", "a - b.")
 MUL = arithmetic("mul", "mul", "a * b.")
 DIV = arithmetic("div", "div", "a / b, of floating-point operands.", resolve_floating)
-SQRT = function("sqrt", lambda x: Unary("sqrt", x), "The square root; NaN below zero.")
+SQRT = unary("sqrt", "The square root; NaN below zero.")
 
-OPERATORS = (ADD, SUB, MUL, DIV, SQRT)
+OPERATORS = (
+    ADD,
+    SUB,
+    MUL,
+    DIV,
+    SQRT,
+    arithmetic("pow", "pow", "a to the power of b.", resolve_floating),
+    arithmetic("min", "min", "The smaller of a and b; NaN if one is.", aliases=("minimum",)),
+    arithmetic("max", "max", "The larger of a and b; NaN if one is.", aliases=("maximum",)),
+    comparison("equal", "eq", "Whether a == b."),
+    comparison("not_equal", "ne", "Whether a != b."),
+    comparison("less", "lt", "Whether a < b."),
+    comparison("less_equal", "le", "Whether a <= b."),
+    comparison("greater", "gt", "Whether a > b."),
+    comparison("greater_equal", "ge", "Whether a >= b."),
+    logic("logical_and", "and", "Whether both masks hold."),
+    logic("logical_or", "or", "Whether a mask holds."),
+    logic("logical_xor", "xor", "Whether exactly one mask holds."),
+    unary("logical_not", "Whether the mask does not hold.", "not", resolve_masks),
+    unary("isnan", "Whether x is no number.", infer=infer_isnan),
+    unary("neg", "-x."),
+    unary("abs", "The magnitude."),
+    unary("exp", "e to the power of x."),
+    unary("log", "The natural logarithm; NaN below zero."),
+    unary("reciprocal", "1 / x."),
+    unary("erf", "The error function."),
+    unary("floor", "The integer at or below."),
+    unary("ceil", "The integer at or above."),
+    unary("round", "The nearest integer, halves to the even one."),
+    unary("sign", "-1, 0 or 1."),
+    WHERE,
+    CLIP,
+    CAST,
+)

@@ -17,7 +17,7 @@ from convdsl.ir.opdef import (
     no_contraction,
     no_state,
 )
-from convdsl.ir.shapes import disagreement, resolve_axis
+from convdsl.ir.shapes import disagreement, entries, resolve_axis
 from convdsl.kernel.expr import (
     Expr,
     IndexCompare,
@@ -28,7 +28,7 @@ from convdsl.kernel.expr import (
     TensorVar,
     axes_over,
 )
-from convdsl.tensor import Dim, TensorType
+from convdsl.tensor import Dim, TensorType, exact_div
 
 
 def resolve_concat(call: Call) -> Mapping[str, Any]:
@@ -59,7 +59,7 @@ def infer_concat(call: Call) -> tuple[TensorType, ...]:
 
 
 def field_concat(call: Call) -> Field:
-    return Reach.POINTWISE if call["axis"] < 2 else Reach.UNAVAILABLE
+    return Reach.POINTWISE if call["axis"] < 2 else Reach.DERIVED
 
 
 def kernel_concat(call: Call) -> TensorExpr:
@@ -98,4 +98,68 @@ CONCAT = OpDef(
     kernel=kernel_concat,
 )
 
-OPERATORS = (CONCAT,)
+
+def resolve_split(call: Call) -> Mapping[str, Any]:
+    x, axis = call.type("x"), resolve_axis(call)
+    extent, parts = x.shape[axis], call["parts"]
+    if isinstance(parts, int):
+        size = exact_div(extent, parts)
+        if size is None:
+            raise OpError(
+                f"axis {axis} of {x} does not divide into {parts} parts",
+                attributes=("parts",),
+                operands=("x",),
+            )
+        sizes = (size,) * parts
+    else:
+        sizes = entries(call, "parts")
+        total: Dim = 0
+        for size in sizes:
+            total = total + size
+        if total != extent:
+            what = f"cannot split axis {axis} of {x} into {list(map(str, sizes))}"
+            raise disagreement(what, total, extent, ("x",))
+    return {**call.attributes, "axis": axis, "parts": sizes}
+
+
+def infer_split(call: Call) -> tuple[TensorType, ...]:
+    x = call.type("x")
+    axis: int = call["axis"]
+    shapes = ((*x.shape[:axis], size, *x.shape[axis + 1 :]) for size in call["parts"])
+    return tuple(TensorType(x.dtype, shape) for shape in shapes)
+
+
+def kernel_split(call: Call) -> TensorExpr:
+    """y0[.., i, ..] = x[.., i, ..]; y1[.., i, ..] = x[.., i + A, ..]; ..."""
+    x = call.var("x")
+    axis: int = call["axis"]
+    stages: list[Stage] = []
+    start: Dim = 0
+    for name, type in zip(call.output_names, call.outputs, strict=True):
+        axes = axes_over(type.shape)
+        at = [a.i for a in axes]
+        at[axis] = at[axis] + start
+        stages.append(Stage(TensorVar(name, type), axes, Read(x, tuple(at))))
+        start = start + type.shape[axis]
+    return TensorExpr((x,), tuple(stages), call.output_names)
+
+
+SPLIT = OpDef(
+    name="split",
+    aliases=("chunk",),
+    doc="Consecutive parts of x along an axis: the inverse of concat.",
+    operands=(Operand("x"),),
+    attributes=(
+        Attribute("parts", Kind.INTS, 2, "how many equal parts, or the size of each", minimum=1),
+        Attribute("axis", Kind.INT, 1, "axis along which to split; channels"),
+    ),
+    outputs=("y*",),
+    resolve=resolve_split,
+    state=no_state,
+    infer=infer_split,
+    window=field_concat,
+    cost=no_contraction,
+    kernel=kernel_split,
+)
+
+OPERATORS = (CONCAT, SPLIT)

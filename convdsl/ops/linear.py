@@ -14,14 +14,16 @@ from convdsl.ir.opdef import (
     OpDef,
     Operand,
     OpError,
-    Reach,
     Role,
     StateSpec,
     contraction,
+    derived,
     float_type,
+    no_state,
 )
+from convdsl.ir.shapes import broadcast_shapes, disagreement, whole_along
 from convdsl.kernel.expr import Axis, Expr, Read, Reduce, Stage, TensorExpr, TensorVar
-from convdsl.tensor import TensorType, Window
+from convdsl.tensor import Dim, TensorType
 
 
 def resolve_linear(call: Call) -> Mapping[str, Any]:
@@ -53,12 +55,8 @@ def infer_linear(call: Call) -> tuple[TensorType, ...]:
 
 def field_linear(call: Call) -> Field:
     """The last axis is channels in a matrix; in deeper tensors it is space, seen whole."""
-    x = call.type("x")
-    rank = x.rank - 2
-    if rank == 0:
-        return Reach.POINTWISE
-    ones = (1,) * rank
-    return Window((*ones[1:], x.shape[-1]), (*ones[1:], 0), ((0, 0),) * rank, ones)
+    shape = call.type("x").shape
+    return whole_along(shape, (len(shape) - 1,))
 
 
 def kernel_linear(call: Call) -> TensorExpr:
@@ -76,6 +74,43 @@ def kernel_linear(call: Call) -> TensorExpr:
         inputs.append(bias)
     y = Stage(TensorVar("y", out), (*leading, k), body)
     return TensorExpr(tuple(inputs), (y,), ("y",))
+
+
+def resolve_matmul(call: Call) -> Mapping[str, Any]:
+    a, b = call.type("a"), call.type("b")
+    float_type(call, "a")
+    if a.dtype is not b.dtype:
+        raise OpError(f"cannot multiply {a} and {b}: their dtypes differ", operands=("a", "b"))
+    for name, type in call.types.items():
+        if type.rank < 2:
+            raise OpError(f"matmul needs matrices, not {type}", operands=(name,))
+    if a.shape[-1] != b.shape[-2]:
+        raise disagreement(f"cannot multiply {a} and {b}", a.shape[-1], b.shape[-2], ("a", "b"))
+    return call.attributes
+
+
+def infer_matmul(call: Call) -> tuple[TensorType, ...]:
+    a, b = call.type("a"), call.type("b")
+    batch = broadcast_shapes(call, ("a", "b"), trailing=2)
+    return (TensorType(a.dtype, (*batch, a.shape[-2], b.shape[-1])),)
+
+
+def kernel_matmul(call: Call) -> TensorExpr:
+    """y[..,m,k] = sum over c of a[..,m,c] * b[..,c,k]"""
+    a, b, (out,) = call.var("a"), call.var("b"), call.outputs
+    batch = tuple(Axis(f"i{j}", extent) for j, extent in enumerate(out.shape[:-2]))
+    m, k = Axis("m", out.shape[-2]), Axis("k", out.shape[-1])
+    c = Axis("c", a.type.shape[-1])
+    left = Read(a, (*_batch_index(a, batch), m.i, c.i))
+    right = Read(b, (*_batch_index(b, batch), c.i, k.i))
+    body = Reduce("sum", (c,), left * right)
+    return TensorExpr((a, b), (Stage(TensorVar("y", out), (*batch, m, k), body),), ("y",))
+
+
+def _batch_index(x: TensorVar, batch: tuple[Axis, ...]) -> tuple[Dim, ...]:
+    own = x.type.shape[:-2]
+    axes = batch[len(batch) - len(own) :]
+    return tuple(0 if extent == 1 else axis.i for extent, axis in zip(own, axes, strict=True))
 
 
 LINEAR = OpDef(
@@ -100,4 +135,19 @@ LINEAR = OpDef(
     kernel=kernel_linear,
 )
 
-OPERATORS = (LINEAR,)
+MATMUL = OpDef(
+    name="matmul",
+    aliases=(),
+    doc="Products of matrices in the last two axes; leading axes broadcast, as NumPy's.",
+    operands=(Operand("a"), Operand("b")),
+    attributes=(),
+    outputs=("y",),
+    resolve=resolve_matmul,
+    state=no_state,
+    infer=infer_matmul,
+    window=derived,
+    cost=contraction,
+    kernel=kernel_matmul,
+)
+
+OPERATORS = (LINEAR, MATMUL)

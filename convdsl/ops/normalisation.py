@@ -16,6 +16,7 @@ from convdsl.ir.opdef import (
     StateSpec,
     float_type,
     no_contraction,
+    no_state,
     pointwise,
     same_type,
 )
@@ -24,6 +25,8 @@ from convdsl.kernel.expr import (
     Binary,
     Expr,
     Literal,
+    Read,
+    Reduce,
     Stage,
     TensorExpr,
     TensorVar,
@@ -122,4 +125,56 @@ BATCH_NORM = OpDef(
     kernel=kernel_batch_norm,
 )
 
-OPERATORS = (BATCH_NORM,)
+
+def resolve_lrn(call: Call) -> Mapping[str, Any]:
+    x = call.type("x")
+    float_type(call)
+    if x.rank < 2:
+        raise OpError(f"lrn needs batch and channels, not {x}", operands=("x",))
+    return call.attributes
+
+
+def kernel_lrn(call: Call) -> TensorExpr:
+    """y[n,c..] = x[n,c..] / (k + alpha / size * total)^beta
+    total = sum over r < size of x[n, c + r - size div 2 ..]^2, outside: 0"""
+    x, size = call.var("x"), int(call["size"])
+    axes = axes_over(x.type.shape)
+    n, c, *space = axes
+    r = Axis("r", size)
+    at = tuple(axis.i for axis in space)
+    near = Read(x, (n.i, c.i + r.i - size // 2, *at), 0.0)
+    total = Reduce("sum", (r,), near * near)
+    base = total * (call["alpha"] / size) + call["k"]
+    divisor = Binary("pow", base, Literal(call["beta"], x.type.dtype))
+    y = Stage(TensorVar("y", call.outputs[0]), axes, x[(n.i, c.i, *at)] / divisor)
+    return TensorExpr((x,), (y,), ("y",))
+
+
+def _number(name: str, default: float, doc: str) -> Attribute:
+    return Attribute(name, Kind.FLOAT, default, doc)
+
+
+LRN = OpDef(
+    name="lrn",
+    aliases=("local_response_norm",),
+    doc="""Local response normalisation across neighbouring channels.
+
+    Krizhevsky, Sutskever, Hinton 2012, section 3.3; alpha is divided by the size, as PyTorch
+    and Caffe do (AlexNet's own alpha of 1e-4 is not).""",
+    operands=(Operand("x"),),
+    attributes=(
+        Attribute("size", Kind.INT, 5, "channels summed over; five, as AlexNet", minimum=1),
+        _number("alpha", 1e-4, "weight of the sum, as PyTorch"),
+        _number("beta", 0.75, "exponent, as PyTorch"),
+        _number("k", 1.0, "what the sum is added to, as PyTorch (AlexNet: 2)"),
+    ),
+    outputs=("y",),
+    resolve=resolve_lrn,
+    state=no_state,
+    infer=same_type,
+    window=pointwise,
+    cost=no_contraction,
+    kernel=kernel_lrn,
+)
+
+OPERATORS = (BATCH_NORM, LRN)

@@ -27,14 +27,19 @@ from convdsl.ir.windows import (
 )
 from convdsl.kernel.expr import (
     Axis,
+    Binary,
+    Compare,
     Expr,
+    IndexCompare,
     IndexValue,
     Literal,
     Read,
     Reduce,
+    Select,
     Stage,
     TensorExpr,
     TensorVar,
+    Unary,
 )
 from convdsl.tensor import Dim, DType, TensorType, Window, bounds, dim_max, dim_min
 
@@ -185,6 +190,47 @@ def kernel_avg_pool(call: Call) -> TensorExpr:
     return TensorExpr((x,), (stage,), ("y",))
 
 
+def kernel_lp_pool(call: Call) -> TensorExpr:
+    """y[n,c,p..] = (sum over r.. of |x[n, c, p*U + r*D - P ..]|^order)^(1/order), outside: 0"""
+    grid, x, order = _grid(call), call.var("x"), call["order"]
+    size = Unary("abs", grid.read(x, 0.0 if _leaves(call) else None))
+    exponent = Literal(order, x.type.dtype)
+    total = Reduce("sum", grid.taps, size if order == 1 else Binary("pow", size, exponent))
+    body = total if order == 1 else Binary("pow", total, Literal(1 / order, x.type.dtype))
+    stage = Stage(TensorVar("y", call.outputs[0]), grid.output, body)
+    return TensorExpr((x,), (stage,), ("y",))
+
+
+def infer_max_pool_with_positions(call: Call) -> tuple[TensorType, ...]:
+    (y,) = infer_pool(call)
+    return (y, TensorType(DType.I64, y.shape))
+
+
+def kernel_max_pool_with_positions(call: Call) -> TensorExpr:
+    """y as of max_pool; positions[n,c,p..] = min over r.. of the row-major place in the input's
+    space of those x that equal y"""
+    grid, x, space = _grid(call), call.var("x"), call.type("x").shape[2:]
+    (pooled,) = kernel_max_pool(call).stages
+    n, c, *positions = grid.output
+    place: Dim = 0
+    behind: Dim = 1
+    for at, extent in zip(grid.at, space, strict=True):
+        place = place * extent + at
+        behind = behind * extent
+    value = grid.read(x, None)
+    largest = Read(pooled.target, (n.i, c.i, *(p.i for p in positions)))
+    is_it = Binary("or", Compare("eq", value, largest), Unary("isnan", value))
+    nothing = IndexValue(behind, DType.I64)
+    candidate: Expr = Select(is_it, IndexValue(place, DType.I64), nothing)
+    if _leaves(call):
+        for at, extent in zip(grid.at, space, strict=True):
+            candidate = Select(IndexCompare("ge", at, 0), candidate, nothing)
+            candidate = Select(IndexCompare("lt", at, extent), candidate, nothing)
+    body = Reduce("min", grid.taps, candidate)
+    stage = Stage(TensorVar("positions", call.outputs[1]), grid.output, body)
+    return TensorExpr((x,), (pooled, stage), ("y", "positions"))
+
+
 def divisor(call: Call, starts: tuple[Dim, ...], dtype: DType) -> Expr:
     """How many positions a window averages over.
 
@@ -219,6 +265,46 @@ MAX_POOL = OpDef(
     kernel=kernel_max_pool,
 )
 
+MAX_POOL_WITH_POSITIONS = OpDef(
+    name="max_pool_with_positions",
+    aliases=(),
+    doc="""The largest value of each window, and where it was found, for max_unpool.
+
+    Positions count through the input's space in row-major order, as PyTorch's; of equal
+    values the first.""",
+    operands=(Operand("x"),),
+    attributes=(_KERNEL, _STRIDE, _PAD, _DILATION, _CEIL),
+    outputs=("y", "positions"),
+    resolve=resolve_pool,
+    state=no_state,
+    infer=infer_max_pool_with_positions,
+    window=field_pool,
+    cost=no_contraction,
+    kernel=kernel_max_pool_with_positions,
+)
+
+LP_POOL = OpDef(
+    name="lp_pool",
+    aliases=("lppool",),
+    doc="The p-norm of each window: order 1 sums magnitudes, order 2 is Euclidean.",
+    operands=(Operand("x"),),
+    attributes=(
+        _KERNEL,
+        _STRIDE,
+        _PAD,
+        _DILATION,
+        _CEIL,
+        Attribute("order", Kind.INT, 2, "p; Euclidean, as ONNX", minimum=1),
+    ),
+    outputs=("y",),
+    resolve=resolve_pool,
+    state=no_state,
+    infer=infer_pool,
+    window=field_pool,
+    cost=no_contraction,
+    kernel=kernel_lp_pool,
+)
+
 AVG_POOL = OpDef(
     name="avg_pool",
     aliases=("avgpool",),
@@ -240,4 +326,4 @@ AVG_POOL = OpDef(
     kernel=kernel_avg_pool,
 )
 
-OPERATORS = (MAX_POOL, AVG_POOL)
+OPERATORS = (MAX_POOL, MAX_POOL_WITH_POSITIONS, AVG_POOL, LP_POOL)

@@ -18,7 +18,7 @@ from convdsl.ir.opdef import (
     no_contraction,
     no_state,
 )
-from convdsl.ir.shapes import disagreement
+from convdsl.ir.shapes import disagreement, resolve_axes
 from convdsl.kernel.expr import Read, Stage, TensorExpr, TensorVar, axes_over
 from convdsl.tensor import Dim, TensorType, bounds, exact_div, format_shape
 
@@ -84,7 +84,7 @@ def field_regroup(call: Call) -> Field:
     given, (out,) = call.type("x").shape, call.outputs
     if given[2:] == out.shape[2:]:
         return Reach.POINTWISE
-    return Reach.WHOLE if out.rank <= 2 else Reach.UNAVAILABLE
+    return Reach.WHOLE if out.rank <= 2 else Reach.DERIVED
 
 
 # Records
@@ -179,4 +179,65 @@ RESHAPE = OpDef(
     kernel=kernel_regroup,
 )
 
-OPERATORS = (FLATTEN, RESHAPE)
+
+def resolve_squeeze(call: Call) -> Mapping[str, Any]:
+    x = call.type("x")
+    axes = resolve_axes(call, "axes", x.rank)
+    for axis in axes:
+        if x.shape[axis] != 1:
+            raise OpError(f"axis {axis} of {x} is not 1", attributes=("axes",), operands=("x",))
+    return {**call.attributes, "axes": axes}
+
+
+def infer_squeeze(call: Call) -> tuple[TensorType, ...]:
+    x = call.type("x")
+    kept = (extent for axis, extent in enumerate(x.shape) if axis not in call["axes"])
+    return (TensorType(x.dtype, tuple(kept)),)
+
+
+SQUEEZE = OpDef(
+    name="squeeze",
+    aliases=(),
+    doc="x without some axes of extent 1.",
+    operands=(Operand("x"),),
+    attributes=(Attribute("axes", Kind.INTS, REQUIRED, "the axes to drop"),),
+    outputs=("y",),
+    resolve=resolve_squeeze,
+    state=no_state,
+    infer=infer_squeeze,
+    window=field_regroup,
+    cost=no_contraction,
+    kernel=kernel_regroup,
+)
+
+
+def resolve_unsqueeze(call: Call) -> Mapping[str, Any]:
+    given = call["axes"]
+    count = 1 if isinstance(given, int) else len(given)
+    return {**call.attributes, "axes": resolve_axes(call, "axes", call.type("x").rank + count)}
+
+
+def infer_unsqueeze(call: Call) -> tuple[TensorType, ...]:
+    x = call.type("x")
+    extents = list(x.shape)
+    for axis in call["axes"]:
+        extents.insert(axis, 1)
+    return (TensorType(x.dtype, tuple(extents)),)
+
+
+UNSQUEEZE = OpDef(
+    name="unsqueeze",
+    aliases=(),
+    doc="x with new axes of extent 1.",
+    operands=(Operand("x"),),
+    attributes=(Attribute("axes", Kind.INTS, REQUIRED, "where they stand in the result"),),
+    outputs=("y",),
+    resolve=resolve_unsqueeze,
+    state=no_state,
+    infer=infer_unsqueeze,
+    window=field_regroup,
+    cost=no_contraction,
+    kernel=kernel_regroup,
+)
+
+OPERATORS = (FLATTEN, RESHAPE, SQUEEZE, UNSQUEEZE)

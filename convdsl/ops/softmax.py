@@ -12,13 +12,12 @@ from convdsl.ir.opdef import (
     Kind,
     OpDef,
     Operand,
-    Reach,
     float_type,
     no_contraction,
     no_state,
     same_type,
 )
-from convdsl.ir.shapes import resolve_axis
+from convdsl.ir.shapes import resolve_axis, whole_along
 from convdsl.kernel.expr import (
     Axis,
     Read,
@@ -29,7 +28,7 @@ from convdsl.kernel.expr import (
     Unary,
     axes_over,
 )
-from convdsl.tensor import Dim, TensorType, Window
+from convdsl.tensor import Dim, TensorType
 
 
 def resolve_softmax(call: Call) -> Mapping[str, Any]:
@@ -37,15 +36,8 @@ def resolve_softmax(call: Call) -> Mapping[str, Any]:
     return {**call.attributes, "axis": resolve_axis(call)}
 
 
-def field_along_axis(call: Call) -> Field:
-    """Along an axis of space every position sees all of it."""
-    x, axis = call.type("x"), call["axis"]
-    rank = x.rank - 2
-    if axis < 2:
-        return Reach.POINTWISE
-    kernel = tuple(x.shape[j + 2] if j + 2 == axis else 1 for j in range(rank))
-    stride = tuple(0 if j + 2 == axis else 1 for j in range(rank))
-    return Window(kernel, stride, ((0, 0),) * rank, (1,) * rank)
+def field_softmax(call: Call) -> Field:
+    return whole_along(call.type("x").shape, (call["axis"],))
 
 
 def kernel_softmax(call: Call) -> TensorExpr:
@@ -87,7 +79,7 @@ def softmax(name: str, doc: str) -> OpDef:
         resolve=resolve_softmax,
         state=no_state,
         infer=same_type,
-        window=field_along_axis,
+        window=field_softmax,
         cost=no_contraction,
         kernel=kernel_softmax,
     )

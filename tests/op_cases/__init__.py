@@ -1,6 +1,6 @@
 """Drawn configurations for every operator, by name."""
 
-from op_cases import convolution, maps, movement, pooling
+from op_cases import convolution, maps, movement, pooling, statistics
 from op_cases.draw import Case, Draw, Generator
 
 GENERATORS: dict[str, Generator] = {
@@ -8,6 +8,7 @@ GENERATORS: dict[str, Generator] = {
     **pooling.GENERATORS,
     **maps.GENERATORS,
     **movement.GENERATORS,
+    **statistics.GENERATORS,
 }
 
 CASES_PER_OPERATOR = 20

@@ -1,49 +1,97 @@
-"""Cases of operators that work element by element, and of normalisation."""
+"""Cases of operators that work element by element."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any
+
+import numpy as np
 
 from convdsl.ops import BY_NAME
-from op_cases.draw import Case, Draw, Generator, image_symbols, with_state
+from op_cases.draw import Array, Case, Draw, Generator, with_state
 
 LETTERS = "NABCD"
-EPS = (2.0**-17, 2.0**-10)  # ONNX holds epsilon in single precision: powers of two are exact
+
+SPECIAL = np.array([0.0, -0.0, np.inf, -np.inf, np.nan, 1.0, -1.0, 0.5, -2.5])
 
 
-def unary(name: str, draw: Draw, low: float = -8.0, high: float = 8.0) -> Case:
-    """y = f(x), on values where f does something."""
+def unary(
+    name: str,
+    draw: Draw,
+    low: float = -8.0,
+    high: float = 8.0,
+    attributes: Callable[[Draw], dict[str, Any]] = lambda draw: {},
+    special: bool = True,
+) -> Case:
+    """y = f(x), on values where f does something; at times zeros, infinities and NaN."""
     x = draw.array(draw.shape(draw.integer(1, 5), 1, 5), low, high)
-    return with_state(draw, name, {}, x, symbols={"x": tuple(LETTERS[: x.ndim])})
+    if special and draw.chance(0.3):
+        x = draw.rng.choice(SPECIAL, x.shape).astype(x.dtype)
+    return with_state(draw, name, attributes(draw), x, symbols={"x": tuple(LETTERS[: x.ndim])})
 
 
-def binary(name: str, draw: Draw, low: float = -3.0, high: float = 3.0) -> Case:
-    """y = f(a, b), broadcast: axes dropped from the front, or of extent 1."""
+def mask(draw: Draw, shape: tuple[int, ...]) -> Array:
+    return draw.rng.random(shape) < 0.5
+
+
+def broadcast(name: str, draw: Draw, make: Callable[[str, tuple[int, ...]], Array]) -> Case:
+    """Operands that broadcast: axes dropped from the front, or of extent 1."""
     shape = draw.shape(draw.integer(1, 4), 1, 5)
-    operands: dict[str, tuple[int, ...]] = {}
+    arrays: dict[str, Array] = {}
     symbols: dict[str, tuple[str | None, ...]] = {}
     for operand in BY_NAME[name].operands:
         dropped = draw.pick(0, 0, draw.integer(0, len(shape)))
-        kept = [1 if draw.chance(0.25) else extent for extent in shape[dropped:]]
-        operands[operand.name] = tuple(kept)
+        kept = tuple(1 if draw.chance(0.25) else extent for extent in shape[dropped:])
+        arrays[operand.name] = make(operand.name, kept)
         symbols[operand.name] = tuple(
             None if extent == 1 else letter
             for letter, extent in zip(LETTERS[dropped:], kept, strict=False)
         )
-    arrays = {operand: draw.array(s, low, high) for operand, s in operands.items()}
     return Case(BY_NAME[name], {}, arrays, symbols)
 
 
-def batch_norm(draw: Draw) -> Case:
-    attributes = {"affine": draw.chance(0.8), "eps": draw.pick(*EPS)}
-    x = draw.array(draw.shape(draw.integer(2, 5), 1, 5))
-    return with_state(draw, "batch_norm", attributes, x, symbols=image_symbols(x.ndim))
+def binary(name: str, draw: Draw, low: float = -3.0, high: float = 3.0) -> Case:
+    return broadcast(name, draw, lambda operand, shape: draw.array(shape, low, high))
 
 
-def softmax(name: str, draw: Draw) -> Case:
-    x = draw.array(draw.shape(draw.integer(2, 4)), -20, 20)
-    attributes = {"axis": draw.integer(-x.ndim, x.ndim - 1)}
-    return with_state(draw, name, attributes, x, symbols={"x": tuple(LETTERS[: x.ndim])})
+def comparison(name: str, draw: Draw) -> Case:
+    """Values of which many are alike, or whole numbers."""
+    if draw.chance(0.3):
+        return broadcast(name, draw, lambda _, s: draw.rng.integers(-2, 3, s))
+    return broadcast(name, draw, lambda operand, shape: draw.repeated(shape))
+
+
+def masks(name: str, draw: Draw) -> Case:
+    return broadcast(name, draw, lambda operand, shape: mask(draw, shape))
+
+
+def where(draw: Draw) -> Case:
+    def make(operand: str, shape: tuple[int, ...]) -> Array:
+        return mask(draw, shape) if operand == "condition" else draw.array(shape)
+
+    return broadcast("where", draw, make)
+
+
+def logical_not(draw: Draw) -> Case:
+    return with_state(draw, "logical_not", {}, mask(draw, draw.shape(3)))
+
+
+def cast(draw: Draw) -> Case:
+    values = draw.array(draw.shape(3), -9, 9)
+    kind = draw.pick("float", "whole", "mask")
+    x = {"float": values, "whole": values.astype(np.int64), "mask": values > 0}[kind]
+    return with_state(draw, "cast", {"dtype": draw.pick("f32", "f64", "i64", "bool")}, x)
+
+
+def clip(draw: Draw) -> dict[str, Any]:
+    low = draw.pick(-np.inf, -1.0, 0.0)
+    return {"low": low, "high": draw.pick(np.inf, 2.0, low if np.isfinite(low) else 3.0)}
+
+
+def prelu(draw: Draw) -> Case:
+    x = draw.array(draw.shape(draw.integer(2, 5), 1, 5), -8, 8)
+    return with_state(draw, "prelu", {"shared": draw.chance()}, x)
 
 
 def dropout(draw: Draw) -> Case:
@@ -51,13 +99,51 @@ def dropout(draw: Draw) -> Case:
     return with_state(draw, "dropout", {"p": draw.pick(0.0, 0.3, 1.0)}, x)
 
 
+# ONNX holds attributes in single precision: these are exact there.
+ALPHA = (0.5, 1.0, 1.25)
+
 GENERATORS: dict[str, Generator] = {
-    **{name: partial(unary, name) for name in ("relu", "relu6", "identity")},
-    **{name: partial(binary, name) for name in ("add", "sub", "mul")},
-    "div": partial(binary, "div", low=0.5, high=3.0),
+    **{
+        name: partial(unary, name)
+        for name in (
+            "relu", "relu6", "identity", "sigmoid", "tanh", "softsign", "neg", "abs", "exp",
+            "erf", "floor", "ceil", "round", "sign", "isnan", "selu",
+            "silu", "mish", "hardswish",
+        )
+    },
+    "log": partial(unary, "log", low=0.01),
     "sqrt": partial(unary, "sqrt", low=0.0),
-    "batch_norm": batch_norm,
-    "softmax": partial(softmax, "softmax"),
-    "log_softmax": partial(softmax, "log_softmax"),
+    "reciprocal": partial(unary, "reciprocal", low=0.2),
+    "leaky_relu": partial(
+        unary, "leaky_relu", attributes=lambda draw: {"slope": draw.pick(0.25, 0.125)}
+    ),
+    **{
+        name: partial(unary, name, attributes=lambda draw: {"alpha": draw.pick(*ALPHA)})
+        for name in ("elu", "celu")
+    },
+    "softplus": partial(
+        unary, "softplus", attributes=lambda draw: {"beta": draw.pick(1.0, 0.5, 2.0)}
+    ),
+    "hardsigmoid": partial(
+        unary,
+        "hardsigmoid",
+        attributes=lambda draw: {"slope": draw.pick(0.25, 0.125), "offset": draw.pick(0.5, 0.25)},
+    ),
+    "gelu": partial(
+        unary, "gelu", attributes=lambda draw: {"approximate": draw.pick("none", "tanh")}
+    ),
+    "clip": partial(unary, "clip", attributes=clip),
+    "prelu": prelu,
     "dropout": dropout,
-}
+    **{name: partial(binary, name) for name in ("add", "sub", "mul", "min", "max")},
+    "div": partial(binary, "div", low=0.5, high=3.0),
+    "pow": partial(binary, "pow", low=0.1, high=3.0),
+    **{
+        name: partial(comparison, name)
+        for name in ("equal", "not_equal", "less", "less_equal", "greater", "greater_equal")
+    },
+    **{name: partial(masks, name) for name in ("logical_and", "logical_or", "logical_xor")},
+    "logical_not": logical_not,
+    "where": where,
+    "cast": cast,
+}  # fmt: skip

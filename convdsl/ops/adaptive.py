@@ -1,0 +1,130 @@
+"""Adaptive pooling: windows chosen so that the output has a given size."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from convdsl.ir.opdef import (
+    REQUIRED,
+    Attribute,
+    Call,
+    Kind,
+    OpDef,
+    Operand,
+    OpError,
+    derived,
+    float_type,
+    no_contraction,
+    no_state,
+)
+from convdsl.ir.windows import resolve_sizes
+from convdsl.kernel.expr import (
+    Axis,
+    Expr,
+    IndexCompare,
+    IndexValue,
+    Literal,
+    Read,
+    Reduce,
+    Select,
+    Stage,
+    TensorExpr,
+    TensorVar,
+)
+from convdsl.tensor import Dim, TensorType, ceil_div, floor_div
+
+
+def resolve_adaptive(call: Call) -> Mapping[str, Any]:
+    x = call.type("x")
+    float_type(call)
+    if x.rank < 3:
+        raise OpError(
+            f"{call.op.name} needs batch, channels and at least one spatial axis, not {x}",
+            operands=("x",),
+        )
+    return {**call.attributes, "size": resolve_sizes(call, "size", x.rank - 2)}
+
+
+def infer_adaptive(call: Call) -> tuple[TensorType, ...]:
+    x = call.type("x")
+    return (TensorType(x.dtype, (*x.shape[:2], *call["size"])),)
+
+
+def kernel_adaptive(call: Call, op: str, neutral: float) -> tuple[TensorVar, Stage, Dim]:
+    """(x, the stage that reduces windows with `op`, positions per window).
+
+    Window o of n over E positions runs from floor(o * E / n) to ceil((o + 1) * E / n). No
+    window is longer than 2 ceil(E / n) - floor(E / n), which is exact where n divides E.
+    """
+    x, (out,) = call.var("x"), call.outputs
+    n, c = Axis("n", out.shape[0]), Axis("c", out.shape[1])
+    positions = tuple(Axis(f"p{i}", extent) for i, extent in enumerate(out.shape[2:]))
+    taps: list[Axis] = []
+    at: list[Dim] = []
+    guards: list[IndexCompare] = []
+    count: Dim = 1
+    for axis, (p, extent) in enumerate(zip(positions, x.type.shape[2:], strict=True)):
+        size: int = call["size"][axis]
+        start, stop = floor_div(p.i * extent, size), ceil_div((p.i + 1) * extent, size)
+        tap = Axis(f"r{axis}", ceil_div(extent, size) * 2 - floor_div(extent, size))
+        taps.append(tap)
+        at.append(start + tap.i)
+        count = count * (stop - start)
+        if stop - start != tap.extent:
+            guards.append(IndexCompare("lt", start + tap.i, stop))
+    value: Expr = Read(x, (n.i, c.i, *at))
+    for guard in guards:
+        value = Select(guard, value, Literal(neutral, out.dtype))
+    stage = Stage(TensorVar("y", out), (n, c, *positions), Reduce(op, tuple(taps), value))
+    return x, stage, count
+
+
+def kernel_adaptive_avg_pool(call: Call) -> TensorExpr:
+    """y[n,c,p..] = sum over the window of x, by its size"""
+    x, total, count = kernel_adaptive(call, "sum", 0.0)
+    dtype = x.type.dtype
+    size = Literal(count, dtype) if isinstance(count, int) else IndexValue(count, dtype)
+    mean = Stage(total.target, total.axes, total.body / size)
+    return TensorExpr((x,), (mean,), ("y",))
+
+
+def kernel_adaptive_max_pool(call: Call) -> TensorExpr:
+    """y[n,c,p..] = max over the window of x"""
+    x, largest, _ = kernel_adaptive(call, "max", -float("inf"))
+    return TensorExpr((x,), (largest,), ("y",))
+
+
+_SIZE = Attribute("size", Kind.SIZES, REQUIRED, "spatial size of the output", minimum=1)
+
+ADAPTIVE_AVG_POOL = OpDef(
+    name="adaptive_avg_pool",
+    aliases=("adaptive_avgpool",),
+    doc="The mean of each of as many windows as the output has positions, as PyTorch.",
+    operands=(Operand("x"),),
+    attributes=(_SIZE,),
+    outputs=("y",),
+    resolve=resolve_adaptive,
+    state=no_state,
+    infer=infer_adaptive,
+    window=derived,
+    cost=no_contraction,
+    kernel=kernel_adaptive_avg_pool,
+)
+
+ADAPTIVE_MAX_POOL = OpDef(
+    name="adaptive_max_pool",
+    aliases=("adaptive_maxpool",),
+    doc="The maximum of each of as many windows as the output has positions, as PyTorch.",
+    operands=(Operand("x"),),
+    attributes=(_SIZE,),
+    outputs=("y",),
+    resolve=resolve_adaptive,
+    state=no_state,
+    infer=infer_adaptive,
+    window=derived,
+    cost=no_contraction,
+    kernel=kernel_adaptive_max_pool,
+)
+
+OPERATORS = (ADAPTIVE_AVG_POOL, ADAPTIVE_MAX_POOL)

@@ -1,0 +1,233 @@
+"""Data movement that keeps every element and puts it elsewhere: transposes and shuffles."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import prod
+from typing import Any
+
+from convdsl.ir.opdef import (
+    REQUIRED,
+    Attribute,
+    Call,
+    Field,
+    Kind,
+    OpDef,
+    Operand,
+    OpError,
+    Reach,
+    derived,
+    no_contraction,
+    no_state,
+    pointwise,
+    same_type,
+)
+from convdsl.ir.shapes import entries, known_size
+from convdsl.ir.windows import resolve_sizes
+from convdsl.kernel.expr import Axis, Read, Stage, TensorExpr, TensorVar, axes_over
+from convdsl.tensor import Dim, TensorType, exact_div
+
+
+def moved(call: Call, axes: tuple[Axis, ...], index: tuple[Dim, ...]) -> TensorExpr:
+    """y[axes..] = x[index..]"""
+    x = call.var("x")
+    return TensorExpr((x,), (Stage(TensorVar("y", call.outputs[0]), axes, Read(x, index)),), ("y",))
+
+
+# Transpose
+
+
+def resolve_transpose(call: Call) -> Mapping[str, Any]:
+    x = call.type("x")
+    order: tuple[int, ...] = entries(call, "axes")
+    axes = tuple(axis + x.rank if axis < 0 else axis for axis in order)
+    if sorted(axes) != list(range(x.rank)):
+        raise OpError(
+            f"axes {list(order)} do not name every axis of {x} once",
+            attributes=("axes",),
+            operands=("x",),
+        )
+    return {**call.attributes, "axes": axes}
+
+
+def infer_transpose(call: Call) -> tuple[TensorType, ...]:
+    x = call.type("x")
+    order: tuple[int, ...] = call["axes"]
+    return (TensorType(x.dtype, tuple(x.shape[axis] for axis in order)),)
+
+
+def field_transpose(call: Call) -> Field:
+    order = call["axes"]
+    return Reach.POINTWISE if order[2:] == tuple(range(2, len(order))) else Reach.DERIVED
+
+
+def kernel_transpose(call: Call) -> TensorExpr:
+    """y[i_axes[0], i_axes[1], ..] = x[i_0, i_1, ..]"""
+    axes = axes_over(call.outputs[0].shape)
+    index: list[Dim] = [0] * len(axes)
+    for axis, source in zip(axes, call["axes"], strict=True):
+        index[source] = axis.i
+    return moved(call, axes, tuple(index))
+
+
+# Shuffles
+
+
+def resolve_channel_shuffle(call: Call) -> Mapping[str, Any]:
+    if call.type("x").rank < 2:
+        raise OpError(f"channel_shuffle needs channels, not {call.type('x')}", operands=("x",))
+    channels = known_size(call, "x", 1)
+    if channels % call["groups"]:
+        raise OpError(
+            f"{channels} channels do not divide into {call['groups']} groups",
+            attributes=("groups",),
+            operands=("x",),
+        )
+    return call.attributes
+
+
+def kernel_channel_shuffle(call: Call) -> TensorExpr:
+    """y[n,c..] = x[n, (c mod G) * C/G + c div G ..]: column by column what was row by row"""
+    axes, groups = axes_over(call.outputs[0].shape), int(call["groups"])
+    size = known_size(call, "x", 1) // groups
+    n, c, *space = (axis.i for axis in axes)
+    return moved(call, axes, (n, c % groups * size + c // groups, *space))
+
+
+def resolve_pixel_shuffle(call: Call) -> Mapping[str, Any]:
+    x = call.type("x")
+    factor = _factor(call)
+    channels = known_size(call, "x", 1)
+    if channels % prod(factor):
+        text = "x".join(map(str, factor))
+        raise OpError(
+            f"{channels} channels of {x} do not divide into blocks of {text}",
+            attributes=("factor",),
+            operands=("x",),
+        )
+    return {**call.attributes, "factor": factor}
+
+
+def _factor(call: Call) -> tuple[int, ...]:
+    x = call.type("x")
+    if x.rank < 3:
+        raise OpError(f"{call.op.name} needs space, not {x}", operands=("x",))
+    return resolve_sizes(call, "factor", x.rank - 2)
+
+
+def infer_pixel_shuffle(call: Call) -> tuple[TensorType, ...]:
+    x, factor = call.type("x"), call["factor"]
+    space = (extent * f for extent, f in zip(x.shape[2:], factor, strict=True))
+    channels = known_size(call, "x", 1) // prod(factor)
+    return (TensorType(x.dtype, (x.shape[0], channels, *space)),)
+
+
+def kernel_pixel_shuffle(call: Call) -> TensorExpr:
+    """y[n,c,p..] = x[n, (c * R + p mod R) * S + q mod S .., p div R, q div S ..]"""
+    axes = axes_over(call.outputs[0].shape)
+    n, channel, *space = (axis.i for axis in axes)
+    for at, f in zip(space, call["factor"], strict=True):
+        channel = channel * f + at % f
+    source = (at // f for at, f in zip(space, call["factor"], strict=True))
+    return moved(call, axes, (n, channel, *source))
+
+
+def resolve_pixel_unshuffle(call: Call) -> Mapping[str, Any]:
+    x, factor = call.type("x"), _factor(call)
+    for axis, f in enumerate(factor, start=2):
+        if exact_div(x.shape[axis], f) is None:
+            known = isinstance(x.shape[axis], int)
+            help = () if known else (f"declare it on the input: where {x.shape[axis]} % {f} == 0",)
+            raise OpError(
+                f"axis {axis} of {x} does not divide by {f}" + ("" if known else " for certain"),
+                attributes=("factor",),
+                operands=("x",),
+                help=help,
+            )
+    return {**call.attributes, "factor": factor}
+
+
+def infer_pixel_unshuffle(call: Call) -> tuple[TensorType, ...]:
+    x, factor = call.type("x"), call["factor"]
+    space = (extent // f for extent, f in zip(x.shape[2:], factor, strict=True))
+    return (TensorType(x.dtype, (x.shape[0], x.shape[1] * prod(factor), *space)),)
+
+
+def kernel_pixel_unshuffle(call: Call) -> TensorExpr:
+    """y[n,c,p..] = x[n, c div (R*S), p * R + c div S mod R, q * S + c mod S ..]"""
+    axes = axes_over(call.outputs[0].shape)
+    n, channel, *space = (axis.i for axis in axes)
+    source: list[Dim] = []
+    for at, f in reversed(list(zip(space, call["factor"], strict=True))):
+        source.insert(0, at * f + channel % f)
+        channel = channel // f
+    return moved(call, axes, (n, channel, *source))
+
+
+def _block(doc: str) -> tuple[Attribute, ...]:
+    return (Attribute("factor", Kind.SIZES, REQUIRED, doc, minimum=1),)
+
+
+TRANSPOSE = OpDef(
+    name="transpose",
+    aliases=("permute",),
+    doc="The axes in another order.",
+    operands=(Operand("x"),),
+    attributes=(Attribute("axes", Kind.INTS, REQUIRED, "which axis of x comes where"),),
+    outputs=("y",),
+    resolve=resolve_transpose,
+    state=no_state,
+    infer=infer_transpose,
+    window=field_transpose,
+    cost=no_contraction,
+    kernel=kernel_transpose,
+)
+
+CHANNEL_SHUFFLE = OpDef(
+    name="channel_shuffle",
+    aliases=(),
+    doc="Channels of all groups interleaved. Zhang et al. 2017, arXiv:1707.01083.",
+    operands=(Operand("x"),),
+    attributes=(Attribute("groups", Kind.INT, REQUIRED, "number of groups", minimum=1),),
+    outputs=("y",),
+    resolve=resolve_channel_shuffle,
+    state=no_state,
+    infer=same_type,
+    window=pointwise,
+    cost=no_contraction,
+    kernel=kernel_channel_shuffle,
+)
+
+PIXEL_SHUFFLE = OpDef(
+    name="pixel_shuffle",
+    aliases=(),
+    doc="""Blocks of channels laid out in space: [N, C*r*r, H, W] -> [N, C, H*r, W*r].
+
+    Shi et al. 2016, arXiv:1609.05158.""",
+    operands=(Operand("x"),),
+    attributes=_block("enlargement per axis"),
+    outputs=("y",),
+    resolve=resolve_pixel_shuffle,
+    state=no_state,
+    infer=infer_pixel_shuffle,
+    window=derived,
+    cost=no_contraction,
+    kernel=kernel_pixel_shuffle,
+)
+
+PIXEL_UNSHUFFLE = OpDef(
+    name="pixel_unshuffle",
+    aliases=(),
+    doc="Blocks of space gathered in channels: the inverse of pixel_shuffle.",
+    operands=(Operand("x"),),
+    attributes=_block("reduction per axis"),
+    outputs=("y",),
+    resolve=resolve_pixel_unshuffle,
+    state=no_state,
+    infer=infer_pixel_unshuffle,
+    window=derived,
+    cost=no_contraction,
+    kernel=kernel_pixel_unshuffle,
+)
+
+OPERATORS = (TRANSPOSE, CHANNEL_SHUFFLE, PIXEL_SHUFFLE, PIXEL_UNSHUFFLE)

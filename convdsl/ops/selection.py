@@ -1,0 +1,194 @@
+"""Where the largest or smallest elements are: argmax, argmin, top-k."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from convdsl.ir.opdef import (
+    REQUIRED,
+    Attribute,
+    Call,
+    Field,
+    Kind,
+    OpDef,
+    Operand,
+    OpError,
+    Reach,
+    no_contraction,
+    no_state,
+)
+from convdsl.ir.shapes import known_size, resolve_axis, whole_along
+from convdsl.kernel.expr import (
+    Axis,
+    Binary,
+    Cast,
+    Compare,
+    Expr,
+    IndexCompare,
+    IndexValue,
+    Literal,
+    Read,
+    Reduce,
+    Select,
+    Stage,
+    TensorExpr,
+    TensorVar,
+    Unary,
+    axes_over,
+)
+from convdsl.tensor import Dim, DType, TensorType
+
+
+def resolve_selection(call: Call) -> Mapping[str, Any]:
+    if call.type("x").dtype is DType.BOOL:
+        raise OpError(f"{call.op.name} needs numbers, not bool", operands=("x",))
+    return {**call.attributes, "axis": resolve_axis(call)}
+
+
+def _or_nan(condition: Expr, x: Expr) -> Expr:
+    return Binary("or", condition, Unary("isnan", x)) if x.dtype.is_float else condition
+
+
+# argmax, argmin
+
+
+def infer_arg(call: Call) -> tuple[TensorType, ...]:
+    shape = list(call.type("x").shape)
+    if call["keepdims"]:
+        shape[call["axis"]] = 1
+    else:
+        del shape[call["axis"]]
+    return (TensorType(DType.I64, tuple(shape)),)
+
+
+def field_arg(call: Call) -> Field:
+    if call["keepdims"]:
+        return whole_along(call.type("x").shape, (call["axis"],))
+    return Reach.WHOLE if call.outputs[0].rank <= 2 else Reach.DERIVED
+
+
+def kernel_arg(call: Call) -> TensorExpr:
+    """best = max (or min) over j of x[.., j, ..]; y = min over j of those j where x is the best"""
+    x, (out,) = call.var("x"), call.outputs
+    axis: int = call["axis"]
+    axes = axes_over(out.shape)
+    outer = axes[:axis] + axes[axis + (1 if call["keepdims"] else 0) :]
+    along = Axis("j", x.type.shape[axis])
+    at = tuple(a.i for a in outer)
+    value = Read(x, (*at[:axis], along.i, *at[axis:]))
+    op = "max" if call.op.name == "argmax" else "min"
+    smaller = TensorType(x.type.dtype, tuple(a.extent for a in outer))
+    best = Stage(TensorVar("best", smaller), outer, Reduce(op, (along,), value))
+    is_best = _or_nan(Compare("eq", value, Read(best.target, at)), value)
+    place = Select(is_best, IndexValue(along.i, out.dtype), IndexValue(along.extent, out.dtype))
+    y = Stage(TensorVar("y", out), axes, Reduce("min", (along,), place))
+    return TensorExpr((x,), (best, y), ("y",))
+
+
+def _arg(name: str, what: str) -> OpDef:
+    return OpDef(
+        name=name,
+        aliases=(),
+        doc=f"The position of the {what} element along an axis: the first of equals, or a NaN.",
+        operands=(Operand("x"),),
+        attributes=(
+            Attribute("axis", Kind.INT, 1, "axis to search; channels"),
+            Attribute("keepdims", Kind.BOOL, False, "leave the axis with extent 1; no, as PyTorch"),
+        ),
+        outputs=("y",),
+        resolve=resolve_selection,
+        state=no_state,
+        infer=infer_arg,
+        window=field_arg,
+        cost=no_contraction,
+        kernel=kernel_arg,
+    )
+
+
+# top-k
+
+
+def resolve_top_k(call: Call) -> Mapping[str, Any]:
+    resolved = resolve_selection(call)
+    extent = known_size(call, "x", resolved["axis"])
+    if call["k"] > extent:
+        raise OpError(
+            f"there are {extent} elements along axis {resolved['axis']}, not {call['k']}",
+            attributes=("k",),
+            operands=("x",),
+        )
+    return resolved
+
+
+def infer_top_k(call: Call) -> tuple[TensorType, ...]:
+    x = call.type("x")
+    axis: int = call["axis"]
+    shape = (*x.shape[:axis], call["k"], *x.shape[axis + 1 :])
+    return (TensorType(x.dtype, shape), TensorType(DType.I64, shape))
+
+
+def field_top_k(call: Call) -> Field:
+    return whole_along(call.type("x").shape, (call["axis"],))
+
+
+def _before(a: Expr, b: Expr, largest: bool) -> Expr:
+    """Whether a comes before b in the order asked for; NaN counts as larger than any number."""
+    compared = Compare("gt" if largest else "lt", a, b)
+    if not a.dtype.is_float:
+        return compared
+    first, second = (a, b) if largest else (b, a)
+    only = Binary("and", Unary("isnan", first), Unary("not", Unary("isnan", second)))
+    return Binary("or", compared, only)
+
+
+def kernel_top_k(call: Call) -> TensorExpr:
+    """rank[.., i, ..] = how many j come before i
+    values[.., k, ..] = x[.., i, ..] and positions[.., k, ..] = i for the i of rank k"""
+    x, outputs = call.var("x"), call.outputs
+    axis: int = call["axis"]
+    axes = axes_over(x.type.shape)
+    other = Axis("j", x.type.shape[axis])
+
+    def along(line: Dim, frame: tuple[Axis, ...]) -> tuple[Dim, ...]:
+        at = tuple(a.i for a in frame)
+        return (*at[:axis], line, *at[axis + 1 :])
+
+    here, there = Read(x, along(axes[axis].i, axes)), Read(x, along(other.i, axes))
+    earlier = IndexCompare("lt", other.i, axes[axis].i)
+    not_after = Unary("not", _before(here, there, call["largest"]))
+    precedes = Select(earlier, not_after, _before(there, here, call["largest"]))
+    count = Reduce("sum", (other,), Cast(precedes, DType.I64))
+    rank = Stage(TensorVar("rank", TensorType(DType.I64, x.type.shape)), axes, count)
+
+    chosen = axes_over(outputs[0].shape)
+    is_it = Compare(
+        "eq", Read(rank.target, along(other.i, chosen)), IndexValue(chosen[axis].i, DType.I64)
+    )
+    value = Select(is_it, Read(x, along(other.i, chosen)), Literal(0, x.type.dtype))
+    place = Select(is_it, IndexValue(other.i, DType.I64), Literal(0, DType.I64))
+    values = Stage(TensorVar("values", outputs[0]), chosen, Reduce("sum", (other,), value))
+    positions = Stage(TensorVar("positions", outputs[1]), chosen, Reduce("sum", (other,), place))
+    return TensorExpr((x,), (rank, values, positions), ("values", "positions"))
+
+
+TOP_K = OpDef(
+    name="top_k",
+    aliases=("topk",),
+    doc="The k largest elements along an axis, in order, and their positions.",
+    operands=(Operand("x"),),
+    attributes=(
+        Attribute("k", Kind.INT, REQUIRED, "how many", minimum=1),
+        Attribute("axis", Kind.INT, 1, "axis to search; channels"),
+        Attribute("largest", Kind.BOOL, True, "the largest, or else the smallest"),
+    ),
+    outputs=("values", "positions"),
+    resolve=resolve_top_k,
+    state=no_state,
+    infer=infer_top_k,
+    window=field_top_k,
+    cost=no_contraction,
+    kernel=kernel_top_k,
+)
+
+OPERATORS = (_arg("argmax", "largest"), _arg("argmin", "smallest"), TOP_K)

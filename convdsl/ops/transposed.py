@@ -1,0 +1,263 @@
+"""Transposed convolution, gathered: each output position asks which inputs reach it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import gcd
+from typing import Any
+
+from convdsl.ir.opdef import (
+    REQUIRED,
+    Attribute,
+    Call,
+    Cost,
+    Kind,
+    OpDef,
+    Operand,
+    OpError,
+    Role,
+    StateSpec,
+    derived,
+    float_type,
+)
+from convdsl.ir.windows import SAME, resolve_padding, resolve_sizes
+from convdsl.kernel.expr import (
+    Axis,
+    Expr,
+    IndexCompare,
+    Literal,
+    Read,
+    Reduce,
+    Select,
+    Stage,
+    TensorExpr,
+    TensorVar,
+    flops,
+)
+from convdsl.tensor import Dim, TensorType, bounds, ceil_div, dim_max, dim_min, floor_div
+
+
+def resolve_conv_transpose(call: Call) -> Mapping[str, Any]:
+    x = call.type("x")
+    float_type(call)
+    if x.rank < 3:
+        raise OpError(
+            f"conv_transpose needs batch, channels and at least one spatial axis, not {x}",
+            operands=("x",),
+        )
+    rank = x.rank - 2
+    sizes = {
+        name: resolve_sizes(call, name, rank)
+        for name in ("kernel", "stride", "dilation", "output_pad")
+    }
+    channels, groups = x.shape[1], call["groups"]
+    if not isinstance(channels, int):
+        raise OpError(
+            f"conv_transpose needs a known number of channels, not {channels}", operands=("x",)
+        )
+    for amount, what in ((channels, "input"), (call["channels"], "output")):
+        if amount % groups:
+            raise OpError(
+                f"{amount} {what} channels do not divide into {groups} groups",
+                attributes=("groups",),
+            )
+    for extra, s, d in zip(sizes["output_pad"], sizes["stride"], sizes["dilation"], strict=True):
+        if extra >= max(s, d):
+            raise OpError(
+                f"output padding of {extra} must be less than the stride {s} or the dilation {d}",
+                attributes=("output_pad",),
+            )
+    return {**call.attributes, **sizes, "pad": _resolve_padding(call, sizes)}
+
+
+def _resolve_padding(
+    call: Call, sizes: Mapping[str, tuple[int, ...]]
+) -> tuple[tuple[Dim, Dim], ...]:
+    """As of convolutions; `same` makes the output stride times as large."""
+    kernel, stride, dilation = sizes["kernel"], sizes["stride"], sizes["dilation"]
+    if call["pad"] != SAME:
+        padding = resolve_padding(call, kernel, stride, dilation)
+        assert not isinstance(padding, str)
+        return padding
+    pairs: list[tuple[Dim, Dim]] = []
+    for k, s, d, extra in zip(kernel, stride, dilation, sizes["output_pad"], strict=True):
+        total = d * (k - 1) + 1 + extra - s
+        if total < 0:
+            raise OpError(
+                f"a window of {d * (k - 1) + 1} cannot fill a stride of {s}",
+                attributes=("pad", "kernel", "stride"),
+                help=(f"add output_pad = {s - d * (k - 1) - 1}",),
+            )
+        pairs.append((total // 2, total - total // 2))
+    return tuple(pairs)
+
+
+def state_conv_transpose(call: Call) -> tuple[StateSpec, ...]:
+    x = call.type("x")
+    shape = (x.shape[1], call["channels"] // call["groups"], *call["kernel"])
+    weight = StateSpec("weight", TensorType(x.dtype, shape), Role.PARAMETER, "kaiming_uniform")
+    if not call["bias"]:
+        return (weight,)
+    bias = TensorType(x.dtype, (call["channels"],))
+    return (weight, StateSpec("bias", bias, Role.PARAMETER, "fan_in_uniform"))
+
+
+def infer_conv_transpose(call: Call) -> tuple[TensorType, ...]:
+    """(in - 1) * stride - before - after + dilation * (kernel - 1) + 1 + output_pad"""
+    x = call.type("x")
+    space: list[Dim] = []
+    for axis, extent in enumerate(x.shape[2:]):
+        before, after = call["pad"][axis]
+        reach = call["dilation"][axis] * (call["kernel"][axis] - 1) + 1
+        size = (extent - 1) * call["stride"][axis] - before - after
+        size = size + (reach + call["output_pad"][axis])
+        most = bounds(size)[1]
+        if most is not None and most < 1:
+            raise OpError(
+                f"nothing is left of axis {axis + 2} of {x} after padding ({before}, {after})",
+                operands=("x",),
+                attributes=("pad",),
+            )
+        space.append(size)
+    return (TensorType(x.dtype, (x.shape[0], call["channels"], *space)),)
+
+
+@dataclass(frozen=True)
+class _Lattice:
+    """The taps of one axis that can reach an output position o, and where they come from.
+
+    Input i reaches o through tap r where i * stride + r * dilation = o + before. With
+    g = gcd(stride, dilation), such taps exist only where g divides o + before, and are
+    r = first + step * t, t = 0 .. count - 1, as far as r < kernel.
+    """
+
+    tap: Dim
+    source: Dim
+    condition: IndexCompare | None
+    t: Axis
+    overshoots: bool
+
+
+def _lattice(call: Call, axis: int, o: Dim) -> _Lattice:
+    kernel: int = call["kernel"][axis]
+    stride: int = call["stride"][axis]
+    dilation: int = call["dilation"][axis]
+    before: Dim = call["pad"][axis][0]
+    common = gcd(stride, dilation)
+    step, spacing = stride // common, dilation // common
+    reached = o + before
+    t = Axis(f"t{axis}", -(-kernel // step))
+    target = reached // common
+    inverse = pow(spacing, -1, step) if step > 1 else 0
+    first = target * inverse % step
+    tap = first + t.i * step
+    return _Lattice(
+        tap=tap,
+        source=(target - tap * spacing) // step,
+        condition=None if common == 1 else IndexCompare("eq", reached % common, 0),
+        t=t,
+        overshoots=kernel % step != 0,
+    )
+
+
+def kernel_conv_transpose(call: Call) -> TensorExpr:
+    """y[n,k,o..] = bias[k] + sum over c,t.. of x[n,c,i(o,t)..] * w[c,k,r(o,t)..], outside: 0
+
+    with taps r and inputs i such that i * stride + r * dilation = o + before.
+    """
+    x, w = call.var("x"), call.var("weight")
+    (out,) = call.outputs
+    rank, groups = x.type.rank - 2, call["groups"]
+    n, k = Axis("n", out.shape[0]), Axis("k", out.shape[1])
+    positions = [Axis(f"p{i}", out.shape[2 + i]) for i in range(rank)]
+    lattices = [_lattice(call, i, p.i) for i, p in enumerate(positions)]
+    per_group = call["channels"] // groups
+    c = Axis("c", floor_div(x.type.shape[1], groups))
+    channel = c.i if groups == 1 else (k.i // per_group) * c.extent + c.i
+    own = k.i if groups == 1 else k.i % per_group
+    weight = Read(
+        w,
+        (channel, own, *(lattice.tap for lattice in lattices)),
+        0.0 if any(lattice.overshoots for lattice in lattices) else None,
+    )
+    pixel = Read(x, (n.i, channel, *(lattice.source for lattice in lattices)), 0.0)
+    product: Expr = pixel * weight
+    for lattice in lattices:
+        if lattice.condition is not None:
+            product = Select(lattice.condition, product, Literal(0.0, out.dtype))
+    body: Expr = Reduce("sum", (c, *(lattice.t for lattice in lattices)), product)
+    inputs = [x, w]
+    if call.has("bias"):
+        bias = call.var("bias")
+        body = body + bias[k.i]
+        inputs.append(bias)
+    y = Stage(TensorVar("y", out), (n, k, *positions), body)
+    return TensorExpr(tuple(inputs), (y,), ("y",))
+
+
+def cost_conv_transpose(call: Call) -> Cost:
+    """Products really made: pairs of input and tap whose sum lies inside the output."""
+    x, (out,) = call.type("x"), call.outputs
+    channels: Dim = x.shape[0] * x.shape[1] * (call["channels"] // call["groups"])
+    made = by_input = channels
+    for axis, extent in enumerate(x.shape[2:]):
+        made = made * _products(call, axis, extent, out.shape[2 + axis])
+        by_input = by_input * extent * call["kernel"][axis]
+    return Cost(macs=made, flops=flops(call.kernel), macs_by_input=by_input)
+
+
+def _products(call: Call, axis: int, extent: Dim, size: Dim) -> Dim:
+    """How often 0 <= i * stride + r * dilation - before < size for 0 <= i < extent, over all r."""
+    stride, total = call["stride"][axis], 0
+    for r in range(call["kernel"][axis]):
+        shift: Dim = r * call["dilation"][axis] - call["pad"][axis][0]
+        first = dim_max(ceil_div(-shift, stride), 0)
+        last = dim_min(floor_div(size - 1 - shift, stride), extent - 1)
+        total = total + dim_max(last - first + 1, 0)
+    return total
+
+
+def _sizes(name: str, default: Any, doc: str, minimum: int) -> Attribute:
+    return Attribute(name, Kind.SIZES, default, doc, minimum=minimum)
+
+
+CONV_TRANSPOSE = OpDef(
+    name="conv_transpose",
+    aliases=("conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "deconv"),
+    doc="""Transposed convolution: the gradient of a convolution, used to enlarge maps.
+
+    1-D, 2-D or 3-D by the rank of the input; weight [in, out / groups, kernel], as PyTorch.
+    Dumoulin, Visin 2016, arXiv:1603.07285, chapter 4.""",
+    operands=(
+        Operand("x"),
+        Operand("weight", Role.PARAMETER),
+        Operand("bias", Role.PARAMETER, optional=True),
+    ),
+    attributes=(
+        Attribute("channels", Kind.INT, REQUIRED, "number of output channels", minimum=1),
+        _sizes("kernel", REQUIRED, "filter size, e.g. 2x2", 1),
+        _sizes("stride", 1, "how far apart the inputs land in the output", 1),
+        Attribute(
+            "pad",
+            Kind.PADDING,
+            0,
+            "positions cut off the output's borders; none, as PyTorch",
+            choices=("half", "same", "valid"),
+            minimum=0,
+        ),
+        _sizes("output_pad", 0, "positions added after the output's end", 0),
+        _sizes("dilation", 1, "distance between filter taps", 1),
+        Attribute("groups", Kind.INT, 1, "independent groups of channels", minimum=1),
+        Attribute("bias", Kind.BOOL, True, "add a bias per output channel, as PyTorch"),
+    ),
+    outputs=("y",),
+    resolve=resolve_conv_transpose,
+    state=state_conv_transpose,
+    infer=infer_conv_transpose,
+    window=derived,
+    cost=cost_conv_transpose,
+    kernel=kernel_conv_transpose,
+)
+
+OPERATORS = (CONV_TRANSPOSE,)
