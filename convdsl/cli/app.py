@@ -84,7 +84,7 @@ def _parser(given: Sequence[str]) -> Parser:
         "--print-completion",
         action=_Completion,
         metavar="SHELL",
-        help="print a completion script for bash, zsh or tcsh and exit",
+        help="print a completion script for bash, zsh, ... and exit",
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=Parser)
     everything = any(word.startswith("--print-completion") for word in given)

@@ -27,6 +27,7 @@ MAX_DEFLATE_RATIO = 1040
 """DEFLATE cannot shrink further (258 bytes in 2 bits); who declares more, lies."""
 
 _MAX_HEADER = 10_000
+_MAGIC = b"\x93NUMPY"
 
 
 class NpzFile(WeightStore):
@@ -82,6 +83,14 @@ class NpzFile(WeightStore):
         return Entry(shape, dtype.name)
 
 
+def is_npy(path: Path) -> bool:
+    """Whether a file begins as np.save begins it."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(_MAGIC)) == _MAGIC
+
+
 def read_npy(path: Path) -> NDArray[Any]:
     """One array file, as np.save writes it. Raises WeightError."""
     try:
@@ -121,7 +130,7 @@ _HEADER = re.compile(
 def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     """(shape, Fortran order, element type); `file` is left at the data."""
     magic = file.read(8)
-    if magic[:6] != b"\x93NUMPY" or magic[6:] not in (b"\x01\x00", b"\x02\x00", b"\x03\x00"):
+    if magic[:6] != _MAGIC or magic[6:] not in (b"\x01\x00", b"\x02\x00", b"\x03\x00"):
         raise ValueError("a member is no array")
     length = int.from_bytes(file.read(2 if magic[6] == 1 else 4), "little")
     if length > _MAX_HEADER:

@@ -1,0 +1,197 @@
+"""The frame around the commands: help, mistakes, exit codes, colour."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import convdsl as package
+from convdsl.cli import app, console, report
+from convdsl.cli.app import COMMANDS
+from convdsl.diagnostics import InputError
+
+HEAVY = ("networkx", "lark", "llvmlite", "rich", "rich_argparse", "PIL", "numpy", "shtab")
+
+
+def python(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments],
+        capture_output=True,
+        text=True,
+        env=os.environ | variables,
+        check=False,
+    )
+
+
+def test_version(convdsl) -> None:
+    assert convdsl("--version") == (0, f"convdsl {package.__version__}\n", "")
+    assert python("-m", "convdsl", "--version").stdout == f"convdsl {package.__version__}\n"
+
+
+def test_without_a_command_the_help_is_shown(convdsl) -> None:
+    said = convdsl()
+    assert said.code == 2
+    assert all(command in said.out for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(convdsl, command: str) -> None:
+    said = convdsl(command, "--help")
+    assert said.code == 0
+    assert said.out.startswith(f"usage: convdsl {command}")
+    assert "--quiet" in said.out
+    assert "\x1b" not in said.out
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], *([c, "--help"] for c in COMMANDS)]
+)
+def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
+    code = (
+        "import sys; from convdsl.cli import main; main(sys.argv[1:]); "
+        f"print([m for m in {HEAVY} if m in sys.modules], file=sys.stderr)"
+    )
+    assert python("-c", code, *arguments).stderr == "[]\n"
+
+
+def test_help_on_a_terminal_is_in_colour(convdsl, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setattr(sys, "argv", ["convdsl", "report", "--help"])
+    assert "\x1b[" in convdsl("report", "--help").out
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b" not in convdsl("report", "--help").out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["reprot", "x"], "error: no command reprot; did you mean report?"),
+        (["xyzzy"], "error: no command xyzzy; there are check"),
+        (["report", "x", "--formt", "json"], "no option --formt; did you mean --format?"),
+        (["report", "x", "--formt=json"], "no option --formt=json; did you mean --format?"),
+        (["report", "x", "--format", "jsn"], "--format: no choice jsn; did you mean json?"),
+        (["report", "x", "y"], "y is one argument too many"),
+        (["report"], "the following arguments are required: MODEL"),
+        (["report", "x", "--batch", "0"], "--batch: '0' is not a whole number from 1 up"),
+        (["report", "x", "--batch", "two"], "--batch: 'two' is not a whole number"),
+        (["report", "x", "--input", "3,4"], "--input: '3,4' is not a size such as 3x224x224"),
+        (["report", "x", "--input", "3x0"], "--input: '3x0' is not a size"),
+        (["report", "x", "--set", "classes"], "--set: 'classes' is not NAME=VALUE"),
+        (["run", "x"], "the following arguments are required: --data"),
+        (["bench", "x", "--pass-option", "a=1"], "'a=1' is not PASS.OPTION=VALUE"),
+        (["--frobnicate"], "no option --frobnicate"),
+        (["report", "x", "--form", "json"], "no option --form; did you mean --format?"),
+        (["--print-completion", "cmd.exe"], "no completion for cmd.exe: bash, zsh, tcsh"),
+    ],
+)
+def test_misuse(convdsl, arguments: list[str], message: str) -> None:
+    said = convdsl(*arguments)
+    assert said.code == 2
+    assert said.out == ""
+    assert message in said.err
+    assert "\nusage: convdsl" in said.err
+    assert "Traceback" not in said.err
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
+def test_completion(convdsl, shell: str) -> None:
+    said = convdsl("--print-completion", shell)
+    assert said.code == 0
+    for word in ("classify", "count", "print-after"):
+        assert word in said.out
+
+
+def raising(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(options: object) -> int:
+        raise error
+
+    monkeypatch.setattr(report, "run", run)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (InputError("too wide"), 2, "error: too wide\n"),
+        (FileNotFoundError(2, "No such file", "x.npy"), 2, "error: x.npy: No such file\n"),
+        (OSError("disk on fire"), 2, "error: disk on fire\n"),
+        (MemoryError(), 2, "error: not enough memory\n"),
+        (MemoryError("8 GB"), 2, "error: not enough memory: 8 GB\n"),
+        (KeyboardInterrupt(), 130, ""),
+    ],
+)
+def test_errors_of_the_world(
+    convdsl, monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int, message: str
+) -> None:
+    raising(error, monkeypatch)
+    assert convdsl("report", "x") == (code, "", message)
+
+
+def test_bugs_are_admitted(convdsl, monkeypatch: pytest.MonkeyPatch) -> None:
+    raising(ZeroDivisionError("oops"), monkeypatch)
+    said = convdsl("report", "x", "--quiet")
+    assert said.code == 2
+    assert said.err.startswith("error: a bug in convdsl: ZeroDivisionError: oops at ")
+    assert "test_app.py" in said.err
+    assert "please report it" in said.err
+    assert "Traceback" not in said.err
+    assert "Traceback" in convdsl("report", "x", "--verbose").err
+
+
+def test_a_reader_that_leaves_is_no_error() -> None:
+    code = (
+        "import os, sys; from convdsl.cli import main; read, write = os.pipe(); os.dup2(write, 1);"
+        " os.close(write); os.close(read); sys.exit(main(['ops']))"
+    )
+    done = python("-c", code)
+    assert (done.returncode, done.stderr) == (app.READER_GONE, "")
+
+
+def test_colour(monkeypatch: pytest.MonkeyPatch, convdsl) -> None:
+    assert convdsl("report", "nothing.cnn").err.startswith("error: there is no file")
+    red = "\x1b[1;31merror: \x1b[0mthere is no file"
+    assert convdsl("report", "nothing.cnn", "--color", "always").err.startswith(red)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert convdsl("report", "nothing.cnn").err.startswith(red)
+    assert convdsl("report", "nothing.cnn", "--color", "never").err.startswith("error: ")
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert convdsl("report", "nothing.cnn").err.startswith("error: ")
+
+
+def test_terminals_get_colour_unless_dumb(monkeypatch: pytest.MonkeyPatch, convdsl) -> None:
+    convdsl("zoo")  # --color auto
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    assert console.use_colour(sys.stdout)
+    monkeypatch.setenv("TERM", "dumb")
+    assert not console.use_colour(sys.stdout)
+
+
+def test_quiet_and_verbose(convdsl, small: Path) -> None:
+    assert "checked, nothing found" in convdsl("check", small).err
+    assert convdsl("check", small, "--quiet").err == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("resnet5", "resnet5 is neither a file nor a model of the zoo; did you mean resnet50?"),
+        ("xyzzy", "xyzzy is neither a file nor a model of the zoo"),
+        ("smal.cnn", "there is no file smal.cnn; did you mean small.cnn?"),
+        ("small.cnn:big", "there is no model `big`"),
+        (".", "is neither a file nor"),
+        ("nul\0byte", "nul"),
+    ],
+)
+def test_models_that_are_not_there(
+    convdsl, folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, message: str
+) -> None:
+    monkeypatch.chdir(folder)
+    for command in (["report"], ["compile"], ["run", "--data", "random:0"], ["bench"]):
+        said = convdsl(*command, name)
+        assert said.code == 2
+        assert message in said.err
+        assert "bug" not in said.err

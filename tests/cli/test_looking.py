@@ -1,0 +1,225 @@
+"""Commands that look: report, zoo, ops, passes, doctor, compile --emit."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from convdsl import ops, passes, zoo
+from convdsl.cli import doctor, listing
+from convdsl.cli.compile import LEVELS
+from convdsl.runtime.cache import ObjectCache
+
+
+def test_report_reproduces_reference_figures(convdsl) -> None:
+    said = convdsl("report", "resnet50", "--batch", 1, "--count", "torchvision", "--format", "json")
+    report = json.loads(said.out)
+    assert (said.code, said.err) == (0, "")
+    assert report["total"]["params"] == 25_557_032
+    assert report["total"]["macs"] == 4_089_184_256
+    assert report["total"]["flops"] == 2 * 4_089_184_256
+    assert report["count"] == "torchvision"
+
+
+def test_report_keeps_symbols(convdsl, folder: Path) -> None:
+    free = json.loads(convdsl("report", folder / "sized.cnn", "--format", "json").out)
+    assert free["total"]["macs"] == "18*N*H*W"
+    for options in (["--batch", 2, "--input", "1x5x7"], ["--input", "image=2x1x5x7"]):
+        bound = json.loads(
+            convdsl("report", folder / "sized.cnn", "--format", "json", *options).out
+        )
+        assert bound["total"]["macs"] == 18 * 2 * 5 * 7
+
+
+def test_report_formats(convdsl, small: Path) -> None:
+    table = convdsl("report", small).out
+    assert "conv1" in table
+    assert all(line == line.rstrip() for line in table.splitlines())
+    markdown = convdsl("report", small, "--format", "md").out
+    assert "| `conv1` |" in markdown
+    rows = list(csv.DictReader(convdsl("report", small, "--format", "csv").out.splitlines()))
+    assert rows[0]["name"] == "conv1"
+    assert len(convdsl("report", small, "--depth", 1, "--verbose").out) > len(table)
+
+
+def test_report_parameters(convdsl, small: Path) -> None:
+    small.write_text(small.read_text().replace('    labels "names.txt"\n', ""))
+    report = json.loads(convdsl("report", small, "--format", "json", "--set", "classes=7").out)
+    assert report["layers"][-1]["output_shape"][-1] == 7
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--input", "nonesuch=3x8x8"], "no input `nonesuch`"),
+        (["--input", "3x9x9"], "expected f32[N, 3, 8, 8]"),
+        (["--input", "3x8x8", "--input", "3x8x8"], "--input needs names"),
+        (["--set", "clases=4"], "did you mean `classes`?"),
+    ],
+)
+def test_report_options_that_do_not_fit(
+    convdsl, small: Path, options: list[str], message: str
+) -> None:
+    said = convdsl("report", small, *options)
+    assert said.code == 2
+    assert message in said.err
+
+
+def test_zoo(convdsl) -> None:
+    listed = json.loads(convdsl("zoo", "--format", "json").out)
+    assert [row["name"] for row in listed] == list(zoo.names())
+    assert convdsl("zoo", "resnet50").out == zoo.names()["resnet50"].path.read_text()
+    said = convdsl("zoo", "resnet49")
+    assert said.code == 2
+    assert "did you mean resnet" in said.err
+
+
+def test_ops(convdsl) -> None:
+    listed = json.loads(convdsl("ops", "--format", "json").out)
+    assert [row["name"] for row in listed] == [op.name for op in ops.OPERATORS]
+    text = convdsl("ops", "conv2d").out
+    assert text.startswith("conv(x, weight, bias?) (also conv1d, conv2d, conv3d)")
+    assert "required" in text
+    facts = json.loads(convdsl("ops", "conv", "--format", "json").out)
+    assert facts["attributes"][0]["attribute"] == "channels"
+    assert "| stride |" in convdsl("ops", "conv", "--format", "md").out
+    said = convdsl("ops", "covn")
+    assert said.code == 2
+    assert "did you mean conv?" in said.err
+
+
+def test_passes(convdsl, small: Path) -> None:
+    listed = json.loads(convdsl("passes", "--format", "json").out)
+    assert [row["name"] for row in listed] == [p.name for p in passes.PASSES]
+    assert all(row["summary"] for row in listed)
+    compared = json.loads(convdsl("passes", small, "--format", "json").out)
+    assert [row["label"] for row in compared] == ["as written", *(p.name for p in passes.PASSES)]
+    assert compared[-1]["kernels"] < compared[0]["kernels"]
+    less = json.loads(
+        convdsl("passes", small, "--format", "json", "--disable", "fuse-elementwise").out
+    )
+    assert len(less) == len(compared) - 1
+
+
+def test_pass_options(convdsl, small: Path) -> None:
+    said = convdsl(
+        *("passes", small, "--format", "json", "--verify", "--time-passes"),
+        *("--print-after", "fold-batchnorm", "--pass-option", "fold-constants.limit=10"),
+    )
+    assert said.code == 0
+    assert "# after fold-batchnorm" in said.err
+    assert "changes" in said.err
+    for options, message in [
+        (["--disable", "fold-batchnrm"], "did you mean fold-batchnorm?"),
+        (["--print-after", "fold-batchnrm"], "did you mean fold-batchnorm?"),
+        (["--pass-option", "fold-constants.limt=3"], "did you mean limit?"),
+    ]:
+        said = convdsl("passes", small, *options)
+        assert said.code == 2
+        assert message in said.err
+
+
+def test_doctor(convdsl) -> None:
+    said = convdsl("doctor", "--format", "json")
+    found = {row["what"]: row for row in json.loads(said.out)}
+    assert {"convdsl", "processor", "vectors", "threads", "OpenMP", "code cache"} <= set(found)
+    assert {f"extra {name}" for name in doctor.EXTRAS} <= set(found)
+    assert said.code == (1 if any(row["advice"] for row in found.values()) else 0)
+
+
+def test_doctor_finds_trouble(convdsl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    said = convdsl("doctor", "--format", "json")
+    assert said.code == 1
+    (row,) = [row for row in json.loads(said.out) if row["what"] == "code cache"]
+    assert row["value"] == "off"
+    assert row["advice"]
+
+
+def test_doctor_clears_the_cache(convdsl) -> None:
+    ObjectCache().put("key", b"value")
+    assert "1 entries" in convdsl("doctor").out
+    assert "0 entries" in convdsl("doctor", "--clear-cache").out
+    assert ObjectCache().get("key") is None
+
+
+# compile --emit
+
+
+@pytest.mark.parametrize(
+    ("level", "text"),
+    [
+        ("graph", "conv1"),
+        ("expr", "conv1 = conv"),
+        ("loops", "program small"),
+        ("llvm", "define"),
+        ("asm", ".text"),
+    ],
+)
+def test_emit_text(convdsl, small: Path, tmp_path: Path, level: str, text: str) -> None:
+    said = convdsl("compile", small, "--emit", level)
+    assert (said.code, said.err) == (0, "")
+    assert text in said.out
+    assert convdsl("compile", small, "--emit", level, "-o", tmp_path / "out").out == ""
+    assert (tmp_path / "out").read_text().strip() == said.out.strip()
+
+
+def test_emit_object(convdsl, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert set(LEVELS) == {"graph", "expr", "loops", "llvm", "asm", "object"}
+    assert convdsl("compile", small, "--emit", "object", "-o", tmp_path / "net.o").code == 0
+    assert (tmp_path / "net.o").read_bytes().startswith(b"\x7fELF")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    said = convdsl("compile", small, "--emit", "object")
+    assert said.code == 2
+    assert "not for terminals" in said.err
+
+
+def test_emit_for_another_processor(convdsl, small: Path) -> None:
+    wide = convdsl("compile", small, "--emit", "asm", "--cpu", "x86-64-v3").out
+    assert "ymm" in wide
+    assert "zmm" not in wide
+    said = convdsl("compile", small, "--emit", "asm", "--cpu", "x86-64-v33")
+    assert said.code == 2
+    assert "x86-64-v33" in said.err
+
+
+def test_emit_says_what_weights_do(convdsl, small: Path) -> None:
+    said = convdsl("compile", small, "--emit", "graph", "--weights", "random:0")
+    assert "plays no part in --emit graph" in said.err
+
+
+# Listings
+
+ROWS = [{"name": "a|b", "count": 1234, "share": 0.5, "also": ["x", "y"], "none": None, "on": True}]
+
+
+def test_listing_formats(capsys: pytest.CaptureFixture[str]) -> None:
+    def shown(format: str) -> str:
+        listing.show(ROWS, format)
+        return capsys.readouterr().out
+
+    assert json.loads(shown("json")) == ROWS
+    assert shown("csv").splitlines()[1] == "a|b,1234,0.5,\"['x', 'y']\",,True"
+    assert shown("md").splitlines() == [
+        "| name | count | share | also | none | on |",
+        "| --- | --: | --: | --- | --- | --- |",
+        "| a\\|b | 1,234 | 0.500 | x, y | - | yes |",
+    ]
+    words = " ".join(shown("table").split())
+    assert words == "name count share also none on a|b 1,234 0.500 x, y - yes"
+
+
+def test_tables_are_never_cut_when_piped(capsys: pytest.CaptureFixture[str]) -> None:
+    listing.show([{"name": "x" * 500, "more": "y" * 500}], "table")
+    assert "x" * 500 + "  " + "y" * 500 in capsys.readouterr().out
+
+
+def test_empty_listings(capsys: pytest.CaptureFixture[str]) -> None:
+    for format in ("table", "json", "md", "csv"):
+        listing.show([], format)
+    assert "[]" in capsys.readouterr().out

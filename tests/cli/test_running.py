@@ -1,0 +1,271 @@
+"""Commands that run networks: compile, run, classify, bench."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import convdsl as package
+from convdsl.cli.classify import probabilities
+from convdsl.cli.peak import measure_peak
+
+RANDOM = ("--weights", "random:1")
+
+
+@pytest.fixture
+def artifact(convdsl, small: Path) -> Path:
+    path = small.parent / "small.cdsl"
+    assert convdsl("compile", small, *RANDOM, "-o", path).code == 0
+    return path
+
+
+# compile
+
+
+def test_compile_writes_an_artifact(convdsl, small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(small.parent)
+    said = convdsl("compile", small, *RANDOM)
+    assert (said.code, said.out) == (0, "")
+    assert "note: weights are random:1" in said.err
+    assert "small.cdsl: " in said.err
+    made = package.load_executable("small.cdsl")
+    assert made.inputs["image"].shape == (1, 3, 8, 8)
+    assert made.labels == ("cat", "dog", "bird")
+
+
+def test_compile_for_a_batch_and_a_size(convdsl, folder: Path) -> None:
+    path = folder / "sized.cdsl"
+    said = convdsl(
+        *("compile", folder / "sized.cnn", *RANDOM, "-o", path, "--batch", 2, "--input", "1x6x5")
+    )
+    assert said.code == 0
+    assert package.load_executable(path).inputs["image"].shape == (2, 1, 6, 5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["small.cnn"], "weights"),
+        (["sized.cnn", *RANDOM], "sizes not given: H, W"),
+        (["small.cnn", "--weights", "random:x"], "seed must be a whole number"),
+        (["small.cnn", "--weights", "missing.npz"], "there is no weight file missing.npz"),
+        (["small.cnn", *RANDOM, "-o", "no/folder/x.cdsl"], "No such file or directory"),
+        (["small.cnn", *RANDOM, "-o", "/dev/null"], "is not a plain file"),
+        (["small.cnn", *RANDOM, "--cpu", "z80"], "z80"),
+    ],
+)
+def test_compile_failures(
+    convdsl, folder: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+) -> None:
+    monkeypatch.chdir(folder)
+    said = convdsl("compile", *arguments)
+    assert said.code == 2
+    assert message in said.err
+    assert "bug" not in said.err
+
+
+def test_weights_that_do_not_fit_are_listed(convdsl, small: Path) -> None:
+    np.savez(small.parent / "w.npz", **{"conv1.weigth": np.zeros((8, 3, 3, 3), np.float32)})
+    said = convdsl("compile", small, "--weights", small.parent / "w.npz")
+    assert said.code == 2
+    assert "do not fit the model" in said.err
+    assert "conv1.weight: not in the file" in said.err
+    assert "did you mean conv1.weigth?" in said.err
+
+
+# run
+
+
+def test_run_gives_what_the_api_gives(convdsl, small: Path) -> None:
+    x = np.random.default_rng(0).standard_normal((3, 3, 8, 8)).astype(np.float32)
+    folder = small.parent
+    np.save(folder / "x.npy", x)
+    expected = package.compile(small, "random:1")(x)
+    for output in ("y.npy", "y.npz"):
+        said = convdsl("run", small, *RANDOM, "--data", folder / "x.npy", "-o", folder / output)
+        assert said.code == 0
+    np.testing.assert_array_equal(np.load(folder / "y.npy"), expected)
+    np.testing.assert_array_equal(np.load(folder / "y.npz")["logits"], expected)
+
+
+def test_run_from_an_artifact_needs_no_weights(convdsl, artifact: Path) -> None:
+    for data in ("random:5",):
+        said = convdsl("run", artifact, "--data", data, "-o", artifact.parent / "a.npy")
+        assert said.code == 0
+    source = artifact.parent / "small.cnn"
+    convdsl("run", source, *RANDOM, "--data", "random:5", "-o", artifact.parent / "b.npy")
+    a, b = (np.load(artifact.parent / name) for name in ("a.npy", "b.npy"))
+    assert a.shape == (1, 3)
+    np.testing.assert_array_equal(a, b)
+
+
+def test_run_with_several_inputs_and_outputs(convdsl, folder: Path) -> None:
+    a, b = np.float32([[1, 2, 3, 4]]), np.float32([[5, 6, 7, 8]])
+    np.savez(folder / "in.npz", a=a, b=b)
+    said = convdsl("run", folder / "two.cnn", "--data", folder / "in.npz", "-o", folder / "out.npz")
+    assert said.code == 0
+    made = np.load(folder / "out.npz")
+    np.testing.assert_array_equal(made["total"], a + b)
+    np.testing.assert_array_equal(made["product"], a * b)
+
+
+def test_run_summarises(convdsl, folder: Path) -> None:
+    said = convdsl(
+        *("run", folder / "two.cnn", "--data", "random:0", "--batch", 3, "--format", "json")
+    )
+    rows = json.loads(said.out)
+    assert [row["output"] for row in rows] == ["total", "product"]
+    assert rows[0]["shape"] == [3, 4]
+    assert rows[0]["min"] <= rows[0]["mean"] <= rows[0]["max"]
+    assert rows[0]["not finite"] == 0
+
+
+def test_random_data_is_reproducible(convdsl, small: Path) -> None:
+    first = convdsl("run", small, *RANDOM, "--data", "random:3").out
+    assert convdsl("run", small, *RANDOM, "--data", "random:3").out == first
+    assert convdsl("run", small, *RANDOM, "--data", "random:4").out != first
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ("random:x", "seed must be a whole number"),
+        ("missing.npy", "missing.npy"),
+        ("names.txt", "no known format"),
+        ("wrong_name.npz", "no input imag; did you mean image?"),
+        ("wrong_shape.npy", "input `image` has shape [1, 3, 9, 9], expected f32[N, 3, 8, 8]"),
+        ("wrong_type.npy", "input `image` is float64, the model takes float32"),
+        ("objects.npy", "no plain array of numbers"),
+        ("cut.npy", "declares 768 bytes and brings 668"),
+    ],
+)
+def test_data_that_does_not_fit(
+    convdsl, small: Path, monkeypatch: pytest.MonkeyPatch, data: str, message: str
+) -> None:
+    monkeypatch.chdir(small.parent)
+    x = np.zeros((1, 3, 8, 8), np.float32)
+    np.savez("wrong_name.npz", imag=x, other=x)
+    np.save("wrong_shape.npy", np.zeros((1, 3, 9, 9), np.float32))
+    np.save("wrong_type.npy", x.astype(np.float64))
+    np.save("objects.npy", np.array([{}], object), allow_pickle=True)
+    np.save("cut.npy", x)
+    Path("cut.npy").write_bytes(Path("cut.npy").read_bytes()[:-100])
+    said = convdsl("run", small, *RANDOM, "--data", data)
+    assert said.code == 2
+    assert message in said.err
+    assert "bug" not in said.err
+
+
+def test_missing_inputs_and_wrong_outputs(convdsl, folder: Path) -> None:
+    np.savez(folder / "in.npz", a=np.zeros((1, 4), np.float32), b=np.zeros((1, 4), np.float32))
+    np.savez(folder / "half.npz", a=np.zeros((1, 4), np.float32))
+    said = convdsl("run", folder / "two.cnn", "--data", folder / "half.npz")
+    assert (said.code, "lacks the inputs b" in said.err) == (2, True)
+    for output in ("out.npy", "out.txt", "out"):
+        said = convdsl(
+            "run", folder / "two.cnn", "--data", folder / "in.npz", "-o", folder / output
+        )
+        assert (said.code, "must end in .npz" in said.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--weights", "random:0"],
+        ["--set", "classes=3"],
+        ["--cpu", "x86-64-v3"],
+        ["--input", "3x8x8"],
+        ["--disable", "canonicalise"],
+        ["--verify"],
+    ],
+)
+def test_artifacts_cannot_be_recompiled(convdsl, artifact: Path, options: list[str]) -> None:
+    said = convdsl("run", artifact, "--data", "random:0", *options)
+    assert said.code == 2
+    assert f"is compiled already; {options[0]} would have to be given" in said.err
+
+
+def test_damaged_artifacts(convdsl, artifact: Path) -> None:
+    content = bytearray(artifact.read_bytes())
+    content[-1] ^= 1
+    artifact.write_bytes(content)
+    said = convdsl("run", artifact, "--data", "random:0")
+    assert said.code == 2
+    assert "is damaged" in said.err
+
+
+# classify
+
+
+def test_classify(convdsl, small: Path, artifact: Path) -> None:
+    photo = small.parent / "photo.png"
+    said = convdsl("classify", small, *RANDOM, photo, photo, "--format", "json", "--top", 2)
+    found: list[dict[str, Any]] = json.loads(said.out)
+    assert [image["file"] for image in found] == [str(photo)] * 2
+    top = found[0]["top"]
+    assert len(top) == 2
+    assert set(top[0]) == {"index", "label", "probability"}
+    assert top[0]["label"] == ("cat", "dog", "bird")[top[0]["index"]]
+    assert 1 > top[0]["probability"] >= top[1]["probability"] > 0
+    again = convdsl("classify", artifact, photo, photo, "--format", "json", "--top", 2)
+    assert json.loads(again.out) == found
+    text = convdsl("classify", artifact, photo).out
+    assert text.splitlines()[0] == str(photo)
+    assert len(text.splitlines()) == 4
+
+
+def test_classify_failures(convdsl, folder: Path) -> None:
+    photo = folder / "photo.png"
+    for model, image, message in [
+        ("small.cnn", folder / "names.txt", "cannot read the image"),
+        ("small.cnn", folder / "missing.png", "No such file"),
+        ("sized.cnn", photo, "does not declare how images become inputs"),
+        ("two.cnn", photo, "does not declare how images become inputs"),
+    ]:
+        weights = RANDOM if model != "two.cnn" else ()
+        said = convdsl("classify", folder / model, *weights, image)
+        assert said.code == 2
+        assert message in said.err
+
+
+def test_classify_needs_one_score_per_class(convdsl, small: Path) -> None:
+    text = small.read_text().replace('    labels "names.txt"\n', "")
+    text = text.replace("-> avgpool(global) -> flatten\n          -> linear(classes) as fc\n", "\n")
+    small.write_text(text)
+    said = convdsl("classify", small, *RANDOM, small.parent / "photo.png")
+    assert said.code == 2
+    assert "puts out [1, 8, 8, 8], not one score per class" in said.err
+
+
+def test_probabilities() -> None:
+    logits = np.float32([1, 2, 3])
+    expected = np.exp([1, 2, 3]) / np.exp([1, 2, 3]).sum()
+    np.testing.assert_allclose(probabilities(logits), expected, rtol=1e-6)
+    np.testing.assert_allclose(probabilities(np.float32([1e4, 0])), [1, 0])
+    given = np.float32([0.25, 0.75, 0])
+    np.testing.assert_array_equal(probabilities(given), given)
+
+
+# bench
+
+
+def test_bench(convdsl, small: Path, artifact: Path) -> None:
+    for model in (small, artifact):
+        said = convdsl("bench", model, "--runs", 3, "--format", "json")
+        (row,) = json.loads(said.out)
+        assert said.code == 0
+        assert row["model"] == "small"
+        assert row["inputs"] == "1x3x8x8"
+        assert row["runs"] == 3
+        assert 0 < row["min ms"] <= row["median ms"]
+        assert row["GFLOP/s"] > 0
+        assert row["peak GFLOP/s"] > 0
+    assert "random:0" in convdsl("bench", small, "--runs", 1, "--no-peak").err
+
+
+def test_the_peak_grows_with_the_vectors() -> None:
+    assert measure_peak(1, "x86-64-v2") > 0
