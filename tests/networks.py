@@ -149,3 +149,34 @@ def mobilenet(size: Dim) -> Graph:
         x = b("relu6", conv_bn(b, x, channels, 3, stride, pad="same", groups=channels))
         x = b("relu6", conv_bn(b, x, width, 1))
     return _classified(b, x)
+
+
+def unet(size: Dim = 572) -> Graph:
+    """Ronneberger et al. 2015: valid convolutions, cropped skips, 1 -> 2 channels."""
+    b = Builder()
+    x = image(b, size, channels=1)
+    skips: list[Value] = []
+    for width in (64, 128, 256, 512):
+        x = _pair(b, x, width)
+        skips.append(x)
+        x = b("max_pool", x, kernel=2)
+    x = _pair(b, x, 1024)
+    for width, skip in zip((512, 256, 128, 64), reversed(skips), strict=True):
+        x = b("conv_transpose", x, channels=width, kernel=2, stride=2)
+        x = _pair(b, b("concat", _cropped(b, skip, x), x), width)
+    return b.output(map=b("conv", x, channels=2, kernel=1))
+
+
+def _pair(b: Builder, x: Value, width: int) -> Value:
+    for _ in range(2):
+        x = b("relu", b("conv", x, channels=width, kernel=3, pad="valid"))
+    return x
+
+
+def _cropped(b: Builder, skip: Value, like: Value) -> Value:
+    """The middle of a map, of the spatial size of another."""
+    large, small = skip.type.shape[2], like.type.shape[2]
+    assert isinstance(large, int)
+    assert isinstance(small, int)
+    first = (large - small) // 2
+    return b("slice", skip, axes=(2, 3), start=first, stop=first + small)

@@ -10,8 +10,8 @@ and regroupings such as flatten. Positions count outside the operand too: those 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from math import lcm, prod
 from typing import Any, TypeAlias
 
@@ -22,6 +22,7 @@ from convdsl.kernel.expr import (
     Binary,
     Expr,
     IndexCompare,
+    IndexValue,
     Read,
     Reduce,
     Select,
@@ -74,13 +75,12 @@ def _progression(first: Dim, count: Dim, step: int) -> Taps:
 class Guard:
     """An index condition that a read stands under.
 
-    A mask: elsewhere the value is read from nowhere. Soft: elsewhere the read is multiplied
-    by a zero from outside another tensor.
+    A soft one only keeps reads inside their tensors: without it they would see padding. Where
+    it depends on the border it is left out, so that fields go on beyond the border.
     """
 
     compare: IndexCompare
     truth: bool
-    mask: bool = False
     soft: bool = False
 
     @property
@@ -92,7 +92,7 @@ class Guard:
 
     def at(self, bindings: Mapping[str, Dim]) -> Guard:
         a, b = (substitute(d, bindings) for d in (self.compare.a, self.compare.b))
-        return replace(self, compare=IndexCompare(self.compare.op, a, b))
+        return Guard(IndexCompare(self.compare.op, a, b), self.truth, self.soft)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,57 +103,64 @@ class Place:
     reduced: tuple[Axis, ...]
     guards: tuple[Guard, ...]
 
-    def is_border(self, guard: Guard) -> bool:
-        """True for a mask that says no more than that the read stays inside its tensor."""
-        if not (guard.mask and guard.truth):
-            return False
-        ends = zip(self.read.index, self.read.tensor.type.shape, strict=True)
-        return any(
-            (guard.compare.op == "ge" and guard.difference == at)
-            or (guard.compare.op == "lt" and guard.difference == at - extent)
-            for at, extent in ends
-        )
+
+def places(stage: Stage, before: Iterable[Stage] = ()) -> Iterator[Place]:
+    """Every read of a stage, with its surroundings; `before` are the stages that it may read."""
+    known = {s.target.name: s for s in before}
+    return _places(stage.body, (), (), known)
 
 
-def places(stage: Stage) -> Iterator[Place]:
-    """Every read of a stage, with its surroundings."""
-    return _places(stage.body, (), ())
-
-
-def _places(e: Expr, reduced: tuple[Axis, ...], guards: tuple[Guard, ...]) -> Iterator[Place]:
+def _places(
+    e: Expr, reduced: tuple[Axis, ...], guards: tuple[Guard, ...], known: Mapping[str, Stage]
+) -> Iterator[Place]:
     match e:
         case Read():
             yield Place(e, reduced, guards)
         case Reduce():
-            yield from _places(e.body, reduced + e.axes, guards)
+            yield from _places(e.body, reduced + e.axes, guards, known)
         case Select():
             conditions = _conjunction(e.condition)
-            denied = conditions if len(conditions) == 1 else ()
-            yes, no = (next(reads(arm), None) is None for arm in (e.no, e.yes))
-            allow = tuple(Guard(c, True, mask=yes) for c in conditions)
-            deny = tuple(Guard(c, False, mask=no) for c in denied)
-            yield from _places(e.condition, reduced, guards)
-            yield from _places(e.yes, reduced, guards + allow)
-            yield from _places(e.no, reduced, guards + deny)
+            masked = next(reads(e.no), None) is None
+            allow = tuple(Guard(c, True, masked and _is_border(c, e.yes)) for c in conditions)
+            deny = tuple(Guard(c, False) for c in conditions) if len(conditions) == 1 else ()
+            yield from _places(e.condition, reduced, guards, known)
+            yield from _places(e.yes, reduced, guards + allow, known)
+            yield from _places(e.no, reduced, guards + deny, known)
         case Binary(op="mul"):
-            yield from _places(e.a, reduced, guards + _inside(e.b))
-            yield from _places(e.b, reduced, guards + _inside(e.a))
+            yield from _places(e.a, reduced, guards + _nonzero(e.b, known), known)
+            yield from _places(e.b, reduced, guards + _nonzero(e.a, known), known)
         case _:
             for child in children(e):
-                yield from _places(child, reduced, guards)
+                yield from _places(child, reduced, guards, known)
 
 
-def _inside(factor: Expr) -> tuple[Guard, ...]:
-    """Conditions without which a factor is a zero from outside its tensor."""
-    if not isinstance(factor, Read) or factor.outside != 0.0:
+def _nonzero(factor: Expr, known: Mapping[str, Stage]) -> tuple[Guard, ...]:
+    """Conditions without which a factor is zero: it is read from outside its tensor, or it is
+    an interpolation weight, a quotient of indices tabulated in a stage of its own."""
+    if not isinstance(factor, Read):
         return ()
-    ends = zip(factor.index, factor.tensor.type.shape, strict=True)
-    bounds = [
-        condition
-        for at, extent in ends
-        for condition in (IndexCompare("ge", at, 0), IndexCompare("lt", at, extent))
-    ]
-    return tuple(Guard(condition, True, soft=True) for condition in bounds)
+    conditions: list[IndexCompare] = []
+    if factor.outside == 0.0:
+        for at, extent in zip(factor.index, factor.tensor.type.shape, strict=True):
+            conditions += [IndexCompare("ge", at, 0), IndexCompare("lt", at, extent)]
+    stage = known.get(factor.tensor.name)
+    if stage is not None and isinstance(stage.body, Binary) and stage.body.op == "div":
+        top = stage.body.a
+        if isinstance(top, IndexValue):
+            here = {a.name: at for a, at in zip(stage.axes, factor.index, strict=True)}
+            conditions.append(IndexCompare("ne", substitute(top.index, here), 0))
+    return tuple(Guard(condition, True, soft=True) for condition in conditions)
+
+
+def _is_border(condition: IndexCompare, arm: Expr) -> bool:
+    """True for a condition that says no more than that some read of the arm stays inside."""
+    difference = condition.a - condition.b
+    return any(
+        (condition.op == "ge" and difference == at)
+        or (condition.op == "lt" and difference == at - extent)
+        for read in reads(arm)
+        for at, extent in zip(read.index, read.tensor.type.shape, strict=True)
+    )
 
 
 def _conjunction(e: Expr) -> tuple[IndexCompare, ...]:
@@ -173,7 +180,7 @@ def read_access(place: Place, operand_axis: int, axes: tuple[Axis, ...]) -> Acce
     """
     point: dict[str, Dim] = {a.name: 0 for a in (*axes, *place.reduced) if a.extent == 1}
     index = substitute(unclamped(place.read.index[operand_axis]), point)
-    guards = [g.at(point) for g in place.guards if not place.is_border(g)]
+    guards = [g.at(point) for g in place.guards]
     guards = [g for g in guards if g.names() & _names(index)]
     names = _names(index).union(*(g.names() for g in guards))
     outer = [number for number, a in enumerate(axes) if a.name in names]

@@ -169,7 +169,7 @@ def _through_operand(node: OpNode, operand: str, output: str, axis: int, field: 
     for stage in call.kernel.stages:
         reached = [
             _through_read(path, place, stage, axis)
-            for place in places(stage)
+            for place in places(stage, call.kernel.stages)
             for path in tensors.get(place.read.tensor.name, ())
         ]
         tensors[stage.target.name] = _union(reached)

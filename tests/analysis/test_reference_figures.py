@@ -106,3 +106,29 @@ def test_worked_examples() -> None:
                   bias=False)  # fmt: skip
     graph = b.output(y=b("conv", depthwise, channels=32, kernel=1, bias=False))
     assert report(graph).totals["params"] == 656
+
+
+def test_unet_of_2015() -> None:
+    graph = networks.unet()
+    assert graph.outputs["map"].type.shape[2:] == (388, 388)
+    found = report(graph)
+    assert found.totals["params"] == 31_030_658
+    height, width = found.layers[-1].receptive_field["image"]
+    assert height == width
+    assert height is not None
+    assert height.size is not None
+
+
+def test_a_transposed_filter_spreads_its_input() -> None:
+    b = Builder()
+    y = b("conv_transpose", b.input("image", 1, 1, 2, 2), channels=1, kernel=3, bias=False)
+    assert y.type.shape == (1, 1, 4, 4)
+    graph = b.output(y=y)
+    assert report(graph).totals["macs"] == 4 * 9  # torchvision counts input positions
+    assert report(graph, "all").totals["macs"] == 4 * 9  # and here no product leaves the output
+    b = Builder()
+    y = b("conv_transpose", b.input("image", 1, 1, 2, 2), channels=1, kernel=3, pad=1, bias=False)
+    graph = b.output(y=y)
+    assert y.type.shape == (1, 1, 2, 2)
+    assert report(graph).totals["macs"] == 36
+    assert report(graph, "all").totals["macs"] == 16  # borders excluded
