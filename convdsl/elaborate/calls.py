@@ -82,7 +82,11 @@ class Binder(Evaluator):
 
     def _positional(self, binding: _Binding, argument: ast.Argument) -> None:
         slot = binding.next_slot()
-        value = self._argument_value(argument, slot, binding.context)
+        try:
+            value = self._argument_value(argument, slot, binding.context)
+        except Stop:
+            binding.position += 1  # so that those behind it are judged by their own slots
+            raise
         given = Given(value, argument.value.span)
         if is_tensors(value) and not binding.arguments:
             binding.extra.extend(flatten(given))
@@ -265,7 +269,8 @@ class _Binding:
 
     def takes_more_tensors(self) -> bool:
         """Whether a number can stand for a tensor that the operator still lacks."""
-        return self.op is not None and len(self.extra) < len(self.op.data_operands)
+        wanted = self.op.data_operands if self.op is not None else ()
+        return len(wanted) > max(1, len(self.extra)) and not wanted[-1].variadic
 
     def missing(self) -> list[str]:
         if self.op is None:

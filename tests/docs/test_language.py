@@ -1,0 +1,178 @@
+"""docs/language.md: every example runs; every error code has a bad and a good one."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from convdsl import zoo
+from convdsl.diagnostics import CompileError
+from convdsl.elaborate import limits, load_file
+from convdsl.ir.model import Model
+from convdsl.ir.opdef import Required
+from convdsl.ops import OPERATORS
+from convdsl.syntax import limits as syntax_limits
+from convdsl.syntax.format import format_source
+from convdsl.syntax.hints import KEYWORDS
+
+ROOT = Path(__file__).parents[2]
+DOCUMENT = ROOT / "docs" / "language.md"
+TEXT = DOCUMENT.read_text(encoding="utf-8")
+BEGIN, END = "<!-- operators: written by tests/docs, run `make golden` -->", (
+    "<!-- end of operators -->"
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Example:
+    line: int
+    flags: frozenset[str]
+    text: str
+    code: str | None  # of the section of errors it stands in
+
+
+def examples() -> list[Example]:
+    found: list[Example] = []
+    code = None
+    pattern = re.compile(r"^### (E\d{4})|^```cnn([ a-z]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+    for match in pattern.finditer(TEXT):
+        if match.group(1):
+            code = match.group(1)
+            continue
+        line = TEXT.count("\n", 0, match.start()) + 1
+        found.append(Example(line, frozenset(match.group(2).split()), match.group(3), code))
+    return found
+
+
+EXAMPLES = examples()
+
+
+def source(example: Example) -> str:
+    """The example as a whole file."""
+    if "body" in example.flags:
+        return f"model example {{\ninput x: f32[N, 64, 56, 56]\n{example.text}}}\n"
+    if "file" in example.flags:
+        text = example.text
+        if "generated" in example.flags and "bad" in example.flags:
+            text = f"# {'a comment ' * 200_000}\n"
+        return f"{text}\nmodel example {{\ninput x: f32[N, 64, 56, 56]\nx -> relu\n}}\n"
+    return example.text
+
+
+def load(example: Example, folder: Path) -> Model:
+    (folder / "blocks.cnn").write_text("block bottleneck(width) { conv(width, 1x1) }\n")
+    (folder / "cycle.cnn").write_text('use "cycle.cnn": bottleneck\n')
+    (folder / "names.txt").write_text("cat\ndog\nfish\n")
+    (folder / "folder").mkdir()
+    for i in range(20):
+        inner = f'use "deep{i + 1}.cnn": deep\n' if i < 19 else "block deep { relu }\n"
+        (folder / f"deep{i}.cnn").write_text(inner)
+    path = folder / "example.cnn"
+    path.write_text(source(example))
+    parameters = {"width": 2} if "width" in example.flags else {}
+    return load_file(path, parameters=parameters, zoo=zoo.folder())
+
+
+def name(example: Example) -> str:
+    return f"{example.code or 'line'}-{example.line}"
+
+
+@pytest.mark.parametrize("example", [e for e in EXAMPLES if "bad" not in e.flags], ids=name)
+def test_good_example(example: Example, tmp_path: Path) -> None:
+    assert load(example, tmp_path).outputs
+
+
+@pytest.mark.parametrize("example", [e for e in EXAMPLES if "bad" in e.flags], ids=name)
+def test_bad_example(example: Example, tmp_path: Path) -> None:
+    with pytest.raises(CompileError) as caught:
+        load(example, tmp_path)
+    assert [d.code for d in caught.value.diagnostics] == [example.code]
+
+
+@pytest.mark.parametrize("example", [e for e in EXAMPLES if e.code is None], ids=name)
+def test_example_is_formatted(example: Example) -> None:
+    text = source(example)
+    inside = text
+    if "body" in example.flags:
+        inside = re.sub(r"^(?=.)", "    ", example.text, flags=re.MULTILINE)
+        inside = f"model example {{\n    input x: f32[N, 64, 56, 56]\n{inside}}}\n"
+    assert format_source(inside) == inside
+
+
+def test_every_code_has_a_bad_and_a_good_example() -> None:
+    used: set[str] = set()
+    for path in (ROOT / "convdsl").rglob("*.py"):
+        if path.name != "diagnostics.py":
+            used |= set(re.findall(r'"(E0\d{3})"', path.read_text(encoding="utf-8")))
+    for kind in ("bad", "good"):
+        assert {e.code for e in EXAMPLES if kind in e.flags} == used
+
+
+def test_tutorial_has_ten_steps() -> None:
+    tutorial = TEXT[TEXT.index("## Tutorial") : TEXT.index("## Reference")]
+    assert re.findall(r"^### (\d+)\.", tutorial, re.MULTILINE) == [str(i) for i in range(1, 11)]
+
+
+def test_words_of_the_language() -> None:
+    listed = re.search(r"These words are taken: `([^`]*)`", TEXT)
+    assert listed is not None
+    assert set(listed.group(1).split()) == KEYWORDS
+
+
+def test_limits() -> None:
+    table = TEXT[TEXT.index("## Limits") : TEXT.index("## Errors")]
+    rows = dict(re.findall(r"^\| ([^|]+) \| ([^|]+) \|$", table, re.MULTILINE))
+    assert rows["size of a source"] == f"{syntax_limits.SOURCE_BYTES:,} bytes"
+    assert rows["open brackets at any place"] == str(syntax_limits.NESTING)
+    assert rows["expressions and block instances within one another"] == f"{limits.DEPTH:,}"
+    assert rows["operators in the graph"] == f"{limits.NODES:,}"
+    assert rows["steps of evaluation"] == f"{limits.STEPS:,}"
+    assert rows["rounds of a loop, elements of a list"] == f"{limits.ITEMS:,}"
+    assert limits.ITEMS == limits.ITERATIONS
+    assert rows["characters of a computed text"] == f"{limits.TEXT:,}"
+    assert rows["characters of a symbolic size, written out"] == f"{limits.DIM_TEXT:,}"
+    assert rows["integers"] == f"{syntax_limits.INTEGER_BITS} bits and sign"
+    files = f"{limits.IMPORT_DEPTH}, {limits.IMPORTED_FILES}"
+    assert rows["imports within one another, files"] == files
+    assert rows["diagnostics reported"] == str(syntax_limits.DIAGNOSTICS)
+
+
+def shown(default: Any) -> str:
+    if isinstance(default, Required):
+        return "required"
+    if isinstance(default, bool):
+        return f"`{str(default).lower()}`"
+    if default is None:
+        return "none"
+    return f"`{default}`"
+
+
+def operators() -> str:
+    """The reference of all operators, from their records."""
+    lines: list[str] = []
+    for op in OPERATORS:
+        also = f" (also {', '.join(f'`{alias}`' for alias in op.aliases)})" if op.aliases else ""
+        lines += [f"### `{op.name}`{also}", "", " ".join(op.doc.split()), ""]
+        if op.attributes:
+            lines += ["| attribute | default | |", "|---|---|---|"]
+        for attribute in op.attributes:
+            star = "*" if attribute.keyword_only else ""
+            doc = attribute.doc.replace("|", "\\|")
+            lines.append(f"| `{attribute.name}`{star} | {shown(attribute.default)} | {doc} |")
+        if op.attributes:
+            lines.append("")
+    return "\n".join(lines)
+
+
+def test_operators_and_defaults(request: pytest.FixtureRequest) -> None:
+    before, rest = TEXT.split(BEGIN)
+    section, after = rest.split(END)
+    wanted = f"\n{operators()}\n"
+    if request.config.getoption("--update-golden"):
+        DOCUMENT.write_text(f"{before}{BEGIN}{wanted}{END}{after}", encoding="utf-8")
+        return
+    assert section == wanted, "run `make golden`"
