@@ -1,4 +1,4 @@
-"""exp, log, tanh and their kin as polynomials over loop IR values: the one home of vector
+"""exp, log, tanh, erf and their kin as polynomials over loop IR values: the one home of vector
 mathematics, printed for every target and evaluated by the interpreter alike.
 
 LLVM turns `llvm.exp.v16f32` into sixteen scalar calls; these stay vectors. ERROR_ULPS bounds
@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from decimal import Decimal, localcontext
+from functools import lru_cache
 
 from convdsl.kernel.builder import Builder
 from convdsl.kernel.nodes import Binary, Compare, Const, Fma, Select, Unary, Value
@@ -97,6 +99,23 @@ class Vectors:
         signed = Select(Compare("lt", x, self.const(0.0, x)), Unary("neg", value), value)
         return self.near_zero(x, signed, "tanh")
 
+    def erf(self, x: Value) -> Value:
+        """Below 1 the Maclaurin series (Abramowitz, Stegun 7.1.5); above 1 - exp(-x**2) q(t), q
+        the scaled complement exp(x**2) erfc(x) as a polynomial in t = (|x| - c) / (|x| + c)."""
+        dtype, one = x.type.dtype, self.const(1.0, x)
+        size = self.b.let(Unary("abs", x), "size")
+        square = self.b.let(Binary("mul", size, size), "square")
+        near = Fma(x, self.polynomial(square, _ERF_SERIES[dtype]), x)
+        # At the limit the complement is less than half a unit in the last place of 1.
+        held = self.b.let(Binary("min", size, self.const(_ERF_LIMIT, x)), "held")
+        centre = self.const(math.sqrt(_ERF_LIMIT), x)
+        t = Binary("div", Binary("sub", held, centre), Binary("add", held, centre))
+        q = self.polynomial(self.b.let(t, "t"), _erfc_scaled_polynomial(dtype))
+        decay = self.exp(Unary("neg", Binary("mul", held, held)))
+        far = self.b.let(Binary("sub", one, Binary("mul", decay, q)), "far")
+        signed = Select(Compare("lt", x, self.const(0.0, x)), Unary("neg", far), far)
+        return self.b.let(Select(Compare("lt", size, one), near, signed), "erf")
+
     def near_zero(self, x: Value, y: Value, name: str) -> Value:
         """y, but x where x is so small that f(x) = x + O(x**2) rounds to x: keeps signs of zeros
         and what would be lost below the smallest normal number."""
@@ -114,7 +133,54 @@ _SMALL = {DType.F32: 2.0**-25, DType.F64: 2.0**-54}
 _EXP_DEGREE = {DType.F32: 7, DType.F64: 13}
 _LOG_TERMS = {DType.F32: 5, DType.F64: 11}
 
-ERROR_ULPS = {"exp": 2, "expm1": 3, "log": 2, "tanh": 3}
+
+def _interpolated(f: Callable[[Decimal], Decimal], reach: float, degree: int) -> list[float]:
+    """Coefficients of the polynomial that meets f at the Chebyshev points of -reach..reach, by
+    Newton's divided differences in many digits."""
+    angles = (math.pi * (j + 0.5) / (degree + 1) for j in range(degree + 1))
+    points = [Decimal(reach * math.cos(angle)) for angle in angles]
+    with localcontext(prec=40):
+        slopes = [f(point) for point in points]
+        for order in range(1, degree + 1):
+            for j in range(degree, order - 1, -1):
+                run = points[j] - points[j - order]
+                slopes[j] = (slopes[j] - slopes[j - 1]) / run
+        total = [slopes[-1]]
+        for point, slope in zip(reversed(points[:-1]), reversed(slopes[:-1]), strict=True):
+            higher, lower = [Decimal(0), *total], [*total, Decimal(0)]
+            total = [a - point * b for a, b in zip(higher, lower, strict=True)]
+            total[0] += slope
+    return [float(coefficient) for coefficient in total]
+
+
+def _erfc_scaled(t: Decimal) -> Decimal:
+    """exp(x**2) erfc(x) by its continued fraction (Abramowitz, Stegun 7.1.14)."""
+    x = Decimal(math.sqrt(_ERF_LIMIT)) * (1 + t) / (1 - t)
+    below = x
+    for k in range(300, 0, -1):
+        below = x + Decimal(k) / 2 / below
+    return 1 / (_PI.sqrt() * below)
+
+
+_PI = Decimal("3.14159265358979323846264338327950288419716939937510582097494")
+_ERF_LIMIT = 6.0
+_ERF_REACH = (math.sqrt(_ERF_LIMIT) - 1) / (math.sqrt(_ERF_LIMIT) + 1)  # |t| for 1 <= x <= limit
+_ERF_SERIES = {
+    dtype: [
+        2 / math.sqrt(math.pi) * (-1) ** k / (math.factorial(k) * (2 * k + 1)) - (k == 0)
+        for k in range(terms)
+    ]  # of erf(x) / x - 1
+    for dtype, terms in ((DType.F32, 10), (DType.F64, 19))
+}
+_ERFC_SCALED_DEGREE = {DType.F32: 7, DType.F64: 15}
+
+
+@lru_cache
+def _erfc_scaled_polynomial(dtype: DType) -> list[float]:
+    return _interpolated(_erfc_scaled, _ERF_REACH, _ERFC_SCALED_DEGREE[dtype])
+
+
+ERROR_ULPS = {"exp": 2, "expm1": 3, "log": 2, "tanh": 3, "erf": 2}
 """Largest error in units in the last place of the result, in f32 and f64 alike, with and without
 fused multiply-adds (tests/kernel/test_vector_math.py measures them)."""
 
@@ -122,5 +188,6 @@ FUNCTIONS: dict[str, Callable[[Vectors, Value], Value]] = {
     "exp": Vectors.exp,
     "log": Vectors.log,
     "tanh": Vectors.tanh,
+    "erf": Vectors.erf,
 }
 """Expansions by the name of the unary operation."""
