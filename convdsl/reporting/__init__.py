@@ -5,15 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from convdsl.analysis.report import Report
+from convdsl.analysis.roofline import Roofline
 from convdsl.analysis.snapshot import Snapshot
 from convdsl.diagnostics import InputError
-from convdsl.reporting.machine import passes_csv, passes_json, report_csv, report_json
-from convdsl.reporting.markdown import passes_markdown, report_markdown
-from convdsl.reporting.table import passes_table, report_table
+from convdsl.reporting.data import (
+    passes_csv,
+    passes_json,
+    report_csv,
+    report_json,
+    roofline_csv,
+    roofline_json,
+)
+from convdsl.reporting.markdown import passes_markdown, report_markdown, roofline_markdown
+from convdsl.reporting.table import passes_table, report_table, roofline_table
 
 FORMATS = ("table", "json", "md", "csv")
 
-__all__ = ["FORMATS", "render", "render_passes"]
+__all__ = ["FORMATS", "render", "render_passes", "render_roofline"]
 
 
 def render(
@@ -58,4 +66,23 @@ def render_passes(
         return passes_markdown(snapshots)
     if format == "csv":
         return passes_csv(snapshots)
+    raise InputError(f"no format {format}: there are {', '.join(FORMATS)}")
+
+
+def render_roofline(
+    roof: Roofline,
+    format: str = "table",
+    *,
+    width: int | None = None,
+    color: bool = False,
+) -> str:
+    """Kernels under the roof of a machine, a line each."""
+    if format == "table":
+        return roofline_table(roof, width=width, color=color)
+    if format == "json":
+        return roofline_json(roof)
+    if format == "md":
+        return roofline_markdown(roof)
+    if format == "csv":
+        return roofline_csv(roof)
     raise InputError(f"no format {format}: there are {', '.join(FORMATS)}")

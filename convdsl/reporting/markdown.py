@@ -5,61 +5,52 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from convdsl.analysis.report import Report
+from convdsl.analysis.roofline import Roofline
 from convdsl.analysis.snapshot import Snapshot
-from convdsl.reporting.rows import (
-    field_text,
-    figure_text,
-    header_lines,
-    rows,
-    shape_text,
-    total_lines,
+from convdsl.reporting.grids import (
+    Grid,
+    defaults_grid,
+    passes_grid,
+    report_grid,
+    roofline_grid,
+    roofline_head,
 )
+from convdsl.reporting.rows import header_lines, total_lines
 
 
 def report_markdown(report: Report, *, depth: int | None = None, verbose: bool = False) -> str:
     """The report as a section with one table; with `verbose` the defaults in force."""
-    headings = ["layer", "op", "output", "params", "macs", "flops", "receptive field"]
-    cells = [
-        [
-            f"`{row.name}`",
-            row.op,
-            shape_text(row.output),
-            *map(figure_text, (row.cost.params, row.cost.macs, row.cost.flops)),
-            field_text(row.receptive_field),
-        ]
-        for row in rows(report, depth)
-    ]
-    lines = [f"# {report.model}", ""]
-    lines += [f"- {_escaped(line)}" for line in header_lines(report) + total_lines(report)]
-    lines += ["", *table_lines(headings, cells, right=(3, 4, 5))]
+    lines = [f"# {_escaped(report.model)}", ""]
+    lines += _bullets(header_lines(report) + total_lines(report))
+    lines += draw(report_grid(report, depth, verbose))
     if verbose:
-        defaults = [[d.op, d.attribute, f"`{d.value}`", d.doc] for d in report.defaults]
-        lines += ["", "## Defaults in force", ""]
-        lines += table_lines(["op", "attribute", "default", "meaning"], defaults)
+        lines += ["", "## Defaults in force", "", *draw(defaults_grid(report))]
     return "\n".join(lines) + "\n"
 
 
 def passes_markdown(snapshots: Sequence[Snapshot]) -> str:
     """The graph before and after each pass."""
-    headings = ["after", "operators", "kernels", "weight-time", "macs", "flops", "bytes written"]
-    cells = [
-        [
-            s.label,
-            *map(figure_text, (s.operators, s.kernels, s.weight_time, s.macs, s.flops)),
-            figure_text(s.activation_bytes),
-        ]
-        for s in snapshots
-    ]
-    return "\n".join(table_lines(headings, cells, right=range(1, 7))) + "\n"
+    return "\n".join(draw(passes_grid(snapshots))) + "\n"
 
 
-def table_lines(
-    headings: Sequence[str], cells: Sequence[Sequence[str]], right: Sequence[int] = ()
-) -> list[str]:
-    rules = ["--:" if column in right else "---" for column in range(len(headings))]
-    lines = [headings, rules, *([_escaped(cell) for cell in line] for line in cells)]
+def roofline_markdown(roof: Roofline) -> str:
+    """The machine, a row per kernel, and the least time of all together."""
+    return "\n".join([*_bullets(roofline_head(roof)), *draw(roofline_grid(roof))]) + "\n"
+
+
+def _bullets(lines: Sequence[str]) -> list[str]:
+    return [*(f"- {_escaped(line)}" for line in lines), ""]
+
+
+def draw(grid: Grid) -> list[str]:
+    """The grid's lines."""
+    rules = ["--:" if column in grid.right else "---" for column in range(len(grid.headings))]
+    lines = [grid.headings, rules, *([_escaped(cell) for cell in line] for line in grid.lines)]
     return [f"| {' | '.join(line)} |" for line in lines]
 
 
 def _escaped(text: str) -> str:
-    return text.replace("|", "\\|").replace("*", "\\*")
+    """Names and polynomials must not turn into emphasis or columns."""
+    for character in "\\|*_":
+        text = text.replace(character, f"\\{character}")
+    return text

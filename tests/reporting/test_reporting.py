@@ -10,13 +10,15 @@ import networks
 import pytest
 from graphs import Builder
 
+from convdsl.analysis.machine import Machine
 from convdsl.analysis.report import Report, analyse
+from convdsl.analysis.roofline import roofline
 from convdsl.analysis.snapshot import Snapshot, snapshot
 from convdsl.diagnostics import InputError
 from convdsl.ir.graph import Graph
 from convdsl.ir.model import Model
 from convdsl.passes import run
-from convdsl.reporting import FORMATS, render, render_passes
+from convdsl.reporting import FORMATS, render, render_passes, render_roofline
 from convdsl.tensor import symbol
 
 
@@ -143,9 +145,10 @@ def test_json_of_fields_that_vary_or_are_unknown() -> None:
 def test_markdown_escapes_and_aligns() -> None:
     text = render(report(symbol("N")), "md", verbose=True)
     assert "# net" in text
-    row = "| `stem.conv` | conv | Nx8x4x4 | 216 | 3456\\*N | 6784\\*N | 3/2/1 |"
+    row = "| stem.conv | conv | Nx8x4x4 | 216 | 3456\\*N | 6784\\*N | 3/2/1 | channels=8 "
     assert row in text
-    assert "| --- | --- | --- | --: | --: | --: | --- |" in text
+    assert "| --- | --- | --- | --: | --: | --: | --- | --- | --- |" in text
+    assert "| a\\_rather\\_long" in text
     assert "## Defaults in force" in text
 
 
@@ -189,7 +192,24 @@ def test_before_and_after_passes(format: str) -> None:
         assert len(list(csv.DictReader(io.StringIO(text)))) == len(shots)
 
 
+@pytest.mark.parametrize("format", FORMATS)
+def test_rooflines(format: str) -> None:
+    roof = roofline(run(graph()), Machine("toy", 100e9, 10e9, "made up"))
+    text = render_roofline(roof, format)
+    assert "stem.conv" in text
+    if format == "table":
+        assert text.startswith("machine toy: 100.0 GFLOP/s, 10.0 GB/s (made up)\nridge: 10.00")
+        assert "conv + add + relu" in text
+    if format == "json":
+        data = json.loads(text)
+        assert data["total"]["seconds"] == sum(k["seconds"] for k in data["kernels"])
+    if format == "csv":
+        assert len(list(csv.DictReader(io.StringIO(text)))) == 4
+
+
 def test_unknown_formats_are_misuse() -> None:
+    with pytest.raises(InputError, match="table, json, md, csv"):
+        render_roofline(roofline(graph(), Machine("toy", 1.0, 1.0, "")), "xml")
     with pytest.raises(InputError, match="table, json, md, csv"):
         render(report(), "xml")
     with pytest.raises(InputError, match="table, json, md, csv"):

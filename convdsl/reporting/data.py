@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from convdsl.analysis.cost import Figure
 from convdsl.analysis.report import Report, dim_to_json, field_to_json
+from convdsl.analysis.roofline import Roofline
 from convdsl.analysis.snapshot import Snapshot
 from convdsl.reporting.rows import Row, rows
 
@@ -51,6 +52,21 @@ def passes_csv(snapshots: Sequence[Snapshot]) -> str:
     writer = csv.DictWriter(text, list(lines[0]) if lines else [], lineterminator="\n")
     writer.writeheader()
     writer.writerows(lines)
+    return text.getvalue()
+
+
+def roofline_json(roof: Roofline) -> str:
+    return json.dumps(roof.to_json(), indent=2) + "\n"
+
+
+def roofline_csv(roof: Roofline) -> str:
+    """A line per kernel, operators joined by spaces."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["name", "ops", "flops", "bytes", "intensity", "bound", "seconds"])
+    for k in roof.kernels:
+        line = [k.name, " ".join(k.ops), k.flops, k.bytes, k.intensity, k.bound, k.seconds]
+        writer.writerow(line)
     return text.getvalue()
 
 

@@ -1,0 +1,105 @@
+"""Machines for the roofline: named ones by their data sheets, or this one by measurement."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+import numpy as np
+
+from convdsl.diagnostics import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """Peak f32 operations per second (a multiply-add is two) and bytes per second of memory."""
+
+    name: str
+    operations: float
+    bandwidth: float
+    source: str
+
+    @property
+    def ridge(self) -> float:
+        """The intensity, in operations per byte, from which on the peak is within reach."""
+        return self.operations / self.bandwidth
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "operations_per_second": self.operations,
+            "bytes_per_second": self.bandwidth,
+            "source": self.source,
+        }
+
+
+MACHINES: dict[str, Machine] = {
+    m.name: m
+    for m in (
+        Machine("v100", 15.7e12, 900e9, "NVIDIA V100 SXM2 data sheet, FP32"),
+        Machine("a100", 19.5e12, 1555e9, "NVIDIA A100 40 GB data sheet, FP32 without tensor cores"),
+        Machine("h100", 67e12, 3.35e12, "NVIDIA H100 SXM data sheet, FP32 without tensor cores"),
+    )
+}
+"""Machines by name; peaks as their makers state them."""
+
+MEASURED = "measured"
+
+
+def find_machine(spec: str) -> Machine:
+    """A named machine, `measured` for this one, or `GFLOPS/GBS`, e.g. `140/12`.
+
+    Raises InputError for anything else.
+    """
+    if spec == MEASURED:
+        return measure()
+    if spec in MACHINES:
+        return MACHINES[spec]
+    peak, _, speed = spec.partition("/")
+    try:
+        operations, bandwidth = float(peak) * 1e9, float(speed) * 1e9
+    except ValueError:
+        raise InputError(_unknown(spec)) from None
+    if not (0 < operations < float("inf") and 0 < bandwidth < float("inf")):
+        raise InputError(f"no machine {spec}: peak and bandwidth must be positive")
+    return Machine(spec, operations, bandwidth, "as given, GFLOP/s / GB/s")
+
+
+def _unknown(spec: str) -> str:
+    names = (*MACHINES, MEASURED)
+    close = get_close_matches(spec, names, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(names)}"
+    return f"no machine {spec}: {hint}, or GFLOPS/GBS such as 140/12"
+
+
+def measure(repeats: int = 5) -> Machine:
+    """This machine by trial: a matrix product, and a copy of more than its caches hold.
+
+    NumPy's BLAS does the product, with the threads that it is set to.
+    """
+    n = 1024
+    a, b = np.ones((n, n), np.float32), np.ones((n, n), np.float32)
+    c = np.empty((n, n), np.float32)
+    source = np.ones(2**25, np.float32)  # 128 MiB
+    target = np.empty_like(source)
+    product = _best(lambda: np.matmul(a, b, out=c), repeats)
+    copy = _best(lambda: np.copyto(target, source), repeats)
+    return Machine(
+        name=MEASURED,
+        operations=2 * n**3 / product,
+        bandwidth=2 * source.nbytes / copy,
+        source=f"best of {repeats}: f32 product of {n}x{n}, copy of {source.nbytes >> 20} MiB",
+    )
+
+
+def _best(work: Callable[[], object], repeats: int) -> float:
+    work()
+    times: list[float] = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return min(times)

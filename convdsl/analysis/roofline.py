@@ -1,0 +1,151 @@
+"""The roofline: how fast a machine can run each kernel at best, and what holds it back.
+
+Williams, Waterman, Patterson 2009, "Roofline: An Insightful Visual Performance Model":
+attainable speed = min(peak, intensity x bandwidth), intensity = operations / bytes moved.
+
+A kernel is a fusion group, or an operator outside of any. It moves what enters it from outside
+and what leaves it, each once and whole; an operator that merely moves data reads no more than
+it writes. What happens once, at weight time, costs nothing here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from convdsl.analysis.cost import known_sum
+from convdsl.analysis.machine import Machine
+from convdsl.diagnostics import InputError
+from convdsl.ir.classify import OpClass, classify, weight_time_nodes
+from convdsl.ir.graph import Graph, OpNode, Value
+from convdsl.tensor import Dim, symbols_of
+
+
+@dataclass(frozen=True, slots=True)
+class KernelBound:
+    """One kernel under the roof of a machine."""
+
+    name: str  # of its last operator, whose value it leaves
+    ops: tuple[str, ...]
+    flops: int
+    bytes: int
+    machine: Machine
+
+    @property
+    def intensity(self) -> float:
+        """Operations per byte moved."""
+        return self.flops / self.bytes if self.bytes else float("inf")
+
+    @property
+    def bound(self) -> str:
+        """What holds it back: `compute` or `memory`."""
+        return "compute" if self.intensity >= self.machine.ridge else "memory"
+
+    @property
+    def seconds(self) -> float:
+        """The least time that it can take."""
+        compute = self.flops / self.machine.operations
+        return max(compute, self.bytes / self.machine.bandwidth)
+
+    @property
+    def attainable(self) -> float:
+        """Operations per second at that time."""
+        return self.flops / self.seconds if self.seconds else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Roofline:
+    """All kernels of a graph, in order of running."""
+
+    machine: Machine
+    kernels: tuple[KernelBound, ...]
+
+    @property
+    def seconds(self) -> float:
+        return sum(kernel.seconds for kernel in self.kernels)
+
+    @property
+    def flops(self) -> int:
+        return sum(kernel.flops for kernel in self.kernels)
+
+    @property
+    def bytes(self) -> int:
+        return sum(kernel.bytes for kernel in self.kernels)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "machine": self.machine.to_json(),
+            "total": {"flops": self.flops, "bytes": self.bytes, "seconds": self.seconds},
+            "kernels": [
+                {
+                    "name": k.name,
+                    "ops": list(k.ops),
+                    "flops": k.flops,
+                    "bytes": k.bytes,
+                    "intensity": k.intensity if k.bytes else None,
+                    "bound": k.bound,
+                    "seconds": k.seconds,
+                }
+                for k in self.kernels
+            ],
+        }
+
+
+def roofline(graph: Graph, machine: Machine) -> Roofline:
+    """The roofline of a graph as it stands: as written, or after passes.
+
+    Raises InputError where a size is not bound.
+    """
+    kernels: list[KernelBound] = []
+    for nodes in kernels_of(graph):
+        flops = known_sum(node.op.cost(node.call).flops for node in nodes)
+        names = tuple(node.op.name for node in nodes)
+        moved = _moved(graph, nodes)
+        size, work = _number(moved, nodes[-1]), _number(flops, nodes[-1])
+        kernels.append(KernelBound(nodes[-1].name, names, work, size, machine))
+    return Roofline(machine, tuple(kernels))
+
+
+def kernels_of(graph: Graph) -> list[list[OpNode]]:
+    """Run-time operators by kernel, in the order in which kernels can run."""
+    early = weight_time_nodes(graph)
+    groups: dict[tuple[str, int], list[OpNode]] = {}
+    for node in graph.op_nodes():
+        if node.id not in early:
+            alone = node.group is None
+            key = ("node", node.id) if alone else ("group", node.group or 0)
+            groups.setdefault(key, []).append(node)
+    last = {node.id: place for place, node in enumerate(graph.op_nodes())}
+    return sorted(groups.values(), key=lambda nodes: last[nodes[-1].id])
+
+
+def _moved(graph: Graph, nodes: Sequence[OpNode]) -> Dim:
+    """Bytes that enter and leave a kernel."""
+    inside = {value for node in nodes for value in node.outputs}
+    entering: dict[Value, Dim] = {}
+    for node in nodes:
+        most = known_sum(value.type.bytes for value in node.outputs)
+        moving = classify(node.call.kernel) is OpClass.MOVEMENT
+        for value in node.inputs.values():
+            if value not in inside:
+                size = value.type.bytes
+                entering[value] = most if moving and _is_less(most, size) else size
+    members = {node.id for node in nodes}
+    leaving = [
+        value.type.bytes
+        for value in inside
+        if graph.is_output(value) or any(u.id not in members for u, _ in graph.users(value))
+    ]
+    return known_sum([*entering.values(), *leaving])
+
+
+def _is_less(a: Dim, b: Dim) -> bool:
+    return isinstance(a, int) and isinstance(b, int) and a < b
+
+
+def _number(value: Dim, node: OpNode) -> int:
+    if isinstance(value, int):
+        return value
+    free = ", ".join(sorted(s.name for s in symbols_of(value)))
+    raise InputError(f"a roofline needs known sizes: {free} of {node.name} is free")

@@ -1,0 +1,94 @@
+"""The cells of every table, the same for terminals and for Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from convdsl.analysis.report import Report
+from convdsl.analysis.roofline import Roofline
+from convdsl.analysis.snapshot import Snapshot
+from convdsl.reporting.rows import field_text, figure_text, rows, shape_text
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Headings and lines of cells; columns in `right` hold numbers."""
+
+    headings: tuple[str, ...]
+    lines: tuple[tuple[str, ...], ...]
+    right: frozenset[int]
+
+
+def _grid(headings: Sequence[str], lines: Sequence[Sequence[str]], numeric: str) -> Grid:
+    right = frozenset(i for i, heading in enumerate(headings) if heading in numeric.split(","))
+    return Grid(tuple(headings), tuple(map(tuple, lines)), right)
+
+
+def report_grid(report: Report, depth: int | None, verbose: bool) -> Grid:
+    """A row per operator or block; `verbose` adds attributes and places."""
+    headings = ["layer", "op", "output", "params", "macs", "flops", "receptive field"]
+    if verbose:
+        headings += ["attributes", "source"]
+    lines: list[list[str]] = []
+    for row in rows(report, depth):
+        numbers = map(figure_text, (row.cost.params, row.cost.macs, row.cost.flops))
+        line = [row.name, row.op, shape_text(row.output), *numbers]
+        line.append(field_text(row.receptive_field))
+        lines.append([*line, row.attributes, row.location] if verbose else line)
+    return _grid(headings, lines, "params,macs,flops")
+
+
+def defaults_grid(report: Report) -> Grid:
+    """The defaults in force, with their reasons."""
+    lines = [[d.op, d.attribute, d.value, d.doc] for d in report.defaults]
+    return _grid(["op", "attribute", "default", "meaning"], lines, "")
+
+
+def passes_grid(snapshots: Sequence[Snapshot]) -> Grid:
+    """The graph before and after each pass."""
+    headings = ["after", "changes", "operators", "kernels", "weight-time", "macs", "flops"]
+    headings += ["bytes written", "ms"]
+    lines = [
+        [
+            s.label,
+            "" if s.changes is None else str(s.changes),
+            *map(figure_text, (s.operators, s.kernels, s.weight_time, s.macs, s.flops)),
+            figure_text(s.activation_bytes),
+            "" if s.seconds is None else f"{s.seconds * 1e3:.1f}",
+        ]
+        for s in snapshots
+    ]
+    return _grid(headings, lines, ",".join(headings[1:]))
+
+
+def roofline_grid(roof: Roofline) -> Grid:
+    """A row per kernel: work, traffic, and the least time."""
+    headings = ["kernel", "ops", "bound", "flops", "bytes", "flop/byte", "GFLOP/s", "us"]
+    lines = [
+        [
+            k.name,
+            " + ".join(k.ops),
+            k.bound,
+            figure_text(k.flops),
+            figure_text(k.bytes),
+            f"{k.intensity:.2f}",
+            f"{k.attainable / 1e9:.1f}",
+            f"{k.seconds * 1e6:.1f}",
+        ]
+        for k in roof.kernels
+    ]
+    return _grid(headings, lines, ",".join(headings[3:]))
+
+
+def roofline_head(roof: Roofline) -> list[str]:
+    """The machine, where its figures come from, and the sum over all kernels."""
+    machine = roof.machine
+    speeds = f"{machine.operations / 1e9:,.1f} GFLOP/s, {machine.bandwidth / 1e9:,.1f} GB/s"
+    rate = roof.flops / roof.seconds / 1e9 if roof.seconds else 0.0
+    work = f"{figure_text(roof.flops)} flops and {figure_text(roof.bytes)} bytes"
+    return [
+        f"machine {machine.name}: {speeds} ({machine.source})",
+        f"ridge: {machine.ridge:.2f} flop/byte; kernels below it are bound by memory",
+        f"at best: {roof.seconds * 1e3:.3f} ms for {work}, {rate:,.1f} GFLOP/s",
+    ]
