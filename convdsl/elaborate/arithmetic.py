@@ -128,7 +128,7 @@ def _divide(symbol: str, left: Dim, right: Dim) -> Dim:
             raise ValueProblem(
                 "E0402",
                 f"{left} / {right} is not known to be an integer",
-                ("declare it on the input (`where H % 2 == 0`), or use `//`",),
+                (f"declare it on the input (`where {left} % {right} == 0`), or use `//`",),
             )
         return checked_dim(quotient)
     if not isinstance(right, int) or right <= 0:

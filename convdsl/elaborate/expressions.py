@@ -202,8 +202,6 @@ class Evaluator(ABC):
     ) -> Any:
         if left.value is POISON or right.value is POISON:
             return POISON
-        if isinstance(left.value, Value) or isinstance(right.value, Value):
-            return self.combine(symbol, left, right, context, span, label)
         for given in (left, right):
             if isinstance(given.value, LAYER_LIKE) and given.span is not None:
                 raise self.fail(
@@ -213,6 +211,8 @@ class Evaluator(ABC):
                     given.span,
                     help="let something flow into it: `in -> ...`",
                 )
+        if isinstance(left.value, Value) or isinstance(right.value, Value):
+            return self.combine(symbol, left, right, context, span, label)
         try:
             return arithmetic.binary(symbol, left.value, right.value)
         except ValueProblem as problem:

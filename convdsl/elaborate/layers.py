@@ -195,12 +195,13 @@ class Layers(Binder):
                 names.skip()
             if part in names.taken:
                 before = names.taken[part]
-                notes = ((before, "first here"),) if before is not None else ()
+                here = label.span if label is not None else span
+                notes = () if before in (None, here) else ((before, "first here"),)
                 raise self.fail(
                     context,
                     "E0203",
                     f"two layers are called `{names.full(part)}`",
-                    label.span if label is not None else span,
+                    here,
                     *notes,
                     help=(
                         'in a loop, number them: `as "name{i}"`; to share weights, '

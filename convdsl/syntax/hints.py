@@ -69,6 +69,27 @@ PUNCTUATION = {
     "DOT": "`.`",
 }
 
+_BLOCK = "write `block NAME(...) { ... }`"
+_USE = 'write `use "file.cnn": name`'
+FOREIGN = {
+    "def": _BLOCK,
+    "class": _BLOCK,
+    "function": _BLOCK,
+    "fn": _BLOCK,
+    "module": _BLOCK,
+    "network": "write `model NAME(...) { ... }`",
+    "import": _USE,
+    "from": _USE,
+    "include": _USE,
+    "var": "write `let NAME = ...`",
+    "const": "write `let NAME = ...`",
+    "return": "the last value of a block, or `out = ...`, is its result",
+    "elif": "write `else if`",
+    "elseif": "write `else if`",
+    "while": "write `repeat COUNT { ... }` or `for NAME in LIST { ... }`",
+}
+"""Words of other languages, and what stands for them here."""
+
 LOOKALIKES = {
     "'": "strings stand in double quotes",
     "&": "write `and`",
@@ -185,16 +206,9 @@ def _help(
         return ("`=` binds a name at the start of a statement; write `==` to compare",)
     previous = re.search(r"(\w+)\Z", before)
     word = previous.group(1) if previous else ""
-    if word in ("def", "class", "function", "fn", "module", "layer", "network"):
-        return (f"`{word}` does not start anything here: write `block NAME(...) {{ ... }}`",)
-    if word in ("return", "import", "from", "var", "const"):
-        instead = {"return": "the last value of a block, or `out = ...`, is its result"}
-        return (
-            instead.get(word)
-            or ('write `use "file.cnn": name`' if word in ("import", "from") else "write `let`"),
-        )
-    if word == "elif" or (found == "if" and word == "else"):
-        return ("write `else if`",)
+    for foreign in (found, word):
+        if foreign in FOREIGN:
+            return (FOREIGN[foreign],)
     if found == ":" and "LBRACE" in accepts:
         return ("bodies stand in braces: `{ ... }`",)
     if word.isdigit() and found.startswith("x"):

@@ -1,0 +1,96 @@
+"""The catalogue of mistakes: located, in words, with the right suggestion, without cascades."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from convdsl.diagnostics import CompileError, Diagnostic, SourceFile
+from convdsl.elaborate import elaborate
+from elaborate.mistakes import MISTAKES, Mistake
+
+
+def diagnose(text: str) -> tuple[Diagnostic, ...]:
+    with pytest.raises(CompileError) as caught:
+        elaborate(SourceFile("mistake.cnn", text))
+    return caught.value.diagnostics
+
+
+@pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: mistake.name)
+def test_mistake(mistake: Mistake, golden: Callable[[str, str], None]) -> None:
+    found = diagnose(mistake.source)
+    rendered = "\n\n".join(diagnostic.render() for diagnostic in found)
+    assert [d.code for d in found] == [mistake.code], rendered
+    assert found[0].span is not None
+    assert found[0].span.text
+    if mistake.suggestion is not None:
+        assert mistake.suggestion in "\n".join(found[0].help), rendered
+    golden(f"diagnostics/{mistake.name}.txt", rendered + "\n")
+
+
+def test_the_catalogue_is_large_and_helpful() -> None:
+    assert len({mistake.name for mistake in MISTAKES}) == len(MISTAKES) >= 60
+    assert sum(mistake.suggestion is not None for mistake in MISTAKES) >= 45
+
+
+def test_independent_mistakes_come_in_one_go() -> None:
+    found = diagnose("""block a(w) { conv(w, 3x3, strid = 2) -> rellu }
+block b { in + (in -> conv(3, 1x1)) }
+model m {
+    input x: f32[N, 8, 32, 32]
+    y = x -> a(4) -> conv(16, 3x3, pad = sme)
+    z = y -> linear(10) -> nothing
+    x -> b -> conv(7, 3x3, groups = 2) -> output out1
+    y + z -> output out2
+}
+""")
+    codes = [diagnostic.code for diagnostic in found]
+    assert codes == ["E0301", "E0201", "E0305", "E0201", "E0501"]
+
+
+def test_a_mistake_in_a_block_is_reported_once() -> None:
+    found = diagnose("""block a { conv(8, 3x3, groups = 3) }
+model m {
+    input x: f32[N, 8, 32, 32]
+    x -> a -> repeat 5 { a } -> a
+}
+""")
+    assert len(found) == 1
+    assert [frame.description for frame in found[0].frames] == ["a"]
+
+
+def test_the_chain_of_instantiations() -> None:
+    (mistake,) = [m for m in MISTAKES if m.name == "skip-of-other-channels"]
+    (found,) = diagnose(mistake.source)
+    assert [f.description for f in found.frames] == [
+        "bottleneck(width = 64)", "stage(width = 64)",
+    ]  # fmt: skip
+    assert [label.span.text for label in found.labels] == ["body", "skip"]
+    assert "from `stage.bottleneck.bn_3`" in found.labels[0].text
+
+
+def test_errors_in_an_imported_file_say_so(tmp_path: object) -> None:
+    from pathlib import Path
+
+    from convdsl.elaborate import load_file
+
+    folder = Path(str(tmp_path))
+    (folder / "blocks.cnn").write_text("block b { conv(8, 3x3, groups = 3) }\n")
+    (folder / "main.cnn").write_text(
+        'use "blocks.cnn": b\nmodel m { input x: f32[N, 8, 4, 4]\nx -> b }\n'
+    )
+    with pytest.raises(CompileError) as caught:
+        load_file(folder / "main.cnn")
+    (found,) = caught.value.diagnostics
+    assert found.span is not None
+    assert found.span.source.path.endswith("blocks.cnn")
+    assert found.frames[0].span is not None
+    assert found.frames[0].span.source.path.endswith("main.cnn")
+
+
+def test_json() -> None:
+    (found,) = diagnose("model m { input x: f32[N, 8]\nx -> rellu }\n")
+    data = found.to_json()
+    assert (data["file"], data["line"], data["column"]) == ("mistake.cnn", 2, 6)
+    assert data["help"] == ["did you mean `relu`?"]
