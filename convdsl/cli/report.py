@@ -2,7 +2,7 @@
 
 Sizes that are not bound stay symbols, and figures polynomials; --batch and --input bind them.
 Counting conventions: `all` counts every arithmetic operation, `torchvision` twice the
-multiply-accumulates.
+multiply-accumulates. With --machine, the least time of every kernel after passes instead.
 """
 
 from __future__ import annotations
@@ -26,24 +26,49 @@ def configure(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--depth", type=positive, metavar="D", help="sum up blocks by D leading names"
     )
+    group.add_argument(
+        "--machine",
+        metavar="M",
+        help="roofline on a named machine, on this one (measured), or GFLOPS/GBS",
+    )
     add_format(group)
 
 
 def run(options: argparse.Namespace) -> int:
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    color = console.use_colour(sys.stdout)
+    if options.machine is not None:
+        console.result(_roofline(options, width, color))
+        return 0
     from convdsl import driver
     from convdsl.reporting import render
 
     report = driver.report(
         load_model(options), options.count, input_shapes(options), batch=options.batch
     )
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     text = render(
         report,
         options.format,
         depth=options.depth,
         verbose=options.verbose,
         width=width,
-        color=console.use_colour(sys.stdout),
+        color=color,
     )
     console.result(text)
     return 0
+
+
+def _roofline(options: argparse.Namespace, width: int | None, color: bool) -> str:
+    """Kernels as they run: after passes, the batch 1 unless said."""
+    from convdsl import driver
+    from convdsl.analysis.machine import find_machine
+    from convdsl.analysis.roofline import roofline
+    from convdsl.passes import run as run_passes
+    from convdsl.reporting import render_roofline
+
+    machine = find_machine(options.machine)
+    model = load_model(options)
+    batch = 1 if options.batch is None else options.batch
+    graph = model.graph.bind(driver.bind(model, input_shapes(options), batch))
+    roof = roofline(run_passes(graph), machine)
+    return render_roofline(roof, options.format, width=width, color=color)

@@ -43,10 +43,10 @@ def _bullets(lines: Sequence[str]) -> list[str]:
 
 
 def draw(grid: Grid) -> list[str]:
-    """The grid's lines."""
+    """The grid's lines, the names in front as code."""
     rules = ["--:" if column in grid.right else "---" for column in range(len(grid.headings))]
-    lines = [grid.headings, rules, *([_escaped(cell) for cell in line] for line in grid.lines)]
-    return [f"| {' | '.join(line)} |" for line in lines]
+    cells = [[f"`{name}`", *map(_escaped, rest)] for name, *rest in grid.lines]
+    return [f"| {' | '.join(line)} |" for line in (grid.headings, rules, *cells)]
 
 
 def _escaped(text: str) -> str:

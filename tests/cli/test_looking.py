@@ -46,6 +46,18 @@ def test_report_formats(convdsl, small: Path) -> None:
     assert len(convdsl("report", small, "--depth", 1, "--verbose").out) > len(table)
 
 
+def test_report_of_a_machine(convdsl, small: Path) -> None:
+    said = convdsl("report", small, "--machine", "100/10")
+    assert said.out.startswith("machine 100/10: 100.0 GFLOP/s, 10.0 GB/s")
+    assert "conv + relu" in said.out
+    roof = json.loads(convdsl("report", small, "--machine", "a100", "--format", "json").out)
+    assert roof["machine"]["name"] == "a100"
+    assert roof["kernels"][0]["ops"] == ["conv", "relu"]
+    wrong = convdsl("report", small, "--machine", "a10")
+    assert wrong.code == 2
+    assert "did you mean a100" in wrong.err
+
+
 def test_report_parameters(convdsl, small: Path) -> None:
     small.write_text(small.read_text().replace('    labels "names.txt"\n', ""))
     report = json.loads(convdsl("report", small, "--format", "json", "--set", "classes=7").out)
