@@ -31,6 +31,7 @@ from convdsl.kernel.nodes import (
     Let,
     Load,
     Parallel,
+    Prefetch,
     ReduceLanes,
     Registers,
     Select,
@@ -219,6 +220,8 @@ class KernelPrinter:
                     self.put(f"store {type} {self.value(statement.value)}, ptr {where}")
                 case Store():
                     self.store(statement)
+                case Prefetch():
+                    self.prefetch(statement)
                 case For():
                     stop = self.index(statement.stop)
                     self.loop(statement.var.name, self.index(statement.start), stop, statement.body)
@@ -286,10 +289,11 @@ class KernelPrinter:
 
     # Memory
 
-    def address(self, buffer: Buffer, index: str) -> str:
+    def address(self, buffer: Buffer, index: str, inbounds: bool = True) -> str:
         scalar = "i8" if buffer.dtype is DType.BOOL else _SCALARS[buffer.dtype]
         base = self.pointers[buffer.name]
-        return self.result(f"getelementptr inbounds {scalar}, ptr {base}, i64 {index}")
+        word = "inbounds " if inbounds else ""
+        return self.result(f"getelementptr {word}{scalar}, ptr {base}, i64 {index}")
 
     def store(self, store: Store) -> None:
         type, value = store.value.type, self.value(store.value)
@@ -308,6 +312,12 @@ class KernelPrinter:
             self.put(f"store {bytes_type} {value}, ptr {where}, align 1")
             return
         self.put(f"store {type_of(type)} {value}, ptr {where}, align {type.dtype.bytes}")
+
+    def prefetch(self, prefetch: Prefetch) -> None:
+        """Read, moderate locality (second-level cache), data."""
+        where = self.address(prefetch.buffer, self.index(prefetch.index), inbounds=False)
+        self.declarations.add("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
+        self.put(f"call void @llvm.prefetch.p0(ptr {where}, i32 0, i32 2, i32 1)")
 
     def load(self, load: Load) -> str:
         index, type, test = self.index(load.index), load.type, None

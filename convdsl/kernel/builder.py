@@ -21,6 +21,7 @@ from convdsl.kernel.nodes import (
     Load,
     LoopVar,
     Parallel,
+    Prefetch,
     Registers,
     Set,
     Splat,
@@ -126,6 +127,10 @@ class Builder:
 
     def store(self, buffer: Buffer, index: Dim, value: Value, valid: int | None = None) -> None:
         self._emit(Store(buffer, index, value, None if valid == value.type.lanes else valid))
+
+    def prefetch(self, buffer: Buffer, index: Dim) -> None:
+        """Bring the line of an element into the second-level cache."""
+        self._emit(Prefetch(buffer, index))
 
     def _emit(self, statement: Statement) -> None:
         self._blocks[-1].append(statement)

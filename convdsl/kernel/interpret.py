@@ -30,6 +30,7 @@ from convdsl.kernel.nodes import (
     Let,
     Load,
     Parallel,
+    Prefetch,
     ReduceLanes,
     Select,
     Set,
@@ -149,6 +150,8 @@ class _Machine:
                     self.registers[key] = self.value(statement.value)
                 case Store():
                     self.store(statement)
+                case Prefetch():
+                    self.index(statement.index)
                 case For():
                     self.loop(statement)
                 case Parallel():

@@ -1,7 +1,7 @@
 """The loop IR: typed loops over flat buffers, vectors and arrays of registers.
 
     Kernel    name, buffers, body
-    Statement For | Parallel | If | Let | Set | Store
+    Statement For | Parallel | If | Let | Set | Store | Prefetch
     Value     Const | Var | Load | Gather | Get | Unary | Binary | Fma | Compare | Select | Cast
               | IndexAsValue | IndexTest | LanesBelow | Splat | ReduceLanes
 
@@ -282,6 +282,14 @@ class Store:
 
 
 @dataclass(frozen=True, slots=True)
+class Prefetch:
+    """Ask for a cache line ahead of its use; the index may lie past the end. No effect else."""
+
+    buffer: Buffer
+    index: Dim
+
+
+@dataclass(frozen=True, slots=True)
 class For:
     """start <= var < stop, one after the other; stays a loop in the machine code."""
 
@@ -307,7 +315,7 @@ class If:
     otherwise: tuple[Statement, ...] = ()
 
 
-Statement: TypeAlias = Let | Set | Store | For | Parallel | If
+Statement: TypeAlias = Let | Set | Store | Prefetch | For | Parallel | If
 
 
 @dataclass(frozen=True, slots=True)

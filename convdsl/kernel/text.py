@@ -19,6 +19,7 @@ from convdsl.kernel.nodes import (
     Let,
     Load,
     Parallel,
+    Prefetch,
     ReduceLanes,
     Select,
     Set,
@@ -60,6 +61,8 @@ def _format_statement(statement: Statement, depth: int) -> list[str]:
             lanes = statement.value.type.lanes if statement.valid is None else statement.valid
             at = _span(statement.index, lanes)
             return [f"{pad}{statement.buffer.name}[{at}] = {format_value(statement.value)}"]
+        case Prefetch():
+            return [f"{pad}prefetch {statement.buffer.name}[{statement.index}]"]
         case For():
             head = f"{pad}for {statement.var.name} in {statement.start} .. {statement.stop}"
             return [head, *format_body(statement.body, depth + 1)]

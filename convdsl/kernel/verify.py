@@ -17,6 +17,7 @@ from convdsl.kernel.nodes import (
     Let,
     Load,
     Parallel,
+    Prefetch,
     Registers,
     Select,
     Set,
@@ -91,6 +92,10 @@ class _Verifier:
                 lanes = statement.value.type.lanes
                 count = lanes if statement.valid is None else statement.valid
                 self.access(statement.buffer, statement.index, count, scope)
+            case Prefetch():
+                if statement.buffer not in self.kernel.buffers:
+                    self.fail(f"{statement.buffer.name} is not a parameter")
+                self.index(statement.index, scope)
             case _:
                 pass
 

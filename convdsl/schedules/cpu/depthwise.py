@@ -11,11 +11,11 @@ from contextlib import ExitStack
 from convdsl.kernel.layout import Layout
 from convdsl.kernel.nodes import Get, Registers, Var
 from convdsl.schedules.cpu.contraction import Convolution, match_convolution
-from convdsl.schedules.cpu.direct import Run, runs_of
 from convdsl.schedules.cpu.epilogue import Frame, open_frame
+from convdsl.schedules.cpu.runs import Run, runs_of, taps_inside
 from convdsl.schedules.emission import extent_of, lane_symbol
 from convdsl.schedules.task import Schedule, Scheduled, Task
-from convdsl.tensor import Dim, ceil_div, dim_max, dim_min, floor_div
+from convdsl.tensor import Dim
 
 _MOST_COLUMN_TAPS = 11  # unrolled; wider filters are left to the generic schedule
 
@@ -73,12 +73,7 @@ def _tile(frame: Frame, conv: Convolution, at: dict[str, Dim], run: Run, column:
     with ExitStack() as stack:
         taps: list[Dim] = []
         for space in conv.space[:-1]:
-            start: Dim = 0
-            stop: Dim = space.taps
-            if not space.inside:
-                low = space.pad - at[space.out.name] * space.stride
-                start = dim_max(ceil_div(low, space.dilation), 0)
-                stop = dim_min(floor_div(low + space.extent - 1, space.dilation) + 1, space.taps)
+            start, stop = taps_inside(space, at[space.out.name])
             taps.append(stack.enter_context(frame.b.serial("r", stop, start)))
         _row(frame, conv, at, run, column, acc, taps)
     first = at["kb"] * frame.b.lanes

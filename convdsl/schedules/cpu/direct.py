@@ -1,56 +1,39 @@
 """Direct convolution in blocked layouts: a register tile held across all input channels and taps.
 
 Borders are met by variants of the tile, not by halos: rows of taps outside the input are cut
-off by the bounds of the tap loop, and a tile at the left or right edge is emitted once more
-with only the columns that each tap can reach. The inner loop never tests anything.
-1 x 1 convolutions of stride 1 run over rows and columns as one axis: a matrix product.
+off by the bounds of the tap loop, and a tile at an edge is emitted once more with only the
+positions that each tap can reach. The inner loop never tests anything. 1 x 1 convolutions of
+stride 1 run over rows and columns as one axis: a matrix product. On narrow maps a tile spans
+several rows, so that filters are read from beyond the first-level cache less often.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import product
 
 from convdsl.kernel.builder import Builder
-from convdsl.kernel.expr import Axis
 from convdsl.kernel.nodes import Get, Registers, Value, Var
 from convdsl.schedules.cpu.contraction import Convolution, Space, match_convolution
 from convdsl.schedules.cpu.epilogue import Frame, open_frame
+from convdsl.schedules.cpu.runs import (
+    Columns,
+    Run,
+    columns_of,
+    patches_of,
+    runs_of,
+    taps_inside,
+)
 from convdsl.schedules.cpu.tiles import FilterPack, Tile, choose_tile, tile_cycles
 from convdsl.schedules.emission import extent_of, lane_symbol
 from convdsl.schedules.task import Schedule, Scheduled, Task
-from convdsl.tensor import Dim, ceil_div, dim_max, dim_min, floor_div
+from convdsl.tensor import Dim, dim_min, floor_div
 
 _L2_SHARE = 512 << 10  # bytes of filters that may stay in the second-level cache
-
-
-@dataclass(frozen=True, slots=True)
-class Columns:
-    """The axis along which the tile runs: the last spatial one, or all of them as one."""
-
-    space: Space
-    merged: tuple[Axis, ...]  # the axes it stands for
-
-    def bind(self, column: Dim) -> dict[str, Dim]:
-        """Positions on the real axes of a position on this one."""
-        at: dict[str, Dim] = {}
-        for axis in reversed(self.merged[1:]):
-            at[axis.name] = column - floor_div(column, extent_of(axis)) * extent_of(axis)
-            column = floor_div(column, extent_of(axis))
-        return at | {self.merged[0].name: column}
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """Tiles of equal width side by side that can share their code."""
-
-    start: int
-    count: int
-    width: int
-    reach: tuple[tuple[int, ...], ...]  # for each tap, the columns of the tile that it reaches
-    interior: bool  # every tap reaches every column
+_PATCH = 14  # positions that a tile of several rows may have
+_SHARES = 8  # tiles of channels that give a team enough to share out
 
 
 def applies(task: Task) -> Convolution | None:
@@ -64,27 +47,21 @@ def applies(task: Task) -> Convolution | None:
     return conv
 
 
-def columns_of(conv: Convolution, task: Task) -> tuple[tuple[Space, ...], Columns]:
-    """(outer spatial axes, the axis of the tile)."""
-    x = task.operand(conv.x.tensor.name).layout
-    flat = all(
-        s.taps == 1 and s.stride == 1 and s.pad == 0 and s.outs == s.extent for s in conv.space
-    )
-    if flat and x is not None and x.axis == 1:
-        merged = tuple(s.out for s in conv.space)
-        total = 1
-        for s in conv.space:
-            total *= s.outs
-        axis = Axis("column", total)
-        return (), Columns(Space(axis, None, total, 1, 1, 0), merged)
-    return conv.space[:-1], Columns(conv.space[-1], (conv.space[-1].out,))
-
-
 def tile_for(conv: Convolution, task: Task) -> Tile:
+    """The register tile. On a narrow map its columns may be those of several rows."""
     block = task.output.block
     blocks = -(-conv.channels_out // block)
-    _, columns = columns_of(conv, task)
-    return choose_tile(task.target, blocks, columns.space.outs, must_divide=conv.groups > 1)
+    outer, columns = columns_of(conv, task)
+    wide = columns.space.outs
+    if outer and wide * 2 <= _PATCH:
+        wide *= min(_PATCH // wide, outer[-1].outs)
+    return choose_tile(task.target, blocks, wide, must_divide=conv.groups > 1)
+
+
+def patch_rows(outer: tuple[Space, ...], columns: Columns, tile: Tile) -> int:
+    """Whole rows that one tile covers; 0 where tiles are pieces of a row."""
+    rows = tile.columns // columns.space.outs
+    return rows if outer and rows >= 2 else 0
 
 
 def cost(task: Task) -> float | None:
@@ -98,33 +75,8 @@ def cost(task: Task) -> float | None:
         rows *= space.outs
     blocks = -(-extent_of(conv.k) // task.output.block)
     work = rows * conv.channels_in * conv.taps
-    tiles = (-(-blocks // tile.blocks)) * (-(-columns.space.outs // tile.columns))
-    return work * tiles * tile_cycles(tile.blocks, tile.columns)
-
-
-def runs_of(space: Space, width: int) -> list[Run]:
-    """The tiles of one row, those with the same reach together."""
-    tiles: list[tuple[int, int, tuple[tuple[int, ...], ...]]] = []
-    for start in range(0, space.outs, width):
-        here = min(width, space.outs - start)
-        reach = tuple(
-            tuple(
-                j
-                for j in range(here)
-                if 0 <= (start + j) * space.stride + tap * space.dilation - space.pad < space.extent
-            )
-            for tap in range(space.taps)
-        )
-        tiles.append((start, here, reach))
-    runs: list[Run] = []
-    for (here, reach), group in groupby(tiles, key=lambda t: (t[1], t[2])):
-        members = list(group)
-        interior = all(len(columns) == here for columns in reach)
-        if interior:
-            runs.append(Run(members[0][0], len(members), here, reach, True))
-        else:
-            runs += [Run(start, 1, here, reach, False) for start, _, _ in members]
-    return runs
+    tiles = -(-blocks // tile.blocks) * max(1.0, columns.space.outs / tile.columns)
+    return work * tiles * tile_cycles(tile.blocks, min(tile.columns, columns.space.outs))
 
 
 def emit(task: Task, name: str) -> Scheduled:
@@ -132,11 +84,7 @@ def emit(task: Task, name: str) -> Scheduled:
     assert conv is not None
     tile = tile_for(conv, task)
     lanes = task.output.block
-    shape = (
-        extent_of(conv.k),
-        conv.channels_in,
-        *(space.taps for space in conv.space),
-    )
+    shape = (extent_of(conv.k), conv.channels_in, *(space.taps for space in conv.space))
     pack = FilterPack(shape, lanes, tile.blocks, lanes)
     frame = open_frame(task, name, lanes, {conv.w.tensor.name: pack})
     emitter = _Direct(task, conv, tile, pack, frame)
@@ -149,41 +97,64 @@ def emit(task: Task, name: str) -> Scheduled:
     return frame.finish()
 
 
+@dataclass(frozen=True, slots=True)
+class _Panel:
+    """One register tile on its way: loop indices, accumulators, channels, positions."""
+
+    at: dict[str, Dim]
+    acc: Registers
+    block: Dim  # the first vector of output channels
+    blocks: int
+    positions: list[list[Dim]]  # of each position, the indices on the tile's own axes
+    start: Dim
+
+    @property
+    def width(self) -> int:
+        return len(self.positions)
+
+
 class _Direct:
     """Emits one direct convolution."""
 
     def __init__(
         self, task: Task, conv: Convolution, tile: Tile, pack: FilterPack, frame: Frame
     ) -> None:
-        self.task = task
         self.conv = conv
-        self.tile = tile
         self.pack = pack
         self.frame = frame
         self.b: Builder = frame.b
         self.lanes = pack.lanes
         self.outer, self.columns = columns_of(conv, task)
+        self.rows: tuple[Space, ...] = ()  # the axis that patches run along
+        rows = patch_rows(self.outer, self.columns, tile)
+        if rows:
+            self.outer, self.rows = self.outer[:-1], self.outer[-1:]
+            self.runs = patches_of(self.rows[0], self.columns.space, rows)
+        else:
+            self.runs = runs_of(self.columns.space, tile.columns)
+        self.spaces = (*self.outer, *self.rows, self.columns.space)
+        weights = pack.size * task.stage.target.type.dtype.bytes
+        # Filters that stay in cache are swept for each position; larger ones are each read once
+        # while the positions are swept.
+        self.filters_stay = weights <= _L2_SHARE
 
     def tiles(self, first_block: int, count: int, blocks: int) -> None:
         """All positions of `count` tiles of `blocks` blocks each, in parallel."""
-        conv = self.conv
-        runs = runs_of(self.columns.space, self.tile.columns)
-        axes = [("n", extent_of(conv.n)), ("g", conv.groups)]
+        axes = [("n", extent_of(self.conv.n)), ("g", self.conv.groups)]
         axes += [(s.out.name, s.outs) for s in self.outer]
-        weights = self.pack.size * self.task.stage.target.type.dtype.bytes
-        # Filters that stay in cache are swept for each position; larger ones are each read once
-        # while the positions are swept.
-        position = len(axes) + 1 if weights <= _L2_SHARE else 2
-        if not self.outer and all(run.interior for run in runs):
-            for run in runs:  # one long row: its tiles are shared out among the threads
+        position = len(axes) + 1 if self.filters_stay else 2
+        one_row = len(self.spaces) == 1 and all(run.interior for run in self.runs)
+        if one_row and (self.filters_stay or count < _SHARES):
+            for run in self.runs:  # its tiles are shared out among the threads
                 with self.parallel([*axes, ("tile", run.count)], count, position) as at:
-                    column = run.start + at["tile"] * run.width
-                    self.one_tile(at, run, column, first_block, blocks)
+                    start = run.start + at["tile"] * run.width
+                    self.one_tile(at, run, start, first_block, blocks)
             return
         with self.parallel(axes, count, min(position, len(axes))) as at:
-            for run in runs:
+            for run in self.runs:
                 with self.b.serial("tile", run.count) as tile:
-                    self.one_tile(at, run, run.start + tile * run.width, first_block, blocks)
+                    start = run.start + tile * (run.rows or run.width)
+                    self.one_tile(at, run, start, first_block, blocks)
 
     @contextmanager
     def parallel(
@@ -196,106 +167,99 @@ class _Direct:
             yield dict(zip(names, indices, strict=True))
 
     def one_tile(
-        self, at: dict[str, Dim], run: Run, column: Dim, first_block: int, blocks: int
+        self, at: dict[str, Dim], run: Run, start: Dim, first_block: int, blocks: int
     ) -> None:
         """Accumulate one register tile and store it through the epilogue."""
         per_group = self.conv.channels_out // self.lanes if self.conv.groups > 1 else 0
         block = at["g"] * per_group + first_block + at["kt"] * blocks
         acc = self.frame.registers(blocks * run.width)
         self.b.zero(acc)
-        rows = {space.out.name: at[space.out.name] for space in self.outer}
-        with self.b.serial("cb", self.pack.c_blocks) as cb, self.row_taps(rows) as taps:
+        panel = _Panel(at, acc, block, blocks, self.positions(run, start), start)
+        own = (*self.rows, self.columns.space)
+        with self.b.serial("cb", self.pack.c_blocks) as cb, self.outer_taps(at) as taps:
             if run.interior:
-                with self.b.serial("s", self.columns.space.taps) as s:
-                    every = tuple(range(run.width))
-                    self.inner(at, acc, block, blocks, cb, taps, s, column, every)
+                with ExitStack() as stack:
+                    inner = [stack.enter_context(self.b.serial("s", s.taps)) for s in own]
+                    self.inner(panel, cb, [*taps, *inner], tuple(range(run.width)))
             else:
-                for s, reach in enumerate(run.reach):
+                every_tap = product(*(range(space.taps) for space in own))
+                for tap, reach in zip(every_tap, run.reach, strict=True):
                     if reach:
-                        self.inner(at, acc, block, blocks, cb, taps, s, column, reach)
-        self.store(at, acc, block, blocks, column, run.width)
+                        self.inner(panel, cb, [*taps, *tap], reach)
+        self.store(panel)
+
+    def positions(self, run: Run, start: Dim) -> list[list[Dim]]:
+        if not run.rows:
+            return [[start + j] for j in range(run.width)]
+        wide = self.columns.space.outs
+        return [[start + j // wide, j % wide] for j in range(run.width)]
 
     @contextmanager
-    def row_taps(self, rows: dict[str, Dim]) -> Generator[list[Dim]]:
+    def outer_taps(self, at: dict[str, Dim]) -> Generator[list[Dim]]:
         """Loops over the taps of the outer axes, cut to those inside the input."""
         with ExitStack() as stack:
             taps: list[Dim] = []
             for space in self.outer:
-                start: Dim = 0
-                stop: Dim = space.taps
-                if not space.inside:
-                    low = space.pad - rows[space.out.name] * space.stride
-                    start = dim_max(ceil_div(low, space.dilation), 0)
-                    last = floor_div(low + space.extent - 1, space.dilation)
-                    stop = dim_min(last + 1, space.taps)
+                start, stop = taps_inside(space, at[space.out.name])
                 taps.append(stack.enter_context(self.b.serial("r", stop, start)))
             yield taps
 
-    def inner(
-        self,
-        at: dict[str, Dim],
-        acc: Registers,
-        block: Dim,
-        blocks: int,
-        cb: Dim,
-        row_taps: list[Dim],
-        s: Dim,
-        column: Dim,
-        reach: tuple[int, ...],
-    ) -> None:
+    def inner(self, panel: _Panel, cb: Dim, taps: Sequence[Dim], reach: tuple[int, ...]) -> None:
         """acc[i, j] += filter[i] * x[j] over the channels of one block, for one tap."""
-        b, conv, pack, space = self.b, self.conv, self.pack, self.columns.space
+        b, conv, pack = self.b, self.conv, self.pack
         channels = dim_min(pack.c_block, conv.channels_in - cb * pack.c_block)
-        width = acc.count // blocks
         # A mirrored filter is read from its far end: the packed order is the text's order.
         tap: Dim = 0
-        for index, axis in zip([*row_taps, s], [*self.outer, space], strict=True):
+        for index, axis in zip(taps, self.spaces, strict=True):
             tap = tap * axis.taps + (axis.taps - 1 - index if conv.flip else index)
         with b.serial("c", channels) as c:
-            where = ((cb * pack.taps + tap) * pack.c_block + c) * blocks * self.lanes
-            base = block * pack.block_size + where
+            where = ((cb * pack.taps + tap) * pack.c_block + c) * panel.blocks * self.lanes
+            base = panel.block * pack.block_size + where
             weights = self.frame.views[conv.w.tensor.name].buffer
-            filters = [b.load(weights, base + i * self.lanes) for i in range(blocks)]
+            if not self.filters_stay:
+                ahead = pack.block_size * panel.blocks + self.sweep_line(panel) * self.lanes
+                b.prefetch(weights, base + ahead)
+            filters = [b.load(weights, base + i * self.lanes) for i in range(panel.blocks)]
             for j in reach:
-                value = self.input(at, cb * pack.c_block + c, row_taps, column + j, s)
-                for i in range(blocks):
-                    b.accumulate(acc, i * width + j, value, filters[i])
+                value = self.input(panel, cb * pack.c_block + c, taps, panel.positions[j])
+                for i in range(panel.blocks):
+                    b.accumulate(panel.acc, i * panel.width + j, value, filters[i])
+
+    def sweep_line(self, panel: _Panel) -> Dim:
+        """Which of a panel's lines this sweep over it asks for, of the panel that comes next: so
+        that it has come from memory when its turn does."""
+        if self.outer:
+            axis = self.outer[-1]
+            return floor_div(panel.at[axis.out.name] * panel.blocks, axis.outs)
+        sweeps = self.rows[0].outs if self.rows else self.columns.space.outs
+        return floor_div(panel.start * panel.blocks, sweeps)
 
     def input(
-        self, at: dict[str, Dim], channel: Dim, row_taps: list[Dim], column: Dim, s: Dim
+        self, panel: _Panel, channel: Dim, taps: Sequence[Dim], position: Sequence[Dim]
     ) -> Value:
         """One input element in all lanes."""
         view = self.frame.views[self.conv.x.tensor.name]
-        space = self.columns.space
-        channel = at["g"] * self.conv.channels_in + channel
-        index: list[Dim] = [at["n"], channel]
-        for axis, tap in zip(self.outer, row_taps, strict=True):
-            index.append(at[axis.out.name] * axis.stride + tap * axis.dilation - axis.pad)
+        index: list[Dim] = [panel.at["n"], panel.at["g"] * self.conv.channels_in + channel]
+        outs = [*(panel.at[space.out.name] for space in self.outer), *position]
         if len(self.columns.merged) > 1:
-            bound = self.columns.bind(column)
+            bound = self.columns.bind(outs[-1])
             index += [bound[axis.name] for axis in self.columns.merged]
         else:
-            index.append(column * space.stride + s * space.dilation - space.pad)
+            for axis, out, tap in zip(self.spaces, outs, taps, strict=True):
+                index.append(out * axis.stride + tap * axis.dilation - axis.pad)
         return self.b.splat(view.buffer, view.layout.offset(index))
 
-    def store(
-        self,
-        at: dict[str, Dim],
-        acc: Registers,
-        block: Dim,
-        blocks: int,
-        column: Dim,
-        width: int,
-    ) -> None:
+    def store(self, panel: _Panel) -> None:
         conv = self.conv
         loaded: dict[tuple[str, Dim], Var] = {}
-        for i in range(blocks):
-            k = (block + i) * self.lanes
-            for j in range(width):
-                bound = {conv.n.name: at["n"], conv.k.name: k + lane_symbol(self.lanes)}
-                bound |= {space.out.name: at[space.out.name] for space in self.outer}
-                bound |= self.columns.bind(column + j)
-                value = Get(acc, i * width + j)
+        for i in range(panel.blocks):
+            k = (panel.block + i) * self.lanes
+            for j, position in enumerate(panel.positions):
+                bound = {conv.n.name: panel.at["n"], conv.k.name: k + lane_symbol(self.lanes)}
+                bound |= {space.out.name: panel.at[space.out.name] for space in self.outer}
+                bound |= {s.out.name: p for s, p in zip(self.rows, position, strict=False)}
+                bound |= self.columns.bind(position[-1])
+                value = Get(panel.acc, i * panel.width + j)
                 self.frame.store(bound, k, conv.reduce, value, loaded=loaded)
 
 

@@ -23,15 +23,27 @@ class Tile:
 
 def tile_cycles(blocks: int, columns: int) -> float:
     """Cycles for one input element of the tile: two multiply-adds or two loads a cycle, four
-    cycles of latency to hide."""
-    return max(blocks * columns / 2, (blocks + columns) / 2, 4.0) + 0.25
+    cycles of latency to hide; the loop, and filters from beyond the first-level cache, on top."""
+    return max(blocks * columns / 2, (blocks + columns) / 2, 4.0) + 0.25 + 0.1 * blocks
+
+
+_TAIL_WORTH = 1.1  # a tile that leaves blocks over must be this much better: few share the rest
 
 
 def choose_tile(target: Target, blocks: int, columns: int, must_divide: bool = False) -> Tile:
-    """The tile that covers blocks x columns in the fewest cycles; the larger one of equals.
+    """The tile that covers blocks x columns in the fewest cycles; the larger one of equals, and
+    one that divides the blocks rather than one that does not.
 
     A tile needs a register for each accumulator, one for each block of filters and one for the
     input element."""
+    whole = _best_tile(target, blocks, columns, must_divide=True)
+    if must_divide:
+        return whole[1]
+    any_tile = _best_tile(target, blocks, columns, must_divide=False)
+    return whole[1] if whole[0] <= any_tile[0] * _TAIL_WORTH else any_tile[1]
+
+
+def _best_tile(target: Target, blocks: int, columns: int, must_divide: bool) -> tuple[float, Tile]:
     best: tuple[float, int, Tile] | None = None
     budget = target.vector_registers
     for k in range(1, min(blocks, 8) + 1):
@@ -49,7 +61,7 @@ def choose_tile(target: Target, blocks: int, columns: int, must_divide: bool = F
             if best is None or key[:2] < best[:2]:
                 best = key
     assert best is not None
-    return best[2]
+    return best[0], best[2]
 
 
 def split(total: int, size: int) -> Iterable[tuple[int, int]]:
