@@ -27,6 +27,7 @@ from convdsl.kernel.program import Argument, Place, Port, Program, Step
 from convdsl.kernel.target import Target
 from convdsl.lowering.compose import Composed, compose
 from convdsl.lowering.memory import aligned, plan_arena
+from convdsl.lowering.slices import find_slices, resolve
 from convdsl.schedules.cpu.chooser import bids
 from convdsl.schedules.task import Operand, Pack, Scheduled, Task
 from convdsl.tensor import DType, TensorType
@@ -151,12 +152,16 @@ class _Lowering:
         self.packings: list[tuple[Source, Pack, DType]] = []
         self.packed: dict[tuple[Source, Pack], int] = {}
         self.direct_outputs: dict[Value, int] = {}
+        self.slices = find_slices(graph, lambda v: self.layout_for(v.type), self.is_static)
 
     def run(self) -> Lowered:
         for _, value in self.inputs:
             self.place(value, Layout(_shape(value.type)), value.type.dtype)
         self.choose_outputs()
         for nodes, root in self.groups():
+            if self.is_whole(root.outputs[0]):
+                self.place(root.output, self.layout_for(root.output.type), root.output.type.dtype)
+                continue
             self.group(compose(nodes, root), tuple(node.name for node in nodes))
         self.copy_outputs()
         program, offsets = self.assemble()
@@ -209,6 +214,10 @@ class _Lowering:
             stage = Stage(TensorVar("t0", value.type), axes, Read(x, tuple(a.i for a in axes)))
             self.place(_Output(slot), Layout(_shape(value.type)), value.type.dtype)
             self.task("copy", stage, {"x0": value, "t0": _Output(slot)}, {}, (f"output {name}",))
+
+    def is_whole(self, value: Value) -> bool:
+        """True for a concatenation whose parts lie in place already."""
+        return any(part.whole is value for part in self.slices.values())
 
     # Tasks
 
@@ -290,8 +299,12 @@ class _Lowering:
         fixed = self.fixed_arguments()
         steps = [
             (
-                [k for k in call.arguments[:-1] if k not in fixed and not isinstance(k, _Weight)],
-                [k for k in call.arguments[-1:] if k not in fixed],
+                [
+                    self.owner(k)[0]
+                    for k in call.arguments[:-1]
+                    if k not in fixed and not isinstance(k, _Weight)
+                ],
+                [self.owner(k)[0] for k in call.arguments[-1:] if k not in fixed],
             )
             for call in self.calls
         ]
@@ -302,7 +315,10 @@ class _Lowering:
         def argument(key: Key) -> Argument:
             if isinstance(key, _Weight):
                 return Argument(Place.WEIGHTS, 0, weight_offsets[key.index])
-            return fixed.get(key) or Argument(Place.ARENA, 0, offsets[key])
+            if key in fixed:
+                return fixed[key]
+            owner, offset = self.owner(key)
+            return Argument(Place.ARENA, 0, offsets[owner] + offset)
 
         program = Program(
             self.name,
@@ -317,6 +333,13 @@ class _Lowering:
             arena_bytes,
         )
         return program, weight_offsets
+
+    def owner(self, key: Key) -> tuple[Key, int]:
+        """(the key whose memory this one lies in, offset in bytes)."""
+        if not isinstance(key, Value):
+            return key, 0
+        value, offset = resolve(key, self.slices)
+        return value, offset * value.type.dtype.bytes
 
     def fixed_arguments(self) -> dict[Key, Argument]:
         """Keys that lie in memory of the caller."""

@@ -1,0 +1,73 @@
+"""Concatenation without copies: the parts are written straight into the whole.
+
+At batch 1 the channels of a blocked tensor are consecutive runs of memory, so a part that
+begins at a whole block is a tensor of its own at an offset into the whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+
+from convdsl.ir.graph import Graph, OpNode, Value
+from convdsl.kernel.layout import Layout
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """Where a value lies inside another: `offset` in elements."""
+
+    whole: Value
+    offset: int
+
+
+def find_slices(
+    graph: Graph, layout_for: Callable[[Value], Layout], is_static: Callable[[Value], bool]
+) -> dict[Value, Slice]:
+    """Values that can lie inside the output of the concatenation they feed. A concatenation all
+    of whose operands do needs no code; one with a single operand that does not is left alone."""
+    found: dict[Value, Slice] = {}
+    for node in graph.op_nodes():
+        if node.op.name != "concat" or node.attributes["axis"] != 1 or node.group is not None:
+            continue
+        parts = list(node.inputs.values())
+        if is_static(node.output) or len(set(parts)) < len(parts):
+            continue
+        if not all(_may_lie_inside(part, found, is_static) for part in parts):
+            continue
+        slices = _slices(node.output, [layout_for(part) for part in parts], layout_for)
+        if slices is not None:
+            found.update(zip(parts, slices, strict=True))
+    return found
+
+
+def _may_lie_inside(
+    part: Value, found: dict[Value, Slice], is_static: Callable[[Value], bool]
+) -> bool:
+    return isinstance(part.node, OpNode) and part not in found and not is_static(part)
+
+
+def _slices(
+    whole: Value, parts: list[Layout], layout_for: Callable[[Value], Layout]
+) -> list[Slice] | None:
+    target = layout_for(whole)
+    if target.axis != 1 or target.shape[0] != 1:
+        return None
+    slices: list[Slice] = []
+    channel, plane = 0, prod(target.shape[2:])
+    for layout in parts:
+        if layout.axis != 1 or layout.block != target.block or channel % target.block:
+            return None
+        slices.append(Slice(whole, channel * plane))
+        channel += layout.shape[1]
+    return slices
+
+
+def resolve(value: Value, slices: dict[Value, Slice]) -> tuple[Value, int]:
+    """The value that owns the memory, and the offset into it in elements."""
+    offset = 0
+    while value in slices:
+        offset += slices[value].offset
+        value = slices[value].whole
+    return value, offset
