@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from convdsl.ir.classify import copied_operand, is_weight_time
 from convdsl.ir.graph import Graph, OpNode, Value
+from convdsl.ir.opdef import Role
 from convdsl.kernel.expr import Binary, Read, TensorExpr
 from convdsl.ops import BY_NAME
 from convdsl.passes.rewrite import Pass, Pattern, Rewriter, rewrite_greedily
@@ -31,7 +32,8 @@ class RemoveCopy(Pattern):
     """y = copy(x)  ->  x: dropout at inference, reshaping to the same shape, joining one tensor."""
 
     def rewrite(self, node: OpNode, rewriter: Rewriter) -> bool:
-        if len(node.outputs) != 1:
+        types = [value.type for value in node.inputs.values()]
+        if types != [value.type for value in node.outputs]:
             return False
         operand = copied_operand(node.call.kernel)
         if operand is None:
@@ -73,7 +75,8 @@ class OrderOperands(Pattern):
     """a + b  ->  b + a, so that weights stand second and what was made first stands first."""
 
     def rewrite(self, node: OpNode, rewriter: Rewriter) -> bool:
-        if len(node.inputs) != 2 or not _is_commutative(node.call.kernel):
+        plain = all(operand.role is Role.DATA for operand in node.op.operands)
+        if len(node.inputs) != 2 or not plain or not _is_commutative(node.call.kernel):
             return False
         (first, a), (second, b) = node.inputs.items()
         if _order(a) <= _order(b):

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from convdsl.ir.classify import OpClass, classify, reads_in_place, weight_time_nodes
 from convdsl.ir.graph import Graph, OpNode
+from convdsl.kernel.expr import TensorExpr
 from convdsl.passes.rewrite import Pass
 
 # What a chain may start with, in order of preference where a map could join several.
@@ -46,9 +47,11 @@ class _Chains:
 
     def place(self, node: OpNode) -> None:
         """Append the node to the best chain that it can continue, or start one."""
-        kind = classify(node.call.kernel)
-        before = [p for p in self._producers(node) if self._continues(node, p)]
-        if kind is OpClass.MAP and before:
+        expr = node.call.kernel
+        kind = classify(expr)
+        producers = self._producers(node) if kind is OpClass.MAP else []
+        before = [p for p in producers if self._continues(node, expr, p)]
+        if before:
             best = max(before, key=self._preference)
             root, chain = self._chains.pop(best.id)
             self._chains[node.id] = (root, [*chain, node])
@@ -69,7 +72,7 @@ class _Chains:
         found = {v.node.id: v.node for v in node.inputs.values()}
         return [n for n in found.values() if isinstance(n, OpNode) and n.id in self._chains]
 
-    def _continues(self, node: OpNode, before: OpNode) -> bool:
+    def _continues(self, node: OpNode, expr: TensorExpr, before: OpNode) -> bool:
         """Whether the map `node` may follow `before`, the last of a chain."""
         if len(before.outputs) != 1 or len(node.outputs) != 1:
             return False
@@ -78,7 +81,6 @@ class _Chains:
             return False
         if len(self._chains[before.id][1]) >= self._longest:
             return False
-        expr = node.call.kernel
         operands = [key for key, value in node.inputs.items() if value is before.output]
         return all(reads_in_place(expr, operand) for operand in operands)
 

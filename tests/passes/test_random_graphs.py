@@ -19,6 +19,6 @@ def test_numbers_survive_all_passes(block: int) -> None:
 
 @pytest.mark.parametrize("rewrite", PASSES, ids=lambda p: p.name)
 def test_numbers_survive_each_pass_alone(rewrite) -> None:
-    for seed in range(200, 230):
+    for seed in range(200, 212):
         graph = random_graph(seed, dtype=DType.F64)
         assert_same_numbers(graph, run(graph, (rewrite,), verify=True), seed, tolerance=1e-9)
