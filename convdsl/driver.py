@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -35,12 +36,16 @@ from convdsl.runtime.executable import (
 )
 from convdsl.runtime.saved import save_program
 from convdsl.runtime.team import available_threads
+from convdsl.runtime.whole_files import write_whole
 from convdsl.weights import RandomWeights
 from convdsl.weights import bind as bind_weights
 from convdsl.weights import load as load_weights
 
 LEVELS = ("graph", "expr", "loops", "llvm", "asm", "object")
 """What `emit` can show, from the text down."""
+
+EXPORTS = ("onnx", "pytorch")
+"""What `export` can write."""
 
 Shape: TypeAlias = "Sequence[int]"
 Shapes: TypeAlias = "Shape | Mapping[str, Shape] | None"
@@ -82,7 +87,9 @@ def _is_file(path: Path) -> bool:
 
 def _load_path(path: Path, model: str | None, parameters: Mapping[str, Any]) -> Model:
     if path.suffix == ".onnx":
-        raise InputError(f"{path}: ONNX files are not read yet; convdsl reads .cnn text")
+        if model is not None:
+            raise InputError(f"{path} holds one model; leave out `:{model}`")
+        return _interop("onnx_import").load(path, parameters)
     return load_file(path, model=model, parameters=parameters, zoo=zoo.folder())
 
 
@@ -265,6 +272,11 @@ def compile(
     return executable
 
 
+def bind_weights_of(model: Model, weights: Any) -> Mapping[str, Any]:
+    """Arrays of all states by key, checked against the model. Raises WeightError."""
+    return _bind_weights(model, weights).arrays
+
+
 @dataclass(frozen=True)
 class _Weights:
     store: Any
@@ -274,6 +286,8 @@ class _Weights:
 
 def _bind_weights(model: Model, weights: Any) -> _Weights:
     states = model.graph.states
+    if weights is None and model.weights is not None:
+        weights = model.weights
     if weights is None:
         missing = [name for name, node in states.items() if node.data is None]
         if missing:
@@ -292,6 +306,46 @@ def find_target(target: str = "cpu", cpu: str = "native") -> Target:
     if target != "cpu":
         raise InputError(f"unknown target `{target}`; there is cpu")
     return llvm.find_target(cpu)
+
+
+# Leaving
+
+
+def export(
+    model: Model | str | Path,
+    weights: Any = None,
+    path: str | Path | None = None,
+    *,
+    to: str = "onnx",
+    **parameters: Any,
+) -> bytes:
+    """The network for other software, written to `path` (whole or not at all) and returned.
+
+    to: `onnx`, an ONNX model with its weights; `pytorch`, the source of an nn.Module, whose
+    state dict has the model's own keys (and which needs no weights). Raises convdsl.Error.
+    """
+    if to not in EXPORTS:
+        raise InputError(f"nothing is exported to {to}; there are {', '.join(EXPORTS)}")
+    model = model if isinstance(model, Model) else load(model, **parameters)
+    if to == "onnx":
+        interop = _interop("onnx_export")
+        proto = interop.export(model, _bind_weights(model, weights).arrays, __version__)
+        data: bytes = proto.SerializeToString(deterministic=True)
+    else:
+        data = import_module("convdsl.interop.pytorch_source").source(model).encode()
+    if path is not None:
+        write_whole(Path(path), [data])
+    return data
+
+
+def _interop(module: str) -> Any:
+    """A module that needs the `onnx` package, which is optional and slow to load."""
+    try:
+        return import_module(f"convdsl.interop.{module}")
+    except ModuleNotFoundError as error:
+        if error.name != "onnx":
+            raise
+        raise InputError("ONNX files need the package onnx: pip install 'convdsl[onnx]'") from None
 
 
 # Looking

@@ -1,6 +1,7 @@
 """Turn a model into an artifact, or print a stage of its compilation.
 
 Without --emit: one file that `run`, `classify`, `bench` and convdsl.load_executable take.
+--explain tells why each step runs as it does, --measure how fast.
 Stages: graph (after the passes), expr (tensor expressions), loops (loop IR), llvm, asm, object.
 """
 
@@ -14,6 +15,7 @@ from convdsl.cli import console
 from convdsl.cli.building import PassWatcher, compiled, load_model
 from convdsl.cli.options import (
     add_building,
+    add_format,
     add_model,
     completes_files,
     input_shapes,
@@ -34,10 +36,25 @@ def configure(parser: argparse.ArgumentParser) -> None:
             "-o", "--output", metavar="FILE", help=f"where to write (default MODEL{SUFFIX})"
         )
     )
+    parser.add_argument(
+        "--explain", action="store_true", help="print each step's schedule and predicted cost"
+    )
+    parser.add_argument(
+        "--measure", action="store_true", help="with --explain: time each step, share of the peak"
+    )
+    add_format(parser)
     add_building(parser)
 
 
 def run(options: argparse.Namespace) -> int:
+    if options.measure and not options.explain:
+        raise InputError("--measure goes with --explain")
+    if options.explain:
+        if options.emit or options.output:
+            raise InputError("--explain prints a table: it takes neither --emit nor -o")
+        from convdsl.cli.explain import explain
+
+        return explain(options)
     return _emit(options) if options.emit else _artifact(options)
 
 
