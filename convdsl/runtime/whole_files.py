@@ -15,8 +15,8 @@ def write_whole(path: Path, chunks: Iterable[bytes | memoryview], *, durable: bo
     """Write `chunks` to a temporary file beside `path`, then rename it over `path`.
 
     With `durable`, file and directory are synced, so that the promise holds across a power
-    cut. A file that is replaced hands on its permissions. Raises OSError, and ArtifactError where something else than a plain file stands at
-    `path` (a rename would replace a device).
+    cut. A file that is replaced hands on its permissions. Raises OSError, and ArtifactError
+    where something else than a plain file stands at `path` (a rename would replace a device).
     """
     if path.exists() and not path.is_file():
         raise ArtifactError(f"{path} exists and is not a plain file")
