@@ -270,7 +270,8 @@ class _Binding:
     def takes_more_tensors(self) -> bool:
         """Whether a number can stand for a tensor that the operator still lacks."""
         wanted = self.op.data_operands if self.op is not None else ()
-        return len(wanted) > max(1, len(self.extra)) and not wanted[-1].variadic
+        fixed = not any(operand.variadic for operand in wanted)
+        return fixed and len(wanted) > max(1, len(self.extra))
 
     def missing(self) -> list[str]:
         if self.op is None:

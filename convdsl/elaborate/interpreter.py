@@ -110,7 +110,7 @@ class Interpreter(Layers):
         """The node as a statement or stage: what is a layer gets `in`."""
         match node:
             case ast.Chain():
-                head = self._flow(node.head, context)
+                head = self._flow(node.head, context, explicit=context.incoming is not None)
                 return self._stages(node, Given(head, node.head.span), context)
             case ast.Conditional():
                 value = self._conditional(node, context, True)

@@ -4,8 +4,9 @@ Works on the words of the text, so that the tree cannot change. Spaces between w
 rules; where a space is due and the author put several to align columns, they stay. Lines are
 never joined or broken: they are indented by what they continue.
 
-    a statement in braces      four more than the line that opened the brace
-    a line starting with ->    under the first -> of its chain
+    a statement in braces      four more than the statement or stage that opened the brace
+    a line starting with ->    under the first -> where one word stands before that, else under
+                               the start of the chain
     a line starting with else  under its `if`
     inside ( ) and [ ]         under what follows the bracket, or four more if nothing follows
 """
@@ -66,7 +67,10 @@ class Level:
     body: int  # indentation of the lines inside
     close: int  # indentation of a line that starts with the closing bracket
     start: int = 0  # indentation of the current statement
-    arrow: int | None = None  # column of the first -> of the current statement
+    arrow: int | None = None  # column of the lines of the current chain that start with ->
+    chain: int | None = None  # column where the current chain starts
+    words: int = 0  # of the current chain, up to its first ->; a.b counts as one
+    stage: int | None = None  # column behind the last -> of the current line
     conditional: int | None = None  # column of the last `if`
     head: str | None = None  # first word of the current statement
 
@@ -89,14 +93,17 @@ class Layout:
         if words[0].text in ("}", ")", "]") and self.lines and not self.lines[-1]:
             self.lines.pop()
         line = " " * indent
-        base = indent
+        for level in self.levels:
+            level.stage = None
         for index, word in enumerate(words):
             before = words[index - 1] if index else None
             if before is not None:
                 line += " " * _gap(before, word)
-                if before.text == "->" and index == 1:
-                    base = len(line)
-            self._track(word, len(line), base, index == len(words) - 1 or words[index + 1].comment)
+                if before.text == "->":
+                    self.levels[-1].stage = len(line)
+            self._track(
+                word, len(line), indent, index == len(words) - 1 or words[index + 1].comment
+            )
             line += _tidy(word)
             if not word.comment:
                 self.previous = word
@@ -122,21 +129,28 @@ class Layout:
         continues = self.previous is not None and self.previous.text in CONTINUES_AFTER - {"{"}
         if not continues and not goes_on(text, level.head):
             if not first.comment:
-                level.start, level.arrow, level.head = level.body, None, text
+                level.start, level.head = level.body, text
+                level.arrow = level.chain = None
             return level.body
         if text == "->":
-            if level.arrow is None:
-                level.arrow = level.start + INDENT
-            return level.arrow
+            return level.arrow if level.arrow is not None else level.chain or level.start
         if text == "else" and level.conditional is not None:
             return level.conditional
         if text == "{":
             return level.start
         return level.start + INDENT
 
-    def _track(self, word: Word, column: int, base: int, last: bool) -> None:
+    def _track(self, word: Word, column: int, indent: int, last: bool) -> None:
         level = self.levels[-1]
         text = word.text
+        base = indent if level.stage is None else level.stage
+        if text in ("=", ":") or (text == "," and level.bracket in ("(", "[")):
+            level.chain = level.arrow = None
+        elif text not in ("->", ")", "]", "}") and not word.comment:
+            if level.chain is None:
+                level.chain, level.words = column, 0
+            dotted = text == "." or (self.previous is not None and self.previous.text == ".")
+            level.words += not dotted
         if text in CLOSERS:
             hanging = last or text == "{"
             self.levels.append(
@@ -145,10 +159,8 @@ class Layout:
         elif text in (")", "]", "}"):
             if len(self.levels) > 1:
                 self.levels.pop()
-        elif text == "->" and level.arrow is None:
-            level.arrow = column
-        elif text == ":":
-            level.arrow = column + 2
+        elif text == "->" and level.arrow is None and level.chain is not None:
+            level.arrow = column if level.words == 1 else level.chain
         elif text == "if" and not (self.previous and self.previous.text == "else"):
             level.conditional = column
 

@@ -216,6 +216,11 @@ class TestFlow:
         for flag, wanted in (("true", ["conv", "relu"]), ("false", ["relu"])):
             assert layers(model(f"x -> if {flag} {{ conv(8, 1x1) }} -> relu")) == wanted
 
+    def test_if_at_the_start_of_a_chain_passes_in_on(self) -> None:
+        before = "block b(wide) { if wide { conv(16, 1x1) } -> conv(4, 1x1) }"
+        assert len(layers(model("x -> b(true)", before))) == 2
+        assert len(layers(model("x -> b(false)", before))) == 1
+
     def test_if_as_a_value(self) -> None:
         made = model("y = if x.channels == 8 { x } else { x -> conv(8, 1x1) }\ny -> relu")
         assert layers(made) == ["relu"]
