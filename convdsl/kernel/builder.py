@@ -78,7 +78,7 @@ class Builder:
 
     @contextmanager
     def serial(self, name: str, stop: Dim, start: Dim = 0) -> Generator[Dim]:
-        """start <= i < stop. A loop known to run once costs nothing."""
+        """start <= i < stop. A loop known to run once, or never, costs nothing."""
         if isinstance(start, int) and isinstance(stop, int) and stop - start == 1:
             yield start
             return
@@ -89,7 +89,9 @@ class Builder:
         var = LoopVar(self._fresh(name), lowest, max(past - 1, lowest))
         self._blocks.append([])
         yield var.i
-        self._emit(For(var, start, stop, tuple(self._blocks.pop())))
+        body = tuple(self._blocks.pop())
+        if past > lowest:
+            self._emit(For(var, start, stop, body))
 
     @contextmanager
     def when(self, test: IndexTest) -> Generator[None]:

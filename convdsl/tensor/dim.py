@@ -457,6 +457,8 @@ def _bounded_parts(value: SymDim) -> Iterable[tuple[int | None, int | None, Coef
 
 
 def _monomial_bounds(monomial: Monomial) -> tuple[int | None, int | None]:
+    if len(monomial) == 1 and monomial[0][1] == 1:
+        return _atom_bounds(monomial[0][0])
     low: int = 1
     high: int | None = 1
     for atom, power in monomial:
@@ -466,8 +468,6 @@ def _monomial_bounds(monomial: Monomial) -> tuple[int | None, int | None]:
                 return None, None
             low = low * first
             high = None if high is None or last is None else high * last
-    if len(monomial) == 1 and monomial[0][1] == 1:
-        return _atom_bounds(monomial[0][0])
     return low, high
 
 
