@@ -1,18 +1,19 @@
-"""Rows of a listing as table, JSON, Markdown or CSV."""
+"""Rows of a listing as table, JSON, Markdown or CSV; tables look as those of reports."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
+import shutil
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from convdsl.cli.console import result, use_colour
 
-PIPED_WIDTH = 10_000
-"""Columns of a table off a terminal: nothing is ever cut."""
+if TYPE_CHECKING:
+    from convdsl.reporting.grids import Grid
 
 
 def show(rows: Sequence[Mapping[str, Any]], format: str) -> None:
@@ -21,10 +22,19 @@ def show(rows: Sequence[Mapping[str, Any]], format: str) -> None:
         result(json.dumps(list(rows), indent=2, ensure_ascii=False))
     elif format == "csv":
         result(_csv(rows))
-    elif format == "md":
-        result(_markdown(rows))
-    else:
-        _table(rows)
+    elif rows:
+        from convdsl.reporting import markdown, table
+
+        grid = _grid(rows)
+        if format == "md":
+            result("\n".join(markdown.draw(grid)))
+        else:
+            result(table.draw(grid, terminal_width(), use_colour(sys.stdout)))
+
+
+def terminal_width() -> int | None:
+    """Columns to fold tables to; None off a terminal, where nothing is ever cut."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def cell(value: Any) -> str:
@@ -51,45 +61,17 @@ def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
     return text.getvalue()
 
 
-def _markdown(rows: Sequence[Mapping[str, Any]]) -> str:
-    def line(cells: Sequence[str]) -> str:
-        escaped = (text.replace("|", "\\|") for text in cells)
-        return f"| {' | '.join(escaped)} |"
+def _grid(rows: Sequence[Mapping[str, Any]]) -> Grid:
+    from convdsl.reporting.grids import Grid
 
-    heading = list(rows[0]) if rows else []
-    marks = ["--:" if _is_number(rows, key) else "---" for key in heading]
-    body = [line([cell(value) for value in row.values()]) for row in rows]
-    return "\n".join([line(heading), line(marks), *body])
+    headings = tuple(rows[0])
+    lines = tuple(tuple(cell(value) for value in row.values()) for row in rows)
+    numeric = (i for i, key in enumerate(headings) if _is_number(row[key] for row in rows))
+    return Grid(headings, lines, frozenset(numeric))
 
 
-def _table(rows: Sequence[Mapping[str, Any]]) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    colour = use_colour(sys.stdout)
-    terminal = sys.stdout.isatty()
-    console = Console(
-        file=sys.stdout,
-        width=None if terminal else PIPED_WIDTH,
-        force_terminal=colour,
-        no_color=not colour,
-        highlight=False,
-    )
-    table = Table(box=box.SIMPLE_HEAD if terminal else None, pad_edge=False, padding=(0, 2, 0, 0))
-    for key in rows[0] if rows else ():
-        justify = "right" if _is_number(rows, key) else "left"
-        table.add_column(key, justify=justify, overflow="fold", header_style="bold")
-    for row in rows:
-        table.add_row(*(Text(cell(value)) for value in row.values()))
-    with console.capture() as capture:
-        console.print(table)
-    result("\n".join(line.rstrip() for line in capture.get().splitlines()))
-
-
-def _is_number(rows: Sequence[Mapping[str, Any]], key: str) -> bool:
-    values = [row[key] for row in rows if row[key] is not None]
-    return bool(values) and all(
-        isinstance(value, int | float) and not isinstance(value, bool) for value in values
+def _is_number(values: Iterable[Any]) -> bool:
+    known = [value for value in values if value is not None]
+    return bool(known) and all(
+        isinstance(value, int | float) and not isinstance(value, bool) for value in known
     )

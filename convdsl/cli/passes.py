@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import inspect
-import shutil
 import sys
 from typing import TYPE_CHECKING
 
@@ -69,7 +68,7 @@ def _compare(options: argparse.Namespace) -> int:
         watcher(step)
 
     run_passes(graph, selected_passes(options), verify=options.verify, observer=observe)
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     color = console.use_colour(sys.stdout)
-    console.result(render_passes(snapshots, options.format, width=width, color=color))
+    text = render_passes(snapshots, options.format, width=listing.terminal_width(), color=color)
+    console.result(text)
     return 0

@@ -8,11 +8,11 @@ multiply-accumulates. With --machine, the least time of every kernel after passe
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
 
 from convdsl.cli import console
 from convdsl.cli.building import load_model
+from convdsl.cli.listing import terminal_width
 from convdsl.cli.options import add_format, add_model, add_shapes, input_shapes, positive
 
 
@@ -35,7 +35,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    width = terminal_width()
     color = console.use_colour(sys.stdout)
     if options.machine is not None:
         console.result(_roofline(options, width, color))
