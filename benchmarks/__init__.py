@@ -1,0 +1,1 @@
+"""convdsl against its peers: same weights, same machine, interleaved rounds, separate processes."""

@@ -1,0 +1,57 @@
+"""A peer in a process of its own: takes commands as JSON lines, answers as JSON lines.
+
+    python -m benchmarks.worker PEER FOLDER MODEL THREADS
+
+Commands: {"do": "first"} runs once and saves the output; {"do": "times", "runs": n} returns n
+times in seconds; {"do": "memory"} the peak resident size in bytes; end of input ends it.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.peers import PEERS, Peer
+
+
+def answer(peer: Peer, command: dict[str, Any], x: np.ndarray, output: Path) -> dict[str, Any]:
+    started = time.perf_counter()
+    match command["do"]:
+        case "first":
+            y = peer.run(x)
+            seconds = time.perf_counter() - started
+            np.save(output, y)
+            return {"first s": seconds}
+        case "times":
+            times: list[float] = []
+            for _ in range(command["runs"]):
+                started = time.perf_counter()
+                peer.run(x)
+                times.append(time.perf_counter() - started)
+            return {"times": times}
+        case "memory":
+            return {"peak bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+        case other:
+            raise ValueError(f"no command {other}")
+
+
+def main() -> None:
+    name, folder, model, threads = sys.argv[1:]
+    place = Path(folder)
+    peer = PEERS[name]()
+    prepared = peer.prepare(place, model, int(threads))
+    x = np.load(place / f"{model}.npy")
+    print(json.dumps(prepared), flush=True)
+    for line in sys.stdin:
+        reply = answer(peer, json.loads(line), x, place / f"{model}.{name}.out.npy")
+        print(json.dumps(reply), flush=True)
+
+
+if __name__ == "__main__":
+    main()
