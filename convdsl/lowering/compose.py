@@ -113,6 +113,8 @@ def _inside_reductions(e: Expr) -> list[Read]:
 
 
 def _substitute(reader: Stage, stage: Stage) -> Stage:
+    if all(read.tensor.name != stage.target.name for read in reads(reader.body)):
+        return reader
     taken = frozenset(axis.name for axis in reader.axes)
     body = _without_capture(stage.body, taken | {axis.name for axis in stage.axes})
     # The reader reads in place, so its axes stand for the stage's, those of extent 1 as well.

@@ -220,3 +220,12 @@ def test_a_floor_is_split_at_known_ranges() -> None:
     assert (row * 7 + column) // 7 == row
     assert (row * 7 + column) % 7 == column
     assert (column + 2) // 9 == 0
+
+
+@pytest.mark.parametrize("divisor", [1, 2, 5])
+@pytest.mark.parametrize(("scale", "shift"), [(1, 0), (-1, 0), (-2, 3), (3, -7)])
+def test_bounds_of_floors_are_tight(scale: int, shift: int, divisor: int) -> None:
+    i = symbol("i", minimum=0, maximum=9)
+    value = floor_div(i * scale + shift, divisor)
+    reached = [(k * scale + shift) // divisor for k in range(10)]
+    assert bounds(value) == (min(reached), max(reached))

@@ -1,0 +1,98 @@
+"""What is fused into the store of a contraction, a pooling, a reduction or a map equals what runs
+by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from drawn_convolutions import run
+from graphs import Array, Builder, evaluate_graph, random_arrays, rewritten
+
+from convdsl.backends.llvm import find_target
+from convdsl.ir.graph import Graph, Value
+from convdsl.passes.fuse_elementwise import FuseElementwise
+from convdsl.tensor import DType
+
+Tail = Callable[[Builder, Value], Value]
+
+
+def like(b: Builder, h: Value, name: str) -> Value:
+    return b.input(name, *h.type.shape, dtype=h.type.dtype)
+
+
+def per_channel(b: Builder, h: Value, name: str) -> Value:
+    _, channels, *space = map(int, map(str, h.type.shape))
+    return b.parameter(name, 1, channels, *(1 for _ in space), dtype=h.type.dtype)
+
+
+def gate(b: Builder, h: Value) -> Value:
+    """A runtime factor per channel, as of a squeeze-and-excitation block."""
+    batch, channels, *space = h.type.shape
+    return b.input("gate", batch, channels, *(1 for _ in space), dtype=h.type.dtype)
+
+
+def long(b: Builder, h: Value) -> Value:
+    h = b("batch_norm", b("mul", h, per_channel(b, h, "scale")))
+    return b("relu6", b("add", h, like(b, h, "skip")))
+
+
+TAILS: dict[str, Tail] = {
+    "relu": lambda b, h: b("relu", h),
+    "relu6": lambda b, h: b("relu6", h),
+    "leaky": lambda b, h: b("leaky_relu", h),
+    "silu": lambda b, h: b("silu", h),
+    "batch norm": lambda b, h: b("relu", b("batch_norm", h)),
+    "residual": lambda b, h: b("relu", b("add", h, like(b, h, "skip"))),
+    "residual first": lambda b, h: b("relu", b("add", like(b, h, "skip"), h)),
+    "scaled by channel": lambda b, h: b("mul", h, per_channel(b, h, "scale")),
+    "gated": lambda b, h: b("mul", h, gate(b, h)),
+    "with itself": lambda b, h: b("mul", h, h),
+    "long": long,
+}
+HEADS: dict[str, Tail] = {
+    "direct": lambda b, x: b("conv", x, channels=11, kernel=3),
+    "direct, tiles": lambda b, x: b("conv", x, channels=64, kernel=3, stride=2),
+    "pointwise": lambda b, x: b("conv", x, channels=20, kernel=1),
+    "depthwise": lambda b, x: b("conv", x, channels=10, kernel=3, groups=10),
+    "ragged groups": lambda b, x: b("conv", x, channels=15, kernel=3, groups=5),
+    "pooling": lambda b, x: b("avg_pool", x, kernel=3, stride=2, pad=1),
+    "map": lambda b, x: b("add", x, per_channel(b, x, "shift")),
+}
+
+
+def joined(head: str, tail: str, inner: bool, dtype: DType) -> Graph:
+    """`inner`: the input of the head is made by another operator, and thus blocked."""
+    b = Builder()
+    x = b.input("x", 2, 10, 7, 9, dtype=dtype)
+    h = HEADS[head](b, b("relu", x) if inner else x)
+    return b.output(y=TAILS[tail](b, h))
+
+
+@pytest.mark.parametrize("tail", TAILS)
+@pytest.mark.parametrize("head", HEADS)
+def test_fused_equals_unfused(head: str, tail: str) -> None:
+    position = list(TAILS).index(tail) + list(HEADS).index(head)
+    dtype = DType.F64 if position % 3 == 0 else DType.F32
+    cpu = ("native", "x86-64-v3", "x86-64-v2")[position % 3 - 1]
+    plain = joined(head, tail, inner=position % 2 == 0, dtype=dtype)
+    fused = rewritten(plain, FuseElementwise())
+    arrays = {k: a.astype(dtype.numpy) for k, a in random_arrays(plain, seed=2).items()}
+    target = find_target(cpu)
+    apart, many = run(plain, arrays, target)
+    together, few = run(fused, arrays, target)
+    assert len(few) < len(many)
+    expected = evaluate_graph(plain, {k: a.astype(np.float64) for k, a in arrays.items()})["y"]
+    tolerance = 256 * float(np.finfo(dtype.numpy).eps) * float(np.abs(expected).max())
+    for found in (apart["y"], together["y"]):
+        np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance)
+
+
+def test_the_interpreter_agrees() -> None:
+    for head in ("direct", "depthwise", "pooling"):
+        fused = rewritten(joined(head, "long", inner=True, dtype=DType.F32), FuseElementwise())
+        arrays = {k: a.astype("f4") for k, a in random_arrays(fused, seed=2).items()}
+        slow: dict[str, Array] = run(fused, arrays, find_target(), loops=True)[0]
+        fast: dict[str, Array] = run(fused, arrays, find_target())[0]
+        np.testing.assert_allclose(fast["y"], slow["y"], rtol=1e-4, atol=1e-4)
