@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         InputError,
         WeightError,
     )
-    from convdsl.driver import compile, emit, load, parse, report
+    from convdsl.driver import compile, emit, export, load, parse, report
     from convdsl.ir.model import Model
     from convdsl.runtime.executable import Executable
     from convdsl.runtime.saved import load_executable
@@ -41,6 +41,7 @@ __all__ = [
     "__version__",
     "compile",
     "emit",
+    "export",
     "load",
     "load_executable",
     "parse",
@@ -56,7 +57,7 @@ _HOMES = {
         "InputError",
         "WeightError",
     ),
-    "convdsl.driver": ("compile", "emit", "load", "parse", "report"),
+    "convdsl.driver": ("compile", "emit", "export", "load", "parse", "report"),
     "convdsl.ir.model": ("Model",),
     "convdsl.runtime.executable": ("Executable",),
     "convdsl.runtime.saved": ("load_executable",),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import keyword
 import os
 import sys
 import traceback
@@ -22,6 +23,7 @@ COMMANDS = {
     "fmt": "bring .cnn files into the one layout",
     "report": "parameters, multiply-accumulates, memory, receptive fields of a model",
     "compile": "turn a model into an artifact, or print a stage of its compilation",
+    "export": "write a model as ONNX, or as PyTorch source",
     "run": "run a model on arrays",
     "classify": "name what photos show",
     "bench": "measure how fast a model runs",
@@ -91,7 +93,8 @@ def _parser(given: Sequence[str]) -> Parser:
     for name, summary in COMMANDS.items():
         command: Parser = commands.add_parser(name, help=summary, add_help=False)
         if everything or name in given:
-            module = importlib.import_module(f"convdsl.cli.{name}")
+            word = f"{name}_" if keyword.iskeyword(name) else name
+            module = importlib.import_module(f"convdsl.cli.{word}")
             module.configure(command)
             command.finish(module.__doc__ or "", module.run)
     return parser

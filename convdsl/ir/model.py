@@ -22,6 +22,7 @@ class Model:
     source: SourceFile | None = None
     preprocessing: Preprocessing | None = None
     labels: tuple[str, ...] | None = None  # class names, by index
+    weights: Mapping[str, Any] | None = None  # arrays by name, where they came with the network
 
     @property
     def inputs(self) -> dict[str, TensorType]:

@@ -1,0 +1,44 @@
+"""Write a model as ONNX, or as PyTorch source.
+
+ONNX holds the network, its weights, preprocessing and class names; the batch and other free
+sizes stay open. `--to pytorch` writes a plain nn.Module whose state dict has the same keys.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from convdsl.cli import console
+from convdsl.cli.building import load_model
+from convdsl.cli.options import add_model, completes_files, plain_path
+
+SUFFIXES = {"onnx": ".onnx", "pytorch": ".py"}
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    add_model(parser)
+    weights = parser.add_argument(
+        "--weights",
+        metavar="FILE",
+        help="safetensors, .npz or PyTorch checkpoint; random:SEED draws them",
+    )
+    completes_files(weights)
+    parser.add_argument(
+        "--to", choices=SUFFIXES, default="onnx", help="what to write (default onnx)"
+    )
+    output = parser.add_argument(
+        "-o", "--output", metavar="FILE", help="where to write (default MODEL.onnx or MODEL.py)"
+    )
+    completes_files(output)
+
+
+def run(options: argparse.Namespace) -> int:
+    from convdsl import driver
+
+    model = load_model(options)
+    path = plain_path(options.output or f"{model.name}{SUFFIXES[options.to]}")
+    if options.weights and options.to == "pytorch":
+        console.note("--weights plays no part in --to pytorch")
+    data = driver.export(model, options.weights, path, to=options.to)
+    console.note(f"{path}: {len(data):,} bytes")
+    return 0

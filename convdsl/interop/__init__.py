@@ -1,0 +1,1 @@
+"""Networks from elsewhere and back: ONNX in both directions, PyTorch source, `.cnn` text."""
