@@ -41,7 +41,15 @@ class Interval:
         return Interval(self.lo + by, self.hi + by)
 
     def hull(self, other: Interval) -> Interval:
-        return Interval(dim_min(self.lo, other.lo), dim_max(self.hi, other.hi))
+        return Interval(_least(self.lo, other.lo), _greatest(self.hi, other.hi))
+
+
+def _least(a: Dim, b: Dim) -> Dim:
+    return min(a, b) if isinstance(a, int) and isinstance(b, int) else dim_min(a, b)
+
+
+def _greatest(a: Dim, b: Dim) -> Dim:
+    return max(a, b) if isinstance(a, int) and isinstance(b, int) else dim_max(a, b)
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,8 +227,11 @@ def _hull(path: Path, taps: Taps, shift: int) -> Interval | None:
         return Interval(low.lo, high.hi)
     if not taps:
         return None
-    if len(path.phases) == 1:  # monotone: the ends decide
+    period = len(path.phases)
+    if period == 1:  # monotone: the ends decide
         taps = (taps[0], taps[-1])
+    elif isinstance(taps, range) and len(taps) > 2 * period:  # monotone in every phase
+        taps = (*taps[:period], *taps[-period:])
     result: Interval | None = None
     for tap in taps:
         interval = path.at(tap + shift)

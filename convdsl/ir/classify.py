@@ -8,7 +8,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterator
 
-from convdsl.ir.graph import Graph, InputNode, OpNode, Value
+from convdsl.ir.graph import Graph, InputNode, OpNode
 from convdsl.kernel.expr import (
     Axis,
     Binary,
@@ -156,18 +156,3 @@ def weight_time_nodes(graph: Graph) -> set[int]:
             late = any(value.node.id in run_time for value in node.inputs.values())
             (run_time if late else found).add(node.id)
     return found
-
-
-def is_weight_time(value: Value) -> bool:
-    """True where a value follows from states alone."""
-    pending, seen = [value.node], {value.node.id}
-    while pending:
-        node = pending.pop()
-        if isinstance(node, InputNode):
-            return False
-        if isinstance(node, OpNode):
-            for operand in node.inputs.values():
-                if operand.node.id not in seen:
-                    seen.add(operand.node.id)
-                    pending.append(operand.node)
-    return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from convdsl.ir.classify import copied_operand, is_weight_time
+from convdsl.ir.classify import copied_operand
 from convdsl.ir.graph import Graph, OpNode, Value
 from convdsl.ir.opdef import Role
 from convdsl.kernel.expr import Binary, Read, TensorExpr
@@ -39,16 +39,16 @@ class RemoveCopy(Pattern):
         if operand is None:
             return False
         source = node.inputs[operand]
-        if rewriter.graph.is_output(node.output) and not _may_leave(rewriter.graph, source):
+        if rewriter.graph.is_output(node.output) and not _may_leave(rewriter, source):
             return False
         rewriter.replace(node, source)
         return True
 
 
-def _may_leave(graph: Graph, value: Value) -> bool:
+def _may_leave(rewriter: Rewriter, value: Value) -> bool:
     """Model outputs stay computed values, and distinct ones."""
-    computed = isinstance(value.node, OpNode) and not is_weight_time(value)
-    return computed and not graph.is_output(value)
+    computed = isinstance(value.node, OpNode) and not rewriter.is_weight_time(value)
+    return computed and not rewriter.graph.is_output(value)
 
 
 class JoinReshapes(Pattern):
@@ -79,7 +79,7 @@ class OrderOperands(Pattern):
         if len(node.inputs) != 2 or not plain or not _is_commutative(node.call.kernel):
             return False
         (first, a), (second, b) = node.inputs.items()
-        if _order(a) <= _order(b):
+        if _order(a, rewriter) <= _order(b, rewriter):
             return False
         rewriter.graph.set_input(node, first, b)
         rewriter.graph.set_input(node, second, a)
@@ -99,5 +99,5 @@ def _is_commutative(expr: TensorExpr) -> bool:
     )
 
 
-def _order(value: Value) -> tuple[bool, int, int]:
-    return (is_weight_time(value), value.node.id, value.index)
+def _order(value: Value, rewriter: Rewriter) -> tuple[bool, int, int]:
+    return (rewriter.is_weight_time(value), value.node.id, value.index)

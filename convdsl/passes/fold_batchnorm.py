@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from convdsl.ir.classify import is_weight_time
 from convdsl.ir.graph import Graph, OpNode, Value
 from convdsl.passes.arithmetic import WeightArithmetic
 from convdsl.passes.rewrite import Pass, Pattern, Rewriter, rewrite_greedily
@@ -29,10 +28,10 @@ class FoldBatchNorm(Pass):
         return rewrite_greedily(graph, patterns)
 
 
-def _is_foldable(node: OpNode) -> bool:
+def _is_foldable(node: OpNode, rewriter: Rewriter) -> bool:
     """A batch_norm whose statistics and affine map are states."""
     states = [value for name, value in node.inputs.items() if name != "x"]
-    return node.op.name == "batch_norm" and all(map(is_weight_time, states))
+    return node.op.name == "batch_norm" and all(map(rewriter.is_weight_time, states))
 
 
 def scale_and_shift(node: OpNode, rewriter: Rewriter) -> tuple[Value, Value]:
@@ -58,10 +57,10 @@ class FoldIntoProducer(Pattern):
     """
 
     def rewrite(self, node: OpNode, rewriter: Rewriter) -> bool:
-        if not _is_foldable(node):
+        if not _is_foldable(node, rewriter):
             return False
         conv = node.inputs["x"].node
-        if not isinstance(conv, OpNode) or not _is_absorbing(conv):
+        if not isinstance(conv, OpNode) or not _is_absorbing(conv, rewriter):
             return False
         alone = [user for user, _ in rewriter.graph.users(conv.output)] == [node]
         if not alone or rewriter.graph.is_output(conv.output):
@@ -96,10 +95,14 @@ class FoldIntoConsumer(Pattern):
 
     def rewrite(self, node: OpNode, rewriter: Rewriter) -> bool:
         users = rewriter.graph.users(node.output) if len(node.outputs) == 1 else []
-        if not _is_foldable(node) or len(users) != 1 or rewriter.graph.is_output(node.output):
+        if (
+            not _is_foldable(node, rewriter)
+            or len(users) != 1
+            or rewriter.graph.is_output(node.output)
+        ):
             return False
         conv, operand = users[0]
-        if operand != "x" or not _is_absorbing(conv) or not _keeps_channels(conv):
+        if operand != "x" or not _is_absorbing(conv, rewriter) or not _keeps_channels(conv):
             return False
         scale, shift = scale_and_shift(node, rewriter)
         build = WeightArithmetic(rewriter, conv)
@@ -117,7 +120,7 @@ class ExpandBatchNorm(Pattern):
     """batch_norm(x)  ->  x * s + t with s, t of weight time: two maps, ready to be fused."""
 
     def rewrite(self, node: OpNode, rewriter: Rewriter) -> bool:
-        if not _is_foldable(node):
+        if not _is_foldable(node, rewriter):
             return False
         x = node.inputs["x"]
         build = WeightArithmetic(rewriter, node)
@@ -129,11 +132,11 @@ class ExpandBatchNorm(Pattern):
         return True
 
 
-def _is_absorbing(node: OpNode) -> bool:
+def _is_absorbing(node: OpNode, rewriter: Rewriter) -> bool:
     """A convolution or linear layer whose weights are states."""
     weights = [value for name, value in node.inputs.items() if name != "x"]
     known = node.op.name in ("conv", "conv_transpose", "linear")
-    return known and all(map(is_weight_time, weights))
+    return known and all(map(rewriter.is_weight_time, weights))
 
 
 def _keeps_channels(conv: OpNode) -> bool:

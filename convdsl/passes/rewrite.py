@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from convdsl.ir.graph import Graph, Node, OpNode, StateNode, Value
+from convdsl.ir.graph import Graph, InputNode, Node, OpNode, StateNode, Value
 from convdsl.ir.opdef import OpDef, Role
 from convdsl.tensor import TensorType
 
@@ -41,6 +41,7 @@ class Rewriter:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self._names = {node.name for node in graph.nodes()}
+        self._weight_time: dict[int, bool] = {}
 
     def apply(
         self,
@@ -68,6 +69,20 @@ class Rewriter:
             span=origin.span,
             frames=origin.frames,
         )
+
+    def is_weight_time(self, value: Value) -> bool:
+        """True where a value follows from states alone; rewrites never change that."""
+        known, pending = self._weight_time, [value.node]
+        while pending:
+            node = pending[-1]
+            operands = [v.node for v in node.inputs.values()] if isinstance(node, OpNode) else []
+            missing = [n for n in operands if n.id not in known]
+            if missing and all(known.get(n.id, True) for n in operands):
+                pending.append(missing[0])
+                continue
+            run_time = isinstance(node, InputNode) or not all(known.get(n.id) for n in operands)
+            known[pending.pop().id] = not run_time
+        return known[value.node.id]
 
     def fresh(self, name: str) -> str:
         """`name`, or the first of `name_2`, `name_3` ... that is free."""
