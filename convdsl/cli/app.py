@@ -22,6 +22,7 @@ COMMANDS = {
     "check": "say what is wrong in .cnn files",
     "fmt": "bring .cnn files into the one layout",
     "report": "parameters, multiply-accumulates, memory, receptive fields of a model",
+    "diff": "compare two models, layer by layer",
     "compile": "turn a model into an artifact, or print a stage of its compilation",
     "export": "write a model as ONNX, or as PyTorch source",
     "run": "run a model on arrays",

@@ -95,7 +95,7 @@ def _cache() -> list[Finding]:
     if problem is not None:
         return [Finding("code cache", "off", problem)]
     size = (
-        f"{len(cache.entries())} entries, {cache.size() / 1e6:,.1f} of {cache.limit / 1e6:,.0f} MB"
+        f"entries {len(cache.entries())}, {cache.size() / 1e6:,.1f} of {cache.limit / 1e6:,.0f} MB"
     )
     return [Finding("code cache", f"{cache.directory}: {size}")]
 

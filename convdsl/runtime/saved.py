@@ -98,6 +98,8 @@ def read_report(path: str | Path) -> dict[str, Any]:
 def is_artifact(path: str | Path) -> bool:
     """Whether a file begins as an artifact does."""
     try:
+        if not Path(path).is_file():  # opening a FIFO would wait for its writer
+            return False
         with Path(path).open("rb") as file:
             return file.read(len(artifact.MAGIC)) == artifact.MAGIC
     except (OSError, ValueError):
