@@ -205,7 +205,7 @@ class _Lowering:
                 self.direct_outputs[value] = slot
 
     def copy_outputs(self) -> None:
-        """The other outputs: copied, from blocked to plain."""
+        """The other outputs: copied, from blocked to plain, or from the packed weights."""
         for slot, (name, value) in enumerate(self.outputs):
             if self.direct_outputs.get(value) == slot:
                 continue
@@ -213,7 +213,13 @@ class _Lowering:
             x = TensorVar("x0", value.type)
             stage = Stage(TensorVar("t0", value.type), axes, Read(x, tuple(a.i for a in axes)))
             self.place(_Output(slot), Layout(_shape(value.type)), value.type.dtype)
-            self.task("copy", stage, {"x0": value, "t0": _Output(slot)}, {}, (f"output {name}",))
+            keys: dict[str, Key] = {"t0": _Output(slot)}
+            statics: dict[str, Source] = {}
+            if self.is_static(value):
+                statics["x0"] = Source(value)
+            else:
+                keys["x0"] = value
+            self.task("copy", stage, keys, statics, (f"output {name}",))
 
     def is_whole(self, value: Value) -> bool:
         """True for a concatenation whose parts lie in place already."""
