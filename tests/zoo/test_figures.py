@@ -1,0 +1,261 @@
+"""Figures that papers, torchvision and teaching texts state, from the zoo's own pages."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import convdsl
+from convdsl import zoo
+from convdsl.analysis.report import Report, analyse, field_to_json
+from convdsl.ir.model import Model
+
+
+def report(model: Model, count: str = "torchvision") -> Report:
+    return analyse(model, count, {"N": 1})
+
+
+def totals(name: str, **parameters: Any) -> dict[str, Any]:
+    return report(convdsl.load(name, **parameters)).totals
+
+
+def text(body: str, given: str = "3, 224, 224", before: str = "") -> Model:
+    return convdsl.parse(f"{before}\nmodel m {{\ninput image: f32[N, {given}]\n{body}\n}}\n")
+
+
+# torchvision 0.29.1; multiply-accumulates of contractions alone
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "gmacs"),
+    [
+        ("alexnet", 61_100_840, 0.714),
+        ("vgg16", 138_357_544, 15.470),
+        ("vgg16_bn", 138_365_992, 15.470),
+        ("vgg19", 143_667_240, 19.632),
+        ("vgg19_bn", 143_678_248, 19.632),
+        ("googlenet", 6_624_904, 1.498),
+        ("resnet18", 11_689_512, 1.814),
+        ("resnet34", 21_797_672, 3.664),
+        ("resnet50", 25_557_032, 4.089),
+        ("resnext50_32x4d", 25_028_904, 4.230),
+        ("mobilenet_v2", 3_504_872, 0.301),
+        ("shufflenet_v2_x0_5", 1_366_792, 0.040),
+        ("shufflenet_v2_x1_0", 2_278_604, 0.145),
+        ("squeezenet1_1", 1_235_496, 0.349),
+        ("fcn_resnet50", 35_322_218, 152.717),
+    ],
+)
+def test_torchvision(name: str, params: int, gmacs: float) -> None:
+    found = totals(name)
+    assert found["params"] == params
+    assert round(found["macs"] / 1e9, 3) == gmacs
+
+
+@pytest.mark.parametrize(
+    ("name", "macs"),
+    [
+        ("vgg16", 15_470_264_320),
+        ("vgg16_bn", 15_470_264_320),
+        ("resnet50", 4_089_184_256),
+        ("fcn_resnet50", 152_716_512_000),
+    ],
+)
+def test_exact_macs(name: str, macs: int) -> None:
+    model = convdsl.load(name)
+    assert report(model).totals["macs"] == macs
+    assert report(model, "all").totals["macs"] == macs
+
+
+def test_googlenet_transforms_its_input_without_multiply_accumulates() -> None:
+    assert totals("googlenet", transform_input=True)["macs"] == totals("googlenet")["macs"]
+
+
+# Papers
+
+
+def test_alexnet_of_2012() -> None:
+    """Two columns as groups: "60 million parameters and 650,000 neurons", in 8 layers."""
+    found = report(convdsl.load("alexnet2012"))
+    assert found.totals["params"] == 60_965_224
+    assert found.totals["neurons"] == 659_272
+    assert sum(row.op in ("conv", "linear") for row in found.layers) == 8
+
+
+def test_unet() -> None:
+    model = convdsl.load("unet")
+    assert str(model.inputs["image"]) == "f32[N, 1, 572, 572]"
+    assert str(model.outputs["map"]) == "f32[N, 2, 388, 388]"
+    assert totals("unet")["params"] == 31_030_658
+
+
+@pytest.mark.parametrize(
+    ("width", "resolution", "mega_macs", "mega_params"),
+    [
+        (1.0, 224, 569, 4.2),
+        (0.75, 224, 325, 2.6),
+        (0.5, 224, 149, 1.3),
+        (0.25, 224, 41, 0.5),
+        (1.0, 192, 418, 4.2),
+        (1.0, 160, 290, 4.2),
+        (1.0, 128, 186, 4.2),
+    ],
+)
+def test_mobilenet_v1(width: float, resolution: int, mega_macs: int, mega_params: float) -> None:
+    """Tables 6 and 7 of the paper, which cuts some figures (290.7) and rounds others (568.7)."""
+    found = totals("mobilenet_v1", width=width, resolution=resolution)
+    assert abs(found["macs"] / 1e6 - mega_macs) < 1
+    assert round(found["params"] / 1e6, 1) == mega_params
+
+
+@pytest.mark.parametrize(
+    ("groups", "mega_macs"), [(1, 143), (2, 140), (3, 137), (4, 133), (8, 137)]
+)
+def test_shufflenet_v1(groups: int, mega_macs: int) -> None:
+    """The last row of table 1 of the paper, which leaves the classifier out."""
+    rows = report(convdsl.load("shufflenet_v1", groups=groups)).layers
+    assert round(sum(row.cost.macs for row in rows if row.op != "linear") / 1e6) == mega_macs
+
+
+@pytest.mark.parametrize(
+    ("name", "params"),
+    [
+        ("lenet5", 61_706),
+        ("xception", 22_855_952),  # Keras: 22,910,480 with 54,528 running statistics
+        ("mobilenet_v1", 4_231_976),  # Keras: 4,253,864 with 21,888 running statistics
+        ("se_resnet50", 28_088_024),  # 25,557,032 and the gates' 2,530,992
+        ("resnet50_v2", 25_549_352),
+        ("efficientnet_lite0", 4_652_008),
+    ],
+)
+def test_parameters(name: str, params: int) -> None:
+    assert totals(name)["params"] == params
+
+
+@pytest.mark.parametrize(
+    ("name", "convolutions"), [("resnet50_v2", 50), ("resnet101_v2", 101), ("resnet200_v2", 200)]
+)
+def test_depth_of_resnet_v2(name: str, convolutions: int) -> None:
+    """Depth counts the convolutions off the shortcuts, and the classifier."""
+    rows = report(convdsl.load(name)).layers
+    on_path = [row for row in rows if row.op in ("conv", "linear") and "downsample" not in row.name]
+    assert len(on_path) == convolutions
+
+
+def test_fcn() -> None:
+    """134 M parameters (table 1) before upsampling, which is interpolation to begin with."""
+    found = report(convdsl.load("fcn32s"))
+    upsampling = sum(row.cost.params for row in found.layers if row.op == "conv_transpose")
+    assert round((found.totals["params"] - upsampling) / 1e6) == 134
+    for name in ("fcn32s", "fcn16s", "fcn8s"):
+        model = convdsl.load(name, height=161, width=203)
+        assert str(model.outputs["scores"]) == "f32[N, 21, 161, 203]"
+
+
+# Receptive fields: Araujo, Norris, Sim 2019 (Distill), TF-Slim's variants
+
+ALEXNET_SLIM = """
+image -> conv(64, 11x11, stride = 4, pad = valid) -> maxpool(3x3, stride = 2)
+      -> conv(192, 5x5) -> maxpool(3x3, stride = 2)
+      -> conv(384, 3x3) -> conv(384, 3x3) -> conv(256, 3x3)
+      -> maxpool(3x3, stride = 2) as last
+"""
+RESNET_SLIM = """
+block unit(width, stride) {
+    body = in -> conv(width, 1x1) -> relu -> conv(width, 3x3, stride) -> relu
+              -> conv(4 * width, 1x1)
+    skip = if in.channels != 4 * width { in -> conv(4 * width, 1x1, stride) }
+           else if stride > 1 { in -> maxpool(1x1, stride) }
+           else { in }
+    body + skip -> relu as out
+}
+"""
+RESNET50_SLIM = """
+image -> conv(64, 7x7, stride = 2) -> maxpool(3x3, stride = 2, pad = same)
+      -> for width, depth, stride in [[64, 3, 2], [128, 4, 2], [256, 6, 2], [512, 3, 1]] {
+             repeat (depth - 1) { unit(width, 1) } -> unit(width, stride)
+         }
+"""
+
+
+@pytest.mark.parametrize(
+    ("model", "layer", "size", "stride", "padding"),
+    [
+        (lambda: text(ALEXNET_SLIM), "last", 195, 32, 64),
+        (lambda: convdsl.load("vgg16"), "features.30", 212, 32, 90),
+        (lambda: convdsl.load("mobilenet_v1"), "conv14.relu6_2", 315, 32, 126),
+        (lambda: text(RESNET50_SLIM, before=RESNET_SLIM), "unit_16.out", 483, 32, 239),
+        (lambda: convdsl.load("resnet50"), "layer4.2.relu_3", 427, 32, 213),
+        (lambda: convdsl.load("resnet18"), "layer4.1.relu_2", 435, 32, 217),
+    ],
+    ids=["alexnet_v2", "vgg16 pool5", "mobilenet_v1", "resnet50_v1", "resnet50", "resnet18"],
+)
+def test_receptive_fields(model: Any, layer: str, size: int, stride: int, padding: int) -> None:
+    (row,) = [row for row in report(model()).layers if row.name == layer]
+    assert field_to_json(row.receptive_field["image"]) == {
+        "size": [size] * 2,
+        "stride": [stride] * 2,
+        "padding": [padding] * 2,
+        "aligned": [True] * 2,
+    }
+
+
+@pytest.mark.parametrize(
+    ("body", "size"),
+    [
+        ("conv(8, 3x3) -> conv(8, 3x3) as last", 5),
+        ("conv(8, 3x3) -> conv(8, 3x3) -> conv(8, 3x3) as last", 7),
+        ("conv(8, 3x3) -> conv(8, 3x3, dilation = 2) as last", 7),
+    ],
+)
+def test_stacked_filters(body: str, size: int) -> None:
+    row = report(text(f"image -> {body}")).layers[-1]
+    assert field_to_json(row.receptive_field["image"])["size"] == [size] * 2
+
+
+# Worked examples of teaching texts
+
+
+@pytest.mark.parametrize(
+    ("given", "body", "params"),
+    [
+        ("64, 20, 24", "conv(256, 5x3)", 256 * 64 * 5 * 3),
+        ("256, 20, 20", "conv(256, 3x3)", 589_824),
+        ("256, 20, 20", "conv(256, 3x3, groups = 8)", 73_728),
+        ("10, 20, 20", "repeat 3 { conv(10, 3x3) }", 27 * 10**2),
+        ("10, 20, 20", "conv(10, 7x7)", 49 * 10**2),
+        ("16, 20, 20", "conv(16, 3x3, groups = 16) -> conv(32, 1x1)", 656),
+    ],
+)
+def test_counts(given: str, body: str, params: int) -> None:
+    model = text(f"image -> {body}", given, before="default conv(bias = false)")
+    assert report(model).totals["params"] == params
+
+
+def test_transposed_convolution_enlarges() -> None:
+    model = text("image -> conv_transpose(1, 3x3) -> output y", "1, 2, 2")
+    assert str(model.outputs["y"]) == "f32[N, 1, 4, 4]"
+
+
+# Length of pages
+
+EXAMPLES = zoo.folder() or Path()
+
+
+def test_pages_are_short() -> None:
+    limits = {"googlenet": 60, "mobilenet_v2": 40, "unet": 40}
+    for name, limit in limits.items():
+        assert len((EXAMPLES / f"{name}.cnn").read_text().splitlines()) <= limit, name
+
+
+def test_resnet50_takes_40_lines() -> None:
+    """The page without the other depths and their block."""
+    page = (EXAMPLES / "resnet.cnn").read_text()
+    page = re.sub(r"# ResNet-(?!50)\d+\nmodel .*?\n}\n+", "", page, flags=re.DOTALL)
+    page = re.sub(r"block basic.*?\n}\n+", "", page, flags=re.DOTALL)
+    assert len(page.splitlines()) <= 40
+    alone = convdsl.parse(page.replace('labels "imagenet_classes.txt"\n', ""))
+    assert list(alone.graph.states) == list(convdsl.load("resnet50").graph.states)

@@ -1,0 +1,37 @@
+"""Checkpoints of torchvision load unchanged: every key and shape, and torchvision's own figures.
+
+tests/golden/zoo/states.json was recorded from torchvision 0.29.1 by make_golden.py.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import convdsl
+from convdsl import zoo
+from convdsl.analysis.report import analyse
+from convdsl.ir.opdef import Role
+
+RECORDED: dict[str, Any] = json.loads(
+    (Path(__file__).parents[1] / "golden" / "zoo" / "states.json").read_text()
+)
+
+
+def test_what_is_recorded_is_in_the_zoo() -> None:
+    assert len(RECORDED) == 29
+    assert RECORDED.keys() <= zoo.names().keys()
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_torchvision(name: str) -> None:
+    model = convdsl.load(name)
+    states = model.graph.states.items()
+    held = {key: list(s.type.shape) for key, s in states if s.role is not Role.CONSTANT}
+    assert held == RECORDED[name]["states"]
+    totals = analyse(model, "torchvision", {"N": 1}).totals
+    assert totals["params"] == RECORDED[name]["params"]
+    assert round(totals["macs"] / 1e9, 3) == RECORDED[name]["gmacs"]
