@@ -10,7 +10,7 @@ from collections.abc import Collection
 
 from convdsl.diagnostics import Diagnostic, Label, SourceFile
 from convdsl.syntax import limits
-from convdsl.syntax.layout import NEWLINE, BracketError
+from convdsl.syntax.layout import NEWLINE, LayoutError
 
 KEYWORDS = frozenset(
     [
@@ -122,12 +122,14 @@ def bad_character(source: SourceFile, at: int) -> Diagnostic:
     return Diagnostic("E0103", f"`{shown}` is not part of the language", label, help=help)
 
 
-def bad_bracket(source: SourceFile, offset: int, error: BracketError) -> Diagnostic:
+def bad_bracket(source: SourceFile, offset: int, error: LayoutError) -> Diagnostic:
     at = offset + error.at
     found = source.text[at]
     here = Label(source.span(at, at + 1))
     if error.kind == "nesting":
         return Diagnostic("E0802", f"brackets nest deeper than {limits.NESTING}", (here,))
+    if error.kind == "words":
+        return Diagnostic("E0801", f"the source is longer than {limits.WORDS:,} words", (here,))
     if error.kind == "unopened":
         return Diagnostic("E0102", f"`{found}` closes nothing", (here,))
     if error.kind == "unclosed":

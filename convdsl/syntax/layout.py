@@ -24,6 +24,7 @@ class Token(Protocol):
 T = TypeVar("T", bound=Token)
 
 NEWLINE = "_NL"
+INTERPOLATION = 10  # words that one in a text counts as
 CLOSERS = {"(": ")", "[": "]", "{": "}"}
 OPERATORS = ("->", "+", "-", "*", "/", "//", "%", "**", "=", "==", "!=", "<", "<=", ">", ">=")
 CONTINUES_AFTER = frozenset(
@@ -32,23 +33,27 @@ CONTINUES_AFTER = frozenset(
 CONTINUES_BEFORE = frozenset(["->", "else", "as", "{", "}"])
 
 
-class BracketError(Exception):
-    """A bracket without its partner, or too many open ones."""
+class LayoutError(Exception):
+    """A bracket without its partner, too many open ones, or too many words."""
 
     def __init__(self, kind: str, at: int, opener: tuple[str, int] | None) -> None:
         super().__init__(kind)
-        self.kind = kind  # "unopened", "mismatched", "unclosed" or "nesting"
+        self.kind = kind  # "unopened", "mismatched", "unclosed", "nesting" or "words"
         self.at = at
         self.opener = opener
 
 
 def arrange(tokens: Iterable[T]) -> Iterator[T]:
-    """Drop the newlines that end nothing; raise BracketError where brackets do not match."""
+    """Drop the newlines that end nothing; raise LayoutError where brackets do not match."""
     stack: list[tuple[str, int]] = []
     pending: T | None = None
     previous: str | None = None
     head: str | None = None  # first word of the current statement
+    words = 0
     for token in tokens:
+        words += 1 + INTERPOLATION * (token.value.count("{") if token.type == "STRING" else 0)
+        if words > limits.WORDS:
+            raise LayoutError("words", token.start_pos or 0, None)
         if token.type == NEWLINE:
             if previous not in CONTINUES_AFTER and not (stack and stack[-1][0] != "{"):
                 pending = token
@@ -65,7 +70,7 @@ def arrange(tokens: Iterable[T]) -> Iterator[T]:
         yield token
         previous = text if token.type != "STRING" else '"'
     if stack:
-        raise BracketError("unclosed", stack[-1][1], stack[-1])
+        raise LayoutError("unclosed", stack[-1][1], stack[-1])
 
 
 def continues(text: str, head: str | None) -> bool:
@@ -77,10 +82,10 @@ def _track(stack: list[tuple[str, int]], text: str, at: int) -> None:
     if text in CLOSERS:
         stack.append((text, at))
         if len(stack) > limits.NESTING:
-            raise BracketError("nesting", at, None)
+            raise LayoutError("nesting", at, None)
     elif text in (")", "]", "}"):
         if not stack:
-            raise BracketError("unopened", at, None)
+            raise LayoutError("unopened", at, None)
         if CLOSERS[stack[-1][0]] != text:
-            raise BracketError("mismatched", at, stack[-1])
+            raise LayoutError("mismatched", at, stack[-1])
         stack.pop()

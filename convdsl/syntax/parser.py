@@ -12,7 +12,7 @@ import lark
 from convdsl.diagnostics import CompileError, Diagnostic, Label, SourceFile
 from convdsl.syntax import ast, hints, limits
 from convdsl.syntax.build import Builder
-from convdsl.syntax.layout import NEWLINE, BracketError, arrange
+from convdsl.syntax.layout import NEWLINE, LayoutError, arrange
 
 ITEM = re.compile(
     r"^(?:use|default|let|assert|preprocess|labels|block|model|train)\b", re.MULTILINE
@@ -116,7 +116,7 @@ def _parse(source: SourceFile, text: str, offset: int, start: str) -> ast.Node:
         ) from None
     except lark.exceptions.UnexpectedToken as error:
         raise CompileError([_unexpected(source, offset, len(text), error)]) from None
-    except BracketError as error:
+    except LayoutError as error:
         raise CompileError([hints.bad_bracket(source, offset, error)]) from None
 
     def expression(inner: str, at: int) -> ast.Expression:

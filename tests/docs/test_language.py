@@ -127,6 +127,8 @@ def test_limits() -> None:
     table = TEXT[TEXT.index("## Limits") : TEXT.index("## Errors")]
     rows = dict(re.findall(r"^\| ([^|]+) \| ([^|]+) \|$", table, re.MULTILINE))
     assert rows["size of a source"] == f"{syntax_limits.SOURCE_BYTES:,} bytes"
+    (words,) = (value for key, value in rows.items() if key.startswith("words of a source"))
+    assert words == f"{syntax_limits.WORDS:,}"
     assert rows["open brackets at any place"] == str(syntax_limits.NESTING)
     assert rows["expressions and block instances within one another"] == f"{limits.DEPTH:,}"
     assert rows["operators in the graph"] == f"{limits.NODES:,}"

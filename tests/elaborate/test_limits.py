@@ -39,6 +39,17 @@ class TestSource:
         with pytest.raises(CompileError, match="larger than"):
             load_file(path)
 
+    def test_words(self) -> None:
+        def text(words: int) -> str:
+            pairs, odd = divmod(words - 5, 2)
+            return "let a = [" + "1," * pairs + "1" * odd + "]"
+
+        assert parse(SourceFile("a", text(syntax_limits.WORDS))).items
+        assert codes(text(syntax_limits.WORDS + 1)) == ["E0801"]
+
+    def test_interpolations_count_as_words(self) -> None:
+        assert codes('let a = "' + "{1}" * syntax_limits.WORDS + '"') == ["E0801"]
+
     @pytest.mark.parametrize(("opener", "closer"), ["()", "[]"])
     def test_nesting(self, opener: str, closer: str) -> None:
         def text(depth: int) -> str:
