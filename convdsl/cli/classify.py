@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from convdsl.cli import console
@@ -35,17 +35,44 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     made = network(options)
     found: list[dict[str, Any]] = []
-    for name in options.image:
-        found.append({"file": name, "top": top_classes(made, name, options.top)})
-        if options.format == "table":
-            console.result(_lines(found[-1]["top"], name))
+    for images in _batches(options.image, _batch(made, options)):
+        for name, top in zip(images, top_classes(made, images, options.top), strict=True):
+            found.append({"file": name, "top": top})
+            if options.format == "table":
+                console.result(_lines(top, name))
     if options.format == "json":
         console.result(json.dumps(found, indent=2, ensure_ascii=False))
     return 0
 
 
-def top_classes(made: Network, image: str, count: int) -> list[dict[str, Any]]:
-    """The likeliest classes of one image, the first first. Raises InputError."""
+def _batch(made: Network, options: argparse.Namespace) -> int:
+    """Images at once: what an artifact was compiled for, else --batch."""
+    first = next(iter(made.executable.inputs.values())).shape[0]
+    return first if isinstance(first, int) else options.batch
+
+
+def _batches(images: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+    for start in range(0, len(images), size):
+        yield images[start : start + size]
+
+
+def top_classes(made: Network, images: Sequence[str], count: int) -> list[list[dict[str, Any]]]:
+    """The likeliest classes of each image, the first first. Raises InputError."""
+    scores = _scores(made, images)
+    labels: Sequence[str | None] = made.executable.labels or [None] * scores.shape[1]
+    answers: list[list[dict[str, Any]]] = []
+    for likely in map(probabilities, scores):
+        order = likely.argsort(kind="stable")[::-1][:count]
+        answers.append(
+            [{"index": int(i), "label": labels[i], "probability": float(likely[i])} for i in order]
+        )
+    return answers
+
+
+def _scores(made: Network, images: Sequence[str]) -> NDArray[Any]:
+    """One row of scores an image; the last batch is filled up with its last image."""
+    import numpy as np
+
     from convdsl.ir.preprocess import Preprocessing
     from convdsl.preprocessing import prepare
 
@@ -56,14 +83,19 @@ def top_classes(made: Network, image: str, count: int) -> list[dict[str, Any]]:
     others = [name for name in net.inputs if name != declared.input]
     if others:
         raise InputError(f"{net.name} needs more than an image: {', '.join(others)}")
-    array = prepare(image, declared, net.inputs[declared.input])
-    scores = made.run({declared.input: array})[made.output]
-    if scores.shape[0] != 1 or scores.ndim < 2 or scores.size != scores.shape[1]:
+    wanted = net.inputs[declared.input]
+    arrays = [prepare(image, declared, wanted) for image in images]
+    batch = wanted.shape[0]
+    if isinstance(batch, int):
+        arrays += arrays[-1:] * (batch - len(arrays))
+    scores = made.run({declared.input: np.concatenate(arrays)})[made.output]
+    if (
+        scores.ndim < 2
+        or len(scores) != len(arrays)
+        or scores.size != len(scores) * scores.shape[1]
+    ):
         raise InputError(f"{net.name} puts out {list(scores.shape)}, not one score per class")
-    likely = probabilities(scores.reshape(-1))
-    labels: Sequence[str | None] = net.labels or [None] * likely.size
-    order = likely.argsort(kind="stable")[::-1][:count]
-    return [{"index": int(i), "label": labels[i], "probability": float(likely[i])} for i in order]
+    return scores.reshape(len(scores), -1)[: len(images)]
 
 
 def probabilities(scores: NDArray[Any]) -> NDArray[np.float64]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import convdsl as package
 from convdsl.cli.classify import probabilities
@@ -216,6 +217,26 @@ def test_classify(convdsl, small: Path, artifact: Path) -> None:
     text = convdsl("classify", artifact, photo).out
     assert text.splitlines()[0] == str(photo)
     assert len(text.splitlines()) == 4
+
+
+def test_classify_in_batches(convdsl, small: Path) -> None:
+    photo, other = small.parent / "photo.png", small.parent / "other.png"
+    Image.fromarray(np.full((9, 9, 3), 200, np.uint8)).save(other)
+    photos = [photo, other, photo, photo, other]
+    one = convdsl("classify", small, *RANDOM, *photos, "--format", "json").out
+    assert json.loads(one)[0]["top"] != json.loads(one)[1]["top"]
+    three = json.loads(
+        convdsl("classify", small, *RANDOM, *photos, "--format", "json", "--batch", 3).out
+    )
+    artifact = small.parent / "three.cdsl"
+    assert convdsl("compile", small, *RANDOM, "--batch", 3, "-o", artifact).code == 0
+    fixed = json.loads(convdsl("classify", artifact, *photos, "--format", "json").out)
+    for found in (three, fixed):
+        assert [image["file"] for image in found] == [str(p) for p in photos]
+        for image, alone in zip(found, json.loads(one), strict=True):
+            for a, b in zip(image["top"], alone["top"], strict=True):
+                assert a["index"] == b["index"]
+                assert abs(a["probability"] - b["probability"]) < 1e-6
 
 
 def test_classify_failures(convdsl, folder: Path) -> None:
