@@ -70,7 +70,7 @@ def top_classes(made: Network, images: Sequence[str], count: int) -> list[list[d
 
 
 def _scores(made: Network, images: Sequence[str]) -> NDArray[Any]:
-    """One row of scores an image; the last batch is filled up with its last image."""
+    """One row of scores an image. A batch that is fixed is filled up with the last image."""
     import numpy as np
 
     from convdsl.ir.preprocess import Preprocessing
