@@ -59,16 +59,16 @@ def conv_transpose(draw: Draw) -> Case:
     reach = reaches(kernel, dilation, rank)
     steps, spacings = full(stride, rank), full(dilation, rank)
     extra = tuple(draw.integer(0, max(s, d) - 1) for s, d in zip(steps, spacings, strict=True))
-    space = [draw.integer(2, 5) for _ in range(rank)]
+    space = [draw.integer(2, 5 if rank < 3 else 3) for _ in range(rank)]
     sizes = [(e - 1) * s + r + o for e, s, r, o in zip(space, steps, reach, extra, strict=True)]
     pad = draw_padding(draw, rank, tuple(min(2, (size - 1) // 2) for size in sizes))
     fills = all(r + o >= s for r, o, s in zip(reach, extra, steps, strict=True))
     if pad == "same" and not fills:
         pad = "valid"
     groups = draw.pick(1, 1, 2, 3)
-    x = draw.array((draw.integer(1, 3), groups * draw.integer(1, 3), *space))
+    x = draw.array((draw.integer(1, 2), groups * draw.integer(1, 2), *space))
     attributes = {
-        "channels": groups * draw.integer(1, 3),
+        "channels": groups * draw.integer(1, 2),
         "kernel": kernel,
         "stride": stride,
         "dilation": dilation,

@@ -201,7 +201,10 @@ def resize(draw: Draw) -> Case:
     )
     attributes["rounding"] = draw.pick("floor", "ceil", "round_prefer_floor", "round_prefer_ceil")
     if draw.chance():
-        exact = [draw.pick(0.5, 1.0, 1.5, 2.0, 2.5, 4.0) for _ in range(rank)]
+        # The reference lets the corners of a size that is no whole number fall between positions.
+        cornered = attributes["coordinates"] in ("align_corners", "tf_crop_and_resize")
+        ratios = (1.0, 2.0, 4.0) if cornered else (0.5, 1.0, 1.5, 2.0, 2.5, 4.0)
+        exact = [draw.pick(*ratios) for _ in range(rank)]
         attributes["scale"] = draw.pick(exact[0], tuple(exact))
     else:
         factors = [draw.pick(1, 2, 4) for _ in range(rank)]

@@ -26,8 +26,11 @@ def window(draw: Draw, *, dilated: bool) -> tuple[dict[str, Any], Array]:
         attributes["dilation"] = dilation
     if draw.chance(0.15):
         attributes = {"kernel": "global"}
-    space = [r + draw.integer(0, 6) for r in reaches(kernel, dilation, rank)]
-    return attributes, draw.array((draw.integer(1, 3), draw.integer(1, 5), *space))
+    most = 6 if rank < 3 else 3
+    space = [r + draw.integer(0, most) for r in reaches(kernel, dilation, rank)]
+    return attributes, draw.array(
+        (draw.integer(1, 3), draw.integer(1, 5 if rank < 3 else 2), *space)
+    )
 
 
 def pool(name: str, draw: Draw) -> Case:
@@ -63,7 +66,8 @@ def max_unpool(draw: Draw) -> Case:
 
 def adaptive(name: str, draw: Draw) -> Case:
     rank = draw.pick(1, 2, 2, 3)
-    x = draw.array((draw.integer(1, 3), draw.integer(1, 4), *(draw.integer(1, 9),) * rank))
+    space = [draw.integer(1, 9 if rank < 3 else 4) for _ in range(rank)]
+    x = draw.array((draw.integer(1, 2), draw.integer(1, 4), *space))
     attributes = {"size": draw.sizes(rank, 1, 6)}
     return with_state(draw, name, attributes, x, symbols=image_symbols(x.ndim))
 

@@ -69,7 +69,6 @@ def reduction(name: str, draw: Draw) -> Case:
     x = draw.array(draw.shape(draw.integer(1, 5), 1, 5))
     if name == "reduce_log_sum_exp" and draw.chance(0.3):
         x = x * 400
-        x.flat[0] = draw.pick(np.inf, -np.inf)
     if name in ("reduce_sum", "reduce_max", "reduce_min", "reduce_prod") and draw.chance(0.3):
         x = x.astype(np.int64)
     chosen = draw.rng.permutation(x.ndim)[: draw.integer(1, x.ndim)]
@@ -89,7 +88,7 @@ def arg(name: str, draw: Draw) -> Case:
 
 
 def top_k(draw: Draw) -> Case:
-    x = draw.repeated(draw.shape(draw.integer(2, 4)))
+    x = draw.repeated(draw.shape(draw.integer(2, 4), 1, 6))
     axis = draw.integer(-x.ndim, x.ndim - 1)
     attributes = {
         "axis": axis, "k": draw.integer(1, x.shape[axis]), "largest": draw.chance()
