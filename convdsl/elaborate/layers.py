@@ -285,6 +285,7 @@ class Layers(Binder):
         span: Span,
     ) -> Any:
         definition = factory.definition
+        self.session.instantiated.add(id(definition))
         frames = (Frame(describe_call(layer), span), *context.frames)
         inner = Context(Scope(factory.scope), names, factory.defaults, Results(), frames)
         self._arrive(definition, layer, inputs, inner, context, span)

@@ -12,6 +12,7 @@ from convdsl.elaborate.modules import Module, Modules
 from convdsl.elaborate.scope import Context, LayerNames, Results, Scope
 from convdsl.elaborate.session import RECURSION_ROOM, Halt, Session, Stop, suggest
 from convdsl.elaborate.statements import Statements
+from convdsl.elaborate.unused import check_unused
 from convdsl.elaborate.values import (
     NOTHING,
     POISON,
@@ -104,6 +105,8 @@ def _elaborate(
             )
     _set_outputs(session, chosen, context, last)
     labels = _surroundings(session, statements, module, context)
+    used = session.instantiated | {id(chosen.definition)}
+    check_unused(session, tree, module.context.scope, used)
     session.finish()
     return Model(chosen.name, session.graph, in_force, source, statements.preprocessing, labels)
 

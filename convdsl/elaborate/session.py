@@ -29,6 +29,7 @@ class Session:
         self.graph = Graph()
         self.states: dict[str, Value] = {}
         self.diagnostics: list[Diagnostic] = []
+        self.instantiated: set[int] = set()  # ids of blocks' definitions
         self.depth = 0
         self._seen: set[tuple[str, Span | None]] = set()
         self._steps = 0

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from convdsl.diagnostics import CompileError, Diagnostic, SourceFile
-from convdsl.elaborate import elaborate
+from convdsl.elaborate import elaborate, load_file
 from elaborate.mistakes import MISTAKES, Mistake
 
 
@@ -60,6 +61,22 @@ model m {
     assert [frame.description for frame in found[0].frames] == ["a"]
 
 
+def test_names_in_blocks_that_nothing_uses() -> None:
+    found = diagnose("""block unused(width, act = rellu) {
+    input a: f32[N, C, H, W]
+    let twice = 2 * width + C
+    for i, w in enumerate([1, 2]) { y = a -> conv(w + i, 3x3, strid = 2, pad = same) }
+    preprocess a: resize(8)
+    y -> conv(twic, 3x3) -> act -> output z
+}
+model m { input x: f32[N, 8, 32, 32]
+    x -> relu
+}
+""")
+    codes = [(d.code, d.span.text if d.span else "") for d in found]
+    assert codes == [("E0301", "strid"), ("E0201", "twic"), ("E0201", "rellu")]
+
+
 def test_the_chain_of_instantiations() -> None:
     (mistake,) = [m for m in MISTAKES if m.name == "skip-of-other-channels"]
     (found,) = diagnose(mistake.source)
@@ -70,12 +87,8 @@ def test_the_chain_of_instantiations() -> None:
     assert "from `stage.bottleneck.bn_3`" in found.labels[0].text
 
 
-def test_errors_in_an_imported_file_say_so(tmp_path: object) -> None:
-    from pathlib import Path
-
-    from convdsl.elaborate import load_file
-
-    folder = Path(str(tmp_path))
+def test_errors_in_an_imported_file_say_so(tmp_path: Path) -> None:
+    folder = tmp_path
     (folder / "blocks.cnn").write_text("block b { conv(8, 3x3, groups = 3) }\n")
     (folder / "main.cnn").write_text(
         'use "blocks.cnn": b\nmodel m { input x: f32[N, 8, 4, 4]\nx -> b }\n'
