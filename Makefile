@@ -11,7 +11,7 @@ TORCH := .venv-torch
 PIP := -m pip install --quiet --disable-pip-version-check
 WORKERS ?= 2
 
-.PHONY: help setup demo test test-torch lint format golden bench fuzz wheel clean
+.PHONY: help setup demo test test-slow test-torch lint format golden bench fuzz wheel clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -23,6 +23,9 @@ demo: $(VENV)/.demo ## classify real photos with EfficientNet-Lite0 and its publ
 
 test: $(VENV)/.dev ## the tests (light oracles: onnxruntime, onnx, scipy)
 	$(VENV)/bin/python -m pytest -q -n $(WORKERS) $(ARGS)
+
+test-slow: $(VENV)/.dev ## what `make test` leaves out: golden logits of the whole zoo
+	$(VENV)/bin/python -m pytest -q -n $(WORKERS) -m slow $(ARGS)
 
 test-torch: $(TORCH)/.torch ## compare with PyTorch on the CPU
 	$(TORCH)/bin/python -m pytest -q -o addopts= --strict-markers --strict-config --import-mode=importlib tests/torch $(ARGS)

@@ -20,6 +20,10 @@ from convdsl.weights.store import BFLOAT16, Entry, WeightStore, shown
 IGNORED = ("num_batches_tracked",)
 """Last parts of names that files commonly hold and inference never needs."""
 
+AUXILIARY = ("aux1", "aux2")
+"""First parts of names of the heads that GoogLeNet has in training only; its published files
+hold their weights."""
+
 _FLOATS = ("float64", "float32", "float16", BFLOAT16)
 _SUGGESTIONS = 25  # names to look for near misses; a wholly foreign file needs none
 
@@ -42,7 +46,7 @@ class Bound(dict[str, NDArray[Any]]):
         """What a user should hear."""
         notes: list[str] = []
         if self.ignored:
-            counts = Counter(name.rpartition(".")[2] for name in self.ignored)
+            counts = Counter(map(_kind, self.ignored))
             notes += [f"ignored {n} entries {kind}" for kind, n in counts.items()]
         notes += [f"converted {n} arrays from {dtype}" for dtype, n in self.converted.items()]
         return tuple(notes)
@@ -115,12 +119,18 @@ def _check(store: WeightStore, wanted: Mapping[str, StateNode], bound: Bound) ->
 
 def _needless(name: str, store: WeightStore, constants: Mapping[str, NDArray[Any]]) -> bool:
     """Whether the source may hold `name`: a usual extra, or a constant of the text repeated."""
-    if name.rpartition(".")[2] in IGNORED:
+    if _kind(name) in (*IGNORED, *AUXILIARY):
         return True
     constant = constants.get(name)
     if constant is None or store.entries[name].shape != constant.shape:
         return False
     return np.array_equal(store.read(name).astype(constant.dtype), constant)
+
+
+def _kind(name: str) -> str:
+    """What tells entries that may be needless apart: an auxiliary head, or the last part."""
+    parts = name.split(".")
+    return parts[0] if parts[0] in AUXILIARY else parts[-1]
 
 
 def _differences(name: str, entry: Entry, type: TensorType) -> list[str]:

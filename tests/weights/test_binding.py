@@ -69,6 +69,14 @@ def test_batch_counters_are_ignored_and_counted() -> None:
     assert set(result) == set(states())
 
 
+def test_auxiliary_heads_are_ignored_and_counted() -> None:
+    heads = {f"{head}.{part}": np.zeros(1) for head in ("aux1", "aux2") for part in ("w", "b")}
+    result = bound(arrays() | heads)
+    assert sorted(result.ignored) == sorted(heads)
+    assert result.notes == ("ignored 2 entries aux1", "ignored 2 entries aux2")
+    assert "aux3.w: in the file, not in the model" in mismatches(arrays() | {"aux3.w": np.zeros(1)})
+
+
 def test_a_constant_may_be_repeated_but_not_contradicted() -> None:
     assert bound(arrays() | {"edge.weight": np.float32([1, 2, 1])}).ignored == ("edge.weight",)
     for other in (np.float32([1, 2, 3]), np.float32([1, 2])):
