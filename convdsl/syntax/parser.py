@@ -160,3 +160,9 @@ def _build(
         )
         made[id(tree)] = getattr(builder, tree.data)(span, children)
     return made[id(root)]  # pyright: ignore[reportReturnType]
+
+
+def tokens(text: str) -> list[tuple[str, int, int]]:
+    """(terminal, start, end) of every word that reaches the parser: for tests and tools."""
+    stream = _lark().lex(text)
+    return [(token.type, token.start_pos or 0, token.end_pos or 0) for token in stream]
