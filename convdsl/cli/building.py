@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from convdsl.cli import console
-from convdsl.cli.options import input_shapes, parameters, selected_passes
+from convdsl.cli.options import batch_of, input_shapes, parameters, selected_passes
 from convdsl.diagnostics import InputError
 from convdsl.tensor import evaluate
 
@@ -71,15 +71,15 @@ def compiled(
     """The model compiled as the options say: at once where they fix all sizes, else when run."""
     from convdsl import driver
 
-    shapes = input_shapes(options)
-    binding = driver.bind(model, shapes, options.batch)
+    shapes, batch = input_shapes(options), batch_of(model, options)
+    binding = driver.bind(model, shapes, batch)
     made = driver.compile(
         model,
         weights=options.weights or default_weights,
         threads=options.threads,
         cpu=options.cpu,
         inputs=shapes,
-        batch=options.batch,
+        batch=batch,
         passes=selected_passes(options),
         verify=options.verify,
         observer=PassWatcher(options),
@@ -112,6 +112,7 @@ def _refuse_building(options: argparse.Namespace) -> None:
         "--weights": options.weights is not None,
         "--set": bool(options.set),
         "--cpu": options.cpu != "native",
+        "--batch": options.batch is not None,
         "--input": bool(options.input),
         "--disable": bool(options.disable),
         "--pass-option": bool(options.pass_option),

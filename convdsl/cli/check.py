@@ -32,9 +32,9 @@ def run(options: argparse.Namespace) -> int:
     for name in options.model:
         for diagnostic in _check(name, options):
             place = diagnostic.to_json()
-            key = (place["file"], place["line"], place["column"], diagnostic.code)
+            key = (place["file"] or "", place["line"] or 0, place["column"] or 0, diagnostic.code)
             found.setdefault(key, diagnostic)  # models of a file share what is around them
-    _show(list(found.values()), options.format)
+    _show([found[key] for key in sorted(found)], options.format)
     if not found and options.format == "text":
         count = len(options.model)
         console.note(f"{count} file{'s' if count > 1 else ''} checked, nothing found")

@@ -48,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
 def _batch(made: Network, options: argparse.Namespace) -> int:
     """Images at once: what an artifact was compiled for, else --batch."""
     first = next(iter(made.executable.inputs.values())).shape[0]
-    return first if isinstance(first, int) else options.batch
+    return first if isinstance(first, int) else options.batch or options.usual_batch
 
 
 def _batches(images: Sequence[str], size: int) -> Iterator[Sequence[str]]:

@@ -17,6 +17,7 @@ from convdsl.cli.options import (
     add_building,
     add_format,
     add_model,
+    batch_of,
     completes_files,
     input_shapes,
     plain_path,
@@ -74,12 +75,13 @@ def _emit(options: argparse.Namespace) -> int:
 
     if options.weights:
         console.note(f"--weights plays no part in --emit {options.emit}")
+    model = load_model(options)
     emitted = driver.emit(
-        load_model(options),
+        model,
         options.emit,
         cpu=options.cpu,
         inputs=input_shapes(options),
-        batch=options.batch,
+        batch=batch_of(model, options),
         passes=selected_passes(options),
         verify=options.verify,
         observer=PassWatcher(options),

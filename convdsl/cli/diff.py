@@ -10,8 +10,15 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from convdsl.cli import console, listing
-from convdsl.cli.options import add_format, add_set, add_shapes, completes_files, parameters
-from convdsl.cli.options import input_shapes as shapes_of
+from convdsl.cli.options import (
+    add_format,
+    add_set,
+    add_shapes,
+    batch_of,
+    completes_files,
+    input_shapes,
+    parameters,
+)
 
 if TYPE_CHECKING:
     from convdsl.analysis.report import Layer, Report
@@ -29,9 +36,9 @@ def run(options: argparse.Namespace) -> int:
     from convdsl import driver
 
     given = parameters(options)
+    models = [driver.load(name, **given) for name in (options.old, options.new)]
     old, new = (
-        driver.report(driver.load(name, **given), "all", shapes_of(options), batch=options.batch)
-        for name in (options.old, options.new)
+        driver.report(m, "all", input_shapes(options), batch=batch_of(m, options)) for m in models
     )
     rows = [*_layers(old, new), *_totals(old, new)]
     if rows or options.format != "table":

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from convdsl.diagnostics import InputError
 
 if TYPE_CHECKING:
+    from convdsl.ir.model import Model
     from convdsl.passes import Pass
 
 FORMATS = ("table", "json", "md", "csv")
@@ -46,9 +47,8 @@ def add_set(parser: argparse.ArgumentParser) -> None:
 def add_shapes(parser: argparse.ArgumentParser, *, batch: int | None = 1) -> None:
     group = parser.add_argument_group("shapes")
     said = "" if batch is None else f" (default {batch})"
-    group.add_argument(
-        "--batch", type=positive, default=batch, metavar="N", help=f"samples at once{said}"
-    )
+    group.add_argument("--batch", type=positive, metavar="N", help=f"samples at once{said}")
+    parser.set_defaults(usual_batch=batch)
     group.add_argument(
         "--input",
         action="append",
@@ -120,6 +120,15 @@ def parameters(options: argparse.Namespace) -> dict[str, Any]:
     from convdsl.elaborate import parameter_value
 
     return {name: parameter_value(text) for name, text in options.set}
+
+
+def batch_of(model: Model, options: argparse.Namespace) -> int | None:
+    """`--batch`, or what is usual for the command. InputError where the model fixes it."""
+    if "N" in (symbol.name for symbol in model.symbols):
+        return options.batch or options.usual_batch
+    if options.batch is not None:
+        raise InputError(f"--batch: {model.name} has no N in its inputs, their sizes are fixed")
+    return None
 
 
 def input_shapes(

@@ -18,6 +18,7 @@ from convdsl.cli.options import (
     add_model,
     add_passes,
     add_shapes,
+    batch_of,
     input_shapes,
     selected_passes,
 )
@@ -59,7 +60,8 @@ def _compare(options: argparse.Namespace) -> int:
     from convdsl.reporting import render_passes
 
     model = load_model(options)
-    graph = model.graph.bind(driver.bind(model, input_shapes(options), options.batch))
+    binding = driver.bind(model, input_shapes(options), batch_of(model, options))
+    graph = model.graph.bind(binding)
     snapshots = [snapshot(graph, "as written")]
     watcher = PassWatcher(options)
 

@@ -13,7 +13,14 @@ import sys
 from convdsl.cli import console
 from convdsl.cli.building import load_model
 from convdsl.cli.listing import terminal_width
-from convdsl.cli.options import add_format, add_model, add_shapes, input_shapes, positive
+from convdsl.cli.options import (
+    add_format,
+    add_model,
+    add_shapes,
+    batch_of,
+    input_shapes,
+    positive,
+)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -43,8 +50,9 @@ def run(options: argparse.Namespace) -> int:
     from convdsl import driver
     from convdsl.reporting import render
 
+    model = load_model(options)
     report = driver.report(
-        load_model(options), options.count, input_shapes(options), batch=options.batch
+        model, options.count, input_shapes(options), batch=batch_of(model, options)
     )
     text = render(
         report,
@@ -68,7 +76,7 @@ def _roofline(options: argparse.Namespace, width: int | None, color: bool) -> st
 
     machine = find_machine(options.machine)
     model = load_model(options)
-    batch = 1 if options.batch is None else options.batch
+    batch = batch_of(model, options) or 1
     graph = model.graph.bind(driver.bind(model, input_shapes(options), batch))
     roof = roofline(run_passes(graph), machine)
     return render_roofline(roof, options.format, width=width, color=color)

@@ -48,7 +48,7 @@ def test_findings_of_every_model(convdsl, wrong: Path) -> None:
     for text in (f"{wrong}:4:18", "did you mean `kernel`?", f"{wrong}:8:10", "`relu`?", "^^^^^"):
         assert text in said.out
     assert convdsl("check", wrong, "--exit-zero") == (0, said.out, said.err)
-    assert convdsl("check", f"{wrong}:second").out.count("error[") == 1
+    assert "unknown name `relv`" in convdsl("check", f"{wrong}:second").out
 
 
 def test_what_models_share_is_said_once(convdsl, tmp_path: Path) -> None:

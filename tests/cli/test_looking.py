@@ -71,6 +71,7 @@ def test_report_parameters(convdsl, small: Path) -> None:
         (["--input", "3x9x9"], "expected f32[N, 3, 8, 8]"),
         (["--input", "3x8x8", "--input", "3x8x8"], "--input needs names"),
         (["--set", "clases=4"], "did you mean `classes`?"),
+        (["--batch", "3", "--input", "2x3x8x8"], "the batch is 3, but the input shapes say 2"),
     ],
 )
 def test_report_options_that_do_not_fit(
@@ -79,6 +80,18 @@ def test_report_options_that_do_not_fit(
     said = convdsl("report", small, *options)
     assert said.code == 2
     assert message in said.err
+
+
+def test_a_fixed_batch_cannot_be_chosen(convdsl, tmp_path: Path) -> None:
+    path = tmp_path / "fixed.cnn"
+    path.write_text(
+        "convdsl 1\nmodel fixed {\n    input x: f32[2, 3]\n    x -> relu -> output y\n}\n"
+    )
+    for command in ("report", "compile", "passes"):
+        said = convdsl(command, path, "--batch", 3)
+        assert said.code == 2
+        assert "fixed has no N in its inputs" in said.err
+    assert convdsl("run", path, "--data", "random:0").code == 0
 
 
 def test_zoo(convdsl) -> None:

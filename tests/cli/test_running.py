@@ -182,6 +182,7 @@ def test_missing_inputs_and_wrong_outputs(convdsl, folder: Path) -> None:
         ["--input", "3x8x8"],
         ["--disable", "canonicalise"],
         ["--verify"],
+        ["--batch", "2"],
     ],
 )
 def test_artifacts_cannot_be_recompiled(convdsl, artifact: Path, options: list[str]) -> None:
