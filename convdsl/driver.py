@@ -17,7 +17,7 @@ from convdsl.elaborate import elaborate, load_file
 from convdsl.ir.model import Model
 from convdsl.ir.text import format_graph
 from convdsl.kernel.expr import format_tensor_expr
-from convdsl.kernel.program import ENTRY, Port, format_program
+from convdsl.kernel.program import Port, format_program
 from convdsl.kernel.target import Target
 from convdsl.kernel.text import format_kernel
 from convdsl.lowering.lower import Lowered, lower
@@ -245,15 +245,7 @@ def compile(
         packed = aligned(program.weight_bytes)
         packed[:] = 0
         lowered.pack_weights(bound.arrays, packed)
-        code = Code(
-            object_code,
-            ENTRY,
-            program.inputs,
-            program.outputs,
-            program.arena_bytes,
-            program.weight_bytes,
-        )
-        return LoadedCode(code, packed)
+        return LoadedCode(Code.of(program, object_code), packed)
 
     def save(binding: Binding, path: Path) -> None:
         runner: Runner = executable.runner(binding)

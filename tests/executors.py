@@ -12,7 +12,6 @@ from convdsl.backends import llvm, llvm_module
 from convdsl.ir.graph import Graph
 from convdsl.ir.opdef import Call, Role
 from convdsl.kernel.interpret import interpret_program
-from convdsl.kernel.program import ENTRY
 from convdsl.kernel.target import Target
 from convdsl.lowering.lower import Lowered, lower
 from convdsl.runtime.cpu import Code, LoadedCode, aligned
@@ -34,9 +33,8 @@ def machine_code(
     """By one thread and by two, in memory that starts out as NaN."""
     target = target or llvm.find_target()
     program = lowered.program
-    ports = (program.inputs, program.outputs, program.arena_bytes, program.weight_bytes)
     object_code = llvm.emit_object(llvm_module.print_module(program, target), target)
-    loaded = LoadedCode(Code(object_code, ENTRY, *ports), weights)
+    loaded = LoadedCode(Code.of(program, object_code), weights)
     scratch = aligned(program.arena_bytes)
     scratch[:] = 0xFF
     loaded._give_arena(scratch)

@@ -11,7 +11,7 @@ from convdsl.backends import llvm, llvm_module
 from convdsl.kernel.builder import Builder
 from convdsl.kernel.interpret import interpret
 from convdsl.kernel.nodes import Binary, Const, Get, Kernel, ReduceLanes
-from convdsl.kernel.program import ENTRY, Argument, Place, Port, Program, Step
+from convdsl.kernel.program import Argument, Place, Port, Program, Step
 from convdsl.kernel.target import Target
 from convdsl.runtime.cpu import Code, LoadedCode
 from convdsl.tensor import DType, TensorType
@@ -48,7 +48,7 @@ def run_machine_code(
     target = target or llvm.find_target()
     program = program_of(kernel)
     object_code = llvm.emit_object(llvm_module.print_module(program, target), target)
-    code = Code(object_code, ENTRY, program.inputs, program.outputs, 0, 0)
+    code = Code.of(program, object_code)
     inputs = [np.ascontiguousarray(arrays[port.name]) for port in program.inputs]
     outputs = LoadedCode(code, np.empty(0, np.uint8)).run(inputs, 1)
     return {port.name: array for port, array in zip(program.outputs, outputs, strict=True)}

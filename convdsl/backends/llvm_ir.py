@@ -116,7 +116,7 @@ class KernelPrinter:
                 self.alloca(self.register(registers, slot), type_of(registers.type))
         self.body(self.kernel.body)
         head = f"define internal void @{self.kernel.name}"
-        head += f"({', '.join([*parameters, 'i64 %tid', 'i64 %threads'])}) #0 {{"
+        head += f"({', '.join([*parameters, 'i64 %share', 'i64 %shares'])}) #0 {{"
         return "\n".join([head, "entry:", *self.allocas, *self.lines, "  ret void", "}"])
 
     # Pieces
@@ -260,10 +260,10 @@ class KernelPrinter:
 
     def parallel(self, loop: Parallel) -> None:
         total = math.prod(loop.extents)
-        first = self.result(f"mul nuw i64 %tid, {total}")
-        past = self.result(f"mul nuw i64 {self.result('add nuw i64 %tid, 1')}, {total}")
-        start = self.result(f"udiv i64 {first}, %threads")
-        stop = self.result(f"udiv i64 {past}, %threads")
+        first = self.result(f"mul nuw i64 %share, {total}")
+        past = self.result(f"mul nuw i64 {self.result('add nuw i64 %share, 1')}, {total}")
+        start = self.result(f"udiv i64 {first}, %shares")
+        stop = self.result(f"udiv i64 {past}, %shares")
         counter, flat = self.open_loop(start, stop)
         rest = flat
         for var, extent in reversed(list(zip(loop.vars, loop.extents, strict=True))[1:]):

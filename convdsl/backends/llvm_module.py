@@ -3,8 +3,12 @@
 `convdsl_run(context)` is the body of a parallel region: every thread of the team enters it.
 `context` is a table of pointers, its slots as in kernel.program.
 
-The team size is asked for inside the region, so it is what was really granted. Denormals are
-flushed to zero inside, and the caller's floating-point mode is restored on the way out.
+A step is cut into a few shares for each thread. Threads claim shares one after the other from
+a counter, and go on to the next step when all shares of this one are done: no thread waits for
+one that has nothing to do, or that the system has put aside before it could claim anything.
+Results do not depend on who computes what. The team size is asked for inside the region, so it
+is what was really granted. Denormals are flushed to zero inside, and the caller's
+floating-point mode is restored on the way out.
 """
 
 from __future__ import annotations
@@ -12,11 +16,15 @@ from __future__ import annotations
 from convdsl.backends.llvm_ir import KernelPrinter, attributes_of
 from convdsl.kernel.program import (
     ARENA,
-    BARRIER,
+    COUNTERS,
+    COUNTERS_PER_STEP,
     ENTRY,
     PORTS,
+    TEAM_SIZE,
+    THREAD_NUMBER,
     TIMES,
     WEIGHTS,
+    YIELD,
     Argument,
     Place,
     Program,
@@ -24,18 +32,47 @@ from convdsl.kernel.program import (
 from convdsl.kernel.target import Target
 from convdsl.kernel.verify import verify_kernel
 
-_BARRIER = """define internal void @team_barrier(ptr %barrier, i64 %threads) #0 {
-  %many = icmp ugt i64 %threads, 1
-  br i1 %many, label %wait, label %done
-wait:
-  call void %barrier()
-  br label %done
+SHARES = 4
+"""Shares of a step for each thread: enough to even out unequal ones, few enough to stay large."""
+
+_SPINS = 2000  # pauses, some 50 microseconds, before a waiting thread lets others run
+
+# Wait until `counter` has reached `all`.
+_AWAIT = f"""define internal void @await(ptr %counter, i64 %all, ptr %yield) #0 {{
+entry:
+  br label %look
+look:
+  %spins = phi i64 [ 0, %entry ], [ %more, %again ]
+  %now = load atomic i64, ptr %counter acquire, align 8
+  %there = icmp uge i64 %now, %all
+  br i1 %there, label %done, label %again_or_yield
+again_or_yield:
+  %more = add i64 %spins, 1
+  %long = icmp ugt i64 %more, {_SPINS}
+  br i1 %long, label %let, label %pause
+let:
+  call i32 %yield()
+  br label %again
+pause:
+  PAUSE
+  br label %again
+again:
+  br label %look
 done:
   ret void
-}"""
+}}"""
 
-_TEAM = """  %ask_number = load ptr, ptr %slot1
-  %ask_size = load ptr, ptr %slot2
+_PAUSE = {
+    "x86_64": "call void @llvm.x86.sse2.pause()",
+    "aarch64": "call void @llvm.aarch64.hint(i32 1)",
+}
+_PAUSE_DECLARATION = {
+    "x86_64": "declare void @llvm.x86.sse2.pause()",
+    "aarch64": "declare void @llvm.aarch64.hint(i32)",
+}
+
+_TEAM = f"""  %ask_number = load ptr, ptr %slot{THREAD_NUMBER}
+  %ask_size = load ptr, ptr %slot{TEAM_SIZE}
   %alone = icmp eq ptr %ask_size, null
   br i1 %alone, label %start, label %team
 team:
@@ -46,7 +83,9 @@ team:
   br label %start
 start:
   %tid = phi i64 [ 0, %entry ], [ %number64, %team ]
-  %threads = phi i64 [ 1, %entry ], [ %size64, %team ]"""
+  %threads = phi i64 [ 1, %entry ], [ %size64, %team ]
+  %many = mul i64 %threads, {SHARES}
+  %shares = select i1 %alone, i64 1, i64 %many"""
 
 # Flush results and operands that are denormal: MXCSR bits 15 and 6, FPCR bit 24.
 _FLUSH_X86 = (
@@ -96,7 +135,7 @@ def print_module(program: Program, target: Target, timed: bool = False) -> str:
         [
             f'source_filename = "{program.name}"\ntarget triple = "{target.triple}"',
             *parts,
-            _BARRIER,
+            _await(target),
             *([_CLOCK] if timed else []),
             _entry(program, flush, timed),
             "\n".join(sorted(declarations)) + "\n" + flush[2],
@@ -114,6 +153,12 @@ def _flush(target: Target) -> tuple[str, str, str]:
     return ("", "", "")
 
 
+def _await(target: Target) -> str:
+    pause = _PAUSE.get(target.architecture, "")
+    declaration = _PAUSE_DECLARATION.get(target.architecture, "")
+    return f"{_AWAIT.replace('PAUSE', pause)}\n{declaration}"
+
+
 def _entry(program: Program, flush: tuple[str, str, str], timed: bool) -> str:
     ports = len(program.inputs) + len(program.outputs)
     lines = [f"define void @{ENTRY}(ptr %context) #0 {{", "entry:"]
@@ -121,27 +166,46 @@ def _entry(program: Program, flush: tuple[str, str, str], timed: bool) -> str:
         f"  %slot{slot} = getelementptr ptr, ptr %context, i64 {slot}"
         for slot in range(PORTS + ports)
     ]
-    lines += [f"  %barrier = load ptr, ptr %slot{BARRIER}", _TEAM, flush[0]]
+    lines += [f"  %yield = load ptr, ptr %slot{YIELD}", _TEAM, flush[0]]
     for slot in range(WEIGHTS, PORTS + ports):
         lines.append(f"  %base{slot} = load ptr, ptr %slot{slot}")
-    clock = f"  call void @clock(ptr %base{TIMES}, i64 {{}}, i64 %tid)"
-    for number, step in enumerate(program.steps):
-        if number:
-            lines.append("  call void @team_barrier(ptr %barrier, i64 %threads)")
-        if timed:
-            lines.append(clock.format(number))
-        names: list[str] = []
-        for position, argument in enumerate(step.arguments):
-            name = f"%p{number}.{position}"
-            base = f"%base{_slot(argument, program)}"
-            lines.append(f"  {name} = getelementptr i8, ptr {base}, i64 {argument.offset}")
-            names.append(f"ptr {name}")
-        arguments = ", ".join([*names, "i64 %tid", "i64 %threads"])
-        lines.append(f"  call void @{step.kernel}({arguments})")
     if timed:
-        lines.append("  call void @team_barrier(ptr %barrier, i64 %threads)")
-        lines.append(clock.format(len(program.steps)))
+        lines.append(f"  call void @clock(ptr %base{TIMES}, i64 0, i64 %tid)")
+    for number in range(len(program.steps)):
+        lines += _step(program, number)
+        if timed:
+            lines.append(f"  call void @clock(ptr %base{TIMES}, i64 {number + 1}, i64 %tid)")
     return "\n".join([*lines, flush[1], "  ret void", "}"])
+
+
+def _step(program: Program, number: int) -> list[str]:
+    """Claim shares while there are any, then wait until all of them are done."""
+    step = program.steps[number]
+    names: list[str] = []
+    lines: list[str] = []
+    for position, argument in enumerate(step.arguments):
+        name = f"%p{number}.{position}"
+        base = f"%base{_slot(argument, program)}"
+        lines.append(f"  {name} = getelementptr i8, ptr {base}, i64 {argument.offset}")
+        names.append(f"ptr {name}")
+    arguments = ", ".join([*names, f"i64 %share{number}", "i64 %shares"])
+    claimed, done = number * COUNTERS_PER_STEP, number * COUNTERS_PER_STEP + COUNTERS_PER_STEP // 2
+    return [
+        *lines,
+        f"  %claimed{number} = getelementptr i64, ptr %base{COUNTERS}, i64 {claimed}",
+        f"  %done{number} = getelementptr i64, ptr %base{COUNTERS}, i64 {done}",
+        f"  br label %claim{number}",
+        f"claim{number}:",
+        f"  %share{number} = atomicrmw add ptr %claimed{number}, i64 1 monotonic",
+        f"  %mine{number} = icmp ult i64 %share{number}, %shares",
+        f"  br i1 %mine{number}, label %work{number}, label %wait{number}",
+        f"work{number}:",
+        f"  call void @{step.kernel}({arguments})",
+        f"  %before{number} = atomicrmw add ptr %done{number}, i64 1 release",
+        f"  br label %claim{number}",
+        f"wait{number}:",
+        f"  call void @await(ptr %done{number}, i64 %shares, ptr %yield)",
+    ]
 
 
 def _slot(argument: Argument, program: Program) -> int:

@@ -20,7 +20,7 @@ from convdsl.cli.building import PassWatcher, load_model
 from convdsl.cli.options import input_shapes, selected_passes
 from convdsl.cli.peak import measure_peak
 from convdsl.driver import Plan, bind, bind_weights_of, find_target
-from convdsl.kernel.program import ENTRY, Program
+from convdsl.kernel.program import Program
 from convdsl.runtime.cpu import Code, LoadedCode, aligned
 from convdsl.runtime.team import available_threads
 
@@ -88,7 +88,7 @@ def _add_measurements(
     bound = bind_weights_of(model, options.weights or RANDOM_WEIGHTS)
     lowered.pack_weights(bound, weights)
     ir = llvm_module.print_module(lowered.program, plan.target, timed=True)
-    loaded = LoadedCode(_code(lowered.program, llvm.emit_object(ir, plan.target)), weights)
+    loaded = LoadedCode(Code.of(lowered.program, llvm.emit_object(ir, plan.target)), weights)
     seconds = _seconds_of_steps(loaded, lowered.program, threads)
     peak = measure_peak(threads, options.cpu)
     for row, spent in zip(rows, seconds, strict=True):
@@ -98,11 +98,6 @@ def _add_measurements(
         f"best of {_RUNS} runs on {threads} threads; sum {sum(seconds) * 1e3:.2f} ms; "
         f"peak {peak:.1f} GFLOP/s"
     )
-
-
-def _code(program: Program, object_code: bytes) -> Code:
-    ports = (program.inputs, program.outputs)
-    return Code(object_code, ENTRY, *ports, program.arena_bytes, program.weight_bytes)
 
 
 def _seconds_of_steps(loaded: LoadedCode, program: Program, threads: int) -> list[float]:

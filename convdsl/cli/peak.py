@@ -26,14 +26,8 @@ def measure_peak(threads: int, cpu: str = "native", dtype: DType = DType.F32) ->
     target = llvm.find_target(cpu)
     lanes = target.lanes(dtype)
     program = _program(target, dtype, threads)
-    code = Code(
-        llvm.emit_object(llvm_module.print_module(program, target), target),
-        llvm_module.ENTRY,
-        program.inputs,
-        program.outputs,
-        program.arena_bytes,
-        program.weight_bytes,
-    )
+    object_code = llvm.emit_object(llvm_module.print_module(program, target), target)
+    code = Code.of(program, object_code)
     loaded = LoadedCode(code, np.empty(0, np.uint8))
     factors = np.full(2 * lanes, 0.5, dtype.numpy)
     best = min(_seconds(loaded, factors, threads) for _ in range(_REPEATS))

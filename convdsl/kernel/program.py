@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from convdsl.kernel.nodes import Kernel
 from convdsl.tensor import TensorType
 
+YIELD, THREAD_NUMBER, TEAM_SIZE, WEIGHTS, ARENA, COUNTERS, TIMES, PORTS = range(8)
+"""Slots of the context table that compiled code receives: how to let another thread run, the
+OpenMP runtime's functions (both null: one thread), weights, arena, zeroed counters, where timed
+code writes its clock, then the inputs and the outputs."""
 
-BARRIER, THREAD_NUMBER, TEAM_SIZE, WEIGHTS, ARENA, TIMES, PORTS = range(7)
-"""Slots of the context table that compiled code receives: functions of the OpenMP runtime (all
-three null: one thread), weights, arena, where timed code writes its clock, then the inputs and
-the outputs."""
+COUNTERS_PER_STEP = 16
+"""64-bit words that a step's two counters take, each on a cache line of its own."""
 
 ENTRY = "convdsl_run"
 """The function that compiled code exports: entry(context), entered by every thread of a team."""

@@ -13,7 +13,17 @@ import numpy as np
 import numpy.typing as npt
 
 from convdsl.diagnostics import ArtifactError, InputError
-from convdsl.kernel.program import ARENA, PORTS, TIMES, WEIGHTS, Port
+from convdsl.kernel.program import (
+    ARENA,
+    COUNTERS,
+    COUNTERS_PER_STEP,
+    ENTRY,
+    PORTS,
+    TIMES,
+    WEIGHTS,
+    Port,
+    Program,
+)
 from convdsl.kernel.target import Target
 from convdsl.runtime.team import Region
 
@@ -33,6 +43,19 @@ class Code:
     outputs: tuple[Port, ...]
     arena_bytes: int
     weight_bytes: int
+    steps: int
+
+    @staticmethod
+    def of(program: Program, object_code: bytes) -> Code:
+        return Code(
+            object_code,
+            ENTRY,
+            program.inputs,
+            program.outputs,
+            program.arena_bytes,
+            program.weight_bytes,
+            len(program.steps),
+        )
 
 
 def aligned(size: int) -> npt.NDArray[np.uint8]:
@@ -70,6 +93,8 @@ class LoadedCode:
         arena = self._take_arena()
         context[WEIGHTS] = self.weights.ctypes.data
         context[ARENA] = arena.ctypes.data
+        counters = (ctypes.c_uint64 * (self.code.steps * COUNTERS_PER_STEP + 7))()
+        context[COUNTERS] = -(-ctypes.addressof(counters) // 64) * 64
         context[TIMES] = None if times is None else times.ctypes.data
         for slot, array in enumerate((*inputs, *outputs)):
             context[PORTS + slot] = array.ctypes.data

@@ -17,7 +17,7 @@ from convdsl.runtime.executable import Binding, Executable, Facts, Runner
 from convdsl.runtime.team import available_threads
 from convdsl.tensor import DType, TensorType
 
-ABI = 1
+ABI = 2
 """Raised when the context table or the entry point of compiled code changes."""
 
 
@@ -41,6 +41,7 @@ def save_program(
         "entry": code.entry,
         "inputs": [_port_to_json(port) for port in code.inputs],
         "outputs": [_port_to_json(port) for port in code.outputs],
+        "steps": code.steps,
         "arena_bytes": code.arena_bytes,
         "weight_bytes": code.weight_bytes,
         "target": {
@@ -118,7 +119,10 @@ def _read_code(
         tuple(map(_port_from_json, manifest["outputs"])),
         int(manifest["arena_bytes"]),
         int(manifest["weight_bytes"]),
+        int(manifest["steps"]),
     )
+    if code.arena_bytes < 0 or code.weight_bytes < 0:
+        raise ValueError("negative size of memory")
     made_for = manifest["target"]
     target = Target(
         str(made_for["triple"]),

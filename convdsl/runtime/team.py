@@ -21,13 +21,13 @@ import warnings
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 
-from convdsl.kernel.program import BARRIER, TEAM_SIZE, THREAD_NUMBER
+from convdsl.kernel.program import TEAM_SIZE, THREAD_NUMBER, YIELD
 
 _NAMES = ("libgomp.so.1", "libomp.so.5", "libomp.so", "libiomp5.so", "libomp.dylib")
 
 
 class OpenMP:
-    """The three functions of an OpenMP runtime that regions call, by address."""
+    """An OpenMP runtime, and the addresses of its functions that regions call."""
 
     def __init__(self, name: str, library: ctypes.CDLL) -> None:
         self.name = name
@@ -39,7 +39,6 @@ class OpenMP:
             ctypes.c_uint,
         )
         self._parallel.restype = None
-        self.barrier = _address(library.GOMP_barrier)
         self.thread_number = _address(library.omp_get_thread_num)
         self.team_size = _address(library.omp_get_num_threads)
 
@@ -70,6 +69,7 @@ def available_threads() -> int:
     return os.cpu_count() or 1
 
 
+_YIELD = _address(ctypes.CDLL(None).sched_yield)
 _region = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 
@@ -122,16 +122,16 @@ class Region:
         self._call = _region(entry)
 
     def run(self, context: ctypes.Array[ctypes.c_void_p], threads: int) -> None:
-        """Run on a team. The slots of the OpenMP functions are set here."""
+        """Run on a team. The slots that concern threads are set here."""
+        context[YIELD] = _YIELD
         openmp = openmp_for(threads)
         where = ctypes.addressof(context)
         busy = _process.busy
         if openmp is None or not busy.acquire(blocking=False):
-            context[BARRIER] = context[THREAD_NUMBER] = context[TEAM_SIZE] = None
+            context[THREAD_NUMBER] = context[TEAM_SIZE] = None
             self._call(where)
             return
         try:
-            context[BARRIER] = openmp.barrier
             context[THREAD_NUMBER] = openmp.thread_number
             context[TEAM_SIZE] = openmp.team_size
             if _process.forked:

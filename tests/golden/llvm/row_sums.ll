@@ -1,16 +1,16 @@
 source_filename = "row_sums"
 target triple = "x86_64-unknown-linux-gnu"
 
-define internal void @row_sums(ptr noalias nocapture readonly %b0, ptr noalias nocapture %b1, i64 %tid, i64 %threads) #0 {
+define internal void @row_sums(ptr noalias nocapture readonly %b0, ptr noalias nocapture %b1, i64 %share, i64 %shares) #0 {
 entry:
   %r.acc.0 = alloca <4 x float>
   %counter6 = alloca i64
   %counter9 = alloca i64
-  %t1 = mul nuw i64 %tid, 4
-  %t2 = add nuw i64 %tid, 1
+  %t1 = mul nuw i64 %share, 4
+  %t2 = add nuw i64 %share, 1
   %t3 = mul nuw i64 %t2, 4
-  %t4 = udiv i64 %t1, %threads
-  %t5 = udiv i64 %t3, %threads
+  %t4 = udiv i64 %t1, %shares
+  %t5 = udiv i64 %t3, %shares
   store i64 %t4, ptr %counter6
   br label %head6
 head6:
@@ -51,15 +51,30 @@ exit6:
   ret void
 }
 
-define internal void @team_barrier(ptr %barrier, i64 %threads) #0 {
-  %many = icmp ugt i64 %threads, 1
-  br i1 %many, label %wait, label %done
-wait:
-  call void %barrier()
-  br label %done
+define internal void @await(ptr %counter, i64 %all, ptr %yield) #0 {
+entry:
+  br label %look
+look:
+  %spins = phi i64 [ 0, %entry ], [ %more, %again ]
+  %now = load atomic i64, ptr %counter acquire, align 8
+  %there = icmp uge i64 %now, %all
+  br i1 %there, label %done, label %again_or_yield
+again_or_yield:
+  %more = add i64 %spins, 1
+  %long = icmp ugt i64 %more, 2000
+  br i1 %long, label %let, label %pause
+let:
+  call i32 %yield()
+  br label %again
+pause:
+  call void @llvm.x86.sse2.pause()
+  br label %again
+again:
+  br label %look
 done:
   ret void
 }
+declare void @llvm.x86.sse2.pause()
 
 define void @convdsl_run(ptr %context) #0 {
 entry:
@@ -71,7 +86,8 @@ entry:
   %slot5 = getelementptr ptr, ptr %context, i64 5
   %slot6 = getelementptr ptr, ptr %context, i64 6
   %slot7 = getelementptr ptr, ptr %context, i64 7
-  %barrier = load ptr, ptr %slot0
+  %slot8 = getelementptr ptr, ptr %context, i64 8
+  %yield = load ptr, ptr %slot0
   %ask_number = load ptr, ptr %slot1
   %ask_size = load ptr, ptr %slot2
   %alone = icmp eq ptr %ask_size, null
@@ -85,6 +101,8 @@ team:
 start:
   %tid = phi i64 [ 0, %entry ], [ %number64, %team ]
   %threads = phi i64 [ 1, %entry ], [ %size64, %team ]
+  %many = mul i64 %threads, 4
+  %shares = select i1 %alone, i64 1, i64 %many
   %mode = alloca i32
   %flushing = alloca i32
   call void @llvm.x86.sse.stmxcsr(ptr %mode)
@@ -97,9 +115,22 @@ start:
   %base5 = load ptr, ptr %slot5
   %base6 = load ptr, ptr %slot6
   %base7 = load ptr, ptr %slot7
-  %p0.0 = getelementptr i8, ptr %base6, i64 0
-  %p0.1 = getelementptr i8, ptr %base7, i64 0
-  call void @row_sums(ptr %p0.0, ptr %p0.1, i64 %tid, i64 %threads)
+  %base8 = load ptr, ptr %slot8
+  %p0.0 = getelementptr i8, ptr %base7, i64 0
+  %p0.1 = getelementptr i8, ptr %base8, i64 0
+  %claimed0 = getelementptr i64, ptr %base5, i64 0
+  %done0 = getelementptr i64, ptr %base5, i64 8
+  br label %claim0
+claim0:
+  %share0 = atomicrmw add ptr %claimed0, i64 1 monotonic
+  %mine0 = icmp ult i64 %share0, %shares
+  br i1 %mine0, label %work0, label %wait0
+work0:
+  call void @row_sums(ptr %p0.0, ptr %p0.1, i64 %share0, i64 %shares)
+  %before0 = atomicrmw add ptr %done0, i64 1 release
+  br label %claim0
+wait0:
+  call void @await(ptr %done0, i64 %shares, ptr %yield)
   call void @llvm.x86.sse.ldmxcsr(ptr %mode)
   ret void
 }
