@@ -186,9 +186,10 @@ def lrn(call: Call, t: Tensors) -> Tensor:
 
 
 def gelu(call: Call, t: Tensors) -> Tensor:
-    """Of minus infinity PyTorch says 0 or NaN, by the element's place; the formula says NaN."""
-    y = F.gelu(t["x"], approximate=call["approximate"])
-    return torch.where(t["x"] == -torch.inf, torch.nan, y)
+    """PyTorch's answers at infinities depend on the processor; the formula's stand in for them."""
+    x, y = t["x"], F.gelu(t["x"], approximate=call["approximate"])
+    y = torch.where(x == torch.inf, x, y)
+    return torch.where(x == -torch.inf, torch.nan, y)
 
 
 def hardsigmoid(call: Call, t: Tensors) -> Tensor:
