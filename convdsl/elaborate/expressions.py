@@ -78,7 +78,9 @@ class Evaluator(ABC):
         session.step(node.span, context.frames)
         session.enter(node.span, context.frames)
         try:
-            return self._rules[type(node)](node, context)
+            value = self._rules[type(node)](node, context)
+            session.charge(value, node.span, context.frames)
+            return value
         except Stop:
             return POISON
         except ValueProblem as problem:

@@ -169,6 +169,8 @@ def _check_extents(session: Session, context: Context, node: OpNode, span: Span)
         known = math.prod(extent for extent in value.type.shape if isinstance(extent, int))
         if not session.bounded(known) or not all(map(session.bounded, value.type.shape)):
             raise session.halt("E0806", "a tensor too large to be counted", span, context.frames)
+        for extent in value.type.shape:
+            session.charge(extent, span, context.frames)
 
 
 def _objection(

@@ -10,8 +10,10 @@ from collections.abc import Iterable
 from convdsl.diagnostics import CompileError, Diagnostic, Frame, Label, Span
 from convdsl.elaborate import limits
 from convdsl.ir.graph import Graph, Value
-from convdsl.syntax.limits import DIAGNOSTICS
+from convdsl.syntax.limits import DIAGNOSTICS, INTEGER_BITS
 from convdsl.tensor import SymDim
+
+WEIGHT_PER_STEP = 8  # elements or characters that take about as long as a step
 
 
 class Stop(Exception):
@@ -34,7 +36,7 @@ class Session:
         self._seen: set[tuple[str, Span | None]] = set()
         self._steps = 0
         self._nodes = 0
-        self._checked: set[SymDim] = set()
+        self._lengths: dict[SymDim, int] = {}
 
     def report(self, diagnostic: Diagnostic) -> None:
         """Record a diagnostic, once per code and place; stop at the limit."""
@@ -82,16 +84,30 @@ class Session:
         if self._nodes > limits.NODES:
             raise self.halt("E0803", f"more than {limits.NODES:,} operators", span, frames)
 
+    def charge(self, value: object, span: Span, frames: tuple[Frame, ...]) -> None:
+        """Count a long list, text or symbolic size as the steps that handling it takes."""
+        weight = getattr(value, "weight", 0)
+        if isinstance(value, str):
+            weight = len(value)
+        elif isinstance(value, SymDim):
+            weight = self._length(value)
+        if weight > WEIGHT_PER_STEP:
+            self._steps += weight // WEIGHT_PER_STEP
+            self.step(span, frames)
+
     def bounded(self, extent: object) -> bool:
         """Whether a size is small enough to be written down and computed with."""
         if isinstance(extent, SymDim):
-            if extent in self._checked:
-                return True
-            if len(extent.terms) > 256 or len(str(extent)) > limits.DIM_TEXT:
-                return False
-            self._checked.add(extent)
-            return True
-        return not isinstance(extent, int) or extent.bit_length() <= 63
+            return self._length(extent) <= limits.DIM_TEXT
+        return not isinstance(extent, int) or extent.bit_length() <= INTEGER_BITS
+
+    def _length(self, extent: SymDim) -> int:
+        """Characters of a symbolic size, written out."""
+        known = self._lengths.get(extent)
+        if known is None:
+            many = len(extent.terms) > limits.DIM_TEXT // 4
+            known = self._lengths[extent] = limits.DIM_TEXT + 1 if many else len(str(extent))
+        return known
 
     def finish(self) -> None:
         """Raise CompileError where anything was found wrong."""

@@ -137,6 +137,31 @@ class TestExpansion:
         found = error("repeat 100000 { repeat 100000 { } }\nx -> relu")
         assert found.code == "E0805"
 
+    @pytest.mark.parametrize(
+        "body",
+        [
+            "let b = a == [0] * 100000",
+            "let b = a + []",
+            "let b = sum(a)",
+            'let b = "{t}{t}"',
+            "let b = 1 in a",
+            "let b = t + t == t",
+            "let b = h // 7",
+        ],
+    )
+    def test_long_values_count_as_many_steps(self, body: str) -> None:
+        """Loops that handle a long value in every round end as early as others."""
+        text = "\n".join(
+            [
+                "let a = [0] * 99999",
+                f'let t = "{"t" * 4000}"',
+                f"let h = {' + '.join(f'(x.batch + {i}) // {i + 2}' for i in range(40))}",
+                f"repeat 100000 {{ {body} }}",
+                "x -> relu",
+            ]
+        )
+        assert error(text).code == "E0805"
+
     def test_nodes(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(limits, "NODES", 300)
         assert len(layers(model("x -> repeat 300 { relu }"))) == 300
