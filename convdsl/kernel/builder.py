@@ -50,6 +50,7 @@ class Builder:
 
     def buffer(self, name: str, dtype: DType, size: int, written: bool = False) -> Buffer:
         made = Buffer(name, dtype, size, written)
+        self._counts[name] = 1  # what is loaded from it is called name_1, name_2 ...
         self._buffers.append(made)
         return made
 
@@ -140,4 +141,4 @@ class Builder:
     def _fresh(self, name: str) -> str:
         count = self._counts.get(name, 0)
         self._counts[name] = count + 1
-        return f"{name}{count}" if count else name
+        return f"{name}_{count}" if count else name

@@ -81,7 +81,7 @@ def test_a_loaded_network_saves_again(saved: Path, tmp_path: Path) -> None:
 def test_it_carries_its_report(saved: Path) -> None:
     report = read_report(saved)
     assert report["model"] == "residual"
-    assert report["total"]["params"] == 8 * 27 + 8 + 8 * 72 + 8 + 32 + 45
+    assert report["total"]["params"] == 885
     assert report == json.loads(json.dumps(report))
 
 
