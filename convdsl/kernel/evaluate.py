@@ -93,8 +93,16 @@ def _run_stage(stage: Stage, known: Mapping[str, Array], counter: Counter | None
             scope = scope.enter(axis, start, stop)
         value = scope.value(stage.body)
         inner = value.reshape(value.shape[: len(shape)])
+        if part is ranges and _is_fresh(inner, out, known):
+            return inner
         out[tuple(slice(start, stop) for _, start, stop in part)] = inner
     return out
+
+
+def _is_fresh(array: Array, like: Array, known: Mapping[str, Array]) -> bool:
+    """Whether an array can be the result as it is: complete, and no view of an operand."""
+    complete = array.shape == like.shape and array.dtype == like.dtype
+    return complete and not any(np.may_share_memory(array, other) for other in known.values())
 
 
 _Range: TypeAlias = "tuple[Axis, int, int]"
