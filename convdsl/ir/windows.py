@@ -128,8 +128,9 @@ def _fold(mode: str, i: Dim, extent: Dim) -> Dim:
     return (i + extent) % extent
 
 
-def check_folding(mode: str, space: Sequence[Dim], padding: Padding) -> None:
+def check_folding(call: Call, attribute: str, space: Sequence[Dim], padding: Padding) -> None:
     """Reflection reaches at most to the far edge, circular padding once around."""
+    mode = call[attribute]
     spare = {"reflect": 1, "circular": 0}.get(mode)
     if spare is None:
         return
@@ -139,6 +140,6 @@ def check_folding(mode: str, space: Sequence[Dim], padding: Padding) -> None:
             if most is not None and most < 0:
                 raise OpError(
                     f"{mode} padding of {amount} does not fit an input of {extent}",
-                    attributes=("pad", "pad_mode"),
+                    attributes=("pad", attribute),
                     operands=("x",),
                 )

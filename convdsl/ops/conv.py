@@ -59,7 +59,7 @@ def resolve_conv(call: Call) -> Mapping[str, Any]:
         )
     padding = resolve_padding(call, kernel, stride, dilation)
     if not isinstance(padding, str):
-        check_folding(call["pad_mode"], x.shape[2:], padding)
+        check_folding(call, "pad_mode", x.shape[2:], padding)
     return {
         **call.attributes,
         "kernel": kernel,

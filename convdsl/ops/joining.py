@@ -117,8 +117,8 @@ def resolve_split(call: Call) -> Mapping[str, Any]:
         for size in sizes:
             total = total + size
         if total != extent:
-            what = f"cannot split axis {axis} of {x} into {list(map(str, sizes))}"
-            raise disagreement(what, total, extent, ("x",))
+            what = f"cannot split axis {axis} of {x} into {' + '.join(map(str, sizes))}"
+            raise disagreement(what, extent, total, ("x",))
     return {**call.attributes, "axis": axis, "parts": sizes}
 
 
