@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import onnx
 from numpy.typing import NDArray
@@ -39,8 +39,7 @@ def export(model: Model, arrays: Mapping[str, NDArray[Any]], producer: str) -> o
             raise InputError(f"{model.name} is larger than the 2 GiB that an ONNX file can hold")
     except ValueError as error:  # protobuf: a message of more than 2 GiB
         raise InputError(f"{model.name} cannot become an ONNX file: {error}") from error
-    check: Any = onnx.checker.check_model  # pyright: ignore[reportUnknownMemberType]
-    check(proto, full_check=True)
+    cast(Any, onnx.checker).check_model(proto, full_check=True)
     return proto
 
 

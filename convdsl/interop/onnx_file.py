@@ -1,0 +1,198 @@
+"""ONNX files from strangers: sizes are checked, parsing is tried out in a child process first.
+
+External data as ONNX's security page demands: files inside the model's own folder, reached by
+no link, offsets and lengths within them.
+"""
+
+from __future__ import annotations
+
+import resource
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, cast
+
+import onnx
+from onnx import TensorProto, helper
+
+from convdsl.diagnostics import InputError
+
+MAX_FILE = 2**31 - 1
+"""Bytes; protobuf reads no more."""
+
+MAX_TENSOR = 1 << 34
+"""Bytes that one tensor may declare."""
+
+MEMORY_FACTOR, MEMORY_SPARE = 8, 2 << 30
+"""The child may allocate so many times the file's size, and so much besides."""
+
+SECONDS = 120
+"""Processor time after which a file is given up."""
+
+
+def read(path: Path) -> tuple[onnx.ModelProto, ExternalData]:
+    """A file that is a well-formed model of sane sizes. Raises InputError."""
+    data = _bytes(path)
+    _try_in_child(path, len(data))
+    return parse(data, str(path)), ExternalData(path.parent)
+
+
+def parse(data: bytes, source: str) -> onnx.ModelProto:
+    """Bytes as a model, its declared sizes checked against what is there."""
+    proto = onnx.ModelProto()
+    try:
+        proto.ParseFromString(data)
+    except Exception as error:  # noqa: BLE001  protobuf's own errors share no base
+        raise InputError(f"{source} is no ONNX model: {error}") from None
+    for tensor in proto.graph.initializer:
+        _check_tensor(tensor, source)
+    for node in proto.graph.node:
+        for attribute in node.attribute:
+            for tensor in (attribute.t, *attribute.tensors):
+                _check_tensor(tensor, source)
+    return proto
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        if not path.is_file():
+            raise InputError(f"{path} is no plain file")
+        if path.stat().st_size > MAX_FILE:
+            raise InputError(f"{path} is larger than the 2 GiB that an ONNX file can hold")
+        return path.read_bytes()
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {path}: {error}") from None
+
+
+def _check_tensor(tensor: onnx.TensorProto, source: str) -> None:
+    """A tensor declares no more elements than it holds."""
+    total = elements(tensor, source)
+    if tensor.data_location == TensorProto.EXTERNAL:
+        return
+    if tensor.HasField("raw_data"):
+        width = _width(tensor.data_type)
+        if width and total * width != len(tensor.raw_data):
+            raise InputError(
+                f"{source}: tensor {tensor.name} declares {total * width} bytes and holds "
+                f"{len(tensor.raw_data)}"
+            )
+        return
+    held = max(
+        len(tensor.float_data),
+        len(tensor.int32_data),
+        len(tensor.int64_data),
+        len(tensor.double_data),
+        len(tensor.uint64_data),
+        len(tensor.string_data),
+    )
+    if tensor.data_type and total > 2 * held:
+        raise InputError(f"{source}: tensor {tensor.name} declares {total} elements, holds {held}")
+
+
+def elements(tensor: onnx.TensorProto, source: str) -> int:
+    total = 1
+    for size in tensor.dims:
+        if size < 0:
+            raise InputError(f"{source}: tensor {tensor.name} has an axis of size {size}")
+        total *= size
+    if total > MAX_TENSOR:
+        raise InputError(f"{source}: tensor {tensor.name} declares {total} elements, too many")
+    return total
+
+
+def _width(data_type: int) -> int:
+    """Bytes of an element; 0 for types that are packed or no numbers."""
+    numeric = {1: 4, 2: 1, 3: 1, 4: 2, 5: 2, 6: 4, 7: 8, 9: 1, 10: 2, 11: 8, 12: 4, 13: 8, 16: 2}
+    return numeric.get(data_type, 0)
+
+
+class ExternalData:
+    """Tensors whose bytes lie in files beside the model."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.resolve()
+
+    def resolve(self, tensor: onnx.TensorProto) -> onnx.TensorProto:
+        """The tensor with its data inside. Raises InputError."""
+        facts = {entry.key: entry.value for entry in tensor.external_data}
+        location = facts.get("location", "")
+        name = f"the external data of {tensor.name}"
+        path = self._contained(location, name)
+        try:
+            offset, length = int(facts.get("offset") or 0), int(facts.get("length") or -1)
+        except ValueError:
+            raise InputError(f"{name}: offset and length are no numbers") from None
+        declared = elements(tensor, location) * _width(tensor.data_type)
+        length = declared if length < 0 else length
+        size = path.stat().st_size
+        if length != declared or offset < 0 or offset + length > size:
+            raise InputError(
+                f"{name} should be {declared} bytes at {offset} of {location}, which has {size}"
+            )
+        with path.open("rb") as file:
+            file.seek(offset)
+            raw = file.read(length)
+        return helper.make_tensor(tensor.name, tensor.data_type, list(tensor.dims), raw, raw=True)
+
+    def _contained(self, location: str, name: str) -> Path:
+        """A plain file in the model's folder that no link leads to."""
+        if not location or "\0" in location or Path(location).is_absolute():
+            raise InputError(f"{name}: {location!r} is no relative path")
+        path = self.folder
+        for part in Path(location).parts:
+            if part == "..":
+                raise InputError(f"{name}: {location} leads out of the model's folder")
+            path = path / part
+            if path.is_symlink():
+                raise InputError(f"{name}: {location} is a link")
+        if not path.resolve().is_relative_to(self.folder) or not path.exists():
+            raise InputError(f"{name}: there is no file {location} in the model's folder")
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+            raise InputError(f"{name}: {location} is no plain file of its own")
+        return path
+
+
+# The child process
+
+
+def _try_in_child(path: Path, size: int) -> None:
+    """Parse and check where a crash, a hang or endless memory hurts nobody."""
+    command = [sys.executable, "-m", "convdsl.interop.onnx_file", str(path), str(size)]
+    try:
+        done = subprocess.run(  # noqa: S603  our own module, no shell
+            command, capture_output=True, timeout=4 * SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise InputError(f"{path}: checking it took too long") from None
+    if done.returncode == 0:
+        return
+    if done.returncode == 1:
+        raise InputError(f"{path} is no valid ONNX model: {done.stdout.decode(errors='replace')}")
+    raise InputError(f"{path} breaks the ONNX parser (exit {done.returncode}); it is damaged")
+
+
+def main(arguments: list[str]) -> int:
+    """The child: parse and check one file under limits; 1 and a reason if it is malformed."""
+    path, size = Path(arguments[0]), int(arguments[1])
+    memory = MEMORY_FACTOR * size + MEMORY_SPARE
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
+    try:
+        proto = parse(path.read_bytes(), path.name)
+        if any(t.data_location == TensorProto.EXTERNAL for t in proto.graph.initializer):
+            for tensor in proto.graph.initializer:  # paths are checked when they are read
+                tensor.ClearField("external_data")
+                tensor.ClearField("data_location")
+                tensor.ClearField("dims")
+                tensor.dims.append(0)
+        cast(Any, onnx.checker).check_model(proto, full_check=False)
+    except Exception as error:  # noqa: BLE001  whatever it is, it is the file's fault
+        sys.stdout.write(str(error).strip()[:2000])
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

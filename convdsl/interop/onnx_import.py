@@ -1,0 +1,277 @@
+"""An ONNX model as a graph and its weights: opsets 6 to the newest.
+
+Every node becomes operators of ours by its rule; what follows from constants and shapes alone is
+computed while reading. What cannot be read is told all at once, by node.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from convdsl.diagnostics import InputError
+from convdsl.interop.element_types import FROM_ONNX
+from convdsl.interop.onnx_export import LABELS, PREPROCESSING, SYMBOLS
+from convdsl.interop.onnx_file import ExternalData, read
+from convdsl.interop.reading import FIRST_OPSET, RULES
+from convdsl.interop.reading.folding import FOLDS, VIEWS, fold
+from convdsl.interop.reading.node import Reading, attributes_of
+from convdsl.interop.reading.scene import Scene
+from convdsl.interop.reading.tensors import Known, ReadError, Tensor
+from convdsl.ir.graph import Value
+from convdsl.ir.model import Model
+from convdsl.ir.preprocess import Preprocessing
+from convdsl.tensor import Dim, DType, TensorType, substitute, symbol
+
+_ENDS = ("Constant", "Shape", "Size")
+"""Kinds whose rule itself says what is known."""
+
+
+def load(path: Path, symbols: Mapping[str, Any] | None = None) -> Model:
+    """The model in a file, with its weights. `symbols` binds free sizes. Raises InputError."""
+    proto, external = read(path)
+    return convert(proto, str(path), symbols or {}, external=external)
+
+
+def convert(
+    proto: onnx.ModelProto,
+    source: str,
+    symbols: Mapping[str, Any],
+    values: Mapping[str, Any] | None = None,
+    external: ExternalData | None = None,
+) -> Model:
+    """A checked model as a graph. `values` fixes inputs: they become constants."""
+    return _Importer(proto, source, symbols, values or {}, external).model()
+
+
+class _Importer:
+    def __init__(
+        self,
+        proto: onnx.ModelProto,
+        source: str,
+        symbols: Mapping[str, Any],
+        values: Mapping[str, Any],
+        external: ExternalData | None,
+    ) -> None:
+        self.proto = proto
+        self.source = source
+        self.symbols = symbols
+        self.values = values
+        self.opset = self._opset()
+        self.uses = Counter(name for node in proto.graph.node for name in node.input)
+        self.uses.update(output.name for output in proto.graph.output)
+        self.scene = Scene(partial(_known_tensor, external), self._is_spent)
+        self.tensors: dict[str, Tensor] = {}
+        self.names: dict[Value, str] = {}
+
+    def _opset(self) -> int:
+        for entry in self.proto.opset_import:
+            if entry.domain in ("", "ai.onnx"):
+                return entry.version
+        raise InputError(f"{self.source} names no version of ONNX's operators")
+
+    def _is_spent(self, value: Value) -> bool:
+        """Whether a value has exactly one use in the file."""
+        return self.uses[self.names.get(value, "")] == 1
+
+    def model(self) -> Model:
+        self._refuse_unknown_kinds()
+        graph = self.proto.graph
+        for tensor in graph.initializer:
+            self.tensors[tensor.name] = self._guarded("initialiser", tensor.name, tensor)
+        for info in graph.input:
+            if info.name not in self.tensors:
+                self._add_input(info)
+        for number, node in enumerate(graph.node):
+            self._read(number, node)
+        for output in graph.output:
+            self.scene.graph.outputs[output.name] = self._output(output.name)
+        self.scene.drop_unused()
+        facts = {item.key: item.value for item in self.proto.metadata_props}
+        return Model(
+            name=_model_name(graph.name, self.source),
+            graph=self.scene.graph,
+            preprocessing=_preprocessing(facts),
+            labels=_labels(facts),
+            weights=self.scene.weights,
+        )
+
+    def _output(self, name: str) -> Value:
+        if name not in self.tensors:
+            raise InputError(f"{self.source}: nothing computes the output {name}")
+        return self.scene.value(self.tensors[name])
+
+    def _guarded(self, what: str, name: str, tensor: onnx.TensorProto) -> Known:
+        try:
+            return self.scene.tensor(tensor)
+        except (ReadError, ValueError, TypeError) as error:
+            raise InputError(f"{self.source}: {what} {name}: {error}") from None
+
+    def _refuse_unknown_kinds(self) -> None:
+        """All operators that cannot be read, with the nodes that need them."""
+        missing: dict[str, list[str]] = {}
+        for number, node in enumerate(self.proto.graph.node):
+            kind = (
+                node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
+            )
+            is_read = kind in RULES or kind in FOLDS or kind in VIEWS
+            if is_read and self._is_ancient(kind):
+                kind = f"{kind} of opset {self.opset} (the oldest read is {FIRST_OPSET})"
+                is_read = False
+            if not is_read:
+                missing.setdefault(kind, []).append(node.name or f"number {number}")
+        if not missing:
+            return
+        lines = [f"{self.source} needs operators that are not supported:"]
+        for kind, nodes in missing.items():
+            shown = ", ".join(nodes[:5]) + (f" and {len(nodes) - 5} more" if len(nodes) > 5 else "")
+            close = get_close_matches(kind, RULES, n=1, cutoff=0.8)
+            hint = f" (there is {close[0]})" if close else ""
+            lines.append(f"{kind}{hint}: {shown}")
+        lines.append(f"supported are {', '.join(sorted({*RULES, *FOLDS}))}")
+        raise InputError("\n  ".join(lines))
+
+    def _is_ancient(self, kind: str) -> bool:
+        """Whether a kind's meaning has changed between this file's opset and the first read."""
+        if self.opset >= FIRST_OPSET:
+            return False
+        first = onnx.defs.get_schema(kind, FIRST_OPSET).since_version
+        return first > self.opset
+
+    # Inputs
+
+    def _add_input(self, info: onnx.ValueInfoProto) -> None:
+        if info.name in self.values:
+            self.tensors[info.name] = Known(np.asarray(self.values[info.name]))
+            return
+        kind = info.type.WhichOneof("value")
+        if kind != "tensor_type":
+            raise InputError(f"{self.source}: input {info.name} is a {kind}, not a tensor")
+        type = info.type.tensor_type
+        dtype = FROM_ONNX.get(type.elem_type)
+        if dtype is None:
+            name = onnx.TensorProto.DataType.Name(type.elem_type)
+            known = ", ".join(map(str, DType))
+            raise InputError(f"{self.source}: input {info.name} holds {name}; there are {known}")
+        if not type.HasField("shape"):
+            raise InputError(f"{self.source}: input {info.name} has no shape")
+        shape = tuple(self._size(info.name, axis, d) for axis, d in enumerate(type.shape.dim))
+        name = self.scene.name(info.name)
+        self.tensors[info.name] = self.scene.graph.add_input(name, TensorType(dtype, shape))
+
+    def _size(self, name: str, axis: int, dim: Any) -> Dim:
+        if dim.WhichOneof("value") == "dim_value" and dim.dim_value > 0:
+            return int(dim.dim_value)
+        if dim.WhichOneof("value") == "dim_value" and dim.dim_value < 0:
+            raise InputError(f"{self.source}: input {name} has an axis of size {dim.dim_value}")
+        wanted = re.sub(r"\W+", "_", dim.dim_param).strip("_")
+        wanted = wanted or ("N" if axis == 0 else f"{re.sub(r'[^A-Za-z0-9]+', '_', name)}_{axis}")
+        if not wanted[0].isalpha():
+            wanted = f"d_{wanted}"
+        facts = {p.key: p.value for p in self.proto.metadata_props}
+        limits = _json(facts, SYMBOLS, {}).get(wanted, [1, 1, 0, None])
+        free = symbol(wanted, *limits)
+        return substitute(free, {k: int(v) for k, v in self.symbols.items()})
+
+    # Nodes
+
+    def _read(self, number: int, node: onnx.NodeProto) -> None:
+        where = f"node {node.name or number} ({node.op_type})"
+        try:
+            inputs = [self._input(name) for name in node.input]
+            results = self._results(node, inputs)
+        except ReadError as error:
+            raise InputError(f"{self.source}: {where}: {error}") from None
+        except (ValueError, IndexError, KeyError, TypeError, OverflowError) as error:
+            # rules unpack what a well-formed node has; whatever is malformed ends up here
+            raise InputError(f"{self.source}: {where} is malformed: {error}") from error
+        for name, tensor in zip(node.output, results, strict=False):
+            if name and tensor is not None:
+                self.tensors[name] = tensor
+                if isinstance(tensor, Value):
+                    self.names[tensor] = name
+
+    def _input(self, name: str) -> Tensor | None:
+        if not name:
+            return None
+        if name not in self.tensors:
+            raise ReadError(f"its input {name} comes from nowhere")
+        return self.tensors[name]
+
+    def _results(
+        self, node: onnx.NodeProto, inputs: Sequence[Tensor | None]
+    ) -> Sequence[Tensor | None]:
+        attributes = attributes_of(node)
+        reading = Reading(self.scene, node, inputs, attributes, self.opset)
+        known = [x for x in inputs if isinstance(x, Known)]
+        if node.op_type not in _ENDS and known and len(known) == len(inputs):
+            found = self._fold(node, known, attributes)
+            if found is not None:
+                return [found]
+        rule = RULES.get(node.op_type)
+        if rule is None:
+            raise ReadError("supported among constants and shapes only")
+        result = rule(reading)
+        return [result] if isinstance(result, Value | Known) else list(result)
+
+    def _fold(
+        self, node: onnx.NodeProto, known: Sequence[Known], attributes: Mapping[str, Any]
+    ) -> Known | None:
+        given = dict(attributes)
+        if isinstance(given.get("value"), onnx.TensorProto):
+            given["value"] = self.scene.tensor(given["value"]).array
+        if node.op_type == "Split":
+            return None
+        return fold(node.op_type, known, given)
+
+
+def _known_tensor(external: ExternalData | None, proto: onnx.TensorProto) -> Known:
+    """An initialiser's or constant's elements; f16 and bf16 widen, integers too."""
+    if proto.data_location == onnx.TensorProto.EXTERNAL:
+        if external is None:
+            raise ReadError("its data is in another file, and there is none")
+        proto = external.resolve(proto)
+    array = numpy_helper.to_array(proto)
+    kind = array.dtype.kind
+    if kind == "b" or array.dtype.name in ("float32", "float64", "int64"):
+        return Known(array, proto.name)
+    if kind in "iu":
+        return Known(array.astype(np.int64), proto.name)
+    if array.dtype.name in ("float16", "bfloat16"):
+        return Known(array.astype(np.float32), proto.name)
+    raise ReadError(f"elements of type {array.dtype} are not supported")
+
+
+def _model_name(name: str, source: str) -> str:
+    plain = re.sub(r"\W+", "_", name or Path(source).stem).strip("_").lower()
+    return plain if plain[:1].isalpha() else f"model_{plain}" if plain else "model"
+
+
+def _json(facts: Mapping[str, str], key: str, otherwise: Any) -> Any:
+    try:
+        return json.loads(facts[key]) if key in facts else otherwise
+    except (ValueError, RecursionError):
+        return otherwise
+
+
+def _preprocessing(facts: Mapping[str, str]) -> Preprocessing | None:
+    data = _json(facts, PREPROCESSING, None)
+    try:
+        return Preprocessing.from_json(data) if data else None
+    except (KeyError, TypeError):  # not ours: metadata is free text
+        return None
+
+
+def _labels(facts: Mapping[str, str]) -> tuple[str, ...] | None:
+    names = _json(facts, LABELS, None)
+    return tuple(map(str, names)) if isinstance(names, list) and names else None  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]

@@ -1,0 +1,12 @@
+"""Every ONNX operator that is read: one rule each, here and nowhere else."""
+
+from __future__ import annotations
+
+from convdsl.interop.reading import layers, maps, movement, windows
+from convdsl.interop.reading.windows import Rule
+
+RULES: dict[str, Rule] = {**windows.RULES, **layers.RULES, **maps.RULES, **movement.RULES}
+
+FIRST_OPSET = 6
+
+__all__ = ["FIRST_OPSET", "RULES", "Rule"]

@@ -1,0 +1,358 @@
+"""What only moves elements, from ONNX; and what turns shapes into known integers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from convdsl.interop.reading.folding import integers
+from convdsl.interop.reading.node import Reading
+from convdsl.interop.reading.tensors import Known, ReadError, Tensor, known, known_sizes, shape_of
+from convdsl.interop.reading.windows import Result, Rule, pairs
+from convdsl.interop.spelling.windows import PAD_MODES
+from convdsl.tensor import Dim, exact_div, floor_div
+
+
+def constant(r: Reading) -> Tensor:
+    for name, dtype in (("value_float", "float32"), ("value_floats", "float32"),
+                        ("value_int", "int64"), ("value_ints", "int64")):  # fmt: skip
+        if name in r.attributes:
+            return Known(np.asarray(r.attributes[name], dtype))
+    value = r.attribute("value")
+    if not isinstance(value, onnx.TensorProto):
+        raise ReadError("only dense constants of numbers are supported")
+    return r.scene.tensor(value)
+
+
+def constant_of_shape(r: Reading) -> Tensor:
+    """Of a symbolic shape: a number, repeated."""
+    value = r.attribute("value")
+    fill = np.zeros(1, np.float32) if value is None else numpy_helper.to_array(value)
+    return r.unary("expand", Known(fill.reshape(())), shape=tuple(r.sizes(0)))
+
+
+def shape(r: Reading) -> Tensor:
+    whole = r.shape(0)
+    return known_sizes(whole[r.attribute("start", 0) : r.attribute("end", len(whole))])
+
+
+def size(r: Reading) -> Tensor:
+    return known(prod(r.shape(0)))
+
+
+# Views
+
+
+def reshape(r: Reading) -> Tensor:
+    x, own = r[0], r.shape(0)
+    wanted = r.sizes(1) if r.has(1) else list(r.attribute("shape"))
+    if not r.attribute("allowzero", 0):
+        for axis, extent in enumerate(wanted):
+            if isinstance(extent, int) and extent == 0:
+                if axis >= len(own):
+                    raise ReadError(f"a 0 at axis {axis} has nothing to copy from {list(own)}")
+                wanted[axis] = own[axis]
+    if -1 in wanted:
+        rest = prod(extent for extent in wanted if extent != -1)
+        found = exact_div(prod(own), rest) if rest != 0 else None
+        if found is None:
+            raise ReadError(f"{list(own)} does not divide into {wanted}")
+        wanted[wanted.index(-1)] = found
+    if len(wanted) == 2 and len(own) > 2 and wanted[0] == own[0]:
+        return r.unary("flatten", x)
+    return r.unary("reshape", x, shape=tuple(wanted))
+
+
+def flatten(r: Reading) -> Tensor:
+    own = r.shape(0)
+    axis = r.attribute("axis", 1)
+    axis = axis + len(own) if axis < 0 else axis
+    if axis == 1 and len(own) > 1:
+        return r.unary("flatten", r[0])
+    return r.reshape(r[0], (prod(own[:axis]), prod(own[axis:])))
+
+
+def squeeze(r: Reading) -> Tensor:
+    axes = r.axes(1)
+    if axes is None:
+        axes = [axis for axis, extent in enumerate(r.shape(0)) if extent == 1]
+    return r.unary("squeeze", r[0], axes=tuple(axes)) if axes else r.unary("identity", r[0])
+
+
+def unsqueeze(r: Reading) -> Tensor:
+    axes = r.axes(1)
+    return r.unary("unsqueeze", r[0], axes=tuple(axes or ()))
+
+
+def transpose(r: Reading) -> Tensor:
+    order = r.attribute("perm") or list(range(r.rank(0)))[::-1]
+    return r.unary("transpose", r[0], axes=tuple(order))
+
+
+def depth_to_space(r: Reading) -> Tensor:
+    n, c, *space = r.shape(0)
+    b = r.attribute("blocksize")
+    if r.attribute("mode", "DCR") == "CRD":
+        return r.unary("pixel_shuffle", r[0], factor=b)
+    apart = r.reshape(r[0], (n, b, b, floor_div(c, b * b), *space))
+    mixed = r.unary("transpose", apart, axes=(0, 3, 4, 1, 5, 2))
+    return r.reshape(mixed, (n, floor_div(c, b * b), *(extent * b for extent in space)))
+
+
+def space_to_depth(r: Reading) -> Tensor:
+    n, c, h, w = r.shape(0)
+    b = r.attribute("blocksize")
+    if r.attribute("mode", "DCR") == "CRD":
+        return r.unary("pixel_unshuffle", r[0], factor=b)
+    rows, columns = floor_div(h, b), floor_div(w, b)
+    apart = r.reshape(r[0], (n, c, rows, b, columns, b))
+    mixed = r.unary("transpose", apart, axes=(0, 3, 5, 1, 2, 4))
+    return r.reshape(mixed, (n, c * b * b, rows, columns))
+
+
+# Joining and parting
+
+
+def concat(r: Reading) -> Tensor:
+    rank = r.rank(0)
+    given = [r[i] for i in range(len(r.inputs))]
+    tensors = [x for x in given if 0 not in shape_of(x)] or given[:1]
+    if len(tensors) == 1:
+        return r.unary("identity", tensors[0])
+    inputs = {f"x{i}": tensor for i, tensor in enumerate(tensors)}
+    return r.apply("concat", inputs, axis=r.attribute("axis", 1) % rank)
+
+
+def split(r: Reading) -> Result:
+    axis: int = r.attribute("axis", 0) % r.rank(0)
+    extent = r.shape(0)[axis]
+    parts = r.sizes(1) if r.has(1) else r.attribute("split")
+    if parts is None:
+        count = r.attribute("num_outputs", r.outputs)
+        if not isinstance(extent, int):
+            raise ReadError("splitting evenly needs a known size")
+        each = -(-extent // count)
+        parts = [min(each, extent - each * i) for i in range(count)]
+    if any(part == 0 for part in parts):
+        raise ReadError("an empty part is not supported")
+    return list(r.apply_all("split", {"x": r[0]}, parts=tuple(parts), axis=axis))
+
+
+def slice_(r: Reading) -> Tensor:
+    own = r.shape(0)
+    if r.has(1):
+        starts, stops = r.sizes(1), r.sizes(2)
+        axes = r.sizes(3) if r.has(3) else list(range(len(starts)))
+        steps = r.sizes(4) if r.has(4) else [1] * len(starts)
+    else:
+        starts, stops = list(r.attribute("starts")), list(r.attribute("ends"))
+        axes = r.attribute("axes") or list(range(len(starts)))
+        steps = [1] * len(starts)
+    first = [
+        _limit(s, own[a], step, "begin") for s, a, step in zip(starts, axes, steps, strict=True)
+    ]
+    last = [_limit(s, own[a], step, "end") for s, a, step in zip(stops, axes, steps, strict=True)]
+    limits = {"start": tuple(first), "stop": tuple(last), "step": tuple(steps)}
+    return r.unary("slice", r[0], axes=tuple(axes), **limits)
+
+
+def _limit(limit: Dim, extent: Dim, step: int, word: str) -> Any:
+    """A limit at or beyond the border is said by its word."""
+    if limit == extent and ((word == "end") == (step > 0)):
+        return word
+    if isinstance(limit, int) and isinstance(extent, int):
+        beyond_last, beyond_first = limit >= extent, limit < -extent
+        if (beyond_last and (word == "end") == (step > 0)) or (
+            beyond_first and (word == "end") != (step > 0)
+        ):
+            return word
+        if limit == 0 and word == "begin" and step > 0:
+            return word
+        return min(max(limit, -extent if step > 0 else -extent - 1), extent)
+    if isinstance(limit, int) and abs(limit) >= 2**31 - 1:
+        return word
+    return "begin" if word == "begin" and limit == 0 and step > 0 else limit
+
+
+def gather(r: Reading) -> Tensor:
+    """By indices known while reading: slices, joined."""
+    axis: int = r.attribute("axis", 0) % r.rank(0)
+    own = r.shape(0)
+    indices = r.array(1)
+    if not indices.size or indices.size > 4096:
+        raise ReadError(f"{indices.size} indices are not supported")
+    listed = integers(indices)
+    if indices.ndim and listed == list(range(len(listed))) and len(listed) == own[axis]:
+        picked: Tensor = r[0]
+    else:
+        pieces = [_run(r, axis, start, stop) for start, stop in _runs(listed, own[axis])]
+        joined = {f"x{i}": piece for i, piece in enumerate(pieces)}
+        picked = r.apply("concat", joined, axis=axis) if len(pieces) > 1 else pieces[0]
+    wanted = (*own[:axis], *indices.shape, *own[axis + 1 :])
+    return picked if indices.ndim == 1 else r.reshape(picked, wanted)
+
+
+def _runs(indices: Sequence[int], extent: Dim) -> list[tuple[int, int]]:
+    """Stretches of neighbours."""
+    runs: list[tuple[int, int]] = []
+    for index in indices:
+        if index < 0:
+            if not isinstance(extent, int):
+                raise ReadError("an index from the end needs a known size")
+            index += extent
+        if runs and runs[-1][1] == index:
+            runs[-1] = (runs[-1][0], index + 1)
+        else:
+            runs.append((index, index + 1))
+    return runs
+
+
+def _run(r: Reading, axis: int, start: int, stop: int) -> Tensor:
+    return r.unary("slice", r[0], axes=(axis,), start=(start,), stop=(stop,), step=(1,))
+
+
+# Enlarging
+
+_MODES = {theirs: ours for ours, theirs in PAD_MODES.items()}
+
+
+def pad(r: Reading) -> Tensor:
+    mode = r.attribute("mode", "constant")
+    if mode not in _MODES:
+        raise ReadError(f"padding mode {mode} does not exist")
+    around = r.sizes(1) if r.has(1) else list(r.attribute("pads", r.attribute("paddings")))
+    value = r.number(2) if r.has(2) else r.attribute("value", 0.0)
+    axes = [axis % r.rank(0) for axis in r.axes(3) or range(r.rank(0))]
+    x, found = _cropped(r, axes, pairs(around))
+    kept = [(axis, pair) for axis, pair in zip(axes, found, strict=True) if pair != (0, 0)]
+    if not kept:
+        return r.unary("identity", x)
+    where = tuple(axis for axis, _ in kept)
+    amounts = tuple(pair for _, pair in kept)
+    return r.unary("pad", x, pad=amounts, mode=_MODES[mode], value=value, axes=where)
+
+
+def _cropped(r: Reading, axes: Sequence[int], around: Any) -> tuple[Tensor, list[tuple[Dim, Dim]]]:
+    """Negative padding cuts off."""
+    x = r[0]
+    found: list[tuple[Dim, Dim]] = []
+    for axis, (before, after) in zip(axes, around, strict=True):
+        start, stop = (-p if isinstance(p, int) and p < 0 else 0 for p in (before, after))
+        if start or stop:
+            end = r.shape(0)[axis] - stop
+            limits = {"start": (start,), "stop": (end,), "step": (1,)}
+            x = r.unary("slice", x, axes=(axis,), **limits)
+        found.append((before + start, after + stop))
+    return x, found
+
+
+def expand(r: Reading) -> Tensor:
+    wanted, own = r.sizes(1), r.shape(0)
+    rank = max(len(wanted), len(own))
+    wanted = [1] * (rank - len(wanted)) + wanted
+    own = (1,) * (rank - len(own)) + own
+    both = tuple(a if b == 1 else b for a, b in zip(own, wanted, strict=True))
+    return r.unary("expand", r[0], shape=both)
+
+
+def tile(r: Reading) -> Tensor:
+    return r.unary("tile", r[0], repeats=tuple(r.sizes(1)))
+
+
+def resize(r: Reading) -> Tensor:
+    """Opset 10 has scales as the second input, later ones roi, scales and sizes."""
+    _refuse_cubic(r)
+    rank, own = r.rank(0), r.shape(0)
+    axes = [axis % rank for axis in r.attribute("axes") or range(rank)]
+    last = len(r.inputs) - 1
+    scales = r.numbers(2 if r.opset > 10 else 1) if r.has(2 if r.opset > 10 else 1) else []
+    how: dict[str, Any] = {}
+    coordinates = r.attribute("coordinate_transformation_mode", "half_pixel")
+    coordinates = "asymmetric" if r.opset <= 10 else coordinates
+    if last >= 3 and r.has(3):
+        sizes = _fitted(r, dict(zip(axes, r.sizes(3), strict=True)))
+        _only_space(axes, [sizes[a] == own[a] for a in axes])
+        how["size"] = tuple(sizes.get(a, own[a]) for a in range(2, rank))
+    elif scales:
+        factors = dict(zip(axes, scales, strict=True))
+        _only_space(axes, [factors[a] == 1.0 for a in axes])
+        how["scale"] = tuple(factors.get(a, 1.0) for a in range(2, rank))
+    else:
+        raise ReadError("neither scales nor sizes")
+    if coordinates == "tf_crop_and_resize":
+        roi = r.numbers(1)
+        half = len(roi) // 2
+        starts, ends = (
+            dict(zip(axes, roi[:half], strict=True)),
+            dict(zip(axes, roi[half:], strict=True)),
+        )
+        space = range(2, rank)
+        how["roi"] = (*(starts.get(a, 0.0) for a in space), *(ends.get(a, 1.0) for a in space))
+        how["extrapolation"] = r.attribute("extrapolation_value", 0.0)
+    default = "round_prefer_floor" if r.opset > 10 else "floor"
+    how |= {"coordinates": coordinates, "rounding": r.attribute("nearest_mode", default)}
+    return r.unary("resize", r[0], mode=r.attribute("mode", "nearest"), **how)
+
+
+def _refuse_cubic(r: Reading) -> None:
+    if r.attribute("mode", "nearest") not in ("nearest", "linear"):
+        raise ReadError(f"{r.attribute('mode')} interpolation is not supported")
+    if r.attribute("antialias", 0):
+        raise ReadError("antialiasing is not supported")
+
+
+def _only_space(axes: Sequence[int], unchanged: Sequence[bool]) -> None:
+    if not all(same for axis, same in zip(axes, unchanged, strict=True) if axis < 2):
+        raise ReadError("batch and channels cannot be resized")
+
+
+def _fitted(r: Reading, sizes: dict[int, Any]) -> dict[int, Any]:
+    """Sizes under the policy for the aspect ratio; halves round up."""
+    policy = r.attribute("keep_aspect_ratio_policy", "stretch")
+    if policy == "stretch":
+        return sizes
+    own = r.shape(0)
+    ratios = [size / own[axis] for axis, size in sizes.items()]
+    ratio = min(ratios) if policy == "not_larger" else max(ratios)
+    return {axis: int(np.floor(ratio * own[axis] + 0.5)) for axis in sizes}
+
+
+def upsample(r: Reading) -> Tensor:
+    _refuse_cubic(r)
+    scales = r.numbers(1) if r.has(1) else r.attribute("scales")
+    if scales is None:  # opset 1 spoke of planes only
+        scales = [1.0, 1.0, r.attribute("height_scale"), r.attribute("width_scale")]
+    _only_space(range(len(scales)), [scale == 1.0 for scale in scales])
+    how = {"coordinates": "asymmetric", "rounding": "floor"}
+    return r.unary(
+        "resize", r[0], scale=tuple(scales[2:]), mode=r.attribute("mode", "nearest"), **how
+    )
+
+
+RULES: dict[str, Rule] = {
+    "Constant": constant,
+    "ConstantOfShape": constant_of_shape,
+    "Shape": shape,
+    "Size": size,
+    "Reshape": reshape,
+    "Flatten": flatten,
+    "Squeeze": squeeze,
+    "Unsqueeze": unsqueeze,
+    "Transpose": transpose,
+    "DepthToSpace": depth_to_space,
+    "SpaceToDepth": space_to_depth,
+    "Concat": concat,
+    "Split": split,
+    "Slice": slice_,
+    "Gather": gather,
+    "Pad": pad,
+    "Expand": expand,
+    "Tile": tile,
+    "Resize": resize,
+    "Upsample": upsample,
+}

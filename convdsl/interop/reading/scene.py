@@ -1,0 +1,140 @@
+"""The graph as it is read: names of layers, weights that become states."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import onnx
+
+from convdsl.interop.reading.tensors import Array, Known, ReadError, Tensor, dtype_of, shape_of
+from convdsl.ir.graph import Graph, OpNode, StateNode, Value
+from convdsl.ir.opdef import OpError, Role
+from convdsl.ops import BY_NAME
+from convdsl.tensor import TensorType
+
+_PLAIN = re.compile(r"[^A-Za-z0-9_.]+")
+
+
+class Scene:
+    """The graph, the arrays of its weights by key, and which names are taken."""
+
+    def __init__(
+        self,
+        tensor: Callable[[onnx.TensorProto], Known],
+        is_spent: Callable[[Value], bool],
+    ) -> None:
+        """`tensor` reads stored tensors; `is_spent` knows what is used once in the file."""
+        self.tensor = tensor
+        self.is_spent = is_spent
+        self.graph = Graph()
+        self.weights: dict[str, Array] = {}
+        self._taken: set[str] = set()
+        self._states: dict[int, Value] = {}
+        self._kept: list[Known] = []  # keeps ids from being used again
+
+    def name(self, wanted: str) -> str:
+        """A name fit for layers and weights that nothing has yet."""
+        plain = _PLAIN.sub("_", wanted).strip(".") or "value"
+        found, count = plain, 1
+        while found in self._taken:
+            count += 1
+            found = f"{plain}_{count}"
+        self._taken.add(found)
+        return found
+
+    def unknown(self, value: Value, what: str) -> ReadError:
+        """The objection to a value that has to be known while reading."""
+        return ReadError(f"{what} has to be a constant or follow from shapes, not {value.type}")
+
+    def value(self, tensor: Tensor) -> Value:
+        """A graph value; what is known becomes a state."""
+        if isinstance(tensor, Value):
+            return tensor
+        if id(tensor) not in self._states:
+            named = bool(tensor.name) and tensor.array.size > 1
+            role = Role.PARAMETER if named and dtype_of(tensor).is_float else Role.CONSTANT
+            self._add(tensor, self.name(tensor.name or "constant"), role)
+        return self._states[id(tensor)]
+
+    def _add(self, tensor: Known, key: str, role: Role, init: str = "zeros") -> Value:
+        if tensor.is_symbolic:
+            raise ReadError("a size that is free becomes data, which is not supported")
+        type = TensorType(dtype_of(tensor), shape_of(tensor))
+        array = np.ascontiguousarray(tensor.array, type.dtype.numpy).reshape(tensor.array.shape)
+        value = self.graph.add_state(
+            key, type, role, init, array if role is Role.CONSTANT else None
+        )
+        if role is not Role.CONSTANT:
+            self.weights[key] = array
+        self._states[id(tensor)] = value
+        self._kept.append(tensor)
+        return value
+
+    def apply(
+        self,
+        proto: onnx.NodeProto,
+        op_name: str,
+        inputs: Mapping[str, Tensor],
+        attributes: Mapping[str, Any],
+    ) -> list[Value]:
+        """Put an operator into the graph. Raises ReadError where its rules object."""
+        op = BY_NAME[op_name]
+        roles = {operand.name: operand.role for operand in op.operands}
+        owned = {k: t for k, t in inputs.items() if roles.get(k, Role.DATA) is not Role.DATA}
+        name = self.name(_layer_name(proto, owned, op_name))
+        types = {key: TensorType(dtype_of(t), shape_of(t)) for key, t in inputs.items()}
+        try:
+            call = op.call(types, attributes)
+            specs = {spec.name: spec for spec in op.state(call)}
+            for key, tensor in owned.items():
+                if key in specs and types[key] != specs[key].type:
+                    raise ReadError(f"{key} is {types[key]}, not {specs[key].type}")
+                if isinstance(tensor, Known) and id(tensor) not in self._states:
+                    spec = specs[key]
+                    self._add(tensor, self.name(f"{name}.{key}"), spec.role, spec.init)
+            values = {key: self.value(tensor) for key, tensor in inputs.items()}
+            node = self.graph.apply(op, values, attributes, name=name)
+        except OpError as error:
+            raise ReadError("; ".join([error.message, *error.help])) from error
+        return list(node.outputs)
+
+    def replace_bias(self, node: OpNode, bias: Known) -> Value:
+        """A linear layer without bias, and the sum behind it, as one."""
+        inputs = dict(node.inputs)
+        inputs["bias"] = self._add(bias, self.name(f"{node.name}.bias"), Role.PARAMETER)
+        self.graph.remove(node)
+        attributes = {**node.attributes, "bias": True}
+        return self.graph.apply(node.op, inputs, attributes, name=node.name).output
+
+    def drop_unused(self) -> None:
+        """Remove what no output needs (weights too)."""
+        for node in reversed(self.graph.nodes()):
+            if not isinstance(node, OpNode | StateNode):
+                continue
+            used = any(self.graph.users(v) or self.graph.is_output(v) for v in node.outputs)
+            if not used:
+                self.graph.remove(node)
+                self.weights.pop(node.name, None)
+
+
+def _layer_name(proto: onnx.NodeProto, owned: Mapping[str, Tensor], op_name: str) -> str:
+    """By the weights (`layer1.0.conv1.weight`), else the node, else the operator."""
+    for operand, tensor in owned.items():
+        if isinstance(tensor, Known) and tensor.name.endswith(f".{operand}"):
+            return tensor.name.removesuffix(f".{operand}")
+    parts = [part for part in proto.name.split("/") if part]
+    if len(parts) > 1:  # /layer1/layer1.0/conv1/Conv, as PyTorch writes them
+        kept: list[str] = []
+        for part in parts[:-1]:
+            prefix = ".".join(kept)
+            kept = [part] if prefix and part.startswith(f"{prefix}.") else [*kept, part]
+        return ".".join(kept)
+    return parts[0] if parts and not _is_generated(proto) else op_name
+
+
+def _is_generated(proto: onnx.NodeProto) -> bool:
+    """Whether a node's name is but its kind and a number (`Conv_12`)."""
+    return re.fullmatch(rf"(?:node_)?{re.escape(proto.op_type)}[_:]?\d*", proto.name) is not None
