@@ -326,9 +326,12 @@ def _bind_attribute(value: Any, bindings: Mapping[str, Dim]) -> Any:
     return substitute(value, bindings) if isinstance(value, SymDim) else value
 
 
+_KINDS: dict[type[Node], str] = {InputNode: "input", StateNode: "state", OpNode: "op"}
+
+
 def _describe(node: Node) -> dict[str, Any]:
     facts: dict[str, Any] = {
-        "kind": {InputNode: "input", StateNode: "state", OpNode: "op"}[type(node)],
+        "kind": _KINDS[type(node)],
         "id": node.id,
         "shapes": tuple(value.type.shape for value in node.outputs),
         "dtypes": tuple(str(value.type.dtype) for value in node.outputs),

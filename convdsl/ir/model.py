@@ -18,7 +18,7 @@ class Model:
 
     name: str
     graph: Graph
-    parameters: Mapping[str, Any] = field(default_factory=dict)  # DSL parameters in force
+    parameters: Mapping[str, Any] = field(default_factory=dict[str, Any])  # DSL parameters in force
     source: SourceFile | None = None
     preprocessing: Preprocessing | None = None
     labels: tuple[str, ...] | None = None  # class names, by index
