@@ -149,7 +149,7 @@ def array(value: Any) -> Any:
 
 
 _CONVERTERS = {
-    Kind.INT: _dim,
+    Kind.INT: _integer,
     Kind.FLOAT: _float,
     Kind.BOOL: _bool,
     Kind.STRING: _nothing,

@@ -291,21 +291,11 @@ class Interpreter(Layers):
             try:
                 self.session.step(statement.span, context.frames)
                 value = self.execute(statement, context, flowing or index < last)
-                if index < last and is_tensors(value):
-                    self.unused(statement, context)
+                if index < last:
+                    self.check_used(value, statement, context)
             except Stop:
                 value = POISON
         return value
-
-    def unused(self, statement: ast.Statement, context: Context) -> None:
-        """A statement whose result goes nowhere is a mistake."""
-        self.fail(
-            context,
-            "E0409",
-            "the result of this statement is not used",
-            statement.span,
-            help="bind it (`x = ...`), go on with `->`, or end it with `-> output NAME`",
-        )
 
     def execute(self, statement: ast.Statement, context: Context, flowing: bool) -> Any:
         """Run a statement; statements.py knows all but evaluations."""

@@ -341,6 +341,8 @@ class Layers(Binder):
     ) -> Any:
         """`output`s where there are some, else `out`, else the last value."""
         results = inner.results.values
+        if (results or "out" in inner.scope.names) and definition.body.statements:
+            self.check_used(last, definition.body.statements[-1], inner)
         if results:
             return next(iter(results.values())) if len(results) == 1 else Record(dict(results))
         value = inner.scope.names.get("out", last)
@@ -354,6 +356,17 @@ class Layers(Binder):
             definition.name.span,
             help="end it with an expression, or bind `out`",
         )
+
+    def check_used(self, value: Any, statement: ast.Statement, context: Context) -> None:
+        """A statement whose result goes nowhere is a mistake; handing on `in` is none."""
+        if is_tensors(value) and value is not context.incoming:
+            self.fail(
+                context,
+                "E0409",
+                "the result of this statement is not used",
+                statement.span,
+                help="bind it (`x = ...`), go on with `->`, or end it with `-> output NAME`",
+            )
 
     def define(self, name: str, value: Any, context: Context) -> None:
         """Bind a variable; a layer without a name of its own is called after it."""

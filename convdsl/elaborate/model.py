@@ -93,7 +93,10 @@ def _elaborate(
     module = modules.evaluate(source, tree, place)
     chosen = _choose(session, module, tree, model)
     context, in_force = _context(statements, module, chosen, values)
-    last = statements.run(chosen.definition.body, context, True)
+    body = chosen.definition.body
+    last = statements.run(body, context, True)
+    if (context.results.values or "out" in context.scope.names) and body.statements:
+        statements.check_used(last, body.statements[-1], context)
     for name in values:
         if name not in in_force and name not in statements.inputs.bound:
             known = [p.name.id for p in chosen.definition.parameters]

@@ -18,7 +18,7 @@ class TestChains:
         assert shape(model("x -> conv(16, 3x3)")) == "[N, 16, 32, 32]"
 
     def test_out_is_the_output(self) -> None:
-        assert shape(model("out = x -> conv(16, 3x3)\ny = x -> relu")) == "[N, 16, 32, 32]"
+        assert shape(model("out = x -> conv(16, 3x3)\ny = out -> relu")) == "[N, 16, 32, 32]"
 
     def test_in_is_the_only_input(self) -> None:
         assert shape(model("conv(16, 3x3) -> relu")) == "[N, 16, 32, 32]"
@@ -228,6 +228,17 @@ class TestFlow:
     def test_several_outputs_in_a_loop(self) -> None:
         made = model('for i in range(2) { x -> conv(i + 1, 1x1) -> output "p{i}" }')
         assert list(made.outputs) == ["p0", "p1"]
+
+    def test_a_loop_without_rounds_is_no_waste(self) -> None:
+        made = model('for i in range(0) { x -> conv(1, 1x1) -> output "p{i}" }\nx -> relu')
+        assert layers(made) == ["relu"]
+
+    @pytest.mark.parametrize(
+        "body", ["x -> relu\nx -> relu6", "out = x -> relu\nx -> relu6",
+                 "x -> relu -> output y\nx -> relu6", "x -> b"],
+    )  # fmt: skip
+    def test_results_are_used(self, body: str) -> None:
+        assert error(body, "block b { out = in -> relu\nin -> relu6 }").code == "E0409"
 
     def test_output_statement(self) -> None:
         assert list(model("output y = x -> relu\noutput z = x").outputs) == ["y", "z"]
