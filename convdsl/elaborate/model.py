@@ -76,6 +76,24 @@ def elaborate(
             raise CompileError(session.diagnostics) from None
 
 
+def check_definitions(
+    source: SourceFile, *, root: Path | None = None, zoo: Path | None = None
+) -> None:
+    """Check a file of blocks that holds no model: imports, values, names; see elaborate."""
+    session = Session()
+    modules = Modules(session, Library(root, zoo))
+    tree = parse(source)
+    modules.statements = Statements(session, {}, modules.read_labels)
+    place = Path(source.path).resolve() if root is not None else None
+    with RECURSION_ROOM:
+        try:
+            module = modules.evaluate(source, tree, place)
+            check_unused(session, tree, module.context.scope, session.instantiated)
+        except (Halt, Stop):
+            raise CompileError(session.diagnostics) from None
+    session.finish()
+
+
 def _elaborate(
     session: Session,
     modules: Modules,

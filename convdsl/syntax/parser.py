@@ -78,8 +78,9 @@ def _more_errors(source: SourceFile, first: CompileError) -> list[Diagnostic]:
     starts = [match.start() for match in ITEM.finditer(text)]
     while len(text) <= RECOVERY and len(found) < RECOVERED and found[-1].span is not None:
         at = found[-1].span.start
-        start = max((s for s in starts if s <= at), default=0)
-        end = min((s for s in starts if s > at), default=len(text))
+        before = [s for s in starts if s < at]  # an error at an item's start is the one before's
+        start = before[-1] if before else 0
+        end = min((s for s in starts if s > start and s >= at), default=len(text))
         text = text[:start] + re.sub(r"[^\n]", " ", text[start:end]) + text[end:]
         try:
             _parse(source, text, 0, "file")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from convdsl.diagnostics import CompileError, Diagnostic, SourceFile
-from convdsl.elaborate import elaborate, load_file
+from convdsl.elaborate import check_definitions, elaborate, load_file
 from elaborate.mistakes import MISTAKES, Mistake
 
 
@@ -75,6 +75,13 @@ model m { input x: f32[N, 8, 32, 32]
 """)
     codes = [(d.code, d.span.text if d.span else "") for d in found]
     assert codes == [("E0301", "strid"), ("E0201", "twic"), ("E0201", "rellu")]
+
+
+def test_a_file_of_blocks() -> None:
+    check_definitions(SourceFile("blocks.cnn", "let w = 4\nblock b { conv(w, 3x3) -> relu }\n"))
+    with pytest.raises(CompileError) as caught:
+        check_definitions(SourceFile("blocks.cnn", "block b { conv(v, 3x3) }\nlet a = 1 / 0\n"))
+    assert [d.code for d in caught.value.diagnostics] == ["E0405", "E0201"]
 
 
 def test_the_chain_of_instantiations() -> None:

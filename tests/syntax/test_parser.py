@@ -1,0 +1,120 @@
+"""Trees, spans, and syntax errors of several items at once."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from convdsl.diagnostics import CompileError, Diagnostic, SourceFile
+from convdsl.syntax import ast
+from convdsl.syntax.parser import parse
+
+EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.cnn"))
+
+
+def let(text: str) -> Any:
+    (item,) = parse(SourceFile("a", f"let a = {text}")).items
+    assert isinstance(item, ast.Let)
+    return item.value
+
+
+def errors(text: str) -> tuple[Diagnostic, ...]:
+    with pytest.raises(CompileError) as caught:
+        parse(SourceFile("a", text))
+    return caught.value.diagnostics
+
+
+def children(node: Any) -> Iterator[ast.Node]:
+    stack = [getattr(node, f.name) for f in dataclasses.fields(node) if f.name != "span"]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, tuple):
+            stack.extend(item)
+        elif isinstance(item, ast.Node):
+            yield item
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+def test_spans_nest(path: Path) -> None:
+    """Every node stands inside its parent, and names stand where they say."""
+    stack: list[ast.Node] = [parse(SourceFile(path.name, path.read_text(encoding="utf-8")))]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, ast.Name):
+            assert node.span.text == node.id
+        for child in children(node):
+            assert node.span.start <= child.span.start < child.span.end <= node.span.end
+            stack.append(child)
+
+
+def test_operators_of_one_precedence_are_flat() -> None:
+    node = let("1 + 2 - 3 * 4 + 5")
+    assert [symbol for symbol, _ in node.rest] == ["+", "-", "+"]
+    assert let("1 < 2 <= 3").rest[1][0] == "<="
+    assert len(let("2 ** 3 ** 4").operands) == 3
+    assert len(let("a -> b -> c").stages) == 2
+
+
+def test_signs_and_nots_cancel() -> None:
+    assert let("- - -1").negative
+    assert not let("--1").negative
+    assert let("not true").odd
+    assert not let("not not true").odd
+    assert not let("not not [  # not a comment that counts\n] == notes").odd
+
+
+def test_interpolation() -> None:
+    text = let(r'"a{b + 1}c\{\n"')
+    assert text.parts[0] == "a"
+    assert text.parts[1].span.text == "b + 1"
+    assert text.parts[2] == "c{\n"
+    assert let('"plain"').plain == "plain"
+    assert let('""').plain == ""
+
+
+def test_places_inside_interpolations() -> None:
+    (found,) = errors('let a = "x{1 +}"')
+    assert found.span is not None
+    assert found.span.column in (14, 15)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["let a = 1\n  + 2".replace("\n  +", " +\n"), "let a = [1,\n\n2]", "let a = f(\n1\n)",
+     "let a =\n1", "let a = b\n-> c", "let a = b # why\n# and\n-> c",
+     "let a = if b { c }\nelse { d }", "let a = b\nas c", "block a\n{\n}", "block a {}",
+     "\n\nlet a = 1\n\n", "let a = not\ntrue"],
+)  # fmt: skip
+def test_newlines_that_end_nothing(text: str) -> None:
+    assert len(parse(SourceFile("a", text)).items) == 1
+
+
+def test_a_sign_starts_a_statement() -> None:
+    (block,) = parse(SourceFile("a", "block a {\nin\n-in\n}")).items
+    assert isinstance(block, ast.Block)
+    assert len(block.body.statements) == 2
+
+
+def test_every_bad_item_is_reported() -> None:
+    found = errors("let a = \nblock b { in -> }\nlet c = 1\nlet d = 3 x 3\nblock e { 1 2 }\n")
+    places = [(d.span.line, d.span.text) for d in found if d.span is not None]
+    assert places == [(2, "block"), (2, "}"), (4, "x"), (5, "2")]
+
+
+def test_no_token_names_in_messages() -> None:
+    starts = "let|let a|let a = (|block|model m { input|let a = 1 2|train {|use|use 3|default"
+    for text in (*starts.split("|"), "let a = f(,)", "let a = [,]", "block b { for }"):
+        for found in errors(text):
+            shown = found.render()
+            for name in ("LPAR", "RPAR", "__", "ANON", "NAME", "$END", "_NL", "SIGN", "INT"):
+                assert name not in shown, shown
+
+
+def test_the_version_comes_first() -> None:
+    assert parse(SourceFile("a", "convdsl 1\nlet a = 1")).items
+    assert [d.code for d in errors("let a = 1\nconvdsl 1")] == ["E0105"]
+    assert [d.code for d in errors("convdsl 3")] == ["E0105"]
