@@ -199,7 +199,7 @@ print([m for m in sys.modules if m.split('.')[0] in ('lark', 'networkx', 'rich',
 
 
 def test_memory_does_not_grow_over_many_runs(saved: Path) -> None:
-    network, x = load_executable(saved), images()
+    network, x = load_executable(saved, threads=1), images()
     for _ in range(50):
         network(x)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

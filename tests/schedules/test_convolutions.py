@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from convdsl.tensor import DType
 
 CPUS = ["native", "x86-64-v3", "x86-64-v2"]
-EXAMPLES = 15
+EXAMPLES = 12
 
 
 @pytest.mark.parametrize("cpu", CPUS)
