@@ -119,8 +119,7 @@ def _seconds_of_steps(loaded: LoadedCode, program: Program, threads: int) -> lis
 
 def _inputs(program: Program) -> list[NDArray[Any]]:
     generator = np.random.default_rng(0)
-    arrays: list[NDArray[Any]] = []
-    for port in program.inputs:
-        shape = [int(extent) for extent in port.type.shape]  # pyright: ignore[reportArgumentType]
-        arrays.append(generator.standard_normal(shape).astype(port.type.dtype.numpy))
-    return arrays
+    return [
+        generator.standard_normal(port.type.sizes).astype(port.type.dtype.numpy)
+        for port in program.inputs
+    ]

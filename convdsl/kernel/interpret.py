@@ -42,7 +42,7 @@ from convdsl.kernel.nodes import (
     ValueType,
     Var,
 )
-from convdsl.kernel.program import Argument, Place, Port, Program
+from convdsl.kernel.program import Argument, Place, Program
 from convdsl.kernel.verify import KernelError
 from convdsl.tensor import Dim, evaluate
 
@@ -100,7 +100,7 @@ def interpret_program(
     """All steps of a program, on an arena that starts out as NaN. Slow; for small shapes."""
     kernels = {kernel.name: kernel for kernel in program.kernels}
     arena = np.full(program.arena_bytes, 0xFF, np.uint8)
-    outputs = [np.empty(_shape(port), port.type.dtype.numpy) for port in program.outputs]
+    outputs = [np.empty(port.type.sizes, port.type.dtype.numpy) for port in program.outputs]
     for array in outputs:
         array.reshape(-1).view(np.uint8)[:] = 0xFF
 
@@ -120,10 +120,6 @@ def interpret_program(
         pairs = zip(kernel.buffers, step.arguments, strict=True)
         interpret(kernel, {wanted.name: buffer(given, wanted) for wanted, given in pairs})
     return outputs
-
-
-def _shape(port: Port) -> tuple[int, ...]:
-    return tuple(int(extent) for extent in port.type.shape)  # pyright: ignore[reportArgumentType]
 
 
 class _Machine:

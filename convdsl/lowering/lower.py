@@ -156,7 +156,7 @@ class _Lowering:
 
     def run(self) -> Lowered:
         for _, value in self.inputs:
-            self.place(value, Layout(_shape(value.type)), value.type.dtype)
+            self.place(value, Layout(value.type.sizes), value.type.dtype)
         self.choose_outputs()
         for nodes, root in self.groups():
             if self.is_whole(root.outputs[0]):
@@ -191,7 +191,7 @@ class _Lowering:
         self.dtypes[key] = dtype
 
     def layout_for(self, type: TensorType) -> Layout:
-        shape = _shape(type)
+        shape = type.sizes
         if len(shape) >= 3 and self.block > 1:
             return Layout(shape, 1, self.block)
         return Layout(shape)
@@ -212,7 +212,7 @@ class _Lowering:
             axes = axes_over(value.type.shape)
             x = TensorVar("x0", value.type)
             stage = Stage(TensorVar("t0", value.type), axes, Read(x, tuple(a.i for a in axes)))
-            self.place(_Output(slot), Layout(_shape(value.type)), value.type.dtype)
+            self.place(_Output(slot), Layout(value.type.sizes), value.type.dtype)
             keys: dict[str, Key] = {"t0": _Output(slot)}
             statics: dict[str, Source] = {}
             if self.is_static(value):
@@ -363,11 +363,6 @@ def _static_stage(stage: Stage, statics: Mapping[str, Source]) -> Source:
     variables = {read.tensor.name: read.tensor for read in reads(stage.body)}
     expr = TensorExpr(tuple(variables.values()), (stage,), (stage.target.name,))
     return Source(None, expr, tuple((name, statics[name]) for name in variables))
-
-
-def _shape(type: TensorType) -> tuple[int, ...]:
-    assert all(isinstance(extent, int) for extent in type.shape)
-    return tuple(int(extent) for extent in type.shape)  # pyright: ignore[reportArgumentType]
 
 
 def state_shapes(graph: Graph) -> dict[str, TensorType]:

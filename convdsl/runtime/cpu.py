@@ -88,7 +88,7 @@ class LoadedCode:
     ) -> list[npt.NDArray[Any]]:
         """One inference: C-contiguous arrays of the program's exact types in, new arrays out.
         Timed code needs `times`: the number of steps and one more."""
-        outputs = [_empty(port) for port in self.code.outputs]
+        outputs = [np.empty(port.type.sizes, port.type.dtype.numpy) for port in self.code.outputs]
         context = (ctypes.c_void_p * (PORTS + len(inputs) + len(outputs)))()
         arena = self._take_arena()
         context[WEIGHTS] = self.weights.ctypes.data
@@ -147,11 +147,6 @@ def check_processor(target: Target, what: str) -> None:
             f"{what} is made for {target.cpu} and needs {', '.join(missing)}, "
             f"which this processor ({name}) does not have"
         )
-
-
-def _empty(port: Port) -> npt.NDArray[Any]:
-    shape = tuple(int(extent) for extent in port.type.shape)  # pyright: ignore[reportArgumentType]
-    return np.empty(shape, port.type.dtype.numpy)
 
 
 def check_memory(arena_bytes: int, weight_bytes: int) -> None:

@@ -1,5 +1,6 @@
 """Sizes, element types and windows: the nouns that every room shares."""
 
+from convdsl.tensor.binding import evaluate, substitute, symbols_of
 from convdsl.tensor.dim import (
     Dim,
     Symbol,
@@ -8,13 +9,10 @@ from convdsl.tensor.dim import (
     ceil_div,
     dim_max,
     dim_min,
-    evaluate,
     exact_div,
     floor_div,
     provably,
-    substitute,
     symbol,
-    symbols_of,
 )
 from convdsl.tensor.types import DType, TensorType, Window, format_shape
 

@@ -10,12 +10,12 @@ those of the loop IR: there is one home for integer algebra.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from math import gcd
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 Coefficient: TypeAlias = "int | Fraction"
 
@@ -124,21 +124,21 @@ class SymDim:
         if other == 0:
             return self
         terms = dict(self._terms)
-        for monomial, coefficient in _terms_of(other):
+        for monomial, coefficient in terms_of(other):
             terms[monomial] = terms.get(monomial, 0) + coefficient
-        return _make(terms)
+        return make(terms)
 
     def __mul__(self, other: Dim) -> Dim:
         if isinstance(other, int):
             if other == 1:
                 return self
-            return _make({m: c * other for m, c in self._terms.items()}) if other else 0
+            return make({m: c * other for m, c in self._terms.items()}) if other else 0
         terms: dict[Monomial, Coefficient] = {}
         for left, a in self._terms.items():
-            for right, b in _terms_of(other):
+            for right, b in terms_of(other):
                 monomial = _multiply(left, right)
                 terms[monomial] = terms.get(monomial, 0) + a * b
-        return _make(terms)
+        return make(terms)
 
     def __neg__(self) -> Dim:
         return self * -1
@@ -194,13 +194,13 @@ class SymDim:
 Dim: TypeAlias = "int | SymDim"
 
 
-def _terms_of(value: Dim) -> Iterable[tuple[Monomial, Coefficient]]:
+def terms_of(value: Dim) -> Iterable[tuple[Monomial, Coefficient]]:
     if isinstance(value, SymDim):
         return value._terms.items()  # pyright: ignore[reportPrivateUsage]
     return (((), value),) if value else ()
 
 
-def _make(terms: Mapping[Monomial, Coefficient]) -> Dim:
+def make(terms: Mapping[Monomial, Coefficient]) -> Dim:
     result = SymDim(terms)
     inner = result._terms  # pyright: ignore[reportPrivateUsage]
     if not inner:
@@ -268,7 +268,7 @@ def _floor_div(value: SymDim, divisor: int) -> Dim:
                 rest[()] = rest.get((), 0) + coefficient * base
         else:
             rest[monomial] = rest.get(monomial, 0) + coefficient
-    return _make(whole) + _floor_atom(_make(rest), divisor)
+    return make(whole) + _floor_atom(make(rest), divisor)
 
 
 def _floor_symbolic(value: Dim, divisor: SymDim) -> Dim:
@@ -277,8 +277,8 @@ def _floor_symbolic(value: Dim, divisor: SymDim) -> Dim:
         raise ValueError(f"division by {divisor}, which is not known to be positive")
     whole: Dim = 0
     rest: Dim = 0
-    for monomial, coefficient in _terms_of(value):
-        term = _make({monomial: coefficient})
+    for monomial, coefficient in terms_of(value):
+        term = make({monomial: coefficient})
         quotient = exact_div(term, divisor) if monomial else None
         if quotient is None:
             rest = rest + term
@@ -320,10 +320,10 @@ def _floor_atom(value: Dim, divisor: int) -> Dim:
         if common > 1:
             inner = {m: int(c) // common for m, c in terms.items() if m}
             inner[()] = constant // common
-            return floor_div(_make(inner), divisor // common) + outside
+            return floor_div(make(inner), divisor // common) + outside
         moved = {m: c for m, c in terms.items() if m}
         moved[()] = constant
-        inner_dim = _make(moved)
+        inner_dim = make(moved)
     else:
         outside, inner_dim = 0, value
     if isinstance(inner_dim, int):
@@ -381,21 +381,21 @@ def exact_div(value: Dim, divisor: Dim) -> Dim | None:
             powers[atom] -= power
         rest = tuple((a, p) for a, p in monomial if powers[a])
         terms[tuple((a, powers[a]) for a, _ in rest)] = Fraction(coefficient) / Fraction(scale)
-    result = _make(terms)
+    result = make(terms)
     if isinstance(result, SymDim) and any(isinstance(c, Fraction) for _, c in result.terms):
         return None
     return result
 
 
 def dim_min(*values: Dim) -> Dim:
-    return _extremum("min", values)
+    return extremum("min", values)
 
 
 def dim_max(*values: Dim) -> Dim:
-    return _extremum("max", values)
+    return extremum("max", values)
 
 
-def _extremum(kind: str, values: tuple[Dim, ...]) -> Dim:
+def extremum(kind: str, values: tuple[Dim, ...]) -> Dim:
     kept: list[Dim] = []
     for value in values:
         if any(_dominates(kind, other, value) for other in kept):
@@ -502,90 +502,3 @@ def provably(condition: str, left: Dim, right: Dim) -> bool:
         return difference == 0
     low, _ = bounds(difference)
     return low is not None and (low >= 0 if condition == ">=" else low > 0)
-
-
-def symbols_of(value: Dim) -> frozenset[Symbol]:
-    """All symbols that the value depends on."""
-    if isinstance(value, int):
-        return frozenset()
-    found: set[Symbol] = set()
-    for monomial in value._terms:  # pyright: ignore[reportPrivateUsage]
-        for atom, _ in monomial:
-            if isinstance(atom, Symbol):
-                found.add(atom)
-            elif isinstance(atom, Floor):
-                found |= symbols_of(atom.numerator) | symbols_of(atom.denominator)
-            else:
-                for argument in atom.arguments:
-                    found |= symbols_of(argument)
-    return frozenset(found)
-
-
-def substitute(value: Dim, bindings: Mapping[str, Dim]) -> Dim:
-    """Replace symbols by name; what is not named stays symbolic."""
-    if isinstance(value, int):
-        return value
-    total: Any = 0
-    for monomial, coefficient in value._terms.items():  # pyright: ignore[reportPrivateUsage]
-        product: Dim = 1
-        for atom, power in monomial:
-            factor = _substitute_atom(atom, bindings)
-            for _ in range(power):
-                product = product * factor
-        if isinstance(coefficient, int):
-            total = total + product * coefficient
-        else:
-            scaled = {m: coefficient * c for m, c in _terms_of(product)}
-            total = total + _make(scaled)
-    return total
-
-
-def _substitute_atom(atom: Atom, bindings: Mapping[str, Dim]) -> Dim:
-    if isinstance(atom, Symbol):
-        replacement = bindings.get(atom.name)
-        return SymDim({((atom, 1),): 1}) if replacement is None else replacement
-    if isinstance(atom, Floor):
-        return floor_div(
-            substitute(atom.numerator, bindings), substitute(atom.denominator, bindings)
-        )
-    return _extremum(atom.kind, tuple(substitute(a, bindings) for a in atom.arguments))
-
-
-def evaluate(value: Dim, bindings: Mapping[str, Any]) -> Any:
-    """The value with every symbol bound; bindings may be ints or NumPy integer arrays."""
-    if isinstance(value, int):
-        return value
-    return _evaluate(value, bindings, {"min": _least, "max": _greatest})
-
-
-def _least(a: Any, b: Any) -> Any:
-    return a + (b - a) * (b < a)
-
-
-def _greatest(a: Any, b: Any) -> Any:
-    return a + (b - a) * (b > a)
-
-
-def _evaluate(
-    value: SymDim, bindings: Mapping[str, Any], pick: Mapping[str, Callable[[Any, Any], Any]]
-) -> Any:
-    # All over one denominator, so that NumPy arrays stay integers.
-    scale = 1
-    for _, coefficient in value.terms:
-        scale *= Fraction(coefficient).denominator // gcd(scale, Fraction(coefficient).denominator)
-    total: Any = 0
-    for monomial, coefficient in value.terms:
-        product: Any = int(coefficient * scale)
-        for atom, power in monomial:
-            factor: Any
-            if isinstance(atom, Symbol):
-                factor = bindings[atom.name]
-            elif isinstance(atom, Floor):
-                factor = evaluate(atom.numerator, bindings) // evaluate(atom.denominator, bindings)
-            else:
-                factor = evaluate(atom.arguments[0], bindings)
-                for argument in atom.arguments[1:]:
-                    factor = pick[atom.kind](factor, evaluate(argument, bindings))
-            product = product * factor**power
-        total = total + product
-    return total if scale == 1 else total // scale

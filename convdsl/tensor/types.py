@@ -6,7 +6,8 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from convdsl.tensor.dim import Dim, Symbol, substitute, symbols_of
+from convdsl.tensor.binding import substitute, symbols_of
+from convdsl.tensor.dim import Dim, Symbol
 
 
 class DType(enum.Enum):
@@ -55,6 +56,14 @@ class TensorType:
     @property
     def bytes(self) -> Dim:
         return self.elements * self.dtype.bytes
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The shape as plain numbers. ValueError where a symbol is not bound."""
+        numbers = tuple(extent for extent in self.shape if isinstance(extent, int))
+        if len(numbers) != len(self.shape):
+            raise ValueError(f"the sizes of {self} are not all known")
+        return numbers
 
     def symbols(self) -> frozenset[Symbol]:
         return frozenset(s for extent in self.shape for s in symbols_of(extent))

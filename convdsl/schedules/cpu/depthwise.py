@@ -53,7 +53,7 @@ def emit(task: Task, name: str) -> Scheduled:
     conv = applies(task)
     assert conv is not None
     lanes = task.output.block
-    shape = tuple(int(d) for d in conv.w.tensor.type.shape)  # pyright: ignore[reportArgumentType]
+    shape = conv.w.tensor.type.sizes
     frame = open_frame(task, name, lanes, {conv.w.tensor.name: Layout(shape, 0, lanes)})
     outer = conv.space[:-1]
     names = ["n", "kb", *(space.out.name for space in outer)]

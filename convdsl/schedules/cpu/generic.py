@@ -43,7 +43,7 @@ def operand_layout(
     its last vector may be read whole."""
     if operand.layout is not None:
         return operand.layout
-    shape = concrete(operand.var.type.shape)
+    shape = operand.var.type.sizes
     if axis is not None and block > 1:
         for read in stage_reads:
             if read.tensor.name != operand.var.name:
@@ -52,11 +52,6 @@ def operand_layout(
                 if index == axis.i:
                     return Layout(shape, position, block)
     return Layout(shape)
-
-
-def concrete(shape: tuple[Dim, ...]) -> tuple[int, ...]:
-    assert all(isinstance(extent, int) for extent in shape), "lowering works on bound shapes"
-    return tuple(int(extent) for extent in shape)  # pyright: ignore[reportArgumentType]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,256 @@
+"""Values of the loop IR as LLVM instructions."""
+
+from __future__ import annotations
+
+from convdsl.backends.llvm_text import SCALARS, Printer, literal, suffix, type_of, vector_of
+from convdsl.kernel.nodes import (
+    Binary,
+    Cast,
+    Compare,
+    Const,
+    Fma,
+    Gather,
+    Get,
+    IndexAsValue,
+    IndexTest,
+    LanesBelow,
+    Load,
+    ReduceLanes,
+    Select,
+    Splat,
+    Unary,
+    Value,
+    ValueType,
+    Var,
+)
+from convdsl.tensor import Dim, DType
+
+_FLOAT_TESTS = {"lt": "olt", "le": "ole", "gt": "ogt", "ge": "oge", "eq": "oeq", "ne": "une"}
+_INT_TESTS = {"lt": "slt", "le": "sle", "gt": "sgt", "ge": "sge", "eq": "eq", "ne": "ne"}
+_FLOAT_OPS = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"}
+_INT_OPS = {"add": "add", "sub": "sub", "mul": "mul", "and": "and", "or": "or", "xor": "xor"}
+_INTRINSICS = {"abs": "fabs", "sqrt": "sqrt", "floor": "floor", "ceil": "ceil", "round": "rint"}
+# (bits, mantissa bits, exponent bias)
+_FLOAT_FORMAT = {DType.F32: (32, 23, 127), DType.F64: (64, 52, 1023)}
+
+
+class ValuePrinter(Printer):
+    """Prints what a value needs and returns its name."""
+
+    def load(self, load: Load) -> str:
+        index, type, test = self.index(load.index), load.type, None
+        for guard in load.guards:
+            here = self.value(guard)
+            test = here if test is None else self.result(f"and i1 {test}, {here}")
+        if test is not None:
+            index = self.result(f"select i1 {test}, i64 {index}, i64 0")
+        where = self.address(load.buffer, index)
+        if type.dtype is DType.BOOL:
+            bytes_type = "i8" if type.lanes == 1 else f"<{type.lanes} x i8>"
+            byte = self.result(f"load {bytes_type}, ptr {where}, align 1")
+            value = self.result(f"trunc {bytes_type} {byte} to {type_of(type)}")
+        else:
+            value = self.result(f"load {type_of(type)}, ptr {where}, align {type.dtype.bytes}")
+        if test is None:
+            return value
+        other = vector_of(literal(load.otherwise, type.dtype), type)
+        text = type_of(type)
+        return self.result(f"select i1 {test}, {text} {value}, {text} {other}")
+
+    def value(self, value: Value) -> str:
+        text = type_of(value.type)
+        match value:
+            case Const():
+                return vector_of(literal(value.value, value.type.dtype), value.type)
+            case Var():
+                return self.lets[value.name]
+            case Load():
+                return self.load(value)
+            case Get():
+                where = self.register(value.registers, value.slot)
+                return self.result(f"load {text}, ptr {where}")
+            case Unary():
+                return self.unary(value)
+            case Binary():
+                return self.binary(value)
+            case Fma():
+                parts = [self.value(v) for v in (value.a, value.b, value.c)]
+                return self.intrinsic("fmuladd", value.type, parts)
+            case Compare():
+                a, b = self.value(value.a), self.value(value.b)
+                is_float = value.a.type.dtype.is_float
+                test = (
+                    f"fcmp {_FLOAT_TESTS[value.op]}" if is_float else f"icmp {_INT_TESTS[value.op]}"
+                )
+                return self.result(f"{test} {type_of(value.a.type)} {a}, {b}")
+            case Select():
+                test, yes, no = map(self.value, (value.condition, value.yes, value.no))
+                kind = type_of(value.condition.type)
+                return self.result(f"select {kind} {test}, {text} {yes}, {text} {no}")
+            case Cast():
+                return self.cast(value)
+            case Splat():
+                return self.splat(self.value(value.x), value.type)
+            case Gather():
+                return self.gather(value)
+            case IndexAsValue():
+                return self.index_as_value(value)
+            case IndexTest():
+                a, b = self.index(value.a), self.index(value.b)
+                return self.result(f"icmp {_INT_TESTS[value.op]} i64 {a}, {b}")
+            case LanesBelow():
+                lanes = ValueType(DType.I64, value.type.lanes)
+                at = self.lane_indices(value.base, value.step, lanes)
+                limit = self.splat(self.index(value.limit), lanes)
+                return self.result(f"icmp slt {type_of(lanes)} {at}, {limit}")
+            case ReduceLanes():
+                return self.reduce_lanes(value)
+
+    def splat(self, scalar: str, type: ValueType) -> str:
+        if type.lanes == 1:
+            return scalar
+        text = type_of(type)
+        one = self.result(f"insertelement {text} poison, {SCALARS[type.dtype]} {scalar}, i64 0")
+        zeros = f"<{type.lanes} x i32> zeroinitializer"
+        return self.result(f"shufflevector {text} {one}, {text} poison, {zeros}")
+
+    def gather(self, gather: Gather) -> str:
+        text, scalar = type_of(gather.type), SCALARS[gather.type.dtype]
+        vector = "poison"
+        for lane, value in enumerate(gather.lanes):
+            item = self.value(value)
+            vector = self.result(f"insertelement {text} {vector}, {scalar} {item}, i64 {lane}")
+        return vector
+
+    def lane_indices(self, base: Dim, step: int, type: ValueType) -> str:
+        start = self.splat(self.index(base), type)
+        if type.lanes == 1:
+            return start
+        offsets = ", ".join(f"i64 {lane * step}" for lane in range(type.lanes))
+        return self.result(f"add {type_of(type)} {start}, <{offsets}>")
+
+    def index_as_value(self, value: IndexAsValue) -> str:
+        integers = ValueType(DType.I64, value.type.lanes)
+        at = self.lane_indices(value.index, value.step, integers)
+        if value.type.dtype is DType.I64:
+            return at
+        return self.result(f"sitofp {type_of(integers)} {at} to {type_of(value.type)}")
+
+    def unary(self, value: Unary) -> str:
+        x, type = self.value(value.x), value.x.type
+        text = type_of(type)
+        match value.op:
+            case "neg" if type.dtype.is_float:
+                return self.result(f"fneg {text} {x}")
+            case "neg":
+                return self.result(f"sub {text} {vector_of('0', type)}, {x}")
+            case "not":
+                return self.result(f"xor {text} {x}, {vector_of('true', type)}")
+            case "isnan":
+                return self.result(f"fcmp uno {text} {x}, {x}")
+            case "abs" if not type.dtype.is_float:
+                negative = self.result(f"sub {text} {vector_of('0', type)}, {x}")
+                return self.intrinsic("smax", type, (x, negative))
+            case "pow2" | "exponent" | "mantissa":
+                return self.float_bits(value.op, x, type)
+            case _:
+                return self.intrinsic(_INTRINSICS[value.op], type, (x,))
+
+    def float_bits(self, op: str, x: str, type: ValueType) -> str:
+        width, digits, bias = _FLOAT_FORMAT[type.dtype]
+        lanes, text = type.lanes, type_of(type)
+        integer = f"i{width}" if lanes == 1 else f"<{lanes} x i{width}>"
+
+        def constant(number: int) -> str:
+            items = ", ".join([f"i{width} {number}"] * lanes)
+            return str(number) if lanes == 1 else f"<{items}>"
+
+        if op == "pow2":
+            # Of NaN: any bits at all, but the same ones for every use.
+            converted = self.result(f"fptosi {text} {x} to {integer}")
+            whole = self.result(f"freeze {integer} {converted}")
+            biased = self.result(f"add {integer} {whole}, {constant(bias)}")
+            shifted = self.result(f"shl {integer} {biased}, {constant(digits)}")
+            return self.result(f"bitcast {integer} {shifted} to {text}")
+        bits = self.result(f"bitcast {text} {x} to {integer}")
+        if op == "exponent":
+            shifted = self.result(f"lshr {integer} {bits}, {constant(digits)}")
+            whole = self.result(f"sub {integer} {shifted}, {constant(bias - 1)}")
+            return self.result(f"sitofp {integer} {whole} to {text}")
+        kept = self.result(f"and {integer} {bits}, {constant((1 << digits) - 1)}")
+        half = self.result(f"or {integer} {kept}, {constant((bias - 1) << digits)}")
+        return self.result(f"bitcast {integer} {half} to {text}")
+
+    def binary(self, value: Binary) -> str:
+        a, b, type = self.value(value.a), self.value(value.b), value.type
+        text, op = type_of(type), value.op
+        if op in ("max", "min"):
+            return self.extremum(value, a, b)
+        if type.dtype.is_float and op == "mod":
+            rest = self.result(f"frem {text} {a}, {b}")
+            zero = vector_of(literal(0.0, type.dtype), type)
+            product = self.result(f"fmul {text} {rest}, {b}")
+            flags = ValueType(DType.BOOL, type.lanes)
+            wrong = self.result(f"fcmp olt {text} {product}, {zero}")
+            moved = self.result(f"fadd {text} {rest}, {b}")
+            return self.result(f"select {type_of(flags)} {wrong}, {text} {moved}, {text} {rest}")
+        if type.dtype.is_float:
+            return self.result(f"{_FLOAT_OPS[op]} {text} {a}, {b}")
+        if op in ("div", "mod"):
+            return self.integer_division(op, a, b, text)
+        return self.result(f"{_INT_OPS[op]} {text} {a}, {b}")
+
+    def integer_division(self, op: str, a: str, b: str, text: str) -> str:
+        """div truncates as C does; mod takes the sign of the divisor as NumPy does."""
+        if op == "div":
+            return self.result(f"sdiv {text} {a}, {b}")
+        rest = self.result(f"srem {text} {a}, {b}")
+        moved = self.result(f"add {text} {rest}, {b}")
+        return self.result(f"srem {text} {moved}, {b}")
+
+    def extremum(self, value: Binary, a: str, b: str) -> str:
+        type, op = value.type, value.op
+        if not type.dtype.is_float:
+            return self.intrinsic(f"s{op}", type, (a, b))
+        constant = value.a if isinstance(value.a, Const) else value.b
+        if isinstance(constant, Const) and constant.value == constant.value:
+            # One compare-and-pick instruction; a NaN in the other operand passes through.
+            fixed, other = (a, b) if constant is value.a else (b, a)
+            test = "ogt" if op == "max" else "olt"
+            text, flags = type_of(type), type_of(ValueType(DType.BOOL, type.lanes))
+            wins = self.result(f"fcmp {test} {text} {fixed}, {other}")
+            return self.result(f"select {flags} {wins}, {text} {fixed}, {text} {other}")
+        return self.intrinsic("maximum" if op == "max" else "minimum", type, (a, b))
+
+    def cast(self, value: Cast) -> str:
+        x, old, new = self.value(value.x), value.x.type, value.type
+        if old.dtype is new.dtype:
+            return x
+        if new.dtype is DType.BOOL:
+            zero = vector_of(literal(0, old.dtype), old)
+            test = "fcmp une" if old.dtype.is_float else "icmp ne"
+            return self.result(f"{test} {type_of(old)} {x}, {zero}")
+        if old.dtype is DType.BOOL:
+            op = "uitofp" if new.dtype.is_float else "zext"
+        elif old.dtype is DType.I64:
+            op = "sitofp"
+        elif new.dtype is DType.I64:
+            op = "fptosi"
+        else:
+            op = "fpext" if new.dtype is DType.F64 else "fptrunc"
+        return self.result(f"{op} {type_of(old)} {x} to {type_of(new)}")
+
+    def reduce_lanes(self, value: ReduceLanes) -> str:
+        x, type = self.value(value.x), value.x.type
+        scalar, text = SCALARS[type.dtype], type_of(type)
+        if type.lanes == 1:
+            return x
+        if value.op == "sum":
+            name, start, flags = "fadd", f"{scalar} {literal(-0.0, type.dtype)}, ", "reassoc "
+            signature = f"{scalar}, {text}"
+        else:
+            name, start, flags = f"f{value.op}imum", "", ""
+            signature = text
+        full = f"@llvm.vector.reduce.{name}.{suffix(type)}"
+        self.declarations.add(f"declare {scalar} {full}({signature})")
+        return self.result(f"call {flags}{scalar} {full}({start}{text} {x})")
