@@ -5,6 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import convdsl
+from convdsl import zoo
+from convdsl.ir.opdef import Role
 from convdsl.weights.initialisers import INITIALISERS, RandomWeights, fan_in
 
 
@@ -26,9 +29,20 @@ def test_uniform_within_the_bound_of_the_paper(init: str, bound: float) -> None:
 
 
 def test_constants() -> None:
-    assert set(INITIALISERS) == {"zeros", "ones", "kaiming_uniform", "fan_in_uniform"}
     assert not draw(init="zeros").any()
     assert (draw(init="ones") == 1).all()
+    assert (draw(init="quarter") == 0.25).all()
+
+
+def test_every_operator_s_initialiser_exists() -> None:
+    wanted = {
+        state.init
+        for name in zoo.names()
+        for state in convdsl.load(name).graph.states.values()
+        if state.role is not Role.CONSTANT
+    }
+    assert wanted <= set(INITIALISERS)
+    assert {"kaiming_uniform", "fan_in_uniform", "zeros", "ones"} <= wanted
 
 
 def test_a_weight_depends_on_seed_and_name_alone() -> None:
