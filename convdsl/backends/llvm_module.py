@@ -1,14 +1,13 @@
 """A whole program as one LLVM module with one exported function, `convdsl_run`.
 
-`convdsl_run(context)` is the body of a parallel region: every thread of the team enters it.
+`convdsl_run(context, tid)` is entered by every thread of a team, the caller's being number 0.
 `context` is a table of pointers, its slots as in kernel.program.
 
 A step is cut into a few shares for each thread. Threads claim shares one after the other from
 a counter, and go on to the next step when all shares of this one are done: no thread waits for
 one that has nothing to do, or that the system has put aside before it could claim anything.
-Results do not depend on who computes what. The team size is asked for inside the region, so it
-is what was really granted. Denormals are flushed to zero inside, and the caller's
-floating-point mode is restored on the way out.
+Results do not depend on who computes what. Denormals are flushed to zero inside, and the
+caller's floating-point mode is restored on the way out.
 """
 
 from __future__ import annotations
@@ -21,7 +20,6 @@ from convdsl.kernel.program import (
     ENTRY,
     PORTS,
     TEAM_SIZE,
-    THREAD_NUMBER,
     TIMES,
     WEIGHTS,
     YIELD,
@@ -71,19 +69,8 @@ _PAUSE_DECLARATION = {
     "aarch64": "declare void @llvm.aarch64.hint(i32)",
 }
 
-_TEAM = f"""  %ask_number = load ptr, ptr %slot{THREAD_NUMBER}
-  %ask_size = load ptr, ptr %slot{TEAM_SIZE}
-  %alone = icmp eq ptr %ask_size, null
-  br i1 %alone, label %start, label %team
-team:
-  %number = call i32 %ask_number()
-  %size = call i32 %ask_size()
-  %number64 = zext i32 %number to i64
-  %size64 = zext i32 %size to i64
-  br label %start
-start:
-  %tid = phi i64 [ 0, %entry ], [ %number64, %team ]
-  %threads = phi i64 [ 1, %entry ], [ %size64, %team ]
+_TEAM = f"""  %threads = load i64, ptr %slot{TEAM_SIZE}
+  %alone = icmp ule i64 %threads, 1
   %many = mul i64 %threads, {SHARES}
   %shares = select i1 %alone, i64 1, i64 %many"""
 
@@ -161,7 +148,7 @@ def _await(target: Target) -> str:
 
 def _entry(program: Program, flush: tuple[str, str, str], timed: bool) -> str:
     ports = len(program.inputs) + len(program.outputs)
-    lines = [f"define void @{ENTRY}(ptr %context) #0 {{", "entry:"]
+    lines = [f"define void @{ENTRY}(ptr %context, i64 %tid) #0 {{", "entry:"]
     lines += [
         f"  %slot{slot} = getelementptr ptr, ptr %context, i64 {slot}"
         for slot in range(PORTS + ports)

@@ -77,14 +77,9 @@ def _processor() -> list[Finding]:
 
 
 def _threads() -> list[Finding]:
-    from convdsl.runtime.team import available_threads, find_openmp
+    from convdsl.runtime.team import available_threads
 
-    library = find_openmp()
-    advice = "" if library else "install libgomp1 (Debian) or libgomp (Fedora) for several threads"
-    return [
-        Finding("threads", str(available_threads())),
-        Finding("OpenMP", library.name if library else "not found: one thread only", advice),
-    ]
+    return [Finding("threads", f"{available_threads()} (a team of this size unless --threads)")]
 
 
 def _cache() -> list[Finding]:

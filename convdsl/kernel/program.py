@@ -8,16 +8,17 @@ from dataclasses import dataclass
 from convdsl.kernel.nodes import Kernel
 from convdsl.tensor import TensorType
 
-YIELD, THREAD_NUMBER, TEAM_SIZE, WEIGHTS, ARENA, COUNTERS, TIMES, PORTS = range(8)
-"""Slots of the context table that compiled code receives: how to let another thread run, the
-OpenMP runtime's functions (both null: one thread), weights, arena, zeroed counters, where timed
-code writes its clock, then the inputs and the outputs."""
+YIELD, TEAM_SIZE, WEIGHTS, ARENA, COUNTERS, TIMES, PORTS = range(7)
+"""Slots of the context table that compiled code receives: how to let another thread run, the size
+of the team (a number), weights, arena, zeroed counters, where timed code writes its clock, then
+the inputs and the outputs."""
 
 COUNTERS_PER_STEP = 16
 """64-bit words that a step's two counters take, each on a cache line of its own."""
 
 ENTRY = "convdsl_run"
-"""The function that compiled code exports: entry(context), entered by every thread of a team."""
+"""The function that compiled code exports: entry(context, thread number), entered by every thread
+of a team."""
 
 
 class Place(enum.Enum):

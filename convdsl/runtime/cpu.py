@@ -76,7 +76,7 @@ class LoadedCode:
         self.code = code
         self.weights = weights
         self._engine = _engine(code.object_code)
-        self._region = Region(self._engine.get_function_address(code.entry))
+        self._region = Region(self._engine.get_function_address(code.entry), self._engine)
         self._pool: list[npt.NDArray[np.uint8]] = []
         self._lock = threading.Lock()
 
@@ -99,7 +99,7 @@ class LoadedCode:
         for slot, array in enumerate((*inputs, *outputs)):
             context[PORTS + slot] = array.ctypes.data
         try:
-            self._region.run(context, threads)
+            self._region.run(context, threads, counters)
         finally:
             self._give_arena(arena)
         return outputs

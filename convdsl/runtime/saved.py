@@ -17,7 +17,7 @@ from convdsl.runtime.executable import Binding, Executable, Facts, Runner
 from convdsl.runtime.team import available_threads
 from convdsl.tensor import DType, TensorType
 
-ABI = 2
+ABI = 3
 """Raised when the context table or the entry point of compiled code changes."""
 
 

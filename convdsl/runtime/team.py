@@ -1,15 +1,13 @@
-"""Teams of threads, from the OpenMP runtime of the system.
+"""Teams of threads: the caller, and helpers from a small pool of the process.
 
-One parallel region per inference. The region asks how many threads it really got, so limits
-in the environment or pinning do no harm. Three traps are handled here:
+Compiled code hands out the work of a step in shares that whoever is there claims (see
+backends.llvm_module), and the caller takes part from the first instruction on. So nothing
+ever waits for a helper to arrive: one that the system, the interpreter's lock or another
+caller keeps busy is not missed, and one that comes late finds nothing left to do. Results do
+not depend on who came.
 
-- An OpenMP runtime keeps its pool per calling thread, and after `fork` the child's main
-  thread would wait for pool threads that do not exist there: a forked child runs its
-  regions from a fresh thread, which gets a pool of its own.
-- Many concurrent callers would make many pools: one region runs in parallel at a time,
-  callers that come meanwhile run theirs on their own thread alone. Results do not depend
-  on the team size.
-- Where no runtime is found, everything runs on one thread, and a warning says so once.
+The pool grows to the largest team asked for, is shared by all callers, and sleeps between
+calls. A forked child, which has none of its parent's threads, starts a pool of its own.
 """
 
 from __future__ import annotations
@@ -17,49 +15,13 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
-import warnings
-from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Any
 
-from convdsl.kernel.program import TEAM_SIZE, THREAD_NUMBER, YIELD
+from convdsl.kernel.program import TEAM_SIZE, YIELD
 
-_NAMES = ("libgomp.so.1", "libomp.so.5", "libomp.so", "libiomp5.so", "libomp.dylib")
-
-
-class OpenMP:
-    """An OpenMP runtime, and the addresses of its functions that regions call."""
-
-    def __init__(self, name: str, library: ctypes.CDLL) -> None:
-        self.name = name
-        self._parallel = library.GOMP_parallel
-        self._parallel.argtypes = (
-            ctypes.c_void_p,
-            ctypes.c_void_p,
-            ctypes.c_uint,
-            ctypes.c_uint,
-        )
-        self._parallel.restype = None
-        self.thread_number = _address(library.omp_get_thread_num)
-        self.team_size = _address(library.omp_get_num_threads)
-
-    def parallel(self, entry: int, context: int, threads: int) -> None:
-        """Run entry(context) on up to `threads` threads; returns when all are done."""
-        self._parallel(entry, context, threads, 0)
-
-
-def _address(function: object) -> int:
-    return ctypes.cast(function, ctypes.c_void_p).value or 0  # pyright: ignore[reportArgumentType]
-
-
-@lru_cache(maxsize=1)
-def find_openmp() -> OpenMP | None:
-    """The system's OpenMP runtime (libgomp, libomp or Intel's, through the GOMP interface)."""
-    for name in _NAMES:
-        try:
-            return OpenMP(name, ctypes.CDLL(name))
-        except (OSError, AttributeError):
-            continue
-    return None
+MOST_HELPERS = 255
 
 
 def available_threads() -> int:
@@ -69,74 +31,77 @@ def available_threads() -> int:
     return os.cpu_count() or 1
 
 
-_YIELD = _address(ctypes.CDLL(None).sched_yield)
-_region = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+class Helpers:
+    """Daemon threads that run jobs in order of arrival."""
+
+    def __init__(self) -> None:
+        self._jobs: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._lock = threading.Lock()
+        self.count = 0
+
+    def invite(self, job: Callable[[], None], helpers: int) -> None:
+        """Let up to `helpers` threads run the job, when they can. Does not wait."""
+        helpers = min(helpers, MOST_HELPERS)
+        if helpers > self.count:
+            self._grow(helpers)
+        for _ in range(helpers):
+            if self._jobs.qsize() >= self.count:
+                return  # all are busy, and enough is waiting for them already
+            self._jobs.put(job)
+
+    def _grow(self, count: int) -> None:
+        with self._lock:
+            while self.count < count:
+                self.count += 1
+                name = f"convdsl-helper-{self.count}"
+                threading.Thread(target=_serve, args=(self._jobs,), name=name, daemon=True).start()
+
+
+def _serve(jobs: SimpleQueue[Callable[[], None]]) -> None:
+    while True:
+        jobs.get()()
 
 
 class _Process:
-    """What this process knows of its teams."""
+    """The pool of this process."""
 
-    def __init__(self, forked: bool) -> None:
-        self.forked = forked
-        self.busy = threading.Lock()
-        self.warned = False
-        self._leader: ThreadPoolExecutor | None = None
-
-    def leader(self) -> ThreadPoolExecutor:
-        """One thread, started after the fork, with an OpenMP pool of its own."""
-        if self._leader is None:
-            self._leader = ThreadPoolExecutor(1, thread_name_prefix="convdsl-team")
-        return self._leader
+    def __init__(self) -> None:
+        self.helpers = Helpers()
 
     def renew(self) -> None:
         """In a forked child: nothing of the parent's threads is there."""
-        self.forked = True
-        self.busy = threading.Lock()
-        self._leader = None
+        self.helpers = Helpers()
 
 
-_process = _Process(forked=False)
-os.register_at_fork(after_in_child=_process.renew)
+process = _Process()
+os.register_at_fork(after_in_child=process.renew)
 
-
-def openmp_for(threads: int) -> OpenMP | None:
-    """The runtime for a team of `threads`, or None for one thread (or where there is none)."""
-    if threads <= 1:
-        return None
-    openmp = find_openmp()
-    if openmp is None and not _process.warned:
-        _process.warned = True
-        warnings.warn(
-            "no OpenMP runtime found (libgomp, libomp): running on one thread",
-            RuntimeWarning,
-            stacklevel=3,
-        )
-    return openmp
+_entry = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64)
+_YIELD = ctypes.cast(ctypes.CDLL(None).sched_yield, ctypes.c_void_p).value
 
 
 class Region:
-    """Machine code that every thread of a team enters: entry(context)."""
+    """Machine code that every thread of a team enters: entry(context, thread number).
 
-    def __init__(self, entry: int) -> None:
-        self.entry = entry
-        self._call = _region(entry)
+    `owner` keeps the code mapped as long as a late helper may still enter it.
+    """
 
-    def run(self, context: ctypes.Array[ctypes.c_void_p], threads: int) -> None:
-        """Run on a team. The slots that concern threads are set here."""
+    def __init__(self, address: int, owner: object) -> None:
+        self._call = _entry(address)
+        self._owner = owner
+
+    def run(self, context: ctypes.Array[Any], threads: int, kept: object) -> None:
+        """Enter on this thread, number 0, and on helpers that come. Returns when all work is
+        done; a late helper may read the context after that, so it and `kept`, what it points to
+        and what is not the caller's for good, stay alive until the last has left."""
         context[YIELD] = _YIELD
-        openmp = openmp_for(threads)
+        context[TEAM_SIZE] = threads
         where = ctypes.addressof(context)
-        busy = _process.busy
-        if openmp is None or not busy.acquire(blocking=False):
-            context[THREAD_NUMBER] = context[TEAM_SIZE] = None
-            self._call(where)
-            return
-        try:
-            context[THREAD_NUMBER] = openmp.thread_number
-            context[TEAM_SIZE] = openmp.team_size
-            if _process.forked:
-                _process.leader().submit(openmp.parallel, self.entry, where, threads).result()
-            else:
-                openmp.parallel(self.entry, where, threads)
-        finally:
-            busy.release()
+        if threads > 1:
+            alive = (context, kept, self)
+
+            def help_out() -> None:
+                alive[2]._call(where, 1)
+
+            process.helpers.invite(help_out, threads - 1)
+        self._call(where, 0)

@@ -1,13 +1,14 @@
-"""Teams of threads: concurrent callers, forked children, limits, and no OpenMP at all."""
+"""Teams of threads: concurrent callers, forked children, limits, helpers that come late."""
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import os
 import subprocess
 import sys
 import textwrap
 import threading
-import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -78,24 +79,57 @@ def test_team_size_does_not_change_the_result() -> None:
         np.testing.assert_array_equal(result, results[0])
 
 
-def test_a_region_gets_the_threads_that_it_asks_for(run_script: Script) -> None:
-    """The team really has two threads: the runtime is asked from inside a region."""
-    openmp = team.find_openmp()
-    assert openmp is not None, "this machine has no OpenMP runtime to test with"
-    assert openmp.name
-    said = run_script(
-        """
-        import ctypes
-        from convdsl.runtime.team import find_openmp
-        openmp = find_openmp()
-        size = ctypes.CFUNCTYPE(ctypes.c_int)(openmp.team_size)
-        sizes = []
-        entry = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(lambda context: sizes.append(size()))
-        openmp.parallel(ctypes.cast(entry, ctypes.c_void_p).value, 0, 2)
-        print(sizes)
-        """
-    )
-    assert said.strip() == "[2, 2]"
+def test_helpers_take_part() -> None:
+    """Both threads of a team enter the machine code: the entry is asked for thread numbers."""
+    seen: set[int] = set()
+    here = threading.Event()
+
+    @ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64)
+    def entry(context: int, number: int) -> None:
+        seen.add(number)
+        if number:
+            here.set()
+        else:
+            here.wait(30)
+
+    address = ctypes.cast(entry, ctypes.c_void_p).value
+    assert address is not None
+    context = (ctypes.c_void_p * 8)()
+    team.Region(address, entry).run(context, 2, None)
+    assert seen == {0, 1}
+
+
+def test_a_caller_does_not_wait_for_helpers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With helpers that never come, and with helpers that come when all is over."""
+    network = compiled(RESIDUAL, threads=2)
+    expected = network(images())
+    late: list[Callable[[], None]] = []
+
+    class Late(team.Helpers):
+        def invite(self, job: Callable[[], None], helpers: int) -> None:
+            late.extend([job] * helpers)
+
+    monkeypatch.setattr(team.process, "helpers", Late())
+    results = [network(images()) for _ in range(3)]
+    copies = [result.copy() for result in results]
+    assert len(late) == 3
+    gc.collect()
+    for job in late:
+        job()
+    for result, copy in zip(results, copies, strict=True):
+        np.testing.assert_array_equal(result, expected)
+        np.testing.assert_array_equal(result, copy)
+
+
+def test_idle_helpers_are_few_and_shared() -> None:
+    """Many callers do not multiply the threads of the process."""
+    network = compiled(RESIDUAL, threads=3)
+    network(images())
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: network(images()), range(32)))
+    named = [t for t in threading.enumerate() if t.name.startswith("convdsl-helper")]
+    assert len(named) == team.process.helpers.count
+    assert team.process.helpers.count <= 6  # the largest team of these tests has seven
 
 
 def test_forked_children_work(run_script: Script) -> None:
@@ -123,19 +157,22 @@ def test_forked_children_work(run_script: Script) -> None:
 
 
 def test_a_child_forked_while_the_team_is_busy_works(run_script: Script) -> None:
-    """The lock of the parent's team must not be held in the child."""
+    """What the parent's helpers were doing, and the locks they held, are not in the child."""
     said = run_script(
         """
+        import threading
         from convdsl.runtime import team
         expected = network(x)
-        assert team._process.busy.acquire(blocking=False)
+        stop = threading.Event()
+        team.process.helpers.invite(lambda: stop.wait(60), 1)
+        team.process.helpers._lock.acquire()
         process = os.fork()
         if process == 0:
             signal.alarm(30)
-            free = team._process.busy.acquire(blocking=False)
-            team._process.busy.release()
-            os._exit(0 if free and np.array_equal(network(x), expected) else 3)
+            right = all(np.array_equal(network(x), expected) for _ in range(3))
+            os._exit(0 if right and team.process.helpers.count == 1 else 3)
         print(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]))
+        stop.set()
         """
     )
     assert said.strip() == "0"
@@ -160,13 +197,13 @@ def test_processes_of_multiprocessing_work(run_script: Script) -> None:
 
 @pytest.mark.parametrize(
     "environment",
-    [{"OMP_THREAD_LIMIT": "1"}, {"OMP_DYNAMIC": "true"}],
+    [{"OMP_THREAD_LIMIT": "1"}, {"OMP_DYNAMIC": "true", "OMP_NUM_THREADS": "1"}],
     ids=str,
 )
 def test_limits_in_the_environment_do_no_harm(
     run_script: Script, environment: dict[str, str]
 ) -> None:
-    """Fewer threads than asked for: whoever waited for the asked number would wait for ever."""
+    """Limits meant for OpenMP programs change nothing here."""
     said = run_script("print(network(x).tobytes().hex())", **environment)
     assert said.strip() == compiled(RESIDUAL, threads=1)(images(2, 24)).tobytes().hex()
 
@@ -183,22 +220,11 @@ def test_pinning_to_one_processor_does_no_harm(run_script: Script) -> None:
     assert said.split() == ["1", expected]
 
 
-def test_without_openmp_it_warns_once_and_works(monkeypatch: pytest.MonkeyPatch) -> None:
-    network = compiled(RESIDUAL, threads=2)
-    expected = network(images())
-    monkeypatch.setattr(team, "find_openmp", lambda: None)
-    monkeypatch.setattr(team._process, "warned", False)
-    with pytest.warns(RuntimeWarning, match="no OpenMP runtime found.*running on one thread"):
-        np.testing.assert_array_equal(network(images()), expected)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        np.testing.assert_array_equal(network(images()), expected)
-
-
-def test_one_thread_needs_no_openmp(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse() -> None:
-        raise AssertionError("asked for OpenMP")
+def test_one_thread_needs_no_helpers(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Refusing(team.Helpers):
+        def invite(self, job: Callable[[], None], helpers: int) -> None:
+            raise AssertionError("asked for helpers")
 
     network = compiled(RESIDUAL, threads=1)
-    monkeypatch.setattr(team, "find_openmp", refuse)
+    monkeypatch.setattr(team.process, "helpers", Refusing())
     assert np.isfinite(network(images())).all()

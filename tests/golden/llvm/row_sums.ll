@@ -76,7 +76,7 @@ done:
 }
 declare void @llvm.x86.sse2.pause()
 
-define void @convdsl_run(ptr %context) #0 {
+define void @convdsl_run(ptr %context, i64 %tid) #0 {
 entry:
   %slot0 = getelementptr ptr, ptr %context, i64 0
   %slot1 = getelementptr ptr, ptr %context, i64 1
@@ -86,21 +86,9 @@ entry:
   %slot5 = getelementptr ptr, ptr %context, i64 5
   %slot6 = getelementptr ptr, ptr %context, i64 6
   %slot7 = getelementptr ptr, ptr %context, i64 7
-  %slot8 = getelementptr ptr, ptr %context, i64 8
   %yield = load ptr, ptr %slot0
-  %ask_number = load ptr, ptr %slot1
-  %ask_size = load ptr, ptr %slot2
-  %alone = icmp eq ptr %ask_size, null
-  br i1 %alone, label %start, label %team
-team:
-  %number = call i32 %ask_number()
-  %size = call i32 %ask_size()
-  %number64 = zext i32 %number to i64
-  %size64 = zext i32 %size to i64
-  br label %start
-start:
-  %tid = phi i64 [ 0, %entry ], [ %number64, %team ]
-  %threads = phi i64 [ 1, %entry ], [ %size64, %team ]
+  %threads = load i64, ptr %slot1
+  %alone = icmp ule i64 %threads, 1
   %many = mul i64 %threads, 4
   %shares = select i1 %alone, i64 1, i64 %many
   %mode = alloca i32
@@ -110,16 +98,16 @@ start:
   %new = or i32 %old, 32832
   store i32 %new, ptr %flushing
   call void @llvm.x86.sse.ldmxcsr(ptr %flushing)
+  %base2 = load ptr, ptr %slot2
   %base3 = load ptr, ptr %slot3
   %base4 = load ptr, ptr %slot4
   %base5 = load ptr, ptr %slot5
   %base6 = load ptr, ptr %slot6
   %base7 = load ptr, ptr %slot7
-  %base8 = load ptr, ptr %slot8
-  %p0.0 = getelementptr i8, ptr %base7, i64 0
-  %p0.1 = getelementptr i8, ptr %base8, i64 0
-  %claimed0 = getelementptr i64, ptr %base5, i64 0
-  %done0 = getelementptr i64, ptr %base5, i64 8
+  %p0.0 = getelementptr i8, ptr %base6, i64 0
+  %p0.1 = getelementptr i8, ptr %base7, i64 0
+  %claimed0 = getelementptr i64, ptr %base4, i64 0
+  %done0 = getelementptr i64, ptr %base4, i64 8
   br label %claim0
 claim0:
   %share0 = atomicrmw add ptr %claimed0, i64 1 monotonic
