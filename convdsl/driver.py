@@ -130,7 +130,9 @@ def bind(
         else:
             given = [port for port in ports if port.name in shapes]
             binding |= bind_shapes(given, shapes)
-    if batch is not None and "N" in free and binding.setdefault("N", batch) != batch:
+    if batch is not None and "N" not in free:
+        raise InputError(f"a batch of {batch} cannot be chosen: the model fixes its sizes")
+    if batch is not None and binding.setdefault("N", batch) != batch:
         raise InputError(f"the batch is {batch}, but the input shapes say {binding['N']}")
     for name, value in (symbols or {}).items():
         if name not in free:
@@ -328,6 +330,14 @@ def export(
     if path is not None:
         write_whole(Path(path), [data])
     return data
+
+
+def translate(path: str | Path, **parameters: Any) -> tuple[str, bytes]:
+    """An ONNX file as `.cnn` text, and its weights as a safetensors file. Raises InputError."""
+    model = _interop("onnx_import").load(Path(path), parameters)
+    text, renamed = import_module("convdsl.interop.cnn_source").source(model)
+    weights = {renamed.get(key, key): array for key, array in model.weights.items()}
+    return text, import_module("safetensors.numpy").save(weights)
 
 
 def _interop(module: str) -> Any:

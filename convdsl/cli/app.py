@@ -24,6 +24,7 @@ COMMANDS = {
     "report": "parameters, multiply-accumulates, memory, receptive fields of a model",
     "diff": "compare two models, layer by layer",
     "compile": "turn a model into an artifact, or print a stage of its compilation",
+    "import": "turn an ONNX model into .cnn text and a weight file",
     "export": "write a model as ONNX, or as PyTorch source",
     "run": "run a model on arrays",
     "classify": "name what photos show",

@@ -253,10 +253,10 @@ def integer_safe(op: str) -> Rule:
 
 
 _UNARY = {
-    "Abs": "abs", "Cos": "cos", "Erf": "erf", "Exp": "exp", "HardSwish": "hardswish",
+    "Abs": "abs", "Erf": "erf", "Exp": "exp", "HardSwish": "hardswish",
     "Identity": "identity", "IsNaN": "isnan", "Log": "log", "Mish": "mish", "Neg": "neg",
     "Not": "logical_not", "Reciprocal": "reciprocal", "Sigmoid": "sigmoid", "Sign": "sign",
-    "Sin": "sin", "Softplus": "softplus", "Softsign": "softsign", "Sqrt": "sqrt", "Tanh": "tanh",
+    "Softplus": "softplus", "Softsign": "softsign", "Sqrt": "sqrt", "Tanh": "tanh",
 }  # fmt: skip
 _BINARY = {
     "Sub": "sub", "Equal": "equal", "Less": "less", "LessOrEqual": "less_equal",

@@ -15,6 +15,9 @@ from convdsl.ir.opdef import OpError, Role
 from convdsl.ops import BY_NAME
 from convdsl.tensor import TensorType
 
+_WEIGHT = re.compile(r"(.+?)_(?:w|W|scale|weight)(?:_0)?")
+"""Weights as Caffe2 calls them: `fire2/squeeze1x1_w_0`."""
+
 _PLAIN = re.compile(r"[^A-Za-z0-9_.]+")
 
 
@@ -125,6 +128,9 @@ def _layer_name(proto: onnx.NodeProto, owned: Mapping[str, Tensor], op_name: str
     for operand, tensor in owned.items():
         if isinstance(tensor, Known) and tensor.name.endswith(f".{operand}"):
             return tensor.name.removesuffix(f".{operand}")
+        caffe = _WEIGHT.fullmatch(tensor.name) if isinstance(tensor, Known) else None
+        if caffe and operand == "weight":
+            return caffe[1].rpartition("/")[2]
     parts = [part for part in proto.name.split("/") if part]
     if len(parts) > 1:  # /layer1/layer1.0/conv1/Conv, as PyTorch writes them
         kept: list[str] = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from math import inf, prod
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -212,11 +212,9 @@ def _dilated_mean(r: Reading, how: dict[str, Any], counts: bool) -> Tensor:
         size = slack // s + 1
         if how["ceil_mode"]:
             size = min(-(-slack // s) + 1, (extent + before - 1) // s + 1)
-        starts, offsets = np.arange(size) * s - before, np.arange(k) * d
-        taps = cast(Any, np.add.outer(starts, offsets))
         low, high = (-before, extent + after) if counts else (0, extent)
-        inside = cast(Any, np.sum((taps >= low) & (taps < high), axis=1))
-        divisor = np.multiply.outer(divisor, inside)
+        summed = [sum(low <= o * s - before + t * d < high for t in range(k)) for o in range(size)]
+        divisor = np.multiply.outer(divisor, np.asarray(summed))
         around.append((before, max((size - 1) * s + d * (k - 1) + 1 - extent - before, 0)))
     if not isinstance(channels, int):
         raise ReadError("dilation needs a known number of channels")

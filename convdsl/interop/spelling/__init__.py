@@ -25,13 +25,13 @@ def _named(kind: str, *attributes: str) -> Rule:
 
 
 _NAMED = {
-    "abs": "Abs", "add": "Add", "ceil": "Ceil", "cos": "Cos", "div": "Div", "dropout": "Dropout",
+    "abs": "Abs", "add": "Add", "ceil": "Ceil", "div": "Div", "dropout": "Dropout",
     "equal": "Equal", "erf": "Erf", "exp": "Exp", "floor": "Floor", "greater": "Greater",
     "greater_equal": "GreaterOrEqual", "identity": "Identity", "isnan": "IsNaN", "less": "Less",
     "less_equal": "LessOrEqual", "log": "Log", "logical_and": "And", "logical_not": "Not",
     "logical_or": "Or", "logical_xor": "Xor", "matmul": "MatMul", "max": "Max", "min": "Min",
     "mish": "Mish", "mul": "Mul", "neg": "Neg", "pow": "Pow", "reciprocal": "Reciprocal",
-    "relu": "Relu", "round": "Round", "sigmoid": "Sigmoid", "sign": "Sign", "sin": "Sin",
+    "relu": "Relu", "round": "Round", "sigmoid": "Sigmoid", "sign": "Sign",
     "softsign": "Softsign", "sqrt": "Sqrt", "sub": "Sub", "tanh": "Tanh", "where": "Where",
 }  # fmt: skip
 _REDUCTIONS = {

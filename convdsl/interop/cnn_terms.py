@@ -1,0 +1,136 @@
+"""Operators and their attributes as words of the language."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias, cast
+
+import numpy as np
+
+from convdsl.diagnostics import InputError
+from convdsl.ir.graph import Graph, OpNode, StateNode, Value
+from convdsl.ir.opdef import Attribute, Call, Kind, OpError, Required, Role
+from convdsl.ir.preprocess import Preprocessing
+from convdsl.tensor import SymDim
+
+
+@dataclass(frozen=True)
+class Hole:
+    """A number in the text that may become a block's parameter."""
+
+    name: str
+    text: str
+
+
+Segment: TypeAlias = "str | Hole"
+
+_SIGNS = {"add": "+", "sub": "-", "mul": "*", "div": "/"}
+
+
+def infix(node: OpNode) -> str | None:
+    return _SIGNS.get(node.op.name)
+
+
+def operand_text(value: Value, names: Mapping[Value, str]) -> str:
+    """A name, or a number."""
+    node = value.node
+    if not isinstance(node, StateNode):
+        return names[value]
+    if node.role is Role.CONSTANT and np.size(node.data) == 1:
+        if value.type.rank:
+            raise InputError(f"the constant {node.name} of shape {value.type} cannot be written")
+        return number(np.asarray(node.data).reshape(-1)[0].item())
+    raise InputError(
+        f"the weight {node.name} ({value.type}) stands on its own, which .cnn text cannot say"
+    )
+
+
+def number(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return repr(value)
+
+
+def shared_defaults(graph: Graph) -> dict[str, str]:
+    """Operators of which none has a bias: `default conv(bias = false)` says it once."""
+    biased: dict[str, set[bool]] = {}
+    for node in graph.op_nodes():
+        if "bias" in node.attributes:
+            biased.setdefault(node.op.name, set()).add(node.attributes["bias"])
+    return {name: f"{name}(bias = false)" for name, seen in biased.items() if seen == {False}}
+
+
+def preprocessing_text(declared: Preprocessing) -> str:
+    """`preprocess image: resize(256, bicubic) -> center_crop(224)`."""
+    steps: list[str] = []
+    for step in declared.steps:
+        given = [_argument(step.name, name, value) for name, value in step.arguments.items()]
+        steps.append(f"{step.name}({', '.join(given)})")
+    return f"preprocess {declared.input}: {' -> '.join(steps)}"
+
+
+def _argument(step: str, name: str, value: Any) -> str:
+    if name == "size" and not isinstance(value, int):
+        return "x".join(map(str, value))
+    return f"{name} = {literal(value)}" if step == "normalize" else literal(value)
+
+
+def arguments(node: OpNode, unbiased: bool) -> list[list[Segment]]:
+    """Attributes that differ from their defaults; required ones by position."""
+    found: list[list[Segment]] = []
+    for attribute in node.op.attributes:
+        if unbiased and attribute.name == "bias":
+            continue
+        value = node.attributes[attribute.name]
+        if isinstance(attribute.default, Required):
+            found.append([*_value(attribute, value)])
+        elif value != _default(node, attribute.name):
+            found.append([f"{attribute.name} = ", *_value(attribute, value)])
+    return found
+
+
+def _default(node: OpNode, name: str) -> Any:
+    call = node.call
+    given = {**call.attributes, name: node.op.defaults()[name]}
+    try:
+        return node.op.resolve(Call(call.op, call.types, given))[name]
+    except OpError:
+        return None
+
+
+def _value(attribute: Attribute, value: Any) -> list[Segment]:
+    name = attribute.name
+    if attribute.kind is Kind.INT:
+        return [Hole({"channels": "width"}.get(name, name), str(value))]
+    if attribute.kind is Kind.SIZES and type(value) is not str:
+        return [_sizes(name, value)]
+    if attribute.kind is Kind.PADDING and type(value) is not str:
+        return [_padding(value)]
+    return [literal(value)]
+
+
+def _sizes(name: str, value: tuple[Any, ...]) -> Segment:
+    """`3x3`; strides and the like that agree are said once."""
+    if len(set(value)) == 1 and name != "kernel":
+        return Hole(name, str(value[0]))
+    return Hole(name, "x".join(map(str, value)))
+
+
+def _padding(pairs: tuple[Any, ...]) -> Segment:
+    if all(pair == pairs[0] and pair[0] == pair[1] for pair in pairs):
+        return Hole("pad", str(pairs[0][0]))
+    return literal(pairs)
+
+
+def literal(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if type(value) in (tuple, list):
+        items = (literal(item) for item in value)
+        return f"[{', '.join(items)}]"
+    if isinstance(value, SymDim):
+        return str(value)
+    if isinstance(value, np.ndarray):
+        return literal(cast(Any, value).tolist())
+    return number(value)

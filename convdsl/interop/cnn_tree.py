@@ -1,0 +1,226 @@
+"""The layers of a graph as a tree of scopes, read off their names."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from convdsl.ir.graph import Graph, OpNode, StateNode, Value
+from convdsl.ir.opdef import Role
+
+Path: TypeAlias = tuple[str, ...]
+
+
+class Untidy(Exception):
+    """The names form no tree whose scopes have one way in and one way out."""
+
+
+@dataclass(eq=False)
+class Leaf:
+    """An operator. `label` is the last part of its name, if it has weights."""
+
+    node: OpNode
+    label: str | None
+
+    @property
+    def inputs(self) -> list[Value]:
+        return [v for v in self.node.data_inputs if not isinstance(v.node, StateNode)]
+
+    @property
+    def outputs(self) -> Sequence[Value]:
+        return self.node.outputs
+
+    @property
+    def flow(self) -> Value | None:
+        """What an arrow leads into the operator: the first operand of those not written infix."""
+        if self.node.op.name in ("add", "sub", "mul", "div") or len(self.node.data_inputs) != 1:
+            return None
+        return self.inputs[0] if self.inputs else None
+
+    @property
+    def exit(self) -> Value:
+        return self.node.outputs[0]
+
+
+@dataclass(eq=False)
+class Scope:
+    """Operators and scopes, in order, whose names begin alike."""
+
+    label: str
+    parent: Scope | None
+    items: list[Leaf | Scope] = field(default_factory=list)
+    entry_value: Value | None = None
+    exit_value: Value | None = None
+    counts: Counter[Value] = field(default_factory=Counter)
+
+    @property
+    def entry(self) -> Value:
+        assert self.entry_value is not None
+        return self.entry_value
+
+    @property
+    def exit(self) -> Value | None:
+        return self.exit_value
+
+    @property
+    def flow(self) -> Value:
+        return self.entry
+
+    @property
+    def outputs(self) -> Sequence[Value]:
+        return () if self.exit_value is None else (self.exit_value,)
+
+    @property
+    def height(self) -> int:
+        return 1 + max((i.height for i in self.items if isinstance(i, Scope)), default=0)
+
+    @property
+    def title(self) -> str:
+        """A name for a block: the scope's own, or of what it is one of several."""
+        own = re.sub(r"[^A-Za-z_]+", "", self.label).strip("_")
+        if own:
+            return own.lower()
+        above = self.parent
+        base = re.sub(r"[^A-Za-z_]+", "", above.label if above else "").strip("_").lower()
+        return f"{base.removesuffix('s') or 'part'}_block" if base != "blocks" else "block_unit"
+
+    def uses(self, value: Value) -> int:
+        return self.counts[value]
+
+    def leaves(self) -> Iterator[Leaf]:
+        for item in self.items:
+            if isinstance(item, Scope):
+                yield from item.leaves()
+            else:
+                yield item
+
+    def descendants(self) -> Iterator[Scope]:
+        for item in self.items:
+            if isinstance(item, Scope):
+                yield item
+                yield from item.descendants()
+
+
+Item: TypeAlias = "Leaf | Scope"
+
+_TRAILING = {"relu", "relu6", "add", "mul", "leaky_relu", "silu", "hardswish", "sigmoid", "prelu"}
+"""What belongs to the layers before it, where a scope ends: the sum of a residual block."""
+
+
+def tree(graph: Graph, flat: bool) -> Scope:
+    """All operators by scope. Raises Untidy unless `flat`, which makes one scope of all."""
+    root = Scope("", None)
+    if flat:
+        for node in graph.op_nodes():
+            label = node.name.replace(".", "_") if _has_weights(node) else None
+            root.items.append(Leaf(node, label))
+    else:
+        _grow(graph, root)
+    _connect(graph, root)
+    return root
+
+
+def _has_weights(node: OpNode) -> bool:
+    owned = {o.name for o in node.op.operands if o.role is not Role.DATA}
+    for key, value in node.inputs.items():
+        if key in owned and value.node.name != f"{node.name}.{key}":
+            raise Untidy
+    return any(key in owned for key in node.inputs)
+
+
+def _grow(graph: Graph, root: Scope) -> None:
+    nodes = graph.op_nodes()
+    weighted = [tuple(n.name.split(".")) if _has_weights(n) else None for n in nodes]
+    open_scopes: list[Scope] = [root]
+    closed: set[Path] = set()
+    for number, node in enumerate(nodes):
+        path = weighted[number]
+        if path is None:
+            here = _place(node, nodes, weighted, number, open_scopes)
+            label = None
+        else:
+            here, label = path[:-1], path[-1]
+        _open(open_scopes, here, closed)
+        open_scopes[-1].items.append(Leaf(node, label))
+
+
+def _place(
+    node: OpNode,
+    nodes: Sequence[OpNode],
+    weighted: Sequence[Path | None],
+    number: int,
+    open_scopes: Sequence[Scope],
+) -> Path:
+    """The scope of an operator without weights: that of what comes before, or what is common to
+    it and what comes next."""
+    current = tuple(scope.label for scope in open_scopes[1:])
+    following = next((p[:-1] for p in weighted[number:] if p is not None), ())
+    common: list[str] = []
+    for a, b in zip(current, following, strict=False):
+        if a != b:
+            break
+        common.append(a)
+    if tuple(common) == current or node.op.name not in _TRAILING:
+        return tuple(common)
+    inside = {leaf.node.id for leaf in open_scopes[-1].leaves()}
+    own = [v for v in node.data_inputs if not isinstance(v.node, StateNode)]
+    if any(v.node.id in inside for v in own):
+        if len(own) > 1 and not any(_made_before(v, open_scopes[-1]) for v in own):
+            return tuple(common)
+        if len(own) == 1 or len(current) == 1 or current[-1].isdigit():
+            return current
+        return current[:-1]
+    return current[:-1] if current[:-1] >= tuple(common) else tuple(common)
+
+
+def _made_before(value: Value, scope: Scope) -> bool:
+    return all(leaf.node is not value.node for leaf in scope.leaves())
+
+
+def _open(stack: list[Scope], path: Path, closed: set[Path]) -> None:
+    """Close and open scopes until `path` is the innermost. A closed one is never reopened."""
+    current = tuple(scope.label for scope in stack[1:])
+    shared = 0
+    while shared < min(len(current), len(path)) and current[shared] == path[shared]:
+        shared += 1
+    for depth in range(len(current), shared, -1):
+        closed.add(current[:depth])
+        stack.pop()
+    for depth in range(shared, len(path)):
+        if path[: depth + 1] in closed:
+            raise Untidy
+        scope = Scope(path[depth], stack[-1])
+        stack[-1].items.append(scope)
+        stack.append(scope)
+
+
+def _connect(graph: Graph, root: Scope) -> None:
+    """Find each scope's way in and out, and how often values are used where they are made."""
+    outputs = list(graph.outputs.values())
+    for scope in [root, *root.descendants()]:
+        inside = {leaf.node.id for leaf in scope.leaves()}
+        if scope is not root:
+            entries = {v for leaf in scope.leaves() for v in leaf.inputs if v.node.id not in inside}
+            exits = {
+                value
+                for leaf in scope.leaves()
+                for value in leaf.outputs
+                if value in outputs or any(u.id not in inside for u, _ in graph.users(value))
+            }
+            if len(entries) != 1 or len(exits) != 1:
+                raise Untidy
+            (scope.entry_value,), (scope.exit_value,) = entries, exits
+    for scope in [root, *root.descendants()]:
+        for item in scope.items:
+            needed = {item.entry: 1} if isinstance(item, Scope) else Counter(item.inputs)
+            scope.counts.update(needed)
+        if scope.exit_value is not None:
+            last = scope.items[-1]
+            if scope.exit_value not in last.outputs:
+                raise Untidy
+            scope.counts[scope.exit_value] += 2
+    for value in outputs:
+        root.counts[value] += 2

@@ -1,0 +1,119 @@
+"""`make conformance`: run the ONNX project's own tests and write docs/onnx-conformance.md.
+
+Exit 1 if a test that is not excluded fails, or an excluded one passes.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import onnx
+
+from convdsl.passes import PASSES
+from interop import suites
+
+REPORT = Path(__file__).parents[2] / "docs" / "onnx-conformance.md"
+WAYS = {"all passes": PASSES, "no passes": ()}
+
+
+class Record:
+    """What passed, by operator; what failed, by test."""
+
+    def __init__(self) -> None:
+        self.total: Counter[str] = Counter()
+        self.passed: Counter[str] = Counter()
+        self.excluded: Counter[str] = Counter()
+        self.reasons: defaultdict[str, list[str]] = defaultdict(list)
+        self.surprises: list[str] = []
+
+    def run(self, case: suites.Case) -> None:
+        reason = suites.exclusion(case.name)
+        trouble = _trouble(case)
+        self.total[case.kind] += 1
+        if reason is not None:
+            self.excluded[case.kind] += 1
+            self.reasons[reason].append(case.name)
+            if trouble is None:
+                self.surprises.append(f"{case.name} is excluded, and passes")
+        elif trouble is None:
+            self.passed[case.kind] += 1
+        else:
+            self.surprises.append(f"{case.name}: {trouble}")
+
+
+def _trouble(case: suites.Case) -> str | None:
+    for way, passes in WAYS.items():
+        try:
+            suites.run_by(case, passes)
+        except Exception as error:  # noqa: BLE001  whatever goes wrong is a finding
+            return f"{way}: {type(error).__name__}: {str(error).strip()[:300]}"
+    return None
+
+
+def main() -> int:
+    warnings.simplefilter("ignore")
+    nodes, stored = Record(), Record()
+    for case in suites.node_tests():
+        nodes.run(case)
+    for suite in ("pytorch-converted", "pytorch-operator"):
+        for case in suites.stored_tests(suite):
+            stored.run(case)
+    light: dict[str, str] = {}
+    surprises = [*nodes.surprises, *stored.surprises]
+    for name, proto in suites.light_models():
+        try:
+            errors = [suites.check_light(proto, passes) for passes in WAYS.values()]
+            light[name] = f"{max(errors):.1e}"
+        except Exception as error:  # noqa: BLE001  whatever goes wrong is a finding
+            surprises.append(f"{name}: {type(error).__name__}: {str(error)[:300]}")
+            light[name] = "fails"
+        print(name, light[name], flush=True)
+    REPORT.write_text(_report(nodes, stored, light), encoding="utf-8")
+    print(*surprises, sep="\n")
+    return 1 if surprises else 0
+
+
+def _report(nodes: Record, stored: Record, light: dict[str, str]) -> str:
+    passed, excluded = nodes.passed.total(), nodes.excluded.total()
+    lines = [
+        "# ONNX conformance",
+        "",
+        f"Written by `make conformance` with onnx {onnx.__version__}; do not edit. Every test is",
+        "imported, compiled to machine code with all passes and with none, run, and compared at",
+        "the suite's own tolerance.",
+        "",
+        "| suite | passed | excluded | total |",
+        "|---|---:|---:|---:|",
+        f"| node tests (f32, i64, bool) | {passed} | {excluded} | {nodes.total.total()} |",
+    ]
+    lines += [
+        f"| {suite} | {stored.passed[suite]} | {stored.excluded[suite]} | {stored.total[suite]} |"
+        for suite in stored.total
+    ]
+    good = sum(text != "fails" for text in light.values())
+    lines += [f"| light models, seeded weights | {good} | 0 | {len(light)} |", ""]
+    lines += ["## Node tests by operator", ""]
+    for family, kinds in suites.FAMILIES.items():
+        lines += [f"### {family.capitalize()}", "", "| operator | passed | excluded | total |"]
+        lines += ["|---|---:|---:|---:|"]
+        lines += [
+            f"| {kind} | {nodes.passed[kind]} | {nodes.excluded[kind]} | {nodes.total[kind]} |"
+            for kind in kinds
+            if nodes.total[kind]
+        ]
+        lines.append("")
+    lines += ["## Exclusions", "", "The list only shrinks.", ""]
+    for reason, names in nodes.reasons.items():
+        lines += [f"- {reason}: {', '.join(f'`{name}`' for name in sorted(names))}"]
+    lines += ["", "## Light models", ""]
+    lines += ["Largest error against ONNX Runtime, as a part of the output's range.", ""]
+    lines += ["| network | error |", "|---|---:|"]
+    lines += [f"| {name} | {text} |" for name, text in light.items()]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

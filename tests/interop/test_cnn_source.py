@@ -1,0 +1,90 @@
+"""ONNX to text: what comes back is the same network, in words that people would use."""
+
+from __future__ import annotations
+
+import onnx
+import pytest
+from random_graphs import random_graph
+
+import convdsl
+from convdsl import driver
+from convdsl.cli import main
+from convdsl.diagnostics import InputError
+from convdsl.interop.cnn_source import source
+from convdsl.interop.onnx_import import convert
+from convdsl.passes import run as run_passes
+from convdsl.weights import load as load_weights
+from interop.runtimes import as_model, assert_close, draw_inputs, run_convdsl
+from interop.test_import import structure
+
+
+def around(model, weights="random:1"):
+    """To ONNX and to text."""
+    proto = onnx.load_model_from_string(convdsl.export(model, weights))
+    back = convert(proto, "net", {})
+    text, renamed = source(back)
+    arrays = {renamed.get(key, key): a for key, a in (back.weights or {}).items()}
+    return text, arrays
+
+
+@pytest.mark.parametrize(
+    "name", ["lenet5", "resnet18", "resnet50", "resnet152", "efficientnet_lite0"]
+)
+def test_the_zoo_as_text(name):
+    model = convdsl.load(name)
+    text, arrays = around(model)
+    again = convdsl.parse(text)
+    assert structure(run_passes(again.graph)) == structure(run_passes(model.graph))
+    assert again.preprocessing == model.preprocessing
+    assert around(again, arrays)[0] == text
+
+
+def test_repeated_structure_is_said_once():
+    text, _ = around(convdsl.load("resnet152"))
+    assert "for i in range(1, 36)" in text
+    assert "default conv(bias = false)" in text
+    assert text.count("conv(") < 30
+    assert len(text.splitlines()) < 70
+
+
+def test_numbers_stay(tmp_path):
+    path, text, weights = (tmp_path / f"net.{end}" for end in ("onnx", "cnn", "safetensors"))
+    convdsl.export("lenet5", "random:3", path)
+    assert main(["import", str(path), "-o", str(text), "--weights", str(weights)]) == 0
+    model = convdsl.load(text)
+    arrays = draw_inputs(model)
+    expected = run_convdsl(convdsl.load("lenet5"), arrays, "random:3")
+    assert_close(run_convdsl(model, arrays, weights), expected, 0)
+    assert load_weights(weights).entries.keys() == model.graph.states.keys()
+
+
+def kinds(model):
+    return sorted(n.op.name for n in model.graph.op_nodes())
+
+
+def convert_back(model):
+    return convert(onnx.load_model_from_string(convdsl.export(model, "random:1")), "net", {})
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_random_graphs_as_text(seed):
+    model = as_model(random_graph(seed))
+    try:
+        text, arrays = around(model)
+    except InputError as error:
+        assert "stands on its own" in str(error)  # noqa: PT017
+        return
+    again = convdsl.parse(text)
+    assert kinds(again) == kinds(convert_back(model))
+    assert {k: v.type for k, v in again.graph.outputs.items()} == {
+        k: v.type for k, v in model.graph.outputs.items()
+    }
+    assert around(again, arrays)[0] == text
+
+
+def test_the_driver(tmp_path):
+    path = tmp_path / "net.onnx"
+    convdsl.export("lenet5", "random:3", path)
+    text, weights = driver.translate(path)
+    assert text.startswith("convdsl 1\n")
+    assert len(weights) > 100_000
