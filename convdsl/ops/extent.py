@@ -225,6 +225,8 @@ def resolve_expand(call: Call) -> Mapping[str, Any]:
     own = (1,) * (len(wanted) - x.rank) + x.shape
     shape = tuple(have if want == -1 else want for have, want in zip(own, wanted, strict=True))
     for have, want in zip(own, shape, strict=True):
+        if (bounds(want)[0] or 0) < 1:
+            raise OpError(f"{want} is no extent", attributes=("shape",))
         if have not in (1, want):
             what = f"cannot expand {x} to {format_shape(shape)}"
             raise disagreement(what, have, want, ("x",))

@@ -33,7 +33,7 @@ from convdsl.kernel.expr import (
     TensorExpr,
     TensorVar,
 )
-from convdsl.tensor import Dim, DType, TensorType, ceil_div
+from convdsl.tensor import Dim, DType, TensorType, bounds, ceil_div, format_shape
 
 AS_KERNEL = "kernel"
 FITTING = "fitting"
@@ -57,9 +57,9 @@ def resolve_max_unpool(call: Call) -> Mapping[str, Any]:
     if padding == SAME:
         raise OpError("max_unpool needs its padding in numbers", attributes=("pad",))
     size = call["size"]
-    if size != FITTING and len(size) != rank:
+    if size != FITTING and (len(size) != rank or any((bounds(e)[0] or 0) < 1 for e in size)):
         raise OpError(
-            f"size names {len(size)} axes, the input {x} has {rank} of space", attributes=("size",)
+            f"{format_shape(size)} is no size for the {rank} axes of space", attributes=("size",)
         )
     return {**call.attributes, "kernel": kernel, "stride": stride, "pad": padding}
 
