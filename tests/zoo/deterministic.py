@@ -5,7 +5,8 @@ are used, which NumPy promises never to change. So PyTorch and the tests make th
 without a file between them.
 
     conv and linear weights   uniform, variance 2 / fan-in: keeps the second moment across ReLU
-    normalisation             weight 0.7..1.2, mean -0.1..0.1, variance 0.5..1.5
+    normalisation             weight 0.7..1.2, mean -0.1..0.1, variance 0.5..1.5; weight 0.2..0.4
+                              at the end of a bottleneck, or its sums would grow with depth
     biases                    -0.1..0.1
 """
 
@@ -39,7 +40,8 @@ def weight(name: str, shape: tuple[int, ...]) -> Array:
     if part == "running_var":
         return uniform(name, shape, 0.5, 1.5)
     if part == "weight" and len(shape) == 1:
-        return uniform(name, shape, 0.7, 1.2)
+        ends = name.endswith("bn3.weight")
+        return uniform(name, shape, 0.2, 0.4) if ends else uniform(name, shape, 0.7, 1.2)
     if part == "weight":
         reach = sqrt(3 * 2 / prod(shape[1:]))
         return uniform(name, shape, -reach, reach)

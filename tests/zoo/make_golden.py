@@ -62,7 +62,7 @@ def outputs(name: str, network: torch.nn.Module) -> dict[str, np.ndarray[Any, An
     for output, value in made.items():
         spread = float(value.max() - value.min())
         moved = float((value - mirrored[output]).abs().max()) / spread
-        print(f"{name} {output}: range {spread:.3g}, another image moves it by {moved:.2f} of it")
+        print(f"{name} {output}: range {spread:.3g}, another image moves it by {moved:.2g} of it")
     return {key: sampled(value.numpy()).astype(np.float32) for key, value in made.items()}
 
 
