@@ -106,7 +106,7 @@ def _value(attribute: Attribute, value: Any) -> list[Segment]:
     if attribute.kind is Kind.SIZES and type(value) is not str:
         return [_sizes(name, value)]
     if attribute.kind is Kind.PADDING and type(value) is not str:
-        return [_padding(value)]
+        return [_padding(tuple(value))]
     return [literal(value)]
 
 

@@ -7,7 +7,7 @@ import pytest
 from random_graphs import random_graph
 
 import convdsl
-from convdsl import driver
+from convdsl import driver, zoo
 from convdsl.cli import main
 from convdsl.diagnostics import InputError
 from convdsl.interop.cnn_source import source
@@ -31,6 +31,16 @@ def around(model, weights="random:1"):
     "name", ["lenet5", "resnet18", "resnet50", "resnet152", "efficientnet_lite0"]
 )
 def test_the_zoo_as_text(name):
+    check_text(name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", zoo.names())
+def test_the_whole_zoo_as_text(name):
+    check_text(name)
+
+
+def check_text(name):
     model = convdsl.load(name)
     text, arrays = around(model)
     again = convdsl.parse(text)

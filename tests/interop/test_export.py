@@ -28,6 +28,7 @@ def test_every_operator_has_a_spelling():
     assert {op.name for op in OPERATORS} <= RULES.keys()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", zoo.names())
 def test_the_zoo_is_exported_whole(name):
     model = convdsl.load(name)

@@ -1,0 +1,193 @@
+"""A graph as the source of a plain `nn.Module`, whose state dict has the graph's own keys.
+
+Layers with weights are modules under their own names: a dotted path becomes nested modules. All
+else is called where it happens, in `forward`.
+"""
+
+from __future__ import annotations
+
+import keyword
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from convdsl.diagnostics import InputError
+from convdsl.interop.pytorch_terms import CALLS, MODULES, around, constant
+from convdsl.ir.graph import OpNode, StateNode, Value
+from convdsl.ir.model import Model
+from convdsl.ir.opdef import Role
+
+INDENT = "    "
+
+
+def source(model: Model) -> str:
+    """The text of a Python file. Raises InputError for operators that it cannot say."""
+    nodes = model.graph.op_nodes()
+    missing = sorted(
+        {n.op.name for n in nodes if n.op.name not in (MODULES if _has_weights(n) else CALLS)}
+    )
+    if missing:
+        raise InputError(f"{model.name} has no PyTorch source: {', '.join(missing)}")
+    return _Module(model).text()
+
+
+@dataclass
+class _Names:
+    """Python names for values, each used once."""
+
+    taken: set[str] = field(default_factory=set)
+
+    def new(self, wanted: str) -> str:
+        plain = re.sub(r"\W", "_", wanted)
+        plain = f"_{plain}" if plain[:1].isdigit() or keyword.iskeyword(plain) else plain
+        name, count = plain, 1
+        while name in self.taken:
+            count += 1
+            name = f"{plain}_{count}"
+        self.taken.add(name)
+        return name
+
+
+class _Module:
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.names: dict[Value, str] = {}
+        self.free = _Names({"self", "torch", "nn", "functional", "Tensor"})
+        self.tree: dict[str, Any] = {}
+        self.constants: dict[str, str] = {}
+
+    def text(self) -> str:
+        graph = self.model.graph
+        arguments: list[str] = []
+        for name, value in graph.inputs.items():
+            self.names[value] = self.free.new(name)
+            arguments.append(f"{self.names[value]}: Tensor")
+        self._constants()
+        for node in graph.op_nodes():
+            if _has_weights(node):
+                self._add(_path(node), MODULES[node.op.name](node.call))
+        body = [self._statement(node) for node in graph.op_nodes()]
+        results = [self.names[value] for value in graph.outputs.values()]
+        single = len(results) == 1
+        returns = "Tensor" if single else "tuple[" + ", ".join("Tensor" for _ in results) + "]"
+        name = "".join(part.capitalize() for part in re.split(r"[\W_]+", self.model.name))
+        setup = [INDENT * 2 + line for line in (*self._setup(), *self.constants.values())]
+        lines = [
+            f'"""{self.model.name}, written by convdsl."""',
+            "",
+            "import torch",
+            "from torch import Tensor, nn",
+            "from torch.nn import functional",
+            "",
+            "",
+            f"class {name or 'Network'}(nn.Module):",
+            f"{INDENT}def __init__(self) -> None:",
+            f"{INDENT * 2}super().__init__()",
+            *setup,
+            "",
+            f"{INDENT}def forward(self, {', '.join(arguments)}) -> {returns}:",
+            *(INDENT * 2 + line for line in body),
+            f"{INDENT * 2}return {', '.join(results)}",
+        ]
+        return "\n".join(lines) + "\n"
+
+    # What is set up
+
+    def _constants(self) -> None:
+        """Weights on their own are parameters; constants are buffers outside the state dict."""
+        owned = {
+            value
+            for node in self.model.graph.op_nodes()
+            for key, value in node.inputs.items()
+            if any(o.name == key and o.role is not Role.DATA for o in node.op.operands)
+        }
+        for key, node in self.model.graph.states.items():
+            if node.output in owned:
+                continue
+            if node.data is not None:
+                self.names[node.output] = constant(node)
+                continue
+            if "." in key or not key.isidentifier():
+                raise InputError(f"the weight {key} stands on its own and cannot be an attribute")
+            shape = ", ".join(map(str, node.type.shape))
+            self.constants[key] = f"self.{key} = nn.Parameter(torch.zeros({shape}))"
+            self.names[node.output] = f"self.{key}"
+
+    def _add(self, path: str, made: str) -> None:
+        place: Any = self.tree
+        *scopes, last = path.split(".")
+        for part in scopes:
+            place = place.setdefault(part, {})
+            if isinstance(place, str):
+                raise InputError(f"{path} lies inside another layer")
+        if last in place and place[last] != made:
+            raise InputError(f"two layers are called {path}")
+        place[last] = made
+
+    def _setup(self) -> list[str]:
+        lines: list[str] = []
+        for name, made in self.tree.items():
+            if not _is_plain(name):
+                raise InputError(f"{name} cannot be an attribute of a module")
+            self._assign(f"self.{name}", made, lines)
+        return lines
+
+    def _assign(self, place: str, made: Any, lines: list[str]) -> None:
+        """A module, or a container of modules; one with numbers for names is a ModuleDict."""
+        if isinstance(made, str):
+            lines.append(f"{place} = {made}")
+            return
+        inner: dict[str, Any] = made
+        lines.append(f"{place} = {'nn.Module()' if _all_plain(inner) else 'nn.ModuleDict()'}")
+        for key, value in inner.items():
+            path = f"{place}.{key}" if _all_plain(inner) else f'{place}["{key}"]'
+            self._assign(path, value, lines)
+
+    def _access(self, path: str) -> str:
+        """`self.layer1["0"].conv1`."""
+        text, place = "self", self.tree
+        for part in path.split("."):
+            text += f".{part}" if _all_plain(place) or text == "self" else f'["{part}"]'
+            place = place[part]
+        return text
+
+    # What is called
+
+    def _statement(self, node: OpNode) -> str:
+        if _has_weights(node):
+            x = self.names[node.inputs["x"]]
+            called = f"{self._access(_path(node))}({around(node.call, x)})"
+        else:
+            operands = {key: self._operand(value) for key, value in node.inputs.items()}
+            called = CALLS[node.op.name](node.call, operands)
+        targets: list[str] = []
+        for value in node.outputs:
+            self.names[value] = self.free.new(node.name.rpartition(".")[2])
+            targets.append(self.names[value])
+        return f"{', '.join(targets)} = {called}"
+
+    def _operand(self, value: Value) -> str:
+        return self.names[value]
+
+
+def _path(node: OpNode) -> str:
+    """Where the module of a layer stands: what its weights' keys begin with."""
+    owned = [o.name for o in node.op.operands if o.role is not Role.DATA and o.name in node.inputs]
+    paths = {node.inputs[name].node.name.removesuffix(f".{name}") for name in owned}
+    states = all(isinstance(node.inputs[name].node, StateNode) for name in owned)
+    if len(paths) > 1 or not states:
+        raise InputError(f"{node.name} has weights of other layers, which no module can say")
+    return paths.pop() if paths else node.name
+
+
+def _has_weights(node: OpNode) -> bool:
+    return any(o.role is not Role.DATA and o.name in node.inputs for o in node.op.operands)
+
+
+def _is_plain(name: str) -> bool:
+    return name.isidentifier() and not keyword.iskeyword(name)
+
+
+def _all_plain(place: Any) -> bool:
+    """Whether a container's names can be attributes."""
+    return isinstance(place, str) or all(_is_plain(name) for name in place)

@@ -1,0 +1,77 @@
+"""`export --to pytorch`: the file runs, its state dict has our keys, and it computes the same."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from random_graphs import random_graph
+
+import convdsl
+from convdsl import zoo
+from convdsl.ir.model import Model
+
+
+def module_of(model: Model) -> torch.nn.Module:
+    space: dict[str, object] = {}
+    exec(convdsl.export(model, to="pytorch").decode(), space)
+    (kind,) = (v for v in space.values() if isinstance(v, type) and v.__module__ == "builtins")
+    return kind().eval()
+
+
+def keys(module) -> set[str]:
+    return {key for key in module.state_dict() if not key.endswith("num_batches_tracked")}
+
+
+@pytest.mark.parametrize("name", zoo.names())
+def test_state_dict_keys_are_layer_names(name):
+    model = convdsl.load(name)
+    with torch.device("meta"):  # shapes without memory
+        module = module_of(model)
+    assert keys(module) == {k for k, s in model.graph.states.items() if s.data is None}
+    for key, tensor in module.state_dict().items():
+        if key in model.graph.states:
+            assert tuple(tensor.shape) == model.graph.states[key].type.shape
+
+
+def compare(model: Model) -> None:
+    module = module_of(model)
+    with torch.no_grad():
+        for key, tensor in module.state_dict().items():
+            if key.endswith("running_var"):
+                tensor.uniform_(0.5, 2)
+            elif tensor.is_floating_point():
+                tensor.normal_(0, 0.3)
+    weights = {key: module.state_dict()[key].numpy() for key in keys(module)}
+    arrays = {
+        name: np.random.default_rng(0)
+        .standard_normal([d if isinstance(d, int) else 2 for d in type.shape])
+        .astype(type.dtype.numpy)
+        for name, type in model.inputs.items()
+    }
+    with torch.no_grad():
+        expected = module(*map(torch.from_numpy, arrays.values()))
+    expected = expected if isinstance(expected, tuple) else (expected,)
+    found = convdsl.compile(model, weights, threads=1)(**arrays)
+    found = list(found.values()) if isinstance(found, dict) else [found]
+    for got, wanted in zip(found, expected, strict=True):
+        scale = max(float(wanted.abs().max()), 1e-3)
+        np.testing.assert_allclose(got, wanted.numpy(), rtol=0, atol=1e-4 * scale)
+
+
+def test_lenet5_computes_the_same():
+    compare(convdsl.load("lenet5"))
+
+
+def test_random_graphs_compute_the_same():
+    compared = 0
+    for seed in range(24):
+        model = Model("net", random_graph(seed))
+        try:
+            convdsl.export(model, to="pytorch")
+        except convdsl.InputError as error:
+            assert "PyTorch" in str(error)  # noqa: PT017
+            continue
+        compare(model)
+        compared += 1
+    assert compared >= 4
