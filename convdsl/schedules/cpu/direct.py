@@ -32,6 +32,7 @@ from convdsl.schedules.task import Schedule, Scheduled, Task
 from convdsl.tensor import Dim, dim_min, floor_div
 
 _L2_SHARE = 512 << 10  # bytes of filters that may stay in the second-level cache
+_PANEL = 320 << 10  # bytes of filters swept at a time: that and the next panel stay there
 _PATCH = 14  # positions that a tile of several rows may have
 _SHARES = 8  # tiles of channels that give a team enough to share out
 
@@ -107,6 +108,7 @@ class _Panel:
     blocks: int
     positions: list[list[Dim]]  # of each position, the indices on the tile's own axes
     start: Dim
+    chunk: tuple[int, int]  # blocks of input channels
 
     @property
     def width(self) -> int:
@@ -138,23 +140,52 @@ class _Direct:
         # while the positions are swept.
         self.filters_stay = weights <= _L2_SHARE
 
+    def chunks(self, blocks: int) -> list[tuple[int, int]]:
+        """(first, past the last) block of input channels of each panel. Sums wait in the output
+        between panels."""
+        whole = self.pack.c_blocks
+        element = self.frame.task.stage.target.type.dtype.bytes
+        per_block = self.pack.block_size // whole * blocks * element
+        size = whole if self.filters_stay else max(1, min(whole, _PANEL // per_block))
+        count = -(-whole // size)
+        size = -(-whole // count)
+        return [(start, min(start + size, whole)) for start in range(0, whole, size)]
+
     def tiles(self, first_block: int, count: int, blocks: int) -> None:
         """All positions of `count` tiles of `blocks` blocks each, in parallel."""
         axes = [("n", extent_of(self.conv.n)), ("g", self.conv.groups)]
         axes += [(s.out.name, s.outs) for s in self.outer]
         position = len(axes) + 1 if self.filters_stay else 2
+        chunks = self.chunks(blocks)
         one_row = len(self.spaces) == 1 and all(run.interior for run in self.runs)
         if one_row and (self.filters_stay or count < _SHARES):
             for run in self.runs:  # its tiles are shared out among the threads
                 with self.parallel([*axes, ("tile", run.count)], count, position) as at:
                     start = run.start + at["tile"] * run.width
-                    self.one_tile(at, run, start, first_block, blocks)
+                    for chunk in chunks:
+                        self.one_tile(at, run, start, first_block, blocks, chunk)
             return
+        inner = self.outer if len(chunks) > 1 else ()
+        axes = axes[: len(axes) - len(inner)]
         with self.parallel(axes, count, min(position, len(axes))) as at:
-            for run in self.runs:
-                with self.b.serial("tile", run.count) as tile:
-                    start = run.start + tile * (run.rows or run.width)
-                    self.one_tile(at, run, start, first_block, blocks)
+            for chunk in chunks:
+                with self.rows_inside(at, inner) as here:
+                    for run in self.runs:
+                        with self.b.serial("tile", run.count) as tile:
+                            start = run.start + tile * (run.rows or run.width)
+                            self.one_tile(here, run, start, first_block, blocks, chunk)
+
+    @contextmanager
+    def rows_inside(
+        self, at: dict[str, Dim], spaces: tuple[Space, ...]
+    ) -> Generator[dict[str, Dim]]:
+        """Loops over outer axes within a share, where panels are swept by all positions."""
+        with ExitStack() as stack:
+            loops = {
+                space.out.name: stack.enter_context(self.b.serial(space.out.name, space.outs))
+                for space in spaces
+            }
+            yield {**at, **loops}
 
     @contextmanager
     def parallel(
@@ -167,16 +198,26 @@ class _Direct:
             yield dict(zip(names, indices, strict=True))
 
     def one_tile(
-        self, at: dict[str, Dim], run: Run, start: Dim, first_block: int, blocks: int
+        self,
+        at: dict[str, Dim],
+        run: Run,
+        start: Dim,
+        first_block: int,
+        blocks: int,
+        chunk: tuple[int, int],
     ) -> None:
-        """Accumulate one register tile and store it through the epilogue."""
+        """Accumulate one register tile over a chunk of the input channels; after the last one
+        store it through the epilogue."""
         per_group = self.conv.channels_out // self.lanes if self.conv.groups > 1 else 0
         block = at["g"] * per_group + first_block + at["kt"] * blocks
         acc = self.frame.registers(blocks * run.width)
-        self.b.zero(acc)
-        panel = _Panel(at, acc, block, blocks, self.positions(run, start), start)
+        panel = _Panel(at, acc, block, blocks, self.positions(run, start), start, chunk)
+        if chunk[0] == 0:
+            self.b.zero(acc)
+        else:
+            self.fetch(panel)
         own = (*self.rows, self.columns.space)
-        with self.b.serial("cb", self.pack.c_blocks) as cb, self.outer_taps(at) as taps:
+        with self.b.serial("cb", chunk[1], chunk[0]) as cb, self.outer_taps(at) as taps:
             if run.interior:
                 with ExitStack() as stack:
                     inner = [stack.enter_context(self.b.serial("s", s.taps)) for s in own]
@@ -186,7 +227,10 @@ class _Direct:
                 for tap, reach in zip(every_tap, run.reach, strict=True):
                     if reach:
                         self.inner(panel, cb, [*taps, *tap], reach)
-        self.store(panel)
+        if chunk[1] == self.pack.c_blocks:
+            self.store(panel)
+        else:
+            self.put_aside(panel)
 
     def positions(self, run: Run, start: Dim) -> list[list[Dim]]:
         if not run.rows:
@@ -217,7 +261,9 @@ class _Direct:
             base = panel.block * pack.block_size + where
             weights = self.frame.views[conv.w.tensor.name].buffer
             if not self.filters_stay:
-                ahead = pack.block_size * panel.blocks + self.sweep_line(panel) * self.lanes
+                share = panel.chunk[1] - panel.chunk[0]
+                ahead = pack.block_size // pack.c_blocks * share * panel.blocks
+                ahead = ahead + self.sweep_line(panel) * self.lanes
                 b.prefetch(weights, base + ahead)
             filters = [b.load(weights, base + i * self.lanes) for i in range(panel.blocks)]
             for j in reach:
@@ -249,18 +295,44 @@ class _Direct:
                 index.append(out * axis.stride + tap * axis.dilation - axis.pad)
         return self.b.splat(view.buffer, view.layout.offset(index))
 
+    def bound(self, panel: _Panel, i: int, j: int, lane: Dim) -> dict[str, Dim]:
+        """The output's axes at accumulator (i, j)."""
+        conv, position = self.conv, panel.positions[j]
+        at = {conv.n.name: panel.at["n"], conv.k.name: (panel.block + i) * self.lanes + lane}
+        at |= {space.out.name: panel.at[space.out.name] for space in self.outer}
+        at |= {s.out.name: p for s, p in zip(self.rows, position, strict=False)}
+        return at | self.columns.bind(position[-1])
+
     def store(self, panel: _Panel) -> None:
-        conv = self.conv
         loaded: dict[tuple[str, Dim], Var] = {}
+        lane = lane_symbol(self.lanes)
         for i in range(panel.blocks):
-            k = (panel.block + i) * self.lanes
-            for j, position in enumerate(panel.positions):
-                bound = {conv.n.name: panel.at["n"], conv.k.name: k + lane_symbol(self.lanes)}
-                bound |= {space.out.name: panel.at[space.out.name] for space in self.outer}
-                bound |= {s.out.name: p for s, p in zip(self.rows, position, strict=False)}
-                bound |= self.columns.bind(position[-1])
+            for j in range(panel.width):
                 value = Get(panel.acc, i * panel.width + j)
-                self.frame.store(bound, k, conv.reduce, value, loaded=loaded)
+                first = (panel.block + i) * self.lanes
+                at = self.bound(panel, i, j, lane)
+                self.frame.store(at, first, self.conv.reduce, value, loaded=loaded)
+
+    def output_offset(self, panel: _Panel, i: int, j: int) -> Dim:
+        at = self.bound(panel, i, j, 0)
+        stage = self.frame.task.stage
+        view = self.frame.views[stage.target.name]
+        return view.layout.offset([at[axis.name] for axis in stage.axes])
+
+    def put_aside(self, panel: _Panel) -> None:
+        """Sums so far into the output, where `fetch` finds them for the next panel."""
+        output = self.frame.views[self.frame.task.stage.target.name].buffer
+        for i in range(panel.blocks):
+            for j in range(panel.width):
+                value = Get(panel.acc, i * panel.width + j)
+                self.b.store(output, self.output_offset(panel, i, j), value)
+
+    def fetch(self, panel: _Panel) -> None:
+        output = self.frame.views[self.frame.task.stage.target.name].buffer
+        for i in range(panel.blocks):
+            for j in range(panel.width):
+                value = self.b.load(output, self.output_offset(panel, i, j))
+                self.b.set(panel.acc, i * panel.width + j, value)
 
 
 DIRECT = Schedule("direct", cost, emit)
