@@ -33,6 +33,9 @@ from convdsl.ir.model import Model
 from convdsl.ir.preprocess import Preprocessing
 from convdsl.tensor import Dim, DType, TensorType, substitute, symbol
 
+_MALFORMED = (ValueError, LookupError, TypeError, ArithmeticError, AttributeError)
+"""What rules raise that unpack what every well-formed model has."""
+
 _ENDS = ("Constant", "Shape", "Size")
 """Kinds whose rule itself says what is known."""
 
@@ -51,7 +54,10 @@ def convert(
     external: ExternalData | None = None,
 ) -> Model:
     """A checked model as a graph. `values` fixes inputs: they become constants."""
-    return _Importer(proto, source, symbols, values or {}, external).model()
+    try:
+        return _Importer(proto, source, symbols, values or {}, external).model()
+    except _MALFORMED as error:
+        raise InputError(f"{source} is malformed: {type(error).__name__}: {error}") from error
 
 
 class _Importer:
@@ -114,7 +120,7 @@ class _Importer:
     def _guarded(self, what: str, name: str, tensor: onnx.TensorProto) -> Known:
         try:
             return self.scene.tensor(tensor)
-        except (ReadError, ValueError, TypeError) as error:
+        except (ReadError, *_MALFORMED) as error:
             raise InputError(f"{self.source}: {what} {name}: {error}") from None
 
     def _refuse_unknown_kinds(self) -> None:
@@ -192,8 +198,7 @@ class _Importer:
             results = self._results(node, inputs)
         except ReadError as error:
             raise InputError(f"{self.source}: {where}: {error}") from None
-        except (ValueError, IndexError, KeyError, TypeError, OverflowError) as error:
-            # rules unpack what a well-formed node has; whatever is malformed ends up here
+        except _MALFORMED as error:
             raise InputError(f"{self.source}: {where} is malformed: {error}") from error
         for name, tensor in zip(node.output, results, strict=False):
             if name and tensor is not None:

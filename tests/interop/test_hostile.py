@@ -1,0 +1,163 @@
+"""Damaged and malicious ONNX files: an error that says so, whatever the bytes."""
+
+from __future__ import annotations
+
+import os
+import random
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+
+import convdsl
+from convdsl.interop.onnx_file import ExternalData, parse
+from convdsl.interop.onnx_import import convert
+
+
+def small(size=(4, 3, 3, 3)) -> onnx.ModelProto:
+    weight = np.zeros(size, np.float32)
+    graph = helper.make_graph(
+        [
+            helper.make_node("Conv", ["x", "w"], ["h"], "conv", pads=[1, 1, 1, 1]),
+            helper.make_node("Reshape", ["h", "s"], ["y"], "reshape"),
+        ],
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, 8, 8])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(weight, "w"), numpy_helper.from_array(np.int64([0, -1]), "s")],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+BYTES = small().SerializeToString()
+
+
+def attempt(data: bytes) -> None:
+    """Nothing but a result or an Error of ours."""
+    try:
+        convert(parse(data, "net.onnx"), "net.onnx", {})
+    except convdsl.Error:
+        return
+
+
+def mutated(data: bytes, seed: int) -> bytes:
+    """A few bytes flipped, cut, doubled or overwritten."""
+    rng = random.Random(seed)
+    changed = bytearray(data)
+    for _ in range(rng.randint(1, 4)):
+        at = rng.randrange(len(changed))
+        match rng.randrange(4):
+            case 0:
+                changed[at] ^= 1 << rng.randrange(8)
+            case 1:
+                changed[at] = rng.choice([0, 1, 0x7F, 0x80, 0xFF])
+            case 2:
+                del changed[at : at + rng.randint(1, 8)]
+            case _:
+                changed[at:at] = changed[at : at + rng.randint(1, 8)]
+    return bytes(changed)
+
+
+def test_byte_mutations():
+    for seed in range(2000):
+        attempt(mutated(BYTES, seed))
+
+
+@given(st.integers(0, 2**32))
+def test_more_byte_mutations(seed):
+    attempt(mutated(BYTES, seed))
+
+
+def test_truncations():
+    for end in range(len(BYTES)):
+        attempt(BYTES[:end])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_mutated_files_through_the_child(tmp_path, seed):
+    path = tmp_path / "net.onnx"
+    path.write_bytes(mutated(BYTES, seed))
+    try:
+        convdsl.load(path)
+    except convdsl.Error as error:
+        assert str(path) in str(error)  # noqa: PT017
+
+
+def test_a_tensor_cannot_declare_more_than_it_holds():
+    proto = small()
+    proto.graph.initializer[0].dims[0] = 1 << 40
+    with pytest.raises(convdsl.InputError, match="declares"):
+        parse(proto.SerializeToString(), "net.onnx")
+
+
+@pytest.mark.parametrize("kind", ["ConstantOfShape", "Expand", "Tile", "Range"])
+def test_small_files_that_ask_for_terabytes(kind):
+    inputs = {
+        "ConstantOfShape": [np.int64([1 << 20, 1 << 20])],
+        "Expand": [np.float32([1]), np.int64([1 << 20, 1 << 20])],
+        "Tile": [np.float32([1]), np.int64([1 << 40])],
+        "Range": [np.int64(0), np.int64(1 << 40), np.int64(1)],
+    }[kind]
+    names = [f"i{n}" for n in range(len(inputs))]
+    graph = helper.make_graph(
+        [helper.make_node(kind, names, ["y"], "big")],
+        "net",
+        [],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(a, n) for a, n in zip(inputs, names, strict=True)],
+    )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    with pytest.raises(convdsl.InputError, match="big"):
+        convert(proto, "net.onnx", {})
+
+
+# External data
+
+
+def external(location: str, **more: str) -> onnx.TensorProto:
+    tensor = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[4])
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, value in {"location": location, **more}.items():
+        tensor.external_data.add(key=key, value=value)
+    return tensor
+
+
+def test_external_data_inside_the_folder(tmp_path):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "w.bin").write_bytes(b"\0" * 8 + np.float32([1, 2, 3, 4]).tobytes())
+    found = ExternalData(tmp_path).resolve(external("sub/w.bin", offset="8", length="16"))
+    np.testing.assert_array_equal(numpy_helper.to_array(found), [1, 2, 3, 4])
+
+
+@pytest.mark.parametrize(
+    "location", ["../w.bin", "/etc/passwd", "sub/../../w.bin", "", "a\0b", "nowhere.bin", "."]
+)
+def test_external_data_elsewhere_is_refused(tmp_path, location):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (tmp_path / "w.bin").write_bytes(b"\0" * 16)
+    with pytest.raises(convdsl.InputError, match="external data of w"):
+        ExternalData(folder).resolve(external(location))
+
+
+def test_external_data_through_links_is_refused(tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (tmp_path / "w.bin").write_bytes(b"\0" * 16)
+    (folder / "soft.bin").symlink_to(tmp_path / "w.bin")
+    (folder / "inside").symlink_to(tmp_path)
+    os.link(tmp_path / "w.bin", folder / "hard.bin")
+    os.mkfifo(folder / "fifo.bin")
+    for location in ("soft.bin", "inside/w.bin", "hard.bin", "fifo.bin"):
+        with pytest.raises(convdsl.InputError, match="external data of w"):
+            ExternalData(folder).resolve(external(location))
+
+
+@pytest.mark.parametrize(("offset", "length"), [("1", "16"), ("-1", "16"), ("0", "15"), ("x", "1")])
+def test_external_data_beyond_the_file_is_refused(tmp_path, offset, length):
+    (tmp_path / "w.bin").write_bytes(b"\0" * 16)
+    with pytest.raises(convdsl.InputError, match=r"w\b"):
+        ExternalData(tmp_path).resolve(external("w.bin", offset=offset, length=length))
