@@ -1,0 +1,34 @@
+"""Random graphs with no passes, all passes and each pass alone, against onnxruntime."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from random_graphs import random_graph
+
+import convdsl
+from convdsl.passes import PASSES
+from interop.runtimes import as_model, assert_close, draw_inputs, run_convdsl, run_onnxruntime
+
+WEIGHTS = "random:5"
+
+
+def compare(seed: int, *ways) -> None:
+    model = as_model(random_graph(seed, length=8))
+    arrays = draw_inputs(model, seed)
+    expected = run_onnxruntime(convdsl.export(model, WEIGHTS), arrays)
+    for passes in ways:
+        assert_close(run_convdsl(model, arrays, WEIGHTS, passes=passes), expected)
+
+
+@pytest.mark.parametrize("seed", range(100, 103))
+def test_each_pass_alone(seed):
+    compare(seed, (), PASSES, *((one,) for one in PASSES))
+
+
+@pytest.mark.slow
+@given(st.integers(0, 2**31))
+def test_any_graph(seed):
+    """`make fuzz ARGS='-m slow tests/interop/test_differential.py'` draws 2,000."""
+    compare(seed, (), PASSES, *((one,) for one in PASSES))
