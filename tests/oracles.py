@@ -1,7 +1,7 @@
 """What ONNX says an operator computes: each operator spelled as ONNX nodes, then evaluated.
 
 The reference evaluator is the judge; onnxruntime is where the reference is wrong. The
-spellings are in onnx_rules.py.
+spellings are those of `convdsl export`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 import onnxruntime
 from onnx.reference import ReferenceEvaluator
-from onnx_rules import RULES, RUN_BY_ONNXRUNTIME, Builder
+from onnx_rules import RUN_BY_ONNXRUNTIME, spelled
 
 from convdsl.ir.opdef import Call
 from convdsl.tensor import DType, TensorType
@@ -26,10 +26,7 @@ def onnx_says(call: Call, arrays: Mapping[str, Array]) -> dict[str, Array]:
     by_runtime = call.op.name in RUN_BY_ONNXRUNTIME
     if by_runtime:
         call, arrays = in_single(call), {k: _single(a) for k, a in arrays.items()}
-    builder = Builder(call)
-    names = RULES[call.op.name](builder)
-    outputs = [names] if isinstance(names, str) else list(names)
-    model = builder.model(outputs)
+    model = spelled(call)
     if by_runtime:
         found = _run_onnxruntime(model, arrays)
     else:

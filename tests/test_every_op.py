@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import pytest
 from executors import run_llvm, run_loops
-from onnx_rules import RULES
 from op_cases import CASES_PER_OPERATOR, GENERATORS, draw_case
 from op_cases.draw import Array, Case, type_of
 from oracles import onnx_says
 
+from convdsl.interop.spelling import RULES
 from convdsl.ir.opdef import Call
 from convdsl.kernel.evaluate import Counter, evaluate
 from convdsl.kernel.expr import flops
