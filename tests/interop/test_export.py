@@ -51,9 +51,9 @@ def test_random_graphs_run_in_onnxruntime(seed):
 
 SYMBOLIC = {
     "flatten": "input x: f32[N, 2, H, 6]\nx -> flatten -> output y",
-    "reshape": "input x: f32[N, 2, H, 6]\nx -> reshape(H, N, 12) -> output y",
+    "reshape": "input x: f32[N, 2, H, 6]\nx -> reshape([H, N, 12]) -> output y",
     "halves": "input x: f32[N, 2, H, 6] where H % 2 == 0\nx -> maxpool(2) "
-    "-> reshape(3 * N, 2, H / 2) -> output y",
+    "-> reshape([3 * N, 2, H / 2]) -> output y",
     "resize": "input x: f32[N, 2, H, 6]\nx -> resize(size = [H + 1, 12]) -> output y",
     "pad": "input x: f32[N, 2, H, 6]\nx -> conv(3, 3x3, 2, pad = same) -> output y",
     "shuffle": "input x: f32[N, 4, H, 6]\nx -> channel_shuffle(2) -> output y",
