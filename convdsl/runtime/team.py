@@ -15,8 +15,9 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
+from collections import deque
 from collections.abc import Callable
-from queue import SimpleQueue
+from contextlib import suppress
 from typing import Any
 
 from convdsl.kernel.program import TEAM_SIZE, YIELD
@@ -35,31 +36,35 @@ class Helpers:
     """Daemon threads that run jobs in order of arrival."""
 
     def __init__(self) -> None:
-        self._jobs: SimpleQueue[Callable[[], None]] = SimpleQueue()
-        self._lock = threading.Lock()
+        self._jobs: deque[Callable[[], None]] = deque()
+        self._changed = threading.Condition(threading.Lock())
         self.count = 0
 
     def invite(self, job: Callable[[], None], helpers: int) -> None:
-        """Let up to `helpers` threads run the job, when they can. Does not wait."""
+        """Let up to `helpers` threads run the job, when they can. Does not wait for them."""
         helpers = min(helpers, MOST_HELPERS)
-        if helpers > self.count:
-            self._grow(helpers)
-        for _ in range(helpers):
-            if self._jobs.qsize() >= self.count:
-                return  # all are busy, and enough is waiting for them already
-            self._jobs.put(job)
-
-    def _grow(self, count: int) -> None:
-        with self._lock:
-            while self.count < count:
+        with self._changed:
+            while self.count < helpers:
                 self.count += 1
                 name = f"convdsl-helper-{self.count}"
-                threading.Thread(target=_serve, args=(self._jobs,), name=name, daemon=True).start()
+                threading.Thread(target=self._serve, name=name, daemon=True).start()
+            self._jobs.extend([job] * helpers)
+            self._changed.notify(helpers)
 
+    def withdraw(self, job: Callable[[], None]) -> None:
+        """Take back the invitations that nobody has followed yet."""
+        with self._changed, suppress(ValueError):
+            while True:
+                self._jobs.remove(job)
 
-def _serve(jobs: SimpleQueue[Callable[[], None]]) -> None:
-    while True:
-        jobs.get()()
+    def _serve(self) -> None:
+        while True:
+            with self._changed:
+                while not self._jobs:
+                    self._changed.wait()
+                job = self._jobs.popleft()
+            job()
+            del job  # what it kept alive goes now, not with the next one
 
 
 class _Process:
@@ -103,5 +108,11 @@ class Region:
             def help_out() -> None:
                 alive[2]._call(where, 1)
 
-            process.helpers.invite(help_out, threads - 1)
-        self._call(where, 0)
+            helpers = process.helpers
+            helpers.invite(help_out, threads - 1)
+            try:
+                self._call(where, 0)
+            finally:
+                helpers.withdraw(help_out)
+        else:
+            self._call(where, 0)

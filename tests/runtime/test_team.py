@@ -109,6 +109,9 @@ def test_a_caller_does_not_wait_for_helpers(monkeypatch: pytest.MonkeyPatch) -> 
         def invite(self, job: Callable[[], None], helpers: int) -> None:
             late.extend([job] * helpers)
 
+        def withdraw(self, job: Callable[[], None]) -> None:
+            pass
+
     monkeypatch.setattr(team.process, "helpers", Late())
     results = [network(images()) for _ in range(3)]
     copies = [result.copy() for result in results]
@@ -121,15 +124,37 @@ def test_a_caller_does_not_wait_for_helpers(monkeypatch: pytest.MonkeyPatch) -> 
         np.testing.assert_array_equal(result, copy)
 
 
-def test_idle_helpers_are_few_and_shared() -> None:
-    """Many callers do not multiply the threads of the process."""
+def test_invitations_that_nobody_follows_are_taken_back() -> None:
+    """What is over is not in the way of what comes next."""
+    helpers = team.Helpers()
+    busy, done = threading.Event(), threading.Event()
+    helpers.invite(lambda: busy.wait(30) and None, 1)
+    runs: list[int] = []
+
+    def stale() -> None:
+        runs.append(0)
+
+    helpers.invite(stale, 1)
+    helpers.withdraw(stale)
+    helpers.withdraw(stale)
+    helpers.invite(done.set, 1)
+    busy.set()
+    assert done.wait(30)
+    assert not runs
+    assert helpers.count == 1
+
+
+def test_many_callers_share_the_helpers() -> None:
+    """Threads grow to the largest team asked for, and no further."""
     network = compiled(RESIDUAL, threads=3)
     network(images())
+    count = team.process.helpers.count
+    before = threading.active_count()
+    assert 2 <= count <= 6  # the largest team of these tests has seven
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda _: network(images()), range(32)))
-    named = [t for t in threading.enumerate() if t.name.startswith("convdsl-helper")]
-    assert len(named) == team.process.helpers.count
-    assert team.process.helpers.count <= 6  # the largest team of these tests has seven
+    assert team.process.helpers.count == count
+    assert threading.active_count() == before
 
 
 def test_forked_children_work(run_script: Script) -> None:
@@ -165,7 +190,7 @@ def test_a_child_forked_while_the_team_is_busy_works(run_script: Script) -> None
         expected = network(x)
         stop = threading.Event()
         team.process.helpers.invite(lambda: stop.wait(60), 1)
-        team.process.helpers._lock.acquire()
+        team.process.helpers._changed.acquire()
         process = os.fork()
         if process == 0:
             signal.alarm(30)
