@@ -1,17 +1,18 @@
 """Loop IR -> LLVM IR, as text, printed the plainest way.
 
-Every register is an alloca, every address is computed from loop counters (what a block has
-computed already is used again); LLVM's SROA and strength reduction do the rest
-(docs/performance.md has the measurements). Serial
-loops carry `llvm.loop.unroll.disable`: schedules unroll what is to be unrolled.
+Every register is an alloca, which LLVM makes a value of; loops are tested at their ends; index
+arithmetic is written once, in the loop that it belongs to (llvm_text). So few of LLVM's passes
+are needed (backends.llvm has the list, docs/performance.md the measurements). Serial loops carry
+`llvm.loop.unroll.disable`: schedules unroll what is to be unrolled.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 
-from convdsl.backends.llvm_text import SCALARS, type_of
+from convdsl.backends.llvm_text import SCALARS, Level, type_of
 from convdsl.backends.llvm_values import ValuePrinter
 from convdsl.kernel.nodes import (
     For,
@@ -25,7 +26,7 @@ from convdsl.kernel.nodes import (
     ValueType,
 )
 from convdsl.kernel.target import Target
-from convdsl.tensor import DType
+from convdsl.tensor import DType, bounds
 
 
 class KernelPrinter(ValuePrinter):
@@ -38,11 +39,12 @@ class KernelPrinter(ValuePrinter):
         ]
         for registers in self.kernel.registers:
             for slot in range(registers.count):
-                self.alloca(self.register(registers, slot), type_of(registers.type))
+                name = self.register(registers, slot)
+                self.put(f"{name} = alloca {type_of(registers.type)}")
         self.body(self.kernel.body)
         head = f"define internal void @{self.kernel.name}"
         head += f"({', '.join([*parameters, 'i64 %share', 'i64 %shares'])}) #0 {{"
-        return "\n".join([head, "entry:", *self.allocas, *self.lines, "  ret void", "}"])
+        return "\n".join([head, "entry:", *self.text(), "  ret void", "}"])
 
     def body(self, body: Sequence[Statement]) -> None:
         for statement in body:
@@ -58,39 +60,44 @@ class KernelPrinter(ValuePrinter):
                 case Prefetch():
                     self.prefetch(statement)
                 case For():
-                    stop = self.index(statement.stop)
-                    self.loop(statement.var.name, self.index(statement.start), stop, statement.body)
+                    self.loop(statement)
                 case Parallel():
                     self.parallel(statement)
                 case If():
                     self.branch(statement)
 
-    def loop(self, name: str, start: str, stop: str, body: Sequence[Statement]) -> None:
-        counter, index = self.open_loop(start, stop)
-        self.indices[name] = index
-        self.body(body)
-        self.close_loop(counter, index)
+    def loop(self, loop: For) -> None:
+        low, _ = bounds(loop.stop - loop.start)
+        start, stop = self.index(loop.start), self.index(loop.stop)
+        with self.counting(start, stop, runs=low is not None and low > 0) as counter:
+            self.know(loop.var.name, counter)
+            self.body(loop.body)
 
-    def open_loop(self, start: str, stop: str) -> tuple[str, str]:
+    def know(self, name: str, value: str) -> None:
+        self.indices[name], self.depths[name] = value, len(self.levels) - 1
+
+    @contextmanager
+    def counting(self, start: str, stop: str, *, runs: bool) -> Generator[str]:
+        """A loop tested at its end; before it, unless it surely `runs`, a test whether to enter."""
         self.count += 1
         mark = self.count
-        counter = f"%counter{mark}"
-        self.alloca(counter, "i64")
-        self.put(f"store i64 {start}, ptr {counter}")
-        self.put(f"br label %head{mark}")
-        self.label(f"head{mark}")
-        index = self.result(f"load i64, ptr {counter}")
-        go = self.result(f"icmp slt i64 {index}, {stop}")
-        self.put(f"br i1 {go}, label %body{mark}, label %exit{mark}")
+        self.open_level()
+        if not runs:
+            go = self.result(f"icmp slt i64 {start}, {stop}")
+            self.put(f"br i1 {go}, label %enter{mark}, label %exit{mark}")
+            self.label(f"enter{mark}")
+        entered, counter = self.block, f"%i{mark}"
+        self.put(f"br label %body{mark}")
         self.label(f"body{mark}")
-        self.computed.append({})
-        return counter, index
-
-    def close_loop(self, counter: str, index: str) -> None:
-        self.computed.pop()
-        mark = counter.removeprefix("%counter")
-        self.put(f"store i64 {self.result(f'add nsw i64 {index}, 1')}, ptr {counter}")
-        self.put(f"br label %head{mark}, !llvm.loop !0")
+        joined: list[str] = []
+        self.lines.append(joined)
+        yield counter
+        following = self.result(f"add nsw i64 {counter}, 1")
+        again = self.result(f"icmp slt i64 {following}, {stop}")
+        origins = f"[ {start}, %{entered} ], [ {following}, %{self.block} ]"
+        joined.append(f"  {counter} = phi i64 {origins}")
+        self.put(f"br i1 {again}, label %body{mark}, label %exit{mark}, !llvm.loop !0")
+        self.close_level()
         self.label(f"exit{mark}")
 
     def parallel(self, loop: Parallel) -> None:
@@ -99,27 +106,32 @@ class KernelPrinter(ValuePrinter):
         past = self.result(f"mul nuw i64 {self.result('add nuw i64 %share, 1')}, {total}")
         start = self.result(f"udiv i64 {first}, %shares")
         stop = self.result(f"udiv i64 {past}, %shares")
-        counter, flat = self.open_loop(start, stop)
-        rest = flat
-        for var, extent in reversed(list(zip(loop.vars, loop.extents, strict=True))[1:]):
-            self.indices[var.name] = self.result(f"urem i64 {rest}, {extent}")
-            rest = self.result(f"udiv i64 {rest}, {extent}")
-        if loop.vars:
-            self.indices[loop.vars[0].name] = rest
-        self.body(loop.body)
-        self.close_loop(counter, flat)
+        with self.counting(start, stop, runs=False) as flat:
+            varying = [
+                (var, extent)
+                for var, extent in zip(loop.vars, loop.extents, strict=True)
+                if extent > 1
+            ]
+            rest = flat
+            for var, extent in reversed(varying[1:]):
+                self.know(var.name, self.result(f"urem i64 {rest}, {extent}"))
+                rest = self.result(f"udiv i64 {rest}, {extent}")
+            for var, _ in varying[:1]:
+                self.know(var.name, rest)
+            self.body(loop.body)
 
     def branch(self, branch: If) -> None:
         self.count += 1
         mark = self.count
         test = self.value(branch.test)
+        self.open_level()  # what both arms send outwards stands before the branch
         self.put(f"br i1 {test}, label %then{mark}, label %else{mark}")
         for label, body in (("then", branch.then), ("else", branch.otherwise)):
+            self.levels[-1] = Level()
             self.label(f"{label}{mark}")
-            self.computed.append({})
             self.body(body)
-            self.computed.pop()
             self.put(f"br label %end{mark}")
+        self.close_level()
         self.label(f"end{mark}")
 
     def store(self, store: Store) -> None:
@@ -132,7 +144,7 @@ class KernelPrinter(ValuePrinter):
             )
             if type.lanes == 1:
                 value = self.result(f"extractelement <1 x {SCALARS[type.dtype]}> {value}, i64 0")
-        where = self.address(store.buffer, self.index(store.index))
+        where = self.address(store.buffer, store.index)
         if type.dtype is DType.BOOL:
             bytes_type = "i8" if type.lanes == 1 else f"<{type.lanes} x i8>"
             value = self.result(f"zext {type_of(type)} {value} to {bytes_type}")
@@ -142,7 +154,7 @@ class KernelPrinter(ValuePrinter):
 
     def prefetch(self, prefetch: Prefetch) -> None:
         """Read, moderate locality (second-level cache), data."""
-        where = self.address(prefetch.buffer, self.index(prefetch.index), inbounds=False)
+        where = self.address(prefetch.buffer, prefetch.index)
         self.declarations.add("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
         self.put(f"call void @llvm.prefetch.p0(ptr {where}, i32 0, i32 2, i32 1)")
 

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from convdsl.backends.llvm_text import SCALARS, Printer, literal, suffix, type_of, vector_of
+from convdsl.backends.llvm_text import (
+    INT_TESTS,
+    SCALARS,
+    Printer,
+    literal,
+    suffix,
+    type_of,
+    vector_of,
+)
 from convdsl.kernel.nodes import (
     Binary,
     Cast,
@@ -26,7 +34,6 @@ from convdsl.kernel.nodes import (
 from convdsl.tensor import Dim, DType
 
 _FLOAT_TESTS = {"lt": "olt", "le": "ole", "gt": "ogt", "ge": "oge", "eq": "oeq", "ne": "une"}
-_INT_TESTS = {"lt": "slt", "le": "sle", "gt": "sgt", "ge": "sge", "eq": "eq", "ne": "ne"}
 _FLOAT_OPS = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"}
 _INT_OPS = {"add": "add", "sub": "sub", "mul": "mul", "and": "and", "or": "or", "xor": "xor"}
 _INTRINSICS = {"abs": "fabs", "sqrt": "sqrt", "floor": "floor", "ceil": "ceil", "round": "rint"}
@@ -38,13 +45,13 @@ class ValuePrinter(Printer):
     """Prints what a value needs and returns its name."""
 
     def load(self, load: Load) -> str:
-        index, type, test = self.index(load.index), load.type, None
+        where, type, test = self.address(load.buffer, load.index), load.type, None
         for guard in load.guards:
             here = self.value(guard)
             test = here if test is None else self.result(f"and i1 {test}, {here}")
         if test is not None:
-            index = self.result(f"select i1 {test}, i64 {index}, i64 0")
-        where = self.address(load.buffer, index)
+            start = self.pointers[load.buffer.name]
+            where = self.result(f"select i1 {test}, ptr {where}, ptr {start}")
         if type.dtype is DType.BOOL:
             bytes_type = "i8" if type.lanes == 1 else f"<{type.lanes} x i8>"
             byte = self.result(f"load {bytes_type}, ptr {where}, align 1")
@@ -80,7 +87,7 @@ class ValuePrinter(Printer):
                 a, b = self.value(value.a), self.value(value.b)
                 is_float = value.a.type.dtype.is_float
                 test = (
-                    f"fcmp {_FLOAT_TESTS[value.op]}" if is_float else f"icmp {_INT_TESTS[value.op]}"
+                    f"fcmp {_FLOAT_TESTS[value.op]}" if is_float else f"icmp {INT_TESTS[value.op]}"
                 )
                 return self.result(f"{test} {type_of(value.a.type)} {a}, {b}")
             case Select():
@@ -96,8 +103,7 @@ class ValuePrinter(Printer):
             case IndexAsValue():
                 return self.index_as_value(value)
             case IndexTest():
-                a, b = self.index(value.a), self.index(value.b)
-                return self.result(f"icmp {_INT_TESTS[value.op]} i64 {a}, {b}")
+                return self.test(value.op, value.a, value.b)
             case LanesBelow():
                 lanes = ValueType(DType.I64, value.type.lanes)
                 at = self.lane_indices(value.base, value.step, lanes)

@@ -4,49 +4,42 @@ target triple = "x86_64-unknown-linux-gnu"
 define internal void @row_sums(ptr noalias nocapture readonly %b0, ptr noalias nocapture %b1, i64 %share, i64 %shares) #0 {
 entry:
   %r.acc.0 = alloca <4 x float>
-  %counter6 = alloca i64
-  %counter9 = alloca i64
   %t1 = mul nuw i64 %share, 4
   %t2 = add nuw i64 %share, 1
   %t3 = mul nuw i64 %t2, 4
   %t4 = udiv i64 %t1, %shares
   %t5 = udiv i64 %t3, %shares
-  store i64 %t4, ptr %counter6
-  br label %head6
-head6:
-  %t7 = load i64, ptr %counter6
-  %t8 = icmp slt i64 %t7, %t5
-  br i1 %t8, label %body6, label %exit6
+  %t7 = icmp slt i64 %t4, %t5
+  br i1 %t7, label %enter6, label %exit6
+enter6:
+  br label %body6
 body6:
-  store <4 x float> <float 0x0000000000000000, float 0x0000000000000000, float 0x0000000000000000, float 0x0000000000000000>, ptr %r.acc.0
-  store i64 0, ptr %counter9
-  br label %head9
-head9:
-  %t10 = load i64, ptr %counter9
-  %t11 = icmp slt i64 %t10, 3
-  br i1 %t11, label %body9, label %exit9
-body9:
-  %t12 = mul nsw i64 %t10, 4
-  %t13 = mul nsw i64 %t7, 12
-  %t14 = add nsw i64 %t12, %t13
-  %t15 = getelementptr inbounds float, ptr %b0, i64 %t14
-  %t16 = load <4 x float>, ptr %t15, align 4
-  %t17 = load <4 x float>, ptr %r.acc.0
-  %t18 = fadd <4 x float> %t17, %t16
-  store <4 x float> %t18, ptr %r.acc.0
-  %t19 = add nsw i64 %t10, 1
-  store i64 %t19, ptr %counter9
-  br label %head9, !llvm.loop !0
-exit9:
-  %t20 = load <4 x float>, ptr %r.acc.0
-  %t21 = call reassoc float @llvm.vector.reduce.fadd.v4f32(float 0x8000000000000000, <4 x float> %t20)
-  %t22 = fcmp ogt float 0x0000000000000000, %t21
-  %t23 = select i1 %t22, float 0x0000000000000000, float %t21
-  %t24 = getelementptr inbounds float, ptr %b1, i64 %t7
-  store float %t23, ptr %t24, align 4
-  %t25 = add nsw i64 %t7, 1
-  store i64 %t25, ptr %counter6
-  br label %head6, !llvm.loop !0
+  %i6 = phi i64 [ %t4, %enter6 ], [ %t23, %exit8 ]
+  store <4 x float> zeroinitializer, ptr %r.acc.0
+  %t9 = mul nsw i64 %i6, 12
+  %t10 = getelementptr float, ptr %b0, i64 %t9
+  br label %body8
+body8:
+  %i8 = phi i64 [ 0, %body6 ], [ %t16, %body8 ]
+  %t11 = mul nsw i64 %i8, 4
+  %t12 = getelementptr float, ptr %t10, i64 %t11
+  %t13 = load <4 x float>, ptr %t12, align 4
+  %t14 = load <4 x float>, ptr %r.acc.0
+  %t15 = fadd <4 x float> %t14, %t13
+  store <4 x float> %t15, ptr %r.acc.0
+  %t16 = add nsw i64 %i8, 1
+  %t17 = icmp slt i64 %t16, 3
+  br i1 %t17, label %body8, label %exit8, !llvm.loop !0
+exit8:
+  %t18 = load <4 x float>, ptr %r.acc.0
+  %t19 = call reassoc float @llvm.vector.reduce.fadd.v4f32(float 0x8000000000000000, <4 x float> %t18)
+  %t20 = fcmp ogt float 0x0000000000000000, %t19
+  %t21 = select i1 %t20, float 0x0000000000000000, float %t19
+  %t22 = getelementptr float, ptr %b1, i64 %i6
+  store float %t21, ptr %t22, align 4
+  %t23 = add nsw i64 %i6, 1
+  %t24 = icmp slt i64 %t23, %t5
+  br i1 %t24, label %body6, label %exit6, !llvm.loop !0
 exit6:
   ret void
 }
