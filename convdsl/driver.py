@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
@@ -30,11 +30,12 @@ from convdsl.runtime.executable import (
     Executable,
     Facts,
     Runner,
+    Values,
     bind_shapes,
     check_symbol,
     input_symbols,
 )
-from convdsl.runtime.saved import save_program
+from convdsl.runtime.saved import Signature, save_program
 from convdsl.runtime.team import available_threads
 from convdsl.runtime.whole_files import write_whole
 from convdsl.weights import RandomWeights
@@ -89,7 +90,7 @@ def _load_path(path: Path, model: str | None, parameters: Mapping[str, Any]) -> 
     if path.suffix == ".onnx":
         if model is not None:
             raise InputError(f"{path} holds one model; leave out `:{model}`")
-        return _interop("onnx_import").load(path, parameters)
+        return _interop("onnx_load").load(path, parameters)
     return load_file(path, model=model, parameters=parameters, zoo=zoo.folder())
 
 
@@ -165,7 +166,8 @@ def _complete_shapes(
 
 
 def _ports(model: Model) -> tuple[Port, ...]:
-    return tuple(Port(name, type) for name, type in model.inputs.items())
+    types = {**model.inputs, **model.accepts}
+    return tuple(Port(name, type) for name, type in types.items())
 
 
 # Compiling
@@ -183,7 +185,7 @@ class Plan:
 
     def lower(self, binding: Mapping[str, int]) -> Lowered:
         """Bind the sizes, run the passes, make kernels."""
-        graph = self.model.graph.bind(binding)
+        graph = self.model.settled(binding).graph.bind(binding)
         graph = run_passes(graph, self.passes, verify=self.verify, observer=self.observer)
         return lower(graph, self.target, self.model.name)
 
@@ -239,27 +241,33 @@ def compile(
         (*notes, *bound.notes),
     )
 
-    def specialise(binding: Binding) -> LoadedCode:
-        lowered = plan.lower(binding)
+    def specialise(binding: Binding, values: Values) -> LoadedCode:
+        settled = model.settled(binding, values)
+        arrays = (bound if settled is model else _bind_weights(settled, weights)).arrays
+        lowered = replace(plan, model=settled).lower(binding)
         program = lowered.program
         check_memory(program.arena_bytes, program.weight_bytes)
         object_code = plan.object_code(lowered, object_cache)
         packed = aligned(program.weight_bytes)
         packed[:] = 0
-        lowered.pack_weights(bound.arrays, packed)
+        lowered.pack_weights(arrays, packed)
         return LoadedCode(Code.of(program, object_code), packed)
 
-    def save(binding: Binding, path: Path) -> None:
-        runner: Runner = executable.runner(binding)
+    def save(binding: Binding, values: Values, path: Path) -> None:
+        runner: Runner = executable.runner(binding, values)
         assert isinstance(runner, LoadedCode)
-        report = analyse(model, "all", binding).to_json()
+        report = analyse(model.settled(binding, values), "all", binding).to_json()
         made_by = f"convdsl {__version__}, {llvm.llvm_version()}"
-        save_program(path, runner, plan.target, facts, binding, team, report, made_by)
+        made_for = Signature(tuple(executable.inputs), binding, values)
+        save_program(path, runner, plan.target, facts, made_for, team, report, made_by)
 
     outputs = tuple(Port(name, type) for name, type in model.outputs.items())
-    executable = Executable(facts, _ports(model), outputs, team, specialise, save)
+    ports = _ports(model)
+    executable = Executable(facts, ports, outputs, team, specialise, save, model.deciding)
     binding = bind(model, inputs, batch, symbols)
-    if binding.keys() == input_symbols(_ports(model)).keys():
+    if model.deciding:
+        return executable
+    if binding.keys() == input_symbols(ports).keys():
         executable.runner(binding)
     elif inputs is not None:
         executable.runner(executable.complete(binding))
@@ -279,7 +287,10 @@ class _Weights:
 
 
 def _bind_weights(model: Model, weights: Any) -> _Weights:
+    """Weights checked against the model; against no graph yet, they are only read."""
     states = model.graph.states
+    if model.obstacle is not None:
+        return _Weights(load_weights(weights or {}), {}, ())
     if weights is None and model.weights is not None:
         weights = model.weights
     if weights is None:
@@ -321,6 +332,7 @@ def export(
     if to not in EXPORTS:
         raise InputError(f"nothing is exported to {to}; there are {', '.join(EXPORTS)}")
     model = model if isinstance(model, Model) else load(model, **parameters)
+    model = model.settled({})
     if to == "onnx":
         interop = _interop("onnx_export")
         proto = interop.export(model, _bind_weights(model, weights).arrays, __version__)
@@ -334,9 +346,10 @@ def export(
 
 def translate(path: str | Path, **parameters: Any) -> tuple[str, bytes]:
     """An ONNX file as `.cnn` text, and its weights as a safetensors file. Raises InputError."""
-    model = _interop("onnx_import").load(Path(path), parameters)
+    model: Model = _interop("onnx_load").load(Path(path), parameters).settled({})
     text, renamed = import_module("convdsl.interop.cnn_source").source(model)
-    weights = {renamed.get(key, key): array for key, array in model.weights.items()}
+    arrays = model.weights or {}
+    weights = {renamed.get(key, key): array for key, array in arrays.items()}
     return text, import_module("safetensors.numpy").save(weights)
 
 
@@ -364,7 +377,8 @@ def report(
     """Exact figures: parameters, operations, memory, receptive fields. Symbols that `inputs`,
     `batch` and `symbols` leave open stay in the figures as polynomials."""
     model = model if isinstance(model, Model) else load(model)
-    return analyse(model, count, bind(model, inputs, batch, symbols))
+    binding = bind(model, inputs, batch, symbols)
+    return analyse(model.settled(binding), count, binding)
 
 
 def emit(
@@ -390,7 +404,7 @@ def emit(
     model = model if isinstance(model, Model) else load(model)
     binding = bind(model, inputs, batch, symbols)
     if level in ("graph", "expr"):
-        graph = model.graph.bind(binding)
+        graph = model.settled(binding).graph.bind(binding)
         graph = run_passes(graph, passes, verify=verify, observer=observer)
         return format_graph(graph) if level == "graph" else _format_expressions(graph)
     if "N" in input_symbols(_ports(model)):

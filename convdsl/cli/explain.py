@@ -57,7 +57,7 @@ def explain(options: argparse.Namespace) -> int:
 
 def _macs(model: Model, binding: dict[str, int]) -> dict[str, int]:
     """Multiply-accumulates of every operator of the model as written."""
-    graph = model.graph.bind(binding)
+    graph = model.settled(binding).graph.bind(binding)
     costs = ((node.name, node.op.cost(node.call).macs) for node in graph.op_nodes())
     return {name: macs for name, macs in costs if isinstance(macs, int)}
 

@@ -61,7 +61,7 @@ def _compare(options: argparse.Namespace) -> int:
 
     model = load_model(options)
     binding = driver.bind(model, input_shapes(options), batch_of(model, options))
-    graph = model.graph.bind(binding)
+    graph = model.settled(binding).graph.bind(binding)
     snapshots = [snapshot(graph, "as written")]
     watcher = PassWatcher(options)
 

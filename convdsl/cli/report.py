@@ -77,6 +77,7 @@ def _roofline(options: argparse.Namespace, width: int | None, color: bool) -> st
     machine = find_machine(options.machine)
     model = load_model(options)
     batch = batch_of(model, options) or 1
-    graph = model.graph.bind(driver.bind(model, input_shapes(options), batch))
+    binding = driver.bind(model, input_shapes(options), batch)
+    graph = model.settled(binding).graph.bind(binding)
     roof = roofline(run_passes(graph), machine)
     return render_roofline(roof, options.format, width=width, color=color)

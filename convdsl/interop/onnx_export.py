@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -12,16 +11,14 @@ from onnx import helper
 
 from convdsl.diagnostics import InputError
 from convdsl.interop.element_types import TO_ONNX
+from convdsl.interop.metadata import metadata
 from convdsl.interop.spelling import IR_VERSION, OPSET, Spelling, Writer, spell
 from convdsl.ir.graph import Graph, OpNode, StateNode, Value
 from convdsl.ir.model import Model
-from convdsl.tensor import Symbol, TensorType
+from convdsl.tensor import TensorType
 
 LARGEST = 2**31 - 1
 """Bytes that one ONNX file can hold."""
-
-PREPROCESSING, LABELS, SYMBOLS = "convdsl.preprocessing", "convdsl.labels", "convdsl.symbols"
-"""Metadata: what a `.cnn` file declares around its network, as JSON."""
 
 
 def export(model: Model, arrays: Mapping[str, NDArray[Any]], producer: str) -> onnx.ModelProto:
@@ -34,27 +31,13 @@ def export(model: Model, arrays: Mapping[str, NDArray[Any]], producer: str) -> o
             producer_name="convdsl",
             producer_version=producer,
         )
-        helper.set_model_props(proto, _metadata(model))
+        helper.set_model_props(proto, metadata(model))
         if proto.ByteSize() > LARGEST:
             raise InputError(f"{model.name} is larger than the 2 GiB that an ONNX file can hold")
     except ValueError as error:  # protobuf: a message of more than 2 GiB
         raise InputError(f"{model.name} cannot become an ONNX file: {error}") from error
     cast(Any, onnx.checker).check_model(proto, full_check=True)
     return proto
-
-
-def _metadata(model: Model) -> dict[str, str]:
-    facts: dict[str, str] = {}
-    if model.preprocessing is not None:
-        facts[PREPROCESSING] = json.dumps(model.preprocessing.to_json())
-    if model.labels is not None:
-        facts[LABELS] = json.dumps(list(model.labels))
-    constrained = [s for s in model.symbols if s != Symbol(s.name)]
-    if constrained:
-        facts[SYMBOLS] = json.dumps(
-            {s.name: [s.minimum, s.divisor, s.remainder, s.maximum] for s in constrained}
-        )
-    return facts
 
 
 class _Names:

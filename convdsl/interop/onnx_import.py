@@ -6,7 +6,6 @@ computed while reading. What cannot be read is told all at once, by node.
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -20,18 +19,17 @@ import onnx
 from onnx import numpy_helper
 
 from convdsl.diagnostics import InputError
-from convdsl.interop.element_types import FROM_ONNX
-from convdsl.interop.onnx_export import LABELS, PREPROCESSING, SYMBOLS
-from convdsl.interop.onnx_file import ExternalData, read
+from convdsl.interop.metadata import labels_of, preprocessing_of
+from convdsl.interop.onnx_file import ExternalData
 from convdsl.interop.reading import FIRST_OPSET, RULES
 from convdsl.interop.reading.folding import FOLDS, VIEWS, fold
 from convdsl.interop.reading.node import Reading, attributes_of
+from convdsl.interop.reading.ports import read_ports
 from convdsl.interop.reading.scene import Scene
-from convdsl.interop.reading.tensors import Known, ReadError, Tensor
+from convdsl.interop.reading.tensors import Known, ReadError, Tensor, Undecided
 from convdsl.ir.graph import Value
 from convdsl.ir.model import Model
-from convdsl.ir.preprocess import Preprocessing
-from convdsl.tensor import Dim, DType, TensorType, substitute, symbol
+from convdsl.tensor import Symbol
 
 _MALFORMED = (ValueError, LookupError, TypeError, ArithmeticError, AttributeError)
 """What rules raise that unpack what every well-formed model has."""
@@ -40,22 +38,29 @@ _ENDS = ("Constant", "Shape", "Size")
 """Kinds whose rule itself says what is known."""
 
 
-def load(path: Path, symbols: Mapping[str, Any] | None = None) -> Model:
-    """The model in a file, with its weights. `symbols` binds free sizes. Raises InputError."""
-    proto, external = read(path)
-    return convert(proto, str(path), symbols or {}, external=external)
+class SizesNeeded(InputError):
+    """A network that has no graph before free sizes are bound, or enough is known of them.
+
+    `condition`, where there is one, is a symbol of which enough more is known.
+    """
+
+    def __init__(self, message: str, condition: Symbol | None = None) -> None:
+        super().__init__(message)
+        self.condition = condition
 
 
 def convert(
     proto: onnx.ModelProto,
     source: str,
-    symbols: Mapping[str, Any],
+    sizes: Mapping[str, int],
     values: Mapping[str, Any] | None = None,
     external: ExternalData | None = None,
+    assumed: Mapping[str, Symbol] | None = None,
 ) -> Model:
-    """A checked model as a graph. `values` fixes inputs: they become constants."""
+    """A checked model as a graph. `sizes` binds free sizes, `assumed` says what is known of
+    them; `values` fixes inputs: they become constants. Raises InputError."""
     try:
-        return _Importer(proto, source, symbols, values or {}, external).model()
+        return _Importer(proto, source, sizes, values or {}, external, assumed or {}).model()
     except _MALFORMED as error:
         raise InputError(f"{source} is malformed: {type(error).__name__}: {error}") from error
 
@@ -65,13 +70,14 @@ class _Importer:
         self,
         proto: onnx.ModelProto,
         source: str,
-        symbols: Mapping[str, Any],
+        sizes: Mapping[str, int],
         values: Mapping[str, Any],
         external: ExternalData | None,
+        assumed: Mapping[str, Symbol],
     ) -> None:
         self.proto = proto
         self.source = source
-        self.symbols = symbols
+        self.ports = read_ports(proto, source, sizes, assumed)
         self.values = values
         self.opset = self._opset()
         self.uses = Counter(name for node in proto.graph.node for name in node.input)
@@ -95,20 +101,22 @@ class _Importer:
         graph = self.proto.graph
         for tensor in graph.initializer:
             self.tensors[tensor.name] = self._guarded("initialiser", tensor.name, tensor)
-        for info in graph.input:
-            if info.name not in self.tensors:
-                self._add_input(info)
+        for info, port in self.ports.items():
+            self.scene.names.unused(port.name)
+            if info in self.values:
+                self.tensors[info] = Known(np.asarray(self.values[info]))
+            else:
+                self.tensors[info] = self.scene.graph.add_input(port.name, port.type)
         for number, node in enumerate(graph.node):
             self._read(number, node)
         for output in graph.output:
             self.scene.graph.outputs[output.name] = self._output(output.name)
         self.scene.drop_unused()
-        facts = {item.key: item.value for item in self.proto.metadata_props}
         return Model(
-            name=_model_name(graph.name, self.source),
+            name=model_name(self.proto, self.source),
             graph=self.scene.graph,
-            preprocessing=_preprocessing(facts),
-            labels=_labels(facts),
+            preprocessing=preprocessing_of(self.proto),
+            labels=labels_of(self.proto),
             weights=self.scene.weights,
         )
 
@@ -154,41 +162,6 @@ class _Importer:
         first = onnx.defs.get_schema(kind, FIRST_OPSET).since_version
         return first > self.opset
 
-    # Inputs
-
-    def _add_input(self, info: onnx.ValueInfoProto) -> None:
-        if info.name in self.values:
-            self.tensors[info.name] = Known(np.asarray(self.values[info.name]))
-            return
-        kind = info.type.WhichOneof("value")
-        if kind != "tensor_type":
-            raise InputError(f"{self.source}: input {info.name} is a {kind}, not a tensor")
-        type = info.type.tensor_type
-        dtype = FROM_ONNX.get(type.elem_type)
-        if dtype is None:
-            name = onnx.TensorProto.DataType.Name(type.elem_type)
-            known = ", ".join(map(str, DType))
-            raise InputError(f"{self.source}: input {info.name} holds {name}; there are {known}")
-        if not type.HasField("shape"):
-            raise InputError(f"{self.source}: input {info.name} has no shape")
-        shape = tuple(self._size(info.name, axis, d) for axis, d in enumerate(type.shape.dim))
-        name = self.scene.name(info.name)
-        self.tensors[info.name] = self.scene.graph.add_input(name, TensorType(dtype, shape))
-
-    def _size(self, name: str, axis: int, dim: Any) -> Dim:
-        if dim.WhichOneof("value") == "dim_value" and dim.dim_value > 0:
-            return int(dim.dim_value)
-        if dim.WhichOneof("value") == "dim_value" and dim.dim_value < 0:
-            raise InputError(f"{self.source}: input {name} has an axis of size {dim.dim_value}")
-        wanted = re.sub(r"\W+", "_", dim.dim_param).strip("_")
-        wanted = wanted or ("N" if axis == 0 else f"{re.sub(r'[^A-Za-z0-9]+', '_', name)}_{axis}")
-        if not wanted[0].isalpha():
-            wanted = f"d_{wanted}"
-        facts = {p.key: p.value for p in self.proto.metadata_props}
-        limits = _json(facts, SYMBOLS, {}).get(wanted, [1, 1, 0, None])
-        free = symbol(wanted, *limits)
-        return substitute(free, {k: int(v) for k, v in self.symbols.items()})
-
     # Nodes
 
     def _read(self, number: int, node: onnx.NodeProto) -> None:
@@ -196,6 +169,8 @@ class _Importer:
         try:
             inputs = [self._input(name) for name in node.input]
             results = self._results(node, inputs)
+        except Undecided as error:
+            raise SizesNeeded(f"{self.source}: {where}: {error}", error.condition) from None
         except ReadError as error:
             raise InputError(f"{self.source}: {where}: {error}") from None
         except _MALFORMED as error:
@@ -257,26 +232,7 @@ def _known_tensor(external: ExternalData | None, proto: onnx.TensorProto) -> Kno
     raise ReadError(f"elements of type {array.dtype} are not supported")
 
 
-def _model_name(name: str, source: str) -> str:
-    plain = re.sub(r"\W+", "_", name or Path(source).stem).strip("_").lower()
+def model_name(proto: onnx.ModelProto, source: str) -> str:
+    """The graph's name, or the file's, as a word."""
+    plain = re.sub(r"\W+", "_", proto.graph.name or Path(source).stem).strip("_").lower()
     return plain if plain[:1].isalpha() else f"model_{plain}" if plain else "model"
-
-
-def _json(facts: Mapping[str, str], key: str, otherwise: Any) -> Any:
-    try:
-        return json.loads(facts[key]) if key in facts else otherwise
-    except (ValueError, RecursionError):
-        return otherwise
-
-
-def _preprocessing(facts: Mapping[str, str]) -> Preprocessing | None:
-    data = _json(facts, PREPROCESSING, None)
-    try:
-        return Preprocessing.from_json(data) if data else None
-    except (KeyError, TypeError):  # not ours: metadata is free text
-        return None
-
-
-def _labels(facts: Mapping[str, str]) -> tuple[str, ...] | None:
-    names = _json(facts, LABELS, None)
-    return tuple(map(str, names)) if isinstance(names, list) and names else None  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]

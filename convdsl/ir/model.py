@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from convdsl.diagnostics import SourceFile
+from convdsl.diagnostics import InputError, SourceFile
 from convdsl.ir.graph import Graph
 from convdsl.ir.preprocess import Preprocessing
 from convdsl.tensor import Symbol, TensorType
@@ -24,13 +24,40 @@ class Model:
     labels: tuple[str, ...] | None = None  # class names, by index
     weights: Mapping[str, Any] | None = None  # arrays by name, where they came with the network
 
+    # Networks whose graph is another one for other sizes: ONNX files. While there is an
+    # `obstacle`, the graph has inputs only.
+    obstacle: str | None = None  # what has to be known before there is a graph
+    deciding: tuple[str, ...] = ()  # inputs whose values decide shapes
+    declares: Mapping[str, TensorType] = field(default_factory=dict[str, TensorType])  # outputs
+    accepts: Mapping[str, TensorType] = field(default_factory=dict[str, TensorType])  # other inputs
+    reread: Callable[[Mapping[str, int], Mapping[str, Any]], Model] | None = None
+
     @property
     def inputs(self) -> dict[str, TensorType]:
         return {name: value.type for name, value in self.graph.inputs.items()}
 
     @property
     def outputs(self) -> dict[str, TensorType]:
-        return {name: value.type for name, value in self.graph.outputs.items()}
+        found = {name: value.type for name, value in self.graph.outputs.items()}
+        return dict(self.declares) if self.obstacle else found
+
+    def settled(self, sizes: Mapping[str, int], values: Mapping[str, Any] | None = None) -> Model:
+        """The network whose graph stands for these sizes, and for these values of inputs that
+        decide shapes. Raises InputError where more has to be known."""
+        missing = [name for name in self.deciding if name not in (values or {})]
+        if self.reread is None or (self.obstacle is None and self._stands_for(sizes)):
+            return self
+        if missing:
+            raise InputError(f"{self.obstacle}")
+        found = self.reread(sizes, values or {})
+        if found.obstacle is not None:
+            raise InputError(found.obstacle)
+        return found
+
+    def _stands_for(self, sizes: Mapping[str, int]) -> bool:
+        """Whether sizes fit what the graph assumes of them."""
+        known = {s.name: s for value in self.graph.inputs.values() for s in value.type.symbols()}
+        return all(known[name].admits(size) for name, size in sizes.items() if name in known)
 
     @property
     def symbols(self) -> tuple[Symbol, ...]:

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 from convdsl.kernel import expr
 from convdsl.kernel.expr import TensorExpr, TensorVar
-from convdsl.tensor import Dim, DType, TensorType, Window
+from convdsl.tensor import Dim, DType, Symbol, TensorType, Window
 
 
 class Role(enum.Enum):
@@ -153,6 +153,26 @@ class OpError(Exception):
         self.operands = operands
         self.attributes = attributes
         self.help = help
+
+
+class Unproven(OpError):
+    """Two sizes have to be equal, and nothing says so. `condition` is a symbol of which enough
+    more is known, where one suffices."""
+
+    def __init__(
+        self,
+        message: str,
+        condition: Symbol | None,
+        *,
+        operands: tuple[str, ...] = (),
+        attributes: tuple[str, ...] = (),
+    ) -> None:
+        help: tuple[str, ...] = ()
+        if condition is not None:
+            text = f"{condition.name} % {condition.divisor} == {condition.remainder}"
+            help = (f"declare it on the input: where {text}",)
+        super().__init__(message, operands=operands, attributes=attributes, help=help)
+        self.condition = condition
 
 
 class Reach(enum.Enum):

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from math import lcm
 from typing import Any
 
-from convdsl.ir.opdef import Call, Field, OpError, Reach
-from convdsl.tensor import Dim, SymDim, Window, substitute, symbol, symbols_of
+from convdsl.ir.opdef import Call, Field, OpError, Reach, Unproven
+from convdsl.tensor import Dim, Symbol, SymDim, Window, substitute, symbol, symbols_of
 from convdsl.tensor.dim import Extremum, Floor
 
 
@@ -96,25 +96,28 @@ def _broadcast(
     return tuple(result)
 
 
-def disagreement(what: str, a: Dim, b: Dim, operands: tuple[str, ...]) -> OpError:
+def disagreement(
+    what: str, a: Dim, b: Dim, operands: tuple[str, ...], attributes: tuple[str, ...] = ()
+) -> OpError:
     """The error of two sizes that differ or cannot be proven equal, naming what is missing."""
     if isinstance(a, int) and isinstance(b, int):
-        return OpError(f"{what}: {a} is not {b}", operands=operands)
-    constraint = missing_constraint(a, b)
-    help = () if constraint is None else (f"declare it on the input: where {constraint}",)
-    return OpError(f"{what}: {a} == {b} cannot be proven", operands=operands, help=help)
+        return OpError(f"{what}: {a} is not {b}", operands=operands, attributes=attributes)
+    message, condition = f"{what}: {a} == {b} cannot be proven", _missing(a, b)
+    return Unproven(message, condition, operands=operands, attributes=attributes)
 
 
-def missing_constraint(a: Dim, b: Dim) -> str | None:
-    """A condition on a symbol under which a == b is proven, e.g. `H % 16 == 0`."""
+def _missing(a: Dim, b: Dim) -> Symbol | None:
+    """A symbol of which enough is known that a == b is proven, e.g. `H % 16 == 0`."""
     difference = a - b
     denominators = {*_denominators(difference)}
     for s in sorted(symbols_of(difference), key=str):
         for divisor in sorted({lcm(s.divisor, d) for d in (*denominators, lcm(1, *denominators))}):
             for remainder in range(min(divisor, 64)):
-                special = symbol(s.name, s.minimum, divisor, remainder, s.maximum)
-                if divisor > 1 and substitute(difference, {s.name: special}) == 0:
-                    return f"{s.name} % {divisor} == {remainder}"
+                least = s.minimum + (remainder - s.minimum) % divisor
+                special = Symbol(s.name, least, divisor, remainder, s.maximum)
+                free = symbol(s.name, least, divisor, remainder, s.maximum)
+                if divisor > 1 and substitute(difference, {s.name: free}) == 0:
+                    return special
     return None
 
 

@@ -126,8 +126,7 @@ def resolve_reshape(call: Call) -> Mapping[str, Any]:
     if not unknown:
         if known != total:
             what = f"cannot reshape {x} to {format_shape(given)}"
-            error = disagreement(what, total, known, ("x",))
-            raise OpError(error.message, operands=("x",), attributes=("shape",), help=error.help)
+            raise disagreement(what, total, known, ("x",), ("shape",))
         return {**call.attributes, "shape": given}
     extent = exact_div(total, known)
     if extent is None:

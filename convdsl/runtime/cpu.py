@@ -80,6 +80,11 @@ class LoadedCode:
         self._pool: list[npt.NDArray[np.uint8]] = []
         self._lock = threading.Lock()
 
+    @property
+    def results(self) -> tuple[str, ...]:
+        """Names of the outputs."""
+        return tuple(port.name for port in self.code.outputs)
+
     def run(
         self,
         inputs: Sequence[npt.NDArray[Any]],

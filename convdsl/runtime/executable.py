@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +21,17 @@ Binding = dict[str, int]
 _KEPT = 4  # specialisations kept, the most recently used
 
 
+Values: TypeAlias = "Mapping[str, Array]"
+_Key: TypeAlias = "tuple[tuple[Any, ...], ...]"
+
+
 class Runner(Protocol):
     """A program specialised to one full signature."""
+
+    @property
+    def results(self) -> Sequence[str]:
+        """Names of what it puts out."""
+        ...
 
     def run(self, inputs: Sequence[Array], threads: int) -> list[Array]: ...
 
@@ -39,7 +48,8 @@ class Facts:
 
 class Executable:
     """A compiled network. Symbols of the input shapes are bound on the first call with new
-    shapes; the last few specialisations are kept. Safe to call from many threads at once."""
+    shapes, and so are the values of inputs that decide shapes; the last few specialisations are
+    kept. Safe to call from many threads at once."""
 
     def __init__(
         self,
@@ -47,15 +57,17 @@ class Executable:
         inputs: Sequence[Port],
         outputs: Sequence[Port],
         threads: int,
-        specialise: Callable[[Binding], Runner],
-        save: Callable[[Binding, Path], None],
+        specialise: Callable[[Binding, Values], Runner],
+        save: Callable[[Binding, Values, Path], None],
+        deciding: Sequence[str] = (),
     ) -> None:
+        self._deciding = tuple(deciding)
         self._facts = facts
         self._inputs = tuple(inputs)
         self._outputs = tuple(outputs)
         self._specialise = specialise
         self._save = save
-        self._runners: OrderedDict[tuple[tuple[str, int], ...], Runner] = OrderedDict()
+        self._runners: OrderedDict[_Key, Runner] = OrderedDict()
         self._lock = threading.Lock()
         self.threads = threads
 
@@ -70,6 +82,11 @@ class Executable:
     @property
     def outputs(self) -> dict[str, TensorType]:
         return {port.name: port.type for port in self._outputs}
+
+    @property
+    def deciding(self) -> tuple[str, ...]:
+        """Inputs whose values decide shapes: for new values there is new code, as for new sizes."""
+        return self._deciding
 
     @property
     def preprocessing(self) -> Mapping[str, Any] | None:
@@ -90,29 +107,41 @@ class Executable:
         several as a dict by name. Inputs are not modified; outputs belong to the caller."""
         given = self._collect(arrays, named)
         binding = self.bind({name: array.shape for name, array in given.items()})
-        checked = [self._check(port, given[port.name]) for port in self._inputs]
-        results = self.runner(binding).run(checked, self.threads)
-        if len(results) == 1:
-            return results[0]
-        return {port.name: array for port, array in zip(self._outputs, results, strict=True)}
+        checked = {port.name: self._check(port, given[port.name]) for port in self._inputs}
+        values = {name: checked.pop(name) for name in self._deciding}
+        runner = self.runner(binding, values)
+        results = runner.run(list(checked.values()), self.threads)
+        return results[0] if len(results) == 1 else dict(zip(runner.results, results, strict=True))
 
-    def runner(self, binding: Binding) -> Runner:
-        """The specialisation for a binding of all symbols, made where there is none yet."""
-        key = tuple(sorted(binding.items()))
+    def runner(self, binding: Binding, values: Values | None = None) -> Runner:
+        """The specialisation for a binding of all symbols, and for values of the inputs that
+        decide shapes, made where there is none yet."""
+        values = values or {}
+        decided = ((name, a.shape, a.tobytes()) for name, a in values.items())
+        key: _Key = (*sorted(binding.items()), *decided)
         with self._lock:
             if key in self._runners:
                 self._runners.move_to_end(key)
                 return self._runners[key]
-            made = self._specialise(binding)
+            made = self._specialise(binding, values)
             self._runners[key] = made
             if len(self._runners) > _KEPT:
                 self._runners.popitem(last=False)
             return made
 
-    def save(self, path: str | Path, **binding: int) -> None:
+    def save(self, path: str | Path, **binding: Any) -> None:
         """Write an artifact for one binding of the symbols, e.g. save("net.cdsl", N=1).
-        The batch symbol defaults to 1; other free symbols must be given."""
-        self._save(self.complete(binding), Path(path))
+        The batch symbol defaults to 1; other free symbols must be given, and so must the values
+        of inputs that decide shapes."""
+        values = {name: self._decided(name, binding) for name in self._deciding}
+        sizes = {name: size for name, size in binding.items() if name not in values}
+        self._save(self.complete(sizes), values, Path(path))
+
+    def _decided(self, name: str, given: Mapping[str, Any]) -> Array:
+        (port,) = (port for port in self._inputs if port.name == name)
+        if name not in given:
+            raise InputError(f"shapes depend on the values of {name}: save(path, {name}=...)")
+        return self._check(port, np.asarray(given[name]))
 
     def complete(self, binding: Mapping[str, int]) -> Binding:
         """The binding with the batch symbol defaulting to 1; InputError where one is missing."""

@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from convdsl.diagnostics import ArtifactError
+from convdsl.diagnostics import ArtifactError, InputError
 from convdsl.kernel.program import Port
 from convdsl.kernel.target import Target
 from convdsl.runtime import artifact
 from convdsl.runtime.cpu import Code, LoadedCode, check_processor
-from convdsl.runtime.executable import Binding, Executable, Facts, Runner
+from convdsl.runtime.executable import Array, Binding, Executable, Facts, Runner, Values
 from convdsl.runtime.team import available_threads
 from convdsl.tensor import DType, TensorType
 
-ABI = 3
-"""Raised when the context table or the entry point of compiled code changes."""
+ABI = 4
+"""Raised when the context table, the entry point of compiled code or its signature changes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """What a program was made for: its inputs' names in order, sizes by symbol, and the values of
+    inputs that decide shapes."""
+
+    inputs: tuple[str, ...]
+    binding: Mapping[str, int]
+    values: Mapping[str, Array]
 
 
 def save_program(
@@ -26,7 +37,7 @@ def save_program(
     loaded: LoadedCode,
     target: Target,
     facts: Facts,
-    binding: Mapping[str, int],
+    made_for: Signature,
     threads: int,
     report: Mapping[str, Any],
     made_by: str,
@@ -37,7 +48,9 @@ def save_program(
         "abi": ABI,
         "made_by": made_by,
         "model": facts.name,
-        "binding": dict(binding),
+        "binding": dict(made_for.binding),
+        "signature": list(made_for.inputs),
+        "values": {name: _value_to_json(value) for name, value in made_for.values.items()},
         "entry": code.entry,
         "inputs": [_port_to_json(port) for port in code.inputs],
         "outputs": [_port_to_json(port) for port in code.outputs],
@@ -69,6 +82,7 @@ def load_executable(path: str | Path, threads: int | None = None) -> Executable:
     try:
         code, target = _read_code(manifest, sections)
         facts = _read_facts(manifest)
+        made_for = _read_signature(manifest, code)
         default_threads = int(manifest["threads"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ArtifactError(f"{path} holds no complete manifest: {error!r}") from None
@@ -76,16 +90,25 @@ def load_executable(path: str | Path, threads: int | None = None) -> Executable:
     weights = np.frombuffer(sections["weights"], np.uint8)
     loaded = LoadedCode(code, weights)
 
-    def specialise(binding: Binding) -> Runner:
+    def specialise(binding: Binding, values: Values) -> Runner:
+        for name, value in values.items():
+            if not np.array_equal(value, made_for.values[name]):
+                raise InputError(
+                    f"{path} was compiled for {name} = {made_for.values[name].tolist()}, "
+                    f"not {value.tolist()}"
+                )
         return loaded
 
-    def save(binding: Binding, where: Path) -> None:
+    def save(binding: Binding, values: Values, where: Path) -> None:
+        specialise(binding, values)
         made_by, report = str(manifest["made_by"]), manifest["report"]
-        bound = manifest["binding"]
-        save_program(where, loaded, target, facts, bound, default_threads, report, made_by)
+        save_program(where, loaded, target, facts, made_for, default_threads, report, made_by)
 
     team = threads or min(default_threads, available_threads())
-    return Executable(facts, code.inputs, code.outputs, team, specialise, save)
+    decided = {name: Port(name, _type_of(value)) for name, value in made_for.values.items()}
+    by_name = {port.name: port for port in code.inputs} | decided
+    inputs = [by_name[name] for name in made_for.inputs]
+    return Executable(facts, inputs, code.outputs, team, specialise, save, tuple(decided))
 
 
 def read_report(path: str | Path) -> dict[str, Any]:
@@ -142,6 +165,26 @@ def _read_facts(manifest: Mapping[str, Any]) -> Facts:
         None if labels is None else tuple(map(str, labels)),
         tuple(map(str, manifest["notes"])),
     )
+
+
+def _read_signature(manifest: Mapping[str, Any], code: Code) -> Signature:
+    values = {
+        str(name): np.asarray(value["elements"], DType(value["dtype"]).numpy)
+        for name, value in manifest["values"].items()
+    }
+    inputs = tuple(map(str, manifest["signature"]))
+    if sorted(inputs) != sorted([*values, *(port.name for port in code.inputs)]):
+        raise ValueError("the signature is not that of the program")
+    return Signature(inputs, manifest["binding"], values)
+
+
+def _type_of(value: Array) -> TensorType:
+    (dtype,) = (dtype for dtype in DType if np.dtype(dtype.numpy) == value.dtype)
+    return TensorType(dtype, value.shape)
+
+
+def _value_to_json(value: Array) -> dict[str, Any]:
+    return {"dtype": _type_of(value).dtype.value, "elements": value.tolist()}
 
 
 def _port_to_json(port: Port) -> dict[str, Any]:

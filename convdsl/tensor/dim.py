@@ -36,6 +36,11 @@ class Symbol:
     def key(self) -> str:
         return self.name
 
+    def admits(self, value: int) -> bool:
+        """Whether the symbol may stand for a value."""
+        is_within = value >= self.minimum and (self.maximum is None or value <= self.maximum)
+        return is_within and (value - self.remainder) % self.divisor == 0
+
     def __str__(self) -> str:
         return self.name
 

@@ -15,9 +15,8 @@ from onnx import TensorProto, numpy_helper
 from onnx.backend.test.case import node as node_cases
 from onnx.backend.test.loader import load_model_tests
 
-from convdsl.diagnostics import Error
-from convdsl.interop.onnx_import import convert
-from convdsl.ir.model import Model
+import convdsl
+from convdsl.interop.onnx_load import model_of
 from interop.runtimes import assert_close, run_convdsl, run_onnxruntime
 
 FAMILIES: Mapping[str, tuple[str, ...]] = {
@@ -112,25 +111,6 @@ def _arrays(folder: Path, prefix: str) -> list[np.ndarray]:
     ]
 
 
-def imported(proto: onnx.ModelProto, inputs: Sequence[Any]) -> tuple[Model, dict[str, np.ndarray]]:
-    """The model and its inputs by name; inputs that shapes depend on are fixed to their values."""
-    stored = {tensor.name for tensor in proto.graph.initializer}
-    names = [info.name for info in proto.graph.input if info.name not in stored]
-    arrays = {name: np.asarray(a) for name, a in zip(names, inputs, strict=False)}
-    values: dict[str, np.ndarray] = {}
-    while True:
-        try:
-            model = convert(proto, "test", {}, values)
-            break
-        except Error as error:
-            needed = re.search(r"input \d+ \(([^)]*)\) has to be a constant", str(error))
-            if needed is None or needed[1] in values or needed[1] not in arrays:
-                raise
-            values[needed[1]] = arrays[needed[1]]
-    left = [name for name in names if name not in values]
-    return model, {port: arrays[name] for port, name in zip(model.inputs, left, strict=False)}
-
-
 def check(case: Case, outputs: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> None:
     for found, wanted in zip(outputs, expected, strict=True):
         np.testing.assert_allclose(
@@ -162,10 +142,13 @@ def exclusion(name: str) -> str | None:
 
 def run_by(case: Case, passes: Any) -> None:
     """Import, compile, run and compare; raises whatever goes wrong."""
+    model = model_of(case.proto, "test", {})
+    network = convdsl.compile(model, threads=1, passes=passes)
+    names = [output.name for output in case.proto.graph.output]
     for inputs, expected in case.data:
-        model, arrays = imported(case.proto, inputs)
-        found = run_convdsl(model, arrays, passes=passes)
-        check(case, [found[name] for name in model.outputs], expected)
+        result = network(*map(np.asarray, inputs))
+        found = result if isinstance(result, dict) else {names[0]: result}
+        check(case, [found[name] for name in names], expected)
 
 
 def light_models() -> Iterator[tuple[str, onnx.ModelProto]]:
@@ -212,7 +195,7 @@ def check_light(proto: onnx.ModelProto, passes: Any) -> float:
         proto.graph.output.append(
             onnx.helper.make_tensor_value_info(last.input[0], TensorProto.FLOAT, None)
         )
-    model = convert(proto, "light", {})
+    model = model_of(proto, "light", {})
     random = np.random.default_rng(0)
     arrays = {
         name: random.standard_normal(

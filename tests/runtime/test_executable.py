@@ -147,7 +147,10 @@ class Recorder:
     def __init__(self) -> None:
         self.made: list[dict[str, int]] = []
 
-    def __call__(self, binding: dict[str, int]) -> Recorder:
+    results = ("y",)
+
+    def __call__(self, binding: dict[str, int], values: Any) -> Recorder:
+        assert not values
         self.made.append(binding)
         return self
 
@@ -158,7 +161,7 @@ class Recorder:
 def recorded(network: Executable) -> tuple[Executable, Recorder]:
     recorder = Recorder()
     ports = network._inputs
-    return Executable(network._facts, ports, ports, 1, recorder, lambda b, p: None), recorder
+    return Executable(network._facts, ports, ports, 1, recorder, lambda b, v, p: None), recorder
 
 
 def test_symbols_bind_on_the_first_call_with_new_shapes(network: Executable) -> None:

@@ -12,7 +12,15 @@ from onnx import numpy_helper
 
 from convdsl.interop.reading.folding import integers
 from convdsl.interop.reading.node import Reading
-from convdsl.interop.reading.tensors import Known, ReadError, Tensor, known, known_sizes, shape_of
+from convdsl.interop.reading.tensors import (
+    Known,
+    ReadError,
+    Tensor,
+    Undecided,
+    known,
+    known_sizes,
+    shape_of,
+)
 from convdsl.interop.reading.windows import Result, Rule, pairs
 from convdsl.interop.spelling.windows import PAD_MODES
 from convdsl.tensor import Dim, exact_div, floor_div
@@ -61,11 +69,17 @@ def reshape(r: Reading) -> Tensor:
         rest = prod(extent for extent in wanted if extent != -1)
         found = exact_div(prod(own), rest) if rest != 0 else None
         if found is None:
-            raise ReadError(f"{list(own)} does not divide into {wanted}")
+            raise _indivisible(own, wanted)
         wanted[wanted.index(-1)] = found
-    if len(wanted) == 2 and len(own) > 2 and wanted[0] == own[0]:
+    if len(own) > 2 and wanted == [own[0], prod(own[1:])]:
         return r.unary("flatten", x)
     return r.unary("reshape", x, shape=tuple(wanted))
+
+
+def _indivisible(own: Sequence[Dim], wanted: Sequence[Any]) -> ReadError:
+    message = f"{list(own)} does not divide into {wanted}"
+    is_free = any(not isinstance(size, int) for size in (*own, *wanted))
+    return Undecided(message) if is_free else ReadError(message)
 
 
 def flatten(r: Reading) -> Tensor:
@@ -135,7 +149,7 @@ def split(r: Reading) -> Result:
     if parts is None:
         count = r.attribute("num_outputs", r.outputs)
         if not isinstance(extent, int):
-            raise ReadError("splitting evenly needs a known size")
+            raise Undecided("splitting evenly needs a known size")
         each = -(-extent // count)
         parts = [min(each, extent - each * i) for i in range(count)]
     if any(part == 0 for part in parts):
@@ -203,7 +217,7 @@ def _runs(indices: Sequence[int], extent: Dim) -> list[tuple[int, int]]:
     for index in indices:
         if index < 0:
             if not isinstance(extent, int):
-                raise ReadError("an index from the end needs a known size")
+                raise Undecided("an index from the end needs a known size")
             index += extent
         if runs and runs[-1][1] == index:
             runs[-1] = (runs[-1][0], index + 1)

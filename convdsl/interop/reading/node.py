@@ -10,7 +10,15 @@ import onnx
 from onnx import helper
 
 from convdsl.interop.reading.folding import integers
-from convdsl.interop.reading.tensors import Array, Known, ReadError, Tensor, dtype_of, shape_of
+from convdsl.interop.reading.tensors import (
+    Array,
+    Known,
+    ReadError,
+    Tensor,
+    Undecided,
+    dtype_of,
+    shape_of,
+)
 from convdsl.ir.graph import Value
 from convdsl.ops import BY_NAME
 from convdsl.tensor import Dim, DType
@@ -70,7 +78,7 @@ class Reading:
     def extent(self, size: Dim) -> int:
         """A size that must not be symbolic."""
         if not isinstance(size, int):
-            raise ReadError(f"{size} has to be known; bind it when loading")
+            raise Undecided(f"{size} has to be known; bind it when loading")
         return size
 
     def dtype(self, index: int) -> DType:
@@ -90,7 +98,7 @@ class Reading:
     def numbers(self, index: int) -> list[float]:
         array = self.array(index)
         if array.dtype == object:
-            raise ReadError(f"input {index} ({self.proto.input[index]}) depends on a free size")
+            raise Undecided(f"input {index} ({self.proto.input[index]}) depends on a free size")
         return [float(v) for v in array.reshape(-1)]
 
     def number(self, index: int) -> float:

@@ -9,16 +9,23 @@ from typing import Any
 import numpy as np
 import onnx
 
-from convdsl.interop.reading.tensors import Array, Known, ReadError, Tensor, dtype_of, shape_of
+from convdsl.interop.reading.names import Names
+from convdsl.interop.reading.tensors import (
+    Array,
+    Known,
+    ReadError,
+    Tensor,
+    Undecided,
+    dtype_of,
+    shape_of,
+)
 from convdsl.ir.graph import Graph, OpNode, StateNode, Value
-from convdsl.ir.opdef import OpError, Role
+from convdsl.ir.opdef import OpError, Role, Unproven
 from convdsl.ops import BY_NAME
 from convdsl.tensor import TensorType
 
 _WEIGHT = re.compile(r"(.+?)_(?:w|W|scale|weight)(?:_0)?")
 """Weights as Caffe2 calls them: `fire2/squeeze1x1_w_0`."""
-
-_PLAIN = re.compile(r"[^A-Za-z0-9_.]+")
 
 
 class Scene:
@@ -34,19 +41,9 @@ class Scene:
         self.is_spent = is_spent
         self.graph = Graph()
         self.weights: dict[str, Array] = {}
-        self._taken: set[str] = set()
+        self.names = Names()
         self._states: dict[int, Value] = {}
         self._kept: list[Known] = []  # keeps ids from being used again
-
-    def name(self, wanted: str) -> str:
-        """A name fit for layers and weights that nothing has yet."""
-        plain = _PLAIN.sub("_", wanted).strip(".") or "value"
-        found, count = plain, 1
-        while found in self._taken:
-            count += 1
-            found = f"{plain}_{count}"
-        self._taken.add(found)
-        return found
 
     def unknown(self, value: Value, what: str) -> ReadError:
         """The objection to a value that has to be known while reading."""
@@ -59,12 +56,12 @@ class Scene:
         if id(tensor) not in self._states:
             named = bool(tensor.name) and tensor.array.size > 1
             role = Role.PARAMETER if named and dtype_of(tensor).is_float else Role.CONSTANT
-            self._add(tensor, self.name(tensor.name or "constant"), role)
+            self._add(tensor, self.names.unused(tensor.name or "constant"), role)
         return self._states[id(tensor)]
 
     def _add(self, tensor: Known, key: str, role: Role, init: str = "zeros") -> Value:
         if tensor.is_symbolic:
-            raise ReadError("a size that is free becomes data, which is not supported")
+            raise Undecided("a free size becomes data; bind it when loading")
         type = TensorType(dtype_of(tensor), shape_of(tensor))
         array = np.ascontiguousarray(tensor.array, type.dtype.numpy).reshape(tensor.array.shape)
         value = self.graph.add_state(
@@ -87,7 +84,7 @@ class Scene:
         op = BY_NAME[op_name]
         roles = {operand.name: operand.role for operand in op.operands}
         owned = {k: t for k, t in inputs.items() if roles.get(k, Role.DATA) is not Role.DATA}
-        name = self.name(_layer_name(proto, owned, op_name))
+        name = self.names.unused(_layer_name(proto, owned, op_name))
         types = {key: TensorType(dtype_of(t), shape_of(t)) for key, t in inputs.items()}
         try:
             call = op.call(types, attributes)
@@ -97,9 +94,11 @@ class Scene:
                     raise ReadError(f"{key} is {types[key]}, not {specs[key].type}")
                 if isinstance(tensor, Known) and id(tensor) not in self._states:
                     spec = specs[key]
-                    self._add(tensor, self.name(f"{name}.{key}"), spec.role, spec.init)
+                    self._add(tensor, self.names.unused(f"{name}.{key}"), spec.role, spec.init)
             values = {key: self.value(tensor) for key, tensor in inputs.items()}
             node = self.graph.apply(op, values, attributes, name=name)
+        except Unproven as error:
+            raise Undecided(error.message, error.condition) from error
         except OpError as error:
             raise ReadError("; ".join([error.message, *error.help])) from error
         return list(node.outputs)
@@ -107,7 +106,7 @@ class Scene:
     def replace_bias(self, node: OpNode, bias: Known) -> Value:
         """A linear layer without bias, and the sum behind it, as one."""
         inputs = dict(node.inputs)
-        inputs["bias"] = self._add(bias, self.name(f"{node.name}.bias"), Role.PARAMETER)
+        inputs["bias"] = self._add(bias, self.names.unused(f"{node.name}.bias"), Role.PARAMETER)
         self.graph.remove(node)
         attributes = {**node.attributes, "bias": True}
         return self.graph.apply(node.op, inputs, attributes, name=node.name).output

@@ -10,13 +10,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convdsl.ir.graph import Value
-from convdsl.tensor import Dim, DType, SymDim
+from convdsl.tensor import Dim, DType, Symbol, SymDim
 
 Array: TypeAlias = "NDArray[Any]"
 
 
 class ReadError(Exception):
     """An objection to one node; the importer adds which."""
+
+
+class Undecided(ReadError):
+    """An objection that may fall when free sizes are bound.
+
+    `condition`, where there is one, is a symbol of which enough more is known.
+    """
+
+    def __init__(self, message: str, condition: Symbol | None = None) -> None:
+        super().__init__(message)
+        self.condition = condition
 
 
 @dataclass(eq=False, slots=True)

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from convdsl.interop.reading.node import Reading
-from convdsl.interop.reading.tensors import Known, ReadError, Tensor
+from convdsl.interop.reading.tensors import Known, ReadError, Tensor, Undecided
 from convdsl.ir.graph import Value
 from convdsl.tensor import Dim
 
@@ -46,7 +46,7 @@ def padding(
 def known_space(r: Reading) -> list[int]:
     sizes = [size for size in r.shape(0)[2:] if isinstance(size, int)]
     if len(sizes) < r.rank(0) - 2:
-        raise ReadError(f"needs known sizes, not {r.shape(0)}; bind them when loading")
+        raise Undecided(f"needs known sizes, not {r.shape(0)}; bind them when loading")
     return sizes
 
 
@@ -152,7 +152,7 @@ def _planes(shape: Sequence[Dim], space: Sequence[Dim]) -> Known:
     """Where each plane starts in a tensor: ours count through a plane, ONNX's through all."""
     sizes = [size for size in (*shape[:2], *space) if isinstance(size, int)]
     if len(sizes) < 2 + len(space):
-        raise ReadError(f"positions need known sizes, not {list(shape)}; bind them when loading")
+        raise Undecided(f"positions need known sizes, not {list(shape)}; bind them when loading")
     starts = np.arange(sizes[0] * sizes[1], dtype=np.int64) * prod(sizes[2:])
     return Known(starts.reshape(sizes[0], sizes[1], *(1 for _ in space)))
 
@@ -217,7 +217,7 @@ def _dilated_mean(r: Reading, how: dict[str, Any], counts: bool) -> Tensor:
         divisor = np.multiply.outer(divisor, np.asarray(summed))
         around.append((before, max((size - 1) * s + d * (k - 1) + 1 - extent - before, 0)))
     if not isinstance(channels, int):
-        raise ReadError("dilation needs a known number of channels")
+        raise Undecided("dilation needs a known number of channels")
     ones = r.like(np.ones((channels, 1, *how["kernel"])), r[0])
     same = {name: how[name] for name in ("kernel", "stride", "dilation")}
     same |= {"pad": tuple(around), "groups": channels, "bias": False}
