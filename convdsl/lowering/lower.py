@@ -18,8 +18,6 @@ from convdsl.diagnostics import InputError
 from convdsl.ir.classify import weight_time_nodes
 from convdsl.ir.graph import Graph, OpNode, StateNode, Value
 from convdsl.ir.liveness import live_ranges
-from convdsl.ir.weight_time import evaluate_weight_time
-from convdsl.kernel.evaluate import evaluate
 from convdsl.kernel.expr import Read, Stage, TensorExpr, TensorVar, axes_over, reads
 from convdsl.kernel.layout import Layout
 from convdsl.kernel.nodes import Kernel
@@ -27,31 +25,13 @@ from convdsl.kernel.program import Argument, Place, Port, Program, Step
 from convdsl.kernel.target import Target
 from convdsl.lowering.compose import Composed, compose
 from convdsl.lowering.memory import aligned, plan_arena
+from convdsl.lowering.packing import Packing, Source, pack_weights
 from convdsl.lowering.slices import find_slices, resolve
 from convdsl.schedules.cpu.chooser import bids
 from convdsl.schedules.task import Operand, Pack, Scheduled, Task
 from convdsl.tensor import DType, TensorType
 
 Array = npt.NDArray[Any]
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where a packed weight comes from: a weight-time value of the graph, or stages over such."""
-
-    value: Value | None
-    expr: TensorExpr | None = None
-    inputs: tuple[tuple[str, Source], ...] = ()
-
-
-@dataclass(frozen=True)
-class Packing:
-    """One packed weight: its source, its form, its place in the weight memory."""
-
-    source: Source
-    pack: Pack
-    dtype: DType
-    offset: int
 
 
 @dataclass(frozen=True)
@@ -75,25 +55,7 @@ class Lowered:
 
     def pack_weights(self, states: Mapping[str, Array], out: npt.NDArray[np.uint8]) -> None:
         """Evaluate weight-time arithmetic and write all packed weights into `out`."""
-        values = evaluate_weight_time(self.graph, states)
-        memo: dict[Source, Array] = {}
-        for packing in self.packings:
-            array = _evaluate_source(packing.source, values, memo)
-            flat = packing.pack.pack(array.astype(packing.dtype.numpy, copy=False))
-            data = np.ascontiguousarray(flat).view(np.uint8)
-            out[packing.offset : packing.offset + data.nbytes] = data
-
-
-def _evaluate_source(
-    source: Source, values: Mapping[Value, Array], memo: dict[Source, Array]
-) -> Array:
-    if source.value is not None:
-        return values[source.value]
-    if source not in memo:
-        assert source.expr is not None
-        arrays = {name: _evaluate_source(s, values, memo) for name, s in source.inputs}
-        memo[source] = evaluate(source.expr, arrays)[source.expr.outputs[0]]
-    return memo[source]
+        pack_weights(self.graph, self.packings, states, out)
 
 
 def lower(graph: Graph, target: Target, name: str) -> Lowered:
