@@ -16,6 +16,14 @@ from convdsl.elaborate.values import ListValue, describe, is_number
 from convdsl.syntax.limits import INTEGER_BITS
 from convdsl.tensor import Dim, SymDim, bounds, exact_div, floor_div
 
+_RULES: dict[str, Callable[[Any, Any], Any]] = {
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+    "//": lambda a, b: a // b,
+    "%": operator.mod,
+}
+
 
 class ValueProblem(Exception):
     """The computation cannot be done; the caller adds the place."""
@@ -76,14 +84,7 @@ def _numeric(symbol: str, left: Any, right: Any) -> Any:
     if symbol == "/":
         whole = isinstance(left, int) and isinstance(right, int) and left % right == 0
         return left // right if whole else left / right
-    rules: dict[str, Callable[[Any, Any], Any]] = {
-        "+": operator.add,
-        "-": operator.sub,
-        "*": operator.mul,
-        "//": lambda a, b: a // b,
-        "%": operator.mod,
-    }
-    return rules[symbol](left, right)
+    return _RULES[symbol](left, right)
 
 
 def _power(left: Any, right: Any) -> Any:
@@ -113,12 +114,7 @@ def _symbolic(symbol: str, left: Any, right: Any) -> Any:
     terms = [len(side.terms) if isinstance(side, SymDim) else 1 for side in (left, right)]
     if symbol == "*" and terms[0] * terms[1] > 256:
         raise ValueProblem("E0806", "a symbolic size of more than 256 terms")
-    rules: dict[str, Callable[[Any, Any], Any]] = {
-        "+": operator.add,
-        "-": operator.sub,
-        "*": operator.mul,
-    }
-    return checked_dim(rules[symbol](left, right))
+    return checked_dim(_RULES[symbol](left, right))
 
 
 def _divide(symbol: str, left: Dim, right: Dim) -> Dim:

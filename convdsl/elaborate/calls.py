@@ -11,6 +11,7 @@ from convdsl.elaborate.builtins import BUILTINS
 from convdsl.elaborate.expressions import Evaluator
 from convdsl.elaborate.scope import Context
 from convdsl.elaborate.session import Stop, suggest
+from convdsl.elaborate.signatures import Slot
 from convdsl.elaborate.values import (
     NOTHING,
     POISON,
@@ -24,7 +25,7 @@ from convdsl.elaborate.values import (
     is_number,
     is_tensors,
 )
-from convdsl.ir.opdef import Attribute, OpDef, Required, Role
+from convdsl.ir.opdef import Attribute
 from convdsl.ops import SPELLINGS
 from convdsl.syntax import ast
 
@@ -39,12 +40,6 @@ def flatten(given: Given) -> tuple[Given, ...]:
     else:
         return (given,)
     return tuple(flat for item in items for flat in flatten(Given(item, given.span)))
-
-
-def declared_inputs(definition: ast.Block | ast.Model) -> tuple[ast.Name, ...]:
-    """The names that a block's `input` statements declare, in order."""
-    inputs = (s for s in definition.body.statements if isinstance(s, ast.Input))
-    return tuple(name for statement in inputs for name in statement.names)
 
 
 class Binder(Evaluator):
@@ -62,6 +57,12 @@ class Binder(Evaluator):
 
         Defaults in force here are filled in; `partly` given ones stand alone and may lack some.
         """
+        if not arguments and not factory.signature.required:
+            op = factory.op if isinstance(factory, Operator) else None
+            given: Mapping[str, Given] = {}
+            if op is not None and not partly:
+                given = context.defaults.get(op.name, {})
+            return Layer(factory, given, {}, (), span)
         binding = _Binding(factory, context, span)
         for argument in arguments:
             try:
@@ -75,7 +76,8 @@ class Binder(Evaluator):
             self._check_missing(binding)
         if binding.failed:
             raise Stop
-        made = binding.arguments if partly else {**binding.defaults(), **binding.arguments}
+        defaults: Mapping[str, Given] = {} if partly else binding.defaults()
+        made = {**defaults, **binding.arguments} if defaults else binding.arguments
         return Layer(factory, made, binding.operands, tuple(binding.extra), span)
 
     # One argument
@@ -88,7 +90,7 @@ class Binder(Evaluator):
             binding.position += 1  # so that those behind it are judged by their own slots
             raise
         given = Given(value, argument.value.span)
-        if is_tensors(value) and not binding.arguments:
+        if not binding.arguments and is_tensors(value):
             binding.extra.extend(flatten(given))
             return
         if slot is None:
@@ -100,40 +102,30 @@ class Binder(Evaluator):
         self._fill(binding, slot, given)
 
     def _keyword(self, binding: _Binding, argument: ast.Argument, name: ast.Name) -> None:
-        slot = binding.slot(name.id)
+        slot = binding.signature.by_name.get(name.id)
         value = self._argument_value(argument, slot, binding.context)
         given = Given(value, argument.value.span)
         if slot is None:
-            if name.id not in binding.operand_names():
+            if name.id not in binding.signature.operands:
                 raise self._unknown(binding, name)
             binding.operands[name.id] = given
         else:
             self._fill(binding, slot, given, name.span)
 
-    def _argument_value(self, argument: ast.Argument, slot: _Slot | None, context: Context) -> Any:
+    def _argument_value(self, argument: ast.Argument, slot: Slot | None, context: Context) -> Any:
         node = argument.value
-        if (
-            isinstance(node, ast.Name)
-            and slot is not None
-            and slot.attribute is not None
-            and node.id in slot.attribute.choices
-            and not context.scope.find(node.id)[0]
-        ):
-            return node.id
-        if (
-            isinstance(node, ast.Name)
-            and slot is not None
-            and slot.attribute is not None
-            and slot.attribute.choices
-            and not self._known(node.id, context)
-        ):
-            raise self.fail(
-                context,
-                "E0305",
-                f"`{slot.name}` takes {wanted(slot.attribute)}, not `{node.id}`",
-                node.span,
-                help=suggest(node.id, slot.attribute.choices),
-            )
+        attribute = slot.attribute if slot is not None else None
+        if attribute is not None and attribute.choices and isinstance(node, ast.Name):
+            if node.id in attribute.choices and not context.scope.find(node.id)[0]:
+                return node.id
+            if not self._known(node.id, context):
+                raise self.fail(
+                    context,
+                    "E0305",
+                    f"`{attribute.name}` takes {wanted(attribute)}, not `{node.id}`",
+                    node.span,
+                    help=suggest(node.id, attribute.choices),
+                )
         value = self.need(node, context)
         if value is NOTHING or value is POISON:
             raise Stop
@@ -143,7 +135,7 @@ class Binder(Evaluator):
         return context.scope.find(name)[0] or name in BUILTINS or name in SPELLINGS
 
     def _fill(
-        self, binding: _Binding, slot: _Slot, given: Given, name_span: Span | None = None
+        self, binding: _Binding, slot: Slot, given: Given, name_span: Span | None = None
     ) -> None:
         if slot.name in binding.arguments:
             raise self.fail(
@@ -167,27 +159,27 @@ class Binder(Evaluator):
     # Objections
 
     def _too_many(self, binding: _Binding, argument: ast.Argument) -> Stop:
-        names = binding.positional_names()
+        names = [slot.name for slot in binding.signature.positional]
         takes = f"({', '.join(names)})" if names else "none"
         help = ()
-        later = [name for name in binding.names() if name not in names]
+        later = [name for name in binding.signature.by_name if name not in names]
         if later:
             help = (f"by keyword only: {', '.join(later)}",)
         return self.fail(
             binding.context,
             "E0303",
-            f"too many arguments: `{binding.name}` takes {takes}",
+            f"too many arguments: `{binding.factory.name}` takes {takes}",
             argument.span,
             help=help,
         )
 
     def _unknown(self, binding: _Binding, name: ast.Name) -> Stop:
-        known = (*binding.names(), *binding.operand_names())
+        known = (*binding.signature.by_name, *binding.signature.operands)
         listing = ", ".join(known) if known else "no arguments"
         return self.fail(
             binding.context,
             "E0301",
-            f"`{binding.name}` has no argument `{name.id}`",
+            f"`{binding.factory.name}` has no argument `{name.id}`",
             name.span,
             help=suggest(name.id, known) or (f"it takes {listing}",),
         )
@@ -198,27 +190,24 @@ class Binder(Evaluator):
             return
         binding.failed = True
         names = " and ".join(f"`{name}`" for name in missing)
-        help = tuple(f"`{a.name}`: {a.doc}" for a in binding.attributes() if a.name in missing)
-        self.fail(
-            binding.context, "E0302", f"`{binding.name}` needs {names}", binding.span, help=help
-        )
-
-
-class _Slot:
-    """Something an argument can fill: an operator's attribute or a block's parameter."""
-
-    __slots__ = ("attribute", "name")
-
-    def __init__(self, name: str, attribute: Attribute | None) -> None:
-        self.name = name
-        self.attribute = attribute
+        slots = (binding.signature.by_name[name] for name in missing)
+        help = tuple(f"`{s.name}`: {s.attribute.doc}" for s in slots if s.attribute is not None)
+        text = f"`{binding.factory.name}` needs {names}"
+        self.fail(binding.context, "E0302", text, binding.span, help=help)
 
 
 class _Binding:
     """The state of binding one call."""
 
+    __slots__ = (
+        "arguments", "context", "extra", "factory", "failed", "op", "operands", "position",
+        "signature", "span",
+    )  # fmt: skip
+
     def __init__(self, factory: Operator | BlockValue, context: Context, span: Span) -> None:
         self.factory = factory
+        self.signature = factory.signature
+        self.op = factory.op if isinstance(factory, Operator) else None
         self.context = context
         self.span = span
         self.arguments: dict[str, Given] = {}
@@ -227,45 +216,9 @@ class _Binding:
         self.position = 0
         self.failed = False
 
-    @property
-    def op(self) -> OpDef | None:
-        return self.factory.op if isinstance(self.factory, Operator) else None
-
-    @property
-    def name(self) -> str:
-        return self.factory.spelling if isinstance(self.factory, Operator) else self.factory.name
-
-    def attributes(self) -> tuple[Attribute, ...]:
-        return self.op.attributes if self.op else ()
-
-    def parameters(self) -> tuple[ast.Parameter, ...]:
-        return () if isinstance(self.factory, Operator) else self.factory.definition.parameters
-
-    def names(self) -> tuple[str, ...]:
-        if self.op:
-            return tuple(a.name for a in self.op.attributes)
-        return tuple(p.name.id for p in self.parameters())
-
-    def positional_names(self) -> tuple[str, ...]:
-        if self.op:
-            return tuple(a.name for a in self.op.attributes if not a.keyword_only)
-        return self.names()
-
-    def operand_names(self) -> tuple[str, ...]:
-        if self.op:
-            return tuple(o.name for o in self.op.operands if o.role is not Role.DATA)
-        assert isinstance(self.factory, BlockValue)
-        return tuple(name.id for name in declared_inputs(self.factory.definition))
-
-    def slot(self, name: str) -> _Slot | None:
-        if self.op:
-            attribute = self.op.attribute(name)
-            return _Slot(name, attribute) if attribute else None
-        return _Slot(name, None) if name in self.names() else None
-
-    def next_slot(self) -> _Slot | None:
-        names = self.positional_names()
-        return self.slot(names[self.position]) if self.position < len(names) else None
+    def next_slot(self) -> Slot | None:
+        slots = self.signature.positional
+        return slots[self.position] if self.position < len(slots) else None
 
     def takes_more_tensors(self) -> bool:
         """Whether a number can stand for a tensor that the operator still lacks."""
@@ -274,14 +227,12 @@ class _Binding:
         return fixed and len(wanted) > max(1, len(self.extra))
 
     def missing(self) -> list[str]:
-        if self.op is None:
-            given = self.arguments
-            return [
-                p.name.id for p in self.parameters() if not p.default and p.name.id not in given
-            ]
-        given = {**self.defaults(), **self.arguments}
-        unset = (a.name for a in self.op.attributes if isinstance(a.default, Required))
-        return [name for name in unset if name not in given]
+        defaults = self.defaults()
+        return [
+            name
+            for name in self.signature.required
+            if name not in self.arguments and name not in defaults
+        ]
 
     def defaults(self) -> Mapping[str, Given]:
         """What `default` statements say of the operator, here."""
@@ -290,13 +241,14 @@ class _Binding:
 
 def describe_call(layer: Layer) -> str:
     """`bottleneck(width = 64)`, for the chain of instantiations."""
-    factory = layer.factory
-    name = factory.spelling if isinstance(factory, Operator) else factory.name
+    name = layer.factory.name
     shown = ", ".join(f"{n} = {_short(g.value)}" for n, g in layer.arguments.items())
     return f"{name}({shown})" if shown else name
 
 
 def _short(value: Any) -> str:
+    if type(value) is int:
+        return str(value)
     from_text = describe(value) if not isinstance(value, int | float | str | tuple) else None
     text = from_text or (f'"{value}"' if isinstance(value, str) else _plain(value))
     return text if len(text) <= 40 else f"{text[:37]}..."

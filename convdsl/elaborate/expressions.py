@@ -16,21 +16,27 @@ from convdsl.elaborate.values import (
     LAYER_LIKE,
     NOTHING,
     POISON,
+    SPELLED,
     Given,
     ListValue,
-    Operator,
     Record,
     describe,
     format_value,
 )
 from convdsl.ir.graph import Value
-from convdsl.ops import OPERATORS, SPELLINGS
+from convdsl.ops import OPERATORS
 from convdsl.syntax import ast
+from convdsl.tensor import SymDim
 
 TENSOR_OPERATORS = {"+": "add", "-": "sub", "*": "mul", "/": "div", "**": "pow"}
 
 WORDS = frozenset(w for op in OPERATORS for a in op.attributes for w in a.choices)
 """Words that some attribute takes; they stand for themselves where nothing else is called so."""
+
+LONG = frozenset({str, SymDim, ListValue})
+"""What can be long, and then takes more than one step."""
+
+PLAIN = frozenset({int, float})
 
 Rule = Callable[[Any, Context], Any]
 
@@ -75,11 +81,11 @@ class Evaluator(ABC):
     def evaluate(self, node: ast.Expression, context: Context) -> Any:
         """The node's value; POISON where it failed (the diagnostic is recorded)."""
         session = self.session
-        session.step(node.span, context.frames)
         session.enter(node.span, context.frames)
         try:
             value = self._rules[type(node)](node, context)
-            session.charge(value, node.span, context.frames)
+            if type(value) in LONG:
+                session.charge(value, node.span, context.frames)
             return value
         except Stop:
             return POISON
@@ -130,11 +136,11 @@ class Evaluator(ABC):
             return value
         if node.id in BUILTINS:
             return BUILTINS[node.id]
-        if node.id in SPELLINGS:
-            return Operator(SPELLINGS[node.id], node.id)
+        if node.id in SPELLED:
+            return SPELLED[node.id]
         if node.id in WORDS:
             return node.id
-        known = {*context.scope.visible(), *BUILTINS, *SPELLINGS, *WORDS}
+        known = {*context.scope.visible(), *BUILTINS, *SPELLED, *WORDS}
         raise self.fail(
             context, "E0201", f"unknown name `{node.id}`", node.span, help=suggest(node.id, known)
         )
@@ -178,14 +184,18 @@ class Evaluator(ABC):
     def _arithmetic(
         self, node: ast.Arithmetic, context: Context, label: ast.Text | None = None
     ) -> Any:
-        total = Given(self._operand(node.first, context), node.first.span)
+        total, before = self._operand(node.first, context), node.first
         for index, (symbol, operand) in enumerate(node.rest):
-            right = Given(self._operand(operand, context), operand.span)
-            span = node.first.span.to(operand.span)
-            outermost = index == len(node.rest) - 1
-            value = self._combine(symbol, total, right, context, span, label if outermost else None)
-            total = Given(value, span)
-        return total.value
+            value = self._operand(operand, context)
+            if type(total) in PLAIN and type(value) in PLAIN:
+                total = self._computed(symbol, total, value, context, node.first, operand)
+            else:
+                left = Given(total, node.first.span.to(before.span))
+                span = node.first.span.to(operand.span)
+                last = label if index == len(node.rest) - 1 else None
+                total = self._combine(symbol, left, Given(value, operand.span), context, span, last)
+            before = operand
+        return total
 
     def _operand(self, node: ast.Expression, context: Context) -> Any:
         value = self.evaluate(node, context)
@@ -219,6 +229,21 @@ class Evaluator(ABC):
             return arithmetic.binary(symbol, left.value, right.value)
         except ValueProblem as problem:
             raise self._problem(problem, span, context) from None
+
+    def _computed(
+        self,
+        symbol: str,
+        left: Any,
+        right: Any,
+        context: Context,
+        first: ast.Expression,
+        last: ast.Expression,
+    ) -> Any:
+        """left <symbol> right of two numbers, which stand from `first` to `last`."""
+        try:
+            return arithmetic.binary(symbol, left, right)
+        except ValueProblem as problem:
+            raise self._problem(problem, first.span.to(last.span), context) from None
 
     def _signed(self, node: ast.Signed, context: Context) -> Any:
         value = self.need(node.operand, context)

@@ -7,7 +7,7 @@ last expression of such a body is a layer or a chain of layers, `in` flows into 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from convdsl.diagnostics import Span
 from convdsl.elaborate import limits
@@ -19,6 +19,7 @@ from convdsl.elaborate.values import (
     LAYER_LIKE,
     NOTHING,
     POISON,
+    SPELLED,
     BlockValue,
     Builtin,
     Closure,
@@ -32,9 +33,9 @@ from convdsl.elaborate.values import (
     is_tensors,
 )
 from convdsl.ir.graph import Value
-from convdsl.ops import SPELLINGS
 from convdsl.syntax import ast
 
+Flowing: TypeAlias = ast.Conditional | ast.Loop | ast.Repetition | ast.Numbered | ast.Scoped
 FLOWING = (ast.Conditional, ast.Loop, ast.Repetition, ast.Numbered, ast.Scoped)
 
 
@@ -77,7 +78,6 @@ class Interpreter(Layers):
         return given.value
 
     def _try_stage(self, node: ast.Expression, context: Context, piped: Given) -> Any:
-        self.session.step(node.span, context.frames)
         self.session.enter(node.span, context.frames)
         try:
             return self._stage(node, context, piped)
@@ -97,8 +97,7 @@ class Interpreter(Layers):
             case ast.Named():
                 return self._named(node, context, piped)
             case ast.Conditional() | ast.Loop() | ast.Repetition() | ast.Numbered() | ast.Scoped():
-                inner = context.copy(incoming=piped.value, incoming_span=piped.span)
-                return self.flow_stage(node, inner)
+                return self.flow_stage(node, context.receiving(piped.value, piped.span))
             case _:
                 value = self.need(node, context)
                 return self.apply(value, [piped], context, node.span, None)
@@ -108,19 +107,11 @@ class Interpreter(Layers):
 
     def _flow(self, node: ast.Expression, context: Context, explicit: bool = False) -> Any:
         """The node as a statement or stage: what is a layer gets `in`."""
-        match node:
-            case ast.Chain():
-                head = self._flow(node.head, context, explicit=context.incoming is not None)
-                return self._stages(node, Given(head, node.head.span), context)
-            case ast.Conditional():
-                value = self._conditional(node, context, True)
-                return context.incoming if explicit and value is NOTHING else value
-            case ast.Loop() | ast.Repetition():
-                return self._fold(node, context, explicit)
-            case ast.Numbered() | ast.Scoped():
-                return self._in_scope(node, context, True)
-            case _:
-                pass
+        if isinstance(node, ast.Chain):
+            head = self._flow(node.head, context, explicit=context.incoming is not None)
+            return self._stages(node, Given(head, node.head.span), context)
+        if isinstance(node, FLOWING):
+            return self._flow_body(node, context, explicit)
         value = self.evaluate(node, context)
         if not isinstance(value, LAYER_LIKE):
             return value
@@ -134,6 +125,16 @@ class Interpreter(Layers):
             )
         incoming = Given(context.incoming, context.incoming_span)
         return self.apply(value, [incoming], context, node.span, None)
+
+    def _flow_body(self, node: Flowing, context: Context, explicit: bool) -> Any:
+        match node:
+            case ast.Conditional():
+                value = self._conditional(node, context, True)
+                return context.incoming if explicit and value is NOTHING else value
+            case ast.Loop() | ast.Repetition():
+                return self._fold(node, context, explicit)
+            case ast.Numbered() | ast.Scoped():
+                return self._in_scope(node, context, True)
 
     def _compose(self, head: Any, node: ast.Chain, context: Context) -> Composition:
         elements = [self._element(head, node.head.span, context)]
@@ -177,9 +178,8 @@ class Interpreter(Layers):
         callee = self.need(node.callee, context)
         inputs = [piped] if piped else []
         match callee:
-            case Builtin() if piped and callee.name in SPELLINGS:
-                operator = Operator(SPELLINGS[callee.name], callee.name)
-                layer = self.bind(operator, node.arguments, context, node.span)
+            case Builtin() if piped and callee.name in SPELLED:
+                layer = self.bind(SPELLED[callee.name], node.arguments, context, node.span)
                 return self.apply(layer, inputs, context, node.span, label)
             case Builtin():
                 if piped:
@@ -193,7 +193,8 @@ class Interpreter(Layers):
             case Operator() | BlockValue():
                 layer = self.bind(callee, node.arguments, context, node.span)
                 named = isinstance(callee, BlockValue) and layer.operands
-                if not piped and not layer.extra and not named:
+                alone = isinstance(callee, Operator) and not callee.op.data_operands
+                if not piped and not layer.extra and not named and not alone:
                     if label is not None:
                         self._fix_label(layer, label, context)
                     return layer
@@ -230,8 +231,8 @@ class Interpreter(Layers):
                 )
         if POISON in values:
             raise Stop
-        if function.name in SPELLINGS and any(isinstance(value, Value) for value in values):
-            operator = Operator(SPELLINGS[function.name], function.name)
+        if function.name in SPELLED and any(isinstance(value, Value) for value in values):
+            operator = SPELLED[function.name]
             spans = (argument.value.span for argument in node.arguments)
             extra = tuple(Given(v, span) for v, span in zip(values, spans, strict=True))
             layer = Layer(operator, {}, {}, extra, node.span)
@@ -384,7 +385,7 @@ class Interpreter(Layers):
         gave = explicit or not len(rounds)
         for item in rounds:
             self._bind_round(node, item, context)
-            value = self.run(node.body, context.copy(incoming=incoming, incoming_span=span), True)
+            value = self.run(node.body, context.receiving(incoming, span), True)
             if value is NOTHING:
                 continue
             gave = True
@@ -421,7 +422,7 @@ class Interpreter(Layers):
         """The body with one more part in its layers' names."""
         numbered = isinstance(node, ast.Numbered)
         part = self._claim(context, node.label, None, "seq", node.span)
-        inner = context.copy(names=context.names.inside(part, numbered))
+        inner = context.copy(context.names.inside(part, numbered))
         return self.run(node.body, inner, flowing)
 
     def _stray_sink(self, node: ast.Sink, context: Context) -> Any:

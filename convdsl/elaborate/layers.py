@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from convdsl.diagnostics import Frame, Span
-from convdsl.elaborate.calls import Binder, declared_inputs, describe_call, flatten
+from convdsl.elaborate.calls import Binder, describe_call, flatten
 from convdsl.elaborate.expressions import TENSOR_OPERATORS
 from convdsl.elaborate.operators import apply_operator
 from convdsl.elaborate.scope import Context, LayerNames, Results, Scope
 from convdsl.elaborate.values import (
     NOTHING,
     POISON,
+    SPELLED,
     BlockValue,
     Builtin,
     Closure,
@@ -30,7 +31,7 @@ from convdsl.elaborate.values import (
 )
 from convdsl.ir.graph import Value
 from convdsl.ir.opdef import OpDef
-from convdsl.ops import BY_NAME, SPELLINGS
+from convdsl.ops import BY_NAME
 from convdsl.syntax import ast
 
 INLINE = "_"
@@ -59,39 +60,50 @@ class Layers(Binder):
         label: ast.Text | None,
     ) -> Any:
         """Let the inputs flow into a layer."""
-        if isinstance(value, Builtin) and value.name in SPELLINGS:
-            value = Operator(SPELLINGS[value.name], value.name)
-        if isinstance(value, Operator | BlockValue):
-            value = self.bind(value, (), context, span)
         if not isinstance(value, Layer | Composition | Closure):
-            help = ("join tensors with `+` or concat(a, b)",) if is_tensors(value) else ()
-            raise self.fail(
-                context,
-                "E0306",
-                f"after `->` stands a layer, not {describe(value)}",
-                span,
-                help=help,
-            )
-        flat = [tensor for given in inputs for tensor in flatten(given)]
-        for given in flat:
-            if given.value is POISON:
+            value = self._made(value, context, span)
+        if len(inputs) != 1 or not isinstance(inputs[0].value, Value):
+            inputs = [tensor for given in inputs for tensor in flatten(given)]
+            if not self._all_tensors(inputs, context, span):
                 return POISON
+        return self._let_flow(value, inputs, context, span, label)
+
+    def _made(self, value: Any, context: Context, span: Span) -> Layer:
+        """A layer of what stands for one: a bare name makes a new one."""
+        if isinstance(value, Builtin) and value.name in SPELLED:
+            value = SPELLED[value.name]
+        if isinstance(value, Operator | BlockValue):
+            return self.bind(value, (), context, span)
+        help = ("join tensors with `+` or concat(a, b)",) if is_tensors(value) else ()
+        text = f"after `->` stands a layer, not {describe(value)}"
+        raise self.fail(context, "E0306", text, span, help=help)
+
+    def _all_tensors(self, inputs: Sequence[Given], context: Context, span: Span) -> bool:
+        """Whether all inputs are tensors; False where one is poison."""
+        for given in inputs:
+            if given.value is POISON:
+                return False
             if not is_tensors(given.value):
-                raise self.fail(
-                    context,
-                    "E0307",
-                    f"a tensor flows into a layer, not {describe(given.value)}",
-                    given.span or span,
-                )
+                text = f"a tensor flows into a layer, not {describe(given.value)}"
+                raise self.fail(context, "E0307", text, given.span or span)
+        return True
+
+    def _let_flow(
+        self,
+        value: Layer | Composition | Closure,
+        flat: Sequence[Given],
+        context: Context,
+        span: Span,
+        label: ast.Text | None,
+    ) -> Any:
         match value:
             case Layer():
                 return self._apply_layer(value, flat, context, span, label)
             case Composition():
                 return self._apply_composition(value, flat, context, span, label)
             case Closure():
-                inner = value.context.copy(
-                    names=context.names, frames=context.frames, incoming=self._joined(flat)
-                )
+                inner = value.context.copy(context.names, context.frames)
+                inner.incoming = self._joined(flat)
                 return self.flow_stage(value.node, inner)
 
     def _joined(self, inputs: Sequence[Given]) -> Any:
@@ -114,7 +126,7 @@ class Layers(Binder):
                 chain.home = names.home
             else:
                 names.home, names.shared = chain.home, True
-            context = context.copy(names=names)
+            context = context.copy(names)
         given = Given(self._joined(inputs), inputs[0].span if inputs else span)
         for element in chain.elements:
             given = Given(self.apply(element, [given], context, span, None), span)
@@ -131,8 +143,8 @@ class Layers(Binder):
         factory = layer.factory
         if isinstance(factory, BlockValue) and self._inlined(layer, label):
             return self._inline(layer, factory, [*inputs, *layer.extra], context, span)
-        base = factory.spelling if isinstance(factory, Operator) else factory.name
-        part = self._claim(context, label, layer.fixed_label, layer.name or base, span)
+        base = layer.name or factory.name
+        part = self._claim(context, label, layer.fixed_label, base, span)
         node_name = context.names.full(part)
         shared = context.names.shared or layer.home is not None
         layer.home = layer.home or context.names.key(part)
@@ -288,7 +300,7 @@ class Layers(Binder):
         self.session.instantiated.add(id(definition))
         frames = (Frame(describe_call(layer), span), *context.frames)
         inner = Context(Scope(factory.scope), names, factory.defaults, Results(), frames)
-        self._arrive(definition, layer, inputs, inner, context, span)
+        self._arrive(factory, layer, inputs, inner, context, span)
         for parameter in definition.parameters:
             given = layer.arguments.get(parameter.name.id)
             if given is None:
@@ -299,7 +311,7 @@ class Layers(Binder):
 
     def _arrive(
         self,
-        definition: ast.Block | ast.Model,
+        factory: BlockValue,
         layer: Layer,
         inputs: Sequence[Given],
         inner: Context,
@@ -307,14 +319,14 @@ class Layers(Binder):
         span: Span,
     ) -> None:
         """Match the tensors with the inputs that the block declares."""
-        declared = [name.id for name in declared_inputs(definition)]
+        declared = factory.signature.operands
         waiting = list(inputs)
         if not declared:
             if len(waiting) != 1:
                 raise self.fail(
                     context,
                     "E0307",
-                    f"`{definition.name.id}` takes one tensor, {len(waiting)} given",
+                    f"`{factory.name}` takes one tensor, {len(waiting)} given",
                     span,
                     help="declare them in the block: `input a, b`",
                 )
@@ -327,7 +339,7 @@ class Layers(Binder):
             raise self.fail(
                 context,
                 "E0307",
-                f"`{definition.name.id}` takes {len(declared)} tensors ({listing}), "
+                f"`{factory.name}` takes {len(declared)} tensors ({listing}), "
                 f"{len(waiting) + len(named)} given",
                 span,
             )

@@ -10,12 +10,13 @@ from convdsl.diagnostics import CompileError, Diagnostic, SourceFile
 from convdsl.elaborate.files import FileProblem, Library, project_root, read_text
 from convdsl.elaborate.modules import Module, Modules
 from convdsl.elaborate.scope import Context, LayerNames, Results, Scope
-from convdsl.elaborate.session import RECURSION_ROOM, Halt, Session, Stop, suggest
+from convdsl.elaborate.session import ROOM, Halt, Session, Stop, suggest
 from convdsl.elaborate.statements import Statements
 from convdsl.elaborate.unused import check_unused
 from convdsl.elaborate.values import (
     NOTHING,
     POISON,
+    SPELLED,
     BlockValue,
     ListValue,
     Operator,
@@ -25,7 +26,6 @@ from convdsl.elaborate.values import (
 )
 from convdsl.ir.graph import Value
 from convdsl.ir.model import Model
-from convdsl.ops import SPELLINGS
 from convdsl.syntax import ast
 from convdsl.syntax.limits import SOURCE_BYTES
 from convdsl.syntax.parser import parse
@@ -69,7 +69,7 @@ def elaborate(
     session = Session()
     modules = Modules(session, Library(root, zoo))
     tree = parse(source)
-    with RECURSION_ROOM:
+    with ROOM:
         try:
             return _elaborate(session, modules, source, tree, model, parameters or {}, root)
         except (Halt, Stop):
@@ -85,7 +85,7 @@ def check_definitions(
     tree = parse(source)
     modules.statements = Statements(session, {}, modules.read_labels)
     place = Path(source.path).resolve() if root is not None else None
-    with RECURSION_ROOM:
+    with ROOM:
         try:
             module = modules.evaluate(source, tree, place)
             check_unused(session, tree, module.context.scope, session.instantiated)
@@ -187,7 +187,7 @@ def _named_value(text: str, scope: Scope) -> Any:
     found, value = scope.find(text)
     if found and isinstance(value, BlockValue | Operator):
         return value
-    return Operator(SPELLINGS[text], text) if text in SPELLINGS else text
+    return SPELLED.get(text, text)
 
 
 def _set_outputs(session: Session, chosen: BlockValue, context: Context, last: Any) -> None:

@@ -13,7 +13,7 @@ from convdsl.elaborate.attributes import array
 from convdsl.elaborate.scope import Context
 from convdsl.elaborate.session import Session, Stop
 from convdsl.elaborate.values import Given, ListValue, Record, describe
-from convdsl.ir.graph import OpNode, Value
+from convdsl.ir.graph import Value
 from convdsl.ir.opdef import OpDef, Operand, OpError, Role
 from convdsl.tensor import DType, TensorType, format_shape
 
@@ -38,7 +38,7 @@ def apply_operator(
     """
     inputs = _constants(session, context, inputs, node_name)
     operands = _assign_operands(session, context, op, inputs, span)
-    attributes = {name: given.value for name, given in arguments.items()}
+    attributes = {name: given.value for name, given in arguments.items()} if arguments else {}
     values: dict[str, Value] = {name: given.value for name, given in operands.items()}
     session.count_node(span, context.frames)
     try:
@@ -51,12 +51,14 @@ def apply_operator(
         )
     except OpError as error:
         raise _objection(session, context, error, op, operands, arguments, span) from None
-    _check_extents(session, context, node, span)
-    for operand in op.operands:
-        if operand.role is not Role.DATA and operand.name in node.inputs:
-            state = node.inputs[operand.name]
-            session.states[state.node.name] = state
-    if any(name.endswith("*") for name in op.outputs):
+    for value in node.outputs:
+        session.admit(value.type, span, context.frames)
+    if len(op.operands) > len(op.data_operands):
+        for operand in op.operands:
+            if operand.role is not Role.DATA and operand.name in node.inputs:
+                state = node.inputs[operand.name]
+                session.states[state.node.name] = state
+    if op.outputs[-1].endswith("*"):
         return ListValue.of(node.outputs)
     if len(op.outputs) > 1:
         return Record(dict(zip(op.outputs, node.outputs, strict=True)))
@@ -77,6 +79,8 @@ def _assign_operands(
         raise session.fail(
             "E0307", f"`{op.name}` takes {many}, {len(inputs)} given", span, frames=context.frames
         )
+    if len(inputs) == len(fixed) == 1:
+        return {fixed[0].name: inputs[0]}
     names = [operand.name for operand in fixed[: len(inputs)]]
     if variadic:
         names += [f"{variadic.name}{i}" for i in range(len(inputs) - len(names))]
@@ -105,10 +109,12 @@ def _fixed(
             raise session.fail("E0305", text, place, frames=context.frames)
         type = specs[name].type
         data = np.asarray(rows, dtype=type.dtype.numpy)
-        if not all(isinstance(extent, int) for extent in type.shape):
+        sizes = tuple(extent for extent in type.shape if isinstance(extent, int))
+        if len(sizes) != type.rank:
             raise session.fail("E0305", f"`{name}` has no fixed shape here", place)
+        session.reserve(math.prod(sizes), place, context.frames)
         try:
-            data = np.broadcast_to(data, tuple(int(str(e)) for e in type.shape)).copy()
+            data = np.broadcast_to(data, sizes).copy()
         except ValueError:
             text = f"`{name}` of shape {list(data.shape)} does not fill {format_shape(type.shape)}"
             raise session.fail("E0305", text, place, frames=context.frames) from None
@@ -162,15 +168,6 @@ def _known_states(
 def _is_variadic(op: OpDef, name: str) -> bool:
     last = op.data_operands[-1] if op.data_operands else None
     return last is not None and last.variadic and name.startswith(last.name)
-
-
-def _check_extents(session: Session, context: Context, node: OpNode, span: Span) -> None:
-    for value in node.outputs:
-        known = math.prod(extent for extent in value.type.shape if isinstance(extent, int))
-        if not session.bounded(known) or not all(map(session.bounded, value.type.shape)):
-            raise session.halt("E0806", "a tensor too large to be counted", span, context.frames)
-        for extent in value.type.shape:
-            session.charge(extent, span, context.frames)
 
 
 def _objection(
@@ -256,9 +253,11 @@ def advise_join(a: TensorType, b: TensorType, joins_channels: bool) -> tuple[str
 
 def _constants(
     session: Session, context: Context, inputs: Sequence[Given], node_name: str
-) -> list[Given]:
+) -> Sequence[Given]:
     """The inputs with numbers made into constant tensors of the tensors' type."""
     types = [given.value.type for given in inputs if isinstance(given.value, Value)]
+    if len(types) == len(inputs):
+        return inputs
     tensors = [type for type in types if type.dtype is not DType.BOOL] or types
     made: list[Given] = []
     for given in inputs:

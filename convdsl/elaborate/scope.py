@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from convdsl.diagnostics import Frame, Span
@@ -100,5 +100,24 @@ class Context:
     arriving: tuple[Any, ...] | None = None  # a block's inputs, until its `input` takes them
     root: bool = False  # directly in the model being built, not in a block
 
-    def copy(self, **changes: Any) -> Context:
-        return replace(self, **changes)
+    def copy(
+        self, names: LayerNames | None = None, frames: tuple[Frame, ...] | None = None
+    ) -> Context:
+        """The same place, perhaps with other names for its layers."""
+        return Context(
+            self.scope,
+            self.names if names is None else names,
+            self.defaults,
+            self.results,
+            self.frames if frames is None else frames,
+            self.incoming,
+            self.incoming_span,
+            self.arriving,
+            self.root,
+        )
+
+    def receiving(self, incoming: Any, span: Span | None) -> Context:
+        """The same place, where `in` means `incoming`."""
+        made = self.copy()
+        made.incoming, made.incoming_span = incoming, span
+        return made

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import gc
+import math
 import sys
 import threading
 from collections.abc import Iterable
@@ -11,7 +13,7 @@ from convdsl.diagnostics import CompileError, Diagnostic, Frame, Label, Span
 from convdsl.elaborate import limits
 from convdsl.ir.graph import Graph, Value
 from convdsl.syntax.limits import DIAGNOSTICS, INTEGER_BITS
-from convdsl.tensor import SymDim
+from convdsl.tensor import SymDim, TensorType
 
 WEIGHT_PER_STEP = 8  # elements or characters that take about as long as a step
 
@@ -36,7 +38,9 @@ class Session:
         self._seen: set[tuple[str, Span | None]] = set()
         self._steps = 0
         self._nodes = 0
+        self._constants = 0
         self._lengths: dict[SymDim, int] = {}
+        self._admitted: dict[TensorType, list[SymDim]] = {}  # with the sizes that count as steps
 
     def report(self, diagnostic: Diagnostic) -> None:
         """Record a diagnostic, once per code and place; stop at the limit."""
@@ -69,12 +73,18 @@ class Session:
         return Halt()
 
     def step(self, span: Span, frames: tuple[Frame, ...]) -> None:
+        """Count a step."""
         self._steps += 1
         if self._steps > limits.STEPS:
             raise self.halt("E0805", f"more than {limits.STEPS:,} steps to elaborate", span, frames)
 
     def enter(self, span: Span, frames: tuple[Frame, ...]) -> None:
+        """Count a step one level further down; the caller takes `depth` back."""
+        self._steps += 1
         self.depth += 1
+        if self._steps > limits.STEPS:
+            self._steps -= 1
+            self.step(span, frames)
         if self.depth > limits.DEPTH:
             text = f"expressions and blocks nest deeper than {limits.DEPTH:,}"
             raise self.halt("E0802", text, span, frames)
@@ -86,14 +96,35 @@ class Session:
 
     def charge(self, value: object, span: Span, frames: tuple[Frame, ...]) -> None:
         """Count a long list, text or symbolic size as the steps that handling it takes."""
-        weight = getattr(value, "weight", 0)
         if isinstance(value, str):
             weight = len(value)
         elif isinstance(value, SymDim):
             weight = self._length(value)
+        else:
+            weight = getattr(value, "weight", 0)
         if weight > WEIGHT_PER_STEP:
             self._steps += weight // WEIGHT_PER_STEP
             self.step(span, frames)
+
+    def admit(self, type: TensorType, span: Span, frames: tuple[Frame, ...]) -> None:
+        """Count a tensor's symbolic sizes as steps; end where it is too large to be counted."""
+        weights = self._admitted.get(type)
+        if weights is None:
+            known = math.prod(extent for extent in type.shape if isinstance(extent, int))
+            if not self.bounded(known) or not all(map(self.bounded, type.shape)):
+                raise self.halt("E0806", "a tensor too large to be counted", span, frames)
+            sizes = [extent for extent in type.shape if isinstance(extent, SymDim)]
+            weights = [extent for extent in sizes if self._length(extent) > WEIGHT_PER_STEP]
+            self._admitted[type] = weights
+        for extent in weights:
+            self.charge(extent, span, frames)
+
+    def reserve(self, elements: int, span: Span, frames: tuple[Frame, ...]) -> None:
+        """Count the elements of a constant before it is made."""
+        self._constants += elements
+        if self._constants > limits.CONSTANTS:
+            text = f"fixed kernels of more than {limits.CONSTANTS:,} elements"
+            raise self.halt("E0806", text, span, frames)
 
     def bounded(self, extent: object) -> bool:
         """Whether a size is small enough to be written down and computed with."""
@@ -123,30 +154,36 @@ def suggest(word: str, known: Iterable[str]) -> tuple[str, ...]:
     return (f"did you mean `{lowered[close[0]]}`?",) if close else ()
 
 
-class RecursionRoom:
-    """Lifts Python's recursion limit while trees are walked; DEPTH bounds the walk itself.
+class Room:
+    """Makes room in Python while trees are walked and graphs grow.
 
-    The limit belongs to the whole interpreter: the first to enter lifts it, the last to leave
-    puts it back.
+    Its recursion limit is lifted; DEPTH bounds the walk itself. Its search for garbage in cycles
+    pauses: what is made stays, the limits bound it, and looking at all of it again and again
+    took as long as making it. Both belong to the whole interpreter: the first to enter changes
+    them, the last to leave puts them back.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._users = 0
-        self._usual = 0
+        self._depth = 0
+        self._collects = False
 
     def __enter__(self) -> None:
         with self._lock:
             if self._users == 0:
-                self._usual = sys.getrecursionlimit()
-                sys.setrecursionlimit(self._usual + limits.DEPTH * limits.FRAMES_PER_LEVEL)
+                self._depth, self._collects = sys.getrecursionlimit(), gc.isenabled()
+                sys.setrecursionlimit(self._depth + limits.DEPTH * limits.FRAMES_PER_LEVEL)
+                gc.disable()
             self._users += 1
 
     def __exit__(self, *exception: object) -> None:
         with self._lock:
             self._users -= 1
             if self._users == 0:
-                sys.setrecursionlimit(self._usual)
+                sys.setrecursionlimit(self._depth)
+                if self._collects:
+                    gc.enable()
 
 
-RECURSION_ROOM = RecursionRoom()
+ROOM = Room()

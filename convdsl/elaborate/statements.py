@@ -14,13 +14,13 @@ from convdsl.elaborate.values import (
     LAYER_LIKE,
     NOTHING,
     POISON,
+    SPELLED,
     Given,
     Operator,
     describe,
     format_value,
 )
 from convdsl.ir.preprocess import Preprocessing
-from convdsl.ops import SPELLINGS
 from convdsl.syntax import ast
 
 ReadLabels = Callable[[ast.Text], tuple[str, ...]]
@@ -94,14 +94,14 @@ class Statements(Interpreter):
         for entry in node.entries:
             name = entry.callee.id
             found, value = context.scope.find(name)
-            operator = value if found else SPELLINGS.get(name) and Operator(SPELLINGS[name], name)
+            operator = value if found else SPELLED.get(name)
             if not isinstance(operator, Operator):
                 self.fail(
                     context,
                     "E0201",
                     f"`default` needs an operator, and `{name}` is none",
                     entry.callee.span,
-                    help=suggest(name, SPELLINGS),
+                    help=suggest(name, SPELLED),
                 )
                 continue
             made = dict(context.defaults.get(operator.op.name, {}))

@@ -18,6 +18,9 @@ from convdsl.ir.opdef import Role
 from convdsl.ops import SPELLINGS
 from convdsl.syntax import ast
 
+KNOWN = frozenset({*BUILTINS, *SPELLINGS, *WORDS})
+"""Names that need no definition."""
+
 SKIPPED: dict[type[ast.Node], set[str]] = {  # fields that hold no expressions of the block's own
     ast.Argument: {"name"},
     ast.Member: {"name"},
@@ -33,34 +36,32 @@ SKIPPED: dict[type[ast.Node], set[str]] = {  # fields that hold no expressions o
 
 def check_unused(session: Session, tree: ast.File, scope: Scope, used: set[int]) -> None:
     """Report names without meaning in the definitions of the file that are not in `used`."""
+    visible = set(scope.visible())
     for item in tree.items:
         if isinstance(item, ast.Block | ast.Model) and id(item) not in used:
-            _check(session, item, scope)
+            _check(session, item, visible)
 
 
-def _check(session: Session, definition: ast.Block | ast.Model, scope: Scope) -> None:
+def _check(session: Session, definition: ast.Block | ast.Model, visible: set[str]) -> None:
     nodes = list(_nodes(definition.body))
     for parameter in definition.parameters:
         if parameter.default is not None:
             nodes += _nodes(parameter.default)
     bound = {parameter.name.id for parameter in definition.parameters} | set(_bound(nodes))
-    known = {*bound, *scope.visible(), *BUILTINS, *SPELLINGS, *WORDS}
     for node in nodes:
-        if isinstance(node, ast.Name) and node.id not in known:
-            session.fail(
-                "E0201",
-                f"unknown name `{node.id}`",
-                node.span,
-                help=suggest(node.id, known),
-            )
-        elif isinstance(node, ast.Call):
-            _check_keywords(session, node, bound | set(scope.visible()))
+        if isinstance(node, ast.Name):
+            if not any(node.id in names for names in (bound, visible, KNOWN)):
+                text = f"unknown name `{node.id}`"
+                help = suggest(node.id, bound | visible | KNOWN)
+                session.fail("E0201", text, node.span, help=help)
+        elif isinstance(node, ast.Call) and isinstance(node.callee, ast.Name):
+            _check_keywords(session, node, node.callee, (bound, visible))
 
 
-def _check_keywords(session: Session, node: ast.Call, own: set[str]) -> None:
-    if not isinstance(node.callee, ast.Name) or node.callee.id in own:
-        return
-    op = SPELLINGS.get(node.callee.id)
+def _check_keywords(
+    session: Session, node: ast.Call, callee: ast.Name, own: tuple[set[str], ...]
+) -> None:
+    op = SPELLINGS.get(callee.id) if not any(callee.id in names for names in own) else None
     if op is None:
         return
     known = [a.name for a in op.attributes]
@@ -69,7 +70,7 @@ def _check_keywords(session: Session, node: ast.Call, own: set[str]) -> None:
         if argument.name is not None and argument.name.id not in known:
             session.fail(
                 "E0301",
-                f"`{node.callee.id}` has no argument `{argument.name.id}`",
+                f"`{callee.id}` has no argument `{argument.name.id}`",
                 argument.name.span,
                 help=suggest(argument.name.id, known) or (f"it takes {', '.join(known)}",),
             )

@@ -8,14 +8,16 @@ computation failed and was reported: whatever touches it is poison too, silently
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from convdsl.diagnostics import Span
-from convdsl.elaborate import limits
+from convdsl.elaborate import limits, signatures
 from convdsl.elaborate.scope import Context, Defaults, Scope
+from convdsl.elaborate.signatures import Signature
 from convdsl.ir.graph import Value
 from convdsl.ir.opdef import OpDef
+from convdsl.ops import SPELLINGS
 from convdsl.syntax import ast
 from convdsl.tensor import SymDim, format_shape
 
@@ -73,6 +75,17 @@ class Operator:
     op: OpDef
     spelling: str
 
+    @property
+    def name(self) -> str:
+        return self.spelling
+
+    @property
+    def signature(self) -> Signature:
+        return signatures.of_operator(self.op)
+
+
+SPELLED = {spelling: Operator(op, spelling) for spelling, op in SPELLINGS.items()}
+
 
 @dataclass(frozen=True, slots=True)
 class BlockValue:
@@ -81,15 +94,20 @@ class BlockValue:
     definition: ast.Block | ast.Model
     scope: Scope
     defaults: Defaults
+    signature: Signature = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "signature", signatures.of_definition(self.definition))
 
     @property
     def name(self) -> str:
         return self.definition.name.id
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Given:
-    """An argument's value and where it stands; `span` is None for defaults."""
+    """An argument's value and where it stands; `span` is None for defaults. Never changed; not
+    frozen, since elaboration makes more of these than of anything else."""
 
     value: Any
     span: Span | None

@@ -3,6 +3,8 @@
 Nodes are inputs, states (weights, running statistics, constants) and applied operators. A
 `Value` is one output of a node. Edges run from producer to user, keyed by operand name. Ids
 grow with insertion; traversal is topological and, among equals, by id, hence deterministic.
+The edges are put into networkx with the first question about them, so that a graph which is
+only built costs what its nodes do.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import networkx as nx
 
 from convdsl.diagnostics import Frame, Span
 from convdsl.ir.opdef import Call, OpDef, Role
+from convdsl.ir.rules import Rules
 from convdsl.tensor import Dim, SymDim, TensorType, substitute
 
 
@@ -133,9 +136,12 @@ class Graph:
     """A mutable graph; inputs and outputs are ordered by name."""
 
     def __init__(self) -> None:
-        self._graph: nx.MultiDiGraph = nx.MultiDiGraph()
-        self._next = 0
+        self._nodes: dict[int, Node] = {}
+        self._network: nx.MultiDiGraph | None = None  # the edges, once they were asked for
+        self._ascending = True  # every node has a greater id than its operands
         self._order: list[Node] | None = None  # topological, until the next change
+        self._rules = Rules()
+        self._next = 0
         self.outputs: dict[str, Value] = {}
 
     # Building
@@ -171,15 +177,15 @@ class Graph:
         resolved ones resolve to themselves. Weights that `inputs` lacks are created, named
         `<name>.<state name>`. Raises OpError where a rule objects."""
         types = {key: value.type for key, value in inputs.items()}
-        call = op.call(types, attributes)
+        applied = self._rules.apply(op, types, attributes or {})
         complete = dict(inputs)
-        for spec in op.state(call):
+        for spec in applied.states:
             if spec.name not in complete:
                 complete[spec.name] = self.add_state(
                     f"{name}.{spec.name}", spec.type, spec.role, spec.init, None, span, frames
                 )
-        node = OpNode(self._new_id(), name, span, frames, op, complete, call.attributes)
-        self._insert(node, node.call.outputs)
+        node = OpNode(self._new_id(), name, span, frames, op, complete, applied.attributes)
+        self._insert(node, applied.outputs)
         return node
 
     def _new_id(self) -> int:
@@ -187,21 +193,36 @@ class Graph:
         return self._next
 
     def _insert(self, node: Node, types: tuple[TensorType, ...]) -> tuple[Value, ...]:
-        node.outputs = tuple(Value(node, index, type) for index, type in enumerate(types))
+        node.outputs = tuple([Value(node, index, type) for index, type in enumerate(types)])
         self._order = None
-        self._graph.add_node(node.id, node=node)
+        self._nodes[node.id] = node
         if isinstance(node, OpNode):
-            for key, value in node.inputs.items():
-                self._graph.add_edge(value.node.id, node.id, key=key, output=value.index)
+            for value in node.inputs.values():
+                if value.node.id >= node.id:
+                    self._ascending = False
+        if self._network is not None:
+            _connect(self._network, node)
         return node.outputs
+
+    @property
+    def _edges(self) -> nx.MultiDiGraph:
+        """Ids, and an edge for every operand with the index of the output that it reads."""
+        if self._network is None:
+            self._network = nx.MultiDiGraph()
+            for node in self._nodes.values():
+                _connect(self._network, node)
+        return self._network
 
     # Reading
 
     def nodes(self) -> list[Node]:
         """All nodes in topological order, by id among equals."""
         if self._order is None:
-            order = nx.lexicographical_topological_sort(self._graph)
-            self._order = [self._graph.nodes[id]["node"] for id in order]
+            if self._ascending:
+                order = iter(sorted(self._nodes))  # what the sort below would give
+            else:
+                order = nx.lexicographical_topological_sort(self._edges)
+            self._order = [self._nodes[id] for id in order]
         return list(self._order)
 
     def op_nodes(self) -> list[OpNode]:
@@ -210,7 +231,7 @@ class Graph:
     @property
     def is_acyclic(self) -> bool:
         """True, unless a rewrite went wrong."""
-        return nx.is_directed_acyclic_graph(self._graph)
+        return nx.is_directed_acyclic_graph(self._edges)
 
     @property
     def inputs(self) -> dict[str, Value]:
@@ -223,25 +244,26 @@ class Graph:
         return {n.name: n for n in self._by_id() if isinstance(n, StateNode)}
 
     def _by_id(self) -> Iterator[Node]:
-        for id in sorted(self._graph.nodes):
-            yield self._graph.nodes[id]["node"]
+        for id in sorted(self._nodes):
+            yield self._nodes[id]
 
     def users(self, value: Value) -> list[tuple[OpNode, str]]:
         """(node, operand name) of every use by an operator, in id order."""
         found: list[tuple[OpNode, str]] = []
-        for _, user, key, data in self._graph.out_edges(value.node.id, keys=True, data=True):
-            if data["output"] == value.index:
-                found.append((self._graph.nodes[user]["node"], key))
+        for _, user, key, data in self._edges.out_edges(value.node.id, keys=True, data=True):
+            node = self._nodes[user]
+            if data["output"] == value.index and isinstance(node, OpNode):
+                found.append((node, key))
         return sorted(found, key=lambda item: (item[0].id, item[1]))
 
     def is_output(self, value: Value) -> bool:
         return any(value is output for output in self.outputs.values())
 
     def __len__(self) -> int:
-        return len(self._graph)
+        return len(self._nodes)
 
     def __contains__(self, node: Node) -> bool:
-        return node.id in self._graph and self._graph.nodes[node.id]["node"] is node
+        return self._nodes.get(node.id) is node
 
     # Rewriting
 
@@ -249,9 +271,10 @@ class Graph:
         """Rewire one operand."""
         old = node.inputs[operand]
         self._order = None
-        self._graph.remove_edge(old.node.id, node.id, key=operand)
+        self._edges.remove_edge(old.node.id, node.id, key=operand)
         node.inputs[operand] = value
-        self._graph.add_edge(value.node.id, node.id, key=operand, output=value.index)
+        self._edges.add_edge(value.node.id, node.id, key=operand, output=value.index)
+        self._ascending = self._ascending and value.node.id < node.id
 
     def replace_uses(self, old: Value, new: Value) -> None:
         """Every user of `old`, model outputs included, reads `new` instead."""
@@ -264,16 +287,18 @@ class Graph:
 
     def remove(self, node: Node) -> None:
         """Remove a node that nothing uses."""
-        if self._graph.out_degree(node.id) or any(self.is_output(v) for v in node.outputs):
+        if self._edges.out_degree(node.id) or any(self.is_output(v) for v in node.outputs):
             raise ValueError(f"{node.name} is still used")
         self._order = None
-        self._graph.remove_node(node.id)
+        self._edges.remove_node(node.id)
+        del self._nodes[node.id]
 
     # Copies
 
     def bind(self, bindings: Mapping[str, Dim]) -> Graph:
         """A copy with symbols replaced in every type; shapes are inferred anew."""
         new = Graph()
+        new._rules = self._rules
         values: dict[Value, Value] = {}
         for node in self.nodes():
             new._next = node.id - 1
@@ -318,6 +343,14 @@ class Graph:
                 shape = value.type.shape
                 public.add_edge(value.node.name, node.name, key=operand, shape=shape)
         return public
+
+
+def _connect(network: nx.MultiDiGraph, node: Node) -> None:
+    """Add a node with an edge from each of its operands."""
+    network.add_node(node.id)
+    if isinstance(node, OpNode):
+        for key, value in node.inputs.items():
+            network.add_edge(value.node.id, node.id, key=key, output=value.index)
 
 
 def _bind_attribute(value: Any, bindings: Mapping[str, Dim]) -> Any:

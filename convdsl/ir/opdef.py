@@ -262,9 +262,12 @@ class OpDef:
     window: Callable[[Call], Field]
     cost: Callable[[Call], Cost]
     kernel: Callable[[Call], TensorExpr]
+    data_operands: tuple[Operand, ...] = field(init=False, repr=False, compare=False)
     _by_name: dict[str, Attribute] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        data = tuple(o for o in self.operands if o.role is Role.DATA)
+        object.__setattr__(self, "data_operands", data)
         object.__setattr__(self, "_by_name", {a.name: a for a in self.attributes})
 
     def attribute(self, name: str) -> Attribute | None:
@@ -272,10 +275,6 @@ class OpDef:
 
     def defaults(self) -> dict[str, Any]:
         return {a.name: a.default for a in self.attributes if not isinstance(a.default, Required)}
-
-    @property
-    def data_operands(self) -> tuple[Operand, ...]:
-        return tuple(o for o in self.operands if o.role is Role.DATA)
 
     def call(
         self, types: Mapping[str, TensorType], attributes: Mapping[str, Any] | None = None

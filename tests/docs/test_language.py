@@ -135,6 +135,7 @@ def test_limits() -> None:
     assert rows["steps of evaluation"] == f"{limits.STEPS:,}"
     assert rows["rounds of a loop, elements of a list"] == f"{limits.ITEMS:,}"
     assert limits.ITEMS == limits.ITERATIONS
+    assert rows["elements of fixed kernels, all together"] == f"{limits.CONSTANTS:,}"
     assert rows["characters of a computed text"] == f"{limits.TEXT:,}"
     assert rows["characters of a symbolic size, written out"] == f"{limits.DIM_TEXT:,}"
     assert rows["integers"] == f"{syntax_limits.INTEGER_BITS} bits and sign"

@@ -134,13 +134,13 @@ class TestExpansion:
         assert error(f"repeat {limits.ITERATIONS + 1} {{ }}\nx -> relu").code == "E0805"
 
     def test_steps(self) -> None:
-        found = error("repeat 100000 { repeat 100000 { } }\nx -> relu")
+        found = error("repeat 20000 { repeat 20000 { } }\nx -> relu")
         assert found.code == "E0805"
 
     @pytest.mark.parametrize(
         "body",
         [
-            "let b = a == [0] * 100000",
+            "let b = a == [0] * 20000",
             "let b = a + []",
             "let b = sum(a)",
             'let b = "{t}{t}"',
@@ -153,14 +153,24 @@ class TestExpansion:
         """Loops that handle a long value in every round end as early as others."""
         text = "\n".join(
             [
-                "let a = [0] * 99999",
+                "let a = [0] * 19999",
                 f'let t = "{"t" * 4000}"',
                 f"let h = {' + '.join(f'(x.batch + {i}) // {i + 2}' for i in range(40))}",
-                f"repeat 100000 {{ {body} }}",
+                f"repeat 20000 {{ {body} }}",
                 "x -> relu",
             ]
         )
         assert error(text).code == "E0805"
+
+    def test_fixed_kernels(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(limits, "CONSTANTS", 2 * 8 * 8 * 3 * 3)
+        fixed = "conv(8, 3x3, weight = 1, bias = false)"
+        assert len(layers(model(f"x -> repeat 2 {{ {fixed} }}"))) == 2
+        assert error(f"x -> repeat 3 {{ {fixed} }}").code == "E0806"
+
+    def test_a_fixed_kernel_of_613_gigabytes(self) -> None:
+        found = error("x -> conv(4096, 99x99) -> conv(4096, 99x99, weight = 1, bias = false)")
+        assert found.code == "E0806"
 
     def test_nodes(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(limits, "NODES", 300)
@@ -168,7 +178,9 @@ class TestExpansion:
         assert error("x -> repeat 301 { relu }").code == "E0803"
 
     def test_the_published_number_of_nodes(self) -> None:
-        assert limits.NODES == 20_000
+        assert limits.NODES == 5_000
+        assert len(layers(model("x -> repeat 5000 { relu }"))) == 5_000
+        assert error("x -> repeat 5001 { relu }").code == "E0803"
 
     def test_blocks_that_double(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(limits, "NODES", 1_000)
@@ -197,7 +209,7 @@ class TestExpansion:
 
     def test_a_short_text_asks_for_gigabytes(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(limits, "NODES", 1_000)
-        assert error("x -> for a in range(99999) { for b in range(99999) { conv(8, 3x3) } }",
+        assert error("x -> for a in range(9999) { for b in range(9999) { conv(8, 3x3) } }",
                      ).code == "E0803"  # fmt: skip
 
 

@@ -51,6 +51,7 @@ def gain_operand(graph: Graph) -> None:
 
 
 def rewire_without_edge(graph: Graph) -> None:
+    assert graph.users(node(graph, "relu1").output)  # edges exist once they were asked for
     node(graph, "add1").inputs["a"] = node(graph, "conv1").output
 
 

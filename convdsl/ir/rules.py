@@ -1,0 +1,61 @@
+"""What operators' rules say of calls, asked once for each signature.
+
+The layers of a network repeat: most have operand types and attributes that an earlier one had.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from convdsl.ir.opdef import Call, OpDef, StateSpec
+from convdsl.tensor import TensorType
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """An operator applied to operand types: resolved attributes, its weights, its outputs."""
+
+    attributes: Mapping[str, Any]
+    states: tuple[StateSpec, ...]
+    outputs: tuple[TensorType, ...]
+
+
+class Rules:
+    """Applies operators and remembers the answers. They depend on nothing but the signature."""
+
+    def __init__(self) -> None:
+        self._known: dict[Hashable, Applied] = {}
+
+    def apply(
+        self, op: OpDef, types: Mapping[str, TensorType], attributes: Mapping[str, Any]
+    ) -> Applied:
+        """The operator applied to types, with attributes as the language gives them; raises
+        OpError where a rule objects."""
+        key = (op, tuple(types.items()), tuple([(n, _exact(v)) for n, v in attributes.items()]))
+        try:
+            known = self._known.get(key)
+        except TypeError:  # an attribute that has no hash, such as an array
+            return _apply(op, types, attributes)
+        if known is None:
+            known = self._known[key] = _apply(op, types, attributes)
+        return known
+
+
+def _apply(op: OpDef, types: Mapping[str, TensorType], attributes: Mapping[str, Any]) -> Applied:
+    call = op.call(types, attributes)
+    states = op.state(call)
+    complete = dict(types)
+    for spec in states:
+        complete.setdefault(spec.name, spec.type)
+    return Applied(call.attributes, states, op.infer(Call(op, complete, call.attributes)))
+
+
+def _exact(value: Any) -> Any:
+    """A key that tells apart what Python holds equal: 1, 1.0 and true, 0.0 and -0.0."""
+    if isinstance(value, float):
+        return float, value.hex()
+    if isinstance(value, tuple):
+        return tuple, tuple([_exact(item) for item in value])  # pyright: ignore[reportUnknownVariableType]
+    return value.__class__, value
