@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 from convdsl import __version__, zoo
 from convdsl.analysis.report import Report, analyse
 from convdsl.backends import llvm, llvm_module
+from convdsl.compilation import Plan
 from convdsl.diagnostics import InputError, SourceFile, WeightError
 from convdsl.elaborate import elaborate, load_file
 from convdsl.ir.model import Model
@@ -20,11 +21,11 @@ from convdsl.kernel.expr import format_tensor_expr
 from convdsl.kernel.program import Port, format_program
 from convdsl.kernel.target import Target
 from convdsl.kernel.text import format_kernel
-from convdsl.lowering.lower import Lowered, lower
+from convdsl.lowering.lower import Lowered
 from convdsl.passes import PASSES, Observer, Pass
 from convdsl.passes import run as run_passes
 from convdsl.runtime.cache import ObjectCache
-from convdsl.runtime.cpu import Code, LoadedCode, aligned, check_memory
+from convdsl.runtime.cpu import LoadedCode
 from convdsl.runtime.executable import (
     Binding,
     Executable,
@@ -173,35 +174,6 @@ def _ports(model: Model) -> tuple[Port, ...]:
 # Compiling
 
 
-@dataclass(frozen=True)
-class Plan:
-    """A model on its way to machine code: everything but the sizes and the weights."""
-
-    model: Model
-    target: Target
-    passes: tuple[Pass, ...] = PASSES
-    verify: bool = False
-    observer: Observer | None = None
-
-    def lower(self, binding: Mapping[str, int]) -> Lowered:
-        """Bind the sizes, run the passes, make kernels."""
-        graph = self.model.settled(binding).graph.bind(binding)
-        graph = run_passes(graph, self.passes, verify=self.verify, observer=self.observer)
-        return lower(graph, self.target, self.model.name)
-
-    def object_code(self, lowered: Lowered, cache: ObjectCache | None) -> bytes:
-        """Machine code, from the cache where it is there under exactly this IR and target."""
-        ir = llvm_module.print_module(lowered.program, self.target)
-        if cache is None:
-            return llvm.emit_object(ir, self.target)
-        key = "\n".join((__version__, llvm.llvm_version(), repr(self.target), ir))
-        known = cache.get(key)
-        if known is None:
-            known = llvm.emit_object(ir, self.target)
-            cache.put(key, known)
-        return known
-
-
 def compile(
     model: Model | str | Path,
     weights: Any = None,
@@ -244,14 +216,7 @@ def compile(
     def specialise(binding: Binding, values: Values) -> LoadedCode:
         settled = model.settled(binding, values)
         arrays = (bound if settled is model else _bind_weights(settled, weights)).arrays
-        lowered = replace(plan, model=settled).lower(binding)
-        program = lowered.program
-        check_memory(program.arena_bytes, program.weight_bytes)
-        object_code = plan.object_code(lowered, object_cache)
-        packed = aligned(program.weight_bytes)
-        packed[:] = 0
-        lowered.pack_weights(arrays, packed)
-        return LoadedCode(Code.of(program, object_code), packed)
+        return replace(plan, model=settled).load(binding, arrays, object_cache)
 
     def save(binding: Binding, values: Values, path: Path) -> None:
         runner: Runner = executable.runner(binding, values)

@@ -1,0 +1,163 @@
+"""From a model to machine code with its weights: passes, lowering, printing, the code cache."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from convdsl.backends import llvm, llvm_module
+from convdsl.ir.canonical import canonical_text
+from convdsl.ir.graph import Graph
+from convdsl.ir.model import Model
+from convdsl.kernel.program import ENTRY, Port
+from convdsl.kernel.target import Target
+from convdsl.lowering.lower import Lowered, lower
+from convdsl.lowering.packing import Packing, pack_weights
+from convdsl.lowering.recipe import packings_from_json, packings_to_json
+from convdsl.passes import PASSES, Observer, Pass
+from convdsl.passes import run as run_passes
+from convdsl.runtime.cache import ObjectCache
+from convdsl.runtime.cpu import Code, LoadedCode, aligned, check_memory
+
+_LENGTH = struct.Struct("<Q")
+_SOURCES = ("tensor", "kernel", "ir", "ops", "passes", "schedules", "lowering", "backends")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A model on its way to machine code: everything but the sizes and the weights."""
+
+    model: Model
+    target: Target
+    passes: tuple[Pass, ...] = PASSES
+    verify: bool = False
+    observer: Observer | None = None
+
+    def graph(self, binding: Mapping[str, int]) -> Graph:
+        """Bind the sizes, run the passes."""
+        graph = self.model.settled(binding).graph.bind(binding)
+        return run_passes(graph, self.passes, verify=self.verify, observer=self.observer)
+
+    def lower(self, binding: Mapping[str, int]) -> Lowered:
+        """The same, and make kernels."""
+        return lower(self.graph(binding), self.target, self.model.name)
+
+    def load(
+        self, binding: Mapping[str, int], arrays: Mapping[str, Any], cache: ObjectCache | None
+    ) -> LoadedCode:
+        """Machine code in memory, with its weights. What was made of an equal graph for an equal
+        target before is taken from the cache; only the weights are packed anew."""
+        graph = self.graph(binding)
+        key = "" if cache is None else _key(graph, self.target)
+        kept = None if cache is None else cache.get(key)
+        if kept is not None:
+            code, packings = _read(kept, graph)
+            return LoadedCode(code, _packed(graph, packings, code, arrays))
+        lowered = lower(graph, self.target, self.model.name)
+        program = lowered.program
+        packing = _Packing(graph, lowered.packings, Code.of(program, b""), arrays)
+        ir = llvm_module.print_module(program, self.target)
+        code = Code.of(program, llvm.emit_object(ir, self.target))
+        entry = _entry(code, graph, lowered.packings)
+        if cache is not None and entry is not None:
+            cache.put(key, entry)
+        return LoadedCode(code, packing.result())
+
+
+class _Packing(threading.Thread):
+    """Weights being packed while the compiler works."""
+
+    def __init__(
+        self, graph: Graph, packings: tuple[Packing, ...], code: Code, arrays: Mapping[str, Any]
+    ) -> None:
+        check_memory(code.arena_bytes, code.weight_bytes)
+        super().__init__(name="convdsl-packing")
+        self._work = (graph, packings, code, arrays)
+        self._weights: npt.NDArray[np.uint8] | None = None
+        self._error: BaseException | None = None
+        self.start()
+
+    def run(self) -> None:
+        try:
+            self._weights = _packed(*self._work)
+        except BaseException as error:  # noqa: BLE001 (raised again in the thread that waits)
+            self._error = error
+
+    def result(self) -> npt.NDArray[np.uint8]:
+        self.join()
+        if self._error is not None:
+            raise self._error
+        assert self._weights is not None
+        return self._weights
+
+
+def _packed(
+    graph: Graph, packings: tuple[Packing, ...], code: Code, arrays: Mapping[str, Any]
+) -> npt.NDArray[np.uint8]:
+    check_memory(code.arena_bytes, code.weight_bytes)
+    weights = aligned(code.weight_bytes)
+    pack_weights(graph, packings, arrays, weights)
+    return weights
+
+
+# The code cache. A key is everything that machine code and packings follow from.
+
+
+def _key(graph: Graph, target: Target) -> str:
+    return "\n".join((_fingerprint(), llvm.llvm_version(), repr(target), canonical_text(graph)))
+
+
+@lru_cache(maxsize=1)
+def _fingerprint() -> str:
+    """SHA-256 of the package's version and of the sources of all rooms between the graph and
+    the machine code: a compiler that was changed finds nothing that the old one made."""
+    digest = hashlib.sha256()
+    here = Path(__file__).parent
+    found = [path for room in _SOURCES for path in (here / room).rglob("*.py*")]
+    for path in (here / "__init__.py", Path(__file__), *sorted(found)):
+        if path.suffix in (".py", ".pyc") and path.parent.name != "__pycache__":
+            text = path.read_bytes() if path.exists() else b""
+            digest.update(f"{path.relative_to(here)} {len(text)}\n".encode())
+            digest.update(text)
+    return digest.hexdigest()
+
+
+def _entry(code: Code, graph: Graph, packings: tuple[Packing, ...]) -> bytes | None:
+    """A program as the cache keeps it, if it can be kept."""
+    rows = packings_to_json(graph, packings)
+    if rows is None:
+        return None
+    facts = {
+        "arena_bytes": code.arena_bytes,
+        "weight_bytes": code.weight_bytes,
+        "steps": code.steps,
+        "packings": rows,
+    }
+    text = json.dumps(facts).encode()
+    return b"".join((_LENGTH.pack(len(text)), text, code.object_code))
+
+
+def _read(entry: bytes, graph: Graph) -> tuple[Code, tuple[Packing, ...]]:
+    (length,) = _LENGTH.unpack_from(entry)
+    end = _LENGTH.size + length
+    facts = json.loads(entry[_LENGTH.size : end])
+    code = Code(
+        entry[end:],
+        ENTRY,
+        tuple(Port(name, value.type) for name, value in graph.inputs.items()),
+        tuple(Port(name, value.type) for name, value in graph.outputs.items()),
+        facts["arena_bytes"],
+        facts["weight_bytes"],
+        facts["steps"],
+    )
+    return code, packings_from_json(graph, facts["packings"])

@@ -1,0 +1,57 @@
+"""Packings as JSON: how a compiled program that was kept gets its weights.
+
+A weight is told by its node's position in the graph, which must be equal to the one that was
+lowered (ir.canonical_text says so).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+from convdsl.ir.graph import Graph
+from convdsl.kernel.layout import Layout
+from convdsl.lowering.packing import Packing, Source
+from convdsl.schedules.cpu.tiles import FilterPack
+from convdsl.schedules.task import Pack
+from convdsl.tensor import DType
+
+_FORMS: Mapping[str, type[Pack]] = {form.__name__: form for form in (FilterPack, Layout)}
+
+
+def packings_to_json(graph: Graph, packings: Sequence[Packing]) -> list[dict[str, Any]] | None:
+    """None where a weight is made by stages of lowering's own, which have no such form."""
+    number = {node.id: position for position, node in enumerate(graph.nodes())}
+    rows: list[dict[str, Any]] = []
+    for packing in packings:
+        value = packing.source.value
+        if value is None:
+            return None
+        form = type(packing.pack).__name__
+        rows.append(
+            {
+                "node": number[value.node.id],
+                "output": value.index,
+                "form": form,
+                "fields": {f.name: getattr(packing.pack, f.name) for f in fields(_FORMS[form])},  # pyright: ignore[reportArgumentType]
+                "dtype": packing.dtype.value,
+                "offset": packing.offset,
+            }
+        )
+    return rows
+
+
+def packings_from_json(graph: Graph, rows: Sequence[Mapping[str, Any]]) -> tuple[Packing, ...]:
+    """The packings over the values of this graph."""
+    nodes = graph.nodes()
+    packings: list[Packing] = []
+    for row in rows:
+        source = Source(nodes[int(row["node"])].outputs[int(row["output"])])
+        pack = _FORMS[row["form"]](**{key: _value(item) for key, item in row["fields"].items()})
+        packings.append(Packing(source, pack, DType(row["dtype"]), int(row["offset"])))
+    return tuple(packings)
+
+
+def _value(item: Any) -> Any:
+    return tuple(item) if isinstance(item, list) else item  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]

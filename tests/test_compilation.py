@@ -1,0 +1,198 @@
+"""Code that was made before: found where nothing differs, and only there."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import pkgutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from small_models import CALCULATOR, RESIDUAL, images
+
+import convdsl
+from convdsl import InputError, compilation
+from convdsl.backends import llvm
+from convdsl.ir.canonical import canonical_text
+from convdsl.lowering import recipe
+from convdsl.lowering.recipe import packings_from_json, packings_to_json
+from convdsl.passes import PASSES
+from convdsl.runtime.cache import ObjectCache
+from convdsl.schedules import cpu
+
+PLAIN = "x -> conv(8, 3) -> relu -> output y"
+
+
+@pytest.fixture
+def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of models that were really compiled, in a cache of the test's own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    names: list[str] = []
+    lower = compilation.lower
+    monkeypatch.setattr(
+        compilation,
+        "lower",
+        lambda graph, target, name: names.append(name) or lower(graph, target, name),
+    )
+    return names
+
+
+def compiled(layers: str, weights: Any = "random:1", **options: Any) -> convdsl.Executable:
+    text = f"model m {{\n input x: f32[N, 3, 12, 12]\n {layers}\n}}\n"
+    return convdsl.compile(convdsl.parse(text), weights, batch=1, **options)
+
+
+def test_a_hit_lowers_nothing_and_packs_the_weights_given(made: list[str]) -> None:
+    model = convdsl.parse(RESIDUAL)
+    for seed in range(3):
+        found = convdsl.compile(model, f"random:{seed}", inputs=(3, 12, 12))
+        plain = convdsl.compile(model, f"random:{seed}", inputs=(3, 12, 12), cache=False)
+        np.testing.assert_array_equal(found(images()), plain(images()))
+    assert len(made) == 1 + 3
+    assert len(ObjectCache().entries()) == 1
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        "x -> conv(8, 3, stride = 2) -> relu -> output y",
+        "x -> conv(8, 3, pad = 0) -> relu -> output y",
+        "x -> conv(8, 3, bias = false) -> relu -> output y",
+        "x -> conv(8, 5) -> relu -> output y",
+        "x -> conv(8, 3) -> relu6 -> output y",
+        "x -> conv(8, 3) -> relu -> output y, x -> relu -> output z",
+        "x -> conv(8, 3, weight = [[[[1, 0, 0], [0, 0, 0], [0, 0, 0]]]]) -> relu -> output y",
+        "x -> conv(8, 3, weight = [[[[2, 0, 0], [0, 0, 0], [0, 0, 0]]]]) -> relu -> output y",
+        "x -> leaky_relu(0.1) -> output y",
+        "x -> leaky_relu(0.2) -> output y",
+    ],
+)
+def test_another_network_is_no_hit(layers: str, made: list[str]) -> None:
+    compiled(PLAIN)
+    layers = layers.replace("output y, x", "output y\n x")
+    found = compiled(layers)
+    assert len(made) == 2
+    again = compiled(layers)
+    assert len(made) == 2
+    np.testing.assert_equal(found(images()), again(images()))
+
+
+def test_the_order_of_operands_tells(made: list[str]) -> None:
+    for text in (CALCULATOR, CALCULATOR.replace("a - b", "b - a")):
+        run = convdsl.compile(convdsl.parse(text), batch=1)
+        a, b = (np.full((1, 4, 6), value, np.float32) for value in (3, 1))
+        expected = 2 if "a - b" in text else -2
+        assert (run(a, b)["difference"] == expected).all()
+    assert len(made) == 2
+
+
+@pytest.mark.parametrize(
+    ("what", "change"),
+    [
+        ("processor", lambda patch: {"cpu": "x86-64-v2"}),
+        ("passes", lambda patch: {"passes": PASSES[:-1]}),
+        ("batch", lambda patch: {"batch": 2}),
+        ("compiler", lambda patch: patch.setattr(compilation, "_fingerprint", lambda: "x") or {}),
+        ("LLVM", lambda patch: patch.setattr(llvm, "llvm_version", lambda: "LLVM 99") or {}),
+    ],
+)
+def test_other_circumstances_are_no_hit(
+    what: str,
+    change: Callable[[pytest.MonkeyPatch], dict[str, Any]],
+    made: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = convdsl.parse(RESIDUAL)
+    options = {"symbols": {"H": 12, "W": 12}, "batch": 1}
+    convdsl.compile(model, "random:1", **options)
+    convdsl.compile(model, "random:1", **{**options, **change(monkeypatch)})
+    assert len(made) == 2, what
+
+
+def test_the_fingerprint_is_of_the_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "lowering").mkdir()
+    (tmp_path / "compilation.py").touch()
+    source = tmp_path / "lowering" / "lower.py"
+    monkeypatch.setattr(compilation, "__file__", str(tmp_path / "compilation.py"))
+    seen: set[str] = set()
+    for text in ("one", "two", "onetwo"):
+        source.write_text(text)
+        seen.add(compilation._fingerprint.__wrapped__())
+    source.rename(source.with_name("other.py"))
+    seen.add(compilation._fingerprint.__wrapped__())
+    assert len(seen) == 4
+    (source.parent / "__pycache__").mkdir()
+    (source.parent / "__pycache__" / "other.cpython-311.pyc").write_bytes(b"x")
+    assert compilation._fingerprint.__wrapped__() in seen
+
+
+def test_a_damaged_entry_is_made_again(made: list[str]) -> None:
+    expected = compiled(PLAIN)(images())
+    (entry,) = ObjectCache().entries()
+    content = bytearray(entry.read_bytes())
+    content[-100] ^= 1
+    entry.write_bytes(content)
+    np.testing.assert_array_equal(compiled(PLAIN)(images()), expected)
+    assert len(made) == 2
+    np.testing.assert_array_equal(compiled(PLAIN)(images()), expected)
+    assert len(made) == 2
+
+
+def test_threads_share_it(made: list[str]) -> None:
+    expected = compiled(PLAIN, cache=False)(images())
+    results: list[Any] = []
+    threads = [
+        threading.Thread(target=lambda: results.append(compiled(PLAIN)(images()))) for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == 4
+    for result in results:
+        np.testing.assert_array_equal(result, expected)
+
+
+def test_what_fails_while_packing_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise InputError("no room for weights")
+
+    monkeypatch.setattr(compilation, "pack_weights", refuse)
+    with pytest.raises(InputError, match="no room for weights"):
+        compiled(PLAIN, cache=False)
+
+
+# The recipe
+
+
+@pytest.mark.parametrize("cpu_name", ["x86-64-v2", "x86-64-v4"])
+@pytest.mark.parametrize("name", ["squeezenet1_1", "mobilenet_v2", "shufflenet_v2_x0_5", "lenet5"])
+def test_packings_survive_json(name: str, cpu_name: str) -> None:
+    model = convdsl.load(name)
+    plan = compilation.Plan(model, llvm.find_target(cpu_name, "x86_64-unknown-linux-gnu"))
+    lowered = plan.lower({"N": 1})
+    rows = json.loads(json.dumps(packings_to_json(lowered.graph, lowered.packings)))
+    assert packings_from_json(lowered.graph, rows) == lowered.packings
+    again = plan.graph({"N": 1})
+    assert canonical_text(again) == canonical_text(lowered.graph)
+    for old, new in zip(lowered.packings, packings_from_json(again, rows), strict=True):
+        assert old.source.value is not None
+        assert new.source.value is not None
+        assert old.source.value.name == new.source.value.name
+
+
+def test_every_form_of_packing_is_known() -> None:
+    forms: set[str] = set()
+    for info in pkgutil.iter_modules(cpu.__path__, f"{cpu.__name__}."):
+        module = importlib.import_module(info.name)
+        forms |= {
+            name
+            for name, item in vars(module).items()
+            if isinstance(item, type) and callable(getattr(item, "pack", None)) and name != "Pack"
+        }
+    assert forms <= recipe._FORMS.keys()
+    assert forms
