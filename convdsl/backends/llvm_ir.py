@@ -153,10 +153,11 @@ class KernelPrinter(ValuePrinter):
         self.put(f"store {type_of(type)} {value}, ptr {where}, align {type.dtype.bytes}")
 
     def prefetch(self, prefetch: Prefetch) -> None:
-        """Read, moderate locality (second-level cache), data."""
+        """Read; all locality for the first-level cache, moderate for the second; data."""
         where = self.address(prefetch.buffer, prefetch.index)
         self.declarations.add("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
-        self.put(f"call void @llvm.prefetch.p0(ptr {where}, i32 0, i32 2, i32 1)")
+        locality = 4 - prefetch.level
+        self.put(f"call void @llvm.prefetch.p0(ptr {where}, i32 0, i32 {locality}, i32 1)")
 
 
 def attributes_of(target: Target) -> str:

@@ -131,9 +131,9 @@ class Builder:
     def store(self, buffer: Buffer, index: Dim, value: Value, valid: int | None = None) -> None:
         self._emit(Store(buffer, index, value, None if valid == value.type.lanes else valid))
 
-    def prefetch(self, buffer: Buffer, index: Dim) -> None:
-        """Bring the line of an element into the second-level cache."""
-        self._emit(Prefetch(buffer, index))
+    def prefetch(self, buffer: Buffer, index: Dim, level: int = 2) -> None:
+        """Bring the line of an element into the second-level cache, or into the first."""
+        self._emit(Prefetch(buffer, index, level))
 
     def _emit(self, statement: Statement) -> None:
         self._blocks[-1].append(statement)

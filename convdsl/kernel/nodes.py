@@ -287,6 +287,7 @@ class Prefetch:
 
     buffer: Buffer
     index: Dim
+    level: int = 2  # of the cache that it is wanted in
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,7 +62,7 @@ def _format_statement(statement: Statement, depth: int) -> list[str]:
             at = _span(statement.index, lanes)
             return [f"{pad}{statement.buffer.name}[{at}] = {format_value(statement.value)}"]
         case Prefetch():
-            return [f"{pad}prefetch {statement.buffer.name}[{statement.index}]"]
+            return [f"{pad}prefetch L{statement.level} {statement.buffer.name}[{statement.index}]"]
         case For():
             head = f"{pad}for {statement.var.name} in {statement.start} .. {statement.stop}"
             return [head, *format_body(statement.body, depth + 1)]

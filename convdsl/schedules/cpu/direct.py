@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 from convdsl.kernel.builder import Builder
-from convdsl.kernel.nodes import Get, Registers, Value, Var
+from convdsl.kernel.nodes import Get, IndexTest, Registers, Value, Var
 from convdsl.schedules.cpu.contraction import Convolution, Space, match_convolution
 from convdsl.schedules.cpu.epilogue import Frame, open_frame
 from convdsl.schedules.cpu.runs import (
@@ -32,9 +32,11 @@ from convdsl.schedules.task import Schedule, Scheduled, Task
 from convdsl.tensor import Dim, dim_min, floor_div
 
 _L2_SHARE = 512 << 10  # bytes of filters that may stay in the second-level cache
-_PANEL = 320 << 10  # bytes of filters swept at a time: that and the next panel stay there
+_PANEL = 32 << 10  # bytes of larger filters swept at a time: they stay in the first-level cache
+_BAND = 192 << 10  # bytes of sums, or of inputs, that wait in the second-level cache for a sweep
+_UNITS = 32  # independent pieces of work that give a team enough to share out
+_FEW_UNITS = 8  # the same where each piece reads large filters
 _PATCH = 14  # positions that a tile of several rows may have
-_SHARES = 8  # tiles of channels that give a team enough to share out
 
 
 def applies(task: Task) -> Convolution | None:
@@ -99,16 +101,44 @@ def emit(task: Task, name: str) -> Scheduled:
 
 
 @dataclass(frozen=True, slots=True)
+class Sweeps:
+    """Filters are read in `panels` of `panel` blocks of input channels; positions are cut into
+    `bands` of `size` rows or tiles, each swept by one panel after the other."""
+
+    panel: int
+    panels: int
+    size: int
+    bands: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where in the loops around the register tiles the emitter stands."""
+
+    at: dict[str, Dim]
+    first_block: int
+    blocks: int
+    chunk: tuple[Dim, Dim]  # blocks of input channels of the panel
+    sweeps: Sweeps
+    sweep: Dim = 0  # the row or tile of the band
+
+
+@dataclass(frozen=True, slots=True)
 class _Panel:
     """One register tile on its way: loop indices, accumulators, channels, positions."""
 
-    at: dict[str, Dim]
+    place: _Place
     acc: Registers
     block: Dim  # the first vector of output channels
-    blocks: int
     positions: list[list[Dim]]  # of each position, the indices on the tile's own axes
-    start: Dim
-    chunk: tuple[int, int]  # blocks of input channels
+
+    @property
+    def at(self) -> dict[str, Dim]:
+        return self.place.at
+
+    @property
+    def blocks(self) -> int:
+        return self.place.blocks
 
     @property
     def width(self) -> int:
@@ -126,6 +156,7 @@ class _Direct:
         self.frame = frame
         self.b: Builder = frame.b
         self.lanes = pack.lanes
+        self.element = task.stage.target.type.dtype.bytes
         self.outer, self.columns = columns_of(conv, task)
         self.rows: tuple[Space, ...] = ()  # the axis that patches run along
         rows = patch_rows(self.outer, self.columns, tile)
@@ -135,89 +166,92 @@ class _Direct:
         else:
             self.runs = runs_of(self.columns.space, tile.columns)
         self.spaces = (*self.outer, *self.rows, self.columns.space)
-        weights = pack.size * task.stage.target.type.dtype.bytes
         # Filters that stay in cache are swept for each position; larger ones are each read once
         # while the positions are swept.
-        self.filters_stay = weights <= _L2_SHARE
+        self.filters_stay = pack.size * self.element <= _L2_SHARE
 
-    def chunks(self, blocks: int) -> list[tuple[int, int]]:
-        """(first, past the last) block of input channels of each panel. Sums wait in the output
-        between panels."""
+    def sweeps(self, count: int, blocks: int) -> Sweeps:
+        """How `count` tiles of channels meet the filters and the positions."""
         whole = self.pack.c_blocks
-        element = self.frame.task.stage.target.type.dtype.bytes
-        per_block = self.pack.block_size // whole * blocks * element
-        size = whole if self.filters_stay else max(1, min(whole, _PANEL // per_block))
-        count = -(-whole // size)
-        size = -(-whole // count)
-        return [(start, min(start + size, whole)) for start in range(0, whole, size)]
+        panel = whole
+        if not self.filters_stay:
+            slab = self.pack.block_size // whole * blocks * self.element
+            panels = -(-whole // max(1, min(whole, _PANEL // slab)))
+            panel = -(-whole // panels)
+        pieces = self.outer[-1].outs if self.outer else max(run.count for run in self.runs)
+        units = extent_of(self.conv.n) * self.conv.groups * count
+        for space in self.outer[:-1]:
+            units *= space.outs
+        positions = 1
+        for space in self.spaces[max(0, len(self.outer) - 1) :]:
+            positions *= space.outs
+        per_position = blocks * self.lanes if panel < whole else self.conv.channels_in
+        enough = _UNITS if self.filters_stay else _FEW_UNITS
+        bands = max(-(-enough // units), -(-positions * per_position * self.element // _BAND))
+        size = max(1, pieces // min(bands, pieces))
+        return Sweeps(panel, -(-whole // panel), size, -(-pieces // size))
 
     def tiles(self, first_block: int, count: int, blocks: int) -> None:
         """All positions of `count` tiles of `blocks` blocks each, in parallel."""
+        sweeps = self.sweeps(count, blocks)
         axes = [("n", extent_of(self.conv.n)), ("g", self.conv.groups)]
-        axes += [(s.out.name, s.outs) for s in self.outer]
-        position = len(axes) + 1 if self.filters_stay else 2
-        chunks = self.chunks(blocks)
-        one_row = len(self.spaces) == 1 and all(run.interior for run in self.runs)
-        if one_row and (self.filters_stay or count < _SHARES):
-            for run in self.runs:  # its tiles are shared out among the threads
-                with self.parallel([*axes, ("tile", run.count)], count, position) as at:
-                    start = run.start + at["tile"] * run.width
-                    for chunk in chunks:
-                        self.one_tile(at, run, start, first_block, blocks, chunk)
-            return
-        inner = self.outer if len(chunks) > 1 else ()
-        axes = axes[: len(axes) - len(inner)]
-        with self.parallel(axes, count, min(position, len(axes))) as at:
-            for chunk in chunks:
-                with self.rows_inside(at, inner) as here:
-                    for run in self.runs:
-                        with self.b.serial("tile", run.count) as tile:
-                            start = run.start + tile * (run.rows or run.width)
-                            self.one_tile(here, run, start, first_block, blocks, chunk)
+        axes += [(s.out.name, s.outs) for s in self.outer[:-1]]
+        inner = [("kt", count), ("band", sweeps.bands)]
+        axes += reversed(inner) if self.filters_stay else inner
+        names = [name for name, _ in axes]
+        with self.b.parallel(names, [extent for _, extent in axes]) as indices:
+            at = dict(zip(names, indices, strict=True))
+            with self.b.serial("panel", sweeps.panels) as panel:
+                start = panel * sweeps.panel
+                chunk = (start, dim_min(start + sweeps.panel, self.pack.c_blocks))
+                place = _Place(at, first_block, blocks, chunk, sweeps)
+                if self.outer:
+                    self.band_of_rows(place)
+                else:
+                    self.band_of_tiles(place)
 
-    @contextmanager
-    def rows_inside(
-        self, at: dict[str, Dim], spaces: tuple[Space, ...]
-    ) -> Generator[dict[str, Dim]]:
-        """Loops over outer axes within a share, where panels are swept by all positions."""
-        with ExitStack() as stack:
-            loops = {
-                space.out.name: stack.enter_context(self.b.serial(space.out.name, space.outs))
-                for space in spaces
-            }
-            yield {**at, **loops}
+    def band_of_rows(self, place: _Place) -> None:
+        axis, size = self.outer[-1], place.sweeps.size
+        first = place.at["band"] * size
+        with self.b.serial(axis.out.name, dim_min(first + size, axis.outs), first) as row:
+            here = replace(place, at={**place.at, axis.out.name: row}, sweep=row - first)
+            for run in self.runs:
+                with self.b.serial("tile", run.count) as tile:
+                    self.one_tile(here, run, run.start + tile * (run.rows or run.width))
 
-    @contextmanager
-    def parallel(
-        self, axes: list[tuple[str, int]], count: int, position: int
-    ) -> Generator[dict[str, Dim]]:
-        """Parallel loops over the axes, with that over `count` tiles of channels put among them."""
-        order = [*axes[:position], ("kt", count), *axes[position:]]
-        names = [name for name, _ in order]
-        with self.b.parallel(names, [extent for _, extent in order]) as indices:
-            yield dict(zip(names, indices, strict=True))
+    def band_of_tiles(self, place: _Place) -> None:
+        """The longest run is cut into bands; runs at its ends go with the first and last band."""
+        sweeps, band = place.sweeps, place.at["band"]
+        main = max(range(len(self.runs)), key=lambda i: self.runs[i].count)
+        for number, run in enumerate(self.runs):
+            with ExitStack() as stack:
+                first: Dim = 0
+                past: Dim = run.count
+                if number == main:
+                    first = band * sweeps.size
+                    past = dim_min(first + sweeps.size, run.count)
+                elif sweeps.bands > 1:
+                    own = 0 if number < main else sweeps.bands - 1
+                    stack.enter_context(self.b.when(IndexTest("eq", band, own)))
+                tile = stack.enter_context(self.b.serial("tile", past, first))
+                here = replace(place, sweep=tile - first)
+                self.one_tile(here, run, run.start + tile * (run.rows or run.width))
 
-    def one_tile(
-        self,
-        at: dict[str, Dim],
-        run: Run,
-        start: Dim,
-        first_block: int,
-        blocks: int,
-        chunk: tuple[int, int],
-    ) -> None:
-        """Accumulate one register tile over a chunk of the input channels; after the last one
-        store it through the epilogue."""
+    def one_tile(self, place: _Place, run: Run, start: Dim) -> None:
+        """Accumulate one register tile over a panel's input channels; after the last panel
+        store it through the epilogue. Sums wait in the output from one panel to the next."""
         per_group = self.conv.channels_out // self.lanes if self.conv.groups > 1 else 0
-        block = at["g"] * per_group + first_block + at["kt"] * blocks
+        at, blocks, sweeps = place.at, place.blocks, place.sweeps
+        block = at["g"] * per_group + place.first_block + at["kt"] * blocks
         acc = self.frame.registers(blocks * run.width)
-        panel = _Panel(at, acc, block, blocks, self.positions(run, start), start, chunk)
-        if chunk[0] == 0:
-            self.b.zero(acc)
-        else:
-            self.fetch(panel)
+        panel = _Panel(place, acc, block, self.positions(run, start))
+        self.b.zero(acc)
+        first, past = place.chunk
+        if sweeps.panels > 1:
+            with self.b.when(IndexTest("gt", first, 0)):
+                self.fetch(panel)
         own = (*self.rows, self.columns.space)
-        with self.b.serial("cb", chunk[1], chunk[0]) as cb, self.outer_taps(at) as taps:
+        with self.b.serial("cb", past, first) as cb, self.outer_taps(at) as taps:
             if run.interior:
                 with ExitStack() as stack:
                     inner = [stack.enter_context(self.b.serial("s", s.taps)) for s in own]
@@ -227,9 +261,12 @@ class _Direct:
                 for tap, reach in zip(every_tap, run.reach, strict=True):
                     if reach:
                         self.inner(panel, cb, [*taps, *tap], reach)
-        if chunk[1] == self.pack.c_blocks:
+        if sweeps.panels == 1:
             self.store(panel)
-        else:
+            return
+        with self.b.when(IndexTest("eq", past, self.pack.c_blocks)):
+            self.store(panel)
+        with self.b.when(IndexTest("lt", past, self.pack.c_blocks)):
             self.put_aside(panel)
 
     def positions(self, run: Run, start: Dim) -> list[list[Dim]]:
@@ -261,24 +298,31 @@ class _Direct:
             base = panel.block * pack.block_size + where
             weights = self.frame.views[conv.w.tensor.name].buffer
             if not self.filters_stay:
-                share = panel.chunk[1] - panel.chunk[0]
-                ahead = pack.block_size // pack.c_blocks * share * panel.blocks
-                ahead = ahead + self.sweep_line(panel) * self.lanes
-                b.prefetch(weights, base + ahead)
+                self.prefetch_filters(panel, base)
+            if len(self.columns.merged) > 1:
+                self.prefetch_inputs(panel, cb, c)
             filters = [b.load(weights, base + i * self.lanes) for i in range(panel.blocks)]
             for j in reach:
                 value = self.input(panel, cb * pack.c_block + c, taps, panel.positions[j])
                 for i in range(panel.blocks):
                     b.accumulate(panel.acc, i * panel.width + j, value, filters[i])
 
-    def sweep_line(self, panel: _Panel) -> Dim:
-        """Which of a panel's lines this sweep over it asks for, of the panel that comes next: so
-        that it has come from memory when its turn does."""
-        if self.outer:
-            axis = self.outer[-1]
-            return floor_div(panel.at[axis.out.name] * panel.blocks, axis.outs)
-        sweeps = self.rows[0].outs if self.rows else self.columns.space.outs
-        return floor_div(panel.start * panel.blocks, sweeps)
+    def prefetch_filters(self, panel: _Panel, base: Dim) -> None:
+        """Ask for one line of the panel that comes next, another one in each sweep over this
+        panel: so that it has come from memory when its turn does."""
+        weights = self.frame.views[self.conv.w.tensor.name].buffer
+        sweeps = panel.place.sweeps
+        slab = self.pack.block_size // self.pack.c_blocks * panel.blocks
+        line = floor_div(panel.place.sweep * panel.blocks, sweeps.size)
+        self.b.prefetch(weights, base + slab * sweeps.panel + line * self.lanes)
+
+    def prefetch_inputs(self, panel: _Panel, cb: Dim, c: Dim) -> None:
+        """Ask for the same positions in the next block of channels, one position at each step."""
+        view = self.frame.views[self.conv.x.tensor.name]
+        channel = panel.at["g"] * self.conv.channels_in + (cb + 1) * self.pack.c_block
+        bound = self.columns.bind(panel.positions[0][-1])
+        index = [panel.at["n"], channel, *(bound[axis.name] for axis in self.columns.merged)]
+        self.b.prefetch(view.buffer, view.layout.offset(index) + c * self.lanes, level=1)
 
     def input(
         self, panel: _Panel, channel: Dim, taps: Sequence[Dim], position: Sequence[Dim]

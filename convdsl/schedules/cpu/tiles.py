@@ -22,12 +22,12 @@ class Tile:
 
 
 def tile_cycles(blocks: int, columns: int) -> float:
-    """Cycles for one input element of the tile: two multiply-adds or two loads a cycle, four
-    cycles of latency to hide; the loop, and filters from beyond the first-level cache, on top."""
-    return max(blocks * columns / 2, (blocks + columns) / 2, 4.0) + 0.25 + 0.1 * blocks
+    """Cycles for one input element of the tile: two multiply-adds a cycle, or one broadcast of an
+    input element, or two loads of filters; below seven, latency shows. The loop comes on top."""
+    return max(blocks * columns / 2, columns + blocks / 2, 7.0) + 0.25
 
 
-_TAIL_WORTH = 1.1  # a tile that leaves blocks over must be this much better: few share the rest
+_TAIL_WORTH = 1.03  # a tile that leaves blocks over must be this much better: few share the rest
 
 
 def choose_tile(target: Target, blocks: int, columns: int, must_divide: bool = False) -> Tile:
