@@ -59,6 +59,9 @@ def pack_weights(
         for value in values:
             waiting.setdefault(value, []).append(number)
     held: dict[Value, Array] = {}
+    for number, values in enumerate(missing):
+        if not values:  # made of indices alone: fractions of a resize
+            _write(packings[number], held, out)
     for value, array in weight_time_values(graph, states, waiting):
         held[value] = array
         for number in waiting[value]:
