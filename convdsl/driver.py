@@ -312,9 +312,7 @@ def export(
 def translate(path: str | Path, **parameters: Any) -> tuple[str, bytes]:
     """An ONNX file as `.cnn` text, and its weights as a safetensors file. Raises InputError."""
     model: Model = _interop("onnx_load").load(Path(path), parameters).settled({})
-    text, renamed = import_module("convdsl.interop.cnn_source").source(model)
-    arrays = model.weights or {}
-    weights = {renamed.get(key, key): array for key, array in arrays.items()}
+    text, weights = import_module("convdsl.interop.cnn_source").source(model)
     return text, import_module("safetensors.numpy").save(weights)
 
 

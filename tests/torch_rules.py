@@ -375,6 +375,7 @@ RULES: dict[str, Rule] = {
     "clip": of_x(torch.clamp, "low", "high"),
     "cast": lambda call, t: t["x"].to(DTYPES[call["dtype"]]),
     "identity": of_x(torch.clone),
+    "parameter": lambda call, t: t["weight"].clone(),
     "dropout": lambda call, t: F.dropout(t["x"], call["p"], training=False),
     "reduce_sum": reduction("sum"),
     "reduce_mean": reduction("mean"),

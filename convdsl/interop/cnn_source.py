@@ -11,10 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from convdsl.interop.cnn_model import sayable
 from convdsl.interop.cnn_terms import (
     Hole,
     Segment,
     arguments,
+    fixed_weight,
     infix,
     operand_text,
     preprocessing_text,
@@ -31,14 +33,15 @@ INDENT = "    "
 WIDTH = 96
 
 
-def source(model: Model) -> tuple[str, dict[str, str]]:
-    """(text, new name of each weight whose key had to change)."""
+def source(model: Model) -> tuple[str, dict[str, Any]]:
+    """The text, and the weights under the keys that it makes. Raises InputError."""
+    model = sayable(model)
+    weights = dict(model.weights or {})
     try:
-        return _Writer(model, tree(model.graph, flat=False)).text(), {}
+        return _Writer(model, tree(model.graph, flat=False)).text(), weights
     except Untidy:
-        writer = _Writer(model, tree(model.graph, flat=True))
-        renamed = {key: flat_key(key) for key in model.graph.states}
-        return writer.text(), {old: new for old, new in renamed.items() if old != new}
+        text = _Writer(model, tree(model.graph, flat=True)).text()
+        return text, {flat_key(key): array for key, array in weights.items()}
 
 
 def flat_key(key: str) -> str:
@@ -273,9 +276,10 @@ class _Names:
     def next(self, value: Value) -> str:
         node = value.node
         wanted = node.op.name if isinstance(node, OpNode) else "x"
-        name = _unused(
-            {"add": "total", "concat": "joined"}.get(wanted, f"{wanted}_out"), self.taken
-        )
+        wanted = {"add": "total", "concat": "joined"}.get(wanted, f"{wanted}_out")
+        if isinstance(node, OpNode) and node.op.name == "parameter":
+            wanted = re.sub(r"\W", "_", node.name)
+        name = _unused(wanted if wanted[0].isalpha() else f"w{wanted}", self.taken)
         self.taken.add(name)
         return name
 
@@ -296,7 +300,8 @@ def _call(
     for value in node.data_inputs:
         if value is not flow:
             given += [", ", operand_text(value, names)] if given else [operand_text(value, names)]
-    for argument in arguments(node, node.op.name in defaults):
+    fixed = fixed_weight(node)
+    for argument in [*arguments(node, node.op.name in defaults), *([fixed] if fixed else [])]:
         given += [", ", *argument] if given else argument
     words: list[Segment] = [node.op.aliases[0] if node.op.name in _SHORT else node.op.name]
     if given:

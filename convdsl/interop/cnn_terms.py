@@ -8,9 +8,8 @@ from typing import Any, TypeAlias, cast
 
 import numpy as np
 
-from convdsl.diagnostics import InputError
 from convdsl.ir.graph import Graph, OpNode, StateNode, Value
-from convdsl.ir.opdef import Attribute, Call, Kind, OpError, Required, Role
+from convdsl.ir.opdef import Attribute, Call, Kind, OpError, Required
 from convdsl.ir.preprocess import Preprocessing
 from convdsl.tensor import SymDim
 
@@ -35,21 +34,14 @@ def infix(node: OpNode) -> str | None:
 def operand_text(value: Value, names: Mapping[Value, str]) -> str:
     """A name, or a number."""
     node = value.node
-    if not isinstance(node, StateNode):
-        return names[value]
-    if node.role is Role.CONSTANT and np.size(node.data) == 1:
-        if value.type.rank:
-            raise InputError(f"the constant {node.name} of shape {value.type} cannot be written")
-        return number(np.asarray(node.data).reshape(-1)[0].item())
-    raise InputError(
-        f"the weight {node.name} ({value.type}) stands on its own, which .cnn text cannot say"
-    )
+    return number(np.asarray(node.data)[()]) if isinstance(node, StateNode) else names[value]
 
 
 def number(value: Any) -> str:
-    if isinstance(value, bool):
+    """As short as its precision allows: 0.1 of single precision is 0.1."""
+    if isinstance(value, bool | np.bool_):
         return "true" if value else "false"
-    return repr(value)
+    return str(value)
 
 
 def shared_defaults(graph: Graph) -> dict[str, str]:
@@ -88,6 +80,14 @@ def arguments(node: OpNode, unbiased: bool) -> list[list[Segment]]:
         elif value != _default(node, attribute.name):
             found.append([f"{attribute.name} = ", *_value(attribute, value)])
     return found
+
+
+def fixed_weight(node: OpNode) -> list[Segment]:
+    """`weight = [...]` of a constant; nothing where the weight comes from a file."""
+    weight = node.inputs.get("weight") if node.op.name == "parameter" else None
+    if weight is None or not isinstance(weight.node, StateNode) or weight.node.data is None:
+        return []
+    return [f"weight = {literal(np.asarray(weight.node.data))}"]
 
 
 def _default(node: OpNode, name: str) -> Any:
@@ -132,5 +132,5 @@ def literal(value: Any) -> str:
     if isinstance(value, SymDim):
         return str(value)
     if isinstance(value, np.ndarray):
-        return literal(cast(Any, value).tolist())
+        return literal(tuple(cast(Any, value))) if value.ndim else number(value[()])
     return number(value)

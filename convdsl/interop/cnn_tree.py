@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from convdsl.interop.cnn_model import owned_operands
 from convdsl.ir.graph import Graph, OpNode, StateNode, Value
-from convdsl.ir.opdef import Role
 
 Path: TypeAlias = tuple[str, ...]
 
@@ -124,11 +124,7 @@ def tree(graph: Graph, flat: bool) -> Scope:
 
 
 def _has_weights(node: OpNode) -> bool:
-    owned = {o.name for o in node.op.operands if o.role is not Role.DATA}
-    for key, value in node.inputs.items():
-        if key in owned and value.node.name != f"{node.name}.{key}":
-            raise Untidy
-    return any(key in owned for key in node.inputs)
+    return bool(owned_operands(node))
 
 
 def _grow(graph: Graph, root: Scope) -> None:

@@ -179,7 +179,13 @@ class _Importer:
             if name and tensor is not None:
                 self.tensors[name] = tensor
                 if isinstance(tensor, Value):
-                    self.names[tensor] = name
+                    self._call(tensor, name)
+
+    def _call(self, value: Value, name: str) -> None:
+        """Remember a value's name in the file; what is called twice has the uses of both."""
+        known = self.names.setdefault(value, name)
+        if known != name:
+            self.uses[known] += self.uses[name] - 1
 
     def _input(self, name: str) -> Tensor | None:
         if not name:

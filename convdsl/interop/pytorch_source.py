@@ -64,9 +64,9 @@ class _Module:
             arguments.append(f"{self.names[value]}: Tensor")
         self._constants()
         for node in graph.op_nodes():
-            if _has_weights(node):
+            if _has_weights(node) and not self._is_said(node):
                 self._add(_path(node), MODULES[node.op.name](node.call))
-        body = [self._statement(node) for node in graph.op_nodes()]
+        body = [self._statement(node) for node in graph.op_nodes() if not self._is_said(node)]
         results = [self.names[value] for value in graph.outputs.values()]
         single = len(results) == 1
         returns = "Tensor" if single else "tuple[" + ", ".join("Tensor" for _ in results) + "]"
@@ -153,8 +153,19 @@ class _Module:
 
     # What is called
 
+    def _is_said(self, node: OpNode) -> bool:
+        """Constants stand where they are used."""
+        weight = node.inputs.get("weight")
+        state = weight.node if node.op.name == "parameter" and weight is not None else None
+        if not isinstance(state, StateNode) or state.data is None:
+            return False
+        self.names[node.outputs[0]] = constant(state)
+        return True
+
     def _statement(self, node: OpNode) -> str:
-        if _has_weights(node):
+        if node.op.name == "parameter":
+            called = f'{self._access(_path(node))}["weight"]'
+        elif _has_weights(node):
             x = self.names[node.inputs["x"]]
             called = f"{self._access(_path(node))}({around(node.call, x)})"
         else:

@@ -82,7 +82,7 @@ def _keywords(*given: tuple[str, str, str]) -> str:
 
 
 def _dtype(call: Call) -> tuple[str, str, str]:
-    return ("dtype", _DTYPES[call.type("x").dtype], "torch.float32")
+    return ("dtype", _DTYPES[call.outputs[0].dtype], "torch.float32")
 
 
 def conv(call: Call) -> str:
@@ -155,6 +155,15 @@ def prelu(call: Call) -> str:
     return f"nn.PReLU({call.type('weight').shape[0]}{_keywords(_dtype(call))})"
 
 
+def parameter(call: Call) -> str:
+    """Under its key in the state dict; a module of its own would say no more."""
+    type = call.type("weight")
+    if not type.dtype.is_float:
+        raise InputError(f"a parameter of {type.dtype} cannot be trained")
+    shape = ", ".join(map(str, type.shape))
+    return f'nn.ParameterDict({{"weight": torch.ones({shape}{_keywords(_dtype(call))})}})'
+
+
 MODULES: Mapping[str, Callable[[Call], str]] = {
     "conv": conv,
     "conv_transpose": conv_transpose,
@@ -164,6 +173,7 @@ MODULES: Mapping[str, Callable[[Call], str]] = {
     "group_norm": group_norm,
     "instance_norm": instance_norm,
     "prelu": prelu,
+    "parameter": parameter,
 }
 
 

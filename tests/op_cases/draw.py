@@ -130,6 +130,14 @@ def with_state(draw: Draw, name: str, attributes: Mapping[str, Any], x: Array, *
     return Case(op, attributes, arrays, **more)
 
 
+def alone(draw: Draw, name: str, attributes: Mapping[str, Any]) -> Case:
+    """A case of an operator that has weights and takes no tensor."""
+    op = BY_NAME[name]
+    specs = op.state(op.call({}, attributes))
+    arrays = {spec.name: draw.array(spec.type.shape, -1.0, 1.5) for spec in specs}
+    return Case(op, attributes, arrays)
+
+
 def image_symbols(rank: int) -> dict[str, tuple[str | None, ...]]:
     """x[N, C, space...] with everything but the channels symbolic."""
     return {"x": ("N", None, "D", "H", "W")[:rank] if rank == 5 else ("N", None, "H", "W")[:rank]}

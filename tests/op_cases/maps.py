@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from convdsl.ops import BY_NAME
-from op_cases.draw import Array, Case, Draw, Generator, with_state
+from op_cases.draw import Array, Case, Draw, Generator, alone, with_state
 
 LETTERS = "NABCD"
 
@@ -94,6 +94,11 @@ def prelu(draw: Draw) -> Case:
     return with_state(draw, "prelu", {"shared": draw.chance()}, x)
 
 
+def parameter(draw: Draw) -> Case:
+    shape = draw.shape(draw.integer(1, 4), 1, 5)
+    return alone(draw, "parameter", {"shape": shape, "dtype": str(draw.dtype)})
+
+
 def dropout(draw: Draw) -> Case:
     x = draw.array(draw.shape(draw.integer(2, 5), 1, 5))
     return with_state(draw, "dropout", {"p": draw.pick(0.0, 0.3, 1.0)}, x)
@@ -135,6 +140,7 @@ GENERATORS: dict[str, Generator] = {
     "clip": partial(unary, "clip", attributes=clip),
     "prelu": prelu,
     "dropout": dropout,
+    "parameter": parameter,
     **{name: partial(binary, name) for name in ("add", "sub", "mul", "min", "max")},
     "div": partial(binary, "div", low=0.5, high=3.0),
     "pow": partial(binary, "pow", low=0.1, high=3.0),

@@ -50,7 +50,7 @@ def values(attribute: Attribute) -> st.SearchStrategy[Any]:
 @st.composite
 def calls(draw: st.DrawFn, op: OpDef) -> tuple[dict[str, TensorType], dict[str, Any]]:
     names = [o.name for o in op.data_operands]
-    if op.data_operands[-1].variadic:
+    if names and op.data_operands[-1].variadic:
         names[-1:] = [f"{names[-1]}{i}" for i in range(draw(st.integers(1, 3)))]
     common = draw(shapes)
     dtype = draw(dtypes)

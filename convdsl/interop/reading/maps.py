@@ -254,7 +254,7 @@ def integer_safe(op: str) -> Rule:
 
 _UNARY = {
     "Abs": "abs", "Erf": "erf", "Exp": "exp", "HardSwish": "hardswish",
-    "Identity": "identity", "IsNaN": "isnan", "Log": "log", "Mish": "mish", "Neg": "neg",
+    "IsNaN": "isnan", "Log": "log", "Mish": "mish", "Neg": "neg",
     "Not": "logical_not", "Reciprocal": "reciprocal", "Sigmoid": "sigmoid", "Sign": "sign",
     "Softplus": "softplus", "Softsign": "softsign", "Sqrt": "sqrt", "Tanh": "tanh",
 }  # fmt: skip
@@ -267,6 +267,7 @@ _BINARY = {
 RULES: dict[str, Rule] = {
     **{kind: same(op) for kind, op in _UNARY.items()},
     **{kind: binary(op) for kind, op in _BINARY.items()},
+    "Identity": lambda r: r[0],
     "Add": add,
     "Mul": mul,
     "Div": division,

@@ -140,6 +140,11 @@ class Reading:
         return self.unary("reshape", x, shape=tuple(shape))
 
 
+def shortest(value: float) -> float:
+    """The shortest decimal that single precision tells from its neighbours: 1e-05."""
+    return float(str(np.float32(value)))
+
+
 def attributes_of(proto: onnx.NodeProto) -> dict[str, Any]:
     """Attributes as Python values: text decoded, tensors left as they are."""
     found: dict[str, Any] = {}
@@ -147,5 +152,7 @@ def attributes_of(proto: onnx.NodeProto) -> dict[str, Any]:
         value = helper.get_attribute_value(attribute)
         if isinstance(value, bytes):
             value = value.decode("utf-8", "replace")
+        elif attribute.type == onnx.AttributeProto.FLOAT:
+            value = shortest(value)
         found[attribute.name] = value
     return found

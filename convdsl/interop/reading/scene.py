@@ -20,9 +20,18 @@ from convdsl.interop.reading.tensors import (
     shape_of,
 )
 from convdsl.ir.graph import Graph, OpNode, StateNode, Value
-from convdsl.ir.opdef import OpError, Role, Unproven
+from convdsl.ir.opdef import OpError, Role, StateSpec, Unproven
 from convdsl.ops import BY_NAME
 from convdsl.tensor import TensorType
+
+LONGEST_CONSTANT = 64
+"""Elements of a constant that text would say; longer ones are in weight files."""
+
+_BROADCASTING = {
+    "add", "sub", "mul", "div", "pow", "min", "max", "where", "equal", "not_equal", "less",
+    "less_equal", "greater", "greater_equal",
+}  # fmt: skip
+"""Operators for which an array of one number is that number."""
 
 _WEIGHT = re.compile(r"(.+?)_(?:w|W|scale|weight)(?:_0)?")
 """Weights as Caffe2 calls them: `fire2/squeeze1x1_w_0`."""
@@ -43,6 +52,7 @@ class Scene:
         self.weights: dict[str, Array] = {}
         self.names = Names()
         self._states: dict[int, Value] = {}
+        self._alone: dict[int, Value] = {}
         self._kept: list[Known] = []  # keeps ids from being used again
 
     def unknown(self, value: Value, what: str) -> ReadError:
@@ -50,14 +60,29 @@ class Scene:
         return ReadError(f"{what} has to be a constant or follow from shapes, not {value.type}")
 
     def value(self, tensor: Tensor) -> Value:
-        """A graph value; what is known becomes a state."""
+        """A graph value; a number that is known becomes a constant, an array a parameter."""
         if isinstance(tensor, Value):
             return tensor
-        if id(tensor) not in self._states:
-            named = bool(tensor.name) and tensor.array.size > 1
-            role = Role.PARAMETER if named and dtype_of(tensor).is_float else Role.CONSTANT
-            self._add(tensor, self.names.unused(tensor.name or "constant"), role)
-        return self._states[id(tensor)]
+        if id(tensor) not in self._alone:
+            if shape_of(tensor):
+                made = self._parameter(tensor)
+            else:
+                made = self._add(tensor, self.names.unused("constant"), Role.CONSTANT)
+            self._alone[id(tensor)] = made
+            self._kept.append(tensor)
+        return self._alone[id(tensor)]
+
+    def _parameter(self, tensor: Known) -> Value:
+        """A weight by itself; what nobody named and is short is a constant."""
+        dtype = dtype_of(tensor)
+        name = self.names.unused(tensor.name.removesuffix(".weight") or "constant")
+        role = Role.CONSTANT if tensor.array.size <= LONGEST_CONSTANT else Role.BUFFER
+        role = Role.PARAMETER if tensor.name and dtype.is_float else role
+        weight = self._add(tensor, f"{name}.weight", role)
+        attributes = {"shape": shape_of(tensor), "dtype": str(dtype)}
+        return self.graph.apply(
+            BY_NAME["parameter"], {"weight": weight}, attributes, name=name
+        ).output
 
     def _add(self, tensor: Known, key: str, role: Role, init: str = "zeros") -> Value:
         if tensor.is_symbolic:
@@ -69,9 +94,17 @@ class Scene:
         )
         if role is not Role.CONSTANT:
             self.weights[key] = array
-        self._states[id(tensor)] = value
-        self._kept.append(tensor)
         return value
+
+    def _own(self, tensor: Tensor, key: str, spec: StateSpec) -> Value:
+        """A layer's weight; the same tensor in two layers is one weight."""
+        if isinstance(tensor, Value):
+            return tensor
+        if id(tensor) not in self._states:
+            state = self._add(tensor, self.names.unused(key), spec.role, spec.init)
+            self._states[id(tensor)] = state
+            self._kept.append(tensor)
+        return self._states[id(tensor)]
 
     def apply(
         self,
@@ -82,6 +115,7 @@ class Scene:
     ) -> list[Value]:
         """Put an operator into the graph. Raises ReadError where its rules object."""
         op = BY_NAME[op_name]
+        inputs = _plain_numbers(inputs) if op_name in _BROADCASTING else inputs
         roles = {operand.name: operand.role for operand in op.operands}
         owned = {k: t for k, t in inputs.items() if roles.get(k, Role.DATA) is not Role.DATA}
         name = self.names.unused(_layer_name(proto, owned, op_name))
@@ -89,13 +123,13 @@ class Scene:
         try:
             call = op.call(types, attributes)
             specs = {spec.name: spec for spec in op.state(call)}
-            for key, tensor in owned.items():
+            for key in owned:
                 if key in specs and types[key] != specs[key].type:
                     raise ReadError(f"{key} is {types[key]}, not {specs[key].type}")
-                if isinstance(tensor, Known) and id(tensor) not in self._states:
-                    spec = specs[key]
-                    self._add(tensor, self.names.unused(f"{name}.{key}"), spec.role, spec.init)
-            values = {key: self.value(tensor) for key, tensor in inputs.items()}
+            values = {
+                key: self._own(x, f"{name}.{key}", specs[key]) if key in owned else self.value(x)
+                for key, x in inputs.items()
+            }
             node = self.graph.apply(op, values, attributes, name=name)
         except Unproven as error:
             raise Undecided(error.message, error.condition) from error
@@ -120,6 +154,18 @@ class Scene:
             if not used:
                 self.graph.remove(node)
                 self.weights.pop(node.name, None)
+
+
+def _plain_numbers(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A single number in an array, where it broadcasts as the number itself would."""
+    ranks = {key: len(shape_of(x)) for key, x in inputs.items()}
+    found = dict(inputs)
+    for key, x in inputs.items():
+        others = (rank for other, rank in ranks.items() if other != key)
+        if isinstance(x, Known) and x.array.size == 1 and ranks[key] <= max(others, default=0):
+            found[key] = Known(x.array.reshape(()), x.name)
+            ranks[key] = 0
+    return found
 
 
 def _layer_name(proto: onnx.NodeProto, owned: Mapping[str, Tensor], op_name: str) -> str:

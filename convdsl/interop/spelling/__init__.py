@@ -30,9 +30,10 @@ _NAMED = {
     "greater_equal": "GreaterOrEqual", "identity": "Identity", "isnan": "IsNaN", "less": "Less",
     "less_equal": "LessOrEqual", "log": "Log", "logical_and": "And", "logical_not": "Not",
     "logical_or": "Or", "logical_xor": "Xor", "matmul": "MatMul", "max": "Max", "min": "Min",
-    "mish": "Mish", "mul": "Mul", "neg": "Neg", "pow": "Pow", "reciprocal": "Reciprocal",
-    "relu": "Relu", "round": "Round", "sigmoid": "Sigmoid", "sign": "Sign",
-    "softsign": "Softsign", "sqrt": "Sqrt", "sub": "Sub", "tanh": "Tanh", "where": "Where",
+    "mish": "Mish", "mul": "Mul", "neg": "Neg", "parameter": "Identity", "pow": "Pow",
+    "reciprocal": "Reciprocal", "relu": "Relu", "round": "Round", "sigmoid": "Sigmoid",
+    "sign": "Sign", "softsign": "Softsign", "sqrt": "Sqrt", "sub": "Sub", "tanh": "Tanh",
+    "where": "Where",
 }  # fmt: skip
 _REDUCTIONS = {
     "reduce_sum": "ReduceSum", "reduce_mean": "ReduceMean", "reduce_max": "ReduceMax",

@@ -1,0 +1,76 @@
+"""A model brought to what `.cnn` text can say: plain names, every layer with weights of its own."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+from convdsl.diagnostics import InputError
+from convdsl.ir.graph import OpNode, StateNode
+from convdsl.ir.model import Model
+from convdsl.ir.opdef import Role
+from convdsl.syntax.hints import KEYWORDS
+
+
+def owned_operands(node: OpNode) -> list[str]:
+    """The operands that are the operator's own weights."""
+    return [o.name for o in node.op.operands if o.role is not Role.DATA and o.name in node.inputs]
+
+
+def sayable(model: Model) -> Model:
+    """The same network as text has it. Raises InputError where there is no such text."""
+    return _with_plain_names(_with_own_weights(model))
+
+
+def _with_own_weights(model: Model) -> Model:
+    """Layers that share a weight, or have one of another name, get a copy under their own.
+
+    Raises InputError where a layer's weight is computed.
+    """
+    graph, weights = model.graph.bind({}), dict(model.weights or {})
+    for node in graph.op_nodes():
+        for operand in owned_operands(node):
+            state = node.inputs[operand].node
+            key = f"{node.name}.{operand}"
+            if not isinstance(state, StateNode):
+                raise InputError(
+                    f"{key} is computed, by {state.name}, which .cnn text cannot say of a weight"
+                )
+            if state.name == key:
+                continue
+            own = graph.add_state(
+                key, state.type, state.role, state.init, state.data, state.span, state.frames
+            )
+            graph.set_input(node, operand, own)
+            if state.name in weights:
+                weights[key] = weights[state.name]
+    used = {key for key, state in graph.states.items() if graph.users(state.output)}
+    for key, state in graph.states.items():
+        if key not in used and not graph.is_output(state.output):
+            graph.remove(state)
+            weights.pop(key, None)
+    return replace(model, graph=graph, weights=weights)
+
+
+def _with_plain_names(model: Model) -> Model:
+    """Inputs and outputs called by words; `model` is a copy already."""
+    graph, taken = model.graph, set[str](KEYWORDS)
+    renamed: dict[str, str] = {}
+    for name, value in graph.inputs.items():
+        renamed[name] = value.node.name = _word(name, taken)
+    graph.outputs = {_word(name, taken): value for name, value in graph.outputs.items()}
+    declared = model.preprocessing
+    if declared is None:
+        return model
+    return replace(model, preprocessing=replace(declared, input=renamed[declared.input]))
+
+
+def _word(name: str, taken: set[str]) -> str:
+    plain = re.sub(r"[^A-Za-z0-9_]+", "_", name).strip("_")
+    plain = plain if plain[:1].isalpha() else f"t{plain}"
+    found, count = plain, 1
+    while found in taken:
+        count += 1
+        found = f"{plain}_{count}"
+    taken.add(found)
+    return found

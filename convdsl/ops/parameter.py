@@ -1,0 +1,84 @@
+"""Weights that stand on their own: position codes, learned gains, tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from convdsl.ir.opdef import (
+    REQUIRED,
+    Attribute,
+    Call,
+    Kind,
+    OpDef,
+    Operand,
+    OpError,
+    Role,
+    StateSpec,
+    derived,
+    no_contraction,
+)
+from convdsl.kernel.expr import Read, Stage, TensorExpr, TensorVar, axes_over
+from convdsl.tensor import DType, TensorType, format_shape
+
+
+def resolve_parameter(call: Call) -> Mapping[str, Any]:
+    shape = tuple(call["shape"])
+    if not all(isinstance(extent, int) and extent > 0 for extent in shape):
+        raise OpError(
+            f"a weight cannot have the shape {format_shape(shape)}", attributes=("shape",)
+        )
+    return {**call.attributes, "shape": shape}
+
+
+def infer_parameter(call: Call) -> tuple[TensorType, ...]:
+    """As the weight, which is wider than declared at weight time."""
+    return (call.type("weight") if call.has("weight") else _declared(call),)
+
+
+def _declared(call: Call) -> TensorType:
+    return TensorType(DType(call["dtype"]), call["shape"])
+
+
+def state_parameter(call: Call) -> tuple[StateSpec, ...]:
+    type = _declared(call)
+    role = Role.PARAMETER if type.dtype.is_float else Role.BUFFER
+    return (StateSpec("weight", type, role, "ones"),)
+
+
+def kernel_parameter(call: Call) -> TensorExpr:
+    """y[i..] = weight[i..]"""
+    (out,) = call.outputs
+    axes = axes_over(out.shape)
+    weight = TensorVar("weight", out)
+    body = Read(weight, tuple(axis.i for axis in axes))
+    return TensorExpr((weight,), (Stage(TensorVar("y", out), axes, body),), ("y",))
+
+
+PARAMETER = OpDef(
+    name="parameter",
+    aliases=(),
+    doc="""A trained weight by itself, for arithmetic with tensors: `x * parameter([64, 1, 1])`.
+
+    It takes no tensor. With `weight = [...]` it is a constant.""",
+    operands=(Operand("weight", Role.PARAMETER),),
+    attributes=(
+        Attribute("shape", Kind.SHAPE, REQUIRED, "extents, the batch included where it has one"),
+        Attribute(
+            "dtype",
+            Kind.STRING,
+            "f32",
+            "element type; f32, what networks compute in",
+            choices=tuple(map(str, DType)),
+        ),
+    ),
+    outputs=("y",),
+    resolve=resolve_parameter,
+    state=state_parameter,
+    infer=infer_parameter,
+    window=derived,
+    cost=no_contraction,
+    kernel=kernel_parameter,
+)
+
+OPERATORS = (PARAMETER,)

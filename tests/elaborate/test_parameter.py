@@ -1,0 +1,61 @@
+"""Weights that stand on their own."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import convdsl
+from convdsl.ir.opdef import Role
+
+
+def model(body: str) -> convdsl.Model:
+    return convdsl.parse(f"convdsl 1\nmodel m {{\ninput x: f32[N, 3, 4]\n{body}\n}}\n")
+
+
+def test_they_are_named_and_trained() -> None:
+    states = model("x * (parameter([3, 1]) as gain) + parameter([4])").graph.states
+    assert {k: (str(s.type), s.role) for k, s in states.items()} == {
+        "gain.weight": ("f32[3, 1]", Role.PARAMETER),
+        "parameter.weight": ("f32[4]", Role.PARAMETER),
+    }
+
+
+def test_they_cost_nothing_at_run_time() -> None:
+    net = convdsl.compile(
+        model("x * (parameter([3, 1]) as gain) -> output y"),
+        {"gain.weight": np.float32([[1], [2], [3]])},
+        threads=1,
+    )
+    x = np.ones((2, 3, 4), "f4")
+    np.testing.assert_array_equal(net(x), x * np.float32([[1], [2], [3]]))
+
+
+def test_constants_stand_in_the_text() -> None:
+    made = model("x - parameter([3, 1], weight = [[1], [2], [3]]) -> output y")
+    (state,) = made.graph.states.values()
+    assert state.role is Role.CONSTANT
+    x = np.zeros((1, 3, 4), "f4")
+    expected = np.broadcast_to(np.float32([[-1], [-2], [-3]]), x.shape)
+    np.testing.assert_array_equal(convdsl.compile(made, threads=1)(x), expected)
+
+
+def test_a_name_is_one_weight() -> None:
+    made = model("p = parameter([4])\nx * p + p")
+    assert list(made.graph.states) == ["parameter.weight"]
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("x -> parameter([3])", "takes 0 tensors"),
+        ("x * parameter([0])", "cannot have the shape"),
+        ("x * parameter([N])", "not known|unknown|cannot have the shape"),
+        ("x * parameter", "not the operator"),
+        ("x * parameter([3, 1], weight = [1, 2])", "does not fill"),
+        ("x * parameter([3, 1], dtype = f16)", "dtype"),
+    ],
+)
+def test_mistakes(body: str, message: str) -> None:
+    with pytest.raises(convdsl.CompileError, match=message):
+        model(body)
