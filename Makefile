@@ -11,7 +11,7 @@ TORCH := .venv-torch
 PIP := -m pip install --quiet --disable-pip-version-check
 WORKERS ?= 2
 
-.PHONY: help setup demo test test-slow test-torch lint format conformance golden bench fuzz wheel clean
+.PHONY: help setup demo test test-slow test-torch lint format grammar conformance golden bench fuzz wheel clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -39,6 +39,9 @@ lint: $(VENV)/.dev ## style, formatting, strict types, import contracts
 format: $(VENV)/.dev ## format the code and sort imports
 	$(VENV)/bin/ruff check --fix-only --quiet .
 	$(VENV)/bin/ruff format .
+
+grammar: $(VENV)/.dev ## work out the parser's tables anew, after a change of grammar/convdsl.lark
+	$(VENV)/bin/python -m convdsl.syntax.tables
 
 conformance: $(VENV)/.dev ## the ONNX project's own tests; writes docs/onnx-conformance.md
 	PYTHONPATH=tests $(VENV)/bin/python -m interop.conformance

@@ -17,6 +17,7 @@ ROOT = Path(__file__).parent.parent
 CARRIED = (
     "convdsl/py.typed",
     "convdsl/grammar/convdsl.lark",
+    "convdsl/grammar/convdsl.tables.json",
     "convdsl/examples/resnet.cnn",
     "convdsl/examples/efficientnet_lite0.cnn",
     "convdsl/examples/imagenet_classes.txt",

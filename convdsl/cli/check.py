@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from convdsl.cli import console
 from convdsl.cli.options import add_format, add_set, completes_files, parameters, plain_path
-from convdsl.diagnostics import CompileError, SourceFile
+from convdsl.diagnostics import CompileError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from convdsl.diagnostics import Diagnostic
 
 
@@ -42,38 +44,39 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _check(name: str, options: argparse.Namespace) -> Iterator[Diagnostic]:
-    from convdsl import driver
-
+    given = parameters(options)
+    head, colon, model = name.rpartition(":")
     try:
-        subjects = _subjects(name)
+        if _is_source(plain_path(name)):
+            yield from _check_file(plain_path(name), None, given)
+        elif colon and _is_source(plain_path(head)):
+            yield from _check_file(plain_path(head), model, given)
+        else:
+            from convdsl import driver
+
+            driver.load(name, **given)
     except CompileError as error:
         yield from error.diagnostics
-        return
-    for subject in subjects:
+
+
+def _is_source(path: Path) -> bool:
+    return path.suffix == ".cnn" and path.is_file()
+
+
+def _check_file(path: Path, model: str | None, given: Mapping[str, Any]) -> Iterator[Diagnostic]:
+    """One model of a file, or every one, or its blocks where it holds no model."""
+    from convdsl import zoo
+    from convdsl.elaborate import check_file, load_file, model_names
+
+    folder = zoo.folder()
+    names = model_names(path) if model is None else (model,)
+    if not names:
+        check_file(path, zoo=folder)
+    for name in names:
         try:
-            driver.load(subject, **parameters(options))
+            load_file(path, model=name, parameters=given, zoo=folder)
         except CompileError as error:
             yield from error.diagnostics
-
-
-def _subjects(name: str) -> list[str]:
-    """What to load for a file: each of its models, or nothing where it holds blocks alone."""
-    from convdsl.elaborate.files import FileProblem, read_text
-    from convdsl.syntax import ast
-    from convdsl.syntax.limits import SOURCE_BYTES
-    from convdsl.syntax.parser import parse
-
-    path = plain_path(name)
-    if not path.is_file():
-        return [name]
-    try:
-        text = read_text(path.resolve(), SOURCE_BYTES)
-    except FileProblem:
-        return [name]  # loading it says what is wrong
-    items = parse(SourceFile(name, text)).items
-    if not any(isinstance(item, ast.Model) for item in items):
-        console.note(f"{name} holds no model: only its syntax is checked")
-    return [f"{name}:{item.name.id}" for item in items if isinstance(item, ast.Model)]
 
 
 def _show(found: Sequence[Diagnostic], format: str) -> None:

@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
 def _software() -> list[Finding]:
     from convdsl import __version__
 
-    names = ("numpy", "llvmlite", "lark", "networkx", "safetensors", "rich")
+    names = ("numpy", "llvmlite", "networkx", "safetensors", "rich")
     packages = ", ".join(f"{name} {version(name)}" for name in names)
     python = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
     return [

@@ -40,16 +40,25 @@ def load_file(
     zoo: Path | None = None,
 ) -> Model:
     """The model in a `.cnn` file; see elaborate. `zoo` is the folder that `zoo:` imports mean."""
+    return elaborate(
+        _read(path), model=model, parameters=parameters, root=project_root(Path(path)), zoo=zoo
+    )
+
+
+def _read(path: Path) -> SourceFile:
     try:
         text = read_text(Path(path).resolve(), SOURCE_BYTES)
     except FileProblem as problem:
         raise CompileError([Diagnostic(problem.code, problem.message)]) from None
     except (OSError, RuntimeError, ValueError) as error:
         raise CompileError([Diagnostic("E0701", f"cannot read {path}: {error}")]) from None
-    source = SourceFile(str(path), text)
-    return elaborate(
-        source, model=model, parameters=parameters, root=project_root(Path(path)), zoo=zoo
-    )
+    return SourceFile(str(path), text)
+
+
+def model_names(path: Path) -> tuple[str, ...]:
+    """What the models in a `.cnn` file are called; raises CompileError."""
+    items = parse(_read(path)).items
+    return tuple(item.name.id for item in items if isinstance(item, ast.Model))
 
 
 def elaborate(
@@ -76,10 +85,15 @@ def elaborate(
             raise CompileError(session.diagnostics) from None
 
 
+def check_file(path: Path, *, zoo: Path | None = None) -> None:
+    """Check a file of blocks that holds no model; see check_definitions."""
+    check_definitions(_read(path), root=project_root(Path(path)), zoo=zoo)
+
+
 def check_definitions(
     source: SourceFile, *, root: Path | None = None, zoo: Path | None = None
 ) -> None:
-    """Check a file of blocks that holds no model: imports, values, names; see elaborate."""
+    """Check a source of blocks that holds no model: imports, values, names; see elaborate."""
     session = Session()
     modules = Modules(session, Library(root, zoo))
     tree = parse(source)

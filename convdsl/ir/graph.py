@@ -10,14 +10,15 @@ only built costs what its nodes do.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
-
-import networkx as nx
+from typing import TYPE_CHECKING, Any
 
 from convdsl.diagnostics import Frame, Span
 from convdsl.ir.opdef import Call, OpDef, Role
 from convdsl.ir.rules import Rules
 from convdsl.tensor import Dim, SymDim, TensorType, substitute
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 
 class Value:
@@ -208,6 +209,8 @@ class Graph:
     def _edges(self) -> nx.MultiDiGraph:
         """Ids, and an edge for every operand with the index of the output that it reads."""
         if self._network is None:
+            import networkx as nx  # takes longer than elaborating most networks
+
             self._network = nx.MultiDiGraph()
             for node in self._nodes.values():
                 _connect(self._network, node)
@@ -221,6 +224,8 @@ class Graph:
             if self._ascending:
                 order = iter(sorted(self._nodes))  # what the sort below would give
             else:
+                import networkx as nx
+
                 order = nx.lexicographical_topological_sort(self._edges)
             self._order = [self._nodes[id] for id in order]
         return list(self._order)
@@ -231,6 +236,8 @@ class Graph:
     @property
     def is_acyclic(self) -> bool:
         """True, unless a rewrite went wrong."""
+        import networkx as nx
+
         return nx.is_directed_acyclic_graph(self._edges)
 
     @property
@@ -335,6 +342,8 @@ class Graph:
     def to_networkx(self) -> nx.MultiDiGraph:
         """A copy for users: nodes by name, with kind, operator, attributes, shapes, dtypes, costs
         and source location; edges with the operand they feed and the shape they carry."""
+        import networkx as nx
+
         public: nx.MultiDiGraph = nx.MultiDiGraph()
         for node in self.nodes():
             public.add_node(node.name, **_describe(node))

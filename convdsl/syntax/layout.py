@@ -14,11 +14,14 @@ from convdsl.syntax import limits
 
 
 class Token(Protocol):
-    """What layout needs of a lexer's token."""
+    """What layout needs of a word."""
 
-    type: str
-    value: str
-    start_pos: int | None
+    @property
+    def type(self) -> str: ...
+    @property
+    def value(self) -> str: ...
+    @property
+    def start_pos(self) -> int | None: ...
 
 
 T = TypeVar("T", bound=Token)

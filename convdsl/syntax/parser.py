@@ -1,58 +1,20 @@
-"""Text to syntax tree, by Lark's LALR(1) parser. The only module that imports lark."""
+"""Text to syntax tree: words, layout, the LALR(1) parser, and what to say where they object."""
 
 from __future__ import annotations
 
-import functools
 import re
-from collections.abc import Iterable, Iterator
-from pathlib import Path
-
-import lark
+from typing import Any
 
 from convdsl.diagnostics import CompileError, Diagnostic, Label, SourceFile
-from convdsl.syntax import ast, hints, limits
+from convdsl.syntax import ast, hints, lalr, limits
 from convdsl.syntax.build import Builder
-from convdsl.syntax.layout import NEWLINE, LayoutError, arrange
+from convdsl.syntax.layout import LayoutError, arrange
 
 ITEM = re.compile(
     r"^(?:use|default|let|assert|preprocess|labels|block|model|train)\b", re.MULTILINE
 )
 RECOVERY = 1 << 16  # characters; longer sources get their first syntax error only
 RECOVERED = 10
-
-_HERE = Path(__file__).resolve().parent
-GRAMMARS = (_HERE.parent / "grammar", _HERE.parent.parent / "grammar")  # wheel, checkout
-
-
-class _Layout:
-    """Lark's hook between lexer and parser (a `PostLex`)."""
-
-    always_accept: Iterable[str] = (NEWLINE,)
-
-    def process(self, stream: Iterator[lark.Token]) -> Iterator[lark.Token]:
-        return arrange(stream)
-
-
-@functools.cache
-def grammar_text() -> str:
-    """The text of grammar/convdsl.lark."""
-    for folder in GRAMMARS:
-        if (folder / "convdsl.lark").is_file():
-            return (folder / "convdsl.lark").read_text(encoding="utf-8")
-    raise FileNotFoundError("convdsl is installed without its grammar")
-
-
-@functools.cache
-def _lark() -> lark.Lark:
-    return lark.Lark(
-        grammar_text(),
-        parser="lalr",
-        lexer="basic",
-        postlex=_Layout(),
-        start=["file", "expression"],
-        propagate_positions=True,
-        maybe_placeholders=True,
-    )
 
 
 def parse(source: SourceFile) -> ast.File:
@@ -109,61 +71,29 @@ def _check_version(file: ast.File) -> None:
 
 def _parse(source: SourceFile, text: str, offset: int, start: str) -> ast.Node:
     """Parse `text`, which stands at `offset` in the source."""
-    try:
-        tree = _lark().parse(text, start=start)
-    except lark.exceptions.UnexpectedCharacters as error:
-        raise CompileError(
-            [hints.bad_character(source, offset + (error.pos_in_stream or 0))]
-        ) from None
-    except lark.exceptions.UnexpectedToken as error:
-        raise CompileError([_unexpected(source, offset, len(text), error)]) from None
-    except LayoutError as error:
-        raise CompileError([hints.bad_bracket(source, offset, error)]) from None
 
     def expression(inner: str, at: int) -> ast.Expression:
         return _parse(source, inner, at, "expression")  # pyright: ignore[reportReturnType]
 
-    return _build(tree, Builder(source, expression), source, offset)
+    builder = Builder(source, expression)
 
+    def build(rule: str, start: int, end: int, children: list[Any]) -> Any:
+        span = source.span(offset + max(start, 0), offset + max(end, 0))
+        return getattr(builder, rule)(span, children)
 
-def _unexpected(
-    source: SourceFile, offset: int, length: int, error: lark.exceptions.UnexpectedToken
-) -> Diagnostic:
-    token = error.token
-    kind = token.type
-    if kind == "$END":
-        return hints.unexpected(source, offset + length, offset + length, kind, error.accepts)
-    start = offset + (token.start_pos or 0)
-    return hints.unexpected(source, start, start + len(token), kind, error.accepts)
-
-
-def _build(
-    root: lark.Tree[lark.Token], builder: Builder, source: SourceFile, offset: int
-) -> ast.Node:
-    """Call the builder bottom-up, without recursion."""
-    order: list[lark.Tree[lark.Token]] = []
-    stack = [root]
-    while stack:
-        tree = stack.pop()
-        order.append(tree)
-        stack.extend(child for child in tree.children if isinstance(child, lark.Tree))
-    made: dict[int, object] = {}
-    for tree in reversed(order):
-        children = [
-            made.pop(id(child)) if isinstance(child, lark.Tree) else child
-            for child in tree.children
-        ]
-        meta = tree.meta
-        span = (
-            source.span(offset, offset)
-            if meta.empty
-            else source.span(offset + meta.start_pos, offset + meta.end_pos)
-        )
-        made[id(tree)] = getattr(builder, tree.data)(span, children)
-    return made[id(root)]  # pyright: ignore[reportReturnType]
+    try:
+        return lalr.parse(arrange(lalr.words(text)), start, build)
+    except lalr.BadCharacter as error:
+        raise CompileError([hints.bad_character(source, offset + error.at)]) from None
+    except lalr.BadWord as error:
+        at = len(text) if error.word.type == lalr.END else error.word.start_pos
+        start_, end_ = offset + at, offset + at + len(error.word.value)
+        found = hints.unexpected(source, start_, end_, error.word.type, error.accepts)
+        raise CompileError([found]) from None
+    except LayoutError as error:
+        raise CompileError([hints.bad_bracket(source, offset, error)]) from None
 
 
 def tokens(text: str) -> list[tuple[str, int, int]]:
     """(terminal, start, end) of every word that reaches the parser: for tests and tools."""
-    stream = _lark().lex(text)
-    return [(token.type, token.start_pos or 0, token.end_pos or 0) for token in stream]
+    return [(w.type, w.start_pos, w.start_pos + len(w.value)) for w in arrange(lalr.words(text))]

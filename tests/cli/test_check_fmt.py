@@ -87,7 +87,10 @@ def test_syntax_errors_and_empty_files(convdsl, tmp_path: Path) -> None:
     path.write_text("convdsl 1\nblock b() {\n    in -> relu\n}\n")
     said = convdsl("check", path)
     assert said.code == 0
-    assert "holds no model: only its syntax is checked" in said.err
+    path.write_text("convdsl 1\nblock b() {\n    in -> rellu\n}\n")
+    said = convdsl("check", path)
+    assert said.code == 1
+    assert "did you mean `relu`?" in said.out
 
 
 def test_parameters(convdsl, small: Path) -> None:

@@ -20,7 +20,8 @@ from convdsl.diagnostics import CompileError, Diagnostic, SourceFile
 from convdsl.elaborate import elaborate
 from convdsl.syntax import ast
 from convdsl.syntax.format import WORD, format_source
-from convdsl.syntax.parser import grammar_text, parse
+from convdsl.syntax.lalr import grammar_text
+from convdsl.syntax.parser import parse
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SEEDS = [path.read_text(encoding="utf-8") for path in sorted(EXAMPLES.glob("*.cnn"))]

@@ -1,2 +1,0 @@
-from lark import Transformer as Transformer
-from lark import v_args as v_args
