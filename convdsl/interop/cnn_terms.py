@@ -11,7 +11,8 @@ import numpy as np
 from convdsl.ir.graph import Graph, OpNode, StateNode, Value
 from convdsl.ir.opdef import Attribute, Call, Kind, OpError, Required
 from convdsl.ir.preprocess import Preprocessing
-from convdsl.tensor import SymDim
+from convdsl.tensor import Dim, Symbol, SymDim
+from convdsl.tensor.dim import Atom, Floor, Monomial, terms_of
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,42 @@ def _padding(pairs: tuple[Any, ...]) -> Segment:
     return literal(pairs)
 
 
+def size(value: Dim) -> str:
+    """A size as an expression; a floor is `//`, a half of an even size `/`."""
+    text = ""
+    for monomial, coefficient in value.terms if isinstance(value, SymDim) else terms_of(value):
+        sign = "-" if coefficient < 0 else "+"
+        term = _term(monomial, *abs(coefficient).as_integer_ratio())
+        text = f"{text} {sign} {term}" if text else term if sign == "+" else f"-{term}"
+    return text or "0"
+
+
+def _term(monomial: Monomial, top: int, bottom: int) -> str:
+    is_alone = len(monomial) == 1 and monomial[0][1] == 1 and top == bottom == 1
+    factors = [
+        _atom(atom, is_alone) + (f" ** {power}" if power > 1 else "") for atom, power in monomial
+    ]
+    if top != 1 or not factors:
+        factors.insert(0, str(top))
+    return " * ".join(factors) + (f" / {bottom}" if bottom != 1 else "")
+
+
+def _atom(atom: Atom, is_alone: bool) -> str:
+    if isinstance(atom, Symbol):
+        return atom.name
+    if isinstance(atom, Floor):
+        above, below = (
+            size(part) if isinstance(part, int) or _is_symbol(part) else f"({size(part)})"
+            for part in (atom.numerator, atom.denominator)
+        )
+        return f"{above} // {below}" if is_alone else f"({above} // {below})"
+    return f"{atom.kind}({', '.join(map(size, atom.arguments))})"
+
+
+def _is_symbol(value: SymDim) -> bool:
+    return str(value).isidentifier()
+
+
 def literal(value: Any) -> str:
     if isinstance(value, str):
         return value
@@ -130,7 +167,7 @@ def literal(value: Any) -> str:
         items = (literal(item) for item in value)
         return f"[{', '.join(items)}]"
     if isinstance(value, SymDim):
-        return str(value)
+        return size(value)
     if isinstance(value, np.ndarray):
         return literal(tuple(cast(Any, value))) if value.ndim else number(value[()])
     return number(value)

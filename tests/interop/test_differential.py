@@ -14,8 +14,8 @@ from interop.runtimes import as_model, assert_close, draw_inputs, run_convdsl, r
 WEIGHTS = "random:5"
 
 
-def compare(seed: int, *ways) -> None:
-    model = as_model(random_graph(seed, length=8))
+def compare(seed: int, *ways, length: int = 8) -> None:
+    model = as_model(random_graph(seed, length=length))
     arrays = draw_inputs(model, seed)
     expected = run_onnxruntime(convdsl.export(model, WEIGHTS), arrays)
     for passes in ways:
@@ -28,7 +28,8 @@ def test_each_pass_alone(seed):
 
 
 @pytest.mark.slow
-@given(st.integers(0, 2**31))
-def test_any_graph(seed):
-    """`make fuzz ARGS='-m slow tests/interop/test_differential.py'` draws 2,000."""
-    compare(seed, (), PASSES, *((one,) for one in PASSES))
+@pytest.mark.fuzz
+@given(st.integers(0, 2**31), st.integers(1, 8))
+def test_any_graph(seed, length):
+    """`make fuzz` draws 2,000. The same seed grows the same graph, as far as `length` goes."""
+    compare(seed, (), PASSES, *((one,) for one in PASSES), length=length)
