@@ -15,6 +15,7 @@ _HERE = Path(__file__).resolve().parent
 FOLDERS = (_HERE / "examples", _HERE.parent / "examples")  # wheel, checkout
 
 _MODEL = re.compile(r"^model\s+([A-Za-z_]\w*)\s*(?:\(([^)]*)\))?", re.MULTILINE)
+_SENTENCE = re.compile(r"(?<=[a-z0-9)])\.(?= [A-Z])")  # not after initials
 _HEADING = re.compile(r"((?:^#[^\n]*\n)+)\Z", re.MULTILINE)
 
 
@@ -56,9 +57,10 @@ def find(name: str) -> Entry | None:
 
 
 def _title(before: str) -> str:
-    """The comment right above a model, as one line."""
+    """The first sentence of the comment right above a model."""
     heading = _HEADING.search(before)
     if heading is None:
         return ""
     lines = (line.lstrip("#").strip() for line in heading.group(1).splitlines())
-    return " ".join(line for line in lines if line)
+    whole = " ".join(line for line in lines if line)
+    return _SENTENCE.split(whole, maxsplit=1)[0].removesuffix(".")

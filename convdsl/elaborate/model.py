@@ -143,7 +143,15 @@ def _elaborate(
     used = session.instantiated | {id(chosen.definition)}
     check_unused(session, tree, module.context.scope, used)
     session.finish()
-    return Model(chosen.name, session.graph, in_force, source, statements.preprocessing, labels)
+    return Model(
+        chosen.name,
+        session.graph,
+        in_force,
+        source,
+        statements.preprocessing,
+        labels,
+        training=module.training.get(chosen.name, module.training.get(None)),
+    )
 
 
 def _choose(session: Session, module: Module, tree: ast.File, name: str | None) -> BlockValue:

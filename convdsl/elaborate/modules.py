@@ -11,8 +11,9 @@ from convdsl.elaborate.files import ZOO, FileProblem, Library, read_text
 from convdsl.elaborate.scope import Context, LayerNames, Results, Scope
 from convdsl.elaborate.session import Session, Stop, suggest
 from convdsl.elaborate.statements import Statements
-from convdsl.elaborate.training import check_train
+from convdsl.elaborate.training import TrainingReader
 from convdsl.elaborate.values import POISON, BlockValue
+from convdsl.ir.training import Training
 from convdsl.syntax import ast
 from convdsl.syntax.limits import SOURCE_BYTES
 from convdsl.syntax.parser import parse
@@ -29,6 +30,7 @@ class Module:
     spans: dict[str, Span] = field(default_factory=dict[str, Span])
     preprocess: list[ast.Preprocess] = field(default_factory=list[ast.Preprocess])
     labels: ast.Labels | None = None
+    training: dict[str | None, Training] = field(default_factory=dict[str | None, Training])
 
 
 class Modules:
@@ -89,7 +91,12 @@ class Modules:
                         item.model.span,
                         help=suggest(item.model.id, module.models),
                     )
-                check_train(self._statements, item, context)
+                name = item.model.id if item.model is not None else None
+                if name in module.training:
+                    what = "the file" if name is None else f"`{name}`"
+                    text = f"a second `train` for {what}"
+                    raise self.session.fail("E0903", text, (item.model or item).span)
+                module.training[name] = TrainingReader(self._statements, context).read(item)
 
     @property
     def _statements(self) -> Statements:

@@ -15,6 +15,7 @@ from convdsl.ir.graph import Graph, Value
 from convdsl.syntax.limits import DIAGNOSTICS, INTEGER_BITS
 from convdsl.tensor import SymDim, TensorType
 
+COMPARED = 500  # names that are compared with an unknown one; the most alike in length of more
 WEIGHT_PER_STEP = 8  # elements or characters that take about as long as a step
 
 
@@ -149,7 +150,9 @@ class Session:
 def suggest(word: str, known: Iterable[str]) -> tuple[str, ...]:
     """`did you mean ...?` where something similar is known."""
     options = sorted({name for name in known if name != word})
-    lowered = {name.lower(): name for name in options}
+    if len(options) > COMPARED:
+        options = sorted(options, key=lambda n: (abs(len(n) - len(word)), n[:1] != word[:1], n))
+    lowered = {name.lower(): name for name in options[:COMPARED]}
     close = difflib.get_close_matches(word.lower(), lowered, n=1, cutoff=0.6)
     return (f"did you mean `{lowered[close[0]]}`?",) if close else ()
 

@@ -1,20 +1,24 @@
-"""Checks of `train { ... }` blocks: which settings exist, and what they take.
+"""`train { ... }` blocks, read and checked: which settings exist, and what they take.
 
 The names and defaults are PyTorch's where PyTorch has the thing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
 
+from convdsl.diagnostics import Span
+from convdsl.elaborate.builtins import BUILTINS
 from convdsl.elaborate.expressions import Evaluator
 from convdsl.elaborate.scope import Context
 from convdsl.elaborate.session import Stop, suggest
 from convdsl.elaborate.values import ListValue, describe, is_number
+from convdsl.ir.training import Choice, Loss, Training
 from convdsl.syntax import ast
 
 Check = Callable[[Any], bool]
+Choices: TypeAlias = "Mapping[str, Mapping[str, Check]]"
 
 
 def _rate(value: Any) -> bool:
@@ -131,125 +135,164 @@ VALUES: dict[str, Check] = {
     "ema": _fraction,
 }
 
-CALLS: dict[str, dict[str, dict[str, Check]]] = {
-    "loss": LOSSES,
-    "optimizer": OPTIMIZERS,
-    "schedule": SCHEDULES,
-    "augment": AUGMENTATIONS,
-    "metrics": METRICS,
-}
+ONE_OF: dict[str, Choices] = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES}
+SOME_OF: dict[str, Choices] = {"augment": AUGMENTATIONS, "metrics": METRICS}
 
 
-def check_train(evaluator: Evaluator, node: ast.Train, context: Context) -> None:
-    """Report every unknown setting, choice, argument and unfit value."""
-    seen: set[str] = set()
-    for setting in node.settings:
-        try:
+class TrainingReader:
+    """Reads a `train` block, reporting every unknown setting, choice, argument and unfit value."""
+
+    def __init__(self, evaluator: Evaluator, context: Context) -> None:
+        self._evaluator = evaluator
+        self._context = context
+
+    def read(self, node: ast.Train) -> Training:
+        """What the block says, as far as it is sound."""
+        found: dict[str, Any] = {}
+        spans: dict[str, Span] = {}
+        for setting in node.settings:
             name = setting.name.id
-            if name in seen:
-                raise evaluator.fail(context, "E0903", f"`{name}` is set twice", setting.name.span)
-            seen.add(name)
-            if name in VALUES:
-                _check_value(evaluator, name, VALUES[name], setting.value, context)
-            elif name in CALLS:
-                _check_calls(evaluator, name, setting.value, context)
-            else:
-                raise evaluator.fail(
-                    context,
-                    "E0903",
-                    f"unknown training setting `{name}`",
-                    setting.name.span,
-                    help=suggest(name, {*VALUES, *CALLS}),
-                )
-        except Stop:
-            continue
-
-
-def _check_value(
-    evaluator: Evaluator, name: str, check: Check, node: ast.Expression, context: Context
-) -> None:
-    value = evaluator.need(node, context)
-    if not check(value):
-        wanted = WANTED.get(check, "another kind of value")
-        raise evaluator.fail(
-            context, "E0903", f"`{name}` takes {wanted}, not {describe(value)}", node.span
-        )
-
-
-def _check_calls(
-    evaluator: Evaluator, setting: str, node: ast.Expression, context: Context
-) -> None:
-    """One call, or a list or chain of calls."""
-    match node:
-        case ast.Items() if setting in ("augment", "metrics"):
-            for item in node.items:
-                _check_calls(evaluator, setting, item, context)
-        case ast.Chain() if setting == "augment":
-            for item in (node.head, *node.stages):
-                _check_calls(evaluator, setting, item, context)
-        case ast.Arithmetic() if setting == "loss":
-            for item in (node.first, *(operand for _, operand in node.rest)):
-                if not isinstance(item, ast.Literal):
-                    _check_calls(evaluator, setting, item, context)
-        case ast.Name():
-            _choice(evaluator, setting, node, context)
-        case ast.Call(callee=ast.Name() as name):
-            arguments = _choice(evaluator, setting, name, context)
-            _check_arguments(evaluator, setting, name.id, arguments, node, context)
-        case _:
-            raise evaluator.fail(context, "E0903", f"`{setting}` takes a call", node.span)
-
-
-def _choice(
-    evaluator: Evaluator, setting: str, name: ast.Name, context: Context
-) -> dict[str, Check]:
-    known = CALLS[setting]
-    if name.id not in known:
-        raise evaluator.fail(
-            context,
-            "E0903",
-            f"unknown {setting} `{name.id}`",
-            name.span,
-            help=suggest(name.id, known) or (f"one of {', '.join(known)}",),
-        )
-    return known[name.id]
-
-
-def _check_arguments(
-    evaluator: Evaluator,
-    setting: str,
-    name: str,
-    known: Mapping[str, Check],
-    node: ast.Call,
-    context: Context,
-) -> None:
-    positional = 0
-    for argument in node.arguments:
-        if argument.name is None:
-            if setting == "loss":  # prediction and target, by name of output or label
-                positional += 1
-                if positional > 2 or not isinstance(argument.value, ast.Name | ast.Member):
-                    raise evaluator.fail(
-                        context,
-                        "E0903",
-                        f"`{name}` compares an output with a target",
-                        argument.span,
-                    )
+            try:
+                if name in spans:
+                    first = (spans[name], "first here")
+                    raise self._fail(f"`{name}` is set twice", setting.name.span, first)
+                spans[name] = setting.name.span
+                found[name] = self._setting(setting)
+            except Stop:
                 continue
-            if positional >= len(known):
-                raise evaluator.fail(
-                    context, "E0903", f"too many arguments for `{name}`", argument.span
-                )
-            keyword = list(known)[positional]
-            positional += 1
-        else:
-            keyword = argument.name.id
-            if keyword not in known:
-                raise evaluator.fail(
-                    context,
-                    "E0903",
-                    f"`{name}` has no argument `{keyword}`",
-                    argument.name.span,
-                    help=suggest(keyword, known) or (f"it takes {', '.join(known) or 'none'}",),
-                )
-        _check_value(evaluator, keyword, known[keyword], argument.value, context)
+        return Training(**found)
+
+    def _fail(
+        self, message: str, *labels: Span | tuple[Span, str], help: tuple[str, ...] = ()
+    ) -> Stop:
+        return self._evaluator.fail(self._context, "E0903", message, *labels, help=help)
+
+    def _setting(self, setting: ast.Setting) -> Any:
+        name, value = setting.name.id, setting.value
+        if name in VALUES:
+            return self._value(name, VALUES[name], value)
+        if name == "loss":
+            return self._loss(value, 1.0)
+        if name in ONE_OF:
+            return self._choice(name, ONE_OF[name], value)
+        if name in SOME_OF:
+            several = self._several(name, value)
+            return tuple(self._choice(name, SOME_OF[name], item) for item in several)
+        known = ("loss", *VALUES, *ONE_OF, *SOME_OF)
+        help = suggest(name, known) or (f"there are {', '.join(known)}",)
+        raise self._fail(f"unknown training setting `{name}`", setting.name.span, help=help)
+
+    def _value(self, name: str, check: Check, node: ast.Expression) -> Any:
+        value = self._evaluator.need(node, self._context)
+        if not check(value):
+            wanted = WANTED.get(check, "a size, or a whole number")
+            raise self._fail(f"`{name}` takes {wanted}, not {describe(value)}", node.span)
+        return list(value.items) if isinstance(value, ListValue) else value
+
+    def _several(self, setting: str, node: ast.Expression) -> tuple[ast.Expression, ...]:
+        """The items of a list, or the stages of a chain."""
+        if isinstance(node, ast.Items):
+            return node.items
+        if isinstance(node, ast.Chain) and setting == "augment":
+            return (node.head, *node.stages)
+        return (node,)
+
+    def _choice(self, setting: str, known: Choices, node: ast.Expression) -> Choice:
+        """A name, or a call with arguments."""
+        match node:
+            case ast.Name():
+                self._known(setting, known, node)
+                return Choice(node.id)
+            case ast.Call(callee=ast.Name() as name):
+                takes = self._known(setting, known, name)
+                return Choice(name.id, self._arguments(name.id, takes, node.arguments))
+            case _:
+                text = f"`{setting}` takes one of {', '.join(known)}"
+                raise self._fail(text, node.span)
+
+    def _known(self, setting: str, known: Choices, name: ast.Name) -> Mapping[str, Check]:
+        if name.id not in known:
+            help = suggest(name.id, known) or (f"one of {', '.join(known)}",)
+            raise self._fail(f"unknown {setting} `{name.id}`", name.span, help=help)
+        return known[name.id]
+
+    def _arguments(
+        self, name: str, takes: Mapping[str, Check], arguments: Sequence[ast.Argument]
+    ) -> dict[str, Any]:
+        made: dict[str, Any] = {}
+        position = 0
+        for argument in arguments:
+            keyword = self._keyword(name, list(takes), position, argument)
+            position += argument.name is None
+            if keyword in made:
+                raise self._fail(f"`{keyword}` is given twice", argument.span)
+            made[keyword] = self._value(keyword, takes[keyword], argument.value)
+        return made
+
+    def _keyword(self, name: str, takes: list[str], position: int, argument: ast.Argument) -> str:
+        listing = f"it takes {', '.join(takes) or 'none'}"
+        if argument.name is None:
+            if position >= len(takes):
+                raise self._fail(f"too many arguments for `{name}`", argument.span, help=(listing,))
+            return takes[position]
+        keyword = argument.name.id
+        if keyword not in takes:
+            help = suggest(keyword, takes) or (listing,)
+            raise self._fail(f"`{name}` has no argument `{keyword}`", argument.name.span, help=help)
+        return keyword
+
+    # Losses
+
+    def _loss(self, node: ast.Expression, weight: float) -> tuple[Loss, ...]:
+        """The terms of a weighted sum."""
+        match node:
+            case ast.Arithmetic() if node.rest[0][0] in ("+", "-"):
+                signs = [1.0, *(1.0 if symbol == "+" else -1.0 for symbol, _ in node.rest)]
+                operands = (node.first, *(operand for _, operand in node.rest))
+                terms = (self._loss(o, weight * s) for o, s in zip(operands, signs, strict=True))
+                return tuple(term for some in terms for term in some)
+            case ast.Arithmetic():
+                return self._weighted(node, weight)
+            case ast.Call(callee=ast.Name() as name):
+                takes = self._known("loss", LOSSES, name)
+                split = 0
+                while split < len(node.arguments) and node.arguments[split].name is None:
+                    split += 1
+                compares = tuple(self._compared(name.id, a) for a in node.arguments[:split])
+                if len(compares) > 2:
+                    text = f"`{name.id}` compares an output with a target"
+                    raise self._fail(text, node.arguments[2].span)
+                measure = Choice(name.id, self._arguments(name.id, takes, node.arguments[split:]))
+                return (Loss(measure, compares, weight),)
+            case _:
+                return (Loss(self._choice("loss", LOSSES, node), (), weight),)
+
+    def _weighted(self, node: ast.Arithmetic, weight: float) -> tuple[Loss, ...]:
+        """A loss times, or divided by, numbers."""
+        losses: list[ast.Expression] = []
+        for symbol, operand in (("*", node.first), *node.rest):
+            if symbol == "*" and self._is_loss(operand):
+                losses.append(operand)
+                continue
+            factor = self._value("loss", _number, operand)
+            if symbol not in ("*", "/") or (symbol == "/" and factor == 0):
+                raise self._fail("the loss is a weighted sum of losses", node.span)
+            weight = weight * factor if symbol == "*" else weight / factor
+        if len(losses) != 1:
+            raise self._fail("the loss is a weighted sum of losses", node.span)
+        return self._loss(losses[0], weight)
+
+    def _is_loss(self, node: ast.Expression) -> bool:
+        match node:
+            case ast.Call(callee=ast.Name() as name) | (ast.Name() as name):
+                return name.id not in BUILTINS and not self._context.scope.find(name.id)[0]
+            case ast.Arithmetic():
+                return any(map(self._is_loss, (node.first, *(o for _, o in node.rest))))
+            case _:
+                return False
+
+    def _compared(self, name: str, argument: ast.Argument) -> str:
+        """An output, or a target, by name."""
+        if not isinstance(argument.value, ast.Name | ast.Member):
+            raise self._fail(f"`{name}` compares an output with a target", argument.span)
+        return argument.value.span.text

@@ -9,6 +9,7 @@ from typing import Any
 from convdsl.diagnostics import InputError, SourceFile
 from convdsl.ir.graph import Graph
 from convdsl.ir.preprocess import Preprocessing
+from convdsl.ir.training import Training
 from convdsl.tensor import Symbol, TensorType
 
 
@@ -22,6 +23,7 @@ class Model:
     source: SourceFile | None = None
     preprocessing: Preprocessing | None = None
     labels: tuple[str, ...] | None = None  # class names, by index
+    training: Training | None = None  # the `train` block of the model, or else of its file
     weights: Mapping[str, Any] | None = None  # arrays by name, where they came with the network
 
     # Networks whose graph is another one for other sizes: ONNX files. While there is an

@@ -177,8 +177,11 @@ class _Stack:
         values = self.values[at:]
         start = next((s for s in self.starts[at:] if s >= 0), -1)
         end = max(self.ends[at:], default=-1)
+        wanted = rule.children
         children: list[Any] = []
-        for which in rule.children:
+        if rule.is_part and wanted and wanted[0] == -1:  # a repetition: one more
+            children, wanted = values[0], wanted[1:]
+        for which in wanted:
             if which is None:
                 children.append(None)
             elif which < 0:
