@@ -9,7 +9,8 @@ from __future__ import annotations
 import dataclasses
 import random
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from convdsl.syntax.parser import parse
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SEEDS = [path.read_text(encoding="utf-8") for path in sorted(EXAMPLES.glob("*.cnn"))]
 LONG = settings.default is not None and settings.default.max_examples > 100  # make fuzz
+MEMORY = 500_000_000  # bytes that a mutation may take
 MUTATIONS, PER_EXAMPLE = (10_000, 20) if LONG else (200, 20)
 
 TERMINALS = sorted(set(re.findall(r'"([^"\s\\]+)"', grammar_text())))
@@ -111,12 +113,55 @@ def attempt(text: str) -> None:
             assert diagnostic.render()
 
 
-@settings(max_examples=MUTATIONS // PER_EXAMPLE)
-@given(st.integers(0, 1 << 64))
-def test_mutations(seed: int) -> None:
-    draw = random.Random(seed)
-    for _ in range(PER_EXAMPLE):
-        attempt(draw.choice([mutate_words, exchange_subtree, exchange_subtree])(draw))
+@dataclasses.dataclass
+class Costs:
+    """The greatest costs of one mutation so far."""
+
+    mutations: int = 0
+    seconds: float = 0.0  # of processor time; printed, and compared with nothing
+    memory: int = 0  # bytes that the process grew by while it ran
+    slowest: str = ""
+
+    def attempt(self, text: str) -> None:
+        reset_peak()
+        before, start = memory("VmRSS"), time.process_time()
+        attempt(text)
+        self.seconds = max(self.seconds, time.process_time() - start)
+        self.memory = max(self.memory, memory("VmHWM") - before)
+        self.mutations += 1
+
+    def __str__(self) -> str:
+        return (
+            f"{self.mutations:,} mutations, each at most {self.seconds:.2f} s of processor time "
+            f"and {self.memory / 1e6:.0f} MB"
+        )
+
+
+def reset_peak() -> None:
+    """Let the kernel count the process's greatest size anew."""
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def memory(field: str) -> int:
+    """VmRSS, the process's size in bytes, or VmHWM, the greatest it had."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    (kilobytes,) = re.findall(rf"^{field}:\s+(\d+) kB$", status, re.MULTILINE)
+    return int(kilobytes) * 1024
+
+
+def test_mutations(record_property: Callable[[str, object], None]) -> None:
+    costs = Costs()
+
+    @settings(max_examples=MUTATIONS // PER_EXAMPLE)
+    @given(st.integers(0, 1 << 64))
+    def mutate(seed: int) -> None:
+        draw = random.Random(seed)
+        for _ in range(PER_EXAMPLE):
+            costs.attempt(draw.choice([mutate_words, exchange_subtree, exchange_subtree])(draw))
+
+    mutate()
+    record_property("measured", str(costs))
+    assert costs.memory < MEMORY
 
 
 @given(st.text(max_size=200))
