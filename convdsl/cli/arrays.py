@@ -55,13 +55,14 @@ def draw(seed: int, name: str, type: TensorType, shape: tuple[int, ...]) -> Arra
 
 def read(path: Path) -> dict[str, Array]:
     """The arrays of an .npy (its name is empty) or .npz file, without pickle."""
-    from convdsl.weights import load as open_store
     from convdsl.weights.npz_file import is_npy, read_npy
-    from convdsl.weights.store import WeightStore
 
     try:
         if is_npy(path):
             return {"": read_npy(path)}
+        from convdsl.weights import WeightStore
+        from convdsl.weights import load as open_store
+
         store = open_store(path)
         assert isinstance(store, WeightStore)
         return {name: store.read(name) for name in store.entries}

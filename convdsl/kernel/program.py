@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from convdsl.kernel.nodes import Kernel
 from convdsl.tensor import TensorType
+
+if TYPE_CHECKING:  # programs that are only run hold no kernels
+    from convdsl.kernel.nodes import Kernel
 
 YIELD, TEAM_SIZE, WEIGHTS, ARENA, COUNTERS, TIMES, PORTS = range(7)
 """Slots of the context table that compiled code receives: how to let another thread run, the size

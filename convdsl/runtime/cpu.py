@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import llvmlite.binding as llvm
 import numpy as np
 import numpy.typing as npt
 
@@ -24,7 +23,7 @@ from convdsl.kernel.program import (
     Port,
     Program,
 )
-from convdsl.kernel.target import Target
+from convdsl.runtime.mapping import Mapped, link
 from convdsl.runtime.team import Region
 
 _ALIGNMENT = 64
@@ -75,8 +74,7 @@ class LoadedCode:
         check_memory(code.arena_bytes, code.weight_bytes)
         self.code = code
         self.weights = weights
-        self._engine = _engine(code.object_code)
-        self._region = Region(self._engine.get_function_address(code.entry), self._engine)
+        self._region = Region(*_load(code))
         self._pool: list[npt.NDArray[np.uint8]] = []
         self._lock = threading.Lock()
 
@@ -121,39 +119,6 @@ class LoadedCode:
                 self._pool.append(arena)
 
 
-# What the levels of the x86-64 psABI demand, in LLVM's names.
-_LEVELS = {
-    "x86-64": frozenset(["sse2"]),
-    "x86-64-v2": frozenset(["sse4.2", "ssse3", "popcnt", "cx16"]),
-    "x86-64-v3": frozenset(["avx2", "fma", "bmi", "bmi2", "f16c", "lzcnt", "movbe", "popcnt"]),
-    "x86-64-v4": frozenset(
-        ["avx2", "fma", "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"]
-    ),
-}
-
-
-def check_processor(target: Target, what: str) -> None:
-    """ArtifactError unless this processor can run code made for `target`."""
-    here = llvm.get_process_triple().split("-")[0]
-    if target.architecture != here:
-        raise ArtifactError(f"{what} is made for {target.architecture}, this is {here}")
-    name, features = llvm.get_host_cpu_name(), llvm.get_host_cpu_features()
-    if target.features:
-        wanted = {f[1:] for f in target.features.split(",") if f.startswith("+")}
-    elif target.cpu in _LEVELS:
-        wanted = set(_LEVELS[target.cpu])
-    elif target.cpu == name:
-        return
-    else:
-        raise ArtifactError(f"{what} is made for the processor {target.cpu}, this is {name}")
-    missing = sorted(feature for feature in wanted if not features.get(feature, False))
-    if missing:
-        raise ArtifactError(
-            f"{what} is made for {target.cpu} and needs {', '.join(missing)}, "
-            f"which this processor ({name}) does not have"
-        )
-
-
 def check_memory(arena_bytes: int, weight_bytes: int) -> None:
     """InputError, before anything is allocated, for a program that plans for too much."""
     planned = arena_bytes + weight_bytes
@@ -161,13 +126,12 @@ def check_memory(arena_bytes: int, weight_bytes: int) -> None:
         raise InputError(f"the program plans for {planned:,} bytes, more than {MEMORY_LIMIT:,}")
 
 
-def _engine(object_code: bytes) -> llvm.ExecutionEngine:
-    llvm.initialize_native_target()
-    llvm.initialize_native_asmprinter()
-    machine = llvm.Target.from_default_triple().create_target_machine(
-        cpu=llvm.get_host_cpu_name(), opt=3, jit=True
-    )
-    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
-    engine.add_object_file(llvm.ObjectFileRef.from_data(object_code))
-    engine.finalize_object()
-    return engine
+def _load(code: Code) -> tuple[int, object]:
+    """(address of the entry, what keeps the code mapped)."""
+    image = link(code.object_code, code.entry)
+    if image is not None:
+        mapped = Mapped(image)
+        return mapped.address, mapped
+    from convdsl.runtime import engine
+
+    return engine.load(code.object_code, code.entry)

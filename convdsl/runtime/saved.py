@@ -13,13 +13,15 @@ from convdsl.diagnostics import ArtifactError, InputError
 from convdsl.kernel.program import Port
 from convdsl.kernel.target import Target
 from convdsl.runtime import artifact
-from convdsl.runtime.cpu import Code, LoadedCode, check_processor
+from convdsl.runtime.cpu import Code, LoadedCode
 from convdsl.runtime.executable import Array, Binding, Executable, Facts, Runner, Values
+from convdsl.runtime.processor import check_processor, proof
 from convdsl.runtime.team import available_threads
 from convdsl.tensor import DType, TensorType
 
-ABI = 4
-"""Raised when the context table, the entry point of compiled code or its signature changes."""
+ABI = 5
+"""Raised when the context table, the entry point of compiled code, its signature, or what the
+manifest must hold changes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,7 @@ def save_program(
             "vector_bytes": target.vector_bytes,
             "vector_registers": target.vector_registers,
         },
+        "proof": proof(target),
         "threads": threads,
         "preprocessing": facts.preprocessing,
         "labels": None if facts.labels is None else list(facts.labels),
@@ -84,9 +87,10 @@ def load_executable(path: str | Path, threads: int | None = None) -> Executable:
         facts = _read_facts(manifest)
         made_for = _read_signature(manifest, code)
         default_threads = int(manifest["threads"])
+        proven = str(manifest["proof"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ArtifactError(f"{path} holds no complete manifest: {error!r}") from None
-    check_processor(target, str(path))
+    check_processor(target, str(path), proven)
     weights = np.frombuffer(sections["weights"], np.uint8)
     loaded = LoadedCode(code, weights)
 

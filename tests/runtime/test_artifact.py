@@ -75,6 +75,22 @@ def test_every_flipped_byte_is_noticed(path: Path) -> None:
                 artifact.read(path)
 
 
+@pytest.mark.parametrize("threads", [1, 3, 50])
+@pytest.mark.parametrize("length", [0, 1, 63, 64, 65, 640, 1000])
+def test_checksums_of_pieces(length: int, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As docs/formats.md says, whoever computes it."""
+    monkeypatch.setattr(artifact, "PIECE_BYTES", 64)
+    monkeypatch.setattr(artifact, "available_threads", lambda: threads)
+    data = np.random.default_rng(0).bytes(length)
+    pieces = [data[at : at + 64] for at in range(0, length, 64)]
+    expected = hashlib.sha256(b"".join(hashlib.sha256(piece).digest() for piece in pieces))
+    assert artifact.digest_of(memoryview(data)) == expected.hexdigest()
+    for position in range(0, length, 7):
+        damaged = bytearray(data)
+        damaged[position] ^= 1
+        assert artifact.digest_of(memoryview(damaged)) != expected.hexdigest()
+
+
 def test_every_shorter_and_any_longer_file_is_noticed(path: Path) -> None:
     content = path.read_bytes()
     for length in range(len(content)):
@@ -92,12 +108,13 @@ def forged(content: object, data: bytes = b"") -> bytes:
     start = -(-(64 + len(text)) // 64) * 64
     body = text + bytes(start - 64 - len(text)) + data if data else text
     digest = hashlib.sha256(text).digest()
-    return struct.pack("<8sIIQQ32s", artifact.MAGIC, 1, 0, len(text), 64 + len(body), digest) + body
+    return struct.pack("<8sIIQQ32s", artifact.MAGIC, 2, 0, len(text), 64 + len(body), digest) + body
 
 
 def row(**changes: object) -> dict[str, object]:
     data = b"0123456789"
-    row = {"name": "a", "offset": 0, "bytes": 10, "sha256": hashlib.sha256(data).hexdigest()}
+    digest = hashlib.sha256(hashlib.sha256(data).digest()).hexdigest()
+    row = {"name": "a", "offset": 0, "bytes": 10, "sha256": digest}
     return row | changes
 
 
@@ -149,9 +166,9 @@ def test_manifests_that_are_none(path: Path, content: bytes) -> None:
 
 def test_other_formats_are_named(path: Path) -> None:
     content = bytearray(path.read_bytes())
-    struct.pack_into("<I", content, 8, 2)
+    struct.pack_into("<I", content, 8, 3)
     path.write_bytes(content)
-    with pytest.raises(ArtifactError, match="has format 2, this convdsl reads 1"):
+    with pytest.raises(ArtifactError, match="has format 3, this convdsl reads 2"):
         artifact.read(path)
 
 
