@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from convdsl.diagnostics import Span
+from convdsl.elaborate import foreign
 from convdsl.elaborate.attributes import Unsuitable, convert, wanted
 from convdsl.elaborate.builtins import BUILTINS
 from convdsl.elaborate.expressions import Evaluator
@@ -97,6 +98,9 @@ class Binder(Evaluator):
             if is_number(value) and binding.op is not None and binding.takes_more_tensors():
                 binding.extra.append(given)
                 return
+            if binding.crowded:
+                raise Stop
+            binding.crowded = True
             raise self._too_many(binding, argument)
         binding.position += 1
         self._fill(binding, slot, given)
@@ -181,7 +185,9 @@ class Binder(Evaluator):
             "E0301",
             f"`{binding.factory.name}` has no argument `{name.id}`",
             name.span,
-            help=suggest(name.id, known) or (f"it takes {listing}",),
+            help=(binding.op is not None and foreign.argument(name.id, known))
+            or suggest(name.id, known)
+            or (f"it takes {listing}",),
         )
 
     def _check_missing(self, binding: _Binding) -> None:
@@ -200,8 +206,8 @@ class _Binding:
     """The state of binding one call."""
 
     __slots__ = (
-        "arguments", "context", "extra", "factory", "failed", "op", "operands", "position",
-        "signature", "span",
+        "arguments", "context", "crowded", "extra", "factory", "failed", "op", "operands",
+        "position", "signature", "span",
     )  # fmt: skip
 
     def __init__(self, factory: Operator | BlockValue, context: Context, span: Span) -> None:
@@ -215,6 +221,7 @@ class _Binding:
         self.extra: list[Given] = []
         self.position = 0
         self.failed = False
+        self.crowded = False  # one argument too many was reported
 
     def next_slot(self) -> Slot | None:
         slots = self.signature.positional

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from convdsl.diagnostics import Span
-from convdsl.elaborate import arithmetic
+from convdsl.elaborate import arithmetic, foreign
 from convdsl.elaborate.arithmetic import ValueProblem
 from convdsl.elaborate.builtins import BUILTINS, TENSOR_ATTRIBUTES, tensor_attribute
 from convdsl.elaborate.scope import Context
@@ -141,9 +141,10 @@ class Evaluator(ABC):
         if node.id in WORDS:
             return node.id
         known = {*context.scope.visible(), *BUILTINS, *SPELLED, *WORDS}
-        raise self.fail(
-            context, "E0201", f"unknown name `{node.id}`", node.span, help=suggest(node.id, known)
-        )
+        help = foreign.name(node.id) or suggest(node.id, known)
+        if node.span.source.text[: node.span.start].rstrip(" ").endswith("//"):
+            help = (*help, "a comment starts with `#`; `//` divides")
+        raise self.fail(context, "E0201", f"unknown name `{node.id}`", node.span, help=help)
 
     def _incoming(self, node: ast.Incoming, context: Context) -> Any:
         if context.incoming is None:
@@ -216,12 +217,15 @@ class Evaluator(ABC):
             return POISON
         for given in (left, right):
             if isinstance(given.value, LAYER_LIKE) and given.span is not None:
+                in_chain = given is left and not isinstance(right.value, LAYER_LIKE)
                 raise self.fail(
                     context,
                     "E0401",
                     f"`{symbol}` takes tensors or numbers, not {describe(given.value)}",
                     given.span,
-                    help="let something flow into it: `in -> ...`",
+                    help=f"`->` binds loosest: put the chain in brackets, `(x -> ...) {symbol} y`"
+                    if in_chain
+                    else "let something flow into it: `in -> ...`",
                 )
         if isinstance(left.value, Value) or isinstance(right.value, Value):
             return self.combine(symbol, left, right, context, span, label)

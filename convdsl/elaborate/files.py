@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import os
 import stat
+from itertools import islice
 from pathlib import Path
+
+from convdsl.elaborate.session import suggest
 
 ZOO = "zoo:"
 ROOT_MARK = "convdsl.toml"
+LISTED = 1_000  # entries of a folder that are looked at for a suggestion
 
 
 class FileProblem(Exception):
@@ -74,6 +78,15 @@ def _check_text(text: str) -> None:
 
 def _within(path: Path, root: Path) -> bool:
     return path == root or root in path.parents
+
+
+def neighbours(path: Path) -> tuple[str, ...]:
+    """Help for a file that is not there: one beside it with nearly its name."""
+    try:
+        names = [entry.name for entry in islice(os.scandir(path.parent), LISTED)]
+    except OSError:
+        return ()
+    return suggest(path.name, (name for name in names if name.endswith(path.suffix or ".cnn")))
 
 
 def read_text(path: Path, limit: int) -> str:

@@ -9,7 +9,7 @@ from convdsl.diagnostics import Span
 from convdsl.elaborate.expressions import Evaluator
 from convdsl.elaborate.scope import Context
 from convdsl.elaborate.session import Stop, suggest
-from convdsl.elaborate.values import ListValue, describe, is_number
+from convdsl.elaborate.values import POISON, ListValue, describe, is_number
 from convdsl.ir.graph import Value
 from convdsl.ir.preprocess import Preprocessing, PreprocessingStep
 from convdsl.syntax import ast
@@ -38,14 +38,17 @@ class _Unfit(Exception):
 
 def preprocessing(evaluator: Evaluator, node: ast.Preprocess, context: Context) -> Preprocessing:
     """The declared steps, in order; raises Stop after reporting what is wrong."""
-    image = evaluator.need(node.input, context)
+    _, image = context.scope.find(node.input.id)
+    if image is POISON:
+        raise Stop
     if not isinstance(image, Value) or image.node.name != node.input.id or image.type.rank != 4:
         raise evaluator.fail(
             context,
             "E0901",
             f"`{node.input.id}` is no image input of this model",
             node.input.span,
-            help="declare it before: input image: f32[N, 3, 224, 224]",
+            help=suggest(node.input.id, evaluator.session.graph.inputs)
+            or "declare it before: input image: f32[N, 3, 224, 224]",
         )
     calls = (
         (node.steps.head, *node.steps.stages)

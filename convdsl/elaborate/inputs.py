@@ -89,11 +89,15 @@ class InputDeclarations:
             type = self._type(node.type, constraints, context)
             unused = [name for name in constraints if name not in context.scope.names]
             if unused:
+                names = (name.id for extent in node.type.extents for name in _free_names(extent))
+                symbols = tuple(dict.fromkeys(names))
                 raise evaluator.fail(
                     context,
                     "E0603",
                     f"`where` speaks of `{unused[0]}`, not a size of this input",
                     node.constraints[0].span,
+                    help=suggest(unused[0], symbols)
+                    or (f"its open sizes are {', '.join(symbols)}" if symbols else ()),
                 )
         except Stop:
             for name in node.names:
@@ -220,8 +224,11 @@ class InputDeclarations:
             return
         modulus = self._evaluator.need(divisor, context)
         fits = isinstance(modulus, int) and modulus > 0 and relation == "=="
-        if not fits or not 0 <= number < modulus or not known.congruent(modulus, number):
+        if not fits or not 0 <= number < modulus:
             raise self._not_understood(span, context)
+        if not known.congruent(modulus, number):
+            text = f"no size satisfies this and what is said of `{name.id}` before"
+            raise self._evaluator.fail(context, "E0603", text, span)
 
     def _subject(
         self, node: ast.Expression, context: Context

@@ -225,7 +225,7 @@ def _set_outputs(session: Session, chosen: BlockValue, context: Context, last: A
                 "E0604",
                 f"`{name.id}` has no output: it {what}",
                 name.span,
-                help=("end a chain with `-> output NAME`",),
+                help=(_ending(chosen.definition.body),),
             )
         results.values["out"] = value
     if not session.graph.inputs and not session.diagnostics:
@@ -244,6 +244,15 @@ def _set_outputs(session: Session, chosen: BlockValue, context: Context, last: A
             )
         elif isinstance(value, Value):
             session.graph.outputs[label] = value
+
+
+def _ending(body: ast.Body) -> str:
+    """How the body could end with a result."""
+    last = body.statements[-1] if body.statements else None
+    if isinstance(last, ast.Assign) and len(last.targets) == 1:
+        bound = last.targets[0].id
+        return f"end with what is bound last: `{bound} -> output NAME`, or just `{bound}`"
+    return "end a chain with `-> output NAME`"
 
 
 def _surroundings(

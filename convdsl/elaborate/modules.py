@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from convdsl.diagnostics import CompileError, SourceFile, Span
 from convdsl.elaborate import limits
-from convdsl.elaborate.files import ZOO, FileProblem, Library, read_text
+from convdsl.elaborate.files import ZOO, FileProblem, Library, neighbours, read_text
 from convdsl.elaborate.scope import Context, LayerNames, Results, Scope
 from convdsl.elaborate.session import Session, Stop, suggest
 from convdsl.elaborate.statements import Statements
@@ -158,6 +159,7 @@ class Modules:
         text = item.path.plain
         if text is None:
             raise self.session.fail("E0702", "an import's path is plain text", item.path.span)
+        place: Path | None = None
         try:
             place = self.library.resolve(text, module.place)
             if place in self._stack:
@@ -170,7 +172,10 @@ class Modules:
                 raise FileProblem("E0804", f"more than {limits.IMPORTED_FILES} files")
             content = read_text(place, SOURCE_BYTES)
         except FileProblem as problem:
-            raise self.session.fail(problem.code, problem.message, item.path.span) from None
+            message, help = problem.message, ()
+            if problem.code == "E0701" and place is not None and not os.path.lexists(place):
+                message, help = f'there is no file "{text}"', neighbours(place)
+            raise self.session.fail(problem.code, message, item.path.span, help=help) from None
         source = SourceFile(_shown(text, module), content)
         try:
             tree = parse(source)

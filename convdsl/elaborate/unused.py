@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
+from convdsl.elaborate import foreign
 from convdsl.elaborate.builtins import BUILTINS
 from convdsl.elaborate.expressions import WORDS
 from convdsl.elaborate.scope import Scope
@@ -52,7 +53,7 @@ def _check(session: Session, definition: ast.Block | ast.Model, visible: set[str
         if isinstance(node, ast.Name):
             if not any(node.id in names for names in (bound, visible, KNOWN)):
                 text = f"unknown name `{node.id}`"
-                help = suggest(node.id, bound | visible | KNOWN)
+                help = foreign.name(node.id) or suggest(node.id, bound | visible | KNOWN)
                 session.fail("E0201", text, node.span, help=help)
         elif isinstance(node, ast.Call) and isinstance(node.callee, ast.Name):
             _check_keywords(session, node, node.callee, (bound, visible))
@@ -72,7 +73,9 @@ def _check_keywords(
                 "E0301",
                 f"`{callee.id}` has no argument `{argument.name.id}`",
                 argument.name.span,
-                help=suggest(argument.name.id, known) or (f"it takes {', '.join(known)}",),
+                help=foreign.argument(argument.name.id, known)
+                or suggest(argument.name.id, known)
+                or (f"it takes {', '.join(known)}",),
             )
 
 

@@ -86,6 +86,7 @@ FOREIGN = {
     "return": "the last value of a block, or `out = ...`, is its result",
     "elif": "write `else if`",
     "elseif": "write `else if`",
+    "lambda": _BLOCK,
     "while": "write `repeat COUNT { ... }` or `for NAME in LIST { ... }`",
 }
 """Words of other languages, and what stands for them here."""
@@ -208,13 +209,38 @@ def _help(
         return ("`=` binds a name at the start of a statement; write `==` to compare",)
     previous = re.search(r"(\w+)\Z", before)
     word = previous.group(1) if previous else ""
-    for foreign in (found, word):
+    head = re.search(r"(?:^|[{\n])[ \t]*(\w+)[^{\n]*\Z", before)
+    for foreign in (found, word, head.group(1) if head else ""):
         if foreign in FOREIGN:
             return (FOREIGN[foreign],)
-    if found == ":" and "LBRACE" in accepts:
-        return ("bodies stand in braces: `{ ... }`",)
+    sign = _sign(found, before, word, accepts)
+    if sign is not None:
+        return (sign,)
+    if kind == "STRING" and word == "f":
+        return ('every text interpolates: "layer{i}"',)
     if word.isdigit() and found.startswith("x"):
         return ("a size is one word (`3x3`); for computed sizes write a list: [k, k]",)
     if kind in VALUE and "COMMA" in accepts and {"RPAR", "RSQB"} & set(accepts):
         return ("separate them with a comma",)
+    if kind == "NAME" and "ARROW" in accepts and before and before[-1] != "\n":
+        return (f"`->` hands a tensor on: `{word or '...'} -> {found}`",)
     return ()
+
+
+def _sign(found: str, before: str, word: str, accepts: Collection[str]) -> str | None:
+    """What to write for a sign that means something elsewhere."""
+    if found == ":":
+        if "LBRACE" in accepts:
+            return "bodies stand in braces: `{ ... }`"
+        if "EQUAL" in accepts:
+            return f"write `{word} = ...`"
+        if "RSQB" in accepts:
+            return "lists have no slices: `for i in range(1, len(a)) { a[i] }`"
+    if found == "," and "RPAR" in accepts and "COMMA" not in accepts:
+        return "a size is `3x3`, a list `[3, 3]`; round brackets group"
+    if found == "=" and before[-1:] in ("+", "-", "*", "/"):
+        name = re.search(r"(\w+)\s*\W+\Z", before)
+        return f"write `{name.group(1)} = {name.group(1)} {before[-1]} ...`" if name else None
+    if found == ">" and before.endswith("="):
+        return "write `->`"
+    return None

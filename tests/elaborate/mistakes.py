@@ -163,7 +163,46 @@ MISTAKES = (
     Mistake("single-quotes", "x -> relu as 'act'", "E0103", "double quotes"),
     Mistake("and-as-in-c", "x -> if true && false { relu }", "E0103", "`and`"),
     Mistake("unfinished-text", 'x -> relu as "act', "E0104"),
+    # Habits from elsewhere
+    Mistake("arrow-forgotten", "x conv(64, 3x3) -> relu", "E0101", "`x -> conv`"),
+    Mistake("sum-in-a-chain", "x -> conv(64, 1x1) + x -> relu", "E0401", "binds loosest"),
+    Mistake("slice", "let w = [1, 2, 3]\nx -> for k in w[1:] { conv(k, 3x3) }", "E0101",
+            "for i in range(1, len(a))"),
+    Mistake("tuple", "x -> conv(64, (3, 3))", "E0101", "`3x3`"),
+    Mistake("ends-with-a-binding", "y = x -> conv(64, 3x3)", "E0604", "or just `y`"),
+    Mistake("python-true", "x -> conv(64, 3x3, bias = True)", "E0201", "write `true`"),
+    Mistake("python-none", "x -> conv(64, 3x3, bias = None)", "E0201", "leave the argument out"),
+    Mistake("return-in-one-line", "block b { return in }\n", "E0101", "the last value",
+            whole=True),
+    Mistake("lambda", "let f = lambda y: y\nx -> f", "E0101", "write `block NAME"),
+    Mistake("depthwise", "x -> depthwise_conv(3x3)", "E0201", "groups = in.channels"),
+    Mistake("global-pooling", "x -> global_avg_pool -> flatten", "E0201", "avgpool(global)"),
+    Mistake("dense", "x -> flatten -> Dense(10)", "E0201", "linear"),
+    Mistake("scale-factor", "x -> upsample(scale_factor = 2)", "E0301", "`scale`"),
+    Mistake("dim", "concat(x, x, dim = 1)", "E0301", "`axis`"),
+    Mistake("in-channels", "x -> conv(64, 3x3, in_channels = 64)", "E0301", "leave it out"),
+    Mistake("colon-for-a-keyword", "x -> conv(64, 3x3, stride: 2)", "E0101", "`stride = ...`"),
+    Mistake("fat-arrow", "x => relu", "E0101", "write `->`"),
+    Mistake("augmented-assignment", "y = x -> relu\ny += x\ny -> relu6", "E0101", "`y = y + ...`"),
+    Mistake("slashes-for-a-comment", "x -> relu // activation", "E0201", "starts with `#`"),
+    Mistake("f-string", 'x -> relu as f"a"', "E0101", "every text interpolates"),
+    Mistake("too-many-for-a-block", "block b(w) { conv(w, 3x3) }\nmodel m {\n"
+            "    input x: f32[N, 3, 8, 8]\n    x -> b(8, 3x3, 2)\n}\n", "E0303", whole=True),
+    Mistake("constraints-contradict", "model m {\n"
+            "    input x: f32[N, 3, H] where H % 8 == 0 and H % 16 == 3\n    x -> relu\n}\n",
+            "E0603", whole=True),
+    Mistake("constraint-on-another-size", "model m {\n"
+            "    input x: f32[N, 3, H, W] where K % 8 == 0\n    x -> relu\n}\n", "E0603",
+            "N, H, W", whole=True),
+    Mistake("zoo-file-typo", 'use "zoo:resnt.cnn": bottleneck\nmodel m {\n'
+            "    input x: f32[N, 64, 8, 8]\n    x -> bottleneck(64)\n}\n", "E0701",
+            "`resnet.cnn`", whole=True),
     # Around the network
+    Mistake("preprocessing-of-another-input", "model m {\n    input image: f32[N, 3, 8, 8]\n"
+            "    preprocess imag: resize(8)\n    image -> relu\n}\n", "E0901", "`image`",
+            whole=True),
+    Mistake("weighted-loss", "model m {\n    input x: f32[N, 3]\n    x -> relu -> output y\n}\n"
+            "train { loss = 0.4 * mze(y, target) }\n", "E0903", "`mse`", whole=True),
     Mistake("preprocessing-step", "model m {\n    input image: f32[N, 3, 8, 8]\n"
             "    preprocess image: center_corp(8)\n    image -> relu\n}\n", "E0901",
             "`center_crop`", whole=True),

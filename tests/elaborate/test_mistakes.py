@@ -11,10 +11,12 @@ from convdsl.diagnostics import CompileError, Diagnostic, SourceFile
 from convdsl.elaborate import check_definitions, elaborate, load_file
 from elaborate.mistakes import MISTAKES, Mistake
 
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
 
 def diagnose(text: str) -> tuple[Diagnostic, ...]:
     with pytest.raises(CompileError) as caught:
-        elaborate(SourceFile("mistake.cnn", text))
+        elaborate(SourceFile("mistake.cnn", text), zoo=EXAMPLES)
     return caught.value.diagnostics
 
 
