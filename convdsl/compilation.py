@@ -21,7 +21,7 @@ from convdsl.ir.graph import Graph
 from convdsl.ir.model import Model
 from convdsl.kernel.program import ENTRY, Port
 from convdsl.kernel.target import Target
-from convdsl.lowering.lower import Lowered, lower
+from convdsl.lowering.lower import Lowered, arena_bytes, lower
 from convdsl.lowering.packing import Packing, pack_weights
 from convdsl.lowering.recipe import packings_from_json, packings_to_json
 from convdsl.passes import PASSES, Observer, Pass
@@ -51,6 +51,10 @@ class Plan:
     def lower(self, binding: Mapping[str, int]) -> Lowered:
         """The same, and make kernels."""
         return lower(self.graph(binding), self.target, self.model.name)
+
+    def arena_bytes(self, binding: Mapping[str, int]) -> int:
+        """Scratch memory of a call."""
+        return arena_bytes(self.graph(binding), self.target)
 
     def load(
         self, binding: Mapping[str, int], arrays: Mapping[str, Any], cache: ObjectCache | None

@@ -221,7 +221,8 @@ def compile(
     def save(binding: Binding, values: Values, path: Path) -> None:
         runner: Runner = executable.runner(binding, values)
         assert isinstance(runner, LoadedCode)
-        report = analyse(model.settled(binding, values), "all", binding).to_json()
+        figures = analyse(model.settled(binding, values), "all", binding)
+        report = replace(figures, arena_bytes=runner.code.arena_bytes).to_json()
         made_by = f"convdsl {__version__}, {llvm.llvm_version()}"
         made_for = Signature(tuple(executable.inputs), binding, values)
         save_program(path, runner, plan.target, facts, made_for, team, report, made_by)
@@ -338,10 +339,15 @@ def report(
     symbols: Mapping[str, int] | None = None,
 ) -> Report:
     """Exact figures: parameters, operations, memory, receptive fields. Symbols that `inputs`,
-    `batch` and `symbols` leave open stay in the figures as polynomials."""
+    `batch` and `symbols` leave open stay in the figures as polynomials. Where none is left open
+    there are the bytes of the arena, too, that a program compiled for this processor has."""
     model = model if isinstance(model, Model) else load(model)
     binding = bind(model, inputs, batch, symbols)
-    return analyse(model.settled(binding), count, binding)
+    model = model.settled(binding)
+    figures = analyse(model, count, binding)
+    if model.deciding or any(type.symbols() for type in figures.inputs.values()):
+        return figures
+    return replace(figures, arena_bytes=Plan(model, find_target()).arena_bytes(binding))
 
 
 def emit(

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from random_graphs import random_graph
 from small_models import CALCULATOR, RESIDUAL, images
 
 import convdsl
@@ -19,9 +20,13 @@ from convdsl import InputError, compilation
 from convdsl.backends import llvm
 from convdsl.ir.canonical import canonical_text
 from convdsl.lowering import recipe
+from convdsl.lowering.lower import arena_bytes, lower
 from convdsl.lowering.recipe import packings_from_json, packings_to_json
 from convdsl.passes import PASSES
+from convdsl.passes import run as run_passes
+from convdsl.runtime import cpu as runtime
 from convdsl.runtime.cache import ObjectCache
+from convdsl.runtime.saved import read_report
 from convdsl.schedules import cpu
 
 PLAIN = "x -> conv(8, 3) -> relu -> output y"
@@ -164,6 +169,50 @@ def test_what_fails_while_packing_is_raised(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(compilation, "pack_weights", refuse)
     with pytest.raises(InputError, match="no room for weights"):
         compiled(PLAIN, cache=False)
+
+
+# The arena
+
+
+@pytest.mark.parametrize(
+    "name", ["lenet5", "googlenet", "mobilenet_v2", "shufflenet_v2_x0_5", "resnet18", "unet"]
+)
+@pytest.mark.parametrize("cpu_name", ["x86-64-v2", "x86-64-v4"])
+def test_the_plan_without_kernels_is_the_plan(name: str, cpu_name: str) -> None:
+    plan = compilation.Plan(
+        convdsl.load(name), llvm.find_target(cpu_name, "x86_64-unknown-linux-gnu")
+    )
+    binding = {symbol.name: 1 if symbol.name == "N" else 64 for symbol in plan.model.symbols}
+    assert plan.arena_bytes(binding) == plan.lower(binding).program.arena_bytes
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_the_plan_of_any_graph(seed: int) -> None:
+    target = llvm.find_target("x86-64-v3", "x86_64-unknown-linux-gnu")
+    graph = run_passes(random_graph(seed))
+    assert arena_bytes(graph, target) == lower(graph, target, "g").program.arena_bytes
+
+
+def test_the_report_says_what_is_allocated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    allocated: list[int] = []
+    aligned = runtime.aligned
+    monkeypatch.setattr(runtime, "aligned", lambda size: allocated.append(size) or aligned(size))
+    model = convdsl.parse(RESIDUAL)
+    sizes = {"symbols": {"H": 12, "W": 12}, "batch": 2}
+    said = convdsl.report(model, **sizes).to_json()["total"]["arena_bytes"]
+    run = convdsl.compile(model, "random:1", cache=False, **sizes)
+    run(images(batch=2))
+    assert allocated == [said]
+    assert said > 0
+    run.save(tmp_path / "net.cdsl", N=2, H=12, W=12)
+    assert read_report(tmp_path / "net.cdsl")["total"]["arena_bytes"] == said
+    convdsl.load_executable(tmp_path / "net.cdsl")(images(batch=2))
+    assert allocated == [said, said]
+
+
+def test_open_sizes_have_no_arena() -> None:
+    model = convdsl.parse(RESIDUAL)
+    assert convdsl.report(model, batch=1).to_json()["total"]["arena_bytes"] is None
 
 
 # The recipe

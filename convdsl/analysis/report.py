@@ -71,6 +71,7 @@ class Report:
     buffers: Dim  # elements of running statistics
     peak: Peak
     defaults: tuple[Default, ...]
+    arena_bytes: int | None = None  # of the compiled program; only lowering knows it
 
     @property
     def totals(self) -> dict[str, Dim]:
@@ -95,13 +96,14 @@ class Report:
 
     def to_json(self) -> dict[str, Any]:
         """The report as contracts fix it; a total with gaps is also named in `lower_bounds`."""
+        total = {name: dim_to_json(value) for name, value in self.totals.items()}
         return {
             "model": self.model,
             "count": self.count,
             "convention": CONVENTIONS[self.count],
             "input": {name: type_to_json(type) for name, type in self.inputs.items()},
             "output": {name: type_to_json(type) for name, type in self.outputs.items()},
-            "total": {name: dim_to_json(value) for name, value in self.totals.items()},
+            "total": {**total, "arena_bytes": self.arena_bytes},
             "lower_bounds": list(self.lower_bounds),
             "layers": [layer.to_json() for layer in self.layers],
         }

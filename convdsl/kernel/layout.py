@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from convdsl.tensor import Dim, floor_div
+from convdsl.tensor.dim import Coefficient, Monomial, make, terms_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,24 +39,29 @@ class Layout:
         return (*outer, self.block)
 
     @property
+    def strides(self) -> tuple[int, ...]:
+        """Elements from one index of each physical axis to the next."""
+        extents = self.physical
+        return tuple(prod(extents[axis + 1 :]) for axis in range(len(extents)))
+
+    @property
     def size(self) -> int:
         """Elements of the buffer, filling included."""
         return prod(self.physical)
 
     def offset(self, index: Sequence[Dim]) -> Dim:
         """Element offset of a logical index."""
-        if self.axis is None:
-            parts: list[Dim] = list(index)
-        else:
-            parts = list(index)
+        parts = list(index)
+        if self.axis is not None:
             position = parts[self.axis]
             block = floor_div(position, self.block)
             parts[self.axis] = block
             parts.append(position - block * self.block)
-        total: Dim = 0
-        for part, extent in zip(parts, self.physical, strict=True):
-            total = total * extent + part
-        return total
+        terms: dict[Monomial, Coefficient] = {}
+        for part, stride in zip(parts, self.strides, strict=True):
+            for monomial, coefficient in terms_of(part):
+                terms[monomial] = terms.get(monomial, 0) + coefficient * stride
+        return make(terms)
 
     def pack(self, array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
         """A logical array in this layout, flat, the filling zero."""

@@ -64,6 +64,12 @@ def lower(graph: Graph, target: Target, name: str) -> Lowered:
     return _Lowering(graph, target, name).run()
 
 
+def arena_bytes(graph: Graph, target: Target) -> int:
+    """Bytes of the program's arena: what `lower` would plan, without making the kernels."""
+    _check_bound(graph)
+    return _Sizes(graph, target, "").run().program.arena_bytes
+
+
 def _check_bound(graph: Graph) -> None:
     for node in graph.nodes():
         for value in node.outputs:
@@ -321,6 +327,22 @@ class _Lowering:
         return fixed
 
 
+class _Sizes(_Lowering):
+    """Lowering for the sake of the memory plan: no schedule is asked."""
+
+    def task(
+        self,
+        op: str,
+        stage: Stage,
+        keys: Mapping[str, Key],
+        statics: Mapping[str, Source],
+        names: tuple[str, ...],
+    ) -> None:
+        read = {read.tensor.name for read in reads(stage.body)} - statics.keys()
+        arguments = (*(keys[name] for name in sorted(read)), keys[stage.target.name])
+        self.calls.append(_Call("", arguments, names, ""))
+
+
 def _static_stage(stage: Stage, statics: Mapping[str, Source]) -> Source:
     variables = {read.tensor.name: read.tensor for read in reads(stage.body)}
     expr = TensorExpr(tuple(variables.values()), (stage,), (stage.target.name,))
@@ -332,4 +354,4 @@ def state_shapes(graph: Graph) -> dict[str, TensorType]:
     return {name: node.type for name, node in graph.states.items() if node.data is None}
 
 
-__all__ = ["Lowered", "lower", "state_shapes"]
+__all__ = ["Lowered", "arena_bytes", "lower", "state_shapes"]

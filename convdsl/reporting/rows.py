@@ -123,6 +123,9 @@ def total_lines(report: Report) -> list[str]:
         lines.append(f"{name}: {text}{_rounded(value, units.get(name, ''))}")
     if report.peak.at is not None:
         lines[-1] += f" at {report.peak.at.name}"
+    if report.arena_bytes is not None:
+        arena = report.arena_bytes
+        lines.append(f"arena_bytes: {figure_text(arena)} B{_rounded(arena, 'B')} when compiled")
     return lines
 
 

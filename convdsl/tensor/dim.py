@@ -238,6 +238,7 @@ def _format_term(monomial: Monomial, coefficient: Coefficient) -> str:
     return text if bottom == 1 else f"{text}/{bottom}"
 
 
+@lru_cache(maxsize=10_000)
 def symbol(
     name: str,
     minimum: int = 1,

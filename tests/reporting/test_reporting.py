@@ -103,6 +103,7 @@ def test_json_is_the_contract() -> None:
         "neurons": 384,
         "activations": "776*N",
         "peak_activation_bytes": "1536*N",
+        "arena_bytes": None,
     }
     assert data["layers"][0] == {
         "name": "stem.conv",
