@@ -1,7 +1,8 @@
 """A whole program as one LLVM module with one exported function, `convdsl_run`.
 
-`convdsl_run(context, tid)` is entered by every thread of a team, the caller's being number 0.
-`context` is a table of pointers, its slots as in kernel.program.
+`convdsl_run(context, stay)` is entered by every thread of a team: by the caller's with 0, by
+helpers with the time that they stay awake when all is done, for a next call that may follow at
+once. `context` is a table of pointers, its slots as in kernel.program.
 
 A step is cut into a few shares for each thread. Threads claim shares one after the other from
 a counter, and go on to the next step when all shares of this one are done: no thread waits for
@@ -15,11 +16,13 @@ from __future__ import annotations
 from convdsl.backends.llvm_ir import KernelPrinter, attributes_of
 from convdsl.kernel.program import (
     ARENA,
+    BELL,
     COUNTERS,
     COUNTERS_PER_STEP,
     ENTRY,
     PORTS,
     TEAM_SIZE,
+    TICKET,
     TIMES,
     WEIGHTS,
     YIELD,
@@ -55,6 +58,42 @@ pause:
   PAUSE
   br label %again
 again:
+  br label %look
+done:
+  ret void
+}}"""
+
+# Thread 0 rings the bell before it begins. A helper stays for a moment when all is done.
+_ENTER = f"""define void @{ENTRY}(ptr %context, i64 %stay) #0 {{
+entry:
+  %slot = getelementptr ptr, ptr %context, i64 {BELL}
+  %bell = load ptr, ptr %slot
+  %where = getelementptr i64, ptr %context, i64 {TICKET}
+  %ticket = load i64, ptr %where
+  %caller = icmp eq i64 %stay, 0
+  br i1 %caller, label %lead, label %help
+lead:
+  %none = icmp eq ptr %bell, null
+  br i1 %none, label %begin, label %ring
+ring:
+  store atomic i64 %ticket, ptr %bell release, align 8
+  br label %begin
+begin:
+  call void @steps(ptr %context, i64 0)
+  br label %done
+help:
+  call void @steps(ptr %context, i64 1)
+  br label %look
+look:
+  %spins = phi i64 [ 0, %help ], [ %more, %pause ]
+  %now = load atomic i64, ptr %bell acquire, align 8
+  %rung = icmp ne i64 %now, %ticket
+  %enough = icmp uge i64 %spins, %stay
+  %over = or i1 %rung, %enough
+  br i1 %over, label %done, label %pause
+pause:
+  PAUSE
+  %more = add i64 %spins, 1
   br label %look
 done:
   ret void
@@ -122,9 +161,9 @@ def print_module(program: Program, target: Target, timed: bool = False) -> str:
         [
             f'source_filename = "{program.name}"\ntarget triple = "{target.triple}"',
             *parts,
-            _await(target),
+            *_waits(target),
             *([_CLOCK] if timed else []),
-            _entry(program, flush, timed),
+            _steps(program, flush, timed),
             "\n".join(sorted(declarations)) + "\n" + flush[2],
             attributes_of(target),
             '!0 = distinct !{!0, !1}\n!1 = !{!"llvm.loop.unroll.disable"}',
@@ -140,15 +179,15 @@ def _flush(target: Target) -> tuple[str, str, str]:
     return ("", "", "")
 
 
-def _await(target: Target) -> str:
+def _waits(target: Target) -> tuple[str, ...]:
     pause = _PAUSE.get(target.architecture, "")
     declaration = _PAUSE_DECLARATION.get(target.architecture, "")
-    return f"{_AWAIT.replace('PAUSE', pause)}\n{declaration}"
+    return (_AWAIT.replace("PAUSE", pause), _ENTER.replace("PAUSE", pause), declaration)
 
 
-def _entry(program: Program, flush: tuple[str, str, str], timed: bool) -> str:
+def _steps(program: Program, flush: tuple[str, str, str], timed: bool) -> str:
     ports = len(program.inputs) + len(program.outputs)
-    lines = [f"define void @{ENTRY}(ptr %context, i64 %tid) #0 {{", "entry:"]
+    lines = ["define internal void @steps(ptr %context, i64 %tid) #0 {", "entry:"]
     lines += [
         f"  %slot{slot} = getelementptr ptr, ptr %context, i64 {slot}"
         for slot in range(PORTS + ports)

@@ -11,17 +11,18 @@ from convdsl.tensor import TensorType
 if TYPE_CHECKING:  # programs that are only run hold no kernels
     from convdsl.kernel.nodes import Kernel
 
-YIELD, TEAM_SIZE, WEIGHTS, ARENA, COUNTERS, TIMES, PORTS = range(7)
+YIELD, TEAM_SIZE, WEIGHTS, ARENA, COUNTERS, TIMES, BELL, TICKET, PORTS = range(9)
 """Slots of the context table that compiled code receives: how to let another thread run, the size
-of the team (a number), weights, arena, zeroed counters, where timed code writes its clock, then
-the inputs and the outputs."""
+of the team (a number), weights, arena, zeroed counters, where timed code writes its clock, a
+word where thread 0 leaves the call's ticket (a number) as it begins, then inputs and outputs."""
 
 COUNTERS_PER_STEP = 16
 """64-bit words that a step's two counters take, each on a cache line of its own."""
 
 ENTRY = "convdsl_run"
-"""The function that compiled code exports: entry(context, thread number), entered by every thread
-of a team."""
+"""The function that compiled code exports: entry(context, stay), entered by every thread of a team.
+The caller's says 0. A helper, when all is done, stays awake for so many pauses, or until the bell
+shows another ticket."""
 
 
 class Place(enum.Enum):

@@ -6,8 +6,10 @@ ever waits for a helper to arrive: one that the system, the interpreter's lock o
 caller keeps busy is not missed, and one that comes late finds nothing left to do. Results do
 not depend on who came.
 
-The pool grows to the largest team asked for, is shared by all callers, and sleeps between
-calls. A forked child, which has none of its parent's threads, starts a pool of its own.
+The pool grows to the largest team asked for and is shared by all callers. After a call a helper
+stays awake for a moment, without the interpreter's lock, because the next call often follows at
+once and waking takes longer than a small network; then it sleeps. A forked child, which has none
+of its parent's threads, starts a pool of its own.
 """
 
 from __future__ import annotations
@@ -18,11 +20,14 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import count
 from typing import Any
 
-from convdsl.kernel.program import TEAM_SIZE, YIELD
+from convdsl.kernel.program import BELL, TEAM_SIZE, TICKET, YIELD
 
 MOST_HELPERS = 255
+
+_LINGER = 10_000  # pauses, about half a millisecond, in which a helper waits for a next call
 
 
 def available_threads() -> int:
@@ -36,11 +41,15 @@ class Helpers:
     """Daemon threads that run jobs in order of arrival."""
 
     def __init__(self) -> None:
-        self._jobs: deque[Callable[[], None]] = deque()
+        self._jobs: deque[Callable[[], object]] = deque()
         self._changed = threading.Condition(threading.Lock())
+        self._threads: list[int] = []  # as the system numbers them
+        self._asleep = 0
+        self._bell = ctypes.c_int64(0)
+        self._tickets = count(1)
         self.count = 0
 
-    def invite(self, job: Callable[[], None], helpers: int) -> None:
+    def invite(self, job: Callable[[], object], helpers: int) -> None:
         """Let up to `helpers` threads run the job, when they can. Does not wait for them."""
         helpers = min(helpers, MOST_HELPERS)
         with self._changed:
@@ -49,22 +58,52 @@ class Helpers:
                 name = f"convdsl-helper-{self.count}"
                 threading.Thread(target=self._serve, name=name, daemon=True).start()
             self._jobs.extend([job] * helpers)
-            self._changed.notify(helpers)
+            if self._asleep:
+                _keep_off_this_processor(self._threads)
+                self._changed.notify(helpers)
 
-    def withdraw(self, job: Callable[[], None]) -> None:
+    def withdraw(self, job: Callable[[], object]) -> None:
         """Take back the invitations that nobody has followed yet."""
         with self._changed, suppress(ValueError):
             while True:
                 self._jobs.remove(job)
 
+    def announce(self, context: ctypes.Array[Any]) -> None:
+        """Let the call that the context is made for wake the helpers that are not asleep yet."""
+        context[BELL] = ctypes.addressof(self._bell)
+        context[TICKET] = next(self._tickets)
+
     def _serve(self) -> None:
+        with self._changed:
+            self._threads.append(threading.get_native_id())
         while True:
-            with self._changed:
-                while not self._jobs:
-                    self._changed.wait()
-                job = self._jobs.popleft()
+            job = self._next()
             job()
             del job  # what it kept alive goes now, not with the next one
+
+    def _next(self) -> Callable[[], object]:
+        with self._changed:
+            while not self._jobs:
+                self._asleep += 1
+                self._changed.wait()
+                self._asleep -= 1
+            return self._jobs.popleft()
+
+
+_LIBC = ctypes.CDLL(None)
+_YIELD = ctypes.cast(_LIBC.sched_yield, ctypes.c_void_p).value
+_current_processor: Callable[[], int] | None = getattr(_LIBC, "sched_getcpu", None)
+
+
+def _keep_off_this_processor(threads: list[int]) -> None:
+    """A thread that is woken is often put where its waker runs, behind it, though another
+    processor has less important work: so say where not to."""
+    if _current_processor is None or not hasattr(os, "sched_setaffinity"):
+        return
+    others = os.sched_getaffinity(0) - {_current_processor()}
+    for thread in threads if others else ():
+        with suppress(OSError):  # not allowed here: then wherever the system thinks best
+            os.sched_setaffinity(thread, others)
 
 
 class _Process:
@@ -82,17 +121,14 @@ process = _Process()
 os.register_at_fork(after_in_child=process.renew)
 
 _entry = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64)
-_YIELD = ctypes.cast(ctypes.CDLL(None).sched_yield, ctypes.c_void_p).value
 
 
 class Region:
-    """Machine code that every thread of a team enters: entry(context, thread number).
-
-    `owner` keeps the code mapped as long as a late helper may still enter it.
-    """
+    """Machine code that every thread of a team enters: entry(context, stay), as kernel.program
+    says. `owner` keeps the code mapped as long as a late helper may still enter it."""
 
     def __init__(self, address: int, owner: object) -> None:
-        self._call = _entry(address)
+        self._enter = _entry(address)
         self._owner = owner
 
     def run(self, context: ctypes.Array[Any], threads: int, kept: object) -> None:
@@ -106,13 +142,14 @@ class Region:
             alive = (context, kept, self)
 
             def help_out() -> None:
-                alive[2]._call(where, 1)
+                alive[2]._enter(where, _LINGER)
 
             helpers = process.helpers
+            helpers.announce(context)
             helpers.invite(help_out, threads - 1)
             try:
-                self._call(where, 0)
+                self._enter(where, 0)
             finally:
                 helpers.withdraw(help_out)
         else:
-            self._call(where, 0)
+            self._enter(where, 0)

@@ -67,9 +67,45 @@ again:
 done:
   ret void
 }
+
+define void @convdsl_run(ptr %context, i64 %stay) #0 {
+entry:
+  %slot = getelementptr ptr, ptr %context, i64 6
+  %bell = load ptr, ptr %slot
+  %where = getelementptr i64, ptr %context, i64 7
+  %ticket = load i64, ptr %where
+  %caller = icmp eq i64 %stay, 0
+  br i1 %caller, label %lead, label %help
+lead:
+  %none = icmp eq ptr %bell, null
+  br i1 %none, label %begin, label %ring
+ring:
+  store atomic i64 %ticket, ptr %bell release, align 8
+  br label %begin
+begin:
+  call void @steps(ptr %context, i64 0)
+  br label %done
+help:
+  call void @steps(ptr %context, i64 1)
+  br label %look
+look:
+  %spins = phi i64 [ 0, %help ], [ %more, %pause ]
+  %now = load atomic i64, ptr %bell acquire, align 8
+  %rung = icmp ne i64 %now, %ticket
+  %enough = icmp uge i64 %spins, %stay
+  %over = or i1 %rung, %enough
+  br i1 %over, label %done, label %pause
+pause:
+  call void @llvm.x86.sse2.pause()
+  %more = add i64 %spins, 1
+  br label %look
+done:
+  ret void
+}
+
 declare void @llvm.x86.sse2.pause()
 
-define void @convdsl_run(ptr %context, i64 %tid) #0 {
+define internal void @steps(ptr %context, i64 %tid) #0 {
 entry:
   %slot0 = getelementptr ptr, ptr %context, i64 0
   %slot1 = getelementptr ptr, ptr %context, i64 1
@@ -79,6 +115,8 @@ entry:
   %slot5 = getelementptr ptr, ptr %context, i64 5
   %slot6 = getelementptr ptr, ptr %context, i64 6
   %slot7 = getelementptr ptr, ptr %context, i64 7
+  %slot8 = getelementptr ptr, ptr %context, i64 8
+  %slot9 = getelementptr ptr, ptr %context, i64 9
   %yield = load ptr, ptr %slot0
   %threads = load i64, ptr %slot1
   %alone = icmp ule i64 %threads, 1
@@ -97,8 +135,10 @@ entry:
   %base5 = load ptr, ptr %slot5
   %base6 = load ptr, ptr %slot6
   %base7 = load ptr, ptr %slot7
-  %p0.0 = getelementptr i8, ptr %base6, i64 0
-  %p0.1 = getelementptr i8, ptr %base7, i64 0
+  %base8 = load ptr, ptr %slot8
+  %base9 = load ptr, ptr %slot9
+  %p0.0 = getelementptr i8, ptr %base8, i64 0
+  %p0.1 = getelementptr i8, ptr %base9, i64 0
   %claimed0 = getelementptr i64, ptr %base4, i64 0
   %done0 = getelementptr i64, ptr %base4, i64 8
   br label %claim0
