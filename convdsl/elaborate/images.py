@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from convdsl.diagnostics import Span
+from convdsl.elaborate import limits
 from convdsl.elaborate.expressions import Evaluator
 from convdsl.elaborate.scope import Context
 from convdsl.elaborate.session import Stop, suggest
@@ -56,6 +57,9 @@ def preprocessing(evaluator: Evaluator, node: ast.Preprocess, context: Context) 
         else (node.steps,)
     )
     channels = image.type.shape[1]
+    if isinstance(channels, int) and channels > limits.IMAGE_CHANNELS:
+        text = f"an image of {channels:,} channels; at most {limits.IMAGE_CHANNELS:,} make sense"
+        raise evaluator.fail(context, "E0901", text, node.input.span)
     steps: list[PreprocessingStep] = []
     failed = False
     for call in calls:

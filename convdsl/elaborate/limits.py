@@ -9,6 +9,7 @@ DEPTH = 1_000  # expressions and block instantiations within one another
 ITEMS = 20_000  # elements of a list, nested ones counted
 CONSTANTS = 10_000_000  # elements of fixed kernels, all together
 ITERATIONS = 20_000  # of one loop
+IMAGE_CHANNELS = 1_024  # of an input that images are prepared for
 TEXT = 10_000  # characters of a computed string
 DIM_TEXT = 2_000  # characters of a symbolic size, written out
 IMPORT_DEPTH = 16

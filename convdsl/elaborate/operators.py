@@ -41,6 +41,7 @@ def apply_operator(
     attributes = {name: given.value for name, given in arguments.items()} if arguments else {}
     values: dict[str, Value] = {name: given.value for name, given in operands.items()}
     session.count_node(span, context.frames)
+    session.count_tensors(len(inputs), span, context.frames)
     try:
         if weights:
             values |= _fixed(session, context, op, values, attributes, weights, home)
@@ -51,6 +52,7 @@ def apply_operator(
         )
     except OpError as error:
         raise _objection(session, context, error, op, operands, arguments, span) from None
+    session.count_tensors(len(node.outputs), span, context.frames)
     for value in node.outputs:
         session.admit(value.type, span, context.frames)
     if len(op.operands) > len(op.data_operands):

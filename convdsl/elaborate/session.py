@@ -95,6 +95,12 @@ class Session:
         if self._nodes > limits.NODES:
             raise self.halt("E0803", f"more than {limits.NODES:,} operators", span, frames)
 
+    def count_tensors(self, count: int, span: Span, frames: tuple[Frame, ...]) -> None:
+        """Count what goes into or comes out of an operator as steps, where it is much."""
+        if count > WEIGHT_PER_STEP:
+            self._steps += count
+            self.step(span, frames)
+
     def charge(self, value: object, span: Span, frames: tuple[Frame, ...]) -> None:
         """Count a long list, text or symbolic size as the steps that handling it takes."""
         if isinstance(value, str):

@@ -99,10 +99,16 @@ CONCAT = OpDef(
 )
 
 
+MOST_PARTS = 10_000  # counted before they are made
+
+
 def resolve_split(call: Call) -> Mapping[str, Any]:
     x, axis = call.type("x"), resolve_axis(call)
     extent, parts = x.shape[axis], call["parts"]
     if isinstance(parts, int):
+        if parts > MOST_PARTS:
+            text = f"{parts:,} parts; at most {MOST_PARTS:,} make sense"
+            raise OpError(text, attributes=("parts",))
         size = exact_div(extent, parts)
         if size is None:
             raise OpError(

@@ -136,6 +136,7 @@ def test_limits() -> None:
     assert rows["rounds of a loop, elements of a list"] == f"{limits.ITEMS:,}"
     assert limits.ITEMS == limits.ITERATIONS
     assert rows["elements of fixed kernels, all together"] == f"{limits.CONSTANTS:,}"
+    assert rows["channels of an image to prepare"] == f"{limits.IMAGE_CHANNELS:,}"
     assert rows["characters of a computed text"] == f"{limits.TEXT:,}"
     assert rows["characters of a symbolic size, written out"] == f"{limits.DIM_TEXT:,}"
     assert rows["integers"] == f"{syntax_limits.INTEGER_BITS} bits and sign"

@@ -172,6 +172,32 @@ class TestExpansion:
         found = error("x -> conv(4096, 99x99) -> conv(4096, 99x99, weight = 1, bias = false)")
         assert found.code == "E0806"
 
+    def test_parts(self) -> None:
+        for parts, found in ((10_000, []), (10_001, ["E0501"])):
+            text = f"model m {{ input i: f32[N, {parts}]\ni -> split({parts}) -> concat }}"
+            assert (codes(text) if found else []) == found
+            assert found or build(text).outputs
+
+    def test_many_tensors_count_as_many_steps(self) -> None:
+        many = (
+            "let t = for i in range(4000) { x }\nfor i in range(900) { y = concat(t) }\nx -> relu"
+        )
+        assert error(many).code == "E0805"
+        found = errors(
+            "model m { input i: f32[N, 9999]\ni -> repeat 99 { split(9999) -> concat } }"
+        )
+        assert [d.code for d in found] == ["E0805"]
+
+    def test_channels_of_an_image(self) -> None:
+        for channels, found in (
+            (limits.IMAGE_CHANNELS, []),
+            (limits.IMAGE_CHANNELS + 1, ["E0901"]),
+        ):
+            steps = "preprocess i: normalize(mean = 1, std = 1)\n"
+            text = f"model m {{ input i: f32[N, {channels}, 8, 8]\n{steps}i -> relu }}"
+            assert (codes(text) if found else []) == found
+            assert found or build(text).preprocessing is not None
+
     def test_nodes(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(limits, "NODES", 300)
         assert len(layers(model("x -> repeat 300 { relu }"))) == 300
