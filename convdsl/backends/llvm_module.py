@@ -21,6 +21,7 @@ from convdsl.kernel.program import (
     COUNTERS_PER_STEP,
     ENTRY,
     PORTS,
+    SHARES,
     TEAM_SIZE,
     TICKET,
     TIMES,
@@ -32,9 +33,6 @@ from convdsl.kernel.program import (
 )
 from convdsl.kernel.target import Target
 from convdsl.kernel.verify import verify_kernel
-
-SHARES = 4
-"""Shares of a step for each thread: enough to even out unequal ones, few enough to stay large."""
 
 _SPINS = 2000  # pauses, some 50 microseconds, before a waiting thread lets others run
 

@@ -19,6 +19,9 @@ word where thread 0 leaves the call's ticket (a number) as it begins, then input
 COUNTERS_PER_STEP = 16
 """64-bit words that a step's two counters take, each on a cache line of its own."""
 
+SHARES = 4
+"""Shares of a step for each thread: enough to even out unequal ones, few enough to stay large."""
+
 ENTRY = "convdsl_run"
 """The function that compiled code exports: entry(context, stay), entered by every thread of a team.
 The caller's says 0. A helper, when all is done, stays awake for so many pauses, or until the bell

@@ -26,16 +26,12 @@ from convdsl.schedules.cpu.runs import (
     runs_of,
     taps_inside,
 )
+from convdsl.schedules.cpu.sweeps import Extent, Sweeps, choose_sweeps, filters_stay
 from convdsl.schedules.cpu.tiles import FilterPack, Tile, choose_tile, tile_cycles
 from convdsl.schedules.emission import extent_of, lane_symbol
 from convdsl.schedules.task import Schedule, Scheduled, Task
 from convdsl.tensor import Dim, dim_min, floor_div
 
-_L2_SHARE = 512 << 10  # bytes of filters that may stay in the second-level cache
-_PANEL = 32 << 10  # bytes of larger filters swept at a time: they stay in the first-level cache
-_BAND = 192 << 10  # bytes of sums, or of inputs, that wait in the second-level cache for a sweep
-_UNITS = 32  # independent pieces of work that give a team enough to share out
-_FEW_UNITS = 8  # the same where each piece reads large filters
 _PATCH = 14  # positions that a tile of several rows may have
 
 
@@ -101,17 +97,6 @@ def emit(task: Task, name: str) -> Scheduled:
 
 
 @dataclass(frozen=True, slots=True)
-class Sweeps:
-    """Filters are read in `panels` of `panel` blocks of input channels; positions are cut into
-    `bands` of `size` rows or tiles, each swept by one panel after the other."""
-
-    panel: int
-    panels: int
-    size: int
-    bands: int
-
-
-@dataclass(frozen=True, slots=True)
 class _Place:
     """Where in the loops around the register tiles the emitter stands."""
 
@@ -166,30 +151,26 @@ class _Direct:
         else:
             self.runs = runs_of(self.columns.space, tile.columns)
         self.spaces = (*self.outer, *self.rows, self.columns.space)
-        # Filters that stay in cache are swept for each position; larger ones are each read once
-        # while the positions are swept.
-        self.filters_stay = pack.size * self.element <= _L2_SHARE
+        self.filters_stay = filters_stay(pack.size * self.element)
 
     def sweeps(self, count: int, blocks: int) -> Sweeps:
         """How `count` tiles of channels meet the filters and the positions."""
-        whole = self.pack.c_blocks
-        panel = whole
-        if not self.filters_stay:
-            slab = self.pack.block_size // whole * blocks * self.element
-            panels = -(-whole // max(1, min(whole, _PANEL // slab)))
-            panel = -(-whole // panels)
-        pieces = self.outer[-1].outs if self.outer else max(run.count for run in self.runs)
-        units = extent_of(self.conv.n) * self.conv.groups * count
+        others = extent_of(self.conv.n) * self.conv.groups * count
         for space in self.outer[:-1]:
-            units *= space.outs
-        positions = 1
+            others *= space.outs
+        positions = self.element
         for space in self.spaces[max(0, len(self.outer) - 1) :]:
             positions *= space.outs
-        per_position = blocks * self.lanes if panel < whole else self.conv.channels_in
-        enough = _UNITS if self.filters_stay else _FEW_UNITS
-        bands = max(-(-enough // units), -(-positions * per_position * self.element // _BAND))
-        size = max(1, pieces // min(bands, pieces))
-        return Sweeps(panel, -(-whole // panel), size, -(-pieces // size))
+        extent = Extent(
+            filters=self.pack.size * self.element,
+            slab=self.pack.block_size // self.pack.c_blocks * blocks * self.element,
+            blocks=self.pack.c_blocks,
+            others=others,
+            pieces=self.outer[-1].outs if self.outer else max(run.count for run in self.runs),
+            inputs=positions * self.conv.channels_in,
+            sums=positions * blocks * self.lanes,
+        )
+        return choose_sweeps(extent)
 
     def tiles(self, first_block: int, count: int, blocks: int) -> None:
         """All positions of `count` tiles of `blocks` blocks each, in parallel."""

@@ -1,0 +1,80 @@
+"""In which order a direct convolution meets its filters and its positions.
+
+Filters that fit the second-level cache are swept once for every register tile. Larger ones come
+from memory, which should happen once: they are cut into panels that stay in the first-level
+cache while all positions of a band are swept. Bands are rows of the output, or tiles where all
+positions lie on one axis.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
+
+from convdsl.kernel.program import SHARES
+
+_L2_SHARE = 512 << 10  # bytes of filters that may stay in the second-level cache
+_PANEL = 32 << 10  # bytes of larger filters swept at a time: they stay in the first-level cache
+_BAND = 192 << 10  # bytes of sums, or of inputs, that wait in the second-level cache for a sweep
+_UNITS = 32  # independent pieces of work that give a team enough to share out
+_FEW_UNITS = 8  # the same where each piece reads large filters
+_BAND_COST = 0.005  # what one more band adds: panels are fetched again
+
+
+@dataclass(frozen=True, slots=True)
+class Sweeps:
+    """Filters are read in `panels` of `panel` blocks of input channels; positions are cut into
+    `bands` of `size` pieces (rows or tiles), each swept by one panel after the other."""
+
+    panel: int
+    panels: int
+    size: int
+    bands: int
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """What is to be swept. Sizes in bytes."""
+
+    filters: int  # all of them
+    slab: int  # those of a register tile for one block of input channels
+    blocks: int  # of input channels
+    others: int  # tiles of channels, images and planes: pieces of work besides the bands
+    pieces: int  # rows or tiles that bands are made of
+    inputs: int  # of all positions
+    sums: int  # of all positions, of one tile of channels
+
+
+def filters_stay(filters: int) -> bool:
+    return filters <= _L2_SHARE
+
+
+def choose_sweeps(extent: Extent) -> Sweeps:
+    """Panels that fit, and bands that fit and share out evenly."""
+    stay = filters_stay(extent.filters)
+    panel = extent.blocks
+    if not stay:
+        panels = -(-panel // max(1, min(panel, _PANEL // extent.slab)))
+        panel = -(-panel // panels)
+    waiting = extent.sums if panel < extent.blocks else extent.inputs
+    least = max(-(-(_UNITS if stay else _FEW_UNITS) // extent.others), -(-waiting // _BAND))
+    least = min(least, extent.pieces)
+    size = min(
+        (extent.pieces // bands for bands in range(least, min(2 * least + 2, extent.pieces) + 1)),
+        key=lambda size: _share_cost(extent.others, extent.pieces, size),
+    )
+    return Sweeps(panel, -(-extent.blocks // panel), size, -(-extent.pieces // size))
+
+
+@lru_cache(maxsize=4096)
+def _share_cost(others: int, pieces: int, size: int) -> float:
+    """Time of two threads that share the work out, in that of all its pieces halved."""
+    bands = [min(size, pieces - start) for start in range(0, pieces, size)]
+    works = [work for _ in range(min(others, 64)) for work in bands]
+    shares = 2 * SHARES
+    cuts = [len(works) * share // shares for share in range(shares + 1)]
+    clocks = [0, 0]
+    for start, stop in pairwise(cuts):
+        clocks[clocks.index(min(clocks))] += sum(works[start:stop])
+    return 2 * max(clocks) / sum(works) + _BAND_COST * len(bands)
