@@ -1,4 +1,4 @@
-"""Say what is wrong in .cnn files: in every model of each.
+"""Say what is wrong in .cnn files: in every model of each, also what goes beyond a budget.
 
 Exit code 0: nothing; 1: findings; 2: the files cannot be read.
 """
@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from convdsl.cli import console
+from convdsl.cli import budgets, console
 from convdsl.cli.options import add_format, add_set, completes_files, parameters, plain_path
 from convdsl.diagnostics import CompileError
 
@@ -25,6 +25,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         parser.add_argument("model", nargs="+", metavar="FILE", help="a .cnn file, or FILE:NAME")
     )
     add_set(parser)
+    budgets.configure(parser)
     parser.add_argument("--exit-zero", action="store_true", help="exit with 0 despite findings")
     add_format(parser, ("text", "json", "github"), "text")
 
@@ -44,17 +45,18 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _check(name: str, options: argparse.Namespace) -> Iterator[Diagnostic]:
-    given = parameters(options)
     head, colon, model = name.rpartition(":")
     try:
         if _is_source(plain_path(name)):
-            yield from _check_file(plain_path(name), None, given)
+            yield from _check_file(plain_path(name), None, options)
         elif colon and _is_source(plain_path(head)):
-            yield from _check_file(plain_path(head), model, given)
+            yield from _check_file(plain_path(head), model, options)
         else:
             from convdsl import driver
 
-            driver.load(name, **given)
+            loaded = driver.load(name, **parameters(options))
+            if budgets.are_set(options):
+                yield from budgets.findings(loaded, None, options)
     except CompileError as error:
         yield from error.diagnostics
 
@@ -63,20 +65,23 @@ def _is_source(path: Path) -> bool:
     return path.suffix == ".cnn" and path.is_file()
 
 
-def _check_file(path: Path, model: str | None, given: Mapping[str, Any]) -> Iterator[Diagnostic]:
+def _check_file(path: Path, model: str | None, options: argparse.Namespace) -> Iterator[Diagnostic]:
     """One model of a file, or every one, or its blocks where it holds no model."""
     from convdsl import zoo
-    from convdsl.elaborate import check_file, load_file, model_names
+    from convdsl.elaborate import check_file, load_file, model_spans
 
-    folder = zoo.folder()
-    names = model_names(path) if model is None else (model,)
-    if not names:
+    folder, given = zoo.folder(), parameters(options)
+    spans = model_spans(path)
+    if not spans:
         check_file(path, zoo=folder)
-    for name in names:
+    for name in spans if model is None else (model,):
         try:
-            load_file(path, model=name, parameters=given, zoo=folder)
+            loaded = load_file(path, model=name, parameters=given, zoo=folder)
         except CompileError as error:
             yield from error.diagnostics
+        else:
+            if budgets.are_set(options):
+                yield from budgets.findings(loaded, spans[name], options)
 
 
 def _show(found: Sequence[Diagnostic], format: str) -> None:

@@ -5,7 +5,7 @@ from convdsl.elaborate.model import (
     check_file,
     elaborate,
     load_file,
-    model_names,
+    model_spans,
     parameter_value,
 )
 
@@ -14,6 +14,6 @@ __all__ = [
     "check_file",
     "elaborate",
     "load_file",
-    "model_names",
+    "model_spans",
     "parameter_value",
 ]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from convdsl.diagnostics import CompileError, Diagnostic, SourceFile
+from convdsl.diagnostics import CompileError, Diagnostic, SourceFile, Span
 from convdsl.elaborate.files import FileProblem, Library, project_root, read_text
 from convdsl.elaborate.modules import Module, Modules
 from convdsl.elaborate.scope import Context, LayerNames, Results, Scope
@@ -55,10 +55,10 @@ def _read(path: Path) -> SourceFile:
     return SourceFile(str(path), text)
 
 
-def model_names(path: Path) -> tuple[str, ...]:
-    """What the models in a `.cnn` file are called; raises CompileError."""
+def model_spans(path: Path) -> dict[str, Span]:
+    """The models in a `.cnn` file by name, and where they are; raises CompileError."""
     items = parse(_read(path)).items
-    return tuple(item.name.id for item in items if isinstance(item, ast.Model))
+    return {item.name.id: item.name.span for item in items if isinstance(item, ast.Model)}
 
 
 def elaborate(

@@ -109,6 +109,11 @@ class Layout:
                 self.previous = word
         self.lines.append(line)
 
+    def before(self) -> Word | None:
+        """The word before the next line's first; None where that line starts a statement."""
+        goes_on = self.levels[-1].bracket in ("(", "[")
+        return self.previous if goes_on else None
+
     def _just_opened(self) -> bool:
         last = self.previous
         return (
@@ -219,7 +224,7 @@ def format_source(text: str, path: str = "<text>") -> str:
     parse(SourceFile(path, text))
     layout = Layout()
     for line in text.split("\n"):
-        layout.add(_words(line, layout.previous))
+        layout.add(_words(line, layout.before()))
     lines = layout.lines
     while lines and not lines[-1]:
         lines.pop()
