@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import sys
 from pathlib import Path
 
 import pytest
@@ -232,6 +234,18 @@ class TestExpansion:
         with pytest.raises(Halt):
             session.enter(span, ())
         assert [d.code for d in session.diagnostics] == ["E0802"]
+
+    def test_python_is_left_as_it_was(self) -> None:
+        """The recursion limit and the search for garbage, also after an error."""
+        for collects in (True, False):
+            (gc.enable if collects else gc.disable)()
+            before = sys.getrecursionlimit()
+            try:
+                model("x -> relu")
+                assert error("x -> b", "block b { relu -> b }").code == "E0802"
+                assert (sys.getrecursionlimit(), gc.isenabled()) == (before, collects)
+            finally:
+                gc.enable()
 
     def test_a_short_text_asks_for_gigabytes(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(limits, "NODES", 1_000)
