@@ -68,10 +68,10 @@ entry:
   %bell = load ptr, ptr %slot
   %where = getelementptr i64, ptr %context, i64 {TICKET}
   %ticket = load i64, ptr %where
+  %none = icmp eq ptr %bell, null
   %caller = icmp eq i64 %stay, 0
   br i1 %caller, label %lead, label %help
 lead:
-  %none = icmp eq ptr %bell, null
   br i1 %none, label %begin, label %ring
 ring:
   store atomic i64 %ticket, ptr %bell release, align 8
@@ -81,7 +81,7 @@ begin:
   br label %done
 help:
   call void @steps(ptr %context, i64 1)
-  br label %look
+  br i1 %none, label %done, label %look
 look:
   %spins = phi i64 [ 0, %help ], [ %more, %pause ]
   %now = load atomic i64, ptr %bell acquire, align 8

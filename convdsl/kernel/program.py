@@ -14,7 +14,8 @@ if TYPE_CHECKING:  # programs that are only run hold no kernels
 YIELD, TEAM_SIZE, WEIGHTS, ARENA, COUNTERS, TIMES, BELL, TICKET, PORTS = range(9)
 """Slots of the context table that compiled code receives: how to let another thread run, the size
 of the team (a number), weights, arena, zeroed counters, where timed code writes its clock, a
-word where thread 0 leaves the call's ticket (a number) as it begins, then inputs and outputs."""
+word where thread 0 leaves the call's ticket (a number) as it begins (or null), then inputs and
+outputs."""
 
 COUNTERS_PER_STEP = 16
 """64-bit words that a step's two counters take, each on a cache line of its own."""

@@ -12,10 +12,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { YIELD, TEAM_SIZE, WEIGHTS, ARENA, COUNTERS, TIMES, PORTS, MOST = 32 };
+enum { YIELD, TEAM_SIZE, WEIGHTS, ARENA, COUNTERS, TIMES, BELL, TICKET, PORTS, MOST = 32 };
 enum { WORDS_PER_STEP = 16 };
 
-extern void convdsl_run(void **context, int64_t thread);
+extern void convdsl_run(void **context, int64_t stay);
 
 static void *context[MOST];
 
