@@ -1,7 +1,7 @@
 """A graph as `.cnn` text: scopes by the layers' names, equal scopes as blocks, runs as loops.
 
 The text says what the graph holds, with the same weight keys where names form a tree, in which
-every scope has one way in and one way out; otherwise dots in names become underscores.
+every scope has one way in; otherwise dots in names become underscores.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from convdsl.interop.cnn_terms import (
     arguments,
     fixed_weight,
     infix,
+    names_sizes,
     operand_text,
     preprocessing_text,
     shared_defaults,
@@ -25,6 +26,7 @@ from convdsl.interop.cnn_terms import (
 from convdsl.interop.cnn_tree import Item, Scope, Untidy, tree
 from convdsl.ir.graph import OpNode, Value
 from convdsl.ir.model import Model
+from convdsl.ops import SPELLINGS
 from convdsl.syntax.format import format_source
 from convdsl.syntax.hints import KEYWORDS
 from convdsl.tensor import Symbol, TensorType
@@ -113,7 +115,7 @@ class _Writer:
         self.model = model
         self.root = root
         self.blocks: dict[tuple[Any, ...], _Block] = {}
-        self.taken = {*KEYWORDS, "in", "out", model.name}
+        self.taken = {*KEYWORDS, *SPELLINGS, "in", "out", model.name}
         self.said: set[str] = set()  # outputs that a chain led to
         self.defaults = shared_defaults(model.graph)
 
@@ -141,6 +143,8 @@ class _Writer:
         for height in sorted({s.height for s in scopes}):
             found: dict[tuple[Any, ...], list[tuple[Scope, _Body]]] = {}
             for inner in (s for s in scopes if s.height == height):
+                if any(names_sizes(leaf.node) for leaf in inner.leaves()):
+                    continue
                 body = self._body(inner)
                 found.setdefault(body.key, []).append((inner, body))
             for key, members in found.items():
@@ -163,10 +167,11 @@ class _Writer:
         self.taken.add(name)
         self.blocks[key] = _Block(name, members[0][1], parameters)
 
-    def _body(self, scope: Scope) -> _Body:
+    def _body(self, scope: Scope, free: _Names | None = None) -> _Body:
+        """A scope's statements; where they stand amid others, with names that are `free` there."""
         body = _Body()
         names = {scope.entry: "in"}
-        self._write(scope, names, _Names({"in", "out", *KEYWORDS}), body, 0)
+        self._write(scope, names, free or _Names({"in", "out", *KEYWORDS}), body, 0)
         return body
 
     # Statements
@@ -183,25 +188,27 @@ class _Writer:
                 self._flush(scope, chain, tip, names, free, body, depth)
                 chain = []
             if flows and chain:
-                chain.append(self._term(item, names))
+                chain.append(self._term(item, names, free))
             else:
-                chain = self._start(item, names)
+                chain = self._start(item, names, free)
             tip = item.exit
             if len(item.outputs) > 1:
                 self._split(chain, item, names, free, body, depth)
                 chain, tip = [], None
         if chain:
-            last = scope.exit is not None
-            self._flush(scope, chain, tip, names, free, body, depth, is_result=last)
+            is_result = scope is not self.root and scope.ends_in_result
+            self._flush(scope, chain, tip, names, free, body, depth, is_result=is_result)
+        if scope is not self.root and not scope.ends_in_result:
+            left = ", ".join(names[value] for value in scope.exit_values)
+            body.lines.append(_Line(depth, [left if len(scope.exit_values) == 1 else f"[{left}]"]))
         if scope is self.root:
             for name, value in self.model.graph.outputs.items():
                 if name not in self.said:
                     body.lines.append(_Line(0, [f"{names[value]} -> output {name}"]))
 
-    def _start(self, item: Item, names: Mapping[Value, str]) -> list[list[Segment]]:
-        if item.flow is None:
-            return [self._term(item, names)]
-        return [[names[item.flow]], self._term(item, names)]
+    def _start(self, item: Item, names: Mapping[Value, str], free: _Names) -> list[list[Segment]]:
+        term = self._term(item, names, free)
+        return [term] if item.flow is None else [[names[item.flow]], term]
 
     def _flush(
         self,
@@ -251,16 +258,17 @@ class _Writer:
             words += [" -> ", *term] if number else term
         body.lines.append(_Line(depth, words))
 
-    def _term(self, item: Item, names: Mapping[Value, str]) -> list[Segment]:
+    def _term(self, item: Item, names: Mapping[Value, str], free: _Names) -> list[Segment]:
         if isinstance(item, Scope):
-            return self._scope_term(item)
+            return self._scope_term(item, free)
         return _call(item.node, item.flow, names, item.label, self.defaults)
 
-    def _scope_term(self, scope: Scope) -> list[Segment]:
+    def _scope_term(self, scope: Scope, free: _Names) -> list[Segment]:
         body = self._body(scope)
         block = self.blocks.get(body.key)
         if block is not None:
             return [*block.call(body), f" as {_label(scope.label)}"]
+        body = self._body(scope, free)
         words: list[Segment] = [f"scope {_label(scope.label)} {{"]
         for line in body.lines:
             words += ["\n" + INDENT * (line.depth + 1), *line.segments]

@@ -75,12 +75,32 @@ def arguments(node: OpNode, unbiased: bool) -> list[list[Segment]]:
     for attribute in node.op.attributes:
         if unbiased and attribute.name == "bias":
             continue
-        value = node.attributes[attribute.name]
+        value = said(node, attribute.name)
         if isinstance(attribute.default, Required):
             found.append([*_value(attribute, value)])
         elif value != _default(node, attribute.name):
             found.append([f"{attribute.name} = ", *_value(attribute, value)])
     return found
+
+
+def said(node: OpNode, name: str) -> Any:
+    """An attribute as text has it: the one free size of a reshape is left to be found."""
+    value = node.attributes[name]
+    if node.op.name != "reshape":
+        return value
+    free = [axis for axis, extent in enumerate(value) if isinstance(extent, SymDim)]
+    return tuple(-1 if [axis] == free else extent for axis, extent in enumerate(value))
+
+
+def names_sizes(node: OpNode) -> bool:
+    """Whether attributes hold free sizes, which are known by name in models only."""
+    return any(_holds_size(said(node, attribute.name)) for attribute in node.op.attributes)
+
+
+def _holds_size(value: Any) -> bool:
+    if type(value) in (tuple, list):
+        return any(map(_holds_size, value))
+    return isinstance(value, SymDim)
 
 
 def fixed_weight(node: OpNode) -> list[Segment]:

@@ -15,7 +15,7 @@ Path: TypeAlias = tuple[str, ...]
 
 
 class Untidy(Exception):
-    """The names form no tree whose scopes have one way in and one way out."""
+    """The names form no tree whose scopes have one way in."""
 
 
 @dataclass(eq=False)
@@ -53,7 +53,7 @@ class Scope:
     parent: Scope | None
     items: list[Leaf | Scope] = field(default_factory=list)
     entry_value: Value | None = None
-    exit_value: Value | None = None
+    exit_values: tuple[Value, ...] = ()
     counts: Counter[Value] = field(default_factory=Counter)
 
     @property
@@ -62,8 +62,13 @@ class Scope:
         return self.entry_value
 
     @property
-    def exit(self) -> Value | None:
-        return self.exit_value
+    def exit(self) -> Value:
+        return self.exit_values[0]
+
+    @property
+    def ends_in_result(self) -> bool:
+        """Whether the one value that leaves it is made last, so that nothing need name it."""
+        return len(self.exit_values) == 1 and self.exit in self.items[-1].outputs
 
     @property
     def flow(self) -> Value:
@@ -71,7 +76,7 @@ class Scope:
 
     @property
     def outputs(self) -> Sequence[Value]:
-        return () if self.exit_value is None else (self.exit_value,)
+        return self.exit_values
 
     @property
     def height(self) -> int:
@@ -130,6 +135,8 @@ def _has_weights(node: OpNode) -> bool:
 def _grow(graph: Graph, root: Scope) -> None:
     nodes = graph.op_nodes()
     weighted = [tuple(n.name.split(".")) if _has_weights(n) else None for n in nodes]
+    if _all_have_scopes(nodes, weighted):
+        weighted = [tuple(n.name.split(".")) for n in nodes]
     open_scopes: list[Scope] = [root]
     closed: set[Path] = set()
     for number, node in enumerate(nodes):
@@ -138,9 +145,16 @@ def _grow(graph: Graph, root: Scope) -> None:
             here = _place(node, nodes, weighted, number, open_scopes)
             label = None
         else:
-            here, label = path[:-1], path[-1]
+            here, label = path[:-1], path[-1] if _has_weights(node) else None
         _open(open_scopes, here, closed)
         open_scopes[-1].items.append(Leaf(node, label))
+
+
+def _all_have_scopes(nodes: Sequence[OpNode], weighted: Sequence[Path | None]) -> bool:
+    """Whether operators without weights are named by their scopes too, as our exports do."""
+    scopes = {path[:depth] for path in weighted if path for depth in range(1, len(path))}
+    plain = [n.name for n, path in zip(nodes, weighted, strict=True) if path is None]
+    return any(tuple(name.split(".")[:-1]) in scopes for name in plain)
 
 
 def _place(
@@ -194,29 +208,26 @@ def _open(stack: list[Scope], path: Path, closed: set[Path]) -> None:
 
 
 def _connect(graph: Graph, root: Scope) -> None:
-    """Find each scope's way in and out, and how often values are used where they are made."""
+    """Find each scope's way in and ways out, and how often values are used where they are made."""
     outputs = list(graph.outputs.values())
     for scope in [root, *root.descendants()]:
         inside = {leaf.node.id for leaf in scope.leaves()}
         if scope is not root:
             entries = {v for leaf in scope.leaves() for v in leaf.inputs if v.node.id not in inside}
-            exits = {
+            exits = [
                 value
                 for leaf in scope.leaves()
                 for value in leaf.outputs
                 if value in outputs or any(u.id not in inside for u, _ in graph.users(value))
-            }
-            if len(entries) != 1 or len(exits) != 1:
+            ]
+            if len(entries) != 1 or not exits:
                 raise Untidy
-            (scope.entry_value,), (scope.exit_value,) = entries, exits
+            (scope.entry_value,), scope.exit_values = entries, tuple(exits)
     for scope in [root, *root.descendants()]:
         for item in scope.items:
             needed = {item.entry: 1} if isinstance(item, Scope) else Counter(item.inputs)
             scope.counts.update(needed)
-        if scope.exit_value is not None:
-            last = scope.items[-1]
-            if scope.exit_value not in last.outputs:
-                raise Untidy
-            scope.counts[scope.exit_value] += 2
+        for value in scope.exit_values:
+            scope.counts[value] += 2
     for value in outputs:
         root.counts[value] += 2

@@ -23,6 +23,7 @@ from convdsl.interop.reading.tensors import (
 )
 from convdsl.interop.reading.windows import Result, Rule, pairs
 from convdsl.interop.spelling.windows import PAD_MODES
+from convdsl.ir.graph import OpNode, Value
 from convdsl.tensor import Dim, exact_div, floor_div
 
 
@@ -73,7 +74,26 @@ def reshape(r: Reading) -> Tensor:
         wanted[wanted.index(-1)] = found
     if len(own) > 2 and wanted == [own[0], prod(own[1:])]:
         return r.unary("flatten", x)
-    return r.unary("reshape", x, shape=tuple(wanted))
+    return _shuffle(r, x, wanted) or r.unary("reshape", x, shape=tuple(wanted))
+
+
+def _shuffle(r: Reading, x: Tensor, wanted: Sequence[Dim]) -> Tensor | None:
+    """Channels in groups, axes swapped, and as before: the shuffle of ShuffleNet."""
+    turn = x.node if isinstance(x, Value) else None
+    if not isinstance(turn, OpNode) or turn.op.name != "transpose":
+        return None
+    split = turn.inputs["x"].node
+    if tuple(turn.attributes["axes"][:3]) != (0, 2, 1) or not isinstance(split, OpNode):
+        return None
+    source = split.inputs.get("x")
+    groups = split.attributes["shape"][1] if split.op.name == "reshape" else None
+    if source is None or not isinstance(groups, int) or source.type.shape != tuple(wanted):
+        return None
+    is_even = all(axis == place for place, axis in enumerate(turn.attributes["axes"][3:], 3))
+    apart = (wanted[0], groups, floor_div(wanted[1], groups), *wanted[2:])
+    if not is_even or split.outputs[0].type.shape != apart or len(wanted) < 3:
+        return None
+    return r.unary("channel_shuffle", source, groups=groups)
 
 
 def _indivisible(own: Sequence[Dim], wanted: Sequence[Any]) -> ReadError:
