@@ -24,8 +24,9 @@ if TYPE_CHECKING:
         InputError,
         WeightError,
     )
-    from convdsl.driver import compile, emit, export, load, parse, report
+    from convdsl.driver import compile, emit, export, report
     from convdsl.ir.model import Model
+    from convdsl.loading import load, parse
     from convdsl.runtime.executable import Executable
     from convdsl.runtime.saved import load_executable
 
@@ -57,8 +58,9 @@ _HOMES = {
         "InputError",
         "WeightError",
     ),
-    "convdsl.driver": ("compile", "emit", "export", "load", "parse", "report"),
+    "convdsl.driver": ("compile", "emit", "export", "report"),
     "convdsl.ir.model": ("Model",),
+    "convdsl.loading": ("load", "parse"),
     "convdsl.runtime.executable": ("Executable",),
     "convdsl.runtime.saved": ("load_executable",),
 }

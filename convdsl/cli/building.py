@@ -47,9 +47,9 @@ class Network(NamedTuple):
 
 def load_model(options: argparse.Namespace) -> Model:
     """The model named on the command line, with its parameters set."""
-    from convdsl import driver
+    from convdsl import loading
 
-    return driver.load(options.model, **parameters(options))
+    return loading.load(options.model, **parameters(options))
 
 
 def network(options: argparse.Namespace, *, default_weights: str | None = None) -> Network:

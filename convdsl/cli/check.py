@@ -52,9 +52,9 @@ def _check(name: str, options: argparse.Namespace) -> Iterator[Diagnostic]:
         elif colon and _is_source(plain_path(head)):
             yield from _check_file(plain_path(head), model, options)
         else:
-            from convdsl import driver
+            from convdsl import loading
 
-            loaded = driver.load(name, **parameters(options))
+            loaded = loading.load(name, **parameters(options))
             if budgets.are_set(options):
                 yield from budgets.findings(loaded, None, options)
     except CompileError as error:

@@ -33,10 +33,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from convdsl import driver
+    from convdsl import driver, loading
 
     given = parameters(options)
-    models = [driver.load(name, **given) for name in (options.old, options.new)]
+    models = [loading.load(name, **given) for name in (options.old, options.new)]
     old, new = (
         driver.report(m, "all", input_shapes(options), batch=batch_of(m, options)) for m in models
     )

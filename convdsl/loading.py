@@ -1,0 +1,76 @@
+"""Where models come from: files, the zoo, ONNX. Nothing that compiles is loaded for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from convdsl import zoo
+from convdsl.diagnostics import InputError, SourceFile
+from convdsl.elaborate import elaborate, load_file
+from convdsl.ir.model import Model
+
+
+def load(source: str | Path, **parameters: Any) -> Model:
+    """A model from a path, `path.cnn:model`, or a zoo name, tried in this order.
+
+    `parameters` set the model's own parameters, or bind symbols of its inputs (N, H, ...).
+    Raises InputError where there is no such source, CompileError where it is wrong.
+    """
+    text = str(source)
+    path = Path(text)
+    if _is_file(path):
+        return _load_path(path, None, parameters)
+    head, colon, name = text.rpartition(":")
+    if colon and _is_file(Path(head)):
+        return _load_path(Path(head), name, parameters)
+    entry = zoo.find(text)
+    if entry is not None:
+        return load_file(entry.path, model=entry.model, parameters=parameters, zoo=zoo.folder())
+    raise InputError(_no_source(text))
+
+
+def parse(text: str, **parameters: Any) -> Model:
+    """A model from source text. Imports are from the zoo only (`use "zoo:..."`)."""
+    return elaborate(SourceFile("<text>", text), parameters=parameters, zoo=zoo.folder())
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def _load_path(path: Path, model: str | None, parameters: Mapping[str, Any]) -> Model:
+    if path.suffix == ".onnx":
+        if model is not None:
+            raise InputError(f"{path} holds one model; leave out `:{model}`")
+        return interop("onnx_load").load(path, parameters)
+    return load_file(path, model=model, parameters=parameters, zoo=zoo.folder())
+
+
+def _no_source(text: str) -> str:
+    names = list(zoo.names())
+    close = get_close_matches(text, names, n=1, cutoff=0.6)
+    if "/" in text or text.endswith((".cnn", ".onnx")):
+        folder = Path(text).parent
+        siblings = [str(p) for p in sorted(folder.glob("*.cnn"))] if folder.is_dir() else []
+        close = get_close_matches(text, siblings, n=1, cutoff=0.6) or close
+        hint = f"; did you mean {close[0]}?" if close else ""
+        return f"there is no file {text}{hint}"
+    hint = f"did you mean {close[0]}?" if close else "`convdsl zoo` lists the shipped models"
+    return f"{text} is neither a file nor a model of the zoo; {hint}"
+
+
+def interop(module: str) -> Any:
+    """A module that needs the `onnx` package, which is optional and slow to load."""
+    try:
+        return import_module(f"convdsl.interop.{module}")
+    except ModuleNotFoundError as error:
+        if error.name != "onnx":
+            raise
+        raise InputError("ONNX files need the package onnx: pip install 'convdsl[onnx]'") from None
