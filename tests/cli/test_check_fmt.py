@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -151,3 +152,15 @@ def test_fmt_of_broken_text_changes_nothing(convdsl, ugly: Path) -> None:
     assert said.err.startswith("error[")
     assert ugly.read_text() == "convdsl 1\nmodel {{\n"
     assert convdsl("fmt", ugly.parent / "missing.cnn").code == 2
+
+
+def test_check_and_load_need_no_compiler(small: Path) -> None:
+    asked = ("lark", "networkx", "llvmlite", "rich", "convdsl.driver", "convdsl.lowering")
+    code = (
+        "import sys, convdsl; from convdsl.cli import main\n"
+        f"assert main(['check', {str(small)!r}]) == 0\n"
+        f"assert convdsl.load({str(small)!r}).outputs\n"
+        f"print([name for name in {asked} if name in sys.modules])"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == "[]"
