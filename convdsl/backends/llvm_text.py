@@ -117,8 +117,11 @@ class Printer:
     def register(self, registers: Registers, slot: int) -> str:
         return f"%r.{registers.name}.{slot}"
 
-    def intrinsic(self, name: str, type: ValueType, arguments: Sequence[str]) -> str:
-        return self.result(self.call(name, type, arguments))
+    def intrinsic(
+        self, name: str, type: ValueType, arguments: Sequence[str], flags: str = ""
+    ) -> str:
+        call = self.call(name, type, arguments)
+        return self.result(call.replace("call ", f"call {flags} ", 1) if flags else call)
 
     def call(self, name: str, type: ValueType, arguments: Sequence[str]) -> str:
         full, text = f"@llvm.{name}.{suffix(type)}", type_of(type)

@@ -226,7 +226,9 @@ class ValuePrinter(Printer):
             text, flags = type_of(type), type_of(ValueType(DType.BOOL, type.lanes))
             wins = self.result(f"fcmp {test} {text} {fixed}, {other}")
             return self.result(f"select {flags} {wins}, {text} {fixed}, {text} {other}")
-        return self.intrinsic("maximum" if op == "max" else "minimum", type, (a, b))
+        # Which of two zeros is the larger does not matter, and would take as long again.
+        name = "maximum" if op == "max" else "minimum"
+        return self.intrinsic(name, type, (a, b), "nsz")
 
     def cast(self, value: Cast) -> str:
         x, old, new = self.value(value.x), value.x.type, value.type

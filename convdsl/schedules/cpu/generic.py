@@ -6,9 +6,10 @@ The loops around are shared out among the threads, but for the innermost one.
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
+from typing import TypeAlias
 
 from convdsl.kernel.builder import Builder
 from convdsl.kernel.expr import (
@@ -17,6 +18,7 @@ from convdsl.kernel.expr import (
     IndexCompare,
     IndexValue,
     Read,
+    Stage,
     arithmetic,
     reads,
     walk,
@@ -25,15 +27,20 @@ from convdsl.kernel.layout import Layout
 from convdsl.schedules.emission import (
     Emitter,
     View,
+    bounds_tests,
     depends_on_lane,
     extent_of,
     lane_stride,
     lane_symbol,
 )
 from convdsl.schedules.task import Operand, Pack, Schedule, Scheduled, Task
-from convdsl.tensor import Dim, substitute
+from convdsl.tensor import Dim, substitute, symbols_of
 
 _GATHER_COST = 2.0  # loads that one gathered lane amounts to
+_BORDER = 3  # positions at either end of an axis that may have code of their own
+
+Segment: TypeAlias = "tuple[int, int]"
+Windows: TypeAlias = "list[tuple[Dim, int]]"
 
 
 def operand_layout(
@@ -123,18 +130,22 @@ def emit(task: Task, name: str) -> Scheduled:
         b.buffer(target.name, target.type.dtype, task.output.size, written=True), task.output
     )
     arguments.append((target.name, None))
+    walk = _Walk(b, stage.axes, border_segments(stage))
     if chosen.axis is None:
-        with _loops(b, stage.axes) as at:
+
+        def element(at: dict[str, Dim]) -> None:
             value = Emitter(b, views, 1).emit(stage.body, at)
             b.store(out.buffer, out.layout.offset([at[a.name] for a in stage.axes]), value)
+
+        walk.loops(stage.axes, element)
     else:
-        _vector_loops(b, task, chosen, views, out)
+        _vector_loops(walk, task, chosen, views, out)
     return Scheduled(b.kernel(), tuple(arguments))
 
 
-def _vector_loops(b: Builder, task: Task, chosen: Plan, views: dict[str, View], out: View) -> None:
+def _vector_loops(walk: _Walk, task: Task, chosen: Plan, views: dict[str, View], out: View) -> None:
     """Whole vectors, then what is left of the axis."""
-    axis, lanes, stage = chosen.axis, chosen.lanes, task.stage
+    b, axis, lanes, stage = walk.b, chosen.axis, chosen.lanes, task.stage
     assert axis is not None
     whole, rest = divmod(extent_of(axis), lanes)
     lane = lane_symbol(lanes)
@@ -146,41 +157,82 @@ def _vector_loops(b: Builder, task: Task, chosen: Plan, views: dict[str, View], 
         where = out.layout.offset([at[a.name] for a in stage.axes])
         b.store(out.buffer, where, value)
 
-    others = tuple(a for a in stage.axes if a is not axis)
-    if whole:
-        with _loops(b, others, Axis("block", whole), task.output.axis is None) as at:
-            vectors(at, at.pop("block"), None)
-    if not rest:
-        return
-    if task.output.axis is not None:
-        with _loops(b, others) as at:
-            vectors(at, whole, rest)
-        return
-    with _loops(b, others, Axis("rest", rest), True) as at:
-        at[axis.name] = at.pop("rest") + whole * lanes
+    def scalar(at: dict[str, Dim]) -> None:
+        at = {**at, axis.name: at["rest"] + whole * lanes}
         value = Emitter(b, views, 1).emit(stage.body, at)
         b.store(out.buffer, out.layout.offset([at[a.name] for a in stage.axes]), value)
 
+    plain = task.output.axis is None
+    others = tuple(a for a in stage.axes if a is not axis)
+    if whole:
+        block = Axis("block", whole)
+        order = (*others, block) if plain else (*others[:1], block, *others[1:])
+        walk.loops(order, lambda at: vectors(at, at["block"], None))
+    if rest and plain:
+        walk.loops((*others, Axis("rest", rest)), scalar)
+    elif rest:
+        walk.loops(others, lambda at: vectors(at, whole, rest))
 
-@contextmanager
-def _loops(
-    b: Builder, axes: tuple[Axis, ...], block: Axis | None = None, inner: bool = False
-) -> Generator[dict[str, Dim]]:
-    """Loops over the axes and the blocks (innermost, or after the first axis): all but the
-    innermost in parallel."""
-    order = list(axes)
-    if block is not None:
-        order.insert(len(order) if inner else min(1, len(order)), block)
-    outer, last = order[:-1], order[-1:]
-    if len(order) == 1 and extent_of(order[0]) > 1:
-        outer, last = order, []
-    with b.parallel([a.name for a in outer], [extent_of(a) for a in outer]) as indices:
-        at = {a.name: i for a, i in zip(outer, indices, strict=True)}
-        if not last:
-            yield at
-            return
-        with b.serial(last[0].name, extent_of(last[0])) as i:
-            yield {**at, last[0].name: i}
+
+@dataclass(frozen=True, slots=True)
+class _Walk:
+    """Loops over output axes, cut where reads begin and cease to leave their tensors."""
+
+    b: Builder
+    axes: tuple[Axis, ...]
+    segments: Mapping[str, Sequence[Segment]]
+
+    def loops(self, order: tuple[Axis, ...], body: Callable[[dict[str, Dim]], None]) -> None:
+        """All but the innermost axis in parallel."""
+        outer, inner = order[:-1], order[-1:]
+        if len(order) == 1 and extent_of(order[0]) > 1:
+            outer, inner = order, ()
+        for region in product(*map(self.pieces, outer)):
+            extents = [stop - start for start, stop in region]
+            with self.b.parallel([a.name for a in outer], extents) as indices:
+                at = {
+                    a.name: i + start
+                    for a, i, (start, _) in zip(outer, indices, region, strict=True)
+                }
+                if not inner:
+                    body(at)
+                    continue
+                for start, stop in self.pieces(inner[0]):
+                    with self.b.serial(inner[0].name, stop, start) as i:
+                        body({**at, inner[0].name: i})
+
+    def pieces(self, axis: Axis) -> Sequence[Segment]:
+        return self.segments.get(axis.name, [(0, extent_of(axis))])
+
+
+def border_segments(stage: Stage) -> dict[str, list[Segment]]:
+    """For each output axis that windows run along: the positions at either end, one by one, whose
+    windows leave the input, and all those in between, which then need no tests."""
+    found: dict[str, list[Segment]] = {}
+    for axis in stage.axes:
+        windows = [
+            (index, extent_of(Axis("", extent)))
+            for read in reads(stage.body)
+            if read.outside is not None
+            for index, extent in zip(read.index, read.tensor.type.shape, strict=True)
+            if any(s.name == axis.name for s in symbols_of(index))
+        ]
+        extent = extent_of(axis)
+
+        def inside(position: int, name: str = axis.name, windows: Windows = windows) -> bool:
+            return not any(
+                bounds_tests(substitute(index, {name: position}), size) for index, size in windows
+            )
+
+        ends = range(min(_BORDER, extent - 1) + 1)
+        first = next((i for i in ends if inside(i)), None)
+        last = next((extent - 1 - i for i in ends if inside(extent - 1 - i)), None)
+        if windows and first is not None and last is not None and last > first + 1:
+            before = [(i, i + 1) for i in range(first)]
+            after = [(i, i + 1) for i in range(last + 1, extent)]
+            if before or after:
+                found[axis.name] = [*before, (first, last + 1), *after]
+    return found
 
 
 GENERIC = Schedule("generic", cost, emit)
