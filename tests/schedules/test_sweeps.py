@@ -1,0 +1,125 @@
+"""Panels of filters and bands of positions, with caches so small that every way occurs."""
+
+from __future__ import annotations
+
+from typing import Any
+from unittest import mock
+
+import pytest
+from drawn_convolutions import check, conv_graph, convolutions
+from graphs import Builder
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from convdsl.backends.llvm import find_target
+from convdsl.kernel.nodes import For, If, Parallel, Prefetch, Statement, statement_bodies
+from convdsl.kernel.program import SHARES
+from convdsl.lowering.lower import lower
+from convdsl.ops import BY_NAME
+from convdsl.schedules.cpu import sweeps
+from convdsl.schedules.cpu.generic import border_segments
+from convdsl.schedules.cpu.sweeps import Extent, choose_sweeps
+from convdsl.tensor import DType, TensorType
+
+sizes = st.sampled_from([1, 64, 4 << 10, 1 << 30])
+
+
+@settings(max_examples=40)
+@given(
+    drawn=convolutions(),
+    share=st.sampled_from([0, 1 << 30]),
+    panel=sizes,
+    band=sizes,
+    few=st.integers(1, 9),
+    many=st.sampled_from([1, 32, 200]),
+)
+def test_every_way_of_sweeping(
+    drawn: tuple[Any, Any], share: int, panel: int, band: int, few: int, many: int
+) -> None:
+    caches = {"_L2_SHARE": share, "_PANEL": panel, "_BAND": band, "_FEW_UNITS": few}
+    with mock.patch.multiple(sweeps, **caches, _UNITS=many):
+        check(conv_graph(*drawn))
+
+
+@settings(max_examples=200)
+@given(
+    filters=st.integers(1, 1 << 24),
+    slab=st.integers(64, 1 << 17),
+    blocks=st.integers(1, 64),
+    others=st.integers(1, 100),
+    pieces=st.integers(1, 200),
+    inputs=st.integers(64, 1 << 23),
+    sums=st.integers(64, 1 << 23),
+)
+def test_what_is_chosen_covers_everything_once(**drawn: int) -> None:
+    chosen, extent = choose_sweeps(Extent(**drawn)), Extent(**drawn)
+    assert (chosen.panels - 1) * chosen.panel < extent.blocks <= chosen.panels * chosen.panel
+    assert (chosen.bands - 1) * chosen.size < extent.pieces <= chosen.bands * chosen.size
+    if sweeps.filters_stay(extent.filters):
+        assert chosen.panels == 1
+    elif chosen.panels < extent.blocks:
+        assert chosen.panel * extent.slab <= 32 << 10
+
+
+@pytest.mark.parametrize("others", [1, 2, 4, 7, 16])
+def test_two_threads_have_as_much_to_do(others: int) -> None:
+    """56 rows, whatever the number of other pieces: neither waits long for the other."""
+    chosen = choose_sweeps(Extent(1 << 20, 1 << 14, 8, others, 56, 1 << 20, 1 << 16))
+    rows = [min(chosen.size, 56 - start) for start in range(0, 56, chosen.size)]
+    works = rows * others
+    cuts = [len(works) * k // (2 * SHARES) for k in range(2 * SHARES + 1)]
+    clocks = [0, 0]
+    for start, stop in zip(cuts, cuts[1:], strict=False):
+        clocks[clocks.index(min(clocks))] += sum(works[start:stop])
+    assert max(clocks) <= 1.15 * sum(works) / 2
+
+
+def _statements(body: tuple[Statement, ...]) -> list[Statement]:
+    found: list[Statement] = []
+    for statement in body:
+        found.append(statement)
+        for nested in statement_bodies(statement):
+            found += _statements(nested)
+    return found
+
+
+def test_large_filters_are_read_in_panels_and_asked_for_ahead() -> None:
+    """One loop over panels around the positions; sums are fetched and put aside under tests."""
+    graph = conv_graph((1, 512, 14, 14), {"channels": 512, "kernel": 3})
+    kernel = lower(graph, find_target("x86-64-v4"), "t").program.kernels[0]
+    (parallel, *_) = [s for s in kernel.body if isinstance(s, Parallel)]
+    (panels,) = parallel.body
+    assert isinstance(panels, For)
+    assert panels.var.name.startswith("panel")
+    inside = _statements(panels.body)
+    assert any(isinstance(s, Prefetch) and s.level == 2 for s in inside)
+    assert any(isinstance(s, If) for s in inside)
+
+
+def test_small_filters_are_not() -> None:
+    graph = conv_graph((1, 64, 14, 14), {"channels": 64, "kernel": 3})
+    kernel = lower(graph, find_target("x86-64-v4"), "t").program.kernels[0]
+    assert not any(isinstance(s, Prefetch | If) for s in _statements(kernel.body))
+
+
+def _segments(extent: int, **attributes: Any) -> dict[str, list[tuple[int, int]]]:
+    b = Builder()
+    graph = b.output(y=b("max_pool", b.input("x", 1, 16, extent, 20), **attributes))
+    (node,) = graph.op_nodes()
+    (stage,) = (
+        BY_NAME["max_pool"]
+        .call({"x": TensorType(DType.F32, (1, 16, extent, 20))}, dict(node.attributes))
+        .kernel.stages
+    )
+    return border_segments(stage)
+
+
+def test_borders_of_windows() -> None:
+    """The positions whose windows leave the input, one by one; the others have no tests."""
+    found = _segments(20, kernel=3, stride=1, pad=1)
+    assert list(found.values()) == [[(0, 1), (1, 19), (19, 20)]] * 2
+    assert _segments(20, kernel=2, stride=2) == {}
+    found = _segments(3, kernel=3, stride=1, pad=1)  # nothing, or next to it, lies in between
+    assert list(found.values()) == [[(0, 1), (1, 19), (19, 20)]]
+    found = _segments(20, kernel=9, stride=1, pad=4)  # too much border for code of its own
+    assert found == {}
