@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
@@ -59,8 +60,15 @@ def convert(
 ) -> Model:
     """A checked model as a graph. `sizes` binds free sizes, `assumed` says what is known of
     them; `values` fixes inputs: they become constants. Raises InputError."""
-    try:
+    with told_as_malformed(source):
         return _Importer(proto, source, sizes, values or {}, external, assumed or {}).model()
+
+
+@contextmanager
+def told_as_malformed(source: str) -> Generator[None]:
+    """Whatever fails because a file is not as it should be becomes an InputError."""
+    try:
+        yield
     except _MALFORMED as error:
         raise InputError(f"{source} is malformed: {type(error).__name__}: {error}") from error
 

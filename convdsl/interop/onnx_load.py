@@ -17,7 +17,7 @@ import onnx
 
 from convdsl.diagnostics import InputError
 from convdsl.interop.onnx_file import ExternalData, read
-from convdsl.interop.onnx_import import SizesNeeded, convert, model_name
+from convdsl.interop.onnx_import import SizesNeeded, convert, model_name, told_as_malformed
 from convdsl.interop.reading.ports import declared_outputs, read_ports
 from convdsl.interop.reading.shape_operands import deciding_inputs
 from convdsl.ir.graph import Graph
@@ -43,7 +43,12 @@ def model_of(
     external: ExternalData | None = None,
 ) -> Model:
     """A checked file as a model. Raises InputError."""
-    file = _File(proto, source, external)
+    with told_as_malformed(source):
+        return _model_of(_File(proto, source, external), parameters)
+
+
+def _model_of(file: _File, parameters: Mapping[str, Any]) -> Model:
+    proto, source = file.proto, file.source
     types = {port.name: port.type for port in read_ports(proto, source, {}, {}).values()}
     symbols = {s.name for type in types.values() for s in type.symbols()}
     sizes: dict[str, int] = {}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-import random
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -14,56 +16,30 @@ from onnx import TensorProto, helper, numpy_helper
 
 import convdsl
 from convdsl.interop.onnx_file import ExternalData, parse
-from convdsl.interop.onnx_import import convert
+from convdsl.interop.onnx_load import model_of
+from interop.mutations import mutated, small_onnx
 
-
-def small(size=(4, 3, 3, 3)) -> onnx.ModelProto:
-    weight = np.zeros(size, np.float32)
-    graph = helper.make_graph(
-        [
-            helper.make_node("Conv", ["x", "w"], ["h"], "conv", pads=[1, 1, 1, 1]),
-            helper.make_node("Reshape", ["h", "s"], ["y"], "reshape"),
-        ],
-        "net",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, 8, 8])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
-        [numpy_helper.from_array(weight, "w"), numpy_helper.from_array(np.int64([0, -1]), "s")],
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-
-
-BYTES = small().SerializeToString()
+BYTES = small_onnx().SerializeToString()
 
 
 def attempt(data: bytes) -> None:
     """Nothing but a result or an Error of ours."""
     try:
-        convert(parse(data, "net.onnx"), "net.onnx", {})
+        model_of(parse(data, "net.onnx"), "net.onnx", {})
     except convdsl.Error:
         return
 
 
-def mutated(data: bytes, seed: int) -> bytes:
-    """A few bytes flipped, cut, doubled or overwritten."""
-    rng = random.Random(seed)
-    changed = bytearray(data)
-    for _ in range(rng.randint(1, 4)):
-        at = rng.randrange(len(changed))
-        match rng.randrange(4):
-            case 0:
-                changed[at] ^= 1 << rng.randrange(8)
-            case 1:
-                changed[at] = rng.choice([0, 1, 0x7F, 0x80, 0xFF])
-            case 2:
-                del changed[at : at + rng.randint(1, 8)]
-            case _:
-                changed[at:at] = changed[at : at + rng.randint(1, 8)]
-    return bytes(changed)
-
-
-def test_byte_mutations():
-    for seed in range(2000):
-        attempt(mutated(BYTES, seed))
+@pytest.mark.parametrize("kind", ["onnx", "safetensors"])
+def test_byte_mutations(kind):
+    """Thousands, under limits of memory and time."""
+    command = [sys.executable, "-W", "ignore", "-m", "interop.mutations", kind, "5000"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[1],
+        env={**os.environ, "PYTHONPATH": str(Path(convdsl.__file__).parents[1])},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.startswith(f"5000 mutations of {kind}")
 
 
 @given(st.integers(0, 2**32))
@@ -87,7 +63,7 @@ def test_mutated_files_through_the_child(tmp_path, seed):
 
 
 def test_a_tensor_cannot_declare_more_than_it_holds():
-    proto = small()
+    proto = small_onnx()
     proto.graph.initializer[0].dims[0] = 1 << 40
     with pytest.raises(convdsl.InputError, match="declares"):
         parse(proto.SerializeToString(), "net.onnx")
@@ -111,7 +87,7 @@ def test_small_files_that_ask_for_terabytes(kind):
     )
     proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     with pytest.raises(convdsl.InputError, match="big"):
-        convert(proto, "net.onnx", {})
+        model_of(proto, "net.onnx", {})
 
 
 # External data
@@ -161,3 +137,16 @@ def test_external_data_beyond_the_file_is_refused(tmp_path, offset, length):
     (tmp_path / "w.bin").write_bytes(b"\0" * 16)
     with pytest.raises(convdsl.InputError, match=r"w\b"):
         ExternalData(tmp_path).resolve(external("w.bin", offset=offset, length=length))
+
+
+def test_a_model_with_external_data_is_loaded(tmp_path):
+    proto = small_onnx()
+    weight = np.random.default_rng(0).standard_normal((4, 3, 3, 3), np.float32)
+    proto.graph.initializer[0].CopyFrom(numpy_helper.from_array(weight, "w"))
+    onnx.save(proto, tmp_path / "net.onnx", save_as_external_data=True, size_threshold=0)
+    model = convdsl.load(tmp_path / "net.onnx")
+    np.testing.assert_array_equal(model.weights["conv.weight"], weight)
+    (data,) = (path for path in tmp_path.iterdir() if path.name != "net.onnx")
+    data.write_bytes(data.read_bytes()[:-1])
+    with pytest.raises(convdsl.InputError, match="should be"):
+        convdsl.load(tmp_path / "net.onnx")
