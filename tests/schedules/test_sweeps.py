@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 from unittest import mock
 
@@ -69,7 +70,7 @@ def test_two_threads_have_as_much_to_do(others: int) -> None:
     works = rows * others
     cuts = [len(works) * k // (2 * SHARES) for k in range(2 * SHARES + 1)]
     clocks = [0, 0]
-    for start, stop in zip(cuts, cuts[1:], strict=False):
+    for start, stop in pairwise(cuts):
         clocks[clocks.index(min(clocks))] += sum(works[start:stop])
     assert max(clocks) <= 1.15 * sum(works) / 2
 
