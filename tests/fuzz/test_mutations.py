@@ -120,6 +120,7 @@ class Costs:
     mutations: int = 0
     seconds: float = 0.0  # of processor time; printed, and compared with nothing
     memory: int = 0  # bytes that the process grew by while it ran
+    process: int = 0  # bytes of the whole process then
     slowest: str = ""
 
     def attempt(self, text: str) -> None:
@@ -127,13 +128,14 @@ class Costs:
         before, start = memory("VmRSS"), time.process_time()
         attempt(text)
         self.seconds = max(self.seconds, time.process_time() - start)
-        self.memory = max(self.memory, memory("VmHWM") - before)
+        peak = memory("VmHWM")
+        self.memory, self.process = max(self.memory, peak - before), max(self.process, peak)
         self.mutations += 1
 
     def __str__(self) -> str:
         return (
             f"{self.mutations:,} mutations, each at most {self.seconds:.2f} s of processor time "
-            f"and {self.memory / 1e6:.0f} MB"
+            f"and {self.memory / 1e6:.0f} MB more, in a process of {self.process / 1e6:.0f} MB"
         )
 
 
