@@ -65,16 +65,15 @@ class Plan:
         key = "" if cache is None else _key(graph, self.target)
         kept = None if cache is None else cache.get(key)
         if kept is not None:
-            code, packings = _read(kept, graph)
+            code, packings = _read(kept, graph, self.target)
             return LoadedCode(code, _packed(graph, packings, code, arrays))
         lowered = lower(graph, self.target, self.model.name)
         program = lowered.program
         packing = _Packing(graph, lowered.packings, Code.of(program, b""), arrays)
         ir = llvm_module.print_module(program, self.target)
         code = Code.of(program, llvm.emit_object(ir, self.target))
-        entry = _entry(code, graph, lowered.packings)
-        if cache is not None and entry is not None:
-            cache.put(key, entry)
+        if cache is not None:
+            cache.put(key, _entry(code, graph, lowered.packings))
         return LoadedCode(code, packing.result())
 
 
@@ -136,22 +135,19 @@ def _fingerprint() -> str:
     return digest.hexdigest()
 
 
-def _entry(code: Code, graph: Graph, packings: tuple[Packing, ...]) -> bytes | None:
-    """A program as the cache keeps it, if it can be kept."""
-    rows = packings_to_json(graph, packings)
-    if rows is None:
-        return None
+def _entry(code: Code, graph: Graph, packings: tuple[Packing, ...]) -> bytes:
+    """A program as the cache keeps it."""
     facts = {
         "arena_bytes": code.arena_bytes,
         "weight_bytes": code.weight_bytes,
         "steps": code.steps,
-        "packings": rows,
+        "packings": packings_to_json(graph, packings),
     }
     text = json.dumps(facts).encode()
     return b"".join((_LENGTH.pack(len(text)), text, code.object_code))
 
 
-def _read(entry: bytes, graph: Graph) -> tuple[Code, tuple[Packing, ...]]:
+def _read(entry: bytes, graph: Graph, target: Target) -> tuple[Code, tuple[Packing, ...]]:
     (length,) = _LENGTH.unpack_from(entry)
     end = _LENGTH.size + length
     facts = json.loads(entry[_LENGTH.size : end])
@@ -164,4 +160,4 @@ def _read(entry: bytes, graph: Graph) -> tuple[Code, tuple[Packing, ...]]:
         facts["weight_bytes"],
         facts["steps"],
     )
-    return code, packings_from_json(graph, facts["packings"])
+    return code, packings_from_json(graph, target, facts["packings"])

@@ -225,13 +225,24 @@ def test_packings_survive_json(name: str, cpu_name: str) -> None:
     plan = compilation.Plan(model, llvm.find_target(cpu_name, "x86_64-unknown-linux-gnu"))
     lowered = plan.lower({"N": 1})
     rows = json.loads(json.dumps(packings_to_json(lowered.graph, lowered.packings)))
-    assert packings_from_json(lowered.graph, rows) == lowered.packings
+    assert packings_from_json(lowered.graph, plan.target, rows) == lowered.packings
     again = plan.graph({"N": 1})
     assert canonical_text(again) == canonical_text(lowered.graph)
-    for old, new in zip(lowered.packings, packings_from_json(again, rows), strict=True):
+    for old, new in zip(
+        lowered.packings, packings_from_json(again, plan.target, rows), strict=True
+    ):
         assert old.source.value is not None
         assert new.source.value is not None
         assert old.source.value.name == new.source.value.name
+
+
+def test_weights_that_lowering_makes_are_packed_again(made: list[str]) -> None:
+    """The fractions of a resize are no values of the graph."""
+    layers = "x -> conv(4, 3) -> upsample(scale = 3, mode = bilinear) -> conv(2, 1) -> output y"
+    plain = compiled(layers, cache=False)(images())
+    for _ in range(2):
+        np.testing.assert_array_equal(compiled(layers)(images()), plain)
+    assert len(made) == 1 + 1
 
 
 def test_every_form_of_packing_is_known() -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from convdsl.ir.opdef import Call, OpDef, StateSpec
+from convdsl.kernel.expr import TensorExpr
 from convdsl.tensor import TensorType
 
 
@@ -41,6 +42,25 @@ class Rules:
         if known is None:
             known = self._known[key] = _apply(op, types, attributes)
         return known
+
+
+_LARGEST = 4096
+_kernels: dict[Hashable, TensorExpr] = {}
+
+
+def kernel_of(call: Call) -> TensorExpr:
+    """The arithmetic of a call; built once for each signature, as long as there are few."""
+    attributes = tuple([(name, _exact(value)) for name, value in call.attributes.items()])
+    key = (call.op, tuple(call.types.items()), attributes)
+    try:
+        known = _kernels.get(key)
+    except TypeError:
+        return call.kernel
+    if known is None:
+        if len(_kernels) >= _LARGEST:
+            _kernels.clear()
+        known = _kernels[key] = call.kernel
+    return known
 
 
 def _apply(op: OpDef, types: Mapping[str, TensorType], attributes: Mapping[str, Any]) -> Applied:

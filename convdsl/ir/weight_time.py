@@ -11,6 +11,7 @@ import numpy as np
 from convdsl.ir.classify import weight_time_nodes
 from convdsl.ir.graph import Graph, OpNode, StateNode, Value
 from convdsl.ir.opdef import Call
+from convdsl.ir.rules import kernel_of
 from convdsl.kernel.evaluate import Counter, evaluate
 from convdsl.kernel.expr import Binary, Expr, Read, Stage
 from convdsl.tensor import DType, TensorType
@@ -32,7 +33,7 @@ def run_in_double(
     types = {name: double(value.type) for name, value in node.inputs.items()}
     call = Call(node.op, types, node.attributes)
     arrays = {name: np.asarray(operands[name], types[name].dtype.numpy) for name in types}
-    results = evaluate(call.kernel, arrays, counter)
+    results = evaluate(kernel_of(call), arrays, counter)
     return tuple(results[name] for name in call.output_names)
 
 
@@ -94,7 +95,7 @@ def _run_in_one_pass(node: OpNode, operands: Mapping[str, Array]) -> Array | Non
     """A product or sum of two operands in place (NumPy broadcasts extents of 1), computed in
     double precision and rounded on the way, without arrays of doubles of the same size; None
     where the operator is none."""
-    stages = node.call.kernel.stages
+    stages = kernel_of(node.call).stages
     body = stages[0].body
     if len(stages) != 1 or not isinstance(body, Binary) or body.op not in _PRODUCTS_AND_SUMS:
         return None

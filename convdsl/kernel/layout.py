@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -63,16 +64,23 @@ class Layout:
                 terms[monomial] = terms.get(monomial, 0) + coefficient * stride
         return make(terms)
 
-    def pack(self, array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
-        """A logical array in this layout, flat, the filling zero."""
+    def pack(self, array: npt.NDArray[Any], out: npt.NDArray[Any]) -> None:
+        """Write a logical array in this layout into a flat one, the filling zero."""
+        physical = out.reshape(self.physical)
         if self.axis is None:
-            return np.ascontiguousarray(array).reshape(-1)
-        widths = [(0, 0)] * array.ndim
-        widths[self.axis] = (0, self.blocks * self.block - self.shape[self.axis])
-        padded = np.pad(array, widths)
-        split = (*self.shape[: self.axis], self.blocks, self.block, *self.shape[self.axis + 1 :])
-        moved = np.moveaxis(padded.reshape(split), self.axis + 1, -1)
-        return np.ascontiguousarray(moved).reshape(-1)
+            np.copyto(physical, array)
+            return
+        axis, whole = self.axis, self.shape[self.axis] // self.block
+        moved = np.moveaxis(physical, -1, axis + 1)  # [... blocks, block ...]
+        ahead = (slice(None),) * axis
+        split = (*self.shape[:axis], whole, self.block, *self.shape[axis + 1 :])
+        full = array[(*ahead, slice(whole * self.block))]
+        np.copyto(moved[(*ahead, slice(whole))], full.reshape(split))
+        rest = self.shape[axis] - whole * self.block
+        if rest:
+            last = moved[(*ahead, whole)]
+            np.copyto(last[(*ahead, slice(rest))], array[(*ahead, slice(whole * self.block, None))])
+            last[(*ahead, slice(rest, None))] = 0
 
     def unpack(self, flat: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
         """The logical array held by a flat buffer."""

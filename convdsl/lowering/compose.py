@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from convdsl.ir.graph import OpNode, Value
+from convdsl.ir.rules import kernel_of
 from convdsl.kernel.expr import (
     Axis,
     Expr,
@@ -54,7 +55,7 @@ class _Composer:
         self._count = 0
 
     def add(self, node: OpNode) -> None:
-        kernel = node.call.kernel
+        kernel = kernel_of(node.call)
         renamed = {operand: self._var(value) for operand, value in node.inputs.items()}
         for stage in kernel.stages:
             name = f"t{self._count}"

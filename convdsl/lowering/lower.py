@@ -67,7 +67,15 @@ def lower(graph: Graph, target: Target, name: str) -> Lowered:
 def arena_bytes(graph: Graph, target: Target) -> int:
     """Bytes of the program's arena: what `lower` would plan, without making the kernels."""
     _check_bound(graph)
-    return _Sizes(graph, target, "").run().program.arena_bytes
+    return _Outline(graph, target, "").run().program.arena_bytes
+
+
+def stage_sources(graph: Graph, target: Target) -> dict[tuple[int, str], Source]:
+    """Weights that stages of lowering's own make, by step and variable (see Packing.stage)."""
+    _check_bound(graph)
+    outline = _Outline(graph, target, "")
+    outline.run()
+    return outline.made
 
 
 def _check_bound(graph: Graph) -> None:
@@ -117,7 +125,7 @@ class _Lowering:
         self.kernels: dict[Task, tuple[Kernel, Scheduled, Choice]] = {}
         self.calls: list[_Call] = []
         self.choices: list[Choice] = []
-        self.packings: list[tuple[Source, Pack, DType]] = []
+        self.packings: list[Packing] = []
         self.packed: dict[tuple[Source, Pack], int] = {}
         self.direct_outputs: dict[Value, int] = {}
         self.slices = find_slices(graph, lambda v: self.layout_for(v.type), self.is_static)
@@ -134,8 +142,8 @@ class _Lowering:
         self.copy_outputs()
         program, offsets = self.assemble()
         packings = tuple(
-            Packing(source, pack, dtype, offset)
-            for (source, pack, dtype), offset in zip(self.packings, offsets, strict=True)
+            replace(packing, offset=offset)
+            for packing, offset in zip(self.packings, offsets, strict=True)
         )
         return Lowered(program, self.graph, packings, tuple(self.choices))
 
@@ -239,8 +247,10 @@ class _Lowering:
             if pack is None:
                 arguments.append(keys[variable])
             else:
+                stage_of = (len(self.calls), variable)
                 dtype = variables[variable].type.dtype
-                arguments.append(_Weight(self.weight(statics[variable], pack, dtype)))
+                packing = Packing(statics[variable], pack, dtype, 0, stage_of)
+                arguments.append(_Weight(self.weight(packing)))
         self.calls.append(_Call(kernel.name, tuple(arguments), names, choice.schedule))
         self.choices.append(replace(choice, nodes=names))
 
@@ -255,11 +265,12 @@ class _Lowering:
             self.kernels[task] = (scheduled.kernel, scheduled, choice)
         return self.kernels[task]
 
-    def weight(self, source: Source, pack: Pack, dtype: DType) -> int:
-        key = (source, pack)
+    def weight(self, packing: Packing) -> int:
+        key = (packing.source, packing.pack)
         if key not in self.packed:
             self.packed[key] = len(self.packings)
-            self.packings.append((source, pack, dtype))
+            known = packing.source.value is not None
+            self.packings.append(replace(packing, stage=None) if known else packing)
         return self.packed[key]
 
     # Memory
@@ -267,9 +278,9 @@ class _Lowering:
     def assemble(self) -> tuple[Program, list[int]]:
         weight_offsets: list[int] = []
         weight_bytes = 0
-        for _, pack, dtype in self.packings:
+        for packing in self.packings:
             weight_offsets.append(weight_bytes)
-            weight_bytes += aligned(pack.size * dtype.bytes)
+            weight_bytes += aligned(packing.pack.size * packing.dtype.bytes)
         fixed = self.fixed_arguments()
         steps = [
             (
@@ -327,8 +338,12 @@ class _Lowering:
         return fixed
 
 
-class _Sizes(_Lowering):
-    """Lowering for the sake of the memory plan: no schedule is asked."""
+class _Outline(_Lowering):
+    """Lowering without kernels: no schedule is asked. The steps and the memory plan are right."""
+
+    def __init__(self, graph: Graph, target: Target, name: str) -> None:
+        super().__init__(graph, target, name)
+        self.made: dict[tuple[int, str], Source] = {}
 
     def task(
         self,
@@ -338,8 +353,11 @@ class _Sizes(_Lowering):
         statics: Mapping[str, Source],
         names: tuple[str, ...],
     ) -> None:
-        read = {read.tensor.name for read in reads(stage.body)} - statics.keys()
-        arguments = (*(keys[name] for name in sorted(read)), keys[stage.target.name])
+        read = {read.tensor.name for read in reads(stage.body)}
+        for name in read & statics.keys():
+            self.made[len(self.calls), name] = statics[name]
+        late = sorted(read - statics.keys())
+        arguments = (*(keys[name] for name in late), keys[stage.target.name])
         self.calls.append(_Call("", arguments, names, ""))
 
 
@@ -354,4 +372,4 @@ def state_shapes(graph: Graph) -> dict[str, TensorType]:
     return {name: node.type for name, node in graph.states.items() if node.data is None}
 
 
-__all__ = ["Lowered", "arena_bytes", "lower", "state_shapes"]
+__all__ = ["Lowered", "arena_bytes", "lower", "stage_sources", "state_shapes"]

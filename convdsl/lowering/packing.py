@@ -37,12 +37,17 @@ class Source:
 
 @dataclass(frozen=True)
 class Packing:
-    """One packed weight: its source, its form, its place in the weight memory."""
+    """One packed weight: its source, its form, its place in the weight memory.
+
+    stage: for a source that is made by a stage of lowering's own, the number of the step that
+    reads it first, and the variable's name there.
+    """
 
     source: Source
     pack: Pack
     dtype: DType
     offset: int
+    stage: tuple[int, str] | None = None
 
 
 def pack_weights(
@@ -75,8 +80,8 @@ def pack_weights(
 
 def _write(packing: Packing, values: Mapping[Value, Array], out: npt.NDArray[np.uint8]) -> None:
     array = _evaluate(packing.source, values).astype(packing.dtype.numpy, copy=False)
-    data = packing.pack.pack(array).view(np.uint8)
-    out[packing.offset : packing.offset + data.nbytes] = data
+    end = packing.offset + packing.pack.size * packing.dtype.bytes
+    packing.pack.pack(array, out[packing.offset : end].view(packing.dtype.numpy))
 
 
 def _evaluate(source: Source, values: Mapping[Value, Array]) -> Array:

@@ -1,7 +1,7 @@
 """Packings as JSON: how a compiled program that was kept gets its weights.
 
 A weight is told by its node's position in the graph, which must be equal to the one that was
-lowered (ir.canonical_text says so).
+lowered (ir.canonical says so), or by the step that reads it, if a stage of lowering's own makes it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from typing import Any
 
 from convdsl.ir.graph import Graph
 from convdsl.kernel.layout import Layout
+from convdsl.kernel.target import Target
+from convdsl.lowering.lower import stage_sources
 from convdsl.lowering.packing import Packing, Source
 from convdsl.schedules.cpu.tiles import FilterPack
 from convdsl.schedules.task import Pack
@@ -20,36 +22,41 @@ from convdsl.tensor import DType
 _FORMS: Mapping[str, type[Pack]] = {form.__name__: form for form in (FilterPack, Layout)}
 
 
-def packings_to_json(graph: Graph, packings: Sequence[Packing]) -> list[dict[str, Any]] | None:
-    """None where a weight is made by stages of lowering's own, which have no such form."""
+def packings_to_json(graph: Graph, packings: Sequence[Packing]) -> list[dict[str, Any]]:
     number = {node.id: position for position, node in enumerate(graph.nodes())}
     rows: list[dict[str, Any]] = []
     for packing in packings:
-        value = packing.source.value
-        if value is None:
-            return None
-        form = type(packing.pack).__name__
-        rows.append(
-            {
-                "node": number[value.node.id],
-                "output": value.index,
-                "form": form,
-                "fields": {f.name: getattr(packing.pack, f.name) for f in fields(_FORMS[form])},  # pyright: ignore[reportArgumentType]
-                "dtype": packing.dtype.value,
-                "offset": packing.offset,
-            }
-        )
+        value, form = packing.source.value, type(packing.pack).__name__
+        row = {
+            "form": form,
+            "fields": {f.name: getattr(packing.pack, f.name) for f in fields(_FORMS[form])},  # pyright: ignore[reportArgumentType]
+            "dtype": packing.dtype.value,
+            "offset": packing.offset,
+        }
+        if value is not None:
+            row |= {"node": number[value.node.id], "output": value.index}
+        else:
+            row |= {"stage": packing.stage}
+        rows.append(row)
     return rows
 
 
-def packings_from_json(graph: Graph, rows: Sequence[Mapping[str, Any]]) -> tuple[Packing, ...]:
+def packings_from_json(
+    graph: Graph, target: Target, rows: Sequence[Mapping[str, Any]]
+) -> tuple[Packing, ...]:
     """The packings over the values of this graph."""
     nodes = graph.nodes()
+    made = stage_sources(graph, target) if any("stage" in row for row in rows) else {}
     packings: list[Packing] = []
     for row in rows:
-        source = Source(nodes[int(row["node"])].outputs[int(row["output"])])
+        stage = None
+        if "stage" in row:
+            stage = (int(row["stage"][0]), str(row["stage"][1]))
+            source = made[stage]
+        else:
+            source = Source(nodes[int(row["node"])].outputs[int(row["output"])])
         pack = _FORMS[row["form"]](**{key: _value(item) for key, item in row["fields"].items()})
-        packings.append(Packing(source, pack, DType(row["dtype"]), int(row["offset"])))
+        packings.append(Packing(source, pack, DType(row["dtype"]), int(row["offset"]), stage))
     return tuple(packings)
 
 

@@ -22,8 +22,8 @@ class Pack(Protocol):
         """Elements of the packed buffer."""
         ...
 
-    def pack(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """The packed elements, flat."""
+    def pack(self, array: npt.NDArray[Any], out: npt.NDArray[Any]) -> None:
+        """Write the packed elements into a flat array of `size` and the same element type."""
         ...
 
 

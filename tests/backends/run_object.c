@@ -2,8 +2,8 @@
 
    run_object THREADS STEPS ARENA_BYTES WEIGHTS INPUT... -- OUTPUT=BYTES...
 
-   The context table is as in convdsl/kernel/program.py. Exits with 3 where the caller's
-   floating-point mode was not restored. */
+   The numbers of the context table's slots come from convdsl/kernel/program.py, by -D. Exits with
+   3 where the caller's floating-point mode was not restored. */
 
 #include <pthread.h>
 #include <sched.h>
@@ -12,12 +12,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { YIELD, TEAM_SIZE, WEIGHTS, ARENA, COUNTERS, TIMES, BELL, TICKET, PORTS, MOST = 32 };
-enum { WORDS_PER_STEP = 16 };
+enum { MOST = 32, STAY = 100 };
 
 extern void convdsl_run(void **context, int64_t stay);
 
 static void *context[MOST];
+static int64_t bell;
 
 static void *memory(size_t bytes) {
     void *place = aligned_alloc(64, (bytes + 127) / 64 * 64);
@@ -46,18 +46,20 @@ static uint64_t float_mode(void) {
 #endif
 }
 
-static void *enter(void *thread) {
+static void *enter(void *stay) {
     uint64_t mode = float_mode();
-    convdsl_run(context, (int64_t)(intptr_t)thread);
+    convdsl_run(context, (int64_t)(intptr_t)stay);
     if (float_mode() != mode) exit(3);
     return NULL;
 }
 
 int main(int count, char **words) {
     int threads = atoi(words[1]), slot = PORTS, word = 5;
-    size_t counters = (size_t)atol(words[2]) * WORDS_PER_STEP * 8;
+    size_t counters = (size_t)atol(words[2]) * COUNTERS_PER_STEP * 8;
     context[YIELD] = (void *)sched_yield;
     context[TEAM_SIZE] = (void *)(intptr_t)threads;
+    context[BELL] = &bell;
+    context[TICKET] = (void *)(intptr_t)1;
     context[ARENA] = memory(atol(words[3]));
     memset(context[ARENA], 0xFF, atol(words[3])); /* NaN: what is read before it is written shows */
     context[WEIGHTS] = read_whole(words[4]);
@@ -72,7 +74,7 @@ int main(int count, char **words) {
     }
     pthread_t helpers[8];
     for (int t = 1; t < threads; t++)
-        if (pthread_create(&helpers[t], NULL, enter, (void *)(intptr_t)t)) return 2;
+        if (pthread_create(&helpers[t], NULL, enter, (void *)(intptr_t)STAY)) return 2;
     enter(NULL);
     for (int t = 1; t < threads; t++) pthread_join(helpers[t], NULL);
     for (int w = word + 1; w < count; w++) {

@@ -19,6 +19,7 @@ from graphs import random_arrays
 import convdsl
 from convdsl.backends import llvm, llvm_module
 from convdsl.compilation import Plan
+from convdsl.kernel import program
 from convdsl.runtime.cpu import aligned
 from convdsl.weights import RandomWeights, bind
 
@@ -60,7 +61,10 @@ def runner(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The C program, not yet linked with a network."""
     made = tmp_path_factory.mktemp("runner") / "run_object.o"
     source = Path(__file__).with_name("run_object.c")
-    command = [COMPILER, "-O1", "-Wall", "-Wextra", "-Werror", "-c", source, "-o", made]
+    slots = ("YIELD", "TEAM_SIZE", "WEIGHTS", "ARENA", "COUNTERS", "BELL", "TICKET", "PORTS")
+    numbers = {name: getattr(program, name) for name in (*slots, "COUNTERS_PER_STEP")}
+    defined = [f"-D{name}={number}" for name, number in numbers.items()]
+    command = [COMPILER, "-O1", "-Wall", "-Wextra", "-Werror", *defined, "-c", source, "-o", made]
     subprocess.run([*map(str, command)], check=True)
     return made
 
@@ -107,13 +111,13 @@ class Network:
         subprocess.run([*map(str, command)], cwd=folder, check=True)
 
     def run(self, inputs: Mapping[str, Any], threads: int) -> dict[str, Any]:
-        program = self.program
+        made = self.program
         for name, array in inputs.items():
             (self.folder / name).write_bytes(array.tobytes())
-        shapes = {port.name: (port.type.sizes, port.type.dtype) for port in program.outputs}
+        shapes = {port.name: (port.type.sizes, port.type.dtype) for port in made.outputs}
         sizes = {name: prod(shape) * dtype.bytes for name, (shape, dtype) in shapes.items()}
-        numbers = map(str, (threads, len(program.steps), program.arena_bytes))
-        names = (port.name for port in program.inputs)
+        numbers = map(str, (threads, len(made.steps), made.arena_bytes))
+        names = (port.name for port in made.inputs)
         outputs = (f"{name}.out={size}" for name, size in sizes.items())
         command = [str(QEMU), "net", *numbers, "weights", *names, "--", *outputs]
         subprocess.run(command, cwd=self.folder, check=True, timeout=120)

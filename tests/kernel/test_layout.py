@@ -22,12 +22,17 @@ def numbered(shape: tuple[int, ...]) -> np.ndarray:
     return np.arange(1, np.prod(shape) + 1).reshape(shape)
 
 
+def packed(layout: Layout, array: np.ndarray) -> np.ndarray:
+    flat = np.full(layout.size, -7)
+    layout.pack(array, flat)
+    return flat
+
+
 @given(layouts())
 def test_pack_puts_each_element_at_its_offset(layout: Layout) -> None:
     array = numbered(layout.shape)
-    flat = layout.pack(array)
+    flat = packed(layout, array)
     assert flat.shape == (layout.size,)
-    assert flat.flags.c_contiguous
     offsets = [layout.offset(index) for index in np.ndindex(*layout.shape)]
     assert len(set(offsets)) == len(offsets)
     assert [flat[offset] for offset in offsets] == array.reshape(-1).tolist()
@@ -38,13 +43,13 @@ def test_pack_puts_each_element_at_its_offset(layout: Layout) -> None:
 @given(layouts())
 def test_unpack_undoes_pack(layout: Layout) -> None:
     array = numbered(layout.shape)
-    np.testing.assert_array_equal(layout.unpack(layout.pack(array)), array)
+    np.testing.assert_array_equal(layout.unpack(packed(layout, array)), array)
 
 
 @given(layouts())
 def test_unpack_ignores_the_filling(layout: Layout) -> None:
     array = numbered(layout.shape)
-    flat = layout.pack(array)
+    flat = packed(layout, array)
     flat[flat == 0] = -1
     np.testing.assert_array_equal(layout.unpack(flat), array)
 

@@ -109,17 +109,19 @@ class FilterPack:
     def size(self) -> int:
         return self.blocks * self.block_size
 
-    def pack(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    def pack(self, array: npt.NDArray[Any], out: npt.NDArray[Any]) -> None:
         k, c = self.shape[:2]
         flat = array.reshape(k, c, self.taps)
         widths = [(0, self.blocks * self.lanes - k), (0, self.c_blocks * self.c_block - c), (0, 0)]
         padded = np.pad(flat, widths) if any(after for _, after in widths) else flat
         split_up = padded.reshape(self.blocks, self.lanes, self.c_blocks, self.c_block, self.taps)
         whole = self.blocks // self.tile * self.tile
-        parts: list[npt.NDArray[Any]] = []
-        for part, size in ((split_up[:whole], self.tile), (split_up[whole:], self.blocks - whole)):
-            if not len(part):
-                continue
-            tiles = part.reshape(len(part) // size, size, *part.shape[1:])
-            parts.append(np.ascontiguousarray(tiles.transpose(0, 3, 5, 4, 1, 2)).reshape(-1))
-        return np.concatenate(parts) if len(parts) > 1 else parts[0]
+        rest = whole * self.block_size
+        for part, size, place in (
+            (split_up[:whole], self.tile, out[:rest]),
+            (split_up[whole:], self.blocks - whole, out[rest:]),
+        ):
+            if len(part):
+                tiles = part.reshape(len(part) // size, size, *part.shape[1:])
+                moved = tiles.transpose(0, 3, 5, 4, 1, 2)
+                np.copyto(place.reshape(moved.shape), moved)
