@@ -7,7 +7,8 @@ once. `context` is a table of pointers, its slots as in kernel.program.
 A step is cut into a few shares for each thread. Threads claim shares one after the other from
 a counter, and go on to the next step when all shares of this one are done: no thread waits for
 one that has nothing to do, or that the system has put aside before it could claim anything.
-Results do not depend on who computes what. Denormals are flushed to zero inside, and the
+The caller takes shares from the first on and helpers from the last, so that each finds in its own
+cache what it wrote a step before. Results do not depend on who computes what. Denormals are flushed to zero inside, and the
 caller's floating-point mode is restored on the way out.
 """
 
@@ -97,6 +98,26 @@ done:
   ret void
 }}"""
 
+# Which share a claim is good for. The caller takes them from the first on, helpers from the last:
+# so that each finds in its own cache what it wrote in the step before.
+_PICK = """define internal i64 @pick(ptr %claimed, i64 %shares, i64 %tid) #0 {
+entry:
+  %caller = icmp eq i64 %tid, 0
+  br i1 %caller, label %first, label %last
+first:
+  %where = getelementptr i64, ptr %claimed, i64 1
+  %taken = load i64, ptr %where
+  %more = add i64 %taken, 1
+  store i64 %more, ptr %where
+  ret i64 %taken
+last:
+  %there = getelementptr i64, ptr %claimed, i64 2
+  %others = atomicrmw add ptr %there, i64 1 monotonic
+  %from = sub i64 %shares, 1
+  %share = sub i64 %from, %others
+  ret i64 %share
+}"""
+
 _PAUSE = {
     "x86_64": "call void @llvm.x86.sse2.pause()",
     "aarch64": "call void @llvm.aarch64.hint(i32 1)",
@@ -159,6 +180,7 @@ def print_module(program: Program, target: Target, timed: bool = False) -> str:
         [
             f'source_filename = "{program.name}"\ntarget triple = "{target.triple}"',
             *parts,
+            _PICK,
             *_waits(target),
             *([_CLOCK] if timed else []),
             _steps(program, flush, timed),
@@ -220,10 +242,11 @@ def _step(program: Program, number: int) -> list[str]:
         f"  %done{number} = getelementptr i64, ptr %base{COUNTERS}, i64 {done}",
         f"  br label %claim{number}",
         f"claim{number}:",
-        f"  %share{number} = atomicrmw add ptr %claimed{number}, i64 1 monotonic",
-        f"  %mine{number} = icmp ult i64 %share{number}, %shares",
+        f"  %claims{number} = atomicrmw add ptr %claimed{number}, i64 1 monotonic",
+        f"  %mine{number} = icmp ult i64 %claims{number}, %shares",
         f"  br i1 %mine{number}, label %work{number}, label %wait{number}",
         f"work{number}:",
+        f"  %share{number} = call i64 @pick(ptr %claimed{number}, i64 %shares, i64 %tid)",
         f"  call void @{step.kernel}({arguments})",
         f"  %before{number} = atomicrmw add ptr %done{number}, i64 1 release",
         f"  br label %claim{number}",

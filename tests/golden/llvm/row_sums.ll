@@ -44,6 +44,24 @@ exit6:
   ret void
 }
 
+define internal i64 @pick(ptr %claimed, i64 %shares, i64 %tid) #0 {
+entry:
+  %caller = icmp eq i64 %tid, 0
+  br i1 %caller, label %first, label %last
+first:
+  %where = getelementptr i64, ptr %claimed, i64 1
+  %taken = load i64, ptr %where
+  %more = add i64 %taken, 1
+  store i64 %more, ptr %where
+  ret i64 %taken
+last:
+  %there = getelementptr i64, ptr %claimed, i64 2
+  %others = atomicrmw add ptr %there, i64 1 monotonic
+  %from = sub i64 %shares, 1
+  %share = sub i64 %from, %others
+  ret i64 %share
+}
+
 define internal void @await(ptr %counter, i64 %all, ptr %yield) #0 {
 entry:
   br label %look
@@ -143,10 +161,11 @@ entry:
   %done0 = getelementptr i64, ptr %base4, i64 8
   br label %claim0
 claim0:
-  %share0 = atomicrmw add ptr %claimed0, i64 1 monotonic
-  %mine0 = icmp ult i64 %share0, %shares
+  %claims0 = atomicrmw add ptr %claimed0, i64 1 monotonic
+  %mine0 = icmp ult i64 %claims0, %shares
   br i1 %mine0, label %work0, label %wait0
 work0:
+  %share0 = call i64 @pick(ptr %claimed0, i64 %shares, i64 %tid)
   call void @row_sums(ptr %p0.0, ptr %p0.1, i64 %share0, i64 %shares)
   %before0 = atomicrmw add ptr %done0, i64 1 release
   br label %claim0
