@@ -75,6 +75,9 @@ class LoadedCode:
         self.code = code
         self.weights = weights
         self._region = Region(*_load(code))
+        self._results = [(port.type.sizes, port.type.dtype.numpy) for port in code.outputs]
+        self._weights = _address(weights)
+        self._counters = ctypes.c_uint64 * (code.steps * COUNTERS_PER_STEP + 7)
         self._pool: list[npt.NDArray[np.uint8]] = []
         self._lock = threading.Lock()
 
@@ -91,16 +94,16 @@ class LoadedCode:
     ) -> list[npt.NDArray[Any]]:
         """One inference: C-contiguous arrays of the program's exact types in, new arrays out.
         Timed code needs `times`: the number of steps and one more."""
-        outputs = [np.empty(port.type.sizes, port.type.dtype.numpy) for port in self.code.outputs]
+        outputs = [np.empty(sizes, dtype) for sizes, dtype in self._results]
         context = (ctypes.c_void_p * (PORTS + len(inputs) + len(outputs)))()
         arena = self._take_arena()
-        context[WEIGHTS] = self.weights.ctypes.data
-        context[ARENA] = arena.ctypes.data
-        counters = (ctypes.c_uint64 * (self.code.steps * COUNTERS_PER_STEP + 7))()
+        context[WEIGHTS] = self._weights
+        context[ARENA] = _address(arena)
+        counters = self._counters()
         context[COUNTERS] = -(-ctypes.addressof(counters) // 64) * 64
-        context[TIMES] = None if times is None else times.ctypes.data
-        for slot, array in enumerate((*inputs, *outputs)):
-            context[PORTS + slot] = array.ctypes.data
+        context[TIMES] = None if times is None else _address(times)
+        for slot, array in enumerate((*inputs, *outputs), PORTS):
+            context[slot] = _address(array)
         try:
             self._region.run(context, threads, counters)
         finally:
@@ -117,6 +120,10 @@ class LoadedCode:
         with self._lock:
             if len(self._pool) < _POOL:
                 self._pool.append(arena)
+
+
+def _address(array: npt.NDArray[Any]) -> int:
+    return array.__array_interface__["data"][0]  # in half the time of array.ctypes.data
 
 
 def check_memory(arena_bytes: int, weight_bytes: int) -> None:

@@ -19,7 +19,7 @@ from convdsl.tensor import Symbol, SymDim, TensorType, evaluate, symbols_of
 Array = npt.NDArray[Any]
 Binding = dict[str, int]
 _KEPT = 4  # specialisations kept, the most recently used
-
+_REMEMBERED = 64  # signatures of inputs known to fit
 
 Values: TypeAlias = "Mapping[str, Array]"
 _Key: TypeAlias = "tuple[tuple[Any, ...], ...]"
@@ -68,6 +68,7 @@ class Executable:
         self._specialise = specialise
         self._save = save
         self._runners: OrderedDict[_Key, Runner] = OrderedDict()
+        self._fitting: dict[tuple[Any, ...], Binding] = {}
         self._lock = threading.Lock()
         self.threads = threads
 
@@ -105,13 +106,41 @@ class Executable:
     def __call__(self, *arrays: Array, **named: Array) -> Any:
         """Run on arrays in order of the inputs, or by name. One output comes back as an array,
         several as a dict by name. Inputs are not modified; outputs belong to the caller."""
-        given = self._collect(arrays, named)
-        binding = self.bind({name: array.shape for name, array in given.items()})
-        checked = {port.name: self._check(port, given[port.name]) for port in self._inputs}
-        values = {name: checked.pop(name) for name in self._deciding}
+        given = self._in_order(arrays, named)
+        binding = self._binding_of(given)
+        inputs = [np.ascontiguousarray(array) for array in given]
+        values: Values = {}
+        if self._deciding:
+            by_name = {port.name: a for port, a in zip(self._inputs, inputs, strict=True)}
+            values = {name: by_name.pop(name) for name in self._deciding}
+            inputs = list(by_name.values())
         runner = self.runner(binding, values)
-        results = runner.run(list(checked.values()), self.threads)
+        results = runner.run(inputs, self.threads)
         return results[0] if len(results) == 1 else dict(zip(runner.results, results, strict=True))
+
+    def _in_order(self, arrays: Sequence[Array], named: Mapping[str, Array]) -> Sequence[Array]:
+        """An array for each input."""
+        plain = not named and len(arrays) == len(self._inputs)
+        if plain and all(type(array) is np.ndarray for array in arrays):
+            return arrays
+        given = self._collect(arrays, named)
+        return [given[port.name] for port in self._inputs]
+
+    def _binding_of(self, given: Sequence[Array]) -> Binding:
+        """Symbols from the arrays' shapes; InputError where shapes or types do not fit. What was
+        found to fit is remembered: a small network takes no longer than this check."""
+        signature = tuple([(array.shape, array.dtype) for array in given])
+        known = self._fitting.get(signature)
+        if known is not None:
+            return known
+        named = {port.name: array for port, array in zip(self._inputs, given, strict=True)}
+        binding = self.bind({name: array.shape for name, array in named.items()})
+        for port in self._inputs:
+            self._check(port, named[port.name])
+        if len(self._fitting) >= _REMEMBERED:
+            self._fitting.clear()
+        self._fitting[signature] = binding
+        return binding
 
     def runner(self, binding: Binding, values: Values | None = None) -> Runner:
         """The specialisation for a binding of all symbols, and for values of the inputs that
