@@ -11,6 +11,7 @@ import llvmlite
 import llvmlite.binding as llvm
 
 from convdsl.diagnostics import InputError
+from convdsl.kernel.caches import TYPICAL, caches_of_system
 from convdsl.kernel.target import Target
 
 
@@ -39,15 +40,16 @@ def find_target(cpu: str = "native", triple: str | None = None) -> Target:
     if cpu == "native":
         # The name alone can be wrong by a generation in virtual machines: take features as well.
         name, features = llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()
+        caches = caches_of_system()
     else:
         if cpu in ("", "help") or not _is_known(triple, cpu):
             raise InputError(
                 f"unknown processor `{cpu}` for {triple.split('-')[0]}; known are native, "
                 "x86-64-v2, x86-64-v3, x86-64-v4 and LLVM's names such as skylake or znver4"
             )
-        name, features = cpu, ""
+        name, features, caches = cpu, "", TYPICAL
     width, registers = _vectors(triple, name, features)
-    return Target(triple, name, features, width, registers)
+    return Target(triple, name, features, width, registers, caches)
 
 
 def _vectors(triple: str, cpu: str, features: str) -> tuple[int, int]:

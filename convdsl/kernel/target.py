@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from convdsl.kernel.caches import TYPICAL, Caches
 from convdsl.tensor import DType
 
 
@@ -16,11 +17,17 @@ class Target:
     features: str  # LLVM's notation: +avx2,-avx512f
     vector_bytes: int  # width of the vectors that kernels use
     vector_registers: int
+    caches: Caches = TYPICAL
 
     @property
     def architecture(self) -> str:
         """`x86_64`, `aarch64`, ..."""
         return self.triple.split("-")[0]
+
+    @property
+    def instructions(self) -> str:
+        """What a processor must have to run code made for this one; caches are no part of it."""
+        return f"{self.cpu} ({self.triple}) {self.features}"
 
     def lanes(self, dtype: DType) -> int:
         return max(1, self.vector_bytes // dtype.bytes)

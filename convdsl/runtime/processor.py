@@ -46,7 +46,7 @@ def proof(target: Target) -> str:
 
 
 def _proven(target: Target) -> str:
-    return f"{target!r} on\n{identity()}" if identity() else ""
+    return f"{target.instructions} on\n{identity()}" if identity() else ""
 
 
 def check_processor(target: Target, what: str, proven: str = "") -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 from unittest import mock
@@ -13,16 +14,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from convdsl.backends.llvm import find_target
+from convdsl.kernel.caches import Caches
 from convdsl.kernel.nodes import For, If, Parallel, Prefetch, Statement, statement_bodies
 from convdsl.kernel.program import SHARES
 from convdsl.lowering.lower import lower
 from convdsl.ops import BY_NAME
 from convdsl.schedules.cpu import sweeps
 from convdsl.schedules.cpu.generic import border_segments
-from convdsl.schedules.cpu.sweeps import Extent, choose_sweeps
+from convdsl.schedules.cpu.sweeps import Extent, Limits, choose_sweeps
 from convdsl.tensor import DType, TensorType
 
 sizes = st.sampled_from([1, 64, 4 << 10, 1 << 30])
+TUNED = Limits(512 << 10, 32 << 10, 192 << 10)
+
+
+def test_limits_are_shares_of_a_core_s_caches() -> None:
+    """The ones that the shares were tuned to, on the processor that they were tuned on."""
+    target = replace(find_target("x86-64-v4"), caches=Caches(48 << 10, 1280 << 10))
+    assert Limits.of(target) == TUNED
 
 
 @settings(max_examples=40)
@@ -37,8 +46,8 @@ sizes = st.sampled_from([1, 64, 4 << 10, 1 << 30])
 def test_every_way_of_sweeping(
     drawn: tuple[Any, Any], share: int, panel: int, band: int, few: int, many: int
 ) -> None:
-    caches = {"_L2_SHARE": share, "_PANEL": panel, "_BAND": band, "_FEW_UNITS": few}
-    with mock.patch.multiple(sweeps, **caches, _UNITS=many):
+    limits = mock.patch.object(Limits, "of", return_value=Limits(share, panel, band))
+    with limits, mock.patch.multiple(sweeps, _FEW_UNITS=few, _UNITS=many):
         check(conv_graph(*drawn))
 
 
@@ -53,19 +62,20 @@ def test_every_way_of_sweeping(
     sums=st.integers(64, 1 << 23),
 )
 def test_what_is_chosen_covers_everything_once(**drawn: int) -> None:
-    chosen, extent = choose_sweeps(Extent(**drawn)), Extent(**drawn)
+    extent = Extent(**drawn)
+    chosen = choose_sweeps(extent, TUNED)
     assert (chosen.panels - 1) * chosen.panel < extent.blocks <= chosen.panels * chosen.panel
     assert (chosen.bands - 1) * chosen.size < extent.pieces <= chosen.bands * chosen.size
-    if sweeps.filters_stay(extent.filters):
+    if extent.filters <= TUNED.stay:
         assert chosen.panels == 1
     elif chosen.panels < extent.blocks:
-        assert chosen.panel * extent.slab <= 32 << 10
+        assert chosen.panel * extent.slab <= TUNED.panel
 
 
 @pytest.mark.parametrize("others", [1, 2, 4, 7, 16])
 def test_two_threads_have_as_much_to_do(others: int) -> None:
     """56 rows, whatever the number of other pieces: neither waits long for the other."""
-    chosen = choose_sweeps(Extent(1 << 20, 1 << 14, 8, others, 56, 1 << 20, 1 << 16))
+    chosen = choose_sweeps(Extent(1 << 20, 1 << 14, 8, others, 56, 1 << 20, 1 << 16), TUNED)
     rows = [min(chosen.size, 56 - start) for start in range(0, 56, chosen.size)]
     works = rows * others
     cuts = [len(works) * k // (2 * SHARES) for k in range(2 * SHARES + 1)]

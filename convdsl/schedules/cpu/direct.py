@@ -26,7 +26,7 @@ from convdsl.schedules.cpu.runs import (
     runs_of,
     taps_inside,
 )
-from convdsl.schedules.cpu.sweeps import Extent, Sweeps, choose_sweeps, filters_stay
+from convdsl.schedules.cpu.sweeps import Extent, Limits, Sweeps, choose_sweeps
 from convdsl.schedules.cpu.tiles import FilterPack, Tile, choose_tile, tile_cycles
 from convdsl.schedules.emission import extent_of, lane_symbol
 from convdsl.schedules.task import Schedule, Scheduled, Task
@@ -151,7 +151,8 @@ class _Direct:
         else:
             self.runs = runs_of(self.columns.space, tile.columns)
         self.spaces = (*self.outer, *self.rows, self.columns.space)
-        self.filters_stay = filters_stay(pack.size * self.element)
+        self.limits = Limits.of(task.target)
+        self.filters_stay = pack.size * self.element <= self.limits.stay
 
     def sweeps(self, count: int, blocks: int) -> Sweeps:
         """How `count` tiles of channels meet the filters and the positions."""
@@ -170,7 +171,7 @@ class _Direct:
             inputs=positions * self.conv.channels_in,
             sums=positions * blocks * self.lanes,
         )
-        return choose_sweeps(extent)
+        return choose_sweeps(extent, self.limits)
 
     def tiles(self, first_block: int, count: int, blocks: int) -> None:
         """All positions of `count` tiles of `blocks` blocks each, in parallel."""

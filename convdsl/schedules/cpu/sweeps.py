@@ -9,17 +9,34 @@ positions lie on one axis.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import lru_cache
 from itertools import pairwise
 
 from convdsl.kernel.program import SHARES
+from convdsl.kernel.target import Target
 
-_L2_SHARE = 512 << 10  # bytes of filters that may stay in the second-level cache
-_PANEL = 32 << 10  # bytes of larger filters swept at a time: they stay in the first-level cache
-_BAND = 192 << 10  # bytes of sums, or of inputs, that wait in the second-level cache for a sweep
+_STAY = Fraction(2, 5)  # of the second-level cache: for filters that are read again and again
+_PANEL = Fraction(2, 3)  # of the first-level cache: for the piece of larger ones that is swept
+_BAND = Fraction(3, 20)  # of the second-level cache: for sums, or inputs, that wait for a sweep
 _UNITS = 32  # independent pieces of work that give a team enough to share out
 _FEW_UNITS = 8  # the same where each piece reads large filters
 _BAND_COST = 0.005  # what one more band adds: panels are fetched again
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What may lie where, in bytes: shares of a core's caches. The shares are those that were
+    fastest with 48 KB and 1.25 MB: 512 KB of filters, panels of 32 KB, bands of 192 KB."""
+
+    stay: int  # filters in the second-level cache
+    panel: int  # filters in the first-level cache
+    band: int  # sums or inputs in the second-level cache
+
+    @staticmethod
+    def of(target: Target) -> Limits:
+        first, second = target.caches.l1_bytes, target.caches.l2_bytes
+        return Limits(int(second * _STAY), int(first * _PANEL), int(second * _BAND))
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,19 +63,15 @@ class Extent:
     sums: int  # of all positions, of one tile of channels
 
 
-def filters_stay(filters: int) -> bool:
-    return filters <= _L2_SHARE
-
-
-def choose_sweeps(extent: Extent) -> Sweeps:
+def choose_sweeps(extent: Extent, limits: Limits) -> Sweeps:
     """Panels that fit, and bands that fit and share out evenly."""
-    stay = filters_stay(extent.filters)
+    stay = extent.filters <= limits.stay
     panel = extent.blocks
     if not stay:
-        panels = -(-panel // max(1, min(panel, _PANEL // extent.slab)))
+        panels = -(-panel // max(1, min(panel, limits.panel // extent.slab)))
         panel = -(-panel // panels)
     waiting = extent.sums if panel < extent.blocks else extent.inputs
-    least = max(-(-(_UNITS if stay else _FEW_UNITS) // extent.others), -(-waiting // _BAND))
+    least = max(-(-(_UNITS if stay else _FEW_UNITS) // extent.others), -(-waiting // limits.band))
     least = min(least, extent.pieces)
     size = min(
         (extent.pieces // bands for bands in range(least, min(2 * least + 2, extent.pieces) + 1)),
