@@ -125,10 +125,6 @@ EXCLUSIONS: Mapping[str, str] = {
     r"|test_split_zero_size_splits\w*": "tensors without elements: an extent is at least 1",
     r"test_batchnorm_\w+_training_mode|test_training_dropout(_default)?(_mask)?": "training mode "
     "is for training",
-    r"test_resize_\w*cubic\w*": "cubic interpolation is not there",
-    r"test_resize_\w+_antialias": "antialiased resizing of tensors is not there",
-    r"test_resize_downsample_scales_linear_align_corners": "a scale that stands for a fractional "
-    "size: ours is rounded down first",
 }
 """Tests that are known to fail, by name, and why. The list only shrinks."""
 

@@ -227,3 +227,20 @@ def test_other_sizes_wait_for_the_first_call(tmp_path):
     with pytest.raises(convdsl.InputError, match="bind sizes first"):
         convdsl.report(model)
     assert model_of(proto, "net.onnx", {"H": 4}).obstacle is None
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"mode": "cubic"}, {"mode": "linear", "antialias": 1},
+        {"mode": "cubic", "antialias": 1, "exclude_outside": 1, "cubic_coeff_a": -0.5},
+    ],
+)  # fmt: skip
+def test_resampling_is_done_for_the_sizes_of_a_call(how):
+    nodes = [("Resize", "x,,s", "y", how)]
+    proto = network(nodes, {"x": X}, {"s": np.float32([1, 1, 0.6, 1.7])}, opset=19)
+    executable = convdsl.compile(model_of(proto, "net.onnx", {}), threads=1)
+    for height in (5, 10):
+        x = np.random.default_rng(0).standard_normal((2, 2, height, 6), "f4")
+        expected = run_onnxruntime(proto, {"x": x})["y"]
+        np.testing.assert_allclose(executable(x), expected, rtol=1e-4, atol=1e-5)

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from convdsl.interop.reading import layers, maps, movement, windows
+from convdsl.interop.reading import layers, maps, movement, resizing, windows
 from convdsl.interop.reading.windows import Rule
 
-RULES: dict[str, Rule] = {**windows.RULES, **layers.RULES, **maps.RULES, **movement.RULES}
+RULES: dict[str, Rule] = {
+    **windows.RULES,
+    **layers.RULES,
+    **maps.RULES,
+    **movement.RULES,
+    **resizing.RULES,
+}
 
 FIRST_OPSET = 6
 

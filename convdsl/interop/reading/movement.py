@@ -298,76 +298,6 @@ def tile(r: Reading) -> Tensor:
     return r.unary("tile", r[0], repeats=tuple(r.sizes(1)))
 
 
-def resize(r: Reading) -> Tensor:
-    """Opset 10 has scales as the second input, later ones roi, scales and sizes."""
-    _refuse_cubic(r)
-    rank, own = r.rank(0), r.shape(0)
-    axes = [axis % rank for axis in r.attribute("axes") or range(rank)]
-    last = len(r.inputs) - 1
-    scales = r.numbers(2 if r.opset > 10 else 1) if r.has(2 if r.opset > 10 else 1) else []
-    how: dict[str, Any] = {}
-    coordinates = r.attribute("coordinate_transformation_mode", "half_pixel")
-    coordinates = "asymmetric" if r.opset <= 10 else coordinates
-    if last >= 3 and r.has(3):
-        sizes = _fitted(r, dict(zip(axes, r.sizes(3), strict=True)))
-        _only_space(axes, [sizes[a] == own[a] for a in axes])
-        how["size"] = tuple(sizes.get(a, own[a]) for a in range(2, rank))
-    elif scales:
-        factors = dict(zip(axes, scales, strict=True))
-        _only_space(axes, [factors[a] == 1.0 for a in axes])
-        how["scale"] = tuple(factors.get(a, 1.0) for a in range(2, rank))
-    else:
-        raise ReadError("neither scales nor sizes")
-    if coordinates == "tf_crop_and_resize":
-        roi = r.numbers(1)
-        half = len(roi) // 2
-        starts, ends = (
-            dict(zip(axes, roi[:half], strict=True)),
-            dict(zip(axes, roi[half:], strict=True)),
-        )
-        space = range(2, rank)
-        how["roi"] = (*(starts.get(a, 0.0) for a in space), *(ends.get(a, 1.0) for a in space))
-        how["extrapolation"] = r.attribute("extrapolation_value", 0.0)
-    default = "round_prefer_floor" if r.opset > 10 else "floor"
-    how |= {"coordinates": coordinates, "rounding": r.attribute("nearest_mode", default)}
-    return r.unary("resize", r[0], mode=r.attribute("mode", "nearest"), **how)
-
-
-def _refuse_cubic(r: Reading) -> None:
-    if r.attribute("mode", "nearest") not in ("nearest", "linear"):
-        raise ReadError(f"{r.attribute('mode')} interpolation is not supported")
-    if r.attribute("antialias", 0):
-        raise ReadError("antialiasing is not supported")
-
-
-def _only_space(axes: Sequence[int], unchanged: Sequence[bool]) -> None:
-    if not all(same for axis, same in zip(axes, unchanged, strict=True) if axis < 2):
-        raise ReadError("batch and channels cannot be resized")
-
-
-def _fitted(r: Reading, sizes: dict[int, Any]) -> dict[int, Any]:
-    """Sizes under the policy for the aspect ratio; halves round up."""
-    policy = r.attribute("keep_aspect_ratio_policy", "stretch")
-    if policy == "stretch":
-        return sizes
-    own = r.shape(0)
-    ratios = [size / own[axis] for axis, size in sizes.items()]
-    ratio = min(ratios) if policy == "not_larger" else max(ratios)
-    return {axis: int(np.floor(ratio * own[axis] + 0.5)) for axis in sizes}
-
-
-def upsample(r: Reading) -> Tensor:
-    _refuse_cubic(r)
-    scales = r.numbers(1) if r.has(1) else r.attribute("scales")
-    if scales is None:  # opset 1 spoke of planes only
-        scales = [1.0, 1.0, r.attribute("height_scale"), r.attribute("width_scale")]
-    _only_space(range(len(scales)), [scale == 1.0 for scale in scales])
-    how = {"coordinates": "asymmetric", "rounding": "floor"}
-    return r.unary(
-        "resize", r[0], scale=tuple(scales[2:]), mode=r.attribute("mode", "nearest"), **how
-    )
-
-
 RULES: dict[str, Rule] = {
     "Constant": constant,
     "ConstantOfShape": constant_of_shape,
@@ -387,6 +317,4 @@ RULES: dict[str, Rule] = {
     "Pad": pad,
     "Expand": expand,
     "Tile": tile,
-    "Resize": resize,
-    "Upsample": upsample,
 }
