@@ -8,8 +8,8 @@ A step is cut into a few shares for each thread. Threads claim shares one after 
 a counter, and go on to the next step when all shares of this one are done: no thread waits for
 one that has nothing to do, or that the system has put aside before it could claim anything.
 The caller takes shares from the first on and helpers from the last, so that each finds in its own
-cache what it wrote a step before. Results do not depend on who computes what. Denormals are flushed to zero inside, and the
-caller's floating-point mode is restored on the way out.
+cache what it wrote a step before. Results do not depend on who computes what. Denormals are
+flushed to zero inside, and the caller's floating-point mode is restored on the way out.
 """
 
 from __future__ import annotations

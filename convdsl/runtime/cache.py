@@ -1,4 +1,4 @@
-"""Object code kept on disk between runs.
+"""Compiled programs kept on disk between runs.
 
 An entry is an artifact that holds key and value; the file's name is a hash of the key, and
 the whole key is compared. Whatever is damaged is forgotten and made again. The directory
