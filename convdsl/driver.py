@@ -254,10 +254,18 @@ def export(
     return data
 
 
-def translate(path: str | Path, **parameters: Any) -> tuple[str, bytes]:
-    """An ONNX file as `.cnn` text, and its weights as a safetensors file. Raises InputError."""
-    model: Model = interop("onnx_load").load(Path(path), parameters).settled({})
-    text, weights = import_module("convdsl.interop.cnn_source").source(model)
+def load_onnx(path: str | Path, **parameters: Any) -> Model:
+    """The model in an ONNX file, whatever the file's name. Raises InputError."""
+    return interop("onnx_load").load(Path(path), parameters)
+
+
+def translate(
+    model: Model | str | Path, labels: str | None = None, **parameters: Any
+) -> tuple[str, bytes]:
+    """An ONNX file as `.cnn` text, and its weights as a safetensors file. `labels` names the file,
+    beside the text, that will hold the class names. Raises InputError."""
+    model = model if isinstance(model, Model) else load_onnx(model, **parameters)
+    text, weights = import_module("convdsl.interop.cnn_source").source(model.settled({}), labels)
     return text, import_module("safetensors.numpy").save(weights)
 
 

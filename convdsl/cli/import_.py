@@ -1,16 +1,19 @@
 """Turn an ONNX model into .cnn text and a weight file.
 
 The text is meant to be read and changed: repeated parts become blocks and loops. The weights go
-into a safetensors file under the layers' names.
+into a safetensors file under the layers' names, class names into a text file beside.
 """
 
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from convdsl.cli import console
 from convdsl.cli.options import add_set, completes_files, plain_path
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -31,13 +34,17 @@ def run(options: argparse.Namespace) -> int:
     from convdsl.cli.options import parameters
 
     path = plain_path(options.file)
-    text, weights = driver.translate(path, **parameters(options))
-    beside = Path(path.stem)
-    if options.output == "-":
+    model = driver.load_onnx(path, **parameters(options))
+    output = None if options.output == "-" else plain_path(options.output or f"{path.stem}.cnn")
+    names = output.with_suffix(".labels.txt") if output and model.labels else None
+    text, weights = driver.translate(model, names.name if names else None)
+    if output is None:
         console.result(text)
     else:
-        _write(plain_path(options.output or f"{beside}.cnn"), text.encode())
-    _write(plain_path(options.weights or f"{beside}.safetensors"), weights)
+        _write(output, text.encode())
+    if names and model.labels:
+        _write(names, "".join(f"{label}\n" for label in model.labels).encode())
+    _write(plain_path(options.weights or f"{path.stem}.safetensors"), weights)
     return 0
 
 

@@ -35,14 +35,17 @@ INDENT = "    "
 WIDTH = 96
 
 
-def source(model: Model) -> tuple[str, dict[str, Any]]:
-    """The text, and the weights under the keys that it makes. Raises InputError."""
+def source(model: Model, labels: str | None = None) -> tuple[str, dict[str, Any]]:
+    """The text, and the weights under the keys that it makes. Raises InputError.
+
+    `labels` is the file, beside the text, that will hold the class names.
+    """
     model = sayable(model)
     weights = dict(model.weights or {})
     try:
-        return _Writer(model, tree(model.graph, flat=False)).text(), weights
+        return _Writer(model, tree(model.graph, flat=False), labels).text(), weights
     except Untidy:
-        text = _Writer(model, tree(model.graph, flat=True)).text()
+        text = _Writer(model, tree(model.graph, flat=True), labels).text()
         return text, {flat_key(key): array for key, array in weights.items()}
 
 
@@ -111,8 +114,9 @@ class _Block:
 
 
 class _Writer:
-    def __init__(self, model: Model, root: Scope) -> None:
+    def __init__(self, model: Model, root: Scope, labels: str | None) -> None:
         self.model = model
+        self.labels = labels
         self.root = root
         self.blocks: dict[tuple[Any, ...], _Block] = {}
         self.taken = {*KEYWORDS, *SPELLINGS, "in", "out", model.name}
@@ -129,6 +133,8 @@ class _Writer:
         head = [f"{INDENT}input {name}: {_type(type)}" for name, type in self.model.inputs.items()]
         if self.model.preprocessing is not None:
             head.append(INDENT + preprocessing_text(self.model.preprocessing))
+        if self.labels is not None:
+            head.append(f'{INDENT}labels "{self.labels}"')
         blocks = [block.text() for block in self.blocks.values()]
         whole = "\n".join([f"model {self.model.name} {{", *head, *lines, "}"])
         first = "\n".join(["convdsl 1", *(f"default {text}" for text in self.defaults.values())])

@@ -65,6 +65,16 @@ def test_numbers_stay(tmp_path):
     assert load_weights(weights).entries.keys() == model.graph.states.keys()
 
 
+def test_class_names_and_preprocessing_come_along(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    original = convdsl.load("resnet18")
+    convdsl.export(original, "random:3", "net.onnx")
+    assert main(["import", "net.onnx"]) == 0
+    model = convdsl.load("net.cnn")
+    assert model.labels == original.labels
+    assert model.preprocessing == original.preprocessing
+
+
 def kinds(model):
     return sorted(n.op.name for n in model.graph.op_nodes())
 
