@@ -15,16 +15,14 @@ flushed to zero inside, and the caller's floating-point mode is restored on the 
 from __future__ import annotations
 
 from convdsl.backends.llvm_ir import KernelPrinter, attributes_of
+from convdsl.backends.llvm_team import STEPS, team_functions
 from convdsl.kernel.program import (
     ARENA,
-    BELL,
     COUNTERS,
     COUNTERS_PER_STEP,
-    ENTRY,
     PORTS,
     SHARES,
     TEAM_SIZE,
-    TICKET,
     TIMES,
     WEIGHTS,
     YIELD,
@@ -34,98 +32,6 @@ from convdsl.kernel.program import (
 )
 from convdsl.kernel.target import Target
 from convdsl.kernel.verify import verify_kernel
-
-_SPINS = 2000  # pauses, some 50 microseconds, before a waiting thread lets others run
-
-# Wait until `counter` has reached `all`.
-_AWAIT = f"""define internal void @await(ptr %counter, i64 %all, ptr %yield) #0 {{
-entry:
-  br label %look
-look:
-  %spins = phi i64 [ 0, %entry ], [ %more, %again ]
-  %now = load atomic i64, ptr %counter acquire, align 8
-  %there = icmp uge i64 %now, %all
-  br i1 %there, label %done, label %again_or_yield
-again_or_yield:
-  %more = add i64 %spins, 1
-  %long = icmp ugt i64 %more, {_SPINS}
-  br i1 %long, label %let, label %pause
-let:
-  call i32 %yield()
-  br label %again
-pause:
-  PAUSE
-  br label %again
-again:
-  br label %look
-done:
-  ret void
-}}"""
-
-# Thread 0 rings the bell before it begins. A helper stays for a moment when all is done.
-_ENTER = f"""define void @{ENTRY}(ptr %context, i64 %stay) #0 {{
-entry:
-  %slot = getelementptr ptr, ptr %context, i64 {BELL}
-  %bell = load ptr, ptr %slot
-  %where = getelementptr i64, ptr %context, i64 {TICKET}
-  %ticket = load i64, ptr %where
-  %none = icmp eq ptr %bell, null
-  %caller = icmp eq i64 %stay, 0
-  br i1 %caller, label %lead, label %help
-lead:
-  br i1 %none, label %begin, label %ring
-ring:
-  store atomic i64 %ticket, ptr %bell release, align 8
-  br label %begin
-begin:
-  call void @steps(ptr %context, i64 0)
-  br label %done
-help:
-  call void @steps(ptr %context, i64 1)
-  br i1 %none, label %done, label %look
-look:
-  %spins = phi i64 [ 0, %help ], [ %more, %pause ]
-  %now = load atomic i64, ptr %bell acquire, align 8
-  %rung = icmp ne i64 %now, %ticket
-  %enough = icmp uge i64 %spins, %stay
-  %over = or i1 %rung, %enough
-  br i1 %over, label %done, label %pause
-pause:
-  PAUSE
-  %more = add i64 %spins, 1
-  br label %look
-done:
-  ret void
-}}"""
-
-# Which share a claim is good for. The caller takes them from the first on, helpers from the last:
-# so that each finds in its own cache what it wrote in the step before.
-_PICK = """define internal i64 @pick(ptr %claimed, i64 %shares, i64 %tid) #0 {
-entry:
-  %caller = icmp eq i64 %tid, 0
-  br i1 %caller, label %first, label %last
-first:
-  %where = getelementptr i64, ptr %claimed, i64 1
-  %taken = load i64, ptr %where
-  %more = add i64 %taken, 1
-  store i64 %more, ptr %where
-  ret i64 %taken
-last:
-  %there = getelementptr i64, ptr %claimed, i64 2
-  %others = atomicrmw add ptr %there, i64 1 monotonic
-  %from = sub i64 %shares, 1
-  %share = sub i64 %from, %others
-  ret i64 %share
-}"""
-
-_PAUSE = {
-    "x86_64": "call void @llvm.x86.sse2.pause()",
-    "aarch64": "call void @llvm.aarch64.hint(i32 1)",
-}
-_PAUSE_DECLARATION = {
-    "x86_64": "declare void @llvm.x86.sse2.pause()",
-    "aarch64": "declare void @llvm.aarch64.hint(i32)",
-}
 
 _TEAM = f"""  %threads = load i64, ptr %slot{TEAM_SIZE}
   %alone = icmp ule i64 %threads, 1
@@ -180,8 +86,7 @@ def print_module(program: Program, target: Target, timed: bool = False) -> str:
         [
             f'source_filename = "{program.name}"\ntarget triple = "{target.triple}"',
             *parts,
-            _PICK,
-            *_waits(target),
+            team_functions(target),
             *([_CLOCK] if timed else []),
             _steps(program, flush, timed),
             "\n".join(sorted(declarations)) + "\n" + flush[2],
@@ -199,15 +104,9 @@ def _flush(target: Target) -> tuple[str, str, str]:
     return ("", "", "")
 
 
-def _waits(target: Target) -> tuple[str, ...]:
-    pause = _PAUSE.get(target.architecture, "")
-    declaration = _PAUSE_DECLARATION.get(target.architecture, "")
-    return (_AWAIT.replace("PAUSE", pause), _ENTER.replace("PAUSE", pause), declaration)
-
-
 def _steps(program: Program, flush: tuple[str, str, str], timed: bool) -> str:
     ports = len(program.inputs) + len(program.outputs)
-    lines = ["define internal void @steps(ptr %context, i64 %tid) #0 {", "entry:"]
+    lines = [f"define internal void @{STEPS}(ptr %context, i64 %tid) #0 {{", "entry:"]
     lines += [
         f"  %slot{slot} = getelementptr ptr, ptr %context, i64 {slot}"
         for slot in range(PORTS + ports)

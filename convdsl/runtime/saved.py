@@ -19,7 +19,7 @@ from convdsl.runtime.processor import check_processor, proof
 from convdsl.runtime.team import available_threads
 from convdsl.tensor import DType, TensorType
 
-ABI = 6
+ABI = 7
 """Raised when the context table, the entry point of compiled code, its signature, or what the
 manifest must hold changes."""
 

@@ -23,11 +23,19 @@ from contextlib import suppress
 from itertools import count
 from typing import Any
 
-from convdsl.kernel.program import BELL, TEAM_SIZE, TICKET, YIELD
+from convdsl.kernel.program import (
+    BOARD,
+    BOARD_AWAKE,
+    BOARD_SEATS,
+    BOARD_WORDS,
+    TEAM_SIZE,
+    TICKET,
+    YIELD,
+)
 
 MOST_HELPERS = 255
 
-_LINGER = 10_000  # pauses, about half a millisecond, in which a helper waits for a next call
+_LINGER = 40_000  # pauses, about a millisecond, in which a helper waits for a next call
 
 
 def available_threads() -> int:
@@ -35,6 +43,36 @@ def available_threads() -> int:
     if hasattr(os, "sched_getaffinity"):
         return max(1, len(os.sched_getaffinity(0)))
     return os.cpu_count() or 1
+
+
+class Board:
+    """Where one caller at a time shows its call to helpers that are awake."""
+
+    def __init__(self) -> None:
+        self._words = (ctypes.c_int64 * (BOARD_WORDS + 8))()
+        self._address = -(-ctypes.addressof(self._words) // 64) * 64
+        self._first = (self._address - ctypes.addressof(self._words)) // 8
+        self._tickets = count(1)
+        self._taken = threading.Lock()
+        self._kept: list[object] = []
+
+    def take(self, context: ctypes.Array[Any], helpers: int) -> int | None:
+        """Have the call that the context is made for shown to that many helpers. Says how many
+        are awake; None, and nothing is shown, while the board is another caller's."""
+        if not self._taken.acquire(blocking=False):
+            return None
+        self._words[self._first + BOARD_SEATS] = helpers
+        context[BOARD] = self._address
+        context[TICKET] = next(self._tickets)
+        return self._words[self._first + BOARD_AWAKE]
+
+    def leave(self, context: ctypes.Array[Any], alive: object) -> None:
+        """After a call of `take`. What it needed is kept while any helper may look at it."""
+        if context[TICKET]:
+            self._kept.append(alive)
+        elif self._kept:
+            self._kept.clear()
+        self._taken.release()
 
 
 class Helpers:
@@ -45,8 +83,7 @@ class Helpers:
         self._changed = threading.Condition(threading.Lock())
         self._threads: list[int] = []  # as the system numbers them
         self._asleep = 0
-        self._bell = ctypes.c_int64(0)
-        self._tickets = count(1)
+        self.board = Board()
         self.count = 0
 
     def invite(self, job: Callable[[], object], helpers: int) -> None:
@@ -67,11 +104,6 @@ class Helpers:
         with self._changed, suppress(ValueError):
             while True:
                 self._jobs.remove(job)
-
-    def announce(self, context: ctypes.Array[Any]) -> None:
-        """Let the call that the context is made for wake the helpers that are not asleep yet."""
-        context[BELL] = ctypes.addressof(self._bell)
-        context[TICKET] = next(self._tickets)
 
     def _serve(self) -> None:
         with self._changed:
@@ -138,18 +170,23 @@ class Region:
         context[YIELD] = _YIELD
         context[TEAM_SIZE] = threads
         where = ctypes.addressof(context)
-        if threads > 1:
-            alive = (context, kept, self)
-
-            def help_out() -> None:
-                alive[2]._enter(where, _LINGER)
-
-            helpers = process.helpers
-            helpers.announce(context)
-            helpers.invite(help_out, threads - 1)
-            try:
-                self._enter(where, 0)
-            finally:
-                helpers.withdraw(help_out)
-        else:
+        if threads == 1:
             self._enter(where, 0)
+            return
+        alive = (context, kept, self)
+
+        def help_out() -> None:
+            alive[2]._enter(where, _LINGER)
+
+        helpers = process.helpers
+        awake = helpers.board.take(context, threads - 1)
+        missing = threads - 1 - (awake or 0)
+        if missing > 0:
+            helpers.invite(help_out, missing)
+        try:
+            self._enter(where, 0)
+        finally:
+            if missing > 0:
+                helpers.withdraw(help_out)
+            if awake is not None:
+                helpers.board.leave(context, alive)

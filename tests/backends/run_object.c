@@ -17,7 +17,7 @@ enum { MOST = 32, STAY = 100 };
 extern void convdsl_run(void **context, int64_t stay);
 
 static void *context[MOST];
-static int64_t bell;
+static int64_t board[BOARD_WORDS];
 
 static void *memory(size_t bytes) {
     void *place = aligned_alloc(64, (bytes + 127) / 64 * 64);
@@ -58,7 +58,8 @@ int main(int count, char **words) {
     size_t counters = (size_t)atol(words[2]) * COUNTERS_PER_STEP * 8;
     context[YIELD] = (void *)sched_yield;
     context[TEAM_SIZE] = (void *)(intptr_t)threads;
-    context[BELL] = &bell;
+    context[BOARD] = board;
+    board[BOARD_SEATS] = threads - 1;
     context[TICKET] = (void *)(intptr_t)1;
     context[ARENA] = memory(atol(words[3]));
     memset(context[ARENA], 0xFF, atol(words[3])); /* NaN: what is read before it is written shows */

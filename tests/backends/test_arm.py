@@ -61,8 +61,9 @@ def runner(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The C program, not yet linked with a network."""
     made = tmp_path_factory.mktemp("runner") / "run_object.o"
     source = Path(__file__).with_name("run_object.c")
-    slots = ("YIELD", "TEAM_SIZE", "WEIGHTS", "ARENA", "COUNTERS", "BELL", "TICKET", "PORTS")
-    numbers = {name: getattr(program, name) for name in (*slots, "COUNTERS_PER_STEP")}
+    slots = ("YIELD", "TEAM_SIZE", "WEIGHTS", "ARENA", "COUNTERS", "BOARD", "TICKET", "PORTS")
+    others = ("COUNTERS_PER_STEP", "BOARD_WORDS", "BOARD_SEATS")
+    numbers = {name: getattr(program, name) for name in (*slots, *others)}
     defined = [f"-D{name}={number}" for name, number in numbers.items()]
     command = [COMPILER, "-O1", "-Wall", "-Wextra", "-Werror", *defined, "-c", source, "-o", made]
     subprocess.run([*map(str, command)], check=True)

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from small_models import RESIDUAL, compiled, images
 
-from convdsl.kernel.program import PORTS
+from convdsl.kernel.program import BOARD, BOARD_AWAKE, PORTS, TICKET
 from convdsl.runtime import team
 
 TESTS = Path(__file__).parent.parent
@@ -254,3 +254,49 @@ def test_one_thread_needs_no_helpers(monkeypatch: pytest.MonkeyPatch) -> None:
     network = compiled(RESIDUAL, threads=1)
     monkeypatch.setattr(team.process, "helpers", Refusing())
     assert np.isfinite(network(images())).all()
+
+
+def test_helpers_that_are_awake_serve_one_network_after_another() -> None:
+    """Networks in turns, with teams of several sizes, made and dropped between calls: helpers
+    go from one's code to the other's, and nothing that they look at is gone."""
+    x = images(2, 24)
+    expected = compiled(RESIDUAL, threads=1)(x)
+    for _ in range(12):
+        networks = [compiled(RESIDUAL, threads=threads) for threads in (2, 3, 5)]
+        for _ in range(20):
+            for network in networks:
+                np.testing.assert_array_equal(network(x), expected)
+        del network, networks
+        gc.collect()
+
+
+def test_the_board_is_one_callers_at_a_time() -> None:
+    """Others call for helpers as if none were awake; what a helper may look at is kept."""
+    board = team.Board()
+    context = (ctypes.c_void_p * PORTS)()
+    assert board.take(context, 1) == 0
+    assert board.take((ctypes.c_void_p * PORTS)(), 1) is None
+    assert context[BOARD]
+    assert context[BOARD] % 64 == 0
+    ticket = context[TICKET]
+    board.leave(context, kept := object())  # the number that code leaves: not zero
+    assert board._kept == [kept]
+    assert board.take(context, 1) == 0
+    assert context[TICKET] != ticket
+    context[TICKET] = 0
+    board.leave(context, object())
+    assert board._kept == []
+
+
+def test_a_helper_that_is_awake_joins_the_next_call() -> None:
+    """Without anybody being woken: nothing is in the queue of invitations."""
+    network = compiled(RESIDUAL, threads=2)
+    network(images())
+    helpers = team.process.helpers
+    words, first = helpers.board._words, helpers.board._first
+    for _ in range(1000):
+        network(images())
+        if words[first + BOARD_AWAKE]:
+            break
+    else:
+        pytest.fail("no helper stayed awake in a thousand calls")

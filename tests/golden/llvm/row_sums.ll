@@ -44,24 +44,6 @@ exit6:
   ret void
 }
 
-define internal i64 @pick(ptr %claimed, i64 %shares, i64 %tid) #0 {
-entry:
-  %caller = icmp eq i64 %tid, 0
-  br i1 %caller, label %first, label %last
-first:
-  %where = getelementptr i64, ptr %claimed, i64 1
-  %taken = load i64, ptr %where
-  %more = add i64 %taken, 1
-  store i64 %more, ptr %where
-  ret i64 %taken
-last:
-  %there = getelementptr i64, ptr %claimed, i64 2
-  %others = atomicrmw add ptr %there, i64 1 monotonic
-  %from = sub i64 %shares, 1
-  %share = sub i64 %from, %others
-  ret i64 %share
-}
-
 define internal void @await(ptr %counter, i64 %all, ptr %yield) #0 {
 entry:
   br label %look
@@ -86,37 +68,93 @@ done:
   ret void
 }
 
+define internal i64 @pick(ptr %claimed, i64 %shares, i64 %tid) #0 {
+entry:
+  %caller = icmp eq i64 %tid, 0
+  br i1 %caller, label %first, label %last
+first:
+  %where = getelementptr i64, ptr %claimed, i64 1
+  %taken = load i64, ptr %where
+  %more = add i64 %taken, 1
+  store i64 %more, ptr %where
+  ret i64 %taken
+last:
+  %there = getelementptr i64, ptr %claimed, i64 2
+  %others = atomicrmw add ptr %there, i64 1 monotonic
+  %from = sub i64 %shares, 1
+  %share = sub i64 %from, %others
+  ret i64 %share
+}
+
 define void @convdsl_run(ptr %context, i64 %stay) #0 {
 entry:
   %slot = getelementptr ptr, ptr %context, i64 6
-  %bell = load ptr, ptr %slot
+  %board = load ptr, ptr %slot
   %where = getelementptr i64, ptr %context, i64 7
   %ticket = load i64, ptr %where
-  %none = icmp eq ptr %bell, null
+  %none = icmp eq ptr %board, null
+  %shown = getelementptr i64, ptr %board, i64 0
+  %pinned = getelementptr i64, ptr %board, i64 1
+  %code = getelementptr i64, ptr %board, i64 2
+  %seats = getelementptr i64, ptr %board, i64 3
+  %inside = getelementptr i64, ptr %board, i64 8
+  %awake = getelementptr i64, ptr %board, i64 16
   %caller = icmp eq i64 %stay, 0
   br i1 %caller, label %lead, label %help
+
 lead:
-  br i1 %none, label %begin, label %ring
-ring:
-  store atomic i64 %ticket, ptr %bell release, align 8
-  br label %begin
-begin:
+  br i1 %none, label %alone, label %pin
+alone:
   call void @steps(ptr %context, i64 0)
   br label %done
+pin:
+  store atomic ptr @steps, ptr %code monotonic, align 8
+  store atomic ptr %context, ptr %pinned release, align 8
+  store atomic i64 %ticket, ptr %shown release, align 8
+  call void @steps(ptr %context, i64 0)
+  store atomic ptr null, ptr %pinned seq_cst, align 8
+  %visitors = load atomic i64, ptr %inside seq_cst, align 8
+  store i64 %visitors, ptr %where
+  br label %done
+
 help:
   call void @steps(ptr %context, i64 1)
-  br i1 %none, label %done, label %look
+  br i1 %none, label %done, label %stay_awake
+stay_awake:
+  %others = atomicrmw add ptr %awake, i64 1 monotonic
+  br label %look
 look:
-  %spins = phi i64 [ 0, %help ], [ %more, %pause ]
-  %now = load atomic i64, ptr %bell acquire, align 8
-  %rung = icmp ne i64 %now, %ticket
+  %seen = phi i64 [ %ticket, %stay_awake ], [ %seen, %pause ], [ %now, %leave ]
+  %spins = phi i64 [ 0, %stay_awake ], [ %more, %pause ], [ 0, %leave ]
+  %now = load atomic i64, ptr %shown acquire, align 8
+  %new = icmp ne i64 %now, %seen
+  br i1 %new, label %join, label %wait
+wait:
   %enough = icmp uge i64 %spins, %stay
-  %over = or i1 %rung, %enough
-  br i1 %over, label %done, label %pause
+  br i1 %enough, label %sleep, label %pause
 pause:
   call void @llvm.x86.sse2.pause()
   %more = add i64 %spins, 1
   br label %look
+join:
+  %before = atomicrmw add ptr %inside, i64 1 seq_cst
+  %call = load atomic ptr, ptr %pinned seq_cst, align 8
+  %open = icmp ne ptr %call, null
+  br i1 %open, label %sit, label %leave
+sit:
+  %left = atomicrmw sub ptr %seats, i64 1 monotonic
+  %seat = icmp sgt i64 %left, 0
+  br i1 %seat, label %work, label %leave
+work:
+  %function = load atomic ptr, ptr %code monotonic, align 8
+  call void %function(ptr %call, i64 1)
+  br label %leave
+leave:
+  %after = atomicrmw sub ptr %inside, i64 1 release
+  br label %look
+sleep:
+  %fewer = atomicrmw sub ptr %awake, i64 1 monotonic
+  br label %done
 done:
   ret void
 }
