@@ -2,7 +2,8 @@
 
 Weights are random unless given. The first call is told apart; after a warm-up, calls are timed
 one by one. The peak is what this machine reaches with nothing but multiply-adds, on as many
-threads; GFLOP/s count two operations per multiply-accumulate of the model as written.
+threads, measured once (convdsl doctor --measure measures anew). GFLOP/s count two operations
+per multiply-accumulate of the model as written.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--seconds", type=positive, default=2, metavar="S", help="time to spend (default 2)"
     )
     group.add_argument("--runs", type=positive, metavar="R", help="calls to time, instead")
-    group.add_argument("--no-peak", action="store_true", help="do not measure the machine's peak")
+    group.add_argument("--no-peak", action="store_true", help="leave out the machine's peak")
     add_format(parser)
     add_building(parser)
 
@@ -51,9 +52,9 @@ def run(options: argparse.Namespace) -> int:
     if macs is not None:
         row["GFLOP/s"] = 2 * macs / row["median ms"] / 1e6
     if not options.no_peak:
-        from convdsl.cli.peak import measure_peak
+        from convdsl.cli.machine import figures
 
-        row["peak GFLOP/s"] = measure_peak(made.executable.threads)
+        row["peak GFLOP/s"] = figures(made.executable.threads).flops / 1e9
     listing.show([row], options.format)
     return 0
 

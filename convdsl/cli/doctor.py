@@ -33,6 +33,9 @@ class Finding(NamedTuple):
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--clear-cache", action="store_true", help="forget all cached code first")
+    parser.add_argument(
+        "--measure", action="store_true", help="measure anew what this machine reaches at best"
+    )
     add_format(parser)
 
 
@@ -41,7 +44,14 @@ def run(options: argparse.Namespace) -> int:
 
     if options.clear_cache:
         ObjectCache().clear()
-    findings = [*_software(), *_processor(), *_threads(), *_cache(), *_extras()]
+    findings = [
+        *_software(),
+        *_processor(),
+        *_threads(),
+        *_speed(options.measure),
+        *_cache(),
+        *_extras(),
+    ]
     listing.show([finding._asdict() for finding in findings], options.format)
     problems = [finding for finding in findings if finding.advice]
     if not problems:
@@ -69,10 +79,12 @@ def _processor() -> list[Finding]:
     target = llvm.find_target()
     lanes = target.lanes(DType.F32)
     advice = "no vectors: code will be slow" if lanes < 4 else ""
+    first, second = target.caches.l1_bytes >> 10, target.caches.l2_bytes >> 10
     return [
         Finding("compiler", llvm.llvm_version()),
         Finding("processor", f"{target.cpu} ({target.triple})"),
         Finding("vectors", f"{target.vector_bytes * 8} bits, {lanes} float32 lanes", advice),
+        Finding("caches of a core", f"{first:,} KB of data, second level {second:,} KB"),
     ]
 
 
@@ -80,6 +92,24 @@ def _threads() -> list[Finding]:
     from convdsl.runtime.team import available_threads
 
     return [Finding("threads", f"{available_threads()} (a team of this size unless --threads)")]
+
+
+def _speed(measure: bool) -> list[Finding]:
+    """What rooflines and predicted times are made of: one thread, and all."""
+    from convdsl.cli.machine import figures, remembered
+    from convdsl.runtime.team import available_threads
+
+    findings: list[Finding] = []
+    for threads in sorted({1, available_threads()}):
+        found = figures(threads, anew=True) if measure else remembered(threads)
+        value = "not measured yet: --measure does it now, others when they need it"
+        if found is not None:
+            value = (
+                f"{found.flops / 1e9:,.1f} GFLOP/s, {found.memory_bytes / 1e9:,.1f} GB/s from "
+                f"memory, {found.l2_bytes / 1e9:,.1f} GB/s from the second-level cache"
+            )
+        findings.append(Finding(f"speed on {threads} thread{'s' * (threads > 1)}", value))
+    return findings
 
 
 def _cache() -> list[Finding]:

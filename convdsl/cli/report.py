@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from typing import TYPE_CHECKING
 
 from convdsl.cli import console
 from convdsl.cli.building import load_model
@@ -21,6 +22,9 @@ from convdsl.cli.options import (
     input_shapes,
     positive,
 )
+
+if TYPE_CHECKING:
+    from convdsl.analysis.machine import Machine
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -74,10 +78,16 @@ def _roofline(options: argparse.Namespace, width: int | None, color: bool) -> st
     from convdsl.passes import run as run_passes
     from convdsl.reporting import render_roofline
 
-    machine = find_machine(options.machine)
+    machine = find_machine(options.machine, _this_machine)
     model = load_model(options)
     batch = batch_of(model, options) or 1
     binding = driver.bind(model, input_shapes(options), batch)
     graph = model.settled(binding).graph.bind(binding)
     roof = roofline(run_passes(graph), machine)
     return render_roofline(roof, options.format, width=width, color=color)
+
+
+def _this_machine() -> Machine:
+    from convdsl.cli.machine import this_machine
+
+    return this_machine()
