@@ -105,8 +105,9 @@ def _speed(measure: bool) -> list[Finding]:
         value = "not measured yet: --measure does it now, others when they need it"
         if found is not None:
             value = (
-                f"{found.flops / 1e9:,.1f} GFLOP/s, {found.memory_bytes / 1e9:,.1f} GB/s from "
-                f"memory, {found.l2_bytes / 1e9:,.1f} GB/s from the second-level cache"
+                f"{found.flops / 1e9:,.1f} GFLOP/s; reading {found.memory_bytes / 1e9:,.1f} GB/s "
+                f"from memory, {found.l3_bytes / 1e9:,.1f} from the third-level and "
+                f"{found.l2_bytes / 1e9:,.1f} from the second-level cache"
             )
         findings.append(Finding(f"speed on {threads} thread{'s' * (threads > 1)}", value))
     return findings

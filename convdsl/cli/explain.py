@@ -1,9 +1,10 @@
-"""Why each step runs as it does: schedule, predicted cycles, and on request the measured time.
+"""Why each step runs as it does: schedule, predicted time, and on request the measured time.
 
 Predicted cycles are those of one core by the schedule's own cost model, of the schedule that
-was chosen and of those that were not. Measured times are the best of several runs of timed
-code on the given number of threads; the share is of the peak that the same threads reach with
-nothing but multiply-adds.
+was chosen and of those that were not. Predicted times add this machine, as it was measured once
+(cli.prediction). With --measure it is measured anew in the same run, and every step is timed
+on the given number of threads: the best of several runs of one thread, the median of several
+threads. The share is of the peak that the same threads reach with nothing but multiply-adds.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ import numpy as np
 from convdsl.backends import llvm, llvm_module
 from convdsl.cli import console, listing
 from convdsl.cli.building import PassWatcher, load_model
+from convdsl.cli.machine import figures
 from convdsl.cli.options import input_shapes, selected_passes
-from convdsl.cli.peak import measure_peak
+from convdsl.cli.prediction import Prediction, Team, main_type, predict
 from convdsl.driver import Plan, bind, bind_weights_of, find_target
 from convdsl.kernel.program import Program
 from convdsl.runtime.cpu import Code, LoadedCode, aligned
@@ -28,10 +30,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from convdsl.ir.model import Model
-    from convdsl.lowering.lower import Lowered
+    from convdsl.lowering.lower import Choice, Lowered
 
 RANDOM_WEIGHTS = "random:0"
-_RUNS = 20
+_LEAST_RUNS = 20
+_MOST_RUNS = 1000
+_SECONDS = 1.0  # of timing, unless the least number of runs takes longer
 
 
 def explain(options: argparse.Namespace) -> int:
@@ -42,17 +46,46 @@ def explain(options: argparse.Namespace) -> int:
     target = find_target("cpu", options.cpu)
     plan = Plan(model, target, selected_passes(options), options.verify, PassWatcher(options))
     lowered = plan.lower(binding)
+    threads = options.threads or available_threads()
+    team = _team(threads, options, lowered, plan)
+    cycles = [dict(choice.bids)[choice.schedule] for choice in lowered.choices]
+    predictions = predict(lowered.program, cycles, team)
+    measured = _measured(options, model, plan, lowered, threads) if options.measure else None
     macs = _macs(model, binding)
     rows = [_row(choice, macs) for choice in lowered.choices]
-    if options.measure:
-        _add_measurements(rows, options, model, plan, lowered)
+    for number, (row, choice) in enumerate(zip(rows, lowered.choices, strict=True)):
+        row |= _predicted(predictions[number])
+        if measured is not None:
+            row |= _share(row, measured[number], predictions[number], team)
+        row["not chosen"] = _others(choice)
     listing.show(rows, options.format)
-    program = lowered.program
+    _say(lowered.program, predictions, measured, team)
+    return 0
+
+
+def _team(threads: int, options: argparse.Namespace, lowered: Lowered, plan: Plan) -> Team:
+    dtype = main_type(lowered.program)
+    found = figures(threads, options.cpu, dtype, anew=options.measure)
+    return Team(threads, found, plan.target.lanes(dtype), find_target("cpu").caches)
+
+
+def _say(
+    program: Program, predictions: list[Prediction], measured: list[float] | None, team: Team
+) -> None:
+    """What the rows come to."""
+    threads = f"{team.threads} thread{'s' * (team.threads > 1)}"
     console.note(
         f"{len(program.steps)} steps, {len(program.kernels)} kernels, "
         f"weights {program.weight_bytes:,} B, arena {program.arena_bytes:,} B"
     )
-    return 0
+    console.note(
+        f"predicted {sum(p.seconds for p in predictions) * 1e3:.2f} ms on {threads} with "
+        f"{team.figures.flops / 1e9:.1f} GFLOP/s, {team.figures.memory_bytes / 1e9:.1f} GB/s from "
+        f"memory and {team.figures.l3_bytes / 1e9:.1f} GB/s from the third-level cache"
+    )
+    if measured is not None:
+        which = "best" if team.threads == 1 else "median"
+        console.note(f"measured {sum(measured) * 1e3:.2f} ms, the {which} of each step")
 
 
 def _macs(model: Model, binding: dict[str, int]) -> dict[str, int]:
@@ -62,59 +95,85 @@ def _macs(model: Model, binding: dict[str, int]) -> dict[str, int]:
     return {name: macs for name, macs in costs if isinstance(macs, int)}
 
 
-def _row(choice: Any, macs: dict[str, int]) -> dict[str, Any]:
-    predicted = dict(choice.bids)
-    others = (f"{name} {cost:,.0f}" for name, cost in choice.bids if name != choice.schedule)
+def _row(choice: Choice, macs: dict[str, int]) -> dict[str, Any]:
     return {
         "step": " + ".join(choice.nodes),
         "schedule": choice.schedule,
         "kernel": choice.kernel,
         "MMACs": sum(macs.get(name, 0) for name in choice.nodes) / 1e6,
-        "predicted kcycles": predicted[choice.schedule] / 1e3,
-        "not chosen": ", ".join(others) or None,
+        "predicted kcycles": dict(choice.bids)[choice.schedule] / 1e3,
     }
 
 
-def _add_measurements(
-    rows: list[dict[str, Any]],
-    options: argparse.Namespace,
-    model: Model,
-    plan: Plan,
-    lowered: Lowered,
-) -> None:
-    threads = options.threads or available_threads()
+def _predicted(prediction: Prediction) -> dict[str, Any]:
+    return {
+        "MB weights": prediction.moved.weights / 1e6,
+        "MB values": prediction.moved.values / 1e6,
+        "bound": prediction.bound,
+        "predicted us": prediction.seconds * 1e6,
+    }
+
+
+def _share(row: dict[str, Any], spent: float, prediction: Prediction, team: Team) -> dict[str, Any]:
+    rate = 2e6 * row["MMACs"] / spent if spent else 0.0
+    return {
+        "us": spent * 1e6,
+        "us / predicted": spent / prediction.seconds if prediction.seconds else None,
+        "GFLOP/s": rate / 1e9,
+        "% of peak": 100 * rate / team.figures.flops,
+    }
+
+
+def _others(choice: Choice) -> str | None:
+    """Cycles of the schedules that were not chosen."""
+    others = (f"{name} {cost:,.0f}" for name, cost in choice.bids if name != choice.schedule)
+    return ", ".join(others) or None
+
+
+def _measured(
+    options: argparse.Namespace, model: Model, plan: Plan, lowered: Lowered, threads: int
+) -> list[float]:
+    """Seconds of each step."""
     weights = aligned(lowered.program.weight_bytes)
     weights[:] = 0
     bound = bind_weights_of(model, options.weights or RANDOM_WEIGHTS)
     lowered.pack_weights(bound, weights)
     ir = llvm_module.print_module(lowered.program, plan.target, timed=True)
     loaded = LoadedCode(Code.of(lowered.program, llvm.emit_object(ir, plan.target)), weights)
-    seconds = _seconds_of_steps(loaded, lowered.program, threads)
-    peak = measure_peak(threads, options.cpu)
-    for row, spent in zip(rows, seconds, strict=True):
-        rate = 2e-3 * row["MMACs"] / spent if spent else 0.0
-        row |= {"us": spent * 1e6, "GFLOP/s": rate, "% of peak": 100 * rate / peak}
-    console.note(
-        f"best of {_RUNS} runs on {threads} threads; sum {sum(seconds) * 1e3:.2f} ms; "
-        f"peak {peak:.1f} GFLOP/s"
-    )
+    return seconds_of_steps(*_timed_runs(loaded, lowered.program, threads), threads)
 
 
-def _seconds_of_steps(loaded: LoadedCode, program: Program, threads: int) -> list[float]:
-    """The best time of each step; the clock of the processor is set against the system's."""
+def _timed_runs(
+    loaded: LoadedCode, program: Program, threads: int
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """The processor's clock before the first and after each step, a row per run; and the seconds
+    that the runs took."""
     inputs = _inputs(program)
-    best: NDArray[np.int64] | None = None
-    cycles, elapsed = 0, 0.0
-    for _ in range(_RUNS):
-        times = np.zeros(len(program.steps) + 1, np.int64)
+    clocks: list[NDArray[np.int64]] = []
+    elapsed: list[float] = []
+    end = time.perf_counter() + _SECONDS
+    while len(clocks) < _LEAST_RUNS or (len(clocks) < _MOST_RUNS and time.perf_counter() < end):
+        clock = np.zeros(len(program.steps) + 1, np.int64)
         started = time.perf_counter()
-        loaded.run(inputs, threads, times)
-        elapsed += time.perf_counter() - started
-        cycles += int(times[-1] - times[0])
-        steps = np.diff(times)
-        best = steps if best is None else np.minimum(best, steps)
-    assert best is not None
-    return [float(count) * elapsed / cycles for count in best]
+        loaded.run(inputs, threads, clock)
+        elapsed.append(time.perf_counter() - started)
+        clocks.append(clock)
+    return np.stack(clocks), np.array(elapsed)
+
+
+def seconds_of_steps(
+    clocks: NDArray[np.int64], elapsed: NDArray[np.float64], threads: int
+) -> list[float]:
+    """The time of each step, as thread 0 saw it, by its best run. Several threads: by its median
+    one, because thread 0 may find that the others have already done a step, in no time.
+
+    The processor's clock is set against the system's by the run with the least around it.
+    """
+    spans = clocks[:, -1] - clocks[:, 0]
+    tick = float((elapsed / spans).min()) if spans.all() else 0.0
+    steps = np.diff(clocks, axis=1)
+    ticks = steps.min(axis=0) if threads == 1 else np.median(steps, axis=0)
+    return [float(count) * tick for count in ticks]
 
 
 def _inputs(program: Program) -> list[NDArray[Any]]:

@@ -18,13 +18,13 @@ from typing import cast
 from convdsl import __version__
 from convdsl.analysis.machine import MEASURED, Machine
 from convdsl.backends import llvm
-from convdsl.cli.peak import MEMORY_BYTES, measure_l2, measure_memory, measure_peak
+from convdsl.cli.peak import MEMORY_BYTES, measure_l2, measure_l3, measure_memory, measure_peak
 from convdsl.runtime.cache import ObjectCache, default_directory
 from convdsl.runtime.processor import identity
 from convdsl.runtime.team import available_threads
 from convdsl.tensor import DType
 
-_METHOD = 1
+_METHOD = 2
 """Raised when the kernels, or what the figures mean, change."""
 
 _MULTIPLY_ADDS = 2
@@ -38,6 +38,7 @@ class Figures:
     flops: float  # two for each multiply-add
     memory_bytes: float  # read from memory
     l2_bytes: float  # read from the second-level caches
+    l3_bytes: float  # read from what lies just beyond those
 
     def clock(self, threads: int, lanes: int) -> float:
         """Cycles per second of one thread, such that the multiply-add kernel takes as many cycles
@@ -58,6 +59,7 @@ def figures(
         measure_peak(threads, cpu, dtype) * 1e9,
         measure_memory(threads, cpu),
         measure_l2(threads, cpu),
+        measure_l3(threads, cpu),
     )
     cache.put(key, json.dumps(asdict(found)).encode())
     return found

@@ -58,12 +58,23 @@ def measure_memory(threads: int, cpu: str = "native") -> float:
 def measure_l2(threads: int, cpu: str = "native") -> float:
     """Bytes per second that the threads together read, each from its second-level cache: half
     of what this machine's holds."""
+    return _measure_again(threads, cpu, llvm.find_target().caches.l2_bytes // 2, _PASSES)
+
+
+def measure_l3(threads: int, cpu: str = "native") -> float:
+    """The same of what lies just beyond: four times what the second-level caches hold. From a
+    third-level cache, where there is one."""
+    return _measure_again(threads, cpu, llvm.find_target().caches.l2_bytes * 4, 2)
+
+
+def _measure_again(threads: int, cpu: str, piece: int, passes: int) -> float:
+    """Bytes per second, each thread reading a piece of its own again and again."""
     target = llvm.find_target(cpu)
     line = CHAINS * target.vector_bytes
-    piece = llvm.find_target().caches.l2_bytes // 2 // line * line
-    program = _reading(target, threads, piece, _PASSES)
+    piece = piece // line * line
+    program = _reading(target, threads, piece, passes)
     data = np.ones(threads * piece // DType.F32.bytes, np.float32)
-    return data.nbytes * _PASSES / _best_seconds(program, target, [data], threads)
+    return data.nbytes * passes / _best_seconds(program, target, [data], threads)
 
 
 def _best_seconds(
