@@ -75,3 +75,13 @@ def test_random_graphs_compute_the_same():
         compare(model)
         compared += 1
     assert compared >= 4
+
+
+def test_weights_by_themselves():
+    model = convdsl.parse(
+        "convdsl 1\nmodel m {\ninput x: f32[N, 3, 4]\n"
+        "y = (x - parameter([3, 1], weight = [[1], [2], [3]])) * (parameter([3, 1]) as gain)\n"
+        "y + parameter([4]) -> relu -> output z\n}\n"
+    )
+    assert keys(module_of(model)) == {"gain.weight", "parameter_2.weight"}
+    compare(model)
