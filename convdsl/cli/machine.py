@@ -3,7 +3,7 @@
 They lie in the user's cache folder beside the cached code, under a key that names the processor
 with all its features, how many of them this process may use, and the versions that the
 measuring kernels came from. What is damaged, or was measured elsewhere, is measured again.
-Nothing here ever decides how code is made (ADR 61).
+Nothing here ever decides how code is made (ADR 65).
 """
 
 from __future__ import annotations
