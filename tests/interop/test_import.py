@@ -179,3 +179,10 @@ def test_what_is_no_model(tmp_path):
     path.write_bytes(b"")
     with pytest.raises(convdsl.InputError, match=r"net\.onnx"):
         convdsl.load(path)
+
+
+def test_a_shape_without_axes_may_be_an_output():
+    proto = model_of([node("Shape", "x", "y", start=1, end=1)], {"x": [2, 3]}, {"y": [0]})
+    proto.graph.output[0].type.tensor_type.elem_type = TensorProto.INT64
+    found = convdsl.compile(convert(proto, "net.onnx", {}), threads=1)(np.zeros((2, 3), "f4"))
+    assert found.shape == (0,)

@@ -64,7 +64,7 @@ class Scene:
         if isinstance(tensor, Value):
             return tensor
         if id(tensor) not in self._alone:
-            if shape_of(tensor):
+            if shape_of(tensor) and tensor.array.size:
                 made = self._parameter(tensor)
             else:
                 made = self._add(tensor, self.names.unused("constant"), Role.CONSTANT)
