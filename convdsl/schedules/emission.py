@@ -8,7 +8,7 @@ gather. Index tests that depend on the lane are decided lane by lane.
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from itertools import product
@@ -266,12 +266,22 @@ class Emitter:
     # Reductions
 
     def reduce(self, e: Reduce, at: Mapping[str, Dim], guards: tuple[IndexTest, ...]) -> Value:
-        acc = self.b.registers(1, self.type(e.dtype))
-        self.b.set(acc, 0, Const(start_of(e.op, e.dtype), acc.type))
+        return self.reductions(e, [at], guards)[0]
+
+    def reductions(
+        self, e: Reduce, places: Sequence[Mapping[str, Dim]], guards: tuple[IndexTest, ...] = ()
+    ) -> list[Value]:
+        """The same reduction at several places, side by side in the same loops: so that one does
+        not wait for the other, and what they share is loaded once."""
+        acc = self.b.registers(len(places), self.type(e.dtype))
+        for slot in range(acc.count):
+            self.b.set(acc, slot, Const(start_of(e.op, e.dtype), acc.type))
         with self.positions(e.axes) as loops:
             for bound in loops:
-                self.combine(e, acc, {**at, **bound}, guards)
-        return self.b.let(Get(acc, 0), e.op)
+                here = self if len(places) == 1 else replace(self, loaded={})
+                for slot, at in enumerate(places):
+                    here.combine(e, acc, slot, {**at, **bound}, guards)
+        return [self.b.let(Get(acc, slot), e.op) for slot in range(acc.count)]
 
     @contextmanager
     def positions(self, axes: tuple[Axis, ...]) -> Generator[Iterator[dict[str, Dim]]]:
@@ -294,17 +304,18 @@ class Emitter:
         self,
         e: Reduce,
         acc: nodes.Registers,
+        slot: int,
         at: Mapping[str, Dim],
         guards: tuple[IndexTest, ...],
     ) -> None:
-        old, body = Get(acc, 0), e.body
+        old, body = Get(acc, slot), e.body
         if e.op == "sum" and isinstance(body, expr.Binary) and body.op == "mul":
             a, b = self.emit(body.a, at, guards), self.emit(body.b, at, guards)
-            self.b.set(acc, 0, Fma(a, b, old))
+            self.b.set(acc, slot, Fma(a, b, old))
             return
         value = self.emit(body, at, guards)
         op = {"sum": "add", "prod": "mul", "any": "or", "all": "and"}.get(e.op, e.op)
-        self.b.set(acc, 0, nodes.Binary(op, old, value))
+        self.b.set(acc, slot, nodes.Binary(op, old, value))
 
 
 def extent_of(axis: Axis) -> int:

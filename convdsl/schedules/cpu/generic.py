@@ -14,10 +14,12 @@ from typing import TypeAlias
 from convdsl.kernel.builder import Builder
 from convdsl.kernel.expr import (
     Axis,
+    Binary,
     Expr,
     IndexCompare,
     IndexValue,
     Read,
+    Reduce,
     Stage,
     arithmetic,
     reads,
@@ -41,6 +43,7 @@ _BORDER = 3  # positions at either end of an axis that may have code of their ow
 
 Segment: TypeAlias = "tuple[int, int]"
 Windows: TypeAlias = "list[tuple[Dim, int]]"
+Places: TypeAlias = "list[dict[str, Dim]]"  # of output elements, or of vectors of them
 
 
 def operand_layout(
@@ -133,7 +136,8 @@ def emit(task: Task, name: str) -> Scheduled:
     walk = _Walk(b, stage.axes, border_segments(stage))
     if chosen.axis is None:
 
-        def element(at: dict[str, Dim]) -> None:
+        def element(places: Places) -> None:
+            (at,) = places
             value = Emitter(b, views, 1).emit(stage.body, at)
             b.store(out.buffer, out.layout.offset([at[a.name] for a in stage.axes]), value)
 
@@ -150,28 +154,47 @@ def _vector_loops(walk: _Walk, task: Task, chosen: Plan, views: dict[str, View],
     whole, rest = divmod(extent_of(axis), lanes)
     lane = lane_symbol(lanes)
 
-    def vectors(at: dict[str, Dim], block: Dim, valid: int | None) -> None:
-        at = {**at, axis.name: block * lanes + lane}
-        value = Emitter(b, views, lanes, valid).emit(stage.body, at)
-        at[axis.name] = block * lanes
-        where = out.layout.offset([at[a.name] for a in stage.axes])
-        b.store(out.buffer, where, value)
+    plain = task.output.axis is None
+    sums = None if plain else _sum_of_products(stage.body)
+    width = 1 if sums is None else task.target.vector_registers // 4
 
-    def scalar(at: dict[str, Dim]) -> None:
+    def vectors(places: Places, block: Dim | None, valid: int | None) -> None:
+        emitter = Emitter(b, views, lanes, valid)
+        firsts = [(at["block"] if block is None else block) * lanes for at in places]
+        bound = [{**at, axis.name: first + lane} for at, first in zip(places, firsts, strict=True)]
+        known = [] if sums is None else emitter.reductions(sums, bound)
+        for number, (at, first) in enumerate(zip(bound, firsts, strict=True)):
+            if sums is not None:
+                emitter = Emitter(b, views, lanes, valid, ((sums, known[number]),))
+            value = emitter.emit(stage.body, at)
+            at[axis.name] = first
+            where = out.layout.offset([at[a.name] for a in stage.axes])
+            b.store(out.buffer, where, value)
+
+    def scalar(places: Places) -> None:
+        (at,) = places
         at = {**at, axis.name: at["rest"] + whole * lanes}
         value = Emitter(b, views, 1).emit(stage.body, at)
         b.store(out.buffer, out.layout.offset([at[a.name] for a in stage.axes]), value)
 
-    plain = task.output.axis is None
     others = tuple(a for a in stage.axes if a is not axis)
     if whole:
         block = Axis("block", whole)
         order = (*others, block) if plain else (*others[:1], block, *others[1:])
-        walk.loops(order, lambda at: vectors(at, at["block"], None))
+        walk.loops(order, lambda places: vectors(places, None, None), width)
     if rest and plain:
         walk.loops((*others, Axis("rest", rest)), scalar)
     elif rest:
-        walk.loops(others, lambda at: vectors(at, whole, rest))
+        walk.loops(others, lambda places: vectors(places, whole, rest), width)
+
+
+def _sum_of_products(body: Expr) -> Reduce | None:
+    """The only reduction of a body, if that is a sum of products."""
+    found = [node for node in walk(body) if isinstance(node, Reduce)]
+    if len(found) != 1 or found[0].op != "sum":
+        return None
+    inner = [node for node in walk(found[0].body) if isinstance(node, Binary)]
+    return found[0] if any(node.op == "mul" for node in inner) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,8 +205,10 @@ class _Walk:
     axes: tuple[Axis, ...]
     segments: Mapping[str, Sequence[Segment]]
 
-    def loops(self, order: tuple[Axis, ...], body: Callable[[dict[str, Dim]], None]) -> None:
-        """All but the innermost axis in parallel."""
+    def loops(
+        self, order: tuple[Axis, ...], body: Callable[[Places], None], width: int = 1
+    ) -> None:
+        """All but the innermost axis in parallel; `width` places along that one at a time."""
         outer, inner = order[:-1], order[-1:]
         if len(order) == 1 and extent_of(order[0]) > 1:
             outer, inner = order, ()
@@ -195,11 +220,29 @@ class _Walk:
                     for a, i, (start, _) in zip(outer, indices, region, strict=True)
                 }
                 if not inner:
-                    body(at)
+                    body([at])
                     continue
-                for start, stop in self.pieces(inner[0]):
-                    with self.b.serial(inner[0].name, stop, start) as i:
-                        body({**at, inner[0].name: i})
+                for segment in self.pieces(inner[0]):
+                    self.row(at, inner[0].name, segment, width, body)
+
+    def row(
+        self,
+        at: dict[str, Dim],
+        name: str,
+        segment: Segment,
+        width: int,
+        body: Callable[[Places], None],
+    ) -> None:
+        """Places side by side, as many as there are; what is left over goes together."""
+        start, stop = segment
+        tiles, rest = divmod(stop - start, width)
+        if tiles:
+            low, high = (start, stop) if width == 1 else (0, tiles)
+            with self.b.serial(name, high, low) as i:
+                first = i if width == 1 else start + i * width
+                body([{**at, name: first + j} for j in range(width)])
+        if rest:
+            body([{**at, name: stop - rest + j} for j in range(rest)])
 
     def pieces(self, axis: Axis) -> Sequence[Segment]:
         return self.segments.get(axis.name, [(0, extent_of(axis))])
