@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 RANDOM_WEIGHTS = "random:0"
 _LEAST_RUNS = 20
 _MOST_RUNS = 1000
-_SECONDS = 1.0  # of timing, unless the least number of runs takes longer
+_SECONDS = 3.0  # of timing, unless the least number of runs takes longer
 
 
 def explain(options: argparse.Namespace) -> int:
