@@ -22,6 +22,7 @@ from convdsl.ops import BY_NAME
 from convdsl.schedules.cpu import sweeps
 from convdsl.schedules.cpu.generic import border_segments
 from convdsl.schedules.cpu.sweeps import Extent, Limits, choose_sweeps
+from convdsl.schedules.cpu.tiles import Tile, choose_tile
 from convdsl.tensor import DType, TensorType
 
 sizes = st.sampled_from([1, 64, 4 << 10, 1 << 30])
@@ -134,3 +135,20 @@ def test_borders_of_windows() -> None:
     assert list(found.values()) == [[(0, 1), (1, 19), (19, 20)]]
     found = _segments(20, kernel=9, stride=1, pad=4)  # too much border for code of its own
     assert found == {}
+
+
+@pytest.mark.parametrize("cpu", ["x86-64-v3", "x86-64-v4"])
+@pytest.mark.parametrize("size", [7, 14, 28])
+def test_large_filters_leave_no_channels_over(cpu: str, size: int) -> None:
+    """All positions would be swept once more for a few of them: every tile has as many blocks."""
+    graph = conv_graph((1, 512, size, size), {"channels": 512, "kernel": 3})
+    kernel = lower(graph, find_target(cpu, "x86_64-unknown-linux-gnu"), "t").program.kernels[0]
+    assert len([s for s in kernel.body if isinstance(s, Parallel)]) == 1
+
+
+def test_tiles_that_fill_all_registers_where_filters_can_be_broadcast_from_memory() -> None:
+    triple = "x86_64-unknown-linux-gnu"
+    assert choose_tile(find_target("x86-64-v4", triple), 32, 7, must_divide=True) == Tile(4, 7)
+    arm = find_target("generic", "aarch64-linux-gnu")
+    tile = choose_tile(arm, 32, 7, must_divide=True)
+    assert tile.blocks * tile.columns + tile.blocks < arm.vector_registers

@@ -47,14 +47,17 @@ def applies(task: Task) -> Convolution | None:
 
 
 def tile_for(conv: Convolution, task: Task) -> Tile:
-    """The register tile. On a narrow map its columns may be those of several rows."""
+    """The register tile. On a narrow map its columns may be those of several rows. Large filters
+    leave no blocks over: all positions would be swept for a few of them."""
     block = task.output.block
     blocks = -(-conv.channels_out // block)
     outer, columns = columns_of(conv, task)
     wide = columns.space.outs
     if outer and wide * 2 <= _PATCH:
         wide *= min(_PATCH // wide, outer[-1].outs)
-    return choose_tile(task.target, blocks, wide, must_divide=conv.groups > 1)
+    filters = blocks * block * conv.channels_in * conv.taps * task.stage.target.type.dtype.bytes
+    large = filters > Limits.of(task.target).stay
+    return choose_tile(task.target, blocks, wide, must_divide=conv.groups > 1 or large)
 
 
 def patch_rows(outer: tuple[Space, ...], columns: Columns, tile: Tile) -> int:

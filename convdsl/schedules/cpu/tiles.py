@@ -27,6 +27,7 @@ def tile_cycles(blocks: int, columns: int) -> float:
     return max(blocks * columns / 2, columns + blocks / 2, 7.0) + 0.25
 
 
+_FROM_MEMORY = 0.5  # cycles that a tile loses where multiply-adds broadcast from memory
 _TAIL_WORTH = 1.03  # a tile that leaves blocks over must be this much better: few share the rest
 
 
@@ -35,7 +36,8 @@ def choose_tile(target: Target, blocks: int, columns: int, must_divide: bool = F
     one that divides the blocks rather than one that does not.
 
     A tile needs a register for each accumulator, one for each block of filters and one for the
-    input element."""
+    input element; not that one where a multiply-add can broadcast from memory (AVX-512), which
+    takes a little longer."""
     whole = _best_tile(target, blocks, columns, must_divide=True)
     if must_divide:
         return whole[1]
@@ -46,14 +48,16 @@ def choose_tile(target: Target, blocks: int, columns: int, must_divide: bool = F
 def _best_tile(target: Target, blocks: int, columns: int, must_divide: bool) -> tuple[float, Tile]:
     best: tuple[float, int, Tile] | None = None
     budget = target.vector_registers
+    from_memory = target.architecture == "x86_64" and target.vector_bytes == 64
     for k in range(1, min(blocks, 8) + 1):
         if must_divide and blocks % k:
             continue
         for q in range(1, min(columns, 30) + 1):
-            if k * q + k + 1 > budget:
+            full = k * q + k == budget
+            if k * q + k > budget or (full and not from_memory):
                 break
             cycles = sum(
-                tile_cycles(part, width) * count * runs
+                (tile_cycles(part, width) + full * _FROM_MEMORY) * count * runs
                 for part, count in split(blocks, k)
                 for width, runs in split(columns, q)
             )
