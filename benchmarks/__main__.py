@@ -3,7 +3,7 @@
     python -m benchmarks [--models A B] [--threads 1 2] [--rounds R] [--json FILE] [--chart FILE]
 
 Every peer is a process of its own with the same weights; rounds of a few calls alternate between
-the processes, so that what else the machine does meets all alike. Ratios of medians and of
+the processes, in either order, so that what else the machine does meets all alike. Ratios of medians and of
 minima are convdsl's time divided by the peer's: below 1 is faster. The machine's peak is what
 convdsl's own multiply-add kernel reaches, measured in the same run.
 """
@@ -39,6 +39,7 @@ MODELS = (
     "efficientnet_lite0",
 )
 CALLS = 5  # of one peer before it is another's turn
+REST = 0.02  # seconds between turns, in which the threads of the one before come to rest
 
 
 class Worker:
@@ -111,8 +112,9 @@ def measure(folder: Path, model: str, threads: int, rounds: int) -> list[dict[st
     times: dict[str, list[float]] = {peer: [] for peer in workers}
     for worker in workers.values():
         worker.ask(do="times", runs=CALLS)  # warm
-    for _ in range(rounds):
-        for peer, worker in workers.items():
+    for turn in range(rounds):
+        for peer, worker in list(workers.items())[:: 1 if turn % 2 else -1]:
+            time.sleep(REST)
             times[peer] += worker.ask(do="times", runs=CALLS)["times"]
     rows: list[dict[str, Any]] = []
     ours = outputs["convdsl"]
