@@ -3,9 +3,9 @@
     python -m benchmarks [--models A B] [--threads 1 2] [--rounds R] [--json FILE] [--chart FILE]
 
 Every peer is a process of its own with the same weights; rounds of a few calls alternate between
-the processes, in either order, so that what else the machine does meets all alike. Ratios of medians and of
-minima are convdsl's time divided by the peer's: below 1 is faster. The machine's peak is what
-convdsl's own multiply-add kernel reaches, measured in the same run.
+the processes, in either order, so that what else the machine does meets all alike. Ratios of
+medians and of minima are convdsl's time divided by the peer's: below 1 is faster. The machine's
+peak is what convdsl's own multiply-add kernel reaches, measured in the same run.
 """
 
 from __future__ import annotations
