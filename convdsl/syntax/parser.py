@@ -1,14 +1,15 @@
-"""Text to syntax tree: words, layout, the LALR(1) parser, and what to say where they object."""
+"""Text to syntax tree, by Lark's LALR(1) parser, and what to say where it objects."""
 
 from __future__ import annotations
 
 import re
-from typing import Any
+
+import lark
 
 from convdsl.diagnostics import CompileError, Diagnostic, Label, SourceFile
-from convdsl.syntax import ast, hints, lalr, limits
+from convdsl.syntax import ast, hints, limits, tables
 from convdsl.syntax.build import Builder
-from convdsl.syntax.layout import LayoutError, arrange
+from convdsl.syntax.layout import LayoutError
 
 ITEM = re.compile(
     r"^(?:use|default|let|assert|preprocess|labels|block|model|train)\b", re.MULTILINE
@@ -71,29 +72,45 @@ def _check_version(file: ast.File) -> None:
 
 def _parse(source: SourceFile, text: str, offset: int, start: str) -> ast.Node:
     """Parse `text`, which stands at `offset` in the source."""
-
-    def expression(inner: str, at: int) -> ast.Expression:
-        return _parse(source, inner, at, "expression")  # pyright: ignore[reportReturnType]
-
-    builder = Builder(source, expression)
-
-    def build(rule: str, start: int, end: int, children: list[Any]) -> Any:
-        span = source.span(offset + max(start, 0), offset + max(end, 0))
-        return getattr(builder, rule)(span, children)
-
     try:
-        return lalr.parse(arrange(lalr.words(text)), start, build)
-    except lalr.BadCharacter as error:
-        raise CompileError([hints.bad_character(source, offset + error.at)]) from None
-    except lalr.BadWord as error:
-        at = len(text) if error.word.type == lalr.END else error.word.start_pos
-        start_, end_ = offset + at, offset + at + len(error.word.value)
-        found = hints.unexpected(source, start_, end_, error.word.type, error.accepts)
+        tree = tables.parser().parse(text, start=start)
+    except lark.UnexpectedCharacters as error:
+        raise CompileError([hints.bad_character(source, offset + error.pos_in_stream)]) from None
+    except lark.UnexpectedToken as error:
+        word = error.token
+        at = offset + (len(text) if word.type == "$END" else word.start_pos)
+        found = hints.unexpected(source, at, at + len(word), word.type, error.accepts)
         raise CompileError([found]) from None
     except LayoutError as error:
         raise CompileError([hints.bad_bracket(source, offset, error)]) from None
 
+    def expression(inner: str, at: int) -> ast.Expression:
+        return _parse(source, inner, at, "expression")  # pyright: ignore[reportReturnType]
+
+    return _build(tree, Builder(source, expression), source, offset)
+
+
+def _build(root: lark.Tree, builder: Builder, source: SourceFile, offset: int) -> ast.Node:
+    """Call the builder from the leaves upwards, by a loop: brackets may nest deep."""
+    order: list[lark.Tree] = []
+    stack = [root]
+    while stack:
+        tree = stack.pop()
+        order.append(tree)
+        stack += [child for child in tree.children if isinstance(child, lark.Tree)]
+    made: dict[int, ast.Node] = {}
+    for tree in reversed(order):
+        children = [
+            made.pop(id(child)) if isinstance(child, lark.Tree) else child
+            for child in tree.children
+        ]
+        start, end = (0, 0) if tree.meta.empty else (tree.meta.start_pos, tree.meta.end_pos)
+        span = source.span(offset + start, offset + end)
+        made[id(tree)] = getattr(builder, tree.data)(span, children)
+    return made[id(root)]
+
 
 def tokens(text: str) -> list[tuple[str, int, int]]:
     """(terminal, start, end) of every word that reaches the parser: for tests and tools."""
-    return [(w.type, w.start_pos, w.start_pos + len(w.value)) for w in arrange(lalr.words(text))]
+    words = tables.parser().lex(text)
+    return [(word.type, word.start_pos, word.end_pos) for word in words]

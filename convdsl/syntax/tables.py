@@ -1,96 +1,98 @@
-"""The grammar's LALR(1) tables, worked out by Lark when the grammar changes (`make grammar`).
+"""Lark's parser of grammar/convdsl.lark, without the wait for its tables.
 
-Lark takes a quarter of a second for it, which every start of convdsl would pay. The tables are
-kept beside the grammar as JSON, a test compares them with it, and convdsl.syntax.lalr runs them.
-The only module that imports lark.
+Lark takes a quarter of a second to work LALR(1) tables out. `make grammar` keeps what Lark says of
+itself (`memo_serialize`, as for its standalone parsers: plain data) as JSON beside the grammar, and
+reading that takes a twentieth. Kept tables are used where the grammar and the version of Lark are
+those they were made from; elsewhere Lark works them out anew.
 """
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import lark
-from lark.lexer import BasicLexer
+from lark.grammar import Rule
+from lark.lexer import TerminalDef
 
-from convdsl.syntax.lalr import GRAMMARS, TABLES, grammar_text
+from convdsl.syntax.layout import NEWLINE, arrange
 
-STARTS = ("file", "expression")
+GRAMMAR, TABLES = "convdsl.lark", "convdsl.tables.json"
+_HERE = Path(__file__).resolve().parent
+GRAMMARS = (_HERE.parent / "grammar", _HERE.parent.parent / "grammar")  # wheel, checkout
 
 
-def tables() -> dict[str, Any]:
-    """What the parser needs to know of the grammar, as JSON has it; see lalr.Tables."""
-    made = lark.Lark(
+class Layout:
+    """Lark's hook between lexer and parser (a `PostLex`)."""
+
+    always_accept: Iterable[str] = (NEWLINE,)
+
+    def process(self, stream: Iterator[lark.Token]) -> Iterator[lark.Token]:
+        return arrange(stream)
+
+
+def read(name: str) -> str:
+    """A file of the grammar, from the wheel or the checkout."""
+    for folder in GRAMMARS:
+        if (folder / name).is_file():
+            return (folder / name).read_text(encoding="utf-8")
+    raise FileNotFoundError(f"convdsl is installed without {name}")
+
+
+def grammar_text() -> str:
+    """The text of grammar/convdsl.lark."""
+    return read(GRAMMAR)
+
+
+@functools.cache
+def parser() -> lark.Lark:
+    """The parser of the language."""
+    kept = json.loads(read(TABLES), object_pairs_hook=_numbered)
+    return restored(kept) if kept["made_from"] == made_from() else worked_out()
+
+
+def made_from() -> dict[str, str]:
+    """What tables depend on."""
+    grammar = hashlib.sha256(grammar_text().encode()).hexdigest()
+    return {"lark": lark.__version__, "grammar": grammar}
+
+
+def worked_out() -> lark.Lark:
+    """The parser from the text of the grammar."""
+    return lark.Lark(
         grammar_text(),
         parser="lalr",
         lexer="basic",
-        start=list(STARTS),
+        postlex=Layout(),
+        start=["file", "expression"],
+        propagate_positions=True,
         maybe_placeholders=True,
     )
-    found = made.parser.parser._parse_table  # pyright: ignore[reportPrivateUsage]
-    states = dict.fromkeys(dict.fromkeys(found.start_states[s] for s in STARTS), 0)
-    rules: dict[Any, int] = {}
-    rows: list[dict[str, int]] = []
-    waiting = list(states)
-    for number in waiting:  # which grows: states and rules are numbered as they are met
-        states[number] = len(rows)
-        rows.append({})
-        for _, (action, argument) in sorted(found.states[number].items()):
-            if action.name == "Shift" and argument not in states:
-                states[argument] = 0
-                waiting.append(argument)
-            elif action.name != "Shift":
-                rules.setdefault(argument, len(rules))
-    for number, row in zip(waiting, rows, strict=True):
-        for symbol, (action, argument) in sorted(found.states[number].items()):
-            shifts = action.name == "Shift"
-            row[symbol] = states[argument] if shifts else -1 - rules[argument]
-    return {
-        **_words(made.parser.lexer),
-        "starts": {start: states[found.start_states[start]] for start in STARTS},
-        "ends": {start: states[found.end_states[start]] for start in STARTS},
-        "rules": [_rule(rule) for rule in rules],
-        "states": rows,
-    }
 
 
-def _words(lexer: BasicLexer) -> dict[str, Any]:
-    """The pattern of all words, what is no word, and the texts that are words of their own."""
-    (compiled,) = lexer.scanner._mres  # pyright: ignore[reportPrivateUsage]
-    own = {
-        name: dict(sorted((w.pattern.value, w.name) for w in callback.scanner.terminals))
-        for name, callback in sorted(lexer.callback.items())
-    }
-    return {"pattern": compiled.pattern, "ignored": sorted(lexer.ignore_types), "own": own}
+def restored(kept: dict[str, Any]) -> lark.Lark:
+    """The parser from tables that Lark made before."""
+    options = {**kept["data"]["options"], "postlex": Layout()}
+    return lark.Lark.load({"data": {**kept["data"], "options": options}, "memo": kept["memo"]})
 
 
-def _rule(rule: Any) -> list[Any]:
-    """[name, left side, number of symbols, which of them are children, whether one stands alone]
-
-    A child is a symbol's position, -1 - position where its own children are meant, or null.
-    """
-    options = rule.options
-    empty = options.empty_indices or (False,) * len(rule.expansion)
-    before = [len(run) for run in "".join(str(int(is_empty)) for is_empty in empty).split("0")]
-    children: list[int | None] = []
-    for at, symbol in enumerate(rule.expansion):
-        children += [None] * before[at]
-        if not (symbol.is_term and symbol.filter_out):
-            is_part = not symbol.is_term and symbol.name.startswith("_")
-            children.append(-1 - at if is_part else at)
-    children += [None] * before[len(rule.expansion)]
-    name = rule.alias or rule.origin.name
-    alone = bool(options.expand1) and not rule.alias
-    return [name, rule.origin.name, len(rule.expansion), children, alone]
+def _numbered(pairs: list[tuple[str, Any]]) -> dict[Any, Any]:
+    """JSON has strings for keys; those of states, words and memos are numbers."""
+    if pairs and pairs[0][0].isdigit():
+        return {int(key): value for key, value in pairs}
+    return dict(pairs)
 
 
 def text() -> str:
-    """The tables as they stand in the file, a state a line."""
-    made = tables()
-    states = ",\n".join(json.dumps(row, separators=(",", ":")) for row in made.pop("states"))
-    rules = ",\n".join(json.dumps(row, separators=(",", ":")) for row in made.pop("rules"))
-    head = json.dumps(made, indent=1)[:-2]
-    return f'{head},\n "rules": [\n{rules}\n],\n "states": [\n{states}\n]}}\n'
+    """The tables as they stand in the file, a state or rule a line."""
+    data, memo = worked_out().memo_serialize([TerminalDef, Rule])
+    del data["options"]["postlex"]
+    made = {"made_from": made_from(), "data": data, "memo": memo}
+    return json.dumps(made, separators=(",", ":")).replace('},"', '},\n"') + "\n"
 
 
 if __name__ == "__main__":

@@ -155,7 +155,7 @@ def test_fmt_of_broken_text_changes_nothing(convdsl, ugly: Path) -> None:
 
 
 def test_check_and_load_need_no_compiler(small: Path) -> None:
-    asked = ("lark", "networkx", "llvmlite", "rich", "convdsl.driver", "convdsl.lowering")
+    asked = ("networkx", "llvmlite", "rich", "convdsl.driver", "convdsl.lowering")
     code = (
         "import sys, convdsl; from convdsl.cli import main\n"
         f"assert main(['check', {str(small)!r}]) == 0\n"

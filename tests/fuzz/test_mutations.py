@@ -21,8 +21,8 @@ from convdsl.diagnostics import CompileError, Diagnostic, SourceFile
 from convdsl.elaborate import elaborate
 from convdsl.syntax import ast
 from convdsl.syntax.format import WORD, format_source
-from convdsl.syntax.lalr import grammar_text
 from convdsl.syntax.parser import parse
+from convdsl.syntax.tables import grammar_text
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SEEDS = [path.read_text(encoding="utf-8") for path in sorted(EXAMPLES.glob("*.cnn"))]

@@ -11,8 +11,8 @@ from pygments.token import Comment, Error, Keyword, Name, Number, Operator, Punc
 
 from convdsl.syntax.highlight import ConvdslLexer, textmate
 from convdsl.syntax.hints import KEYWORDS
-from convdsl.syntax.lalr import grammar_text
 from convdsl.syntax.parser import tokens
+from convdsl.syntax.tables import grammar_text
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("*.cnn"))

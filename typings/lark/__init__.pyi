@@ -1,35 +1,47 @@
-# What convdsl.syntax.tables calls of lark.
-from collections.abc import Sequence
-from typing import Any
+# What convdsl.syntax calls of lark.
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
+from lark import exceptions as exceptions
+from lark import grammar as grammar
 from lark import lexer as lexer
+from lark.exceptions import UnexpectedCharacters as UnexpectedCharacters
+from lark.exceptions import UnexpectedToken as UnexpectedToken
+from lark.lexer import Token as Token
 
-class Rule:
-    alias: str | None
-    origin: Any
-    expansion: Sequence[Any]
-    options: Any
+__version__: str
 
-class ParseTable:
-    states: dict[int, dict[str, tuple[Any, Any]]]
-    start_states: dict[str, int]
-    end_states: dict[str, int]
+class Meta:
+    empty: bool
+    start_pos: int
+    end_pos: int
 
-class _Parser:
-    _parse_table: ParseTable
+class Tree:
+    data: str
+    children: list[Tree | Token | None]
+    @property
+    def meta(self) -> Meta: ...
 
-class _Frontend:
-    lexer: lexer.BasicLexer
-    parser: _Parser
+class PostLex(Protocol):
+    always_accept: Iterable[str]
+    def process(self, stream: Iterator[Token]) -> Iterator[Token]: ...
 
 class Lark:
-    parser: _Frontend
     def __init__(
         self,
         grammar: str,
         *,
         parser: str = ...,
         lexer: str = ...,
-        start: str | list[str] = ...,
+        postlex: PostLex | None = ...,
+        start: Sequence[str] = ...,
+        propagate_positions: bool = ...,
         maybe_placeholders: bool = ...,
     ) -> None: ...
+    @classmethod
+    def load(cls, f: Mapping[str, Any]) -> Lark: ...
+    def memo_serialize(
+        self, types_to_memoize: Sequence[type]
+    ) -> tuple[dict[str, Any], dict[int, Any]]: ...
+    def parse(self, text: str, start: str) -> Tree: ...
+    def lex(self, text: str) -> Iterator[Token]: ...

@@ -1,21 +1,7 @@
-import re
-
-class Pattern:
+class Token(str):
+    type: str
     value: str
+    start_pos: int
+    end_pos: int
 
-class TerminalDef:
-    name: str
-    pattern: Pattern
-
-class Scanner:
-    terminals: list[TerminalDef]
-    _mres: list[re.Pattern[str]]
-
-class UnlessCallback:
-    scanner: Scanner
-
-class BasicLexer:
-    callback: dict[str, UnlessCallback]
-    ignore_types: frozenset[str]
-    @property
-    def scanner(self) -> Scanner: ...
+class TerminalDef: ...

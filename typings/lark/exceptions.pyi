@@ -1,0 +1,8 @@
+from lark.lexer import Token
+
+class UnexpectedCharacters(Exception):
+    pos_in_stream: int
+
+class UnexpectedToken(Exception):
+    token: Token
+    accepts: set[str]
