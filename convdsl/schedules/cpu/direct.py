@@ -32,8 +32,6 @@ from convdsl.schedules.emission import extent_of, lane_symbol
 from convdsl.schedules.task import Schedule, Scheduled, Task
 from convdsl.tensor import Dim, dim_min, floor_div
 
-_PATCH = 14  # positions that a tile of several rows may have
-
 
 def applies(task: Task) -> Convolution | None:
     """Blocked output; one group, or groups that fill whole vectors."""
@@ -52,12 +50,13 @@ def tile_for(conv: Convolution, task: Task) -> Tile:
     block = task.output.block
     blocks = -(-conv.channels_out // block)
     outer, columns = columns_of(conv, task)
-    wide = columns.space.outs
-    if outer and wide * 2 <= _PATCH:
-        wide *= min(_PATCH // wide, outer[-1].outs)
+    rows = outer[-1].outs if outer else 1
     filters = blocks * block * conv.channels_in * conv.taps * task.stage.target.type.dtype.bytes
     large = filters > Limits.of(task.target).stay
-    return choose_tile(task.target, blocks, wide, must_divide=conv.groups > 1 or large)
+    must_divide = conv.groups > 1 or large
+    # A tile that fills all registers halved the speed of a strided 1x1 convolution.
+    spare = conv.taps == 1
+    return choose_tile(task.target, blocks, columns.space.outs, must_divide, rows, spare)
 
 
 def patch_rows(outer: tuple[Space, ...], columns: Columns, tile: Tile) -> int:
