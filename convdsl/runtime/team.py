@@ -26,6 +26,7 @@ from typing import Any
 from convdsl.kernel.program import (
     BOARD,
     BOARD_AWAKE,
+    BOARD_INSIDE,
     BOARD_SEATS,
     BOARD_WORDS,
     TEAM_SIZE,
@@ -61,6 +62,8 @@ class Board:
         are awake; None, and nothing is shown, while the board is another caller's."""
         if not self._taken.acquire(blocking=False):
             return None
+        if self._kept and not self._words[self._first + BOARD_INSIDE]:
+            self._kept.clear()
         self._words[self._first + BOARD_SEATS] = helpers
         context[BOARD] = self._address
         context[TICKET] = next(self._tickets)
@@ -70,8 +73,6 @@ class Board:
         """After a call of `take`. What it needed is kept while any helper may look at it."""
         if context[TICKET]:
             self._kept.append(alive)
-        elif self._kept:
-            self._kept.clear()
         self._taken.release()
 
 
@@ -91,9 +92,12 @@ class Helpers:
         helpers = min(helpers, MOST_HELPERS)
         with self._changed:
             while self.count < helpers:
+                name = f"convdsl-helper-{self.count + 1}"
+                try:
+                    threading.Thread(target=self._serve, name=name, daemon=True).start()
+                except RuntimeError:
+                    break  # the system grants no more: those who are there, and the caller, do it
                 self.count += 1
-                name = f"convdsl-helper-{self.count}"
-                threading.Thread(target=self._serve, name=name, daemon=True).start()
             self._jobs.extend([job] * helpers)
             if self._asleep:
                 _keep_off_this_processor(self._threads)

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from small_models import RESIDUAL, compiled, images
 
-from convdsl.kernel.program import BOARD, BOARD_AWAKE, PORTS, TICKET
+from convdsl.kernel.program import BOARD, BOARD_AWAKE, BOARD_INSIDE, PORTS, TICKET
 from convdsl.runtime import team
 
 TESTS = Path(__file__).parent.parent
@@ -279,13 +279,44 @@ def test_the_board_is_one_callers_at_a_time() -> None:
     assert context[BOARD]
     assert context[BOARD] % 64 == 0
     ticket = context[TICKET]
-    board.leave(context, kept := object())  # the number that code leaves: not zero
-    assert board._kept == [kept]
+    board._words[board._first + BOARD_INSIDE] = 1
+    board.leave(context, first := object())  # the number that code leaves: not zero
     assert board.take(context, 1) == 0
     assert context[TICKET] != ticket
+    board.leave(context, second := object())
+    assert board._kept == [first, second]
+    board._words[board._first + BOARD_INSIDE] = 0
+    assert board.take(context, 1) == 0
+    assert board._kept == []  # whoever was inside has left
     context[TICKET] = 0
     board.leave(context, object())
     assert board._kept == []
+
+
+def test_what_is_kept_for_helpers_does_not_pile_up() -> None:
+    """At most what one helper that is on its way out may still look at."""
+    network = compiled(RESIDUAL, threads=2)
+    most = 0
+    for _ in range(2000):
+        network(images())
+        most = max(most, len(team.process.helpers.board._kept))
+    assert most < 100
+
+
+def test_a_system_that_grants_no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The caller does everything, and nothing is taken for good."""
+    network = compiled(RESIDUAL, threads=3)
+    expected = network(images())
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    monkeypatch.setattr(team.process, "helpers", team.Helpers())
+    for _ in range(2):
+        np.testing.assert_array_equal(network(images()), expected)
+    assert team.process.helpers.count == 0
+    assert not team.process.helpers.board._taken.locked()
 
 
 def test_a_helper_that_is_awake_joins_the_next_call() -> None:
