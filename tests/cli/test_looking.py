@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from convdsl import ops, passes, zoo
+from convdsl import driver, ops, passes, zoo
 from convdsl.cli import doctor, listing
 from convdsl.cli.compile import LEVELS
 from convdsl.runtime.cache import ObjectCache
@@ -196,6 +196,7 @@ def test_emit_text(convdsl, small: Path, tmp_path: Path, level: str, text: str) 
 
 def test_emit_object(convdsl, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert set(LEVELS) == {"graph", "expr", "loops", "llvm", "asm", "object"}
+    assert driver.LEVELS == LEVELS  # the command line does not load the driver for its help
     assert convdsl("compile", small, "--emit", "object", "-o", tmp_path / "net.o").code == 0
     assert (tmp_path / "net.o").read_bytes().startswith(b"\x7fELF")
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
