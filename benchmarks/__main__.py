@@ -26,7 +26,7 @@ import numpy as np
 import convdsl
 from benchmarks.chart import draw
 from benchmarks.peers import PEERS
-from convdsl.cli.peak import measure_peak
+from convdsl.measure.peak import measure_peak
 from convdsl.weights import RandomWeights, bind
 
 MODELS = (

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from convdsl.backends import llvm, llvm_module
+from convdsl.backends.llvm import module as llvm_module
+from convdsl.backends.llvm import objects as llvm
 from convdsl.ir.canonical import canonical_text
 from convdsl.ir.graph import Graph
 from convdsl.ir.model import Model
@@ -27,7 +28,7 @@ from convdsl.lowering.recipe import packings_from_json, packings_to_json
 from convdsl.passes import PASSES, Observer, Pass
 from convdsl.passes import run as run_passes
 from convdsl.runtime.cache import ObjectCache
-from convdsl.runtime.cpu import Code, LoadedCode, aligned, check_memory
+from convdsl.runtime.cpu.code import Code, LoadedCode, aligned, check_memory
 
 _LENGTH = struct.Struct("<Q")
 _SOURCES = ("tensor", "kernel", "ir", "ops", "passes", "schedules", "lowering", "backends")

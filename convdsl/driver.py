@@ -10,7 +10,8 @@ from typing import Any, TypeAlias
 
 from convdsl import __version__
 from convdsl.analysis.report import Report, analyse
-from convdsl.backends import llvm, llvm_module
+from convdsl.backends.llvm import module as llvm_module
+from convdsl.backends.llvm import objects as llvm
 from convdsl.compilation import Plan
 from convdsl.diagnostics import InputError, WeightError
 from convdsl.ir.model import Model
@@ -24,7 +25,8 @@ from convdsl.lowering.lower import Lowered
 from convdsl.passes import PASSES, Observer, Pass
 from convdsl.passes import run as run_passes
 from convdsl.runtime.cache import ObjectCache
-from convdsl.runtime.cpu import LoadedCode
+from convdsl.runtime.cpu.code import LoadedCode
+from convdsl.runtime.cpu.team import available_threads
 from convdsl.runtime.executable import (
     Binding,
     Executable,
@@ -36,7 +38,6 @@ from convdsl.runtime.executable import (
     input_symbols,
 )
 from convdsl.runtime.saved import Signature, save_program
-from convdsl.runtime.team import available_threads
 from convdsl.runtime.whole_files import write_whole
 from convdsl.weights import RandomWeights
 from convdsl.weights import bind as bind_weights

@@ -12,11 +12,11 @@ from graphs import Builder, evaluate_graph, random_arrays
 from hypothesis import assume
 from hypothesis import strategies as st
 
-from convdsl.backends.llvm import find_target
+from convdsl.backends.llvm.objects import find_target
 from convdsl.ir.graph import Graph
 from convdsl.kernel.target import Target
 from convdsl.lowering.lower import lower
-from convdsl.runtime.cpu import aligned
+from convdsl.runtime.cpu.code import aligned
 from convdsl.tensor import DType
 
 Array = np.ndarray[Any, Any]

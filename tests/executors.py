@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from convdsl.backends import llvm, llvm_module
+from convdsl.backends.llvm import module as llvm_module
+from convdsl.backends.llvm import objects as llvm
 from convdsl.ir.graph import Graph
 from convdsl.ir.opdef import Call, Role
 from convdsl.kernel.interpret import interpret_program
 from convdsl.kernel.target import Target
 from convdsl.lowering.lower import Lowered, lower
-from convdsl.runtime.cpu import Code, LoadedCode, aligned
+from convdsl.runtime.cpu.code import Code, LoadedCode, aligned
 
 Array = npt.NDArray[Any]
 Runner = Callable[[Lowered, npt.NDArray[np.uint8], Sequence[Array]], list[Array]]

@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from convdsl.backends import llvm, llvm_module
+from convdsl.backends.llvm import module as llvm_module
+from convdsl.backends.llvm import objects as llvm
 from convdsl.kernel.builder import Builder
 from convdsl.kernel.interpret import interpret
 from convdsl.kernel.nodes import Binary, Const, Get, Kernel, ReduceLanes
 from convdsl.kernel.program import Argument, Place, Port, Program, Step
 from convdsl.kernel.target import Target
-from convdsl.runtime.cpu import Code, LoadedCode
+from convdsl.runtime.cpu.code import Code, LoadedCode
 from convdsl.tensor import DType, TensorType
 
 Array = np.ndarray[Any, Any]

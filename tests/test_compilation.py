@@ -17,15 +17,15 @@ from small_models import CALCULATOR, RESIDUAL, images
 
 import convdsl
 from convdsl import InputError, compilation
-from convdsl.backends import llvm
+from convdsl.backends.llvm import objects as llvm
 from convdsl.ir.canonical import canonical_text
 from convdsl.lowering import recipe
 from convdsl.lowering.lower import arena_bytes, lower
 from convdsl.lowering.recipe import packings_from_json, packings_to_json
 from convdsl.passes import PASSES
 from convdsl.passes import run as run_passes
-from convdsl.runtime import cpu as runtime
 from convdsl.runtime.cache import ObjectCache
+from convdsl.runtime.cpu import code as runtime
 from convdsl.runtime.saved import read_report
 from convdsl.schedules import cpu
 

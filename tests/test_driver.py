@@ -14,7 +14,7 @@ from small_models import CALCULATOR, RESIDUAL, images
 
 import convdsl
 from convdsl import CompileError, InputError, WeightError, driver
-from convdsl.backends import llvm
+from convdsl.backends.llvm import objects as llvm
 from convdsl.passes import PASSES
 from convdsl.runtime.cache import ObjectCache
 

@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
     if macs is not None:
         row["GFLOP/s"] = 2 * macs / row["median ms"] / 1e6
     if not options.no_peak:
-        from convdsl.cli.machine import figures
+        from convdsl.measure.machine import figures
 
         row["peak GFLOP/s"] = figures(made.executable.threads).flops / 1e9
     listing.show([row], options.format)

@@ -73,7 +73,7 @@ def _software() -> list[Finding]:
 
 
 def _processor() -> list[Finding]:
-    from convdsl.backends import llvm
+    from convdsl.backends.llvm import objects as llvm
     from convdsl.tensor import DType
 
     target = llvm.find_target()
@@ -89,15 +89,15 @@ def _processor() -> list[Finding]:
 
 
 def _threads() -> list[Finding]:
-    from convdsl.runtime.team import available_threads
+    from convdsl.runtime.cpu.team import available_threads
 
     return [Finding("threads", f"{available_threads()} (a team of this size unless --threads)")]
 
 
 def _speed(measure: bool) -> list[Finding]:
     """What rooflines and predicted times are made of: one thread, and all."""
-    from convdsl.cli.machine import figures, remembered
-    from convdsl.runtime.team import available_threads
+    from convdsl.measure.machine import figures, remembered
+    from convdsl.runtime.cpu.team import available_threads
 
     findings: list[Finding] = []
     for threads in sorted({1, available_threads()}):

@@ -2,7 +2,7 @@
 
 Predicted cycles are those of one core by the schedule's own cost model, of the schedule that
 was chosen and of those that were not. Predicted times add this machine, as it was measured once
-(cli.prediction). With --measure it is measured anew in the same run, and every step is timed
+(measure.prediction). With --measure it is measured anew in the same run, and every step is timed
 on the given number of threads: the best of several runs of one thread, the median of several
 threads. The share is of the peak that the same threads reach with nothing but multiply-adds.
 """
@@ -15,16 +15,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from convdsl.backends import llvm, llvm_module
+from convdsl.backends.llvm import module as llvm_module
+from convdsl.backends.llvm import objects as llvm
 from convdsl.cli import console, listing
 from convdsl.cli.building import PassWatcher, load_model
-from convdsl.cli.machine import figures
 from convdsl.cli.options import input_shapes, selected_passes
-from convdsl.cli.prediction import Prediction, Team, main_type, predict
 from convdsl.driver import Plan, bind, bind_weights_of, find_target
 from convdsl.kernel.program import Program
-from convdsl.runtime.cpu import Code, LoadedCode, aligned
-from convdsl.runtime.team import available_threads
+from convdsl.measure.machine import figures
+from convdsl.measure.prediction import Prediction, Team, main_type, predict
+from convdsl.runtime.cpu.code import Code, LoadedCode, aligned
+from convdsl.runtime.cpu.team import available_threads
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -88,6 +88,6 @@ def _roofline(options: argparse.Namespace, width: int | None, color: bool) -> st
 
 
 def _this_machine() -> Machine:
-    from convdsl.cli.machine import this_machine
+    from convdsl.measure.machine import this_machine
 
     return this_machine()

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from convdsl.diagnostics import ArtifactError
-from convdsl.runtime.team import available_threads
+from convdsl.runtime.cpu.team import available_threads
 from convdsl.runtime.whole_files import write_whole
 
 MAGIC = b"\x89CDSL\r\n\x1a"

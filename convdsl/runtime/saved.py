@@ -13,10 +13,10 @@ from convdsl.diagnostics import ArtifactError, InputError
 from convdsl.kernel.program import Port
 from convdsl.kernel.target import Target
 from convdsl.runtime import artifact
-from convdsl.runtime.cpu import Code, LoadedCode
+from convdsl.runtime.cpu.code import Code, LoadedCode
+from convdsl.runtime.cpu.processor import check_processor, proof
+from convdsl.runtime.cpu.team import available_threads
 from convdsl.runtime.executable import Array, Binding, Executable, Facts, Runner, Values
-from convdsl.runtime.processor import check_processor, proof
-from convdsl.runtime.team import available_threads
 from convdsl.tensor import DType, TensorType
 
 ABI = 7

@@ -17,10 +17,11 @@ import pytest
 from graphs import random_arrays
 
 import convdsl
-from convdsl.backends import llvm, llvm_module
+from convdsl.backends.llvm import module as llvm_module
+from convdsl.backends.llvm import objects as llvm
 from convdsl.compilation import Plan
 from convdsl.kernel import program
-from convdsl.runtime.cpu import aligned
+from convdsl.runtime.cpu.code import aligned
 from convdsl.weights import RandomWeights, bind
 
 QEMU = shutil.which("qemu-aarch64") or shutil.which("qemu-aarch64-static")

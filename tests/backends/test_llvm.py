@@ -9,8 +9,8 @@ import pytest
 from kernels import print_kernel, row_sums
 
 from convdsl import InputError
-from convdsl.backends import llvm
-from convdsl.backends.llvm import emit_assembly, emit_object, find_target
+from convdsl.backends.llvm import objects as llvm
+from convdsl.backends.llvm.objects import emit_assembly, emit_object, find_target
 from convdsl.kernel.builder import Builder
 from convdsl.kernel.nodes import Const, Fma, Kernel, ValueType
 from convdsl.kernel.program import ENTRY

@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from convdsl.cli import explain, machine
-from convdsl.cli.machine import Figures
-from convdsl.cli.prediction import Moved, Prediction, Team, main_type, moved_by, predict
+from convdsl.cli import explain
 from convdsl.kernel.caches import Caches
 from convdsl.kernel.nodes import Buffer, Kernel
 from convdsl.kernel.program import Argument, Place, Port, Program, Step
+from convdsl.measure import machine
+from convdsl.measure.machine import Figures
+from convdsl.measure.prediction import Moved, Prediction, Team, main_type, moved_by, predict
 from convdsl.tensor import DType, TensorType
 
 TOY = Figures(flops=64e9, memory_bytes=1e9, l2_bytes=8e9, l3_bytes=4e9)

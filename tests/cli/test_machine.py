@@ -7,9 +7,9 @@ from dataclasses import astuple, replace
 
 import pytest
 
-from convdsl.backends import llvm
-from convdsl.cli import machine, peak
-from convdsl.cli.machine import Figures, figures, remembered
+from convdsl.backends.llvm import objects as llvm
+from convdsl.measure import machine, peak
+from convdsl.measure.machine import Figures, figures, remembered
 from convdsl.runtime.cache import ObjectCache, default_directory
 from convdsl.tensor import DType
 

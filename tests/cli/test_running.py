@@ -12,7 +12,7 @@ from PIL import Image
 
 import convdsl as package
 from convdsl.cli.classify import probabilities
-from convdsl.cli.peak import measure_peak
+from convdsl.measure.peak import measure_peak
 
 RANDOM = ("--weights", "random:1")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from convdsl.backends.llvm import find_target
+from convdsl.backends.llvm.objects import find_target
 from convdsl.kernel.caches import TYPICAL, Caches, caches_of_system
 
 Index = tuple[str, str, str, str]  # level, type, size, processors

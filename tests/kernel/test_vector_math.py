@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from kernels import run_interpreter, run_machine_code
 
-from convdsl.backends.llvm import find_target
+from convdsl.backends.llvm.objects import find_target
 from convdsl.kernel.builder import Builder
 from convdsl.kernel.nodes import Kernel
 from convdsl.kernel.vector_math import ERROR_ULPS, FUNCTIONS, Vectors

@@ -8,7 +8,7 @@ from drawn_convolutions import run
 from graphs import Array, Builder, evaluate_graph, random_arrays, rewritten
 
 from convdsl import InputError
-from convdsl.backends.llvm import find_target
+from convdsl.backends.llvm.objects import find_target
 from convdsl.ir.graph import Graph
 from convdsl.kernel.program import Argument, Place, format_program
 from convdsl.lowering.lower import Lowered, lower

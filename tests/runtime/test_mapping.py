@@ -16,10 +16,11 @@ from kernels import print_kernel, row_sums
 from small_models import CALCULATOR, RESIDUAL, compiled, images
 
 import convdsl
-from convdsl.backends.llvm import emit_object, find_target
+from convdsl.backends.llvm.objects import emit_object, find_target
 from convdsl.kernel.program import ENTRY
-from convdsl.runtime import cpu, engine, mapping, processor
-from convdsl.runtime.mapping import Mapped, link
+from convdsl.runtime.cpu import code as cpu
+from convdsl.runtime.cpu import engine, mapping, processor
+from convdsl.runtime.cpu.mapping import Mapped, link
 
 pytestmark = pytest.mark.skipif(
     find_target().architecture != "x86_64", reason="elsewhere LLVM loads the code"

@@ -17,7 +17,7 @@ from small_models import CALCULATOR, RESIDUAL, compiled, images
 
 import convdsl
 from convdsl import ArtifactError, InputError
-from convdsl.backends.llvm import find_target
+from convdsl.backends.llvm.objects import find_target
 from convdsl.runtime import artifact
 from convdsl.runtime.saved import is_artifact, load_executable, read_report
 

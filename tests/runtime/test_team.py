@@ -18,7 +18,7 @@ import pytest
 from small_models import RESIDUAL, compiled, images
 
 from convdsl.kernel.program import BOARD, BOARD_AWAKE, BOARD_INSIDE, PORTS, TICKET
-from convdsl.runtime import team
+from convdsl.runtime.cpu import team
 
 TESTS = Path(__file__).parent.parent
 
@@ -187,7 +187,7 @@ def test_a_child_forked_while_the_team_is_busy_works(run_script: Script) -> None
     said = run_script(
         """
         import threading
-        from convdsl.runtime import team
+        from convdsl.runtime.cpu import team
         expected = network(x)
         stop = threading.Event()
         team.process.helpers.invite(lambda: stop.wait(60), 1)
@@ -238,7 +238,7 @@ def test_pinning_to_one_processor_does_no_harm(run_script: Script) -> None:
     said = run_script(
         """
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-        from convdsl.runtime.team import available_threads
+        from convdsl.runtime.cpu.team import available_threads
         print(available_threads(), network(x).tobytes().hex())
         """
     )

@@ -8,7 +8,7 @@ import pytest
 from drawn_convolutions import check, conv_graph
 from graphs import Builder
 
-from convdsl.backends.llvm import find_target
+from convdsl.backends.llvm.objects import find_target
 from convdsl.ir.graph import Graph
 from convdsl.lowering.lower import lower
 from convdsl.schedules.cpu.chooser import SCHEDULES

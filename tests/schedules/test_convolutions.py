@@ -10,7 +10,7 @@ from drawn_convolutions import check, conv_graph, convolutions
 from executors import machine_code, run_graph
 from hypothesis import given, settings
 
-from convdsl.backends import llvm
+from convdsl.backends.llvm import objects as llvm
 from convdsl.ir.graph import Graph
 from convdsl.kernel.evaluate import evaluate
 from convdsl.kernel.text import format_kernel

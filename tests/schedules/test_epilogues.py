@@ -10,7 +10,7 @@ import pytest
 from drawn_convolutions import run
 from graphs import Array, Builder, evaluate_graph, random_arrays, rewritten
 
-from convdsl.backends.llvm import find_target
+from convdsl.backends.llvm.objects import find_target
 from convdsl.ir.graph import Graph, Value
 from convdsl.passes.fuse_elementwise import FuseElementwise
 from convdsl.tensor import DType

@@ -13,7 +13,7 @@ from graphs import Builder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from convdsl.backends.llvm import find_target
+from convdsl.backends.llvm.objects import find_target
 from convdsl.kernel.caches import Caches
 from convdsl.kernel.nodes import For, If, Parallel, Prefetch, Statement, statement_bodies
 from convdsl.kernel.program import SHARES

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 
 from convdsl.kernel.layout import Layout
 from convdsl.kernel.nodes import Get, Registers, Var
-from convdsl.schedules.cpu.contraction import Convolution, match_convolution
+from convdsl.schedules.contraction import Convolution, match_convolution
 from convdsl.schedules.cpu.epilogue import Frame, open_frame
 from convdsl.schedules.cpu.runs import Run, runs_of, taps_inside
 from convdsl.schedules.emission import extent_of, lane_symbol

@@ -16,7 +16,7 @@ from itertools import product
 
 from convdsl.kernel.builder import Builder
 from convdsl.kernel.nodes import Get, IndexTest, Registers, Value, Var
-from convdsl.schedules.cpu.contraction import Convolution, Space, match_convolution
+from convdsl.schedules.contraction import Convolution, Space, match_convolution
 from convdsl.schedules.cpu.epilogue import Frame, open_frame
 from convdsl.schedules.cpu.runs import (
     Columns,

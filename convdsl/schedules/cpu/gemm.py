@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from convdsl.kernel.builder import Builder
 from convdsl.kernel.expr import Axis, Read, Reduce, reads
 from convdsl.kernel.nodes import Get
-from convdsl.schedules.cpu.contraction import find_product
+from convdsl.schedules.contraction import find_product
 from convdsl.schedules.cpu.generic import operand_layout
 from convdsl.schedules.cpu.tiles import FilterPack, Tile, choose_tile, split, tile_cycles
 from convdsl.schedules.emission import Emitter, View, extent_of, lane_symbol

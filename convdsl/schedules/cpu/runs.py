@@ -7,7 +7,7 @@ from itertools import groupby, product
 from typing import TypeAlias
 
 from convdsl.kernel.expr import Axis
-from convdsl.schedules.cpu.contraction import Convolution, Space
+from convdsl.schedules.contraction import Convolution, Space
 from convdsl.schedules.emission import extent_of
 from convdsl.schedules.task import Task
 from convdsl.tensor import Dim, ceil_div, dim_max, dim_min, floor_div

@@ -1,4 +1,4 @@
-# What convdsl.backends.llvm and convdsl.runtime.cpu call of llvmlite.binding.
+# What convdsl.backends.llvm.objects and convdsl.runtime.cpu.code call of llvmlite.binding.
 from collections.abc import Callable, Iterator
 
 llvm_version_info: tuple[int, int, int]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from convdsl.backends.llvm_text import (
+from convdsl.backends.llvm.text import (
     INT_TESTS,
     SCALARS,
     Printer,

@@ -23,8 +23,8 @@ from convdsl.kernel.program import (
     Port,
     Program,
 )
-from convdsl.runtime.mapping import Mapped, link
-from convdsl.runtime.team import Region
+from convdsl.runtime.cpu.mapping import Mapped, link
+from convdsl.runtime.cpu.team import Region
 
 _ALIGNMENT = 64
 _POOL = 4  # arenas kept for calls to come
@@ -139,6 +139,6 @@ def _load(code: Code) -> tuple[int, object]:
     if image is not None:
         mapped = Mapped(image)
         return mapped.address, mapped
-    from convdsl.runtime import engine
+    from convdsl.runtime.cpu import engine
 
     return engine.load(code.object_code, code.entry)

@@ -1,8 +1,8 @@
 """Loop IR -> LLVM IR, as text, printed the plainest way.
 
 Every register is an alloca, which LLVM makes a value of; loops are tested at their ends; index
-arithmetic is written once, in the loop that it belongs to (llvm_text). So few of LLVM's passes
-are needed (backends.llvm has the list, docs/performance.md the measurements). Serial loops carry
+arithmetic is written once, in the loop that it belongs to (`text`). So few of LLVM's passes
+are needed (`objects` has the list, docs/performance.md the measurements). Serial loops carry
 `llvm.loop.unroll.disable`: schedules unroll what is to be unrolled.
 """
 
@@ -12,8 +12,8 @@ import math
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 
-from convdsl.backends.llvm_text import SCALARS, Level, type_of
-from convdsl.backends.llvm_values import ValuePrinter
+from convdsl.backends.llvm.text import SCALARS, Level, type_of
+from convdsl.backends.llvm.values import ValuePrinter
 from convdsl.kernel.nodes import (
     For,
     If,

@@ -14,8 +14,8 @@ flushed to zero inside, and the caller's floating-point mode is restored on the 
 
 from __future__ import annotations
 
-from convdsl.backends.llvm_ir import KernelPrinter, attributes_of
-from convdsl.backends.llvm_team import STEPS, team_functions
+from convdsl.backends.llvm.ir import KernelPrinter, attributes_of
+from convdsl.backends.llvm.team import STEPS, team_functions
 from convdsl.kernel.program import (
     ARENA,
     COUNTERS,

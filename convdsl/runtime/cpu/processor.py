@@ -65,7 +65,7 @@ def check_processor(target: Target, what: str, proven: str = "") -> None:
 
 
 def _ask_llvm(target: Target, what: str) -> None:
-    from convdsl.runtime import engine
+    from convdsl.runtime.cpu import engine
 
     here, name, features = engine.host()
     if target.architecture != here:

@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from convdsl.backends import llvm, llvm_module
+from convdsl.backends.llvm import module as llvm_module
+from convdsl.backends.llvm import objects as llvm
 from convdsl.kernel.builder import Builder
 from convdsl.kernel.nodes import Get
 from convdsl.kernel.program import Argument, Place, Port, Program, Step
 from convdsl.kernel.target import Target
-from convdsl.runtime.cpu import Code, LoadedCode
+from convdsl.runtime.cpu.code import Code, LoadedCode
 from convdsl.tensor import DType, TensorType
 
 CHAINS = 12

@@ -1,7 +1,7 @@
 """Teams of threads: the caller, and helpers from a small pool of the process.
 
 Compiled code hands out the work of a step in shares that whoever is there claims (see
-backends.llvm_module), and the caller takes part from the first instruction on. So nothing
+backends.llvm.module), and the caller takes part from the first instruction on. So nothing
 ever waits for a helper to arrive: one that the system, the interpreter's lock or another
 caller keeps busy is not missed, and one that comes late finds nothing left to do. Results do
 not depend on who came.

@@ -17,10 +17,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from convdsl.cli.machine import Figures
 from convdsl.kernel.caches import Caches
 from convdsl.kernel.nodes import Kernel
 from convdsl.kernel.program import Place, Program, Step
+from convdsl.measure.machine import Figures
 from convdsl.tensor import DType
 
 

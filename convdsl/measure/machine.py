@@ -17,11 +17,11 @@ from typing import cast
 
 from convdsl import __version__
 from convdsl.analysis.machine import MEASURED, Machine
-from convdsl.backends import llvm
-from convdsl.cli.peak import MEMORY_BYTES, measure_l2, measure_l3, measure_memory, measure_peak
+from convdsl.backends.llvm import objects as llvm
+from convdsl.measure.peak import MEMORY_BYTES, measure_l2, measure_l3, measure_memory, measure_peak
 from convdsl.runtime.cache import ObjectCache, default_directory
-from convdsl.runtime.processor import identity
-from convdsl.runtime.team import available_threads
+from convdsl.runtime.cpu.processor import identity
+from convdsl.runtime.cpu.team import available_threads
 from convdsl.tensor import DType
 
 _METHOD = 2
