@@ -26,7 +26,6 @@ from convdsl.kernel.nodes import (
     IndexAsValue,
     IndexTest,
     Kernel,
-    LanesBelow,
     Let,
     Load,
     Parallel,
@@ -196,9 +195,6 @@ class _Machine:
             case IndexAsValue():
                 lanes = np.arange(value.type.lanes) * value.step
                 return (self.index(value.index) + lanes).astype(numpy_type)
-            case LanesBelow():
-                lanes = np.arange(value.type.lanes) * value.step
-                return self.index(value.base) + lanes < self.index(value.limit)
             case Gather():
                 return np.concatenate([self.value(lane) for lane in value.lanes])
             case _:

@@ -3,12 +3,13 @@
     Kernel    name, buffers, body
     Statement For | Parallel | If | Let | Set | Store | Prefetch
     Value     Const | Var | Load | Gather | Get | Unary | Binary | Fma | Compare | Select | Cast
-              | IndexAsValue | IndexTest | LanesBelow | Splat | ReduceLanes
+              | IndexAsValue | IndexTest | Splat | ReduceLanes
 
 Indices are `Dim`s over loop variables: element offsets into flat buffers. Values are trees;
-`Let` names one so that it is computed once. A kernel has one `Parallel` at the top whose
-iterations are independent; threads take contiguous shares of them. There are no phis, no
-register allocation and no address arithmetic: LLVM does those well (docs/performance.md).
+`Let` names one so that it is computed once. A kernel is `Parallel` loops side by side: the
+iterations of all of them are independent, and threads take shares of each in any order; what
+must come after the whole of something else is another kernel. There are no phis, no register
+allocation and no address arithmetic: compilers do those well (docs/performance.md).
 """
 
 from __future__ import annotations
@@ -214,16 +215,6 @@ class IndexTest:
 
 
 @dataclass(frozen=True, slots=True)
-class LanesBelow:
-    """For each lane: base + lane * step < limit."""
-
-    base: Dim
-    step: int
-    limit: Dim
-    type: ValueType
-
-
-@dataclass(frozen=True, slots=True)
 class ReduceLanes:
     """Combine all lanes (sum max min) to a scalar."""
 
@@ -250,7 +241,6 @@ Value: TypeAlias = (
     | Splat
     | IndexAsValue
     | IndexTest
-    | LanesBelow
     | ReduceLanes
 )
 

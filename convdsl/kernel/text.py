@@ -15,7 +15,6 @@ from convdsl.kernel.nodes import (
     IndexAsValue,
     IndexTest,
     Kernel,
-    LanesBelow,
     Let,
     Load,
     Parallel,
@@ -122,7 +121,5 @@ def format_value(value: Value) -> str:
             return f"{value.type}({value.index}{step})"
         case IndexTest():
             return f"{value.a} {_TESTS[value.op]} {value.b}"
-        case LanesBelow():
-            return f"({value.base} + lane*{value.step} < {value.limit})"
         case ReduceLanes():
             return f"reduce_{value.op}({format_value(value.x)})"

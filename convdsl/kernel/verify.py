@@ -13,7 +13,6 @@ from convdsl.kernel.nodes import (
     IndexAsValue,
     IndexTest,
     Kernel,
-    LanesBelow,
     Let,
     Load,
     Parallel,
@@ -141,9 +140,6 @@ class _Verifier:
             case IndexTest():
                 self.index(value.a, scope)
                 self.index(value.b, scope)
-            case LanesBelow():
-                self.index(value.base, scope)
-                self.index(value.limit, scope)
             case _:
                 pass
 

@@ -20,7 +20,6 @@ from convdsl.kernel.nodes import (
     IndexAsValue,
     IndexTest,
     Kernel,
-    LanesBelow,
     Let,
     Load,
     LoopVar,
@@ -39,7 +38,7 @@ from convdsl.kernel.verify import KernelError, verify_kernel
 from convdsl.tensor import DType, symbol
 
 F32, F64, I64, BOOL = (ValueType(t) for t in (DType.F32, DType.F64, DType.I64, DType.BOOL))
-F32X4, BOOLX4 = ValueType(DType.F32, 4), ValueType(DType.BOOL, 4)
+F32X4 = ValueType(DType.F32, 4)
 X, Y = Buffer("x", DType.F32, 8), Buffer("y", DType.F32, 8, written=True)
 ACC = Registers("acc", 2, F32)
 ONE, ONES, WIDE = Const(1.0, F32), Const(1.0, F32X4), Const(1.0, F64)
@@ -89,8 +88,6 @@ MALFORMED: dict[str, tuple[Kernel, str]] = {
     "loop start out of scope": (kernel(For(LOOP, symbol("n"), 8, ())), "uses n"),
     "index value out of scope": (value(IndexAsValue(symbol("n"), 0, I64)), "uses n"),
     "index test out of scope": (value(IndexTest("lt", 0, symbol("n"))), "uses n"),
-    "lanes below out of scope": (value(LanesBelow(symbol("n"), 1, 4, BOOLX4)), "uses n"),
-    "lane limit out of scope": (value(LanesBelow(0, 1, symbol("n"), BOOLX4)), "uses n"),
     "guard out of scope": (
         value(Load(X, 0, F32, (IndexTest("lt", symbol("n"), 4),))),
         "uses n",

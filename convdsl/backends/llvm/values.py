@@ -21,7 +21,6 @@ from convdsl.kernel.nodes import (
     Get,
     IndexAsValue,
     IndexTest,
-    LanesBelow,
     Load,
     ReduceLanes,
     Select,
@@ -104,11 +103,6 @@ class ValuePrinter(Printer):
                 return self.index_as_value(value)
             case IndexTest():
                 return self.test(value.op, value.a, value.b)
-            case LanesBelow():
-                lanes = ValueType(DType.I64, value.type.lanes)
-                at = self.lane_indices(value.base, value.step, lanes)
-                limit = self.splat(self.index(value.limit), lanes)
-                return self.result(f"icmp slt {type_of(lanes)} {at}, {limit}")
             case ReduceLanes():
                 return self.reduce_lanes(value)
 
