@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from convdsl.ir.model import Model
-    from convdsl.lowering.lower import Choice, Lowered
+    from convdsl.lowering.lower import Lowered
+    from convdsl.lowering.tasks import Choice
 
 RANDOM_WEIGHTS = "random:0"
 _LEAST_RUNS = 20

@@ -1,0 +1,168 @@
+"""Groups become tasks, tasks kernels: one task a stage, equal tasks one kernel.
+
+Stages over weights alone are no tasks: they are evaluated when weights are bound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from convdsl.ir.graph import Graph, OpNode, Value
+from convdsl.kernel.expr import Read, Stage, TensorExpr, TensorVar, axes_over, reads
+from convdsl.kernel.nodes import Kernel
+from convdsl.kernel.target import Target
+from convdsl.lowering.buffers import Buffers, Call, CopiedOutput, Key
+from convdsl.lowering.compose import compose
+from convdsl.lowering.packing import Packing, Source
+from convdsl.schedules.cpu.chooser import bids
+from convdsl.schedules.task import Operand, Scheduled, Task
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Why a step runs as it does: predicted cycles of every schedule that applied."""
+
+    nodes: tuple[str, ...]
+    kernel: str
+    schedule: str
+    bids: tuple[tuple[str, float], ...]
+
+
+class Tasks:
+    """The calls of one program in the making, and the kernels that they share."""
+
+    def __init__(self, target: Target, buffers: Buffers) -> None:
+        self._target = target
+        self._buffers = buffers
+        self._scheduled: dict[Task, tuple[Scheduled, Choice]] = {}
+        self.calls: list[Call] = []
+        self.choices: list[Choice] = []
+
+    @property
+    def kernels(self) -> list[Kernel]:
+        return [scheduled.kernel for scheduled, _ in self._scheduled.values()]
+
+    def add_graph(self, graph: Graph) -> None:
+        """All groups in order, then the outputs that must be copied."""
+        for nodes in groups_of(graph, self._buffers):
+            root = nodes[0]
+            if self._buffers.is_whole(root.outputs[0]):
+                self._buffers.place(root.output, root.output.type)
+            else:
+                self._add_group(nodes)
+        for slot, name, value in self._buffers.copied_outputs():
+            self._add_copy(slot, name, value)
+
+    def _add_group(self, nodes: list[OpNode]) -> None:
+        composed = compose(nodes, nodes[0])
+        names = tuple(node.name for node in nodes)
+        keys: dict[str, Key] = {}
+        statics: dict[str, Source] = {}
+        for name, value in composed.sources.items():
+            if self._buffers.is_static(value):
+                statics[name] = Source(value)
+            else:
+                keys[name] = value
+        for stage in composed.stages:
+            target = stage.target
+            used = {read.tensor.name for read in reads(stage.body)}
+            if target.name not in composed.targets and used <= statics.keys():
+                statics[target.name] = _static_stage(stage, statics)
+                continue
+            value = composed.targets.get(target.name)
+            keys[target.name] = value if value is not None else (names, target.name)
+            self._buffers.place(keys[target.name], target.type)
+            self._add_task(composed.op, stage, keys, statics, names)
+
+    def _add_copy(self, slot: int, name: str, value: Value) -> None:
+        x = TensorVar("x0", value.type)
+        axes = axes_over(value.type.shape)
+        stage = Stage(TensorVar("t0", value.type), axes, Read(x, tuple(a.i for a in axes)))
+        key = CopiedOutput(slot)
+        self._buffers.place(key, value.type, plain=True)
+        keys: dict[str, Key] = {"t0": key}
+        statics: dict[str, Source] = {}
+        if self._buffers.is_static(value):
+            statics["x0"] = Source(value)
+        else:
+            keys["x0"] = value
+        self._add_task("copy", stage, keys, statics, (f"output {name}",))
+
+    def _add_task(
+        self,
+        op: str,
+        stage: Stage,
+        keys: Mapping[str, Key],
+        statics: Mapping[str, Source],
+        names: tuple[str, ...],
+    ) -> None:
+        variables = {read.tensor.name: read.tensor for read in reads(stage.body)}
+        operands = tuple(
+            Operand(var, None if name in statics else self._buffers.layout(keys[name]))
+            for name, var in sorted(variables.items())
+        )
+        output = self._buffers.layout(keys[stage.target.name])
+        scheduled, choice = self._schedule(Task(op, stage, operands, output, self._target))
+        arguments: list[Key] = []
+        for variable, pack in scheduled.arguments:
+            if pack is None:
+                arguments.append(keys[variable])
+            else:
+                stage_of = (len(self.calls), variable)
+                dtype = variables[variable].type.dtype
+                packing = Packing(statics[variable], pack, dtype, 0, stage_of)
+                arguments.append(self._buffers.weight(packing))
+        self.calls.append(Call(choice.kernel, tuple(arguments), names, choice.schedule))
+        self.choices.append(replace(choice, nodes=names))
+
+    def _schedule(self, task: Task) -> tuple[Scheduled, Choice]:
+        """The kernel of a task, by the schedule that predicts the fewest cycles."""
+        if task not in self._scheduled:
+            offers = bids(task)
+            chosen = offers[0][1]
+            name = f"{task.op}_{len(self._scheduled)}"
+            listed = tuple((schedule.name, cost) for cost, schedule in offers)
+            choice = Choice((), name, chosen.name, listed)
+            self._scheduled[task] = (chosen.emit(task, name), choice)
+        return self._scheduled[task]
+
+
+class Outline(Tasks):
+    """Tasks without kernels: no schedule is asked. The calls and their buffers are right."""
+
+    def __init__(self, target: Target, buffers: Buffers) -> None:
+        super().__init__(target, buffers)
+        self.made: dict[tuple[int, str], Source] = {}
+
+    def _add_task(
+        self,
+        op: str,
+        stage: Stage,
+        keys: Mapping[str, Key],
+        statics: Mapping[str, Source],
+        names: tuple[str, ...],
+    ) -> None:
+        read = {read.tensor.name for read in reads(stage.body)}
+        for name in read & statics.keys():
+            self.made[len(self.calls), name] = statics[name]
+        late = sorted(read - statics.keys())
+        arguments = (*(keys[name] for name in late), keys[stage.target.name])
+        self.calls.append(Call("", arguments, names, ""))
+
+
+def groups_of(graph: Graph, buffers: Buffers) -> list[list[OpNode]]:
+    """The nodes of each group that runs, its root first; ordered by their last nodes."""
+    members: dict[object, list[OpNode]] = {}
+    for node in graph.op_nodes():
+        if not buffers.is_static(node.outputs[0]):
+            key = node.id if node.group is None else ("group", node.group)
+            members.setdefault(key, []).append(node)
+    position = {node.id: i for i, node in enumerate(graph.nodes())}
+    return sorted(members.values(), key=lambda nodes: position[nodes[-1].id])
+
+
+def _static_stage(stage: Stage, statics: Mapping[str, Source]) -> Source:
+    variables = {read.tensor.name: read.tensor for read in reads(stage.body)}
+    expr = TensorExpr(tuple(variables.values()), (stage,), (stage.target.name,))
+    return Source(None, expr, tuple((name, statics[name]) for name in variables))
