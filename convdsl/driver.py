@@ -18,6 +18,7 @@ from convdsl.ir.model import Model
 from convdsl.ir.text import format_graph
 from convdsl.kernel.expr import format_tensor_expr
 from convdsl.kernel.program import Port, format_program
+from convdsl.kernel.signature import Binding, bind_shapes, check_symbol, input_symbols
 from convdsl.kernel.target import Target
 from convdsl.kernel.text import format_kernel
 from convdsl.loading import interop, load
@@ -27,16 +28,7 @@ from convdsl.passes import run as run_passes
 from convdsl.runtime.cache import ObjectCache
 from convdsl.runtime.cpu.code import LoadedCode
 from convdsl.runtime.cpu.team import available_threads
-from convdsl.runtime.executable import (
-    Binding,
-    Executable,
-    Facts,
-    Runner,
-    Values,
-    bind_shapes,
-    check_symbol,
-    input_symbols,
-)
+from convdsl.runtime.executable import Executable, Facts, Runner, Values
 from convdsl.runtime.saved import Signature, save_program
 from convdsl.runtime.whole_files import write_whole
 from convdsl.weights import RandomWeights

@@ -6,11 +6,11 @@ import difflib
 import gc
 import math
 import sys
-import threading
 from collections.abc import Iterable
 
 from convdsl.diagnostics import CompileError, Diagnostic, Frame, Label, Span
 from convdsl.elaborate import limits
+from convdsl.forking import Lock, enter_work, leave_work
 from convdsl.ir.graph import Graph, Value
 from convdsl.syntax.limits import DIAGNOSTICS, INTEGER_BITS
 from convdsl.tensor import SymDim, TensorType
@@ -173,12 +173,13 @@ class Room:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._users = 0
         self._depth = 0
         self._collects = False
 
     def __enter__(self) -> None:
+        enter_work()
         with self._lock:
             if self._users == 0:
                 self._depth, self._collects = sys.getrecursionlimit(), gc.isenabled()
@@ -193,6 +194,7 @@ class Room:
                 sys.setrecursionlimit(self._depth)
                 if self._collects:
                     gc.enable()
+        leave_work()
 
 
 ROOM = Room()

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from convdsl.diagnostics import InputError
+from convdsl.forking import Lock, compiling
 from convdsl.kernel.program import Port
-from convdsl.tensor import Symbol, SymDim, TensorType, evaluate, symbols_of
+from convdsl.kernel.signature import Binding, bind_shapes, check_symbol, input_symbols
+from convdsl.tensor import TensorType
 
 Array = npt.NDArray[Any]
-Binding = dict[str, int]
 _KEPT = 4  # specialisations kept, the most recently used
 _REMEMBERED = 64  # signatures of inputs known to fit
 
@@ -49,7 +50,8 @@ class Facts:
 class Executable:
     """A compiled network. Symbols of the input shapes are bound on the first call with new
     shapes, and so are the values of inputs that decide shapes; the last few specialisations are
-    kept. Safe to call from many threads at once."""
+    kept. Safe to call from many threads at once: while one waits for a new specialisation, others
+    run on those that there are."""
 
     def __init__(
         self,
@@ -68,8 +70,9 @@ class Executable:
         self._specialise = specialise
         self._save = save
         self._runners: OrderedDict[_Key, Runner] = OrderedDict()
+        self._making: dict[_Key, Event] = {}
         self._fitting: dict[tuple[Any, ...], Binding] = {}
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self.threads = threads
 
     @property
@@ -148,15 +151,43 @@ class Executable:
         values = values or {}
         decided = ((name, a.shape, a.tobytes()) for name, a in values.items())
         key: _Key = (*sorted(binding.items()), *decided)
-        with self._lock:
-            if key in self._runners:
-                self._runners.move_to_end(key)
-                return self._runners[key]
+        while True:
+            with self._lock:
+                known, being_made = self._known(key), self._making.get(key)
+            if known is not None:
+                return known
+            if being_made is not None:
+                being_made.wait()  # and look again: it may have failed for its caller alone
+                continue
+            with compiling():
+                made = self._make(key, binding, values)
+            if made is not None:
+                return made
+
+    def _known(self, key: _Key) -> Runner | None:
+        if key in self._runners:
+            self._runners.move_to_end(key)
+        return self._runners.get(key)
+
+    def _make(self, key: _Key, binding: Binding, values: Values) -> Runner | None:
+        """A new specialisation, while callers of known ones go on and others who want this one
+        wait; None where somebody else was a moment earlier."""
+        done = Event()
+        try:
+            with self._lock:
+                if key in self._runners or self._making.setdefault(key, done) is not done:
+                    return None
             made = self._specialise(binding, values)
-            self._runners[key] = made
-            if len(self._runners) > _KEPT:
-                self._runners.popitem(last=False)
+            with self._lock:
+                self._runners[key] = made
+                if len(self._runners) > _KEPT:
+                    self._runners.popitem(last=False)
             return made
+        finally:
+            with self._lock:
+                if self._making.get(key) is done:
+                    del self._making[key]
+            done.set()
 
     def save(self, path: str | Path, **binding: Any) -> None:
         """Write an artifact for one binding of the symbols, e.g. save("net.cdsl", N=1).
@@ -216,58 +247,3 @@ class Executable:
                 f"convert with .astype('{wanted}')"
             )
         return np.ascontiguousarray(array)
-
-
-def input_symbols(inputs: Sequence[Port]) -> dict[str, Symbol]:
-    """Free symbols of the input shapes, by name, in order of appearance."""
-    found: dict[str, Symbol] = {}
-    for port in inputs:
-        for extent in port.type.shape:
-            for symbol in sorted(symbols_of(extent), key=str):
-                found.setdefault(symbol.name, symbol)
-    return found
-
-
-def bind_shapes(inputs: Sequence[Port], shapes: Mapping[str, Sequence[int]]) -> Binding:
-    """Solve the input shapes for their symbols; every extent must then agree."""
-    binding: Binding = {}
-    for port in inputs:
-        shape = shapes[port.name]
-        if len(shape) != port.type.rank:
-            raise InputError(f"input `{port.name}` has shape {list(shape)}, expected {port.type}")
-        for extent, given in zip(port.type.shape, shape, strict=True):
-            name = _plain_symbol(extent)
-            if name is not None:
-                binding.setdefault(name, int(given))
-    symbols = input_symbols(inputs)
-    missing = [name for name in symbols if name not in binding]
-    if missing:
-        raise InputError(f"the input shapes do not determine {', '.join(missing)}")
-    for name, symbol in symbols.items():
-        check_symbol(symbol, binding[name])
-    for port in inputs:
-        expected = [int(evaluate(extent, binding)) for extent in port.type.shape]
-        if expected != list(shapes[port.name]):
-            raise InputError(
-                f"input `{port.name}` has shape {list(shapes[port.name])}, expected {port.type}"
-                + (f" = {expected}" if binding else "")
-            )
-    return binding
-
-
-def _plain_symbol(extent: int | SymDim) -> str | None:
-    symbols = symbols_of(extent)
-    if isinstance(extent, SymDim) and len(symbols) == 1 and str(extent) == next(iter(symbols)).name:
-        return str(extent)
-    return None
-
-
-def check_symbol(symbol: Symbol, value: int) -> None:
-    """InputError where a value breaks what was declared of its symbol."""
-    if value < symbol.minimum or (symbol.maximum is not None and value > symbol.maximum):
-        least = f"at least {symbol.minimum}"
-        most = "" if symbol.maximum is None else f" and at most {symbol.maximum}"
-        raise InputError(f"{symbol.name} = {value}, but it must be {least}{most}")
-    if value % symbol.divisor != symbol.remainder % symbol.divisor:
-        rest = symbol.remainder % symbol.divisor
-        raise InputError(f"{symbol.name} = {value}, but {symbol.name} % {symbol.divisor} == {rest}")

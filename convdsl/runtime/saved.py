@@ -11,12 +11,13 @@ import numpy as np
 
 from convdsl.diagnostics import ArtifactError, InputError
 from convdsl.kernel.program import Port
+from convdsl.kernel.signature import Binding
 from convdsl.kernel.target import Target
 from convdsl.runtime import artifact
 from convdsl.runtime.cpu.code import Code, LoadedCode
 from convdsl.runtime.cpu.processor import check_processor, proof
 from convdsl.runtime.cpu.team import available_threads
-from convdsl.runtime.executable import Array, Binding, Executable, Facts, Runner, Values
+from convdsl.runtime.executable import Array, Executable, Facts, Runner, Values
 from convdsl.tensor import DType, TensorType
 
 ABI = 7

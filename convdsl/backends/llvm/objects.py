@@ -11,6 +11,7 @@ import llvmlite
 import llvmlite.binding as llvm
 
 from convdsl.diagnostics import InputError
+from convdsl.forking import compiling
 from convdsl.kernel.caches import TYPICAL, caches_of_system
 from convdsl.kernel.target import Target
 
@@ -32,6 +33,7 @@ def host_triple() -> str:
 
 
 @lru_cache(maxsize=32)
+@compiling()
 def find_target(cpu: str = "native", triple: str | None = None) -> Target:
     """The named processor, or the one this runs on. InputError for a name LLVM does not know."""
     _start()
@@ -113,12 +115,14 @@ def optimise(ir: str, target: Target) -> llvm.ModuleRef:
     return module
 
 
+@compiling()
 def emit_object(ir: str, target: Target) -> bytes:
     """Relocatable machine code."""
     machine = _machine(target.triple, target.cpu, target.features)
     return machine.emit_object(optimise(ir, target))
 
 
+@compiling()
 def emit_assembly(ir: str, target: Target) -> str:
     machine = _machine(target.triple, target.cpu, target.features)
     return machine.emit_assembly(optimise(ir, target))

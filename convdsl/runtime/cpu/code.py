@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from convdsl.diagnostics import ArtifactError, InputError
+from convdsl.forking import Lock
 from convdsl.kernel.program import (
     ARENA,
     COUNTERS,
@@ -79,7 +79,7 @@ class LoadedCode:
         self._weights = _address(weights)
         self._counters = ctypes.c_uint64 * (code.steps * COUNTERS_PER_STEP + 7)
         self._pool: list[npt.NDArray[np.uint8]] = []
-        self._lock = threading.Lock()
+        self._lock = Lock()
 
     @property
     def results(self) -> tuple[str, ...]:

@@ -1,0 +1,68 @@
+"""The sizes that a network's inputs leave open, and what arrays say of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
+
+from convdsl.diagnostics import InputError
+from convdsl.kernel.program import Port
+from convdsl.tensor import Symbol, SymDim, evaluate, symbols_of
+
+Binding: TypeAlias = "dict[str, int]"
+"""Sizes by the names of their symbols."""
+
+
+def input_symbols(inputs: Sequence[Port]) -> dict[str, Symbol]:
+    """Free symbols of the input shapes, by name, in order of appearance."""
+    found: dict[str, Symbol] = {}
+    for port in inputs:
+        for extent in port.type.shape:
+            for symbol in sorted(symbols_of(extent), key=str):
+                found.setdefault(symbol.name, symbol)
+    return found
+
+
+def bind_shapes(inputs: Sequence[Port], shapes: Mapping[str, Sequence[int]]) -> Binding:
+    """Solve the input shapes for their symbols; every extent must then agree."""
+    binding: Binding = {}
+    for port in inputs:
+        shape = shapes[port.name]
+        if len(shape) != port.type.rank:
+            raise InputError(f"input `{port.name}` has shape {list(shape)}, expected {port.type}")
+        for extent, given in zip(port.type.shape, shape, strict=True):
+            name = _plain_symbol(extent)
+            if name is not None:
+                binding.setdefault(name, int(given))
+    symbols = input_symbols(inputs)
+    missing = [name for name in symbols if name not in binding]
+    if missing:
+        raise InputError(f"the input shapes do not determine {', '.join(missing)}")
+    for name, symbol in symbols.items():
+        check_symbol(symbol, binding[name])
+    for port in inputs:
+        expected = [int(evaluate(extent, binding)) for extent in port.type.shape]
+        if expected != list(shapes[port.name]):
+            raise InputError(
+                f"input `{port.name}` has shape {list(shapes[port.name])}, expected {port.type}"
+                + (f" = {expected}" if binding else "")
+            )
+    return binding
+
+
+def _plain_symbol(extent: int | SymDim) -> str | None:
+    symbols = symbols_of(extent)
+    if isinstance(extent, SymDim) and len(symbols) == 1 and str(extent) == next(iter(symbols)).name:
+        return str(extent)
+    return None
+
+
+def check_symbol(symbol: Symbol, value: int) -> None:
+    """InputError where a value breaks what was declared of its symbol."""
+    if value < symbol.minimum or (symbol.maximum is not None and value > symbol.maximum):
+        least = f"at least {symbol.minimum}"
+        most = "" if symbol.maximum is None else f" and at most {symbol.maximum}"
+        raise InputError(f"{symbol.name} = {value}, but it must be {least}{most}")
+    if value % symbol.divisor != symbol.remainder % symbol.divisor:
+        rest = symbol.remainder % symbol.divisor
+        raise InputError(f"{symbol.name} = {value}, but {symbol.name} % {symbol.divisor} == {rest}")
