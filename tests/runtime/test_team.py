@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -96,6 +97,9 @@ def test_helpers_take_part() -> None:
     address = ctypes.cast(entry, ctypes.c_void_p).value
     assert address is not None
     context = (ctypes.c_void_p * PORTS)()
+    board = team.process.helpers.board
+    while board._words[board._first + BOARD_AWAKE]:
+        time.sleep(0.001)  # one that is awake looks at the board, where this entry pins nothing
     team.Region(address, entry).run(context, 2, None)
     assert seen == {0, 1}
 
