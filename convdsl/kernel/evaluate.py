@@ -11,7 +11,7 @@ the expression from f64 types.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any, TypeAlias
@@ -36,6 +36,7 @@ from convdsl.kernel.expr import (
     children,
     walk,
 )
+from convdsl.kernel.scalar import FUNCTIONS, REDUCTIONS
 from convdsl.tensor import Dim, Symbol, symbols_of
 from convdsl.tensor import evaluate as evaluate_dim
 
@@ -203,16 +204,15 @@ class _Scope:
             case IndexValue():
                 return self._index(e.index).astype(e.type.numpy)
             case IndexCompare():
-                return _COMPARE[e.op](self._index(e.a), self._index(e.b))
+                return FUNCTIONS[e.op].meaning(self._index(e.a), self._index(e.b))
             case Unary():
-                self.count()
-                return _unary(e.op, self.value(e.x))
-            case Binary():
-                self.count()
-                return _binary(e.op, self.value(e.a), self.value(e.b))
-            case Compare():
-                self.count()
-                return _COMPARE[e.op](self.value(e.a), self.value(e.b))
+                function = FUNCTIONS[e.op]
+                self.count(function.operations)
+                return function.meaning(self.value(e.x))
+            case Binary() | Compare():
+                function = FUNCTIONS[e.op]
+                self.count(function.operations)
+                return function.meaning(self.value(e.a), self.value(e.b))
             case Select():
                 return self._select(e)
             case Cast():
@@ -246,9 +246,9 @@ class _Scope:
         shape = list(body.shape)
         for axis, dimension in zip(e.axes, dimensions, strict=True):
             shape[dimension] = _size(axis.extent)
-        return _REDUCE[e.op](np.broadcast_to(body, shape), axis=dimensions, keepdims=True).astype(
-            e.dtype.numpy, copy=False
-        )
+        whole = REDUCTIONS[e.op].whole
+        found = whole(np.broadcast_to(body, shape), axis=dimensions, keepdims=True)
+        return found.astype(e.dtype.numpy, copy=False)
 
     # Indices
 
@@ -365,85 +365,3 @@ def _sum_of_products(a: Array, b: Array, dimensions: tuple[int, ...], e: Reduce)
     for j, extent in zip(kept, total.shape, strict=True):
         shape[j] = extent
     return np.asarray(total * a.dtype.type(repeated), a.dtype).reshape(shape)
-
-
-def _erf(x: Array) -> Array:
-    """erf to double precision: its Maclaurin series near zero, else a continued fraction."""
-    z: Array = np.abs(x.astype(np.float64))
-    small: Array = np.minimum(z, 2.5)
-    square = small * small
-    term: Array = small
-    total: Array = small
-    for n in range(1, 60):  # sum of z * (2 z^2)^n / (1 * 3 * ... * (2n + 1)); Abramowitz 7.1.6
-        term = term * (2 * square) / (2 * n + 1)
-        total = total + term
-    near: Array = 2 / np.sqrt(np.pi) * np.exp(-square) * total
-    large: Array = np.clip(z, 2.5, 7.0)
-    fraction: Array = np.zeros_like(large)
-    for n in range(60, 0, -1):  # Abramowitz 7.1.14
-        fraction = (n / 2) / (large + fraction)
-    far: Array = 1 - np.exp(-large * large) / (np.sqrt(np.pi) * (large + fraction))
-    value = np.copysign(np.where(z <= 2.5, near, far), x)
-    return np.where(np.isnan(x), np.nan, value).astype(x.dtype)
-
-
-_UNARY: dict[str, Callable[[Array], Array]] = {
-    "neg": np.negative,
-    "abs": np.abs,
-    "exp": np.exp,
-    "log": np.log,
-    "sqrt": np.sqrt,
-    "rsqrt": lambda x: x.dtype.type(1) / np.sqrt(x),
-    "tanh": np.tanh,
-    "erf": _erf,
-    "floor": np.floor,
-    "ceil": np.ceil,
-    "round": np.rint,
-    "sin": np.sin,
-    "cos": np.cos,
-    "reciprocal": lambda x: x.dtype.type(1) / x,
-    "not": np.logical_not,
-    "sign": np.sign,
-    "isnan": np.isnan,
-}
-
-_BINARY: dict[str, Callable[[Array, Array], Array]] = {
-    "add": np.add,
-    "sub": np.subtract,
-    "mul": np.multiply,
-    "max": np.maximum,
-    "min": np.minimum,
-    "pow": np.power,
-    "mod": np.mod,
-    "and": np.logical_and,
-    "or": np.logical_or,
-    "xor": np.logical_xor,
-}
-
-_COMPARE: dict[str, Callable[[Array, Array], Array]] = {
-    "lt": np.less,
-    "le": np.less_equal,
-    "gt": np.greater,
-    "ge": np.greater_equal,
-    "eq": np.equal,
-    "ne": np.not_equal,
-}
-
-_REDUCE: dict[str, Callable[..., Array]] = {
-    "sum": np.sum,
-    "max": np.max,
-    "min": np.min,
-    "prod": np.prod,
-    "any": np.any,
-    "all": np.all,
-}
-
-
-def _unary(op: str, x: Array) -> Array:
-    return _UNARY[op](x)
-
-
-def _binary(op: str, a: Array, b: Array) -> Array:
-    if op == "div":
-        return np.divide(a, b) if a.dtype.kind == "f" else np.floor_divide(a, b)
-    return _BINARY[op](a, b)

@@ -8,9 +8,10 @@ name their axes. Nothing here knows of targets, layouts or threads.
     conv    y[n,k,p,q] = sum over c,r,s of x[n, c, p*U + r*D - P, ...] * w[k,c,r,s], outside: 0
     softmax three stages: a maximum, a sum of exponentials, a quotient
 
-Conventions that cost counting and every evaluator share: arithmetic on values counts one
-each, index arithmetic, reads, casts, selects and literals count nothing, a reduction of n
-values is n - 1 combinations. Both arms of a `Select` count as computed.
+Conventions that cost counting and every evaluator share: arithmetic on values counts one each
+(a function made of others counts as those, `scalar`), index arithmetic, reads, casts, selects
+and literals count nothing, a reduction of n values is n - 1 combinations. Both arms of a
+`Select` count as computed.
 """
 
 from __future__ import annotations
@@ -19,32 +20,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from convdsl.kernel.scalar import FUNCTIONS
 from convdsl.tensor import Dim, DType, TensorType, substitute, symbol
-
-UNARY = frozenset(
-    [
-        "neg",
-        "abs",
-        "exp",
-        "log",
-        "sqrt",
-        "rsqrt",
-        "tanh",
-        "erf",
-        "floor",
-        "ceil",
-        "round",
-        "sin",
-        "cos",
-        "reciprocal",
-        "not",
-        "sign",
-        "isnan",
-    ]
-)
-BINARY = frozenset(["add", "sub", "mul", "div", "max", "min", "pow", "mod", "and", "or", "xor"])
-COMPARE = frozenset(["lt", "le", "gt", "ge", "eq", "ne"])
-REDUCE = frozenset(["sum", "max", "min", "prod", "any", "all"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,23 +128,27 @@ class IndexValue(_Arithmetic):
 
 @dataclass(frozen=True, slots=True)
 class Unary(_Arithmetic):
+    """A function of one value, by its name in `scalar.FUNCTIONS`."""
+
     op: str
     x: Expr
 
     @property
     def dtype(self) -> DType:
-        return DType.BOOL if self.op in ("not", "isnan") else self.x.dtype
+        return FUNCTIONS[self.op].result(self.x.dtype)
 
 
 @dataclass(frozen=True, slots=True)
 class Binary(_Arithmetic):
+    """A function of two values of one type, by its name in `scalar.FUNCTIONS`."""
+
     op: str
     a: Expr
     b: Expr
 
     @property
     def dtype(self) -> DType:
-        return self.a.dtype
+        return FUNCTIONS[self.op].result(self.a.dtype)
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +203,8 @@ class Cast(_Arithmetic):
 
 @dataclass(frozen=True, slots=True)
 class Reduce(_Arithmetic):
-    """Combine `body` over all positions of `axes`, which are not empty in any binding."""
+    """Combine `body` over all positions of `axes`, which are not empty in any binding, by one of
+    `scalar.REDUCTIONS`."""
 
     op: str
     axes: tuple[Axis, ...]
@@ -391,7 +373,7 @@ def arithmetic(e: Expr) -> Dim:
     below: Dim = sum((arithmetic(child) for child in children(e)), 0)
     match e:
         case Unary() | Binary() | Compare():
-            return below + 1
+            return below + FUNCTIONS[e.op].operations
         case Reduce():
             positions = extent_of(e.axes)
             return below * positions + positions - 1
@@ -427,9 +409,6 @@ def _is_product(e: Expr) -> bool:
 
 # Printing
 
-_SIGNS = {"add": "+", "sub": "-", "mul": "*", "div": "/"}
-_COMPARISONS = {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!="}
-
 
 def format_expr(e: Expr) -> str:
     """One line, readable, in the notation of this module's docstring."""
@@ -444,14 +423,13 @@ def format_expr(e: Expr) -> str:
             return f"{e.type}({e.index})"
         case Unary():
             return f"{e.op}({format_expr(e.x)})"
-        case Binary():
-            if e.op in _SIGNS:
-                return f"({format_expr(e.a)} {_SIGNS[e.op]} {format_expr(e.b)})"
-            return f"{e.op}({format_expr(e.a)}, {format_expr(e.b)})"
-        case Compare():
-            return f"({format_expr(e.a)} {_COMPARISONS[e.op]} {format_expr(e.b)})"
+        case Binary() | Compare():
+            sign = FUNCTIONS[e.op].sign
+            if sign is None:
+                return f"{e.op}({format_expr(e.a)}, {format_expr(e.b)})"
+            return f"({format_expr(e.a)} {sign} {format_expr(e.b)})"
         case IndexCompare():
-            return f"({e.a} {_COMPARISONS[e.op]} {e.b})"
+            return f"({e.a} {FUNCTIONS[e.op].sign} {e.b})"
         case Select():
             parts = (format_expr(p) for p in (e.condition, e.yes, e.no))
             return f"select({', '.join(parts)})"

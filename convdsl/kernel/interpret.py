@@ -6,7 +6,7 @@ their stated range are errors here, where machine code would go on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -42,45 +42,11 @@ from convdsl.kernel.nodes import (
     Var,
 )
 from convdsl.kernel.program import Argument, Place, Program
+from convdsl.kernel.scalar import FUNCTIONS, REDUCTIONS
 from convdsl.kernel.verify import KernelError
 from convdsl.tensor import Dim, evaluate
 
 Array = npt.NDArray[Any]
-
-_COMPARE = {
-    "lt": np.less,
-    "le": np.less_equal,
-    "gt": np.greater,
-    "ge": np.greater_equal,
-    "eq": np.equal,
-    "ne": np.not_equal,
-}
-_BINARY = {
-    "add": np.add,
-    "sub": np.subtract,
-    "mul": np.multiply,
-    "div": np.divide,
-    "max": np.maximum,
-    "min": np.minimum,
-    "mod": np.mod,
-    "and": np.logical_and,
-    "or": np.logical_or,
-    "xor": np.logical_xor,
-}
-_UNARY: dict[str, Callable[[Array], Any]] = {
-    "neg": np.negative,
-    "abs": np.abs,
-    "sqrt": np.sqrt,
-    "floor": np.floor,
-    "ceil": np.ceil,
-    "round": np.rint,
-    "not": np.logical_not,
-    "isnan": np.isnan,
-    "mantissa": lambda x: np.frexp(x)[0],
-    "exponent": lambda x: np.frexp(x)[1].astype(x.dtype),
-    "pow2": lambda x: np.ldexp(np.ones_like(x), x.astype(np.int32)),
-}
-_REDUCE = {"sum": np.sum, "max": np.max, "min": np.min}
 
 
 def interpret(kernel: Kernel, buffers: Mapping[str, Array]) -> None:
@@ -191,7 +157,8 @@ class _Machine:
             case Get():
                 return self.registers[(value.registers.name, value.slot)]
             case IndexTest():
-                return np.array([_COMPARE[value.op](self.index(value.a), self.index(value.b))])
+                test = FUNCTIONS[value.op].meaning
+                return np.array([test(self.index(value.a), self.index(value.b))])
             case IndexAsValue():
                 lanes = np.arange(value.type.lanes) * value.step
                 return (self.index(value.index) + lanes).astype(numpy_type)
@@ -204,16 +171,12 @@ class _Machine:
         numpy_type = np.dtype(type.dtype.numpy)
         match value:
             case Unary():
-                return np.asarray(_UNARY[value.op](self.value(value.x)))
-            case Binary():
-                return _BINARY[value.op](self.value(value.a), self.value(value.b)).astype(
-                    numpy_type
-                )
+                return FUNCTIONS[value.op].meaning(self.value(value.x))
+            case Binary() | Compare():
+                return FUNCTIONS[value.op].meaning(self.value(value.a), self.value(value.b))
             case Fma():
                 a, b, c = (self.value(v).astype(np.longdouble) for v in (value.a, value.b, value.c))
                 return (a * b + c).astype(numpy_type)
-            case Compare():
-                return _COMPARE[value.op](self.value(value.a), self.value(value.b))
             case Select():
                 parts = (self.value(value.condition), self.value(value.yes), self.value(value.no))
                 return np.where(*parts)
@@ -222,6 +185,6 @@ class _Machine:
             case Splat():
                 return np.repeat(self.value(value.x), type.lanes)
             case ReduceLanes():
-                return np.array([_REDUCE[value.op](self.value(value.x))], numpy_type)
+                return np.array([REDUCTIONS[value.op].whole(self.value(value.x))], numpy_type)
             case _:
                 raise KernelError(f"{self.kernel.name}: no rule for {type} {value}")

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from convdsl.kernel.scalar import FUNCTIONS
 from convdsl.tensor import Dim, DType, symbol
 
 
@@ -115,22 +116,20 @@ class Get:
 
 @dataclass(frozen=True, slots=True)
 class Unary:
-    """neg abs sqrt floor ceil round not isnan; pow2 (2**x of an integral x), exponent and
-    mantissa (x = mantissa * 2**exponent, 0.5 <= mantissa < 1, normal positive x)."""
+    """A primitive function of one operand, by its name in `scalar.FUNCTIONS`."""
 
     op: str
     x: Value
 
     @property
     def type(self) -> ValueType:
-        if self.op == "isnan":
-            return ValueType(DType.BOOL, self.x.type.lanes)
-        return self.x.type
+        type = self.x.type
+        return ValueType(FUNCTIONS[self.op].result(type.dtype), type.lanes)
 
 
 @dataclass(frozen=True, slots=True)
 class Binary:
-    """add sub mul div max min mod (floored) and or xor; max and min hand NaN on."""
+    """A primitive function of two operands; max and min hand NaN on."""
 
     op: str
     a: Value

@@ -29,9 +29,7 @@ from convdsl.kernel.nodes import (
     Value,
     Var,
 )
-
-_SIGNS = {"add": "+", "sub": "-", "mul": "*", "div": "/"}
-_TESTS = {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!="}
+from convdsl.kernel.scalar import FUNCTIONS
 
 
 def format_kernel(kernel: Kernel) -> str:
@@ -100,15 +98,11 @@ def format_value(value: Value) -> str:
             return f"{value.registers.name}[{value.slot}]"
         case Unary():
             return f"{value.op}({format_value(value.x)})"
-        case Binary():
-            a, b = format_value(value.a), format_value(value.b)
-            if value.op in _SIGNS:
-                return f"({a} {_SIGNS[value.op]} {b})"
-            return f"{value.op}({a}, {b})"
+        case Binary() | Compare():
+            a, b, sign = format_value(value.a), format_value(value.b), FUNCTIONS[value.op].sign
+            return f"{value.op}({a}, {b})" if sign is None else f"({a} {sign} {b})"
         case Fma():
             return f"fma({', '.join(map(format_value, (value.a, value.b, value.c)))})"
-        case Compare():
-            return f"({format_value(value.a)} {_TESTS[value.op]} {format_value(value.b)})"
         case Select():
             parts = (value.condition, value.yes, value.no)
             return f"select({', '.join(map(format_value, parts))})"
@@ -120,6 +114,6 @@ def format_value(value: Value) -> str:
             step = f" + lane*{value.step}" if value.type.lanes > 1 else ""
             return f"{value.type}({value.index}{step})"
         case IndexTest():
-            return f"{value.a} {_TESTS[value.op]} {value.b}"
+            return f"{value.a} {FUNCTIONS[value.op].sign} {value.b}"
         case ReduceLanes():
             return f"reduce_{value.op}({format_value(value.x)})"

@@ -1,19 +1,21 @@
 """exp, log, tanh, erf and their kin as polynomials over loop IR values: the one home of vector
 mathematics, printed for every target and evaluated by the interpreter alike.
 
-LLVM turns `llvm.exp.v16f32` into sixteen scalar calls; these stay vectors. ERROR_ULPS bounds
-their errors. Machine code takes denormal arguments for zeros, and makes no denormal results.
+LLVM turns `llvm.exp.v16f32` into sixteen scalar calls; these stay vectors. The functions' records
+(`scalar`) bound their errors.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from decimal import Decimal, localcontext
 from functools import lru_cache
 
 from convdsl.kernel.builder import Builder
+from convdsl.kernel.formula import read
 from convdsl.kernel.nodes import Binary, Compare, Const, Fma, Select, Unary, Value
+from convdsl.kernel.scalar import FUNCTIONS
 from convdsl.tensor import DType
 
 
@@ -22,6 +24,24 @@ class Vectors:
 
     def __init__(self, b: Builder) -> None:
         self.b = b
+
+    def apply(self, function: str, parts: tuple[Value, ...]) -> Value:
+        """A function of values: as one operation where backends have it, else written out."""
+        record = FUNCTIONS[function]
+        if parts[0].type.dtype in record.printed:
+            if record.is_comparison:
+                return Compare(function, *parts)
+            return Unary(function, *parts) if record.arity == 1 else Binary(function, *parts)
+        named = tuple(self.b.let(part) for part in parts)
+        if record.formula is not None:
+            return self.b.let(read(record.formula, named, self), function)
+        return EXPANSIONS[function](self, *named)
+
+    def number(self, value: float, like: Value) -> Value:
+        return Const(value, like.type)
+
+    def choose(self, test: Value, yes: Value, no: Value) -> Value:
+        return Select(test, yes, no)
 
     def const(self, value: float, like: Value) -> Const:
         return Const(value, like.type)
@@ -116,6 +136,14 @@ class Vectors:
         signed = Select(Compare("lt", x, self.const(0.0, x)), Unary("neg", far), far)
         return self.b.let(Select(Compare("lt", size, one), near, signed), "erf")
 
+    def pow(self, a: Value, b: Value) -> Value:
+        return self.exp(self.b.let(Binary("mul", b, self.log(a))))
+
+    def sign(self, x: Value) -> Value:
+        one, zero = self.const(1, x), self.const(0, x)
+        negative = Select(Compare("lt", x, zero), self.const(-1, x), x)
+        return Select(Compare("gt", x, zero), one, negative)
+
     def near_zero(self, x: Value, y: Value, name: str) -> Value:
         """y, but x where x is so small that f(x) = x + O(x**2) rounds to x: keeps signs of zeros
         and what would be lost below the smallest normal number."""
@@ -180,14 +208,13 @@ def _erfc_scaled_polynomial(dtype: DType) -> list[float]:
     return _interpolated(_erfc_scaled, _ERF_REACH, _ERFC_SCALED_DEGREE[dtype])
 
 
-ERROR_ULPS = {"exp": 2, "expm1": 3, "log": 2, "tanh": 3, "erf": 2}
-"""Largest error in units in the last place of the result, in f32 and f64 alike, with and without
-fused multiply-adds (tests/kernel/test_vector_math.py measures them)."""
-
-FUNCTIONS: dict[str, Callable[[Vectors, Value], Value]] = {
+EXPANSIONS: Mapping[str, Callable[..., Value]] = {
     "exp": Vectors.exp,
+    "expm1": Vectors.expm1,
     "log": Vectors.log,
     "tanh": Vectors.tanh,
     "erf": Vectors.erf,
+    "pow": Vectors.pow,
+    "sign": Vectors.sign,
 }
-"""Expansions by the name of the unary operation."""
+"""How functions are written out that are neither printed nor made of others."""

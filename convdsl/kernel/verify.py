@@ -23,12 +23,14 @@ from convdsl.kernel.nodes import (
     Splat,
     Statement,
     Store,
+    Unary,
     Value,
     Var,
     statement_bodies,
     statement_values,
     value_children,
 )
+from convdsl.kernel.scalar import FUNCTIONS
 from convdsl.tensor import Dim, DType, bounds, symbols_of
 
 
@@ -114,7 +116,10 @@ class _Verifier:
                 self.register(value.registers, value.slot)
                 if (value.registers.name, value.slot) not in self.written:
                     self.fail(f"{value.registers.name}[{value.slot}] is read before it is written")
+            case Unary():
+                self.primitive(value.op, value.x.type.dtype)
             case Binary() | Compare():
+                self.primitive(value.op, value.a.type.dtype)
                 if value.a.type != value.b.type:
                     self.fail(f"{value.op} of {value.a.type} and {value.b.type}")
             case Fma():
@@ -142,6 +147,10 @@ class _Verifier:
                 self.index(value.b, scope)
             case _:
                 pass
+
+    def primitive(self, op: str, dtype: DType) -> None:
+        if op not in FUNCTIONS or dtype not in FUNCTIONS[op].printed:
+            self.fail(f"{op} of {dtype} is no operation of the loop IR")
 
     def index(self, index: Dim, scope: frozenset[str]) -> None:
         for symbol in symbols_of(index):

@@ -29,7 +29,8 @@ from convdsl.kernel.nodes import (
     Value,
     ValueType,
 )
-from convdsl.kernel.vector_math import FUNCTIONS, Vectors
+from convdsl.kernel.scalar import REDUCTIONS
+from convdsl.kernel.vector_math import Vectors
 from convdsl.tensor import Dim, DType, Symbol, bounds, floor_div, substitute, symbol, symbols_of
 from convdsl.tensor.dim import SymDim
 
@@ -104,11 +105,9 @@ class Emitter:
             case expr.IndexCompare():
                 return self.index_compare(e, at)
             case expr.Unary():
-                return self.unary(e, self.emit(e.x, at, guards))
-            case expr.Binary():
-                return self.binary(e, at, guards)
-            case expr.Compare():
-                return nodes.Compare(e.op, self.emit(e.a, at, guards), self.emit(e.b, at, guards))
+                return self.function(e.op, self.emit(e.x, at, guards))
+            case expr.Binary() | expr.Compare():
+                return self.function(e.op, self.emit(e.a, at, guards), self.emit(e.b, at, guards))
             case expr.Select():
                 return self.select(e, at, guards)
             case expr.Cast():
@@ -238,30 +237,8 @@ class Emitter:
 
     # Arithmetic
 
-    def unary(self, e: expr.Unary, x: Value) -> Value:
-        if e.op in FUNCTIONS:
-            return FUNCTIONS[e.op](Vectors(self.b), self.b.let(x))
-        one = Const(1, x.type)
-        match e.op:
-            case "rsqrt":
-                return nodes.Binary("div", one, nodes.Unary("sqrt", x))
-            case "reciprocal":
-                return nodes.Binary("div", one, x)
-            case "sign":
-                x = self.b.let(x)
-                zero = Const(0, x.type)
-                negative = nodes.Select(nodes.Compare("lt", x, zero), Const(-1, x.type), x)
-                return nodes.Select(nodes.Compare("gt", x, zero), one, negative)
-            case _:
-                return nodes.Unary(e.op, x)
-
-    def binary(self, e: expr.Binary, at: Mapping[str, Dim], guards: tuple[IndexTest, ...]) -> Value:
-        a, b = self.emit(e.a, at, guards), self.emit(e.b, at, guards)
-        if e.op == "pow":
-            vectors = Vectors(self.b)
-            log = vectors.log(self.b.let(a))
-            return vectors.exp(self.b.let(nodes.Binary("mul", b, log)))
-        return nodes.Binary(e.op, a, b)
+    def function(self, op: str, *operands: Value) -> Value:
+        return Vectors(self.b).apply(op, operands)
 
     # Reductions
 
@@ -275,7 +252,7 @@ class Emitter:
         not wait for the other, and what they share is loaded once."""
         acc = self.b.registers(len(places), self.type(e.dtype))
         for slot in range(acc.count):
-            self.b.set(acc, slot, Const(start_of(e.op, e.dtype), acc.type))
+            self.b.set(acc, slot, Const(REDUCTIONS[e.op].neutral(e.dtype), acc.type))
         with self.positions(e.axes) as loops:
             for bound in loops:
                 here = self if len(places) == 1 else replace(self, loaded={})
@@ -314,22 +291,12 @@ class Emitter:
             self.b.set(acc, slot, Fma(a, b, old))
             return
         value = self.emit(body, at, guards)
-        op = {"sum": "add", "prod": "mul", "any": "or", "all": "and"}.get(e.op, e.op)
-        self.b.set(acc, slot, nodes.Binary(op, old, value))
+        self.b.set(acc, slot, nodes.Binary(REDUCTIONS[e.op].combine, old, value))
 
 
 def extent_of(axis: Axis) -> int:
     assert isinstance(axis.extent, int), "kernels are made for bound shapes"
     return axis.extent
-
-
-def start_of(op: str, dtype: DType) -> float | int | bool:
-    """The neutral element of a reduction."""
-    if op in ("max", "min"):
-        if dtype is DType.I64:
-            return -(1 << 63) if op == "max" else (1 << 63) - 1
-        return -math.inf if op == "max" else math.inf
-    return {"sum": 0, "prod": 1, "any": False, "all": True}[op]
 
 
 def bounds_tests(position: Dim, extent: int) -> list[IndexTest]:

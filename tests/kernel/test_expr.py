@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from convdsl.kernel.evaluate import evaluate
 from convdsl.kernel.expr import (
-    BINARY,
-    COMPARE,
-    REDUCE,
-    UNARY,
     Axis,
     Binary,
     Cast,
     Compare,
+    Expr,
     IndexCompare,
     IndexValue,
     Literal,
@@ -41,6 +40,7 @@ from convdsl.kernel.expr import (
     transform,
     walk,
 )
+from convdsl.kernel.scalar import FUNCTIONS, REDUCTIONS
 from convdsl.tensor import DType, TensorType, symbol
 
 F32 = DType.F32
@@ -131,24 +131,29 @@ def test_printing() -> None:
 
 
 def test_every_operation_can_be_executed() -> None:
-    x = TensorVar("x", TensorType(F32, (3,)))
-    m = TensorVar("m", TensorType(DType.BOOL, (3,)))
-    arrays = {"x": np.array([1.0, 2.0, 3.0], np.float32), "m": np.array([True, False, True])}
-    i = Axis("i", 3)
-    for op in UNARY | BINARY | COMPARE | REDUCE:
-        var = m if op in ("not", "and", "or", "xor", "any", "all") else x
-        value = Read(var, (i.i,))
-        if op in UNARY:
-            body = Unary(op, value)
-        elif op in BINARY:
-            body = Binary(op, value, value)
-        elif op in COMPARE:
-            body = Compare(op, value, value)
-        else:
-            body = Reduce(op, (Axis("j", 3),), Read(var, (Axis("j", 3).i,)))
-        stage = Stage(TensorVar("y", TensorType(body.dtype, (3,))), (i,), body)
-        found = evaluate(TensorExpr((var,), (stage,), ("y",)), arrays)["y"]
-        assert found.dtype == body.dtype.numpy, op
+    """Every function, of every element type that it takes, gives what its record says."""
+    i, j = Axis("i", 3), Axis("j", 3)
+    for function in FUNCTIONS.values():
+        for dtype in function.takes:
+            x = TensorVar("x", TensorType(dtype, (3,)))
+            value = Read(x, (i.i,))
+            if function.arity == 1:
+                body = Unary(function.name, value)
+            else:
+                kind = Compare if function.is_comparison else Binary
+                body = kind(function.name, value, value)
+            found = run_stage(x, i, body)
+            assert found.dtype == function.result(dtype).numpy == body.dtype.numpy, function.name
+    for name in REDUCTIONS:
+        dtype = DType.BOOL if name in ("any", "all") else F32
+        x = TensorVar("x", TensorType(dtype, (3,)))
+        assert run_stage(x, i, Reduce(name, (j,), Read(x, (j.i,)))).dtype == dtype.numpy
+
+
+def run_stage(x: TensorVar, i: Axis, body: Expr) -> np.ndarray[Any, Any]:
+    stage = Stage(TensorVar("y", TensorType(body.dtype, (3,))), (i,), body)
+    array = np.array([1, 2, 3]).astype(x.type.dtype.numpy)
+    return evaluate(TensorExpr((x,), (stage,), ("y",)), {"x": array})["y"]
 
 
 def test_an_elementwise_expression_of_many_operands() -> None:

@@ -1,0 +1,289 @@
+"""Scalar functions: one record each, and one for each reduction.
+
+A record is the home of all that is known of a function: which element types it takes and
+gives, its meaning in NumPy (what `evaluate` and `interpret` compute), what it is made of, its
+derivatives and how exact machine code is. Expressions, formulas and the loop IR name functions by
+these records' names; a function is added by adding a record (and, where it is neither printed
+nor made of others, its expansion to `vector_math`).
+
+Machine code takes denormal arguments for zeros and gives zeros for denormal results.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from convdsl.kernel.formula import A, B, Formula, Number, X, Y, call, choose, functions_of
+from convdsl.tensor import DType
+
+Array: TypeAlias = "np.ndarray[Any, Any]"
+Types: TypeAlias = frozenset[DType]
+
+FLOATS: Types = frozenset((DType.F32, DType.F64))
+INTEGERS: Types = frozenset((DType.I64,))
+MASKS: Types = frozenset((DType.BOOL,))
+NUMBERS = FLOATS | INTEGERS
+NOTHING: Types = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class NotDifferentiable:
+    """Why a function has no derivative by an operand."""
+
+    reason: str
+
+
+Derivative: TypeAlias = Formula | NotDifferentiable
+ZERO = Number(0.0)
+"""The derivative of what is flat almost everywhere."""
+
+MASK = NotDifferentiable("it gives a mask")
+BITS = NotDifferentiable("it works on bits")
+
+
+@dataclass(frozen=True)
+class ScalarFunction:
+    """y = name(x), or y = name(a, b).
+
+    takes: element types of the operands, which are all alike.
+    meaning: the function on NumPy arrays.
+    derivatives: dy by each operand, from the operands X or A, B and the result Y.
+    gives: element type of the result; the operands' where None.
+    printed: types for which backends have an instruction: a primitive of the loop IR. For the
+        others it is written out, by its `formula` or by `vector_math.EXPANSIONS`.
+    formula: what it is made of. It counts as the operations of that; any other counts one.
+    ulps: largest error of machine code, in units in the last place; 0.5 is rounded exactly.
+    sign: how it is written between its operands.
+    """
+
+    name: str
+    takes: Types
+    meaning: Callable[..., Array]
+    derivatives: tuple[Derivative, ...]
+    gives: DType | None = None
+    printed: Types = NOTHING
+    formula: Formula | None = None
+    ulps: float = 0.5
+    sign: str | None = None
+
+    @property
+    def arity(self) -> int:
+        return len(self.derivatives)
+
+    @property
+    def is_comparison(self) -> bool:
+        return self.arity == 2 and self.gives is DType.BOOL
+
+    @cached_property
+    def operations(self) -> int:
+        """Arithmetic operations that one application counts."""
+        if self.formula is None:
+            return 1
+        return sum(FUNCTIONS[name].operations for name in functions_of(self.formula))
+
+    def result(self, dtype: DType) -> DType:
+        """The element type of the result, by that of the operands."""
+        return self.gives or dtype
+
+
+# Meanings that NumPy has no function for
+
+
+def _each(function: Callable[[float], float]) -> Callable[[Array], Array]:
+    """A function of the C library, element by element in doubles, rounded once."""
+
+    def meaning(x: Array) -> Array:
+        found = [function(value) for value in x.astype(np.float64).ravel().tolist()]
+        return np.array(found, np.float64).reshape(x.shape).astype(x.dtype)
+
+    return meaning
+
+
+def _divide(a: Array, b: Array) -> Array:
+    """A quotient; of integers the floor of it."""
+    return np.divide(a, b) if a.dtype.kind == "f" else np.floor_divide(a, b)
+
+
+def _one_over(x: Array) -> Array:
+    return np.divide(x.dtype.type(1), x)
+
+
+def _one_over_root(x: Array) -> Array:
+    return np.divide(x.dtype.type(1), np.sqrt(x))
+
+
+def _exponent(x: Array) -> Array:
+    return np.frexp(x)[1].astype(x.dtype)
+
+
+def _mantissa(x: Array) -> Array:
+    return np.frexp(x)[0]
+
+
+def _power_of_two(x: Array) -> Array:
+    return np.ldexp(np.ones_like(x), x.astype(np.int32))
+
+
+# The records
+
+_ARITHMETIC = (
+    ScalarFunction("add", NUMBERS, np.add, (Number(1.0), Number(1.0)), printed=NUMBERS, sign="+"),
+    ScalarFunction(
+        "sub", NUMBERS, np.subtract, (Number(1.0), Number(-1.0)), printed=NUMBERS, sign="-"
+    ),
+    ScalarFunction("mul", NUMBERS, np.multiply, (B, A), printed=NUMBERS, sign="*"),
+    ScalarFunction("div", NUMBERS, _divide, (1.0 / B, -(Y / B)), printed=NUMBERS, sign="/"),
+    ScalarFunction("mod", NUMBERS, np.mod, (Number(1.0), -call("floor", A / B)), printed=NUMBERS),
+    ScalarFunction("neg", NUMBERS, np.negative, (Number(-1.0),), printed=NUMBERS),
+    ScalarFunction("abs", NUMBERS, np.abs, (call("sign", X),), printed=NUMBERS),
+    ScalarFunction(
+        "max",
+        NUMBERS,
+        np.maximum,
+        (choose(call("gt", A, B), 1.0, 0.0), choose(call("gt", A, B), 0.0, 1.0)),
+        printed=NUMBERS,
+    ),
+    ScalarFunction(
+        "min",
+        NUMBERS,
+        np.minimum,
+        (choose(call("lt", A, B), 1.0, 0.0), choose(call("lt", A, B), 0.0, 1.0)),
+        printed=NUMBERS,
+    ),
+    ScalarFunction("reciprocal", FLOATS, _one_over, (-(Y * Y),), formula=1.0 / X),
+)
+
+_ROUNDING = (
+    ScalarFunction("floor", FLOATS, np.floor, (ZERO,), printed=FLOATS),
+    ScalarFunction("ceil", FLOATS, np.ceil, (ZERO,), printed=FLOATS),
+    ScalarFunction("round", FLOATS, np.rint, (ZERO,), printed=FLOATS),
+    ScalarFunction("sign", NUMBERS, np.sign, (ZERO,)),
+)
+
+_POWERS = (
+    ScalarFunction("sqrt", FLOATS, np.sqrt, (0.5 / Y,), printed=FLOATS),
+    ScalarFunction(
+        "rsqrt",
+        FLOATS,
+        _one_over_root,
+        (-0.5 * (Y / X),),
+        formula=1.0 / call("sqrt", X),
+        ulps=1.5,
+    ),
+    ScalarFunction("exp", FLOATS, np.exp, (Y,), ulps=2),
+    ScalarFunction("expm1", FLOATS, np.expm1, (call("exp", X),), ulps=3),
+    ScalarFunction("log", FLOATS, np.log, (1.0 / X,), ulps=2),
+    ScalarFunction(
+        "pow",
+        FLOATS,
+        np.power,
+        (
+            choose(call("eq", B, 0.0), 0.0, B * call("pow", A, B - 1.0)),
+            choose(call("gt", A, 0.0), Y * call("log", A), 0.0),
+        ),
+    ),
+)
+
+_CURVES = (
+    ScalarFunction("tanh", FLOATS, np.tanh, (1.0 - Y * Y,), ulps=3),
+    ScalarFunction(
+        "erf",
+        FLOATS,
+        _each(math.erf),
+        (call("exp", -(X * X)) * (2 / math.sqrt(math.pi)),),
+        ulps=2,
+    ),
+    ScalarFunction("sin", FLOATS, np.sin, (call("cos", X),)),
+    ScalarFunction("cos", FLOATS, np.cos, (-call("sin", X),)),
+)
+
+
+def _comparison(
+    name: str, meaning: Callable[..., Array], sign: str, takes: Types = NUMBERS
+) -> ScalarFunction:
+    return ScalarFunction(name, takes, meaning, (MASK, MASK), DType.BOOL, takes, sign=sign)
+
+
+_TESTS = (
+    _comparison("lt", np.less, "<"),
+    _comparison("le", np.less_equal, "<="),
+    _comparison("gt", np.greater, ">"),
+    _comparison("ge", np.greater_equal, ">="),
+    _comparison("eq", np.equal, "==", NUMBERS | MASKS),
+    _comparison("ne", np.not_equal, "!=", NUMBERS | MASKS),
+    ScalarFunction("isnan", FLOATS, np.isnan, (MASK,), DType.BOOL, FLOATS),
+)
+
+_LOGIC = (
+    ScalarFunction("not", MASKS, np.logical_not, (MASK,), printed=MASKS),
+    ScalarFunction("and", MASKS, np.logical_and, (MASK, MASK), printed=MASKS),
+    ScalarFunction("or", MASKS, np.logical_or, (MASK, MASK), printed=MASKS),
+    ScalarFunction("xor", MASKS, np.logical_xor, (MASK, MASK), printed=MASKS),
+)
+
+# What expansions are written with: parts of a number, 2**x of an integral x, and
+# x = mantissa * 2**exponent with 0.5 <= mantissa < 1, of normal positive x.
+_PARTS = (
+    ScalarFunction("pow2", FLOATS, _power_of_two, (BITS,), printed=FLOATS),
+    ScalarFunction("exponent", FLOATS, _exponent, (BITS,), printed=FLOATS),
+    ScalarFunction("mantissa", FLOATS, _mantissa, (BITS,), printed=FLOATS),
+)
+
+FUNCTIONS: Mapping[str, ScalarFunction] = MappingProxyType(
+    {
+        function.name: function
+        for group in (_ARITHMETIC, _ROUNDING, _POWERS, _CURVES, _TESTS, _LOGIC, _PARTS)
+        for function in group
+    }
+)
+"""Every scalar function by its name."""
+
+COMPARISONS = frozenset(name for name, f in FUNCTIONS.items() if f.is_comparison)
+
+
+# Reductions
+
+
+@dataclass(frozen=True, slots=True)
+class Reduction:
+    """The combination of many values by an associative function of two.
+
+    neutral: what the combination starts from, by element type.
+    whole: the combination along axes of a NumPy array.
+    """
+
+    name: str
+    combine: str
+    neutral: Callable[[DType], float | int | bool]
+    whole: Callable[..., Array]
+
+
+def _lowest(dtype: DType) -> float | int:
+    return -math.inf if dtype.is_float else int(np.iinfo(dtype.numpy).min)
+
+
+def _highest(dtype: DType) -> float | int:
+    return math.inf if dtype.is_float else int(np.iinfo(dtype.numpy).max)
+
+
+REDUCTIONS: Mapping[str, Reduction] = MappingProxyType(
+    {
+        reduction.name: reduction
+        for reduction in (
+            Reduction("sum", "add", lambda dtype: 0, np.sum),
+            Reduction("prod", "mul", lambda dtype: 1, np.prod),
+            Reduction("max", "max", _lowest, np.max),
+            Reduction("min", "min", _highest, np.min),
+            Reduction("any", "or", lambda dtype: False, np.any),
+            Reduction("all", "and", lambda dtype: True, np.all),
+        )
+    }
+)
+"""Every reduction by its name."""
