@@ -136,8 +136,8 @@ class Emitter:
         if self.lanes == 1 or stride == 0:
             value = Load(view.buffer, offset, ValueType(dtype), tuple(tests), otherwise)
             return value if self.lanes == 1 else Splat(value, self.type(dtype))
-        if stride == 1 and (self.valid is None or view.layout.axis is not None):
-            first = substitute(offset, {_LANE: 0})
+        first = substitute(offset, {_LANE: 0})
+        if stride == 1 and self.whole(view, first):
             value = Load(view.buffer, first, self.type(dtype), tuple(tests), otherwise)
             if self.loaded is None or tests:
                 return value
@@ -146,6 +146,15 @@ class Emitter:
                 self.loaded[key] = self.b.let(value, e.tensor.name)
             return self.loaded[key]
         return self.gather(view, offset, tests, otherwise, dtype)
+
+    def whole(self, view: View, first: Dim) -> bool:
+        """Whether all lanes from `first` on may be read: lanes that do not exist lie in the filling
+        of a blocked layout, unless the vector begins within a block (a slice of channels over
+        maps of one position, which lie side by side) and so reaches beyond the last."""
+        if self.valid is not None and view.layout.axis is None:
+            return False
+        _, last = bounds(first)
+        return last is None or last + self.lanes <= view.buffer.size
 
     def gather(
         self, view: View, offset: Dim, tests: list[IndexTest], otherwise: float, dtype: DType
