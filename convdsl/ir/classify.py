@@ -117,10 +117,10 @@ def reads_in_place(expr: TensorExpr, operand: str) -> bool:
         return False
     (stage,) = expr.stages
     found = [read for read in reads(stage.body) if read.tensor.name == operand]
-    return bool(found) and all(_is_in_place(read, stage.axes) for read in found)
+    return bool(found) and all(is_in_place(read, stage.axes) for read in found)
 
 
-def _is_in_place(read: Read, axes: tuple[Axis, ...]) -> bool:
+def is_in_place(read: Read, axes: tuple[Axis, ...]) -> bool:
     """`x[n, c, h, w]` of the output's shape; an axis of extent 1 may be indexed by 0."""
     shape = tuple(axis.extent for axis in axes)
     return (
@@ -139,7 +139,7 @@ def copied_operand(expr: TensorExpr) -> str | None:
     body = stage.body
     if others or not isinstance(body, Read) or body.tensor.type != stage.target.type:
         return None
-    return body.tensor.name if _is_in_place(body, stage.axes) else None
+    return body.tensor.name if is_in_place(body, stage.axes) else None
 
 
 def weight_time_nodes(graph: Graph) -> set[int]:

@@ -42,10 +42,11 @@ class CopiedOutput:
 
 @dataclass(frozen=True)
 class Call:
-    """A kernel call whose arguments are still keys."""
+    """A kernel call whose arguments are still keys; the last `written` are what it writes."""
 
     kernel: str
     arguments: tuple[Key, ...]
+    written: int
     nodes: tuple[str, ...]
     schedule: str
 
@@ -105,6 +106,11 @@ class Buffers:
 
     def layout(self, key: Key) -> Layout:
         return self._layouts[key]
+
+    def vectors(self, type: TensorType) -> tuple[int | None, int]:
+        """How a tensor of that type is cut into vectors: (axis, block)."""
+        layout = self._layout_for(type)
+        return layout.axis, layout.block
 
     def _layout_for(self, type: TensorType) -> Layout:
         shape = type.sizes
@@ -166,13 +172,17 @@ class Buffers:
     def _arena(
         self, calls: Sequence[Call], fixed: dict[Key, Argument]
     ) -> tuple[dict[Key, int], int]:
-        """(offset of each buffer, bytes in all). A call's last argument is what it writes."""
+        """(offset of each buffer, bytes in all)."""
 
         def owners(keys: Sequence[Key]) -> list[Key]:
             planned = (k for k in keys if k not in fixed and not isinstance(k, PackedWeight))
             return [self._owner(key)[0] for key in planned]
 
-        ranges = live_ranges([(owners(c.arguments[:-1]), owners(c.arguments[-1:])) for c in calls])
+        steps = [
+            (owners(call.arguments[: -call.written]), owners(call.arguments[-call.written :]))
+            for call in calls
+        ]
+        ranges = live_ranges(steps)
         sizes = {k: self._layouts[k].size * self._dtypes[k].bytes for k in ranges}
         return plan_arena(ranges, sizes)
 

@@ -1,4 +1,9 @@
-"""A group of nodes as one list of stages: producers written into their only readers.
+"""A group of nodes as chains of stages, each chain one kernel.
+
+A stage that reads another at its own position joins its chain: the value stays in a register and
+is computed once, however often it is read. What is read at other positions, or inside a reduction,
+is made by a chain before, and lies in memory. Nothing is ever written into its readers, so that
+expressions stay as long as their operators made them.
 
 Names are made anew and alike for alike groups, so that equal layers give equal tasks and
 share their kernels.
@@ -6,9 +11,10 @@ share their kernels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Hashable, Sequence
+from dataclasses import dataclass, field, replace
 
+from convdsl.ir.classify import is_in_place
 from convdsl.ir.graph import OpNode, Value
 from convdsl.ir.rules import kernel_of
 from convdsl.kernel.expr import (
@@ -23,44 +29,76 @@ from convdsl.kernel.expr import (
     transform,
     walk,
 )
+from convdsl.tensor import Dim, TensorType
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Stages over the same axes, in order, at most one of them with reductions; the names of
+    those that are stored, for other chains or as values that leave the group."""
+
+    stages: tuple[Stage, ...]
+    outputs: tuple[str, ...]
+
+    @property
+    def operands(self) -> dict[str, TensorVar]:
+        """What it reads from memory, by name."""
+        inner = {stage.target.name for stage in self.stages}
+        found = (read.tensor for stage in self.stages for read in reads(stage.body))
+        return {var.name: var for var in found if var.name not in inner}
 
 
 @dataclass(frozen=True)
 class Composed:
-    """Stages in order; where each variable comes from (`sources`: values from outside the
-    group) or goes to (`targets`: values that leave it)."""
+    """Chains in order, after the stages over weights alone that they read (`folded`); where each
+    variable comes from (`sources`: values from outside the group) or goes to (`targets`: values
+    that leave it)."""
 
     op: str  # the root's operator, for listings
-    stages: tuple[Stage, ...]
+    folded: tuple[Stage, ...]
+    chains: tuple[Chain, ...]
     sources: dict[str, Value]
     targets: dict[str, Value]
 
 
-def compose(nodes: Sequence[OpNode], root: OpNode) -> Composed:
-    """The stages of a group, nodes in topological order; inner values are inlined."""
-    composer = _Composer()
+def compose(
+    nodes: Sequence[OpNode],
+    leaving: Collection[Value],
+    is_static: Callable[[Value], bool],
+    stored: Callable[[TensorType], Hashable],
+) -> Composed:
+    """The chains of a group, nodes in topological order. `leaving` are the values that others
+    read, `is_static` tells weights. Only what `stored` gives the same answer for (how a tensor
+    is cut into vectors) may share a chain."""
+    writer = _Writer()
     for node in nodes:
-        composer.add(node)
-    last = nodes[-1]
-    targets = {composer.names[value]: value for value in last.outputs}
-    stages = _inline(composer.stages, frozenset(targets))
-    sources = {name: value for value, name in composer.names.items() if name[0] in "xw"}
-    return Composed(root.op.name, tuple(stages), sources, targets)
+        writer.add(node)
+    targets = {writer.names[value]: value for value in leaving}
+    sources = {name: value for value, name in writer.names.items() if name[0] == "x"}
+    weights = {name for name, value in sources.items() if is_static(value)}
+    stages = _wanted(writer.stages, targets)
+    folded = _folded(stages, weights, targets)
+    known = {stage.target.name for stage in folded}
+    grown = _Chains(stored)
+    for stage in stages:
+        if stage.target.name not in known:
+            grown.add(stage)
+    chains = grown.finished(frozenset(targets))
+    return Composed(nodes[0].op.name, tuple(folded), chains, sources, targets)
 
 
-class _Composer:
+class _Writer:
+    """The stages of all nodes, in order, under names of their own."""
+
     def __init__(self) -> None:
         self.names: dict[Value, str] = {}
         self.stages: list[Stage] = []
-        self._count = 0
+        self._sources = 0
 
     def add(self, node: OpNode) -> None:
-        kernel = kernel_of(node.call)
         renamed = {operand: self._var(value) for operand, value in node.inputs.items()}
-        for stage in kernel.stages:
-            name = f"t{self._count}"
-            self._count += 1
-            made = TensorVar(name, stage.target.type)
+        for stage in kernel_of(node.call).stages:
+            made = TensorVar(f"t{len(self.stages)}", stage.target.type)
             body = _rename(stage.body, renamed)
             renamed[stage.target.name] = made
             self.stages.append(Stage(made, stage.axes, body))
@@ -69,7 +107,8 @@ class _Composer:
 
     def _var(self, value: Value) -> TensorVar:
         if value not in self.names:
-            self.names[value] = f"x{len([n for n in self.names.values() if n[0] == 'x'])}"
+            self.names[value] = f"x{self._sources}"
+            self._sources += 1
         return TensorVar(self.names[value], value.type)
 
 
@@ -82,56 +121,114 @@ def _rename(e: Expr, variables: dict[str, TensorVar]) -> Expr:
     return transform(e, rule)
 
 
-def _inline(stages: list[Stage], leaving: frozenset[str]) -> list[Stage]:
-    """Write a stage into its readers where that repeats no work."""
-    kept = list(stages)
-    for name in [stage.target.name for stage in stages]:
-        stage = next(s for s in kept if s.target.name == name)  # as rewritten so far
-        found = [(s, r) for s in kept for r in reads(s.body) if r.tensor.name == name]
-        if name in leaving or not found or not _may_inline(stage, found):
-            continue
-        kept = [_substitute(s, stage) for s in kept if s.target.name != name]
-    return kept
+def _wanted(stages: Sequence[Stage], targets: Collection[str]) -> list[Stage]:
+    """Those that something which leaves depends on."""
+    names = set(targets)
+    found: list[Stage] = []
+    for stage in reversed(stages):
+        if stage.target.name in names:
+            names |= _names_read(stage)
+            found.append(stage)
+    return found[::-1]
 
 
-def _may_inline(stage: Stage, found: list[tuple[Stage, Read]]) -> bool:
-    """Every reader reads in place; a reduction is not repeated in several expressions."""
-    shape = tuple(axis.extent for axis in stage.axes)
-    for reader, read in found:
-        if tuple(axis.extent for axis in reader.axes) != shape or read.outside is not None:
+def _folded(stages: Sequence[Stage], weights: set[str], targets: Collection[str]) -> list[Stage]:
+    """Stages over weights alone, or over indices: known when weights are bound."""
+    known = set(weights)
+    found: list[Stage] = []
+    for stage in stages:
+        if stage.target.name not in targets and _names_read(stage) <= known:
+            known.add(stage.target.name)
+            found.append(stage)
+    return found
+
+
+def _names_read(stage: Stage) -> set[str]:
+    return {read.tensor.name for read in reads(stage.body)}
+
+
+@dataclass(slots=True)
+class _Growing:
+    """A chain that may still grow, over the axes of its first stage."""
+
+    stages: list[Stage] = field(default_factory=list)
+    reduces: bool = False
+
+    @property
+    def axes(self) -> tuple[Axis, ...]:
+        return self.stages[0].axes
+
+
+class _Chains:
+    """Chains as they grow. Each stage joins the last of the chains that it reads from, or begins
+    one after it: so that none waits for a later one."""
+
+    def __init__(self, stored: Callable[[TensorType], Hashable]) -> None:
+        self._stored = stored
+        self._chains: list[_Growing] = []
+        self._home: dict[str, int] = {}  # of each stage: its chain
+
+    def add(self, stage: Stage) -> None:
+        last = max((self._home.get(name, -1) for name in _names_read(stage)), default=-1)
+        if last < 0 or not self._joins(stage, last):
+            last = len(self._chains)
+            self._chains.append(_Growing())
+        chain = self._chains[last]
+        self._home[stage.target.name] = last
+        chain.stages.append(stage)
+        chain.reduces = chain.reduces or _reduces(stage.body)
+
+    def _joins(self, stage: Stage, last: int) -> bool:
+        chain = self._chains[last]
+        if self._stored(stage.target.type) != self._stored(chain.stages[0].target.type):
             return False
-        own = zip(read.index, reader.axes, strict=True)
-        if not all(d == a.i or (d == 0 and a.extent == 1) for d, a in own):
+        if chain.reduces and _reduces(stage.body):
             return False
-        if any(r.tensor.name == stage.target.name for r in _inside_reductions(reader.body)):
-            return False
-    heavy = any(isinstance(node, Reduce) for node in walk(stage.body))
-    return not heavy or len({reader.target.name for reader, _ in found}) == 1
+        inner = {s.target.name for s in chain.stages}
+        return _reads_at_own_position(stage, chain.axes, inner)
+
+    def finished(self, leaving: frozenset[str]) -> tuple[Chain, ...]:
+        made: list[Chain] = []
+        for number, chain in enumerate(self._chains):
+            later = (s for other in self._chains[number + 1 :] for s in other.stages)
+            read = {name for stage in later for name in _names_read(stage)} | leaving
+            axes = chain.stages[-1].axes
+            stages = tuple(_over(stage, axes) for stage in chain.stages)
+            outputs = tuple(s.target.name for s in stages if s.target.name in read)
+            made.append(Chain(stages, outputs))
+        return tuple(made)
 
 
-def _inside_reductions(e: Expr) -> list[Read]:
-    return [r for node in walk(e) if isinstance(node, Reduce) for r in reads(node)]
+def _reads_at_own_position(stage: Stage, axes: tuple[Axis, ...], names: Collection[str]) -> bool:
+    """Whether a stage over as many positions as `axes` reads those tensors nowhere but at its own,
+    and not inside a reduction, which would read them again and again."""
+    if tuple(a.extent for a in stage.axes) != tuple(a.extent for a in axes):
+        return False
+    inside = (r for node in walk(stage.body) if isinstance(node, Reduce) for r in reads(node))
+    if any(read.tensor.name in names for read in inside):
+        return False
+    inner = (read for read in reads(stage.body) if read.tensor.name in names)
+    return all(is_in_place(read, stage.axes) for read in inner)
 
 
-def _substitute(reader: Stage, stage: Stage) -> Stage:
-    if all(read.tensor.name != stage.target.name for read in reads(reader.body)):
-        return reader
-    taken = frozenset(axis.name for axis in reader.axes)
-    body = _without_capture(stage.body, taken | {axis.name for axis in stage.axes})
-    # The reader reads in place, so its axes stand for the stage's, those of extent 1 as well.
-    own = {axis.name: at.i for axis, at in zip(stage.axes, reader.axes, strict=True)}
-    inlined = reindex(body, own)
+def _reduces(e: Expr) -> bool:
+    return any(isinstance(node, Reduce) for node in walk(e))
 
-    def rule(node: Expr) -> Expr | None:
-        if isinstance(node, Read) and node.tensor.name == stage.target.name:
-            return inlined
-        return None
 
-    return Stage(reader.target, reader.axes, transform(reader.body, rule))
+def _over(stage: Stage, axes: tuple[Axis, ...]) -> Stage:
+    """The same stage over other names of its axes."""
+    if stage.axes == axes:
+        return stage
+    taken = frozenset(axis.name for axis in (*axes, *stage.axes))
+    body = _without_capture(stage.body, taken)
+    own: dict[str, Dim] = {
+        old.name: new.i for old, new in zip(stage.axes, axes, strict=True) if old.name != new.name
+    }
+    return Stage(stage.target, axes, reindex(body, own))
 
 
 def _without_capture(e: Expr, taken: frozenset[str]) -> Expr:
-    """Rename reduction axes whose names the reader uses for axes of its own."""
+    """Rename reduction axes that bear the names of others."""
 
     def rule(node: Expr) -> Expr | None:
         if not isinstance(node, Reduce):

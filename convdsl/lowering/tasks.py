@@ -1,4 +1,4 @@
-"""Groups become tasks, tasks kernels: one task a stage, equal tasks one kernel.
+"""Groups become tasks, tasks kernels: one task a chain of stages, equal tasks one kernel.
 
 Stages over weights alone are no tasks: they are evaluated when weights are bound.
 """
@@ -13,10 +13,10 @@ from convdsl.kernel.expr import Read, Stage, TensorExpr, TensorVar, axes_over, r
 from convdsl.kernel.nodes import Kernel
 from convdsl.kernel.target import Target
 from convdsl.lowering.buffers import Buffers, Call, CopiedOutput, Key
-from convdsl.lowering.compose import compose
+from convdsl.lowering.compose import Chain, compose
 from convdsl.lowering.packing import Packing, Source
 from convdsl.schedules.cpu.chooser import bids
-from convdsl.schedules.task import Operand, Scheduled, Task
+from convdsl.schedules.task import Operand, Output, Scheduled, Task
 
 
 @dataclass(frozen=True)
@@ -50,30 +50,30 @@ class Tasks:
             if self._buffers.is_whole(root.outputs[0]):
                 self._buffers.place(root.output, root.output.type)
             else:
-                self._add_group(nodes)
+                self._add_group(graph, nodes)
         for slot, name, value in self._buffers.copied_outputs():
             self._add_copy(slot, name, value)
 
-    def _add_group(self, nodes: list[OpNode]) -> None:
-        composed = compose(nodes, nodes[0])
+    def _add_group(self, graph: Graph, nodes: list[OpNode]) -> None:
+        buffers = self._buffers
+        composed = compose(nodes, leaving(graph, nodes), buffers.is_static, buffers.vectors)
         names = tuple(node.name for node in nodes)
         keys: dict[str, Key] = {}
         statics: dict[str, Source] = {}
         for name, value in composed.sources.items():
-            if self._buffers.is_static(value):
+            if buffers.is_static(value):
                 statics[name] = Source(value)
             else:
                 keys[name] = value
-        for stage in composed.stages:
-            target = stage.target
-            used = {read.tensor.name for read in reads(stage.body)}
-            if target.name not in composed.targets and used <= statics.keys():
-                statics[target.name] = _static_stage(stage, statics)
-                continue
-            value = composed.targets.get(target.name)
-            keys[target.name] = value if value is not None else (names, target.name)
-            self._buffers.place(keys[target.name], target.type)
-            self._add_task(composed.op, stage, keys, statics, names)
+        for stage in composed.folded:
+            statics[stage.target.name] = _static_stage(stage, statics)
+        for chain in composed.chains:
+            for stage in chain.stages:
+                name = stage.target.name
+                if name in chain.outputs:
+                    keys[name] = composed.targets.get(name, (names, name))
+                    buffers.place(keys[name], stage.target.type)
+            self._add_task(composed.op, chain, keys, statics, names)
 
     def _add_copy(self, slot: int, name: str, value: Value) -> None:
         x = TensorVar("x0", value.type)
@@ -87,23 +87,27 @@ class Tasks:
             statics["x0"] = Source(value)
         else:
             keys["x0"] = value
-        self._add_task("copy", stage, keys, statics, (f"output {name}",))
+        self._add_task("copy", Chain((stage,), ("t0",)), keys, statics, (f"output {name}",))
 
     def _add_task(
         self,
         op: str,
-        stage: Stage,
+        chain: Chain,
         keys: Mapping[str, Key],
         statics: Mapping[str, Source],
         names: tuple[str, ...],
     ) -> None:
-        variables = {read.tensor.name: read.tensor for read in reads(stage.body)}
+        variables = chain.operands
         operands = tuple(
             Operand(var, None if name in statics else self._buffers.layout(keys[name]))
             for name, var in sorted(variables.items())
         )
-        output = self._buffers.layout(keys[stage.target.name])
-        scheduled, choice = self._schedule(Task(op, stage, operands, output, self._target))
+        outputs = tuple(
+            Output(stage.target, self._buffers.layout(keys[stage.target.name]))
+            for stage in chain.stages
+            if stage.target.name in chain.outputs
+        )
+        scheduled, choice = self._schedule(Task(op, chain.stages, operands, outputs, self._target))
         arguments: list[Key] = []
         for variable, pack in scheduled.arguments:
             if pack is None:
@@ -113,7 +117,8 @@ class Tasks:
                 dtype = variables[variable].type.dtype
                 packing = Packing(statics[variable], pack, dtype, 0, stage_of)
                 arguments.append(self._buffers.weight(packing))
-        self.calls.append(Call(choice.kernel, tuple(arguments), names, choice.schedule))
+        written = len(outputs)
+        self.calls.append(Call(choice.kernel, tuple(arguments), written, names, choice.schedule))
         self.choices.append(replace(choice, nodes=names))
 
     def _schedule(self, task: Task) -> tuple[Scheduled, Choice]:
@@ -138,17 +143,17 @@ class Outline(Tasks):
     def _add_task(
         self,
         op: str,
-        stage: Stage,
+        chain: Chain,
         keys: Mapping[str, Key],
         statics: Mapping[str, Source],
         names: tuple[str, ...],
     ) -> None:
-        read = {read.tensor.name for read in reads(stage.body)}
+        read = chain.operands.keys()
         for name in read & statics.keys():
             self.made[len(self.calls), name] = statics[name]
-        late = sorted(read - statics.keys())
-        arguments = (*(keys[name] for name in late), keys[stage.target.name])
-        self.calls.append(Call("", arguments, names, ""))
+        arguments = (*sorted(read - statics.keys()), *chain.outputs)
+        keyed = tuple(keys[name] for name in arguments)
+        self.calls.append(Call("", keyed, len(chain.outputs), names, ""))
 
 
 def groups_of(graph: Graph, buffers: Buffers) -> list[list[OpNode]]:
@@ -160,6 +165,17 @@ def groups_of(graph: Graph, buffers: Buffers) -> list[list[OpNode]]:
             members.setdefault(key, []).append(node)
     position = {node.id: i for i, node in enumerate(graph.nodes())}
     return sorted(members.values(), key=lambda nodes: position[nodes[-1].id])
+
+
+def leaving(graph: Graph, nodes: list[OpNode]) -> list[Value]:
+    """The values of a group that others read or that the model puts out."""
+    inside = {node.id for node in nodes}
+    values = [value for node in nodes for value in node.outputs]
+    return [
+        value
+        for value in values
+        if graph.is_output(value) or any(user.id not in inside for user, _ in graph.users(value))
+    ]
 
 
 def _static_stage(stage: Stage, statics: Mapping[str, Source]) -> Source:

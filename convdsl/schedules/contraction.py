@@ -1,8 +1,8 @@
 """Finds convolutions and matrix products in the structure of a stage.
 
 A contraction is a stage whose body holds exactly one sum of products, of a data tensor and a
-weight; all around it is the epilogue. Nothing here looks at operator names: a convolution is
-what reads like one.
+weight; all around it, and the stages after it, is the epilogue. Nothing here looks at operator
+names: a convolution is what reads like one.
 """
 
 from __future__ import annotations
@@ -78,8 +78,8 @@ class Convolution:
 
 
 def find_product(task: Task) -> tuple[Reduce, Read, Read] | None:
-    """The only reduction of the stage: a sum of data times weight."""
-    found = [node for node in walk(task.stage.body) if isinstance(node, Reduce)]
+    """The only reduction of the task: a sum of data times weight."""
+    found = [node for node in walk(task.root.body) if isinstance(node, Reduce)]
     if len(found) != 1 or found[0].op != "sum":
         return None
     body = found[0].body
@@ -94,20 +94,19 @@ def find_product(task: Task) -> tuple[Reduce, Read, Read] | None:
         return None
     if b.outside is not None:
         return None
-    others = [r for r in walk(task.stage.body) if isinstance(r, Read) and r is not a and r is not b]
-    if any(r.tensor.name == b.tensor.name for r in others):
+    if any(r.tensor.name == b.tensor.name and r is not b for r in task.reads):
         return None
     return found[0], a, b
 
 
 @lru_cache(maxsize=512)
 def match_convolution(task: Task) -> Convolution | None:
-    """The convolution that a stage is, or None."""
+    """The convolution that a task is, or None."""
     found = find_product(task)
-    if found is None or len(task.stage.axes) < 3:
+    if found is None or len(task.axes) < 3:
         return None
     reduce, x, w = found
-    n, k, *outs = task.stage.axes
+    n, k, *outs = task.axes
     if len(x.index) != 2 + len(outs) or len(w.index) != 2 + len(outs):
         return None
     if x.index[0] != n.i or w.index[0] != k.i or (x.outside or 0.0) != 0.0:

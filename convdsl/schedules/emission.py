@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import product
 
 from convdsl.kernel import expr, nodes
@@ -75,7 +75,8 @@ class Emitter:
     """Emits values into `b`; `lanes` 1 is scalar mode.
 
     Lanes from `valid` on are read neither by gathers nor from plain buffers, which have no
-    filling. `known` holds values for expressions that the schedule has computed itself;
+    filling. `known` holds values for expressions that the schedule has computed itself, `held`
+    those of tensors that are in registers at this position;
     `loaded` remembers vectors, so that expressions emitted side by side load them once.
     """
 
@@ -85,6 +86,7 @@ class Emitter:
     valid: int | None = None
     known: tuple[tuple[Expr, Value], ...] = ()
     loaded: dict[tuple[str, Dim], nodes.Var] | None = None
+    held: Mapping[str, Value] = field(default_factory=dict[str, Value])
 
     def type(self, dtype: DType) -> ValueType:
         return ValueType(dtype, self.lanes)
@@ -97,6 +99,8 @@ class Emitter:
         match e:
             case expr.Literal():
                 return Const(e.value, self.type(e.dtype))
+            case expr.Read() if e.tensor.name in self.held:
+                return self.held[e.tensor.name]
             case expr.Read():
                 value = self.read(e, at, guards)
                 return value if isinstance(value, nodes.Var) else self.b.let(value, e.tensor.name)

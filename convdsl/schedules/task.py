@@ -8,10 +8,11 @@ from typing import Any, Protocol
 
 import numpy.typing as npt
 
-from convdsl.kernel.expr import Stage, TensorVar
+from convdsl.kernel.expr import Axis, Read, Reduce, Stage, TensorVar, reads, walk
 from convdsl.kernel.layout import Layout
 from convdsl.kernel.nodes import Kernel
 from convdsl.kernel.target import Target
+from convdsl.tensor import DType
 
 
 class Pack(Protocol):
@@ -29,7 +30,7 @@ class Pack(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Operand:
-    """A tensor that the stage reads. A static one (a weight) has no layout yet: the schedule
+    """A tensor that the task reads. A static one (a weight) has no layout yet: the schedule
     says how to pack it."""
 
     var: TensorVar
@@ -41,23 +42,60 @@ class Operand:
 
 
 @dataclass(frozen=True, slots=True)
+class Output:
+    """A stage's tensor that leaves the kernel."""
+
+    var: TensorVar
+    layout: Layout
+
+
+@dataclass(frozen=True, slots=True)
 class Task:
-    """One stage to be turned into one kernel. Equal tasks share their kernel."""
+    """A chain of stages over the same axes, to be turned into one kernel: each reads operands as
+    it likes, and earlier stages at its own position, where their values are in registers. At most
+    one has reductions. Outputs are cut into vectors alike. Equal tasks share their kernel."""
 
     op: str  # name of the root operator, for names in listings
-    stage: Stage
+    stages: tuple[Stage, ...]
     operands: tuple[Operand, ...]
-    output: Layout
+    outputs: tuple[Output, ...]
     target: Target
 
     def operand(self, name: str) -> Operand:
         return next(o for o in self.operands if o.var.name == name)
 
+    @property
+    def root(self) -> Stage:
+        """The stage that schedules are made for: the one with reductions, else the first."""
+        reducing = (s for s in self.stages if any(isinstance(e, Reduce) for e in walk(s.body)))
+        return next(reducing, self.stages[0])
+
+    @property
+    def axes(self) -> tuple[Axis, ...]:
+        """The axes of every stage."""
+        return self.stages[0].axes
+
+    @property
+    def layout(self) -> Layout:
+        """How the first output lies; the others are cut into vectors as it is."""
+        return self.outputs[0].layout
+
+    @property
+    def element(self) -> DType:
+        """The widest element that leaves: vectors of the kernel hold so many of it."""
+        return max((o.var.type.dtype for o in self.outputs), key=lambda dtype: dtype.bytes)
+
+    @property
+    def reads(self) -> list[Read]:
+        """All reads of operands."""
+        inner = {stage.target.name for stage in self.stages}
+        found = (read for stage in self.stages for read in reads(stage.body))
+        return [read for read in found if read.tensor.name not in inner]
+
 
 @dataclass(frozen=True, slots=True)
 class Scheduled:
-    """A kernel, and for each of its buffers the variable it holds and how a weight is packed.
-    The last buffer is the output."""
+    """A kernel, and for each of its buffers the variable it holds and how a weight is packed."""
 
     kernel: Kernel
     arguments: tuple[tuple[str, Pack | None], ...]

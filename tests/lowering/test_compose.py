@@ -1,76 +1,155 @@
-"""Writing the stages of a group into each other."""
+"""A group as chains of stages: what stays in registers, what goes through memory."""
 
 from __future__ import annotations
 
 import pytest
 from graphs import Builder, rewritten
 
-from convdsl.ir.graph import Graph
-from convdsl.kernel.expr import Reduce, Stage, reads, walk
-from convdsl.lowering.compose import Composed, compose
+from convdsl.ir.graph import Graph, StateNode, Value
+from convdsl.kernel.expr import Expr, Reduce, Stage, reads, walk
+from convdsl.lowering.compose import Chain, Composed, compose
+from convdsl.tensor import DType, TensorType
 
 
-def composed(graph: Graph) -> Composed:
-    """The whole graph as one group."""
-    nodes = list(graph.op_nodes())
-    return compose(nodes, nodes[0])
+def composed(graph: Graph, *more: Value) -> Composed:
+    """The whole graph as one group; its outputs leave, and what is given besides."""
+
+    def vectors(type: TensorType) -> int:
+        return 8 if type.dtype is DType.F64 else 16
+
+    leaving = [*more, *graph.outputs.values()]
+    return compose(
+        graph.op_nodes(), leaving, lambda value: isinstance(value.node, StateNode), vectors
+    )
+
+
+def only_chain(graph: Graph, *more: Value) -> Chain:
+    (chain,) = composed(graph, *more).chains
+    return chain
 
 
 def read_names(stage: Stage) -> set[str]:
     return {read.tensor.name for read in reads(stage.body)}
 
 
-def reductions(stage: Stage) -> list[Reduce]:
-    return [node for node in walk(stage.body) if isinstance(node, Reduce)]
+def reductions(e: Expr) -> list[Reduce]:
+    return [node for node in walk(e) if isinstance(node, Reduce)]
 
 
-def test_maps_are_written_into_their_reader() -> None:
+def size(chain: Chain) -> int:
+    """Nodes of all its expressions."""
+    return sum(1 for stage in chain.stages for _ in walk(stage.body))
+
+
+def test_maps_are_one_chain() -> None:
     b = Builder()
     x = b.input("x", 1, 4, 5, 5)
     graph = b.output(y=b("relu6", b("add", b("relu", x), b.input("z", 1, 4, 5, 5))))
     result = composed(graph)
-    (stage,) = result.stages
-    assert read_names(stage) == set(result.sources) == {"x0", "x1"}
-    assert result.targets == {stage.target.name: graph.outputs["y"]}
+    (chain,) = result.chains
+    assert [read_names(stage) for stage in chain.stages] == [{"x0"}, {"t0", "x1"}, {"t1"}]
+    assert chain.operands.keys() == result.sources.keys() == {"x0", "x1"}
+    assert chain.outputs == ("t2",)
+    assert result.targets == {"t2": graph.outputs["y"]}
     assert {v.name for v in result.sources.values()} == {"x", "z"}
     assert result.op == "relu"
 
 
-def test_a_contraction_is_written_into_its_epilogue_once() -> None:
+def test_a_contraction_stands_once_however_often_it_is_read() -> None:
     b = Builder()
     h = b("conv", b.input("x", 1, 4, 5, 5), channels=4, kernel=3)
-    (stage,) = composed(b.output(y=b("relu", b("mul", h, h)))).stages
-    assert len(set(reductions(stage))) == 1, "the same sum, however often it is named"
+    h = b("mul", h, h)
+    chain = only_chain(b.output(y=b("mish", b("silu", b("add", h, h)))))
+    assert [len(reductions(stage.body)) for stage in chain.stages] == [1, 0, 0, 0, 0]
 
 
-def test_a_reduction_is_not_repeated_in_several_stages() -> None:
+@pytest.mark.parametrize("rounds", [1, 18, 200])
+def test_expressions_grow_with_the_operators(rounds: int) -> None:
+    """`in + in`, again and again: each round adds three nodes and one stage."""
+    b = Builder()
+    h = b.input("x", 1, 4, 5, 5)
+    for _ in range(rounds):
+        h = b("add", h, h)
+    chain = only_chain(b.output(y=h))
+    assert len(chain.stages) == rounds
+    assert size(chain) == 3 * rounds
+
+
+def test_several_values_leave_a_chain() -> None:
+    b = Builder()
+    h = b("conv", b.input("x", 1, 4, 5, 5), channels=4, kernel=3)
+    normal = b("batch_norm", h)
+    graph = b.output(y=b("relu", normal))
+    chain = only_chain(graph, h)
+    assert chain.outputs == (chain.stages[0].target.name, chain.stages[-1].target.name)
+
+
+def test_what_nobody_wants_is_not_computed() -> None:
+    b = Builder()
+    node = b("max_pool", b.input("x", 1, 4, 6, 6), kernel=2, indices=True).node
+    b.output(y=node.outputs[0])
+    assert len(only_chain(b.graph).stages) == 1
+
+
+def test_a_reduction_is_not_repeated_in_several_chains() -> None:
     b = Builder()
     h = b("conv", b.input("x", 1, 4, 5, 5), channels=4, kernel=3)
     result = composed(b.output(y=b("softmax", h, axis=1)))
-    sums = [stage for stage in result.stages if reductions(stage)]
-    convolving = [stage for stage in sums if "x1" in read_names(stage)]
+    stages = [stage for chain in result.chains for stage in chain.stages]
+    convolving = [s for s in stages if reductions(s.body) and "x1" in read_names(s)]
     assert len(convolving) == 1
+    assert all(sum(bool(reductions(s.body)) for s in c.stages) <= 1 for c in result.chains)
 
 
-def test_what_is_read_elsewhere_is_not_inlined() -> None:
+def test_chains_come_after_what_they_read() -> None:
+    b = Builder()
+    x = b.input("x", 1, 4, 5, 5)
+    h = b("relu", b("conv", x, channels=4, kernel=3))
+    result = composed(b.output(y=b("mul", b("layer_norm", h, axis=2), h)))
+    stored: set[str] = set()
+    for chain in result.chains:
+        assert chain.operands.keys() - result.sources.keys() <= stored | {
+            stage.target.name for stage in result.folded
+        }
+        stored |= set(chain.outputs)
+
+
+def test_what_is_read_elsewhere_goes_through_memory() -> None:
     """A pooling reads its operand at other positions, many times each."""
     b = Builder()
     x = b.input("x", 1, 4, 6, 6)
-    first, second = composed(b.output(y=b("max_pool", b("relu", x), kernel=2))).stages
-    assert read_names(second) == {first.target.name}
-    assert reductions(second)
-    assert not reductions(first)
+    first, second = composed(b.output(y=b("max_pool", b("relu", x), kernel=2))).chains
+    assert second.operands.keys() == set(first.outputs)
+    assert reductions(second.stages[0].body)
+    assert not reductions(first.stages[0].body)
+
+
+def test_other_vectors_begin_another_chain() -> None:
+    b = Builder()
+    h = b("relu", b.input("x", 1, 4, 6, 6))
+    result = composed(b.output(y=b("cast", h, dtype="f64")))
+    assert len(result.chains) == 2
+
+
+def test_arithmetic_over_weights_is_folded() -> None:
+    b = Builder()
+    x = b.input("x", 1, 4, 5, 5)
+    result = composed(b.output(y=b("batch_norm", x)))
+    assert {stage.target.name for stage in result.folded} == {"t0", "t1"}
+    (chain,) = result.chains
+    assert [read_names(stage) for stage in chain.stages] == [{"x0", "t0", "t1"}]
 
 
 def test_axes_of_reductions_are_not_captured() -> None:
-    """The inner convolution sums over names that the outer one has axes of."""
+    """The sum runs over names that the map after it has axes of."""
     b = Builder()
     x = b.input("x", 2, 3, 4, 4)
     h = b("reduce_sum", x, axes=(1,), keepdims=True)
-    (stage,) = composed(b.output(y=b("add", h, b.input("z", 2, 1, 4, 4)))).stages
-    taken = {axis.name for axis in stage.axes}
-    assert reductions(stage)
-    assert all(axis.name not in taken for r in reductions(stage) for axis in r.axes)
+    chain = only_chain(b.output(y=b("add", h, b.input("z", 2, 1, 4, 4))))
+    assert len({stage.axes for stage in chain.stages}) == 1
+    taken = {axis.name for axis in chain.stages[0].axes}
+    (found,) = reductions(chain.stages[0].body)
+    assert all(axis.name not in taken for axis in found.axes)
 
 
 def test_alike_groups_compose_alike() -> None:
@@ -81,7 +160,8 @@ def test_alike_groups_compose_alike() -> None:
         x = b.input(name, 1, 4, 5, 5)
         h = b("batch_norm", b("conv", x, channels=4, kernel=3, name=f"conv_{name}"))
         results.append(composed(b.output(**{name: b("relu", h)})))
-    assert results[0].stages == results[1].stages
+    assert results[0].chains == results[1].chains
+    assert results[0].folded == results[1].folded
     assert list(results[0].sources) == list(results[1].sources)
     assert list(results[0].targets) == list(results[1].targets)
 
@@ -93,4 +173,4 @@ def test_broadcast_operands(extent: int) -> None:
     gate = b("relu", b.input("g", 1, 4, extent, 1))
     graph = rewritten(b.output(y=b("mul", b.input("x", 1, 4, extent, 5), gate)))
     result = composed(graph)
-    assert [len(read_names(stage)) for stage in result.stages] == [1, 2]
+    assert [len(chain.operands) for chain in result.chains] == [1, 2]

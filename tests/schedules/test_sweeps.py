@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from convdsl.backends.llvm.objects import find_target
 from convdsl.kernel.caches import Caches
+from convdsl.kernel.expr import reads
 from convdsl.kernel.nodes import For, If, Parallel, Prefetch, Statement, statement_bodies
 from convdsl.kernel.program import SHARES
 from convdsl.lowering.lower import lower
@@ -123,7 +124,7 @@ def _segments(extent: int, **attributes: Any) -> dict[str, list[tuple[int, int]]
         .call({"x": TensorType(DType.F32, (1, 16, extent, 20))}, dict(node.attributes))
         .kernel.stages
     )
-    return border_segments(stage)
+    return border_segments(stage.axes, list(reads(stage.body)))
 
 
 def test_borders_of_windows() -> None:

@@ -22,10 +22,10 @@ _MOST_COLUMN_TAPS = 11  # unrolled; wider filters are left to the generic schedu
 
 def applies(task: Task) -> Convolution | None:
     conv = match_convolution(task)
-    if conv is None or task.output.axis != 1 or task.output.block < 2:
+    if conv is None or task.layout.axis != 1 or task.layout.block < 2:
         return None
     x = task.operand(conv.x.tensor.name).layout
-    blocked = x is not None and x.axis == 1 and x.block == task.output.block
+    blocked = x is not None and x.axis == 1 and x.block == task.layout.block
     if not blocked or conv.channels_in != 1 or conv.channels_out != 1:
         return None
     return conv if conv.space[-1].taps <= _MOST_COLUMN_TAPS else None
@@ -45,19 +45,19 @@ def cost(task: Task) -> float | None:
     conv = applies(task)
     if conv is None:
         return None
-    elements = task.output.size / task.output.block
+    elements = task.layout.size / task.layout.block
     return elements * conv.taps * 0.75
 
 
 def emit(task: Task, name: str) -> Scheduled:
     conv = applies(task)
     assert conv is not None
-    lanes = task.output.block
+    lanes = task.layout.block
     shape = conv.w.tensor.type.sizes
-    frame = open_frame(task, name, lanes, {conv.w.tensor.name: Layout(shape, 0, lanes)})
+    frame = open_frame(task, name, conv.reduce, {conv.w.tensor.name: Layout(shape, 0, lanes)})
     outer = conv.space[:-1]
     names = ["n", "kb", *(space.out.name for space in outer)]
-    extents = [extent_of(conv.n), task.output.blocks, *(space.outs for space in outer)]
+    extents = [extent_of(conv.n), task.layout.blocks, *(space.outs for space in outer)]
     runs = runs_of(conv.space[-1], width_for(conv, task))
     with frame.b.parallel(names, extents) as indices:
         at = dict(zip(names, indices, strict=True))
@@ -82,7 +82,7 @@ def _tile(frame: Frame, conv: Convolution, at: dict[str, Dim], run: Run, column:
         bound = {space.out.name: at[space.out.name] for space in conv.space[:-1]}
         bound |= {conv.n.name: at["n"], conv.space[-1].out.name: column + j}
         bound[conv.k.name] = first + lane_symbol(frame.b.lanes)
-        frame.store(bound, first, conv.reduce, Get(acc, j), loaded=loaded)
+        frame.store(bound, first, Get(acc, j), loaded=loaded)
 
 
 def _row(

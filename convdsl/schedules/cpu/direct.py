@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 
 from convdsl.kernel.builder import Builder
-from convdsl.kernel.nodes import Get, IndexTest, Registers, Value, Var
+from convdsl.kernel.nodes import Buffer, Get, IndexTest, Registers, Value, Var
 from convdsl.schedules.contraction import Convolution, Space, match_convolution
 from convdsl.schedules.cpu.epilogue import Frame, open_frame
 from convdsl.schedules.cpu.runs import (
@@ -36,9 +36,9 @@ from convdsl.tensor import Dim, dim_min, floor_div
 def applies(task: Task) -> Convolution | None:
     """Blocked output; one group, or groups that fill whole vectors."""
     conv = match_convolution(task)
-    if conv is None or task.output.axis != 1:
+    if conv is None or task.layout.axis != 1:
         return None
-    block = task.output.block
+    block = task.layout.block
     if block < 2 or (conv.groups > 1 and conv.channels_out % block):
         return None
     return conv
@@ -47,11 +47,11 @@ def applies(task: Task) -> Convolution | None:
 def tile_for(conv: Convolution, task: Task) -> Tile:
     """The register tile. On a narrow map its columns may be those of several rows. Large filters
     leave no blocks over: all positions would be swept for a few of them."""
-    block = task.output.block
+    block = task.layout.block
     blocks = -(-conv.channels_out // block)
     outer, columns = columns_of(conv, task)
     rows = outer[-1].outs if outer else 1
-    filters = blocks * block * conv.channels_in * conv.taps * task.stage.target.type.dtype.bytes
+    filters = blocks * block * conv.channels_in * conv.taps * conv.reduce.dtype.bytes
     large = filters > Limits.of(task.target).stay
     must_divide = conv.groups > 1 or large
     # A tile that fills all registers halved the speed of a strided 1x1 convolution.
@@ -74,7 +74,7 @@ def cost(task: Task) -> float | None:
     rows = extent_of(conv.n)
     for space in outer:
         rows *= space.outs
-    blocks = -(-extent_of(conv.k) // task.output.block)
+    blocks = -(-extent_of(conv.k) // task.layout.block)
     work = rows * conv.channels_in * conv.taps
     tiles = -(-blocks // tile.blocks) * max(1.0, columns.space.outs / tile.columns)
     return work * tiles * tile_cycles(tile.blocks, min(tile.columns, columns.space.outs))
@@ -84,10 +84,10 @@ def emit(task: Task, name: str) -> Scheduled:
     conv = applies(task)
     assert conv is not None
     tile = tile_for(conv, task)
-    lanes = task.output.block
+    lanes = task.layout.block
     shape = (extent_of(conv.k), conv.channels_in, *(space.taps for space in conv.space))
     pack = FilterPack(shape, lanes, tile.blocks, lanes)
-    frame = open_frame(task, name, lanes, {conv.w.tensor.name: pack})
+    frame = open_frame(task, name, conv.reduce, {conv.w.tensor.name: pack})
     emitter = _Direct(task, conv, tile, pack, frame)
     blocks = pack.blocks if conv.groups == 1 else conv.channels_out // lanes
     whole, rest = divmod(blocks, tile.blocks)
@@ -143,7 +143,7 @@ class _Direct:
         self.frame = frame
         self.b: Builder = frame.b
         self.lanes = pack.lanes
-        self.element = task.stage.target.type.dtype.bytes
+        self.element = conv.reduce.dtype.bytes
         self.outer, self.columns = columns_of(conv, task)
         self.rows: tuple[Space, ...] = ()  # the axis that patches run along
         rows = patch_rows(self.outer, self.columns, tile)
@@ -154,6 +154,8 @@ class _Direct:
             self.runs = runs_of(self.columns.space, tile.columns)
         self.spaces = (*self.outer, *self.rows, self.columns.space)
         self.limits = Limits.of(task.target)
+        if frame.waiting is None:  # sums cannot wait for a second panel: there is but one
+            self.limits = replace(self.limits, stay=pack.size * self.element)
         self.filters_stay = pack.size * self.element <= self.limits.stay
 
     def sweeps(self, count: int, blocks: int) -> Sweeps:
@@ -339,27 +341,26 @@ class _Direct:
                 value = Get(panel.acc, i * panel.width + j)
                 first = (panel.block + i) * self.lanes
                 at = self.bound(panel, i, j, lane)
-                self.frame.store(at, first, self.conv.reduce, value, loaded=loaded)
+                self.frame.store(at, first, value, loaded=loaded)
 
-    def output_offset(self, panel: _Panel, i: int, j: int) -> Dim:
+    def waiting(self, panel: _Panel, i: int, j: int) -> tuple[Buffer, Dim]:
+        """Where a sum lies from one panel to the next: in an output."""
+        view = self.frame.waiting
+        assert view is not None
         at = self.bound(panel, i, j, 0)
-        stage = self.frame.task.stage
-        view = self.frame.views[stage.target.name]
-        return view.layout.offset([at[axis.name] for axis in stage.axes])
+        return view.buffer, view.layout.offset([at[a.name] for a in self.frame.task.axes])
 
     def put_aside(self, panel: _Panel) -> None:
         """Sums so far into the output, where `fetch` finds them for the next panel."""
-        output = self.frame.views[self.frame.task.stage.target.name].buffer
         for i in range(panel.blocks):
             for j in range(panel.width):
                 value = Get(panel.acc, i * panel.width + j)
-                self.b.store(output, self.output_offset(panel, i, j), value)
+                self.b.store(*self.waiting(panel, i, j), value)
 
     def fetch(self, panel: _Panel) -> None:
-        output = self.frame.views[self.frame.task.stage.target.name].buffer
         for i in range(panel.blocks):
             for j in range(panel.width):
-                value = self.b.load(output, self.output_offset(panel, i, j))
+                value = self.b.load(*self.waiting(panel, i, j))
                 self.b.set(panel.acc, i * panel.width + j, value)
 
 

@@ -6,66 +6,67 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from convdsl.kernel.builder import Builder
-from convdsl.kernel.expr import Reduce, reads
+from convdsl.kernel.expr import Reduce
 from convdsl.kernel.nodes import Registers, Value, ValueType, Var
+from convdsl.schedules.chain import declare_outputs, emit_chain
 from convdsl.schedules.cpu.generic import operand_layout
 from convdsl.schedules.emission import Emitter, View
 from convdsl.schedules.task import Pack, Scheduled, Task
-from convdsl.tensor import Dim, substitute
+from convdsl.tensor import Dim
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """A kernel under construction: its buffers as views, the output's among them."""
+    """A kernel under construction: its buffers as views, the outputs' among them, and the
+    reduction whose values the schedule computes."""
 
     task: Task
     b: Builder
+    reduce: Reduce
     views: Mapping[str, View]
     arguments: tuple[tuple[str, Pack | None], ...]
 
     def registers(self, count: int) -> Registers:
-        return self.b.registers(count, ValueType(self.task.stage.target.type.dtype, self.b.lanes))
+        return self.b.registers(count, ValueType(self.reduce.dtype, self.b.lanes))
+
+    @property
+    def waiting(self) -> View | None:
+        """An output that sums may lie in before they are complete, if one has their type."""
+        fitting = (o for o in self.task.outputs if o.var.type.dtype is self.reduce.dtype)
+        return next((self.views[output.var.name] for output in fitting), None)
 
     def store(
         self,
         at: Mapping[str, Dim],
         first: Dim,
-        reduce: Reduce,
         value: Value,
         valid: int | None = None,
         loaded: dict[tuple[str, Dim], Var] | None = None,
     ) -> None:
-        """Run the stage's epilogue on one vector of sums and store it. `at` binds the output's
-        axes, the channel to first + lane; lanes from `valid` on do not
-        exist. `loaded` is shared by the stores of one tile."""
-        stage = self.task.stage
-        known = ((reduce, value),)
-        result = Emitter(self.b, self.views, self.b.lanes, valid, known, loaded).emit(
-            stage.body, at
-        )
-        start = {**at, stage.axes[1].name: first}
-        out = self.views[stage.target.name]
-        where = out.layout.offset([start[axis.name] for axis in stage.axes])
-        self.b.store(out.buffer, substitute(where, {}), result, valid)
+        """Run the task's stages on one vector of sums and store what leaves. `at` binds the
+        axes, the channel to first + lane; lanes from `valid` on do not exist. `loaded` is shared
+        by the stores of one tile."""
+        known = ((self.reduce, value),)
+        emitter = Emitter(self.b, self.views, self.b.lanes, valid, known, loaded)
+        start = {**at, self.task.axes[1].name: first}
+        emit_chain(emitter, self.task, at, start, valid)
 
     def finish(self) -> Scheduled:
         return Scheduled(self.b.kernel(), self.arguments)
 
 
-def open_frame(task: Task, name: str, lanes: int, packs: Mapping[str, Pack]) -> Frame:
+def open_frame(task: Task, name: str, reduce: Reduce, packs: Mapping[str, Pack]) -> Frame:
     """Declare the buffers: packed weights as given, other weights blocked along the channels."""
-    stage = task.stage
-    b = Builder(name, stage.target.type.dtype, lanes)
-    stage_reads = list(reads(stage.body))
+    lanes = task.layout.block
+    b = Builder(name, reduce.dtype, lanes)
     views: dict[str, View] = {}
     arguments: list[tuple[str, Pack | None]] = []
     for operand in task.operands:
         var = operand.var
-        layout = operand_layout(operand, stage_reads, stage.axes[1], lanes)
+        layout = operand_layout(operand, task.reads, task.axes[1], lanes)
         pack = packs.get(var.name, layout)
         views[var.name] = View(b.buffer(var.name, var.type.dtype, pack.size), layout)
         arguments.append((var.name, pack if operand.static else None))
-    target = stage.target
-    buffer = b.buffer(target.name, target.type.dtype, task.output.size, written=True)
-    views[target.name] = View(buffer, task.output)
-    return Frame(task, b, views, (*arguments, (target.name, None)))
+    views |= declare_outputs(b, task)
+    arguments += [(output.var.name, None) for output in task.outputs]
+    return Frame(task, b, reduce, views, tuple(arguments))

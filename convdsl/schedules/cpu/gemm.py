@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from convdsl.kernel.builder import Builder
-from convdsl.kernel.expr import Axis, Read, Reduce, reads
+from convdsl.kernel.expr import Axis, Read, Reduce
 from convdsl.kernel.nodes import Get
+from convdsl.schedules.chain import declare_outputs, emit_chain
 from convdsl.schedules.contraction import find_product
 from convdsl.schedules.cpu.generic import operand_layout
 from convdsl.schedules.cpu.tiles import FilterPack, Tile, choose_tile, split, tile_cycles
@@ -40,10 +41,10 @@ class Product:
 
 def applies(task: Task) -> Product | None:
     found = find_product(task)
-    if found is None or task.output.axis is not None or len(task.stage.axes) < 2:
+    if found is None or task.layout.axis is not None or len(task.axes) < 2:
         return None
     reduce, x, w = found
-    *rows, k = task.stage.axes
+    *rows, k = task.axes
     if len(reduce.axes) != 1 or x.outside is not None:
         return None
     c = reduce.axes[0]
@@ -67,7 +68,7 @@ def cost(task: Task) -> float | None:
     product = applies(task)
     if product is None:
         return None
-    lanes = task.target.lanes(task.stage.target.type.dtype)
+    lanes = task.target.lanes(product.reduce.dtype)
     tile = tile_for(product, task, lanes)
     blocks = -(-extent_of(product.k) // lanes)
     tiles = -(-blocks // tile.blocks) * -(-product.row_count // tile.columns)
@@ -90,7 +91,7 @@ class _Gemm:
     def __init__(self, task: Task, product: Product, name: str) -> None:
         self.task = task
         self.product = product
-        dtype = task.stage.target.type.dtype
+        dtype = product.reduce.dtype
         self.lanes = task.target.lanes(dtype)
         self.tile = tile_for(product, task, self.lanes)
         features, channels = extent_of(product.k), extent_of(product.c)
@@ -98,17 +99,14 @@ class _Gemm:
         self.b = Builder(name, dtype, self.lanes)
         self.views: dict[str, View] = {}
         self.arguments: list[tuple[str, Pack | None]] = []
-        stage_reads = list(reads(task.stage.body))
         for operand in task.operands:
             var = operand.var
-            layout = operand_layout(operand, stage_reads, product.k, self.lanes)
+            layout = operand_layout(operand, task.reads, product.k, self.lanes)
             pack = self.pack if var.name == product.w.tensor.name else layout
             self.views[var.name] = View(self.b.buffer(var.name, var.type.dtype, pack.size), layout)
             self.arguments.append((var.name, pack if operand.static else None))
-        target = task.stage.target
-        buffer = self.b.buffer(target.name, dtype, task.output.size, written=True)
-        self.out = View(buffer, task.output)
-        self.arguments.append((target.name, None))
+        self.views |= declare_outputs(self.b, task)
+        self.arguments += [(output.var.name, None) for output in task.outputs]
 
     def blocks(self, first: int, count: int, blocks: int) -> None:
         """`count` tiles of `blocks` vectors from vector `first` on; a ragged end on its own."""
@@ -147,17 +145,14 @@ class _Gemm:
                 self.store(block + i, row + j, Get(acc, i * rows + j), last)
 
     def store(self, block: Dim, row: Dim, value: Get, valid: int | None) -> None:
-        product, stage = self.product, self.task.stage
+        product = self.product
         at: dict[str, Dim] = {product.k.name: block * self.lanes + lane_symbol(self.lanes)}
         for axis in reversed(product.rows[1:]):
             at[axis.name] = row - floor_div(row, extent_of(axis)) * extent_of(axis)
             row = floor_div(row, extent_of(axis))
         at[product.rows[0].name] = row
         emitter = Emitter(self.b, self.views, self.lanes, valid, ((product.reduce, value),))
-        result = emitter.emit(stage.body, at)
-        at[product.k.name] = block * self.lanes
-        where = self.out.layout.offset([at[axis.name] for axis in stage.axes])
-        self.b.store(self.out.buffer, where, result, valid)
+        emit_chain(emitter, self.task, at, {**at, product.k.name: block * self.lanes}, valid)
 
 
 GEMM = Schedule("gemm", cost, emit)

@@ -16,16 +16,13 @@ from convdsl.kernel.expr import (
     Axis,
     Binary,
     Expr,
-    IndexCompare,
-    IndexValue,
     Read,
     Reduce,
-    Stage,
     arithmetic,
-    reads,
     walk,
 )
 from convdsl.kernel.layout import Layout
+from convdsl.schedules.chain import declare_outputs, emit_chain
 from convdsl.schedules.emission import (
     Emitter,
     View,
@@ -46,16 +43,14 @@ Windows: TypeAlias = "list[tuple[Dim, int]]"
 Places: TypeAlias = "list[dict[str, Dim]]"  # of output elements, or of vectors of them
 
 
-def operand_layout(
-    operand: Operand, stage_reads: list[Read], axis: Axis | None, block: int
-) -> Layout:
+def operand_layout(operand: Operand, reads: list[Read], axis: Axis | None, block: int) -> Layout:
     """The layout of an operand. A weight indexed by the vector axis is blocked along it, so that
     its last vector may be read whole."""
     if operand.layout is not None:
         return operand.layout
     shape = operand.var.type.sizes
     if axis is not None and block > 1:
-        for read in stage_reads:
+        for read in reads:
             if read.tensor.name != operand.var.name:
                 continue
             for position, index in enumerate(read.index):
@@ -75,87 +70,75 @@ class Plan:
 
 def plan(task: Task) -> Plan:
     """Vectors where they pay, scalars otherwise."""
-    stage, lanes = task.stage, task.target.lanes(task.stage.target.type.dtype)
-    stage_reads = list(reads(stage.body))
-    if task.output.axis is not None:
-        axis, lanes = stage.axes[task.output.axis], task.output.block
+    lanes, reads = task.target.lanes(task.element), task.reads
+    if task.layout.axis is not None:
+        axis, lanes = task.axes[task.layout.axis], task.layout.block
     else:
-        axis = stage.axes[-1] if stage.axes else None
+        axis = task.axes[-1] if task.axes else None
     if axis is not None and lanes > 1:
-        layouts = {o.var.name: operand_layout(o, stage_reads, axis, lanes) for o in task.operands}
-        plain = task.output.axis is None
+        layouts = {o.var.name: operand_layout(o, reads, axis, lanes) for o in task.operands}
+        plain = task.layout.axis is None
         wide = not plain or extent_of(axis) >= lanes
-        if wide and _gathers(stage.body, axis, lanes, layouts) <= 2 * len(stage_reads):
+        if wide and _gathers(reads, axis, lanes, layouts) <= 2 * len(reads):
             return Plan(axis, lanes, layouts)
-    layouts = {o.var.name: operand_layout(o, stage_reads, None, 1) for o in task.operands}
+    layouts = {o.var.name: operand_layout(o, reads, None, 1) for o in task.operands}
     return Plan(None, 1, layouts)
 
 
-def _gathers(body: Expr, axis: Axis, lanes: int, layouts: dict[str, Layout]) -> float:
-    """Reads that need a gather; infinite where an index test differs from lane to lane."""
+def _gathers(reads: list[Read], axis: Axis, lanes: int, layouts: dict[str, Layout]) -> int:
+    """How many reads need a gather."""
     at = {axis.name: Axis("block", 1 << 30).i * lanes + lane_symbol(lanes)}
-    count = 0.0
-    for node in walk(body):
-        match node:
-            case Read():
-                index = [substitute(d, at) for d in node.index]
-                stride = lane_stride(layouts[node.tensor.name].offset(index))
-                tested = node.outside is not None and any(map(depends_on_lane, index))
-                count += stride not in (0, 1) or tested
-            case IndexCompare() | IndexValue():
-                pass
-            case _:
-                pass
+    count = 0
+    for read in reads:
+        index = [substitute(d, at) for d in read.index]
+        stride = lane_stride(layouts[read.tensor.name].offset(index))
+        tested = read.outside is not None and any(map(depends_on_lane, index))
+        count += stride not in (0, 1) or tested
     return count
 
 
 def cost(task: Task) -> float:
     """Cycles: an operation and a read a lane, gathers lane by lane."""
     chosen = plan(task)
-    elements = float(task.output.size)
-    work = arithmetic(task.stage.body)
+    elements = float(task.layout.size)
+    work = sum((arithmetic(stage.body) for stage in task.stages), 0)
     assert isinstance(work, int)
     return elements * (work + 1) / (1 if chosen.axis is None else chosen.lanes / 2)
 
 
 def emit(task: Task, name: str) -> Scheduled:
     chosen = plan(task)
-    stage = task.stage
-    b = Builder(name, stage.target.type.dtype, chosen.lanes)
+    b = Builder(name, task.element, chosen.lanes)
     views: dict[str, View] = {}
     arguments: list[tuple[str, Pack | None]] = []
     for operand in task.operands:
         var, layout = operand.var, chosen.layouts[operand.var.name]
         views[var.name] = View(b.buffer(var.name, var.type.dtype, layout.size), layout)
         arguments.append((var.name, layout if operand.static else None))
-    target = stage.target
-    out = View(
-        b.buffer(target.name, target.type.dtype, task.output.size, written=True), task.output
-    )
-    arguments.append((target.name, None))
-    walk = _Walk(b, stage.axes, border_segments(stage))
+    views |= declare_outputs(b, task)
+    arguments += [(output.var.name, None) for output in task.outputs]
+    walk = _Walk(b, border_segments(task.axes, task.reads))
     if chosen.axis is None:
 
         def element(places: Places) -> None:
             (at,) = places
-            value = Emitter(b, views, 1).emit(stage.body, at)
-            b.store(out.buffer, out.layout.offset([at[a.name] for a in stage.axes]), value)
+            emit_chain(Emitter(b, views, 1), task, at, at)
 
-        walk.loops(stage.axes, element)
+        walk.loops(task.axes, element)
     else:
-        _vector_loops(walk, task, chosen, views, out)
+        _vector_loops(walk, task, chosen, views)
     return Scheduled(b.kernel(), tuple(arguments))
 
 
-def _vector_loops(walk: _Walk, task: Task, chosen: Plan, views: dict[str, View], out: View) -> None:
+def _vector_loops(walk: _Walk, task: Task, chosen: Plan, views: dict[str, View]) -> None:
     """Whole vectors, then what is left of the axis."""
-    b, axis, lanes, stage = walk.b, chosen.axis, chosen.lanes, task.stage
+    b, axis, lanes = walk.b, chosen.axis, chosen.lanes
     assert axis is not None
     whole, rest = divmod(extent_of(axis), lanes)
     lane = lane_symbol(lanes)
 
-    plain = task.output.axis is None
-    sums = None if plain else _sum_of_products(stage.body)
+    plain = task.layout.axis is None
+    sums = None if plain else _sum_of_products(task.root.body)
     width = 1 if sums is None else task.target.vector_registers // 4
 
     def vectors(places: Places, block: Dim | None, valid: int | None) -> None:
@@ -166,18 +149,14 @@ def _vector_loops(walk: _Walk, task: Task, chosen: Plan, views: dict[str, View],
         for number, (at, first) in enumerate(zip(bound, firsts, strict=True)):
             if sums is not None:
                 emitter = Emitter(b, views, lanes, valid, ((sums, known[number]),))
-            value = emitter.emit(stage.body, at)
-            at[axis.name] = first
-            where = out.layout.offset([at[a.name] for a in stage.axes])
-            b.store(out.buffer, where, value)
+            emit_chain(emitter, task, at, {**at, axis.name: first})
 
     def scalar(places: Places) -> None:
         (at,) = places
         at = {**at, axis.name: at["rest"] + whole * lanes}
-        value = Emitter(b, views, 1).emit(stage.body, at)
-        b.store(out.buffer, out.layout.offset([at[a.name] for a in stage.axes]), value)
+        emit_chain(Emitter(b, views, 1), task, at, at)
 
-    others = tuple(a for a in stage.axes if a is not axis)
+    others = tuple(a for a in task.axes if a is not axis)
     if whole:
         block = Axis("block", whole)
         order = (*others, block) if plain else (*others[:1], block, *others[1:])
@@ -202,7 +181,6 @@ class _Walk:
     """Loops over output axes, cut where reads begin and cease to leave their tensors."""
 
     b: Builder
-    axes: tuple[Axis, ...]
     segments: Mapping[str, Sequence[Segment]]
 
     def loops(
@@ -248,14 +226,14 @@ class _Walk:
         return self.segments.get(axis.name, [(0, extent_of(axis))])
 
 
-def border_segments(stage: Stage) -> dict[str, list[Segment]]:
+def border_segments(axes: tuple[Axis, ...], reads: list[Read]) -> dict[str, list[Segment]]:
     """For each output axis that windows run along: the positions at either end, one by one, whose
     windows leave the input, and all those in between, which then need no tests."""
     found: dict[str, list[Segment]] = {}
-    for axis in stage.axes:
+    for axis in axes:
         windows = [
             (index, extent_of(Axis("", extent)))
-            for read in reads(stage.body)
+            for read in reads
             if read.outside is not None
             for index, extent in zip(read.index, read.tensor.type.shape, strict=True)
             if any(s.name == axis.name for s in symbols_of(index))
