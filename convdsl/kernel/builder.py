@@ -9,8 +9,11 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 
 from convdsl.kernel.nodes import (
+    Barrier,
+    Blocks,
     Buffer,
     Const,
+    Exchange,
     Fma,
     For,
     Get,
@@ -24,9 +27,11 @@ from convdsl.kernel.nodes import (
     Prefetch,
     Registers,
     Set,
+    Space,
     Splat,
     Statement,
     Store,
+    Threads,
     Value,
     ValueType,
     Var,
@@ -43,7 +48,8 @@ class Builder:
         self.lanes = lanes
         self._buffers: list[Buffer] = []
         self._registers: list[Registers] = []
-        self._blocks: list[list[Statement]] = [[]]
+        self._bodies: list[list[Statement]] = [[]]
+        self._shared: list[Buffer] | None = None  # of the blocks under construction
         self._counts: dict[str, int] = {}
 
     # Parameters
@@ -60,22 +66,49 @@ class Builder:
         return made
 
     def kernel(self) -> Kernel:
-        (body,) = self._blocks
+        (body,) = self._bodies
         return Kernel(self.name, tuple(self._buffers), tuple(self._registers), tuple(body))
+
+    def shared(
+        self, name: str, size: int, dtype: DType | None = None, alignment: int = 0
+    ) -> Buffer:
+        """Memory of each block: `size` elements, the first at a multiple of `alignment` bytes."""
+        if self._shared is None:
+            raise ValueError(f"shared memory {name} outside of blocks")
+        made = Buffer(self._fresh(name), dtype or self.dtype, size, True, Space.SHARED, alignment)
+        self._shared.append(made)
+        return made
 
     # Loops
 
     @contextmanager
     def parallel(self, names: Sequence[str], extents: Sequence[int]) -> Generator[list[Dim]]:
         """Independent iterations over all combinations, shared out among the threads."""
-        loop_vars = tuple(
-            LoopVar(self._fresh(name), 0, extent - 1)
-            for name, extent in zip(names, extents, strict=True)
-        )
-        self._blocks.append([])
+        loop_vars = self._counters(names, extents)
+        self._bodies.append([])
         yield [var.i for var in loop_vars]
-        body = tuple(self._blocks.pop())
+        body = tuple(self._bodies.pop())
         self._emit(Parallel(loop_vars, tuple(extents), body))
+
+    @contextmanager
+    def blocks(self, names: Sequence[str], extents: Sequence[int]) -> Generator[list[Dim]]:
+        """A grid of independent blocks, over all combinations; inside: `shared`, `threads`."""
+        loop_vars = self._counters(names, extents)
+        self._shared = []
+        self._bodies.append([])
+        yield [var.i for var in loop_vars]
+        body, shared = tuple(self._bodies.pop()), tuple(self._shared)
+        self._shared = None
+        self._emit(Blocks(loop_vars, tuple(extents), shared, body))
+
+    @contextmanager
+    def threads(self, names: Sequence[str], extents: Sequence[int]) -> Generator[list[Dim]]:
+        """The threads of a block, over all combinations, numbered with the last name fastest."""
+        loop_vars = self._counters(names, extents)
+        self._bodies.append([])
+        yield [var.i for var in loop_vars]
+        body = tuple(self._bodies.pop())
+        self._emit(Threads(loop_vars, tuple(extents), body))
 
     @contextmanager
     def serial(self, name: str, stop: Dim, start: Dim = 0) -> Generator[Dim]:
@@ -88,17 +121,17 @@ class Builder:
         if lowest is None or past is None:
             raise ValueError(f"loop {name}: unbounded range {start} .. {stop}")
         var = LoopVar(self._fresh(name), lowest, max(past - 1, lowest))
-        self._blocks.append([])
+        self._bodies.append([])
         yield var.i
-        body = tuple(self._blocks.pop())
+        body = tuple(self._bodies.pop())
         if past > lowest:
             self._emit(For(var, start, stop, body))
 
     @contextmanager
     def when(self, test: IndexTest) -> Generator[None]:
-        self._blocks.append([])
+        self._bodies.append([])
         yield
-        self._emit(If(test, tuple(self._blocks.pop())))
+        self._emit(If(test, tuple(self._bodies.pop())))
 
     # Statements
 
@@ -131,12 +164,28 @@ class Builder:
     def store(self, buffer: Buffer, index: Dim, value: Value, valid: int | None = None) -> None:
         self._emit(Store(buffer, index, value, None if valid == value.type.lanes else valid))
 
+    def barrier(self) -> None:
+        """All threads of the block come here before any goes on."""
+        self._emit(Barrier())
+
+    def exchange(self, value: Value, mask: int, group: int, name: str = "v") -> Var:
+        """The value of the thread numbered `own ^ mask` within its group."""
+        var = Var(self._fresh(name), value.type)
+        self._emit(Exchange(var, value, mask, group))
+        return var
+
     def prefetch(self, buffer: Buffer, index: Dim, level: int = 2) -> None:
         """Bring the line of an element into the second-level cache, or into the first."""
         self._emit(Prefetch(buffer, index, level))
 
     def _emit(self, statement: Statement) -> None:
-        self._blocks[-1].append(statement)
+        self._bodies[-1].append(statement)
+
+    def _counters(self, names: Sequence[str], extents: Sequence[int]) -> tuple[LoopVar, ...]:
+        return tuple(
+            LoopVar(self._fresh(name), 0, extent - 1)
+            for name, extent in zip(names, extents, strict=True)
+        )
 
     def _fresh(self, name: str) -> str:
         count = self._counts.get(name, 0)

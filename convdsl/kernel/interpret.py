@@ -1,23 +1,40 @@
 """Executes loop IR slowly, one statement after the other: the oracle of the printers.
 
-Reads of elements that nothing has written, accesses out of bounds and loop counters outside
-their stated range are errors here, where machine code would go on.
+Accesses out of bounds and loop counters outside their stated range are errors here, where
+machine code would go on; in grids also reads of shared memory that nothing was stored in, threads
+that wait where others do not come, and two threads, or two blocks, of which one touches what the
+other writes with no barrier between.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from convdsl.kernel.grid import (
+    Arrival,
+    Ledger,
+    Order,
+    Party,
+    Stuck,
+    Thread,
+    ascending,
+    names_of,
+    run_threads,
+)
 from convdsl.kernel.nodes import (
+    Barrier,
     Binary,
+    Blocks,
     Buffer,
     Cast,
     Compare,
     Const,
+    Exchange,
     Fma,
     For,
     Gather,
@@ -33,13 +50,16 @@ from convdsl.kernel.nodes import (
     ReduceLanes,
     Select,
     Set,
+    Space,
     Splat,
     Statement,
     Store,
+    Threads,
     Unary,
     Value,
     ValueType,
     Var,
+    is_met,
 )
 from convdsl.kernel.program import Argument, Place, Program
 from convdsl.kernel.scalar import FUNCTIONS, REDUCTIONS
@@ -49,14 +69,15 @@ from convdsl.tensor import Dim, evaluate
 Array = npt.NDArray[Any]
 
 
-def interpret(kernel: Kernel, buffers: Mapping[str, Array]) -> None:
-    """Run the kernel on flat arrays by buffer name; written ones change in place."""
+def interpret(kernel: Kernel, buffers: Mapping[str, Array], order: Order = ascending) -> None:
+    """Run the kernel on flat arrays by buffer name; written ones change in place. Blocks, and
+    threads from one meeting to the next, run in the given order. Raises KernelError."""
     for buffer in kernel.buffers:
         array = buffers[buffer.name]
         if array.shape != (buffer.size,) or array.dtype != np.dtype(buffer.dtype.numpy):
             raise KernelError(f"{buffer.name}: {array.dtype}{array.shape} does not fit {buffer}")
     with np.errstate(all="ignore"):
-        _Machine(kernel, buffers).run(kernel.body)
+        _Machine(kernel, buffers, _Grid(kernel, order)).run(kernel.body)
 
 
 def interpret_program(
@@ -87,11 +108,41 @@ def interpret_program(
     return outputs
 
 
+class _Grid:
+    """What the blocks of a kernel have in common. Nothing orders them, of whichever grid."""
+
+    def __init__(self, kernel: Kernel, order: Order) -> None:
+        self.order = order
+        self.ledger = Ledger(kernel.buffers)
+        self.names = [
+            name
+            for grid in kernel.body
+            if isinstance(grid, Blocks)
+            for name in names_of("block", grid.vars, grid.extents)
+        ]
+        self.ledger.begin(len(self.names))
+        self.entered = 0  # blocks of the grids before
+
+    def block(self, number: int) -> Party:
+        return Party(self.ledger, self.entered + number, self.names, "")
+
+
 class _Machine:
-    def __init__(self, kernel: Kernel, buffers: Mapping[str, Array]) -> None:
+    """One thread: its counters, values and registers, on memory that others may share."""
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        buffers: Mapping[str, Array],
+        grid: _Grid,
+        indices: Mapping[str, int] | None = None,
+        parties: Sequence[Party] = (),
+    ) -> None:
         self.kernel = kernel
         self.buffers = buffers
-        self.indices: dict[str, int] = {}
+        self.grid = grid
+        self.parties = parties
+        self.indices: dict[str, int] = dict(indices or {})
         self.lets: dict[str, Array] = {}
         self.registers: dict[tuple[str, int], Array] = {}
 
@@ -116,31 +167,114 @@ class _Machine:
                 case For():
                     self.loop(statement)
                 case Parallel():
-                    for position in np.ndindex(*statement.extents):
-                        for var, i in zip(statement.vars, position, strict=True):
-                            self.indices[var.name] = i
+                    for number in range(math.prod(statement.extents)):
+                        self.bind(statement, number)
                         self.run(statement.body)
                 case If():
-                    holds = bool(self.value(statement.test)[0])
-                    self.run(statement.then if holds else statement.otherwise)
+                    self.run(self.taken(statement))
+                case Blocks():
+                    self.blocks(statement)
+                case Threads() | Barrier() | Exchange():
+                    self.fail(f"{type(statement).__name__.lower()} outside of blocks")
+
+    def bind(self, loop: Parallel | Blocks | Threads, number: int) -> None:
+        position = np.unravel_index(number, loop.extents) if loop.extents else ()
+        self.indices |= {v.name: int(i) for v, i in zip(loop.vars, position, strict=True)}
+
+    def taken(self, branch: If) -> tuple[Statement, ...]:
+        return branch.then if self.value(branch.test)[0] else branch.otherwise
 
     def loop(self, loop: For) -> None:
+        for i in self.counting(loop):
+            self.indices[loop.var.name] = i
+            self.run(loop.body)
+
+    def counting(self, loop: For) -> Iterator[int]:
         for i in range(self.index(loop.start), self.index(loop.stop)):
             if not loop.var.lowest <= i <= loop.var.highest:
                 self.fail(f"{loop.var.name} = {i} outside its stated range")
-            self.indices[loop.var.name] = i
-            self.run(loop.body)
+            yield i
 
     def store(self, store: Store) -> None:
         value = self.value(store.value)
         count = len(value) if store.valid is None else store.valid
-        self.at(store.buffer.name, store.index, count)[:] = value[:count]
+        self.at(store.buffer, store.index, count, write=True)[:] = value[:count]
 
-    def at(self, name: str, index: Dim, count: int) -> Array:
-        array, start = self.buffers[name], self.index(index)
+    def at(self, buffer: Buffer, index: Dim, count: int, *, write: bool = False) -> Array:
+        name, start = buffer.name, self.index(index)
+        array, part = self.buffers[name], slice(start, start + count)
         if start < 0 or start + count > len(array):
             self.fail(f"{name}[{start}:{start + count}] is out of bounds ({len(array)})")
-        return array[start : start + count]
+        for party in self.parties:
+            objection = party.objection(name, part, write=write)
+            if objection is not None:
+                self.fail(objection)
+        return array[part]
+
+    # Grids
+
+    def blocks(self, grid: Blocks) -> None:
+        (threads,) = grid.body
+        assert isinstance(threads, Threads)
+        ledger = Ledger((*self.kernel.buffers, *grid.shared))
+        for number in self.grid.order(math.prod(grid.extents)):
+            self.bind(grid, number)
+            shared: dict[str, Array] = {}
+            for buffer in grid.shared:
+                ledger.forget(buffer.name)
+                poison = np.full(buffer.size * buffer.dtype.bytes, 0xFF, np.uint8)
+                shared[buffer.name] = poison.view(buffer.dtype.numpy)
+            self.block(threads, {**self.buffers, **shared}, ledger, self.grid.block(number))
+        self.grid.entered += math.prod(grid.extents)
+
+    def block(
+        self, threads: Threads, buffers: Mapping[str, Array], ledger: Ledger, block: Party
+    ) -> None:
+        count = math.prod(threads.extents)
+        names = names_of("thread", threads.vars, threads.extents)
+        ledger.begin(count)
+        running: list[Thread] = []
+        for number in range(count):
+            own = Party(ledger, number, names, ", with no barrier between")
+            thread = _Machine(self.kernel, buffers, self.grid, self.indices, (block, own))
+            thread.bind(threads, number)
+            running.append(thread.advance(threads.body))
+        try:
+            run_threads(running, self.grid.order, lambda: ledger.begin(count))
+        except Stuck as stuck:
+            waiting, other = names[stuck.waiting], names[stuck.elsewhere]
+            self.fail(f"{waiting} waits where {other} does not come")
+
+    def advance(self, body: tuple[Statement, ...]) -> Thread:
+        """Run, and stop wherever threads meet."""
+        for statement in body:
+            match statement:
+                case Barrier():
+                    yield Arrival(statement)
+                case Exchange():
+                    met = yield Arrival(statement, self.value(statement.value))
+                    assert met is not None
+                    self.lets[statement.var.name] = met
+                case For() if is_met(statement):
+                    for i in self.counting(statement):
+                        self.indices[statement.var.name] = i
+                        yield from self.advance(statement.body)
+                case If() if is_met(statement):
+                    yield from self.advance(self.taken(statement))
+                case _:
+                    self.run((statement,))
+
+    # Values
+
+    def load(self, buffer: Buffer, index: Dim, count: int) -> Array:
+        found = self.at(buffer, index, count).copy()
+        if buffer.space is Space.SHARED:
+            own, start = self.parties[-1], self.index(index)
+            hole = own.ledger.unwritten(buffer.name, slice(start, start + count))
+            if hole is not None:
+                reader = own.names[own.number]
+                self.fail(f"{reader} reads {buffer.name}[{hole}], where nothing is stored yet")
+        return found
 
     def value(self, value: Value) -> Array:
         """The lanes of a value; a scalar is an array of one."""
@@ -152,7 +286,7 @@ class _Machine:
                 return self.lets[value.name]
             case Load():
                 if all(self.value(guard)[0] for guard in value.guards):
-                    return self.at(value.buffer.name, value.index, value.type.lanes).copy()
+                    return self.load(value.buffer, value.index, value.type.lanes)
                 return np.full(value.type.lanes, value.otherwise, numpy_type)
             case Get():
                 return self.registers[(value.registers.name, value.slot)]

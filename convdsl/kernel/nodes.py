@@ -1,7 +1,8 @@
 """The loop IR: typed loops over flat buffers, vectors and arrays of registers.
 
     Kernel    name, buffers, body
-    Statement For | Parallel | If | Let | Set | Store | Prefetch
+    Statement For | Parallel | Blocks | Threads | If | Let | Set | Store | Prefetch
+              | Barrier | Exchange
     Value     Const | Var | Load | Gather | Get | Unary | Binary | Fma | Compare | Select | Cast
               | IndexAsValue | IndexTest | Splat | ReduceLanes
 
@@ -10,10 +11,15 @@ Indices are `Dim`s over loop variables: element offsets into flat buffers. Value
 iterations of all of them are independent, and threads take shares of each in any order; what
 must come after the whole of something else is another kernel. There are no phis, no register
 allocation and no address arithmetic: compilers do those well (docs/performance.md).
+
+Where the target has a grid, `Blocks` stand in the place of `Parallel`, independent of each other
+likewise. A block is its `Threads`: they share memory that the block declares, run at any pace, and
+wait for each other at a `Barrier` (docs/adr/0091).
 """
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -33,19 +39,30 @@ class ValueType:
         return str(self.dtype) if self.lanes == 1 else f"{self.dtype}x{self.lanes}"
 
 
+class Space(enum.Enum):
+    """Who sees a buffer."""
+
+    GLOBAL = "global"  # everybody, and the kernels that follow
+    SHARED = "shared"  # the threads of one block, until it ends
+
+
 @dataclass(frozen=True, slots=True)
 class Buffer:
-    """A flat array of `size` elements that a kernel is handed."""
+    """A flat array of `size` elements: global ones are handed to a kernel, shared ones are
+    declared by its `Blocks`, and hold nothing when a block begins. Its first element lies at a
+    multiple of `alignment` bytes (0: of an element's)."""
 
     name: str
     dtype: DType
     size: int
     written: bool = False
+    space: Space = Space.GLOBAL
+    alignment: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Registers:
-    """An array of `count` registers, alive for the whole kernel body."""
+    """An array of `count` registers, alive for the whole kernel body. Each thread has its own."""
 
     name: str
     count: int
@@ -299,13 +316,53 @@ class Parallel:
 
 
 @dataclass(frozen=True, slots=True)
+class Blocks:
+    """A grid: all combinations of up to three variables (each from 0), in any order. Each is a
+    block with its own `shared` memory; the body is one `Threads`."""
+
+    vars: tuple[LoopVar, ...]
+    extents: tuple[int, ...]
+    shared: tuple[Buffer, ...]
+    body: tuple[Statement, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Threads:
+    """The threads of a block: all combinations of up to three variables (each from 0), numbered
+    with the last one fastest."""
+
+    vars: tuple[LoopVar, ...]
+    extents: tuple[int, ...]
+    body: tuple[Statement, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Barrier:
+    """No thread of the block goes on before all have come; then all see what each had stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """var = the value that the thread numbered `own ^ mask` came with, once all threads of a
+    group have come. Groups are `group` consecutive numbers, a power of two. It orders no memory.
+    """
+
+    var: Var
+    value: Value
+    mask: int
+    group: int
+
+
+@dataclass(frozen=True, slots=True)
 class If:
     test: IndexTest
     then: tuple[Statement, ...]
     otherwise: tuple[Statement, ...] = ()
 
 
-Statement: TypeAlias = Let | Set | Store | Prefetch | For | Parallel | If
+Statement: TypeAlias = (
+    Let | Set | Store | Prefetch | For | Parallel | Blocks | Threads | Barrier | Exchange | If
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -339,7 +396,7 @@ def value_children(value: Value) -> tuple[Value, ...]:
 def statement_values(statement: Statement) -> tuple[Value, ...]:
     """Values that the statement itself evaluates (not its body's)."""
     match statement:
-        case Let() | Set() | Store():
+        case Let() | Set() | Store() | Exchange():
             return (statement.value,)
         case If():
             return (statement.test,)
@@ -349,7 +406,7 @@ def statement_values(statement: Statement) -> tuple[Value, ...]:
 
 def statement_bodies(statement: Statement) -> tuple[tuple[Statement, ...], ...]:
     match statement:
-        case For() | Parallel():
+        case For() | Parallel() | Blocks() | Threads():
             return (statement.body,)
         case If():
             return (statement.then, statement.otherwise)
@@ -362,3 +419,8 @@ def walk_statements(body: tuple[Statement, ...]) -> Iterator[Statement]:
         yield statement
         for inner in statement_bodies(statement):
             yield from walk_statements(inner)
+
+
+def is_met(statement: Statement) -> bool:
+    """Whether threads wait for each other somewhere in a statement."""
+    return any(isinstance(s, Barrier | Exchange) for s in walk_statements((statement,)))

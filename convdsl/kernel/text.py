@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from convdsl.kernel.nodes import (
+    Barrier,
     Binary,
+    Blocks,
+    Buffer,
     Cast,
     Compare,
     Const,
+    Exchange,
     Fma,
     For,
     Gather,
@@ -17,6 +21,7 @@ from convdsl.kernel.nodes import (
     Kernel,
     Let,
     Load,
+    LoopVar,
     Parallel,
     Prefetch,
     ReduceLanes,
@@ -25,6 +30,7 @@ from convdsl.kernel.nodes import (
     Splat,
     Statement,
     Store,
+    Threads,
     Unary,
     Value,
     Var,
@@ -63,17 +69,32 @@ def _format_statement(statement: Statement, depth: int) -> list[str]:
         case For():
             head = f"{pad}for {statement.var.name} in {statement.start} .. {statement.stop}"
             return [head, *format_body(statement.body, depth + 1)]
-        case Parallel():
-            ranges = (
-                f"{v.name} < {n}" for v, n in zip(statement.vars, statement.extents, strict=True)
-            )
-            return [f"{pad}parallel {', '.join(ranges)}", *format_body(statement.body, depth + 1)]
+        case Parallel() | Blocks() | Threads():
+            ranges = _ranges(statement.vars, statement.extents)
+            lines = [f"{pad}{type(statement).__name__.lower()} {ranges}"]
+            if isinstance(statement, Blocks):
+                lines += [f"{pad}  {_format_shared(buffer)}" for buffer in statement.shared]
+            return lines + format_body(statement.body, depth + 1)
+        case Barrier():
+            return [f"{pad}barrier"]
+        case Exchange():
+            meeting = f"{format_value(statement.value)}, {statement.mask} of {statement.group}"
+            return [f"{pad}{statement.var.name} = exchange({meeting})"]
         case If():
             lines = [f"{pad}if {format_value(statement.test)}"]
             lines += format_body(statement.then, depth + 1)
             if statement.otherwise:
                 lines += [f"{pad}else", *format_body(statement.otherwise, depth + 1)]
             return lines
+
+
+def _ranges(loop_vars: tuple[LoopVar, ...], extents: tuple[int, ...]) -> str:
+    return ", ".join(f"{v.name} < {n}" for v, n in zip(loop_vars, extents, strict=True))
+
+
+def _format_shared(buffer: Buffer) -> str:
+    text = f"shared {buffer.name}: {buffer.dtype}[{buffer.size}]"
+    return f"{text} align {buffer.alignment}" if buffer.alignment else text
 
 
 def _span(index: object, lanes: int) -> str:

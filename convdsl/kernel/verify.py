@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass, replace
+
 from convdsl.kernel.nodes import (
+    Barrier,
     Binary,
+    Blocks,
     Buffer,
     Compare,
+    Exchange,
     Fma,
     For,
     Gather,
     Get,
+    If,
     IndexAsValue,
     IndexTest,
     Kernel,
     Let,
     Load,
+    LoopVar,
     Parallel,
     Prefetch,
     Registers,
     Select,
     Set,
+    Space,
     Splat,
     Statement,
     Store,
+    Threads,
     Unary,
     Value,
     Var,
@@ -39,9 +49,55 @@ class KernelError(AssertionError):
 
 
 def verify_kernel(kernel: Kernel) -> None:
-    """Types agree, names are in scope, registers are written before read, no access is provably
-    out of bounds, `Parallel` stands only at the top. Raises KernelError."""
-    _Verifier(kernel).body(kernel.body, frozenset(), top=True)
+    """Types agree, names are in scope, registers and shared memory are written before read, no
+    access is provably out of bounds; `Parallel` and `Blocks` stand only at the top, threads only
+    in blocks, and threads meet only where all of them come. Raises KernelError."""
+    _Verifier(kernel).body(kernel.body, _Scope())
+
+
+_AXES = 3
+"""Axes of a grid, and of a block."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Scope:
+    """What holds where a statement stands. `varying` counters differ among the threads of a
+    block; where they decide whether a statement runs, or how often, it is `divergent`."""
+
+    counters: frozenset[str] = frozenset()
+    varying: frozenset[str] = frozenset()
+    divergent: bool = False
+    top: bool = True
+    blocks: Blocks | None = None  # those that it stands in
+    threads: Threads | None = None
+
+    def counting(self, *loop_vars: LoopVar) -> _Scope:
+        return replace(self, counters=self.counters | {v.name for v in loop_vars}, top=False)
+
+    def varies(self, *indices: Dim) -> bool:
+        return any(s.name in self.varying for index in indices for s in symbols_of(index))
+
+    def inside(self, statement: Statement) -> _Scope:
+        """The scope of a statement's body."""
+        match statement:
+            case Parallel():
+                return self.counting(*statement.vars)
+            case Blocks():
+                return replace(self.counting(*statement.vars), blocks=statement)
+            case Threads():
+                names = frozenset(v.name for v in statement.vars)
+                return replace(self.counting(*statement.vars), varying=names, threads=statement)
+            case For():
+                inner = self.counting(statement.var)
+                if self.varies(statement.start, statement.stop):
+                    names = self.varying | {statement.var.name}
+                    return replace(inner, varying=names, divergent=True)
+                return inner
+            case If():
+                divergent = self.divergent or self.varies(statement.test.a, statement.test.b)
+                return replace(self, divergent=divergent, top=False)
+            case _:
+                return self
 
 
 class _Verifier:
@@ -49,37 +105,33 @@ class _Verifier:
         self.kernel = kernel
         self.written: set[tuple[str, int]] = set()
         self.defined: set[str] = set()
+        self.visible: set[str] = set()  # those defined in the bodies around
+        self.filled: set[str] = set()  # shared buffers that something was stored in
 
     def fail(self, message: str) -> None:
         raise KernelError(f"{self.kernel.name}: {message}")
 
-    def body(
-        self, body: tuple[Statement, ...], scope: frozenset[str], *, top: bool = False
-    ) -> None:
+    def body(self, body: tuple[Statement, ...], scope: _Scope) -> None:
+        outside = set(self.visible)
         for statement in body:
-            if isinstance(statement, Parallel) and not top:
-                self.fail("parallel loop inside another statement")
             for value in statement_values(statement):
                 self.value(value, scope)
             self.statement(statement, scope)
-            inner = scope
-            if isinstance(statement, For):
-                self.index(statement.start, scope)
-                self.index(statement.stop, scope)
-                inner = scope | {statement.var.name}
-            elif isinstance(statement, Parallel):
-                inner = scope | {var.name for var in statement.vars}
             for nested in statement_bodies(statement):
-                self.body(nested, inner)
+                self.body(nested, scope.inside(statement))
+        self.visible = outside
 
-    def statement(self, statement: Statement, scope: frozenset[str]) -> None:
+    def statement(self, statement: Statement, scope: _Scope) -> None:
         match statement:
-            case Let():
+            case Let() | Exchange():
                 if statement.var.name in self.defined:
                     self.fail(f"{statement.var.name} is defined twice")
                 if statement.var.type != statement.value.type:
                     self.fail(f"{statement.var.name}: {statement.var.type} != its value's type")
                 self.defined.add(statement.var.name)
+                self.visible.add(statement.var.name)
+                if isinstance(statement, Exchange):
+                    self.exchange(statement, scope)
             case Set():
                 self.register(statement.registers, statement.slot)
                 if statement.registers.type != statement.value.type:
@@ -93,25 +145,72 @@ class _Verifier:
                 lanes = statement.value.type.lanes
                 count = lanes if statement.valid is None else statement.valid
                 self.access(statement.buffer, statement.index, count, scope)
+                self.filled.add(statement.buffer.name)
             case Prefetch():
                 if statement.buffer not in self.kernel.buffers:
                     self.fail(f"{statement.buffer.name} is not a parameter")
                 self.index(statement.index, scope)
+            case For():
+                self.index(statement.start, scope)
+                self.index(statement.stop, scope)
+            case Parallel() if not scope.top:
+                self.fail("parallel loop inside another statement")
+            case Blocks() | Threads():
+                self.grid(statement, scope)
+            case Barrier():
+                self.meeting("barrier", scope)
             case _:
                 pass
 
-    def value(self, value: Value, scope: frozenset[str]) -> None:
+    # Grids
+
+    def grid(self, grid: Blocks | Threads, scope: _Scope) -> None:
+        what = type(grid).__name__.lower()
+        if not len(grid.vars) == len(grid.extents) <= _AXES or min(grid.extents, default=1) < 1:
+            self.fail(f"{what} over {grid.extents}")
+        if isinstance(grid, Threads):
+            if scope.blocks is None or all(inner is not grid for inner in scope.blocks.body):
+                self.fail("threads outside of blocks")
+            return
+        if not scope.top or any(isinstance(other, Parallel) for other in self.kernel.body):
+            self.fail("blocks inside another statement, or beside a parallel loop")
+        if len(grid.body) != 1 or not isinstance(grid.body[0], Threads):
+            self.fail("the body of blocks is one loop over threads")
+        names = [buffer.name for buffer in (*self.kernel.buffers, *grid.shared)]
+        for buffer in grid.shared:
+            if buffer.space is not Space.SHARED or names.count(buffer.name) > 1:
+                self.fail(f"{buffer.name} cannot be shared memory")
+
+    def meeting(self, what: str, scope: _Scope) -> None:
+        if scope.threads is None:
+            self.fail(f"{what} outside of threads")
+        if scope.divergent:
+            self.fail(f"{what} where not all threads come")
+
+    def exchange(self, exchange: Exchange, scope: _Scope) -> None:
+        self.meeting("exchange", scope)
+        group, mask = exchange.group, exchange.mask
+        count = 0 if scope.threads is None else math.prod(scope.threads.extents)
+        if group < 1 or group & (group - 1) or not 0 <= mask < group or count % group:
+            self.fail(f"exchange {mask} of {group} among {count} threads")
+
+    # Values
+
+    def value(self, value: Value, scope: _Scope) -> None:
         for child in value_children(value):
             self.value(child, scope)
         match value:
             case Var():
-                if value.name not in self.defined:
+                if value.name not in self.visible:
                     self.fail(f"{value.name} is not defined")
             case Load():
                 if value.buffer.dtype is not value.type.dtype:
                     self.fail(f"load of {value.type} from {value.buffer}")
                 lanes = 0 if value.guards else value.type.lanes
                 self.access(value.buffer, value.index, lanes, scope)
+                name = value.buffer.name
+                if value.buffer.space is Space.SHARED and name not in self.filled:
+                    self.fail(f"{name} is read before anything is stored in it")
             case Get():
                 self.register(value.registers, value.slot)
                 if (value.registers.name, value.slot) not in self.written:
@@ -152,13 +251,16 @@ class _Verifier:
         if op not in FUNCTIONS or dtype not in FUNCTIONS[op].printed:
             self.fail(f"{op} of {dtype} is no operation of the loop IR")
 
-    def index(self, index: Dim, scope: frozenset[str]) -> None:
+    def index(self, index: Dim, scope: _Scope) -> None:
         for symbol in symbols_of(index):
-            if symbol.name not in scope:
+            if symbol.name not in scope.counters:
                 self.fail(f"index {index} uses {symbol.name}, which is not in scope")
 
-    def access(self, buffer: Buffer, index: Dim, lanes: int, scope: frozenset[str]) -> None:
-        if buffer not in self.kernel.buffers:
+    def access(self, buffer: Buffer, index: Dim, lanes: int, scope: _Scope) -> None:
+        if buffer.space is Space.SHARED:
+            if scope.blocks is None or buffer not in scope.blocks.shared:
+                self.fail(f"{buffer.name} is not shared memory of these blocks")
+        elif buffer not in self.kernel.buffers:
             self.fail(f"{buffer.name} is not a parameter")
         self.index(index, scope)
         low, high = bounds(index)

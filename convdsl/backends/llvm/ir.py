@@ -15,6 +15,9 @@ from contextlib import contextmanager
 from convdsl.backends.llvm.text import SCALARS, Level, type_of
 from convdsl.backends.llvm.values import ValuePrinter
 from convdsl.kernel.nodes import (
+    Barrier,
+    Blocks,
+    Exchange,
     For,
     If,
     Let,
@@ -23,9 +26,11 @@ from convdsl.kernel.nodes import (
     Set,
     Statement,
     Store,
+    Threads,
     ValueType,
 )
 from convdsl.kernel.target import Target
+from convdsl.kernel.verify import KernelError
 from convdsl.tensor import DType, bounds
 
 
@@ -65,6 +70,8 @@ class KernelPrinter(ValuePrinter):
                     self.parallel(statement)
                 case If():
                     self.branch(statement)
+                case Blocks() | Threads() | Barrier() | Exchange():
+                    raise KernelError(f"{self.kernel.name}: a grid, which a CPU has not")
 
     def loop(self, loop: For) -> None:
         low, _ = bounds(loop.stop - loop.start)
