@@ -22,13 +22,15 @@ from convdsl.ir.graph import Graph
 from convdsl.ir.model import Model
 from convdsl.kernel.program import ENTRY, Port
 from convdsl.kernel.target import Target
-from convdsl.lowering.lower import Lowered, arena_bytes, lower
+from convdsl.lowering.lower import Lowered, lower
 from convdsl.lowering.packing import Packing, pack_weights
 from convdsl.lowering.recipe import packings_from_json, packings_to_json
 from convdsl.passes import PASSES, Observer, Pass
 from convdsl.passes import run as run_passes
 from convdsl.runtime.cache import ObjectCache
 from convdsl.runtime.cpu.code import Code, LoadedCode, aligned, check_memory
+from convdsl.schedules.cpu.machine import cpu_machine
+from convdsl.schedules.machine import Machine
 
 _LENGTH = struct.Struct("<Q")
 _SOURCES = ("tensor", "kernel", "ir", "ops", "passes", "schedules", "lowering", "backends")
@@ -44,6 +46,11 @@ class Plan:
     verify: bool = False
     observer: Observer | None = None
 
+    @property
+    def machine(self) -> Machine:
+        """What lowering knows of the target."""
+        return cpu_machine(self.target)
+
     def graph(self, binding: Mapping[str, int]) -> Graph:
         """Bind the sizes, run the passes."""
         graph = self.model.settled(binding).graph.bind(binding)
@@ -51,11 +58,11 @@ class Plan:
 
     def lower(self, binding: Mapping[str, int]) -> Lowered:
         """The same, and make kernels."""
-        return lower(self.graph(binding), self.target, self.model.name)
+        return lower(self.graph(binding), self.machine, self.model.name)
 
     def arena_bytes(self, binding: Mapping[str, int]) -> int:
         """Scratch memory of a call."""
-        return arena_bytes(self.graph(binding), self.target)
+        return self.lower(binding).program.arena_bytes
 
     def load(
         self, binding: Mapping[str, int], arrays: Mapping[str, Any], cache: ObjectCache | None
@@ -63,18 +70,18 @@ class Plan:
         """Machine code in memory, with its weights. What was made of an equal graph for an equal
         target before is taken from the cache; only the weights are packed anew."""
         graph = self.graph(binding)
-        key = "" if cache is None else _key(graph, self.target)
+        key = "" if cache is None else _key(graph, self.machine)
         kept = None if cache is None else cache.get(key)
         if kept is not None:
-            code, packings = _read(kept, graph, self.target)
+            code, packings = _read(kept, graph, self.machine)
             return LoadedCode(code, _packed(graph, packings, code, arrays))
-        lowered = lower(graph, self.target, self.model.name)
+        lowered = lower(graph, self.machine, self.model.name)
         program = lowered.program
         packing = _Packing(graph, lowered.packings, Code.of(program, b""), arrays)
         ir = llvm_module.print_module(program, self.target)
         code = Code.of(program, llvm.emit_object(ir, self.target))
         if cache is not None:
-            cache.put(key, _entry(code, graph, lowered.packings))
+            cache.put(key, _entry(code, graph, self.machine, lowered.packings))
         return LoadedCode(code, packing.result())
 
 
@@ -117,8 +124,9 @@ def _packed(
 # The code cache. A key is everything that machine code and packings follow from.
 
 
-def _key(graph: Graph, target: Target) -> str:
-    return "\n".join((_fingerprint(), llvm.llvm_version(), repr(target), canonical_text(graph)))
+def _key(graph: Graph, machine: Machine) -> str:
+    made_for = (machine.name, machine.facts)
+    return "\n".join((_fingerprint(), llvm.llvm_version(), *made_for, canonical_text(graph)))
 
 
 @lru_cache(maxsize=1)
@@ -136,19 +144,19 @@ def _fingerprint() -> str:
     return digest.hexdigest()
 
 
-def _entry(code: Code, graph: Graph, packings: tuple[Packing, ...]) -> bytes:
+def _entry(code: Code, graph: Graph, machine: Machine, packings: tuple[Packing, ...]) -> bytes:
     """A program as the cache keeps it."""
     facts = {
         "arena_bytes": code.arena_bytes,
         "weight_bytes": code.weight_bytes,
         "steps": code.steps,
-        "packings": packings_to_json(graph, packings),
+        "packings": packings_to_json(graph, machine, packings),
     }
     text = json.dumps(facts).encode()
     return b"".join((_LENGTH.pack(len(text)), text, code.object_code))
 
 
-def _read(entry: bytes, graph: Graph, target: Target) -> tuple[Code, tuple[Packing, ...]]:
+def _read(entry: bytes, graph: Graph, machine: Machine) -> tuple[Code, tuple[Packing, ...]]:
     (length,) = _LENGTH.unpack_from(entry)
     end = _LENGTH.size + length
     facts = json.loads(entry[_LENGTH.size : end])
@@ -161,4 +169,4 @@ def _read(entry: bytes, graph: Graph, target: Target) -> tuple[Code, tuple[Packi
         facts["weight_bytes"],
         facts["steps"],
     )
-    return code, packings_from_json(graph, target, facts["packings"])
+    return code, packings_from_json(graph, machine, facts["packings"])

@@ -17,6 +17,7 @@ from convdsl.ir.graph import Graph
 from convdsl.kernel.target import Target
 from convdsl.lowering.lower import lower
 from convdsl.runtime.cpu.code import aligned
+from convdsl.schedules.cpu.machine import cpu_machine
 from convdsl.tensor import DType
 
 Array = np.ndarray[Any, Any]
@@ -101,7 +102,7 @@ def run(
     graph: Graph, arrays: Mapping[str, Array], target: Target, *, loops: bool = False
 ) -> tuple[dict[str, Array], list[str]]:
     """(outputs by name, schedules in order)."""
-    lowered = lower(graph, target, "test")
+    lowered = lower(graph, cpu_machine(target), "test")
     weights = aligned(lowered.program.weight_bytes)
     weights[:] = 0xFF
     lowered.pack_weights(arrays, weights)

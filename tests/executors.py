@@ -16,6 +16,7 @@ from convdsl.kernel.interpret import interpret_program
 from convdsl.kernel.target import Target
 from convdsl.lowering.lower import Lowered, lower
 from convdsl.runtime.cpu.code import Code, LoadedCode, aligned
+from convdsl.schedules.cpu.machine import cpu_machine
 
 Array = npt.NDArray[Any]
 Runner = Callable[[Lowered, npt.NDArray[np.uint8], Sequence[Array]], list[Array]]
@@ -64,7 +65,7 @@ def run_graph(
     graph: Graph, arrays: Mapping[str, Array], runner: Runner, target: Target | None = None
 ) -> dict[str, Array]:
     """Outputs by name. `arrays` holds inputs and states by name."""
-    lowered = lower(graph, target or llvm.find_target(), "test")
+    lowered = lower(graph, cpu_machine(target or llvm.find_target()), "test")
     weights = aligned(lowered.program.weight_bytes)
     weights[:] = 0xFF
     lowered.pack_weights(arrays, weights)

@@ -12,22 +12,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from random_graphs import random_graph
 from small_models import CALCULATOR, RESIDUAL, images
 
 import convdsl
 from convdsl import InputError, compilation
 from convdsl.backends.llvm import objects as llvm
 from convdsl.ir.canonical import canonical_text
-from convdsl.lowering import recipe
-from convdsl.lowering.lower import arena_bytes, lower
 from convdsl.lowering.recipe import packings_from_json, packings_to_json
 from convdsl.passes import PASSES
-from convdsl.passes import run as run_passes
 from convdsl.runtime.cache import ObjectCache
 from convdsl.runtime.cpu import code as runtime
 from convdsl.runtime.saved import read_report
 from convdsl.schedules import cpu
+from convdsl.schedules.cpu.machine import cpu_machine
 
 PLAIN = "x -> conv(8, 3) -> relu -> output y"
 
@@ -174,25 +171,6 @@ def test_what_fails_while_packing_is_raised(monkeypatch: pytest.MonkeyPatch) -> 
 # The arena
 
 
-@pytest.mark.parametrize(
-    "name", ["lenet5", "googlenet", "mobilenet_v2", "shufflenet_v2_x0_5", "resnet18", "unet"]
-)
-@pytest.mark.parametrize("cpu_name", ["x86-64-v2", "x86-64-v4"])
-def test_the_plan_without_kernels_is_the_plan(name: str, cpu_name: str) -> None:
-    plan = compilation.Plan(
-        convdsl.load(name), llvm.find_target(cpu_name, "x86_64-unknown-linux-gnu")
-    )
-    binding = {symbol.name: 1 if symbol.name == "N" else 64 for symbol in plan.model.symbols}
-    assert plan.arena_bytes(binding) == plan.lower(binding).program.arena_bytes
-
-
-@pytest.mark.parametrize("seed", range(25))
-def test_the_plan_of_any_graph(seed: int) -> None:
-    target = llvm.find_target("x86-64-v3", "x86_64-unknown-linux-gnu")
-    graph = run_passes(random_graph(seed))
-    assert arena_bytes(graph, target) == lower(graph, target, "g").program.arena_bytes
-
-
 def test_the_report_says_what_is_allocated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     allocated: list[int] = []
     aligned = runtime.aligned
@@ -224,12 +202,12 @@ def test_packings_survive_json(name: str, cpu_name: str) -> None:
     model = convdsl.load(name)
     plan = compilation.Plan(model, llvm.find_target(cpu_name, "x86_64-unknown-linux-gnu"))
     lowered = plan.lower({"N": 1})
-    rows = json.loads(json.dumps(packings_to_json(lowered.graph, lowered.packings)))
-    assert packings_from_json(lowered.graph, plan.target, rows) == lowered.packings
+    rows = json.loads(json.dumps(packings_to_json(lowered.graph, plan.machine, lowered.packings)))
+    assert packings_from_json(lowered.graph, plan.machine, rows) == lowered.packings
     again = plan.graph({"N": 1})
     assert canonical_text(again) == canonical_text(lowered.graph)
     for old, new in zip(
-        lowered.packings, packings_from_json(again, plan.target, rows), strict=True
+        lowered.packings, packings_from_json(again, plan.machine, rows), strict=True
     ):
         assert old.source.value is not None
         assert new.source.value is not None
@@ -254,5 +232,5 @@ def test_every_form_of_packing_is_known() -> None:
             for name, item in vars(module).items()
             if isinstance(item, type) and callable(getattr(item, "pack", None)) and name != "Pack"
         }
-    assert forms <= recipe._FORMS.keys()
+    assert forms <= cpu_machine(llvm.find_target()).packs.keys()
     assert forms

@@ -1,7 +1,6 @@
 """Where everything lies that a program touches: layouts, packed weights, outputs, the arena.
 
-Layouts: inputs and outputs of the model are plain, tensors of rank 3 and more in between are
-blocked along the channels, by the vector width; the rest is plain.
+Inputs and outputs of the model are plain; the layouts of what is in between are the machine's.
 """
 
 from __future__ import annotations
@@ -15,11 +14,11 @@ from convdsl.ir.liveness import live_ranges
 from convdsl.kernel.layout import Layout
 from convdsl.kernel.nodes import Kernel
 from convdsl.kernel.program import Argument, Place, Port, Program, Step
-from convdsl.kernel.target import Target
 from convdsl.lowering.memory import aligned, plan_arena
 from convdsl.lowering.packing import Packing, Source
 from convdsl.lowering.slices import find_slices, resolve
-from convdsl.schedules.task import Pack
+from convdsl.schedules.machine import Machine
+from convdsl.schedules.task import Pack, Scratch
 from convdsl.tensor import DType, TensorType
 
 # What a step's buffer is, before memory is planned: a value of the graph or a scratch tensor.
@@ -42,11 +41,11 @@ class CopiedOutput:
 
 @dataclass(frozen=True)
 class Call:
-    """A kernel call whose arguments are still keys; the last `written` are what it writes."""
+    """A kernel call whose arguments are still keys; `written` are those that it writes."""
 
     kernel: str
     arguments: tuple[Key, ...]
-    written: int
+    written: frozenset[Key]
     nodes: tuple[str, ...]
     schedule: str
 
@@ -54,17 +53,16 @@ class Call:
 class Buffers:
     """The buffers of one program in the making."""
 
-    def __init__(self, graph: Graph, target: Target) -> None:
+    def __init__(self, graph: Graph, machine: Machine) -> None:
         self._static_nodes = weight_time_nodes(graph)
-        wide = any(v.type.dtype is DType.F64 for n in graph.nodes() for v in n.outputs)
-        self._block = target.lanes(DType.F64 if wide else DType.F32)
+        self._machine = machine
         self._inputs = list(graph.inputs.items())
         self.outputs = list(graph.outputs.items())
         self._layouts: dict[Key, Layout] = {}
         self._dtypes: dict[Key, DType] = {}
         self._packings: list[Packing] = []
         self._packed: dict[tuple[Source, Pack], PackedWeight] = {}
-        self._slices = find_slices(graph, lambda v: self._layout_for(v.type), self.is_static)
+        self._slices = find_slices(graph, lambda v: machine.layout(v.type), self.is_static)
         self._in_place = self._outputs_in_place()
         for _, value in self._inputs:
             self.place(value, value.type, plain=True)
@@ -93,7 +91,7 @@ class Buffers:
         found: dict[Value, int] = {}
         for slot, (_, value) in enumerate(self.outputs):
             made = isinstance(value.node, OpNode) and not self.is_static(value)
-            if made and self._layout_for(value.type).axis is None:
+            if made and self._machine.layout(value.type) == Layout(value.type.sizes):
                 found.setdefault(value, slot)
         return found
 
@@ -101,22 +99,21 @@ class Buffers:
 
     def place(self, key: Key, type: TensorType, *, plain: bool = False) -> None:
         """Give a key its layout."""
-        self._layouts[key] = Layout(type.sizes) if plain else self._layout_for(type)
+        self._layouts[key] = Layout(type.sizes) if plain else self._machine.layout(type)
         self._dtypes[key] = type.dtype
+
+    def place_scratch(self, key: Key, scratch: Scratch) -> None:
+        """The same for memory between the kernels of one task."""
+        self._layouts[key] = Layout((scratch.size,))
+        self._dtypes[key] = scratch.dtype
 
     def layout(self, key: Key) -> Layout:
         return self._layouts[key]
 
     def vectors(self, type: TensorType) -> tuple[int | None, int]:
         """How a tensor of that type is cut into vectors: (axis, block)."""
-        layout = self._layout_for(type)
+        layout = self._machine.layout(type)
         return layout.axis, layout.block
-
-    def _layout_for(self, type: TensorType) -> Layout:
-        shape = type.sizes
-        if len(shape) >= 3 and self._block > 1:
-            return Layout(shape, 1, self._block)
-        return Layout(shape)
 
     # Packed weights
 
@@ -166,7 +163,7 @@ class Buffers:
         end = 0
         for packing in self._packings:
             placed.append(replace(packing, offset=end))
-            end += aligned(packing.pack.size * packing.dtype.bytes)
+            end += aligned(packing.pack.size * packing.dtype.bytes, self._machine.alignment)
         return tuple(placed), end
 
     def _arena(
@@ -174,17 +171,14 @@ class Buffers:
     ) -> tuple[dict[Key, int], int]:
         """(offset of each buffer, bytes in all)."""
 
-        def owners(keys: Sequence[Key]) -> list[Key]:
+        def owners(call: Call, written: bool) -> list[Key]:
+            keys = (key for key in call.arguments if (key in call.written) == written)
             planned = (k for k in keys if k not in fixed and not isinstance(k, PackedWeight))
             return [self._owner(key)[0] for key in planned]
 
-        steps = [
-            (owners(call.arguments[: -call.written]), owners(call.arguments[-call.written :]))
-            for call in calls
-        ]
-        ranges = live_ranges(steps)
+        ranges = live_ranges([(owners(call, False), owners(call, True)) for call in calls])
         sizes = {k: self._layouts[k].size * self._dtypes[k].bytes for k in ranges}
-        return plan_arena(ranges, sizes)
+        return plan_arena(ranges, sizes, self._machine.alignment)
 
     def _owner(self, key: Key) -> tuple[Key, int]:
         """(the key whose memory this one lies in, offset in bytes)."""

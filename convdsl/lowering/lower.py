@@ -12,10 +12,10 @@ import numpy.typing as npt
 from convdsl.diagnostics import InputError
 from convdsl.ir.graph import Graph
 from convdsl.kernel.program import Program
-from convdsl.kernel.target import Target
 from convdsl.lowering.buffers import Buffers
 from convdsl.lowering.packing import Packing, Source, pack_weights
 from convdsl.lowering.tasks import Choice, Outline, Tasks
+from convdsl.schedules.machine import Machine
 
 Array = npt.NDArray[Any]
 
@@ -34,35 +34,22 @@ class Lowered:
         pack_weights(self.graph, self.packings, states, out)
 
 
-def lower(graph: Graph, target: Target, name: str) -> Lowered:
+def lower(graph: Graph, machine: Machine, name: str) -> Lowered:
     """The program of a graph whose shapes are all bound (InputError if one is not)."""
     _check_bound(graph)
-    buffers = Buffers(graph, target)
-    tasks = Tasks(target, buffers)
+    buffers = Buffers(graph, machine)
+    tasks = Tasks(machine, buffers)
     tasks.add_graph(graph)
     program, packings = buffers.assemble(name, tasks.kernels, tasks.calls)
     return Lowered(program, graph, packings, tuple(tasks.choices))
 
 
-def arena_bytes(graph: Graph, target: Target) -> int:
-    """Bytes of the program's arena: what `lower` would plan, without making the kernels."""
-    buffers, outline = _outline(graph, target)
-    program, _ = buffers.assemble("", [], outline.calls)
-    return program.arena_bytes
-
-
-def stage_sources(graph: Graph, target: Target) -> dict[tuple[int, str], Source]:
+def stage_sources(graph: Graph, machine: Machine) -> dict[tuple[int, str], Source]:
     """Weights that stages of lowering's own make, by step and variable (see Packing.stage)."""
-    _, outline = _outline(graph, target)
-    return outline.made
-
-
-def _outline(graph: Graph, target: Target) -> tuple[Buffers, Outline]:
     _check_bound(graph)
-    buffers = Buffers(graph, target)
-    outline = Outline(target, buffers)
+    outline = Outline(machine, Buffers(graph, machine))
     outline.add_graph(graph)
-    return buffers, outline
+    return outline.made
 
 
 def _check_bound(graph: Graph) -> None:

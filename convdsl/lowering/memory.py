@@ -8,24 +8,25 @@ from typing import TypeVar
 from convdsl.ir.liveness import LiveRange
 
 K = TypeVar("K", bound=Hashable)
-ALIGNMENT = 64
 
 
-def aligned(size: int) -> int:
-    """Rounded up to whole cache lines."""
-    return -(-size // ALIGNMENT) * ALIGNMENT
+def aligned(size: int, alignment: int) -> int:
+    """Rounded up to a whole multiple."""
+    return -(-size // alignment) * alignment
 
 
-def plan_arena(ranges: Mapping[K, LiveRange], sizes: Mapping[K, int]) -> tuple[dict[K, int], int]:
-    """(offset of each key, bytes in all). Largest first, each at the lowest offset where it
-    meets nothing that is alive together with it."""
+def plan_arena(
+    ranges: Mapping[K, LiveRange], sizes: Mapping[K, int], alignment: int
+) -> tuple[dict[K, int], int]:
+    """(offset of each key, bytes in all), all of them multiples of `alignment`. Largest first,
+    each at the lowest offset where it meets nothing that is alive together with it."""
     offsets: dict[K, int] = {}
     total = 0
     order = list(ranges)
     for key in sorted(order, key=lambda k: (-sizes[k], ranges[k].first)):
-        size = aligned(sizes[key])
+        size = aligned(sizes[key], alignment)
         taken = sorted(
-            (offsets[other], offsets[other] + aligned(sizes[other]))
+            (offsets[other], offsets[other] + aligned(sizes[other], alignment))
             for other in offsets
             if ranges[other].overlaps(ranges[key])
         )

@@ -11,25 +11,23 @@ from dataclasses import fields
 from typing import Any
 
 from convdsl.ir.graph import Graph
-from convdsl.kernel.layout import Layout
-from convdsl.kernel.target import Target
 from convdsl.lowering.lower import stage_sources
 from convdsl.lowering.packing import Packing, Source
-from convdsl.schedules.cpu.tiles import FilterPack
+from convdsl.schedules.machine import Machine
 from convdsl.schedules.task import Pack
 from convdsl.tensor import DType
 
-_FORMS: Mapping[str, type[Pack]] = {form.__name__: form for form in (FilterPack, Layout)}
 
-
-def packings_to_json(graph: Graph, packings: Sequence[Packing]) -> list[dict[str, Any]]:
+def packings_to_json(
+    graph: Graph, machine: Machine, packings: Sequence[Packing]
+) -> list[dict[str, Any]]:
     number = {node.id: position for position, node in enumerate(graph.nodes())}
     rows: list[dict[str, Any]] = []
     for packing in packings:
         value, form = packing.source.value, type(packing.pack).__name__
         row = {
             "form": form,
-            "fields": {f.name: getattr(packing.pack, f.name) for f in fields(_FORMS[form])},  # pyright: ignore[reportArgumentType]
+            "fields": _fields_of(packing.pack, machine.packs[form]),
             "dtype": packing.dtype.value,
             "offset": packing.offset,
         }
@@ -42,11 +40,11 @@ def packings_to_json(graph: Graph, packings: Sequence[Packing]) -> list[dict[str
 
 
 def packings_from_json(
-    graph: Graph, target: Target, rows: Sequence[Mapping[str, Any]]
+    graph: Graph, machine: Machine, rows: Sequence[Mapping[str, Any]]
 ) -> tuple[Packing, ...]:
     """The packings over the values of this graph."""
     nodes = graph.nodes()
-    made = stage_sources(graph, target) if any("stage" in row for row in rows) else {}
+    made = stage_sources(graph, machine) if any("stage" in row for row in rows) else {}
     packings: list[Packing] = []
     for row in rows:
         stage = None
@@ -55,9 +53,14 @@ def packings_from_json(
             source = made[stage]
         else:
             source = Source(nodes[int(row["node"])].outputs[int(row["output"])])
-        pack = _FORMS[row["form"]](**{key: _value(item) for key, item in row["fields"].items()})
+        told = {key: _value(item) for key, item in row["fields"].items()}
+        pack = machine.packs[row["form"]](**told)
         packings.append(Packing(source, pack, DType(row["dtype"]), int(row["offset"]), stage))
     return tuple(packings)
+
+
+def _fields_of(pack: Pack, form: type[Pack]) -> dict[str, Any]:
+    return {f.name: getattr(pack, f.name) for f in fields(form)}  # pyright: ignore[reportArgumentType]
 
 
 def _value(item: Any) -> Any:

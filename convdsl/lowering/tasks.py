@@ -1,4 +1,5 @@
-"""Groups become tasks, tasks kernels: one task a chain of stages, equal tasks one kernel.
+"""Groups become tasks, tasks kernels: one task a chain of stages, equal tasks share
+their kernels.
 
 Stages over weights alone are no tasks: they are evaluated when weights are bound.
 """
@@ -11,11 +12,10 @@ from dataclasses import dataclass, replace
 from convdsl.ir.graph import Graph, OpNode, Value
 from convdsl.kernel.expr import Read, Stage, TensorExpr, TensorVar, axes_over, reads
 from convdsl.kernel.nodes import Kernel
-from convdsl.kernel.target import Target
 from convdsl.lowering.buffers import Buffers, Call, CopiedOutput, Key
 from convdsl.lowering.compose import Chain, compose
 from convdsl.lowering.packing import Packing, Source
-from convdsl.schedules.cpu.chooser import bids
+from convdsl.schedules.machine import Machine
 from convdsl.schedules.task import Operand, Output, Scheduled, Task
 
 
@@ -32,16 +32,18 @@ class Choice:
 class Tasks:
     """The calls of one program in the making, and the kernels that they share."""
 
-    def __init__(self, target: Target, buffers: Buffers) -> None:
-        self._target = target
+    def __init__(self, machine: Machine, buffers: Buffers) -> None:
+        self._machine = machine
         self._buffers = buffers
         self._scheduled: dict[Task, tuple[Scheduled, Choice]] = {}
+        self._tasks = 0
         self.calls: list[Call] = []
         self.choices: list[Choice] = []
 
     @property
     def kernels(self) -> list[Kernel]:
-        return [scheduled.kernel for scheduled, _ in self._scheduled.values()]
+        made = (scheduled for scheduled, _ in self._scheduled.values())
+        return [kernel for scheduled in made for kernel, _ in scheduled.kernels]
 
     def add_graph(self, graph: Graph) -> None:
         """All groups in order, then the outputs that must be copied."""
@@ -107,24 +109,31 @@ class Tasks:
             for stage in chain.stages
             if stage.target.name in chain.outputs
         )
-        scheduled, choice = self._schedule(Task(op, chain.stages, operands, outputs, self._target))
-        arguments: list[Key] = []
-        for variable, pack in scheduled.arguments:
-            if pack is None:
-                arguments.append(keys[variable])
-            else:
-                stage_of = (len(self.calls), variable)
-                dtype = variables[variable].type.dtype
-                packing = Packing(statics[variable], pack, dtype, 0, stage_of)
-                arguments.append(self._buffers.weight(packing))
-        written = len(outputs)
-        self.calls.append(Call(choice.kernel, tuple(arguments), written, names, choice.schedule))
-        self.choices.append(replace(choice, nodes=names))
+        scheduled, choice = self._schedule(Task(op, chain.stages, operands, outputs))
+        known: dict[str, Key] = dict(keys)
+        for scratch in scheduled.scratch:
+            known[scratch.name] = (names, chain.outputs, scratch.name)
+            self._buffers.place_scratch(known[scratch.name], scratch)
+        for kernel, described in scheduled.kernels:
+            arguments: list[Key] = []
+            for variable, pack in described:
+                if pack is None:
+                    arguments.append(known[variable])
+                else:
+                    stage_of = (self._tasks, variable)
+                    dtype = variables[variable].type.dtype
+                    packing = Packing(statics[variable], pack, dtype, 0, stage_of)
+                    arguments.append(self._buffers.weight(packing))
+            buffers = zip(kernel.buffers, arguments, strict=True)
+            written = frozenset(key for buffer, key in buffers if buffer.written)
+            self.calls.append(Call(kernel.name, tuple(arguments), written, names, choice.schedule))
+            self.choices.append(replace(choice, nodes=names, kernel=kernel.name))
+        self._tasks += 1
 
     def _schedule(self, task: Task) -> tuple[Scheduled, Choice]:
-        """The kernel of a task, by the schedule that predicts the fewest cycles."""
+        """The kernels of a task, by the schedule that predicts the fewest cycles."""
         if task not in self._scheduled:
-            offers = bids(task)
+            offers = self._machine.bids(task)
             chosen = offers[0][1]
             name = f"{task.op}_{len(self._scheduled)}"
             listed = tuple((schedule.name, cost) for cost, schedule in offers)
@@ -134,10 +143,10 @@ class Tasks:
 
 
 class Outline(Tasks):
-    """Tasks without kernels: no schedule is asked. The calls and their buffers are right."""
+    """Tasks without kernels: no schedule is asked."""
 
-    def __init__(self, target: Target, buffers: Buffers) -> None:
-        super().__init__(target, buffers)
+    def __init__(self, machine: Machine, buffers: Buffers) -> None:
+        super().__init__(machine, buffers)
         self.made: dict[tuple[int, str], Source] = {}
 
     def _add_task(
@@ -150,10 +159,8 @@ class Outline(Tasks):
     ) -> None:
         read = chain.operands.keys()
         for name in read & statics.keys():
-            self.made[len(self.calls), name] = statics[name]
-        arguments = (*sorted(read - statics.keys()), *chain.outputs)
-        keyed = tuple(keys[name] for name in arguments)
-        self.calls.append(Call("", keyed, len(chain.outputs), names, ""))
+            self.made[self._tasks, name] = statics[name]
+        self._tasks += 1
 
 
 def groups_of(graph: Graph, buffers: Buffers) -> list[list[OpNode]]:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy.typing as npt
 
 from convdsl.kernel.expr import Axis, Read, Reduce, Stage, TensorVar, reads, walk
 from convdsl.kernel.layout import Layout
 from convdsl.kernel.nodes import Kernel
-from convdsl.kernel.target import Target
 from convdsl.tensor import DType
 
 
@@ -59,7 +58,6 @@ class Task:
     stages: tuple[Stage, ...]
     operands: tuple[Operand, ...]
     outputs: tuple[Output, ...]
-    target: Target
 
     def operand(self, name: str) -> Operand:
         return next(o for o in self.operands if o.var.name == name)
@@ -94,18 +92,38 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
-class Scheduled:
-    """A kernel, and for each of its buffers the variable it holds and how a weight is packed."""
+class Scratch:
+    """Memory that the kernels of one task hand on to each other: `size` elements."""
 
-    kernel: Kernel
-    arguments: tuple[tuple[str, Pack | None], ...]
+    name: str
+    dtype: DType
+    size: int
+
+
+Arguments: TypeAlias = "tuple[tuple[str, Pack | None], ...]"
+"""For each buffer of a kernel what it holds, a variable of the task or a scratch by its name, and
+how a weight is packed. The kernel says which of its buffers it writes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scheduled:
+    """The kernels of a task, each finished before the next begins, and what lies between them."""
+
+    kernels: tuple[tuple[Kernel, Arguments], ...]
+    scratch: tuple[Scratch, ...] = ()
+
+    @staticmethod
+    def one(kernel: Kernel, arguments: Iterable[tuple[str, Pack | None]]) -> Scheduled:
+        """A single kernel, as most tasks are."""
+        return Scheduled(((kernel, tuple(arguments)),))
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """One way to run a class of tasks.
+    """One way to run a class of tasks, on one machine.
 
-    cost predicts cycles on one core; None says that the schedule does not apply.
+    cost predicts cycles on one core; None says that the schedule does not apply. emit is given
+    the name of the task, which the names of its kernels begin with.
     """
 
     name: str

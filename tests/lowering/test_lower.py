@@ -13,13 +13,14 @@ from convdsl.ir.graph import Graph
 from convdsl.kernel.program import Argument, Place, format_program
 from convdsl.lowering.lower import Lowered, lower
 from convdsl.lowering.memory import aligned
+from convdsl.schedules.cpu.machine import cpu_machine
 from convdsl.tensor import symbol
 
 X86 = "x86_64-unknown-linux-gnu"
 
 
 def lowered(graph: Graph, cpu: str = "x86-64-v3") -> Lowered:
-    return lower(graph, find_target(cpu, X86), "net")
+    return lower(graph, cpu_machine(find_target(cpu, X86)), "net")
 
 
 def single(graph: Graph, **arrays: Array) -> Array:
@@ -79,7 +80,7 @@ def test_weight_time_arithmetic_makes_no_steps() -> None:
     program = lowered(graph).program
     assert [step.nodes[0] for step in program.steps][1:] == ["output y"]
     # Packed: the filters, and one vector of 16 biases.
-    assert program.weight_bytes == aligned(16 * 16 * 9 * 4) + aligned(16 * 4)
+    assert program.weight_bytes == aligned(16 * 16 * 9 * 4, 64) + aligned(16 * 4, 64)
 
 
 def test_an_unfolded_batch_norm_is_one_scale_and_one_shift() -> None:

@@ -6,7 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from convdsl.ir.liveness import LiveRange
-from convdsl.lowering.memory import ALIGNMENT, aligned, plan_arena
+from convdsl.lowering.memory import aligned, plan_arena
+
+ALIGNMENT = 64
 
 ranges = st.tuples(st.integers(0, 20), st.integers(0, 6)).map(lambda p: LiveRange(p[0], sum(p)))
 problems = st.lists(st.tuples(ranges, st.integers(1, 5000)), max_size=25)
@@ -16,7 +18,7 @@ problems = st.lists(st.tuples(ranges, st.integers(1, 5000)), max_size=25)
 def test_what_lives_together_lies_apart(problem: list[tuple[LiveRange, int]]) -> None:
     live = {key: r for key, (r, _) in enumerate(problem)}
     sizes = {key: size for key, (_, size) in enumerate(problem)}
-    offsets, total = plan_arena(live, sizes)
+    offsets, total = plan_arena(live, sizes, ALIGNMENT)
     assert offsets.keys() == live.keys()
     for a in live:
         assert offsets[a] % ALIGNMENT == 0
@@ -31,8 +33,8 @@ def test_what_lives_together_lies_apart(problem: list[tuple[LiveRange, int]]) ->
 def test_the_arena_is_no_larger_than_needed(problem: list[tuple[LiveRange, int]]) -> None:
     """At least the most that lives at once, at most everything side by side."""
     live = {key: r for key, (r, _) in enumerate(problem)}
-    sizes = {key: aligned(size) for key, (_, size) in enumerate(problem)}
-    _, total = plan_arena(live, sizes)
+    sizes = {key: aligned(size, ALIGNMENT) for key, (_, size) in enumerate(problem)}
+    _, total = plan_arena(live, sizes, ALIGNMENT)
     at_once = [sum(sizes[k] for k, r in live.items() if r.first <= t <= r.last) for t in range(27)]
     assert max(at_once) <= total <= sum(sizes.values())
 
@@ -41,16 +43,16 @@ def test_the_arena_is_no_larger_than_needed(problem: list[tuple[LiveRange, int]]
 def test_a_chain_needs_two_places(sizes: list[int]) -> None:
     """Each value lives in two steps: no more than the three largest can matter."""
     live = {k: LiveRange(k, k + 1) for k in range(len(sizes))}
-    _, total = plan_arena(live, dict(enumerate(sizes)))
-    assert total <= sum(sorted(map(aligned, sizes))[-3:])
+    _, total = plan_arena(live, dict(enumerate(sizes)), ALIGNMENT)
+    assert total <= sum(sorted(aligned(size, ALIGNMENT) for size in sizes)[-3:])
 
 
 def test_equal_sizes_in_a_chain_alternate() -> None:
     live = {k: LiveRange(k, k + 1) for k in range(10)}
-    offsets, total = plan_arena(live, dict.fromkeys(live, 100))
+    offsets, total = plan_arena(live, dict.fromkeys(live, 100), ALIGNMENT)
     assert total == 2 * 128
     assert [offsets[k] for k in range(10)] == [0, 128] * 5
 
 
 def test_nothing_needs_nothing() -> None:
-    assert plan_arena({}, {}) == ({}, 0)
+    assert plan_arena({}, {}, ALIGNMENT) == ({}, 0)

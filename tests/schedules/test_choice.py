@@ -11,14 +11,14 @@ from graphs import Builder
 from convdsl.backends.llvm.objects import find_target
 from convdsl.ir.graph import Graph
 from convdsl.lowering.lower import lower
-from convdsl.schedules.cpu.chooser import SCHEDULES
+from convdsl.schedules.cpu.machine import cpu_machine
 from convdsl.tensor import DType
 
 X86 = "x86_64-unknown-linux-gnu"
 
 
 def schedules_of(graph: Graph, cpu: str = "x86-64-v3") -> list[str]:
-    choices = lower(graph, find_target(cpu, X86), "test").choices
+    choices = lower(graph, cpu_machine(find_target(cpu, X86)), "test").choices
     return [choice.schedule for choice in choices if not choice.nodes[0].startswith("output ")]
 
 
@@ -80,14 +80,16 @@ def test_names_do_not_matter() -> None:
 
 
 def test_choices_say_what_was_predicted() -> None:
-    lowered = lower(conv_graph((1, 64, 14, 14), {"channels": 64, "kernel": 3}), find_target(), "t")
+    machine = cpu_machine(find_target())
+    lowered = lower(conv_graph((1, 64, 14, 14), {"channels": 64, "kernel": 3}), machine, "t")
     choice = lowered.choices[0]
     assert choice.schedule == choice.bids[0][0] == "direct"
     assert [name for name, _ in choice.bids] == ["direct", "generic"]
     costs = [cost for _, cost in choice.bids]
     assert costs == sorted(costs)
     assert costs[0] > 0
-    assert {schedule.name for schedule in SCHEDULES} == {"direct", "depthwise", "gemm", "generic"}
+    known = {schedule.name for schedule in machine.schedules}
+    assert known == {"direct", "depthwise", "gemm", "generic"}
 
 
 @pytest.mark.parametrize("cpu", ["x86-64-v2", "x86-64-v3", "x86-64-v4"])
@@ -95,6 +97,6 @@ def test_register_tiles_fit_the_registers(cpu: str) -> None:
     target = find_target(cpu, X86)
     for dtype in (DType.F32, DType.F64):
         graph = conv_graph((1, 64, 14, 14), {"channels": 256, "kernel": 3}, dtype)
-        kernel = lower(graph, target, "t").program.kernels[0]
+        kernel = lower(graph, cpu_machine(target), "t").program.kernels[0]
         assert max(r.count for r in kernel.registers) < target.vector_registers
         assert {r.type.lanes for r in kernel.registers} == {target.lanes(dtype)}

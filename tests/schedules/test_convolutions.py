@@ -16,6 +16,7 @@ from convdsl.kernel.evaluate import evaluate
 from convdsl.kernel.text import format_kernel
 from convdsl.lowering.lower import lower
 from convdsl.ops import BY_NAME
+from convdsl.schedules.cpu.machine import cpu_machine
 from convdsl.tensor import DType, TensorType
 
 CPUS = ["native", "x86-64-v3", "x86-64-v2"]
@@ -64,7 +65,7 @@ def test_filters_too_large_for_the_cache_are_swept_in_panels(
     after = graph.apply(BY_NAME["relu6"], {"x": conv.output}, name="after")
     conv.group = after.group = 1
     graph.outputs = {"y": after.output}
-    lowered = lower(graph, llvm.find_target(), "panels")
+    lowered = lower(graph, cpu_machine(llvm.find_target()), "panels")
     (listing,) = [format_kernel(k) for k in lowered.program.kernels if k.name.startswith("conv")]
     assert "prefetch" in listing
     generator = np.random.default_rng(0)

@@ -22,6 +22,7 @@ from convdsl.lowering.lower import lower
 from convdsl.ops import BY_NAME
 from convdsl.schedules.cpu import sweeps
 from convdsl.schedules.cpu.generic import border_segments
+from convdsl.schedules.cpu.machine import cpu_machine
 from convdsl.schedules.cpu.sweeps import Extent, Limits, choose_sweeps
 from convdsl.schedules.cpu.tiles import Tile, choose_tile
 from convdsl.tensor import DType, TensorType
@@ -99,7 +100,7 @@ def _statements(body: tuple[Statement, ...]) -> list[Statement]:
 def test_large_filters_are_read_in_panels_and_asked_for_ahead() -> None:
     """One loop over panels around the positions; sums are fetched and put aside under tests."""
     graph = conv_graph((1, 512, 14, 14), {"channels": 512, "kernel": 3})
-    kernel = lower(graph, find_target("x86-64-v4"), "t").program.kernels[0]
+    kernel = lower(graph, cpu_machine(find_target("x86-64-v4")), "t").program.kernels[0]
     (parallel, *_) = [s for s in kernel.body if isinstance(s, Parallel)]
     (panels,) = parallel.body
     assert isinstance(panels, For)
@@ -111,7 +112,7 @@ def test_large_filters_are_read_in_panels_and_asked_for_ahead() -> None:
 
 def test_small_filters_are_not() -> None:
     graph = conv_graph((1, 64, 14, 14), {"channels": 64, "kernel": 3})
-    kernel = lower(graph, find_target("x86-64-v4"), "t").program.kernels[0]
+    kernel = lower(graph, cpu_machine(find_target("x86-64-v4")), "t").program.kernels[0]
     assert not any(isinstance(s, Prefetch | If) for s in _statements(kernel.body))
 
 
@@ -143,7 +144,8 @@ def test_borders_of_windows() -> None:
 def test_large_filters_leave_no_channels_over(cpu: str, size: int) -> None:
     """All positions would be swept once more for a few of them: every tile has as many blocks."""
     graph = conv_graph((1, 512, size, size), {"channels": 512, "kernel": 3})
-    kernel = lower(graph, find_target(cpu, "x86_64-unknown-linux-gnu"), "t").program.kernels[0]
+    machine = cpu_machine(find_target(cpu, "x86_64-unknown-linux-gnu"))
+    kernel = lower(graph, machine, "t").program.kernels[0]
     assert len([s for s in kernel.body if isinstance(s, Parallel)]) == 1
 
 

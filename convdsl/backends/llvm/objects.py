@@ -10,9 +10,10 @@ from functools import lru_cache
 import llvmlite
 import llvmlite.binding as llvm
 
+from convdsl.backends.llvm.caches import caches_of_system
 from convdsl.diagnostics import InputError
 from convdsl.forking import compiling
-from convdsl.kernel.caches import TYPICAL, caches_of_system
+from convdsl.kernel.caches import TYPICAL
 from convdsl.kernel.target import Target
 
 

@@ -10,6 +10,7 @@ from contextlib import ExitStack
 
 from convdsl.kernel.layout import Layout
 from convdsl.kernel.nodes import Get, Registers, Var
+from convdsl.kernel.target import Target
 from convdsl.schedules.contraction import Convolution, match_convolution
 from convdsl.schedules.cpu.epilogue import Frame, open_frame
 from convdsl.schedules.cpu.runs import Run, runs_of, taps_inside
@@ -31,10 +32,10 @@ def applies(task: Task) -> Convolution | None:
     return conv if conv.space[-1].taps <= _MOST_COLUMN_TAPS else None
 
 
-def width_for(conv: Convolution, task: Task) -> int:
+def width_for(conv: Convolution, target: Target) -> int:
     """Columns of the tile: accumulators, filters of a row and an input element in registers."""
     space = conv.space[-1]
-    room = task.target.vector_registers - space.taps - 2
+    room = target.vector_registers - space.taps - 2
     most = max(1, min(room, 14))
     tiles = -(-space.outs // most)
     return -(-space.outs // tiles)
@@ -49,7 +50,7 @@ def cost(task: Task) -> float | None:
     return elements * conv.taps * 0.75
 
 
-def emit(task: Task, name: str) -> Scheduled:
+def emit(task: Task, name: str, target: Target) -> Scheduled:
     conv = applies(task)
     assert conv is not None
     lanes = task.layout.block
@@ -58,7 +59,7 @@ def emit(task: Task, name: str) -> Scheduled:
     outer = conv.space[:-1]
     names = ["n", "kb", *(space.out.name for space in outer)]
     extents = [extent_of(conv.n), task.layout.blocks, *(space.outs for space in outer)]
-    runs = runs_of(conv.space[-1], width_for(conv, task))
+    runs = runs_of(conv.space[-1], width_for(conv, target))
     with frame.b.parallel(names, extents) as indices:
         at = dict(zip(names, indices, strict=True))
         for run in runs:
@@ -122,4 +123,6 @@ def _row(
             b.accumulate(acc, j, value, filters[tap])
 
 
-DEPTHWISE = Schedule("depthwise", cost, emit)
+def depthwise(target: Target) -> Schedule:
+    """The schedule for a processor."""
+    return Schedule("depthwise", cost, lambda task, name: emit(task, name, target))

@@ -16,6 +16,7 @@ from itertools import product
 
 from convdsl.kernel.builder import Builder
 from convdsl.kernel.nodes import Buffer, Get, IndexTest, Registers, Value, Var
+from convdsl.kernel.target import Target
 from convdsl.schedules.contraction import Convolution, Space, match_convolution
 from convdsl.schedules.cpu.epilogue import Frame, open_frame
 from convdsl.schedules.cpu.runs import (
@@ -44,7 +45,7 @@ def applies(task: Task) -> Convolution | None:
     return conv
 
 
-def tile_for(conv: Convolution, task: Task) -> Tile:
+def tile_for(conv: Convolution, task: Task, target: Target) -> Tile:
     """The register tile. On a narrow map its columns may be those of several rows. Large filters
     leave no blocks over: all positions would be swept for a few of them."""
     block = task.layout.block
@@ -52,11 +53,11 @@ def tile_for(conv: Convolution, task: Task) -> Tile:
     outer, columns = columns_of(conv, task)
     rows = outer[-1].outs if outer else 1
     filters = blocks * block * conv.channels_in * conv.taps * conv.reduce.dtype.bytes
-    large = filters > Limits.of(task.target).stay
+    large = filters > Limits.of(target).stay
     must_divide = conv.groups > 1 or large
     # A tile that fills all registers halved the speed of a strided 1x1 convolution.
     spare = conv.taps == 1
-    return choose_tile(task.target, blocks, columns.space.outs, must_divide, rows, spare)
+    return choose_tile(target, blocks, columns.space.outs, must_divide, rows, spare)
 
 
 def patch_rows(outer: tuple[Space, ...], columns: Columns, tile: Tile) -> int:
@@ -65,12 +66,12 @@ def patch_rows(outer: tuple[Space, ...], columns: Columns, tile: Tile) -> int:
     return rows if outer and rows >= 2 else 0
 
 
-def cost(task: Task) -> float | None:
+def cost(task: Task, target: Target) -> float | None:
     conv = applies(task)
     if conv is None:
         return None
     outer, columns = columns_of(conv, task)
-    tile = tile_for(conv, task)
+    tile = tile_for(conv, task, target)
     rows = extent_of(conv.n)
     for space in outer:
         rows *= space.outs
@@ -80,15 +81,15 @@ def cost(task: Task) -> float | None:
     return work * tiles * tile_cycles(tile.blocks, min(tile.columns, columns.space.outs))
 
 
-def emit(task: Task, name: str) -> Scheduled:
+def emit(task: Task, name: str, target: Target) -> Scheduled:
     conv = applies(task)
     assert conv is not None
-    tile = tile_for(conv, task)
+    tile = tile_for(conv, task, target)
     lanes = task.layout.block
     shape = (extent_of(conv.k), conv.channels_in, *(space.taps for space in conv.space))
     pack = FilterPack(shape, lanes, tile.blocks, lanes)
     frame = open_frame(task, name, conv.reduce, {conv.w.tensor.name: pack})
-    emitter = _Direct(task, conv, tile, pack, frame)
+    emitter = _Direct(task, conv, tile, pack, frame, Limits.of(target))
     blocks = pack.blocks if conv.groups == 1 else conv.channels_out // lanes
     whole, rest = divmod(blocks, tile.blocks)
     if whole:
@@ -136,7 +137,13 @@ class _Direct:
     """Emits one direct convolution."""
 
     def __init__(
-        self, task: Task, conv: Convolution, tile: Tile, pack: FilterPack, frame: Frame
+        self,
+        task: Task,
+        conv: Convolution,
+        tile: Tile,
+        pack: FilterPack,
+        frame: Frame,
+        limits: Limits,
     ) -> None:
         self.conv = conv
         self.pack = pack
@@ -153,7 +160,7 @@ class _Direct:
         else:
             self.runs = runs_of(self.columns.space, tile.columns)
         self.spaces = (*self.outer, *self.rows, self.columns.space)
-        self.limits = Limits.of(task.target)
+        self.limits = limits
         if frame.waiting is None:  # sums cannot wait for a second panel: there is but one
             self.limits = replace(self.limits, stay=pack.size * self.element)
         self.filters_stay = pack.size * self.element <= self.limits.stay
@@ -364,4 +371,10 @@ class _Direct:
                 self.b.set(panel.acc, i * panel.width + j, value)
 
 
-DIRECT = Schedule("direct", cost, emit)
+def direct(target: Target) -> Schedule:
+    """The schedule for a processor."""
+    return Schedule(
+        "direct",
+        lambda task: cost(task, target),
+        lambda task, name: emit(task, name, target),
+    )

@@ -52,7 +52,7 @@ class Frame:
         emit_chain(emitter, self.task, at, start, valid)
 
     def finish(self) -> Scheduled:
-        return Scheduled(self.b.kernel(), self.arguments)
+        return Scheduled.one(self.b.kernel(), self.arguments)
 
 
 def open_frame(task: Task, name: str, reduce: Reduce, packs: Mapping[str, Pack]) -> Frame:

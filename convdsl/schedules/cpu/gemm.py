@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from convdsl.kernel.builder import Builder
 from convdsl.kernel.expr import Axis, Read, Reduce
 from convdsl.kernel.nodes import Get
+from convdsl.kernel.target import Target
 from convdsl.schedules.chain import declare_outputs, emit_chain
 from convdsl.schedules.contraction import find_product
 from convdsl.schedules.cpu.generic import operand_layout
@@ -56,44 +57,44 @@ def applies(task: Task) -> Product | None:
     return Product(reduce, x, w, tuple(rows), k, c)
 
 
-def tile_for(product: Product, task: Task, lanes: int) -> Tile:
+def tile_for(product: Product, target: Target, lanes: int) -> Tile:
     blocks = -(-extent_of(product.k) // lanes)
-    tile = choose_tile(task.target, blocks, product.row_count)
+    tile = choose_tile(target, blocks, product.row_count)
     if product.row_count == 1:
         return Tile(min(blocks, 4), 1)
     return tile
 
 
-def cost(task: Task) -> float | None:
+def cost(task: Task, target: Target) -> float | None:
     product = applies(task)
     if product is None:
         return None
-    lanes = task.target.lanes(product.reduce.dtype)
-    tile = tile_for(product, task, lanes)
+    lanes = target.lanes(product.reduce.dtype)
+    tile = tile_for(product, target, lanes)
     blocks = -(-extent_of(product.k) // lanes)
     tiles = -(-blocks // tile.blocks) * -(-product.row_count // tile.columns)
     return extent_of(product.c) * tiles * tile_cycles(tile.blocks, tile.columns)
 
 
-def emit(task: Task, name: str) -> Scheduled:
+def emit(task: Task, name: str, target: Target) -> Scheduled:
     product = applies(task)
     assert product is not None
-    emitter = _Gemm(task, product, name)
+    emitter = _Gemm(task, product, name, target)
     for blocks, count in split(emitter.pack.blocks, emitter.tile.blocks):
         first = 0 if blocks == emitter.tile.blocks else emitter.pack.blocks - blocks
         emitter.blocks(first, count, blocks)
-    return Scheduled(emitter.b.kernel(), tuple(emitter.arguments))
+    return Scheduled.one(emitter.b.kernel(), emitter.arguments)
 
 
 class _Gemm:
     """Emits one matrix product."""
 
-    def __init__(self, task: Task, product: Product, name: str) -> None:
+    def __init__(self, task: Task, product: Product, name: str, target: Target) -> None:
         self.task = task
         self.product = product
         dtype = product.reduce.dtype
-        self.lanes = task.target.lanes(dtype)
-        self.tile = tile_for(product, task, self.lanes)
+        self.lanes = target.lanes(dtype)
+        self.tile = tile_for(product, target, self.lanes)
         features, channels = extent_of(product.k), extent_of(product.c)
         self.pack = FilterPack((features, channels), self.lanes, self.tile.blocks, channels)
         self.b = Builder(name, dtype, self.lanes)
@@ -155,4 +156,10 @@ class _Gemm:
         emit_chain(emitter, self.task, at, {**at, product.k.name: block * self.lanes}, valid)
 
 
-GEMM = Schedule("gemm", cost, emit)
+def gemm(target: Target) -> Schedule:
+    """The schedule for a processor."""
+    return Schedule(
+        "gemm",
+        lambda task: cost(task, target),
+        lambda task, name: emit(task, name, target),
+    )

@@ -22,6 +22,7 @@ from convdsl.kernel.expr import (
     walk,
 )
 from convdsl.kernel.layout import Layout
+from convdsl.kernel.target import Target
 from convdsl.schedules.chain import declare_outputs, emit_chain
 from convdsl.schedules.emission import (
     Emitter,
@@ -35,7 +36,6 @@ from convdsl.schedules.emission import (
 from convdsl.schedules.task import Operand, Pack, Schedule, Scheduled, Task
 from convdsl.tensor import Dim, substitute, symbols_of
 
-_GATHER_COST = 2.0  # loads that one gathered lane amounts to
 _BORDER = 3  # positions at either end of an axis that may have code of their own
 
 Segment: TypeAlias = "tuple[int, int]"
@@ -61,16 +61,18 @@ def operand_layout(operand: Operand, reads: list[Read], axis: Axis | None, block
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How the output is walked: vectors of `lanes` along `axis` (None: scalars)."""
+    """How the output is walked: vectors of `lanes` along `axis` (None: scalars), `width` of them
+    side by side where sums of products are to be hidden behind each other."""
 
     axis: Axis | None
     lanes: int
+    width: int
     layouts: dict[str, Layout]
 
 
-def plan(task: Task) -> Plan:
+def plan(task: Task, target: Target) -> Plan:
     """Vectors where they pay, scalars otherwise."""
-    lanes, reads = task.target.lanes(task.element), task.reads
+    lanes, reads = target.lanes(task.element), task.reads
     if task.layout.axis is not None:
         axis, lanes = task.axes[task.layout.axis], task.layout.block
     else:
@@ -80,9 +82,9 @@ def plan(task: Task) -> Plan:
         plain = task.layout.axis is None
         wide = not plain or extent_of(axis) >= lanes
         if wide and _gathers(reads, axis, lanes, layouts) <= 2 * len(reads):
-            return Plan(axis, lanes, layouts)
+            return Plan(axis, lanes, target.vector_registers // 4, layouts)
     layouts = {o.var.name: operand_layout(o, reads, None, 1) for o in task.operands}
-    return Plan(None, 1, layouts)
+    return Plan(None, 1, 1, layouts)
 
 
 def _gathers(reads: list[Read], axis: Axis, lanes: int, layouts: dict[str, Layout]) -> int:
@@ -97,17 +99,17 @@ def _gathers(reads: list[Read], axis: Axis, lanes: int, layouts: dict[str, Layou
     return count
 
 
-def cost(task: Task) -> float:
+def cost(task: Task, target: Target) -> float:
     """Cycles: an operation and a read a lane, gathers lane by lane."""
-    chosen = plan(task)
+    chosen = plan(task, target)
     elements = float(task.layout.size)
     work = sum((arithmetic(stage.body) for stage in task.stages), 0)
     assert isinstance(work, int)
     return elements * (work + 1) / (1 if chosen.axis is None else chosen.lanes / 2)
 
 
-def emit(task: Task, name: str) -> Scheduled:
-    chosen = plan(task)
+def emit(task: Task, name: str, target: Target) -> Scheduled:
+    chosen = plan(task, target)
     b = Builder(name, task.element, chosen.lanes)
     views: dict[str, View] = {}
     arguments: list[tuple[str, Pack | None]] = []
@@ -127,7 +129,7 @@ def emit(task: Task, name: str) -> Scheduled:
         walk.loops(task.axes, element)
     else:
         _vector_loops(walk, task, chosen, views)
-    return Scheduled(b.kernel(), tuple(arguments))
+    return Scheduled.one(b.kernel(), arguments)
 
 
 def _vector_loops(walk: _Walk, task: Task, chosen: Plan, views: dict[str, View]) -> None:
@@ -139,7 +141,7 @@ def _vector_loops(walk: _Walk, task: Task, chosen: Plan, views: dict[str, View])
 
     plain = task.layout.axis is None
     sums = None if plain else _sum_of_products(task.root.body)
-    width = 1 if sums is None else task.target.vector_registers // 4
+    width = 1 if sums is None else chosen.width
 
     def vectors(places: Places, block: Dim | None, valid: int | None) -> None:
         emitter = Emitter(b, views, lanes, valid)
@@ -256,4 +258,10 @@ def border_segments(axes: tuple[Axis, ...], reads: list[Read]) -> dict[str, list
     return found
 
 
-GENERIC = Schedule("generic", cost, emit)
+def generic(target: Target) -> Schedule:
+    """The schedule for a processor."""
+    return Schedule(
+        "generic",
+        lambda task: cost(task, target),
+        lambda task, name: emit(task, name, target),
+    )

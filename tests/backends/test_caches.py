@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from convdsl.backends.llvm.caches import caches_of_system
 from convdsl.backends.llvm.objects import find_target
-from convdsl.kernel.caches import TYPICAL, Caches, caches_of_system
+from convdsl.kernel.caches import TYPICAL, Caches
 
 Index = tuple[str, str, str, str]  # level, type, size, processors
 

@@ -1,0 +1,45 @@
+"""What lowering asks of a target: a record, made by the target's own room of schedules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from convdsl.kernel.layout import Layout
+from convdsl.schedules.task import Pack, Schedule, Task
+from convdsl.tensor import TensorType
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """A machine that programs are lowered for. Two machines with equal `name` and `facts` lower
+    equal graphs alike.
+
+    name: the kind of target, as it is asked for.
+    facts: all that layouts and schedules were made from, as text; part of what cached code is
+        kept under.
+    layout: how a value between kernels lies in memory, by its type. (What a caller hands over or
+        is handed is a plain array.)
+    schedules: the ways to run a task; one of them must be able to run any.
+    packs: the forms that schedules pack weights in, for recipes that were kept.
+    alignment: bytes that every buffer in the arena and every packed weight begins at a multiple of.
+    """
+
+    name: str
+    facts: str
+    layout: Callable[[TensorType], Layout]
+    schedules: tuple[Schedule, ...]
+    packs: Mapping[str, type[Pack]]
+    alignment: int
+
+    def bids(self, task: Task) -> list[tuple[float, Schedule]]:
+        """(predicted cycles, schedule) of all that apply, the best first; of equals the one that
+        is listed first."""
+        offers = ((schedule.cost(task), schedule) for schedule in self.schedules)
+        made = [(cost, schedule) for cost, schedule in offers if cost is not None]
+        return sorted(made, key=lambda offer: offer[0])
+
+
+def pack_forms(*forms: type[Pack]) -> dict[str, type[Pack]]:
+    """Forms by their names."""
+    return {form.__name__: form for form in forms}
