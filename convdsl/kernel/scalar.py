@@ -20,7 +20,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from convdsl.kernel.formula import A, B, Formula, Number, X, Y, call, choose, functions_of
+from convdsl.kernel.formula import A, B, Formula, Number, X, Y, call, choose, functions_of, read
 from convdsl.tensor import DType
 
 Array: TypeAlias = "np.ndarray[Any, Any]"
@@ -45,6 +45,7 @@ ZERO = Number(0.0)
 """The derivative of what is flat almost everywhere."""
 
 MASK = NotDifferentiable("it gives a mask")
+WHOLE = NotDifferentiable("it is of integers")
 BITS = NotDifferentiable("it works on bits")
 
 
@@ -111,6 +112,20 @@ def _divide(a: Array, b: Array) -> Array:
     return np.divide(a, b) if a.dtype.kind == "f" else np.floor_divide(a, b)
 
 
+def _power(a: Array, b: Array) -> Array:
+    """Of integers with wrapping products; to a negative power 1 / a**-b cut off, 0 of zero."""
+    if a.dtype.kind == "f":
+        return np.power(a, b)
+    inverse = np.where(a == 1, 1, np.where(a == -1, np.where(b % 2 == 0, 1, -1), 0))
+    return np.where(b < 0, inverse, np.power(a, np.maximum(b, 0)))
+
+
+def _cut_off(a: Array, b: Array) -> Array:
+    """A quotient of integers towards zero."""
+    q = np.floor_divide(a, b)
+    return q + ((q < 0) & (q * b != a))
+
+
 def _one_over(x: Array) -> Array:
     return np.divide(x.dtype.type(1), x)
 
@@ -131,6 +146,28 @@ def _power_of_two(x: Array) -> Array:
     return np.ldexp(np.ones_like(x), x.astype(np.int32))
 
 
+def _made_of(name: str, formula: Formula, derivative: Formula, ulps: float) -> ScalarFunction:
+    """A function of one operand whose meaning is its formula."""
+
+    def meaning(x: Array) -> Array:
+        return read(formula, (x,), Arrays())
+
+    return ScalarFunction(name, FLOATS, meaning, (derivative,), formula=formula, ulps=ulps)
+
+
+class Arrays:
+    """The world of NumPy arrays."""
+
+    def number(self, value: float, like: Array) -> Array:
+        return np.full_like(like, value)
+
+    def apply(self, function: str, parts: tuple[Array, ...]) -> Array:
+        return FUNCTIONS[function].meaning(*parts)
+
+    def choose(self, test: Array, yes: Array, no: Array) -> Array:
+        return np.where(test, yes, no)
+
+
 # The records
 
 _ARITHMETIC = (
@@ -139,8 +176,8 @@ _ARITHMETIC = (
         "sub", NUMBERS, np.subtract, (Number(1.0), Number(-1.0)), printed=NUMBERS, sign="-"
     ),
     ScalarFunction("mul", NUMBERS, np.multiply, (B, A), printed=NUMBERS, sign="*"),
-    ScalarFunction("div", NUMBERS, _divide, (1.0 / B, -(Y / B)), printed=NUMBERS, sign="/"),
-    ScalarFunction("mod", NUMBERS, np.mod, (Number(1.0), -call("floor", A / B)), printed=NUMBERS),
+    ScalarFunction("div", NUMBERS, _divide, (1.0 / B, -(Y / B)), printed=FLOATS, sign="/"),
+    ScalarFunction("mod", NUMBERS, np.mod, (Number(1.0), -call("floor", A / B))),
     ScalarFunction("neg", NUMBERS, np.negative, (Number(-1.0),), printed=NUMBERS),
     ScalarFunction("abs", NUMBERS, np.abs, (call("sign", X),), printed=NUMBERS),
     ScalarFunction(
@@ -165,6 +202,13 @@ _ROUNDING = (
     ScalarFunction("ceil", FLOATS, np.ceil, (ZERO,), printed=FLOATS),
     ScalarFunction("round", FLOATS, np.rint, (ZERO,), printed=FLOATS),
     ScalarFunction("sign", NUMBERS, np.sign, (ZERO,)),
+    ScalarFunction(
+        "copysign",
+        FLOATS,
+        np.copysign,
+        (call("copysign", 1.0, A) * call("copysign", 1.0, B), ZERO),
+        printed=FLOATS,
+    ),
 )
 
 _POWERS = (
@@ -180,14 +224,16 @@ _POWERS = (
     ScalarFunction("exp", FLOATS, np.exp, (Y,), ulps=2),
     ScalarFunction("expm1", FLOATS, np.expm1, (call("exp", X),), ulps=3),
     ScalarFunction("log", FLOATS, np.log, (1.0 / X,), ulps=2),
+    ScalarFunction("log1p", FLOATS, np.log1p, (1.0 / (X + 1.0),), ulps=3),
     ScalarFunction(
         "pow",
-        FLOATS,
-        np.power,
+        NUMBERS,
+        _power,
         (
             choose(call("eq", B, 0.0), 0.0, B * call("pow", A, B - 1.0)),
             choose(call("gt", A, 0.0), Y * call("log", A), 0.0),
         ),
+        ulps=2,
     ),
 )
 
@@ -198,10 +244,35 @@ _CURVES = (
         FLOATS,
         _each(math.erf),
         (call("exp", -(X * X)) * (2 / math.sqrt(math.pi)),),
-        ulps=2,
+        ulps=3,
     ),
-    ScalarFunction("sin", FLOATS, np.sin, (call("cos", X),)),
-    ScalarFunction("cos", FLOATS, np.cos, (-call("sin", X),)),
+    ScalarFunction(
+        "erfc",
+        FLOATS,
+        _each(math.erfc),
+        (call("exp", -(X * X)) * (-2 / math.sqrt(math.pi)),),
+        ulps=4,
+    ),
+    ScalarFunction("sin", FLOATS, np.sin, (call("cos", X),), ulps=1),
+    ScalarFunction("cos", FLOATS, np.cos, (-call("sin", X),), ulps=1),
+)
+
+# Gates of activations, in forms that neither cancel nor overflow at either end.
+_W = call("exp", call("min", X, 20.0))
+_N = _W * (_W + 2.0)
+_INVERSE = 1.0 / (call("abs", X) + 1.0)
+
+_GATES = (
+    _made_of("sigmoid", 1.0 / (call("exp", -X) + 1.0), Y * (1.0 - Y), ulps=4),
+    _made_of(
+        "softplus",
+        call("max", X, 0.0) + call("log1p", call("exp", -call("abs", X))),
+        call("sigmoid", X),
+        ulps=4,
+    ),
+    # tanh(log(1 + w)) of w = exp(x) is w (w + 2) / (w (w + 2) + 2); 1 from w = exp(20) on.
+    _made_of("tanh_softplus", _N / (_N + 2.0), (1.0 - Y * Y) * call("sigmoid", X), ulps=6),
+    _made_of("softsign", X / (call("abs", X) + 1.0), _INVERSE * _INVERSE, ulps=2),
 )
 
 
@@ -228,9 +299,11 @@ _LOGIC = (
     ScalarFunction("xor", MASKS, np.logical_xor, (MASK, MASK), printed=MASKS),
 )
 
-# What expansions are written with: parts of a number, 2**x of an integral x, and
-# x = mantissa * 2**exponent with 0.5 <= mantissa < 1, of normal positive x.
+# What expansions are written with: quotients towards zero, by neither 0 nor -1; parts of a
+# number: 2**x of an integral x, and x = mantissa * 2**exponent with 0.5 <= mantissa < 1, of
+# normal positive x.
 _PARTS = (
+    ScalarFunction("quotient", INTEGERS, _cut_off, (WHOLE, WHOLE), printed=INTEGERS),
     ScalarFunction("pow2", FLOATS, _power_of_two, (BITS,), printed=FLOATS),
     ScalarFunction("exponent", FLOATS, _exponent, (BITS,), printed=FLOATS),
     ScalarFunction("mantissa", FLOATS, _mantissa, (BITS,), printed=FLOATS),
@@ -239,7 +312,7 @@ _PARTS = (
 FUNCTIONS: Mapping[str, ScalarFunction] = MappingProxyType(
     {
         function.name: function
-        for group in (_ARITHMETIC, _ROUNDING, _POWERS, _CURVES, _TESTS, _LOGIC, _PARTS)
+        for group in (_ARITHMETIC, _ROUNDING, _POWERS, _CURVES, _GATES, _TESTS, _LOGIC, _PARTS)
         for function in group
     }
 )

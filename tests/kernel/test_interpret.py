@@ -103,7 +103,7 @@ A, B, C = load(0), load(4), load(8)
 N = ValueType(DType.I64, LANES)
 FLAGS = ValueType(DType.BOOL, LANES)
 VALUES: dict[str, Value] = {
-    **{op: Binary(op, A, B) for op in ("add", "sub", "mul", "div", "max", "min", "mod")},
+    **{op: Binary(op, A, B) for op in ("add", "sub", "mul", "div", "max", "min", "copysign")},
     **{op: Unary(op, A) for op in ("neg", "abs", "floor", "ceil", "round")},
     **{op: Unary(op, Unary("abs", A)) for op in ("sqrt", "exponent", "mantissa")},
     "pow2": Unary("pow2", Unary("floor", A)),
@@ -128,7 +128,7 @@ VALUES: dict[str, Value] = {
     "from bool": Cast(Compare("lt", A, B), A.type),
     **{
         f"integer {op}": Binary(op, IndexAsValue(-7, 3, N), Const(3, N))
-        for op in ("add", "sub", "mul", "max", "min", "mod")
+        for op in ("add", "sub", "mul", "max", "min")
     },
     "integer abs": Unary("abs", IndexAsValue(-7, 3, N)),
     "integer neg": Unary("neg", IndexAsValue(-7, 3, N)),

@@ -34,7 +34,15 @@ from convdsl.tensor import Dim, DType
 
 _FLOAT_TESTS = {"lt": "olt", "le": "ole", "gt": "ogt", "ge": "oge", "eq": "oeq", "ne": "une"}
 _FLOAT_OPS = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"}
-_INT_OPS = {"add": "add", "sub": "sub", "mul": "mul", "and": "and", "or": "or", "xor": "xor"}
+_INT_OPS = {
+    "add": "add",
+    "sub": "sub",
+    "mul": "mul",
+    "quotient": "sdiv",
+    "and": "and",
+    "or": "or",
+    "xor": "xor",
+}
 _INTRINSICS = {"abs": "fabs", "sqrt": "sqrt", "floor": "floor", "ceil": "ceil", "round": "rint"}
 # (bits, mantissa bits, exponent bias)
 _FLOAT_FORMAT = {DType.F32: (32, 23, 127), DType.F64: (64, 52, 1023)}
@@ -157,6 +165,8 @@ class ValuePrinter(Printer):
                 return self.intrinsic(_INTRINSICS[value.op], type, (x,))
 
     def float_bits(self, op: str, x: str, type: ValueType) -> str:
+        """Parts of a number. Whole numbers become bits and bits whole numbers by adding what has
+        them in its last places: few processors convert vectors of 64-bit integers."""
         width, digits, bias = _FLOAT_FORMAT[type.dtype]
         lanes, text = type.lanes, type_of(type)
         integer = f"i{width}" if lanes == 1 else f"<{lanes} x i{width}>"
@@ -165,18 +175,21 @@ class ValuePrinter(Printer):
             items = ", ".join([f"i{width} {number}"] * lanes)
             return str(number) if lanes == 1 else f"<{items}>"
 
+        def number(value: float) -> str:
+            return vector_of(literal(value, type.dtype), type)
+
         if op == "pow2":
-            # Of NaN: any bits at all, but the same ones for every use.
-            converted = self.result(f"fptosi {text} {x} to {integer}")
-            whole = self.result(f"freeze {integer} {converted}")
-            biased = self.result(f"add {integer} {whole}, {constant(bias)}")
-            shifted = self.result(f"shl {integer} {biased}, {constant(digits)}")
+            sum = self.result(f"fadd {text} {x}, {number(1.5 * 2**digits + bias)}")
+            bits = self.result(f"bitcast {text} {sum} to {integer}")
+            shifted = self.result(f"shl {integer} {bits}, {constant(digits)}")
             return self.result(f"bitcast {integer} {shifted} to {text}")
         bits = self.result(f"bitcast {text} {x} to {integer}")
         if op == "exponent":
             shifted = self.result(f"lshr {integer} {bits}, {constant(digits)}")
-            whole = self.result(f"sub {integer} {shifted}, {constant(bias - 1)}")
-            return self.result(f"sitofp {integer} {whole} to {text}")
+            unit = constant((bias + digits) << digits)  # 2**digits
+            whole = self.result(f"or {integer} {shifted}, {unit}")
+            found = self.result(f"bitcast {integer} {whole} to {text}")
+            return self.result(f"fsub {text} {found}, {number(2**digits + bias - 1)}")
         kept = self.result(f"and {integer} {bits}, {constant((1 << digits) - 1)}")
         half = self.result(f"or {integer} {kept}, {constant((bias - 1) << digits)}")
         return self.result(f"bitcast {integer} {half} to {text}")
@@ -186,27 +199,11 @@ class ValuePrinter(Printer):
         text, op = type_of(type), value.op
         if op in ("max", "min"):
             return self.extremum(value, a, b)
-        if type.dtype.is_float and op == "mod":
-            rest = self.result(f"frem {text} {a}, {b}")
-            zero = vector_of(literal(0.0, type.dtype), type)
-            product = self.result(f"fmul {text} {rest}, {b}")
-            flags = ValueType(DType.BOOL, type.lanes)
-            wrong = self.result(f"fcmp olt {text} {product}, {zero}")
-            moved = self.result(f"fadd {text} {rest}, {b}")
-            return self.result(f"select {type_of(flags)} {wrong}, {text} {moved}, {text} {rest}")
+        if op == "copysign":
+            return self.intrinsic(op, type, (a, b))
         if type.dtype.is_float:
             return self.result(f"{_FLOAT_OPS[op]} {text} {a}, {b}")
-        if op in ("div", "mod"):
-            return self.integer_division(op, a, b, text)
         return self.result(f"{_INT_OPS[op]} {text} {a}, {b}")
-
-    def integer_division(self, op: str, a: str, b: str, text: str) -> str:
-        """div truncates as C does; mod takes the sign of the divisor as NumPy does."""
-        if op == "div":
-            return self.result(f"sdiv {text} {a}, {b}")
-        rest = self.result(f"srem {text} {a}, {b}")
-        moved = self.result(f"add {text} {rest}, {b}")
-        return self.result(f"srem {text} {moved}, {b}")
 
     def extremum(self, value: Binary, a: str, b: str) -> str:
         type, op = value.type, value.op

@@ -1,0 +1,100 @@
+"""Exponentials and logarithms."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from convdsl.kernel.nodes import Binary, Fma, Unary, Value
+from convdsl.kernel.vector_math.terms import Terms
+from convdsl.tensor import DType
+
+
+class Exponentials(Terms):
+    """exp, log and their kin as polynomials around reduced arguments."""
+
+    def reduced(self, x: Value) -> tuple[Value, Value]:
+        """(n, r): x = n ln 2 + r, n integral, |r| <= ln 2 / 2 (Cody and Waite's two steps)."""
+        high, low = LN2[x.type.dtype]
+        n = self.b.let(Unary("round", Binary("mul", x, self.const(1 / math.log(2), x))), "n")
+        r = Fma(n, self.const(-high, x), x)
+        return n, self.b.let(Fma(n, self.const(-low, x), r), "r")
+
+    def clamped(self, x: Value) -> Value:
+        """Within a range at whose ends exp has become 0 and infinite."""
+        low, high = _EXP_RANGE[x.type.dtype]
+        return self.let(self.within(x, low, high), "clamped")
+
+    def exp(self, x: Value) -> Value:
+        n, r = self.reduced(self.clamped(x))
+        p = self.polynomial(r, exp_series(_EXP_DEGREE[x.type.dtype]))
+        return self.b.let(self.scaled(p, n), "exp")
+
+    def expm1(self, x: Value) -> Value:
+        """exp(x) - 1 without cancellation: 2**n (e**r - 1) + (2**n - 1)."""
+        n, r = self.reduced(self.clamped(x))
+        q = self.polynomial(r, [0.0, *exp_series(_EXP_DEGREE[x.type.dtype] + 1)[1:]])
+        # Half of it, doubled at the end: 2**(n - 1) is finite wherever the result is.
+        half = self.const(0.5, x)
+        power = self.b.let(self.scaled(half, n), "power")
+        value = Fma(power, q, Binary("sub", power, half))
+        return self.near_zero(x, Binary("add", value, value), "expm1")
+
+    def log(self, x: Value) -> Value:
+        """e ln 2 + log m, x = m 2**e."""
+        e, _, s = self.ratio(x)
+        square = self.let(self.mul(s, s), "square")
+        tail = self.polynomial(square, log_series(_LOG_TERMS[x.type.dtype]))
+        near = Fma(self.mul(s, square), tail, self.add(s, s))
+        high, low = LN2[x.type.dtype]
+        result: Value = self.fma(e, high, self.fma(e, low, near))
+        result = self.choose(self.test("eq", x, math.inf), math.inf, result)
+        result = self.choose(self.test("eq", x, 0.0), -math.inf, result)
+        good = self.test("ge", x, 0.0)  # false for negative numbers and for NaN
+        return self.let(self.choose(good, result, math.nan), "log")
+
+    def ratio(self, x: Value) -> tuple[Value, Value, Value]:
+        """(e, m, s): x = m 2**e with m in [sqrt(1/2), sqrt 2), and s = (m - 1) / (m + 1), of which
+        log m = 2 atanh s = 2 (s + s**3 / 3 + ...)."""
+        m = self.let(Unary("mantissa", x), "m")
+        e = self.let(Unary("exponent", x), "e")
+        small = self.let(self.test("lt", m, math.sqrt(0.5)), "small")
+        m = self.let(self.choose(small, self.add(m, m), m), "m")
+        e = self.let(self.choose(small, self.sub(e, 1.0), e), "e")
+        return e, m, self.let(self.div(self.sub(m, 1.0), self.add(m, 1.0)), "s")
+
+    def log1p(self, x: Value) -> Value:
+        """log(1 + x) = log(u) + (1 + x - u) / u, u the rounded sum."""
+        u, rest = self.two_sum(self.const(1.0, x), x)
+        least = float(np.finfo(x.type.dtype.numpy).tiny)
+        y = self.add(self.log(u), self.div(rest, Binary("max", self.const(least, u), u)))
+        y = self.choose(self.test("eq", x, math.inf), x, y)
+        return self.near_zero(x, y, "log1p")
+
+    def tanh(self, x: Value) -> Value:
+        """-m / (m + 2) with m = expm1(-2 |x|), the sign put back."""
+        size = Unary("abs", x)
+        m = self.expm1(Binary("mul", size, self.const(-2.0, x)))
+        value = Binary("div", Unary("neg", m), Binary("add", m, self.const(2.0, x)))
+        return self.near_zero(x, Binary("copysign", value, x), "tanh")
+
+
+# ln 2 split so that n * high is exact for the n that occur.
+LN2 = {
+    DType.F32: (0.693359375, math.log(2) - 0.693359375),
+    DType.F64: (6.93147180369123816490e-01, 1.90821492927058770002e-10),
+}
+_EXP_RANGE = {DType.F32: (-110.0, 89.0), DType.F64: (-760.0, 710.0)}
+_EXP_DEGREE = {DType.F32: 7, DType.F64: 13}
+_LOG_TERMS = {DType.F32: 5, DType.F64: 11}
+
+
+def exp_series(degree: int) -> list[float]:
+    """Coefficients of exp(r)."""
+    return [1 / math.factorial(k) for k in range(degree + 1)]
+
+
+def log_series(terms: int) -> list[float]:
+    """Coefficients, by powers of s**2, of (2 atanh(s) - 2 s) / s**3."""
+    return [2 / (2 * k + 3) for k in range(terms)]
