@@ -8,7 +8,8 @@ import onnx
 from onnx import helper
 
 from convdsl.interop.element_types import TO_ONNX
-from convdsl.interop.spelling import Spelling, Writer, spell
+from convdsl.interop.onnx_export import spell
+from convdsl.interop.spelling import Spelling, Writer
 from convdsl.ir.opdef import Call
 
 OPSET = 21

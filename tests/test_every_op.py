@@ -11,7 +11,7 @@ from op_cases import CASES_PER_OPERATOR, GENERATORS, draw_case
 from op_cases.draw import Array, Case, type_of
 from oracles import onnx_says
 
-from convdsl.interop.spelling import RULES
+from convdsl.interop.correspondence import ROWS
 from convdsl.ir.opdef import Call
 from convdsl.kernel.evaluate import Counter, evaluate
 from convdsl.kernel.expr import flops
@@ -37,7 +37,7 @@ each_case = pytest.mark.parametrize(
 
 
 def test_no_operator_is_forgotten() -> None:
-    assert {op.name for op in OPERATORS} == set(GENERATORS) == set(RULES)
+    assert {op.name for op in OPERATORS} == set(GENERATORS) == set(ROWS)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -10,12 +10,15 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from convdsl.diagnostics import InputError
+from convdsl.interop.correspondence import ROWS
 from convdsl.interop.element_types import TO_ONNX
 from convdsl.interop.metadata import metadata
-from convdsl.interop.spelling import IR_VERSION, OPSET, Spelling, Writer, spell
+from convdsl.interop.spelling import Spelling, Writer
 from convdsl.ir.graph import Graph, OpNode, StateNode, Value
 from convdsl.ir.model import Model
 from convdsl.tensor import TensorType
+
+OPSET, IR_VERSION = 23, 11
 
 LARGEST = 2**31 - 1
 """Bytes that one ONNX file can hold."""
@@ -101,6 +104,12 @@ def _write_node(writer: Writer, names: _Names, node: OpNode) -> None:
             for index, tensor in enumerate(field):
                 field[index] = renamed.get(tensor, tensor)
     writer.nodes[-1].name = node.name
+
+
+def spell(s: Spelling) -> list[str]:
+    """Add the nodes of one call to its writer; returns the names of the outputs."""
+    names = ROWS[s.call.op.name].spell(s)
+    return [names] if isinstance(names, str) else list(names)
 
 
 def _value_info(name: str, type: TensorType) -> onnx.ValueInfoProto:

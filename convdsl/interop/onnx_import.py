@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import partial
@@ -17,20 +17,22 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
 from convdsl.diagnostics import InputError
+from convdsl.interop.correspondence import READING
 from convdsl.interop.metadata import labels_of, preprocessing_of
 from convdsl.interop.onnx_file import ExternalData
-from convdsl.interop.reading import FIRST_OPSET, RULES
+from convdsl.interop.onnx_ports import read_ports
 from convdsl.interop.reading.folding import FOLDS, VIEWS, fold
-from convdsl.interop.reading.node import Reading, attributes_of
-from convdsl.interop.reading.ports import read_ports
+from convdsl.interop.reading.node import Reading
 from convdsl.interop.reading.scene import Scene
 from convdsl.interop.reading.tensors import Known, ReadError, Tensor, Undecided
 from convdsl.ir.graph import Value
 from convdsl.ir.model import Model
 from convdsl.tensor import Symbol
+
+FIRST_OPSET = 6
 
 _MALFORMED = (ValueError, LookupError, TypeError, ArithmeticError, AttributeError)
 """What rules raise that unpack what every well-formed model has."""
@@ -146,7 +148,7 @@ class _Importer:
             kind = (
                 node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
             )
-            is_read = kind in RULES or kind in FOLDS or kind in VIEWS
+            is_read = kind in READING or kind in FOLDS or kind in VIEWS
             if is_read and self._is_ancient(kind):
                 kind = f"{kind} of opset {self.opset} (the oldest read is {FIRST_OPSET})"
                 is_read = False
@@ -157,10 +159,10 @@ class _Importer:
         lines = [f"{self.source} needs operators that are not supported:"]
         for kind, nodes in missing.items():
             shown = ", ".join(nodes[:5]) + (f" and {len(nodes) - 5} more" if len(nodes) > 5 else "")
-            close = get_close_matches(kind, RULES, n=1, cutoff=0.8)
+            close = get_close_matches(kind, READING, n=1, cutoff=0.8)
             hint = f" (there is {close[0]})" if close else ""
             lines.append(f"{kind}{hint}: {shown}")
-        lines.append(f"supported are {', '.join(sorted({*RULES, *FOLDS}))}")
+        lines.append(f"supported are {', '.join(sorted({*READING, *FOLDS}))}")
         raise InputError("\n  ".join(lines))
 
     def _is_ancient(self, kind: str) -> bool:
@@ -205,28 +207,47 @@ class _Importer:
     def _results(
         self, node: onnx.NodeProto, inputs: Sequence[Tensor | None]
     ) -> Sequence[Tensor | None]:
-        attributes = attributes_of(node)
+        attributes = _attributes(node, self.scene.tensor)
         reading = Reading(self.scene, node, inputs, attributes, self.opset)
         known = [x for x in inputs if isinstance(x, Known)]
         if node.op_type not in _ENDS and known and len(known) == len(inputs):
             found = self._fold(node, known, attributes)
             if found is not None:
                 return [found]
-        rule = RULES.get(node.op_type)
-        if rule is None:
+        read = READING.get(node.op_type)
+        if read is None:
             raise ReadError("supported among constants and shapes only")
-        result = rule(reading)
+        result = read.rule(reading)
         return [result] if isinstance(result, Value | Known) else list(result)
 
     def _fold(
         self, node: onnx.NodeProto, known: Sequence[Known], attributes: Mapping[str, Any]
     ) -> Known | None:
-        given = dict(attributes)
-        if isinstance(given.get("value"), onnx.TensorProto):
-            given["value"] = self.scene.tensor(given["value"]).array
         if node.op_type == "Split":
             return None
-        return fold(node.op_type, known, given)
+        return fold(node.op_type, known, attributes)
+
+
+def _attributes(
+    proto: onnx.NodeProto, tensor: Callable[[onnx.TensorProto], Known]
+) -> dict[str, Any]:
+    """Attributes as Python values: text decoded, dense tensors as arrays that are known."""
+    found: dict[str, Any] = {}
+    for attribute in proto.attribute:
+        value = helper.get_attribute_value(attribute)
+        if isinstance(value, bytes):
+            value = value.decode("utf-8", "replace")
+        elif isinstance(value, onnx.TensorProto):
+            value = tensor(value)
+        elif attribute.type == onnx.AttributeProto.FLOAT:
+            value = _shortest(value)
+        found[attribute.name] = value
+    return found
+
+
+def _shortest(value: float) -> float:
+    """The shortest decimal that single precision tells from its neighbours: 1e-05."""
+    return float(str(np.float32(value)))
 
 
 def _known_tensor(external: ExternalData | None, proto: onnx.TensorProto) -> Known:

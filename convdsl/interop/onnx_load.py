@@ -18,8 +18,7 @@ import onnx
 from convdsl.diagnostics import InputError
 from convdsl.interop.onnx_file import ExternalData, read
 from convdsl.interop.onnx_import import SizesNeeded, convert, model_name, told_as_malformed
-from convdsl.interop.reading.ports import declared_outputs, read_ports
-from convdsl.interop.reading.shape_operands import deciding_inputs
+from convdsl.interop.onnx_ports import deciding_inputs, declared_outputs, read_ports
 from convdsl.ir.graph import Graph
 from convdsl.ir.model import Model
 from convdsl.kernel.program import Port

@@ -11,23 +11,24 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from convdsl.diagnostics import InputError
-from convdsl.interop.pytorch_terms import CALLS, MODULES, around, constant
+from convdsl.interop.correspondence import ROWS
+from convdsl.interop.correspondence.wording import Wording, listed, text, torch_dtype
 from convdsl.ir.graph import OpNode, StateNode, Value
 from convdsl.ir.model import Model
 from convdsl.ir.opdef import Role
 
 INDENT = "    "
 
+_LONGEST = 64
+"""Elements of a constant in source text."""
+
 
 def source(model: Model) -> str:
-    """The text of a Python file. Raises InputError for operators that it cannot say."""
-    nodes = model.graph.op_nodes()
-    missing = sorted(
-        {n.op.name for n in nodes if n.op.name not in (MODULES if _has_weights(n) else CALLS)}
-    )
-    if missing:
-        raise InputError(f"{model.name} has no PyTorch source: {', '.join(missing)}")
+    """The text of a Python file. Raises InputError for what PyTorch cannot say: `Lacking` for a
+    configuration that an operator's row names."""
     return _Module(model).text()
 
 
@@ -64,14 +65,17 @@ class _Module:
             arguments.append(f"{self.names[value]}: Tensor")
         self._constants()
         for node in graph.op_nodes():
-            if _has_weights(node) and not self._is_said(node):
-                self._add(_path(node), MODULES[node.op.name](node.call))
+            pytorch = ROWS[node.op.name].pytorch
+            if pytorch.layer is not None and not self._is_said(node):
+                w = Wording(node.call, {})
+                self._add(_path(node), f"{w.named(pytorch.name)}({pytorch.layer(w)})")
         body = [self._statement(node) for node in graph.op_nodes() if not self._is_said(node)]
         results = [self.names[value] for value in graph.outputs.values()]
         single = len(results) == 1
         returns = "Tensor" if single else "tuple[" + ", ".join("Tensor" for _ in results) + "]"
         name = "".join(part.capitalize() for part in re.split(r"[\W_]+", self.model.name))
-        setup = [INDENT * 2 + line for line in (*self._setup(), *self.constants.values())]
+        made = (*self._setup(), *self._fixed(), *self.constants.values())
+        setup = [INDENT * 2 + line for line in made]
         lines = [
             f'"""{self.model.name}, written by convdsl."""',
             "",
@@ -143,13 +147,29 @@ class _Module:
             path = f"{place}.{key}" if _all_plain(inner) else f'{place}["{key}"]'
             self._assign(path, value, lines)
 
+    def _fixed(self) -> list[str]:
+        """Weights of layers that are in the text: buffers that the state dict leaves out."""
+        lines: list[str] = []
+        for node in self.model.graph.op_nodes():
+            if ROWS[node.op.name].pytorch.layer is None or self._is_said(node):
+                continue
+            layer = self._access(_path(node))
+            for operand in node.op.operands:
+                state = node.inputs[operand.name].node if operand.name in node.inputs else None
+                if isinstance(state, StateNode) and state.data is not None:
+                    if operand.role is Role.DATA:
+                        continue
+                    given = f'"{operand.name}", {constant(state)}, persistent=False'
+                    lines += [f"del {layer}.{operand.name}", f"{layer}.register_buffer({given})"]
+        return list(dict.fromkeys(lines))
+
     def _access(self, path: str) -> str:
         """`self.layer1["0"].conv1`."""
-        text, place = "self", self.tree
+        called, place = "self", self.tree
         for part in path.split("."):
-            text += f".{part}" if _all_plain(place) or text == "self" else f'["{part}"]'
+            called += f".{part}" if _all_plain(place) or called == "self" else f'["{part}"]'
             place = place[part]
-        return text
+        return called
 
     # What is called
 
@@ -163,22 +183,43 @@ class _Module:
         return True
 
     def _statement(self, node: OpNode) -> str:
-        if node.op.name == "parameter":
-            called = f'{self._access(_path(node))}["weight"]'
-        elif _has_weights(node):
-            x = self.names[node.inputs["x"]]
-            called = f"{self._access(_path(node))}({around(node.call, x)})"
-        else:
-            operands = {key: self._operand(value) for key, value in node.inputs.items()}
-            called = CALLS[node.op.name](node.call, operands)
+        pytorch = ROWS[node.op.name].pytorch
+        layer = "" if pytorch.layer is None else self._access(_path(node))
+        called = pytorch.call(Wording(node.call, self._operands(node, layer), layer))
         targets: list[str] = []
         for value in node.outputs:
             self.names[value] = self.free.new(node.name.rpartition(".")[2])
             targets.append(self.names[value])
         return f"{', '.join(targets)} = {called}"
 
-    def _operand(self, value: Value) -> str:
-        return self.names[value]
+    def _operands(self, node: OpNode, layer: str) -> dict[str, str]:
+        """Operands by their texts. A lone number is a tensor unless PyTorch takes numbers there."""
+        owned = {o.name for o in node.op.operands if o.role is not Role.DATA}
+        texts = {
+            key: f"{layer}.{key}" if key in owned else self.names[value]
+            for key, value in node.inputs.items()
+        }
+        numbers = {key for key, value in node.inputs.items() if _is_number(value)}
+        if not ROWS[node.op.name].pytorch.numbers or len(numbers) == len(texts):
+            for key in numbers - owned:
+                dtype = torch_dtype(node.inputs[key].type.dtype)
+                texts[key] = f"torch.tensor({texts[key]}, dtype={dtype})"
+        return texts
+
+
+def constant(node: StateNode) -> str:
+    """A constant where it is used; a lone number as itself."""
+    array = np.asarray(node.data)
+    if _is_number(node.output):
+        return text(array.item())
+    if array.size > _LONGEST:
+        raise InputError(f"the constant {node.name} ({node.type}) is too large for source text")
+    return f"torch.tensor({listed(array.tolist())}, dtype={torch_dtype(node.type.dtype)})"
+
+
+def _is_number(value: Value) -> bool:
+    node = value.node
+    return isinstance(node, StateNode) and node.data is not None and not node.type.rank
 
 
 def _path(node: OpNode) -> str:
@@ -189,10 +230,6 @@ def _path(node: OpNode) -> str:
     if len(paths) > 1 or not states:
         raise InputError(f"{node.name} has weights of other layers, which no module can say")
     return paths.pop() if paths else node.name
-
-
-def _has_weights(node: OpNode) -> bool:
-    return any(o.role is not Role.DATA and o.name in node.inputs for o in node.op.operands)
 
 
 def _is_plain(name: str) -> bool:

@@ -9,6 +9,7 @@ from convdsl.tensor import Dim, Window, bounds, ceil_div, dim_max, dim_min, floo
 
 Padding = tuple[tuple[Dim, Dim], ...]
 SAME = "same"  # stays a word in the attributes until the sizes it depends on are known
+GLOBAL = "global"  # stays a word in the attributes: the window is whatever the input's space is
 
 
 def resolve_sizes(call: Call, name: str, rank: int) -> tuple[int, ...]:
@@ -116,10 +117,11 @@ def padded_index(
     if mode == "zeros":
         inside = all(pair == (0, 0) for pair in padding)
         return tuple(at), None if inside else 0.0
-    return tuple(_fold(mode, i, extent) for i, extent in zip(at, space, strict=True)), None
+    return tuple(fold_index(mode, i, extent) for i, extent in zip(at, space, strict=True)), None
 
 
-def _fold(mode: str, i: Dim, extent: Dim) -> Dim:
+def fold_index(mode: str, i: Dim, extent: Dim) -> Dim:
+    """The position inside that stands for position i under a padding mode that folds."""
     if mode == "replicate":
         return dim_min(dim_max(i, 0), extent - 1)
     if mode == "reflect":

@@ -20,6 +20,7 @@ from convdsl.ir.opdef import (
     no_state,
 )
 from convdsl.ir.windows import (
+    GLOBAL,
     explicit_window,
     resolve_padding,
     resolve_sizes,
@@ -43,7 +44,6 @@ from convdsl.kernel.expr import (
 )
 from convdsl.tensor import Dim, DType, TensorType, Window, bounds, dim_max, dim_min
 
-GLOBAL = "global"  # stays a word in the attributes: the window is whatever the input's space is
 AS_KERNEL = "kernel"
 
 _KERNEL = Attribute(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from convdsl.ir.graph import Graph, OpNode, Value
+from convdsl.ir.windows import SAME
 from convdsl.passes.arithmetic import WeightArithmetic
 from convdsl.passes.rewrite import Pass, Pattern, Rewriter, rewrite_greedily
 
@@ -146,7 +147,7 @@ def _keeps_channels(conv: OpNode) -> bool:
     if conv.op.name != "conv":
         return False
     padding = conv.attributes["pad"]
-    padded = padding == "same" or any(pair != (0, 0) for pair in padding)
+    padded = padding == SAME or any(pair != (0, 0) for pair in padding)
     return not padded or conv.attributes["pad_mode"] != "zeros"
 
 

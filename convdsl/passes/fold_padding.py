@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from convdsl.ir.graph import Graph, OpNode
 from convdsl.ir.opdef import OpError
+from convdsl.ir.windows import SAME
 from convdsl.passes.rewrite import Pass, Pattern, Rewriter, rewrite_greedily
 from convdsl.tensor import Dim
 
@@ -56,7 +57,7 @@ def _absorbed(node: OpNode, pad: OpNode) -> dict[str, Any] | None:
     """The attributes of the window once it does the padding, or None if it cannot."""
     own: Any = node.attributes.get("pad")
     outer = _spatial(pad)
-    if outer is None or own is None or own == "same" or node.attributes.get("ceil_mode"):
+    if outer is None or own is None or own == SAME or node.attributes.get("ceil_mode"):
         return None
     mode, value = pad.attributes["mode"], pad.attributes["value"]
     pairs: Pairs = own

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from convdsl.interop.element_types import FROM_ONNX
+from convdsl.interop.element_types import FROM_ONNX, INTEGERS
 from convdsl.interop.reading.tensors import Array, Known, ReadError, known
 from convdsl.tensor import Dim, SymDim, dim_max, dim_min
 
@@ -124,14 +124,15 @@ def _cast(inputs: Sequence[Array], attributes: Attributes) -> Array:
         return inputs[0]
     dtype = FROM_ONNX.get(attributes["to"])
     if dtype is None:  # integers of other widths are held in 64 bits
-        if attributes["to"] in (2, 3, 4, 5, 6, 12, 13):
+        if attributes["to"] in INTEGERS:
             return inputs[0].astype(np.int64)
         raise ReadError(f"elements of ONNX's type {attributes['to']} are not supported")
     return inputs[0].astype(dtype.numpy)
 
 
 def _scatter_shape(inputs: Sequence[Array], attributes: Attributes) -> Array:
-    fill: Array = np.asarray(attributes.get("value", np.zeros(1, np.float32)))
+    value = attributes.get("value")
+    fill = value.array if isinstance(value, Known) else np.zeros(1, np.float32)
     return np.full(checked_shape(integers(inputs[0])), fill.reshape(-1)[0], fill.dtype)
 
 

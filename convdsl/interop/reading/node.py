@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx
-from onnx import helper
 
 from convdsl.interop.reading.folding import integers
 from convdsl.interop.reading.tensors import (
@@ -24,6 +22,8 @@ from convdsl.ops import BY_NAME
 from convdsl.tensor import Dim, DType
 
 if TYPE_CHECKING:
+    import onnx
+
     from convdsl.interop.reading.scene import Scene
 
 
@@ -117,6 +117,18 @@ class Reading:
         given = self.attribute(attribute)
         return None if given is None else list(given)
 
+    def aligned(self) -> Tensor:
+        """The second operand; before opset 7 it may say along which axis it broadcasts."""
+        axis = self.attribute("axis")
+        if self.opset >= 7 or axis is None or not self.attribute("broadcast", 0):
+            return self[1]
+        shape = self.shape(1)
+        wanted = (*shape, *[1] * (self.rank(0) - axis % self.rank(0) - len(shape)))
+        tensor = self[1]
+        if isinstance(tensor, Known):
+            return Known(tensor.array.reshape([self.extent(size) for size in wanted]), tensor.name)
+        return self.reshape(tensor, wanted)
+
     # Making
 
     def apply_all(self, op: str, inputs: Mapping[str, Tensor], **attributes: Any) -> list[Value]:
@@ -138,21 +150,3 @@ class Reading:
 
     def reshape(self, x: Tensor, shape: Sequence[Dim]) -> Value:
         return self.unary("reshape", x, shape=tuple(shape))
-
-
-def shortest(value: float) -> float:
-    """The shortest decimal that single precision tells from its neighbours: 1e-05."""
-    return float(str(np.float32(value)))
-
-
-def attributes_of(proto: onnx.NodeProto) -> dict[str, Any]:
-    """Attributes as Python values: text decoded, tensors left as they are."""
-    found: dict[str, Any] = {}
-    for attribute in proto.attribute:
-        value = helper.get_attribute_value(attribute)
-        if isinstance(value, bytes):
-            value = value.decode("utf-8", "replace")
-        elif attribute.type == onnx.AttributeProto.FLOAT:
-            value = shortest(value)
-        found[attribute.name] = value
-    return found

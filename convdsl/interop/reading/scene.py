@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx
 
 from convdsl.interop.reading.names import Names
 from convdsl.interop.reading.tensors import (
@@ -20,18 +19,15 @@ from convdsl.interop.reading.tensors import (
     shape_of,
 )
 from convdsl.ir.graph import Graph, OpNode, StateNode, Value
-from convdsl.ir.opdef import OpError, Role, StateSpec, Unproven
+from convdsl.ir.opdef import OpDef, OpError, Role, StateSpec, Unproven, pointwise
 from convdsl.ops import BY_NAME
 from convdsl.tensor import TensorType
 
+if TYPE_CHECKING:
+    import onnx
+
 LONGEST_CONSTANT = 64
 """Elements of a constant that text would say; longer ones are in weight files."""
-
-_BROADCASTING = {
-    "add", "sub", "mul", "div", "pow", "min", "max", "where", "equal", "not_equal", "less",
-    "less_equal", "greater", "greater_equal",
-}  # fmt: skip
-"""Operators for which an array of one number is that number."""
 
 _WEIGHT = re.compile(r"(.+?)_(?:w|W|scale|weight)(?:_0)?")
 """Weights as Caffe2 calls them: `fire2/squeeze1x1_w_0`."""
@@ -115,7 +111,7 @@ class Scene:
     ) -> list[Value]:
         """Put an operator into the graph. Raises ReadError where its rules object."""
         op = BY_NAME[op_name]
-        inputs = _plain_numbers(inputs) if op_name in _BROADCASTING else inputs
+        inputs = _plain_numbers(inputs) if _broadcasts(op) else inputs
         roles = {operand.name: operand.role for operand in op.operands}
         owned = {k: t for k, t in inputs.items() if roles.get(k, Role.DATA) is not Role.DATA}
         name = self.names.unused(_layer_name(proto, owned, op_name))
@@ -154,6 +150,11 @@ class Scene:
             if not used:
                 self.graph.remove(node)
                 self.weights.pop(node.name, None)
+
+
+def _broadcasts(op: OpDef) -> bool:
+    """Whether several tensors meet position by position: an array of one number is that number."""
+    return len(op.data_operands) > 1 and op.window is pointwise
 
 
 def _plain_numbers(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import floor
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from convdsl.interop.reading.node import Reading
 from convdsl.interop.reading.tensors import Array, ReadError, Tensor
+
+if TYPE_CHECKING:
+    from convdsl.interop.reading.node import Reading
 
 Kernel: TypeAlias = Callable[[Array], Array]
 

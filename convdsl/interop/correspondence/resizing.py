@@ -1,19 +1,26 @@
-"""Resizing of space, from ONNX."""
+"""Resizing of space."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from convdsl.interop.reading.node import Reading
-from convdsl.interop.reading.resampling import Resampling, resample
+from convdsl.interop.correspondence.resampling import Resampling, resample
+from convdsl.interop.correspondence.row import Read, Row
+from convdsl.interop.correspondence.wording import Lacking, PyTorch, Wording, text
 from convdsl.interop.reading.tensors import ReadError, Tensor
-from convdsl.interop.reading.windows import Rule
+
+if TYPE_CHECKING:
+    from convdsl.interop.reading.node import Reading
+    from convdsl.interop.spelling import Spelling
 
 
-def resize(r: Reading) -> Tensor:
+# From ONNX
+
+
+def _read_resize(r: Reading) -> Tensor:
     """Opset 10 has scales as the second input, later ones roi, scales and sizes."""
     rank, own = r.rank(0), r.shape(0)
     axes = [axis % rank for axis in r.attribute("axes") or range(rank)]
@@ -95,7 +102,7 @@ def _fitted(r: Reading, sizes: dict[int, Any]) -> dict[int, Any]:
     return {axis: int(np.floor(ratio * own[axis] + 0.5)) for axis in sizes}
 
 
-def upsample(r: Reading) -> Tensor:
+def _read_upsample(r: Reading) -> Tensor:
     scales = r.numbers(1) if r.has(1) else r.attribute("scales")
     if scales is None:  # opset 1 spoke of planes only
         scales = [1.0, 1.0, r.attribute("height_scale"), r.attribute("width_scale")]
@@ -106,4 +113,63 @@ def upsample(r: Reading) -> Tensor:
     )
 
 
-RULES: dict[str, Rule] = {"Resize": resize, "Upsample": upsample}
+# As ONNX
+
+
+def _spell_resize(s: Spelling) -> str:
+    call = s.call
+    crops = call["roi"] != "whole"
+    roi = s.constant(call["roi"], "float32") if crops else ""
+    by_scale = call["scale"] != "fitting"
+    size = (s.constant(call["scale"], "float32"),) if by_scale else ("", s.integers(call["size"]))
+    how = {"extrapolation_value": call["extrapolation"]} if crops else {}
+    return s(
+        "Resize",
+        s["x"],
+        roi,
+        *size,
+        axes=list(range(2, call.type("x").rank)),
+        mode=call["mode"],
+        coordinate_transformation_mode=call["coordinates"],
+        nearest_mode=call["rounding"],
+        **how,
+    )
+
+
+# In PyTorch
+
+_CONVENTION = "PyTorch has no interpolation of this mode, coordinates and rounding"
+
+
+def _say_resize(w: Wording) -> str:
+    """`functional.interpolate`, which has four of the conventions."""
+    call = w.call
+    linear = ("linear", "bilinear", "trilinear")[w.rank - 1]
+    how = (call["mode"], call["coordinates"], call["rounding"])
+    if how == ("nearest", "asymmetric", "floor"):
+        mode = '"nearest"'
+    elif how[:2] == ("linear", "half_pixel"):
+        mode = f'"{linear}"'
+    elif how[:2] == ("linear", "align_corners"):
+        mode = f'"{linear}", align_corners=True'
+    else:
+        raise Lacking(_CONVENTION)
+    if call["size"] != "fitting":
+        size = ", ".join(map(text, call["size"]))
+        return f"functional.interpolate({w['x']}, size=({size},), mode={mode})"
+    scale = tuple(float(factor) for factor in call["scale"])
+    return f"functional.interpolate({w['x']}, scale_factor={scale}, mode={mode})"
+
+
+ROWS = (
+    Row(
+        "resize",
+        "Resize",
+        PyTorch("functional.interpolate", _say_resize, lacks=(_CONVENTION,)),
+        _spell_resize,
+        Read(_read_resize, deciding=(1, 2, 3)),
+    ),
+)
+
+READING = {"Upsample": Read(_read_upsample, deciding=(1,))}
+"""What opsets before 10 call resizing."""

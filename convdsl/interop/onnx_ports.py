@@ -1,19 +1,32 @@
-"""Inputs and outputs of an ONNX model as the file declares them."""
+"""Inputs and outputs of an ONNX model as the file declares them, and which inputs decide shapes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 
 import onnx
 
 from convdsl.diagnostics import InputError
+from convdsl.interop.correspondence import READING
 from convdsl.interop.element_types import FROM_ONNX
 from convdsl.interop.metadata import symbols_of
 from convdsl.interop.reading.names import Names
-from convdsl.interop.reading.shape_operands import deciding_inputs
 from convdsl.interop.reading.symbols import SymbolNames, word
 from convdsl.kernel.program import Port
 from convdsl.tensor import Dim, DType, Symbol, TensorType, symbol
+
+_MOST_INDICES = 4096
+"""Elements of an input of indices in several axes."""
+
+_INTEGERS = (onnx.TensorProto.INT32, onnx.TensorProto.INT64)
+
+_SHAPES_ONLY = ("Shape", "Size")
+"""What looks at shapes, not at elements: nothing above it decides by its values."""
+
+
+_FOLDED_ONLY = {"Range": (0, 1, 2)}
+"""Kinds that are read among constants only."""
 
 
 def read_ports(
@@ -85,3 +98,41 @@ def declared_outputs(proto: onnx.ModelProto) -> dict[str, TensorType]:
             shape.append(dim.dim_value if dim.dim_value > 0 else free)
         found[info.name] = TensorType(dtype, tuple(shape))
     return found
+
+
+def deciding_inputs(graph: onnx.GraphProto) -> list[str]:
+    """Graph inputs, in order, from which operands that decide shapes are computed.
+
+    Numbers, lists and a few indices only: what depends on an image's elements has no program.
+    """
+    stored = {tensor.name for tensor in graph.initializer}
+    makers = {name: node for node in graph.node for name in node.output if name}
+    pending = [
+        node.input[index]
+        for node in graph.node
+        for index in _deciding_operands(node.op_type)
+        if index < len(node.input)
+    ]
+    reached: set[str] = set()
+    while pending:
+        name = pending.pop()
+        if name in reached or name in stored:
+            continue
+        reached.add(name)
+        maker = makers.get(name)
+        if maker is not None and maker.op_type not in _SHAPES_ONLY:
+            pending += maker.input
+    return [info.name for info in graph.input if info.name in reached and _is_list(info)]
+
+
+def _deciding_operands(kind: str) -> tuple[int, ...]:
+    """Inputs of a kind of node whose values have to be known while reading."""
+    return READING[kind].deciding if kind in READING else _FOLDED_ONLY.get(kind, ())
+
+
+def _is_list(info: onnx.ValueInfoProto) -> bool:
+    """Whether an input is a number or a list, as sizes and axes are, or a few indices."""
+    type = info.type.tensor_type
+    sizes = [dim.dim_value for dim in type.shape.dim]
+    is_small = type.elem_type in _INTEGERS and 0 < prod(sizes) <= _MOST_INDICES
+    return type.HasField("shape") and (len(sizes) <= 1 or is_small)

@@ -1,0 +1,52 @@
+"""Every operator's row, and every ONNX node that is read: here and nowhere else."""
+
+from __future__ import annotations
+
+from convdsl.interop.correspondence import (
+    activations,
+    arithmetic,
+    convolution,
+    joining,
+    normalisation,
+    padding,
+    pooling,
+    products,
+    reductions,
+    resizing,
+    shapes,
+)
+from convdsl.interop.correspondence.row import Read, Row
+from convdsl.ops import OPERATORS
+
+_FAMILIES = (
+    convolution,
+    products,
+    pooling,
+    normalisation,
+    activations,
+    arithmetic,
+    reductions,
+    joining,
+    padding,
+    shapes,
+    resizing,
+)
+_ROWS = tuple(row for family in _FAMILIES for row in family.ROWS)
+
+ROWS: dict[str, Row] = {row.op: row for row in _ROWS}
+"""Rows by the operator's name."""
+
+_READ = [
+    *((row.kind, row.read) for row in _ROWS if row.read is not None),
+    *(item for family in _FAMILIES for item in family.READING.items()),
+]
+
+READING: dict[str, Read] = dict(_READ)
+"""How nodes are read, by their kind."""
+
+if len(ROWS) < len(_ROWS) or ROWS.keys() != {op.name for op in OPERATORS}:
+    raise AssertionError("an operator has no row, or two")
+if len(READING) < len(_READ):
+    raise AssertionError("a kind of node is read in two ways")
+
+__all__ = ["READING", "ROWS", "Read", "Row"]

@@ -1,0 +1,203 @@
+"""Tensors joined, parted, and cut."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from convdsl.interop.correspondence.row import Keyword, Read, Result, Row, same
+from convdsl.interop.correspondence.wording import PyTorch, Wording, listed, text
+from convdsl.interop.reading.folding import integers
+from convdsl.interop.reading.tensors import ReadError, Tensor, Undecided, shape_of
+from convdsl.tensor import Dim
+
+if TYPE_CHECKING:
+    from convdsl.interop.reading.node import Reading
+    from convdsl.interop.spelling import Spelling
+
+_FAR = 2**62
+
+
+# From ONNX
+
+
+def _read_concat(r: Reading) -> Tensor:
+    rank = r.rank(0)
+    given = [r[i] for i in range(len(r.inputs))]
+    tensors = [x for x in given if 0 not in shape_of(x)] or given[:1]
+    if len(tensors) == 1:
+        return r.unary("identity", tensors[0])
+    inputs = {f"x{i}": tensor for i, tensor in enumerate(tensors)}
+    return r.apply("concat", inputs, axis=r.attribute("axis", 1) % rank)
+
+
+def _read_split(r: Reading) -> Result:
+    axis: int = r.attribute("axis", 0) % r.rank(0)
+    extent = r.shape(0)[axis]
+    parts = r.sizes(1) if r.has(1) else r.attribute("split")
+    if parts is None:
+        count = r.attribute("num_outputs", r.outputs)
+        if not isinstance(extent, int):
+            raise Undecided("splitting evenly needs a known size")
+        each = -(-extent // count)
+        parts = [min(each, extent - each * i) for i in range(count)]
+    if any(part == 0 for part in parts):
+        raise ReadError("an empty part is not supported")
+    return list(r.apply_all("split", {"x": r[0]}, parts=tuple(parts), axis=axis))
+
+
+def _read_slice(r: Reading) -> Tensor:
+    own = r.shape(0)
+    if r.has(1):
+        starts, stops = r.sizes(1), r.sizes(2)
+        axes = r.sizes(3) if r.has(3) else list(range(len(starts)))
+        steps = r.sizes(4) if r.has(4) else [1] * len(starts)
+    else:
+        starts, stops = list(r.attribute("starts")), list(r.attribute("ends"))
+        axes = r.attribute("axes") or list(range(len(starts)))
+        steps = [1] * len(starts)
+    first = [
+        _limit(s, own[a], step, "begin") for s, a, step in zip(starts, axes, steps, strict=True)
+    ]
+    last = [_limit(s, own[a], step, "end") for s, a, step in zip(stops, axes, steps, strict=True)]
+    limits = {"start": tuple(first), "stop": tuple(last), "step": tuple(steps)}
+    return r.unary("slice", r[0], axes=tuple(axes), **limits)
+
+
+def _limit(limit: Dim, extent: Dim, step: int, word: str) -> Any:
+    """A limit at or beyond the border is said by its word."""
+    if limit == extent and ((word == "end") == (step > 0)):
+        return word
+    if isinstance(limit, int) and isinstance(extent, int):
+        beyond_last, beyond_first = limit >= extent, limit < -extent
+        if (beyond_last and (word == "end") == (step > 0)) or (
+            beyond_first and (word == "end") != (step > 0)
+        ):
+            return word
+        if limit == 0 and word == "begin" and step > 0:
+            return word
+        return min(max(limit, -extent if step > 0 else -extent - 1), extent)
+    if isinstance(limit, int) and abs(limit) >= 2**31 - 1:
+        return word
+    return "begin" if word == "begin" and limit == 0 and step > 0 else limit
+
+
+def _read_gather(r: Reading) -> Tensor:
+    """By indices known while reading: slices, joined."""
+    axis: int = r.attribute("axis", 0) % r.rank(0)
+    own = r.shape(0)
+    indices = r.array(1)
+    if not indices.size or indices.size > 4096:
+        raise ReadError(f"{indices.size} indices are not supported")
+    listed = integers(indices)
+    if indices.ndim and listed == list(range(len(listed))) and len(listed) == own[axis]:
+        picked: Tensor = r[0]
+    else:
+        pieces = [_run(r, axis, start, stop) for start, stop in _runs(listed, own[axis])]
+        joined = {f"x{i}": piece for i, piece in enumerate(pieces)}
+        picked = r.apply("concat", joined, axis=axis) if len(pieces) > 1 else pieces[0]
+    wanted = (*own[:axis], *indices.shape, *own[axis + 1 :])
+    return picked if indices.ndim == 1 else r.reshape(picked, wanted)
+
+
+def _runs(indices: Sequence[int], extent: Dim) -> list[tuple[int, int]]:
+    """Stretches of neighbours."""
+    runs: list[tuple[int, int]] = []
+    for index in indices:
+        if index < 0:
+            if not isinstance(extent, int):
+                raise Undecided("an index from the end needs a known size")
+            index += extent
+        if runs and runs[-1][1] == index:
+            runs[-1] = (runs[-1][0], index + 1)
+        else:
+            runs.append((index, index + 1))
+    return runs
+
+
+def _run(r: Reading, axis: int, start: int, stop: int) -> Tensor:
+    return r.unary("slice", r[0], axes=(axis,), start=(start,), stop=(stop,), step=(1,))
+
+
+# As ONNX
+
+
+def _spell_split(s: Spelling) -> list[str]:
+    parts, axis = s.call["parts"], s.call["axis"]
+    names = s("Split", s["x"], s.integers(parts), outputs=len(parts), axis=axis)
+    return names if len(parts) > 1 else [names]
+
+
+def _spell_slice(s: Spelling) -> str:
+    call = s.call
+    starts: list[Dim] = []
+    stops: list[Dim] = []
+    for start, stop, step in zip(call["start"], call["stop"], call["step"], strict=True):
+        starts.append(start if start != "begin" else 0 if step > 0 else _FAR)
+        stops.append(stop if stop != "end" else _FAR if step > 0 else -_FAR)
+    steps = (call["axes"], call["step"])
+    return s("Slice", s["x"], s.integers(starts), s.integers(stops), *map(s.integers, steps))
+
+
+# In PyTorch
+
+
+def _say_concat(w: Wording) -> str:
+    return f"torch.cat([{', '.join(w.operands.values())}], dim={w.call['axis']})"
+
+
+def _say_split(w: Wording) -> str:
+    called = f"torch.split({w['x']}, {listed(w.call['parts'])}, dim={w.call['axis']})"
+    return called if len(w.call["parts"]) > 1 else f"{called}[0]"
+
+
+def _say_slice(w: Wording) -> str:
+    """Python's own slices. PyTorch has none that run backwards: the axis is turned, and position
+    i from one end is -1 - i from the other."""
+    call = w.call
+    parts = [":"] * call.type("x").rank
+    turned: list[int] = []
+    limits = zip(call["axes"], call["start"], call["stop"], call["step"], strict=True)
+    for axis, start, stop, step in limits:
+        first, last = (limit if step > 0 else _turned(limit) for limit in (start, stop))
+        if step < 0:
+            turned.append(axis)
+        limits_text = (
+            "" if first == "begin" else text(first),
+            "" if last == "end" else text(last),
+        )
+        parts[axis] = ":".join(limits_text) + (f":{abs(step)}" if abs(step) > 1 else "")
+    flipped = f".flip({', '.join(map(str, turned))})" if turned else ""
+    return f"{w['x']}{flipped}[{', '.join(parts)}]"
+
+
+def _turned(limit: Any) -> Any:
+    return limit if isinstance(limit, str) else -1 - limit
+
+
+ROWS = (
+    same(
+        "concat",
+        "Concat",
+        PyTorch("torch.cat", _say_concat),
+        Keyword("axis", "axis", "dim"),
+        read=_read_concat,
+    ),
+    Row(
+        "split",
+        "Split",
+        PyTorch("torch.split", _say_split),
+        _spell_split,
+        Read(_read_split, deciding=(1,)),
+    ),
+    Row(
+        "slice",
+        "Slice",
+        PyTorch("[:]", _say_slice),
+        _spell_slice,
+        Read(_read_slice, deciding=(1, 2, 3, 4)),
+    ),
+)
+
+READING = {"Gather": Read(_read_gather, deciding=(1,))}
+"""By known indices: slices and a concat."""
