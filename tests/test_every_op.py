@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-import numpy as np
 import pytest
 from executors import run_llvm, run_loops
 from op_cases import CASES_PER_OPERATOR, GENERATORS, draw_case
-from op_cases.draw import Array, Case, type_of
+from op_cases.closeness import assert_close
+from op_cases.draw import Array, type_of
 from oracles import onnx_says
 
 from convdsl.interop.correspondence import ROWS
@@ -51,18 +51,6 @@ def test_agrees_with_onnx(name: str, seed: int, backend: str) -> None:
     for output, type in zip(call.output_names, call.outputs, strict=True):
         assert type_of(found[output]) == type, case
         assert_close(found[output], expected[output], case)
-
-
-def assert_close(found: Array, expected: Array, case: Case) -> None:
-    """Equal where exact, else to a few units of the oracle's precision at the values' scale."""
-    if found.dtype.kind != "f":
-        np.testing.assert_array_equal(found, expected, str(case))
-        return
-    scale = float(np.max(np.abs(expected), initial=1.0, where=np.isfinite(expected)))
-    tolerance = 64 * float(np.finfo(expected.dtype).eps)
-    np.testing.assert_allclose(
-        found, expected, rtol=tolerance, atol=tolerance * scale, err_msg=str(case)
-    )
 
 
 @each_case

@@ -6,21 +6,11 @@ import numpy as np
 import pytest
 import torch
 from random_graphs import random_graph
+from torch_modules import module_of, state_of
 
 import convdsl
 from convdsl import zoo
 from convdsl.ir.model import Model
-
-
-def module_of(model: Model) -> torch.nn.Module:
-    space: dict[str, object] = {}
-    exec(convdsl.export(model, to="pytorch").decode(), space)
-    (kind,) = (v for v in space.values() if isinstance(v, type) and v.__module__ == "builtins")
-    return kind().eval()
-
-
-def keys(module) -> set[str]:
-    return {key for key in module.state_dict() if not key.endswith("num_batches_tracked")}
 
 
 @pytest.mark.parametrize("name", zoo.names())
@@ -28,10 +18,9 @@ def test_state_dict_keys_are_layer_names(name):
     model = convdsl.load(name)
     with torch.device("meta"):  # shapes without memory
         module = module_of(model)
-    assert keys(module) == {k for k, s in model.graph.states.items() if s.data is None}
-    for key, tensor in module.state_dict().items():
-        if key in model.graph.states:
-            assert tuple(tensor.shape) == model.graph.states[key].type.shape
+    assert state_of(module).keys() == {k for k, s in model.graph.states.items() if s.data is None}
+    for key, tensor in state_of(module).items():
+        assert tuple(tensor.shape) == model.graph.states[key].type.shape
 
 
 def compare(model: Model) -> None:
@@ -42,7 +31,7 @@ def compare(model: Model) -> None:
                 tensor.uniform_(0.5, 2)
             elif tensor.is_floating_point():
                 tensor.normal_(0, 0.3)
-    weights = {key: module.state_dict()[key].numpy() for key in keys(module)}
+    weights = {key: tensor.numpy() for key, tensor in state_of(module).items()}
     arrays = {
         name: np.random.default_rng(0)
         .standard_normal([d if isinstance(d, int) else 2 for d in type.shape])
@@ -83,5 +72,24 @@ def test_weights_by_themselves():
         "y = (x - parameter([3, 1], weight = [[1], [2], [3]])) * (parameter([3, 1]) as gain)\n"
         "y + parameter([4]) -> relu -> output z\n}\n"
     )
-    assert keys(module_of(model)) == {"gain.weight", "parameter_2.weight"}
+    assert state_of(module_of(model)).keys() == {"gain.weight", "parameter_2.weight"}
+    compare(model)
+
+
+def test_fixed_filters_are_in_the_source():
+    model = convdsl.parse(
+        "convdsl 1\nmodel m {\ninput x: f32[N, 1, 6, 6]\n"
+        "x -> conv(1, 3x3, bias = false, weight = [[[[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]]]])\n"
+        "-> conv(2, 3x3, pad = [[0, 1], [1, 0]]) -> output y\n}\n"
+    )
+    assert state_of(module_of(model)).keys() == {"conv_2.weight", "conv_2.bias"}
+    compare(model)
+
+
+def test_numbers_that_are_no_tensors():
+    """Lone numbers on both sides, where PyTorch wants tensors, and where they are infinite."""
+    model = convdsl.parse(
+        "convdsl 1\nmodel m {\ninput x: f32[N, 3]\n"
+        "y = max(x, -0.5) - 2 * x\nmin(1.5, y) -> output z\n}\n"
+    )
     compare(model)
