@@ -20,7 +20,8 @@ from convdsl.backends.llvm import objects as llvm
 from convdsl.ir.canonical import canonical_text
 from convdsl.ir.graph import Graph
 from convdsl.ir.model import Model
-from convdsl.kernel.program import ENTRY, Port
+from convdsl.kernel.cpu_abi import ENTRY
+from convdsl.kernel.program import Port
 from convdsl.kernel.target import Target
 from convdsl.lowering.lower import Lowered, lower
 from convdsl.lowering.packing import Packing, pack_weights

@@ -235,7 +235,7 @@ def export(
     if to not in EXPORTS:
         raise InputError(f"nothing is exported to {to}; there are {', '.join(EXPORTS)}")
     model = model if isinstance(model, Model) else load(model, **parameters)
-    model = model.settled({})
+    model = _unchanging(model.settled({}))
     if to == "onnx":
         arrays = _bind_weights(model, weights).arrays
         proto = interop("onnx_export").export(model, arrays, __version__)
@@ -245,6 +245,13 @@ def export(
     if path is not None:
         write_whole(Path(path), [data])
     return data
+
+
+def _unchanging(model: Model) -> Model:
+    """The model, if all its states stay as they are: InputError otherwise."""
+    for key in model.graph.updates:
+        raise InputError(f"{model.name} replaces its state {key} with every call: only convdsl can")
+    return model
 
 
 def load_onnx(path: str | Path, **parameters: Any) -> Model:
@@ -258,7 +265,9 @@ def translate(
     """An ONNX file as `.cnn` text, and its weights as a safetensors file. `labels` names the file,
     beside the text, that will hold the class names. Raises InputError."""
     model = model if isinstance(model, Model) else load_onnx(model, **parameters)
-    text, weights = import_module("convdsl.interop.cnn_source").source(model.settled({}), labels)
+    text, weights = import_module("convdsl.interop.cnn_source").source(
+        _unchanging(model.settled({})), labels
+    )
     return text, import_module("safetensors.numpy").save(weights)
 
 

@@ -55,6 +55,10 @@ class Builder:
         label = name or f"{op}{self._counts[op]}"
         return self.graph.apply(record, inputs, attributes, name=label).outputs[0]
 
+    def update(self, state: Value, value: Value) -> None:
+        """`value` replaces `state` after a call."""
+        self.graph.updates[state.name] = value
+
     def output(self, **values: Value) -> Graph:
         self.graph.outputs |= values
         return self.graph
@@ -87,6 +91,13 @@ def evaluate_graph(
     graph: Graph, arrays: Mapping[str, Array], counter: Counter | None = None
 ) -> dict[str, Array]:
     """The model outputs in double precision, node by node, by the oracle."""
+    return evaluate_results(graph, arrays, counter)[0]
+
+
+def evaluate_results(
+    graph: Graph, arrays: Mapping[str, Array], counter: Counter | None = None
+) -> tuple[dict[str, Array], dict[str, Array]]:
+    """The same, and what replaces states, by key."""
     values: dict[Value, Array] = {}
     for node in graph.nodes():
         if isinstance(node, InputNode):
@@ -97,23 +108,25 @@ def evaluate_graph(
             operands = {key: values[value] for key, value in node.inputs.items()}
             outputs = run_in_double(node, operands, counter)
             values.update(zip(node.outputs, outputs, strict=True))
-    return {name: values[value] for name, value in graph.outputs.items()}
+    outputs = {name: values[value] for name, value in graph.outputs.items()}
+    return outputs, {key: values[value] for key, value in graph.updates.items()}
 
 
 def assert_same_numbers(
     before: Graph, after: Graph, seed: int = 0, tolerance: float = 1e-6
 ) -> None:
-    """Both graphs compute the same outputs from the same random inputs and weights.
+    """Both graphs compute the same outputs and updates from the same random inputs and weights.
 
     Constants that a rewrite rounds to f32 bound the tolerance.
     """
     arrays = random_arrays(before, seed)
-    expected, actual = evaluate_graph(before, arrays), evaluate_graph(after, arrays)
-    assert list(expected) == list(actual)
-    for name, array in expected.items():
-        assert actual[name].shape == array.shape
-        span = float(np.max(np.abs(array), initial=1.0))
-        np.testing.assert_allclose(actual[name], array, rtol=0, atol=tolerance * span)
+    both = (evaluate_results(graph, arrays) for graph in (before, after))
+    for expected, actual in zip(*both, strict=True):
+        assert list(expected) == list(actual)
+        for name, array in expected.items():
+            assert actual[name].shape == array.shape
+            span = float(np.max(np.abs(array), initial=1.0))
+            np.testing.assert_allclose(actual[name], array, rtol=0, atol=tolerance * span)
 
 
 def rewritten(graph: Graph, *passes: Pass) -> Graph:

@@ -18,6 +18,7 @@ import convdsl
 from convdsl import InputError, compilation
 from convdsl.backends.llvm import objects as llvm
 from convdsl.ir.canonical import canonical_text
+from convdsl.lowering import buffers, recipe, tasks
 from convdsl.lowering.recipe import packings_from_json, packings_to_json
 from convdsl.passes import PASSES
 from convdsl.runtime.cache import ObjectCache
@@ -221,6 +222,36 @@ def test_weights_that_lowering_makes_are_packed_again(made: list[str]) -> None:
     for _ in range(2):
         np.testing.assert_array_equal(compiled(layers)(images()), plain)
     assert len(made) == 1 + 1
+
+
+def test_reading_what_was_kept_lowers_nothing(
+    made: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even in outline: only the group whose own stage is a weight is composed again."""
+    chain = " -> ".join(f"conv(4, 3) as c{i} -> relu" for i in range(8))
+    layers = f"x -> {chain} -> upsample(scale = 3, mode = bilinear) -> relu -> output y"
+    compiled(layers)
+    calls: list[str] = []
+
+    def count(module: Any, name: str) -> None:
+        function = getattr(module, name)
+
+        def counting(*arguments: Any, **named: Any) -> Any:
+            calls.append(name)
+            return function(*arguments, **named)
+
+        monkeypatch.setattr(module, name, counting)
+
+    count(tasks.Tasks, "__init__")
+    count(tasks, "compose")
+    count(buffers.Buffers, "__init__")
+    count(recipe, "compose")
+    compiled(layers)
+    assert len(made) == 1
+    assert calls == ["compose"]
+    compiled(layers, cache=False)
+    assert calls.count("compose") == 1 + 9
+    assert calls.count("__init__") == 2
 
 
 def test_every_form_of_packing_is_known() -> None:

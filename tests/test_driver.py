@@ -297,3 +297,20 @@ def test_figures_keep_symbols_that_nothing_is_said_of() -> None:
     free = convdsl.report(convdsl.parse(RESIDUAL)).to_json()["total"]["macs"]
     assert isinstance(free, str)
     assert "H*W" in free
+
+
+@pytest.mark.parametrize(
+    "leave",
+    [
+        lambda model: convdsl.export(model, "random:1"),
+        lambda model: convdsl.export(model, to="pytorch"),
+        driver.translate,
+    ],
+    ids=["onnx", "pytorch", "cnn"],
+)
+def test_a_network_that_changes_its_states_stays_here(leave) -> None:
+    model = convdsl.parse(ONE)
+    key, state = next(iter(model.graph.states.items()))
+    model.graph.updates[key] = state.output
+    with pytest.raises(InputError, match=f"replaces its state {key} with every call"):
+        leave(model)

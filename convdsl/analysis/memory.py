@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from convdsl.ir.classify import weight_time_nodes
 from convdsl.ir.graph import Graph, OpNode
 from convdsl.ir.liveness import live_ranges, occupancy
+from convdsl.ir.timing import bound_nodes
 from convdsl.tensor import Dim, dim_max, provably
 
 
@@ -21,16 +21,17 @@ class Peak:
 def peak_activation_bytes(graph: Graph) -> Peak:
     """The peak by liveness: operators in graph order, one buffer per value.
 
-    Model inputs count from the start to their last use, outputs to the end; weights and what
-    follows from weights alone do not count; nothing is fused or done in place.
+    Model inputs count from the start to their last use, outputs and what replaces states to the
+    end; states and what is known once weights are bound do not count; nothing is fused or done
+    in place.
     """
-    early = weight_time_nodes(graph)
-    nodes = [node for node in graph.op_nodes() if node.id not in early]
+    bound = bound_nodes(graph)
+    nodes = [node for node in graph.op_nodes() if node.id not in bound]
     inputs = list(graph.inputs.values())
     values = {*inputs, *(value for node in nodes for value in node.outputs)}
     steps = [([v for v in n.inputs.values() if v in values], n.outputs) for n in nodes]
-    outputs = [value for value in graph.outputs.values() if value in values]
-    ranges = live_ranges(steps, before=inputs, after=outputs)
+    results = [value for value in graph.results if value in values]
+    ranges = live_ranges(steps, before=inputs, after=results)
     sizes = {value: value.type.bytes for value in values}
     if not nodes:
         return Peak(sum((sizes[v] for v in inputs), 0), None)

@@ -17,8 +17,9 @@ from typing import Any
 from convdsl.analysis.cost import known_sum
 from convdsl.analysis.machine import Machine
 from convdsl.diagnostics import InputError
-from convdsl.ir.classify import OpClass, classify, weight_time_nodes
+from convdsl.ir.classify import OpClass, classify
 from convdsl.ir.graph import Graph, OpNode, Value
+from convdsl.ir.timing import bound_nodes
 from convdsl.tensor import Dim, symbols_of
 
 
@@ -109,10 +110,10 @@ def roofline(graph: Graph, machine: Machine) -> Roofline:
 
 def kernels_of(graph: Graph) -> list[list[OpNode]]:
     """Run-time operators by kernel, in the order in which kernels can run."""
-    early = weight_time_nodes(graph)
+    bound = bound_nodes(graph)
     groups: dict[tuple[str, int], list[OpNode]] = {}
     for node in graph.op_nodes():
-        if node.id not in early:
+        if node.id not in bound:
             alone = node.group is None
             key = ("node", node.id) if alone else ("group", node.group or 0)
             groups.setdefault(key, []).append(node)
@@ -135,7 +136,7 @@ def _moved(graph: Graph, nodes: Sequence[OpNode]) -> Dim:
     leaving = [
         value.type.bytes
         for value in inside
-        if graph.is_output(value) or any(u.id not in members for u, _ in graph.users(value))
+        if graph.is_result(value) or any(u.id not in members for u, _ in graph.users(value))
     ]
     return known_sum([*entering.values(), *leaving])
 

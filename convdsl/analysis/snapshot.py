@@ -8,8 +8,8 @@ from typing import Any
 from convdsl.analysis.cost import Figure, known_sum
 from convdsl.analysis.memory import peak_activation_bytes
 from convdsl.analysis.report import dim_to_json
-from convdsl.ir.classify import weight_time_nodes
 from convdsl.ir.graph import Graph
+from convdsl.ir.timing import bound_nodes
 from convdsl.tensor import Dim
 
 
@@ -47,8 +47,8 @@ def snapshot(
     graph: Graph, label: str, changes: int | None = None, seconds: float | None = None
 ) -> Snapshot:
     """The figures of a graph as it is."""
-    early = weight_time_nodes(graph)
-    nodes = [node for node in graph.op_nodes() if node.id not in early]
+    bound = bound_nodes(graph)
+    nodes = [node for node in graph.op_nodes() if node.id not in bound]
     groups = {node.group for node in nodes if node.group is not None}
     alone = [node for node in nodes if node.group is None]
     costs = [node.op.cost(node.call) for node in nodes]
@@ -58,7 +58,7 @@ def snapshot(
         value.type.bytes
         for node in nodes
         for value in node.outputs
-        if graph.is_output(value)
+        if graph.is_result(value)
         or node.group is None
         or any(user.group != node.group for user, _ in graph.users(value))
     ]
@@ -66,7 +66,7 @@ def snapshot(
         label=label,
         operators=len(nodes),
         kernels=len(groups) + len(alone),
-        weight_time=len(early),
+        weight_time=len(bound),
         macs=known_sum(macs),
         flops=known_sum(flops),
         activation_bytes=known_sum(leaving),

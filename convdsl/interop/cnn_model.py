@@ -44,9 +44,8 @@ def _with_own_weights(model: Model) -> Model:
             graph.set_input(node, operand, own)
             if state.name in weights:
                 weights[key] = weights[state.name]
-    used = {key for key, state in graph.states.items() if graph.users(state.output)}
     for key, state in graph.states.items():
-        if key not in used and not graph.is_output(state.output):
+        if not graph.is_used(state):
             graph.remove(state)
             weights.pop(key, None)
     return replace(model, graph=graph, weights=weights)

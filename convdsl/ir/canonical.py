@@ -17,7 +17,7 @@ from convdsl.tensor import SymDim
 
 
 def canonical_text(graph: Graph) -> str:
-    """One line a node, then the outputs."""
+    """One line a node, then the outputs and the updates."""
     nodes = graph.nodes()
     number = {node.id: position for position, node in enumerate(nodes)}
 
@@ -29,6 +29,7 @@ def canonical_text(graph: Graph) -> str:
         types = ", ".join(str(value.type) for value in node.outputs)
         lines.append(f"{number[node.id]} {node.name!r}: {types} = {_definition(node, place)}")
     lines += [f"output {name!r} {place(value)}" for name, value in graph.outputs.items()]
+    lines += [f"update {key!r} {place(value)}" for key, value in graph.updates.items()]
     return "\n".join(lines)
 
 

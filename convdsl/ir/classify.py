@@ -8,7 +8,6 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterator
 
-from convdsl.ir.graph import Graph, InputNode, OpNode
 from convdsl.kernel.expr import (
     Axis,
     Binary,
@@ -140,19 +139,3 @@ def copied_operand(expr: TensorExpr) -> str | None:
     if others or not isinstance(body, Read) or body.tensor.type != stage.target.type:
         return None
     return body.tensor.name if is_in_place(body, stage.axes) else None
-
-
-def weight_time_nodes(graph: Graph) -> set[int]:
-    """Ids of the operators whose operands are all, transitively, states.
-
-    They are evaluated once, when weights are bound, and never at run time.
-    """
-    run_time: set[int] = set()
-    found: set[int] = set()
-    for node in graph.nodes():
-        if isinstance(node, InputNode):
-            run_time.add(node.id)
-        elif isinstance(node, OpNode):
-            late = any(value.node.id in run_time for value in node.inputs.values())
-            (run_time if late else found).add(node.id)
-    return found

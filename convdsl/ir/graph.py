@@ -134,7 +134,11 @@ class OpNode(Node):
 
 
 class Graph:
-    """A mutable graph; inputs and outputs are ordered by name."""
+    """A mutable graph; inputs and outputs are ordered by name.
+
+    `updates`: for keys of states, the value that replaces the state once all outputs and all
+    these values are computed. Within a call a state has one value, its old one.
+    """
 
     def __init__(self) -> None:
         self._nodes: dict[int, Node] = {}
@@ -144,6 +148,7 @@ class Graph:
         self._rules = Rules()
         self._next = 0
         self.outputs: dict[str, Value] = {}
+        self.updates: dict[str, Value] = {}
 
     # Building
 
@@ -264,7 +269,21 @@ class Graph:
         return sorted(found, key=lambda item: (item[0].id, item[1]))
 
     def is_output(self, value: Value) -> bool:
-        return any(value is output for output in self.outputs.values())
+        return value in self.outputs.values()
+
+    @property
+    def results(self) -> tuple[Value, ...]:
+        """What a call leaves behind: the model outputs, then what replaces states."""
+        return (*self.outputs.values(), *self.updates.values())
+
+    def is_result(self, value: Value) -> bool:
+        return self.is_output(value) or value in self.updates.values()
+
+    def is_used(self, node: Node) -> bool:
+        """Whether an operator reads the node, a call leaves it behind, or it is a state with an
+        update."""
+        updated = isinstance(node, StateNode) and node.name in self.updates
+        return updated or any(self.users(v) or self.is_result(v) for v in node.outputs)
 
     def __len__(self) -> int:
         return len(self._nodes)
@@ -284,17 +303,18 @@ class Graph:
         self._ascending = self._ascending and value.node.id < node.id
 
     def replace_uses(self, old: Value, new: Value) -> None:
-        """Every user of `old`, model outputs included, reads `new` instead."""
+        """Every user of `old`, model outputs and updates included, reads `new` instead."""
         for node, operand in self.users(old):
             if node is not new.node:
                 self.set_input(node, operand, new)
-        for name, value in self.outputs.items():
-            if value is old:
-                self.outputs[name] = new
+        for results in (self.outputs, self.updates):
+            for name, value in results.items():
+                if value is old:
+                    results[name] = new
 
     def remove(self, node: Node) -> None:
         """Remove a node that nothing uses."""
-        if self._edges.out_degree(node.id) or any(self.is_output(v) for v in node.outputs):
+        if self.is_used(node):
             raise ValueError(f"{node.name} is still used")
         self._order = None
         self._edges.remove_node(node.id)
@@ -334,6 +354,7 @@ class Graph:
             values.update(zip(node.outputs, made, strict=True))
         new._next = self._next
         new.outputs = {name: values[value] for name, value in self.outputs.items()}
+        new.updates = {key: values[value] for key, value in self.updates.items()}
         return new
 
     def copy(self) -> Graph:
@@ -341,12 +362,15 @@ class Graph:
 
     def to_networkx(self) -> nx.MultiDiGraph:
         """A copy for users: nodes by name, with kind, operator, attributes, shapes, dtypes, costs
-        and source location; edges with the operand they feed and the shape they carry."""
+        and source location, states with the name of what replaces them; edges with the operand
+        they feed and the shape they carry."""
         import networkx as nx
 
         public: nx.MultiDiGraph = nx.MultiDiGraph()
         for node in self.nodes():
             public.add_node(node.name, **_describe(node))
+        for key, value in self.updates.items():
+            public.nodes[key]["update"] = value.name
         for node in self.op_nodes():
             for operand, value in node.inputs.items():
                 shape = value.type.shape

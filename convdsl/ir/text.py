@@ -4,6 +4,7 @@
       input image: f32[N, 3, 224, 224]
       conv1 = conv(image, weight=conv1.weight: f32[64, 3, 7, 7]) channels=64 kernel=7 stride=2 ...
       output logits = fc
+      update fc.weight = fc.weight_new
 
 Attributes appear where they differ from the operator's defaults.
 """
@@ -12,23 +13,24 @@ from __future__ import annotations
 
 from typing import Any
 
-from convdsl.ir.classify import weight_time_nodes
 from convdsl.ir.graph import Graph, OpNode, StateNode, Value
 from convdsl.ir.opdef import Call, OpError, Required
+from convdsl.ir.timing import bound_nodes
 from convdsl.tensor import SymDim
 
 
 def format_graph(graph: Graph, locations: bool = False) -> str:
     """The graph as text; with `locations`, where in the source each operator came from."""
-    constant = weight_time_nodes(graph)
+    bound = bound_nodes(graph)
     nodes = graph.op_nodes()
-    early = [_format_node(node, locations) for node in nodes if node.id in constant]
-    late = [_format_node(node, locations) for node in nodes if node.id not in constant]
+    early = [_format_node(node, locations) for node in nodes if node.id in bound]
+    late = [_format_node(node, locations) for node in nodes if node.id not in bound]
     lines = ["graph"]
     lines += ["  # once, when weights are bound", *early, "  # at run time"] if early else []
     lines += [f"  input {name}: {value.type}" for name, value in graph.inputs.items()]
     lines += late
     lines += [f"  output {name} = {value.name}" for name, value in graph.outputs.items()]
+    lines += [f"  update {key} = {value.name}" for key, value in graph.updates.items()]
     return "\n".join(lines) + "\n"
 
 

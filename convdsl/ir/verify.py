@@ -8,9 +8,10 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 
-from convdsl.ir.classify import OpClass, classify, weight_time_nodes
+from convdsl.ir.classify import OpClass, classify
 from convdsl.ir.graph import Graph, Node, OpNode, Value
 from convdsl.ir.opdef import Call, OpError, Role
+from convdsl.ir.timing import bound_nodes
 
 
 class GraphError(AssertionError):
@@ -20,14 +21,16 @@ class GraphError(AssertionError):
 def verify(graph: Graph) -> None:
     """Raise GraphError unless the graph is well formed.
 
-    Acyclic; names unique; outputs present; edges as the nodes' operands say; operands,
-    attributes, weights and types as the operators' rules say; fusion groups closed.
+    Acyclic; names unique; outputs present; updates of states that may change, by values of their
+    type; edges as the nodes' operands say; operands, attributes, weights and types as the
+    operators' rules say; fusion groups closed.
     """
     _require(graph.is_acyclic, "the graph has a cycle")
     nodes = graph.nodes()
     _verify_names(nodes)
     for name, value in graph.outputs.items():
         _verify_value(graph, value, f"output {name}")
+    _verify_updates(graph)
     for node in nodes:
         if isinstance(node, OpNode):
             _verify_operands(graph, node)
@@ -53,6 +56,18 @@ def _verify_value(graph: Graph, value: Value, what: str) -> None:
     _require(node in graph, f"{what} reads {node.name}, which is not in the graph")
     same = value.index < len(node.outputs) and node.outputs[value.index] is value
     _require(same, f"{what} reads a value that {node.name} does not put out")
+
+
+def _verify_updates(graph: Graph) -> None:
+    states = graph.states
+    for key, value in graph.updates.items():
+        _require(key in states, f"there is no state {key} to be updated")
+        state = states[key]
+        _require(state.role is not Role.CONSTANT, f"the constant {key} is updated")
+        _verify_value(graph, value, f"the update of {key}")
+        same = value.type == state.type
+        _require(same, f"{key}: {state.type} is updated by {value.name}: {value.type}")
+        _require(not state.type.symbols(), f"{key} is updated and has no fixed size")
 
 
 def _verify_operands(graph: Graph, node: OpNode) -> None:
@@ -112,14 +127,14 @@ def _verify_groups(graph: Graph) -> None:
     for node in graph.op_nodes():
         if node.group is not None:
             chains.setdefault(node.group, []).append(node)
-    constant = weight_time_nodes(graph)
+    bound = bound_nodes(graph)
     for group, chain in chains.items():
         what = f"group {group}"
-        _require(not any(n.id in constant for n in chain), f"{what} holds weight-time work")
+        _require(not any(n.id in bound for n in chain), f"{what} holds weight-time work")
         for before, after in itertools.pairwise(chain):
             _require(len(before.outputs) == 1, f"{before.name} has several outputs inside {what}")
             users = {user.id for user, _ in graph.users(before.output)}
-            alone = users == {after.id} and not graph.is_output(before.output)
+            alone = users == {after.id} and not graph.is_result(before.output)
             _require(alone, f"{after.name} is not the only user of {before.name} in {what}")
             is_map = classify(after.call.kernel) is OpClass.MAP
             _require(is_map, f"{after.name} follows in {what} and is no map")

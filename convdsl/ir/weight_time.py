@@ -8,10 +8,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from convdsl.ir.classify import weight_time_nodes
 from convdsl.ir.graph import Graph, OpNode, StateNode, Value
 from convdsl.ir.opdef import Call
 from convdsl.ir.rules import kernel_of
+from convdsl.ir.timing import Timing
 from convdsl.kernel.evaluate import Counter, evaluate
 from convdsl.kernel.expr import Binary, Expr, Read, Stage
 from convdsl.tensor import DType, TensorType
@@ -40,17 +40,17 @@ def run_in_double(
 def weight_time_values(
     graph: Graph, states: Mapping[str, Array], wanted: Collection[Value]
 ) -> Iterator[tuple[Value, Array]]:
-    """Those of the `wanted` values that are states or of weight time, in the dtypes that the
+    """Those of the `wanted` values that are known once weights are bound, in the dtypes that the
     graph declares, one after the other: what nothing needs any more is not kept.
 
     `states` holds parameters and buffers by key; constants come from the graph. Operators
     hand each other doubles; rounding happens once, at the end.
     """
-    constant = weight_time_nodes(graph)
+    timing = Timing(graph)
     nodes = [
         node
         for node in graph.nodes()
-        if isinstance(node, StateNode) or (isinstance(node, OpNode) and node.id in constant)
+        if isinstance(node, (StateNode, OpNode)) and timing.is_bound(node)
     ]
     inputs = {n.id: list(n.inputs.values()) if isinstance(n, OpNode) else [] for n in nodes}
     readers = Counts(value for values in inputs.values() for value in values)

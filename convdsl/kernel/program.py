@@ -11,30 +11,6 @@ from convdsl.tensor import TensorType
 if TYPE_CHECKING:  # programs that are only run hold no kernels
     from convdsl.kernel.nodes import Kernel
 
-YIELD, TEAM_SIZE, WEIGHTS, ARENA, COUNTERS, TIMES, BOARD, TICKET, PORTS = range(9)
-"""Slots of the context table that compiled code receives: how to let another thread run, the size
-of the team (a number), weights, arena, zeroed counters, where timed code writes its clock, the
-board (or null) and the call's ticket for it (a number; afterwards, how many helpers may still look
-at the call), then inputs and outputs."""
-
-BOARD_TICKET, BOARD_CONTEXT, BOARD_ENTRY, BOARD_SEATS, BOARD_INSIDE, BOARD_AWAKE = 0, 1, 2, 3, 8, 16
-"""64-bit words of the board, where one caller at a time pins its call for helpers that are awake: a
-number that changes with every call, its context (null when it is over), its function, how many
-may come, how many are looking at what is pinned, how many are awake and wait for a call."""
-
-BOARD_WORDS = 24
-
-COUNTERS_PER_STEP = 16
-"""64-bit words that a step's two counters take, each on a cache line of its own."""
-
-SHARES = 4
-"""Shares of a step for each thread: enough to even out unequal ones, few enough to stay large."""
-
-ENTRY = "convdsl_run"
-"""The function that compiled code exports: entry(context, stay), entered by every thread of a team.
-The caller's says 0. A helper, when all is done, stays awake for so many pauses, and takes part in
-what is pinned to the board meanwhile."""
-
 
 class Place(enum.Enum):
     """Which memory an argument points into."""

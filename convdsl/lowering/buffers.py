@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 
-from convdsl.ir.classify import weight_time_nodes
-from convdsl.ir.graph import Graph, OpNode, StateNode, Value
+from convdsl.ir.graph import Graph, OpNode, Value
 from convdsl.ir.liveness import live_ranges
+from convdsl.ir.timing import Timing
 from convdsl.kernel.layout import Layout
 from convdsl.kernel.nodes import Kernel
 from convdsl.kernel.program import Argument, Place, Port, Program, Step
@@ -54,7 +54,7 @@ class Buffers:
     """The buffers of one program in the making."""
 
     def __init__(self, graph: Graph, machine: Machine) -> None:
-        self._static_nodes = weight_time_nodes(graph)
+        self.timing = Timing(graph)
         self._machine = machine
         self._inputs = list(graph.inputs.items())
         self.outputs = list(graph.outputs.items())
@@ -62,16 +62,12 @@ class Buffers:
         self._dtypes: dict[Key, DType] = {}
         self._packings: list[Packing] = []
         self._packed: dict[tuple[Source, Pack], PackedWeight] = {}
-        self._slices = find_slices(graph, lambda v: machine.layout(v.type), self.is_static)
+        self._slices = find_slices(graph, lambda v: machine.layout(v.type), self.timing)
         self._in_place = self._outputs_in_place()
         for _, value in self._inputs:
             self.place(value, value.type, plain=True)
 
     # What is asked of a value
-
-    def is_static(self, value: Value) -> bool:
-        """Known when weights are bound: a state, or what follows from states alone."""
-        return isinstance(value.node, StateNode) or value.node.id in self._static_nodes
 
     def is_whole(self, value: Value) -> bool:
         """True for a concatenation whose parts lie in place already."""
@@ -90,7 +86,7 @@ class Buffers:
         """Outputs that a kernel can write itself: plain, and made by an operator."""
         found: dict[Value, int] = {}
         for slot, (_, value) in enumerate(self.outputs):
-            made = isinstance(value.node, OpNode) and not self.is_static(value)
+            made = isinstance(value.node, OpNode) and not self.timing.is_bound(value.node)
             if made and self._machine.layout(value.type) == Layout(value.type.sizes):
                 found.setdefault(value, slot)
         return found
@@ -122,8 +118,7 @@ class Buffers:
         key = (packing.source, packing.pack)
         if key not in self._packed:
             self._packed[key] = PackedWeight(len(self._packings))
-            known = packing.source.value is not None
-            self._packings.append(replace(packing, stage=None) if known else packing)
+            self._packings.append(packing)
         return self._packed[key]
 
     # Memory

@@ -15,8 +15,9 @@ from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass, field, replace
 
 from convdsl.ir.classify import is_in_place
-from convdsl.ir.graph import OpNode, Value
+from convdsl.ir.graph import Graph, OpNode, Value
 from convdsl.ir.rules import kernel_of
+from convdsl.ir.timing import Timing
 from convdsl.kernel.expr import (
     Axis,
     Expr,
@@ -64,18 +65,18 @@ class Composed:
 def compose(
     nodes: Sequence[OpNode],
     leaving: Collection[Value],
-    is_static: Callable[[Value], bool],
+    timing: Timing,
     stored: Callable[[TensorType], Hashable],
 ) -> Composed:
     """The chains of a group, nodes in topological order. `leaving` are the values that others
-    read, `is_static` tells weights. Only what `stored` gives the same answer for (how a tensor
-    is cut into vectors) may share a chain."""
+    read. Only what `stored` gives the same answer for (how a tensor is cut into vectors) may
+    share a chain."""
     writer = _Writer()
     for node in nodes:
         writer.add(node)
     targets = {writer.names[value]: value for value in leaving}
     sources = {name: value for value, name in writer.names.items() if name[0] == "x"}
-    weights = {name for name, value in sources.items() if is_static(value)}
+    weights = {name for name, value in sources.items() if timing.is_bound(value.node)}
     stages = _wanted(writer.stages, targets)
     folded = _folded(stages, weights, targets)
     known = {stage.target.name for stage in folded}
@@ -85,6 +86,17 @@ def compose(
             grown.add(stage)
     chains = grown.finished(frozenset(targets))
     return Composed(nodes[0].op.name, tuple(folded), chains, sources, targets)
+
+
+def leaving(graph: Graph, nodes: Sequence[OpNode]) -> list[Value]:
+    """The values of a group that others read or that a call leaves behind."""
+    inside = {node.id for node in nodes}
+    values = [value for node in nodes for value in node.outputs]
+    return [
+        value
+        for value in values
+        if graph.is_result(value) or any(user.id not in inside for user, _ in graph.users(value))
+    ]
 
 
 class _Writer:

@@ -13,8 +13,8 @@ from convdsl.diagnostics import InputError
 from convdsl.ir.graph import Graph
 from convdsl.kernel.program import Program
 from convdsl.lowering.buffers import Buffers
-from convdsl.lowering.packing import Packing, Source, pack_weights
-from convdsl.lowering.tasks import Choice, Outline, Tasks
+from convdsl.lowering.packing import Packing, pack_weights
+from convdsl.lowering.tasks import Choice, Tasks
 from convdsl.schedules.machine import Machine
 
 Array = npt.NDArray[Any]
@@ -42,14 +42,6 @@ def lower(graph: Graph, machine: Machine, name: str) -> Lowered:
     tasks.add_graph(graph)
     program, packings = buffers.assemble(name, tasks.kernels, tasks.calls)
     return Lowered(program, graph, packings, tuple(tasks.choices))
-
-
-def stage_sources(graph: Graph, machine: Machine) -> dict[tuple[int, str], Source]:
-    """Weights that stages of lowering's own make, by step and variable (see Packing.stage)."""
-    _check_bound(graph)
-    outline = Outline(machine, Buffers(graph, machine))
-    outline.add_graph(graph)
-    return outline.made
 
 
 def _check_bound(graph: Graph) -> None:

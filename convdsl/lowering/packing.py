@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from convdsl.ir.graph import Graph, Value
+from convdsl.ir.graph import Graph, OpNode, Value
+from convdsl.ir.timing import Timing
 from convdsl.ir.weight_time import weight_time_values
 from convdsl.kernel.evaluate import evaluate
-from convdsl.kernel.expr import TensorExpr
+from convdsl.kernel.expr import TensorExpr, reads
+from convdsl.lowering.compose import Composed
 from convdsl.schedules.task import Pack
 from convdsl.tensor import DType
 
@@ -21,11 +23,14 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Source:
-    """Where a packed weight comes from: a weight-time value of the graph, or stages over such."""
+    """Where a packed weight comes from: a value of the graph that is known when weights are bound,
+    or a stage of a group over such. `stage` names that by the group's last node and the
+    variable; equal stages of two groups are one source."""
 
     value: Value | None
     expr: TensorExpr | None = None
     inputs: tuple[tuple[str, Source], ...] = ()
+    stage: tuple[OpNode, str] | None = field(default=None, compare=False)
 
     def values(self) -> Iterator[Value]:
         """The values of the graph that it is made of."""
@@ -37,17 +42,28 @@ class Source:
 
 @dataclass(frozen=True)
 class Packing:
-    """One packed weight: its source, its form, its place in the weight memory.
-
-    stage: for a source that is made by a stage of lowering's own, the number of the step that
-    reads it first, and the variable's name there.
-    """
+    """One packed weight: its source, its form, its place in the weight memory."""
 
     source: Source
     pack: Pack
     dtype: DType
     offset: int
-    stage: tuple[int, str] | None = None
+
+
+def bound_sources(composed: Composed, last: OpNode, timing: Timing) -> dict[str, Source]:
+    """The variables of a group, whose last node is given, that are known when weights are bound:
+    operands, and what stages make of such alone."""
+    found: dict[str, Source] = {}
+    for name, value in composed.sources.items():
+        if timing.is_bound(value.node):
+            found[name] = Source(value)
+    for stage in composed.folded:
+        name = stage.target.name
+        variables = {read.tensor.name: read.tensor for read in reads(stage.body)}
+        expr = TensorExpr(tuple(variables.values()), (stage,), (name,))
+        inputs = tuple((variable, found[variable]) for variable in variables)
+        found[name] = Source(None, expr, inputs, (last, name))
+    return found
 
 
 def pack_weights(

@@ -1,7 +1,8 @@
 """Packings as JSON: how a compiled program that was kept gets its weights.
 
 A weight is told by its node's position in the graph, which must be equal to the one that was
-lowered (ir.canonical says so), or by the step that reads it, if a stage of lowering's own makes it.
+lowered (ir.canonical says so); one that a stage of a group makes, by the position of the group's
+last node and the variable. Reading composes such a group, and lowers nothing.
 """
 
 from __future__ import annotations
@@ -10,12 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from convdsl.ir.graph import Graph
-from convdsl.lowering.lower import stage_sources
-from convdsl.lowering.packing import Packing, Source
+from convdsl.ir.graph import Graph, Node, OpNode
+from convdsl.ir.timing import Timing
+from convdsl.lowering.compose import compose, leaving
+from convdsl.lowering.packing import Packing, Source, bound_sources
 from convdsl.schedules.machine import Machine
 from convdsl.schedules.task import Pack
-from convdsl.tensor import DType
+from convdsl.tensor import DType, TensorType
 
 
 def packings_to_json(
@@ -34,7 +36,9 @@ def packings_to_json(
         if value is not None:
             row |= {"node": number[value.node.id], "output": value.index}
         else:
-            row |= {"stage": packing.stage}
+            assert packing.source.stage is not None
+            last, variable = packing.source.stage
+            row |= {"group": number[last.id], "stage": variable}
         rows.append(row)
     return rows
 
@@ -44,19 +48,33 @@ def packings_from_json(
 ) -> tuple[Packing, ...]:
     """The packings over the values of this graph."""
     nodes = graph.nodes()
-    made = stage_sources(graph, machine) if any("stage" in row for row in rows) else {}
+    made = _stage_sources(graph, [nodes[int(row["group"])] for row in rows if "group" in row])
     packings: list[Packing] = []
     for row in rows:
-        stage = None
-        if "stage" in row:
-            stage = (int(row["stage"][0]), str(row["stage"][1]))
-            source = made[stage]
+        if "group" in row:
+            source = made[nodes[int(row["group"])]][row["stage"]]
         else:
             source = Source(nodes[int(row["node"])].outputs[int(row["output"])])
         told = {key: _value(item) for key, item in row["fields"].items()}
         pack = machine.packs[row["form"]](**told)
-        packings.append(Packing(source, pack, DType(row["dtype"]), int(row["offset"]), stage))
+        packings.append(Packing(source, pack, DType(row["dtype"]), int(row["offset"])))
     return tuple(packings)
+
+
+def _stage_sources(graph: Graph, last: Sequence[Node]) -> dict[Node, dict[str, Source]]:
+    """What stages make of weights in the groups that end with these nodes."""
+    timing = Timing(graph)
+    found: dict[Node, dict[str, Source]] = {}
+    for node in {n for n in last if isinstance(n, OpNode)}:
+        alone = node.group is None
+        group = [node] if alone else [n for n in graph.op_nodes() if n.group == node.group]
+        composed = compose(group, leaving(graph, group), timing, _alike)
+        found[node] = bound_sources(composed, node, timing)
+    return found
+
+
+def _alike(_: TensorType) -> None:
+    """Stages over weights alone do not depend on how tensors are cut into vectors."""
 
 
 def _fields_of(pack: Pack, form: type[Pack]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from math import prod
 
 from convdsl.ir.graph import Graph, OpNode, Value
+from convdsl.ir.timing import Timing
 from convdsl.kernel.layout import Layout
 
 
@@ -23,7 +24,7 @@ class Slice:
 
 
 def find_slices(
-    graph: Graph, layout_for: Callable[[Value], Layout], is_static: Callable[[Value], bool]
+    graph: Graph, layout_for: Callable[[Value], Layout], timing: Timing
 ) -> dict[Value, Slice]:
     """Values that can lie inside the output of the concatenation they feed. A concatenation all
     of whose operands do needs no code; one with a single operand that does not is left alone."""
@@ -32,9 +33,9 @@ def find_slices(
         if node.op.name != "concat" or node.attributes["axis"] != 1 or node.group is not None:
             continue
         parts = list(node.inputs.values())
-        if is_static(node.output) or len(set(parts)) < len(parts):
+        if timing.is_bound(node) or len(set(parts)) < len(parts):
             continue
-        if not all(_may_lie_inside(part, found, is_static) for part in parts):
+        if not all(_may_lie_inside(part, found, timing) for part in parts):
             continue
         slices = _slices(node.output, [layout_for(part) for part in parts], layout_for)
         if slices is not None:
@@ -42,10 +43,9 @@ def find_slices(
     return found
 
 
-def _may_lie_inside(
-    part: Value, found: dict[Value, Slice], is_static: Callable[[Value], bool]
-) -> bool:
-    return isinstance(part.node, OpNode) and part not in found and not is_static(part)
+def _may_lie_inside(part: Value, found: dict[Value, Slice], timing: Timing) -> bool:
+    made = isinstance(part.node, OpNode) and not timing.is_bound(part.node)
+    return made and part not in found
 
 
 def _slices(

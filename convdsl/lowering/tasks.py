@@ -10,11 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from convdsl.ir.graph import Graph, OpNode, Value
-from convdsl.kernel.expr import Read, Stage, TensorExpr, TensorVar, axes_over, reads
+from convdsl.ir.timing import Timing
+from convdsl.kernel.expr import Read, Stage, TensorVar, axes_over
 from convdsl.kernel.nodes import Kernel
 from convdsl.lowering.buffers import Buffers, Call, CopiedOutput, Key
-from convdsl.lowering.compose import Chain, compose
-from convdsl.lowering.packing import Packing, Source
+from convdsl.lowering.compose import Chain, compose, leaving
+from convdsl.lowering.packing import Packing, Source, bound_sources
 from convdsl.schedules.machine import Machine
 from convdsl.schedules.task import Operand, Output, Scheduled, Task
 
@@ -36,7 +37,6 @@ class Tasks:
         self._machine = machine
         self._buffers = buffers
         self._scheduled: dict[Task, tuple[Scheduled, Choice]] = {}
-        self._tasks = 0
         self.calls: list[Call] = []
         self.choices: list[Choice] = []
 
@@ -47,7 +47,7 @@ class Tasks:
 
     def add_graph(self, graph: Graph) -> None:
         """All groups in order, then the outputs that must be copied."""
-        for nodes in groups_of(graph, self._buffers):
+        for nodes in groups_of(graph, self._buffers.timing):
             root = nodes[0]
             if self._buffers.is_whole(root.outputs[0]):
                 self._buffers.place(root.output, root.output.type)
@@ -58,24 +58,17 @@ class Tasks:
 
     def _add_group(self, graph: Graph, nodes: list[OpNode]) -> None:
         buffers = self._buffers
-        composed = compose(nodes, leaving(graph, nodes), buffers.is_static, buffers.vectors)
+        composed = compose(nodes, leaving(graph, nodes), buffers.timing, buffers.vectors)
+        bound = bound_sources(composed, nodes[-1], buffers.timing)
         names = tuple(node.name for node in nodes)
-        keys: dict[str, Key] = {}
-        statics: dict[str, Source] = {}
-        for name, value in composed.sources.items():
-            if buffers.is_static(value):
-                statics[name] = Source(value)
-            else:
-                keys[name] = value
-        for stage in composed.folded:
-            statics[stage.target.name] = _static_stage(stage, statics)
+        keys: dict[str, Key] = {n: v for n, v in composed.sources.items() if n not in bound}
         for chain in composed.chains:
             for stage in chain.stages:
                 name = stage.target.name
                 if name in chain.outputs:
                     keys[name] = composed.targets.get(name, (names, name))
                     buffers.place(keys[name], stage.target.type)
-            self._add_task(composed.op, chain, keys, statics, names)
+            self._add_task(composed.op, chain, keys, bound, names)
 
     def _add_copy(self, slot: int, name: str, value: Value) -> None:
         x = TensorVar("x0", value.type)
@@ -84,24 +77,24 @@ class Tasks:
         key = CopiedOutput(slot)
         self._buffers.place(key, value.type, plain=True)
         keys: dict[str, Key] = {"t0": key}
-        statics: dict[str, Source] = {}
-        if self._buffers.is_static(value):
-            statics["x0"] = Source(value)
+        bound: dict[str, Source] = {}
+        if self._buffers.timing.is_bound(value.node):
+            bound["x0"] = Source(value)
         else:
             keys["x0"] = value
-        self._add_task("copy", Chain((stage,), ("t0",)), keys, statics, (f"output {name}",))
+        self._add_task("copy", Chain((stage,), ("t0",)), keys, bound, (f"output {name}",))
 
     def _add_task(
         self,
         op: str,
         chain: Chain,
         keys: Mapping[str, Key],
-        statics: Mapping[str, Source],
+        bound: Mapping[str, Source],
         names: tuple[str, ...],
     ) -> None:
         variables = chain.operands
         operands = tuple(
-            Operand(var, None if name in statics else self._buffers.layout(keys[name]))
+            Operand(var, None if name in bound else self._buffers.layout(keys[name]))
             for name, var in sorted(variables.items())
         )
         outputs = tuple(
@@ -120,15 +113,13 @@ class Tasks:
                 if pack is None:
                     arguments.append(known[variable])
                 else:
-                    stage_of = (self._tasks, variable)
                     dtype = variables[variable].type.dtype
-                    packing = Packing(statics[variable], pack, dtype, 0, stage_of)
+                    packing = Packing(bound[variable], pack, dtype, 0)
                     arguments.append(self._buffers.weight(packing))
             buffers = zip(kernel.buffers, arguments, strict=True)
             written = frozenset(key for buffer, key in buffers if buffer.written)
             self.calls.append(Call(kernel.name, tuple(arguments), written, names, choice.schedule))
             self.choices.append(replace(choice, nodes=names, kernel=kernel.name))
-        self._tasks += 1
 
     def _schedule(self, task: Task) -> tuple[Scheduled, Choice]:
         """The kernels of a task, by the schedule that predicts the fewest cycles."""
@@ -142,50 +133,12 @@ class Tasks:
         return self._scheduled[task]
 
 
-class Outline(Tasks):
-    """Tasks without kernels: no schedule is asked."""
-
-    def __init__(self, machine: Machine, buffers: Buffers) -> None:
-        super().__init__(machine, buffers)
-        self.made: dict[tuple[int, str], Source] = {}
-
-    def _add_task(
-        self,
-        op: str,
-        chain: Chain,
-        keys: Mapping[str, Key],
-        statics: Mapping[str, Source],
-        names: tuple[str, ...],
-    ) -> None:
-        read = chain.operands.keys()
-        for name in read & statics.keys():
-            self.made[self._tasks, name] = statics[name]
-        self._tasks += 1
-
-
-def groups_of(graph: Graph, buffers: Buffers) -> list[list[OpNode]]:
+def groups_of(graph: Graph, timing: Timing) -> list[list[OpNode]]:
     """The nodes of each group that runs, its root first; ordered by their last nodes."""
     members: dict[object, list[OpNode]] = {}
     for node in graph.op_nodes():
-        if not buffers.is_static(node.outputs[0]):
+        if not timing.is_bound(node):
             key = node.id if node.group is None else ("group", node.group)
             members.setdefault(key, []).append(node)
     position = {node.id: i for i, node in enumerate(graph.nodes())}
     return sorted(members.values(), key=lambda nodes: position[nodes[-1].id])
-
-
-def leaving(graph: Graph, nodes: list[OpNode]) -> list[Value]:
-    """The values of a group that others read or that the model puts out."""
-    inside = {node.id for node in nodes}
-    values = [value for node in nodes for value in node.outputs]
-    return [
-        value
-        for value in values
-        if graph.is_output(value) or any(user.id not in inside for user, _ in graph.users(value))
-    ]
-
-
-def _static_stage(stage: Stage, statics: Mapping[str, Source]) -> Source:
-    variables = {read.tensor.name: read.tensor for read in reads(stage.body)}
-    expr = TensorExpr(tuple(variables.values()), (stage,), (stage.target.name,))
-    return Source(None, expr, tuple((name, statics[name]) for name in variables))

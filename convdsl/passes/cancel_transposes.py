@@ -82,4 +82,4 @@ def _is_free_map(node: OpNode) -> bool:
 
 
 def _is_read_once(graph: Graph, value: Value) -> bool:
-    return len(graph.users(value)) == 1 and not graph.is_output(value)
+    return len(graph.users(value)) == 1 and not graph.is_result(value)

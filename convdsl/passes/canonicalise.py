@@ -47,7 +47,7 @@ class RemoveCopy(Pattern):
 
 def _may_leave(rewriter: Rewriter, value: Value) -> bool:
     """Model outputs stay computed values, and distinct ones."""
-    computed = isinstance(value.node, OpNode) and not rewriter.is_weight_time(value)
+    computed = isinstance(value.node, OpNode) and not rewriter.is_bound(value)
     return computed and not rewriter.graph.is_output(value)
 
 
@@ -100,4 +100,4 @@ def _is_commutative(expr: TensorExpr) -> bool:
 
 
 def _order(value: Value, rewriter: Rewriter) -> tuple[bool, int, int]:
-    return (rewriter.is_weight_time(value), value.node.id, value.index)
+    return (rewriter.is_bound(value), value.node.id, value.index)

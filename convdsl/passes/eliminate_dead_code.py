@@ -1,4 +1,4 @@
-"""Dead code: what no output needs."""
+"""Dead code: what neither an output nor an update needs."""
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ from convdsl.passes.rewrite import Pass
 
 @dataclass(frozen=True)
 class EliminateDeadCode(Pass):
-    """Remove operators and weights that no output depends on.
+    """Remove operators and weights that no output and no update depends on.
 
-    Model inputs stay: they are the model's signature.
+    Model inputs stay, they are the model's signature; so do states with an update, which are
+    read from outside.
     """
 
     name: ClassVar[str] = "eliminate-dead-code"
 
     def run(self, graph: Graph) -> int:
-        pending: list[Node] = [value.node for value in graph.outputs.values()]
+        states = graph.states
+        pending: list[Node] = [value.node for value in graph.results]
+        pending += [states[key] for key in graph.updates]
         needed = {node.id for node in pending}
         while pending:
             node = pending.pop()

@@ -30,9 +30,9 @@ class FoldBatchNorm(Pass):
 
 
 def _is_foldable(node: OpNode, rewriter: Rewriter) -> bool:
-    """A batch_norm whose statistics and affine map are states."""
+    """A batch_norm whose statistics and affine map are known once weights are bound."""
     states = [value for name, value in node.inputs.items() if name != "x"]
-    return node.op.name == "batch_norm" and all(map(rewriter.is_weight_time, states))
+    return node.op.name == "batch_norm" and all(map(rewriter.is_bound, states))
 
 
 def scale_and_shift(node: OpNode, rewriter: Rewriter) -> tuple[Value, Value]:
@@ -54,7 +54,7 @@ class FoldIntoProducer(Pattern):
         w' = w * s  along output channels
         b' = b * s + t
 
-    Requires: weights and statistics are states; the conv has exactly one user.
+    Requires: weights and statistics are bound, not updated; the conv has exactly one user.
     """
 
     def rewrite(self, node: OpNode, rewriter: Rewriter) -> bool:
@@ -64,7 +64,7 @@ class FoldIntoProducer(Pattern):
         if not isinstance(conv, OpNode) or not _is_absorbing(conv, rewriter):
             return False
         alone = [user for user, _ in rewriter.graph.users(conv.output)] == [node]
-        if not alone or rewriter.graph.is_output(conv.output):
+        if not alone or rewriter.graph.is_result(conv.output):
             return False
         if conv.op.name == "linear" and conv.output.type.rank != 2:
             return False  # the last axis there is not the one that batch_norm normalises
@@ -90,7 +90,7 @@ class FoldIntoConsumer(Pattern):
         w' = w * s  along input channels
         b' = b + sum over c, r, s of w[k, c, r, s] * t[c]
 
-    Requires: weights and statistics are states; the batch_norm has exactly one user; no
+    Requires: weights and statistics are bound, not updated; the batch_norm has one user; no
     zeros are padded in between, which would not be normalised.
     """
 
@@ -99,7 +99,7 @@ class FoldIntoConsumer(Pattern):
         if (
             not _is_foldable(node, rewriter)
             or len(users) != 1
-            or rewriter.graph.is_output(node.output)
+            or rewriter.graph.is_result(node.output)
         ):
             return False
         conv, operand = users[0]
@@ -134,10 +134,10 @@ class ExpandBatchNorm(Pattern):
 
 
 def _is_absorbing(node: OpNode, rewriter: Rewriter) -> bool:
-    """A convolution or linear layer whose weights are states."""
+    """A convolution or linear layer whose weights are known once weights are bound."""
     weights = [value for name, value in node.inputs.items() if name != "x"]
     known = node.op.name in ("conv", "conv_transpose", "linear")
-    return known and all(map(rewriter.is_weight_time, weights))
+    return known and all(map(rewriter.is_bound, weights))
 
 
 def _keeps_channels(conv: OpNode) -> bool:

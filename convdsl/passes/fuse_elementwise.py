@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from convdsl.ir.classify import OpClass, classify, reads_in_place, weight_time_nodes
+from convdsl.ir.classify import OpClass, classify, reads_in_place
 from convdsl.ir.graph import Graph, OpNode
+from convdsl.ir.timing import bound_nodes
 from convdsl.kernel.expr import TensorExpr
 from convdsl.passes.rewrite import Pass
 
@@ -28,11 +29,11 @@ class FuseElementwise(Pass):
     longest: int = 32
 
     def run(self, graph: Graph) -> int:
-        constant = weight_time_nodes(graph)
+        bound = bound_nodes(graph)
         chains = _Chains(graph, self.longest)
         for node in graph.op_nodes():
             node.group = None
-            if node.id not in constant:
+            if node.id not in bound:
                 chains.place(node)
         return chains.number()
 
@@ -77,7 +78,7 @@ class _Chains:
         if len(before.outputs) != 1 or len(node.outputs) != 1:
             return False
         users = {user.id for user, _ in self._graph.users(before.output)}
-        if users != {node.id} or self._graph.is_output(before.output):
+        if users != {node.id} or self._graph.is_result(before.output):
             return False
         if len(self._chains[before.id][1]) >= self._longest:
             return False

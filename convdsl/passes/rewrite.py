@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from convdsl.ir.graph import Graph, InputNode, Node, OpNode, StateNode, Value
+from convdsl.ir.graph import Graph, Node, OpNode, StateNode, Value
 from convdsl.ir.opdef import OpDef, Role
+from convdsl.ir.timing import Timing
 from convdsl.tensor import TensorType
 
 
@@ -41,7 +42,7 @@ class Rewriter:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self._names = {node.name for node in graph.nodes()}
-        self._weight_time: dict[int, bool] = {}
+        self._timing = Timing(graph)
 
     def apply(
         self,
@@ -70,19 +71,9 @@ class Rewriter:
             frames=origin.frames,
         )
 
-    def is_weight_time(self, value: Value) -> bool:
-        """True where a value follows from states alone; rewrites never change that."""
-        known, pending = self._weight_time, [value.node]
-        while pending:
-            node = pending[-1]
-            operands = [v.node for v in node.inputs.values()] if isinstance(node, OpNode) else []
-            missing = [n for n in operands if n.id not in known]
-            if missing and all(known.get(n.id, True) for n in operands):
-                pending.append(missing[0])
-                continue
-            run_time = isinstance(node, InputNode) or not all(known.get(n.id) for n in operands)
-            known[pending.pop().id] = not run_time
-        return known[value.node.id]
+    def is_bound(self, value: Value) -> bool:
+        """Whether a value is known once weights are bound; rewrites never change that."""
+        return self._timing.is_bound(value.node)
 
     def fresh(self, name: str) -> str:
         """`name`, or the first of `name_2`, `name_3` ... that is free."""
@@ -119,15 +110,12 @@ class Rewriter:
         pending = [node]
         while pending:
             dead = pending.pop()
-            if dead not in self.graph or self._is_used(dead):
+            if dead not in self.graph or self.graph.is_used(dead):
                 continue
             self.graph.remove(dead)
             self._names.discard(dead.name)
             if isinstance(dead, OpNode):
                 pending += [v.node for v in dead.inputs.values() if _is_removable(v.node)]
-
-    def _is_used(self, node: Node) -> bool:
-        return any(self.graph.users(v) or self.graph.is_output(v) for v in node.outputs)
 
 
 def _is_removable(node: Node) -> bool:

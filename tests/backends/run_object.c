@@ -2,7 +2,7 @@
 
    run_object THREADS STEPS ARENA_BYTES WEIGHTS INPUT... -- OUTPUT=BYTES...
 
-   The numbers of the context table's slots come from convdsl/kernel/program.py, by -D. Exits with
+   The numbers of the context table's slots come from convdsl/kernel/cpu_abi.py, by -D. Exits with
    3 where the caller's floating-point mode was not restored. */
 
 #include <pthread.h>

@@ -20,7 +20,7 @@ import convdsl
 from convdsl.backends.llvm import module as llvm_module
 from convdsl.backends.llvm import objects as llvm
 from convdsl.compilation import Plan
-from convdsl.kernel import program
+from convdsl.kernel import cpu_abi
 from convdsl.runtime.cpu.code import aligned
 from convdsl.weights import RandomWeights, bind
 
@@ -64,7 +64,7 @@ def runner(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = Path(__file__).with_name("run_object.c")
     slots = ("YIELD", "TEAM_SIZE", "WEIGHTS", "ARENA", "COUNTERS", "BOARD", "TICKET", "PORTS")
     others = ("COUNTERS_PER_STEP", "BOARD_WORDS", "BOARD_SEATS")
-    numbers = {name: getattr(program, name) for name in (*slots, *others)}
+    numbers = {name: getattr(cpu_abi, name) for name in (*slots, *others)}
     defined = [f"-D{name}={number}" for name, number in numbers.items()]
     command = [COMPILER, "-O1", "-Wall", "-Wextra", "-Werror", *defined, "-c", source, "-o", made]
     subprocess.run([*map(str, command)], check=True)

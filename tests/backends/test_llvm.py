@@ -12,8 +12,8 @@ from convdsl import InputError
 from convdsl.backends.llvm import objects as llvm
 from convdsl.backends.llvm.objects import emit_assembly, emit_object, find_target
 from convdsl.kernel.builder import Builder
+from convdsl.kernel.cpu_abi import ENTRY
 from convdsl.kernel.nodes import Const, Fma, Kernel, ValueType
-from convdsl.kernel.program import ENTRY
 from convdsl.kernel.verify import KernelError
 from convdsl.tensor import DType
 

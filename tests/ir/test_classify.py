@@ -5,15 +5,8 @@ from __future__ import annotations
 import pytest
 from graphs import Builder
 
-from convdsl.ir.classify import (
-    OpClass,
-    classify,
-    copied_operand,
-    reads_in_place,
-    weight_time_nodes,
-)
+from convdsl.ir.classify import OpClass, classify, copied_operand, reads_in_place
 from convdsl.ir.graph import OpNode, Value
-from convdsl.passes.rewrite import Rewriter
 from convdsl.tensor import symbol
 
 
@@ -72,15 +65,3 @@ def test_copies_are_seen() -> None:
     assert copied_operand(kernel(apply("flatten", (2, 5)))) == "x"
     assert copied_operand(kernel(apply("flatten", (2, 5, 1)))) is None  # another shape
     assert copied_operand(kernel(apply("relu"))) is None
-
-
-def test_weight_time_is_what_states_alone_decide() -> None:
-    b = Builder()
-    x, p = b.input("x", 2, 3), b.parameter("p", 3)
-    q = b("sqrt", b("add", p, b.constant("c", 1.0)))
-    y = b("mul", x, q)
-    b.output(y=y)
-    assert weight_time_nodes(b.graph) == {q.node.id, q.node.inputs["x"].node.id}
-    rewriter = Rewriter(b.graph)
-    found = {v.name: rewriter.is_weight_time(v) for v in (y, q, p, x)}
-    assert found == {"mul1": False, "sqrt1": True, "p": True, "x": False}

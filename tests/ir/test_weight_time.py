@@ -10,8 +10,8 @@ import pytest
 from graphs import random_arrays
 
 import convdsl
-from convdsl.ir.classify import weight_time_nodes
 from convdsl.ir.graph import Graph, OpNode, StateNode, Value
+from convdsl.ir.timing import bound_nodes
 from convdsl.ir.weight_time import run_in_double, weight_time_values
 from convdsl.passes import run
 
@@ -40,7 +40,7 @@ def one_by_one(graph: Graph, states: dict[str, Any]) -> dict[Value, Any]:
     for node in graph.nodes():
         if isinstance(node, StateNode):
             exact[node.output] = states[node.name] if node.data is None else node.data
-        elif isinstance(node, OpNode) and node.id in weight_time_nodes(graph):
+        elif isinstance(node, OpNode) and node.id in bound_nodes(graph):
             operands = {name: exact[value] for name, value in node.inputs.items()}
             exact.update(zip(node.outputs, run_in_double(node, operands), strict=True))
     with np.errstate(over="ignore"):

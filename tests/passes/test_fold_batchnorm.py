@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 from graphs import Builder, assert_same_numbers, rewritten, structure
 
-from convdsl.ir.classify import weight_time_nodes
 from convdsl.ir.graph import Graph
+from convdsl.ir.timing import bound_nodes
 from convdsl.passes.fold_batchnorm import FoldBatchNorm
 
 
 def run_time(graph: Graph) -> list[str]:
     """The structure without what is computed at weight time."""
-    early = weight_time_nodes(graph)
+    early = bound_nodes(graph)
     names = {n.name for n in graph.op_nodes() if n.id not in early}
     return [line for line in structure(graph) if line.split(" = ")[0] in names]
 

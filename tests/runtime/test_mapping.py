@@ -17,7 +17,7 @@ from small_models import CALCULATOR, RESIDUAL, compiled, images
 
 import convdsl
 from convdsl.backends.llvm.objects import emit_object, find_target
-from convdsl.kernel.program import ENTRY
+from convdsl.kernel.cpu_abi import ENTRY
 from convdsl.runtime.cpu import code as cpu
 from convdsl.runtime.cpu import engine, mapping, processor
 from convdsl.runtime.cpu.mapping import Mapped, link

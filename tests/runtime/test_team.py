@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from small_models import RESIDUAL, compiled, images
 
-from convdsl.kernel.program import BOARD, BOARD_AWAKE, BOARD_INSIDE, PORTS, TICKET
+from convdsl.kernel.cpu_abi import BOARD, BOARD_AWAKE, BOARD_INSIDE, PORTS, TICKET
 from convdsl.runtime.cpu import team
 
 TESTS = Path(__file__).parent.parent

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from convdsl.backends.llvm.objects import find_target
 from convdsl.kernel.caches import Caches
+from convdsl.kernel.cpu_abi import SHARES
 from convdsl.kernel.expr import reads
 from convdsl.kernel.nodes import For, If, Parallel, Prefetch, Statement, statement_bodies
-from convdsl.kernel.program import SHARES
 from convdsl.lowering.lower import lower
 from convdsl.ops import BY_NAME
 from convdsl.schedules.cpu import sweeps

@@ -2,7 +2,7 @@
 
 `convdsl_run(context, stay)` is entered by every thread of a team: by the caller's with 0, by
 helpers with the time that they stay awake when all is done, for a next call that may follow at
-once. `context` is a table of pointers, its slots as in kernel.program.
+once. `context` is a table of pointers, its slots as in kernel.cpu_abi.
 
 A step is cut into a few shares for each thread. Threads claim shares one after the other from
 a counter, and go on to the next step when all shares of this one are done: no thread waits for
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from convdsl.backends.llvm.ir import KernelPrinter, attributes_of
 from convdsl.backends.llvm.team import STEPS, team_functions
-from convdsl.kernel.program import (
+from convdsl.kernel.cpu_abi import (
     ARENA,
     COUNTERS,
     COUNTERS_PER_STEP,
@@ -26,10 +26,8 @@ from convdsl.kernel.program import (
     TIMES,
     WEIGHTS,
     YIELD,
-    Argument,
-    Place,
-    Program,
 )
+from convdsl.kernel.program import Argument, Place, Program
 from convdsl.kernel.target import Target
 from convdsl.kernel.verify import verify_kernel
 

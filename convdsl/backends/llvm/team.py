@@ -1,6 +1,6 @@
 """How threads enter a module, wait for each other, and wait for a next call: LLVM IR.
 
-The caller pins its call to the board of its process (kernel.program), where helpers that are
+The caller pins its call to the board of its process (kernel.cpu_abi), where helpers that are
 still awake after an earlier call find it. Such a helper says that it is inside before it looks
 whose call is pinned, and the caller takes its call down before it looks whether anyone is inside:
 so either the helper sees that the call is over, or the caller sees the helper and keeps for it
@@ -9,7 +9,7 @@ what it may still read.
 
 from __future__ import annotations
 
-from convdsl.kernel.program import (
+from convdsl.kernel.cpu_abi import (
     BOARD,
     BOARD_AWAKE,
     BOARD_CONTEXT,

@@ -146,8 +146,7 @@ class Scene:
         for node in reversed(self.graph.nodes()):
             if not isinstance(node, OpNode | StateNode):
                 continue
-            used = any(self.graph.users(v) or self.graph.is_output(v) for v in node.outputs)
-            if not used:
+            if not self.graph.is_used(node):
                 self.graph.remove(node)
                 self.weights.pop(node.name, None)
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from convdsl.diagnostics import ArtifactError, InputError
 from convdsl.forking import Lock
-from convdsl.kernel.program import (
+from convdsl.kernel.cpu_abi import (
     ARENA,
     COUNTERS,
     COUNTERS_PER_STEP,
@@ -20,9 +20,8 @@ from convdsl.kernel.program import (
     PORTS,
     TIMES,
     WEIGHTS,
-    Port,
-    Program,
 )
+from convdsl.kernel.program import Port, Program
 from convdsl.runtime.cpu.mapping import Mapped, link
 from convdsl.runtime.cpu.team import Region
 

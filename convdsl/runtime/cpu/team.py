@@ -23,7 +23,7 @@ from contextlib import suppress
 from itertools import count
 from typing import Any
 
-from convdsl.kernel.program import (
+from convdsl.kernel.cpu_abi import (
     BOARD,
     BOARD_AWAKE,
     BOARD_INSIDE,
@@ -160,7 +160,7 @@ _entry = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64)
 
 
 class Region:
-    """Machine code that every thread of a team enters: entry(context, stay), as kernel.program
+    """Machine code that every thread of a team enters: entry(context, stay), as kernel.cpu_abi
     says. `owner` keeps the code mapped as long as a late helper may still enter it."""
 
     def __init__(self, address: int, owner: object) -> None:

@@ -13,7 +13,7 @@ from fractions import Fraction
 from functools import lru_cache
 from itertools import pairwise
 
-from convdsl.kernel.program import SHARES
+from convdsl.kernel.cpu_abi import SHARES
 from convdsl.kernel.target import Target
 
 _STAY = Fraction(2, 5)  # of the second-level cache: for filters that are read again and again
