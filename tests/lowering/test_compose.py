@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from graphs import Builder, rewritten
 
-from convdsl.ir.graph import Graph, StateNode, Value
+from convdsl.ir.graph import Graph, Value
+from convdsl.ir.timing import Timing
 from convdsl.kernel.expr import Expr, Reduce, Stage, reads, walk
 from convdsl.lowering.compose import Chain, Composed, compose
 from convdsl.tensor import DType, TensorType
@@ -18,9 +19,7 @@ def composed(graph: Graph, *more: Value) -> Composed:
         return 8 if type.dtype is DType.F64 else 16
 
     leaving = [*more, *graph.outputs.values()]
-    return compose(
-        graph.op_nodes(), leaving, lambda value: isinstance(value.node, StateNode), vectors
-    )
+    return compose(graph.op_nodes(), leaving, Timing(graph), vectors)
 
 
 def only_chain(graph: Graph, *more: Value) -> Chain:
