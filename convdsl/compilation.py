@@ -169,5 +169,6 @@ def _read(entry: bytes, graph: Graph, machine: Machine) -> tuple[Code, tuple[Pac
         facts["arena_bytes"],
         facts["weight_bytes"],
         facts["steps"],
+        tuple(Port(key, value.type) for key, value in graph.updates.items()),
     )
     return code, packings_from_json(graph, machine, facts["packings"])

@@ -30,6 +30,7 @@ from convdsl.runtime.cpu.code import LoadedCode
 from convdsl.runtime.cpu.team import available_threads
 from convdsl.runtime.executable import Executable, Facts, Runner, Values
 from convdsl.runtime.saved import Signature, save_program
+from convdsl.runtime.state import State
 from convdsl.runtime.whole_files import write_whole
 from convdsl.weights import RandomWeights
 from convdsl.weights import bind as bind_weights
@@ -162,11 +163,13 @@ def compile(
         report = replace(figures, arena_bytes=runner.code.arena_bytes).to_json()
         made_by = f"convdsl {__version__}, {llvm.llvm_version()}"
         made_for = Signature(tuple(executable.inputs), binding, values)
-        save_program(path, runner, plan.target, facts, made_for, team, report, made_by)
+        held = executable.state.copy()
+        save_program(path, runner, plan.target, facts, made_for, team, report, made_by, held)
 
     outputs = tuple(Port(name, type) for name, type in model.outputs.items())
     ports = _ports(model)
-    executable = Executable(facts, ports, outputs, team, specialise, save, model.deciding)
+    state = _state_of(model, bound.arrays)
+    executable = Executable(facts, ports, outputs, team, specialise, save, model.deciding, state)
     binding = bind(model, inputs, batch, symbols)
     if model.deciding:
         return executable
@@ -175,6 +178,12 @@ def compile(
     elif inputs is not None:
         executable.runner(executable.complete(binding))
     return executable
+
+
+def _state_of(model: Model, arrays: Mapping[str, Any]) -> State:
+    """What calls change, as it is before the first."""
+    updates = model.graph.updates
+    return State([Port(key, value.type) for key, value in updates.items()], arrays)
 
 
 def bind_weights_of(model: Model, weights: Any) -> Mapping[str, Any]:

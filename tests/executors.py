@@ -22,16 +22,17 @@ Array = npt.NDArray[Any]
 Runner = Callable[[Lowered, npt.NDArray[np.uint8], Sequence[Array]], list[Array]]
 
 
-def interpreted(lowered: Lowered, weights: npt.NDArray[np.uint8], inputs: Any) -> list[Array]:
-    return interpret_program(lowered.program, weights, inputs)
+Calls = Callable[[Sequence[Array], Sequence[Array]], list[Array]]
+"""Calls of one program: inputs and states in, outputs out; the states change."""
 
 
-def machine_code(
-    lowered: Lowered,
-    weights: npt.NDArray[np.uint8],
-    inputs: Any,
-    target: Target | None = None,
-) -> list[Array]:
+def interpreting(lowered: Lowered, weights: npt.NDArray[np.uint8]) -> Calls:
+    return lambda inputs, states: interpret_program(lowered.program, weights, inputs, states)
+
+
+def executing(
+    lowered: Lowered, weights: npt.NDArray[np.uint8], target: Target | None = None
+) -> Calls:
     """By one thread and by two, in memory that starts out as NaN."""
     target = target or llvm.find_target()
     program = lowered.program
@@ -40,10 +41,28 @@ def machine_code(
     scratch = aligned(program.arena_bytes)
     scratch[:] = 0xFF
     loaded._give_arena(scratch)
-    one, two = loaded.run(inputs, 1), loaded.run(inputs, 2)
-    for a, b in zip(one, two, strict=True):
-        np.testing.assert_array_equal(a, b, "one thread and two differ")
-    return one
+
+    def call(inputs: Sequence[Array], states: Sequence[Array]) -> list[Array]:
+        others = [state.copy() for state in states]
+        one, two = loaded.run(inputs, 1, states), loaded.run(inputs, 2, others)
+        for a, b in zip((*one, *states), (*two, *others), strict=True):
+            np.testing.assert_array_equal(a, b, "one thread and two differ")
+        return one
+
+    return call
+
+
+def interpreted(lowered: Lowered, weights: npt.NDArray[np.uint8], inputs: Any) -> list[Array]:
+    return interpreting(lowered, weights)(inputs, ())
+
+
+def machine_code(
+    lowered: Lowered,
+    weights: npt.NDArray[np.uint8],
+    inputs: Any,
+    target: Target | None = None,
+) -> list[Array]:
+    return executing(lowered, weights, target)(inputs, ())
 
 
 def graph_of(call: Call) -> Graph:
@@ -66,12 +85,36 @@ def run_graph(
 ) -> dict[str, Array]:
     """Outputs by name. `arrays` holds inputs and states by name."""
     lowered = lower(graph, cpu_machine(target or llvm.find_target()), "test")
-    weights = aligned(lowered.program.weight_bytes)
-    weights[:] = 0xFF
-    lowered.pack_weights(arrays, weights)
+    weights = _packed(lowered, arrays)
     inputs = [np.ascontiguousarray(arrays[port.name]) for port in lowered.program.inputs]
     outputs = runner(lowered, weights, inputs)
     return {p.name: a for p, a in zip(lowered.program.outputs, outputs, strict=True)}
+
+
+def _packed(lowered: Lowered, arrays: Mapping[str, Array]) -> npt.NDArray[np.uint8]:
+    weights = aligned(lowered.program.weight_bytes)
+    weights[:] = 0xFF
+    lowered.pack_weights(arrays, weights)
+    return weights
+
+
+def run_session(
+    graph: Graph,
+    arrays: Mapping[str, Array],
+    inputs: Sequence[Mapping[str, Array]],
+    way: Callable[[Lowered, npt.NDArray[np.uint8]], Calls],
+) -> list[tuple[dict[str, Array], dict[str, Array]]]:
+    """Calls in a row, one for each of `inputs`: the outputs, and the states as they are then."""
+    lowered = lower(graph, cpu_machine(llvm.find_target()), "test")
+    program, call = lowered.program, way(lowered, _packed(lowered, arrays))
+    states = {port.name: np.array(arrays[port.name], order="C") for port in program.states}
+    session: list[tuple[dict[str, Array], dict[str, Array]]] = []
+    for given in inputs:
+        ordered = [np.ascontiguousarray(given[port.name]) for port in program.inputs]
+        results = call(ordered, list(states.values()))
+        outputs = {p.name: a for p, a in zip(program.outputs, results, strict=True)}
+        session.append((outputs, {key: array.copy() for key, array in states.items()}))
+    return session
 
 
 def run_loops(call: Call, arrays: Mapping[str, Array]) -> dict[str, Array]:

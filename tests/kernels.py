@@ -12,7 +12,7 @@ from convdsl.backends.llvm import objects as llvm
 from convdsl.kernel.builder import Builder
 from convdsl.kernel.interpret import interpret
 from convdsl.kernel.nodes import Binary, Const, Get, Kernel, ReduceLanes
-from convdsl.kernel.program import Argument, Place, Port, Program, Step
+from convdsl.kernel.program import Access, Argument, Place, Port, Program, Step
 from convdsl.kernel.target import Target
 from convdsl.runtime.cpu.code import Code, LoadedCode
 from convdsl.tensor import DType, TensorType
@@ -25,7 +25,7 @@ def program_of(kernel: Kernel) -> Program:
     read = [b for b in kernel.buffers if not b.written]
     written = [b for b in kernel.buffers if b.written]
     arguments = tuple(
-        Argument(Place.OUTPUT, written.index(b))
+        Argument(Place.OUTPUT, written.index(b), access=Access.WRITE)
         if b.written
         else Argument(Place.INPUT, read.index(b))
         for b in kernel.buffers

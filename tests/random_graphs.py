@@ -196,6 +196,35 @@ def random_graph(
     return g.b.output(**outputs)
 
 
+def with_updates(graph: Graph, seed: int) -> Graph:
+    """The graph with updates for some of its states: from old values of themselves and of others,
+    so that many kinds of order and of circles come up. Positive states stay positive."""
+    random = Random(seed)
+    b = Builder()
+    b.graph = graph
+    states = [s.output for s in graph.states.values() if s.data is None]
+    for state in states:
+        alike = [s for s in states if s.type == state.type and _varies(s) == _varies(state)]
+        other = random.choice(alike)
+        share = b.constant(f"share of {state.name}", random.choice([0.25, 0.5, 1.0]))
+        name = f"new {state.name}"
+        match random.randrange(5):
+            case 0:
+                graph.updates[state.name] = b("mul", state, share, name=name)
+            case 1:
+                graph.updates[state.name] = other
+            case 2 | 3:
+                sum = b("add", state, other, name=f"both {state.name}")
+                graph.updates[state.name] = b("mul", sum, share, name=name)
+            case _:
+                pass  # a weight
+    return graph
+
+
+def _varies(state: Value) -> bool:
+    return state.name.endswith("running_var")
+
+
 def _elements(value: Value) -> int:
     total = 1
     for extent in value.type.shape[1:]:

@@ -151,13 +151,14 @@ def _timed_runs(
     """The processor's clock before the first and after each step, a row per run; and the seconds
     that the runs took."""
     inputs = _inputs(program)
+    states = [np.zeros(port.type.sizes, port.type.dtype.numpy) for port in program.states]
     clocks: list[NDArray[np.int64]] = []
     elapsed: list[float] = []
     end = time.perf_counter() + _SECONDS
     while len(clocks) < _LEAST_RUNS or (len(clocks) < _MOST_RUNS and time.perf_counter() < end):
         clock = np.zeros(len(program.steps) + 1, np.int64)
         started = time.perf_counter()
-        loaded.run(inputs, threads, clock)
+        loaded.run(inputs, threads, states, clock)
         elapsed.append(time.perf_counter() - started)
         clocks.append(clock)
     return np.stack(clocks), np.array(elapsed)

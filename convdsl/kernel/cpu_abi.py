@@ -10,7 +10,7 @@ YIELD, TEAM_SIZE, WEIGHTS, ARENA, COUNTERS, TIMES, BOARD, TICKET, PORTS = range(
 """Slots of the context table that compiled code receives: how to let another thread run, the size
 of the team (a number), weights, arena, zeroed counters, where timed code writes its clock, the
 board (or null) and the call's ticket for it (a number; afterwards, how many helpers may still look
-at the call), then inputs and outputs."""
+at the call), then inputs, outputs and states."""
 
 BOARD_TICKET, BOARD_CONTEXT, BOARD_ENTRY, BOARD_SEATS, BOARD_INSIDE, BOARD_AWAKE = 0, 1, 2, 3, 8, 16
 """64-bit words of the board, where one caller at a time pins its call for helpers that are awake: a

@@ -64,6 +64,7 @@ from convdsl.kernel.nodes import (
 from convdsl.kernel.program import Argument, Place, Program
 from convdsl.kernel.scalar import FUNCTIONS, REDUCTIONS
 from convdsl.kernel.verify import KernelError
+from convdsl.kernel.verify_program import verify_program
 from convdsl.tensor import Dim, evaluate
 
 Array = npt.NDArray[Any]
@@ -81,9 +82,14 @@ def interpret(kernel: Kernel, buffers: Mapping[str, Array], order: Order = ascen
 
 
 def interpret_program(
-    program: Program, weights: npt.NDArray[np.uint8], inputs: Sequence[Array]
+    program: Program,
+    weights: npt.NDArray[np.uint8],
+    inputs: Sequence[Array],
+    states: Sequence[Array] = (),
 ) -> list[Array]:
-    """All steps of a program, on an arena that starts out as NaN. Slow; for small shapes."""
+    """All steps of a program, on an arena that starts out as NaN; states, in the program's order,
+    are changed in place. Slow; for small shapes."""
+    verify_program(program)
     kernels = {kernel.name: kernel for kernel in program.kernels}
     arena = np.full(program.arena_bytes, 0xFF, np.uint8)
     outputs = [np.empty(port.type.sizes, port.type.dtype.numpy) for port in program.outputs]
@@ -96,6 +102,8 @@ def interpret_program(
                 return np.ascontiguousarray(inputs[argument.slot]).reshape(-1)
             case Place.OUTPUT:
                 return outputs[argument.slot].reshape(-1)
+            case Place.STATE:
+                return states[argument.slot].reshape(-1)
             case _:
                 memory = weights if argument.place is Place.WEIGHTS else arena
                 end = argument.offset + wanted.size * wanted.dtype.bytes

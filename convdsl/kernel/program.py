@@ -17,8 +17,17 @@ class Place(enum.Enum):
 
     INPUT = "input"  # slot = position among the program's inputs
     OUTPUT = "output"  # slot = position among the program's outputs
+    STATE = "state"  # slot = position among the program's states; kept from call to call
     WEIGHTS = "weights"  # packed, read-only, shared by all calls
     ARENA = "arena"  # scratch of one call
+
+
+class Access(enum.Enum):
+    """What a kernel does with an argument."""
+
+    READ = "in"
+    WRITE = "out"  # all of it; what was there before does not matter
+    UPDATE = "inout"  # each element read, if at all, before it is written
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +37,13 @@ class Argument:
     place: Place
     slot: int = 0
     offset: int = 0
+    access: Access = Access.READ
 
     def __str__(self) -> str:
-        if self.place in (Place.INPUT, Place.OUTPUT):
-            return f"{self.place.value}{self.slot}"
-        return f"{self.place.value}+{self.offset}"
+        slotted = self.place in (Place.INPUT, Place.OUTPUT, Place.STATE)
+        where = f"{self.slot}" if slotted else f"+{self.offset}"
+        word = "inout " if self.access is Access.UPDATE else ""
+        return f"{word}{self.place.value}{where}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +58,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """A named input or output: a plain (row-major) array."""
+    """A named input, output or state: a plain (row-major) array."""
 
     name: str
     type: TensorType
@@ -64,6 +75,7 @@ class Program:
     outputs: tuple[Port, ...]
     weight_bytes: int
     arena_bytes: int
+    states: tuple[Port, ...] = ()  # those that the program changes; others are weights
 
 
 def format_program(program: Program) -> str:
@@ -71,6 +83,7 @@ def format_program(program: Program) -> str:
     lines = [f"program {program.name}"]
     lines += [f"  in  {p.name}: {p.type}" for p in program.inputs]
     lines += [f"  out {p.name}: {p.type}" for p in program.outputs]
+    lines += [f"  state {p.name}: {p.type}" for p in program.states]
     lines.append(f"  weights {program.weight_bytes} bytes, arena {program.arena_bytes} bytes")
     for step in program.steps:
         arguments = ", ".join(map(str, step.arguments))

@@ -88,6 +88,17 @@ def compose(
     return Composed(nodes[0].op.name, tuple(folded), chains, sources, targets)
 
 
+def groups_of(graph: Graph, timing: Timing) -> list[list[OpNode]]:
+    """The nodes of each group that runs, its root first; ordered by their last nodes."""
+    members: dict[object, list[OpNode]] = {}
+    for node in graph.op_nodes():
+        if not timing.is_bound(node):
+            key = node.id if node.group is None else ("group", node.group)
+            members.setdefault(key, []).append(node)
+    position = {node.id: i for i, node in enumerate(graph.nodes())}
+    return sorted(members.values(), key=lambda nodes: position[nodes[-1].id])
+
+
 def leaving(graph: Graph, nodes: Sequence[OpNode]) -> list[Value]:
     """The values of a group that others read or that a call leaves behind."""
     inside = {node.id for node in nodes}

@@ -1,9 +1,10 @@
-"""Graph -> Program: groups become tasks, tasks kernels (tasks.py), values buffers (buffers.py)."""
+"""Graph -> Program: groups become tasks, tasks kernels (tasks.py), values buffers (buffers.py);
+buffers share memory (updates.py, sharing.py), and all has its place (assemble.py)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,12 @@ import numpy.typing as npt
 from convdsl.diagnostics import InputError
 from convdsl.ir.graph import Graph
 from convdsl.kernel.program import Program
+from convdsl.lowering.assemble import assemble
 from convdsl.lowering.buffers import Buffers
 from convdsl.lowering.packing import Packing, pack_weights
+from convdsl.lowering.sharing import Sharing
 from convdsl.lowering.tasks import Choice, Tasks
+from convdsl.lowering.updates import order_of, replace_states
 from convdsl.schedules.machine import Machine
 
 Array = npt.NDArray[Any]
@@ -40,8 +44,16 @@ def lower(graph: Graph, machine: Machine, name: str) -> Lowered:
     buffers = Buffers(graph, machine)
     tasks = Tasks(machine, buffers)
     tasks.add_graph(graph)
-    program, packings = buffers.assemble(name, tasks.kernels, tasks.calls)
-    return Lowered(program, graph, packings, tuple(tasks.choices))
+    if graph.updates:
+        tasks.reorder(order_of(graph, tasks.calls))
+    sharing = Sharing(tasks.calls, tasks.kernels, buffers.aliases, buffers.fixed_places())
+    for copy in replace_states(graph, sharing):
+        type = graph.states[copy.state].type
+        tasks.add_copy(copy.source, copy.into, type, f"update {copy.state}")
+    program, packings, sharing = assemble(name, buffers, sharing, machine.alignment)
+    choices = zip(tasks.choices, sharing.calls, strict=True)
+    chosen = tuple(replace(choice, kernel=call.kernel) for choice, call in choices)
+    return Lowered(program, graph, packings, chosen)
 
 
 def _check_bound(graph: Graph) -> None:

@@ -6,29 +6,21 @@ begins at a whole block is a tensor of its own at an offset into the whole.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from math import prod
 
 from convdsl.ir.graph import Graph, OpNode, Value
 from convdsl.ir.timing import Timing
 from convdsl.kernel.layout import Layout
-
-
-@dataclass(frozen=True, slots=True)
-class Slice:
-    """Where a value lies inside another: `offset` in elements."""
-
-    whole: Value
-    offset: int
+from convdsl.lowering.calls import Alias, Key
 
 
 def find_slices(
     graph: Graph, layout_for: Callable[[Value], Layout], timing: Timing
-) -> dict[Value, Slice]:
+) -> dict[Key, Alias]:
     """Values that can lie inside the output of the concatenation they feed. A concatenation all
     of whose operands do needs no code; one with a single operand that does not is left alone."""
-    found: dict[Value, Slice] = {}
+    found: dict[Key, Alias] = {}
     for node in graph.op_nodes():
         if node.op.name != "concat" or node.attributes["axis"] != 1 or node.group is not None:
             continue
@@ -43,31 +35,22 @@ def find_slices(
     return found
 
 
-def _may_lie_inside(part: Value, found: dict[Value, Slice], timing: Timing) -> bool:
+def _may_lie_inside(part: Value, found: Mapping[Key, Alias], timing: Timing) -> bool:
     made = isinstance(part.node, OpNode) and not timing.is_bound(part.node)
     return made and part not in found
 
 
 def _slices(
     whole: Value, parts: list[Layout], layout_for: Callable[[Value], Layout]
-) -> list[Slice] | None:
+) -> list[Alias] | None:
     target = layout_for(whole)
     if target.axis != 1 or target.shape[0] != 1:
         return None
-    slices: list[Slice] = []
+    slices: list[Alias] = []
     channel, plane = 0, prod(target.shape[2:])
     for layout in parts:
         if layout.axis != 1 or layout.block != target.block or channel % target.block:
             return None
-        slices.append(Slice(whole, channel * plane))
+        slices.append(Alias(whole, channel * plane * whole.type.dtype.bytes))
         channel += layout.shape[1]
     return slices
-
-
-def resolve(value: Value, slices: dict[Value, Slice]) -> tuple[Value, int]:
-    """The value that owns the memory, and the offset into it in elements."""
-    offset = 0
-    while value in slices:
-        offset += slices[value].offset
-        value = slices[value].whole
-    return value, offset

@@ -6,18 +6,19 @@ Stages over weights alone are no tasks: they are evaluated when weights are boun
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from convdsl.ir.graph import Graph, OpNode, Value
-from convdsl.ir.timing import Timing
 from convdsl.kernel.expr import Read, Stage, TensorVar, axes_over
 from convdsl.kernel.nodes import Kernel
-from convdsl.lowering.buffers import Buffers, Call, CopiedOutput, Key
-from convdsl.lowering.compose import Chain, compose, leaving
+from convdsl.lowering.buffers import Buffers
+from convdsl.lowering.calls import Call, CopiedOutput, Key
+from convdsl.lowering.compose import Chain, compose, groups_of, leaving
 from convdsl.lowering.packing import Packing, Source, bound_sources
 from convdsl.schedules.machine import Machine
 from convdsl.schedules.task import Operand, Output, Scheduled, Task
+from convdsl.tensor import TensorType
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,7 @@ class Tasks:
         self._scheduled: dict[Task, tuple[Scheduled, Choice]] = {}
         self.calls: list[Call] = []
         self.choices: list[Choice] = []
-
-    @property
-    def kernels(self) -> list[Kernel]:
-        made = (scheduled for scheduled, _ in self._scheduled.values())
-        return [kernel for scheduled in made for kernel, _ in scheduled.kernels]
+        self.kernels: dict[str, Kernel] = {}
 
     def add_graph(self, graph: Graph) -> None:
         """All groups in order, then the outputs that must be copied."""
@@ -54,11 +51,18 @@ class Tasks:
             else:
                 self._add_group(graph, nodes)
         for slot, name, value in self._buffers.copied_outputs():
-            self._add_copy(slot, name, value)
+            self.add_copy(value, CopiedOutput(slot), value.type, f"output {name}")
+
+    def reorder(self, order: Sequence[int]) -> None:
+        """Put the calls into another order, that of their numbers."""
+        self.calls = [self.calls[number] for number in order]
+        self.choices = [self.choices[number] for number in order]
 
     def _add_group(self, graph: Graph, nodes: list[OpNode]) -> None:
         buffers = self._buffers
-        composed = compose(nodes, leaving(graph, nodes), buffers.timing, buffers.vectors)
+        plain = buffers.is_plain(nodes[-1])
+        stored = _plainly if plain else buffers.vectors
+        composed = compose(nodes, leaving(graph, nodes), buffers.timing, stored)
         bound = bound_sources(composed, nodes[-1], buffers.timing)
         names = tuple(node.name for node in nodes)
         keys: dict[str, Key] = {n: v for n, v in composed.sources.items() if n not in bound}
@@ -67,22 +71,22 @@ class Tasks:
                 name = stage.target.name
                 if name in chain.outputs:
                     keys[name] = composed.targets.get(name, (names, name))
-                    buffers.place(keys[name], stage.target.type)
+                    buffers.place(keys[name], stage.target.type, plain=plain)
             self._add_task(composed.op, chain, keys, bound, names)
 
-    def _add_copy(self, slot: int, name: str, value: Value) -> None:
-        x = TensorVar("x0", value.type)
-        axes = axes_over(value.type.shape)
-        stage = Stage(TensorVar("t0", value.type), axes, Read(x, tuple(a.i for a in axes)))
-        key = CopiedOutput(slot)
-        self._buffers.place(key, value.type, plain=True)
-        keys: dict[str, Key] = {"t0": key}
+    def add_copy(self, source: Key, into: Key, type: TensorType, label: str) -> None:
+        """Copy a value, or what lies under another key, into plain memory of a key of its own."""
+        x = TensorVar("x0", type)
+        axes = axes_over(type.shape)
+        stage = Stage(TensorVar("t0", type), axes, Read(x, tuple(a.i for a in axes)))
+        self._buffers.place(into, type, plain=True)
+        keys: dict[str, Key] = {"t0": into}
         bound: dict[str, Source] = {}
-        if self._buffers.timing.is_bound(value.node):
-            bound["x0"] = Source(value)
+        if isinstance(source, Value) and self._buffers.timing.is_bound(source.node):
+            bound["x0"] = Source(source)
         else:
-            keys["x0"] = value
-        self._add_task("copy", Chain((stage,), ("t0",)), keys, bound, (f"output {name}",))
+            keys["x0"] = source
+        self._add_task("copy", Chain((stage,), ("t0",)), keys, bound, (label,))
 
     def _add_task(
         self,
@@ -129,16 +133,11 @@ class Tasks:
             name = f"{task.op}_{len(self._scheduled)}"
             listed = tuple((schedule.name, cost) for cost, schedule in offers)
             choice = Choice((), name, chosen.name, listed)
-            self._scheduled[task] = (chosen.emit(task, name), choice)
+            scheduled = chosen.emit(task, name)
+            self._scheduled[task] = (scheduled, choice)
+            self.kernels |= {kernel.name: kernel for kernel, _ in scheduled.kernels}
         return self._scheduled[task]
 
 
-def groups_of(graph: Graph, timing: Timing) -> list[list[OpNode]]:
-    """The nodes of each group that runs, its root first; ordered by their last nodes."""
-    members: dict[object, list[OpNode]] = {}
-    for node in graph.op_nodes():
-        if not timing.is_bound(node):
-            key = node.id if node.group is None else ("group", node.group)
-            members.setdefault(key, []).append(node)
-    position = {node.id: i for i, node in enumerate(graph.nodes())}
-    return sorted(members.values(), key=lambda nodes: position[nodes[-1].id])
+def _plainly(_: TensorType) -> None:
+    """In a group that changes states everything is stored in plain order."""

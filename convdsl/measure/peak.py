@@ -17,7 +17,7 @@ from convdsl.backends.llvm import module as llvm_module
 from convdsl.backends.llvm import objects as llvm
 from convdsl.kernel.builder import Builder
 from convdsl.kernel.nodes import Get
-from convdsl.kernel.program import Argument, Place, Port, Program, Step
+from convdsl.kernel.program import Access, Argument, Place, Port, Program, Step
 from convdsl.kernel.target import Target
 from convdsl.runtime.cpu.code import Code, LoadedCode
 from convdsl.tensor import DType, TensorType
@@ -137,6 +137,7 @@ def _reading(target: Target, pieces: int, piece_bytes: int, passes: int) -> Prog
 def _program(b: Builder) -> Program:
     """One step: the kernel, from its one input to its one output."""
     kernel = b.kernel()
-    step = Step(kernel.name, (Argument(Place.INPUT), Argument(Place.OUTPUT)), (kernel.name,))
+    out = Argument(Place.OUTPUT, access=Access.WRITE)
+    step = Step(kernel.name, (Argument(Place.INPUT), out), (kernel.name,))
     given, made = (Port(x.name, TensorType(x.dtype, (x.size,))) for x in kernel.buffers)
     return Program(kernel.name, (kernel,), (step,), (given,), (made,), 0, 0)

@@ -16,6 +16,7 @@ from convdsl.diagnostics import InputError
 from convdsl.forking import Lock, compiling
 from convdsl.kernel.program import Port
 from convdsl.kernel.signature import Binding, bind_shapes, check_symbol, input_symbols
+from convdsl.runtime.state import State
 from convdsl.tensor import TensorType
 
 Array = npt.NDArray[Any]
@@ -34,7 +35,16 @@ class Runner(Protocol):
         """Names of what it puts out."""
         ...
 
-    def run(self, inputs: Sequence[Array], threads: int) -> list[Array]: ...
+    @property
+    def states(self) -> Sequence[Port]:
+        """What a call changes."""
+        ...
+
+    def run(
+        self, inputs: Sequence[Array], threads: int, states: Sequence[Array] = ()
+    ) -> list[Array]:
+        """The outputs; arrays of the states are changed in place."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +61,8 @@ class Executable:
     """A compiled network. Symbols of the input shapes are bound on the first call with new
     shapes, and so are the values of inputs that decide shapes; the last few specialisations are
     kept. Safe to call from many threads at once: while one waits for a new specialisation, others
-    run on those that there are."""
+    run on those that there are. A network with state serves one call at a time: all its
+    specialisations work on the same arrays."""
 
     def __init__(
         self,
@@ -62,6 +73,7 @@ class Executable:
         specialise: Callable[[Binding, Values], Runner],
         save: Callable[[Binding, Values, Path], None],
         deciding: Sequence[str] = (),
+        state: State | None = None,
     ) -> None:
         self._deciding = tuple(deciding)
         self._facts = facts
@@ -73,6 +85,7 @@ class Executable:
         self._making: dict[_Key, Event] = {}
         self._fitting: dict[tuple[Any, ...], Binding] = {}
         self._lock = Lock()
+        self._state = State((), {}) if state is None else state
         self.threads = threads
 
     @property
@@ -91,6 +104,11 @@ class Executable:
     def deciding(self) -> tuple[str, ...]:
         """Inputs whose values decide shapes: for new values there is new code, as for new sizes."""
         return self._deciding
+
+    @property
+    def state(self) -> State:
+        """What calls change: empty for a network that only computes."""
+        return self._state
 
     @property
     def preprocessing(self) -> Mapping[str, Any] | None:
@@ -118,7 +136,11 @@ class Executable:
             values = {name: by_name.pop(name) for name in self._deciding}
             inputs = list(by_name.values())
         runner = self.runner(binding, values)
-        results = runner.run(inputs, self.threads)
+        if self._state:
+            with self._state.lent(runner.states) as states:
+                results = runner.run(inputs, self.threads, states)
+        else:
+            results = runner.run(inputs, self.threads)
         return results[0] if len(results) == 1 else dict(zip(runner.results, results, strict=True))
 
     def _in_order(self, arrays: Sequence[Array], named: Mapping[str, Array]) -> Sequence[Array]:

@@ -18,9 +18,10 @@ from convdsl.runtime.cpu.code import Code, LoadedCode
 from convdsl.runtime.cpu.processor import check_processor, proof
 from convdsl.runtime.cpu.team import available_threads
 from convdsl.runtime.executable import Array, Executable, Facts, Runner, Values
+from convdsl.runtime.state import State
 from convdsl.tensor import DType, TensorType
 
-ABI = 7
+ABI = 8
 """Raised when the context table, the entry point of compiled code, its signature, or what the
 manifest must hold changes."""
 
@@ -44,8 +45,9 @@ def save_program(
     threads: int,
     report: Mapping[str, Any],
     made_by: str,
+    state: Mapping[str, Array],
 ) -> None:
-    """Write one specialisation as an artifact, whole or not at all."""
+    """Write one specialisation, and the state as it is, as an artifact, whole or not at all."""
     code = loaded.code
     manifest = {
         "abi": ABI,
@@ -57,6 +59,7 @@ def save_program(
         "entry": code.entry,
         "inputs": [_port_to_json(port) for port in code.inputs],
         "outputs": [_port_to_json(port) for port in code.outputs],
+        "states": [_port_to_json(port) for port in code.states],
         "steps": code.steps,
         "arena_bytes": code.arena_bytes,
         "weight_bytes": code.weight_bytes,
@@ -75,6 +78,8 @@ def save_program(
         "report": dict(report),
     }
     sections = {"object": memoryview(code.object_code), "weights": memoryview(loaded.weights.data)}
+    for slot, port in enumerate(code.states):
+        sections[f"state{slot}"] = state[port.name].reshape(-1).view(np.uint8).data
     artifact.write(path, sections, manifest)
 
 
@@ -85,6 +90,7 @@ def load_executable(path: str | Path, threads: int | None = None) -> Executable:
     manifest, sections = artifact.read(path)
     try:
         code, target = _read_code(manifest, sections)
+        state = _read_state(code, sections)
         facts = _read_facts(manifest)
         made_for = _read_signature(manifest, code)
         default_threads = int(manifest["threads"])
@@ -107,13 +113,17 @@ def load_executable(path: str | Path, threads: int | None = None) -> Executable:
     def save(binding: Binding, values: Values, where: Path) -> None:
         specialise(binding, values)
         made_by, report = str(manifest["made_by"]), manifest["report"]
-        save_program(where, loaded, target, facts, made_for, default_threads, report, made_by)
+        held = executable.state.copy()
+        save_program(where, loaded, target, facts, made_for, default_threads, report, made_by, held)
 
     team = threads or min(default_threads, available_threads())
     decided = {name: Port(name, _type_of(value)) for name, value in made_for.values.items()}
     by_name = {port.name: port for port in code.inputs} | decided
     inputs = [by_name[name] for name in made_for.inputs]
-    return Executable(facts, inputs, code.outputs, team, specialise, save, tuple(decided))
+    executable = Executable(
+        facts, inputs, code.outputs, team, specialise, save, tuple(decided), state
+    )
+    return executable
 
 
 def read_report(path: str | Path) -> dict[str, Any]:
@@ -148,6 +158,7 @@ def _read_code(
         int(manifest["arena_bytes"]),
         int(manifest["weight_bytes"]),
         int(manifest["steps"]),
+        tuple(map(_port_from_json, manifest["states"])),
     )
     if code.arena_bytes < 0 or code.weight_bytes < 0:
         raise ValueError("negative size of memory")
@@ -160,6 +171,14 @@ def _read_code(
         int(made_for["vector_registers"]),
     )
     return code, target
+
+
+def _read_state(code: Code, sections: Mapping[str, memoryview]) -> State:
+    arrays: dict[str, Array] = {}
+    for slot, port in enumerate(code.states):
+        flat = np.frombuffer(sections[f"state{slot}"], port.type.dtype.numpy)
+        arrays[port.name] = flat.reshape(port.type.sizes)
+    return State(code.states, arrays)
 
 
 def _read_facts(manifest: Mapping[str, Any]) -> Facts:

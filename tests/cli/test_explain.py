@@ -13,7 +13,7 @@ import pytest
 from convdsl.cli import explain
 from convdsl.kernel.caches import Caches
 from convdsl.kernel.nodes import Buffer, Kernel
-from convdsl.kernel.program import Argument, Place, Port, Program, Step
+from convdsl.kernel.program import Access, Argument, Place, Port, Program, Step
 from convdsl.measure import machine
 from convdsl.measure.machine import Figures
 from convdsl.measure.prediction import Moved, Prediction, Team, main_type, moved_by, predict
@@ -81,7 +81,8 @@ def program() -> Program:
         Buffer("w", DType.F32, 50),
         Buffer("y", DType.F32, 10, written=True),
     )
-    arguments = (Argument(Place.ARENA), Argument(Place.WEIGHTS), Argument(Place.OUTPUT))
+    out = Argument(Place.OUTPUT, access=Access.WRITE)
+    arguments = (Argument(Place.ARENA), Argument(Place.WEIGHTS), out)
     port = Port("y", TensorType(DType.F32, (10,)))
     kernel = Kernel("k", buffers, (), ())
     return Program("p", (kernel,), (Step("k", arguments, ("a",)),), (), (port,), 200, 4000)

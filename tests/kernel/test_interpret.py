@@ -34,7 +34,7 @@ from convdsl.kernel.nodes import (
     Value,
     ValueType,
 )
-from convdsl.kernel.program import Argument, Place
+from convdsl.kernel.program import Access, Argument, Place
 from convdsl.kernel.verify import KernelError
 from convdsl.tensor import DType, dim_max, floor_div, symbol
 
@@ -82,11 +82,18 @@ def test_buffers_must_fit(array: np.ndarray) -> None:
 
 
 def test_memory_that_nothing_wrote_is_nan() -> None:
-    """What a program reads from its arena before it has been written shows in the result."""
+    """What a kernel leaves out of what it should have written shows in the result."""
     program = program_of(storing(Binary("add", load(0), load(4))))
-    step = replace(program.steps[0], arguments=(Argument(Place.ARENA), Argument(Place.OUTPUT)))
-    program = replace(program, steps=(step,), inputs=(), arena_bytes=64)
-    (found,) = interpret_program(program, np.empty(0, np.uint8), [])
+    (reader,) = program.steps
+    y = Buffer("y", DType.F32, 16, written=True)
+    part = Kernel("part", (X, y), (), (Store(y, 0, load(0)),))
+    arena = Argument(Place.ARENA, access=Access.WRITE)
+    first = replace(reader, kernel="part", arguments=(reader.arguments[0], arena))
+    then = replace(reader, arguments=(Argument(Place.ARENA), reader.arguments[1]))
+    program = replace(
+        program, kernels=(*program.kernels, part), steps=(first, then), arena_bytes=64
+    )
+    (found,) = interpret_program(program, np.empty(0, np.uint8), [np.ones(16, np.float32)])
     assert np.isnan(found).all()
 
 

@@ -10,7 +10,7 @@ from graphs import Array, Builder, evaluate_graph, random_arrays, rewritten
 from convdsl import InputError
 from convdsl.backends.llvm.objects import find_target
 from convdsl.ir.graph import Graph
-from convdsl.kernel.program import Argument, Place, format_program
+from convdsl.kernel.program import Access, Argument, Place, format_program
 from convdsl.lowering.lower import Lowered, lower
 from convdsl.lowering.memory import aligned
 from convdsl.schedules.cpu.machine import cpu_machine
@@ -127,6 +127,7 @@ def test_steps_as_text() -> None:
     ]
     assert str(Argument(Place.INPUT, 1)) == "input1"
     assert str(Argument(Place.ARENA, 0, 128)) == "arena+128"
+    assert str(Argument(Place.STATE, 2, 0, Access.UPDATE)) == "inout state2"
     assert text[-1].endswith("# output y")
 
 

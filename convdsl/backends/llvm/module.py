@@ -30,6 +30,7 @@ from convdsl.kernel.cpu_abi import (
 from convdsl.kernel.program import Argument, Place, Program
 from convdsl.kernel.target import Target
 from convdsl.kernel.verify import verify_kernel
+from convdsl.kernel.verify_program import verify_program
 
 _TEAM = f"""  %threads = load i64, ptr %slot{TEAM_SIZE}
   %alone = icmp ule i64 %threads, 1
@@ -72,8 +73,9 @@ declare i64 @llvm.readcyclecounter()"""
 
 
 def print_module(program: Program, target: Target, timed: bool = False) -> str:
-    """LLVM IR of the program. Every kernel is verified first. Timed code also writes the clock
-    before the first step and after each one, in cycles of the processor's counter."""
+    """LLVM IR of the program. It and every kernel are verified first. Timed code also writes the
+    clock before the first step and after each one, in cycles of the processor's counter."""
+    verify_program(program)
     declarations: set[str] = set()
     parts: list[str] = []
     for kernel in program.kernels:
@@ -103,7 +105,7 @@ def _flush(target: Target) -> tuple[str, str, str]:
 
 
 def _steps(program: Program, flush: tuple[str, str, str], timed: bool) -> str:
-    ports = len(program.inputs) + len(program.outputs)
+    ports = len(program.inputs) + len(program.outputs) + len(program.states)
     lines = [f"define internal void @{STEPS}(ptr %context, i64 %tid) #0 {{", "entry:"]
     lines += [
         f"  %slot{slot} = getelementptr ptr, ptr %context, i64 {slot}"
@@ -162,3 +164,5 @@ def _slot(argument: Argument, program: Program) -> int:
             return PORTS + argument.slot
         case Place.OUTPUT:
             return PORTS + len(program.inputs) + argument.slot
+        case Place.STATE:
+            return PORTS + len(program.inputs) + len(program.outputs) + argument.slot

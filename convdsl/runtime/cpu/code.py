@@ -42,6 +42,7 @@ class Code:
     arena_bytes: int
     weight_bytes: int
     steps: int
+    states: tuple[Port, ...] = ()
 
     @staticmethod
     def of(program: Program, object_code: bytes) -> Code:
@@ -53,6 +54,7 @@ class Code:
             program.arena_bytes,
             program.weight_bytes,
             len(program.steps),
+            program.states,
         )
 
 
@@ -65,7 +67,8 @@ def aligned(size: int) -> npt.NDArray[np.uint8]:
 
 class LoadedCode:
     """Machine code mapped into the process, with its weights. Serves many threads at once:
-    scratch memory belongs to the call, weights are shared and read-only."""
+    scratch memory belongs to the call, weights are shared and read-only. States are the caller's,
+    who lends them to one call at a time."""
 
     def __init__(self, code: Code, weights: npt.NDArray[np.uint8]) -> None:
         if weights.nbytes != code.weight_bytes:
@@ -85,23 +88,29 @@ class LoadedCode:
         """Names of the outputs."""
         return tuple(port.name for port in self.code.outputs)
 
+    @property
+    def states(self) -> tuple[Port, ...]:
+        """What a call changes, in the order in which `run` takes the arrays."""
+        return self.code.states
+
     def run(
         self,
         inputs: Sequence[npt.NDArray[Any]],
         threads: int,
+        states: Sequence[npt.NDArray[Any]] = (),
         times: npt.NDArray[np.int64] | None = None,
     ) -> list[npt.NDArray[Any]]:
-        """One inference: C-contiguous arrays of the program's exact types in, new arrays out.
-        Timed code needs `times`: the number of steps and one more."""
+        """One call: C-contiguous arrays of the program's exact types in, new arrays out; states
+        are changed in place. Timed code needs `times`: the number of steps and one more."""
         outputs = [np.empty(sizes, dtype) for sizes, dtype in self._results]
-        context = (ctypes.c_void_p * (PORTS + len(inputs) + len(outputs)))()
+        context = (ctypes.c_void_p * (PORTS + len(inputs) + len(outputs) + len(states)))()
         arena = self._take_arena()
         context[WEIGHTS] = self._weights
         context[ARENA] = _address(arena)
         counters = self._counters()
         context[COUNTERS] = -(-ctypes.addressof(counters) // 64) * 64
         context[TIMES] = None if times is None else _address(times)
-        for slot, array in enumerate((*inputs, *outputs), PORTS):
+        for slot, array in enumerate((*inputs, *outputs, *states), PORTS):
             context[slot] = _address(array)
         try:
             self._region.run(context, threads, counters)

@@ -1,0 +1,74 @@
+"""Calls over keys -> Program: where everything lies, and what each step does with it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from convdsl.ir.liveness import live_ranges
+from convdsl.kernel.program import Access, Argument, Place, Port, Program, Step
+from convdsl.lowering.buffers import Buffers
+from convdsl.lowering.calls import Call, Key, PackedWeight
+from convdsl.lowering.memory import plan_arena
+from convdsl.lowering.packing import Packing
+from convdsl.lowering.sharing import Sharing
+
+
+def assemble(
+    name: str, buffers: Buffers, sharing: Sharing, alignment: int
+) -> tuple[Program, tuple[Packing, ...], Sharing]:
+    """The program, the packings at their places in the weight memory, and the calls as they came
+    to be: results lie over operands where that makes the arena smaller."""
+    arena = _Arena(buffers, sharing, alignment)
+    tried = sharing.copy()
+    tried.write_over_operands(buffers.bytes_of)
+    smaller = _Arena(buffers, tried, alignment)
+    if smaller.bytes < arena.bytes:
+        arena, sharing = smaller, tried
+    packings, weight_bytes = buffers.packings()
+
+    def argument(key: Key, call: Call) -> Argument:
+        if isinstance(key, PackedWeight):
+            return Argument(Place.WEIGHTS, 0, packings[key.index].offset)
+        access = Access.WRITE if key in call.written else Access.READ
+        if key in call.updated:
+            access = Access.UPDATE
+        return replace(arena.place(key), access=access)
+
+    program = Program(
+        name,
+        sharing.kernels,
+        tuple(
+            Step(c.kernel, tuple(argument(key, c) for key in c.arguments), c.nodes, c.schedule)
+            for c in sharing.calls
+        ),
+        tuple(Port(name, value.type) for name, value in buffers.inputs),
+        tuple(Port(name, value.type) for name, value in buffers.outputs),
+        weight_bytes,
+        arena.bytes,
+        tuple(Port(key, value.type) for key, value in buffers.states),
+    )
+    return program, packings, sharing
+
+
+class _Arena:
+    """The memory plan of some calls."""
+
+    def __init__(self, buffers: Buffers, sharing: Sharing, alignment: int) -> None:
+        self._fixed = buffers.fixed_places()
+        self._sharing = sharing
+        ranges = live_ranges([(self._roots(c, False), self._roots(c, True)) for c in sharing.calls])
+        sizes = {key: buffers.bytes_of(key) for key in ranges}
+        self._offsets, self.bytes = plan_arena(ranges, sizes, alignment)
+
+    def _roots(self, call: Call, written: bool) -> list[Key]:
+        """The keys whose memory in the arena a call reads, or writes."""
+        keys = (key for key in call.arguments if (key in call.written) == written)
+        roots = (self._sharing.root(key)[0] for key in keys if not isinstance(key, PackedWeight))
+        return [root for root in roots if root not in self._fixed]
+
+    def place(self, key: Key) -> Argument:
+        """Where a key lies."""
+        root, offset = self._sharing.root(key)
+        if root in self._fixed:
+            return self._fixed[root]
+        return Argument(Place.ARENA, 0, self._offsets[root] + offset)

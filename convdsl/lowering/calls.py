@@ -1,0 +1,58 @@
+"""Kernel calls before memory is planned: what they read and write are keys."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+
+Key = Hashable
+"""A value of the graph, or one of the keys below, or what tells a scratch tensor."""
+
+
+@dataclass(frozen=True, slots=True)
+class Alias:
+    """Where a key lies: inside of another one, `offset` bytes from its start."""
+
+    owner: Key
+    offset: int = 0
+
+
+@dataclass(frozen=True)
+class PackedWeight:
+    """A weight as a kernel wants it: its position among the packings."""
+
+    index: int
+
+
+@dataclass(frozen=True)
+class CopiedOutput:
+    """An output that no kernel can write in place."""
+
+    slot: int
+
+
+@dataclass(frozen=True)
+class NewState:
+    """The new value of a state that is copied when all is done."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class OldState:
+    """The old value of a state, saved while others are copied."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Call:
+    """A kernel call whose arguments are still keys; it writes those of `written`, and those of
+    `updated` over what it reads there."""
+
+    kernel: str
+    arguments: tuple[Key, ...]
+    written: frozenset[Key]
+    nodes: tuple[str, ...]
+    schedule: str
+    updated: frozenset[Key] = field(default_factory=frozenset[Key])

@@ -1,0 +1,133 @@
+"""New states into the place of the old ones.
+
+    s <- s + 1               over the old value, by a kernel that reads where it writes
+    s <- f(x)                there directly, where nothing reads the old value any more
+    a <- b, b <- a           copied when all is done, one of them from a copy of its own
+
+A new value that a kernel makes goes straight into the state's array if all readers of the old value
+come before, and calls are put into an order where they do if there is one. All others are copied
+when everything is done, in an order in which none is overwritten before it is read; where they
+wait for each other in a circle, one is saved first.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from heapq import heappop, heappush
+
+from convdsl.ir.graph import Graph, Value
+from convdsl.lowering.calls import Call, Key, NewState, OldState
+from convdsl.lowering.sharing import Sharing
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """What is copied when all is done, for the sake of a state; it has that state's type."""
+
+    source: Value | OldState
+    into: NewState | OldState
+    state: str
+
+
+def order_of(graph: Graph, calls: Sequence[Call]) -> list[int]:
+    """An order of the calls in which new states are made after the last reader of the old ones,
+    where no reader waits for them; otherwise the order given."""
+    writers = {key: number for number, call in enumerate(calls) for key in call.written}
+    readers: dict[Key, list[int]] = {}
+    followers: list[set[int]] = [set() for _ in calls]
+    for number, call in enumerate(calls):
+        for key in call.arguments:
+            if key not in call.written:
+                readers.setdefault(key, []).append(number)
+                if key in writers:
+                    followers[writers[key]].add(number)
+    for key, value in graph.updates.items():
+        maker = writers.get(value)
+        before = [n for n in readers.get(graph.states[key].output, []) if n != maker]
+        if maker is not None and not _reachable(maker, followers) & set(before):
+            for number in before:
+                followers[number].add(maker)
+    return _in_turn(followers)
+
+
+def _reachable(start: int, followers: Sequence[set[int]]) -> set[int]:
+    """What waits for a call."""
+    found, pending = {start}, [start]
+    while pending:
+        new = followers[pending.pop()] - found
+        found |= new
+        pending += new
+    return found
+
+
+def _in_turn(followers: Sequence[set[int]]) -> list[int]:
+    """Calls as soon as nothing that they wait for is left, the first ones first."""
+    waiting = Counter(number for later in followers for number in later)
+    ready = [number for number in range(len(followers)) if not waiting[number]]
+    order: list[int] = []
+    while ready:
+        order.append(heappop(ready))
+        for number in followers[order[-1]]:
+            waiting[number] -= 1
+            if not waiting[number]:
+                heappush(ready, number)
+    return order
+
+
+def replace_states(graph: Graph, sharing: Sharing) -> list[Copy]:
+    """Let new values lie in their states' arrays where they can; the copies that must be made of
+    the others, in order."""
+    states = {key: graph.states[key].output for key in graph.updates}
+    made, last = _uses(sharing)
+    direct: dict[Value, str] = {}
+    copied: dict[str, Value] = {}
+    for key, value in graph.updates.items():
+        if value is states[key]:
+            continue
+        if value in made and value not in direct and sharing.is_own(value):
+            direct[value] = key
+        else:
+            copied[key] = value
+    for value, key in direct.items():
+        old = states[key]
+        if old in copied.values() or not _lies_in_state(sharing, old, value, last, made[value]):
+            copied[key] = value
+    return list(_in_order(copied, states))
+
+
+def _uses(sharing: Sharing) -> tuple[dict[Key, int], dict[Key, int]]:
+    """The call that writes each key, and the last one that reads it."""
+    made: dict[Key, int] = {}
+    last: dict[Key, int] = {}
+    for number, call in enumerate(sharing.calls):
+        for key in call.arguments:
+            (made if key in call.written else last)[key] = number
+    return made, last
+
+
+def _lies_in_state(
+    sharing: Sharing, old: Value, new: Value, last: Mapping[Key, int], maker: int
+) -> bool:
+    """Put the new value where the old one is; False where that is read too late."""
+    reader = last.get(old, -1)
+    if reader == maker:
+        return sharing.write_over(maker, old, new)
+    if reader < maker:
+        sharing.alias(new, old)
+    return reader < maker
+
+
+def _in_order(copied: Mapping[str, Value], states: Mapping[str, Value]) -> Iterator[Copy]:
+    """The copies, so that no old value is overwritten while another copy still reads it."""
+    sources: dict[str, Value | OldState] = dict(copied)
+    while sources:
+        free = next((key for key in sources if states[key] not in sources.values()), None)
+        if free is not None:
+            yield Copy(sources.pop(free), NewState(free), free)
+            continue
+        key = next(iter(sources))  # all that is left goes round in circles
+        saved = OldState(key)
+        yield Copy(states[key], saved, key)
+        sources = {k: saved if source is states[key] else source for k, source in sources.items()}
