@@ -11,7 +11,7 @@ TORCH := .venv-torch
 PIP := -m pip install --quiet --disable-pip-version-check
 WORKERS ?= 2
 
-.PHONY: help setup demo test test-slow test-torch lint format grammar conformance golden bench fuzz wheel clean
+.PHONY: help setup demo test test-slow test-torch lint format grammar conformance golden where bench fuzz wheel clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -48,6 +48,9 @@ conformance: $(VENV)/.dev $(VENV)/.networks ## the ONNX project's own tests; wri
 
 golden: $(VENV)/.dev ## write the golden files anew (then read the diff)
 	$(VENV)/bin/python -m pytest -q -n $(WORKERS) --update-golden $(ARGS)
+
+where: $(VENV)/.dev ## where an operator is named: make where OP=group_norm (all of them without OP)
+	@PYTHONPATH=tests $(VENV)/bin/python -m where $(OP)
 
 bench: $(VENV)/.dev ## measure against the peers, in one run
 	$(VENV)/bin/python -m benchmarks $(ARGS)

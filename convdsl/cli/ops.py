@@ -1,6 +1,7 @@
 """List the operators, or describe one.
 
-`convdsl ops NAME` says what an operator computes, its operands, attributes and defaults.
+`convdsl ops NAME` says what an operator computes, its operands, attributes and defaults, and what
+ONNX and PyTorch call it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from convdsl.cli.parsing import suggestion
 from convdsl.diagnostics import InputError
 
 if TYPE_CHECKING:
+    from convdsl.interop.correspondence import Row
     from convdsl.ir.opdef import Attribute, OpDef
 
 
@@ -37,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
     if options.format == "json":
         console.result(json.dumps(_facts(op), indent=2, ensure_ascii=False))
     elif options.format == "table":
-        console.result(f"{_heading(op)}\n\n{inspect.cleandoc(op.doc)}")
+        console.result(f"{_heading(op)}\n\n{inspect.cleandoc(op.doc)}\n\n{_elsewhere(op)}")
         if op.attributes:
             console.result("")
             listing.show([_attribute(a) for a in op.attributes], options.format)
@@ -51,8 +53,25 @@ def _row(op: OpDef) -> dict[str, Any]:
         "name": op.name,
         "also": list(op.aliases),
         "attributes": [attribute.name for attribute in op.attributes],
+        "onnx": _row_elsewhere(op).kind or None,
+        "pytorch": _row_elsewhere(op).pytorch.title,
         "summary": inspect.cleandoc(op.doc).splitlines()[0],
     }
+
+
+def _row_elsewhere(op: OpDef) -> Row:
+    from convdsl.interop.correspondence import ROWS
+
+    return ROWS[op.name]
+
+
+def _elsewhere(op: OpDef) -> str:
+    """What the operator is called by others, and what they cannot say."""
+    row = _row_elsewhere(op)
+    theirs = ", ".join(f"{k.onnx} = {k.ours}" for k in row.keywords)
+    onnx = f"{row.kind}({theirs})" if theirs else row.kind
+    lines = [f"ONNX: {onnx or 'several nodes'}", f"PyTorch: {row.pytorch.title}"]
+    return "\n".join([*lines, *(f"But {reason}." for reason in row.pytorch.lacks)])
 
 
 def _heading(op: OpDef) -> str:
@@ -90,4 +109,7 @@ def _facts(op: OpDef) -> dict[str, Any]:
             for o in op.operands
         ],
         "attributes": [_attribute(attribute) for attribute in op.attributes],
+        "onnx": _row_elsewhere(op).kind or None,
+        "pytorch": _row_elsewhere(op).pytorch.title,
+        "pytorch_lacks": list(_row_elsewhere(op).pytorch.lacks),
     }

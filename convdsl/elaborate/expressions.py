@@ -25,10 +25,11 @@ from convdsl.elaborate.values import (
 )
 from convdsl.ir.graph import Value
 from convdsl.ops import OPERATORS
+from convdsl.ops.elementwise import SIGNS
 from convdsl.syntax import ast
 from convdsl.tensor import SymDim
 
-TENSOR_OPERATORS = {"+": "add", "-": "sub", "*": "mul", "/": "div", "**": "pow"}
+TENSOR_OPERATORS = {sign: name for name, sign in SIGNS.items()} | {"**": "pow"}
 
 WORDS = frozenset(w for op in OPERATORS for a in op.attributes for w in a.choices)
 """Words that some attribute takes; they stand for themselves where nothing else is called so."""

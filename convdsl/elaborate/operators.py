@@ -15,6 +15,7 @@ from convdsl.elaborate.session import Session, Stop
 from convdsl.elaborate.values import Given, ListValue, Record, describe
 from convdsl.ir.graph import Value
 from convdsl.ir.opdef import OpDef, Operand, OpError, Role
+from convdsl.ops.elementwise import SIGNS
 from convdsl.tensor import DType, TensorType, format_shape
 
 
@@ -227,7 +228,7 @@ def _provenance(given: Given) -> str:
 def _advice(op: OpDef, operands: Mapping[str, Given]) -> tuple[str, ...]:
     """How to make two tensors fit that nearly do."""
     types = [given.value.type for given in operands.values()]
-    if op.name not in ("add", "sub", "mul", "div", "concat") or len(types) < 2:
+    if op.name not in (*SIGNS, "concat") or len(types) < 2:
         return ()
     return advise_join(types[0], types[1], joins_channels=op.name == "concat")
 

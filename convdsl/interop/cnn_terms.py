@@ -11,6 +11,7 @@ import numpy as np
 from convdsl.ir.graph import Graph, OpNode, StateNode, Value
 from convdsl.ir.opdef import Attribute, Call, Kind, OpError, Required
 from convdsl.ir.preprocess import Preprocessing
+from convdsl.ops.elementwise import SIGNS
 from convdsl.tensor import Dim, Symbol, SymDim
 from convdsl.tensor.dim import Atom, Floor, Monomial, terms_of
 
@@ -25,11 +26,9 @@ class Hole:
 
 Segment: TypeAlias = "str | Hole"
 
-_SIGNS = {"add": "+", "sub": "-", "mul": "*", "div": "/"}
-
 
 def infix(node: OpNode) -> str | None:
-    return _SIGNS.get(node.op.name)
+    return SIGNS.get(node.op.name)
 
 
 def operand_text(value: Value, names: Mapping[Value, str]) -> str:

@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from convdsl.interop.cnn_model import owned_operands
+from convdsl.interop.cnn_terms import infix
 from convdsl.ir.graph import Graph, OpNode, StateNode, Value
+from convdsl.ops import activation
 
 Path: TypeAlias = tuple[str, ...]
 
@@ -36,7 +38,7 @@ class Leaf:
     @property
     def flow(self) -> Value | None:
         """What an arrow leads into the operator: the first operand of those not written infix."""
-        if self.node.op.name in ("add", "sub", "mul", "div") or len(self.node.data_inputs) != 1:
+        if infix(self.node) is not None or len(self.node.data_inputs) != 1:
             return None
         return self.inputs[0] if self.inputs else None
 
@@ -111,8 +113,11 @@ class Scope:
 
 Item: TypeAlias = "Leaf | Scope"
 
-_TRAILING = {"relu", "relu6", "add", "mul", "leaky_relu", "silu", "hardswish", "sigmoid", "prelu"}
-"""What belongs to the layers before it, where a scope ends: the sum of a residual block."""
+
+def _trails(node: OpNode) -> bool:
+    """Whether it belongs to the layers before it, where a scope ends: an activation, the sum of a
+    residual block."""
+    return node.op in activation.OPERATORS or infix(node) is not None
 
 
 def tree(graph: Graph, flat: bool) -> Scope:
@@ -173,7 +178,7 @@ def _place(
         if a != b:
             break
         common.append(a)
-    if tuple(common) == current or node.op.name not in _TRAILING:
+    if tuple(common) == current or not _trails(node):
         return tuple(common)
     inside = {leaf.node.id for leaf in open_scopes[-1].leaves()}
     own = [v for v in node.data_inputs if not isinstance(v.node, StateNode)]

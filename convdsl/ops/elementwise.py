@@ -285,6 +285,9 @@ MUL = arithmetic("mul", "mul", "a * b.")
 DIV = arithmetic("div", "div", "a / b, of floating-point operands.", resolve_floating)
 SQRT = unary("sqrt", "The square root; NaN below zero.")
 
+SIGNS = {"add": "+", "sub": "-", "mul": "*", "div": "/"}
+"""How the language writes these between two operands."""
+
 OPERATORS = (
     ADD,
     SUB,

@@ -106,11 +106,18 @@ def test_zoo(convdsl) -> None:
 def test_ops(convdsl) -> None:
     listed = json.loads(convdsl("ops", "--format", "json").out)
     assert [row["name"] for row in listed] == [op.name for op in ops.OPERATORS]
+    assert {row["name"]: row["pytorch"] for row in listed}["max_pool"] == "functional.max_poolNd"
+    assert {row["name"]: row["onnx"] for row in listed}["silu"] is None
     text = convdsl("ops", "conv2d").out
     assert text.startswith("conv(x, weight, bias?) (also conv1d, conv2d, conv3d)")
     assert "required" in text
+    assert "\nONNX: Conv\nPyTorch: nn.ConvNd\n" in text
+    assert "ONNX: LeakyRelu(alpha = slope)\n" in convdsl("ops", "leaky_relu").out
     facts = json.loads(convdsl("ops", "conv", "--format", "json").out)
     assert facts["attributes"][0]["attribute"] == "channels"
+    assert (facts["onnx"], facts["pytorch"], facts["pytorch_lacks"]) == ("Conv", "nn.ConvNd", [])
+    (reason,) = json.loads(convdsl("ops", "resize", "--format", "json").out)["pytorch_lacks"]
+    assert f"But {reason}." in convdsl("ops", "resize").out
     assert "| `stride` |" in convdsl("ops", "conv", "--format", "md").out
     said = convdsl("ops", "covn")
     assert said.code == 2

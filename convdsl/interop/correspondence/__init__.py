@@ -18,7 +18,7 @@ from convdsl.interop.correspondence import (
 from convdsl.interop.correspondence.row import Read, Row
 from convdsl.ops import OPERATORS
 
-_FAMILIES = (
+FAMILIES = (
     convolution,
     products,
     pooling,
@@ -31,14 +31,14 @@ _FAMILIES = (
     shapes,
     resizing,
 )
-_ROWS = tuple(row for family in _FAMILIES for row in family.ROWS)
+_ROWS = tuple(row for family in FAMILIES for row in family.ROWS)
 
 ROWS: dict[str, Row] = {row.op: row for row in _ROWS}
 """Rows by the operator's name."""
 
 _READ = [
     *((row.kind, row.read) for row in _ROWS if row.read is not None),
-    *(item for family in _FAMILIES for item in family.READING.items()),
+    *(item for family in FAMILIES for item in family.READING.items()),
 ]
 
 READING: dict[str, Read] = dict(_READ)

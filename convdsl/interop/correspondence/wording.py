@@ -63,6 +63,11 @@ class PyTorch:
     lacks: tuple[str, ...] = ()
     numbers: bool = False
 
+    @property
+    def title(self) -> str:
+        """The name as PyTorch's manual has it: `nn.ConvNd`."""
+        return self.name.format(rank="N") if "{rank}" in self.name else self.name
+
 
 def function(name: str, **keywords: str) -> PyTorch:
     """name(operands in order, PyTorch's keywords = our attributes)"""

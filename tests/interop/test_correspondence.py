@@ -1,0 +1,61 @@
+"""The rows of operators, against ONNX's own definitions."""
+
+from __future__ import annotations
+
+import onnx
+import pytest
+from onnx import helper
+from onnx_rules import spelled
+from op_cases import CASES_PER_OPERATOR, draw_case
+
+from convdsl.interop.correspondence import READING, ROWS
+from convdsl.interop.element_types import FROM_ONNX, INTEGERS, TO_ONNX
+from convdsl.interop.onnx_export import OPSET
+
+ROWS_WITH_KEYWORDS = [row for row in ROWS.values() if row.keywords]
+
+
+@pytest.mark.parametrize("row", ROWS_WITH_KEYWORDS, ids=lambda row: row.op)
+def test_keywords_and_defaults_are_onnxs(row):
+    known = onnx.defs.get_schema(row.kind, OPSET).attributes
+    for keyword in row.keywords:
+        default = helper.get_attribute_value(known[keyword.onnx].default_value)
+        if isinstance(default, bytes):
+            default = default.decode()
+        is_said = known[keyword.onnx].default_value.name != ""
+        if keyword.default is not None:
+            assert is_said
+            is_real = isinstance(default, float)
+            assert keyword.default == (pytest.approx(default, rel=1e-6) if is_real else default)
+        else:
+            assert not is_said
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_spellings_have_the_kind_of_the_row(name):
+    """One node of the kind, or more than one node where the row says none."""
+    models = [spelled(draw_case(name, seed).call) for seed in range(CASES_PER_OPERATOR)]
+    kinds = [[node.op_type for node in model.graph.node] for model in models]
+    if ROWS[name].kind:
+        assert any(ROWS[name].kind in found for found in kinds)
+    else:
+        assert any(len(found) > 1 for found in kinds)
+
+
+def test_kinds_that_are_read_exist():
+    for kind in READING:
+        assert onnx.defs.has(kind), kind
+
+
+def test_deciding_operands_are_operands():
+    for kind, read in READING.items():
+        schema = onnx.defs.get_schema(kind)
+        assert all(index < len(schema.inputs) for index in read.deciding), kind
+
+
+def test_element_types_are_onnxs():
+    for dtype, number in TO_ONNX.items():
+        assert helper.tensor_dtype_to_np_dtype(number).name == dtype.numpy
+    for number in INTEGERS:
+        assert helper.tensor_dtype_to_np_dtype(number).kind in "iu"
+    assert not set(INTEGERS) & FROM_ONNX.keys()
