@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from convdsl.ir.build import Build, Names
 from convdsl.ir.graph import Graph, InputNode, OpNode, StateNode, Value
 from convdsl.ir.opdef import Role
 from convdsl.ir.weight_time import run_in_double
@@ -23,18 +24,21 @@ class Builder:
 
     def __init__(self) -> None:
         self.graph = Graph()
+        self._names = Names()
         self._counts: dict[str, int] = {}
 
+    @property
+    def build(self) -> Build:
+        return Build(self.graph, BY_NAME, self._names)
+
     def input(self, name: str, *shape: Dim, dtype: DType = DType.F32) -> Value:
-        return self.graph.add_input(name, TensorType(dtype, shape))
+        return self.build.input(name, TensorType(dtype, shape))
 
     def constant(self, name: str, data: Any, dtype: DType = DType.F32) -> Value:
-        array = np.asarray(data, dtype.numpy)
-        type = TensorType(dtype, array.shape)
-        return self.graph.add_state(name, type, Role.CONSTANT, data=array)
+        return self.build.constant(data, dtype, name=name)
 
     def parameter(self, name: str, *shape: int, dtype: DType = DType.F32) -> Value:
-        return self.graph.add_state(name, TensorType(dtype, shape), Role.PARAMETER)
+        return self.build.state(name, TensorType(dtype, shape))
 
     def __call__(
         self,
@@ -45,15 +49,9 @@ class Builder:
         **attributes: Any,
     ) -> Value:
         """Apply an operator to data operands in order; layers are named `conv1`, `conv2` ..."""
-        record = BY_NAME[op]
-        names = [o.name for o in record.data_operands]
-        if record.data_operands[-1].variadic:
-            stem = names.pop()
-            names += [f"{stem}{k}" for k in range(len(operands) - len(names))]
-        inputs = dict(zip(names, operands, strict=False)) | dict(states or {})
         self._counts[op] = self._counts.get(op, 0) + 1
         label = name or f"{op}{self._counts[op]}"
-        return self.graph.apply(record, inputs, attributes, name=label).outputs[0]
+        return self.build(op, *operands, name=label, states=states, **attributes)
 
     def update(self, state: Value, value: Value) -> None:
         """`value` replaces `state` after a call."""

@@ -8,7 +8,6 @@ from typing import ClassVar
 from convdsl.ir.classify import OpClass, classify, reads_in_place
 from convdsl.ir.graph import Graph, OpNode, Value
 from convdsl.kernel.expr import IndexCompare, IndexValue, walk
-from convdsl.ops import BY_NAME
 from convdsl.passes.rewrite import Pass, Pattern, Rewriter, rewrite_greedily
 
 
@@ -54,14 +53,11 @@ class JoinTransposes(Pattern):
         moved: list[tuple[Value, str]] = []
         for step in reversed(maps):
             (operand,) = step.inputs
-            value = rewriter.apply(
-                step.op, {operand: value}, step.attributes, origin=step, name="moved"
-            )
+            build = rewriter.at(step)
+            value = build.apply(step.op, {operand: value}, step.attributes, name="moved").output
             moved.append((value, step.name))
         if not straight:
-            value = rewriter.apply(
-                BY_NAME["transpose"], {"x": value}, {"axes": order}, origin=node, name="joined"
-            )
+            value = rewriter.at(node)("transpose", value, axes=order, name="joined")
             moved.append((value, node.name))
         rewriter.replace(node, value)
         for made, name in moved:

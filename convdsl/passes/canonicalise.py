@@ -9,7 +9,6 @@ from convdsl.ir.classify import copied_operand
 from convdsl.ir.graph import Graph, OpNode, Value
 from convdsl.ir.opdef import Role
 from convdsl.kernel.expr import Binary, Read, TensorExpr
-from convdsl.ops import BY_NAME
 from convdsl.passes.rewrite import Pass, Pattern, Rewriter, rewrite_greedily
 
 COMMUTATIVE = frozenset({"add", "mul", "max", "min"})
@@ -60,13 +59,8 @@ class JoinReshapes(Pattern):
         before = node.inputs["x"].node
         if not isinstance(before, OpNode) or before.op.name not in RESHAPES:
             return False
-        joined = rewriter.apply(
-            BY_NAME["reshape"],
-            {"x": before.inputs["x"]},
-            {"shape": node.output.type.shape},
-            origin=node,
-            name="joined",
-        )
+        shape = node.output.type.shape
+        joined = rewriter.at(node)("reshape", before.inputs["x"], shape=shape, name="joined")
         rewriter.replace(node, joined, node.name)
         return True
 

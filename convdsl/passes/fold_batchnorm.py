@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from convdsl.ir.build import Build
 from convdsl.ir.graph import Graph, OpNode, Value
 from convdsl.ir.windows import SAME
-from convdsl.passes.arithmetic import WeightArithmetic
 from convdsl.passes.rewrite import Pass, Pattern, Rewriter, rewrite_greedily
 
 
@@ -37,15 +37,16 @@ def _is_foldable(node: OpNode, rewriter: Rewriter) -> bool:
 
 def scale_and_shift(node: OpNode, rewriter: Rewriter) -> tuple[Value, Value]:
     """s = weight / sqrt(var + eps) and t = bias - mean * s, per channel."""
-    build, inputs = WeightArithmetic(rewriter, node), node.inputs
+    build, inputs = rewriter.at(node), node.inputs
     mean, var = inputs["running_mean"], inputs["running_var"]
-    eps = build.fill(node.attributes["eps"], var, (), "eps")
-    deviation = build.sqrt(build.binary("add", var, eps, "variance"), "deviation")
-    gain = inputs.get("weight") or build.fill(1.0, var, (), "one")
-    scale = build.binary("div", gain, deviation, "scale")
-    offset = inputs.get("bias") or build.fill(0.0, var, (), "zero")
-    centre = build.binary("mul", mean, scale, "centre")
-    return scale, build.binary("sub", offset, centre, "shift")
+    dtype = var.type.dtype
+    eps = build.fill(node.attributes["eps"], (), dtype, name="eps")
+    deviation = build("sqrt", build("add", var, eps, name="variance"), name="deviation")
+    gain = inputs.get("weight") or build.fill(1.0, (), dtype, name="one")
+    scale = build("div", gain, deviation, name="scale")
+    offset = inputs.get("bias") or build.fill(0.0, (), dtype, name="zero")
+    centre = build("mul", mean, scale, name="centre")
+    return scale, build("sub", offset, centre, name="shift")
 
 
 class FoldIntoProducer(Pattern):
@@ -69,15 +70,11 @@ class FoldIntoProducer(Pattern):
         if conv.op.name == "linear" and conv.output.type.rank != 2:
             return False  # the last axis there is not the one that batch_norm normalises
         scale, shift = scale_and_shift(node, rewriter)
-        build = WeightArithmetic(rewriter, conv)
+        build = rewriter.at(conv)
         weight = _scale_outputs(conv, scale, build)
         if "bias" in conv.inputs:
-            shift = build.binary(
-                "add",
-                build.binary("mul", conv.inputs["bias"], scale, "bias_scaled"),
-                shift,
-                "bias_folded",
-            )
+            scaled = build("mul", conv.inputs["bias"], scale, name="bias_scaled")
+            shift = build("add", scaled, shift, name="bias_folded")
         rewriter.replace(
             node, _apply_again(conv, weight, shift, conv.inputs["x"], rewriter), conv.name
         )
@@ -106,10 +103,10 @@ class FoldIntoConsumer(Pattern):
         if operand != "x" or not _is_absorbing(conv, rewriter) or not _keeps_channels(conv):
             return False
         scale, shift = scale_and_shift(node, rewriter)
-        build = WeightArithmetic(rewriter, conv)
+        build = rewriter.at(conv)
         bias = _response(conv, shift, rewriter)
         if "bias" in conv.inputs:
-            bias = build.binary("add", conv.inputs["bias"], bias, "bias_folded")
+            bias = build("add", conv.inputs["bias"], bias, name="bias_folded")
         weight = _scale_inputs(conv, scale, build)
         rewriter.replace(
             conv, _apply_again(conv, weight, bias, node.inputs["x"], rewriter), conv.name
@@ -124,11 +121,13 @@ class ExpandBatchNorm(Pattern):
         if not _is_foldable(node, rewriter):
             return False
         x = node.inputs["x"]
-        build = WeightArithmetic(rewriter, node)
+        build = rewriter.at(node)
         scale, shift = scale_and_shift(node, rewriter)
         shape = (x.type.shape[1], *(1,) * (x.type.rank - 2))
-        scaled = build.binary("mul", x, build.reshape(scale, shape, "scale_map"), "scaled")
-        shifted = build.binary("add", scaled, build.reshape(shift, shape, "shift_map"), "shifted")
+        scaled = build("mul", x, build.reshape(scale, shape, name="scale_map"), name="scaled")
+        shifted = build(
+            "add", scaled, build.reshape(shift, shape, name="shift_map"), name="shifted"
+        )
         rewriter.replace(node, shifted, node.name)
         return True
 
@@ -155,50 +154,52 @@ def _apply_again(conv: OpNode, weight: Value, bias: Value, x: Value, rewriter: R
     """The same layer over other weights, with a bias."""
     operands = {"x": x, "weight": weight, "bias": bias}
     attributes = {**conv.attributes, "bias": True}
-    return rewriter.apply(conv.op, operands, attributes, origin=conv, name="folded")
+    return rewriter.at(conv).apply(conv.op, operands, attributes, name="folded").output
 
 
-def _scale_outputs(conv: OpNode, scale: Value, build: WeightArithmetic) -> Value:
+def _scale_outputs(conv: OpNode, scale: Value, build: Build) -> Value:
     """w * s along output channels. Transposed weights are [C, K/G, R, S], groups along C."""
     weight = conv.inputs["weight"]
     shape, groups = weight.type.shape, conv.attributes.get("groups", 1)
     if conv.op.name != "conv_transpose":
-        factors = build.reshape(scale, (shape[0], *(1,) * (len(shape) - 1)), "scale_map")
-        return build.binary("mul", weight, factors, "weight_folded")
+        factors = build.reshape(scale, (shape[0], *(1,) * (len(shape) - 1)), name="scale_map")
+        return build("mul", weight, factors, name="weight_folded")
     inputs, per_group, *taps = shape
     assert isinstance(inputs, int)
-    grouped = build.reshape(weight, (groups, inputs // groups, per_group, *taps), "weight_grouped")
-    factors = build.reshape(scale, (groups, 1, per_group, *(1,) * len(taps)), "scale_map")
-    return build.reshape(
-        build.binary("mul", grouped, factors, "weight_scaled"), shape, "weight_folded"
+    grouped = build.reshape(
+        weight, (groups, inputs // groups, per_group, *taps), name="weight_grouped"
     )
+    factors = build.reshape(scale, (groups, 1, per_group, *(1,) * len(taps)), name="scale_map")
+    scaled = build("mul", grouped, factors, name="weight_scaled")
+    return build.reshape(scaled, shape, name="weight_folded")
 
 
-def _scale_inputs(conv: OpNode, scale: Value, build: WeightArithmetic) -> Value:
+def _scale_inputs(conv: OpNode, scale: Value, build: Build) -> Value:
     """w * s along input channels: group g of the filters sees channels g * C/G onwards."""
     weight = conv.inputs["weight"]
     outputs, per_group, *taps = weight.type.shape
     groups = conv.attributes.get("groups", 1)
     assert isinstance(outputs, int)
-    grouped = build.reshape(weight, (groups, outputs // groups, per_group, *taps), "weight_grouped")
-    factors = build.reshape(scale, (groups, 1, per_group, *(1,) * len(taps)), "scale_map")
-    return build.reshape(
-        build.binary("mul", grouped, factors, "weight_scaled"), weight.type.shape, "weight_folded"
+    grouped = build.reshape(
+        weight, (groups, outputs // groups, per_group, *taps), name="weight_grouped"
     )
+    factors = build.reshape(scale, (groups, 1, per_group, *(1,) * len(taps)), name="scale_map")
+    scaled = build("mul", grouped, factors, name="weight_scaled")
+    return build.reshape(scaled, weight.type.shape, name="weight_folded")
 
 
 def _response(conv: OpNode, shift: Value, rewriter: Rewriter) -> Value:
     """What the layer makes of a constant t[c] everywhere: itself, applied to one full window."""
-    build = WeightArithmetic(rewriter, conv)
+    build = rewriter.at(conv)
     weight = conv.inputs["weight"]
     channels, taps = shift.type.shape[0], weight.type.shape[2:]
     ones = (1,) * len(taps)
-    image = build.reshape(shift, (1, channels, *ones), "shift_image")
+    image = build.reshape(shift, (1, channels, *ones), name="shift_image")
     attributes = {**conv.attributes, "bias": False}
     if taps:
-        zeros = build.fill(0.0, shift, (1, 1, *taps), "zeros")
-        image = build.binary("add", image, zeros, "shift_window")
+        zeros = build.fill(0.0, (1, 1, *taps), shift.type.dtype, name="zeros")
+        image = build("add", image, zeros, name="shift_window")
         attributes |= {"pad": 0, "stride": 1, "dilation": 1}
     operands = {"x": image, "weight": weight}
-    answer = rewriter.apply(conv.op, operands, attributes, origin=conv, name="shift_response")
-    return build.reshape(answer, (weight.type.shape[0],), "shift_bias")
+    answer = build.apply(conv.op, operands, attributes, name="shift_response").output
+    return build.reshape(answer, (weight.type.shape[0],), name="shift_bias")

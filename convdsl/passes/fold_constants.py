@@ -43,9 +43,7 @@ class FoldConstant(Pattern):
         if len(arrays) < len(operands) or not small:
             return False
         for value, array in zip(node.outputs, run_in_double(node, arrays), strict=True):
-            folded = rewriter.constant(
-                array.astype(value.type.dtype.numpy), value.type, origin=node, name="value"
-            )
+            folded = rewriter.at(node).constant(array, value.type.dtype, name="value")
             rewriter.replace_value(value, folded)
         rewriter.sweep(node)
         return True

@@ -41,9 +41,8 @@ class FoldIntoWindow(Pattern):
             return False
         operands = {**node.inputs, "x": pad.inputs["x"]}
         try:
-            value = rewriter.apply(
-                node.op, operands, {**node.attributes, **changes}, origin=node, name="padded"
-            )
+            attributes = {**node.attributes, **changes}
+            value = rewriter.at(node).apply(node.op, operands, attributes, name="padded").output
         except OpError:  # more padding than the window's own rules allow
             return False
         if value.type != node.output.type:

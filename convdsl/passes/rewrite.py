@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
+from convdsl.ir.build import Build, Names
 from convdsl.ir.graph import Graph, Node, OpNode, StateNode, Value
-from convdsl.ir.opdef import OpDef, Role
 from convdsl.ir.timing import Timing
-from convdsl.tensor import TensorType
+from convdsl.ops import BY_NAME
 
 
 @dataclass(frozen=True)
@@ -41,48 +41,17 @@ class Rewriter:
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
-        self._names = {node.name for node in graph.nodes()}
+        self._names = Names(node.name for node in graph.nodes())
+        self._build = Build(graph, BY_NAME, self._names)
         self._timing = Timing(graph)
 
-    def apply(
-        self,
-        op: OpDef,
-        inputs: Mapping[str, Value],
-        attributes: Mapping[str, Any] | None = None,
-        *,
-        origin: Node,
-        name: str,
-    ) -> Value:
-        """The first output of a new operator named `<origin>.<name>`, placed where `origin` is."""
-        label = self.fresh(f"{origin.name}.{name}")
-        node = self.graph.apply(
-            op, inputs, attributes, name=label, span=origin.span, frames=origin.frames
-        )
-        return node.outputs[0]
-
-    def constant(self, data: Any, type: TensorType, *, origin: Node, name: str) -> Value:
-        """A new constant named `<origin>.<name>`."""
-        return self.graph.add_state(
-            self.fresh(f"{origin.name}.{name}"),
-            type,
-            Role.CONSTANT,
-            data=data,
-            span=origin.span,
-            frames=origin.frames,
-        )
+    def at(self, origin: Node) -> Build:
+        """Makes what stands for a node, or serves it: named `<origin>.<name>`, in its place."""
+        return self._build.at(origin)
 
     def is_bound(self, value: Value) -> bool:
         """Whether a value is known once weights are bound; rewrites never change that."""
         return self._timing.is_bound(value.node)
-
-    def fresh(self, name: str) -> str:
-        """`name`, or the first of `name_2`, `name_3` ... that is free."""
-        candidate, number = name, 1
-        while candidate in self._names:
-            number += 1
-            candidate = f"{name}_{number}"
-        self._names.add(candidate)
-        return candidate
 
     def replace(self, old: OpNode, new: Value, name: str | None = None) -> None:
         """Users of `old` read `new`; `old` goes, and so does what only it needed.
@@ -97,9 +66,8 @@ class Rewriter:
     def rename(self, node: Node, name: str) -> None:
         """Call a node by a name, if what bore it is gone."""
         if name not in self._names:
-            self._names.discard(node.name)
-            self._names.add(name)
-            node.name = name
+            self._names.free(node.name)
+            node.name = self._names.unused(name)
 
     def replace_value(self, old: Value, new: Value) -> None:
         """Users of one output of a node read `new`; the node stays."""
@@ -113,7 +81,7 @@ class Rewriter:
             if dead not in self.graph or self.graph.is_used(dead):
                 continue
             self.graph.remove(dead)
-            self._names.discard(dead.name)
+            self._names.free(dead.name)
             if isinstance(dead, OpNode):
                 pending += [v.node for v in dead.inputs.values() if _is_removable(v.node)]
 

@@ -89,8 +89,7 @@ def test_a_rewriter_knows_of_nodes_that_it_made() -> None:
     assert not rewriter.is_bound(y)
 
     def doubled(value: Value) -> Value:
-        operands = {"a": value, "b": value}
-        return rewriter.apply(y.node.op, operands, origin=y.node, name="doubled")
+        return rewriter.at(y.node)("add", value, value, name="doubled")
 
     assert [rewriter.is_bound(doubled(value)) for value in (p, s, x)] == [True, False, False]
 

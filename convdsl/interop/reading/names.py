@@ -4,21 +4,14 @@ from __future__ import annotations
 
 import re
 
+from convdsl.ir import build
+
 _PLAIN = re.compile(r"[^A-Za-z0-9_.]+")
 
 
-class Names:
-    """Which names are taken."""
-
-    def __init__(self) -> None:
-        self._taken: set[str] = set()
+class Names(build.Names):
+    """Which names are taken, of those that the language can say."""
 
     def unused(self, wanted: str) -> str:
         """A name like the one wanted that nothing has yet."""
-        plain = _PLAIN.sub("_", wanted).strip(".") or "value"
-        found, count = plain, 1
-        while found in self._taken:
-            count += 1
-            found = f"{plain}_{count}"
-        self._taken.add(found)
-        return found
+        return super().unused(_PLAIN.sub("_", wanted).strip(".") or "value")
