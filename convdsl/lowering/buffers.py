@@ -9,11 +9,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from convdsl.ir.graph import Graph, OpNode, Value
-from convdsl.ir.timing import Time, Timing
+from convdsl.ir.timing import Timing
+from convdsl.kernel.expr import Stage
 from convdsl.kernel.layout import Layout
 from convdsl.kernel.program import Argument, Place
 from convdsl.lowering.calls import CopiedOutput, Key, NewState, PackedWeight
-from convdsl.lowering.compose import groups_of
+from convdsl.lowering.layouts import Layouts
 from convdsl.lowering.memory import aligned
 from convdsl.lowering.packing import Packing, Source
 from convdsl.lowering.slices import find_slices
@@ -31,35 +32,21 @@ class Buffers:
         self.inputs = list(graph.inputs.items())
         self.outputs = list(graph.outputs.items())
         self.states = [(key, graph.states[key].output) for key in graph.updates]
-        self._plain = self._plain_nodes(graph)
+        self._planned = Layouts(graph, machine, self.timing)
         self._layouts: dict[Key, Layout] = {}
         self._dtypes: dict[Key, DType] = {}
         self._packings: list[Packing] = []
         self._packed: dict[tuple[Source, Pack], PackedWeight] = {}
-        self.aliases = find_slices(graph, self._layout_for, self.timing)
+        self.aliases = find_slices(graph, self._planned, self.timing)
         self._in_place = self._outputs_in_place()
         for _, value in (*self.inputs, *self.states):
-            self.place(value, value.type, plain=True)
+            self.place(value, value.type, Layout(value.type.sizes))
 
     # What is asked of a value
 
     def is_whole(self, value: Value) -> bool:
         """True for a concatenation whose parts lie in place already."""
         return any(part.owner is value for part in self.aliases.values())
-
-    def is_plain(self, node: OpNode) -> bool:
-        """Whether a node is of a group that changes states: all of it is plain, as they are."""
-        return node in self._plain
-
-    def _plain_nodes(self, graph: Graph) -> set[OpNode]:
-        """Groups that replace states, and what follows from states that change alone."""
-        found: set[OpNode] = set()
-        new = set(graph.updates.values())
-        for nodes in groups_of(graph, self.timing):
-            replacing = any(value in new for node in nodes for value in node.outputs)
-            if replacing or self.timing.of_node(nodes[-1]) is Time.STEP:
-                found.update(nodes)
-        return found
 
     def copied_outputs(self) -> list[tuple[int, str, Value]]:
         """(slot, name, value) of the outputs that are copied when all is done: from blocked to
@@ -75,16 +62,22 @@ class Buffers:
         found: dict[Value, int] = {}
         for slot, (_, value) in enumerate(self.outputs):
             made = isinstance(value.node, OpNode) and not self.timing.is_bound(value.node)
-            if made and self._layout_for(value) == Layout(value.type.sizes):
+            if made and self._planned.of_value(value) == Layout(value.type.sizes):
                 found.setdefault(value, slot)
         return found
 
     # Layouts
 
-    def place(self, key: Key, type: TensorType, *, plain: bool = False) -> None:
+    def place(self, key: Key, type: TensorType, layout: Layout) -> None:
         """Give a key its layout."""
-        self._layouts[key] = Layout(type.sizes) if plain else self._machine.layout(type)
+        self._layouts[key] = layout
         self._dtypes[key] = type.dtype
+
+    def place_whole(self, value: Value) -> None:
+        """The same for a concatenation whose parts lie in place already."""
+        layout = self._planned.of_value(value)
+        assert layout is not None
+        self.place(value, value.type, layout)
 
     def place_scratch(self, key: Key, scratch: Scratch) -> None:
         """The same for memory between the kernels of one task."""
@@ -94,15 +87,9 @@ class Buffers:
     def layout(self, key: Key) -> Layout:
         return self._layouts[key]
 
-    def _layout_for(self, value: Value) -> Layout:
-        """That of a value between kernels."""
-        plain = isinstance(value.node, OpNode) and self.is_plain(value.node)
-        return Layout(value.type.sizes) if plain else self._machine.layout(value.type)
-
-    def vectors(self, type: TensorType) -> tuple[int | None, int]:
-        """How a tensor of that type is cut into vectors: (axis, block)."""
-        layout = self._machine.layout(type)
-        return layout.axis, layout.block
+    def planned(self, node: OpNode, stage: Stage) -> Layout:
+        """How what a stage of an operator makes is to lie, if it is stored."""
+        return self._planned.of_stage(node, stage)
 
     # Packed weights
 

@@ -11,7 +11,7 @@ share their kernels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from convdsl.ir.classify import is_in_place
@@ -30,7 +30,8 @@ from convdsl.kernel.expr import (
     transform,
     walk,
 )
-from convdsl.tensor import Dim, TensorType
+from convdsl.kernel.layout import Layout
+from convdsl.tensor import Dim
 
 
 @dataclass(frozen=True)
@@ -53,25 +54,26 @@ class Chain:
 class Composed:
     """Chains in order, after the stages over weights alone that they read (`folded`); where each
     variable comes from (`sources`: values from outside the group) or goes to (`targets`: values
-    that leave it)."""
+    that leave it); how what stages make lies if it is stored (`layouts`)."""
 
     op: str  # the root's operator, for listings
     folded: tuple[Stage, ...]
     chains: tuple[Chain, ...]
     sources: dict[str, Value]
     targets: dict[str, Value]
+    layouts: dict[str, Layout]
 
 
 def compose(
     nodes: Sequence[OpNode],
     leaving: Collection[Value],
     timing: Timing,
-    stored: Callable[[TensorType], Hashable],
+    layout: Callable[[OpNode, Stage], Layout],
 ) -> Composed:
     """The chains of a group, nodes in topological order. `leaving` are the values that others
-    read. Only what `stored` gives the same answer for (how a tensor is cut into vectors) may
+    read, `layout` says how what a stage makes would lie. Only what is cut into vectors alike may
     share a chain."""
-    writer = _Writer()
+    writer = _Writer(layout)
     for node in nodes:
         writer.add(node)
     targets = {writer.names[value]: value for value in leaving}
@@ -80,12 +82,13 @@ def compose(
     stages = _wanted(writer.stages, targets)
     folded = _folded(stages, weights, targets)
     known = {stage.target.name for stage in folded}
-    grown = _Chains(stored)
+    grown = _Chains(writer.layouts)
     for stage in stages:
         if stage.target.name not in known:
             grown.add(stage)
     chains = grown.finished(frozenset(targets))
-    return Composed(nodes[0].op.name, tuple(folded), chains, sources, targets)
+    op = nodes[0].op.name
+    return Composed(op, tuple(folded), chains, sources, targets, writer.layouts)
 
 
 def groups_of(graph: Graph, timing: Timing) -> list[list[OpNode]]:
@@ -113,9 +116,11 @@ def leaving(graph: Graph, nodes: Sequence[OpNode]) -> list[Value]:
 class _Writer:
     """The stages of all nodes, in order, under names of their own."""
 
-    def __init__(self) -> None:
+    def __init__(self, layout: Callable[[OpNode, Stage], Layout]) -> None:
         self.names: dict[Value, str] = {}
         self.stages: list[Stage] = []
+        self.layouts: dict[str, Layout] = {}
+        self._layout = layout
         self._sources = 0
 
     def add(self, node: OpNode) -> None:
@@ -124,6 +129,7 @@ class _Writer:
             made = TensorVar(f"t{len(self.stages)}", stage.target.type)
             body = _rename(stage.body, renamed)
             renamed[stage.target.name] = made
+            self.layouts[made.name] = self._layout(node, stage)
             self.stages.append(Stage(made, stage.axes, body))
         for output, value in zip(node.call.output_names, node.outputs, strict=True):
             self.names[value] = renamed[output].name
@@ -186,8 +192,8 @@ class _Chains:
     """Chains as they grow. Each stage joins the last of the chains that it reads from, or begins
     one after it: so that none waits for a later one."""
 
-    def __init__(self, stored: Callable[[TensorType], Hashable]) -> None:
-        self._stored = stored
+    def __init__(self, layouts: Mapping[str, Layout]) -> None:
+        self._layouts = layouts
         self._chains: list[_Growing] = []
         self._home: dict[str, int] = {}  # of each stage: its chain
 
@@ -203,7 +209,8 @@ class _Chains:
 
     def _joins(self, stage: Stage, last: int) -> bool:
         chain = self._chains[last]
-        if self._stored(stage.target.type) != self._stored(chain.stages[0].target.type):
+        own, others = (self._layouts[s.target.name] for s in (stage, chain.stages[0]))
+        if (own.axis, own.block) != (others.axis, others.block):
             return False
         if chain.reduces and _reduces(stage.body):
             return False

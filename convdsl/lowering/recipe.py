@@ -13,11 +13,14 @@ from typing import Any
 
 from convdsl.ir.graph import Graph, Node, OpNode
 from convdsl.ir.timing import Timing
+from convdsl.kernel.expr import Stage
+from convdsl.kernel.layout import Layout
 from convdsl.lowering.compose import compose, leaving
+from convdsl.lowering.layouts import plain_layout
 from convdsl.lowering.packing import Packing, Source, bound_sources
 from convdsl.schedules.machine import Machine
 from convdsl.schedules.task import Pack
-from convdsl.tensor import DType, TensorType
+from convdsl.tensor import DType
 
 
 def packings_to_json(
@@ -68,13 +71,14 @@ def _stage_sources(graph: Graph, last: Sequence[Node]) -> dict[Node, dict[str, S
     for node in {n for n in last if isinstance(n, OpNode)}:
         alone = node.group is None
         group = [node] if alone else [n for n in graph.op_nodes() if n.group == node.group]
-        composed = compose(group, leaving(graph, group), timing, _alike)
+        composed = compose(group, leaving(graph, group), timing, _plainly)
         found[node] = bound_sources(composed, node, timing)
     return found
 
 
-def _alike(_: TensorType) -> None:
-    """Stages over weights alone do not depend on how tensors are cut into vectors."""
+def _plainly(_: OpNode, stage: Stage) -> Layout:
+    """Stages over weights alone do not depend on how tensors lie."""
+    return plain_layout(stage)
 
 
 def _fields_of(pack: Pack, form: type[Pack]) -> dict[str, Any]:

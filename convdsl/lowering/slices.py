@@ -6,18 +6,17 @@ begins at a whole block is a tensor of its own at an offset into the whole.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from math import prod
 
 from convdsl.ir.graph import Graph, OpNode, Value
 from convdsl.ir.timing import Timing
 from convdsl.kernel.layout import Layout
 from convdsl.lowering.calls import Alias, Key
+from convdsl.lowering.layouts import Layouts
 
 
-def find_slices(
-    graph: Graph, layout_for: Callable[[Value], Layout], timing: Timing
-) -> dict[Key, Alias]:
+def find_slices(graph: Graph, layouts: Layouts, timing: Timing) -> dict[Key, Alias]:
     """Values that can lie inside the output of the concatenation they feed. A concatenation all
     of whose operands do needs no code; one with a single operand that does not is left alone."""
     found: dict[Key, Alias] = {}
@@ -29,7 +28,7 @@ def find_slices(
             continue
         if not all(_may_lie_inside(part, found, timing) for part in parts):
             continue
-        slices = _slices(node.output, [layout_for(part) for part in parts], layout_for)
+        slices = _slices(node.output, layouts.of_value(node.output), map(layouts.of_value, parts))
         if slices is not None:
             found.update(zip(parts, slices, strict=True))
     return found
@@ -41,15 +40,15 @@ def _may_lie_inside(part: Value, found: Mapping[Key, Alias], timing: Timing) -> 
 
 
 def _slices(
-    whole: Value, parts: list[Layout], layout_for: Callable[[Value], Layout]
+    whole: Value, target: Layout | None, parts: Iterable[Layout | None]
 ) -> list[Alias] | None:
-    target = layout_for(whole)
-    if target.axis != 1 or target.shape[0] != 1:
+    if target is None or target.axis != 1 or target.shape[0] != 1:
         return None
     slices: list[Alias] = []
     channel, plane = 0, prod(target.shape[2:])
     for layout in parts:
-        if layout.axis != 1 or layout.block != target.block or channel % target.block:
+        alike = layout is not None and (layout.axis, layout.block) == (1, target.block)
+        if layout is None or not alike or channel % target.block:
             return None
         slices.append(Alias(whole, channel * plane * whole.type.dtype.bytes))
         channel += layout.shape[1]

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from convdsl.ir.graph import Graph, OpNode, Value
 from convdsl.kernel.expr import Read, Stage, TensorVar, axes_over
+from convdsl.kernel.layout import Layout
 from convdsl.kernel.nodes import Kernel
 from convdsl.lowering.buffers import Buffers
 from convdsl.lowering.calls import Call, CopiedOutput, Key
@@ -47,7 +48,7 @@ class Tasks:
         for nodes in groups_of(graph, self._buffers.timing):
             root = nodes[0]
             if self._buffers.is_whole(root.outputs[0]):
-                self._buffers.place(root.output, root.output.type)
+                self._buffers.place_whole(root.output)
             else:
                 self._add_group(graph, nodes)
         for slot, name, value in self._buffers.copied_outputs():
@@ -60,9 +61,7 @@ class Tasks:
 
     def _add_group(self, graph: Graph, nodes: list[OpNode]) -> None:
         buffers = self._buffers
-        plain = buffers.is_plain(nodes[-1])
-        stored = _plainly if plain else buffers.vectors
-        composed = compose(nodes, leaving(graph, nodes), buffers.timing, stored)
+        composed = compose(nodes, leaving(graph, nodes), buffers.timing, buffers.planned)
         bound = bound_sources(composed, nodes[-1], buffers.timing)
         names = tuple(node.name for node in nodes)
         keys: dict[str, Key] = {n: v for n, v in composed.sources.items() if n not in bound}
@@ -71,7 +70,7 @@ class Tasks:
                 name = stage.target.name
                 if name in chain.outputs:
                     keys[name] = composed.targets.get(name, (names, name))
-                    buffers.place(keys[name], stage.target.type, plain=plain)
+                    buffers.place(keys[name], stage.target.type, composed.layouts[name])
             self._add_task(composed.op, chain, keys, bound, names)
 
     def add_copy(self, source: Key, into: Key, type: TensorType, label: str) -> None:
@@ -79,7 +78,7 @@ class Tasks:
         x = TensorVar("x0", type)
         axes = axes_over(type.shape)
         stage = Stage(TensorVar("t0", type), axes, Read(x, tuple(a.i for a in axes)))
-        self._buffers.place(into, type, plain=True)
+        self._buffers.place(into, type, Layout(type.sizes))
         keys: dict[str, Key] = {"t0": into}
         bound: dict[str, Source] = {}
         if isinstance(source, Value) and self._buffers.timing.is_bound(source.node):
@@ -137,7 +136,3 @@ class Tasks:
             self._scheduled[task] = (scheduled, choice)
             self.kernels |= {kernel.name: kernel for kernel, _ in scheduled.kernels}
         return self._scheduled[task]
-
-
-def _plainly(_: TensorType) -> None:
-    """In a group that changes states everything is stored in plain order."""

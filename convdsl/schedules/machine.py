@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from convdsl.kernel.expr import Stage
 from convdsl.kernel.layout import Layout
 from convdsl.schedules.task import Pack, Schedule, Task
-from convdsl.tensor import TensorType
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,8 +18,8 @@ class Machine:
     name: the kind of target, as it is asked for.
     facts: all that layouts and schedules were made from, as text; part of what cached code is
         kept under.
-    layout: how a value between kernels lies in memory, by its type. (What a caller hands over or
-        is handed is a plain array.)
+    layout: how what a stage makes lies in memory between kernels, given how its operands lie:
+        None for what a caller hands over, which is a plain array; weights have no entry.
     schedules: the ways to run a task; one of them must be able to run any.
     packs: the forms that schedules pack weights in, for recipes that were kept.
     alignment: bytes that every buffer in the arena and every packed weight begins at a multiple of.
@@ -27,7 +27,7 @@ class Machine:
 
     name: str
     facts: str
-    layout: Callable[[TensorType], Layout]
+    layout: Callable[[Stage, Mapping[str, Layout | None]], Layout]
     schedules: tuple[Schedule, ...]
     packs: Mapping[str, type[Pack]]
     alignment: int

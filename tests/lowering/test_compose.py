@@ -5,21 +5,23 @@ from __future__ import annotations
 import pytest
 from graphs import Builder, rewritten
 
-from convdsl.ir.graph import Graph, Value
+from convdsl.ir.graph import Graph, OpNode, Value
 from convdsl.ir.timing import Timing
 from convdsl.kernel.expr import Expr, Reduce, Stage, reads, walk
+from convdsl.kernel.layout import Layout
 from convdsl.lowering.compose import Chain, Composed, compose
-from convdsl.tensor import DType, TensorType
+from convdsl.tensor import DType
 
 
 def composed(graph: Graph, *more: Value) -> Composed:
     """The whole graph as one group; its outputs leave, and what is given besides."""
 
-    def vectors(type: TensorType) -> int:
-        return 8 if type.dtype is DType.F64 else 16
+    def layout(_: OpNode, stage: Stage) -> Layout:
+        type = stage.target.type
+        return Layout(type.sizes, 0 if type.rank else None, 8 if type.dtype is DType.F64 else 16)
 
     leaving = [*more, *graph.outputs.values()]
-    return compose(graph.op_nodes(), leaving, Timing(graph), vectors)
+    return compose(graph.op_nodes(), leaving, Timing(graph), layout)
 
 
 def only_chain(graph: Graph, *more: Value) -> Chain:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 
+from convdsl.kernel.expr import Stage
 from convdsl.kernel.layout import Layout
 from convdsl.kernel.target import Target
 from convdsl.schedules.cpu.depthwise import depthwise
@@ -21,8 +23,8 @@ _CACHE_LINE = 64
 def cpu_machine(target: Target) -> Machine:
     """All that lowering must know of a processor."""
 
-    def layout(type: TensorType) -> Layout:
-        return layout_of(type, target)
+    def layout(stage: Stage, operands: Mapping[str, Layout | None]) -> Layout:
+        return layout_of(stage.target.type, target)
 
     return Machine(
         name="cpu",

@@ -1,0 +1,67 @@
+"""How everything lies between kernels: decided once for the whole graph, producers first."""
+
+from __future__ import annotations
+
+from convdsl.ir.graph import Graph, OpNode, Value
+from convdsl.ir.rules import kernel_of
+from convdsl.ir.timing import Time, Timing
+from convdsl.kernel.expr import Stage, reads
+from convdsl.kernel.layout import Layout
+from convdsl.lowering.compose import groups_of
+from convdsl.schedules.machine import Machine
+
+
+class Layouts:
+    """The layout of every stage of every operator that runs. The machine decides, by the stage
+    and by how what it reads lies. States that change are plain, and so is what is computed for
+    their sake."""
+
+    def __init__(self, graph: Graph, machine: Machine, timing: Timing) -> None:
+        self._machine = machine
+        self._timing = timing
+        self._plain = _plain_nodes(graph, timing)
+        self._stages: dict[tuple[OpNode, str], Layout] = {}
+        for node in graph.op_nodes():
+            if not timing.is_bound(node):
+                self._add(node)
+
+    def _add(self, node: OpNode) -> None:
+        known: dict[str, Layout | None] = {
+            operand: self.of_value(value)
+            for operand, value in node.inputs.items()
+            if not self._timing.is_bound(value.node)
+        }
+        for stage in kernel_of(node.call).stages:
+            name = stage.target.name
+            plain = node in self._plain
+            layout = plain_layout(stage) if plain else self._machine.layout(stage, known)
+            self._stages[node, name] = layout
+            if any(read.tensor.name in known for read in reads(stage.body)):
+                known[name] = layout  # else it follows from weights alone
+
+    def of_stage(self, node: OpNode, stage: Stage) -> Layout:
+        """Of what a stage of an operator makes."""
+        return self._stages[node, stage.target.name]
+
+    def of_value(self, value: Value) -> Layout | None:
+        """Of what an operator makes at run time; None for what lies as the caller has it."""
+        node = value.node
+        if not isinstance(node, OpNode):
+            return None
+        return self._stages[node, node.call.output_names[value.index]]
+
+
+def plain_layout(stage: Stage) -> Layout:
+    """What a stage makes, row by row."""
+    return Layout(stage.target.type.sizes)
+
+
+def _plain_nodes(graph: Graph, timing: Timing) -> set[OpNode]:
+    """Groups that replace states, and what follows from states that change alone."""
+    found: set[OpNode] = set()
+    new = set(graph.updates.values())
+    for nodes in groups_of(graph, timing):
+        replacing = any(value in new for node in nodes for value in node.outputs)
+        if replacing or timing.of_node(nodes[-1]) is Time.STEP:
+            found.update(nodes)
+    return found
