@@ -47,12 +47,21 @@ def resolve_activation(call: Call) -> Mapping[str, Any]:
     return call.attributes
 
 
+def resolve_hard_tanh(call: Call) -> Mapping[str, Any]:
+    if call["min"] > call["max"]:
+        raise OpError(
+            f"nothing lies between {call['min']} and {call['max']}", attributes=("min", "max")
+        )
+    return resolve_activation(call)
+
+
 def activation(
     name: str,
     rule: Rule,
     doc: str,
     attributes: tuple[Attribute, ...] = (),
     aliases: tuple[str, ...] = (),
+    resolve: Callable[[Call], Mapping[str, Any]] = resolve_activation,
 ) -> OpDef:
     """The record of y = rule(x)."""
 
@@ -66,7 +75,7 @@ def activation(
         operands=(Operand("x"),),
         attributes=attributes,
         outputs=("y",),
-        resolve=resolve_activation,
+        resolve=resolve,
         state=no_state,
         infer=same_type,
         window=pointwise,
@@ -155,6 +164,10 @@ def hardsigmoid(call: Call, x: Expr) -> Expr:
 
 def hardswish(call: Call, x: Expr) -> Expr:
     return x * ramp(x, 1 / 6, 0.5)
+
+
+def hard_tanh(call: Call, x: Expr) -> Expr:
+    return minimum(maximum(x, call["min"]), call["max"])
 
 
 def softplus_scaled(call: Call, x: Expr) -> Expr:
@@ -269,6 +282,17 @@ OPERATORS = (
         aliases=("hard_sigmoid",),
     ),
     activation("sigmoid", lambda call, x: sigmoid(x), "1 / (1 + exp(-x))."),
+    activation(
+        "hard_tanh",
+        hard_tanh,
+        "min(max(x, min), max). Collobert 2004.",
+        (
+            number("min", -1.0, "lower limit, as PyTorch"),
+            number("max", 1.0, "upper limit, as PyTorch"),
+        ),
+        aliases=("hardtanh",),
+        resolve=resolve_hard_tanh,
+    ),
     activation("tanh", lambda call, x: Unary("tanh", x), "The hyperbolic tangent."),
     activation(
         "softplus",

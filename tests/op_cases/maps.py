@@ -137,6 +137,11 @@ GENERATORS: dict[str, Generator] = {
     "gelu": partial(
         unary, "gelu", attributes=lambda draw: {"approximate": draw.pick("none", "tanh")}
     ),
+    "hard_tanh": partial(
+        unary,
+        "hard_tanh",
+        attributes=lambda draw: {"min": draw.pick(-2.0, -1.0), "max": draw.pick(-1.0, 1.5)},
+    ),
     "clip": partial(unary, "clip", attributes=clip),
     "prelu": prelu,
     "dropout": dropout,

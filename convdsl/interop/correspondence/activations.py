@@ -216,6 +216,12 @@ ROWS = (
         Keyword("slope", "alpha", "", 0.2),
         Keyword("offset", "beta", "", 0.5),
     ),
+    only_spelled(
+        "hard_tanh",
+        "Clip",
+        function("functional.hardtanh", min_val="min", max_val="max"),
+        lambda s: clipped(s, s.call["min"], s.call["max"]),
+    ),
     same("sigmoid", "Sigmoid", "torch.sigmoid"),
     same("tanh", "Tanh", "torch.tanh"),
     same(
