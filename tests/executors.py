@@ -12,8 +12,10 @@ from convdsl.backends.llvm import module as llvm_module
 from convdsl.backends.llvm import objects as llvm
 from convdsl.ir.graph import Graph
 from convdsl.ir.opdef import Call, Role
+from convdsl.kernel.independence import check_bounds, check_independent
 from convdsl.kernel.interpret import interpret_program
 from convdsl.kernel.target import Target
+from convdsl.kernel.verify import verify_kernel
 from convdsl.lowering.lower import Lowered, lower
 from convdsl.runtime.cpu.code import Code, LoadedCode, aligned
 from convdsl.schedules.cpu.machine import cpu_machine
@@ -26,7 +28,17 @@ Calls = Callable[[Sequence[Array], Sequence[Array]], list[Array]]
 """Calls of one program: inputs and states in, outputs out; the states change."""
 
 
+def check_kernels(lowered: Lowered) -> None:
+    """Well formed, iterations independent, every access inside its buffer."""
+    for kernel in lowered.program.kernels:
+        verify_kernel(kernel)
+        check_independent(kernel)
+        check_bounds(kernel)
+
+
 def interpreting(lowered: Lowered, weights: npt.NDArray[np.uint8]) -> Calls:
+    """By the loop interpreter. Every kernel is held to what is asked of all kernels."""
+    check_kernels(lowered)
     return lambda inputs, states: interpret_program(lowered.program, weights, inputs, states)
 
 

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from convdsl.kernel.builder import Builder
+from convdsl.kernel.grid import Order, ascending, descending, shuffled
 from convdsl.kernel.nodes import Binary, Const, Get, IndexTest, Kernel, Load, Value, ValueType
 from convdsl.tensor import Dim, DType
 
 F32 = ValueType(DType.F32)
+ORDERS: dict[str, Order] = {
+    "ascending": ascending,
+    "descending": descending,
+    "shuffled": shuffled(1),
+    "shuffled otherwise": shuffled(2),
+}
 TILE = 4
 
 MATMUL_FAULTS = {

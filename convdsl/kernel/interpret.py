@@ -86,9 +86,10 @@ def interpret_program(
     weights: npt.NDArray[np.uint8],
     inputs: Sequence[Array],
     states: Sequence[Array] = (),
+    order: Order = ascending,
 ) -> list[Array]:
     """All steps of a program, on an arena that starts out as NaN; states, in the program's order,
-    are changed in place. Slow; for small shapes."""
+    are changed in place. Blocks and threads run in the given order. Slow; for small shapes."""
     verify_program(program)
     kernels = {kernel.name: kernel for kernel in program.kernels}
     arena = np.full(program.arena_bytes, 0xFF, np.uint8)
@@ -112,7 +113,7 @@ def interpret_program(
     for step in program.steps:
         kernel = kernels[step.kernel]
         pairs = zip(kernel.buffers, step.arguments, strict=True)
-        interpret(kernel, {wanted.name: buffer(given, wanted) for wanted, given in pairs})
+        interpret(kernel, {wanted.name: buffer(given, wanted) for wanted, given in pairs}, order)
     return outputs
 
 

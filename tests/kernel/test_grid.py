@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from grids import F32, MATMUL_FAULTS, block_sums, tiled_matmul
+from grids import F32, MATMUL_FAULTS, ORDERS, block_sums, tiled_matmul
 from kernels import print_kernel
 
 from convdsl.backends.llvm.objects import find_target
 from convdsl.kernel.builder import Builder
-from convdsl.kernel.grid import Order, ascending, descending, shuffled
 from convdsl.kernel.interpret import interpret
 from convdsl.kernel.nodes import (
     Barrier,
@@ -40,12 +39,6 @@ from convdsl.kernel.verify import KernelError, verify_kernel
 from convdsl.tensor import DType, dim_max
 
 Array = np.ndarray[Any, Any]
-ORDERS: dict[str, Order] = {
-    "ascending": ascending,
-    "descending": descending,
-    "shuffled": shuffled(1),
-    "shuffled otherwise": shuffled(2),
-}
 each_order = pytest.mark.parametrize("order", ORDERS)
 
 
