@@ -10,7 +10,6 @@ it writes. What happens once, at weight time, costs nothing here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +18,7 @@ from convdsl.analysis.machine import Machine
 from convdsl.diagnostics import InputError
 from convdsl.ir.classify import OpClass, classify
 from convdsl.ir.graph import Graph, OpNode, Value
-from convdsl.ir.timing import bound_nodes
+from convdsl.ir.groups import kernels_of, leaving
 from convdsl.tensor import Dim, symbols_of
 
 
@@ -27,7 +26,7 @@ from convdsl.tensor import Dim, symbols_of
 class KernelBound:
     """One kernel under the roof of a machine."""
 
-    name: str  # of its last operator, whose value it leaves
+    name: str  # of its last operator
     ops: tuple[str, ...]
     flops: int
     bytes: int
@@ -108,20 +107,7 @@ def roofline(graph: Graph, machine: Machine) -> Roofline:
     return Roofline(machine, tuple(kernels))
 
 
-def kernels_of(graph: Graph) -> list[list[OpNode]]:
-    """Run-time operators by kernel, in the order in which kernels can run."""
-    bound = bound_nodes(graph)
-    groups: dict[tuple[str, int], list[OpNode]] = {}
-    for node in graph.op_nodes():
-        if node.id not in bound:
-            alone = node.group is None
-            key = ("node", node.id) if alone else ("group", node.group or 0)
-            groups.setdefault(key, []).append(node)
-    last = {node.id: place for place, node in enumerate(graph.op_nodes())}
-    return sorted(groups.values(), key=lambda nodes: last[nodes[-1].id])
-
-
-def _moved(graph: Graph, nodes: Sequence[OpNode]) -> Dim:
+def _moved(graph: Graph, nodes: list[OpNode]) -> Dim:
     """Bytes that enter and leave a kernel."""
     inside = {value for node in nodes for value in node.outputs}
     entering: dict[Value, Dim] = {}
@@ -132,13 +118,8 @@ def _moved(graph: Graph, nodes: Sequence[OpNode]) -> Dim:
             if value not in inside:
                 size = value.type.bytes
                 entering[value] = most if moving and _is_less(most, size) else size
-    members = {node.id for node in nodes}
-    leaving = [
-        value.type.bytes
-        for value in inside
-        if graph.is_result(value) or any(u.id not in members for u, _ in graph.users(value))
-    ]
-    return known_sum([*entering.values(), *leaving])
+    stored = [value.type.bytes for value in leaving(graph, nodes)]
+    return known_sum([*entering.values(), *stored])
 
 
 def _is_less(a: Dim, b: Dim) -> bool:

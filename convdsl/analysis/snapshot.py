@@ -9,6 +9,7 @@ from convdsl.analysis.cost import Figure, known_sum
 from convdsl.analysis.memory import peak_activation_bytes
 from convdsl.analysis.report import dim_to_json
 from convdsl.ir.graph import Graph
+from convdsl.ir.groups import kernels_of, leaving
 from convdsl.ir.timing import bound_nodes
 from convdsl.tensor import Dim
 
@@ -49,27 +50,19 @@ def snapshot(
     """The figures of a graph as it is."""
     bound = bound_nodes(graph)
     nodes = [node for node in graph.op_nodes() if node.id not in bound]
-    groups = {node.group for node in nodes if node.group is not None}
-    alone = [node for node in nodes if node.group is None]
+    kernels = kernels_of(graph)
     costs = [node.op.cost(node.call) for node in nodes]
     macs: list[Figure] = [cost.macs for cost in costs]
     flops: list[Figure] = [cost.flops for cost in costs]
-    leaving = [
-        value.type.bytes
-        for node in nodes
-        for value in node.outputs
-        if graph.is_result(value)
-        or node.group is None
-        or any(user.group != node.group for user, _ in graph.users(value))
-    ]
+    stored = [value.type.bytes for kernel in kernels for value in leaving(graph, kernel)]
     return Snapshot(
         label=label,
         operators=len(nodes),
-        kernels=len(groups) + len(alone),
+        kernels=len(kernels),
         weight_time=len(bound),
         macs=known_sum(macs),
         flops=known_sum(flops),
-        activation_bytes=known_sum(leaving),
+        activation_bytes=known_sum(stored),
         peak_activation_bytes=peak_activation_bytes(graph).bytes,
         changes=changes,
         seconds=seconds,

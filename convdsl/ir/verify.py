@@ -5,11 +5,11 @@ A violation is a bug of whoever built or rewrote the graph, never of a user.
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
 
 from convdsl.ir.classify import OpClass, classify
 from convdsl.ir.graph import Graph, Node, OpNode, Value
+from convdsl.ir.groups import CircularGroups, kernels_of
 from convdsl.ir.opdef import Call, OpError, Role
 from convdsl.ir.timing import bound_nodes
 
@@ -119,22 +119,24 @@ def _verify_rules(node: OpNode) -> None:
 
 
 def _verify_groups(graph: Graph) -> None:
-    """A group is a chain: a root, then maps, each the only user of what precedes it.
-
-    One value leaves it, last; so the groups cannot wait for each other in a circle.
-    """
-    chains: dict[int, list[OpNode]] = {}
+    """A group is a root and maps that each read a value of it; none holds weight-time work, and
+    they do not wait for each other in a circle."""
+    groups: dict[int, list[OpNode]] = {}
     for node in graph.op_nodes():
         if node.group is not None:
-            chains.setdefault(node.group, []).append(node)
+            groups.setdefault(node.group, []).append(node)
     bound = bound_nodes(graph)
-    for group, chain in chains.items():
+    for group, nodes in groups.items():
         what = f"group {group}"
-        _require(not any(n.id in bound for n in chain), f"{what} holds weight-time work")
-        for before, after in itertools.pairwise(chain):
-            _require(len(before.outputs) == 1, f"{before.name} has several outputs inside {what}")
-            users = {user.id for user, _ in graph.users(before.output)}
-            alone = users == {after.id} and not graph.is_result(before.output)
-            _require(alone, f"{after.name} is not the only user of {before.name} in {what}")
-            is_map = classify(after.call.kernel) is OpClass.MAP
-            _require(is_map, f"{after.name} follows in {what} and is no map")
+        _require(not any(n.id in bound for n in nodes), f"{what} holds weight-time work")
+        inside = {nodes[0].id}
+        for node in nodes[1:]:
+            is_map = classify(node.call.kernel) is OpClass.MAP
+            _require(is_map, f"{node.name} stands in {what} and is no map")
+            reads = any(value.node.id in inside for value in node.inputs.values())
+            _require(reads, f"{node.name} stands in {what} and reads nothing of it")
+            inside.add(node.id)
+    try:
+        kernels_of(graph)
+    except CircularGroups as error:
+        raise GraphError(str(error)) from error

@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from convdsl.ir.classify import is_in_place
-from convdsl.ir.graph import Graph, OpNode, Value
+from convdsl.ir.graph import OpNode, Value
 from convdsl.ir.rules import kernel_of
 from convdsl.ir.timing import Timing
 from convdsl.kernel.expr import (
@@ -89,28 +89,6 @@ def compose(
     chains = grown.finished(frozenset(targets))
     op = nodes[0].op.name
     return Composed(op, tuple(folded), chains, sources, targets, writer.layouts)
-
-
-def groups_of(graph: Graph, timing: Timing) -> list[list[OpNode]]:
-    """The nodes of each group that runs, its root first; ordered by their last nodes."""
-    members: dict[object, list[OpNode]] = {}
-    for node in graph.op_nodes():
-        if not timing.is_bound(node):
-            key = node.id if node.group is None else ("group", node.group)
-            members.setdefault(key, []).append(node)
-    position = {node.id: i for i, node in enumerate(graph.nodes())}
-    return sorted(members.values(), key=lambda nodes: position[nodes[-1].id])
-
-
-def leaving(graph: Graph, nodes: Sequence[OpNode]) -> list[Value]:
-    """The values of a group that others read or that a call leaves behind."""
-    inside = {node.id for node in nodes}
-    values = [value for node in nodes for value in node.outputs]
-    return [
-        value
-        for value in values
-        if graph.is_result(value) or any(user.id not in inside for user, _ in graph.users(value))
-    ]
 
 
 class _Writer:

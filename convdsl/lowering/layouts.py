@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from convdsl.ir.graph import Graph, OpNode, Value
+from convdsl.ir.groups import kernels_of
 from convdsl.ir.rules import kernel_of
 from convdsl.ir.timing import Time, Timing
 from convdsl.kernel.expr import Stage, reads
 from convdsl.kernel.layout import Layout
-from convdsl.lowering.compose import groups_of
 from convdsl.schedules.machine import Machine
 
 
@@ -60,7 +60,7 @@ def _plain_nodes(graph: Graph, timing: Timing) -> set[OpNode]:
     """Groups that replace states, and what follows from states that change alone."""
     found: set[OpNode] = set()
     new = set(graph.updates.values())
-    for nodes in groups_of(graph, timing):
+    for nodes in kernels_of(graph):
         replacing = any(value in new for node in nodes for value in node.outputs)
         if replacing or timing.of_node(nodes[-1]) is Time.STEP:
             found.update(nodes)

@@ -12,10 +12,11 @@ from dataclasses import fields
 from typing import Any
 
 from convdsl.ir.graph import Graph, Node, OpNode
+from convdsl.ir.groups import leaving
 from convdsl.ir.timing import Timing
 from convdsl.kernel.expr import Stage
 from convdsl.kernel.layout import Layout
-from convdsl.lowering.compose import compose, leaving
+from convdsl.lowering.compose import compose
 from convdsl.lowering.layouts import plain_layout
 from convdsl.lowering.packing import Packing, Source, bound_sources
 from convdsl.schedules.machine import Machine

@@ -10,12 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from convdsl.ir.graph import Graph, OpNode, Value
+from convdsl.ir.groups import kernels_of, leaving
 from convdsl.kernel.expr import Read, Stage, TensorVar, axes_over
 from convdsl.kernel.layout import Layout
 from convdsl.kernel.nodes import Kernel
 from convdsl.lowering.buffers import Buffers
 from convdsl.lowering.calls import Call, CopiedOutput, Key
-from convdsl.lowering.compose import Chain, compose, groups_of, leaving
+from convdsl.lowering.compose import Chain, compose
 from convdsl.lowering.packing import Packing, Source, bound_sources
 from convdsl.schedules.machine import Machine
 from convdsl.schedules.task import Operand, Output, Scheduled, Task
@@ -45,7 +46,7 @@ class Tasks:
 
     def add_graph(self, graph: Graph) -> None:
         """All groups in order, then the outputs that must be copied."""
-        for nodes in groups_of(graph, self._buffers.timing):
+        for nodes in kernels_of(graph):
             root = nodes[0]
             if self._buffers.is_whole(root.outputs[0]):
                 self._buffers.place_whole(root.output)

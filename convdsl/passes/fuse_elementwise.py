@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from convdsl.ir.classify import OpClass, classify, reads_in_place
@@ -11,7 +11,7 @@ from convdsl.ir.timing import bound_nodes
 from convdsl.kernel.expr import TensorExpr
 from convdsl.passes.rewrite import Pass
 
-# What a chain may start with, in order of preference where a map could join several.
+# What a group may start with, in order of preference where a map could join several.
 _ROOTS = (OpClass.MAP, OpClass.REDUCTION, OpClass.WINDOW, OpClass.CONTRACTION)
 
 
@@ -19,10 +19,12 @@ _ROOTS = (OpClass.MAP, OpClass.REDUCTION, OpClass.WINDOW, OpClass.CONTRACTION)
 class FuseElementwise(Pass):
     """Group each map with the operator that makes its operand.
 
-    A group is a chain: a root, then maps, each the only user of what precedes it and reading
-    it at its own position. Other operands, a residual say, are computed before and read as
-    they are. Since all of a group flows into its one last value, two groups never wait for
-    each other. `longest` bounds the operators of a group.
+    A group is a root and maps, each reading a value of the group at its own position. What others
+    read too, or the model puts out, is stored on the way. Other operands, a residual say, are
+    computed before; a map joins no group that they wait for, so that groups never wait for each
+    other. It saves reading the operand, and storing it where nobody else reads it; nothing is
+    lost, since kernels run one after the other, each on all threads. `longest` bounds the operators
+    of a group.
     """
 
     name: ClassVar[str] = "fuse-elementwise"
@@ -30,60 +32,94 @@ class FuseElementwise(Pass):
 
     def run(self, graph: Graph) -> int:
         bound = bound_nodes(graph)
-        chains = _Chains(graph, self.longest)
+        groups = _Groups(graph, self.longest)
         for node in graph.op_nodes():
             node.group = None
             if node.id not in bound:
-                chains.place(node)
-        return chains.number()
+                groups.place(node)
+        return groups.number()
 
 
-class _Chains:
-    """Chains as they grow, node by node in topological order."""
+@dataclass(slots=True)
+class _Group:
+    """Operators that run as one so far, and the groups that read from it."""
+
+    kind: OpClass
+    nodes: list[OpNode]
+    readers: list[_Group] = field(default_factory=list["_Group"])
+
+
+class _Groups:
+    """Groups as they grow, node by node in topological order."""
 
     def __init__(self, graph: Graph, longest: int) -> None:
         self._graph = graph
         self._longest = longest
-        self._chains: dict[int, tuple[OpClass, list[OpNode]]] = {}  # by id of the last node
+        self._home: dict[int, _Group] = {}  # by id of the node
 
     def place(self, node: OpNode) -> None:
-        """Append the node to the best chain that it can continue, or start one."""
+        """Add the node to the best group that it can join, or start one."""
         expr = node.call.kernel
         kind = classify(expr)
-        producers = self._producers(node) if kind is OpClass.MAP else []
-        before = [p for p in producers if self._continues(node, expr, p)]
-        if before:
-            best = max(before, key=self._preference)
-            root, chain = self._chains.pop(best.id)
-            self._chains[node.id] = (root, [*chain, node])
-        elif kind in _ROOTS:
-            self._chains[node.id] = (kind, [node])
+        found = {v.node.id: self._home.get(v.node.id) for v in node.inputs.values()}
+        read = _distinct([group for group in found.values() if group is not None])
+        joined = [g for g in read if kind is OpClass.MAP and self._joins(node, expr, g, read)]
+        if joined:
+            group = max(joined, key=lambda group: self._preference(node, group))
+            group.nodes.append(node)
+        else:
+            group = _Group(kind, [node])
+        self._home[node.id] = group
+        for other in read:
+            if other is not group:
+                other.readers.append(group)
 
     def number(self) -> int:
-        """Set the groups of chains that have more than a root; how many nodes joined one."""
+        """Set the groups of nodes that are not alone; how many joined another."""
         joined = 0
-        for _, chain in self._chains.values():
-            if len(chain) > 1:
-                joined += len(chain) - 1
-                for node in chain:
-                    node.group = chain[0].id
+        for group in _distinct(list(self._home.values())):
+            if len(group.nodes) > 1:
+                joined += len(group.nodes) - 1
+                for node in group.nodes:
+                    node.group = group.nodes[0].id
         return joined
 
-    def _producers(self, node: OpNode) -> list[OpNode]:
-        found = {v.node.id: v.node for v in node.inputs.values()}
-        return [n for n in found.values() if isinstance(n, OpNode) and n.id in self._chains]
+    def _joins(self, node: OpNode, expr: TensorExpr, group: _Group, read: list[_Group]) -> bool:
+        """Whether the map may join: it reads the group in place, and waits for nothing that
+        waits for the group."""
+        if group.kind not in _ROOTS or len(group.nodes) >= self._longest:
+            return False
+        inner = [key for key, v in node.inputs.items() if self._home.get(v.node.id) is group]
+        if not all(reads_in_place(expr, operand) for operand in inner):
+            return False
+        others = {id(other) for other in read if other is not group}
+        return not others or others.isdisjoint(_after(group))
 
-    def _continues(self, node: OpNode, expr: TensorExpr, before: OpNode) -> bool:
-        """Whether the map `node` may follow `before`, the last of a chain."""
-        if len(before.outputs) != 1 or len(node.outputs) != 1:
-            return False
-        users = {user.id for user, _ in self._graph.users(before.output)}
-        if users != {node.id} or self._graph.is_result(before.output):
-            return False
-        if len(self._chains[before.id][1]) >= self._longest:
-            return False
-        operands = [key for key, value in node.inputs.items() if value is before.output]
-        return all(reads_in_place(expr, operand) for operand in operands)
+    def _preference(self, node: OpNode, group: _Group) -> tuple[bool, int, int]:
+        """First groups whose value nobody else wants: it need not be stored."""
+        inner = [v for v in node.inputs.values() if self._home.get(v.node.id) is group]
+        alone = all(
+            not self._graph.is_result(value)
+            and all(self._is_own(user, node, group) for user, _ in self._graph.users(value))
+            for value in inner
+        )
+        return alone, _ROOTS.index(group.kind), max(value.node.id for value in inner)
 
-    def _preference(self, last: OpNode) -> tuple[int, int]:
-        return (_ROOTS.index(self._chains[last.id][0]), last.id)
+    def _is_own(self, user: OpNode, node: OpNode, group: _Group) -> bool:
+        return user is node or self._home.get(user.id) is group
+
+
+def _distinct(groups: list[_Group]) -> list[_Group]:
+    return list({id(group): group for group in groups}.values())
+
+
+def _after(group: _Group) -> set[int]:
+    """The groups, by identity, that wait for this one."""
+    found: set[int] = set()
+    pending = [group]
+    while pending:
+        for reader in pending.pop().readers:
+            if id(reader) not in found:
+                found.add(id(reader))
+                pending.append(reader)
+    return found

@@ -9,6 +9,7 @@ from graphs import Builder, assert_same_numbers, rewritten, structure
 from convdsl.analysis.memory import peak_activation_bytes
 from convdsl.ir.canonical import canonical_text
 from convdsl.ir.graph import Graph, Value
+from convdsl.ir.groups import kernels_of, leaving
 from convdsl.ir.text import format_graph
 from convdsl.ir.verify import GraphError, verify
 from convdsl.passes.common_subexpressions import CommonSubexpressions
@@ -173,7 +174,7 @@ def test_a_weight_that_changes_absorbs_nothing() -> None:
     assert conv.inputs["weight"].name == "conv.weight_folded"
 
 
-def test_what_replaces_a_state_leaves_its_group() -> None:
+def test_what_replaces_a_state_leaves_its_group_and_may_be_read_there() -> None:
     b = Builder()
     x, s = b.input("x", 3), b.parameter("s", 3)
     middle = b("sqrt", b("add", x, s))
@@ -181,7 +182,9 @@ def test_what_replaces_a_state_leaves_its_group() -> None:
     graph = b.output(y=b("relu", middle))
     after = rewritten(graph, FuseElementwise())
     groups = {node.name: node.group for node in after.op_nodes()}
-    assert groups["add1"] == groups["sqrt1"] != groups["relu1"]
+    assert groups["add1"] == groups["sqrt1"] == groups["relu1"] is not None
+    (kernel,) = kernels_of(after)
+    assert leaving(after, kernel) == [after.updates["s"], after.outputs["y"]]
 
 
 def test_what_replaces_a_state_lives_to_the_end() -> None:

@@ -75,13 +75,18 @@ def contradict_bias(graph: Graph) -> None:
     node(graph, "conv1").attributes["bias"] = False
 
 
-def group_across_users(graph: Graph) -> None:
+def group_with_another_root(graph: Graph) -> None:
     node(graph, "relu1").group = node(graph, "conv2").group = 1
 
 
-def group_without_map(graph: Graph) -> None:
-    node(graph, "add1").group = node(graph, "conv2").group = 1
-    node(graph, "conv1").group = 1
+def group_of_strangers(graph: Graph) -> None:
+    node(graph, "conv1").group = node(graph, "relu2").group = 1
+
+
+def groups_in_a_circle(graph: Graph) -> None:
+    """The sum reads the first convolution's values and what the second one made of them."""
+    for name in ("conv1", "relu1", "add1"):
+        node(graph, name).group = 1
 
 
 @pytest.mark.parametrize(
@@ -99,8 +104,9 @@ def group_without_map(graph: Graph) -> None:
         (unresolve, "unresolved"),
         (drop_attribute, "has attributes"),
         (contradict_bias, "has weights"),
-        (group_across_users, "not the only user"),
-        (group_without_map, "not the only user"),
+        (group_with_another_root, "conv2 stands in group 1 and is no map"),
+        (group_of_strangers, "relu2 stands in group 1 and reads nothing of it"),
+        (groups_in_a_circle, "wait for each other: conv1, conv2"),
     ],
     ids=lambda case: case.__name__ if callable(case) else None,
 )

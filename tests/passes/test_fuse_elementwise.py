@@ -1,10 +1,13 @@
-"""Fusion groups chains and nothing else; the numbers cannot change, the structure is all."""
+"""What fusion groups; the numbers cannot change, the structure is all."""
 
 from __future__ import annotations
 
+import numpy as np
+import pytest
 from graphs import Builder, rewritten
 
-from convdsl.ir.graph import Graph
+from convdsl.ir.graph import Graph, OpNode
+from convdsl.ir.groups import kernels_of
 from convdsl.passes.fuse_elementwise import FuseElementwise
 
 
@@ -53,15 +56,84 @@ def test_an_identity_skip_is_read_as_it_is() -> None:
     assert groups(b.graph) == [["conv1", "relu1"], ["conv2", "add1"]]
 
 
-def test_values_with_several_users_or_names_end_a_chain() -> None:
+def test_values_that_others_want_are_stored_on_the_way() -> None:
     b = Builder()
     h = b("conv", b.input("x", 2, 4, 6, 6), channels=4, kernel=1)
     b.output(y=b("relu", h), h=h)
-    assert groups(b.graph) == []
+    assert groups(b.graph) == [["conv1", "relu1"]]
     b = Builder()
     h = b("conv", b.input("x", 2, 4, 6, 6), channels=4, kernel=1)
-    b.output(y=b("relu", h), z=b("relu6", h))
-    assert groups(b.graph) == []
+    b.output(y=b("relu", h), z=b("relu6", h), w=b("max_pool", h, kernel=2))
+    assert groups(b.graph) == [["conv1", "relu1", "relu61"]]
+
+
+def test_branches_rejoin_inside_a_group() -> None:
+    """x * sigmoid(x), written out."""
+    b = Builder()
+    h = b("conv", b.input("x", 2, 4, 6, 6), channels=4, kernel=1)
+    b.output(y=b("mul", h, b("sigmoid", h)))
+    assert groups(b.graph) == [["conv1", "sigmoid1", "mul1"]]
+
+
+def test_a_map_joins_nothing_that_it_must_wait_behind() -> None:
+    """The sum reads the first convolution's value and what another kernel made of it."""
+    b = Builder()
+    h = b("conv", b.input("x", 2, 4, 6, 6), channels=4, kernel=1)
+    deep = b("max_pool", b("max_pool", h, kernel=3, stride=1, pad=1), kernel=3, stride=1, pad=1)
+    b.output(y=b("add", h, deep), z=b("relu", h))
+    assert groups(b.graph) == [["conv1", "relu1"], ["max_pool2", "add1"]]
+
+
+def test_groups_that_grow_later_count_as_well() -> None:
+    """The second pooling's group waits for the convolution's only since the map in its middle
+    joined it: the sum of both must see that."""
+    b = Builder()
+    x = b.input("x", 2, 4, 6, 6)
+    other = b("max_pool", x, kernel=3, stride=1, pad=1)
+    h = b("conv", x, channels=4, kernel=1)
+    middle = b("max_pool", h, kernel=3, stride=1, pad=1)
+    b.output(t=b("relu", b("sub", other, b("channel_shuffle", middle, groups=2))))
+    b.output(y=b("add", h, b("channel_shuffle", other, groups=2)))
+    after = rewritten(b.graph, FuseElementwise())
+    assert [[node.name for node in kernel] for kernel in kernels_of(after)][-1] == ["add1"]
+
+
+def test_what_need_not_be_stored_is_preferred() -> None:
+    """The later convolution's value is an output as well: joining the earlier saves more."""
+    b = Builder()
+    x = b.input("x", 2, 4, 6, 6)
+    first, second = (b("conv", x, channels=4, kernel=k) for k in (1, 3))
+    b.output(y=b("add", first, second), z=second)
+    assert groups(b.graph) == [["conv1", "add1"]]
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_drawn_groups_never_wait_for_each_other(seed: int) -> None:
+    """Maps, windows and movements at random, many values with several readers."""
+    random = np.random.default_rng(seed)
+    b = Builder()
+    values = [b.input("x", 2, 4, 6, 6)]
+    for _ in range(40):
+        one, two = (values[-1 - int(random.integers(min(len(values), 6)))] for _ in range(2))
+        match random.integers(5):
+            case 0:
+                made = b("max_pool", one, kernel=3, stride=1, pad=1)
+            case 1:
+                made = b("conv", one, channels=4, kernel=1)
+            case 2:
+                made = b("relu", one)
+            case 3:
+                made = b("channel_shuffle", one, groups=2)
+            case _:
+                made = b("add", one, two)
+        values.append(made)
+    b.output(**{f"y{n}": values[-1 - n] for n in range(6)})
+    after = rewritten(b.graph, FuseElementwise())  # verified
+    seen: set[int] = {node.id for node in after.nodes() if not isinstance(node, OpNode)}
+    for kernel in kernels_of(after):
+        inside = {node.id for node in kernel}
+        assert all(v.node.id in seen | inside for node in kernel for v in node.inputs.values())
+        seen |= inside
 
 
 def test_both_operands_may_be_the_value_before() -> None:

@@ -1,0 +1,65 @@
+"""The kernels that a graph runs as: fusion groups, and operators outside any.
+
+A group runs as one, so an order of groups must exist in which each finds what it reads: the
+groups are convex, no path leads out of one and back into it.
+"""
+
+from __future__ import annotations
+
+import heapq
+
+from convdsl.ir.graph import Graph, OpNode, Value
+from convdsl.ir.timing import bound_nodes
+
+
+class CircularGroups(AssertionError):
+    """Groups that wait for each other: a bug of whoever formed them."""
+
+
+def kernels_of(graph: Graph) -> list[list[OpNode]]:
+    """Run-time operators by kernel, each kernel's in order; kernels in an order in which they can
+    run: of those that can, first the one that is complete first."""
+    bound = bound_nodes(graph)
+    nodes = [node for node in graph.op_nodes() if node.id not in bound]
+    place = {node.id: number for number, node in enumerate(nodes)}
+    members: dict[tuple[bool, int], list[OpNode]] = {}
+    for node in nodes:
+        key = (False, node.id) if node.group is None else (True, node.group)
+        members.setdefault(key, []).append(node)
+    kernels = list(members.values())
+    home = {node.id: number for number, kernel in enumerate(kernels) for node in kernel}
+    needs = [
+        {home[v.node.id] for node in kernel for v in node.inputs.values() if v.node.id in home}
+        - {number}
+        for number, kernel in enumerate(kernels)
+    ]
+    readers: list[list[int]] = [[] for _ in kernels]
+    for number, needed in enumerate(needs):
+        for other in needed:
+            readers[other].append(number)
+    waiting = [len(needed) for needed in needs]
+    ready = [(place[k[-1].id], number) for number, k in enumerate(kernels) if not waiting[number]]
+    heapq.heapify(ready)
+    order: list[list[OpNode]] = []
+    while ready:
+        _, number = heapq.heappop(ready)
+        order.append(kernels[number])
+        for reader in readers[number]:
+            waiting[reader] -= 1
+            if not waiting[reader]:
+                heapq.heappush(ready, (place[kernels[reader][-1].id], reader))
+    if len(order) < len(kernels):
+        names = ", ".join(k[0].name for k, left in zip(kernels, waiting, strict=True) if left)
+        raise CircularGroups(f"groups wait for each other: {names}")
+    return order
+
+
+def leaving(graph: Graph, kernel: list[OpNode]) -> list[Value]:
+    """The values of a kernel that others read or that a call leaves behind."""
+    inside = {node.id for node in kernel}
+    values = (value for node in kernel for value in node.outputs)
+    return [
+        value
+        for value in values
+        if graph.is_result(value) or any(user.id not in inside for user, _ in graph.users(value))
+    ]
