@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 
 from convdsl.kernel.builder import Builder
-from convdsl.kernel.expr import reads
+from convdsl.kernel.expr import Axis, Stage, reads
 from convdsl.kernel.nodes import Const, Get, Value, Var
 from convdsl.schedules.emission import Emitter, View
-from convdsl.schedules.task import Task
+from convdsl.schedules.task import Output, Task
 from convdsl.tensor import Dim
 
 
-def declare_outputs(b: Builder, task: Task) -> dict[str, View]:
+def declare_outputs(b: Builder, outputs: Sequence[Output]) -> dict[str, View]:
     """The buffers of what leaves, as views by name."""
     return {
         output.var.name: View(
             b.buffer(output.var.name, output.var.type.dtype, output.layout.size, written=True),
             output.layout,
         )
-        for output in task.outputs
+        for output in outputs
     }
 
 
@@ -32,18 +31,43 @@ def emit_chain(
     first: Mapping[str, Dim],
     valid: int | None = None,
 ) -> None:
-    """All stages where `at` binds their axes, the vectors' own to its first position + lane.
-    Stored from `first` on, of the last lanes only those before `valid`. All is read before
-    anything is stored: an output may lie where an operand lay."""
-    uses = Counter(read.tensor.name for stage in task.stages for read in reads(stage.body))
-    uses.update(output.var.name for output in task.outputs)
+    """All stages of a task where `at` binds their axes, the vectors' own to its first position +
+    lane. Stored from `first` on, of the last lanes only those before `valid`."""
+    held = emit_stages(emitter, task.stages, task.outputs, at)
+    store_outputs(emitter, task.outputs, task.axes, held, first, valid)
+
+
+def emit_stages(
+    emitter: Emitter,
+    stages: Sequence[Stage],
+    outputs: Sequence[Output],
+    at: Mapping[str, Dim],
+    later: Sequence[str] = (),
+) -> dict[str, Value]:
+    """The values of all stages at one position, by name. What is read again, by another stage or
+    `later` (names of tensors, as often as they are read), is computed once."""
+    uses = Counter(read.tensor.name for stage in stages for read in reads(stage.body))
+    uses.update(output.var.name for output in outputs)
+    uses.update(later)
     held: dict[str, Value] = {}
-    for stage in task.stages:
-        value = replace(emitter, held=held).emit(stage.body, at)
+    for stage in stages:
+        value = emitter.holding(held).emit(stage.body, at)
         if uses[stage.target.name] > 1 and not isinstance(value, Const | Get | Var):
             value = emitter.b.let(value)
         held[stage.target.name] = value
-    for output in task.outputs:
+    return held
+
+
+def store_outputs(
+    emitter: Emitter,
+    outputs: Sequence[Output],
+    axes: Sequence[Axis],
+    held: Mapping[str, Value],
+    first: Mapping[str, Dim],
+    valid: int | None = None,
+) -> None:
+    """Store what leaves, after all was read: an output may lie where an operand lay."""
+    for output in outputs:
         view = emitter.views[output.var.name]
-        where = view.layout.offset([first[axis.name] for axis in task.axes])
+        where = view.layout.offset([first[axis.name] for axis in axes])
         emitter.b.store(view.buffer, where, held[output.var.name], valid)

@@ -88,6 +88,10 @@ class Emitter:
     loaded: dict[tuple[str, Dim], nodes.Var] | None = None
     held: Mapping[str, Value] = field(default_factory=dict[str, Value])
 
+    def holding(self, held: Mapping[str, Value]) -> Emitter:
+        """The same where these values are in registers."""
+        return replace(self, held=held)
+
     def type(self, dtype: DType) -> ValueType:
         return ValueType(dtype, self.lanes)
 

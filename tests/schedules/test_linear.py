@@ -26,7 +26,7 @@ def test_drawn(rows: int, inputs: int, channels: int, bias: bool, dtype: DType, 
     b = Builder()
     x = b.input("x", rows, inputs, dtype=dtype)
     schedules = check(b.output(y=b("linear", x, channels=channels, bias=bias)), dtype, cpu)
-    assert schedules in (["gemm"], ["generic"])
+    assert schedules in (["gemm"], ["reduction"], ["generic"])
     assert schedules == ["gemm"] or channels < 8
 
 

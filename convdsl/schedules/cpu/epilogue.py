@@ -67,6 +67,6 @@ def open_frame(task: Task, name: str, reduce: Reduce, packs: Mapping[str, Pack])
         pack = packs.get(var.name, layout)
         views[var.name] = View(b.buffer(var.name, var.type.dtype, pack.size), layout)
         arguments.append((var.name, pack if operand.static else None))
-    views |= declare_outputs(b, task)
+    views |= declare_outputs(b, task.outputs)
     arguments += [(output.var.name, None) for output in task.outputs]
     return Frame(task, b, reduce, views, tuple(arguments))

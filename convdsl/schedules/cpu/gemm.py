@@ -106,7 +106,7 @@ class _Gemm:
             pack = self.pack if var.name == product.w.tensor.name else layout
             self.views[var.name] = View(self.b.buffer(var.name, var.type.dtype, pack.size), layout)
             self.arguments.append((var.name, pack if operand.static else None))
-        self.views |= declare_outputs(self.b, task)
+        self.views |= declare_outputs(self.b, task.outputs)
         self.arguments += [(output.var.name, None) for output in task.outputs]
 
     def blocks(self, first: int, count: int, blocks: int) -> None:

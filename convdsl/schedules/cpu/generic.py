@@ -117,7 +117,7 @@ def emit(task: Task, name: str, target: Target) -> Scheduled:
         var, layout = operand.var, chosen.layouts[operand.var.name]
         views[var.name] = View(b.buffer(var.name, var.type.dtype, layout.size), layout)
         arguments.append((var.name, layout if operand.static else None))
-    views |= declare_outputs(b, task)
+    views |= declare_outputs(b, task.outputs)
     arguments += [(output.var.name, None) for output in task.outputs]
     walk = _Walk(b, border_segments(task.axes, task.reads))
     if chosen.axis is None:

@@ -12,6 +12,7 @@ from convdsl.schedules.cpu.depthwise import depthwise
 from convdsl.schedules.cpu.direct import direct
 from convdsl.schedules.cpu.gemm import gemm
 from convdsl.schedules.cpu.generic import generic
+from convdsl.schedules.cpu.reduction import reduction
 from convdsl.schedules.cpu.tiles import FilterPack
 from convdsl.schedules.machine import Machine, pack_forms
 from convdsl.tensor import DType, TensorType
@@ -30,7 +31,13 @@ def cpu_machine(target: Target) -> Machine:
         name="cpu",
         facts=repr(target),
         layout=layout,
-        schedules=(direct(target), depthwise(target), gemm(target), generic(target)),
+        schedules=(
+            direct(target),
+            depthwise(target),
+            gemm(target),
+            reduction(target),
+            generic(target),
+        ),
         packs=pack_forms(FilterPack, Layout),
         alignment=_CACHE_LINE,
     )

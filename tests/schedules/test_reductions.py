@@ -1,0 +1,120 @@
+"""Reductions over many positions: by machine code on one thread and two, by the interpreter,
+against the oracle; how they are split, and how their errors grow."""
+
+from __future__ import annotations
+
+from math import prod
+
+import numpy as np
+import pytest
+from drawn_convolutions import run
+from graphs import Builder, evaluate_graph, random_arrays, rewritten
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from convdsl.backends.llvm.objects import find_target
+from convdsl.ir.graph import Graph
+from convdsl.lowering.lower import Lowered, lower
+from convdsl.schedules.cpu.machine import cpu_machine
+from convdsl.tensor import DType
+
+OPERATORS = ("reduce_sum", "reduce_max", "reduce_min", "reduce_mean", "reduce_l2")
+CPUS = ("native", "x86-64-v3", "x86-64-v2")
+
+
+def reduced(
+    op: str, shape: tuple[int, ...], axes: tuple[int, ...], dtype: DType = DType.F32, **more: bool
+) -> Graph:
+    """A reduction between maps, of a value that an operator made (blocked from rank 3 on)."""
+    b = Builder()
+    h = b("max_pool", b.input("x", *shape, dtype=dtype), kernel=1) if len(shape) > 2 else None
+    h = b("neg", b.input("x", *shape, dtype=dtype) if h is None else h)
+    return rewritten(b.output(y=b("relu", b(op, h, axes=axes, **more))))
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> tuple[Graph, DType, str]:
+    rank = draw(st.integers(1, 4))
+    most = {1: 3000, 2: 200, 3: 40, 4: 20}[rank]
+    shape = tuple(draw(st.integers(1, most)) for _ in range(rank))
+    axes = tuple(axis for axis in range(rank) if draw(st.booleans())) or (rank - 1,)
+    dtype = draw(st.sampled_from([DType.F32, DType.F32, DType.F64]))
+    op = draw(st.sampled_from(OPERATORS))
+    graph = reduced(op, shape, axes, dtype, keepdims=draw(st.booleans()))
+    return graph, dtype, draw(st.sampled_from(CPUS))
+
+
+@given(case=cases(), loops=st.booleans())
+@settings(max_examples=40, deadline=None)
+def test_reductions_equal_the_oracle(case: tuple[Graph, DType, str], loops: bool) -> None:
+    graph, dtype, cpu = case
+    arrays = {k: a.astype(dtype.numpy) for k, a in random_arrays(graph, seed=3).items()}
+    expected = evaluate_graph(graph, {k: a.astype(np.float64) for k, a in arrays.items()})["y"]
+    small = prod(arrays["x"].shape) < 4000
+    found = run(graph, arrays, find_target(cpu), loops=loops and small)[0]["y"]
+    terms = float(np.abs(arrays["x"]).sum())
+    tolerance = 16 * float(np.finfo(dtype.numpy).eps) * max(terms, 1.0)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance)
+
+
+def lowered(graph: Graph, cpu: str = "x86-64-v4") -> Lowered:
+    return lower(graph, cpu_machine(find_target(cpu)), "t")
+
+
+def steps_of(graph: Graph, operator: str) -> list[str]:
+    steps = lowered(graph).program.steps
+    return [s.schedule for s in steps if any(name.startswith(operator) for name in s.nodes)]
+
+
+@pytest.mark.parametrize(
+    ("shape", "axes", "kernels"),
+    [
+        ((4, 64, 56, 56), (0, 1, 2, 3), 2),  # everything
+        ((4, 64, 56, 56), (0, 2, 3), 2),  # statistics of a few channels
+        ((1, 512, 28, 28), (2, 3), 1),  # as many results as a team wants
+        ((1, 32, 56, 56), (2, 3), 2),  # few results
+        ((1, 1000), (1,), 1),  # too few terms for two
+    ],
+)
+def test_few_results_of_many_terms_are_split(
+    shape: tuple[int, ...], axes: tuple[int, ...], kernels: int
+) -> None:
+    graph = reduced("reduce_sum", shape, axes)
+    assert steps_of(graph, "reduce_sum") == ["reduction"] * kernels
+
+
+def test_how_it_is_split_follows_from_shapes() -> None:
+    """The same kernels, and the same scratch, whoever runs them."""
+    graph = reduced("reduce_sum", (4, 64, 56, 56), (0, 1, 2, 3))
+    first, second = (lowered(graph).program for _ in range(2))
+    assert first.kernels == second.kernels
+    sizes = [b.size for k in first.kernels for b in k.buffers if b.name == "partial0"]
+    assert len(set(sizes)) == 1
+    assert sizes[0] >= 32 * 16
+
+
+@pytest.mark.parametrize("kind", ["constant", "uniform", "normal"])
+@pytest.mark.parametrize("size", [1 << 16, 1 << 20, 1 << 23])
+def test_the_error_hardly_grows_with_the_terms(size: int, kind: str) -> None:
+    """Of 2**23 terms added one after the other some would be lost altogether: 0.1 to a sum above
+    2**19 is rounded by up to a thirty-second."""
+    random = np.random.default_rng(0)
+    x = {
+        "constant": np.full(size, 0.1, np.float32),
+        "uniform": random.random(size, dtype=np.float32),
+        "normal": random.standard_normal(size, dtype=np.float32),
+    }[kind]
+    b = Builder()
+    graph = rewritten(b.output(y=b("reduce_sum", b.input("x", size), axes=(0,))))
+    found = run(graph, {"x": x}, find_target())[0]["y"]
+    units = np.finfo(np.float32).eps * np.abs(x.astype(np.float64)).sum()
+    assert abs(float(found) - x.sum(dtype=np.float64)) <= 16 * units
+
+
+def test_nan_and_infinity_come_through() -> None:
+    for op, expected in (("reduce_sum", np.nan), ("reduce_max", np.nan)):
+        b = Builder()
+        graph = rewritten(b.output(y=b(op, b.input("x", 5000), axes=(0,))))
+        x = np.zeros(5000, np.float32)
+        x[4321] = np.nan
+        np.testing.assert_equal(run(graph, {"x": x}, find_target())[0]["y"], expected)
