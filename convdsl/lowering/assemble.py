@@ -18,12 +18,10 @@ def assemble(
 ) -> tuple[Program, tuple[Packing, ...], Sharing]:
     """The program, the packings at their places in the weight memory, and the calls as they came
     to be: results lie over operands where that makes the arena smaller."""
-    arena = _Arena(buffers, sharing, alignment)
     tried = sharing.copy()
     tried.write_over_operands(buffers.bytes_of)
-    smaller = _Arena(buffers, tried, alignment)
-    if smaller.bytes < arena.bytes:
-        arena, sharing = smaller, tried
+    arena = choose(Arena(buffers, sharing, alignment), Arena(buffers, tried, alignment))
+    sharing = arena.sharing
     packings, weight_bytes = buffers.packings()
 
     def argument(key: Key, call: Call) -> Argument:
@@ -50,12 +48,12 @@ def assemble(
     return program, packings, sharing
 
 
-class _Arena:
+class Arena:
     """The memory plan of some calls."""
 
     def __init__(self, buffers: Buffers, sharing: Sharing, alignment: int) -> None:
         self._fixed = buffers.fixed_places()
-        self._sharing = sharing
+        self.sharing = sharing
         ranges = live_ranges([(self._roots(c, False), self._roots(c, True)) for c in sharing.calls])
         sizes = {key: buffers.bytes_of(key) for key in ranges}
         self._offsets, self.bytes = plan_arena(ranges, sizes, alignment)
@@ -63,12 +61,17 @@ class _Arena:
     def _roots(self, call: Call, written: bool) -> list[Key]:
         """The keys whose memory in the arena a call reads, or writes."""
         keys = (key for key in call.arguments if (key in call.written) == written)
-        roots = (self._sharing.root(key)[0] for key in keys if not isinstance(key, PackedWeight))
+        roots = (self.sharing.root(key)[0] for key in keys if not isinstance(key, PackedWeight))
         return [root for root in roots if root not in self._fixed]
 
     def place(self, key: Key) -> Argument:
         """Where a key lies."""
-        root, offset = self._sharing.root(key)
+        root, offset = self.sharing.root(key)
         if root in self._fixed:
             return self._fixed[root]
         return Argument(Place.ARENA, 0, self._offsets[root] + offset)
+
+
+def choose(apart: Arena, over: Arena) -> Arena:
+    """Results over operands, or apart from them: kernels stay as they are where nothing is won."""
+    return over if over.bytes < apart.bytes else apart

@@ -6,10 +6,10 @@
     seconds = max(compute, memory)
 
 Cycles are what the chosen schedule predicts for one core, and the clock is the one at which the
-multiply-add kernel would take as long as they predict for it. The weights of a step come from
-memory, whole: other steps have driven them out of the caches since the last call. Values of the
-network that are larger than half of the threads' second-level caches come from, or go, beyond
-those; smaller ones were made a moment ago and cost nothing here.
+multiply-add kernel would take as long as they predict for it. The weights of a step, states among
+them, come from memory, whole: other steps have driven them out of the caches since the last call.
+Values of the network that are larger than half of the threads' second-level caches come from, or
+go, beyond those; smaller ones were made a moment ago and cost nothing here.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from convdsl.kernel.caches import Caches
 from convdsl.kernel.nodes import Kernel
-from convdsl.kernel.program import Place, Program, Step
+from convdsl.kernel.program import Access, Place, Program, Step
 from convdsl.measure.machine import Figures
 from convdsl.tensor import DType
 
@@ -38,7 +38,7 @@ class Team:
 class Moved:
     """What a step reads and writes beyond the second-level caches, in bytes."""
 
-    weights: int
+    weights: int  # states among them
     values: int
 
 
@@ -74,12 +74,16 @@ def predict(program: Program, cycles: Sequence[float], team: Team) -> list[Predi
 
 
 def moved_by(step: Step, kernel: Kernel, near: int) -> Moved:
-    """What must come from afar, or go there; values of up to `near` bytes need not."""
-    buffers = dict(zip(step.arguments, kernel.buffers, strict=True))
-    sizes = [(where.place, buffer.size * buffer.dtype.bytes) for where, buffer in buffers.items()]
-    weights = sum(size for place, size in sizes if place is Place.WEIGHTS)
-    values = (size for place, size in sizes if place is not Place.WEIGHTS)
-    return Moved(weights, sum(size for size in values if size > near))
+    """What must come from afar, or go there, or both; values of up to `near` bytes need not."""
+    weights = values = 0
+    for where, buffer in dict(zip(step.arguments, kernel.buffers, strict=True)).items():
+        size = buffer.size * buffer.dtype.bytes
+        times = 2 if where.access is Access.UPDATE else 1
+        if where.place in (Place.WEIGHTS, Place.STATE):
+            weights += times * size
+        elif size > near:
+            values += times * size
+    return Moved(weights, values)
 
 
 def main_type(program: Program) -> DType:

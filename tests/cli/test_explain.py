@@ -95,6 +95,19 @@ def test_what_comes_from_afar() -> None:
     assert moved_by(step, kernel, 0) == Moved(200, 4040)
 
 
+def test_what_is_updated_comes_and_goes() -> None:
+    """Weights and states however small, values that are large."""
+    kernel = Kernel("k", (Buffer("y", DType.F32, 10, written=True),), (), ())
+
+    def moved(place: Place, near: int) -> Moved:
+        step = Step("k", (Argument(place, access=Access.UPDATE),), ("a",))
+        return moved_by(step, kernel, near)
+
+    assert moved(Place.STATE, 40) == Moved(80, 0)
+    assert moved(Place.ARENA, 40) == Moved(0, 0)
+    assert moved(Place.ARENA, 39) == Moved(0, 80)
+
+
 def test_the_longer_of_computing_and_moving() -> None:
     team = Team(2, TOY, lanes=16, caches=Caches(1 << 10, 3 << 10))  # values up to 3 KB are near
     assert TOY.clock(2, 16) == 0.5e9
