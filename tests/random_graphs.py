@@ -197,27 +197,38 @@ def random_graph(
 
 
 def with_updates(graph: Graph, seed: int) -> Graph:
-    """The graph with updates for some of its states: from old values of themselves and of others,
-    so that many kinds of order and of circles come up. Positive states stay positive."""
+    """The graph with updates for some of its states, from old values of themselves and of others,
+    so that many kinds of order and of circles come up; some readers see the new value. Positive
+    states stay positive. Some values of the graph have running means, which are outputs."""
     random = Random(seed)
     b = Builder()
     b.graph = graph
+    values = [v for node in graph.op_nodes() for v in node.outputs if v.type.dtype.is_float]
     states = [s.output for s in graph.states.values() if s.data is None]
     for state in states:
         alike = [s for s in states if s.type == state.type and _varies(s) == _varies(state)]
         other = random.choice(alike)
         share = b.constant(f"share of {state.name}", random.choice([0.25, 0.5, 1.0]))
-        name = f"new {state.name}"
+        users = graph.users(state)
         match random.randrange(5):
             case 0:
-                graph.updates[state.name] = b("mul", state, share, name=name)
+                new = b("mul", state, share, name=f"new {state.name}")
             case 1:
-                graph.updates[state.name] = other
+                new = other
             case 2 | 3:
                 sum = b("add", state, other, name=f"both {state.name}")
-                graph.updates[state.name] = b("mul", sum, share, name=name)
+                new = b("mul", sum, share, name=f"new {state.name}")
             case _:
-                pass  # a weight
+                continue  # a weight
+        graph.updates[state.name] = new
+        if users and random.random() < 0.4:
+            graph.set_input(*random.choice(users), new)
+    for number, value in enumerate(random.sample(values, 2)):
+        mean = b.parameter(f"mean{number}", *value.type.sizes)
+        half = b.constant(f"half{number}", 0.5)
+        new = b("mul", b("add", mean, value), half, name=f"new mean{number}")
+        graph.updates[mean.name] = new
+        graph.outputs[mean.name] = b("add", random.choice([mean, new]), value)
     return graph
 
 

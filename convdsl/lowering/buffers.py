@@ -31,7 +31,8 @@ class Buffers:
         self._machine = machine
         self.inputs = list(graph.inputs.items())
         self.outputs = list(graph.outputs.items())
-        self.states = [(key, graph.states[key].output) for key in graph.updates]
+        states = graph.states
+        self.states = [(key, states[key].output) for key in graph.updates]
         self._planned = Layouts(graph, machine, self.timing)
         self._layouts: dict[Key, Layout] = {}
         self._dtypes: dict[Key, DType] = {}

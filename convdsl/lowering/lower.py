@@ -44,9 +44,9 @@ def lower(graph: Graph, machine: Machine, name: str) -> Lowered:
     buffers = Buffers(graph, machine)
     tasks = Tasks(machine, buffers)
     tasks.add_graph(graph)
-    if graph.updates:
-        tasks.reorder(order_of(graph, tasks.calls))
     sharing = Sharing(tasks.calls, tasks.kernels, buffers.aliases, buffers.fixed_places())
+    if graph.updates:
+        tasks.reorder(order_of(graph, sharing))
     for copy in replace_states(graph, sharing):
         type = graph.states[copy.state].type
         tasks.add_copy(copy.source, copy.into, type, f"update {copy.state}")

@@ -57,8 +57,8 @@ class Tasks:
 
     def reorder(self, order: Sequence[int]) -> None:
         """Put the calls into another order, that of their numbers."""
-        self.calls = [self.calls[number] for number in order]
-        self.choices = [self.choices[number] for number in order]
+        self.calls[:] = [self.calls[number] for number in order]
+        self.choices[:] = [self.choices[number] for number in order]
 
     def _add_group(self, graph: Graph, nodes: list[OpNode]) -> None:
         buffers = self._buffers

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from heapq import heappop, heappush
 
 from convdsl.ir.graph import Graph, Value
-from convdsl.lowering.calls import Call, Key, NewState, OldState
+from convdsl.lowering.calls import Key, NewState, OldState
 from convdsl.lowering.sharing import Sharing
 
 
@@ -31,21 +31,27 @@ class Copy:
     state: str
 
 
-def order_of(graph: Graph, calls: Sequence[Call]) -> list[int]:
+def order_of(graph: Graph, sharing: Sharing) -> list[int]:
     """An order of the calls in which new states are made after the last reader of the old ones,
-    where no reader waits for them; otherwise the order given."""
-    writers = {key: number for number, call in enumerate(calls) for key in call.written}
+    where no reader waits for them; otherwise the order that they have."""
+    made: dict[Key, int] = {}
+    writers: dict[Key, list[int]] = {}  # of each memory, any part of it
     readers: dict[Key, list[int]] = {}
-    followers: list[set[int]] = [set() for _ in calls]
-    for number, call in enumerate(calls):
+    followers: list[set[int]] = [set() for _ in sharing.calls]
+    for number, call in enumerate(sharing.calls):
         for key in call.arguments:
-            if key not in call.written:
-                readers.setdefault(key, []).append(number)
-                if key in writers:
-                    followers[writers[key]].add(number)
+            root, _ = sharing.root(key)
+            if key in call.written:
+                made[key] = number
+                writers.setdefault(root, []).append(number)
+                continue
+            readers.setdefault(key, []).append(number)
+            for writer in writers.get(root, ()):
+                followers[writer].add(number)
+    states = graph.states
     for key, value in graph.updates.items():
-        maker = writers.get(value)
-        before = [n for n in readers.get(graph.states[key].output, []) if n != maker]
+        maker = made.get(value)
+        before = [n for n in readers.get(states[key].output, []) if n != maker]
         if maker is not None and not _reachable(maker, followers) & set(before):
             for number in before:
                 followers[number].add(maker)
@@ -79,7 +85,8 @@ def _in_turn(followers: Sequence[set[int]]) -> list[int]:
 def replace_states(graph: Graph, sharing: Sharing) -> list[Copy]:
     """Let new values lie in their states' arrays where they can; the copies that must be made of
     the others, in order."""
-    states = {key: graph.states[key].output for key in graph.updates}
+    known = graph.states
+    states = {key: known[key].output for key in graph.updates}
     made, last = _uses(sharing)
     direct: dict[Value, str] = {}
     copied: dict[str, Value] = {}
