@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from convdsl.kernel.expr import Stage
 from convdsl.kernel.layout import Layout
 from convdsl.schedules.machine import Machine, pack_forms
 from convdsl.schedules.task import Schedule
-from convdsl.tensor import TensorType
 from tiny_target.grid import GRID
 from tiny_target.loops import LOOPS
 
 _BYTES = 8  # of the largest element
 
 
-def _plain(type: TensorType) -> Layout:
-    return Layout(type.sizes)
+def _plain(stage: Stage, _: Mapping[str, Layout | None]) -> Layout:
+    return Layout(stage.target.type.sizes)
 
 
 def _machine(schedule: Schedule) -> Machine:
