@@ -3,7 +3,7 @@
     model = convdsl.load("resnet50")                     # a path, path.cnn:model, or a zoo name
     print(convdsl.report(model, inputs=(3, 224, 224)))   # exact figures, before anything runs
     run = convdsl.compile(model, weights="resnet50.safetensors")
-    logits = run(images)                                 # float32 [N, 3, 224, 224]
+    logits = run(images)                 # float32 [N, 3, 224, 224] -> float32 [N, 1000]
 
 Everything is loaded on first use; importing the package costs next to nothing.
 """

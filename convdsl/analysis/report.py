@@ -95,7 +95,8 @@ class Report:
         return tuple(name for name, figures in gaps.items() if None in figures)
 
     def to_json(self) -> dict[str, Any]:
-        """The report as contracts fix it; a total with gaps is also named in `lower_bounds`."""
+        """The report under the keys that other programs rely on; a total with gaps is named in
+        `lower_bounds`, too."""
         total = {name: dim_to_json(value) for name, value in self.totals.items()}
         return {
             "model": self.model,

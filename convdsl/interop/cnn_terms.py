@@ -28,6 +28,7 @@ Segment: TypeAlias = "str | Hole"
 
 
 def infix(node: OpNode) -> str | None:
+    """The sign of an operator that is written between its operands."""
     return SIGNS.get(node.op.name)
 
 
@@ -180,6 +181,7 @@ def _is_symbol(value: SymDim) -> bool:
 
 
 def literal(value: Any) -> str:
+    """A value as the language writes it."""
     if isinstance(value, str):
         return value
     if type(value) in (tuple, list):

@@ -31,6 +31,7 @@ def metadata(model: Model) -> dict[str, str]:
 
 
 def preprocessing_of(proto: onnx.ModelProto) -> Preprocessing | None:
+    """The preprocessing that a file declares, if it does."""
     data = _read(proto, PREPROCESSING)
     try:
         return Preprocessing.from_json(data) if data else None
@@ -39,6 +40,7 @@ def preprocessing_of(proto: onnx.ModelProto) -> Preprocessing | None:
 
 
 def labels_of(proto: onnx.ModelProto) -> tuple[str, ...] | None:
+    """The class names that a file declares, if it does."""
     names = _read(proto, LABELS)
     if not isinstance(names, list) or not names:
         return None

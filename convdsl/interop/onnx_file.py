@@ -91,6 +91,7 @@ def _check_tensor(tensor: onnx.TensorProto, source: str) -> None:
 
 
 def elements(tensor: onnx.TensorProto, source: str) -> int:
+    """How many elements a stored tensor declares. Raises InputError for a negative axis."""
     total = 1
     for size in tensor.dims:
         if size < 0:

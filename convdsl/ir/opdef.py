@@ -189,7 +189,7 @@ Field: TypeAlias = Window | Reach
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Exact counts of one call; conventions in docs/language.md (and contracts).
+    """Exact counts of one call; conventions in docs/analysis.md.
 
     macs: multiply-accumulates of contractions. flops: every arithmetic node of the tensor
     expression. macs_by_input: macs under the torchvision convention where it differs

@@ -36,6 +36,8 @@ from convdsl.tensor import Dim, TensorType, ceil_div, floor_div
 
 
 def resolve_adaptive(call: Call) -> Mapping[str, Any]:
+    """x[N, C, space..] of at least one axis of space; `size` has one extent for each. Raises
+    OpError for other ranks, dtypes that are not floating, and sizes of another rank."""
     x = call.type("x")
     float_type(call)
     if x.rank < 3:
@@ -47,6 +49,7 @@ def resolve_adaptive(call: Call) -> Mapping[str, Any]:
 
 
 def infer_adaptive(call: Call) -> tuple[TensorType, ...]:
+    """y[N, C, size..]"""
     x = call.type("x")
     return (TensorType(x.dtype, (*x.shape[:2], *call["size"])),)
 

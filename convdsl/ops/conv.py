@@ -33,6 +33,10 @@ from convdsl.tensor import Dim, TensorType, provably
 
 
 def resolve_conv(call: Call) -> Mapping[str, Any]:
+    """x[N, C, space..], floating, with known C; one number an axis of space for kernel, stride and
+    dilation, padding in pairs (`same` stays where sizes are free). Raises OpError for other
+    ranks, channels that the groups do not divide, an even kernel with `half`, and folding beyond
+    the input."""
     x = call.type("x")
     float_type(call)
     if x.rank < 3:
@@ -70,6 +74,8 @@ def resolve_conv(call: Call) -> Mapping[str, Any]:
 
 
 def state_conv(call: Call) -> tuple[StateSpec, ...]:
+    """weight[channels, C / groups, kernel..] and, where asked for, bias[channels], of the dtype of
+    x."""
     x = call.type("x")
     channels = x.shape[1]
     assert isinstance(channels, int)
@@ -82,6 +88,7 @@ def state_conv(call: Call) -> tuple[StateSpec, ...]:
 
 
 def infer_conv(call: Call) -> tuple[TensorType, ...]:
+    """y[N, channels, windows..]. Raises OpError where no window fits."""
     x = call.type("x")
     space = window_extents(call, explicit_window(call))
     return (TensorType(x.dtype, (x.shape[0], call["channels"], *space)),)

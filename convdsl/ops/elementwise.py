@@ -56,6 +56,7 @@ def resolve_numeric(call: Call) -> Mapping[str, Any]:
 
 
 def resolve_alike(call: Call) -> Mapping[str, Any]:
+    """Operands of one dtype; raises OpError for different ones."""
     first, *others = call.types.items()
     for name, type in others:
         if type.dtype is not first[1].dtype:
@@ -67,6 +68,8 @@ def resolve_alike(call: Call) -> Mapping[str, Any]:
 
 
 def infer_broadcast(call: Call) -> tuple[TensorType, ...]:
+    """y of the operands' dtype, in the shape that they broadcast to. Raises OpError where they do
+    not."""
     dtype = next(iter(call.types.values())).dtype
     return (TensorType(dtype, broadcast_shapes(call, tuple(call.types))),)
 
@@ -150,6 +153,7 @@ def comparison(name: str, op: str, doc: str) -> OpDef:
 
 
 def infer_mask(call: Call) -> tuple[TensorType, ...]:
+    """A mask, in the shape that the operands broadcast to. Raises OpError where they do not."""
     return (TensorType(DType.BOOL, broadcast_shapes(call, tuple(call.types))),)
 
 
@@ -159,6 +163,7 @@ def logic(name: str, op: str, doc: str) -> OpDef:
 
 
 def resolve_masks(call: Call) -> Mapping[str, Any]:
+    """Every operand a mask; raises OpError for others."""
     for name, type in call.types.items():
         if type.dtype is not DType.BOOL:
             raise OpError(f"{call.op.name} needs masks, not {type.dtype}", operands=(name,))
@@ -169,6 +174,7 @@ def resolve_masks(call: Call) -> Mapping[str, Any]:
 
 
 def resolve_where(call: Call) -> Mapping[str, Any]:
+    """A mask, and two operands of one dtype; raises OpError otherwise."""
     condition, a, b = (call.type(name) for name in ("condition", "a", "b"))
     if condition.dtype is not DType.BOOL:
         raise OpError(
@@ -180,6 +186,7 @@ def resolve_where(call: Call) -> Mapping[str, Any]:
 
 
 def infer_where(call: Call) -> tuple[TensorType, ...]:
+    """y of the dtype of a and b, in the shape that all three broadcast to."""
     return (TensorType(call.type("a").dtype, broadcast_shapes(call, ("condition", "a", "b"))),)
 
 
@@ -206,6 +213,7 @@ WHERE = OpDef(
 
 
 def resolve_clip(call: Call) -> Mapping[str, Any]:
+    """x floating; raises OpError for a lower limit above the upper one."""
     float_type(call)
     if call["low"] > call["high"]:
         raise OpError(
@@ -247,6 +255,7 @@ _DTYPES = tuple(str(dtype) for dtype in DType)
 
 
 def infer_cast(call: Call) -> tuple[TensorType, ...]:
+    """x in the dtype asked for."""
     return (TensorType(DType(call["dtype"]), call.type("x").shape),)
 
 
@@ -276,6 +285,7 @@ CAST = OpDef(
 
 
 def infer_isnan(call: Call) -> tuple[TensorType, ...]:
+    """A mask of the shape of x."""
     return (TensorType(DType.BOOL, call.type("x").shape),)
 
 

@@ -41,6 +41,8 @@ BEGIN, END = "begin", "end"
 
 
 def resolve_slice(call: Call) -> Mapping[str, Any]:
+    """Axes in order, from 0 on, with their limits and steps. Raises OpError for axes that do not
+    exist or come twice, lists of different lengths, and a step of 0."""
     x = call.type("x")
     axes, order = resolve_axes(call, "axes", x.rank), entries(call, "axes")
     count = len(order)
@@ -78,6 +80,7 @@ def limits_of(call: Call) -> Iterator[tuple[int, Any, Any, int]]:
 
 
 def infer_slice(call: Call) -> tuple[TensorType, ...]:
+    """x, its axes cut. Raises OpError where nothing of one is left."""
     x = call.type("x")
     shape = list(x.shape)
     for axis, start, stop, step in limits_of(call):
@@ -92,6 +95,7 @@ def infer_slice(call: Call) -> tuple[TensorType, ...]:
 
 
 def field_slice(call: Call) -> Field:
+    """Batch and channels have no place; along space what the expression reads counts."""
     return Reach.POINTWISE if max(call["axes"]) < 2 else Reach.DERIVED
 
 
@@ -132,6 +136,8 @@ SLICE = OpDef(
 
 
 def resolve_pad(call: Call) -> Mapping[str, Any]:
+    """Axes of space unless given, a pair (before, after) for each. Raises OpError for folding that
+    goes beyond the input, and for a value that the dtype of x does not hold."""
     x = call.type("x")
     axes = tuple(range(2, x.rank)) if call["axes"] == SPACE else resolve_axes(call, "axes", x.rank)
     given = entries(call, "pad", len(axes))
@@ -145,6 +151,7 @@ def resolve_pad(call: Call) -> Mapping[str, Any]:
 
 
 def infer_pad(call: Call) -> tuple[TensorType, ...]:
+    """x, each axis longer by before + after."""
     x = call.type("x")
     shape = list(x.shape)
     for axis, (before, after) in zip(call["axes"], call["pad"], strict=True):
@@ -153,6 +160,7 @@ def infer_pad(call: Call) -> tuple[TensorType, ...]:
 
 
 def field_pad(call: Call) -> Field:
+    """Batch and channels have no place; along space what the expression reads counts."""
     return Reach.POINTWISE if max(call["axes"], default=0) < 2 else Reach.DERIVED
 
 
@@ -215,6 +223,9 @@ PAD = OpDef(
 
 
 def resolve_expand(call: Call) -> Mapping[str, Any]:
+    """The shape without -1, which stands for what x has, counted from the last axis. Raises OpError
+    for fewer axes than x has, extents below 1, and an extent of x that is neither 1 nor as
+    asked."""
     x, wanted = call.type("x"), tuple(call["shape"])
     if len(wanted) < x.rank:
         raise OpError(
@@ -234,6 +245,7 @@ def resolve_expand(call: Call) -> Mapping[str, Any]:
 
 
 def infer_expand(call: Call) -> tuple[TensorType, ...]:
+    """y[shape..] of the dtype of x."""
     return (TensorType(call.type("x").dtype, call["shape"]),)
 
 
@@ -263,12 +275,14 @@ EXPAND = OpDef(
 
 
 def resolve_tile(call: Call) -> Mapping[str, Any]:
+    """One number of repeats for each axis of x; raises OpError for another count."""
     x = call.type("x")
     repeats = entries(call, "repeats", x.rank)
     return {**call.attributes, "repeats": repeats}
 
 
 def infer_tile(call: Call) -> tuple[TensorType, ...]:
+    """x, each axis as many times as long."""
     x = call.type("x")
     shape = (extent * times for extent, times in zip(x.shape, call["repeats"], strict=True))
     return (TensorType(x.dtype, tuple(shape)),)

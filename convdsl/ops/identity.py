@@ -23,6 +23,7 @@ from convdsl.kernel.expr import Expr, TensorExpr, elementwise
 
 
 def resolve_dropout(call: Call) -> Mapping[str, Any]:
+    """x floating; raises OpError for a `p` outside of 0..1."""
     float_type(call)
     if not 0 <= call["p"] <= 1:
         raise OpError(f"{call['p']} is no probability", attributes=("p",))

@@ -32,6 +32,8 @@ from convdsl.tensor import Dim, TensorType, exact_div
 
 
 def resolve_concat(call: Call) -> Mapping[str, Any]:
+    """x0, x1, .. of one dtype and one shape but for `axis`, which is counted from 0. Raises OpError
+    where they differ, or where that they are equal cannot be proven."""
     names = call.variadic("x")
     first = call.type(names[0])
     axis = resolve_axis(call)
@@ -49,6 +51,7 @@ def resolve_concat(call: Call) -> Mapping[str, Any]:
 
 
 def infer_concat(call: Call) -> tuple[TensorType, ...]:
+    """y, as long along the axis as all together."""
     types = [call.type(name) for name in call.variadic("x")]
     axis: int = call["axis"]
     total: Dim = 0
@@ -59,6 +62,7 @@ def infer_concat(call: Call) -> tuple[TensorType, ...]:
 
 
 def field_concat(call: Call) -> Field:
+    """Batch and channels have no place; along space what the expression reads counts."""
     return Reach.POINTWISE if call["axis"] < 2 else Reach.DERIVED
 
 
@@ -103,6 +107,8 @@ MOST_PARTS = 10_000  # counted before they are made
 
 
 def resolve_split(call: Call) -> Mapping[str, Any]:
+    """`parts` as extents along the axis, which add up to that of x: a number of them divides it.
+    Raises OpError where they do not, or too many are asked for."""
     x, axis = call.type("x"), resolve_axis(call)
     extent, parts = x.shape[axis], call["parts"]
     if isinstance(parts, int):
@@ -129,6 +135,7 @@ def resolve_split(call: Call) -> Mapping[str, Any]:
 
 
 def infer_split(call: Call) -> tuple[TensorType, ...]:
+    """As many outputs as parts, each as long along the axis as its part."""
     x = call.type("x")
     axis: int = call["axis"]
     shapes = ((*x.shape[:axis], size, *x.shape[axis + 1 :]) for size in call["parts"])

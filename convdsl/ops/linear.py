@@ -27,6 +27,8 @@ from convdsl.tensor import Dim, TensorType
 
 
 def resolve_linear(call: Call) -> Mapping[str, Any]:
+    """x[N, .., features] with known features. Raises OpError for rank 1, free features, and dtypes
+    that are not floating."""
     x = call.type("x")
     float_type(call)
     if x.rank < 2:
@@ -39,6 +41,7 @@ def resolve_linear(call: Call) -> Mapping[str, Any]:
 
 
 def state_linear(call: Call) -> tuple[StateSpec, ...]:
+    """weight[channels, features] and, where asked for, bias[channels], of the dtype of x."""
     x = call.type("x")
     shape = (call["channels"], x.shape[-1])
     weight = StateSpec("weight", TensorType(x.dtype, shape), Role.PARAMETER, "kaiming_uniform")
@@ -49,6 +52,7 @@ def state_linear(call: Call) -> tuple[StateSpec, ...]:
 
 
 def infer_linear(call: Call) -> tuple[TensorType, ...]:
+    """y[N, .., channels]"""
     x = call.type("x")
     return (TensorType(x.dtype, (*x.shape[:-1], call["channels"])),)
 
@@ -77,6 +81,8 @@ def kernel_linear(call: Call) -> TensorExpr:
 
 
 def resolve_matmul(call: Call) -> Mapping[str, Any]:
+    """a[.., I, J] and b[.., J, K], floating and of one dtype. Raises OpError for rank 1, and where
+    the J are not provably equal."""
     a, b = call.type("a"), call.type("b")
     float_type(call, "a")
     if a.dtype is not b.dtype:
@@ -90,6 +96,7 @@ def resolve_matmul(call: Call) -> Mapping[str, Any]:
 
 
 def infer_matmul(call: Call) -> tuple[TensorType, ...]:
+    """y[.., I, K], leading axes broadcast. Raises OpError where they do not."""
     a, b = call.type("a"), call.type("b")
     batch = broadcast_shapes(call, ("a", "b"), trailing=2)
     return (TensorType(a.dtype, (*batch, a.shape[-2], b.shape[-1])),)

@@ -39,6 +39,7 @@ _EPS = Attribute("eps", Kind.FLOAT, 1e-5, "added to the variance, as PyTorch", k
 
 
 def resolve_batch_norm(call: Call) -> Mapping[str, Any]:
+    """x[N, C, ..], floating, with known C; raises OpError otherwise."""
     x = call.type("x")
     float_type(call)
     if x.rank < 2:
@@ -51,6 +52,8 @@ def resolve_batch_norm(call: Call) -> Mapping[str, Any]:
 
 
 def state_batch_norm(call: Call) -> tuple[StateSpec, ...]:
+    """running_mean[C] and running_var[C], which are buffers, and with `affine` weight[C] and
+    bias[C], all of the dtype of x."""
     x = call.type("x")
     per_channel = TensorType(x.dtype, (x.shape[1],))
     statistics = (
@@ -127,6 +130,7 @@ BATCH_NORM = OpDef(
 
 
 def resolve_lrn(call: Call) -> Mapping[str, Any]:
+    """x[N, C, ..], floating; raises OpError otherwise."""
     x = call.type("x")
     float_type(call)
     if x.rank < 2:

@@ -23,6 +23,7 @@ from convdsl.tensor import DType, TensorType, format_shape
 
 
 def resolve_parameter(call: Call) -> Mapping[str, Any]:
+    """A shape of positive numbers; raises OpError for free or empty extents."""
     shape = tuple(call["shape"])
     if not all(isinstance(extent, int) and extent > 0 for extent in shape):
         raise OpError(
@@ -41,6 +42,7 @@ def _declared(call: Call) -> TensorType:
 
 
 def state_parameter(call: Call) -> tuple[StateSpec, ...]:
+    """weight[shape..], trained where it is floating, else a buffer."""
     type = _declared(call)
     role = Role.PARAMETER if type.dtype.is_float else Role.BUFFER
     return (StateSpec("weight", type, role, "ones"),)

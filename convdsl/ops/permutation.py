@@ -38,6 +38,7 @@ def moved(call: Call, axes: tuple[Axis, ...], index: tuple[Dim, ...]) -> TensorE
 
 
 def resolve_transpose(call: Call) -> Mapping[str, Any]:
+    """The order of axes from 0 on. Raises OpError unless each axis of x comes once."""
     x = call.type("x")
     order: tuple[int, ...] = entries(call, "axes")
     axes = tuple(axis + x.rank if axis < 0 else axis for axis in order)
@@ -51,12 +52,14 @@ def resolve_transpose(call: Call) -> Mapping[str, Any]:
 
 
 def infer_transpose(call: Call) -> tuple[TensorType, ...]:
+    """y, axis i as long as axis axes[i] of x."""
     x = call.type("x")
     order: tuple[int, ...] = call["axes"]
     return (TensorType(x.dtype, tuple(x.shape[axis] for axis in order)),)
 
 
 def field_transpose(call: Call) -> Field:
+    """Positions stay where space keeps its order; else what the expression reads counts."""
     order = call["axes"]
     return Reach.POINTWISE if order[2:] == tuple(range(2, len(order))) else Reach.DERIVED
 
@@ -74,6 +77,7 @@ def kernel_transpose(call: Call) -> TensorExpr:
 
 
 def resolve_channel_shuffle(call: Call) -> Mapping[str, Any]:
+    """x[N, C, ..] with known C, which the groups divide; raises OpError otherwise."""
     if call.type("x").rank < 2:
         raise OpError(f"channel_shuffle needs channels, not {call.type('x')}", operands=("x",))
     channels = known_size(call, "x", 1)
@@ -95,6 +99,8 @@ def kernel_channel_shuffle(call: Call) -> TensorExpr:
 
 
 def resolve_pixel_shuffle(call: Call) -> Mapping[str, Any]:
+    """x[N, C, space..] with known C; one factor for each axis of space, whose product divides C.
+    Raises OpError otherwise."""
     x = call.type("x")
     factor = _factor(call)
     channels = known_size(call, "x", 1)
@@ -116,6 +122,7 @@ def _factor(call: Call) -> tuple[int, ...]:
 
 
 def infer_pixel_shuffle(call: Call) -> tuple[TensorType, ...]:
+    """y[N, C / product of the factors, space times the factors..]"""
     x, factor = call.type("x"), call["factor"]
     space = (extent * f for extent, f in zip(x.shape[2:], factor, strict=True))
     channels = known_size(call, "x", 1) // prod(factor)
@@ -133,6 +140,8 @@ def kernel_pixel_shuffle(call: Call) -> TensorExpr:
 
 
 def resolve_pixel_unshuffle(call: Call) -> Mapping[str, Any]:
+    """x[N, C, space..]; one factor for each axis of space, which it divides. Raises OpError where
+    it does not, or cannot be proven to."""
     x, factor = call.type("x"), _factor(call)
     for axis, f in enumerate(factor, start=2):
         if exact_div(x.shape[axis], f) is None:
@@ -148,6 +157,7 @@ def resolve_pixel_unshuffle(call: Call) -> Mapping[str, Any]:
 
 
 def infer_pixel_unshuffle(call: Call) -> tuple[TensorType, ...]:
+    """y[N, C * product of the factors, space by the factors..]"""
     x, factor = call.type("x"), call["factor"]
     space = (extent // f for extent, f in zip(x.shape[2:], factor, strict=True))
     return (TensorType(x.dtype, (x.shape[0], x.shape[1] * prod(factor), *space)),)

@@ -75,6 +75,9 @@ _CEIL = Attribute(
 
 
 def resolve_pool(call: Call) -> Mapping[str, Any]:
+    """x[N, C, space..], floating; kernel, stride and dilation one number an axis of space, padding
+    in pairs. `global` stays. Raises OpError for other ranks, for padding of more than half a
+    window, and for global pooling with a stride, padding or dilation."""
     x = call.type("x")
     float_type(call)
     if x.rank < 3:
@@ -120,6 +123,7 @@ def _check_padding(window: Window) -> None:
 
 
 def window_pool(call: Call) -> Window:
+    """The call's window; global pooling has one as large as space."""
     if call["kernel"] != GLOBAL:
         return explicit_window(call)
     space = call.type("x").shape[2:]
@@ -128,16 +132,19 @@ def window_pool(call: Call) -> Window:
 
 
 def field_pool(call: Call) -> Field:
+    """The window."""
     return window_pool(call)
 
 
 def extents_pool(call: Call) -> tuple[Dim, ...]:
+    """How many windows there are along each axis of space. Raises OpError where none fits."""
     if call["kernel"] == GLOBAL:
         return (1,) * (call.type("x").rank - 2)
     return window_extents(call, window_pool(call), ceil=call["ceil_mode"])
 
 
 def infer_pool(call: Call) -> tuple[TensorType, ...]:
+    """y[N, C, windows..]"""
     x = call.type("x")
     return (TensorType(x.dtype, (*x.shape[:2], *extents_pool(call))),)
 
@@ -202,6 +209,7 @@ def kernel_lp_pool(call: Call) -> TensorExpr:
 
 
 def infer_max_pool_with_positions(call: Call) -> tuple[TensorType, ...]:
+    """y and positions, i64, of shape [N, C, windows..] both."""
     (y,) = infer_pool(call)
     return (y, TensorType(DType.I64, y.shape))
 

@@ -44,6 +44,8 @@ SPACE, ALL = "space", "all"
 
 
 def resolve_reduction(call: Call) -> Mapping[str, Any]:
+    """Axes in order, from 0 on; `space` is all from 2 on, `all` is all. Raises OpError for masks,
+    axes that do not exist or come twice, and where there is none."""
     x = call.type("x")
     if x.dtype is DType.BOOL:
         raise OpError(f"{call.op.name} needs numbers, not {x.dtype}", operands=("x",))
@@ -57,11 +59,13 @@ def resolve_reduction(call: Call) -> Mapping[str, Any]:
 
 
 def resolve_floating_reduction(call: Call) -> Mapping[str, Any]:
+    """As `resolve_reduction`, of floating numbers only."""
     float_type(call)
     return resolve_reduction(call)
 
 
 def infer_reduction(call: Call) -> tuple[TensorType, ...]:
+    """x without the axes; with `keepdims` they stay with extent 1."""
     x, axes = call.type("x"), call["axes"]
     if call["keepdims"]:
         shape = tuple(1 if j in axes else extent for j, extent in enumerate(x.shape))

@@ -51,6 +51,10 @@ ROUNDINGS = ("floor", "ceil", "round_prefer_floor", "round_prefer_ceil")
 
 
 def resolve_resize(call: Call) -> Mapping[str, Any]:
+    """x[N, C, space..], floating, and either the size of the output or a scale, one number an axis
+    of space; `coordinates` without `pytorch`, `mode` without the names of ranks. Raises OpError
+    for other ranks, both or neither of size and scale, and a `roi` where the coordinates have
+    none."""
     x = call.type("x")
     float_type(call)
     if x.rank < 3:

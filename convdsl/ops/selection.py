@@ -41,6 +41,7 @@ from convdsl.tensor import Dim, DType, TensorType
 
 
 def resolve_selection(call: Call) -> Mapping[str, Any]:
+    """The axis from 0 on. Raises OpError if it does not exist, and for masks."""
     if call.type("x").dtype is DType.BOOL:
         raise OpError(f"{call.op.name} needs numbers, not bool", operands=("x",))
     return {**call.attributes, "axis": resolve_axis(call)}
@@ -54,6 +55,7 @@ def _or_nan(condition: Expr, x: Expr) -> Expr:
 
 
 def infer_arg(call: Call) -> tuple[TensorType, ...]:
+    """y, i64: x without the axis; with `keepdims` it stays with extent 1."""
     shape = list(call.type("x").shape)
     if call["keepdims"]:
         shape[call["axis"]] = 1
@@ -63,6 +65,7 @@ def infer_arg(call: Call) -> tuple[TensorType, ...]:
 
 
 def field_arg(call: Call) -> Field:
+    """Along the axis all is seen; where it goes, no axis stands where it stood."""
     if call["keepdims"]:
         return whole_along(call.type("x").shape, (call["axis"],))
     return Reach.WHOLE if call.outputs[0].rank <= 2 else Reach.DERIVED
@@ -110,6 +113,7 @@ def _arg(name: str, what: str) -> OpDef:
 
 
 def resolve_top_k(call: Call) -> Mapping[str, Any]:
+    """The axis from 0 on, with a known extent of at least `k`; raises OpError otherwise."""
     resolved = resolve_selection(call)
     extent = known_size(call, "x", resolved["axis"])
     if call["k"] > extent:
@@ -122,6 +126,7 @@ def resolve_top_k(call: Call) -> Mapping[str, Any]:
 
 
 def infer_top_k(call: Call) -> tuple[TensorType, ...]:
+    """values, of the dtype of x, and positions, i64: x with `k` elements along the axis."""
     x = call.type("x")
     axis: int = call["axis"]
     shape = (*x.shape[:axis], call["k"], *x.shape[axis + 1 :])
@@ -129,6 +134,7 @@ def infer_top_k(call: Call) -> tuple[TensorType, ...]:
 
 
 def field_top_k(call: Call) -> Field:
+    """Along the axis all is seen."""
     return whole_along(call.type("x").shape, (call["axis"],))
 
 

@@ -26,6 +26,7 @@ Shape = tuple[Dim, ...]
 
 
 def product(shape: Shape) -> Dim:
+    """How many elements a shape has."""
     total: Dim = 1
     for extent in shape:
         total = total * extent
@@ -91,6 +92,7 @@ def field_regroup(call: Call) -> Field:
 
 
 def resolve_flatten(call: Call) -> Mapping[str, Any]:
+    """Axes `start` to `end` exist and are in order; raises OpError otherwise."""
     rank = call.type("x").rank
     start, end = call["start"], call["end"]
     for name, axis in (("start", start), ("end", end)):
@@ -106,6 +108,7 @@ def resolve_flatten(call: Call) -> Mapping[str, Any]:
 
 
 def infer_flatten(call: Call) -> tuple[TensorType, ...]:
+    """x, the axes from start to end as one."""
     x = call.type("x")
     start, end = call["start"] % x.rank, call["end"] % x.rank
     shape = (*x.shape[:start], product(x.shape[start : end + 1]), *x.shape[end + 1 :])
@@ -113,6 +116,8 @@ def infer_flatten(call: Call) -> tuple[TensorType, ...]:
 
 
 def resolve_reshape(call: Call) -> Mapping[str, Any]:
+    """The shape without -1, of which there is at most one. Raises OpError for negative extents, and
+    where x does not provably have as many elements."""
     x, given = call.type("x"), tuple(call["shape"])
     unknown = [axis for axis, extent in enumerate(given) if extent == -1]
     if len(unknown) > 1:
@@ -140,6 +145,7 @@ def resolve_reshape(call: Call) -> Mapping[str, Any]:
 
 
 def infer_reshape(call: Call) -> tuple[TensorType, ...]:
+    """y[shape..] of the dtype of x."""
     return (TensorType(call.type("x").dtype, tuple(call["shape"])),)
 
 
@@ -180,6 +186,7 @@ RESHAPE = OpDef(
 
 
 def resolve_squeeze(call: Call) -> Mapping[str, Any]:
+    """Axes in order, from 0 on. Raises OpError for axes that do not exist or are not 1."""
     x = call.type("x")
     axes = resolve_axes(call, "axes", x.rank)
     for axis in axes:
@@ -189,6 +196,7 @@ def resolve_squeeze(call: Call) -> Mapping[str, Any]:
 
 
 def infer_squeeze(call: Call) -> tuple[TensorType, ...]:
+    """x without the axes."""
     x = call.type("x")
     kept = (extent for axis, extent in enumerate(x.shape) if axis not in call["axes"])
     return (TensorType(x.dtype, tuple(kept)),)
@@ -211,12 +219,14 @@ SQUEEZE = OpDef(
 
 
 def resolve_unsqueeze(call: Call) -> Mapping[str, Any]:
+    """Axes of the output in order, from 0 on; raises OpError for others."""
     given = call["axes"]
     count = 1 if isinstance(given, int) else len(given)
     return {**call.attributes, "axes": resolve_axes(call, "axes", call.type("x").rank + count)}
 
 
 def infer_unsqueeze(call: Call) -> tuple[TensorType, ...]:
+    """x with axes of extent 1."""
     x = call.type("x")
     extents = list(x.shape)
     for axis in call["axes"]:

@@ -32,11 +32,13 @@ from convdsl.tensor import Dim, TensorType
 
 
 def resolve_softmax(call: Call) -> Mapping[str, Any]:
+    """The axis from 0 on. Raises OpError if it does not exist, and unless x is floating."""
     float_type(call)
     return {**call.attributes, "axis": resolve_axis(call)}
 
 
 def field_softmax(call: Call) -> Field:
+    """Along the axis all is seen."""
     return whole_along(call.type("x").shape, (call["axis"],))
 
 
@@ -69,6 +71,7 @@ _AXIS = Attribute("axis", Kind.INT, 1, "axis whose values sum to one; channels")
 
 
 def softmax(name: str, doc: str) -> OpDef:
+    """The record of softmax or its logarithm."""
     return OpDef(
         name=name,
         aliases=(),

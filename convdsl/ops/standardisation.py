@@ -80,6 +80,7 @@ def normalised(
 
 
 def affine_state(call: Call, shape: tuple[Dim, ...]) -> tuple[StateSpec, ...]:
+    """With `affine` weight and bias of a shape, of the dtype of x."""
     if not call["affine"]:
         return ()
     type = TensorType(call.type("x").dtype, shape)
@@ -93,6 +94,8 @@ def affine_state(call: Call, shape: tuple[Dim, ...]) -> tuple[StateSpec, ...]:
 
 
 def resolve_layer_norm(call: Call) -> Mapping[str, Any]:
+    """x floating, the axis from 0 on. Raises OpError if it does not exist; with `affine` also for
+    free sizes from it on."""
     float_type(call)
     axis = resolve_axis(call)
     if call["affine"]:
@@ -102,10 +105,12 @@ def resolve_layer_norm(call: Call) -> Mapping[str, Any]:
 
 
 def state_layer_norm(call: Call) -> tuple[StateSpec, ...]:
+    """With `affine` weight and bias, as large as x from the axis on."""
     return affine_state(call, call.type("x").shape[call["axis"] :])
 
 
 def field_layer_norm(call: Call) -> Field:
+    """Along normalised axes all is seen."""
     shape = call.type("x").shape
     return whole_along(shape, range(call["axis"], len(shape)))
 
@@ -124,6 +129,7 @@ def kernel_layer_norm(call: Call) -> TensorExpr:
 
 
 def resolve_group_norm(call: Call) -> Mapping[str, Any]:
+    """x[N, C, ..], floating, with known C, which the groups divide; raises OpError otherwise."""
     float_type(call)
     if call.type("x").rank < 2:
         raise OpError(f"{call.op.name} needs channels, not {call.type('x')}", operands=("x",))
@@ -138,6 +144,7 @@ def resolve_group_norm(call: Call) -> Mapping[str, Any]:
 
 
 def resolve_instance_norm(call: Call) -> Mapping[str, Any]:
+    """x[N, C, space..], floating, with known C; raises OpError otherwise."""
     if call.type("x").rank < 3:
         raise OpError(f"instance_norm needs space, not {call.type('x')}", operands=("x",))
     return resolve_group_norm(call)
@@ -149,10 +156,12 @@ def groups_of(call: Call) -> int:
 
 
 def state_group_norm(call: Call) -> tuple[StateSpec, ...]:
+    """With `affine` weight[C] and bias[C]."""
     return affine_state(call, call.type("x").shape[1:2])
 
 
 def field_group_norm(call: Call) -> Field:
+    """All of space is seen, if there is any."""
     return Reach.WHOLE if call.type("x").rank > 2 else Reach.POINTWISE
 
 

@@ -39,6 +39,10 @@ from convdsl.tensor import Dim, TensorType, bounds, ceil_div, dim_max, dim_min, 
 
 
 def resolve_conv_transpose(call: Call) -> Mapping[str, Any]:
+    """x[N, C, space..], floating, with known C; one number an axis of space for kernel, stride,
+    dilation and output padding, padding in pairs. Raises OpError for other ranks, channels that
+    the groups do not divide, output padding that reaches the stride and the dilation, and `same`
+    where windows leave gaps."""
     x = call.type("x")
     float_type(call)
     if x.rank < 3:
@@ -94,6 +98,8 @@ def _resolve_padding(
 
 
 def state_conv_transpose(call: Call) -> tuple[StateSpec, ...]:
+    """weight[C, channels / groups, kernel..] and, where asked for, bias[channels], of the dtype of
+    x."""
     x = call.type("x")
     shape = (x.shape[1], call["channels"] // call["groups"], *call["kernel"])
     weight = StateSpec("weight", TensorType(x.dtype, shape), Role.PARAMETER, "kaiming_uniform")

@@ -40,6 +40,9 @@ FITTING = "fitting"
 
 
 def resolve_max_unpool(call: Call) -> Mapping[str, Any]:
+    """x[N, C, space..], floating, and positions, i64, of the same shape; kernel and stride one
+    number an axis of space, padding in pairs. Raises OpError otherwise, for `same` of free
+    sizes, and for a `size` of another rank."""
     x, positions = call.type("x"), call.type("positions")
     float_type(call)
     if x.rank < 3:

@@ -18,7 +18,7 @@ FIELD = ("size", "stride", "padding", "aligned")
 
 
 def report_json(report: Report) -> str:
-    """The report as docs/contracts fix it."""
+    """The report under the keys that other programs rely on."""
     return json.dumps(report.to_json(), indent=2) + "\n"
 
 

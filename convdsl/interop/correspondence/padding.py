@@ -39,6 +39,7 @@ def pairs(pads: Sequence[int]) -> Pairs:
 def read_padding(
     r: Reading, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int]
 ) -> Pairs | str:
+    """Padding in pairs, or `same`; SAME_LOWER needs known sizes."""
     auto = r.attribute("auto_pad", "NOTSET")
     if auto in ("NOTSET", ""):
         return pairs(r.attribute("pads", [0] * (2 * len(kernel))))
@@ -56,10 +57,12 @@ def read_padding(
 
 
 def puts_odd_last(r: Reading) -> bool:
+    """Whether an odd position of padding is put at the end."""
     return r.attribute("auto_pad", "NOTSET") == _SAME_UPPER
 
 
 def known_space(r: Reading) -> list[int]:
+    """Extents of space that have to be known; raises Undecided."""
     sizes = [size for size in r.shape(0)[2:] if isinstance(size, int)]
     if len(sizes) < r.rank(0) - 2:
         raise Undecided(f"needs known sizes, not {r.shape(0)}; bind them when loading")
@@ -122,6 +125,7 @@ def _spell_pad(s: Spelling) -> str:
 
 
 def padding_of(call: Call) -> Sequence[tuple[int, int]]:
+    """Padding in pairs; raises InputError for `same` of free sizes."""
     if call["pad"] == SAME:
         raise InputError("pad = same needs known sizes; bind them before exporting")
     return call["pad"]

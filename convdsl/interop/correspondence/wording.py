@@ -80,6 +80,7 @@ def function(name: str, **keywords: str) -> PyTorch:
 
 
 def infix(sign: str) -> PyTorch:
+    """The operands with a sign between them."""
     return PyTorch(sign, lambda w: f"{w['a']} {sign} {w['b']}", numbers=True)
 
 

@@ -44,6 +44,7 @@ def checked_shape(sizes: Sequence[Dim]) -> tuple[int, ...]:
 
 
 def integers(array: Array) -> list[Any]:
+    """Elements as integers, free sizes as they are."""
     return [v if isinstance(v, SymDim) else int(v) for v in array.reshape(-1)]
 
 

@@ -74,8 +74,10 @@ def known_sizes(sizes: Iterable[Dim]) -> Known:
 
 
 def shape_of(x: Tensor) -> tuple[Dim, ...]:
+    """The shape of a graph value or of a known array."""
     return x.type.shape if isinstance(x, Value) else tuple(x.array.shape)
 
 
 def dtype_of(x: Tensor) -> DType:
+    """The element type of a graph value or of a known array."""
     return x.type.dtype if isinstance(x, Value) else x.dtype
