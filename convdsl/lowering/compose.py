@@ -15,12 +15,14 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from convdsl.ir.classify import is_in_place
-from convdsl.ir.graph import OpNode, Value
+from convdsl.ir.graph import OpNode, StateNode, Value
+from convdsl.ir.opdef import Role
 from convdsl.ir.rules import kernel_of
 from convdsl.ir.timing import Timing
 from convdsl.kernel.expr import (
     Axis,
     Expr,
+    Literal,
     Read,
     Reduce,
     Stage,
@@ -102,15 +104,18 @@ class _Writer:
         self._sources = 0
 
     def add(self, node: OpNode) -> None:
-        renamed = {operand: self._var(value) for operand, value in node.inputs.items()}
+        renamed: dict[str, TensorVar | Literal] = {
+            operand: _number(value) or self._var(value) for operand, value in node.inputs.items()
+        }
+        made: dict[str, TensorVar] = {}
         for stage in kernel_of(node.call).stages:
-            made = TensorVar(f"t{len(self.stages)}", stage.target.type)
+            target = TensorVar(f"t{len(self.stages)}", stage.target.type)
             body = _rename(stage.body, renamed)
-            renamed[stage.target.name] = made
-            self.layouts[made.name] = self._layout(node, stage)
-            self.stages.append(Stage(made, stage.axes, body))
+            renamed[stage.target.name] = made[stage.target.name] = target
+            self.layouts[target.name] = self._layout(node, stage)
+            self.stages.append(Stage(target, stage.axes, body))
         for output, value in zip(node.call.output_names, node.outputs, strict=True):
-            self.names[value] = renamed[output].name
+            self.names[value] = made[output].name
 
     def _var(self, value: Value) -> TensorVar:
         if value not in self.names:
@@ -119,11 +124,21 @@ class _Writer:
         return TensorVar(self.names[value], value.type)
 
 
-def _rename(e: Expr, variables: dict[str, TensorVar]) -> Expr:
-    def rule(node: Expr) -> Expr | None:
-        if isinstance(node, Read):
-            return replace(node, tensor=variables[node.tensor.name])
+def _number(value: Value) -> Literal | None:
+    """A constant of one element, as a literal: kernels then need not load it, and powers know
+    their exponents."""
+    node = value.node
+    if not isinstance(node, StateNode) or node.role is not Role.CONSTANT or node.data.size != 1:
         return None
+    return Literal(node.data.item(), value.type.dtype)
+
+
+def _rename(e: Expr, variables: Mapping[str, TensorVar | Literal]) -> Expr:
+    def rule(node: Expr) -> Expr | None:
+        if not isinstance(node, Read):
+            return None
+        made = variables[node.tensor.name]
+        return replace(node, tensor=made) if isinstance(made, TensorVar) else made
 
     return transform(e, rule)
 

@@ -95,20 +95,6 @@ def positive(x: Expr) -> Expr:
     return Compare("gt", x, Literal(0.0, x.dtype))
 
 
-def exp_minus_one(x: Expr) -> Expr:
-    return Unary("exp", x) - 1.0
-
-
-def sigmoid(x: Expr) -> Expr:
-    """1 / (1 + exp(-x))"""
-    return 1.0 / (1.0 + Unary("exp", -x))
-
-
-def softplus(x: Expr) -> Expr:
-    """log(1 + exp(x)), without overflow."""
-    return maximum(x, 0.0) + Unary("log", 1.0 + Unary("exp", -Unary("abs", x)))
-
-
 def ramp(x: Expr, slope: float, offset: float) -> Expr:
     """slope * x + offset, within 0..1."""
     return maximum(minimum(x * slope + offset, 1.0), 0.0)
@@ -127,7 +113,7 @@ def leaky_relu(call: Call, x: Expr) -> Expr:
 
 
 def elu(call: Call, x: Expr) -> Expr:
-    return Select(positive(x), x, exp_minus_one(x) * call["alpha"])
+    return Select(positive(x), x, Unary("expm1", x) * call["alpha"])
 
 
 # Klambauer et al. 2017, arXiv:1706.02515, appendix A.
@@ -135,27 +121,28 @@ SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805
 
 
 def selu(call: Call, x: Expr) -> Expr:
-    negative = exp_minus_one(x) * (SELU_ALPHA * SELU_SCALE)
+    negative = Unary("expm1", x) * (SELU_ALPHA * SELU_SCALE)
     return Select(positive(x), x * SELU_SCALE, negative)
 
 
 def celu(call: Call, x: Expr) -> Expr:
-    return Select(positive(x), x, exp_minus_one(x / call["alpha"]) * call["alpha"])
+    return Select(positive(x), x, Unary("expm1", x / call["alpha"]) * call["alpha"])
 
 
 def gelu(call: Call, x: Expr) -> Expr:
+    """Exact in the tail: (1 + erf(u)) / 2 as erfc(-u) / 2, (1 + tanh(u)) / 2 as sigmoid(2 u)."""
     if call["approximate"] == "none":
-        return x * 0.5 * (1.0 + Unary("erf", x * sqrt(0.5)))
-    inner = (x + x * x * x * 0.044715) * sqrt(2 / pi)
-    return x * 0.5 * (1.0 + Unary("tanh", inner))
+        return x * 0.5 * Unary("erfc", x * -sqrt(0.5))
+    inner = (x + x * x * x * 0.044715) * sqrt(8 / pi)
+    return x * Unary("sigmoid", inner)
 
 
 def silu(call: Call, x: Expr) -> Expr:
-    return x * sigmoid(x)
+    return x * Unary("sigmoid", x)
 
 
 def mish(call: Call, x: Expr) -> Expr:
-    return x * Unary("tanh", softplus(x))
+    return x * Unary("tanh_softplus", x)
 
 
 def hardsigmoid(call: Call, x: Expr) -> Expr:
@@ -172,7 +159,7 @@ def hard_tanh(call: Call, x: Expr) -> Expr:
 
 def softplus_scaled(call: Call, x: Expr) -> Expr:
     beta = call["beta"]
-    return softplus(x) if beta == 1.0 else softplus(x * beta) / beta
+    return Unary("softplus", x) if beta == 1.0 else Unary("softplus", x * beta) / beta
 
 
 # prelu owns a weight
@@ -281,7 +268,7 @@ OPERATORS = (
         ),
         aliases=("hard_sigmoid",),
     ),
-    activation("sigmoid", lambda call, x: sigmoid(x), "1 / (1 + exp(-x))."),
+    activation("sigmoid", lambda call, x: Unary("sigmoid", x), "1 / (1 + exp(-x))."),
     activation(
         "hard_tanh",
         hard_tanh,
@@ -300,7 +287,5 @@ OPERATORS = (
         "log(1 + exp(beta * x)) / beta. Dugas et al. 2001.",
         (number("beta", 1.0, "sharpness, as PyTorch"),),
     ),
-    activation(
-        "softsign", lambda call, x: x / (1.0 + Unary("abs", x)), "x / (1 + |x|). Bergstra 2009."
-    ),
+    activation("softsign", lambda call, x: Unary("softsign", x), "x / (1 + |x|). Bergstra 2009."),
 )

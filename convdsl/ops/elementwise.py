@@ -304,7 +304,7 @@ OPERATORS = (
     MUL,
     DIV,
     SQRT,
-    arithmetic("pow", "pow", "a to the power of b.", resolve_floating),
+    arithmetic("pow", "pow", "a to the power of b; of integers with products that wrap."),
     arithmetic("min", "min", "The smaller of a and b; NaN if one is.", aliases=("minimum",)),
     arithmetic("max", "max", "The larger of a and b; NaN if one is.", aliases=("maximum",)),
     comparison("equal", "eq", "Whether a == b."),

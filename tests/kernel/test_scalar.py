@@ -16,7 +16,7 @@ from convdsl.backends.llvm.objects import find_target
 from convdsl.diagnostics import ArtifactError
 from convdsl.kernel.builder import Builder
 from convdsl.kernel.formula import functions_of, read
-from convdsl.kernel.nodes import Kernel
+from convdsl.kernel.nodes import Const, Kernel
 from convdsl.kernel.scalar import FUNCTIONS, Arrays, NotDifferentiable, ScalarFunction
 from convdsl.kernel.vector_math import EXPANSIONS, Vectors
 from convdsl.runtime.cpu.processor import check_processor
@@ -173,6 +173,30 @@ def test_denormal_arguments_count_as_zeros(function: ScalarFunction, dtype: DTyp
     x = np.array([info.smallest_subnormal * 100, -info.tiny * 0.75], dtype.numpy)
     error = errors(compute(function, (x,)), truth(function.name, flushed(x)))
     assert error.max() <= function.ulps
+
+
+EXPONENTS = [*range(-4, 9), *(n / 4 for n in range(-9, 10)), 1 / 3, 63.0, np.inf, -np.inf, np.nan]
+
+
+@each_execution
+@each_dtype
+def test_powers_to_constants(dtype: DType, run: Any) -> None:
+    """Products and roots, where the exponent is known to the kernel: as pow has it."""
+    x = np.unique(np.concatenate([grid(dtype)[0][:600], everywhere(dtype, 1 << 10)]))
+    x = np.resize(np.append(x, [-0.0, np.nan]).astype(dtype.numpy), 4096)
+    b = Builder("powers", dtype, LANES)
+    source = b.buffer("x", dtype, x.size)
+    made = [b.buffer(f"y{i}", dtype, x.size, written=True) for i in range(len(EXPONENTS))]
+    lanes = x.size if run is run_interpreter else LANES
+    b.lanes = lanes
+    with b.parallel(("i",), (x.size // lanes,)) as (i,):
+        base = b.load(source, i * lanes)
+        for y, exponent in zip(made, EXPONENTS, strict=True):
+            parts = (base, Const(float(exponent), base.type))
+            b.store(y, i * lanes, Vectors(b).apply("pow", parts))
+    found = run(b.kernel(), {"x": x})
+    for y, exponent in zip(made, EXPONENTS, strict=True):
+        check(FUNCTIONS["pow"], (x, np.full_like(x, exponent)), found[y.name])
 
 
 # Functions of integers and masks

@@ -7,7 +7,7 @@ from graphs import Builder, rewritten
 
 from convdsl.ir.graph import Graph, OpNode, Value
 from convdsl.ir.timing import Timing
-from convdsl.kernel.expr import Expr, Reduce, Stage, reads, walk
+from convdsl.kernel.expr import Expr, Reduce, Stage, format_expr, reads, walk
 from convdsl.kernel.layout import Layout
 from convdsl.lowering.compose import Chain, Composed, compose
 from convdsl.tensor import DType
@@ -175,3 +175,14 @@ def test_broadcast_operands(extent: int) -> None:
     graph = rewritten(b.output(y=b("mul", b.input("x", 1, 4, extent, 5), gate)))
     result = composed(graph)
     assert [len(chain.operands) for chain in result.chains] == [1, 2]
+
+
+def test_numbers_of_the_text_are_literals() -> None:
+    """A kernel does not load them, and a power knows its exponent."""
+    b = Builder()
+    x = b.input("x", 4, 5)
+    graph = b.output(y=b("pow", x, b.constant("two", 2.0)))
+    chain = only_chain(graph)
+    assert [*chain.operands] == ["x0"]
+    (stage,) = chain.stages
+    assert format_expr(stage.body) == "pow(x0[n, c], 2.0)"

@@ -148,7 +148,7 @@ GENERATORS: dict[str, Generator] = {
     "parameter": parameter,
     **{name: partial(binary, name) for name in ("add", "sub", "mul", "min", "max")},
     "div": partial(binary, "div", low=0.5, high=3.0),
-    "pow": partial(binary, "pow", low=0.1, high=3.0),
+    "pow": partial(binary, "pow", low=-3.0, high=3.0),
     **{
         name: partial(comparison, name)
         for name in ("equal", "not_equal", "less", "less_equal", "greater", "greater_equal")

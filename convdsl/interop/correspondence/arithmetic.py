@@ -58,13 +58,13 @@ def _read_mul(r: Reading) -> Tensor:
 
 
 def _read_pow(r: Reading) -> Tensor:
-    if r.is_number(1) and r.dtype(0).is_float:
+    if r.is_number(1):
         exponent = float(np.asarray(r.array(1)).reshape(-1)[0])
-        if exponent == 0.5:
-            return r.unary("sqrt", r[0])
         if exponent == 2.0:
             return r.binary("mul", r[0], r[0])
-    if r.dtype(0) is r.dtype(1) and r.dtype(0).is_float:
+        if r.dtype(0).is_float or exponent.is_integer():
+            return r.binary("pow", r[0], r.like(r.array(1), r[0]))
+    if r.dtype(0) is r.dtype(1):
         return r.binary("pow", r[0], r.aligned())
     return _power_of_others(r)
 

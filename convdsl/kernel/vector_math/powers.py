@@ -14,6 +14,10 @@ class Powers(Exponentials):
     """a to the power of b, as C's pow and NumPy define it for every operand."""
 
     def pow(self, a: Value, b: Value) -> Value:
+        if isinstance(b, Const):
+            simple = self.simple_power(a, b.value)
+            if simple is not None:
+                return self.let(simple, "pow")
         if not a.type.dtype.is_float:
             return self.integer_power(a, b)
         size = self.let(Unary("abs", a), "size")
@@ -34,6 +38,35 @@ class Powers(Exponentials):
         y = self.choose(self.test("eq", b, b), y, b)
         one = Binary("or", self.test("eq", b, 0.0), self.test("eq", a, 1.0))
         return self.let(self.choose(one, self.const(1.0, a), y), "pow")
+
+    def simple_power(self, a: Value, exponent: float) -> Value | None:
+        """Products for a small whole exponent, roots and products for small quarters."""
+        if exponent in range(_WHOLE[a.type.dtype.is_float]):
+            return self.product(a, int(exponent))
+        if not a.type.dtype.is_float:
+            return None
+        if exponent in (-1, -2):
+            return self.product(
+                self.let(self.div(self.const(1.0, a), a), "inverse"), -int(exponent)
+            )
+        if exponent not in (-0.5, -0.25, 0.25, 0.5, 0.75, 1.5):
+            return None
+        # pow takes -0 for 0 and minus infinity for infinity, which sqrt does not.
+        base = self.choose(self.test("eq", a, -math.inf), math.inf, self.add(a, 0.0))
+        base = self.let(base, "base")
+        root = self.let(Unary("sqrt", base), "root")
+        quarter = Unary("sqrt", root)
+        power = {0.25: quarter, 0.5: root, 0.75: self.mul(root, quarter), 1.5: self.mul(base, root)}
+        y = power[abs(exponent)]
+        return self.div(self.const(1.0, a), y) if exponent < 0 else y
+
+    def product(self, a: Value, count: int) -> Value:
+        """a * a * ..., by squaring."""
+        if count < 2:
+            return a if count else self.const(1, a)
+        half = self.product(a, count // 2)
+        square = self.let(self.mul(half, half), "square")
+        return self.mul(square, a) if count % 2 else square
 
     def wide_power(self, a: Value, b: Value) -> Value:
         """Of f32, a > 0: through f64, where the logarithm has twice the digits needed."""
@@ -113,6 +146,7 @@ class Powers(Exponentials):
         return Binary("quotient", a, Const(2, a.type))
 
 
+_WHOLE = {True: 5, False: 64}  # exponents below that are products: of floats, of integers
 _LARGEST = 2.0**70
 """An exponent that takes every number but 1 out of the range; as good as infinity."""
 _WIDE_TERMS, _WIDE_DEGREE = 8, 9
