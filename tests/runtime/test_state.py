@@ -16,10 +16,14 @@ from random_graphs import random_graph, with_updates
 
 import convdsl
 from convdsl import Executable, InputError
+from convdsl.backends.llvm.objects import find_target
 from convdsl.ir.graph import Graph, Value
 from convdsl.ir.model import Model
 from convdsl.ir.verify import verify
+from convdsl.kernel.program import Access, Place
+from convdsl.lowering.lower import lower
 from convdsl.passes import run as run_passes
+from convdsl.schedules.cpu.machine import cpu_machine
 from convdsl.tensor import DType, symbol
 
 Array = np.ndarray[Any, Any]
@@ -239,6 +243,55 @@ def test_everybody_reads_the_old_value(dtype: DType, case: Any, shape: tuple[int
         results = network(given["x"])
         results = results if isinstance(results, dict) else {"y": results}
         assert_same_sessions([(results, network.state.copy())], [(outputs, updates)])
+
+
+def descent(dtype: DType) -> Graph:
+    """Least squares by gradient descent with momentum, written out: y = x w,
+
+    g = x^T (y - t)      m <- m / 2 + g      w <- w - m / 32     (of the new m)
+    """
+    b = Builder()
+    x, t = b.input("x", symbol("N"), 5, dtype=dtype), b.input("t", symbol("N"), 3, dtype=dtype)
+    w, m = b.parameter("w", 5, 3, dtype=dtype), b.parameter("m", 5, 3, dtype=dtype)
+    y = b("matmul", x, w)
+    gradient = b("matmul", b("transpose", x, axes=(1, 0)), b("sub", y, t))
+    half, rate = (b.constant(f"c{n}", 2.0**-n, dtype=dtype) for n in (1, 5))
+    after = b("add", b("mul", m, half), gradient, name="momentum")
+    b.update(m, after)
+    b.update(w, b("sub", w, b("mul", after, rate), name="step"))
+    return b.output(y=y)
+
+
+@pytest.mark.parametrize("dtype", NUMBERS[:2], ids=str)
+def test_descent_finds_the_weights(dtype: DType) -> None:
+    """Batches of two sizes in turn; as NumPy does it, and to the solution in the end."""
+    random = np.random.default_rng(0)
+    truth = random.standard_normal((5, 3))
+    zeros = {name: np.zeros((5, 3), dtype.numpy) for name in "wm"}
+    network = compiled(descent(dtype), zeros, threads=2)
+    w, m = np.zeros((5, 3)), np.zeros((5, 3))
+    tolerance = 1e-4 if dtype is DType.F32 else 1e-11
+    for number in range(200):
+        x = random.standard_normal((4 + number % 2 * 3, 5))
+        t = x @ truth
+        y = network(x.astype(dtype.numpy), t.astype(dtype.numpy))
+        if number < 20:
+            np.testing.assert_allclose(y, x @ w, rtol=0, atol=20 * tolerance)
+            m = m / 2 + x.T @ (x @ w - t)
+            w = w - m / 32
+            np.testing.assert_allclose(network.state["w"], w, rtol=0, atol=tolerance)
+            np.testing.assert_allclose(network.state["m"], m, rtol=0, atol=20 * tolerance)
+    np.testing.assert_allclose(network.state["w"], truth, rtol=0, atol=10 * tolerance)
+
+
+def test_descent_copies_nothing() -> None:
+    """Both states are replaced where they lie, when everybody has read them."""
+    graph = run_passes(descent(DType.F32).bind({"N": 4}))
+    program = lower(graph, cpu_machine(find_target()), "descent").program
+    assert not any("copy" in step.kernel for step in program.steps)
+    arguments = [a for step in program.steps for a in step.arguments if a.place is Place.STATE]
+    written = [a.slot for a in arguments if a.access is not Access.READ]
+    assert sorted(written) == [0, 1]
 
 
 @pytest.mark.parametrize("seed", range(40))
