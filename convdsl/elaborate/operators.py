@@ -37,7 +37,7 @@ def apply_operator(
     `arguments` are converted attributes; `home` is the path of the weights; `weights` are
     fixed kernels by operand name.
     """
-    inputs = _constants(session, context, inputs, node_name)
+    inputs = _constants(session, context, op, inputs, node_name)
     operands = _assign_operands(session, context, op, inputs, span)
     attributes = {name: given.value for name, given in arguments.items()} if arguments else {}
     values: dict[str, Value] = {name: given.value for name, given in operands.items()}
@@ -255,29 +255,72 @@ def advise_join(a: TensorType, b: TensorType, joins_channels: bool) -> tuple[str
 
 
 def _constants(
-    session: Session, context: Context, inputs: Sequence[Given], node_name: str
+    session: Session, context: Context, op: OpDef, inputs: Sequence[Given], node_name: str
 ) -> Sequence[Given]:
-    """The inputs with numbers made into constant tensors of the tensors' type."""
+    """The inputs with numbers made into constant tensors of the tensors' type; beside nothing but
+    masks that choose, of the numbers' own."""
     types = [given.value.type for given in inputs if isinstance(given.value, Value)]
-    if len(types) == len(inputs):
+    if len(types) == len(inputs) or not types:
         return inputs
-    tensors = [type for type in types if type.dtype is not DType.BOOL] or types
+    numbers = [given.value for given in inputs if not isinstance(given.value, Value)]
+    deciding = [
+        given.value.type.dtype
+        for position, given in enumerate(inputs)
+        if isinstance(given.value, Value) and not _chooses(op, position)
+    ]
+    dtype = deciding[0] if deciding else _type_of_numbers(numbers)
+    shape = (1,) * types[0].rank
     made: list[Given] = []
     for given in inputs:
-        if isinstance(given.value, Value) or not tensors:
+        if isinstance(given.value, Value):
             made.append(given)
             continue
-        shape = (1,) * tensors[0].rank
-        type = TensorType(tensors[0].dtype, shape)
+        _check_number(session, context, given, dtype)
         suffix = len(made) if len(inputs) > 2 else ""
         constant = session.graph.add_state(
             f"{node_name}.value{suffix}",
-            type,
+            TensorType(dtype, shape),
             Role.CONSTANT,
             "zeros",
-            np.full(shape, given.value, dtype=type.dtype.numpy),
+            np.full(shape, given.value, dtype=dtype.numpy),
             given.span,
             context.frames,
         )
         made.append(Given(constant, given.span))
     return made
+
+
+def _chooses(op: OpDef, position: int) -> bool:
+    operands = op.data_operands
+    return position < len(operands) and operands[position].chooses
+
+
+def _type_of_numbers(numbers: Sequence[Any]) -> DType:
+    """bool, i64 or f32: what numbers are by themselves."""
+    if all(isinstance(number, bool) for number in numbers):
+        return DType.BOOL
+    return DType.I64 if all(isinstance(number, int) for number in numbers) else DType.F32
+
+
+def _fits(number: float, dtype: DType) -> bool:
+    """Whether a number is one of the type: whole and in range, or at least not beyond it."""
+    if dtype.is_float:
+        return not math.isfinite(number) or abs(number) <= float(np.finfo(dtype.numpy).max)
+    least, most = (0, 1) if dtype is DType.BOOL else (-(1 << 63), (1 << 63) - 1)
+    return number % 1 == 0 and least <= number <= most
+
+
+def _check_number(session: Session, context: Context, given: Given, dtype: DType) -> None:
+    """Nothing is rounded without a word: a number must be one of the tensors' type."""
+    number = given.value
+    if not isinstance(number, int | float) or _fits(number, dtype):
+        return
+    span = given.span
+    assert span is not None
+    raise session.fail(
+        "E0305",
+        f"{number} is no {dtype}, as the tensors beside it are",
+        span,
+        frames=context.frames,
+        help=("cast the tensor: `cast(f32)`",),
+    )

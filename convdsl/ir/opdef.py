@@ -28,12 +28,14 @@ class Role(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Operand:
-    """A named tensor operand. A variadic one, which comes last, arrives as name0, name1, ..."""
+    """A named tensor operand. A variadic one, which comes last, arrives as name0, name1, ... One
+    that `chooses` is a mask, whose type says nothing of the others'."""
 
     name: str
     role: Role = Role.DATA
     optional: bool = False
     variadic: bool = False
+    chooses: bool = False
 
 
 class Kind(enum.Enum):

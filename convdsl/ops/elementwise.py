@@ -200,7 +200,7 @@ WHERE = OpDef(
     name="where",
     aliases=(),
     doc="a where the condition holds, else b.",
-    operands=(Operand("condition"), Operand("a"), Operand("b")),
+    operands=(Operand("condition", chooses=True), Operand("a"), Operand("b")),
     attributes=(),
     outputs=("y",),
     resolve=resolve_where,

@@ -142,6 +142,9 @@ def resolve_pad(call: Call) -> Mapping[str, Any]:
     axes = tuple(range(2, x.rank)) if call["axes"] == SPACE else resolve_axes(call, "axes", x.rank)
     given = entries(call, "pad", len(axes))
     pairs = tuple((e, e) if isinstance(e, int) else (e[0], e[1]) for e in given)
+    if call["axes"] != SPACE:  # pads stand in the order in which the axes were named
+        named = [axis % x.rank for axis in entries(call, "axes")]
+        pairs = tuple(pairs[named.index(axis)] for axis in axes)
     check_folding(call, "mode", tuple(x.shape[axis] for axis in axes), pairs)
     if call["mode"] == "zeros" and x.dtype is not DType.F32 and x.dtype is not DType.F64:
         whole = call["value"] in (0, 1) if x.dtype is DType.BOOL else call["value"] % 1 == 0

@@ -7,11 +7,14 @@ from typing import Any, ClassVar
 
 from convdsl.ir.graph import Graph, OpNode
 from convdsl.ir.opdef import OpError
-from convdsl.ir.windows import SAME
+from convdsl.ir.windows import GLOBAL, SAME
 from convdsl.passes.rewrite import Pass, Pattern, Rewriter, rewrite_greedily
 from convdsl.tensor import Dim
 
 Pairs = tuple[tuple[Dim, Dim], ...]
+
+_NEUTRAL = {"max_pool": -float("inf"), "avg_pool": 0.0}
+"""What poolings take for outside."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +57,11 @@ class FoldIntoWindow(Pattern):
 
 def _absorbed(node: OpNode, pad: OpNode) -> dict[str, Any] | None:
     """The attributes of the window once it does the padding, or None if it cannot."""
-    own: Any = node.attributes.get("pad")
+    if node.op.name not in ("conv", *_NEUTRAL) or node.attributes["kernel"] == GLOBAL:
+        return None
+    own: Any = node.attributes["pad"]
     outer = _spatial(pad)
-    if outer is None or own is None or own == SAME or node.attributes.get("ceil_mode"):
+    if outer is None or own == SAME or node.attributes.get("ceil_mode"):
         return None
     mode, value = pad.attributes["mode"], pad.attributes["value"]
     pairs: Pairs = own
@@ -68,8 +73,11 @@ def _absorbed(node: OpNode, pad: OpNode) -> dict[str, Any] | None:
         else:
             fits = bare
         return {"pad": total, "pad_mode": mode} if fits else None
-    neutral = {"max_pool": -float("inf"), "avg_pool": 0.0}.get(node.op.name)
-    if mode != "zeros" or value != neutral or not node.attributes.get("count_include_pad", True):
+    if (
+        mode != "zeros"
+        or value != _NEUTRAL[node.op.name]
+        or not node.attributes.get("count_include_pad", True)
+    ):
         return None
     return {"pad": total}
 

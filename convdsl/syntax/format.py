@@ -14,11 +14,12 @@ never joined or broken: they are indented by what they continue.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from convdsl.diagnostics import SourceFile
 from convdsl.syntax.hints import KEYWORDS
-from convdsl.syntax.layout import CLOSERS, CONTINUES_AFTER
+from convdsl.syntax.layout import CLOSERS, CONTINUES_AFTER, begins_arguments
 from convdsl.syntax.layout import continues as goes_on
 from convdsl.syntax.parser import parse
 
@@ -41,6 +42,7 @@ class Word:
     spaces: int
     unary: bool = False  # a sign before its operand
     relation: bool = False  # `in` or `where` between its two sides
+    called: bool = False  # `where`, the operator, at the start of a line
 
     @property
     def comment(self) -> bool:
@@ -132,7 +134,7 @@ class Layout:
                 return level.arrow
             return level.body
         continues = self.previous is not None and self.previous.text in CONTINUES_AFTER - {"{"}
-        if not continues and not goes_on(text, level.head):
+        if not continues and (first.called or not goes_on(text, level.head)):
             if not first.comment:
                 level.start, level.head = level.body, text
                 level.arrow = level.chain = None
@@ -219,12 +221,23 @@ def _words(line: str, previous: Word | None) -> list[Word]:
     return words
 
 
+def _texts(words: list[Word], lines: list[str]) -> Iterator[str]:
+    """The texts of some words, and of the lines after them."""
+    yield from (word.text for word in words)
+    for line in lines:
+        yield from (word.text for word in _words(line, None) if not word.comment)
+
+
 def format_source(text: str, path: str = "<text>") -> str:
     """The text in the one layout. Raises CompileError where it does not parse."""
     parse(SourceFile(path, text))
     layout = Layout()
-    for line in text.split("\n"):
-        layout.add(_words(line, layout.before()))
+    rest = text.split("\n")
+    for number, line in enumerate(rest):
+        words = _words(line, layout.before())
+        if words and words[0].text == "where":
+            words[0].called = begins_arguments(_texts(words[1:], rest[number + 1 :]))
+        layout.add(words)
     lines = layout.lines
     while lines and not lines[-1]:
         lines.pop()

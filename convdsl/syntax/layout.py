@@ -2,12 +2,15 @@
 
 Runs between lexer and parser. A newline counts except inside ( ) and [ ], at the edges of
 { } and of the file, after an operator that wants a right-hand side, and before a line that
-starts with `->`, `else`, `as`, `{` or, in an `input`, `where`.
+starts with `->`, `else`, `as`, `{` or, in an `input`, `where` (but not the operator: `where(`
+and several arguments).
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator
+from itertools import count
 from typing import Protocol, TypeVar
 
 from convdsl.syntax import limits
@@ -53,7 +56,8 @@ def arrange(tokens: Iterable[T]) -> Iterator[T]:
     previous: str | None = None
     head: str | None = None  # first word of the current statement
     words = 0
-    for token in tokens:
+    ahead = _Ahead(tokens)
+    for token in ahead:
         words += 1 + INTERPOLATION * (token.value.count("{") if token.type == "STRING" else 0)
         if words > limits.WORDS:
             raise LayoutError("words", token.start_pos or 0, None)
@@ -63,7 +67,8 @@ def arrange(tokens: Iterable[T]) -> Iterator[T]:
             continue
         text = str(token.value)
         if pending is not None:
-            if previous is not None and not continues(text, head):
+            goes_on = continues(text, head) and not (text == "where" and begins_arguments(ahead()))
+            if previous is not None and not goes_on:
                 yield pending
                 head = None
             pending = None
@@ -74,6 +79,39 @@ def arrange(tokens: Iterable[T]) -> Iterator[T]:
         previous = text if token.type != "STRING" else '"'
     if stack:
         raise LayoutError("unclosed", stack[-1][1], stack[-1])
+
+
+class _Ahead(Iterator[T]):
+    """The tokens in their order, some of them looked at before their turn."""
+
+    def __init__(self, tokens: Iterable[T]) -> None:
+        self._rest = iter(tokens)
+        self._seen: deque[T] = deque()
+
+    def __next__(self) -> T:
+        return self._seen.popleft() if self._seen else next(self._rest)
+
+    def __call__(self) -> Iterator[str]:
+        """The texts of what comes next."""
+        for number in count():
+            if number == len(self._seen):
+                token = next(self._rest, None)
+                if token is None:
+                    return
+                self._seen.append(token)
+            yield str(self._seen[number].value)
+
+
+def begins_arguments(texts: Iterable[str]) -> bool:
+    """Whether a list in parentheses comes next, of more than one item."""
+    depth = 0
+    for text in texts:
+        depth += (text in CLOSERS) - (text in CLOSERS.values())
+        if depth <= 0:
+            return False
+        if text == "," and depth == 1:
+            return True
+    return False
 
 
 def continues(text: str, head: str | None) -> bool:

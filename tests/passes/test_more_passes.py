@@ -79,7 +79,8 @@ def padded(op: str, border: dict[str, Any], **attributes: Any) -> Graph:
     b = Builder()
     h = b("pad", b.input("x", 2, 4, 7, 8), **border)
     more = {"channels": 3} if op == "conv" else {}
-    return b.output(y=b(op, h, kernel=3, **more, **attributes))
+    more |= {"kernel": 3} if op == "conv" or op.endswith("pool") else {}
+    return b.output(y=b(op, h, **(more | attributes)))
 
 
 MINUS = -float("inf")
@@ -118,6 +119,11 @@ def test_padding_folds_into_the_window(op: str, pad, attributes, expected) -> No
         ("avg_pool", {"pad": 1}, {"count_include_pad": False}),
         ("avg_pool", {"pad": 1}, {"ceil_mode": True}),
         ("avg_pool", {"pad": 1, "mode": "replicate"}, {}),
+        ("avg_pool", {"pad": 1}, {"kernel": "global"}),  # the mean counts the border
+        ("max_pool", {"pad": 1, "value": MINUS}, {"kernel": "global"}),
+        ("lp_pool", {"pad": 1}, {}),
+        ("pad", {"pad": 1}, {"pad": ((1, 0),), "axes": (3,)}),
+        ("reduce_mean", {"pad": 1}, {"axes": (2, 3)}),
     ],
 )
 def test_padding_that_the_window_cannot_do_stays(op: str, pad, attributes) -> None:
