@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from convdsl.tensor import Dim, floor_div
+from convdsl.kernel.expr import Axis, Read, Stage, TensorVar
+from convdsl.tensor import Dim, TensorType, floor_div
 from convdsl.tensor.dim import Coefficient, Monomial, make, terms_of
 
 
@@ -81,6 +82,17 @@ class Layout:
             last = moved[(*ahead, whole)]
             np.copyto(last[(*ahead, slice(rest))], array[(*ahead, slice(whole * self.block, None))])
             last[(*ahead, slice(rest, None))] = 0
+
+    def stages(self, source: TensorVar) -> Iterator[tuple[int, Stage]]:
+        """The same by arithmetic: stages that write the buffer, each with where it begins."""
+        axes = tuple(Axis(f"i{k}", extent) for k, extent in enumerate(self.physical))
+        index: list[Dim] = [axis.i for axis in axes[: len(self.shape)]]
+        ragged = False
+        if self.axis is not None:
+            index[self.axis] = index[self.axis] * self.block + axes[-1].i
+            ragged = self.shape[self.axis] % self.block > 0
+        target = TensorVar("t0", TensorType(source.type.dtype, self.physical))
+        yield 0, Stage(target, axes, Read(source, tuple(index), 0.0 if ragged else None))
 
     def unpack(self, flat: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
         """The logical array held by a flat buffer."""

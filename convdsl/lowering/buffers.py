@@ -13,7 +13,15 @@ from convdsl.ir.timing import Timing
 from convdsl.kernel.expr import Stage
 from convdsl.kernel.layout import Layout
 from convdsl.kernel.program import Argument, Place
-from convdsl.lowering.calls import CopiedOutput, Key, NewState, PackedWeight
+from convdsl.lowering.calls import (
+    Alias,
+    CopiedOutput,
+    Key,
+    NewState,
+    PackedValue,
+    PackedWeight,
+    Part,
+)
 from convdsl.lowering.layouts import Layouts
 from convdsl.lowering.memory import aligned
 from convdsl.lowering.packing import Packing, Source
@@ -84,6 +92,19 @@ class Buffers:
         """The same for memory between the kernels of one task."""
         self._layouts[key] = Layout((scratch.size,))
         self._dtypes[key] = scratch.dtype
+
+    def place_packed(self, key: PackedValue) -> bool:
+        """The same for a packed value; False if that was done before: it is packed already."""
+        if key in self._layouts:
+            return False
+        self._layouts[key] = Layout((key.pack.size,))
+        self._dtypes[key] = self._dtypes[key.source]
+        return True
+
+    def place_part(self, key: Part, type: TensorType) -> None:
+        """The same for a piece of a packed value."""
+        self.place(key, type, Layout(type.sizes))
+        self.aliases[key] = Alias(key.whole, key.first * type.dtype.bytes)
 
     def layout(self, key: Key) -> Layout:
         return self._layouts[key]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 
+from convdsl.schedules.task import Pack
+
 Key = Hashable
 """A value of the graph, or one of the keys below, or what tells a scratch tensor."""
 
@@ -22,6 +24,22 @@ class PackedWeight:
     """A weight as a kernel wants it: its position among the packings."""
 
     index: int
+
+
+@dataclass(frozen=True)
+class PackedValue:
+    """A value as a kernel wants it, packed in every call."""
+
+    source: Key
+    pack: Pack
+
+
+@dataclass(frozen=True)
+class Part:
+    """A piece of a packed value, from an element on: what one step writes of it."""
+
+    whole: PackedValue
+    first: int
 
 
 @dataclass(frozen=True)

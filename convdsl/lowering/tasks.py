@@ -15,11 +15,11 @@ from convdsl.kernel.expr import Read, Stage, TensorVar, axes_over
 from convdsl.kernel.layout import Layout
 from convdsl.kernel.nodes import Kernel
 from convdsl.lowering.buffers import Buffers
-from convdsl.lowering.calls import Call, CopiedOutput, Key
+from convdsl.lowering.calls import Call, CopiedOutput, Key, PackedValue, Part
 from convdsl.lowering.compose import Chain, compose
 from convdsl.lowering.packing import Packing, Source, bound_sources
 from convdsl.schedules.machine import Machine
-from convdsl.schedules.task import Operand, Output, Scheduled, Task
+from convdsl.schedules.task import Operand, Output, Pack, Scheduled, Task
 from convdsl.tensor import TensorType
 
 
@@ -96,17 +96,18 @@ class Tasks:
         bound: Mapping[str, Source],
         names: tuple[str, ...],
     ) -> None:
-        variables = chain.operands
+        """The calls of a task's kernels, after the steps that pack what is packed in calls."""
         operands = tuple(
             Operand(var, None if name in bound else self._buffers.layout(keys[name]))
-            for name, var in sorted(variables.items())
+            for name, var in sorted(chain.operands.items())
         )
         outputs = tuple(
             Output(stage.target, self._buffers.layout(keys[stage.target.name]))
             for stage in chain.stages
             if stage.target.name in chain.outputs
         )
-        scheduled, choice = self._schedule(Task(op, chain.stages, operands, outputs))
+        task = Task(op, chain.stages, operands, outputs)
+        scheduled, choice = self._schedule(task)
         known: dict[str, Key] = dict(keys)
         for scratch in scheduled.scratch:
             known[scratch.name] = (names, chain.outputs, scratch.name)
@@ -116,14 +117,31 @@ class Tasks:
             for variable, pack in described:
                 if pack is None:
                     arguments.append(known[variable])
-                else:
-                    dtype = variables[variable].type.dtype
+                elif variable in bound:
+                    dtype = task.operand(variable).var.type.dtype
                     packing = Packing(bound[variable], pack, dtype, 0)
                     arguments.append(self._buffers.weight(packing))
+                else:
+                    var = task.operand(variable).var
+                    arguments.append(self._packed(var, keys[variable], pack, names))
             buffers = zip(kernel.buffers, arguments, strict=True)
             written = frozenset(key for buffer, key in buffers if buffer.written)
             self.calls.append(Call(kernel.name, tuple(arguments), written, names, choice.schedule))
             self.choices.append(replace(choice, nodes=names, kernel=kernel.name))
+
+    def _packed(self, var: TensorVar, key: Key, pack: Pack, names: tuple[str, ...]) -> PackedValue:
+        """Steps that pack a value, and the key of what they make. What is packed alike from one
+        value is packed once."""
+        packed = PackedValue(key, pack)
+        if self._buffers.place_packed(packed):
+            source = TensorVar("x0", var.type)
+            for first, stage in pack.stages(source):
+                name, part = stage.target.name, Part(packed, first)
+                self._buffers.place_part(part, stage.target.type)
+                ends: dict[str, Key] = {source.name: key, name: part}
+                chain = Chain((stage,), (name,))
+                self._add_task("pack", chain, ends, {}, (f"pack for {names[0]}",))
+        return packed
 
     def _schedule(self, task: Task) -> tuple[Scheduled, Choice]:
         """The kernels of a task, by the schedule that predicts the fewest cycles."""

@@ -15,7 +15,8 @@ from convdsl.tensor import DType
 
 
 class Pack(Protocol):
-    """How a weight is laid out for a kernel: done once, when weights are bound."""
+    """How an operand is laid out for a kernel. What is known when weights are bound is packed
+    then; anything else is packed in every call, by steps of its own."""
 
     @property
     def size(self) -> int:
@@ -24,6 +25,11 @@ class Pack(Protocol):
 
     def pack(self, array: npt.NDArray[Any], out: npt.NDArray[Any]) -> None:
         """Write the packed elements into a flat array of `size` and the same element type."""
+        ...
+
+    def stages(self, source: TensorVar) -> Iterable[tuple[int, Stage]]:
+        """Stages that write the packed elements of `source`, each into a plain tensor that begins
+        at an offset of the buffer, in elements."""
         ...
 
 
@@ -60,7 +66,12 @@ class Task:
     outputs: tuple[Output, ...]
 
     def operand(self, name: str) -> Operand:
+        """The operand of a variable."""
         return next(o for o in self.operands if o.var.name == name)
+
+    def read_again(self, name: str) -> bool:
+        """Whether an operand is read in more than one place: by the epilogue as well, say."""
+        return sum(read.tensor.name == name for read in self.reads) > 1
 
     @property
     def root(self) -> Stage:
@@ -102,7 +113,7 @@ class Scratch:
 
 Arguments: TypeAlias = "tuple[tuple[str, Pack | None], ...]"
 """For each buffer of a kernel what it holds, a variable of the task or a scratch by its name, and
-how a weight is packed. The kernel says which of its buffers it writes."""
+how a variable is packed. The kernel says which of its buffers it writes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +133,9 @@ class Scheduled:
 class Schedule:
     """One way to run a class of tasks, on one machine.
 
-    cost predicts cycles on one core; None says that the schedule does not apply. emit is given
-    the name of the task, which the names of its kernels begin with.
+    cost predicts cycles on one core, those of packing in every call included; None says that the
+    schedule does not apply. emit is given the name of the task, which the names of its kernels
+    begin with.
     """
 
     name: str

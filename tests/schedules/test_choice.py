@@ -37,7 +37,7 @@ LAYERS: dict[str, tuple[tuple[int, ...], dict[str, Any], str]] = {
     "depthwise": ((1, 32, 14, 14), {"channels": 32, "kernel": 3, "groups": 32}, "depthwise"),
     "depthwise ragged": ((1, 58, 9, 9), {"channels": 58, "kernel": 5, "groups": 58}, "depthwise"),
     "ragged groups": ((1, 12, 14, 14), {"channels": 12, "kernel": 3, "groups": 4}, "generic"),
-    "reflected": ((1, 16, 14, 14), {"channels": 16, "kernel": 3, "pad_mode": "reflect"}, "generic"),
+    "reflected": ((1, 16, 14, 14), {"channels": 16, "kernel": 3, "pad_mode": "reflect"}, "gemm"),
 }
 
 

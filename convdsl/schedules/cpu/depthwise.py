@@ -13,8 +13,9 @@ from convdsl.kernel.nodes import Get, Registers, Var
 from convdsl.kernel.target import Target
 from convdsl.schedules.contraction import Convolution, match_convolution
 from convdsl.schedules.cpu.epilogue import Frame, open_frame
+from convdsl.schedules.cpu.filters import packing_cycles
 from convdsl.schedules.cpu.runs import Run, runs_of, taps_inside
-from convdsl.schedules.emission import extent_of, lane_symbol
+from convdsl.schedules.emission import View, extent_of, lane_symbol
 from convdsl.schedules.task import Schedule, Scheduled, Task
 from convdsl.tensor import Dim
 
@@ -22,12 +23,14 @@ _MOST_COLUMN_TAPS = 11  # unrolled; wider filters are left to the generic schedu
 
 
 def applies(task: Task) -> Convolution | None:
-    conv = match_convolution(task)
+    conv = match_convolution(task.root)
     if conv is None or task.layout.axis != 1 or task.layout.block < 2:
         return None
     x = task.operand(conv.x.tensor.name).layout
     blocked = x is not None and x.axis == 1 and x.block == task.layout.block
     if not blocked or conv.channels_in != 1 or conv.channels_out != 1:
+        return None
+    if conv.w.tensor.type.sizes != (extent_of(conv.k), 1, *(s.taps for s in conv.space)):
         return None
     return conv if conv.space[-1].taps <= _MOST_COLUMN_TAPS else None
 
@@ -47,15 +50,22 @@ def cost(task: Task) -> float | None:
     if conv is None:
         return None
     elements = task.layout.size / task.layout.block
-    return elements * conv.taps * 0.75
+    return elements * conv.taps * 0.75 + packing_cycles(
+        task, {conv.w.tensor.name: filter_layout(conv, task)}
+    )
+
+
+def filter_layout(conv: Convolution, task: Task) -> Layout:
+    """[K / lanes][1][taps...][lane]"""
+    return Layout(conv.w.tensor.type.sizes, 0, task.layout.block)
 
 
 def emit(task: Task, name: str, target: Target) -> Scheduled:
     conv = applies(task)
     assert conv is not None
-    lanes = task.layout.block
-    shape = conv.w.tensor.type.sizes
-    frame = open_frame(task, name, conv.reduce, {conv.w.tensor.name: Layout(shape, 0, lanes)})
+    pack, lanes = filter_layout(conv, task), task.layout.block
+    frame = open_frame(task, name, conv.reduce, lanes, conv.k, {conv.w.tensor.name: pack})
+    filters = View(frame.packed[conv.w.tensor.name], pack)
     outer = conv.space[:-1]
     names = ["n", "kb", *(space.out.name for space in outer)]
     extents = [extent_of(conv.n), task.layout.blocks, *(space.outs for space in outer)]
@@ -64,11 +74,13 @@ def emit(task: Task, name: str, target: Target) -> Scheduled:
         at = dict(zip(names, indices, strict=True))
         for run in runs:
             with frame.b.serial("tile", run.count) as tile:
-                _tile(frame, conv, at, run, run.start + tile * run.width)
+                _tile(frame, conv, filters, at, run, run.start + tile * run.width)
     return frame.finish()
 
 
-def _tile(frame: Frame, conv: Convolution, at: dict[str, Dim], run: Run, column: Dim) -> None:
+def _tile(
+    frame: Frame, conv: Convolution, w: View, at: dict[str, Dim], run: Run, column: Dim
+) -> None:
     acc = frame.registers(run.width)
     frame.b.zero(acc)
     with ExitStack() as stack:
@@ -76,7 +88,7 @@ def _tile(frame: Frame, conv: Convolution, at: dict[str, Dim], run: Run, column:
         for space in conv.space[:-1]:
             start, stop = taps_inside(space, at[space.out.name])
             taps.append(stack.enter_context(frame.b.serial("r", stop, start)))
-        _row(frame, conv, at, run, column, acc, taps)
+        _row(frame, conv, w, at, run, column, acc, taps)
     first = at["kb"] * frame.b.lanes
     loaded: dict[tuple[str, Dim], Var] = {}
     for j in range(run.width):
@@ -89,6 +101,7 @@ def _tile(frame: Frame, conv: Convolution, at: dict[str, Dim], run: Run, column:
 def _row(
     frame: Frame,
     conv: Convolution,
+    w: View,
     at: dict[str, Dim],
     run: Run,
     column: Dim,
@@ -97,20 +110,15 @@ def _row(
 ) -> None:
     """One row of taps: each input column once, for all (column, tap) pairs that meet there."""
     b, last = frame.b, conv.space[-1]
-    x, w = frame.views[conv.x.tensor.name], frame.views[conv.w.tensor.name]
-    channel = at["kb"] * b.lanes
-
-    def mirrored(tap: Dim, taps: int) -> Dim:
-        return taps - 1 - tap if conv.flip else tap
-
+    x, channel = frame.views[conv.x.tensor.name], at["kb"] * b.lanes
     rows = [
         at[s.out.name] * s.stride + tap * s.dilation - s.pad
         for s, tap in zip(conv.space[:-1], row_taps, strict=True)
     ]
-    outer = [mirrored(t, s.taps) for s, t in zip(conv.space[:-1], row_taps, strict=True)]
+    outer = [s.of_filter(tap) for s, tap in zip(conv.space[:-1], row_taps, strict=True)]
     filters = [
-        b.load(w.buffer, w.layout.offset([channel, 0, *outer, mirrored(s, last.taps)]))
-        for s in range(last.taps)
+        b.load(w.buffer, w.layout.offset([channel, 0, *outer, last.of_filter(tap)]))
+        for tap in range(last.taps)
     ]
     meetings: dict[int, list[tuple[int, int]]] = {}
     for tap, reach in enumerate(run.reach):

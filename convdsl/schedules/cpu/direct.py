@@ -19,6 +19,7 @@ from convdsl.kernel.nodes import Buffer, Get, IndexTest, Registers, Value, Var
 from convdsl.kernel.target import Target
 from convdsl.schedules.contraction import Convolution, Space, match_convolution
 from convdsl.schedules.cpu.epilogue import Frame, open_frame
+from convdsl.schedules.cpu.filters import FilterPack, packing_cycles
 from convdsl.schedules.cpu.runs import (
     Columns,
     Run,
@@ -28,7 +29,7 @@ from convdsl.schedules.cpu.runs import (
     taps_inside,
 )
 from convdsl.schedules.cpu.sweeps import Extent, Limits, Sweeps, choose_sweeps
-from convdsl.schedules.cpu.tiles import FilterPack, Tile, choose_tile, tile_cycles
+from convdsl.schedules.cpu.tiles import Tile, choose_tile, tile_cycles
 from convdsl.schedules.emission import extent_of, lane_symbol
 from convdsl.schedules.task import Schedule, Scheduled, Task
 from convdsl.tensor import Dim, dim_min, floor_div
@@ -36,7 +37,7 @@ from convdsl.tensor import Dim, dim_min, floor_div
 
 def applies(task: Task) -> Convolution | None:
     """Blocked output; one group, or groups that fill whole vectors."""
-    conv = match_convolution(task)
+    conv = match_convolution(task.root)
     if conv is None or task.layout.axis != 1:
         return None
     block = task.layout.block
@@ -78,20 +79,25 @@ def cost(task: Task, target: Target) -> float | None:
     blocks = -(-extent_of(conv.k) // task.layout.block)
     work = rows * conv.channels_in * conv.taps
     tiles = -(-blocks // tile.blocks) * max(1.0, columns.space.outs / tile.columns)
-    return work * tiles * tile_cycles(tile.blocks, min(tile.columns, columns.space.outs))
+    packing = packing_cycles(task, {conv.w.tensor.name: filter_pack(conv, task, tile)})
+    return work * tiles * tile_cycles(tile.blocks, min(tile.columns, columns.space.outs)) + packing
+
+
+def filter_pack(conv: Convolution, task: Task, tile: Tile) -> FilterPack:
+    """How the filters are packed for a tile."""
+    lanes = task.layout.block
+    shape = (conv.channels_out, conv.channels_in, *(space.taps for space in conv.space))
+    return FilterPack(shape, lanes, tile.blocks, lanes, (conv.groups,), conv.order)
 
 
 def emit(task: Task, name: str, target: Target) -> Scheduled:
     conv = applies(task)
     assert conv is not None
     tile = tile_for(conv, task, target)
-    lanes = task.layout.block
-    shape = (extent_of(conv.k), conv.channels_in, *(space.taps for space in conv.space))
-    pack = FilterPack(shape, lanes, tile.blocks, lanes)
-    frame = open_frame(task, name, conv.reduce, {conv.w.tensor.name: pack})
+    pack = filter_pack(conv, task, tile)
+    frame = open_frame(task, name, conv.reduce, pack.lanes, conv.k, {conv.w.tensor.name: pack})
     emitter = _Direct(task, conv, tile, pack, frame, Limits.of(target))
-    blocks = pack.blocks if conv.groups == 1 else conv.channels_out // lanes
-    whole, rest = divmod(blocks, tile.blocks)
+    whole, rest = divmod(pack.blocks, tile.blocks)
     if whole:
         emitter.tiles(0, whole, tile.blocks)
     if rest:
@@ -112,8 +118,8 @@ class _Place:
 
 
 @dataclass(frozen=True, slots=True)
-class _Panel:
-    """One register tile on its way: loop indices, accumulators, channels, positions."""
+class _TileAt:
+    """A register tile at its place: loop indices, accumulators, channels, positions."""
 
     place: _Place
     acc: Registers
@@ -237,30 +243,30 @@ class _Direct:
         at, blocks, sweeps = place.at, place.blocks, place.sweeps
         block = at["g"] * per_group + place.first_block + at["kt"] * blocks
         acc = self.frame.registers(blocks * run.width)
-        panel = _Panel(place, acc, block, self.positions(run, start))
+        tile = _TileAt(place, acc, block, self.positions(run, start))
         self.b.zero(acc)
         first, past = place.chunk
         if sweeps.panels > 1:
             with self.b.when(IndexTest("gt", first, 0)):
-                self.fetch(panel)
+                self.fetch(tile)
         own = (*self.rows, self.columns.space)
         with self.b.serial("cb", past, first) as cb, self.outer_taps(at) as taps:
             if run.interior:
                 with ExitStack() as stack:
                     inner = [stack.enter_context(self.b.serial("s", s.taps)) for s in own]
-                    self.inner(panel, cb, [*taps, *inner], tuple(range(run.width)))
+                    self.inner(tile, cb, [*taps, *inner], tuple(range(run.width)))
             else:
                 every_tap = product(*(range(space.taps) for space in own))
                 for tap, reach in zip(every_tap, run.reach, strict=True):
                     if reach:
-                        self.inner(panel, cb, [*taps, *tap], reach)
+                        self.inner(tile, cb, [*taps, *tap], reach)
         if sweeps.panels == 1:
-            self.store(panel)
+            self.store(tile)
             return
         with self.b.when(IndexTest("eq", past, self.pack.c_blocks)):
-            self.store(panel)
+            self.store(tile)
         with self.b.when(IndexTest("lt", past, self.pack.c_blocks)):
-            self.put_aside(panel)
+            self.put_aside(tile)
 
     def positions(self, run: Run, start: Dim) -> list[list[Dim]]:
         if not run.rows:
@@ -278,52 +284,51 @@ class _Direct:
                 taps.append(stack.enter_context(self.b.serial("r", stop, start)))
             yield taps
 
-    def inner(self, panel: _Panel, cb: Dim, taps: Sequence[Dim], reach: tuple[int, ...]) -> None:
+    def inner(self, tile: _TileAt, cb: Dim, taps: Sequence[Dim], reach: tuple[int, ...]) -> None:
         """acc[i, j] += filter[i] * x[j] over the channels of one block, for one tap."""
         b, conv, pack = self.b, self.conv, self.pack
         channels = dim_min(pack.c_block, conv.channels_in - cb * pack.c_block)
-        # A mirrored filter is read from its far end: the packed order is the text's order.
         tap: Dim = 0
         for index, axis in zip(taps, self.spaces, strict=True):
-            tap = tap * axis.taps + (axis.taps - 1 - index if conv.flip else index)
+            tap = tap * axis.taps + axis.of_filter(index)
         with b.serial("c", channels) as c:
-            where = ((cb * pack.taps + tap) * pack.c_block + c) * panel.blocks * self.lanes
-            base = panel.block * pack.block_size + where
-            weights = self.frame.views[conv.w.tensor.name].buffer
+            where = ((cb * pack.taps + tap) * pack.c_block + c) * tile.blocks * self.lanes
+            base = tile.block * pack.block_size + where
+            weights = self.frame.packed[conv.w.tensor.name]
             if not self.filters_stay:
-                self.prefetch_filters(panel, base)
+                self.prefetch_filters(tile, base)
             if len(self.columns.merged) > 1:
-                self.prefetch_inputs(panel, cb, c)
-            filters = [b.load(weights, base + i * self.lanes) for i in range(panel.blocks)]
+                self.prefetch_inputs(tile, cb, c)
+            filters = [b.load(weights, base + i * self.lanes) for i in range(tile.blocks)]
             for j in reach:
-                value = self.input(panel, cb * pack.c_block + c, taps, panel.positions[j])
-                for i in range(panel.blocks):
-                    b.accumulate(panel.acc, i * panel.width + j, value, filters[i])
+                value = self.input(tile, cb * pack.c_block + c, taps, tile.positions[j])
+                for i in range(tile.blocks):
+                    b.accumulate(tile.acc, i * tile.width + j, value, filters[i])
 
-    def prefetch_filters(self, panel: _Panel, base: Dim) -> None:
+    def prefetch_filters(self, tile: _TileAt, base: Dim) -> None:
         """Ask for one line of the panel that comes next, another one in each sweep over this
         panel: so that it has come from memory when its turn does."""
-        weights = self.frame.views[self.conv.w.tensor.name].buffer
-        sweeps = panel.place.sweeps
-        slab = self.pack.block_size // self.pack.c_blocks * panel.blocks
-        line = floor_div(panel.place.sweep * panel.blocks, sweeps.size)
+        weights = self.frame.packed[self.conv.w.tensor.name]
+        sweeps = tile.place.sweeps
+        slab = self.pack.block_size // self.pack.c_blocks * tile.blocks
+        line = floor_div(tile.place.sweep * tile.blocks, sweeps.size)
         self.b.prefetch(weights, base + slab * sweeps.panel + line * self.lanes)
 
-    def prefetch_inputs(self, panel: _Panel, cb: Dim, c: Dim) -> None:
+    def prefetch_inputs(self, tile: _TileAt, cb: Dim, c: Dim) -> None:
         """Ask for the same positions in the next block of channels, one position at each step."""
         view = self.frame.views[self.conv.x.tensor.name]
-        channel = panel.at["g"] * self.conv.channels_in + (cb + 1) * self.pack.c_block
-        bound = self.columns.bind(panel.positions[0][-1])
-        index = [panel.at["n"], channel, *(bound[axis.name] for axis in self.columns.merged)]
+        channel = tile.at["g"] * self.conv.channels_in + (cb + 1) * self.pack.c_block
+        bound = self.columns.bind(tile.positions[0][-1])
+        index = [tile.at["n"], channel, *(bound[axis.name] for axis in self.columns.merged)]
         self.b.prefetch(view.buffer, view.layout.offset(index) + c * self.lanes, level=1)
 
     def input(
-        self, panel: _Panel, channel: Dim, taps: Sequence[Dim], position: Sequence[Dim]
+        self, tile: _TileAt, channel: Dim, taps: Sequence[Dim], position: Sequence[Dim]
     ) -> Value:
         """One input element in all lanes."""
         view = self.frame.views[self.conv.x.tensor.name]
-        index: list[Dim] = [panel.at["n"], panel.at["g"] * self.conv.channels_in + channel]
-        outs = [*(panel.at[space.out.name] for space in self.outer), *position]
+        index: list[Dim] = [tile.at["n"], tile.at["g"] * self.conv.channels_in + channel]
+        outs = [*(tile.at[space.out.name] for space in self.outer), *position]
         if len(self.columns.merged) > 1:
             bound = self.columns.bind(outs[-1])
             index += [bound[axis.name] for axis in self.columns.merged]
@@ -332,43 +337,44 @@ class _Direct:
                 index.append(out * axis.stride + tap * axis.dilation - axis.pad)
         return self.b.splat(view.buffer, view.layout.offset(index))
 
-    def bound(self, panel: _Panel, i: int, j: int, lane: Dim) -> dict[str, Dim]:
+    def bound(self, tile: _TileAt, i: int, j: int, lane: Dim) -> dict[str, Dim]:
         """The output's axes at accumulator (i, j)."""
-        conv, position = self.conv, panel.positions[j]
-        at = {conv.n.name: panel.at["n"], conv.k.name: (panel.block + i) * self.lanes + lane}
-        at |= {space.out.name: panel.at[space.out.name] for space in self.outer}
+        conv, position = self.conv, tile.positions[j]
+        at = {conv.n.name: tile.at["n"], conv.k.name: (tile.block + i) * self.lanes + lane}
+        at |= {space.out.name: tile.at[space.out.name] for space in self.outer}
         at |= {s.out.name: p for s, p in zip(self.rows, position, strict=False)}
         return at | self.columns.bind(position[-1])
 
-    def store(self, panel: _Panel) -> None:
+    def store(self, tile: _TileAt) -> None:
         loaded: dict[tuple[str, Dim], Var] = {}
         lane = lane_symbol(self.lanes)
-        for i in range(panel.blocks):
-            for j in range(panel.width):
-                value = Get(panel.acc, i * panel.width + j)
-                first = (panel.block + i) * self.lanes
-                at = self.bound(panel, i, j, lane)
+        for i in range(tile.blocks):
+            for j in range(tile.width):
+                value = Get(tile.acc, i * tile.width + j)
+                first = (tile.block + i) * self.lanes
+                at = self.bound(tile, i, j, lane)
                 self.frame.store(at, first, value, loaded=loaded)
 
-    def waiting(self, panel: _Panel, i: int, j: int) -> tuple[Buffer, Dim]:
+    def waiting(self, tile: _TileAt, i: int, j: int) -> tuple[Buffer, Dim]:
         """Where a sum lies from one panel to the next: in an output."""
         view = self.frame.waiting
         assert view is not None
-        at = self.bound(panel, i, j, 0)
+        at = self.bound(tile, i, j, 0)
         return view.buffer, view.layout.offset([at[a.name] for a in self.frame.task.axes])
 
-    def put_aside(self, panel: _Panel) -> None:
+    def put_aside(self, tile: _TileAt) -> None:
         """Sums so far into the output, where `fetch` finds them for the next panel."""
-        for i in range(panel.blocks):
-            for j in range(panel.width):
-                value = Get(panel.acc, i * panel.width + j)
-                self.b.store(*self.waiting(panel, i, j), value)
+        for i in range(tile.blocks):
+            for j in range(tile.width):
+                value = Get(tile.acc, i * tile.width + j)
+                self.b.store(*self.waiting(tile, i, j), value)
 
-    def fetch(self, panel: _Panel) -> None:
-        for i in range(panel.blocks):
-            for j in range(panel.width):
-                value = self.b.load(*self.waiting(panel, i, j))
-                self.b.set(panel.acc, i * panel.width + j, value)
+    def fetch(self, tile: _TileAt) -> None:
+        """The sums that `put_aside` left."""
+        for i in range(tile.blocks):
+            for j in range(tile.width):
+                value = self.b.load(*self.waiting(tile, i, j))
+                self.b.set(tile.acc, i * tile.width + j, value)
 
 
 def direct(target: Target) -> Schedule:

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from convdsl.kernel.builder import Builder
-from convdsl.kernel.expr import Reduce
-from convdsl.kernel.nodes import Registers, Value, ValueType, Var
+from convdsl.kernel.expr import Axis, Reduce
+from convdsl.kernel.nodes import Buffer, Registers, Value, ValueType, Var
 from convdsl.schedules.chain import declare_outputs, emit_chain
 from convdsl.schedules.cpu.generic import operand_layout
 from convdsl.schedules.emission import Emitter, View
@@ -17,16 +17,20 @@ from convdsl.tensor import Dim
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """A kernel under construction: its buffers as views, the outputs' among them, and the
-    reduction whose values the schedule computes."""
+    """A kernel under construction: its buffers as views, the outputs' among them; operands in
+    packed form; the reduction whose values the schedule computes, and the axis that vectors
+    run along."""
 
     task: Task
     b: Builder
     reduce: Reduce
+    axis: Axis
     views: Mapping[str, View]
+    packed: Mapping[str, Buffer]
     arguments: tuple[tuple[str, Pack | None], ...]
 
     def registers(self, count: int) -> Registers:
+        """Accumulators of the reduction."""
         return self.b.registers(count, ValueType(self.reduce.dtype, self.b.lanes))
 
     @property
@@ -44,29 +48,37 @@ class Frame:
         loaded: dict[tuple[str, Dim], Var] | None = None,
     ) -> None:
         """Run the task's stages on one vector of sums and store what leaves. `at` binds the
-        axes, the channel to first + lane; lanes from `valid` on do not exist. `loaded` is shared
-        by the stores of one tile."""
+        axes, the one along vectors to first + lane; lanes from `valid` on do not exist. `loaded`
+        is shared by the stores of one tile."""
         known = ((self.reduce, value),)
         emitter = Emitter(self.b, self.views, self.b.lanes, valid, known, loaded)
-        start = {**at, self.task.axes[1].name: first}
-        emit_chain(emitter, self.task, at, start, valid)
+        emit_chain(emitter, self.task, at, {**at, self.axis.name: first}, valid)
 
     def finish(self) -> Scheduled:
+        """The kernel with its arguments."""
         return Scheduled.one(self.b.kernel(), self.arguments)
 
 
-def open_frame(task: Task, name: str, reduce: Reduce, packs: Mapping[str, Pack]) -> Frame:
-    """Declare the buffers: packed weights as given, other weights blocked along the channels."""
-    lanes = task.layout.block
+def open_frame(
+    task: Task, name: str, reduce: Reduce, lanes: int, axis: Axis, packs: Mapping[str, Pack]
+) -> Frame:
+    """Declare the buffers: packed operands as given, other weights blocked along the vectors' axis.
+    An operand that is packed and read by the epilogue too is handed over in both forms."""
     b = Builder(name, reduce.dtype, lanes)
     views: dict[str, View] = {}
+    packed: dict[str, Buffer] = {}
     arguments: list[tuple[str, Pack | None]] = []
     for operand in task.operands:
-        var = operand.var
-        layout = operand_layout(operand, task.reads, task.axes[1], lanes)
-        pack = packs.get(var.name, layout)
-        views[var.name] = View(b.buffer(var.name, var.type.dtype, pack.size), layout)
-        arguments.append((var.name, pack if operand.static else None))
+        var, pack = operand.var, packs.get(operand.var.name)
+        again = task.read_again(var.name)
+        if pack is not None:
+            called = f"{var.name}_packed" if again else var.name
+            packed[var.name] = b.buffer(called, var.type.dtype, pack.size)
+            arguments.append((var.name, pack))
+        if pack is None or again:
+            layout = operand_layout(operand, task.reads, axis, lanes)
+            views[var.name] = View(b.buffer(var.name, var.type.dtype, layout.size), layout)
+            arguments.append((var.name, layout if operand.static else None))
     views |= declare_outputs(b, task.outputs)
     arguments += [(output.var.name, None) for output in task.outputs]
-    return Frame(task, b, reduce, views, tuple(arguments))
+    return Frame(task, b, reduce, axis, views, packed, tuple(arguments))

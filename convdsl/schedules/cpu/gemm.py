@@ -1,119 +1,215 @@
-"""Matrix product with a weight, plain layouts: y[.., k] = epilogue(sum over c of x[.., c] w[k, c]).
+"""Products of matrices: y[outer.., rows.., v] = epilogue(sum over k.. of x[..] w[..]).
 
-The register tile is vectors of output features times rows of x. At batch 1 a tile is one row
-and several vectors, so that as many streams of weights are read side by side.
+The register tile is vectors of the output's axis v times rows of x. `w` is read in panels of as
+many vectors: packed when weights are bound, or in every call, or in place where it lies in
+vectors already and packing would not pay. At one row a tile is several vectors, so that as
+many streams of `w` are read side by side.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
+from math import prod
 
-from convdsl.kernel.builder import Builder
-from convdsl.kernel.expr import Axis, Read, Reduce
-from convdsl.kernel.nodes import Get
+from convdsl.kernel.expr import Axis
+from convdsl.kernel.layout import Layout
+from convdsl.kernel.nodes import Get, Var
 from convdsl.kernel.target import Target
-from convdsl.schedules.chain import declare_outputs, emit_chain
-from convdsl.schedules.contraction import find_product
-from convdsl.schedules.cpu.generic import operand_layout
-from convdsl.schedules.cpu.tiles import FilterPack, Tile, choose_tile, split, tile_cycles
-from convdsl.schedules.emission import Emitter, View, extent_of, lane_symbol
+from convdsl.schedules.contraction import (
+    Product,
+    coefficient,
+    depends,
+    match_convolution,
+    match_product,
+    matrix_order,
+)
+from convdsl.schedules.cpu.epilogue import Frame, open_frame
+from convdsl.schedules.cpu.filters import FilterPack, packing_cycles
+from convdsl.schedules.cpu.tiles import Tile, choose_tile, split, tile_cycles
+from convdsl.schedules.emission import View, extent_of, lane_symbol
 from convdsl.schedules.task import Pack, Schedule, Scheduled, Task
-from convdsl.tensor import Dim, floor_div
+from convdsl.tensor import Dim, floor_div, substitute
+
+_SCATTERED = (
+    1.2  # cycles of a tile that reads rows of w far from each other, to those of packed ones
+)
 
 
 @dataclass(frozen=True, slots=True)
-class Product:
-    """The axes of the product; `rows` are all output axes but the last."""
+class _Plan:
+    """How a product is run. `rows` are the axes that tiles run along, as one; `pack` is None where
+    w is read in place."""
 
-    reduce: Reduce
-    x: Read
-    w: Read
+    product: Product
+    tile: Tile
+    lanes: int
     rows: tuple[Axis, ...]
-    k: Axis
-    c: Axis
+    pack: FilterPack | None
+    packs: dict[str, Pack]
+    cycles: float
+
+    @property
+    def outer(self) -> tuple[Axis, ...]:
+        """Axes with a loop of their own."""
+        product = self.product
+        own = (*product.outer, *(axis for axis in product.rows if axis not in self.rows))
+        return tuple(axis for axis in own if extent_of(axis) > 1)
 
     @property
     def row_count(self) -> int:
-        total = 1
-        for axis in self.rows:
-            total *= extent_of(axis)
-        return total
+        return prod(extent_of(axis) for axis in self.rows)
+
+    @property
+    def blocks(self) -> int:
+        """Vectors of the output along v."""
+        return -(-extent_of(self.product.v) // self.lanes)
 
 
-def applies(task: Task) -> Product | None:
-    found = find_product(task)
-    if found is None or task.layout.axis is not None or len(task.axes) < 2:
+def plan(task: Task, target: Target) -> _Plan | None:
+    """The cheaper way of reading w; None where the task is no product."""
+    axes, output = task.axes, task.layout
+    long = [axis for axis in axes if extent_of(axis) > 1]
+    if output.axis is None:
+        product = match_product(task.root, long[-1]) if long else None
+    elif match_convolution(task.root) is None:
+        product = match_product(task.root, axes[output.axis])
+    else:
+        return None  # of one tap: better run as what it is, with filters in panels
+    if product is None:
         return None
-    reduce, x, w = found
-    *rows, k = task.axes
-    if len(reduce.axes) != 1 or x.outside is not None:
+    lanes = target.lanes(product.reduce.dtype) if output.axis is None else output.block
+    if lanes < 2:
         return None
-    c = reduce.axes[0]
-    operand = task.operand(x.tensor.name).layout
-    if operand is None or operand.axis is not None:
-        return None
-    if x.index != (*(axis.i for axis in rows), c.i) or w.index != (k.i, c.i):
-        return None
-    return Product(reduce, x, w, tuple(rows), k, c)
+    ways = (_packed(task, target, product, lanes), _in_place(task, target, product, lanes))
+    return min((way for way in ways if way is not None), key=lambda p: p.cycles, default=None)
 
 
-def tile_for(product: Product, target: Target, lanes: int) -> Tile:
-    blocks = -(-extent_of(product.k) // lanes)
-    tile = choose_tile(target, blocks, product.row_count)
-    if product.row_count == 1:
+def _packed(task: Task, target: Target, product: Product, lanes: int) -> _Plan | None:
+    order = matrix_order(product)
+    if order is None:
+        return None
+    rows = tiled_rows(task, product)
+    tile = _tile(target, product, rows, lanes)
+    outer = tuple(extent_of(axis) for axis in product.w_outer)
+    depth = tuple(extent_of(axis) for axis in product.k) or (1,)
+    shape = (extent_of(product.v), *depth)
+    panel = depth[0] if len(depth) == 1 else 1
+    in_order = () if list(order) == sorted(order) else order
+    pack = FilterPack(shape, lanes, tile.blocks, panel, outer, in_order)
+    packs: dict[str, Pack] = {product.w.tensor.name: pack, **_plain_rows(task, product)}
+    cycles = _cycles(product, rows, tile, lanes) + packing_cycles(task, packs)
+    return _Plan(product, tile, lanes, rows, pack, packs, cycles)
+
+
+def _in_place(task: Task, target: Target, product: Product, lanes: int) -> _Plan | None:
+    """Vectors of w as they lie: consecutive along v, and the last one whole."""
+    layout, w, v = task.operand(product.w.tensor.name).layout, product.w, product.v
+    if layout is None:
+        return None
+    if layout.axis is None:
+        whole = extent_of(v) % lanes == 0 and coefficient(layout.offset(w.index), v) == 1
+    else:
+        others = (index for axis, index in enumerate(w.index) if axis != layout.axis)
+        whole = w.index[layout.axis] == v.i and layout.block == lanes
+        whole = whole and not any(depends(index, v) for index in others)
+    if not whole:
+        return None
+    rows = tiled_rows(task, product)
+    tile = _tile(target, product, rows, lanes)
+    packs = _plain_rows(task, product)
+    cycles = _cycles(product, rows, tile, lanes) * _SCATTERED + packing_cycles(task, packs)
+    return _Plan(product, tile, lanes, rows, None, packs, cycles)
+
+
+def rows_layout(task: Task, product: Product) -> Layout:
+    """How x is read: as it lies, but plain where it is blocked along one of the rows."""
+    x = product.x
+    layout = task.operand(x.tensor.name).layout
+    plain = Layout(x.tensor.type.sizes)
+    if layout is None:
+        return plain
+    along_rows = layout.axis is not None and any(
+        depends(x.index[layout.axis], axis) for axis in product.rows
+    )
+    return plain if along_rows else layout
+
+
+def _plain_rows(task: Task, product: Product) -> dict[str, Pack]:
+    name, layout = product.x.tensor.name, rows_layout(task, product)
+    given = task.operand(name).layout
+    return {} if given is None or given == layout else {name: layout}
+
+
+def tiled_rows(task: Task, product: Product) -> tuple[Axis, ...]:
+    """The axes of rows that x moves along as along one: of several such, the longest."""
+    offset = rows_layout(task, product).offset(product.x.index)
+    runs: list[tuple[Axis, ...]] = [()]
+    for axis in product.rows:
+        step, last = coefficient(offset, axis), runs[-1][-1:]
+        joined = [coefficient(offset, before) for before in last]
+        follows = step is not None and joined == [extent_of(axis) * step]
+        runs.append((*runs[-1], axis) if follows else (axis,))
+    return max(runs, key=_count)
+
+
+def _count(axes: tuple[Axis, ...]) -> int:
+    return prod(extent_of(axis) for axis in axes)
+
+
+def _tile(target: Target, product: Product, rows: tuple[Axis, ...], lanes: int) -> Tile:
+    blocks = -(-extent_of(product.v) // lanes)
+    if _count(rows) == 1:
         return Tile(min(blocks, 4), 1)
-    return tile
+    return choose_tile(target, blocks, _count(rows))
+
+
+def _cycles(product: Product, rows: tuple[Axis, ...], tile: Tile, lanes: int) -> float:
+    outer = _count((*product.outer, *product.rows)) // _count(rows)
+    blocks = -(-extent_of(product.v) // lanes)
+    tiles = -(-blocks // tile.blocks) * -(-_count(rows) // tile.columns)
+    return outer * _count(product.k) * tiles * tile_cycles(tile.blocks, tile.columns)
 
 
 def cost(task: Task, target: Target) -> float | None:
-    product = applies(task)
-    if product is None:
-        return None
-    lanes = target.lanes(product.reduce.dtype)
-    tile = tile_for(product, target, lanes)
-    blocks = -(-extent_of(product.k) // lanes)
-    tiles = -(-blocks // tile.blocks) * -(-product.row_count // tile.columns)
-    return extent_of(product.c) * tiles * tile_cycles(tile.blocks, tile.columns)
+    """Cycles of all tiles, and of what is packed in every call."""
+    chosen = plan(task, target)
+    return None if chosen is None else chosen.cycles
 
 
 def emit(task: Task, name: str, target: Target) -> Scheduled:
-    product = applies(task)
-    assert product is not None
-    emitter = _Gemm(task, product, name, target)
-    for blocks, count in split(emitter.pack.blocks, emitter.tile.blocks):
-        first = 0 if blocks == emitter.tile.blocks else emitter.pack.blocks - blocks
+    """One kernel: whole tiles, then what is left of v and of the rows."""
+    chosen = plan(task, target)
+    assert chosen is not None
+    product = chosen.product
+    frame = open_frame(task, name, product.reduce, chosen.lanes, product.v, chosen.packs)
+    emitter = _Gemm(task, chosen, frame)
+    for blocks, count in split(chosen.blocks, chosen.tile.blocks):
+        first = 0 if blocks == chosen.tile.blocks else chosen.blocks - blocks
         emitter.blocks(first, count, blocks)
-    return Scheduled.one(emitter.b.kernel(), emitter.arguments)
+    return frame.finish()
 
 
 class _Gemm:
     """Emits one matrix product."""
 
-    def __init__(self, task: Task, product: Product, name: str, target: Target) -> None:
+    def __init__(self, task: Task, chosen: _Plan, frame: Frame) -> None:
         self.task = task
-        self.product = product
-        dtype = product.reduce.dtype
-        self.lanes = target.lanes(dtype)
-        self.tile = tile_for(product, target, self.lanes)
-        features, channels = extent_of(product.k), extent_of(product.c)
-        self.pack = FilterPack((features, channels), self.lanes, self.tile.blocks, channels)
-        self.b = Builder(name, dtype, self.lanes)
-        self.views: dict[str, View] = {}
-        self.arguments: list[tuple[str, Pack | None]] = []
-        for operand in task.operands:
-            var = operand.var
-            layout = operand_layout(operand, task.reads, product.k, self.lanes)
-            pack = self.pack if var.name == product.w.tensor.name else layout
-            self.views[var.name] = View(self.b.buffer(var.name, var.type.dtype, pack.size), layout)
-            self.arguments.append((var.name, pack if operand.static else None))
-        self.views |= declare_outputs(self.b, task.outputs)
-        self.arguments += [(output.var.name, None) for output in task.outputs]
+        self.plan = chosen
+        self.frame = frame
+        self.b = frame.b
+        self.lanes = chosen.lanes
+        name = chosen.product.x.tensor.name
+        buffer = frame.packed[name] if name in chosen.packs else frame.views[name].buffer
+        self.x = View(buffer, rows_layout(task, chosen.product))
 
     def blocks(self, first: int, count: int, blocks: int) -> None:
         """`count` tiles of `blocks` vectors from vector `first` on; a ragged end on its own."""
-        ragged = extent_of(self.product.k) % self.lanes
-        ends = first + count * blocks == self.pack.blocks
-        if ragged and ends:
+        ragged = extent_of(self.plan.product.v) % self.lanes
+        plain = self.task.layout.axis is None
+        ends = first + count * blocks == self.plan.blocks
+        if ragged and plain and ends:
             if count > 1:
                 self.region(first, count - 1, blocks, None)
             self.region(first + (count - 1) * blocks, 1, blocks, ragged)
@@ -121,39 +217,83 @@ class _Gemm:
             self.region(first, count, blocks, None)
 
     def region(self, first: int, count: int, blocks: int, valid: int | None) -> None:
-        for rows, runs in split(self.product.row_count, self.tile.columns):
-            start = 0 if rows == self.tile.columns else self.product.row_count - rows
-            with self.b.parallel(("kt", "row"), (count, runs)) as (kt, row):
-                self.one_tile(first + kt * blocks, blocks, start + row * rows, rows, valid)
+        """All rows of some tiles of v, in parallel with all that lies outside."""
+        chosen = self.plan
+        names = [axis.name for axis in chosen.outer]
+        extents = [extent_of(axis) for axis in chosen.outer]
+        for rows, runs in split(chosen.row_count, chosen.tile.columns):
+            start = 0 if rows == chosen.tile.columns else chosen.row_count - rows
+            order = (*names, "kt", "row")
+            with self.b.parallel(order, (*extents, count, runs)) as (*outer, kt, row):
+                at = {axis.name: 0 for axis in self.task.axes}
+                at |= dict(zip(names, outer, strict=True))
+                self.one_tile(at, first + kt * blocks, blocks, start + row * rows, rows, valid)
 
-    def one_tile(self, block: Dim, blocks: int, row: Dim, rows: int, valid: int | None) -> None:
-        b, product, pack = self.b, self.product, self.pack
+    def one_tile(
+        self,
+        at: Mapping[str, Dim],
+        block: Dim,
+        blocks: int,
+        row: Dim,
+        rows: int,
+        valid: int | None,
+    ) -> None:
+        """acc[i, j] += w[i] * x[j] over all of k, then the epilogue."""
+        b, product = self.b, self.plan.product
         acc = b.registers(blocks * rows)
         b.zero(acc)
-        x = self.views[product.x.tensor.name]
-        w = self.views[product.w.tensor.name].buffer
-        channels = extent_of(product.c)
-        with b.serial("c", channels) as c:
-            base = block * pack.block_size + c * blocks * self.lanes
-            filters = [b.load(w, base + i * self.lanes) for i in range(blocks)]
+        with ExitStack() as stack:
+            here = dict(at)
+            for axis in product.k:
+                name = "c" if len(product.k) == 1 else axis.name
+                here[axis.name] = stack.enter_context(b.serial(name, extent_of(axis)))
+            panel = [self.vector(here, block, i, blocks) for i in range(blocks)]
             for j in range(rows):
-                value = b.splat(x.buffer, (row + j) * channels + c)
+                value = b.splat(self.x.buffer, self.element(here, row + j))
                 for i in range(blocks):
-                    b.accumulate(acc, i * rows + j, value, filters[i])
+                    b.accumulate(acc, i * rows + j, value, panel[i])
         for i in range(blocks):
             last = valid if i == blocks - 1 else None
             for j in range(rows):
-                self.store(block + i, row + j, Get(acc, i * rows + j), last)
+                self.store(at, block + i, row + j, Get(acc, i * rows + j), last)
 
-    def store(self, block: Dim, row: Dim, value: Get, valid: int | None) -> None:
-        product = self.product
-        at: dict[str, Dim] = {product.k.name: block * self.lanes + lane_symbol(self.lanes)}
-        for axis in reversed(product.rows[1:]):
-            at[axis.name] = row - floor_div(row, extent_of(axis)) * extent_of(axis)
+    def vector(self, at: Mapping[str, Dim], block: Dim, i: int, blocks: int) -> Var:
+        """Vector i of the tile at a position of k."""
+        chosen, product = self.plan, self.plan.product
+        name = product.w.tensor.name
+        if chosen.pack is not None:
+            depth: Dim = 0
+            for axis in product.k:
+                depth = depth * extent_of(axis) + at[axis.name]
+            outer = [at[axis.name] for axis in product.w_outer]
+            start = chosen.pack.start(outer, block, blocks)
+            where = start + (depth * blocks + i) * self.lanes
+            return self.b.load(self.frame.packed[name], where)
+        view = self.frame.views[name]
+        bound = {**at, product.v.name: (block + i) * self.lanes}
+        index = [substitute(component, bound) for component in product.w.index]
+        return self.b.load(view.buffer, view.layout.offset(index))
+
+    def element(self, at: Mapping[str, Dim], row: Dim) -> Dim:
+        """Offset of the element of x in a row, at a position of k."""
+        index = self.plan.product.x.index
+        bound = dict(at)
+        if self.plan.rows:
+            bound[self.plan.rows[-1].name] = row
+        return self.x.layout.offset([substitute(component, bound) for component in index])
+
+    def store(
+        self, at: Mapping[str, Dim], block: Dim, row: Dim, value: Get, valid: int | None
+    ) -> None:
+        v, rows = self.plan.product.v, self.plan.rows
+        bound = {**at, v.name: block * self.lanes + lane_symbol(self.lanes)}
+        for axis in reversed(rows[1:]):
+            bound[axis.name] = row - floor_div(row, extent_of(axis)) * extent_of(axis)
             row = floor_div(row, extent_of(axis))
-        at[product.rows[0].name] = row
-        emitter = Emitter(self.b, self.views, self.lanes, valid, ((product.reduce, value),))
-        emit_chain(emitter, self.task, at, {**at, product.k.name: block * self.lanes}, valid)
+        if rows:
+            bound[rows[0].name] = row
+        first = block * self.lanes
+        self.frame.store(bound, first, value, valid)
 
 
 def gemm(target: Target) -> Schedule:

@@ -10,10 +10,10 @@ from convdsl.kernel.layout import Layout
 from convdsl.kernel.target import Target
 from convdsl.schedules.cpu.depthwise import depthwise
 from convdsl.schedules.cpu.direct import direct
+from convdsl.schedules.cpu.filters import FilterPack
 from convdsl.schedules.cpu.gemm import gemm
 from convdsl.schedules.cpu.generic import generic
 from convdsl.schedules.cpu.reduction import reduction
-from convdsl.schedules.cpu.tiles import FilterPack
 from convdsl.schedules.machine import Machine, pack_forms
 from convdsl.tensor import DType, TensorType
 

@@ -1,14 +1,9 @@
-"""Register tiles of contractions: output blocks x columns, and how the filters are packed."""
+"""Register tiles of contractions: output blocks x columns."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from math import prod
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
 
 from convdsl.kernel.target import Target
 
@@ -98,57 +93,3 @@ def split(total: int, size: int) -> Iterable[tuple[int, int]]:
         yield size, whole
     if rest:
         yield rest, 1
-
-
-@dataclass(frozen=True, slots=True)
-class FilterPack:
-    """Filters [K, C, taps...] in the order that the register tile reads them:
-
-        [tile][C / c_block][taps...][c in block][block of the tile][lane]
-
-    K is filled up to whole vectors with zeros; C to whole blocks, which are not read. The last
-    tile has fewer blocks where they do not divide.
-    """
-
-    shape: tuple[int, ...]
-    lanes: int
-    tile: int
-    c_block: int
-
-    @property
-    def blocks(self) -> int:
-        return -(-self.shape[0] // self.lanes)
-
-    @property
-    def c_blocks(self) -> int:
-        return -(-self.shape[1] // self.c_block)
-
-    @property
-    def taps(self) -> int:
-        return prod(self.shape[2:])
-
-    @property
-    def block_size(self) -> int:
-        """Elements that belong to one vector of output channels."""
-        return self.c_blocks * self.taps * self.c_block * self.lanes
-
-    @property
-    def size(self) -> int:
-        return self.blocks * self.block_size
-
-    def pack(self, array: npt.NDArray[Any], out: npt.NDArray[Any]) -> None:
-        k, c = self.shape[:2]
-        flat = array.reshape(k, c, self.taps)
-        widths = [(0, self.blocks * self.lanes - k), (0, self.c_blocks * self.c_block - c), (0, 0)]
-        padded = np.pad(flat, widths) if any(after for _, after in widths) else flat
-        split_up = padded.reshape(self.blocks, self.lanes, self.c_blocks, self.c_block, self.taps)
-        whole = self.blocks // self.tile * self.tile
-        rest = whole * self.block_size
-        for part, size, place in (
-            (split_up[:whole], self.tile, out[:rest]),
-            (split_up[whole:], self.blocks - whole, out[rest:]),
-        ):
-            if len(part):
-                tiles = part.reshape(len(part) // size, size, *part.shape[1:])
-                moved = tiles.transpose(0, 3, 5, 4, 1, 2)
-                np.copyto(place.reshape(moved.shape), moved)

@@ -1,0 +1,163 @@
+"""How filters and matrices are packed for register tiles."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from convdsl.kernel.expr import Axis, Read, Stage, TensorVar, reads
+from convdsl.schedules.contraction import coefficient
+from convdsl.schedules.task import Operand, Pack, Task
+from convdsl.tensor import Dim, TensorType
+
+
+@dataclass(frozen=True, slots=True)
+class FilterPack:
+    """Filters [G..., K, C, taps...] in the order that the register tile reads them:
+
+        [G...][tile][C / c_block][taps...][c in block][block of the tile][lane]
+
+    K is filled up to whole vectors, C to whole blocks, which are not read. Where tiles do not
+    divide the blocks of K, what is left of every G follows behind all whole tiles.
+
+    `order`: how the array lies, if not in the order above; for each of its axes, those of extent 1
+    left out, its position there. Neighbouring axes may be one in the array: [G K, C, taps...].
+    """
+
+    shape: tuple[int, ...]  # [K, C, taps...] of one G
+    lanes: int
+    tile: int
+    c_block: int
+    outer: tuple[int, ...] = ()  # extents of G: groups, or batches of matrices
+    order: tuple[int, ...] = ()
+
+    @property
+    def blocks(self) -> int:
+        """Vectors of K."""
+        return -(-self.shape[0] // self.lanes)
+
+    @property
+    def c_blocks(self) -> int:
+        return -(-self.shape[1] // self.c_block)
+
+    @property
+    def taps(self) -> int:
+        return prod(self.shape[2:])
+
+    @property
+    def block_size(self) -> int:
+        """Elements that belong to one vector of output channels."""
+        return self.c_blocks * self.taps * self.c_block * self.lanes
+
+    @property
+    def whole(self) -> int:
+        """Blocks of K in whole tiles."""
+        return self.blocks // self.tile * self.tile
+
+    @property
+    def size(self) -> int:
+        return prod(self.outer) * self.blocks * self.block_size
+
+    def start(self, outer: Sequence[Dim], block: Dim, blocks: int) -> Dim:
+        """Offset of the tile of so many blocks of K that begins at a block."""
+        place: Dim = 0
+        for at, extent in zip(outer, self.outer, strict=True):
+            place = place * extent + at
+        if blocks == self.tile:
+            return (place * self.whole + block) * self.block_size
+        behind = prod(self.outer) * self.whole + place * (self.blocks - self.whole)
+        return (behind + block - self.whole) * self.block_size
+
+    def pack(self, array: npt.NDArray[Any], out: npt.NDArray[Any]) -> None:
+        k, c = self.shape[:2]
+        if self.order:
+            extents = (*self.outer, *self.shape)
+            absent = [p for p in range(len(extents)) if p not in self.order]
+            view = array.reshape([extents[p] for p in (*absent, *self.order)])
+            array = view.transpose(np.argsort((*absent, *self.order)))
+        outer = prod(self.outer)
+        flat = array.reshape(outer, k, c, self.taps)
+        more_k, more_c = self.blocks * self.lanes - k, self.c_blocks * self.c_block - c
+        widths = [(0, 0), (0, more_k), (0, more_c), (0, 0)]
+        padded = np.pad(flat, widths) if more_k or more_c else flat
+        split_up = padded.reshape(
+            outer, self.blocks, self.lanes, self.c_blocks, self.c_block, self.taps
+        )
+        for first, count, size in self._parts():
+            part = split_up[:, first : first + count * size]
+            tiles = part.reshape(outer, count, size, *part.shape[2:])
+            moved = tiles.transpose(0, 1, 4, 6, 5, 2, 3)
+            start = self._start_of_part(first)
+            np.copyto(out[start : start + moved.size].reshape(moved.shape), moved)
+
+    def stages(self, source: TensorVar) -> Iterator[tuple[int, Stage]]:
+        """The same by arithmetic: stages that each write a part of the buffer, with where it
+        begins."""
+        k, c = self.shape[:2]
+        ragged = k % self.lanes or c % self.c_block
+        for first, count, size in self._parts():
+            outer = tuple(Axis(f"g{i}", extent) for i, extent in enumerate(self.outer))
+            tile, panel = Axis("t", count), Axis("cb", self.c_blocks)
+            taps = tuple(Axis(f"r{i}", extent) for i, extent in enumerate(self.shape[2:]))
+            channel, lane = Axis("c", self.c_block), Axis("k", size * self.lanes)
+            at = (
+                *(axis.i for axis in outer),
+                (tile.i * size + first) * self.lanes + lane.i,
+                panel.i * self.c_block + channel.i,
+                *(axis.i for axis in taps),
+            )
+            axes = (*outer, tile, panel, *taps, channel, lane)
+            read = Read(source, self._index(source, at), 0.0 if ragged else None)
+            type = TensorType(source.type.dtype, tuple(axis.extent for axis in axes))
+            yield self._start_of_part(first), Stage(TensorVar("t0", type), axes, read)
+
+    def _parts(self) -> Iterable[tuple[int, int, int]]:
+        """(first block, tiles, blocks of each): whole tiles, then the one left over."""
+        if self.whole:
+            yield 0, self.whole // self.tile, self.tile
+        if self.whole < self.blocks:
+            yield self.whole, 1, self.blocks - self.whole
+
+    def _start_of_part(self, first: int) -> int:
+        return prod(self.outer) * first * self.block_size
+
+    def _index(self, source: TensorVar, at: Sequence[Dim]) -> tuple[Dim, ...]:
+        """The index into the array of a position in [G..., K, C, taps...]."""
+        extents = (*self.outer, *self.shape)
+        order = [p for p in self.order or range(len(extents)) if extents[p] > 1]
+        index: list[Dim] = []
+        for extent in source.type.sizes:
+            position, covered = 0, 1
+            while covered < extent:
+                axis = order.pop(0)
+                position = position * extents[axis] + at[axis]
+                covered *= extents[axis]
+            index.append(position)
+        return tuple(index)
+
+
+_COPIED, _GATHERED = 0.25, 1.5  # cycles an element: in whole vectors, or one by one
+
+
+def packing_cycles(task: Task, packs: Mapping[str, Pack]) -> float:
+    """Cycles of the steps that pack operands in every call. Weights are packed before."""
+    return sum(
+        pack.size * _cycles_of_element(task.operand(name), pack)
+        for name, pack in packs.items()
+        if not task.operand(name).static
+    )
+
+
+def _cycles_of_element(operand: Operand, pack: Pack) -> float:
+    if operand.layout is None or operand.layout.axis is not None:
+        return _GATHERED
+    for _, stage in pack.stages(operand.var):
+        (read,) = reads(stage.body)
+        offset = operand.layout.offset(read.index)
+        return _COPIED if coefficient(offset, stage.axes[-1]) == 1 else _GATHERED
+    return 0.0
