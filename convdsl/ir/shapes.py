@@ -10,6 +10,8 @@ from convdsl.ir.opdef import Call, Field, OpError, Reach, Unproven
 from convdsl.tensor import Dim, Symbol, SymDim, Window, substitute, symbol, symbols_of
 from convdsl.tensor.dim import Extremum, Floor
 
+SPACE = "space"  # stands for the axes from 2 on
+
 
 def resolve_axis(call: Call, attribute: str = "axis", rank: int | None = None) -> int:
     """The axis counted from the front; -1 is the last."""

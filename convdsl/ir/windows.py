@@ -8,8 +8,13 @@ from convdsl.ir.opdef import Call, OpError
 from convdsl.tensor import Dim, Window, bounds, ceil_div, dim_max, dim_min, floor_div
 
 Padding = tuple[tuple[Dim, Dim], ...]
+# Words for sizes and padding
+HALF, VALID = "half", "valid"
 SAME = "same"  # stays a word in the attributes until the sizes it depends on are known
 GLOBAL = "global"  # stays a word in the attributes: the window is whatever the input's space is
+AS_KERNEL = "kernel"  # a stride as large as the window
+FITTING = "fitting"  # a size that follows from the rest
+PADDINGS = (HALF, SAME, VALID)
 
 
 def resolve_sizes(call: Call, name: str, rank: int) -> tuple[int, ...]:
@@ -33,9 +38,9 @@ def resolve_padding(
 ) -> Padding | str:
     """(before, after) per axis from `half`, `same`, `valid`, integers or explicit pairs."""
     value, rank = call["pad"], len(kernel)
-    if value == "valid":
+    if value == VALID:
         return ((0, 0),) * rank
-    if value == "half":
+    if value == HALF:
         if any(k % 2 == 0 for k in kernel):
             text = "x".join(map(str, kernel))
             raise OpError(

@@ -21,6 +21,8 @@ from convdsl.ir.opdef import (
     float_type,
 )
 from convdsl.ir.windows import (
+    HALF,
+    PADDINGS,
     check_folding,
     explicit_window,
     padded_index,
@@ -156,9 +158,9 @@ CONV = OpDef(
         Attribute(
             "pad",
             Kind.PADDING,
-            "half",
+            HALF,
             "half keeps the size at stride 1, as nearly every network writes by hand",
-            choices=("half", "same", "valid"),
+            choices=PADDINGS,
             minimum=0,
         ),
         Attribute("dilation", Kind.SIZES, 1, "distance between filter taps", minimum=1),

@@ -19,12 +19,10 @@ from convdsl.ir.opdef import (
     no_contraction,
     no_state,
 )
-from convdsl.ir.shapes import disagreement, entries, resolve_axes
+from convdsl.ir.shapes import SPACE, disagreement, entries, resolve_axes
 from convdsl.ir.windows import Padding, check_folding, padded_index
 from convdsl.kernel.expr import Axis, Read, Stage, TensorExpr, TensorVar, axes_over
 from convdsl.tensor import Dim, DType, TensorType, bounds, ceil_div, dim_max, dim_min, format_shape
-
-SPACE = "space"
 
 
 def moved(

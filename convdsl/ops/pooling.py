@@ -20,7 +20,10 @@ from convdsl.ir.opdef import (
     no_state,
 )
 from convdsl.ir.windows import (
+    AS_KERNEL,
     GLOBAL,
+    PADDINGS,
+    VALID,
     explicit_window,
     resolve_padding,
     resolve_sizes,
@@ -44,8 +47,6 @@ from convdsl.kernel.expr import (
 )
 from convdsl.tensor import Dim, DType, TensorType, Window, bounds, dim_max, dim_min
 
-AS_KERNEL = "kernel"
-
 _KERNEL = Attribute(
     "kernel", Kind.SIZES, REQUIRED, "window size, or global", choices=(GLOBAL,), minimum=1
 )
@@ -62,7 +63,7 @@ _PAD = Attribute(
     Kind.PADDING,
     0,
     "positions around the input; none, as PyTorch",
-    choices=("half", "same", "valid"),
+    choices=PADDINGS,
     minimum=0,
 )
 _DILATION = Attribute("dilation", Kind.SIZES, 1, "distance between window taps", minimum=1)
@@ -101,7 +102,7 @@ def resolve_pool(call: Call) -> Mapping[str, Any]:
 
 
 def _resolve_global(call: Call) -> Mapping[str, Any]:
-    neutral = {"stride": (AS_KERNEL,), "pad": (0, "valid", ((0, 0),)), "dilation": (1, (1,))}
+    neutral = {"stride": (AS_KERNEL,), "pad": (0, VALID, ((0, 0),)), "dilation": (1, (1,))}
     for name, values in neutral.items():
         if name in call.attributes and call[name] not in values:
             raise OpError(f"global pooling has no {name}", attributes=(name, "kernel"))

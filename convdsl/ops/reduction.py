@@ -21,7 +21,7 @@ from convdsl.ir.opdef import (
     no_contraction,
     no_state,
 )
-from convdsl.ir.shapes import resolve_axes, whole_along
+from convdsl.ir.shapes import SPACE, resolve_axes, whole_along
 from convdsl.kernel.expr import (
     Axis,
     Compare,
@@ -40,7 +40,7 @@ from convdsl.kernel.expr import (
 )
 from convdsl.tensor import Dim, DType, TensorType
 
-SPACE, ALL = "space", "all"
+ALL = "all"
 
 
 def resolve_reduction(call: Call) -> Mapping[str, Any]:

@@ -21,6 +21,7 @@ from convdsl.ir.opdef import (
     no_state,
 )
 from convdsl.ir.shapes import entries
+from convdsl.ir.windows import FITTING
 from convdsl.kernel.expr import (
     Axis,
     Expr,
@@ -35,7 +36,6 @@ from convdsl.kernel.expr import (
 )
 from convdsl.tensor import Dim, TensorType, bounds, ceil_div, dim_max, dim_min, floor_div
 
-FITTING = "fitting"
 WHOLE = "whole"
 NEAREST, LINEAR = "nearest", "linear"
 CROP = "tf_crop_and_resize"

@@ -21,7 +21,7 @@ from convdsl.ir.opdef import (
     derived,
     float_type,
 )
-from convdsl.ir.windows import SAME, resolve_padding, resolve_sizes
+from convdsl.ir.windows import PADDINGS, SAME, resolve_padding, resolve_sizes
 from convdsl.kernel.expr import (
     Axis,
     Expr,
@@ -249,7 +249,7 @@ CONV_TRANSPOSE = OpDef(
             Kind.PADDING,
             0,
             "positions cut off the output's borders; none, as PyTorch",
-            choices=("half", "same", "valid"),
+            choices=PADDINGS,
             minimum=0,
         ),
         _sizes("output_pad", 0, "positions added after the output's end", 0),

@@ -19,7 +19,15 @@ from convdsl.ir.opdef import (
     no_contraction,
     no_state,
 )
-from convdsl.ir.windows import SAME, resolve_padding, resolve_sizes
+from convdsl.ir.windows import (
+    AS_KERNEL,
+    FITTING,
+    HALF,
+    SAME,
+    VALID,
+    resolve_padding,
+    resolve_sizes,
+)
 from convdsl.kernel.expr import (
     Axis,
     Compare,
@@ -34,9 +42,6 @@ from convdsl.kernel.expr import (
     TensorVar,
 )
 from convdsl.tensor import Dim, DType, TensorType, bounds, ceil_div, format_shape
-
-AS_KERNEL = "kernel"
-FITTING = "fitting"
 
 
 def resolve_max_unpool(call: Call) -> Mapping[str, Any]:
@@ -164,7 +169,7 @@ MAX_UNPOOL = OpDef(
             choices=(AS_KERNEL,),
             minimum=1,
         ),
-        Attribute("pad", Kind.PADDING, 0, "its padding", choices=("half", "valid"), minimum=0),
+        Attribute("pad", Kind.PADDING, 0, "its padding", choices=(HALF, VALID), minimum=0),
         Attribute(
             "size",
             Kind.SHAPE,

@@ -9,6 +9,7 @@ from convdsl.interop.correspondence.row import Keyword, Read, Result, Row, same
 from convdsl.interop.correspondence.wording import PyTorch, Wording, listed, text
 from convdsl.interop.reading.folding import integers
 from convdsl.interop.reading.tensors import ReadError, Tensor, Undecided, shape_of
+from convdsl.ops.extent import BEGIN, END
 from convdsl.tensor import Dim
 
 if TYPE_CHECKING:
@@ -56,30 +57,28 @@ def _read_slice(r: Reading) -> Tensor:
         starts, stops = list(r.attribute("starts")), list(r.attribute("ends"))
         axes = r.attribute("axes") or list(range(len(starts)))
         steps = [1] * len(starts)
-    first = [
-        _limit(s, own[a], step, "begin") for s, a, step in zip(starts, axes, steps, strict=True)
-    ]
-    last = [_limit(s, own[a], step, "end") for s, a, step in zip(stops, axes, steps, strict=True)]
+    first = [_limit(s, own[a], step, BEGIN) for s, a, step in zip(starts, axes, steps, strict=True)]
+    last = [_limit(s, own[a], step, END) for s, a, step in zip(stops, axes, steps, strict=True)]
     limits = {"start": tuple(first), "stop": tuple(last), "step": tuple(steps)}
     return r.unary("slice", r[0], axes=tuple(axes), **limits)
 
 
 def _limit(limit: Dim, extent: Dim, step: int, word: str) -> Any:
     """A limit at or beyond the border is said by its word."""
-    if limit == extent and ((word == "end") == (step > 0)):
+    if limit == extent and ((word == END) == (step > 0)):
         return word
     if isinstance(limit, int) and isinstance(extent, int):
         beyond_last, beyond_first = limit >= extent, limit < -extent
-        if (beyond_last and (word == "end") == (step > 0)) or (
-            beyond_first and (word == "end") != (step > 0)
+        if (beyond_last and (word == END) == (step > 0)) or (
+            beyond_first and (word == END) != (step > 0)
         ):
             return word
-        if limit == 0 and word == "begin" and step > 0:
+        if limit == 0 and word == BEGIN and step > 0:
             return word
         return min(max(limit, -extent if step > 0 else -extent - 1), extent)
     if isinstance(limit, int) and abs(limit) >= 2**31 - 1:
         return word
-    return "begin" if word == "begin" and limit == 0 and step > 0 else limit
+    return BEGIN if word == BEGIN and limit == 0 and step > 0 else limit
 
 
 def _read_gather(r: Reading) -> Tensor:
@@ -133,8 +132,8 @@ def _spell_slice(s: Spelling) -> str:
     starts: list[Dim] = []
     stops: list[Dim] = []
     for start, stop, step in zip(call["start"], call["stop"], call["step"], strict=True):
-        starts.append(start if start != "begin" else 0 if step > 0 else _FAR)
-        stops.append(stop if stop != "end" else _FAR if step > 0 else -_FAR)
+        starts.append(start if start != BEGIN else 0 if step > 0 else _FAR)
+        stops.append(stop if stop != END else _FAR if step > 0 else -_FAR)
     steps = (call["axes"], call["step"])
     return s("Slice", s["x"], s.integers(starts), s.integers(stops), *map(s.integers, steps))
 
@@ -163,8 +162,8 @@ def _say_slice(w: Wording) -> str:
         if step < 0:
             turned.append(axis)
         limits_text = (
-            "" if first == "begin" else text(first),
-            "" if last == "end" else text(last),
+            "" if first == BEGIN else text(first),
+            "" if last == END else text(last),
         )
         parts[axis] = ":".join(limits_text) + (f":{abs(step)}" if abs(step) > 1 else "")
     flipped = f".flip({', '.join(map(str, turned))})" if turned else ""

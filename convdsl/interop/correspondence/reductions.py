@@ -16,6 +16,7 @@ from convdsl.interop.correspondence.row import (
 )
 from convdsl.interop.correspondence.wording import PyTorch, Wording, keywords
 from convdsl.interop.reading.tensors import Known, Tensor
+from convdsl.ops.extent import BEGIN, END
 
 if TYPE_CHECKING:
     from convdsl.interop.reading.node import Reading
@@ -59,7 +60,7 @@ def _read_selection(op: str, r: Reading) -> Tensor:
     if not r.attribute("select_last_index", 0):
         return r.unary(op, r[0], **how)
     axis: int = how["axis"] % r.rank(0)
-    backwards = r.unary("slice", r[0], axes=(axis,), start=("begin",), stop=("end",), step=(-1,))
+    backwards = r.unary("slice", r[0], axes=(axis,), start=(BEGIN,), stop=(END,), step=(-1,))
     last = r.extent(r.shape(0)[axis]) - 1
     return r.binary("sub", Known(np.asarray(last)), r.unary(op, backwards, **how))
 

@@ -11,6 +11,8 @@ from convdsl.interop.correspondence.resampling import Resampling, resample
 from convdsl.interop.correspondence.row import Read, Row
 from convdsl.interop.correspondence.wording import Lacking, PyTorch, Wording, text
 from convdsl.interop.reading.tensors import ReadError, Tensor
+from convdsl.ir.windows import FITTING
+from convdsl.ops.resize import CROP, LINEAR, NEAREST, WHOLE
 
 if TYPE_CHECKING:
     from convdsl.interop.reading.node import Reading
@@ -44,7 +46,7 @@ def _read_resize(r: Reading) -> Tensor:
         how["scale"] = tuple(factors.get(a, 1.0) for a in range(2, rank))
     else:
         raise ReadError("neither scales nor sizes")
-    if coordinates == "tf_crop_and_resize":
+    if coordinates == CROP:
         roi = r.numbers(1)
         half = len(roi) // 2
         starts, ends = (
@@ -118,9 +120,9 @@ def _read_upsample(r: Reading) -> Tensor:
 
 def _spell_resize(s: Spelling) -> str:
     call = s.call
-    crops = call["roi"] != "whole"
+    crops = call["roi"] != WHOLE
     roi = s.constant(call["roi"], "float32") if crops else ""
-    by_scale = call["scale"] != "fitting"
+    by_scale = call["scale"] != FITTING
     size = (s.constant(call["scale"], "float32"),) if by_scale else ("", s.integers(call["size"]))
     how = {"extrapolation_value": call["extrapolation"]} if crops else {}
     return s(
@@ -146,15 +148,15 @@ def _say_resize(w: Wording) -> str:
     call = w.call
     linear = ("linear", "bilinear", "trilinear")[w.rank - 1]
     how = (call["mode"], call["coordinates"], call["rounding"])
-    if how == ("nearest", "asymmetric", "floor"):
+    if how == (NEAREST, "asymmetric", "floor"):
         mode = '"nearest"'
-    elif how[:2] == ("linear", "half_pixel"):
+    elif how[:2] == (LINEAR, "half_pixel"):
         mode = f'"{linear}"'
-    elif how[:2] == ("linear", "align_corners"):
+    elif how[:2] == (LINEAR, "align_corners"):
         mode = f'"{linear}", align_corners=True'
     else:
         raise Lacking(_CONVENTION)
-    if call["size"] != "fitting":
+    if call["size"] != FITTING:
         size = ", ".join(map(text, call["size"]))
         return f"functional.interpolate({w['x']}, size=({size},), mode={mode})"
     scale = tuple(float(factor) for factor in call["scale"])
