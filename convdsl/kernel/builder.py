@@ -55,17 +55,20 @@ class Builder:
     # Parameters
 
     def buffer(self, name: str, dtype: DType, size: int, written: bool = False) -> Buffer:
+        """The next parameter: a flat array of `size` elements. Names are unique in a kernel."""
         made = Buffer(name, dtype, size, written)
         self._counts[name] = 1  # what is loaded from it is called name_1, name_2 ...
         self._buffers.append(made)
         return made
 
     def registers(self, count: int, type: ValueType | None = None, name: str = "acc") -> Registers:
+        """An array of registers, by default vectors of the kernel's type. They hold nothing yet."""
         made = Registers(self._fresh(name), count, type or ValueType(self.dtype, self.lanes))
         self._registers.append(made)
         return made
 
     def kernel(self) -> Kernel:
+        """What has been built, once all loops are closed."""
         (body,) = self._bodies
         return Kernel(self.name, tuple(self._buffers), tuple(self._registers), tuple(body))
 
@@ -129,6 +132,7 @@ class Builder:
 
     @contextmanager
     def when(self, test: IndexTest) -> Generator[None]:
+        """Statements that run only where the test holds."""
         self._bodies.append([])
         yield
         self._emit(If(test, tuple(self._bodies.pop())))
@@ -151,9 +155,11 @@ class Builder:
         return self.let(Splat(scalar, ValueType(buffer.dtype, self.lanes)))
 
     def set(self, registers: Registers, slot: int, value: Value) -> None:
+        """registers[slot] = value"""
         self._emit(Set(registers, slot, value))
 
     def zero(self, registers: Registers) -> None:
+        """Set all registers to 0."""
         for slot in range(registers.count):
             self.set(registers, slot, Const(0.0, registers.type))
 
@@ -162,6 +168,7 @@ class Builder:
         self.set(registers, slot, Fma(a, b, Get(registers, slot)))
 
     def store(self, buffer: Buffer, index: Dim, value: Value, valid: int | None = None) -> None:
+        """Write the lanes of a value from `index` on, or only the first `valid` ones."""
         self._emit(Store(buffer, index, value, None if valid == value.type.lanes else valid))
 
     def barrier(self) -> None:

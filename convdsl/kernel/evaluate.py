@@ -53,6 +53,7 @@ class Counter:
     operations: int = 0
 
     def add(self, operations: int) -> None:
+        """Count operations."""
         self.operations += operations
 
 

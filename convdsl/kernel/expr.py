@@ -93,6 +93,8 @@ class _Arithmetic:
 
 @dataclass(frozen=True, slots=True)
 class Literal(_Arithmetic):
+    """A number of a given type."""
+
     value: float | int | bool
     type: DType
 
@@ -193,6 +195,9 @@ class Select(_Arithmetic):
 
 @dataclass(frozen=True, slots=True)
 class Cast(_Arithmetic):
+    """The value in another element type; of a float the integer towards zero, of a number
+    whether it is not zero."""
+
     x: Expr
     type: DType
 
@@ -231,10 +236,12 @@ def lift(x: Operand, dtype: DType) -> Expr:
 
 
 def maximum(a: Expr, b: Operand) -> Expr:
+    """max(a, b), which is NaN where either is."""
     return Binary("max", a, lift(b, a.dtype))
 
 
 def minimum(a: Expr, b: Operand) -> Expr:
+    """min(a, b), which is NaN where either is."""
     return Binary("min", a, lift(b, a.dtype))
 
 
@@ -256,6 +263,7 @@ class TensorExpr:
     outputs: tuple[str, ...]
 
     def stage(self, name: str) -> Stage:
+        """The stage that defines a tensor."""
         return next(s for s in self.stages if s.target.name == name)
 
     def __str__(self) -> str:
@@ -295,6 +303,7 @@ def broadcast_read(x: TensorVar, axes: tuple[Axis, ...]) -> Read:
 
 
 def children(e: Expr) -> tuple[Expr, ...]:
+    """The expressions that an expression is made of."""
     match e:
         case Unary() | Cast():
             return (e.x,)
@@ -362,6 +371,7 @@ def reindex(e: Expr, bindings: Mapping[str, Dim]) -> Expr:
 
 
 def reads(e: Expr) -> Iterator[Read]:
+    """All reads in an expression, in order; what stands in it twice comes twice."""
     return (node for node in walk(e) if isinstance(node, Read))
 
 
@@ -375,13 +385,14 @@ def arithmetic(e: Expr) -> Dim:
         case Unary() | Binary() | Compare():
             return below + FUNCTIONS[e.op].operations
         case Reduce():
-            positions = extent_of(e.axes)
+            positions = positions_of(e.axes)
             return below * positions + positions - 1
         case _:
             return below
 
 
-def extent_of(axes: Iterable[Axis]) -> Dim:
+def positions_of(axes: Iterable[Axis]) -> Dim:
+    """The number of positions that axes have together."""
     total: Dim = 1
     for axis in axes:
         total = total * axis.extent
@@ -390,7 +401,7 @@ def extent_of(axes: Iterable[Axis]) -> Dim:
 
 def flops(expr: TensorExpr) -> Dim:
     """Arithmetic operations of the whole expression."""
-    return sum((arithmetic(s.body) * extent_of(s.axes) for s in expr.stages), 0)
+    return sum((arithmetic(s.body) * positions_of(s.axes) for s in expr.stages), 0)
 
 
 def products(expr: TensorExpr) -> Dim:
@@ -399,7 +410,7 @@ def products(expr: TensorExpr) -> Dim:
     for stage in expr.stages:
         for node in walk(stage.body):
             if isinstance(node, Reduce) and node.op == "sum" and _is_product(node.body):
-                total = total + extent_of(node.axes) * extent_of(stage.axes)
+                total = total + positions_of(node.axes) * positions_of(stage.axes)
     return total
 
 
@@ -441,6 +452,7 @@ def format_expr(e: Expr) -> str:
 
 
 def format_tensor_expr(expr: TensorExpr) -> str:
+    """Inputs, then what each element of each stage is: `--emit expr`."""
     lines = [f"in  {x.name}: {x.type}" for x in expr.inputs]
     for stage in expr.stages:
         word = "out" if stage.target.name in expr.outputs else "let"

@@ -96,6 +96,7 @@ def call(function: str, *parts: Term) -> Formula:
 
 
 def choose(test: Formula, yes: Term, no: Term) -> Formula:
+    """`yes` where the test holds, else `no`."""
     return Chosen(test, _formula(yes), _formula(no))
 
 
@@ -113,9 +114,13 @@ class Algebra(Protocol[T]):
         """A number of the type of `like`."""
         ...
 
-    def apply(self, function: str, parts: tuple[T, ...]) -> T: ...
+    def apply(self, function: str, parts: tuple[T, ...]) -> T:
+        """A function, by its name in `scalar.FUNCTIONS`."""
+        ...
 
-    def choose(self, test: T, yes: T, no: T) -> T: ...
+    def choose(self, test: T, yes: T, no: T) -> T:
+        """`yes` where the test holds, else `no`."""
+        ...
 
 
 def read(formula: Formula, given: tuple[T, ...], algebra: Algebra[T]) -> T:

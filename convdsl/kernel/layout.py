@@ -34,6 +34,7 @@ class Layout:
 
     @property
     def physical(self) -> tuple[int, ...]:
+        """Extents of the array as it lies in memory, outermost first."""
         if self.axis is None:
             return self.shape
         outer = list(self.shape)

@@ -79,6 +79,7 @@ class LoopVar:
 
     @property
     def i(self) -> Dim:
+        """The counter as an index; a number where it has one value only."""
         if self.lowest == self.highest:
             return self.lowest
         return symbol(self.name, minimum=self.lowest, maximum=self.highest)
@@ -89,6 +90,8 @@ class LoopVar:
 
 @dataclass(frozen=True, slots=True)
 class Const:
+    """The same number in every lane."""
+
     value: float | int | bool
     type: ValueType
 
@@ -123,6 +126,8 @@ class Gather:
 
 @dataclass(frozen=True, slots=True)
 class Get:
+    """What a register holds; it must have been set."""
+
     registers: Registers
     slot: int
 
@@ -172,6 +177,8 @@ class Fma:
 
 @dataclass(frozen=True, slots=True)
 class Compare:
+    """A comparison by its name in `scalar.COMPARISONS`: a bool for each lane."""
+
     op: str
     a: Value
     b: Value
@@ -196,6 +203,9 @@ class Select:
 
 @dataclass(frozen=True, slots=True)
 class Cast:
+    """Each lane in another element type: floats to integers towards zero, numbers to bool by
+    whether they are not zero."""
+
     x: Value
     type: ValueType
 
@@ -266,12 +276,16 @@ Value: TypeAlias = (
 
 @dataclass(frozen=True, slots=True)
 class Let:
+    """Name a value: computed once, here, and known up to the end of the body."""
+
     var: Var
     value: Value
 
 
 @dataclass(frozen=True, slots=True)
 class Set:
+    """Write a register; the types are alike."""
+
     registers: Registers
     slot: int
     value: Value
@@ -355,6 +369,8 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True)
 class If:
+    """One of two bodies, by a test of indices."""
+
     test: IndexTest
     then: tuple[Statement, ...]
     otherwise: tuple[Statement, ...] = ()
@@ -376,6 +392,7 @@ class Kernel:
 
 
 def value_children(value: Value) -> tuple[Value, ...]:
+    """The values that a value is made of, index tests among them."""
     match value:
         case Unary() | Cast() | Splat() | ReduceLanes():
             return (value.x,)
@@ -405,6 +422,7 @@ def statement_values(statement: Statement) -> tuple[Value, ...]:
 
 
 def statement_bodies(statement: Statement) -> tuple[tuple[Statement, ...], ...]:
+    """The bodies that a statement runs: of a loop one, of a branch two."""
     match statement:
         case For() | Parallel() | Blocks() | Threads():
             return (statement.body,)
@@ -415,6 +433,7 @@ def statement_bodies(statement: Statement) -> tuple[tuple[Statement, ...], ...]:
 
 
 def walk_statements(body: tuple[Statement, ...]) -> Iterator[Statement]:
+    """All statements of a body, outer ones before inner ones."""
     for statement in body:
         yield statement
         for inner in statement_bodies(statement):

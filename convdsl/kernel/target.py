@@ -30,4 +30,5 @@ class Target:
         return f"{self.cpu} ({self.triple}) {self.features}"
 
     def lanes(self, dtype: DType) -> int:
+        """Elements of a type in one vector."""
         return max(1, self.vector_bytes // dtype.bytes)

@@ -39,6 +39,7 @@ from convdsl.kernel.scalar import FUNCTIONS
 
 
 def format_kernel(kernel: Kernel) -> str:
+    """A kernel with its buffers, registers and loops."""
     lines = [f"kernel {kernel.name}"]
     for buffer in kernel.buffers:
         word = "out" if buffer.written else "in"
@@ -49,6 +50,7 @@ def format_kernel(kernel: Kernel) -> str:
 
 
 def format_body(body: tuple[Statement, ...], depth: int) -> list[str]:
+    """The lines of a body, indented by `depth` steps."""
     return [line for statement in body for line in _format_statement(statement, depth)]
 
 
@@ -102,6 +104,7 @@ def _span(index: object, lanes: int) -> str:
 
 
 def format_value(value: Value) -> str:
+    """A value as one line."""
     match value:
         case Const():
             return str(value.value)

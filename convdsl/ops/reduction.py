@@ -36,7 +36,7 @@ from convdsl.kernel.expr import (
     TensorVar,
     Unary,
     axes_over,
-    extent_of,
+    positions_of,
 )
 from convdsl.tensor import Dim, DType, TensorType
 
@@ -95,7 +95,7 @@ class _Frame:
 
     @property
     def count(self) -> Expr:
-        size = extent_of(self.reduced)
+        size = positions_of(self.reduced)
         dtype = self.value.dtype
         return Literal(size, dtype) if isinstance(size, int) else IndexValue(size, dtype)
 

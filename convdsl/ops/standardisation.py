@@ -34,7 +34,7 @@ from convdsl.kernel.expr import (
     TensorVar,
     Unary,
     axes_over,
-    extent_of,
+    positions_of,
 )
 from convdsl.tensor import Dim, TensorType, floor_div
 
@@ -46,7 +46,7 @@ def statistics(
     scale[kept..] = 1 / sqrt(sum over reduced.. of (x[index..] - mean)^2 / count + eps)"""
     x = call.var("x")
     dtype = x.type.dtype
-    size = extent_of(reduced)
+    size = positions_of(reduced)
     count: Expr = Literal(size, dtype) if isinstance(size, int) else IndexValue(size, dtype)
     type = TensorType(dtype, tuple(axis.extent for axis in kept))
     at = tuple(axis.i for axis in kept)

@@ -11,6 +11,8 @@ from executors import check_kernels
 from graphs import Array, Builder, evaluate_graph, random_arrays, rewritten
 from grids import ORDERS, tiled_matmul
 from kernels import program_of, row_sums
+from tiny_target.machine import TINY, TINY_GRID
+from tiny_target.printer import print_program, run_program
 
 import convdsl
 from convdsl.ir.graph import Graph
@@ -18,8 +20,6 @@ from convdsl.kernel.interpret import interpret_program
 from convdsl.kernel.nodes import Barrier, walk_statements
 from convdsl.kernel.verify import KernelError
 from convdsl.lowering.lower import Lowered, lower
-from tiny_target.machine import TINY, TINY_GRID
-from tiny_target.printer import print_program, run_program
 
 
 def lenet() -> Graph:

@@ -38,6 +38,7 @@ class KernelPrinter(ValuePrinter):
     """Prints one kernel as an internal function; collects the intrinsics it declares."""
 
     def print(self) -> str:
+        """The function's text. KernelError for what a CPU has not."""
         parameters = [
             f"ptr noalias nocapture {'' if b.written else 'readonly '}{self.pointers[b.name]}"
             for b in self.kernel.buffers
@@ -52,6 +53,7 @@ class KernelPrinter(ValuePrinter):
         return "\n".join([head, "entry:", *self.text(), "  ret void", "}"])
 
     def body(self, body: Sequence[Statement]) -> None:
+        """Print the statements of a body."""
         for statement in body:
             match statement:
                 case Let():
@@ -74,6 +76,7 @@ class KernelPrinter(ValuePrinter):
                     raise KernelError(f"{self.kernel.name}: a grid, which a CPU has not")
 
     def loop(self, loop: For) -> None:
+        """Print a serial loop."""
         low, _ = bounds(loop.stop - loop.start)
         start, stop = self.index(loop.start), self.index(loop.stop)
         with self.counting(start, stop, runs=low is not None and low > 0) as counter:
@@ -81,6 +84,7 @@ class KernelPrinter(ValuePrinter):
             self.body(loop.body)
 
     def know(self, name: str, value: str) -> None:
+        """The counter has this name in the level that is open."""
         self.indices[name], self.depths[name] = value, len(self.levels) - 1
 
     @contextmanager
@@ -108,6 +112,7 @@ class KernelPrinter(ValuePrinter):
         self.label(f"exit{mark}")
 
     def parallel(self, loop: Parallel) -> None:
+        """Print the iterations of one share: number `%share` of `%shares` equal parts."""
         total = math.prod(loop.extents)
         first = self.result(f"mul nuw i64 %share, {total}")
         past = self.result(f"mul nuw i64 {self.result('add nuw i64 %share, 1')}, {total}")
@@ -128,6 +133,7 @@ class KernelPrinter(ValuePrinter):
             self.body(loop.body)
 
     def branch(self, branch: If) -> None:
+        """Print both arms and where they meet."""
         self.count += 1
         mark = self.count
         test = self.value(branch.test)
@@ -142,6 +148,7 @@ class KernelPrinter(ValuePrinter):
         self.label(f"end{mark}")
 
     def store(self, store: Store) -> None:
+        """Print a store; bools lie in memory as bytes."""
         type, value = store.value.type, self.value(store.value)
         if store.valid is not None and store.valid < type.lanes:
             kept = ", ".join(f"i32 {lane}" for lane in range(store.valid))

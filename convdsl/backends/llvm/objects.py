@@ -30,6 +30,7 @@ def llvm_version() -> str:
 
 
 def host_triple() -> str:
+    """LLVM's name for this machine and system."""
     return llvm.get_process_triple()
 
 
@@ -125,5 +126,6 @@ def emit_object(ir: str, target: Target) -> bytes:
 
 @compiling()
 def emit_assembly(ir: str, target: Target) -> str:
+    """What `emit_object` makes, as text."""
     machine = _machine(target.triple, target.cpu, target.features)
     return machine.emit_assembly(optimise(ir, target))

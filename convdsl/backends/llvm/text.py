@@ -24,6 +24,7 @@ SCALARS = {DType.F32: "float", DType.F64: "double", DType.I64: "i64", DType.BOOL
 
 
 def type_of(type: ValueType) -> str:
+    """LLVM's spelling of a type."""
     scalar = SCALARS[type.dtype]
     return scalar if type.lanes == 1 else f"<{type.lanes} x {scalar}>"
 
@@ -35,6 +36,7 @@ def suffix(type: ValueType) -> str:
 
 
 def literal(value: float, dtype: DType) -> str:
+    """LLVM's spelling of a number: floats by their bits, f32 rounded."""
     if dtype is DType.BOOL:
         return "true" if value else "false"
     if dtype is DType.I64:
@@ -89,18 +91,22 @@ class Printer:
     # Pieces
 
     def fresh(self) -> str:
+        """A name that nothing has yet."""
         self.count += 1
         return f"%t{self.count}"
 
     def put(self, text: str) -> None:
+        """Write a line."""
         self.lines.append(f"  {text}")
 
     def result(self, text: str) -> str:
+        """Write an instruction; the name of its result."""
         name = self.fresh()
         self.lines.append(f"  {name} = {text}")
         return name
 
     def label(self, name: str) -> None:
+        """Begin a block."""
         self.lines.append(f"{name}:")
         self.block = name
 
@@ -115,15 +121,18 @@ class Printer:
         return flat
 
     def register(self, registers: Registers, slot: int) -> str:
+        """The alloca of a register."""
         return f"%r.{registers.name}.{slot}"
 
     def intrinsic(
         self, name: str, type: ValueType, arguments: Sequence[str], flags: str = ""
     ) -> str:
+        """Call one of LLVM's functions for a type; the name of its result."""
         call = self.call(name, type, arguments)
         return self.result(call.replace("call ", f"call {flags} ", 1) if flags else call)
 
     def call(self, name: str, type: ValueType, arguments: Sequence[str]) -> str:
+        """The text of such a call; declares the function."""
         full, text = f"@llvm.{name}.{suffix(type)}", type_of(type)
         self.declarations.add(f"declare {text} {full}({', '.join([text] * len(arguments))})")
         return f"call {text} {full}({', '.join([f'{text} {a}' for a in arguments])})"
@@ -131,12 +140,14 @@ class Printer:
     # Levels
 
     def open_level(self) -> None:
+        """Begin a loop body or an arm; what it sends outwards stands before it."""
         before: list[str] = []
         self.levels[-1].before = before
         self.lines.append(before)
         self.levels.append(Level())
 
     def close_level(self) -> None:
+        """End it, and forget what it knew."""
         self.levels.pop()
 
     def computed(self, depth: int, text: str) -> str:
@@ -185,11 +196,13 @@ class Printer:
         return sorted(found.items())
 
     def atom_depth(self, atom: Atom) -> int:
+        """The outermost level that knows all counters of an atom."""
         if isinstance(atom, Symbol):
             return self.depths[atom.name]
         return self.depth(make({((atom, 1),): 1}))
 
     def sum_of(self, depth: int, terms: dict[Monomial, Coefficient]) -> str:
+        """The sum of some terms, written at a level."""
         known, whole = self.levels[depth].known, frozenset(terms.items())
         if whole not in known:
             total = ""
@@ -202,6 +215,7 @@ class Printer:
         return known[whole]
 
     def term(self, depth: int, monomial: Monomial, coefficient: int) -> str:
+        """A product of atoms and a number, written at a level."""
         key = (monomial, coefficient)
         known = self.levels[depth].known
         if key not in known:
@@ -220,6 +234,7 @@ class Printer:
         return known[key]
 
     def atom(self, atom: Atom) -> str:
+        """A counter; a floor or an extremum, written where its parts are known."""
         if isinstance(atom, Symbol):
             return self.indices[atom.name]
         depth = self.atom_depth(atom)
@@ -236,6 +251,7 @@ class Printer:
         return known[atom]
 
     def floor_div(self, depth: int, numerator: Dim, divisor: Dim) -> str:
+        """The floor of a quotient by a positive number."""
         if not isinstance(divisor, int):
             raise TypeError(f"division by {divisor}: kernels are made for bound shapes")
         top = self.index(numerator)

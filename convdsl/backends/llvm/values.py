@@ -52,6 +52,7 @@ class ValuePrinter(Printer):
     """Prints what a value needs and returns its name."""
 
     def load(self, load: Load) -> str:
+        """A load; where a guard fails the buffer's start is loaded and not used."""
         where, type, test = self.address(load.buffer, load.index), load.type, None
         for guard in load.guards:
             here = self.value(guard)
@@ -72,6 +73,7 @@ class ValuePrinter(Printer):
         return self.result(f"select i1 {test}, {text} {value}, {text} {other}")
 
     def value(self, value: Value) -> str:
+        """Print what a value needs; its name, or the constant itself."""
         text = type_of(value.type)
         match value:
             case Const():
@@ -115,6 +117,7 @@ class ValuePrinter(Printer):
                 return self.reduce_lanes(value)
 
     def splat(self, scalar: str, type: ValueType) -> str:
+        """A scalar in every lane."""
         if type.lanes == 1:
             return scalar
         text = type_of(type)
@@ -123,6 +126,7 @@ class ValuePrinter(Printer):
         return self.result(f"shufflevector {text} {one}, {text} poison, {zeros}")
 
     def gather(self, gather: Gather) -> str:
+        """A vector put together lane by lane."""
         text, scalar = type_of(gather.type), SCALARS[gather.type.dtype]
         vector = "poison"
         for lane, value in enumerate(gather.lanes):
@@ -131,6 +135,7 @@ class ValuePrinter(Printer):
         return vector
 
     def lane_indices(self, base: Dim, step: int, type: ValueType) -> str:
+        """base + lane * step in i64."""
         start = self.splat(self.index(base), type)
         if type.lanes == 1:
             return start
@@ -138,6 +143,7 @@ class ValuePrinter(Printer):
         return self.result(f"add {type_of(type)} {start}, <{offsets}>")
 
     def index_as_value(self, value: IndexAsValue) -> str:
+        """An index as a number of the type."""
         integers = ValueType(DType.I64, value.type.lanes)
         at = self.lane_indices(value.index, value.step, integers)
         if value.type.dtype is DType.I64:
@@ -145,6 +151,7 @@ class ValuePrinter(Printer):
         return self.result(f"sitofp {type_of(integers)} {at} to {type_of(value.type)}")
 
     def unary(self, value: Unary) -> str:
+        """A primitive of one operand."""
         x, type = self.value(value.x), value.x.type
         text = type_of(type)
         match value.op:
@@ -195,6 +202,7 @@ class ValuePrinter(Printer):
         return self.result(f"bitcast {integer} {half} to {text}")
 
     def binary(self, value: Binary) -> str:
+        """A primitive of two operands."""
         a, b, type = self.value(value.a), self.value(value.b), value.type
         text, op = type_of(type), value.op
         if op in ("max", "min"):
@@ -206,6 +214,7 @@ class ValuePrinter(Printer):
         return self.result(f"{_INT_OPS[op]} {text} {a}, {b}")
 
     def extremum(self, value: Binary, a: str, b: str) -> str:
+        """max or min, handing NaN on."""
         type, op = value.type, value.op
         if not type.dtype.is_float:
             return self.intrinsic(f"s{op}", type, (a, b))
@@ -222,6 +231,7 @@ class ValuePrinter(Printer):
         return self.intrinsic(name, type, (a, b), "nsz")
 
     def cast(self, value: Cast) -> str:
+        """The value in another element type."""
         x, old, new = self.value(value.x), value.x.type, value.type
         if old.dtype is new.dtype:
             return x
@@ -240,6 +250,7 @@ class ValuePrinter(Printer):
         return self.result(f"{op} {type_of(old)} {x} to {type_of(new)}")
 
     def reduce_lanes(self, value: ReduceLanes) -> str:
+        """All lanes combined, in any order."""
         x, type = self.value(value.x), value.x.type
         scalar, text = SCALARS[type.dtype], type_of(type)
         if type.lanes == 1:
