@@ -64,12 +64,8 @@ class Access:
 def accesses(body: Sequence[Statement], around: tuple[Around, ...] = ()) -> Iterator[Access]:
     """All loads and stores of a body, in order."""
     for statement in body:
-        for value in statement_values(statement):
-            yield from _loads(value, around)
+        yield from own_accesses(statement, around)
         match statement:
-            case Store():
-                lanes = statement.value.type.lanes if statement.valid is None else statement.valid
-                yield Access(statement.buffer, statement.index, lanes, True, around)
             case For() | Threads():
                 yield from accesses(statement.body, (*around, statement))
             case If():
@@ -79,6 +75,15 @@ def accesses(body: Sequence[Statement], around: tuple[Around, ...] = ()) -> Iter
                 yield from accesses(statement.body, around)
             case _:
                 pass
+
+
+def own_accesses(statement: Statement, around: tuple[Around, ...] = ()) -> Iterator[Access]:
+    """What the statement itself loads and stores (not its bodies)."""
+    for value in statement_values(statement):
+        yield from _loads(value, around)
+    if isinstance(statement, Store):
+        lanes = statement.value.type.lanes if statement.valid is None else statement.valid
+        yield Access(statement.buffer, statement.index, lanes, True, around)
 
 
 def _loads(value: Value, around: tuple[Around, ...]) -> Iterator[Access]:

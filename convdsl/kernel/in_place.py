@@ -19,30 +19,20 @@ from math import prod
 from typing import Any, cast
 
 from convdsl.kernel import nodes
+from convdsl.kernel.accesses import accesses, own_accesses
 from convdsl.kernel.nodes import (
     Buffer,
     For,
     If,
     Kernel,
-    Load,
     Parallel,
     Statement,
     Store,
-    Value,
     statement_bodies,
-    statement_values,
-    value_children,
 )
+from convdsl.kernel.scalar import FUNCTIONS
 from convdsl.tensor import Dim, evaluate, symbols_of
 
-_COMPARE = {
-    "lt": int.__lt__,
-    "le": int.__le__,
-    "gt": int.__gt__,
-    "ge": int.__ge__,
-    "eq": int.__eq__,
-    "ne": int.__ne__,
-}
 _LARGEST = 4096  # values of loop counters that are tried one by one
 
 Body = tuple[Statement, ...]
@@ -55,7 +45,7 @@ def written_over(kernel: Kernel, read: str, written: str, name: str) -> Kernel |
     old, new = by_name[read], by_name[written]
     if old.written or not new.written or (old.dtype, old.size) != (new.dtype, new.size):
         return None
-    if any(load.buffer == new for load in _loads_below(kernel.body)):
+    if any(access.buffer == new and not access.write for access in accesses(kernel.body)):
         return None
     buffers = tuple(buffer for buffer in kernel.buffers if buffer != old)
     joined = replace(kernel, name=name, buffers=buffers, body=_replaced(kernel.body, old, new))
@@ -77,35 +67,15 @@ def _reads_before_writing(body: Body, buffer: Buffer) -> bool:
     """Every load is followed by a store of at least its elements, in the same run of statements."""
     writes: dict[Dim, int] = {}  # elements, by first index, that are written further on
     for statement in reversed(body):
-        if isinstance(statement, Store) and statement.buffer == buffer:
-            writes[statement.index] = max(_lanes(statement), writes.get(statement.index, 0))
-        for value in statement_values(statement):
-            for load in _loads(value):
-                wide = load.type.lanes
-                if load.buffer == buffer and writes.get(load.index, 0) < wide:
-                    return False
+        own = [access for access in own_accesses(statement) if access.buffer == buffer]
+        for access in own:
+            if access.write:
+                writes[access.index] = max(access.lanes, writes.get(access.index, 0))
+        if any(writes.get(access.index, 0) < access.lanes for access in own):
+            return False
         if not all(_reads_before_writing(inner, buffer) for inner in statement_bodies(statement)):
             return False
     return True
-
-
-def _lanes(store: Store) -> int:
-    return store.value.type.lanes if store.valid is None else store.valid
-
-
-def _loads(value: Value) -> Iterator[Load]:
-    if isinstance(value, Load):
-        yield value
-    for child in value_children(value):
-        yield from _loads(child)
-
-
-def _loads_below(body: Body) -> Iterator[Load]:
-    for statement in body:
-        for value in statement_values(statement):
-            yield from _loads(value)
-        for inner in statement_bodies(statement):
-            yield from _loads_below(inner)
 
 
 class _Unknown(Exception):
@@ -126,7 +96,8 @@ class _Count:
     def _statement(self, statement: Statement, at: Mapping[str, int]) -> int:
         match statement:
             case Store():
-                return _lanes(statement) if statement.buffer == self._buffer else 0
+                (write,) = (access for access in own_accesses(statement) if access.write)
+                return write.lanes if write.buffer == self._buffer else 0
             case For():
                 if self._is_idle(statement):
                     return 0
@@ -139,7 +110,7 @@ class _Count:
                 if self._is_idle(statement):
                     return 0
                 test = statement.test
-                holds = _COMPARE[test.op](_number(test.a, at), _number(test.b, at))
+                holds = FUNCTIONS[test.op].meaning(_number(test.a, at), _number(test.b, at))
                 return self.stores(statement.then if holds else statement.otherwise, at)
             case _:
                 if self._is_idle(statement):
