@@ -28,7 +28,7 @@ class Frame:
             buffer = b.buffer(operand.var.name, operand.var.type.dtype, layout.size)
             views[operand.var.name] = View(buffer, layout)
         packs = [views[o.var.name].layout if o.static else None for o in task.operands]
-        outputs = declare_outputs(b, task)
+        outputs = declare_outputs(b, task.outputs)
         arguments = [
             *zip(views, packs, strict=True),
             *((output, None) for output in outputs),
