@@ -27,6 +27,7 @@ import numpy as np
 
 from convdsl.kernel.accesses import (
     Access,
+    Arm,
     Around,
     Array,
     Points,
@@ -97,9 +98,11 @@ class _Form:
 
     outer: (name, c, lowest, highest p), of the counters that tell iterations from each other.
     inner: (c, (lowest, highest z)) of everything else, by positive c.
+    pinned: counters that have one value where the access happens.
     """
 
     loop: Parallel | Blocks | None
+    pinned: tuple[tuple[str, int], ...]
     outer: tuple[tuple[str, int, int, int], ...]
     inner: tuple[tuple[int, tuple[int, int]], ...]
     constant: int
@@ -108,9 +111,41 @@ class _Form:
 
 def _form(access: Access, loop: Parallel | Blocks | None) -> _Form | None:
     """The form of an index that is linear in counters, else None."""
+    fixed = _fixed(access.around)
+    linear = _linear(substitute(access.index, fixed))
+    if linear is None:
+        return None
+    coefficients, constant = linear
+    counters = [] if loop is None else [var for var in loop.vars if var.lowest < var.highest]
+    owners = [v for v in _owners(counters, access.around) if v.name not in fixed]
+    outer = tuple((v.name, coefficients.pop(v.name, 0), v.lowest, v.highest) for v in owners)
+    ranges = {1: (0, access.lanes - 1)}
+    known = {var.name: var for var in (*counters, *_inner_counters(access.around))}
+    for name, coefficient in coefficients.items():
+        var = known[name]
+        _add(ranges, coefficient, (var.lowest, var.highest))
+    inner, pinned = tuple(sorted(ranges.items())), tuple(sorted(fixed.items()))
+    return _Form(loop, pinned, outer, inner, constant, access.write)
+
+
+def _fixed(arounds: Sequence[Around]) -> dict[str, int]:
+    """Counters that tests around pin to one value."""
+    fixed: dict[str, int] = {}
+    for around in arounds:
+        if isinstance(around, Arm) and around.holds and around.test.op == "eq":
+            linear = _linear(around.test.a - around.test.b)
+            if linear is not None and len(linear[0]) == 1:
+                ((name, c),), constant = linear[0].items(), linear[1]
+                if abs(c) == 1:
+                    fixed[name] = -constant * c
+    return fixed
+
+
+def _linear(index: Dim) -> tuple[dict[str, int], int] | None:
+    """(coefficient of each counter, constant), where an index is their sum."""
     coefficients: dict[str, int] = {}
     constant = 0
-    for monomial, coefficient in terms_of(access.index):
+    for monomial, coefficient in terms_of(index):
         if not isinstance(coefficient, int):
             return None
         if not monomial:
@@ -120,15 +155,7 @@ def _form(access: Access, loop: Parallel | Blocks | None) -> _Form | None:
         if len(monomial) > 1 or power > 1 or not isinstance(atom, Symbol):
             return None
         coefficients[atom.name] = coefficient
-    counters = [] if loop is None else [var for var in loop.vars if var.lowest < var.highest]
-    owners = _owners(counters, access.around)
-    outer = tuple((v.name, coefficients.pop(v.name, 0), v.lowest, v.highest) for v in owners)
-    ranges = {1: (0, access.lanes - 1)}
-    known = {var.name: var for var in (*counters, *_inner_counters(access.around))}
-    for name, coefficient in coefficients.items():
-        var = known[name]
-        _add(ranges, coefficient, (var.lowest, var.highest))
-    return _Form(loop, outer, tuple(sorted(ranges.items())), constant, access.write)
+    return coefficients, constant
 
 
 def _inner_counters(arounds: Sequence[Around]) -> Iterator[LoopVar]:
@@ -175,7 +202,7 @@ def _all_apart(forms: Sequence[_Form]) -> bool:
     for a, b in combinations_with_replacement(forms, 2):
         if not (a.write or b.write):
             continue
-        shape = (id(a.loop), id(b.loop), a.outer, b.outer, a.inner, b.inner)
+        shape = (id(a.loop), id(b.loop), a.pinned, b.pinned, a.outer, b.outer, a.inner, b.inner)
         key = (*shape, b.constant - a.constant)
         if key not in seen:
             seen.add(key)
@@ -188,7 +215,8 @@ def _apart(a: _Form, b: _Form) -> bool:
     ranges = dict(a.inner)
     for c, (low, high) in b.inner:
         _add(ranges, -c, (low, high))
-    differ = not (a.loop is b.loop and a.loop is not None and a.outer == b.outer)
+    alike = (a.pinned, a.outer) == (b.pinned, b.outer)
+    differ = not (a.loop is b.loop and a.loop is not None and alike)
     terms: list[tuple[int, int, int, bool]] = []
     if differ:  # as if all their iterations were different ones
         for sign, form in ((1, a), (-1, b)):
