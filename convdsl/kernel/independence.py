@@ -98,7 +98,7 @@ class _Form:
 
     outer: (name, c, lowest, highest p), of the counters that tell iterations from each other.
     inner: (c, (lowest, highest z)) of everything else, by positive c.
-    pinned: counters that have one value where the access happens.
+    pinned: those of the former that have one value where the access happens.
     """
 
     loop: Parallel | Blocks | None
@@ -117,14 +117,20 @@ def _form(access: Access, loop: Parallel | Blocks | None) -> _Form | None:
         return None
     coefficients, constant = linear
     counters = [] if loop is None else [var for var in loop.vars if var.lowest < var.highest]
-    owners = [v for v in _owners(counters, access.around) if v.name not in fixed]
-    outer = tuple((v.name, coefficients.pop(v.name, 0), v.lowest, v.highest) for v in owners)
+    owners = _owners(counters, access.around)
+    outer = tuple(
+        (v.name, coefficients.pop(v.name, 0), v.lowest, v.highest)
+        for v in owners
+        if v.name not in fixed
+    )
     ranges = {1: (0, access.lanes - 1)}
     known = {var.name: var for var in (*counters, *_inner_counters(access.around))}
     for name, coefficient in coefficients.items():
         var = known[name]
         _add(ranges, coefficient, (var.lowest, var.highest))
-    inner, pinned = tuple(sorted(ranges.items())), tuple(sorted(fixed.items()))
+    names = {var.name for var in (*counters, *owners)}
+    pinned = tuple(sorted((name, value) for name, value in fixed.items() if name in names))
+    inner = tuple(sorted(ranges.items()))
     return _Form(loop, pinned, outer, inner, constant, access.write)
 
 
