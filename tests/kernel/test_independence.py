@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 import numpy as np
@@ -256,6 +256,23 @@ def test_accesses_out_of_bounds_are_found_under_their_tests() -> None:
 
 
 @st.composite
+def ranges(draw: st.DrawFn, counters: Sequence[Dim]) -> tuple[Dim, Dim]:
+    """(start, stop) of an inner loop: constant, as long as a counter says, or a band."""
+    counter, length = draw(st.sampled_from(counters)), draw(st.integers(1, 5))
+    match draw(st.sampled_from(("constant", "triangle", "band", "even bands"))):
+        case "constant":
+            return 0, length
+        case "triangle":
+            return 0, dim_min(counter + 1, length)
+        case "band":
+            step = draw(st.integers(1, 3))
+            return counter * step, dim_min(counter * step + length, 12)
+        case _:
+            parts = draw(st.integers(2, 6))
+            return floor_div(counter * 7, parts), floor_div(counter * 7 + 7, parts)
+
+
+@st.composite
 def kernels(draw: st.DrawFn) -> Kernel:
     b = Builder("k", DType.F32, draw(st.sampled_from((1, 2, 4))))
     size = 4096
@@ -264,10 +281,8 @@ def kernels(draw: st.DrawFn) -> Kernel:
     factors = st.sampled_from((0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 48, -1, -4))
     for _ in range(draw(st.integers(1, 2))):
         with b.parallel(names, [draw(st.integers(1, 5)) for _ in names]) as counters:
-            stop: Dim = draw(st.integers(1, 5))
-            if draw(st.booleans()):
-                stop = dim_min(counters[0] + 1, stop)
-            with b.serial("i", stop) as i:
+            start, stop = draw(ranges(counters))
+            with b.serial("i", stop, start) as i:
                 for _ in range(draw(st.integers(1, 3))):
                     index: Dim = draw(st.integers(1024, 1060))
                     for counter in (*counters, i):
@@ -333,7 +348,11 @@ def test_proof_and_enumeration_agree_with_brute_force(kernel: Kernel) -> None:
     assert found == expected
     statements = list(walk_statements(kernel.body))
     stores = [s for s in statements if isinstance(s, Store)]
-    constant = all(isinstance(s.stop, int) for s in statements if isinstance(s, For))
+    constant = all(
+        isinstance(s.start, int) and isinstance(s.stop, int)
+        for s in statements
+        if isinstance(s, For)
+    )
     constant = constant and not any(isinstance(s, If) for s in statements)
     if expected and constant and len(stores) == 1 and isinstance(stores[0].value, Const):
         assert is_proven_independent(kernel), "between constant bounds the proof is exact"
