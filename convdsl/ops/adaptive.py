@@ -32,6 +32,7 @@ from convdsl.kernel.expr import (
     TensorExpr,
     TensorVar,
 )
+from convdsl.kernel.scalar import REDUCTIONS
 from convdsl.tensor import Dim, TensorType, ceil_div, floor_div
 
 
@@ -54,7 +55,7 @@ def infer_adaptive(call: Call) -> tuple[TensorType, ...]:
     return (TensorType(x.dtype, (*x.shape[:2], *call["size"])),)
 
 
-def kernel_adaptive(call: Call, op: str, neutral: float) -> tuple[TensorVar, Stage, Dim]:
+def kernel_adaptive(call: Call, op: str) -> tuple[TensorVar, Stage, Dim]:
     """(x, the stage that reduces windows with `op`, positions per window).
 
     Window o of n over E positions runs from floor(o * E / n) to ceil((o + 1) * E / n). No
@@ -77,15 +78,16 @@ def kernel_adaptive(call: Call, op: str, neutral: float) -> tuple[TensorVar, Sta
         if stop - start != tap.extent:
             guards.append(IndexCompare("lt", start + tap.i, stop))
     value: Expr = Read(x, (n.i, c.i, *at))
+    neutral = Literal(REDUCTIONS[op].neutral(out.dtype), out.dtype)
     for guard in guards:
-        value = Select(guard, value, Literal(neutral, out.dtype))
+        value = Select(guard, value, neutral)
     stage = Stage(TensorVar("y", out), (n, c, *positions), Reduce(op, tuple(taps), value))
     return x, stage, count
 
 
 def kernel_adaptive_avg_pool(call: Call) -> TensorExpr:
     """y[n,c,p..] = sum over the window of x, by its size"""
-    x, total, count = kernel_adaptive(call, "sum", 0.0)
+    x, total, count = kernel_adaptive(call, "sum")
     dtype = x.type.dtype
     size = Literal(count, dtype) if isinstance(count, int) else IndexValue(count, dtype)
     mean = Stage(total.target, total.axes, total.body / size)
@@ -94,7 +96,7 @@ def kernel_adaptive_avg_pool(call: Call) -> TensorExpr:
 
 def kernel_adaptive_max_pool(call: Call) -> TensorExpr:
     """y[n,c,p..] = max over the window of x"""
-    x, largest, _ = kernel_adaptive(call, "max", -float("inf"))
+    x, largest, _ = kernel_adaptive(call, "max")
     return TensorExpr((x,), (largest,), ("y",))
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+import convdsl
 from convdsl.interop.onnx_import import convert
 from interop.runtimes import run_convdsl, run_onnxruntime
 
@@ -69,3 +70,16 @@ def compare(proto, arrays: dict[str, np.ndarray]) -> None:
     exact = found.dtype.kind != "f"
     rtol = 0 if exact else 4 * float(np.finfo(found.dtype).eps)
     np.testing.assert_allclose(found, expected, rtol=rtol)
+
+
+def test_squares_of_negative_numbers_in_the_language() -> None:
+    model = convdsl.parse(
+        "model m {\n input a: f32[N, 3]\n input b: f32[N, 3]\n"
+        "(a - b) ** 2 -> reduce_mean(all) -> output mse\n a ** b -> output power\n}"
+    )
+    a = np.array([[-2, 0, 1], [-2, 0, np.nan]], np.float32)
+    b = np.array([[3, -1, np.nan], [0.5, 0, 0]], np.float32)
+    found = run_convdsl(model, {"a": a, "b": b})
+    np.testing.assert_array_equal(found["power"], [[-8, np.inf, 1], [np.nan, 1, 1]])
+    found = run_convdsl(model, {"a": np.full((2, 3), -3.0, np.float32), "b": np.ones_like(b)})
+    assert found["mse"] == 16
