@@ -77,6 +77,7 @@ def _cost(node: OpNode, parameters: list[StateNode], convention: str) -> Cost:
 
 
 def product(extents: Iterable[Dim]) -> Dim:
+    """How many positions some extents span."""
     total: Dim = 1
     for extent in extents:
         total = total * extent

@@ -163,6 +163,7 @@ def dim_to_json(value: Figure) -> int | str | None:
 
 
 def type_to_json(type: TensorType) -> dict[str, Any]:
+    """Element type and shape; free sizes as text."""
     return {"dtype": str(type.dtype), "shape": [dim_to_json(extent) for extent in type.shape]}
 
 

@@ -63,6 +63,7 @@ def checked(value: Any) -> Any:
 
 
 def checked_text(value: str) -> str:
+    """A text within the limit; raises ValueProblem."""
     if len(value) > limits.TEXT:
         raise ValueProblem("E0806", f"a text of more than {limits.TEXT:,} characters")
     return value
@@ -152,6 +153,7 @@ def checked_dim(value: Dim) -> Dim:
 
 
 def negate(value: Any) -> Any:
+    """-value of a number or a size; raises ValueProblem for others."""
     if isinstance(value, SymDim) or is_number(value):
         return checked_dim(-value) if isinstance(value, SymDim) else -value
     raise ValueProblem("E0401", f"cannot negate {describe(value)}")

@@ -175,6 +175,7 @@ def is_tensors(value: Any) -> bool:
 
 
 def is_number(value: Any) -> bool:
+    """Whether a value is a number; `true` and `false` are none."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 

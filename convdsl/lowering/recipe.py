@@ -27,6 +27,7 @@ from convdsl.tensor import DType
 def packings_to_json(
     graph: Graph, machine: Machine, packings: Sequence[Packing]
 ) -> list[dict[str, Any]]:
+    """How weights are packed, for the artifact: forms by their names, nodes by their numbers."""
     number = {node.id: position for position, node in enumerate(graph.nodes())}
     rows: list[dict[str, Any]] = []
     for packing in packings:

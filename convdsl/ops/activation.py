@@ -43,11 +43,13 @@ Rule = Callable[[Call, Expr], Expr]
 
 
 def resolve_activation(call: Call) -> Mapping[str, Any]:
+    """x floating; raises OpError otherwise."""
     float_type(call)
     return call.attributes
 
 
 def resolve_hard_tanh(call: Call) -> Mapping[str, Any]:
+    """x floating; raises OpError for a lower limit above the upper one."""
     if call["min"] > call["max"]:
         raise OpError(
             f"nothing lies between {call['min']} and {call['max']}", attributes=("min", "max")
@@ -85,6 +87,7 @@ def activation(
 
 
 def number(name: str, default: float, doc: str) -> Attribute:
+    """An attribute that is a number."""
     return Attribute(name, Kind.FLOAT, default, doc)
 
 
@@ -92,6 +95,7 @@ def number(name: str, default: float, doc: str) -> Attribute:
 
 
 def positive(x: Expr) -> Expr:
+    """Whether x is above zero."""
     return Compare("gt", x, Literal(0.0, x.dtype))
 
 
@@ -101,18 +105,22 @@ def ramp(x: Expr, slope: float, offset: float) -> Expr:
 
 
 def relu(call: Call, x: Expr) -> Expr:
+    """max(x, 0)"""
     return maximum(x, 0.0)
 
 
 def relu6(call: Call, x: Expr) -> Expr:
+    """min(max(x, 0), 6)"""
     return minimum(maximum(x, 0.0), 6.0)
 
 
 def leaky_relu(call: Call, x: Expr) -> Expr:
+    """x where positive, else slope * x"""
     return Select(positive(x), x, x * call["slope"])
 
 
 def elu(call: Call, x: Expr) -> Expr:
+    """x where positive, else alpha * (exp(x) - 1)"""
     return Select(positive(x), x, Unary("expm1", x) * call["alpha"])
 
 
@@ -121,11 +129,13 @@ SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805
 
 
 def selu(call: Call, x: Expr) -> Expr:
+    """scale * x where positive, else scale * alpha * (exp(x) - 1)"""
     negative = Unary("expm1", x) * (SELU_ALPHA * SELU_SCALE)
     return Select(positive(x), x * SELU_SCALE, negative)
 
 
 def celu(call: Call, x: Expr) -> Expr:
+    """x where positive, else alpha * (exp(x / alpha) - 1)"""
     return Select(positive(x), x, Unary("expm1", x / call["alpha"]) * call["alpha"])
 
 
@@ -138,26 +148,32 @@ def gelu(call: Call, x: Expr) -> Expr:
 
 
 def silu(call: Call, x: Expr) -> Expr:
+    """x * sigmoid(x)"""
     return x * Unary("sigmoid", x)
 
 
 def mish(call: Call, x: Expr) -> Expr:
+    """x * tanh(softplus(x))"""
     return x * Unary("tanh_softplus", x)
 
 
 def hardsigmoid(call: Call, x: Expr) -> Expr:
+    """min(max(slope * x + offset, 0), 1)"""
     return ramp(x, call["slope"], call["offset"])
 
 
 def hardswish(call: Call, x: Expr) -> Expr:
+    """x * min(max(x / 6 + 1 / 2, 0), 1)"""
     return x * ramp(x, 1 / 6, 0.5)
 
 
 def hard_tanh(call: Call, x: Expr) -> Expr:
+    """min(max(x, min), max)"""
     return minimum(maximum(x, call["min"]), call["max"])
 
 
 def softplus_scaled(call: Call, x: Expr) -> Expr:
+    """log(1 + exp(beta * x)) / beta"""
     beta = call["beta"]
     return Unary("softplus", x) if beta == 1.0 else Unary("softplus", x * beta) / beta
 
@@ -166,6 +182,7 @@ def softplus_scaled(call: Call, x: Expr) -> Expr:
 
 
 def resolve_prelu(call: Call) -> Mapping[str, Any]:
+    """x floating; raises OpError for one slope a channel where these are not known."""
     float_type(call)
     x = call.type("x")
     if not call["shared"] and (x.rank < 2 or not isinstance(x.shape[1], int)):
@@ -174,6 +191,7 @@ def resolve_prelu(call: Call) -> Mapping[str, Any]:
 
 
 def state_prelu(call: Call) -> tuple[StateSpec, ...]:
+    """weight[1], or weight[C] of x[N, C, ..], of the dtype of x."""
     x = call.type("x")
     slopes = TensorType(x.dtype, (1 if call["shared"] else x.shape[1],))
     return (StateSpec("weight", slopes, Role.PARAMETER, "quarter"),)

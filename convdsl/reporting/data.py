@@ -23,6 +23,7 @@ def report_json(report: Report) -> str:
 
 
 def passes_json(snapshots: Sequence[Snapshot]) -> str:
+    """Graphs after each pass, as JSON."""
     return json.dumps([s.to_json() for s in snapshots], indent=2) + "\n"
 
 
@@ -47,6 +48,7 @@ def report_csv(report: Report, *, depth: int | None = None) -> str:
 
 
 def passes_csv(snapshots: Sequence[Snapshot]) -> str:
+    """A line for the graph after each pass."""
     text = io.StringIO()
     lines = [s.to_json() for s in snapshots]
     writer = csv.DictWriter(text, list(lines[0]) if lines else [], lineterminator="\n")
@@ -56,6 +58,7 @@ def passes_csv(snapshots: Sequence[Snapshot]) -> str:
 
 
 def roofline_json(roof: Roofline) -> str:
+    """Kernels beside the limits of the machine, as JSON."""
     return json.dumps(roof.to_json(), indent=2) + "\n"
 
 

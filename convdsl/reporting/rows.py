@@ -70,6 +70,7 @@ def figure_text(value: Figure) -> str:
 
 
 def shape_text(type: TensorType) -> str:
+    """`1x3x224x224`."""
     return "x".join(
         str(extent) if isinstance(extent, int) else _grouped(extent) for extent in type.shape
     )

@@ -14,6 +14,8 @@ from convdsl.diagnostics import Span
 
 @dataclass(frozen=True, slots=True)
 class Node:
+    """What was read, and where."""
+
     span: Span
 
 
@@ -22,6 +24,8 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Name(Node):
+    """bottleneck"""
+
     id: str
 
 
@@ -107,24 +111,32 @@ class Negated(Node):
 
 @dataclass(frozen=True, slots=True)
 class Argument(Node):
+    """64, or stride = 2"""
+
     name: Name | None
     value: Expression
 
 
 @dataclass(frozen=True, slots=True)
 class Call(Node):
+    """conv(64, 3x3)"""
+
     callee: Expression
     arguments: tuple[Argument, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Member(Node):
+    """in.channels"""
+
     object: Expression
     name: Name
 
 
 @dataclass(frozen=True, slots=True)
 class Index(Node):
+    """widths[0]"""
+
     object: Expression
     index: Expression
 
@@ -231,30 +243,40 @@ Expression: TypeAlias = (
 
 @dataclass(frozen=True, slots=True)
 class Let(Node):
+    """let width = 64; let a, b = f(x)"""
+
     targets: tuple[Name, ...]
     value: Expression
 
 
 @dataclass(frozen=True, slots=True)
 class Assign(Node):
+    """body = in -> relu; a, b = split(2)"""
+
     targets: tuple[Name, ...]
     value: Expression
 
 
 @dataclass(frozen=True, slots=True)
 class Assertion(Node):
+    """assert width > 0, and a message if there is one"""
+
     condition: Expression
     message: Expression | None
 
 
 @dataclass(frozen=True, slots=True)
 class DefaultEntry(Node):
+    """conv(bias = false)"""
+
     callee: Name
     arguments: tuple[Argument, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Default(Node):
+    """default conv(bias = false), pool(pad = 1)"""
+
     entries: tuple[DefaultEntry, ...]
 
 
@@ -268,6 +290,8 @@ class TypeExpression(Node):
 
 @dataclass(frozen=True, slots=True)
 class Input(Node):
+    """input x, y: f32[N, 3] where N > 1"""
+
     names: tuple[Name, ...]
     type: TypeExpression | None
     constraints: tuple[Expression, ...]
@@ -283,12 +307,16 @@ class Output(Node):
 
 @dataclass(frozen=True, slots=True)
 class Preprocess(Node):
+    """preprocess image: resize(256) -> center_crop(224)"""
+
     input: Name
     steps: Expression
 
 
 @dataclass(frozen=True, slots=True)
 class Labels(Node):
+    """labels, and the file that has them"""
+
     path: Text
 
 
@@ -309,29 +337,39 @@ Statement: TypeAlias = (
 
 @dataclass(frozen=True, slots=True)
 class Version(Node):
+    """convdsl 1"""
+
     number: int
 
 
 @dataclass(frozen=True, slots=True)
 class Imported(Node):
+    """bottleneck as unit"""
+
     name: Name
     alias: Name | None
 
 
 @dataclass(frozen=True, slots=True)
 class Use(Node):
+    """use "blocks.cnn": bottleneck, stage"""
+
     path: Text
     names: tuple[Imported, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Parameter(Node):
+    """width, or stride = 1"""
+
     name: Name
     default: Expression | None
 
 
 @dataclass(frozen=True, slots=True)
 class Block(Node):
+    """block bottleneck(width) { .. }"""
+
     name: Name
     parameters: tuple[Parameter, ...]
     body: Body
@@ -339,6 +377,8 @@ class Block(Node):
 
 @dataclass(frozen=True, slots=True)
 class Model(Node):
+    """model resnet50(classes = 1000) { .. }"""
+
     name: Name
     parameters: tuple[Parameter, ...]
     body: Body
@@ -346,12 +386,16 @@ class Model(Node):
 
 @dataclass(frozen=True, slots=True)
 class Setting(Node):
+    """epochs = 90"""
+
     name: Name
     value: Expression
 
 
 @dataclass(frozen=True, slots=True)
 class Train(Node):
+    """train { .. }, or train resnet50 { .. }"""
+
     model: Name | None
     settings: tuple[Setting, ...]
 
@@ -363,4 +407,6 @@ Item: TypeAlias = (
 
 @dataclass(frozen=True, slots=True)
 class File(Node):
+    """A whole source, its items in order."""
+
     items: tuple[Item, ...]

@@ -124,6 +124,7 @@ def bad_character(source: SourceFile, at: int) -> Diagnostic:
 
 
 def bad_bracket(source: SourceFile, offset: int, error: LayoutError) -> Diagnostic:
+    """What is wrong with a bracket: too deep, never opened, never closed, or closed by another."""
     at = offset + error.at
     found = source.text[at]
     here = Label(source.span(at, at + 1))

@@ -200,12 +200,14 @@ Dim: TypeAlias = "int | SymDim"
 
 
 def terms_of(value: Dim) -> Iterable[tuple[Monomial, Coefficient]]:
+    """The terms of a size: monomials and their coefficients."""
     if isinstance(value, SymDim):
         return value._terms.items()  # pyright: ignore[reportPrivateUsage]
     return (((), value),) if value else ()
 
 
 def make(terms: Mapping[Monomial, Coefficient]) -> Dim:
+    """A size of terms; an integer where no symbol is left."""
     result = SymDim(terms)
     inner = result._terms  # pyright: ignore[reportPrivateUsage]
     if not inner:
@@ -394,14 +396,17 @@ def exact_div(value: Dim, divisor: Dim) -> Dim | None:
 
 
 def dim_min(*values: Dim) -> Dim:
+    """The smallest of some sizes, as exact as is known."""
     return extremum("min", values)
 
 
 def dim_max(*values: Dim) -> Dim:
+    """The largest of some sizes, as exact as is known."""
     return extremum("max", values)
 
 
 def extremum(kind: str, values: tuple[Dim, ...]) -> Dim:
+    """The `min` or `max` of sizes, without those that another is provably beyond."""
     kept: list[Dim] = []
     for value in values:
         if any(_dominates(kind, other, value) for other in kept):

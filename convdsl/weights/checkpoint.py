@@ -59,6 +59,7 @@ _LEGACY_HEAD = b"\x8a\x0a" + _LEGACY_MAGIC.to_bytes(10, "little") + b"."
 
 
 def looks_like_legacy(head: bytes) -> bool:
+    """Whether a file begins as PyTorch's did before its zip files."""
     return head[:1] == b"\x80" and head[2 : 2 + len(_LEGACY_HEAD)] == _LEGACY_HEAD
 
 
