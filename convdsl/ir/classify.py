@@ -6,7 +6,7 @@ Passes decide by it what may be fused, lowering which generic schedule serves.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from convdsl.kernel.expr import (
     Axis,
@@ -22,7 +22,7 @@ from convdsl.kernel.expr import (
     reads,
     walk,
 )
-from convdsl.tensor import Dim, symbols_of
+from convdsl.tensor import Dim, substitute, symbols_of
 
 
 class OpClass(enum.Enum):
@@ -130,6 +130,57 @@ def is_in_place(read: Read, axes: tuple[Axis, ...]) -> bool:
             for at, axis in zip(read.index, axes, strict=True)
         )
     )
+
+
+def reduced_axes(
+    stage: Stage, names: Collection[str], shape: tuple[Dim, ...]
+) -> dict[str, int] | None:
+    """For a stage that reads tensors of one shape inside reductions, each position once: which of
+    their axes each of its own axes, and each axis of its reductions, runs along (axes of extent 1
+    left out). None for any other stage.
+
+        y[c] = sum over i, j, k of x[i, c, j, k]    {c: 1, i: 0, j: 2, k: 3}
+    """
+    reductions = [node for node in walk(stage.body) if isinstance(node, Reduce)]
+    inside = [[r for r in reads(node.body) if r.tensor.name in names] for node in reductions]
+    if sum(map(len, inside)) != sum(r.tensor.name in names for r in reads(stage.body)):
+        return None
+    found: dict[str, int] | None = None
+    for node, inner in zip(reductions, inside, strict=True):
+        for read in inner:
+            along = _along(read, (*stage.axes, *node.axes), shape)
+            if along is None or found not in (None, along):
+                return None
+            found = along
+        wide = {a.name for a in (*stage.axes, *node.axes) if a.extent != 1}
+        if not inner or found is None or wide != found.keys():
+            return None
+    return found
+
+
+def reduces_whole(expr: TensorExpr, operands: Collection[str]) -> bool:
+    """True for one stage that reduces these operands, all of one shape, each position once."""
+    if len(expr.stages) != 1 or not operands:
+        return False
+    (shape, *others) = {x.type.shape for x in expr.inputs if x.name in operands}
+    return not others and reduced_axes(expr.stages[0], operands, shape) is not None
+
+
+def _along(read: Read, axes: tuple[Axis, ...], shape: tuple[Dim, ...]) -> dict[str, int] | None:
+    """Which axis of a tensor each of these runs along, if the read meets each position once."""
+    if read.tensor.type.shape != shape:
+        return None
+    single: dict[str, Dim] = {axis.name: 0 for axis in axes if axis.extent == 1}
+    found: dict[str, int] = {}
+    for position, (component, extent) in enumerate(zip(read.index, shape, strict=True)):
+        index = substitute(component, single)
+        axis = next((a for a in axes if index == a.i and a.extent == extent), None)
+        if extent == 1 and index == 0:
+            continue
+        if axis is None or axis.name in found:
+            return None
+        found[axis.name] = position
+    return found
 
 
 def copied_operand(expr: TensorExpr) -> str | None:

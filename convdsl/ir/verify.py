@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from convdsl.ir.classify import OpClass, classify
+from convdsl.ir.classify import OpClass, classify, reduces_whole
 from convdsl.ir.graph import Graph, Node, OpNode, Value
 from convdsl.ir.groups import CircularGroups, kernels_of
 from convdsl.ir.opdef import Call, OpError, Role
@@ -119,8 +119,8 @@ def _verify_rules(node: OpNode) -> None:
 
 
 def _verify_groups(graph: Graph) -> None:
-    """A group is a root and maps that each read a value of it; none holds weight-time work, and
-    they do not wait for each other in a circle."""
+    """A group is a root and maps, or reductions, that each read values of it; none holds
+    weight-time work, and they do not wait for each other in a circle."""
     groups: dict[int, list[OpNode]] = {}
     for node in graph.op_nodes():
         if node.group is not None:
@@ -131,10 +131,11 @@ def _verify_groups(graph: Graph) -> None:
         _require(not any(n.id in bound for n in nodes), f"{what} holds weight-time work")
         inside = {nodes[0].id}
         for node in nodes[1:]:
-            is_map = classify(node.call.kernel) is OpClass.MAP
-            _require(is_map, f"{node.name} stands in {what} and is no map")
-            reads = any(value.node.id in inside for value in node.inputs.values())
-            _require(reads, f"{node.name} stands in {what} and reads nothing of it")
+            read = [key for key, value in node.inputs.items() if value.node.id in inside]
+            _require(bool(read), f"{node.name} stands in {what} and reads nothing of it")
+            expr = node.call.kernel
+            fits = classify(expr) is OpClass.MAP or reduces_whole(expr, read)
+            _require(fits, f"{node.name} stands in {what} and is no map, nor reduces what it makes")
             inside.add(node.id)
     try:
         kernels_of(graph)

@@ -2,8 +2,9 @@
 
 A stage that reads another at its own position joins its chain: the value stays in a register and
 is computed once, however often it is read. What is read at other positions, or inside a reduction,
-is made by a chain before, and lies in memory. Nothing is ever written into its readers, so that
-expressions stay as long as their operators made them.
+is made by a chain before, and lies in memory. A reduction over what a chain computes at each
+position, each position once, may end it: then that need not lie in memory either. Nothing is ever
+written into its readers, so that expressions stay as long as their operators made them.
 
 Names are made anew and alike for alike groups, so that equal layers give equal tasks and
 share their kernels.
@@ -14,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from convdsl.ir.classify import is_in_place
+from convdsl.ir.classify import is_in_place, reduced_axes
 from convdsl.ir.graph import OpNode, StateNode, Value
 from convdsl.ir.opdef import Role
 from convdsl.ir.rules import kernel_of
@@ -39,17 +40,32 @@ from convdsl.tensor import Dim
 @dataclass(frozen=True)
 class Chain:
     """Stages over the same axes, in order, at most one of them with reductions; the names of
-    those that are stored, for other chains or as values that leave the group."""
+    those that are stored, for other chains or as values that leave the group.
+
+    ending: stages over some of these axes, after reductions over the others; axes that are the same
+    bear the same names. `ending_outputs` are stored of them.
+    """
 
     stages: tuple[Stage, ...]
     outputs: tuple[str, ...]
+    ending: tuple[Stage, ...] = ()
+    ending_outputs: tuple[str, ...] = ()
 
     @property
     def operands(self) -> dict[str, TensorVar]:
         """What it reads from memory, by name."""
-        inner = {stage.target.name for stage in self.stages}
-        found = (read.tensor for stage in self.stages for read in reads(stage.body))
+        stages = (*self.stages, *self.ending)
+        inner = {stage.target.name for stage in stages}
+        found = (read.tensor for stage in stages for read in reads(stage.body))
         return {var.name: var for var in found if var.name not in inner}
+
+    def apart(self) -> tuple[Chain, ...]:
+        """The same without an ending: what that reads is stored, and it is a chain of its own."""
+        if not self.ending:
+            return (self,)
+        read = {name for stage in self.ending for name in _names_read(stage)}
+        outputs = _among(self.stages, read.union(self.outputs))
+        return Chain(self.stages, outputs), Chain(self.ending, self.ending_outputs)
 
 
 @dataclass(frozen=True)
@@ -171,9 +187,10 @@ def _names_read(stage: Stage) -> set[str]:
 
 @dataclass(slots=True)
 class _Growing:
-    """A chain that may still grow, over the axes of its first stage."""
+    """A chain that may still grow, over the axes of its first stage, and so is its ending."""
 
-    stages: list[Stage] = field(default_factory=list)
+    stages: list[Stage] = field(default_factory=list[Stage])
+    ending: list[Stage] = field(default_factory=list[Stage])
     reduces: bool = False
 
     @property
@@ -192,11 +209,15 @@ class _Chains:
 
     def add(self, stage: Stage) -> None:
         last = max((self._home.get(name, -1) for name in _names_read(stage)), default=-1)
-        if last < 0 or not self._joins(stage, last):
+        ending = _ending(stage, self._chains[last]) if last >= 0 else None
+        if ending is None and (last < 0 or not self._joins(stage, last)):
             last = len(self._chains)
             self._chains.append(_Growing())
-        chain = self._chains[last]
         self._home[stage.target.name] = last
+        chain = self._chains[last]
+        if ending is not None:
+            chain.ending.append(ending)
+            return
         chain.stages.append(stage)
         chain.reduces = chain.reduces or _reduces(stage.body)
 
@@ -207,19 +228,79 @@ class _Chains:
             return False
         if chain.reduces and _reduces(stage.body):
             return False
+        if _names_read(stage) & {s.target.name for s in chain.ending}:
+            return False
         inner = {s.target.name for s in chain.stages}
         return _reads_at_own_position(stage, chain.axes, inner)
 
     def finished(self, leaving: frozenset[str]) -> tuple[Chain, ...]:
         made: list[Chain] = []
         for number, chain in enumerate(self._chains):
-            later = (s for other in self._chains[number + 1 :] for s in other.stages)
+            after = self._chains[number + 1 :]
+            later = (stage for other in after for stage in (*other.stages, *other.ending))
             read = {name for stage in later for name in _names_read(stage)} | leaving
             axes = chain.stages[-1].axes
             stages = tuple(_over(stage, axes) for stage in chain.stages)
-            outputs = tuple(s.target.name for s in stages if s.target.name in read)
-            made.append(Chain(stages, outputs))
+            names = {old.name: new for old, new in zip(chain.axes, axes, strict=True)}
+            ending = tuple(_renamed(stage, names) for stage in chain.ending)
+            made.append(Chain(stages, _among(stages, read), ending, _among(ending, read)))
         return tuple(made)
+
+
+def _among(stages: Sequence[Stage], names: Collection[str]) -> tuple[str, ...]:
+    return tuple(stage.target.name for stage in stages if stage.target.name in names)
+
+
+def _ending(stage: Stage, chain: _Growing) -> Stage | None:
+    """The stage as one more of a chain's ending, over axes named as the chain's; None if it cannot
+    be that. It reduces what the chain computes, or reads in place what was reduced."""
+    main = {s.target.name for s in chain.stages}
+    ended = {s.target.name for s in chain.ending}
+    read = _names_read(stage)
+    axes = chain.ending[0].axes if chain.ending else stage.axes
+    if not read & (main | ended) or not _reads_at_own_position(stage, axes, ended):
+        return None
+    if not read & main:
+        return None if _reduces(stage.body) else _over(stage, axes)
+    shape = tuple(axis.extent for axis in chain.axes)
+    along = reduced_axes(stage, main, shape)
+    if along is None:
+        return None
+    made = _along(stage, along, chain.axes)
+    return made if not chain.ending or made.axes == axes else None
+
+
+def _along(stage: Stage, along: dict[str, int], axes: tuple[Axis, ...]) -> Stage:
+    """The stage over axes named as those that they run along; others have an extent of 1."""
+    names = {name: axes[position] for name, position in along.items()}
+    names |= {a.name: Axis(f"one{k}", 1) for k, a in enumerate(stage.axes) if a.name not in along}
+
+    def rule(node: Expr) -> Expr | None:
+        if not isinstance(node, Reduce):
+            return None
+        wide = tuple(axis for axis in node.axes if axis.name in along)
+        single: dict[str, Dim] = {axis.name: 0 for axis in node.axes if axis.name not in along}
+        return Reduce(node.op, wide, reindex(node.body, single))
+
+    wide = Stage(stage.target, stage.axes, transform(stage.body, rule))
+    # By names that nothing has, since the old ones may be new ones of other axes.
+    apart = {name: Axis(f"{name}@", axis.extent) for name, axis in names.items()}
+    back = {f"{name}@": axis for name, axis in names.items()}
+    return _renamed(_renamed(wide, apart), back)
+
+
+def _renamed(stage: Stage, names: Mapping[str, Axis]) -> Stage:
+    """The same stage, its axes and those of its reductions under other names."""
+    body = reindex(stage.body, {name: axis.i for name, axis in names.items()})
+
+    def rule(node: Expr) -> Expr | None:
+        if isinstance(node, Reduce):
+            axes = tuple(names.get(axis.name, axis) for axis in node.axes)
+            return Reduce(node.op, axes, node.body)
+        return None
+
+    axes = tuple(names.get(axis.name, axis) for axis in stage.axes)
+    return Stage(stage.target, axes, transform(body, rule))
 
 
 def _reads_at_own_position(stage: Stage, axes: tuple[Axis, ...], names: Collection[str]) -> bool:

@@ -19,7 +19,7 @@ from convdsl.lowering.calls import Call, CopiedOutput, Key, PackedValue, Part
 from convdsl.lowering.compose import Chain, compose
 from convdsl.lowering.packing import Packing, Source, bound_sources
 from convdsl.schedules.machine import Machine
-from convdsl.schedules.task import Operand, Output, Pack, Scheduled, Task
+from convdsl.schedules.task import Ending, Operand, Output, Pack, Scheduled, Task
 from convdsl.tensor import TensorType
 
 
@@ -67,12 +67,20 @@ class Tasks:
         names = tuple(node.name for node in nodes)
         keys: dict[str, Key] = {n: v for n, v in composed.sources.items() if n not in bound}
         for chain in composed.chains:
-            for stage in chain.stages:
+            for stage in (*chain.stages, *chain.ending):
                 name = stage.target.name
-                if name in chain.outputs:
-                    keys[name] = composed.targets.get(name, (names, name))
-                    buffers.place(keys[name], stage.target.type, composed.layouts[name])
-            self._add_task(composed.op, chain, keys, bound, names)
+                keys[name] = composed.targets.get(name, (names, name))
+                buffers.place(keys[name], stage.target.type, composed.layouts[name])
+            for part in self._parts(composed.op, chain, keys, bound):
+                self._add_task(composed.op, part, keys, bound, names)
+
+    def _parts(
+        self, op: str, chain: Chain, keys: Mapping[str, Key], bound: Mapping[str, Source]
+    ) -> tuple[Chain, ...]:
+        """A chain as one task; its ending as one of its own where no schedule does both."""
+        if not chain.ending or self._machine.bids(self._task(op, chain, keys, bound)):
+            return (chain,)
+        return chain.apart()
 
     def add_copy(self, source: Key, into: Key, type: TensorType, label: str) -> None:
         """Copy a value, or what lies under another key, into plain memory of a key of its own."""
@@ -88,6 +96,27 @@ class Tasks:
             keys["x0"] = source
         self._add_task("copy", Chain((stage,), ("t0",)), keys, bound, (label,))
 
+    def _task(
+        self, op: str, chain: Chain, keys: Mapping[str, Key], bound: Mapping[str, Source]
+    ) -> Task:
+        """A chain whose operands and outputs have their layouts."""
+        buffers = self._buffers
+        operands = tuple(
+            Operand(var, None if name in bound else buffers.layout(keys[name]))
+            for name, var in sorted(chain.operands.items())
+        )
+
+        def outputs(stages: tuple[Stage, ...], names: tuple[str, ...]) -> tuple[Output, ...]:
+            stored = (stage.target for stage in stages if stage.target.name in names)
+            return tuple(Output(var, buffers.layout(keys[var.name])) for var in stored)
+
+        main = outputs(chain.stages, chain.outputs)
+        layout = buffers.layout(keys[chain.stages[-1].target.name])
+        ending = None
+        if chain.ending:
+            ending = Ending(chain.ending, outputs(chain.ending, chain.ending_outputs))
+        return Task(op, chain.stages, operands, main, layout, ending)
+
     def _add_task(
         self,
         op: str,
@@ -97,20 +126,11 @@ class Tasks:
         names: tuple[str, ...],
     ) -> None:
         """The calls of a task's kernels, after the steps that pack what is packed in calls."""
-        operands = tuple(
-            Operand(var, None if name in bound else self._buffers.layout(keys[name]))
-            for name, var in sorted(chain.operands.items())
-        )
-        outputs = tuple(
-            Output(stage.target, self._buffers.layout(keys[stage.target.name]))
-            for stage in chain.stages
-            if stage.target.name in chain.outputs
-        )
-        task = Task(op, chain.stages, operands, outputs)
+        task = self._task(op, chain, keys, bound)
         scheduled, choice = self._schedule(task)
         known: dict[str, Key] = dict(keys)
         for scratch in scheduled.scratch:
-            known[scratch.name] = (names, chain.outputs, scratch.name)
+            known[scratch.name] = (names, chain.stages[0].target.name, scratch.name)
             self._buffers.place_scratch(known[scratch.name], scratch)
         for kernel, described in scheduled.kernels:
             arguments: list[Key] = []

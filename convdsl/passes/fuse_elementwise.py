@@ -1,15 +1,17 @@
-"""Fusion: elementwise work joins the kernel of what precedes it."""
+"""Fusion: elementwise work joins the kernel of what precedes it, and reductions of it."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from convdsl.ir.classify import OpClass, classify, reads_in_place
-from convdsl.ir.graph import Graph, OpNode
+from convdsl.ir.classify import OpClass, classify, reads_in_place, reduces_whole
+from convdsl.ir.graph import Graph, OpNode, Value
 from convdsl.ir.timing import bound_nodes
 from convdsl.kernel.expr import TensorExpr
 from convdsl.passes.rewrite import Pass
+from convdsl.tensor import provably
 
 # What a group may start with, in order of preference where a map could join several.
 _ROOTS = (OpClass.MAP, OpClass.REDUCTION, OpClass.WINDOW, OpClass.CONTRACTION)
@@ -25,14 +27,19 @@ class FuseElementwise(Pass):
     other. It saves reading the operand, and storing it where nobody else reads it; nothing is
     lost, since kernels run one after the other, each on all threads. `longest` bounds the operators
     of a group.
+
+    A reduction of what maps or a contraction compute joins them too: partial sums are taken where
+    the values are made, and combined in the end. That pays where the values would not stay in a
+    cache: from so many `elements` on (a megabyte of f32).
     """
 
     name: ClassVar[str] = "fuse-elementwise"
     longest: int = 32
+    elements: int = 1 << 18
 
     def run(self, graph: Graph) -> int:
         bound = bound_nodes(graph)
-        groups = _Groups(graph, self.longest)
+        groups = _Groups(graph, self.longest, self.elements)
         for node in graph.op_nodes():
             node.group = None
             if node.id not in bound:
@@ -52,9 +59,10 @@ class _Group:
 class _Groups:
     """Groups as they grow, node by node in topological order."""
 
-    def __init__(self, graph: Graph, longest: int) -> None:
+    def __init__(self, graph: Graph, longest: int, elements: int) -> None:
         self._graph = graph
         self._longest = longest
+        self._elements = elements
         self._home: dict[int, _Group] = {}  # by id of the node
 
     def place(self, node: OpNode) -> None:
@@ -63,7 +71,7 @@ class _Groups:
         kind = classify(expr)
         found = {v.node.id: self._home.get(v.node.id) for v in node.inputs.values()}
         read = _distinct([group for group in found.values() if group is not None])
-        joined = [g for g in read if kind is OpClass.MAP and self._joins(node, expr, g, read)]
+        joined = [group for group in read if self._joins(node, expr, kind, group, read)]
         if joined:
             group = max(joined, key=lambda group: self._preference(node, group))
             group.nodes.append(node)
@@ -84,16 +92,31 @@ class _Groups:
                     node.group = group.nodes[0].id
         return joined
 
-    def _joins(self, node: OpNode, expr: TensorExpr, group: _Group, read: list[_Group]) -> bool:
-        """Whether the map may join: it reads the group in place, and waits for nothing that
-        waits for the group."""
+    def _joins(
+        self, node: OpNode, expr: TensorExpr, kind: OpClass, group: _Group, read: list[_Group]
+    ) -> bool:
+        """Whether the node may join: it reads the group in place, or reduces what that computes,
+        and waits for nothing that waits for the group."""
         if group.kind not in _ROOTS or len(group.nodes) >= self._longest:
             return False
-        inner = [key for key, v in node.inputs.items() if self._home.get(v.node.id) is group]
-        if not all(reads_in_place(expr, operand) for operand in inner):
+        inner = {k: v for k, v in node.inputs.items() if self._home.get(v.node.id) is group}
+        if kind is OpClass.MAP:
+            fits = all(reads_in_place(expr, operand) for operand in inner)
+        else:
+            fits = kind is OpClass.REDUCTION and self._ends(expr, inner, group)
+        if not fits:
             return False
         others = {id(other) for other in read if other is not group}
         return not others or others.isdisjoint(_after(group))
+
+    def _ends(self, expr: TensorExpr, inner: Mapping[str, Value], group: _Group) -> bool:
+        """Whether it reduces large values of a group that begins with maps or a contraction."""
+        elements = [value.type.elements for value in inner.values()]
+        return (
+            group.kind in (OpClass.MAP, OpClass.CONTRACTION)
+            and all(provably(">=", count, self._elements) for count in elements)
+            and reduces_whole(expr, inner.keys())
+        )
 
     def _preference(self, node: OpNode, group: _Group) -> tuple[bool, int, int]:
         """First groups whose value nobody else wants: it need not be stored."""

@@ -34,8 +34,9 @@ class Machine:
 
     def bids(self, task: Task) -> list[tuple[float, Schedule]]:
         """(predicted cycles, schedule) of all that apply, the best first; of equals the one that
-        is listed first."""
-        offers = ((schedule.cost(task), schedule) for schedule in self.schedules)
+        is listed first. None may apply to a task with an ending, which then is two."""
+        asked = (s for s in self.schedules if s.endings or task.ending is None)
+        offers = ((schedule.cost(task), schedule) for schedule in asked)
         made = [(cost, schedule) for cost, schedule in offers if cost is not None]
         return sorted(made, key=lambda offer: offer[0])
 

@@ -55,15 +55,38 @@ class Output:
 
 
 @dataclass(frozen=True, slots=True)
+class Ending:
+    """What a task makes of its values besides: stages over some of its axes, after reductions
+    over the others. An axis has the same name in both."""
+
+    stages: tuple[Stage, ...]
+    outputs: tuple[Output, ...]
+
+    @property
+    def axes(self) -> tuple[Axis, ...]:
+        """The axes of every stage."""
+        return self.stages[0].axes
+
+    @property
+    def reduces(self) -> tuple[Reduce, ...]:
+        """The reductions, each once."""
+        found = (e for stage in self.stages for e in walk(stage.body) if isinstance(e, Reduce))
+        return tuple(dict.fromkeys(found))
+
+
+@dataclass(frozen=True, slots=True)
 class Task:
     """A chain of stages over the same axes, to be turned into one kernel: each reads operands as
     it likes, and earlier stages at its own position, where their values are in registers. At most
-    one has reductions. Outputs are cut into vectors alike. Equal tasks share their kernel."""
+    one has reductions. `layout` says how all of it is cut into vectors. Where there is an ending,
+    it may be that no other value leaves. Equal tasks share their kernels."""
 
     op: str  # name of the root operator, for names in listings
     stages: tuple[Stage, ...]
     operands: tuple[Operand, ...]
     outputs: tuple[Output, ...]
+    layout: Layout
+    ending: Ending | None = None
 
     def operand(self, name: str) -> Operand:
         """The operand of a variable."""
@@ -85,9 +108,10 @@ class Task:
         return self.stages[0].axes
 
     @property
-    def layout(self) -> Layout:
-        """How the first output lies; the others are cut into vectors as it is."""
-        return self.outputs[0].layout
+    def ended(self) -> list[str]:
+        """The names of what the ending reads, as often as it does."""
+        reduces = () if self.ending is None else self.ending.reduces
+        return [read.tensor.name for reduce in reduces for read in reads(reduce.body)]
 
     @property
     def element(self) -> DType:
@@ -97,8 +121,9 @@ class Task:
     @property
     def reads(self) -> list[Read]:
         """All reads of operands."""
-        inner = {stage.target.name for stage in self.stages}
-        found = (read for stage in self.stages for read in reads(stage.body))
+        stages = self.stages if self.ending is None else (*self.stages, *self.ending.stages)
+        inner = {stage.target.name for stage in stages}
+        found = (read for stage in stages for read in reads(stage.body))
         return [read for read in found if read.tensor.name not in inner]
 
 
@@ -135,9 +160,10 @@ class Schedule:
 
     cost predicts cycles on one core, those of packing in every call included; None says that the
     schedule does not apply. emit is given the name of the task, which the names of its kernels
-    begin with.
+    begin with. Only schedules that run `endings` are asked about tasks that have one.
     """
 
     name: str
     cost: Callable[[Task], float | None]
     emit: Callable[[Task, str], Scheduled]
+    endings: bool = False

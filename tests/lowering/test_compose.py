@@ -112,7 +112,7 @@ def test_chains_come_after_what_they_read() -> None:
         assert chain.operands.keys() - result.sources.keys() <= stored | {
             stage.target.name for stage in result.folded
         }
-        stored |= set(chain.outputs)
+        stored |= {*chain.outputs, *chain.ending_outputs}
 
 
 def test_what_is_read_elsewhere_goes_through_memory() -> None:
@@ -123,6 +123,41 @@ def test_what_is_read_elsewhere_goes_through_memory() -> None:
     assert second.operands.keys() == set(first.outputs)
     assert reductions(second.stages[0].body)
     assert not reductions(first.stages[0].body)
+
+
+def test_a_reduction_of_what_a_chain_computes_ends_it() -> None:
+    """Over any of its axes; what follows from the results in place goes with them."""
+    b = Builder()
+    h = b("relu", b("conv", b.input("x", 2, 4, 5, 6), channels=4, kernel=3))
+    graph = b.output(y=b("sqrt", b("reduce_sum_square", h, axes=(0, 3))), z=b("neg", h))
+    chain = only_chain(graph)
+    assert [len(reductions(s.body)) for s in chain.stages] == [1, 0, 0]
+    assert [len(reductions(s.body)) for s in chain.ending] == [1, 0]
+    n, c, h0, w = (axis.name for axis in chain.stages[0].axes)
+    assert [axis.name for axis in chain.ending[0].axes] == [c, h0]
+    (reduce,) = reductions(chain.ending[0].body)
+    assert {axis.name for axis in reduce.axes} == {n, w}
+    assert (chain.outputs, chain.ending_outputs) == (("t4",), ("t3",))
+    main, ending = chain.apart()
+    assert main.outputs == ("t1", "t4")
+    assert ending.operands.keys() == {"t1"}
+
+
+def test_what_reads_results_elsewhere_comes_after() -> None:
+    """The mean is subtracted from what it was taken of: two chains."""
+    b = Builder()
+    h = b("relu", b.input("x", 2, 4, 5, 6))
+    mean = b("reduce_mean", h, axes=(2, 3), keepdims=True)
+    result = composed(b.output(y=b("sub", h, mean)))
+    assert [(len(c.stages), len(c.ending)) for c in result.chains] == [(1, 1), (1, 0)]
+
+
+def test_sums_over_other_axes_do_not_end_one_chain() -> None:
+    b = Builder()
+    h = b("relu", b.input("x", 2, 4, 5, 6))
+    graph = b.output(y=b("reduce_sum", h, axes=(2, 3)), z=b("reduce_sum", h, axes=(0, 2)))
+    result = composed(graph)
+    assert [(len(c.stages), len(c.ending)) for c in result.chains] == [(1, 1), (1, 0)]
 
 
 def test_other_vectors_begin_another_chain() -> None:

@@ -13,8 +13,11 @@ from graphs import Array, Builder, evaluate_graph, random_arrays, rewritten
 
 from convdsl.backends.llvm.objects import find_target
 from convdsl.ir.graph import Graph, Value
+from convdsl.kernel.nodes import Fma, Set, walk_statements
+from convdsl.lowering.lower import lower
 from convdsl.ops import activation
 from convdsl.passes.fuse_elementwise import FuseElementwise
+from convdsl.schedules.cpu.machine import cpu_machine
 from convdsl.tensor import DType
 
 Tail = Callable[[Builder, Value], Value]
@@ -112,3 +115,22 @@ def test_the_interpreter_agrees() -> None:
         slow: dict[str, Array] = run(fused, arrays, find_target(), loops=True)[0]
         fast: dict[str, Array] = run(fused, arrays, find_target())[0]
         np.testing.assert_allclose(fast["y"], slow["y"], rtol=1e-4, atol=1e-4)
+
+
+def accumulations(graph: Graph) -> int:
+    """Multiply-adds inside the loops of the convolution's kernel."""
+    program = lower(rewritten(graph), cpu_machine(find_target("x86-64-v4")), "t").program
+    (step,) = (step for step in program.steps if "conv1" in step.nodes)
+    kernel = next(kernel for kernel in program.kernels if kernel.name == step.kernel)
+    return sum(
+        isinstance(statement, Set) and isinstance(statement.value, Fma)
+        for statement in walk_statements(kernel.body)
+    )
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_the_sum_is_computed_once(name: str) -> None:
+    """However often the activation reads it."""
+    known = accumulations(joined("direct, tiles", "relu", inner=True, dtype=DType.F32))
+    assert known > 0
+    assert accumulations(joined("direct, tiles", name, inner=True, dtype=DType.F32)) == known

@@ -52,6 +52,10 @@ class Accumulators:
         for reduce, registers, value in zip(self.reduces, self.registers, values, strict=True):
             self.b.set(registers, slot, _combined(reduce, Get(registers, slot), value))
 
+    def values(self, slot: int) -> list[Value]:
+        """What a slot holds of each reduction."""
+        return [Get(registers, slot) for registers in self.registers]
+
     def totals(self) -> list[Value]:
         """The slots of each reduction, combined in pairs."""
         found: list[Value] = []

@@ -13,11 +13,13 @@ from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from itertools import product
+from math import prod
 
 from convdsl.kernel.builder import Builder
 from convdsl.kernel.nodes import Buffer, Get, IndexTest, Registers, Value, Var
 from convdsl.kernel.target import Target
 from convdsl.schedules.contraction import Convolution, Space, match_convolution
+from convdsl.schedules.cpu.endings import Sums, may_end
 from convdsl.schedules.cpu.epilogue import Frame, open_frame
 from convdsl.schedules.cpu.filters import FilterPack, packing_cycles
 from convdsl.schedules.cpu.runs import (
@@ -31,14 +33,14 @@ from convdsl.schedules.cpu.runs import (
 from convdsl.schedules.cpu.sweeps import Extent, Limits, Sweeps, choose_sweeps
 from convdsl.schedules.cpu.tiles import Tile, choose_tile, tile_cycles
 from convdsl.schedules.emission import extent_of, lane_symbol
-from convdsl.schedules.task import Schedule, Scheduled, Task
+from convdsl.schedules.task import Ending, Schedule, Scheduled, Task
 from convdsl.tensor import Dim, dim_min, floor_div
 
 
 def applies(task: Task) -> Convolution | None:
     """Blocked output; one group, or groups that fill whole vectors."""
     conv = match_convolution(task.root)
-    if conv is None or task.layout.axis != 1:
+    if conv is None or task.layout.axis != 1 or not may_end(task, conv.n, conv.k):
         return None
     block = task.layout.block
     if block < 2 or (conv.groups > 1 and conv.channels_out % block):
@@ -53,12 +55,17 @@ def tile_for(conv: Convolution, task: Task, target: Target) -> Tile:
     blocks = -(-conv.channels_out // block)
     outer, columns = columns_of(conv, task)
     rows = outer[-1].outs if outer else 1
-    filters = blocks * block * conv.channels_in * conv.taps * conv.reduce.dtype.bytes
-    large = filters > Limits.of(target).stay
+    large = filter_bytes(conv, task) > Limits.of(target).stay
     must_divide = conv.groups > 1 or large
     # A tile that fills all registers halved the speed of a strided 1x1 convolution.
     spare = conv.taps == 1
     return choose_tile(target, blocks, columns.space.outs, must_divide, rows, spare)
+
+
+def filter_bytes(conv: Convolution, task: Task) -> int:
+    """Of the filters of one group."""
+    channels = -(-conv.channels_out // task.layout.block) * task.layout.block
+    return channels * conv.channels_in * conv.taps * conv.reduce.dtype.bytes
 
 
 def patch_rows(outer: tuple[Space, ...], columns: Columns, tile: Tile) -> int:
@@ -71,6 +78,8 @@ def cost(task: Task, target: Target) -> float | None:
     conv = applies(task)
     if conv is None:
         return None
+    if not task.outputs and filter_bytes(conv, task) > Limits.of(target).stay:
+        return None  # sums would have nowhere to wait in
     outer, columns = columns_of(conv, task)
     tile = tile_for(conv, task, target)
     rows = extent_of(conv.n)
@@ -98,11 +107,15 @@ def emit(task: Task, name: str, target: Target) -> Scheduled:
     frame = open_frame(task, name, conv.reduce, pack.lanes, conv.k, {conv.w.tensor.name: pack})
     emitter = _Direct(task, conv, tile, pack, frame, Limits.of(target))
     whole, rest = divmod(pack.blocks, tile.blocks)
-    if whole:
-        emitter.tiles(0, whole, tile.blocks)
-    if rest:
-        emitter.tiles(whole * tile.blocks, 1, rest)
-    return frame.finish()
+    regions = [(0, whole, tile.blocks)] if whole else []
+    regions += [(whole * tile.blocks, 1, rest)] if rest else []
+    if task.ending is not None:
+        emitter.open_sums(task.ending, [(count, size) for _, count, size in regions])
+    for region in regions:
+        emitter.tiles(*region)
+    if emitter.sums is None:
+        return frame.finish()
+    return emitter.sums.combined(task, frame.finish(emitter.sums.buffers), name, target)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +165,8 @@ class _Direct:
         limits: Limits,
     ) -> None:
         self.conv = conv
+        self.sums: Sums | None = None
+        self.bands = 1  # of the pieces that sums are of
         self.pack = pack
         self.frame = frame
         self.b: Builder = frame.b
@@ -170,6 +185,13 @@ class _Direct:
         if frame.waiting is None:  # sums cannot wait for a second panel: there is but one
             self.limits = replace(self.limits, stay=pack.size * self.element)
         self.filters_stay = pack.size * self.element <= self.limits.stay
+
+    def open_sums(self, ending: Ending, regions: list[tuple[int, int]]) -> None:
+        """Declare what an ending needs: a piece for each band of the rows or planes of an image."""
+        self.bands = max(self.sweeps(count, blocks).bands for count, blocks in regions)
+        slots = max(blocks for _, blocks in regions)
+        pieces = self.bands * prod(space.outs for space in self.outer[:-1])
+        self.sums = Sums.of(self.b, ending, self.conv.n, self.conv.k, pieces, slots)
 
     def sweeps(self, count: int, blocks: int) -> Sweeps:
         """How `count` tiles of channels meet the filters and the positions."""
@@ -200,6 +222,8 @@ class _Direct:
         names = [name for name, _ in axes]
         with self.b.parallel(names, [extent for _, extent in axes]) as indices:
             at = dict(zip(names, indices, strict=True))
+            if self.sums is not None:
+                self.sums.far.clear()
             with self.b.serial("panel", sweeps.panels) as panel:
                 start = panel * sweeps.panel
                 chunk = (start, dim_min(start + sweeps.panel, self.pack.c_blocks))
@@ -208,6 +232,28 @@ class _Direct:
                     self.band_of_rows(place)
                 else:
                     self.band_of_tiles(place)
+            if self.sums is not None:
+                self.end_piece(self.sums, place)
+
+    def end_piece(self, sums: Sums, place: _Place) -> None:
+        """Write what one piece of the work added up. Where tiles of channels have fewer bands
+        than others, the last band writes for those that are missing."""
+        at, own = place.at, place.sweeps.bands
+        piece: Dim = 0
+        for space in self.outer[:-1]:
+            piece = piece * space.outs + at[space.out.name]
+        piece = piece * self.bands
+        channel = self.block(place) * self.lanes
+        sums.end_piece(at["n"], piece + at["band"], channel, place.blocks)
+        if own < self.bands:
+            last = IndexTest("eq", at["band"], own - 1)
+            with self.b.when(last), self.b.serial("missing", self.bands, own) as band:
+                sums.end_nothing(at["n"], piece + band, channel, place.blocks)
+
+    def block(self, place: _Place) -> Dim:
+        """The first vector of output channels of a tile."""
+        per_group = self.conv.channels_out // self.lanes if self.conv.groups > 1 else 0
+        return place.at["g"] * per_group + place.first_block + place.at["kt"] * place.blocks
 
     def band_of_rows(self, place: _Place) -> None:
         axis, size = self.outer[-1], place.sweeps.size
@@ -239,11 +285,9 @@ class _Direct:
     def one_tile(self, place: _Place, run: Run, start: Dim) -> None:
         """Accumulate one register tile over a panel's input channels; after the last panel
         store it through the epilogue. Sums wait in the output from one panel to the next."""
-        per_group = self.conv.channels_out // self.lanes if self.conv.groups > 1 else 0
         at, blocks, sweeps = place.at, place.blocks, place.sweeps
-        block = at["g"] * per_group + place.first_block + at["kt"] * blocks
         acc = self.frame.registers(blocks * run.width)
-        tile = _TileAt(place, acc, block, self.positions(run, start))
+        tile = _TileAt(place, acc, self.block(place), self.positions(run, start))
         self.b.zero(acc)
         first, past = place.chunk
         if sweeps.panels > 1:
@@ -348,12 +392,18 @@ class _Direct:
     def store(self, tile: _TileAt) -> None:
         loaded: dict[tuple[str, Dim], Var] = {}
         lane = lane_symbol(self.lanes)
+        if self.sums is not None:
+            self.sums.near.clear()
         for i in range(tile.blocks):
             for j in range(tile.width):
                 value = Get(tile.acc, i * tile.width + j)
                 first = (tile.block + i) * self.lanes
                 at = self.bound(tile, i, j, lane)
-                self.frame.store(at, first, value, loaded=loaded)
+                made = self.frame.store(at, first, value, loaded=loaded)
+                if self.sums is not None:
+                    self.sums.add(i, made, at)
+        if self.sums is not None:
+            self.sums.end_tile(tile.blocks)
 
     def waiting(self, tile: _TileAt, i: int, j: int) -> tuple[Buffer, Dim]:
         """Where a sum lies from one panel to the next: in an output."""
@@ -383,4 +433,5 @@ def direct(target: Target) -> Schedule:
         "direct",
         lambda task: cost(task, target),
         lambda task, name: emit(task, name, target),
+        endings=True,
     )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from convdsl.kernel.builder import Builder
 from convdsl.kernel.expr import Axis, Reduce
 from convdsl.kernel.nodes import Buffer, Registers, Value, ValueType, Var
-from convdsl.schedules.chain import declare_outputs, emit_chain
+from convdsl.schedules.chain import declare_outputs, emit_stages, store_outputs
 from convdsl.schedules.cpu.generic import operand_layout
 from convdsl.schedules.emission import Emitter, View
 from convdsl.schedules.task import Pack, Scheduled, Task
@@ -46,17 +46,22 @@ class Frame:
         value: Value,
         valid: int | None = None,
         loaded: dict[tuple[str, Dim], Var] | None = None,
-    ) -> None:
+    ) -> Emitter:
         """Run the task's stages on one vector of sums and store what leaves. `at` binds the
         axes, the one along vectors to first + lane; lanes from `valid` on do not exist. `loaded`
-        is shared by the stores of one tile."""
-        known = ((self.reduce, value),)
+        is shared by the stores of one tile. Gives an emitter that holds the values, for an
+        ending."""
+        task, known = self.task, ((self.reduce, value),)
         emitter = Emitter(self.b, self.views, self.b.lanes, valid, known, loaded)
-        emit_chain(emitter, self.task, at, {**at, self.axis.name: first}, valid)
+        start = {**at, self.axis.name: first}
+        held = emit_stages(emitter, task.stages, task.outputs, at, task.ended)
+        store_outputs(emitter, task.outputs, task.axes, held, start, valid)
+        return emitter.holding(held)
 
-    def finish(self) -> Scheduled:
-        """The kernel with its arguments."""
-        return Scheduled.one(self.b.kernel(), self.arguments)
+    def finish(self, more: Sequence[Buffer] = ()) -> Scheduled:
+        """The kernel with its arguments, those that the schedule has declared itself last."""
+        own = [(buffer.name, None) for buffer in more]
+        return Scheduled.one(self.b.kernel(), (*self.arguments, *own))
 
 
 def open_frame(

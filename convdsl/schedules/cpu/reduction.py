@@ -9,7 +9,7 @@ from math import prod
 from typing import TypeAlias
 
 from convdsl.kernel.builder import Builder
-from convdsl.kernel.expr import Axis, Read, reads
+from convdsl.kernel.expr import Axis, Read
 from convdsl.kernel.nodes import Buffer, Kernel, ReduceLanes, Value
 from convdsl.kernel.target import Target
 from convdsl.schedules.chain import declare_outputs, emit_stages, store_outputs
@@ -275,15 +275,17 @@ class _Walk:
     ) -> None:
         """One vector of terms."""
         plan, totals, unit = self.kernel.plan, self.kernel.plan.totals, self.unit
-        first = {**unit.at, **at} | ({} if axis is None else {axis.name: counter})
+        single: Position = {axis.name: 0 for axis in totals.front_axes if axis.extent == 1}
+        first = {**single, **unit.at, **at} | ({} if axis is None else {axis.name: counter})
         own = plan.axis.name
         if not plan.kept:
             first[own] = plan.whole * plan.lanes if rest else first[own] * plan.lanes
         here = {**first, own: first[own] + lane_symbol(plan.lanes)}
         valid = plan.rest if rest else unit.valid
         emitter = Emitter(self.kernel.b, self.kernel.views, plan.lanes, valid, loaded={})
-        later = [read.tensor.name for reduce in totals.reduces for read in reads(reduce.body)]
-        held = emit_stages(emitter, totals.front, totals.front_outputs, here, later)
+        held = emit_stages(
+            emitter, totals.front, totals.front_outputs, here, self.kernel.task.ended
+        )
         self.near.add(slot, emitter.holding(held), here, plan.rest if rest else None)
         store_outputs(emitter, totals.front_outputs, totals.front_axes, held, first, valid)
 
@@ -294,4 +296,5 @@ def reduction(target: Target) -> Schedule:
         "reduction",
         lambda task: cost(task, target),
         lambda task, name: emit(task, name, target),
+        endings=True,
     )

@@ -21,7 +21,7 @@ from convdsl.kernel.layout import Layout
 from convdsl.kernel.target import Target
 from convdsl.schedules.cpu.generic import operand_layout
 from convdsl.schedules.emission import depends_on_lane, extent_of, lane_stride, lane_symbol
-from convdsl.schedules.task import Output, Task
+from convdsl.schedules.task import Ending, Output, Task
 from convdsl.tensor import Dim, substitute, symbols_of
 
 OPERATIONS = frozenset(["sum", "max", "min"])
@@ -79,11 +79,32 @@ def match_totals(task: Task) -> Totals | None:
     """A task as such a reduction, or None: sums, maxima or minima over the same axes, each term
     from one position of every operand that has them."""
     found = {e: None for stage in task.stages for e in walk(stage.body) if isinstance(e, Reduce)}
+    if task.ending is not None:
+        if found:
+            return None
+        return _ended(task, task.ending)
     if len(found) != 1:
         return None
     (reduce,) = found
     totals = Totals(
         (), (), (), (reduce,), reduce.axes, task.axes, task.stages, task.outputs, task.layout
+    )
+    return totals if _is_plain(totals) and totals.positions >= _MANY else None
+
+
+def _ended(task: Task, ending: Ending) -> Totals | None:
+    """A task of maps that ends in reductions of what they make."""
+    over = ending.reduces[0].axes
+    totals = Totals(
+        task.stages,
+        task.axes,
+        task.outputs,
+        ending.reduces,
+        over,
+        ending.axes,
+        ending.stages,
+        ending.outputs,
+        ending.outputs[0].layout,
     )
     return totals if _is_plain(totals) and totals.positions >= _MANY else None
 
@@ -95,6 +116,8 @@ def _is_plain(totals: Totals) -> bool:
             return False
         if any(isinstance(e, Reduce) for e in walk(reduce.body)):
             return False
+    if totals.front:
+        return True
     wide = {axis.name for axis in totals.kept if axis.extent != 1}
     summed = {axis.name for axis in totals.over}
     for read in totals.inner_reads:
