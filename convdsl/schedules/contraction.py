@@ -43,6 +43,14 @@ class Contraction:
         """The same with the factors in the other order."""
         return replace(self, a=self.b, b=self.a, m=self.n, n=self.m)
 
+    @property
+    def of_matrices(self) -> bool:
+        """Whether both factors are indexed by axes as they are: no windows, borders or groups."""
+        indices = {0, *(axis.i for axis in (*self.batch, *self.m, *self.n, *self.k))}
+        plain = all(index in indices for index in (*self.a.index, *self.b.index))
+        inside = self.a.outside is None and self.b.outside is None
+        return plain and inside and not self.guards and not self.alone
+
 
 def find_contraction(stage: Stage) -> Contraction | None:
     """The only reduction of the stage, if that is a sum of products of two reads."""

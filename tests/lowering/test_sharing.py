@@ -140,7 +140,7 @@ def test_whoever_reads_a_whole_waits_for_its_parts() -> None:
     x, s = b.input("x", 1, 16, 8, 8), b.parameter("s", 1, 16, 8, 8)
     after = b("add", s, x, name="after")
     b.update(s, after)
-    first = b("relu", after, name="first")
+    first = b("conv", after, channels=16, kernel=1, name="first")
     whole = b("concat", first, b("relu6", x, name="second"))
     b.output(y=b("conv", whole, channels=16, kernel=1, name="reader"))
     b.output(late=b("neg", s, name="late"))
