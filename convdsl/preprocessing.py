@@ -26,7 +26,8 @@ from numpy.typing import NDArray
 
 from convdsl.diagnostics import InputError
 from convdsl.ir.preprocess import Preprocessing, PreprocessingStep
-from convdsl.tensor import TensorType
+from convdsl.tensor import DType, TensorType
+from convdsl.tensor.conversion import convert
 
 try:
     from PIL import Image, ImageOps
@@ -62,7 +63,7 @@ def prepare(
     if any(isinstance(w, int) and w != n for w, n in zip(wanted, array.shape[2:], strict=True)):
         height, width = array.shape[2:]
         raise InputError(f"the image becomes {height}x{width}, the model takes {input_type}")
-    return np.ascontiguousarray(array, input_type.dtype.numpy)
+    return np.ascontiguousarray(convert(array, DType.F64, input_type.dtype))
 
 
 def _opened(image: str | Path | Image.Image, mode: str) -> Image.Image:

@@ -45,7 +45,7 @@ def interpreting(lowered: Lowered, weights: npt.NDArray[np.uint8]) -> Calls:
 def executing(
     lowered: Lowered, weights: npt.NDArray[np.uint8], target: Target | None = None
 ) -> Calls:
-    """By one thread and by two, in memory that starts out as NaN."""
+    """By one thread, by two and by three, in memory that starts out as NaN."""
     target = target or llvm.find_target()
     program = lowered.program
     object_code = llvm.emit_object(llvm_module.print_module(program, target), target)
@@ -55,10 +55,13 @@ def executing(
     loaded._give_arena(scratch)
 
     def call(inputs: Sequence[Array], states: Sequence[Array]) -> list[Array]:
-        others = [state.copy() for state in states]
-        one, two = loaded.run(inputs, 1, states), loaded.run(inputs, 2, others)
-        for a, b in zip((*one, *states), (*two, *others), strict=True):
-            np.testing.assert_array_equal(a, b, "one thread and two differ")
+        before = [state.copy() for state in states]
+        one = loaded.run(inputs, 1, states)
+        for threads in (2, 3):
+            others = [state.copy() for state in before]
+            found = loaded.run(inputs, threads, others)
+            for a, b in zip((*one, *states), (*found, *others), strict=True):
+                np.testing.assert_array_equal(a, b, f"one thread and {threads} differ")
         return one
 
     return call

@@ -23,6 +23,7 @@ from convdsl.kernel.expr import (
     Expr,
     IndexCompare,
     IndexValue,
+    Pick,
     Read,
     Reduce,
     Select,
@@ -118,6 +119,9 @@ def _places(
             yield Place(e, reduced, guards)
         case Reduce():
             yield from _places(e.body, reduced + e.axes, guards, known)
+        case Pick():  # data says which: any of them
+            yield from _places(e.index, reduced, guards, known)
+            yield from _places(e.body, (*reduced, e.axis), guards, known)
         case Select():
             conditions = _conjunction(e.condition)
             masked = next(reads(e.no), None) is None

@@ -15,6 +15,7 @@ from convdsl.cli.options import plain_path
 from convdsl.cli.parsing import suggestion
 from convdsl.diagnostics import InputError, WeightError
 from convdsl.tensor import DType, TensorType
+from convdsl.tensor.conversion import convert
 
 Array = NDArray[Any]
 RANDOM = "random:"
@@ -47,7 +48,7 @@ def draw(seed: int, name: str, type: TensorType, shape: tuple[int, ...]) -> Arra
     key = hashlib.sha256(f"{seed} {name}".encode()).digest()
     random = np.random.default_rng(int.from_bytes(key, "little"))
     if type.dtype.is_float:
-        return random.standard_normal(shape).astype(type.dtype.numpy)
+        return convert(random.standard_normal(shape), DType.F64, type.dtype)
     if type.dtype is DType.BOOL:
         return random.integers(0, 2, shape).astype(np.bool_)
     raise InputError(f"--data random cannot guess sensible {type.dtype} values for {name}")

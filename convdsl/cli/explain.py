@@ -26,6 +26,8 @@ from convdsl.measure.machine import figures
 from convdsl.measure.prediction import Prediction, Team, main_type, predict
 from convdsl.runtime.cpu.code import Code, LoadedCode, aligned
 from convdsl.runtime.cpu.team import available_threads
+from convdsl.tensor import DType
+from convdsl.tensor.conversion import convert
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -182,6 +184,6 @@ def seconds_of_steps(
 def _inputs(program: Program) -> list[NDArray[Any]]:
     generator = np.random.default_rng(0)
     return [
-        generator.standard_normal(port.type.sizes).astype(port.type.dtype.numpy)
+        convert(generator.standard_normal(port.type.sizes), DType.F64, port.type.dtype)
         for port in program.inputs
     ]

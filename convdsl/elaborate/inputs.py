@@ -14,7 +14,7 @@ from convdsl.elaborate.session import Stop, suggest
 from convdsl.elaborate.values import POISON, Given, describe
 from convdsl.ir.graph import Value
 from convdsl.syntax import ast
-from convdsl.tensor import Dim, DType, SymDim, TensorType, format_shape, symbol
+from convdsl.tensor import LANGUAGE_DTYPES, Dim, SymDim, TensorType, format_shape, symbol
 
 MIRRORED = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "==": "=="}
 
@@ -127,7 +127,7 @@ class InputDeclarations:
     def _type(
         self, node: ast.TypeExpression, constraints: Mapping[str, Known], context: Context
     ) -> TensorType:
-        dtypes = {str(dtype): dtype for dtype in DType}
+        dtypes = {str(dtype): dtype for dtype in LANGUAGE_DTYPES}
         if node.dtype.id not in dtypes:
             raise self._evaluator.fail(
                 context,

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
-from convdsl.tensor import DType
+from convdsl.tensor import LANGUAGE_DTYPES, DType
 
-TO_ONNX: dict[DType, int] = {DType.F32: 1, DType.F64: 11, DType.I64: 7, DType.BOOL: 9}
-FROM_ONNX: dict[int, DType] = {number: dtype for dtype, number in TO_ONNX.items()}
+TO_ONNX: dict[DType, int] = {
+    DType.F32: 1,
+    DType.U8: 2,
+    DType.I8: 3,
+    DType.I32: 6,
+    DType.I64: 7,
+    DType.BOOL: 9,
+    DType.F16: 10,
+    DType.F64: 11,
+    DType.U32: 12,
+    DType.BF16: 16,
+}
+FROM_ONNX: dict[int, DType] = {TO_ONNX[dtype]: dtype for dtype in LANGUAGE_DTYPES}
+"""The element types that files may name."""
 
 INTEGERS = (2, 3, 4, 5, 6, 12, 13)
 """ONNX's other integer types, held in 64 bits."""

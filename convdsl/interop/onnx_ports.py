@@ -14,7 +14,7 @@ from convdsl.interop.metadata import symbols_of
 from convdsl.interop.reading.names import Names
 from convdsl.interop.reading.symbols import SymbolNames, word
 from convdsl.kernel.program import Port
-from convdsl.tensor import Dim, DType, Symbol, TensorType, symbol
+from convdsl.tensor import LANGUAGE_DTYPES, Dim, DType, Symbol, TensorType, symbol
 
 _MOST_INDICES = 4096
 """Elements of an input of indices in several axes."""
@@ -73,7 +73,7 @@ def _dtype(info: onnx.ValueInfoProto, source: str) -> DType:
     dtype = FROM_ONNX.get(type.elem_type)
     if dtype is None:
         name = onnx.TensorProto.DataType.Name(type.elem_type)
-        known = ", ".join(map(str, DType))
+        known = ", ".join(map(str, LANGUAGE_DTYPES))
         raise InputError(f"{source}: input {info.name} holds {name}; there are {known}")
     if not type.HasField("shape"):
         raise InputError(f"{source}: input {info.name} has no shape")

@@ -19,6 +19,8 @@ from convdsl.interop.correspondence.wording import Wording, listed, text, torch_
 from convdsl.ir.graph import OpNode, StateNode, Value
 from convdsl.ir.model import Model
 from convdsl.ir.opdef import Role
+from convdsl.tensor import DType
+from convdsl.tensor.conversion import widen_bf16
 
 INDENT = "    "
 
@@ -210,6 +212,8 @@ class _Module:
 def constant(node: StateNode) -> str:
     """A constant where it is used; a lone number as itself."""
     array = np.asarray(node.data)
+    if node.type.dtype is DType.BF16:
+        array = widen_bf16(array)
     if _is_number(node.output):
         return text(array.item())
     if array.size > _LONGEST:

@@ -16,6 +16,7 @@ from convdsl.diagnostics import InputError
 from convdsl.interop.element_types import TO_ONNX
 from convdsl.ir.opdef import Call
 from convdsl.tensor import Dim, DType, SymDim, bounds
+from convdsl.tensor.conversion import narrow_bf16
 from convdsl.tensor.dim import Atom, Extremum, Floor, Symbol
 
 
@@ -44,7 +45,13 @@ class Writer:
         self.nodes.append(helper.make_node(kind, trimmed, outputs, called, **attributes))
 
     def initialiser(self, name: str, array: NDArray[Any]) -> str:
-        self.initialisers.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
+        held = np.ascontiguousarray(array)
+        if held.dtype == np.uint16:  # the bits of bf16
+            raw = held.tobytes()
+            made = helper.make_tensor(name, TO_ONNX[DType.BF16], held.shape, raw, raw=True)
+        else:
+            made = numpy_helper.from_array(held, name)
+        self.initialisers.append(made)
         return name
 
     # Sizes known at run time only
@@ -165,7 +172,10 @@ class Spelling:
 
     def constant(self, value: Any, dtype: str | None = None) -> str:
         """A constant, of the dtype of the first operand unless said."""
-        array = np.asarray(value, dtype or self.dtype.numpy)
+        if dtype is None and self.dtype is DType.BF16:
+            array: NDArray[Any] = narrow_bf16(np.asarray(value, np.float64))
+        else:
+            array = np.asarray(value, dtype or self.dtype.numpy)
         return self.writer.initialiser(self.writer.unused(f"{self.name}/constant"), array)
 
     def integers(self, values: Iterable[Dim]) -> str:

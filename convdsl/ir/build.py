@@ -20,6 +20,7 @@ import numpy as np
 from convdsl.ir.graph import Graph, Node, OpNode, Value
 from convdsl.ir.opdef import OpDef, Role
 from convdsl.tensor import Dim, DType, TensorType
+from convdsl.tensor.conversion import narrow_bf16
 
 
 class Names:
@@ -113,14 +114,18 @@ class Build:
         return self._state(name, type, role, init, None)
 
     def constant(self, data: Any, dtype: DType, *, name: str = "constant") -> Value:
-        """A constant array, or number."""
-        array = np.asarray(data, dtype.numpy)
+        """A constant array, or number; of bf16 numbers as well as bits."""
+        array = np.asarray(data)
+        if dtype is DType.BF16 and array.dtype != np.uint16:
+            array = narrow_bf16(array.astype(np.float64))
+        with np.errstate(over="ignore"):  # what is too large becomes infinite
+            array = np.asarray(array, dtype.numpy)
         return self._state(name, TensorType(dtype, array.shape), Role.CONSTANT, "zeros", array)
 
     def fill(self, number: float, shape: tuple[Dim, ...], dtype: DType, *, name: str) -> Value:
         """A constant of one number; its sizes are known."""
         sizes = TensorType(dtype, shape).sizes
-        return self.constant(np.full(sizes, number, dtype.numpy), dtype, name=name)
+        return self.constant(np.full(sizes, number), dtype, name=name)
 
     def reshape(self, x: Value, shape: tuple[Dim, ...], *, name: str = "reshape") -> Value:
         """x under another shape: x itself where that is its own."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from convdsl.ir.opdef import Call, OpDef, StateSpec
 from convdsl.kernel.expr import TensorExpr
+from convdsl.kernel.storage import widened
 from convdsl.tensor import TensorType
 
 
@@ -49,17 +50,18 @@ _kernels: dict[Hashable, TensorExpr] = {}
 
 
 def kernel_of(call: Call) -> TensorExpr:
-    """The arithmetic of a call; built once for each signature, as long as there are few."""
+    """The arithmetic of a call, in types that compute; built once for each signature, as long as
+    there are few."""
     attributes = tuple([(name, _exact(value)) for name, value in call.attributes.items()])
     key = (call.op, tuple(call.types.items()), attributes)
     try:
         known = _kernels.get(key)
     except TypeError:
-        return call.kernel
+        return widened(call.kernel)
     if known is None:
         if len(_kernels) >= _LARGEST:
             _kernels.clear()
-        known = _kernels[key] = call.kernel
+        known = _kernels[key] = widened(call.kernel)
     return known
 
 

@@ -15,6 +15,7 @@ from convdsl.ir.timing import Timing
 from convdsl.kernel.evaluate import Counter, evaluate
 from convdsl.kernel.expr import Binary, Expr, Read, Stage
 from convdsl.tensor import DType, TensorType
+from convdsl.tensor.conversion import convert, of_numpy
 
 Array: TypeAlias = "np.ndarray[Any, Any]"
 
@@ -32,7 +33,7 @@ def run_in_double(
     """The outputs of one operator in f64, by the oracle of tensor expressions."""
     types = {name: double(value.type) for name, value in node.inputs.items()}
     call = Call(node.op, types, node.attributes)
-    arrays = {name: np.asarray(operands[name], types[name].dtype.numpy) for name in types}
+    arrays = {name: _as(np.asarray(operands[name]), types[name].dtype) for name in types}
     results = evaluate(kernel_of(call), arrays, counter)
     return tuple(results[name] for name in call.output_names)
 
@@ -87,8 +88,11 @@ def _run(
 
 
 def _rounded(array: Array, dtype: DType) -> Array:
-    with np.errstate(all="ignore"):  # what is too large becomes infinite
-        return array.astype(dtype.numpy, copy=False)
+    return _as(array, dtype)
+
+
+def _as(array: Array, dtype: DType) -> Array:
+    return convert(array, of_numpy(array.dtype), dtype)
 
 
 def _run_in_one_pass(node: OpNode, operands: Mapping[str, Array]) -> Array | None:
@@ -101,7 +105,8 @@ def _run_in_one_pass(node: OpNode, operands: Mapping[str, Array]) -> Array | Non
         return None
     a, b = (_operand_in_place(x, stages[0]) for x in (body.a, body.b))
     dtype = node.output.type.dtype
-    if a is None or b is None or not dtype.is_float:
+    stored = (dtype, *(value.type.dtype for value in node.inputs.values()))
+    if a is None or b is None or not dtype.is_float or not all(d.computes for d in stored):
         return None
     out = np.empty(node.output.type.sizes, dtype.numpy)
     with np.errstate(all="ignore"):

@@ -1,8 +1,8 @@
 """Which elements a kernel touches, and under which counters: read off the loops, nothing is run.
 
-Addresses depend on counters alone. So all of them can be worked out at once, with NumPy, for all
-iterations: small kernels in a moment, those of whole networks in milliseconds each. Counters that
-an address does not depend on are not counted out.
+Addresses depend on counters alone, and on data that has a range. So all of them can be worked out
+at once, with NumPy, for all iterations: small kernels in a moment, those of whole networks in
+milliseconds each. Counters that an address does not depend on are not counted out.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from convdsl.kernel.nodes import (
     For,
     If,
     IndexTest,
+    LetIndex,
     Load,
     LoopVar,
     Parallel,
@@ -73,6 +74,9 @@ def accesses(body: Sequence[Statement], around: tuple[Around, ...] = ()) -> Iter
                 yield from accesses(statement.otherwise, (*around, Arm(statement.test, False)))
             case Parallel() | Blocks():
                 yield from accesses(statement.body, around)
+            case LetIndex():  # data may be anything in its range: as if it took on all of it
+                var = statement.var
+                around = (*around, For(var, var.lowest, var.highest + 1, ()))
             case _:
                 pass
 

@@ -21,6 +21,7 @@ from convdsl.kernel.nodes import (
     IndexTest,
     Kernel,
     Let,
+    LetIndex,
     Load,
     LoopVar,
     Parallel,
@@ -144,6 +145,13 @@ class Builder:
         var = Var(self._fresh(name), value.type)
         self._emit(Let(var, value))
         return var
+
+    def index(self, value: Value, extent: int, name: str = "at", *, beyond: bool = False) -> Dim:
+        """An i64 that is data as an index within 0 .. extent - 1: what lies beyond is the end, or
+        one `beyond` it."""
+        var = LoopVar(self._fresh(name), -beyond, extent - 1 + beyond)
+        self._emit(LetIndex(var, value))
+        return var.i
 
     def load(self, buffer: Buffer, index: Dim) -> Var:
         """One vector."""

@@ -5,8 +5,8 @@ per axis in scope, of extent 1 where it does not depend on the axis, so that Num
 broadcasting does the rest: reads along axes are views, only folded or guarded indices gather,
 and sums of products go through einsum. Stages too large for memory are cut along their axes.
 
-It computes in the dtypes that the expression states. For weights in double precision, build
-the expression from f64 types.
+It computes in the dtypes that the expression states, those that are only stored widened
+(`kernel.storage`). For weights in double precision, build the expression from f64 types.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from convdsl.kernel.expr import (
     IndexCompare,
     IndexValue,
     Literal,
+    Pick,
     Read,
     Reduce,
     Select,
@@ -37,8 +38,11 @@ from convdsl.kernel.expr import (
     walk,
 )
 from convdsl.kernel.scalar import FUNCTIONS, REDUCTIONS
+from convdsl.kernel.scatter import Scatter, match_scatter
+from convdsl.kernel.storage import widened
 from convdsl.tensor import Dim, Symbol, symbols_of
 from convdsl.tensor import evaluate as evaluate_dim
+from convdsl.tensor.conversion import convert, stored
 
 Array: TypeAlias = "np.ndarray[Any, Any]"
 
@@ -65,6 +69,7 @@ def evaluate(
     Raises ValueError where arrays do not fit the declared types, and IndexError where an
     unguarded read leaves its tensor.
     """
+    expr = widened(expr)
     known: dict[str, Array] = {}
     for x in expr.inputs:
         array = np.asarray(arrays[x.name])
@@ -113,7 +118,7 @@ _Range: TypeAlias = "tuple[Axis, int, int]"
 def _halves(body: Expr, part: list[_Range]) -> list[list[_Range]]:
     """The two halves of a part that is too large, cut along its first divisible axis."""
     extents = {axis.name: stop - start for axis, start, stop in part}
-    if _largest(body, extents)[0] <= LARGEST_GRID:
+    if _largest(body, extents, {})[0] <= LARGEST_GRID:
         return []
     for position, (axis, start, stop) in enumerate(part):
         if stop - start > 1:
@@ -125,8 +130,11 @@ def _halves(body: Expr, part: list[_Range]) -> list[list[_Range]]:
     return []
 
 
-def _largest(e: Expr, extents: Mapping[str, int]) -> tuple[int, frozenset[str]]:
-    """(elements of the largest array that evaluating makes, axes the result depends on)."""
+def _largest(
+    e: Expr, extents: Mapping[str, int], picked: Mapping[str, frozenset[str]]
+) -> tuple[int, frozenset[str]]:
+    """(elements of the largest array that evaluating makes, axes the result depends on).
+    `picked`: axes whose position is data, by the axes that this depends on."""
     match e:
         case Literal():
             return 1, frozenset()
@@ -139,23 +147,36 @@ def _largest(e: Expr, extents: Mapping[str, int]) -> tuple[int, frozenset[str]]:
         case Reduce():
             inner = {**extents, **{a.name: _size(a.extent) for a in e.axes}}
             names = frozenset(a.name for a in e.axes)
-            parts = _factors(e) or (e.body,)
-            found = [_largest(part, inner) for part in parts]
+            found = [_largest(part, inner, picked) for part in _parts(e)]
             axes = frozenset(a for _, below in found for a in below) - names
             return max(prod(extents[a] for a in axes), *(size for size, _ in found)), axes
+        case Pick():
+            size, axes = _largest(e.index, extents, picked)
+            larger, all_axes = _largest(e.body, extents, {**picked, e.axis.name: axes})
+            return max(size, larger), all_axes
         case _:
-            found = [_largest(child, extents) for child in children(e)]
+            found = [_largest(child, extents, picked) for child in children(e)]
             axes = frozenset(a for _, below in found for a in below)
             return max(prod(extents[a] for a in axes), *(size for size, _ in found)), axes
-    axes = frozenset(s.name for d in indices for s in symbols_of(d))
+    names = {s.name for d in indices for s in symbols_of(d)}
+    axes = frozenset(a for name in names for a in picked.get(name, (name,)))
     return prod(extents[a] for a in axes), axes
+
+
+def _parts(e: Reduce) -> tuple[Expr, ...]:
+    """What a reduction evaluates over its grid."""
+    factors, scatter = _factors(e), match_scatter(e)
+    if factors is not None:
+        return factors
+    return (e.body,) if scatter is None else (scatter.index, scatter.value)
 
 
 def _factors(e: Reduce) -> tuple[Expr, Expr] | None:
     """The two factors of a sum of products, which einsum evaluates without the grid."""
-    if e.op == "sum" and isinstance(e.body, Binary) and e.body.op == "mul" and e.dtype.is_float:
-        return e.body.a, e.body.b
-    return None
+    body = e.body
+    if e.op != "sum" or not isinstance(body, Binary) or body.op != "mul":
+        return None
+    return (body.a, body.b) if e.dtype is body.dtype and e.dtype.is_float else None
 
 
 def _depth(e: Expr) -> int:
@@ -175,7 +196,8 @@ class _Scope:
     """Where an expression is evaluated: tensors, and the axes in scope with their ranges.
 
     Axis number j of the scope runs along dimension j of every array; dimensions beyond the
-    scope have extent 1. `guard` says which positions are really taken, None meaning all.
+    scope have extent 1. `guard` says which positions are really taken, None meaning all. No two
+    axes in scope share a name, those of picks included.
     """
 
     known: Mapping[str, Array]
@@ -185,6 +207,7 @@ class _Scope:
         default_factory=dict[str, "tuple[int, int, int]"]  # by axis: dimension, from, to
     )
     guard: Array | None = None
+    picked: Mapping[str, Array] = field(default_factory=dict[str, Array])  # positions that are data
 
     def enter(self, axis: Axis, start: int, stop: int) -> _Scope:
         return replace(self, ranges={**self.ranges, axis.name: (len(self.ranges), start, stop)})
@@ -199,7 +222,7 @@ class _Scope:
         """The expression at every position in scope."""
         match e:
             case Literal():
-                return np.full((1,) * self.rank, e.value, e.type.numpy)
+                return np.full((1,) * self.rank, stored(e.value, e.type))
             case Read():
                 return self._read(e)
             case IndexValue():
@@ -217,9 +240,11 @@ class _Scope:
             case Select():
                 return self._select(e)
             case Cast():
-                return self.value(e.x).astype(e.type.numpy)
+                return convert(self.value(e.x), e.x.dtype, e.type)
             case Reduce():
                 return self._reduce(e)
+            case Pick():
+                return self._pick(e)
 
     def _select(self, e: Select) -> Array:
         condition = self.value(e.condition)
@@ -230,6 +255,19 @@ class _Scope:
         no = replace(self, guard=outer & ~condition).value(e.no)
         return np.where(condition, yes, no)
 
+    def _pick(self, e: Pick) -> Array:
+        extent = _size(e.axis.extent)
+        if not extent:
+            raise ValueError(f"{e.axis.name} has no position to pick")
+        index = replace(self, counter=None).value(e.index)
+        if e.from_end:
+            index = np.where(index < 0, index + extent, index)
+        place = np.clip(index, 0, extent - 1)
+        found = replace(self, picked={**self.picked, e.axis.name: place}).value(e.body)
+        if e.outside is None:
+            return found
+        return np.where(place == index, found, stored(e.outside, e.dtype))
+
     # Reductions
 
     def _reduce(self, e: Reduce) -> Array:
@@ -239,11 +277,14 @@ class _Scope:
         positions = prod(_size(axis.extent) for axis in e.axes)
         self.count(positions - 1)
         dimensions = tuple(inner.ranges[axis.name][0] for axis in e.axes)
-        factors = _factors(e)
+        factors, scatter = _factors(e), match_scatter(e)
         if factors is not None:
             inner.count()
             return _sum_of_products(inner.value(factors[0]), inner.value(factors[1]), dimensions, e)
-        body = inner.value(e.body)
+        if scatter is not None:
+            inner.count()
+            return inner._scatter(scatter, dimensions)
+        body = convert(inner.value(e.body), e.body.dtype, e.dtype)
         shape = list(body.shape)
         for axis, dimension in zip(e.axes, dimensions, strict=True):
             shape[dimension] = _size(axis.extent)
@@ -251,11 +292,35 @@ class _Scope:
         found = whole(np.broadcast_to(body, shape), axis=dimensions, keepdims=True)
         return found.astype(e.dtype.numpy, copy=False)
 
+    def _scatter(self, e: Scatter, summed: tuple[int, ...]) -> Array:
+        """Each value added where it belongs, in order: the axes of the sum, which were entered
+        last, run fastest. Those that belong nowhere go to a place behind the last."""
+        place, start, stop = self.ranges[e.place]
+        index, value = self.value(e.index) - start, self.value(e.value)
+        grid = list(np.broadcast_shapes(index.shape, value.shape))
+        for axis in e.axes:
+            grid[self.ranges[axis.name][0]] = _size(axis.extent)
+        kept = [1 if dimension in summed else size for dimension, size in enumerate(grid)]
+        kept[place] = stop - start + 1
+        steps = [prod(kept[dimension + 1 :]) for dimension in range(len(kept))]
+        at = np.where((index >= 0) & (index < stop - start), index, stop - start) * steps[place]
+        for dimension, size in enumerate(kept):
+            if size > 1 and dimension != place:
+                run = np.arange(size) * steps[dimension]
+                at = at + run.reshape([-1 if d == dimension else 1 for d in range(len(kept))])
+        total = np.zeros(prod(kept), value.dtype)
+        where, what = np.broadcast_to(at, grid), np.broadcast_to(value, grid)
+        np.add.at(total, where.reshape(-1), what.reshape(-1))
+        return np.delete(total.reshape(kept), -1, axis=place)
+
     # Indices
 
     def _index(self, index: Dim) -> Array:
         bindings: dict[str, Array] = {}
         for s in symbols_of(index):
+            if s.name in self.picked:
+                bindings[s.name] = self.picked[s.name]
+                continue
             dimension, start, stop = self._range(s)
             shape = [1] * self.rank
             shape[dimension] = stop - start
@@ -280,7 +345,7 @@ class _Scope:
         dimensions: list[int] = []
         for at, extent in zip(index, array.shape, strict=True):
             line = _line(at)
-            if line is None:
+            if line is None or (line[0] is not None and line[0].name in self.picked):
                 return None
             axis, scale, offset = line
             dimension, start, stop = (-1, 0, 1) if axis is None else self._range(axis)
@@ -312,11 +377,11 @@ class _Scope:
             raise IndexError(f"{e.tensor.name}{list(map(str, e.index))} leaves {e.tensor.type}")
         if not array.size:
             shape = np.broadcast_shapes(*(place.shape for place in places))
-            return np.full(shape, e.outside or 0, array.dtype)
+            return np.full(shape, stored(e.outside or 0, e.dtype))
         found = array[tuple(places)]
         if e.outside is None or inside.all():
             return found
-        return np.where(inside, found, array.dtype.type(e.outside))
+        return np.where(inside, found, stored(e.outside, e.dtype))
 
 
 def _line(index: Dim) -> tuple[Symbol | None, int, int] | None:

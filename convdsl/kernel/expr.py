@@ -7,6 +7,7 @@ name their axes. Nothing here knows of targets, layouts or threads.
     relu    y[i...]    = max(x[i...], 0)
     conv    y[n,k,p,q] = sum over c,r,s of x[n, c, p*U + r*D - P, ...] * w[k,c,r,s], outside: 0
     softmax three stages: a maximum, a sum of exponentials, a quotient
+    gather  y[n,d]     = table[ids[n], d]
 
 Conventions that cost counting and every evaluator share: arithmetic on values counts one each
 (a function made of others counts as those, `scalar`), index arithmetic, reads, casts, selects
@@ -17,11 +18,11 @@ and literals count nothing, a reduction of n values is n - 1 combinations. Both 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from convdsl.kernel.scalar import FUNCTIONS
-from convdsl.tensor import Dim, DType, TensorType, substitute, symbol
+from convdsl.tensor import Dim, DType, SymDim, TensorType, substitute, symbol
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,11 +210,38 @@ class Cast(_Arithmetic):
 @dataclass(frozen=True, slots=True)
 class Reduce(_Arithmetic):
     """Combine `body` over all positions of `axes`, which are not empty in any binding, by one of
-    `scalar.REDUCTIONS`."""
+    `scalar.REDUCTIONS`.
+
+    With `accumulate` each element is cast to that type first, and so is the result of it: i8
+    products added up in i64, a long sum of f32 in f64.
+    """
 
     op: str
     axes: tuple[Axis, ...]
     body: Expr
+    accumulate: DType | None = None
+
+    @property
+    def dtype(self) -> DType:
+        return self.accumulate or self.body.dtype
+
+
+@dataclass(frozen=True, slots=True)
+class Pick(_Arithmetic):
+    """`body` at the one position of `axis` that a value says: reads whose index is data.
+
+        y[n, d] = table[ids[n], d]      Pick(v < V, ids[n], table[v, d])
+
+    index: an i64, of which -1 is the last position where `from_end` holds. Positions that the
+    axis has not yield `outside`; without it, the nearest one is taken. So no read leaves its
+    tensor whatever the data. The axis is not empty. The index is index arithmetic: it is free.
+    """
+
+    axis: Axis
+    index: Expr
+    body: Expr
+    from_end: bool = False
+    outside: float | None = None
 
     @property
     def dtype(self) -> DType:
@@ -221,7 +249,17 @@ class Reduce(_Arithmetic):
 
 
 Expr: TypeAlias = (
-    Literal | Read | IndexValue | Unary | Binary | Compare | IndexCompare | Select | Cast | Reduce
+    Literal
+    | Read
+    | IndexValue
+    | Unary
+    | Binary
+    | Compare
+    | IndexCompare
+    | Select
+    | Cast
+    | Reduce
+    | Pick
 )
 Operand: TypeAlias = "Expr | float"
 
@@ -299,6 +337,30 @@ def broadcast_read(x: TensorVar, axes: tuple[Axis, ...]) -> Read:
     return Read(x, index)
 
 
+def lookup(
+    x: TensorVar,
+    index: tuple[Dim | Expr, ...],
+    *,
+    from_end: bool = False,
+    outside: float | None = None,
+) -> Expr:
+    """`x[ids[n], d]`: a read some of whose indices are values. What is said of positions that an
+    axis has not holds for each of these (`Pick`)."""
+    picks: list[tuple[Axis, Expr]] = []
+    at: list[Dim] = []
+    for number, (position, extent) in enumerate(zip(index, x.type.shape, strict=True)):
+        if isinstance(position, int | SymDim):
+            at.append(position)
+            continue
+        axis = Axis(f"{x.name}_at{number}", extent)
+        picks.append((axis, position))
+        at.append(axis.i)
+    read: Expr = Read(x, tuple(at))
+    for axis, position in reversed(picks):
+        read = Pick(axis, position, read, from_end, outside)
+    return read
+
+
 # Walking
 
 
@@ -313,6 +375,8 @@ def children(e: Expr) -> tuple[Expr, ...]:
             return (e.condition, e.yes, e.no)
         case Reduce():
             return (e.body,)
+        case Pick():
+            return (e.index, e.body)
         case _:
             return ()
 
@@ -331,7 +395,9 @@ def rebuild(e: Expr, parts: tuple[Expr, ...]) -> Expr:
         case Select():
             return Select(*parts)
         case Reduce():
-            return Reduce(e.op, e.axes, parts[0])
+            return replace(e, body=parts[0])
+        case Pick():
+            return replace(e, index=parts[0], body=parts[1])
         case _:
             return e
 
@@ -370,6 +436,19 @@ def reindex(e: Expr, bindings: Mapping[str, Dim]) -> Expr:
     return transform(e, rule)
 
 
+def indices_of(node: Expr) -> tuple[Dim, ...]:
+    """The indices that a node itself holds."""
+    match node:
+        case Read():
+            return node.index
+        case IndexValue():
+            return (node.index,)
+        case IndexCompare():
+            return (node.a, node.b)
+        case _:
+            return ()
+
+
 def reads(e: Expr) -> Iterator[Read]:
     """All reads in an expression, in order; what stands in it twice comes twice."""
     return (node for node in walk(e) if isinstance(node, Read))
@@ -380,7 +459,8 @@ def reads(e: Expr) -> Iterator[Read]:
 
 def arithmetic(e: Expr) -> Dim:
     """Arithmetic operations to compute one element of `e` (the module's convention)."""
-    below: Dim = sum((arithmetic(child) for child in children(e)), 0)
+    counted = (e.body,) if isinstance(e, Pick) else children(e)
+    below: Dim = sum((arithmetic(child) for child in counted), 0)
     match e:
         case Unary() | Binary() | Compare():
             return below + FUNCTIONS[e.op].operations
@@ -448,7 +528,13 @@ def format_expr(e: Expr) -> str:
             return f"{e.type}({format_expr(e.x)})"
         case Reduce():
             names = ", ".join(f"{a.name} < {a.extent}" for a in e.axes)
-            return f"{e.op}[{names}]({format_expr(e.body)})"
+            wide = "" if e.accumulate is None else f" in {e.accumulate}"
+            return f"{e.op}[{names}{wide}]({format_expr(e.body)})"
+        case Pick():
+            at = f"{e.axis.name} < {e.axis.extent} at {format_expr(e.index)}"
+            ends = " from end" if e.from_end else ""
+            tail = "" if e.outside is None else f" outside {e.outside}"
+            return f"pick[{at}{ends}{tail}]({format_expr(e.body)})"
 
 
 def format_tensor_expr(expr: TensorExpr) -> str:

@@ -43,7 +43,9 @@ from convdsl.kernel.nodes import (
     IndexAsValue,
     IndexTest,
     Kernel,
+    Lane,
     Let,
+    LetIndex,
     Load,
     Parallel,
     Prefetch,
@@ -66,6 +68,7 @@ from convdsl.kernel.scalar import FUNCTIONS, REDUCTIONS
 from convdsl.kernel.verify import KernelError
 from convdsl.kernel.verify_program import verify_program
 from convdsl.tensor import Dim, evaluate
+from convdsl.tensor.conversion import convert, stored
 
 Array = npt.NDArray[Any]
 
@@ -166,6 +169,10 @@ class _Machine:
             match statement:
                 case Let():
                     self.lets[statement.var.name] = self.value(statement.value)
+                case LetIndex():
+                    (at,) = self.value(statement.value).tolist()
+                    var = statement.var
+                    self.indices[var.name] = min(max(at, var.lowest), var.highest)
                 case Set():
                     key = (statement.registers.name, statement.slot)
                     self.registers[key] = self.value(statement.value)
@@ -290,13 +297,13 @@ class _Machine:
         numpy_type = np.dtype(value.type.dtype.numpy)
         match value:
             case Const():
-                return np.full(value.type.lanes, value.value, numpy_type)
+                return np.full(value.type.lanes, stored(value.value, value.type.dtype))
             case Var():
                 return self.lets[value.name]
             case Load():
                 if all(self.value(guard)[0] for guard in value.guards):
                     return self.load(value.buffer, value.index, value.type.lanes)
-                return np.full(value.type.lanes, value.otherwise, numpy_type)
+                return np.full(value.type.lanes, stored(value.otherwise, value.type.dtype))
             case Get():
                 return self.registers[(value.registers.name, value.slot)]
             case IndexTest():
@@ -305,6 +312,8 @@ class _Machine:
             case IndexAsValue():
                 lanes = np.arange(value.type.lanes) * value.step
                 return (self.index(value.index) + lanes).astype(numpy_type)
+            case Lane():
+                return self.value(value.x)[value.lane : value.lane + 1]
             case Gather():
                 return np.concatenate([self.value(lane) for lane in value.lanes])
             case _:
@@ -324,7 +333,7 @@ class _Machine:
                 parts = (self.value(value.condition), self.value(value.yes), self.value(value.no))
                 return np.where(*parts)
             case Cast():
-                return self.value(value.x).astype(numpy_type)
+                return convert(self.value(value.x), value.x.type.dtype, type.dtype)
             case Splat():
                 return np.repeat(self.value(value.x), type.lanes)
             case ReduceLanes():

@@ -1,10 +1,10 @@
 """The loop IR: typed loops over flat buffers, vectors and arrays of registers.
 
     Kernel    name, buffers, body
-    Statement For | Parallel | Blocks | Threads | If | Let | Set | Store | Prefetch
+    Statement For | Parallel | Blocks | Threads | If | Let | LetIndex | Set | Store | Prefetch
               | Barrier | Exchange
-    Value     Const | Var | Load | Gather | Get | Unary | Binary | Fma | Compare | Select | Cast
-              | IndexAsValue | IndexTest | Splat | ReduceLanes
+    Value     Const | Var | Load | Gather | Lane | Get | Unary | Binary | Fma | Compare | Select
+              | Cast | IndexAsValue | IndexTest | Splat | ReduceLanes
 
 Indices are `Dim`s over loop variables: element offsets into flat buffers. Values are trees;
 `Let` names one so that it is computed once. A kernel is `Parallel` loops side by side: the
@@ -122,6 +122,18 @@ class Gather:
 
     lanes: tuple[Value, ...]
     type: ValueType
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """One lane of a vector, as a scalar."""
+
+    x: Value
+    lane: int
+
+    @property
+    def type(self) -> ValueType:
+        return ValueType(self.x.type.dtype)
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,6 +269,7 @@ Value: TypeAlias = (
     | Var
     | Load
     | Gather
+    | Lane
     | Get
     | Unary
     | Binary
@@ -279,6 +292,15 @@ class Let:
     """Name a value: computed once, here, and known up to the end of the body."""
 
     var: Var
+    value: Value
+
+
+@dataclass(frozen=True, slots=True)
+class LetIndex:
+    """An index that is data: an i64 scalar, brought into the range of `var` by taking the end that
+    is nearer. From here on `var` stands in indices as a loop counter does."""
+
+    var: LoopVar
     value: Value
 
 
@@ -377,7 +399,18 @@ class If:
 
 
 Statement: TypeAlias = (
-    Let | Set | Store | Prefetch | For | Parallel | Blocks | Threads | Barrier | Exchange | If
+    Let
+    | LetIndex
+    | Set
+    | Store
+    | Prefetch
+    | For
+    | Parallel
+    | Blocks
+    | Threads
+    | Barrier
+    | Exchange
+    | If
 )
 
 
@@ -394,7 +427,7 @@ class Kernel:
 def value_children(value: Value) -> tuple[Value, ...]:
     """The values that a value is made of, index tests among them."""
     match value:
-        case Unary() | Cast() | Splat() | ReduceLanes():
+        case Unary() | Cast() | Splat() | ReduceLanes() | Lane():
             return (value.x,)
         case Binary() | Compare():
             return (value.a, value.b)
@@ -413,7 +446,7 @@ def value_children(value: Value) -> tuple[Value, ...]:
 def statement_values(statement: Statement) -> tuple[Value, ...]:
     """Values that the statement itself evaluates (not its body's)."""
     match statement:
-        case Let() | Set() | Store() | Exchange():
+        case Let() | LetIndex() | Set() | Store() | Exchange():
             return (statement.value,)
         case If():
             return (statement.test,)

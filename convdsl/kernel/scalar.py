@@ -27,9 +27,12 @@ Array: TypeAlias = "np.ndarray[Any, Any]"
 Types: TypeAlias = frozenset[DType]
 
 FLOATS: Types = frozenset((DType.F32, DType.F64))
-INTEGERS: Types = frozenset((DType.I64,))
+SIGNED: Types = frozenset((DType.I64,))
+WORDS: Types = frozenset((DType.U32,))
+INTEGERS = SIGNED | WORDS
 MASKS: Types = frozenset((DType.BOOL,))
 NUMBERS = FLOATS | INTEGERS
+BITWISE = MASKS | INTEGERS
 NOTHING: Types = frozenset()
 
 
@@ -134,6 +137,10 @@ def _one_over_root(x: Array) -> Array:
     return np.divide(x.dtype.type(1), np.sqrt(x))
 
 
+def _upper_half(a: Array, b: Array) -> Array:
+    return (a.astype(np.uint64) * b >> 32).astype(a.dtype)
+
+
 def _exponent(x: Array) -> Array:
     return np.frexp(x)[1].astype(x.dtype)
 
@@ -227,7 +234,7 @@ _POWERS = (
     ScalarFunction("log1p", FLOATS, np.log1p, (1.0 / (X + 1.0),), ulps=3),
     ScalarFunction(
         "pow",
-        NUMBERS,
+        FLOATS | SIGNED,
         _power,
         (
             choose(call("eq", B, 0.0), 0.0, B * call("pow", A, B - 1.0)),
@@ -293,10 +300,17 @@ _TESTS = (
 )
 
 _LOGIC = (
-    ScalarFunction("not", MASKS, np.logical_not, (MASK,), printed=MASKS),
-    ScalarFunction("and", MASKS, np.logical_and, (MASK, MASK), printed=MASKS),
-    ScalarFunction("or", MASKS, np.logical_or, (MASK, MASK), printed=MASKS),
-    ScalarFunction("xor", MASKS, np.logical_xor, (MASK, MASK), printed=MASKS),
+    ScalarFunction("not", BITWISE, np.bitwise_not, (BITS,), printed=BITWISE),
+    ScalarFunction("and", BITWISE, np.bitwise_and, (BITS, BITS), printed=BITWISE),
+    ScalarFunction("or", BITWISE, np.bitwise_or, (BITS, BITS), printed=BITWISE),
+    ScalarFunction("xor", BITWISE, np.bitwise_xor, (BITS, BITS), printed=BITWISE),
+)
+
+# The upper half of the product of two words, and shifts: by 32 and more, of everything.
+_WORDS = (
+    ScalarFunction("mul_hi", WORDS, _upper_half, (BITS, BITS), printed=WORDS),
+    ScalarFunction("shl", WORDS, np.left_shift, (BITS, BITS), printed=WORDS, sign="<<"),
+    ScalarFunction("shr", WORDS, np.right_shift, (BITS, BITS), printed=WORDS, sign=">>"),
 )
 
 # What expansions are written with: quotients towards zero, by neither 0 nor -1; parts of a
@@ -312,7 +326,17 @@ _PARTS = (
 FUNCTIONS: Mapping[str, ScalarFunction] = MappingProxyType(
     {
         function.name: function
-        for group in (_ARITHMETIC, _ROUNDING, _POWERS, _CURVES, _GATES, _TESTS, _LOGIC, _PARTS)
+        for group in (
+            _ARITHMETIC,
+            _ROUNDING,
+            _POWERS,
+            _CURVES,
+            _GATES,
+            _TESTS,
+            _LOGIC,
+            _WORDS,
+            _PARTS,
+        )
         for function in group
     }
 )
@@ -338,22 +362,14 @@ class Reduction:
     whole: Callable[..., Array]
 
 
-def _lowest(dtype: DType) -> float | int:
-    return -math.inf if dtype.is_float else int(np.iinfo(dtype.numpy).min)
-
-
-def _highest(dtype: DType) -> float | int:
-    return math.inf if dtype.is_float else int(np.iinfo(dtype.numpy).max)
-
-
 REDUCTIONS: Mapping[str, Reduction] = MappingProxyType(
     {
         reduction.name: reduction
         for reduction in (
             Reduction("sum", "add", lambda dtype: 0, np.sum),
             Reduction("prod", "mul", lambda dtype: 1, np.prod),
-            Reduction("max", "max", _lowest, np.max),
-            Reduction("min", "min", _highest, np.min),
+            Reduction("max", "max", lambda dtype: dtype.lowest, np.max),
+            Reduction("min", "min", lambda dtype: dtype.highest, np.min),
             Reduction("any", "or", lambda dtype: False, np.any),
             Reduction("all", "and", lambda dtype: True, np.all),
         )

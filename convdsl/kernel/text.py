@@ -19,7 +19,9 @@ from convdsl.kernel.nodes import (
     IndexAsValue,
     IndexTest,
     Kernel,
+    Lane,
     Let,
+    LetIndex,
     Load,
     LoopVar,
     Parallel,
@@ -59,6 +61,10 @@ def _format_statement(statement: Statement, depth: int) -> list[str]:
     match statement:
         case Let():
             return [f"{pad}{statement.var.name} = {format_value(statement.value)}"]
+        case LetIndex():
+            var = statement.var
+            found = format_value(statement.value)
+            return [f"{pad}{var.name} = {found} within {var.lowest} .. {var.highest}"]
         case Set():
             at = f"{statement.registers.name}[{statement.slot}]"
             return [f"{pad}{at} = {format_value(statement.value)}"]
@@ -118,6 +124,8 @@ def format_value(value: Value) -> str:
             return text
         case Gather():
             return f"<{', '.join(map(format_value, value.lanes))}>"
+        case Lane():
+            return f"{format_value(value.x)}<{value.lane}>"
         case Get():
             return f"{value.registers.name}[{value.slot}]"
         case Unary():

@@ -20,11 +20,14 @@ from convdsl.kernel.nodes import (
     IndexAsValue,
     IndexTest,
     Kernel,
+    Lane,
     Let,
+    LetIndex,
     Load,
     LoopVar,
     Parallel,
     Prefetch,
+    ReduceLanes,
     Registers,
     Select,
     Set,
@@ -35,12 +38,13 @@ from convdsl.kernel.nodes import (
     Threads,
     Unary,
     Value,
+    ValueType,
     Var,
     statement_bodies,
     statement_values,
     value_children,
 )
-from convdsl.kernel.scalar import FUNCTIONS
+from convdsl.kernel.scalar import FLOATS, FUNCTIONS
 from convdsl.tensor import Dim, DType, bounds, symbols_of
 
 
@@ -73,6 +77,11 @@ class _Scope:
 
     def counting(self, *loop_vars: LoopVar) -> _Scope:
         return replace(self, counters=self.counters | {v.name for v in loop_vars}, top=False)
+
+    def with_data(self, var: LoopVar) -> _Scope:
+        """After an index has been let; threads may each have another."""
+        own = {var.name} if self.threads is not None else set[str]()
+        return replace(self, counters=self.counters | {var.name}, varying=self.varying | own)
 
     def varies(self, *indices: Dim) -> bool:
         return any(s.name in self.varying for index in indices for s in symbols_of(index))
@@ -117,6 +126,8 @@ class _Verifier:
             for value in statement_values(statement):
                 self.value(value, scope)
             self.statement(statement, scope)
+            if isinstance(statement, LetIndex):
+                scope = scope.with_data(statement.var)
             for nested in statement_bodies(statement):
                 self.body(nested, scope.inside(statement))
         self.visible = outside
@@ -132,6 +143,9 @@ class _Verifier:
                 self.visible.add(statement.var.name)
                 if isinstance(statement, Exchange):
                     self.exchange(statement, scope)
+            case LetIndex():
+                if statement.value.type != ValueType(DType.I64):
+                    self.fail(f"{statement.var.name}: an index of type {statement.value.type}")
             case Set():
                 self.register(statement.registers, statement.slot)
                 if statement.registers.type != statement.value.type:
@@ -221,7 +235,11 @@ class _Verifier:
                 self.primitive(value.op, value.a.type.dtype)
                 if value.a.type != value.b.type:
                     self.fail(f"{value.op} of {value.a.type} and {value.b.type}")
+            case ReduceLanes():
+                self.primitive({"sum": "add"}.get(value.op, value.op), value.x.type.dtype)
             case Fma():
+                if value.a.type.dtype not in FLOATS:
+                    self.fail(f"fma of {value.a.type}")
                 if not value.a.type == value.b.type == value.c.type:
                     self.fail("fma of different types")
             case Select():
@@ -236,6 +254,9 @@ class _Verifier:
             case Splat():
                 if value.x.type.lanes != 1 or value.x.type.dtype is not value.type.dtype:
                     self.fail("splat needs a scalar of the same element type")
+            case Lane():
+                if not 0 <= value.lane < value.x.type.lanes:
+                    self.fail(f"lane {value.lane} of {value.x.type}")
             case Gather():
                 if len(value.lanes) != value.type.lanes:
                     self.fail("gather with a wrong number of lanes")

@@ -24,6 +24,7 @@ from convdsl.kernel.expr import (
     Axis,
     Expr,
     Literal,
+    Pick,
     Read,
     Reduce,
     Stage,
@@ -35,6 +36,7 @@ from convdsl.kernel.expr import (
 )
 from convdsl.kernel.layout import Layout
 from convdsl.tensor import Dim
+from convdsl.tensor.conversion import convert
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,8 @@ def _number(value: Value) -> Literal | None:
     node = value.node
     if not isinstance(node, StateNode) or node.role is not Role.CONSTANT or node.data.size != 1:
         return None
-    return Literal(node.data.item(), value.type.dtype)
+    dtype = value.type.dtype
+    return Literal(convert(node.data, dtype, dtype.computed).item(), dtype)
 
 
 def _rename(e: Expr, variables: Mapping[str, TensorVar | Literal]) -> Expr:
@@ -332,15 +335,18 @@ def _over(stage: Stage, axes: tuple[Axis, ...]) -> Stage:
 
 
 def _without_capture(e: Expr, taken: frozenset[str]) -> Expr:
-    """Rename reduction axes that bear the names of others."""
+    """Rename axes of reductions and picks that bear the names of others."""
 
     def rule(node: Expr) -> Expr | None:
-        if not isinstance(node, Reduce):
+        if not isinstance(node, Reduce | Pick):
             return None
-        names = {a.name: _free_name(a.name, taken) for a in node.axes}
-        axes = tuple(Axis(names[a.name], a.extent) for a in node.axes)
-        bindings = {old.name: new.i for old, new in zip(node.axes, axes, strict=True)}
-        return Reduce(node.op, axes, reindex(node.body, bindings))
+        own = node.axes if isinstance(node, Reduce) else (node.axis,)
+        axes = tuple(Axis(_free_name(a.name, taken), a.extent) for a in own)
+        bindings = {old.name: new.i for old, new in zip(own, axes, strict=True)}
+        body = reindex(node.body, bindings)
+        if isinstance(node, Reduce):
+            return replace(node, axes=axes, body=body)
+        return replace(node, axis=axes[0], body=body)
 
     return transform(e, rule)
 

@@ -89,4 +89,4 @@ def moved_by(step: Step, kernel: Kernel, near: int) -> Moved:
 def main_type(program: Program) -> DType:
     """The floating-point type that a program computes in: that of its first port with one."""
     types = (port.type.dtype for port in (*program.inputs, *program.outputs))
-    return next((dtype for dtype in types if dtype.is_float), DType.F32)
+    return next((dtype.computed for dtype in types if dtype.is_float), DType.F32)

@@ -35,7 +35,7 @@ from convdsl.kernel.expr import (
     maximum,
     minimum,
 )
-from convdsl.tensor import DType, TensorType
+from convdsl.tensor import LANGUAGE_DTYPES, DType, TensorType
 
 Resolve = Callable[[Call], Mapping[str, Any]]
 
@@ -251,7 +251,7 @@ CLIP = OpDef(
     kernel=kernel_clip,
 )
 
-_DTYPES = tuple(str(dtype) for dtype in DType)
+_DTYPES = tuple(map(str, LANGUAGE_DTYPES))
 
 
 def infer_cast(call: Call) -> tuple[TensorType, ...]:

@@ -19,7 +19,7 @@ from convdsl.ir.opdef import (
     no_contraction,
 )
 from convdsl.kernel.expr import Read, Stage, TensorExpr, TensorVar, axes_over
-from convdsl.tensor import DType, TensorType, format_shape
+from convdsl.tensor import LANGUAGE_DTYPES, DType, TensorType, format_shape
 
 
 def resolve_parameter(call: Call) -> Mapping[str, Any]:
@@ -71,7 +71,7 @@ PARAMETER = OpDef(
             Kind.STRING,
             "f32",
             "element type; f32, what networks compute in",
-            choices=tuple(map(str, DType)),
+            choices=tuple(map(str, LANGUAGE_DTYPES)),
         ),
     ),
     outputs=("y",),

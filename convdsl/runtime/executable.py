@@ -17,7 +17,7 @@ from convdsl.forking import Lock, compiling
 from convdsl.kernel.program import Port
 from convdsl.kernel.signature import Binding, bind_shapes, check_symbol, input_symbols
 from convdsl.runtime.state import State
-from convdsl.tensor import TensorType
+from convdsl.tensor import DType, TensorType
 
 Array = npt.NDArray[Any]
 _KEPT = 4  # specialisations kept, the most recently used
@@ -264,8 +264,10 @@ class Executable:
     def _check(self, port: Port, array: Array) -> Array:
         wanted = np.dtype(port.type.dtype.numpy)
         if array.dtype != wanted:
+            how = f"convert with .astype('{wanted}')"
+            if port.type.dtype is DType.BF16:
+                how = "the bits of bf16, which convdsl.tensor.conversion.narrow_bf16 makes"
             raise InputError(
-                f"input `{port.name}` is {array.dtype}, the model takes {wanted}: "
-                f"convert with .astype('{wanted}')"
+                f"input `{port.name}` is {array.dtype}, the model takes {wanted}: {how}"
             )
         return np.ascontiguousarray(array)

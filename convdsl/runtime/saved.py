@@ -20,6 +20,7 @@ from convdsl.runtime.cpu.team import available_threads
 from convdsl.runtime.executable import Array, Executable, Facts, Runner, Values
 from convdsl.runtime.state import State
 from convdsl.tensor import DType, TensorType
+from convdsl.tensor.conversion import of_numpy
 
 ABI = 8
 """Raised when the context table, the entry point of compiled code, its signature, or what the
@@ -203,8 +204,7 @@ def _read_signature(manifest: Mapping[str, Any], code: Code) -> Signature:
 
 
 def _type_of(value: Array) -> TensorType:
-    (dtype,) = (dtype for dtype in DType if np.dtype(dtype.numpy) == value.dtype)
-    return TensorType(dtype, value.shape)
+    return TensorType(of_numpy(value.dtype), value.shape)
 
 
 def _value_to_json(value: Array) -> dict[str, Any]:

@@ -53,13 +53,16 @@ class Contraction:
 
 
 def find_contraction(stage: Stage) -> Contraction | None:
-    """The only reduction of the stage, if that is a sum of products of two reads."""
+    """The only reduction of the stage, if that is a sum of products of two reads, in their own
+    floating type."""
     found = [node for node in walk(stage.body) if isinstance(node, Reduce)]
     if len(found) != 1 or found[0].op != "sum":
         return None
     reduce = found[0]
     product, guards = _unguarded(reduce.body)
     if not (isinstance(product, Binary) and product.op == "mul"):
+        return None
+    if reduce.dtype is not product.dtype or not product.dtype.is_float:
         return None
     unit = {axis.name: 0 for axis in (*stage.axes, *reduce.axes) if axis.extent == 1}
     a, b = (_settled(factor, unit) for factor in (product.a, product.b))

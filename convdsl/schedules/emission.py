@@ -122,6 +122,8 @@ class Emitter:
                 return nodes.Cast(self.emit(e.x, at, guards), self.type(e.type))
             case expr.Reduce():
                 return self.reduce(e, at, guards)
+            case expr.Pick():
+                return self.pick(e, at, guards)
 
     # Reads
 
@@ -252,6 +254,48 @@ class Emitter:
         no = self.emit(e.no, at, (*guards, *negated))
         return nodes.Select(condition, yes, no)
 
+    def pick(self, e: expr.Pick, at: Mapping[str, Dim], guards: tuple[IndexTest, ...]) -> Value:
+        """Lane by lane where the index differs from lane to lane."""
+        if self.lanes > 1 and self.varies(e.index, at, guards):
+            return self.one_by_one(e, at, guards)
+        one = replace(self, lanes=1, loaded=None, known=())
+        extent = extent_of(e.axis)
+        index = self.b.let(one.emit(e.index, at, guards), e.axis.name)
+        if e.from_end:
+            start, past = Const(0, index.type), Const(extent, index.type)
+            back = nodes.Binary("add", index, past)
+            chosen = nodes.Select(nodes.Compare("lt", index, start), back, index)
+            index = self.b.let(chosen, e.axis.name)
+        place = self.b.index(index, extent, e.axis.name)
+        found = self.emit(e.body, {**at, e.axis.name: place}, guards)
+        if e.outside is None:
+            return found
+        inside = nodes.Compare("eq", index, nodes.IndexAsValue(place, 0, index.type))
+        return nodes.Select(inside, found, Const(e.outside, found.type))
+
+    def varies(self, e: Expr, at: Mapping[str, Dim], guards: tuple[IndexTest, ...]) -> bool:
+        """Whether a value depends on the lane, or may be read in some lanes only."""
+        if any(read.tensor.name in self.held for read in expr.reads(e)):
+            return True
+        indices = [d for node in expr.walk(e) for d in expr.indices_of(node)]
+        indices += [d for test in guards for d in (test.a, test.b)]
+        return any(depends_on_lane(substitute(d, at)) for d in indices)
+
+    def one_by_one(self, e: Expr, at: Mapping[str, Dim], guards: tuple[IndexTest, ...]) -> Value:
+        """Each lane by itself."""
+        items: list[Value] = []
+        for lane in range(self.lanes):
+            if self.valid is not None and lane >= self.valid:
+                items.append(Const(0, ValueType(e.dtype)))
+                continue
+            here = {_LANE: lane}
+            bound = {name: substitute(index, here) for name, index in at.items()}
+            tests = (IndexTest(t.op, substitute(t.a, here), substitute(t.b, here)) for t in guards)
+            held = {name: nodes.Lane(value, lane) for name, value in self.held.items()}
+            one = replace(self, lanes=1, loaded=None, known=(), held=held)
+            items.append(one.emit(e, bound, tuple(tests)))
+        return Gather(tuple(items), self.type(e.dtype))
+
     # Arithmetic
 
     def function(self, op: str, *operands: Value) -> Value:
@@ -303,11 +347,14 @@ class Emitter:
         guards: tuple[IndexTest, ...],
     ) -> None:
         old, body = Get(acc, slot), e.body
-        if e.op == "sum" and isinstance(body, expr.Binary) and body.op == "mul":
+        exact = body.dtype is e.dtype and e.dtype.is_float
+        if e.op == "sum" and exact and isinstance(body, expr.Binary) and body.op == "mul":
             a, b = self.emit(body.a, at, guards), self.emit(body.b, at, guards)
             self.b.set(acc, slot, Fma(a, b, old))
             return
         value = self.emit(body, at, guards)
+        if body.dtype is not e.dtype:
+            value = nodes.Cast(value, acc.type)
         self.b.set(acc, slot, nodes.Binary(REDUCTIONS[e.op].combine, old, value))
 
 

@@ -115,8 +115,9 @@ class Task:
 
     @property
     def element(self) -> DType:
-        """The widest element that leaves: vectors of the kernel hold so many of it."""
-        return max((o.var.type.dtype for o in self.outputs), key=lambda dtype: dtype.bytes)
+        """The widest type in which what leaves is computed: vectors hold so many of it."""
+        computed = (output.var.type.dtype.computed for output in self.outputs)
+        return max(computed, key=lambda dtype: dtype.bytes)
 
     @property
     def reads(self) -> list[Read]:

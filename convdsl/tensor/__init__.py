@@ -14,11 +14,13 @@ from convdsl.tensor.dim import (
     provably,
     symbol,
 )
-from convdsl.tensor.types import DType, TensorType, Window, format_shape
+from convdsl.tensor.types import LANGUAGE_DTYPES, DType, Kind, TensorType, Window, format_shape
 
 __all__ = [
+    "LANGUAGE_DTYPES",
     "DType",
     "Dim",
+    "Kind",
     "SymDim",
     "Symbol",
     "TensorType",

@@ -5,34 +5,104 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import inf
 
 from convdsl.tensor.binding import substitute, symbols_of
 from convdsl.tensor.dim import Dim, Symbol
 
 
-class DType(enum.Enum):
-    """Element types. f32 and f64 compute; i64 and bool serve indices and masks."""
+class Kind(enum.Enum):
+    """What the bits of an element mean."""
 
-    F32 = "f32"
-    F64 = "f64"
-    I64 = "i64"
+    FLOAT = "float"
+    SIGNED = "signed"
+    UNSIGNED = "unsigned"
     BOOL = "bool"
 
-    @property
-    def bytes(self) -> int:
-        return {"f32": 4, "f64": 8, "i64": 8, "bool": 1}[self.value]
 
-    @property
-    def numpy(self) -> str:
-        """The NumPy spelling, e.g. `float32`."""
-        return {"f32": "float32", "f64": "float64", "i64": "int64", "bool": "bool"}[self.value]
+class DType(enum.Enum):
+    """Element types, and all that is to be known of each.
+
+    bytes: of one element in memory.
+    numpy: NumPy's spelling of what is stored. NumPy has no bf16: an array holds its bits as
+        uint16, and `tensor.conversion` is what reads and makes them.
+    computed: the type that arithmetic is done in. Where it is another one the type is for
+        storage: `kernel.storage` widens what is read and narrows what is written.
+    """
+
+    _value_: str
+    bytes: int
+    kind: Kind
+    numpy: str
+    _computed: str
+
+    F16 = "f16", 2, Kind.FLOAT, "float16", "f32"
+    BF16 = "bf16", 2, Kind.FLOAT, "uint16", "f32"
+    F32 = "f32", 4, Kind.FLOAT, "float32", "f32"
+    F64 = "f64", 8, Kind.FLOAT, "float64", "f64"
+    I8 = "i8", 1, Kind.SIGNED, "int8", "i64"
+    U8 = "u8", 1, Kind.UNSIGNED, "uint8", "i64"
+    I32 = "i32", 4, Kind.SIGNED, "int32", "i64"
+    I64 = "i64", 8, Kind.SIGNED, "int64", "i64"
+    U32 = "u32", 4, Kind.UNSIGNED, "uint32", "u32"
+    BOOL = "bool", 1, Kind.BOOL, "bool", "bool"
+
+    def __new__(cls, name: str, bytes: int, kind: Kind, numpy: str, computed: str) -> DType:
+        made = object.__new__(cls)
+        made._value_ = name
+        made.bytes, made.kind, made.numpy, made._computed = bytes, kind, numpy, computed
+        return made
 
     @property
     def is_float(self) -> bool:
-        return self in (DType.F32, DType.F64)
+        return self.kind is Kind.FLOAT
+
+    @property
+    def is_integer(self) -> bool:
+        return self.kind in (Kind.SIGNED, Kind.UNSIGNED)
+
+    @property
+    def computed(self) -> DType:
+        """The type that arithmetic on such elements is done in."""
+        return DType(self._computed)
+
+    @property
+    def computes(self) -> bool:
+        """Whether arithmetic is done in this type itself."""
+        return self._computed == self._value_
+
+    @property
+    def lowest(self) -> float | int | bool:
+        """The least value: the neutral element of a maximum."""
+        match self.kind:
+            case Kind.FLOAT:
+                return -inf
+            case Kind.SIGNED:
+                return -(1 << (8 * self.bytes - 1))
+            case Kind.UNSIGNED:
+                return 0
+            case Kind.BOOL:
+                return False
+
+    @property
+    def highest(self) -> float | int | bool:
+        """The greatest value: the neutral element of a minimum."""
+        match self.kind:
+            case Kind.FLOAT:
+                return inf
+            case Kind.SIGNED:
+                return (1 << (8 * self.bytes - 1)) - 1
+            case Kind.UNSIGNED:
+                return (1 << 8 * self.bytes) - 1
+            case Kind.BOOL:
+                return True
 
     def __str__(self) -> str:
         return self.value
+
+
+LANGUAGE_DTYPES = (DType.F32, DType.F64, DType.I64, DType.BOOL)
+"""The element types that source text and imported files may name."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from convdsl.diagnostics import WeightError
 from convdsl.ir.graph import StateNode
 from convdsl.ir.opdef import Role
 from convdsl.tensor import TensorType
+from convdsl.tensor.conversion import convert, of_numpy
 from convdsl.weights.initialisers import RandomWeights, fan_in
 from convdsl.weights.store import BFLOAT16, Entry, WeightStore, shown
 
@@ -70,10 +71,11 @@ def bind(store: WeightStore | RandomWeights, states: Mapping[str, StateNode]) ->
         _check(store, wanted, bound)
         for name, state in wanted.items():
             array = store.read(name)
-            dtype = state.type.dtype.numpy
-            if array.dtype != dtype:
+            dtype = state.type.dtype
+            if array.dtype != dtype.numpy:
                 bound.converted[store.entries[name].dtype] += 1
-            bound[name] = np.ascontiguousarray(array, dtype).reshape(array.shape)
+                array = convert(array, of_numpy(array.dtype), dtype)
+            bound[name] = np.ascontiguousarray(array, dtype.numpy).reshape(array.shape)
     return bound
 
 
@@ -84,7 +86,9 @@ def _random(
     # A bias knows its layer's fan-in only through the weight beside it.
     sibling = states.get(f"{name.rpartition('.')[0]}.weight", state)
     fan = fan_in(_shape(sibling.type))
-    return store.make(name, shape, state.type.dtype.numpy, state.init, fan)
+    dtype = state.type.dtype
+    made = store.make(name, shape, dtype.computed.numpy, state.init, fan)
+    return convert(made, dtype.computed, dtype)
 
 
 def _shape(type: TensorType) -> tuple[int, ...]:

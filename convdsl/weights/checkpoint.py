@@ -22,6 +22,7 @@ from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 from convdsl.diagnostics import WeightError
+from convdsl.tensor.conversion import widen_bf16
 from convdsl.weights import pickles
 from convdsl.weights.pickles import Name
 from convdsl.weights.store import (
@@ -30,7 +31,6 @@ from convdsl.weights.store import (
     Entry,
     WeightStore,
     shown,
-    widen_bfloat16,
 )
 
 MAX_PICKLE_BYTES = 16 << 20
@@ -166,7 +166,7 @@ class CheckpointFile(WeightStore):
         )
         strides = tuple(step * flat.itemsize for step in tensor.stride)
         view = as_strided(flat[tensor.offset :], tensor.shape, strides, writeable=False)
-        return widen_bfloat16(view) if storage.dtype == BFLOAT16 else view
+        return widen_bf16(view) if storage.dtype == BFLOAT16 else view
 
 
 class _Blame:

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from convdsl.diagnostics import WeightError
-from convdsl.weights.store import BFLOAT16, MAX_ENTRIES, Entry, WeightStore, widen_bfloat16
+from convdsl.tensor.conversion import widen_bf16
+from convdsl.weights.store import BFLOAT16, MAX_ENTRIES, Entry, WeightStore
 
 DTYPES = {
     "F64": "float64",
@@ -74,4 +75,4 @@ class SafetensorsFile(WeightStore):
             start, end = json.loads(file.read(length))[name]["data_offsets"]
             file.seek(8 + length + start)
             raw = np.frombuffer(file.read(end - start), dtype="<u2")
-        return widen_bfloat16(raw).reshape(shape)
+        return widen_bf16(raw).reshape(shape)

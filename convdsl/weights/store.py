@@ -85,11 +85,6 @@ def regular_file(path: Path) -> int:
         raise WeightError(f"cannot read the weights {path}: {error}") from None
 
 
-def widen_bfloat16(raw: NDArray[np.uint16]) -> NDArray[np.float32]:
-    """bfloat16 is the upper half of float32."""
-    return (raw.astype(np.uint32) << 16).view(np.float32)
-
-
 def shown(name: str) -> str:
     """A name out of a stranger's file, fit for a terminal: no control codes, not endless."""
     text = name if name.isprintable() else ascii(name)

@@ -33,6 +33,7 @@ OF_FLOATS = [f for f in FUNCTIONS.values() if F32 in f.takes and f.name not in _
 UNARY = [f for f in OF_FLOATS if f.arity == 1]
 BINARY = [f for f in OF_FLOATS if f.arity == 2]
 OF_INTEGERS = [f for f in FUNCTIONS.values() if I64 in f.takes and f.name != "quotient"]
+OF_WORDS = [f for f in FUNCTIONS.values() if DType.U32 in f.takes and f.name != "quotient"]
 OF_MASKS = [f for f in FUNCTIONS.values() if BOOL in f.takes]
 
 
@@ -221,6 +222,41 @@ def test_integers(function: ScalarFunction, cpu: str, run: Any) -> None:
     found = compute(function, operands, run, cpu)
     with np.errstate(all="ignore"):
         np.testing.assert_array_equal(found, function.meaning(*operands))
+
+
+@each_execution
+@each_cpu
+@cases(OF_WORDS)
+def test_words(function: ScalarFunction, cpu: str, run: Any) -> None:
+    """Modulo 2**32; shifts by more than there are digits."""
+    edges = [0, 1, 2, 3, 5, 31, 32, 33, 2**16, 2**31 - 1, 2**31, 2**32 - 2, 2**32 - 1]
+    a, b = (part.ravel() for part in np.meshgrid(edges, edges))
+    random = np.random.default_rng(6)
+    drawn = random.integers(0, 2**32, (2, 1000)) >> random.integers(0, 32, (2, 1000))
+    pair = (np.concatenate([a, drawn[0]]), np.concatenate([b, drawn[1]]))
+    operands = tuple(part.astype(np.uint32) for part in pair)[: function.arity]
+    found = compute(function, operands, run, cpu)
+    with np.errstate(all="ignore"):
+        np.testing.assert_array_equal(found, function.meaning(*operands))
+
+
+def test_what_operations_on_words_mean() -> None:
+    """In Python's own integers, which have no width."""
+    random = np.random.default_rng(8)
+    a, b = random.integers(0, 2**32, (2, 64)).tolist()
+    amounts = [*range(40), 2**31, 2**32 - 1, *range(22)]
+    words = [np.array(x, np.uint32) for x in (a, b, amounts)]
+    pairs = list(zip(a, b, amounts, strict=True))
+    expected = {
+        "mul_hi": ([x * y >> 32 for x, y, _ in pairs], words[1]),
+        "mul": ([x * y % 2**32 for x, y, _ in pairs], words[1]),
+        "sub": ([(x - y) % 2**32 for x, y, _ in pairs], words[1]),
+        "xor": ([x ^ y for x, y, _ in pairs], words[1]),
+        "shl": ([x * 2 ** min(n, 64) % 2**32 for x, _, n in pairs], words[2]),
+        "shr": ([x // 2 ** min(n, 64) for x, _, n in pairs], words[2]),
+    }
+    for name, (wanted, second) in expected.items():
+        np.testing.assert_array_equal(compute(FUNCTIONS[name], (words[0], second)), wanted, name)
 
 
 def test_what_integer_division_and_powers_mean() -> None:

@@ -21,6 +21,7 @@ from convdsl.kernel.nodes import (
     For,
     If,
     Let,
+    LetIndex,
     Parallel,
     Prefetch,
     Set,
@@ -58,6 +59,8 @@ class KernelPrinter(ValuePrinter):
             match statement:
                 case Let():
                     self.lets[statement.var.name] = self.value(statement.value)
+                case LetIndex():
+                    self.let_index(statement)
                 case Set():
                     where = self.register(statement.registers, statement.slot)
                     type = type_of(statement.registers.type)
@@ -74,6 +77,12 @@ class KernelPrinter(ValuePrinter):
                     self.branch(statement)
                 case Blocks() | Threads() | Barrier() | Exchange():
                     raise KernelError(f"{self.kernel.name}: a grid, which a CPU has not")
+
+    def let_index(self, let: LetIndex) -> None:
+        """An index from data, whatever it is within its range."""
+        type, value = ValueType(DType.I64), self.value(let.value)
+        value = self.intrinsic("smax", type, (value, str(let.var.lowest)))
+        self.know(let.var.name, self.intrinsic("smin", type, (value, str(let.var.highest))))
 
     def loop(self, loop: For) -> None:
         """Print a serial loop."""

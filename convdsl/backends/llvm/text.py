@@ -15,12 +15,25 @@ from fractions import Fraction
 
 from convdsl.kernel.nodes import Buffer, Kernel, Registers, ValueType
 from convdsl.tensor import Dim, DType, Symbol, bounds, floor_div, symbols_of
+from convdsl.tensor.conversion import stored
 from convdsl.tensor.dim import Atom, Coefficient, Floor, Monomial, make, terms_of
 
 _ZEROS = ("0", "false", f"0x{0:016X}")
 
 INT_TESTS = {"lt": "slt", "le": "sle", "gt": "sgt", "ge": "sge", "eq": "eq", "ne": "ne"}
-SCALARS = {DType.F32: "float", DType.F64: "double", DType.I64: "i64", DType.BOOL: "i1"}
+SCALARS = {
+    DType.F16: "i16",  # its bits, as bf16's; `casts` widens them
+    DType.BF16: "i16",
+    DType.F32: "float",
+    DType.F64: "double",
+    DType.I8: "i8",
+    DType.U8: "i8",
+    DType.I32: "i32",
+    DType.I64: "i64",
+    DType.U32: "i32",
+    DType.BOOL: "i1",
+}
+_MANGLED = {"float": "f32", "double": "f64"}
 
 
 def type_of(type: ValueType) -> str:
@@ -31,7 +44,7 @@ def type_of(type: ValueType) -> str:
 
 def suffix(type: ValueType) -> str:
     """The mangling of an overloaded intrinsic."""
-    scalar = {DType.F32: "f32", DType.F64: "f64", DType.I64: "i64", DType.BOOL: "i1"}[type.dtype]
+    scalar = _MANGLED.get(SCALARS[type.dtype], SCALARS[type.dtype])
     return scalar if type.lanes == 1 else f"v{type.lanes}{scalar}"
 
 
@@ -39,14 +52,12 @@ def literal(value: float, dtype: DType) -> str:
     """LLVM's spelling of a number: floats by their bits, f32 rounded."""
     if dtype is DType.BOOL:
         return "true" if value else "false"
-    if dtype is DType.I64:
-        return str(int(value))
-    if dtype is DType.F32:
-        try:
-            value = struct.unpack("f", struct.pack("f", value))[0]
-        except OverflowError:
-            value = math.copysign(math.inf, value)
-    (bits,) = struct.unpack("<Q", struct.pack("<d", value))
+    element = stored(value, dtype)
+    if dtype in (DType.F16, DType.BF16):
+        return str(int(element.view("uint16")))
+    if not dtype.is_float:
+        return str(int(element))
+    (bits,) = struct.unpack("<Q", struct.pack("<d", float(element)))
     return f"0x{bits:016X}"
 
 

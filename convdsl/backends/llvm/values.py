@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from convdsl.backends.llvm.casts import CastPrinter
 from convdsl.backends.llvm.text import (
     INT_TESTS,
     SCALARS,
-    Printer,
     literal,
     suffix,
     type_of,
@@ -21,6 +21,7 @@ from convdsl.kernel.nodes import (
     Get,
     IndexAsValue,
     IndexTest,
+    Lane,
     Load,
     ReduceLanes,
     Select,
@@ -30,7 +31,7 @@ from convdsl.kernel.nodes import (
     ValueType,
     Var,
 )
-from convdsl.tensor import Dim, DType
+from convdsl.tensor import Dim, DType, Kind
 
 _FLOAT_TESTS = {"lt": "olt", "le": "ole", "gt": "ogt", "ge": "oge", "eq": "oeq", "ne": "une"}
 _FLOAT_OPS = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"}
@@ -38,7 +39,6 @@ _INT_OPS = {
     "add": "add",
     "sub": "sub",
     "mul": "mul",
-    "quotient": "sdiv",
     "and": "and",
     "or": "or",
     "xor": "xor",
@@ -48,7 +48,16 @@ _INTRINSICS = {"abs": "fabs", "sqrt": "sqrt", "floor": "floor", "ceil": "ceil", 
 _FLOAT_FORMAT = {DType.F32: (32, 23, 127), DType.F64: (64, 52, 1023)}
 
 
-class ValuePrinter(Printer):
+def _test(compare: Compare) -> str:
+    """The instruction that compares, but for its operands."""
+    dtype = compare.a.type.dtype
+    if dtype.is_float:
+        return f"fcmp {_FLOAT_TESTS[compare.op]}"
+    test = INT_TESTS[compare.op]
+    return f"icmp {test}" if dtype.kind is Kind.SIGNED else f"icmp {test.replace('s', 'u')}"
+
+
+class ValuePrinter(CastPrinter):
     """Prints what a value needs and returns its name."""
 
     def load(self, load: Load) -> str:
@@ -94,19 +103,17 @@ class ValuePrinter(Printer):
                 return self.intrinsic("fmuladd", value.type, parts)
             case Compare():
                 a, b = self.value(value.a), self.value(value.b)
-                is_float = value.a.type.dtype.is_float
-                test = (
-                    f"fcmp {_FLOAT_TESTS[value.op]}" if is_float else f"icmp {INT_TESTS[value.op]}"
-                )
-                return self.result(f"{test} {type_of(value.a.type)} {a}, {b}")
+                return self.result(f"{_test(value)} {type_of(value.a.type)} {a}, {b}")
             case Select():
                 test, yes, no = map(self.value, (value.condition, value.yes, value.no))
                 kind = type_of(value.condition.type)
                 return self.result(f"select {kind} {test}, {text} {yes}, {text} {no}")
             case Cast():
-                return self.cast(value)
+                return self.cast(self.value(value.x), value.x.type, value.type)
             case Splat():
                 return self.splat(self.value(value.x), value.type)
+            case Lane():
+                return self.lane(self.value(value.x), value)
             case Gather():
                 return self.gather(value)
             case IndexAsValue():
@@ -134,6 +141,13 @@ class ValuePrinter(Printer):
             vector = self.result(f"insertelement {text} {vector}, {scalar} {item}, i64 {lane}")
         return vector
 
+    def lane(self, x: str, value: Lane) -> str:
+        """One element of a vector."""
+        type = value.x.type
+        if type.lanes == 1:
+            return x
+        return self.result(f"extractelement {type_of(type)} {x}, i64 {value.lane}")
+
     def lane_indices(self, base: Dim, step: int, type: ValueType) -> str:
         """base + lane * step in i64."""
         start = self.splat(self.index(base), type)
@@ -146,9 +160,7 @@ class ValuePrinter(Printer):
         """An index as a number of the type."""
         integers = ValueType(DType.I64, value.type.lanes)
         at = self.lane_indices(value.index, value.step, integers)
-        if value.type.dtype is DType.I64:
-            return at
-        return self.result(f"sitofp {type_of(integers)} {at} to {type_of(value.type)}")
+        return self.cast(at, integers, value.type)
 
     def unary(self, value: Unary) -> str:
         """A primitive of one operand."""
@@ -160,9 +172,12 @@ class ValuePrinter(Printer):
             case "neg":
                 return self.result(f"sub {text} {vector_of('0', type)}, {x}")
             case "not":
-                return self.result(f"xor {text} {x}, {vector_of('true', type)}")
+                ones = "true" if type.dtype is DType.BOOL else "-1"
+                return self.result(f"xor {text} {x}, {vector_of(ones, type)}")
             case "isnan":
                 return self.result(f"fcmp uno {text} {x}, {x}")
+            case "abs" if type.dtype.kind is Kind.UNSIGNED:
+                return x
             case "abs" if not type.dtype.is_float:
                 negative = self.result(f"sub {text} {vector_of('0', type)}, {x}")
                 return self.intrinsic("smax", type, (x, negative))
@@ -211,13 +226,41 @@ class ValuePrinter(Printer):
             return self.intrinsic(op, type, (a, b))
         if type.dtype.is_float:
             return self.result(f"{_FLOAT_OPS[op]} {text} {a}, {b}")
+        if op == "mul_hi":
+            return self.upper_half(a, b, type.lanes)
+        if op in ("shl", "shr"):
+            return self.shift(value, a, b)
+        if op == "quotient":
+            sign = "s" if type.dtype.kind is Kind.SIGNED else "u"
+            return self.result(f"{sign}div {text} {a}, {b}")
         return self.result(f"{_INT_OPS[op]} {text} {a}, {b}")
+
+    def upper_half(self, a: str, b: str, lanes: int) -> str:
+        """Of the product of two words, which a double word holds."""
+        word, double = type_of(ValueType(DType.U32, lanes)), ValueType(DType.I64, lanes)
+        text = type_of(double)
+        wide = [self.result(f"zext {word} {x} to {text}") for x in (a, b)]
+        whole = self.result(f"mul {text} {wide[0]}, {wide[1]}")
+        upper = self.result(f"lshr {text} {whole}, {vector_of('32', double)}")
+        return self.result(f"trunc {text} {upper} to {word}")
+
+    def shift(self, value: Binary, a: str, b: str) -> str:
+        """Words; LLVM has no meaning for shifts by 32 and more."""
+        text, flags = type_of(value.type), type_of(ValueType(DType.BOOL, value.type.lanes))
+        op = "shl" if value.op == "shl" else "lshr"
+        shifted = self.result(f"{op} {text} {a}, {b}")
+        if isinstance(value.b, Const) and 0 <= value.b.value < 32:
+            return shifted
+        short = self.result(f"icmp ult {text} {b}, {vector_of('32', value.type)}")
+        zero = vector_of("0", value.type)
+        return self.result(f"select {flags} {short}, {text} {shifted}, {text} {zero}")
 
     def extremum(self, value: Binary, a: str, b: str) -> str:
         """max or min, handing NaN on."""
         type, op = value.type, value.op
         if not type.dtype.is_float:
-            return self.intrinsic(f"s{op}", type, (a, b))
+            sign = "s" if type.dtype.kind is Kind.SIGNED else "u"
+            return self.intrinsic(f"{sign}{op}", type, (a, b))
         constant = value.a if isinstance(value.a, Const) else value.b
         if isinstance(constant, Const) and constant.value == constant.value:
             # One compare-and-pick instruction; a NaN in the other operand passes through.
@@ -229,25 +272,6 @@ class ValuePrinter(Printer):
         # Which of two zeros is the larger does not matter, and would take as long again.
         name = "maximum" if op == "max" else "minimum"
         return self.intrinsic(name, type, (a, b), "nsz")
-
-    def cast(self, value: Cast) -> str:
-        """The value in another element type."""
-        x, old, new = self.value(value.x), value.x.type, value.type
-        if old.dtype is new.dtype:
-            return x
-        if new.dtype is DType.BOOL:
-            zero = vector_of(literal(0, old.dtype), old)
-            test = "fcmp une" if old.dtype.is_float else "icmp ne"
-            return self.result(f"{test} {type_of(old)} {x}, {zero}")
-        if old.dtype is DType.BOOL:
-            op = "uitofp" if new.dtype.is_float else "zext"
-        elif old.dtype is DType.I64:
-            op = "sitofp"
-        elif new.dtype is DType.I64:
-            op = "fptosi"
-        else:
-            op = "fpext" if new.dtype is DType.F64 else "fptrunc"
-        return self.result(f"{op} {type_of(old)} {x} to {type_of(new)}")
 
     def reduce_lanes(self, value: ReduceLanes) -> str:
         """All lanes combined, in any order."""

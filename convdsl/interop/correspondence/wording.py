@@ -117,5 +117,5 @@ def keywords(*given: tuple[str, str, str]) -> str:
 
 
 def torch_dtype(dtype: DType) -> str:
-    """PyTorch calls element types as NumPy does."""
-    return f"torch.{dtype.numpy}"
+    """PyTorch calls element types as NumPy does, and has one that NumPy lacks."""
+    return "torch.bfloat16" if dtype is DType.BF16 else f"torch.{dtype.numpy}"

@@ -10,7 +10,7 @@ import math
 
 from convdsl.kernel.nodes import Binary, Const, Get, Unary, Value
 from convdsl.kernel.vector_math.terms import DIGITS, Pair, Terms
-from convdsl.tensor import DType
+from convdsl.tensor import DType, Kind
 
 
 class Divisions(Terms):
@@ -20,7 +20,8 @@ class Divisions(Terms):
         """floor(a / b) of integers; 0 by zero, and the least of all by -1 is itself."""
         q, _ = self.floored(a, b)
         if not _is_plain(b):
-            q = self.choose(self.test("eq", b, -1), Unary("neg", a), q)
+            if _has_sign(b):
+                q = self.choose(self.test("eq", b, -1), Unary("neg", a), q)
             q = self.choose(self.test("eq", b, 0), 0, q)
         return self.let(q, "div")
 
@@ -28,10 +29,14 @@ class Divisions(Terms):
         """(floor(a / b), what remains), by 1 in place of 0 and -1."""
         divisor = b
         if not _is_plain(b):
-            odd = Binary("or", self.test("eq", b, 0), self.test("eq", b, -1))
+            odd: Value = self.test("eq", b, 0)
+            if _has_sign(b):
+                odd = Binary("or", odd, self.test("eq", b, -1))
             divisor = self.let(self.choose(odd, 1, b), "divisor")
         q = self.let(Binary("quotient", a, divisor), "q")
         rest = self.let(self.sub(a, self.mul(q, divisor)), "rest")
+        if not _has_sign(b):
+            return q, rest
         across = Binary("xor", self.test("lt", rest, 0), self.test("lt", divisor, 0))
         down = self.let(Binary("and", self.test("ne", rest, 0), across), "down")
         return (
@@ -87,6 +92,10 @@ class Divisions(Terms):
 
 # Binary digits between the largest number and the smallest normal one.
 _SPAN = {DType.F32: 254, DType.F64: 2046}
+
+
+def _has_sign(x: Value) -> bool:
+    return x.type.dtype.kind is not Kind.UNSIGNED
 
 
 def _is_plain(divisor: Value) -> bool:

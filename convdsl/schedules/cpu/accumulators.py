@@ -37,11 +37,14 @@ class Accumulators:
         for reduce, registers in zip(self.reduces, self.registers, strict=True):
             old, body = Get(registers, slot), reduce.body
             product = reduce.op == "sum" and isinstance(body, Binary) and body.op == "mul"
-            if product and counted is None:
+            own = body.dtype is reduce.dtype
+            if product and own and counted is None:
                 a, b = (emitter.emit(e, at) for e in children(body))
                 self.b.set(registers, slot, Fma(a, b, old))
                 continue
             value = emitter.emit(body, at)
+            if not own:
+                value = nodes.Cast(value, registers.type)
             if counted is not None:
                 inside = _lanes_before(counted, value.type.lanes)
                 value = Select(inside, value, _neutral(reduce, value.type))

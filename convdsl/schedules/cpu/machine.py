@@ -16,6 +16,7 @@ from convdsl.schedules.cpu.filters import FilterPack
 from convdsl.schedules.cpu.gemm import gemm
 from convdsl.schedules.cpu.generic import generic
 from convdsl.schedules.cpu.reduction import reduction
+from convdsl.schedules.cpu.scatter import scatter
 from convdsl.schedules.machine import Machine, pack_forms
 from convdsl.tensor import DType
 
@@ -38,6 +39,7 @@ def cpu_machine(target: Target) -> Machine:
             depthwise(target),
             gemm(target),
             reduction(target),
+            scatter(target),
             generic(target),
         ),
         packs=pack_forms(FilterPack, Layout),

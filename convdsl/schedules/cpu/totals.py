@@ -18,6 +18,7 @@ from math import prod
 
 from convdsl.kernel.expr import Axis, Read, Reduce, Stage, arithmetic, children, reads, walk
 from convdsl.kernel.layout import Layout
+from convdsl.kernel.scatter import match_scatter
 from convdsl.kernel.target import Target
 from convdsl.schedules.cpu.generic import operand_layout
 from convdsl.schedules.emission import depends_on_lane, extent_of, lane_stride, lane_symbol
@@ -110,11 +111,12 @@ def _ended(task: Task, ending: Ending) -> Totals | None:
 
 
 def _is_plain(totals: Totals) -> bool:
-    """No contraction, whose operands lack some of the axes kept, and no reduction of reductions."""
+    """No contraction, whose operands lack some of the axes kept, no reduction of reductions, and
+    no sum by position, whose order is promised."""
     for reduce in totals.reduces:
         if reduce.op not in OPERATIONS or not reduce.dtype.is_float:
             return False
-        if any(isinstance(e, Reduce) for e in walk(reduce.body)):
+        if any(isinstance(e, Reduce) for e in walk(reduce.body)) or match_scatter(reduce):
             return False
     if totals.front:
         return True
