@@ -54,10 +54,10 @@ def ended(root: str, ending: str, *, stored: bool, dtype: DType = DType.F32) -> 
 
 
 # Some roots meet every ending, the others two each.
-PAIRS = [(root, ending) for root in ("map", "direct", "ragged") for ending in ENDINGS]
+PAIRS = [(root, ending) for root in ("map", "direct", "ragged", "depthwise") for ending in ENDINGS]
 PAIRS += [
     (root, list(ENDINGS)[(2 * number + one) % len(ENDINGS)])
-    for number, root in enumerate(list(ROOTS)[3:])
+    for number, root in enumerate(list(ROOTS)[3:-1])
     for one in range(2)
 ]
 
@@ -88,6 +88,7 @@ def test_a_group_with_an_ending_equals_the_oracle(root: str, ending: str) -> Non
         ("direct", "squeeze", {"direct"}),
         ("groups", "loss", {"direct"}),
         ("direct", "of each column", {"direct", "reduction"}),
+        ("depthwise", "squeeze", {"depthwise"}),
     ],
 )
 def test_where_it_ends_in_the_same_kernel(root: str, ending: str, schedules: set[str]) -> None:

@@ -7,11 +7,13 @@ once and meets every tap that it belongs to.
 from __future__ import annotations
 
 from contextlib import ExitStack
+from math import prod
 
 from convdsl.kernel.layout import Layout
 from convdsl.kernel.nodes import Get, Registers, Var
 from convdsl.kernel.target import Target
 from convdsl.schedules.contraction import Convolution, match_convolution
+from convdsl.schedules.cpu.endings import Sums, may_end
 from convdsl.schedules.cpu.epilogue import Frame, open_frame
 from convdsl.schedules.cpu.filters import packing_cycles
 from convdsl.schedules.cpu.runs import Run, runs_of, taps_inside
@@ -29,6 +31,8 @@ def applies(task: Task) -> Convolution | None:
     x = task.operand(conv.x.tensor.name).layout
     blocked = x is not None and x.axis == 1 and x.block == task.layout.block
     if not blocked or conv.channels_in != 1 or conv.channels_out != 1:
+        return None
+    if not may_end(task, conv.n, conv.k):
         return None
     if conv.w.tensor.type.sizes != (extent_of(conv.k), 1, *(s.taps for s in conv.space)):
         return None
@@ -70,16 +74,34 @@ def emit(task: Task, name: str, target: Target) -> Scheduled:
     names = ["n", "kb", *(space.out.name for space in outer)]
     extents = [extent_of(conv.n), task.layout.blocks, *(space.outs for space in outer)]
     runs = runs_of(conv.space[-1], width_for(conv, target))
-    with frame.b.parallel(names, extents) as indices:
-        at = dict(zip(names, indices, strict=True))
+    sums = None
+    if task.ending is not None:  # a piece for each row of an image
+        sums = Sums.of(frame.b, task.ending, conv.n, conv.k, prod(s.outs for s in outer), 1)
+    with frame.b.parallel(names, extents) as (n, kb, *rows):
+        at = dict(zip(names, (n, kb, *rows), strict=True))
+        if sums is not None:
+            sums.far.clear()
         for run in runs:
             with frame.b.serial("tile", run.count) as tile:
-                _tile(frame, conv, filters, at, run, run.start + tile * run.width)
-    return frame.finish()
+                _tile(frame, conv, filters, at, run, run.start + tile * run.width, sums)
+        if sums is not None:
+            piece: Dim = 0
+            for space, row in zip(outer, rows, strict=True):
+                piece = piece * space.outs + row
+            sums.end_piece(n, piece, kb * lanes, 1)
+    if sums is None:
+        return frame.finish()
+    return sums.combined(task, frame.finish(sums.buffers), name, target)
 
 
 def _tile(
-    frame: Frame, conv: Convolution, w: View, at: dict[str, Dim], run: Run, column: Dim
+    frame: Frame,
+    conv: Convolution,
+    w: View,
+    at: dict[str, Dim],
+    run: Run,
+    column: Dim,
+    sums: Sums | None,
 ) -> None:
     acc = frame.registers(run.width)
     frame.b.zero(acc)
@@ -91,11 +113,17 @@ def _tile(
         _row(frame, conv, w, at, run, column, acc, taps)
     first = at["kb"] * frame.b.lanes
     loaded: dict[tuple[str, Dim], Var] = {}
+    if sums is not None:
+        sums.near.clear()
     for j in range(run.width):
         bound = {space.out.name: at[space.out.name] for space in conv.space[:-1]}
         bound |= {conv.n.name: at["n"], conv.space[-1].out.name: column + j}
         bound[conv.k.name] = first + lane_symbol(frame.b.lanes)
-        frame.store(bound, first, Get(acc, j), loaded=loaded)
+        made = frame.store(bound, first, Get(acc, j), loaded=loaded)
+        if sums is not None:
+            sums.add(0, made, bound)
+    if sums is not None:
+        sums.end_tile(1)
 
 
 def _row(
@@ -133,4 +161,4 @@ def _row(
 
 def depthwise(target: Target) -> Schedule:
     """The schedule for a processor."""
-    return Schedule("depthwise", cost, lambda task, name: emit(task, name, target))
+    return Schedule("depthwise", cost, lambda task, name: emit(task, name, target), endings=True)
