@@ -100,7 +100,10 @@ def test_values_are_bound_like_sizes(case, passes):
     for given in calls:
         arrays = arrays_of(proto, given)
         np.testing.assert_allclose(
-            executable(**arrays), run_onnxruntime(proto, arrays)["y"], rtol=1e-5, atol=1e-6
+            executable(**arrays),
+            run_onnxruntime(proto, arrays)["y"],
+            rtol=1e-5,
+            atol=5e-6,  # a sum of 192 numbers that nearly cancel: 157 units of rounding are 9e-6
         )
 
 
