@@ -148,7 +148,7 @@ def compile(
         model.name,
         model.preprocessing.to_json() if model.preprocessing else None,
         model.labels,
-        (*notes, *bound.notes),
+        (*model.notes, *notes, *bound.notes),
     )
 
     def specialise(binding: Binding, values: Values) -> LoadedCode:

@@ -35,6 +35,8 @@ def run(options: argparse.Namespace) -> int:
 
     path = plain_path(options.file)
     model = driver.load_onnx(path, **parameters(options))
+    for text in model.notes:
+        console.note(text)
     output = None if options.output == "-" else plain_path(options.output or f"{path.stem}.cnn")
     names = output.with_suffix(".labels.txt") if output and model.labels else None
     text, weights = driver.translate(model, names.name if names else None)

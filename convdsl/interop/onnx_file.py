@@ -27,6 +27,9 @@ MAX_TENSOR = 1 << 34
 MEMORY_FACTOR, MEMORY_SPARE = 8, 2 << 30
 """The child may allocate so many times the file's size, and so much besides."""
 
+LISTS_NO_MORE = 4
+"""The first version of the format in which initialisers need not be inputs."""
+
 SECONDS = 120
 """Processor time after which a file is given up."""
 
@@ -88,6 +91,13 @@ def _check_tensor(tensor: onnx.TensorProto, source: str) -> None:
     )
     if tensor.data_type and total > 2 * held:
         raise InputError(f"{source}: tensor {tensor.name} declares {total} elements, holds {held}")
+
+
+def unlisted(proto: onnx.ModelProto) -> list[onnx.TensorProto]:
+    """Initialisers that are no inputs in a file so old that they had to be (before IR 4)."""
+    listed = {info.name for info in proto.graph.input}
+    old = proto.ir_version < LISTS_NO_MORE
+    return [tensor for tensor in proto.graph.initializer if old and tensor.name not in listed]
 
 
 def elements(tensor: onnx.TensorProto, source: str) -> int:
@@ -188,6 +198,10 @@ def main(arguments: list[str]) -> int:
                 tensor.ClearField("data_location")
                 tensor.ClearField("dims")
                 tensor.dims.append(0)
+        for tensor in unlisted(proto):  # harmless, and onnxruntime runs them
+            proto.graph.input.add().CopyFrom(
+                helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+            )
         cast(Any, onnx.checker).check_model(proto, full_check=False)
     except Exception as error:  # noqa: BLE001  whatever it is, it is the file's fault
         sys.stdout.write(str(error).strip()[:2000])

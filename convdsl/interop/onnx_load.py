@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 
 from convdsl.diagnostics import InputError
-from convdsl.interop.onnx_file import ExternalData, read
+from convdsl.interop.onnx_file import ExternalData, read, unlisted
 from convdsl.interop.onnx_import import SizesNeeded, convert, model_name, told_as_malformed
 from convdsl.interop.onnx_ports import deciding_inputs, declared_outputs, read_ports
 from convdsl.ir.graph import Graph
@@ -122,7 +122,16 @@ class _File:
                     return self._open(f"{error}; bind sizes first ({free})", ())
                 assumed[found.name] = found
                 continue
+            model = replace(model, notes=self._notes())
             return self._relaxed(model) if assumed else model
+
+    def _notes(self) -> tuple[str, ...]:
+        """What a reader of the file should know."""
+        names = [tensor.name for tensor in unlisted(self.proto)]
+        if not names:
+            return ()
+        version = self.proto.ir_version
+        return (f"{len(names)} initialisers are no inputs, against IR {version} ({names[0]}, ...)",)
 
     def _convert(self, assumed: Mapping[str, Symbol]) -> Model:
         by_file = {port.name: name for name, port in self._ports().items()}
@@ -152,5 +161,6 @@ class _File:
             obstacle=obstacle,
             deciding=deciding,
             declares=declared_outputs(self.proto),
+            notes=self._notes(),
             reread=self.model,
         )

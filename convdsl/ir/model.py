@@ -25,6 +25,7 @@ class Model:
     labels: tuple[str, ...] | None = None  # class names, by index
     training: Training | None = None  # the `train` block of the model, or else of its file
     weights: Mapping[str, Any] | None = None  # arrays by name, where they came with the network
+    notes: tuple[str, ...] = ()  # said to the user: how the file was read
 
     # Networks whose graph is another one for other sizes: ONNX files. While there is an
     # `obstacle`, the graph has inputs only.

@@ -129,24 +129,36 @@ BATCH_NORM = OpDef(
 )
 
 
+BEFORE, AFTER = "before", "after"
+"""Where a window of even size reaches one channel further."""
+
+
 def resolve_lrn(call: Call) -> Mapping[str, Any]:
-    """x[N, C, ..], floating; raises OpError otherwise."""
+    """x[N, C, ..], floating; raises OpError otherwise. An odd size has no `extra` channel."""
     x = call.type("x")
     float_type(call)
     if x.rank < 2:
         raise OpError(f"lrn needs batch and channels, not {x}", operands=("x",))
-    return call.attributes
+    return {**call.attributes, "extra": call["extra"] if call["size"] % 2 == 0 else BEFORE}
+
+
+def lrn_reach(call: Call) -> tuple[int, int]:
+    """How many channels before and after its own a position sums over."""
+    rest = call["size"] - 1
+    fewer, more = rest // 2, rest - rest // 2
+    return (more, fewer) if call["extra"] == BEFORE else (fewer, more)
 
 
 def kernel_lrn(call: Call) -> TensorExpr:
     """y[n,c..] = x[n,c..] / (k + alpha / size * total)^beta
-    total = sum over r < size of x[n, c + r - size div 2 ..]^2, outside: 0"""
+    total = sum over r < size of x[n, c + r - before ..]^2, outside: 0"""
     x, size = call.var("x"), int(call["size"])
     axes = axes_over(x.type.shape)
     n, c, *space = axes
     r = Axis("r", size)
     at = tuple(axis.i for axis in space)
-    near = Read(x, (n.i, c.i + r.i - size // 2, *at), 0.0)
+    before, _ = lrn_reach(call)
+    near = Read(x, (n.i, c.i + r.i - before, *at), 0.0)
     total = Reduce("sum", (r,), near * near)
     base = total * (call["alpha"] / size) + call["k"]
     divisor = Binary("pow", base, Literal(call["beta"], x.type.dtype))
@@ -171,6 +183,14 @@ LRN = OpDef(
         _number("alpha", 1e-4, "weight of the sum, as PyTorch"),
         _number("beta", 0.75, "exponent, as PyTorch"),
         _number("k", 1.0, "what the sum is added to, as PyTorch (AlexNet: 2)"),
+        Attribute(
+            "extra",
+            Kind.STRING,
+            BEFORE,
+            "where an even size has one channel more; before, as PyTorch (after, as ONNX)",
+            choices=(BEFORE, AFTER),
+            keyword_only=True,
+        ),
     ),
     outputs=("y",),
     resolve=resolve_lrn,

@@ -15,6 +15,7 @@ from convdsl.ir.opdef import (
     OpDef,
     Operand,
     OpError,
+    Unproven,
     derived,
     float_type,
     no_contraction,
@@ -38,13 +39,14 @@ from convdsl.tensor import Dim, TensorType, bounds, ceil_div, dim_max, dim_min, 
 
 WHOLE = "whole"
 NEAREST, LINEAR = "nearest", "linear"
-CROP = "tf_crop_and_resize"
+CROP, TENSORFLOW = "tf_crop_and_resize", "tf_half_pixel_for_nn"
 COORDINATES = (
     "half_pixel",
     "half_pixel_symmetric",
     "pytorch_half_pixel",
     "align_corners",
     "asymmetric",
+    TENSORFLOW,
     CROP,
 )
 ROUNDINGS = ("floor", "ceil", "round_prefer_floor", "round_prefer_ceil")
@@ -99,6 +101,9 @@ def infer_resize(call: Call) -> tuple[TensorType, ...]:
     """size, or floor(extent * scale)"""
     x = call.type("x")
     if call["size"] != FITTING:
+        if call["coordinates"] == TENSORFLOW:
+            for extent, size in zip(x.shape[2:], call["size"], strict=True):
+                _known_to_stay(extent, size)
         return (TensorType(x.dtype, (*x.shape[:2], *call["size"])),)
     space: list[Dim] = []
     for extent, scale in zip(x.shape[2:], call["scale"], strict=True):
@@ -109,6 +114,13 @@ def infer_resize(call: Call) -> tuple[TensorType, ...]:
                 f"nothing of {x} is left at scale {scale}", attributes=("scale",), operands=("x",)
             )
     return (TensorType(x.dtype, (*x.shape[:2], *space)),)
+
+
+def _known_to_stay(extent: Dim, size: Dim) -> None:
+    """Raises Unproven where it is open whether an axis is resized at all."""
+    low, high = bounds(extent - size)
+    if extent != size and (low is None or low <= 0) and (high is None or high >= 0):
+        raise Unproven(f"{TENSORFLOW} needs to know whether {extent} is {size}", None)
 
 
 @dataclass(frozen=True)
@@ -154,6 +166,7 @@ def _source(call: Call, axis: int, o: Dim) -> _Source:
         pytorch_half_pixel    the same as half_pixel, but 0 where f = 1
         align_corners         o (e - 1) / (f - 1), 0 where f = 1
         asymmetric            o q/p
+        tf_half_pixel_for_nn  (o + 1/2) q/p, but o where p = q (as onnxruntime)
     """
     extent, size = call.type("x").shape[2 + axis], call.outputs[0].shape[2 + axis]
     p, q = _ratio(call, axis, extent, size)
@@ -168,7 +181,9 @@ def _source(call: Call, axis: int, o: Dim) -> _Source:
             top, bottom = middle * dim_min(size - 1, 1), p * 2
         case "align_corners":
             top, bottom = o * (extent - 1), rest
-        case "asymmetric":
+        case "tf_half_pixel_for_nn" if p != q:
+            top, bottom = (o * 2 + 1) * q, p * 2
+        case "asymmetric" | "tf_half_pixel_for_nn":
             top, bottom = o * q, p
         case _:
             top, bottom = _cropped(call, axis, o)

@@ -18,6 +18,7 @@ import convdsl
 from convdsl.interop.onnx_file import ExternalData, parse
 from convdsl.interop.onnx_load import model_of
 from interop.mutations import mutated, small_onnx
+from interop.runtimes import run_onnxruntime
 
 BYTES = small_onnx().SerializeToString()
 
@@ -150,3 +151,22 @@ def test_a_model_with_external_data_is_loaded(tmp_path):
     data.write_bytes(data.read_bytes()[:-1])
     with pytest.raises(convdsl.InputError, match="should be"):
         convdsl.load(tmp_path / "net.onnx")
+
+
+def test_initialisers_of_an_old_file_that_are_no_inputs(tmp_path):
+    """IR 3 wants them listed; onnxruntime runs the file all the same."""
+    proto = onnx.load_from_string(BYTES)
+    proto.ir_version = 3
+    onnx.save(proto, tmp_path / "net.onnx")
+    model = convdsl.load(tmp_path / "net.onnx")
+    (note,) = model.notes
+    assert "initialisers are no inputs, against IR 3" in note
+    executable = convdsl.compile(model, threads=1)
+    assert note in executable.notes
+    ((name, type),) = model.inputs.items()
+    x = np.ones([d if isinstance(d, int) else 2 for d in type.shape], "f4")
+    expected = run_onnxruntime(onnx.load_from_string(BYTES), {name: x})
+    found = executable(x)
+    for key, array in expected.items():
+        got = found[key] if isinstance(found, dict) else found
+        np.testing.assert_allclose(got, array, rtol=1e-4, atol=1e-5)

@@ -55,6 +55,7 @@ def lrn(draw: Draw) -> Case:
         "alpha": draw.pick(0.5, 0.0625),
         "beta": draw.pick(0.75, 0.5),
         "k": draw.pick(1.0, 2.0),
+        "extra": draw.pick("before", "after"),
     }
     return with_state(draw, "lrn", attributes, draw.array(shape), symbols=image_symbols(len(shape)))
 

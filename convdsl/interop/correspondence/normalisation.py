@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from convdsl.interop.correspondence.row import Keyword, Read, ReadRule, Result, Row, same
+from convdsl.interop.correspondence.row import (
+    Keyword,
+    Read,
+    ReadRule,
+    Result,
+    Row,
+    attributes_read,
+    same,
+)
 from convdsl.interop.correspondence.wording import (
     Lacking,
     PyTorch,
@@ -18,6 +26,7 @@ from convdsl.interop.correspondence.wording import (
     text,
 )
 from convdsl.interop.reading.tensors import Known, ReadError, Tensor, shape_of
+from convdsl.ops.normalisation import AFTER, BEFORE, lrn_reach
 from convdsl.tensor import Dim
 
 if TYPE_CHECKING:
@@ -25,6 +34,12 @@ if TYPE_CHECKING:
     from convdsl.interop.spelling import Spelling
 
 _EPS = Keyword("eps", "epsilon", "eps", 1e-5)
+_LRN = (
+    Keyword("size", "size", "size"),
+    Keyword("alpha", "alpha", "alpha", 1e-4),
+    Keyword("beta", "beta", "beta", 0.75),
+    Keyword("k", "bias", "k", 1.0),
+)
 
 
 # From ONNX
@@ -84,6 +99,12 @@ def _read_layer_norm(r: Reading) -> Result:
     return [y, mean, r.unary("reciprocal", spread)]
 
 
+def _read_lrn(r: Reading) -> Tensor:
+    """ONNX has floor((size - 1) / 2) channels before, and the rest after."""
+    how = attributes_read("lrn", _LRN, r)
+    return r.unary("lrn", r[0], extra=AFTER, **how)
+
+
 def _read_softmax(op: str) -> ReadRule:
     """Before opset 13 everything from the axis on is one axis."""
 
@@ -124,7 +145,8 @@ def _spell_instance_norm(s: Spelling) -> str:
 
 
 def _spell_lrn(s: Spelling) -> str:
-    """onnxruntime takes odd sizes and rank 4 only; even ones are spelled out as PyTorch does."""
+    """onnxruntime takes odd sizes and rank 4 only, and the reference evaluator sums over others
+    where sizes are even: these are spelled out."""
     call, size = s.call, s.call["size"]
     shape = call.type("x").shape
     alpha, beta, k = call["alpha"], call["beta"], call["k"]
@@ -135,7 +157,8 @@ def _spell_lrn(s: Spelling) -> str:
     squares = s("Mul", s["x"], s["x"])
     plane = s("Reshape", squares, s.integers([shape[0], 1, shape[1], -1]))
     ones = s.constant(np.ones((1, 1, size, 1)))
-    total = s("Conv", plane, ones, pads=[size // 2, 0, (size - 1) // 2, 0])
+    before, after = lrn_reach(call)
+    total = s("Conv", plane, ones, pads=[before, 0, after, 0])
     base = s("Add", s("Mul", total, s.constant(alpha / size)), s.constant(k))
     divisor = s("Pow", base, s.constant(beta))
     return s("Div", s["x"], s("Reshape", divisor, s.integers(shape)))
@@ -179,7 +202,9 @@ def _say_lrn(w: Wording) -> str:
     if w.call.type("x").rank < 3:
         raise Lacking(_SPACELESS)
     options = ", ".join(repr(w.call[name]) for name in ("size", "alpha", "beta", "k"))
-    return f"functional.local_response_norm({w['x']}, {options})"
+    if w.call["extra"] == BEFORE:
+        return f"functional.local_response_norm({w['x']}, {options})"
+    return f"functional.local_response_norm({w['x']}.flip(1), {options}).flip(1)"
 
 
 ROWS: tuple[Row, ...] = (
@@ -221,10 +246,8 @@ ROWS: tuple[Row, ...] = (
         "lrn",
         "LRN",
         PyTorch("functional.local_response_norm", _say_lrn, lacks=(_SPACELESS,)),
-        Keyword("size", "size", "size"),
-        Keyword("alpha", "alpha", "alpha", 1e-4),
-        Keyword("beta", "beta", "beta", 0.75),
-        Keyword("k", "bias", "k", 1.0),
+        *_LRN,
+        read=_read_lrn,
         spell=_spell_lrn,
     ),
     same(

@@ -60,6 +60,8 @@ class Resampling:
                 return o * (extent - 1) / (whole - 1) if whole > 1 and size > 1 else 0.0
             case "asymmetric":
                 return o / scale
+            case "tf_half_pixel_for_nn":
+                return (o + 0.5) / scale
             case _:
                 raise ReadError(f"{self.coordinates} is supported for plain resizing only")
 

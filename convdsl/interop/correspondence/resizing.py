@@ -10,9 +10,10 @@ import numpy as np
 from convdsl.interop.correspondence.resampling import Resampling, resample
 from convdsl.interop.correspondence.row import Read, Row
 from convdsl.interop.correspondence.wording import Lacking, PyTorch, Wording, text
-from convdsl.interop.reading.tensors import ReadError, Tensor
+from convdsl.interop.reading.tensors import ReadError, Tensor, Undecided
 from convdsl.ir.windows import FITTING
-from convdsl.ops.resize import CROP, LINEAR, NEAREST, WHOLE
+from convdsl.ops.resize import COORDINATES, CROP, LINEAR, NEAREST, ROUNDINGS, WHOLE
+from convdsl.tensor import Dim
 
 if TYPE_CHECKING:
     from convdsl.interop.reading.node import Reading
@@ -31,9 +32,13 @@ def _read_resize(r: Reading) -> Tensor:
     how: dict[str, Any] = {}
     coordinates = r.attribute("coordinate_transformation_mode", "half_pixel")
     coordinates = "asymmetric" if r.opset <= 10 else coordinates
+    default = "round_prefer_floor" if r.opset > 10 else "floor"
+    rounding = r.attribute("nearest_mode", default)
+    if coordinates not in COORDINATES or rounding not in ROUNDINGS:
+        raise ReadError(f"there are no coordinates {coordinates}, rounded by {rounding}")
     if last >= 3 and r.has(3):
         sizes = _fitted(r, dict(zip(axes, r.sizes(3), strict=True)))
-        _only_space(axes, [sizes[a] == own[a] for a in axes])
+        _only_space(axes, [_stays(own[a], sizes[a]) for a in axes])
         how["size"] = tuple(sizes.get(a, own[a]) for a in range(2, rank))
         if _is_resampling(r):
             return resample(r, _resampling(r, coordinates), sizes, {})
@@ -56,8 +61,7 @@ def _read_resize(r: Reading) -> Tensor:
         space = range(2, rank)
         how["roi"] = (*(starts.get(a, 0.0) for a in space), *(ends.get(a, 1.0) for a in space))
         how["extrapolation"] = r.attribute("extrapolation_value", 0.0)
-    default = "round_prefer_floor" if r.opset > 10 else "floor"
-    how |= {"coordinates": coordinates, "rounding": r.attribute("nearest_mode", default)}
+    how |= {"coordinates": coordinates, "rounding": rounding}
     return r.unary("resize", r[0], mode=r.attribute("mode", "nearest"), **how)
 
 
@@ -86,6 +90,13 @@ def _resampling(r: Reading, coordinates: str) -> Resampling:
         bool(r.attribute("exclude_outside", 0)),
         r.attribute("cubic_coeff_a", -0.75),
     )
+
+
+def _stays(own: Dim, size: Dim) -> bool:
+    """Whether an extent is the one asked for; where a free size decides, sizes are bound first."""
+    if own != size and not (isinstance(own, int) and isinstance(size, int)):
+        raise Undecided(f"{own} may be {size} or not")
+    return own == size
 
 
 def _only_space(axes: Sequence[int], unchanged: Sequence[bool]) -> None:

@@ -1,0 +1,87 @@
+"""Resizing by conventions that onnxruntime alone still computes, and of sizes said for all axes."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from op_cases.draw import Draw
+
+import convdsl
+from convdsl.driver import export
+from convdsl.interop.onnx_load import model_of
+from interop.runtimes import run_onnxruntime
+
+F = TensorProto.FLOAT
+
+
+def resizing(shape, out, weights, opset: int, **how) -> onnx.ModelProto:
+    """One Resize; weights are its roi, scales and sizes, as far as there are."""
+    given = {"roi": np.zeros(0, "f4"), "scales": np.zeros(0, "f4")} | weights
+    graph = helper.make_graph(
+        [helper.make_node("Resize", ["x", *given], ["y"], **how)],
+        "net",
+        [helper.make_tensor_value_info("x", F, shape)],
+        [helper.make_tensor_value_info("y", F, out)],
+        [numpy_helper.from_array(array, name) for name, array in given.items()],
+    )
+    opsets = [helper.make_opsetid("", opset)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=8)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_half_pixels_of_tensorflow(seed):
+    """Scales are exact in binary, so that both round the same places."""
+    draw = Draw(seed)
+    rank, mode = 2, ("nearest", "linear")[seed % 2]
+    x = draw.array((draw.integer(1, 2), draw.integer(1, 3), *draw.shape(rank, 1, 7)))
+    scales = [draw.pick(0.5, 1.0, 1.5, 2.0, 4.0) for _ in range(rank)]
+    sizes = [max(1, int(e * s)) for e, s in zip(x.shape[2:], scales, strict=True)]
+    if seed % 3 and min(e * s for e, s in zip(x.shape[2:], scales, strict=True)) >= 1:
+        weights = {"scales": np.float32([1, 1, *scales])}
+    else:
+        sizes = [e * draw.pick(1, 2, 4) for e in x.shape[2:]]
+        weights = {"sizes": np.int64([*x.shape[:2], *sizes])}
+    how = {
+        "mode": mode,
+        "coordinate_transformation_mode": "tf_half_pixel_for_nn",
+        "nearest_mode": draw.pick("floor", "ceil", "round_prefer_floor", "round_prefer_ceil"),
+    }
+    proto = resizing(x.shape, [*x.shape[:2], *sizes], weights, draw.pick(11, 12, 13, 18), **how)
+    x = x.astype("f4")
+    expected = run_onnxruntime(proto, {"x": x})["y"]
+    model = model_of(proto, "net.onnx", {})
+    found = convdsl.compile(model, threads=1)(x)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    again = run_onnxruntime(export(model), {"x": x})["y"]
+    np.testing.assert_allclose(again, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_the_language_has_the_word():
+    text = "model m {\n    input x: f32[1, 1, 1, 4]\n    x -> resize(scale = [1, 2], "
+    text += "coordinates = tf_half_pixel_for_nn) -> output y\n}\n"
+    x = np.float32([1, 2, 3, 4]).reshape(1, 1, 1, 4)
+    y = convdsl.compile(convdsl.parse(text), threads=1)(x)
+    np.testing.assert_array_equal(y.reshape(-1), [1, 1, 2, 2, 3, 3, 4, 4])
+
+
+@pytest.mark.parametrize(
+    "how", [{"coordinate_transformation_mode": "middle"}, {"nearest_mode": "down"}]
+)
+def test_other_words_are_refused(how):
+    proto = resizing([1, 1, 2, 2], [1, 1, 4, 4], {"scales": np.float32([1, 1, 2, 2])}, 13, **how)
+    with pytest.raises(convdsl.InputError, match=r"there are no coordinates.*(middle|down)"):
+        model_of(proto, "net.onnx", {})
+
+
+def test_sizes_that_say_the_batch_wait_for_it():
+    sizes = {"sizes": np.int64([2, 3, 8, 6])}
+    proto = resizing(["N", 3, 4, "W"], [2, 3, 8, 6], sizes, 13, mode="nearest")
+    executable = convdsl.compile(model_of(proto, "net.onnx", {}), threads=1)
+    for width in (3, 4):
+        x = np.random.default_rng(width).standard_normal((2, 3, 4, width), "f4")
+        expected = run_onnxruntime(proto, {"x": x})["y"]
+        np.testing.assert_array_equal(executable(x), expected)
+    with pytest.raises(convdsl.InputError, match="batch and channels cannot be resized"):
+        executable(np.zeros((1, 3, 4, 3), "f4"))
