@@ -15,14 +15,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from convdsl.backends.llvm import module as llvm_module
-from convdsl.backends.llvm import objects as llvm
 from convdsl.ir.canonical import canonical_text
 from convdsl.ir.graph import Graph
 from convdsl.ir.model import Model
 from convdsl.kernel.cpu_abi import ENTRY
 from convdsl.kernel.program import Port
-from convdsl.kernel.target import Target
 from convdsl.lowering.lower import Lowered, lower
 from convdsl.lowering.packing import Packing, pack_weights
 from convdsl.lowering.recipe import packings_from_json, packings_to_json
@@ -30,8 +27,8 @@ from convdsl.passes import PASSES, Observer, Pass
 from convdsl.passes import run as run_passes
 from convdsl.runtime.cache import ObjectCache
 from convdsl.runtime.cpu.code import Code, LoadedCode, aligned, check_memory
-from convdsl.schedules.cpu.machine import cpu_machine
 from convdsl.schedules.machine import Machine
+from convdsl.toolchain import Toolchain
 
 _LENGTH = struct.Struct("<Q")
 _SOURCES = ("tensor", "kernel", "ir", "ops", "passes", "schedules", "lowering", "backends")
@@ -42,7 +39,7 @@ class Plan:
     """A model on its way to machine code: everything but the sizes and the weights."""
 
     model: Model
-    target: Target
+    toolchain: Toolchain
     passes: tuple[Pass, ...] = PASSES
     verify: bool = False
     observer: Observer | None = None
@@ -50,7 +47,7 @@ class Plan:
     @property
     def machine(self) -> Machine:
         """What lowering knows of the target."""
-        return cpu_machine(self.target)
+        return self.toolchain.machine
 
     def graph(self, binding: Mapping[str, int]) -> Graph:
         """Bind the sizes, run the passes."""
@@ -71,7 +68,7 @@ class Plan:
         """Machine code in memory, with its weights. What was made of an equal graph for an equal
         target before is taken from the cache; only the weights are packed anew."""
         graph = self.graph(binding)
-        key = "" if cache is None else _key(graph, self.machine)
+        key = "" if cache is None else _key(graph, self.toolchain)
         kept = None if cache is None else cache.get(key)
         if kept is not None:
             code, packings = _read(kept, graph, self.machine)
@@ -79,8 +76,7 @@ class Plan:
         lowered = lower(graph, self.machine, self.model.name)
         program = lowered.program
         packing = _Packing(graph, lowered.packings, Code.of(program, b""), arrays)
-        ir = llvm_module.print_module(program, self.target)
-        code = Code.of(program, llvm.emit_object(ir, self.target))
+        code = Code.of(program, self.toolchain.object_code(program))
         if cache is not None:
             cache.put(key, _entry(code, graph, self.machine, lowered.packings))
         return LoadedCode(code, packing.result())
@@ -125,9 +121,10 @@ def _packed(
 # The code cache. A key is everything that machine code and packings follow from.
 
 
-def _key(graph: Graph, machine: Machine) -> str:
-    made_for = (machine.name, machine.facts)
-    return "\n".join((_fingerprint(), llvm.llvm_version(), *made_for, canonical_text(graph)))
+def _key(graph: Graph, toolchain: Toolchain) -> str:
+    machine = toolchain.machine
+    made_for = (toolchain.version, machine.name, machine.facts)
+    return "\n".join((_fingerprint(), *made_for, canonical_text(graph)))
 
 
 @lru_cache(maxsize=1)
@@ -137,7 +134,8 @@ def _fingerprint() -> str:
     digest = hashlib.sha256()
     here = Path(__file__).parent
     found = [path for room in _SOURCES for path in (here / room).rglob("*.py*")]
-    for path in (here / "__init__.py", Path(__file__), *sorted(found)):
+    alone = (here / "__init__.py", here / "toolchain.py", Path(__file__))
+    for path in (*alone, *sorted(found)):
         if path.suffix in (".py", ".pyc") and path.parent.name != "__pycache__":
             text = path.read_bytes() if path.exists() else b""
             digest.update(f"{path.relative_to(here)} {len(text)}\n".encode())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -10,19 +10,15 @@ from typing import Any, TypeAlias
 
 from convdsl import __version__
 from convdsl.analysis.report import Report, analyse
-from convdsl.backends.llvm import module as llvm_module
-from convdsl.backends.llvm import objects as llvm
 from convdsl.compilation import Plan
 from convdsl.diagnostics import InputError, WeightError
 from convdsl.ir.model import Model
 from convdsl.ir.text import format_graph
 from convdsl.kernel.expr import format_tensor_expr
-from convdsl.kernel.program import Port, format_program
+from convdsl.kernel.program import Port, Program, format_program
 from convdsl.kernel.signature import Binding, bind_shapes, check_symbol, input_symbols
-from convdsl.kernel.target import Target
 from convdsl.kernel.text import format_kernel
 from convdsl.loading import interop, load
-from convdsl.lowering.lower import Lowered
 from convdsl.passes import PASSES, Observer, Pass
 from convdsl.passes import run as run_passes
 from convdsl.runtime.cache import ObjectCache
@@ -32,6 +28,7 @@ from convdsl.runtime.executable import Executable, Facts, Runner, Values
 from convdsl.runtime.saved import Signature, save_program
 from convdsl.runtime.state import State
 from convdsl.runtime.whole_files import write_whole
+from convdsl.toolchain import find_toolchain
 from convdsl.weights import RandomWeights
 from convdsl.weights import bind as bind_weights
 from convdsl.weights import load as load_weights
@@ -136,7 +133,7 @@ def compile(
     call does. Raises convdsl.Error.
     """
     model = model if isinstance(model, Model) else load(model)
-    plan = Plan(model, find_target(target, cpu), passes, verify, observer)
+    plan = Plan(model, find_toolchain(target, cpu), passes, verify, observer)
     bound = _bind_weights(model, weights)
     object_cache = ObjectCache() if cache else None
     team = available_threads() if threads is None else threads
@@ -161,10 +158,12 @@ def compile(
         assert isinstance(runner, LoadedCode)
         figures = analyse(model.settled(binding, values), "all", binding)
         report = replace(figures, arena_bytes=runner.code.arena_bytes).to_json()
-        made_by = f"convdsl {__version__}, {llvm.llvm_version()}"
+        made_by = f"convdsl {__version__}, {plan.toolchain.version}"
         made_for = Signature(tuple(executable.inputs), binding, values)
         held = executable.state.copy()
-        save_program(path, runner, plan.target, facts, made_for, team, report, made_by, held)
+        save_program(
+            path, runner, plan.toolchain.target, facts, made_for, team, report, made_by, held
+        )
 
     outputs = tuple(Port(name, type) for name, type in model.outputs.items())
     ports = _ports(model)
@@ -216,13 +215,6 @@ def _bind_weights(model: Model, weights: Any) -> _Weights:
     store = load_weights(weights)
     bound = bind_weights(store, states)
     return _Weights(store, bound, bound.notes)
-
-
-def find_target(target: str = "cpu", cpu: str = "native") -> Target:
-    """The machine to make code for. InputError for one that is not there."""
-    if target != "cpu":
-        raise InputError(f"unknown target `{target}`; there is cpu")
-    return llvm.find_target(cpu)
 
 
 # Leaving
@@ -300,7 +292,7 @@ def report(
     figures = analyse(model, count, binding)
     if model.deciding or any(type.symbols() for type in figures.inputs.values()):
         return figures
-    return replace(figures, arena_bytes=Plan(model, find_target()).arena_bytes(binding))
+    return replace(figures, arena_bytes=Plan(model, find_toolchain()).arena_bytes(binding))
 
 
 def emit(
@@ -331,9 +323,9 @@ def emit(
         return format_graph(graph) if level == "graph" else _format_expressions(graph)
     if "N" in input_symbols(_ports(model)):
         binding.setdefault("N", 1)
-    plan = Plan(model, find_target(target, cpu), passes, verify, observer)
-    lowered = plan.lower(binding)
-    return _PRINTERS[level](lowered, plan.target)
+    plan = Plan(model, find_toolchain(target, cpu), passes, verify, observer)
+    program = plan.lower(binding).program
+    return _format_loops(program) if level == "loops" else plan.toolchain.levels[level](program)
 
 
 def _format_expressions(graph: Any) -> str:
@@ -344,18 +336,6 @@ def _format_expressions(graph: Any) -> str:
     return "\n\n".join(parts)
 
 
-def _format_loops(lowered: Lowered, target: Target) -> str:
-    kernels = (format_kernel(kernel) for kernel in lowered.program.kernels)
-    return "\n\n".join([format_program(lowered.program), *kernels])
-
-
-_PRINTERS: Mapping[str, Callable[[Lowered, Target], str | bytes]] = {
-    "loops": _format_loops,
-    "llvm": lambda lowered, target: llvm_module.print_module(lowered.program, target),
-    "asm": lambda lowered, target: llvm.emit_assembly(
-        llvm_module.print_module(lowered.program, target), target
-    ),
-    "object": lambda lowered, target: llvm.emit_object(
-        llvm_module.print_module(lowered.program, target), target
-    ),
-}
+def _format_loops(program: Program) -> str:
+    kernels = (format_kernel(kernel) for kernel in program.kernels)
+    return "\n\n".join([format_program(program), *kernels])

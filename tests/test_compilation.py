@@ -26,6 +26,7 @@ from convdsl.runtime.cpu import code as runtime
 from convdsl.runtime.saved import read_report
 from convdsl.schedules import cpu
 from convdsl.schedules.cpu.machine import cpu_machine
+from convdsl.toolchain import cpu_toolchain
 
 PLAIN = "x -> conv(8, 3) -> relu -> output y"
 
@@ -201,7 +202,9 @@ def test_open_sizes_have_no_arena() -> None:
 @pytest.mark.parametrize("name", ["squeezenet1_1", "mobilenet_v2", "shufflenet_v2_x0_5", "lenet5"])
 def test_packings_survive_json(name: str, cpu_name: str) -> None:
     model = convdsl.load(name)
-    plan = compilation.Plan(model, llvm.find_target(cpu_name, "x86_64-unknown-linux-gnu"))
+    plan = compilation.Plan(
+        model, cpu_toolchain(llvm.find_target(cpu_name, "x86_64-unknown-linux-gnu"))
+    )
     lowered = plan.lower({"N": 1})
     rows = json.loads(json.dumps(packings_to_json(lowered.graph, plan.machine, lowered.packings)))
     assert packings_from_json(lowered.graph, plan.machine, rows) == lowered.packings

@@ -20,7 +20,7 @@ from convdsl.backends.llvm import objects as llvm
 from convdsl.cli import console, listing
 from convdsl.cli.building import PassWatcher, load_model
 from convdsl.cli.options import input_shapes, selected_passes
-from convdsl.driver import Plan, bind, bind_weights_of, find_target
+from convdsl.driver import Plan, bind, bind_weights_of
 from convdsl.kernel.program import Program
 from convdsl.measure.machine import figures
 from convdsl.measure.prediction import Prediction, Team, main_type, predict
@@ -28,6 +28,7 @@ from convdsl.runtime.cpu.code import Code, LoadedCode, aligned
 from convdsl.runtime.cpu.team import available_threads
 from convdsl.tensor import DType
 from convdsl.tensor.conversion import convert
+from convdsl.toolchain import find_toolchain
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -47,8 +48,8 @@ def explain(options: argparse.Namespace) -> int:
     model = load_model(options)
     binding = bind(model, input_shapes(options), options.batch)
     binding.setdefault("N", 1)
-    target = find_target("cpu", options.cpu)
-    plan = Plan(model, target, selected_passes(options), options.verify, PassWatcher(options))
+    chain = find_toolchain("cpu", options.cpu)
+    plan = Plan(model, chain, selected_passes(options), options.verify, PassWatcher(options))
     lowered = plan.lower(binding)
     threads = options.threads or available_threads()
     team = _team(threads, options, lowered, plan)
@@ -70,7 +71,7 @@ def explain(options: argparse.Namespace) -> int:
 def _team(threads: int, options: argparse.Namespace, lowered: Lowered, plan: Plan) -> Team:
     dtype = main_type(lowered.program)
     found = figures(threads, options.cpu, dtype, anew=options.measure)
-    return Team(threads, found, plan.target.lanes(dtype), find_target("cpu").caches)
+    return Team(threads, found, plan.toolchain.target.lanes(dtype), find_toolchain().target.caches)
 
 
 def _say(
@@ -142,8 +143,10 @@ def _measured(
     weights[:] = 0
     bound = bind_weights_of(model, options.weights or RANDOM_WEIGHTS)
     lowered.pack_weights(bound, weights)
-    ir = llvm_module.print_module(lowered.program, plan.target, timed=True)
-    loaded = LoadedCode(Code.of(lowered.program, llvm.emit_object(ir, plan.target)), weights)
+    ir = llvm_module.print_module(lowered.program, plan.toolchain.target, timed=True)
+    loaded = LoadedCode(
+        Code.of(lowered.program, llvm.emit_object(ir, plan.toolchain.target)), weights
+    )
     return seconds_of_steps(*_timed_runs(loaded, lowered.program, threads), threads)
 
 

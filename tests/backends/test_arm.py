@@ -22,6 +22,7 @@ from convdsl.backends.llvm import objects as llvm
 from convdsl.compilation import Plan
 from convdsl.kernel import cpu_abi
 from convdsl.runtime.cpu.code import aligned
+from convdsl.toolchain import cpu_toolchain
 from convdsl.weights import RandomWeights, bind
 
 QEMU = shutil.which("qemu-aarch64") or shutil.which("qemu-aarch64-static")
@@ -101,7 +102,7 @@ class Network:
         folder: Path,
     ) -> None:
         target = llvm.find_target(processor, "aarch64-linux-gnu")
-        lowered = Plan(model, target).lower({})
+        lowered = Plan(model, cpu_toolchain(target)).lower({})
         self.program = lowered.program
         self.folder = folder
         packed = aligned(self.program.weight_bytes)

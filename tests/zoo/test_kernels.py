@@ -19,6 +19,7 @@ from convdsl.kernel.independence import check_independent
 from convdsl.kernel.nodes import For, If, Kernel, Parallel, Statement, Store, walk_statements
 from convdsl.kernel.verify import KernelError, verify_kernel
 from convdsl.tensor import substitute, symbols_of
+from convdsl.toolchain import cpu_toolchain
 
 QUICK = ("lenet5", "mobilenet_v2", "resnet18", "shufflenet_v1", "unet")
 CASES = [
@@ -33,14 +34,15 @@ def test_iterations_are_independent(name: str, cpu: str) -> None:
     model = convdsl.load(name)
     free = {symbol.name for type in model.inputs.values() for symbol in type.symbols()}
     binding = {symbol: 2 if symbol == "N" else 64 for symbol in free}
-    check_kernels(Plan(model, find_target(cpu, "x86_64-unknown-linux-gnu")).lower(binding))
+    toolchain = cpu_toolchain(find_target(cpu, "x86_64-unknown-linux-gnu"))
+    check_kernels(Plan(model, toolchain).lower(binding))
 
 
 @pytest.mark.parametrize("cpu", ["x86-64-v4", "x86-64-v2"])
 def test_kernels_of_a_network_spoilt(cpu: str) -> None:
     """A store that forgets one parallel counter: every iteration of it writes the same place."""
-    target = find_target(cpu, "x86_64-unknown-linux-gnu")
-    program = Plan(convdsl.load("lenet5"), target).lower({"N": 2}).program
+    toolchain = cpu_toolchain(find_target(cpu, "x86_64-unknown-linux-gnu"))
+    program = Plan(convdsl.load("lenet5"), toolchain).lower({"N": 2}).program
     spoilt = [bad for kernel in program.kernels for bad in forgetful(kernel)]
     assert len(spoilt) > 2 * len(program.kernels)
     for kernel in spoilt:
