@@ -32,3 +32,7 @@ class Target:
     def lanes(self, dtype: DType) -> int:
         """Elements of a type in one vector."""
         return max(1, self.vector_bytes // dtype.bytes)
+
+    def registers(self, lanes: int, dtype: DType) -> int:
+        """How many registers a vector of so many lanes takes."""
+        return max(1, lanes * dtype.bytes // self.vector_bytes)

@@ -27,7 +27,7 @@ class Layouts:
 
     def _add(self, node: OpNode) -> None:
         known: dict[str, Layout | None] = {
-            operand: self.of_value(value)
+            operand: None if value.node in self._plain else self.of_value(value)
             for operand, value in node.inputs.items()
             if not self._timing.is_bound(value.node)
         }

@@ -19,7 +19,7 @@ class Machine:
     facts: all that layouts and schedules were made from, as text; part of what cached code is
         kept under.
     layout: how what a stage makes lies in memory between kernels, given how its operands lie:
-        None for what a caller hands over, which is a plain array; weights have no entry.
+        None for what is plain whatever it feeds, inputs and states; weights have no entry.
     schedules: the ways to run a task; one of them must be able to run any.
     packs: the forms that schedules pack weights in, for recipes that were kept.
     alignment: bytes that every buffer in the arena and every packed weight begins at a multiple of.

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -118,6 +121,29 @@ def test_grids_by_the_interpreter(name: str, order: str) -> None:
         lowered.program, packed(lowered, arrays), inputs_of(lowered, arrays), order=ORDERS[order]
     )
     assert_close(found, lowered, evaluate_graph(graph, arrays))
+
+
+ALONE = """
+import sys
+from graphs import Builder
+from tiny_target.machine import TINY
+from tiny_target.printer import print_program
+from convdsl.lowering.lower import lower
+
+b = Builder()
+graph = b.output(y=b("relu", b("conv", b.input("x", 1, 2, 4, 4), channels=3, kernel=3)))
+print_program(lower(graph, TINY, "alone").program)
+rooms = ("convdsl.schedules.cpu", "convdsl.backends", "convdsl.runtime", "llvmlite")
+sys.exit(", ".join(name for name in sys.modules if name.startswith(rooms)) or 0)
+"""
+
+
+def test_nothing_of_the_cpu_is_needed() -> None:
+    """Lowered and printed in a process that loads no other target's rooms."""
+    paths = os.pathsep.join(sys.path)
+    command = [sys.executable, "-c", ALONE]
+    found = subprocess.run(command, env={**os.environ, "PYTHONPATH": paths}, capture_output=True)
+    assert found.returncode == 0, found.stderr.decode()
 
 
 def test_what_the_target_has_not_is_refused_by_name() -> None:

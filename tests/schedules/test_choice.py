@@ -98,5 +98,8 @@ def test_register_tiles_fit_the_registers(cpu: str) -> None:
     for dtype in (DType.F32, DType.F64):
         graph = conv_graph((1, 64, 14, 14), {"channels": 256, "kernel": 3}, dtype)
         kernel = lower(graph, cpu_machine(target), "t").program.kernels[0]
-        assert max(r.count for r in kernel.registers) < target.vector_registers
-        assert {r.type.lanes for r in kernel.registers} == {target.lanes(dtype)}
+        lanes = target.lanes(DType.F32)
+        each = target.registers(lanes, dtype)
+        assert each == dtype.bytes // 4
+        assert max(r.count for r in kernel.registers) * each < target.vector_registers
+        assert {r.type.lanes for r in kernel.registers} == {lanes}

@@ -39,21 +39,23 @@ def applies(task: Task) -> Convolution | None:
     return conv if conv.space[-1].taps <= _MOST_COLUMN_TAPS else None
 
 
-def width_for(conv: Convolution, target: Target) -> int:
+def width_for(conv: Convolution, task: Task, target: Target) -> int:
     """Columns of the tile: accumulators, filters of a row and an input element in registers."""
     space = conv.space[-1]
-    room = target.vector_registers - space.taps - 2
+    vectors = target.vector_registers // target.registers(task.layout.block, conv.reduce.dtype)
+    room = vectors - space.taps - 2
     most = max(1, min(room, 14))
     tiles = -(-space.outs // most)
     return -(-space.outs // tiles)
 
 
-def cost(task: Task) -> float | None:
+def cost(task: Task, target: Target) -> float | None:
     """Bound by loads: two vectors a cycle."""
     conv = applies(task)
     if conv is None:
         return None
-    elements = task.layout.size / task.layout.block
+    block = task.layout.block
+    elements = task.layout.size / block * target.registers(block, conv.reduce.dtype)
     return elements * conv.taps * 0.75 + packing_cycles(
         task, {conv.w.tensor.name: filter_layout(conv, task)}
     )
@@ -73,7 +75,7 @@ def emit(task: Task, name: str, target: Target) -> Scheduled:
     outer = conv.space[:-1]
     names = ["n", "kb", *(space.out.name for space in outer)]
     extents = [extent_of(conv.n), task.layout.blocks, *(space.outs for space in outer)]
-    runs = runs_of(conv.space[-1], width_for(conv, target))
+    runs = runs_of(conv.space[-1], width_for(conv, task, target))
     sums = None
     if task.ending is not None:  # a piece for each row of an image
         sums = Sums.of(frame.b, task.ending, conv.n, conv.k, prod(s.outs for s in outer), 1)
@@ -161,4 +163,9 @@ def _row(
 
 def depthwise(target: Target) -> Schedule:
     """The schedule for a processor."""
-    return Schedule("depthwise", cost, lambda task, name: emit(task, name, target), endings=True)
+    return Schedule(
+        "depthwise",
+        lambda task: cost(task, target),
+        lambda task, name: emit(task, name, target),
+        endings=True,
+    )

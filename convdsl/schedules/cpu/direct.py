@@ -59,7 +59,8 @@ def tile_for(conv: Convolution, task: Task, target: Target) -> Tile:
     must_divide = conv.groups > 1 or large
     # A tile that fills all registers halved the speed of a strided 1x1 convolution.
     spare = conv.taps == 1
-    return choose_tile(target, blocks, columns.space.outs, must_divide, rows, spare)
+    each = target.registers(block, conv.reduce.dtype)
+    return choose_tile(target, blocks, columns.space.outs, must_divide, rows, spare, each)
 
 
 def filter_bytes(conv: Convolution, task: Task) -> int:
@@ -89,6 +90,7 @@ def cost(task: Task, target: Target) -> float | None:
     work = rows * conv.channels_in * conv.taps
     tiles = -(-blocks // tile.blocks) * max(1.0, columns.space.outs / tile.columns)
     packing = packing_cycles(task, {conv.w.tensor.name: filter_pack(conv, task, tile)})
+    work *= target.registers(task.layout.block, conv.reduce.dtype)
     return work * tiles * tile_cycles(tile.blocks, min(tile.columns, columns.space.outs)) + packing
 
 

@@ -99,7 +99,7 @@ def _packed(task: Task, target: Target, product: Product, lanes: int) -> _Plan |
     in_order = () if list(order) == sorted(order) else order
     pack = FilterPack(shape, lanes, tile.blocks, panel, outer, in_order)
     packs: dict[str, Pack] = {product.w.tensor.name: pack, **_plain_rows(task, product)}
-    cycles = _cycles(product, rows, tile, lanes) + packing_cycles(task, packs)
+    cycles = _cycles(target, product, rows, tile, lanes) + packing_cycles(task, packs)
     return _Plan(product, tile, lanes, rows, pack, packs, cycles)
 
 
@@ -119,7 +119,7 @@ def _in_place(task: Task, target: Target, product: Product, lanes: int) -> _Plan
     rows = tiled_rows(task, product)
     tile = _tile(target, product, rows, lanes)
     packs = _plain_rows(task, product)
-    cycles = _cycles(product, rows, tile, lanes) * _SCATTERED + packing_cycles(task, packs)
+    cycles = _cycles(target, product, rows, tile, lanes) * _SCATTERED + packing_cycles(task, packs)
     return _Plan(product, tile, lanes, rows, None, packs, cycles)
 
 
@@ -162,13 +162,18 @@ def _tile(target: Target, product: Product, rows: tuple[Axis, ...], lanes: int) 
     blocks = -(-extent_of(product.v) // lanes)
     if _count(rows) == 1:
         return Tile(min(blocks, 4), 1)
-    return choose_tile(target, blocks, _count(rows))
+    return choose_tile(
+        target, blocks, _count(rows), each=target.registers(lanes, product.reduce.dtype)
+    )
 
 
-def _cycles(product: Product, rows: tuple[Axis, ...], tile: Tile, lanes: int) -> float:
+def _cycles(
+    target: Target, product: Product, rows: tuple[Axis, ...], tile: Tile, lanes: int
+) -> float:
     outer = _count((*product.outer, *product.rows)) // _count(rows)
     blocks = -(-extent_of(product.v) // lanes)
     tiles = -(-blocks // tile.blocks) * -(-_count(rows) // tile.columns)
+    tiles *= target.registers(lanes, product.reduce.dtype)
     return outer * _count(product.k) * tiles * tile_cycles(tile.blocks, tile.columns)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from math import prod
 from typing import TypeAlias
 
 from convdsl.kernel.builder import Builder
@@ -20,6 +21,9 @@ from convdsl.kernel.expr import (
     Reduce,
     arithmetic,
     walk,
+)
+from convdsl.kernel.expr import (
+    reads as reads_of,
 )
 from convdsl.kernel.layout import Layout
 from convdsl.kernel.target import Target
@@ -81,22 +85,10 @@ def plan(task: Task, target: Target) -> Plan:
         layouts = {o.var.name: operand_layout(o, reads, axis, lanes) for o in task.operands}
         plain = task.layout.axis is None
         wide = not plain or extent_of(axis) >= lanes
-        if wide and _gathers(reads, axis, lanes, layouts) <= 2 * len(reads):
+        if wide:
             return Plan(axis, lanes, target.vector_registers // 4, layouts)
     layouts = {o.var.name: operand_layout(o, reads, None, 1) for o in task.operands}
     return Plan(None, 1, 1, layouts)
-
-
-def _gathers(reads: list[Read], axis: Axis, lanes: int, layouts: dict[str, Layout]) -> int:
-    """How many reads need a gather."""
-    at = {axis.name: Axis("block", 1 << 30).i * lanes + lane_symbol(lanes)}
-    count = 0
-    for read in reads:
-        index = [substitute(d, at) for d in read.index]
-        stride = lane_stride(layouts[read.tensor.name].offset(index))
-        tested = read.outside is not None and any(map(depends_on_lane, index))
-        count += stride not in (0, 1) or tested
-    return count
 
 
 def cost(task: Task, target: Target) -> float:
@@ -105,7 +97,27 @@ def cost(task: Task, target: Target) -> float:
     elements = float(task.layout.size)
     work = sum((arithmetic(stage.body) for stage in task.stages), 0)
     assert isinstance(work, int)
-    return elements * (work + 1) / (1 if chosen.axis is None else chosen.lanes / 2)
+    lanes = 1 if chosen.axis is None else chosen.lanes / 2
+    return elements * ((work + 1) / lanes + _gathers(task, chosen))
+
+
+def _gathers(task: Task, chosen: Plan) -> int:
+    """How many reads are gathered for one output element."""
+    if chosen.axis is None:
+        return 0
+    at = {chosen.axis.name: Axis("block", 1 << 30).i * chosen.lanes + lane_symbol(chosen.lanes)}
+
+    def gathered(read: Read) -> bool:
+        index = [substitute(d, at) for d in read.index]
+        stride = lane_stride(chosen.layouts[read.tensor.name].offset(index))
+        tested = read.outside is not None and any(map(depends_on_lane, index))
+        return stride not in (0, 1) or tested
+
+    count = sum(map(gathered, task.reads))
+    for reduce in (e for stage in task.stages for e in walk(stage.body) if isinstance(e, Reduce)):
+        again = prod(map(extent_of, reduce.axes)) - 1
+        count += again * sum(map(gathered, reads_of(reduce.body)))
+    return count
 
 
 def emit(task: Task, name: str, target: Target) -> Scheduled:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from convdsl.kernel.target import Target
 
@@ -34,6 +34,7 @@ def choose_tile(
     must_divide: bool = False,
     rows: int = 1,
     spare: bool = False,
+    each: int = 1,
 ) -> Tile:
     """The tile that covers blocks x columns, or several whole rows of so many columns where rows
     are that many and narrow, in the fewest cycles; the larger one of equals, and
@@ -41,7 +42,10 @@ def choose_tile(
 
     A tile needs a register for each accumulator, one for each block of filters and one for the
     input element; not that one where a multiply-add can broadcast from memory (AVX-512), which
-    takes a little longer, and not with `spare`."""
+    takes a little longer, and not with `spare`, nor where a vector takes several registers
+    (`each`): filling them all then halved the speed."""
+    target = replace(target, vector_registers=target.vector_registers // each)
+    spare = spare or each > 1
     whole = _best_tile(target, blocks, columns, rows, spare, must_divide=True)
     if must_divide:
         return whole[1]
