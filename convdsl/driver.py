@@ -23,7 +23,7 @@ from convdsl.passes import PASSES, Observer, Pass
 from convdsl.passes import run as run_passes
 from convdsl.runtime.cache import ObjectCache
 from convdsl.runtime.cpu.code import LoadedCode
-from convdsl.runtime.cpu.team import available_threads
+from convdsl.runtime.cpu.team import team_size
 from convdsl.runtime.executable import Executable, Facts, Runner, Values
 from convdsl.runtime.saved import Signature, save_program
 from convdsl.runtime.state import State
@@ -136,9 +136,7 @@ def compile(
     plan = Plan(model, find_toolchain(target, cpu), passes, verify, observer)
     bound = _bind_weights(model, weights)
     object_cache = ObjectCache() if cache else None
-    team = available_threads() if threads is None else threads
-    if team < 1:
-        raise InputError(f"{team} threads: at least one is needed")
+    team = team_size(threads)
     random = isinstance(bound.store, RandomWeights)
     notes = (f"weights are {bound.store.source}",) if random else ()
     facts = Facts(

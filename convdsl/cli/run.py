@@ -3,6 +3,9 @@
 Inputs come from --data: an .npy file for a model of one input, an .npz with one array per
 input name, or random:SEED (normally distributed). With -o the outputs are written the same
 way, otherwise summarised.
+
+An artifact is machine code, and its checksums are no signature: run only those of people you
+would run programs of. The same holds wherever else an artifact can be named.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from convdsl.diagnostics import InputError
 from convdsl.forking import Lock, compiling
 from convdsl.kernel.program import Port
 from convdsl.kernel.signature import Binding, bind_shapes, check_symbol, input_symbols
+from convdsl.runtime.cpu.team import team_size
 from convdsl.runtime.state import State
 from convdsl.tensor import DType, TensorType
 
@@ -87,6 +88,15 @@ class Executable:
         self._lock = Lock()
         self._state = State((), {}) if state is None else state
         self.threads = threads
+
+    @property
+    def threads(self) -> int:
+        """Size of the team that a call asks for."""
+        return self._threads
+
+    @threads.setter
+    def threads(self, threads: int) -> None:
+        self._threads = team_size(threads)
 
     @property
     def name(self) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -16,15 +18,21 @@ from convdsl.kernel.target import Target
 from convdsl.runtime import artifact
 from convdsl.runtime.cpu.code import Code, LoadedCode
 from convdsl.runtime.cpu.processor import check_processor, proof
-from convdsl.runtime.cpu.team import available_threads
+from convdsl.runtime.cpu.team import team_size
 from convdsl.runtime.executable import Array, Executable, Facts, Runner, Values
 from convdsl.runtime.state import State
 from convdsl.tensor import DType, TensorType
 from convdsl.tensor.conversion import of_numpy
 
-ABI = 8
+ABI = 9
 """Raised when the context table, the entry point of compiled code, its signature, or what the
 manifest must hold changes."""
+
+
+_SENSELESS = (
+    *(KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError, RecursionError),
+    InputError,
+)  # what reading a manifest that makes no sense may raise
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +80,7 @@ def save_program(
             "vector_registers": target.vector_registers,
         },
         "proof": proof(target),
+        "seal": _seal(code, target),
         "threads": threads,
         "preprocessing": facts.preprocessing,
         "labels": None if facts.labels is None else list(facts.labels),
@@ -91,15 +100,18 @@ def load_executable(path: str | Path, threads: int | None = None) -> Executable:
     manifest, sections = artifact.read(path)
     try:
         code, target = _read_code(manifest, sections)
+        weights = np.frombuffer(sections["weights"], np.uint8)
         state = _read_state(code, sections)
         facts = _read_facts(manifest)
         made_for = _read_signature(manifest, code)
-        default_threads = int(manifest["threads"])
-        proven = str(manifest["proof"])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        default_threads = team_size(_whole(manifest["threads"]))
+        proven, seal = str(manifest["proof"]), manifest["seal"]
+        made_by, report = str(manifest["made_by"]), dict(manifest["report"])
+    except _SENSELESS as error:
         raise ArtifactError(f"{path} holds no complete manifest: {error!r}") from None
     check_processor(target, str(path), proven)
-    weights = np.frombuffer(sections["weights"], np.uint8)
+    if seal != _seal(code, target):
+        raise ArtifactError(f"{path} is damaged: its machine code is not that of its manifest")
     loaded = LoadedCode(code, weights)
 
     def specialise(binding: Binding, values: Values) -> Runner:
@@ -113,11 +125,11 @@ def load_executable(path: str | Path, threads: int | None = None) -> Executable:
 
     def save(binding: Binding, values: Values, where: Path) -> None:
         specialise(binding, values)
-        made_by, report = str(manifest["made_by"]), manifest["report"]
         held = executable.state.copy()
         save_program(where, loaded, target, facts, made_for, default_threads, report, made_by, held)
 
-    team = threads or min(default_threads, available_threads())
+    available = team_size(None)
+    team = min(default_threads, available) if threads is None else team_size(threads)
     decided = {name: Port(name, _type_of(value)) for name, value in made_for.values.items()}
     by_name = {port.name: port for port in code.inputs} | decided
     inputs = [by_name[name] for name in made_for.inputs]
@@ -146,6 +158,31 @@ def is_artifact(path: str | Path) -> bool:
         return False
 
 
+def _seal(code: Code, target: Target) -> str:
+    """SHA-256 of the machine code and of all that it takes for granted: code that stands beside
+    another program's manifest is never called. No signature either: whoever writes an artifact can
+    compute it."""
+    facts = {
+        "abi": ABI,
+        "object": artifact.digest_of(memoryview(code.object_code)),
+        "entry": code.entry,
+        "ports": [
+            [_port_to_json(port) for port in ports]
+            for ports in (code.inputs, code.outputs, code.states)
+        ],
+        "sizes": [code.arena_bytes, code.weight_bytes, code.steps],
+        "target": [target.triple, target.cpu, target.features],
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _whole(value: Any) -> int:
+    """A whole number that JSON writes as one."""
+    if type(value) is not int:
+        raise TypeError(f"{value!r} is no whole number")
+    return value
+
+
 def _read_code(
     manifest: Mapping[str, Any], sections: Mapping[str, memoryview]
 ) -> tuple[Code, Target]:
@@ -156,20 +193,18 @@ def _read_code(
         str(manifest["entry"]),
         tuple(map(_port_from_json, manifest["inputs"])),
         tuple(map(_port_from_json, manifest["outputs"])),
-        int(manifest["arena_bytes"]),
-        int(manifest["weight_bytes"]),
-        int(manifest["steps"]),
+        _whole(manifest["arena_bytes"]),
+        _whole(manifest["weight_bytes"]),
+        _whole(manifest["steps"]),
         tuple(map(_port_from_json, manifest["states"])),
     )
-    if code.arena_bytes < 0 or code.weight_bytes < 0:
-        raise ValueError("negative size of memory")
     made_for = manifest["target"]
     target = Target(
         str(made_for["triple"]),
         str(made_for["cpu"]),
         str(made_for["features"]),
-        int(made_for["vector_bytes"]),
-        int(made_for["vector_registers"]),
+        _whole(made_for["vector_bytes"]),
+        _whole(made_for["vector_registers"]),
     )
     return code, target
 
@@ -183,11 +218,13 @@ def _read_state(code: Code, sections: Mapping[str, memoryview]) -> State:
 
 
 def _read_facts(manifest: Mapping[str, Any]) -> Facts:
-    labels = manifest["labels"]
+    labels, preprocessing = manifest["labels"], manifest["preprocessing"]
+    if not isinstance(preprocessing, dict | None) or not isinstance(labels, list | None):
+        raise TypeError("labels are a list, preprocessing is an object")
     return Facts(
         str(manifest["model"]),
-        manifest["preprocessing"],
-        None if labels is None else tuple(map(str, labels)),
+        cast("dict[str, Any] | None", preprocessing),
+        None if labels is None else tuple(map(str, cast("list[Any]", labels))),
         tuple(map(str, manifest["notes"])),
     )
 
@@ -200,7 +237,8 @@ def _read_signature(manifest: Mapping[str, Any], code: Code) -> Signature:
     inputs = tuple(map(str, manifest["signature"]))
     if sorted(inputs) != sorted([*values, *(port.name for port in code.inputs)]):
         raise ValueError("the signature is not that of the program")
-    return Signature(inputs, manifest["binding"], values)
+    binding = {str(name): _whole(size) for name, size in manifest["binding"].items()}
+    return Signature(inputs, binding, values)
 
 
 def _type_of(value: Array) -> TensorType:
@@ -217,7 +255,7 @@ def _port_to_json(port: Port) -> dict[str, Any]:
 
 
 def _port_from_json(data: Mapping[str, Any]) -> Port:
-    shape = tuple(int(extent) for extent in data["shape"])
+    shape = tuple(_whole(extent) for extent in data["shape"])
     if any(extent < 0 for extent in shape):
         raise ValueError(f"negative size in {data['name']}")
     return Port(str(data["name"]), TensorType(DType(data["dtype"]), shape))

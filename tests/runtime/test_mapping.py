@@ -16,11 +16,12 @@ from kernels import print_kernel, row_sums
 from small_models import CALCULATOR, RESIDUAL, compiled, images
 
 import convdsl
+from convdsl import ArtifactError
 from convdsl.backends.llvm.objects import emit_object, find_target
 from convdsl.kernel.cpu_abi import ENTRY
 from convdsl.runtime.cpu import code as cpu
-from convdsl.runtime.cpu import engine, mapping, processor
-from convdsl.runtime.cpu.mapping import Mapped, link
+from convdsl.runtime.cpu import elf, engine, mapping, processor
+from convdsl.runtime.cpu.mapping import Image, Mapped, link
 
 pytestmark = pytest.mark.skipif(
     find_target().architecture != "x86_64", reason="elsewhere LLVM loads the code"
@@ -78,7 +79,7 @@ def test_what_refers_elsewhere_is_declined(body: str, declarations: str) -> None
     assert link(object_of(body, declarations), "f") is None
 
 
-def test_other_machines_and_names_are_declined() -> None:
+def test_other_machines_are_declined_and_other_names_refused() -> None:
     arm = emit_object(
         print_kernel(row_sums(), find_target("generic", "aarch64-linux-gnu")),
         find_target("generic", "aarch64-linux-gnu"),
@@ -86,26 +87,105 @@ def test_other_machines_and_names_are_declined() -> None:
     assert link(arm, ENTRY) is None
     ours = object_of(" ret i64 %x")
     assert link(ours, "f") is not None
-    assert link(ours, "g") is None
-    assert link(b"", "f") is None
-    assert link(b"MZ" + ours[2:], "f") is None
+    with pytest.raises(ArtifactError, match="has no function 'g'"):
+        link(ours, "g")
+    with pytest.raises(ArtifactError, match="not for riscv64"):
+        mapping.check_whole(ours, "riscv64")
+    for nothing in (b"", b"MZ" + ours[2:]):
+        with pytest.raises(ArtifactError, match="is damaged"):
+            link(nothing, "f")
 
 
-def test_damaged_objects_never_raise() -> None:
+def linked(data: bytes) -> Image | None:
+    """What becomes of damaged code, if anything."""
+    try:
+        return link(data, ENTRY)
+    except ArtifactError:
+        return None
+
+
+def test_damaged_objects_are_refused_or_whole() -> None:
     ours = emit_object(print_kernel(row_sums(), find_target("x86-64", X86)), find_target())
     for end in range(0, len(ours), 5):
-        link(ours[:end], ENTRY)
+        with pytest.raises(ArtifactError, match="damaged"):
+            link(ours[:end], ENTRY)
     draw = random.Random(0)
     for _ in range(3000):
         damaged = bytearray(ours)
         for _ in range(draw.randint(1, 3)):
             at = draw.randrange(len(ours))
             damaged[at : at + 8] = draw.randbytes(8)[: len(ours) - at]
-        image = link(bytes(damaged), ENTRY)
+        image = linked(bytes(damaged))
         assert image is None or len(image.data) < 10 * len(ours) + (1 << 20)
-    header = bytearray(ours)
-    struct.pack_into("<Q", header, 40, 1 << 60)  # the section table beyond the end
-    assert link(bytes(header), ENTRY) is None
+
+
+WHOLE_FILE = {  # offset in the header: (its field, values that cannot be right)
+    16: ("<H", 0, 2, 3),  # the kind
+    18: ("<H", 0),  # the machine; others are declined
+    40: ("<Q", 0, 1, 1 << 40, 1 << 63),  # where the sections are described
+    52: ("<H", 0, 63),
+    58: ("<H", 0, 63, 65535),
+    60: ("<H", 0, 1, 200, 65535),
+}
+
+
+def test_every_field_of_the_header_is_checked() -> None:
+    ours = object_of(" ret i64 %x")
+    for offset, (form, *values) in WHOLE_FILE.items():
+        for value in values:
+            damaged = bytearray(ours)
+            struct.pack_into(form, damaged, offset, value)
+            try:
+                assert link(bytes(damaged), "f") is None, (offset, value)
+            except ArtifactError:
+                continue
+            with pytest.raises(ArtifactError, match="not for x86_64"):
+                mapping.check_whole(bytes(damaged), "x86_64")
+
+
+HUGE = (1 << 20, 1 << 40, (1 << 64) - 8)
+
+
+@pytest.mark.parametrize("field", [24, 32], ids=["offset", "size"])
+def test_sections_lie_inside_the_file(field: int) -> None:
+    tables = "@t = internal constant [4 x i64] [i64 3, i64 5, i64 7, i64 11], align 64"
+    body = " %p = getelementptr i64, ptr @t, i64 %x\n %v = load i64, ptr %p\n ret i64 %v"
+    ours = object_of(body, tables)
+    (start,), (count,) = struct.unpack_from("<Q", ours, 40), struct.unpack_from("<H", ours, 60)
+    file = elf.read(ours)
+    for number in range(1, count):
+        if not file.sections[number].size:
+            continue
+        for value in HUGE:
+            damaged = bytearray(ours)
+            struct.pack_into("<Q", damaged, start + 64 * number + field, value)
+            with pytest.raises(ArtifactError, match="damaged"):
+                link(bytes(damaged), "f")
+
+
+def test_symbols_and_references_lie_inside_their_sections() -> None:
+    tables = "@t = internal constant [4 x i64] [i64 3, i64 5, i64 7, i64 11], align 64"
+    body = " %p = getelementptr i64, ptr @t, i64 %x\n %v = load i64, ptr %p\n ret i64 %v"
+    ours = object_of(body, tables)
+    symbols, references = (
+        next(s for s in elf.read(ours).sections if s.type == kind)
+        for kind in (elf.SYMTAB, elf.RELA)
+    )
+    rows = range(symbols.offset + 24, symbols.offset + symbols.size, 24)
+    placed = [at for at in rows if struct.unpack_from("<H", ours, at + 6)[0] < 0xFF00]
+    wrong = [(at + field, "<Q", value) for at in placed for field in (8, 16) for value in HUGE]
+    wrong += [(at, "<I", 1 << 20) for at in rows]
+    wrong += [(at + 6, "<H", 200) for at in rows]
+    for at in range(references.offset, references.offset + references.size, 24):
+        wrong += [(at, "<Q", value) for value in HUGE]
+        wrong += [(at + 8, "<I", kind) for kind in (0, 3, 1000)]
+        wrong += [(at + 12, "<I", 1000)]
+        wrong += [(at + 16, "<q", addend) for addend in (-100, 1 << 20, 1 << 62, -(1 << 63))]
+    for at, form, value in wrong:
+        damaged = bytearray(ours)
+        struct.pack_into(form, damaged, at, value)
+        with pytest.raises(ArtifactError, match="damaged"):
+            link(bytes(damaged), "f")
 
 
 def permissions(address: int) -> str:

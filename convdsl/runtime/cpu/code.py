@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -22,10 +24,11 @@ from convdsl.kernel.cpu_abi import (
     WEIGHTS,
 )
 from convdsl.kernel.program import Port, Program
-from convdsl.runtime.cpu.mapping import Mapped, link
+from convdsl.runtime.cpu.mapping import Mapped, check_whole, link
 from convdsl.runtime.cpu.team import Region
 
 _ALIGNMENT = 64
+_MOST_STEPS = 1 << 20
 _POOL = 4  # arenas kept for calls to come
 MEMORY_LIMIT = 64 << 30
 """Bytes that weights and scratch memory of one program may plan for."""
@@ -43,6 +46,18 @@ class Code:
     weight_bytes: int
     steps: int
     states: tuple[Port, ...] = ()
+
+    def check(self) -> None:
+        """ArtifactError for what no program of ours says of itself."""
+        sizes = (self.arena_bytes, self.weight_bytes, self.steps)
+        if min(sizes) < 0 or not 0 < self.steps <= _MOST_STEPS or not self.outputs:
+            raise ArtifactError("a program without steps or outputs, or of impossible sizes")
+        for ports in (self.inputs, self.outputs, self.states):
+            if len({port.name for port in ports}) != len(ports):
+                raise ArtifactError("two inputs, outputs or states of one name")
+            for port in ports:
+                if prod(port.type.sizes) * port.type.dtype.bytes > MEMORY_LIMIT:
+                    raise ArtifactError(f"`{port.name}` is impossibly large")
 
     @staticmethod
     def of(program: Program, object_code: bytes) -> Code:
@@ -73,6 +88,7 @@ class LoadedCode:
     def __init__(self, code: Code, weights: npt.NDArray[np.uint8]) -> None:
         if weights.nbytes != code.weight_bytes:
             raise ArtifactError(f"{weights.nbytes} bytes of weights, {code.weight_bytes} expected")
+        code.check()
         check_memory(code.arena_bytes, code.weight_bytes)
         self.code = code
         self.weights = weights
@@ -147,6 +163,7 @@ def _load(code: Code) -> tuple[int, object]:
     if image is not None:
         mapped = Mapped(image)
         return mapped.address, mapped
+    file = check_whole(code.object_code, platform.machine())
     from convdsl.runtime.cpu import engine
 
-    return engine.load(code.object_code, code.entry)
+    return engine.load(code.object_code, code.entry, () if file is None else file.elsewhere)

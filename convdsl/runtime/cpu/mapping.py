@@ -3,7 +3,7 @@
 An object file of ours is one piece of code and its constants, which refers to nothing outside
 itself. Of System V's ELF and its x86-64 supplement this takes just that: sections that are to be
 in memory, addresses relative to the code. Anything else is declined, and LLVM's own
-loader takes over.
+loader takes over. What is no sound object file at all is refused (see `elf`).
 """
 
 from __future__ import annotations
@@ -11,19 +11,12 @@ from __future__ import annotations
 import ctypes
 import mmap
 import struct
+import sys
 from typing import NamedTuple
 
-_HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
-_SECTION = struct.Struct("<IIQQQQIIQQ")
-_SYMBOL = struct.Struct("<IBBHQQ")
-_RELOCATION = struct.Struct("<QIIq")
-
-_RELOCATABLE, _X86_64 = 1, 62
-_PROGBITS, _SYMTAB, _RELA = 1, 2, 4
-_ALLOCATED = 2
-_PC32, _PLT32 = 2, 4
-_FIRST_RESERVED = 0xFF00  # section numbers from here on are no sections
-_IDENT = b"\x7fELF\x02\x01\x01"  # 64 bits, little-endian, version 1
+from convdsl.diagnostics import ArtifactError
+from convdsl.runtime.cpu import elf
+from convdsl.runtime.cpu.elf import ObjectFile, Relocation, Section
 
 
 class Image(NamedTuple):
@@ -31,19 +24,6 @@ class Image(NamedTuple):
 
     data: bytearray
     entry: int
-
-
-class _Section(NamedTuple):
-    name: int
-    type: int
-    flags: int
-    address: int
-    offset: int
-    size: int
-    link: int
-    info: int
-    alignment: int
-    entry_size: int
 
 
 class Mapped:
@@ -67,49 +47,46 @@ class Mapped:
 
 def link(object_code: bytes, entry: str) -> Image | None:
     """The code with its constants behind it, all references filled in; None where there is
-    something that only a whole linker knows."""
-    try:
-        return _link(object_code, entry.encode())
-    except (struct.error, IndexError, ValueError, OverflowError):
+    something that only a whole linker knows. ArtifactError where it is no sound object file."""
+    if not object_code.startswith(elf.MAGIC) and sys.platform != "linux":
         return None
-
-
-def _link(data: bytes, entry: bytes) -> Image | None:
-    ident, kind, machine, _, _, _, table, _, _, _, _, size, count, _ = _HEADER.unpack_from(data)
-    known = ident.startswith(_IDENT) and (kind, machine) == (_RELOCATABLE, _X86_64)
-    if not known or size != _SECTION.size:
+    file = elf.read(object_code)
+    if file.machine != elf.X86_64:
         return None
-    sections = [_Section(*_SECTION.unpack_from(data, table + i * size)) for i in range(count)]
-    placed = _place(sections)
-    tables = [section for section in sections if section.type == _SYMTAB]
-    if placed is None or len(tables) != 1:
+    start = file.function(entry)
+    placed = _place(file.sections)
+    if placed is None:
         return None
     places, size = placed
-    if size > len(data) + count * mmap.PAGESIZE:
-        return None
     image = bytearray(size)
     for number, at in places.items():
-        section = sections[number]
-        content = data[section.offset : section.offset + section.size]
-        if len(content) != section.size:
-            return None
-        image[at : at + section.size] = content
-    symbols = _Symbols(data, sections, tables[0], places)
-    references = [s for s in sections if s.type == _RELA and s.info in places]
-    if not all(_relocate(data, s, places[s.info], symbols, image) for s in references):
+        content = file.content(number)
+        image[at : at + len(content)] = content
+    references = [r for r in file.relocations if r.section in places]
+    if not all(_relocate(reference, places, image) for reference in references):
         return None
-    start = symbols.find(entry)
-    return None if start is None else Image(image, start)
+    return Image(image, places[start.section] + start.value)
 
 
-def _place(sections: list[_Section]) -> tuple[dict[int, int], int] | None:
+def check_whole(object_code: bytes, machine: str) -> ObjectFile | None:
+    """ArtifactError unless an object file is sound and for that machine; None where systems have
+    another form of them."""
+    if not object_code.startswith(elf.MAGIC) and sys.platform != "linux":
+        return None
+    file = elf.read(object_code)
+    if file.machine != elf.MACHINES.get(machine):
+        raise ArtifactError(f"the machine code is not for {machine}")
+    return file
+
+
+def _place(sections: tuple[Section, ...]) -> tuple[dict[int, int], int] | None:
     """(offsets of the sections that are to be in memory, bytes in all)."""
     places: dict[int, int] = {}
     end = 0
     for number, section in enumerate(sections):
-        if not section.flags & _ALLOCATED or not section.size:
+        if not section.flags & elf.ALLOCATED or not section.size:
             continue
-        if section.type != _PROGBITS or section.alignment > mmap.PAGESIZE:
+        if section.type != elf.PROGBITS:
             return None
         end = -(-end // max(section.alignment, 1)) * max(section.alignment, 1)
         places[number] = end
@@ -117,39 +94,12 @@ def _place(sections: list[_Section]) -> tuple[dict[int, int], int] | None:
     return places, end
 
 
-class _Symbols:
-    def __init__(
-        self, data: bytes, sections: list[_Section], table: _Section, places: dict[int, int]
-    ) -> None:
-        names = sections[table.link]
-        self._names = data[names.offset : names.offset + names.size]
-        self._rows = [
-            _SYMBOL.unpack_from(data, table.offset + at)
-            for at in range(0, table.size, _SYMBOL.size)
-        ]
-        self._places = places
-
-    def offset(self, number: int) -> int | None:
-        """Where in the image a symbol lies; None where it does not."""
-        _, _, _, section, value, _ = self._rows[number]
-        inside = 0 < section < _FIRST_RESERVED and section in self._places
-        return self._places[section] + value if inside else None
-
-    def find(self, name: bytes) -> int | None:
-        for number, row in enumerate(self._rows):
-            start = row[0]
-            if self._names[start : self._names.index(b"\0", start)] == name:
-                return self.offset(number)
-        return None
-
-
-def _relocate(data: bytes, table: _Section, base: int, symbols: _Symbols, image: bytearray) -> bool:
-    """S + A - P, in 32 bits, for each entry; False at the first of another kind."""
-    for at in range(table.offset, table.offset + table.size, _RELOCATION.size):
-        offset, kind, symbol, addend = _RELOCATION.unpack_from(data, at)
-        target = symbols.offset(symbol)
-        if kind not in (_PC32, _PLT32) or target is None:
-            return False
-        place = base + offset
-        struct.pack_into("<i", image, place, target + addend - place)
+def _relocate(reference: Relocation, places: dict[int, int], image: bytearray) -> bool:
+    """S + A - P, in 32 bits; False for a reference of another kind, or to what is not in memory."""
+    symbol = reference.symbol
+    if reference.kind not in (elf.PC32, elf.PLT32) or symbol.section not in places:
+        return False
+    place = places[reference.section] + reference.offset
+    target = places[symbol.section] + symbol.value
+    struct.pack_into("<i", image, place, target + reference.addend - place)
     return True

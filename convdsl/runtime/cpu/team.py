@@ -23,6 +23,7 @@ from contextlib import suppress
 from itertools import count
 from typing import Any
 
+from convdsl.diagnostics import InputError
 from convdsl.kernel.cpu_abi import (
     BOARD,
     BOARD_AWAKE,
@@ -36,6 +37,9 @@ from convdsl.kernel.cpu_abi import (
 
 MOST_HELPERS = 255
 
+MOST_THREADS = 1 << 16
+"""The largest team that can be asked for; results do not depend on who comes to help."""
+
 _LINGER = 40_000  # pauses, about a millisecond, in which a helper waits for a next call
 
 
@@ -44,6 +48,18 @@ def available_threads() -> int:
     if hasattr(os, "sched_getaffinity"):
         return max(1, len(os.sched_getaffinity(0)))
     return os.cpu_count() or 1
+
+
+def team_size(threads: object) -> int:
+    """A number of threads that somebody asks for; None is one for each processor. InputError for
+    what is no such number."""
+    if threads is None:
+        return available_threads()
+    if not isinstance(threads, int) or isinstance(threads, bool) or threads < 1:
+        raise InputError(f"{threads!r} threads: at least one is needed")
+    if threads > MOST_THREADS:
+        raise InputError(f"{threads} threads: at most {MOST_THREADS}")
+    return threads
 
 
 class Board:
