@@ -27,10 +27,10 @@ from convdsl.interop.onnx_ports import read_ports
 from convdsl.interop.reading.folding import FOLDS, VIEWS, fold
 from convdsl.interop.reading.node import Reading
 from convdsl.interop.reading.scene import Scene
-from convdsl.interop.reading.tensors import Known, ReadError, Tensor, Undecided
+from convdsl.interop.reading.tensors import Known, ReadError, Tensor, Undecided, shape_of
 from convdsl.ir.graph import Value
 from convdsl.ir.model import Model
-from convdsl.tensor import Symbol
+from convdsl.tensor import Symbol, SymDim
 
 FIRST_OPSET = 6
 
@@ -133,7 +133,10 @@ class _Importer:
     def _output(self, name: str) -> Value:
         if name not in self.tensors:
             raise InputError(f"{self.source}: nothing computes the output {name}")
-        return self.scene.value(self.tensors[name])
+        try:
+            return self.scene.value(self.tensors[name])
+        except Undecided as error:
+            raise SizesNeeded(f"{self.source}: output {name}: {error}") from None
 
     def _guarded(self, what: str, name: str, tensor: onnx.TensorProto) -> Known:
         try:
@@ -176,14 +179,19 @@ class _Importer:
 
     def _read(self, number: int, node: onnx.NodeProto) -> None:
         where = f"node {node.name or number} ({node.op_type})"
+        inputs: list[Tensor | None] = []
         try:
             inputs = [self._input(name) for name in node.input]
             results = self._results(node, inputs)
         except Undecided as error:
             raise SizesNeeded(f"{self.source}: {where}: {error}", error.condition) from None
         except ReadError as error:
-            raise InputError(f"{self.source}: {where}: {error}") from None
+            refusal = SizesNeeded if _waits(inputs) else InputError
+            raise refusal(f"{self.source}: {where}: {error}") from None
         except _MALFORMED as error:
+            if _waits(inputs) or _is_free(inputs):
+                message = f"{self.source}: {where} is not read for sizes that are free: {error}"
+                raise SizesNeeded(message) from error
             raise InputError(f"{self.source}: {where} is malformed: {error}") from error
         for name, tensor in zip(node.output, results, strict=False):
             if name and tensor is not None:
@@ -226,6 +234,17 @@ class _Importer:
         if node.op_type == "Split":
             return None
         return fold(node.op_type, known, attributes)
+
+
+def _waits(inputs: Sequence[Tensor | None]) -> bool:
+    """Whether an operand's values are decided when sizes are bound: so is what they lead to."""
+    return any(isinstance(x, Known) and x.is_symbolic for x in inputs)
+
+
+def _is_free(inputs: Sequence[Tensor | None]) -> bool:
+    """Whether an operand has a size that is free."""
+    shapes = [shape_of(x) for x in inputs if x is not None]
+    return any(isinstance(size, SymDim) for shape in shapes for size in shape)
 
 
 def _attributes(

@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from convdsl.diagnostics import Frame, Span
-from convdsl.ir.opdef import Call, OpDef, Role
+from convdsl.diagnostics import Frame, InputError, Span
+from convdsl.ir.opdef import Call, OpDef, OpError, Role
 from convdsl.ir.rules import Rules
 from convdsl.tensor import Dim, SymDim, TensorType, substitute
 
@@ -323,7 +323,8 @@ class Graph:
     # Copies
 
     def bind(self, bindings: Mapping[str, Dim]) -> Graph:
-        """A copy with symbols replaced in every type; shapes are inferred anew."""
+        """A copy with symbols replaced in every type; shapes are inferred anew. Raises InputError
+        for sizes that an operator objects to: too small ones."""
         new = Graph()
         new._rules = self._rules
         values: dict[Value, Value] = {}
@@ -341,14 +342,20 @@ class Graph:
             else:
                 assert isinstance(node, OpNode)
                 inputs = {key: values[value] for key, value in node.inputs.items()}
-                copy = new.apply(
-                    node.op,
-                    inputs,
-                    {k: _bind_attribute(v, bindings) for k, v in node.attributes.items()},
-                    name=node.name,
-                    span=node.span,
-                    frames=node.frames,
-                )
+                attributes = {k: _bind_attribute(v, bindings) for k, v in node.attributes.items()}
+                try:
+                    copy = new.apply(
+                        node.op,
+                        inputs,
+                        attributes,
+                        name=node.name,
+                        span=node.span,
+                        frames=node.frames,
+                    )
+                except OpError as error:
+                    sizes = ", ".join(f"{name} = {size}" for name, size in bindings.items())
+                    message = f"{node.name} does not go with {sizes}: {error.message}"
+                    raise InputError(message) from error
                 copy.group = node.group
                 made = copy.outputs
             values.update(zip(node.outputs, made, strict=True))

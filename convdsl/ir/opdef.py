@@ -158,8 +158,8 @@ class OpError(Exception):
 
 
 class Unproven(OpError):
-    """Two sizes have to be equal, and nothing says so. `condition` is a symbol of which enough
-    more is known, where one suffices."""
+    """Two sizes have to be equal, or one known, and nothing says so. `condition` is a symbol of
+    which enough more is known, where one suffices."""
 
     def __init__(
         self,

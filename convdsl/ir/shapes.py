@@ -59,8 +59,9 @@ def known_size(call: Call, operand: str, axis: int) -> int:
     """The extent of an axis that must not be symbolic."""
     extent = call.type(operand).shape[axis]
     if not isinstance(extent, int):
-        raise OpError(
+        raise Unproven(
             f"{call.op.name} needs a known size along axis {axis}, not {extent}",
+            None,
             operands=(operand,),
         )
     return extent

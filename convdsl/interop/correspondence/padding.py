@@ -11,7 +11,7 @@ from convdsl.interop.correspondence.wording import Lacking, PyTorch, Wording, li
 from convdsl.interop.reading.tensors import ReadError, Tensor, Undecided
 from convdsl.ir.opdef import Call
 from convdsl.ir.windows import SAME, fold_index
-from convdsl.tensor import Dim, DType
+from convdsl.tensor import Dim, DType, bounds
 
 if TYPE_CHECKING:
     from convdsl.interop.reading.node import Reading
@@ -90,13 +90,22 @@ def _cropped(r: Reading, axes: Sequence[int], around: Any) -> tuple[Tensor, list
     x = r[0]
     found: list[tuple[Dim, Dim]] = []
     for axis, (before, after) in zip(axes, around, strict=True):
-        start, stop = (-p if isinstance(p, int) and p < 0 else 0 for p in (before, after))
+        start, stop = (-p if _is_negative(p) else 0 for p in (before, after))
         if start or stop:
             end = r.shape(0)[axis] - stop
             limits = {"start": (start,), "stop": (end,), "step": (1,)}
             x = r.unary("slice", x, axes=(axis,), **limits)
         found.append((before + start, after + stop))
     return x, found
+
+
+def _is_negative(amount: Dim) -> bool:
+    low, high = bounds(amount)
+    if low is not None and low >= 0:
+        return False
+    if high is None or high >= 0:
+        raise Undecided(f"whether {amount} is negative is open")
+    return True
 
 
 # As ONNX

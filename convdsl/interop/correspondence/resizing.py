@@ -38,7 +38,7 @@ def _read_resize(r: Reading) -> Tensor:
         raise ReadError(f"there are no coordinates {coordinates}, rounded by {rounding}")
     if last >= 3 and r.has(3):
         sizes = _fitted(r, dict(zip(axes, r.sizes(3), strict=True)))
-        _only_space(axes, [_stays(own[a], sizes[a]) for a in axes])
+        _only_space(axes, [a > 1 or _stays(own[a], sizes[a]) for a in axes])
         how["size"] = tuple(sizes.get(a, own[a]) for a in range(2, rank))
         if _is_resampling(r):
             return resample(r, _resampling(r, coordinates), sizes, {})
@@ -78,8 +78,7 @@ def _falls_between(r: Reading, coordinates: str, factors: Mapping[int, float]) -
     if coordinates != "align_corners" or r.attribute("mode", "nearest") != "linear":
         return False
     own = r.shape(0)
-    known = [(own[axis], factor) for axis, factor in factors.items()]
-    return any(isinstance(size, int) and size * factor % 1 for size, factor in known)
+    return any(factor % 1 and r.extent(own[a]) * factor % 1 for a, factor in factors.items())
 
 
 def _resampling(r: Reading, coordinates: str) -> Resampling:

@@ -1,16 +1,22 @@
-"""Arithmetic on what is known while reading: shapes, sizes, axes, and views of weights."""
+"""Arithmetic on what is known while reading: shapes, sizes, axes, and views of weights.
+
+Sizes that are free take part as symbols: `open_sizes` has the arithmetic that is exact for them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
+from math import ceil, isfinite
 from typing import Any, TypeAlias
 
 import numpy as np
+from onnx import helper
 
 from convdsl.interop.element_types import FROM_ONNX, INTEGERS
-from convdsl.interop.reading.tensors import Array, Known, ReadError, known
-from convdsl.tensor import Dim, SymDim, dim_max, dim_min
+from convdsl.interop.reading.open_sizes import ELEMENTWISE, cast_open, reduce_open
+from convdsl.interop.reading.tensors import Array, Known, ReadError, Undecided, known
+from convdsl.tensor import Dim, SymDim
 
 LARGEST = 1 << 16
 """Elements of a result that is computed while reading; larger ones are left to weight time."""
@@ -20,13 +26,42 @@ Fold: TypeAlias = Callable[[Sequence[Array], Attributes], Array]
 
 
 def fold(kind: str, inputs: Sequence[Known], attributes: Attributes) -> Known | None:
-    """The result, or None where it has to be left to the graph."""
+    """The result, or None where it has to be left to the graph. Raises Undecided where free sizes
+    have to be bound first."""
+    arrays = [x.array for x in inputs]
+    is_open = [x.is_symbolic for x in inputs]
+    if any(is_open) and kind not in ELEMENTWISE:
+        return _moved(kind, inputs, attributes)
     if kind in VIEWS:
-        return Known(VIEWS[kind]([x.array for x in inputs], attributes), inputs[0].name)
+        return Known(VIEWS[kind](arrays, attributes), inputs[0].name)
     if kind not in FOLDS or any(x.array.size > LARGEST for x in inputs):
         return None
+    if any(is_open):
+        return known(ELEMENTWISE[kind](arrays, attributes))
     with np.errstate(all="ignore"):
-        return known(FOLDS[kind]([x.array for x in inputs], attributes))
+        return known(FOLDS[kind](arrays, attributes))
+
+
+def _moved(kind: str, inputs: Sequence[Known], attributes: Attributes) -> Known | None:
+    """Free sizes that go elsewhere as they are; what is moved by free sizes waits for them, or is
+    left to the graph, which can repeat what is known as often as a symbol says."""
+    arrays = [x.array for x in inputs]
+    if kind == "Cast":
+        return known(cast_open(arrays[0], attributes["to"]))
+    if kind in ("ReduceSum", "ReduceProd") and not any(x.is_symbolic for x in inputs[1:]):
+        return known(_reduced(reduce_open(kind))(arrays, attributes))
+    moving = _MOVING.get(kind)
+    if moving is None:
+        raise Undecided(f"{kind} of sizes that are free")
+    others = [x for place, x in enumerate(inputs) if place not in moving(len(inputs))]
+    if not any(x.is_symbolic for x in others):
+        makers = VIEWS if kind in VIEWS else FOLDS
+        return known(makers[kind](arrays, attributes))
+    if kind in _BY_THE_GRAPH and not inputs[0].is_symbolic:
+        return None
+    if kind == "ConstantOfShape":
+        return None
+    raise Undecided(f"{kind} by sizes that are free")
 
 
 def checked_shape(sizes: Sequence[Dim]) -> tuple[int, ...]:
@@ -110,25 +145,43 @@ def _slice(inputs: Sequence[Array], attributes: Attributes) -> Array:
 
 
 def _divide(inputs: Sequence[Array], _: Attributes) -> Array:
+    """Integers divide towards zero."""
     a, b = inputs
     if a.dtype.kind == "f":
         return np.divide(a, b)
-    if a.dtype == object or b.dtype == object:
-        return np.floor_divide(a, b)
     if not np.all(b):
         raise ReadError("division of sizes by zero")
-    return np.trunc(np.divide(a, b)).astype(np.int64)
+    quotient = np.floor_divide(a, b)
+    return quotient + ((quotient < 0) & (quotient * b != a))
+
+
+def _remainder(inputs: Sequence[Array], attributes: Attributes) -> Array:
+    a, b = inputs
+    if a.dtype.kind != "f" and not np.all(b):
+        raise ReadError("a remainder of sizes by zero")
+    return np.fmod(a, b) if attributes.get("fmod", 0) else np.mod(a, b)
+
+
+def _power(inputs: Sequence[Array], _: Attributes) -> Array:
+    """Of the base's type: integers with others go through doubles, and are cut off."""
+    base, exponent = inputs
+    if base.dtype.kind == exponent.dtype.kind == "i" and np.all(exponent >= 0):
+        return np.power(base, exponent)
+    if base.dtype.kind == "f" and exponent.dtype == base.dtype:
+        return np.power(base, exponent)
+    return np.power(base.astype(np.float64), exponent.astype(np.float64)).astype(base.dtype)
 
 
 def _cast(inputs: Sequence[Array], attributes: Attributes) -> Array:
-    if inputs[0].dtype == object:
-        return inputs[0]
-    dtype = FROM_ONNX.get(attributes["to"])
-    if dtype is None:  # integers of other widths are held in 64 bits
-        if attributes["to"] in INTEGERS:
-            return inputs[0].astype(np.int64)
-        raise ReadError(f"elements of ONNX's type {attributes['to']} are not supported")
-    return inputs[0].astype(dtype.numpy)
+    """Integers of other widths wrap, and are held in 64 bits."""
+    to = attributes["to"]
+    dtype = FROM_ONNX.get(to)
+    if dtype is not None:
+        return inputs[0].astype(dtype.numpy)
+    if to in INTEGERS:
+        narrow = helper.tensor_dtype_to_np_dtype(to)
+        return inputs[0].astype(np.int64).astype(narrow).astype(np.int64)
+    raise ReadError(f"elements of ONNX's type {to} are not supported")
 
 
 def _scatter_shape(inputs: Sequence[Array], attributes: Attributes) -> Array:
@@ -138,10 +191,12 @@ def _scatter_shape(inputs: Sequence[Array], attributes: Attributes) -> Array:
 
 
 def _range(inputs: Sequence[Array], _: Attributes) -> Array:
+    """start + i step, for as many i as lie before the stop."""
     start, stop, step = (x.reshape(-1)[0] for x in inputs)
-    if not step or (stop - start) / step > LARGEST:
+    count = (stop - start) / float(step) if step else np.inf
+    if not isfinite(count) or count > LARGEST:
         raise ReadError("a range without end")
-    return np.arange(start, stop, step, dtype=inputs[0].dtype)
+    return start + np.arange(max(ceil(count), 0)).astype(inputs[0].dtype) * step
 
 
 def _expand(inputs: Sequence[Array], _: Attributes) -> Array:
@@ -155,18 +210,36 @@ def _tile(inputs: Sequence[Array], _: Attributes) -> Array:
     return np.tile(inputs[0], repeats)
 
 
-def _extreme(symbolic: Callable[..., Dim], plain: Any) -> Fold:
-    def apply(inputs: Sequence[Array], _: Attributes) -> Array:
-        if all(x.dtype != object for x in inputs):
-            return reduce(plain, inputs)
-        return np.asarray(np.frompyfunc(symbolic, len(inputs), 1)(*inputs))
+def _reduced(function: Any) -> Fold:
+    """A reduction by its function of NumPy, along the axes of an attribute or of an input."""
+
+    def apply(inputs: Sequence[Array], attributes: Attributes) -> Array:
+        axes = tuple(_axes(inputs, attributes))
+        if not axes and attributes.get("noop_with_empty_axes", 0):
+            return inputs[0]
+        keep = bool(attributes.get("keepdims", 1))
+        return np.asarray(function(inputs[0], axis=axes or None, keepdims=keep))
 
     return apply
 
 
-def _product(inputs: Sequence[Array], attributes: Attributes) -> Array:
-    axes = tuple(_axes(inputs, attributes)) or None
-    return np.asarray(np.prod(inputs[0], axis=axes, keepdims=bool(attributes.get("keepdims", 1))))
+def _mean(x: Array, *, axis: Any, keepdims: bool) -> Array:
+    """Integers divide towards zero."""
+    total = np.asarray(np.sum(x, axis=axis, keepdims=keepdims))
+    count = np.asarray(x.size // max(total.size, 1), x.dtype)
+    return _divide([total, count], {})
+
+
+def _clip(inputs: Sequence[Array], attributes: Attributes) -> Array:
+    x, *limits = inputs
+    low = limits[0] if limits else attributes.get("min")
+    high = limits[1] if len(limits) > 1 else attributes.get("max")
+    x = x if low is None else np.maximum(x, np.asarray(low, x.dtype))
+    return x if high is None else np.minimum(x, np.asarray(high, x.dtype))
+
+
+def _over_all(function: Any) -> Fold:
+    return lambda inputs, _: reduce(function, inputs)
 
 
 def _binary(function: Any) -> Fold:
@@ -182,28 +255,53 @@ FOLDS: Mapping[str, Fold] = {
     "Sub": _binary(np.subtract),
     "Mul": _binary(np.multiply),
     "Div": _divide,
-    "Mod": _binary(np.mod),
+    "Mod": _remainder,
+    "Pow": _power,
     "Equal": _binary(np.equal),
     "Less": _binary(np.less),
+    "LessOrEqual": _binary(np.less_equal),
     "Greater": _binary(np.greater),
+    "GreaterOrEqual": _binary(np.greater_equal),
     "And": _binary(np.logical_and),
     "Or": _binary(np.logical_or),
+    "Xor": _binary(np.logical_xor),
     "Not": _unary(np.logical_not),
     "Neg": _unary(np.negative),
     "Abs": _unary(np.abs),
+    "Sign": _unary(np.sign),
     "Floor": _unary(np.floor),
     "Ceil": _unary(np.ceil),
+    "Round": _unary(np.rint),
     "Sqrt": _unary(np.sqrt),
-    "Min": _extreme(dim_min, np.minimum),
-    "Max": _extreme(dim_max, np.maximum),
+    "Min": _over_all(np.minimum),
+    "Max": _over_all(np.maximum),
+    "Sum": _over_all(np.add),
+    "Clip": _clip,
     "Cast": _cast,
     "Concat": lambda inputs, a: np.concatenate(list(inputs), a.get("axis", 1)),
     "ConstantOfShape": _scatter_shape,
     "Expand": _expand,
     "Gather": lambda inputs, a: np.take(inputs[0], inputs[1].astype(np.int64), a.get("axis", 0)),
     "Range": _range,
-    "ReduceProd": _product,
+    "ReduceSum": _reduced(np.sum),
+    "ReduceProd": _reduced(np.prod),
+    "ReduceMax": _reduced(np.max),
+    "ReduceMin": _reduced(np.min),
+    "ReduceMean": _reduced(_mean),
     "Slice": _slice,
     "Tile": _tile,
     "Where": lambda inputs, _: np.where(inputs[0].astype(bool), inputs[1], inputs[2]),
 }
+
+_FIRST: Callable[[int], Sequence[int]] = lambda _: (0,)  # noqa: E731  one of several alike
+
+_MOVING: Mapping[str, Callable[[int], Sequence[int]]] = {
+    **dict.fromkeys((*VIEWS, "Expand", "Gather", "Slice", "Tile"), _FIRST),
+    "Concat": range,
+    "Where": lambda _: (1, 2),
+    "ConstantOfShape": lambda _: (),
+}
+"""Inputs whose elements a kind of node moves without a look at them, by how many inputs it has."""
+
+_BY_THE_GRAPH = ("Reshape", "Expand", "Tile")
+"""What the graph can do by free sizes."""

@@ -18,7 +18,7 @@ from convdsl.interop.reading.tensors import (
     dtype_of,
     shape_of,
 )
-from convdsl.ir.graph import Graph, OpNode, StateNode, Value
+from convdsl.ir.graph import Graph, InputNode, OpNode, StateNode, Value
 from convdsl.ir.opdef import OpDef, OpError, Role, StateSpec, Unproven, pointwise
 from convdsl.ops import BY_NAME
 from convdsl.tensor import TensorType
@@ -53,7 +53,8 @@ class Scene:
 
     def unknown(self, value: Value, what: str) -> ReadError:
         """The objection to a value that has to be known while reading."""
-        return ReadError(f"{what} has to be a constant or follow from shapes, not {value.type}")
+        message = f"{what} has to be a constant or follow from shapes, not {value.type}"
+        return Undecided(message) if _follows_from_sizes(value) else ReadError(message)
 
     def value(self, tensor: Tensor) -> Value:
         """A graph value; a number that is known becomes a constant, an array a parameter."""
@@ -149,6 +150,22 @@ class Scene:
             if not self.graph.is_used(node):
                 self.graph.remove(node)
                 self.weights.pop(node.name, None)
+
+
+def _follows_from_sizes(value: Value) -> bool:
+    """Whether free sizes, and no elements of an input, decide a value: bound, it is known."""
+    pending, seen, is_open = [value], set[Value](), False
+    while pending:
+        value = pending.pop()
+        if value in seen:
+            continue
+        seen.add(value)
+        is_open = is_open or bool(value.type.symbols())
+        if isinstance(value.node, InputNode):
+            return False
+        if isinstance(value.node, OpNode):
+            pending += value.node.inputs.values()
+    return is_open
 
 
 def _broadcasts(op: OpDef) -> bool:
