@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from convdsl.autodiff import gradient
     from convdsl.diagnostics import (
         ArtifactError,
         CompileError,
@@ -43,6 +44,7 @@ __all__ = [
     "compile",
     "emit",
     "export",
+    "gradient",
     "load",
     "load_executable",
     "parse",
@@ -50,6 +52,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "convdsl.autodiff": ("gradient",),
     "convdsl.diagnostics": (
         "ArtifactError",
         "CompileError",

@@ -1,7 +1,7 @@
 """List the operators, or describe one.
 
-`convdsl ops NAME` says what an operator computes, its operands, attributes and defaults, and what
-ONNX and PyTorch call it.
+`convdsl ops NAME` says what an operator computes, its operands, attributes and defaults, what
+ONNX and PyTorch call it, and how its gradient comes about.
 """
 
 from __future__ import annotations
@@ -55,6 +55,7 @@ def _row(op: OpDef) -> dict[str, Any]:
         "attributes": [attribute.name for attribute in op.attributes],
         "onnx": _row_elsewhere(op).kind or None,
         "pytorch": _row_elsewhere(op).pytorch.title,
+        "gradient": _gradient(op)[0],
         "summary": inspect.cleandoc(op.doc).splitlines()[0],
     }
 
@@ -71,7 +72,9 @@ def _elsewhere(op: OpDef) -> str:
     theirs = ", ".join(f"{k.onnx} = {k.ours}" for k in row.keywords)
     onnx = f"{row.kind}({theirs})" if theirs else row.kind
     lines = [f"ONNX: {onnx or 'several nodes'}", f"PyTorch: {row.pytorch.title}"]
-    return "\n".join([*lines, *(f"But {reason}." for reason in row.pytorch.lacks)])
+    lines += [f"But {reason}." for reason in row.pytorch.lacks]
+    how, why = _gradient(op)
+    return "\n".join([*lines, f"Gradient: {how}{f' ({why})' if why else ''}"])
 
 
 def _heading(op: OpDef) -> str:
@@ -112,4 +115,23 @@ def _facts(op: OpDef) -> dict[str, Any]:
         "onnx": _row_elsewhere(op).kind or None,
         "pytorch": _row_elsewhere(op).pytorch.title,
         "pytorch_lacks": list(_row_elsewhere(op).pytorch.lacks),
+        "gradient": _gradient(op)[0],
+        "gradient_because": _gradient(op)[1] or None,
     }
+
+
+def _gradient(op: OpDef) -> tuple[str, str]:
+    """How the operator's gradient comes about, and why so."""
+    from convdsl.ir.opdef import Derived, Missing, NotDifferentiable, Rule, Zero
+
+    match op.gradient:
+        case Derived():
+            return "derived", ""
+        case Rule(why=why):
+            return "rule", why
+        case Zero():
+            return "zero", "it is flat almost everywhere"
+        case NotDifferentiable(reason):
+            return "none", reason
+        case Missing(needs):
+            return "missing", f"it needs {needs}"

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from convdsl.diagnostics import InputError
-from convdsl.interop.correspondence import ROWS
+from convdsl.interop.correspondence import row_of
 from convdsl.interop.element_types import TO_ONNX
 from convdsl.interop.metadata import metadata
 from convdsl.interop.spelling import Spelling, Writer
@@ -108,7 +108,7 @@ def _write_node(writer: Writer, names: _Names, node: OpNode) -> None:
 
 def spell(s: Spelling) -> list[str]:
     """Add the nodes of one call to its writer; returns the names of the outputs."""
-    names = ROWS[s.call.op.name].spell(s)
+    names = row_of(s.call.op, s.name).spell(s)
     return [names] if isinstance(names, str) else list(names)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from convdsl.diagnostics import InputError
-from convdsl.interop.correspondence import ROWS
+from convdsl.interop.correspondence import row_of
 from convdsl.interop.correspondence.wording import Wording, listed, text, torch_dtype
 from convdsl.ir.graph import OpNode, StateNode, Value
 from convdsl.ir.model import Model
@@ -67,7 +67,7 @@ class _Module:
             arguments.append(f"{self.names[value]}: Tensor")
         self._constants()
         for node in graph.op_nodes():
-            pytorch = ROWS[node.op.name].pytorch
+            pytorch = row_of(node.op, node.name).pytorch
             if pytorch.layer is not None and not self._is_said(node):
                 w = Wording(node.call, {})
                 self._add(_path(node), f"{w.named(pytorch.name)}({pytorch.layer(w)})")
@@ -153,7 +153,7 @@ class _Module:
         """Weights of layers that are in the text: buffers that the state dict leaves out."""
         lines: list[str] = []
         for node in self.model.graph.op_nodes():
-            if ROWS[node.op.name].pytorch.layer is None or self._is_said(node):
+            if row_of(node.op, node.name).pytorch.layer is None or self._is_said(node):
                 continue
             layer = self._access(_path(node))
             for operand in node.op.operands:
@@ -185,7 +185,7 @@ class _Module:
         return True
 
     def _statement(self, node: OpNode) -> str:
-        pytorch = ROWS[node.op.name].pytorch
+        pytorch = row_of(node.op, node.name).pytorch
         layer = "" if pytorch.layer is None else self._access(_path(node))
         called = pytorch.call(Wording(node.call, self._operands(node, layer), layer))
         targets: list[str] = []
@@ -202,7 +202,7 @@ class _Module:
             for key, value in node.inputs.items()
         }
         numbers = {key for key, value in node.inputs.items() if _is_number(value)}
-        if not ROWS[node.op.name].pytorch.numbers or len(numbers) == len(texts):
+        if not row_of(node.op, node.name).pytorch.numbers or len(numbers) == len(texts):
             for key in numbers - owned:
                 dtype = torch_dtype(node.inputs[key].type.dtype)
                 texts[key] = f"torch.tensor({texts[key]}, dtype={dtype})"

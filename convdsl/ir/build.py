@@ -127,6 +127,10 @@ class Build:
         sizes = TensorType(dtype, shape).sizes
         return self.constant(np.full(sizes, number), dtype, name=name)
 
+    def filled(self, number: float, type: TensorType) -> Value:
+        """One number in every element; sizes may be free."""
+        return self("expand", self.constant(number, type.dtype), shape=type.shape)
+
     def reshape(self, x: Value, shape: tuple[Dim, ...], *, name: str = "reshape") -> Value:
         """x under another shape: x itself where that is its own."""
         return x if x.type.shape == shape else self("reshape", x, shape=shape, name=name)

@@ -239,6 +239,56 @@ def derived(call: Call) -> Field:
     return Reach.DERIVED
 
 
+@dataclass(frozen=True, slots=True)
+class Derived:
+    """The gradient follows from the arithmetic by differentiation (`kernel.gradient`).
+
+    search: where an index cannot be solved, positions along its axes are tried one by one.
+    flat_roots: the derivative of a root at zero counts as zero, as in norms.
+    """
+
+    search: bool = False
+    flat_roots: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """The gradient is built from other operators, because of `why`.
+
+    build: gradients by operand, from an `ir.pullback.Pullback`.
+    """
+
+    build: Callable[[Any], Mapping[str, Any]]
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Zero:
+    """Differentiable almost everywhere, with derivative zero."""
+
+
+@dataclass(frozen=True, slots=True)
+class NotDifferentiable:
+    """There is no gradient, for a reason."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """There is a gradient, and nobody has written it: what it needs."""
+
+    needs: str
+
+
+Gradient: TypeAlias = Derived | Rule | Zero | NotDifferentiable | Missing
+
+DERIVED = Derived()
+ZERO = Zero()
+MASK = NotDifferentiable("it gives a mask")
+POSITIONS = NotDifferentiable("it gives positions")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpDef:
     """Everything about one operator. See the module docstring.
@@ -250,6 +300,7 @@ class OpDef:
     window   receptive field of the outputs in the data operands
     cost     exact counts
     kernel   the arithmetic: inputs named as operands, outputs as `outputs`
+    gradient how gradients of operands follow from those of outputs
     """
 
     name: str
@@ -264,6 +315,7 @@ class OpDef:
     window: Callable[[Call], Field]
     cost: Callable[[Call], Cost]
     kernel: Callable[[Call], TensorExpr]
+    gradient: Gradient
     data_operands: tuple[Operand, ...] = field(init=False, repr=False, compare=False)
     _by_name: dict[str, Attribute] = field(init=False, repr=False, compare=False)
 

@@ -84,8 +84,8 @@ def format_attribute(value: Any) -> str:
 def _format_axis(item: Any) -> str:
     if not isinstance(item, tuple):
         return format_attribute(item)
-    before, after = _items(item)
-    return format_attribute(before) if before == after else f"({before},{after})"
+    parts = [format_attribute(part) for part in _items(item)]
+    return parts[0] if len(parts) == 2 and parts[0] == parts[1] else f"({','.join(parts)})"
 
 
 def _items(value: Any) -> tuple[Any, ...]:

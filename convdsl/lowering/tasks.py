@@ -6,6 +6,7 @@ Stages over weights alone are no tasks: they are evaluated when weights are boun
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -168,10 +169,15 @@ class Tasks:
         if task not in self._scheduled:
             offers = self._machine.bids(task)
             chosen = offers[0][1]
-            name = f"{task.op}_{len(self._scheduled)}"
+            name = f"{_identifier(task.op)}_{len(self._scheduled)}"
             listed = tuple((schedule.name, cost) for cost, schedule in offers)
             choice = Choice((), name, chosen.name, listed)
             scheduled = chosen.emit(task, name)
             self._scheduled[task] = (scheduled, choice)
             self.kernels |= {kernel.name: kernel for kernel, _ in scheduled.kernels}
         return self._scheduled[task]
+
+
+def _identifier(op: str) -> str:
+    """What backends can call a kernel of an operator: `conv_grad_x` for conv.grad(x)."""
+    return re.sub(r"\W+", "_", op).strip("_")

@@ -8,6 +8,7 @@ from math import pi, sqrt
 from typing import Any
 
 from convdsl.ir.opdef import (
+    DERIVED,
     Attribute,
     Call,
     Kind,
@@ -83,6 +84,7 @@ def activation(
         window=pointwise,
         cost=no_contraction,
         kernel=kernel,
+        gradient=DERIVED,
     )
 
 
@@ -222,6 +224,7 @@ PRELU = OpDef(
     window=pointwise,
     cost=no_contraction,
     kernel=kernel_prelu,
+    gradient=DERIVED,
 )
 
 _ALPHA = number("alpha", 1.0, "minus the limit towards minus infinity, as PyTorch")

@@ -9,6 +9,7 @@ from convdsl.ir.opdef import (
     REQUIRED,
     Attribute,
     Call,
+    Derived,
     Kind,
     OpDef,
     Operand,
@@ -115,6 +116,7 @@ ADAPTIVE_AVG_POOL = OpDef(
     window=derived,
     cost=no_contraction,
     kernel=kernel_adaptive_avg_pool,
+    gradient=Derived(search=True),
 )
 
 ADAPTIVE_MAX_POOL = OpDef(
@@ -130,6 +132,7 @@ ADAPTIVE_MAX_POOL = OpDef(
     window=derived,
     cost=no_contraction,
     kernel=kernel_adaptive_max_pool,
+    gradient=Derived(search=True),
 )
 
 OPERATORS = (ADAPTIVE_AVG_POOL, ADAPTIVE_MAX_POOL)

@@ -9,6 +9,7 @@ from convdsl.ir.opdef import (
     REQUIRED,
     Attribute,
     Call,
+    Derived,
     Field,
     Kind,
     OpDef,
@@ -185,6 +186,7 @@ CONV = OpDef(
     window=field_conv,
     cost=contraction,
     kernel=kernel_conv,
+    gradient=Derived(search=True),
 )
 
 OPERATORS = (CONV,)

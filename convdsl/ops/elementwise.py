@@ -8,13 +8,18 @@ from math import inf
 from typing import Any
 
 from convdsl.ir.opdef import (
+    DERIVED,
+    MASK,
     REQUIRED,
+    ZERO,
     Attribute,
     Call,
+    Gradient,
     Kind,
     OpDef,
     Operand,
     OpError,
+    Rule,
     float_type,
     no_contraction,
     no_state,
@@ -22,6 +27,7 @@ from convdsl.ir.opdef import (
     resolve_as_given,
     same_type,
 )
+from convdsl.ir.pullback import Gradients, Pullback
 from convdsl.ir.shapes import broadcast_shapes
 from convdsl.kernel.expr import (
     Binary,
@@ -80,6 +86,7 @@ def arithmetic(
     doc: str,
     resolve: Resolve = resolve_numeric,
     aliases: tuple[str, ...] = (),
+    gradient: Gradient = DERIVED,
 ) -> OpDef:
     """The record of y = a <op> b."""
 
@@ -99,6 +106,7 @@ def arithmetic(
         window=pointwise,
         cost=no_contraction,
         kernel=kernel,
+        gradient=gradient,
     )
 
 
@@ -108,6 +116,7 @@ def unary(
     op: str | None = None,
     resolve: Resolve = resolve_floating,
     infer: Callable[[Call], tuple[TensorType, ...]] = same_type,
+    gradient: Gradient = DERIVED,
 ) -> OpDef:
     """The record of y = op(x)."""
 
@@ -127,6 +136,7 @@ def unary(
         window=pointwise,
         cost=no_contraction,
         kernel=kernel,
+        gradient=gradient,
     )
 
 
@@ -149,6 +159,7 @@ def comparison(name: str, op: str, doc: str) -> OpDef:
         window=pointwise,
         cost=no_contraction,
         kernel=kernel,
+        gradient=MASK,
     )
 
 
@@ -159,7 +170,7 @@ def infer_mask(call: Call) -> tuple[TensorType, ...]:
 
 def logic(name: str, op: str, doc: str) -> OpDef:
     """The record of y = a <op> b of masks."""
-    return arithmetic(name, op, doc, resolve_masks)
+    return arithmetic(name, op, doc, resolve_masks, gradient=MASK)
 
 
 def resolve_masks(call: Call) -> Mapping[str, Any]:
@@ -209,6 +220,7 @@ WHERE = OpDef(
     window=pointwise,
     cost=no_contraction,
     kernel=kernel_where,
+    gradient=DERIVED,
 )
 
 
@@ -249,6 +261,7 @@ CLIP = OpDef(
     window=pointwise,
     cost=no_contraction,
     kernel=kernel_clip,
+    gradient=DERIVED,
 )
 
 _DTYPES = tuple(map(str, LANGUAGE_DTYPES))
@@ -268,6 +281,12 @@ def kernel_cast(call: Call) -> TensorExpr:
     return elementwise((call.var("x"),), call.outputs[0], cast)
 
 
+def gradient_cast(p: Pullback) -> Gradients:
+    """dx = dy in the dtype of x"""
+    dtype = str(p.operand("x").type.dtype)
+    return {"x": p.build("cast", p.dy, dtype=dtype, name="dx")}
+
+
 CAST = OpDef(
     name="cast",
     aliases=(),
@@ -281,6 +300,7 @@ CAST = OpDef(
     window=pointwise,
     cost=no_contraction,
     kernel=kernel_cast,
+    gradient=Rule(gradient_cast, "the inverse is a cast"),
 )
 
 
@@ -316,18 +336,18 @@ OPERATORS = (
     logic("logical_and", "and", "Whether both masks hold."),
     logic("logical_or", "or", "Whether a mask holds."),
     logic("logical_xor", "xor", "Whether exactly one mask holds."),
-    unary("logical_not", "Whether the mask does not hold.", "not", resolve_masks),
-    unary("isnan", "Whether x is no number.", infer=infer_isnan),
+    unary("logical_not", "Whether the mask does not hold.", "not", resolve_masks, gradient=MASK),
+    unary("isnan", "Whether x is no number.", infer=infer_isnan, gradient=MASK),
     unary("neg", "-x."),
     unary("abs", "The magnitude."),
     unary("exp", "e to the power of x."),
     unary("log", "The natural logarithm; NaN below zero."),
     unary("reciprocal", "1 / x."),
     unary("erf", "The error function."),
-    unary("floor", "The integer at or below."),
-    unary("ceil", "The integer at or above."),
-    unary("round", "The nearest integer, halves to the even one."),
-    unary("sign", "-1, 0 or 1."),
+    unary("floor", "The integer at or below.", gradient=ZERO),
+    unary("ceil", "The integer at or above.", gradient=ZERO),
+    unary("round", "The nearest integer, halves to the even one.", gradient=ZERO),
+    unary("sign", "-1, 0 or 1.", gradient=ZERO),
     WHERE,
     CLIP,
     CAST,

@@ -6,9 +6,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from convdsl.ir.opdef import (
+    DERIVED,
     REQUIRED,
     Attribute,
     Call,
+    Derived,
     Field,
     Kind,
     OpDef,
@@ -127,6 +129,7 @@ SLICE = OpDef(
     window=field_slice,
     cost=no_contraction,
     kernel=kernel_slice,
+    gradient=DERIVED,
 )
 
 
@@ -217,6 +220,7 @@ PAD = OpDef(
     window=field_pad,
     cost=no_contraction,
     kernel=kernel_pad,
+    gradient=Derived(search=True),
 )
 
 
@@ -272,6 +276,7 @@ EXPAND = OpDef(
     window=derived,
     cost=no_contraction,
     kernel=kernel_expand,
+    gradient=DERIVED,
 )
 
 
@@ -311,6 +316,7 @@ TILE = OpDef(
     window=derived,
     cost=no_contraction,
     kernel=kernel_tile,
+    gradient=DERIVED,
 )
 
 OPERATORS = (SLICE, PAD, EXPAND, TILE)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from convdsl.ir.opdef import (
+    DERIVED,
     Attribute,
     Call,
     Kind,
@@ -52,6 +53,7 @@ IDENTITY = OpDef(
     window=pointwise,
     cost=no_contraction,
     kernel=kernel_identity,
+    gradient=DERIVED,
 )
 
 DROPOUT = OpDef(
@@ -69,6 +71,7 @@ DROPOUT = OpDef(
     window=pointwise,
     cost=no_contraction,
     kernel=kernel_identity,
+    gradient=DERIVED,
 )
 
 OPERATORS = (IDENTITY, DROPOUT)

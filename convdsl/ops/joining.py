@@ -14,9 +14,11 @@ from convdsl.ir.opdef import (
     Operand,
     OpError,
     Reach,
+    Rule,
     no_contraction,
     no_state,
 )
+from convdsl.ir.pullback import Gradients, Pullback
 from convdsl.ir.shapes import disagreement, entries, resolve_axis
 from convdsl.kernel.expr import (
     Expr,
@@ -87,6 +89,15 @@ def kernel_concat(call: Call) -> TensorExpr:
     return TensorExpr(inputs, (Stage(TensorVar("y", out), axes, body),), ("y",))
 
 
+def gradient_concat(p: Pullback) -> Gradients:
+    """dy, split into the extents of the operands"""
+    names = p.node.call.variadic("x")
+    axis: int = p["axis"]
+    parts = tuple(p.operand(name).type.shape[axis] for name in names)
+    made = p.build.node("split", p.dy, parts=parts, axis=axis, name="dx")
+    return dict(zip(names, made.outputs, strict=True))
+
+
 CONCAT = OpDef(
     name="concat",
     aliases=(),
@@ -100,6 +111,7 @@ CONCAT = OpDef(
     window=field_concat,
     cost=no_contraction,
     kernel=kernel_concat,
+    gradient=Rule(gradient_concat, "the inverse is a split"),
 )
 
 
@@ -157,6 +169,13 @@ def kernel_split(call: Call) -> TensorExpr:
     return TensorExpr((x,), tuple(stages), call.output_names)
 
 
+def gradient_split(p: Pullback) -> Gradients:
+    """The gradients of the parts one after the other, zeros for those that have none"""
+    pairs = zip(p.dys, p.node.outputs, strict=True)
+    parts = [p.zeros(y.type) if dy is None else dy for dy, y in pairs]
+    return {"x": p.build("concat", *parts, axis=p["axis"], name="dx")}
+
+
 SPLIT = OpDef(
     name="split",
     aliases=("chunk",),
@@ -173,6 +192,7 @@ SPLIT = OpDef(
     window=field_concat,
     cost=no_contraction,
     kernel=kernel_split,
+    gradient=Rule(gradient_split, "the inverse is a concat"),
 )
 
 OPERATORS = (CONCAT, SPLIT)

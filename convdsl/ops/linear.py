@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from convdsl.ir.opdef import (
+    DERIVED,
     REQUIRED,
     Attribute,
     Call,
@@ -140,6 +141,7 @@ LINEAR = OpDef(
     window=field_linear,
     cost=contraction,
     kernel=kernel_linear,
+    gradient=DERIVED,
 )
 
 MATMUL = OpDef(
@@ -155,6 +157,7 @@ MATMUL = OpDef(
     window=derived,
     cost=contraction,
     kernel=kernel_matmul,
+    gradient=DERIVED,
 )
 
 OPERATORS = (LINEAR, MATMUL)

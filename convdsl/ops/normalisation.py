@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from convdsl.ir.opdef import (
+    DERIVED,
     Attribute,
     Call,
     Kind,
@@ -126,6 +127,7 @@ BATCH_NORM = OpDef(
     window=pointwise,
     cost=no_contraction,
     kernel=kernel_batch_norm,
+    gradient=DERIVED,
 )
 
 
@@ -199,6 +201,7 @@ LRN = OpDef(
     window=pointwise,
     cost=no_contraction,
     kernel=kernel_lrn,
+    gradient=DERIVED,
 )
 
 OPERATORS = (BATCH_NORM, LRN)

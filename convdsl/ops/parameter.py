@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from convdsl.ir.opdef import (
+    DERIVED,
     REQUIRED,
     Attribute,
     Call,
@@ -81,6 +82,7 @@ PARAMETER = OpDef(
     window=derived,
     cost=no_contraction,
     kernel=kernel_parameter,
+    gradient=DERIVED,
 )
 
 OPERATORS = (PARAMETER,)

@@ -16,12 +16,14 @@ from convdsl.ir.opdef import (
     Operand,
     OpError,
     Reach,
+    Rule,
     derived,
     no_contraction,
     no_state,
     pointwise,
     same_type,
 )
+from convdsl.ir.pullback import Gradients, Pullback
 from convdsl.ir.shapes import entries, known_size
 from convdsl.ir.windows import resolve_sizes
 from convdsl.kernel.expr import Axis, Read, Stage, TensorExpr, TensorVar, axes_over
@@ -178,6 +180,30 @@ def _block(doc: str) -> tuple[Attribute, ...]:
     return (Attribute("factor", Kind.SIZES, REQUIRED, doc, minimum=1),)
 
 
+def gradient_transpose(p: Pullback) -> Gradients:
+    """dy, its axes where they came from"""
+    order: tuple[int, ...] = p["axes"]
+    axes = tuple(order.index(axis) for axis in range(len(order)))
+    return {"x": p.build("transpose", p.dy, axes=axes, name="dx")}
+
+
+def gradient_channel_shuffle(p: Pullback) -> Gradients:
+    """dy, shuffled by C / G groups"""
+    groups = known_size(p.node.call, "x", 1) // p["groups"]
+    return {"x": p.build("channel_shuffle", p.dy, groups=groups, name="dx")}
+
+
+def _inverse(op: str) -> Rule:
+    """dx = op(dy) with the same factors"""
+
+    def gradient(p: Pullback) -> Gradients:
+        return {"x": p.build(op, p.dy, factor=p["factor"], name="dx")}
+
+    return Rule(gradient, f"the inverse is {op}")
+
+
+_INVERSE = {op: _inverse(op) for op in ("pixel_shuffle", "pixel_unshuffle")}
+
 TRANSPOSE = OpDef(
     name="transpose",
     aliases=("permute",),
@@ -191,6 +217,7 @@ TRANSPOSE = OpDef(
     window=field_transpose,
     cost=no_contraction,
     kernel=kernel_transpose,
+    gradient=Rule(gradient_transpose, "the inverse is a transpose"),
 )
 
 CHANNEL_SHUFFLE = OpDef(
@@ -206,6 +233,7 @@ CHANNEL_SHUFFLE = OpDef(
     window=pointwise,
     cost=no_contraction,
     kernel=kernel_channel_shuffle,
+    gradient=Rule(gradient_channel_shuffle, "the inverse is a shuffle"),
 )
 
 PIXEL_SHUFFLE = OpDef(
@@ -223,6 +251,7 @@ PIXEL_SHUFFLE = OpDef(
     window=derived,
     cost=no_contraction,
     kernel=kernel_pixel_shuffle,
+    gradient=_INVERSE["pixel_unshuffle"],
 )
 
 PIXEL_UNSHUFFLE = OpDef(
@@ -238,6 +267,7 @@ PIXEL_UNSHUFFLE = OpDef(
     window=derived,
     cost=no_contraction,
     kernel=kernel_pixel_unshuffle,
+    gradient=_INVERSE["pixel_shuffle"],
 )
 
 OPERATORS = (TRANSPOSE, CHANNEL_SHUFFLE, PIXEL_SHUFFLE, PIXEL_UNSHUFFLE)

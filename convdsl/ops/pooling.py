@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from convdsl.ir.opdef import (
+    DERIVED,
     REQUIRED,
     Attribute,
     Call,
+    Derived,
     Field,
     Kind,
     OpDef,
@@ -272,6 +274,7 @@ MAX_POOL = OpDef(
     window=field_pool,
     cost=no_contraction,
     kernel=kernel_max_pool,
+    gradient=DERIVED,
 )
 
 MAX_POOL_WITH_POSITIONS = OpDef(
@@ -290,6 +293,7 @@ MAX_POOL_WITH_POSITIONS = OpDef(
     window=field_pool,
     cost=no_contraction,
     kernel=kernel_max_pool_with_positions,
+    gradient=DERIVED,
 )
 
 LP_POOL = OpDef(
@@ -312,6 +316,7 @@ LP_POOL = OpDef(
     window=field_pool,
     cost=no_contraction,
     kernel=kernel_lp_pool,
+    gradient=Derived(flat_roots=True),
 )
 
 AVG_POOL = OpDef(
@@ -333,6 +338,7 @@ AVG_POOL = OpDef(
     window=field_pool,
     cost=no_contraction,
     kernel=kernel_avg_pool,
+    gradient=DERIVED,
 )
 
 OPERATORS = (MAX_POOL, MAX_POOL_WITH_POSITIONS, AVG_POOL, LP_POOL)

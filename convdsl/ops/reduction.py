@@ -8,19 +8,24 @@ from math import inf
 from typing import Any
 
 from convdsl.ir.opdef import (
+    DERIVED,
     REQUIRED,
     Attribute,
     Call,
+    Derived,
     Field,
+    Gradient,
     Kind,
     OpDef,
     Operand,
     OpError,
     Reach,
+    Rule,
     float_type,
     no_contraction,
     no_state,
 )
+from convdsl.ir.pullback import Gradients, Pullback
 from convdsl.ir.shapes import SPACE, resolve_axes, whole_along
 from convdsl.kernel.expr import (
     Axis,
@@ -116,6 +121,7 @@ def reduction(
     doc: str,
     aliases: tuple[str, ...] = (),
     floating: bool = True,
+    gradient: Gradient = DERIVED,
 ) -> OpDef:
     """The record of a reduction that one expression says."""
 
@@ -124,7 +130,7 @@ def reduction(
         y = Stage(TensorVar("y", call.outputs[0]), frame.output, rule(frame))
         return TensorExpr((call.var("x"),), (y,), ("y",))
 
-    return _record(name, kernel, doc, aliases, floating)
+    return _record(name, kernel, doc, aliases, floating, gradient)
 
 
 def _record(
@@ -133,6 +139,7 @@ def _record(
     doc: str,
     aliases: tuple[str, ...] = (),
     floating: bool = True,
+    gradient: Gradient = DERIVED,
 ) -> OpDef:
     return OpDef(
         name=name,
@@ -158,6 +165,7 @@ def _record(
         window=field_reduction,
         cost=no_contraction,
         kernel=kernel,
+        gradient=gradient,
     )
 
 
@@ -174,6 +182,14 @@ def kernel_log_sum_exp(call: Call) -> TensorExpr:
     total = frame.reduce("sum", Unary("exp", frame.value - base))
     y = Stage(TensorVar("y", out), frame.output, base + Unary("log", total))
     return TensorExpr((call.var("x"),), (largest, top, y), ("y",))
+
+
+def gradient_log_sum_exp(p: Pullback) -> Gradients:
+    """dx = dy * exp(x - y)"""
+    b, x, axes = p.build, p.operand("x"), p["axes"]
+    shape = tuple(1 if j in axes else extent for j, extent in enumerate(x.type.shape))
+    y, dy = b.reshape(p.y, shape), b.reshape(p.dy, shape)
+    return {"x": b("mul", dy, b("exp", b("sub", x, y)), name="dx")}
 
 
 OPERATORS = (
@@ -205,6 +221,7 @@ OPERATORS = (
         "reduce_l2",
         lambda f: Unary("sqrt", f.reduce("sum", f.value * f.value)),
         "The Euclidean norm along axes.",
+        gradient=Derived(flat_roots=True),
     ),
     reduction(
         "reduce_sum_square",
@@ -212,6 +229,9 @@ OPERATORS = (
         "The sum of squares along axes.",
     ),
     _record(
-        "reduce_log_sum_exp", kernel_log_sum_exp, "log of the sum of exp(x), without overflow."
+        "reduce_log_sum_exp",
+        kernel_log_sum_exp,
+        "log of the sum of exp(x), without overflow.",
+        gradient=Rule(gradient_log_sum_exp, "from the output; the maximum cancels"),
     ),
 )

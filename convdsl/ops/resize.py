@@ -11,6 +11,7 @@ from typing import Any
 from convdsl.ir.opdef import (
     Attribute,
     Call,
+    Derived,
     Kind,
     OpDef,
     Operand,
@@ -327,6 +328,7 @@ RESIZE = OpDef(
     window=derived,
     cost=no_contraction,
     kernel=kernel_resize,
+    gradient=Derived(search=True),
 )
 
 OPERATORS = (RESIZE,)

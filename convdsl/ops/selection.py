@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from convdsl.ir.opdef import (
+    DERIVED,
+    POSITIONS,
     REQUIRED,
     Attribute,
     Call,
@@ -106,6 +108,7 @@ def _arg(name: str, what: str) -> OpDef:
         window=field_arg,
         cost=no_contraction,
         kernel=kernel_arg,
+        gradient=POSITIONS,
     )
 
 
@@ -195,6 +198,7 @@ TOP_K = OpDef(
     window=field_top_k,
     cost=no_contraction,
     kernel=kernel_top_k,
+    gradient=DERIVED,
 )
 
 OPERATORS = (_arg("argmax", "largest"), _arg("argmin", "smallest"), TOP_K)

@@ -15,9 +15,11 @@ from convdsl.ir.opdef import (
     Operand,
     OpError,
     Reach,
+    Rule,
     no_contraction,
     no_state,
 )
+from convdsl.ir.pullback import Gradients, Pullback
 from convdsl.ir.shapes import disagreement, resolve_axes
 from convdsl.kernel.expr import Read, Stage, TensorExpr, TensorVar, axes_over
 from convdsl.tensor import Dim, TensorType, bounds, exact_div, format_shape
@@ -149,6 +151,13 @@ def infer_reshape(call: Call) -> tuple[TensorType, ...]:
     return (TensorType(call.type("x").dtype, tuple(call["shape"])),)
 
 
+def gradient_regroup(p: Pullback) -> Gradients:
+    """dx = dy under the shape of x"""
+    return {"x": p.build.reshape(p.dy, p.operand("x").type.shape)}
+
+
+BACK = Rule(gradient_regroup, "positions in mixed radix; the inverse is a reshape")
+
 FLATTEN = OpDef(
     name="flatten",
     aliases=(),
@@ -165,6 +174,7 @@ FLATTEN = OpDef(
     window=field_regroup,
     cost=no_contraction,
     kernel=kernel_regroup,
+    gradient=BACK,
 )
 
 RESHAPE = OpDef(
@@ -182,6 +192,7 @@ RESHAPE = OpDef(
     window=field_regroup,
     cost=no_contraction,
     kernel=kernel_regroup,
+    gradient=BACK,
 )
 
 
@@ -215,6 +226,7 @@ SQUEEZE = OpDef(
     window=field_regroup,
     cost=no_contraction,
     kernel=kernel_regroup,
+    gradient=BACK,
 )
 
 
@@ -247,6 +259,7 @@ UNSQUEEZE = OpDef(
     window=field_regroup,
     cost=no_contraction,
     kernel=kernel_regroup,
+    gradient=BACK,
 )
 
 OPERATORS = (FLATTEN, RESHAPE, SQUEEZE, UNSQUEEZE)

@@ -9,14 +9,17 @@ from convdsl.ir.opdef import (
     Attribute,
     Call,
     Field,
+    Gradient,
     Kind,
     OpDef,
     Operand,
+    Rule,
     float_type,
     no_contraction,
     no_state,
     same_type,
 )
+from convdsl.ir.pullback import Gradients, Pullback
 from convdsl.ir.shapes import resolve_axis, whole_along
 from convdsl.kernel.expr import (
     Axis,
@@ -70,7 +73,21 @@ def kernel_softmax(call: Call) -> TensorExpr:
 _AXIS = Attribute("axis", Kind.INT, 1, "axis whose values sum to one; channels")
 
 
-def softmax(name: str, doc: str) -> OpDef:
+def gradient_softmax(p: Pullback) -> Gradients:
+    """dx = y * (dy - sum of dy * y along the axis)"""
+    b, y = p.build, p.y
+    total = b("reduce_sum", b("mul", p.dy, y), axes=(p["axis"],), keepdims=True)
+    return {"x": b("mul", y, b("sub", p.dy, total), name="dx")}
+
+
+def gradient_log_softmax(p: Pullback) -> Gradients:
+    """dx = dy - exp(y) * sum of dy along the axis"""
+    b = p.build
+    total = b("reduce_sum", p.dy, axes=(p["axis"],), keepdims=True)
+    return {"x": b("sub", p.dy, b("mul", b("exp", p.y), total), name="dx")}
+
+
+def softmax(name: str, doc: str, gradient: Gradient) -> OpDef:
     """The record of softmax or its logarithm."""
     return OpDef(
         name=name,
@@ -85,12 +102,19 @@ def softmax(name: str, doc: str) -> OpDef:
         window=field_softmax,
         cost=no_contraction,
         kernel=kernel_softmax,
+        gradient=gradient,
     )
 
 
 SOFTMAX = softmax(
-    "softmax", "exp(x) over its sum along an axis; the maximum is taken out first. Bridle 1990."
+    "softmax",
+    "exp(x) over its sum along an axis; the maximum is taken out first. Bridle 1990.",
+    Rule(gradient_softmax, "from the output; the maximum cancels"),
 )
-LOG_SOFTMAX = softmax("log_softmax", "The logarithm of softmax, computed without underflow.")
+LOG_SOFTMAX = softmax(
+    "log_softmax",
+    "The logarithm of softmax, computed without underflow.",
+    Rule(gradient_log_softmax, "from the output; the maximum cancels"),
+)
 
 OPERATORS = (SOFTMAX, LOG_SOFTMAX)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from convdsl.ir.opdef import (
+    DERIVED,
     REQUIRED,
     Attribute,
     Call,
@@ -211,6 +212,7 @@ LAYER_NORM = OpDef(
     window=field_layer_norm,
     cost=no_contraction,
     kernel=kernel_layer_norm,
+    gradient=DERIVED,
 )
 
 GROUP_NORM = OpDef(
@@ -230,6 +232,7 @@ GROUP_NORM = OpDef(
     window=field_group_norm,
     cost=no_contraction,
     kernel=kernel_group_norm,
+    gradient=DERIVED,
 )
 
 INSTANCE_NORM = OpDef(
@@ -245,6 +248,7 @@ INSTANCE_NORM = OpDef(
     window=field_group_norm,
     cost=no_contraction,
     kernel=kernel_group_norm,
+    gradient=DERIVED,
 )
 
 OPERATORS = (LAYER_NORM, GROUP_NORM, INSTANCE_NORM)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from math import gcd
 from typing import Any
 
+from convdsl.ir.derivative import derive
+from convdsl.ir.graph import Value
 from convdsl.ir.opdef import (
     REQUIRED,
     Attribute,
@@ -17,15 +17,16 @@ from convdsl.ir.opdef import (
     Operand,
     OpError,
     Role,
+    Rule,
     StateSpec,
     derived,
     float_type,
 )
+from convdsl.ir.pullback import Gradients, Pullback
 from convdsl.ir.windows import PADDINGS, SAME, resolve_padding, resolve_sizes
 from convdsl.kernel.expr import (
     Axis,
     Expr,
-    IndexCompare,
     Literal,
     Read,
     Reduce,
@@ -35,6 +36,7 @@ from convdsl.kernel.expr import (
     TensorVar,
     flops,
 )
+from convdsl.kernel.preimage import Lattice, lattice
 from convdsl.tensor import Dim, TensorType, bounds, ceil_div, dim_max, dim_min, floor_div
 
 
@@ -129,42 +131,12 @@ def infer_conv_transpose(call: Call) -> tuple[TensorType, ...]:
     return (TensorType(x.dtype, (x.shape[0], call["channels"], *space)),)
 
 
-@dataclass(frozen=True)
-class _Lattice:
-    """The taps of one axis that can reach an output position o, and where they come from.
-
-    Input i reaches o through tap r where i * stride + r * dilation = o + before. With
-    g = gcd(stride, dilation), such taps exist only where g divides o + before, and are
-    r = first + step * t, t = 0 .. count - 1, as far as r < kernel.
-    """
-
-    tap: Dim
-    source: Dim
-    condition: IndexCompare | None
-    t: Axis
-    overshoots: bool
-
-
-def _lattice(call: Call, axis: int, o: Dim) -> _Lattice:
-    kernel: int = call["kernel"][axis]
-    stride: int = call["stride"][axis]
-    dilation: int = call["dilation"][axis]
+def _lattice(call: Call, axis: int, o: Dim) -> Lattice:
+    """The taps of one axis that reach an output position o, and the inputs that they come from: i
+    reaches o through r where i * stride + r * dilation = o + before."""
     before: Dim = call["pad"][axis][0]
-    common = gcd(stride, dilation)
-    step, spacing = stride // common, dilation // common
-    reached = o + before
-    t = Axis(f"t{axis}", -(-kernel // step))
-    target = reached // common
-    inverse = pow(spacing, -1, step) if step > 1 else 0
-    first = target * inverse % step
-    tap = first + t.i * step
-    return _Lattice(
-        tap=tap,
-        source=(target - tap * spacing) // step,
-        condition=None if common == 1 else IndexCompare("eq", reached % common, 0),
-        t=t,
-        overshoots=kernel % step != 0,
-    )
+    stride, dilation = call["stride"][axis], call["dilation"][axis]
+    return lattice(o + before, stride, dilation, call["kernel"][axis], f"t{axis}")
 
 
 def kernel_conv_transpose(call: Call) -> TensorExpr:
@@ -184,15 +156,15 @@ def kernel_conv_transpose(call: Call) -> TensorExpr:
     own = k.i if groups == 1 else k.i % per_group
     weight = Read(
         w,
-        (channel, own, *(lattice.tap for lattice in lattices)),
-        0.0 if any(lattice.overshoots for lattice in lattices) else None,
+        (channel, own, *(taps.tap for taps in lattices)),
+        0.0 if any(taps.overshoots for taps in lattices) else None,
     )
-    pixel = Read(x, (n.i, channel, *(lattice.source for lattice in lattices)), 0.0)
+    pixel = Read(x, (n.i, channel, *(taps.source for taps in lattices)), 0.0)
     product: Expr = pixel * weight
-    for lattice in lattices:
-        if lattice.condition is not None:
-            product = Select(lattice.condition, product, Literal(0.0, out.dtype))
-    body: Expr = Reduce("sum", (c, *(lattice.t for lattice in lattices)), product)
+    for taps in lattices:
+        if taps.condition is not None:
+            product = Select(taps.condition, product, Literal(0.0, out.dtype))
+    body: Expr = Reduce("sum", (c, *(taps.t for taps in lattices)), product)
     inputs = [x, w]
     if call.has("bias"):
         bias = call.var("bias")
@@ -222,6 +194,34 @@ def _products(call: Call, axis: int, extent: Dim, size: Dim) -> Dim:
         last = dim_min(floor_div(size - 1 - shift, stride), extent - 1)
         total = total + dim_max(last - first + 1, 0)
     return total
+
+
+def gradient_conv_transpose(p: Pullback) -> Gradients:
+    """dx = conv(dy) with the same filters; dweight as that convolution's, with dy as its input and
+    x as the gradient of its output"""
+    b, x = p.build, p.operand("x")
+    given = ("kernel", "stride", "pad", "dilation", "groups")
+    conv = b.node(
+        "conv",
+        p.dy,
+        states={"weight": p.operand("weight")},
+        channels=x.type.shape[1],
+        bias=False,
+        name="dx",
+        **{name: p[name] for name in given},
+    )
+    beyond = tuple(a - e for a, e in zip(conv.output.type.shape[2:], x.type.shape[2:], strict=True))
+    found: dict[str, Value | None] = {"x": conv.output}
+    if any(beyond):  # windows that start in the output padding
+        space = tuple(range(2, x.type.rank))
+        found["x"] = b("slice", conv.output, axes=space, stop=x.type.shape[2:])
+        x = b("pad", x, pad=tuple((0, extra) for extra in beyond))
+    if "weight" in p.wanted:
+        found["weight"] = derive(b, conv, (x,), "weight")
+    if "bias" in p.wanted:
+        axes = (0, *range(2, x.type.rank))
+        found["bias"] = b("reduce_sum", p.dy, axes=axes, name="dbias")
+    return found
 
 
 def _sizes(name: str, default: Any, doc: str, minimum: int) -> Attribute:
@@ -264,6 +264,7 @@ CONV_TRANSPOSE = OpDef(
     window=derived,
     cost=cost_conv_transpose,
     kernel=kernel_conv_transpose,
+    gradient=Rule(gradient_conv_transpose, "it is the gradient of a convolution itself"),
 )
 
 OPERATORS = (CONV_TRANSPOSE,)

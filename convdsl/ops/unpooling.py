@@ -10,6 +10,7 @@ from convdsl.ir.opdef import (
     REQUIRED,
     Attribute,
     Call,
+    Derived,
     Kind,
     OpDef,
     Operand,
@@ -185,6 +186,7 @@ MAX_UNPOOL = OpDef(
     window=derived,
     cost=no_contraction,
     kernel=kernel_max_unpool,
+    gradient=Derived(search=True),
 )
 
 OPERATORS = (MAX_UNPOOL,)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from convdsl.diagnostics import InputError
 from convdsl.interop.correspondence import (
     activations,
     arithmetic,
@@ -16,6 +17,7 @@ from convdsl.interop.correspondence import (
     shapes,
 )
 from convdsl.interop.correspondence.row import Read, Row
+from convdsl.ir.opdef import OpDef
 from convdsl.ops import OPERATORS
 
 FAMILIES = (
@@ -41,6 +43,16 @@ _READ = [
     *(item for family in FAMILIES for item in family.READING.items()),
 ]
 
+
+def row_of(op: OpDef, where: str) -> Row:
+    """The row of an operator. Raises InputError for derived gradients, which neither ONNX nor
+    PyTorch has."""
+    row = ROWS.get(op.name)
+    if row is None:
+        raise InputError(f"{where}: {op.name} is a derived gradient, which cannot be exported")
+    return row
+
+
 READING: dict[str, Read] = dict(_READ)
 """How nodes are read, by their kind."""
 
@@ -49,4 +61,4 @@ if len(ROWS) < len(_ROWS) or ROWS.keys() != {op.name for op in OPERATORS}:
 if len(READING) < len(_READ):
     raise AssertionError("a kind of node is read in two ways")
 
-__all__ = ["READING", "ROWS", "Read", "Row"]
+__all__ = ["READING", "ROWS", "Read", "Row", "row_of"]

@@ -1,0 +1,175 @@
+"""How a change flows from the value of a scalar expression back into its reads.
+
+With g the gradient of the value, every read gets g times the derivatives on the way to it, which
+stand with the scalar functions. Choices stay choices: where an arm is not taken, zero flows, and
+not a product with zero, which would be NaN where the other factor is infinite.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+
+from convdsl.kernel.expr import (
+    Binary,
+    Cast,
+    Compare,
+    Expr,
+    Literal,
+    Read,
+    Select,
+    Unary,
+    children,
+)
+from convdsl.kernel.formula import Chosen, Formula, Number, read
+from convdsl.kernel.scalar import FUNCTIONS, NotDifferentiable
+from convdsl.tensor import DType
+
+Flow: TypeAlias = "tuple[Read, Expr]"
+"""A read, and the gradient that flows into it."""
+
+Onward: TypeAlias = "Callable[[Expr], list[Flow]]"
+
+
+@dataclass(frozen=True, slots=True)
+class Flows:
+    """Flows into reads of the `active` tensors. `flat_roots`: the derivative of a root at zero
+    counts as zero, as in norms."""
+
+    active: frozenset[str]
+    flat_roots: bool
+
+    def into(self, e: Expr, g: Expr) -> list[Flow]:
+        """What flows into reads below `e`, if `g` flows into `e`. Raises NotImplementedError where
+        a function on the way has no derivative."""
+        if not self.reaches(e):
+            return []
+        match e:
+            case Read():
+                return [(e, g)]
+            case Cast():
+                return self.into(e.x, g if e.x.dtype is g.dtype else Cast(g, e.x.dtype))
+            case Select():
+                yes, no = self.into(e.yes, g), self.into(e.no, g)
+                return _chosen(e.condition, yes, no)
+            case Unary() | Binary():
+                return self._through(e, g)
+            case _:
+                raise NotImplementedError(f"no gradient flows through {type(e).__name__}")
+
+    def reaches(self, e: Expr) -> bool:
+        """Whether a change of the active tensors can change a value smoothly."""
+        if not e.dtype.is_float:
+            return False
+        if isinstance(e, Select):
+            return self.reaches(e.yes) or self.reaches(e.no)
+        if isinstance(e, Read):
+            return e.tensor.name in self.active
+        return any(self.reaches(child) for child in children(e))
+
+    def _through(self, e: Unary | Binary, g: Expr) -> list[Flow]:
+        parts = children(e)
+        found: list[Flow] = []
+        for part, derivative in zip(parts, FUNCTIONS[e.op].derivatives, strict=True):
+            if not self.reaches(part):
+                continue
+            if isinstance(derivative, NotDifferentiable):
+                raise NotImplementedError(f"{e.op} has no derivative: {derivative.reason}")
+
+            def onward(flow: Expr, part: Expr = part) -> list[Flow]:
+                return self.into(part, flow)
+
+            flowing = _times(derivative, (*parts, e), g, onward)
+            if self.flat_roots and _is_root(e):
+                above = Compare("gt", parts[0], Literal(0.0, e.dtype))
+                flowing = _chosen(above, flowing, [])
+            found += flowing
+        return found
+
+
+def _times(formula: Formula, given: tuple[Expr, ...], g: Expr, onward: Onward) -> list[Flow]:
+    """Flows of g times a derivative."""
+    if isinstance(formula, Number) and formula.value == 0:
+        return []
+    if isinstance(formula, Chosen):
+        test = read(formula.test, given, Expressions())
+        if isinstance(test, Literal):
+            return _times(formula.yes if test.value else formula.no, given, g, onward)
+        yes = _times(formula.yes, given, g, onward)
+        return _chosen(test, yes, _times(formula.no, given, g, onward))
+    return onward(Expressions().apply("mul", (g, read(formula, given, Expressions()))))
+
+
+def _chosen(test: Expr, yes: list[Flow], no: list[Flow]) -> list[Flow]:
+    """Flows where a test holds, and flows where it does not."""
+    flows: list[Flow] = []
+    flows += [(r, Select(test, value, Literal(0.0, value.dtype))) for r, value in yes]
+    flows += [(r, Select(test, Literal(0.0, value.dtype), value)) for r, value in no]
+    return flows
+
+
+def _is_root(e: Unary | Binary) -> bool:
+    match e:
+        case Unary("sqrt"):
+            return True
+        case Binary("pow", _, Literal(value)):
+            return 0 < value < 1
+        case _:
+            return False
+
+
+class Expressions:
+    """The world of tensor expressions, for formulas: what needs no arithmetic gets none."""
+
+    def number(self, value: float, like: Expr) -> Expr:
+        return Literal(value, like.dtype)
+
+    def apply(self, function: str, parts: tuple[Expr, ...]) -> Expr:
+        values = [part.value for part in parts if isinstance(part, Literal)]
+        if len(values) == len(parts) and function in _FOLDED:
+            return _folded(function, values, parts[0].dtype)
+        if len(parts) == 1:
+            return Unary(function, parts[0])
+        a, b = parts
+        simpler = _simpler(function, a, b)
+        if simpler is not None:
+            return simpler
+        if FUNCTIONS[function].is_comparison:
+            return Compare(function, a, b)
+        return Binary(function, a, b)
+
+    def choose(self, test: Expr, yes: Expr, no: Expr) -> Expr:
+        if isinstance(test, Literal):
+            return yes if test.value else no
+        return Select(test, yes, no)
+
+
+_FOLDED = frozenset(("add", "sub", "mul", "neg", "eq", "gt", "lt"))
+
+
+def _folded(function: str, values: list[float], dtype: DType) -> Expr:
+    record = FUNCTIONS[function]
+    found = record.meaning(*(np.asarray(value, dtype.numpy) for value in values))
+    return Literal(found.item(), record.result(dtype))
+
+
+def _simpler(function: str, a: Expr, b: Expr) -> Expr | None:
+    """a * 1, a * -1, a * (1 / b), a * -b, a to the powers 0 and 1."""
+    match function, a, b:
+        case ("mul", other, Literal(1)) | ("mul", Literal(1), other):
+            return other
+        case ("mul", other, Literal(-1)) | ("mul", Literal(-1), other):
+            return Unary("neg", other)
+        case "mul", _, Binary("div", Literal(1), divisor):
+            return Binary("div", a, divisor)
+        case "mul", _, Unary("neg", other):
+            return Unary("neg", Expressions().apply("mul", (a, other)))
+        case "pow", _, Literal(1):
+            return a
+        case "pow", _, Literal(0):
+            return Literal(1.0, a.dtype)
+        case _:
+            return None
