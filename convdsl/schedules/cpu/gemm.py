@@ -38,7 +38,7 @@ _SCATTERED = (
 
 
 @dataclass(frozen=True, slots=True)
-class _Plan:
+class _Way:
     """How a product is run. `rows` are the axes that tiles run along, as one; `pack` is None where
     w is read in place."""
 
@@ -67,7 +67,7 @@ class _Plan:
         return -(-extent_of(self.product.v) // self.lanes)
 
 
-def plan(task: Task, target: Target) -> _Plan | None:
+def best_way(task: Task, target: Target) -> _Way | None:
     """The cheaper way of reading w; None where the task is no product."""
     axes, output = task.axes, task.layout
     long = [axis for axis in axes if extent_of(axis) > 1]
@@ -86,7 +86,7 @@ def plan(task: Task, target: Target) -> _Plan | None:
     return min((way for way in ways if way is not None), key=lambda p: p.cycles, default=None)
 
 
-def _packed(task: Task, target: Target, product: Product, lanes: int) -> _Plan | None:
+def _packed(task: Task, target: Target, product: Product, lanes: int) -> _Way | None:
     order = matrix_order(product)
     if order is None:
         return None
@@ -100,10 +100,10 @@ def _packed(task: Task, target: Target, product: Product, lanes: int) -> _Plan |
     pack = FilterPack(shape, lanes, tile.blocks, panel, outer, in_order)
     packs: dict[str, Pack] = {product.w.tensor.name: pack, **_plain_rows(task, product)}
     cycles = _cycles(target, product, rows, tile, lanes) + packing_cycles(task, packs)
-    return _Plan(product, tile, lanes, rows, pack, packs, cycles)
+    return _Way(product, tile, lanes, rows, pack, packs, cycles)
 
 
-def _in_place(task: Task, target: Target, product: Product, lanes: int) -> _Plan | None:
+def _in_place(task: Task, target: Target, product: Product, lanes: int) -> _Way | None:
     """Vectors of w as they lie: consecutive along v, and the last one whole."""
     layout, w, v = task.operand(product.w.tensor.name).layout, product.w, product.v
     if layout is None:
@@ -120,7 +120,7 @@ def _in_place(task: Task, target: Target, product: Product, lanes: int) -> _Plan
     tile = _tile(target, product, rows, lanes)
     packs = _plain_rows(task, product)
     cycles = _cycles(target, product, rows, tile, lanes) * _SCATTERED + packing_cycles(task, packs)
-    return _Plan(product, tile, lanes, rows, None, packs, cycles)
+    return _Way(product, tile, lanes, rows, None, packs, cycles)
 
 
 def rows_layout(task: Task, product: Product) -> Layout:
@@ -179,13 +179,13 @@ def _cycles(
 
 def cost(task: Task, target: Target) -> float | None:
     """Cycles of all tiles, and of what is packed in every call."""
-    chosen = plan(task, target)
+    chosen = best_way(task, target)
     return None if chosen is None else chosen.cycles
 
 
 def emit(task: Task, name: str, target: Target) -> Scheduled:
     """One kernel: whole tiles, then what is left of v and of the rows."""
-    chosen = plan(task, target)
+    chosen = best_way(task, target)
     assert chosen is not None
     product = chosen.product
     frame = open_frame(task, name, product.reduce, chosen.lanes, product.v, chosen.packs)
@@ -199,9 +199,9 @@ def emit(task: Task, name: str, target: Target) -> Scheduled:
 class _Gemm:
     """Emits one matrix product."""
 
-    def __init__(self, task: Task, chosen: _Plan, frame: Frame) -> None:
+    def __init__(self, task: Task, chosen: _Way, frame: Frame) -> None:
         self.task = task
-        self.plan = chosen
+        self.way = chosen
         self.frame = frame
         self.b = frame.b
         self.lanes = chosen.lanes
@@ -211,9 +211,9 @@ class _Gemm:
 
     def blocks(self, first: int, count: int, blocks: int) -> None:
         """`count` tiles of `blocks` vectors from vector `first` on; a ragged end on its own."""
-        ragged = extent_of(self.plan.product.v) % self.lanes
+        ragged = extent_of(self.way.product.v) % self.lanes
         plain = self.task.layout.axis is None
-        ends = first + count * blocks == self.plan.blocks
+        ends = first + count * blocks == self.way.blocks
         if ragged and plain and ends:
             if count > 1:
                 self.region(first, count - 1, blocks, None)
@@ -223,7 +223,7 @@ class _Gemm:
 
     def region(self, first: int, count: int, blocks: int, valid: int | None) -> None:
         """All rows of some tiles of v, in parallel with all that lies outside."""
-        chosen = self.plan
+        chosen = self.way
         names = [axis.name for axis in chosen.outer]
         extents = [extent_of(axis) for axis in chosen.outer]
         for rows, runs in split(chosen.row_count, chosen.tile.columns):
@@ -244,7 +244,7 @@ class _Gemm:
         valid: int | None,
     ) -> None:
         """acc[i, j] += w[i] * x[j] over all of k, then the epilogue."""
-        b, product = self.b, self.plan.product
+        b, product = self.b, self.way.product
         acc = b.registers(blocks * rows)
         b.zero(acc)
         with ExitStack() as stack:
@@ -264,7 +264,7 @@ class _Gemm:
 
     def vector(self, at: Mapping[str, Dim], block: Dim, i: int, blocks: int) -> Var:
         """Vector i of the tile at a position of k."""
-        chosen, product = self.plan, self.plan.product
+        chosen, product = self.way, self.way.product
         name = product.w.tensor.name
         if chosen.pack is not None:
             depth: Dim = 0
@@ -281,16 +281,16 @@ class _Gemm:
 
     def element(self, at: Mapping[str, Dim], row: Dim) -> Dim:
         """Offset of the element of x in a row, at a position of k."""
-        index = self.plan.product.x.index
+        index = self.way.product.x.index
         bound = dict(at)
-        if self.plan.rows:
-            bound[self.plan.rows[-1].name] = row
+        if self.way.rows:
+            bound[self.way.rows[-1].name] = row
         return self.x.layout.offset([substitute(component, bound) for component in index])
 
     def store(
         self, at: Mapping[str, Dim], block: Dim, row: Dim, value: Get, valid: int | None
     ) -> None:
-        v, rows = self.plan.product.v, self.plan.rows
+        v, rows = self.way.product.v, self.way.rows
         bound = {**at, v.name: block * self.lanes + lane_symbol(self.lanes)}
         for axis in reversed(rows[1:]):
             bound[axis.name] = row - floor_div(row, extent_of(axis)) * extent_of(axis)

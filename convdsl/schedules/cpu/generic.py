@@ -64,7 +64,7 @@ def operand_layout(operand: Operand, reads: list[Read], axis: Axis | None, block
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class Cut:
     """How the output is walked: vectors of `lanes` along `axis` (None: scalars), `width` of them
     side by side where sums of products are to be hidden behind each other."""
 
@@ -74,7 +74,7 @@ class Plan:
     layouts: dict[str, Layout]
 
 
-def plan(task: Task, target: Target) -> Plan:
+def cut(task: Task, target: Target) -> Cut:
     """Vectors where they pay, scalars otherwise."""
     lanes, reads = target.lanes(task.element), task.reads
     if task.layout.axis is not None:
@@ -86,14 +86,14 @@ def plan(task: Task, target: Target) -> Plan:
         plain = task.layout.axis is None
         wide = not plain or extent_of(axis) >= lanes
         if wide:
-            return Plan(axis, lanes, target.vector_registers // 4, layouts)
+            return Cut(axis, lanes, target.vector_registers // 4, layouts)
     layouts = {o.var.name: operand_layout(o, reads, None, 1) for o in task.operands}
-    return Plan(None, 1, 1, layouts)
+    return Cut(None, 1, 1, layouts)
 
 
 def cost(task: Task, target: Target) -> float:
     """Cycles: an operation and a read a lane, gathers lane by lane."""
-    chosen = plan(task, target)
+    chosen = cut(task, target)
     elements = float(task.layout.size)
     work = sum((arithmetic(stage.body) for stage in task.stages), 0)
     assert isinstance(work, int)
@@ -101,7 +101,7 @@ def cost(task: Task, target: Target) -> float:
     return elements * ((work + 1) / lanes + _gathers(task, chosen))
 
 
-def _gathers(task: Task, chosen: Plan) -> int:
+def _gathers(task: Task, chosen: Cut) -> int:
     """How many reads are gathered for one output element."""
     if chosen.axis is None:
         return 0
@@ -121,7 +121,7 @@ def _gathers(task: Task, chosen: Plan) -> int:
 
 
 def emit(task: Task, name: str, target: Target) -> Scheduled:
-    chosen = plan(task, target)
+    chosen = cut(task, target)
     b = Builder(name, task.element, chosen.lanes)
     views: dict[str, View] = {}
     arguments: list[tuple[str, Pack | None]] = []
@@ -144,7 +144,7 @@ def emit(task: Task, name: str, target: Target) -> Scheduled:
     return Scheduled.one(b.kernel(), arguments)
 
 
-def _vector_loops(walk: _Walk, task: Task, chosen: Plan, views: dict[str, View]) -> None:
+def _vector_loops(walk: _Walk, task: Task, chosen: Cut, views: dict[str, View]) -> None:
     """Whole vectors, then what is left of the axis."""
     b, axis, lanes = walk.b, chosen.axis, chosen.lanes
     assert axis is not None
