@@ -19,7 +19,7 @@ from math import prod
 from typing import Any, cast
 
 from convdsl.kernel import nodes
-from convdsl.kernel.accesses import accesses, own_accesses
+from convdsl.kernel.accesses import Access, accesses, own_accesses
 from convdsl.kernel.nodes import (
     Buffer,
     For,
@@ -71,11 +71,23 @@ def _reads_before_writing(body: Body, buffer: Buffer) -> bool:
         for access in own:
             if access.write:
                 writes[access.index] = max(access.lanes, writes.get(access.index, 0))
-        if any(writes.get(access.index, 0) < access.lanes for access in own):
+        if not all(_is_written(access, writes) for access in own):
             return False
         if not all(_reads_before_writing(inner, buffer) for inner in statement_bodies(statement)):
             return False
     return True
+
+
+def _is_written(access: Access, writes: Mapping[Dim, int]) -> bool:
+    """Whether what is accessed lies within one of the writes: at its beginning, as a rule; lanes
+    that are gathered one by one lie further on."""
+    if writes.get(access.index, 0) >= access.lanes:
+        return True
+    for first, lanes in writes.items():
+        ahead = access.index - first
+        if isinstance(ahead, int) and 0 <= ahead <= lanes - access.lanes:
+            return True
+    return False
 
 
 class _Unknown(Exception):

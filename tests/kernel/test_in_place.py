@@ -9,7 +9,7 @@ from kernels import run_interpreter
 from convdsl.kernel.builder import Builder
 from convdsl.kernel.in_place import updates_in_place, written_over
 from convdsl.kernel.interpret import interpret
-from convdsl.kernel.nodes import Binary, Const, Get, IndexTest, Kernel, Load, ValueType
+from convdsl.kernel.nodes import Binary, Const, Gather, Get, IndexTest, Kernel, Load, ValueType
 from convdsl.kernel.verify import verify_kernel
 from convdsl.tensor import Dim, DType, dim_min
 
@@ -34,6 +34,28 @@ def in_a_row() -> Kernel:
     e = Example()
     with e.b.parallel(("i",), (SIZE // LANES,)) as (i,):
         e.move(i * LANES)
+    return e.b.kernel()
+
+
+def gathered() -> Kernel:
+    """Rows of three, read lane by lane and stored together: lanes lie within what is stored."""
+    e = Example()
+    one = ValueType(DType.F32)
+    with e.b.parallel(("i",), (SIZE // 3,)) as (i,):
+        lanes = (*(Load(e.x, i * 3 + j, one) for j in range(3)), Const(0.0, one))
+        value = e.b.let(Gather(lanes, F32X4))
+        e.b.store(e.y, i * 3, Binary("add", value, Const(1.0, F32X4)), valid=3)
+    return e.b.kernel()
+
+
+def gathered_from_beyond() -> Kernel:
+    """The last lane belongs to the next row."""
+    e = Example()
+    one = ValueType(DType.F32)
+    with e.b.parallel(("i",), (SIZE // 3 - 1,)) as (i,):
+        lanes = tuple(Load(e.x, i * 3 + j, one) for j in range(4))
+        value = e.b.let(Gather(lanes, F32X4))
+        e.b.store(e.y, i * 3, Binary("add", value, Const(1.0, F32X4)), valid=3)
     return e.b.kernel()
 
 
@@ -90,7 +112,7 @@ def by_cases() -> Kernel:
     return e.b.kernel()
 
 
-GOOD = (in_a_row, nested, unrolled, all_loads_first, two_grids, bands, by_cases)
+GOOD = (gathered, in_a_row, nested, unrolled, all_loads_first, two_grids, bands, by_cases)
 
 
 def shifted() -> Kernel:
@@ -155,7 +177,15 @@ def wider_than_written() -> Kernel:
     return e.b.kernel()
 
 
-BAD = (shifted, mirrored, overlapping, too_late, sums_put_aside, wider_than_written)
+BAD = (
+    gathered_from_beyond,
+    shifted,
+    mirrored,
+    overlapping,
+    too_late,
+    sums_put_aside,
+    wider_than_written,
+)
 
 
 @pytest.mark.parametrize("example", GOOD, ids=lambda f: f.__name__)
