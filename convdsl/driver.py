@@ -11,14 +11,15 @@ from typing import Any, TypeAlias
 from convdsl import __version__
 from convdsl.analysis.report import Report, analyse
 from convdsl.compilation import Plan
-from convdsl.diagnostics import InputError, WeightError
+from convdsl.diagnostics import CompileError, InputError, WeightError
+from convdsl.ir.alike import outputs_differ
 from convdsl.ir.model import Model
 from convdsl.ir.text import format_graph
 from convdsl.kernel.expr import format_tensor_expr
 from convdsl.kernel.program import Port, Program, format_program
 from convdsl.kernel.signature import Binding, bind_shapes, check_symbol, input_symbols
 from convdsl.kernel.text import format_kernel
-from convdsl.loading import interop, load
+from convdsl.loading import interop, load, parse
 from convdsl.passes import PASSES, Observer, Pass
 from convdsl.passes import run as run_passes
 from convdsl.runtime.cache import ObjectCache
@@ -264,10 +265,22 @@ def translate(
     """An ONNX file as `.cnn` text, and its weights as a safetensors file. `labels` names the file,
     beside the text, that will hold the class names. Raises InputError."""
     model = model if isinstance(model, Model) else load_onnx(model, **parameters)
-    text, weights = import_module("convdsl.interop.cnn_source").source(
-        _unchanging(model.settled({})), labels
-    )
+    writer = import_module("convdsl.interop.cnn_source")
+    model = _unchanging(model.settled({}))
+    text, weights = writer.source(model, labels)
+    _check_translation(writer.said(model), writer.source(model)[0] if labels else text)
     return text, import_module("safetensors.numpy").save(weights)
+
+
+def _check_translation(model: Model, text: str) -> None:
+    """The text says the network: InputError where it does not load, or loads as another one."""
+    try:
+        again = parse(text)
+    except CompileError as error:
+        raise InputError(f"{model.name} cannot be said in .cnn text: {error}") from None
+    difference = outputs_differ(model.graph, again.graph)
+    if difference is not None:
+        raise InputError(f"{model.name} cannot be said in .cnn text: {difference}")
 
 
 # Looking

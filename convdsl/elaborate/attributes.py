@@ -36,6 +36,8 @@ def convert(attribute: Attribute, value: Any) -> Any:
     if isinstance(value, str):
         return _word(attribute, value)
     made = _CONVERTERS[attribute.kind](value)
+    if made is None and attribute.kind is Kind.INTS:
+        made = _with_words(attribute, value)
     if made is None:
         raise Unsuitable(
             f"`{attribute.name}` takes {wanted(attribute)}, not {describe(value)}",
@@ -104,6 +106,14 @@ def _integers(value: Any) -> Any:
     if isinstance(items, tuple) and items and all(_integer(item) is not None for item in items):  # pyright: ignore[reportUnknownVariableType]
         return items  # pyright: ignore[reportUnknownVariableType]
     return None
+
+
+def _with_words(attribute: Attribute, value: Any) -> Any:
+    """A list of sizes and of the attribute's own words: `start = [1, begin]`."""
+    items = value.items if isinstance(value, ListValue) else None
+    if not items or not all(i in attribute.choices or _dim(i) is not None for i in items):
+        return None
+    return tuple(items)
 
 
 def _sizes(value: Any) -> Any:

@@ -148,6 +148,10 @@ BUILTINS: dict[str, Builtin] = {
 }
 
 
+NUMBERS: dict[str, float] = {"inf": math.inf, "nan": math.nan}
+"""Floating-point numbers that digits cannot write."""
+
+
 def _axis(name: str, index: int, space: bool) -> Callable[[TensorType], Any]:
     def read(type: TensorType) -> Any:
         if type.rank < (index + 1 if index >= 0 else 2 - index):

@@ -9,7 +9,7 @@ from typing import Any
 from convdsl.diagnostics import Span
 from convdsl.elaborate import arithmetic, foreign
 from convdsl.elaborate.arithmetic import ValueProblem
-from convdsl.elaborate.builtins import BUILTINS, TENSOR_ATTRIBUTES, tensor_attribute
+from convdsl.elaborate.builtins import BUILTINS, NUMBERS, TENSOR_ATTRIBUTES, tensor_attribute
 from convdsl.elaborate.scope import Context
 from convdsl.elaborate.session import Session, Stop, suggest
 from convdsl.elaborate.values import (
@@ -137,6 +137,8 @@ class Evaluator(ABC):
             return value
         if node.id in BUILTINS:
             return BUILTINS[node.id]
+        if node.id in NUMBERS:
+            return NUMBERS[node.id]
         if node.id in SPELLED:
             return SPELLED[node.id]
         if node.id in WORDS:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from convdsl.elaborate import foreign
-from convdsl.elaborate.builtins import BUILTINS
+from convdsl.elaborate.builtins import BUILTINS, NUMBERS
 from convdsl.elaborate.expressions import WORDS
 from convdsl.elaborate.scope import Scope
 from convdsl.elaborate.session import Session, suggest
@@ -19,7 +19,7 @@ from convdsl.ir.opdef import Role
 from convdsl.ops import SPELLINGS
 from convdsl.syntax import ast
 
-KNOWN = frozenset({*BUILTINS, *SPELLINGS, *WORDS})
+KNOWN = frozenset({*BUILTINS, *NUMBERS, *SPELLINGS, *WORDS})
 """Names that need no definition."""
 
 SKIPPED: dict[type[ast.Node], set[str]] = {  # fields that hold no expressions of the block's own

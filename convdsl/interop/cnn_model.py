@@ -9,6 +9,7 @@ from convdsl.diagnostics import InputError
 from convdsl.ir.graph import OpNode, StateNode
 from convdsl.ir.model import Model
 from convdsl.ir.opdef import Role
+from convdsl.ops import SPELLINGS
 from convdsl.syntax.hints import KEYWORDS
 
 
@@ -52,11 +53,16 @@ def _with_own_weights(model: Model) -> Model:
 
 
 def _with_plain_names(model: Model) -> Model:
-    """Inputs and outputs called by words; `model` is a copy already."""
-    graph, taken = model.graph, set[str](KEYWORDS)
+    """Model, inputs and outputs called by words that mean nothing else; `model` is a copy."""
+    graph, taken = model.graph, {*KEYWORDS, *SPELLINGS, "in", "out", "inf", "nan"}
+    layers = [node.name for node in graph.op_nodes() if owned_operands(node)]
+    taken |= {name.partition(".")[0] for name in layers} | {n.replace(".", "_") for n in layers}
+    is_plain = model.name not in {*KEYWORDS, *SPELLINGS}
+    model = replace(model, name=model.name if is_plain else f"{model.name}_net")
     renamed: dict[str, str] = {}
     for name, value in graph.inputs.items():
         renamed[name] = value.node.name = _word(name, taken)
+    taken = {*KEYWORDS, *renamed.values()}
     graph.outputs = {_word(name, taken): value for name, value in graph.outputs.items()}
     declared = model.preprocessing
     if declared is None:

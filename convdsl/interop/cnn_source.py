@@ -49,6 +49,17 @@ def source(model: Model, labels: str | None = None) -> tuple[str, dict[str, Any]
         return text, {flat_key(key): array for key, array in weights.items()}
 
 
+def said(model: Model) -> Model:
+    """The network as its text has it: with the names and weights that the text makes."""
+    model = sayable(model)
+    try:
+        tree(model.graph, flat=False)
+    except Untidy:
+        for key, state in model.graph.states.items():
+            state.name = flat_key(key)
+    return model
+
+
 def flat_key(key: str) -> str:
     """`layer1.0.conv1.weight` without scopes: `layer1_0_conv1.weight`."""
     layer, dot, name = key.rpartition(".")
@@ -120,15 +131,20 @@ class _Writer:
         self.root = root
         self.blocks: dict[tuple[Any, ...], _Block] = {}
         self.taken = {*KEYWORDS, *SPELLINGS, "in", "out", model.name}
-        self.said: set[str] = set()  # outputs that a chain led to
+        self.said: list[str] = []  # outputs that a chain led to
+        self.sinks = True  # whether chains lead to outputs
         self.defaults = shared_defaults(model.graph)
 
     def text(self) -> str:
         names = {value: name for name, value in self.model.graph.inputs.items()}
         self._collect(self.root)
         body = _Body()
-        free = _Names(set(names.values()) | set(self.model.graph.outputs) | set(KEYWORDS))
-        self._write(self.root, names, free, body, 0)
+        free = self._free()
+        self._write(self.root, dict(names), free, body, 0)
+        if self.said != list(self.model.graph.outputs)[: len(self.said)]:
+            self.said, self.sinks = [], False  # outputs are said last, in their order
+            body = _Body()
+            self._write(self.root, names, self._free(), body, 0)
         lines = [INDENT + "".join(_plain(s) for s in line.segments) for line in _deep(body)]
         head = [f"{INDENT}input {name}: {_type(type)}" for name, type in self.model.inputs.items()]
         if self.model.preprocessing is not None:
@@ -140,6 +156,11 @@ class _Writer:
         first = "\n".join(["convdsl 1", *(f"default {text}" for text in self.defaults.values())])
         text = "\n\n".join([first, *blocks, whole]) + "\n"
         return format_source(text, f"{self.model.name}.cnn")
+
+    def _free(self) -> _Names:
+        """Names that statements of the model may take."""
+        graph = self.model.graph
+        return _Names({*graph.inputs, *graph.outputs, *KEYWORDS})
 
     # Blocks
 
@@ -230,9 +251,9 @@ class _Writer:
         if not chain or tip is None:
             return
         lead = ""
-        sink = self._only_output(tip) if scope is self.root else None
+        sink = self._only_output(tip) if scope is self.root and self.sinks else None
         if sink is not None:
-            self.said.add(sink)
+            self.said.append(sink)
             chain = [*chain, [f"output {sink}"]]
         elif not is_result:
             names[tip] = free.next(tip)

@@ -78,9 +78,14 @@ def arguments(node: OpNode, unbiased: bool) -> list[list[Segment]]:
         value = said(node, attribute.name)
         if isinstance(attribute.default, Required):
             found.append([*_value(attribute, value)])
-        elif value != _default(node, attribute.name):
+        elif not _is_same(value, _default(node, attribute.name)):
             found.append([f"{attribute.name} = ", *_value(attribute, value)])
     return found
+
+
+def _is_same(value: Any, default: Any) -> bool:
+    """Whether a default says a value; the two zeros differ."""
+    return value == default and (value != 0 or str(value)[:1] != "-" or str(default)[:1] == "-")
 
 
 def said(node: OpNode, name: str) -> Any:

@@ -38,23 +38,26 @@ def _definition(node: Node, place: Any) -> str:
         case InputNode():
             return f"input {node.id}"  # inputs are ordered by id
         case StateNode():
-            data = "" if node.data is None else f" {_text(np.asarray(node.data))}"
+            data = "" if node.data is None else f" {value_text(np.asarray(node.data))}"
             return f"state {node.role.value}{data}"
         case OpNode():
             operands = ", ".join(f"{key}={place(value)}" for key, value in node.inputs.items())
-            attributes = ", ".join(f"{k}={_text(v)}" for k, v in sorted(node.attributes.items()))
+            attributes = ", ".join(
+                f"{k}={value_text(v)}" for k, v in sorted(node.attributes.items())
+            )
             return f"{node.op.name}({operands}) {{{attributes}}} group {node.group}"
         case _:
             raise TypeError(f"a node of type {type(node).__name__}")
 
 
-def _text(value: Any) -> str:
+def value_text(value: Any) -> str:
+    """An attribute or an array in full."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return repr(value)
     if isinstance(value, SymDim):
         return f"<{value}>"
     if isinstance(value, (tuple, list)):
-        return f"({', '.join(map(_text, value))})"  # pyright: ignore[reportUnknownArgumentType]
+        return f"({', '.join(map(value_text, value))})"  # pyright: ignore[reportUnknownArgumentType]
     if hasattr(value, "dtype"):
         array: NDArray[Any] = np.asarray(value)
         return f"{array.dtype}{list(array.shape)} {array.tobytes().hex()}"

@@ -68,6 +68,10 @@ def field_concat(call: Call) -> Field:
     return Reach.POINTWISE if call["axis"] < 2 else Reach.DERIVED
 
 
+FEW = 8
+"""Operands that are told apart one after the other."""
+
+
 def kernel_concat(call: Call) -> TensorExpr:
     """y[.., i, ..] = select(i < A, a[.., i, ..], select(i < A + B, b[.., i - A, ..], ...))"""
     axis: int = call["axis"]
@@ -83,9 +87,15 @@ def kernel_concat(call: Call) -> TensorExpr:
         index = (*at[:axis], at[axis] - ends[number], *at[axis + 1 :])
         return Read(inputs[number], index)
 
-    body = piece(len(inputs) - 1)
-    for number in reversed(range(len(inputs) - 1)):
-        body = Select(IndexCompare("lt", at[axis], ends[number + 1]), piece(number), body)
+    def pieces(first: int, last: int) -> Expr:
+        """Of the operands first..last; many are halved, so that they are no deep tree."""
+        if first == last:
+            return piece(first)
+        middle = (first + last) // 2 if last - first >= FEW else first
+        left, right = pieces(first, middle), pieces(middle + 1, last)
+        return Select(IndexCompare("lt", at[axis], ends[middle + 1]), left, right)
+
+    body = pieces(0, len(inputs) - 1)
     return TensorExpr(inputs, (Stage(TensorVar("y", out), axes, body),), ("y",))
 
 

@@ -92,30 +92,42 @@ def _read_gather(r: Reading) -> Tensor:
     if indices.ndim and listed == list(range(len(listed))) and len(listed) == own[axis]:
         picked: Tensor = r[0]
     else:
-        pieces = [_run(r, axis, start, stop) for start, stop in _runs(listed, own[axis])]
+        pieces = [_run(r, axis, part) for part in _runs(listed, own[axis])]
         joined = {f"x{i}": piece for i, piece in enumerate(pieces)}
         picked = r.apply("concat", joined, axis=axis) if len(pieces) > 1 else pieces[0]
     wanted = (*own[:axis], *indices.shape, *own[axis + 1 :])
     return picked if indices.ndim == 1 else r.reshape(picked, wanted)
 
 
-def _runs(indices: Sequence[int], extent: Dim) -> list[tuple[int, int]]:
-    """Stretches of neighbours."""
-    runs: list[tuple[int, int]] = []
-    for index in indices:
-        if index < 0:
-            if not isinstance(extent, int):
-                raise Undecided("an index from the end needs a known size")
-            index += extent
-        if runs and runs[-1][1] == index:
-            runs[-1] = (runs[-1][0], index + 1)
-        else:
-            runs.append((index, index + 1))
+def _runs(indices: Sequence[int], extent: Dim) -> list[range]:
+    """Stretches of neighbours, or of three and more at one distance: `channels[::-1]` is one."""
+    if any(index < 0 for index in indices):
+        if not isinstance(extent, int):
+            raise Undecided("an index from the end needs a known size")
+        indices = [index + extent if index < 0 else index for index in indices]
+    runs: list[range] = []
+    start = 0
+    while start < len(indices):
+        step = indices[start + 1] - indices[start] if start + 1 < len(indices) else 1
+        run = _stretch(indices, start, step)
+        runs.append(run if step == 1 or len(run) > 2 else range(indices[start], indices[start] + 1))
+        start += len(runs[-1])
     return runs
 
 
-def _run(r: Reading, axis: int, start: int, stop: int) -> Tensor:
-    return r.unary("slice", r[0], axes=(axis,), start=(start,), stop=(stop,), step=(1,))
+def _stretch(indices: Sequence[int], start: int, step: int) -> range:
+    """As many positions from a start on as stand at one distance."""
+    stop = start + 1
+    while step and stop < len(indices) and indices[stop] == indices[stop - 1] + step:
+        stop += 1
+    count = stop - start
+    return range(indices[start], indices[start] + count * (step or 1), step or 1)
+
+
+def _run(r: Reading, axis: int, part: range) -> Tensor:
+    stop: Any = part[-1] + 1 if part.step > 0 else part[-1] - 1
+    limits = {"start": (part[0],), "stop": (stop if stop >= 0 else END,), "step": (part.step,)}
+    return r.unary("slice", r[0], axes=(axis,), **limits)
 
 
 # As ONNX

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -33,6 +33,16 @@ _WEIGHT = re.compile(r"(.+?)_(?:w|W|scale|weight)(?:_0)?")
 """Weights as Caffe2 calls them: `fire2/squeeze1x1_w_0`."""
 
 
+_Memory: TypeAlias = "tuple[int, str, tuple[int, ...], tuple[int, ...]]"
+
+
+def _memory(tensor: Known) -> _Memory:
+    """Where elements lie and how they are seen: two views by the same Identity, Reshape or
+    transposition of one tensor are one."""
+    array = tensor.array
+    return (array.ctypes.data, array.dtype.str, array.shape, array.strides)
+
+
 class Scene:
     """The graph, the arrays of its weights by key, and which names are taken."""
 
@@ -47,9 +57,9 @@ class Scene:
         self.graph = Graph()
         self.weights: dict[str, Array] = {}
         self.names = Names()
-        self._states: dict[int, Value] = {}
-        self._alone: dict[int, Value] = {}
-        self._kept: list[Known] = []  # keeps ids from being used again
+        self._states: dict[_Memory, Value] = {}
+        self._alone: dict[_Memory, Value] = {}
+        self._kept: list[Known] = []  # keeps memory from being used again
 
     def unknown(self, value: Value, what: str) -> ReadError:
         """The objection to a value that has to be known while reading."""
@@ -60,14 +70,14 @@ class Scene:
         """A graph value; a number that is known becomes a constant, an array a parameter."""
         if isinstance(tensor, Value):
             return tensor
-        if id(tensor) not in self._alone:
+        if _memory(tensor) not in self._alone:
             if shape_of(tensor) and tensor.array.size:
                 made = self._parameter(tensor)
             else:
                 made = self._add(tensor, self.names.unused("constant"), Role.CONSTANT)
-            self._alone[id(tensor)] = made
+            self._alone[_memory(tensor)] = made
             self._kept.append(tensor)
-        return self._alone[id(tensor)]
+        return self._alone[_memory(tensor)]
 
     def _parameter(self, tensor: Known) -> Value:
         """A weight by itself; what nobody named and is short is a constant."""
@@ -94,14 +104,14 @@ class Scene:
         return value
 
     def _own(self, tensor: Tensor, key: str, spec: StateSpec) -> Value:
-        """A layer's weight; the same tensor in two layers is one weight."""
+        """A layer's weight; the same memory, seen alike, in two layers is one weight."""
         if isinstance(tensor, Value):
             return tensor
-        if id(tensor) not in self._states:
+        if _memory(tensor) not in self._states:
             state = self._add(tensor, self.names.unused(key), spec.role, spec.init)
-            self._states[id(tensor)] = state
+            self._states[_memory(tensor)] = state
             self._kept.append(tensor)
-        return self._states[id(tensor)]
+        return self._states[_memory(tensor)]
 
     def apply(
         self,

@@ -1,0 +1,154 @@
+"""What import writes is what the file computes: permutations, shared weights, names, numbers."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+import convdsl
+from convdsl import driver
+from convdsl.interop.onnx_load import model_of
+from interop.runtimes import run_convdsl, run_onnxruntime
+
+F = TensorProto.FLOAT
+
+
+def network(nodes, x, outputs, weights=(), name: str = "net", source: str = "x") -> onnx.ModelProto:
+    graph = helper.make_graph(
+        [
+            helper.make_node(kind, ins.split(), outs.split(), **how)
+            for kind, ins, outs, how in nodes
+        ],
+        name,
+        [helper.make_tensor_value_info(source, F, x)],
+        [helper.make_tensor_value_info(output, F, None) for output in outputs],
+        [numpy_helper.from_array(np.asarray(a), key) for key, a in dict(weights).items()],
+    )
+    opsets = [helper.make_opsetid("", 17)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=8)
+
+
+def assert_text_says(proto: onnx.ModelProto, x: np.ndarray, source: str = "x") -> convdsl.Model:
+    """The model and its text against onnxruntime; the text's model."""
+    model = model_of(proto, "net.onnx", {})
+    expected = run_onnxruntime(proto, {source: x})
+    text, _ = driver.translate(model)
+    again = convdsl.parse(text)
+    again.weights = said_weights(model)
+    (name,) = again.inputs
+    assert list(again.outputs) == list(model.outputs) == list(expected)
+    for made, key in ((model, source), (again, name)):
+        found = run_convdsl(made, {key: x})
+        for output, array in expected.items():
+            np.testing.assert_allclose(found[output], array, rtol=1e-4, atol=1e-5)
+    return again
+
+
+def said_weights(model: convdsl.Model) -> dict[str, np.ndarray]:
+    from safetensors.numpy import load
+
+    return load(driver.translate(model)[1])
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_gathers(seed):
+    """Turned round, shuffled, in strides, with repetitions and from the end."""
+    rng = np.random.default_rng(seed)
+    n = int(rng.choice([1, 2, 7, 16, 33]))
+    picked = (
+        np.arange(n)[::-1], rng.permutation(n), np.arange(0, n, 3), rng.integers(-n, n, 9),
+        np.arange(n).reshape(-1, n).repeat(2, 0).T.reshape(-1),
+    )[seed % 5]  # fmt: skip
+    axis = int(rng.integers(1, 3))
+    shape = [2, n, n, 3]
+    nodes = [("Gather", "x i", "y", {"axis": axis})]
+    proto = network(nodes, shape, ["y"], {"i": picked.astype("i8")})
+    assert_text_says(proto, rng.standard_normal(shape, "f4"))
+
+
+def test_a_turned_order_is_one_slice():
+    nodes = [("Gather", "x i", "y", {"axis": 1})]
+    proto = network(nodes, [1, 512, 2, 2], ["y"], {"i": np.arange(512)[::-1].astype("i8")})
+    assert len(model_of(proto, "net.onnx", {}).graph.op_nodes()) == 1
+
+
+def test_a_permutation_of_many_channels_compiles_in_linear_time():
+    """440 took 80 s, and 512 were too deep for Python."""
+    order = np.random.default_rng(0).permutation(512)
+    nodes = [("Gather", "x i", "y", {"axis": 1})]
+    proto = network(nodes, [1, 512, 2, 2], ["y"], {"i": order.astype("i8")})
+    x = np.random.default_rng(1).standard_normal((1, 512, 2, 2), "f4")
+    start = time.process_time()
+    executable = convdsl.compile(model_of(proto, "net.onnx", {}), threads=1, cache=False)
+    assert time.process_time() - start < 30
+    np.testing.assert_array_equal(executable(x), x[:, order])
+
+
+@pytest.mark.parametrize("way", ["itself", "identity", "gemm", "matmul", "transposed"])
+def test_shared_weights_count_once(way):
+    w = np.random.default_rng(0).standard_normal((4, 4)).astype("f4")
+    nodes = {
+        "itself": [("Gemm", "x w", "a", {"transB": 1}), ("Gemm", "a w", "y", {"transB": 1})],
+        "identity": [("Identity", "w", "v", {}), ("Gemm", "x w", "a", {"transB": 1}),
+                     ("Gemm", "a v", "y", {"transB": 1})],
+        "gemm": [("Gemm", "x w", "a", {}), ("Gemm", "a w", "y", {})],
+        "matmul": [("MatMul", "x w", "a", {}), ("MatMul", "a w", "y", {})],
+        "transposed": [("Transpose", "w", "v", {}), ("Gemm", "x v", "a", {"transB": 1}),
+                       ("MatMul", "a w", "y", {})],
+    }[way]  # fmt: skip
+    proto = network(nodes, [2, 4], ["y"], {"w": w})
+    model = model_of(proto, "net.onnx", {})
+    assert convdsl.report(model).to_json()["total"]["params"] == 16
+    x = np.ones((2, 4), "f4")
+    expected = run_onnxruntime(proto, {"x": x})["y"]
+    np.testing.assert_allclose(run_convdsl(model, {"x": x})["y"], expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("word", ["model", "block", "conv", "input", "inf", "in", "out", "concat"])
+def test_names_that_mean_something_else(word):
+    weights = {"w": np.random.default_rng(0).standard_normal((3, 2, 3, 3)).astype("f4")}
+    nodes = [("Conv", f"{word} w", "h", {}), ("Relu", "h", "y", {})]
+    proto = network(nodes, [1, 2, 5, 5], ["y"], weights, word, source=word)
+    x = np.random.default_rng(1).standard_normal((1, 2, 5, 5), "f4")
+    assert_text_says(proto, x, word)
+
+
+def test_slices_with_and_without_limits():
+    starts = {f"s{i}{j}": np.int64([i, j]) for i in (0, 1) for j in (0, 1)}
+    weights = {**starts, "e": np.int64([99, 99]), "a": np.int64([2, 3]), "t": np.int64([2, 2])}
+    nodes = [("Slice", f"x {s} e a t", f"p{s}", {}) for s in starts]
+    nodes.append(("Concat", " ".join(f"p{s}" for s in starts), "y", {"axis": 1}))
+    x = np.random.default_rng(0).standard_normal((1, 3, 8, 8), "f4")
+    assert_text_says(network(nodes, [1, 3, 8, 8], ["y"], weights), x)
+
+
+@pytest.mark.parametrize("value", [-np.inf, np.inf, np.nan, -0.0, 1e-45])
+def test_numbers_that_digits_do_not_write(value):
+    weights = {"p": np.int64([0, 0, 1, 0, 0, 0, 0, 1]), "v": np.float32(value)}
+    x = np.random.default_rng(0).standard_normal((1, 2, 3, 3), "f4")
+    proto = network([("Pad", "x p v", "y", {})], [1, 2, 3, 3], ["y"], weights)
+    assert_text_says(proto, x)
+
+
+def test_outputs_keep_their_order():
+    nodes = [("Relu", "x", "b", {}), ("Neg", "b", "c", {}), ("Abs", "x", "a", {})]
+    x = np.random.default_rng(0).standard_normal((1, 2, 3, 3), "f4")
+    for outputs in (["a", "b", "c"], ["c", "b", "a"], ["b", "a", "c"]):
+        assert_text_says(network(nodes, [1, 2, 3, 3], outputs), x)
+
+
+def test_text_of_another_network_is_not_written(monkeypatch):
+    """A writer that lost an attribute would be found out."""
+    proto = network([("Transpose", "x", "y", {"perm": [0, 1, 3, 2]})], [1, 2, 3, 3], ["y"])
+    model = model_of(proto, "net.onnx", {})
+    from convdsl.interop import cnn_source
+
+    right = cnn_source.source(model)[0]
+    for wrong in (right.replace("0, 1, 3, 2", "0, 1, 2, 3"), right.replace("x ->", "q ->")):
+        monkeypatch.setattr(cnn_source, "source", lambda *_, wrong=wrong: (wrong, {}))
+        with pytest.raises(convdsl.InputError, match="cannot be said in .cnn text"):
+            driver.translate(model)
