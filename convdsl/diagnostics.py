@@ -8,6 +8,7 @@ chain of block instantiations, notes and help. `render` draws it with carets. A
 from __future__ import annotations
 
 import bisect
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -131,6 +132,17 @@ class Diagnostic:
             "notes": list(self.notes),
             "help": list(self.help),
         }
+
+
+_UNPRINTABLE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+
+def printable(text: str) -> str:
+    """Text whose names may come from strangers, with what would steer a terminal, turn the writing
+    round or be no character written as `\\u001b`; JSON reads that as what it was."""
+    return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 class Error(Exception):

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from convdsl import __version__
 from convdsl.analysis.report import Report, analyse
@@ -17,7 +17,7 @@ from convdsl.ir.model import Model
 from convdsl.ir.text import format_graph
 from convdsl.kernel.expr import format_tensor_expr
 from convdsl.kernel.program import Port, Program, format_program
-from convdsl.kernel.signature import Binding, bind_shapes, check_symbol, input_symbols
+from convdsl.kernel.signature import Binding, bind_shapes, check_symbol, input_symbols, whole
 from convdsl.kernel.text import format_kernel
 from convdsl.loading import interop, load, parse
 from convdsl.passes import PASSES, Observer, Pass
@@ -68,6 +68,8 @@ def bind(
         else:
             given = [port for port in ports if port.name in shapes]
             binding |= bind_shapes(given, shapes)
+    if batch is not None:
+        batch = whole("the batch", batch)
     if batch is not None and "N" not in free:
         raise InputError(f"a batch of {batch} cannot be chosen: the model fixes its sizes")
     if batch is not None and binding.setdefault("N", batch) != batch:
@@ -87,12 +89,12 @@ def _complete_shapes(
     ports: Sequence[Port], inputs: Shapes, batch: int | None
 ) -> dict[str, tuple[int, ...]]:
     if isinstance(inputs, Mapping):
-        given = {name: tuple(shape) for name, shape in inputs.items()}
+        given = {name: _shape(shape) for name, shape in inputs.items()}
     else:
         if len(ports) != 1:
             names = ", ".join(port.name for port in ports)
             raise InputError(f"the model has several inputs ({names}): give a shape for each name")
-        given = {ports[0].name: tuple(inputs or ())}
+        given = {ports[0].name: _shape(inputs)}
     by_name = {port.name: port for port in ports}
     for name, shape in given.items():
         if name not in by_name:
@@ -100,6 +102,12 @@ def _complete_shapes(
         if len(shape) == by_name[name].type.rank - 1:
             given[name] = (1 if batch is None else batch, *shape)
     return given
+
+
+def _shape(given: object) -> tuple[int, ...]:
+    if not isinstance(given, Sequence) or isinstance(given, str):
+        raise InputError(f"{given!r} is no shape: a tuple of sizes is")
+    return tuple(whole("a size", size) for size in cast("Sequence[object]", given))
 
 
 def _ports(model: Model) -> tuple[Port, ...]:

@@ -43,6 +43,13 @@ FILTERS = {
 MODES = {1: "L", 3: "RGB"}
 """Pillow's mode by the model's number of channels."""
 
+MOST_DECODED_BYTES = 800_000_000
+"""What an image may take while it is opened: 12 bytes a pixel, 24 where it is transparent (as read,
+upright, laid on white, in the model's mode): 66 and 33 million pixels."""
+
+MOST_PIXELS = 8 << 20
+"""Pixels that arithmetic is done on, at 24 bytes each and for several arrays at once."""
+
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """File formats that are opened. Pillow knows more, some of which start other programs."""
 
@@ -87,7 +94,13 @@ def _opened(image: str | Path | Image.Image, mode: str) -> Image.Image:
 
 
 def _plain(image: Image.Image, mode: str) -> Image.Image:
-    """Upright, opaque, 8 bits a channel."""
+    """Upright, opaque, 8 bits a channel. Its size is known, and checked, before it is decoded."""
+    needed = image.width * image.height * (24 if image.has_transparency_data else 12)
+    if needed > MOST_DECODED_BYTES:
+        raise InputError(
+            f"an image of {image.width}x{image.height} pixels takes {needed / 1e6:,.0f} MB "
+            f"to open, more than {MOST_DECODED_BYTES / 1e6:,.0f}: make it smaller"
+        )
     upright = ImageOps.exif_transpose(image)
     if upright.mode == "F":
         raise InputError("images of floating-point pixels have no common scale; convert them first")
@@ -169,6 +182,11 @@ def _image(current: Image.Image | NDArray[Any], step: PreprocessingStep) -> Imag
 
 def _pixels(current: Image.Image | NDArray[Any]) -> NDArray[np.float64]:
     """[H, W, C], 0 .. 255 to begin with."""
+    if isinstance(current, Image.Image) and current.width * current.height > MOST_PIXELS:
+        raise InputError(
+            f"an input of {current.height}x{current.width} pixels is too large, at most "
+            f"{MOST_PIXELS:,}: resize must come before rescale and normalize"
+        )
     array: NDArray[np.float64] = np.asarray(current, np.float64)
     return array if array.ndim == 3 else array[:, :, None]
 

@@ -43,6 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         code = _dispatch(given)
         sys.stdout.flush()
+    except KeyboardInterrupt:  # at whatever moment
+        return INTERRUPTED
     except BrokenPipeError:
         # Python flushes stdout once more at exit; that must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

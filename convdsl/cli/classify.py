@@ -59,7 +59,8 @@ def _batches(images: Sequence[str], size: int) -> Iterator[Sequence[str]]:
 def top_classes(made: Network, images: Sequence[str], count: int) -> list[list[dict[str, Any]]]:
     """The likeliest classes of each image, the first first. Raises InputError."""
     scores = _scores(made, images)
-    labels: Sequence[str | None] = made.executable.labels or [None] * scores.shape[1]
+    classes = scores.shape[1]
+    labels: Sequence[str | None] = [*(made.executable.labels or ()), *[None] * classes]
     answers: list[list[dict[str, Any]]] = []
     for likely in map(probabilities, scores):
         order = likely.argsort(kind="stable")[::-1][:count]

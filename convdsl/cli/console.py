@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from dataclasses import dataclass
 from typing import TextIO
+
+from convdsl.diagnostics import printable
+
+_COLOURS = re.compile(r"(\x1b\[[0-9;]*m)")
 
 
 @dataclass(slots=True)
@@ -54,9 +59,13 @@ def detail(message: str) -> None:
         _say("", "", message)
 
 
-def result(text: str) -> None:
-    """A result, on stdout."""
-    sys.stdout.write(text if text.endswith("\n") else f"{text}\n")
+def result(text: str, *, drawn: bool = False) -> None:
+    """A result, on stdout. Nothing that steers a terminal gets through but the colours of what
+    `reporting` has drawn, which cleans its cells itself."""
+    parts = _COLOURS.split(text) if drawn and use_colour(sys.stdout) else [text]
+    parts[::2] = map(printable, parts[::2])
+    clean = "".join(parts)
+    sys.stdout.write(clean if clean.endswith("\n") else f"{clean}\n")
 
 
 def _say(heading: str, style: str, message: str) -> None:
@@ -64,7 +73,7 @@ def _say(heading: str, style: str, message: str) -> None:
         heading = ""
     if heading and use_colour(sys.stderr):
         heading = f"\x1b[{style}m{heading}\x1b[0m"
-    sys.stderr.write(f"{heading}{message}\n")
+    sys.stderr.write(f"{heading}{printable(message)}\n")
     sys.stderr.flush()
 
 

@@ -41,7 +41,8 @@ def _format(name: str, options: argparse.Namespace) -> bool:
         lines = difflib.unified_diff(
             before.splitlines(keepends=True), after.splitlines(keepends=True), name, name
         )
-        sys.stdout.writelines(lines)
+        if shown := "".join(lines):
+            console.result(shown)
     elif options.check:
         if before != after:
             console.result(name)

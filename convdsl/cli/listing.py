@@ -29,7 +29,8 @@ def show(rows: Sequence[Mapping[str, Any]], format: str) -> None:
         if format == "md":
             result("\n".join(markdown.draw(grid)))
         else:
-            result(table.draw(grid, terminal_width(), use_colour(sys.stdout)))
+            drawn = table.draw(grid, terminal_width(), use_colour(sys.stdout))
+            result(drawn, drawn=True)
 
 
 def terminal_width() -> int | None:

@@ -72,5 +72,5 @@ def _compare(options: argparse.Namespace) -> int:
     run_passes(graph, selected_passes(options), verify=options.verify, observer=observe)
     color = console.use_colour(sys.stdout)
     text = render_passes(snapshots, options.format, width=listing.terminal_width(), color=color)
-    console.result(text)
+    console.result(text, drawn=options.format == "table")
     return 0

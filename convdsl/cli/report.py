@@ -49,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
     width = terminal_width()
     color = console.use_colour(sys.stdout)
     if options.machine is not None:
-        console.result(_roofline(options, width, color))
+        console.result(_roofline(options, width, color), drawn=options.format == "table")
         return 0
     from convdsl import driver
     from convdsl.reporting import render
@@ -66,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
         width=width,
         color=color,
     )
-    console.result(text)
+    console.result(text, drawn=options.format == "table")
     return 0
 
 

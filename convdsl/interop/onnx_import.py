@@ -137,6 +137,8 @@ class _Importer:
             return self.scene.value(self.tensors[name])
         except Undecided as error:
             raise SizesNeeded(f"{self.source}: output {name}: {error}") from None
+        except ReadError as error:
+            raise InputError(f"{self.source}: the output {name}: {error}") from None
 
     def _guarded(self, what: str, name: str, tensor: onnx.TensorProto) -> Known:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from typing import TypeAlias
 
 from convdsl.diagnostics import InputError
@@ -33,7 +34,7 @@ def bind_shapes(inputs: Sequence[Port], shapes: Mapping[str, Sequence[int]]) -> 
         for extent, given in zip(port.type.shape, shape, strict=True):
             name = _plain_symbol(extent)
             if name is not None:
-                binding.setdefault(name, int(given))
+                binding.setdefault(name, whole(name, given))
     symbols = input_symbols(inputs)
     missing = [name for name in symbols if name not in binding]
     if missing:
@@ -50,6 +51,13 @@ def bind_shapes(inputs: Sequence[Port], shapes: Mapping[str, Sequence[int]]) -> 
     return binding
 
 
+def whole(name: str, given: object) -> int:
+    """A size that somebody gives. InputError where it is no whole number."""
+    if isinstance(given, bool) or not isinstance(given, Integral):
+        raise InputError(f"{name} = {given!r} is no size: whole numbers are")
+    return int(given)
+
+
 def _plain_symbol(extent: int | SymDim) -> str | None:
     symbols = symbols_of(extent)
     if isinstance(extent, SymDim) and len(symbols) == 1 and str(extent) == next(iter(symbols)).name:
@@ -58,7 +66,8 @@ def _plain_symbol(extent: int | SymDim) -> str | None:
 
 
 def check_symbol(symbol: Symbol, value: int) -> None:
-    """InputError where a value breaks what was declared of its symbol."""
+    """InputError where a value is no size, or breaks what was declared of its symbol."""
+    value = whole(symbol.name, value)
     if value < symbol.minimum or (symbol.maximum is not None and value > symbol.maximum):
         least = f"at least {symbol.minimum}"
         most = "" if symbol.maximum is None else f" and at most {symbol.maximum}"

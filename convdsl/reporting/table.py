@@ -14,6 +14,7 @@ from rich.text import Text
 from convdsl.analysis.report import Report
 from convdsl.analysis.roofline import Roofline
 from convdsl.analysis.snapshot import Snapshot
+from convdsl.diagnostics import printable
 from convdsl.reporting.grids import (
     Grid,
     defaults_grid,
@@ -55,7 +56,7 @@ def roofline_table(roof: Roofline, *, width: int | None = None, color: bool = Fa
 
 
 def _lines(lines: Sequence[str]) -> str:
-    return "".join(f"{line}\n" for line in lines)
+    return "".join(f"{printable(line)}\n" for line in lines)
 
 
 def draw(grid: Grid, width: int | None, color: bool) -> str:
@@ -65,7 +66,7 @@ def draw(grid: Grid, width: int | None, color: bool) -> str:
         justify = "right" if column in grid.right else "left"
         table.add_column(heading, justify=justify, overflow="fold")
     for line in grid.lines:
-        table.add_row(*(Text(cell) for cell in line))
+        table.add_row(*(Text(printable(cell)) for cell in line))
     console = Console(
         file=io.StringIO(),
         width=10**6,
@@ -77,4 +78,4 @@ def draw(grid: Grid, width: int | None, color: bool) -> str:
     needed = Measurement.get(console, console.options, table).maximum
     with console.capture() as capture:
         console.print(table, width=needed if width is None else min(needed, width))
-    return _lines([line.rstrip() for line in capture.get().splitlines()])
+    return "".join(f"{line.rstrip()}\n" for line in capture.get().splitlines())

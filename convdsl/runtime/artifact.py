@@ -17,12 +17,14 @@ import contextlib
 import hashlib
 import json
 import mmap
+import os
+import stat
 import struct
 import threading
 from collections import deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, BinaryIO, NamedTuple, cast
 
 from convdsl.diagnostics import ArtifactError
 from convdsl.runtime.cpu.team import available_threads
@@ -54,19 +56,21 @@ def write(
     manifest: Mapping[str, Any],
     *,
     durable: bool = True,
+    private: bool = False,
 ) -> None:
     """Write the file whole or not at all. Raises ArtifactError."""
     views = {name: memoryview(data).cast("B") for name, data in sections.items()}
     try:
-        write_whole(path, _chunks(views, manifest), durable=durable)
+        write_whole(path, _chunks(views, manifest), durable=durable, private=private)
     except OSError as error:
         raise ArtifactError(f"cannot write {path}: {error.strerror or error}") from None
 
 
-def read(path: Path) -> Artifact:
-    """Map the file and verify all of it. Raises ArtifactError."""
+def read(path: Path, folder: int | None = None) -> Artifact:
+    """Map the file and verify all of it. With `folder`, the descriptor of a directory, only the
+    user's own file of that name in it is taken, that others cannot write. Raises ArtifactError."""
     try:
-        return _read(path)
+        return _read(path, folder)
     except (OSError, ValueError) as error:  # ValueError: a NUL byte in the path
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise ArtifactError(f"cannot read the artifact {path}: {reason}") from None
@@ -125,17 +129,33 @@ def _aligned(offset: int) -> int:
     return -(-offset // ALIGNMENT) * ALIGNMENT
 
 
-def _read(path: Path) -> Artifact:
-    if not path.exists():
-        raise ArtifactError(f"there is no artifact {path}")
-    if not path.is_file():
-        raise ArtifactError(f"the artifact {path} is no regular file")
-    with path.open("rb") as file:
-        size = path.stat().st_size
+def _read(path: Path, folder: int | None) -> Artifact:
+    """What is checked and what is read are one file: it is opened once, and asked itself."""
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # a FIFO without a writer does not wait
+    try:
+        if folder is None:
+            handle = os.open(path, flags)
+        else:
+            handle = os.open(path.name, flags | os.O_NOFOLLOW, dir_fd=folder)
+    except FileNotFoundError:
+        raise ArtifactError(f"there is no artifact {path}") from None
+    with _opened(handle, path) as file:
+        status = os.fstat(handle)
+        size = status.st_size
+        if folder is not None and (status.st_uid != os.geteuid() or status.st_mode & 0o022):
+            raise ArtifactError(f"{path} is another user's, or others can write it")
         if size < _HEADER.size or file.read(len(MAGIC)) != MAGIC:
             raise ArtifactError(f"{path} is not a compiled network (convdsl compile writes them)")
         mapped = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     return _verify(mapped, path)
+
+
+def _opened(handle: int, path: Path) -> BinaryIO:
+    """The file behind a descriptor, if it is a plain one."""
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise ArtifactError(f"the artifact {path} is no regular file")
+    return os.fdopen(handle, "rb")
 
 
 def _verify(mapped: memoryview, path: Path) -> Artifact:

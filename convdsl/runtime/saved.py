@@ -96,6 +96,8 @@ def save_program(
 def load_executable(path: str | Path, threads: int | None = None) -> Executable:
     """The network in an artifact, verified. Raises ArtifactError where it is damaged, of another
     version, or made for a processor that this one cannot stand in for."""
+    if not isinstance(path, str | Path):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ArtifactError(f"{path!r} is no path of an artifact")
     path = Path(path)
     manifest, sections = artifact.read(path)
     try:

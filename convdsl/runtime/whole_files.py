@@ -3,27 +3,44 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
+import stat
 import tempfile
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
 from convdsl.diagnostics import ArtifactError
 
+PART = ".part"
+"""How files that are being written end."""
 
-def write_whole(path: Path, chunks: Iterable[bytes | memoryview], *, durable: bool = True) -> None:
+_YOUNG = 60  # seconds in which a file without a lock may still be somebody's
+
+
+def write_whole(
+    path: Path,
+    chunks: Iterable[bytes | memoryview],
+    *,
+    durable: bool = True,
+    private: bool = False,
+) -> None:
     """Write `chunks` to a temporary file beside `path`, then rename it over `path`.
 
     With `durable`, file and directory are synced, so that the promise holds across a power
-    cut. A file that is replaced hands on its permissions. Raises OSError, and ArtifactError
+    cut. A file that is replaced hands on its permissions; with `private` it is the user's alone,
+    whatever the mask. Raises OSError, and ArtifactError
     where something else than a plain file stands at `path` (a rename would replace a device).
     """
     if path.exists() and not path.is_file():
         raise ArtifactError(f"{path} exists and is not a plain file")
     mode = path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask()
-    handle, name = tempfile.mkstemp(prefix=f".{path.name[:100]}.", dir=path.parent)
+    mode = 0o600 if private else mode
+    handle, name = tempfile.mkstemp(PART, f".{path.name[:100]}.", path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel opens it when we die
             for chunk in chunks:
                 file.write(chunk)
             file.flush()
@@ -37,6 +54,24 @@ def write_whole(path: Path, chunks: Iterable[bytes | memoryview], *, durable: bo
         raise
     if durable:
         _sync_directory(path.parent)
+
+
+def abandoned(path: Path) -> bool:
+    """Whether a file is what a writer that is no more has left behind. A living one holds its
+    lock, from a moment after the file is made; whoever finds it unlocked then has an old one."""
+    if not (path.name.startswith(".") and path.name.endswith(PART)):
+        return False
+    with contextlib.suppress(OSError):
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            status = os.fstat(handle)
+            old = time.time() - status.st_mtime > _YOUNG
+            if status.st_uid == os.geteuid() and stat.S_ISREG(status.st_mode) and old:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return True
+        finally:
+            os.close(handle)
+    return False
 
 
 def _umask() -> int:

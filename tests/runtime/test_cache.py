@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import multiprocessing
 import os
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from convdsl.runtime import cache as module
 from convdsl.runtime.cache import ObjectCache, default_directory
+from convdsl.runtime.whole_files import write_whole
 
 
 @pytest.fixture
@@ -139,6 +143,93 @@ def test_where_it_lies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setenv("XDG_CACHE_HOME", unset)
         monkeypatch.setenv("HOME", str(tmp_path / "home"))
         assert default_directory() == tmp_path / "home" / ".cache" / "convdsl" / "objects"
+
+
+def killed_while_writing(directory: Path) -> None:
+    """What a process leaves that is killed in the midst of a put."""
+
+    def chunks() -> Iterator[bytes]:
+        yield bytes(5000)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    child = os.fork()
+    if not child:
+        write_whole(directory / "x.entry", chunks(), durable=False)
+    assert os.WIFSIGNALED(os.waitpid(child, 0)[1])
+
+
+def test_what_killed_processes_leave_is_counted_and_swept(cache: ObjectCache) -> None:
+    cache.put("key", b"value")
+    before = cache.size()
+    for _ in range(3):
+        killed_while_writing(cache.directory)
+    left = [path for path in cache.directory.iterdir() if path not in cache.entries()]
+    assert len(left) == 3
+    for path in left:
+        path.write_bytes(bytes(5000))
+    assert cache.size() == before + 15000
+    cache.put("young", b"")
+    assert all(path.exists() for path in left)  # a writer may be about to take its lock
+    for path in left:
+        os.utime(path, (1, 1))
+    with left[0].open() as living:
+        fcntl.flock(living, fcntl.LOCK_EX)
+        cache.put("other", b"")
+        assert [path.exists() for path in left] == [True, False, False]
+    cache.clear()
+    assert not left[0].exists()
+
+
+def test_nothing_that_others_can_write(tmp_path: Path) -> None:
+    mask = os.umask(0)
+    try:
+        cache = ObjectCache(tmp_path / "a" / "b" / "objects")
+        cache.put("key", b"value")
+        assert cache.get("key") == b"value"
+    finally:
+        os.umask(mask)
+    made = [tmp_path / "a", *(tmp_path / "a").rglob("*")]
+    assert len(made) == 4
+    assert not any(path.stat().st_mode & 0o077 for path in made)
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o775, 0o757])
+def test_ancestors_that_others_can_write(tmp_path: Path, mode: int) -> None:
+    cache = ObjectCache(tmp_path / "shared" / "mine" / "objects")
+    cache.put("key", b"value")
+    (tmp_path / "shared").chmod(mode)
+    assert "can be written by others" in str(cache.problem)
+    assert cache.get("key") is None
+    (tmp_path / "shared").chmod(0o1777)  # there, nobody can rename what is another's
+    assert cache.get("key") == b"value"
+
+
+def test_entries_that_others_can_write_or_links_are_not_read(cache: ObjectCache) -> None:
+    cache.put("key", b"value")
+    (entry,) = cache.entries()
+    entry.chmod(0o666)
+    assert cache.get("key") is None
+    cache.put("key", b"value")
+    entry.rename(entry.with_suffix(".moved"))
+    entry.symlink_to(entry.with_suffix(".moved"))
+    assert cache.get("key") is None
+
+
+def test_a_directory_swapped_under_a_reader_is_not_read(
+    cache: ObjectCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = ObjectCache(cache.directory.parent / "other")
+    cache.put("key", b"value")
+    other.put("key", b"evil")
+    read = module.artifact.read
+
+    def swapped(path: Path, folder: int) -> module.artifact.Artifact:
+        cache.directory.rename(cache.directory.parent / "gone")
+        other.directory.rename(cache.directory)
+        return read(path, folder)
+
+    monkeypatch.setattr(module.artifact, "read", swapped)
+    assert cache.get("key") == b"value"
 
 
 def _hammer(directory: Path, seed: int) -> None:

@@ -1,0 +1,100 @@
+"""The Python API, given what it was not made for: only convdsl.Error comes back."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import convdsl
+from convdsl import Model
+
+TEXT = """
+model m {
+    input x: f32[N, 3, H, W] where H >= 2
+    x -> conv(4, 5x5, pad=0) -> relu -> maxpool(3x3) -> conv(4, 3x3, pad=0) -> output y
+}
+"""
+ODD: list[Any] = [
+    None, 0, -1, 1, 2, 1 << 40, 1 << 70, 1.5, float("nan"), True, "", "x", "3", "\0", b"x", (), [],
+    (3, 9, 9), (1, 3, 9, 9), (3, 0, 9), (3, -4, 9), ("a",), (3, "a", 9), (3, 2.5, 9), {}, {"x": 3},
+    {"x": (3, 4, 4)}, {"x": (1, 3, 30, 31)}, {"y": (3, 9, 9)}, {"H": 4}, {"H": "q"}, {"Q": 1},
+    object(),
+]  # fmt: skip
+
+CALLS: dict[str, Callable[[Model, Callable[[], Any], Path], object]] = {
+    "report": lambda m, odd, _: convdsl.report(
+        m, inputs=odd(), batch=odd(), symbols=m_or_none(odd())
+    ),
+    "counting": lambda m, odd, _: convdsl.report(m, count=str(odd())),
+    "emit": lambda m, odd, _: convdsl.emit(m, "graph", inputs=odd(), batch=odd()),
+    "level": lambda m, odd, _: convdsl.emit(m, str(odd()), symbols=m_or_none(odd())),
+    "threads": lambda m, odd, _: convdsl.compile(m, "random:0", threads=odd()),
+    "load": lambda m, odd, _: convdsl.load(str(odd())),
+    "parse": lambda m, odd, _: convdsl.parse(str(odd())),
+    "load_executable": lambda m, odd, _: convdsl.load_executable(odd(), threads=odd()),
+}
+
+
+def m_or_none(value: Any) -> Any:
+    return value if isinstance(value, dict) else None
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return convdsl.parse(TEXT)
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_odd_arguments(model: Model, tmp_path: Path, call: str) -> None:
+    draw = random.Random(call)
+    for _ in range(60):
+        given: list[Any] = []
+
+        def odd(given: list[Any] = given) -> Any:
+            given.append(draw.choice(ODD))
+            return given[-1]
+
+        try:
+            CALLS[call](model, odd, tmp_path)
+        except convdsl.Error:
+            continue
+        except Exception as error:
+            raise AssertionError(f"{call} of {given} raised {error!r}") from error
+
+
+def test_too_small_inputs_of_a_model_of_free_sizes(model: Model) -> None:
+    """Refused with the operator and the sizes, whichever way they come; larger ones run."""
+    network = convdsl.compile(model, "random:0", cache=False)
+    for size in (2, 4, 6):
+        x = np.ones((1, 3, size, size), np.float32)
+        ways: list[Callable[[], object]] = [
+            lambda x=x: network(x),
+            lambda size=size: convdsl.report(model, inputs=(3, size, size)),
+            lambda size=size: convdsl.emit(model, "graph", inputs=(3, size, size)),
+            lambda size=size: convdsl.compile(model, "random:0", inputs=(3, size, size)),
+            lambda size=size: network.save("never.cdsl", H=size, W=size),
+        ]
+        for way in ways:
+            with pytest.raises(convdsl.InputError, match=r"does not fit"):
+                way()
+    assert network(np.ones((1, 3, 15, 15), np.float32)).shape == (1, 4, 1, 1)
+
+
+def test_odd_arrays(model: Model) -> None:
+    network = convdsl.compile(model, "random:0", cache=False)
+    draw = random.Random(0)
+    for _ in range(60):
+        shape = [draw.choice([0, 1, 2, 3, 4, 7]) for _ in range(draw.choice([0, 3, 4, 4, 4, 5]))]
+        dtype = draw.choice(["f4", "f4", "f4", "f8", "i4", "O", "U3", "c8", "?"])
+        try:
+            network(np.zeros(shape, dtype))
+        except convdsl.Error:
+            continue
+    for wrong in (None, 3, "x", [[1.0]], object()):
+        with pytest.raises(convdsl.InputError):
+            network(wrong)
