@@ -70,11 +70,16 @@ def _read_pow(r: Reading) -> Tensor:
 
 
 def _power_of_others(r: Reading) -> Tensor:
-    """In doubles; the result has the base's dtype."""
+    """In doubles; the result has the base's dtype, an integer what is left of the point. Results a
+    few roundings from an integer are that integer: 5^3 is not 124."""
     a, b = (r.unary("cast", x, dtype="f64") for x in (r[0], r.aligned()))
     result = r.binary("pow", a, b)
     if r.dtype(0) is DType.I64:
-        result = r.unary("round", result)
+        whole = r.unary("round", result)
+        apart = r.unary("abs", r.binary("sub", result, whole))
+        rounding = r.binary("mul", r.unary("abs", result), r.like(2.0**-50, result))
+        is_whole = r.binary("less_equal", apart, rounding)
+        result = r.apply("where", {"condition": is_whole, "a": whole, "b": result})
     return r.unary("cast", result, dtype=str(r.dtype(0)))
 
 
