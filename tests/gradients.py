@@ -70,7 +70,8 @@ def with_gradients(
 
 def floating(graph: Graph) -> dict[str, Value]:
     """Inputs and weights that may have gradients, by name."""
-    values = graph.inputs | {name: node.output for name, node in graph.states.items()}
+    weights = {name: node.output for name, node in graph.states.items() if node.data is None}
+    values = graph.inputs | weights
     return {name: value for name, value in values.items() if value.type.dtype.is_float}
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from executors import machine_code, run_graph
 from gradients import check_graph, differences, floating, with_gradients
 from graphs import Builder, evaluate_graph, random_arrays, rewritten
+from random_graphs import random_graph
 from small_models import RESIDUAL
 
 import convdsl
@@ -57,6 +59,26 @@ def test_branches_and_shared_weights_are_summed(make: object) -> None:
     arrays = random_arrays(graph, 3)
     wanted = len(floating(graph))
     assert check_graph(graph, arrays, 3) == wanted
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_random_graphs_agree_with_differences(seed: int) -> None:
+    graph = random_graph(seed)
+    assert check_graph(graph, random_arrays(graph, seed, 0.5), seed, places=2)
+
+
+@pytest.mark.parametrize("seed", range(50, 56))
+def test_random_graphs_agree_in_machine_code(seed: int) -> None:
+    """After all passes, fused and blocked, in f32."""
+    graph = random_graph(seed)
+    graph, found = with_gradients(graph, floating(graph))
+    graph.outputs = {f"d_of_{n}": value for n, value in found.items() if value is not None}
+    arrays = {n: a.astype(np.float32) for n, a in random_arrays(graph, seed, 0.5).items()}
+    expected = evaluate_graph(graph, arrays)
+    actual = run_graph(rewritten(graph), arrays, machine_code)
+    for name, array in expected.items():
+        span = float(np.max(np.abs(array), initial=1e-3))
+        np.testing.assert_allclose(actual[name], array, rtol=0, atol=1e-4 * span, err_msg=name)
 
 
 def test_only_what_is_wanted_is_computed() -> None:
