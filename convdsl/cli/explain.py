@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from convdsl.ir.model import Model
     from convdsl.lowering.lower import Lowered
-    from convdsl.lowering.tasks import Choice
+    from convdsl.lowering.tasks import Decision
 
 RANDOM_WEIGHTS = "random:0"
 _LEAST_RUNS = 20
@@ -100,7 +100,7 @@ def _macs(model: Model, binding: dict[str, int]) -> dict[str, int]:
     return {name: macs for name, macs in costs if isinstance(macs, int)}
 
 
-def _row(choice: Choice, macs: dict[str, int]) -> dict[str, Any]:
+def _row(choice: Decision, macs: dict[str, int]) -> dict[str, Any]:
     return {
         "step": " + ".join(choice.nodes),
         "schedule": choice.schedule,
@@ -129,7 +129,7 @@ def _share(row: dict[str, Any], spent: float, prediction: Prediction, team: Team
     }
 
 
-def _others(choice: Choice) -> str | None:
+def _others(choice: Decision) -> str | None:
     """Cycles of the schedules that were not chosen."""
     others = (f"{name} {cost:,.0f}" for name, cost in choice.bids if name != choice.schedule)
     return ", ".join(others) or None

@@ -18,12 +18,12 @@ from convdsl.ir.opdef import (
     Attribute,
     Call,
     Derived,
-    Field,
     Kind,
     OpDef,
     Operand,
     OpError,
     Reach,
+    WindowRule,
     contraction,
     no_state,
 )
@@ -136,7 +136,7 @@ def _passed_on(found: TensorExpr) -> str | None:
     return body.tensor.name
 
 
-def _no_field(call: Call) -> Field:
+def _no_field(call: Call) -> WindowRule:
     return Reach.UNAVAILABLE
 
 

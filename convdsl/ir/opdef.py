@@ -186,7 +186,7 @@ class Reach(enum.Enum):
     UNAVAILABLE = "no exact rule is known"
 
 
-Field: TypeAlias = Window | Reach
+WindowRule: TypeAlias = Window | Reach
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,12 +229,12 @@ def same_type(call: Call) -> tuple[TensorType, ...]:
     return (next(iter(call.types.values())),)
 
 
-def pointwise(call: Call) -> Field:
+def pointwise(call: Call) -> WindowRule:
     """Window rule of maps."""
     return Reach.POINTWISE
 
 
-def derived(call: Call) -> Field:
+def derived(call: Call) -> WindowRule:
     """Window rule of operators that look back in no simpler way than their expression says."""
     return Reach.DERIVED
 
@@ -312,7 +312,7 @@ class OpDef:
     resolve: Callable[[Call], Mapping[str, Any]]
     state: Callable[[Call], tuple[StateSpec, ...]]
     infer: Callable[[Call], tuple[TensorType, ...]]
-    window: Callable[[Call], Field]
+    window: Callable[[Call], WindowRule]
     cost: Callable[[Call], Cost]
     kernel: Callable[[Call], TensorExpr]
     gradient: Gradient

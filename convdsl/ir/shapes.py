@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from math import lcm
 from typing import Any
 
-from convdsl.ir.opdef import Call, Field, OpError, Reach, Unproven
+from convdsl.ir.opdef import Call, OpError, Reach, Unproven, WindowRule
 from convdsl.tensor import Dim, Symbol, SymDim, Window, substitute, symbol, symbols_of
 from convdsl.tensor.dim import Extremum, Floor
 
@@ -141,7 +141,7 @@ def _denominators(value: Dim) -> Iterable[int]:
 # Receptive fields along axes
 
 
-def whole_along(shape: Sequence[Dim], axes: Sequence[int]) -> Field:
+def whole_along(shape: Sequence[Dim], axes: Sequence[int]) -> WindowRule:
     """The field where every position sees all of `axes` and itself along the others."""
     space = range(2, len(shape))
     seen = [axis in axes for axis in space]

@@ -23,7 +23,7 @@ from convdsl.lowering.calls import (
     Part,
 )
 from convdsl.lowering.layouts import Layouts
-from convdsl.lowering.memory import aligned
+from convdsl.lowering.memory import round_up
 from convdsl.lowering.packing import Packing, Source
 from convdsl.lowering.slices import find_slices
 from convdsl.schedules.machine import Machine
@@ -129,7 +129,7 @@ class Buffers:
         end = 0
         for packing in self._packings:
             placed.append(replace(packing, offset=end))
-            end += aligned(packing.pack.size * packing.dtype.bytes, self._machine.alignment)
+            end += round_up(packing.pack.size * packing.dtype.bytes, self._machine.alignment)
         return tuple(placed), end
 
     # Memory

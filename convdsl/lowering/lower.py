@@ -17,7 +17,7 @@ from convdsl.lowering.assemble import assemble
 from convdsl.lowering.buffers import Buffers
 from convdsl.lowering.packing import Packing, pack_weights
 from convdsl.lowering.sharing import Sharing
-from convdsl.lowering.tasks import Choice, Tasks
+from convdsl.lowering.tasks import Decision, Tasks
 from convdsl.lowering.updates import order_of, replace_states
 from convdsl.schedules.machine import Machine
 
@@ -31,7 +31,7 @@ class Lowered:
     program: Program
     graph: Graph
     packings: tuple[Packing, ...]
-    choices: tuple[Choice, ...]
+    choices: tuple[Decision, ...]
 
     def pack_weights(self, states: Mapping[str, Array], out: npt.NDArray[np.uint8]) -> None:
         """Evaluate weight-time arithmetic and write all packed weights into `out`."""

@@ -10,7 +10,7 @@ from convdsl.ir.liveness import LiveRange
 K = TypeVar("K", bound=Hashable)
 
 
-def aligned(size: int, alignment: int) -> int:
+def round_up(size: int, alignment: int) -> int:
     """Rounded up to a whole multiple."""
     return -(-size // alignment) * alignment
 
@@ -24,9 +24,9 @@ def plan_arena(
     total = 0
     order = list(ranges)
     for key in sorted(order, key=lambda k: (-sizes[k], ranges[k].first)):
-        size = aligned(sizes[key], alignment)
+        size = round_up(sizes[key], alignment)
         taken = sorted(
-            (offsets[other], offsets[other] + aligned(sizes[other], alignment))
+            (offsets[other], offsets[other] + round_up(sizes[other], alignment))
             for other in offsets
             if ranges[other].overlaps(ranges[key])
         )

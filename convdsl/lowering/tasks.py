@@ -25,7 +25,7 @@ from convdsl.tensor import TensorType
 
 
 @dataclass(frozen=True)
-class Choice:
+class Decision:
     """Why a step runs as it does: predicted cycles of every schedule that applied."""
 
     nodes: tuple[str, ...]
@@ -40,9 +40,9 @@ class Tasks:
     def __init__(self, machine: Machine, buffers: Buffers) -> None:
         self._machine = machine
         self._buffers = buffers
-        self._scheduled: dict[Task, tuple[Scheduled, Choice]] = {}
+        self._scheduled: dict[Task, tuple[Scheduled, Decision]] = {}
         self.calls: list[Call] = []
-        self.choices: list[Choice] = []
+        self.choices: list[Decision] = []
         self.kernels: dict[str, Kernel] = {}
 
     def add_graph(self, graph: Graph) -> None:
@@ -164,14 +164,14 @@ class Tasks:
                 self._add_task("pack", chain, ends, {}, (f"pack for {names[0]}",))
         return packed
 
-    def _schedule(self, task: Task) -> tuple[Scheduled, Choice]:
+    def _schedule(self, task: Task) -> tuple[Scheduled, Decision]:
         """The kernels of a task, by the schedule that predicts the fewest cycles."""
         if task not in self._scheduled:
             offers = self._machine.bids(task)
             chosen = offers[0][1]
             name = f"{_identifier(task.op)}_{len(self._scheduled)}"
             listed = tuple((schedule.name, cost) for cost, schedule in offers)
-            choice = Choice((), name, chosen.name, listed)
+            choice = Decision((), name, chosen.name, listed)
             scheduled = chosen.emit(task, name)
             self._scheduled[task] = (scheduled, choice)
             self.kernels |= {kernel.name: kernel for kernel, _ in scheduled.kernels}

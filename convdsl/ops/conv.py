@@ -10,7 +10,6 @@ from convdsl.ir.opdef import (
     Attribute,
     Call,
     Derived,
-    Field,
     Kind,
     OpDef,
     Operand,
@@ -18,6 +17,7 @@ from convdsl.ir.opdef import (
     Reach,
     Role,
     StateSpec,
+    WindowRule,
     contraction,
     float_type,
 )
@@ -97,7 +97,7 @@ def infer_conv(call: Call) -> tuple[TensorType, ...]:
     return (TensorType(x.dtype, (x.shape[0], call["channels"], *space)),)
 
 
-def field_conv(call: Call) -> Field:
+def field_conv(call: Call) -> WindowRule:
     """The window; where folded padding brings in positions beyond it, no exact rule is known."""
     window, mode = explicit_window(call), call["pad_mode"]
     if mode == "zeros":

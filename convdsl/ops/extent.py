@@ -11,12 +11,12 @@ from convdsl.ir.opdef import (
     Attribute,
     Call,
     Derived,
-    Field,
     Kind,
     OpDef,
     Operand,
     OpError,
     Reach,
+    WindowRule,
     derived,
     no_contraction,
     no_state,
@@ -94,7 +94,7 @@ def infer_slice(call: Call) -> tuple[TensorType, ...]:
     return (TensorType(x.dtype, tuple(shape)),)
 
 
-def field_slice(call: Call) -> Field:
+def field_slice(call: Call) -> WindowRule:
     """Batch and channels have no place; along space what the expression reads counts."""
     return Reach.POINTWISE if max(call["axes"]) < 2 else Reach.DERIVED
 
@@ -163,7 +163,7 @@ def infer_pad(call: Call) -> tuple[TensorType, ...]:
     return (TensorType(x.dtype, tuple(shape)),)
 
 
-def field_pad(call: Call) -> Field:
+def field_pad(call: Call) -> WindowRule:
     """Batch and channels have no place; along space what the expression reads counts."""
     return Reach.POINTWISE if max(call["axes"], default=0) < 2 else Reach.DERIVED
 

@@ -8,13 +8,13 @@ from typing import Any
 from convdsl.ir.opdef import (
     Attribute,
     Call,
-    Field,
     Kind,
     OpDef,
     Operand,
     OpError,
     Reach,
     Rule,
+    WindowRule,
     no_contraction,
     no_state,
 )
@@ -63,7 +63,7 @@ def infer_concat(call: Call) -> tuple[TensorType, ...]:
     return (TensorType(types[0].dtype, shape),)
 
 
-def field_concat(call: Call) -> Field:
+def field_concat(call: Call) -> WindowRule:
     """Batch and channels have no place; along space what the expression reads counts."""
     return Reach.POINTWISE if call["axis"] < 2 else Reach.DERIVED
 

@@ -10,13 +10,13 @@ from convdsl.ir.opdef import (
     REQUIRED,
     Attribute,
     Call,
-    Field,
     Kind,
     OpDef,
     Operand,
     OpError,
     Role,
     StateSpec,
+    WindowRule,
     contraction,
     derived,
     float_type,
@@ -58,7 +58,7 @@ def infer_linear(call: Call) -> tuple[TensorType, ...]:
     return (TensorType(x.dtype, (*x.shape[:-1], call["channels"])),)
 
 
-def field_linear(call: Call) -> Field:
+def field_linear(call: Call) -> WindowRule:
     """The last axis is channels in a matrix; in deeper tensors it is space, seen whole."""
     shape = call.type("x").shape
     return whole_along(shape, (len(shape) - 1,))

@@ -10,13 +10,13 @@ from convdsl.ir.opdef import (
     REQUIRED,
     Attribute,
     Call,
-    Field,
     Kind,
     OpDef,
     Operand,
     OpError,
     Reach,
     Rule,
+    WindowRule,
     derived,
     no_contraction,
     no_state,
@@ -60,7 +60,7 @@ def infer_transpose(call: Call) -> tuple[TensorType, ...]:
     return (TensorType(x.dtype, tuple(x.shape[axis] for axis in order)),)
 
 
-def field_transpose(call: Call) -> Field:
+def field_transpose(call: Call) -> WindowRule:
     """Positions stay where space keeps its order; else what the expression reads counts."""
     order = call["axes"]
     return Reach.POINTWISE if order[2:] == tuple(range(2, len(order))) else Reach.DERIVED

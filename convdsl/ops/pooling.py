@@ -12,11 +12,11 @@ from convdsl.ir.opdef import (
     Attribute,
     Call,
     Derived,
-    Field,
     Kind,
     OpDef,
     Operand,
     OpError,
+    WindowRule,
     float_type,
     no_contraction,
     no_state,
@@ -134,7 +134,7 @@ def window_pool(call: Call) -> Window:
     return Window(space, (1,) * rank, ((0, 0),) * rank, (1,) * rank)
 
 
-def field_pool(call: Call) -> Field:
+def field_pool(call: Call) -> WindowRule:
     """The window."""
     return window_pool(call)
 

@@ -13,7 +13,6 @@ from convdsl.ir.opdef import (
     Attribute,
     Call,
     Derived,
-    Field,
     Gradient,
     Kind,
     OpDef,
@@ -21,6 +20,7 @@ from convdsl.ir.opdef import (
     OpError,
     Reach,
     Rule,
+    WindowRule,
     float_type,
     no_contraction,
     no_state,
@@ -79,7 +79,7 @@ def infer_reduction(call: Call) -> tuple[TensorType, ...]:
     return (TensorType(x.dtype, shape),)
 
 
-def field_reduction(call: Call) -> Field:
+def field_reduction(call: Call) -> WindowRule:
     """Along reduced axes all is seen; where axes go, no axis stands where it stood."""
     x = call.type("x")
     if call["keepdims"]:

@@ -11,12 +11,12 @@ from convdsl.ir.opdef import (
     REQUIRED,
     Attribute,
     Call,
-    Field,
     Kind,
     OpDef,
     Operand,
     OpError,
     Reach,
+    WindowRule,
     no_contraction,
     no_state,
 )
@@ -66,7 +66,7 @@ def infer_arg(call: Call) -> tuple[TensorType, ...]:
     return (TensorType(DType.I64, tuple(shape)),)
 
 
-def field_arg(call: Call) -> Field:
+def field_arg(call: Call) -> WindowRule:
     """Along the axis all is seen; where it goes, no axis stands where it stood."""
     if call["keepdims"]:
         return whole_along(call.type("x").shape, (call["axis"],))
@@ -136,7 +136,7 @@ def infer_top_k(call: Call) -> tuple[TensorType, ...]:
     return (TensorType(x.dtype, shape), TensorType(DType.I64, shape))
 
 
-def field_top_k(call: Call) -> Field:
+def field_top_k(call: Call) -> WindowRule:
     """Along the axis all is seen."""
     return whole_along(call.type("x").shape, (call["axis"],))
 

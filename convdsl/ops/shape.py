@@ -9,13 +9,13 @@ from convdsl.ir.opdef import (
     REQUIRED,
     Attribute,
     Call,
-    Field,
     Kind,
     OpDef,
     Operand,
     OpError,
     Reach,
     Rule,
+    WindowRule,
     no_contraction,
     no_state,
 )
@@ -82,7 +82,7 @@ def kernel_regroup(call: Call) -> TensorExpr:
     return TensorExpr((x,), (Stage(TensorVar("y", out), axes, Read(x, index)),), ("y",))
 
 
-def field_regroup(call: Call) -> Field:
+def field_regroup(call: Call) -> WindowRule:
     """Space that survives is seen point by point; where none is left, all of it is seen."""
     given, (out,) = call.type("x").shape, call.outputs
     if given[2:] == out.shape[2:]:

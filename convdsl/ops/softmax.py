@@ -8,12 +8,12 @@ from typing import Any
 from convdsl.ir.opdef import (
     Attribute,
     Call,
-    Field,
     Gradient,
     Kind,
     OpDef,
     Operand,
     Rule,
+    WindowRule,
     float_type,
     no_contraction,
     no_state,
@@ -40,7 +40,7 @@ def resolve_softmax(call: Call) -> Mapping[str, Any]:
     return {**call.attributes, "axis": resolve_axis(call)}
 
 
-def field_softmax(call: Call) -> Field:
+def field_softmax(call: Call) -> WindowRule:
     """Along the axis all is seen."""
     return whole_along(call.type("x").shape, (call["axis"],))
 

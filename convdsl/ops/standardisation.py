@@ -10,7 +10,6 @@ from convdsl.ir.opdef import (
     REQUIRED,
     Attribute,
     Call,
-    Field,
     Kind,
     OpDef,
     Operand,
@@ -18,6 +17,7 @@ from convdsl.ir.opdef import (
     Reach,
     Role,
     StateSpec,
+    WindowRule,
     float_type,
     no_contraction,
     same_type,
@@ -110,7 +110,7 @@ def state_layer_norm(call: Call) -> tuple[StateSpec, ...]:
     return affine_state(call, call.type("x").shape[call["axis"] :])
 
 
-def field_layer_norm(call: Call) -> Field:
+def field_layer_norm(call: Call) -> WindowRule:
     """Along normalised axes all is seen."""
     shape = call.type("x").shape
     return whole_along(shape, range(call["axis"], len(shape)))
@@ -161,7 +161,7 @@ def state_group_norm(call: Call) -> tuple[StateSpec, ...]:
     return affine_state(call, call.type("x").shape[1:2])
 
 
-def field_group_norm(call: Call) -> Field:
+def field_group_norm(call: Call) -> WindowRule:
     """All of space is seen, if there is any."""
     return Reach.WHOLE if call.type("x").rank > 2 else Reach.POINTWISE
 

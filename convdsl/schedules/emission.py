@@ -59,6 +59,7 @@ def lane_stride(index: Dim) -> int | None:
 
 
 def depends_on_lane(index: Dim) -> bool:
+    """Whether an index differs from lane to lane."""
     return any(s.name == _LANE for s in symbols_of(index))
 
 
@@ -359,6 +360,7 @@ class Emitter:
 
 
 def extent_of(axis: Axis) -> int:
+    """The extent of an axis as a number."""
     assert isinstance(axis.extent, int), "kernels are made for bound shapes"
     return axis.extent
 

@@ -12,7 +12,7 @@ from convdsl.backends.llvm.objects import find_target
 from convdsl.ir.graph import Graph
 from convdsl.kernel.program import Access, Argument, Place, format_program
 from convdsl.lowering.lower import Lowered, lower
-from convdsl.lowering.memory import aligned
+from convdsl.lowering.memory import round_up
 from convdsl.schedules.cpu.machine import cpu_machine
 from convdsl.tensor import symbol
 
@@ -80,7 +80,7 @@ def test_weight_time_arithmetic_makes_no_steps() -> None:
     program = lowered(graph).program
     assert [step.nodes[0] for step in program.steps][1:] == ["output y"]
     # Packed: the filters, and one vector of 16 biases.
-    assert program.weight_bytes == aligned(16 * 16 * 9 * 4, 64) + aligned(16 * 4, 64)
+    assert program.weight_bytes == round_up(16 * 16 * 9 * 4, 64) + round_up(16 * 4, 64)
 
 
 def test_an_unfolded_batch_norm_is_one_scale_and_one_shift() -> None:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from convdsl.ir.liveness import LiveRange
-from convdsl.lowering.memory import aligned, plan_arena
+from convdsl.lowering.memory import plan_arena, round_up
 
 ALIGNMENT = 64
 
@@ -33,7 +33,7 @@ def test_what_lives_together_lies_apart(problem: list[tuple[LiveRange, int]]) ->
 def test_the_arena_is_no_larger_than_needed(problem: list[tuple[LiveRange, int]]) -> None:
     """At least the most that lives at once, at most everything side by side."""
     live = {key: r for key, (r, _) in enumerate(problem)}
-    sizes = {key: aligned(size, ALIGNMENT) for key, (_, size) in enumerate(problem)}
+    sizes = {key: round_up(size, ALIGNMENT) for key, (_, size) in enumerate(problem)}
     _, total = plan_arena(live, sizes, ALIGNMENT)
     at_once = [sum(sizes[k] for k, r in live.items() if r.first <= t <= r.last) for t in range(27)]
     assert max(at_once) <= total <= sum(sizes.values())
@@ -44,7 +44,7 @@ def test_a_chain_needs_two_places(sizes: list[int]) -> None:
     """Each value lives in two steps: no more than the three largest can matter."""
     live = {k: LiveRange(k, k + 1) for k in range(len(sizes))}
     _, total = plan_arena(live, dict(enumerate(sizes)), ALIGNMENT)
-    assert total <= sum(sorted(aligned(size, ALIGNMENT) for size in sizes)[-3:])
+    assert total <= sum(sorted(round_up(size, ALIGNMENT) for size in sizes)[-3:])
 
 
 def test_equal_sizes_in_a_chain_alternate() -> None:

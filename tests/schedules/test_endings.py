@@ -29,7 +29,9 @@ ROOTS: dict[str, Part] = {
     "large filters": lambda b, x: b(
         "conv", b("concat", *[b("add", x, x) for _ in range(20)]), channels=130, kernel=3
     ),
-    "depthwise": lambda b, x: b("conv", x, channels=12, kernel=3, groups=12),
+    "depthwise": lambda b, x: b(
+        "conv", b("conv", x, channels=12, kernel=1), channels=12, kernel=3, groups=12
+    ),
 }
 ENDINGS: dict[str, Part] = {
     "statistics": lambda b, h: b("reduce_mean", h, axes=(0, 2, 3)),

@@ -14,7 +14,7 @@ from convdsl.kernel.nodes import Get, Registers, Var
 from convdsl.kernel.target import Target
 from convdsl.schedules.contraction import Convolution, match_convolution
 from convdsl.schedules.cpu.endings import Sums, may_end
-from convdsl.schedules.cpu.epilogue import Frame, open_frame
+from convdsl.schedules.cpu.epilogue import Draft, open_draft
 from convdsl.schedules.cpu.filters import packing_cycles
 from convdsl.schedules.cpu.runs import Run, runs_of, taps_inside
 from convdsl.schedules.emission import View, extent_of, lane_symbol
@@ -25,6 +25,7 @@ _MOST_COLUMN_TAPS = 11  # unrolled; wider filters are left to the generic schedu
 
 
 def applies(task: Task) -> Convolution | None:
+    """Blocked layouts; one input and one output channel a group."""
     conv = match_convolution(task.root)
     if conv is None or task.layout.axis != 1 or task.layout.block < 2:
         return None
@@ -67,37 +68,38 @@ def filter_layout(conv: Convolution, task: Task) -> Layout:
 
 
 def emit(task: Task, name: str, target: Target) -> Scheduled:
+    """Rows of tiles; all rows and blocks of channels are shared out."""
     conv = applies(task)
     assert conv is not None
     pack, lanes = filter_layout(conv, task), task.layout.block
-    frame = open_frame(task, name, conv.reduce, lanes, conv.k, {conv.w.tensor.name: pack})
-    filters = View(frame.packed[conv.w.tensor.name], pack)
+    draft = open_draft(task, name, conv.reduce, lanes, conv.k, {conv.w.tensor.name: pack})
+    filters = View(draft.packed[conv.w.tensor.name], pack)
     outer = conv.space[:-1]
     names = ["n", "kb", *(space.out.name for space in outer)]
     extents = [extent_of(conv.n), task.layout.blocks, *(space.outs for space in outer)]
     runs = runs_of(conv.space[-1], width_for(conv, task, target))
     sums = None
     if task.ending is not None:  # a piece for each row of an image
-        sums = Sums.of(frame.b, task.ending, conv.n, conv.k, prod(s.outs for s in outer), 1)
-    with frame.b.parallel(names, extents) as (n, kb, *rows):
+        sums = Sums.of(draft.b, task.ending, conv.n, conv.k, prod(s.outs for s in outer), 1)
+    with draft.b.parallel(names, extents) as (n, kb, *rows):
         at = dict(zip(names, (n, kb, *rows), strict=True))
         if sums is not None:
             sums.far.clear()
         for run in runs:
-            with frame.b.serial("tile", run.count) as tile:
-                _tile(frame, conv, filters, at, run, run.start + tile * run.width, sums)
+            with draft.b.serial("tile", run.count) as tile:
+                _tile(draft, conv, filters, at, run, run.start + tile * run.width, sums)
         if sums is not None:
             piece: Dim = 0
             for space, row in zip(outer, rows, strict=True):
                 piece = piece * space.outs + row
             sums.end_piece(n, piece, kb * lanes, 1)
     if sums is None:
-        return frame.finish()
-    return sums.combined(task, frame.finish(sums.buffers), name, target)
+        return draft.finish()
+    return sums.combined(task, draft.finish(sums.buffers), name, target)
 
 
 def _tile(
-    frame: Frame,
+    draft: Draft,
     conv: Convolution,
     w: View,
     at: dict[str, Dim],
@@ -105,23 +107,23 @@ def _tile(
     column: Dim,
     sums: Sums | None,
 ) -> None:
-    acc = frame.registers(run.width)
-    frame.b.zero(acc)
+    acc = draft.registers(run.width)
+    draft.b.zero(acc)
     with ExitStack() as stack:
         taps: list[Dim] = []
         for space in conv.space[:-1]:
             start, stop = taps_inside(space, at[space.out.name])
-            taps.append(stack.enter_context(frame.b.serial("r", stop, start)))
-        _row(frame, conv, w, at, run, column, acc, taps)
-    first = at["kb"] * frame.b.lanes
+            taps.append(stack.enter_context(draft.b.serial("r", stop, start)))
+        _row(draft, conv, w, at, run, column, acc, taps)
+    first = at["kb"] * draft.b.lanes
     loaded: dict[tuple[str, Dim], Var] = {}
     if sums is not None:
         sums.near.clear()
     for j in range(run.width):
         bound = {space.out.name: at[space.out.name] for space in conv.space[:-1]}
         bound |= {conv.n.name: at["n"], conv.space[-1].out.name: column + j}
-        bound[conv.k.name] = first + lane_symbol(frame.b.lanes)
-        made = frame.store(bound, first, Get(acc, j), loaded=loaded)
+        bound[conv.k.name] = first + lane_symbol(draft.b.lanes)
+        made = draft.store(bound, first, Get(acc, j), loaded=loaded)
         if sums is not None:
             sums.add(0, made, bound)
     if sums is not None:
@@ -129,7 +131,7 @@ def _tile(
 
 
 def _row(
-    frame: Frame,
+    draft: Draft,
     conv: Convolution,
     w: View,
     at: dict[str, Dim],
@@ -139,8 +141,8 @@ def _row(
     row_taps: list[Dim],
 ) -> None:
     """One row of taps: each input column once, for all (column, tap) pairs that meet there."""
-    b, last = frame.b, conv.space[-1]
-    x, channel = frame.views[conv.x.tensor.name], at["kb"] * b.lanes
+    b, last = draft.b, conv.space[-1]
+    x, channel = draft.views[conv.x.tensor.name], at["kb"] * b.lanes
     rows = [
         at[s.out.name] * s.stride + tap * s.dilation - s.pad
         for s, tap in zip(conv.space[:-1], row_taps, strict=True)

@@ -20,7 +20,7 @@ from convdsl.kernel.nodes import Buffer, Get, IndexTest, Registers, Value, Var
 from convdsl.kernel.target import Target
 from convdsl.schedules.contraction import Convolution, Space, match_convolution
 from convdsl.schedules.cpu.endings import Sums, may_end
-from convdsl.schedules.cpu.epilogue import Frame, open_frame
+from convdsl.schedules.cpu.epilogue import Draft, open_draft
 from convdsl.schedules.cpu.filters import FilterPack, packing_cycles
 from convdsl.schedules.cpu.runs import (
     Columns,
@@ -76,6 +76,7 @@ def patch_rows(outer: tuple[Space, ...], columns: Columns, tile: Tile) -> int:
 
 
 def cost(task: Task, target: Target) -> float | None:
+    """Cycles of all register tiles, and of packing in every call."""
     conv = applies(task)
     if conv is None:
         return None
@@ -102,12 +103,13 @@ def filter_pack(conv: Convolution, task: Task, tile: Tile) -> FilterPack:
 
 
 def emit(task: Task, name: str, target: Target) -> Scheduled:
+    """Whole tiles of channels, then those that are left."""
     conv = applies(task)
     assert conv is not None
     tile = tile_for(conv, task, target)
     pack = filter_pack(conv, task, tile)
-    frame = open_frame(task, name, conv.reduce, pack.lanes, conv.k, {conv.w.tensor.name: pack})
-    emitter = _Direct(task, conv, tile, pack, frame, Limits.of(target))
+    draft = open_draft(task, name, conv.reduce, pack.lanes, conv.k, {conv.w.tensor.name: pack})
+    emitter = _Direct(task, conv, tile, pack, draft, Limits.of(target))
     whole, rest = divmod(pack.blocks, tile.blocks)
     regions = [(0, whole, tile.blocks)] if whole else []
     regions += [(whole * tile.blocks, 1, rest)] if rest else []
@@ -116,8 +118,8 @@ def emit(task: Task, name: str, target: Target) -> Scheduled:
     for region in regions:
         emitter.tiles(*region)
     if emitter.sums is None:
-        return frame.finish()
-    return emitter.sums.combined(task, frame.finish(emitter.sums.buffers), name, target)
+        return draft.finish()
+    return emitter.sums.combined(task, draft.finish(emitter.sums.buffers), name, target)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,15 +165,15 @@ class _Direct:
         conv: Convolution,
         tile: Tile,
         pack: FilterPack,
-        frame: Frame,
+        draft: Draft,
         limits: Limits,
     ) -> None:
         self.conv = conv
         self.sums: Sums | None = None
         self.bands = 1  # of the pieces that sums are of
         self.pack = pack
-        self.frame = frame
-        self.b: Builder = frame.b
+        self.draft = draft
+        self.b: Builder = draft.b
         self.lanes = pack.lanes
         self.element = conv.reduce.dtype.bytes
         self.outer, self.columns = columns_of(conv, task)
@@ -184,7 +186,7 @@ class _Direct:
             self.runs = runs_of(self.columns.space, tile.columns)
         self.spaces = (*self.outer, *self.rows, self.columns.space)
         self.limits = limits
-        if frame.waiting is None:  # sums cannot wait for a second panel: there is but one
+        if draft.waiting is None:  # sums cannot wait for a second panel: there is but one
             self.limits = replace(self.limits, stay=pack.size * self.element)
         self.filters_stay = pack.size * self.element <= self.limits.stay
 
@@ -288,7 +290,7 @@ class _Direct:
         """Accumulate one register tile over a panel's input channels; after the last panel
         store it through the epilogue. Sums wait in the output from one panel to the next."""
         at, blocks, sweeps = place.at, place.blocks, place.sweeps
-        acc = self.frame.registers(blocks * run.width)
+        acc = self.draft.registers(blocks * run.width)
         tile = _TileAt(place, acc, self.block(place), self.positions(run, start))
         self.b.zero(acc)
         first, past = place.chunk
@@ -340,7 +342,7 @@ class _Direct:
         with b.serial("c", channels) as c:
             where = ((cb * pack.taps + tap) * pack.c_block + c) * tile.blocks * self.lanes
             base = tile.block * pack.block_size + where
-            weights = self.frame.packed[conv.w.tensor.name]
+            weights = self.draft.packed[conv.w.tensor.name]
             if not self.filters_stay:
                 self.prefetch_filters(tile, base)
             if len(self.columns.merged) > 1:
@@ -354,7 +356,7 @@ class _Direct:
     def prefetch_filters(self, tile: _TileAt, base: Dim) -> None:
         """Ask for one line of the panel that comes next, another one in each sweep over this
         panel: so that it has come from memory when its turn does."""
-        weights = self.frame.packed[self.conv.w.tensor.name]
+        weights = self.draft.packed[self.conv.w.tensor.name]
         sweeps = tile.place.sweeps
         slab = self.pack.block_size // self.pack.c_blocks * tile.blocks
         line = floor_div(tile.place.sweep * tile.blocks, sweeps.size)
@@ -362,7 +364,7 @@ class _Direct:
 
     def prefetch_inputs(self, tile: _TileAt, cb: Dim, c: Dim) -> None:
         """Ask for the same positions in the next block of channels, one position at each step."""
-        view = self.frame.views[self.conv.x.tensor.name]
+        view = self.draft.views[self.conv.x.tensor.name]
         channel = tile.at["g"] * self.conv.channels_in + (cb + 1) * self.pack.c_block
         bound = self.columns.bind(tile.positions[0][-1])
         index = [tile.at["n"], channel, *(bound[axis.name] for axis in self.columns.merged)]
@@ -372,7 +374,7 @@ class _Direct:
         self, tile: _TileAt, channel: Dim, taps: Sequence[Dim], position: Sequence[Dim]
     ) -> Value:
         """One input element in all lanes."""
-        view = self.frame.views[self.conv.x.tensor.name]
+        view = self.draft.views[self.conv.x.tensor.name]
         index: list[Dim] = [tile.at["n"], tile.at["g"] * self.conv.channels_in + channel]
         outs = [*(tile.at[space.out.name] for space in self.outer), *position]
         if len(self.columns.merged) > 1:
@@ -401,7 +403,7 @@ class _Direct:
                 value = Get(tile.acc, i * tile.width + j)
                 first = (tile.block + i) * self.lanes
                 at = self.bound(tile, i, j, lane)
-                made = self.frame.store(at, first, value, loaded=loaded)
+                made = self.draft.store(at, first, value, loaded=loaded)
                 if self.sums is not None:
                     self.sums.add(i, made, at)
         if self.sums is not None:
@@ -409,10 +411,10 @@ class _Direct:
 
     def waiting(self, tile: _TileAt, i: int, j: int) -> tuple[Buffer, Dim]:
         """Where a sum lies from one panel to the next: in an output."""
-        view = self.frame.waiting
+        view = self.draft.waiting
         assert view is not None
         at = self.bound(tile, i, j, 0)
-        return view.buffer, view.layout.offset([at[a.name] for a in self.frame.task.axes])
+        return view.buffer, view.layout.offset([at[a.name] for a in self.draft.task.axes])
 
     def put_aside(self, tile: _TileAt) -> None:
         """Sums so far into the output, where `fetch` finds them for the next panel."""

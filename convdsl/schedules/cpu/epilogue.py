@@ -16,7 +16,7 @@ from convdsl.tensor import Dim
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
+class Draft:
     """A kernel under construction: its buffers as views, the outputs' among them; operands in
     packed form; the reduction whose values the schedule computes, and the axis that vectors
     run along."""
@@ -64,9 +64,9 @@ class Frame:
         return Scheduled.one(self.b.kernel(), (*self.arguments, *own))
 
 
-def open_frame(
+def open_draft(
     task: Task, name: str, reduce: Reduce, lanes: int, axis: Axis, packs: Mapping[str, Pack]
-) -> Frame:
+) -> Draft:
     """Declare the buffers: packed operands as given, other weights blocked along the vectors' axis.
     An operand that is packed and read by the epilogue too is handed over in both forms."""
     b = Builder(name, reduce.dtype, lanes)
@@ -86,4 +86,4 @@ def open_frame(
             arguments.append((var.name, layout if operand.static else None))
     views |= declare_outputs(b, task.outputs)
     arguments += [(output.var.name, None) for output in task.outputs]
-    return Frame(task, b, reduce, axis, views, packed, tuple(arguments))
+    return Draft(task, b, reduce, axis, views, packed, tuple(arguments))

@@ -25,7 +25,7 @@ from convdsl.schedules.contraction import (
     match_product,
     matrix_order,
 )
-from convdsl.schedules.cpu.epilogue import Frame, open_frame
+from convdsl.schedules.cpu.epilogue import Draft, open_draft
 from convdsl.schedules.cpu.filters import FilterPack, packing_cycles
 from convdsl.schedules.cpu.tiles import Tile, choose_tile, split, tile_cycles
 from convdsl.schedules.emission import View, extent_of, lane_symbol
@@ -188,25 +188,25 @@ def emit(task: Task, name: str, target: Target) -> Scheduled:
     chosen = best_way(task, target)
     assert chosen is not None
     product = chosen.product
-    frame = open_frame(task, name, product.reduce, chosen.lanes, product.v, chosen.packs)
-    emitter = _Gemm(task, chosen, frame)
+    draft = open_draft(task, name, product.reduce, chosen.lanes, product.v, chosen.packs)
+    emitter = _Gemm(task, chosen, draft)
     for blocks, count in split(chosen.blocks, chosen.tile.blocks):
         first = 0 if blocks == chosen.tile.blocks else chosen.blocks - blocks
         emitter.blocks(first, count, blocks)
-    return frame.finish()
+    return draft.finish()
 
 
 class _Gemm:
     """Emits one matrix product."""
 
-    def __init__(self, task: Task, chosen: _Way, frame: Frame) -> None:
+    def __init__(self, task: Task, chosen: _Way, draft: Draft) -> None:
         self.task = task
         self.way = chosen
-        self.frame = frame
-        self.b = frame.b
+        self.draft = draft
+        self.b = draft.b
         self.lanes = chosen.lanes
         name = chosen.product.x.tensor.name
-        buffer = frame.packed[name] if name in chosen.packs else frame.views[name].buffer
+        buffer = draft.packed[name] if name in chosen.packs else draft.views[name].buffer
         self.x = View(buffer, rows_layout(task, chosen.product))
 
     def blocks(self, first: int, count: int, blocks: int) -> None:
@@ -273,8 +273,8 @@ class _Gemm:
             outer = [at[axis.name] for axis in product.w_outer]
             start = chosen.pack.start(outer, block, blocks)
             where = start + (depth * blocks + i) * self.lanes
-            return self.b.load(self.frame.packed[name], where)
-        view = self.frame.views[name]
+            return self.b.load(self.draft.packed[name], where)
+        view = self.draft.views[name]
         bound = {**at, product.v.name: (block + i) * self.lanes}
         index = [substitute(component, bound) for component in product.w.index]
         return self.b.load(view.buffer, view.layout.offset(index))
@@ -298,7 +298,7 @@ class _Gemm:
         if rows:
             bound[rows[0].name] = row
         first = block * self.lanes
-        self.frame.store(bound, first, value, valid)
+        self.draft.store(bound, first, value, valid)
 
 
 def gemm(target: Target) -> Schedule:

@@ -121,6 +121,7 @@ def _gathers(task: Task, chosen: Cut) -> int:
 
 
 def emit(task: Task, name: str, target: Target) -> Scheduled:
+    """Vectors or scalars, as the cut says, place by place."""
     chosen = cut(task, target)
     b = Builder(name, task.element, chosen.lanes)
     views: dict[str, View] = {}

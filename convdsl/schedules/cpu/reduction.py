@@ -18,7 +18,7 @@ from convdsl.schedules.cpu.totals import (
     PIECE,
     RUN,
     Loop,
-    Plan,
+    Way,
     cut,
     cycles,
     match_totals,
@@ -31,17 +31,20 @@ from convdsl.tensor import Dim, dim_min, floor_div
 Position: TypeAlias = "dict[str, Dim]"
 
 
-def plan(task: Task, target: Target) -> Plan | None:
+def plan(task: Task, target: Target) -> Way | None:
+    """How the task is walked; None where it is no reduction by itself."""
     totals = match_totals(task)
     return None if totals is None else plan_totals(totals, task, target)
 
 
 def cost(task: Task, target: Target) -> float | None:
+    """Cycles of the walk."""
     made = plan(task, target)
     return None if made is None else cycles(made)
 
 
 def emit(task: Task, name: str, target: Target) -> Scheduled:
+    """One kernel, or one that sums shares and one that combines them in their order."""
     made = plan(task, target)
     assert made is not None
     emitter = _Reduction(task, made)
@@ -75,7 +78,7 @@ class _Kernel:
     """A kernel under construction: buffers of those operands that it reads, of outputs and of
     what shares find."""
 
-    def __init__(self, task: Task, plan: Plan, name: str) -> None:
+    def __init__(self, task: Task, plan: Way, name: str) -> None:
         self.task = task
         self.plan = plan
         self.b = Builder(name, plan.totals.reduces[0].dtype, plan.lanes)
@@ -150,7 +153,7 @@ class _Kernel:
 class _Reduction:
     """Emits the kernels of one reduction."""
 
-    def __init__(self, task: Task, plan: Plan) -> None:
+    def __init__(self, task: Task, plan: Way) -> None:
         self.task = task
         self.plan = plan
         self.totals = plan.totals

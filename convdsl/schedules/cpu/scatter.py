@@ -30,7 +30,7 @@ _PASSED = 4.0  # cycles for looking at one position
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class Sums:
     """The output's axes by their parts in the sum. Vectors of `lanes` run along `along` (scalars
     where that is None); `rest` are the others but the place, which is cut in `ranges`."""
 
@@ -51,7 +51,7 @@ class Plan:
         return min(_SIDE_BY_SIDE, max(self.vectors, 1))
 
 
-def plan(task: Task, target: Target) -> Plan | None:
+def plan(task: Task, target: Target) -> Sums | None:
     """None where the task is anything but a sum by position."""
     (stage, *more) = task.stages
     found = match_scatter(stage.body)
@@ -64,10 +64,10 @@ def plan(task: Task, target: Target) -> Plan | None:
     narrow = extent_of(along) < lanes and task.layout.axis is None
     if along is place or lanes == 1 or narrow or _mentions(found.index, along):
         rest = tuple(axis for axis in task.axes if axis is not place)
-        return Plan(found, place, None, 1, rest, _ranges(place, rest, 1))
+        return Sums(found, place, None, 1, rest, _ranges(place, rest, 1))
     rest = tuple(axis for axis in task.axes if axis not in (place, along))
     blocks = -(-extent_of(along) // (lanes * _SIDE_BY_SIDE))
-    return Plan(found, place, along, lanes, rest, _ranges(place, rest, blocks))
+    return Sums(found, place, along, lanes, rest, _ranges(place, rest, blocks))
 
 
 def _ranges(place: Axis, rest: Sequence[Axis], blocks: int) -> int:
@@ -97,6 +97,7 @@ def cost(task: Task, target: Target) -> float | None:
 
 
 def emit(task: Task, name: str, target: Target) -> Scheduled:
+    """One kernel: each share of the output passes over all positions, in their order."""
     chosen = plan(task, target)
     assert chosen is not None
     b = Builder(name, task.element, chosen.lanes)
@@ -121,7 +122,7 @@ class _Passes:
 
     b: Builder
     task: Task
-    plan: Plan
+    plan: Sums
     views: Mapping[str, View]
 
     def all(self) -> None:

@@ -138,7 +138,7 @@ class Loop:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class Way:
     """Vectors of `lanes` along `axis`; loops over the reduced positions, outermost first.
 
     Where the axis is a reduced one whose extent is no multiple of the lanes, its last positions
@@ -189,9 +189,9 @@ class Plan:
         return prod(extent_of(axis) for axis in self.others) * self.blocks
 
 
-def plan_totals(totals: Totals, task: Task, target: Target) -> Plan | None:
+def plan_totals(totals: Totals, task: Task, target: Target) -> Way | None:
     """Vectors along the axis that wastes the fewest lanes, a kept one among equals."""
-    best: tuple[float, Plan] | None = None
+    best: tuple[float, Way] | None = None
     for axis in (*totals.kept, *totals.over):
         plan = _along(axis, totals, task, target)
         if plan is None:
@@ -202,7 +202,7 @@ def plan_totals(totals: Totals, task: Task, target: Target) -> Plan | None:
     return None if best is None else best[1]
 
 
-def _along(axis: Axis, totals: Totals, task: Task, target: Target) -> Plan | None:
+def _along(axis: Axis, totals: Totals, task: Task, target: Target) -> Way | None:
     """Vectors along this axis, if all reads and stores allow it and one read is side by side."""
     kept = axis in totals.kept
     lanes = max(target.lanes(reduce.dtype) for reduce in totals.reduces)
@@ -236,7 +236,7 @@ def _along(axis: Axis, totals: Totals, task: Task, target: Target) -> Plan | Non
     loops = tuple(Loop(a, whole if a == axis else extent_of(a)) for a in ordered)
     last = tuple(loop for loop in loops if loop.axis != axis)
     slots = max(2, 8 // len(totals.reduces))
-    plan = Plan(totals, axis, lanes, loops, last, 1, slots, layouts)
+    plan = Way(totals, axis, lanes, loops, last, 1, slots, layouts)
     return _split(plan)
 
 
@@ -258,7 +258,7 @@ def _steps(
     return steps
 
 
-def _split(plan: Plan) -> Plan:
+def _split(plan: Way) -> Way:
     """As many shares as give a team enough to do, and as keep far accumulators short."""
     vectors = plan.vectors
     shares = 1
@@ -286,7 +286,7 @@ def rounds_of(loops: tuple[Loop, ...]) -> int:
     return prod(loop.extent for loop in outer)
 
 
-def cycles(plan: Plan) -> float:
+def cycles(plan: Way) -> float:
     """An operation and a read for each vector of terms."""
     totals = plan.totals
     bodies = (*(s.body for s in totals.front), *(r.body for r in totals.reduces))
