@@ -76,8 +76,8 @@ def test_a_turned_order_is_one_slice():
     assert len(model_of(proto, "net.onnx", {}).graph.op_nodes()) == 1
 
 
-def test_a_permutation_of_many_channels_compiles_in_linear_time():
-    """440 took 80 s, and 512 were too deep for Python."""
+def test_a_permutation_of_many_channels_compiles():
+    """440 took 80 s, and 512 were too deep for Python; 4 s on a shared Zen 5 core now."""
     order = np.random.default_rng(0).permutation(512)
     nodes = [("Gather", "x i", "y", {"axis": 1})]
     proto = network(nodes, [1, 512, 2, 2], ["y"], {"i": order.astype("i8")})
