@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import onnx
 import pytest
 from onnx import helper
@@ -60,3 +63,15 @@ def test_element_types_are_onnxs():
     for number in INTEGERS:
         assert helper.tensor_dtype_to_np_dtype(number).kind in "iu"
     assert not set(INTEGERS) & FROM_ONNX.keys()
+
+
+def test_rows_are_read_without_onnx():
+    """`convdsl ops` and the PyTorch source need none of it; tests/torch has it not."""
+    script = (
+        "import sys; sys.modules['onnx'] = None; import convdsl.interop.correspondence; "
+        "print('onnx' in {name.split('.')[0] for name, m in sys.modules.items() if m})"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "False"

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from convdsl.interop.correspondence.row import Keyword, Read, Result, Row, same
 from convdsl.interop.correspondence.wording import PyTorch, Wording, listed, text
-from convdsl.interop.reading.folding import integers
-from convdsl.interop.reading.tensors import ReadError, Tensor, Undecided, shape_of
+from convdsl.interop.reading.tensors import ReadError, Tensor, Undecided, integers, shape_of
 from convdsl.ops.extent import BEGIN, END
 from convdsl.tensor import Dim
 

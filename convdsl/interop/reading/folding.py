@@ -15,8 +15,15 @@ from onnx import helper
 
 from convdsl.interop.element_types import FROM_ONNX, INTEGERS
 from convdsl.interop.reading.open_sizes import ELEMENTWISE, cast_open, reduce_open
-from convdsl.interop.reading.tensors import Array, Known, ReadError, Undecided, known
-from convdsl.tensor import Dim, SymDim
+from convdsl.interop.reading.tensors import (
+    Array,
+    Known,
+    ReadError,
+    Undecided,
+    integers,
+    known,
+)
+from convdsl.tensor import Dim
 
 LARGEST = 1 << 16
 """Elements of a result that is computed while reading; larger ones are left to weight time."""
@@ -76,11 +83,6 @@ def checked_shape(sizes: Sequence[Dim]) -> tuple[int, ...]:
     if total > LARGEST * 16:
         raise ReadError(f"a constant of shape {shape} is too large")
     return tuple(shape)
-
-
-def integers(array: Array) -> list[Any]:
-    """Elements as integers, free sizes as they are."""
-    return [v if isinstance(v, SymDim) else int(v) for v in array.reshape(-1)]
 
 
 def _axes(inputs: Sequence[Array], attributes: Attributes) -> list[int]:

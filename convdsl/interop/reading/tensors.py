@@ -81,3 +81,8 @@ def shape_of(x: Tensor) -> tuple[Dim, ...]:
 def dtype_of(x: Tensor) -> DType:
     """The element type of a graph value or of a known array."""
     return x.type.dtype if isinstance(x, Value) else x.dtype
+
+
+def integers(array: Array) -> list[Any]:
+    """Elements as integers, free sizes as they are."""
+    return [v if isinstance(v, SymDim) else int(v) for v in array.reshape(-1)]
