@@ -12,6 +12,7 @@ from executors import graph_of, interpreted, machine_code, run_graph
 
 from convdsl.backends.llvm.objects import find_target
 from convdsl.ir.opdef import (
+    DERIVED,
     Call,
     OpDef,
     Operand,
@@ -49,6 +50,7 @@ def call_of(expr: TensorExpr, weights: Collection[str] = ()) -> Call:
         window=derived,
         cost=no_contraction,
         kernel=lambda _: expr,
+        gradient=DERIVED,
     )
     return op.call({x.name: x.type for x in expr.inputs})
 

@@ -14,7 +14,17 @@ from hypothesis import strategies as st
 
 from convdsl.backends.llvm.objects import find_target
 from convdsl.ir.graph import Graph, Value
-from convdsl.ir.opdef import REQUIRED, Attribute, Call, Kind, OpDef, Operand, derived, no_state
+from convdsl.ir.opdef import (
+    DERIVED,
+    REQUIRED,
+    Attribute,
+    Call,
+    Kind,
+    OpDef,
+    Operand,
+    derived,
+    no_state,
+)
 from convdsl.kernel.expr import Axis, Read, Reduce, Stage, TensorExpr, TensorVar
 from convdsl.lowering.lower import lower
 from convdsl.ops import BY_NAME
@@ -78,6 +88,7 @@ SUM = OpDef(
     window=derived,
     cost=BY_NAME["matmul"].cost,
     kernel=kernel_sum,
+    gradient=DERIVED,
 )
 
 
