@@ -42,11 +42,19 @@ def _numbered(graph: Graph, numbers: dict[Any, int]) -> dict[Value, int]:
             case InputNode():
                 meaning = ("input", node.name)
             case StateNode():
-                data = None if node.data is None else value_text(np.asarray(node.data))
-                meaning = ("state", data or node.name)
+                meaning = ("state", node.name if node.data is None else _data(node.data))
             case _:
                 raise TypeError(f"a node of type {type(node).__name__}")
+        number = isinstance(node, StateNode) and node.data is not None and np.size(node.data) == 1
         for value in node.outputs:
-            key = (meaning, value.index, str(value.type))
+            carried = value.type.dtype.value if number else str(value.type)
+            key = (meaning, value.index, carried)
             found[value] = numbers.setdefault(key, len(numbers))
     return found
+
+
+def _data(array: Any) -> str:
+    """A constant's elements; a single number is the same of any rank: what reads it says how far
+    it is repeated."""
+    data = np.asarray(array)
+    return value_text(data.reshape(()) if data.size == 1 else data)

@@ -334,9 +334,10 @@ def test_a_helper_that_is_awake_joins_the_next_call() -> None:
     network(images())
     helpers = team.process.helpers
     words, first = helpers.board._words, helpers.board._first
-    for _ in range(1000):
+    patience = time.monotonic() + 60  # a busy machine takes the helper's processor away
+    while time.monotonic() < patience:
         network(images())
         if words[first + BOARD_AWAKE]:
             break
     else:
-        pytest.fail("no helper stayed awake in a thousand calls")
+        pytest.fail("no helper stayed awake in a minute of calls")
