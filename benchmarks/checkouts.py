@@ -56,6 +56,7 @@ class Checkout:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            cwd=folder,  # the first place that modules are looked for in
             env={**os.environ, "PYTHONPATH": str(folder)},
         )
         self.compile_seconds, self.loops = self._read()
