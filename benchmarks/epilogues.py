@@ -25,6 +25,7 @@ from convdsl.compilation import Plan
 from convdsl.kernel.target import Target
 from convdsl.ops import activation
 from convdsl.runtime.cpu.code import Code, LoadedCode, aligned
+from convdsl.toolchain import cpu_toolchain
 
 BASE = "relu"
 _SOURCE = """convdsl 1
@@ -54,7 +55,7 @@ def prepare(name: str, target: Target) -> Subject:
     """Compile one network for timing. Weights are random."""
     started = time.perf_counter()
     model = convdsl.parse(_SOURCE.format(name=name))
-    lowered = Plan(model, target).lower({})
+    lowered = Plan(model, cpu_toolchain(target)).lower({})
     program = lowered.program
     ir = llvm_module.print_module(program, target, timed=True)
     code = Code.of(program, llvm.emit_object(ir, target))
