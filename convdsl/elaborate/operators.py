@@ -302,6 +302,10 @@ def _type_of_numbers(numbers: Sequence[Any]) -> DType:
     return DType.I64 if all(isinstance(number, int) for number in numbers) else DType.F32
 
 
+_WIDER = (DType.F32, DType.F64)
+"""Types that a tensor may be cast to, for a number that its own does not hold."""
+
+
 def _fits(number: float, dtype: DType) -> bool:
     """Whether a number is one of the type: whole and in range, or at least not beyond it."""
     if dtype.is_float:
@@ -322,5 +326,5 @@ def _check_number(session: Session, context: Context, given: Given, dtype: DType
         f"{number} is no {dtype}, as the tensors beside it are",
         span,
         frames=context.frames,
-        help=("cast the tensor: `cast(f32)`",),
+        help=(f"cast the tensor: `cast({next(t for t in _WIDER if _fits(number, t))})`",),
     )

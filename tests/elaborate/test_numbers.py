@@ -41,8 +41,10 @@ def test_beside_a_tensor(dtype: str, text: str, number: float) -> None:
     x = ARRAYS[dtype]
     for op, function in {"less": np.less, "equal": np.equal, "max": np.maximum}.items():
         if not fits(number, dtype):
-            with pytest.raises(convdsl.CompileError, match=f"is no {dtype}"):
+            with pytest.raises(convdsl.CompileError, match=f"is no {dtype}") as caught:
                 run(dtype, f"{op}(x0, {text})", x)
+            wider = "f32" if fits(number, "f32") else "f64"
+            assert f"`cast({wider})`" in str(caught.value)
             continue
         expected = function(x, np.full((1, 1), number, CHOICES[dtype]))
         np.testing.assert_array_equal(run(dtype, f"{op}(x0, {text})", x), expected)
