@@ -91,6 +91,45 @@ def test_only_what_is_wanted_is_computed() -> None:
     assert found["w"].node.op.name == "linear.grad(weight)"  # type: ignore[attr-defined]
 
 
+STOPPING = """
+model stopping {
+    input x: f32[N, 4, 6, 6]
+    h = x -> conv(4, 3x3) as c
+    gate = h -> avg_pool(global) -> stop_gradient
+    output y = h * gate
+}
+"""
+
+
+def test_a_stopped_gradient_flows_no_further() -> None:
+    """h * gate has the gradient of h * g for a g that is given."""
+    model = convdsl.parse(STOPPING)
+    graph = model.graph.bind({"N": 2})
+    arrays = random_arrays(graph, 1)
+    found = convdsl.gradient(model, "y", ["x", "c.*"]).graph.bind({"N": 2})
+    results = evaluate_graph(found, arrays)
+    gate = next(n.output for n in graph.op_nodes() if n.op.name == "stop_gradient")
+    y, graph.outputs = graph.outputs, {"gate": gate}
+    given = evaluate_graph(graph, arrays)["gate"]
+    for user, operand in graph.users(gate):
+        graph.set_input(user, operand, graph.add_input("given", gate.type))
+    graph.outputs = y
+    arrays["given"] = given
+    dys = {"y": np.ones((2, 4, 6, 6))}
+    for name in ("x", "c.weight", "c.bias"):
+        expected = differences(graph, arrays, dys, name, range(3))
+        np.testing.assert_allclose(results[f"d{name}"].reshape(-1)[:3], expected, 1e-3, 1e-5)
+
+
+def test_at_inference_nothing_is_left_of_a_stop() -> None:
+    graph = convdsl.parse(STOPPING).graph
+    assert [n.op.name for n in rewritten(graph.copy()).op_nodes()] == [
+        "conv",
+        "avg_pool",
+        "mul",
+    ]
+
+
 def test_what_is_not_read_has_no_gradient() -> None:
     b = Builder()
     x, other = b.input("x", 2, 3, dtype=F64), b.input("other", 2, 3, dtype=F64)

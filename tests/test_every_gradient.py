@@ -27,7 +27,7 @@ def test_how_many_there_are_of_each() -> None:
     counts = Counter(type(op.gradient) for op in OPERATORS)
     assert counts[Missing] == 0
     assert counts[Rule] <= 15
-    assert counts[Zero] == 4
+    assert counts[Zero] == 5
     reasons = [op.gradient.why for op in OPERATORS if isinstance(op.gradient, Rule)]
     assert all(reasons)
 

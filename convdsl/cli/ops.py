@@ -129,8 +129,8 @@ def _gradient(op: OpDef) -> tuple[str, str]:
             return "derived", ""
         case Rule(why=why):
             return "rule", why
-        case Zero():
-            return "zero", "it is flat almost everywhere"
+        case Zero(why):
+            return "zero", why
         case NotDifferentiable(reason):
             return "none", reason
         case Missing(needs):

@@ -264,7 +264,9 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Zero:
-    """Differentiable almost everywhere, with derivative zero."""
+    """The gradient is zero, because of `why`."""
+
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,7 +286,7 @@ class Missing:
 Gradient: TypeAlias = Derived | Rule | Zero | NotDifferentiable | Missing
 
 DERIVED = Derived()
-ZERO = Zero()
+FLAT = Zero("it is flat almost everywhere")
 MASK = NotDifferentiable("it gives a mask")
 POSITIONS = NotDifferentiable("it gives positions")
 

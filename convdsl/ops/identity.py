@@ -1,4 +1,4 @@
-"""Operators that pass their input on: identity, and dropout at inference."""
+"""Operators that pass their input on: identity, stop_gradient, and dropout at inference."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from convdsl.ir.opdef import (
     OpDef,
     Operand,
     OpError,
+    Zero,
     float_type,
     no_contraction,
     no_state,
@@ -74,4 +75,20 @@ DROPOUT = OpDef(
     gradient=DERIVED,
 )
 
-OPERATORS = (IDENTITY, DROPOUT)
+STOP_GRADIENT = OpDef(
+    name="stop_gradient",
+    aliases=("detach",),
+    doc="x itself, through which no gradient flows: what made x is not trained by what reads this.",
+    operands=(Operand("x"),),
+    attributes=(),
+    outputs=("y",),
+    resolve=resolve_as_given,
+    state=no_state,
+    infer=same_type,
+    window=pointwise,
+    cost=no_contraction,
+    kernel=kernel_identity,
+    gradient=Zero("it is there to stop it"),
+)
+
+OPERATORS = (IDENTITY, DROPOUT, STOP_GRADIENT)

@@ -111,9 +111,9 @@ GENERATORS: dict[str, Generator] = {
     **{
         name: partial(unary, name)
         for name in (
-            "relu", "relu6", "identity", "sigmoid", "tanh", "softsign", "neg", "abs", "exp",
-            "erf", "floor", "ceil", "round", "sign", "isnan", "selu",
-            "silu", "mish", "hardswish",
+            "relu", "relu6", "identity", "stop_gradient", "sigmoid", "tanh", "softsign", "neg",
+            "abs", "exp", "erf", "floor", "ceil", "round", "sign", "isnan", "selu", "silu",
+            "mish", "hardswish",
         )
     },
     "log": partial(unary, "log", low=0.01),

@@ -260,6 +260,12 @@ ROWS = (
         lambda s: s("Dropout", s["x"]),
         Read(_read_dropout, deciding=(1, 2)),
     ),
+    only_spelled(
+        "stop_gradient",
+        "Identity",
+        PyTorch("detach", lambda w: f"{w['x']}.detach()"),
+        lambda s: s("Identity", s["x"]),
+    ),
 )
 
 READING = {
