@@ -1,0 +1,96 @@
+"""A network as it is while training: statistics of the batch, dropout that drops."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+
+from convdsl.diagnostics import InputError
+from convdsl.ir.build import Build
+from convdsl.ir.graph import OpNode, Value
+from convdsl.ir.opdef import OpDef, OpError
+from convdsl.ops.identity import DROPOUT
+from convdsl.ops.normalisation import BATCH_NORM
+from convdsl.ops.training import BATCH_NORM_TRAINING, DROPOUT_TRAINING
+
+
+def training_mode(build: Build, *, step: Value, seed: int, frozen: Collection[str]) -> None:
+    """Rewrite the graph of `build` in place.
+
+    batch_norm normalises by the statistics of the batch, and replaces the running ones
+    (`Graph.updates`): one after the other where layers share them. A layer of which a weight or a
+    statistic is in `frozen`, keys of states, stays as it is at inference.
+
+    dropout drops: what, follows from `seed`, the layer's name, `step` (i64 [], modulo 2^32) and the
+    place of an element in its sample.
+
+    Raises InputError where a channel has one element, of which there is no variance.
+    """
+    mode = _Mode(build, step, seed, frozenset(frozen))
+    for node in build.graph.op_nodes():
+        rule = _RULES.get(node.op)
+        if rule is not None:
+            rule(mode, node)
+
+
+@dataclass
+class _Mode:
+    """The rewrite: what replaces running statistics so far, by their keys, is in `running`."""
+
+    build: Build
+    step: Value
+    seed: int
+    frozen: frozenset[str]
+    running: dict[str, Value] = field(default_factory=dict[str, Value])
+
+    def batch_norm(self, node: OpNode) -> None:
+        keys = {name: value.node.name for name, value in node.inputs.items() if name != "x"}
+        if self.frozen.intersection(keys.values()):
+            return
+        inputs = dict(node.inputs)
+        for name in ("running_mean", "running_var"):
+            inputs[name] = self.running.get(keys[name], inputs[name])
+        attributes = {name: node.attributes[name] for name in ("eps", "momentum")}
+        made = self._replace(node, BATCH_NORM_TRAINING, inputs, attributes)
+        *_, mean, var = made.outputs
+        self.running |= {keys["running_mean"]: mean, keys["running_var"]: var}
+        self.build.graph.updates |= self.running
+
+    def dropout(self, node: OpNode) -> None:
+        x, p = node.inputs["x"], node.attributes["p"]
+        if p == 1:
+            self._put(node, self.build.at(node).filled(0.0, x.type))
+        elif p > 0:
+            attributes = {"p": p, "stream": stream(self.seed, node.name)}
+            self._replace(node, DROPOUT_TRAINING, {"x": x, "step": self.step}, attributes)
+
+    def _replace(
+        self, node: OpNode, op: OpDef, inputs: Mapping[str, Value], attributes: Mapping[str, object]
+    ) -> OpNode:
+        """The operator in place of a node, under its name."""
+        try:
+            made = self.build.graph.apply(
+                op, inputs, attributes, name=node.name, span=node.span, frames=node.frames
+            )
+        except OpError as error:
+            raise InputError("; ".join((f"{node.name}: {error.message}", *error.help))) from error
+        self._put(node, made.outputs[0])
+        return made
+
+    def _put(self, node: OpNode, value: Value) -> None:
+        self.build.graph.replace_uses(node.output, value)
+        self.build.graph.remove(node)
+
+
+def stream(seed: int, layer: str) -> tuple[int, int]:
+    """Two words of 32 bits that a seed and the name of a layer have to themselves."""
+    digest = hashlib.blake2b(f"{seed}/{layer}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest[:4], "little"), int.from_bytes(digest[4:], "little")
+
+
+_RULES: Mapping[OpDef, Callable[[_Mode, OpNode], None]] = {
+    BATCH_NORM: _Mode.batch_norm,
+    DROPOUT: _Mode.dropout,
+}
+"""What changes while training; all other operators compute what they always do."""
