@@ -19,7 +19,7 @@ from convdsl.kernel.expr import format_tensor_expr
 from convdsl.kernel.program import Port, Program, format_program
 from convdsl.kernel.signature import Binding, bind_shapes, check_symbol, input_symbols, whole
 from convdsl.kernel.text import format_kernel
-from convdsl.loading import interop, load, parse
+from convdsl.loading import interop, load, load_onnx, parse
 from convdsl.passes import PASSES, Observer, Pass
 from convdsl.passes import run as run_passes
 from convdsl.runtime.cache import ObjectCache
@@ -260,11 +260,6 @@ def _unchanging(model: Model) -> Model:
     for key in model.graph.updates:
         raise InputError(f"{model.name} replaces its state {key} with every call: only convdsl can")
     return model
-
-
-def load_onnx(path: str | Path, **parameters: Any) -> Model:
-    """The model in an ONNX file, whatever the file's name. Raises InputError."""
-    return interop("onnx_load").load(Path(path), parameters)
 
 
 def translate(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
@@ -17,8 +17,9 @@ from convdsl.ir.model import Model
 def load(source: str | Path, **parameters: Any) -> Model:
     """A model from a path, `path.cnn:model`, or a zoo name, tried in this order.
 
-    `parameters` set the model's own parameters, or bind symbols of its inputs (N, H, ...).
-    Raises InputError where there is no such source, CompileError where it is wrong.
+    `parameters` set the model's own parameters, or bind symbols of its inputs (N, H, ...); of an
+    ONNX file `outputs` names the tensors wanted, where not all are. Raises InputError where there
+    is no such source, CompileError where it is wrong.
     """
     text = str(source)
     path = Path(text)
@@ -46,17 +47,49 @@ def _is_file(path: Path) -> bool:
 
 
 def _load_path(path: Path, model: str | None, parameters: Mapping[str, Any]) -> Model:
-    if path.suffix == ".onnx":
+    if path.suffix.lower() == ".onnx":
         if model is not None:
             raise InputError(f"{path} holds one model; leave out `:{model}`")
-        return interop("onnx_load").load(path, parameters)
+        return load_onnx(path, **parameters)
+    _refuse_weights(path)
     return load_file(path, model=model, parameters=parameters, zoo=zoo.folder())
+
+
+def load_onnx(path: str | Path, outputs: str | Sequence[str] = (), **parameters: Any) -> Model:
+    """The model in an ONNX file, whatever the file's name; its outputs, or the tensors named.
+    Raises InputError."""
+    names = [outputs] if isinstance(outputs, str) else list(outputs)
+    return interop("onnx_load").load(Path(path), parameters, names)
+
+
+_WEIGHTS = {
+    b"PK\x03\x04": "an archive of arrays or a checkpoint",
+    b"\x93NUMPY": "an array",
+    b"\x80\x02": "a checkpoint",
+}
+"""How files begin that hold arrays."""
+
+
+def _refuse_weights(path: Path) -> None:
+    """InputError where a file of arrays stands in the place of a model's."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(16)
+    except OSError:
+        return  # told where it is read
+    kinds = [kind for start, kind in _WEIGHTS.items() if head.startswith(start)]
+    if head[8:9] == b"{" and b"\0" in head[:8]:
+        kinds.append("safetensors")
+    if kinds:
+        raise InputError(
+            f"{path} is no source but {kinds[0]}: name the model, and it with --weights"
+        )
 
 
 def _no_source(text: str) -> str:
     names = list(zoo.names())
     close = get_close_matches(text, names, n=1, cutoff=0.6)
-    if "/" in text or text.endswith((".cnn", ".onnx")):
+    if "/" in text or text.lower().endswith((".cnn", ".onnx")):
         folder = Path(text).parent
         siblings = [str(p) for p in sorted(folder.glob("*.cnn"))] if folder.is_dir() else []
         close = get_close_matches(text, siblings, n=1, cutoff=0.6) or close

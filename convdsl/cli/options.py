@@ -42,6 +42,11 @@ def add_set(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=VALUE",
         help="set a parameter of the model, e.g. --set classes=10; may be repeated",
     )
+    parser.add_argument(
+        "--outputs",
+        metavar="NAME,..",
+        help="of an ONNX file: only these outputs, or tensors inside it, and what they need",
+    )
 
 
 def add_shapes(parser: argparse.ArgumentParser, *, batch: int | None = 1) -> None:
@@ -114,12 +119,14 @@ def add_format(
 
 
 def parameters(options: argparse.Namespace) -> dict[str, Any]:
-    """`--set` as a mapping; later ones win. Values read as in the language."""
+    """`--set` as a mapping; later ones win. Values read as in the language. `--outputs` with it."""
+    chosen: str | None = options.outputs
+    found: dict[str, Any] = {} if chosen is None else {"outputs": chosen.split(",")}
     if not options.set:
-        return {}
+        return found
     from convdsl.elaborate import parameter_value
 
-    return {name: parameter_value(text) for name, text in options.set}
+    return {name: parameter_value(text) for name, text in options.set} | found
 
 
 def batch_of(model: Model, options: argparse.Namespace) -> int | None:

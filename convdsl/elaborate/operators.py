@@ -17,6 +17,7 @@ from convdsl.ir.graph import Value
 from convdsl.ir.opdef import OpDef, Operand, OpError, Role
 from convdsl.ops.elementwise import SIGNS
 from convdsl.tensor import DType, TensorType, format_shape
+from convdsl.tensor.conversion import stored
 
 
 def apply_operator(
@@ -282,7 +283,7 @@ def _constants(
             TensorType(dtype, shape),
             Role.CONSTANT,
             "zeros",
-            np.full(shape, given.value, dtype=dtype.numpy),
+            np.full(shape, stored(given.value, dtype)),
             given.span,
             context.frames,
         )
@@ -309,9 +310,8 @@ _WIDER = (DType.F32, DType.F64)
 def _fits(number: float, dtype: DType) -> bool:
     """Whether a number is one of the type: whole and in range, or at least not beyond it."""
     if dtype.is_float:
-        return not math.isfinite(number) or abs(number) <= float(np.finfo(dtype.numpy).max)
-    least, most = (0, 1) if dtype is DType.BOOL else (-(1 << 63), (1 << 63) - 1)
-    return number % 1 == 0 and least <= number <= most
+        return not math.isfinite(number) or abs(number) <= dtype.largest
+    return number % 1 == 0 and dtype.lowest <= number <= dtype.highest
 
 
 def _check_number(session: Session, context: Context, given: Given, dtype: DType) -> None:

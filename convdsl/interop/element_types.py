@@ -19,5 +19,8 @@ TO_ONNX: dict[DType, int] = {
 FROM_ONNX: dict[int, DType] = {TO_ONNX[dtype]: dtype for dtype in LANGUAGE_DTYPES}
 """The element types that files may name."""
 
-INTEGERS = (2, 3, 4, 5, 6, 12, 13)
-"""ONNX's other integer types, held in 64 bits."""
+INTEGERS = (4, 5, 12, 13)
+"""ONNX's other integer types, u16, i16, u32 and u64: constants of them are held in 64 bits."""
+
+HALVES = (DType.F16, DType.BF16)
+"""Types that a graph is given and gives, and that it computes in single precision."""

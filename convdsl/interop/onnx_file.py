@@ -17,6 +17,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from convdsl.diagnostics import InputError
+from convdsl.interop.onnx_nodes import tensors
 
 MAX_FILE = 2**31 - 1
 """Bytes; protobuf reads no more."""
@@ -48,12 +49,8 @@ def parse(data: bytes, source: str) -> onnx.ModelProto:
         proto.ParseFromString(data)
     except Exception as error:  # noqa: BLE001  protobuf's own errors share no base
         raise InputError(f"{source} is no ONNX model: {error}") from None
-    for tensor in proto.graph.initializer:
+    for tensor in tensors(proto):
         _check_tensor(tensor, source)
-    for node in proto.graph.node:
-        for attribute in node.attribute:
-            for tensor in (attribute.t, *attribute.tensors):
-                _check_tensor(tensor, source)
     return proto
 
 
@@ -123,6 +120,7 @@ class ExternalData:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder.resolve()
+        self.blobs = _blobs(self.folder)
 
     def resolve(self, tensor: onnx.TensorProto) -> onnx.TensorProto:
         """The tensor with its data inside. Raises InputError."""
@@ -147,7 +145,7 @@ class ExternalData:
         return helper.make_tensor(tensor.name, tensor.data_type, list(tensor.dims), raw, raw=True)
 
     def _contained(self, location: str, name: str) -> Path:
-        """A plain file in the model's folder that no link leads to."""
+        """A plain file in the model's folder that no link leads to, but for those of a cache."""
         if not location or "\0" in location or Path(location).is_absolute():
             raise InputError(f"{name}: {location!r} is no relative path")
         path = self.folder
@@ -156,13 +154,31 @@ class ExternalData:
                 raise InputError(f"{name}: {location} leads out of the model's folder")
             path = path / part
             if path.is_symlink():
-                raise InputError(f"{name}: {location} is a link")
-        if not path.resolve().is_relative_to(self.folder) or not path.exists():
+                path = self._blob(path, f"{name}: {location} is a link")
+        if not path.exists():
             raise InputError(f"{name}: there is no file {location} in the model's folder")
         status = path.stat()
         if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
             raise InputError(f"{name}: {location} is no plain file of its own")
         return path
+
+    def _blob(self, link: Path, objection: str) -> Path:
+        """The file in the cache's own store that a link of a snapshot leads to."""
+        try:
+            path = link.resolve(strict=True)
+        except (OSError, RuntimeError):
+            raise InputError(objection) from None
+        if self.blobs is None or path.parent != self.blobs:
+            raise InputError(objection)
+        return path
+
+
+def _blobs(folder: Path) -> Path | None:
+    """Hugging Face's cache has `snapshots/REVISION/..` full of links to `blobs/HASH` beside."""
+    for place in folder.parents:
+        if place.name == "snapshots" and (place.parent / "blobs").is_dir():
+            return place.parent / "blobs"
+    return None
 
 
 # The child process
@@ -192,8 +208,8 @@ def main(arguments: list[str]) -> int:
     resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
     try:
         proto = parse(path.read_bytes(), path.name)
-        if any(t.data_location == TensorProto.EXTERNAL for t in proto.graph.initializer):
-            for tensor in proto.graph.initializer:  # paths are checked when they are read
+        for tensor in tensors(proto):
+            if tensor.data_location == TensorProto.EXTERNAL:  # checked when it is read
                 tensor.ClearField("external_data")
                 tensor.ClearField("data_location")
                 tensor.ClearField("dims")

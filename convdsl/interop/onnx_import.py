@@ -7,8 +7,8 @@ computed while reading. What cannot be read is told all at once, by node.
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections import ChainMap, Counter
+from collections.abc import Callable, Collection, Generator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import partial
@@ -21,8 +21,10 @@ from onnx import helper, numpy_helper
 
 from convdsl.diagnostics import InputError
 from convdsl.interop.correspondence import READING
+from convdsl.interop.element_types import FROM_ONNX, HALVES, INTEGERS
 from convdsl.interop.metadata import labels_of, preprocessing_of
 from convdsl.interop.onnx_file import ExternalData
+from convdsl.interop.onnx_nodes import BRANCHES, needed, used
 from convdsl.interop.onnx_ports import read_ports
 from convdsl.interop.reading.folding import FOLDS, VIEWS, fold
 from convdsl.interop.reading.node import Reading
@@ -30,7 +32,8 @@ from convdsl.interop.reading.scene import Scene
 from convdsl.interop.reading.tensors import Known, ReadError, Tensor, Undecided, shape_of
 from convdsl.ir.graph import Value
 from convdsl.ir.model import Model
-from convdsl.tensor import Symbol, SymDim
+from convdsl.ops import BY_NAME
+from convdsl.tensor import DType, Symbol, SymDim
 
 FIRST_OPSET = 6
 
@@ -90,10 +93,11 @@ class _Importer:
         self.ports = read_ports(proto, source, sizes, assumed)
         self.values = values
         self.opset = self._opset()
-        self.uses = Counter(name for node in proto.graph.node for name in node.input)
+        self.nodes = needed(proto.graph)
+        self.uses = Counter(name for _, node in self.nodes for name in used(node))
         self.uses.update(output.name for output in proto.graph.output)
         self.scene = Scene(partial(_known_tensor, external), self._is_spent)
-        self.tensors: dict[str, Tensor] = {}
+        self.tensors: MutableMapping[str, Tensor] = {}
         self.names: dict[Value, str] = {}
 
     def _opset(self) -> int:
@@ -107,20 +111,22 @@ class _Importer:
         return self.uses[self.names.get(value, "")] == 1
 
     def model(self) -> Model:
-        self._refuse_unknown_kinds()
-        graph = self.proto.graph
-        for tensor in graph.initializer:
-            self.tensors[tensor.name] = self._guarded("initialiser", tensor.name, tensor)
+        self._refuse_unknown_kinds(self.nodes)
+        self._keep(self.proto.graph, self.uses)
         for info, port in self.ports.items():
             self.scene.names.unused(port.name)
             if info in self.values:
                 self.tensors[info] = Known(np.asarray(self.values[info]))
             else:
-                self.tensors[info] = self.scene.graph.add_input(port.name, port.type)
-        for number, node in enumerate(graph.node):
+                given = self.scene.graph.add_input(port.name, port.type)
+                self.tensors[info] = (
+                    self._cast(given, DType.F32) if port.type.dtype in HALVES else given
+                )
+        for number, node in self.nodes:
             self._read(number, node)
-        for output in graph.output:
-            self.scene.graph.outputs[output.name] = self._output(output.name)
+        for info in self.proto.graph.output:
+            elements = FROM_ONNX.get(info.type.tensor_type.elem_type)
+            self.scene.graph.outputs[info.name] = self._output(info.name, elements)
         self.scene.drop_unused()
         return Model(
             name=model_name(self.proto, self.source),
@@ -130,11 +136,29 @@ class _Importer:
             weights=self.scene.weights,
         )
 
-    def _output(self, name: str) -> Value:
+    def _keep(self, graph: onnx.GraphProto, wanted: Collection[str]) -> None:
+        """What a graph stores, as far as it is wanted."""
+        for tensor in graph.initializer:
+            if tensor.name in wanted:
+                self.tensors[tensor.name] = self._guarded("initialiser", tensor.name, tensor)
+
+    def _cast(self, x: Value, dtype: DType) -> Value:
+        name = self.scene.names.unused("cast")
+        return self.scene.graph.apply(
+            BY_NAME["cast"], {"x": x}, {"dtype": str(dtype)}, name=name
+        ).output
+
+    def _output(self, name: str, elements: DType | None) -> Value:
+        """An output, of the element type that the file says."""
         if name not in self.tensors:
             raise InputError(f"{self.source}: nothing computes the output {name}")
         try:
-            return self.scene.value(self.tensors[name])
+            value = self.scene.value(self.tensors[name])
+            if elements in HALVES and value.type.dtype is DType.F32:
+                return self._cast(value, elements)
+            if elements is not None and value.type.dtype is not elements:
+                raise ReadError(f"its elements are {value.type.dtype}, and declared {elements}")
+            return value
         except Undecided as error:
             raise SizesNeeded(f"{self.source}: output {name}: {error}") from None
         except ReadError as error:
@@ -146,14 +170,14 @@ class _Importer:
         except (ReadError, *_MALFORMED) as error:
             raise InputError(f"{self.source}: {what} {name}: {error}") from None
 
-    def _refuse_unknown_kinds(self) -> None:
+    def _refuse_unknown_kinds(self, nodes: Sequence[tuple[int, onnx.NodeProto]]) -> None:
         """All operators that cannot be read, with the nodes that need them."""
         missing: dict[str, list[str]] = {}
-        for number, node in enumerate(self.proto.graph.node):
+        for number, node in nodes:
             kind = (
                 node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
             )
-            is_read = kind in READING or kind in FOLDS or kind in VIEWS
+            is_read = kind in READING or kind in FOLDS or kind in VIEWS or kind == BRANCHES
             if is_read and self._is_ancient(kind):
                 kind = f"{kind} of opset {self.opset} (the oldest read is {FIRST_OPSET})"
                 is_read = False
@@ -162,12 +186,12 @@ class _Importer:
         if not missing:
             return
         lines = [f"{self.source} needs operators that are not supported:"]
-        for kind, nodes in missing.items():
-            shown = ", ".join(nodes[:5]) + (f" and {len(nodes) - 5} more" if len(nodes) > 5 else "")
+        for kind, names in missing.items():
+            shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
             close = get_close_matches(kind, READING, n=1, cutoff=0.8)
             hint = f" (there is {close[0]})" if close else ""
             lines.append(f"{kind}{hint}: {shown}")
-        lines.append(f"supported are {', '.join(sorted({*READING, *FOLDS}))}")
+        lines.append(f"supported are {', '.join(sorted({*READING, *FOLDS, BRANCHES}))}")
         raise InputError("\n  ".join(lines))
 
     def _is_ancient(self, kind: str) -> bool:
@@ -184,7 +208,11 @@ class _Importer:
         inputs: list[Tensor | None] = []
         try:
             inputs = [self._input(name) for name in node.input]
-            results = self._results(node, inputs)
+            results = (
+                self._branch(node, inputs)
+                if node.op_type == BRANCHES
+                else self._results(node, inputs)
+            )
         except Undecided as error:
             raise SizesNeeded(f"{self.source}: {where}: {error}", error.condition) from None
         except ReadError as error:
@@ -213,6 +241,28 @@ class _Importer:
         if name not in self.tensors:
             raise ReadError(f"its input {name} comes from nowhere")
         return self.tensors[name]
+
+    def _branch(
+        self, node: onnx.NodeProto, inputs: Sequence[Tensor | None]
+    ) -> Sequence[Tensor | None]:
+        """The outputs of the branch that a known condition chooses, read where the node stands.
+
+        Names inside a branch are its own, and it sees those outside."""
+        graphs = {attribute.name: attribute.g for attribute in node.attribute}
+        holds = bool(Reading(self.scene, node, inputs, {}, self.opset).array(0).reshape(()))
+        graph = graphs["then_branch" if holds else "else_branch"]
+        outside = self.tensors
+        self.tensors = ChainMap[str, Tensor]({}, outside)
+        try:
+            names = [output.name for output in graph.output]
+            nodes = needed(graph)
+            self._refuse_unknown_kinds(nodes)
+            self._keep(graph, {*names, *(name for _, inner in nodes for name in used(inner))})
+            for number, inner in nodes:
+                self._read(number, inner)
+            return [self._input(name) for name in names]
+        finally:
+            self.tensors = outside
 
     def _results(
         self, node: onnx.NodeProto, inputs: Sequence[Tensor | None]
@@ -272,16 +322,19 @@ def _shortest(value: float) -> float:
 
 
 def _known_tensor(external: ExternalData | None, proto: onnx.TensorProto) -> Known:
-    """An initialiser's or constant's elements; f16 and bf16 widen, integers too."""
+    """An initialiser's or constant's elements; halves widen, and integers that we have not."""
     if proto.data_location == onnx.TensorProto.EXTERNAL:
         if external is None:
             raise ReadError("its data is in another file, and there is none")
         proto = external.resolve(proto)
     array = numpy_helper.to_array(proto)
     kind = array.dtype.kind
-    if kind == "b" or array.dtype.name in ("float32", "float64", "int64"):
+    dtype = FROM_ONNX.get(proto.data_type)
+    if dtype is not None and dtype not in HALVES:
         return Known(array, proto.name)
-    if kind in "iu":
+    if proto.data_type in INTEGERS:
+        if kind == "u" and array.max(initial=0) > DType.I64.highest:
+            raise ReadError("integers beyond 64 bits with a sign are not supported")
         return Known(array.astype(np.int64), proto.name)
     if array.dtype.name in ("float16", "bfloat16"):
         return Known(array.astype(np.float32), proto.name)

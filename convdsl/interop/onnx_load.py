@@ -6,7 +6,7 @@ What is missing for one graph of all sizes is assumed where a condition on one s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from operator import index
 from pathlib import Path
@@ -18,7 +18,13 @@ import onnx
 from convdsl.diagnostics import InputError
 from convdsl.interop.onnx_file import ExternalData, read, unlisted
 from convdsl.interop.onnx_import import SizesNeeded, convert, model_name, told_as_malformed
-from convdsl.interop.onnx_ports import deciding_inputs, declared_outputs, read_ports
+from convdsl.interop.onnx_nodes import narrowed
+from convdsl.interop.onnx_ports import (
+    deciding_inputs,
+    declared_outputs,
+    halves_of,
+    read_ports,
+)
 from convdsl.ir.graph import Graph
 from convdsl.ir.model import Model
 from convdsl.kernel.program import Port
@@ -28,11 +34,13 @@ _ASSUMPTIONS = 32
 """Conditions on free sizes that are tried, one after the other."""
 
 
-def load(path: Path, parameters: Mapping[str, Any] | None = None) -> Model:
+def load(
+    path: Path, parameters: Mapping[str, Any] | None = None, outputs: Sequence[str] = ()
+) -> Model:
     """The model in a file, with its weights. `parameters` binds free sizes, and inputs whose
-    values decide shapes. Raises InputError."""
+    values decide shapes; `outputs` are the tensors wanted, where not all are. Raises InputError."""
     proto, external = read(path)
-    return model_of(proto, str(path), parameters or {}, external)
+    return model_of(proto, str(path), parameters or {}, external, outputs)
 
 
 def model_of(
@@ -40,9 +48,11 @@ def model_of(
     source: str,
     parameters: Mapping[str, Any],
     external: ExternalData | None = None,
+    outputs: Sequence[str] = (),
 ) -> Model:
     """A checked file as a model. Raises InputError."""
     with told_as_malformed(source):
+        proto = narrowed(proto, source, outputs) if outputs else proto
         return _model_of(_File(proto, source, external), parameters)
 
 
@@ -127,11 +137,15 @@ class _File:
 
     def _notes(self) -> tuple[str, ...]:
         """What a reader of the file should know."""
+        notes: list[str] = []
         names = [tensor.name for tensor in unlisted(self.proto)]
-        if not names:
-            return ()
-        version = self.proto.ir_version
-        return (f"{len(names)} initialisers are no inputs, against IR {version} ({names[0]}, ...)",)
+        if names:
+            told = f"{len(names)} initialisers are no inputs, against IR {self.proto.ir_version}"
+            notes.append(f"{told} ({names[0]}, ...)")
+        halves = sorted(map(str, halves_of(self.proto)))
+        if halves:
+            notes.append(f"{' and '.join(halves)} numbers are computed with in f32")
+        return tuple(notes)
 
     def _convert(self, assumed: Mapping[str, Symbol]) -> Model:
         by_file = {port.name: name for name, port in self._ports().items()}

@@ -9,8 +9,9 @@ import onnx
 
 from convdsl.diagnostics import InputError
 from convdsl.interop.correspondence import READING
-from convdsl.interop.element_types import FROM_ONNX
+from convdsl.interop.element_types import FROM_ONNX, HALVES, TO_ONNX
 from convdsl.interop.metadata import symbols_of
+from convdsl.interop.onnx_nodes import BRANCHES, all_nodes, tensors, used
 from convdsl.interop.reading.names import Names
 from convdsl.interop.reading.symbols import SymbolNames, word
 from convdsl.kernel.program import Port
@@ -25,8 +26,8 @@ _SHAPES_ONLY = ("Shape", "Size")
 """What looks at shapes, not at elements: nothing above it decides by its values."""
 
 
-_FOLDED_ONLY = {"Range": (0, 1, 2)}
-"""Kinds that are read among constants only."""
+_KNOWN_ONLY = {"Range": (0, 1, 2), BRANCHES: (0,)}
+"""Kinds that are read among constants only, and what chooses a branch."""
 
 
 def read_ports(
@@ -100,16 +101,28 @@ def declared_outputs(proto: onnx.ModelProto) -> dict[str, TensorType]:
     return found
 
 
+def halves_of(proto: onnx.ModelProto) -> set[DType]:
+    """The half precisions that a file names."""
+    numbers = {
+        info.type.tensor_type.elem_type for info in (*proto.graph.input, *proto.graph.output)
+    }
+    numbers |= {tensor.data_type for tensor in tensors(proto)}
+    for node in all_nodes(proto.graph):
+        numbers |= {a.i for a in node.attribute if node.op_type == "Cast" and a.name == "to"}
+    return {half for half in HALVES if TO_ONNX[half] in numbers}
+
+
 def deciding_inputs(graph: onnx.GraphProto) -> list[str]:
     """Graph inputs, in order, from which operands that decide shapes are computed.
 
     Numbers, lists and a few indices only: what depends on an image's elements has no program.
     """
     stored = {tensor.name for tensor in graph.initializer}
-    makers = {name: node for node in graph.node for name in node.output if name}
+    nodes = list(all_nodes(graph))
+    makers = {name: node for node in nodes for name in node.output if name}
     pending = [
         node.input[index]
-        for node in graph.node
+        for node in nodes
         for index in _deciding_operands(node.op_type)
         if index < len(node.input)
     ]
@@ -121,13 +134,13 @@ def deciding_inputs(graph: onnx.GraphProto) -> list[str]:
         reached.add(name)
         maker = makers.get(name)
         if maker is not None and maker.op_type not in _SHAPES_ONLY:
-            pending += maker.input
+            pending += used(maker)
     return [info.name for info in graph.input if info.name in reached and _is_list(info)]
 
 
 def _deciding_operands(kind: str) -> tuple[int, ...]:
     """Inputs of a kind of node whose values have to be known while reading."""
-    return READING[kind].deciding if kind in READING else _FOLDED_ONLY.get(kind, ())
+    return READING[kind].deciding if kind in READING else _KNOWN_ONLY.get(kind, ())
 
 
 def _is_list(info: onnx.ValueInfoProto) -> bool:

@@ -34,6 +34,7 @@ from convdsl.kernel.expr import (
     Cast,
     Compare,
     Expr,
+    Literal,
     Select,
     TensorExpr,
     Unary,
@@ -184,6 +185,43 @@ def resolve_masks(call: Call) -> Mapping[str, Any]:
 # Records of their own
 
 
+def resolve_integers(call: Call) -> Mapping[str, Any]:
+    """Every operand an integer, all of one dtype; raises OpError for others."""
+    for name, type in call.types.items():
+        if not type.dtype.is_integer:
+            raise OpError(f"{call.op.name} needs integers, not {type.dtype}", operands=(name,))
+    return resolve_alike(call)
+
+
+def kernel_quotient(call: Call) -> TensorExpr:
+    """y = floor(a / b), and one more where something remains across zero"""
+
+    def cut_off(a: Expr, b: Expr) -> Expr:
+        floor, zero = Binary("div", a, b), Literal(0, a.dtype)
+        across = Compare("ne", Compare("lt", a, zero), Compare("lt", b, zero))
+        remains = Compare("ne", Binary("mod", a, b), zero)
+        return Select(Binary("and", remains, across), floor + 1, floor)
+
+    return elementwise((call.var("a"), call.var("b")), call.outputs[0], cut_off)
+
+
+QUOTIENT = OpDef(
+    name="quotient",
+    aliases=(),
+    doc="a / b of integers, cut off towards zero; 0 by zero.",
+    operands=(Operand("a"), Operand("b")),
+    attributes=(),
+    outputs=("y",),
+    resolve=resolve_integers,
+    state=no_state,
+    infer=infer_broadcast,
+    window=pointwise,
+    cost=no_contraction,
+    kernel=kernel_quotient,
+    gradient=MASK,
+)
+
+
 def resolve_where(call: Call) -> Mapping[str, Any]:
     """A mask, and two operands of one dtype; raises OpError otherwise."""
     condition, a, b = (call.type(name) for name in ("condition", "a", "b"))
@@ -324,6 +362,7 @@ OPERATORS = (
     MUL,
     DIV,
     SQRT,
+    QUOTIENT,
     arithmetic("pow", "pow", "a to the power of b; of integers with products that wrap."),
     arithmetic("min", "min", "The smaller of a and b; NaN if one is.", aliases=("minimum",)),
     arithmetic("max", "max", "The larger of a and b; NaN if one is.", aliases=("maximum",)),

@@ -24,7 +24,7 @@ from convdsl.ir.opdef import (
 from convdsl.ir.shapes import SPACE, disagreement, entries, resolve_axes
 from convdsl.ir.windows import Padding, check_folding, padded_index
 from convdsl.kernel.expr import Axis, Read, Stage, TensorExpr, TensorVar, axes_over
-from convdsl.tensor import Dim, DType, TensorType, bounds, ceil_div, dim_max, dim_min, format_shape
+from convdsl.tensor import Dim, TensorType, bounds, ceil_div, dim_max, dim_min, format_shape
 
 
 def moved(
@@ -147,8 +147,9 @@ def resolve_pad(call: Call) -> Mapping[str, Any]:
         named = [axis % x.rank for axis in entries(call, "axes")]
         pairs = tuple(pairs[named.index(axis)] for axis in axes)
     check_folding(call, "mode", tuple(x.shape[axis] for axis in axes), pairs)
-    if call["mode"] == "zeros" and x.dtype is not DType.F32 and x.dtype is not DType.F64:
-        whole = call["value"] in (0, 1) if x.dtype is DType.BOOL else call["value"] % 1 == 0
+    if call["mode"] == "zeros" and not x.dtype.is_float:
+        value = call["value"]
+        whole = value % 1 == 0 and x.dtype.lowest <= value <= x.dtype.highest
         if not whole:
             raise OpError(f"{call['value']} is no {x.dtype}", attributes=("value",))
     return {**call.attributes, "axes": axes, "pad": pairs}

@@ -97,11 +97,24 @@ class DType(enum.Enum):
             case Kind.BOOL:
                 return True
 
+    @property
+    def largest(self) -> float | int | bool:
+        """The greatest finite value."""
+        return _LARGEST_FLOATS.get(self.value, self.highest)
+
     def __str__(self) -> str:
         return self.value
 
 
-LANGUAGE_DTYPES = (DType.F32, DType.F64, DType.I64, DType.BOOL)
+_LARGEST_FLOATS = {
+    "f16": 65504.0,
+    "bf16": (2 - 2.0**-7) * 2.0**127,
+    "f32": (2 - 2.0**-23) * 2.0**127,
+    "f64": (2 - 2.0**-52) * 2.0**1023,
+}
+
+
+LANGUAGE_DTYPES = tuple(dtype for dtype in DType if dtype is not DType.U32)
 """The element types that source text and imported files may name."""
 
 

@@ -133,6 +133,48 @@ def test_external_data_through_links_is_refused(tmp_path):
             ExternalData(folder).resolve(external(location))
 
 
+def cached(root: Path) -> tuple[Path, Path]:
+    """Hugging Face's cache: a model of external data, links in a snapshot, files in the store."""
+    blobs, snapshot = root / "blobs", root / "snapshots" / "0a1b" / "onnx"
+    blobs.mkdir(parents=True)
+    snapshot.mkdir(parents=True)
+    made = root.parent / "made"
+    made.mkdir()
+    onnx.save(
+        small_onnx(), made / "net.onnx",
+        save_as_external_data=True, size_threshold=0, location="net.onnx_data",
+    )  # fmt: skip
+    for number, name in enumerate(("net.onnx", "net.onnx_data")):
+        (made / name).rename(blobs / f"ff{number}")
+        (snapshot / name).symlink_to(f"../../../blobs/ff{number}")
+    return snapshot, blobs
+
+
+def test_links_of_a_cache(tmp_path):
+    snapshot, blobs = cached(tmp_path / "models--a--b")
+    model = convdsl.load(snapshot / "net.onnx")
+    assert model.weights is not None
+    data, elsewhere = snapshot / "net.onnx_data", tmp_path / "ff1"
+    elsewhere.write_bytes((blobs / "ff1").read_bytes())
+    (blobs / "inner").mkdir()
+    (blobs / "inner" / "ff1").write_bytes((blobs / "ff1").read_bytes())
+    (blobs / "onwards").symlink_to(elsewhere)
+    os.link(elsewhere, blobs / "hard")
+    for target in (
+        elsewhere, "../../../../ff1", "../../../blobs/inner/ff1", "../../../blobs/onwards",
+        "../../../blobs/hard", "../../../blobs/nothing", "net.onnx_data",
+    ):  # fmt: skip
+        data.unlink()
+        data.symlink_to(target)
+        with pytest.raises(convdsl.InputError, match="external data of w"):
+            convdsl.load(snapshot / "net.onnx")
+
+
+def test_capitals_in_the_suffix(tmp_path):
+    (tmp_path / "NET.ONNX").write_bytes(BYTES)
+    assert convdsl.load(tmp_path / "NET.ONNX").weights is not None
+
+
 @pytest.mark.parametrize(("offset", "length"), [("1", "16"), ("-1", "16"), ("0", "15"), ("x", "1")])
 def test_external_data_beyond_the_file_is_refused(tmp_path, offset, length):
     (tmp_path / "w.bin").write_bytes(b"\0" * 16)

@@ -144,7 +144,7 @@ def test_unsupported_operators_are_told_all_at_once(tmp_path):
             helper.make_node("Hardmax", ["x"], ["y"], name="third"),
         ],
         {"x": [2, 3]},
-        {"y": [2, 3]},
+        {"y": [2, 3], "b": [2, 3]},
     )
     with pytest.raises(convdsl.InputError) as caught:
         convdsl.load(written(tmp_path, proto))

@@ -62,6 +62,16 @@ def comparison(name: str, draw: Draw) -> Case:
     return broadcast(name, draw, lambda operand, shape: draw.repeated(shape))
 
 
+def quotient(draw: Draw) -> Case:
+    """Integers of all sizes, divisors of both signs."""
+
+    def make(operand: str, shape: tuple[int, ...]) -> Array:
+        x = draw.rng.integers(-9, 10, shape) * draw.pick(1, 1, (1 << 59) + 7)
+        return np.where(x == 0, 3, x) if operand == "b" else x
+
+    return broadcast("quotient", draw, make)
+
+
 def masks(name: str, draw: Draw) -> Case:
     return broadcast(name, draw, lambda operand, shape: mask(draw, shape))
 
@@ -148,6 +158,7 @@ GENERATORS: dict[str, Generator] = {
     "parameter": parameter,
     **{name: partial(binary, name) for name in ("add", "sub", "mul", "min", "max")},
     "div": partial(binary, "div", low=0.5, high=3.0),
+    "quotient": quotient,
     "pow": partial(binary, "pow", low=-3.0, high=3.0),
     **{
         name: partial(comparison, name)

@@ -10,7 +10,7 @@ import numpy as np
 
 from convdsl.interop.correspondence.row import Read, ReadRule, Row, only_spelled, same
 from convdsl.interop.correspondence.wording import PyTorch, Wording, function, infix, torch_dtype
-from convdsl.interop.element_types import FROM_ONNX, INTEGERS, TO_ONNX
+from convdsl.interop.element_types import FROM_ONNX, HALVES, TO_ONNX
 from convdsl.interop.reading.tensors import Known, ReadError, Tensor, shape_of
 from convdsl.ir.graph import OpNode, Value
 from convdsl.tensor import DType
@@ -41,11 +41,8 @@ def _read_add(r: Reading) -> Tensor:
 
 
 def _read_div(r: Reading) -> Tensor:
-    """Integers divide towards zero, in doubles: exact as far as doubles hold integers."""
-    if r.dtype(0).is_float:
-        return r.binary("div", r[0], r.aligned())
-    a, b = (r.unary("cast", x, dtype="f64") for x in (r[0], r.aligned()))
-    return r.unary("cast", r.binary("div", a, b), dtype="i64")
+    """Integers divide towards zero."""
+    return r.binary("div" if r.dtype(0).is_float else "quotient", r[0], r.aligned())
 
 
 def _read_mul(r: Reading) -> Tensor:
@@ -108,11 +105,13 @@ def _read_is_infinite(r: Reading) -> Tensor:
 
 
 def _read_cast(r: Reading) -> Tensor:
+    """A half is rounded to, and computed with in single precision."""
     to = r.attribute("to")
-    dtype = FROM_ONNX.get(to) or (DType.I64 if to in INTEGERS else None)
+    dtype = FROM_ONNX.get(to)
     if dtype is None:
         raise ReadError(f"elements of ONNX's type {to} are not supported")
-    return r.unary("cast", r[0], dtype=str(dtype))
+    cast = r.unary("cast", r[0], dtype=str(dtype))
+    return r.unary("cast", cast, dtype="f32") if dtype in HALVES else cast
 
 
 def _read_cast_like(r: Reading) -> Tensor:
@@ -149,11 +148,16 @@ def _with_numbers(name: str) -> PyTorch:
     return PyTorch(name, function(name).call, numbers=True)
 
 
+_QUOTIENT = PyTorch(
+    "torch.div", lambda w: f'torch.div({w["a"]}, {w["b"]}, rounding_mode="trunc")', numbers=True
+)
+
 ROWS = (
     same("add", "Add", infix("+"), read=_read_add),
     same("sub", "Sub", infix("-")),
     same("mul", "Mul", infix("*"), read=_read_mul),
     same("div", "Div", infix("/"), read=_read_div),
+    only_spelled("quotient", "Div", _QUOTIENT, lambda s: s("Div", s["a"], s["b"])),
     same("pow", "Pow", _with_numbers("torch.pow"), read=_read_pow),
     same("min", "Min", "torch.minimum", read=partial(_folded, "min")),
     same("max", "Max", "torch.maximum", read=partial(_folded, "max")),

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from onnx import helper
 
-from convdsl.interop.element_types import FROM_ONNX, INTEGERS
+from convdsl.interop.element_types import FROM_ONNX, HALVES, INTEGERS
 from convdsl.interop.reading.open_sizes import ELEMENTWISE, cast_open, reduce_open
 from convdsl.interop.reading.tensors import (
     Array,
@@ -23,7 +23,8 @@ from convdsl.interop.reading.tensors import (
     integers,
     known,
 )
-from convdsl.tensor import Dim
+from convdsl.tensor import Dim, DType
+from convdsl.tensor.conversion import convert, of_numpy
 
 LARGEST = 1 << 16
 """Elements of a result that is computed while reading; larger ones are left to weight time."""
@@ -175,11 +176,12 @@ def _power(inputs: Sequence[Array], _: Attributes) -> Array:
 
 
 def _cast(inputs: Sequence[Array], attributes: Attributes) -> Array:
-    """Integers of other widths wrap, and are held in 64 bits."""
+    """Integers of widths that we have not wrap, and are held in 64 bits; halves are rounded."""
     to = attributes["to"]
     dtype = FROM_ONNX.get(to)
     if dtype is not None:
-        return inputs[0].astype(dtype.numpy)
+        cast = convert(inputs[0], of_numpy(inputs[0].dtype), dtype)
+        return convert(cast, dtype, DType.F32) if dtype in HALVES else cast
     if to in INTEGERS:
         narrow = helper.tensor_dtype_to_np_dtype(to)
         return inputs[0].astype(np.int64).astype(narrow).astype(np.int64)
@@ -220,7 +222,8 @@ def _reduced(function: Any) -> Fold:
         if not axes and attributes.get("noop_with_empty_axes", 0):
             return inputs[0]
         keep = bool(attributes.get("keepdims", 1))
-        return np.asarray(function(inputs[0], axis=axes or None, keepdims=keep))
+        result = function(inputs[0], axis=axes or None, keepdims=keep)
+        return np.asarray(result, inputs[0].dtype)
 
     return apply
 

@@ -29,7 +29,7 @@ def cast_open(x: Array, to: int) -> Array:
     raise Undecided("a free size becomes a number of another type")
 
 
-_WIDE = tuple(number for number in INTEGERS if number in (6, 12, 13))
+_WIDE = (TO_ONNX[DType.I32], *INTEGERS[2:])
 """int32, uint32, uint64."""
 
 

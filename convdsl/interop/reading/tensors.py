@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from convdsl.ir.graph import Value
 from convdsl.tensor import Dim, DType, Symbol, SymDim
+from convdsl.tensor.conversion import of_numpy
 
 Array: TypeAlias = "NDArray[Any]"
 
@@ -47,11 +48,7 @@ class Known:
 
     @property
     def dtype(self) -> DType:
-        if self.is_symbolic:
-            return DType.I64
-        if self.array.dtype.kind == "f":
-            return DType.F64 if self.array.dtype == np.float64 else DType.F32
-        return DType.BOOL if self.array.dtype.kind == "b" else DType.I64
+        return DType.I64 if self.is_symbolic else of_numpy(self.array.dtype)
 
 
 Tensor: TypeAlias = "Value | Known"
