@@ -30,6 +30,7 @@ from convdsl.ir.opdef import (
 from convdsl.ir.rules import kernel_of
 from convdsl.kernel.expr import Read, TensorExpr, TensorVar
 from convdsl.kernel.gradient import gradient
+from convdsl.kernel.storage import widened
 from convdsl.tensor import Dim, DType, TensorType
 
 
@@ -147,9 +148,8 @@ def _arithmetic(call: Call, operand: str, how: Derived, given: Sequence[str]) ->
         for name, type in _cotangents(call).items()
         if name in given
     }
-    return gradient(
-        kernel_of(call), operand, cotangents, search=how.search, flat_roots=how.flat_roots
-    )
+    forward = kernel_of(call) if how.form is None else widened(how.form(call))
+    return gradient(forward, operand, cotangents, search=how.search, flat_roots=how.flat_roots)
 
 
 def _cotangents(call: Call) -> dict[str, TensorType]:

@@ -245,10 +245,12 @@ class Derived:
 
     search: where an index cannot be solved, positions along its axes are tried one by one.
     flat_roots: the derivative of a root at zero counts as zero, as in norms.
+    form: another expression of the same values, where its derivative is the better one.
     """
 
     search: bool = False
     flat_roots: bool = False
+    form: Callable[[Call], TensorExpr] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,28 +8,41 @@ not a product with zero, which would be NaN where the other factor is infinite.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
 
 from convdsl.kernel.expr import (
+    Axis,
     Binary,
     Cast,
     Compare,
     Expr,
+    IndexValue,
     Literal,
+    Pick,
     Read,
     Select,
     Unary,
     children,
+    maximum,
+    minimum,
 )
 from convdsl.kernel.formula import Chosen, Formula, Number, read
 from convdsl.kernel.scalar import FUNCTIONS, NotDifferentiable
-from convdsl.tensor import DType
+from convdsl.tensor import DType, symbols_of
 
-Flow: TypeAlias = "tuple[Read, Expr]"
-"""A read, and the gradient that flows into it."""
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """What flows into a read; `picked`: axes that run besides those in scope, of positions that are
+    data."""
+
+    read: Read
+    value: Expr
+    picked: tuple[Axis, ...] = ()
+
 
 Onward: TypeAlias = "Callable[[Expr], list[Flow]]"
 
@@ -49,7 +62,7 @@ class Flows:
             return []
         match e:
             case Read():
-                return [(e, g)]
+                return [Flow(e, g)]
             case Cast():
                 return self.into(e.x, g if e.x.dtype is g.dtype else Cast(g, e.x.dtype))
             case Select():
@@ -57,6 +70,8 @@ class Flows:
                 return _chosen(e.condition, yes, no)
             case Unary() | Binary():
                 return self._through(e, g)
+            case Pick():
+                return [_placed(e, flow) for flow in self.into(e.body, g)]
             case _:
                 raise NotImplementedError(f"no gradient flows through {type(e).__name__}")
 
@@ -105,10 +120,35 @@ def _times(formula: Formula, given: tuple[Expr, ...], g: Expr, onward: Onward) -
 
 def _chosen(test: Expr, yes: list[Flow], no: list[Flow]) -> list[Flow]:
     """Flows where a test holds, and flows where it does not."""
-    flows: list[Flow] = []
-    flows += [(r, Select(test, value, Literal(0.0, value.dtype))) for r, value in yes]
-    flows += [(r, Select(test, Literal(0.0, value.dtype), value)) for r, value in no]
-    return flows
+
+    def zero(flow: Flow) -> Expr:
+        return Literal(0.0, flow.value.dtype)
+
+    return [
+        *(replace(flow, value=Select(test, flow.value, zero(flow))) for flow in yes),
+        *(replace(flow, value=Select(test, zero(flow), flow.value)) for flow in no),
+    ]
+
+
+def _placed(pick: Pick, flow: Flow) -> Flow:
+    """A flow into a read below a pick: only to the position that the data says."""
+    if any(s.name == pick.axis.name for d in flow.read.index for s in symbols_of(d)):
+        here = Compare("eq", _position(pick), IndexValue(pick.axis.i, DType.I64))
+        value = Select(here, flow.value, Literal(0.0, flow.value.dtype))
+        return Flow(flow.read, value, (*flow.picked, pick.axis))
+    outside = None if pick.outside is None else 0.0
+    return replace(flow, value=replace(pick, body=flow.value, outside=outside))
+
+
+def _position(pick: Pick) -> Expr:
+    """The position that is read; where there is none and nothing is, one beyond the axis."""
+    extent = IndexValue(pick.axis.extent, DType.I64)
+    place = pick.index
+    if pick.from_end:
+        place = Select(Compare("lt", place, Literal(0, DType.I64)), place + extent, place)
+    if pick.outside is None:
+        place = maximum(minimum(place, extent - 1), 0)
+    return place
 
 
 def _is_root(e: Unary | Binary) -> bool:

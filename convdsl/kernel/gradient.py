@@ -9,6 +9,8 @@ expression of dx, stage by stage from the last to the first:
     y[i] = prod over r of f   dy[i] times the product of the others
     select(c, a, b)           a select again, never a mask times a gradient
     x[phi(i, r)] read         dx[j] = sum over (i, r) with phi(i, r) = j     (`preimage`)
+    x[ids[i]] read            dx[j] = sum over i of select(ids[i] = j, ..)   (`scatter`)
+    y[j] = such a sum         dy[ids[i]] read, where there is such a j
 
 What the forward pass computed on the way is computed again where it is needed. At kinks the
 derivative of the scalar function holds: relu has 0 at 0.
@@ -30,6 +32,7 @@ from convdsl.kernel.expr import (
     IndexCompare,
     IndexValue,
     Literal,
+    Pick,
     Read,
     Reduce,
     Select,
@@ -45,6 +48,7 @@ from convdsl.kernel.expr import (
 )
 from convdsl.kernel.outline import outlined
 from convdsl.kernel.preimage import Preimage, Unsolved, Within, preimage
+from convdsl.kernel.scatter import match_scatter
 from convdsl.tensor import Dim, DType, TensorType, bounds
 
 __all__ = ["Unsolved", "gradient"]
@@ -134,9 +138,11 @@ class _Names:
     def axes(self, stages: Sequence[Stage]) -> Callable[[], str]:
         """Names of axes that no axis of the stages has, one after the other."""
         used = {a.name for s in stages for a in s.axes}
-        used |= {
-            a.name for s in stages for e in walk(s.body) if isinstance(e, Reduce) for a in e.axes
-        }
+        for e in (e for s in stages for e in walk(s.body)):
+            if isinstance(e, Reduce):
+                used |= {a.name for a in e.axes}
+            elif isinstance(e, Pick):
+                used.add(e.axis.name)
         prefix = "j"
         while any(name.startswith(prefix) for name in used):
             prefix += "j"
@@ -171,16 +177,24 @@ class _Sweep:
         """What flows from a stage into what it reads."""
         body = stage.body
         axes = stage.axes
-        inner, g, chosen = body, dy, None
-        if isinstance(body, Reduce):
+        inner: Expr = body
+        g: Expr = dy
+        chosen = None
+        scattered = match_scatter(body)
+        if isinstance(body, Reduce) and scattered is not None:
+            place = next(axis for axis in axes if axis.name == scattered.place)
+            axes = (*(axis for axis in axes if axis is not place), *body.axes)
+            inner, g = scattered.value, Pick(place, scattered.index, dy, outside=0.0)
+        elif isinstance(body, Reduce):
             axes = (*axes, *body.axes)
             inner = body.body
             g, chosen = self._into_reduction(stage, body, dy)
-        for read, value in flows.into(inner, g):
+        for flow in flows.into(inner, g):
+            value = flow.value
             if chosen is not None:
                 value = Select(chosen, value, Literal(0.0, value.dtype))
-            term = _Term(read.index, axes, value)
-            self.terms.setdefault(read.tensor.name, []).append((stage, term))
+            term = _Term(flow.read.index, (*axes, *flow.picked), value)
+            self.terms.setdefault(flow.read.tensor.name, []).append((stage, term))
 
     def _into_reduction(self, stage: Stage, body: Reduce, dy: Read) -> tuple[Expr, Expr | None]:
         """(the gradient of each value that is combined, where it flows at all)"""
@@ -266,9 +280,18 @@ def _merged(terms: Sequence[tuple[Stage, _Term]]) -> list[tuple[Stage, _Term]]:
     for stage, term in terms:
         key = stage.target.name, term.index
         if key in found:
-            term = replace(term, value=found[key][1].value + term.value)
+            term = replace(term, value=_added(found[key][1].value, term.value))
         found[key] = stage, term
     return list(found.values())
+
+
+def _added(a: Expr, b: Expr) -> Expr:
+    """a + b; under one condition where both are zero but for that."""
+    match a, b:
+        case Select(test, yes, Literal(0)), Select(other, also, Literal(0)) if test == other:
+            return Select(test, _added(yes, also), Literal(0.0, yes.dtype))
+        case _:
+            return a + b
 
 
 def _summed(term: _Term, found: Preimage) -> Expr:

@@ -11,6 +11,7 @@ from convdsl.ir.opdef import (
     DERIVED,
     Attribute,
     Call,
+    Derived,
     Kind,
     OpDef,
     Operand,
@@ -65,11 +66,20 @@ def activation(
     attributes: tuple[Attribute, ...] = (),
     aliases: tuple[str, ...] = (),
     resolve: Callable[[Call], Mapping[str, Any]] = resolve_activation,
+    settled: float | None = None,
 ) -> OpDef:
-    """The record of y = rule(x)."""
+    """The record of y = rule(x). From `settled` on, on either side, y is max(x, 0) to the last
+    digit: there the gradient is that, where an infinite x times a slope of zero would be NaN."""
 
     def kernel(call: Call) -> TensorExpr:
         return elementwise((call.var("x"),), call.outputs[0], partial(rule, call))
+
+    def form(call: Call) -> TensorExpr:
+        def either(x: Expr) -> Expr:
+            far = Compare("ge", Unary("abs", x), Literal(settled or 0.0, x.dtype))
+            return Select(far, maximum(x, 0.0), rule(call, x))
+
+        return elementwise((call.var("x"),), call.outputs[0], either)
 
     return OpDef(
         name=name,
@@ -84,7 +94,7 @@ def activation(
         window=pointwise,
         cost=no_contraction,
         kernel=kernel,
-        gradient=DERIVED,
+        gradient=DERIVED if settled is None else Derived(form=form),
     )
 
 
@@ -265,14 +275,21 @@ OPERATORS = (
                 choices=("none", "tanh"),
             ),
         ),
+        settled=100.0,
     ),
     activation(
         "silu",
         silu,
         "x * sigmoid(x). Ramachandran et al. 2017, arXiv:1710.05941.",
         aliases=("swish",),
+        settled=1000.0,
     ),
-    activation("mish", mish, "x * tanh(softplus(x)). Misra 2019, arXiv:1908.08681."),
+    activation(
+        "mish",
+        mish,
+        "x * tanh(softplus(x)). Misra 2019, arXiv:1908.08681.",
+        settled=1000.0,
+    ),
     activation(
         "hardswish",
         hardswish,
