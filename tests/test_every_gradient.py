@@ -2,34 +2,38 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 import numpy as np
 import pytest
 from executors import machine_code, run_graph
-from gradients import case_graph, check_graph, floating, with_gradients
+from gradients import (
+    case_graph,
+    compare,
+    cotangents_of,
+    floating,
+    gradient_graph,
+    smooth_case,
+    with_gradients,
+)
 from graphs import evaluate_graph
-from op_cases import draw_case
+from op_cases import CASES_PER_OPERATOR, draw_case
 
-from convdsl.ir.opdef import Derived, Missing, NotDifferentiable, OpDef, Rule, Zero
+from convdsl.ir.opdef import Derived, NotDifferentiable, OpDef, Rule, Zero
 from convdsl.ir.verify import verify
 from convdsl.ops import OPERATORS
 from convdsl.tensor import DType
 
-SEEDS = 5
 SMOOTH = [op for op in OPERATORS if isinstance(op.gradient, Derived | Rule)]
+FLAT = [op for op in OPERATORS if isinstance(op.gradient, Zero)]
 
 each_smooth = pytest.mark.parametrize("op", SMOOTH, ids=lambda op: op.name)
 
 
-def test_how_many_there_are_of_each() -> None:
-    """What is missing only becomes less; a rule where the arithmetic would do needs a reason."""
-    counts = Counter(type(op.gradient) for op in OPERATORS)
-    assert counts[Missing] == 0
-    assert counts[Rule] <= 15
-    assert counts[Zero] == 5
-    reasons = [op.gradient.why for op in OPERATORS if isinstance(op.gradient, Rule)]
-    assert all(reasons)
+def parts(few: int) -> pytest.MarkDecorator:
+    """The first configurations always, the others where all are asked for."""
+    rest = pytest.param(
+        range(few, CASES_PER_OPERATOR), marks=[pytest.mark.slow, pytest.mark.fuzz], id="others"
+    )
+    return pytest.mark.parametrize("numbers", [pytest.param(range(few), id="first"), rest])
 
 
 def test_what_has_no_gradient_puts_out_no_floats() -> None:
@@ -41,39 +45,36 @@ def test_what_has_no_gradient_puts_out_no_floats() -> None:
 
 @each_smooth
 def test_agrees_with_differences(op: OpDef) -> None:
-    for seed in range(SEEDS):
-        case = draw_case(op.name, seed)
-        graph, arrays = case_graph(case, seed)
-        if any(value.type.dtype.is_float for value in graph.outputs.values()):
-            check_graph(graph, arrays, seed)
+    agreed = kinks = 0
+    for number in range(CASES_PER_OPERATOR):
+        found = compare(*case_graph(smooth_case(op.name, number), number), number)
+        agreed, kinks = agreed + found.agreed, kinks + found.kinks
+    assert agreed > kinks
 
 
-@pytest.mark.parametrize("op", [op for op in OPERATORS if isinstance(op.gradient, Zero)])
+@pytest.mark.parametrize("op", FLAT, ids=lambda op: op.name)
 def test_flat_operators_pass_nothing_on(op: OpDef) -> None:
-    graph, _ = case_graph(draw_case(op.name, 0), 0)
+    graph, _ = case_graph(smooth_case(op.name, 0), 0)
     _, found = with_gradients(graph, floating(graph))
     assert set(found.values()) == {None}
 
 
+@parts(4)
 @each_smooth
-def test_machine_code_agrees_with_the_oracle(op: OpDef) -> None:
+def test_machine_code_agrees_with_the_oracle(op: OpDef, numbers: range) -> None:
     """In f32, by lowering of whatever the gradient is made of; the graph is well formed."""
-    for seed in range(2):
-        graph, arrays = case_graph(draw_case(op.name, seed), seed, DType.F32)
-        outputs = [v for v in graph.outputs.values() if v.type.dtype.is_float]
-        wrt = floating(graph)
-        graph, found = with_gradients(graph, wrt)
-        graph.outputs = {f"d{n}": value for n, value in found.items() if value is not None}
-        if not outputs or not graph.outputs:
-            continue
+    for number in numbers:
+        graph, arrays = case_graph(smooth_case(op.name, number), number, DType.F32)
+        dys = cotangents_of(graph, number)
+        graph = gradient_graph(graph, floating(graph))
         verify(graph)
-        random = np.random.default_rng(seed)
-        for name, value in graph.inputs.items():
-            if name not in arrays:
-                arrays[name] = random.standard_normal(value.type.sizes).astype(np.float32)
-        expected = evaluate_graph(graph, arrays)
-        actual = run_graph(graph, arrays, machine_code)
+        if not graph.outputs:
+            continue
+        given = {f"d_{name}": dy.astype(np.float32) for name, dy in dys.items()}
+        expected = evaluate_graph(graph, arrays | given)
+        actual = run_graph(graph, arrays | given, machine_code)
         for name, array in expected.items():
-            span = float(np.max(np.abs(array), initial=1.0))
+            # Where terms of order 1 cancel, the sum is as exact as they are.
+            span = float(np.max(np.abs(array), initial=0.01, where=np.isfinite(array)))
             assert actual[name].dtype == np.float32
             np.testing.assert_allclose(actual[name], array, rtol=0, atol=1e-4 * span, err_msg=name)
