@@ -8,6 +8,7 @@ grey for a model of one channel. Then the steps, in order; sizes are (height, wi
     center_crop(S | HxW)           the middle, half pixels rounded to even (torchvision's rule)
     center_crop(fraction)          a square of that part of the shorter side; side and offsets
                                    rounded down
+    pad(S | HxW)                   the middle of zeros; what is larger is first shrunk in proportion
     rescale(factor)                x * factor, from pixels 0 .. 255
     normalize(mean, std)           (x - mean) / std, per channel
 
@@ -17,15 +18,15 @@ Geometry precedes arithmetic. The result is [1, C, H, W] in the model's type.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from convdsl.diagnostics import InputError
-from convdsl.ir.preprocess import Preprocessing, PreprocessingStep
+from convdsl.ir.preprocess import Preprocessing, Region, changed, regions
 from convdsl.tensor import DType, TensorType
 from convdsl.tensor.conversion import convert
 
@@ -33,6 +34,8 @@ try:
     from PIL import Image, ImageOps
 except ModuleNotFoundError:
     raise InputError("images need Pillow: pip install 'convdsl[images]'") from None
+
+T = TypeVar("T")
 
 FILTERS = {
     "nearest": Image.Resampling.NEAREST,
@@ -62,10 +65,11 @@ def prepare(
     channels = input_type.shape[1] if input_type.rank == 4 else None
     if channels not in MODES:
         raise InputError(f"images become inputs of [N, 1 or 3, H, W], not {input_type}")
-    current: Image.Image | NDArray[np.float64] = _opened(image, MODES[cast("int", channels)])
-    for step in preprocessing.steps:
-        current = STEPS[step.name](current, step)
-    array = _pixels(current).transpose(2, 0, 1)[None]
+    current = opened(image, cast("int", channels))
+    for step in preprocessing.geometry:
+        for region in regions(step, current.height, current.width):
+            current = taken(current, region, step.arguments.get("filter", "bilinear"))
+    array = changed(_pixels(current), preprocessing.arithmetic).transpose(2, 0, 1)[None]
     wanted = input_type.shape[2:]
     if any(isinstance(w, int) and w != n for w, n in zip(wanted, array.shape[2:], strict=True)):
         height, width = array.shape[2:]
@@ -73,9 +77,22 @@ def prepare(
     return np.ascontiguousarray(convert(array, DType.F64, input_type.dtype))
 
 
-def _opened(image: str | Path | Image.Image, mode: str) -> Image.Image:
+def opened(image: str | Path | Image.Image, channels: int) -> Image.Image:
+    """An image upright, opaque, of 8 bits a channel, grey (1) or RGB (3). Raises InputError."""
+    mode = MODES[channels]
     if isinstance(image, Image.Image):
         return _plain(image, mode)
+    return _read(image, lambda file: _plain(file, mode))
+
+
+def stored(path: str | Path) -> NDArray[Any]:
+    """The numbers in a file, upright, as they are: bits, grey of 8 or 16 bits, or places in its
+    palette, [H, W]; of colours [H, W, C]. Raises InputError."""
+    return _read(path, lambda file: np.asarray(_upright(file)))
+
+
+def _read(image: str | Path, take: Callable[[Image.Image], T]) -> T:
+    """What `take` makes of the image in a file. Raises InputError."""
     path = Path(image)
     try:
         if path.exists() and not path.is_file():
@@ -85,7 +102,7 @@ def _opened(image: str | Path | Image.Image, mode: str) -> Image.Image:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             Image.init()  # `formats` finds only what is loaded
             with Image.open(path, formats=FORMATS) as file:
-                return _plain(file, mode)
+                return take(file)
     except InputError:
         raise
     except Exception as error:  # noqa: BLE001  the decoders' exceptions have no other base
@@ -93,15 +110,20 @@ def _opened(image: str | Path | Image.Image, mode: str) -> Image.Image:
         raise InputError(f"cannot read the image {path}: {reason}") from None
 
 
-def _plain(image: Image.Image, mode: str) -> Image.Image:
-    """Upright, opaque, 8 bits a channel. Its size is known, and checked, before it is decoded."""
+def _upright(image: Image.Image) -> Image.Image:
+    """Its size is known, and checked, before it is decoded."""
     needed = image.width * image.height * (24 if image.has_transparency_data else 12)
     if needed > MOST_DECODED_BYTES:
         raise InputError(
             f"an image of {image.width}x{image.height} pixels takes {needed / 1e6:,.0f} MB "
             f"to open, more than {MOST_DECODED_BYTES / 1e6:,.0f}: make it smaller"
         )
-    upright = ImageOps.exif_transpose(image)
+    return ImageOps.exif_transpose(image)
+
+
+def _plain(image: Image.Image, mode: str) -> Image.Image:
+    """Upright, opaque, 8 bits a channel."""
+    upright = _upright(image)
     if upright.mode == "F":
         raise InputError("images of floating-point pixels have no common scale; convert them first")
     if upright.mode.startswith("I"):
@@ -121,79 +143,46 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray((values >> 8).astype(np.uint8))
 
 
-def _resize(current: Image.Image | NDArray[Any], step: PreprocessingStep) -> Image.Image:
-    image = _image(current, step)
-    width, height = image.size
-    size: int | Sequence[int] = step.arguments["size"]
-    if isinstance(size, int):
-        if width <= height:
-            target = (size, int(size * height / width))
-        else:
-            target = (int(size * width / height), size)
-    else:
-        target = (size[1], size[0])
-    if max(target) * min(target) > cast("int", Image.MAX_IMAGE_PIXELS):
-        raise InputError(f"resizing {width}x{height} to {target[0]}x{target[1]} is too large")
-    return image.resize(target, FILTERS[step.arguments.get("filter", "bilinear")])
+def taken(image: Image.Image, region: Region, filter: str = "bilinear") -> Image.Image:
+    """A region of an image, at the size that it is brought to."""
+    if not region.keeps_scale:
+        height, width = region.to
+        if height * width > cast("int", Image.MAX_IMAGE_PIXELS):
+            raise InputError(
+                f"resizing {image.width}x{image.height} to {width}x{height} is too large"
+            )
+        box = (region.left, region.top, region.left + region.width, region.top + region.height)
+        return image.resize((width, height), FILTERS[filter], box)
+    if region == Region(0, 0, image.height, image.width, region.to):
+        return image
+    right, bottom = region.left + region.width, region.top + region.height
+    return image.crop((region.left, region.top, right, bottom))
 
 
-def _center_crop(current: Image.Image | NDArray[Any], step: PreprocessingStep) -> Image.Image:
-    image = _image(current, step)
-    if "fraction" in step.arguments:
-        side = max(1, int(step.arguments["fraction"] * min(image.size)))
-        left, top = (image.width - side) // 2, (image.height - side) // 2
-        return image.crop((left, top, left + side, top + side))
-    size: int | Sequence[int] = step.arguments["size"]
-    height, width = (size, size) if isinstance(size, int) else size
-    if width > image.width or height > image.height:
+# The same on arrays [H, W, C]
+
+
+def resampled(pixels: NDArray[Any], region: Region, filter: str = "bilinear") -> NDArray[Any]:
+    """`taken`, of each channel: 8 bits of u8, f32 of f32."""
+    planes = [
+        np.asarray(taken(Image.fromarray(np.ascontiguousarray(pixels[..., c])), region, filter))
+        for c in range(pixels.shape[2])
+    ]
+    return np.stack(planes, -1)
+
+
+def grey(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """RGB as one channel."""
+    image = Image.fromarray(np.ascontiguousarray(pixels)).convert(MODES[1])
+    return np.asarray(image)[..., None]
+
+
+def _pixels(image: Image.Image) -> NDArray[np.float64]:
+    """[H, W, C], 0 .. 255."""
+    if image.width * image.height > MOST_PIXELS:
         raise InputError(
-            f"the image is {image.height}x{image.width} here, too small to crop {height}x{width}"
-        )
-    left, top = round((image.width - width) / 2), round((image.height - height) / 2)
-    return image.crop((left, top, left + width, top + height))
-
-
-def _rescale(current: Image.Image | NDArray[Any], step: PreprocessingStep) -> NDArray[np.float64]:
-    return _pixels(current) * float(step.arguments["factor"])
-
-
-def _normalize(current: Image.Image | NDArray[Any], step: PreprocessingStep) -> NDArray[np.float64]:
-    pixels = _pixels(current)
-    mean, std = (_per_channel(step, name, pixels.shape[2]) for name in ("mean", "std"))
-    if not np.all(std):
-        raise InputError("normalize: a standard deviation of 0 divides by zero")
-    return (pixels - mean) / std
-
-
-STEPS = {
-    "resize": _resize,
-    "center_crop": _center_crop,
-    "rescale": _rescale,
-    "normalize": _normalize,
-}
-"""What carries out each step of a declaration, by name."""
-
-
-def _image(current: Image.Image | NDArray[Any], step: PreprocessingStep) -> Image.Image:
-    if not isinstance(current, Image.Image):
-        raise InputError(f"{step.name} must come before rescale and normalize")
-    return current
-
-
-def _pixels(current: Image.Image | NDArray[Any]) -> NDArray[np.float64]:
-    """[H, W, C], 0 .. 255 to begin with."""
-    if isinstance(current, Image.Image) and current.width * current.height > MOST_PIXELS:
-        raise InputError(
-            f"an input of {current.height}x{current.width} pixels is too large, at most "
+            f"an input of {image.height}x{image.width} pixels is too large, at most "
             f"{MOST_PIXELS:,}: resize must come before rescale and normalize"
         )
-    array: NDArray[np.float64] = np.asarray(current, np.float64)
+    array: NDArray[np.float64] = np.asarray(image, np.float64)
     return array if array.ndim == 3 else array[:, :, None]
-
-
-def _per_channel(step: PreprocessingStep, name: str, channels: int) -> NDArray[np.float64]:
-    arguments: Mapping[str, Any] = step.arguments
-    values = np.atleast_1d(np.asarray(arguments[name], np.float64))
-    if values.shape not in ((1,), (channels,)):
-        raise InputError(f"normalize: {values.size} values of {name} for {channels} channels")
-    return values

@@ -115,6 +115,29 @@ def test_arithmetic() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("size", "image", "shown", "top", "left"),
+    [
+        (8, (4, 6), (4, 6), 2, 1),
+        ([5, 9], (4, 6), (4, 6), 0, 2),  # half pixels to even: -0.5 to 0, -1.5 to -2
+        (6, (6, 6), (6, 6), 0, 0),
+        (6, (6, 12), (3, 6), 2, 0),  # shrunk first; 1.5 to 2
+        ([4, 20], (8, 10), (4, 5), 0, 8),  # -7.5 to -8
+        (4, (400, 3), (4, 1), 0, 2),  # at least one pixel; -1.5 to -2
+    ],
+)
+def test_padding(
+    size: Any, image: tuple[int, int], shown: tuple[int, int], top: int, left: int
+) -> None:
+    source = gradient(*image)
+    array = prepare(source, steps(("pad", {"size": size})), RGB)[0]
+    height, width = (size, size) if isinstance(size, int) else size
+    expected = np.zeros((height, width, 3))
+    inner = np.asarray(source.resize(shown[::-1], Image.Resampling.BILINEAR))
+    expected[top : top + shown[0], left : left + shown[1]] = inner
+    np.testing.assert_array_equal(array, expected.transpose(2, 0, 1))
+
+
 # What images are like in the wild
 
 
@@ -166,6 +189,19 @@ def test_sixteen_bits_are_scaled_not_clipped(tmp_path: Path) -> None:
         prepare(Image.fromarray(np.array([[1 << 20]], np.int32)), NONE, GREY)
     with pytest.raises(InputError, match="floating-point pixels"):
         prepare(Image.new("F", (2, 2)), NONE, GREY)
+
+
+def test_what_is_stored(tmp_path: Path) -> None:
+    for mode in ("1", "L", "P", "I;16"):
+        values = np.array([[0, 1, 1], [1, 0, 1]])
+        image = Image.fromarray(values.astype(np.uint16 if mode == "I;16" else np.uint8))
+        if mode == "1":
+            image = Image.fromarray(values.astype(bool))
+        if mode == "P":
+            image.putpalette([9, 9, 9, 8, 8, 8])
+        image.save(tmp_path / "mask.png")
+        assert image.mode == mode
+        np.testing.assert_array_equal(preprocessing.stored(tmp_path / "mask.png"), values)
 
 
 # What cannot be

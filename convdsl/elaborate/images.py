@@ -22,6 +22,7 @@ LARGEST_SIDE = 65_536
 STEPS: Mapping[str, tuple[str, ...]] = {
     "resize": ("size", "filter"),
     "center_crop": ("size",),
+    "pad": ("size",),
     "rescale": ("factor",),
     "normalize": ("mean", "std"),
 }
@@ -91,6 +92,7 @@ def _step(
     rules: dict[str, Callable[[dict[str, Argument], Any], dict[str, Any]]] = {
         "resize": _resize,
         "center_crop": _center_crop,
+        "pad": _pad,
         "rescale": _rescale,
         "normalize": _normalize,
     }
@@ -160,6 +162,10 @@ def _center_crop(arguments: dict[str, Argument], channels: Any) -> dict[str, Any
         if not 0 < value <= 1:
             raise _Unfit("a fraction of the shorter side lies between 0 and 1", span)
         return {"fraction": value}
+    return {"size": _pixels(arguments["size"])}
+
+
+def _pad(arguments: dict[str, Argument], channels: Any) -> dict[str, Any]:
     return {"size": _pixels(arguments["size"])}
 
 

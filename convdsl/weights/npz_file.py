@@ -27,6 +27,7 @@ MAX_DEFLATE_RATIO = 1040
 """DEFLATE cannot shrink further (258 bytes in 2 bits); who declares more, lies."""
 
 _MAX_HEADER = 10_000
+_LOCAL_HEADER = 30  # bytes before the name of a member
 _MAGIC = b"\x93NUMPY"
 
 
@@ -62,6 +63,23 @@ class NpzFile(WeightStore):
         flat: NDArray[Any] = np.frombuffer(data, dtype)
         return flat.reshape(entry.shape, order="F" if fortran else "C")
 
+    def map(self, name: str) -> NDArray[Any]:
+        """One array, mapped where it is stored without compression: then nothing is read yet, and
+        its checksum never compared. Raises WeightError."""
+        entry, member = self._entries[name], self._members[name]
+        if member.compress_type != zipfile.ZIP_STORED or prod(entry.shape) == 0:
+            return self.read(name)
+        try:
+            with Path(self.source).open("rb") as file:
+                file.seek(member.header_offset)
+                local = file.read(_LOCAL_HEADER)
+                names, extra = local[26:28], local[28:30]
+                file.seek(int.from_bytes(names, "little") + int.from_bytes(extra, "little"), 1)
+                _, fortran, dtype = _read_header(file)
+                return _mapped(Path(self.source), entry.shape, fortran, dtype, file.tell())
+        except _DAMAGE as error:
+            raise WeightError(f"cannot read {name} from {self.source}: {error}") from None
+
     def _check(self, name: str) -> Entry:
         """The entry of a member whose declared sizes agree with each other and the file."""
         member = self._members[name]
@@ -93,6 +111,17 @@ def is_npy(path: Path) -> bool:
 
 def read_npy(path: Path) -> NDArray[Any]:
     """One array file, as np.save writes it. Raises WeightError."""
+    array = map_npy(path)
+    if array.nbytes > MAX_ARRAY_BYTES:
+        raise WeightError(
+            f"{path} is not a sound .npy file: it declares {array.nbytes} bytes, at most "
+            f"{MAX_ARRAY_BYTES}"
+        )
+    return np.array(array, order="K")
+
+
+def map_npy(path: Path) -> NDArray[Any]:
+    """The array in such a file, mapped: nothing is read yet. Raises WeightError."""
     try:
         with path.open("rb") as file:
             shape, fortran, dtype = _read_header(file)
@@ -100,12 +129,18 @@ def read_npy(path: Path) -> NDArray[Any]:
             body = path.stat().st_size - file.tell()
             if declared != body:
                 raise ValueError(f"it declares {declared} bytes and brings {body}")
-            if declared > MAX_ARRAY_BYTES:
-                raise ValueError(f"it declares {declared} bytes, at most {MAX_ARRAY_BYTES}")
-            flat: NDArray[Any] = np.frombuffer(file.read(), dtype)
+            return _mapped(path, shape, fortran, dtype, file.tell())
     except (OSError, ValueError) as error:
         raise WeightError(f"{path} is not a sound .npy file: {error}") from None
-    return flat.reshape(shape, order="F" if fortran else "C")
+
+
+def _mapped(
+    path: Path, shape: tuple[int, ...], fortran: bool, dtype: np.dtype[Any], offset: int
+) -> NDArray[Any]:
+    order = "F" if fortran else "C"
+    if prod(shape) == 0:
+        return np.zeros(shape, dtype, order)
+    return np.memmap(path, dtype, "r", offset, shape, order)
 
 
 # What a hostile archive makes zipfile and zlib raise.

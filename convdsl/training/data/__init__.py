@@ -1,0 +1,33 @@
+"""What a network learns from: data sets, how they are cut, and ready batches of them.
+
+    parts = open_parts("photos/", wanted=Wanted(model.inputs["image"]))
+    train, validation = split(parts.train, 0.1, seed=0)
+    loader = Loader(train, preparation(model), batch=64)
+    for batch in loader.epoch(0): ...
+
+Everything here is NumPy on the host, and knows neither graphs nor machines.
+"""
+
+from convdsl.training.data.arrays import ArrayData, Wanted
+from convdsl.training.data.loader import Loader
+from convdsl.training.data.opening import open_data, open_parts
+from convdsl.training.data.preparation import Preparation, preparation
+from convdsl.training.data.sample import DataSet, Parts, Sample, Subset, check_labels
+from convdsl.training.data.splits import balanced_weights, split
+
+__all__ = [
+    "ArrayData",
+    "DataSet",
+    "Loader",
+    "Parts",
+    "Preparation",
+    "Sample",
+    "Subset",
+    "Wanted",
+    "balanced_weights",
+    "check_labels",
+    "open_data",
+    "open_parts",
+    "preparation",
+    "split",
+]

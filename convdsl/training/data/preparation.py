@@ -1,0 +1,238 @@
+"""From a sample to what the network takes: the steps that `classify` takes, and targets alike.
+
+    place     the steps of geometry: image resampled as declared, masks by the nearest pixel,
+              boxes moved along
+    finish    grey or RGB as the network takes it, arithmetic, channels first, the network's type
+
+Arithmetic on uint8 is done once, for the 256 values there are, and looked up: so it is
+`convdsl.preprocessing` to the last bit. Floats count as what the network takes already: they are
+placed, and otherwise left alone. Without a declaration see `usual_preprocessing`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import cast
+
+import numpy as np
+
+from convdsl.diagnostics import InputError
+from convdsl.ir.model import Model
+from convdsl.ir.preprocess import (
+    Preprocessing,
+    PreprocessingStep,
+    Region,
+    changed,
+    regions,
+    usual_preprocessing,
+)
+from convdsl.tensor import DType, TensorType
+from convdsl.tensor.conversion import convert, of_numpy
+from convdsl.training.data.arrays import X
+from convdsl.training.data.images import MASK
+from convdsl.training.data.sample import Array, Sample
+from convdsl.training.data.tables import BOXES
+
+FIT = "resize"
+"""What is done about images of another size where nothing is said: `resize` or `pad`."""
+
+_GREY, _RGB = 1, 3
+_VALUES = 256
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How samples become arrays for the input `name`, and for targets of known types.
+
+    preprocessing: as the text declares it; None for inputs that are no images.
+    """
+
+    name: str
+    input: TensorType
+    preprocessing: Preprocessing | None
+    targets: Mapping[str, TensorType] = field(default_factory=dict[str, TensorType])
+
+    @property
+    def size(self) -> tuple[int | None, int | None]:
+        """Height and width of the images that the network takes; None where any will do."""
+        height, width = (e if isinstance(e, int) else None for e in self.input.shape[2:4])
+        return height, width
+
+    @property
+    def geometry(self) -> tuple[PreprocessingStep, ...]:
+        return () if self.preprocessing is None else self.preprocessing.geometry
+
+    def place(self, sample: Sample, steps: Sequence[PreprocessingStep] | None = None) -> Sample:
+        """The sample after the steps of geometry (these, or all that are declared)."""
+        for step in self.geometry if steps is None else steps:
+            for region in regions(step, *sample[X].shape[:2]):
+                sample = placed(sample, region, step.arguments.get("filter", "bilinear"))
+        return sample
+
+    def finish(self, x: Array) -> Array:
+        """The input array of one sample, without its batch. Raises InputError."""
+        plain = self.preprocessing is None
+        array = _typed(x, self.input.dtype) if plain else self._image(x)
+        self._check_shape(array)
+        return array
+
+    def target(self, name: str, array: Array) -> Array:
+        """A target as the loss takes it: masks with channels first, the loss's type, and axes of
+        extent 1 in front where the loss has more."""
+        if name == MASK and array.ndim == 3:
+            array = array.transpose(2, 0, 1)
+        wanted = self.targets.get(name)
+        if wanted is None:
+            return array
+        missing = wanted.rank - 1 - array.ndim
+        if missing > 0 and all(extent == 1 for extent in wanted.shape[1 : 1 + missing]):
+            array = array.reshape(*(1,) * missing, *array.shape)
+        return _typed(array, wanted.dtype)
+
+    def _image(self, x: Array) -> Array:
+        channels = self.input.shape[1]
+        x = _in_colours(x, channels if isinstance(channels, int) else x.shape[2])
+        if x.dtype != np.uint8:
+            return np.ascontiguousarray(_typed(x, self.input.dtype).transpose(2, 0, 1))
+        table = self._table
+        out = np.empty((x.shape[2], *x.shape[:2]), table.dtype)
+        for channel in range(len(out)):
+            table[:, channel % table.shape[1]].take(x[:, :, channel], out=out[channel])
+        return out
+
+    @cached_property
+    def _table(self) -> Array:
+        """What arithmetic makes of the values 0 .. 255: [256, channels]."""
+        assert self.preprocessing is not None
+        channels = self.input.shape[1]
+        count = channels if isinstance(channels, int) else 1
+        pixels = np.repeat(np.arange(_VALUES, dtype=np.float64)[:, None, None], count, 2)
+        if steps := self.preprocessing.arithmetic:
+            pixels = changed(pixels, steps)
+        return np.asfortranarray(convert(pixels[:, 0], DType.F64, self.input.dtype))
+
+    def _check_shape(self, array: Array) -> None:
+        wanted = self.input.shape[1:]
+        fits = len(wanted) == array.ndim and all(
+            not isinstance(w, int) or w == n for w, n in zip(wanted, array.shape, strict=True)
+        )
+        if not fits:
+            raise InputError(
+                f"a sample becomes {list(array.shape)}, and the network takes {self.input} as "
+                f"{self.name}"
+            )
+
+
+def preparation(
+    model: Model,
+    input: str | None = None,
+    fit: str = FIT,
+    targets: Mapping[str, TensorType] | None = None,
+) -> Preparation:
+    """How samples become arrays for a model: `x` is its only input, or the one that is named, else
+    the one that its text declares the preprocessing of. Raises InputError."""
+    declared, types = model.preprocessing, model.inputs
+    name = input or (declared.input if declared else next(iter(types)))
+    if name not in types:
+        raise InputError(f"{model.name} has no input {name}, but {', '.join(types)}")
+    type = types[name]
+    if type.rank != 4:
+        return Preparation(name, type, None, targets or {})
+    if declared is None or declared.input != name:
+        height, width = type.shape[2:]
+        known = isinstance(height, int) and isinstance(width, int)
+        size = (cast("int", height), cast("int", width)) if known else None
+        declared = usual_preprocessing(name, size, fit)
+    return Preparation(name, type, declared, targets or {})
+
+
+# Images
+
+
+def placed(sample: Sample, region: Region, filter: str = "bilinear") -> Sample:
+    """A region of a sample, at the size that it is brought to."""
+    height, width = sample[X].shape[:2]
+    if region == Region(0, 0, height, width, (height, width)):
+        return sample
+    made = dict(sample)
+    if region.keeps_scale:
+        made[X] = _cut(sample[X], region)
+    else:
+        from convdsl.preprocessing import resampled
+
+        made[X] = resampled(sample[X], region, filter)
+    if MASK in sample:
+        made[MASK] = _nearest(sample[MASK], region)
+    if BOXES in sample:
+        made[BOXES] = clipped(_moved(sample[BOXES], region), *region.to)
+    return made
+
+
+def _cut(x: Array, region: Region) -> Array:
+    """The region of an array [H, W, ...], with zeros beyond the edges."""
+    height, width = x.shape[:2]
+    top, left = max(0, region.top), max(0, region.left)
+    bottom, right = min(height, region.top + region.height), min(width, region.left + region.width)
+    if (bottom - top, right - left) == (region.height, region.width):
+        return x[top:bottom, left:right]
+    out = np.zeros((region.height, region.width, *x.shape[2:]), x.dtype)
+    if bottom > top and right > left:
+        row, column = top - region.top, left - region.left
+        inner = x[top:bottom, left:right]
+        out[row : row + bottom - top, column : column + right - left] = inner
+    return out
+
+
+def _nearest(mask: Array, region: Region) -> Array:
+    """A region of a mask: the value at the middle of each pixel, 0 beyond the edges."""
+    if region.keeps_scale:
+        return _cut(mask, region)
+    rows, columns = (
+        start + np.floor((np.arange(count) + 0.5) * (extent / count)).astype(np.int64)
+        for start, extent, count in (
+            (region.top, region.height, region.to[0]),
+            (region.left, region.width, region.to[1]),
+        )
+    )
+    inside = (rows >= 0) & (rows < mask.shape[0])
+    across = (columns >= 0) & (columns < mask.shape[1])
+    found = mask[rows.clip(0, mask.shape[0] - 1)][:, columns.clip(0, mask.shape[1] - 1)]
+    found[~inside] = 0
+    found[:, ~across] = 0
+    return found
+
+
+def _moved(boxes: Array, region: Region) -> Array:
+    """Boxes in the pixels that a region is brought to."""
+    scale = np.array([region.to[1] / region.width, region.to[0] / region.height] * 2, np.float32)
+    start = np.array([region.left, region.top] * 2, np.float32)
+    return (boxes - start) * scale
+
+
+def clipped(boxes: Array, height: int, width: int) -> Array:
+    """Boxes within the image; what lies outside has no area left."""
+    return boxes.clip(0, np.array([width, height] * 2, np.float32))
+
+
+def _in_colours(x: Array, channels: int) -> Array:
+    """Grey repeated, or colours made grey as `classify` makes them. Raises InputError."""
+    given = x.shape[2]
+    if given == channels:
+        return x
+    if given == _GREY and channels == _RGB:
+        return np.repeat(x, _RGB, 2)
+    if given == _RGB and channels == _GREY and x.dtype == np.uint8:
+        from convdsl.preprocessing import grey
+
+        return grey(x)
+    raise InputError(f"the images have {given} channels, and the network takes {channels}")
+
+
+def _typed(array: Array, dtype: DType) -> Array:
+    """Numbers in an element type of ours."""
+    try:
+        return convert(array, of_numpy(array.dtype.newbyteorder("=")), dtype)
+    except ValueError as error:
+        raise InputError(str(error)) from None

@@ -1,0 +1,108 @@
+"""What a data set is: samples by number, and what is known of them without reading any.
+
+    x       the image [H, W, C], uint8 or float32; for other inputs an array of any shape
+    label   a class (i64 []), or numbers
+    mask    classes or numbers by pixel, [H, W] or [H, W, C], laid on the image
+    boxes   [4] or [K, 4]: left, top, right, bottom in pixels of the image
+
+Other names are inputs and targets that nothing here looks into.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from convdsl.diagnostics import InputError
+
+Array: TypeAlias = "npt.NDArray[Any]"
+Sample: TypeAlias = "Mapping[str, Array]"
+
+
+@runtime_checkable
+class DataSet(Protocol):
+    """Samples by number. Reading one is safe from several threads at once."""
+
+    @property
+    def source(self) -> str:
+        """How messages call it."""
+        ...
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """Names of the classes, where they have some."""
+        ...
+
+    @property
+    def labels(self) -> Array | None:
+        """The class of each sample (i64), where there is one and it is known without reading."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Sample:
+        """One sample. Raises InputError where it cannot be read."""
+        ...
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The parts that data come in, or are cut into. Only the first is sure."""
+
+    train: DataSet
+    validation: DataSet | None = None
+    test: DataSet | None = None
+
+
+class Subset:
+    """Some samples of a data set, in the order given."""
+
+    def __init__(self, data: DataSet, indices: Sequence[int] | Array) -> None:
+        self._data = data
+        self._indices = np.asarray(indices, np.int64)
+
+    @property
+    def source(self) -> str:
+        return self._data.source
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        return self._data.classes
+
+    @property
+    def labels(self) -> Array | None:
+        labels = self._data.labels
+        return None if labels is None else labels[self._indices]
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self._data[int(self._indices[index])]
+
+
+def check_labels(data: DataSet, classes: int, ignored: int | None = None) -> None:
+    """Every label is one of `classes` classes, or the `ignored` one. Raises InputError."""
+    labels = data.labels
+    if labels is None:
+        return
+    wrong = (labels < 0) | (labels >= classes)
+    if ignored is not None:
+        wrong &= labels != ignored
+    if wrong.any():
+        first = int(wrong.argmax())
+        names = data.classes
+        raise InputError(
+            f"{data.source}: the label of sample {first} is {labels[first]}, and the network tells "
+            f"{classes} classes apart (0 to {classes - 1})"
+            + (f"; the data have {len(names)}: " + _some(names) if names else "")
+            + "\nhelp: set the network's number of classes, or mend the labels"
+        )
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
