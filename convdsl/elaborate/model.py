@@ -142,6 +142,9 @@ def _elaborate(
     labels = _surroundings(session, statements, module, context)
     used = session.instantiated | {id(chosen.definition)}
     check_unused(session, tree, module.context.scope, used)
+    training = module.training.get(chosen.name, module.training.get(None))
+    if training is not None and not session.diagnostics:
+        training.check(session)
     session.finish()
     return Model(
         chosen.name,
@@ -150,7 +153,7 @@ def _elaborate(
         source,
         statements.preprocessing,
         labels,
-        training=module.training.get(chosen.name, module.training.get(None)),
+        training=training and training.settings,
     )
 
 

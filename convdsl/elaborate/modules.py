@@ -12,9 +12,8 @@ from convdsl.elaborate.files import ZOO, FileProblem, Library, neighbours, read_
 from convdsl.elaborate.scope import Context, LayerNames, Results, Scope
 from convdsl.elaborate.session import Session, Stop, suggest
 from convdsl.elaborate.statements import Statements
-from convdsl.elaborate.training import TrainingReader
+from convdsl.elaborate.training import TrainBlock, TrainingReader
 from convdsl.elaborate.values import POISON, BlockValue
-from convdsl.ir.training import Training
 from convdsl.syntax import ast
 from convdsl.syntax.limits import SOURCE_BYTES
 from convdsl.syntax.parser import parse
@@ -31,7 +30,7 @@ class Module:
     spans: dict[str, Span] = field(default_factory=dict[str, Span])
     preprocess: list[ast.Preprocess] = field(default_factory=list[ast.Preprocess])
     labels: ast.Labels | None = None
-    training: dict[str | None, Training] = field(default_factory=dict[str | None, Training])
+    training: dict[str | None, TrainBlock] = field(default_factory=dict[str | None, TrainBlock])
 
 
 class Modules:

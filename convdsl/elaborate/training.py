@@ -1,142 +1,51 @@
-"""`train { ... }` blocks, read and checked: which settings exist, and what they take.
-
-The names and defaults are PyTorch's where PyTorch has the thing.
-"""
+"""`train { ... }` blocks, read and checked by the tables of `ir.techniques`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from convdsl.diagnostics import Span
 from convdsl.elaborate.builtins import BUILTINS
 from convdsl.elaborate.expressions import Evaluator
 from convdsl.elaborate.scope import Context
-from convdsl.elaborate.session import Stop, suggest
-from convdsl.elaborate.values import ListValue, describe, is_number
-from convdsl.ir.training import Choice, Loss, Training
+from convdsl.elaborate.session import Session, Stop, suggest
+from convdsl.elaborate.values import ListValue, describe
+from convdsl.ir.opdef import Role
+from convdsl.ir.techniques import (
+    LOSSES,
+    NUMBER,
+    ONE_OF,
+    PATTERNS,
+    SETTINGS,
+    SOME_OF,
+    Argument,
+    Table,
+    Takes,
+    Technique,
+)
+from convdsl.ir.training import Choice, Loss, Training, names
 from convdsl.syntax import ast
 
-Check = Callable[[Any], bool]
-Choices: TypeAlias = "Mapping[str, Mapping[str, Check]]"
 
+@dataclass(frozen=True, slots=True)
+class TrainBlock:
+    """A `train` block as read, with the names of parameters in it and where they stand."""
 
-def _rate(value: Any) -> bool:
-    return is_number(value) and value >= 0
+    settings: Training
+    patterns: tuple[tuple[str, Span], ...]
 
-
-def _fraction(value: Any) -> bool:
-    return is_number(value) and 0 <= value <= 1
-
-
-def _count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _flag(value: Any) -> bool:
-    return isinstance(value, bool)
-
-
-def _number(value: Any) -> bool:
-    return is_number(value)
-
-
-def _numbers(value: Any) -> bool:
-    return is_number(value) or (
-        isinstance(value, ListValue) and all(is_number(item) for item in value.items)
-    )
-
-
-def _counts(value: Any) -> bool:
-    return isinstance(value, ListValue) and all(_count(item) for item in value.items)
-
-
-WANTED: Mapping[Check, str] = {
-    _rate: "a number of 0 or more",
-    _fraction: "a number from 0 to 1",
-    _count: "a whole number",
-    _flag: "true or false",
-    _number: "a number",
-    _numbers: "a number or a list of numbers",
-    _counts: "a list of whole numbers",
-}
-
-_COMMON: dict[str, Check] = {"lr": _rate, "weight_decay": _rate}
-_ADAM: dict[str, Check] = _COMMON | {"beta1": _fraction, "beta2": _fraction, "eps": _rate}
-
-OPTIMIZERS: dict[str, dict[str, Check]] = {
-    "sgd": _COMMON | {"momentum": _fraction, "dampening": _fraction, "nesterov": _flag},
-    "adagrad": _COMMON | {"lr_decay": _rate, "eps": _rate},
-    "adadelta": _COMMON | {"rho": _fraction, "eps": _rate},
-    "rmsprop": _COMMON
-    | {"alpha": _fraction, "momentum": _fraction, "eps": _rate, "centered": _flag},
-    "adam": _ADAM | {"amsgrad": _flag},
-    "adamw": _ADAM | {"amsgrad": _flag},
-    "adamax": _ADAM,
-    "nadam": _ADAM | {"momentum_decay": _rate},
-    "radam": _ADAM,
-    "lion": _COMMON | {"beta1": _fraction, "beta2": _fraction},
-    "lamb": _ADAM,
-    "lars": _COMMON | {"momentum": _fraction, "trust": _rate},
-}
-
-SCHEDULES: dict[str, dict[str, Check]] = {
-    "constant": {"warmup": _rate},
-    "step": {"every": _count, "factor": _fraction, "warmup": _rate},
-    "multistep": {"at": _counts, "factor": _fraction, "warmup": _rate},
-    "exponential": {"factor": _fraction, "warmup": _rate},
-    "cosine": {"warmup": _rate, "minimum": _rate},
-    "linear": {"warmup": _rate, "minimum": _rate},
-    "polynomial": {"power": _rate, "warmup": _rate, "minimum": _rate},
-    "one_cycle": {"warmup": _rate, "peak": _rate},
-}
-
-LOSSES: dict[str, dict[str, Check]] = {
-    "cross_entropy": {"label_smoothing": _fraction},
-    "binary_cross_entropy": {},
-    "mse": {},
-    "l1": {},
-    "smooth_l1": {"beta": _rate},
-    "nll": {},
-    "dice": {"eps": _rate},
-}
-
-AUGMENTATIONS: dict[str, dict[str, Check]] = {
-    "random_crop": {"size": lambda v: _count(v) or isinstance(v, tuple), "pad": _count},
-    "random_resized_crop": {
-        "size": lambda v: _count(v) or isinstance(v, tuple),
-        "scale": _numbers,
-        "ratio": _numbers,
-    },
-    "horizontal_flip": {"probability": _fraction},
-    "vertical_flip": {"probability": _fraction},
-    "rotate": {"degrees": _rate},
-    "color_jitter": {"brightness": _rate, "contrast": _rate, "saturation": _rate, "hue": _rate},
-    "erase": {"probability": _fraction},
-    "mixup": {"alpha": _rate},
-    "cutmix": {"alpha": _rate},
-}
-
-METRICS: dict[str, dict[str, Check]] = {
-    "accuracy": {"top": _count},
-    "precision": {},
-    "recall": {},
-    "f1": {},
-    "mean_absolute_error": {},
-    "mean_squared_error": {},
-    "intersection_over_union": {},
-}
-
-VALUES: dict[str, Check] = {
-    "epochs": _count,
-    "batch": _count,
-    "seed": _count,
-    "clip": _rate,
-    "ema": _fraction,
-}
-
-ONE_OF: dict[str, Choices] = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES}
-SOME_OF: dict[str, Choices] = {"augment": AUGMENTATIONS, "metrics": METRICS}
+    def check(self, session: Session) -> None:
+        """Report names that no parameter of the network has."""
+        states = session.graph.states.items()
+        known = [key for key, state in states if state.role is Role.PARAMETER]
+        layers = {key.rpartition(".")[0] for key in known}
+        for pattern, span in self.patterns:
+            if not any(names(pattern, key) for key in known):
+                help = suggest(pattern, (*layers, *known)) or (f"there are {_listed(known)}",)
+                text = f"no parameter, or layer with parameters, is called `{pattern}`"
+                session.fail("E0903", text, span, help=help)
 
 
 class TrainingReader:
@@ -145,8 +54,9 @@ class TrainingReader:
     def __init__(self, evaluator: Evaluator, context: Context) -> None:
         self._evaluator = evaluator
         self._context = context
+        self._patterns: list[tuple[str, Span]] = []
 
-    def read(self, node: ast.Train) -> Training:
+    def read(self, node: ast.Train) -> TrainBlock:
         """What the block says, as far as it is sound."""
         found: dict[str, Any] = {}
         spans: dict[str, Span] = {}
@@ -160,7 +70,7 @@ class TrainingReader:
                 found[name] = self._setting(setting)
             except Stop:
                 continue
-        return Training(**found)
+        return TrainBlock(Training(**found), tuple(self._patterns))
 
     def _fail(
         self, message: str, *labels: Span | tuple[Span, str], help: tuple[str, ...] = ()
@@ -169,8 +79,8 @@ class TrainingReader:
 
     def _setting(self, setting: ast.Setting) -> Any:
         name, value = setting.name.id, setting.value
-        if name in VALUES:
-            return self._value(name, VALUES[name], value)
+        if name in SETTINGS:
+            return self._value(name, SETTINGS[name].takes, value)
         if name == "loss":
             return self._loss(value, 1.0)
         if name in ONE_OF:
@@ -178,16 +88,21 @@ class TrainingReader:
         if name in SOME_OF:
             several = self._several(name, value)
             return tuple(self._choice(name, SOME_OF[name], item) for item in several)
-        known = ("loss", *VALUES, *ONE_OF, *SOME_OF)
+        known = ("loss", *ONE_OF, *SOME_OF, *SETTINGS)
         help = suggest(name, known) or (f"there are {', '.join(known)}",)
         raise self._fail(f"unknown training setting `{name}`", setting.name.span, help=help)
 
-    def _value(self, name: str, check: Check, node: ast.Expression) -> Any:
+    def _value(self, name: str, takes: Takes, node: ast.Expression) -> Any:
         value = self._evaluator.need(node, self._context)
-        if not check(value):
-            wanted = WANTED.get(check, "a size, or a whole number")
-            raise self._fail(f"`{name}` takes {wanted}, not {describe(value)}", node.span)
-        return list(value.items) if isinstance(value, ListValue) else value
+        plain = list(value.items) if isinstance(value, ListValue) else value
+        if not takes.fits(plain):
+            raise self._fail(f"`{name}` takes {takes.words}, not {describe(value)}", node.span)
+        made = takes.made(plain)
+        if takes is PATTERNS:
+            spans = [item.span for item in node.items] if isinstance(node, ast.Items) else []
+            spans = spans if len(spans) == len(made) else [node.span] * len(made)
+            self._patterns += zip(made, spans, strict=True)
+        return made
 
     def _several(self, setting: str, node: ast.Expression) -> tuple[ast.Expression, ...]:
         """The items of a list, or the stages of a chain."""
@@ -197,37 +112,45 @@ class TrainingReader:
             return (node.head, *node.stages)
         return (node,)
 
-    def _choice(self, setting: str, known: Choices, node: ast.Expression) -> Choice:
+    def _choice(self, setting: str, known: Table, node: ast.Expression) -> Choice:
         """A name, or a call with arguments."""
         match node:
             case ast.Name():
-                self._known(setting, known, node)
-                return Choice(node.id)
+                technique = self._known(setting, known, node)
+                return self._chosen(technique, (), node.span)
             case ast.Call(callee=ast.Name() as name):
-                takes = self._known(setting, known, name)
-                return Choice(name.id, self._arguments(name.id, takes, node.arguments))
+                technique = self._known(setting, known, name)
+                return self._chosen(technique, node.arguments, node.span)
             case _:
                 text = f"`{setting}` takes one of {', '.join(known)}"
                 raise self._fail(text, node.span)
 
-    def _known(self, setting: str, known: Choices, name: ast.Name) -> Mapping[str, Check]:
+    def _known(self, setting: str, known: Table, name: ast.Name) -> Technique:
         if name.id not in known:
             help = suggest(name.id, known) or (f"one of {', '.join(known)}",)
             raise self._fail(f"unknown {setting} `{name.id}`", name.span, help=help)
         return known[name.id]
 
-    def _arguments(
-        self, name: str, takes: Mapping[str, Check], arguments: Sequence[ast.Argument]
-    ) -> dict[str, Any]:
+    def _chosen(
+        self, technique: Technique, arguments: Sequence[ast.Argument], span: Span
+    ) -> Choice:
+        """A technique with its arguments, all that it needs among them."""
+        takes = technique.takes
         made: dict[str, Any] = {}
         position = 0
         for argument in arguments:
-            keyword = self._keyword(name, list(takes), position, argument)
+            keyword = self._keyword(technique.name, list(takes), position, argument)
             position += argument.name is None
             if keyword in made:
                 raise self._fail(f"`{keyword}` is given twice", argument.span)
-            made[keyword] = self._value(keyword, takes[keyword], argument.value)
-        return made
+            made[keyword] = self._value(keyword, takes[keyword].takes, argument.value)
+        for name in technique.lacks(made):
+            text = f"`{technique.name}` needs `{name}`"
+            raise self._fail(text, span, help=(_explained(takes[name]),))
+        objection = technique.objects(technique.complete(made))
+        if objection is not None:
+            raise self._fail(f"`{technique.name}` {objection}", span)
+        return Choice(technique.name, made)
 
     def _keyword(self, name: str, takes: list[str], position: int, argument: ast.Argument) -> str:
         listing = f"it takes {', '.join(takes) or 'none'}"
@@ -254,7 +177,7 @@ class TrainingReader:
             case ast.Arithmetic():
                 return self._weighted(node, weight)
             case ast.Call(callee=ast.Name() as name):
-                takes = self._known("loss", LOSSES, name)
+                technique = self._known("loss", LOSSES, name)
                 split = 0
                 while split < len(node.arguments) and node.arguments[split].name is None:
                     split += 1
@@ -262,7 +185,7 @@ class TrainingReader:
                 if len(compares) > 2:
                     text = f"`{name.id}` compares an output with a target"
                     raise self._fail(text, node.arguments[2].span)
-                measure = Choice(name.id, self._arguments(name.id, takes, node.arguments[split:]))
+                measure = self._chosen(technique, node.arguments[split:], node.span)
                 return (Loss(measure, compares, weight),)
             case _:
                 return (Loss(self._choice("loss", LOSSES, node), (), weight),)
@@ -274,7 +197,7 @@ class TrainingReader:
             if symbol == "*" and self._is_loss(operand):
                 losses.append(operand)
                 continue
-            factor = self._value("loss", _number, operand)
+            factor = self._value("loss", NUMBER, operand)
             if symbol not in ("*", "/") or (symbol == "/" and factor == 0):
                 raise self._fail("the loss is a weighted sum of losses", node.span)
             weight = weight * factor if symbol == "*" else weight / factor
@@ -296,3 +219,12 @@ class TrainingReader:
         if not isinstance(argument.value, ast.Name | ast.Member):
             raise self._fail(f"`{name}` compares an output with a target", argument.span)
         return argument.value.span.text
+
+
+def _explained(argument: Argument) -> str:
+    return f"`{argument.name}`, {argument.takes.words}: {argument.doc}"
+
+
+def _listed(known: Sequence[str]) -> str:
+    """The first few names."""
+    return ", ".join(known[:8]) + (", ..." if len(known) > 8 else "") if known else "none"

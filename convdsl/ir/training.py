@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import Any
+
+from convdsl.ir.techniques import SETTINGS
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +36,28 @@ class Training:
     schedule: Choice | None = None
     augment: tuple[Choice, ...] = ()
     metrics: tuple[Choice, ...] = ()
+    groups: tuple[Choice, ...] = ()  # parameters that are trained otherwise
+    freeze: tuple[str, ...] = ()  # parameters, or layers, that stay as they are
     epochs: int | None = None
     batch: int | None = None
     seed: int | None = None
-    clip: float | None = None  # the greatest norm of a gradient
+    clip: float | None = None  # the greatest norm of all gradients together
+    clip_value: float | None = None  # the greatest magnitude of an element of a gradient
+    l1: float | None = None
+    l2: float | None = None
+    decay_all: bool | None = None  # decay, l1 and l2 are for biases and norms too
+    accumulate: int | None = None  # batches whose gradients are averaged for one update
     ema: float | None = None  # decay of the averaged weights
+    patience: int | None = None  # epochs without improvement after which training ends
+    val_fraction: float | None = None
+    fit: str | None = None  # images smaller than the input: "resize" or "pad"
+
+    def setting(self, name: str) -> Any:
+        """What holds: what the block says, or else the default of `techniques.SETTINGS`."""
+        said = getattr(self, name)
+        return SETTINGS[name].default if said is None else said
+
+
+def names(pattern: str, key: str) -> bool:
+    """Whether a pattern, wildcards in it, names a parameter: by its key, or by a layer around."""
+    return fnmatchcase(key, pattern) or fnmatchcase(key, f"{pattern}.*")

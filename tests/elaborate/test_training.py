@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import pytest
 from fuzz.test_mutations import EXAMPLES
 
 from convdsl.diagnostics import CompileError, SourceFile
 from convdsl.elaborate import elaborate, load_file
-from convdsl.ir.training import Choice, Loss, Training
+from convdsl.ir.techniques import LOSSES, NEEDED, ONE_OF, SETTINGS, SOME_OF
+from convdsl.ir.training import Choice, Loss, Training, names
 from elaborate.sources import INPUT, build, errors
 
 MODEL = f"model m {{\n{INPUT}\nx -> relu -> output y\n}}\n"
@@ -35,7 +38,15 @@ def test_everything() -> None:
            batch = 256
            seed = 1
            clip = 1.5
-           ema = 0.999""",
+           clip_value = 0.5
+           l1 = 1e-5
+           l2 = 1e-4
+           decay_all = true
+           accumulate = 4
+           ema = 0.999
+           patience = 5
+           fit = "pad"
+           val_fraction = 0.2""",
         before="let lr = 0.1",
     )
     measure = Choice("cross_entropy", {"label_smoothing": 0.1})
@@ -49,8 +60,72 @@ def test_everything() -> None:
         batch=256,
         seed=1,
         clip=1.5,
+        clip_value=0.5,
+        l1=1e-5,
+        l2=1e-4,
+        decay_all=True,
+        accumulate=4,
         ema=0.999,
+        patience=5,
+        val_fraction=0.2,
+        fit="pad",
     )
+
+
+LAYERS = f"model m {{\n{INPUT}\nx -> conv(4, 1x1) as stem -> conv(4, 1x1) as head -> output y\n}}\n"
+
+
+def test_parameters_are_named_by_patterns() -> None:
+    groups = '[group("stem.*", lr_factor = 0.1), group(["*.bias", "head"], weight_decay = 0)]'
+    found = build(f'{LAYERS}train {{\nfreeze = "stem"\ngroups = {groups}\n}}\n').training
+    assert found is not None
+    assert found.freeze == ("stem",)
+    assert found.groups == (
+        Choice("group", {"parameters": ("stem.*",), "lr_factor": 0.1}),
+        Choice("group", {"parameters": ("*.bias", "head"), "weight_decay": 0}),
+    )
+    assert names("stem", "stem.weight")
+    assert names("s*", "stem.weight")
+    assert not names("ste", "stem.weight")
+
+
+@pytest.mark.parametrize(
+    ("settings", "name", "help"),
+    [
+        ('freeze = ["stem.*", "hed.*"]', "hed.*", "did you mean"),
+        ('freeze = "stam"', "stam", "did you mean `stem`?"),
+        ('groups = [group(["head.bias", "head.bais"])]', "head.bais", "did you mean `head.bias`?"),
+        ('groups = group("xyz")', "xyz", "there are stem.weight, stem.bias, head.weight"),
+    ],
+)
+def test_patterns_that_name_nothing(settings: str, name: str, help: str) -> None:
+    (found,) = errors(f"{LAYERS}train {{\n{settings}\n}}\n")
+    assert found.message == f"no parameter, or layer with parameters, is called `{name}`"
+    assert found.span is not None
+    assert found.span.text == f'"{name}"'
+    assert found.help[0].startswith(help)
+
+
+@pytest.mark.parametrize("kind", ["settings", *ONE_OF, *SOME_OF, "loss"])
+def test_defaults_are_what_they_may_be(kind: str) -> None:
+    tables = {"loss": LOSSES, **ONE_OF, **SOME_OF}
+    techniques = tables[kind].values() if kind in tables else ()
+    arguments = [a for t in techniques for a in t.arguments] or list(SETTINGS.values())
+    for argument in arguments:
+        if argument.default not in (None, (), NEEDED):
+            assert argument.takes.fits(argument.default), argument.name
+    for technique in techniques:
+        given = dict.fromkeys(technique.lacks({}), 1)
+        assert technique.complete(given).keys() == technique.takes.keys()
+        assert technique.objects(technique.complete(given)) is None
+
+
+def test_every_plain_setting_has_a_default() -> None:
+    several = {"loss", *ONE_OF, *SOME_OF}
+    assert {f.name for f in fields(Training)} == several | SETTINGS.keys()
+    assert Training(epochs=3).setting("epochs") == 3
+    assert Training().setting("epochs") == SETTINGS["epochs"].default
+    assert Training(decay_all=True).setting("decay_all") is True
 
 
 @pytest.mark.parametrize(
@@ -107,6 +182,22 @@ def test_the_zoo_has_one() -> None:
         ("schedule = cosinus", "unknown schedule `cosinus`"),
         ("augment = random_crop(size = 0.5)", "`size` takes a size, or a whole number"),
         ("metrics = accuracy -> f1", "`metrics` takes one of"),
+        ("batch = 0", "`batch` takes a whole number of 1 or more, not the number 0"),
+        ("ema = 1", "`ema` takes a number from 0 up to, not including, 1, not the number 1"),
+        ("clip = inf", "`clip` takes a number of 0 or more, not the number inf"),
+        ("clip_value = nan", "`clip_value` takes a number of 0 or more, not the number nan"),
+        ('fit = "stretch"', '`fit` takes "resize" or "pad", not the text "stretch"'),
+        ("freeze = [1]", "`freeze` takes a name or a list of names, not a list of 1"),
+        ("freeze = []", "`freeze` takes a name or a list of names, not a list of 0"),
+        ("schedule = step", "`step` needs `every`"),
+        ("schedule = multistep(factor = 0.5)", "`multistep` needs `at`"),
+        ("groups = [group(lr_factor = 2)]", "`group` needs `parameters`"),
+        ("loss = focal(gama = 2)", "`focal` has no argument `gama`"),
+        ("loss = nll(class_weights = [0, 0])", "`class_weights` takes a list of numbers of 0"),
+        ('loss = nll(class_weights = "even")', "`class_weights` takes a list of numbers of 0"),
+        ("optimizer = adam(beta2 = 1)", "`beta2` takes a number from 0 up to, not including, 1"),
+        ("optimizer = sgd(nesterov = true)", "`sgd` with `nesterov` needs `momentum`"),
+        ("augment = erase(scale = [0.5, 0.1])", "`scale` takes a list of two numbers"),
     ],
 )
 def test_mistakes(settings: str, message: str) -> None:
