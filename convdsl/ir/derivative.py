@@ -112,6 +112,8 @@ def derive(build: Build, node: OpNode, dys: Sequence[Value | None], operand: str
         return given[passed]
     dtype = next(iter(given.values())).type.dtype
     values = {**node.inputs, **given}
+    if call.op.gradient.at_result(call):
+        values[operand] = node.outputs[0]
     names, shapes = _own(call.op)
     return build.apply(
         gradient_of(call.op, operand),

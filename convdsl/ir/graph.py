@@ -312,6 +312,13 @@ class Graph:
                 if value is old:
                     results[name] = new
 
+    def extend(self, node: OpNode, op: OpDef) -> None:
+        """Let a node be an operator that puts out the same and, after it, more. Its values stay."""
+        node.op = op
+        types = op.infer(node.call)
+        made = enumerate(types[len(node.outputs) :], len(node.outputs))
+        node.outputs += tuple(Value(node, index, type) for index, type in made)
+
     def remove(self, node: Node) -> None:
         """Remove a node that nothing uses."""
         if self.is_used(node):

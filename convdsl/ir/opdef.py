@@ -239,6 +239,16 @@ def derived(call: Call) -> WindowRule:
     return Reach.DERIVED
 
 
+def never(call: Call) -> bool:
+    """A property that no call has."""
+    return False
+
+
+def always(call: Call) -> bool:
+    """A property that every call has."""
+    return True
+
+
 @dataclass(frozen=True, slots=True)
 class Derived:
     """The gradient follows from the arithmetic by differentiation (`kernel.gradient`).
@@ -246,11 +256,14 @@ class Derived:
     search: where an index cannot be solved, positions along its axes are tried one by one.
     flat_roots: the derivative of a root at zero counts as zero, as in norms.
     form: another expression of the same values, where its derivative is the better one.
+    at_result: calls whose derivative at x is that at y = f(x), as of relu: then the backward pass
+        reads y, which others keep anyway, and x need not be kept.
     """
 
     search: bool = False
     flat_roots: bool = False
     form: Callable[[Call], TensorExpr] | None = None
+    at_result: Callable[[Call], bool] = never
 
 
 @dataclass(frozen=True, slots=True)

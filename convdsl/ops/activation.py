@@ -18,7 +18,9 @@ from convdsl.ir.opdef import (
     OpError,
     Role,
     StateSpec,
+    always,
     float_type,
+    never,
     no_contraction,
     no_state,
     pointwise,
@@ -67,6 +69,7 @@ def activation(
     aliases: tuple[str, ...] = (),
     resolve: Callable[[Call], Mapping[str, Any]] = resolve_activation,
     settled: float | None = None,
+    at_result: Callable[[Call], bool] = never,
 ) -> OpDef:
     """The record of y = rule(x). From `settled` on, on either side, y is max(x, 0) to the last
     digit: there the gradient is that, where an infinite x times a slope of zero would be NaN."""
@@ -94,7 +97,7 @@ def activation(
         window=pointwise,
         cost=no_contraction,
         kernel=kernel,
-        gradient=DERIVED if settled is None else Derived(form=form),
+        gradient=Derived(form=form if settled is not None else None, at_result=at_result),
     )
 
 
@@ -129,6 +132,11 @@ def relu6(call: Call, x: Expr) -> Expr:
 def leaky_relu(call: Call, x: Expr) -> Expr:
     """x where positive, else slope * x"""
     return Select(positive(x), x, x * call["slope"])
+
+
+def keeps_signs(call: Call) -> bool:
+    """Whether leaky_relu is positive where x is and nowhere else."""
+    return call["slope"] >= 0
 
 
 def elu(call: Call, x: Expr) -> Expr:
@@ -240,13 +248,19 @@ PRELU = OpDef(
 _ALPHA = number("alpha", 1.0, "minus the limit towards minus infinity, as PyTorch")
 
 OPERATORS = (
-    activation("relu", relu, "max(x, 0). Nair, Hinton 2010."),
-    activation("relu6", relu6, "min(max(x, 0), 6). Howard et al. 2017, arXiv:1704.04861."),
+    activation("relu", relu, "max(x, 0). Nair, Hinton 2010.", at_result=always),
+    activation(
+        "relu6",
+        relu6,
+        "min(max(x, 0), 6). Howard et al. 2017, arXiv:1704.04861.",
+        at_result=always,
+    ),
     activation(
         "leaky_relu",
         leaky_relu,
         "x where positive, else slope * x. Maas et al. 2013.",
         (number("slope", 0.01, "slope below zero, as PyTorch"),),
+        at_result=keeps_signs,
     ),
     PRELU,
     activation(

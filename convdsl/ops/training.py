@@ -196,6 +196,11 @@ def kernel_sums(call: Call) -> TensorExpr:
 _FURTHER = ("weight", "dmean", "dinverse")
 
 
+def infer_dx(call: Call) -> tuple[TensorType, ...]:
+    """dx as x"""
+    return (call.type("x"),)
+
+
 def kernel_dx(call: Call) -> TensorExpr:
     """dx[n,c..] = gain[c] dy[n,c..] + slope[c] (x[n,c..] - mean[c]) + level[c]"""
     variables = tuple(call.var(name) for name in call.types)
@@ -264,7 +269,7 @@ BATCH_NORM_DX = OpDef(
     outputs=("dx",),
     resolve=resolve_as_given,
     state=no_state,
-    infer=same_type,
+    infer=infer_dx,
     window=pointwise,
     cost=no_contraction,
     kernel=kernel_dx,
