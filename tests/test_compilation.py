@@ -98,7 +98,7 @@ def test_the_order_of_operands_tells(made: list[str]) -> None:
     ("what", "change"),
     [
         ("processor", lambda patch: {"cpu": "x86-64-v2"}),
-        ("passes", lambda patch: {"passes": PASSES[:-1]}),
+        ("passes", lambda patch: {"passes": PASSES[:-2]}),
         ("batch", lambda patch: {"batch": 2}),
         ("compiler", lambda patch: patch.setattr(compilation, "_fingerprint", lambda: "x") or {}),
         ("LLVM", lambda patch: patch.setattr(llvm, "llvm_version", lambda: "LLVM 99") or {}),

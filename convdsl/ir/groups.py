@@ -18,7 +18,8 @@ class CircularGroups(AssertionError):
 
 def kernels_of(graph: Graph) -> list[list[OpNode]]:
     """Run-time operators by kernel, each kernel's in order; kernels in an order in which they can
-    run: of those that can, first the one that is complete first."""
+    run: of those that can, first those that only replace states, as what they read need not be
+    kept then, and among equals the one that is complete first."""
     bound = bound_nodes(graph)
     nodes = [node for node in graph.op_nodes() if node.id not in bound]
     place = {node.id: number for number, node in enumerate(nodes)}
@@ -38,16 +39,20 @@ def kernels_of(graph: Graph) -> list[list[OpNode]]:
         for other in needed:
             readers[other].append(number)
     waiting = [len(needed) for needed in needs]
-    ready = [(place[k[-1].id], number) for number, k in enumerate(kernels) if not waiting[number]]
+    updates = set(graph.updates.values())
+    turn = [
+        (not all(value in updates for value in leaving(graph, k)), place[k[-1].id]) for k in kernels
+    ]
+    ready = [(*turn[number], number) for number in range(len(kernels)) if not waiting[number]]
     heapq.heapify(ready)
     order: list[list[OpNode]] = []
     while ready:
-        _, number = heapq.heappop(ready)
+        *_, number = heapq.heappop(ready)
         order.append(kernels[number])
         for reader in readers[number]:
             waiting[reader] -= 1
             if not waiting[reader]:
-                heapq.heappush(ready, (place[kernels[reader][-1].id], reader))
+                heapq.heappush(ready, (*turn[reader], reader))
     if len(order) < len(kernels):
         names = ", ".join(k[0].name for k, left in zip(kernels, waiting, strict=True) if left)
         raise CircularGroups(f"groups wait for each other: {names}")

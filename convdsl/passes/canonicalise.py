@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 from convdsl.ir.classify import copied_operand
 from convdsl.ir.graph import Graph, OpNode, Value
-from convdsl.ir.opdef import Role
+from convdsl.ir.opdef import OpError, Role
 from convdsl.kernel.expr import Binary, Read, TensorExpr
 from convdsl.passes.rewrite import Pass, Pattern, Rewriter, rewrite_greedily
 
@@ -73,11 +74,23 @@ class OrderOperands(Pattern):
         if len(node.inputs) != 2 or not plain or not _is_commutative(node.call.kernel):
             return False
         (first, a), (second, b) = node.inputs.items()
-        if _order(a, rewriter) <= _order(b, rewriter):
+        if _order(a, rewriter) <= _order(b, rewriter) or not _takes(node, {first: b, second: a}):
             return False
         rewriter.graph.set_input(node, first, b)
         rewriter.graph.set_input(node, second, a)
         return True
+
+
+def _takes(node: OpNode, inputs: Mapping[str, Value]) -> bool:
+    """Whether the operator takes other operands and gives the same then. A gradient may not: its
+    operands have the shapes that they had in the forward call."""
+    if len({value.type for value in inputs.values()}) == 1:
+        return True
+    try:
+        call = node.op.call({name: v.type for name, v in inputs.items()}, node.attributes)
+        return call.outputs == tuple(value.type for value in node.outputs)
+    except OpError:
+        return False
 
 
 def _is_commutative(expr: TensorExpr) -> bool:

@@ -19,6 +19,7 @@ from convdsl.passes.fold_batchnorm import FoldBatchNorm
 from convdsl.passes.fold_constants import FoldConstants
 from convdsl.passes.fold_padding import FoldPadding
 from convdsl.passes.fuse_elementwise import FuseElementwise
+from convdsl.passes.recompute import Recompute
 from convdsl.passes.rewrite import Pass
 
 PASSES: tuple[Pass, ...] = (
@@ -30,6 +31,7 @@ PASSES: tuple[Pass, ...] = (
     FoldBatchNorm(),
     FoldConstants(),
     FuseElementwise(),
+    Recompute(),
 )
 """Every pass, in the order of running."""
 

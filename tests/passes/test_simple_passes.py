@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
+from gradients import floating, with_gradients
 from graphs import Builder, assert_same_numbers, rewritten, structure
+from random_graphs import random_graph
 
 from convdsl.ir.opdef import Role
+from convdsl.passes import run
 from convdsl.passes.canonicalise import Canonicalise
 from convdsl.passes.eliminate_dead_code import EliminateDeadCode
 from convdsl.passes.fold_constants import FoldConstants
@@ -94,3 +98,13 @@ def test_parameters_and_large_results_are_not_constants() -> None:
     assert structure(after)[0] == "sqrt1 = sqrt(p)"
     assert len(after.op_nodes()) == len(graph.op_nodes()) - 1
     assert_same_numbers(graph, after)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_gradients_keep_the_operands_that_they_were_made_for(seed: int) -> None:
+    """`mul.grad(b)` multiplies, and yet its operands have places: dy has the output's shape."""
+    graph = random_graph(seed)
+    graph, found = with_gradients(graph, floating(graph))
+    graph.outputs = {f"d_of_{n}": value for n, value in found.items() if value is not None}
+    after = run(graph, verify=True)
+    assert after.outputs.keys() == graph.outputs.keys()
