@@ -15,7 +15,7 @@ from convdsl.cli.options import plain_path
 from convdsl.cli.parsing import suggestion
 from convdsl.diagnostics import InputError, WeightError
 from convdsl.tensor import DType, TensorType
-from convdsl.tensor.conversion import convert
+from convdsl.tensor.conversion import convert, widen_bf16
 
 Array = NDArray[Any]
 RANDOM = "random:"
@@ -44,13 +44,16 @@ def load(spec: str, network: Network) -> dict[str, Array]:
 
 
 def draw(seed: int, name: str, type: TensorType, shape: tuple[int, ...]) -> Array:
-    """Standard normal numbers, or fair bits; the same for a seed and an input's name."""
+    """Standard normal numbers, fair bits, or bytes; the same for a seed and an input's name."""
     key = hashlib.sha256(f"{seed} {name}".encode()).digest()
     random = np.random.default_rng(int.from_bytes(key, "little"))
-    if type.dtype.is_float:
-        return convert(random.standard_normal(shape), DType.F64, type.dtype)
-    if type.dtype is DType.BOOL:
+    dtype = type.dtype
+    if dtype.is_float:
+        return convert(random.standard_normal(shape), DType.F64, dtype)
+    if dtype is DType.BOOL:
         return random.integers(0, 2, shape).astype(np.bool_)
+    if dtype.is_integer and dtype.bytes == 1:
+        return random.integers(0, 256, shape, np.uint8).view(dtype.numpy)
     raise InputError(f"--data random cannot guess sensible {type.dtype} values for {name}")
 
 
@@ -84,14 +87,16 @@ def save(path: Path, outputs: Mapping[str, Array]) -> None:
         raise InputError(f"{path} must end in {wanted}")
 
 
-def summary(name: str, array: Array) -> dict[str, Any]:
-    """One output in a row."""
+def summary(name: str, array: Array, dtype: DType) -> dict[str, Any]:
+    """One output in a row. Bits of bf16 are told as the numbers that they are."""
+    if dtype is DType.BF16:
+        array = widen_bf16(array)
     finite = array[np.isfinite(array)] if array.dtype.kind == "f" else array
     some = finite.size > 0
     return {
         "output": name,
         "shape": list(array.shape),
-        "dtype": array.dtype.name,
+        "dtype": "bfloat16" if dtype is DType.BF16 else array.dtype.name,
         "min": float(finite.min()) if some else None,
         "mean": float(finite.mean(dtype=np.float64)) if some else None,
         "max": float(finite.max()) if some else None,

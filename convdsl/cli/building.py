@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from convdsl.cli import console
-from convdsl.cli.options import batch_of, input_shapes, parameters, selected_passes
+from convdsl.cli.options import batch_of, input_shapes, parameters, selected_passes, weights_of
 from convdsl.diagnostics import InputError
 from convdsl.tensor import evaluate
 
@@ -75,7 +75,7 @@ def compiled(
     binding = driver.bind(model, shapes, batch)
     made = driver.compile(
         model,
-        weights=options.weights or default_weights,
+        weights=weights_of(options, default_weights),
         threads=options.threads,
         cpu=options.cpu,
         inputs=shapes,
@@ -110,6 +110,8 @@ def _refuse_building(options: argparse.Namespace) -> None:
     """An artifact is compiled already: options that would change its code are mistakes."""
     given = {
         "--weights": options.weights is not None,
+        "--key": options.key is not None,
+        "--outputs": options.outputs is not None,
         "--set": bool(options.set),
         "--cpu": options.cpu != "native",
         "--batch": options.batch is not None,

@@ -19,7 +19,7 @@ from convdsl.backends.llvm import module as llvm_module
 from convdsl.backends.llvm import objects as llvm
 from convdsl.cli import console, listing
 from convdsl.cli.building import PassWatcher, load_model
-from convdsl.cli.options import input_shapes, selected_passes
+from convdsl.cli.options import input_shapes, selected_passes, weights_of
 from convdsl.driver import Plan, bind, bind_weights_of
 from convdsl.kernel.program import Program
 from convdsl.measure.machine import figures
@@ -141,7 +141,7 @@ def _measured(
     """Seconds of each step."""
     weights = aligned(lowered.program.weight_bytes)
     weights[:] = 0
-    bound = bind_weights_of(model, options.weights or RANDOM_WEIGHTS)
+    bound = bind_weights_of(model, weights_of(options, RANDOM_WEIGHTS))
     lowered.pack_weights(bound, weights)
     ir = llvm_module.print_module(lowered.program, plan.toolchain.target, timed=True)
     loaded = LoadedCode(

@@ -10,19 +10,14 @@ import argparse
 
 from convdsl.cli import console
 from convdsl.cli.building import load_model
-from convdsl.cli.options import add_model, completes_files, plain_path
+from convdsl.cli.options import add_model, add_weights, completes_files, plain_path, weights_of
 
 SUFFIXES = {"onnx": ".onnx", "pytorch": ".py"}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
-    weights = parser.add_argument(
-        "--weights",
-        metavar="FILE",
-        help="safetensors, .npz or PyTorch checkpoint; random:SEED draws them",
-    )
-    completes_files(weights)
+    add_weights(parser)
     parser.add_argument(
         "--to", choices=SUFFIXES, default="onnx", help="what to write (default onnx)"
     )
@@ -39,6 +34,6 @@ def run(options: argparse.Namespace) -> int:
     path = plain_path(options.output or f"{model.name}{SUFFIXES[options.to]}")
     if options.weights and options.to == "pytorch":
         console.note("--weights plays no part in --to pytorch")
-    data = driver.export(model, options.weights, path, to=options.to)
+    data = driver.export(model, weights_of(options), path, to=options.to)
     console.note(f"{path}: {len(data):,} bytes")
     return 0

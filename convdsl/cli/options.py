@@ -68,12 +68,7 @@ def add_building(parser: argparse.ArgumentParser, *, batch: int | None = 1) -> N
     """Everything that decides which code is made."""
     add_shapes(parser, batch=batch)
     group = parser.add_argument_group("code")
-    weights = group.add_argument(
-        "--weights",
-        metavar="FILE",
-        help="safetensors, .npz or PyTorch checkpoint; random:SEED draws them",
-    )
-    completes_files(weights)
+    add_weights(group)
     group.add_argument("--threads", type=positive, metavar="T", help="default: all processors")
     group.add_argument(
         "--cpu",
@@ -82,6 +77,30 @@ def add_building(parser: argparse.ArgumentParser, *, batch: int | None = 1) -> N
         help="native (default), x86-64-v2, x86-64-v3, x86-64-v4, or a name LLVM knows",
     )
     add_passes(parser)
+
+
+def add_weights(parser: argparse._ActionsContainer) -> None:  # pyright: ignore[reportPrivateUsage]
+    """Where weights are."""
+    weights = parser.add_argument(
+        "--weights",
+        metavar="FILE",
+        help="safetensors, .npz or PyTorch checkpoint; random:SEED draws them",
+    )
+    completes_files(weights)
+    parser.add_argument(
+        "--key", metavar="KEY", help="where in a checkpoint they are, e.g. model_ema or ema.model"
+    )
+
+
+def weights_of(options: argparse.Namespace, default: str | None = None) -> Any:
+    """`--weights` as the driver takes them, opened where `--key` says where to look."""
+    if options.key is None:
+        return options.weights or default
+    from convdsl.weights import load
+
+    if options.weights is None:
+        raise InputError("--key chooses from the file that --weights names")
+    return load(options.weights, options.key)
 
 
 def add_passes(parser: argparse.ArgumentParser) -> None:

@@ -46,6 +46,7 @@ def run(options: argparse.Namespace) -> int:
         arrays.save(plain_path(options.output), outputs)
         console.note(f"wrote {options.output}")
     else:
-        rows = [arrays.summary(name, array) for name, array in outputs.items()]
+        types = made.executable.outputs
+        rows = [arrays.summary(name, a, types[name].dtype) for name, a in outputs.items()]
         listing.show(rows, options.format)
     return 0

@@ -17,7 +17,7 @@ from convdsl.ir.graph import Value
 from convdsl.ir.opdef import OpDef, Operand, OpError, Role
 from convdsl.ops.elementwise import SIGNS
 from convdsl.tensor import DType, TensorType, format_shape
-from convdsl.tensor.conversion import stored
+from convdsl.tensor.conversion import convert, of_numpy, stored
 
 
 def apply_operator(
@@ -112,7 +112,12 @@ def _fixed(
             text = f"`{name}` takes a nested list of numbers, not {describe(given.value)}"
             raise session.fail("E0305", text, place, frames=context.frames)
         type = specs[name].type
-        data = np.asarray(rows, dtype=type.dtype.numpy)
+        given_data: np.ndarray[Any, Any] = np.asarray(rows)
+        odd = next((n for n in given_data.flat if not _fits(n.item(), type.dtype)), None)
+        if odd is not None:
+            text = f"{odd} is no {type.dtype}, as `{name}` is"
+            raise session.fail("E0305", text, place, frames=context.frames)
+        data = convert(given_data, of_numpy(given_data.dtype), type.dtype)
         sizes = tuple(extent for extent in type.shape if isinstance(extent, int))
         if len(sizes) != type.rank:
             raise session.fail("E0305", f"`{name}` has no fixed shape here", place)

@@ -24,3 +24,6 @@ INTEGERS = (4, 5, 12, 13)
 
 HALVES = (DType.F16, DType.BF16)
 """Types that a graph is given and gives, and that it computes in single precision."""
+
+NIBBLES = {21: DType.U8, 22: DType.I8}
+"""Integers of four bits, by the type that holds them: constants of them are unpacked."""

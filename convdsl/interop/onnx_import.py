@@ -21,7 +21,7 @@ from onnx import helper, numpy_helper
 
 from convdsl.diagnostics import InputError
 from convdsl.interop.correspondence import READING
-from convdsl.interop.element_types import FROM_ONNX, HALVES, INTEGERS
+from convdsl.interop.element_types import FROM_ONNX, HALVES, INTEGERS, NIBBLES
 from convdsl.interop.metadata import labels_of, preprocessing_of
 from convdsl.interop.onnx_file import ExternalData
 from convdsl.interop.onnx_nodes import BRANCHES, needed, used
@@ -332,6 +332,8 @@ def _known_tensor(external: ExternalData | None, proto: onnx.TensorProto) -> Kno
     dtype = FROM_ONNX.get(proto.data_type)
     if dtype is not None and dtype not in HALVES:
         return Known(array, proto.name)
+    if proto.data_type in NIBBLES:
+        return Known(array.astype(NIBBLES[proto.data_type].numpy), proto.name)
     if proto.data_type in INTEGERS:
         if kind == "u" and array.max(initial=0) > DType.I64.highest:
             raise ReadError("integers beyond 64 bits with a sign are not supported")

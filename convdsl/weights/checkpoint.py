@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from convdsl.diagnostics import WeightError
 from convdsl.tensor.conversion import widen_bf16
 from convdsl.weights import pickles
-from convdsl.weights.pickles import Name
+from convdsl.weights.pickles import Inert, Name
 from convdsl.weights.store import (
     BFLOAT16,
     MAX_ENTRIES,
@@ -50,6 +50,20 @@ STORAGES = {
 }
 STATE_KEYS = ("state_dict", "model_state_dict", "model")
 """Where training scripts put the state dict when they save more than it."""
+
+_NUMPY = ("core.multiarray.scalar", "core.multiarray._reconstruct", "dtype", "ndarray")
+
+PASSED_OVER = frozenset(
+    {
+        *("argparse.Namespace", "types.SimpleNamespace", "_codecs.encode", "torch.device"),
+        *("collections.defaultdict", "collections.Counter", "datetime.datetime"),
+        *("pathlib.PosixPath", "pathlib.PurePosixPath", "pathlib.WindowsPath"),
+        *("builtins.set", "__builtin__.set", "builtins.frozenset", "__builtin__.frozenset"),
+        *(f"numpy.{name}" for name in _NUMPY),
+        *(f"numpy._{name}" for name in _NUMPY[:2]),
+    }
+)
+"""What training scripts save beside the state dict: nothing is built of it."""
 
 MAX_RANK = 32
 """Dimensions of a tensor."""
@@ -104,8 +118,8 @@ class CheckpointFile(WeightStore):
         self._locate = locate
 
     @classmethod
-    def archive(cls, path: Path) -> CheckpointFile:
-        """Open the zip format."""
+    def archive(cls, path: Path, key: str | None = None) -> CheckpointFile:
+        """Open the zip format; `key` is where the state dict is."""
         with _Blame(path):
             mapped = _map(path)
             members, prefix = _archive_members(path)
@@ -129,10 +143,10 @@ class CheckpointFile(WeightStore):
                     )
                 return data
 
-            return cls(path, _state_dict(loaded), locate)
+            return cls(path, _state_dict(loaded, key), locate)
 
     @classmethod
-    def legacy(cls, path: Path) -> CheckpointFile:
+    def legacy(cls, path: Path, key: str | None = None) -> CheckpointFile:
         """Open the format of `torch.save` before 1.6."""
         with _Blame(path):
             mapped = _map(path)
@@ -143,7 +157,7 @@ class CheckpointFile(WeightStore):
                 raise WeightError("its header is damaged")
             if cast("dict[Any, Any]", system).get("little_endian") is not True:
                 raise WeightError("it was written on a big-endian machine")
-            tensors = _state_dict(builder.load(head))
+            tensors = _state_dict(builder.load(head), key)
             keys = builder.load(head)
             places = _legacy_places(mapped, head.tell(), keys, builder.storages)
 
@@ -278,6 +292,8 @@ class _Builder:
                     return cast("tuple[Any, ...]", arguments[0])
                 case _:
                     pass
+        if str(callee) in PASSED_OVER:
+            return Inert()
         raise _refused(callee)
 
     def ordered_dict(self, pairs: list[Any]) -> dict[Any, Any]:
@@ -352,18 +368,58 @@ def _is_sizes(value: Any) -> TypeGuard[tuple[int, ...]]:
     return len(sizes) <= MAX_RANK and all(type(n) is int and 0 <= n < 1 << 48 for n in sizes)
 
 
-def _state_dict(loaded: Any) -> dict[str, Tensor]:
-    """The state dict in what was loaded: itself, or under a usual key."""
+def _state_dict(loaded: Any, key: str | None) -> dict[str, Tensor]:
+    """The state dict in what was loaded: at the key given, or the whole, or under a usual key."""
     if not isinstance(loaded, dict):
         raise WeightError("it holds no state dict")
     outer = cast("dict[Any, Any]", loaded)
+    if key is not None:
+        tensors = _tensors(_at(outer, key))
+        if not tensors:
+            raise WeightError(f"there is no state dict at {shown(key)}{_choice(outer)}")
+        return tensors
     for candidate in (outer, *(outer.get(key) for key in STATE_KEYS)):
-        if isinstance(candidate, dict):
-            entries = cast("dict[Any, Any]", candidate)
-            tensors = {k: v for k, v in entries.items() if isinstance(v, Tensor)}
-            if tensors and len(tensors) == len(entries) and all(type(k) is str for k in tensors):
-                if len(tensors) > MAX_ENTRIES:
-                    raise WeightError(f"it holds {len(tensors)} tensors, at most {MAX_ENTRIES}")
-                return tensors
+        tensors = _tensors(candidate)
+        if tensors:
+            return tensors
     keys = ", ".join(shown(str(key)) for key in list(outer)[:8])
-    raise WeightError(f"it holds no state dict; its keys begin {keys}")
+    raise WeightError(f"it holds no state dict; its keys begin {keys}{_choice(outer)}")
+
+
+def _tensors(candidate: Any) -> dict[str, Tensor]:
+    """The tensors of a state dict; what is plain data beside them is passed over. Nothing if it
+    holds anything else."""
+    if not isinstance(candidate, dict):
+        return {}
+    entries = cast("dict[Any, Any]", candidate)
+    tensors = {k: v for k, v in entries.items() if isinstance(v, Tensor)}
+    others = (v for v in entries.values() if not isinstance(v, Tensor))
+    if not all(type(k) is str for k in tensors) or any(isinstance(v, dict | list) for v in others):
+        return {}
+    if len(tensors) > MAX_ENTRIES:
+        raise WeightError(f"it holds {len(tensors)} tensors, at most {MAX_ENTRIES}")
+    return tensors
+
+
+def _at(outer: dict[Any, Any], key: str) -> Any:
+    """What lies at a key, or at keys joined by dots."""
+    if key in outer:
+        return outer[key]
+    found: Any = outer
+    for part in key.split("."):
+        found = cast("dict[Any, Any]", found).get(part) if isinstance(found, dict) else None
+    return found
+
+
+def _choice(outer: dict[Any, Any]) -> str:
+    """The keys that state dicts are at."""
+    keys = [k for k, v in outer.items() if isinstance(k, str) and _tensors(v)]
+    inner = [
+        f"{k}.{deeper}"
+        for k, v in outer.items()
+        if isinstance(k, str) and isinstance(v, dict)
+        for deeper, value in cast("dict[Any, Any]", v).items()
+        if isinstance(deeper, str) and _tensors(value)
+    ]
+    found = ", ".join(map(shown, (keys + inner)[:8]))
+    return f"; state dicts are at the keys {found}" if found else ""

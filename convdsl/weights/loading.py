@@ -5,28 +5,37 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from convdsl.diagnostics import WeightError
 from convdsl.weights.checkpoint import CheckpointFile, looks_like_legacy
 from convdsl.weights.initialisers import RandomWeights
 from convdsl.weights.npz_file import NpzFile
 from convdsl.weights.safetensors_file import SafetensorsFile
-from convdsl.weights.store import ArrayStore, WeightStore, regular_file
+from convdsl.weights.store import ArrayStore, WeightStore, regular_file, shown
 
 RANDOM = "random:"
 
 
-def load(source: str | Path | Mapping[str, Any]) -> WeightStore | RandomWeights:
-    """Open weights: a safetensors, .npz or PyTorch checkpoint file, `random:SEED`, or arrays.
+def load(source: Any, key: str | None = None) -> WeightStore | RandomWeights:
+    """Open weights: a safetensors, .npz or PyTorch checkpoint file, `random:SEED`, arrays by name,
+    or what is open already. `key` says where in a checkpoint the state dict is, by keys joined by
+    dots.
 
     Nothing but names, shapes and types is read yet. Raises WeightError.
     """
+    is_file = isinstance(source, Path) or (isinstance(source, str) and source[:7] != RANDOM)
+    if key is not None and not is_file:
+        raise WeightError(f"only checkpoints have keys; there is no {shown(str(key))} here")
+    if isinstance(source, WeightStore | RandomWeights):
+        return source
     if isinstance(source, Mapping):
-        return ArrayStore(source)
-    if isinstance(source, str) and source.startswith(RANDOM):
-        return RandomWeights(_seed(source))
-    return _open(Path(source))
+        return ArrayStore(cast("Mapping[str, Any]", source))
+    if isinstance(source, str | Path):
+        return _open(Path(source), key) if is_file else RandomWeights(_seed(str(source)))
+    raise WeightError(
+        f"weights are a file, random:SEED or arrays by name, not a {type(source).__name__}"  # pyright: ignore[reportUnknownArgumentType]
+    )
 
 
 def _seed(spec: str) -> int:
@@ -36,7 +45,14 @@ def _seed(spec: str) -> int:
     return int(text)
 
 
-def _open(path: Path) -> WeightStore:
+def _open(path: Path, key: str | None) -> WeightStore:
+    store = _by_content(path, key)
+    if key is not None and not isinstance(store, CheckpointFile):
+        raise WeightError(f"{path} is no checkpoint: it has no keys to choose {shown(key)} from")
+    return store
+
+
+def _by_content(path: Path, key: str | None) -> WeightStore:
     size = regular_file(path)
     try:
         with path.open("rb") as file:
@@ -44,9 +60,9 @@ def _open(path: Path) -> WeightStore:
     except OSError as error:
         raise WeightError(f"cannot read the weights {path}: {error.strerror}") from None
     if head.startswith(b"PK"):
-        return _open_archive(path)
+        return _open_archive(path, key)
     if looks_like_legacy(head):
-        return CheckpointFile.legacy(path)
+        return CheckpointFile.legacy(path, key)
     if len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= size:
         return SafetensorsFile(path)
     raise WeightError(
@@ -55,12 +71,12 @@ def _open(path: Path) -> WeightStore:
     )
 
 
-def _open_archive(path: Path) -> WeightStore:
+def _open_archive(path: Path, key: str | None) -> WeightStore:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
         raise WeightError(f"{path} is a damaged archive: {error}") from None
     if any(name == "data.pkl" or name.endswith("/data.pkl") for name in names):
-        return CheckpointFile.archive(path)
+        return CheckpointFile.archive(path, key)
     return NpzFile(path)

@@ -12,6 +12,7 @@ import pickletools
 from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
+from types import UnionType
 from typing import Any, TypeAlias
 
 from convdsl.diagnostics import WeightError
@@ -30,6 +31,15 @@ class Name:
 
     def __str__(self) -> str:
         return shown(f"{self.module}.{self.name}")
+
+
+class Inert:
+    """Stands for an object that is of no use here: it keeps nothing of what it is given."""
+
+    def update(self, items: object) -> None:
+        """Takes no notice."""
+
+    append = extend = update
 
 
 Reduce: TypeAlias = "Callable[[Name, tuple[Any, ...]], Any]"
@@ -124,16 +134,16 @@ class _Machine:
                 stack.append(stack[-1])
             case "APPEND":
                 item = stack.pop()
-                _of_type(stack[-1], list).append(item)
+                _of_type(stack[-1], list | Inert).append(item)
             case "APPENDS" | "ADDITEMS":
                 items = self.marked()
-                _of_type(stack[-1], list).extend(items)
+                _of_type(stack[-1], list | Inert).extend(items)
             case "SETITEM":
                 value, key = stack.pop(), stack.pop()
-                _of_type(stack[-1], dict).update(paired([key, value]))
+                _of_type(stack[-1], dict | Inert).update(paired([key, value]))
             case "SETITEMS":
                 items = self.marked()
-                _of_type(stack[-1], dict).update(paired(items))
+                _of_type(stack[-1], dict | Inert).update(paired(items))
             case _:
                 self.call(opcode, argument)
 
@@ -154,7 +164,7 @@ class _Machine:
             case "BUILD":
                 # State of an object that is already built: attributes of an OrderedDict.
                 stack.pop()
-                _of_type(stack[-1], dict)
+                _of_type(stack[-1], dict | Inert)
             case _:
                 raise WeightError(f"its pickle uses {opcode}, which no checkpoint needs")
 
@@ -168,9 +178,9 @@ class _Machine:
         raise IndexError("a mark is missing")
 
 
-def _of_type(value: Any, type: type[Any]) -> Any:
+def _of_type(value: Any, type: type[Any] | UnionType) -> Any:
     if not isinstance(value, type):
-        raise TypeError(f"{type.__name__} expected")
+        raise TypeError(f"{getattr(type, '__name__', type)} expected")
     return value
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,26 @@ class ArrayStore(WeightStore):
 
     def read(self, name: str) -> NDArray[Any]:
         return self._arrays[name]
+
+
+class Renamed(WeightStore):
+    """Another store's entries under other names; one whose new name is another's keeps its own."""
+
+    def __init__(self, store: WeightStore, name: Callable[[str], str]) -> None:
+        super().__init__(store.source)
+        self._store = store
+        self._names: dict[str, str] = {}
+        for old in store.entries:
+            new = name(old)
+            self._names[old if new in self._names or new in store.entries else new] = old
+
+    @property
+    def entries(self) -> Mapping[str, Entry]:
+        entries = self._store.entries
+        return {new: entries[old] for new, old in self._names.items()}
+
+    def read(self, name: str) -> NDArray[Any]:
+        return self._store.read(self._names[name])
 
 
 def _as_array(name: str, value: Any) -> NDArray[Any]:

@@ -11,7 +11,8 @@ from convdsl.diagnostics import WeightError
 from convdsl.ir.graph import Graph, StateNode
 from convdsl.ir.opdef import Role
 from convdsl.tensor import DType, TensorType, symbol
-from convdsl.weights import Bound, bind, binding, load
+from convdsl.tensor.conversion import convert
+from convdsl.weights import Bound, bind, fitting, load
 
 
 def states(dtype: DType = DType.F32) -> dict[str, StateNode]:
@@ -101,11 +102,56 @@ def test_all_mismatches_are_listed_at_once() -> None:
     ]
 
 
-def test_a_wrapper_s_prefix_is_pointed_out() -> None:
+@pytest.mark.parametrize(
+    "prefix", ["module.", "model.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.model."]
+)
+def test_what_wrappers_put_before_names_is_taken_off(prefix: str) -> None:
+    """One note; also beside names that are ignored, wrapped or not."""
+    wrapped: dict[str, Any] = {f"{prefix}{name}": array for name, array in arrays().items()}
+    wrapped[f"{prefix}bn.num_batches_tracked"] = np.array(3)
+    wrapped["bn2.num_batches_tracked"] = np.array(3)
+    result = bound(wrapped)
+    plain = bound(arrays())
+    assert all(np.array_equal(result[name], plain[name]) for name in plain)
+    assert result.notes == (
+        f"took `{prefix}` off the names of the weights",
+        "ignored 2 entries num_batches_tracked",
+    )
+
+
+def test_wrappers_inside_names_are_taken_off() -> None:
+    given = {name.replace(".", "._orig_mod."): array for name, array in arrays().items()}
+    assert set(bound(given)) == set(states())
+    assert bound(given).notes == ("took `module.` and `_orig_mod.` off the names of the weights",)
+
+
+def test_names_that_would_become_one_do_not_fit() -> None:
+    """Whichever came first, neither is taken for the other."""
     wrapped = {f"module.{name}": array for name, array in arrays().items()}
+    for given in (wrapped | arrays(), arrays() | wrapped):
+        assert "module.conv.weight: in the file, not in the model" in mismatches(given)
+    both = {f"module.{name}": a for name, a in wrapped.items()} | wrapped
+    mismatches(both)
+
+
+def test_a_prefix_that_does_not_make_all_fit_is_pointed_out() -> None:
+    wrapped = {f"module.{name}": array for name, array in arrays().items()}
+    wrapped["module.conv.bias"] = np.zeros(5, np.float32)
     assert mismatches(wrapped).splitlines()[-1] == (
         "help: the file's names begin with `module.`, the model's do not"
     )
+    foreign = {f"net.{name}": array for name, array in arrays().items()}
+    assert "begin with `net.`" in mismatches(foreign)
+
+
+@pytest.mark.parametrize("dtype", [DType.BF16, DType.F16, DType.F32, DType.F64])
+def test_a_constant_of_any_type_may_be_repeated(dtype: DType) -> None:
+    graph = Graph()
+    numbers = convert(np.array([1.0, 0.1, -3.0]), DType.F64, dtype)
+    graph.add_state("c", TensorType(dtype, (3,)), Role.CONSTANT, data=numbers)
+    assert bind(load({"c": np.array([1.0, 0.1, -3.0])}), graph.states).ignored == ("c",)
+    with pytest.raises(WeightError, match="other values"):
+        bind(load({"c": np.array([1.0, 0.2, -3.0])}), graph.states)
 
 
 def test_nothing_is_read_before_everything_fits(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,7 +180,7 @@ def test_random_weights_use_the_layer_s_fan_in() -> None:
 
 
 def test_foreign_files_get_no_thousand_suggestions(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(binding, "_SUGGESTIONS", 0)
+    monkeypatch.setattr(fitting, "_SUGGESTIONS", 0)
     given = arrays()
     given["conv.weigth"] = given.pop("conv.weight")
     assert "did you mean" not in mismatches(given)

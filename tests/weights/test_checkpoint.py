@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
+import datetime
 import io
 import pickle
 import struct
 import zipfile
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +112,63 @@ def test_the_state_dict_may_be_under_a_usual_key(tmp_path: Path, key: str) -> No
     assert list(store.entries) == ["w"]
 
 
+# What training scripts save beside the weights, pickled by Python itself.
+
+
+def training_checkpoint(protocol: int, **more: Any) -> bytes:
+    """An archive of {model: {w}, model_ema: {w}, ema: {model: {w}}, ...} of three tensors."""
+    plain = {
+        "epoch": 3, "best": np.float64(0.75), "step": np.int64(7), "nothing": None,
+        "args": argparse.Namespace(lr=0.1, path=Path("x"), nested=argparse.Namespace(a=[1, 2])),
+        "curve": np.arange(5.0), "when": datetime.datetime(2026, 1, 2), "seen": {1, 2},
+        **more,
+    }  # fmt: skip
+    data = io.BytesIO()
+    pickle.Pickler(data, protocol).dump(plain)
+    body = data.getvalue()[2:-1]  # without PROTO and STOP
+    if protocol == 4 and body[:1] == b"\x95":
+        body = body[9:]
+    states = [
+        ck.mapping({"w": ck.tensor(str(n), "FloatStorage", 2, (2,), (1,)), "note": b"N"})
+        for n in range(3)
+    ]
+    inner = b"}" + ck.text("model") + states[2] + b"s"
+    body += b"(" + ck.text("model") + states[0] + ck.text("model_ema") + states[1]
+    body += ck.text("ema") + inner + b"u"
+    storages = {str(n): np.float32([n, -n]).tobytes() for n in range(3)}
+    return ck.archive(body, storages)
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4])
+@pytest.mark.parametrize(("key", "number"), [(None, 0), ("model_ema", 1), ("ema.model", 2)])
+def test_the_key_is_chosen(tmp_path: Path, protocol: int, key: str | None, number: int) -> None:
+    path = save(tmp_path, training_checkpoint(protocol))
+    store = load(path, key)
+    assert list(store.entries) == ["w"]
+    np.testing.assert_array_equal(store.read("w"), [number, -number])
+
+
+@pytest.mark.parametrize("key", ["emma", "ema", "epoch", "model.w", "", "ema.model.w", "\x1b[2J"])
+def test_keys_without_a_state_dict_are_told_with_those_that_have_one(
+    tmp_path: Path, key: str
+) -> None:
+    path = save(tmp_path, training_checkpoint(2))
+    with pytest.raises(WeightError, match=r"at the keys model, model_ema, ema\.model") as caught:
+        load(path, key)
+    assert "\x1b" not in str(caught.value)
+
+
+def test_only_checkpoints_have_keys(tmp_path: Path) -> None:
+    np.savez(tmp_path / "w.npz", w=np.zeros(2))
+    for source in (tmp_path / "w.npz", "random:0", {"w": np.zeros(2)}):
+        with pytest.raises(WeightError, match="key"):
+            load(source, "model")
+
+
+def test_other_classes_are_still_refused(tmp_path: Path) -> None:
+    refused(tmp_path, training_checkpoint(2, odd=Fraction(1, 2)), match=r"fractions\.Fraction")
+
+
 def test_attributes_of_an_ordered_dict_are_passed_over(tmp_path: Path) -> None:
     body = ck.state_dict({"w": ARRAYS["conv.bias"]}) + b"}" + ck.text("_metadata") + b"}sb"
     store = load(save(tmp_path, ck.archive(body, {"0": ARRAYS["conv.bias"].tobytes()})))
@@ -130,9 +190,7 @@ def test_every_pickle_protocol_is_read_and_refused_alike(tmp_path: Path, protoco
     with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(buffer, "w") as new:
         for member in old.namelist():
             new.writestr(member, body if member.endswith("data.pkl") else old.read(member))
-    # Before protocol 3, bytes were a call.
-    reason = "it asks for _codecs.encode" if protocol < 3 else "no state dict; its keys begin a"
-    refused(tmp_path, buffer.getvalue(), reason)
+    refused(tmp_path, buffer.getvalue(), "no state dict; its keys begin a")
 
 
 # What strangers may try

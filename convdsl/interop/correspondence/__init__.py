@@ -12,6 +12,7 @@ from convdsl.interop.correspondence import (
     padding,
     pooling,
     products,
+    quantisation,
     reductions,
     resizing,
     shapes,
@@ -32,6 +33,7 @@ FAMILIES = (
     padding,
     shapes,
     resizing,
+    quantisation,
 )
 _ROWS = tuple(row for family in FAMILIES for row in family.ROWS)
 
