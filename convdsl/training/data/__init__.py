@@ -2,13 +2,15 @@
 
     parts = open_parts("photos/", wanted=Wanted(model.inputs["image"]))
     train, validation = split(parts.train, 0.1, seed=0)
-    loader = Loader(train, preparation(model), batch=64)
+    prepare = preparation(model)
+    loader = Loader(train, prepare, batch=64, augment=augmentation(model.training.augment, prepare))
     for batch in loader.epoch(0): ...
 
 Everything here is NumPy on the host, and knows neither graphs nor machines.
 """
 
 from convdsl.training.data.arrays import ArrayData, Wanted
+from convdsl.training.data.augmentation import Augmentation, augmentation
 from convdsl.training.data.loader import Loader
 from convdsl.training.data.opening import open_data, open_parts
 from convdsl.training.data.preparation import Preparation, preparation
@@ -17,6 +19,7 @@ from convdsl.training.data.splits import balanced_weights, split
 
 __all__ = [
     "ArrayData",
+    "Augmentation",
     "DataSet",
     "Loader",
     "Parts",
@@ -24,6 +27,7 @@ __all__ = [
     "Sample",
     "Subset",
     "Wanted",
+    "augmentation",
     "balanced_weights",
     "check_labels",
     "open_data",

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from threading import Event
 from typing import Any, TypeAlias
@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from convdsl.diagnostics import InputError
 from convdsl.training.data.arrays import X
+from convdsl.training.data.augmentation import Augmentation
 from convdsl.training.data.draws import Draws, Purpose
 from convdsl.training.data.preparation import Preparation
 from convdsl.training.data.sample import DataSet
@@ -37,7 +38,8 @@ AHEAD = 2
 class Loader:
     """Batches by name: the network's input and the targets.
 
-    indices: the samples that are used, by default all. shuffle: another order every epoch.
+    augment: what happens to samples and batches on the way. indices: the samples that are used, by
+    default all. shuffle: another order every epoch.
     keep_last: whether the samples that are left form a smaller batch. workers: threads that read
     ahead; 0 reads when asked.
     """
@@ -45,6 +47,7 @@ class Loader:
     data: DataSet
     prepare: Preparation
     batch: int
+    augment: Augmentation = field(default_factory=Augmentation)
     indices: Sequence[int] | Array | None = None
     seed: int = 0
     workers: int = 1
@@ -106,14 +109,24 @@ class Loader:
             if stop.is_set():
                 return {}
             rows.append(self._sample(epoch, int(index)))
-        return self._together(rows, chosen)
+        batch = self._together(rows, chosen)
+        draws = Draws(self.seed, Purpose.BATCH, epoch, position)
+        for change in self.augment.batches:
+            batch = change(batch, self.prepare.name, draws)
+        return batch
 
     def _sample(self, epoch: int, index: int) -> dict[str, Array]:
         """One sample as the network and the loss take it."""
-        prepare = self.prepare
-        sample = prepare.place(self.data[index])
+        prepare, augment = self.prepare, self.augment
+        sample = prepare.place(self.data[index], augment.geometry(prepare))
+        draws = Draws(self.seed, Purpose.SAMPLE, epoch, index)
+        for change in augment.samples:
+            sample = change(sample, draws)
+        x = prepare.finish(sample[X])
+        for alter in augment.inputs:
+            x = alter(x, draws)
         made = {name: prepare.target(name, a) for name, a in sample.items() if name != X}
-        return {prepare.name: prepare.finish(sample[X])} | made
+        return {prepare.name: x} | made
 
     def _together(self, rows: Sequence[Mapping[str, Array]], chosen: Array) -> Batch:
         """Samples along a first axis."""

@@ -57,8 +57,16 @@ class Preparation:
     @property
     def size(self) -> tuple[int | None, int | None]:
         """Height and width of the images that the network takes; None where any will do."""
-        height, width = (e if isinstance(e, int) else None for e in self.input.shape[2:4])
+        if self.input.rank != 4:
+            return None, None
+        height, width = (e if isinstance(e, int) else None for e in self.input.shape[2:])
         return height, width
+
+    @property
+    def filter(self) -> str:
+        """How the text resizes."""
+        filters = (step.arguments["filter"] for step in self.geometry if "filter" in step.arguments)
+        return next(filters, "bilinear")
 
     @property
     def geometry(self) -> tuple[PreprocessingStep, ...]:
