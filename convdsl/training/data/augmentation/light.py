@@ -30,7 +30,7 @@ def color_jitter(arguments: Arguments, known: Known) -> Change:
         x = sample[X]
         whole = x.dtype == np.uint8
         pixels = x.astype(np.float32) / np.float32(255) if whole else x
-        for name in (names[position] for position in order):
+        for name in (names[int(position)] for position in order):
             if amounts[name]:
                 pixels = _STEPS[name](pixels, factors[name]).astype(np.float32)
         made = np.rint(pixels * 255).astype(np.uint8) if whole else pixels
