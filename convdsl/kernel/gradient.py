@@ -169,7 +169,11 @@ class _Sweep:
             return None if given is None else Read(given, at)
         target = TensorVar(self.names.tensor(f"d{name}"), stage.target.type)
         self.gather(name, target, () if given is None else (given,))
-        return Read(target, at)
+        passed = _passed_on(self.made[-1])
+        if passed is None:
+            return Read(target, at)
+        self.made.pop()
+        return Read(passed, at)
 
     # Into the reads of a stage
 
@@ -272,6 +276,15 @@ class _Sweep:
         own = TensorVar(self.names.tensor(f"{target.name}_part"), target.type)
         self.made.append(Stage(own, axes, part))
         return Read(own, tuple(axis.i for axis in axes))
+
+
+def _passed_on(stage: Stage) -> TensorVar | None:
+    """What a stage gives back as it is: then it need not be."""
+    body = stage.body
+    if not isinstance(body, Read) or body.tensor.type != stage.target.type:
+        return None
+    own = (a.extent == 1 or d == a.i for d, a in zip(body.index, stage.axes, strict=True))
+    return body.tensor if all(own) else None
 
 
 def _merged(terms: Sequence[tuple[Stage, _Term]]) -> list[tuple[Stage, _Term]]:

@@ -14,7 +14,7 @@ from convdsl.schedules.machine import Machine
 class Layouts:
     """The layout of every stage of every operator that runs. The machine decides, by the stage
     and by how what it reads lies. States that change are plain, and so is what is computed for
-    their sake."""
+    their sake alone."""
 
     def __init__(self, graph: Graph, machine: Machine, timing: Timing) -> None:
         self._machine = machine
@@ -57,11 +57,13 @@ def plain_layout(stage: Stage) -> Layout:
 
 
 def _plain_nodes(graph: Graph, timing: Timing) -> set[OpNode]:
-    """Groups that replace states, and what follows from states that change alone."""
+    """What follows from states that change alone, and what replaces states with all of its group
+    that has their shapes: what ends in the gradient of a bias lies as it would without."""
     found: set[OpNode] = set()
     new = set(graph.updates.values())
     for nodes in kernels_of(graph):
-        replacing = any(value in new for node in nodes for value in node.outputs)
-        if replacing or timing.of_node(nodes[-1]) is Time.STEP:
+        shapes = {v.type.shape for node in nodes for v in node.outputs if v in new}
+        if timing.of_node(nodes[-1]) is Time.STEP:
             found.update(nodes)
+        found.update(n for n in nodes if any(v.type.shape in shapes for v in n.outputs))
     return found

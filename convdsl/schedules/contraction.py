@@ -209,8 +209,8 @@ def _convolution(stage: Stage, found: Contraction) -> Convolution | None:
     n, k, *outs = stage.axes
     if len(x.index) != 2 + len(outs) or x.index[0] != _index_of(n) or (x.outside or 0.0) != 0.0:
         return None
-    if w.outside is not None or any(_moves(w, axis) for axis in (n, *outs)):
-        return None
+    if (w.outside or 0.0) != 0.0 or any(_moves(w, axis) for axis in (n, *outs)):
+        return None  # indices that are found below never leave the filters
     c = next((axis for axis in found.k if depends(x.index[1], axis)), None)
     taps = [next((t for t in found.k if depends(at, t)), None) for at in x.index[2:]]
     used = [axis.name for axis in (c, *taps) if axis is not None]
