@@ -1,7 +1,8 @@
 """A group of nodes as chains of stages, each chain one kernel.
 
 A stage that reads another at its own position joins its chain: the value stays in a register and
-is computed once, however often it is read. What is read at other positions, or inside a reduction,
+is computed once, however often it is read. So do stages that read the same memory at the same
+positions, as several sums of one tensor do. What is read at other positions, or inside a reduction,
 is made by a chain before, and lies in memory. A reduction over what a chain computes at each
 position, each position once, may end it: then that need not lie in memory either. Nothing is ever
 written into its readers, so that expressions stay as long as their operators made them.
@@ -35,7 +36,7 @@ from convdsl.kernel.expr import (
     walk,
 )
 from convdsl.kernel.layout import Layout
-from convdsl.tensor import Dim
+from convdsl.tensor import Dim, symbols_of
 from convdsl.tensor.conversion import convert
 
 
@@ -214,8 +215,7 @@ class _Chains:
         last = max((self._home.get(name, -1) for name in _names_read(stage)), default=-1)
         ending = _ending(stage, self._chains[last]) if last >= 0 else None
         if ending is None and (last < 0 or not self._joins(stage, last)):
-            last = len(self._chains)
-            self._chains.append(_Growing())
+            stage, last = self._beside(stage, last)
         self._home[stage.target.name] = last
         chain = self._chains[last]
         if ending is not None:
@@ -224,10 +224,26 @@ class _Chains:
         chain.stages.append(stage)
         chain.reduces = chain.reduces or _reduces(stage.body)
 
+    def _beside(self, stage: Stage, last: int) -> tuple[Stage, int]:
+        """The stage, and the first chain after `last` in which a stage reads what it reads; a new
+        one if there is none."""
+        for number in range(last + 1, len(self._chains)):
+            chain = self._chains[number]
+            if not chain.ending and self._is_cut_alike(stage, chain):
+                for other in chain.stages:
+                    made = _beside(stage, other)
+                    if made is not None:
+                        return made, number
+        self._chains.append(_Growing())
+        return stage, len(self._chains) - 1
+
+    def _is_cut_alike(self, stage: Stage, chain: _Growing) -> bool:
+        own, others = (self._layouts[s.target.name] for s in (stage, chain.stages[0]))
+        return (own.axis, own.block) == (others.axis, others.block)
+
     def _joins(self, stage: Stage, last: int) -> bool:
         chain = self._chains[last]
-        own, others = (self._layouts[s.target.name] for s in (stage, chain.stages[0]))
-        if (own.axis, own.block) != (others.axis, others.block):
+        if not self._is_cut_alike(stage, chain):
             return False
         if chain.reduces and _reduces(stage.body):
             return False
@@ -271,6 +287,39 @@ def _ending(stage: Stage, chain: _Growing) -> Stage | None:
         return None
     made = _along(stage, along, chain.axes)
     return made if not chain.ending or made.axes == axes else None
+
+
+def _beside(stage: Stage, other: Stage) -> Stage | None:
+    """The stage over axes named as another's, if both walk the same positions: of a whole tensor
+    that both read, or of nothing but indices and numbers."""
+    own, theirs = _walked(stage), _walked(other)
+    if own is None or theirs is None:
+        return None
+    shapes = [tuple(a.extent for a in axes) for axes in (stage.axes, own, other.axes, theirs)]
+    if shapes[:2] != shapes[2:]:
+        return None
+    made = _over(stage, other.axes)
+    pairs = zip(_walked(made) or (), theirs, strict=True)
+    made = _renamed(made, {old.name: new for old, new in pairs})
+    read, known = ({r for r in reads(s.body) if r.tensor.type.rank} for s in (made, other))
+    if not read and not known and not theirs:
+        return made
+    whole = {axis.name for axis in (*other.axes, *theirs) if axis.extent != 1}
+    return made if any(_meets_once(r, whole) for r in read & known) else None
+
+
+def _walked(stage: Stage) -> tuple[Axis, ...] | None:
+    """The axes that all reductions of a stage run over; None where they differ."""
+    found = {node.axes for node in walk(stage.body) if isinstance(node, Reduce)}
+    return None if len(found) > 1 else next(iter(found), ())
+
+
+def _meets_once(read: Read, names: set[str]) -> bool:
+    """Whether a tensor is read at other places for other positions of all these axes."""
+    places = [place for place in read.index if not isinstance(place, int)]
+    found = [next(iter(symbols_of(place))).name for place in places]
+    plain = all(len(symbols_of(place)) == 1 for place in places)
+    return plain and len(found) == len(set(found)) and set(found) == names
 
 
 def _along(stage: Stage, along: dict[str, int], axes: tuple[Axis, ...]) -> Stage:

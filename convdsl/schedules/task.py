@@ -78,8 +78,9 @@ class Ending:
 class Task:
     """A chain of stages over the same axes, to be turned into one kernel: each reads operands as
     it likes, and earlier stages at its own position, where their values are in registers. At most
-    one has reductions. `layout` says how all of it is cut into vectors. Where there is an ending,
-    it may be that no other value leaves. Equal tasks share their kernels."""
+    one has reductions, or several that walk the same positions. `layout` says how all of it is cut
+    into vectors. Where there is an ending, it may be that no other value leaves. Equal tasks share
+    their kernels."""
 
     op: str  # name of the root operator, for names in listings
     stages: tuple[Stage, ...]
@@ -99,8 +100,12 @@ class Task:
     @property
     def root(self) -> Stage:
         """The stage that schedules are made for: the one with reductions, else the first."""
-        reducing = (s for s in self.stages if any(isinstance(e, Reduce) for e in walk(s.body)))
-        return next(reducing, self.stages[0])
+        return next(iter(self.reducing), self.stages[0])
+
+    @property
+    def reducing(self) -> list[Stage]:
+        """The stages with reductions."""
+        return [s for s in self.stages if any(isinstance(e, Reduce) for e in walk(s.body))]
 
     @property
     def axes(self) -> tuple[Axis, ...]:

@@ -7,9 +7,20 @@ from graphs import Builder, rewritten
 
 from convdsl.ir.graph import Graph, OpNode, Value
 from convdsl.ir.timing import Timing
-from convdsl.kernel.expr import Expr, Reduce, Stage, format_expr, reads, walk
+from convdsl.kernel.expr import (
+    Axis,
+    Expr,
+    IndexValue,
+    Literal,
+    Reduce,
+    Stage,
+    format_expr,
+    reads,
+    walk,
+)
 from convdsl.kernel.layout import Layout
-from convdsl.lowering.compose import Chain, Composed, compose
+from convdsl.kernel.philox import philox
+from convdsl.lowering.compose import Chain, Composed, _Chains, compose
 from convdsl.tensor import DType
 
 
@@ -221,3 +232,41 @@ def test_numbers_of_the_text_are_literals() -> None:
     assert [*chain.operands] == ["x0"]
     (stage,) = chain.stages
     assert format_expr(stage.body) == "pow(x0[n, c], 2.0)"
+
+
+def test_sums_of_one_tensor_are_one_chain() -> None:
+    """Whatever they add up of it; and what follows from them at the positions kept."""
+    b = Builder()
+    x, y = (b.input(name, 8, 16, 4, 4) for name in ("x", "y"))
+    axes = [0, 2, 3]
+    first, other = (b("reduce_sum", value, axes=axes) for value in (x, y))
+    squares = b("reduce_sum_square", x, axes=axes)
+    graph = b.output(z=b("mul", first, squares), other=other)
+    chains = composed(graph).chains
+    assert [(len(chain.stages), len(chain.operands)) for chain in chains] == [(3, 1), (1, 1)]
+    expr = [reductions(stage.body) for stage in chains[0].stages]
+    assert expr[0][0].axes == expr[1][0].axes
+
+
+def test_sums_over_other_positions_are_apart() -> None:
+    """Nor do windows and products join, which schedules of their own run."""
+    b = Builder()
+    x = b.input("x", 8, 16, 6, 6)
+    sums = {f"s{k}": b("reduce_sum", x, axes=axes) for k, axes in enumerate(([0, 2, 3], [1]))}
+    pools = {f"p{k}": b("avg_pool", x, kernel=3, stride=1, pad=k) for k in (0, 1)}
+    convs = {f"c{k}": b("conv", x, channels=16, kernel=1, bias=False) for k in (0, 1)}
+    graph = b.output(**sums, **pools, **convs)
+    assert [len(chain.stages) for chain in composed(graph).chains] == [1] * 6
+
+
+def test_what_reads_nothing_is_one_chain() -> None:
+    """Random words, say: four at each position."""
+    axes = (Axis("i", 16),)
+    counter = tuple(IndexValue(axes[0].i, DType.U32) for _ in range(4))
+    key = Literal(1, DType.U32), Literal(2, DType.U32)
+    stages, _ = philox(axes, counter, key)  # type: ignore[arg-type]
+    chains = _Chains({stage.target.name: Layout((16,)) for stage in stages})
+    for stage in stages:
+        chains.add(stage)
+    (chain,) = chains.finished(frozenset([stages[-1].target.name]))
+    assert len(chain.stages) == 40

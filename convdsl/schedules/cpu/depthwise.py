@@ -33,7 +33,7 @@ def applies(task: Task) -> Convolution | None:
     blocked = x is not None and x.axis == 1 and x.block == task.layout.block
     if not blocked or conv.channels_in != 1 or conv.channels_out != 1:
         return None
-    if not may_end(task, conv.n, conv.k):
+    if len(task.reducing) > 1 or not may_end(task, conv.n, conv.k):
         return None
     if conv.w.tensor.type.sizes != (extent_of(conv.k), 1, *(s.taps for s in conv.space)):
         return None

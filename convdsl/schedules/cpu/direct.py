@@ -42,6 +42,8 @@ def applies(task: Task) -> Convolution | None:
     conv = match_convolution(task.root)
     if conv is None or task.layout.axis != 1 or not may_end(task, conv.n, conv.k):
         return None
+    if len(task.reducing) > 1:
+        return None
     block = task.layout.block
     if block < 2 or (conv.groups > 1 and conv.channels_out % block):
         return None

@@ -68,8 +68,10 @@ class _Way:
 
 
 def best_way(task: Task, target: Target) -> _Way | None:
-    """The cheaper way of reading w; None where the task is no product."""
+    """The cheaper way of reading w; None where the task is no product, or more than one."""
     axes, output = task.axes, task.layout
+    if len(task.reducing) > 1:
+        return None
     long = [axis for axis in axes if extent_of(axis) > 1]
     if output.axis is None:
         product = match_product(task.root, long[-1]) if long else None

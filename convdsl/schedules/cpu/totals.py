@@ -12,7 +12,7 @@ a sum of n terms in f32 grows as their logarithm, not as n, as long as shares ke
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -84,13 +84,13 @@ def match_totals(task: Task) -> Totals | None:
         if found:
             return None
         return _ended(task, task.ending)
-    if len(found) != 1:
+    reduces = tuple(found)
+    if len({reduce.axes for reduce in reduces}) != 1:
         return None
-    (reduce,) = found
-    totals = Totals(
-        (), (), (), (reduce,), reduce.axes, task.axes, task.stages, task.outputs, task.layout
-    )
-    return totals if _is_plain(totals) and totals.positions >= _MANY else None
+    over = reduces[0].axes
+    totals = Totals((), (), (), reduces, over, task.axes, task.stages, task.outputs, task.layout)
+    weights = {operand.var.name for operand in task.operands if operand.static}
+    return totals if _is_plain(totals, weights) and totals.positions >= _MANY else None
 
 
 def _ended(task: Task, ending: Ending) -> Totals | None:
@@ -107,12 +107,12 @@ def _ended(task: Task, ending: Ending) -> Totals | None:
         ending.outputs,
         ending.outputs[0].layout,
     )
-    return totals if _is_plain(totals) and totals.positions >= _MANY else None
+    return totals if _is_plain(totals, set()) and totals.positions >= _MANY else None
 
 
-def _is_plain(totals: Totals) -> bool:
-    """No contraction, whose operands lack some of the axes kept, no reduction of reductions, and
-    no sum by position, whose order is promised."""
+def _is_plain(totals: Totals, weights: Collection[str]) -> bool:
+    """No contraction, none of whose operands has all axes, or a weight only; no reduction of
+    reductions, and no sum by position, whose order is promised."""
     for reduce in totals.reduces:
         if reduce.op not in OPERATIONS or not reduce.dtype.is_float:
             return False
@@ -120,13 +120,9 @@ def _is_plain(totals: Totals) -> bool:
             return False
     if totals.front:
         return True
-    wide = {axis.name for axis in totals.kept if axis.extent != 1}
-    summed = {axis.name for axis in totals.over}
-    for read in totals.inner_reads:
-        names = {s.name for index in read.index for s in symbols_of(index)}
-        if names & summed and not wide <= names:
-            return False
-    return True
+    wide = {axis.name for axis in (*totals.kept, *totals.over) if axis.extent != 1}
+    read = [r for r in totals.inner_reads if r.tensor.name not in weights]
+    return any(wide <= {s.name for i in r.index for s in symbols_of(i)} for r in read)
 
 
 @dataclass(frozen=True, slots=True)
