@@ -100,20 +100,29 @@ def derive(build: Build, node: OpNode, dys: Sequence[Value | None], operand: str
     Raises Unsolved where the arithmetic cannot be turned around, and NotImplementedError where
     something on the way has no derivative.
     """
-    call = node.call
+    call, values = node.call, dict(node.inputs)
     assert isinstance(call.op.gradient, Derived)
+    if call.op.gradient.at_result(call):
+        values[operand] = node.outputs[0]
     named = zip(call.output_names, dys, strict=True)
     given = {f"d{name}": dy for name, dy in named if dy is not None}
-    found = _arithmetic(call, operand, call.op.gradient, tuple(given))
+    return derive_call(build, call, values, given, operand)
+
+
+def derive_call(
+    build: Build, call: Call, inputs: Mapping[str, Value], dys: Mapping[str, Value], operand: str
+) -> Value | None:
+    """The same of a call that need not stand in the graph: `inputs` are those of its operands that
+    its gradient reads, `dys` the gradients of outputs, named as `dy`."""
+    assert isinstance(call.op.gradient, Derived)
+    found = _arithmetic(call, operand, call.op.gradient, tuple(dys))
     if found is None:
         return None
     passed = _passed_on(found)
     if passed is not None:
-        return given[passed]
-    dtype = next(iter(given.values())).type.dtype
-    values = {**node.inputs, **given}
-    if call.op.gradient.at_result(call):
-        values[operand] = node.outputs[0]
+        return dys[passed]
+    dtype = next(iter(dys.values())).type.dtype
+    values = {**inputs, **dys}
     names, shapes = _own(call.op)
     return build.apply(
         gradient_of(call.op, operand),

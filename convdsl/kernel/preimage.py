@@ -8,6 +8,7 @@ the others are summed over, and conditions say where there is a solution at all.
     p * 2 + 1             = j    p = (j - 1) div 2, where 2 divides j - 1
     p * 4 + r, r < 3      = j    p = j div 4, r = j mod 4, where r < 3
     p * U + r * D - P     = j    the lattice of taps that meet a position (ADR 50)
+    floor(p * E / n) + r  = j    the few p of an index that never falls (`rising`), r from p
     v div 8               = j    v = 8 j + s, summed over s < 8
 """
 
@@ -18,6 +19,7 @@ from dataclasses import dataclass, field
 from math import gcd
 
 from convdsl.kernel.expr import Axis, IndexCompare
+from convdsl.kernel.rising import interval
 from convdsl.tensor import Dim, Symbol, SymDim, bounds, ceil_div, floor_div, substitute, symbols_of
 from convdsl.tensor.dim import Floor, make, terms_of
 
@@ -101,8 +103,9 @@ def preimage(
 ) -> Preimage:
     """Who reads position `at` through `index`, of all positions of `axes`.
 
-    With `search`, positions along axes whose index cannot be solved are tried one by one.
-    Otherwise such raise Unsolved.
+    With `search`, positions along axes whose index cannot be solved are tried one by one: the few
+    around the right ones where the index never falls along its axis, else all. Otherwise such raise
+    Unsolved.
     """
     solver = _Solver(at, names)
     wanted = _split(index, axes, solver)
@@ -110,7 +113,7 @@ def preimage(
     while pending:
         pending.sort(key=lambda pair: len(solver.unsolved_in(pair[0])))
         phi, axis = pending.pop(0)
-        solver.equation(phi, axis.i, search=search)
+        solver.equation(phi, axis, search=search)
     return solver.found(axes)
 
 
@@ -186,17 +189,18 @@ class _Solver:
 
     # One equation
 
-    def equation(self, phi: Dim, target: Dim, *, search: bool) -> None:
-        """phi = target, for the axes in phi."""
+    def equation(self, phi: Dim, at: Axis, *, search: bool) -> None:
+        """phi = position on `at`, for the axes in phi."""
         phi = substitute(phi, self.result.values)
         linear = self._linear(phi)
         if linear is None:
             if not search:
-                raise Unsolved(f"{phi} = {target} cannot be solved for its axes")
-            self._require(phi, target)
+                raise Unsolved(f"{phi} = {at.i} cannot be solved for its axes")
+            if not self._rises(phi, at):
+                self._require(phi, at.i)
             return
         coefficients, rest = linear
-        self._solve(coefficients, target - rest)
+        self._solve(coefficients, at.i - rest)
 
     def _require(self, phi: Dim, target: Dim) -> None:
         """The axes in phi run freely where phi = target."""
@@ -204,6 +208,32 @@ class _Solver:
             del self.unsolved[axis.name]
             self.result.free.append(axis)
         self.result.conditions.append(IndexCompare("eq", phi, target))
+
+    def _rises(self, phi: Dim, at: Axis) -> bool:
+        """Solve phi, or phi + r for another axis r, where it never falls along its only axis: a few
+        positions of that are tried, and r follows."""
+        axes = self.unsolved_in(phi)
+        taps = [axis for axis in axes if axis.i in _terms(phi)]
+        if len(axes) - len(taps) != 1 or len(taps) > 1:
+            return False
+        (main,) = (axis for axis in axes if axis not in taps)
+        rising = phi - taps[0].i if taps else phi
+        reach = taps[0].extent if taps else 1
+        found = interval(rising, main, reach, at) if isinstance(reach, int) else None
+        if found is None:
+            return False
+        place = found.start
+        if found.length > 1:
+            t = Axis(self.names(), found.length)
+            self.result.free.append(t)
+            place = place + t.i
+        self._bind(main, place)
+        rest = at.i - substitute(rising, {main.name: place})
+        if taps:
+            self._bind(taps[0], rest)
+        else:
+            self._vanishes(rest)
+        return True
 
     def _linear(self, phi: Dim) -> tuple[list[tuple[int, Axis]], Dim] | None:
         """(coefficients of unsolved axes, what is left), or None where phi is not such a sum."""
@@ -297,6 +327,11 @@ class _Solver:
             isinstance(rest, int) and rest
         ):
             self.result.conditions.append(IndexCompare("eq", rest, 0))
+
+
+def _terms(value: Dim) -> list[Dim]:
+    """What is added up, each with its coefficient."""
+    return [make({monomial: coefficient}) for monomial, coefficient in terms_of(value)]
 
 
 def _span(axes: Sequence[tuple[int, Axis]]) -> int | None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import lcm
 from typing import Any
 
+from convdsl.ir.derivative import derive_call
 from convdsl.ir.opdef import (
     Attribute,
     Call,
@@ -16,12 +17,14 @@ from convdsl.ir.opdef import (
     OpDef,
     Operand,
     OpError,
+    Rule,
     Unproven,
     derived,
     float_type,
     no_contraction,
     no_state,
 )
+from convdsl.ir.pullback import Gradients, Pullback
 from convdsl.ir.shapes import entries
 from convdsl.ir.windows import FITTING
 from convdsl.kernel.expr import (
@@ -152,6 +155,11 @@ class _Source:
         return floor_div(self.numerator, self.denominator)
 
     @property
+    def exact(self) -> bool:
+        """Whether it is known to be a position of the input, not one between two."""
+        return self.numerator == self.floor * self.denominator
+
+    @property
     def beyond(self) -> tuple[IndexCompare, IndexCompare]:
         """Conditions that hold where the place is inside the input."""
         last = (self.extent - 1) * self.denominator
@@ -257,6 +265,8 @@ def _interpolated(
     if not sources:
         return Read(x, at)
     first, rest = sources[0], sources[1:]
+    if first.exact:
+        return _interpolated(x, (*at, first.clamped(first.floor)), rest, weights[1:])
     a, b = (
         _interpolated(x, (*at, first.clamped(first.floor + step)), rest, weights[1:])
         for step in (0, 1)
@@ -264,9 +274,44 @@ def _interpolated(
     return a * (1.0 - weights[0]) + b * weights[0]
 
 
-RESIZE = OpDef(
-    name="resize",
-    aliases=("upsample", "interpolate"),
+def gradient_resize(p: Pullback) -> Gradients:
+    """Axis by axis, since values arise so: of neighbours along all axes at once there are more.
+
+    dx = R_1' (R_2' dy), where R_k' is the transpose of resizing along axis k alone
+    """
+    x, y, found = p.operand("x").type, p.y.type, p.dy
+    for axis in reversed(range(2, x.rank)):
+        before = TensorType(x.dtype, (*y.shape[:axis], *x.shape[axis:]))
+        after = TensorType(x.dtype, (*y.shape[: axis + 1], *x.shape[axis + 1 :]))
+        call = _ALONG.call({"x": before}, _along(p.node.attributes, axis - 2, before, after))
+        made = derive_call(p.build, call, {}, {"dy": found}, "x")
+        assert made is not None, "a resized tensor depends on what was resized"
+        found = made
+    return {"x": found}
+
+
+def _along(
+    attributes: Mapping[str, Any], axis: int, before: TensorType, after: TensorType
+) -> dict[str, Any]:
+    """The attributes of a call that resizes one axis of space alone."""
+    own, rank = dict(attributes), before.rank - 2
+    if own["size"] != FITTING:
+        own["size"] = after.shape[2:]
+    else:
+        own["scale"] = tuple(own["scale"][i] if i == axis else 1.0 for i in range(rank))
+    if own["roi"] != WHOLE:
+        starts, ends = own["roi"][:rank], own["roi"][rank:]
+        own["roi"] = tuple(
+            value if i == axis else whole
+            for part, whole in ((starts, 0.0), (ends, 1.0))
+            for i, value in enumerate(part)
+        )
+    return own
+
+
+_ALONG = OpDef(
+    name="resize.along",
+    aliases=(),
     doc="""Space at another size, by the nearest or by linear interpolation of neighbours.
 
     Conventions as ONNX Resize; the source of every position is computed in exact fractions.""",
@@ -329,6 +374,13 @@ RESIZE = OpDef(
     cost=no_contraction,
     kernel=kernel_resize,
     gradient=Derived(search=True),
+)
+
+RESIZE = replace(
+    _ALONG,
+    name="resize",
+    aliases=("upsample", "interpolate"),
+    gradient=Rule(gradient_resize, "axis by axis"),
 )
 
 OPERATORS = (RESIZE,)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import count, product
+from math import prod
 
 import pytest
 
@@ -48,6 +49,18 @@ UNSOLVED: dict[str, tuple[tuple[Axis, ...], tuple[int, ...], tuple[Dim, ...]]] =
     "kept inside": (axes(12), (6,), (dim_min(dim_max(A - 3, 0), 5),)),
     "mirrored": (axes(12), (12,), (dim_max(A - 2, 2 - A),)),
     "uneven windows": (axes(5, 3), (12,), (floor_div(axes(5)[0].i * 12, 5) + Axis("q", 3).i,)),
+    "uneven windows that overlap": (
+        axes(7, 4),
+        (10,),
+        (floor_div(axes(7)[0].i * 10, 7) + Axis("q", 4).i,),
+    ),
+    "repeated unevenly": (axes(12), (5,), (floor_div(A * 5, 12),)),
+    "left out unevenly": (axes(5), (12,), (floor_div(axes(5)[0].i * 12, 5),)),
+    "between, kept inside": (axes(12), (6,), (dim_max(floor_div(A * 2 - 1, 4), 0),)),
+    "the next, kept inside": (axes(12), (6,), (dim_min(floor_div(A * 2 + 3, 4), 5),)),
+    "all cut off": (axes(12), (6,), (floor_div(A, 5) + 9,)),
+    "falling": (axes(12), (6,), (floor_div(11 - A, 2),)),
+    "kept inside, beside windows": (axes(12, 5), (6, 20), (dim_min(A, 5), A + B)),
 }
 
 
@@ -102,3 +115,23 @@ def test_what_has_no_closed_form_is_searched_where_asked_for(name: str) -> None:
     with pytest.raises(Unsolved, match="cannot be solved"):
         gathered(own, shape, index, search=False)
     assert in_order(gathered(own, shape, index, search=True)) == in_order(tried(own, shape, index))
+
+
+@pytest.mark.parametrize(
+    ("name", "few"),
+    [
+        ("kept inside", 6),
+        ("uneven windows", 2),
+        ("uneven windows that overlap", 4),
+        ("repeated unevenly", 3),
+        ("left out unevenly", 1),
+        ("between, kept inside", 3),
+        ("kept inside, beside windows", 7),
+    ],
+)
+def test_where_an_index_never_falls_few_positions_are_tried(name: str, few: int) -> None:
+    own, shape, index = UNSOLVED[name]
+    numbers = count()
+    at = tuple(Axis(f"j{number}", extent) for number, extent in enumerate(shape))
+    found = preimage(index, at, own, lambda: f"k{next(numbers)}", search=True)
+    assert prod(int(str(axis.extent)) for axis in found.free) <= few
