@@ -49,6 +49,7 @@ def one_layer(call: Call) -> Graph:
 
 @pytest.mark.parametrize("name", SMOOTH)
 def test_agrees_with_autograd(name: str) -> None:
+    places = kinks = 0
     for number in range(CASES_PER_OPERATOR):
         case = smooth_case(name, number)
         call = of_dtype(case.call, DType.F64)
@@ -62,7 +63,9 @@ def test_agrees_with_autograd(name: str) -> None:
             continue
         arrays = arrays_of(case, call, number)
         named = {n if n in graph.inputs else f"layer.{n}": array for n, array in arrays.items()}
-        check(graph, module, named, number)
+        found = check(graph, module, named, number)
+        places, kinks = places + found[0], kinks + found[1]
+    assert kinks < places / 4
 
 
 def _claimed_twice(positions: Array) -> bool:
@@ -70,9 +73,11 @@ def _claimed_twice(positions: Array) -> bool:
     return any(len(set(row)) < len(row) for image in maps.tolist() for row in image)
 
 
-def check(graph: Graph, module: torch.nn.Module, arrays: dict[str, Array], seed: int) -> None:
+def check(
+    graph: Graph, module: torch.nn.Module, arrays: dict[str, Array], seed: int
+) -> tuple[int, int]:
     """Gradients of all inputs and weights are PyTorch's, but at kinks, where slopes differ on both
-    sides or there is none on one; these are few."""
+    sides or there is none on one; (how many places there are, how many such that differ)"""
     dys = cotangents_of(graph, seed)
     expected = autograd(graph, module, arrays, dys)
     slopes = Differences(graph.copy(), arrays, dys)
@@ -86,7 +91,7 @@ def check(graph: Graph, module: torch.nn.Module, arrays: dict[str, Array], seed:
             _, smooth = slopes.at(name, int(place))
             assert not smooth, (name, place, found.flat[place], wanted.flat[place])
         places, kinks = places + wanted.size, kinks + int(np.sum(~close))
-    assert kinks <= places / 2
+    return places, kinks
 
 
 def autograd(
