@@ -28,7 +28,7 @@ test-slow: $(VENV)/.dev $(VENV)/.networks ## what `make test` leaves out: the wh
 	$(VENV)/bin/python -m pytest -q -n $(WORKERS) -m slow $(ARGS)
 
 test-torch: $(TORCH)/.torch ## compare with PyTorch on the CPU
-	$(TORCH)/bin/python -m pytest -q -o addopts= --strict-markers --strict-config --import-mode=importlib tests/torch $(ARGS)
+	$(TORCH)/bin/python -m pytest -q -o addopts= --strict-markers --strict-config --import-mode=importlib -m "not slow" tests/torch $(ARGS)
 
 lint: $(VENV)/.dev ## style, formatting, strict types, import contracts
 	$(VENV)/bin/ruff check .

@@ -129,12 +129,29 @@ def cotangents_of(graph: Graph, seed: int) -> dict[str, Array]:
 # Differences
 
 
+def held(graph: Graph, arrays: Mapping[str, Array]) -> tuple[Graph, dict[str, Array]]:
+    """The graph with values whose gradient is stopped as inputs of their own, which stay."""
+    graph = graph.copy()
+    outputs = graph.outputs
+    stops = [node.output for node in graph.op_nodes() if node.op.name == "stop_gradient"]
+    graph.outputs = {f"stopped{number}": value for number, value in enumerate(stops)}
+    given = evaluate_graph(graph, arrays)
+    for name, value in graph.outputs.items():
+        constant = graph.add_input(name, value.type)
+        for user, operand in graph.users(value):
+            graph.set_input(user, operand, constant)
+        outputs = {n: constant if v is value else v for n, v in outputs.items()}
+    graph.outputs = outputs
+    return graph, {**arrays, **given}
+
+
 class Differences:
     """By how much the sum of outputs times `dys` changes with elements of an input or weight."""
 
     def __init__(self, graph: Graph, arrays: Mapping[str, Array], dys: Mapping[str, Array]) -> None:
-        self.graph, self.arrays, self.dys = graph, arrays, dys
-        self.here = evaluate_graph(graph, arrays)
+        self.graph, self.arrays = held(graph, arrays)
+        self.dys = dys
+        self.here = evaluate_graph(self.graph, self.arrays)
 
     def _moved(self, name: str, place: int, step: float) -> dict[str, Array]:
         """The outputs with one element changed."""

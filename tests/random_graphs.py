@@ -168,6 +168,132 @@ STEPS: tuple[Step, ...] = (
 )
 
 
+# More operators, for gradients: their shapes are alike, so that branches meet again.
+
+GATES = ("silu", "gelu", "mish", "elu", "sigmoid", "tanh", "softplus", "leaky_relu", "hardswish")
+
+
+def gated(g: Growth) -> Value:
+    return g.b(g.random.choice(GATES), g.pick())
+
+
+def slope(g: Growth) -> Value:
+    return g.b("prelu", g.pick(), shared=g.flag())
+
+
+def normalised(g: Growth) -> Value:
+    x = g.pick()
+    match g.random.randrange(4):
+        case 0:
+            return g.b("layer_norm", x, axis=g.random.choice([1, -1]), eps=0.1)
+        case 1:
+            groups = g.groups(channels_of(x), channels_of(x))
+            return g.b("group_norm", x, groups=groups, eps=0.1)
+        case 2:
+            return g.b("instance_norm", x, affine=g.flag(), eps=0.1)
+        case _:
+            return g.b("lrn", x, size=3, alpha=0.5)
+
+
+def shares(g: Growth) -> Value:
+    return g.b(g.random.choice(["softmax", "log_softmax"]), g.pick(), axis=g.random.choice([1, -1]))
+
+
+def padded(g: Growth) -> Value:
+    mode = g.random.choice(["zeros", "reflect", "replicate", "circular"])
+    return g.b("pad", g.pick(), pad=g.padding([1] * g.rank), mode=mode)
+
+
+def folded(g: Growth) -> Value:
+    """A convolution with padding that is not zeros."""
+    mode = g.random.choice(["reflect", "replicate", "circular"])
+    return g.b("conv", g.pick(), channels=4, kernel=3, pad_mode=mode, stride=g.sizes([1, 2]))
+
+
+def resized(g: Growth) -> Value:
+    mode = g.random.choice(["nearest", "linear"])
+    return g.b("resize", g.pick(), scale=g.random.choice([2.0, 0.5]), mode=mode)
+
+
+def cut(g: Growth) -> Value:
+    """Every other position of one axis, forwards or backwards."""
+    step = g.random.choice([2, -1])
+    return g.b("slice", g.pick(), axes=(g.random.randrange(1, g.rank + 2),), step=(step,))
+
+
+def summed_up(g: Growth) -> Value:
+    """A statistic along an axis, with which all of it is compared."""
+    x = g.pick()
+    kinds = ["sum", "mean", "max", "l2", "log_sum_exp", "sum_square"]
+    axes = (g.random.randrange(1, g.rank + 2),)
+    total = g.b(f"reduce_{g.random.choice(kinds)}", x, axes=axes, keepdims=True)
+    return g.b(g.random.choice(["sub", "add"]), x, total)
+
+
+def other_pooling(g: Growth) -> Value:
+    match g.random.randrange(3):
+        case 0:
+            return g.b("lp_pool", g.pick(), kernel=2, order=2)
+        case 1:
+            return g.b("adaptive_avg_pool", g.pick(), size=3)
+        case _:
+            return g.b("adaptive_max_pool", g.pick(), size=3)
+
+
+def chosen(g: Growth) -> Value:
+    """The larger of two values, or one of them where the other is positive."""
+    a = g.pick()
+    b = g.random.choice([v for v in g.pool if v.type == a.type])
+    if g.flag():
+        return g.b(g.random.choice(["max", "min"]), a, b)
+    zero = g.b.constant(f"zero{len(g.b.graph)}", 0.0, a.type.dtype)
+    return g.b("where", g.b("greater", b, zero), a, g.b("mul", b, b))
+
+
+def stopped(g: Growth) -> Value:
+    x = g.pick()
+    return g.b("mul", x, g.b("stop_gradient", g.b("sigmoid", x)))
+
+
+def shared(g: Growth) -> Value:
+    """One filter applied twice."""
+    x = g.pick()
+    channels = channels_of(x)
+    space = (3,) * g.rank
+    w = g.b.parameter(
+        f"shared{len(g.b.graph)}.weight", channels, channels, *space, dtype=x.type.dtype
+    )
+    for _ in range(2):
+        x = g.b("conv", x, states={"weight": w}, channels=channels, kernel=3, bias=False)
+    return x
+
+
+SMOOTH_STEPS: tuple[Step, ...] = (
+    *STEPS,
+    gated,
+    gated,
+    slope,
+    normalised,
+    shares,
+    padded,
+    folded,
+    resized,
+    cut,
+    summed_up,
+    other_pooling,
+    chosen,
+    stopped,
+    shared,
+)
+"""What gradients are tried on."""
+
+
+def smooth_graph(seed: int, dtype: DType = DType.F32) -> Graph:
+    """A small graph of these, for gradients."""
+    batch = 1 + seed % 2
+    return random_graph(seed, steps=SMOOTH_STEPS, batch=batch, size=5, length=8, dtype=dtype)
+
+
 def random_graph(
     seed: int,
     *,

@@ -15,8 +15,9 @@ from gradients import (
     of_dtype,
     smooth_case,
 )
-from graphs import evaluate_graph
+from graphs import evaluate_graph, random_arrays
 from op_cases import CASES_PER_OPERATOR
+from random_graphs import smooth_graph
 from torch_modules import module_of
 
 from convdsl.interop.correspondence import ROWS
@@ -68,6 +69,20 @@ def test_agrees_with_autograd(name: str) -> None:
     assert kinks < places / 4
 
 
+@pytest.mark.parametrize(
+    "seed", [pytest.param(n, marks=[] if n < 50 else pytest.mark.slow) for n in range(500)]
+)
+def test_random_graphs_agree_with_autograd(seed: int) -> None:
+    graph = smooth_graph(seed, DType.F64)
+    arrays = random_arrays(graph, seed, 0.5)
+    try:
+        module = module_of(Model("net", graph)).double()
+    except Lacking:
+        pytest.skip("PyTorch has no words for it")
+    _, kinks = check(graph, module, arrays, seed)
+    assert kinks < 3
+
+
 def _claimed_twice(positions: Array) -> bool:
     maps = positions.reshape(*positions.shape[:2], -1)
     return any(len(set(row)) < len(row) for image in maps.tolist() for row in image)
@@ -103,7 +118,7 @@ def autograd(
     data = [tensors[n].requires_grad_(tensors[n].is_floating_point()) for n in graph.inputs]
     with torch.no_grad():
         for key, tensor in own.items():
-            if key in tensors:
+            if not key.endswith("num_batches_tracked"):
                 tensor.copy_(tensors[key])
     said = module(*data)
     parts = [said] if isinstance(said, torch.Tensor) else list(said)
