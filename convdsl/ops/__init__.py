@@ -22,6 +22,7 @@ from convdsl.ops import (
     shape,
     softmax,
     standardisation,
+    taking,
     transposed,
     unpooling,
 )
@@ -46,6 +47,7 @@ FAMILIES = (
     extent,
     shape,
     permutation,
+    taking,
     resize,
 )
 

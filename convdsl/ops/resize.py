@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import lcm
+from struct import pack, unpack
 from typing import Any
 
 from convdsl.ir.derivative import derive_call
@@ -39,7 +40,7 @@ from convdsl.kernel.expr import (
     TensorExpr,
     TensorVar,
 )
-from convdsl.tensor import Dim, TensorType, bounds, ceil_div, dim_max, dim_min, floor_div
+from convdsl.tensor import Dim, DType, TensorType, bounds, ceil_div, dim_max, dim_min, floor_div
 
 WHOLE = "whole"
 NEAREST, LINEAR = "nearest", "linear"
@@ -97,8 +98,10 @@ def _per_axis(call: Call, name: str, rank: int) -> Any:
 
 
 def rational(value: float) -> Fraction:
-    """The fraction that a decimal stands for: 0.333333 is a third."""
-    return Fraction(value).limit_denominator(10**6)
+    """The number itself if single precision holds it, as ONNX's scales; else the fraction that a
+    decimal stands for: 0.333333 is a third."""
+    single = unpack("f", pack("f", value))[0] if abs(value) < DType.F32.largest else value
+    return Fraction(value) if single == value else Fraction(value).limit_denominator(10**6)
 
 
 def infer_resize(call: Call) -> tuple[TensorType, ...]:

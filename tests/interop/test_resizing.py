@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
 from op_cases.draw import Draw
 
 import convdsl
@@ -85,3 +86,70 @@ def test_sizes_that_say_the_batch_wait_for_it():
         np.testing.assert_array_equal(executable(x), expected)
     with pytest.raises(convdsl.InputError, match="batch and channels cannot be resized"):
         executable(np.zeros((1, 3, 4, 3), "f4"))
+
+
+# Scales of single precision: 10 x f32(2.6) is 25.999999, of which 25 positions are made.
+
+SCALES = (2.6, 2.1, 1.3, 1 / 3, 0.7, 2.0)
+EXTENTS = (2, 5, 7, 10, 13, 20, 30, 50, 100)
+COORDINATES = (
+    "half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric", "half_pixel_symmetric",
+)  # fmt: skip
+MODES = [
+    {"mode": "nearest", "nearest_mode": rounding}
+    for rounding in ("floor", "ceil", "round_prefer_floor", "round_prefer_ceil")
+] + [{"mode": "linear"}, {"mode": "cubic"}, {"mode": "linear", "antialias": 1}]
+
+
+def scaled(coordinates: str, how, free: bool) -> onnx.ModelProto:
+    """A Resize of every extent by every scale: inputs x2, x5, ..., outputs y2_0, y2_1, ..."""
+    nodes, outputs = [], []
+    for extent in EXTENTS:
+        for number, scale in enumerate(SCALES):
+            if extent * scale < 1:
+                continue
+            name = f"y{extent}_{number}"
+            nodes.append(
+                helper.make_node("Resize", [f"x{extent}", "", f"s{number}"], [name],
+                                 coordinate_transformation_mode=coordinates, **how)
+            )  # fmt: skip
+            outputs.append(helper.make_tensor_value_info(name, F, [1, 1, None]))
+    graph = helper.make_graph(
+        nodes,
+        "net",
+        [
+            helper.make_tensor_value_info(f"x{e}", F, [1, 1, f"W{e}" if free else e])
+            for e in EXTENTS
+        ],
+        outputs,
+        [numpy_helper.from_array(np.float32([1, 1, s]), f"s{i}") for i, s in enumerate(SCALES)],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+
+
+@pytest.mark.parametrize("how", MODES, ids=lambda how: "-".join(map(str, how.values())))
+@pytest.mark.parametrize("coordinates", COORDINATES)
+def test_scales_are_numbers_of_single_precision(how, coordinates):
+    """54 sizes as the reference evaluator, which computes in doubles: what is bound, and what is
+    free until it is called. Onnxruntime rounds the product and the places to single precision.
+
+    Left out: a place in the very middle, which the evaluator rounds to either side, and what it
+    takes for the length of an output of one position."""
+    random = np.random.default_rng(0)
+    arrays = {f"x{e}": random.standard_normal((1, 1, e)).astype("f4") for e in EXTENTS}
+    proto = scaled(coordinates, how, free=False)
+    names = [output.name for output in proto.graph.output]
+    expected = dict(zip(names, ReferenceEvaluator(proto).run(None, arrays), strict=True))
+    assert expected["y10_0"].shape[2] == 25
+    for free in (False, True):
+        model = model_of(scaled(coordinates, how, free), "net.onnx", {})
+        found = convdsl.compile(model, threads=1)(**arrays)
+        for name in names:
+            wanted, got = expected[name][0, 0], found[name][0, 0]
+            assert got.shape == wanted.shape
+            told = np.ones(len(wanted), bool)
+            if coordinates == "half_pixel_symmetric":
+                told = np.arange(len(wanted)) * 2 + 1 != len(wanted)
+            if coordinates == "pytorch_half_pixel" and len(wanted) == 1:
+                continue
+            np.testing.assert_allclose(got[told], wanted[told], rtol=1e-4, atol=1e-5)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from convdsl.ops import BY_NAME
 from op_cases.draw import Array, Case, Draw, Generator, image_symbols, with_state
 
@@ -44,6 +46,19 @@ def split(draw: Draw) -> Case:
     names[axis] = None
     attributes = {"parts": len(sizes) if equal else tuple(sizes), "axis": axis}
     return with_state(draw, "split", attributes, x, symbols={"x": tuple(names)})
+
+
+def take(draw: Draw) -> Case:
+    """Positions from both ends, many of them twice, as a number, a list or a matrix."""
+    x = any_dtype(draw, draw.shape(draw.integer(1, 4), 1, 5))
+    axis = draw.integer(-x.ndim, x.ndim - 1)
+    extent = x.shape[axis]
+    shape = tuple(draw.integer(1, 4) for _ in range(draw.pick(0, 1, 1, 2)))
+    positions = draw.rng.integers(-extent, extent, shape)
+    names: list[str | None] = list(LETTERS[: x.ndim])
+    symbols = {"x": tuple(names), "positions": ("K", "L")[: len(shape)]}
+    arrays = {"x": x, "positions": np.asarray(positions)}
+    return Case(BY_NAME["take"], {"axis": axis}, arrays, symbols)
 
 
 def flatten(draw: Draw) -> Case:
@@ -224,6 +239,7 @@ def resize(draw: Draw) -> Case:
 GENERATORS: dict[str, Generator] = {
     "concat": concat,
     "split": split,
+    "take": take,
     "flatten": flatten,
     "reshape": reshape,
     "squeeze": squeeze,

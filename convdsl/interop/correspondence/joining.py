@@ -5,11 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from convdsl.interop.correspondence.row import Keyword, Read, Result, Row, same
 from convdsl.interop.correspondence.wording import PyTorch, Wording, listed, text
-from convdsl.interop.reading.tensors import ReadError, Tensor, Undecided, integers, shape_of
+from convdsl.interop.reading.scene import follows_from_sizes
+from convdsl.interop.reading.tensors import (
+    Known,
+    ReadError,
+    Tensor,
+    Undecided,
+    dtype_of,
+    integers,
+    shape_of,
+)
+from convdsl.ir.graph import Value
 from convdsl.ops.extent import BEGIN, END
-from convdsl.tensor import Dim
+from convdsl.tensor import Dim, DType, SymDim
 
 if TYPE_CHECKING:
     from convdsl.interop.reading.node import Reading
@@ -81,21 +93,48 @@ def _limit(limit: Dim, extent: Dim, step: int, word: str) -> Any:
 
 
 def _read_gather(r: Reading) -> Tensor:
-    """By indices known while reading: slices, joined."""
+    """By a few runs of indices known while reading: slices, joined; by others one copy."""
     axis: int = r.attribute("axis", 0) % r.rank(0)
     own = r.shape(0)
+    given = r[1]
+    if isinstance(given, Value) and not follows_from_sizes(given):
+        return _taken(r, axis, given)
     indices = r.array(1)
-    if not indices.size or indices.size > 4096:
-        raise ReadError(f"{indices.size} indices are not supported")
+    if not indices.size:
+        raise ReadError("0 indices are not supported")
     listed = integers(indices)
+    _check_indices(listed, own[axis])
     if indices.ndim and listed == list(range(len(listed))) and len(listed) == own[axis]:
         picked: Tensor = r[0]
     else:
-        pieces = [_run(r, axis, part) for part in _runs(listed, own[axis])]
+        runs = _runs(listed, own[axis])
+        if len(runs) > FEW_RUNS:
+            return _taken(r, axis, Known(indices.astype(np.int64)))
+        pieces = [_run(r, axis, part) for part in runs]
         joined = {f"x{i}": piece for i, piece in enumerate(pieces)}
         picked = r.apply("concat", joined, axis=axis) if len(pieces) > 1 else pieces[0]
     wanted = (*own[:axis], *indices.shape, *own[axis + 1 :])
     return picked if indices.ndim == 1 else r.reshape(picked, wanted)
+
+
+FEW_RUNS = 8
+"""As many stretches are slices; more are positions."""
+
+
+def _taken(r: Reading, axis: int, positions: Tensor) -> Tensor:
+    if dtype_of(positions) is not DType.I64:
+        positions = r.unary("cast", positions, dtype="i64")
+    return r.apply("take", {"x": r[0], "positions": positions}, axis=axis)
+
+
+def _check_indices(indices: Sequence[Any], extent: Dim) -> None:
+    """Every one is a position of the axis; raises ReadError."""
+    if any(isinstance(index, SymDim) for index in indices):
+        raise Undecided("an index is a size that is free")
+    if isinstance(extent, int):
+        odd = next((i for i in indices if not -extent <= i < extent), None)
+        if odd is not None:
+            raise ReadError(f"there is no index {odd} in an axis of {extent}")
 
 
 def _runs(indices: Sequence[int], extent: Dim) -> list[range]:
@@ -181,6 +220,11 @@ def _say_slice(w: Wording) -> str:
     return f"{w['x']}{flipped}[{', '.join(parts)}]"
 
 
+def _say_take(w: Wording) -> str:
+    """A tensor of positions as an index."""
+    return f"{w['x']}[{':, ' * w.call['axis']}{w['positions']}]"
+
+
 def _turned(limit: Any) -> Any:
     return limit if isinstance(limit, str) else -1 - limit
 
@@ -207,7 +251,13 @@ ROWS = (
         _spell_slice,
         Read(_read_slice, deciding=(1, 2, 3, 4)),
     ),
+    same(
+        "take",
+        "Gather",
+        PyTorch("[]", _say_take),
+        Keyword("axis", "axis", "", 0),
+        read=_read_gather,
+    ),
 )
 
-READING = {"Gather": Read(_read_gather, deciding=(1,))}
-"""By known indices: slices and a concat."""
+READING: dict[str, Read] = {}

@@ -1,4 +1,4 @@
-"""Cubic and antialiased resizing, from ONNX: each axis is multiplied by a matrix.
+"""What `resize` has not, from ONNX: cubic and antialiased, each axis is multiplied by a matrix.
 
 Every output position is a weighted sum of input positions that depends on sizes alone. The weights
 are those of ONNX's Resize: cubic convolution (Keys 1981, eq. 4, with a free coefficient), or linear
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from convdsl.interop.reading.tensors import Array, ReadError, Tensor
+from convdsl.interop.reading.tensors import Array, Known, ReadError, Tensor
 
 if TYPE_CHECKING:
     from convdsl.interop.reading.node import Reading
@@ -28,6 +28,7 @@ class Resampling:
 
     mode: str
     coordinates: str
+    rounding: str
     antialias: bool
     exclude_outside: bool
     coefficient: float
@@ -65,6 +66,17 @@ class Resampling:
             case _:
                 raise ReadError(f"{self.coordinates} is supported for plain resizing only")
 
+    def nearest(self, extent: int, size: int, scale: float) -> Array:
+        """[size]: the position of the input nearest to each of the output."""
+        places = np.array([self.place(o, extent, size, scale) for o in range(size)])
+        rounded = {
+            "floor": np.floor(places),
+            "ceil": np.ceil(places),
+            "round_prefer_floor": np.ceil(places - 0.5),
+            "round_prefer_ceil": np.floor(places + 0.5),
+        }[self.rounding]
+        return np.clip(rounded, 0, extent - 1).astype(np.int64)
+
     def matrix(self, extent: int, size: int, scale: float) -> Array:
         """[size, extent]: rows of weights that sum to one; beyond the border its last element."""
         narrowing = min(scale, 1.0) if self.antialias else 1.0
@@ -90,6 +102,10 @@ def resample(
         extent, size = r.extent(r.shape(0)[axis]), r.extent(sizes[axis])
         scale = scales.get(axis, size / extent)
         if size == extent and scale == 1.0:
+            continue
+        if how.mode == "nearest":
+            positions = Known(how.nearest(extent, size, scale))
+            x = r.apply("take", {"x": x, "positions": positions}, axis=axis)
             continue
         matrix = how.matrix(extent, size, scale)
         if axis == rank - 1:

@@ -11,8 +11,9 @@ from convdsl.interop.correspondence.resampling import Resampling, resample
 from convdsl.interop.correspondence.row import Read, Row
 from convdsl.interop.correspondence.wording import Lacking, PyTorch, Wording, text
 from convdsl.interop.reading.tensors import ReadError, Tensor, Undecided
+from convdsl.ir.opdef import Call
 from convdsl.ir.windows import FITTING
-from convdsl.ops.resize import COORDINATES, CROP, LINEAR, NEAREST, ROUNDINGS, WHOLE
+from convdsl.ops.resize import COORDINATES, CROP, LINEAR, NEAREST, ROUNDINGS, WHOLE, rational
 from convdsl.tensor import Dim
 
 if TYPE_CHECKING:
@@ -41,13 +42,13 @@ def _read_resize(r: Reading) -> Tensor:
         _only_space(axes, [a > 1 or _stays(own[a], sizes[a]) for a in axes])
         how["size"] = tuple(sizes.get(a, own[a]) for a in range(2, rank))
         if _is_resampling(r):
-            return resample(r, _resampling(r, coordinates), sizes, {})
+            return resample(r, _resampling(r, coordinates, rounding), sizes, {})
     elif scales:
         factors = dict(zip(axes, scales, strict=True))
         _only_space(axes, [factors[a] == 1.0 for a in axes])
         if _is_resampling(r) or _falls_between(r, coordinates, factors):
             sizes = {a: int(r.extent(own[a]) * factors[a]) for a in axes}
-            return resample(r, _resampling(r, coordinates), sizes, factors)
+            return resample(r, _resampling(r, coordinates, rounding), sizes, factors)
         how["scale"] = tuple(factors.get(a, 1.0) for a in range(2, rank))
     else:
         raise ReadError("neither scales nor sizes")
@@ -75,16 +76,17 @@ def _is_resampling(r: Reading) -> bool:
 
 def _falls_between(r: Reading, coordinates: str, factors: Mapping[int, float]) -> bool:
     """Whether corners are aligned for a size that is no whole number, which ours rounds first."""
-    if coordinates != "align_corners" or r.attribute("mode", "nearest") != "linear":
+    if coordinates != "align_corners":
         return False
     own = r.shape(0)
     return any(factor % 1 and r.extent(own[a]) * factor % 1 for a, factor in factors.items())
 
 
-def _resampling(r: Reading, coordinates: str) -> Resampling:
+def _resampling(r: Reading, coordinates: str, rounding: str) -> Resampling:
     return Resampling(
-        r.attribute("mode"),
+        r.attribute("mode", "nearest"),
         coordinates,
+        rounding,
         bool(r.attribute("antialias", 0)),
         bool(r.attribute("exclude_outside", 0)),
         r.attribute("cubic_coeff_a", -0.75),
@@ -132,8 +134,12 @@ def _spell_resize(s: Spelling) -> str:
     call = s.call
     crops = call["roi"] != WHOLE
     roi = s.constant(call["roi"], "float32") if crops else ""
-    by_scale = call["scale"] != FITTING
-    size = (s.constant(call["scale"], "float32"),) if by_scale else ("", s.integers(call["size"]))
+    by_scale = not (call["scale"] == FITTING or _is_ratio_of_sizes(call))
+    size = (
+        (s.constant(call["scale"], "float32"),)
+        if by_scale
+        else ("", s.integers(call.outputs[0].shape[2:]))
+    )
     how = {"extrapolation_value": call["extrapolation"]} if crops else {}
     return s(
         "Resize",
@@ -146,6 +152,14 @@ def _spell_resize(s: Spelling) -> str:
         nearest_mode=call["rounding"],
         **how,
     )
+
+
+def _is_ratio_of_sizes(call: Call) -> bool:
+    """Whether the sizes say the scales as well, which single precision may not."""
+    x, (out,) = call.type("x"), call.outputs
+    scales = [rational(scale) for scale in call["scale"]]
+    axes = zip(scales, x.shape[2:], out.shape[2:], strict=True)
+    return all(extent * scale.numerator == size * scale.denominator for scale, extent, size in axes)
 
 
 # In PyTorch

@@ -64,7 +64,7 @@ class Scene:
     def unknown(self, value: Value, what: str) -> ReadError:
         """The objection to a value that has to be known while reading."""
         message = f"{what} has to be a constant or follow from shapes, not {value.type}"
-        return Undecided(message) if _follows_from_sizes(value) else ReadError(message)
+        return Undecided(message) if follows_from_sizes(value) else ReadError(message)
 
     def value(self, tensor: Tensor) -> Value:
         """A graph value; a number that is known becomes a constant, an array a parameter."""
@@ -162,7 +162,7 @@ class Scene:
                 self.weights.pop(node.name, None)
 
 
-def _follows_from_sizes(value: Value) -> bool:
+def follows_from_sizes(value: Value) -> bool:
     """Whether free sizes, and no elements of an input, decide a value: bound, it is known."""
     pending, seen, is_open = [value], set[Value](), False
     while pending:
