@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from convdsl.loading import load, parse
     from convdsl.runtime.executable import Executable
     from convdsl.runtime.saved import load_executable
+    from convdsl.tiling.network import tiled
 
 __all__ = [
     "ArtifactError",
@@ -49,6 +50,7 @@ __all__ = [
     "load_executable",
     "parse",
     "report",
+    "tiled",
 ]
 
 _HOMES = {
@@ -66,6 +68,7 @@ _HOMES = {
     "convdsl.loading": ("load", "parse"),
     "convdsl.runtime.executable": ("Executable",),
     "convdsl.runtime.saved": ("load_executable",),
+    "convdsl.tiling.network": ("tiled",),
 }
 _WHERE = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -4,6 +4,10 @@ Inputs come from --data: an .npy file for a model of one input, an .npz with one
 input name, or random:SEED (normally distributed). With -o the outputs are written the same
 way, otherwise summarised.
 
+With --tile an image may be larger than memory: it is read, and the network run, in overlapping
+tiles, and the result is that of one run. Where a network has an element for each pixel but none
+for the border, the image is mirrored there. Networks that see all of an image are refused.
+
 An artifact is machine code, and its checksums are no signature: run only those of people you
 would run programs of. The same holds wherever else an artifact can be named.
 """
@@ -20,6 +24,7 @@ from convdsl.cli.options import (
     add_model,
     completes_files,
     plain_path,
+    positive,
 )
 
 
@@ -33,6 +38,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     completes_files(
         parser.add_argument("-o", "--output", metavar="FILE", help="y.npy, or y.npz by output name")
     )
+    parser.add_argument(
+        "--tile", type=positive, metavar="T", help="run on tiles of at most TxT pixels"
+    )
     add_format(parser)
     add_building(parser, batch=None)
 
@@ -40,13 +48,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     from convdsl.cli import arrays
 
-    made = network(options)
-    outputs = made.run(arrays.load(options.data, made))
+    if options.tile:
+        from convdsl.cli import tiles
+
+        outputs, types = tiles.run(options)
+    else:
+        made = network(options)
+        outputs, types = made.run(arrays.load(options.data, made)), made.executable.outputs
     if options.output:
         arrays.save(plain_path(options.output), outputs)
         console.note(f"wrote {options.output}")
     else:
-        types = made.executable.outputs
         rows = [arrays.summary(name, a, types[name].dtype) for name, a in outputs.items()]
         listing.show(rows, options.format)
     return 0
