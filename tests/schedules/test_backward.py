@@ -5,8 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pytest
-from graphs import Builder
+from drawn_convolutions import EPSILON, convolutions
+from executors import executing, interpreting, run_session
+from graphs import Builder, evaluate_results, random_arrays
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from convdsl.autodiff import gradients
 from convdsl.backends.llvm.objects import find_target
@@ -67,3 +72,82 @@ def test_data_gradients_of_groups_are_convolutions(groups: int) -> None:
     attributes = {"channels": 64, "kernel": 3, "pad": "same", "groups": groups, "bias": False}
     found = schedules(step_graph("conv", (2, 64, 12, 12), attributes))
     assert found["layer.dx"] == {"direct" if groups == 2 else "depthwise"}
+
+
+# Right, whatever is drawn
+
+
+def check(graph: Graph, way: Any, dtype: DType = DType.F32) -> None:
+    """One step, by machine code or by loops, against double precision: outputs and new weights."""
+    arrays = {name: a.astype(dtype.numpy) for name, a in random_arrays(graph, seed=3).items()}
+    doubles = {name: a.astype(np.float64) for name, a in arrays.items()}
+    expected = evaluate_results(graph, doubles)
+    ((outputs, states),) = run_session(graph, arrays, [arrays], way)
+    for found, truth in ((outputs, expected[0]), (states, expected[1])):
+        assert found.keys() == truth.keys()
+        for name, array in found.items():
+            span = float(np.max(np.abs(truth[name]), initial=1.0))
+            atol = 512 * EPSILON[dtype] * span
+            np.testing.assert_allclose(array, truth[name], rtol=0, atol=atol, err_msg=name)
+
+
+@st.composite
+def transposed(draw: st.DrawFn) -> tuple[tuple[int, ...], dict[str, Any]]:
+    """(input shape, attributes) of a transposed convolution."""
+    rank = draw(st.sampled_from([1, 2, 2, 3]))
+    groups = draw(st.sampled_from([1, 1, 1, 2]))
+    kernel = tuple(draw(st.integers(1, 4)) for _ in range(rank))
+    stride = tuple(draw(st.integers(1, 3)) for _ in range(rank))
+    attributes = {
+        "channels": groups * draw(st.integers(1, 40)),
+        "kernel": kernel,
+        "stride": stride,
+        "dilation": tuple(draw(st.sampled_from([1, 1, 2])) for _ in range(rank)),
+        "pad": tuple((draw(st.integers(0, (k - 1) // 2)),) * 2 for k in kernel),
+        "groups": groups,
+    }
+    space = [draw(st.integers(3, 12)) for _ in range(rank)]
+    return (draw(st.sampled_from([1, 2])), groups * draw(st.integers(1, 40)), *space), attributes
+
+
+@settings(deadline=None, max_examples=40)
+@given(convolutions())
+def test_drawn_convolutions(drawn: tuple[tuple[int, ...], dict[str, Any]]) -> None:
+    check(step_graph("conv", *drawn), executing)
+
+
+@settings(deadline=None, max_examples=20)
+@given(transposed())
+def test_drawn_transposed_convolutions(drawn: tuple[tuple[int, ...], dict[str, Any]]) -> None:
+    check(step_graph("conv_transpose", *drawn), executing)
+
+
+@settings(deadline=None, max_examples=10)
+@given(convolutions())
+def test_drawn_convolutions_in_double(drawn: tuple[tuple[int, ...], dict[str, Any]]) -> None:
+    check(step_graph("conv", *drawn, dtype=DType.F64), executing, DType.F64)
+
+
+SMALL = [
+    ((2, 20, 5, 6), {"channels": 18, "kernel": 3, "pad": 1}),
+    ((3, 3, 7, 7), {"channels": 16, "kernel": (3, 2), "stride": 2, "pad": 1}),
+    ((1, 32, 4, 4), {"channels": 33, "kernel": 1}),
+    ((2, 18, 6), {"channels": 18, "kernel": 5, "dilation": 2, "pad": 3, "groups": 18}),
+    ((2, 12, 5, 5), {"channels": 24, "kernel": 3, "pad": 1, "groups": 3}),
+    ((1, 32, 3, 4), {"channels": 64, "kernel": 3, "stride": 2, "pad": 1, "groups": 2}),
+    ((2, 4, 4, 3, 5), {"channels": 17, "kernel": 2, "stride": (1, 2, 1), "pad": "valid"}),
+]
+
+
+@pytest.mark.parametrize(("shape", "attributes"), SMALL)
+def test_loops_are_sound(shape: tuple[int, ...], attributes: dict[str, Any]) -> None:
+    """Iterations independent, accesses in bounds, the same numbers by the interpreter."""
+    check(step_graph("conv", shape, attributes), interpreting)
+
+
+@pytest.mark.parametrize(("shape", "attributes"), SMALL)
+def test_weight_gradients_are_correlations(
+    shape: tuple[int, ...], attributes: dict[str, Any]
+) -> None:
+    found = schedules(step_graph("conv", shape, {**attributes, "bias": False}))
+    assert found["layer.dweight"] == {"correlation"}

@@ -15,6 +15,7 @@ from convdsl.kernel.expr import Axis, Read, Stage, reads
 from convdsl.kernel.layout import Layout
 from convdsl.kernel.target import Target
 from convdsl.schedules.contraction import depends, find_contraction, match_convolution
+from convdsl.schedules.correlation import match_correlations
 from convdsl.tensor import DType
 
 Operands = Mapping[str, Layout | None]
@@ -33,6 +34,8 @@ def _is_blocked(stage: Stage, operands: Operands, block: int) -> bool:
     axis, full = stage.axes[1], stage.target.type.sizes[1] >= block
     if match_convolution(stage) is not None:
         return True
+    if match_correlations(stage):
+        return False
     product = find_contraction(stage)
     if product is not None and product.of_matrices and product.m and product.n:
         return False

@@ -6,6 +6,7 @@ from functools import lru_cache
 
 from convdsl.kernel.layout import Layout
 from convdsl.kernel.target import Target
+from convdsl.schedules.cpu.correlation import correlation
 from convdsl.schedules.cpu.depthwise import depthwise
 from convdsl.schedules.cpu.direct import direct
 from convdsl.schedules.cpu.filters import FilterPack
@@ -23,7 +24,7 @@ _CACHE_LINE = 64
 def cpu_machine(target: Target) -> Machine:
     """All that lowering must know of a processor."""
 
-    made = (direct, depthwise, gemm, reduction, scatter, generic)
+    made = (direct, depthwise, gemm, correlation, reduction, scatter, generic)
     return Machine(
         name="cpu",
         facts=repr(target),
