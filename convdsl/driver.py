@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -10,6 +10,8 @@ from typing import Any, TypeAlias, cast
 
 from convdsl import __version__
 from convdsl.analysis.report import Report, analyse
+from convdsl.autodiff import backward
+from convdsl.autodiff.text import format_backward
 from convdsl.compilation import Plan
 from convdsl.diagnostics import CompileError, InputError, WeightError
 from convdsl.ir.alike import outputs_differ
@@ -34,7 +36,7 @@ from convdsl.weights import RandomWeights
 from convdsl.weights import bind as bind_weights
 from convdsl.weights import load as load_weights
 
-LEVELS = ("graph", "expr", "loops", "llvm", "asm", "object")
+LEVELS = ("graph", "gradient", "expr", "loops", "llvm", "asm", "object")
 """What `emit` can show, from the text down."""
 
 EXPORTS = ("onnx", "pytorch")
@@ -321,16 +323,26 @@ def emit(
     passes: tuple[Pass, ...] = PASSES,
     verify: bool = False,
     observer: Observer | None = None,
+    of: str | None = None,
+    wrt: str | Iterable[str] | None = None,
 ) -> str | bytes:
-    """One level of the way down: graph | expr | loops | llvm | asm as text, object as bytes.
+    """One level of the way down: graph | expr | loops | llvm | asm as text, object as bytes; or the
+    backward graph, `gradient`, of the output `of` by `wrt`, as `convdsl.gradient` takes them: as
+    differentiation makes it, before the passes.
 
-    `graph` and `expr` keep symbols that are not bound; the levels below need all sizes (the
-    batch is 1 unless said).
+    These and `graph` and `expr` keep symbols that are not bound; the levels below need all sizes
+    (the batch is 1 unless said).
     """
     if level not in LEVELS:
         raise InputError(f"no level is called {level}; there are {', '.join(LEVELS)}")
+    if level != "gradient" and (of is not None or wrt is not None):
+        raise InputError(f"of and wrt say what the gradient is; they play no part in {level}")
     model = model if isinstance(model, Model) else load(model)
     binding = bind(model, inputs, batch, symbols)
+    if level == "gradient":
+        settled = model.settled(binding)
+        bound = replace(settled, graph=settled.graph.bind(binding))
+        return format_backward(*backward(bound, of, wrt))
     if level in ("graph", "expr"):
         graph = model.settled(binding).graph.bind(binding)
         graph = run_passes(graph, passes, verify=verify, observer=observer)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
-from gradients import check_graph, differences, floating, with_gradients
+from gradients import check_graph, differences, floating, gradient_graph, with_gradients
 from graphs import Builder, evaluate_graph, random_arrays, rewritten
+from random_graphs import smooth_graph
 from small_models import RESIDUAL
 
 import convdsl
-from convdsl.autodiff import NoGradient
+from convdsl.autodiff import NoGradient, backward
+from convdsl.autodiff.text import format_backward
 from convdsl.diagnostics import InputError
 from convdsl.ir.canonical import canonical_text
 from convdsl.ir.graph import Graph
+from convdsl.ir.model import Model
 from convdsl.ir.text import format_graph
 from convdsl.ir.verify import verify
 from convdsl.tensor import DType
@@ -181,6 +186,31 @@ def test_text_forms_tell_gradients_apart() -> None:
     assert "conv.grad(weight)(" in text
     assert "conv.grad(x)(" in canonical_text(graph)
     assert canonical_text(graph) == canonical_text(graph.copy())
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_text_names_every_gradient_once(seed: int) -> None:
+    """And what they read stands above them: gradients, or what is kept."""
+    graph = smooth_graph(seed)
+    model = Model("drawn", graph)
+    wrt = sorted(floating(graph))
+    text = format_backward(*backward(model, "logits", wrt))
+    kept, _, made = text.partition("gradients, from the last to the first\n")
+    known = set(graph.states)
+    for line in kept.splitlines()[2:]:
+        left, _, _ = line.strip().partition(" = ")
+        known |= {part.removeprefix("input ").partition(": ")[0] for part in left.split(", ")}
+    names: list[str] = []
+    for line in made.splitlines():
+        left, _, right = line.strip().partition(" = ")
+        call = re.search(r"\(([^()]*)\)(?: [\w.]+=\S+)*: \w+\[", right)
+        read = {right} if call is None else set(call.group(1).split(", "))
+        assert {r for r in read if not re.match(r"-?[\d.e]+$", r)} <= known, line
+        names += left.split(", ")
+        known |= {*names}
+    assert len(set(names)) == len(names)
+    found = gradient_graph(graph, {name: floating(graph)[name] for name in wrt})
+    assert {f"d{name}" for name in found.outputs if name != "x"} & set(names)
 
 
 def test_what_cannot_be_asked_is_said() -> None:

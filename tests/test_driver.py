@@ -232,7 +232,7 @@ def test_every_level_is_text_or_bytes() -> None:
         shown = convdsl.emit(model, level, inputs=(3, 12, 12), **X86)
         assert isinstance(shown, bytes if level == "object" else str)
         assert shown
-    with pytest.raises(InputError, match="no level is called assembly; there are graph, expr"):
+    with pytest.raises(InputError, match="no level is called assembly; there are graph, gradient"):
         convdsl.emit(model, "assembly")
 
 
@@ -252,7 +252,7 @@ model conv_relu {
 """
 
 
-@pytest.mark.parametrize("level", ["graph", "expr", "loops"])
+@pytest.mark.parametrize("level", ["graph", "gradient", "expr", "loops"])
 def test_levels_of_one_convolution(golden: Any, level: str) -> None:
     """The example of docs/architecture.md."""
     model = convdsl.parse(CONV_RELU)
@@ -263,16 +263,16 @@ def test_the_example_in_the_documentation_is_what_is_printed() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     assert CONV_RELU.strip() in text
     model = convdsl.parse(CONV_RELU)
-    for level in ("graph", "expr", "loops"):
+    for level in ("graph", "gradient", "expr", "loops"):
         assert str(convdsl.emit(model, level, **X86)) in text
 
 
 def test_every_level_is_deterministic() -> None:
     """Two processes with different hash seeds print the same."""
     script = f"""
-import sys, hashlib, convdsl
+import sys, hashlib, convdsl.driver
 model = convdsl.parse({RESIDUAL!r})
-for level in ("graph", "expr", "loops", "llvm", "asm", "object"):
+for level in convdsl.driver.LEVELS:
     shown = convdsl.emit(model, level, inputs=(3, 12, 12), cpu="x86-64-v3")
     data = shown if isinstance(shown, bytes) else shown.encode()
     print(level, hashlib.sha256(data).hexdigest())
@@ -287,7 +287,7 @@ for level in ("graph", "expr", "loops", "llvm", "asm", "object"):
         ).stdout
         for seed in ("1", "2")
     ]
-    assert said[0].count("\n") == 6
+    assert said[0].count("\n") == len(driver.LEVELS)
     assert said[0] == said[1]
 
 

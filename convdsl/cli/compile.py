@@ -2,7 +2,9 @@
 
 Without --emit: one file that `run`, `classify`, `bench` and convdsl.load_executable take.
 --explain tells why each step runs as it does, --measure how fast.
-Stages: graph (after the passes), expr (tensor expressions), loops (loop IR), llvm, asm, object.
+Stages: graph (after the passes), gradient (the backward graph, before them; --of says of which
+output, --wrt by which inputs and weights), expr (tensor expressions), loops (loop IR), llvm, asm,
+object.
 """
 
 from __future__ import annotations
@@ -25,13 +27,21 @@ from convdsl.cli.options import (
 )
 from convdsl.diagnostics import InputError
 
-LEVELS = ("graph", "expr", "loops", "llvm", "asm", "object")
+LEVELS = ("graph", "gradient", "expr", "loops", "llvm", "asm", "object")
 SUFFIX = ".cdsl"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     parser.add_argument("--emit", choices=LEVELS, help="print this stage instead")
+    parser.add_argument("--of", metavar="OUTPUT", help="with --emit gradient: of this output")
+    parser.add_argument(
+        "--wrt",
+        metavar="NAME",
+        action="append",
+        help="with --emit gradient: by these inputs and weights, as layer1.*; all parameters unless"
+        " given, more than once if need be",
+    )
     completes_files(
         parser.add_argument(
             "-o", "--output", metavar="FILE", help=f"where to write (default MODEL{SUFFIX})"
@@ -50,6 +60,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     if options.measure and not options.explain:
         raise InputError("--measure goes with --explain")
+    if options.emit != "gradient" and (options.of or options.wrt):
+        raise InputError("--of and --wrt go with --emit gradient")
     if options.explain:
         if options.emit or options.output:
             raise InputError("--explain prints a table: it takes neither --emit nor -o")
@@ -85,6 +97,8 @@ def _emit(options: argparse.Namespace) -> int:
         passes=selected_passes(options),
         verify=options.verify,
         observer=PassWatcher(options),
+        of=options.of,
+        wrt=options.wrt,
     )
     _write(emitted, options.output)
     return 0

@@ -42,6 +42,11 @@ def _own(op: OpDef) -> tuple[str, str]:
     return f"operands{suffix}", f"shapes{suffix}"
 
 
+def describes_forward(attribute: str) -> bool:
+    """Whether a gradient's attribute says what the operands of the forward call were."""
+    return attribute.rstrip("0123456789") in ("operands", "shapes")
+
+
 @cache
 def gradient_of(op: OpDef, operand: str) -> OpDef:
     """The operator that gives the gradient of one operand, derived from the arithmetic."""

@@ -187,6 +187,7 @@ def test_doctor_clears_the_cache(convdsl) -> None:
     ("level", "text"),
     [
         ("graph", "conv1"),
+        ("gradient", "dconv1.weight = conv.grad(weight)("),
         ("expr", "conv1 = conv"),
         ("loops", "program small"),
         ("llvm", "define"),
@@ -202,7 +203,7 @@ def test_emit_text(convdsl, small: Path, tmp_path: Path, level: str, text: str) 
 
 
 def test_emit_object(convdsl, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert set(LEVELS) == {"graph", "expr", "loops", "llvm", "asm", "object"}
+    assert set(LEVELS) == {"graph", "gradient", "expr", "loops", "llvm", "asm", "object"}
     assert driver.LEVELS == LEVELS  # the command line does not load the driver for its help
     assert convdsl("compile", small, "--emit", "object", "-o", tmp_path / "net.o").code == 0
     assert (tmp_path / "net.o").read_bytes().startswith(b"\x7fELF")
@@ -210,6 +211,17 @@ def test_emit_object(convdsl, small: Path, tmp_path: Path, monkeypatch: pytest.M
     said = convdsl("compile", small, "--emit", "object")
     assert said.code == 2
     assert "not for terminals" in said.err
+
+
+def test_emit_gradient_of_what_by_what(convdsl, small: Path) -> None:
+    said = convdsl("compile", small, "--emit", "gradient", "--of", "logits", "--wrt", "*.bias")
+    assert said.code == 0
+    assert said.out.startswith("gradient of logits by conv1.bias")
+    assert "dconv1.weight" not in said.out
+    said = convdsl("compile", small, "--emit", "gradient", "--of", "nothing")
+    assert (said.code, "there is no output nothing" in said.err) == (2, True)
+    said = convdsl("compile", small, "--emit", "graph", "--wrt", "x")
+    assert (said.code, "go with --emit gradient" in said.err) == (2, True)
 
 
 def test_emit_for_another_processor(convdsl, small: Path) -> None:

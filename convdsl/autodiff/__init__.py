@@ -8,7 +8,7 @@ what lies between the results and what gradients are wanted for is visited.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
 from convdsl.diagnostics import InputError
@@ -34,6 +34,14 @@ def gradient(model: Model, of: str | None = None, wrt: str | Iterable[str] | Non
     default all parameters. Inputs and weights are those of the model. Raises InputError for names
     that do not exist, and NoGradient where an operator on the way has none.
     """
+    graph, _ = backward(model, of, wrt)
+    return replace(model, graph=graph, reread=None, declares={}, training=None)
+
+
+def backward(
+    model: Model, of: str | None = None, wrt: str | Iterable[str] | None = None
+) -> tuple[Graph, Flow]:
+    """The graph of `gradient`, and what flows in it."""
     if model.obstacle is not None:
         raise InputError(model.obstacle)
     graph = model.graph.copy()
@@ -43,13 +51,14 @@ def gradient(model: Model, of: str | None = None, wrt: str | Iterable[str] | Non
         raise InputError(f"output {name} is {y.type}; gradients are of floating-point values")
     wanted = _wanted(graph, wrt)
     build = Build(graph, BY_NAME, Names(node.name for node in graph.nodes()))
-    seed = build.filled(1.0, y.type)
-    found = gradients(graph, {y: seed}, list(wanted.values()), build)
+    flow = Flow({y: [build.filled(1.0, y.type)]})
+    _sweep(graph, flow, list(wanted.values()), build)
     graph.outputs = {name: y}
-    for key, dx in zip(wanted, found, strict=True):
-        graph.outputs[f"d{key}"] = build.filled(0.0, wanted[key].type) if dx is None else dx
+    for key, value in wanted.items():
+        dx = flow.total(value, build.at(value.node))
+        graph.outputs[f"d{key}"] = build.filled(0.0, value.type) if dx is None else dx
     _prune(graph)
-    return replace(model, graph=graph, reread=None, declares={}, training=None)
+    return graph, flow
 
 
 def gradients(
@@ -57,21 +66,43 @@ def gradients(
 ) -> list[Value | None]:
     """Gradients of a result by values, from those (`cotangents`) of others; None where it does not
     depend on them smoothly. Nodes are added to the graph by `build`."""
+    flow = Flow({value: [dy] for value, dy in cotangents.items()})
+    _sweep(graph, flow, wrt, build)
+    return [flow.total(value, build.at(value.node)) for value in wrt]
+
+
+@dataclass
+class Flow:
+    """The gradients that flow into values: from each of their users, and all together."""
+
+    parts: dict[Value, list[Value]]
+    totals: dict[Value, Value] = field(default_factory=dict[Value, Value])
+
+    def total(self, value: Value, build: Build) -> Value | None:
+        """The sum of what flows into a value from all its users."""
+        if value in self.parts and value not in self.totals:
+            total, *others = self.parts[value]
+            for part in others:
+                total = build("add", total, part, name="grad")
+            self.totals[value] = total
+        return self.totals.get(value)
+
+
+def _sweep(graph: Graph, flow: Flow, wrt: Sequence[Value], build: Build) -> None:
+    """Gradients flow from the last node to the first, where there are any and they are wanted."""
     between = _dependent(graph, wrt)
-    flowing: dict[Value, list[Value]] = {value: [dy] for value, dy in cotangents.items()}
     for node in reversed(graph.op_nodes()):
-        if not any(value in flowing for value in node.outputs):
+        if not any(value in flow.parts for value in node.outputs):
             continue
         inputs = node.inputs.items()
         wanted = frozenset(n for n, v in inputs if v in between and v.type.dtype.is_float)
         if not wanted:
             continue
         here = build.at(node)
-        dys = tuple(_total(flowing.get(value, ()), here) for value in node.outputs)
+        dys = tuple(flow.total(value, here) for value in node.outputs)
         for operand, dx in _pull_back(Pullback(here, node, dys, wanted)).items():
             if dx is not None and operand in wanted:
-                flowing.setdefault(node.inputs[operand], []).append(dx)
-    return [_total(flowing.get(value, ()), build.at(value.node)) for value in wrt]
+                flow.parts.setdefault(node.inputs[operand], []).append(dx)
 
 
 def _pull_back(p: Pullback) -> Gradients:
@@ -91,16 +122,6 @@ def _pull_back(p: Pullback) -> Gradients:
             raise NoGradient(f"{p.node.name}: {op.name} has no gradient: {reason}")
         case Missing(needs):
             raise NoGradient(f"{p.node.name}: no gradient of {op.name} yet: it needs {needs}")
-
-
-def _total(parts: Sequence[Value], build: Build) -> Value | None:
-    """The sum of what flows into a value from all its users."""
-    if not parts:
-        return None
-    total = parts[0]
-    for part in parts[1:]:
-        total = build("add", total, part, name="grad")
-    return total
 
 
 def _dependent(graph: Graph, wrt: Sequence[Value]) -> set[Value]:
