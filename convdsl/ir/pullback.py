@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 from convdsl.ir.build import Build
 from convdsl.ir.graph import OpNode, Value
-from convdsl.ir.keeping import keeping
+from convdsl.ir.keeping import Recording, keeping
 from convdsl.tensor import TensorType
 
 
@@ -34,15 +34,15 @@ class Pullback:
         """The first output."""
         return self.node.outputs[0]
 
-    def kept(self, *stages: str) -> tuple[Value, ...]:
+    def kept(self, wanted: Recording) -> tuple[Value, ...]:
         """What stages of the node's arithmetic make. The node puts them out from now on."""
-        node = self.node
-        count = len(node.op.outputs) - len(stages)
-        if count > 0 and node.op.outputs[count:] == stages:
-            return node.outputs[count:]
-        count = len(node.outputs)
-        self.build.graph.extend(node, keeping(node.op, stages))
-        return node.outputs[count:]
+        node, names = self.node, wanted.stages
+        before = len(node.outputs) - len(names)
+        if before > 0 and node.op.outputs[before:] == names:
+            return node.outputs[before:]
+        before = len(node.outputs)
+        self.build.graph.extend(node, keeping(node.op, wanted))
+        return node.outputs[before:]
 
     def operand(self, name: str) -> Value:
         return self.node.inputs[name]

@@ -14,21 +14,21 @@ from convdsl.ir.opdef import (
     OpDef,
     Operand,
     OpError,
+    Rule,
     derived,
     float_type,
     no_contraction,
     no_state,
 )
 from convdsl.ir.windows import resolve_sizes
+from convdsl.ir.winners import Windows, Winners
 from convdsl.kernel.expr import (
     Axis,
-    Expr,
     IndexCompare,
     IndexValue,
     Literal,
     Read,
     Reduce,
-    Select,
     Stage,
     TensorExpr,
     TensorVar,
@@ -56,8 +56,8 @@ def infer_adaptive(call: Call) -> tuple[TensorType, ...]:
     return (TensorType(x.dtype, (*x.shape[:2], *call["size"])),)
 
 
-def kernel_adaptive(call: Call, op: str) -> tuple[TensorVar, Stage, Dim]:
-    """(x, the stage that reduces windows with `op`, positions per window).
+def windows_adaptive(call: Call) -> tuple[Windows, Dim]:
+    """(the windows, positions per window).
 
     Window o of n over E positions runs from floor(o * E / n) to ceil((o + 1) * E / n). No
     window is longer than 2 ceil(E / n) - floor(E / n), which is exact where n divides E.
@@ -78,27 +78,35 @@ def kernel_adaptive(call: Call, op: str) -> tuple[TensorVar, Stage, Dim]:
         count = count * (stop - start)
         if stop - start != tap.extent:
             guards.append(IndexCompare("lt", start + tap.i, stop))
-    value: Expr = Read(x, (n.i, c.i, *at))
-    neutral = Literal(REDUCTIONS[op].neutral(out.dtype), out.dtype)
-    for guard in guards:
-        value = Select(guard, value, neutral)
-    stage = Stage(TensorVar("y", out), (n, c, *positions), Reduce(op, tuple(taps), value))
-    return x, stage, count
+    read = Read(x, (n.i, c.i, *at))
+    return Windows((n, c, *positions), tuple(taps), read, tuple(guards)), count
+
+
+def _reduced(call: Call, op: str) -> tuple[Reduce, Windows, Dim]:
+    windows, count = windows_adaptive(call)
+    dtype = windows.read.dtype
+    neutral = Literal(REDUCTIONS[op].neutral(dtype), dtype)
+    return Reduce(op, windows.taps, windows.guarded(windows.read, neutral)), windows, count
 
 
 def kernel_adaptive_avg_pool(call: Call) -> TensorExpr:
     """y[n,c,p..] = sum over the window of x, by its size"""
-    x, total, count = kernel_adaptive(call, "sum")
-    dtype = x.type.dtype
-    size = Literal(count, dtype) if isinstance(count, int) else IndexValue(count, dtype)
-    mean = Stage(total.target, total.axes, total.body / size)
-    return TensorExpr((x,), (mean,), ("y",))
+    total, windows, count = _reduced(call, "sum")
+    size = Literal(count, total.dtype) if isinstance(count, int) else IndexValue(count, total.dtype)
+    mean = Stage(TensorVar("y", call.outputs[0]), windows.output, total / size)
+    return TensorExpr((call.var("x"),), (mean,), ("y",))
 
 
 def kernel_adaptive_max_pool(call: Call) -> TensorExpr:
     """y[n,c,p..] = max over the window of x"""
-    x, largest, _ = kernel_adaptive(call, "max")
-    return TensorExpr((x,), (largest,), ("y",))
+    largest, windows, _ = _reduced(call, "max")
+    y = Stage(TensorVar("y", call.outputs[0]), windows.output, largest)
+    return TensorExpr((call.var("x"),), (y,), ("y",))
+
+
+def windows_adaptive_max(call: Call) -> Windows:
+    """The windows alone."""
+    return windows_adaptive(call)[0]
 
 
 _SIZE = Attribute("size", Kind.SIZES, REQUIRED, "spatial size of the output", minimum=1)
@@ -132,7 +140,7 @@ ADAPTIVE_MAX_POOL = OpDef(
     window=derived,
     cost=no_contraction,
     kernel=kernel_adaptive_max_pool,
-    gradient=Derived(search=True),
+    gradient=Rule(Winners(windows_adaptive_max).gradient, "by recorded positions"),
 )
 
 OPERATORS = (ADAPTIVE_AVG_POOL, ADAPTIVE_MAX_POOL)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from convdsl.ir.derivative import derive_call
 from convdsl.ir.opdef import (
     DERIVED,
     REQUIRED,
@@ -16,11 +17,13 @@ from convdsl.ir.opdef import (
     OpDef,
     Operand,
     OpError,
+    Rule,
     WindowRule,
     float_type,
     no_contraction,
     no_state,
 )
+from convdsl.ir.pullback import Gradients, Pullback
 from convdsl.ir.windows import (
     AS_KERNEL,
     GLOBAL,
@@ -31,6 +34,7 @@ from convdsl.ir.windows import (
     resolve_sizes,
     window_extents,
 )
+from convdsl.ir.winners import Windows, Winners
 from convdsl.kernel.expr import (
     Axis,
     Binary,
@@ -191,6 +195,17 @@ def kernel_max_pool(call: Call) -> TensorExpr:
     return TensorExpr((x,), (stage,), ("y",))
 
 
+def windows_max_pool(call: Call) -> Windows:
+    """The windows of a call, and which of their positions lie in x."""
+    grid, space = _grid(call), call.type("x").shape[2:]
+    inside: list[IndexCompare] = []
+    if _leaves(call):
+        for at, extent in zip(grid.at, space, strict=True):
+            inside += [IndexCompare("ge", at, 0), IndexCompare("lt", at, extent)]
+    outside = -float("inf") if inside else None
+    return Windows(grid.output, grid.taps, grid.read(call.var("x"), outside), tuple(inside))
+
+
 def kernel_avg_pool(call: Call) -> TensorExpr:
     """y[n,c,p..] = sum over r.. of x[n, c, p*U + r - P ..], outside: 0, by the positions counted"""
     grid, x = _grid(call), call.var("x")
@@ -217,29 +232,49 @@ def infer_max_pool_with_positions(call: Call) -> tuple[TensorType, ...]:
     return (y, TensorType(DType.I64, y.shape))
 
 
+def _place(grid: _Grid, space: tuple[Dim, ...]) -> IndexValue:
+    """The row-major place of a tap in the input's space."""
+    place: Dim = 0
+    for at, extent in zip(grid.at, space, strict=True):
+        place = place * extent + at
+    return IndexValue(place, DType.I64)
+
+
 def kernel_max_pool_with_positions(call: Call) -> TensorExpr:
     """y as of max_pool; positions[n,c,p..] = min over r.. of the row-major place in the input's
     space of those x that equal y"""
     grid, x, space = _grid(call), call.var("x"), call.type("x").shape[2:]
     (pooled,) = kernel_max_pool(call).stages
-    n, c, *positions = grid.output
-    place: Dim = 0
-    behind: Dim = 1
-    for at, extent in zip(grid.at, space, strict=True):
-        place = place * extent + at
-        behind = behind * extent
     value = grid.read(x, None)
-    largest = Read(pooled.target, (n.i, c.i, *(p.i for p in positions)))
+    largest = Read(pooled.target, tuple(axis.i for axis in grid.output))
     is_it = Binary("or", Compare("eq", value, largest), Unary("isnan", value))
+    behind: Dim = 1
+    for extent in space:
+        behind = behind * extent
     nothing = IndexValue(behind, DType.I64)
-    candidate: Expr = Select(is_it, IndexValue(place, DType.I64), nothing)
-    if _leaves(call):
-        for at, extent in zip(grid.at, space, strict=True):
-            candidate = Select(IndexCompare("ge", at, 0), candidate, nothing)
-            candidate = Select(IndexCompare("lt", at, extent), candidate, nothing)
+    candidate: Expr = Select(is_it, _place(grid, space), nothing)
+    candidate = windows_max_pool(call).guarded(candidate, nothing)
     body = Reduce("min", grid.taps, candidate)
     stage = Stage(TensorVar("positions", call.outputs[1]), grid.output, body)
     return TensorExpr((x,), (pooled, stage), ("y", "positions"))
+
+
+def kernel_picked(call: Call) -> TensorExpr:
+    """y[n,c,p..] = sum over r.. of (x at the tap where positions[n,c,p..] is its place, else 0)"""
+    windows, grid, positions = windows_max_pool(call), _grid(call), call.var("positions")
+    number = Read(positions, tuple(axis.i for axis in grid.output))
+    is_it = Compare("eq", number, _place(grid, call.type("x").shape[2:]))
+    nothing = Literal(0.0, windows.read.dtype)
+    value = windows.guarded(Select(is_it, windows.read, nothing), nothing)
+    y = Stage(TensorVar("y", call.outputs[0]), grid.output, Reduce("sum", grid.taps, value))
+    return TensorExpr((call.var("x"), positions), (y,), ("y",))
+
+
+def gradient_max_pool_with_positions(p: Pullback) -> Gradients:
+    """Back to the positions that were put out."""
+    positions, attributes = p.node.outputs[1], p.node.attributes
+    call = _PICKED.call({"x": p.operand("x").type, "positions": positions.type}, attributes)
+    return {"x": derive_call(p.build, call, {"positions": positions}, {"dy": p.dy}, "x")}
 
 
 def divisor(call: Call, starts: tuple[Dim, ...], dtype: DType) -> Expr:
@@ -274,7 +309,7 @@ MAX_POOL = OpDef(
     window=field_pool,
     cost=no_contraction,
     kernel=kernel_max_pool,
-    gradient=DERIVED,
+    gradient=Rule(Winners(windows_max_pool).gradient, "by recorded positions"),
 )
 
 MAX_POOL_WITH_POSITIONS = OpDef(
@@ -293,6 +328,15 @@ MAX_POOL_WITH_POSITIONS = OpDef(
     window=field_pool,
     cost=no_contraction,
     kernel=kernel_max_pool_with_positions,
+    gradient=Rule(gradient_max_pool_with_positions, "by the positions that it puts out"),
+)
+
+_PICKED = replace(
+    MAX_POOL,
+    name="max_pool_with_positions.picked",
+    aliases=(),
+    operands=(Operand("x"), Operand("positions")),
+    kernel=kernel_picked,
     gradient=DERIVED,
 )
 

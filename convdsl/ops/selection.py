@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
+from convdsl.ir.derivative import derive_call
 from convdsl.ir.opdef import (
     DERIVED,
     POSITIONS,
@@ -16,10 +18,12 @@ from convdsl.ir.opdef import (
     Operand,
     OpError,
     Reach,
+    Rule,
     WindowRule,
     no_contraction,
     no_state,
 )
+from convdsl.ir.pullback import Gradients, Pullback
 from convdsl.ir.shapes import known_size, resolve_axis, whole_along
 from convdsl.kernel.expr import (
     Axis,
@@ -181,6 +185,32 @@ def kernel_top_k(call: Call) -> TensorExpr:
     return TensorExpr((x,), (rank, values, positions), ("values", "positions"))
 
 
+def kernel_picked(call: Call) -> TensorExpr:
+    """y[.., k, ..] = sum over j of (x[.., j, ..] where positions[.., k, ..] is j, else 0)"""
+    x, positions, (out,) = call.var("x"), call.var("positions"), call.outputs
+    axis: int = call["axis"]
+    axes = axes_over(out.shape)
+    at = tuple(a.i for a in axes)
+    other = Axis("j", x.type.shape[axis])
+    is_it = Compare("eq", Read(positions, at), IndexValue(other.i, DType.I64))
+    value = Read(x, (*at[:axis], other.i, *at[axis + 1 :]))
+    chosen = Select(is_it, value, Literal(0, x.type.dtype))
+    y = Stage(TensorVar("y", out), axes, Reduce("sum", (other,), chosen))
+    return TensorExpr((x, positions), (y,), ("y",))
+
+
+def gradient_top_k(p: Pullback) -> Gradients:
+    """Back to the positions that were put out."""
+    positions, attributes = p.node.outputs[1], p.node.attributes
+    call = _PICKED.call({"x": p.operand("x").type, "positions": positions.type}, attributes)
+    return {"x": derive_call(p.build, call, {"positions": positions}, {"dy": p.dy}, "x")}
+
+
+def infer_picked(call: Call) -> tuple[TensorType, ...]:
+    """The values of top_k."""
+    return infer_top_k(call)[:1]
+
+
 TOP_K = OpDef(
     name="top_k",
     aliases=("topk",),
@@ -198,6 +228,17 @@ TOP_K = OpDef(
     window=field_top_k,
     cost=no_contraction,
     kernel=kernel_top_k,
+    gradient=Rule(gradient_top_k, "by the positions that it puts out"),
+)
+
+_PICKED = replace(
+    TOP_K,
+    name="top_k.picked",
+    aliases=(),
+    operands=(Operand("x"), Operand("positions")),
+    outputs=("y",),
+    infer=infer_picked,
+    kernel=kernel_picked,
     gradient=DERIVED,
 )
 

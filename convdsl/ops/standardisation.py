@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from convdsl.ir.keeping import Recording
 from convdsl.ir.lines import Lines, LineStages
 from convdsl.ir.opdef import (
     DERIVED,
@@ -195,7 +196,7 @@ def gradient_norm(p: Pullback) -> Gradients:
     name = p.node.op.name.partition(".")[0]
     dy, *others = p.dys
     given = dict(zip(_FURTHER, others, strict=False)) | {"weight": p.node.inputs.get("weight")}
-    given |= dict(zip(("mean", "scale"), p.kept("mean", "scale"), strict=True))
+    given |= dict(zip(("mean", "scale"), p.kept(Recording(("mean", "scale"))), strict=True))
     given |= {"x": p.operand("x"), "dy": p.zeros(p.y.type) if dy is None else dy}
     present = {operand: value for operand, value in given.items() if value is not None}
     sums = _SUMS[name, "weight" in present]

@@ -39,6 +39,15 @@ _OPPOSITE = {"lt": "ge", "le": "gt", "gt": "le", "ge": "lt", "eq": "ne", "ne": "
 _LANE = "lane"
 
 
+def starts_block(layout: Layout, index: Sequence[Dim]) -> bool:
+    """Whether lanes from here on are a whole block: what is read where the place exists then never
+    reaches beyond the last."""
+    if layout.axis is None:
+        return False
+    place = substitute(index[layout.axis], {_LANE: 0})
+    return place == floor_div(place, layout.block) * layout.block
+
+
 def lane_symbol(lanes: int) -> Dim:
     """The position within a vector, as an index."""
     return symbol(_LANE, minimum=0, maximum=lanes - 1) if lanes > 1 else 0
@@ -148,7 +157,8 @@ class Emitter:
             value = Load(view.buffer, offset, ValueType(dtype), tuple(tests), otherwise)
             return value if self.lanes == 1 else Splat(value, self.type(dtype))
         first = substitute(offset, {_LANE: 0})
-        if stride == 1 and self.whole(view, first):
+        block = self.lanes == view.layout.block and starts_block(view.layout, index)
+        if stride == 1 and (block or self.whole(view, first)):
             value = Load(view.buffer, first, self.type(dtype), tuple(tests), otherwise)
             if self.loaded is None or tests:
                 return value
