@@ -28,7 +28,7 @@ from convdsl.autodiff import gradients
 from convdsl.backends.llvm import module as llvm_module
 from convdsl.backends.llvm import objects as llvm
 from convdsl.ir.build import Build, Names
-from convdsl.ir.graph import Graph, OpNode
+from convdsl.ir.graph import Graph
 from convdsl.kernel.target import Target
 from convdsl.lowering.lower import Lowered, lower
 from convdsl.ops import BY_NAME
@@ -181,10 +181,11 @@ def peer(layer: Layer, threads: int) -> dict[str, Callable[[], object]]:
             "dx": lambda: dy @ w,
             "dw": lambda: dy.T @ x,
         }
-    padding = [before for before, _ in node["pad"]] if isinstance(node, OpNode) else []
-    given = (node["stride"], padding, node["dilation"])
+    own = node.attributes
+    padding = [before for before, _ in own["pad"]]
+    given = (own["stride"], padding, own["dilation"])
     transposed, extra = layer.op == "conv_transpose", [0] * len(padding)
-    rest = (transposed, extra, node["groups"])
+    rest = (transposed, extra, own["groups"])
     y = torch.ops.aten.convolution(x, w, None, *given, *rest)
     dy = torch.randn(*y.shape)
 

@@ -69,5 +69,5 @@ def store_outputs(
     """Store what leaves, after all was read: an output may lie where an operand lay."""
     for output in outputs:
         view = emitter.views[output.var.name]
-        where = view.layout.offset([first[axis.name] for axis in axes])
+        where = output.offset(first, axes)
         emitter.b.store(view.buffer, where, held[output.var.name], valid)

@@ -59,7 +59,7 @@ def find_contraction(stage: Stage) -> Contraction | None:
     if len(found) != 1 or found[0].op != "sum":
         return None
     reduce = found[0]
-    product, guards = _unguarded(reduce.body)
+    product, guards = unguarded(reduce.body)
     if not (isinstance(product, Binary) and product.op == "mul"):
         return None
     if reduce.dtype is not product.dtype or not product.dtype.is_float:
@@ -84,7 +84,7 @@ def find_contraction(stage: Stage) -> Contraction | None:
     )
 
 
-def _unguarded(body: Expr) -> tuple[Expr, list[IndexTest]]:
+def unguarded(body: Expr) -> tuple[Expr, list[IndexTest]]:
     """What is summed where all guards hold, and the guards: select(test, product, 0)."""
     guards: list[IndexTest] = []
     while isinstance(body, Select):

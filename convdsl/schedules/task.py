@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 from convdsl.kernel.expr import Axis, Read, Reduce, Stage, TensorVar, reads, walk
 from convdsl.kernel.layout import Layout
 from convdsl.kernel.nodes import Kernel
-from convdsl.tensor import DType
+from convdsl.tensor import Dim, DType, substitute
 
 
 class Pack(Protocol):
@@ -48,10 +48,18 @@ class Operand:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """A stage's tensor that leaves the kernel."""
+    """A stage's tensor that leaves the kernel. `at` says where its elements go, by the axes of the
+    task, if not to the position that these give."""
 
     var: TensorVar
     layout: Layout
+    at: tuple[Dim, ...] | None = None
+
+    def offset(self, place: Mapping[str, Dim], axes: Sequence[Axis]) -> Dim:
+        """The element that belongs to a place of the axes."""
+        if self.at is None:
+            return self.layout.offset([place[axis.name] for axis in axes])
+        return self.layout.offset([substitute(index, place) for index in self.at])
 
 
 @dataclass(frozen=True, slots=True)

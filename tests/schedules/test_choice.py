@@ -89,7 +89,7 @@ def test_choices_say_what_was_predicted() -> None:
     assert costs == sorted(costs)
     assert costs[0] > 0
     known = {schedule.name for schedule in machine.schedules}
-    own = {"direct", "depthwise", "gemm", "correlation"}
+    own = {"direct", "depthwise", "gemm", "correlation", "phases"}
     assert known == own | {"reduction", "scatter", "generic"}
 
 

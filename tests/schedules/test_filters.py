@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 from math import prod
 
@@ -104,3 +105,24 @@ def test_layouts_too(shape: list[int], block: int, data: st.DataObject) -> None:
     once = np.full(layout.size, np.nan)
     layout.pack(array, once)
     np.testing.assert_array_equal(by_stages(layout, array), once)
+
+
+@given(drawn=packs(), data=st.data())
+def test_a_part_is_packed_as_if_it_were_all(
+    drawn: tuple[FilterPack, tuple[int, ...]], data: st.DataObject
+) -> None:
+    pack, shape = drawn
+    starts = [data.draw(st.integers(0, 2)) for _ in shape]
+    steps = [data.draw(st.integers(1, 3)) for _ in shape]
+    whole = [a + (count - 1) * b + 1 for a, b, count in zip(starts, steps, shape, strict=True)]
+    array = np.arange(1.0, prod(whole) + 1).reshape(whole)
+    along = zip(starts, steps, shape, strict=True)
+    places = tuple(slice(a, a + count * step, step) for a, step, count in along)
+    flat = tuple(n for three in zip(starts, steps, shape, strict=True) for n in three)
+    part = replace(pack, part=flat)
+    expected, once = np.zeros(pack.size), np.zeros(pack.size)
+    pack.pack(array[places], expected)
+    part.pack(array, once)
+    np.testing.assert_array_equal(once, expected)
+    real = expected > 0
+    np.testing.assert_array_equal(by_stages(part, array)[real], expected[real])

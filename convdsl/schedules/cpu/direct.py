@@ -413,10 +413,10 @@ class _Direct:
 
     def waiting(self, tile: _TileAt, i: int, j: int) -> tuple[Buffer, Dim]:
         """Where a sum lies from one panel to the next: in an output."""
-        view = self.draft.waiting
-        assert view is not None
-        at = self.bound(tile, i, j, 0)
-        return view.buffer, view.layout.offset([at[a.name] for a in self.draft.task.axes])
+        output = self.draft.waiting
+        assert output is not None
+        where = output.offset(self.bound(tile, i, j, 0), self.draft.task.axes)
+        return self.draft.views[output.var.name].buffer, where
 
     def put_aside(self, tile: _TileAt) -> None:
         """Sums so far into the output, where `fetch` finds them for the next panel."""

@@ -11,7 +11,7 @@ from convdsl.kernel.nodes import Buffer, Registers, Value, ValueType, Var
 from convdsl.schedules.chain import declare_outputs, emit_stages, store_outputs
 from convdsl.schedules.cpu.generic import operand_layout
 from convdsl.schedules.emission import Emitter, View
-from convdsl.schedules.task import Pack, Scheduled, Task
+from convdsl.schedules.task import Output, Pack, Scheduled, Task
 from convdsl.tensor import Dim
 
 
@@ -34,10 +34,10 @@ class Draft:
         return self.b.registers(count, ValueType(self.reduce.dtype, self.b.lanes))
 
     @property
-    def waiting(self) -> View | None:
+    def waiting(self) -> Output | None:
         """An output that sums may lie in before they are complete, if one has their type."""
         fitting = (o for o in self.task.outputs if o.var.type.dtype is self.reduce.dtype)
-        return next((self.views[output.var.name] for output in fitting), None)
+        return next(fitting, None)
 
     def store(
         self,

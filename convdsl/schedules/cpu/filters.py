@@ -27,6 +27,9 @@ class FilterPack:
 
     `order`: how the array lies, if not in the order above; for each of its axes, those of extent 1
     left out, its position there. Neighbouring axes may be one in the array: [G K, C, taps...].
+
+    `part`: for each axis of the array where the filters begin, how far apart they are, and how many
+    are taken, one after the other; of all of it if that is empty.
     """
 
     shape: tuple[int, ...]  # [K, C, taps...] of one G
@@ -35,6 +38,7 @@ class FilterPack:
     c_block: int
     outer: tuple[int, ...] = ()  # extents of G: groups, or batches of matrices
     order: tuple[int, ...] = ()
+    part: tuple[int, ...] = ()
 
     @property
     def blocks(self) -> int:
@@ -75,6 +79,9 @@ class FilterPack:
 
     def pack(self, array: npt.NDArray[Any], out: npt.NDArray[Any]) -> None:
         k, c = self.shape[:2]
+        if self.part:
+            taken = zip(*self._taken(), strict=True)
+            array = array[tuple(slice(a, a + count * step, step) for a, step, count in taken)]
         if self.order:
             extents = (*self.outer, *self.shape)
             absent = [p for p in range(len(extents)) if p not in self.order]
@@ -131,14 +138,21 @@ class FilterPack:
         extents = (*self.outer, *self.shape)
         order = [p for p in self.order or range(len(extents)) if extents[p] > 1]
         index: list[Dim] = []
-        for extent in source.type.sizes:
+        starts, steps, sizes = self._taken() if self.part else ((), (), source.type.sizes)
+        for extent in sizes:
             position, covered = 0, 1
             while covered < extent:
                 axis = order.pop(0)
                 position = position * extents[axis] + at[axis]
                 covered *= extents[axis]
             index.append(position)
+        if self.part:
+            return tuple(a + i * step for i, a, step in zip(index, starts, steps, strict=True))
         return tuple(index)
+
+    def _taken(self) -> tuple[tuple[int, ...], ...]:
+        """Starts, steps and counts of a part."""
+        return self.part[::3], self.part[1::3], self.part[2::3]
 
 
 _COPIED, _GATHERED = 0.25, 1.5  # cycles an element: in whole vectors, or one by one

@@ -41,7 +41,7 @@ def _is_blocked(stage: Stage, operands: Operands, block: int) -> bool:
         return False
     if product is not None:
         factors = list(reads(product.reduce))
-        weights = [factor for factor in factors if factor.tensor.name not in operands]
+        weights = [factor for factor in factors if operands.get(factor.tensor.name) is None]
         if any(depends(index, axis) for factor in weights for index in factor.index):
             return True
     made = _made(stage, operands)

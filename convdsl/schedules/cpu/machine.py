@@ -13,6 +13,7 @@ from convdsl.schedules.cpu.filters import FilterPack
 from convdsl.schedules.cpu.gemm import gemm
 from convdsl.schedules.cpu.generic import generic
 from convdsl.schedules.cpu.layouts import layout_of
+from convdsl.schedules.cpu.phases import phases
 from convdsl.schedules.cpu.reduction import reduction
 from convdsl.schedules.cpu.scatter import scatter
 from convdsl.schedules.machine import Machine, pack_forms
@@ -24,7 +25,7 @@ _CACHE_LINE = 64
 def cpu_machine(target: Target) -> Machine:
     """All that lowering must know of a processor."""
 
-    made = (direct, depthwise, gemm, correlation, reduction, scatter, generic)
+    made = (direct, depthwise, phases, gemm, correlation, reduction, scatter, generic)
     return Machine(
         name="cpu",
         facts=repr(target),
