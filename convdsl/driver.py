@@ -150,9 +150,10 @@ def compile(
     team = team_size(threads)
     random = isinstance(bound.store, RandomWeights)
     notes = (f"weights are {bound.store.source}",) if random else ()
+    images = model.image_preprocessing
     facts = Facts(
         model.name,
-        model.preprocessing.to_json() if model.preprocessing else None,
+        images.to_json() if images else None,
         model.labels,
         (*model.notes, *notes, *bound.notes),
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 from convdsl.diagnostics import InputError, SourceFile
 from convdsl.ir.graph import Graph
-from convdsl.ir.preprocess import Preprocessing
+from convdsl.ir.preprocess import Preprocessing, usual_preprocessing
 from convdsl.ir.training import Training
 from convdsl.tensor import Symbol, TensorType
 
@@ -34,6 +34,17 @@ class Model:
     declares: Mapping[str, TensorType] = field(default_factory=dict[str, TensorType])  # outputs
     accepts: Mapping[str, TensorType] = field(default_factory=dict[str, TensorType])  # other inputs
     reread: Callable[[Mapping[str, int], Mapping[str, Any]], Model] | None = None
+
+    @property
+    def image_preprocessing(self) -> Preprocessing | None:
+        """How images become an input: as the text declares it; for a network of one image that has
+        a `train` block, and declares nothing, as training reads images."""
+        if self.preprocessing is not None or self.training is None:
+            return self.preprocessing
+        images = [(name, type) for name, type in self.inputs.items() if type.rank == 4]
+        if len(images) != 1 or images[0][1].shape[1] not in (1, 3):
+            return None
+        return usual_preprocessing(*images[0], self.training.setting("fit"))
 
     @property
     def inputs(self) -> dict[str, TensorType]:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convdsl.diagnostics import InputError
+from convdsl.tensor import TensorType
 
 Pixels: TypeAlias = "NDArray[np.float64]"
 
@@ -58,14 +59,14 @@ class Preprocessing:
         return Preprocessing(data["input"], tuple(steps))
 
 
-def usual_preprocessing(input: str, size: tuple[int, int] | None, fit: str) -> Preprocessing:
-    """What becomes of images where a text declares nothing: pixels of 0 to 1, at the input's size
-    (height, width; None where the input takes any), `resize`d to it or, with the fit `pad`,
-    centred in zeros."""
+def usual_preprocessing(input: str, type: TensorType, fit: str) -> Preprocessing:
+    """What becomes of images where a text declares nothing: pixels of 0 to 1, at the size of the
+    input [N, C, H, W] if it has one, `resize`d to it or, with the fit `pad`, centred in zeros."""
     rescale = PreprocessingStep("rescale", {"factor": 1 / 255})
-    if size is None:
+    size = list(type.shape[2:])
+    if not all(isinstance(extent, int) for extent in size):
         return Preprocessing(input, (rescale,))
-    return Preprocessing(input, (PreprocessingStep(fit, {"size": list(size)}), rescale))
+    return Preprocessing(input, (PreprocessingStep(fit, {"size": size}), rescale))
 
 
 # Where pixels go

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 from scipy import ndimage, stats
 
@@ -514,3 +516,63 @@ def test_chains_that_cannot_be() -> None:
     with pytest.raises(InputError, match=r"rotate changes images, and the network takes"):
         augmentation([Choice("rotate", {"degrees": 3})], vectors)
     assert augmentation([Choice("mixup")], vectors, 3).mixes
+
+
+# Over the whole domain
+
+SIZES = st.one_of(st.integers(1, 3), st.integers(4, 40))
+ANY = [
+    Choice("horizontal_flip"),
+    Choice("vertical_flip"),
+    Choice("rotate", {"degrees": 180}),
+    Choice("affine", {"degrees": 5, "translate": 0.4, "scale": [0.2, 3.0], "shear": 60}),
+    Choice("elastic", {"deviation": 30.0, "grid": 5}),
+    Choice("elastic", {"grid": 1}),
+    Choice("mirror_pad", {"pad": 7}),
+    Choice("color_jitter", {"brightness": 2, "contrast": 2, "saturation": 2, "hue": 0.5}),
+    Choice("random_resized_crop", {"size": (9, 4), "scale": [1e-6, 1.0], "ratio": [0.01, 99.0]}),
+    Choice("random_crop", {"size": 5, "pad": 5}),
+]
+
+
+@given(
+    height=SIZES,
+    width=SIZES,
+    channels=st.sampled_from([1, 2, 3]),
+    whole=st.booleans(),
+    chain=st.lists(st.sampled_from(ANY), max_size=4),
+    index=st.integers(0, 2**62),
+)
+def test_every_chain_on_every_image(
+    height: int, width: int, channels: int, whole: bool, chain: list[Choice], index: int
+) -> None:
+    """Types stay, image and mask stay of one size, boxes within it, and nothing is changed that was
+    given."""
+    rng = np.random.default_rng(index % 1000)
+    x = rng.integers(0, 256, (height, width, channels)).astype(np.uint8)
+    sample = {
+        "x": x if whole else (x / 255).astype(np.float32),
+        "mask": rng.integers(0, 5, (height, width)),
+        "boxes": np.array([[0, 0, width, height], [width / 4, 0, width / 2, 1]], np.float32),
+    }
+    before = {name: array.copy() for name, array in sample.items()}
+    free = Preparation("image", TensorType(DType.F32, (N, channels, H, W)), Preprocessing("x", ()))
+    found: Any = sample
+    stream = draws(index)
+    for step in augmentation(chain, free).samples:
+        found = step(found, stream)
+    for name, array in before.items():
+        np.testing.assert_array_equal(sample[name], array)
+        assert found[name].dtype == array.dtype
+    rows, columns = found["mask"].shape
+    assert found["x"].shape == (rows, columns, channels)
+    assert set(np.unique(found["mask"])) <= {0, 1, 2, 3, 4}
+    boxes = found["boxes"]
+    assert boxes.shape == (2, 4)
+    assert (boxes[:, :2] <= boxes[:, 2:]).all()
+    assert boxes.min() >= 0
+    assert (boxes[:, [0, 2]] <= columns).all()
+    assert (boxes[:, [1, 3]] <= rows).all()
+    assert np.isfinite(found["x"]).all()
+    assert found["x"].min() >= -1e-6
+    assert found["x"].max() <= (255 if whole else 1 + 1e-6)

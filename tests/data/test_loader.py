@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import convdsl
 from convdsl import preprocessing
 from convdsl.diagnostics import InputError
 from convdsl.ir.preprocess import Preprocessing, PreprocessingStep
@@ -103,6 +104,23 @@ def test_what_is_done_where_nothing_is_declared() -> None:
     np.testing.assert_array_equal(centred.finish(centred.place({"x": values})["x"])[0], expected)
     declared = preparation(parse(MODEL.format("preprocess image: resize(8x8)")), fit="pad")
     assert declared.finish(np.full((8, 8, 1), 200, np.uint8)).max() == 200
+
+
+@pytest.mark.parametrize("channels", [1, 3, 2])
+def test_classify_sees_what_training_saw(tmp_path: Path, channels: int) -> None:
+    """A network with a `train` block and no `preprocess` takes images as they were trained on."""
+    text = MODEL.format("").replace("f32[N, 1", f"f32[N, {channels}")
+    trained = text + '\ntrain { loss = cross_entropy(y, label)\n fit = "pad" }'
+    assert convdsl.compile(parse(text), "random:0").preprocessing is None
+    declared = convdsl.compile(parse(trained), "random:0").preprocessing
+    if channels == 2:
+        assert declared is None
+        return
+    assert declared is not None
+    found = Preprocessing.from_json(declared)
+    assert found == preparation(parse(trained), fit="pad").preprocessing
+    convdsl.compile(parse(trained), "random:0").save(tmp_path / "net.cdsl")
+    assert convdsl.load_executable(tmp_path / "net.cdsl").preprocessing == declared
 
 
 def test_floats_are_what_the_network_takes() -> None:
@@ -264,6 +282,57 @@ def test_what_is_read_ahead_is_bounded_and_ends() -> None:
     batches.close()
     assert threads() == 0
     assert len(data.read) <= 2 * (2 * 2 + 1)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+@pytest.mark.parametrize("declared", DECLARED)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_samples_at_once_are_as_one_by_one(
+    declared: Preprocessing, channels: int, dtype: Any
+) -> None:
+    """Bit for bit, where arrays can be read at once and where they cannot."""
+
+    class OneByOne:
+        source, classes, labels = "one by one", None, None
+
+        def __init__(self, data: ArrayData) -> None:
+            self.data = data
+
+        def __len__(self) -> int:
+            return len(self.data)
+
+        def __getitem__(self, index: int) -> Any:
+            return self.data[index]
+
+    x = RNG.integers(0, 256, (9, 12, 17, channels)).astype(dtype)
+    named = {"x": x, "y": np.arange(9), "weights": RNG.standard_normal((9, 2, 3))}
+    data = ArrayData(named)
+    targets = {"label": TensorType(DType.F32, (N, 1))}
+    made = Preparation("image", TensorType(DType.F32, (N, channels, H, W)), declared, targets)
+    whole = list(Loader(data, made, 4).epoch(1))
+    single = list(Loader(OneByOne(data), made, 4).epoch(1))
+    for a, b in zip(whole, single, strict=True):
+        assert a.keys() == b.keys()
+        for name in a:
+            assert a[name].dtype == b[name].dtype
+            assert a[name].flags.c_contiguous
+            np.testing.assert_array_equal(a[name], b[name])
+
+
+def test_what_is_no_class_is_said_with_its_sample() -> None:
+    x = np.zeros((4, 2, 2), np.uint8)
+    masks = np.zeros((4, 2, 2), np.int64)
+    masks[2, 0, 1] = 255
+    data = ArrayData({"x": x, "mask": masks})
+    made = Preparation("image", SMALL, steps(), {}, {"mask": (2, None)})
+    with pytest.raises(InputError, match=r"sample 2 of the given arrays: the mask holds 255"):
+        list(Loader(data, made, 4, shuffle=False).epoch(0))
+    ignoring = Preparation("image", SMALL, steps(), {}, {"mask": (2, 255)})
+    assert list(Loader(data, ignoring, 4).epoch(0))
+    odd = ArrayData({"x": x, "y": np.array([0, 1, -1, 0])})
+    labels = Preparation("image", SMALL, steps(), {}, {"label": (2, None)})
+    with pytest.raises(InputError, match=r"sample 2 .* the label holds -1"):
+        list(Loader(odd, labels, 4, shuffle=False).epoch(0))
 
 
 def test_batches_of_one_shape() -> None:

@@ -102,7 +102,11 @@ class ArrayData:
         return len(self._arrays[X])
 
     def __getitem__(self, index: int) -> Sample:
-        return {name: _element(array, index) for name, array in self._arrays.items()}
+        return {name: _typed(np.asarray(a[index])) for name, a in self._arrays.items()}
+
+    def together(self, indices: Array) -> Sample:
+        """Samples along a first axis."""
+        return {name: _typed(np.asarray(a[indices])) for name, a in self._arrays.items()}
 
 
 def iterated(
@@ -225,9 +229,8 @@ def _classes_of(labels: Array | None) -> Array | None:
     return labels.astype(np.int64)
 
 
-def _element(array: Array, index: int) -> Array:
-    """One sample of an array: as it is for uint8, i64 and f32; other numbers become these."""
-    found: Array = np.asarray(array[index])
+def _typed(found: Array) -> Array:
+    """Numbers as they are for uint8, i64 and f32; others become i64 or f32."""
     if found.dtype == np.uint8:
         return found
     return found.astype(np.float32 if found.dtype.kind == "f" else np.int64, copy=False)

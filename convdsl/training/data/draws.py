@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from enum import IntEnum
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -34,11 +35,13 @@ class Draws:
     """One stream."""
 
     def __init__(self, seed: int, purpose: Purpose, epoch: int = 0, index: int = 0) -> None:
-        counter = [0, index & _WORD, epoch & _WORD, int(purpose)]
-        key = [seed & _WORD, _ODD]
-        self._bits = np.random.Philox(
-            counter=np.array(counter, np.uint64), key=np.array(key, np.uint64)
-        )
+        self._counter = [0, index & _WORD, epoch & _WORD, int(purpose)]
+        self._key = [seed & _WORD, _ODD]
+
+    @cached_property
+    def _bits(self) -> np.random.Philox:
+        counter, key = np.array(self._counter, np.uint64), np.array(self._key, np.uint64)
+        return np.random.Philox(counter=counter, key=key)
 
     def words(self, count: int) -> Array:
         """u64 [count]."""

@@ -21,11 +21,14 @@ import numpy as np
 import numpy.typing as npt
 
 from convdsl.diagnostics import InputError
+from convdsl.ir.preprocess import PreprocessingStep
 from convdsl.training.data.arrays import X
 from convdsl.training.data.augmentation import Augmentation
 from convdsl.training.data.draws import Draws, Purpose
+from convdsl.training.data.images import MASK
 from convdsl.training.data.preparation import Preparation
-from convdsl.training.data.sample import DataSet
+from convdsl.training.data.sample import DataSet, ReadsTogether, Sample
+from convdsl.training.data.tables import BOXES
 
 Array: TypeAlias = "npt.NDArray[Any]"
 Batch: TypeAlias = "dict[str, Array]"
@@ -73,6 +76,10 @@ class Loader:
         indices = range(len(self.data)) if self.indices is None else self.indices
         return np.asarray(indices, np.int64)
 
+    @cached_property
+    def _geometry(self) -> tuple[PreprocessingStep, ...]:
+        return self.augment.geometry(self.prepare)
+
     def order(self, epoch: int) -> Array:
         """The samples of an epoch, as they come."""
         if not self.shuffle:
@@ -104,21 +111,46 @@ class Loader:
             pool.shutdown(wait=True, cancel_futures=True)
 
     def _batch(self, epoch: int, position: int, chosen: Array, stop: Event) -> Batch:
-        rows: list[Mapping[str, Array]] = []
-        for index in chosen:
-            if stop.is_set():
-                return {}
-            rows.append(self._sample(epoch, int(index)))
-        batch = self._together(rows, chosen)
+        batch = self._at_once(chosen)
+        if batch is None:
+            rows: list[Mapping[str, Array]] = []
+            for index in chosen:
+                if stop.is_set():
+                    return {}
+                rows.append(self._sample(epoch, int(index)))
+            batch = self._together(rows, chosen)
         draws = Draws(self.seed, Purpose.BATCH, epoch, position)
         for change in self.augment.batches:
             batch = change(batch, self.prepare.name, draws)
         return batch
 
+    def _at_once(self, chosen: Array) -> Batch | None:
+        """The batch without a step for each sample, where that gives the same: nothing is drawn for
+        samples, and no masks and boxes move. What is wrong is left to the samples to say."""
+        data, prepare = self.data, self.prepare
+        if self.augment.samples or self.augment.inputs or not isinstance(data, ReadsTogether):
+            return None
+        found = data.together(chosen)
+        if found is None or MASK in found or BOXES in found:
+            return None
+        try:
+            x = prepare.together(found[X], self._geometry)
+            targets = {n: prepare.target(n, a, together=True) for n, a in found.items() if n != X}
+        except InputError:
+            return None
+        return None if x is None else {prepare.name: x} | targets
+
     def _sample(self, epoch: int, index: int) -> dict[str, Array]:
         """One sample as the network and the loss take it."""
+        sample = self.data[index]
+        try:
+            return self._prepared(sample, epoch, index)
+        except InputError as error:
+            raise InputError(f"sample {index} of {self.data.source}: {error}") from None
+
+    def _prepared(self, sample: Sample, epoch: int, index: int) -> dict[str, Array]:
         prepare, augment = self.prepare, self.augment
-        sample = prepare.place(self.data[index], augment.geometry(prepare))
+        sample = prepare.place(sample, self._geometry)
         draws = Draws(self.seed, Purpose.SAMPLE, epoch, index)
         for change in augment.samples:
             sample = change(sample, draws)

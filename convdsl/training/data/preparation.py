@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import cast
 
 import numpy as np
 
@@ -46,13 +45,17 @@ _VALUES = 256
 class Preparation:
     """How samples become arrays for the input `name`, and for targets of known types.
 
-    preprocessing: as the text declares it; None for inputs that are no images.
+    preprocessing: as the text declares it; None for inputs that are no images. classes: for targets
+    that are classes how many there are, and the number that is none and ignored.
     """
 
     name: str
     input: TensorType
     preprocessing: Preprocessing | None
     targets: Mapping[str, TensorType] = field(default_factory=dict[str, TensorType])
+    classes: Mapping[str, tuple[int, int | None]] = field(
+        default_factory=dict[str, tuple[int, int | None]]
+    )
 
     @property
     def size(self) -> tuple[int | None, int | None]:
@@ -86,28 +89,56 @@ class Preparation:
         self._check_shape(array)
         return array
 
-    def target(self, name: str, array: Array) -> Array:
+    def together(self, x: Array, steps: Sequence[PreprocessingStep]) -> Array | None:
+        """`place` and `finish` for inputs of one shape along a first axis, where that is the same
+        and faster: None where images are resampled or change their colours."""
+        if self.preprocessing is None:
+            made = _typed(x, self.input.dtype)
+        else:
+            planes = x.transpose(1, 2, 0, 3)  # samples are as channels to what moves pixels
+            for step in steps:
+                for region in regions(step, *planes.shape[:2]):
+                    if not region.keeps_scale:
+                        return None
+                    planes = _cut(planes, region)
+            x = planes.transpose(2, 0, 1, 3)
+            if self.input.shape[1] != x.shape[3]:
+                return None
+            made = self._channels_first(x)
+        self._check_shape(made[0])
+        return made
+
+    def target(self, name: str, array: Array, together: bool = False) -> Array:
         """A target as the loss takes it: masks with channels first, the loss's type, and axes of
-        extent 1 in front where the loss has more."""
-        if name == MASK and array.ndim == 3:
-            array = array.transpose(2, 0, 1)
+        extent 1 in front where the loss has more. `together`: those of several samples, along a
+        first axis. Raises InputError for what is no class."""
+        if name in self.classes and array.dtype.kind in "iu":
+            _check_classes(name, array, *self.classes[name])
+        samples, rest = array.shape[:together], array.shape[together:]
+        if name == MASK and len(rest) == 3:
+            array = np.moveaxis(array, -1, together)
+            rest = array.shape[together:]
         wanted = self.targets.get(name)
         if wanted is None:
             return array
-        missing = wanted.rank - 1 - array.ndim
+        missing = wanted.rank - 1 - len(rest)
         if missing > 0 and all(extent == 1 for extent in wanted.shape[1 : 1 + missing]):
-            array = array.reshape(*(1,) * missing, *array.shape)
+            array = array.reshape(*samples, *(1,) * missing, *rest)
         return _typed(array, wanted.dtype)
 
     def _image(self, x: Array) -> Array:
         channels = self.input.shape[1]
         x = _in_colours(x, channels if isinstance(channels, int) else x.shape[2])
+        return self._channels_first(x[None])[0]
+
+    def _channels_first(self, x: Array) -> Array:
+        """[N, C, H, W] of [N, H, W, C], after arithmetic."""
         if x.dtype != np.uint8:
-            return np.ascontiguousarray(_typed(x, self.input.dtype).transpose(2, 0, 1))
+            return np.ascontiguousarray(_typed(x, self.input.dtype).transpose(0, 3, 1, 2))
         table = self._table
-        out = np.empty((x.shape[2], *x.shape[:2]), table.dtype)
-        for channel in range(len(out)):
-            table[:, channel % table.shape[1]].take(x[:, :, channel], out=out[channel])
+        out = np.empty((len(x), x.shape[3], *x.shape[1:3]), table.dtype)
+        for channel in range(x.shape[3]):
+            out[:, channel] = table[:, channel % table.shape[1]].take(x[..., channel])
         return out
 
     @cached_property
@@ -138,6 +169,7 @@ def preparation(
     input: str | None = None,
     fit: str = FIT,
     targets: Mapping[str, TensorType] | None = None,
+    classes: Mapping[str, tuple[int, int | None]] | None = None,
 ) -> Preparation:
     """How samples become arrays for a model: `x` is its only input, or the one that is named, else
     the one that its text declares the preprocessing of. Raises InputError."""
@@ -147,13 +179,20 @@ def preparation(
         raise InputError(f"{model.name} has no input {name}, but {', '.join(types)}")
     type = types[name]
     if type.rank != 4:
-        return Preparation(name, type, None, targets or {})
+        return Preparation(name, type, None, targets or {}, classes or {})
     if declared is None or declared.input != name:
-        height, width = type.shape[2:]
-        known = isinstance(height, int) and isinstance(width, int)
-        size = (cast("int", height), cast("int", width)) if known else None
-        declared = usual_preprocessing(name, size, fit)
-    return Preparation(name, type, declared, targets or {})
+        declared = usual_preprocessing(name, type, fit)
+    return Preparation(name, type, declared, targets or {}, classes or {})
+
+
+def _check_classes(name: str, array: Array, classes: int, ignored: int | None) -> None:
+    odd = array[(array < 0) | (array >= classes)]
+    odd = odd[odd != ignored]
+    if odd.size:
+        raise InputError(
+            f"the {name} holds {odd[0]}, and the network tells {classes} classes apart "
+            f"(0 to {classes - 1})\nhelp: number classes from 0, or set ignore_index"
+        )
 
 
 # Images

@@ -49,6 +49,15 @@ class DataSet(Protocol):
         ...
 
 
+@runtime_checkable
+class ReadsTogether(Protocol):
+    """A data set that reads several samples at once."""
+
+    def together(self, indices: Array, /) -> Sample | None:
+        """Samples along a first axis, each as it is by itself; None where that cannot be."""
+        ...
+
+
 @dataclass(frozen=True)
 class Parts:
     """The parts that data come in, or are cut into. Only the first is sure."""
@@ -83,6 +92,11 @@ class Subset:
 
     def __getitem__(self, index: int) -> Sample:
         return self._data[int(self._indices[index])]
+
+    def together(self, indices: Array) -> Sample | None:
+        """Several at once, if the data can."""
+        data = self._data
+        return data.together(self._indices[indices]) if isinstance(data, ReadsTogether) else None
 
 
 def check_labels(data: DataSet, classes: int, ignored: int | None = None) -> None:

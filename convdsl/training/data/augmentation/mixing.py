@@ -126,14 +126,15 @@ def _labels(batch: Batch, share: float, known: Known, name: str) -> Mapping[str,
 
 
 def shares(labels: Array, classes: int | None, name: str) -> Array:
-    """f32 [N, classes]: 1 for the class of each label."""
+    """[N, classes], f32 or the type of labels that are floats: 1 for the class of each."""
     if classes is None:
         raise InputError(f"{name} mixes labels of classes, and how many there are is not known")
     whole = labels.astype(np.int64)
     odd = labels[(whole < 0) | (whole >= classes) | (whole != labels)]
     if odd.size:
         raise InputError(f"{name} mixes labels of {classes} classes; {odd[0]} is none of them")
-    return np.eye(classes, dtype=np.float32)[whole]
+    dtype = labels.dtype if labels.dtype.kind == "f" else np.float32
+    return np.eye(classes, dtype=dtype)[whole]
 
 
 def _check(batch: Batch, name: str, refused: tuple[str, ...]) -> None:
