@@ -96,11 +96,12 @@ def case_graph(case: Case, number: int, dtype: DType = DType.F64) -> tuple[Graph
 def with_gradients(graph: Graph, wrt: Mapping[str, Value]) -> tuple[Graph, dict[str, Value | None]]:
     """The graph with inputs `d_<output>` added, and the gradients that follow from these."""
     build = Build(graph, BY_NAME, Names(node.name for node in graph.nodes()))
-    cotangents = {
-        value: build.input(f"d_{name}", value.type)
-        for name, value in graph.outputs.items()
-        if value.type.dtype.is_float
-    }
+    cotangents: dict[Value, Value] = {}
+    for name, value in graph.outputs.items():
+        if value.type.dtype.is_float:
+            dy = build.input(f"d_{name}", value.type)
+            known = cotangents.get(value)
+            cotangents[value] = dy if known is None else build("add", known, dy)
     found = gradients(graph, cotangents, list(wrt.values()), build)
     return graph, dict(zip(wrt, found, strict=True))
 
