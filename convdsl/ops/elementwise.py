@@ -16,6 +16,7 @@ from convdsl.ir.opdef import (
     Call,
     Gradient,
     Kind,
+    NotDifferentiable,
     OpDef,
     Operand,
     OpError,
@@ -218,7 +219,7 @@ QUOTIENT = OpDef(
     window=pointwise,
     cost=no_contraction,
     kernel=kernel_quotient,
-    gradient=MASK,
+    gradient=NotDifferentiable("it is of integers"),
 )
 
 
