@@ -143,6 +143,9 @@ CLASS_WEIGHTS = Takes(
 )
 
 
+ALPHA = Takes("a number from 0 to 1, or -1", lambda v: FRACTION.fits(v) or v == -1)
+
+
 def table(*techniques: Technique) -> Table:
     """Techniques by name."""
     return {technique.name: technique for technique in techniques}
@@ -158,56 +161,82 @@ _CLASS_WEIGHTS = Argument(
 )
 _IGNORE = Argument("ignore_index", WHOLE, -100, "positions with this label do not count")
 
+
+_REDUCTION = Argument("reduction", one_of("mean", "sum"), "mean", "or the sum of what is averaged")
+_BETA = Argument("beta", RATE, 1.0, "where it becomes linear; 0 is l1")
+
 LOSSES: Table = table(
     Technique(
         "cross_entropy",
-        "-log softmax(output)[label]; averaged over what counts, by weight",
+        "-log softmax(output)[label]; averaged over what counts, by weight. A target may also hold "
+        "the share of each class",
         (
             Argument("label_smoothing", FRACTION, 0.0, "share of a target spread over all classes"),
             _CLASS_WEIGHTS,
             _IGNORE,
+            _REDUCTION,
         ),
     ),
     Technique(
         "binary_cross_entropy",
-        "of logits, against a target of 0 to 1 for each",
-        (Argument("positive_weight", RATES, 1.0, "weight of ones; one for all or for each class"),),
+        "of logits, against a target of 0 to 1 for each; averaged over all elements",
+        (
+            Argument("positive_weight", RATES, 1.0, "weight of ones; for all, or for each channel"),
+            Argument("class_weights", RATES, 1.0, "weight of an element; for all, or by channel"),
+            _REDUCTION,
+        ),
     ),
-    Technique("mse", "mean of squared differences"),
-    Technique("l1", "mean of absolute differences"),
+    Technique("mse", "mean of squared differences", (_REDUCTION,)),
+    Technique("l1", "mean of absolute differences", (_REDUCTION,)),
     Technique(
         "smooth_l1",
-        "quadratic up to `beta`, then linear of slope 1",
-        (Argument("beta", RATE, 1.0, "where it becomes linear; 0 is l1"),),
+        "quadratic up to `beta`, then linear of slope 1; of boxes [x1, y1, x2, y2] too",
+        (_BETA, _REDUCTION),
     ),
-    Technique("nll", "-output[label], of logarithms of probabilities", (_CLASS_WEIGHTS, _IGNORE)),
+    Technique(
+        "nll",
+        "-output[label], of logarithms of probabilities",
+        (_CLASS_WEIGHTS, _IGNORE, _REDUCTION),
+    ),
     Technique(
         "dice",
-        "1 - 2 |A and B| / (|A| + |B|) of probabilities from logits",
-        (Argument("eps", RATE, 1e-5, "added to both counts"),),
+        "1 - 2 |A and B| / (|A| + |B|) over space, of probabilities from logits; averaged over "
+        "samples and classes",
+        (Argument("eps", RATE, 1e-5, "added to both counts"), _IGNORE, _REDUCTION),
     ),
     Technique(
         "kl_divergence",
-        "of a target's probabilities from softmax(output), summed over classes, mean over the rest",
-        (Argument("log_target", FLAG, False, "the target is logarithms of probabilities"),),
+        "of a target's probabilities from softmax(output)",
+        (
+            Argument("log_target", FLAG, False, "the target is logarithms of probabilities"),
+            Argument(
+                "reduction",
+                one_of("batchmean", "mean", "sum"),
+                "batchmean",
+                "mean over samples: the divergence; over all elements, as PyTorch does; the sum",
+            ),
+        ),
     ),
     Technique(
         "focal",
-        "binary cross-entropy of logits, less where it is small already; Lin et al. 2017",
+        "binary cross-entropy for each class, less where it is small already; Lin et al. 2017",
         (
             Argument("gamma", RATE, 2.0, "how much less: (1 - p) to this power"),
-            Argument("alpha", FRACTION, 0.25, "weight of ones; that of zeros is 1 - alpha"),
+            Argument("alpha", ALPHA, 0.25, "weight of ones; that of zeros is 1 - alpha; -1: none"),
+            _IGNORE,
+            _REDUCTION,
         ),
     ),
     Technique(
         "huber",
         "quadratic up to `delta`, then linear of slope `delta`",
-        (Argument("delta", POSITIVE, 1.0, "where it becomes linear"),),
+        (Argument("delta", POSITIVE, 1.0, "where it becomes linear"), _REDUCTION),
     ),
     Technique(
         "box",
-        "smooth L1, summed over a box's numbers, mean over the boxes; Girshick 2015, Fast R-CNN",
-        (Argument("beta", RATE, 1.0, "where it becomes linear"),),
+        "smooth L1 of the box of the right class, summed over its numbers, averaged over regions; "
+        "Girshick 2015, Fast R-CNN. A target is [class, four numbers]; class 0 has no box",
+        (_BETA, _REDUCTION),
     ),
 )
 
@@ -485,15 +514,19 @@ METRICS: Table = table(
     Technique(
         "accuracy",
         "share of labels among the `top` guesses",
-        (Argument("top", MANY, 1, "how many guesses"),),
+        (Argument("top", MANY, 1, "how many guesses"), _IGNORE),
     ),
-    Technique("precision", "share of the guesses of a class that are right", (_AVERAGE,)),
-    Technique("recall", "share of a class that is guessed", (_AVERAGE,)),
-    Technique("f1", "harmonic mean of the two", (_AVERAGE,)),
+    Technique("precision", "share of the guesses of a class that are right", (_AVERAGE, _IGNORE)),
+    Technique("recall", "share of a class that is guessed", (_AVERAGE, _IGNORE)),
+    Technique("f1", "harmonic mean of the two, class by class", (_AVERAGE, _IGNORE)),
     Technique("mean_absolute_error", "of numbers"),
     Technique("mean_squared_error", "of numbers"),
-    Technique("intersection_over_union", "of masks, mean over the classes", (_IGNORE,)),
-    Technique("confusion_matrix", "counts: a row for a label, a column for a guess"),
+    Technique(
+        "intersection_over_union",
+        "of masks, mean over the classes and each of them; of boxes [x1, y1, x2, y2]",
+        (_IGNORE,),
+    ),
+    Technique("confusion_matrix", "counts: a row for a label, a column for a guess", (_IGNORE,)),
 )
 
 
