@@ -52,6 +52,7 @@ from convdsl.kernel.nodes import (
     ReduceLanes,
     Select,
     Set,
+    Shuffle,
     Space,
     Splat,
     Statement,
@@ -314,6 +315,9 @@ class _Machine:
                 return (self.index(value.index) + lanes).astype(numpy_type)
             case Lane():
                 return self.value(value.x)[value.lane : value.lane + 1]
+            case Shuffle():
+                both = np.concatenate([self.value(value.a), self.value(value.b)])
+                return both[list(value.lanes)]
             case Gather():
                 return np.concatenate([self.value(lane) for lane in value.lanes])
             case _:

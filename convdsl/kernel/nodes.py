@@ -3,8 +3,8 @@
     Kernel    name, buffers, body
     Statement For | Parallel | Blocks | Threads | If | Let | LetIndex | Set | Store | Prefetch
               | Barrier | Exchange
-    Value     Const | Var | Load | Gather | Lane | Get | Unary | Binary | Fma | Compare | Select
-              | Cast | IndexAsValue | IndexTest | Splat | ReduceLanes
+    Value     Const | Var | Load | Gather | Lane | Shuffle | Get | Unary | Binary | Fma | Compare
+              | Select | Cast | IndexAsValue | IndexTest | Splat | ReduceLanes
 
 Indices are `Dim`s over loop variables: element offsets into flat buffers. Values are trees;
 `Let` names one so that it is computed once. A kernel is `Parallel` loops side by side: the
@@ -134,6 +134,19 @@ class Lane:
     @property
     def type(self) -> ValueType:
         return ValueType(self.x.type.dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class Shuffle:
+    """Lanes of two vectors of one type: number i is a's, number `lanes of a` + i is b's."""
+
+    a: Value
+    b: Value
+    lanes: tuple[int, ...]
+
+    @property
+    def type(self) -> ValueType:
+        return ValueType(self.a.type.dtype, len(self.lanes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,6 +283,7 @@ Value: TypeAlias = (
     | Load
     | Gather
     | Lane
+    | Shuffle
     | Get
     | Unary
     | Binary
@@ -429,7 +443,7 @@ def value_children(value: Value) -> tuple[Value, ...]:
     match value:
         case Unary() | Cast() | Splat() | ReduceLanes() | Lane():
             return (value.x,)
-        case Binary() | Compare():
+        case Binary() | Compare() | Shuffle():
             return (value.a, value.b)
         case Fma():
             return (value.a, value.b, value.c)

@@ -29,6 +29,7 @@ from convdsl.kernel.nodes import (
     ReduceLanes,
     Select,
     Set,
+    Shuffle,
     Splat,
     Statement,
     Store,
@@ -126,6 +127,9 @@ def format_value(value: Value) -> str:
             return f"<{', '.join(map(format_value, value.lanes))}>"
         case Lane():
             return f"{format_value(value.x)}<{value.lane}>"
+        case Shuffle():
+            lanes = " ".join(map(str, value.lanes))
+            return f"shuffle({format_value(value.a)}, {format_value(value.b)}, {lanes})"
         case Get():
             return f"{value.registers.name}[{value.slot}]"
         case Unary():

@@ -31,6 +31,7 @@ from convdsl.kernel.nodes import (
     Registers,
     Select,
     Set,
+    Shuffle,
     Space,
     Splat,
     Statement,
@@ -257,6 +258,11 @@ class _Verifier:
             case Lane():
                 if not 0 <= value.lane < value.x.type.lanes:
                     self.fail(f"lane {value.lane} of {value.x.type}")
+            case Shuffle():
+                if value.a.type != value.b.type:
+                    self.fail(f"shuffle of {value.a.type} and {value.b.type}")
+                if not all(0 <= lane < 2 * value.a.type.lanes for lane in value.lanes):
+                    self.fail(f"lanes {value.lanes} of two vectors {value.a.type}")
             case Gather():
                 if len(value.lanes) != value.type.lanes:
                     self.fail("gather with a wrong number of lanes")

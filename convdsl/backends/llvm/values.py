@@ -25,6 +25,7 @@ from convdsl.kernel.nodes import (
     Load,
     ReduceLanes,
     Select,
+    Shuffle,
     Splat,
     Unary,
     Value,
@@ -114,6 +115,8 @@ class ValuePrinter(CastPrinter):
                 return self.splat(self.value(value.x), value.type)
             case Lane():
                 return self.lane(self.value(value.x), value)
+            case Shuffle():
+                return self.shuffle(value)
             case Gather():
                 return self.gather(value)
             case IndexAsValue():
@@ -140,6 +143,14 @@ class ValuePrinter(CastPrinter):
             item = self.value(value)
             vector = self.result(f"insertelement {text} {vector}, {scalar} {item}, i64 {lane}")
         return vector
+
+    def shuffle(self, value: Shuffle) -> str:
+        """Lanes of two vectors."""
+        a, b, text = self.value(value.a), self.value(value.b), type_of(value.a.type)
+        lanes = ", ".join(f"i32 {lane}" for lane in value.lanes)
+        return self.result(
+            f"shufflevector {text} {a}, {text} {b}, <{len(value.lanes)} x i32> <{lanes}>"
+        )
 
     def lane(self, x: str, value: Lane) -> str:
         """One element of a vector."""

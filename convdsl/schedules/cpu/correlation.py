@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from math import inf, prod
+from math import prod
 
 from convdsl.kernel.builder import Builder
 from convdsl.kernel.expr import Axis
@@ -158,12 +158,13 @@ def _way(task: Task, target: Target, found: Correlation) -> _Way | None:
 
 
 def _tile(found: Correlation, lanes: int, registers: int, other: Layout | None) -> tuple[int, int]:
-    """(vectors, channels) of the tile that takes the fewest cycles."""
+    """(vectors, channels) of the tile that takes the fewest cycles; of equals the larger one, and
+    then the one with fewer vectors, each of which is read from a place of its own."""
     count, rows = -(-extent_of(found.v) // lanes), _rows(found, lanes)
     if found.groups > 1:
         own = found.per_group // lanes if found.per_group % lanes == 0 else 1
         count = max(own, 1)
-    best, chosen = inf, (1, 1)
+    tiles_at: list[tuple[float, int, int, int]] = []
     for width in range(1, min(rows, 16) + 1):
         if other is not None and other.axis == 1 and other.block % width and width != rows:
             continue
@@ -172,9 +173,9 @@ def _tile(found: Correlation, lanes: int, registers: int, other: Layout | None) 
                 continue
             tiles = -(-count // blocks) * -(-rows // width)
             cycles = tiles * _tile_cycles(blocks, width)
-            if cycles < best * 0.99 or (cycles < best * 1.01 and blocks * width > prod(chosen)):
-                best, chosen = min(best, cycles), (blocks, width)
-    return chosen
+            tiles_at.append((round(cycles, 3), -blocks * width, blocks, width))
+    *_, blocks, width = min(tiles_at)
+    return blocks, width
 
 
 def _tile_cycles(blocks: int, width: int) -> float:
@@ -244,9 +245,8 @@ def emit(task: Task, name: str, target: Target) -> Scheduled:
     arguments.append((shares.PARTIAL, None))
     _Kernel(b, chosen, views).all()
     index = (found.v.i, _row(chosen), *(0 if s.tap is None else s.tap.i for s in found.space))
-    late = shares.late(task, found.reduce, chosen.partial, index)
-    last = shares.emit(late, name, target)
     own = Scratch(shares.PARTIAL, found.reduce.dtype, size)
+    last = shares.finished(task, found.reduce, chosen.partial, index, name, target)
     return Scheduled(((b.kernel(), tuple(arguments)), *last.kernels), (own, *last.scratch))
 
 

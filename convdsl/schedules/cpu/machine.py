@@ -16,6 +16,7 @@ from convdsl.schedules.cpu.layouts import layout_of
 from convdsl.schedules.cpu.phases import phases
 from convdsl.schedules.cpu.reduction import reduction
 from convdsl.schedules.cpu.scatter import scatter
+from convdsl.schedules.cpu.transpose import transpose
 from convdsl.schedules.machine import Machine, pack_forms
 
 _CACHE_LINE = 64
@@ -25,7 +26,7 @@ _CACHE_LINE = 64
 def cpu_machine(target: Target) -> Machine:
     """All that lowering must know of a processor."""
 
-    made = (direct, depthwise, phases, gemm, correlation, reduction, scatter, generic)
+    made = (direct, depthwise, phases, gemm, correlation, reduction, scatter, transpose, generic)
     return Machine(
         name="cpu",
         facts=repr(target),

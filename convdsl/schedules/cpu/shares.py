@@ -8,9 +8,10 @@ many vectors is picked, and the same vectors serve the next row. Then the epilog
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from convdsl.kernel.builder import Builder
-from convdsl.kernel.expr import Axis, Expr, Read, Reduce, Stage, TensorVar, transform
+from convdsl.kernel.expr import Axis, Expr, Read, Reduce, Stage, TensorVar, axes_over, transform
 from convdsl.kernel.layout import Layout
 from convdsl.kernel.target import Target
 from convdsl.schedules.chain import declare_outputs, emit_chain
@@ -18,56 +19,79 @@ from convdsl.schedules.cpu import generic
 from convdsl.schedules.cpu.tiles import split
 from convdsl.schedules.emission import Emitter, View, extent_of, lane_symbol
 from convdsl.schedules.merging import merged
-from convdsl.schedules.task import Operand, Pack, Scheduled, Task
-from convdsl.tensor import Dim, TensorType
+from convdsl.schedules.task import Operand, Output, Pack, Scheduled, Scratch, Task
+from convdsl.tensor import Dim, DType, TensorType
 
-PARTIAL = "partial"
+PARTIAL, _TOTAL = "partial", "total"
 CYCLES = 2.0  # of one element that is picked, summed and stored
 
 
-def late(task: Task, reduce: Reduce, partial: Layout, index: Sequence[Dim]) -> Task:
-    """The task with its sum of products replaced by one over the shares of what `partial` holds at
-    an index (without the share)."""
-    var = TensorVar(PARTIAL, TensorType(reduce.dtype, partial.shape))
+def finished(
+    task: Task, reduce: Reduce, partial: Layout, index: Sequence[Dim], name: str, target: Target
+) -> Scheduled:
+    """The kernels that make a task's outputs of what `partial` holds of its sum of products, at an
+    index that does not name the share."""
+    if partial.shape[0] == 1:
+        return _emit(_late(task, reduce, PARTIAL, partial, index), name, target)
+    total = Layout((1, *partial.shape[1:]), 1, partial.block)
+    first = generic.emit(_added(task.op, reduce.dtype, partial, total), f"{name}_total", target)
+    last = _emit(_late(task, reduce, _TOTAL, total, index), name, target)
+    own = Scratch(_TOTAL, reduce.dtype, total.size)
+    return Scheduled((*first.kernels, *last.kernels), (own, *first.scratch, *last.scratch))
+
+
+def _added(op: str, dtype: DType, partial: Layout, total: Layout) -> Task:
+    """The sums of all shares, in vectors as they lie."""
+    x = TensorVar(PARTIAL, TensorType(dtype, partial.shape))
+    y = TensorVar(_TOTAL, TensorType(dtype, total.shape))
+    axes = axes_over(total.shape)
     share = Axis("share", partial.shape[0])
-    single = extent_of(share) == 1
-    found: Expr = Read(var, (0 if single else share.i, *index))
-    found = found if single else Reduce("sum", (share,), found)
+    body = Reduce("sum", (share,), Read(x, (share.i, *(axis.i for axis in axes[1:]))))
+    stage = Stage(y, axes, body)
+    return Task(op, (stage,), (Operand(x, partial),), (Output(y, total),), total)
+
+
+def _late(task: Task, reduce: Reduce, name: str, sums: Layout, index: Sequence[Dim]) -> Task:
+    """The task with reads of the sums that a variable holds instead of its sum of products."""
+    var = TensorVar(name, TensorType(reduce.dtype, sums.shape))
+    found = Read(var, (0, *index))
 
     def rule(node: Expr) -> Expr | None:
         return found if node == reduce else None
 
     stages = tuple(Stage(s.target, s.axes, transform(s.body, rule)) for s in task.stages)
-    names = {o.var.name for o in task.operands} & {
-        read.tensor.name for read in Task(task.op, stages, (), (), task.layout).reads
-    }
-    operands = tuple(o for o in task.operands if o.var.name in names)
-    return Task(task.op, stages, (*operands, Operand(var, partial)), task.outputs, task.layout)
+    late = Task(task.op, stages, (Operand(var, sums),), task.outputs, task.layout)
+    names = {read.tensor.name for read in late.reads}
+    kept = tuple(o for o in task.operands if o.var.name in names)
+    return replace(late, operands=(*kept, Operand(var, sums)))
 
 
-def emit(task: Task, name: str, target: Target) -> Scheduled:
-    """Rows of what the shares found; by the generic schedule where the task is not of rows."""
+def _emit(task: Task, name: str, target: Target) -> Scheduled:
+    """Rows of the sums, the last operand; by the generic schedule where the task has no rows."""
     flat = merged(task)
-    partial = flat.operand(PARTIAL).layout
-    assert partial is not None
-    lanes = partial.block
-    rows = len(flat.axes) == 2 and extent_of(flat.axes[1]) >= lanes
-    rows = rows and all(
-        read.index[1] == flat.axes[0].i for read in flat.reads if read.tensor.name == PARTIAL
-    )
-    if not rows or any(o.layout is None for o in flat.operands):
+    var, sums = flat.operands[-1].var, flat.operands[-1].layout
+    assert sums is not None
+    found = [read for read in flat.reads if read.tensor == var]
+    rows = len(flat.axes) == 2 and extent_of(flat.axes[1]) >= sums.block
+    rows = rows and all(read.index[1] == flat.axes[0].i for read in found)
+    if not rows or any(operand.layout is None for operand in flat.operands):
         return generic.emit(flat, name, target)
-    b = Builder(name, flat.element, lanes)
+    return _in_rows(flat, name, sums.block)
+
+
+def _in_rows(task: Task, name: str, lanes: int) -> Scheduled:
+    """A block of lanes x lanes results at a time, and shorter ones at either end."""
+    b = Builder(name, task.element, lanes)
     views: dict[str, View] = {}
     arguments: list[tuple[str, Pack | None]] = []
-    for operand in flat.operands:
-        assert operand.layout is not None
+    for operand in task.operands:
         var, layout = operand.var, operand.layout
+        assert layout is not None
         views[var.name] = View(b.buffer(var.name, var.type.dtype, layout.size), layout)
         arguments.append((var.name, None))
-    views |= declare_outputs(b, flat.outputs)
-    arguments += [(output.var.name, None) for output in flat.outputs]
-    v, j = flat.axes
+    views |= declare_outputs(b, task.outputs)
+    arguments += [(output.var.name, None) for output in task.outputs]
+    v, j = task.axes
     for each, vectors in split(extent_of(v), lanes):
         before = 0 if each == lanes else extent_of(v) - each
         for length, blocks in split(extent_of(j), lanes):
@@ -78,5 +102,5 @@ def emit(task: Task, name: str, target: Target) -> Scheduled:
                     at = {v.name: before + vb * lanes + own, j.name: start}
                     here = {**at, j.name: start + lane_symbol(lanes)}
                     valid = None if length == lanes else length
-                    emit_chain(Emitter(b, views, lanes, valid), flat, here, at, valid)
+                    emit_chain(Emitter(b, views, lanes, valid), task, here, at, valid)
     return Scheduled.one(b.kernel(), arguments)

@@ -1,0 +1,84 @@
+"""Copies that turn rows into vectors: right, and chosen for filters that are packed in calls."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from graphs import Builder
+from kernels import run_interpreter, run_machine_code
+
+from convdsl.backends.llvm.objects import find_target
+from convdsl.kernel.builder import Builder as Loops
+from convdsl.kernel.evaluate import evaluate
+from convdsl.kernel.expr import TensorExpr, TensorVar
+from convdsl.kernel.independence import check_bounds, check_independent
+from convdsl.kernel.layout import Layout
+from convdsl.kernel.nodes import Load, Shuffle, ValueType
+from convdsl.kernel.verify import KernelError, verify_kernel
+from convdsl.lowering.lower import lower
+from convdsl.schedules.cpu import transpose
+from convdsl.schedules.cpu.filters import FilterPack
+from convdsl.schedules.cpu.machine import cpu_machine
+from convdsl.schedules.task import Operand, Output, Task
+from convdsl.tensor import DType, TensorType
+
+NATIVE = find_target()
+LANES = NATIVE.lanes(DType.F32)
+PACKS = [
+    ((LANES, LANES), 1, (1,), (3, 3)),
+    ((2 * LANES + 3, 2 * LANES), 2, (1,), (1, 1)),  # rows that do not exist
+    ((4 * LANES, LANES), 4, (1,), (5,)),
+    ((LANES, 2 * LANES), 1, (3,), (2, 2, 2)),
+    ((5, 3 * LANES), 1, (2,), ()),
+]
+
+
+@pytest.mark.parametrize(("channels", "tile", "outer", "taps"), PACKS)
+def test_packs_are_turned(
+    channels: tuple[int, int], tile: int, outer: tuple[int, ...], taps: tuple[int, ...]
+) -> None:
+    pack = FilterPack((*channels, *taps), LANES, tile, LANES, outer)
+    x = TensorVar("x0", TensorType(DType.F32, (*outer, *channels, *taps)))
+    array = np.random.default_rng(0).standard_normal(x.type.sizes).astype(np.float32)
+    for _, stage in pack.stages(x):
+        layout = Layout(stage.target.type.sizes)
+        outputs = (Output(stage.target, layout),)
+        task = Task("pack", (stage,), (Operand(x, Layout(x.type.sizes)),), outputs, layout)
+        assert transpose.cost(task, NATIVE) is not None
+        ((kernel, _),) = transpose.emit(task, "pack", NATIVE).kernels
+        verify_kernel(kernel)
+        check_independent(kernel)
+        check_bounds(kernel)
+        expected = evaluate(TensorExpr((x,), (stage,), ("t0",)), {"x0": array})["t0"]
+        arrays = {"x0": array.ravel()}
+        for run in (run_interpreter, run_machine_code):
+            np.testing.assert_array_equal(run(kernel, arrays)["t0"], expected.ravel())
+
+
+def test_weights_that_change_are_packed_so() -> None:
+    b = Builder()
+    w = b.parameter("w", 64, 64, 3, 3)
+    x = b("relu", b.input("x", 1, 64, 16, 16))
+    y = b("conv", x, states={"weight": w}, channels=64, kernel=3, bias=False)
+    b.update(w, b("mul", w, w))
+    choices = lower(b.output(y=y), cpu_machine(NATIVE), "t").choices
+    assert [c.schedule for c in choices if c.nodes == ("pack for conv1",)] == ["transpose"]
+
+
+def test_lanes_of_two_vectors() -> None:
+    """All lanes of one type; numbers beyond both vectors are refused."""
+    type = ValueType(DType.F32, 4)
+
+    def kernel(*lanes: int) -> Loops:
+        b = Loops("lanes", DType.F32, 4)
+        x, y = b.buffer("x", DType.F32, 8), b.buffer("y", DType.F32, 4, written=True)
+        with b.parallel(("i",), (1,)):
+            b.store(y, 0, Shuffle(Load(x, 0, type), Load(x, 4, type), lanes))
+        return b
+
+    array = np.arange(8, dtype=np.float32)
+    for run in (run_interpreter, run_machine_code):
+        found = run(kernel(7, 0, 0, 4).kernel(), {"x": array})["y"]
+        np.testing.assert_array_equal(found, [7, 0, 0, 4])
+    with pytest.raises(KernelError, match="lanes"):
+        verify_kernel(kernel(0, 1, 2, 8).kernel())
