@@ -276,6 +276,10 @@ def test_masks_and_boxes_follow_drawn_rectangles(
         np.testing.assert_allclose(found["boxes"], hull, atol=1.01)
     np.testing.assert_array_equal(sample["boxes"], [14, 10, 36, 28])
     assert image[10:28, 14:36].min() == 255
+    several = np.array([[7, 14, 10, 36, 28], [3, 0, 0, 50, 40]], np.float32)  # with their classes
+    again = change(name, arguments)(sample | {"boxes": several}, draws(index))["boxes"]
+    assert again[:, 0].tolist() == [7, 3]
+    np.testing.assert_array_equal(again[0, 1:], found["boxes"])
 
 
 def test_boxes_of_rotated_corners() -> None:

@@ -14,10 +14,12 @@ import pytest
 from PIL import Image
 
 from convdsl.diagnostics import InputError
+from convdsl.ir.preprocess import PreprocessingStep
 from convdsl.tensor import DType, TensorType, symbol
 from convdsl.training.data import (
     DataSet,
     Parts,
+    Preparation,
     Subset,
     Wanted,
     arrays,
@@ -27,7 +29,7 @@ from convdsl.training.data import (
     open_parts,
 )
 
-N = symbol("N")
+N, H, W = symbol("N"), symbol("H"), symbol("W")
 RNG = np.random.default_rng(0)
 
 
@@ -363,6 +365,16 @@ def test_a_data_set_of_one_s_own() -> None:
     assert open_data(Squares())[2]["x"].max() == 4
 
 
+def test_whole_boxes_move_by_parts_of_pixels() -> None:
+    data = open_data({"x": np.zeros((1, 9, 9), np.uint8), "boxes": np.array([[1, 2, 3, 4]])})
+    made = Preparation("image", TensorType(DType.F32, (N, 1, H, W)), None)
+    step = PreprocessingStep("resize", {"size": [3, 3]})
+    assert data[0]["boxes"].dtype == np.float32
+    for sample in (data[0], {"x": data[0]["x"], "boxes": np.array([1, 2, 3, 4])}):
+        moved = made.place(sample, [step])["boxes"]
+        np.testing.assert_allclose(moved, np.array([1, 2, 3, 4]) / 3, rtol=1e-6)
+
+
 def test_layouts() -> None:
     odd = np.zeros((2, 3, 5, 3), np.uint8)
     with pytest.raises(InputError, match=r"\[2, 3, 5, 3\]: which axis holds the channels\?"):
@@ -403,6 +415,11 @@ def test_numbers_to_learn_are_no_classes() -> None:
         ({"x": np.float32(1)}, "single number"),
         ({"x": np.zeros((3, 2))}, r"x is \[3, 2\]; images are"),
         ({"x": np.zeros((3, 2, 2)), "y": np.zeros(3), "label": np.zeros(3)}, "several arrays"),
+        (
+            {"x": np.zeros((3, 2, 2)), "boxes": np.zeros((3, 6))},
+            r"boxes is \[3, 6\]; a box is left",
+        ),
+        ({"x": np.zeros((3, 2, 2)), "boxes": np.zeros(3)}, r"boxes is \[3\]; a box is left"),
         ((1, 2, 3), "3 things are no data"),
         (7, "a int is no data"),
         (iter([]), "yields no samples"),

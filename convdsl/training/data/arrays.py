@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from convdsl.diagnostics import InputError
 from convdsl.tensor import TensorType
+from convdsl.training.data.boxes import BOXES, EDGES
 from convdsl.training.data.sample import Sample
 
 Array: TypeAlias = "npt.NDArray[Any]"
@@ -82,6 +83,8 @@ class ArrayData:
         _check_lengths(self._arrays, source)
         if wanted.is_image:
             self._arrays[X] = _images(self._arrays[X], source, wanted)
+        if BOXES in self._arrays:
+            self._arrays[BOXES] = _boxes(self._arrays[BOXES], source)
         self._labels = _classes_of(self._arrays.get(LABEL))
         if self._labels is not None:
             self._arrays[LABEL] = self._labels
@@ -211,6 +214,16 @@ def _images(x: Array, source: str, wanted: Wanted) -> Array:
             f"help: say --layout {' or '.join(LAYOUTS)}"
         )
     return x if layout == "nhwc" else x.transpose(0, 2, 3, 1)
+
+
+def _boxes(boxes: Array, source: str) -> Array:
+    """Boxes are floats: what moves pixels moves their edges by parts of pixels."""
+    if boxes.ndim < 2 or boxes.shape[-1] not in (EDGES, EDGES + 1):
+        raise InputError(
+            f"{source}: {BOXES} is {list(boxes.shape)}; a box is left, top, right, bottom, perhaps "
+            "with a class before: (N, 4), (N, 5) or several for each image, (N, K, 4)"
+        )
+    return boxes if boxes.dtype.kind == "f" else boxes.astype(np.float32)
 
 
 def _layout(x: Array, channels: int | None) -> str | None:

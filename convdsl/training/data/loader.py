@@ -24,11 +24,11 @@ from convdsl.diagnostics import InputError
 from convdsl.ir.preprocess import PreprocessingStep
 from convdsl.training.data.arrays import X
 from convdsl.training.data.augmentation import Augmentation
+from convdsl.training.data.boxes import BOXES
 from convdsl.training.data.draws import Draws, Purpose
 from convdsl.training.data.images import MASK
 from convdsl.training.data.preparation import Preparation
 from convdsl.training.data.sample import DataSet, ReadsTogether, Sample
-from convdsl.training.data.tables import BOXES
 
 Array: TypeAlias = "npt.NDArray[Any]"
 Batch: TypeAlias = "dict[str, Array]"

@@ -30,9 +30,9 @@ from convdsl.ir.preprocess import (
 from convdsl.tensor import DType, TensorType
 from convdsl.tensor.conversion import convert, of_numpy
 from convdsl.training.data.arrays import X
+from convdsl.training.data.boxes import BOXES, EDGES, clipped, with_class, with_edges
 from convdsl.training.data.images import MASK
 from convdsl.training.data.sample import Array, Sample
-from convdsl.training.data.tables import BOXES
 
 FIT = "resize"
 """What is done about images of another size where nothing is said: `resize` or `pad`."""
@@ -45,17 +45,13 @@ _VALUES = 256
 class Preparation:
     """How samples become arrays for the input `name`, and for targets of known types.
 
-    preprocessing: as the text declares it; None for inputs that are no images. classes: for targets
-    that are classes how many there are, and the number that is none and ignored.
+    preprocessing: as the text declares it; None for inputs that are no images.
     """
 
     name: str
     input: TensorType
     preprocessing: Preprocessing | None
     targets: Mapping[str, TensorType] = field(default_factory=dict[str, TensorType])
-    classes: Mapping[str, tuple[int, int | None]] = field(
-        default_factory=dict[str, tuple[int, int | None]]
-    )
 
     @property
     def size(self) -> tuple[int | None, int | None]:
@@ -111,9 +107,7 @@ class Preparation:
     def target(self, name: str, array: Array, together: bool = False) -> Array:
         """A target as the loss takes it: masks with channels first, the loss's type, and axes of
         extent 1 in front where the loss has more. `together`: those of several samples, along a
-        first axis. Raises InputError for what is no class."""
-        if name in self.classes and array.dtype.kind in "iu":
-            _check_classes(name, array, *self.classes[name])
+        first axis."""
         samples, rest = array.shape[:together], array.shape[together:]
         if name == MASK and len(rest) == 3:
             array = np.moveaxis(array, -1, together)
@@ -121,6 +115,9 @@ class Preparation:
         wanted = self.targets.get(name)
         if wanted is None:
             return array
+        if name == BOXES and wanted.shape[-1] == EDGES + 1:
+            array = with_class(array)
+            rest = array.shape[together:]
         missing = wanted.rank - 1 - len(rest)
         if missing > 0 and all(extent == 1 for extent in wanted.shape[1 : 1 + missing]):
             array = array.reshape(*samples, *(1,) * missing, *rest)
@@ -169,7 +166,6 @@ def preparation(
     input: str | None = None,
     fit: str = FIT,
     targets: Mapping[str, TensorType] | None = None,
-    classes: Mapping[str, tuple[int, int | None]] | None = None,
 ) -> Preparation:
     """How samples become arrays for a model: `x` is its only input, or the one that is named, else
     the one that its text declares the preprocessing of. Raises InputError."""
@@ -179,20 +175,10 @@ def preparation(
         raise InputError(f"{model.name} has no input {name}, but {', '.join(types)}")
     type = types[name]
     if type.rank != 4:
-        return Preparation(name, type, None, targets or {}, classes or {})
+        return Preparation(name, type, None, targets or {})
     if declared is None or declared.input != name:
         declared = usual_preprocessing(name, type, fit)
-    return Preparation(name, type, declared, targets or {}, classes or {})
-
-
-def _check_classes(name: str, array: Array, classes: int, ignored: int | None) -> None:
-    odd = array[(array < 0) | (array >= classes)]
-    odd = odd[odd != ignored]
-    if odd.size:
-        raise InputError(
-            f"the {name} holds {odd[0]}, and the network tells {classes} classes apart "
-            f"(0 to {classes - 1})\nhelp: number classes from 0, or set ignore_index"
-        )
+    return Preparation(name, type, declared, targets or {})
 
 
 # Images
@@ -213,7 +199,9 @@ def placed(sample: Sample, region: Region, filter: str = "bilinear") -> Sample:
     if MASK in sample:
         made[MASK] = _nearest(sample[MASK], region)
     if BOXES in sample:
-        made[BOXES] = clipped(_moved(sample[BOXES], region), *region.to)
+        made[BOXES] = with_edges(
+            sample[BOXES], lambda edges: clipped(_moved(edges, region), *region.to)
+        )
     return made
 
 
@@ -251,16 +239,11 @@ def _nearest(mask: Array, region: Region) -> Array:
     return found
 
 
-def _moved(boxes: Array, region: Region) -> Array:
-    """Boxes in the pixels that a region is brought to."""
+def _moved(edges: Array, region: Region) -> Array:
+    """Edges in the pixels that a region is brought to."""
     scale = np.array([region.to[1] / region.width, region.to[0] / region.height] * 2, np.float32)
     start = np.array([region.left, region.top] * 2, np.float32)
-    return (boxes - start) * scale
-
-
-def clipped(boxes: Array, height: int, width: int) -> Array:
-    """Boxes within the image; what lies outside has no area left."""
-    return boxes.clip(0, np.array([width, height] * 2, np.float32))
+    return (edges - start) * scale
 
 
 def _in_colours(x: Array, channels: int) -> Array:

@@ -3,7 +3,7 @@
     x       the image [H, W, C], uint8 or float32; for other inputs an array of any shape
     label   a class (i64 []), or numbers
     mask    classes or numbers by pixel, [H, W] or [H, W, C], laid on the image
-    boxes   [4] or [K, 4]: left, top, right, bottom in pixels of the image
+    boxes   [4] or [K, 4]: left, top, right, bottom in pixels of the image; perhaps a class before
 
 Other names are inputs and targets that nothing here looks into.
 """

@@ -20,11 +20,11 @@ import numpy.typing as npt
 
 from convdsl.diagnostics import InputError
 from convdsl.training.data.arrays import ANY, LABEL, Wanted
+from convdsl.training.data.boxes import BOXES
 from convdsl.training.data.images import MASK, ImageFiles
 
 Array: TypeAlias = "npt.NDArray[Any]"
 
-BOXES = "boxes"
 PATH = "path"
 MOST_BYTES = 1 << 30
 """Of a table."""

@@ -22,11 +22,11 @@ from convdsl.training.data.augmentation.warps import (
     moved_plane,
     warped,
 )
+from convdsl.training.data.boxes import BOXES, with_edges
 from convdsl.training.data.draws import Draws
 from convdsl.training.data.images import MASK
 from convdsl.training.data.preparation import placed
 from convdsl.training.data.sample import Array, Sample
-from convdsl.training.data.tables import BOXES
 
 Change: TypeAlias = "Callable[[Sample, Draws], Sample]"
 Arguments: TypeAlias = "Mapping[str, Any]"
@@ -115,7 +115,7 @@ def mirror_pad(arguments: Arguments, known: Known) -> Change:
         made = dict(sample)
         made |= {name: sample[name][rows][:, columns] for name in (X, MASK) if name in sample}
         if BOXES in sample:
-            made[BOXES] = sample[BOXES] + sample[BOXES].dtype.type(pad)
+            made[BOXES] = with_edges(sample[BOXES], lambda edges: edges + pad)
         return made
 
     return change
@@ -139,21 +139,25 @@ def vertical_flip(arguments: Arguments, known: Known) -> Change:
 
 
 def _flip(probability: float, axis: int) -> Change:
-    start, end = (0, 2) if axis else (1, 3)  # edges of a box
-
     def change(sample: Sample, draws: Draws) -> Sample:
         if not draws.happens(probability):
             return sample
         made = dict(sample)
         made |= {name: np.flip(sample[name], axis) for name in (X, MASK) if name in sample}
         if BOXES in sample:
-            boxes, extent = sample[BOXES].copy(), sample[X].shape[axis]
-            boxes[..., start] = extent - sample[BOXES][..., end]
-            boxes[..., end] = extent - sample[BOXES][..., start]
-            made[BOXES] = boxes
+            extent = sample[X].shape[axis]
+            made[BOXES] = with_edges(sample[BOXES], lambda edges: _mirrored(edges, axis, extent))
         return made
 
     return change
+
+
+def _mirrored(edges: Array, axis: int, extent: int) -> Array:
+    """Boxes after a flip of an axis: what was its end is its start."""
+    start, end = (0, 2) if axis else (1, 3)
+    made = edges.copy()
+    made[:, start], made[:, end] = extent - edges[:, end], extent - edges[:, start]
+    return made
 
 
 def rotate(arguments: Arguments, known: Known) -> Change:

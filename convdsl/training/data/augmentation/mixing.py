@@ -18,10 +18,10 @@ from convdsl.training.data.augmentation.geometry import (
     Known,
     drawn_shape,
 )
+from convdsl.training.data.boxes import BOXES
 from convdsl.training.data.draws import Draws
 from convdsl.training.data.images import MASK
 from convdsl.training.data.sample import Array
-from convdsl.training.data.tables import BOXES
 
 ArrayChange: TypeAlias = "Callable[[Array, Draws], Array]"
 Batch: TypeAlias = "dict[str, Array]"

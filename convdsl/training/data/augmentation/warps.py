@@ -15,10 +15,9 @@ from typing import TypeAlias
 import numpy as np
 
 from convdsl.training.data.arrays import X
+from convdsl.training.data.boxes import BOXES, clipped, with_edges
 from convdsl.training.data.images import MASK
-from convdsl.training.data.preparation import clipped
 from convdsl.training.data.sample import Array, Sample
-from convdsl.training.data.tables import BOXES
 
 BoxMap: TypeAlias = "Callable[[Array], Array]"
 
@@ -41,9 +40,9 @@ def warped(sample: Sample, plane: Plane) -> Sample:
     if MASK in sample:
         made[MASK] = _nearest(sample[MASK], plane)
     if BOXES in sample:
-        boxes = sample[BOXES]
-        moved = plane.boxes(boxes.reshape(-1, 4)).astype(boxes.dtype)
-        made[BOXES] = clipped(moved.reshape(boxes.shape), *plane.rows.shape)
+        made[BOXES] = with_edges(
+            sample[BOXES], lambda edges: clipped(plane.boxes(edges), *plane.rows.shape)
+        )
     return made
 
 
