@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from convdsl.runtime.executable import Executable
     from convdsl.runtime.saved import load_executable
     from convdsl.tiling.network import tiled
+    from convdsl.training.fit import train
+    from convdsl.training.session import Session
 
 __all__ = [
     "ArtifactError",
@@ -40,6 +42,7 @@ __all__ = [
     "Executable",
     "InputError",
     "Model",
+    "Session",
     "WeightError",
     "__version__",
     "compile",
@@ -51,6 +54,7 @@ __all__ = [
     "parse",
     "report",
     "tiled",
+    "train",
 ]
 
 _HOMES = {
@@ -69,6 +73,8 @@ _HOMES = {
     "convdsl.runtime.executable": ("Executable",),
     "convdsl.runtime.saved": ("load_executable",),
     "convdsl.tiling.network": ("tiled",),
+    "convdsl.training.fit": ("train",),
+    "convdsl.training.session": ("Session",),
 }
 _WHERE = {name: module for module, names in _HOMES.items() for name in names}
 

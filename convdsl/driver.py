@@ -154,7 +154,7 @@ def compile(
     facts = Facts(
         model.name,
         images.to_json() if images else None,
-        model.labels,
+        _labels(model, bound.store),
         (*model.notes, *notes, *bound.notes),
     )
 
@@ -193,6 +193,15 @@ def _state_of(model: Model, arrays: Mapping[str, Any]) -> State:
     """What calls change, as it is before the first."""
     updates = model.graph.updates
     return State([Port(key, value.type) for key, value in updates.items()], arrays)
+
+
+def _labels(model: Model, store: Any) -> tuple[str, ...] | None:
+    """Names of the classes: those of the text, else those that the weights were trained on."""
+    said = getattr(store, "labels", None)
+    if model.labels is not None or said is None:
+        return model.labels
+    counts = [type.shape[1] for type in model.outputs.values() if type.rank > 1]
+    return said if len(said) in counts else None
 
 
 def bind_weights_of(model: Model, weights: Any) -> Mapping[str, Any]:

@@ -57,7 +57,7 @@ def backward(
     for key, value in wanted.items():
         dx = flow.total(value, build.at(value.node))
         graph.outputs[f"d{key}"] = build.filled(0.0, value.type) if dx is None else dx
-    _prune(graph)
+    remove_unused(graph)
     return graph, flow
 
 
@@ -166,7 +166,7 @@ def _smooth(node: StateNode) -> bool:
     return node.type.dtype.is_float
 
 
-def _prune(graph: Graph) -> None:
+def remove_unused(graph: Graph) -> None:
     """Remove operators and constants that nothing reads; inputs and weights stay."""
     for node in reversed(graph.nodes()):
         removable = isinstance(node, OpNode) or (

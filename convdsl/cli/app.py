@@ -28,6 +28,8 @@ COMMANDS = {
     "export": "write a model as ONNX, or as PyTorch source",
     "run": "run a model on arrays",
     "classify": "name what photos show",
+    "train": "train a model on a data set",
+    "eval": "measure how good a model is on a data set",
     "bench": "measure how fast a model runs",
     "zoo": "list the models that come along, or print one",
     "ops": "list the operators, or describe one",

@@ -36,8 +36,7 @@ class Network(NamedTuple):
 
     def run(self, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Outputs by name, also where there is only one."""
-        result = self.executable(**arrays)
-        return result if len(self.executable.outputs) > 1 else {self.output: result}
+        return self.executable.by_name(**arrays)
 
     @property
     def output(self) -> str:

@@ -42,6 +42,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="M",
         help="roofline on a named machine, on this one (measured), or GFLOPS/GBS",
     )
+    group.add_argument(
+        "--training",
+        action="store_true",
+        help="what a step of training costs; --set train.NAME=VALUE changes its settings",
+    )
     add_format(group)
 
 
@@ -50,6 +55,11 @@ def run(options: argparse.Namespace) -> int:
     color = console.use_colour(sys.stdout)
     if options.machine is not None:
         console.result(_roofline(options, width, color), drawn=options.format == "table")
+        return 0
+    if options.training:
+        from convdsl.cli import training_cost
+
+        training_cost.show(options)
         return 0
     from convdsl import driver
     from convdsl.reporting import render

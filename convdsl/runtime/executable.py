@@ -153,6 +153,11 @@ class Executable:
             results = runner.run(inputs, self.threads)
         return results[0] if len(results) == 1 else dict(zip(runner.results, results, strict=True))
 
+    def by_name(self, *arrays: Array, **named: Array) -> dict[str, Array]:
+        """The same, with outputs by name where there is only one, too."""
+        made = self(*arrays, **named)
+        return made if len(self._outputs) > 1 else {next(iter(self.outputs)): made}
+
     def _in_order(self, arrays: Sequence[Array], named: Mapping[str, Array]) -> Sequence[Array]:
         """An array for each input."""
         plain = not named and len(arrays) == len(self._inputs)

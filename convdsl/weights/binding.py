@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from convdsl.ir.graph import StateNode
 from convdsl.ir.opdef import Role
+from convdsl.tensor import TensorType
 from convdsl.tensor.conversion import convert, of_numpy
 from convdsl.weights.fitting import fit, kind_of, shape_of
 from convdsl.weights.initialisers import RandomWeights, fan_in
@@ -60,13 +61,19 @@ def bind(store: WeightStore | RandomWeights, states: Mapping[str, StateNode]) ->
         fitting = fit(store, states)
         store, bound.ignored, bound.stripped = fitting.store, fitting.ignored, fitting.stripped
         for name, state in wanted.items():
-            array = store.read(name)
-            dtype = state.type.dtype
-            if array.dtype != dtype.numpy:
-                bound.converted[store.entries[name].dtype] += 1
-                array = convert(array, of_numpy(array.dtype), dtype)
-            bound[name] = np.ascontiguousarray(array, dtype.numpy).reshape(array.shape)
+            bound[name] = read_fitting(store, name, state.type, bound.converted)
     return bound
+
+
+def read_fitting(
+    store: WeightStore, name: str, type: TensorType, converted: Counter[str]
+) -> NDArray[Any]:
+    """An array that fits a type, contiguous and of that type; conversions are counted."""
+    array, dtype = store.read(name), type.dtype
+    if array.dtype != dtype.numpy:
+        converted[store.entries[name].dtype] += 1
+        array = convert(array, of_numpy(array.dtype), dtype)
+    return np.ascontiguousarray(array, dtype.numpy).reshape(array.shape)
 
 
 def _random(

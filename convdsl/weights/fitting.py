@@ -66,6 +66,13 @@ def fit(store: WeightStore, states: Mapping[str, StateNode]) -> Fit:
     raise WeightError("\n  ".join(text) + (f"\nhelp: {found.hint}" if found.hint else ""))
 
 
+def closest(store: WeightStore, states: Mapping[str, StateNode]) -> WeightStore:
+    """The store with its names as they are, or without wrappers where more of them are the
+    model's then."""
+    ways = (store, *(plain for _, plain in _unwrapped(store, states)))
+    return max(ways, key=lambda way: sum(name in states for name in way.entries))
+
+
 def _unwrapped(
     store: WeightStore, states: Mapping[str, StateNode]
 ) -> Iterator[tuple[str, WeightStore]]:
@@ -99,7 +106,7 @@ def _compared(store: WeightStore, states: Mapping[str, StateNode], stripped: str
     lines: list[str] = []
     for name, state in wanted.items():
         if name in entries:
-            lines += _differences(name, entries[name], state.type)
+            lines += differences(name, entries[name], state.type)
     lines += _missing(missing, extra, wanted)
     for name in extra:
         known = "the text fixes other values" if name in states else "not in the model"
@@ -135,7 +142,8 @@ def shape_of(type: TensorType) -> tuple[int, ...]:
     return shape
 
 
-def _differences(name: str, entry: Entry, type: TensorType) -> list[str]:
+def differences(name: str, entry: Entry, type: TensorType) -> list[str]:
+    """What keeps a stored tensor from being a weight of a type, as lines to be read."""
     if entry.shape != shape_of(type):
         return [f"{name}: the file has {entry}, the model needs {type}"]
     if entry.dtype in _FLOATS and type.dtype.is_float:

@@ -6,7 +6,7 @@ import json
 import struct
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,10 @@ DTYPES = {
     "U8": "uint8",
     "BOOL": "bool",
 }
+
+
+LABELS = "convdsl.labels"
+"""What names of classes are called in a file's metadata: a JSON list."""
 
 
 class SafetensorsFile(WeightStore):
@@ -76,3 +80,17 @@ class SafetensorsFile(WeightStore):
             file.seek(8 + length + start)
             raw = np.frombuffer(file.read(end - start), dtype="<u2")
         return widen_bf16(raw).reshape(shape)
+
+    @property
+    def labels(self) -> tuple[str, ...] | None:
+        try:
+            found: object = json.loads(self.metadata[LABELS])
+        except (KeyError, ValueError):
+            return None
+        items = cast("list[object]", found) if isinstance(found, list) else []
+        return tuple(str(item) for item in items) or None
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """What the file says besides its tensors."""
+        return self._file.metadata() or {}

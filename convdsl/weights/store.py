@@ -38,6 +38,11 @@ class WeightStore(ABC):
         self.source = source
 
     @property
+    def labels(self) -> tuple[str, ...] | None:
+        """Names of the classes that the weights tell apart, where the source says them."""
+        return None
+
+    @property
     @abstractmethod
     def entries(self) -> Mapping[str, Entry]:
         """What is stored, by name, in file order. Reads no tensor data."""

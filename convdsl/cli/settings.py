@@ -1,0 +1,59 @@
+"""Training settings on the command line: `--set train.NAME=VALUE`, and the short forms of some."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from convdsl.cli.options import positive
+
+if TYPE_CHECKING:
+    from convdsl.ir.model import Model
+    from convdsl.ir.training import Training
+
+_TRAIN = "train."
+_SHORT = ("epochs", "batch", "lr", "optimizer", "seed", "val_fraction", "freeze")
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """The short forms; each is the same as `--set train.NAME=VALUE`, and stands over the file."""
+    group = parser.add_argument_group("settings (short for --set train.NAME=VALUE)")
+    group.add_argument("--epochs", type=positive, metavar="E", help="times through the data")
+    group.add_argument("--batch", type=positive, metavar="N", help="samples a step")
+    group.add_argument("--lr", metavar="RATE", help="the optimiser's rate of learning")
+    group.add_argument("--optimizer", metavar="NAME", help="e.g. adamw, 'sgd(momentum = 0.9)'")
+    group.add_argument("--seed", metavar="S", help="of first weights, order, augmentation, dropout")
+    group.add_argument(
+        "--val-fraction", metavar="F", help="share of the data kept for validation (default 0.1)"
+    )
+    group.add_argument(
+        "--freeze",
+        action="append",
+        metavar="PATTERN",
+        help="weights that stay as they are, e.g. 'layer1.*'; may be repeated",
+    )
+
+
+def split_settings(options: argparse.Namespace) -> dict[str, str]:
+    """Take `train.*` out of `--set`, and the short forms with it: texts by setting."""
+    said = {n[len(_TRAIN) :]: text for n, text in options.set if n.startswith(_TRAIN)}
+    options.set = [(n, text) for n, text in options.set if not n.startswith(_TRAIN)]
+    for name in _SHORT:
+        value = getattr(options, name, None)
+        if isinstance(value, list):
+            quoted = (f'"{pattern}"' for pattern in value)  # pyright: ignore[reportUnknownVariableType]
+            value = f"[{', '.join(quoted)}]"
+        if value is not None:
+            said[name] = str(value)
+    return said
+
+
+def model_and_settings(options: argparse.Namespace) -> tuple[Model, Training, dict[str, str]]:
+    """The model named on the command line, the complete settings of its training, and what the
+    command line says of them."""
+    from convdsl.cli.building import load_model
+    from convdsl.training.settings import complete
+
+    said = split_settings(options)
+    model = load_model(options)
+    return model, complete(model, said), said

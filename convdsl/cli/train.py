@@ -1,0 +1,222 @@
+"""Train a model on a data set.
+
+Settings are those of the file's `train` block; --set train.NAME=VALUE and its short forms stand
+over it, and what nobody says has a default (docs/language.md lists them). Data are a folder with a
+folder of images for each class, IDX files (--data images.idx --labels labels.idx), an .npz with `x`
+and `y`, or a CSV of paths and labels. The folder --out gets weights.safetensors (the best by
+validation), checkpoint/ (the last state, for --resume), log.jsonl (an object an epoch) and
+curves.png. Ctrl-C finishes the step at work and leaves a checkpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from convdsl.cli import console
+from convdsl.cli.building import load_model
+from convdsl.cli.options import add_model, completes_files, plain_path, positive
+from convdsl.cli.settings import add_settings, split_settings
+from convdsl.diagnostics import InputError
+
+if TYPE_CHECKING:
+    from convdsl.training.fit import Job, Trained
+
+CURVES, RATES, EVENTS = "curves.png", "rates.png", "tensorboard"
+FINDINGS = 1
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    add_model(parser)
+    add_data(parser)
+    group = parser.add_argument_group("run")
+    completes_files(
+        group.add_argument("--out", metavar="DIR", help="where to write (default MODEL-trained)")
+    )
+    group.add_argument(
+        "--resume", action="store_true", help="go on from the checkpoint in --out, bit for bit"
+    )
+    group.add_argument(
+        "--overwrite", action="store_true", help="begin anew in a folder that holds a run"
+    )
+    completes_files(
+        group.add_argument(
+            "--weights", metavar="FILE", help="begin with these instead of random ones"
+        )
+    )
+    group.add_argument(
+        "--partial",
+        action="store_true",
+        help="take from --weights what fits, and begin the rest anew (fine-tuning)",
+    )
+    group.add_argument("--threads", type=positive, metavar="T", help="default: all processors")
+    group.add_argument("--workers", type=positive, metavar="W", help="that read data ahead")
+    group.add_argument("--cpu", default="native", metavar="NAME", help="as for `convdsl compile`")
+    group.add_argument(
+        "--checkpoint-activations",
+        action="store_true",
+        help="compute some maps of the forward pass again instead of keeping them",
+    )
+    group.add_argument(
+        "--tensorboard", action="store_true", help="write events for TensorBoard, too"
+    )
+    first = parser.add_argument_group("before a long run")
+    first.add_argument(
+        "--find-lr", action="store_true", help="try rates from small to large, and suggest one"
+    )
+    first.add_argument(
+        "--overfit", type=positive, metavar="N", help="see whether N samples can be learnt by heart"
+    )
+    add_settings(parser)
+
+
+def add_data(parser: argparse.ArgumentParser, *, validation: bool = True) -> None:
+    """Where the data come from."""
+    group = parser.add_argument_group("data")
+    named = [
+        ("--data", "a folder, .npz, .csv or IDX file"),
+        ("--labels", "the labels of an IDX or .npy file"),
+    ]
+    if validation:
+        named.append(("--val", "data to validate on, instead of a share of --data"))
+    for name, help in named:
+        completes_files(
+            group.add_argument(name, required=name == "--data", metavar="PATH", help=help)
+        )
+
+
+def run(options: argparse.Namespace) -> int:
+    from convdsl.cli.progress import watch
+    from convdsl.training.fit import prepare
+
+    said = split_settings(options)
+    model = load_model(options)
+    looks = options.find_lr or options.overfit is not None
+    folder = Path(plain_path(options.out or f"{model.name}-trained"))
+    job = prepare(
+        model,
+        options.data,
+        options.labels,
+        validation=options.val,
+        out=None if looks else folder,
+        weights=options.weights,
+        partial=options.partial,
+        resume=options.resume,
+        overwrite=options.overwrite,
+        threads=options.threads,
+        workers=options.workers,
+        cpu=options.cpu,
+        checkpoint_activations=options.checkpoint_activations,
+        watch=_watch(options, folder, watch()),
+        said=said,
+    )
+    for text in job.notes:
+        console.note(text)
+    if options.find_lr:
+        return _find_rate(job, folder)
+    if options.overfit is not None:
+        return _overfit(job, options.overfit)
+    return _train(job, folder, options)
+
+
+def _watch(options: argparse.Namespace, folder: Path, shown: Any) -> Any:
+    """What shows the run, and with --tensorboard writes it down, too."""
+    if not options.tensorboard:
+        return shown
+    from convdsl.training.events import Events
+
+    return Events(folder / EVENTS, shown)
+
+
+def _train(job: Job, folder: Path, options: argparse.Namespace) -> int:
+    data = job.data
+    held = 0 if data.validation is None else len(data.validation)
+    console.note(f"{len(data.train):,} samples to train on, {held:,} to validate; into {folder}")
+    try:
+        trained = job.go(resume=options.resume)
+    except KeyboardInterrupt:
+        console.note(f"stopped; `--resume` goes on from {folder}/checkpoint", always=True)
+        raise
+    _draw(trained, folder)
+    console.result(_verdict(job, trained, folder))
+    return 0
+
+
+def _verdict(job: Job, trained: Trained, folder: Path) -> str:
+    """Which epoch was best, and where its weights are."""
+    measure, path = job.run.measure, folder / "weights.safetensors"
+    if measure is None or not trained.history:
+        return f"weights of the last epoch in {path}"
+    best = max(trained.history, key=measure.score)
+    figures = [
+        f"{name} {value:.4f}"
+        for name, value in best.items()
+        if name.startswith("val_") and isinstance(value, float)
+    ]
+    return f"best was epoch {best['epoch']}: {', '.join(figures)}; its weights in {path}"
+
+
+def _draw(trained: Trained, folder: Path) -> None:
+    """The curves, or once why there are none."""
+    from convdsl.training.curves import draw_curves
+
+    try:
+        draw_curves(trained.history, folder / CURVES, trained.model.name)
+    except InputError as error:
+        console.note(str(error))
+
+
+def _find_rate(job: Job, folder: Path) -> int:
+    from convdsl.cli import listing
+    from convdsl.training.curves import draw_rates
+    from convdsl.training.first_looks import HIGHEST, LOWEST, find_rate
+
+    test = find_rate(job.run.session, _again(job))
+    every = max(1, len(test.rates) // 15)
+    rows = [
+        {"rate": f"{rate:.2e}", "loss": loss}
+        for rate, loss in list(zip(test.rates, test.losses, strict=True))[::every]
+    ]
+    listing.show(rows, "table")
+    if test.steepest is None:
+        tried = f"rates from {LOWEST:g} to {HIGHEST:g}"
+        raise InputError(f"the loss never falls, at {tried}: see whether --overfit 8 works")
+    console.result(
+        f"the loss falls fastest at {test.steepest:.2e}, and is least at {test.least:.2e}: "
+        f"try --lr {test.steepest:.1e}"
+    )
+    picture = folder.with_name(f"{folder.name}.{RATES}")
+    try:
+        draw_rates(test.rates, test.losses, picture)
+        console.note(f"drawn in {picture}")
+    except InputError as error:
+        console.note(str(error))
+    return 0
+
+
+def _again(job: Job) -> Any:
+    """Batches without end."""
+    epoch = 0
+    while True:
+        yield from job.run.batches.epoch(epoch)
+        epoch += 1
+
+
+def _overfit(job: Job, samples: int) -> int:
+    from convdsl.training.first_looks import overfit
+
+    batch = {name: array[:samples] for name, array in next(_again(job)).items()}
+    have = len(next(iter(batch.values())))
+    if have < samples:
+        console.note(f"a batch has {have} samples: --batch {samples} gives more")
+    found = overfit(job.run.session, batch, job.run.rate(0, {}))
+    went = f"the loss went from {found.first:.4g} to {found.last:.4g} in {found.steps} steps"
+    if found.learnt:
+        console.result(f"{have} samples can be learnt by heart: {went}")
+        return 0
+    console.result(
+        f"{have} samples were not learnt by heart: {went}. Look for a mistake in layers, loss or "
+        "data, or try another rate (--find-lr)"
+    )
+    return FINDINGS

@@ -1,0 +1,381 @@
+"""`convdsl.train`: a model, data and settings make a run."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial as applied
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+
+from convdsl.diagnostics import InputError
+from convdsl.driver import bind_weights_of, compile
+from convdsl.ir.canonical import canonical_text
+from convdsl.ir.model import Model
+from convdsl.ir.training import Choice, Training
+from convdsl.loading import load
+from convdsl.runtime.executable import Executable
+from convdsl.tensor import DType, TensorType
+from convdsl.training.checkpoint import Progress
+from convdsl.training.data import (
+    DataSet,
+    Loader,
+    Wanted,
+    augmentation,
+    balanced_weights,
+    check_labels,
+    open_parts,
+    preparation,
+    split,
+)
+from convdsl.training.data.arrays import LABEL
+from convdsl.training.evaluation import Evaluation, evaluate, names_of
+from convdsl.training.loop import CHECKPOINT, WEIGHTS, Run, Watch
+from convdsl.training.rates import Rates
+from convdsl.training.session import Session, loss_of
+from convdsl.training.settings import complete
+from convdsl.training.step import compares, loss_model
+from convdsl.weights import RandomWeights
+from convdsl.weights import load as load_weights
+from convdsl.weights.partial import bind_partially
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What a run has left: a record for every epoch, the weights that were best by validation, and
+    the folder where they are kept."""
+
+    model: Model
+    history: tuple[Mapping[str, Any], ...]
+    weights: Mapping[str, Array]
+    folder: Path | None
+
+    @property
+    def network(self) -> Executable:
+        """The network with these weights, ready to run."""
+        return compile(self.model, self.weights)
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """What a run learns from, and what it is measured on."""
+
+    train: DataSet
+    validation: DataSet | None
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A run that is ready to go."""
+
+    run: Run
+    data: Data
+    training: Training
+    notes: tuple[str, ...]
+
+    def go(self, *, resume: bool = False) -> Trained:
+        """Train to the end. Raises InputError, and KeyboardInterrupt once a checkpoint is kept."""
+        session, folder = self.run.session, self.run.folder
+        progress = self.run.fit(self.run.resume() if resume else Progress())
+        best = folder / WEIGHTS if folder is not None else None
+        weights = session.weights()
+        if best is not None and best.exists():
+            weights = dict(bind_weights_of(session.model, best))
+        return Trained(session.model, progress.history, weights, folder)
+
+
+def train(
+    model: Model | str | Path,
+    data: Any,
+    labels: Any = None,
+    *,
+    validation: Any = None,
+    out: str | Path | None = None,
+    weights: Any = None,
+    partial: bool = False,
+    resume: bool = False,
+    overwrite: bool = False,
+    threads: int | None = None,
+    workers: int | None = None,
+    cpu: str = "native",
+    checkpoint_activations: bool = False,
+    watch: Watch | None = None,
+    **settings: Any,
+) -> Trained:
+    """Train a model on data: a path, arrays `(x, y)` or by name, an iterator of samples.
+
+        trained = convdsl.train("lenet5", "mnist.npz", out="lenet", epochs=5, lr=0.05)
+        trained.network(x)
+
+    settings: over those of the model's `train` block, by name. out: the folder of the run; without
+    one nothing is written. Raises convdsl.Error.
+    """
+    model = model if isinstance(model, Model) else load(model)
+    job = prepare(
+        model,
+        data,
+        labels,
+        validation=validation,
+        out=out,
+        weights=weights,
+        partial=partial,
+        resume=resume,
+        overwrite=overwrite,
+        threads=threads,
+        workers=workers,
+        cpu=cpu,
+        checkpoint_activations=checkpoint_activations,
+        watch=watch,
+        said=settings,
+    )
+    return job.go(resume=resume)
+
+
+def prepare(
+    model: Model,
+    data: Any,
+    labels: Any = None,
+    *,
+    validation: Any = None,
+    out: str | Path | None = None,
+    weights: Any = None,
+    partial: bool = False,
+    resume: bool = False,
+    overwrite: bool = False,
+    threads: int | None = None,
+    workers: int | None = None,
+    cpu: str = "native",
+    checkpoint_activations: bool = False,
+    watch: Watch | None = None,
+    said: Mapping[str, Any] | None = None,
+) -> Job:
+    """Everything but the training itself: settings, data and network held against each other."""
+    folder = None if out is None else Path(out)
+    _check_folder(folder, resume, overwrite)
+    training = complete(model, said)
+    found = open_training_data(model, data, labels, validation, training)
+    training = _settled(model, training, found.train)
+    started, notes = _weights(model, weights, training, partial)
+    session = Session(
+        model,
+        training,
+        started,
+        threads=threads,
+        cpu=cpu,
+        checkpoint_activations=checkpoint_activations,
+    )
+    reading = _workers(workers)
+    targets = session.plan.targets
+    loader = _loader(model, targets, found.train, training, reading)
+    measure = None
+    if found.validation is not None:
+        _, hard = loss_model(model, training)
+        plain = _loader(model, hard, found.validation, training, reading, trains=False)
+        measure = Evaluation(plain, training, compares(model.graph, training.loss[0]))
+    assert training.epochs is not None
+    run = Run(
+        session,
+        loader,
+        training.epochs,
+        Rates(training, len(loader)),
+        measure,
+        training.patience,
+        folder,
+        _identity(model, found, training),
+        watch or Watch(),
+        found.train.classes,
+    )
+    return Job(run, found, training, notes)
+
+
+def evaluate_model(
+    model: Model | str | Path,
+    data: Any,
+    weights: Any,
+    labels: Any = None,
+    training: Training | None = None,
+    *,
+    part: str | None = None,
+    threads: int | None = None,
+    workers: int | None = None,
+    cpu: str = "native",
+) -> dict[str, Any]:
+    """The loss and the metrics of a network on data, by name, and how many samples those were.
+
+    part: `train`, `validation` or `test` of data in parts; by default the last of these that there
+    is. Raises convdsl.Error.
+    """
+    model = model if isinstance(model, Model) else load(model)
+    training = training or complete(model)
+    name = preparation(model).name
+    parts = open_parts(data, labels, Wanted(model.inputs[name]))
+    chosen = parts.test or parts.validation or parts.train
+    if part is not None:
+        chosen = getattr(parts, part)
+    if chosen is None:
+        raise InputError(f"{data} has no part called {part}")
+    training = _settled(model, training, chosen)
+    measure, targets = loss_model(model, training)
+    network = compile(model, weights, threads=threads, cpu=cpu)
+    loss = compile(measure, {}, threads=threads, cpu=cpu)
+    loader = _loader(model, targets, chosen, training, _workers(workers), trains=False)
+    compared = compares(model.graph, training.loss[0])
+    figures = evaluate(network, applied(loss_of, loss), loader, training, compared)
+    return {"samples": len(chosen), **figures}
+
+
+def open_training_data(
+    model: Model, data: Any, labels: Any, validation: Any, training: Training
+) -> Data:
+    """Data in two parts: as they come, as `validation` says, or cut by `val_fraction`."""
+    name = preparation(model).name
+    wanted = Wanted(model.inputs[name])
+    parts = open_parts(data, labels, wanted)
+    if validation is not None:
+        return Data(parts.train, open_parts(validation, None, wanted).train)
+    if parts.validation is not None or not training.val_fraction:
+        return Data(parts.train, parts.validation)
+    if round(training.val_fraction * len(parts.train)) < 1:
+        return Data(parts.train, None)
+    return Data(*split(parts.train, training.val_fraction, training.seed or 0))
+
+
+def _check_folder(folder: Path | None, resume: bool, overwrite: bool) -> None:
+    """InputError where a run would be lost, or there is none to go on with."""
+    if folder is None:
+        if resume:
+            raise InputError("there is nothing to resume from without a folder")
+        return
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file; a run is kept in a folder")
+    held = [name for name in (CHECKPOINT, WEIGHTS) if (folder / name).exists()]
+    if held and not resume and not overwrite:
+        raise InputError(
+            f"{folder} holds a run already ({', '.join(held)})\n"
+            "help: --resume goes on with it, --overwrite begins anew, --out names another folder"
+        )
+
+
+def _settled(model: Model, training: Training, data: DataSet) -> Training:
+    """Settings that depend on the data: the batch, and weights of classes that balance them."""
+    sizes = [type.shape[0] for type in model.inputs.values() if type.rank]
+    fixed = next((size for size in sizes if isinstance(size, int)), None)
+    assert training.batch is not None
+    batch = fixed or min(training.batch, len(data))
+    terms = tuple(
+        replace(term, measure=_balanced(model, term.measure, data)) for term in training.loss
+    )
+    return replace(training, batch=batch, loss=terms)
+
+
+def _balanced(model: Model, measure: Choice, data: DataSet) -> Choice:
+    if measure.arguments.get("class_weights") != "balanced":
+        return measure
+    count = _classes(model)
+    if count is None:
+        raise InputError('class_weights = "balanced" needs an output of a known number of classes')
+    weights = [float(weight) for weight in balanced_weights(data, count)]
+    return Choice(measure.name, {**measure.arguments, "class_weights": weights})
+
+
+def _classes(model: Model) -> int | None:
+    """How many classes the first output tells apart."""
+    type = next(iter(model.outputs.values()))
+    count = type.shape[1] if type.rank > 1 else None
+    return count if isinstance(count, int) else None
+
+
+def _weights(
+    model: Model, weights: Any, training: Training, partial: bool
+) -> tuple[Any, tuple[str, ...]]:
+    """What training begins with, and what is to be said of it."""
+    if weights is None:
+        if partial:
+            raise InputError("--partial takes what fits of --weights, which are not given")
+        return f"random:{training.seed}", ()
+    if not partial:
+        return weights, ()
+    store = load_weights(weights)
+    if isinstance(store, RandomWeights):
+        raise InputError(f"{store.source}: --partial takes what fits of a file")
+    taken = bind_partially(store, model.graph.states, training.seed or 0)
+    return taken.arrays, taken.notes
+
+
+def _workers(said: int | None) -> int:
+    """Threads that read ahead: one, and a few where there are processors to spare."""
+    if said is not None:
+        return said
+    return max(1, min(4, len(os.sched_getaffinity(0)) // 4))
+
+
+def _loader(
+    model: Model,
+    targets: Mapping[str, TensorType],
+    data: DataSet,
+    training: Training,
+    workers: int,
+    *,
+    trains: bool = True,
+) -> Loader:
+    """What feeds training, or measuring: in order, unchanged, and to the last sample."""
+    assert training.batch is not None
+    prepare = preparation(model, None, training.fit or "resize", targets)
+    chain = augmentation(training.augment if trains else (), prepare, _classes(model))
+    _check_data(model, targets, data, prepare.name, training)
+    return Loader(
+        data,
+        prepare,
+        training.batch,
+        chain,
+        seed=training.seed or 0,
+        workers=workers,
+        shuffle=trains,
+        keep_last=not trains,
+    )
+
+
+def _check_data(
+    model: Model,
+    targets: Mapping[str, TensorType],
+    data: DataSet,
+    image: str,
+    training: Training,
+) -> None:
+    """The data have what the network takes and the loss compares with, and labels are classes of
+    the network. Raises InputError."""
+    have = {image, *data[0]} - {"x"}
+    for name in (*model.inputs, *targets):
+        if name not in have:
+            kind = "the loss compares with" if name in targets else "the network takes"
+            there = names_of(sorted(have - {image}))
+            raise InputError(
+                f"{kind} `{name}`, which {data.source} does not have; besides images it has {there}"
+            )
+    for term in training.loss:
+        output, target = compares(model.graph, term)
+        type, classes = targets.get(target), model.outputs[output].shape[1]
+        labels = target == LABEL and type is not None and type.dtype is DType.I64
+        if labels and isinstance(classes, int):
+            check_labels(data, classes, term.measure.arguments.get("ignore_index"))
+
+
+def _identity(model: Model, data: Data, training: Training) -> dict[str, str]:
+    """What has to be the same for a checkpoint to be gone on with; epochs may be more."""
+    settings = {
+        name: str(getattr(training, name))
+        for name in ("loss", "optimizer", "schedule", "augment", "batch", "seed", "accumulate")
+    }
+    more = ("clip", "clip_value", "ema", "l1", "l2", "freeze", "groups", "decay_all", "fit")
+    settings |= {name: str(getattr(training, name)) for name in more}
+    digest = hashlib.sha256(canonical_text(model.graph).encode()).hexdigest()
+    settings["network"] = f"{model.name} {digest[:16]}"
+    validation = 0 if data.validation is None else len(data.validation)
+    settings["data"] = f"{len(data.train)} samples to train on, {validation} to validate"
+    return settings

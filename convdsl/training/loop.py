@@ -1,0 +1,232 @@
+"""The loop of training: epochs of steps, a measurement after each, and checkpoints.
+
+    every step      the rate of the schedule, one update; a loss that is no number ends the run
+    every epoch     validation, the schedule that waits for progress, best weights, log, checkpoint
+    every minutes   a checkpoint in the middle of an epoch
+    Ctrl-C          the step that is at work is finished, a checkpoint written, and the run ends
+
+Files in the run's folder: `weights.safetensors` (the best by validation; without validation the
+last), `checkpoint/` (the last state), `log.jsonl` (one object an epoch). Best weights and log are
+written before the checkpoint that counts them: a run that is killed between the two goes back to
+the checkpoint of before, and writes both again as they were.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy.typing as npt
+
+from convdsl.diagnostics import InputError
+from convdsl.runtime.whole_files import write_whole
+from convdsl.training.checkpoint import (
+    Checkpoint,
+    Progress,
+    check_same_run,
+    read_checkpoint,
+    write_checkpoint,
+)
+from convdsl.training.interrupt import Interrupt
+from convdsl.training.session import Session
+from convdsl.training.step import LOSS
+
+Array = npt.NDArray[Any]
+Record = Mapping[str, Any]
+
+WEIGHTS, CHECKPOINT, LOG = "weights.safetensors", "checkpoint", "log.jsonl"
+EVERY = 300.0
+"""Seconds between two checkpoints in the middle of an epoch."""
+
+
+class Batches(Protocol):
+    """What feeds an epoch: the same batches for the same number, however often it is asked."""
+
+    def __len__(self) -> int: ...
+
+    def epoch(self, number: int, start: int = 0) -> Iterator[Mapping[str, Array]]:
+        """Batches of an epoch from one of them on."""
+        ...
+
+
+class Measure(Protocol):
+    """What measures a network after an epoch."""
+
+    def __call__(self, session: Session) -> Record:
+        """Figures by name."""
+        ...
+
+    def score(self, record: Record) -> float:
+        """What decides which epoch was best, the greater the better."""
+        ...
+
+
+class Schedule(Protocol):
+    """The rate of learning."""
+
+    def __call__(self, step: int, seen: Mapping[str, float]) -> float:
+        """At a step of the run, from 0; `seen` is what was made of the records so far."""
+        ...
+
+    def after(self, seen: Mapping[str, float], record: Record) -> Mapping[str, float]:
+        """What is to be remembered after an epoch."""
+        ...
+
+
+class Watch:
+    """What is told of a run while it goes on. This one is silent."""
+
+    def begin(self, epochs: int, batches: int, progress: Progress) -> None:
+        """The run starts, or goes on from `progress`."""
+
+    def step(self, progress: Progress, loss: float, rate: float) -> None:
+        """A batch was trained on."""
+
+    def epoch(self, record: Record) -> None:
+        """An epoch is over."""
+
+    def end(self) -> None:
+        """The run is over, however it ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What a run is made of.
+
+    settings: what the run is, for its checkpoint. folder: where its files
+    go; None keeps none. classes: their names, which go with the weights.
+    """
+
+    session: Session
+    batches: Batches
+    epochs: int
+    rate: Schedule
+    measure: Measure | None = None
+    patience: int | None = None
+    folder: Path | None = None
+    settings: Mapping[str, str] = field(default_factory=dict[str, str])
+    watch: Watch = field(default_factory=Watch)
+    classes: tuple[str, ...] | None = None
+
+    def resume(self) -> Progress:
+        """Go back to the checkpoint in the folder. InputError where it is of another run."""
+        assert self.folder is not None
+        kept = read_checkpoint(self.folder / CHECKPOINT)
+        check_same_run(self.folder / CHECKPOINT, kept.run, self.settings)
+        self.session.restore(kept.states)
+        return kept.progress
+
+    def fit(self, progress: Progress | None = None) -> Progress:
+        """Train to the end, from the start or from where a checkpoint was. Raises InputError for a
+        loss that is no number, KeyboardInterrupt after the checkpoint when asked to stop."""
+        progress = Progress() if progress is None else progress
+        self.watch.begin(self.epochs, len(self.batches), progress)
+        try:
+            with Interrupt() as interrupt:
+                while progress.epoch < self.epochs and not self._is_stale(progress):
+                    started = time.monotonic()
+                    progress = self._finish(self._epoch(progress, interrupt), started)
+                    if interrupt.asked:
+                        raise KeyboardInterrupt
+        finally:
+            self.watch.end()
+        return progress
+
+    def _is_stale(self, progress: Progress) -> bool:
+        return self.patience is not None and progress.stale >= self.patience
+
+    def _epoch(self, progress: Progress, interrupt: Interrupt) -> Progress:
+        """Train on what is left of an epoch."""
+        saved = time.monotonic()
+        for batch in self.batches.epoch(progress.epoch, progress.batch):
+            progress = self._step(progress, batch)
+            now = time.monotonic()
+            last = progress.batch == len(self.batches)
+            if not last and (interrupt.asked or now - saved > EVERY):
+                self._keep(progress)
+                saved = now
+            if interrupt.asked and not last:
+                raise KeyboardInterrupt
+        return progress
+
+    def _step(self, progress: Progress, batch: Mapping[str, Array]) -> Progress:
+        number = progress.epoch * len(self.batches) + progress.batch
+        rate = self.rate(number, progress.plateau)
+        loss = float(self.session.step(batch, rate)[LOSS])
+        if not math.isfinite(loss):
+            raise InputError(self._no_number(progress, loss, rate))
+        size = len(next(iter(batch.values())))
+        total, samples = progress.loss + loss * size, progress.samples + size
+        progress = replace(progress, batch=progress.batch + 1, loss=total, samples=samples)
+        self.watch.step(progress, loss, rate)
+        return progress
+
+    def _no_number(self, progress: Progress, loss: float, rate: float) -> str:
+        where = f"epoch {progress.epoch + 1}, batch {progress.batch + 1}"
+        kept = ""
+        if self.folder is not None and (self.folder / CHECKPOINT).exists():
+            kept = f"; the checkpoint in {self.folder / CHECKPOINT} is of before"
+        return (
+            f"the loss is {loss} at {where}, with a rate of {rate:.3g}{kept}\n"
+            "help: lower the rate (--lr), clip the gradients (--set train.clip=1), or look for"
+            " values in the data that are no numbers"
+        )
+
+    def _finish(self, progress: Progress, started: float) -> Progress:
+        """Measure, keep what is best, log, and save."""
+        record: dict[str, Any] = {"epoch": progress.epoch + 1}
+        record["train_loss"] = progress.loss / max(1, progress.samples)
+        record |= {"val_loss": None, "val_accuracy": None}
+        best, stale = progress.best, progress.stale
+        if self.measure is not None:
+            record |= self.measure(self.session)
+            score = self.measure.score(record)
+            better = best is None or score > best
+            best, stale = (score, 0) if better else (best, stale + 1)
+        if stale == 0:
+            self._keep_best()
+        progress = replace(
+            progress, epoch=progress.epoch + 1, batch=0, loss=0.0, samples=0, best=best,
+            stale=stale, history=(*progress.history, dict(record)),
+            plateau=self.rate.after(progress.plateau, record),
+        )  # fmt: skip
+        record["seconds"] = time.monotonic() - started
+        self._log(record)
+        self._keep(progress)
+        self.watch.epoch(record)
+        return progress
+
+    def _keep_best(self) -> None:
+        if self.folder is not None:
+            self.session.save(self.folder / WEIGHTS, self.classes)
+
+    def _log(self, record: Record) -> None:
+        """Lines of the epochs before stay: how long they took stands nowhere else, so that equal
+        runs have equal checkpoints."""
+        if self.folder is None:
+            return
+        path, lines = self.folder / LOG, list[str]()
+        if path.exists():
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        kept = [line for line in lines if _epoch_of(line) in range(1, record["epoch"])]
+        text = "".join(f"{line}\n" for line in (*kept, json.dumps(record)))
+        write_whole(path, [text.encode()], durable=False)
+
+    def _keep(self, progress: Progress) -> None:
+        if self.folder is not None:
+            states = self.session.states()
+            write_checkpoint(self.folder / CHECKPOINT, Checkpoint(states, progress, self.settings))
+
+
+def _epoch_of(line: str) -> int:
+    """The epoch that a line of the log tells of; 0 for what is no such line."""
+    try:
+        found = json.loads(line)["epoch"]
+    except (ValueError, TypeError, KeyError, IndexError):
+        return 0
+    return found if isinstance(found, int) else 0

@@ -1,0 +1,148 @@
+"""A network in training: its states, and the compiled step that changes them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from convdsl.diagnostics import InputError
+from convdsl.driver import bind_weights_of, compile
+from convdsl.ir.model import Model
+from convdsl.ir.training import Training
+from convdsl.passes import select
+from convdsl.runtime.executable import Executable
+from convdsl.training.checkpoint import write_arrays
+from convdsl.training.losses import LOSSES
+from convdsl.training.step import RATE, Step, compares, loss_model, training_step
+from convdsl.training.updates import AVERAGE, COUNTER
+from convdsl.weights.safetensors_file import LABELS
+
+Array = npt.NDArray[Any]
+
+_AGAIN = 1 / 3
+"""FLOPs that making maps again may cost, as a share of those of the step: one more forward pass."""
+
+
+class Session:
+    """One network being trained, step by step.
+
+        session = Session(model, settings(model, epochs=5), "random:0")
+        loss = session.step({"image": x, "label": y}, rate=0.1)["loss"]
+        logits = session.network()(x)
+        session.save("weights.safetensors")
+
+    The first step with new shapes compiles. Not for several threads at once.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        training: Training,
+        weights: Any,
+        *,
+        outputs: Iterable[str] = (),
+        target: str = "cpu",
+        threads: int | None = None,
+        cpu: str = "native",
+        cache: bool = True,
+        checkpoint_activations: bool = False,
+    ) -> None:
+        self.model, self.training = model, training
+        self.plan: Step = training_step(model, training, outputs)
+        self._how: dict[str, Any] = {"target": target, "threads": threads, "cpu": cpu}
+        self._how["cache"] = cache
+        self._bound: dict[str, Array] = dict(bind_weights_of(model, weights))
+        arrays = self.plan.arrays(self._bound)
+        passes = select(options={"recompute": {"share": _AGAIN if checkpoint_activations else 0}})
+        self._step = compile(self.plan.model, arrays, passes=passes, **self._how)
+        measure, _ = loss_model(model, training)
+        self._measure = compile(measure, {}, **self._how)
+        self._network: Executable | None = None
+
+    def step(self, batch: Mapping[str, Array], rate: float) -> dict[str, Array]:
+        """One update from inputs and targets by name, at a rate of learning: the loss, as it was
+        before the update, and the outputs that were asked for."""
+        wanted = [name for name in self._step.inputs if name != RATE]
+        missing = [name for name in wanted if name not in batch]
+        if missing:
+            raise InputError(self._missing(missing[0], batch))
+        self._check(batch)
+        self._network = None
+        given = {name: batch[name] for name in wanted}
+        return self._step.by_name(**given, **{RATE: np.asarray(rate)})
+
+    def _check(self, batch: Mapping[str, Array]) -> None:
+        """Targets that a loss makes no sense of, labels that are no class, are InputErrors."""
+        for term in self.training.loss:
+            output, target = compares(self.model.graph, term)
+            type, arguments = self.model.graph.outputs[output].type, term.measure.arguments
+            LOSSES[term.measure.name].check(batch[target], type, arguments)
+
+    def _missing(self, name: str, batch: Mapping[str, Array]) -> str:
+        given = ", ".join(batch) or "nothing"
+        kind = "the loss compares with" if name in self.plan.targets else "the network takes"
+        return f"{kind} `{name}`, which the data do not have: they have {given}"
+
+    def network(self) -> Executable:
+        """The network as it is now, for inference."""
+        if self._network is None:
+            self._network = compile(self.model, self.weights(), **self._how)
+        return self._network
+
+    def loss(self, outputs: Mapping[str, Array], targets: Mapping[str, Array]) -> float:
+        """The loss of outputs, without penalties on weights."""
+        return loss_of(self._measure, outputs, targets)
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """What the losses compare with."""
+        return tuple(self.plan.targets)
+
+    @property
+    def steps(self) -> int:
+        """How many updates were made."""
+        return int(self._step.state[COUNTER])
+
+    def weights(self) -> dict[str, Array]:
+        """Weights and running statistics by key; the averaged ones where averages are kept."""
+        states = self._step.state.copy()
+        now = self._bound | {key: a for key, a in states.items() if key in self._bound}
+        averages = {key: states[f"{AVERAGE}.{key}"] for key in now if f"{AVERAGE}.{key}" in states}
+        return now | averages
+
+    def save(self, path: str | Path, classes: Sequence[str] | None = None) -> None:
+        """Write the weights as a safetensors file, whole or not at all; with the names of the
+        classes, which `classify` then knows."""
+        facts = None if classes is None else {LABELS: json.dumps(list(classes))}
+        write_arrays(Path(path), self._trainable(self.weights()), facts)
+
+    def states(self) -> dict[str, Array]:
+        """Everything that steps change, for a checkpoint."""
+        return self._step.state.copy()
+
+    def restore(self, states: Mapping[str, Array]) -> None:
+        """Go back to states of before. InputError, and no change, where they do not fit."""
+        known = set(self._step.state)
+        if known != set(states):
+            odd = ", ".join(sorted(known ^ set(states))[:5])
+            raise InputError(f"the states are of another run: {odd}")
+        self._step.state.replace(states)
+        self._network = None
+
+    def _trainable(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
+        """Without the constants of the text."""
+        states = self.model.graph.states
+        return {key: a for key, a in arrays.items() if states[key].data is None}
+
+
+def loss_of(
+    measure: Executable, outputs: Mapping[str, Array], targets: Mapping[str, Array]
+) -> float:
+    """What a compiled `loss_model` says of outputs."""
+    values = {**targets, **outputs}
+    return float(measure(**{name: values[name] for name in measure.inputs}))

@@ -1,0 +1,140 @@
+"""`train`, `eval` and `report --training`, as they are called."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import convdsl
+from convdsl.cli import main
+from convdsl.training.session import Session
+from convdsl.training.settings import complete
+
+SMALL = """
+model small(classes = 3) {
+    input image: f32[N, 1, 8, 8]
+    image -> conv(4, 3x3) as stem -> bn -> relu -> flatten -> linear(classes) as head
+          -> output logits
+}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A network without a `train` block, and data: bright bands in noise."""
+    draw = np.random.default_rng(0)
+    y = draw.integers(0, 3, 60)
+    x = draw.integers(0, 120, (60, 8, 8), dtype=np.uint8)
+    for number, kind in enumerate(y):
+        x[number, 3 * kind : 3 * kind + 2] += 100
+    np.savez(tmp_path / "data.npz", x=x, y=y)
+    (tmp_path / "small.cnn").write_text(SMALL)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def train(*options: str) -> int:
+    return main(["train", "small.cnn", "--data", "data.npz", "--threads", "1", *options])
+
+
+def test_a_model_that_says_nothing_of_training(folder: Path, capsys: Any) -> None:
+    assert train("--out", "run", "--epochs", "2", "--batch", "10", "--lr", "0.01") == 0
+    out, err = capsys.readouterr()
+    assert "epoch 1/2  train_loss" in out
+    assert "best was epoch" in out
+    assert "54 samples to train on, 6 to validate" in err
+    assert sorted(path.name for path in (folder / "run").iterdir() if path.suffix != ".png") == [
+        "checkpoint",
+        "log.jsonl",
+        "weights.safetensors",
+    ]
+    weights = ["--weights", "run/weights.safetensors"]
+    assert main(["eval", "small.cnn", *weights, "--data", "data.npz", "--format", "json"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["samples"] == 60
+    assert figures["accuracy"] > 0.5
+
+
+def test_eval_says_what_is_asked_for(folder: Path, capsys: Any) -> None:
+    assert train("--out", "run", "--epochs", "1") == 0
+    capsys.readouterr()
+    metrics = ["--set", "train.metrics=[accuracy(2), f1, confusion_matrix]"]
+    command = ["eval", "small.cnn", "--weights", "run/weights.safetensors", *metrics]
+    assert main([*command, "--data", "data.npz"]) == 0
+    out = capsys.readouterr().out
+    assert "f1" in out
+    assert "confusion_matrix" in out
+
+
+def test_fine_tuning_to_another_number_of_classes(folder: Path, capsys: Any) -> None:
+    assert train("--out", "run", "--epochs", "1", "--set", "classes=5") == 0
+    given = ["--weights", "run/weights.safetensors"]
+    assert train("--out", "other", "--epochs", "1", *given) == 2
+    assert "do not fit the model" in capsys.readouterr().err
+    assert train("--out", "other", "--epochs", "1", *given, "--partial", "--freeze", "stem") == 0
+    err = capsys.readouterr().err
+    assert "begun anew: head.weight" in err
+    before, after = (
+        convdsl.driver.load_weights(Path(name) / "weights.safetensors") for name in ("run", "other")
+    )
+    np.testing.assert_array_equal(before.read("stem.weight"), after.read("stem.weight"))
+
+
+def test_resuming_with_more_epochs(folder: Path, capsys: Any) -> None:
+    assert train("--out", "run", "--epochs", "1") == 0
+    assert train("--out", "run", "--epochs", "1") == 2
+    assert "--resume" in capsys.readouterr().err
+    assert train("--out", "run", "--epochs", "3", "--resume") == 0
+    lines = (folder / "run/log.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in lines] == [1, 2, 3]
+
+
+def test_first_looks(folder: Path, capsys: Any) -> None:
+    """They write no run."""
+    assert train("--find-lr", "--batch", "8") == 0
+    assert "try --lr" in capsys.readouterr().out
+    assert train("--overfit", "6", "--lr", "0.02") == 0
+    assert "6 samples can be learnt by heart" in capsys.readouterr().out
+    assert train("--overfit", "6", "--lr", "0") == 1
+    assert not (folder / "small-trained").exists()
+
+
+@pytest.mark.parametrize("batch", [1, 8])
+def test_the_bytes_that_are_reported_are_those_allocated(
+    folder: Path, capsys: Any, batch: int
+) -> None:
+    """Arena, packed constants and states, of a step of that batch."""
+    command = ["report", "small.cnn", "--training", "--format", "json", "--set", "train.lr=0.1"]
+    assert main([*command, "--batch", str(batch)]) == 0
+    report = json.loads(capsys.readouterr().out)
+    model = convdsl.load("small.cnn")
+    session = Session(model, complete(model), "random:0", threads=1, cache=False)
+    x = np.zeros((batch, 1, 8, 8), "f4")
+    session.step({"image": x, "label": np.zeros(batch, "i8")}, 0.1)
+    runner = next(iter(session._step._runners.values()))
+    (memory,) = report["memory"]
+    assert memory["arena_bytes"] == runner.code.arena_bytes  # type: ignore[attr-defined]
+    assert memory["packed_bytes"] == runner.code.weight_bytes  # type: ignore[attr-defined]
+    assert memory["state_bytes"] == sum(a.nbytes for a in session.states().values())
+    own = sum(a.nbytes for a in session.weights().values())
+    kept = report["weight_bytes"] + report["statistics_bytes"]
+    assert kept == own
+    assert report["optimizer_bytes"] == memory["state_bytes"] - own
+    assert report["parts"]["backward"]["macs"] >= report["parts"]["forward"]["macs"]
+
+
+def test_mistakes_are_told_in_a_line_or_two(folder: Path, capsys: Any) -> None:
+    assert train("--set", "train.epoch=3") == 2
+    assert "did you mean `epochs`?" in capsys.readouterr().err
+    assert train("--optimizer", "adan") == 2
+    assert "unknown optimizer `adan`" in capsys.readouterr().err
+    assert train("--freeze", "hed") == 2
+    assert "no weight is called hed" in capsys.readouterr().err
+    assert train("--partial") == 2
+    assert "--weights, which are not given" in capsys.readouterr().err
+    assert train("--set", "classes=2") == 2
+    assert "the network tells 2 classes apart" in capsys.readouterr().err
