@@ -142,7 +142,7 @@ def unary(
     )
 
 
-def comparison(name: str, op: str, doc: str) -> OpDef:
+def comparison(name: str, op: str, doc: str, resolve: Resolve = resolve_numeric) -> OpDef:
     """The record of y = a <op> b, a bool."""
 
     def kernel(call: Call) -> TensorExpr:
@@ -155,7 +155,7 @@ def comparison(name: str, op: str, doc: str) -> OpDef:
         operands=(Operand("a"), Operand("b")),
         attributes=(),
         outputs=("y",),
-        resolve=resolve_numeric,
+        resolve=resolve,
         state=no_state,
         infer=infer_mask,
         window=pointwise,
@@ -367,8 +367,8 @@ OPERATORS = (
     arithmetic("pow", "pow", "a to the power of b; of integers with products that wrap."),
     arithmetic("min", "min", "The smaller of a and b; NaN if one is.", aliases=("minimum",)),
     arithmetic("max", "max", "The larger of a and b; NaN if one is.", aliases=("maximum",)),
-    comparison("equal", "eq", "Whether a == b."),
-    comparison("not_equal", "ne", "Whether a != b."),
+    comparison("equal", "eq", "Whether a == b.", resolve_alike),
+    comparison("not_equal", "ne", "Whether a != b.", resolve_alike),
     comparison("less", "lt", "Whether a < b."),
     comparison("less_equal", "le", "Whether a <= b."),
     comparison("greater", "gt", "Whether a > b."),

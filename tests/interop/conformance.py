@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 import onnx
 
 from convdsl.passes import PASSES
-from interop import real_networks, suites
+from interop import real_networks, suites, versions
 
 REPORT = Path(__file__).parents[2] / "docs" / "onnx-conformance.md"
 WAYS = {"all passes": PASSES, "no passes": ()}
@@ -73,7 +73,7 @@ def main() -> int:
             light[name] = "fails"
         print(name, light[name], flush=True)
     real = {network.name: _errors(network, surprises) for network in real_networks.NETWORKS}
-    REPORT.write_text(_report(nodes, stored, light, real), encoding="utf-8")
+    REPORT.write_text(_report(nodes, stored, light, real, surprises), encoding="utf-8")
     print(*surprises, sep="\n")
     return 1 if surprises else 0
 
@@ -93,7 +93,11 @@ def _errors(network: real_networks.Network, surprises: list[str]) -> dict[str, s
 
 
 def _report(
-    nodes: Record, stored: Record, light: dict[str, str], real: dict[str, dict[str, str]]
+    nodes: Record,
+    stored: Record,
+    light: dict[str, str],
+    real: dict[str, dict[str, str]],
+    surprises: list[str],
 ) -> str:
     passed, excluded = nodes.passed.total(), nodes.excluded.total()
     lines = [
@@ -123,6 +127,7 @@ def _report(
             if nodes.total[kind]
         ]
         lines.append("")
+    lines += versions.table(surprises)
     lines += ["## Exclusions", "", "The list only shrinks.", ""]
     for reason, names in nodes.reasons.items():
         lines += [f"- {reason}: {', '.join(f'`{name}`' for name in sorted(names))}"]

@@ -56,7 +56,9 @@ def binary(name: str, draw: Draw, low: float = -3.0, high: float = 3.0) -> Case:
 
 
 def comparison(name: str, draw: Draw) -> Case:
-    """Values of which many are alike, or whole numbers."""
+    """Values of which many are alike, whole numbers, or where these may be compared, masks."""
+    if name in ("equal", "not_equal") and draw.chance(0.2):
+        return masks(name, draw)
     if draw.chance(0.3):
         return broadcast(name, draw, lambda _, s: draw.rng.integers(-2, 3, s))
     return broadcast(name, draw, lambda operand, shape: draw.repeated(shape))

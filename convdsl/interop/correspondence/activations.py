@@ -49,9 +49,12 @@ def _read_clip(r: Reading) -> Tensor:
 
 def _clip_by_tensors(r: Reading) -> Tensor:
     y: Tensor = r[0]
-    for index, op in ((1, "max"), (2, "min")):
-        if r.has(index):
-            y = r.binary(op, y, r[index])
+    for index, op, name in ((1, "max", "min"), (2, "min", "max")):
+        limit = r.given(index)
+        if limit is None and name in r.attributes:
+            limit = r.like(r.attribute(name), y)
+        if limit is not None:
+            y = r.binary(op, y, limit)
     return r.unary("identity", y) if y is r[0] else y
 
 
@@ -111,7 +114,8 @@ def _read_dropout(r: Reading) -> Result:
     if not r.wants(1):
         return y
     masked = r.unary("isnan", r[0]) if r.dtype(0).is_float else r.binary("equal", r[0], r[0])
-    return [y, r.binary("logical_or", masked, r.unary("logical_not", masked))]
+    kept = r.binary("logical_or", masked, r.unary("logical_not", masked))
+    return [y, kept if r.opset >= 10 else r.unary("cast", kept, dtype=str(r.dtype(0)))]
 
 
 # As ONNX. Some of its nodes hold constants in single precision, whatever they compute in.
