@@ -169,6 +169,13 @@ class InputError(Error):
     """Input data, shapes or options that do not fit the model."""
 
 
+def expect(what: str, given: object, *types: type) -> None:
+    """InputError where an argument is of none of the types that it takes."""
+    if not isinstance(given, types):
+        wanted = " or ".join(type.__name__ for type in types)
+        raise InputError(f"{what} is a {type(given).__name__}, not a {wanted}")
+
+
 def render(diagnostic: Diagnostic) -> str:
     """The finding as text: message, location, source lines with carets, frames, help."""
     lines = [f"{diagnostic.severity}[{diagnostic.code}]: {diagnostic.message}"]

@@ -13,7 +13,7 @@ from convdsl.analysis.report import Report, analyse
 from convdsl.autodiff import backward
 from convdsl.autodiff.text import format_backward
 from convdsl.compilation import Plan
-from convdsl.diagnostics import CompileError, InputError, WeightError
+from convdsl.diagnostics import CompileError, InputError, WeightError, expect
 from convdsl.ir.alike import outputs_differ
 from convdsl.ir.model import Model
 from convdsl.ir.text import format_graph
@@ -22,7 +22,7 @@ from convdsl.kernel.program import Port, Program, format_program
 from convdsl.kernel.signature import Binding, bind_shapes, check_symbol, input_symbols, whole
 from convdsl.kernel.text import format_kernel
 from convdsl.loading import interop, load, load_onnx, parse
-from convdsl.passes import PASSES, Observer, Pass
+from convdsl.passes import PASSES, Observer, Pass, check_passes
 from convdsl.passes import run as run_passes
 from convdsl.runtime.cache import ObjectCache
 from convdsl.runtime.cpu.code import LoadedCode
@@ -76,6 +76,7 @@ def bind(
         raise InputError(f"a batch of {batch} cannot be chosen: the model fixes its sizes")
     if batch is not None and binding.setdefault("N", batch) != batch:
         raise InputError(f"the batch is {batch}, but the input shapes say {binding['N']}")
+    expect("symbols", symbols or {}, Mapping)
     for name, value in (symbols or {}).items():
         if name not in free:
             known = ", ".join(free) or "none"
@@ -144,6 +145,7 @@ def compile(
     call does. Raises convdsl.Error.
     """
     model = model if isinstance(model, Model) else load(model)
+    check_passes(passes, observer)
     plan = Plan(model, find_toolchain(target, cpu), passes, verify, observer)
     bound = _bind_weights(model, weights)
     object_cache = ObjectCache() if cache else None
@@ -263,7 +265,11 @@ def export(
     else:
         data = import_module("convdsl.interop.pytorch_source").source(model).encode()
     if path is not None:
-        write_whole(Path(path), [data])
+        expect("the path", path, str, Path)
+        try:
+            write_whole(Path(path), [data])
+        except (OSError, ValueError) as error:  # ValueError: a NUL byte in the name
+            raise InputError(f"cannot write {path}: {error}") from None
     return data
 
 
@@ -348,6 +354,7 @@ def emit(
     if level != "gradient" and (of is not None or wrt is not None):
         raise InputError(f"of and wrt say what the gradient is; they play no part in {level}")
     model = model if isinstance(model, Model) else load(model)
+    check_passes(passes, observer)
     binding = bind(model, inputs, batch, symbols)
     if level == "gradient":
         settled = model.settled(binding)

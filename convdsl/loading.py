@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from convdsl import zoo
-from convdsl.diagnostics import InputError, SourceFile
+from convdsl.diagnostics import InputError, SourceFile, expect
 from convdsl.elaborate import elaborate, load_file
 from convdsl.ir.model import Model
 
@@ -21,6 +21,7 @@ def load(source: str | Path, **parameters: Any) -> Model:
     ONNX file `outputs` names the tensors wanted, where not all are. Raises InputError where there
     is no such source, CompileError where it is wrong.
     """
+    expect("the model", source, str, Path)
     text = str(source)
     path = Path(text)
     if _is_file(path):
@@ -36,6 +37,7 @@ def load(source: str | Path, **parameters: Any) -> Model:
 
 def parse(text: str, **parameters: Any) -> Model:
     """A model from source text. Imports are from the zoo only (`use "zoo:..."`)."""
+    expect("the source text", text, str)
     return elaborate(SourceFile("<text>", text), parameters=parameters, zoo=zoo.folder())
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from convdsl.backends.llvm import module as llvm_module
 from convdsl.backends.llvm import objects as llvm
-from convdsl.diagnostics import InputError
+from convdsl.diagnostics import InputError, expect
 from convdsl.kernel.program import Program
 from convdsl.kernel.target import Target
 from convdsl.schedules.cpu.machine import cpu_machine
@@ -60,6 +60,8 @@ TOOLCHAINS: Mapping[str, Callable[[str], Toolchain]] = {
 
 def find_toolchain(target: str = "cpu", processor: str = "native") -> Toolchain:
     """The toolchain of a target. InputError for a target or a processor that is not known."""
+    expect("the target", target, str)
+    expect("the processor", processor, str)
     if target not in TOOLCHAINS:
         raise InputError(f"unknown target `{target}`; there is {', '.join(TOOLCHAINS)}")
     return TOOLCHAINS[target](processor)

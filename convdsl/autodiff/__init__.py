@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from types import NoneType
 
-from convdsl.diagnostics import InputError
+from convdsl.diagnostics import InputError, expect
 from convdsl.ir.build import Build, Names
 from convdsl.ir.derivative import derive
 from convdsl.ir.graph import Graph, OpNode, StateNode, Value
@@ -42,6 +43,8 @@ def backward(
     model: Model, of: str | None = None, wrt: str | Iterable[str] | None = None
 ) -> tuple[Graph, Flow]:
     """The graph of `gradient`, and what flows in it."""
+    expect("the model", model, Model)
+    expect("the output", of, str, NoneType)
     if model.obstacle is not None:
         raise InputError(model.obstacle)
     graph = model.graph.copy()
@@ -151,7 +154,9 @@ def _wanted(graph: Graph, wrt: str | Iterable[str] | None) -> dict[str, Value]:
         return {k: n.output for k, n in states.items() if n.role is Role.PARAMETER and _smooth(n)}
     values = graph.inputs | {k: n.output for k, n in states.items() if n.data is None}
     found: dict[str, Value] = {}
+    expect("what gradients are by", wrt, str, Iterable)
     for pattern in (wrt,) if isinstance(wrt, str) else wrt:
+        expect("a name", pattern, str)
         names = [name for name in values if fnmatchcase(name, pattern)]
         if not names:
             raise InputError(f"there is no input or weight {pattern}")

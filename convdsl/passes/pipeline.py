@@ -6,9 +6,9 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
-from convdsl.diagnostics import InputError
+from convdsl.diagnostics import InputError, expect
 from convdsl.ir.graph import Graph
 from convdsl.ir.verify import verify as verify_graph
 from convdsl.passes.cancel_transposes import CancelTransposes
@@ -50,6 +50,15 @@ class Observer(Protocol):
     """Told after each pass; the graph is to look at, not to keep."""
 
     def __call__(self, step: Step) -> None: ...
+
+
+def check_passes(passes: object, observer: object) -> None:
+    """InputError for what is no sequence of passes, or cannot be told of them."""
+    expect("passes", passes, tuple, list)
+    for item in cast("Sequence[object]", passes):
+        expect("a pass", item, Pass)
+    if not (observer is None or callable(observer)):
+        raise InputError(f"the observer is a {type(observer).__name__}, which cannot be called")
 
 
 def run(

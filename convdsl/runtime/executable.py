@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from convdsl.diagnostics import InputError
+from convdsl.diagnostics import InputError, expect
 from convdsl.forking import Lock, compiling
 from convdsl.kernel.program import Port
 from convdsl.kernel.signature import Binding, bind_shapes, check_symbol, input_symbols
@@ -230,6 +230,7 @@ class Executable:
         """Write an artifact for one binding of the symbols, e.g. save("net.cdsl", N=1).
         The batch symbol defaults to 1; other free symbols must be given, and so must the values
         of inputs that decide shapes."""
+        expect("the path", path, str, Path)
         values = {name: self._decided(name, binding) for name in self._deciding}
         sizes = {name: size for name, size in binding.items() if name not in values}
         self._save(self.complete(sizes), values, Path(path))

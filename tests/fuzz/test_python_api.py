@@ -9,10 +9,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 import convdsl
 from convdsl import Model
+from convdsl.passes import PASSES
+from convdsl.weights import load as load_weights
 
+LONG = settings.default is not None and settings.default.max_examples > 100  # make fuzz
+COUNT = 400 if LONG else 60
 TEXT = """
 model m {
     input x: f32[N, 3, H, W] where H >= 2
@@ -20,19 +25,61 @@ model m {
 }
 """
 ODD: list[Any] = [
-    None, 0, -1, 1, 2, 1 << 40, 1 << 70, 1.5, float("nan"), True, "", "x", "3", "\0", b"x", (), [],
+    None, 0, -1, 1, 2, 1 << 40, 1 << 70, 1.5, float("nan"), True, "", "x", "3", "\0", "/nowhere/x",
+    b"x", (), [],
     (3, 9, 9), (1, 3, 9, 9), (3, 0, 9), (3, -4, 9), ("a",), (3, "a", 9), (3, 2.5, 9), {}, {"x": 3},
     {"x": (3, 4, 4)}, {"x": (1, 3, 30, 31)}, {"y": (3, 9, 9)}, {"H": 4}, {"H": "q"}, {"Q": 1},
     object(),
 ]  # fmt: skip
 
-CALLS: dict[str, Callable[[Model, Callable[[], Any], Path], object]] = {
+MADE: dict[int, convdsl.Executable] = {}
+
+
+def made(model: Model) -> convdsl.Executable:
+    """The model, compiled once."""
+    if id(model) not in MADE:
+        MADE[id(model)] = convdsl.compile(model, "random:0", cache=False)
+    return MADE[id(model)]
+
+
+CALLS: dict[str, Callable[[Model, Callable[..., Any], Path], object]] = {
     "report": lambda m, odd, _: convdsl.report(
         m, inputs=odd(), batch=odd(), symbols=m_or_none(odd())
     ),
     "counting": lambda m, odd, _: convdsl.report(m, count=str(odd())),
     "emit": lambda m, odd, _: convdsl.emit(m, "graph", inputs=odd(), batch=odd()),
     "level": lambda m, odd, _: convdsl.emit(m, str(odd()), symbols=m_or_none(odd())),
+    "compile": lambda m, odd, _: convdsl.compile(
+        m,
+        odd(),
+        target=odd("cpu"),
+        threads=odd(1),
+        cpu=odd("native"),
+        inputs=odd(),
+        batch=odd(),
+        symbols=odd(),
+        passes=odd(PASSES),
+        observer=odd(None),
+        cache=False,
+    ),
+    "weights": lambda m, odd, _: convdsl.compile(m, odd()),
+    "processors": lambda m, odd, _: convdsl.compile(m, "random:0", cpu=odd()),
+    "targets": lambda m, odd, _: convdsl.emit(m, "graph", target=odd(), cpu=odd()),
+    "passes": lambda m, odd, _: convdsl.emit(m, "graph", passes=odd()),
+    "models": lambda m, odd, _: convdsl.compile(odd(), "random:0"),
+    "reports": lambda m, odd, _: convdsl.report(odd(), count=odd()),
+    "emitted": lambda m, odd, _: convdsl.emit(odd(), odd()),
+    "export": lambda m, odd, folder: convdsl.export(
+        odd(m), odd("random:0"), odd(folder / "y"), to=odd("onnx")
+    ),
+    "gradient": lambda m, odd, _: convdsl.gradient(odd(m), odd(), odd()),
+    "stores": lambda m, odd, _: load_weights(odd(), odd(None)),
+    "load any": lambda m, odd, _: convdsl.load(odd()),
+    "parse any": lambda m, odd, _: convdsl.parse(odd()),
+    "parameters": lambda m, odd, _: convdsl.load("lenet5", classes=odd(), N=odd()),
+    "save": lambda m, odd, folder: made(m).save(odd(folder / "z"), N=odd(1), H=odd(9), W=odd(9)),
+    "call": lambda m, odd, _: made(m)(odd()),
+    "named": lambda m, odd, _: made(m)(x=odd()),
     "threads": lambda m, odd, _: convdsl.compile(m, "random:0", threads=odd()),
     "load": lambda m, odd, _: convdsl.load(str(odd())),
     "parse": lambda m, odd, _: convdsl.parse(str(odd())),
@@ -52,11 +99,11 @@ def model() -> Model:
 @pytest.mark.parametrize("call", CALLS)
 def test_odd_arguments(model: Model, tmp_path: Path, call: str) -> None:
     draw = random.Random(call)
-    for _ in range(60):
+    for _ in range(COUNT):
         given: list[Any] = []
 
-        def odd(given: list[Any] = given) -> Any:
-            given.append(draw.choice(ODD))
+        def odd(*usual: Any, given: list[Any] = given) -> Any:
+            given.append(draw.choice([draw.choice(ODD), *usual, *usual]))
             return given[-1]
 
         try:
@@ -88,7 +135,7 @@ def test_too_small_inputs_of_a_model_of_free_sizes(model: Model) -> None:
 def test_odd_arrays(model: Model) -> None:
     network = convdsl.compile(model, "random:0", cache=False)
     draw = random.Random(0)
-    for _ in range(60):
+    for _ in range(COUNT):
         shape = [draw.choice([0, 1, 2, 3, 4, 7]) for _ in range(draw.choice([0, 3, 4, 4, 4, 5]))]
         dtype = draw.choice(["f4", "f4", "f4", "f8", "i4", "O", "U3", "c8", "?"])
         try:

@@ -48,6 +48,8 @@ _LRN = (
 def _read_batch_norm(r: Reading) -> Tensor:
     if r.attribute("training_mode", 0) or any(r.wants(i) for i in range(1, 5)):
         raise ReadError("batch normalisation in training mode is not supported")
+    if r.opset < 9 and not r.attribute("spatial", 1):
+        raise ReadError("batch normalisation of every position by itself is not supported")
     names = ("x", "weight", "bias", "running_mean", "running_var")
     inputs = {name: r[index] for index, name in enumerate(names)}
     return r.apply("batch_norm", inputs, eps=r.attribute("epsilon", _EPS.default))
