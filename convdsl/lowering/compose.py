@@ -213,6 +213,8 @@ class _Chains:
 
     def add(self, stage: Stage) -> None:
         last = max((self._home.get(name, -1) for name in _names_read(stage)), default=-1)
+        if last < 0 and self._chains and self._joins(stage, len(self._chains) - 1):
+            last = len(self._chains) - 1  # it waits for nobody, and who reads it may be there
         ending = _ending(stage, self._chains[last]) if last >= 0 else None
         if ending is None and (last < 0 or not self._joins(stage, last)):
             stage, last = self._beside(stage, last)

@@ -24,9 +24,9 @@ class FuseElementwise(Pass):
     A group is a root and maps, each reading a value of the group at its own position. What others
     read too, or the model puts out, is stored on the way. Other operands, a residual say, are
     computed before; a map joins no group that they wait for, so that groups never wait for each
-    other. It saves reading the operand, and storing it where nobody else reads it; nothing is
-    lost, since kernels run one after the other, each on all threads. `longest` bounds the operators
-    of a group.
+    other. Maps that nobody else reads come along: momentum that decays before a gradient is added.
+    It saves reading the operand, and storing it where nobody else reads it; nothing is lost, since
+    kernels run one after the other, each on all threads. `longest` bounds the operators of a group.
 
     A reduction of what maps or a contraction compute joins them too: partial sums are taken where
     the values are made, and combined in the end. That pays where the values would not stay in a
@@ -54,6 +54,7 @@ class _Group:
     kind: OpClass
     nodes: list[OpNode]
     readers: list[_Group] = field(default_factory=list["_Group"])
+    maps: bool = True  # and nothing else
 
 
 class _Groups:
@@ -64,6 +65,7 @@ class _Groups:
         self._longest = longest
         self._elements = elements
         self._home: dict[int, _Group] = {}  # by id of the node
+        self._number: dict[int, int] = {}  # in which order they were placed
 
     def place(self, node: OpNode) -> None:
         """Add the node to the best group that it can join, or start one."""
@@ -75,12 +77,47 @@ class _Groups:
         if joined:
             group = max(joined, key=lambda group: self._preference(node, group))
             group.nodes.append(node)
+            group.maps = group.maps and kind is OpClass.MAP
+            for other in [other for other in read if other is not group]:
+                if self._comes_along(node, expr, other, group):
+                    self._absorb(other, group)
+                    read.remove(other)
         else:
-            group = _Group(kind, [node])
+            group = _Group(kind, [node], maps=kind is OpClass.MAP)
         self._home[node.id] = group
+        self._number[node.id] = len(self._number)
         for other in read:
             if other is not group:
                 other.readers.append(group)
+
+    def _comes_along(self, node: OpNode, expr: TensorExpr, other: _Group, group: _Group) -> bool:
+        """Whether maps serve this node alone, at each of its positions: then they need not be
+        stored."""
+        if not other.maps or len(group.nodes) + len(other.nodes) > self._longest:
+            return False
+        if self._number[other.nodes[0].id] < self._number[group.nodes[0].id]:
+            return False  # the root stands first
+        members = {member.id for member in other.nodes}
+        shape = node.output.type.shape
+        for value in (value for member in other.nodes for value in member.outputs):
+            users = [user for user, _ in self._graph.users(value)]
+            if self._graph.is_result(value) or value.type.shape != shape:
+                return False
+            if any(user is not node and user.id not in members for user in users):
+                return False
+        inner = [k for k, v in node.inputs.items() if v.node.id in members]
+        return all(reads_in_place(expr, operand) for operand in inner)
+
+    def _absorb(self, other: _Group, group: _Group) -> None:
+        """All of another group into this one, which does not wait for it otherwise."""
+        group.nodes += other.nodes
+        for member in other.nodes:
+            self._home[member.id] = group
+            for value in member.inputs.values():
+                maker = self._home.get(value.node.id)
+                if maker is not None and maker is not group:
+                    maker.readers.append(group)
+        group.readers += [reader for reader in other.readers if reader is not group]
 
     def number(self) -> int:
         """Set the groups of nodes that are not alone; how many joined another."""

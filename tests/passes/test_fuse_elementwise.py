@@ -182,3 +182,34 @@ def test_chains_have_a_longest() -> None:
     after = rewritten(b.output(y=h), FuseElementwise(longest=3))
     assert [n.group is not None for n in after.op_nodes()] == [True] * 5
     assert len({n.group for n in after.op_nodes()}) == 2
+
+
+def test_maps_that_nobody_else_reads_come_along() -> None:
+    """Momentum decays where the gradient is added to it, in one pass over both."""
+    b = Builder()
+    w, m = b.parameter("w", 4, 4), b.parameter("m", 4, 4)
+    gradient = b("matmul", b.input("a", 4, 8), b.input("b", 8, 4))
+    decayed = b("mul", m, b.constant("decay", 0.9))
+    moved = b("add", decayed, gradient)
+    b.update(m, moved)
+    b.update(w, b("sub", w, moved))
+    b.output(y=b("reduce_sum", w, axes=(0, 1)))
+    assert groups(b.graph) == [["matmul1", "mul1", "add1", "sub1"]]
+
+
+def test_maps_that_others_read_do_not() -> None:
+    b = Builder()
+    m = b.parameter("m", 4, 4)
+    gradient = b("matmul", b.input("a", 4, 8), b.input("b", 8, 4))
+    decayed = b("mul", m, b.constant("decay", 0.9))
+    b.update(m, b("add", decayed, gradient))
+    b.output(y=b("reduce_sum", decayed, axes=(0, 1)))
+    assert groups(b.graph) == [["matmul1", "add1"]]
+
+
+def test_maps_that_grow_do_not() -> None:
+    """What is broadcast would be computed again and again."""
+    b = Builder()
+    x = b("matmul", b.input("a", 4, 8), b.input("b", 8, 4))
+    b.output(y=b("add", x, b("exp", b.input("c", 1, 4))))
+    assert groups(b.graph) == [["matmul1", "add1"]]
