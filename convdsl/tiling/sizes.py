@@ -41,6 +41,8 @@ class Sized:
 def sized(model: Model, load: Callable[..., Model] | None = None) -> Sized:
     """The network at any size. `load` gives it for other parameters. Raises InputError where its
     size is fixed."""
+    if model.graph.updates:
+        raise InputError(f"{model.name} changes its state with every call: tiles are many calls")
     images = [name for name, type in model.inputs.items() if type.rank == 4]
     if len(images) != 1:
         raise InputError(f"{model.name} has {len(images)} inputs that are images; tiles need one")

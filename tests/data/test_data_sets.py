@@ -94,6 +94,12 @@ def test_parts_by_folder(tmp_path: Path) -> None:
         open_parts(tmp_path)
 
 
+def test_a_class_called_train(tmp_path: Path) -> None:
+    for name in ("train", "bus", "test"):
+        save(tmp_path / name / "0.png", picture(1))
+    assert open_data(tmp_path).classes == ("bus", "test", "train")
+
+
 def test_masks_beside_images(tmp_path: Path) -> None:
     drawn = RNG.integers(0, 5, (4, 6)).astype(np.uint8)
     for k in range(2):
@@ -465,6 +471,12 @@ def test_tables_of_names(tmp_path: Path) -> None:
     data = open_data(table(tmp_path, "0.png,dog\n1.png,cat\n2.png,dog\n"))
     assert data.classes == ("cat", "dog")
     assert [int(data[i]["label"]) for i in range(3)] == [1, 0, 1]
+
+
+def test_tables_of_tabs(tmp_path: Path) -> None:
+    text = table(tmp_path, "").with_suffix(".tsv")
+    text.write_text("0.png\tdog, black\n1.png\tcat\n")
+    assert open_data(text).classes == ("cat", "dog, black")
 
 
 def test_tables_of_boxes_and_masks(tmp_path: Path) -> None:

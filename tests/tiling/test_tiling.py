@@ -245,6 +245,14 @@ def test_networks_of_one_size() -> None:
     assert tiling(sized(odd), (64, 48), 17).tile == (16, 16)
 
 
+def test_networks_with_state() -> None:
+    model = parse(MODEL.format("x -> conv(2, 3x3) -> output y"))
+    key, state = next(iter(model.graph.states.items()))
+    model.graph.updates[key] = state.output
+    with pytest.raises(InputError, match="changes its state with every call"):
+        sized(model)
+
+
 def test_images_that_are_none() -> None:
     tiles, _ = network("x -> conv(4, 3x3) -> output y", 40)
     with pytest.raises(InputError, match=r"takes images \[N, C, H, W\], not \[3, 4\]"):

@@ -4,7 +4,7 @@
                       train/, val/ (valid/, validation/), test/, each of the former
     .npz              `x` and `y`, `mask`, `boxes`, ...; x_train, y_train, x_test, ... are parts
     .npy, IDX         the images; their labels in a second file
-    .csv              paths and labels
+    .csv, .tsv        paths and labels
     arrays            a mapping by name, a pair (x, y); an iterator of samples; a DataSet itself
 
 Nothing is unpickled. Large arrays are mapped where their file allows it, and bounded otherwise.
@@ -145,10 +145,11 @@ def _of_arrays(arrays: Mapping[str, Array], source: str, wanted: Wanted) -> Part
 
 
 def _of_folder(folder: Path, wanted: Wanted) -> Parts:
+    """Parts are folders of folders: one of images may be of the class `train`."""
     files = {entry.name.removesuffix(".gz"): entry for entry in folder.iterdir()}
     if any(name.endswith(MNIST[0]) for name in files):
         return _of_mnist(folder, files, wanted)
-    there = {name.lower(): name for name in subfolders(folder)}
+    there = {name.lower(): name for name in subfolders(folder) if subfolders(folder / name)}
     named = {part: [there[n] for n in names if n in there] for part, names in PARTS.items()}
     if not named["train"]:
         return Parts(_of_images(folder, wanted)(None))

@@ -1,4 +1,4 @@
-"""CSV tables of images: a path and its targets in each row.
+"""Tables of images (.csv, or .tsv with tabs): a path and its targets in each row.
 
     path, label                             with or without a line of names
     path, mask                              the mask's path
@@ -71,7 +71,8 @@ def _rows(path: Path) -> list[tuple[int, list[str]]]:
         if size > MOST_BYTES:
             raise InputError(f"{path} is of {size / 1e9:,.1f} GB, at most {MOST_BYTES / 1e9:,.1f}")
         with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, skipinitialspace=True, strict=True)
+            delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+            reader = csv.reader(file, delimiter=delimiter, skipinitialspace=True, strict=True)
             rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"cannot read the table {path}: {error}") from None
