@@ -10,9 +10,13 @@ from executors import executing, interpreting, run_session
 from gradients import check_graph
 from graphs import Builder, evaluate_graph, evaluate_results, random_arrays, rewritten
 
+from convdsl.backends.llvm.objects import find_target
 from convdsl.diagnostics import InputError
 from convdsl.ir.graph import Graph, OpNode
+from convdsl.ir.timing import Timing
 from convdsl.ir.verify import verify
+from convdsl.lowering.layouts import Layouts
+from convdsl.schedules.cpu.machine import cpu_machine
 from convdsl.tensor import Dim, DType, symbol
 from convdsl.training.mode import stream, training_mode
 
@@ -229,3 +233,16 @@ def test_streams_are_words() -> None:
     assert len(words) == 200
     assert all(0 <= word < 2**32 for word in words)
     assert stream(1, "a") != stream(2, "a")
+
+
+def test_maps_lie_in_blocks_whatever_their_statistics_replace() -> None:
+    """Running statistics are plain; what is normalised beside them is not copied out of blocks."""
+    b = Builder()
+    x = b("conv", b.input("x", 4, 16, 8, 8), channels=32, kernel=3)
+    b.output(y=b("relu", b("batch_norm", x, name="bn"), name="relu"))
+    graph = rewritten(trained(b))
+    layouts = Layouts(graph, cpu_machine(find_target("x86-64-v4")), Timing(graph))
+    found = {v.name: layouts.of_value(v) for n in graph.op_nodes() for v in n.outputs}
+    axes = {name: layout.axis for name, layout in found.items() if layout is not None}
+    assert {axes[name] for name in ("conv1", "bn:y", "relu")} == {1}
+    assert {axes[name] for name in ("bn:mean", "bn:new_mean", "bn:new_var")} == {None}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from convdsl.ir.graph import Graph, OpNode, Value
+from convdsl.ir.graph import Graph, Node, OpNode, Value
 from convdsl.ir.groups import kernels_of
 from convdsl.ir.rules import kernel_of
 from convdsl.ir.timing import Time, Timing
 from convdsl.kernel.expr import Stage, reads
 from convdsl.kernel.layout import Layout
 from convdsl.schedules.machine import Machine
+from convdsl.tensor import Dim, TensorType
 
 
 class Layouts:
@@ -19,7 +20,7 @@ class Layouts:
     def __init__(self, graph: Graph, machine: Machine, timing: Timing) -> None:
         self._machine = machine
         self._timing = timing
-        self._plain = _plain_nodes(graph, timing)
+        self._plain = _plain_shapes(graph, timing)
         self._stages: dict[tuple[OpNode, str], Layout] = {}
         for node in graph.op_nodes():
             if not timing.is_bound(node):
@@ -27,17 +28,20 @@ class Layouts:
 
     def _add(self, node: OpNode) -> None:
         known: dict[str, Layout | None] = {
-            operand: None if value.node in self._plain else self.of_value(value)
+            operand: None if self._is_plain(value.node, value.type) else self.of_value(value)
             for operand, value in node.inputs.items()
             if not self._timing.is_bound(value.node)
         }
         for stage in kernel_of(node.call).stages:
             name = stage.target.name
-            plain = node in self._plain
+            plain = self._is_plain(node, stage.target.type)
             layout = plain_layout(stage) if plain else self._machine.layout(stage, known)
             self._stages[node, name] = layout
             if any(read.tensor.name in known for read in reads(stage.body)):
                 known[name] = layout  # else it follows from weights alone
+
+    def _is_plain(self, node: Node, type: TensorType) -> bool:
+        return isinstance(node, OpNode) and type.shape in self._plain.get(node, ())
 
     def of_stage(self, node: OpNode, stage: Stage) -> Layout:
         """Of what a stage of an operator makes."""
@@ -56,14 +60,17 @@ def plain_layout(stage: Stage) -> Layout:
     return Layout(stage.target.type.sizes)
 
 
-def _plain_nodes(graph: Graph, timing: Timing) -> set[OpNode]:
-    """What follows from states that change alone, and what replaces states with all of its group
-    that has their shapes: what ends in the gradient of a bias lies as it would without."""
-    found: set[OpNode] = set()
+def _plain_shapes(graph: Graph, timing: Timing) -> dict[OpNode, set[tuple[Dim, ...]]]:
+    """By operator the shapes in which what it makes is plain: all where it follows from states that
+    change alone; those of the states that its group replaces. What ends in the gradient of a bias,
+    or in running statistics, lies as it would without."""
+    found: dict[OpNode, set[tuple[Dim, ...]]] = {}
     new = set(graph.updates.values())
     for nodes in kernels_of(graph):
         shapes = {v.type.shape for node in nodes for v in node.outputs if v in new}
         if timing.of_node(nodes[-1]) is Time.STEP:
-            found.update(nodes)
-        found.update(n for n in nodes if any(v.type.shape in shapes for v in n.outputs))
+            made = (kernel_of(node.call).stages for node in nodes)
+            shapes = {stage.target.type.shape for stages in made for stage in stages}
+        if shapes:
+            found |= dict.fromkeys(nodes, shapes)
     return found
