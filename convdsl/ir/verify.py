@@ -6,7 +6,6 @@ A violation is a bug of whoever built or rewrote the graph, never of a user.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 
 from convdsl.ir.classify import OpClass, classify, reduces_whole
 from convdsl.ir.graph import Graph, Node, OpNode, Value
@@ -119,16 +118,9 @@ def _verify_rules(node: OpNode) -> None:
     _require(actual == outputs, f"{where} puts out {actual}, its rule says {outputs}")
 
 
-def _serves(graph: Graph, node: OpNode, nodes: Sequence[OpNode]) -> bool:
-    """Whether nothing but these nodes reads what a node makes."""
-    inside = {other.id for other in nodes}
-    users = (user.id for value in node.outputs for user, _ in graph.users(value))
-    return inside.issuperset(users) and not any(graph.is_result(v) for v in node.outputs)
-
-
 def _verify_groups(graph: Graph) -> None:
     """A group is a root and maps, or reductions, that each read values of it, or are maps that it
-    alone reads; none holds weight-time work, and they do not wait for each other in a circle."""
+    reads; none holds weight-time work, and they do not wait for each other in a circle."""
     groups: dict[int, list[OpNode]] = {}
     for node in graph.op_nodes():
         if node.group is not None:
@@ -137,11 +129,12 @@ def _verify_groups(graph: Graph) -> None:
     for group, nodes in groups.items():
         what = f"group {group}"
         _require(not any(n.id in bound for n in nodes), f"{what} holds weight-time work")
+        wanted = {value.node.id for node in nodes for value in node.inputs.values()}
         inside = {nodes[0].id}
         for node in nodes[1:]:
             read = [key for key, value in node.inputs.items() if value.node.id in inside]
-            serves = _serves(graph, node, nodes)
-            _require(bool(read) or serves, f"{node.name} stands in {what} and reads nothing of it")
+            joins = bool(read) or node.id in wanted
+            _require(joins, f"{node.name} stands in {what} and reads nothing of it")
             expr = node.call.kernel
             fits = classify(expr) is OpClass.MAP or (bool(read) and reduces_whole(expr, read))
             _require(fits, f"{node.name} stands in {what} and is no map, nor reduces what it makes")

@@ -25,6 +25,7 @@ class FuseElementwise(Pass):
     read too, or the model puts out, is stored on the way. Other operands, a residual say, are
     computed before; a map joins no group that they wait for, so that groups never wait for each
     other. Maps that nobody else reads come along: momentum that decays before a gradient is added.
+    Groups of nothing but maps that a map reads become one: Adam's two means meet in a quotient.
     It saves reading the operand, and storing it where nobody else reads it; nothing is lost, since
     kernels run one after the other, each on all threads. `longest` bounds the operators of a group.
 
@@ -76,6 +77,10 @@ class _Groups:
         joined = [group for group in read if self._joins(node, expr, kind, group, read)]
         if joined:
             group = max(joined, key=lambda group: self._preference(node, group))
+            for other in [other for other in joined if other is not group]:
+                if self._meets(node, other, group):
+                    self._absorb(other, group)
+                    read.remove(other)
             group.nodes.append(node)
             group.maps = group.maps and kind is OpClass.MAP
             for other in [other for other in read if other is not group]:
@@ -89,6 +94,16 @@ class _Groups:
         for other in read:
             if other is not group:
                 other.readers.append(group)
+
+    def _meets(self, node: OpNode, other: _Group, group: _Group) -> bool:
+        """Whether two groups of nothing but maps, over the node's positions, can be one: neither
+        waits for the other. What others read of them is stored on the way."""
+        if not (other.maps and group.maps) or len(group.nodes) + len(other.nodes) >= self._longest:
+            return False
+        members = (*group.nodes, *other.nodes)
+        shapes = {value.type.shape for member in members for value in member.outputs}
+        alike = group.kind is other.kind is OpClass.MAP and shapes == {node.outputs[0].type.shape}
+        return alike and id(other) not in _after(group) and id(group) not in _after(other)
 
     def _comes_along(self, node: OpNode, expr: TensorExpr, other: _Group, group: _Group) -> bool:
         """Whether maps serve this node alone, at each of its positions: then they need not be

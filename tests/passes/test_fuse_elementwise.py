@@ -107,6 +107,30 @@ def test_what_need_not_be_stored_is_preferred() -> None:
     assert groups(b.graph) == [["conv1", "add1"]]
 
 
+def test_groups_of_maps_that_a_map_reads_are_one() -> None:
+    """What begins apart: m is decayed, g is squared, and a third map adds them."""
+    b = Builder()
+    m, g = b.input("m", 4, 5), b.input("g", 4, 5)
+    later = b("add", b("relu", m), b("mul", g, g))
+    b.output(y=b("div", later, b("sqrt", later)), z=b("exp", m))
+    assert groups(b.graph) == [["relu1", "mul1", "add1", "sqrt1", "div1"]]
+
+
+def test_groups_of_maps_that_wait_for_each_other_stay_apart() -> None:
+    """The second one reads a pooling of the first; of another shape is another kernel."""
+    b = Builder()
+    x = b.input("x", 2, 4, 6, 6)
+    first = b("relu", x)
+    pooled = b("max_pool", first, kernel=3, stride=1, pad=1)
+    moved = b("channel_shuffle", pooled, groups=2)
+    b.output(y=b("add", b("exp", first), b("neg", moved)))
+    assert groups(b.graph) == [["neg1", "add1"], ["relu1", "exp1"]]
+    b = Builder()
+    wide, narrow = b("relu", b.input("x", 4, 5)), b("exp", b.input("row", 5))
+    b.output(y=b("add", wide, narrow))
+    assert groups(b.graph) == [["relu1", "add1"]]
+
+
 @pytest.mark.parametrize("seed", range(30))
 def test_drawn_groups_never_wait_for_each_other(seed: int) -> None:
     """Maps, windows and movements at random, many values with several readers."""

@@ -47,7 +47,7 @@ def test_convolutions(layer: str) -> None:
     b = Builder()
     x = b("relu", b.input("x", *shape))  # no model input: blocked as layers in between are
     graph = b.output(y=b("conv", x, **attributes))
-    assert schedules_of(graph) == ["generic", intended]
+    assert schedules_of(graph)[1:] == [intended]
 
 
 @pytest.mark.parametrize("layer", LAYERS)
@@ -68,7 +68,7 @@ def test_the_rest_is_generic(op: str) -> None:
     b = Builder()
     attributes = {"kernel": 2} if op == "max_pool" else {}
     graph = b.output(y=b(op, b.input("x", 1, 16, 8, 8), **attributes))
-    assert set(schedules_of(graph)) == {"generic"}
+    assert set(schedules_of(graph)) <= {"flat", "generic"}
 
 
 def test_names_do_not_matter() -> None:
@@ -90,7 +90,7 @@ def test_choices_say_what_was_predicted() -> None:
     assert costs[0] > 0
     known = {schedule.name for schedule in machine.schedules}
     own = {"direct", "depthwise", "gemm", "correlation", "phases"}
-    assert known == own | {"reduction", "scatter", "transpose", "generic"}
+    assert known == own | {"reduction", "scatter", "transpose", "flat", "generic"}
 
 
 @pytest.mark.parametrize("cpu", ["x86-64-v2", "x86-64-v3", "x86-64-v4"])

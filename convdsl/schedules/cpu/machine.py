@@ -10,6 +10,7 @@ from convdsl.schedules.cpu.correlation import correlation
 from convdsl.schedules.cpu.depthwise import depthwise
 from convdsl.schedules.cpu.direct import direct
 from convdsl.schedules.cpu.filters import FilterPack
+from convdsl.schedules.cpu.flat import flat
 from convdsl.schedules.cpu.gemm import gemm
 from convdsl.schedules.cpu.generic import generic
 from convdsl.schedules.cpu.layouts import layout_of
@@ -26,7 +27,18 @@ _CACHE_LINE = 64
 def cpu_machine(target: Target) -> Machine:
     """All that lowering must know of a processor."""
 
-    made = (direct, depthwise, phases, gemm, correlation, reduction, scatter, transpose, generic)
+    made = (
+        direct,
+        depthwise,
+        phases,
+        gemm,
+        correlation,
+        reduction,
+        scatter,
+        transpose,
+        flat,
+        generic,
+    )
     return Machine(
         name="cpu",
         facts=repr(target),
