@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from executors import machine_code, run_graph
+from executors import graph_of, machine_code, run_graph
 from gradients import (
     assert_as_exact,
     case_graph,
@@ -12,13 +12,15 @@ from gradients import (
     cotangents_of,
     floating,
     gradient_graph,
+    of_dtype,
     smooth_case,
     with_gradients,
 )
 from graphs import evaluate_graph
 from op_cases import CASES_PER_OPERATOR, draw_case
+from op_cases.draw import type_of
 
-from convdsl.ir.opdef import Derived, NotDifferentiable, OpDef, Rule, Zero
+from convdsl.ir.opdef import Derived, NotDifferentiable, OpDef, OpError, Rule, Zero
 from convdsl.ir.verify import verify
 from convdsl.ops import OPERATORS
 from convdsl.tensor import DType
@@ -51,6 +53,31 @@ def test_agrees_with_differences(op: OpDef) -> None:
         found = compare(*case_graph(smooth_case(op.name, number), number), number)
         agreed, kinks = agreed + found.agreed, kinks + found.kinks
     assert agreed > kinks
+
+
+@each_smooth
+def test_of_an_empty_batch(op: OpDef) -> None:
+    """Gradients of nothing are nothing, those of weights zeros."""
+    for number in range(4):
+        case = smooth_case(op.name, number)
+        arrays = {name: case.arrays[name] for name in case.call.types}
+        data = [o.name for o in op.data_operands if arrays.get(o.name, np.zeros(())).ndim]
+        batch = arrays[data[0]].shape[0] if data else 0
+        arrays |= {n: arrays[n][:0] for n in data if arrays[n].shape[0] == batch}
+        try:
+            call = op.call({n: type_of(a) for n, a in arrays.items()}, case.attributes)
+            empty = all(type.elements == 0 for type in call.outputs)
+        except OpError:
+            continue  # a concat or an axis of another extent
+        if not data or not empty:
+            continue
+        call = of_dtype(call, DType.F64)
+        arrays = {n: arrays[n].astype(type.dtype.numpy) for n, type in call.types.items()}
+        graph = graph_of(call)
+        dys = {f"d_{name}": dy for name, dy in cotangents_of(graph, number).items()}
+        graph = gradient_graph(graph, floating(graph))
+        for name, dx in evaluate_graph(graph, arrays | dys).items():
+            np.testing.assert_array_equal(dx, np.zeros_like(arrays[name]), name)
 
 
 @pytest.mark.parametrize("op", FLAT, ids=lambda op: op.name)

@@ -40,7 +40,7 @@ from convdsl.kernel.expr import (
 from convdsl.kernel.scalar import FUNCTIONS, REDUCTIONS
 from convdsl.kernel.scatter import Scatter, match_scatter
 from convdsl.kernel.storage import widened
-from convdsl.tensor import Dim, Symbol, symbols_of
+from convdsl.tensor import Dim, DType, Symbol, symbols_of
 from convdsl.tensor import evaluate as evaluate_dim
 from convdsl.tensor.conversion import convert, stored
 
@@ -288,8 +288,12 @@ class _Scope:
         shape = list(body.shape)
         for axis, dimension in zip(e.axes, dimensions, strict=True):
             shape[dimension] = _size(axis.extent)
-        whole = REDUCTIONS[e.op].whole
-        found = whole(np.broadcast_to(body, shape), axis=dimensions, keepdims=True)
+        record = REDUCTIONS[e.op]
+        values = np.broadcast_to(body, shape)
+        # NumPy has no maximum of nothing; the combination has what it starts from.
+        stated = values.size == 0 and e.dtype is not DType.BOOL
+        start = {"initial": record.neutral(e.dtype)} if stated else {}
+        found = record.whole(values, axis=dimensions, keepdims=True, **start)
         return found.astype(e.dtype.numpy, copy=False)
 
     def _scatter(self, e: Scatter, summed: tuple[int, ...]) -> Array:
@@ -421,8 +425,8 @@ def _sum_of_products(a: Array, b: Array, dimensions: tuple[int, ...], e: Reduce)
     for axis, dimension in zip(e.axes, dimensions, strict=True):
         if a.shape[dimension] == b.shape[dimension] == 1:
             repeated *= _size(axis.extent)
-    of_a = [j for j in range(rank) if a.shape[j] > 1]
-    of_b = [j for j in range(rank) if b.shape[j] > 1]
+    of_a = [j for j in range(rank) if a.shape[j] != 1]
+    of_b = [j for j in range(rank) if b.shape[j] != 1]
     kept = [j for j in range(rank) if j in {*of_a, *of_b} and j not in dimensions]
     flat_a = a.reshape([a.shape[j] for j in of_a])
     flat_b = b.reshape([b.shape[j] for j in of_b])

@@ -300,7 +300,7 @@ def kernel_tile(call: Call) -> TensorExpr:
     axes = axes_over(call.outputs[0].shape)
     index: list[Dim] = []
     for axis, extent, times in zip(axes, call.type("x").shape, call["repeats"], strict=True):
-        index.append(axis.i if times == 1 else axis.i % extent)
+        index.append(axis.i if times == 1 or extent == 0 else axis.i % extent)
     return moved(call, axes, tuple(index))
 
 

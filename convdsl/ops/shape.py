@@ -43,9 +43,11 @@ def regroup(output: Shape, given: Shape, at: Shape) -> Shape:
 
     The shapes are cut where their leading products agree, so that axes which survive are
     indexed directly; only within a cut the position is flattened and split again. Axes of
-    extent 1 take no part.
+    extent 1 take no part. Of nothing, every element lies at the beginning.
     """
     index: list[Dim] = [0] * len(given)
+    if 0 in given:
+        return tuple(index)
     for targets, sources in _cuts(output, given):
         flat: Dim = 0
         for axis in targets:

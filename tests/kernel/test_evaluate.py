@@ -312,3 +312,22 @@ def test_sums_of_products_are_exact_in_integers_of_floats() -> None:
 def test_axes_are_named_after_what_they_are() -> None:
     assert [a.name for a in axes_over((1, 2, 3, 4))] == ["n", "c", "h", "w"]
     assert [a.name for a in axes_over((1,) * 6)] == [f"i{k}" for k in range(6)]
+
+
+@pytest.mark.parametrize(
+    ("op", "expected"), [("sum", 0), ("prod", 1), ("max", -np.inf), ("min", np.inf)]
+)
+def test_a_reduction_of_nothing_is_what_it_starts_from(op: str, expected: float) -> None:
+    """Sums of products, too, which go through einsum."""
+    i, k = Axis("i", 3), Axis("k", 0)
+    x = TensorVar("x", TensorType(F64, (3, 0)))
+
+    def reduced(op: str, value: Expr) -> Array:
+        y = Stage(TensorVar("y", TensorType(value.dtype, (3,))), (i,), Reduce(op, (k,), value))
+        return evaluate(TensorExpr((x,), (y,), ("y",)), {"x": np.ones((3, 0))})["y"]
+
+    for value in (x[i.i, k.i], x[i.i, k.i] * x[i.i, k.i]):
+        np.testing.assert_array_equal(reduced(op, value), [expected] * 3)
+    mask = Compare("lt", x[i.i, k.i], Literal(0.0, F64))
+    assert not reduced("any", mask).any()
+    assert reduced("all", mask).all()
