@@ -16,14 +16,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from itertools import product
 from math import gcd, lcm, prod
 from typing import TypeAlias
 
 from convdsl.analysis.access import Access, Place, Span, Taps, places, read_access, window_access
 from convdsl.ir.graph import Graph, OpNode, Value
-from convdsl.ir.opdef import Reach, Role
-from convdsl.kernel.expr import Stage
+from convdsl.ir.opdef import Reach, Role, WindowRule
+from convdsl.kernel.expr import Stage, TensorExpr
 from convdsl.tensor import Dim, Window, dim_max, dim_min
 
 LONGEST_PERIOD = 2**14
@@ -119,8 +120,7 @@ def propagate(graph: Graph) -> dict[Value, Seen]:
             (name, axis): Field((Path(axis, 1, here),)) for axis in range(2, value.type.rank)
         }
     for node in graph.op_nodes():
-        for number, value in enumerate(node.outputs):
-            seen[value] = _through(node, node.call.output_names[number], seen)
+        seen |= zip(node.outputs, _through(_Steps(node), seen), strict=True)
     return seen
 
 
@@ -139,49 +139,82 @@ def receptive_fields(graph: Graph) -> dict[Value, Summary]:
     }
 
 
-def _through(node: OpNode, output: str, seen: Mapping[Value, Seen]) -> Seen:
-    """The fields of one output from those of the operands."""
-    found: dict[Key, list[Field | None]] = {}
-    for operand, value in node.inputs.items():
+class _Steps:
+    """A node, its expression made once: the operands' names stand for as many reads as it has."""
+
+    def __init__(self, node: OpNode) -> None:
+        self.node = node
+        self.call = node.call
+        self.names = self.call.output_names
+        self.types = {value.type for value in node.outputs}
+        self.data = {operand.name for operand in node.op.operands if operand.role is Role.DATA}
+
+    @cached_property
+    def window(self) -> WindowRule:
+        return self.node.op.window(self.call)
+
+    @cached_property
+    def accesses(self) -> dict[int, Access]:
+        """What the window reads, by axis."""
+        window = self.window
+        assert isinstance(window, Window)
+        return {number + 2: window_access(window, number) for number in range(window.rank)}
+
+    @cached_property
+    def kernel(self) -> TensorExpr:
+        return self.call.kernel
+
+    @cached_property
+    def readers(self) -> dict[str, list[tuple[Stage, Place]]]:
+        """The reads of a tensor, by its name, in the order of stages."""
+        found: dict[str, list[tuple[Stage, Place]]] = {}
+        stages = self.kernel.stages
+        for stage in stages:
+            for place in places(stage, stages):
+                found.setdefault(place.read.tensor.name, []).append((stage, place))
+        return found
+
+    def fields(self, operand: str, axis: int, field: Field) -> dict[str, Field]:
+        """The fields of the outputs in axis `axis` of a model input, by way of one operand alone.
+        Outputs that do not read it have none."""
+        spatial = all(path.axis is None or path.axis >= 2 for path in field.paths)
+        if self.window is Reach.POINTWISE and spatial and self.types == {self.call.type(operand)}:
+            return dict.fromkeys(self.names, field)
+        if isinstance(self.window, Window) and spatial and operand in self.data:
+            paths = [
+                path if path.axis is None else _compose(path, self.accesses[path.axis])
+                for path in field.paths
+            ]
+            return dict.fromkeys(self.names, Field(_union(paths), field.aligned))
+        reached: dict[str, list[Path]] = {operand: list(field.paths)}
+        for name in (operand, *(stage.target.name for stage in self.kernel.stages)):
+            if name not in reached:
+                continue
+            paths = _union(reached[name])
+            for stage, place in self.readers.get(name, ()):
+                found = reached.setdefault(stage.target.name, [])
+                found += [_through_read(path, place, stage, axis) for path in paths]
+        return {
+            name: Field(_union(reached[name]), field.aligned)
+            for name in self.names
+            if name in reached
+        }
+
+
+def _through(steps: _Steps, seen: Mapping[Value, Seen]) -> list[Seen]:
+    """The fields of each output from those of the operands."""
+    found: dict[str, dict[Key, list[Field | None]]] = {name: {} for name in steps.names}
+    for operand, value in steps.node.inputs.items():
         for key, field in seen.get(value, {}).items():
             try:
-                after = (
-                    None
-                    if field is None
-                    else _through_operand(node, operand, output, key[1], field)
-                )
+                after = None if field is None else steps.fields(operand, key[1], field)
             except _UnavailableError:
                 after = None
-            if after is None or after.paths:
-                found.setdefault(key, []).append(after)
-    return {key: _join(fields) for key, fields in found.items()}
-
-
-def _through_operand(node: OpNode, operand: str, output: str, axis: int, field: Field) -> Field:
-    """The field of an output in axis `axis` of a model input, by way of one operand alone."""
-    call = node.call
-    window = node.op.window(call)
-    spatial = all(path.axis is None or path.axis >= 2 for path in field.paths)
-    same = {call.type(operand)} == {value.type for value in node.outputs}
-    if window is Reach.POINTWISE and spatial and same:
-        return field
-    data = operand in {o.name for o in node.op.operands if o.role is Role.DATA}
-    if isinstance(window, Window) and spatial and data:
-        accesses = {number + 2: window_access(window, number) for number in range(window.rank)}
-        paths = [
-            path if path.axis is None else _compose(path, accesses[path.axis])
-            for path in field.paths
-        ]
-        return Field(_union(paths), field.aligned)
-    tensors: dict[str, tuple[Path, ...]] = {operand: field.paths}
-    for stage in call.kernel.stages:
-        reached = [
-            _through_read(path, place, stage, axis)
-            for place in places(stage, call.kernel.stages)
-            for path in tensors.get(place.read.tensor.name, ())
-        ]
-        tensors[stage.target.name] = _union(reached)
-    return Field(tensors[output], field.aligned)
+            for name in steps.names if after is None else after:
+                new = None if after is None else after[name]
+                if new is None or new.paths:
+                    found[name].setdefault(key, []).append(new)
+    return [{key: _join(fields) for key, fields in found[name].items()} for name in steps.names]
 
 
 def _through_read(path: Path, place: Place, stage: Stage, axis: int) -> Path:

@@ -210,6 +210,7 @@ class _Chains:
         self._layouts = layouts
         self._chains: list[_Growing] = []
         self._home: dict[str, int] = {}  # of each stage: its chain
+        self._read: dict[str, frozenset[Read]] = {}  # of each stage: `_places_read`
 
     def add(self, stage: Stage) -> None:
         last = max((self._home.get(name, -1) for name in _names_read(stage)), default=-1)
@@ -224,16 +225,20 @@ class _Chains:
             chain.ending.append(ending)
             return
         chain.stages.append(stage)
+        self._read[stage.target.name] = _places_read(stage)
         chain.reduces = chain.reduces or _reduces(stage.body)
 
     def _beside(self, stage: Stage, last: int) -> tuple[Stage, int]:
         """The stage, and the first chain after `last` in which a stage reads what it reads; a new
         one if there is none."""
+        own = _places_read(stage)
         for number in range(last + 1, len(self._chains)):
             chain = self._chains[number]
             if not chain.ending and self._is_cut_alike(stage, chain):
                 for other in chain.stages:
-                    made = _beside(stage, other)
+                    theirs = self._read[other.target.name]
+                    meets = not own.isdisjoint(theirs) or not (own or theirs)
+                    made = _beside(stage, other) if meets else None
                     if made is not None:
                         return made, number
         self._chains.append(_Growing())
@@ -256,16 +261,15 @@ class _Chains:
 
     def finished(self, leaving: frozenset[str]) -> tuple[Chain, ...]:
         made: list[Chain] = []
-        for number, chain in enumerate(self._chains):
-            after = self._chains[number + 1 :]
-            later = (stage for other in after for stage in (*other.stages, *other.ending))
-            read = {name for stage in later for name in _names_read(stage)} | leaving
+        read = set(leaving)  # by the chains behind, and by others
+        for chain in reversed(self._chains):
             axes = chain.stages[-1].axes
             stages = tuple(_over(stage, axes) for stage in chain.stages)
             names = {old.name: new for old, new in zip(chain.axes, axes, strict=True)}
             ending = tuple(_renamed(stage, names) for stage in chain.ending)
             made.append(Chain(stages, _among(stages, read), ending, _among(ending, read)))
-        return tuple(made)
+            read.update(name for s in (*stages, *ending) for name in _names_read(s))
+        return tuple(reversed(made))
 
 
 def _among(stages: Sequence[Stage], names: Collection[str]) -> tuple[str, ...]:
@@ -308,6 +312,15 @@ def _beside(stage: Stage, other: Stage) -> Stage | None:
         return made
     whole = {axis.name for axis in (*other.axes, *theirs) if axis.extent != 1}
     return made if any(_meets_once(r, whole) for r in read & known) else None
+
+
+def _places_read(stage: Stage) -> frozenset[Read]:
+    """The reads of tensors, axes named by their places: those of stages that stand beside each
+    other meet."""
+    axes = (*stage.axes, *(_walked(stage) or ()))
+    names = {axis.name: Axis(f"@{place}", axis.extent) for place, axis in enumerate(axes)}
+    body = _renamed(stage, names).body
+    return frozenset(r for r in reads(body) if r.tensor.type.rank)
 
 
 def _walked(stage: Stage) -> tuple[Axis, ...] | None:
