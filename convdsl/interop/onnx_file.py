@@ -17,13 +17,16 @@ import onnx
 from onnx import TensorProto, helper
 
 from convdsl.diagnostics import InputError
-from convdsl.interop.onnx_nodes import tensors
+from convdsl.interop.onnx_nodes import all_nodes, tensors
 
 MAX_FILE = 2**31 - 1
 """Bytes; protobuf reads no more."""
 
 MAX_TENSOR = 1 << 34
 """Bytes that one tensor may declare."""
+
+MOST_NODES = 50_000
+"""Nodes of a file, those of branches among them."""
 
 MEMORY_FACTOR, MEMORY_SPARE = 8, 2 << 30
 """The child may allocate so many times the file's size, and so much besides."""
@@ -49,6 +52,9 @@ def parse(data: bytes, source: str) -> onnx.ModelProto:
         proto.ParseFromString(data)
     except Exception as error:  # noqa: BLE001  protobuf's own errors share no base
         raise InputError(f"{source} is no ONNX model: {error}") from None
+    count = sum(1 for _ in all_nodes(proto.graph))
+    if count > MOST_NODES:
+        raise InputError(f"{source} has {count:,} nodes; at most {MOST_NODES:,} are read")
     for tensor in tensors(proto):
         _check_tensor(tensor, source)
     return proto

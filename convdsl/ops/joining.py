@@ -32,12 +32,18 @@ from convdsl.kernel.expr import (
 )
 from convdsl.tensor import Dim, TensorType, exact_div
 
+MOST_PARTS = 256
+"""Parts of a split, operands of a concat: counted before anything is made. Each has machine code
+of its own."""
+
 
 def resolve_concat(call: Call) -> Mapping[str, Any]:
     """x0, x1, .. of one dtype and one shape but for `axis`, which is counted from 0. Raises OpError
     where they differ, or where that they are equal cannot be proven."""
     names = call.variadic("x")
     first = call.type(names[0])
+    if len(names) > MOST_PARTS:
+        raise OpError(f"{len(names):,} operands; at most {MOST_PARTS} make sense")
     axis = resolve_axis(call)
     for name in names[1:]:
         other = call.type(name)
@@ -125,18 +131,16 @@ CONCAT = OpDef(
 )
 
 
-MOST_PARTS = 10_000  # counted before they are made
-
-
 def resolve_split(call: Call) -> Mapping[str, Any]:
     """`parts` as extents along the axis, which add up to that of x: a number of them divides it.
     Raises OpError where they do not, or too many are asked for."""
     x, axis = call.type("x"), resolve_axis(call)
     extent, parts = x.shape[axis], call["parts"]
+    count: int = parts if isinstance(parts, int) else len(parts)
+    if count > MOST_PARTS:
+        text = f"{count:,} parts; at most {MOST_PARTS} make sense"
+        raise OpError(text, attributes=("parts",))
     if isinstance(parts, int):
-        if parts > MOST_PARTS:
-            text = f"{parts:,} parts; at most {MOST_PARTS:,} make sense"
-            raise OpError(text, attributes=("parts",))
         size = exact_div(extent, parts)
         if size is None:
             raise OpError(

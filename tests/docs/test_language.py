@@ -15,6 +15,7 @@ from convdsl.elaborate import limits, load_file
 from convdsl.ir.model import Model
 from convdsl.ir.opdef import Required
 from convdsl.ops import OPERATORS
+from convdsl.ops.joining import MOST_PARTS
 from convdsl.syntax import limits as syntax_limits
 from convdsl.syntax.format import format_source
 from convdsl.syntax.hints import KEYWORDS
@@ -132,6 +133,7 @@ def test_limits() -> None:
     assert rows["open brackets at any place"] == str(syntax_limits.NESTING)
     assert rows["expressions and block instances within one another"] == f"{limits.DEPTH:,}"
     assert rows["operators in the graph"] == f"{limits.NODES:,}"
+    assert rows["parts of a split, operands of a concat"] == str(MOST_PARTS)
     assert rows["steps of evaluation"] == f"{limits.STEPS:,}"
     assert rows["rounds of a loop, elements of a list"] == f"{limits.ITEMS:,}"
     assert limits.ITEMS == limits.ITERATIONS
