@@ -14,6 +14,7 @@ from convdsl.diagnostics import CompileError
 from convdsl.elaborate import limits, load_file
 from convdsl.ir.model import Model
 from convdsl.ir.opdef import Required
+from convdsl.ir.techniques import LOSSES, ONE_OF, SETTINGS, SOME_OF, Argument, Needed, Table
 from convdsl.ops import OPERATORS
 from convdsl.ops.joining import MOST_PARTS
 from convdsl.syntax import limits as syntax_limits
@@ -26,6 +27,9 @@ TEXT = DOCUMENT.read_text(encoding="utf-8")
 BEGIN, END = "<!-- operators: written by tests/docs, run `make golden` -->", (
     "<!-- end of operators -->"
 )  # fmt: skip
+
+
+TRAINING = "<!-- training: written by tests/docs, run `make golden` -->", "<!-- end of training -->"
 
 
 @dataclass(frozen=True)
@@ -148,11 +152,11 @@ def test_limits() -> None:
 
 
 def shown(default: Any) -> str:
-    if isinstance(default, Required):
+    if isinstance(default, Required | Needed):
         return "required"
     if isinstance(default, bool):
         return f"`{str(default).lower()}`"
-    if default is None:
+    if default is None or default == ():
         return "none"
     return f"`{default}`"
 
@@ -174,11 +178,63 @@ def operators() -> str:
     return "\n".join(lines)
 
 
+def techniques(table: Table) -> list[str]:
+    """A row a technique, and a row for each argument of those that have it alike."""
+    lines = ["| name | | arguments |", "|---|---|---|"]
+    of: dict[tuple[str, str], list[str]] = {}
+    known: dict[tuple[str, str], Argument] = {}
+    for technique in table.values():
+        named = " ".join(f"{a.name} = {plain(a.default)}," for a in technique.arguments)
+        arguments = f"`{named.rstrip(',')}`" if named else ""
+        doc = technique.doc.replace("|", "\\|")
+        lines.append(f"| `{technique.name}` | {doc} | {arguments} |")
+        for argument in technique.arguments:
+            key = (argument.name, argument.doc)
+            known[key] = argument
+            of.setdefault(key, []).append(technique.name)
+    lines += ["", "| argument | of | takes | |", "|---|---|---|---|"]
+    for key, argument in known.items():
+        names = "all" if len(of[key]) == len(table) > 1 else ", ".join(of[key])
+        lines.append(f"| `{argument.name}` | {names} | {argument.takes.words} | {argument.doc} |")
+    return lines
+
+
+def plain(default: Any) -> str:
+    """A default as the language writes it; `...` has to be said."""
+    if isinstance(default, Needed):
+        return "..."
+    if isinstance(default, list):
+        return f"[{', '.join(f'{item:.4g}' for item in default)}]"
+    if isinstance(default, str):
+        return f'"{default}"'
+    return shown(default).strip("`")
+
+
+def training() -> str:
+    """The reference of `train` blocks, from the tables that read them."""
+    lines = ["| setting | default | takes | |", "|---|---|---|---|"]
+    for setting in SETTINGS.values():
+        default = "none" if setting.default in (None, ()) else f"`{plain(setting.default)}`"
+        lines.append(f"| `{setting.name}` | {default} | {setting.takes.words} | {setting.doc} |")
+    for name, table in {"loss": LOSSES, **ONE_OF, **SOME_OF}.items():
+        lines += ["", f"#### `{name}`", "", *techniques(table)]
+    return "\n".join(lines)
+
+
+def test_training_settings(request: pytest.FixtureRequest) -> None:
+    check_section(request, *TRAINING, f"\n{training()}\n")
+
+
 def test_operators_and_defaults(request: pytest.FixtureRequest) -> None:
-    before, rest = TEXT.split(BEGIN)
-    section, after = rest.split(END)
-    wanted = f"\n{operators()}\n"
+    check_section(request, BEGIN, END, f"\n{operators()}\n")
+
+
+def check_section(request: pytest.FixtureRequest, begin: str, end: str, wanted: str) -> None:
+    """What stands between two marks is this; it is written where golden files are."""
+    text = DOCUMENT.read_text(encoding="utf-8")
+    before, rest = text.split(begin)
+    section, after = rest.split(end)
     if request.config.getoption("--update-golden"):
-        DOCUMENT.write_text(f"{before}{BEGIN}{wanted}{END}{after}", encoding="utf-8")
+        DOCUMENT.write_text(f"{before}{begin}{wanted}{end}{after}", encoding="utf-8")
         return
     assert section == wanted, "run `make golden`"
