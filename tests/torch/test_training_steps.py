@@ -1,0 +1,121 @@
+"""Steps of training beside PyTorch's, from the same weights and batches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch_modules import module_of
+
+import convdsl
+from convdsl.ir.model import Model
+from convdsl.training.session import Session
+from convdsl.training.settings import complete
+from convdsl.weights import RandomWeights, bind
+
+RESIDUAL = """
+block basic(channels, stride = 1) {
+    body = in -> conv(channels, 3x3, stride = stride, bias = false) as conv1 -> bn as bn1 -> relu
+              -> conv(channels, 3x3, bias = false) as conv2 -> bn as bn2
+    skip = if stride == 1 { in } else { in -> conv(channels, 1x1, stride = stride) as down }
+    body + skip -> relu
+}
+model residual(classes = 5) {
+    input image: f32[N, 3, 16, 16]
+    image -> conv(8, 3x3, bias = false) as stem -> bn as norm -> relu
+          -> basic(8) as a -> basic(16, 2) as b
+          -> avgpool(global) -> flatten -> linear(classes) as head -> output logits
+}
+"""
+INVERTED = """
+model inverted(classes = 5) {
+    input image: f32[N, 3, 16, 16]
+    image -> conv(8, 3x3, stride = 2, bias = false) as stem -> bn as norm -> relu6
+          -> conv(20, 1x1, bias = false) as widen -> bn as norm1 -> hardswish
+          -> conv(20, 5x5, groups = 20, stride = 2, bias = false) as depth -> bn as norm2 -> relu6
+          -> conv(12, 1x1) as narrow -> maxpool(3x3, stride = 2, pad = 1) -> layer_norm as norm3
+          -> flatten -> linear(30) as hidden -> gelu -> linear(classes) as head -> output logits
+}
+"""
+SEGMENTING = """
+model segmenting(classes = 3) {
+    input image: f32[N, 3, 16, 16]
+    top = image -> conv(6, 3x3, bias = false) as down1 -> bn as norm1 -> relu
+    low = top -> maxpool(2x2) -> conv(12, 3x3, bias = false) as down2 -> bn as norm2 -> relu
+    high = low -> conv_transpose(6, 2x2, stride = 2) as up
+    concat(top, high) -> conv(8, 3x3) as out1 -> leaky_relu(0.1) -> conv(classes, 1x1) as out2
+          -> output logits
+}
+"""
+STEPS = 20
+
+
+def batches(model: Model, seed: int) -> list[tuple[Any, Any]]:
+    """Images, and classes as the network's output has positions."""
+    random = np.random.default_rng(seed)
+    (output,) = model.outputs.values()
+    space = tuple(int(str(extent)) for extent in output.shape[2:])
+    classes = int(str(output.shape[1]))
+    return [
+        (
+            random.standard_normal((8, 3, 16, 16)).astype(np.float32),
+            random.integers(0, classes, (8, *space)),
+        )
+        for _ in range(STEPS)
+    ]
+
+
+OPTIMISERS = {
+    "sgd(lr = 0.001, momentum = 0.9)": lambda p: torch.optim.SGD(p, lr=0.001, momentum=0.9),
+    "adamw(lr = 0.001, weight_decay = 0)": lambda p: torch.optim.AdamW(p, 0.001, weight_decay=0),
+}
+
+
+class Torch:
+    """The network in PyTorch, trained in one precision."""
+
+    def __init__(self, model: Model, weights: Any, optimiser: str, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+        self.module = module_of(model).to(dtype).train()
+        own = {key: torch.from_numpy(array.copy()).to(dtype) for key, array in weights.items()}
+        self.module.load_state_dict(own, strict=False)
+        self.optimiser = OPTIMISERS[optimiser](self.module.parameters())
+
+    def step(self, x: Any, y: Any) -> float:
+        self.optimiser.zero_grad()
+        logits = self.module(torch.from_numpy(x).to(self.dtype))
+        loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(y))
+        loss.backward()
+        self.optimiser.step()
+        return loss.item()
+
+    def weight(self, key: str) -> Any:
+        return self.module.state_dict()[key].double().numpy()
+
+
+@pytest.mark.parametrize("optimiser", OPTIMISERS)
+@pytest.mark.parametrize(
+    "text", [RESIDUAL, INVERTED, SEGMENTING], ids=["residual", "inverted", "u"]
+)
+def test_losses_and_weights_follow(text: str, optimiser: str) -> None:
+    """Beside double precision, as near as PyTorch in single precision stays, give or take: what
+    rounding does grows from step to step, in some networks fast."""
+    model = convdsl.parse(text)
+    weights = bind(RandomWeights(3), model.graph.states)
+    truth = Torch(model, weights, optimiser, torch.float64)
+    single = Torch(model, weights, optimiser, torch.float32)
+    settings = complete(model, {"optimizer": optimiser, "schedule": "constant"})
+    session = Session(model, settings, weights, threads=1)
+    assert settings.optimizer is not None
+    lr, strayed = settings.optimizer.arguments["lr"], 0.0
+    for number, (x, y) in enumerate(batches(model, 0)):
+        loss = truth.step(x, y)
+        strayed = max(strayed, abs(single.step(x, y) - loss))
+        ours = float(session.step({"image": x, "label": y}, lr)["loss"])
+        assert abs(ours - loss) <= 10 * strayed + 1e-5, f"step {number}"
+    for key, array in session.weights().items():
+        other = truth.weight(key)
+        allowed = 10 * np.abs(single.weight(key) - other).max() + 1e-5 * np.abs(other).max()
+        assert np.abs(array - other).max() <= allowed, key
