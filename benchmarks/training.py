@@ -3,12 +3,14 @@
     python -m benchmarks.training [--models A B] [--threads 1 2] [--rounds R] [--json FILE]
 
 needs PyTorch beside convdsl (the environment of `make test-torch`). Every peer is a process of its
-own with the same weights and the same batch, trained by SGD with momentum 0.9 at a rate of 0.01;
-rounds alternate between the processes, in either order. Ratios are convdsl's time divided by that
-of the better of PyTorch's two. The first losses are printed beside each other: equal steps are
-compared. The roofline is that of direct convolutions: two operations per multiply-accumulate of
-forward and backward pass, at the peak that convdsl's own multiply-add kernel reaches in the same
-run. Memory is the greatest resident size above that after the imports.
+own with the same weights and batches, trained by SGD with momentum 0.9 at a rate of 0.01; rounds
+alternate between the processes, in either order. Ratios are convdsl's time divided by that of the
+better of PyTorch's two. The first losses are compared, so that equal steps are: `--losses 200`
+compares so many, and says how far they are apart in the first 50 and in all.
+
+The roofline is that of direct convolutions: two operations per multiply-accumulate of forward and
+backward pass, at the peak that convdsl's own multiply-add kernel reaches in the same run. Memory is
+the greatest resident size above that after the imports.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import cycle
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -41,7 +44,8 @@ from convdsl.weights import RandomWeights, bind
 RATE, MOMENTUM = 0.01, 0.9
 CALLS = 3  # of one peer before it is another's turn
 REST = 0.02
-FIRST = 5  # losses that are compared
+BATCHES = 8  # that are trained on in turn
+EARLY = 50  # steps in which losses have hardly strayed
 
 
 @dataclass(frozen=True)
@@ -58,12 +62,20 @@ class Workload:
 
 
 WORKLOADS = {
-    "lenet5": Workload("lenet5", 64, (1, 32, 32)),
     "mnist_cnn": Workload("mnist_cnn", 64, (1, 28, 28)),
     "resnet18_cifar": Workload("resnet18_cifar", 32, (3, 32, 32)),
     "mobilenet_v1_cifar": Workload("mobilenet_v1_cifar", 32, (3, 32, 32)),
-    "unet": Workload("unet_small", 4, (1, 128, 128)),
+    "unet_small": Workload("unet_small", 4, (1, 128, 128)),
 }
+
+
+def _settings(model: Any) -> dict[str, str]:
+    """What all are trained with, whatever the texts say."""
+    return {
+        "loss": f"cross_entropy({next(iter(model.outputs))}, label)",
+        "optimizer": f"sgd(lr = {RATE}, momentum = {MOMENTUM})",
+        "schedule": "constant",
+    }
 
 
 class Trainer(Protocol):
@@ -77,21 +89,23 @@ class Convdsl:
 
     def __init__(self, folder: Path, name: str, threads: int) -> None:
         model = WORKLOADS[name].load()
-        settings = complete(model, {"optimizer": f"sgd(lr = {RATE}, momentum = {MOMENTUM})"})
+        settings = complete(model, _settings(model))
         weights = load_file(folder / f"{name}.safetensors")
         self._session = Session(model, settings, weights, threads=threads, cache=False)
         (image,), (target,) = model.inputs, self._session.targets
         arrays = np.load(folder / f"{name}.npz")
-        self._batch = {image: arrays["x"], target: arrays["y"]}
+        pairs = zip(arrays["x"], arrays["y"], strict=True)
+        self._batches = cycle([{image: x, target: y} for x, y in pairs])
 
     def step(self) -> float:
-        return float(self._session.step(self._batch, RATE)["loss"])
+        return float(self._session.step(next(self._batches), RATE)["loss"])
 
 
 class Torch:
-    """The same network as PyTorch source, channels last or not, whichever a step is faster in."""
+    """The same network as PyTorch source."""
 
     compiled = False
+    channels_last = False
 
     def __init__(self, folder: Path, name: str, threads: int) -> None:
         import torch
@@ -111,30 +125,33 @@ class Torch:
         )
         weights = load_file(folder / f"{name}.safetensors")
         arrays = np.load(folder / f"{name}.npz")
-        x, y = torch.from_numpy(arrays["x"]), torch.from_numpy(arrays["y"])
-
-        def make(format: Any) -> Any:
-            made = network()
-            made.load_state_dict({k: torch.from_numpy(v) for k, v in weights.items()}, strict=False)
-            made = made.train().to(memory_format=format)
-            run = torch.compile(made) if self.compiled else made
-            optimiser = torch.optim.SGD(made.parameters(), lr=RATE, momentum=MOMENTUM)
-            loss_of = torch.nn.CrossEntropyLoss()
-            held = x.to(memory_format=format)
-
-            def step() -> float:
-                optimiser.zero_grad(set_to_none=True)
-                loss = loss_of(run(held), y)
-                loss.backward()
-                optimiser.step()
-                return float(loss.detach())
-
-            return step
-
-        self._step = make(torch.contiguous_format)
+        format = torch.channels_last if self.channels_last else torch.contiguous_format
+        made = network()
+        made.load_state_dict({k: torch.from_numpy(v) for k, v in weights.items()}, strict=False)
+        made = made.train().to(memory_format=format)
+        self._run: Any = torch.compile(made) if self.compiled else made
+        self._optimiser = torch.optim.SGD(made.parameters(), lr=RATE, momentum=MOMENTUM)
+        self._loss = torch.nn.CrossEntropyLoss()
+        self._batches = cycle(
+            [
+                (torch.from_numpy(x).to(memory_format=format), torch.from_numpy(y))
+                for x, y in zip(arrays["x"], arrays["y"], strict=True)
+            ]
+        )
 
     def step(self) -> float:
-        return self._step()
+        x, y = next(self._batches)
+        self._optimiser.zero_grad(set_to_none=True)
+        loss = self._loss(self._run(x), y)
+        loss.backward()
+        self._optimiser.step()
+        return float(loss.detach())
+
+
+class TorchChannelsLast(Torch):
+    """The same with channels last in memory, which is often the faster way on a CPU."""
+
+    channels_last = True
 
 
 class TorchCompiled(Torch):
@@ -143,10 +160,15 @@ class TorchCompiled(Torch):
     compiled = True
 
 
-PEERS: dict[str, type[Any]] = {"convdsl": Convdsl, "torch": Torch, "torch compiled": TorchCompiled}
+PEERS: dict[str, type[Any]] = {
+    "convdsl": Convdsl,
+    "torch": Torch,
+    "torch channels last": TorchChannelsLast,
+    "torch compiled": TorchCompiled,
+}
 
 
-def serve(peer: str, folder: Path, name: str, threads: int) -> None:
+def serve(peer: str, folder: Path, name: str, threads: int, first: int) -> None:
     """Be a peer: the first losses and times on one line, then times for each number read."""
     if peer != "convdsl":
         import torch  # noqa: F401  counted as an import, not as the network's memory
@@ -155,7 +177,7 @@ def serve(peer: str, folder: Path, name: str, threads: int) -> None:
     trainer: Trainer = PEERS[peer](folder, name, threads)
     losses = [trainer.step()]
     ready = time.perf_counter() - started
-    losses += [trainer.step() for _ in range(FIRST - 1)]
+    losses += [trainer.step() for _ in range(first - 1)]
     print(json.dumps({"ready s": ready, "losses": losses}), flush=True)
     for line in sys.stdin:
         times: list[float] = []
@@ -169,10 +191,13 @@ def serve(peer: str, folder: Path, name: str, threads: int) -> None:
 class Worker:
     """A peer's process."""
 
-    def __init__(self, peer: str, folder: Path, name: str, threads: int) -> None:
+    def __init__(self, peer: str, folder: Path, name: str, threads: int, first: int) -> None:
         command = [sys.executable, "-m", "benchmarks.training", "--serve", peer, str(folder), name]
         self._process = subprocess.Popen(
-            [*command, str(threads)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [*command, str(threads), str(first)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         self.prepared = self._read()
 
@@ -197,7 +222,7 @@ def prepare(folder: Path, name: str) -> int:
     """Weights, batch and PyTorch source of a workload; the multiply-accumulates of a step."""
     work = WORKLOADS[name]
     model = work.load()
-    settings = complete(model, {"optimizer": "sgd"})
+    settings = complete(model, _settings(model))
     weights = dict(bind(RandomWeights(0), model.graph.states))
     own = {k: a for k, a in weights.items() if model.graph.states[k].data is None}
     save_file(own, folder / f"{name}.safetensors")
@@ -209,16 +234,18 @@ def prepare(folder: Path, name: str) -> int:
         s.name: n for s, n in zip(model.symbols, (work.batch, *work.shape[1:]), strict=False)
     }
     (target,) = (type.bind(binding) for type in session.plan.targets.values())
-    y = random.integers(0, int(output.shape[1]), target.sizes)
-    x = random.standard_normal((work.batch, *work.shape)).astype(np.float32)
+    y = random.integers(0, int(output.shape[1]), (BATCHES, *target.sizes))
+    x = random.standard_normal((BATCHES, work.batch, *work.shape)).astype(np.float32)
     np.savez(folder / f"{name}.npz", x=x, y=y)
     cost = training_cost(model, settings, binding=binding)
     return sum(int(macs or 0) for macs, _ in cost.arithmetic.values())
 
 
-def measure(folder: Path, name: str, threads: int, rounds: int, peers: list[str]) -> list[Any]:
+def measure(
+    folder: Path, name: str, threads: int, rounds: int, peers: list[str], first: int
+) -> list[dict[str, Any]]:
     """A row per peer."""
-    workers = {peer: Worker(peer, folder, name, threads) for peer in peers}
+    workers = {peer: Worker(peer, folder, name, threads, first) for peer in peers}
     times: dict[str, list[float]] = {peer: [] for peer in workers}
     memory: dict[str, int] = {}
     for worker in workers.values():
@@ -241,7 +268,7 @@ def measure(folder: Path, name: str, threads: int, rounds: int, peers: list[str]
                 "min ms": min(times[peer]) * 1e3,
                 "first step s": worker.prepared["ready s"],
                 "peak MB": memory[peer] / 1e6,
-                "losses": " ".join(f"{loss:.4f}" for loss in worker.prepared["losses"]),
+                "losses": worker.prepared["losses"],
             }
         )
     return rows
@@ -254,11 +281,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help=f"of {CALLS} steps (default 5)")
     parser.add_argument("--peers", nargs="+", default=list(PEERS), metavar="PEER")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures")
-    parser.add_argument("--serve", nargs=4, help=argparse.SUPPRESS)
+    parser.add_argument("--losses", type=int, default=5, help="first losses that are compared")
+    parser.add_argument("--serve", nargs=5, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
-        peer, folder, name, threads = options.serve
-        serve(peer, Path(folder), name, int(threads))
+        peer, folder, name, threads, first = options.serve
+        serve(peer, Path(folder), name, int(threads), int(first))
         return
     peaks = {threads: measure_peak(threads) for threads in options.threads}
     results: list[dict[str, Any]] = []
@@ -268,11 +296,12 @@ def main() -> None:
         for name in options.models:
             macs = prepare(folder, name)
             for threads in options.threads:
-                rows = measure(folder, name, threads, options.rounds, options.peers)
+                rows = measure(folder, name, threads, options.rounds, options.peers, options.losses)
                 roof = 2e-6 * macs / peaks[threads]
                 others = [row["min ms"] for row in rows if row["peer"] != "convdsl"]
                 for row in rows:
                     row["roofline ms"] = roof
+                    row["apart"] = _apart(rows[0]["losses"], row["losses"])
                     if row["peer"] == "convdsl" and others:
                         row["ratio"] = row["min ms"] / min(others)
                         ratios.append(row["ratio"])
@@ -288,13 +317,21 @@ def main() -> None:
         options.json.write_text(f"{text}\n")
 
 
+def _apart(ours: list[float], theirs: list[float]) -> tuple[float, float]:
+    """How far losses are apart at most: early on, and in all."""
+    away = [abs(a - b) for a, b in zip(ours, theirs, strict=True)]
+    return max(away[:EARLY]), max(away)
+
+
 def _show(row: Mapping[str, Any]) -> None:
+    early, whole = row["apart"]
     ratio = f"  ratio {row['ratio']:.3f}" if "ratio" in row else ""
     print(
         f"{row['model']:<20} {row['threads']} thr {row['peer']:<15} {row['min ms']:>9.2f} ms"
         f" (median {row['median ms']:.2f}, roofline {row['roofline ms']:.2f})"
         f"  first {row['first step s']:.1f} s  {row['peak MB']:.0f} MB{ratio}\n"
-        f"    losses {row['losses']}",
+        f"    losses {' '.join(f'{loss:.4f}' for loss in row['losses'][:5])}; apart at most"
+        f" {early:.1e} in the first {EARLY}, {whole:.1e} in {len(row['losses'])}",
         flush=True,
     )
 

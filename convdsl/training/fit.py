@@ -377,5 +377,9 @@ def _identity(model: Model, data: Data, training: Training) -> dict[str, str]:
     digest = hashlib.sha256(canonical_text(model.graph).encode()).hexdigest()
     settings["network"] = f"{model.name} {digest[:16]}"
     validation = 0 if data.validation is None else len(data.validation)
-    settings["data"] = f"{len(data.train)} samples to train on, {validation} to validate"
+    labels = b"" if data.train.labels is None else data.train.labels.tobytes()
+    settings["data"] = (
+        f"{len(data.train)} samples to train on, {validation} to validate, labels"
+        f" {hashlib.sha256(labels).hexdigest()[:16]}"
+    )
     return settings
