@@ -93,7 +93,7 @@ class TrainingReader:
         raise self._fail(f"unknown training setting `{name}`", setting.name.span, help=help)
 
     def _value(self, name: str, takes: Takes, node: ast.Expression) -> Any:
-        value = self._evaluator.need(node, self._context)
+        value = self._word(name, takes, node) or self._evaluator.need(node, self._context)
         plain = list(value.items) if isinstance(value, ListValue) else value
         if not takes.fits(plain):
             raise self._fail(f"`{name}` takes {takes.words}, not {describe(value)}", node.span)
@@ -103,6 +103,18 @@ class TrainingReader:
             spans = spans if len(spans) == len(made) else [node.span] * len(made)
             self._patterns += zip(made, spans, strict=True)
         return made
+
+    def _word(self, name: str, takes: Takes, node: ast.Expression) -> str | None:
+        """A choice that stands without quotes, where the file means nothing else by it."""
+        if not takes.choices or not isinstance(node, ast.Name):
+            return None
+        if self._context.scope.find(node.id)[0]:
+            return None
+        if node.id not in takes.choices:
+            help = suggest(node.id, takes.choices)
+            text = f"`{name}` takes {takes.words}, not `{node.id}`"
+            raise self._fail(text, node.span, help=help)
+        return node.id
 
     def _several(self, setting: str, node: ast.Expression) -> tuple[ast.Expression, ...]:
         """The items of a list, or the stages of a chain."""

@@ -26,11 +26,15 @@ NEEDED = Needed()
 
 @dataclass(frozen=True, slots=True)
 class Takes:
-    """What a value may be: in words, as in "`lr` takes ...", and by test; what is `made` of it."""
+    """What a value may be: in words, as in "`lr` takes ...", and by test; what is `made` of it.
+
+    choices: texts that may stand without quotes.
+    """
 
     words: str
     fits: Callable[[Any], bool]
     made: Callable[[Any], Any] = lambda value: value
+    choices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +117,8 @@ def _is_range(value: Any) -> bool:
 
 def one_of(*choices: str) -> Takes:
     """One of several words."""
-    listed = " or ".join(f'"{choice}"' for choice in choices)
-    return Takes(listed, lambda value: isinstance(value, str) and value in choices)
+    listed = " or ".join(f"`{choice}`" for choice in choices)
+    return Takes(listed, lambda value: isinstance(value, str) and value in choices, choices=choices)
 
 
 NUMBER = Takes("a number", _is_number)
@@ -138,8 +142,9 @@ PATTERNS = Takes(
     lambda v: tuple(_items(v)) or (v,),
 )
 CLASS_WEIGHTS = Takes(
-    'a list of numbers of 0 or more, or "balanced"',
+    "a list of numbers of 0 or more, or `balanced`",
     lambda v: (_all(v, RATE.fits) and any(v)) or (isinstance(v, str) and v == "balanced"),
+    choices=("balanced",),
 )
 
 
@@ -157,7 +162,7 @@ _CLASS_WEIGHTS = Argument(
     "class_weights",
     CLASS_WEIGHTS,
     None,
-    'a weight for each class; "balanced": the inverse of how often it occurs, 1 on average',
+    "a weight for each class; `balanced`: the inverse of how often it occurs, 1 on average",
 )
 _IGNORE = Argument("ignore_index", WHOLE, -100, "positions with this label do not count")
 

@@ -27,6 +27,15 @@ def test_nothing_is_said() -> None:
     assert training("") == Training()
 
 
+def test_choices_need_no_quotes() -> None:
+    """Unless the file means something else by the word."""
+    for text in ("pad", '"pad"', "chosen"):
+        assert training(f"fit = {text}", before='let chosen = "pad"').fit == "pad"
+    assert training("fit = pad", before='let pad = "resize"').fit == "resize"
+    found = training("loss = cross_entropy(y, label, class_weights = balanced, reduction = sum)")
+    assert found.loss[0].measure.arguments == {"class_weights": "balanced", "reduction": "sum"}
+
+
 def test_everything() -> None:
     found = training(
         """loss = cross_entropy(y, label, label_smoothing = 0.1)
@@ -45,7 +54,7 @@ def test_everything() -> None:
            accumulate = 4
            ema = 0.999
            patience = 5
-           fit = "pad"
+           fit = pad
            val_fraction = 0.2""",
         before="let lr = 0.1",
     )
@@ -159,6 +168,7 @@ def test_the_zoo_has_one() -> None:
     found = load_file(EXAMPLES / "lenet5.cnn").training
     assert found is not None
     assert found.optimizer is not None
+    assert found.fit == "pad"
 
 
 @pytest.mark.parametrize(
@@ -186,7 +196,9 @@ def test_the_zoo_has_one() -> None:
         ("ema = 1", "`ema` takes a number from 0 up to, not including, 1, not the number 1"),
         ("clip = inf", "`clip` takes a number of 0 or more, not the number inf"),
         ("clip_value = nan", "`clip_value` takes a number of 0 or more, not the number nan"),
-        ('fit = "stretch"', '`fit` takes "resize" or "pad", not the text "stretch"'),
+        ('fit = "stretch"', '`fit` takes `resize` or `pad`, not the text "stretch"'),
+        ("fit = crop", "`fit` takes `resize` or `pad`, not `crop`"),
+        ("metrics = f1(average = mikro)", "`average` takes `macro` or `micro`, not `mikro`"),
         ("freeze = [1]", "`freeze` takes a name or a list of names, not a list of 1"),
         ("freeze = []", "`freeze` takes a name or a list of names, not a list of 0"),
         ("schedule = step", "`step` needs `every`"),

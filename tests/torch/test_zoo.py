@@ -135,8 +135,27 @@ def xception(net: Network, x: Tensor) -> Tensor:
     return net.classify(separable(separable(x, "conv3").relu(), "conv4").relu())
 
 
-def mobilenet_v1(net: Network, x: Tensor) -> Tensor:
-    x = F.relu6(net.bn(net.same(x, "conv1", 2), "bn1"))
+def resnet18_cifar(net: Network, x: Tensor) -> Tensor:
+    x = net.bn(net.conv(x, "conv1", 1, 1), "bn1").relu()
+    for stage in (1, 2, 3, 4):
+        for position in (0, 1):
+            name = f"layer{stage}.{position}"
+            stride = 2 if stage > 1 and position == 0 else 1
+            y = net.bn(net.conv(x, f"{name}.conv1", stride, 1), f"{name}.bn1").relu()
+            y = net.bn(net.conv(y, f"{name}.conv2", 1, 1), f"{name}.bn2")
+            if stride == 2:
+                x = net.bn(net.conv(x, f"{name}.downsample.0", 2), f"{name}.downsample.1")
+            x = (y + x).relu()
+    return net.classify(x)
+
+
+def mnist_cnn(net: Network, x: Tensor) -> Tensor:
+    x = net.conv(net.conv(x, "conv1").relu(), "conv2").relu()
+    return net.linear(net.linear(F.max_pool2d(x, 2).flatten(1), "fc1").relu(), "fc2")
+
+
+def mobilenet_v1(net: Network, x: Tensor, stride: int = 2) -> Tensor:
+    x = F.relu6(net.bn(net.same(x, "conv1", stride), "bn1"))
     for layer, stride in enumerate((1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1), 2):
         name = f"conv{layer}"
         x = F.relu6(net.bn(net.same(x, f"{name}.depthwise", stride), f"{name}.bn1"))
@@ -159,16 +178,17 @@ def shufflenet_v1(net: Network, x: Tensor) -> Tensor:
     return net.classify(x)
 
 
-def unet(net: Network, x: Tensor) -> Tensor:
+def unet(net: Network, x: Tensor, depth: int = 4, pad: int = 0) -> Tensor:
     def double(x: Tensor, name: str) -> Tensor:
-        return net.conv(net.conv(x, f"{name}.conv1").relu(), f"{name}.conv2").relu()
+        x = net.conv(x, f"{name}.conv1", 1, pad).relu()
+        return net.conv(x, f"{name}.conv2", 1, pad).relu()
 
     skips: list[Tensor] = []
-    for level in (1, 2, 3, 4):
+    for level in range(1, depth + 1):
         skips.append(double(x, f"down{level}"))
         x = F.max_pool2d(skips[-1], 2)
     x = double(x, "bottom")
-    for level in (4, 3, 2, 1):
+    for level in range(depth, 0, -1):
         x = net.up(x, f"widen{level}", 2)
         skip = skips[level - 1]
         border = (skip.shape[2] - x.shape[2]) // 2
@@ -206,6 +226,10 @@ MODELS: dict[str, tuple[Callable[[Network, Tensor], Tensor], float, dict[str, An
     "mobilenet_v1": (mobilenet_v1, 1e-3, {"width": 0.5, "resolution": 97}),
     "shufflenet_v1": (shufflenet_v1, 1e-5, {}),
     "unet": (unet, 1e-5, {"height": 188, "width": 204}),
+    "unet_small": (partial(unet, depth=3, pad=1), 1e-5, {"depth": 3, "width": 8, "size": 40}),
+    "resnet18_cifar": (resnet18_cifar, 1e-5, {}),
+    "mobilenet_v1_cifar": (partial(mobilenet_v1, stride=1), 1e-3, {"width": 0.5}),
+    "mnist_cnn": (mnist_cnn, 1e-5, {}),
     "fcn32s": (partial(fcn, strides=1), 1e-5, {"height": 40, "width": 27}),
     "fcn16s": (partial(fcn, strides=2), 1e-5, {"height": 40, "width": 27}),
     "fcn8s": (partial(fcn, strides=3), 1e-5, {"height": 40, "width": 27}),

@@ -92,6 +92,19 @@ def test_unet() -> None:
     assert totals("unet")["params"] == 31_030_658
 
 
+def test_small_unets() -> None:
+    """The same layers, padded; `depth` halvings, the first map of `width` channels."""
+    assert totals("unet_small", width=64)["params"] == 31_030_658
+    model = convdsl.load("unet_small", width=8, depth=2, size=20, classes=3)
+    assert str(model.outputs["map"]) == "f32[N, 3, 20, 20]"
+    assert (
+        convdsl.load("unet", channels=8, depth=2).graph.states["bottom.conv1.weight"].type.shape[0]
+        == 32
+    )
+    with pytest.raises(convdsl.CompileError, match="cannot be halved"):
+        convdsl.load("unet_small", size=100)
+
+
 @pytest.mark.parametrize(
     ("width", "resolution", "mega_macs", "mega_params"),
     [
@@ -129,6 +142,9 @@ def test_shufflenet_v1(groups: int, mega_macs: int) -> None:
         ("se_resnet50", 28_088_024),  # 25,557,032 and the gates' 2,530,992
         ("resnet50_v2", 25_549_352),
         ("efficientnet_lite0", 4_652_008),
+        ("resnet18_cifar", 11_173_962),
+        ("mobilenet_v1_cifar", 3_217_226),  # 4,231,976, with 10 classes for 1,000
+        ("mnist_cnn", 1_199_882),  # as Keras' and PyTorch's examples
     ],
 )
 def test_parameters(name: str, params: int) -> None:
