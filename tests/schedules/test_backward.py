@@ -2,52 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pytest
-from drawn_convolutions import EPSILON, convolutions
-from executors import executing, interpreting, machine_code, run_graph, run_session
-from graphs import Builder, evaluate_graph, evaluate_results, random_arrays
+from drawn_convolutions import convolutions
+from executors import executing, interpreting, machine_code, run_graph
+from graphs import Builder, evaluate_graph, random_arrays
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from layer_steps import NATIVE, check, schedules, step_graph
 
-from convdsl.autodiff import gradients
-from convdsl.backends.llvm.objects import find_target
-from convdsl.ir.graph import Graph
 from convdsl.lowering.lower import lower
-from convdsl.passes import run as run_passes
 from convdsl.schedules.cpu.machine import cpu_machine
 from convdsl.tensor import DType
-
-NATIVE = find_target()
-
-
-def step_graph(
-    op: str, shape: tuple[int, ...], attributes: Mapping[str, Any], dtype: DType = DType.F32
-) -> Graph:
-    """x -> relu -> layer, and one step down the sum of the squares of what that makes: as in
-    training, values on both sides lie as kernels make them, and weights change."""
-    b = Builder()
-    x = b("relu", b.input("x", *shape, dtype=dtype))
-    y = b(op, x, name="layer", **attributes)
-    weights = {key: state.output for key, state in b.graph.states.items()}
-    dx, *dws = gradients(b.graph, {y: y}, [x, *weights.values()], b.build)
-    for weight, dw in zip(weights.values(), dws, strict=True):
-        assert dw is not None
-        rate = b.constant("rate", 1e-2, dtype)
-        b.update(weight, b("sub", weight, b("mul", dw, rate)))
-    assert dx is not None
-    return run_passes(b.output(y=y, dx=b("mul", dx, dx)))
-
-
-def schedules(graph: Graph) -> dict[str, set[str]]:
-    """Of every node of the backward pass, and the layer itself, the schedules that run it."""
-    found: dict[str, set[str]] = {}
-    for choice in lower(graph, cpu_machine(NATIVE), "step").choices:
-        found.setdefault(choice.nodes[0], set()).add(choice.schedule)
-    return found
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -77,20 +45,6 @@ def test_data_gradients_of_groups_are_convolutions(groups: int) -> None:
 # Right, whatever is drawn
 
 
-def check(graph: Graph, way: Any, dtype: DType = DType.F32) -> None:
-    """One step, by machine code or by loops, against double precision: outputs and new weights."""
-    arrays = {name: a.astype(dtype.numpy) for name, a in random_arrays(graph, seed=3).items()}
-    doubles = {name: a.astype(np.float64) for name, a in arrays.items()}
-    expected = evaluate_results(graph, doubles)
-    ((outputs, states),) = run_session(graph, arrays, [arrays], way)
-    for found, truth in ((outputs, expected[0]), (states, expected[1])):
-        assert found.keys() == truth.keys()
-        for name, array in found.items():
-            span = float(np.max(np.abs(truth[name]), initial=1.0))
-            atol = 512 * EPSILON[dtype] * span
-            np.testing.assert_allclose(array, truth[name], rtol=0, atol=atol, err_msg=name)
-
-
 @st.composite
 def transposed(draw: st.DrawFn) -> tuple[tuple[int, ...], dict[str, Any]]:
     """(input shape, attributes) of a transposed convolution."""
@@ -110,19 +64,19 @@ def transposed(draw: st.DrawFn) -> tuple[tuple[int, ...], dict[str, Any]]:
     return (draw(st.sampled_from([1, 2])), groups * draw(st.integers(1, 40)), *space), attributes
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=25)
 @given(convolutions())
 def test_drawn_convolutions(drawn: tuple[tuple[int, ...], dict[str, Any]]) -> None:
     check(step_graph("conv", *drawn), executing)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=12)
 @given(transposed())
 def test_drawn_transposed_convolutions(drawn: tuple[tuple[int, ...], dict[str, Any]]) -> None:
     check(step_graph("conv_transpose", *drawn), executing)
 
 
-@settings(deadline=None, max_examples=10)
+@settings(deadline=None, max_examples=6)
 @given(convolutions())
 def test_drawn_convolutions_in_double(drawn: tuple[tuple[int, ...], dict[str, Any]]) -> None:
     check(step_graph("conv", *drawn, dtype=DType.F64), executing, DType.F64)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from convdsl.kernel.expr import Axis, Read, Stage, TensorVar, reads
 from convdsl.schedules.contraction import coefficient
 from convdsl.schedules.task import Operand, Pack, Task
-from convdsl.tensor import Dim, TensorType
+from convdsl.tensor import Dim, TensorType, floor_div
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,8 @@ class FilterPack:
 
     `part`: for each axis of the array where the filters begin, how far apart they are, and how many
     are taken, one after the other; of all of it if that is empty.
+
+    `groups`: K counts the outputs of so many groups, which are an axis of the array: [G, K / G, C].
     """
 
     shape: tuple[int, ...]  # [K, C, taps...] of one G
@@ -39,6 +41,7 @@ class FilterPack:
     outer: tuple[int, ...] = ()  # extents of G: groups, or batches of matrices
     order: tuple[int, ...] = ()
     part: tuple[int, ...] = ()
+    groups: int = 1
 
     @property
     def blocks(self) -> int:
@@ -52,6 +55,13 @@ class FilterPack:
     @property
     def taps(self) -> int:
         return prod(self.shape[2:])
+
+    @property
+    def _extents(self) -> tuple[int, ...]:
+        """Of the array, in the order above."""
+        k, *rest = self.shape
+        split = (k,) if self.groups == 1 else (self.groups, k // self.groups)
+        return (*self.outer, *split, *rest)
 
     @property
     def block_size(self) -> int:
@@ -83,7 +93,7 @@ class FilterPack:
             taken = zip(*self._taken(), strict=True)
             array = array[tuple(slice(a, a + count * step, step) for a, step, count in taken)]
         if self.order:
-            extents = (*self.outer, *self.shape)
+            extents = self._extents
             absent = [p for p in range(len(extents)) if p not in self.order]
             view = array.reshape([extents[p] for p in (*absent, *self.order)])
             array = view.transpose(np.argsort((*absent, *self.order)))
@@ -135,8 +145,13 @@ class FilterPack:
 
     def _index(self, source: TensorVar, at: Sequence[Dim]) -> tuple[Dim, ...]:
         """The index into the array of a position in [G..., K, C, taps...]."""
-        extents = (*self.outer, *self.shape)
+        extents = self._extents
         order = [p for p in self.order or range(len(extents)) if extents[p] > 1]
+        if self.groups > 1:
+            outer, (k, *rest) = at[: len(self.outer)], at[len(self.outer) :]
+            own = self.shape[0] // self.groups
+            group = floor_div(k, own)
+            at = (*outer, group, k - group * own, *rest)
         index: list[Dim] = []
         starts, steps, sizes = self._taken() if self.part else ((), (), source.type.sizes)
         for extent in sizes:

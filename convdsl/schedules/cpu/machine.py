@@ -13,6 +13,7 @@ from convdsl.schedules.cpu.filters import FilterPack
 from convdsl.schedules.cpu.flat import flat
 from convdsl.schedules.cpu.gemm import gemm
 from convdsl.schedules.cpu.generic import generic
+from convdsl.schedules.cpu.grouped import grouped
 from convdsl.schedules.cpu.layouts import layout_of
 from convdsl.schedules.cpu.phases import phases
 from convdsl.schedules.cpu.reduction import reduction
@@ -30,6 +31,7 @@ def cpu_machine(target: Target) -> Machine:
     made = (
         direct,
         depthwise,
+        grouped,
         phases,
         gemm,
         correlation,

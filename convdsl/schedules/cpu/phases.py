@@ -16,6 +16,7 @@ from convdsl.schedules.cpu.depthwise import depthwise
 from convdsl.schedules.cpu.direct import direct
 from convdsl.schedules.cpu.filters import FilterPack
 from convdsl.schedules.cpu.generic import generic
+from convdsl.schedules.cpu.grouped import grouped
 from convdsl.schedules.phases import Part, Phase, phases_of
 from convdsl.schedules.task import Arguments, Pack, Schedule, Scheduled, Task
 
@@ -36,7 +37,7 @@ def steps_of(task: Task, target: Target) -> tuple[_Step, ...]:
     if any(o.layout.axis != 1 for o in task.outputs):
         return ()  # vectors would be torn apart
     found: list[_Step] = []
-    ways = (direct(target), depthwise(target))
+    ways = (direct(target), depthwise(target), grouped(target))
     rest = generic(target)
     for phase in phases_of(task, _MOST):
         nothing = not any(isinstance(node, Reduce) for node in walk(phase.task.root.body))
