@@ -118,9 +118,10 @@ def run_session(
     arrays: Mapping[str, Array],
     inputs: Sequence[Mapping[str, Array]],
     way: Callable[[Lowered, npt.NDArray[np.uint8]], Calls],
+    target: Target | None = None,
 ) -> list[tuple[dict[str, Array], dict[str, Array]]]:
     """Calls in a row, one for each of `inputs`: the outputs, and the states as they are then."""
-    lowered = lower(graph, cpu_machine(llvm.find_target()), "test")
+    lowered = lower(graph, cpu_machine(target or llvm.find_target()), "test")
     program, call = lowered.program, way(lowered, _packed(lowered, arrays))
     states = {port.name: np.array(arrays[port.name], order="C") for port in program.states}
     session: list[tuple[dict[str, Array], dict[str, Array]]] = []

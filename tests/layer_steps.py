@@ -13,6 +13,7 @@ from graphs import Builder, evaluate_results, random_arrays
 from convdsl.autodiff import gradients
 from convdsl.backends.llvm.objects import find_target
 from convdsl.ir.graph import Graph
+from convdsl.kernel.target import Target
 from convdsl.lowering.lower import lower
 from convdsl.passes import run as run_passes
 from convdsl.schedules.cpu.machine import cpu_machine
@@ -47,12 +48,12 @@ def schedules(graph: Graph) -> dict[str, set[str]]:
     return found
 
 
-def check(graph: Graph, way: Any, dtype: DType = DType.F32) -> None:
+def check(graph: Graph, way: Any, dtype: DType = DType.F32, target: Target | None = None) -> None:
     """One step, by machine code or by loops, against double precision: outputs and new weights."""
     arrays = {name: a.astype(dtype.numpy) for name, a in random_arrays(graph, seed=3).items()}
     doubles = {name: a.astype(np.float64) for name, a in arrays.items()}
     expected = evaluate_results(graph, doubles)
-    ((outputs, states),) = run_session(graph, arrays, [arrays], way)
+    ((outputs, states),) = run_session(graph, arrays, [arrays], way, target)
     for found, truth in ((outputs, expected[0]), (states, expected[1])):
         assert found.keys() == truth.keys()
         for name, array in found.items():

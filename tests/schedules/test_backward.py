@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from layer_steps import NATIVE, check, schedules, step_graph
 
+from convdsl.backends.llvm.objects import find_target
 from convdsl.lowering.lower import lower
 from convdsl.schedules.cpu.machine import cpu_machine
 from convdsl.tensor import DType
+
+X86 = "x86_64-unknown-linux-gnu"
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -89,6 +93,7 @@ SMALL = [
     ((2, 18, 6), {"channels": 18, "kernel": 5, "dilation": 2, "pad": 3, "groups": 18}),
     ((2, 12, 5, 5), {"channels": 24, "kernel": 3, "pad": 1, "groups": 3}),
     ((1, 32, 3, 4), {"channels": 64, "kernel": 3, "stride": 2, "pad": 1, "groups": 2}),
+    ((2, 7, 9), {"channels": 25, "kernel": 3, "dilation": 2, "pad": "valid"}),
     ((2, 4, 4, 3, 5), {"channels": 17, "kernel": 2, "stride": (1, 2, 1), "pad": "valid"}),
 ]
 
@@ -105,6 +110,15 @@ def test_weight_gradients_are_correlations(
 ) -> None:
     found = schedules(step_graph("conv", shape, {**attributes, "bias": False}))
     assert found["layer.dweight"] == {"correlation"}
+
+
+@pytest.mark.parametrize("cpu", ["x86-64", "x86-64-v3"])
+@pytest.mark.parametrize(("shape", "attributes"), SMALL)
+def test_narrower_vectors(shape: tuple[int, ...], attributes: dict[str, Any], cpu: str) -> None:
+    """Channels of an operand may fill several blocks, and a part of one."""
+    target = find_target(cpu, X86)
+    graph = step_graph("conv", shape, {**attributes, "bias": False})
+    check(graph, partial(executing, target=target), target=target)
 
 
 STRIDED = [

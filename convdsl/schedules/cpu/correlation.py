@@ -166,7 +166,7 @@ def _tile(found: Correlation, lanes: int, registers: int, other: Layout | None) 
         count = max(own, 1)
     tiles_at: list[tuple[float, int, int, int]] = []
     for width in range(1, min(rows, 16) + 1):
-        if other is not None and other.axis == 1 and other.block % width and width != rows:
+        if not _divides(width, rows, other):
             continue
         for blocks in range(1, min(count, 8) + 1):
             if blocks * width + blocks + 1 > registers or (found.groups > 1 and count % blocks):
@@ -176,6 +176,13 @@ def _tile(found: Correlation, lanes: int, registers: int, other: Layout | None) 
             tiles_at.append((round(cycles, 3), -blocks * width, blocks, width))
     *_, blocks, width = min(tiles_at)
     return blocks, width
+
+
+def _divides(width: int, rows: int, other: Layout | None) -> bool:
+    """Whether tiles so wide never reach from one block of channels into the next."""
+    if other is None or other.axis != 1:
+        return True
+    return other.block % width == 0 or width == rows <= other.block
 
 
 def _tile_cycles(blocks: int, width: int) -> float:
