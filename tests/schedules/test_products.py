@@ -142,7 +142,7 @@ def check_sum(
     expected = np.einsum(formula, *exact)
     span = float(np.max(np.abs(expected), initial=1.0))
     np.testing.assert_allclose(found["y"], expected, rtol=0, atol=256 * EPSILON[dtype] * span)
-    return [schedule for schedule in schedules if schedule != "generic"]
+    return [schedule for schedule in schedules if schedule not in ("generic", "transpose")]
 
 
 FORMULAS = [
