@@ -247,3 +247,19 @@ def test_resampling_is_done_for_the_sizes_of_a_call(how):
         x = np.random.default_rng(0).standard_normal((2, 2, height, 6), "f4")
         expected = run_onnxruntime(proto, {"x": x})["y"]
         np.testing.assert_allclose(executable(x), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_what_is_squeezed_waits_for_the_sizes():
+    """Without axes, a size that is free may be 1, and is gone then."""
+    graph = helper.make_graph(
+        [helper.make_node("Squeeze", ["x"], ["y"])],
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", "C", 3])],
+        [onnx.ValueInfoProto(name="y")],
+    )
+    opsets = [helper.make_opsetid("", 13)]
+    proto = helper.make_model(graph, opset_imports=opsets, ir_version=8)
+    network = convdsl.compile(model_of(proto, "net.onnx", {}), threads=1, cache=False)
+    for shape in ((2, 4, 3), (1, 4, 3), (2, 1, 3), (1, 1, 3)):
+        x = np.random.default_rng(0).standard_normal(shape).astype("f4")
+        np.testing.assert_array_equal(network(x), np.squeeze(x))

@@ -20,7 +20,7 @@ from convdsl.interop.reading.tensors import (
     known_sizes,
 )
 from convdsl.ir.graph import OpNode, Value
-from convdsl.tensor import Dim, DType, SymDim, exact_div, floor_div
+from convdsl.tensor import Dim, DType, SymDim, bounds, exact_div, floor_div
 
 if TYPE_CHECKING:
     from convdsl.interop.reading.node import Reading
@@ -117,6 +117,9 @@ def _read_flatten(r: Reading) -> Tensor:
 def _read_squeeze(r: Reading) -> Tensor:
     axes = r.axes(1)
     if axes is None:
+        odd = next((e for e in r.shape(0) if e != 1 and (bounds(e)[0] or 0) <= 1), None)
+        if odd is not None:
+            raise Undecided(f"{odd} may be 1, and squeezed")
         axes = [axis for axis, extent in enumerate(r.shape(0)) if extent == 1]
     return r.unary("squeeze", r[0], axes=tuple(axes)) if axes else r.unary("identity", r[0])
 
