@@ -12,6 +12,7 @@ from convdsl.kernel.expr import Reduce, walk
 from convdsl.kernel.layout import Layout
 from convdsl.kernel.nodes import Kernel
 from convdsl.kernel.target import Target
+from convdsl.schedules.contraction import depends
 from convdsl.schedules.cpu.depthwise import depthwise
 from convdsl.schedules.cpu.direct import direct
 from convdsl.schedules.cpu.filters import FilterPack
@@ -45,8 +46,24 @@ def steps_of(task: Task, target: Target) -> tuple[_Step, ...]:
         made = [_Step(phase, way, cycles) for cycles, way in bids if cycles is not None]
         if not made:
             return ()
-        found.append(min(made, key=lambda step: step.cycles))
+        best = min(made, key=lambda step: step.cycles)
+        if not _packs_its_parts(best):
+            return ()
+        found.append(best)
     return tuple(found)
+
+
+def _packs_its_parts(step: _Step) -> bool:
+    """Whether what a phase reads in part is what its schedule packs. What varies with the output's
+    channels is the filters; of a single channel, or of a map of which a phase meets one position,
+    only the schedule can tell which operand it takes for them."""
+    task, parts = step.phase.task, step.phase.parts
+    read = {read.tensor.name: read for read in task.reads if read.tensor.name in parts}
+    if all(any(depends(place, task.axes[1]) for place in r.index) for r in read.values()):
+        return True
+    kernels = step.schedule.emit(task, "tried").kernels
+    packs = (pack for _, arguments in kernels for name, pack in arguments if name in parts)
+    return all(pack is not None for pack in packs)
 
 
 def cost(task: Task, target: Target) -> float | None:
