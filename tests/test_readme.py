@@ -6,7 +6,9 @@ import re
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import convdsl
 from convdsl.cli import main
@@ -56,6 +58,24 @@ def test_the_tour_s_commands_are_there(net: Path, capsys: pytest.CaptureFixture[
     for line in lines[:6]:
         assert main(shlex.split(line, comments=True)[1:]) == 0
     assert capsys.readouterr().out
+
+
+def test_training(net: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    draws = np.random.default_rng(0)
+    for name in ("cat", "dog"):
+        folder = net.parent / "photos" / name
+        folder.mkdir(parents=True)
+        for number in range(6):
+            pixels = draws.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / f"{number}.png")
+    for line in block("convdsl train").splitlines():
+        command = shlex.split(line, comments=True)[1:]
+        assert main(command) == 0, capsys.readouterr().err
+    out = capsys.readouterr().out
+    assert "epoch 5/5" in out
+    assert "epoch 8/8" in out
+    assert "epoch 5/8" not in out
+    assert "accuracy" in out
 
 
 def test_the_figure_in_python() -> None:

@@ -79,7 +79,11 @@ def _scores(made: Network, images: Sequence[str]) -> NDArray[Any]:
 
     net = made.executable
     if net.preprocessing is None:
-        raise InputError(f"{net.name} does not declare how images become inputs (preprocess)")
+        raise InputError(
+            f"{net.name} does not declare how images become inputs (preprocess)\n"
+            "help: say it in the model; where nothing is said, `convdsl train` does the same as\n"
+            "      `preprocess image: resize(224x224) -> rescale(1 / 255)` with the input's size"
+        )
     declared = Preprocessing.from_json(net.preprocessing)
     others = [name for name in net.inputs if name != declared.input]
     if others:

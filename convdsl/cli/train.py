@@ -148,7 +148,7 @@ def _verdict(job: Job, trained: Trained, folder: Path) -> str:
     measure, path = job.run.measure, folder / "weights.safetensors"
     if measure is None or not trained.history:
         return f"weights of the last epoch in {path}"
-    best = max(trained.history, key=measure.score)
+    best = max(reversed(trained.history), key=measure.score)
     figures = [
         f"{name} {value:.4f}"
         for name, value in best.items()

@@ -95,7 +95,10 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     """The checkpoint in a folder. InputError where there is none, or none that is whole."""
     path = folder / FILE
     if not path.is_file():
-        raise InputError(f"there is no checkpoint {path} to resume from")
+        raise InputError(
+            f"there is no checkpoint {path} to resume from\n"
+            "help: begin without --resume, or name the run's folder with --out"
+        )
     try:
         store = SafetensorsFile(path)
         facts = json.loads(store.metadata["convdsl"])

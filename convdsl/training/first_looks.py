@@ -19,6 +19,7 @@ LOWEST, HIGHEST = 1e-7, 10.0
 """The rates that a search goes through."""
 
 _SMOOTHING = 0.9
+_SETTLED = 10  # steps after which the smoothed loss is an average of several batches
 _DIVERGED = 4.0  # times the least loss: nothing is to be learnt from going on
 
 
@@ -33,13 +34,14 @@ class RateTest:
     @property
     def steepest(self) -> float | None:
         """Where the loss falls fastest in the logarithm of the rate, up to its least value: a
-        rate to begin with."""
+        rate to begin with. The first steps say nothing: their average is of one batch or two."""
         least = int(np.argmin(self.losses))
-        if least < 2:
+        if least < _SETTLED + 2:
             return None
-        slopes = np.gradient(np.asarray(self.losses[: least + 1]), np.log(self.rates[: least + 1]))
+        losses, rates = (np.asarray(a[_SETTLED : least + 1]) for a in (self.losses, self.rates))
+        slopes = np.gradient(losses, np.log(rates))
         at = int(np.argmin(slopes))
-        return self.rates[at] if slopes[at] < 0 else None
+        return float(rates[at]) if slopes[at] < 0 else None
 
     @property
     def least(self) -> float | None:

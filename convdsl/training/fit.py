@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial as applied
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryFile
+from typing import Any, cast
 
 import numpy.typing as npt
 
@@ -16,7 +17,7 @@ from convdsl.diagnostics import InputError
 from convdsl.driver import bind_weights_of, compile
 from convdsl.ir.canonical import canonical_text
 from convdsl.ir.model import Model
-from convdsl.ir.training import Choice, Training
+from convdsl.ir.training import Choice, Loss, Training
 from convdsl.loading import load
 from convdsl.runtime.executable import Executable
 from convdsl.tensor import DType, TensorType
@@ -33,6 +34,8 @@ from convdsl.training.data import (
     split,
 )
 from convdsl.training.data.arrays import LABEL
+from convdsl.training.data.boxes import BOXES
+from convdsl.training.data.images import MASK
 from convdsl.training.evaluation import Evaluation, evaluate, names_of
 from convdsl.training.loop import CHECKPOINT, WEIGHTS, Run, Watch
 from convdsl.training.rates import Rates
@@ -44,6 +47,13 @@ from convdsl.weights import load as load_weights
 from convdsl.weights.partial import bind_partially
 
 Array = npt.NDArray[Any]
+
+_HOW = {
+    LABEL: "put images into a folder for each class, or call the array of classes `y`",
+    MASK: "lay masks beside the images, images/a.png and masks/a.png, or give an array `mask`",
+    BOXES: "give an array `boxes` of left, top, right, bottom, or these columns of a CSV",
+}
+"""How data have a target."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +92,7 @@ class Job:
     def go(self, *, resume: bool = False) -> Trained:
         """Train to the end. Raises InputError, and KeyboardInterrupt once a checkpoint is kept."""
         session, folder = self.run.session, self.run.folder
+        _make(folder)
         progress = self.run.fit(self.run.resume() if resume else Progress())
         best = folder / WEIGHTS if folder is not None else None
         weights = session.weights()
@@ -219,7 +230,8 @@ def evaluate_model(
     if part is not None:
         chosen = getattr(parts, part)
     if chosen is None:
-        raise InputError(f"{data} has no part called {part}")
+        there = names_of([f.name for f in fields(parts) if getattr(parts, f.name) is not None])
+        raise InputError(f"{data} has no part called {part}; it has {there}")
     training = _settled(model, training, chosen)
     measure, targets = loss_model(model, training)
     network = compile(model, weights, threads=threads, cpu=cpu)
@@ -260,6 +272,22 @@ def _check_folder(folder: Path | None, resume: bool, overwrite: bool) -> None:
             f"{folder} holds a run already ({', '.join(held)})\n"
             "help: --resume goes on with it, --overwrite begins anew, --out names another folder"
         )
+
+
+def _make(folder: Path | None) -> None:
+    """Make the run's folder. InputError where nothing can be written into it: that is to be known
+    before an hour of training."""
+    if folder is None:
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"cannot write into {folder}: {error.strerror or error}\n"
+            "help: --out names another folder for the run"
+        ) from None
 
 
 def _settled(model: Model, training: Training, data: DataSet) -> Training:
@@ -357,6 +385,7 @@ def _check_data(
             there = names_of(sorted(have - {image}))
             raise InputError(
                 f"{kind} `{name}`, which {data.source} does not have; besides images it has {there}"
+                f"\nhelp: {_HOW.get(name, f'give an array called `{name}`, or another loss')}"
             )
     for term in training.loss:
         output, target = compares(model.graph, term)
@@ -366,14 +395,25 @@ def _check_data(
             check_labels(data, classes, term.measure.arguments.get("ignore_index"))
 
 
+def _text(value: Any) -> str:
+    """A setting as one would write it, for a message that compares two."""
+    if isinstance(value, Choice):
+        return f"{value.name}({', '.join(f'{k} = {v}' for k, v in value.arguments.items())})"
+    if isinstance(value, Loss):
+        return f"{value.weight:g} * {_text(value.measure)} of {', '.join(value.compares)}"
+    if isinstance(value, tuple):
+        return ", ".join(map(_text, cast("tuple[Any, ...]", value))) or "none"
+    return str(value)
+
+
 def _identity(model: Model, data: Data, training: Training) -> dict[str, str]:
     """What has to be the same for a checkpoint to be gone on with; epochs may be more."""
     settings = {
-        name: str(getattr(training, name))
+        name: _text(getattr(training, name))
         for name in ("loss", "optimizer", "schedule", "augment", "batch", "seed", "accumulate")
     }
     more = ("clip", "clip_value", "ema", "l1", "l2", "freeze", "groups", "decay_all", "fit")
-    settings |= {name: str(getattr(training, name)) for name in more}
+    settings |= {name: _text(getattr(training, name)) for name in more}
     digest = hashlib.sha256(canonical_text(model.graph).encode()).hexdigest()
     settings["network"] = f"{model.name} {digest[:16]}"
     validation = 0 if data.validation is None else len(data.validation)

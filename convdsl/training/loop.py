@@ -21,6 +21,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import numpy.typing as npt
 
 from convdsl.diagnostics import InputError
@@ -159,36 +160,40 @@ class Run:
         rate = self.rate(number, progress.plateau)
         loss = float(self.session.step(batch, rate)[LOSS])
         if not math.isfinite(loss):
-            raise InputError(self._no_number(progress, loss, rate))
+            raise InputError(self._no_number(progress, batch, loss, rate))
         size = len(next(iter(batch.values())))
         total, samples = progress.loss + loss * size, progress.samples + size
         progress = replace(progress, batch=progress.batch + 1, loss=total, samples=samples)
         self.watch.step(progress, loss, rate)
         return progress
 
-    def _no_number(self, progress: Progress, loss: float, rate: float) -> str:
+    def _no_number(
+        self, progress: Progress, batch: Mapping[str, Array], loss: float, rate: float
+    ) -> str:
         where = f"epoch {progress.epoch + 1}, batch {progress.batch + 1}"
         kept = ""
         if self.folder is not None and (self.folder / CHECKPOINT).exists():
             kept = f"; the checkpoint in {self.folder / CHECKPOINT} is of before"
-        return (
-            f"the loss is {loss} at {where}, with a rate of {rate:.3g}{kept}\n"
-            "help: lower the rate (--lr), clip the gradients (--set train.clip=1), or look for"
-            " values in the data that are no numbers"
-        )
+        odd = [f"`{name}`" for name, array in batch.items() if not np.isfinite(array).all()]
+        if odd:
+            help = f"the data hold values in {', '.join(odd)} that are no numbers: mend these"
+        else:
+            help = "lower the rate (--lr), or clip the gradients (--set train.clip=1)"
+        return f"the loss is {loss} at {where}, with a rate of {rate:.3g}{kept}\nhelp: {help}"
 
     def _finish(self, progress: Progress, started: float) -> Progress:
         """Measure, keep what is best, log, and save."""
         record: dict[str, Any] = {"epoch": progress.epoch + 1}
         record["train_loss"] = progress.loss / max(1, progress.samples)
         record |= {"val_loss": None, "val_accuracy": None}
-        best, stale = progress.best, progress.stale
+        best, stale, keeps = progress.best, progress.stale, True
         if self.measure is not None:
             record |= self.measure(self.session)
             score = self.measure.score(record)
+            keeps = best is None or score >= best  # of equal ones the last: it has seen more
             better = best is None or score > best
             best, stale = (score, 0) if better else (best, stale + 1)
-        if stale == 0:
+        if keeps:
             self._keep_best()
         progress = replace(
             progress, epoch=progress.epoch + 1, batch=0, loss=0.0, samples=0, best=best,

@@ -198,7 +198,11 @@ def _trained(graph: Graph, training: Training) -> tuple[list[str], set[str]]:
     for pattern in training.freeze:
         found = {key for key in graph.states if names(pattern, key)}
         if not found:
-            raise InputError(f"freeze: no weight is called {pattern}")
+            raise InputError(
+                f"freeze: no weight is called {pattern}\n"
+                f"help: there are {', '.join(keys[:6])}{', ...' if len(keys) > 6 else ''}; "
+                "a layer's name stands for all of its weights, * for any letters"
+            )
         frozen |= found
     trained = [key for key in keys if key not in frozen]
     if not trained:

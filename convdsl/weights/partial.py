@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from convdsl.diagnostics import WeightError
 from convdsl.ir.graph import StateNode
 from convdsl.ir.opdef import Role
 from convdsl.weights.binding import bind, read_fitting
-from convdsl.weights.fitting import closest, differences
+from convdsl.weights.fitting import IGNORED, closest, differences, kind_of
 from convdsl.weights.initialisers import RandomWeights
 from convdsl.weights.store import WeightStore, shown
 
@@ -35,7 +36,9 @@ class Taken:
         """What a user should hear: nothing is left out silently."""
         found = [f"took {len(self.taken)} of {len(self.taken) + len(self.drawn)} weights"]
         found += [f"begun anew: {reason}" for reason in self.drawn.values()]
-        found += [f"not used: {shown(name)}" for name in self.unused]
+        known = [name for name in self.unused if kind_of(name) in IGNORED]
+        found += [f"ignored {n} entries {kind}" for kind, n in Counter(map(kind_of, known)).items()]
+        found += [f"not used: {shown(name)}" for name in self.unused if name not in known]
         return tuple(found)
 
 

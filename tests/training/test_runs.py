@@ -10,11 +10,13 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 import convdsl
 from convdsl.diagnostics import InputError
@@ -164,9 +166,45 @@ def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path) -> None:
     run(tmp_path / "run", epochs=1, data=data)
     before = hashes(tmp_path / "run")
     spoilt = {**data, "x": np.full((50, 8, 8), np.nan, np.float32)}
-    with pytest.raises(InputError, match=r"the loss is nan at epoch 2, batch 1, .*\n.*--lr"):
+    with pytest.raises(InputError, match=r"nan at epoch 2, batch 1, .*\n.*in `image` that"):
         run(tmp_path / "run", epochs=2, data=spoilt, resume=True)
     assert hashes(tmp_path / "run") == before
+    with pytest.raises(InputError, match=r"the loss is (nan|inf) at .*\n.*--lr"):
+        run(None, epochs=9, data=data, lr=1e30)
+
+
+class Equal:
+    """A measure to which all epochs are the same."""
+
+    def __call__(self, session: Any) -> dict[str, float]:
+        return {"val_loss": 1.0}
+
+    def score(self, record: Any) -> float:
+        return 1.0
+
+
+def test_of_equal_epochs_the_last_is_kept(tmp_path: Path) -> None:
+    """And patience wears off all the same."""
+    job = prepare(convdsl.parse(SMALL), samples(), out=tmp_path / "run", threads=1)
+    made = replace(job.run, measure=Equal(), epochs=6, patience=2)
+    assert made.fit().epoch == 3
+    kept, last = load_file(tmp_path / "run/weights.safetensors"), made.session.weights()
+    assert kept.keys() == last.keys()
+    for key, array in kept.items():
+        np.testing.assert_array_equal(array, last[key], err_msg=key)
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    """Is found before the first step."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"cannot write into .*\nhelp: --out"):
+        run(tmp_path / "file" / "run", epochs=1, watch=Stopping(1))
+
+
+def test_a_resumed_run_says_what_differs_in_words(tmp_path: Path) -> None:
+    run(tmp_path / "run", epochs=1)
+    with pytest.raises(InputError, match=r"optimizer was \w+\(lr = .*, is \w+\(lr = 0\.5, "):
+        run(tmp_path / "run", epochs=2, lr=0.5, resume=True)
 
 
 FULL = """

@@ -51,6 +51,21 @@ def test_mnist(tmp_path: Path) -> None:
     assert figure(walk("mnist", tmp_path, "--epochs", "1")) > 0.5
 
 
+def test_shapes(tmp_path: Path) -> None:
+    said = walk("shapes", tmp_path, "--images", "64", "--epochs", "1", "--lr", "0.01")
+    assert "intersection_over_union_by_class" in said
+
+
+def test_boxes(tmp_path: Path) -> None:
+    assert figure(walk("boxes", tmp_path, "--images", "320", "--epochs", "3")) > 0.1
+
+
+def test_photos(tmp_path: Path) -> None:
+    said = walk("photos", tmp_path, "--crops", "6", "--epochs", "2")
+    assert "begun anew: _fc.weight: the file has float32[1000, 1280]" in said
+    assert "coffee" in said.rpartition("$ convdsl classify")[2]
+
+
 def test_what_is_missing_is_named() -> None:
     package = runpy.run_path(str(PLACE / "shown.py"))["package"]
     with pytest.raises(SystemExit, match="the package not_there: pip install there"):

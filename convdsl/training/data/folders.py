@@ -57,8 +57,9 @@ def mask_folder(folder: Path, wanted: Wanted = ANY) -> ImageFiles:
     for some, others, kind in ((images, masks, "mask"), (masks, images, "image")):
         lacking = [path for stem, path in some.items() if stem not in others]
         if lacking:
+            more = f", and {len(lacking) - 1} others neither" if len(lacking) > 1 else ""
             raise InputError(
-                f"{lacking[0]} has no {kind} of its name, and {len(lacking) - 1} others neither\n"
+                f"{lacking[0]} has no {kind} of its name{more}\n"
                 f"help: {folder} holds {IMAGES}/a.png and {MASKS}/a.png for each sample"
             )
     paths = [images[stem] for stem in images]

@@ -77,7 +77,10 @@ def read_image(path: Path, channels: int) -> Array:
     """u8 [H, W, channels]. Raises InputError."""
     from convdsl.preprocessing import opened
 
-    image: Array = np.asarray(opened(path, channels))
+    try:
+        image: Array = np.asarray(opened(path, channels))
+    except InputError as error:
+        raise InputError(f"{error}\nhelp: mend the file, or take it out of the data") from None
     return image if image.ndim == 3 else image[..., None]
 
 

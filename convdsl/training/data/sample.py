@@ -114,8 +114,18 @@ def check_labels(data: DataSet, classes: int, ignored: int | None = None) -> Non
             f"{data.source}: the label of sample {first} is {labels[first]}, and the network tells "
             f"{classes} classes apart (0 to {classes - 1})"
             + (f"; the data have {len(names)}: " + _some(names) if names else "")
-            + "\nhelp: set the network's number of classes, or mend the labels"
+            + f"\nhelp: {_help(int(labels[first]), int(labels.max()))}"
         )
+
+
+def _help(wrong: int, greatest: int) -> str:
+    """What can be done about a label that is no class."""
+    if wrong < 0:
+        return "classes count from 0; labels that shall not count are the loss's ignore_index"
+    return (
+        f"a network with `classes` as a parameter takes --set classes={greatest + 1}; "
+        "else mend the labels"
+    )
 
 
 def _some(names: Sequence[str]) -> str:
