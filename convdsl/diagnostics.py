@@ -161,6 +161,10 @@ class WeightError(Error):
     """Weights that cannot be read or do not fit the model."""
 
 
+class MismatchError(WeightError):
+    """Weights whose names, shapes or types are not the model's."""
+
+
 class ArtifactError(Error):
     """An artifact that is damaged, foreign or meant for another processor."""
 

@@ -210,7 +210,9 @@ def _overfit(job: Job, samples: int) -> int:
     have = len(next(iter(batch.values())))
     if have < samples:
         console.note(f"a batch has {have} samples: --batch {samples} gives more")
-    found = overfit(job.run.session, batch, job.run.rate(0, {}))
+    assert job.training.optimizer is not None
+    rate = float(job.training.optimizer.arguments["lr"])  # the schedule may begin with next to none
+    found = overfit(job.run.session, batch, rate)
     went = f"the loss went from {found.first:.4g} to {found.last:.4g} in {found.steps} steps"
     if found.learnt:
         console.result(f"{have} samples can be learnt by heart: {went}")

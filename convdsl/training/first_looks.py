@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from convdsl.training.session import Session
-from convdsl.training.step import LOSS
+from convdsl.training.step import LOSS, compares
 
 Array = npt.NDArray[Any]
 
@@ -78,6 +78,24 @@ def find_rate(
     return RateTest(tuple(rates), tuple(losses))
 
 
+def least_loss(session: Session) -> float:
+    """What smoothed labels leave of the loss of a network that is right: their entropy.
+
+    p = 1 - s + s / C        q = s / C        -p log p - (C - 1) q log q
+    """
+    total = 0.0
+    for term in session.training.loss:
+        smoothing = float(term.measure.arguments.get("label_smoothing") or 0)
+        output, _ = compares(session.model.graph, term)
+        classes = session.model.outputs[output].shape[1:2]
+        if smoothing and isinstance(classes[0], int):
+            other = smoothing / classes[0]
+            own = 1 - smoothing + other
+            entropy = own * math.log(own) + (classes[0] - 1) * other * math.log(other)
+            total -= term.weight * entropy
+    return total
+
+
 @dataclass(frozen=True, slots=True)
 class Overfit:
     """Whether a few samples were learnt by heart: losses at the first and the last step, how many
@@ -97,9 +115,11 @@ def overfit(
     share: float = 0.01,
     watch: Callable[[int, float], None] | None = None,
 ) -> Overfit:
-    """Train on one batch until its loss is a hundredth of what it was at first. A network that
-    cannot do this has a mistake in its layers, its loss or its data, or the rate is wrong."""
+    """Train on one batch until its loss, above the least that it can be, is a hundredth of what it
+    was at first. A network that cannot do this has a mistake in its layers, its loss or its data,
+    or the rate is wrong."""
     first = last = math.nan
+    least = least_loss(session)
     for number in range(steps):
         last = float(session.step(batch, rate)[LOSS])
         first = last if number == 0 else first
@@ -107,6 +127,6 @@ def overfit(
             watch(number + 1, last)
         if not math.isfinite(last):
             return Overfit(first, last, number + 1, learnt=False)
-        if last <= share * first:
+        if last - least <= share * (first - least):
             return Overfit(first, last, number + 1, learnt=True)
     return Overfit(first, last, steps, learnt=False)

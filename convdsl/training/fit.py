@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import numpy.typing as npt
 
-from convdsl.diagnostics import InputError
+from convdsl.diagnostics import InputError, MismatchError
 from convdsl.driver import bind_weights_of, compile
 from convdsl.ir.canonical import canonical_text
 from convdsl.ir.model import Model
@@ -173,14 +173,19 @@ def prepare(
     found = open_training_data(model, data, labels, validation, training)
     training = _settled(model, training, found.train)
     started, notes = _weights(model, weights, training, partial)
-    session = Session(
-        model,
-        training,
-        started,
-        threads=threads,
-        cpu=cpu,
-        checkpoint_activations=checkpoint_activations,
-    )
+    try:
+        session = Session(
+            model,
+            training,
+            started,
+            threads=threads,
+            cpu=cpu,
+            checkpoint_activations=checkpoint_activations,
+        )
+    except MismatchError as error:
+        raise MismatchError(
+            f"{error}\nhelp: --partial takes what fits, and begins the rest anew (fine-tuning)"
+        ) from None
     reading = _workers(workers)
     targets = session.plan.targets
     loader = _loader(model, targets, found.train, training, reading)

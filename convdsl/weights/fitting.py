@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from convdsl.diagnostics import WeightError
+from convdsl.diagnostics import MismatchError, WeightError
 from convdsl.ir.graph import StateNode
 from convdsl.ir.opdef import Role
 from convdsl.tensor import TensorType
@@ -63,7 +63,7 @@ def fit(store: WeightStore, states: Mapping[str, StateNode]) -> Fit:
     lines = found.lines
     count = "1 mismatch" if len(lines) == 1 else f"{len(lines)} mismatches"
     text = [f"the weights {store.source} do not fit the model ({count}):", *lines]
-    raise WeightError("\n  ".join(text) + (f"\nhelp: {found.hint}" if found.hint else ""))
+    raise MismatchError("\n  ".join(text) + (f"\nhelp: {found.hint}" if found.hint else ""))
 
 
 def closest(store: WeightStore, states: Mapping[str, StateNode]) -> WeightStore:

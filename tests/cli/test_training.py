@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,9 @@ def test_fine_tuning_to_another_number_of_classes(folder: Path, capsys: Any) -> 
     assert train("--out", "run", "--epochs", "1", "--set", "classes=5") == 0
     given = ["--weights", "run/weights.safetensors"]
     assert train("--out", "other", "--epochs", "1", *given) == 2
-    assert "do not fit the model" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "do not fit the model" in err
+    assert "help: --partial takes what fits" in err
     assert train("--out", "other", "--epochs", "1", *given, "--partial", "--freeze", "stem") == 0
     err = capsys.readouterr().err
     assert "begun anew: head.weight" in err
@@ -138,3 +141,38 @@ def test_mistakes_are_told_in_a_line_or_two(folder: Path, capsys: Any) -> None:
     assert "--weights, which are not given" in capsys.readouterr().err
     assert train("--set", "classes=2") == 2
     assert "the network tells 2 classes apart" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("labels", "options", "said"),
+    [
+        (None, [], r"compares with `label`.*\nhelp: put images into a folder for each"),
+        (4, [], r"the label of sample 0 is 4.*\nhelp: .*--set classes=5"),
+        (-1, [], r"the label of sample 0 is -1.*\nhelp: classes count from 0"),
+        (1, ["--freeze", "tail"], r"no weight is called tail\nhelp: there are stem.weight"),
+        (1, ["--resume"], r"no checkpoint .*\nhelp: begin without --resume"),
+    ],
+)
+def test_mistakes_are_told_with_what_to_do(
+    folder: Path, capsys: Any, labels: int | None, options: list[str], said: str
+) -> None:
+    given = {"x": np.zeros((9, 8, 8), np.uint8)}
+    if labels is not None:
+        given["y"] = np.full(9, labels)
+    np.savez(folder / "data.npz", **given)
+    assert train("--out", "run", *options) == 2
+    err = capsys.readouterr().err
+    assert re.search(said, err), err
+
+
+def test_counters_in_a_checkpoint_are_told_in_one_line(folder: Path, capsys: Any) -> None:
+    model = convdsl.load("small.cnn")
+    given = {
+        **Session(model, complete(model), "random:0").weights(),
+        "bn.num_batches_tracked": np.array(3),
+    }
+    np.savez(folder / "given.npz", **given)
+    assert train("--out", "run", "--epochs", "1", "--weights", "given.npz", "--partial") == 0
+    err = capsys.readouterr().err
+    assert "ignored 1 entries num_batches_tracked" in err
+    assert "not used" not in err
