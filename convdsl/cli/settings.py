@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from convdsl.cli import console
 from convdsl.cli.options import positive
+from convdsl.diagnostics import CompileError
 
 if TYPE_CHECKING:
     from convdsl.ir.model import Model
@@ -51,9 +53,22 @@ def split_settings(options: argparse.Namespace) -> dict[str, str]:
 def model_and_settings(options: argparse.Namespace) -> tuple[Model, Training, dict[str, str]]:
     """The model named on the command line, the complete settings of its training, and what the
     command line says of them."""
-    from convdsl.cli.building import load_model
     from convdsl.training.settings import complete
 
     said = split_settings(options)
-    model = load_model(options)
+    model = model_to_train(options)
     return model, complete(model, said), said
+
+
+def model_to_train(options: argparse.Namespace) -> Model:
+    """The model named on the command line; a setting that was taken for its parameter is said."""
+    from convdsl.cli.building import load_model
+    from convdsl.ir.techniques import ONE_OF, SETTINGS, SOME_OF
+
+    try:
+        return load_model(options)
+    except CompileError:
+        for name, text in options.set:
+            if name in (*SETTINGS, *ONE_OF, *SOME_OF, "loss", "lr"):
+                console.note(f"a setting of training is set by --set train.{name}={text}")
+        raise

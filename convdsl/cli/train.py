@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convdsl.cli import console
-from convdsl.cli.building import load_model
 from convdsl.cli.options import add_model, completes_files, plain_path, positive
-from convdsl.cli.settings import add_settings, split_settings
+from convdsl.cli.settings import add_settings, model_to_train, split_settings
 from convdsl.diagnostics import InputError
 
 if TYPE_CHECKING:
@@ -91,7 +90,7 @@ def run(options: argparse.Namespace) -> int:
     from convdsl.training.fit import prepare
 
     said = split_settings(options)
-    model = load_model(options)
+    model = model_to_train(options)
     looks = options.find_lr or options.overfit is not None
     folder = Path(plain_path(options.out or f"{model.name}-trained"))
     job = prepare(

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import partial as applied
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -20,23 +19,16 @@ from convdsl.ir.model import Model
 from convdsl.ir.training import Choice, Loss, Training
 from convdsl.loading import load
 from convdsl.runtime.executable import Executable
-from convdsl.tensor import DType, TensorType
 from convdsl.training.checkpoint import Progress
-from convdsl.training.data import (
-    DataSet,
-    Loader,
-    Wanted,
-    augmentation,
-    balanced_weights,
-    check_labels,
-    open_parts,
-    preparation,
-    split,
-)
-from convdsl.training.data.arrays import LABEL
-from convdsl.training.data.boxes import BOXES
-from convdsl.training.data.images import MASK
+from convdsl.training.data import Wanted, open_parts, preparation
 from convdsl.training.evaluation import Evaluation, evaluate, names_of
+from convdsl.training.feeding import (
+    Data,
+    loader_of,
+    open_training_data,
+    reading_ahead,
+    settled,
+)
 from convdsl.training.loop import CHECKPOINT, WEIGHTS, Run, Watch
 from convdsl.training.rates import Rates
 from convdsl.training.session import Session, loss_of
@@ -47,13 +39,6 @@ from convdsl.weights import load as load_weights
 from convdsl.weights.partial import bind_partially
 
 Array = npt.NDArray[Any]
-
-_HOW = {
-    LABEL: "put images into a folder for each class, or call the array of classes `y`",
-    MASK: "lay masks beside the images, images/a.png and masks/a.png, or give an array `mask`",
-    BOXES: "give an array `boxes` of left, top, right, bottom, or these columns of a CSV",
-}
-"""How data have a target."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +55,6 @@ class Trained:
     def network(self) -> Executable:
         """The network with these weights, ready to run."""
         return compile(self.model, self.weights)
-
-
-@dataclass(frozen=True, slots=True)
-class Data:
-    """What a run learns from, and what it is measured on."""
-
-    train: DataSet
-    validation: DataSet | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +148,7 @@ def prepare(
     _check_folder(folder, resume, overwrite)
     training = complete(model, said)
     found = open_training_data(model, data, labels, validation, training)
-    training = _settled(model, training, found.train)
+    training = settled(model, training, found.train)
     started, notes = _weights(model, weights, training, partial)
     try:
         session = Session(
@@ -186,13 +163,13 @@ def prepare(
         raise MismatchError(
             f"{error}\nhelp: --partial takes what fits, and begins the rest anew (fine-tuning)"
         ) from None
-    reading = _workers(workers)
+    reading = reading_ahead(workers)
     targets = session.plan.targets
-    loader = _loader(model, targets, found.train, training, reading)
+    loader = loader_of(model, targets, found.train, training, reading)
     measure = None
     if found.validation is not None:
         _, hard = loss_model(model, training)
-        plain = _loader(model, hard, found.validation, training, reading, trains=False)
+        plain = loader_of(model, hard, found.validation, training, reading, trains=False)
         measure = Evaluation(plain, training, compares(model.graph, training.loss[0]))
     assert training.epochs is not None
     run = Run(
@@ -237,30 +214,14 @@ def evaluate_model(
     if chosen is None:
         there = names_of([f.name for f in fields(parts) if getattr(parts, f.name) is not None])
         raise InputError(f"{data} has no part called {part}; it has {there}")
-    training = _settled(model, training, chosen)
+    training = settled(model, training, chosen)
     measure, targets = loss_model(model, training)
     network = compile(model, weights, threads=threads, cpu=cpu)
     loss = compile(measure, {}, threads=threads, cpu=cpu)
-    loader = _loader(model, targets, chosen, training, _workers(workers), trains=False)
+    loader = loader_of(model, targets, chosen, training, reading_ahead(workers), trains=False)
     compared = compares(model.graph, training.loss[0])
     figures = evaluate(network, applied(loss_of, loss), loader, training, compared)
     return {"samples": len(chosen), **figures}
-
-
-def open_training_data(
-    model: Model, data: Any, labels: Any, validation: Any, training: Training
-) -> Data:
-    """Data in two parts: as they come, as `validation` says, or cut by `val_fraction`."""
-    name = preparation(model).name
-    wanted = Wanted(model.inputs[name])
-    parts = open_parts(data, labels, wanted)
-    if validation is not None:
-        return Data(parts.train, open_parts(validation, None, wanted).train)
-    if parts.validation is not None or not training.val_fraction:
-        return Data(parts.train, parts.validation)
-    if round(training.val_fraction * len(parts.train)) < 1:
-        return Data(parts.train, None)
-    return Data(*split(parts.train, training.val_fraction, training.seed or 0))
 
 
 def _check_folder(folder: Path | None, resume: bool, overwrite: bool) -> None:
@@ -295,35 +256,6 @@ def _make(folder: Path | None) -> None:
         ) from None
 
 
-def _settled(model: Model, training: Training, data: DataSet) -> Training:
-    """Settings that depend on the data: the batch, and weights of classes that balance them."""
-    sizes = [type.shape[0] for type in model.inputs.values() if type.rank]
-    fixed = next((size for size in sizes if isinstance(size, int)), None)
-    assert training.batch is not None
-    batch = fixed or min(training.batch, len(data))
-    terms = tuple(
-        replace(term, measure=_balanced(model, term.measure, data)) for term in training.loss
-    )
-    return replace(training, batch=batch, loss=terms)
-
-
-def _balanced(model: Model, measure: Choice, data: DataSet) -> Choice:
-    if measure.arguments.get("class_weights") != "balanced":
-        return measure
-    count = _classes(model)
-    if count is None:
-        raise InputError('class_weights = "balanced" needs an output of a known number of classes')
-    weights = [float(weight) for weight in balanced_weights(data, count)]
-    return Choice(measure.name, {**measure.arguments, "class_weights": weights})
-
-
-def _classes(model: Model) -> int | None:
-    """How many classes the first output tells apart."""
-    type = next(iter(model.outputs.values()))
-    count = type.shape[1] if type.rank > 1 else None
-    return count if isinstance(count, int) else None
-
-
 def _weights(
     model: Model, weights: Any, training: Training, partial: bool
 ) -> tuple[Any, tuple[str, ...]]:
@@ -339,65 +271,6 @@ def _weights(
         raise InputError(f"{store.source}: --partial takes what fits of a file")
     taken = bind_partially(store, model.graph.states, training.seed or 0)
     return taken.arrays, taken.notes
-
-
-def _workers(said: int | None) -> int:
-    """Threads that read ahead: one, and a few where there are processors to spare."""
-    if said is not None:
-        return said
-    return max(1, min(4, len(os.sched_getaffinity(0)) // 4))
-
-
-def _loader(
-    model: Model,
-    targets: Mapping[str, TensorType],
-    data: DataSet,
-    training: Training,
-    workers: int,
-    *,
-    trains: bool = True,
-) -> Loader:
-    """What feeds training, or measuring: in order, unchanged, and to the last sample."""
-    assert training.batch is not None
-    prepare = preparation(model, None, training.fit or "resize", targets)
-    chain = augmentation(training.augment if trains else (), prepare, _classes(model))
-    _check_data(model, targets, data, prepare.name, training)
-    return Loader(
-        data,
-        prepare,
-        training.batch,
-        chain,
-        seed=training.seed or 0,
-        workers=workers,
-        shuffle=trains,
-        keep_last=not trains,
-    )
-
-
-def _check_data(
-    model: Model,
-    targets: Mapping[str, TensorType],
-    data: DataSet,
-    image: str,
-    training: Training,
-) -> None:
-    """The data have what the network takes and the loss compares with, and labels are classes of
-    the network. Raises InputError."""
-    have = {image, *data[0]} - {"x"}
-    for name in (*model.inputs, *targets):
-        if name not in have:
-            kind = "the loss compares with" if name in targets else "the network takes"
-            there = names_of(sorted(have - {image}))
-            raise InputError(
-                f"{kind} `{name}`, which {data.source} does not have; besides images it has {there}"
-                f"\nhelp: {_HOW.get(name, f'give an array called `{name}`, or another loss')}"
-            )
-    for term in training.loss:
-        output, target = compares(model.graph, term)
-        type, classes = targets.get(target), model.outputs[output].shape[1]
-        labels = target == LABEL and type is not None and type.dtype is DType.I64
-        if labels and isinstance(classes, int):
-            check_labels(data, classes, term.measure.arguments.get("ignore_index"))
 
 
 def _text(value: Any) -> str:

@@ -176,3 +176,19 @@ def test_counters_in_a_checkpoint_are_told_in_one_line(folder: Path, capsys: Any
     err = capsys.readouterr().err
     assert "ignored 1 entries num_batches_tracked" in err
     assert "not used" not in err
+
+
+def test_a_loss_that_these_targets_are_not_for(folder: Path, capsys: Any) -> None:
+    """Found before anything is compiled or written."""
+    assert train("--set", "train.loss=mse(logits, label)", "--out", "run") == 2
+    said = capsys.readouterr().err
+    assert "mse compares with `label` of f32[N, 3], and of a sample it is []" in said
+    assert "cross_entropy for classes" in said
+    assert not (folder / "run").exists()
+
+
+def test_a_setting_taken_for_a_parameter(folder: Path, capsys: Any) -> None:
+    assert train("--set", "epochs=3") == 2
+    said = capsys.readouterr().err
+    assert "no parameter `epochs`" in said
+    assert "--set train.epochs=3" in said
