@@ -10,7 +10,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from convdsl.kernel.expr import Axis, Expr, Read, Reduce, Stage, TensorVar, transform, walk
+from convdsl.ir.classify import is_in_place
+from convdsl.kernel.expr import (
+    Axis,
+    Expr,
+    IndexCompare,
+    IndexValue,
+    Pick,
+    Read,
+    Reduce,
+    Stage,
+    TensorVar,
+    transform,
+    walk,
+)
 from convdsl.kernel.layout import Layout
 from convdsl.schedules.contraction import depends
 from convdsl.schedules.emission import extent_of
@@ -31,12 +44,29 @@ def merged(task: Task) -> Task:
     """The same task over fewer axes, the last ones first; itself where none can be merged."""
     if task.ending is not None or any(stage.axes != task.axes for stage in task.stages):
         return task
+    nodes = (node for stage in task.stages for node in walk(stage.body))
+    if any(isinstance(node, Pick | IndexValue | IndexCompare) for node in nodes):
+        return task  # where an element stands is part of what is computed
+    task = _moving_along(task)
     position = len(task.axes) - 1
     while position > 0:
         made = _merge(task, position)
         task = task if made is None else made
         position -= 1
     return task
+
+
+def _moving_along(task: Task) -> Task:
+    """The task with every read of a tensor of its own shape along all axes: an axis of extent 1 may
+    have been left out."""
+
+    def rule(node: Expr) -> Expr | None:
+        if not isinstance(node, Read) or not is_in_place(node, task.axes):
+            return None
+        return Read(node.tensor, tuple(axis.i for axis in task.axes))
+
+    stages = (replace(stage, body=transform(stage.body, rule)) for stage in task.stages)
+    return replace(task, stages=tuple(stages))
 
 
 def _merge(task: Task, at: int) -> Task | None:

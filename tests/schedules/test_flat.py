@@ -71,3 +71,10 @@ def test_an_update_is_one_pass_in_place(optimizer: str) -> None:
             for step in program.steps
         ]
         assert [step & own for step in steps if step & own] == [own]
+
+
+def test_what_asks_where_it_is_keeps_its_axes() -> None:
+    """What chooses by its own position is no row, although every axis lies plain."""
+    b = Builder()
+    graph = b.output(y=b("concat", b.input("x", 3, 5), b.input("z", 4, 5), axis=0))
+    assert "flat" not in check(graph)
