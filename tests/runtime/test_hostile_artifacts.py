@@ -122,6 +122,68 @@ def test_manifests_that_do_not_fit_the_code(whole: Path, tmp_path: Path) -> None
         assert answer.startswith("refused"), (name, answer)
 
 
+ODD: tuple[Any, ...] = (
+    *(
+        None,
+        True,
+        0,
+        -1,
+        1,
+        7,
+        1 << 31,
+        1 << 62,
+        1 << 80,
+        0.5,
+        1e300,
+        "",
+        "f32",
+        "x" * 5000,
+        "\x1b",
+    ),
+    *([], [0], [[[]]], {}, {"name": "image"}, {"a": {"a": {}}}),
+)
+
+
+def places(table: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Where values stand in a manifest."""
+    if isinstance(table, dict):
+        return [p for k, v in table.items() for p in (*places(v, (*path, k)), (*path, k))]
+    if isinstance(table, list):
+        return [p for k, v in enumerate(table) for p in (*places(v, (*path, k)), (*path, k))]
+    return []
+
+
+def changed(manifest: Manifest, draw: random.Random) -> Manifest:
+    """One or two of its values others, or gone; the checksums are made anew around it."""
+    copy: Manifest = json.loads(json.dumps(manifest))
+    for _ in range(draw.randint(1, 2)):
+        *path, last = draw.choice(places(copy))
+        inner: Any = copy
+        for key in path:
+            inner = inner[key]
+        if draw.random() < 0.2:
+            del inner[last]
+        else:
+            inner[last] = draw.choice(ODD)
+    return copy
+
+
+def test_manifests_of_odd_values(whole: Path, tmp_path: Path) -> None:
+    """CONVDSL_MANIFESTS=10000 tries so many."""
+    manifest, sections = parts(whole)
+    draw = random.Random(SEED)
+    wanted = int(os.environ.get("CONVDSL_MANIFESTS", "150"))
+    for start in range(0, wanted, 500):
+        files: list[Path] = []
+        for number in range(start, min(start + 500, wanted)):
+            files.append(tmp_path / f"{number}.cdsl")
+            artifact.write(files[-1], sections, changed(manifest, draw), durable=False)
+        for name, answer in outcomes(files).items():
+            assert answer.startswith(("fine", "refused")), (name, answer)
+        for file in files:
+            file.unlink()
+
+
 def test_sections_that_do_not_fit_the_manifest(whole: Path, tmp_path: Path) -> None:
     manifest, sections = parts(whole)
     other = tmp_path / "other.cdsl"
