@@ -46,7 +46,8 @@ def test_free_is_bound_is_onnxruntime(seed):
         assert not isinstance(free, str), free
         np.testing.assert_array_equal(free, bound)
         if not isinstance(expected, str):
-            np.testing.assert_allclose(bound, expected, rtol=1e-6, atol=0)
+            # Range is start + i * delta here, as ONNX defines it; onnxruntime adds up, and strays.
+            np.testing.assert_allclose(bound, expected, rtol=1e-6 + 2e-8 * bound.size, atol=0)
 
 
 def test_sizes_too_small_are_told():
