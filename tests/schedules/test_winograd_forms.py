@@ -1,0 +1,89 @@
+"""Forms of minimal filtering: exact identities, few operations, errors as large as they say."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from convdsl.schedules.winograd import Form, Matrix, Steps, form, steps_of
+
+FORMS = [form(*f) for f in ((2, 3), (4, 3), (6, 3), (2, 5), (4, 5), (2, 7), (3, 2), (3, 4), (3, 6))]
+
+
+@pytest.mark.parametrize("f", FORMS, ids=str)
+def test_filters_exactly(f: Form) -> None:
+    for i in range(f.m):
+        for s in range(f.r):
+            for k in range(f.t):
+                products = (f.a[i][j] * f.g[j][s] * f.b[j][k] for j in range(f.t))
+                assert sum(products, Fraction(0)) == (k == i + s)
+
+
+@pytest.mark.parametrize("f", FORMS, ids=str)
+def test_entries_are_exact_in_floats(f: Form) -> None:
+    for entry in (e for matrix in (f.a, f.b) for row in matrix for e in row):
+        assert Fraction(float(np.float32(float(entry)))) == entry
+
+
+def test_a_single_tap_does_nothing() -> None:
+    assert (form(1, 1).a, form(1, 1).g, form(1, 1).b) == (((1,),),) * 3
+    assert form(1, 1).amplification == 1
+
+
+@pytest.mark.parametrize("wrong", [(0, 3), (2, 0), (8, 8), (3, 3), (1, 3)])
+def test_other_forms_are_refused(wrong: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match="no form"):
+        form(*wrong)
+
+
+def run(steps: Steps, values: list[Fraction]) -> list[Fraction]:
+    known = list(values)
+    for terms in steps.sums:
+        known.append(sum((number * known[at] for number, at in terms), Fraction(0)))
+    return [known[at] for at in steps.results]
+
+
+def operations(steps: Steps) -> int:
+    return sum(max(len(terms) - 1, 1) for terms in steps.sums)
+
+
+@pytest.mark.parametrize("f", FORMS, ids=str)
+@pytest.mark.parametrize("which", ["a", "b", "g"])
+def test_steps_are_the_matrix(f: Form, which: str) -> None:
+    matrix: Matrix = getattr(f, which)
+    drawn = np.random.default_rng(f.t).integers(-99, 99, len(matrix[0]))
+    values = [Fraction(int(v), 7) for v in drawn]
+    expected = [
+        sum((e * v for e, v in zip(row, values, strict=True)), Fraction(0)) for row in matrix
+    ]
+    steps = steps_of(matrix)
+    assert run(steps, values) == expected
+    plain = sum(max(sum(e != 0 for e in row) - 1, 1) for row in matrix)
+    assert operations(steps) <= plain
+
+
+def test_pairs_share_their_arithmetic() -> None:
+    assert [operations(steps_of(form(m, 3).b)) for m in (2, 4, 6)] == [4, 12, 24]
+    assert [operations(steps_of(form(m, 3).a)) for m in (2, 4, 6)] == [4, 10, 20]
+
+
+@pytest.mark.parametrize("f", FORMS[:6], ids=str)
+def test_errors_are_amplified_as_said(f: Form) -> None:
+    """One axis, sums over 256 channels in f32 beside direct ones, both one after the other."""
+    rng, channels, times = np.random.default_rng(1), 256, 400
+    d = rng.standard_normal((times, channels, f.t))
+    g = rng.standard_normal((times, channels, f.r))
+    a, gs, b = (np.array(matrix, float) for matrix in (f.a, f.g, f.b))
+    exact = np.einsum("ncis,ncs->ni", np.stack([d[..., i : i + f.r] for i in range(f.m)], 2), g)
+    v, u = (d @ b.T).astype(np.float32), (g @ gs.T).astype(np.float32)
+    products, direct = np.zeros((times, f.t), np.float32), np.zeros((times, f.m), np.float32)
+    d, g = d.astype(np.float32), g.astype(np.float32)
+    for c in range(channels):
+        products += v[:, c] * u[:, c]
+        for s in range(f.r):
+            direct += d[:, c, s : s + f.m] * g[:, c, s, None]
+    error = (products @ a.T.astype(np.float32) - exact).std(axis=0)
+    plain = (direct - exact).std()
+    assert error.max() / plain == pytest.approx(f.amplification, rel=0.4)
