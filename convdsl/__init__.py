@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from convdsl.driver import compile, emit, export, report
     from convdsl.ir.model import Model
     from convdsl.loading import load, parse
+    from convdsl.measure.tuning import tuner
     from convdsl.runtime.executable import Executable
     from convdsl.runtime.saved import load_executable
     from convdsl.tiling.network import tiled
@@ -55,6 +56,7 @@ __all__ = [
     "report",
     "tiled",
     "train",
+    "tuner",
 ]
 
 _HOMES = {
@@ -70,6 +72,7 @@ _HOMES = {
     "convdsl.driver": ("compile", "emit", "export", "report"),
     "convdsl.ir.model": ("Model",),
     "convdsl.loading": ("load", "parse"),
+    "convdsl.measure.tuning": ("tuner",),
     "convdsl.runtime.executable": ("Executable",),
     "convdsl.runtime.saved": ("load_executable",),
     "convdsl.tiling.network": ("tiled",),

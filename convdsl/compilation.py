@@ -6,11 +6,11 @@ import hashlib
 import json
 import struct
 import threading
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -36,18 +36,20 @@ _SOURCES = ("tensor", "kernel", "ir", "ops", "passes", "schedules", "lowering", 
 
 @dataclass(frozen=True)
 class Plan:
-    """A model on its way to machine code: everything but the sizes and the weights."""
+    """A model on its way to machine code: everything but the sizes and the weights. `tuning` says
+    which schedules were found best for some tasks (measure.tuning)."""
 
     model: Model
     toolchain: Toolchain
     passes: tuple[Pass, ...] = PASSES
     verify: bool = False
     observer: Observer | None = None
+    tuning: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @property
     def machine(self) -> Machine:
         """What lowering knows of the target."""
-        return self.toolchain.machine
+        return self.toolchain.machine.preferring(self.tuning)
 
     def graph(self, binding: Mapping[str, int]) -> Graph:
         """Bind the sizes, run the passes."""
@@ -68,7 +70,7 @@ class Plan:
         """Machine code in memory, with its weights. What was made of an equal graph for an equal
         target before is taken from the cache; only the weights are packed anew."""
         graph = self.graph(binding)
-        key = "" if cache is None else _key(graph, self.toolchain)
+        key = "" if cache is None else key_of(graph, self.toolchain.version, self.machine)
         kept = None if cache is None else cache.get(key)
         if kept is not None:
             code, packings = _read(kept, graph, self.machine)
@@ -80,6 +82,10 @@ class Plan:
         if cache is not None:
             cache.put(key, _entry(code, graph, self.machine, lowered.packings))
         return LoadedCode(code, packing.result())
+
+
+Tuner: TypeAlias = Callable[[Plan, Mapping[str, int], Mapping[str, Any], int], Mapping[str, str]]
+"""From a plan, sizes, weights and a number of threads to the schedules to prefer, by task."""
 
 
 class _Packing(threading.Thread):
@@ -121,9 +127,9 @@ def _packed(
 # The code cache. A key is everything that machine code and packings follow from.
 
 
-def _key(graph: Graph, toolchain: Toolchain) -> str:
-    machine = toolchain.machine
-    made_for = (toolchain.version, machine.name, machine.facts)
+def key_of(graph: Graph, version: str, machine: Machine) -> str:
+    """Everything that the code of a graph, made by a toolchain of that version, follows from."""
+    made_for = (version, machine.name, machine.facts)
     return "\n".join((_fingerprint(), *made_for, canonical_text(graph)))
 
 

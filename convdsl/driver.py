@@ -12,7 +12,7 @@ from convdsl import __version__
 from convdsl.analysis.report import Report, analyse
 from convdsl.autodiff import backward
 from convdsl.autodiff.text import format_backward
-from convdsl.compilation import Plan
+from convdsl.compilation import Plan, Tuner
 from convdsl.diagnostics import CompileError, InputError, WeightError, expect
 from convdsl.ir.alike import outputs_differ
 from convdsl.ir.model import Model
@@ -135,6 +135,7 @@ def compile(
     verify: bool = False,
     observer: Observer | None = None,
     cache: bool = True,
+    tuner: Tuner | None = None,
 ) -> Executable:
     """A callable network.
 
@@ -142,7 +143,9 @@ def compile(
     threads: size of the team, by default the processors that this process may use.
     cpu: `native` or a name that LLVM knows (x86-64-v3, skylake, ...).
     inputs: input shapes to compile for at once, as one tuple or by name; without it the first
-    call does. Raises convdsl.Error.
+    call does.
+    tuner: what convdsl.tuner returns: tries schedules out before code is made for new sizes.
+    Raises convdsl.Error.
     """
     model = model if isinstance(model, Model) else load(model)
     check_passes(passes, observer)
@@ -163,7 +166,10 @@ def compile(
     def specialise(binding: Binding, values: Values) -> LoadedCode:
         settled = model.settled(binding, values)
         arrays = (bound if settled is model else _bind_weights(settled, weights)).arrays
-        return replace(plan, model=settled).load(binding, arrays, object_cache)
+        made = replace(plan, model=settled)
+        if tuner is not None:
+            made = replace(made, tuning=tuner(made, binding, arrays, team))
+        return made.load(binding, arrays, object_cache)
 
     def save(binding: Binding, values: Values, path: Path) -> None:
         runner: Runner = executable.runner(binding, values)

@@ -17,6 +17,7 @@ from typing import Any
 from convdsl.cli import listing
 from convdsl.cli.building import Network, network
 from convdsl.cli.options import add_building, add_format, add_model, positive
+from convdsl.cli.tuning import add_tuning
 
 RANDOM_WEIGHTS = "random:0"
 _WARM_UP = 3
@@ -32,6 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--no-peak", action="store_true", help="leave out the machine's peak")
     add_format(parser)
     add_building(parser)
+    add_tuning(parser)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from convdsl.cli import console
 from convdsl.cli.options import batch_of, input_shapes, parameters, selected_passes, weights_of
+from convdsl.cli.tuning import tuner
 from convdsl.diagnostics import InputError
 from convdsl.tensor import evaluate
 
@@ -82,6 +83,7 @@ def compiled(
         passes=selected_passes(options),
         verify=options.verify,
         observer=PassWatcher(options),
+        tuner=tuner(options),
     )
     for text in made.notes:
         console.note(text)
@@ -120,6 +122,7 @@ def _refuse_building(options: argparse.Namespace) -> None:
         "--print-after": bool(options.print_after),
         "--time-passes": options.time_passes,
         "--verify": options.verify,
+        "--tune": getattr(options, "tune", None) is not None,
     }
     wrong = [name for name, is_given in given.items() if is_given]
     if wrong:

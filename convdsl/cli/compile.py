@@ -25,6 +25,7 @@ from convdsl.cli.options import (
     plain_path,
     selected_passes,
 )
+from convdsl.cli.tuning import add_tuning
 from convdsl.diagnostics import InputError
 
 LEVELS = ("graph", "gradient", "expr", "loops", "llvm", "asm", "object")
@@ -55,6 +56,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     add_format(parser)
     add_building(parser)
+    add_tuning(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -62,6 +64,8 @@ def run(options: argparse.Namespace) -> int:
         raise InputError("--measure goes with --explain")
     if options.emit != "gradient" and (options.of or options.wrt):
         raise InputError("--of and --wrt go with --emit gradient")
+    if options.tune and (options.emit or options.explain):
+        raise InputError("--tune goes with an artifact: neither with --emit nor with --explain")
     if options.explain:
         if options.emit or options.output:
             raise InputError("--explain prints a table: it takes neither --emit nor -o")

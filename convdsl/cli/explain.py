@@ -10,13 +10,8 @@ threads. The share is of the peak that the same threads reach with nothing but m
 from __future__ import annotations
 
 import argparse
-import time
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from convdsl.backends.llvm import module as llvm_module
-from convdsl.backends.llvm import objects as llvm
 from convdsl.cli import console, listing
 from convdsl.cli.building import PassWatcher, load_model
 from convdsl.cli.options import input_shapes, selected_passes, weights_of
@@ -24,23 +19,16 @@ from convdsl.driver import Plan, bind, bind_weights_of
 from convdsl.kernel.program import Program
 from convdsl.measure.machine import figures
 from convdsl.measure.prediction import Prediction, Team, main_type, predict
-from convdsl.runtime.cpu.code import Code, LoadedCode, aligned
+from convdsl.measure.steps import step_seconds
 from convdsl.runtime.cpu.team import available_threads
-from convdsl.tensor import DType
-from convdsl.tensor.conversion import convert
 from convdsl.toolchain import find_toolchain
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from convdsl.ir.model import Model
     from convdsl.lowering.lower import Lowered
     from convdsl.lowering.tasks import Decision
 
 RANDOM_WEIGHTS = "random:0"
-_LEAST_RUNS = 20
-_MOST_RUNS = 1000
-_SECONDS = 3.0  # of timing, unless the least number of runs takes longer
 
 
 def explain(options: argparse.Namespace) -> int:
@@ -139,54 +127,5 @@ def _measured(
     options: argparse.Namespace, model: Model, plan: Plan, lowered: Lowered, threads: int
 ) -> list[float]:
     """Seconds of each step."""
-    weights = aligned(lowered.program.weight_bytes)
-    weights[:] = 0
     bound = bind_weights_of(model, weights_of(options, RANDOM_WEIGHTS))
-    lowered.pack_weights(bound, weights)
-    ir = llvm_module.print_module(lowered.program, plan.toolchain.target, timed=True)
-    loaded = LoadedCode(
-        Code.of(lowered.program, llvm.emit_object(ir, plan.toolchain.target)), weights
-    )
-    return seconds_of_steps(*_timed_runs(loaded, lowered.program, threads), threads)
-
-
-def _timed_runs(
-    loaded: LoadedCode, program: Program, threads: int
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """The processor's clock before the first and after each step, a row per run; and the seconds
-    that the runs took."""
-    inputs = _inputs(program)
-    states = [np.zeros(port.type.sizes, port.type.dtype.numpy) for port in program.states]
-    clocks: list[NDArray[np.int64]] = []
-    elapsed: list[float] = []
-    end = time.perf_counter() + _SECONDS
-    while len(clocks) < _LEAST_RUNS or (len(clocks) < _MOST_RUNS and time.perf_counter() < end):
-        clock = np.zeros(len(program.steps) + 1, np.int64)
-        started = time.perf_counter()
-        loaded.run(inputs, threads, states, clock)
-        elapsed.append(time.perf_counter() - started)
-        clocks.append(clock)
-    return np.stack(clocks), np.array(elapsed)
-
-
-def seconds_of_steps(
-    clocks: NDArray[np.int64], elapsed: NDArray[np.float64], threads: int
-) -> list[float]:
-    """The time of each step, as thread 0 saw it, by its best run. Several threads: by its median
-    one, because thread 0 may find that the others have already done a step, in no time.
-
-    The processor's clock is set against the system's by the run with the least around it.
-    """
-    spans = clocks[:, -1] - clocks[:, 0]
-    tick = float((elapsed / spans).min()) if spans.all() else 0.0
-    steps = np.diff(clocks, axis=1)
-    ticks = steps.min(axis=0) if threads == 1 else np.median(steps, axis=0)
-    return [float(count) * tick for count in ticks]
-
-
-def _inputs(program: Program) -> list[NDArray[Any]]:
-    generator = np.random.default_rng(0)
-    return [
-        convert(generator.standard_normal(port.type.sizes), DType.F64, port.type.dtype)
-        for port in program.inputs
-    ]
+    return step_seconds(lowered, plan.toolchain.target, bound, threads)

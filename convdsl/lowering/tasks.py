@@ -26,8 +26,9 @@ from convdsl.tensor import TensorType
 
 @dataclass(frozen=True)
 class Decision:
-    """Why a step runs as it does: predicted cycles of every schedule that applied."""
+    """Why a step runs as it does: predicted cycles of every schedule that applied to its task."""
 
+    task: Task
     nodes: tuple[str, ...]
     kernel: str
     schedule: str
@@ -171,7 +172,7 @@ class Tasks:
             chosen = offers[0][1]
             name = f"{_identifier(task.op)}_{len(self._scheduled)}"
             listed = tuple((schedule.name, cost) for cost, schedule in offers)
-            choice = Decision((), name, chosen.name, listed)
+            choice = Decision(task, (), name, chosen.name, listed)
             scheduled = chosen.emit(task, name)
             self._scheduled[task] = (scheduled, choice)
             self.kernels |= {kernel.name: kernel for kernel, _ in scheduled.kernels}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from convdsl.kernel.expr import Stage
 from convdsl.kernel.layout import Layout
@@ -23,6 +24,7 @@ class Machine:
     schedules: the ways to run a task; one of them must be able to run any.
     packs: the forms that schedules pack weights in, for recipes that were kept.
     alignment: bytes that every buffer in the arena and every packed weight begins at a multiple of.
+    preferred: schedules that go before cheaper ones, by the digests of tasks.
     """
 
     name: str
@@ -31,14 +33,26 @@ class Machine:
     schedules: tuple[Schedule, ...]
     packs: Mapping[str, type[Pack]]
     alignment: int
+    preferred: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    def preferring(self, schedules: Mapping[str, str]) -> Machine:
+        """The same machine with the schedules of some tasks chosen, by the digests of those. What
+        no longer applies is passed over."""
+        if not schedules:
+            return self
+        chosen = repr(sorted(schedules.items())).encode()
+        facts = f"{self.facts}\npreferring {hashlib.sha256(chosen).hexdigest()}"
+        return replace(self, preferred=dict(schedules), facts=facts)
 
     def bids(self, task: Task) -> list[tuple[float, Schedule]]:
         """(predicted cycles, schedule) of all that apply, the best first; of equals the one that
-        is listed first. None may apply to a task with an ending, which then is two."""
+        is listed first; before all the one that is preferred. None may apply to a task with an
+        ending, which then is two."""
         asked = (s for s in self.schedules if s.endings or task.ending is None)
         offers = ((schedule.cost(task), schedule) for schedule in asked)
         made = [(cost, schedule) for cost, schedule in offers if cost is not None]
-        return sorted(made, key=lambda offer: offer[0])
+        first = self.preferred.get(task.digest) if self.preferred else None
+        return sorted(made, key=lambda offer: (offer[1].name != first, offer[0]))
 
 
 def pack_forms(*forms: type[Pack]) -> dict[str, type[Pack]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
@@ -96,6 +97,11 @@ class Task:
     outputs: tuple[Output, ...]
     layout: Layout
     ending: Ending | None = None
+
+    @property
+    def digest(self) -> str:
+        """A name that equal tasks have in every process, and others do not."""
+        return hashlib.sha256(repr(self).encode()).hexdigest()
 
     def operand(self, name: str) -> Operand:
         """The operand of a variable."""

@@ -10,11 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from convdsl.cli import explain
 from convdsl.kernel.caches import Caches
 from convdsl.kernel.nodes import Buffer, Kernel
 from convdsl.kernel.program import Access, Argument, Place, Port, Program, Step
-from convdsl.measure import machine
+from convdsl.measure import machine, steps
 from convdsl.measure.machine import Figures
 from convdsl.measure.prediction import Moved, Prediction, Team, main_type, moved_by, predict
 from convdsl.tensor import DType, TensorType
@@ -24,7 +23,7 @@ TOY = Figures(flops=64e9, memory_bytes=1e9, l2_bytes=8e9, l3_bytes=4e9)
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(explain, "_SECONDS", 0.0)
+    monkeypatch.setattr(steps, "SECONDS", 0.0)
     monkeypatch.setattr(machine, "measure_peak", lambda threads, cpu, dtype: TOY.flops / 1e9)
     monkeypatch.setattr(machine, "measure_memory", lambda threads, cpu: TOY.memory_bytes)
     monkeypatch.setattr(machine, "measure_l2", lambda threads, cpu: TOY.l2_bytes)
@@ -71,8 +70,8 @@ def test_the_best_run_of_one_thread_the_median_of_several() -> None:
     """Of two threads, the first may find a step already done, in no time at all."""
     clocks = np.array([[0, 100, 101], [0, 60, 160], [0, 70, 140]])
     elapsed = np.array([2.0, 0.32, 0.5])  # the second has nothing around it: 2 ms a tick
-    assert explain.seconds_of_steps(clocks, elapsed, 1) == pytest.approx([0.12, 0.002])
-    assert explain.seconds_of_steps(clocks, elapsed, 2) == pytest.approx([0.14, 0.14])
+    assert steps.seconds_of_steps(clocks, elapsed, 1) == pytest.approx([0.12, 0.002])
+    assert steps.seconds_of_steps(clocks, elapsed, 2) == pytest.approx([0.14, 0.14])
 
 
 def program() -> Program:

@@ -291,3 +291,26 @@ def test_bench(convdsl, small: Path, artifact: Path) -> None:
 
 def test_the_peak_grows_with_the_vectors() -> None:
     assert measure_peak(1, "x86-64-v2") > 0
+
+
+def test_bench_and_compile_tuned(convdsl, small: Path, tmp_path: Path) -> None:
+    said = convdsl("bench", small, "--runs", 1, "--no-peak", "--tune", 1)
+    assert said.code == 0
+    assert "note: tuning: " in said.err
+    said = convdsl(
+        "compile", small, "--weights", "random:0", "--tune", 1, "-o", tmp_path / "m.cdsl"
+    )
+    assert said.code == 0
+    assert (tmp_path / "m.cdsl").exists()
+
+
+@pytest.mark.parametrize("other", [["--explain"], ["--emit", "loops"]])
+def test_tuning_goes_with_an_artifact(convdsl, small: Path, other: list[str]) -> None:
+    said = convdsl("compile", small, "--tune", *other)
+    assert (said.code, "--tune goes with an artifact" in said.err) == (2, True)
+
+
+def test_an_artifact_is_tuned_when_it_is_made(convdsl, artifact: Path) -> None:
+    said = convdsl("bench", artifact, "--tune")
+    assert said.code == 2
+    assert "--tune would have to be given to `convdsl compile`" in said.err
