@@ -94,7 +94,7 @@ class _Packing(threading.Thread):
     def __init__(
         self, graph: Graph, packings: tuple[Packing, ...], code: Code, arrays: Mapping[str, Any]
     ) -> None:
-        check_memory(code.arena_bytes, code.weight_bytes)
+        check_memory(code.scratch_bytes(1), code.weight_bytes)
         super().__init__(name="convdsl-packing")
         self._work = (graph, packings, code, arrays)
         self._weights: npt.NDArray[np.uint8] | None = None
@@ -118,7 +118,7 @@ class _Packing(threading.Thread):
 def _packed(
     graph: Graph, packings: tuple[Packing, ...], code: Code, arrays: Mapping[str, Any]
 ) -> npt.NDArray[np.uint8]:
-    check_memory(code.arena_bytes, code.weight_bytes)
+    check_memory(code.scratch_bytes(1), code.weight_bytes)
     weights = aligned(code.weight_bytes)
     pack_weights(graph, packings, arrays, weights)
     return weights
@@ -154,6 +154,7 @@ def _entry(code: Code, graph: Graph, machine: Machine, packings: tuple[Packing, 
     facts = {
         "arena_bytes": code.arena_bytes,
         "weight_bytes": code.weight_bytes,
+        "private_bytes": code.private_bytes,
         "steps": code.steps,
         "packings": packings_to_json(graph, machine, packings),
     }
@@ -174,5 +175,6 @@ def _read(entry: bytes, graph: Graph, machine: Machine) -> tuple[Code, tuple[Pac
         facts["weight_bytes"],
         facts["steps"],
         tuple(Port(key, value.type) for key, value in graph.updates.items()),
+        facts["private_bytes"],
     )
     return code, packings_from_json(graph, machine, facts["packings"])

@@ -50,7 +50,7 @@ def executing(
     program = lowered.program
     object_code = llvm.emit_object(llvm_module.print_module(program, target), target)
     loaded = LoadedCode(Code.of(program, object_code), weights)
-    scratch = aligned(program.arena_bytes)
+    scratch = aligned(loaded.code.scratch_bytes(3))
     scratch[:] = 0xFF
     loaded._give_arena(scratch)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from convdsl.backends.llvm import module as llvm_module
 from convdsl.backends.llvm import objects as llvm
 from convdsl.kernel.builder import Builder
 from convdsl.kernel.interpret import interpret
-from convdsl.kernel.nodes import Binary, Const, Get, Kernel, ReduceLanes
+from convdsl.kernel.nodes import Binary, Buffer, Const, Get, Kernel, ReduceLanes, Space
 from convdsl.kernel.program import Access, Argument, Place, Port, Program, Step
 from convdsl.kernel.target import Target
 from convdsl.runtime.cpu.code import Code, LoadedCode
@@ -23,19 +24,25 @@ Array = np.ndarray[Any, Any]
 def program_of(kernel: Kernel) -> Program:
     """One kernel alone: what it reads are the inputs, what it writes the outputs."""
     read = [b for b in kernel.buffers if not b.written]
-    written = [b for b in kernel.buffers if b.written]
-    arguments = tuple(
-        Argument(Place.OUTPUT, written.index(b), access=Access.WRITE)
-        if b.written
-        else Argument(Place.INPUT, read.index(b))
-        for b in kernel.buffers
-    )
+    private = [b for b in kernel.buffers if b.space is Space.PRIVATE]
+    written = [b for b in kernel.buffers if b.written and b not in private]
+    starts = dict(zip(private, accumulate((64 * b.size for b in private), initial=0), strict=False))
+
+    def argument(b: Buffer) -> Argument:
+        if b in starts:
+            return Argument(Place.PRIVATE, 0, starts[b], Access.WRITE)
+        if b.written:
+            return Argument(Place.OUTPUT, written.index(b), access=Access.WRITE)
+        return Argument(Place.INPUT, read.index(b))
+
+    arguments = tuple(map(argument, kernel.buffers))
     ports = [
         tuple(Port(b.name, TensorType(b.dtype, (b.size,))) for b in group)
         for group in (read, written)
     ]
     step = Step(kernel.name, arguments, (kernel.name,))
-    return Program(kernel.name, (kernel,), (step,), *ports, 0, 0)
+    own = sum(64 * b.size for b in private)
+    return Program(kernel.name, (kernel,), (step,), ports[0], ports[1], 0, 0, private_bytes=own)
 
 
 def print_kernel(kernel: Kernel, target: Target) -> str:
@@ -43,7 +50,7 @@ def print_kernel(kernel: Kernel, target: Target) -> str:
 
 
 def run_machine_code(
-    kernel: Kernel, arrays: Mapping[str, Array], target: Target | None = None
+    kernel: Kernel, arrays: Mapping[str, Array], target: Target | None = None, threads: int = 1
 ) -> dict[str, Array]:
     """What the kernel writes, by buffer name."""
     target = target or llvm.find_target()
@@ -51,7 +58,7 @@ def run_machine_code(
     object_code = llvm.emit_object(llvm_module.print_module(program, target), target)
     code = Code.of(program, object_code)
     inputs = [np.ascontiguousarray(arrays[port.name]) for port in program.inputs]
-    outputs = LoadedCode(code, np.empty(0, np.uint8)).run(inputs, 1)
+    outputs = LoadedCode(code, np.empty(0, np.uint8)).run(inputs, threads)
     return {port.name: array for port, array in zip(program.outputs, outputs, strict=True)}
 
 

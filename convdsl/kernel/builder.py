@@ -62,6 +62,13 @@ class Builder:
         self._buffers.append(made)
         return made
 
+    def private(self, name: str, size: int, dtype: DType | None = None) -> Buffer:
+        """The next parameter, memory that each iteration has for itself: `size` elements."""
+        made = Buffer(name, dtype or self.dtype, size, True, Space.PRIVATE)
+        self._counts[name] = 1
+        self._buffers.append(made)
+        return made
+
     def registers(self, count: int, type: ValueType | None = None, name: str = "acc") -> Registers:
         """An array of registers, by default vectors of the kernel's type. They hold nothing yet."""
         made = Registers(self._fresh(name), count, type or ValueType(self.dtype, self.lanes))

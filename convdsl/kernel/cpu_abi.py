@@ -22,6 +22,13 @@ BOARD_WORDS = 24
 COUNTERS_PER_STEP = 16
 """64-bit words that a step's two counters take, each on a cache line of its own."""
 
+SEATS = 3
+"""The word among the counters where helpers count themselves, if threads have private memory."""
+
+MOST_SEATS = 256
+"""Threads of a team that may take part in a program with private memory: the caller, and no more
+helpers than a process has."""
+
 SHARES = 4
 """Shares of a step for each thread: enough to even out unequal ones, few enough to stay large."""
 
@@ -29,3 +36,9 @@ ENTRY = "convdsl_run"
 """The function that compiled code exports: entry(context, stay), entered by every thread of a team.
 The caller's says 0. A helper, when all is done, stays awake for so many pauses, and takes part in
 what is pinned to the board meanwhile."""
+
+
+def scratch_bytes(arena_bytes: int, private_bytes: int, threads: int) -> int:
+    """What a call lends to code at `ARENA`: the arena, and behind it the private memory of each
+    thread of the team."""
+    return arena_bytes + private_bytes * min(threads, MOST_SEATS)

@@ -97,6 +97,8 @@ def interpret_program(
     verify_program(program)
     kernels = {kernel.name: kernel for kernel in program.kernels}
     arena = np.full(program.arena_bytes, 0xFF, np.uint8)
+    private = np.full(program.private_bytes, 0xFF, np.uint8)
+    memories = {Place.WEIGHTS: weights, Place.ARENA: arena, Place.PRIVATE: private}
     outputs = [np.empty(port.type.sizes, port.type.dtype.numpy) for port in program.outputs]
     for array in outputs:
         array.reshape(-1).view(np.uint8)[:] = 0xFF
@@ -110,7 +112,7 @@ def interpret_program(
             case Place.STATE:
                 return states[argument.slot].reshape(-1)
             case _:
-                memory = weights if argument.place is Place.WEIGHTS else arena
+                memory = memories[argument.place]
                 end = argument.offset + wanted.size * wanted.dtype.bytes
                 return memory[argument.offset : end].view(wanted.dtype.numpy)
 
@@ -186,6 +188,7 @@ class _Machine:
                 case Parallel():
                     for number in range(math.prod(statement.extents)):
                         self.bind(statement, number)
+                        self.forget()
                         self.run(statement.body)
                 case If():
                     self.run(self.taken(statement))
@@ -193,6 +196,12 @@ class _Machine:
                     self.blocks(statement)
                 case Threads() | Barrier() | Exchange():
                     self.fail(f"{type(statement).__name__.lower()} outside of blocks")
+
+    def forget(self) -> None:
+        """An iteration begins: private memory holds nothing."""
+        for buffer in self.kernel.buffers:
+            if buffer.space is Space.PRIVATE:
+                self.buffers[buffer.name].view(np.uint8)[:] = 0xFF
 
     def bind(self, loop: Parallel | Blocks | Threads, number: int) -> None:
         position = np.unravel_index(number, loop.extents) if loop.extents else ()

@@ -44,13 +44,15 @@ class Space(enum.Enum):
 
     GLOBAL = "global"  # everybody, and the kernels that follow
     SHARED = "shared"  # the threads of one block, until it ends
+    PRIVATE = "private"  # one iteration of a `Parallel`, until it ends
 
 
 @dataclass(frozen=True, slots=True)
 class Buffer:
     """A flat array of `size` elements: global ones are handed to a kernel, shared ones are
-    declared by its `Blocks`, and hold nothing when a block begins. Its first element lies at a
-    multiple of `alignment` bytes (0: of an element's)."""
+    declared by its `Blocks`, and hold nothing when a block begins. Private ones are handed over
+    too, by each thread its own, and hold nothing when an iteration begins. The first element lies
+    at a multiple of `alignment` bytes (0: of an element's)."""
 
     name: str
     dtype: DType

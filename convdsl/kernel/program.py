@@ -20,6 +20,7 @@ class Place(enum.Enum):
     STATE = "state"  # slot = position among the program's states; kept from call to call
     WEIGHTS = "weights"  # packed, read-only, shared by all calls
     ARENA = "arena"  # scratch of one call
+    PRIVATE = "private"  # scratch of one thread, within a step
 
 
 class Access(enum.Enum):
@@ -76,6 +77,7 @@ class Program:
     weight_bytes: int
     arena_bytes: int
     states: tuple[Port, ...] = ()  # those that the program changes; others are weights
+    private_bytes: int = 0  # of each thread
 
 
 def format_program(program: Program) -> str:
@@ -84,7 +86,10 @@ def format_program(program: Program) -> str:
     lines += [f"  in  {p.name}: {p.type}" for p in program.inputs]
     lines += [f"  out {p.name}: {p.type}" for p in program.outputs]
     lines += [f"  state {p.name}: {p.type}" for p in program.states]
-    lines.append(f"  weights {program.weight_bytes} bytes, arena {program.arena_bytes} bytes")
+    memory = f"  weights {program.weight_bytes} bytes, arena {program.arena_bytes} bytes"
+    if program.private_bytes:
+        memory += f", {program.private_bytes} bytes a thread"
+    lines.append(memory)
     for step in program.steps:
         arguments = ", ".join(map(str, step.arguments))
         lines.append(f"  {step.kernel}({arguments})  # {', '.join(step.nodes)}")

@@ -30,6 +30,7 @@ from convdsl.kernel.nodes import (
     Select,
     Set,
     Shuffle,
+    Space,
     Splat,
     Statement,
     Store,
@@ -46,6 +47,7 @@ def format_kernel(kernel: Kernel) -> str:
     lines = [f"kernel {kernel.name}"]
     for buffer in kernel.buffers:
         word = "out" if buffer.written else "in"
+        word = "own" if buffer.space is Space.PRIVATE else word
         lines.append(f"  {word} {buffer.name}: {buffer.dtype}[{buffer.size}]")
     lines += [f"  registers {r.name}: {r.type}[{r.count}]" for r in kernel.registers]
     lines += format_body(kernel.body, 1)

@@ -54,9 +54,10 @@ class KernelError(AssertionError):
 
 
 def verify_kernel(kernel: Kernel) -> None:
-    """Types agree, names are in scope, registers and shared memory are written before read, no
-    access is provably out of bounds; `Parallel` and `Blocks` stand only at the top, threads only
-    in blocks, and threads meet only where all of them come. Raises KernelError."""
+    """Types agree, names are in scope, registers, shared and private memory are written before
+    read, no access is provably out of bounds; `Parallel` and `Blocks` stand only at the top,
+    threads only in blocks, private memory only in iterations, and threads meet only where all of
+    them come. Raises KernelError."""
     _Verifier(kernel).body(kernel.body, _Scope())
 
 
@@ -224,7 +225,7 @@ class _Verifier:
                 lanes = 0 if value.guards else value.type.lanes
                 self.access(value.buffer, value.index, lanes, scope)
                 name = value.buffer.name
-                if value.buffer.space is Space.SHARED and name not in self.filled:
+                if value.buffer.space is not Space.GLOBAL and name not in self.filled:
                     self.fail(f"{name} is read before anything is stored in it")
             case Get():
                 self.register(value.registers, value.slot)
@@ -289,6 +290,8 @@ class _Verifier:
                 self.fail(f"{buffer.name} is not shared memory of these blocks")
         elif buffer not in self.kernel.buffers:
             self.fail(f"{buffer.name} is not a parameter")
+        if buffer.space is Space.PRIVATE and (scope.top or scope.blocks is not None):
+            self.fail(f"{buffer.name} is private to iterations, and this is none")
         self.index(index, scope)
         low, high = bounds(index)
         if lanes and (

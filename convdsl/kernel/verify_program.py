@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from convdsl.kernel.in_place import updates_in_place
-from convdsl.kernel.nodes import Buffer, Kernel
+from convdsl.kernel.nodes import Buffer, Kernel, Space
 from convdsl.kernel.program import Access, Argument, Place, Port, Program, Step
 
 
@@ -18,9 +18,10 @@ def verify_program(program: Program) -> None:
     """Raise ProgramError unless the steps fit their kernels and their memory.
 
     Every argument is a buffer of the kernel's, inside of its memory, and of its element type where
-    that is a port's; what a kernel writes is declared to be written, and is neither an input nor
-    a weight; nothing is read before it is written, and all outputs are; within a step no memory
-    that is written is handed over twice, and what is updated is read where it is written.
+    that is a port's; what a kernel writes is declared to be written, and is neither an input nor a
+    weight; private buffers lie in private memory, and no others; nothing is read before it is
+    written, and all outputs are; within a step no memory that is written is handed over twice, and
+    what is updated is read where it is written.
     """
     kernels = {kernel.name: kernel for kernel in program.kernels}
     if len(kernels) < len(program.kernels):
@@ -46,7 +47,7 @@ def _ports(program: Program, place: Place) -> tuple[Port, ...]:
             return program.outputs
         case Place.STATE:
             return program.states
-        case Place.WEIGHTS | Place.ARENA:
+        case Place.WEIGHTS | Place.ARENA | Place.PRIVATE:
             return ()
 
 
@@ -57,6 +58,8 @@ def _sizes(program: Program, place: Place) -> list[int]:
             return [program.weight_bytes]
         case Place.ARENA:
             return [program.arena_bytes]
+        case Place.PRIVATE:
+            return [program.private_bytes]
         case _:
             return [_bytes(port) for port in _ports(program, place)]
 
@@ -125,6 +128,8 @@ class _Check:
         self.require(writes == buffer.written, f"it {word} {argument}, its {buffer.name}")
         fixed = argument.place in (Place.INPUT, Place.WEIGHTS)
         self.require(not (writes and fixed), f"{buffer.name} writes to {argument}")
+        own = buffer.space is Space.PRIVATE
+        self.require(own == (argument.place is Place.PRIVATE), f"{buffer.name} lies in {argument}")
         if argument.access is Access.UPDATE:
             in_place = updates_in_place(self.kernel, buffer)
             self.require(in_place, f"{buffer.name} is not read where it is written")

@@ -7,8 +7,8 @@ from dataclasses import replace
 from convdsl.ir.liveness import live_ranges
 from convdsl.kernel.program import Access, Argument, Place, Port, Program, Step
 from convdsl.lowering.buffers import Buffers
-from convdsl.lowering.calls import Call, Key, PackedWeight
-from convdsl.lowering.memory import plan_arena
+from convdsl.lowering.calls import Call, Key, PackedWeight, Private
+from convdsl.lowering.memory import plan_arena, round_up
 from convdsl.lowering.packing import Packing
 from convdsl.lowering.sharing import Sharing
 
@@ -27,11 +27,14 @@ def assemble(
     def argument(key: Key, call: Call) -> Argument:
         if isinstance(key, PackedWeight):
             return Argument(Place.WEIGHTS, 0, packings[key.index].offset)
+        if isinstance(key, Private):
+            return Argument(Place.PRIVATE, 0, key.first, Access.WRITE)
         access = Access.WRITE if key in call.written else Access.READ
         if key in call.updated:
             access = Access.UPDATE
         return replace(arena.place(key), access=access)
 
+    private = max((_private_bytes(call) for call in sharing.calls), default=0)
     program = Program(
         name,
         sharing.kernels,
@@ -44,8 +47,14 @@ def assemble(
         weight_bytes,
         arena.bytes,
         tuple(Port(key, value.type) for key, value in buffers.states),
+        round_up(private, alignment),
     )
     return program, packings, sharing
+
+
+def _private_bytes(call: Call) -> int:
+    pieces = (key for key in call.arguments if isinstance(key, Private))
+    return max((piece.first + piece.bytes for piece in pieces), default=0)
 
 
 class Arena:
@@ -61,7 +70,8 @@ class Arena:
     def _roots(self, call: Call, written: bool) -> list[Key]:
         """The keys whose memory in the arena a call reads, or writes."""
         keys = (key for key in call.arguments if (key in call.written) == written)
-        roots = (self.sharing.root(key)[0] for key in keys if not isinstance(key, PackedWeight))
+        apart = PackedWeight | Private
+        roots = (self.sharing.root(key)[0] for key in keys if not isinstance(key, apart))
         return [root for root in roots if root not in self._fixed]
 
     def place(self, key: Key) -> Argument:

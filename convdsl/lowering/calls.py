@@ -43,6 +43,14 @@ class Part:
 
 
 @dataclass(frozen=True)
+class Private:
+    """A piece of each thread's own memory, from a byte on."""
+
+    first: int
+    bytes: int
+
+
+@dataclass(frozen=True)
 class CopiedOutput:
     """An output that no kernel can write in place."""
 

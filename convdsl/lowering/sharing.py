@@ -16,7 +16,7 @@ from dataclasses import replace
 
 from convdsl.kernel.in_place import written_over
 from convdsl.kernel.nodes import Kernel
-from convdsl.lowering.calls import Alias, Call, Key, PackedWeight
+from convdsl.lowering.calls import Alias, Call, Key, PackedWeight, Private
 
 
 class Sharing:
@@ -100,7 +100,8 @@ class Sharing:
             call = self.calls[number]
             uses = Counter(self.root(key)[0] for key in call.arguments)
             for written in call.arguments:
-                if written not in call.written or not self.is_own(written):
+                outside = isinstance(written, Private) or written not in call.written
+                if outside or not self.is_own(written):
                     continue
                 for read in call.arguments:
                     owner, offset = self.root(read)

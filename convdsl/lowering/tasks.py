@@ -16,8 +16,9 @@ from convdsl.kernel.expr import Read, Stage, TensorVar, axes_over
 from convdsl.kernel.layout import Layout
 from convdsl.kernel.nodes import Kernel
 from convdsl.lowering.buffers import Buffers
-from convdsl.lowering.calls import Call, CopiedOutput, Key, PackedValue, Part
+from convdsl.lowering.calls import Call, CopiedOutput, Key, PackedValue, Part, Private
 from convdsl.lowering.compose import Chain, compose
+from convdsl.lowering.memory import round_up
 from convdsl.lowering.packing import Packing, Source, bound_sources
 from convdsl.schedules.machine import Machine
 from convdsl.schedules.task import Ending, Operand, Output, Pack, Scheduled, Task
@@ -131,7 +132,12 @@ class Tasks:
         task = self._task(op, chain, keys, bound)
         scheduled, choice = self._schedule(task)
         known: dict[str, Key] = dict(keys)
+        private = 0
         for scratch in scheduled.scratch:
+            if scratch.private:
+                known[scratch.name] = piece = Private(private, scratch.size * scratch.dtype.bytes)
+                private = round_up(piece.first + piece.bytes, self._machine.alignment)
+                continue
             known[scratch.name] = (names, chain.stages[0].target.name, scratch.name)
             self._buffers.place_scratch(known[scratch.name], scratch)
         for kernel, described in scheduled.kernels:

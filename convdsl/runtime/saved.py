@@ -24,7 +24,7 @@ from convdsl.runtime.state import State
 from convdsl.tensor import DType, TensorType
 from convdsl.tensor.conversion import of_numpy
 
-ABI = 9
+ABI = 10
 """Raised when the context table, the entry point of compiled code, its signature, or what the
 manifest must hold changes."""
 
@@ -72,6 +72,7 @@ def save_program(
         "steps": code.steps,
         "arena_bytes": code.arena_bytes,
         "weight_bytes": code.weight_bytes,
+        "private_bytes": code.private_bytes,
         "target": {
             "triple": target.triple,
             "cpu": target.cpu,
@@ -172,7 +173,7 @@ def _seal(code: Code, target: Target) -> str:
             [_port_to_json(port) for port in ports]
             for ports in (code.inputs, code.outputs, code.states)
         ],
-        "sizes": [code.arena_bytes, code.weight_bytes, code.steps],
+        "sizes": [code.arena_bytes, code.weight_bytes, code.private_bytes, code.steps],
         "target": [target.triple, target.cpu, target.features],
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
@@ -199,6 +200,7 @@ def _read_code(
         _whole(manifest["weight_bytes"]),
         _whole(manifest["steps"]),
         tuple(map(_port_from_json, manifest["states"])),
+        _whole(manifest["private_bytes"]),
     )
     made_for = manifest["target"]
     target = Target(

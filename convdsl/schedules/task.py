@@ -149,11 +149,13 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Scratch:
-    """Memory that the kernels of one task hand on to each other: `size` elements."""
+    """Memory that the kernels of one task hand on to each other: `size` elements. Private ones
+    are each thread's own, within one kernel, and hold nothing when an iteration begins."""
 
     name: str
     dtype: DType
     size: int
+    private: bool = False
 
 
 Arguments: TypeAlias = "tuple[tuple[str, Pack | None], ...]"

@@ -119,7 +119,8 @@ class Network:
             (self.folder / name).write_bytes(array.tobytes())
         shapes = {port.name: (port.type.sizes, port.type.dtype) for port in made.outputs}
         sizes = {name: prod(shape) * dtype.bytes for name, (shape, dtype) in shapes.items()}
-        numbers = map(str, (threads, len(made.steps), made.arena_bytes))
+        scratch = cpu_abi.scratch_bytes(made.arena_bytes, made.private_bytes, threads)
+        numbers = map(str, (threads, len(made.steps), scratch))
         names = (port.name for port in made.inputs)
         outputs = (f"{name}.out={size}" for name, size in sizes.items())
         command = [str(QEMU), "net", *numbers, "weights", *names, "--", *outputs]

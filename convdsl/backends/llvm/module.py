@@ -20,7 +20,9 @@ from convdsl.kernel.cpu_abi import (
     ARENA,
     COUNTERS,
     COUNTERS_PER_STEP,
+    MOST_SEATS,
     PORTS,
+    SEATS,
     SHARES,
     TEAM_SIZE,
     TIMES,
@@ -114,13 +116,39 @@ def _steps(program: Program, flush: tuple[str, str, str], timed: bool) -> str:
     lines += [f"  %yield = load ptr, ptr %slot{YIELD}", _TEAM, flush[0]]
     for slot in range(WEIGHTS, PORTS + ports):
         lines.append(f"  %base{slot} = load ptr, ptr %slot{slot}")
+    if program.private_bytes:
+        lines += _private(program)
     if timed:
         lines.append(f"  call void @clock(ptr %base{TIMES}, i64 0, i64 %tid)")
     for number in range(len(program.steps)):
         lines += _step(program, number)
         if timed:
             lines.append(f"  call void @clock(ptr %base{TIMES}, i64 {number + 1}, i64 %tid)")
+    if program.private_bytes:
+        lines += ["  br label %leave", "leave:"]
     return "\n".join([*lines, flush[1], "  ret void", "}"])
+
+
+def _private(program: Program) -> list[str]:
+    """Where this thread's private memory lies, behind the arena. The caller has the first seat,
+    helpers take theirs in the order in which they come; one that finds none leaves."""
+    return [
+        "  %helper = icmp ne i64 %tid, 0",
+        "  br i1 %helper, label %sit, label %begin",
+        "sit:",
+        f"  %seats = getelementptr i64, ptr %base{COUNTERS}, i64 {SEATS}",
+        "  %taken = atomicrmw add ptr %seats, i64 1 monotonic",
+        "  %own = add i64 %taken, 1",
+        f"  %large = icmp ugt i64 %threads, {MOST_SEATS}",
+        f"  %most = select i1 %large, i64 {MOST_SEATS}, i64 %threads",
+        "  %free = icmp ult i64 %own, %most",
+        "  br i1 %free, label %begin, label %leave",
+        "begin:",
+        "  %seat = phi i64 [ 0, %entry ], [ %own, %sit ]",
+        f"  %behind = mul i64 %seat, {program.private_bytes}",
+        f"  %ahead = add i64 %behind, {program.arena_bytes}",
+        f"  %private = getelementptr i8, ptr %base{ARENA}, i64 %ahead",
+    ]
 
 
 def _step(program: Program, number: int) -> list[str]:
@@ -131,6 +159,8 @@ def _step(program: Program, number: int) -> list[str]:
     for position, argument in enumerate(step.arguments):
         name = f"%p{number}.{position}"
         base = f"%base{_slot(argument, program)}"
+        if argument.place is Place.PRIVATE:
+            base = "%private"
         lines.append(f"  {name} = getelementptr i8, ptr {base}, i64 {argument.offset}")
         names.append(f"ptr {name}")
     arguments = ", ".join([*names, f"i64 %share{number}", "i64 %shares"])
@@ -158,7 +188,7 @@ def _slot(argument: Argument, program: Program) -> int:
     match argument.place:
         case Place.WEIGHTS:
             return WEIGHTS
-        case Place.ARENA:
+        case Place.ARENA | Place.PRIVATE:
             return ARENA
         case Place.INPUT:
             return PORTS + argument.slot

@@ -22,6 +22,7 @@ from convdsl.kernel.cpu_abi import (
     PORTS,
     TIMES,
     WEIGHTS,
+    scratch_bytes,
 )
 from convdsl.kernel.program import Port, Program
 from convdsl.runtime.cpu.mapping import Mapped, check_whole, link
@@ -46,10 +47,11 @@ class Code:
     weight_bytes: int
     steps: int
     states: tuple[Port, ...] = ()
+    private_bytes: int = 0  # of each thread
 
     def check(self) -> None:
         """ArtifactError for what no program of ours says of itself."""
-        sizes = (self.arena_bytes, self.weight_bytes, self.steps)
+        sizes = (self.arena_bytes, self.weight_bytes, self.private_bytes, self.steps)
         if min(sizes) < 0 or not 0 < self.steps <= _MOST_STEPS or not self.outputs:
             raise ArtifactError("a program without steps or outputs, or of impossible sizes")
         for ports in (self.inputs, self.outputs, self.states):
@@ -70,7 +72,12 @@ class Code:
             program.weight_bytes,
             len(program.steps),
             program.states,
+            program.private_bytes,
         )
+
+    def scratch_bytes(self, threads: int) -> int:
+        """What a call by a team lends to the code."""
+        return scratch_bytes(self.arena_bytes, self.private_bytes, threads)
 
 
 def aligned(size: int) -> npt.NDArray[np.uint8]:
@@ -89,7 +96,7 @@ class LoadedCode:
         if weights.nbytes != code.weight_bytes:
             raise ArtifactError(f"{weights.nbytes} bytes of weights, {code.weight_bytes} expected")
         code.check()
-        check_memory(code.arena_bytes, code.weight_bytes)
+        check_memory(code.scratch_bytes(1), code.weight_bytes)
         self.code = code
         self.weights = weights
         self._region = Region(*_load(code))
@@ -120,7 +127,7 @@ class LoadedCode:
         are changed in place. Timed code needs `times`: the number of steps and one more."""
         outputs = [np.empty(sizes, dtype) for sizes, dtype in self._results]
         context = (ctypes.c_void_p * (PORTS + len(inputs) + len(outputs) + len(states)))()
-        arena = self._take_arena()
+        arena = self._take_arena(self.code.scratch_bytes(threads))
         context[WEIGHTS] = self._weights
         context[ARENA] = _address(arena)
         counters = self._counters()
@@ -134,16 +141,17 @@ class LoadedCode:
             self._give_arena(arena)
         return outputs
 
-    def _take_arena(self) -> npt.NDArray[np.uint8]:
+    def _take_arena(self, size: int) -> npt.NDArray[np.uint8]:
         with self._lock:
-            if self._pool:
-                return self._pool.pop()
-        return aligned(self.code.arena_bytes)
+            for number, arena in enumerate(self._pool):
+                if arena.nbytes >= size:
+                    return self._pool.pop(number)
+        return aligned(size)
 
     def _give_arena(self, arena: npt.NDArray[np.uint8]) -> None:
+        """Keep the largest."""
         with self._lock:
-            if len(self._pool) < _POOL:
-                self._pool.append(arena)
+            self._pool = sorted((*self._pool, arena), key=lambda a: a.nbytes)[-_POOL:]
 
 
 def _address(array: npt.NDArray[Any]) -> int:
