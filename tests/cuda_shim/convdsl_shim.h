@@ -1,0 +1,115 @@
+// CUDA C for a processor: the built-ins that printed kernels and their prelude use.
+//
+// Included ahead of a module's source, whose prelude it replaces. What needs the other threads of a
+// warp or a block asks the engine; the rest is plain C++.
+#pragma once
+
+#include "engine.h"
+#include "half.h"
+#include "tensor_cores.h"
+
+#define __global__ __attribute__((noinline))
+#define __device__ static inline
+#define __forceinline__ __attribute__((always_inline))
+#define __noinline__ __attribute__((noinline))
+#define __launch_bounds__(...)
+#define __align__(bytes) __attribute__((aligned(bytes)))
+#define __syncthreads() convdsl_barrier(__LINE__)
+
+// `__shared__ T name[n];` is rewritten by modules.py, which numbers the declarations:
+#define CONVDSL_SHARED(number, type, name, count) \
+    type(&name)[count] = *static_cast<type(*)[count]>( \
+        convdsl_shared(number, #name, sizeof(type) * (count), sizeof(type)))
+#define CONVDSL_DYNAMIC_SHARED(type, name) type *name = static_cast<type *>(convdsl_dynamic_shared())
+
+// Vectors of the built-in types: two and four lanes, loaded and stored whole.
+#define CONVDSL_VECTORS(type, name)                                         \
+    struct alignas(2 * sizeof(type)) name##2 {                              \
+        type x, y;                                                          \
+    };                                                                      \
+    struct alignas(4 * sizeof(type) > 16 ? 16 : 4 * sizeof(type)) name##4 { \
+        type x, y, z, w;                                                    \
+    };                                                                      \
+    static inline name##2 make_##name##2(type x, type y) { return {x, y}; } \
+    static inline name##4 make_##name##4(type x, type y, type z, type w) { return {x, y, z, w}; }
+CONVDSL_VECTORS(float, float)
+CONVDSL_VECTORS(double, double)
+CONVDSL_VECTORS(int, int)
+CONVDSL_VECTORS(unsigned, uint)
+CONVDSL_VECTORS(short, short)
+CONVDSL_VECTORS(unsigned short, ushort)
+CONVDSL_VECTORS(char, char)
+CONVDSL_VECTORS(unsigned char, uchar)
+CONVDSL_VECTORS(long long, longlong)
+CONVDSL_VECTORS(unsigned long long, ulonglong)
+#undef CONVDSL_VECTORS
+
+// Scalar functions, in both precisions.
+#define CONVDSL_1(name)                                                      \
+    static inline float name##f(float x) { return __builtin_##name##f(x); }  \
+    static inline double name(double x) { return __builtin_##name(x); }
+#define CONVDSL_2(name)                                                                        \
+    static inline float name##f(float a, float b) { return __builtin_##name##f(a, b); }        \
+    static inline double name(double a, double b) { return __builtin_##name(a, b); }
+CONVDSL_1(sqrt)
+CONVDSL_1(floor)
+CONVDSL_1(ceil)
+CONVDSL_1(trunc)
+CONVDSL_1(rint)
+CONVDSL_1(fabs)
+CONVDSL_2(fmax)
+CONVDSL_2(fmin)
+CONVDSL_2(copysign)
+#undef CONVDSL_1
+#undef CONVDSL_2
+static inline float fmaf(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+static inline double fma(double a, double b, double c) { return __builtin_fma(a, b, c); }
+static inline float __fmaf_rn(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+static inline float __int_as_float(int x) { return __builtin_bit_cast(float, x); }
+static inline int __float_as_int(float x) { return __builtin_bit_cast(int, x); }
+static inline float __uint_as_float(unsigned x) { return __builtin_bit_cast(float, x); }
+static inline unsigned __float_as_uint(float x) { return __builtin_bit_cast(unsigned, x); }
+static inline double __longlong_as_double(long long x) { return __builtin_bit_cast(double, x); }
+static inline long long __double_as_longlong(double x) { return __builtin_bit_cast(long long, x); }
+static inline unsigned __umulhi(unsigned a, unsigned b) {
+    return static_cast<unsigned>(static_cast<unsigned long long>(a) * b >> 32);
+}
+
+// Values handed around a warp.
+namespace convdsl {
+
+template <class T>
+struct Handed {
+    T value;
+    unsigned from;
+    T *into;
+};
+
+template <class T>
+CONVDSL_UNNOTED void hand_around(void *const *lanes) {
+    for (int lane = 0; lane < 32; lane++) {
+        if (!lanes[lane]) continue;
+        const Handed<T> &mine = *static_cast<const Handed<T> *>(lanes[lane]);
+        if (!lanes[mine.from & 31]) convdsl_fail("a shuffle from a lane that is not there");
+        *mine.into = static_cast<const Handed<T> *>(lanes[mine.from & 31])->value;
+    }
+}
+
+template <class T>
+inline T shuffle_xor(int site, unsigned mask, T value, unsigned flip, unsigned width) {
+    unsigned lane = (threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z)) % 32;
+    unsigned from = lane ^ flip;
+    if (from / width > lane / width) from = lane;  // as the manual says of xor across segments
+    T made;
+    Handed<T> mine{value, from, &made};
+    convdsl_meet(mask, site, &mine, hand_around<T>);
+    return made;
+}
+
+inline void nothing(void *const *) {}
+
+}  // namespace convdsl
+
+#define __shfl_xor_sync(mask, value, flip, ...) \
+    convdsl::shuffle_xor(__LINE__, mask, value, flip, 32 __VA_OPT__(*0 + __VA_ARGS__))
+#define __syncwarp(...) convdsl_meet(0xffffffffu __VA_OPT__(&__VA_ARGS__), __LINE__, nullptr, convdsl::nothing)

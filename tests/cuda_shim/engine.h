@@ -1,0 +1,45 @@
+// What kernels on a processor ask of the machine that runs them; engine.cpp is that machine.
+#pragma once
+
+struct uint3 {
+    unsigned x, y, z;
+};
+struct dim3 {
+    unsigned x, y, z;
+};
+
+#ifdef CONVDSL_ENGINE
+#define CONVDSL_CONSTANT
+#else
+#define CONVDSL_CONSTANT const
+#endif
+
+extern "C" {
+// Constant while one thread runs, and so for all that the compiler sees of a kernel.
+extern CONVDSL_CONSTANT uint3 threadIdx, blockIdx;
+extern CONVDSL_CONSTANT dim3 blockDim, gridDim;
+
+// All threads of the block meet here; `site` tells one place in the source from another.
+void convdsl_barrier(int site);
+
+// Lanes of `mask` in the warp meet; the last one to come calls `act` with what each has brought,
+// null for lanes that are not among them.
+void convdsl_meet(unsigned mask, int site, void *mine, void (*act)(void *const *lanes));
+
+// This block's memory for one declaration. It holds nothing at first: NaN, and reads are reports.
+void *convdsl_shared(int declaration, const char *name, unsigned bytes, unsigned granule);
+
+// Of the memory that the launch asked for.
+void *convdsl_dynamic_shared(void);
+
+// Copies from global to shared memory that complete at the wait, or at once: `valid` bytes, the
+// rest of `size` zero.
+void convdsl_copy(void *to, const void *from, unsigned size, unsigned valid);
+void convdsl_commit(void);
+void convdsl_wait(unsigned left);
+
+// Note an access that no compiler has noted.
+void convdsl_touch(const void *at, unsigned bytes, int write);
+
+[[noreturn]] void convdsl_fail(const char *what);
+}

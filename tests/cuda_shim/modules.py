@@ -1,0 +1,131 @@
+"""CUDA C compiled for a processor: one library for a module, kept by its content."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).parent
+FLAGS = ["-std=c++20", "-O1", "-fPIC", "-fvisibility=hidden", "-fno-exceptions", "-fno-rtti",
+         "-ffp-contract=off", "-fno-strict-aliasing", "-march=native"]  # fmt: skip
+NOTED = ["-fsanitize=thread"]
+"""Every access calls the engine's ledger: g++ inserts the calls, its run-time library stays out."""
+
+
+class ShimError(AssertionError):
+    """The module is not CUDA C as the shim knows it."""
+
+
+@dataclass(frozen=True)
+class Library:
+    """A compiled module: its kernels by name, and what launches them."""
+
+    kernels: dict[str, int]
+    launch: ctypes._CFuncPtr
+
+
+def compile_module(source: str, *, noted: bool) -> Library:
+    """`source` as a library. With notes each access is checked, at ten times the time."""
+    return _compiled(_as_cpp(source), noted)
+
+
+_KERNEL = re.compile(r"__global__\s+void\s+(?:__launch_bounds__\([^)]*\)\s*)?(\w+)\s*\(")
+_SHARED = re.compile(
+    r"(extern\s+)?__shared__\s+(?:__align__\(\d+\)\s*)?([\w ]+?)\s+(\w+)\s*\[([^\]]*)\];"
+)
+
+
+def kernel_names(source: str) -> list[str]:
+    return _KERNEL.findall(source)
+
+
+def _as_cpp(source: str) -> str:
+    """The very source, declarations of shared memory given a place in the block that runs, and a
+    table of the kernels."""
+    declarations = iter(range(1 << 30))
+
+    def place(found: re.Match[str]) -> str:
+        dynamic, element, name, count = found.groups()
+        if dynamic:
+            return f"CONVDSL_DYNAMIC_SHARED({element}, {name});"
+        return f"CONVDSL_SHARED({next(declarations)}, {element}, {name}, {count});"
+
+    body = _SHARED.sub(place, source)
+    if "__shared__" in body:
+        raise ShimError("a declaration of shared memory that the shim does not know")
+    table = "\n".join(f"CONVDSL_KERNEL({name})" for name in kernel_names(source))
+    return (
+        f'#include "convdsl_shim.h"\n#line 1 "module.cu"\n{body}\n#include "kernels.h"\n{table}\n'
+    )
+
+
+@functools.cache
+def _folder() -> Path:
+    """Where libraries of this machine are kept; CONVDSL_SHIM_CACHE names another place."""
+    given = os.environ.get("CONVDSL_SHIM_CACHE")
+    folder = Path(given or Path(tempfile.gettempdir()) / f"convdsl-shim-{os.getuid()}")
+    folder.mkdir(mode=0o700, exist_ok=True, parents=True)
+    return folder
+
+
+@functools.cache
+def _key_of_shim() -> bytes:
+    parts = [p.read_bytes() for p in sorted(HERE.iterdir()) if p.suffix in (".h", ".cpp")]
+    version = subprocess.run(["g++", "--version"], capture_output=True, check=True).stdout
+    return b"\0".join([*parts, version, " ".join(FLAGS).encode()])
+
+
+def _named(content: bytes) -> str:
+    return hashlib.sha256(_key_of_shim() + content).hexdigest()[:32]
+
+
+def _run(command: list[str], stdin: str = "") -> None:
+    done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ShimError(f"{' '.join(command)}\n{done.stderr[:4000]}")
+
+
+def _made(path: Path, command: list[str], stdin: str = "") -> Path:
+    """`path`, made by a command that ends in -o unless it is there; written whole or not at all."""
+    if not path.exists():
+        with tempfile.TemporaryDirectory(dir=_folder()) as folder:
+            fresh = Path(folder) / path.name
+            _run([*command, "-o", str(fresh)], stdin)
+            fresh.replace(path)
+    return path
+
+
+def _engine() -> Path:
+    path = _folder() / f"engine-{_named(b'engine')}.o"
+    flags = [*FLAGS, "-O2", "-c", str(HERE / "engine.cpp")]
+    return _made(path, ["g++", *flags])
+
+
+@functools.lru_cache(maxsize=64)
+def _compiled(source: str, noted: bool) -> Library:
+    name = _named(source.encode() + bytes([noted]))
+    library = _folder() / f"{name}.so"
+    if not library.exists():
+        flags = [*FLAGS, *(NOTED if noted else []), "-I", str(HERE), "-x", "c++", "-c", "-"]
+        with tempfile.TemporaryDirectory(dir=_folder()) as folder:
+            module = Path(folder) / "module.o"
+            _run(["g++", *flags, "-o", str(module)], source)
+            _made(library, ["g++", "-shared", "-Wl,-Bsymbolic", str(module), str(_engine())])
+    loaded = ctypes.CDLL(str(library), mode=os.RTLD_LOCAL | os.RTLD_NOW)
+    kernels = {
+        name: ctypes.cast(getattr(loaded, f"convdsl_kernel_{name}"), ctypes.c_void_p).value or 0
+        for name in kernel_names(source)
+    }
+    return Library(kernels, loaded.convdsl_launch)
+
+
+if sys.platform != "linux":
+    raise ShimError("the shim runs on Linux")

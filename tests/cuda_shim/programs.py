@@ -1,0 +1,112 @@
+"""Whole programs through the CUDA C that is printed of them, on a processor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+import convdsl
+from convdsl.kernel.nodes import Blocks, Buffer, Kernel
+from convdsl.kernel.program import Access, Argument, Place, Program, Step
+from cuda_shim.modules import Library, compile_module
+from cuda_shim.running import FORWARD, Launched, Memory, Order, Three, launch
+
+Array = npt.NDArray[Any]
+
+_PRELUDE = Path(convdsl.__file__).parent / "backends" / "cuda" / "prelude.cuh"
+
+
+class Launch(Protocol):
+    """One launch, as `kernel.cuda_module` has it."""
+
+    @property
+    def function(self) -> str: ...
+    @property
+    def grid(self) -> Three: ...
+    @property
+    def block(self) -> Three: ...
+    @property
+    def shared_bytes(self) -> int: ...
+    @property
+    def arguments(self) -> Sequence[Argument]: ...
+
+
+class Module(Protocol):
+    """A printed program, as `kernel.cuda_module` has it."""
+
+    @property
+    def source(self) -> str: ...
+    @property
+    def launches(self) -> Sequence[Launch]: ...
+
+
+def library_of(module: Module, *, noted: bool) -> Library:
+    """The module's source with the shim in place of the prelude."""
+    prelude = _PRELUDE.read_text(encoding="utf-8") if _PRELUDE.exists() else ""
+    assert prelude in module.source, "the source does not hold the prelude as it is"
+    return compile_module(module.source.replace(prelude, "", 1), noted=noted)
+
+
+def launching(program: Program, module: Module) -> Iterator[tuple[Step, Blocks, Launch]]:
+    """Each launch with the step and the grid that it is of."""
+    kernels = {kernel.name: kernel for kernel in program.kernels}
+    grids = [
+        (step, grid)
+        for step in program.steps
+        for grid in kernels[step.kernel].body
+        if isinstance(grid, Blocks)
+    ]
+    for (step, grid), one in zip(grids, module.launches, strict=True):
+        yield step, grid, one
+
+
+def run_on_cpu(
+    program: Program,
+    module: Module,
+    weights: npt.NDArray[np.uint8],
+    inputs: Sequence[Array],
+    states: Sequence[Array] = (),
+    order: Order = FORWARD,
+    *,
+    noted: bool = True,
+) -> list[Array]:
+    """All launches in order, on an arena and outputs that start out as NaN; states, in the
+    program's order, are changed in place. Raises Caught, with a detector's finding."""
+    library = library_of(module, noted=noted)
+    kernels: dict[str, Kernel] = {kernel.name: kernel for kernel in program.kernels}
+    arena = np.full(program.arena_bytes + 256, 0xFF, np.uint8)
+    arena = arena[-arena.ctypes.data % 256 :]
+    outputs = [np.empty(port.type.sizes, port.type.dtype.numpy) for port in program.outputs]
+    for array in outputs:
+        array.reshape(-1).view(np.uint8)[:] = 0xFF
+    given = [np.ascontiguousarray(array) for array in inputs]
+
+    def memory(wanted: Buffer, argument: Argument) -> Memory:
+        written = argument.access is not Access.READ
+        match argument.place:
+            case Place.INPUT:
+                array = given[argument.slot].reshape(-1)
+            case Place.OUTPUT:
+                array = outputs[argument.slot].reshape(-1)
+            case Place.STATE:
+                array = states[argument.slot].reshape(-1)
+            case _:
+                whole = weights if argument.place is Place.WEIGHTS else arena
+                end = argument.offset + wanted.size * wanted.dtype.bytes
+                array = whole[argument.offset : end].view(wanted.dtype.numpy)
+        return Memory(wanted.name, array, written)
+
+    for step, grid, one in launching(program, module):
+        kernel = kernels[step.kernel]
+        memories = [
+            memory(wanted, argument)
+            for wanted, argument in zip(kernel.buffers, one.arguments, strict=True)
+        ]
+        granule = min((b.dtype.bytes for b in grid.shared), default=4)
+        launched = Launched(one.function, one.grid, one.block, one.shared_bytes, granule)
+        launch(library, launched, memories, order, noted=noted)
+    return outputs
