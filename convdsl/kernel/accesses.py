@@ -18,6 +18,7 @@ import numpy.typing as npt
 from convdsl.kernel.nodes import (
     Blocks,
     Buffer,
+    CopyAsync,
     For,
     If,
     IndexTest,
@@ -88,6 +89,11 @@ def own_accesses(statement: Statement, around: tuple[Around, ...] = ()) -> Itera
     if isinstance(statement, Store):
         lanes = statement.value.type.lanes if statement.valid is None else statement.valid
         yield Access(statement.buffer, statement.index, lanes, True, around)
+    if isinstance(statement, CopyAsync):  # up to so many elements are read
+        guarded = (*around, *(Arm(guard, True) for guard in statement.guards))
+        most = statement.elements
+        yield Access(statement.source, statement.source_index, most, False, guarded)
+        yield Access(statement.target, statement.index, most, True, around)
 
 
 def _loads(value: Value, around: tuple[Around, ...]) -> Iterator[Access]:

@@ -8,11 +8,14 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 
+from convdsl.kernel.mma import SUMS, MmaForm
 from convdsl.kernel.nodes import (
     Barrier,
     Blocks,
     Buffer,
+    CommitCopies,
     Const,
+    CopyAsync,
     Exchange,
     Fma,
     For,
@@ -24,6 +27,7 @@ from convdsl.kernel.nodes import (
     LetIndex,
     Load,
     LoopVar,
+    Mma,
     Parallel,
     Prefetch,
     Registers,
@@ -36,6 +40,7 @@ from convdsl.kernel.nodes import (
     Value,
     ValueType,
     Var,
+    WaitCopies,
 )
 from convdsl.tensor import Dim, DType, bounds
 
@@ -195,6 +200,32 @@ class Builder:
         var = Var(self._fresh(name), value.type)
         self._emit(Exchange(var, value, mask, group))
         return var
+
+    def mma(
+        self, form: MmaForm, sums: Registers, tile: int, a: Sequence[Value], b: Sequence[Value]
+    ) -> None:
+        """Add the warp's product to the sums of one of the tiles that registers hold."""
+        self._emit(Mma(form, sums, tile * SUMS, tuple(a), tuple(b)))
+
+    def copy(
+        self,
+        target: tuple[Buffer, Dim],
+        source: tuple[Buffer, Dim],
+        elements: int,
+        guards: Sequence[IndexTest] = (),
+        valid: Dim | None = None,
+    ) -> None:
+        """Begin a copy between places, a buffer and an index each."""
+        count = elements if valid is None else valid
+        self._emit(CopyAsync(*target, *source, elements, count, tuple(guards)))
+
+    def commit_copies(self) -> None:
+        """What was begun is a group."""
+        self._emit(CommitCopies())
+
+    def wait_copies(self, left: int) -> None:
+        """All groups but the last `left` are complete."""
+        self._emit(WaitCopies(left))
 
     def prefetch(self, buffer: Buffer, index: Dim, level: int = 2) -> None:
         """Bring the line of an element into the second-level cache, or into the first."""

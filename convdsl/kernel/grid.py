@@ -3,7 +3,9 @@
 Threads run one after the other up to the next statement where they meet, in any order one likes:
 between two meetings they must not depend on each other. A `Ledger` holds who read and wrote each
 element, and finds two threads (or blocks) of which one touches what the other writes. What it
-finds does not depend on the order.
+finds does not depend on the order. Copies to shared memory are noted where they begin, and again
+where they are complete; in between their elements hold nothing, so that it does not matter when a
+copy really happens.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from convdsl.kernel.nodes import Barrier, Buffer, Exchange, LoopVar
+from convdsl.kernel.mma import WARP, multiplied
+from convdsl.kernel.nodes import Barrier, Buffer, Exchange, LoopVar, Mma
 
 Array = npt.NDArray[Any]
 Order = Callable[[int], Iterable[int]]
@@ -67,6 +70,14 @@ class Ledger:
         """The elements of a buffer hold nothing any more."""
         for marks in (self._writer, self._reader, self._second):
             marks[name][:] = -1
+
+    def hide(self, name: str, part: slice) -> None:
+        """Some elements hold nothing, until they are written."""
+        self._writer[name][part] = -1
+
+    def hidden(self, name: str, part: slice) -> bool:
+        """Whether none of some elements has been written since it was forgotten or hidden."""
+        return bool((self._writer[name][part] < 0).all())
 
     def unwritten(self, name: str, part: slice) -> int | None:
         """The first position in `part` that nobody has written since it was forgotten."""
@@ -142,7 +153,7 @@ def names_of(what: str, loop_vars: Sequence[LoopVar], extents: Sequence[int]) ->
 class Arrival:
     """A thread waits at a statement, with what it brings."""
 
-    statement: Barrier | Exchange
+    statement: Barrier | Exchange | Mma
     brought: Array | None = None
 
 
@@ -180,14 +191,39 @@ def _answers(waiting: Mapping[int, Arrival], count: int) -> dict[int, Array | No
     """For all threads that may go on: what they are sent."""
     answers: dict[int, Array | None] = {}
     for number, arrival in waiting.items():
+        if number in answers:
+            continue  # with its group
         statement = arrival.statement
-        size = statement.group if isinstance(statement, Exchange) else count
+        size = _party_size(statement, count)
         first = number // size * size
-        group = [waiting.get(other) for other in range(first, first + size)]
-        if all(other is not None and other.statement is statement for other in group):
-            partner = waiting[number ^ statement.mask] if isinstance(statement, Exchange) else None
-            answers[number] = None if partner is None else partner.brought
+        numbers = range(first, first + size)
+        group = [waiting[other] for other in numbers if other in waiting]
+        if len(group) == size and all(other.statement is statement for other in group):
+            answers |= zip(numbers, _sent(statement, group), strict=True)
     return answers
+
+
+def _party_size(statement: Barrier | Exchange | Mma, count: int) -> int:
+    """How many of `count` threads meet there."""
+    match statement:
+        case Barrier():
+            return count
+        case Exchange():
+            return statement.group
+        case Mma():
+            return WARP
+
+
+def _sent(statement: Barrier | Exchange | Mma, group: Sequence[Arrival]) -> Sequence[Array | None]:
+    """What each of those who have met takes away."""
+    brought = [arrival.brought for arrival in group]
+    match statement:
+        case Barrier():
+            return [None] * len(group)
+        case Exchange():
+            return [brought[number ^ statement.mask] for number in range(len(group))]
+        case Mma():
+            return multiplied(statement.form, [b for b in brought if b is not None])
 
 
 def _stuck(waiting: Mapping[int, Arrival], count: int) -> Stuck:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,14 +27,17 @@ from convdsl.kernel.grid import (
     names_of,
     run_threads,
 )
+from convdsl.kernel.mma import SUMS, as_tf32, nearest_tf32
 from convdsl.kernel.nodes import (
     Barrier,
     Binary,
     Blocks,
     Buffer,
     Cast,
+    CommitCopies,
     Compare,
     Const,
+    CopyAsync,
     Exchange,
     Fma,
     For,
@@ -47,6 +51,7 @@ from convdsl.kernel.nodes import (
     Let,
     LetIndex,
     Load,
+    Mma,
     Parallel,
     Prefetch,
     ReduceLanes,
@@ -57,18 +62,20 @@ from convdsl.kernel.nodes import (
     Splat,
     Statement,
     Store,
+    Tf32,
     Threads,
     Unary,
     Value,
     ValueType,
     Var,
+    WaitCopies,
     is_met,
 )
 from convdsl.kernel.program import Argument, Place, Program
 from convdsl.kernel.scalar import FUNCTIONS, REDUCTIONS
 from convdsl.kernel.verify import KernelError
 from convdsl.kernel.verify_program import verify_program
-from convdsl.tensor import Dim, evaluate
+from convdsl.tensor import Dim, DType, evaluate
 from convdsl.tensor.conversion import convert, stored
 
 Array = npt.NDArray[Any]
@@ -123,6 +130,16 @@ def interpret_program(
     return outputs
 
 
+@dataclass(frozen=True, slots=True)
+class _Open:
+    """A copy that was begun: where it goes, where its elements lie, and what they were then."""
+
+    copy: CopyAsync
+    start: int
+    source: Array
+    found: bytes
+
+
 class _Grid:
     """What the blocks of a kernel have in common. Nothing orders them, of whichever grid."""
 
@@ -160,6 +177,7 @@ class _Machine:
         self.indices: dict[str, int] = dict(indices or {})
         self.lets: dict[str, Array] = {}
         self.registers: dict[tuple[str, int], Array] = {}
+        self.groups: list[list[_Open]] = [[]]  # of copies; the last one is not committed yet
 
     def fail(self, message: str) -> None:
         raise KernelError(f"{self.kernel.name}: {message}")
@@ -194,7 +212,18 @@ class _Machine:
                     self.run(self.taken(statement))
                 case Blocks():
                     self.blocks(statement)
-                case Threads() | Barrier() | Exchange():
+                case CopyAsync() if self.parties:
+                    self.begin_copy(statement)
+                case CommitCopies() if self.parties:
+                    self.groups.append([])
+                case WaitCopies() if self.parties:
+                    while len(self.groups) - 1 > statement.left:
+                        for begun in self.groups.pop(0):
+                            self.finish_copy(begun)
+                case (
+                    Threads() | Barrier() | Exchange() | Mma()
+                    | CopyAsync() | CommitCopies() | WaitCopies()
+                ):  # fmt: skip
                     self.fail(f"{type(statement).__name__.lower()} outside of blocks")
 
     def forget(self) -> None:
@@ -225,6 +254,27 @@ class _Machine:
         value = self.value(store.value)
         count = len(value) if store.valid is None else store.valid
         self.at(store.buffer, store.index, count, write=True)[:] = value[:count]
+
+    def begin_copy(self, copy: CopyAsync) -> None:
+        start, valid = self.index(copy.index), self.index(copy.valid)
+        self.at(copy.target, start, copy.elements, write=True)
+        self.parties[-1].ledger.hide(copy.target.name, slice(start, start + copy.elements))
+        if not all(self.value(guard)[0] for guard in copy.guards):
+            valid = 0
+        source = np.zeros(0, copy.source.dtype.numpy)
+        if valid:
+            source = self.at(copy.source, self.index(copy.source_index), valid)
+        self.groups[-1].append(_Open(copy, start, source, source.tobytes()))
+
+    def finish_copy(self, begun: _Open) -> None:
+        target, start, count = begun.copy.target, begun.start, begun.copy.elements
+        if not self.parties[-1].ledger.hidden(target.name, slice(start, start + count)):
+            self.fail(f"{target.name}[{start}:{start + count}] is written while it is copied to")
+        if begun.source.tobytes() != begun.found:
+            self.fail(f"{begun.copy.source.name} is written while it is copied from")
+        out = self.at(target, start, count, write=True)
+        out[:] = 0
+        out[: len(begun.source)] = begun.source
 
     def at(self, buffer: Buffer, index: Dim, count: int, *, write: bool = False) -> Array:
         name, start = buffer.name, self.index(index)
@@ -264,12 +314,17 @@ class _Machine:
             own = Party(ledger, number, names, ", with no barrier between")
             thread = _Machine(self.kernel, buffers, self.grid, self.indices, (block, own))
             thread.bind(threads, number)
-            running.append(thread.advance(threads.body))
+            running.append(thread.whole(threads.body))
         try:
             run_threads(running, self.grid.order, lambda: ledger.begin(count))
         except Stuck as stuck:
             waiting, other = names[stuck.waiting], names[stuck.elsewhere]
             self.fail(f"{waiting} waits where {other} does not come")
+
+    def whole(self, body: tuple[Statement, ...]) -> Thread:
+        """All that a thread does."""
+        yield from self.advance(body)
+        self.ended()
 
     def advance(self, body: tuple[Statement, ...]) -> Thread:
         """Run, and stop wherever threads meet."""
@@ -281,6 +336,11 @@ class _Machine:
                     met = yield Arrival(statement, self.value(statement.value))
                     assert met is not None
                     self.lets[statement.var.name] = met
+                case Mma():
+                    met = yield Arrival(statement, self.fragments(statement))
+                    assert met is not None
+                    for slot, total in enumerate(met, statement.slot):
+                        self.registers[statement.sums.name, slot] = np.array([total])
                 case For() if is_met(statement):
                     for i in self.counting(statement):
                         self.indices[statement.var.name] = i
@@ -289,6 +349,22 @@ class _Machine:
                     yield from self.advance(self.taken(statement))
                 case _:
                     self.run((statement,))
+
+    def ended(self) -> None:
+        """A thread is done: nobody would see what it has not waited for."""
+        left = [begun.copy.target.name for group in self.groups for begun in group]
+        if left:
+            own = self.parties[-1]
+            self.fail(f"{own.names[own.number]} ends before its copies to {left[0]}")
+
+    def fragments(self, mma: Mma) -> Array:
+        """What a thread brings to a product, in f64."""
+        sums = [Get(mma.sums, mma.slot + i) for i in range(SUMS)]
+        parts = [convert(self.value(v), v.type.dtype, DType.F64) for v in (*mma.a, *mma.b, *sums)]
+        if mma.form.dtype is DType.F32:
+            factors = len(parts) - SUMS
+            parts[:factors] = [as_tf32(self.value(v)) for v in (*mma.a, *mma.b)]
+        return np.concatenate(parts)
 
     # Values
 
@@ -347,6 +423,8 @@ class _Machine:
                 return np.where(*parts)
             case Cast():
                 return convert(self.value(value.x), value.x.type.dtype, type.dtype)
+            case Tf32():
+                return nearest_tf32(self.value(value.x))
             case Splat():
                 return np.repeat(self.value(value.x), type.lanes)
             case ReduceLanes():

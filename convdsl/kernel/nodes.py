@@ -2,9 +2,9 @@
 
     Kernel    name, buffers, body
     Statement For | Parallel | Blocks | Threads | If | Let | LetIndex | Set | Store | Prefetch
-              | Barrier | Exchange
+              | Barrier | Exchange | Mma | CopyAsync | CommitCopies | WaitCopies
     Value     Const | Var | Load | Gather | Lane | Shuffle | Get | Unary | Binary | Fma | Compare
-              | Select | Cast | IndexAsValue | IndexTest | Splat | ReduceLanes
+              | Select | Cast | Tf32 | IndexAsValue | IndexTest | Splat | ReduceLanes
 
 Indices are `Dim`s over loop variables: element offsets into flat buffers. Values are trees;
 `Let` names one so that it is computed once. A kernel is `Parallel` loops side by side: the
@@ -14,7 +14,8 @@ allocation and no address arithmetic: compilers do those well (docs/performance.
 
 Where the target has a grid, `Blocks` stand in the place of `Parallel`, independent of each other
 likewise. A block is its `Threads`: they share memory that the block declares, run at any pace, and
-wait for each other at a `Barrier` (docs/adr/0091).
+wait for each other at a `Barrier` (docs/adr/0091). A thread may begin copies to shared memory that
+go on while it does, and 32 threads multiply small matrices together (docs/adr/0133).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from convdsl.kernel.mma import MmaForm
 from convdsl.kernel.scalar import FUNCTIONS
 from convdsl.tensor import Dim, DType, symbol
 
@@ -238,6 +240,18 @@ class Cast:
 
 
 @dataclass(frozen=True, slots=True)
+class Tf32:
+    """The f32 as tensor units read it: 10 bits of fraction, the nearest, of two the one that is
+    further from zero. What they are given unrounded they cut off."""
+
+    x: Value
+
+    @property
+    def type(self) -> ValueType:
+        return self.x.type
+
+
+@dataclass(frozen=True, slots=True)
 class Splat:
     """A scalar in every lane."""
 
@@ -293,6 +307,7 @@ Value: TypeAlias = (
     | Compare
     | Select
     | Cast
+    | Tf32
     | Splat
     | IndexAsValue
     | IndexTest
@@ -406,6 +421,47 @@ class Exchange:
 
 
 @dataclass(frozen=True, slots=True)
+class Mma:
+    """sums += a b of matrices that a warp holds together, once all of its 32 threads have come
+    (`kernel.mma` says who holds what). The sums are f32 scalars in registers from `slot` on; of the
+    factors each thread brings its registers. Products are exact, the order of a sum is the
+    hardware's. It orders no memory."""
+
+    form: MmaForm
+    sums: Registers
+    slot: int
+    a: tuple[Value, ...]
+    b: tuple[Value, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CopyAsync:
+    """Begin to copy consecutive elements (4, 8 or 16 bytes) to shared memory. Only the first
+    `valid` are read, and none where a guard fails; zeros are written for the rest. It happens at
+    any time up to the thread's wait; other threads see it from the barrier after that on."""
+
+    target: Buffer
+    index: Dim
+    source: Buffer
+    source_index: Dim
+    elements: int
+    valid: Dim
+    guards: tuple[IndexTest, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CommitCopies:
+    """The copies that this thread began since its last one are a group."""
+
+
+@dataclass(frozen=True, slots=True)
+class WaitCopies:
+    """Go on once at most `left` of this thread's groups, the last ones, are not complete."""
+
+    left: int
+
+
+@dataclass(frozen=True, slots=True)
 class If:
     """One of two bodies, by a test of indices."""
 
@@ -426,6 +482,10 @@ Statement: TypeAlias = (
     | Threads
     | Barrier
     | Exchange
+    | Mma
+    | CopyAsync
+    | CommitCopies
+    | WaitCopies
     | If
 )
 
@@ -443,7 +503,7 @@ class Kernel:
 def value_children(value: Value) -> tuple[Value, ...]:
     """The values that a value is made of, index tests among them."""
     match value:
-        case Unary() | Cast() | Splat() | ReduceLanes() | Lane():
+        case Unary() | Cast() | Tf32() | Splat() | ReduceLanes() | Lane():
             return (value.x,)
         case Binary() | Compare() | Shuffle():
             return (value.a, value.b)
@@ -464,6 +524,10 @@ def statement_values(statement: Statement) -> tuple[Value, ...]:
     match statement:
         case Let() | LetIndex() | Set() | Store() | Exchange():
             return (statement.value,)
+        case Mma():
+            return (*statement.a, *statement.b)
+        case CopyAsync():
+            return statement.guards
         case If():
             return (statement.test,)
         case _:
@@ -491,4 +555,4 @@ def walk_statements(body: tuple[Statement, ...]) -> Iterator[Statement]:
 
 def is_met(statement: Statement) -> bool:
     """Whether threads wait for each other somewhere in a statement."""
-    return any(isinstance(s, Barrier | Exchange) for s in walk_statements((statement,)))
+    return any(isinstance(s, Barrier | Exchange | Mma) for s in walk_statements((statement,)))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from convdsl.kernel.mma import SUMS
 from convdsl.kernel.nodes import (
     Barrier,
     Binary,
     Blocks,
     Buffer,
     Cast,
+    CommitCopies,
     Compare,
     Const,
+    CopyAsync,
     Exchange,
     Fma,
     For,
@@ -24,6 +27,7 @@ from convdsl.kernel.nodes import (
     LetIndex,
     Load,
     LoopVar,
+    Mma,
     Parallel,
     Prefetch,
     ReduceLanes,
@@ -34,10 +38,12 @@ from convdsl.kernel.nodes import (
     Splat,
     Statement,
     Store,
+    Tf32,
     Threads,
     Unary,
     Value,
     Var,
+    WaitCopies,
 )
 from convdsl.kernel.scalar import FUNCTIONS
 
@@ -91,6 +97,16 @@ def _format_statement(statement: Statement, depth: int) -> list[str]:
         case Exchange():
             meeting = f"{format_value(statement.value)}, {statement.mask} of {statement.group}"
             return [f"{pad}{statement.var.name} = exchange({meeting})"]
+        case Mma():
+            a, b = (", ".join(map(format_value, factor)) for factor in (statement.a, statement.b))
+            at = f"{statement.sums.name}[{statement.slot} : {SUMS}]"
+            return [f"{pad}{at} += mma {statement.form} ({a}) ({b})"]
+        case CopyAsync():
+            return [f"{pad}copy {_format_copy(statement)}"]
+        case CommitCopies():
+            return [f"{pad}commit copies"]
+        case WaitCopies():
+            return [f"{pad}wait until {statement.left} copies are left"]
         case If():
             lines = [f"{pad}if {format_value(statement.test)}"]
             lines += format_body(statement.then, depth + 1)
@@ -106,6 +122,14 @@ def _ranges(loop_vars: tuple[LoopVar, ...], extents: tuple[int, ...]) -> str:
 def _format_shared(buffer: Buffer) -> str:
     text = f"shared {buffer.name}: {buffer.dtype}[{buffer.size}]"
     return f"{text} align {buffer.alignment}" if buffer.alignment else text
+
+
+def _format_copy(copy: CopyAsync) -> str:
+    target = f"{copy.target.name}[{_span(copy.index, copy.elements)}]"
+    source = f"{copy.source.name}[{_span(copy.source_index, copy.elements)}]"
+    only = "" if copy.valid == copy.elements else f", {copy.valid} of them"
+    tests = " and ".join(map(format_value, copy.guards))
+    return f"{target} <- {source}{only}{f' if {tests} else 0' if tests else ''}"
 
 
 def _span(index: object, lanes: int) -> str:
@@ -146,6 +170,8 @@ def format_value(value: Value) -> str:
             return f"select({', '.join(map(format_value, parts))})"
         case Cast():
             return f"{value.type}({format_value(value.x)})"
+        case Tf32():
+            return f"tf32({format_value(value.x)})"
         case Splat():
             return f"splat({format_value(value.x)})"
         case IndexAsValue():

@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+from convdsl.kernel.mma import FORMS, SUMS, WARP
 from convdsl.kernel.nodes import (
     Barrier,
     Binary,
     Blocks,
     Buffer,
+    CommitCopies,
     Compare,
+    CopyAsync,
     Exchange,
     Fma,
     For,
@@ -25,6 +28,7 @@ from convdsl.kernel.nodes import (
     LetIndex,
     Load,
     LoopVar,
+    Mma,
     Parallel,
     Prefetch,
     ReduceLanes,
@@ -36,11 +40,13 @@ from convdsl.kernel.nodes import (
     Splat,
     Statement,
     Store,
+    Tf32,
     Threads,
     Unary,
     Value,
     ValueType,
     Var,
+    WaitCopies,
     statement_bodies,
     statement_values,
     value_children,
@@ -63,6 +69,9 @@ def verify_kernel(kernel: Kernel) -> None:
 
 _AXES = 3
 """Axes of a grid, and of a block."""
+
+_COPIED = (4, 8, 16)
+"""Bytes that one copy may have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +127,8 @@ class _Verifier:
         self.defined: set[str] = set()
         self.visible: set[str] = set()  # those defined in the bodies around
         self.filled: set[str] = set()  # shared buffers that something was stored in
+        self.copied: set[str] = set()  # those of copies that have not been waited for
+        self.committed: set[str] = set()  # those of complete groups among these
 
     def fail(self, message: str) -> None:
         raise KernelError(f"{self.kernel.name}: {message}")
@@ -175,6 +186,16 @@ class _Verifier:
                 self.grid(statement, scope)
             case Barrier():
                 self.meeting("barrier", scope)
+            case Mma():
+                self.mma(statement, scope)
+            case CopyAsync():
+                self.copy(statement, scope)
+            case CommitCopies():
+                self.committed, self.copied = self.committed | self.copied, set()
+            case WaitCopies():
+                if statement.left < 0:
+                    self.fail(f"a wait until {statement.left} copies are left")
+                self.filled |= self.committed
             case _:
                 pass
 
@@ -210,6 +231,42 @@ class _Verifier:
         if group < 1 or group & (group - 1) or not 0 <= mask < group or count % group:
             self.fail(f"exchange {mask} of {group} among {count} threads")
 
+    def mma(self, mma: Mma, scope: _Scope) -> None:
+        self.meeting("mma", scope)
+        form = mma.form
+        count = 0 if scope.threads is None else math.prod(scope.threads.extents)
+        if form not in FORMS or count % WARP:
+            self.fail(f"mma {form} among {count} threads")
+        fragment = ValueType(form.dtype, form.lanes)
+        for name, values, wanted in (
+            ("a", mma.a, form.a_registers),
+            ("b", mma.b, form.b_registers),
+        ):
+            if [value.type for value in values] != [fragment] * wanted:
+                self.fail(f"mma {form} takes {wanted} x {fragment} as {name}")
+        if mma.sums.type != ValueType(DType.F32):
+            self.fail(f"mma to registers of {mma.sums.type}")
+        for slot in range(mma.slot, mma.slot + SUMS):
+            self.value(Get(mma.sums, slot), scope)
+
+    def copy(self, copy: CopyAsync, scope: _Scope) -> None:
+        source, target = copy.source, copy.target
+        if scope.threads is None:
+            self.fail("copy outside of threads")
+        if source.space is not Space.GLOBAL or target.space is not Space.SHARED:
+            self.fail(f"copy from {source.space.value} to {target.space.value} memory")
+        if source.dtype is not target.dtype:
+            self.fail(f"copy of {source.dtype} to {target.dtype}")
+        if copy.elements * source.dtype.bytes not in _COPIED:
+            self.fail(f"copy of {copy.elements} x {source.dtype}")
+        least, most = bounds(copy.valid)
+        if least is None or least < 0 or most is None or most > copy.elements:
+            self.fail(f"copy of {copy.valid} of {copy.elements} elements")
+        self.index(copy.valid, scope)
+        self.access(target, copy.index, copy.elements, scope)
+        self.access(source, copy.source_index, 0 if copy.guards else copy.elements, scope)
+        self.copied.add(target.name)
+
     # Values
 
     def value(self, value: Value, scope: _Scope) -> None:
@@ -226,7 +283,9 @@ class _Verifier:
                 self.access(value.buffer, value.index, lanes, scope)
                 name = value.buffer.name
                 if value.buffer.space is not Space.GLOBAL and name not in self.filled:
-                    self.fail(f"{name} is read before anything is stored in it")
+                    waits = name in self.copied | self.committed
+                    what = "its copies are waited for" if waits else "anything is stored in it"
+                    self.fail(f"{name} is read before {what}")
             case Get():
                 self.register(value.registers, value.slot)
                 if (value.registers.name, value.slot) not in self.written:
@@ -253,6 +312,9 @@ class _Verifier:
                     self.fail("select needs a bool, one or one a lane")
                 if value.yes.type != value.no.type:
                     self.fail(f"select between {value.yes.type} and {value.no.type}")
+            case Tf32():
+                if value.type.dtype is not DType.F32:
+                    self.fail(f"tf32 of {value.type}")
             case Splat():
                 if value.x.type.lanes != 1 or value.x.type.dtype is not value.type.dtype:
                     self.fail("splat needs a scalar of the same element type")

@@ -15,9 +15,6 @@ from contextlib import contextmanager
 from convdsl.backends.llvm.text import SCALARS, Level, type_of
 from convdsl.backends.llvm.values import ValuePrinter
 from convdsl.kernel.nodes import (
-    Barrier,
-    Blocks,
-    Exchange,
     For,
     If,
     Let,
@@ -27,7 +24,6 @@ from convdsl.kernel.nodes import (
     Set,
     Statement,
     Store,
-    Threads,
     ValueType,
 )
 from convdsl.kernel.target import Target
@@ -75,7 +71,7 @@ class KernelPrinter(ValuePrinter):
                     self.parallel(statement)
                 case If():
                     self.branch(statement)
-                case Blocks() | Threads() | Barrier() | Exchange():
+                case _:  # threads of a block, and where they meet
                     raise KernelError(f"{self.kernel.name}: a grid, which a CPU has not")
 
     def let_index(self, let: LetIndex) -> None:
