@@ -34,6 +34,33 @@ def _normal(*shape: int) -> Array:
     return np.random.default_rng(shape[0]).standard_normal(shape).astype(np.float32)
 
 
+# What the samples call, for the shim and as inline assembly.
+SHIM = """
+#define copy(to, from, size, valid) convdsl_copy(to, from, size, valid)
+#define commit() convdsl_commit()
+template <int LEFT> static inline void wait() { convdsl_wait(LEFT); }
+#define multiply(d, a, b) convdsl::mma<convdsl::Tf32>(__LINE__, d, a, b, d)
+"""
+ASSEMBLY = """
+__device__ __forceinline__ void copy(void* to, const void* from, int size, int valid) {
+    unsigned at = (unsigned)__cvta_generic_to_shared(to);
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::
+        "r"(at), "l"(from), "r"(valid) : "memory");
+}
+__device__ __forceinline__ void commit() {
+    asm volatile("cp.async.commit_group;" ::: "memory");
+}
+template <int LEFT> __device__ __forceinline__ void wait() {
+    asm volatile("cp.async.wait_group %0;" :: "n"(LEFT) : "memory");
+}
+__device__ __forceinline__ void multiply(float* d, const unsigned* a, const unsigned* b) {
+    asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 "
+        "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+"""
+
 SUMS = """
 extern "C" __global__ void __launch_bounds__(64)
 sums(const float* __restrict__ x, float* __restrict__ y) {
@@ -83,10 +110,10 @@ shuffles(const float* __restrict__ x, float* __restrict__ y) {
 STAGES = """
 __device__ void load(float* as, float* bs, const float* a, const float* b, int k, int t) {
     if (t < 32) {
-        convdsl_copy(as + t * 4, a + (blockIdx.y * 16 + t / 2) * 40 + k * 8 + t % 2 * 4, 16, 16);
+        copy(as + t * 4, a + (blockIdx.y * 16 + t / 2) * 40 + k * 8 + t % 2 * 4, 16, 16);
     }
     if (t < 48) {
-        convdsl_copy(bs + t * 4, b + (k * 8 + t / 6) * 48 + blockIdx.x * 24 + t % 6 * 4, 16, 16);
+        copy(bs + t * 4, b + (k * 8 + t / 6) * 48 + blockIdx.x * 24 + t % 6 * 4, 16, 16);
     }
 }
 
@@ -100,15 +127,15 @@ stages(const float* __restrict__ a, const float* __restrict__ b, float* __restri
     float acc[4] = {0.0f, 0.0f, 0.0f, 0.0f};
     for (int s = 0; s < 2; s++) {
         load(as + s * 128, bs + s * 192, a, b, s, t);
-        convdsl_commit();
+        commit();
     }
     for (int k = 0; k < 5; k++) {
-        convdsl_wait(1);
+        wait<1>();
         __syncthreads();
         if (k + 2 < 5) {
             load(as + (k + 2) % 3 * 128, bs + (k + 2) % 3 * 192, a, b, k + 2, t);
         }
-        convdsl_commit();
+        commit();
         for (int i = 0; i < 8; i++) {
             float pixel = as[k % 3 * 128 + row * 8 + i];
             for (int j = 0; j < 4; j++) {
@@ -143,7 +170,7 @@ warps(const float* __restrict__ a, const float* __restrict__ b, float* __restric
         x[3] = __float_as_uint(as[(row + 8) * 24 + k + column + 4]);
         w[0] = __float_as_uint(b[(k + column) * 16 + blockIdx.x * 8 + row]);
         w[1] = __float_as_uint(b[(k + column + 4) * 16 + blockIdx.x * 8 + row]);
-        convdsl::mma<convdsl::Tf32>(__LINE__, acc, x, w, acc);
+        multiply(acc, x, w);
     }
     int at = row * 16 + blockIdx.x * 8 + column * 2;
     *(float2*)(c + at) = make_float2(acc[0], acc[1]);
@@ -215,6 +242,12 @@ class Mistake:
     new: str
     caught: tuple[str, ...]
 
+    @property
+    def source(self) -> str:
+        text = SAMPLES[self.sample].source
+        assert text.count(self.old) == 1, self.old
+        return text.replace(self.old, self.new)
+
 
 _STORE = "part[t] = sum;\n"
 _REDUCED = "            part[t] += part[t + k];\n        }\n        __syncthreads();"
@@ -258,10 +291,10 @@ MISTAKES: Mapping[str, Mistake] = {
     "missing barrier between warps": Mistake(
         "shuffles", "    __syncthreads();\n", "", ("race of threads", "unwritten")
     ),
-    "wait off by one": Mistake("stages", "convdsl_wait(1)", "convdsl_wait(2)", ("copy in flight",)),
+    "wait off by one": Mistake("stages", "wait<1>()", "wait<2>()", ("copy in flight",)),
     "commit missing": Mistake(
         "stages",
-        "t);\n        convdsl_commit();\n    }\n",
+        "t);\n        commit();\n    }\n",
         "t);\n    }\n",
         ("copy in flight", "unwritten"),
     ),
@@ -279,8 +312,8 @@ MISTAKES: Mapping[str, Mistake] = {
     ),
     "no barrier after the wait": Mistake(
         "stages",
-        "convdsl_wait(1);\n        __syncthreads();",
-        "convdsl_wait(1);",
+        "wait<1>();\n        __syncthreads();",
+        "wait<1>();",
         ("copy in flight", "unwritten", "race of threads"),
     ),
     "copy of half a piece": Mistake(

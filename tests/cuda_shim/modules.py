@@ -13,6 +13,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from cuda_shim.ptx import translate
+
 HERE = Path(__file__).parent
 FLAGS = ["-std=c++20", "-O1", "-fPIC", "-fvisibility=hidden", "-fno-exceptions", "-fno-rtti",
          "-ffp-contract=off", "-fno-strict-aliasing", "-march=native"]  # fmt: skip
@@ -34,7 +36,13 @@ class Library:
 
 def compile_module(source: str, *, noted: bool) -> Library:
     """`source` as a library. With notes each access is checked, at ten times the time."""
-    return _compiled(_as_cpp(source), noted)
+    return _compiled(_as_cpp(source), tuple(kernel_names(source)), tuple(NOTED) if noted else ())
+
+
+def compile_ptx(text: str) -> Library:
+    """PTX as a library; its accesses are noted where a launch asks for it."""
+    translated = translate(text)
+    return _compiled(translated.source, translated.kernels, ())
 
 
 _KERNEL = re.compile(r"__global__\s+void\s+(?:__launch_bounds__\([^)]*\)\s*)?(\w+)\s*\(")
@@ -110,21 +118,21 @@ def _engine() -> Path:
 
 
 @functools.lru_cache(maxsize=64)
-def _compiled(source: str, noted: bool) -> Library:
-    name = _named(source.encode() + bytes([noted]))
+def _compiled(source: str, kernels: tuple[str, ...], flags: tuple[str, ...]) -> Library:
+    name = _named("\0".join((source, *flags)).encode())
     library = _folder() / f"{name}.so"
     if not library.exists():
-        flags = [*FLAGS, *(NOTED if noted else []), "-I", str(HERE), "-x", "c++", "-c", "-"]
+        command = ["g++", *FLAGS, *flags, "-I", str(HERE), "-x", "c++", "-c", "-"]
         with tempfile.TemporaryDirectory(dir=_folder()) as folder:
             module = Path(folder) / "module.o"
-            _run(["g++", *flags, "-o", str(module)], source)
+            _run([*command, "-o", str(module)], source)
             _made(library, ["g++", "-shared", "-Wl,-Bsymbolic", str(module), str(_engine())])
     loaded = ctypes.CDLL(str(library), mode=os.RTLD_LOCAL | os.RTLD_NOW)
-    kernels = {
+    addresses = {
         name: ctypes.cast(getattr(loaded, f"convdsl_kernel_{name}"), ctypes.c_void_p).value or 0
-        for name in kernel_names(source)
+        for name in kernels
     }
-    return Library(kernels, loaded.convdsl_launch)
+    return Library(addresses, loaded.convdsl_launch)
 
 
 if sys.platform != "linux":
