@@ -1,0 +1,96 @@
+// Arithmetic as the loop IR means it, in plain C: the same on every processor.
+
+typedef unsigned char u8;
+typedef signed char i8;
+typedef int i32;
+typedef long long i64;
+typedef unsigned u32;
+typedef unsigned long long u64;
+typedef unsigned short f16;   // the bits
+typedef unsigned short bf16;  // the bits
+typedef float f32;
+typedef double f64;
+
+#define ARITHMETIC __device__ __forceinline__
+
+// Indices
+template <class T> ARITHMETIC T least(T a, T b) { return a < b ? a : b; }
+template <class T> ARITHMETIC T largest(T a, T b) { return a > b ? a : b; }
+ARITHMETIC i64 clamped(i64 x, i64 low, i64 high) { return x < low ? low : x > high ? high : x; }
+
+// Of integers, which wrap
+ARITHMETIC i64 add(i64 a, i64 b) { return (i64)((u64)a + (u64)b); }
+ARITHMETIC i64 sub(i64 a, i64 b) { return (i64)((u64)a - (u64)b); }
+ARITHMETIC i64 mul(i64 a, i64 b) { return (i64)((u64)a * (u64)b); }
+ARITHMETIC i64 negated(i64 a) { return (i64)(0 - (u64)a); }
+ARITHMETIC i64 absolute(i64 a) { return a < 0 ? negated(a) : a; }
+ARITHMETIC u32 shifted_left(u32 a, u32 b) { return b < 32 ? a << b : 0u; }
+ARITHMETIC u32 shifted_right(u32 a, u32 b) { return b < 32 ? a >> b : 0u; }
+ARITHMETIC u32 upper_half(u32 a, u32 b) { return (u32)((u64)a * b >> 32); }
+
+// Extrema of floats hand NaN on
+template <class T> ARITHMETIC T maximum(T a, T b) { return a > b || a != a ? a : b; }
+template <class T> ARITHMETIC T minimum(T a, T b) { return a < b || a != a ? a : b; }
+
+// Parts of a float: 2**x of an integral x; x = mantissa * 2**exponent of a normal positive x
+ARITHMETIC f32 power_of_two(f32 x) { return __int_as_float((__float_as_int(x + 12583039.0f)) << 23); }
+ARITHMETIC f32 exponent(f32 x) { return (f32)(__float_as_int(x) >> 23) - 126.0f; }
+ARITHMETIC f32 mantissa(f32 x) { return __int_as_float((__float_as_int(x) & 0x7fffff) | 0x3f000000); }
+ARITHMETIC f64 power_of_two(f64 x) {
+    return __longlong_as_double(__double_as_longlong(x + 6755399441056767.0) << 52);
+}
+ARITHMETIC f64 exponent(f64 x) { return (f64)(__double_as_longlong(x) >> 52) - 1022.0; }
+ARITHMETIC f64 mantissa(f64 x) {
+    return __longlong_as_double((__double_as_longlong(x) & 0xfffffffffffffll) | 0x3fe0000000000000ll);
+}
+
+// Casts: floats towards zero by way of i64, whose ends stand for all beyond; NaN is 0
+template <class T> ARITHMETIC i64 to_i64(T x) {
+    if (x != x) return 0;
+    if (x >= (T)9223372036854775808.0) return 0x7fffffffffffffffll;
+    if (x <= (T)-9223372036854775808.0) return (i64)0x8000000000000000ull;
+    return (i64)x;
+}
+
+ARITHMETIC f32 from_bf16(bf16 x) { return __int_as_float((int)((u32)x << 16)); }
+// Half a unit added, less where the last digit kept is even; NaN is made quiet
+ARITHMETIC bf16 to_bf16(f32 x) {
+    u32 bits = (u32)__float_as_int(x), top = bits >> 16;
+    if ((bits & 0x7fffffffu) > 0x7f800000u) return (bf16)(top | 0x40u);
+    return (bf16)((bits + (top & 1u) + 0x7fffu) >> 16);
+}
+
+// The exponent moved from bias 15 to 127; denormals are made normal by a subtraction
+ARITHMETIC f32 from_f16(f16 x) {
+    u32 size = ((u32)x & 0x7fffu) << 13, exponent = size & 0xf800000u, sign = ((u32)x & 0x8000u) << 16;
+    u32 normal = size + 0x38000000u;
+    if (exponent == 0xf800000u) normal += 0x38000000u;
+    if (exponent == 0u) {
+        normal = (u32)__float_as_int(__int_as_float((int)(normal + 0x800000u)) - 6.103515625e-05f);
+    }
+    return __int_as_float((int)(normal | sign));
+}
+// As for bf16; below 2**-14 by an addition that puts their unit at the end of the mantissa
+ARITHMETIC f16 narrowed(u32 bits) {
+    u32 sign = bits & 0x80000000u, size = bits ^ sign, made;
+    if (size >= 0x47800000u) {
+        made = size > 0x7f800000u ? 0x7e00u : 0x7c00u;
+    } else if (size < 0x38800000u) {
+        made = (u32)__float_as_int(__int_as_float((int)size) + 0.5f) - 0x3f000000u;
+    } else {
+        made = (size - 0x37fff001u + (size >> 13 & 1u)) >> 13;
+    }
+    return (f16)(made | sign >> 16);
+}
+ARITHMETIC f16 to_f16(f32 x) { return narrowed((u32)__float_as_int(x)); }
+
+// The bits of an f64 in f32, such that rounding them again rounds it once
+ARITHMETIC u32 rounded_to_odd(f64 x) {
+    f32 near = (f32)x;
+    f64 back = near;
+    u32 bits = (u32)__float_as_int(near);
+    if (back == x || x != x) return bits;
+    return (fabs(back) > fabs(x) ? bits - 1u : bits) | 1u;
+}
+ARITHMETIC f16 to_f16(f64 x) { return narrowed(rounded_to_odd(x)); }
+ARITHMETIC bf16 to_bf16(f64 x) { return to_bf16(__int_as_float((int)rounded_to_odd(x))); }

@@ -1,0 +1,293 @@
+"""Programs as CUDA C: a function for each grid, plain as a person would write it.
+
+Sizes are numbers in the text, serial loops stay loops (schedules unroll what is to be unrolled),
+and nothing is left for a linker: the text is prelude.cuh, arithmetic.cuh and the functions.
+Pointers are restrict where no argument of any call lies over another one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from importlib.resources import files
+
+from convdsl.backends.cuda.text import IN_MEMORY, TYPES, index, index_type, name_of
+from convdsl.backends.cuda.values import ValuePrinter, lanes_of
+from convdsl.kernel.cuda_module import CudaModule, Launch, Three
+from convdsl.kernel.cuda_target import WARP, CudaTarget
+from convdsl.kernel.nodes import (
+    Barrier,
+    Blocks,
+    Buffer,
+    Exchange,
+    For,
+    If,
+    Kernel,
+    Let,
+    LetIndex,
+    LoopVar,
+    Prefetch,
+    Set,
+    Statement,
+    Store,
+    Threads,
+)
+from convdsl.kernel.program import Access, Program, Step
+from convdsl.kernel.verify import KernelError, verify_kernel
+from convdsl.tensor import DType, bounds
+
+_STATIC_SHARED = 48 << 10
+"""What a function may declare; more is asked for at the launch."""
+
+_GRID_LIMITS = ((1 << 31) - 1, 65535, 65535)
+_SHARED_ALIGNMENT = 16
+
+
+def print_module(program: Program, target: CudaTarget) -> CudaModule:
+    """The source of all kernels, equal ones once, and the launches of all steps."""
+    kernels = {kernel.name: kernel for kernel in program.kernels}
+    apart = {
+        name: all(_apart(step) for step in program.steps if step.kernel == name) for name in kernels
+    }
+    texts = [_part("prelude.cuh"), _part("arithmetic.cuh")]
+    for kernel in program.kernels:
+        verify_kernel(kernel)
+        texts += (
+            _Function(kernel, grid, name, apart[kernel.name]).text()
+            for name, grid in _grids(kernel)
+        )
+    launches = tuple(
+        launch for step in program.steps for launch in _launches(kernels[step.kernel], step, target)
+    )
+    return CudaModule("\n".join(texts), launches)
+
+
+@lru_cache(maxsize=2)
+def _part(name: str) -> str:
+    return files("convdsl.backends.cuda").joinpath(name).read_text(encoding="utf-8")
+
+
+def _apart(step: Step) -> bool:
+    """Whether nothing that a step writes lies over anything else that it is given."""
+    if any(argument.access is Access.UPDATE for argument in step.arguments):
+        return False
+    places = [(a.place, a.slot, a.offset) for a in step.arguments]
+    written = [p for p, a in zip(places, step.arguments, strict=True) if a.access is Access.WRITE]
+    return all(places.count(place) == 1 for place in written)
+
+
+def _grids(kernel: Kernel) -> Iterator[tuple[str, Blocks]]:
+    """The grids of a kernel with the names of their functions."""
+    for number, statement in enumerate(kernel.body):
+        if not isinstance(statement, Blocks):
+            raise KernelError(f"{kernel.name}: {type(statement).__name__} on a card")
+        alone = len(kernel.body) == 1
+        yield kernel.name if alone else f"{kernel.name}_{number}", statement
+
+
+def _launches(kernel: Kernel, step: Step, target: CudaTarget) -> Iterator[Launch]:
+    for name, grid in _grids(kernel):
+        needed = _shared_bytes(grid)
+        if needed > target.facts.shared_bytes:
+            raise KernelError(f"{name}: {needed} bytes of shared memory on {target.arch}")
+        dynamic = needed if needed > _STATIC_SHARED else 0
+        block = _along(threads_of(grid).extents)
+        yield Launch(name, _grid(grid), block, dynamic, step.arguments, step.nodes)
+
+
+def threads_of(grid: Blocks) -> Threads:
+    """What a block consists of."""
+    (threads,) = grid.body
+    if not isinstance(threads, Threads):
+        raise KernelError(f"blocks of {type(threads).__name__}")
+    return threads
+
+
+def _along(extents: Sequence[int]) -> Three:
+    """Extents along x, y and z: the last one is x."""
+    x, y, z = (*reversed(extents), 1, 1, 1)[:3]
+    return x, y, z
+
+
+def _is_flat(grid: Blocks) -> bool:
+    """Whether the blocks are too many along some axis, and are numbered along x."""
+    return any(n > most for n, most in zip(_along(grid.extents), _GRID_LIMITS, strict=True))
+
+
+def _grid(grid: Blocks) -> Three:
+    return (math.prod(grid.extents), 1, 1) if _is_flat(grid) else _along(grid.extents)
+
+
+def _shared_bytes(grid: Blocks) -> int:
+    return sum(size for _, size in _shared_places(grid).values())
+
+
+def _shared_places(grid: Blocks) -> dict[str, tuple[int, int]]:
+    """(offset, bytes up to the next) of each shared buffer."""
+    found: dict[str, tuple[int, int]] = {}
+    offset = 0
+    for buffer in grid.shared:
+        step = max(_SHARED_ALIGNMENT, buffer.alignment)
+        size = -(-buffer.size * buffer.dtype.bytes // step) * step
+        found[buffer.name] = offset, size
+        offset += size
+    return found
+
+
+class _Function(ValuePrinter):
+    """One grid as a function."""
+
+    def __init__(self, kernel: Kernel, grid: Blocks, name: str, apart: bool) -> None:
+        super().__init__()
+        self.kernel = kernel
+        self.grid = grid
+        self.name = name
+        self.apart = apart
+        self.threads = math.prod(threads_of(grid).extents)
+
+    def text(self) -> str:
+        """The whole function."""
+        self.shared()
+        self.counters("blockIdx", self.grid.vars, self.grid.extents, flat=_is_flat(self.grid))
+        threads = threads_of(self.grid)
+        self.counters("threadIdx", threads.vars, threads.extents, flat=False)
+        for registers in self.kernel.registers:
+            count = registers.count * registers.type.lanes
+            self.put(f"{TYPES[registers.type.dtype]} {name_of(registers.name)}[{count}];")
+        self.body(threads.body)
+        parameters = ", ".join(map(self.parameter, self.kernel.buffers))
+        head = f'extern "C" __global__ void __launch_bounds__({self.threads}) {self.name}'
+        return "\n".join((f"{head}({parameters}) {{", *self.lines, "}\n"))
+
+    def parameter(self, buffer: Buffer) -> str:
+        """A pointer."""
+        constant = "" if buffer.written else "const "
+        restrict = "__restrict__ " if self.apart else ""
+        return f"{constant}{IN_MEMORY[buffer.dtype]}* {restrict}{name_of(buffer.name)}"
+
+    def shared(self) -> None:
+        """Declarations of shared memory, or places in what the launch asks for."""
+        dynamic = _shared_bytes(self.grid) > _STATIC_SHARED
+        if dynamic:
+            self.put("extern __shared__ __align__(128) u8 shared[];")
+        for buffer in self.grid.shared:
+            type, name = IN_MEMORY[buffer.dtype], name_of(buffer.name)
+            if dynamic:
+                offset, _ = _shared_places(self.grid)[buffer.name]
+                self.put(f"{type}* const {name} = ({type}*)(shared + {offset});")
+            else:
+                step = max(_SHARED_ALIGNMENT, buffer.alignment)
+                self.put(f"__shared__ __align__({step}) {type} {name}[{buffer.size}];")
+
+    def counters(
+        self, of: str, loop_vars: Sequence[LoopVar], extents: Sequence[int], *, flat: bool
+    ) -> None:
+        """The counters of a grid or a block; of one value they are numbers in indices."""
+        inner = 1
+        for axis, (var, extent) in enumerate(
+            zip(reversed(loop_vars), reversed(extents), strict=False)
+        ):
+            if extent == 1:
+                continue
+            text = f"(int){of}.{'xyz'[axis]}"
+            if flat:
+                text = f"(int){of}.x / {inner} % {extent}"
+                inner *= extent
+            self.put(f"const int {name_of(var.name)} = {text};")
+
+    def body(self, body: Sequence[Statement]) -> None:
+        """Statements in order."""
+        for statement in body:
+            self.statement(statement)
+
+    def statement(self, statement: Statement) -> None:
+        """One statement."""
+        match statement:
+            case Let():
+                self.let(statement)
+            case LetIndex():
+                self.let_index(statement)
+            case Set():
+                self.set(statement)
+            case Store():
+                values, dtype = self.value(statement.value), statement.buffer.dtype
+                valid = values if statement.valid is None else values[: statement.valid]
+                self.write(statement.buffer, statement.index, valid, dtype)
+            case Prefetch():
+                pass  # other warps run while one waits
+            case For():
+                self.loop(statement)
+            case If():
+                self.branch(statement)
+            case Barrier():
+                self.put("__syncthreads();")
+            case Exchange():
+                self.exchange(statement)
+            case _:
+                raise KernelError(f"{self.kernel.name}: {type(statement).__name__} in a thread")
+
+    def let(self, let: Let) -> None:
+        """A constant for each lane."""
+        dtype = let.var.type.dtype
+        names = lanes_of(let.var.name, let.var.type.lanes)
+        for name, text in zip(names, self.value(let.value), strict=True):
+            self.put(f"const {TYPES[dtype]} {name} = {text};")
+
+    def let_index(self, let: LetIndex) -> None:
+        """An index that is data, within its range."""
+        low, high = let.var.lowest, let.var.highest
+        if low == high:
+            return
+        type = index_type(let.var.i)
+        text = f"clamped({self.scalar(let.value)}, {low}, {high})"
+        self.put(f"const {type} {name_of(let.var.name)} = ({type}){text};")
+
+    def set(self, statement: Set) -> None:
+        """A register; lanes that others of the same register are made of are read first."""
+        lanes, dtype = statement.registers.type.lanes, statement.registers.type.dtype
+        values = self.value(statement.value)
+        if lanes > 1 and any(name_of(statement.registers.name) in text for text in values):
+            values = [self.named(text, TYPES[dtype]) for text in values]
+        first, name = statement.slot * lanes, name_of(statement.registers.name)
+        for lane, text in enumerate(values):
+            self.put(f"{name}[{first + lane}] = {text};")
+
+    def loop(self, loop: For) -> None:
+        """start <= i < stop."""
+        var, type = name_of(loop.var.name), index_type(loop.var.i)
+        start, stop = index(loop.start), index(loop.stop)
+        once = bounds(loop.start)[1] == loop.var.highest == loop.var.lowest
+        if not once:
+            self.put("#pragma unroll 1")
+        self.put(f"for ({type} {var} = {start}; {var} < {stop}; {var}++) {{")
+        self.inside(loop.body)
+        self.put("}")
+
+    def branch(self, branch: If) -> None:
+        """One of two bodies."""
+        self.put(f"if ({self.test(branch.test)[1:-1]}) {{")
+        self.inside(branch.then)
+        if branch.otherwise:
+            self.put("} else {")
+            self.inside(branch.otherwise)
+        self.put("}")
+
+    def inside(self, body: Sequence[Statement]) -> None:
+        """An inner body."""
+        self.depth += 1
+        self.body(body)
+        self.depth -= 1
+
+    def exchange(self, exchange: Exchange) -> None:
+        """Values handed around a group of lanes of a warp."""
+        if exchange.group > WARP:
+            raise KernelError(f"{self.kernel.name}: an exchange of {exchange.group} threads")
+        dtype = exchange.var.type.dtype
+        names = lanes_of(exchange.var.name, exchange.var.type.lanes)
+        warp = "0xffffffffu" if self.threads % WARP == 0 else "__activemask()"
+        for name, text in zip(names, self.value(exchange.value), strict=True):
+            sent = f"(int){text}" if dtype.bytes < 4 else text
+            call = f"__shfl_xor_sync({warp}, {sent}, {exchange.mask}, {exchange.group})"
+            got = f"({call} != 0)" if dtype is DType.BOOL else f"({TYPES[dtype]}){call}"
+            self.put(f"const {TYPES[dtype]} {name} = {got};")

@@ -1,0 +1,37 @@
+"""A program as CUDA C: its source, and what is launched in which order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from convdsl.kernel.program import Argument
+
+Three: TypeAlias = tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """One grid of one step.
+
+    function: its name in the source.
+    grid, block: blocks, and threads of a block, along x, y and z.
+    shared_bytes: of dynamic shared memory, beyond what the function declares.
+    arguments: what its pointers point to, in order.
+    nodes: names of the graph nodes that the step computes.
+    """
+
+    function: str
+    grid: Three
+    block: Three
+    shared_bytes: int
+    arguments: tuple[Argument, ...]
+    nodes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CudaModule:
+    """Launches follow each other on one stream; each sees what those before it have stored."""
+
+    source: str
+    launches: tuple[Launch, ...]

@@ -1,0 +1,95 @@
+"""The NVIDIA card that kernels are made for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal, TypeAlias, get_args
+
+Precision: TypeAlias = Literal["highest", "high", "medium"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+"""How products of f32 are computed, in PyTorch's terms (`torch.set_float32_matmul_precision`): in
+f32, in TF32, in bf16; sums are f32 in each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """What a compute capability gives, and what a card of it reaches by its data sheet.
+
+    shared_bytes: what a block may have, beyond 48 KB by asking for it.
+    shared_bytes_sm, threads_sm, blocks_sm: what a multiprocessor has for its blocks.
+    card, multiprocessors, flops, tensor_flops, bandwidth: one card of this kind, its multiply-adds
+        in f32 on the plain units and in 16 bits on the tensor units (two operations each, dense),
+        and the bytes that its memory gives, per second.
+
+    Sources: the table of technical specifications per compute capability in NVIDIA's CUDA C++
+    Programming Guide, and the data sheets of the cards.
+    """
+
+    capability: int
+    shared_bytes: int
+    shared_bytes_sm: int
+    threads_sm: int
+    blocks_sm: int
+    card: str
+    multiprocessors: int
+    flops: float
+    tensor_flops: float
+    bandwidth: float
+
+
+ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
+    {
+        f"sm_{made.capability}": made
+        for made in (
+            Architecture(75, 64 << 10, 64 << 10, 1024, 16, "T4", 40, 8.1e12, 65e12, 320e9),
+            Architecture(80, 163 << 10, 164 << 10, 2048, 32, "A100", 108, 19.5e12, 312e12, 1555e9),
+            Architecture(86, 99 << 10, 100 << 10, 1536, 16, "A10", 72, 31.2e12, 125e12, 600e9),
+            Architecture(89, 99 << 10, 100 << 10, 1536, 24, "L4", 58, 30.3e12, 121e12, 300e9),
+            Architecture(90, 227 << 10, 228 << 10, 2048, 32, "H100", 132, 67e12, 989e12, 3.35e12),
+            Architecture(100, 227 << 10, 228 << 10, 2048, 32, "B200", 148, 80e12, 2.25e15, 8e12),
+            Architecture(
+                120, 99 << 10, 100 << 10, 1536, 24, "RTX 5090", 170, 105e12, 210e12, 1.79e12
+            ),
+        )
+    }
+)
+"""Compute capabilities by the names that compilers give them."""
+
+REGISTERS_SM = 65536
+"""32-bit registers of a multiprocessor, of every architecture since sm_30."""
+
+WARP = 32
+
+
+@dataclass(frozen=True, slots=True)
+class CudaTarget:
+    """What schedules and printers need to know of a card.
+
+    arch: a name in `ARCHITECTURES`.
+    precision: how products of f32 are computed.
+    """
+
+    arch: str = "sm_90"
+    precision: Precision = "highest"
+
+    @property
+    def facts(self) -> Architecture:
+        """What the architecture gives."""
+        return ARCHITECTURES[self.arch]
+
+    @property
+    def capability(self) -> int:
+        """80 for sm_80."""
+        return self.facts.capability
+
+    @property
+    def has_async_copies(self) -> bool:
+        """Copies from global to shared memory that do not wait (cp.async)."""
+        return self.capability >= 80
+
+    @property
+    def has_bf16(self) -> bool:
+        """Tensor units that multiply bf16 and TF32."""
+        return self.capability >= 80

@@ -1,0 +1,28 @@
+"""The machine record of an NVIDIA card."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from convdsl.kernel.cuda_target import CudaTarget
+from convdsl.kernel.layout import Layout
+from convdsl.schedules.cuda.generic import generic
+from convdsl.schedules.cuda.layouts import layout_of
+from convdsl.schedules.machine import Machine, pack_forms
+
+_ALIGNMENT = 256
+"""What allocations on a card begin at a multiple of: vectors, and whole sectors."""
+
+
+@lru_cache(maxsize=64)
+def cuda_machine(target: CudaTarget) -> Machine:
+    """All that lowering must know of a card."""
+    made = (generic,)
+    return Machine(
+        name="cuda",
+        facts=repr(target),
+        layout=layout_of,
+        schedules=tuple(schedule(target) for schedule in made),
+        packs=pack_forms(Layout),
+        alignment=_ALIGNMENT,
+    )
