@@ -30,6 +30,10 @@ POSITIVE = {"log", "sqrt", "pow"}
 """Operators that are defined, or smooth, for positive operands only."""
 
 
+WITHIN = {"asin": (-0.9, 0.9), "acos": (-0.9, 0.9), "atanh": (-0.9, 0.9), "acosh": (1.1, 3.0)}
+"""Operators that are defined, or smooth, in an interval only."""
+
+
 # Operands
 
 
@@ -82,6 +86,9 @@ def distinct_arrays(case: Case, call: Call, seed: int) -> dict[str, Array]:
         values = 0.137 + 1.7 * (random.permutation(size) + 0.1 * number + 0.31) / max(size, 1)
         positive = call.op.name in POSITIVE or name == "running_var"
         signs = 1 if positive else random.choice((-1, 1), size)
+        if call.op.name in WITHIN:
+            low, high = WITHIN[call.op.name]
+            values, signs = low + (high - low) * values / 2.4, 1
         arrays[name] = (values * signs).reshape(given.shape).astype(type.dtype.numpy)
     return arrays
 

@@ -47,5 +47,6 @@ RUN_BY_ONNXRUNTIME = {
     "lrn": "the reference sums over other channels at the borders",
     "erf": "the reference computes in single precision",
     "gelu": "the reference computes erf in single precision",
+    "take_along": "the reference wants the shape of x but for the axis",
 }
 """Operators whose reference evaluation is wrong, and how."""

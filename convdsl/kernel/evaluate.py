@@ -297,7 +297,7 @@ class _Scope:
         return found.astype(e.dtype.numpy, copy=False)
 
     def _scatter(self, e: Scatter, summed: tuple[int, ...]) -> Array:
-        """Each value added where it belongs, in order: the axes of the sum, which were entered
+        """Each value combined where it belongs, in order: the axes of the sum, which were entered
         last, run fastest. Those that belong nowhere go to a place behind the last."""
         place, start, stop = self.ranges[e.place]
         index, value = self.value(e.index) - start, self.value(e.value)
@@ -312,9 +312,12 @@ class _Scope:
             if size > 1 and dimension != place:
                 run = np.arange(size) * steps[dimension]
                 at = at + run.reshape([-1 if d == dimension else 1 for d in range(len(kept))])
-        total = np.zeros(prod(kept), value.dtype)
+        reduction = REDUCTIONS[e.op]
+        combine = FUNCTIONS[reduction.combine].meaning
+        assert isinstance(combine, np.ufunc)
+        total = np.full(prod(kept), reduction.neutral(e.value.dtype), value.dtype)
         where, what = np.broadcast_to(at, grid), np.broadcast_to(value, grid)
-        np.add.at(total, where.reshape(-1), what.reshape(-1))
+        combine.at(total, where.reshape(-1), what.reshape(-1))
         return np.delete(total.reshape(kept), -1, axis=place)
 
     # Indices

@@ -185,7 +185,7 @@ class _Sweep:
         g: Expr = dy
         chosen = None
         scattered = match_scatter(body)
-        if isinstance(body, Reduce) and scattered is not None:
+        if isinstance(body, Reduce) and scattered is not None and scattered.op == "sum":
             place = next(axis for axis in axes if axis.name == scattered.place)
             axes = (*(axis for axis in axes if axis is not place), *body.axes)
             inner, g = scattered.value, Pick(place, scattered.index, dy, outside=0.0)

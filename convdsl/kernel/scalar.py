@@ -20,6 +20,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from convdsl.kernel import trigonometry as of
 from convdsl.kernel.formula import A, B, Formula, Number, X, Y, call, choose, functions_of, read
 from convdsl.tensor import DType
 
@@ -262,6 +263,15 @@ _CURVES = (
     ),
     ScalarFunction("sin", FLOATS, np.sin, (call("cos", X),), ulps=1),
     ScalarFunction("cos", FLOATS, np.cos, (-call("sin", X),), ulps=1),
+    ScalarFunction("tan", FLOATS, np.tan, (Y * Y + 1.0,), formula=of.TAN, ulps=3),
+    ScalarFunction("atan", FLOATS, np.arctan, (1.0 / (X * X + 1.0),), ulps=3),
+    ScalarFunction("asin", FLOATS, np.arcsin, (of.ARC_SLOPE,), formula=of.ASIN, ulps=4),
+    ScalarFunction("acos", FLOATS, np.arccos, (-of.ARC_SLOPE,), formula=of.ACOS, ulps=4),
+    ScalarFunction("sinh", FLOATS, np.sinh, (call("cosh", X),), formula=of.SINH, ulps=5),
+    ScalarFunction("cosh", FLOATS, np.cosh, (call("sinh", X),), formula=of.COSH, ulps=6),
+    ScalarFunction("asinh", FLOATS, np.arcsinh, (of.ASINH_SLOPE,), formula=of.ASINH, ulps=4),
+    ScalarFunction("acosh", FLOATS, np.arccosh, (of.ACOSH_SLOPE,), formula=of.ACOSH, ulps=4),
+    ScalarFunction("atanh", FLOATS, np.arctanh, (of.ATANH_SLOPE,), formula=of.ATANH, ulps=4),
 )
 
 # Gates of activations, in forms that neither cancel nor overflow at either end.

@@ -25,7 +25,6 @@ from convdsl.kernel.expr import (
     Axis,
     Expr,
     Literal,
-    Pick,
     Read,
     Reduce,
     Stage,
@@ -36,6 +35,9 @@ from convdsl.kernel.expr import (
     walk,
 )
 from convdsl.kernel.layout import Layout
+from convdsl.kernel.renaming import over, renamed
+from convdsl.kernel.running import match_running
+from convdsl.kernel.scatter import match_scatter
 from convdsl.tensor import Dim, symbols_of
 from convdsl.tensor.conversion import convert
 
@@ -196,6 +198,7 @@ class _Growing:
     stages: list[Stage] = field(default_factory=list[Stage])
     ending: list[Stage] = field(default_factory=list[Stage])
     reduces: bool = False
+    closed: bool = False
 
     @property
     def axes(self) -> tuple[Axis, ...]:
@@ -216,9 +219,14 @@ class _Chains:
         last = max((self._home.get(name, -1) for name in _names_read(stage)), default=-1)
         if last < 0 and self._chains and self._joins(stage, len(self._chains) - 1):
             last = len(self._chains) - 1  # it waits for nobody, and who reads it may be there
-        ending = _ending(stage, self._chains[last]) if last >= 0 else None
-        if ending is None and (last < 0 or not self._joins(stage, last)):
-            stage, last = self._beside(stage, last)
+        if _is_in_order(stage):
+            self._chains.append(_Growing(closed=True))
+            last = len(self._chains) - 1
+            ending = None
+        else:
+            ending = _ending(stage, self._chains[last]) if last >= 0 else None
+            if ending is None and (last < 0 or not self._joins(stage, last)):
+                stage, last = self._beside(stage, last)
         self._home[stage.target.name] = last
         chain = self._chains[last]
         if ending is not None:
@@ -234,7 +242,7 @@ class _Chains:
         own = _places_read(stage)
         for number in range(last + 1, len(self._chains)):
             chain = self._chains[number]
-            if not chain.ending and self._is_cut_alike(stage, chain):
+            if not (chain.ending or chain.closed) and self._is_cut_alike(stage, chain):
                 for other in chain.stages:
                     theirs = self._read[other.target.name]
                     meets = not own.isdisjoint(theirs) or not (own or theirs)
@@ -250,7 +258,7 @@ class _Chains:
 
     def _joins(self, stage: Stage, last: int) -> bool:
         chain = self._chains[last]
-        if not self._is_cut_alike(stage, chain):
+        if chain.closed or not self._is_cut_alike(stage, chain):
             return False
         if chain.reduces and _reduces(stage.body):
             return False
@@ -264,9 +272,9 @@ class _Chains:
         read = set(leaving)  # by the chains behind, and by others
         for chain in reversed(self._chains):
             axes = chain.stages[-1].axes
-            stages = tuple(_over(stage, axes) for stage in chain.stages)
+            stages = tuple(over(stage, axes) for stage in chain.stages)
             names = {old.name: new for old, new in zip(chain.axes, axes, strict=True)}
-            ending = tuple(_renamed(stage, names) for stage in chain.ending)
+            ending = tuple(renamed(stage, names) for stage in chain.ending)
             made.append(Chain(stages, _among(stages, read), ending, _among(ending, read)))
             read.update(name for s in (*stages, *ending) for name in _names_read(s))
         return tuple(reversed(made))
@@ -276,9 +284,17 @@ def _among(stages: Sequence[Stage], names: Collection[str]) -> tuple[str, ...]:
     return tuple(stage.target.name for stage in stages if stage.target.name in names)
 
 
+def _is_in_order(stage: Stage) -> bool:
+    """Whether a stage's reductions are made one term after the other, for all positions at once: by
+    position, or running. Such a stage is a chain by itself."""
+    return match_scatter(stage.body) is not None or match_running(stage) is not None
+
+
 def _ending(stage: Stage, chain: _Growing) -> Stage | None:
     """The stage as one more of a chain's ending, over axes named as the chain's; None if it cannot
     be that. It reduces what the chain computes, or reads in place what was reduced."""
+    if chain.closed:
+        return None
     main = {s.target.name for s in chain.stages}
     ended = {s.target.name for s in chain.ending}
     read = _names_read(stage)
@@ -286,7 +302,7 @@ def _ending(stage: Stage, chain: _Growing) -> Stage | None:
     if not read & (main | ended) or not _reads_at_own_position(stage, axes, ended):
         return None
     if not read & main:
-        return None if _reduces(stage.body) else _over(stage, axes)
+        return None if _reduces(stage.body) else over(stage, axes)
     shape = tuple(axis.extent for axis in chain.axes)
     along = reduced_axes(stage, main, shape)
     if along is None:
@@ -304,9 +320,9 @@ def _beside(stage: Stage, other: Stage) -> Stage | None:
     shapes = [tuple(a.extent for a in axes) for axes in (stage.axes, own, other.axes, theirs)]
     if shapes[:2] != shapes[2:]:
         return None
-    made = _over(stage, other.axes)
+    made = over(stage, other.axes)
     pairs = zip(_walked(made) or (), theirs, strict=True)
-    made = _renamed(made, {old.name: new for old, new in pairs})
+    made = renamed(made, {old.name: new for old, new in pairs})
     read, known = ({r for r in reads(s.body) if r.tensor.type.rank} for s in (made, other))
     if not read and not known and not theirs:
         return made
@@ -319,7 +335,7 @@ def _places_read(stage: Stage) -> frozenset[Read]:
     other meet."""
     axes = (*stage.axes, *(_walked(stage) or ()))
     names = {axis.name: Axis(f"@{place}", axis.extent) for place, axis in enumerate(axes)}
-    body = _renamed(stage, names).body
+    body = renamed(stage, names).body
     return frozenset(r for r in reads(body) if r.tensor.type.rank)
 
 
@@ -353,21 +369,7 @@ def _along(stage: Stage, along: dict[str, int], axes: tuple[Axis, ...]) -> Stage
     # By names that nothing has, since the old ones may be new ones of other axes.
     apart = {name: Axis(f"{name}@", axis.extent) for name, axis in names.items()}
     back = {f"{name}@": axis for name, axis in names.items()}
-    return _renamed(_renamed(wide, apart), back)
-
-
-def _renamed(stage: Stage, names: Mapping[str, Axis]) -> Stage:
-    """The same stage, its axes and those of its reductions under other names."""
-    body = reindex(stage.body, {name: axis.i for name, axis in names.items()})
-
-    def rule(node: Expr) -> Expr | None:
-        if isinstance(node, Reduce):
-            axes = tuple(names.get(axis.name, axis) for axis in node.axes)
-            return Reduce(node.op, axes, node.body)
-        return None
-
-    axes = tuple(names.get(axis.name, axis) for axis in stage.axes)
-    return Stage(stage.target, axes, transform(body, rule))
+    return renamed(renamed(wide, apart), back)
 
 
 def _reads_at_own_position(stage: Stage, axes: tuple[Axis, ...], names: Collection[str]) -> bool:
@@ -384,38 +386,3 @@ def _reads_at_own_position(stage: Stage, axes: tuple[Axis, ...], names: Collecti
 
 def _reduces(e: Expr) -> bool:
     return any(isinstance(node, Reduce) for node in walk(e))
-
-
-def _over(stage: Stage, axes: tuple[Axis, ...]) -> Stage:
-    """The same stage over other names of its axes."""
-    if stage.axes == axes:
-        return stage
-    taken = frozenset(axis.name for axis in (*axes, *stage.axes))
-    body = _without_capture(stage.body, taken)
-    own: dict[str, Dim] = {
-        old.name: new.i for old, new in zip(stage.axes, axes, strict=True) if old.name != new.name
-    }
-    return Stage(stage.target, axes, reindex(body, own))
-
-
-def _without_capture(e: Expr, taken: frozenset[str]) -> Expr:
-    """Rename axes of reductions and picks that bear the names of others."""
-
-    def rule(node: Expr) -> Expr | None:
-        if not isinstance(node, Reduce | Pick):
-            return None
-        own = node.axes if isinstance(node, Reduce) else (node.axis,)
-        axes = tuple(Axis(_free_name(a.name, taken), a.extent) for a in own)
-        bindings = {old.name: new.i for old, new in zip(own, axes, strict=True)}
-        body = reindex(node.body, bindings)
-        if isinstance(node, Reduce):
-            return replace(node, axes=axes, body=body)
-        return replace(node, axis=axes[0], body=body)
-
-    return transform(e, rule)
-
-
-def _free_name(name: str, taken: frozenset[str]) -> str:
-    while name in taken:
-        name += "_"
-    return name

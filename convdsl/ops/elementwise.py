@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from math import inf
 from typing import Any
 
+from convdsl.ir.maps import (
+    Resolve,
+    arithmetic,
+    infer_broadcast,
+    resolve_alike,
+    resolve_floating,
+    resolve_numeric,
+    unary,
+)
 from convdsl.ir.opdef import (
     DERIVED,
     FLAT,
@@ -14,7 +23,7 @@ from convdsl.ir.opdef import (
     REQUIRED,
     Attribute,
     Call,
-    Gradient,
+    Derived,
     Kind,
     NotDifferentiable,
     OpDef,
@@ -44,102 +53,6 @@ from convdsl.kernel.expr import (
     minimum,
 )
 from convdsl.tensor import LANGUAGE_DTYPES, DType, TensorType
-
-Resolve = Callable[[Call], Mapping[str, Any]]
-
-
-def resolve_floating(call: Call) -> Mapping[str, Any]:
-    """Every operand floating, all of one dtype."""
-    for name in call.types:
-        float_type(call, name)
-    return resolve_alike(call)
-
-
-def resolve_numeric(call: Call) -> Mapping[str, Any]:
-    """Every operand a number, all of one dtype."""
-    for name, type in call.types.items():
-        if type.dtype is DType.BOOL:
-            raise OpError(f"{call.op.name} needs numbers, not {type.dtype}", operands=(name,))
-    return resolve_alike(call)
-
-
-def resolve_alike(call: Call) -> Mapping[str, Any]:
-    """Operands of one dtype; raises OpError for different ones."""
-    first, *others = call.types.items()
-    for name, type in others:
-        if type.dtype is not first[1].dtype:
-            raise OpError(
-                f"cannot {call.op.name} {first[1]} and {type}: their dtypes differ",
-                operands=(first[0], name),
-            )
-    return call.attributes
-
-
-def infer_broadcast(call: Call) -> tuple[TensorType, ...]:
-    """y of the operands' dtype, in the shape that they broadcast to. Raises OpError where they do
-    not."""
-    dtype = next(iter(call.types.values())).dtype
-    return (TensorType(dtype, broadcast_shapes(call, tuple(call.types))),)
-
-
-def arithmetic(
-    name: str,
-    op: str,
-    doc: str,
-    resolve: Resolve = resolve_numeric,
-    aliases: tuple[str, ...] = (),
-    gradient: Gradient = DERIVED,
-) -> OpDef:
-    """The record of y = a <op> b."""
-
-    def kernel(call: Call) -> TensorExpr:
-        return elementwise((call.var("a"), call.var("b")), call.outputs[0], partial(Binary, op))
-
-    return OpDef(
-        name=name,
-        aliases=aliases,
-        doc=doc,
-        operands=(Operand("a"), Operand("b")),
-        attributes=(),
-        outputs=("y",),
-        resolve=resolve,
-        state=no_state,
-        infer=infer_broadcast,
-        window=pointwise,
-        cost=no_contraction,
-        kernel=kernel,
-        gradient=gradient,
-    )
-
-
-def unary(
-    name: str,
-    doc: str,
-    op: str | None = None,
-    resolve: Resolve = resolve_floating,
-    infer: Callable[[Call], tuple[TensorType, ...]] = same_type,
-    gradient: Gradient = DERIVED,
-) -> OpDef:
-    """The record of y = op(x)."""
-
-    def kernel(call: Call) -> TensorExpr:
-        return elementwise((call.var("x"),), call.outputs[0], partial(Unary, op or name))
-
-    return OpDef(
-        name=name,
-        aliases=(),
-        doc=doc,
-        operands=(Operand("x"),),
-        attributes=(),
-        outputs=("y",),
-        resolve=resolve,
-        state=no_state,
-        infer=infer,
-        window=pointwise,
-        cost=no_contraction,
-        kernel=kernel,
-        gradient=gradient,
-    )
 
 
 def comparison(name: str, op: str, doc: str, resolve: Resolve = resolve_numeric) -> OpDef:
@@ -220,6 +133,48 @@ QUOTIENT = OpDef(
     cost=no_contraction,
     kernel=kernel_quotient,
     gradient=NotDifferentiable("it is of integers"),
+)
+
+
+def kernel_fmod(call: Call) -> TensorExpr:
+    """y = |a| mod |b| with the sign of a; of integers a mod b, less b where its sign is not a's"""
+
+    def of_floats(a: Expr, b: Expr) -> Expr:
+        return Binary("copysign", Binary("mod", Unary("abs", a), Unary("abs", b)), a)
+
+    def of_integers(a: Expr, b: Expr) -> Expr:
+        rest, zero = Binary("mod", a, b), Literal(0, a.dtype)
+        across = Compare("ne", Compare("lt", a, zero), Compare("lt", rest, zero))
+        return Select(Binary("and", Compare("ne", rest, zero), across), rest - b, rest)
+
+    rule = of_floats if call.type("a").dtype.is_float else of_integers
+    return elementwise((call.var("a"), call.var("b")), call.outputs[0], rule)
+
+
+def form_fmod(call: Call) -> TensorExpr:
+    """y = a - trunc(a / b) b, whose slopes are 1 and -trunc(a / b) at zeros too"""
+
+    def rest(a: Expr, b: Expr) -> Expr:
+        ratio = a / b
+        return a - Binary("copysign", Unary("floor", Unary("abs", ratio)), ratio) * b
+
+    return elementwise((call.var("a"), call.var("b")), call.outputs[0], rest)
+
+
+FMOD = OpDef(
+    name="fmod",
+    aliases=(),
+    doc="What division of a by b, cut off towards zero, leaves: the sign is that of a.",
+    operands=(Operand("a"), Operand("b")),
+    attributes=(),
+    outputs=("y",),
+    resolve=resolve_numeric,
+    state=no_state,
+    infer=infer_broadcast,
+    window=pointwise,
+    cost=no_contraction,
+    kernel=kernel_fmod,
+    gradient=Derived(form=form_fmod),
 )
 
 
@@ -364,6 +319,10 @@ OPERATORS = (
     DIV,
     SQRT,
     QUOTIENT,
+    arithmetic(
+        "mod", "mod", "What a / b, rounded down, leaves: the sign is that of b, as Python's."
+    ),
+    FMOD,
     arithmetic("pow", "pow", "a to the power of b; of integers with products that wrap."),
     arithmetic("min", "min", "The smaller of a and b; NaN if one is.", aliases=("minimum",)),
     arithmetic("max", "max", "The larger of a and b; NaN if one is.", aliases=("maximum",)),

@@ -24,7 +24,7 @@ from convdsl.ir.opdef import (
     same_type,
 )
 from convdsl.ir.pullback import Gradients, Pullback
-from convdsl.ir.shapes import entries, known_size
+from convdsl.ir.shapes import entries, known_size, resolve_axes
 from convdsl.ir.windows import resolve_sizes
 from convdsl.kernel.expr import Axis, Read, Stage, TensorExpr, TensorVar, axes_over
 from convdsl.tensor import Dim, TensorType, exact_div
@@ -73,6 +73,39 @@ def kernel_transpose(call: Call) -> TensorExpr:
     for axis, source in zip(axes, call["axes"], strict=True):
         index[source] = axis.i
     return moved(call, axes, tuple(index))
+
+
+# Roll
+
+
+def resolve_roll(call: Call) -> Mapping[str, Any]:
+    """Axes in order, from 0 on, each with its shift, counted from 0 where the extent is known.
+    Raises OpError for axes that do not exist or come twice, and lists of different lengths."""
+    x = call.type("x")
+    axes, order = resolve_axes(call, "axes", x.rank), entries(call, "axes")
+    given = entries(call, "shift", len(order))
+    by_axis = dict(zip((axis % x.rank for axis in order), given, strict=True))
+    shifts: list[int] = []
+    for axis in axes:
+        extent, shift = x.shape[axis], by_axis[axis]
+        shifts.append(shift % max(extent, 1) if isinstance(extent, int) else shift)
+    return {**call.attributes, "axes": axes, "shift": tuple(shifts)}
+
+
+def kernel_roll(call: Call) -> TensorExpr:
+    """y[.., i, ..] = x[.., (i - shift) mod I, ..]"""
+    (out,) = call.outputs
+    axes = axes_over(out.shape)
+    index = [axis.i for axis in axes]
+    for axis, shift in zip(call["axes"], call["shift"], strict=True):
+        if out.shape[axis] != 0:
+            index[axis] = (index[axis] - shift) % out.shape[axis]
+    return moved(call, axes, tuple(index))
+
+
+def field_roll(call: Call) -> WindowRule:
+    """Batch and channels have no place; along space what the expression reads counts."""
+    return Reach.POINTWISE if max(call["axes"]) < 2 else Reach.DERIVED
 
 
 # Shuffles
@@ -187,6 +220,12 @@ def gradient_transpose(p: Pullback) -> Gradients:
     return {"x": p.build("transpose", p.dy, axes=axes, name="dx")}
 
 
+def gradient_roll(p: Pullback) -> Gradients:
+    """dy, rolled back"""
+    back = tuple(-shift for shift in p["shift"])
+    return {"x": p.build("roll", p.dy, shift=back, axes=p["axes"], name="dx")}
+
+
 def gradient_channel_shuffle(p: Pullback) -> Gradients:
     """dy, shuffled by C / G groups"""
     groups = known_size(p.node.call, "x", 1) // p["groups"]
@@ -218,6 +257,27 @@ TRANSPOSE = OpDef(
     cost=no_contraction,
     kernel=kernel_transpose,
     gradient=Rule(gradient_transpose, "the inverse is a transpose"),
+)
+
+ROLL = OpDef(
+    name="roll",
+    aliases=(),
+    doc="""Elements moved on along axes; what leaves at the end comes back at the beginning.
+
+    The shifted windows of Liu et al. 2021, arXiv:2103.14030.""",
+    operands=(Operand("x"),),
+    attributes=(
+        Attribute("shift", Kind.INTS, REQUIRED, "by how many places; negative ones go back"),
+        Attribute("axes", Kind.INTS, REQUIRED, "along which axes"),
+    ),
+    outputs=("y",),
+    resolve=resolve_roll,
+    state=no_state,
+    infer=same_type,
+    window=field_roll,
+    cost=no_contraction,
+    kernel=kernel_roll,
+    gradient=Rule(gradient_roll, "the inverse is a roll"),
 )
 
 CHANNEL_SHUFFLE = OpDef(
@@ -270,4 +330,4 @@ PIXEL_UNSHUFFLE = OpDef(
     gradient=_INVERSE["pixel_shuffle"],
 )
 
-OPERATORS = (TRANSPOSE, CHANNEL_SHUFFLE, PIXEL_SHUFFLE, PIXEL_UNSHUFFLE)
+OPERATORS = (TRANSPOSE, ROLL, CHANNEL_SHUFFLE, PIXEL_SHUFFLE, PIXEL_UNSHUFFLE)

@@ -15,12 +15,14 @@ from convdsl.ir.opdef import (
     OpError,
     Reach,
     WindowRule,
+    derived,
     no_contraction,
     no_state,
 )
-from convdsl.ir.shapes import resolve_axis
+from convdsl.ir.places import resolve_places
+from convdsl.ir.shapes import disagreement, known_size, resolve_axis
 from convdsl.kernel.expr import Read, Stage, TensorExpr, TensorVar, axes_over, lookup
-from convdsl.tensor import DType, TensorType
+from convdsl.tensor import DType, TensorType, bounds
 
 
 def resolve_take(call: Call) -> Mapping[str, Any]:
@@ -76,4 +78,107 @@ TAKE = OpDef(
     gradient=DERIVED,
 )
 
-OPERATORS = (TAKE,)
+# At a position for every element
+
+
+def resolve_take_along(call: Call) -> Mapping[str, Any]:
+    """x and positions of the same rank, these nowhere longer than x but along the axis, from 0 on.
+    Raises OpError for others."""
+    resolved = resolve_take(call)
+    x, positions = call.type("x"), call.type("positions")
+    what = f"cannot take {positions} from {x} along axis {resolved['axis']}"
+    if x.rank != positions.rank:
+        raise OpError(f"{what}: their ranks differ", operands=("positions", "x"))
+    for axis, (own, wanted) in enumerate(zip(x.shape, positions.shape, strict=True)):
+        if axis != resolved["axis"] and own != wanted:
+            low, _ = bounds(own - wanted)
+            if low is None or low < 0:
+                raise disagreement(what, own, wanted, ("positions", "x"))
+    return resolved
+
+
+def infer_take_along(call: Call) -> tuple[TensorType, ...]:
+    """y, as the positions, of the dtype of x."""
+    return (TensorType(call.type("x").dtype, call.type("positions").shape),)
+
+
+def field_take_along(call: Call) -> WindowRule:
+    """Batch and channels have no place; along space any position may be read."""
+    return Reach.POINTWISE if call["axis"] < 2 else Reach.DERIVED
+
+
+def kernel_take_along(call: Call) -> TensorExpr:
+    """y[a.., i, b..] = x[a.., positions[a.., i, b..], b..]"""
+    x, positions, (out,) = call.var("x"), call.var("positions"), call.outputs
+    axes = axes_over(out.shape)
+    at = tuple(axis.i for axis in axes)
+    index: list[Any] = list(at)
+    index[call["axis"]] = Read(positions, at)
+    body = lookup(x, tuple(index), from_end=True)
+    return TensorExpr((x, positions), (Stage(TensorVar("y", out), axes, body),), ("y",))
+
+
+TAKE_ALONG = OpDef(
+    name="take_along",
+    aliases=("gather_elements",),
+    doc="""For every element the one of x at a position of its own along an axis; -1 is the last.
+
+    NumPy's take_along_axis, ONNX's GatherElements, PyTorch's gather. Of a position that the axis
+    has not, the nearest one is taken.""",
+    operands=(Operand("x"), Operand("positions")),
+    attributes=(Attribute("axis", Kind.INT, 1, "axis of x that the positions count along"),),
+    outputs=("y",),
+    resolve=resolve_take_along,
+    state=no_state,
+    infer=infer_take_along,
+    window=field_take_along,
+    cost=no_contraction,
+    kernel=kernel_take_along,
+    gradient=DERIVED,
+)
+
+
+# At positions along several axes
+
+
+def infer_take_at(call: Call) -> tuple[TensorType, ...]:
+    """y, the axes of the positions but the last, and those of x that they say nothing of."""
+    x, positions = call.type("x"), call.type("positions")
+    said = call["batch"] + known_size(call, "positions", positions.rank - 1)
+    return (TensorType(x.dtype, (*positions.shape[:-1], *x.shape[said:])),)
+
+
+def kernel_take_at(call: Call) -> TensorExpr:
+    """y[b.., p.., r..] = x[b.., positions[b.., p.., 0], positions[b.., p.., 1], .., r..]"""
+    x, positions, (out,) = call.var("x"), call.var("positions"), call.outputs
+    axes = axes_over(out.shape)
+    at = tuple(axis.i for axis in axes)
+    own, batch = positions.type.rank - 1, call["batch"]
+    count = known_size(call, "positions", own)
+    places = tuple(Read(positions, (*at[:own], k)) for k in range(count))
+    body = lookup(x, (*at[:batch], *places, *at[own:]), from_end=True)
+    return TensorExpr((x, positions), (Stage(TensorVar("y", out), axes, body),), ("y",))
+
+
+TAKE_AT = OpDef(
+    name="take_at",
+    aliases=("gather_nd",),
+    doc="""Parts of x at positions along its first axes: a row of positions says one place.
+
+    ONNX's GatherND; -1 is the last position. Of a position that an axis has not, the nearest one
+    is taken.""",
+    operands=(Operand("x"), Operand("positions")),
+    attributes=(
+        Attribute("batch", Kind.INT, 0, "leading axes that both have in common", minimum=0),
+    ),
+    outputs=("y",),
+    resolve=resolve_places,
+    state=no_state,
+    infer=infer_take_at,
+    window=derived,
+    cost=no_contraction,
+    kernel=kernel_take_at,
+    gradient=DERIVED,
+)
+
+OPERATORS = (TAKE, TAKE_ALONG, TAKE_AT)

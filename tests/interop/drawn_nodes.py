@@ -2,73 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
-import onnx
 from onnx import TensorProto, helper, numpy_helper
 from op_cases.draw import Draw
 
-
-@dataclass
-class Node:
-    """A node: operands by name (None: left out), which of them the file stores, attributes."""
-
-    kind: str
-    operands: dict[str, np.ndarray | None]
-    attributes: dict[str, Any]
-    known: Sequence[str] = ()
-    outputs: int = 1
-
-    @property
-    def arrays(self) -> dict[str, np.ndarray]:
-        """What is given with a call."""
-        return {
-            name: array
-            for name, array in self.operands.items()
-            if array is not None and name not in self.known
-        }
-
-    def proto(self, opset: int) -> onnx.ModelProto:
-        names = [name if array is not None else "" for name, array in self.operands.items()]
-        outputs = [f"y{i}" for i in range(self.outputs)]
-        stored = {name: self.operands[name] for name in self.known}
-        graph = helper.make_graph(
-            [helper.make_node(self.kind, names, outputs, **self.attributes)],
-            "net",
-            [
-                helper.make_tensor_value_info(
-                    name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape
-                )
-                for name, array in self.arrays.items()
-            ],
-            [onnx.ValueInfoProto(name=name) for name in outputs],
-            [numpy_helper.from_array(np.asarray(array), name) for name, array in stored.items()],
-        )
-        opsets = [helper.make_opsetid("", opset)]
-        return helper.make_model(graph, opset_imports=opsets, ir_version=8)
-
-
-Generator = Callable[[str, Draw, int], Node]
-
-
-def floats(d: Draw, shape: Sequence[int], low: float = -3.0, high: float = 3.0) -> np.ndarray:
-    return d.rng.uniform(low, high, tuple(shape)).astype("f4")
-
-
-def image(d: Draw, rank: int | None = None, least: int = 1) -> np.ndarray:
-    return floats(d, (d.integer(1, 2), d.integer(1, 5), *(
-        d.integer(least, 7) for _ in range(rank or d.integer(1, 2))
-    )))  # fmt: skip
-
-
-def axis_of(d: Draw, rank: int, opset: int, negative_since: int) -> int:
-    axis = d.integer(0, rank - 1)
-    return axis - rank if opset >= negative_since and d.chance(0.3) else axis
-
+from interop import drawn_positions
+from interop.drawn_node import Generator, Node, axis_of, floats, image
 
 # One operand
 
@@ -119,8 +61,12 @@ def binary(kind: str, d: Draw, opset: int, *dtypes: str) -> Node:
             b = np.round(b).astype(d.pick("i4", "i8", "f4"))
             b = np.abs(b) % 4 if a.dtype.kind == "i" else b
             b = b.astype(b.dtype)
+    how: dict[str, Any] = {}
+    if kind == "Mod":
+        b = np.where(np.abs(b) < 1, 2, b).astype(b.dtype)
+        how = {"fmod": 1} if a.dtype.kind == "f" or d.chance() else {}
     known = d.pick((), (), ("b",))
-    return Node(kind, {"a": np.asarray(a), "b": np.asarray(b)}, {}, known)
+    return Node(kind, {"a": np.asarray(a), "b": np.asarray(b)}, how, known)
 
 
 def of_types(*dtypes: str) -> Generator:
@@ -597,6 +543,10 @@ GENERATORS: dict[str, Generator] = {
     "HardSigmoid": partial(unary, beta=(0.2, 0.6), **SLOPES),
     "Gelu": partial(unary, approximate=("none", "tanh")),
     "IsNaN": with_special, "IsInf": with_special, "Not": masked,
+    **drawn_positions.GENERATORS,
+    **dict.fromkeys(("Sin", "Cos", "Tan", "Atan", "Sinh", "Cosh", "Asinh"), unary),
+    **dict.fromkeys(("Asin", "Acos", "Atanh"), partial(unary, low=-0.99, high=0.99)),
+    "Acosh": partial(unary, low=1.01), "Mod": of_types("f4", "f8", "i8", "i4"),
     **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Pow"), of_types("f4", "f8", "i8", "i4")),
     **dict.fromkeys(("And", "Or", "Xor"), of_types("bool")),
     **dict.fromkeys(("Equal", "Less", "Greater", "LessOrEqual", "GreaterOrEqual"), compared),

@@ -308,6 +308,10 @@ def test_derivatives_by_finite_differences(function: ScalarFunction) -> None:
         operands.append(random.permutation(operands[0]))
     if function.name in ("sqrt", "rsqrt", "log", "log1p", "pow"):
         operands[0] = np.abs(operands[0])
+    if function.name in ("asin", "acos", "atanh"):
+        operands[0] = operands[0] / 40
+    if function.name == "acosh":
+        operands[0] = 1 + np.abs(operands[0])
     with np.errstate(all="ignore"):
         y = function.meaning(*operands)
         for position, formula in enumerate(function.derivatives):

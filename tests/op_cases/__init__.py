@@ -2,7 +2,7 @@
 
 from itertools import count
 
-from op_cases import convolution, maps, movement, pooling, statistics
+from op_cases import convolution, maps, movement, pooling, positions, statistics
 from op_cases.draw import Case, Draw, Generator
 
 GENERATORS: dict[str, Generator] = {
@@ -11,6 +11,7 @@ GENERATORS: dict[str, Generator] = {
     **maps.GENERATORS,
     **movement.GENERATORS,
     **statistics.GENERATORS,
+    **positions.GENERATORS,
 }
 
 CASES_PER_OPERATOR = 20

@@ -74,6 +74,21 @@ def quotient(draw: Draw) -> Case:
     return broadcast("quotient", draw, make)
 
 
+def remainder(name: str, draw: Draw) -> Case:
+    """Numbers of both signs, whole ones among them; of integers no 0 divides."""
+
+    def floats(operand: str, shape: tuple[int, ...]) -> Array:
+        x = draw.array(shape, -9, 9)
+        x = np.where(draw.rng.random(shape) < 0.5, np.rint(x), x)
+        return np.where(np.abs(x) < 0.25, 0.75, x).astype(x.dtype) if operand == "b" else x
+
+    def whole(operand: str, shape: tuple[int, ...]) -> Array:
+        x = draw.rng.integers(-9, 10, shape)
+        return np.where(x == 0, 3, x) if operand == "b" else x * draw.pick(1, 1, (1 << 59) + 7)
+
+    return broadcast(name, draw, whole if draw.chance(0.3) else floats)
+
+
 def masks(name: str, draw: Draw) -> Case:
     return broadcast(name, draw, lambda operand, shape: mask(draw, shape))
 
@@ -161,6 +176,16 @@ GENERATORS: dict[str, Generator] = {
     **{name: partial(binary, name) for name in ("add", "sub", "mul", "min", "max")},
     "div": partial(binary, "div", low=0.5, high=3.0),
     "quotient": quotient,
+    **{name: partial(remainder, name) for name in ("mod", "fmod")},
+    **{
+        name: partial(unary, name)
+        for name in ("sin", "cos", "tan", "atan", "sinh", "cosh", "asinh")
+    },
+    **{
+        name: partial(unary, name, low=-1.0, high=1.0, special=False)
+        for name in ("asin", "acos", "atanh")
+    },
+    "acosh": partial(unary, "acosh", low=1.0),
     "pow": partial(binary, "pow", low=-3.0, high=3.0),
     **{
         name: partial(comparison, name)

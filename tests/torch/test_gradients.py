@@ -17,6 +17,7 @@ from gradients import (
 )
 from graphs import evaluate_graph, random_arrays
 from op_cases import CASES_PER_OPERATOR
+from op_cases.draw import Case
 from random_graphs import smooth_graph
 from torch_modules import module_of
 
@@ -54,7 +55,7 @@ def test_agrees_with_autograd(name: str) -> None:
     for number in range(CASES_PER_OPERATOR):
         case = smooth_case(name, number)
         call = of_dtype(case.call, DType.F64)
-        if name == "max_unpool" and _claimed_twice(case.arrays["positions"]):
+        if _claimed_twice(case):
             continue  # PyTorch's gradient goes to all that claim a place, ours to the one that won
         graph = one_layer(call)
         try:
@@ -83,9 +84,24 @@ def test_random_graphs_agree_with_autograd(seed: int) -> None:
     assert kinks < 3
 
 
-def _claimed_twice(positions: Array) -> bool:
-    maps = positions.reshape(*positions.shape[:2], -1)
-    return any(len(set(row)) < len(row) for image in maps.tolist() for row in image)
+def _claimed_twice(case: Case) -> bool:
+    """Whether several values are put at one place, of which one wins."""
+    positions, x = case.arrays.get("positions"), case.arrays.get("x")
+    if positions is None or x is None:
+        return False
+    if case.op.name == "max_unpool":
+        lines = positions.reshape(x.shape[0] * x.shape[1], -1)
+    elif case.attributes.get("by") != "last":
+        return False
+    elif case.op.name == "put_along":
+        axis = case.attributes["axis"]
+        lines = np.moveaxis(positions % x.shape[axis], axis, -1)
+        lines = lines.reshape(-1, positions.shape[axis])
+    else:
+        extents = x.shape[: positions.shape[-1]]
+        rows = np.moveaxis(positions % np.array(extents), -1, 0)
+        lines = np.ravel_multi_index(tuple(rows), extents).reshape(1, -1)
+    return any(len(set(line)) < len(line) for line in lines.tolist())
 
 
 def check(

@@ -80,6 +80,11 @@ def _power_of_others(r: Reading) -> Tensor:
     return r.unary("cast", result, dtype=str(r.dtype(0)))
 
 
+def _read_mod(r: Reading) -> Tensor:
+    """The sign is the divisor's, or with `fmod` the dividend's."""
+    return r.binary("fmod" if r.attribute("fmod", 0) else "mod", r[0], r.aligned())
+
+
 def _folded(op: str, r: Reading) -> Tensor:
     """op over all inputs, from the left."""
     tensors = [r[i] for i in range(len(r.inputs))]
@@ -134,6 +139,18 @@ def _spell_not_equal(s: Spelling) -> str:
     return s("Not", s("Equal", s["a"], s["b"]))
 
 
+def _spell_mod(s: Spelling) -> str:
+    """ONNX takes floats with the sign of the dividend only: one divisor more where it is not the
+    divisor's."""
+    a, b = s["a"], s["b"]
+    if not s.dtype.is_float:
+        return s("Mod", a, b)
+    rest, zero = s("Mod", a, b, fmod=1), s.constant(0.0)
+    across = s("Xor", s("Less", rest, zero), s("Less", b, zero))
+    remains = s("Not", s("Equal", rest, zero))
+    return s("Where", s("And", across, remains), s("Add", rest, b), rest)
+
+
 def _say_cast(w: Wording) -> str:
     return f"{w['x']}.to({torch_dtype(DType(w.call['dtype']))})"
 
@@ -158,6 +175,10 @@ ROWS = (
     same("mul", "Mul", infix("*"), read=_read_mul),
     same("div", "Div", infix("/"), read=_read_div),
     only_spelled("quotient", "Div", _QUOTIENT, lambda s: s("Div", s["a"], s["b"])),
+    same("mod", "Mod", _with_numbers("torch.remainder"), read=_read_mod, spell=_spell_mod),
+    only_spelled(
+        "fmod", "Mod", _with_numbers("torch.fmod"), lambda s: s("Mod", s["a"], s["b"], fmod=1)
+    ),
     same("pow", "Pow", _with_numbers("torch.pow"), read=_read_pow),
     same("min", "Min", "torch.minimum", read=partial(_folded, "min")),
     same("max", "Max", "torch.maximum", read=partial(_folded, "max")),
@@ -184,8 +205,14 @@ ROWS = (
     same("ceil", "Ceil", "torch.ceil", read=_read_whole("ceil")),
     same("round", "Round", "torch.round", read=_read_whole("round")),
     same("sign", "Sign", PyTorch("torch.sign", _say_sign)),
+    *(
+        same(name, name.capitalize(), f"torch.{name}")
+        for name in (
+            "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "asinh", "acosh", "atanh",
+        )
+    ),
     Row("cast", "Cast", PyTorch("Tensor.to", _say_cast), _spell_cast, Read(_read_cast)),
-)
+)  # fmt: skip
 
 READING = {
     "Sum": Read(partial(_folded, "add")),

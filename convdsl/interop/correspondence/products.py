@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from convdsl.interop.correspondence.row import Read, only_spelled, same
-from convdsl.interop.correspondence.wording import Wording, keywords, module, text
+from convdsl.interop.correspondence.row import Keyword, Read, only_spelled, same
+from convdsl.interop.correspondence.wording import PyTorch, Wording, keywords, module, text
 from convdsl.interop.reading.tensors import Known, Tensor, shape_of
 from convdsl.ir.graph import Value
 
@@ -70,6 +70,11 @@ def _read_matmul(r: Reading) -> Tensor:
     return y
 
 
+def _read_einsum(r: Reading) -> Tensor:
+    inputs = {f"x{i}": r[i] for i in range(len(r.inputs))}
+    return r.apply("einsum", inputs, equation=r.attribute("equation"))
+
+
 # As ONNX, in PyTorch
 
 
@@ -86,9 +91,20 @@ def _layer_linear(w: Wording) -> str:
     return f"{text(w.call.type('x').shape[-1])}, {w.call['channels']}{options}"
 
 
+def _say_einsum(w: Wording) -> str:
+    return f'torch.einsum("{w.call["equation"]}", {", ".join(w.operands.values())})'
+
+
 ROWS = (
     only_spelled("linear", "Gemm", module("nn.Linear", _layer_linear), _spell_linear),
     same("matmul", "MatMul", "torch.matmul", read=_read_matmul),
+    same(
+        "einsum",
+        "Einsum",
+        PyTorch("torch.einsum", _say_einsum),
+        Keyword("equation", "equation", ""),
+        read=_read_einsum,
+    ),
 )
 
 READING = {"Gemm": Read(_read_gemm)}

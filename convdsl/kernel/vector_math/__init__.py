@@ -13,12 +13,13 @@ from convdsl.kernel.formula import read
 from convdsl.kernel.nodes import Binary, Compare, Const, Unary, Value, Var
 from convdsl.kernel.scalar import FUNCTIONS
 from convdsl.kernel.vector_math.angles import Angles
+from convdsl.kernel.vector_math.arcs import Arcs
 from convdsl.kernel.vector_math.division import Divisions
 from convdsl.kernel.vector_math.error_function import ErrorFunctions
 from convdsl.kernel.vector_math.powers import Powers
 
 
-class Vectors(Powers, ErrorFunctions, Angles, Divisions):
+class Vectors(Powers, ErrorFunctions, Angles, Arcs, Divisions):
     """Writes scalar functions of values into one kernel."""
 
     def apply(self, function: str, parts: tuple[Value, ...]) -> Value:
@@ -44,6 +45,7 @@ EXPANSIONS: Mapping[str, Callable[..., Value]] = {
     "erfc": Vectors.erfc,
     "sin": Vectors.sin,
     "cos": Vectors.cos,
+    "atan": Vectors.atan,
     "pow": Vectors.pow,
     "div": Vectors.floor_div,
     "mod": Vectors.mod,

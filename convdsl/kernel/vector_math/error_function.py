@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from decimal import Decimal, localcontext
+from decimal import Decimal
 from functools import lru_cache
 
 from convdsl.kernel.nodes import Binary, Compare, Select, Unary, Value
 from convdsl.kernel.vector_math.exponential import Exponentials
+from convdsl.kernel.vector_math.interpolation import interpolated
 from convdsl.tensor import DType
 
 
@@ -52,25 +52,6 @@ class ErrorFunctions(Exponentials):
         return self.let(self.choose(self.test("lt", size, 0.5), near, far), "erfc")
 
 
-def _interpolated(f: Callable[[Decimal], Decimal], reach: float, degree: int) -> list[float]:
-    """Coefficients of the polynomial that meets f at the Chebyshev points of -reach..reach, by
-    Newton's divided differences in many digits."""
-    angles = (math.pi * (j + 0.5) / (degree + 1) for j in range(degree + 1))
-    points = [Decimal(reach * math.cos(angle)) for angle in angles]
-    with localcontext(prec=40):
-        slopes = [f(point) for point in points]
-        for order in range(1, degree + 1):
-            for j in range(degree, order - 1, -1):
-                run = points[j] - points[j - order]
-                slopes[j] = (slopes[j] - slopes[j - 1]) / run
-        total = [slopes[-1]]
-        for point, slope in zip(reversed(points[:-1]), reversed(slopes[:-1]), strict=True):
-            higher, lower = [Decimal(0), *total], [*total, Decimal(0)]
-            total = [a - point * b for a, b in zip(higher, lower, strict=True)]
-            total[0] += slope
-    return [float(coefficient) for coefficient in total]
-
-
 def _scaled(x: Decimal) -> Decimal:
     """exp(x**2) erfc(x) by its continued fraction (Abramowitz, Stegun 7.1.14)."""
     below = x
@@ -91,7 +72,7 @@ def _reach(low: float, limit: float) -> float:
 
 @lru_cache
 def _complement(dtype: DType) -> list[float]:
-    return _interpolated(
+    return interpolated(
         lambda t: _scaled(_unfolded(t, _LIMIT)), _reach(1.0, _LIMIT), _DEGREE[dtype]
     )
 
@@ -104,7 +85,7 @@ def _tail(dtype: DType) -> list[float]:
         x = _unfolded(t, limit)
         return _scaled(x) * (1 + 2 * x)
 
-    return _interpolated(times_line, _reach(0.5, limit), _TAIL_DEGREE[dtype])
+    return interpolated(times_line, _reach(0.5, limit), _TAIL_DEGREE[dtype])
 
 
 _PI = Decimal("3.14159265358979323846264338327950288419716939937510582097494")

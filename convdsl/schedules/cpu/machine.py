@@ -17,6 +17,7 @@ from convdsl.schedules.cpu.grouped import grouped
 from convdsl.schedules.cpu.layouts import layout_of
 from convdsl.schedules.cpu.phases import phases
 from convdsl.schedules.cpu.reduction import reduction
+from convdsl.schedules.cpu.running import running
 from convdsl.schedules.cpu.scatter import scatter
 from convdsl.schedules.cpu.transpose import transpose
 from convdsl.schedules.machine import Machine, pack_forms
@@ -37,6 +38,7 @@ def cpu_machine(target: Target) -> Machine:
         correlation,
         reduction,
         scatter,
+        running,
         transpose,
         flat,
         generic,

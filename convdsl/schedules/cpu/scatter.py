@@ -1,4 +1,4 @@
-"""Sums by position: every value is added where it belongs, in order.
+"""Reductions by position: every value is combined where it belongs, in order.
 
     y[j, d] = sum over i with ids[i] = j of v[i, d], in ascending order of i
 
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from convdsl.kernel.builder import Builder
 from convdsl.kernel.expr import Axis, Expr, arithmetic, indices_of, walk
 from convdsl.kernel.nodes import Binary, Buffer, Const, IndexTest, Load, ValueType
+from convdsl.kernel.scalar import REDUCTIONS
 from convdsl.kernel.scatter import Scatter, match_scatter
 from convdsl.kernel.target import Target
 from convdsl.schedules.chain import declare_outputs
@@ -167,13 +168,16 @@ class _Passes:
         valid: int | None,
         places: tuple[Dim, Dim],
     ) -> None:
-        """Zeros at the places start .. stop, then what belongs there, one term after the other."""
+        """What a combination starts from at the places start .. stop, then what belongs there, one
+        term after the other."""
         b, plan = self.b, self.plan
         start, stop = places
         type = ValueType(plan.sum.value.dtype, lanes)
+        reduction = REDUCTIONS[plan.sum.op]
+        start_value = reduction.neutral(plan.sum.value.dtype)
         with b.serial("place", stop, start) as place:
             for first in firsts:
-                b.store(*self.element(at, place, first), Const(0, type))
+                b.store(*self.element(at, place, first), Const(start_value, type))
         scalar = Emitter(b, self.views, 1)
         vectors = Emitter(b, self.views, lanes, valid)
         with ExitStack() as loops:
@@ -188,7 +192,7 @@ class _Passes:
                 here = self.along(terms, first + lane_symbol(lanes))
                 value = vectors.emit(plan.sum.value, here)
                 buffer, where = self.element(at, place, first)
-                b.store(buffer, where, Binary("add", Load(buffer, where, type), value))
+                b.store(buffer, where, Binary(reduction.combine, Load(buffer, where, type), value))
 
     def along(self, at: Mapping[str, Dim], position: Dim) -> dict[str, Dim]:
         """With the axis of the vectors bound as well."""

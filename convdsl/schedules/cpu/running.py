@@ -1,0 +1,159 @@
+"""Running reductions: one walk along the axis, what is combined so far in registers.
+
+for i in order: acc = acc + v[i]; y[i] = acc        (exclusive: stored before it is added)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from convdsl.kernel.builder import Builder
+from convdsl.kernel.expr import Axis, arithmetic
+from convdsl.kernel.nodes import Binary, Const, Get, Registers, ValueType
+from convdsl.kernel.running import Running, match_running
+from convdsl.kernel.scalar import REDUCTIONS
+from convdsl.kernel.target import Target
+from convdsl.schedules.chain import declare_outputs
+from convdsl.schedules.cpu.generic import operand_layout
+from convdsl.schedules.emission import Emitter, View, extent_of, lane_symbol
+from convdsl.schedules.task import Pack, Schedule, Scheduled, Task
+from convdsl.tensor import Dim
+
+_STEP = 5.0  # cycles from one addition to the next, with load and store
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """The reduction, and vectors of `lanes` along `along` (scalars where that is None)."""
+
+    running: Running
+    along: Axis | None
+    lanes: int
+    rest: tuple[Axis, ...]
+
+
+def plan(task: Task, target: Target) -> Walk | None:
+    """None where the task is anything but a running reduction."""
+    (stage, *more) = task.stages
+    found = match_running(stage)
+    if more or found is None or task.ending is not None:
+        return None
+    along, lanes = task.axes[-1], target.lanes(task.element)
+    if task.layout.axis is not None:
+        along, lanes = task.axes[task.layout.axis], task.layout.block
+    narrow = extent_of(along) < lanes and task.layout.axis is None
+    if along is found.axis or lanes == 1 or narrow:
+        rest = tuple(axis for axis in task.axes if axis is not found.axis)
+        return Walk(found, None, 1, rest)
+    rest = tuple(axis for axis in task.axes if axis not in (found.axis, along))
+    return Walk(found, along, lanes, rest)
+
+
+def cost(task: Task, target: Target) -> float | None:
+    """Cycles: the walks, each step waiting for the one before."""
+    chosen = plan(task, target)
+    if chosen is None:
+        return None
+    work = arithmetic(chosen.running.value)
+    assert isinstance(work, int)
+    vectors = 1 if chosen.along is None else -(-extent_of(chosen.along) // chosen.lanes)
+    walks = math.prod(map(extent_of, chosen.rest)) * vectors
+    return float(walks * extent_of(chosen.running.axis)) * (_STEP + work)
+
+
+def emit(task: Task, name: str, target: Target) -> Scheduled:
+    """One kernel: each share of the output is walked once."""
+    chosen = plan(task, target)
+    assert chosen is not None
+    b = Builder(name, task.element, chosen.lanes)
+    views: dict[str, View] = {}
+    arguments: list[tuple[str, Pack | None]] = []
+    for operand in task.operands:
+        layout = operand_layout(operand, task.reads, chosen.along, chosen.lanes)
+        views[operand.var.name] = View(
+            b.buffer(operand.var.name, operand.var.type.dtype, layout.size), layout
+        )
+        arguments.append((operand.var.name, layout if operand.static else None))
+    views |= declare_outputs(b, task.outputs)
+    arguments += [(output.var.name, None) for output in task.outputs]
+    _Walks(b, task, chosen, views).all()
+    return Scheduled.one(b.kernel(), arguments)
+
+
+@dataclass(frozen=True, slots=True)
+class _Walks:
+    """The loops: vectors of the rest in parallel, each walked along the axis."""
+
+    b: Builder
+    task: Task
+    plan: Walk
+    views: Mapping[str, View]
+
+    def all(self) -> None:
+        plan = self.plan
+        if plan.along is None:
+            self.share(1, 0, 1)
+            return
+        whole, over = divmod(extent_of(plan.along), plan.lanes)
+        self.share(whole, 0, plan.lanes)
+        if over and self.task.layout.axis is not None:  # the filling may be written
+            self.share(1, whole, plan.lanes, over)
+        elif over:
+            self.share(over, whole * plan.lanes, 1)
+
+    def share(self, count: int, first: int, lanes: int, valid: int | None = None) -> None:
+        """`count` vectors of `lanes` from number `first` on, for all the rest."""
+        if not count:
+            return
+        plan, b = self.plan, self.b
+        names = [axis.name for axis in plan.rest]
+        extents = [extent_of(axis) for axis in plan.rest]
+        type = ValueType(plan.running.value.dtype, lanes)
+        total = b.registers(1, type, "total")
+        with b.parallel([*names, "vector"], [*extents, count]) as (*rest, vector):
+            at = dict(zip(names, rest, strict=True))
+            start = REDUCTIONS[plan.running.op].neutral(plan.running.value.dtype)
+            b.set(total, 0, Const(start, type))
+            extent = extent_of(plan.running.axis)
+            with b.serial("step", extent) as step:
+                position = extent - 1 - step if plan.running.backwards else step
+                self.step(total, at, position, (first + vector) * lanes, lanes, valid)
+
+    def step(
+        self,
+        total: Registers,
+        at: Mapping[str, Dim],
+        position: Dim,
+        first: Dim,
+        lanes: int,
+        valid: int | None,
+    ) -> None:
+        """Take in the value at one position, and put out what is combined before or after."""
+        b, parts = self.b, self.plan.running
+        (output,) = self.task.outputs
+        view = self.views[output.var.name]
+        bound = {**at, parts.axis.name: position, parts.term.name: position}
+        where = view.layout.offset([self.along(bound, first)[a.name] for a in self.task.axes])
+        emitter = Emitter(b, self.views, lanes, valid)
+        value = b.let(emitter.emit(parts.value, self.along(bound, first + lane_symbol(lanes))))
+        so_far = Get(total, 0)
+        if not parts.included:
+            b.store(view.buffer, where, so_far)
+        b.set(total, 0, Binary(REDUCTIONS[parts.op].combine, so_far, value))
+        if parts.included:
+            b.store(view.buffer, where, so_far)
+
+    def along(self, at: Mapping[str, Dim], position: Dim) -> dict[str, Dim]:
+        """With the axis of the vectors bound as well."""
+        return {**at, self.plan.along.name: position} if self.plan.along else {**at}
+
+
+def running(target: Target) -> Schedule:
+    """The schedule for a processor."""
+    return Schedule(
+        "running",
+        lambda task: cost(task, target),
+        lambda task, name: emit(task, name, target),
+    )
