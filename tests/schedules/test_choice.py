@@ -90,7 +90,7 @@ def test_choices_say_what_was_predicted() -> None:
     assert costs[0] > 0
     known = {schedule.name for schedule in machine.schedules}
     own = {"direct", "depthwise", "grouped", "gemm", "correlation", "phases"}
-    assert known == own | {"reduction", "scatter", "transpose", "flat", "generic"}
+    assert known == own | {"reduction", "scatter", "running", "transpose", "flat", "generic"}
 
 
 @pytest.mark.parametrize("cpu", ["x86-64-v2", "x86-64-v3", "x86-64-v4"])
