@@ -111,9 +111,11 @@ class Draw:
         opsets = [helper.make_opsetid("", OPSET)]
         proto = helper.make_model(graph, opset_imports=opsets, ir_version=10)
         typed = shape_inference.infer_shapes(proto)
+        rank = next(iter(self.feeds.values())).ndim
         for value in typed.graph.output:
-            if value.type.WhichOneof("value") is None:  # of functions, whose types are not inferred
+            if value.type.WhichOneof("value") is None:  # of a function: its types are not inferred
+                shape = [None] * rank
                 value.CopyFrom(
-                    helper.make_tensor_value_info(value.name, onnx.TensorProto.FLOAT, None)
+                    helper.make_tensor_value_info(value.name, onnx.TensorProto.FLOAT, shape)
                 )
         return Layer(family, self.nodes[0].op_type, " ".join(self.words), typed, self.feeds)

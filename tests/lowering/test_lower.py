@@ -90,7 +90,7 @@ def test_an_unfolded_batch_norm_is_one_scale_and_one_shift() -> None:
     low = lowered(graph)
     reads = {p.source.expr is not None for p in low.packings}
     assert True in reads
-    assert len(low.program.steps) == 2
+    assert len(low.program.steps) == 1
 
 
 def test_weights_that_two_steps_read_alike_are_packed_once() -> None:

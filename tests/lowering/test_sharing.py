@@ -141,7 +141,8 @@ def test_whoever_reads_a_whole_waits_for_its_parts() -> None:
     after = b("add", s, x, name="after")
     b.update(s, after)
     first = b("conv", after, channels=16, kernel=1, name="first")
-    whole = b("concat", first, b("relu6", x, name="second"))
+    second = b("conv", x, channels=16, kernel=1, name="second")
+    whole = b("concat", first, second)
     b.output(y=b("conv", whole, channels=16, kernel=1, name="reader"))
     b.output(late=b("neg", s, name="late"))
     program = lower(b.graph, cpu_machine(find_target()), "net").program

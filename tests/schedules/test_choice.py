@@ -45,9 +45,9 @@ LAYERS: dict[str, tuple[tuple[int, ...], dict[str, Any], str]] = {
 def test_convolutions(layer: str) -> None:
     shape, attributes, intended = LAYERS[layer]
     b = Builder()
-    x = b("relu", b.input("x", *shape))  # no model input: blocked as layers in between are
+    x = b("relu", b.input("x", *shape))
     graph = b.output(y=b("conv", x, **attributes))
-    assert schedules_of(graph)[1:] == [intended]
+    assert schedules_of(graph)[-1] == intended
 
 
 @pytest.mark.parametrize("layer", LAYERS)

@@ -40,7 +40,7 @@ def test_drawn_convolutions_in_f64(drawn: tuple[Any, Any], cpu: str) -> None:
 @settings(max_examples=EXAMPLES)
 @given(drawn=convolutions(("depthwise",)))
 def test_drawn_depthwise_convolutions(drawn: tuple[Any, Any]) -> None:
-    assert check(conv_graph(*drawn))[-2:] in (["depthwise", "generic"], ["generic", "generic"])
+    assert {"depthwise", "generic"} & set(check(conv_graph(*drawn))[:2])
 
 
 @pytest.mark.parametrize(

@@ -91,7 +91,18 @@ RULES: dict[str, tuple[Callable[[Builder], Value], bool]] = {
     "one channel of a transposed convolution": (transposed(1), True),
     "channels apart, transposed": (transposed(32, groups=32), True),
     "an image": (lambda b: b("relu", b.input("x", 1, 3, 9, 9)), False),
-    "a map of many channels": (lambda b: b("relu", b.input("x", 1, 64, 9, 9)), True),
+    "a map of an input": (lambda b: b("relu", b.input("x", 1, 64, 9, 9)), False),
+    "windows over an input": (lambda b: b("max_pool", b.input("x", 1, 64, 9, 9), kernel=2), True),
+    "every second row": (
+        lambda b: b("slice", b.input("x", 1, 64, 9, 9), axes=[2], start=[0], step=[2]),
+        True,
+    ),
+    "a row less": (lambda b: b("slice", b.input("x", 1, 64, 9, 9), axes=[2], start=[1]), False),
+    "channels last": (lambda b: b("transpose", conv(64)(b), axes=[0, 2, 3, 1]), False),
+    "channels first again": (
+        lambda b: b("transpose", b("relu", b.input("x", 1, 9, 9, 64)), axes=[0, 3, 1, 2]),
+        True,
+    ),
     "squares of neighbours": (lambda b: b("lrn", conv(64)(b), size=5), True),
     "squares of an image": (
         lambda b: b("reduce_sum_square", b("relu", b.input("x", 1, 3, 9, 9)), axes=[3]),

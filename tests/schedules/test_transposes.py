@@ -10,7 +10,7 @@ from kernels import run_interpreter, run_machine_code
 from convdsl.backends.llvm.objects import find_target
 from convdsl.kernel.builder import Builder as Loops
 from convdsl.kernel.evaluate import evaluate
-from convdsl.kernel.expr import TensorExpr, TensorVar
+from convdsl.kernel.expr import Axis, Read, Stage, TensorExpr, TensorVar
 from convdsl.kernel.independence import check_bounds, check_independent
 from convdsl.kernel.layout import Layout
 from convdsl.kernel.nodes import Load, Shuffle, ValueType
@@ -20,7 +20,7 @@ from convdsl.schedules.cpu import transpose
 from convdsl.schedules.cpu.filters import FilterPack
 from convdsl.schedules.cpu.machine import cpu_machine
 from convdsl.schedules.task import Operand, Output, Task
-from convdsl.tensor import DType, TensorType
+from convdsl.tensor import Dim, DType, TensorType
 
 NATIVE = find_target()
 LANES = NATIVE.lanes(DType.F32)
@@ -82,3 +82,54 @@ def test_lanes_of_two_vectors() -> None:
         np.testing.assert_array_equal(found, [7, 0, 0, 4])
     with pytest.raises(KernelError, match="lanes"):
         verify_kernel(kernel(0, 1, 2, 8).kernel())
+
+
+def moved(
+    x: TensorVar, axes: tuple[Axis, ...], index: tuple[Dim, ...], layouts: tuple[Layout, Layout]
+) -> Task:
+    stage = Stage(
+        TensorVar("t0", TensorType(DType.F32, [a.extent for a in axes])), axes, Read(x, index)
+    )
+    output = Output(stage.target, layouts[1])
+    return Task("copy", (stage,), (Operand(x, layouts[0]),), (output,), layouts[1])
+
+
+COPIES = [
+    ((1, 2 * LANES, 5, 7), (0, 1, 2, 3), True),
+    ((2, LANES + 3, 4, LANES), (0, 1, 2, 3), True),  # a ragged last block
+    ((1, 3, 2, LANES + 1), (0, 1, 2, 3), True),  # fewer channels than a block
+    ((2, LANES, 1, 3), (0, 1, 2, 3), True),  # rows shorter than a vector
+    ((3, LANES + 5, 2 * LANES + 1), (0, 2, 1), False),
+    ((2, 3, 2 * LANES, LANES + 2), (0, 2, 3, 1), False),
+    ((LANES, 70 * LANES + 3), (1, 0), False),  # several pieces
+]
+
+
+@pytest.mark.parametrize(("shape", "order", "blocked"), COPIES)
+@pytest.mark.parametrize("back", [False, True])
+def test_copies_between_layouts_are_turned(
+    shape: tuple[int, ...], order: tuple[int, ...], blocked: bool, back: bool
+) -> None:
+    x = TensorVar("x0", TensorType(DType.F32, shape))
+    axes = tuple(Axis(f"i{place}", shape[place]) for place in order)
+    index = tuple(axes[order.index(place)].i for place in range(len(shape)))
+    plain, other = Layout(shape), Layout(shape, 1, LANES) if blocked else Layout(shape)
+    given = other if back else plain
+    written = Layout(tuple(axis.extent for axis in axes))
+    if blocked and not back:
+        written = other
+    task = moved(x, axes, index, (given, written))
+    if transpose.cost(task, NATIVE) is None:
+        assert not back
+        assert shape[-1] * shape[-2] < LANES
+        return
+    ((kernel, _),) = transpose.emit(task, "copy", NATIVE).kernels
+    verify_kernel(kernel)
+    check_independent(kernel)
+    check_bounds(kernel)
+    array = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    flat = np.zeros(given.size, np.float32)
+    given.pack(array, flat)
+    for run in (run_interpreter, run_machine_code):
+        found = written.unpack(run(kernel, {"x0": flat})["t0"])
+        np.testing.assert_array_equal(found, array.transpose(order))

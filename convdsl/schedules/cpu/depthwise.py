@@ -15,23 +15,21 @@ from convdsl.kernel.target import Target
 from convdsl.schedules.contraction import Convolution, match_convolution
 from convdsl.schedules.cpu.endings import Sums, may_end
 from convdsl.schedules.cpu.epilogue import Draft, open_draft
-from convdsl.schedules.cpu.filters import packing_cycles
+from convdsl.schedules.cpu.filters import channels_layout, channels_packs, packing_cycles
 from convdsl.schedules.cpu.runs import Run, runs_of, taps_inside
 from convdsl.schedules.emission import View, extent_of, lane_symbol
-from convdsl.schedules.task import Schedule, Scheduled, Task
+from convdsl.schedules.task import Pack, Schedule, Scheduled, Task
 from convdsl.tensor import Dim
 
 _MOST_COLUMN_TAPS = 11  # unrolled; wider filters are left to the generic schedule
 
 
 def applies(task: Task) -> Convolution | None:
-    """Blocked layouts; one input and one output channel a group."""
+    """Vectors of channels; one input and one output channel a group."""
     conv = match_convolution(task.root)
     if conv is None or task.layout.axis != 1 or task.layout.block < 2:
         return None
-    x = task.operand(conv.x.tensor.name).layout
-    blocked = x is not None and x.axis == 1 and x.block == task.layout.block
-    if not blocked or conv.channels_in != 1 or conv.channels_out != 1:
+    if channels_layout(task, conv.x) is None or conv.channels_in != 1 or conv.channels_out != 1:
         return None
     if len(task.reducing) > 1 or not may_end(task, conv.n, conv.k):
         return None
@@ -57,9 +55,7 @@ def cost(task: Task, target: Target) -> float | None:
         return None
     block = task.layout.block
     elements = task.layout.size / block * target.registers(block, conv.reduce.dtype)
-    return elements * conv.taps * 0.75 + packing_cycles(
-        task, {conv.w.tensor.name: filter_layout(conv, task)}
-    )
+    return elements * conv.taps * 0.75 + packing_cycles(task, packs_for(conv, task))
 
 
 def filter_layout(conv: Convolution, task: Task) -> Layout:
@@ -67,12 +63,18 @@ def filter_layout(conv: Convolution, task: Task) -> Layout:
     return Layout(conv.w.tensor.type.sizes, 0, task.layout.block)
 
 
+def packs_for(conv: Convolution, task: Task) -> dict[str, Pack]:
+    """How the filters are packed, and the input where it is plain."""
+    filters = {conv.w.tensor.name: filter_layout(conv, task)}
+    return {**filters, **channels_packs(task, conv.x)}
+
+
 def emit(task: Task, name: str, target: Target) -> Scheduled:
     """Rows of tiles; all rows and blocks of channels are shared out."""
     conv = applies(task)
     assert conv is not None
     pack, lanes = filter_layout(conv, task), task.layout.block
-    draft = open_draft(task, name, conv.reduce, lanes, conv.k, {conv.w.tensor.name: pack})
+    draft = open_draft(task, name, conv.reduce, lanes, conv.k, packs_for(conv, task))
     filters = View(draft.packed[conv.w.tensor.name], pack)
     outer = conv.space[:-1]
     names = ["n", "kb", *(space.out.name for space in outer)]
@@ -142,7 +144,7 @@ def _row(
 ) -> None:
     """One row of taps: each input column once, for all (column, tap) pairs that meet there."""
     b, last = draft.b, conv.space[-1]
-    x, channel = draft.views[conv.x.tensor.name], at["kb"] * b.lanes
+    x, channel = draft.view(conv.x.tensor.name), at["kb"] * b.lanes
     rows = [
         at[s.out.name] * s.stride + tap * s.dilation - s.pad
         for s, tap in zip(conv.space[:-1], row_taps, strict=True)

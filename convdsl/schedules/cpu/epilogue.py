@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from convdsl.kernel.builder import Builder
 from convdsl.kernel.expr import Axis, Reduce
+from convdsl.kernel.layout import Layout
 from convdsl.kernel.nodes import Buffer, Registers, Value, ValueType, Var
 from convdsl.schedules.chain import declare_outputs, emit_stages, store_outputs
 from convdsl.schedules.cpu.generic import operand_layout
@@ -32,6 +33,15 @@ class Draft:
     def registers(self, count: int) -> Registers:
         """Accumulators of the reduction."""
         return self.b.registers(count, ValueType(self.reduce.dtype, self.b.lanes))
+
+    def view(self, name: str) -> View:
+        """An operand as the sums read it: packed in vectors of channels, or as it lies."""
+        buffer = self.packed.get(name)
+        if buffer is None:
+            return self.views[name]
+        (pack,) = (pack for called, pack in self.arguments if called == name and pack is not None)
+        assert isinstance(pack, Layout)
+        return View(buffer, pack)
 
     @property
     def waiting(self) -> Output | None:

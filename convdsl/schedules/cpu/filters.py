@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from convdsl.kernel.expr import Axis, Read, Stage, TensorVar, reads
+from convdsl.kernel.layout import Layout
 from convdsl.schedules.contraction import coefficient
 from convdsl.schedules.task import Operand, Pack, Task
 from convdsl.tensor import Dim, TensorType, floor_div
@@ -170,7 +171,8 @@ class FilterPack:
         return self.part[::3], self.part[1::3], self.part[2::3]
 
 
-_COPIED, _GATHERED = 0.25, 1.5  # cycles an element: in whole vectors, or one by one
+_COPIED, _TURNED, _GATHERED = 0.25, 0.6, 1.5
+"""Cycles of an element: in whole vectors, from rows to vectors, or one by one."""
 
 
 def packing_cycles(task: Task, packs: Mapping[str, Pack]) -> float:
@@ -188,5 +190,24 @@ def _cycles_of_element(operand: Operand, pack: Pack) -> float:
     for _, stage in pack.stages(operand.var):
         (read,) = reads(stage.body)
         offset = operand.layout.offset(read.index)
-        return _COPIED if coefficient(offset, stage.axes[-1]) == 1 else _GATHERED
+        if coefficient(offset, stage.axes[-1]) == 1:
+            return _COPIED
+        return _TURNED if isinstance(pack, Layout) and pack.axis is not None else _GATHERED
     return 0.0
+
+
+def channels_layout(task: Task, read: Read) -> Layout | None:
+    """How a tensor is read in vectors of channels: as it lies, or, where it is plain, packed so in
+    every call; None where neither will do."""
+    layout = task.operand(read.tensor.name).layout
+    if layout is None or layout.axis not in (None, 1):
+        return None
+    wanted = Layout(layout.shape, 1, task.layout.block)
+    return wanted if layout.axis is None or layout == wanted else None
+
+
+def channels_packs(task: Task, read: Read) -> dict[str, Pack]:
+    """What must be packed for that."""
+    name, wanted = read.tensor.name, channels_layout(task, read)
+    assert wanted is not None
+    return {} if task.operand(name).layout == wanted else {name: wanted}

@@ -17,10 +17,15 @@ from convdsl.kernel.nodes import Get, Registers, Shuffle, Value, Var
 from convdsl.kernel.target import Target
 from convdsl.schedules.contraction import Convolution, match_convolution
 from convdsl.schedules.cpu.epilogue import Draft, open_draft
-from convdsl.schedules.cpu.filters import FilterPack, packing_cycles
+from convdsl.schedules.cpu.filters import (
+    FilterPack,
+    channels_layout,
+    channels_packs,
+    packing_cycles,
+)
 from convdsl.schedules.cpu.runs import Run, runs_of, taps_inside
 from convdsl.schedules.emission import extent_of, lane_symbol
-from convdsl.schedules.task import Schedule, Scheduled, Task
+from convdsl.schedules.task import Pack, Schedule, Scheduled, Task
 from convdsl.tensor import Dim
 
 _PATTERNS = 16  # ways in which lanes move: each is code of its own
@@ -84,13 +89,12 @@ def _moves(
 
 
 def applies(task: Task) -> Convolution | None:
-    """Blocked layouts; groups of several channels that are not whole vectors."""
+    """Vectors of channels; groups of several channels that are not whole vectors."""
     conv = match_convolution(task.root)
     block = task.layout.block
     if conv is None or task.ending is not None or task.layout.axis != 1 or block < 2:
         return None
-    x = task.operand(conv.x.tensor.name).layout
-    if x is None or x.axis != 1 or x.block != block:
+    if channels_layout(task, conv.x) is None:
         return None
     if conv.groups == 1 or conv.channels_out % block == 0:
         return None
@@ -116,6 +120,12 @@ def filter_pack(conv: Convolution, task: Task) -> FilterPack:
     return FilterPack(shape, lanes, 1, conv.channels_in, (), conv.order, (), conv.groups)
 
 
+def packs_for(conv: Convolution, task: Task) -> dict[str, Pack]:
+    """How the filters are packed, and the input where it is plain."""
+    filters = {conv.w.tensor.name: filter_pack(conv, task)}
+    return {**filters, **channels_packs(task, conv.x)}
+
+
 def cost(task: Task, target: Target) -> float | None:
     """A shuffle for each product, one a cycle; two where lanes come from two vectors."""
     conv = applies(task)
@@ -123,7 +133,7 @@ def cost(task: Task, target: Target) -> float | None:
         return None
     block = task.layout.block
     vectors = task.layout.size / block * target.registers(block, conv.reduce.dtype)
-    packing = packing_cycles(task, {conv.w.tensor.name: filter_pack(conv, task)})
+    packing = packing_cycles(task, packs_for(conv, task))
     return vectors * conv.taps * conv.channels_in * 1.5 + packing
 
 
@@ -132,7 +142,7 @@ def emit(task: Task, name: str, target: Target) -> Scheduled:
     conv = applies(task)
     assert conv is not None
     lanes, pack = task.layout.block, filter_pack(conv, task)
-    draft = open_draft(task, name, conv.reduce, lanes, conv.k, {conv.w.tensor.name: pack})
+    draft = open_draft(task, name, conv.reduce, lanes, conv.k, packs_for(conv, task))
     outer = conv.space[:-1]
     names = ["n", "kb", *(space.out.name for space in outer)]
     runs = runs_of(conv.space[-1], width_for(conv, task, target))
@@ -198,7 +208,7 @@ class _Tile:
     def input(self, taps: Sequence[Dim], c: int, j: int) -> Value:
         """For each lane of outputs channel c of its group, at column j."""
         draft, conv, pattern = self.draft, self.conv, self.pattern
-        x, lanes = draft.views[conv.x.tensor.name], draft.b.lanes
+        x, lanes = draft.view(conv.x.tensor.name), draft.b.lanes
         outs = [*(self.at[s.out.name] for s in conv.space[:-1]), self.column + j]
         places = [
             out * s.stride + tap * s.dilation - s.pad

@@ -14,9 +14,14 @@ from collections.abc import Mapping
 from convdsl.kernel.expr import Axis, Read, Stage, reads
 from convdsl.kernel.layout import Layout
 from convdsl.kernel.target import Target
-from convdsl.schedules.contraction import depends, find_contraction, match_convolution
+from convdsl.schedules.contraction import (
+    coefficient,
+    depends,
+    find_contraction,
+    match_convolution,
+)
 from convdsl.schedules.correlation import match_correlations
-from convdsl.tensor import DType
+from convdsl.tensor import DType, symbols_of
 
 Operands = Mapping[str, Layout | None]
 
@@ -44,18 +49,44 @@ def _is_blocked(stage: Stage, operands: Operands, block: int) -> bool:
         weights = [factor for factor in factors if operands.get(factor.tensor.name) is None]
         if any(depends(index, axis) for factor in weights for index in factor.index):
             return True
+    if full and any(_slides(read, stage) for read in reads(stage.body)):
+        return True
     made = _made(stage, operands)
-    along = [layout for read, layout in made if _stays(read, axis)]
+    along = [layout for read, layout in made if read.tensor.type.rank > 2 and _stays(read, axis)]
     if along:
         return any(layout.axis == 1 for layout in along)
     largest = max((layout.size for _, layout in made), default=0)
-    return full and all(layout.axis == 1 for _, layout in made if layout.size == largest)
+    kept = [_becomes(r, layout, axis) for r, layout in made if layout.size == largest]
+    return full and any(kept)
 
 
 def _made(stage: Stage, operands: Operands) -> list[tuple[Read, Layout]]:
-    """Reads of what kernels made and what can be blocked."""
+    """Reads of what kernels made."""
     found = [(read, operands.get(read.tensor.name)) for read in reads(stage.body)]
-    return [(r, made) for r, made in found if made is not None and r.tensor.type.rank >= 3]
+    return [(read, made) for read, made in found if made is not None]
+
+
+def _slides(read: Read, stage: Stage) -> bool:
+    """Whether windows run along the axes behind the channels, or rows are read in steps: over whole
+    vectors of channels then."""
+    if read.tensor.type.rank != len(stage.axes) or not _stays(read, stage.axes[1]):
+        return False
+    own = {axis.name: axis for axis in stage.axes}
+    for index in read.index[2:]:
+        names = {symbol.name for symbol in symbols_of(index)}
+        moved = [own[name] for name in names if name in own]
+        if (len(names) > 1 and moved) or any(coefficient(index, axis) != 1 for axis in moved):
+            return True
+    return False
+
+
+def _becomes(read: Read, layout: Layout, axis: Axis) -> bool:
+    """Whether vectors of channels are at hand: what is blocked hands on channels of its own, what
+    is plain has them side by side; rows of two axes at most are taken apart in any case."""
+    if read.tensor.type.rank < 3:
+        return True
+    place = 1 if layout.axis == 1 else -1
+    return {symbol.name for symbol in symbols_of(read.index[place])} == {axis.name}
 
 
 def _stays(read: Read, axis: Axis) -> bool:

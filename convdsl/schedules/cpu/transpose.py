@@ -1,10 +1,11 @@
-"""Copies that turn rows into vectors: filters packed in calls, from the arrays that a step changes.
+"""Copies between what lies side by side along one axis and what does along another.
 
-    y[.., c, r.., k] = x[k, c, r..]
+    y[.., c, r.., k] = x[k, c, r..]     filters packed in calls, axes exchanged
+    blocked from plain, plain from blocked
 
 Picking the elements of a vector one by one meets as many rows of x at each step, which lie far
-apart and push each other out of the cache. So as many vectors are loaded along the rows as a
-vector has lanes, transposed in registers, and stored where their elements belong.
+apart and push each other out of the cache. So as many vectors are loaded along the rows of x as a
+vector has lanes, transposed in registers, and stored along the rows of y.
 """
 
 from __future__ import annotations
@@ -16,59 +17,106 @@ from math import prod
 from convdsl.kernel.builder import Builder
 from convdsl.kernel.expr import Axis, Read
 from convdsl.kernel.layout import Layout
-from convdsl.kernel.nodes import Buffer, IndexTest, Load, Shuffle, Value, ValueType
+from convdsl.kernel.nodes import Buffer, Const, IndexTest, Load, Shuffle, Value, ValueType
 from convdsl.kernel.target import Target
 from convdsl.schedules.contraction import coefficient
 from convdsl.schedules.emission import bounds_tests, extent_of
 from convdsl.schedules.task import Schedule, Scheduled, Task
-from convdsl.tensor import Dim, floor_div, substitute
+from convdsl.tensor import Dim, dim_min, floor_div, substitute
 
-_CYCLES = 0.6  # of one element
+_CYCLES, _TILE = 0.5, 24  # of one element, and what a tile takes besides
+_PIECE = 32  # tiles that a thread takes at a time
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Axes along which a tensor's elements lie side by side, the last one fastest, taken as one.
+    `blocked`: by blocks of lanes, the last of which is filled up."""
+
+    axes: tuple[Axis, ...]
+    blocked: bool
+
+    @property
+    def length(self) -> int:
+        return prod(extent_of(axis) for axis in self.axes)
 
 
 @dataclass(frozen=True, slots=True)
 class _Way:
-    """`read` moves by one element along the `run` axes (the last one fastest), taken as one; by
-    more along `across`, the last axis of what is written."""
+    """`read` moves by one element along `source`, what is written along `target`."""
 
     read: Read
-    across: Axis
-    run: tuple[Axis, ...]
+    layout: Layout
+    source: Run
+    target: Run
     lanes: int
-
-    @property
-    def length(self) -> int:
-        return prod(extent_of(axis) for axis in self.run)
+    merged: bool  # the read moves along the target's axes as along one
 
 
 def plan(task: Task, target: Target) -> _Way | None:
-    """None where the task is no such copy, or rows are shorter than a vector."""
+    """None where the task is no such copy, or rows of x are shorter than a vector."""
     (stage, *more), lanes = task.stages, target.lanes(task.element)
     read = stage.body
     if more or task.ending is not None or not isinstance(read, Read) or not stage.axes:
         return None
-    layout = task.operands[0].layout
-    dtypes = {read.dtype, stage.target.type.dtype}
-    if layout is None or layout.axis is not None or task.layout.axis is not None or len(dtypes) > 1:
+    layout, (output,) = task.operands[0].layout, task.outputs
+    if layout is None or output.at is not None or read.dtype is not stage.target.type.dtype:
         return None
-    offset, across = layout.offset(read.index), stage.axes[-1]
-    steps = {axis.name: coefficient(offset, axis) for axis in stage.axes}
-    if lanes < 2 or lanes & (lanes - 1) or None in steps.values() or extent_of(across) % lanes:
+    if lanes < 2 or lanes & (lanes - 1):
+        return None
+    source = _run(layout, read.index, stage.axes, lanes)
+    own = _run(output.layout, [axis.i for axis in stage.axes], stage.axes, lanes)
+    if source is None or own is None:
+        return None
+    source = _apart(source, own.axes[-1:])
+    own = _apart(own, source.axes)
+    if not source.axes or not own.axes:
+        return None
+    if not source.blocked and source.length < lanes:
+        return None
+    way = _Way(read, layout, source, own, lanes, _merges(layout, read, own))
+    return way if _stays(way) else None
+
+
+def _run(layout: Layout, index: Sequence[Dim], axes: Sequence[Axis], lanes: int) -> Run | None:
+    """The axes along which elements lie side by side."""
+    if layout.axis is not None:
+        own = [a for a in axes if index[layout.axis] == a.i and extent_of(a) > 1]
+        return Run(tuple(own), True) if layout.block == lanes and own else None
+    offset = layout.offset(index)
+    steps = {axis.name: coefficient(offset, axis) for axis in axes}
+    if None in steps.values():
         return None
     run: list[Axis] = []
     wanted = 1
-    while found := [a for a in stage.axes[:-1] if steps[a.name] == wanted and extent_of(a) > 1]:
+    while found := [a for a in axes if steps[a.name] == wanted and extent_of(a) > 1]:
         run.insert(0, found[0])
         wanted *= extent_of(found[0])
-    way = _Way(read, across, tuple(run), lanes)
-    return way if way.length >= lanes and _stays(way, stage.axes) else None
+    return Run(tuple(run), False) if run else None
 
 
-def _stays(way: _Way, axes: Sequence[Axis]) -> bool:
-    """Whether only the position along `across` decides if the tensor is left."""
+def _apart(run: Run, others: Sequence[Axis]) -> Run:
+    """The last axes of a run, up to one that is among others."""
+    common = [at for at, axis in enumerate(run.axes) if axis in others]
+    return Run(run.axes[common[-1] + 1 :], run.blocked) if common else run
+
+
+def _merges(layout: Layout, read: Read, run: Run) -> bool:
+    """Whether a read moves along several axes as along the last of them."""
+    if read.outside is not None:
+        return len(run.axes) == 1
+    offset = layout.offset(read.index)
+    steps = [coefficient(offset, axis) for axis in run.axes]
+    known = [step for step in steps if step is not None]
+    pairs = zip(known, known[1:], run.axes[1:], strict=False)
+    return len(known) == len(steps) and all(a == b * extent_of(axis) for a, b, axis in pairs)
+
+
+def _stays(way: _Way) -> bool:
+    """Whether only positions elsewhere than along the source's run decide if it is left."""
     if way.read.outside is None:
         return True
-    others: dict[str, Dim] = {axis.name: 0 for axis in axes if axis in way.run}
+    others: dict[str, Dim] = {axis.name: 0 for axis in way.source.axes}
     for index, extent in zip(way.read.index, way.read.tensor.type.sizes, strict=True):
         if substitute(index, others) != index and bounds_tests(index, extent):
             return False
@@ -76,47 +124,111 @@ def _stays(way: _Way, axes: Sequence[Axis]) -> bool:
 
 
 def cost(task: Task, target: Target) -> float | None:
-    """Loads, shuffles and stores of vectors."""
-    return None if plan(task, target) is None else task.layout.size * _CYCLES
+    """Loads, shuffles and stores of vectors: of whole tiles."""
+    way = plan(task, target)
+    if way is None:
+        return None
+    lanes, tiles = way.lanes, 1.0
+    for run in (way.source, way.target):
+        tiles *= -(-run.length // lanes) / run.length
+    others = prod(extent_of(axis) for axis in task.axes)
+    return others * tiles * (lanes * lanes * _CYCLES + _TILE)
 
 
 def emit(task: Task, name: str, target: Target) -> Scheduled:
-    """Blocks of lanes x lanes, then shorter ones at the end of a row."""
+    """Tiles of lanes x lanes. Of the two runs the one that x, or a plain tensor beside a blocked
+    one, is contiguous along is walked by the innermost loop."""
     way = plan(task, target)
     assert way is not None
     (operand,), (output,) = task.operands, task.outputs
-    layout, lanes = operand.layout, way.lanes
-    assert layout is not None
+    lanes = way.lanes
     b = Builder(name, task.element, lanes)
-    x = b.buffer(operand.var.name, operand.var.type.dtype, layout.size)
+    x = b.buffer(operand.var.name, operand.var.type.dtype, way.layout.size)
     y = b.buffer(output.var.name, output.var.type.dtype, output.layout.size, written=True)
-    others = [axis for axis in task.axes[:-1] if axis not in way.run]
-    start: dict[str, Dim] = {axis.name: 0 for axis in way.run}
-    whole, rest = divmod(way.length, lanes)
+    used = (*way.source.axes, *way.target.axes)
+    others = [axis for axis in task.axes if axis not in used]
+    outer, inner = way.target, way.source
+    if way.source.blocked:
+        outer, inner = inner, outer
+    inner_whole, inner_rest = divmod(inner.length, lanes)
+    piece = _piece(inner_whole)
 
-    def block(at: Mapping[str, Dim], position: Dim) -> None:
-        """As many positions of as many rows."""
-        rows = [
-            b.let(_row(way, layout, x, {**at, **start, way.across.name: first + lane}, position))
-            for lane in range(lanes)
-        ]
-        for i, vector in enumerate(transposed(b, rows)):
-            here = {**at, **_digits(way.run, position + i), way.across.name: first}
-            b.store(y, output.offset(here, task.axes), vector)
+    def tile(at: Mapping[str, Dim], outer_at: Dim, outer_rows: int, place: Dim, rows: int) -> None:
+        turned = outer is way.source
+        a, b_ = (outer_at, place) if turned else (place, outer_at)
+        columns, filled = (outer_rows, rows) if turned else (rows, outer_rows)
+        _tile(way, _Ends(b, x, y), task, at, (a, columns), (b_, filled))
 
-    names = [*(axis.name for axis in others), "block"]
-    extents = [*(extent_of(axis) for axis in others), extent_of(way.across) // lanes]
-    with b.parallel(names, extents) as (*outer, number):
-        at = {axis.name: place for axis, place in zip(others, outer, strict=True)}
-        first = number * lanes
-        with b.serial("row", whole) as row:
-            block(at, row * lanes)
-        if rest:
-            block(at, way.length - lanes)
+    def column(at: Mapping[str, Dim], outer_at: Dim, rows: int, part: Dim, *, last: bool) -> None:
+        if last:
+            tile(at, outer_at, rows, inner_whole * lanes, inner_rest)
+            return
+        first = part * piece
+        with b.serial("tile", dim_min(first + piece, inner_whole), first) as i:
+            tile(at, outer_at, rows, i * lanes, lanes)
+
+    names = [*(axis.name for axis in others), "block", "piece"]
+    whole, rest = divmod(outer.length, lanes)
+    for first, count, rows in ((0, whole, lanes), (whole, 1, rest)):
+        for parts, last in ((-(-inner_whole // piece), False), (1, True)):
+            if not (count and rows and parts) or (last and not inner_rest):
+                continue
+            extents = [*(extent_of(axis) for axis in others), count, parts]
+            with b.parallel(names, extents) as (*places, number, part):
+                at = {axis.name: place for axis, place in zip(others, places, strict=True)}
+                column(at, (first + number) * lanes, rows, part, last=last)
     return Scheduled.one(b.kernel(), [(operand.var.name, None), (output.var.name, None)])
 
 
-def _row(way: _Way, layout: Layout, x: Buffer, at: Mapping[str, Dim], position: Dim) -> Load:
+def _piece(tiles: int) -> int:
+    """Tiles that a thread takes at a time."""
+    parts = max(1, -(-tiles // _PIECE))
+    return max(1, -(-tiles // parts))
+
+
+@dataclass(frozen=True, slots=True)
+class _Ends:
+    """The kernel under construction, and where it reads and writes."""
+
+    b: Builder
+    x: Buffer
+    y: Buffer
+
+
+def _tile(
+    way: _Way,
+    ends: _Ends,
+    task: Task,
+    at: Mapping[str, Dim],
+    source: tuple[Dim, int],
+    target: tuple[Dim, int],
+) -> None:
+    """One tile: (first position, how many) along the source's run and the target's."""
+    b, lanes = ends.b, way.lanes
+    (start, columns), (first, rows) = source, target
+    (output,) = task.outputs
+    shift = 0
+    if columns < lanes and not way.source.blocked:
+        shift = lanes - columns  # vectors of x that end where the row does
+    along = _bind(way.source.axes, start - shift, merged=False)
+    zero = Const(0, ValueType(ends.x.dtype, lanes))
+    loaded: list[Value] = []
+    for row in range(lanes):
+        if row >= rows:
+            loaded.append(zero)
+            continue
+        here = {**at, **along, **_bind(way.target.axes, first + row, merged=way.merged)}
+        loaded.append(b.let(_row(way, ends.x, here)))
+    vectors = transposed(b, loaded)
+    whole = rows == lanes or way.target.blocked
+    fixed = _bind(way.target.axes, first, merged=False)
+    for i in range(columns):
+        here = {**at, **fixed, **_bind(way.source.axes, start + i, merged=False)}
+        where = output.offset(here, task.axes)
+        b.store(ends.y, where, vectors[shift + i], None if whole else rows)
+
+
+def _row(way: _Way, x: Buffer, at: Mapping[str, Dim]) -> Load:
     """A vector along a row, zeros where there is no such row."""
     index = [substitute(d, at) for d in way.read.index]
     guards: list[IndexTest] = []
@@ -124,12 +236,15 @@ def _row(way: _Way, layout: Layout, x: Buffer, at: Mapping[str, Dim], position: 
         for place, extent in zip(index, way.read.tensor.type.sizes, strict=True):
             guards += bounds_tests(place, extent)
     type = ValueType(x.dtype, way.lanes)
-    return Load(x, layout.offset(index) + position, type, tuple(guards), way.read.outside or 0)
+    return Load(x, way.layout.offset(index), type, tuple(guards), way.read.outside or 0)
 
 
-def _digits(axes: Sequence[Axis], position: Dim) -> dict[str, Dim]:
-    """Where each axis stands at a position of all of them as one."""
+def _bind(axes: Sequence[Axis], position: Dim, *, merged: bool) -> dict[str, Dim]:
+    """Where each axis stands at a position of all of them as one; `merged`: as far along the last
+    one, where that comes to the same."""
     at: dict[str, Dim] = {}
+    if merged:
+        return {axis.name: 0 for axis in axes[:-1]} | {axes[-1].name: position}
     for axis in reversed(axes[1:]):
         above = floor_div(position, extent_of(axis))
         at[axis.name] = position - above * extent_of(axis)
