@@ -23,6 +23,7 @@ from convdsl.cli.options import (
     completes_files,
     input_shapes,
     plain_path,
+    positive,
     selected_passes,
 )
 from convdsl.cli.tuning import add_tuning
@@ -54,14 +55,26 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--measure", action="store_true", help="with --explain: time each step, share of the peak"
     )
+    parser.add_argument(
+        "--rows", type=_count, metavar="N", help="with --explain: so many of the slowest, or all"
+    )
+    parser.add_argument(
+        "--columns", metavar="NAME,..", help="with --explain: these columns, or all"
+    )
     add_format(parser)
     add_building(parser)
     add_tuning(parser)
 
 
+def _count(text: str) -> str:
+    return text if text == "all" else str(positive(text))
+
+
 def run(options: argparse.Namespace) -> int:
     if options.measure and not options.explain:
         raise InputError("--measure goes with --explain")
+    if (options.rows or options.columns) and not options.explain:
+        raise InputError("--rows and --columns go with --explain")
     if options.emit != "gradient" and (options.of or options.wrt):
         raise InputError("--of and --wrt go with --emit gradient")
     if options.tune and (options.emit or options.explain):

@@ -5,6 +5,9 @@ was chosen and of those that were not. Predicted times add this machine, as it w
 (measure.prediction). With --measure it is measured anew in the same run, and every step is timed
 on the given number of threads: the best of several runs of one thread, the median of several
 threads. The share is of the peak that the same threads reach with nothing but multiply-adds.
+
+A table has the slowest steps first and the columns that fit a terminal; --rows and --columns ask
+for others. JSON, CSV and Markdown have all of them, in the order in which the steps run.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from convdsl.cli import console, listing
 from convdsl.cli.building import PassWatcher, load_model
 from convdsl.cli.options import input_shapes, selected_passes, weights_of
+from convdsl.diagnostics import InputError
 from convdsl.driver import Plan, bind, bind_weights_of
 from convdsl.kernel.program import Program
 from convdsl.measure.machine import figures
@@ -29,6 +33,13 @@ if TYPE_CHECKING:
     from convdsl.lowering.tasks import Decision
 
 RANDOM_WEIGHTS = "random:0"
+
+PREDICTED = ("step", "schedule", "MMACs", "bound", "predicted us", "% of time")
+MEASURED = ("step", "schedule", "MMACs", "us", "% of peak", "% of time")
+"""Columns of a table: they fit eighty characters."""
+
+_ROWS = 10
+_LONGEST = 20  # letters of the name of a step in a table
 
 
 def explain(options: argparse.Namespace) -> int:
@@ -46,14 +57,48 @@ def explain(options: argparse.Namespace) -> int:
     measured = _measured(options, model, plan, lowered, threads) if options.measure else None
     macs = _macs(model, binding)
     rows = [_row(choice, macs) for choice in lowered.choices]
+    seconds = [p.seconds for p in predictions] if measured is None else measured
     for number, (row, choice) in enumerate(zip(rows, lowered.choices, strict=True)):
         row |= _predicted(predictions[number])
         if measured is not None:
             row |= _share(row, measured[number], predictions[number], team)
+        row["% of time"] = 100 * seconds[number] / sum(seconds) if sum(seconds) else 0.0
         row["not chosen"] = _others(choice)
-    listing.show(rows, options.format)
+    _show(rows, options)
     _say(lowered.program, predictions, measured, team)
     return 0
+
+
+def _show(rows: list[dict[str, Any]], options: argparse.Namespace) -> None:
+    """The rows and columns that are asked for."""
+    is_table = options.format == "table"
+    known = list(rows[0]) if rows else []
+    usual = ",".join(MEASURED if options.measure else PREDICTED) if is_table else "all"
+    asked: str = options.columns or usual
+    names = known if asked == "all" else [name.strip() for name in asked.split(",")]
+    for name in names:
+        if rows and name not in known:
+            raise InputError(f"--columns: no column is called {name}; there are {', '.join(known)}")
+    count: str = options.rows or (str(_ROWS) if is_table else "all")
+    shown = rows
+    if is_table:
+        shown = sorted(rows, key=lambda row: -row["% of time"])
+        shown = [row | {"step": _short(row["step"])} for row in shown]
+    shown = shown if count == "all" else shown[: int(count)]
+    picked = [{name: row[name] for name in names} for row in shown]
+    listing.show(picked, options.format, digits=1)
+    if len(shown) < len(rows) and is_table:
+        share = sum(float(row["% of time"]) for row in shown)
+        which = f"{len(shown)} of {len(rows)} steps, {share:.0f} % of the time"
+        console.note(f"{which}; --rows all and --columns all show more")
+
+
+def _short(step: str) -> str:
+    """A step's first operator, and how many follow it."""
+    first, *others = step.split(" + ")
+    rest = f" +{len(others)}" if others else ""
+    room = _LONGEST - len(rest)
+    return (first if len(first) <= room else f"…{first[1 - room :]}") + rest
 
 
 def _team(threads: int, options: argparse.Namespace, lowered: Lowered, plan: Plan) -> Team:

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from convdsl.reporting.grids import Grid
 
 
-def show(rows: Sequence[Mapping[str, Any]], format: str) -> None:
-    """Print rows that share their keys, which are the headings."""
+def show(rows: Sequence[Mapping[str, Any]], format: str, *, digits: int = 3) -> None:
+    """Print rows that share their keys, which are the headings. Tables have fractions with so many
+    digits."""
     if format == "json":
         result(json.dumps(list(rows), indent=2, ensure_ascii=False))
     elif format == "csv":
@@ -25,7 +26,7 @@ def show(rows: Sequence[Mapping[str, Any]], format: str) -> None:
     elif rows:
         from convdsl.reporting import markdown, table
 
-        grid = _grid(rows)
+        grid = _grid(rows, digits)
         if format == "md":
             result("\n".join(markdown.draw(grid)))
         else:
@@ -38,7 +39,7 @@ def terminal_width() -> int | None:
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
-def cell(value: Any) -> str:
+def cell(value: Any, digits: int = 3) -> str:
     """A value as text."""
     if value is None:
         return "-"
@@ -47,7 +48,7 @@ def cell(value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, float):
-        return f"{value:,.3f}"
+        return f"{value:,.{digits}f}"
     if isinstance(value, list | tuple):
         return ", ".join(map(str, value))  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
     return str(value)
@@ -62,11 +63,11 @@ def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
     return text.getvalue()
 
 
-def _grid(rows: Sequence[Mapping[str, Any]]) -> Grid:
+def _grid(rows: Sequence[Mapping[str, Any]], digits: int) -> Grid:
     from convdsl.reporting.grids import Grid
 
     headings = tuple(rows[0])
-    lines = tuple(tuple(cell(value) for value in row.values()) for row in rows)
+    lines = tuple(tuple(cell(value, digits) for value in row.values()) for row in rows)
     numeric = (i for i, key in enumerate(headings) if _is_number(row[key] for row in rows))
     return Grid(headings, lines, frozenset(numeric))
 

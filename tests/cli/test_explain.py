@@ -66,6 +66,45 @@ def test_explain_and_measure(convdsl, small: Path, threads: int, which: str) -> 
         assert float(row["% of peak"]) == pytest.approx(share)
 
 
+def test_the_table_fits_a_terminal(convdsl) -> None:
+    """The ten slowest steps, in eighty columns."""
+    for options in ([], ["--measure"]):
+        said = convdsl("compile", "shufflenet_v2_x1_0", "--explain", "--threads", 1, *options)
+        lines = said.out.splitlines()
+        assert len(lines) == 2 + 10
+        assert max(map(len, lines)) <= 80
+        share = [float(line.split()[-1]) for line in lines[2:]]
+        assert share == sorted(share, reverse=True)
+        assert "10 of 105 steps" in said.err
+
+
+def test_rows_and_columns_are_chosen(convdsl, small: Path) -> None:
+    said = convdsl("compile", small, "--explain", "--rows", "all", "--columns", "step, MMACs")
+    heading, _, *lines = said.out.splitlines()
+    assert heading.split() == ["step", "MMACs"]
+    told = json.loads(convdsl("compile", small, "--explain", "--format", "json").out)
+    assert len(lines) == len(told)
+    assert convdsl("compile", small, "--explain", "--rows", 1).out.count("\n") == 3
+    assert sum(row["% of time"] for row in told) == pytest.approx(100)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--explain", "--columns", "time"], "no column is called time; there are step, schedule"),
+        (["--explain", "--rows", "0"], "not a whole number"),
+        (["--rows", "3"], "--rows and --columns go with --explain"),
+        (["--columns", "all", "--emit", "loops"], "--rows and --columns go with --explain"),
+    ],
+)
+def test_mistakes_with_rows_and_columns(
+    convdsl, small: Path, options: list[str], message: str
+) -> None:
+    said = convdsl("compile", small, *options)
+    assert said.code == 2
+    assert message in said.err
+
+
 def test_the_best_run_of_one_thread_the_median_of_several() -> None:
     """Of two threads, the first may find a step already done, in no time at all."""
     clocks = np.array([[0, 100, 101], [0, 60, 160], [0, 70, 140]])
