@@ -14,8 +14,8 @@ from convdsl.kernel.expr import Axis, Expr, Read, Reduce, Stage, TensorVar, tran
 from convdsl.kernel.layout import Layout
 from convdsl.kernel.nodes import Buffer
 from convdsl.kernel.target import Target
+from convdsl.schedules.accumulators import Accumulators
 from convdsl.schedules.cpu import generic, reduction
-from convdsl.schedules.cpu.accumulators import Accumulators
 from convdsl.schedules.emission import Emitter, extent_of
 from convdsl.schedules.task import Ending, Operand, Scheduled, Scratch, Task
 from convdsl.tensor import Dim, TensorType

@@ -10,8 +10,8 @@ from convdsl.kernel.expr import Axis, Reduce
 from convdsl.kernel.layout import Layout
 from convdsl.kernel.nodes import Buffer, Registers, Value, ValueType, Var
 from convdsl.schedules.chain import declare_outputs, emit_stages, store_outputs
-from convdsl.schedules.cpu.generic import operand_layout
 from convdsl.schedules.emission import Emitter, View
+from convdsl.schedules.operands import operand_layout
 from convdsl.schedules.task import Output, Pack, Scheduled, Task
 from convdsl.tensor import Dim
 

@@ -37,7 +37,8 @@ from convdsl.schedules.emission import (
     lane_stride,
     lane_symbol,
 )
-from convdsl.schedules.task import Operand, Pack, Schedule, Scheduled, Task
+from convdsl.schedules.operands import operand_layout
+from convdsl.schedules.task import Pack, Schedule, Scheduled, Task
 from convdsl.tensor import Dim, substitute, symbols_of
 
 _BORDER = 3  # positions at either end of an axis that may have code of their own
@@ -45,22 +46,6 @@ _BORDER = 3  # positions at either end of an axis that may have code of their ow
 Segment: TypeAlias = "tuple[int, int]"
 Windows: TypeAlias = "list[tuple[Dim, int]]"
 Places: TypeAlias = "list[dict[str, Dim]]"  # of output elements, or of vectors of them
-
-
-def operand_layout(operand: Operand, reads: list[Read], axis: Axis | None, block: int) -> Layout:
-    """The layout of an operand. A weight indexed by the vector axis is blocked along it, so that
-    its last vector may be read whole."""
-    if operand.layout is not None:
-        return operand.layout
-    shape = operand.var.type.sizes
-    if axis is not None and block > 1:
-        for read in reads:
-            if read.tensor.name != operand.var.name:
-                continue
-            for position, index in enumerate(read.index):
-                if index == axis.i:
-                    return Layout(shape, position, block)
-    return Layout(shape)
 
 
 @dataclass(frozen=True, slots=True)

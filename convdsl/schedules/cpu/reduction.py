@@ -12,20 +12,19 @@ from convdsl.kernel.builder import Builder
 from convdsl.kernel.expr import Axis, Read
 from convdsl.kernel.nodes import Buffer, Kernel, ReduceLanes, Value
 from convdsl.kernel.target import Target
+from convdsl.schedules.accumulators import Accumulators
 from convdsl.schedules.chain import declare_outputs, emit_stages, store_outputs
-from convdsl.schedules.cpu.accumulators import Accumulators
 from convdsl.schedules.cpu.totals import (
     PIECE,
-    RUN,
     Loop,
     Way,
     cut,
     cycles,
-    match_totals,
     plan_totals,
 )
 from convdsl.schedules.emission import Emitter, View, extent_of, lane_symbol
 from convdsl.schedules.task import Arguments, Output, Pack, Schedule, Scheduled, Scratch, Task
+from convdsl.schedules.totals import RUN, match_totals
 from convdsl.tensor import Dim, dim_min, floor_div
 
 Position: TypeAlias = "dict[str, Dim]"

@@ -20,8 +20,8 @@ from convdsl.kernel.scalar import REDUCTIONS
 from convdsl.kernel.scatter import Scatter, match_scatter
 from convdsl.kernel.target import Target
 from convdsl.schedules.chain import declare_outputs
-from convdsl.schedules.cpu.generic import operand_layout
 from convdsl.schedules.emission import Emitter, View, extent_of, lane_symbol
+from convdsl.schedules.operands import operand_layout
 from convdsl.schedules.task import Pack, Schedule, Scheduled, Task
 from convdsl.tensor import Dim, dim_min, symbols_of
 
