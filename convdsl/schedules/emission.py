@@ -141,10 +141,10 @@ class Emitter:
         view = self.views[e.tensor.name]
         index = [substitute(d, at) for d in e.index]
         tests = [*guards]
-        plain = view.layout.axis is None
-        for position, extent in zip(index, e.tensor.type.shape, strict=True):
+        for axis, (position, extent) in enumerate(zip(index, e.tensor.type.shape, strict=True)):
             # The last vector of a blocked axis may pass the end of what is not blocked.
-            if e.outside is not None or (plain and depends_on_lane(position)):
+            filled = axis == view.layout.axis
+            if e.outside is not None or (depends_on_lane(position) and not filled):
                 assert isinstance(extent, int)
                 tests += bounds_tests(position, extent)
         offset = view.layout.offset(index)

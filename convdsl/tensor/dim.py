@@ -10,7 +10,7 @@ those of the loop IR: there is one home for integer algebra.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -443,10 +443,12 @@ def bounds(value: Dim) -> tuple[int | None, int | None]:
 def _bounded_parts(value: SymDim) -> Iterable[tuple[int | None, int | None, Coefficient]]:
     """(low, high, coefficient) of parts that sum up to the value.
 
-    Terms are bounded one by one, but for differences of two floors by the same denominator:
-    floor(a/d) - floor(b/d) lies between floor((a - b)/d) and ceil((a - b)/d).
+    Terms are bounded one by one, but for remainders, which lie between 0 and d - 1, and for
+    differences of two floors by the same denominator: floor(a/d) - floor(b/d) lies between
+    floor((a - b)/d) and ceil((a - b)/d).
     """
     rest = dict(value._terms)  # pyright: ignore[reportPrivateUsage]
+    yield from _remainders(rest)
     floors = [(m[0][0], c, m) for m, c in rest.items() if len(m) == 1 and m[0][1] == 1]
     for first, coefficient, key in floors:
         for second, other, opposite in floors:
@@ -465,6 +467,36 @@ def _bounded_parts(value: SymDim) -> Iterable[tuple[int | None, int | None, Coef
                     )
     for monomial, coefficient in rest.items():
         yield *_monomial_bounds(monomial), coefficient
+
+
+def _remainders(terms: dict[Monomial, Coefficient]) -> Iterator[tuple[int, int, Coefficient]]:
+    """Takes remainders out of a sum: c*(a - d*floor(a/d)), and c*(floor(a/m) - k*floor(a/(m*k))),
+    which is the remainder of floor(a/m) by k."""
+    floors = [(m[0][0], m) for m in terms if len(m) == 1 and m[0][1] == 1]
+    for atom, key in floors:
+        if not isinstance(atom, Floor) or not isinstance(atom.denominator, int) or key not in terms:
+            continue
+        whole = -Fraction(terms[key]) / atom.denominator
+        inner = [(m, c) for m, c in terms_of(atom.numerator) if m]
+        if all(terms.get(m) == whole * c for m, c in inner):
+            constant = dict(terms_of(atom.numerator)).get((), 0)
+            for m in (key, *(m for m, _ in inner)):
+                del terms[m]
+            terms[()] = terms.get((), 0) - whole * constant
+            yield 0, atom.denominator - 1, _normal(whole)
+            continue
+        for other, opposite in floors:
+            if not isinstance(other, Floor) or other.numerator != atom.numerator:
+                continue
+            small = other.denominator
+            if not isinstance(small, int) or opposite == key or atom.denominator % small:
+                continue
+            times = atom.denominator // small
+            if opposite in terms and terms[key] == -times * terms[opposite]:
+                coefficient = terms.pop(opposite)
+                del terms[key]
+                yield 0, times - 1, coefficient
+                break
 
 
 def _monomial_bounds(monomial: Monomial) -> tuple[int | None, int | None]:

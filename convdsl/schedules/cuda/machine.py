@@ -8,6 +8,7 @@ from convdsl.kernel.cuda_target import CudaTarget
 from convdsl.kernel.layout import Layout
 from convdsl.schedules.cuda.generic import generic
 from convdsl.schedules.cuda.layouts import layout_of
+from convdsl.schedules.cuda.vectors import vectors
 from convdsl.schedules.machine import Machine, pack_forms
 
 _ALIGNMENT = 256
@@ -17,7 +18,7 @@ _ALIGNMENT = 256
 @lru_cache(maxsize=64)
 def cuda_machine(target: CudaTarget) -> Machine:
     """All that lowering must know of a card."""
-    made = (generic,)
+    made = (vectors, generic)
     return Machine(
         name="cuda",
         facts=repr(target),

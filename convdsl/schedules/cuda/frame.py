@@ -1,0 +1,103 @@
+"""What kernels for a card have in common: their buffers, and how threads find their places."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+from convdsl.kernel.builder import Builder
+from convdsl.kernel.cuda_target import WARP, CudaTarget
+from convdsl.kernel.expr import Axis
+from convdsl.kernel.layout import Layout
+from convdsl.kernel.nodes import IndexTest
+from convdsl.schedules.chain import declare_outputs
+from convdsl.schedules.emission import View, decide
+from convdsl.schedules.task import Arguments, Scheduled, Task
+from convdsl.tensor import Dim, floor_div
+
+THREADS = 256
+"""Of a block: enough warps to hide a load behind, few enough for any number of registers."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A kernel whose buffers are declared: operands as they lie, weights as said or as in their
+    files."""
+
+    b: Builder
+    views: dict[str, View]
+    arguments: Arguments
+
+    @staticmethod
+    def open(
+        task: Task, name: str, lanes: int = 1, layouts: Mapping[str, Layout] | None = None
+    ) -> Frame:
+        b = Builder(name, task.element, lanes)
+        views: dict[str, View] = {}
+        for operand in task.operands:
+            layout = operand.layout or (layouts or {}).get(operand.var.name)
+            layout = layout or Layout(operand.var.type.sizes)
+            buffer = b.buffer(operand.var.name, operand.var.type.dtype, layout.size)
+            views[operand.var.name] = View(buffer, layout)
+        packs = [views[o.var.name].layout if o.static else None for o in task.operands]
+        outputs = declare_outputs(b, task.outputs)
+        arguments = (
+            *zip(views, packs, strict=True),
+            *((output, None) for output in outputs),
+        )
+        return Frame(b, views | outputs, arguments)
+
+    def finish(self) -> Scheduled:
+        """The kernel with what its buffers hold."""
+        return Scheduled.one(self.b.kernel(), self.arguments)
+
+
+def block_of(target: CudaTarget, threads: int) -> int:
+    """Threads of a block where so many are wanted in all: fewer where else some multiprocessors
+    would have nothing to do."""
+    wanted = THREADS
+    while wanted > 2 * WARP and threads < 2 * wanted * target.facts.multiprocessors:
+        wanted //= 2
+    return wanted
+
+
+@contextmanager
+def each(b: Builder, total: int, threads: int) -> Generator[Dim]:
+    """The body runs once for each number below `total`, neighbours side by side."""
+    with (
+        b.blocks(("block",), (-(-total // threads),)) as (block,),
+        b.threads(("thread",), (threads,)) as (thread,),
+        guarded(b, IndexTest("lt", block * threads + thread, total)),
+    ):
+        yield block * threads + thread
+
+
+@contextmanager
+def guarded(b: Builder, *tests: IndexTest) -> Generator[None]:
+    """Statements that run where all tests hold; what is known to hold is not asked."""
+    with ExitStack() as stack:
+        for test in tests:
+            if decide(test) is not True:
+                stack.enter_context(b.when(test))
+        yield
+
+
+def unravelled(number: Dim, extents: Sequence[int]) -> list[Dim]:
+    """The position of which a number is the row-major place."""
+    found: list[Dim] = []
+    for axis, extent in enumerate(extents):
+        inner = math.prod(extents[axis + 1 :])
+        here = floor_div(number, inner)
+        found.append(here if axis == 0 else here - floor_div(number, inner * extent) * extent)
+    return found
+
+
+def position(place: Sequence[Dim], layout: Layout, axes: Sequence[Axis]) -> dict[str, Dim]:
+    """The axes at a place of a layout's physical axes."""
+    index = list(place)
+    if layout.axis is not None:
+        lane = index.pop()
+        index[layout.axis] = index[layout.axis] * layout.block + lane
+    return {axis.name: at for axis, at in zip(axes, index, strict=True)}

@@ -1,0 +1,135 @@
+"""Maps, windows and movements: a thread for sixteen bytes of what lies side by side.
+
+Vectors of four run along the channels, which are filled up to whole ones, or along the last axis
+of what is plain, once neighbouring axes along which everything lies alike are one. A thread makes
+one vector: neighbours read and write side by side, four times as much at each access, and as many
+are on their way as a multiprocessor has threads for. Whatever a thread sums (the window of a pool,
+the taps of a filter that has each channel for itself) it holds in registers; that its neighbours
+read some of it too is left to the cache.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from convdsl.kernel.cuda_target import CudaTarget
+from convdsl.kernel.expr import Axis
+from convdsl.kernel.layout import Layout
+from convdsl.kernel.nodes import IndexTest
+from convdsl.schedules.chain import emit_chain
+from convdsl.schedules.cuda.costs import (
+    moved_bytes,
+    nanoseconds,
+    reads_of_an_element,
+    steps_of_an_element,
+)
+from convdsl.schedules.cuda.frame import Frame, block_of, each, guarded, unravelled
+from convdsl.schedules.emission import Emitter, depends_on_lane, extent_of, lane_stride, lane_symbol
+from convdsl.schedules.merging import merged
+from convdsl.schedules.operands import operand_layout
+from convdsl.schedules.task import Schedule, Scheduled, Task
+from convdsl.tensor import Dim, substitute
+
+LANES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """The task, perhaps over fewer axes; vectors along `axis`, whole ones and what is left."""
+
+    task: Task
+    axis: Axis
+    whole: int
+    rest: int
+    layouts: Mapping[str, Layout]
+
+    @property
+    def others(self) -> tuple[Axis, ...]:
+        """The other axes, in the order in which they lie."""
+        return tuple(axis for axis in self.task.axes if axis != self.axis)
+
+    @property
+    def vectors(self) -> int:
+        return math.prod(map(extent_of, self.others)) * self.whole
+
+
+def plan(task: Task) -> Way | None:
+    """None where vectors would not lie at multiples of their size."""
+    if not task.axes:
+        return None
+    if task.layout.axis is not None:
+        axis, block = task.axes[task.layout.axis], task.layout.block
+        if task.layout.blocks > 1 or block % LANES:
+            return None
+        whole, rest = -(-extent_of(axis) // LANES), 0
+    else:
+        task = _flat(task)
+        axis, block = task.axes[-1], LANES
+        whole, rest = divmod(extent_of(axis), LANES)
+        if not whole or (rest and len(task.axes) > 1):
+            return None
+    layouts = {o.var.name: operand_layout(o, task.reads, axis, block) for o in task.operands}
+    return Way(task, axis, whole, rest, layouts)
+
+
+def _flat(task: Task) -> Task:
+    """The task over fewer axes, unless weights would have another shape than in their files."""
+    flat = merged(task)
+    own = {operand.var for operand in task.operands if operand.static}
+    return flat if own <= {operand.var for operand in flat.operands} else task
+
+
+def cost(task: Task, target: CudaTarget) -> float | None:
+    """Nanoseconds: an access for each vector, four for one whose lanes lie apart."""
+    way = plan(task)
+    if way is None:
+        return None
+    apart = 1 + (LANES - 1) * _apart(way)
+    accesses = way.vectors * (reads_of_an_element(task) * apart + len(task.outputs))
+    return nanoseconds(target, moved_bytes(task), accesses, steps_of_an_element(task))
+
+
+def _apart(way: Way) -> float:
+    """The share of reads whose lanes are read one by one."""
+    at = {way.axis.name: Axis("vector", 1 << 30).i * LANES + lane_symbol(LANES)}
+    reads = way.task.reads
+    count = 0
+    for read in reads:
+        index = [substitute(d, at) for d in read.index]
+        stride = lane_stride(way.layouts[read.tensor.name].offset(index))
+        tested = read.outside is not None and any(map(depends_on_lane, index))
+        count += stride not in (0, 1) or tested
+    return count / max(len(reads), 1)
+
+
+def emit(task: Task, name: str, target: CudaTarget) -> Scheduled:
+    """Vectors in the order in which they lie; the first threads make what is left as well."""
+    way = plan(task)
+    assert way is not None
+    frame = Frame.open(way.task, name, LANES, way.layouts)
+    b, axis = frame.b, way.axis
+    extents = [*map(extent_of, way.others), way.whole]
+    count = max(way.vectors, way.rest)
+    with each(b, count, block_of(target, count)) as number:
+        with guarded(b, *([IndexTest("lt", number, way.vectors)] if way.rest else [])):
+            *outer, vector = unravelled(number, extents)
+            at: dict[str, Dim] = {a.name: i for a, i in zip(way.others, outer, strict=True)}
+            first = {**at, axis.name: vector * LANES}
+            here = {**at, axis.name: vector * LANES + lane_symbol(LANES)}
+            emit_chain(Emitter(b, frame.views, LANES), way.task, here, first)
+        if way.rest:
+            with guarded(b, IndexTest("lt", number, way.rest)):
+                last = {axis.name: number + way.whole * LANES}
+                emit_chain(Emitter(b, frame.views, 1), way.task, last, last)
+    return frame.finish()
+
+
+def vectors(target: CudaTarget) -> Schedule:
+    """The schedule for a card."""
+    return Schedule(
+        "vectors",
+        lambda task: cost(task, target),
+        lambda task, name: emit(task, name, target),
+    )
