@@ -9,7 +9,7 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 from op_cases.draw import Draw
 
-from interop import drawn_positions
+from interop import drawn_compositions, drawn_positions
 from interop.drawn_node import Generator, Node, axis_of, floats, image
 
 # One operand
@@ -543,6 +543,7 @@ GENERATORS: dict[str, Generator] = {
     "HardSigmoid": partial(unary, beta=(0.2, 0.6), **SLOPES),
     "Gelu": partial(unary, approximate=("none", "tanh")),
     "IsNaN": with_special, "IsInf": with_special, "Not": masked,
+    **drawn_compositions.GENERATORS,
     **drawn_positions.GENERATORS,
     **dict.fromkeys(("Sin", "Cos", "Tan", "Atan", "Sinh", "Cosh", "Asinh"), unary),
     **dict.fromkeys(("Asin", "Acos", "Atanh"), partial(unary, low=-0.99, high=0.99)),

@@ -28,20 +28,23 @@ FAMILIES: Mapping[str, tuple[str, ...]] = {
     ),
     "normalisation": (
         "BatchNormalization", "InstanceNormalization", "GroupNormalization", "LayerNormalization",
-        "LRN",
+        "LRN", "RMSNormalization", "LpNormalization", "MeanVarianceNormalization",
     ),
+    "attention": ("Attention", "RotaryEmbedding"),
     "matrix products": ("Gemm", "MatMul", "Einsum"),
     "softmax": ("Softmax", "LogSoftmax"),
     "activations and clip": (
         "Relu", "LeakyRelu", "PRelu", "Elu", "Selu", "Celu", "Gelu", "HardSwish", "HardSigmoid",
         "Sigmoid", "Tanh", "Softplus", "Softsign", "Mish", "ThresholdedRelu", "Swish", "Clip",
+        "Shrink",
     ),
     "concat and split": ("Concat", "Split"),
     "resize and upsample": ("Resize", "Upsample"),
-    "pad": ("Pad",),
+    "pad": ("Pad", "CenterCropPad"),
     "reductions": (
         "ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL1", "ReduceL2",
         "ReduceSumSquare", "ReduceLogSum", "ReduceLogSumExp", "ArgMax", "ArgMin", "TopK",
+        "Hardmax", "OneHot",
     ),
     "elementwise": (
         "Abs", "Add", "And", "Ceil", "Div", "Equal", "Erf", "Exp", "Floor", "Greater",
@@ -52,6 +55,7 @@ FAMILIES: Mapping[str, tuple[str, ...]] = {
     ),
     "positions": (
         "GatherElements", "GatherND", "Scatter", "ScatterElements", "ScatterND", "Trilu", "CumSum",
+        "EyeLike",
     ),
     "shape operators": (
         "Cast", "CastLike", "Constant", "ConstantOfShape", "DepthToSpace", "Expand", "Flatten",

@@ -19,7 +19,8 @@ def batch_norm(draw: Draw) -> Case:
     return with_state(draw, "batch_norm", attributes, x, symbols=image_symbols(x.ndim))
 
 
-def layer_norm(draw: Draw) -> Case:
+def trailing(name: str, draw: Draw) -> Case:
+    """Normalised along the last axes."""
     x = draw.array(draw.shape(draw.integer(2, 5), 2, 5))
     axis = draw.integer(1, x.ndim - 1)
     attributes = {
@@ -28,7 +29,7 @@ def layer_norm(draw: Draw) -> Case:
         "eps": draw.pick(*EPS),
     }
     symbols = {"x": tuple(s if j < axis else None for j, s in enumerate(LETTERS[: x.ndim]))}
-    return with_state(draw, "layer_norm", attributes, x, symbols=symbols)
+    return with_state(draw, name, attributes, x, symbols=symbols)
 
 
 def group_norm(draw: Draw) -> Case:
@@ -100,7 +101,8 @@ def top_k(draw: Draw) -> Case:
 
 GENERATORS: dict[str, Generator] = {
     "batch_norm": batch_norm,
-    "layer_norm": layer_norm,
+    "layer_norm": partial(trailing, "layer_norm"),
+    "rms_norm": partial(trailing, "rms_norm"),
     "group_norm": group_norm,
     "instance_norm": instance_norm,
     "lrn": lrn,

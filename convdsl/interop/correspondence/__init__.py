@@ -6,6 +6,7 @@ from convdsl.diagnostics import InputError
 from convdsl.interop.correspondence import (
     activations,
     arithmetic,
+    attention,
     convolution,
     joining,
     normalisation,
@@ -25,6 +26,7 @@ from convdsl.ops import OPERATORS
 FAMILIES = (
     convolution,
     products,
+    attention,
     pooling,
     normalisation,
     activations,

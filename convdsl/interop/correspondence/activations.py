@@ -98,6 +98,18 @@ def _read_thresholded_relu(r: Reading) -> Tensor:
     return r.apply("where", {"condition": above, "a": r[0], "b": zero})
 
 
+def _read_shrink(r: Reading) -> Tensor:
+    """x, moved towards zero by the bias; 0 within -lambd .. lambd."""
+    x, bias = r[0], r.like(r.attribute("bias", 0.0), r[0])
+    limit = r.attribute("lambd", 0.5)
+    above, below = (
+        r.binary(op, x, r.like(sign * limit, x)) for op, sign in (("greater", 1), ("less", -1))
+    )
+    low = {"condition": below, "a": r.binary("add", x, bias), "b": r.like(0.0, x)}
+    high = {"condition": above, "a": r.binary("sub", x, bias), "b": r.apply("where", low)}
+    return r.apply("where", high)
+
+
 def _read_swish(r: Reading) -> Tensor:
     alpha = r.attribute("alpha", 1.0)
     if alpha == 1.0:
@@ -275,5 +287,6 @@ ROWS = (
 READING = {
     "ThresholdedRelu": Read(_read_thresholded_relu),
     "Swish": Read(_read_swish),
+    "Shrink": Read(_read_shrink),
 }
 """Kinds of nodes that are several operators of ours, or one in some configurations."""

@@ -14,6 +14,7 @@ from convdsl.interop.correspondence.row import (
     Result,
     Row,
     attributes_read,
+    only_spelled,
     same,
 )
 from convdsl.interop.correspondence.wording import (
@@ -101,6 +102,32 @@ def _read_layer_norm(r: Reading) -> Result:
     return [y, mean, r.unary("reciprocal", spread)]
 
 
+def _read_rms_norm(r: Reading) -> Tensor:
+    axis, eps = r.attribute("axis", -1) % r.rank(0), r.attribute("epsilon", _EPS.default)
+    if shape_of(r[1]) == r.shape(0)[axis:]:
+        return r.apply("rms_norm", {"x": r[0], "weight": r[1]}, axis=axis, eps=eps)
+    return r.binary("mul", r.unary("rms_norm", r[0], axis=axis, eps=eps, affine=False), r[1])
+
+
+def _read_lp_normalisation(r: Reading) -> Tensor:
+    """x over its norm along an axis; where that is 0, 0."""
+    norm = {1: "reduce_l1", 2: "reduce_l2"}.get(r.attribute("p", 2))
+    if norm is None:
+        raise ReadError(f"there is no norm of {r.attribute('p')}, but of 1 and 2")
+    size = r.unary(norm, r[0], axes=(r.attribute("axis", -1),), keepdims=True)
+    is_zero = r.binary("equal", size, r.like(0.0, size))
+    divisor = r.apply("where", {"condition": is_zero, "a": r.like(1.0, size), "b": size})
+    return r.binary("div", r[0], divisor)
+
+
+def _read_mean_variance(r: Reading) -> Tensor:
+    axes = tuple(r.attribute("axes", (0, 2, 3)))
+    apart = r.binary("sub", r[0], r.unary("reduce_mean", r[0], axes=axes, keepdims=True))
+    squares = r.binary("mul", apart, apart)
+    spread = r.unary("sqrt", r.unary("reduce_mean", squares, axes=axes, keepdims=True))
+    return r.binary("div", apart, r.binary("add", spread, r.like(1e-9, spread)))
+
+
 def _read_lrn(r: Reading) -> Tensor:
     """ONNX has floor((size - 1) / 2) channels before, and the rest after."""
     how = attributes_read("lrn", _LRN, r)
@@ -144,6 +171,15 @@ def _spell_group_norm(s: Spelling) -> str:
 def _spell_instance_norm(s: Spelling) -> str:
     state = s.affine(s.call.type("x").shape[1:2])
     return s("InstanceNormalization", s["x"], *state, epsilon=s.call["eps"])
+
+
+def _spell_rms_norm(s: Spelling) -> str:
+    """In the nodes of before opset 23."""
+    axes = s.integers(range(s.call["axis"], s.call.type("x").rank))
+    mean = s("ReduceMean", s("Mul", s["x"], s["x"]), axes, keepdims=1)
+    root = s("Sqrt", s("Add", mean, s.constant(s.call["eps"])))
+    y = s("Div", s["x"], root)
+    return s("Mul", y, s["weight"]) if s["weight"] else y
 
 
 def _spell_lrn(s: Spelling) -> str:
@@ -197,6 +233,13 @@ def _layer_instance_norm(w: Wording) -> str:
     return f"{_channels(w)}{_options(w, 'affine', False)}"
 
 
+def _layer_rms_norm(w: Wording) -> str:
+    """Its own default of epsilon depends on the dtype."""
+    shape = listed(w.call.type("x").shape[w.call["axis"] :])
+    affine = keywords(("elementwise_affine", str(w.call["affine"]), "True"), w.dtype)
+    return f"{shape}, eps={w.call['eps']!r}{affine}"
+
+
 _SPACELESS = "PyTorch has local response normalisation with axes of space only"
 
 
@@ -227,6 +270,7 @@ ROWS: tuple[Row, ...] = (
         read=_read_layer_norm,
         spell=_spell_layer_norm,
     ),
+    only_spelled("rms_norm", "", module("nn.RMSNorm", _layer_rms_norm), _spell_rms_norm),
     same(
         "group_norm",
         "GroupNormalization",
@@ -268,4 +312,8 @@ ROWS: tuple[Row, ...] = (
     ),
 )
 
-READING: dict[str, Read] = {}
+READING = {
+    "RMSNormalization": Read(_read_rms_norm),
+    "LpNormalization": Read(_read_lp_normalisation),
+    "MeanVarianceNormalization": Read(_read_mean_variance),
+}

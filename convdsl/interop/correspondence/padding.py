@@ -99,6 +99,22 @@ def _cropped(r: Reading, axes: Sequence[int], around: Any) -> tuple[Tensor, list
     return x, found
 
 
+def _read_center_crop_pad(r: Reading) -> Tensor:
+    """The middle along axes, or zeros around them; an odd position more is at the end."""
+    x = r[0]
+    axes = [axis % r.rank(0) for axis in r.attribute("axes") or range(r.rank(0))]
+    for axis, wanted in zip(axes, r.sizes(1), strict=True):
+        extent = r.extent(r.shape(0)[axis])
+        before = abs(wanted - extent) // 2
+        if wanted < extent:
+            limits = {"start": (before,), "stop": (before + wanted,), "step": (1,)}
+            x = r.unary("slice", x, axes=(axis,), **limits)
+        elif wanted > extent:
+            around = ((before, wanted - extent - before),)
+            x = r.unary("pad", x, pad=around, mode="zeros", value=0.0, axes=(axis,))
+    return r.unary("identity", x) if x is r[0] else x
+
+
 def _is_negative(amount: Dim) -> bool:
     low, high = bounds(amount)
     if low is not None and low >= 0:
@@ -196,4 +212,4 @@ ROWS = (
     ),
 )
 
-READING: dict[str, Read] = {}
+READING = {"CenterCropPad": Read(_read_center_crop_pad, deciding=(1,))}

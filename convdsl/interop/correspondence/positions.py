@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from convdsl.diagnostics import InputError
 from convdsl.interop.correspondence.row import Keyword, Read, Row, only_spelled, same
 from convdsl.interop.correspondence.wording import Lacking, PyTorch, Wording, keywords
-from convdsl.interop.reading.tensors import ReadError, Tensor, dtype_of
+from convdsl.interop.element_types import FROM_ONNX
+from convdsl.interop.reading.tensors import Known, ReadError, Tensor, dtype_of
 from convdsl.tensor import DType, bounds
 
 if TYPE_CHECKING:
@@ -56,6 +59,15 @@ def _read_put_at(r: Reading) -> Tensor:
 def _read_triangle(r: Reading) -> Tensor:
     diagonal = r.sizes(1)[0] if r.has(1) else 0
     return r.unary("triu" if r.attribute("upper", 1) else "tril", r[0], diagonal=diagonal)
+
+
+def _read_eye_like(r: Reading) -> Tensor:
+    rows, columns = (r.extent(size) for size in r.shape(0))
+    to = r.attribute("dtype")
+    dtype = r.dtype(0) if to is None else FROM_ONNX.get(to)
+    if dtype is None:
+        raise ReadError(f"elements of ONNX's type {to} are not supported")
+    return Known(np.eye(rows, columns, r.attribute("k", 0), dtype=dtype.numpy))
 
 
 def _read_cumsum(r: Reading) -> Tensor:
@@ -220,5 +232,6 @@ ROWS = (
 READING = {
     "Trilu": Read(_read_triangle, deciding=(1,)),
     "Scatter": Read(_read_put_along),
+    "EyeLike": Read(_read_eye_like),
 }
-"""One node for both triangles; the name that ScatterElements had before opset 11."""
+"""One node for both triangles; the name that ScatterElements had before opset 11; a constant."""

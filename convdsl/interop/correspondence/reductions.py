@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,8 +16,9 @@ from convdsl.interop.correspondence.row import (
     same,
 )
 from convdsl.interop.correspondence.wording import PyTorch, Wording, keywords
-from convdsl.interop.reading.tensors import Known, Tensor
+from convdsl.interop.reading.tensors import Known, Tensor, shape_of
 from convdsl.ops.extent import BEGIN, END
+from convdsl.tensor import DType
 
 if TYPE_CHECKING:
     from convdsl.interop.reading.node import Reading
@@ -68,6 +70,37 @@ def _read_selection(op: str, r: Reading) -> Tensor:
 def _read_top_k(r: Reading) -> Result:
     count = r.sizes(1)[0] if r.has(1) else r.attribute("k")
     return list(r.apply_all("top_k", {"x": r[0]}, k=count, **attributes_read("top_k", _TOP_K, r)))
+
+
+def _read_hardmax(r: Reading) -> Tensor:
+    """1 where the first of the largest is, else 0; before opset 13 everything from the axis on is
+    one axis."""
+    x, shape = r[0], r.shape(0)
+    axis = r.attribute("axis", 1 if r.opset < 13 else -1) % max(len(shape), 1)
+    if r.opset < 13:
+        x = r.reshape(x, (*shape[:axis], prod(shape[axis:])))
+    places = np.arange(r.extent(shape_of(x)[axis]))
+    places = places.reshape(-1, *(1 for _ in shape_of(x)[axis + 1 :]))
+    best = r.unary("argmax", x, axis=axis, keepdims=True)
+    y = r.unary("cast", r.binary("equal", best, Known(places)), dtype=str(r.dtype(0)))
+    return y if r.opset >= 13 else r.reshape(y, shape)
+
+
+def _read_one_hot(r: Reading) -> Tensor:
+    """on where the position is the index, else off; of an index beyond the depth nothing is on."""
+    rank = r.rank(0)
+    axis: int = r.attribute("axis", -1) % (rank + 1)
+    depth = int(r.number(1))
+    index = r[0] if r.dtype(0) is DType.I64 else r.unary("cast", r[0], dtype="i64")
+    below = r.binary("less", index, r.like(0, index))
+    counted = r.binary("add", index, r.like(depth, index))
+    index = r.apply("where", {"condition": below, "a": counted, "b": index})
+    index = r.unary("unsqueeze", index, axes=(axis,))
+    places = np.arange(depth).reshape(-1, *(1 for _ in range(rank - axis)))
+    off, on = r.apply_all("split", {"x": r[2]}, parts=(1, 1), axis=0)
+    is_it = r.binary("equal", index, Known(places))
+    numbers = {"a": r.reshape(on, ()), "b": r.reshape(off, ())}
+    return r.apply("where", {"condition": is_it, **numbers})
 
 
 # As ONNX
@@ -147,4 +180,8 @@ ROWS = (
     ),
 )
 
-READING = {"ReduceLogSum": Read(_read_log_sum, deciding=(1,))}
+READING = {
+    "ReduceLogSum": Read(_read_log_sum, deciding=(1,)),
+    "Hardmax": Read(_read_hardmax),
+    "OneHot": Read(_read_one_hot, deciding=(1,)),
+}
