@@ -47,6 +47,7 @@ RUN_BY_ONNXRUNTIME = {
     "lrn": "the reference sums over other channels at the borders",
     "erf": "the reference computes in single precision",
     "gelu": "the reference computes erf in single precision",
+    "grid_sample": "the reference computes in single precision, and divides by an extent of 0",
     "take_along": "the reference wants the shape of x but for the axis",
 }
 """Operators whose reference evaluation is wrong, and how."""

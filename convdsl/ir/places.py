@@ -1,13 +1,14 @@
-"""Places in a tensor that a row of positions says, along its first axes."""
+"""Places in a tensor: as one row-major number, and as a row of positions along its first axes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from math import prod
 from typing import Any
 
 from convdsl.ir.opdef import Call, OpError
 from convdsl.ir.shapes import disagreement, known_size
-from convdsl.tensor import DType
+from convdsl.tensor import Dim, DType
 
 
 def resolve_places(call: Call) -> Mapping[str, Any]:
@@ -33,3 +34,21 @@ def resolve_places(call: Call) -> Mapping[str, Any]:
             operands=("positions", "x"),
         )
     return call.attributes
+
+
+def row_major(at: Sequence[Dim], shape: Sequence[Dim]) -> Dim:
+    """Positions along axes as one number."""
+    number: Dim = 0
+    for place, extent in zip(at, shape, strict=True):
+        number = number * extent + place
+    return number
+
+
+def digits(number: Dim, shape: Sequence[Dim]) -> tuple[Dim, ...]:
+    """A row-major number as positions along axes."""
+    found: list[Dim] = []
+    for k, _ in enumerate(shape):
+        below: Dim = prod(shape[k + 1 :])
+        digit = number // below
+        found.append(digit if k == 0 else digit % shape[k])
+    return tuple(found)

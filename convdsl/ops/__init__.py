@@ -15,6 +15,7 @@ from convdsl.ops import (
     linear,
     normalisation,
     parameter,
+    patches,
     permutation,
     pooling,
     putting,
@@ -22,6 +23,7 @@ from convdsl.ops import (
     resize,
     rms,
     running,
+    sampling,
     selection,
     shape,
     softmax,
@@ -60,6 +62,8 @@ FAMILIES = (
     triangle,
     taking,
     putting,
+    patches,
+    sampling,
     resize,
 )
 

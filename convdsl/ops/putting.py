@@ -22,7 +22,7 @@ from convdsl.ir.opdef import (
     no_state,
     same_type,
 )
-from convdsl.ir.places import resolve_places
+from convdsl.ir.places import digits, resolve_places, row_major
 from convdsl.ir.shapes import disagreement, known_size, resolve_axis
 from convdsl.kernel.expr import (
     Axis,
@@ -73,9 +73,7 @@ def _reached(
     row-major (less than 0 where there is none), or all combined."""
     op, name, value = _REDUCTIONS.get(call["by"], "max"), "total", update
     if call["by"] == LAST:
-        number: Dim = 0
-        for term in terms:
-            number = number * term.extent + term.i
+        number = row_major([term.i for term in terms], [term.extent for term in terms])
         name, value = "which", IndexValue(number, DType.I64)
     type = TensorType(value.dtype, tuple(axis.extent for axis in axes))
     body = combined_at(op, tuple(terms), place, at, value)
@@ -225,14 +223,12 @@ def kernel_put_at(call: Call) -> TensorExpr:
     here = tuple(axis.i for axis in axes)
     update = Read(updates, (*term_at, *rest_at))
     stage = _reached(call, (place, *keeps), terms, place, Read(at, term_at), update)
-    number: Dim = 0
-    for axis in axes[:said]:
-        number = number * axis.extent + axis.i
+    number = row_major(here[:said], x.type.shape[:said])
     own_x, found = Read(x, here), Read(stage.target, (number, *(axis.i for axis in keeps)))
     if call["by"] == LAST:
         every = Axis("number", prod(term.extent for term in terms))
         shape = tuple(term.extent for term in terms)
-        chosen = Read(updates, (*_digits(every.i, shape), *rest_at))
+        chosen = Read(updates, (*digits(every.i, shape), *rest_at))
         body = _if_any(found, every, chosen, own_x)
     else:
         body = Binary(call["by"], own_x, found)
@@ -258,16 +254,6 @@ def _flat(positions: TensorVar, terms: Sequence[Axis], shape: Sequence[Dim]) -> 
     assert number is not None
     assert inside is not None
     return Select(inside, number, lift(-1, DType.I64))
-
-
-def _digits(number: Dim, shape: Sequence[Dim]) -> tuple[Dim, ...]:
-    """A row-major number as positions along axes."""
-    digits: list[Dim] = []
-    for k, extent in enumerate(shape):
-        below: Dim = prod(shape[k + 1 :])
-        digit = number // below
-        digits.append(digit if k == 0 else digit % extent)
-    return tuple(digits)
 
 
 PUT_AT = OpDef(

@@ -36,7 +36,7 @@ def attention(kind: str, d: Draw, opset: int) -> Node:
         operands["pv"] = floats(d, (batch, kept, earlier, wide))
     mask = d.pick(None, "bool", "float")
     if mask:
-        shape = d.pick((rows,), (1, rows), (batch, heads, rows))[:-1] + (rows, columns + earlier)
+        shape = (*d.pick((), (1,), (batch, heads)), rows, columns + earlier)
         m = d.rng.random(shape) < 0.7
         m[..., 0] = True
         operands["m"] = m if mask == "bool" else floats(d, shape)

@@ -9,7 +9,7 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 from op_cases.draw import Draw
 
-from interop import drawn_compositions, drawn_positions
+from interop import drawn_compositions, drawn_positions, drawn_sampling
 from interop.drawn_node import Generator, Node, axis_of, floats, image
 
 # One operand
@@ -545,6 +545,7 @@ GENERATORS: dict[str, Generator] = {
     "IsNaN": with_special, "IsInf": with_special, "Not": masked,
     **drawn_compositions.GENERATORS,
     **drawn_positions.GENERATORS,
+    **drawn_sampling.GENERATORS,
     **dict.fromkeys(("Sin", "Cos", "Tan", "Atan", "Sinh", "Cosh", "Asinh"), unary),
     **dict.fromkeys(("Asin", "Acos", "Atanh"), partial(unary, low=-0.99, high=0.99)),
     "Acosh": partial(unary, low=1.01), "Mod": of_types("f4", "f8", "i8", "i4"),

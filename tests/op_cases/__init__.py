@@ -2,7 +2,7 @@
 
 from itertools import count
 
-from op_cases import convolution, maps, movement, pooling, positions, statistics
+from op_cases import convolution, maps, movement, pooling, positions, sampling, statistics
 from op_cases.draw import Case, Draw, Generator
 
 GENERATORS: dict[str, Generator] = {
@@ -12,6 +12,7 @@ GENERATORS: dict[str, Generator] = {
     **movement.GENERATORS,
     **statistics.GENERATORS,
     **positions.GENERATORS,
+    **sampling.GENERATORS,
 }
 
 CASES_PER_OPERATOR = 20

@@ -17,6 +17,7 @@ from convdsl.interop.correspondence import (
     quantisation,
     reductions,
     resizing,
+    sampling,
     shapes,
 )
 from convdsl.interop.correspondence.row import Read, Row
@@ -37,6 +38,7 @@ FAMILIES = (
     padding,
     shapes,
     resizing,
+    sampling,
     quantisation,
 )
 _ROWS = tuple(row for family in FAMILIES for row in family.ROWS)

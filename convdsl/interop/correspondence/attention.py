@@ -41,8 +41,14 @@ def _read_attention(r: Reading) -> Result:
     if r.rank(0) == 3:
         width = shape_of(v)[3] * heads
         y = r.reshape(r.unary("transpose", y, axes=(0, 2, 1, 3)), (batch, rows, width))
-    modes = (plain if r.opset < 24 and not cap else capped, capped, scores, shares)
-    return [y, k, v, modes[r.attribute("qk_matmul_output_mode", 0)]]
+    modes: Sequence[Tensor] = (
+        plain if r.opset < 24 and not cap else capped,
+        capped,
+        scores,
+        shares,
+    )
+    mode: int = r.attribute("qk_matmul_output_mode", 0)
+    return [y, k, v, modes[mode]]
 
 
 def _heads(r: Reading, index: int) -> Tensor:
@@ -128,8 +134,8 @@ def _never(r: Reading, allowed: Tensor) -> Tensor:
 
 
 def _borders(r: Reading, rows: Dim, columns: Dim) -> list[Tensor]:
-    """Keys may lie so far before a query and so far behind it; a query stands behind what is kept of
-    earlier calls."""
+    """Keys may lie so far before a query and so far behind it; queries stand behind all earlier
+    keys."""
     left, right = r.attribute("left_window_size", -1), r.attribute("right_window_size", -1)
     if r.attribute("is_causal", 0):
         right = 0

@@ -76,7 +76,7 @@ def _read_hardmax(r: Reading) -> Tensor:
     """1 where the first of the largest is, else 0; before opset 13 everything from the axis on is
     one axis."""
     x, shape = r[0], r.shape(0)
-    axis = r.attribute("axis", 1 if r.opset < 13 else -1) % max(len(shape), 1)
+    axis: int = r.attribute("axis", 1 if r.opset < 13 else -1) % max(len(shape), 1)
     if r.opset < 13:
         x = r.reshape(x, (*shape[:axis], prod(shape[axis:])))
     places = np.arange(r.extent(shape_of(x)[axis]))

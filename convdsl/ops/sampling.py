@@ -1,0 +1,278 @@
+"""Sampling at positions between elements, which are data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import prod
+from typing import Any
+
+from convdsl.ir.opdef import (
+    Attribute,
+    Call,
+    Derived,
+    Kind,
+    OpDef,
+    Operand,
+    OpError,
+    derived,
+    float_type,
+    no_contraction,
+    no_state,
+)
+from convdsl.ir.places import digits
+from convdsl.ir.shapes import disagreement
+from convdsl.kernel.expr import (
+    Axis,
+    Binary,
+    Cast,
+    Compare,
+    Expr,
+    IndexCompare,
+    IndexValue,
+    Literal,
+    Pick,
+    Read,
+    Reduce,
+    Select,
+    Stage,
+    TensorExpr,
+    TensorVar,
+    Unary,
+    axes_over,
+    lift,
+    maximum,
+    minimum,
+)
+from convdsl.tensor import Dim, DType, TensorType
+
+NEAREST, LINEAR, CUBIC = "nearest", "linear", "cubic"
+ZEROS, BORDER, REFLECTION = "zeros", "border", "reflection"
+
+TAPS = {NEAREST: 1, LINEAR: 2, CUBIC: 4}
+"""Neighbours along an axis that a value is made of."""
+
+_FIRST = {NEAREST: 0, LINEAR: 0, CUBIC: -1}
+_SHARPNESS = -0.75
+"""Of cubic weights, as PyTorch and ONNX have it. Keys 1981."""
+
+
+def resolve_grid_sample(call: Call) -> Mapping[str, Any]:
+    """x[N, C, space..] and grid[N, space.., axes], floating alike; the linear mode by one name.
+    Raises OpError for others, and for cubic sampling of anything but planes."""
+    x, grid = call.type("x"), call.type("grid")
+    float_type(call)
+    what = f"cannot sample {x} at {grid}"
+    rank = x.rank - 2
+    if x.rank < 3 or grid.rank != x.rank or x.dtype is not grid.dtype:
+        raise OpError(what, operands=("grid", "x"))
+    if grid.shape[-1] != rank:
+        raise disagreement(
+            f"{what}: a position has {rank} numbers", grid.shape[-1], rank, ("grid",)
+        )
+    if x.shape[0] != grid.shape[0]:
+        raise disagreement(what, x.shape[0], grid.shape[0], ("grid", "x"))
+    mode = LINEAR if call["mode"] in ("bilinear", "trilinear") else call["mode"]
+    mode = CUBIC if mode == "bicubic" else mode
+    if mode == CUBIC and rank != 2:
+        raise OpError(f"cubic sampling is of planes, not of {x}", attributes=("mode",))
+    return {**call.attributes, "mode": mode}
+
+
+def infer_grid_sample(call: Call) -> tuple[TensorType, ...]:
+    """y[N, C, the grid's space..]"""
+    x, grid = call.type("x"), call.type("grid")
+    return (TensorType(x.dtype, (*x.shape[:2], *grid.shape[1:-1])),)
+
+
+# Where a position lies
+
+
+def _unfolded(call: Call, g: Expr, extent: Dim) -> Expr:
+    """The position along an axis that -1 .. 1 says: of the outermost elements' middles with
+    `align_corners`, else of their outer edges."""
+    size = IndexValue(extent, g.dtype)
+    if call["align_corners"]:
+        return (g + 1.0) * 0.5 * (size - 1.0)
+    return ((g + 1.0) * size - 1.0) * 0.5
+
+
+def _reflected(call: Call, x: Expr, extent: Dim) -> Expr:
+    """Thrown back at the borders as often as it takes: width - |(|x - low| mod 2 width) - width|"""
+    if extent == 1:
+        return Literal(0.0, x.dtype)
+    low, width = (0.0, extent - 1) if call["align_corners"] else (-0.5, extent)
+    size = IndexValue(width, x.dtype)
+    turn = Binary("mod", Unary("abs", x - low), size * 2.0)
+    return size - Unary("abs", turn - size) + low
+
+
+def _kept(call: Call, x: Expr, extent: Dim) -> Expr:
+    """The position as the padding has it. With zeros around, as far out as no neighbour reaches."""
+    last = IndexValue(extent, x.dtype) - 1.0
+    if call["padding"] == ZEROS:
+        return minimum(maximum(x, -3.0), last + 3.0)
+    if call["padding"] == REFLECTION:
+        x = _reflected(call, x, extent)
+    return minimum(maximum(x, 0.0), last)
+
+
+def _position(call: Call, g: Expr, extent: Dim) -> Expr:
+    """Where a sample lies along an axis; the neighbours of a cubic one are kept one by one."""
+    x = _unfolded(call, g, extent)
+    if call["mode"] != CUBIC:
+        return _kept(call, x, extent)
+    far = IndexValue(extent, x.dtype) * 1e6  # where no integer is between neighbours any more
+    return minimum(maximum(x, -1.0 * far), far)
+
+
+def _begin(call: Call, x: Expr) -> Expr:
+    """The neighbour that others are counted from."""
+    return Unary("round" if call["mode"] == NEAREST else "floor", x)
+
+
+def _neighbour(call: Call, x: Expr, extent: Dim, tap: Dim) -> Expr:
+    """The element that a tap falls on, i64; with zeros around, one that there may not be."""
+    place = _begin(call, x) + IndexValue(tap + _FIRST[call["mode"]], x.dtype)
+    if call["mode"] == CUBIC and call["padding"] != ZEROS:
+        place = _kept(call, place, extent)
+    place = Cast(place, DType.I64)
+    if call["padding"] == ZEROS:
+        return place
+    last = IndexValue(extent - 1, DType.I64)
+    return minimum(maximum(place, 0), last)
+
+
+def _weight(call: Call, x: Expr, tap: Dim) -> Expr:
+    """How much a tap counts: 1; t or 1 - t of what is left of the position; Keys' cubic of the
+    distance."""
+    if call["mode"] == NEAREST:
+        return Literal(1.0, x.dtype)
+    t = x - Unary("floor", x)
+    if call["mode"] == LINEAR:
+        return Select(IndexCompare("eq", tap, 0), 1.0 - t, t)
+    a = _SHARPNESS
+    near = [((a + 2.0) * d - (a + 3.0)) * d * d + 1.0 for d in (t, 1.0 - t)]
+    far = [((a * d - 5.0 * a) * d + 8.0 * a) * d - 4.0 * a for d in (t + 1.0, 2.0 - t)]
+    inner = Select(IndexCompare("eq", tap, 1), near[0], near[1])
+    outer = Select(IndexCompare("eq", tap, 0), far[0], far[1])
+    between = Binary("and", IndexCompare("ge", tap, 1), IndexCompare("le", tap, 2))
+    return Select(between, inner, outer)
+
+
+# The expression
+
+
+def kernel_grid_sample(call: Call) -> TensorExpr:
+    """p_k[n, o..] = the position along axis k of space that grid[n, o.., ..] says
+    at[n, o.., t] = the element that corner t falls on, counted row-major; -1 where there is none
+    w[n, o.., t] = the product over k of how much it counts
+    y[n, c, o..] = sum over t of w[n, o.., t] * x[n, c, at[n, o.., t]], of no element 0"""
+    return _sampled(call, flattened=False)
+
+
+def form_grid_sample(call: Call) -> TensorExpr:
+    """The same of x with its space as one axis, of which positions can be turned around."""
+    return _sampled(call, flattened=True)
+
+
+def _sampled(call: Call, *, flattened: bool) -> TensorExpr:
+    x, grid, (out,) = call.var("x"), call.var("grid"), call.outputs
+    space = x.type.shape[2:]
+    rank, taps = len(space), TAPS[call["mode"]]
+    outer = axes_over(out.shape)
+    at_output = tuple(axis.i for axis in outer)
+    frame = (outer[0], *outer[2:])
+    at = tuple(axis.i for axis in frame)
+    shape = tuple(axis.extent for axis in frame)
+    stages: list[Stage] = []
+
+    def stage(name: str, dtype: DType, axes: Sequence[Axis], body: Expr) -> TensorVar:
+        target = TensorVar(name, TensorType(dtype, tuple(axis.extent for axis in axes)))
+        stages.append(Stage(target, tuple(axes), body))
+        return target
+
+    places: list[Expr] = []
+    for k, extent in enumerate(space):
+        g = Read(grid, (*at, rank - 1 - k))
+        places.append(Read(stage(f"p{k}", out.dtype, frame, _position(call, g, extent)), at))
+    corner = Axis("t", taps**rank)
+    taken = [corner.i // taps ** (rank - 1 - k) % taps for k in range(rank)]
+    found = stage("at", DType.I64, (*frame, corner), _row_major(call, places, space, taken))
+    weights = [_weight(call, p, tap) for p, tap in zip(places, taken, strict=True)]
+    weight: Expr = weights[0]
+    for factor in weights[1:]:
+        weight = weight * factor
+    counted = stage("w", out.dtype, (*frame, corner), weight)
+    flat = Axis("v", prod(space))
+    index = digits(flat.i, space)
+    value: Expr = Read(x, (*at_output[:2], *index))
+    if flattened:
+        axes = (*outer[:2], flat)
+        value = Read(stage("flat", out.dtype, axes, value), (*at_output[:2], flat.i))
+    inner = Axis("s", corner.extent)
+    outside = 0.0 if call["padding"] == ZEROS else None
+    picked = Pick(flat, Read(found, (*at, inner.i)), value, outside=outside)
+    body = Reduce("sum", (inner,), Read(counted, (*at, inner.i)) * picked)
+    assert shape == stages[0].target.type.shape
+    stages.append(Stage(TensorVar("y", out), outer, body))
+    return TensorExpr((x, grid), tuple(stages), ("y",))
+
+
+def _row_major(
+    call: Call, places: Sequence[Expr], space: Sequence[Dim], digits: Sequence[Dim]
+) -> Expr:
+    """The element of a corner as one number; -1 where zeros lie."""
+    number: Expr | None = None
+    inside: Expr | None = None
+    for place, extent, digit in zip(places, space, digits, strict=True):
+        own = _neighbour(call, place, extent, digit)
+        size = IndexValue(extent, DType.I64)
+        number = own if number is None else number * size + own
+        within = Binary("and", Compare("ge", own, lift(0, DType.I64)), Compare("lt", own, size))
+        inside = within if inside is None else Binary("and", inside, within)
+    assert number is not None
+    assert inside is not None
+    return Select(inside, number, lift(-1, DType.I64)) if call["padding"] == ZEROS else number
+
+
+GRID_SAMPLE = OpDef(
+    name="grid_sample",
+    aliases=(),
+    doc="""x at the positions of a grid, from -1 at its beginning to 1 at its end.
+
+    The last axis of the grid says a position, the last axis of space first, as PyTorch's.
+    Jaderberg et al. 2015, arXiv:1506.02025.""",
+    operands=(Operand("x"), Operand("grid")),
+    attributes=(
+        Attribute(
+            "mode",
+            Kind.STRING,
+            LINEAR,
+            "how values arise between elements; linear, as PyTorch",
+            choices=(NEAREST, LINEAR, CUBIC, "bilinear", "trilinear", "bicubic"),
+        ),
+        Attribute(
+            "padding",
+            Kind.STRING,
+            ZEROS,
+            "what lies outside; zeros, as PyTorch",
+            choices=(ZEROS, BORDER, REFLECTION),
+        ),
+        Attribute(
+            "align_corners",
+            Kind.BOOL,
+            False,
+            "whether -1 and 1 are the middles of the outermost elements, or their outer edges",
+        ),
+    ),
+    outputs=("y",),
+    resolve=resolve_grid_sample,
+    state=no_state,
+    infer=infer_grid_sample,
+    window=derived,
+    cost=no_contraction,
+    kernel=kernel_grid_sample,
+    gradient=Derived(form=form_grid_sample),
+)
+
+OPERATORS = (GRID_SAMPLE,)

@@ -1,0 +1,65 @@
+"""Cases of sampling by a grid, and of patches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from convdsl.ops import BY_NAME
+from op_cases.draw import Case, Draw, Generator, full, with_state
+
+
+def grid_sample(draw: Draw) -> Case:
+    """Positions inside, at the borders and far outside; at times one element along an axis."""
+    rank = draw.pick(2, 2, 2, 3)
+    n, c = draw.integer(1, 2), draw.integer(1, 3)
+    space = tuple(draw.integer(1, 5) for _ in range(rank))
+    x = draw.array((n, c, *space))
+    outer = tuple(draw.integer(1, 3) for _ in range(rank))
+    reach = draw.pick(0.9, 1.3, 4.0)
+    grid = draw.array((n, *outer, rank), -reach, reach)
+    attributes = {
+        "mode": draw.pick("nearest", "linear", "linear", "bilinear", *(["cubic"] * (rank == 2))),
+        "padding": draw.pick("zeros", "border", "reflection"),
+        "align_corners": draw.chance(),
+    }
+    symbols = {"x": ("N", "C", *(None,) * rank), "grid": ("N", *"ABD"[:rank], None)}
+    return Case(BY_NAME["grid_sample"], attributes, {"x": x, "grid": grid}, symbols)
+
+
+def _window(draw: Draw, rank: int) -> dict[str, Any]:
+    return {
+        "kernel": draw.sizes(rank, 1, 3),
+        "stride": draw.sizes(rank, 1, 3),
+        "dilation": draw.sizes(rank, 1, 2),
+        "pad": draw.pick(
+            0, 1, tuple((draw.integer(0, 2), draw.integer(0, 2)) for _ in range(rank))
+        ),
+    }
+
+
+def unfold(draw: Draw) -> Case:
+    rank = draw.pick(1, 2, 2)
+    attributes = _window(draw, rank)
+    x = draw.array(
+        (draw.integer(1, 2), draw.integer(1, 3), *(draw.integer(5, 8) for _ in range(rank)))
+    )
+    return with_state(draw, "unfold", attributes, x, symbols={"x": ("N", "C", *(None,) * rank)})
+
+
+def fold(draw: Draw) -> Case:
+    rank = draw.pick(1, 2, 2)
+    attributes = _window(draw, rank)
+    size = tuple(draw.integer(5, 8) for _ in range(rank))
+    taps = count = 1
+    pads = attributes["pad"]
+    for axis, extent in enumerate(size):
+        k, s, d = (full(attributes[name], rank)[axis] for name in ("kernel", "stride", "dilation"))
+        around = 2 * pads if isinstance(pads, int) else sum(pads[axis])
+        taps, count = taps * k, count * ((extent + around - d * (k - 1) - 1) // s + 1)
+    x = draw.array((draw.integer(1, 2), taps * draw.integer(1, 2), count))
+    return with_state(
+        draw, "fold", {"size": size, **attributes}, x, symbols={"x": ("N", None, None)}
+    )
+
+
+GENERATORS: dict[str, Generator] = {"grid_sample": grid_sample, "unfold": unfold, "fold": fold}
