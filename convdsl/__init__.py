@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     )
     from convdsl.driver import compile, emit, export, report
     from convdsl.ir.model import Model
+    from convdsl.library import build_library
     from convdsl.loading import load, parse
     from convdsl.measure.tuning import tuner
     from convdsl.runtime.executable import Executable
@@ -46,6 +47,7 @@ __all__ = [
     "Session",
     "WeightError",
     "__version__",
+    "build_library",
     "compile",
     "emit",
     "export",
@@ -71,6 +73,7 @@ _HOMES = {
     ),
     "convdsl.driver": ("compile", "emit", "export", "report"),
     "convdsl.ir.model": ("Model",),
+    "convdsl.library": ("build_library",),
     "convdsl.loading": ("load", "parse"),
     "convdsl.measure.tuning": ("tuner",),
     "convdsl.runtime.executable": ("Executable",),

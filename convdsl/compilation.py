@@ -67,21 +67,27 @@ class Plan:
     def load(
         self, binding: Mapping[str, int], arrays: Mapping[str, Any], cache: ObjectCache | None
     ) -> LoadedCode:
-        """Machine code in memory, with its weights. What was made of an equal graph for an equal
-        target before is taken from the cache; only the weights are packed anew."""
+        """Machine code in memory, with its weights."""
+        return LoadedCode(*self.make(binding, arrays, cache))
+
+    def make(
+        self, binding: Mapping[str, int], arrays: Mapping[str, Any], cache: ObjectCache | None
+    ) -> tuple[Code, npt.NDArray[np.uint8]]:
+        """Machine code and packed weights. What was made of an equal graph for an equal target
+        before is taken from the cache; only the weights are packed anew."""
         graph = self.graph(binding)
         key = "" if cache is None else key_of(graph, self.toolchain.version, self.machine)
         kept = None if cache is None else cache.get(key)
         if kept is not None:
             code, packings = _read(kept, graph, self.machine)
-            return LoadedCode(code, _packed(graph, packings, code, arrays))
+            return code, _packed(graph, packings, code, arrays)
         lowered = lower(graph, self.machine, self.model.name)
         program = lowered.program
         packing = _Packing(graph, lowered.packings, Code.of(program, b""), arrays)
         code = Code.of(program, self.toolchain.object_code(program))
         if cache is not None:
             cache.put(key, _entry(code, graph, self.machine, lowered.packings))
-        return LoadedCode(code, packing.result())
+        return code, packing.result()
 
 
 Tuner: TypeAlias = Callable[[Plan, Mapping[str, int], Mapping[str, Any], int], Mapping[str, str]]

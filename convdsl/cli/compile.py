@@ -4,7 +4,7 @@ Without --emit: one file that `run`, `classify`, `bench` and convdsl.load_execut
 --explain tells why each step runs as it does, --measure how fast.
 Stages: graph (after the passes), gradient (the backward graph, before them; --of says of which
 output, --wrt by which inputs and weights), expr (tensor expressions), loops (loop IR), llvm, asm,
-object.
+object. `library` is a shared library for C with a header beside it, put together by a C compiler.
 """
 
 from __future__ import annotations
@@ -25,11 +25,12 @@ from convdsl.cli.options import (
     plain_path,
     positive,
     selected_passes,
+    weights_of,
 )
-from convdsl.cli.tuning import add_tuning
+from convdsl.cli.tuning import add_tuning, tuner
 from convdsl.diagnostics import InputError
 
-LEVELS = ("graph", "gradient", "expr", "loops", "llvm", "asm", "object")
+LEVELS = ("graph", "gradient", "expr", "loops", "llvm", "asm", "object", "library")
 SUFFIX = ".cdsl"
 
 
@@ -77,14 +78,18 @@ def run(options: argparse.Namespace) -> int:
         raise InputError("--rows and --columns go with --explain")
     if options.emit != "gradient" and (options.of or options.wrt):
         raise InputError("--of and --wrt go with --emit gradient")
-    if options.tune and (options.emit or options.explain):
-        raise InputError("--tune goes with an artifact: neither with --emit nor with --explain")
+    if options.tune and (options.emit not in (None, "library") or options.explain):
+        raise InputError(
+            "--tune goes with an artifact or a library: with no other --emit, nor --explain"
+        )
     if options.explain:
         if options.emit or options.output:
             raise InputError("--explain prints a table: it takes neither --emit nor -o")
         from convdsl.cli.explain import explain
 
         return explain(options)
+    if options.emit == "library":
+        return _library(options)
     return _emit(options) if options.emit else _artifact(options)
 
 
@@ -96,6 +101,30 @@ def _artifact(options: argparse.Namespace) -> int:
     seconds = time.perf_counter() - started
     size = path.stat().st_size
     console.note(f"{path}: {size / 1e6:,.1f} MB in {seconds:.2f} s")
+    return 0
+
+
+def _library(options: argparse.Namespace) -> int:
+    from convdsl.library import build_library
+
+    started = time.perf_counter()
+    model = load_model(options)
+    path = plain_path(options.output or f"lib{model.name}.so")
+    header = build_library(
+        model,
+        weights_of(options),
+        path,
+        cpu=options.cpu,
+        inputs=input_shapes(options),
+        batch=batch_of(model, options),
+        passes=selected_passes(options),
+        verify=options.verify,
+        observer=PassWatcher(options),
+        tuner=tuner(options),
+    )
+    seconds = time.perf_counter() - started
+    size = path.stat().st_size
+    console.note(f"{path}: {size / 1e6:,.1f} MB, and {header.name}, in {seconds:.2f} s")
     return 0
 
 

@@ -74,7 +74,8 @@ def add_building(parser: argparse.ArgumentParser, *, batch: int | None = 1) -> N
         "--cpu",
         default="native",
         metavar="NAME",
-        help="native (default), x86-64-v2, x86-64-v3, x86-64-v4, or a name LLVM knows",
+        help="native (default), x86-64-v2, x86-64-v3, x86-64-v4, or a name LLVM knows; "
+        "TRIPLE:NAME for another architecture",
     )
     add_passes(parser)
 

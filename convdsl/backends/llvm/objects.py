@@ -37,8 +37,12 @@ def host_triple() -> str:
 @lru_cache(maxsize=32)
 @compiling()
 def find_target(cpu: str = "native", triple: str | None = None) -> Target:
-    """The named processor, or the one this runs on. InputError for a name LLVM does not know."""
+    """The named processor, or the one this runs on; one of another architecture or system as
+    TRIPLE:NAME. InputError for a name LLVM does not know."""
     _start()
+    if ":" in cpu:
+        triple, _, cpu = cpu.partition(":")
+        cpu = "" if cpu == "native" else cpu
     triple = triple or host_triple()
     _code_generator(triple)
     if cpu == "native":
@@ -49,7 +53,8 @@ def find_target(cpu: str = "native", triple: str | None = None) -> Target:
         if cpu in ("", "help") or not _is_known(triple, cpu):
             raise InputError(
                 f"unknown processor `{cpu}` for {triple.split('-')[0]}; known are native, "
-                "x86-64-v2, x86-64-v3, x86-64-v4 and LLVM's names such as skylake or znver4"
+                "x86-64-v2, x86-64-v3, x86-64-v4 and LLVM's names such as skylake or znver4, for "
+                "another architecture as aarch64-linux-gnu:cortex-a76"
             )
         name, features, caches = cpu, "", TYPICAL
     width, registers = _vectors(triple, name, features)
