@@ -61,24 +61,24 @@ class Totals:
         return found
 
 
-def match_totals(task: Task) -> Totals | None:
-    """A task as such a reduction, or None: sums, maxima or minima over the same axes, each term
-    from one position of every operand that has them."""
+def match_totals(task: Task, least: int = _MANY) -> Totals | None:
+    """A task as such a reduction, or None: sums, maxima or minima over the same axes, of no fewer
+    positions than `least`, each term from one position of every operand that has them."""
     found = {e: None for stage in task.stages for e in walk(stage.body) if isinstance(e, Reduce)}
     if task.ending is not None:
         if found:
             return None
-        return _ended(task, task.ending)
+        return _ended(task, task.ending, least)
     reduces = tuple(found)
     if len({reduce.axes for reduce in reduces}) != 1:
         return None
     over = reduces[0].axes
     totals = Totals((), (), (), reduces, over, task.axes, task.stages, task.outputs, task.layout)
     weights = {operand.var.name for operand in task.operands if operand.static}
-    return totals if _is_plain(totals, weights) and totals.positions >= _MANY else None
+    return totals if _is_plain(totals, weights) and totals.positions >= least else None
 
 
-def _ended(task: Task, ending: Ending) -> Totals | None:
+def _ended(task: Task, ending: Ending, least: int) -> Totals | None:
     """A task of maps that ends in reductions of what they make."""
     over = ending.reduces[0].axes
     totals = Totals(
@@ -92,7 +92,7 @@ def _ended(task: Task, ending: Ending) -> Totals | None:
         ending.outputs,
         ending.outputs[0].layout,
     )
-    return totals if _is_plain(totals, set()) and totals.positions >= _MANY else None
+    return totals if _is_plain(totals, set()) and totals.positions >= least else None
 
 
 def _is_plain(totals: Totals, weights: Collection[str]) -> bool:

@@ -13,7 +13,7 @@ from convdsl.kernel.expr import Axis
 from convdsl.kernel.layout import Layout
 from convdsl.kernel.nodes import IndexTest
 from convdsl.schedules.chain import declare_outputs
-from convdsl.schedules.emission import View, decide
+from convdsl.schedules.emission import View, decide, extent_of, lane_symbol
 from convdsl.schedules.task import Arguments, Scheduled, Task
 from convdsl.tensor import Dim, floor_div
 
@@ -82,6 +82,11 @@ def guarded(b: Builder, *tests: IndexTest) -> Generator[None]:
             if decide(test) is not True:
                 stack.enter_context(b.when(test))
         yield
+
+
+def along(axis: Axis, lanes: int) -> Dim:
+    """Any vector along an axis: the positions of its lanes."""
+    return Axis("vector", -(-extent_of(axis) // lanes)).i * lanes + lane_symbol(lanes)
 
 
 def unravelled(number: Dim, extents: Sequence[int]) -> list[Dim]:

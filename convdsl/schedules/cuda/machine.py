@@ -8,6 +8,7 @@ from convdsl.kernel.cuda_target import CudaTarget
 from convdsl.kernel.layout import Layout
 from convdsl.schedules.cuda.generic import generic
 from convdsl.schedules.cuda.layouts import layout_of
+from convdsl.schedules.cuda.reduction import reduction
 from convdsl.schedules.cuda.vectors import vectors
 from convdsl.schedules.machine import Machine, pack_forms
 
@@ -18,7 +19,7 @@ _ALIGNMENT = 256
 @lru_cache(maxsize=64)
 def cuda_machine(target: CudaTarget) -> Machine:
     """All that lowering must know of a card."""
-    made = (vectors, generic)
+    made = (reduction, vectors, generic)
     return Machine(
         name="cuda",
         facts=repr(target),

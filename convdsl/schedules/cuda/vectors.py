@@ -25,7 +25,7 @@ from convdsl.schedules.cuda.costs import (
     reads_of_an_element,
     steps_of_an_element,
 )
-from convdsl.schedules.cuda.frame import Frame, block_of, each, guarded, unravelled
+from convdsl.schedules.cuda.frame import Frame, along, block_of, each, guarded, unravelled
 from convdsl.schedules.emission import Emitter, depends_on_lane, extent_of, lane_stride, lane_symbol
 from convdsl.schedules.merging import merged
 from convdsl.schedules.operands import operand_layout
@@ -93,7 +93,7 @@ def cost(task: Task, target: CudaTarget) -> float | None:
 
 def _apart(way: Way) -> float:
     """The share of reads whose lanes are read one by one."""
-    at = {way.axis.name: Axis("vector", 1 << 30).i * LANES + lane_symbol(LANES)}
+    at = {way.axis.name: along(way.axis, LANES)}
     reads = way.task.reads
     count = 0
     for read in reads:
