@@ -99,7 +99,7 @@ def own_accesses(statement: Statement, around: tuple[Around, ...] = ()) -> Itera
 def _loads(value: Value, around: tuple[Around, ...]) -> Iterator[Access]:
     if isinstance(value, Load):
         guarded = (*around, *(Arm(guard, True) for guard in value.guards))
-        yield Access(value.buffer, value.index, value.type.lanes, False, guarded)
+        yield Access(value.buffer, value.index, value.count, False, guarded)
     for child in value_children(value):
         yield from _loads(child, around)
 

@@ -387,9 +387,11 @@ class _Machine:
             case Var():
                 return self.lets[value.name]
             case Load():
-                if all(self.value(guard)[0] for guard in value.guards):
-                    return self.load(value.buffer, value.index, value.type.lanes)
-                return np.full(value.type.lanes, stored(value.otherwise, value.type.dtype))
+                rest = np.full(value.type.lanes, stored(value.otherwise, value.type.dtype))
+                if not all(self.value(guard)[0] for guard in value.guards):
+                    return rest
+                found = self.load(value.buffer, value.index, value.count)
+                return np.concatenate([found, rest[value.count :]])
             case Get():
                 return self.registers[(value.registers.name, value.slot)]
             case IndexTest():

@@ -67,7 +67,9 @@ class Layout:
         return make(terms)
 
     def pack(self, array: npt.NDArray[Any], out: npt.NDArray[Any]) -> None:
-        """Write a logical array in this layout into a flat one, the filling zero."""
+        """Write a logical array in this layout into a flat one, the filling zero. Neighbouring axes
+        of the array may be one here."""
+        array = array.reshape(self.shape)
         physical = out.reshape(self.physical)
         if self.axis is None:
             np.copyto(physical, array)

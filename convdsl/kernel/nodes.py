@@ -110,14 +110,21 @@ class Var:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """`lanes` consecutive elements from `index` on. Under `guards` (index tests that must all
-    hold) the load happens, else `otherwise` is the value."""
+    """`lanes` consecutive elements from `index` on; with `valid` only the first so many, the other
+    lanes are `otherwise`. Under `guards` (index tests that must all hold) the load happens, else
+    all of it is `otherwise`."""
 
     buffer: Buffer
     index: Dim
     type: ValueType
     guards: tuple[IndexTest, ...] = ()
     otherwise: float | int | bool = 0
+    valid: int | None = None
+
+    @property
+    def count(self) -> int:
+        """Elements that are read."""
+        return self.type.lanes if self.valid is None else self.valid
 
 
 @dataclass(frozen=True, slots=True)

@@ -144,7 +144,7 @@ def format_value(value: Value) -> str:
         case Var():
             return value.name
         case Load():
-            text = f"{value.buffer.name}[{_span(value.index, value.type.lanes)}]"
+            text = f"{value.buffer.name}[{_span(value.index, value.count)}]"
             if value.guards:
                 tests = " and ".join(format_value(guard) for guard in value.guards)
                 return f"({text} if {tests} else {value.otherwise})"

@@ -279,7 +279,9 @@ class _Verifier:
             case Load():
                 if value.buffer.dtype is not value.type.dtype:
                     self.fail(f"load of {value.type} from {value.buffer}")
-                lanes = 0 if value.guards else value.type.lanes
+                if value.valid is not None and not 0 < value.valid <= value.type.lanes:
+                    self.fail(f"{value.valid} of {value.type.lanes} lanes of {value.buffer.name}")
+                lanes = 0 if value.guards else value.count
                 self.access(value.buffer, value.index, lanes, scope)
                 name = value.buffer.name
                 if value.buffer.space is not Space.GLOBAL and name not in self.filled:

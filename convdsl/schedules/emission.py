@@ -146,7 +146,7 @@ class Emitter:
             filled = axis == view.layout.axis
             if e.outside is not None or (depends_on_lane(position) and not filled):
                 assert isinstance(extent, int)
-                tests += bounds_tests(position, extent)
+                tests += bounds_tests(self.existing(position), extent)
         offset = view.layout.offset(index)
         stride = lane_stride(offset)
         if any(depends_on_lane(t.a) or depends_on_lane(t.b) for t in tests):
@@ -166,7 +166,16 @@ class Emitter:
             if key not in self.loaded:
                 self.loaded[key] = self.b.let(value, e.tensor.name)
             return self.loaded[key]
+        if stride == 1 and view.layout.axis is None and self.valid is not None:
+            type = self.type(dtype)
+            return Load(view.buffer, first, type, tuple(tests), otherwise, self.valid)
         return self.gather(view, offset, tests, otherwise, dtype)
+
+    def existing(self, position: Dim) -> Dim:
+        """A position of lanes that exist."""
+        if self.valid is None or not depends_on_lane(position):
+            return position
+        return substitute(position, {_LANE: lane_symbol(self.valid)})
 
     def whole(self, view: View, first: Dim) -> bool:
         """Whether all lanes from `first` on may be read: lanes that do not exist lie in the filling

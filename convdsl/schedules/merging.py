@@ -7,7 +7,7 @@ task reads and writes, never an element's place.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from convdsl.ir.classify import is_in_place
@@ -21,6 +21,7 @@ from convdsl.kernel.expr import (
     Reduce,
     Stage,
     TensorVar,
+    indices_of,
     transform,
     walk,
 )
@@ -45,8 +46,8 @@ def merged(task: Task) -> Task:
     if task.ending is not None or any(stage.axes != task.axes for stage in task.stages):
         return task
     nodes = (node for stage in task.stages for node in walk(stage.body))
-    if any(isinstance(node, Pick | IndexValue | IndexCompare) for node in nodes):
-        return task  # where an element stands is part of what is computed
+    if any(isinstance(node, Pick) for node in nodes):
+        return task  # what is picked is read by an axis that is none of the task's
     task = _moving_along(task)
     position = len(task.axes) - 1
     while position > 0:
@@ -76,6 +77,8 @@ def _merge(task: Task, at: int) -> Task | None:
     made = {stage.target.name for stage in task.stages}
     places = dict.fromkeys(made, at - 1)  # of each tensor: the first of two axes to merge
     layouts = {o.var.name: o.layout for o in (*task.operands, *task.outputs)}
+    if any(depends(place, axis) for place in _places_asked(task) for axis in (x, y)):
+        return None  # where an element stands is part of what is computed
     for read in task.reads:
         if any(isinstance(node, Reduce) and y in node.axes for node in walk(task.root.body)):
             return None
@@ -88,6 +91,14 @@ def _merge(task: Task, at: int) -> Task | None:
     if task.layout.axis is not None and _touches(task.layout, at - 1):
         return None
     return _with(task, pair, at, places)
+
+
+def _places_asked(task: Task) -> Iterator[Dim]:
+    """Indices that are values, or are compared."""
+    for stage in task.stages:
+        for node in walk(stage.body):
+            if isinstance(node, IndexValue | IndexCompare):
+                yield from indices_of(node)
 
 
 def _place(read: Read, pair: _Pair) -> int | None:

@@ -211,7 +211,9 @@ class ValuePrinter:
         if lanes == 1:
             found = as_value(self.element(load.buffer, load.index), dtype)
             return [f"({tests} ? {found} : {other})" if tests else found]
-        name, count = self._fresh_lanes(dtype, lanes)
+        name, count = self._fresh_lanes(dtype, lanes), load.count
+        for lane in range(count, lanes):
+            self.put(f"{name}{lane} = {other};")
         if not tests:
             self._read(load, name, count)
         else:
@@ -220,16 +222,16 @@ class ValuePrinter:
             self._read(load, name, count)
             self.depth -= 1
             self.put("} else {")
-            for lane in range(lanes):
+            for lane in range(count):
                 self.put(f"    {name}{lane} = {other};")
             self.put("}")
         return [f"{name}{lane}" for lane in range(lanes)]
 
-    def _fresh_lanes(self, dtype: DType, lanes: int) -> tuple[str, int]:
+    def _fresh_lanes(self, dtype: DType, lanes: int) -> str:
         self._count += 1
         name = f"t{self._count}_"
         self.put(f"{TYPES[dtype]} {', '.join(f'{name}{lane}' for lane in range(lanes))};")
-        return name, lanes
+        return name
 
     def _read(self, load: Load, name: str, lanes: int) -> None:
         """Assign the lanes, several at a time where they lie so that a vector can be loaded."""

@@ -12,7 +12,7 @@ import math
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 
-from convdsl.backends.llvm.text import SCALARS, Level, type_of
+from convdsl.backends.llvm.text import Level, memory_type, type_of
 from convdsl.backends.llvm.values import ValuePrinter
 from convdsl.kernel.nodes import (
     For,
@@ -155,21 +155,13 @@ class KernelPrinter(ValuePrinter):
     def store(self, store: Store) -> None:
         """Print a store; bools lie in memory as bytes."""
         type, value = store.value.type, self.value(store.value)
+        where, memory = self.address(store.buffer, store.index), memory_type(type)
+        if memory != type:
+            value = self.result(f"zext {type_of(type)} {value} to {type_of(memory)}")
         if store.valid is not None and store.valid < type.lanes:
-            kept = ", ".join(f"i32 {lane}" for lane in range(store.valid))
-            whole, type = type_of(type), ValueType(type.dtype, store.valid)
-            value = self.result(
-                f"shufflevector {whole} {value}, {whole} poison, <{store.valid} x i32> <{kept}>"
-            )
-            if type.lanes == 1:
-                value = self.result(f"extractelement <1 x {SCALARS[type.dtype]}> {value}, i64 0")
-        where = self.address(store.buffer, store.index)
-        if type.dtype is DType.BOOL:
-            bytes_type = "i8" if type.lanes == 1 else f"<{type.lanes} x i8>"
-            value = self.result(f"zext {type_of(type)} {value} to {bytes_type}")
-            self.put(f"store {bytes_type} {value}, ptr {where}, align 1")
+            self.put(self.masked_store(memory, value, where, store.valid))
             return
-        self.put(f"store {type_of(type)} {value}, ptr {where}, align {type.dtype.bytes}")
+        self.put(f"store {type_of(memory)} {value}, ptr {where}, align {memory.dtype.bytes}")
 
     def prefetch(self, prefetch: Prefetch) -> None:
         """Read; all locality for the first-level cache, moderate for the second; data."""

@@ -42,6 +42,17 @@ def type_of(type: ValueType) -> str:
     return scalar if type.lanes == 1 else f"<{type.lanes} x {scalar}>"
 
 
+def memory_type(type: ValueType) -> ValueType:
+    """How a value lies in memory: bools as bytes."""
+    return ValueType(DType.I8, type.lanes) if type.dtype is DType.BOOL else type
+
+
+def first_lanes(count: int, lanes: int) -> str:
+    """A mask of the first lanes."""
+    bits = ", ".join(f"i1 {'true' if lane < count else 'false'}" for lane in range(lanes))
+    return f"<{lanes} x i1> <{bits}>"
+
+
 def suffix(type: ValueType) -> str:
     """The mangling of an overloaded intrinsic."""
     scalar = _MANGLED.get(SCALARS[type.dtype], SCALARS[type.dtype])
@@ -147,6 +158,22 @@ class Printer:
         full, text = f"@llvm.{name}.{suffix(type)}", type_of(type)
         self.declarations.add(f"declare {text} {full}({', '.join([text] * len(arguments))})")
         return f"call {text} {full}({', '.join([f'{text} {a}' for a in arguments])})"
+
+    def masked_load(self, type: ValueType, where: str, count: int, other: str) -> str:
+        """Load the first `count` lanes; the others are those of `other`."""
+        text, kept = type_of(type), f"<{type.lanes} x i1>"
+        full = f"@llvm.masked.load.{suffix(type)}.p0"
+        self.declarations.add(f"declare {text} {full}(ptr, i32, {kept}, {text})")
+        mask = first_lanes(count, type.lanes)
+        return f"call {text} {full}(ptr {where}, i32 {type.dtype.bytes}, {mask}, {text} {other})"
+
+    def masked_store(self, type: ValueType, value: str, where: str, count: int) -> str:
+        """Store the first `count` lanes."""
+        text, kept = type_of(type), f"<{type.lanes} x i1>"
+        full = f"@llvm.masked.store.{suffix(type)}.p0"
+        self.declarations.add(f"declare void {full}({text}, ptr, i32, {kept})")
+        mask = first_lanes(count, type.lanes)
+        return f"call void {full}({text} {value}, ptr {where}, i32 {type.dtype.bytes}, {mask})"
 
     # Levels
 

@@ -7,6 +7,7 @@ from convdsl.backends.llvm.text import (
     INT_TESTS,
     SCALARS,
     literal,
+    memory_type,
     suffix,
     type_of,
     vector_of,
@@ -72,12 +73,14 @@ class ValuePrinter(CastPrinter):
         if test is not None:
             start = self.pointers[load.buffer.name]
             where = self.result(f"select i1 {test}, ptr {where}, ptr {start}")
-        if type.dtype is DType.BOOL:
-            bytes_type = "i8" if type.lanes == 1 else f"<{type.lanes} x i8>"
-            byte = self.result(f"load {bytes_type}, ptr {where}, align 1")
-            value = self.result(f"trunc {bytes_type} {byte} to {type_of(type)}")
+        memory = memory_type(type)
+        if load.count == type.lanes:
+            value = self.result(f"load {type_of(memory)}, ptr {where}, align {memory.dtype.bytes}")
         else:
-            value = self.result(f"load {type_of(type)}, ptr {where}, align {type.dtype.bytes}")
+            other = vector_of(literal(load.otherwise, memory.dtype), memory)
+            value = self.result(self.masked_load(memory, where, load.count, other))
+        if memory != type:
+            value = self.result(f"trunc {type_of(memory)} {value} to {type_of(type)}")
         if test is None:
             return value
         other = vector_of(literal(load.otherwise, type.dtype), type)

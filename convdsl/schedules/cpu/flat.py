@@ -1,7 +1,7 @@
-"""The schedule of maps on plain tensors: one row of elements, whatever axes they had.
+"""The schedule of maps over fewer axes than they have: rows as long as they lie.
 
-Where every operand is read at the output's own position and lies as the output does, axes do not
-matter: the update of a weight [K, C, 3, 3] runs in vectors, as that of a row does.
+Where every operand lies along neighbouring axes as the output does, they may as well be one: the
+update of a weight [K, C, 3, 3] runs in vectors, as that of a row does, and rows of 7 are not short.
 """
 
 from __future__ import annotations
@@ -14,15 +14,11 @@ from convdsl.schedules.task import Schedule, Scheduled, Task
 
 
 def flattened(task: Task) -> Task | None:
-    """The task over one axis; None where positions matter, or it has but one."""
-    wide = (operand.layout for operand in task.operands if operand.var.type.rank)
-    layouts = (*wide, task.layout)
-    if len(task.axes) < 2 or any(at is None or at.axis is not None for at in layouts):
-        return None
+    """The task over fewer axes; None where it is one by itself, or adds anything up."""
     if any(isinstance(node, Reduce) for stage in task.stages for node in walk(stage.body)):
         return None
     row = merged(task)
-    return row if len(row.axes) == 1 else None
+    return row if len(row.axes) < len(task.axes) else None
 
 
 def cost(task: Task, target: Target) -> float | None:

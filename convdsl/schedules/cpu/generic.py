@@ -43,6 +43,8 @@ from convdsl.tensor import Dim, substitute, symbols_of
 
 _BORDER = 3  # positions at either end of an axis that may have code of their own
 
+_SHORTEST = 3  # rows of at least a third of a vector are vectors, in part
+
 Segment: TypeAlias = "tuple[int, int]"
 Windows: TypeAlias = "list[tuple[Dim, int]]"
 Places: TypeAlias = "list[dict[str, Dim]]"  # of output elements, or of vectors of them
@@ -69,9 +71,10 @@ def cut(task: Task, target: Target) -> Cut:
     if axis is not None and lanes > 1:
         layouts = {o.var.name: operand_layout(o, reads, axis, lanes) for o in task.operands}
         plain = task.layout.axis is None
-        wide = not plain or extent_of(axis) >= lanes
-        if wide:
-            return Cut(axis, lanes, target.vector_registers // 4, layouts)
+        if not plain or extent_of(axis) * _SHORTEST >= lanes:
+            made = Cut(axis, lanes, target.vector_registers // 4, layouts)
+            if extent_of(axis) >= lanes or not plain or not _gathers(task, made):
+                return made
     layouts = {o.var.name: operand_layout(o, reads, None, 1) for o in task.operands}
     return Cut(None, 1, 1, layouts)
 
@@ -149,21 +152,14 @@ def _vector_loops(walk: _Walk, task: Task, chosen: Cut, views: dict[str, View]) 
         for number, (at, first) in enumerate(zip(bound, firsts, strict=True)):
             if sums is not None:
                 emitter = Emitter(b, views, lanes, valid, ((sums, known[number]),))
-            emit_chain(emitter, task, at, {**at, axis.name: first})
-
-    def scalar(places: Places) -> None:
-        (at,) = places
-        at = {**at, axis.name: at["rest"] + whole * lanes}
-        emit_chain(Emitter(b, views, 1), task, at, at)
+            emit_chain(emitter, task, at, {**at, axis.name: first}, valid if plain else None)
 
     others = tuple(a for a in task.axes if a is not axis)
     if whole:
         block = Axis("block", whole)
         order = (*others, block) if plain else (*others[:1], block, *others[1:])
         walk.loops(order, lambda places: vectors(places, None, None), width)
-    if rest and plain:
-        walk.loops((*others, Axis("rest", rest)), scalar)
-    elif rest:
+    if rest:
         walk.loops(others, lambda places: vectors(places, whole, rest), width)
 
 
