@@ -28,6 +28,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="write tests/golden/ anew instead of comparing with it",
     )
+    parser.addoption(
+        "--evidence",
+        choices=["sample", "all"],
+        default="sample",
+        help="of the tests marked `ladder`, those that the commit draws, or all",
+    )
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -108,8 +108,16 @@ inline T shuffle_xor(int site, unsigned mask, T value, unsigned flip, unsigned w
 
 inline void nothing(void *const *) {}
 
+// Lanes of this warp that there are; all of them come to where this is asked.
+inline unsigned lanes_here() {
+    unsigned own = threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z);
+    unsigned count = blockDim.x * blockDim.y * blockDim.z - own / 32 * 32;
+    return count < 32 ? (1u << count) - 1 : ~0u;
+}
+
 }  // namespace convdsl
 
 #define __shfl_xor_sync(mask, value, flip, ...) \
     convdsl::shuffle_xor(__LINE__, mask, value, flip, 32 __VA_OPT__(*0 + __VA_ARGS__))
+#define __activemask() convdsl::lanes_here()
 #define __syncwarp(...) convdsl_meet(0xffffffffu __VA_OPT__(&__VA_ARGS__), __LINE__, nullptr, convdsl::nothing)

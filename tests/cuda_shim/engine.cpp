@@ -110,7 +110,7 @@ void leave() { Context::change(current->context, scheduler); }
 Mark mark(const Fiber &fiber) { return mark_of(block->number, block->time, fiber.number); }
 
 struct Name {
-    char text[64];
+    char text[96];
 };
 
 Name name(Mark mark) {
@@ -261,6 +261,10 @@ void complete(const Copy &copy) {
 
 void entry() {
     launch->kernel(launch->arguments);
+    bool waited = current->open.empty();
+    for (const auto &group : current->committed) waited = waited && group.empty();
+    if (!waited)
+        report("copy in flight", "%s ends before its copies", name(mark(*current)).text);
     current->state = State::DONE;
     stop();
 }

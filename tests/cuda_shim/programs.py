@@ -4,54 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 import convdsl
+from convdsl.kernel.cuda_module import CudaModule, Launch
 from convdsl.kernel.nodes import Blocks, Buffer, Kernel
 from convdsl.kernel.program import Access, Argument, Place, Program, Step
 from cuda_shim.modules import Library, compile_module
-from cuda_shim.running import FORWARD, Launched, Memory, Order, Three, launch
+from cuda_shim.running import FORWARD, Launched, Memory, Order, launch
 
 Array = npt.NDArray[Any]
 
 _PRELUDE = Path(convdsl.__file__).parent / "backends" / "cuda" / "prelude.cuh"
 
 
-class Launch(Protocol):
-    """One launch, as `kernel.cuda_module` has it."""
-
-    @property
-    def function(self) -> str: ...
-    @property
-    def grid(self) -> Three: ...
-    @property
-    def block(self) -> Three: ...
-    @property
-    def shared_bytes(self) -> int: ...
-    @property
-    def arguments(self) -> Sequence[Argument]: ...
-
-
-class Module(Protocol):
-    """A printed program, as `kernel.cuda_module` has it."""
-
-    @property
-    def source(self) -> str: ...
-    @property
-    def launches(self) -> Sequence[Launch]: ...
-
-
-def library_of(module: Module, *, noted: bool) -> Library:
+def library_of(module: CudaModule, *, noted: bool) -> Library:
     """The module's source with the shim in place of the prelude."""
     prelude = _PRELUDE.read_text(encoding="utf-8") if _PRELUDE.exists() else ""
     assert prelude in module.source, "the source does not hold the prelude as it is"
     return compile_module(module.source.replace(prelude, "", 1), noted=noted)
 
 
-def launching(program: Program, module: Module) -> Iterator[tuple[Step, Blocks, Launch]]:
+def launching(program: Program, module: CudaModule) -> Iterator[tuple[Step, Blocks, Launch]]:
     """Each launch with the step and the grid that it is of."""
     kernels = {kernel.name: kernel for kernel in program.kernels}
     grids = [
@@ -66,7 +43,7 @@ def launching(program: Program, module: Module) -> Iterator[tuple[Step, Blocks, 
 
 def run_on_cpu(
     program: Program,
-    module: Module,
+    module: CudaModule,
     weights: npt.NDArray[np.uint8],
     inputs: Sequence[Array],
     states: Sequence[Array] = (),
@@ -77,6 +54,21 @@ def run_on_cpu(
     """All launches in order, on an arena and outputs that start out as NaN; states, in the
     program's order, are changed in place. Raises Caught, with a detector's finding."""
     library = library_of(module, noted=noted)
+    return run_launches(program, module, library, weights, inputs, states, order, noted=noted)
+
+
+def run_launches(
+    program: Program,
+    module: CudaModule,
+    library: Library,
+    weights: npt.NDArray[np.uint8],
+    inputs: Sequence[Array],
+    states: Sequence[Array] = (),
+    order: Order = FORWARD,
+    *,
+    noted: bool = True,
+) -> list[Array]:
+    """The same with the module compiled already, from its source or from PTX."""
     kernels: dict[str, Kernel] = {kernel.name: kernel for kernel in program.kernels}
     arena = np.full(program.arena_bytes + 256, 0xFF, np.uint8)
     arena = arena[-arena.ctypes.data % 256 :]

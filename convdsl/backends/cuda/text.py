@@ -127,7 +127,8 @@ def _atom(atom: Atom, wide: bool) -> str:
             return _floor(atom, wide)
         case Extremum():
             first, *rest = (f"({_sum(argument, wide)})" for argument in atom.arguments)
-            call = "least" if atom.kind == "min" else "largest"
+            type = "i64" if wide else "int"
+            call = f"{'least' if atom.kind == 'min' else 'largest'}<{type}>"
             for other in rest:
                 first = f"{call}({first}, {other})"
             return first
