@@ -88,6 +88,7 @@ class Emitter:
     filling. `known` holds values for expressions that the schedule has computed itself, `held`
     those of tensors that are in registers at this position;
     `loaded` remembers vectors, so that expressions emitted side by side load them once.
+    `ends` has the extents of axes whose last vector may pass their end, into filling.
     """
 
     b: Builder
@@ -97,6 +98,7 @@ class Emitter:
     known: tuple[tuple[Expr, Value], ...] = ()
     loaded: dict[tuple[str, Dim], nodes.Var] | None = None
     held: Mapping[str, Value] = field(default_factory=dict[str, Value])
+    ends: Mapping[str, int] = field(default_factory=dict[str, int])
 
     def holding(self, held: Mapping[str, Value]) -> Emitter:
         """The same where these values are in registers."""
@@ -310,7 +312,12 @@ class Emitter:
                 continue
             here = {_LANE: lane}
             bound = {name: substitute(index, here) for name, index in at.items()}
-            tests = (IndexTest(t.op, substitute(t.a, here), substitute(t.b, here)) for t in guards)
+            ends = [IndexTest("lt", substitute(at[n], here), end) for n, end in self.ends.items()]
+            if any(decide(test) is False for test in ends):
+                items.append(Const(0, ValueType(e.dtype)))
+                continue
+            tests = [IndexTest(t.op, substitute(t.a, here), substitute(t.b, here)) for t in guards]
+            tests += [test for test in ends if decide(test) is None]
             held = {name: nodes.Lane(value, lane) for name, value in self.held.items()}
             one = replace(self, lanes=1, loaded=None, known=(), held=held)
             items.append(one.emit(e, bound, tuple(tests)))

@@ -118,7 +118,8 @@ def emit(task: Task, name: str, target: CudaTarget) -> Scheduled:
             at: dict[str, Dim] = {a.name: i for a, i in zip(way.others, outer, strict=True)}
             first = {**at, axis.name: vector * LANES}
             here = {**at, axis.name: vector * LANES + lane_symbol(LANES)}
-            emit_chain(Emitter(b, frame.views, LANES), way.task, here, first)
+            emitter = Emitter(b, frame.views, LANES, ends={axis.name: extent_of(axis)})
+            emit_chain(emitter, way.task, here, first)
         if way.rest:
             with guarded(b, IndexTest("lt", number, way.rest)):
                 last = {axis.name: number + way.whole * LANES}
