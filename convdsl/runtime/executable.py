@@ -137,6 +137,11 @@ class Executable:
     def __call__(self, *arrays: Array, **named: Array) -> Any:
         """Run on arrays in order of the inputs, or by name. One output comes back as an array,
         several as a dict by name. Inputs are not modified; outputs belong to the caller."""
+        made = self.by_name(*arrays, **named)
+        return next(iter(made.values())) if len(made) == 1 else made
+
+    def by_name(self, *arrays: Array, **named: Array) -> dict[str, Array]:
+        """The same, with outputs by name where there is only one, too."""
         given = self._in_order(arrays, named)
         binding = self._binding_of(given)
         inputs = [np.ascontiguousarray(array) for array in given]
@@ -151,12 +156,7 @@ class Executable:
                 results = runner.run(inputs, self.threads, states)
         else:
             results = runner.run(inputs, self.threads)
-        return results[0] if len(results) == 1 else dict(zip(runner.results, results, strict=True))
-
-    def by_name(self, *arrays: Array, **named: Array) -> dict[str, Array]:
-        """The same, with outputs by name where there is only one, too."""
-        made = self(*arrays, **named)
-        return made if len(self._outputs) > 1 else {next(iter(self.outputs)): made}
+        return dict(zip(runner.results, results, strict=True))
 
     def _in_order(self, arrays: Sequence[Array], named: Mapping[str, Array]) -> Sequence[Array]:
         """An array for each input."""

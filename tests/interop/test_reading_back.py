@@ -70,6 +70,16 @@ def test_gathers(seed):
     assert_text_says(proto, rng.standard_normal(shape, "f4"))
 
 
+@pytest.mark.parametrize("shape", [[18], [6, 3], [3, 6, 1]])
+def test_a_shuffle_of_few_axes(shape):
+    """Taken apart, turned and put together: a shuffle of channels is of rank 3 or more."""
+    nodes = [("Reshape", "x a", "p", {}), ("Transpose", "p", "t", {"perm": [0, 2, 1, 3]}),
+             ("Reshape", "t b", "y", {})]  # fmt: skip
+    sizes = {"a": np.int64([3, 3, 2, 1]), "b": np.int64(shape)}
+    x = np.random.default_rng(0).standard_normal(shape, "f4")
+    assert_text_says(network(nodes, shape, ["y"], sizes), x)
+
+
 def test_a_turned_order_is_one_slice():
     nodes = [("Gather", "x i", "y", {"axis": 1})]
     proto = network(nodes, [1, 512, 2, 2], ["y"], {"i": np.arange(512)[::-1].astype("i8")})

@@ -92,9 +92,11 @@ def _shuffle(r: Reading, x: Tensor, wanted: Sequence[Dim]) -> Tensor | None:
     groups = split.attributes["shape"][1] if split.op.name == "reshape" else None
     if source is None or not isinstance(groups, int) or source.type.shape != tuple(wanted):
         return None
+    if len(wanted) < 3:  # a row, taken apart, turned and put together
+        return None
     is_even = all(axis == place for place, axis in enumerate(turn.attributes["axes"][3:], 3))
     apart = (wanted[0], groups, floor_div(wanted[1], groups), *wanted[2:])
-    if not is_even or split.outputs[0].type.shape != apart or len(wanted) < 3:
+    if not is_even or split.outputs[0].type.shape != apart:
         return None
     return r.unary("channel_shuffle", source, groups=groups)
 
