@@ -57,7 +57,7 @@ class Layout:
         parts = list(index)
         if self.axis is not None:
             position = parts[self.axis]
-            block = floor_div(position, self.block)
+            block = 0 if self.blocks == 1 else floor_div(position, self.block)
             parts[self.axis] = block
             parts.append(position - block * self.block)
         terms: dict[Monomial, Coefficient] = {}

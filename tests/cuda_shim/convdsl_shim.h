@@ -121,3 +121,42 @@ inline unsigned lanes_here() {
     convdsl::shuffle_xor(__LINE__, mask, value, flip, 32 __VA_OPT__(*0 + __VA_ARGS__))
 #define __activemask() convdsl::lanes_here()
 #define __syncwarp(...) convdsl_meet(0xffffffffu __VA_OPT__(&__VA_ARGS__), __LINE__, nullptr, convdsl::nothing)
+
+// The prelude's own (backends/cuda/prelude.cuh).
+template <int SIZE>
+static inline void copy_async(void *to, const void *from, int valid) {
+    convdsl_copy(to, from, SIZE, valid);
+}
+static inline void commit_copies() { convdsl_commit(); }
+template <int LEFT>
+static inline void wait_copies() {
+    convdsl_wait(LEFT);
+}
+static inline float tf32(float x) { return convdsl::to_tf32(x); }
+#define CONVDSL_PAIR(name, Number)                                       \
+    static inline unsigned pair_of_##name(float lower, float upper) {    \
+        return Number::narrow(lower) | Number::narrow(upper) << 16;      \
+    }
+CONVDSL_PAIR(bf16, convdsl::BFloat16)
+CONVDSL_PAIR(f16, convdsl::Float16)
+#undef CONVDSL_PAIR
+
+namespace convdsl {
+
+template <class Kind, class... Factors>
+inline void multiply_into(int site, float &s0, float &s1, float &s2, float &s3, Factors... given) {
+    const unsigned factors[] = {given...};
+    float sums[] = {s0, s1, s2, s3};
+    mma<Kind>(site, sums, factors, factors + Kind::A, sums);
+    s0 = sums[0], s1 = sums[1], s2 = sums[2], s3 = sums[3];
+}
+
+}  // namespace convdsl
+
+#define mma_m16n8k8_tf32(...) convdsl::multiply_into<convdsl::Tf32>(__LINE__, __VA_ARGS__)
+#define mma_m16n8k16_bf16(...) \
+    convdsl::multiply_into<convdsl::Halves<convdsl::BFloat16, 16>>(__LINE__, __VA_ARGS__)
+#define mma_m16n8k16_f16(...) \
+    convdsl::multiply_into<convdsl::Halves<convdsl::Float16, 16>>(__LINE__, __VA_ARGS__)
+#define mma_m16n8k8_f16(...) \
+    convdsl::multiply_into<convdsl::Halves<convdsl::Float16, 8>>(__LINE__, __VA_ARGS__)

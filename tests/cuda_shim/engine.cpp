@@ -199,8 +199,9 @@ const Region *nearest(const char *at) {
     stop();
 }
 
-// The region of an access that may be; null where it is of nobody else's business.
-Region *admitted(const char *at, unsigned bytes, bool write, bool aligned) {
+// The region of an access that may be, at a multiple of `step` bytes; null where it is of nobody
+// else's business.
+Region *admitted(const char *at, unsigned bytes, bool write, unsigned step) {
     if (at >= stacks.base && at < stacks.base + stacks.count * STACK) return nullptr;
     Region *region = find_region(at);
     if (!region) {
@@ -213,7 +214,7 @@ Region *admitted(const char *at, unsigned bytes, bool write, bool aligned) {
                region->name);
         stop();
     }
-    if (aligned && reinterpret_cast<uintptr_t>(at) % bytes) {
+    if (reinterpret_cast<uintptr_t>(at) % step) {
         report("alignment", "%s %s %u bytes at byte %ld of %s", name(mark(*current)).text,
                write ? "writes" : "reads", bytes, static_cast<long>(at - region->begin),
                region->name);
@@ -222,9 +223,9 @@ Region *admitted(const char *at, unsigned bytes, bool write, bool aligned) {
     return region;
 }
 
-void note(const char *at, unsigned bytes, bool write, bool aligned = false) {
+void note(const char *at, unsigned bytes, bool write, unsigned step = 1) {
     if (!current || !launch->noted) return;
-    Region *region = admitted(at, bytes, write, aligned);
+    Region *region = admitted(at, bytes, write, step);
     if (!region || !region->cells) return;
     Mark mine = mark(*current);
     const Cell *end = region->cell(at + bytes - 1) + 1;
@@ -436,8 +437,8 @@ void *convdsl_dynamic_shared(void) {
 
 void convdsl_copy(void *to, const void *from, unsigned size, unsigned valid) {
     Copy copy{static_cast<char *>(to), static_cast<const char *>(from), size, valid};
-    if (valid) note(copy.from, valid, false, true);
-    note(copy.to, size, true, true);
+    if (valid) note(copy.from, valid, false, size);
+    note(copy.to, size, true, size);
     mark_coming(copy, mark(*current));
     if (!launch->late) move(copy);
     current->open.push_back(copy);
@@ -457,7 +458,7 @@ void convdsl_wait(unsigned left) {
 }
 
 void convdsl_touch(const void *at, unsigned bytes, int write) {
-    note(static_cast<const char *>(at), bytes, write, true);
+    note(static_cast<const char *>(at), bytes, write, bytes);
 }
 
 void convdsl_fail(const char *what) {
@@ -486,7 +487,7 @@ __attribute__((visibility("default"))) int convdsl_launch(const Launch *given) {
 
 // What -fsanitize=thread calls before every access.
 #define NOTE(name, bytes, write, aligned) \
-    void __tsan_##name##bytes(void *at) { note(static_cast<char *>(at), bytes, write, aligned); }
+    void __tsan_##name##bytes(void *at) { note(static_cast<char *>(at), bytes, write, aligned ? bytes : 1); }
 #define NOTES(bytes)                         \
     NOTE(read, bytes, false, true)           \
     NOTE(write, bytes, true, true)           \

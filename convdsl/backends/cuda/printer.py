@@ -12,14 +12,18 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from importlib.resources import files
 
-from convdsl.backends.cuda.text import IN_MEMORY, TYPES, index, index_type, name_of
+from convdsl.backends.cuda.text import HALVES, IN_MEMORY, TYPES, index, index_type, name_of
 from convdsl.backends.cuda.values import ValuePrinter, lanes_of
 from convdsl.kernel.cuda_module import CudaModule, Launch, Three
 from convdsl.kernel.cuda_target import WARP, CudaTarget
+from convdsl.kernel.mma import SUMS
 from convdsl.kernel.nodes import (
     Barrier,
     Blocks,
     Buffer,
+    Cast,
+    CommitCopies,
+    CopyAsync,
     Exchange,
     For,
     If,
@@ -27,11 +31,15 @@ from convdsl.kernel.nodes import (
     Let,
     LetIndex,
     LoopVar,
+    Mma,
     Prefetch,
     Set,
     Statement,
     Store,
     Threads,
+    Value,
+    Var,
+    WaitCopies,
 )
 from convdsl.kernel.program import Access, Program, Step
 from convdsl.kernel.verify import KernelError, verify_kernel
@@ -135,6 +143,13 @@ def _shared_places(grid: Blocks) -> dict[str, tuple[int, int]]:
     return found
 
 
+def _is_pair(value: Value) -> bool:
+    """Whether two f32 become two halves."""
+    if not isinstance(value, Cast) or value.x.type.dtype is not DType.F32:
+        return False
+    return value.type.lanes == 2 and value.type.dtype in HALVES
+
+
 class _Function(ValuePrinter):
     """One grid as a function."""
 
@@ -144,6 +159,7 @@ class _Function(ValuePrinter):
         self.grid = grid
         self.name = name
         self.apart = apart
+        self.pairs: dict[str, str] = {}  # values of two halves that are also one register
         self.threads = math.prod(threads_of(grid).extents)
 
     def text(self) -> str:
@@ -224,6 +240,14 @@ class _Function(ValuePrinter):
                 self.put("__syncthreads();")
             case Exchange():
                 self.exchange(statement)
+            case CopyAsync():
+                self.copy(statement)
+            case CommitCopies():
+                self.put("commit_copies();")
+            case WaitCopies():
+                self.put(f"wait_copies<{statement.left}>();")
+            case Mma():
+                self.mma(statement)
             case _:
                 raise KernelError(f"{self.kernel.name}: {type(statement).__name__} in a thread")
 
@@ -231,8 +255,24 @@ class _Function(ValuePrinter):
         """A constant for each lane."""
         dtype = let.var.type.dtype
         names = lanes_of(let.var.name, let.var.type.lanes)
-        for name, text in zip(names, self.value(let.value), strict=True):
+        if _is_pair(let.value):
+            pair = self.pairs[let.var.name] = f"{name_of(let.var.name)}pair"
+            self.put(f"const u32 {pair} = {self.pair(let.value)};")
+            halves = (f"({TYPES[dtype]}){pair}", f"({TYPES[dtype]})({pair} >> 16)")
+        else:
+            halves = self.value(let.value)
+        for name, text in zip(names, halves, strict=True):
             self.put(f"const {TYPES[dtype]} {name} = {text};")
+
+    def pair(self, value: Value) -> str:
+        """Two halves as one register."""
+        if isinstance(value, Var) and value.name in self.pairs:
+            return self.pairs[value.name]
+        if isinstance(value, Cast) and _is_pair(value):
+            lower, upper = self.value(value.x)
+            return f"pair_of_{value.type.dtype}({lower}, {upper})"
+        lower, upper = self.value(value)
+        return f"((u32){lower} | (u32){upper} << 16)"
 
     def let_index(self, let: LetIndex) -> None:
         """An index that is data, within its range."""
@@ -278,6 +318,26 @@ class _Function(ValuePrinter):
         self.depth += 1
         self.body(body)
         self.depth -= 1
+
+    def copy(self, copy: CopyAsync) -> None:
+        """A copy that goes on behind."""
+        element = copy.source.dtype.bytes
+        tests = " & ".join(map(self.test, copy.guards))  # all of them, rather than branches
+        valid = index(copy.valid * element)
+        size = f"({tests}) ? {valid} : 0" if tests else valid
+        target, source = self.element(copy.target, copy.index), f"{name_of(copy.source.name)}"
+        places = f"&{target}, &{source}[{index(copy.source_index)}]"
+        self.put(f"copy_async<{copy.elements * element}>({places}, {size});")
+
+    def mma(self, mma: Mma) -> None:
+        """A product of a warp."""
+        if mma.form.lanes == 1:
+            texts = [f"(u32)__float_as_int({self.scalar(v)})" for v in (*mma.a, *mma.b)]
+        else:
+            texts = [self.pair(value) for value in (*mma.a, *mma.b)]
+        name = name_of(mma.sums.name)
+        sums = [f"{name}[{mma.slot + i}]" for i in range(SUMS)]
+        self.put(f"mma_{str(mma.form).replace('.', '_')}({', '.join([*sums, *texts])});")
 
     def exchange(self, exchange: Exchange) -> None:
         """Values handed around a group of lanes of a warp."""

@@ -21,7 +21,7 @@ VECTORS = {1: "uchar", 2: "ushort", 4: "float", 8: "double"}
 """CUDA's vectors of two and of four, by the bytes of an element: whatever it is, its bits move."""
 
 _INT_ENDS = -(1 << 31), (1 << 31) - 1
-_HALVES = (DType.F16, DType.BF16)
+HALVES = (DType.F16, DType.BF16)
 
 
 def name_of(name: str) -> str:
@@ -34,7 +34,7 @@ def literal(value: float, dtype: DType) -> str:
     if dtype is DType.BOOL:
         return "true" if value else "false"
     element = stored(value, dtype)
-    if dtype in _HALVES:
+    if dtype in HALVES:
         return f"(({TYPES[dtype]}){int(element.view('uint16'))}u)"
     if dtype.is_float:
         return _float(float(element), dtype)

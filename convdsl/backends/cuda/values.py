@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from convdsl.backends.cuda.text import (
+    HALVES,
     TYPES,
     VECTORS,
     divisible,
@@ -33,6 +34,7 @@ from convdsl.kernel.nodes import (
     Select,
     Shuffle,
     Splat,
+    Tf32,
     Unary,
     Value,
     Var,
@@ -40,7 +42,6 @@ from convdsl.kernel.nodes import (
 from convdsl.kernel.scalar import FUNCTIONS, REDUCTIONS
 from convdsl.tensor import Dim, DType, Kind
 
-_HALVES = (DType.F16, DType.BF16)
 _CALLS = {
     ("add", DType.I64): "add",
     ("sub", DType.I64): "sub",
@@ -175,6 +176,8 @@ class ValuePrinter:
                 )
                 arms = zip(tests, self.value(value.yes), self.value(value.no), strict=True)
                 return [f"({test} ? {yes} : {no})" for test, yes, no in arms]
+            case Tf32():
+                return [f"tf32({x})" for x in self.value(value.x)]
             case Cast():
                 old = value.x.type.dtype
                 return [cast(x, old, dtype) for x in self.value(value.x)]
@@ -356,11 +359,11 @@ def cast(x: str, old: DType, new: DType) -> str:
     """A value in another element type, as `tensor.conversion` has it."""
     if old is new:
         return x
-    if old in _HALVES:
+    if old in HALVES:
         return cast(f"from_{old}({x})", DType.F32, new)
     if new is DType.BOOL:
         return f"({x} != 0)"
-    if new in _HALVES:
+    if new in HALVES:
         return f"to_{new}({x if old.is_float else cast(x, old, DType.F32)})"
     if old.is_float and not new.is_float:
         whole = f"to_i64({x})"

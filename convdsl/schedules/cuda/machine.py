@@ -7,7 +7,9 @@ from functools import lru_cache
 from convdsl.kernel.cuda_target import CudaTarget
 from convdsl.kernel.layout import Layout
 from convdsl.schedules.cuda.generic import generic
+from convdsl.schedules.cuda.implicit_gemm import implicit_gemm
 from convdsl.schedules.cuda.layouts import layout_of
+from convdsl.schedules.cuda.matrix_pack import MatrixPack
 from convdsl.schedules.cuda.reduction import reduction
 from convdsl.schedules.cuda.vectors import vectors
 from convdsl.schedules.machine import Machine, pack_forms
@@ -19,12 +21,12 @@ _ALIGNMENT = 256
 @lru_cache(maxsize=64)
 def cuda_machine(target: CudaTarget) -> Machine:
     """All that lowering must know of a card."""
-    made = (reduction, vectors, generic)
+    made = (implicit_gemm, reduction, vectors, generic)
     return Machine(
         name="cuda",
         facts=repr(target),
         layout=layout_of,
         schedules=tuple(schedule(target) for schedule in made),
-        packs=pack_forms(Layout),
+        packs=pack_forms(Layout, MatrixPack),
         alignment=_ALIGNMENT,
     )

@@ -1,0 +1,226 @@
+"""Factors of a product on their way to shared memory: one step's piece of each.
+
+Three ways to lie there:
+
+    depths    [row][depth]      what lies along the depth in memory; four depths are a vector
+    rows      [depth][row]      what lies along its own rows
+    packed    as it was packed  a copy of one run
+
+A thread copies the same few depths of several rows, or the same rows of several depths, so that
+where these are is worked out once a step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum, auto
+
+from convdsl.kernel.builder import Builder
+from convdsl.kernel.expr import Axis, Read
+from convdsl.kernel.layout import Layout
+from convdsl.kernel.nodes import Buffer, Gather, IndexTest, Load, Value, ValueType, Var
+from convdsl.schedules.cuda.gemm import Run, unit_axis, vector_width
+from convdsl.schedules.cuda.matrix_pack import MatrixPack
+from convdsl.schedules.cuda.tile import DEPTH, VECTOR, Tile
+from convdsl.schedules.emission import bounds_tests, decide, extent_of
+from convdsl.tensor import Dim, DType, dim_max, dim_min, floor_div, substitute
+
+_BANKS = 32  # of shared memory, four bytes each
+_F32 = ValueType(DType.F32)
+_F32X4 = ValueType(DType.F32, VECTOR)
+
+
+class Form(Enum):
+    """How a step's piece lies in shared memory."""
+
+    DEPTHS = auto()
+    ROWS = auto()
+    PACKED = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How a factor is copied: its form, how many neighbours together, and along which axis."""
+
+    form: Form
+    width: int
+    along: Axis | None = None
+
+
+def way_of(read: Read, layout: Layout | None, own: Run, depth: Run) -> Way:
+    """How a factor is copied as it lies."""
+    for form, run in ((Form.ROWS, own), (Form.DEPTHS, depth)):
+        along = unit_axis(read, layout, run.axes)
+        if along is not None:
+            return Way(form, vector_width(read, layout, along), along)
+    return Way(Form.ROWS, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A copy of `width` elements between places of two buffers: `valid` of them are read, none
+    where a guard fails; it is only made where the thread is one of those that share the piece out
+    (`shared_out`)."""
+
+    target: Dim
+    source: Dim
+    width: int
+    valid: Dim
+    guards: tuple[IndexTest, ...]
+    shared_out: tuple[IndexTest, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Which piece a thread helps to copy: the number of the batch and of the block's tile along
+    the factor's rows, the step along the depth; and the number of the thread."""
+
+    batch: Dim
+    tile: Dim
+    step: Dim
+    thread: Dim
+
+
+@dataclass(frozen=True)
+class Factor:
+    """One factor of a block's product: where and how it is read, and where its pieces lie.
+
+    own: its rows; a block takes `size` of them.
+    """
+
+    read: Read
+    buffer: Buffer
+    layout: Layout
+    pack: MatrixPack | None
+    way: Way
+    batch: Run
+    own: Run
+    depth: Run
+    size: int
+    tile: Tile
+
+    @property
+    def chunked(self) -> bool:
+        """Whether all depths of a row lie side by side in shared memory."""
+        packed = self.way.form is Form.PACKED and self.tile.form is not None
+        return packed or self.way.form is Form.DEPTHS
+
+    @property
+    def pitch(self) -> int:
+        """From one depth to the next where rows lie side by side: on the tensor units so that no
+        two threads of a warp meet in a bank."""
+        if self.tile.form is None or self.way.form is Form.PACKED:
+            return self.size
+        rest = 8 if self.tile.form.dtype is DType.F32 else 4
+        return self.size + (rest - self.size) % _BANKS
+
+    @property
+    def piece(self) -> int:
+        """Elements of one step's piece."""
+        return DEPTH * (self.size if self.chunked else self.pitch)
+
+    def element(self, row: Dim, depth: Dim) -> Dim:
+        """Where an element of a piece lies. On the plain units four rows are read at a time: of
+        every second pair of rows neighbouring vectors change places, so that these do not meet in
+        a bank. On the tensor units it is two rows, which are a line of the banks."""
+        if not self.chunked:
+            return depth * self.pitch + row
+        if self.tile.form is not None:
+            return row * DEPTH + depth
+        vector, pair = floor_div(depth, VECTOR), floor_div(row, 2)
+        turned, odd = (x - floor_div(x, 2) * 2 for x in (pair, vector))
+        moved = vector + turned - turned * odd * 2
+        return row * DEPTH + moved * VECTOR + (depth - vector * VECTOR)
+
+    # Copies
+
+    def copies(self, place: Place) -> Iterator[Copy]:
+        """What a thread copies in one step."""
+        threads = self.tile.threads
+        if self.way.form is Form.PACKED:
+            assert self.pack is not None
+            start = self.pack.start(place.batch, place.tile, place.step)
+            for number, tests in _shares(place.thread, self.pack.piece // VECTOR, threads):
+                at = number * VECTOR
+                yield Copy(at, start + at, VECTOR, VECTOR, (), tests)
+            return
+        inner, outer = DEPTH, self.size
+        if self.way.form is Form.ROWS:
+            inner, outer = outer, inner
+        groups = inner // self.way.width
+        for group, _ in _shares(place.thread, groups, threads):
+            group = group - floor_div(group, groups) * groups
+            for other, tests in _shares(floor_div(place.thread, groups), outer, threads // groups):
+                pair = (group * self.way.width, other)
+                row, depth = pair if self.way.form is Form.ROWS else reversed(pair)
+                yield self._copy(place, row, depth, tests)
+
+    def _copy(self, place: Place, row: Dim, depth: Dim, shared_out: tuple[IndexTest, ...]) -> Copy:
+        """The copy of one vector that begins at a row and a depth of the piece."""
+        own, deep = place.tile * self.size + row, place.step * DEPTH + depth
+        at = {**self.own.place(own), **self.depth.place(deep)}
+        along = self.own if self.way.form is Form.ROWS else self.depth
+        guards: list[IndexTest] = []
+        valid: Dim = self.way.width
+        for number, run in ((own, self.own), (deep, self.depth)):
+            guards.append(IndexTest("lt", number, run.size))
+            if run.ragged:
+                last = run.axes[-1]
+                left = extent_of(last) - at[last.name]
+                if run is along and self.way.width > 1:
+                    valid = dim_max(dim_min(valid, left), 0)
+                guards.append(IndexTest("gt", left, 0))
+        at = {**self.batch.place(place.batch), **at}
+        index = [substitute(d, at) for d in self.read.index]
+        if self.read.outside is not None:
+            for d, extent in zip(self.read.index, self.read.tensor.type.sizes, strict=True):
+                tests = bounds_tests(d, extent)  # none of an axis as it is
+                guards += [replace(test, a=substitute(test.a, at)) for test in tests]
+        kept = tuple(dict.fromkeys(test for test in guards if decide(test) is not True))
+        target, source = self.element(row, depth), self.layout.offset(index)
+        return Copy(target, source, self.way.width, valid, kept, shared_out)
+
+    def fetch(self, copy: Copy) -> Value:
+        """What a copy brings, in registers."""
+        if isinstance(copy.valid, int):
+            type = ValueType(DType.F32, copy.width)
+            return Load(self.buffer, copy.source, type, copy.guards, 0.0)
+        lanes = (
+            Load(
+                self.buffer,
+                copy.source + lane,
+                _F32,
+                (*copy.guards, IndexTest("gt", copy.valid, lane)),
+                0.0,
+            )
+            for lane in range(copy.width)
+        )
+        return Gather(tuple(lanes), ValueType(DType.F32, copy.width))
+
+    # Fragments
+
+    def vector(self, b: Builder, at: tuple[Buffer, Dim], row: Dim, depths: Sequence[Dim]) -> Var:
+        """Four depths of one row, of a piece that begins somewhere in shared memory."""
+        shared, start = at
+        if self.chunked:
+            return b.let(Load(shared, start + self.element(row, depths[0]), _F32X4), "f")
+        lanes = (Load(shared, start + self.element(row, depth), _F32) for depth in depths)
+        return b.let(Gather(tuple(lanes), _F32X4), "f")
+
+    def across(self, b: Builder, at: tuple[Buffer, Dim], row: Dim, depth: Dim) -> Var:
+        """Four rows at one depth."""
+        shared, start = at
+        assert not self.chunked
+        return b.let(Load(shared, start + self.element(row, depth), _F32X4), "f")
+
+
+def _shares(first: Dim, count: int, threads: int) -> Iterator[tuple[Dim, tuple[IndexTest, ...]]]:
+    """What one of so many threads takes of `count` things, each with a test where not every thread
+    has one."""
+    threads = max(1, threads)
+    for start in range(0, count, threads):
+        test = IndexTest("lt", first + start, count)
+        known = decide(test)
+        if known is not False:
+            yield first + start, () if known else (test,)

@@ -1,0 +1,404 @@
+"""Convolutions, their gradients, linear layers and products of matrices: implicit GEMM.
+
+A block computes a tile of the product. Pieces of both factors, sixteen depths at a time, are copied
+to shared memory ahead of their use: two steps are on their way while one is computed with. Cards
+without such copies hold the next step's piece in registers meanwhile. The epilogue runs on the
+sums where they are. Where there are fewer tiles than multiprocessors the depth is cut into parts,
+whose sums a second kernel adds, always in the same order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from convdsl.kernel.builder import Builder
+from convdsl.kernel.cuda_target import CudaTarget
+from convdsl.kernel.layout import Layout
+from convdsl.kernel.mma import WARP
+from convdsl.kernel.nodes import (
+    Binary,
+    Buffer,
+    Const,
+    Get,
+    IndexTest,
+    Kernel,
+    Lane,
+    Load,
+    Value,
+    ValueType,
+)
+from convdsl.schedules.chain import declare_outputs, emit_chain
+from convdsl.schedules.contraction import coefficient
+from convdsl.schedules.cuda.factor import Copy, Factor, Place
+from convdsl.schedules.cuda.gemm import Run
+from convdsl.schedules.cuda.plan import Plan, plan_for
+from convdsl.schedules.cuda.tile import STAGES, VECTOR
+from convdsl.schedules.cuda.units import Held, Units, lanes_of, units
+from convdsl.schedules.emission import Emitter, View, decide, extent_of, lane_symbol
+from convdsl.schedules.task import Arguments, Output, Pack, Schedule, Scheduled, Scratch, Task
+from convdsl.tensor import Dim, DType, dim_min, floor_div, substitute
+
+_F32 = ValueType(DType.F32)
+_PARTS = "parts"
+_ADDING = 128  # threads of a block of the second kernel
+
+
+def implicit_gemm(target: CudaTarget) -> Schedule:
+    """The schedule for a card."""
+
+    def cost(task: Task) -> float | None:
+        plan = plan_for(task, target)
+        return None if plan is None else plan.nanoseconds(task, target)
+
+    return Schedule("implicit_gemm", cost, lambda task, name: emit(task, name, target))
+
+
+def emit(task: Task, name: str, target: CudaTarget) -> Scheduled:
+    """The product, and what adds its parts up."""
+    plan = plan_for(task, target)
+    assert plan is not None
+    product = _Product(task, plan, target, name)
+    kernel = product.kernel()
+    if plan.splits == 1:
+        return Scheduled.one(kernel, product.arguments)
+    adding = _Draft.open(task, f"{name}_sum", {})
+    parts = adding.b.buffer(_PARTS, DType.F32, plan.parts)
+    second = _sum_kernel(adding, plan, parts)
+    arguments = (*adding.arguments, (_PARTS, None))
+    scratch = Scratch(_PARTS, DType.F32, plan.parts)
+    return Scheduled(((kernel, product.arguments), (second, arguments)), (scratch,))
+
+
+@dataclass(frozen=True)
+class _Draft:
+    """A kernel whose buffers are declared: operands as views, and packed."""
+
+    task: Task
+    b: Builder
+    views: Mapping[str, View]
+    packed: Mapping[str, Buffer]
+    arguments: Arguments
+
+    @staticmethod
+    def open(
+        task: Task, name: str, packs: Mapping[str, Pack], *, only: frozenset[str] | None = None
+    ) -> _Draft:
+        """`only`: the operands that are read, where nothing leaves."""
+        b = Builder(name, DType.F32, VECTOR)
+        views: dict[str, View] = {}
+        packed: dict[str, Buffer] = {}
+        arguments: list[tuple[str, Pack | None]] = []
+        for operand in task.operands:
+            var, pack = operand.var, packs.get(operand.var.name)
+            if only is not None and var.name not in only:
+                continue
+            again = only is None and task.read_again(var.name)
+            if pack is not None:
+                called = f"{var.name}_packed" if again else var.name
+                packed[var.name] = b.buffer(called, var.type.dtype, pack.size)
+                arguments.append((var.name, pack))
+            if pack is None or again:
+                layout = operand.layout or Layout(var.type.sizes)
+                views[var.name] = View(b.buffer(var.name, var.type.dtype, layout.size), layout)
+                arguments.append((var.name, layout if operand.static else None))
+        if only is None:
+            views |= declare_outputs(b, task.outputs)
+            arguments += [(output.var.name, None) for output in task.outputs]
+        return _Draft(task, b, views, packed, tuple(arguments))
+
+
+class _Product:
+    """Emits the kernel of the product."""
+
+    def __init__(self, task: Task, plan: Plan, target: CudaTarget, name: str) -> None:
+        self.task, self.plan, self.target = task, plan, target
+        self.gemm, self.tile = plan.gemm, plan.tile
+        packs = {} if plan.pack is None else {self.gemm.b.tensor.name: plan.pack}
+        only = frozenset((self.gemm.a.tensor.name, self.gemm.b.tensor.name))
+        self.draft = _Draft.open(task, name, packs, only=None if plan.splits == 1 else only)
+        self.arguments = self.draft.arguments
+        self.b = self.draft.b
+        self.factors = self._factors()
+        if plan.splits > 1:
+            self.parts = self.b.buffer(_PARTS, DType.F32, plan.parts, written=True)
+            self.arguments = (*self.arguments, (_PARTS, None))
+
+    def _factors(self) -> tuple[Factor, Factor]:
+        gemm, plan, made = self.gemm, self.plan, list[Factor]()
+        for read, way, own, size, pack in (
+            (gemm.a, plan.a, gemm.rows, self.tile.rows, None),
+            (gemm.b, plan.b, gemm.columns, self.tile.columns, plan.pack),
+        ):
+            name = read.tensor.name
+            if pack is not None:
+                buffer, layout = self.draft.packed[name], Layout((pack.size,))
+            else:
+                buffer, layout = self.draft.views[name].buffer, self.draft.views[name].layout
+            made.append(
+                Factor(
+                    read, buffer, layout, pack, way, gemm.batch, own, gemm.depth, size, self.tile
+                )
+            )
+        return made[0], made[1]
+
+    def kernel(self) -> Kernel:
+        """The whole kernel."""
+        plan, b = self.plan, self.b
+        tiles = plan.row_tiles * plan.column_tiles
+        with b.blocks(("batch", "tile"), (self.gemm.batch.size * plan.splits, tiles)) as (z, tile):
+            shared = [
+                b.shared(name, STAGES * factor.piece, alignment=4 * VECTOR)
+                for name, factor in zip(("a_tile", "b_tile"), self.factors, strict=True)
+            ]
+            extents = (self.tile.threads // WARP, *lanes_of(self.tile))
+            with b.threads(("warp", "y", "x"), extents) as thread:
+                part = z - floor_div(z, plan.splits) * plan.splits
+                row = floor_div(tile, plan.column_tiles)
+                at = _Block(
+                    floor_div(z, plan.splits), row, tile - row * plan.column_tiles, part, thread
+                )
+                sums = units(b, self.tile, self.factors, thread)
+                sums.begin()
+                if self.target.has_async_copies:
+                    self._pipelined(at, sums, shared)
+                else:
+                    self._through_registers(at, sums, shared)
+                for held in sums.held():
+                    self._finish(at, held)
+        return b.kernel()
+
+    # Steps
+
+    def _copies(self, at: _Block, step: Dim) -> list[list[Copy]]:
+        """Of both factors."""
+        _, y, x = lanes_of(self.tile)[0], *at.thread[1:]
+        number = at.thread[0] * WARP + y * lanes_of(self.tile)[1] + x
+        tiles = (at.row, at.column)
+        return [
+            list(factor.copies(Place(at.batch, tile, step, number)))
+            for factor, tile in zip(self.factors, tiles, strict=True)
+        ]
+
+    def _pipelined(self, at: _Block, sums: Units, shared: list[Buffer]) -> None:
+        """Copies go on while earlier pieces are computed with."""
+        b, first, count = self.b, *self._span(at)
+
+        def begin(number: Dim, stage: Dim) -> None:
+            test = IndexTest("lt", number, count)
+            known = decide(test)
+            with ExitStack() as stack:
+                if known is None:
+                    stack.enter_context(b.when(test))
+                for factor, buffer, copies in zip(
+                    self.factors, shared, self._copies(at, first + number), strict=True
+                ):
+                    for copy in () if known is False else copies:
+                        with ExitStack() as inner:
+                            for inside in copy.shared_out:
+                                inner.enter_context(b.when(inside))
+                            target = (buffer, stage * factor.piece + copy.target)
+                            source = (factor.buffer, copy.source)
+                            b.copy(target, source, copy.width, copy.guards, copy.valid)
+            b.commit_copies()
+
+        for number in range(STAGES - 1):
+            begin(number, number)
+        with b.serial("step", count) as step:
+            b.wait_copies(STAGES - 2)
+            b.barrier()
+            ahead = step + STAGES - 1
+            begin(ahead, ahead - floor_div(ahead, STAGES) * STAGES)
+            self._compute(sums, shared, step - floor_div(step, STAGES) * STAGES)
+        b.wait_copies(0)
+
+    def _through_registers(self, at: _Block, sums: Units, shared: list[Buffer]) -> None:
+        """The next pieces are loaded before a step is computed, and stored after it."""
+        b, first, count = self.b, *self._span(at)
+
+        def put(stage: Dim, copies: list[list[Copy]], values: list[list[Value]]) -> None:
+            for i, factor in enumerate(self.factors):
+                for copy, value in zip(copies[i], values[i], strict=True):
+                    with ExitStack() as inner:
+                        for inside in copy.shared_out:
+                            inner.enter_context(b.when(inside))
+                        b.store(shared[i], stage * factor.piece + copy.target, value)
+
+        def get(copies: list[list[Copy]]) -> list[list[Value]]:
+            return [
+                [b.let(factor.fetch(copy)) for copy in own]
+                for factor, own in zip(self.factors, copies, strict=True)
+            ]
+
+        copies = self._copies(at, first)
+        put(0, copies, get(copies))
+        b.barrier()
+        with b.serial("step", count) as step:
+            following = self._copies(at, first + dim_min(step + 1, count - 1))
+            values = get(following)
+            self._compute(sums, shared, step - floor_div(step, 2) * 2)
+            put(step + 1 - floor_div(step + 1, 2) * 2, following, values)
+            b.barrier()
+
+    def _span(self, at: _Block) -> tuple[Dim, Dim]:
+        """The first step of a part of the depth, and how many it has."""
+        plan = self.plan
+        first = at.part * plan.steps_of_part
+        if plan.splits == 1:
+            return 0, plan.steps
+        return first, dim_min(plan.steps_of_part, plan.steps - first)
+
+    def _compute(self, sums: Units, shared: list[Buffer], stage: Dim) -> None:
+        a, b = (
+            (buffer, stage * factor.piece)
+            for buffer, factor in zip(shared, self.factors, strict=True)
+        )
+        sums.step(a, b)
+
+    # Results
+
+    def _finish(self, at: _Block, held: Held) -> None:
+        row = at.row * self.tile.rows + held.row
+        column = at.column * self.tile.columns + held.column
+        if self.plan.splits == 1:
+            store(self.draft, self.plan, (at.batch, row, column), held.value)
+        else:
+            self._put_aside(at, row, column, held.value)
+
+    def _put_aside(self, at: _Block, row: Dim, column: Dim, value: Value) -> None:
+        """Store sums of a part of the depth."""
+        b, gemm, lanes = self.b, self.gemm, value.type.lanes
+        part = at.part * gemm.batch.size + at.batch
+        start = (part * gemm.rows.size + row) * gemm.columns.size + column
+        whole = gemm.columns.size % lanes == 0
+        with ExitStack() as stack:
+            if not _enter(b, stack, IndexTest("lt", row, gemm.rows.size)):
+                return
+            for lane in range(1 if whole else lanes):
+                with ExitStack() as inner:
+                    if _enter(b, inner, IndexTest("lt", column + lane, gemm.columns.size)):
+                        stored = value if whole else Lane(value, lane)
+                        b.store(self.parts, start + lane, stored)
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """Where a block stands, and a thread in it."""
+
+    batch: Dim
+    row: Dim  # tiles
+    column: Dim
+    part: Dim
+    thread: list[Dim]
+
+
+def _enter(b: Builder, stack: ExitStack, *tests: IndexTest) -> bool:
+    """Go on where tests hold; False where one never does."""
+    known = [decide(test) for test in tests]
+    if False in known:
+        return False
+    for test, holds in zip(tests, known, strict=True):
+        if not holds:
+            stack.enter_context(b.when(test))
+    return True
+
+
+def _inside(run: Run, number: Dim) -> list[IndexTest]:
+    """What holds for a number of a run that is no filling, nor beyond the end."""
+    tests = [IndexTest("lt", number, run.size)]
+    if run.ragged:
+        last = run.axes[-1]
+        tests.append(IndexTest("lt", run.place(number)[last.name], extent_of(last)))
+    return tests
+
+
+def store(draft: _Draft, plan: Plan, at: tuple[Dim, Dim, Dim], value: Value) -> None:
+    """Run the task's stages on neighbouring sums of a row, and store what leaves."""
+    gemm, lanes = plan.gemm, value.type.lanes
+    batch, row, column = at
+    with ExitStack() as stack:
+        if not _enter(draft.b, stack, *_inside(gemm.rows, row)):
+            return
+        row = dim_min(row, gemm.rows.size - 1)
+        outer = gemm.batch.place(batch) | gemm.rows.place(row)
+        if not _in_vectors(draft.task, plan, lanes):
+            named = draft.b.let(value, "sums")
+            for lane in range(lanes):
+                _one(draft, plan, outer, column + lane, Lane(named, lane))
+        elif _enter(draft.b, stack, IndexTest("lt", column, gemm.columns.size)):
+            column = dim_min(floor_div(column, lanes), gemm.columns.size // lanes - 1) * lanes
+            place = gemm.columns.place(column)
+            last = gemm.columns.axes[-1].name
+            lanes_of_it = {**place, last: place[last] + lane_symbol(lanes)}
+            first, here = gemm.at(outer, place), gemm.at(outer, lanes_of_it)
+            emitter = Emitter(draft.b, draft.views, lanes, known=((gemm.reduce, value),))
+            emit_chain(emitter, draft.task, here, first)
+
+
+def _one(draft: _Draft, plan: Plan, outer: Mapping[str, Dim], column: Dim, value: Value) -> None:
+    """A single sum."""
+    gemm = plan.gemm
+    with ExitStack() as stack:
+        if _enter(draft.b, stack, *_inside(gemm.columns, column)):
+            place = gemm.columns.place(dim_min(column, gemm.columns.size - 1))
+            here = gemm.at(outer, place)
+            emitter = Emitter(draft.b, draft.views, 1, known=((gemm.reduce, value),))
+            emit_chain(emitter, draft.task, here, here)
+
+
+def _in_vectors(task: Task, plan: Plan, lanes: int) -> bool:
+    """Whether neighbouring columns are neighbours in all that leaves: what lies beyond the last one
+    is filling there too."""
+    run = plan.gemm.columns
+    if not run.axes or run.extents[-1] % lanes:
+        return False
+    last = run.axes[-1]
+    for output in task.outputs:
+        place = {axis.name: axis.i for axis in task.axes}
+        where = substitute(output.offset(place, task.axes), dict(plan.gemm.where))
+        if coefficient(where, last) != 1:
+            return False
+        if run.ragged and not _fills(output, task, plan):
+            return False
+    return True
+
+
+def _fills(output: Output, task: Task, plan: Plan) -> bool:
+    """Whether the last columns are all channels of an output, filled up as they are there."""
+    layout, run = output.layout, plan.gemm.columns
+    if layout.axis is None or output.at is not None:
+        return False
+    channels = plan.gemm.where[task.axes[layout.axis].name]
+    return channels == run.axes[-1].i and layout.block >= run.extents[-1]
+
+
+# Parts
+
+
+def _sum_kernel(draft: _Draft, plan: Plan, parts: Buffer) -> Kernel:
+    """Adds the parts of each sum up, the first one first; a thread for each vector of columns."""
+    b, gemm = draft.b, plan.gemm
+    lanes = VECTOR if gemm.columns.size % VECTOR == 0 else 1
+    vectors = gemm.columns.size // lanes
+    total = gemm.batch.size * gemm.rows.size * vectors
+    type = ValueType(DType.F32, lanes)
+    acc = b.registers(1, type)
+    with (
+        b.blocks(("block",), (-(-total // _ADDING),)) as (block,),
+        b.threads(("thread",), (_ADDING,)) as (thread,),
+    ):
+        number = block * _ADDING + thread
+        with ExitStack() as stack:
+            _enter(b, stack, IndexTest("lt", number, total))
+            number = dim_min(number, total - 1)
+            place = floor_div(number, vectors)
+            column = (number - place * vectors) * lanes
+            batch = floor_div(place, gemm.rows.size)
+            row = place - batch * gemm.rows.size
+            b.set(acc, 0, Const(0.0, type))
+            with b.serial("part", plan.splits) as part:
+                start = part * (total * lanes) + number * lanes
+                b.set(acc, 0, Binary("add", Get(acc, 0), Load(parts, start, type)))
+            store(draft, plan, (batch, row, column), b.let(Get(acc, 0)))
+    return b.kernel()

@@ -1,0 +1,95 @@
+"""Graphs run from their CUDA source on a processor, contractions by their own schedules."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from cuda_shim.programs import run_on_cpu
+from cuda_shim.running import ORDERS
+from graphs import evaluate_results, random_arrays
+from lowering.test_second_target import packed
+
+from convdsl.backends.cuda.printer import print_module
+from convdsl.ir.graph import Graph
+from convdsl.kernel.cuda_target import CudaTarget
+from convdsl.kernel.interpret import interpret_program
+from convdsl.kernel.verify import verify_kernel
+from convdsl.lowering.lower import Lowered, lower
+from convdsl.schedules.cuda.machine import cuda_machine
+from convdsl.schedules.machine import Machine
+from convdsl.schedules.task import Schedule, Task
+
+Array = np.ndarray[Any, Any]
+
+TOLERANCES = {"highest": 1e-5, "high": 1e-3, "medium": 1e-2}
+"""The largest error that a precision may make, over the range of a result."""
+
+OWN = ("implicit_gemm", "phases", "winograd")
+
+
+def preferring(machine: Machine, *names: str) -> Machine:
+    """The machine whose contractions run by these schedules wherever they apply, whatever small
+    shapes would really be run by."""
+
+    def preferred(schedule: Schedule) -> Schedule:
+        if schedule.name not in names:
+            return schedule
+
+        def cost(task: Task) -> float | None:
+            found = schedule.cost(task)
+            return None if found is None else found * 1e-9
+
+        return replace(schedule, cost=cost)
+
+    return replace(machine, schedules=tuple(map(preferred, machine.schedules)))
+
+
+def lowered_for(graph: Graph, target: CudaTarget, *names: str) -> Lowered:
+    lowered = lower(graph, preferring(cuda_machine(target), *(names or OWN)), "test")
+    for kernel in lowered.program.kernels:
+        verify_kernel(kernel)
+    return lowered
+
+
+def schedules_of(lowered: Lowered) -> list[str]:
+    return [choice.schedule for choice in lowered.choices]
+
+
+def check(
+    graph: Graph,
+    target: CudaTarget,
+    order: str = "forward",
+    *names: str,
+    interpreted: bool = False,
+    tolerance: float | None = None,
+) -> list[str]:
+    """Run one call, compare outputs and new states with double precision, and give the schedules
+    that it ran by."""
+    lowered = lowered_for(graph, target, *names)
+    drawn = random_arrays(graph, seed=5)
+    arrays = {n: a.astype("f4") if a.dtype == np.float64 else a for n, a in drawn.items()}
+    program, weights = lowered.program, packed(lowered, arrays)
+    inputs = [np.ascontiguousarray(arrays[port.name]) for port in program.inputs]
+    states = {port.name: np.array(arrays[port.name], order="C") for port in program.states}
+    if interpreted:
+        found = interpret_program(program, weights, inputs, list(states.values()))
+    else:
+        module = print_module(program, target)
+        found = run_on_cpu(program, module, weights, inputs, list(states.values()), ORDERS[order])
+    doubles = {n: a.astype("f8") if a.dtype.kind == "f" else a for n, a in arrays.items()}
+    truth, new = evaluate_results(graph, doubles)
+    most = TOLERANCES[target.precision] if tolerance is None else tolerance
+    for port, array in zip(program.outputs, found, strict=True):
+        close(array, truth[port.name], most, port.name)
+    for name, array in states.items():
+        close(array, new[name], most, name)
+    return schedules_of(lowered)
+
+
+def close(found: Array, truth: Array, most: float, name: str) -> None:
+    span = float(np.max(np.abs(truth), initial=1e-30))
+    error = float(np.max(np.abs(found - truth), initial=0.0)) / span
+    assert np.array_equal(np.isnan(found), np.isnan(truth)), name
+    assert error <= most, f"{name}: {error:.2e} of its range"
