@@ -133,6 +133,8 @@ def _value(attribute: Attribute, value: Any) -> list[Segment]:
         return [_sizes(name, value)]
     if attribute.kind is Kind.PADDING and type(value) is not str:
         return [_padding(tuple(value))]
+    if attribute.kind is Kind.STRING and not attribute.choices:
+        return [f'"{value}"']
     return [literal(value)]
 
 

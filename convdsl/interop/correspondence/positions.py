@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,8 +11,8 @@ from convdsl.diagnostics import InputError
 from convdsl.interop.correspondence.row import Keyword, Read, Row, only_spelled, same
 from convdsl.interop.correspondence.wording import Lacking, PyTorch, Wording, keywords
 from convdsl.interop.element_types import FROM_ONNX
-from convdsl.interop.reading.tensors import Known, ReadError, Tensor, dtype_of
-from convdsl.tensor import DType, bounds
+from convdsl.interop.reading.tensors import Known, ReadError, Tensor, dtype_of, shape_of
+from convdsl.tensor import Dim, DType, bounds
 
 if TYPE_CHECKING:
     from convdsl.interop.reading.node import Reading
@@ -52,8 +53,47 @@ def _read_put_along(r: Reading) -> Tensor:
 
 
 def _read_put_at(r: Reading) -> Tensor:
+    """Known positions that are a box, as of `x[:, 2:5] = updates`: what lies before it along an
+    axis, the box, and what lies behind."""
+    start = _box(r) if _by(r) == "last" else None
+    if start is not None:
+        return _pasted(r, r[0], r[2], start)
     inputs = {"x": r[0], "positions": _positions(r), "updates": r[2]}
     return r.apply("put_at", inputs, by=_by(r))
+
+
+def _box(r: Reading) -> tuple[int, ...] | None:
+    """Where the box begins that positions are, if axis k of them walks along axis k of x."""
+    given = r[1]
+    if not isinstance(given, Known) or given.is_symbolic:
+        return None
+    rows = np.asarray(given.array, np.int64)
+    said = rows.shape[-1] if rows.ndim else 0
+    known = [size for size in r.shape(0)[:said] if isinstance(size, int)]
+    if rows.ndim != said + 1 or not rows.size or len(known) < said:
+        return None
+    rows = np.where(rows < 0, rows + np.array(known), rows)
+    first = rows.reshape(-1, said)[0]
+    walked = np.meshgrid(*map(np.arange, rows.shape[:-1]), indexing="ij")
+    return tuple(map(int, first)) if np.array_equal(rows, np.stack(walked, -1) + first) else None
+
+
+def _pasted(r: Reading, x: Tensor, updates: Tensor, start: Sequence[int]) -> Tensor:
+    """x with a box of it replaced, axis by axis from the first on that it does not fill."""
+    for axis, first in enumerate(start):
+        extent, last = shape_of(x)[axis], first + shape_of(updates)[axis]
+        if (first, last) == (0, extent):
+            continue
+        filled = (*(0 for _ in start[: axis + 1]), *start[axis + 1 :])
+        parts: list[Tensor] = [_cut(r, x, axis, 0, first)] if first else []
+        parts.append(_pasted(r, _cut(r, x, axis, first, last), updates, filled))
+        parts += [] if last == extent else [_cut(r, x, axis, last, extent)]
+        return r.apply("concat", {f"x{k}": part for k, part in enumerate(parts)}, axis=axis)
+    return updates
+
+
+def _cut(r: Reading, x: Tensor, axis: int, start: Dim, stop: Dim) -> Tensor:
+    return r.unary("slice", x, axes=(axis,), start=(start,), stop=(stop,), step=(1,))
 
 
 def _read_triangle(r: Reading) -> Tensor:

@@ -29,6 +29,9 @@ from convdsl.tensor.conversion import convert, of_numpy
 LARGEST = 1 << 16
 """Elements of a result that is computed while reading; larger ones are left to weight time."""
 
+LARGEST_WHOLE = 1 << 22
+"""The same of integers and masks, which are positions and no weights: a whole image's, say."""
+
 Attributes: TypeAlias = Mapping[str, Any]
 Fold: TypeAlias = Callable[[Sequence[Array], Attributes], Array]
 
@@ -42,12 +45,16 @@ def fold(kind: str, inputs: Sequence[Known], attributes: Attributes) -> Known | 
         return _moved(kind, inputs, attributes)
     if kind in VIEWS:
         return Known(VIEWS[kind](arrays, attributes), inputs[0].name)
-    if kind not in FOLDS or any(x.array.size > LARGEST for x in inputs):
+    if kind not in FOLDS or any(map(_is_large, arrays)):
         return None
     if any(is_open):
         return known(ELEMENTWISE[kind](arrays, attributes))
     with np.errstate(all="ignore"):
         return known(FOLDS[kind](arrays, attributes))
+
+
+def _is_large(array: Array) -> bool:
+    return array.size > (LARGEST if array.dtype.kind == "f" else LARGEST_WHOLE)
 
 
 def _moved(kind: str, inputs: Sequence[Known], attributes: Attributes) -> Known | None:
@@ -214,6 +221,36 @@ def _tile(inputs: Sequence[Array], _: Attributes) -> Array:
     return np.tile(inputs[0], repeats)
 
 
+def _scatter_nd(inputs: Sequence[Array], attributes: Attributes) -> Array:
+    """Parts assigned, as PyTorch's exporter writes `mask[:, :3] = 1`."""
+    result = inputs[0].copy()
+    at = tuple(np.moveaxis(inputs[1].astype(np.int64), -1, 0))
+    reduction = attributes.get("reduction", "none")
+    if reduction == "none":
+        result[at] = inputs[2]
+    else:
+        _COMBINED[reduction].at(result, at, inputs[2])
+    return result
+
+
+_COMBINED = {"add": np.add, "mul": np.multiply, "max": np.maximum, "min": np.minimum}
+
+
+def _cumsum(inputs: Sequence[Array], attributes: Attributes) -> Array:
+    axis = int(inputs[1].reshape(-1)[0])
+    x = np.flip(inputs[0], axis) if attributes.get("reverse", 0) else inputs[0]
+    total = np.cumsum(x, axis, dtype=x.dtype)
+    if attributes.get("exclusive", 0):
+        total = np.roll(total, 1, axis)
+        np.moveaxis(total, axis, 0)[:1] = 0
+    return np.flip(total, axis) if attributes.get("reverse", 0) else total
+
+
+def _triangle(inputs: Sequence[Array], attributes: Attributes) -> Array:
+    diagonal = int(inputs[1].reshape(-1)[0]) if len(inputs) > 1 else 0
+    return (np.triu if attributes.get("upper", 1) else np.tril)(inputs[0], diagonal)
+
+
 def _reduced(function: Any) -> Fold:
     """A reduction by its function of NumPy, along the axes of an attribute or of an input."""
 
@@ -278,6 +315,14 @@ FOLDS: Mapping[str, Fold] = {
     "Ceil": _unary(np.ceil),
     "Round": _unary(np.rint),
     "Sqrt": _unary(np.sqrt),
+    "Exp": _unary(np.exp),
+    "Log": _unary(np.log),
+    "Sin": _unary(np.sin),
+    "Cos": _unary(np.cos),
+    "Reciprocal": _unary(np.reciprocal),
+    "CumSum": _cumsum,
+    "ScatterND": _scatter_nd,
+    "Trilu": _triangle,
     "Min": _over_all(np.minimum),
     "Max": _over_all(np.maximum),
     "Sum": _over_all(np.add),
