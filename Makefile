@@ -7,6 +7,7 @@ MAKEFLAGS += --no-print-directory
 PYTHON ?= python3
 VENV := .venv
 TORCH := .venv-torch
+PEERS := .venv-peers
 # pip: quiet about everything but trouble
 PIP := -m pip install --quiet --disable-pip-version-check
 WORKERS ?= 2
@@ -55,8 +56,8 @@ golden: $(VENV)/.dev ## write the golden files anew (then read the diff)
 where: $(VENV)/.dev ## where an operator is named: make where OP=group_norm (all of them without OP)
 	@PYTHONPATH=tests $(VENV)/bin/python -m where $(OP)
 
-bench: $(VENV)/.dev ## measure against the peers, in one run
-	$(VENV)/bin/python -m benchmarks $(ARGS)
+bench: $(PEERS)/.peers ## measure against the peers, in one run
+	$(PEERS)/bin/python -m benchmarks $(ARGS)
 
 fuzz: $(VENV)/.dev ## hypothesis at length: grammar, weights, artifacts, operators, graphs
 	$(VENV)/bin/python -m pytest -q -n $(WORKERS) --hypothesis-profile=fuzz -m "not slow or fuzz" $(ARGS)
@@ -65,7 +66,7 @@ wheel: $(VENV)/.dev ## build the wheel, install it elsewhere, and use it there
 	$(VENV)/bin/python tests/check_wheel.py
 
 clean: ## remove environments, caches and build results
-	rm -rf $(VENV) $(TORCH) build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(TORCH) $(PEERS) build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 
 # Environments. A stamp file records what is installed; pyproject.toml says what to install.
 $(VENV)/bin/python:
@@ -93,4 +94,12 @@ $(TORCH)/bin/python:
 $(TORCH)/.torch: pyproject.toml | $(TORCH)/bin/python
 	@echo "installing convdsl and PyTorch (CPU) into $(TORCH)"
 	@$(TORCH)/bin/python $(PIP) -e '.[images,torch]' hypothesis pytest
+	@touch $@
+
+$(PEERS)/bin/python:
+	$(PYTHON) -m venv $(PEERS)
+
+$(PEERS)/.peers: pyproject.toml | $(PEERS)/bin/python
+	@echo "installing convdsl and the runtimes it is measured against into $(PEERS)"
+	@$(PEERS)/bin/python $(PIP) -e '.[images,onnx,peers]'
 	@touch $@

@@ -1,17 +1,20 @@
-"""Latency at batch 1 against the peers, in one run.
+"""Latency against the peers, in one run.
 
-    python -m benchmarks [--models A B] [--threads 1 2] [--rounds R] [--json FILE] [--chart FILE]
+    python -m benchmarks [--models A B] [--peers P Q] [--threads 1 2] [--batch N] [--rounds R]
+                         [--json FILE] [--chart FILE]
 
 Every peer is a process of its own with the same weights; rounds of a few calls alternate between
 the processes, in either order, so that what else the machine does meets all alike. Ratios of
 medians and of minima are convdsl's time divided by the peer's: below 1 is faster. The machine's
-peak is what convdsl's own multiply-add kernel reaches, measured in the same run.
+peak is what convdsl's own multiply-add kernel reaches, measured in the same run; the roofline is
+that of `benchmarks.bound`. Which networks there are says networks.txt.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -24,20 +27,14 @@ from typing import Any
 import numpy as np
 
 import convdsl
+from benchmarks.bound import bound_seconds
 from benchmarks.chart import draw
-from benchmarks.peers import PEERS
+from benchmarks.peers import PEERS, missing
+from convdsl.measure.machine import figures
 from convdsl.measure.peak import measure_peak
 from convdsl.weights import RandomWeights, bind
 
-MODELS = (
-    "resnet18",
-    "resnet50",
-    "vgg16",
-    "mobilenet_v2",
-    "squeezenet1_1",
-    "googlenet",
-    "efficientnet_lite0",
-)
+HERE = Path(__file__).parent
 CALLS = 5  # of one peer before it is another's turn
 REST = 0.02  # seconds between turns, in which the threads of the one before come to rest
 
@@ -72,24 +69,50 @@ class Worker:
         return json.loads(line)
 
 
-def prepare(folder: Path, name: str, threads: list[int]) -> dict[str, Any]:
-    """Weights, input, ONNX file and artifacts of one network; cold and warm compile times."""
-    model = convdsl.load(name)
+def networks() -> list[str]:
+    """The lines of networks.txt."""
+    lines = (HERE / "networks.txt").read_text().splitlines()
+    return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+
+
+def load(line: str) -> tuple[str, convdsl.Model]:
+    """A network by its line: a short name, and the model."""
+    from convdsl.elaborate import parameter_value
+
+    source, *settings = line.split()
+    beside = HERE / source
+    path = str(beside) if beside.suffix and beside.exists() else source
+    pairs = (setting.partition("=") for setting in settings)
+    model = convdsl.load(path, **{name: parameter_value(text) for name, _, text in pairs})
+    return "-".join([Path(source).stem, *settings]), model
+
+
+def prepare(
+    folder: Path, name: str, model: convdsl.Model, threads: list[int], batch: int
+) -> dict[str, Any]:
+    """Weights, input, ONNX file, PyTorch source and artifacts of one network; compile times."""
     weights = dict(bind(RandomWeights(0), model.graph.states))
-    binding = {"N": 1}
-    (type,) = (type.bind(binding) for type in model.inputs.values())
+    free = {symbol.name for symbol in model.symbols}
+    binding = {"N": batch} if "N" in free else {}
+    if len(model.inputs) != 1 or free - binding.keys():
+        raise SystemExit(f"{name}: networks of one input whose sizes are known, but for N, are run")
+    ((port, type),) = ((port, type.bind(binding)) for port, type in model.inputs.items())
     x = np.random.default_rng(0).standard_normal(type.shape).astype(np.float32)
     np.save(folder / f"{name}.npy", x)
+    np.savez(folder / f"{name}.npz", allow_pickle=False, **weights)
+    (folder / f"{name}.ports").write_text(f"{port} {next(iter(model.outputs))}\n")
     convdsl.export(model, weights, folder / f"{name}.onnx")
+    convdsl.export(model, to="pytorch", path=folder / f"{name}.py")
     seconds: list[float] = []
     for team in (threads[0], *threads):
         started = time.perf_counter()
-        executable = convdsl.compile(model, weights, threads=team, batch=1)
+        executable = convdsl.compile(model, weights, threads=team, batch=binding.get("N"))
         seconds.append(time.perf_counter() - started)
-        executable.save(folder / f"{name}.{team}.cdsl")
+        executable.save(folder / f"{name}.{team}.cdsl", **binding)
     graph = model.graph.bind(binding)
     macs = sum(node.op.cost(node.call).macs for node in graph.op_nodes())
-    return {"compile s": seconds[0], "again s": seconds[1], "macs": macs}
+    least = {team: bound_seconds(graph, figures(team), team) for team in threads}
+    return {"compile s": seconds[0], "again s": seconds[1], "macs": macs, "bound s": least}
 
 
 def whole_process(folder: Path, model: str, threads: int) -> float:
@@ -104,9 +127,11 @@ def whole_process(folder: Path, model: str, threads: int) -> float:
     return min(times)
 
 
-def measure(folder: Path, model: str, threads: int, rounds: int) -> list[dict[str, Any]]:
+def measure(
+    folder: Path, model: str, peers: list[str], threads: int, rounds: int
+) -> list[dict[str, Any]]:
     """A row per peer."""
-    workers = {peer: Worker(peer, folder, model, threads) for peer in PEERS}
+    workers = {peer: Worker(peer, folder, model, threads) for peer in peers}
     firsts = {peer: worker.ask(do="first")["first s"] for peer, worker in workers.items()}
     outputs = {peer: np.load(folder / f"{model}.{peer}.out.npy") for peer in workers}
     times: dict[str, list[float]] = {peer: [] for peer in workers}
@@ -140,8 +165,22 @@ def measure(folder: Path, model: str, threads: int, rounds: int) -> list[dict[st
     return rows
 
 
+def fastest(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Of the peers of one network and team, the one with the least median."""
+    return min((row for row in rows if row["peer"] != "convdsl"), key=lambda r: r["median ms"])
+
+
 def _ratio(times: dict[str, list[float]], peer: str, what: Any) -> float:
     return what(times["convdsl"]) / what(times[peer])
+
+
+def processor() -> str:
+    """What runs this."""
+    for text in Path("/proc/cpuinfo").read_text().splitlines():
+        if text.startswith("model name"):
+            wide = "avx512f" in Path("/proc/cpuinfo").read_text()
+            return f"{text.partition(':')[2].strip()}, {'' if wide else 'no '}AVX-512"
+    return "an unknown processor"
 
 
 def show(rows: list[dict[str, Any]]) -> None:
@@ -161,34 +200,54 @@ def _cell(value: Any) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--models", nargs="+", default=list(MODELS), metavar="NAME")
+    parser.add_argument("--models", nargs="+", default=networks(), metavar="NAME")
+    parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS))
+    parser.add_argument("--batch", type=int, default=1, metavar="N", help="samples (default 1)")
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2], metavar="T")
     parser.add_argument("--rounds", type=int, default=12, help=f"of {CALLS} calls (default 12)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures")
     parser.add_argument("--chart", type=Path, metavar="FILE", help="draw the ratios (SVG)")
     options = parser.parse_args()
     peaks = {threads: measure_peak(threads) for threads in options.threads}
+    print(processor())
     for threads, peak in peaks.items():
         print(f"peak of this machine on {threads} threads: {peak:.1f} GFLOP/s")
+    peers = ["convdsl", *(peer for peer in options.peers if peer != "convdsl")]
+    for peer in [peer for peer in peers if missing(peer)]:
+        print(f"{peer} is left out: {', '.join(missing(peer))} not installed")
+        peers.remove(peer)
     results: list[dict[str, Any]] = []
+    best: dict[int, list[float]] = {threads: [] for threads in options.threads}
     with tempfile.TemporaryDirectory() as place:
         os.environ["XDG_CACHE_HOME"] = place  # the first compile is cold
         folder = Path(place)
-        for model in options.models:
-            facts = prepare(folder, model, options.threads)
+        for line in options.models:
+            model, loaded = load(line)
+            facts = prepare(folder, model, loaded, options.threads, options.batch)
             rows: list[dict[str, Any]] = []
             for threads in options.threads:
-                rows += measure(folder, model, threads, options.rounds)
+                found = measure(folder, model, peers, threads, options.rounds)
+                if len(found) > 1:
+                    best[threads].append(fastest(found)["ratio of medians"])
+                rows += found
             for row in rows:
                 rate = 2e-6 * facts["macs"] / row["median ms"]
                 row["% of peak"] = 100 * rate / peaks[row["threads"]]
+                row["/ roofline"] = row["median ms"] * 1e-3 / facts["bound s"][row["threads"]]
             show(rows)
             alone = whole_process(folder, model, options.threads[-1])
             print(
                 f"{model}: compile {facts['compile s']:.2f} s cold, {facts['again s']:.2f} s from "
                 f"the cache; `convdsl run` of the artifact, whole process, {alone:.2f} s\n"
             )
-            results += [row | facts | {"run s": alone} for row in rows]
+            results += [row | facts | {"run s": alone, "batch": options.batch} for row in rows]
+    for threads, ratios in best.items():
+        if ratios:
+            mean = math.exp(statistics.fmean(map(math.log, ratios)))
+            print(
+                f"{threads} threads: convdsl / fastest peer, geometric mean {mean:.3f}, "
+                f"worst {max(ratios):.3f}"
+            )
     if options.json:
         content = {"peak GFLOP/s": peaks, "rows": results}
         options.json.write_text(json.dumps(content, indent=2) + "\n")

@@ -9,6 +9,7 @@ times in seconds; {"do": "memory"} the peak resident size in bytes; end of input
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -51,13 +52,15 @@ def peak_bytes() -> int:
 def main() -> None:
     name, folder, model, threads = sys.argv[1:]
     place = Path(folder)
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # some libraries say things on standard output
     peer = PEERS[name]()
     prepared = peer.prepare(place, model, int(threads))
     x = np.load(place / f"{model}.npy")
-    print(json.dumps(prepared), flush=True)
+    print(json.dumps(prepared), file=answers, flush=True)
     for line in sys.stdin:
         reply = answer(peer, json.loads(line), x, place / f"{model}.{name}.out.npy")
-        print(json.dumps(reply), flush=True)
+        print(json.dumps(reply), file=answers, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,60 @@
+"""make bench: which networks and peers there are, and the least time that a network can take."""
+
+from __future__ import annotations
+
+import pytest
+from graphs import Builder
+
+from benchmarks import __main__ as bench
+from benchmarks.bound import bound_seconds
+from benchmarks.peers import PEERS, missing
+from convdsl.measure.machine import Figures
+
+MACHINE = Figures(flops=1e9, memory_bytes=1e9, l2_bytes=1e15, l3_bytes=1e12)
+
+
+def conv(kernel: int, stride: int = 1, groups: int = 1, size: int = 16) -> float:
+    """The bound of one convolution, 8 to 8 channels."""
+    b = Builder()
+    x = b.input("x", 1, 8, size, size)
+    made = b("conv", x, channels=8, kernel=kernel, stride=stride, groups=groups, bias=False)
+    return bound_seconds(b.output(y=made), MACHINE, 1)
+
+
+def test_what_decides() -> None:
+    """Multiply-adds, a fourth of them where Winograd's forms apply; else the weights' bytes."""
+    assert conv(1) == pytest.approx(2 * 8 * 8 * 256 / 1e9)
+    assert conv(3) == pytest.approx(2 * 8 * 8 * 9 * 256 / 4 / 1e9)
+    assert conv(3, stride=2) == pytest.approx(2 * 8 * 8 * 9 * 64 / 1e9)
+    assert conv(3, groups=8) == pytest.approx(2 * 8 * 9 * 256 / 1e9)
+    assert conv(5, size=1) == pytest.approx(4 * 8 * 8 * 25 / 1e9)
+
+
+def test_elementwise_work_is_free_where_it_is_near() -> None:
+    b = Builder()
+    graph = b.output(y=b("relu", b.input("x", 1, 8, 4, 4)))
+    assert bound_seconds(graph, MACHINE, 1) == 0
+
+
+@pytest.mark.parametrize("line", bench.networks())
+def test_networks(line: str) -> None:
+    name, model = bench.load(line)
+    assert name
+    assert len(model.inputs) == 1
+
+
+def test_settings_follow_a_name() -> None:
+    name, model = bench.load("resnet18 classes=7")
+    assert name == "resnet18-classes=7"
+    (logits,) = model.outputs.values()
+    assert logits.shape[1] == 7
+
+
+def test_what_is_not_installed_is_known() -> None:
+    assert missing("convdsl") == missing("onnxruntime") == []
+    assert set(PEERS) >= {"openvino", "torch", "torch-compiled", "ncnn", "mnn"}
+
+
+def test_the_fastest_peer_is_not_convdsl() -> None:
+    rows = [{"peer": p, "median ms": ms} for p, ms in (("convdsl", 1), ("a", 3), ("b", 2))]
+    assert bench.fastest(rows)["peer"] == "b"
