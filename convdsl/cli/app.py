@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Sequence
 
 from convdsl.cli import console
+from convdsl.cli.interruption import INTERRUPTED, SAID
 from convdsl.cli.parsing import Parser, suggestion
 from convdsl.diagnostics import CompileError, Error
 
@@ -36,7 +37,7 @@ COMMANDS = {
     "passes": "list the graph passes, or show what they do to a model",
     "doctor": "look at the processor, the caches and the optional packages",
 }
-FINDINGS, FAILURE, INTERRUPTED, READER_GONE = 1, 2, 130, 141
+FINDINGS, FAILURE, READER_GONE = 1, 2, 141
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,7 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         code = _dispatch(given)
         sys.stdout.flush()
-    except KeyboardInterrupt:  # at whatever moment
+    except KeyboardInterrupt as stop:  # at whatever moment
+        console.remark(str(stop) or SAID)
         return INTERRUPTED
     except BrokenPipeError:
         # Python flushes stdout once more at exit; that must not fail again.
@@ -69,8 +71,6 @@ def _dispatch(given: list[str]) -> int:
     console.configure(options)
     try:
         return options.run(options)
-    except KeyboardInterrupt:
-        return INTERRUPTED
     except BrokenPipeError:
         raise
     except (Error, OSError, MemoryError) as error:

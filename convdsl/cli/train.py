@@ -135,8 +135,8 @@ def _train(job: Job, folder: Path, options: argparse.Namespace) -> int:
     try:
         trained = job.go(resume=options.resume)
     except KeyboardInterrupt:
-        console.note(f"stopped; `--resume` goes on from {folder}/checkpoint", always=True)
-        raise
+        text = f"stopped; `--resume` goes on from {folder}/checkpoint"
+        raise KeyboardInterrupt(text) from None
     _draw(trained, folder)
     console.result(_verdict(job, trained, folder))
     return 0

@@ -78,11 +78,11 @@ def elaborate(
     session = Session()
     modules = Modules(session, Library(root, zoo))
     tree = parse(source)
-    with ROOM:
-        try:
-            return _elaborate(session, modules, source, tree, model, parameters or {}, root)
-        except (Halt, Stop):
-            raise CompileError(session.diagnostics) from None
+    given = parameters or {}
+    try:
+        return ROOM.during(lambda: _elaborate(session, modules, source, tree, model, given, root))
+    except (Halt, Stop):
+        raise CompileError(session.diagnostics) from None
 
 
 def check_file(path: Path, *, zoo: Path | None = None) -> None:
@@ -99,12 +99,15 @@ def check_definitions(
     tree = parse(source)
     modules.statements = Statements(session, {}, modules.read_labels)
     place = Path(source.path).resolve() if root is not None else None
-    with ROOM:
-        try:
-            module = modules.evaluate(source, tree, place)
-            check_unused(session, tree, module.context.scope, session.instantiated)
-        except (Halt, Stop):
-            raise CompileError(session.diagnostics) from None
+
+    def check() -> None:
+        module = modules.evaluate(source, tree, place)
+        check_unused(session, tree, module.context.scope, session.instantiated)
+
+    try:
+        ROOM.during(check)
+    except (Halt, Stop):
+        raise CompileError(session.diagnostics) from None
     session.finish()
 
 

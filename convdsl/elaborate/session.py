@@ -6,17 +6,21 @@ import difflib
 import gc
 import math
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 from convdsl.diagnostics import CompileError, Diagnostic, Frame, Label, Span
 from convdsl.elaborate import limits
-from convdsl.forking import Lock, enter_work, leave_work
+from convdsl.forking import compiling, open_lock, sheltered
 from convdsl.ir.graph import Graph, Value
 from convdsl.syntax.limits import DIAGNOSTICS, INTEGER_BITS
 from convdsl.tensor import SymDim, TensorType
 
 COMPARED = 500  # names that are compared with an unknown one; the most alike in length of more
 WEIGHT_PER_STEP = 8  # elements or characters that take about as long as a step
+
+
+T = TypeVar("T")
 
 
 class Stop(Exception):
@@ -173,13 +177,17 @@ class Room:
     """
 
     def __init__(self) -> None:
-        self._lock = Lock()
+        self._lock = open_lock()
         self._users = 0
         self._depth = 0
         self._collects = False
 
-    def __enter__(self) -> None:
-        enter_work()
+    def during(self, work: Callable[[], T]) -> T:
+        """What work() returns, done in here."""
+        with compiling():
+            return sheltered(self._enter, work, self._leave)
+
+    def _enter(self) -> None:
         with self._lock:
             if self._users == 0:
                 self._depth, self._collects = sys.getrecursionlimit(), gc.isenabled()
@@ -187,14 +195,13 @@ class Room:
                 gc.disable()
             self._users += 1
 
-    def __exit__(self, *exception: object) -> None:
+    def _leave(self) -> None:
         with self._lock:
             self._users -= 1
             if self._users == 0:
                 sys.setrecursionlimit(self._depth)
                 if self._collects:
                     gc.enable()
-        leave_work()
 
 
 ROOM = Room()

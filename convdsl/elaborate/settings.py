@@ -24,10 +24,9 @@ def training_settings(assignments: Mapping[str, str]) -> Training:
     modules = Modules(session, Library(None, None))
     tree = parse(source)
     modules.statements = Statements(session, {}, modules.read_labels)
-    with ROOM:
-        try:
-            module = modules.evaluate(source, tree, None)
-        except (Halt, Stop):
-            raise CompileError(session.diagnostics) from None
+    try:
+        module = ROOM.during(lambda: modules.evaluate(source, tree, None))
+    except (Halt, Stop):
+        raise CompileError(session.diagnostics) from None
     session.finish()
     return module.training[None].settings

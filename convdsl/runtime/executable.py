@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from convdsl.diagnostics import InputError, expect
-from convdsl.forking import Lock, compiling
+from convdsl.forking import compiling, open_lock, sheltered
 from convdsl.kernel.program import Port
 from convdsl.kernel.signature import Binding, bind_shapes, check_symbol, input_symbols
 from convdsl.runtime.cpu.team import team_size
@@ -85,7 +85,7 @@ class Executable:
         self._runners: OrderedDict[_Key, Runner] = OrderedDict()
         self._making: dict[_Key, Event] = {}
         self._fitting: dict[tuple[Any, ...], Binding] = {}
-        self._lock = Lock()
+        self._lock = open_lock()
         self._state = State((), {}) if state is None else state
         self.threads = threads
 
@@ -152,7 +152,8 @@ class Executable:
             inputs = list(by_name.values())
         runner = self.runner(binding, values)
         if self._state:
-            with self._state.lent(runner.states) as states:
+            with self._state.alone, compiling():
+                states = self._state.lent(runner.states)
                 results = runner.run(inputs, self.threads, states)
         else:
             results = runner.run(inputs, self.threads)
@@ -210,21 +211,29 @@ class Executable:
         """A new specialisation, while callers of known ones go on and others who want this one
         wait; None where somebody else was a moment earlier."""
         done = Event()
-        try:
+
+        def begin() -> None:
             with self._lock:
-                if key in self._runners or self._making.setdefault(key, done) is not done:
-                    return None
+                if key not in self._runners:
+                    self._making.setdefault(key, done)
+
+        def make() -> Runner | None:
+            if self._making.get(key) is not done:
+                return None
             made = self._specialise(binding, values)
             with self._lock:
                 self._runners[key] = made
                 if len(self._runners) > _KEPT:
                     self._runners.popitem(last=False)
             return made
-        finally:
+
+        def end() -> None:
             with self._lock:
                 if self._making.get(key) is done:
                     del self._making[key]
             done.set()
+
+        return sheltered(begin, make, end)
 
     def save(self, path: str | Path, **binding: Any) -> None:
         """Write an artifact for one binding of the symbols, e.g. save("net.cdsl", N=1).

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from convdsl.diagnostics import InputError
-from convdsl.forking import Lock, enter_work, leave_work
+from convdsl.forking import compiling, open_lock
 from convdsl.kernel.program import Port
 
 Array = npt.NDArray[Any]
@@ -34,12 +33,12 @@ class State(Mapping[str, Array]):
         self._arrays = {
             name: np.empty(p.type.sizes, p.type.dtype.numpy) for name, p in self._ports.items()
         }
-        self._lock = Lock()
+        self.alone = open_lock()  # held by who reads or changes the arrays, at work
         self.replace({name: arrays[name] for name in self._ports})
 
     def __getitem__(self, name: str) -> Array:
         array = self._arrays[name]
-        with self._held():
+        with self.alone, compiling():
             return array.copy()
 
     def __setitem__(self, name: str, array: Array) -> None:
@@ -53,33 +52,23 @@ class State(Mapping[str, Array]):
 
     def copy(self) -> dict[str, Array]:
         """All states, as they are between two calls."""
-        with self._held():
+        with self.alone, compiling():
             return {name: array.copy() for name, array in self._arrays.items()}
 
     def replace(self, arrays: Mapping[str, Array]) -> None:
         """Set some states. InputError, and nothing is changed, where one of them does not fit."""
         for name, array in arrays.items():
             self._check(name, array)
-        with self._held():
+        with self.alone, compiling():
             for name, array in arrays.items():
                 self._arrays[name][...] = array
 
-    @contextmanager
-    def lent(self, ports: Sequence[Port]) -> Generator[list[Array]]:
-        """The arrays themselves, in the order of the ports, for one call to read and to change."""
+    def lent(self, ports: Sequence[Port]) -> list[Array]:
+        """The arrays themselves, in the order of the ports, for one call to read and to change
+        while it is `alone`."""
         for port in ports:
             assert self._ports[port.name].type == port.type, f"{port.name} is another state"
-        with self._held():
-            yield [self._arrays[port.name] for port in ports]
-
-    @contextmanager
-    def _held(self) -> Generator[None]:
-        with self._lock:
-            enter_work()
-            try:
-                yield
-            finally:
-                leave_work()
+        return [self._arrays[port.name] for port in ports]
 
     def _check(self, name: str, array: Array) -> None:
         if name not in self._ports:

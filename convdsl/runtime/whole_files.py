@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import secrets
 import stat
-import tempfile
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,6 +16,8 @@ from convdsl.diagnostics import ArtifactError
 PART = ".part"
 """How files that are being written end."""
 
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_written: set[Path] = set()
 _YOUNG = 60  # seconds in which a file without a lock may still be somebody's
 
 
@@ -37,9 +39,10 @@ def write_whole(
         raise ArtifactError(f"{path} exists and is not a plain file")
     mode = path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask()
     mode = 0o600 if private else mode
-    handle, name = tempfile.mkstemp(PART, f".{path.name[:100]}.", path.parent)
+    part = path.parent / f".{path.name[:100]}.{secrets.token_hex(8)}{PART}"
+    _written.add(part)
     try:
-        with os.fdopen(handle, "wb") as file:
+        with os.fdopen(os.open(part, _NEW, 0o600), "wb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel opens it when we die
             for chunk in chunks:
                 file.write(chunk)
@@ -47,13 +50,22 @@ def write_whole(
             os.fchmod(file.fileno(), mode)
             if durable:
                 os.fsync(file.fileno())
-        Path(name).replace(path)
+        part.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):
-            Path(name).unlink()
+            part.unlink()
         raise
+    finally:
+        _written.discard(part)
     if durable:
         _sync_directory(path.parent)
+
+
+def give_up() -> None:
+    """Remove the parts of all files that are being written, as the process ends."""
+    for part in tuple(_written):
+        with contextlib.suppress(OSError):
+            part.unlink()
 
 
 def abandoned(path: Path) -> bool:

@@ -153,4 +153,4 @@ def test_interrupts_are_answered_by_an_exit_code(
 
     monkeypatch.setattr(app, moment, interrupted)
     assert main(["ops"]) == 130
-    assert capsys.readouterr() == ("", "")
+    assert capsys.readouterr() == ("", "interrupted\n")

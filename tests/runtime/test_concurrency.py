@@ -16,7 +16,7 @@ import pytest
 
 from convdsl import Executable
 from convdsl.diagnostics import InputError
-from convdsl.forking import Lock, compiling
+from convdsl.forking import compiling, open_lock
 from convdsl.kernel.program import Port
 from convdsl.runtime.executable import Facts
 from convdsl.tensor import DType, TensorType, symbol
@@ -177,9 +177,9 @@ def test_a_lock_that_another_thread_holds_is_open_in_the_child() -> None:
     said = run_script(
         """
         import os, signal, threading
-        from convdsl.forking import Lock
+        from convdsl.forking import open_lock
 
-        lock, held, stop = Lock(), threading.Event(), threading.Event()
+        lock, held, stop = open_lock(), threading.Event(), threading.Event()
 
         def hold():
             with lock:
@@ -220,7 +220,7 @@ def test_who_forks_at_work_does_not_wait_for_itself() -> None:
 
 
 def test_a_lock_excludes() -> None:
-    lock, inside = Lock(), []
+    lock, inside = open_lock(), []
 
     def enter(number: int) -> None:
         with compiling(), lock:

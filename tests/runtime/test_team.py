@@ -325,7 +325,7 @@ def test_a_system_that_grants_no_threads(monkeypatch: pytest.MonkeyPatch) -> Non
     for _ in range(2):
         np.testing.assert_array_equal(network(images()), expected)
     assert team.process.helpers.count == 0
-    assert not team.process.helpers.board._taken.locked()
+    assert not team.process.helpers.board._caller
 
 
 def test_a_helper_that_is_awake_joins_the_next_call() -> None:

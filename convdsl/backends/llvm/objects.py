@@ -35,15 +35,18 @@ def host_triple() -> str:
 
 
 @lru_cache(maxsize=32)
-@compiling()
 def find_target(cpu: str = "native", triple: str | None = None) -> Target:
     """The named processor, or the one this runs on; one of another architecture or system as
     TRIPLE:NAME. InputError for a name LLVM does not know."""
-    _start()
     if ":" in cpu:
         triple, _, cpu = cpu.partition(":")
         cpu = "" if cpu == "native" else cpu
-    triple = triple or host_triple()
+    with compiling():
+        _start()
+        return _found(cpu, triple or host_triple())
+
+
+def _found(cpu: str, triple: str) -> Target:
     _code_generator(triple)
     if cpu == "native":
         # The name alone can be wrong by a generation in virtual machines: take features as well.
@@ -52,7 +55,7 @@ def find_target(cpu: str = "native", triple: str | None = None) -> Target:
     else:
         if cpu in ("", "help") or not _is_known(triple, cpu):
             raise InputError(
-                f"unknown processor `{cpu}` for {triple.split('-')[0]}; known are native, "
+                f"unknown processor `{cpu}` for {triple.partition('-')[0]}; known are native, "
                 "x86-64-v2, x86-64-v3, x86-64-v4 and LLVM's names such as skylake or znver4, for "
                 "another architecture as aarch64-linux-gnu:cortex-a76"
             )
@@ -122,15 +125,15 @@ def optimise(ir: str, target: Target) -> llvm.ModuleRef:
     return module
 
 
-@compiling()
 def emit_object(ir: str, target: Target) -> bytes:
     """Relocatable machine code."""
-    machine = _machine(target.triple, target.cpu, target.features)
-    return machine.emit_object(optimise(ir, target))
+    with compiling():
+        machine = _machine(target.triple, target.cpu, target.features)
+        return machine.emit_object(optimise(ir, target))
 
 
-@compiling()
 def emit_assembly(ir: str, target: Target) -> str:
     """What `emit_object` makes, as text."""
-    machine = _machine(target.triple, target.cpu, target.features)
-    return machine.emit_assembly(optimise(ir, target))
+    with compiling():
+        machine = _machine(target.triple, target.cpu, target.features)
+        return machine.emit_assembly(optimise(ir, target))

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from convdsl.diagnostics import ArtifactError, InputError
-from convdsl.forking import Lock
+from convdsl.forking import open_lock
 from convdsl.kernel.cpu_abi import (
     ARENA,
     COUNTERS,
@@ -104,7 +104,7 @@ class LoadedCode:
         self._weights = _address(weights)
         self._counters = ctypes.c_uint64 * (code.steps * COUNTERS_PER_STEP + 7)
         self._pool: list[npt.NDArray[np.uint8]] = []
-        self._lock = Lock()
+        self._lock = open_lock()
 
     @property
     def results(self) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -70,13 +71,17 @@ class Board:
         self._address = -(-ctypes.addressof(self._words) // 64) * 64
         self._first = (self._address - ctypes.addressof(self._words)) // 8
         self._tickets = count(1)
-        self._taken = threading.Lock()
+        self._caller: dict[None, weakref.ref[Any]] = {}
         self._kept: list[object] = []
 
     def take(self, context: ctypes.Array[Any], helpers: int) -> int | None:
         """Have the call that the context is made for shown to that many helpers. Says how many
         are awake; None, and nothing is shown, while the board is another caller's."""
-        if not self._taken.acquire(blocking=False):
+        mine = weakref.ref(context)
+        holder = self._caller.setdefault(None, mine)  # in one step
+        if holder is not mine:
+            if holder() is None and threading.current_thread() is threading.main_thread():
+                self._caller.pop(None, None)  # an interrupt, of this thread, kept it from leaving
             return None
         if self._kept and not self._words[self._first + BOARD_INSIDE]:
             self._kept.clear()
@@ -85,11 +90,16 @@ class Board:
         context[TICKET] = next(self._tickets)
         return self._words[self._first + BOARD_AWAKE]
 
+    def is_held(self, context: ctypes.Array[Any]) -> bool:
+        """Whether the call shown is that of the context."""
+        holder = self._caller.get(None)
+        return holder is not None and holder() is context
+
     def leave(self, context: ctypes.Array[Any], alive: object) -> None:
         """After a call of `take`. What it needed is kept while any helper may look at it."""
         if context[TICKET]:
             self._kept.append(alive)
-        self._taken.release()
+        self._caller.pop(None, None)
 
 
 class Helpers:
@@ -97,7 +107,8 @@ class Helpers:
 
     def __init__(self) -> None:
         self._jobs: deque[Callable[[], object]] = deque()
-        self._changed = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()  # taken in one step, which an interrupt cannot tear apart
+        self._changed = threading.Condition(self._lock)
         self._threads: list[int] = []  # as the system numbers them
         self._asleep = 0
         self.board = Board()
@@ -106,7 +117,7 @@ class Helpers:
     def invite(self, job: Callable[[], object], helpers: int) -> None:
         """Let up to `helpers` threads run the job, when they can. Does not wait for them."""
         helpers = min(helpers, MOST_HELPERS)
-        with self._changed:
+        with self._lock:
             while self.count < helpers:
                 name = f"convdsl-helper-{self.count + 1}"
                 try:
@@ -121,12 +132,12 @@ class Helpers:
 
     def withdraw(self, job: Callable[[], object]) -> None:
         """Take back the invitations that nobody has followed yet."""
-        with self._changed, suppress(ValueError):
+        with self._lock, suppress(ValueError):
             while True:
                 self._jobs.remove(job)
 
     def _serve(self) -> None:
-        with self._changed:
+        with self._lock:
             self._threads.append(threading.get_native_id())
         while True:
             job = self._next()
@@ -134,7 +145,7 @@ class Helpers:
             del job  # what it kept alive goes now, not with the next one
 
     def _next(self) -> Callable[[], object]:
-        with self._changed:
+        with self._lock:
             while not self._jobs:
                 self._asleep += 1
                 self._changed.wait()
@@ -199,14 +210,17 @@ class Region:
             alive[2]._enter(where, _LINGER)
 
         helpers = process.helpers
-        awake = helpers.board.take(context, threads - 1)
-        missing = threads - 1 - (awake or 0)
-        if missing > 0:
-            helpers.invite(help_out, missing)
+        missing = threads - 1
         try:
-            self._enter(where, 0)
+            try:
+                awake = helpers.board.take(context, threads - 1)
+                missing -= awake or 0
+                if missing > 0:
+                    helpers.invite(help_out, missing)
+            finally:  # an interrupt must not leave helpers alone with arrays that are given away
+                self._enter(where, 0)
         finally:
             if missing > 0:
                 helpers.withdraw(help_out)
-            if awake is not None:
+            if helpers.board.is_held(context):
                 helpers.board.leave(context, alive)
