@@ -34,6 +34,11 @@ TOLERANCE = 1e-5  # of a tensor's range, in f32
 pytestmark = pytest.mark.ladder
 
 
+CASES = {"source": CASES_PER_OPERATOR, "ptx": 5}
+each_way = pytest.mark.parametrize("way", ["source", "ptx"])
+"""The CUDA source as it is printed, or what NVRTC makes of it, inline assembly included."""
+
+
 def side_by_side(
     cases: Sequence[tuple[Call, Mapping[str, Array]]],
 ) -> tuple[Graph, dict[str, Array]]:
@@ -79,17 +84,19 @@ def assert_exact(
         assert float(error.max(initial=0.0)) <= bound, f"{name} of {case}: {error.max()} > {bound}"
 
 
+@each_way
 @pytest.mark.parametrize("op", OPERATORS, ids=lambda op: op.name)
-def test_forward(op: OpDef) -> None:
-    cases = [draw_case(op.name, seed) for seed in range(CASES_PER_OPERATOR)]
+def test_forward(op: OpDef, way: str) -> None:
+    cases = [draw_case(op.name, seed) for seed in range(CASES[way])]
     graph, arrays = side_by_side([(case.call, case.arrays) for case in cases])
-    found, _ = OnCard(graph).run_in(ORDERS, arrays)
+    found, _ = OnCard(graph, ptx=way == "ptx").run_in(ORDERS, arrays)
     assert_exact(found, graph, arrays, cases)
 
 
+@each_way
 @pytest.mark.parametrize("op", SMOOTH, ids=lambda op: op.name)
-def test_gradients(op: OpDef) -> None:
-    cases = [smooth_case(op.name, number) for number in range(CASES_PER_OPERATOR)]
+def test_gradients(op: OpDef, way: str) -> None:
+    cases = [smooth_case(op.name, number) for number in range(CASES[way])]
     given: list[tuple[Call, dict[str, Array]]] = []
     for number, case in enumerate(cases):
         call = of_dtype(case.call, DType.F32)
@@ -98,7 +105,7 @@ def test_gradients(op: OpDef) -> None:
     dys = {f"d_{k}": dy.astype(np.float32) for k, dy in cotangents_of(graph, 3).items()}
     graph = gradient_graph(graph, floating(graph))
     arrays |= dys
-    found, _ = OnCard(graph).run_in(ORDERS, arrays)
+    found, _ = OnCard(graph, ptx=way == "ptx").run_in(ORDERS, arrays)
     assert_exact(found, graph, arrays, cases)
 
 

@@ -80,6 +80,10 @@ def s32(x: int) -> int:
     return (x & 0xFFFFFFFF) - ((x & 0x80000000) << 1)
 
 
+def s16(x: int) -> int:
+    return (x & 0xFFFF) - ((x & 0x8000) << 1)
+
+
 def s64(x: int) -> int:
     return (x & (1 << 64) - 1) - ((x & 1 << 63) << 1)
 
@@ -179,6 +183,14 @@ INSTRUCTIONS: dict[str, tuple[str, Reference]] = {
     ),
     "prmt.b32": (ternary32("prmt.b32"), lambda a, b, c: prmt(a, b, c & 0xFFFF)),
     "bfe.s32": (ternary32("bfe.s32"), lambda a, b, c: bfe(s32(a), b, c)),
+    "dp2a.lo.u32.u32": (
+        ternary32("dp2a.lo.u32.u32"),
+        lambda a, b, c: u32((a & 65535) * (b & 255) + (a >> 16 & 65535) * (b >> 8 & 255) + c),
+    ),
+    "dp2a.hi.s32.u32": (
+        ternary32("dp2a.hi.s32.u32"),
+        lambda a, b, c: u32(s16(a) * (b >> 16 & 255) + s16(a >> 16) * (b >> 24 & 255) + c),
+    ),
     "popc.b32": (unary32("popc.b32"), lambda a, b, c: u32(a).bit_count()),
     "clz.b32": (unary32("clz.b32"), lambda a, b, c: 32 - u32(a).bit_length()),
     "brev.b32": (unary32("brev.b32"), lambda a, b, c: int(f"{u32(a):032b}"[::-1], 2)),

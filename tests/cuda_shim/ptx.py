@@ -61,6 +61,7 @@ class Module:
     """What is declared outside of functions, or counted across them."""
 
     shared: dict[str, tuple[int, int]] = field(default_factory=dict)  # name -> number, bytes
+    names: set[str] = field(default_factory=set)  # of registers that inline assembly declares
     granule: int = 4
     kernels: list[str] = field(default_factory=list)
 
@@ -70,14 +71,14 @@ Rule = Callable[[Instruction, Module], str]
 
 def register(name: str) -> str:
     """The variable, or the label, that a name becomes."""
-    return name.replace("%", "r_").replace("$", "l_")
+    return "r_" + name[1:] if name.startswith("%") else "n_" + name.replace("$", "_")
 
 
 def value(operand: str, type: str, module: Module) -> str:
     """An operand as a value of a type."""
     if operand in SPECIAL:
         return f"static_cast<{type}>({SPECIAL[operand]})"
-    if operand.startswith("%"):
+    if operand.startswith("%") or operand in module.names:
         return f"in<{type}>({register(operand)})" if type != "pred" else register(operand)
     if found := re.fullmatch(r"0[fF]([0-9A-Fa-f]{8})", operand):
         return f"in<{type}>(0x{found[1]}u)"
@@ -191,6 +192,13 @@ def bit_field(i: Instruction, module: Module) -> str:
     given = [value(o, i.type, module) for o in i.operands[1 : 1 + whole]]
     given += [value(o, "u32", module) for o in i.operands[1 + whole :]]
     return written(i.operands[0], i.type, f"{i.opcode}<{i.type}>({', '.join(given)})")
+
+
+def dot(i: Instruction, module: Module) -> str:
+    part, a, b = i.modifiers
+    given = ", ".join(value(o, "b32", module) for o in i.operands[1:])
+    call = f"dp2a<{a[0]}16, {b[0]}8>({given}, {2 if part == 'hi' else 0})"
+    return written(i.operands[0], "b32", call)
 
 
 def counted(i: Instruction, module: Module) -> str:
@@ -329,7 +337,7 @@ def address(operand: str, space: str, module: Module) -> str:
     base, offset = found[1], found[2] or "0"
     if space.startswith("shared"):
         return f"shared_at(declarations, {value(base, 'u32', module)} + static_cast<u32>({offset}))"
-    if base in module.shared or not base.startswith("%"):
+    if not base.startswith("%") and base not in module.names:
         raise UnknownPtx(f"address {operand}")
     pointer = f"in<u64>({register(base)}) + ({offset}ll)"
     if space == "global":
@@ -501,6 +509,7 @@ RULES: dict[str, Rule] = {
     "prmt": plain("prmt"),
     "bfe": bit_field,
     "bfi": bit_field,
+    "dp2a": dot,
     "popc": counted,
     "clz": counted,
     "brev": counted,
@@ -527,7 +536,7 @@ RULES: dict[str, Rule] = {
 
 # Text
 
-_STATEMENT = re.compile(r"(?:@(!?)(%\w+)\s+)?([a-z][a-z0-9]*)((?:\.[\w:]+)*)\s*(.*)", re.DOTALL)
+_STATEMENT = re.compile(r"(?:@(!?)(%?\w+)\s+)?([a-z][a-z0-9]*)((?:\.[\w:]+)*)\s*(.*)", re.DOTALL)
 _PARAMETER = re.compile(
     r"\.param\s+\.(u64|u32)(?:\s+\.ptr(?:\s+\.global)?\s+\.align\s+\d+)?\s+(\w+)"
 )
@@ -622,7 +631,7 @@ def statements(lines: Sequence[str], start: int, module: Module) -> list[str]:
 
 def statement(text: str, line: int, module: Module) -> str:
     if text.startswith(".reg"):
-        return registers(text)
+        return registers(text, module)
     if text.startswith((".shared", ".pragma")) or not text:
         return ";"
     found = _STATEMENT.fullmatch(text)
@@ -637,7 +646,7 @@ def statement(text: str, line: int, module: Module) -> str:
     return made
 
 
-def registers(text: str) -> str:
+def registers(text: str, module: Module) -> str:
     """`.reg .b32 %r<97>;` as variables."""
     found = re.fullmatch(r"\.reg\s+\.(\w+)\s+(.*)", text)
     if not found or found[1] not in WIDTH:
@@ -648,5 +657,6 @@ def registers(text: str) -> str:
         if many:
             names += [f"{register(many[1])}{n}" for n in range(int(many[2]))]
         else:
+            module.names.add(declared.strip())
             names.append(register(declared.strip()))
     return f"[[maybe_unused]] {WIDTH[found[1]]} {', '.join(names)};"

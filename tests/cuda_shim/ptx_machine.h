@@ -196,6 +196,13 @@ inline T bfi(T what, T into, u32 at, u32 count) {
         into = (into & ~(T(1) << (at + i))) | (what >> i & 1) << (at + i);
     return into;
 }
+template <class A, class B>
+inline b32 dp2a(b32 a, b32 b, b32 c, int from) {  // halves of a times two bytes of b, added to c
+    for (int i = 0; i < 2; i++)
+        c += static_cast<u32>(static_cast<s32>(static_cast<A>(a >> 16 * i)) *
+                              static_cast<s32>(static_cast<B>(b >> 8 * (from + i))));
+    return c;
+}
 inline u32 popc(u32 x) { return __builtin_popcount(x); }
 inline u32 popc(u64 x) { return __builtin_popcountll(x); }
 inline u32 clz(u32 x) { return x ? __builtin_clz(x) : 32; }
