@@ -61,8 +61,8 @@ class Plan:
         return lower(self.graph(binding), self.machine, self.model.name)
 
     def arena_bytes(self, binding: Mapping[str, int]) -> int:
-        """Scratch memory of a call."""
-        return self.lower(binding).program.arena_bytes
+        """Scratch memory of a call on one thread."""
+        return self.lower(binding).program.scratch_bytes(1)
 
     def load(
         self, binding: Mapping[str, int], arrays: Mapping[str, Any], cache: ObjectCache | None

@@ -31,7 +31,7 @@ from convdsl.runtime.executable import Executable, Facts, Runner, Values
 from convdsl.runtime.saved import Signature, save_program
 from convdsl.runtime.state import State
 from convdsl.runtime.whole_files import write_whole
-from convdsl.toolchain import find_toolchain
+from convdsl.toolchain import Toolchain, find_toolchain
 from convdsl.weights import RandomWeights
 from convdsl.weights import bind as bind_weights
 from convdsl.weights import load as load_weights
@@ -136,6 +136,7 @@ def compile(
     observer: Observer | None = None,
     cache: bool = True,
     tuner: Tuner | None = None,
+    winograd: bool = True,
 ) -> Executable:
     """A callable network.
 
@@ -144,12 +145,14 @@ def compile(
     cpu: `native` or a name that LLVM knows (x86-64-v3, skylake, ...).
     inputs: input shapes to compile for at once, as one tuple or by name; without it the first
     call does.
+    winograd: whether convolutions may be computed with fewer products, whose rounding errors are
+    larger (docs/performance.md).
     tuner: what convdsl.tuner returns: tries schedules out before code is made for new sizes.
     Raises convdsl.Error.
     """
     model = model if isinstance(model, Model) else load(model)
     check_passes(passes, observer)
-    plan = Plan(model, find_toolchain(target, cpu), passes, verify, observer)
+    plan = Plan(model, _toolchain(target, cpu, winograd), passes, verify, observer)
     bound = _bind_weights(model, weights)
     object_cache = ObjectCache() if cache else None
     team = team_size(threads)
@@ -161,6 +164,7 @@ def compile(
         images.to_json() if images else None,
         _labels(model, bound.store),
         (*model.notes, *notes, *bound.notes),
+        winograd,
     )
 
     def specialise(binding: Binding, values: Values) -> LoadedCode:
@@ -175,7 +179,7 @@ def compile(
         runner: Runner = executable.runner(binding, values)
         assert isinstance(runner, LoadedCode)
         figures = analyse(model.settled(binding, values), "all", binding)
-        report = replace(figures, arena_bytes=runner.code.arena_bytes).to_json()
+        report = replace(figures, arena_bytes=runner.code.scratch_bytes(1)).to_json()
         made_by = f"convdsl {__version__}, {plan.toolchain.version}"
         made_for = Signature(tuple(executable.inputs), binding, values)
         held = executable.state.copy()
@@ -195,6 +199,11 @@ def compile(
     elif inputs is not None:
         executable.runner(executable.complete(binding))
     return executable
+
+
+def _toolchain(target: str, cpu: str, winograd: bool) -> Toolchain:
+    expect("winograd", winograd, bool)
+    return find_toolchain(target, cpu).without(*(() if winograd else ("winograd",)))
 
 
 def _state_of(model: Model, arrays: Mapping[str, Any]) -> State:
@@ -345,6 +354,7 @@ def emit(
     passes: tuple[Pass, ...] = PASSES,
     verify: bool = False,
     observer: Observer | None = None,
+    winograd: bool = True,
     of: str | None = None,
     wrt: str | Iterable[str] | None = None,
 ) -> str | bytes:
@@ -372,7 +382,7 @@ def emit(
         return format_graph(graph) if level == "graph" else _format_expressions(graph)
     if "N" in input_symbols(_ports(model)):
         binding.setdefault("N", 1)
-    plan = Plan(model, find_toolchain(target, cpu), passes, verify, observer)
+    plan = Plan(model, _toolchain(target, cpu, winograd), passes, verify, observer)
     program = plan.lower(binding).program
     return _format_loops(program) if level == "loops" else plan.toolchain.levels[level](program)
 

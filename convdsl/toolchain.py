@@ -7,7 +7,7 @@ own is asked of it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from convdsl.backends.llvm import module as llvm_module
 from convdsl.backends.llvm import objects as llvm
@@ -34,6 +34,10 @@ class Toolchain:
     version: str
     object_code: Callable[[Program], bytes]
     levels: Mapping[str, Callable[[Program], str | bytes]]
+
+    def without(self, *schedules: str) -> Toolchain:
+        """The same, but programs use none of these schedules."""
+        return replace(self, machine=self.machine.without(*schedules)) if schedules else self
 
 
 def cpu_toolchain(target: Target) -> Toolchain:

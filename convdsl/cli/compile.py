@@ -138,6 +138,7 @@ def _emit(options: argparse.Namespace) -> int:
         model,
         options.emit,
         cpu=options.cpu,
+        winograd=options.winograd,
         inputs=input_shapes(options),
         batch=batch_of(model, options),
         passes=selected_passes(options),

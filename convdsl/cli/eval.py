@@ -12,7 +12,7 @@ import json
 from typing import Any, cast
 
 from convdsl.cli import console, listing
-from convdsl.cli.options import add_format, add_model, completes_files, positive
+from convdsl.cli.options import add_format, add_model, add_winograd, completes_files, positive
 from convdsl.cli.settings import model_and_settings
 from convdsl.cli.train import add_data
 
@@ -33,6 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--threads", type=positive, metavar="T", help="default: all processors")
     group.add_argument("--workers", type=positive, metavar="W", help="that read data ahead")
     group.add_argument("--cpu", default="native", metavar="NAME", help="as for `convdsl compile`")
+    add_winograd(group)
     add_format(group)
 
 
@@ -50,6 +51,7 @@ def run(options: argparse.Namespace) -> int:
         threads=options.threads,
         workers=options.workers,
         cpu=options.cpu,
+        winograd=options.winograd,
     )
     if options.format == "json":
         console.result(json.dumps(figures, indent=2, ensure_ascii=False))

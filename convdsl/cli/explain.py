@@ -13,6 +13,7 @@ for others. JSON, CSV and Markdown have all of them, in the order in which the s
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from convdsl.cli import console, listing
@@ -47,12 +48,12 @@ def explain(options: argparse.Namespace) -> int:
     model = load_model(options)
     binding = bind(model, input_shapes(options), options.batch)
     binding.setdefault("N", 1)
-    chain = find_toolchain("cpu", options.cpu)
+    chain = find_toolchain("cpu", options.cpu).without(*(() if options.winograd else ("winograd",)))
     plan = Plan(model, chain, selected_passes(options), options.verify, PassWatcher(options))
     lowered = plan.lower(binding)
     threads = options.threads or available_threads()
     team = _team(threads, options, lowered, plan)
-    cycles = [dict(choice.bids)[choice.schedule] for choice in lowered.choices]
+    cycles = _cycles(lowered.choices)
     predictions = predict(lowered.program, cycles, team)
     measured = _measured(options, model, plan, lowered, threads) if options.measure else None
     macs = _macs(model, binding)
@@ -63,9 +64,13 @@ def explain(options: argparse.Namespace) -> int:
         if measured is not None:
             row |= _share(row, measured[number], predictions[number], team)
         row["% of time"] = 100 * seconds[number] / sum(seconds) if sum(seconds) else 0.0
+        row["form"] = choice.note
         row["not chosen"] = _others(choice)
     _show(rows, options)
     _say(lowered.program, predictions, measured, team)
+    notes = {choice.note for choice in lowered.choices if choice.note}
+    if notes:
+        console.note(f"winograd: {'; '.join(sorted(notes))} than of direct sums (--no-winograd)")
     return 0
 
 
@@ -101,6 +106,17 @@ def _short(step: str) -> str:
     return (first if len(first) <= room else f"…{first[1 - room :]}") + rest
 
 
+def _cycles(choices: Sequence[Decision]) -> list[float]:
+    """Predicted for each step; those of a task of several kernels are its last one's."""
+    nexts = [*choices[1:], None]
+    return [
+        0.0
+        if after is not None and (after.task, after.nodes) == (own.task, own.nodes)
+        else dict(own.bids)[own.schedule]
+        for own, after in zip(choices, nexts, strict=True)
+    ]
+
+
 def _team(threads: int, options: argparse.Namespace, lowered: Lowered, plan: Plan) -> Team:
     dtype = main_type(lowered.program)
     found = figures(threads, options.cpu, dtype, anew=options.measure)
@@ -115,6 +131,7 @@ def _say(
     console.note(
         f"{len(program.steps)} steps, {len(program.kernels)} kernels, "
         f"weights {program.weight_bytes:,} B, arena {program.arena_bytes:,} B"
+        + (f" and {program.private_bytes:,} B a thread" if program.private_bytes else "")
     )
     console.note(
         f"predicted {sum(p.seconds for p in predictions) * 1e3:.2f} ms on {threads} with "

@@ -77,7 +77,18 @@ def add_building(parser: argparse.ArgumentParser, *, batch: int | None = 1) -> N
         help="native (default), x86-64-v2, x86-64-v3, x86-64-v4, or a name LLVM knows; "
         "TRIPLE:NAME for another architecture",
     )
+    add_winograd(group)
     add_passes(parser)
+
+
+def add_winograd(group: argparse._ActionsContainer) -> None:  # pyright: ignore[reportPrivateUsage]
+    """`--no-winograd`."""
+    group.add_argument(
+        "--no-winograd",
+        dest="winograd",
+        action="store_false",
+        help="no convolutions with fewer products, whose rounding errors are larger",
+    )
 
 
 def add_weights(parser: argparse._ActionsContainer) -> None:  # pyright: ignore[reportPrivateUsage]

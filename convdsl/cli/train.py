@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convdsl.cli import console
-from convdsl.cli.options import add_model, completes_files, plain_path, positive
+from convdsl.cli.options import add_model, add_winograd, completes_files, plain_path, positive
 from convdsl.cli.settings import add_settings, model_to_train, split_settings
 from convdsl.diagnostics import InputError
 
@@ -52,6 +52,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--threads", type=positive, metavar="T", help="default: all processors")
     group.add_argument("--workers", type=positive, metavar="W", help="that read data ahead")
     group.add_argument("--cpu", default="native", metavar="NAME", help="as for `convdsl compile`")
+    add_winograd(group)
     group.add_argument(
         "--checkpoint-activations",
         action="store_true",
@@ -106,6 +107,7 @@ def run(options: argparse.Namespace) -> int:
         threads=options.threads,
         workers=options.workers,
         cpu=options.cpu,
+        winograd=options.winograd,
         checkpoint_activations=options.checkpoint_activations,
         watch=_watch(options, folder, watch()),
         said=said,

@@ -80,6 +80,11 @@ class Builder:
         self._registers.append(made)
         return made
 
+    @property
+    def declared(self) -> tuple[Buffer, ...]:
+        """The parameters so far, in order."""
+        return tuple(self._buffers)
+
     def kernel(self) -> Kernel:
         """What has been built, once all loops are closed."""
         (body,) = self._bodies

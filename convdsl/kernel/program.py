@@ -6,6 +6,7 @@ import enum
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from convdsl.kernel.cpu_abi import scratch_bytes
 from convdsl.tensor import TensorType
 
 if TYPE_CHECKING:  # programs that are only run hold no kernels
@@ -78,6 +79,10 @@ class Program:
     arena_bytes: int
     states: tuple[Port, ...] = ()  # those that the program changes; others are weights
     private_bytes: int = 0  # of each thread
+
+    def scratch_bytes(self, threads: int) -> int:
+        """Memory of a call by so many threads, besides its inputs, outputs, states and weights."""
+        return scratch_bytes(self.arena_bytes, self.private_bytes, threads)
 
 
 def format_program(program: Program) -> str:

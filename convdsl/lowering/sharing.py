@@ -107,7 +107,7 @@ class Sharing:
                     owner, offset = self.root(read)
                     dies = last[owner] == number and uses[owner] == 1
                     alike = offset == 0 and owner not in self._fixed
-                    if not dies or not alike or isinstance(read, PackedWeight):
+                    if not dies or not alike or isinstance(read, PackedWeight | Private):
                         continue
                     if bytes_of(owner) == bytes_of(written) and self.write_over(
                         number, read, written

@@ -34,6 +34,7 @@ class Decision:
     kernel: str
     schedule: str
     bids: tuple[tuple[str, float], ...]
+    note: str = ""
 
 
 class Tasks:
@@ -178,7 +179,7 @@ class Tasks:
             chosen = offers[0][1]
             name = f"{_identifier(task.op)}_{len(self._scheduled)}"
             listed = tuple((schedule.name, cost) for cost, schedule in offers)
-            choice = Decision(task, (), name, chosen.name, listed)
+            choice = Decision(task, (), name, chosen.name, listed, chosen.note(task))
             scheduled = chosen.emit(task, name)
             self._scheduled[task] = (scheduled, choice)
             self.kernels |= {kernel.name: kernel for kernel, _ in scheduled.kernels}

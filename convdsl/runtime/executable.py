@@ -56,6 +56,7 @@ class Facts:
     preprocessing: Mapping[str, Any] | None
     labels: tuple[str, ...] | None
     notes: tuple[str, ...] = ()  # said to the user: random weights, ignored keys
+    winograd: bool = True  # whether its convolutions might be computed with fewer products
 
 
 class Executable:

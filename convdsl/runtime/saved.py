@@ -86,6 +86,7 @@ def save_program(
         "preprocessing": facts.preprocessing,
         "labels": None if facts.labels is None else list(facts.labels),
         "notes": list(facts.notes),
+        "winograd": facts.winograd,
         "report": dict(report),
     }
     sections = {"object": memoryview(code.object_code), "weights": memoryview(loaded.weights.data)}
@@ -230,6 +231,7 @@ def _read_facts(manifest: Mapping[str, Any]) -> Facts:
         cast("dict[str, Any] | None", preprocessing),
         None if labels is None else tuple(map(str, cast("list[Any]", labels))),
         tuple(map(str, manifest["notes"])),
+        bool(manifest["winograd"]),
     )
 
 

@@ -44,6 +44,11 @@ class Machine:
         facts = f"{self.facts}\npreferring {hashlib.sha256(chosen).hexdigest()}"
         return replace(self, preferred=dict(schedules), facts=facts)
 
+    def without(self, *names: str) -> Machine:
+        """The same machine that does not know some schedules."""
+        left = tuple(schedule for schedule in self.schedules if schedule.name not in names)
+        return replace(self, schedules=left, facts="\nwithout ".join((self.facts, *names)))
+
     def bids(self, task: Task) -> list[tuple[float, Schedule]]:
         """(predicted cycles, schedule) of all that apply, the best first; of equals the one that
         is listed first; before all the one that is preferred. None may apply to a task with an

@@ -182,10 +182,12 @@ class Schedule:
 
     cost predicts cycles on one core, those of packing in every call included; None says that the
     schedule does not apply. emit is given the name of the task, which the names of its kernels
-    begin with. Only schedules that run `endings` are asked about tasks that have one.
+    begin with. Only schedules that run `endings` are asked about tasks that have one. note is what
+    there is to say of how a task is run.
     """
 
     name: str
     cost: Callable[[Task], float | None]
     emit: Callable[[Task, str], Scheduled]
     endings: bool = False
+    note: Callable[[Task], str] = lambda task: ""

@@ -82,16 +82,18 @@ def tiled(
     target: str = "cpu",
     threads: int | None = None,
     cpu: str = "native",
+    winograd: bool = True,
     **parameters: Any,
 ) -> TiledNetwork:
     """A network for images larger than memory: on overlapping tiles, with the result of one run.
 
     The sizes of its image are open (H, W), or the model's parameters height and width. Weights,
-    target, threads and cpu as for `compile`; parameters as for `load`. Raises convdsl.Error.
+    target, threads, cpu and winograd as for `compile`; parameters as for `load`.
+    Raises convdsl.Error.
     """
     again = None
     if not isinstance(model, Model):
         again = partial(load, model, **parameters)
         model = again()
-    how: dict[str, Any] = {"target": target, "threads": threads, "cpu": cpu}
+    how: dict[str, Any] = {"target": target, "threads": threads, "cpu": cpu, "winograd": winograd}
     return TiledNetwork(model, lambda found: compile(found, weights, **how), tile, again)

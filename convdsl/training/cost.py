@@ -136,7 +136,7 @@ def _arithmetic(
 def _memory(step: Step, binding: Mapping[str, int], target: str) -> Memory:
     program = Plan(step.model, find_toolchain(target)).lower(binding).program
     states = sum(_whole(port.type.bytes) for port in program.states)
-    return Memory(binding["N"], program.arena_bytes, program.weight_bytes, states)
+    return Memory(binding["N"], program.scratch_bytes(1), program.weight_bytes, states)
 
 
 def _elements(states: Sequence[StateNode]) -> int:

@@ -92,6 +92,7 @@ def train(
     threads: int | None = None,
     workers: int | None = None,
     cpu: str = "native",
+    winograd: bool = True,
     checkpoint_activations: bool = False,
     watch: Watch | None = None,
     **settings: Any,
@@ -118,6 +119,7 @@ def train(
         threads=threads,
         workers=workers,
         cpu=cpu,
+        winograd=winograd,
         checkpoint_activations=checkpoint_activations,
         watch=watch,
         said=settings,
@@ -139,6 +141,7 @@ def prepare(
     threads: int | None = None,
     workers: int | None = None,
     cpu: str = "native",
+    winograd: bool = True,
     checkpoint_activations: bool = False,
     watch: Watch | None = None,
     said: Mapping[str, Any] | None = None,
@@ -157,6 +160,7 @@ def prepare(
             started,
             threads=threads,
             cpu=cpu,
+            winograd=winograd,
             checkpoint_activations=checkpoint_activations,
         )
     except MismatchError as error:
@@ -198,6 +202,7 @@ def evaluate_model(
     threads: int | None = None,
     workers: int | None = None,
     cpu: str = "native",
+    winograd: bool = True,
 ) -> dict[str, Any]:
     """The loss and the metrics of a network on data, by name, and how many samples those were.
 
@@ -216,8 +221,8 @@ def evaluate_model(
         raise InputError(f"{data} has no part called {part}; it has {there}")
     training = settled(model, training, chosen)
     measure, targets = loss_model(model, training)
-    network = compile(model, weights, threads=threads, cpu=cpu)
-    loss = compile(measure, {}, threads=threads, cpu=cpu)
+    network = compile(model, weights, threads=threads, cpu=cpu, winograd=winograd)
+    loss = compile(measure, {}, threads=threads, cpu=cpu, winograd=winograd)
     loader = loader_of(model, targets, chosen, training, reading_ahead(workers), trains=False)
     compared = compares(model.graph, training.loss[0])
     figures = evaluate(network, applied(loss_of, loss), loader, training, compared)

@@ -49,13 +49,14 @@ class Session:
         target: str = "cpu",
         threads: int | None = None,
         cpu: str = "native",
+        winograd: bool = True,
         cache: bool = True,
         checkpoint_activations: bool = False,
     ) -> None:
         self.model, self.training = model, training
         self.plan: Step = training_step(model, training, outputs)
         self._how: dict[str, Any] = {"target": target, "threads": threads, "cpu": cpu}
-        self._how["cache"] = cache
+        self._how |= {"winograd": winograd, "cache": cache}
         self._bound: dict[str, Array] = dict(bind_weights_of(model, weights))
         arrays = self.plan.arrays(self._bound)
         passes = select(options={"recompute": {"share": _AGAIN if checkpoint_activations else 0}})

@@ -159,7 +159,7 @@ def test_one_wide_value_leaves_the_others_as_they_are(cpu: str, wide: DType) -> 
         b.output(y=y)
         if with_wide:
             b.output(mean=b("reduce_sum", b("cast", h, dtype=wide.value), axes=[2, 3]))
-        program = lower(b.graph, cpu_machine(target), "t").program
+        program = lower(b.graph, cpu_machine(target).without("winograd"), "t").program
         step = next(step for step in program.steps if "conv" in step.nodes)
         kernels = {kernel.name: kernel for kernel in program.kernels}
         found = kernels[step.kernel]

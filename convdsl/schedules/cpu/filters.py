@@ -88,7 +88,8 @@ class FilterPack:
         behind = prod(self.outer) * self.whole + place * (self.blocks - self.whole)
         return (behind + block - self.whole) * self.block_size
 
-    def pack(self, array: npt.NDArray[Any], out: npt.NDArray[Any]) -> None:
+    def in_order(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """The filters as [G, K, C, taps], each of them one axis."""
         k, c = self.shape[:2]
         if self.part:
             taken = zip(*self._taken(), strict=True)
@@ -98,15 +99,18 @@ class FilterPack:
             absent = [p for p in range(len(extents)) if p not in self.order]
             view = array.reshape([extents[p] for p in (*absent, *self.order)])
             array = view.transpose(np.argsort((*absent, *self.order)))
-        outer = prod(self.outer)
-        flat = array.reshape(outer, k, c, self.taps)
+        return array.reshape(prod(self.outer), k, c, self.taps)
+
+    def pack(self, array: npt.NDArray[Any], out: npt.NDArray[Any]) -> None:
+        k, c = self.shape[:2]
+        outer, flat = prod(self.outer), self.in_order(array)
         more_k, more_c = self.blocks * self.lanes - k, self.c_blocks * self.c_block - c
         widths = [(0, 0), (0, more_k), (0, more_c), (0, 0)]
         padded = np.pad(flat, widths) if more_k or more_c else flat
         split_up = padded.reshape(
             outer, self.blocks, self.lanes, self.c_blocks, self.c_block, self.taps
         )
-        for first, count, size in self._parts():
+        for first, count, size in self.parts():
             part = split_up[:, first : first + count * size]
             tiles = part.reshape(outer, count, size, *part.shape[2:])
             moved = tiles.transpose(0, 1, 4, 6, 5, 2, 3)
@@ -118,7 +122,7 @@ class FilterPack:
         begins."""
         k, c = self.shape[:2]
         ragged = k % self.lanes or c % self.c_block
-        for first, count, size in self._parts():
+        for first, count, size in self.parts():
             outer = tuple(Axis(f"g{i}", extent) for i, extent in enumerate(self.outer))
             tile, panel = Axis("t", count), Axis("cb", self.c_blocks)
             taps = tuple(Axis(f"r{i}", extent) for i, extent in enumerate(self.shape[2:]))
@@ -134,7 +138,7 @@ class FilterPack:
             type = TensorType(source.type.dtype, tuple(axis.extent for axis in axes))
             yield self._start_of_part(first), Stage(TensorVar("t0", type), axes, read)
 
-    def _parts(self) -> Iterable[tuple[int, int, int]]:
+    def parts(self) -> Iterable[tuple[int, int, int]]:
         """(first block, tiles, blocks of each): whole tiles, then the one left over."""
         if self.whole:
             yield 0, self.whole // self.tile, self.tile

@@ -20,6 +20,8 @@ from convdsl.schedules.cpu.reduction import reduction
 from convdsl.schedules.cpu.running import running
 from convdsl.schedules.cpu.scatter import scatter
 from convdsl.schedules.cpu.transpose import transpose
+from convdsl.schedules.cpu.winograd import winograd
+from convdsl.schedules.cpu.winograd_filters import WinogradPack
 from convdsl.schedules.machine import Machine, pack_forms
 
 _CACHE_LINE = 64
@@ -30,6 +32,7 @@ def cpu_machine(target: Target) -> Machine:
     """All that lowering must know of a processor."""
 
     made = (
+        winograd,
         direct,
         depthwise,
         grouped,
@@ -48,6 +51,6 @@ def cpu_machine(target: Target) -> Machine:
         facts=repr(target),
         layout=lambda stage, operands: layout_of(stage, operands, target),
         schedules=tuple(schedule(target) for schedule in made),
-        packs=pack_forms(FilterPack, Layout),
+        packs=pack_forms(FilterPack, WinogradPack, Layout),
         alignment=_CACHE_LINE,
     )

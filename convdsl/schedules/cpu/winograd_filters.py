@@ -1,0 +1,128 @@
+"""Filters as Winograd's products want them: transformed once, in double precision."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from convdsl.kernel.builder import Builder
+from convdsl.kernel.expr import Stage, TensorVar
+from convdsl.kernel.nodes import Kernel, Load, Value, ValueType
+from convdsl.schedules.cpu.filters import FilterPack
+from convdsl.schedules.cpu.winograd_transform import Transform
+from convdsl.schedules.winograd import form
+from convdsl.tensor import Dim, DType
+
+
+@dataclass(frozen=True, slots=True)
+class WinogradPack:
+    """Filters [G..., K, C, taps...] as U = G g G^T, for each product p of t x t:
+
+        [G][tile of K][p][C][channel of the tile]
+
+    K is filled up to whole vectors of `lanes`, tiles have `tile` of them; where these do not divide
+    the vectors of K, what is left of every G follows behind all whole tiles. `outputs` is m of the
+    form of each spatial axis, `flips` says along which of them filters are turned round; the
+    rest is as in `FilterPack`.
+    """
+
+    shape: tuple[int, ...]  # [K, C, taps...] of one G
+    outputs: tuple[int, ...]
+    flips: tuple[bool, ...]
+    lanes: int
+    tile: int
+    outer: tuple[int, ...] = ()
+    order: tuple[int, ...] = ()
+
+    @property
+    def plain(self) -> FilterPack:
+        """The same filters before they are transformed."""
+        return FilterPack(self.shape, self.lanes, self.tile, 1, self.outer, self.order)
+
+    @property
+    def products(self) -> int:
+        """Of a tile, for each of C."""
+        return prod(m + r - 1 for m, r in zip(self.outputs, self.shape[2:], strict=True))
+
+    @property
+    def block_size(self) -> int:
+        """Elements that belong to one vector of K."""
+        return self.products * self.shape[1] * self.lanes
+
+    @property
+    def size(self) -> int:
+        return prod(self.outer) * self.plain.blocks * self.block_size
+
+    def start(self, group: Dim, block: Dim, blocks: int) -> Dim:
+        """Offset of the tile of so many vectors of K that begins at a vector of a group."""
+        plain = self.plain
+        if blocks == self.tile:
+            return (group * plain.whole + block) * self.block_size
+        behind = prod(self.outer) * plain.whole + group * (plain.blocks - plain.whole)
+        return (behind + block - plain.whole) * self.block_size
+
+    def pack(self, array: npt.NDArray[Any], out: npt.NDArray[Any]) -> None:
+        plain, transform = self.plain, self._transform()
+        filters = plain.in_order(array)
+        k, c = self.shape[:2]
+        for group, own in enumerate(filters):
+            for first in range(0, plain.blocks, self.tile):
+                blocks = min(self.tile, plain.blocks - first)
+                width = blocks * self.lanes
+                kept = own[first * self.lanes : first * self.lanes + width]
+                wide = np.zeros((transform.shape[1], c, width))
+                wide[:, :, : len(kept)] = kept.transpose(2, 1, 0)
+                start = self.start(group, first, blocks)
+                assert isinstance(start, int)
+                made = transform @ wide.reshape(len(wide), -1)
+                out[start : start + made.size] = made.reshape(-1)
+        assert k <= plain.blocks * self.lanes
+
+    def _transform(self) -> npt.NDArray[np.float64]:
+        """The matrix [products, taps]."""
+        whole = np.ones((1, 1))
+        for m, r, flip in zip(self.outputs, self.shape[2:], self.flips, strict=True):
+            g = np.array(form(m, r).g, np.float64)
+            whole = np.kron(whole, g[:, ::-1] if flip else g).astype(np.float64, copy=False)
+        return whole
+
+    def stages(self, source: TensorVar) -> Iterator[tuple[int, Stage]]:
+        raise TypeError("filters that are known in calls only are transformed by a kernel")
+
+
+def transform_kernel(name: str, pack: WinogradPack) -> Kernel:
+    """U of filters that are known in calls only, from `pack.plain`."""
+    plain, taps = pack.plain, pack.shape[2:]
+    b = Builder(name, DType.F32, pack.lanes)
+    w = b.buffer("w", DType.F32, plain.size)
+    u = b.buffer("u", DType.F32, pack.size, written=True)
+    groups, channels = prod(pack.outer), pack.shape[1]
+    forms = [form(m, r) for m, r in zip(pack.outputs, taps, strict=True) if r > 1]
+    turned = [flip for flip, r in zip(pack.flips, taps, strict=True) if r > 1]
+    between = b.private("between", pack.products * pack.lanes)
+    transform = Transform(b, tuple(f.g for f in forms), between)
+    width, across = forms[-1].t, forms[-1].r
+    for first, count, blocks in plain.parts():
+        wide = blocks * pack.lanes
+        extents = (groups, count, channels)
+        with b.parallel(("g", "kt", "c"), extents) as (group, kt, c), b.serial("kb", blocks) as kb:
+            vector = first + kt * blocks
+            begin = plain.start([group], vector, blocks) + c * plain.taps * wide + kb * b.lanes
+            made_at = pack.start(group, vector, blocks) + c * wide + kb * b.lanes
+
+            def given(i: Dim, j: Dim, begin: Dim = begin, wide: int = wide) -> Value:
+                numbers = zip(forms, (i, j)[-len(forms) :], turned, strict=True)
+                at = [f.r - 1 - n if turn else n for f, n, turn in numbers]
+                tap = at[0] if len(at) == 1 else at[0] * across + at[1]
+                return Load(w, begin + tap * wide, ValueType(w.dtype, b.lanes))
+
+            def made(i: Dim, j: int, value: Value, at: Dim = made_at, wide: int = wide) -> None:
+                b.store(u, at + (i * width + j) * channels * wide, value)
+
+            transform.emit(given, made)
+    return b.kernel()

@@ -1,0 +1,223 @@
+"""Which form a Winograd convolution takes, and what it should cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import product
+
+from convdsl.kernel.target import Target
+from convdsl.schedules.contraction import Convolution, match_convolution
+from convdsl.schedules.cpu.filters import channels_layout, channels_packs, packing_cycles
+from convdsl.schedules.cpu.tiles import Tile, choose_tile, split, tile_cycles
+from convdsl.schedules.cpu.winograd_filters import WinogradPack
+from convdsl.schedules.cpu.winograd_tiling import Tiling
+from convdsl.schedules.task import Task
+from convdsl.schedules.winograd import Matrix, steps_of
+from convdsl.tensor import DType
+
+_OUTPUTS = {3: (2, 4, 6), 5: (2, 4), 7: (2,)}
+"""For filters of so many taps, the outputs of the forms that are tried."""
+
+AMPLIFICATION = 16.0
+"""The largest growth of rounding errors that is allowed, in rms: F(6, 3) along both axes has 15.4.
+Direct sums are off by 1e-7 to 1e-6 of the output's range."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How one convolution is run: blocks of `block` tiles, in a register tile of output channels x
+    tiles. `apart`: inputs are transformed by a kernel of their own, once, and lie in the arena;
+    else in every one of the `parts` that the output channels are cut into."""
+
+    conv: Convolution
+    tiling: Tiling
+    tile: Tile
+    lanes: int
+    block: int
+    apart: bool
+    parts: int
+    cycles: float
+    late: bool = False  # filters are known in calls only
+
+    @property
+    def blocks(self) -> int:
+        return -(-self.tiling.count // self.block)
+
+    @property
+    def pack(self) -> WinogradPack:
+        conv = self.conv
+        return WinogradPack(
+            (conv.channels_out, conv.channels_in, *(s.taps for s in conv.space)),
+            tuple(line.form.m for line in self.tiling.lines),
+            tuple(s.flip for s in conv.space),
+            self.lanes,
+            self.tile.blocks,
+            (conv.groups,),
+            conv.order,
+        )
+
+    @property
+    def vectors(self) -> int:
+        """Of the outputs of a group."""
+        return -(-self.conv.channels_out // self.lanes)
+
+    @property
+    def ahead(self) -> bool:
+        """Whether filters are asked for before it is their turn: those that do not stay."""
+        return self.pack.size * 4 > 1 << 18
+
+    @property
+    def channels(self) -> int:
+        """Of the inputs, in whole vectors."""
+        return -(-self.conv.channels_in // self.lanes) * self.lanes
+
+
+@lru_cache(maxsize=512)
+def plan(task: Task, target: Target) -> Plan | None:
+    """The cheapest; None where none applies."""
+    return min(plans(task, target), key=lambda found: found.cycles, default=None)
+
+
+def plans(task: Task, target: Target) -> Iterator[Plan]:
+    """All that apply."""
+    conv = match_convolution(task.root)
+    if conv is not None and _applies(task, conv, target):
+        for tiling in _tilings(conv):
+            yield from _plans(task, conv, tiling, target)
+
+
+def _applies(task: Task, conv: Convolution, target: Target) -> bool:
+    """Vectors of f32 across channels of both, strides of one."""
+    lanes = task.layout.block
+    if task.layout.axis != 1 or lanes != target.lanes(DType.F32) or lanes < 2:
+        return False
+    if channels_layout(task, conv.x) is None:
+        return False
+    if len(task.reducing) > 1 or task.ending or task.read_again(conv.w.tensor.name):
+        return False
+    dtypes = {conv.reduce.dtype, conv.x.dtype, conv.w.dtype}
+    ragged = conv.channels_out % lanes or conv.channels_in % lanes
+    if dtypes != {DType.F32} or (conv.groups > 1 and ragged):
+        return False
+    return all(s.stride == 1 for s in conv.space)
+
+
+def _tilings(conv: Convolution) -> Iterator[Tiling]:
+    """One form for each axis of more than a tap, of one or two such; none that amplifies much."""
+    taps = [s.taps for s in conv.space]
+    wide = sum(t > 1 for t in taps)
+    if wide not in (1, 2) or any(t > 1 and t not in _OUTPUTS for t in taps):
+        return
+    for outputs in product(*(_OUTPUTS.get(t, (1,)) for t in taps)):
+        if wide == 2 and len(set(taps)) == 1 and len(set(outputs)) > 1:
+            continue
+        tiling = Tiling.of(conv, outputs)
+        if tiling.amplification <= AMPLIFICATION:
+            yield tiling
+
+
+_TILES = (12, 24, 36, 48, 72, 96)  # about how many tiles a block has
+
+
+def _plans(task: Task, conv: Convolution, tiling: Tiling, target: Target) -> Iterator[Plan]:
+    lanes, total = task.layout.block, tiling.count
+    for wanted in _TILES:
+        blocks = -(-total // wanted)
+        block = -(-total // blocks)
+        tile = choose_tile(target, -(-conv.channels_out // lanes), block, conv.groups > 1)
+        for apart in (False, True):
+            made = Plan(conv, tiling, tile, lanes, block, apart, 1, 0.0)
+            if not apart:
+                units = conv.groups * blocks
+                most = -(-made.vectors // tile.blocks)
+                made = replace(made, parts=min(most, -(-_UNITS // units)))
+            made = replace(made, late=not task.operand(conv.w.tensor.name).static)
+            packs = {conv.w.tensor.name: made.pack.plain, **channels_packs(task, conv.x)}
+            packing = packing_cycles(task, packs) + made.late * _filter_cycles(made)
+            yield replace(made, cycles=_cycles(made, target) + packing)
+        if blocks == 1:
+            return
+
+
+_UNITS = 8  # independent pieces of work that give a team enough to share out
+_L2_SHARE = (
+    0.75  # of the second-level cache, for what one piece of work goes through again and again
+)
+_L1_SHARE = 2 / 3  # of the first-level cache, for the filters of one product
+_STREAMED = (
+    1.1  # cycles of a product whose filters come from the second-level cache, to those that stay
+)
+_STORE = 4.0  # cycles that an accumulator takes before and after its sum
+_FAR = 10.0  # bytes a cycle from beyond the second-level cache
+_MEMORY = 6.0  # bytes a cycle from memory
+_HIDDEN = 0.25  # of the shorter of arithmetic and traffic, what goes on beside the longer one
+_OPERATION, _LINE = 3.0, 3.0  # cycles of two operations, and of a vector that a transform makes
+
+
+def _cycles(made: Plan, target: Target) -> float:
+    """Those of the stages; those of the products, block by block, beside the traffic of filters and
+    tiles that the second-level cache does not hold. The constants are those of a Zen 5 with cold
+    filters; memory that is slower would favour direct sums, which hide it better."""
+    conv, tiling, lanes = made.conv, made.tiling, made.lanes
+    vectors_in = conv.groups * (made.channels // lanes)
+    vectors_out = conv.groups * made.vectors
+    each_in, each_out = (_transform_cycles(tiling, outputs) for outputs in (False, True))
+    stages = tiling.count * (vectors_in * made.parts * each_in + vectors_out * each_out)
+    sums = _product_cycles(made, target)
+    first, later = _traffic(made, target)
+    beside = _beside(sums, first) + (made.blocks - 1) * _beside(sums, later)
+    return stages + beside
+
+
+def _beside(one: float, other: float) -> float:
+    """Two things at once."""
+    return max(one, other) + (1 - _HIDDEN) * min(one, other)
+
+
+def _product_cycles(made: Plan, target: Target) -> float:
+    """Of one block of tiles, all channels."""
+    conv, total = made.conv, 0.0
+    for blocks, tiles in split(made.vectors, made.tile.blocks):
+        near = 4 * conv.channels_in * blocks * made.lanes <= target.caches.l1_bytes * _L1_SHARE
+        for columns, groups in split(made.block, made.tile.columns):
+            each = conv.channels_in * tile_cycles(blocks, columns) * (1 if near else _STREAMED)
+            total += tiles * groups * (each + _STORE * blocks * columns)
+    return conv.groups * made.tiling.products * total
+
+
+def _traffic(made: Plan, target: Target) -> tuple[float, float]:
+    """Cycles in which filters and tiles come from memory for the first block, and from beyond the
+    second-level cache for a later one."""
+    conv, tiling = made.conv, made.tiling
+    room = target.caches.l2_bytes * _L2_SHARE
+    v = 4 * tiling.products * made.block * made.channels
+    m = 4 * tiling.products * made.block * made.tile.blocks * made.lanes
+    filters = 4 * made.pack.size
+    sweeps = conv.groups * -(-made.vectors // made.tile.blocks)
+    tiles = sweeps * v / _FAR if v + m > room else 0.0
+    again = filters / _FAR if filters + v + m > room else 0.0
+    return filters / (_FAR if made.late else _MEMORY) + tiles, again + tiles
+
+
+def _filter_cycles(made: Plan) -> float:
+    """Of transforming filters in calls."""
+    forms = [line.form for line in made.tiling.active]
+    each = _steps_cycles(tuple(form.g for form in forms), made.tiling.products)
+    return made.conv.groups * made.vectors * made.conv.channels_in * each
+
+
+def _transform_cycles(tiling: Tiling, outputs: bool) -> float:
+    """Of one tile and vector: operations, and vectors that come from the second-level cache or go
+    there."""
+    matrices = tuple(line.form.a if outputs else line.form.b for line in tiling.active)
+    return _steps_cycles(matrices, tiling.products)
+
+
+def _steps_cycles(matrices: Sequence[Matrix], lines: int) -> float:
+    operations = [sum(max(len(s) - 1, 1) for s in steps_of(m).sums) for m in matrices]
+    first, last = matrices[0], matrices[-1]
+    work = operations[0] * len(last[0]) + operations[-1] * len(first)
+    work = work if len(matrices) == 2 else operations[0]
+    return _OPERATION * work / 2 + _LINE * lines

@@ -1,0 +1,176 @@
+"""The three stages of a Winograd convolution, as loops: inputs, products, outputs.
+
+V[p, tile, c] = B^T d B       U[p, c, k] = G g G^T
+M[p, tile, k] = sum over c of V[p, tile, c] U[p, c, k]
+y[tile]       = A^T M A
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from convdsl.kernel.builder import Builder
+from convdsl.kernel.nodes import (
+    Buffer,
+    Get,
+    IndexTest,
+    Load,
+    Registers,
+    Value,
+    ValueType,
+)
+from convdsl.schedules.contraction import Convolution
+from convdsl.schedules.cpu.epilogue import Draft
+from convdsl.schedules.cpu.tiles import Tile, split
+from convdsl.schedules.cpu.winograd_tiling import Tiling
+from convdsl.schedules.cpu.winograd_transform import Transform
+from convdsl.schedules.emission import View, decide, lane_symbol
+from convdsl.tensor import Dim, floor_div
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """A buffer of [product][tile][channel] from an element on. Products lie further apart than they
+    need, by a `gap` of one vector: so their channels do not meet in one set of the cache."""
+
+    buffer: Buffer
+    start: Dim
+    tiles: int
+    channels: int
+    gap: int
+
+    @staticmethod
+    def size(products: int, tiles: int, channels: int, gap: int) -> int:
+        return products * (tiles * channels + gap)
+
+    def at(self, product: Dim, tile: Dim, channel: Dim) -> Dim:
+        """Where an element lies."""
+        apart = self.tiles * self.channels + self.gap
+        return self.start + product * apart + tile * self.channels + channel
+
+
+class Stages:
+    """Emits the stages of one kernel."""
+
+    def __init__(self, b: Builder, conv: Convolution, tiling: Tiling) -> None:
+        self.b, self.conv, self.tiling = b, conv, tiling
+        forms = [line.form for line in tiling.active]
+        self.between = b.private("between", tiling.products * b.lanes)
+        self._inputs = Transform(b, tuple(form.b for form in forms), self.between)
+        self._outputs = Transform(b, tuple(form.a for form in forms), self.between)
+        self._width = forms[-1].t
+        self._registers: dict[int, Registers] = {}
+
+    def inputs(self, x: View, v: Panel, group: Dim, tile: Dim, place: Dim) -> None:
+        """V of one tile, which lies at a place of the panel."""
+        image, firsts = self.tiling.place(tile)
+        leaves = self.tiling.leaves(firsts)
+        for guarded in (False, True):
+            with ExitStack() as stack:
+                if leaves is None if guarded else not self.tiling.has_inner:
+                    continue
+                if leaves is not None and self.tiling.has_inner:
+                    test = leaves if guarded else IndexTest("le", leaves.a, leaves.b)
+                    stack.enter_context(self.b.when(test))
+                self._tile(x, v, group, image, firsts, place, guarded)
+
+    def _tile(
+        self,
+        x: View,
+        v: Panel,
+        group: Dim,
+        image: Dim,
+        firsts: Sequence[Dim],
+        place: Dim,
+        guarded: bool,
+    ) -> None:
+        b, conv, lines = self.b, self.conv, self.tiling.lines
+        type = ValueType(x.buffer.dtype, b.lanes)
+        with b.serial("cb", -(-conv.channels_in // b.lanes)) as cb:
+            channel = cb * b.lanes
+
+            def given(i: Dim, j: Dim) -> Value:
+                numbers = self.tiling.spread(i, j)
+                index = [
+                    line.input(first, number)
+                    for line, first, number in zip(lines, firsts, numbers, strict=True)
+                ]
+                where = x.layout.offset([image, group * conv.channels_in + channel, *index])
+                return Load(x.buffer, where, type, self.tiling.guards(index) if guarded else ())
+
+            def made(i: Dim, j: int, value: Value) -> None:
+                b.store(v.buffer, v.at(i * self._width + j, place, channel), value)
+
+            self._inputs.emit(given, made)
+
+    def products(
+        self, filters: Buffer, start: Dim, v: Panel, m: Panel, tile: Tile, ahead: bool
+    ) -> None:
+        """M of all tiles of a panel for one tile of output channels, whose filters begin at
+        `start`; those of the next product are asked for `ahead`."""
+        b, channels = self.b, self.conv.channels_in
+        wide = tile.blocks * b.lanes
+        with b.serial("p", self.tiling.products) as p:
+            for width, count in split(v.tiles, tile.columns):
+                acc = self._accumulators(tile.blocks * width)
+                lines = -(-tile.blocks // count)
+                with b.serial("group", count) as group:
+                    first = v.tiles - width if width < tile.columns else group * width
+                    b.zero(acc)
+                    with b.serial("c", channels) as c:
+                        where = start + (p * channels + c) * wide
+                        if ahead:
+                            next_one = where + channels * wide
+                            begin = floor_div(group * tile.blocks, count)
+                            for i in range(lines):
+                                b.prefetch(filters, next_one + (begin + i) * b.lanes)
+                        own = [b.load(filters, where + i * b.lanes) for i in range(tile.blocks)]
+                        for j in range(width):
+                            x = b.splat(v.buffer, v.at(p, first + j, c))
+                            for i in range(tile.blocks):
+                                b.accumulate(acc, i * width + j, x, own[i])
+                    for j in range(width):
+                        for i in range(tile.blocks):
+                            at = m.at(p, first + j, i * b.lanes)
+                            b.store(m.buffer, at, Get(acc, i * width + j))
+
+    def _accumulators(self, count: int) -> Registers:
+        if count not in self._registers:
+            self._registers[count] = self.b.registers(count)
+        return self._registers[count]
+
+    def outputs(
+        self, draft: Draft, m: Panel, block: Dim, blocks: int, tile: Dim, place: Dim
+    ) -> None:
+        """y of one tile and of so many vectors of channels from vector `block` on, through the
+        epilogue."""
+        b, conv, lines = self.b, self.conv, self.tiling.lines
+        image, firsts = self.tiling.place(tile)
+        there = [line.outputs(first) for line, first in zip(lines, firsts, strict=True)]
+        active = [n for line, n in zip(lines, there, strict=True) if line.form.t > 1]
+        with b.serial("kb", blocks) as kb:
+            channel = (block + kb) * b.lanes
+
+            def given(i: Dim, j: Dim) -> Value:
+                return Load(
+                    m.buffer,
+                    m.at(i * self._width + j, place, kb * b.lanes),
+                    ValueType(m.buffer.dtype, b.lanes),
+                )
+
+            def made(i: Dim, j: int, value: Value) -> None:
+                numbers = self.tiling.spread(i, j)
+                positions = [
+                    line.output(first, number)
+                    for line, first, number in zip(lines, firsts, numbers, strict=True)
+                ]
+                at = {conv.n.name: image, conv.k.name: channel + lane_symbol(b.lanes)}
+                with ExitStack() as stack:
+                    test = IndexTest("lt", j, active[-1])
+                    if decide(test) is not True:
+                        stack.enter_context(b.when(test))
+                    draft.store({**at, **self.tiling.bind(positions)}, channel, value)
+
+            self._outputs.emit(given, made, active[0])

@@ -1,0 +1,149 @@
+"""How the positions of a convolution are cut into Winograd's tiles.
+
+Along an axis of stride 1 a tile makes m outputs from t inputs. With dilation d, tiles are of every
+d-th position: the axis falls into d phases, which are convolutions without. An axis of one tap
+has tiles of one position. All tiles of all images are numbered in one row, so that blocks of
+them are full on small maps too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+
+from convdsl.kernel.expr import Axis
+from convdsl.kernel.nodes import IndexTest
+from convdsl.schedules.contraction import Convolution, Space
+from convdsl.schedules.emission import bounds_tests, decide, extent_of
+from convdsl.schedules.winograd import Form, form
+from convdsl.tensor import Dim, ceil_div, dim_max, dim_min, floor_div
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One spatial axis in tiles of a form."""
+
+    space: Space
+    form: Form
+
+    @property
+    def step(self) -> int:
+        """From one position of a tile to the next."""
+        return self.space.dilation if self.space.taps > 1 else 1
+
+    @property
+    def phases(self) -> int:
+        return min(self.step, self.space.outs)
+
+    @property
+    def tiles(self) -> int:
+        """Of a phase; the last of some phases may lie beyond the outputs."""
+        return -(-self.space.outs // (self.step * self.form.m))
+
+    @property
+    def count(self) -> int:
+        return self.phases * self.tiles
+
+    def first(self, tile: Dim) -> Dim:
+        """The first output of a tile."""
+        phase = floor_div(tile, self.tiles)
+        return phase + (tile - phase * self.tiles) * (self.form.m * self.step)
+
+    def outputs(self, first: Dim) -> Dim:
+        """How many outputs the tile has that begins there."""
+        whole = (self.tiles - 1) * self.form.m * self.step + self.phases - 1
+        if whole + (self.form.m - 1) * self.step < self.space.outs:
+            return self.form.m
+        return dim_min(self.form.m, ceil_div(self.space.outs - first, self.step))
+
+    def output(self, first: Dim, number: Dim) -> Dim:
+        return first + number * self.step
+
+    def input(self, first: Dim, number: Dim) -> Dim:
+        """Where the tile that makes outputs from `first` on finds an input."""
+        return first + number * self.step - self.space.pad
+
+    @property
+    def has_inner(self) -> bool:
+        """Whether some tile has all its inputs inside the map."""
+        return any(not self.beyond(self.first(tile)) for tile in range(self.count))
+
+    def beyond(self, first: Dim) -> list[Dim]:
+        """How far its inputs reach beyond either end, where they may."""
+        low, high = self.input(first, 0), self.input(first, self.form.t - 1)
+        ends = (-low, high - (self.space.extent - 1))
+        return [end for end in ends if decide(IndexTest("le", end, 0)) is not True]
+
+
+@dataclass(frozen=True, slots=True)
+class Tiling:
+    """The tiles of a convolution: of images x rows x columns."""
+
+    images: int
+    lines: tuple[Line, ...]
+
+    @staticmethod
+    def of(conv: Convolution, outputs: Sequence[int]) -> Tiling:
+        """With so many outputs along each axis."""
+        lines = (Line(s, form(m, s.taps)) for s, m in zip(conv.space, outputs, strict=True))
+        return Tiling(extent_of(conv.n), tuple(lines))
+
+    @property
+    def count(self) -> int:
+        return self.images * prod(line.count for line in self.lines)
+
+    @property
+    def products(self) -> int:
+        """Of a tile, for each pair of channels."""
+        return prod(line.form.t for line in self.lines)
+
+    @property
+    def outputs(self) -> int:
+        """Of a tile."""
+        return prod(line.form.m for line in self.lines)
+
+    @property
+    def has_inner(self) -> bool:
+        """Whether some tile has all its inputs inside the map."""
+        return all(line.has_inner for line in self.lines)
+
+    @property
+    def amplification(self) -> float:
+        """Of rounding errors."""
+        return prod(line.form.amplification for line in self.lines)
+
+    @property
+    def active(self) -> tuple[Line, ...]:
+        """The axes along which something is transformed."""
+        return tuple(line for line in self.lines if line.form.t > 1)
+
+    def spread(self, i: Dim, j: Dim) -> list[Dim]:
+        """A position of a tile on its active axes, one (j) or two, on all axes."""
+        numbers = iter((j,) if len(self.active) == 1 else (i, j))
+        return [next(numbers) if line.form.t > 1 else 0 for line in self.lines]
+
+    def place(self, tile: Dim) -> tuple[Dim, list[Dim]]:
+        """The image of a tile, and its first output along each axis."""
+        firsts: list[Dim] = []
+        for line in reversed(self.lines):
+            above = floor_div(tile, line.count)
+            firsts.insert(0, line.first(tile - above * line.count))
+            tile = above
+        return tile, firsts
+
+    def leaves(self, firsts: Sequence[Dim]) -> IndexTest | None:
+        """Whether some input of a tile lies beyond the map; None where that is so of no tile."""
+        pairs = zip(self.lines, firsts, strict=True)
+        ends = [end for line, first in pairs for end in line.beyond(first)]
+        return IndexTest("gt", dim_max(*ends), 0) if ends else None
+
+    def guards(self, index: Sequence[Dim]) -> tuple[IndexTest, ...]:
+        """What must be asked before an input is read."""
+        pairs = zip(index, self.lines, strict=True)
+        return tuple(t for at, line in pairs for t in bounds_tests(at, line.space.extent))
+
+    def bind(self, positions: Sequence[Dim]) -> Mapping[str, Dim]:
+        """The output's axes at a position."""
+        axes: list[Axis] = [line.space.out for line in self.lines]
+        return {axis.name: at for axis, at in zip(axes, positions, strict=True)}

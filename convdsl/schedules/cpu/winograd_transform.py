@@ -1,0 +1,72 @@
+"""Winograd's transforms as loops over the lines of a tile, in vectors.
+
+Transforms run along one axis of the tile and then along the other, in loops over its lines, with
+what lies between in memory of a few vectors: their code is short, and what they load and store
+again stays in the first-level cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from convdsl.kernel.builder import Builder
+from convdsl.kernel.nodes import Binary, Buffer, Const, Fma, Value
+from convdsl.schedules.winograd import Matrix, steps_of
+from convdsl.tensor import Dim
+
+
+def transformed(b: Builder, matrix: Matrix, values: Sequence[Value]) -> list[Value]:
+    """matrix x values."""
+    steps = steps_of(matrix)
+    known = list(values)
+    for terms in steps.sums:
+        ordered = sorted(terms, key=lambda term: term[0] != 1)
+        total: Value | None = None
+        for number, at in ordered:
+            x = known[at]
+            factor = Const(float(number), x.type)
+            if total is None:
+                total = x if number == 1 else Binary("mul", factor, x)
+            elif abs(number) == 1:
+                total = Binary("add" if number == 1 else "sub", total, x)
+            else:
+                total = Fma(factor, x, total)
+        assert total is not None
+        known.append(b.let(total, "s"))
+    return [known[at] for at in steps.results]
+
+
+@dataclass(frozen=True, slots=True)
+class Transform:
+    """M x N^T of vectors: M along the first axis of a tile, N along the second; M x where a tile
+    has one axis. `between` holds what lies between."""
+
+    b: Builder
+    matrices: tuple[Matrix, ...]
+    between: Buffer
+
+    def emit(
+        self,
+        given: Callable[[Dim, Dim], Value],
+        made: Callable[[Dim, int, Value], None],
+        lines: Dim | None = None,
+    ) -> None:
+        """Call made(i, j, value) for all results of x[i, j] = given(i, j). Of two axes i is a
+        loop's, and there are only the first `lines` of it, if that is said; of one axis it is 0."""
+        b, lanes = self.b, self.b.lanes
+        if len(self.matrices) == 1:
+            values = [b.let(given(0, j), "d") for j in range(len(self.matrices[0][0]))]
+            for j, value in enumerate(transformed(b, self.matrices[0], values)):
+                made(0, j, value)
+            return
+        first, second = self.matrices
+        height, width = len(first[0]), len(second[0])
+        with b.serial("j", width) as j:
+            column = [b.let(given(i, j), "d") for i in range(height)]
+            for i, value in enumerate(transformed(b, first, column)):
+                b.store(self.between, (i * width + j) * lanes, value)
+        with b.serial("i", len(first) if lines is None else lines) as i:
+            row = [b.load(self.between, (i * width + j) * lanes) for j in range(width)]
+            for j, value in enumerate(transformed(b, second, row)):
+                made(i, j, value)
