@@ -86,11 +86,22 @@ BACKWARD: dict[str, Graph] = {
     ),
 }
 
+STRIDED = ("strided", "transposed")
+
 
 @pytest.mark.parametrize(("layer", "name"), one_target_each(BACKWARD))
 def test_training_steps(layer: str, name: str) -> None:
     ran = check(BACKWARD[layer], TARGETS[name], "shuffled")
     assert ran.count("implicit_gemm") >= 2
+
+
+@pytest.mark.parametrize(
+    ("layer", "name"), [p for p in one_target_each(BACKWARD) if p.values[0] in STRIDED]
+)
+def test_phases(layer: str, name: str) -> None:
+    """What strides send back, each phase a product of its own."""
+    ran = check(BACKWARD[layer], TARGETS[name], "mixed", "phases")
+    assert ran.count("phases") >= 4
 
 
 FORMULAS = ["ij,jk->ik", "ij,kj->ik", "ji,jk->ik", "ji,kj->ik", "bij,bjk->bik", "bij,bkj->ikb",

@@ -27,6 +27,10 @@ from convdsl.schedules.emission import bounds_tests, decide, extent_of
 from convdsl.tensor import Dim, DType, dim_max, dim_min, floor_div, substitute
 
 _BANKS = 32  # of shared memory, four bytes each
+_ALONG = 32
+"""Neighbours in memory that neighbouring threads copy, where there are as many: whole lines. More
+would only leave each thread with several depths to work out."""
+
 _F32 = ValueType(DType.F32)
 _F32X4 = ValueType(DType.F32, VECTOR)
 
@@ -149,9 +153,10 @@ class Factor:
         if self.way.form is Form.ROWS:
             inner, outer = outer, inner
         groups = inner // self.way.width
-        for group, _ in _shares(place.thread, groups, threads):
-            group = group - floor_div(group, groups) * groups
-            for other, tests in _shares(floor_div(place.thread, groups), outer, threads // groups):
+        along = min(groups, max(threads // outer, _ALONG // self.way.width))
+        own = floor_div(place.thread, along)
+        for group, _ in _shares(place.thread - own * along, groups, along):
+            for other, tests in _shares(own, outer, threads // along):
                 pair = (group * self.way.width, other)
                 row, depth = pair if self.way.form is Form.ROWS else reversed(pair)
                 yield self._copy(place, row, depth, tests)

@@ -38,27 +38,30 @@ from convdsl.schedules.cuda.tile import STAGES, VECTOR
 from convdsl.schedules.cuda.units import Held, Units, lanes_of, units
 from convdsl.schedules.emission import Emitter, View, decide, extent_of, lane_symbol
 from convdsl.schedules.task import Arguments, Output, Pack, Schedule, Scheduled, Scratch, Task
-from convdsl.tensor import Dim, DType, dim_min, floor_div, substitute
+from convdsl.tensor import Dim, DType, dim_max, dim_min, floor_div, substitute
 
 _F32 = ValueType(DType.F32)
 _PARTS = "parts"
 _ADDING = 128  # threads of a block of the second kernel
 
 
-def implicit_gemm(target: CudaTarget) -> Schedule:
-    """The schedule for a card."""
+def implicit_gemm(target: CudaTarget, *, packing: bool = False) -> Schedule:
+    """The schedule for a card; `packing`: with the second factor packed in any case."""
 
     def cost(task: Task) -> float | None:
-        plan = plan_for(task, target)
+        plan = plan_for(task, target, packing=packing)
         return None if plan is None else plan.nanoseconds(task, target)
 
-    return Schedule("implicit_gemm", cost, lambda task, name: emit(task, name, target))
+    def made(task: Task, name: str) -> Scheduled:
+        plan = plan_for(task, target, packing=packing)
+        assert plan is not None
+        return emit(task, plan, target, name)
+
+    return Schedule("implicit_gemm", cost, made)
 
 
-def emit(task: Task, name: str, target: CudaTarget) -> Scheduled:
+def emit(task: Task, plan: Plan, target: CudaTarget, name: str) -> Scheduled:
     """The product, and what adds its parts up."""
-    plan = plan_for(task, target)
-    assert plan is not None
     product = _Product(task, plan, target, name)
     kernel = product.kernel()
     if plan.splits == 1:
@@ -147,13 +150,15 @@ class _Product:
         """The whole kernel."""
         plan, b = self.plan, self.b
         tiles = plan.row_tiles * plan.column_tiles
-        with b.blocks(("batch", "tile"), (self.gemm.batch.size * plan.splits, tiles)) as (z, tile):
+        extents = (self.gemm.batch.size * plan.splits, tiles)
+        together = self.tile.blocks_on(self.target)
+        with b.blocks(("batch", "tile"), extents, together) as (z, tile):
             shared = [
                 b.shared(name, STAGES * factor.piece, alignment=4 * VECTOR)
                 for name, factor in zip(("a_tile", "b_tile"), self.factors, strict=True)
             ]
-            extents = (self.tile.threads // WARP, *lanes_of(self.tile))
-            with b.threads(("warp", "y", "x"), extents) as thread:
+            lanes = (self.tile.threads // WARP, *lanes_of(self.tile))
+            with b.threads(("warp", "y", "x"), lanes) as thread:
                 part = z - floor_div(z, plan.splits) * plan.splits
                 row = floor_div(tile, plan.column_tiles)
                 at = _Block(
@@ -313,6 +318,11 @@ def _inside(run: Run, number: Dim) -> list[IndexTest]:
     return tests
 
 
+def _within(number: Dim, count: int) -> Dim:
+    """A number that tests have held to be within 0 .. count - 1, so that its bounds say it too."""
+    return dim_max(dim_min(number, count - 1), 0)
+
+
 def store(draft: _Draft, plan: Plan, at: tuple[Dim, Dim, Dim], value: Value) -> None:
     """Run the task's stages on neighbouring sums of a row, and store what leaves."""
     gemm, lanes = plan.gemm, value.type.lanes
@@ -320,14 +330,14 @@ def store(draft: _Draft, plan: Plan, at: tuple[Dim, Dim, Dim], value: Value) -> 
     with ExitStack() as stack:
         if not _enter(draft.b, stack, *_inside(gemm.rows, row)):
             return
-        row = dim_min(row, gemm.rows.size - 1)
+        row = _within(row, gemm.rows.size)
         outer = gemm.batch.place(batch) | gemm.rows.place(row)
         if not _in_vectors(draft.task, plan, lanes):
             named = draft.b.let(value, "sums")
             for lane in range(lanes):
                 _one(draft, plan, outer, column + lane, Lane(named, lane))
         elif _enter(draft.b, stack, IndexTest("lt", column, gemm.columns.size)):
-            column = dim_min(floor_div(column, lanes), gemm.columns.size // lanes - 1) * lanes
+            column = _within(floor_div(column, lanes), gemm.columns.size // lanes) * lanes
             place = gemm.columns.place(column)
             last = gemm.columns.axes[-1].name
             lanes_of_it = {**place, last: place[last] + lane_symbol(lanes)}
@@ -341,7 +351,7 @@ def _one(draft: _Draft, plan: Plan, outer: Mapping[str, Dim], column: Dim, value
     gemm = plan.gemm
     with ExitStack() as stack:
         if _enter(draft.b, stack, *_inside(gemm.columns, column)):
-            place = gemm.columns.place(dim_min(column, gemm.columns.size - 1))
+            place = gemm.columns.place(_within(column, gemm.columns.size))
             here = gemm.at(outer, place)
             emitter = Emitter(draft.b, draft.views, 1, known=((gemm.reduce, value),))
             emit_chain(emitter, draft.task, here, here)
@@ -391,7 +401,7 @@ def _sum_kernel(draft: _Draft, plan: Plan, parts: Buffer) -> Kernel:
         number = block * _ADDING + thread
         with ExitStack() as stack:
             _enter(b, stack, IndexTest("lt", number, total))
-            number = dim_min(number, total - 1)
+            number = _within(number, total)
             place = floor_div(number, vectors)
             column = (number - place * vectors) * lanes
             batch = floor_div(place, gemm.rows.size)

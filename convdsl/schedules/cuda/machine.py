@@ -10,6 +10,7 @@ from convdsl.schedules.cuda.generic import generic
 from convdsl.schedules.cuda.implicit_gemm import implicit_gemm
 from convdsl.schedules.cuda.layouts import layout_of
 from convdsl.schedules.cuda.matrix_pack import MatrixPack
+from convdsl.schedules.cuda.phases import phases
 from convdsl.schedules.cuda.reduction import reduction
 from convdsl.schedules.cuda.vectors import vectors
 from convdsl.schedules.machine import Machine, pack_forms
@@ -21,7 +22,7 @@ _ALIGNMENT = 256
 @lru_cache(maxsize=64)
 def cuda_machine(target: CudaTarget) -> Machine:
     """All that lowering must know of a card."""
-    made = (implicit_gemm, reduction, vectors, generic)
+    made = (implicit_gemm, phases, reduction, vectors, generic)
     return Machine(
         name="cuda",
         facts=repr(target),

@@ -110,19 +110,25 @@ class Plan:
 
 
 @lru_cache(maxsize=512)
-def plan_for(task: Task, target: CudaTarget) -> Plan | None:
-    """The fastest way, as far as it can be told."""
+def plan_for(task: Task, target: CudaTarget, *, packing: bool = False) -> Plan | None:
+    """The fastest way, as far as it can be told. `packing`: with the second factor packed."""
     gemm = match_gemm(task)
     if gemm is None:
         return None
-    plans = [plan for tile in tiles_for(target) for plan in _plans(task, gemm, tile, target)]
+    plans = [
+        plan
+        for tile in tiles_for(target)
+        for plan in _plans(task, gemm, tile, target, packing=packing)
+    ]
+    if packing:
+        plans = [plan for plan in plans if plan.pack is not None]
     return min(plans, key=lambda plan: plan.nanoseconds(task, target), default=None)
 
 
-def _plans(task: Task, gemm: Gemm, tile: Tile, target: CudaTarget) -> list[Plan]:
+def _plans(task: Task, gemm: Gemm, tile: Tile, target: CudaTarget, *, packing: bool) -> list[Plan]:
     if tile.stage_bytes * STAGES > target.facts.shared_bytes:
         return []
-    whole = _with_ways(task, gemm, tile)
+    whole = _with_ways(task, gemm, tile, packing=packing)
     if whole is None:
         return []
     room = target.facts.multiprocessors * tile.blocks_on(target)
@@ -133,7 +139,7 @@ def _plans(task: Task, gemm: Gemm, tile: Tile, target: CudaTarget) -> list[Plan]
     return [replace(whole, splits=count) for count in dict.fromkeys(counts)]
 
 
-def _with_ways(task: Task, gemm: Gemm, tile: Tile) -> Plan | None:
+def _with_ways(task: Task, gemm: Gemm, tile: Tile, *, packing: bool) -> Plan | None:
     """The product with its runs in the order and with the filling that copies need."""
     layouts = {o.var.name: o.layout or Layout(o.var.type.sizes) for o in task.operands}
     first, second = (layouts[read.tensor.name] for read in (gemm.a, gemm.b))
@@ -147,7 +153,7 @@ def _with_ways(task: Task, gemm: Gemm, tile: Tile) -> Plan | None:
     static = task.operand(gemm.b.tensor.name).static
     plain = tile.form is None
     pack = None
-    if static or b.width == 1 or (plain and b.form is Form.DEPTHS):
+    if static or packing or b.width == 1 or (plain and b.form is Form.DEPTHS):
         made = replace(gemm, rows=rows, columns=replace(columns, step=4), depth=depth)
         pack = matrix_pack(made, tile.columns, DEPTH, chunks=not plain)
         elements = made.batch.size * made.columns.size * made.depth.size

@@ -131,6 +131,9 @@ def _plain() -> Iterator[Tile]:
 def _on_tensor_units(form: MmaForm) -> Iterator[Tile]:
     for warps, rows, columns in (
         ((2, 2), 64, 64),
+        ((4, 1), 64, 64),
+        ((2, 1), 64, 64),
+        ((1, 2), 64, 64),
         ((2, 2), 64, 32),
         ((2, 2), 32, 64),
         ((4, 1), 32, 32),
