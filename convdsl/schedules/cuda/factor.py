@@ -2,9 +2,9 @@
 
 Three ways to lie there:
 
-    depths    [row][depth]      what lies along the depth in memory; four depths are a vector
-    rows      [depth][row]      what lies along its own rows
-    packed    as it was packed  a copy of one run
+    depths    [chunk][row][depth]  what lies along the depth in memory; four depths are a vector
+    rows      [depth][row]         what lies along its own rows
+    packed    as it was packed     a copy of one run
 
 A thread copies the same few depths of several rows, or the same rows of several depths, so that
 where these are is worked out once a step.
@@ -22,7 +22,7 @@ from convdsl.kernel.layout import Layout
 from convdsl.kernel.nodes import Buffer, Gather, IndexTest, Load, Value, ValueType, Var
 from convdsl.schedules.cuda.gemm import Run, unit_axis, vector_width
 from convdsl.schedules.cuda.matrix_pack import MatrixPack
-from convdsl.schedules.cuda.tile import DEPTH, VECTOR, Tile
+from convdsl.schedules.cuda.tile import CHUNK, VECTOR, Tile
 from convdsl.schedules.emission import bounds_tests, decide, extent_of
 from convdsl.tensor import Dim, DType, dim_max, dim_min, floor_div, substitute
 
@@ -122,7 +122,7 @@ class Factor:
     @property
     def piece(self) -> int:
         """Elements of one step's piece."""
-        return DEPTH * (self.size if self.chunked else self.pitch)
+        return self.tile.depth * (self.size if self.chunked else self.pitch)
 
     def element(self, row: Dim, depth: Dim) -> Dim:
         """Where an element of a piece lies. On the plain units four rows are read at a time: of
@@ -131,11 +131,12 @@ class Factor:
         if not self.chunked:
             return depth * self.pitch + row
         if self.tile.form is not None:
-            return row * DEPTH + depth
+            chunk = floor_div(depth, CHUNK)
+            return (chunk * self.size + row) * CHUNK + depth - chunk * CHUNK
         vector, pair = floor_div(depth, VECTOR), floor_div(row, 2)
         turned, odd = (x - floor_div(x, 2) * 2 for x in (pair, vector))
         moved = vector + turned - turned * odd * 2
-        return row * DEPTH + moved * VECTOR + (depth - vector * VECTOR)
+        return row * CHUNK + moved * VECTOR + (depth - vector * VECTOR)
 
     # Copies
 
@@ -149,7 +150,7 @@ class Factor:
                 at = number * VECTOR
                 yield Copy(at, start + at, VECTOR, VECTOR, (), tests)
             return
-        inner, outer = DEPTH, self.size
+        inner, outer = self.tile.depth, self.size
         if self.way.form is Form.ROWS:
             inner, outer = outer, inner
         groups = inner // self.way.width
@@ -163,7 +164,7 @@ class Factor:
 
     def _copy(self, place: Place, row: Dim, depth: Dim, shared_out: tuple[IndexTest, ...]) -> Copy:
         """The copy of one vector that begins at a row and a depth of the piece."""
-        own, deep = place.tile * self.size + row, place.step * DEPTH + depth
+        own, deep = place.tile * self.size + row, place.step * self.tile.depth + depth
         at = {**self.own.place(own), **self.depth.place(deep)}
         along = self.own if self.way.form is Form.ROWS else self.depth
         guards: list[IndexTest] = []

@@ -1,7 +1,7 @@
 """Convolutions, their gradients, linear layers and products of matrices: implicit GEMM.
 
-A block computes a tile of the product. Pieces of both factors, sixteen depths at a time, are copied
-to shared memory ahead of their use: two steps are on their way while one is computed with. Cards
+A block computes a tile of the product. Pieces of both factors, some depths of each, are copied to
+shared memory ahead of their use: two steps are on their way while one is computed with. Cards
 without such copies hold the next step's piece in registers meanwhile. The epilogue runs on the
 sums where they are. Where there are fewer tiles than multiprocessors the depth is cut into parts,
 whose sums a second kernel adds, always in the same order.

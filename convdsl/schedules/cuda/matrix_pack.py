@@ -24,12 +24,10 @@ from convdsl.kernel.expr import (
 from convdsl.kernel.mma import nearest_tf32
 from convdsl.schedules.contraction import coefficient
 from convdsl.schedules.cuda.gemm import Gemm, Run
+from convdsl.schedules.cuda.tile import CHUNK
 from convdsl.schedules.emission import extent_of
 from convdsl.schedules.phases import Part
 from convdsl.tensor import Dim, TensorType, substitute
-
-CHUNK = 16
-"""Depths that lie side by side for one column, where columns lie apart: sixty-four bytes."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from convdsl.schedules.cuda.costs import LAUNCH, moved_bytes
 from convdsl.schedules.cuda.factor import Form, Way, way_of
 from convdsl.schedules.cuda.gemm import Gemm, match_gemm
 from convdsl.schedules.cuda.matrix_pack import MatrixPack, matrix_pack
-from convdsl.schedules.cuda.tile import DEPTH, STAGES, Tile, tiles_for
+from convdsl.schedules.cuda.tile import STAGES, VECTOR, Tile, tiles_for
 from convdsl.schedules.task import Task
 
 _SCHEDULERS = 4
@@ -36,6 +36,13 @@ _PACKED = 8.0
 _STEP = 0.25e-6
 """Seconds of a step whose copies nothing hides but the steps ahead: about the latency of memory
 by those on their way."""
+
+_LEAST = 64
+"""Rows and columns of a tile on the tensor units, where there are as many."""
+
+_NOT_HIDDEN = 0.1
+"""Of what is issued, beside what takes longest: of two plans that wait for memory alike the one
+that issues less."""
 
 _MOST_SPLITS = 32
 _LEAST_STEPS = 8
@@ -68,11 +75,21 @@ class Plan:
     @property
     def steps(self) -> int:
         """Of the whole depth."""
-        return -(-self.gemm.depth.size // DEPTH)
+        return -(-self.gemm.depth.size // self.tile.depth)
 
     @property
     def steps_of_part(self) -> int:
         return -(-self.steps // self.splits)
+
+    @property
+    def slots(self) -> float:
+        """Issue slots of a warp in one step. On the tensor units, what lies along rows is loaded
+        one depth after the other."""
+        tile, single = self.tile, 0
+        if tile.form is not None:
+            pieces = ((self.a, tile.row_pieces), (self.b, tile.column_pieces))
+            single = sum(2 * count for way, count in pieces if way.form is Form.ROWS)
+        return tile.slots + single * tile.chunks * (VECTOR - 1)
 
     @property
     def parts(self) -> int:
@@ -91,12 +108,12 @@ class Plan:
 
         def wave(blocks: int) -> float:
             together = min(held, ceil(blocks / facts.multiprocessors)) * warps
-            slots = tile.slots * self.steps_of_part * together
+            slots = self.slots * self.steps_of_part * together
             busy = min(1.0, together / _WARPS_BUSY)
             return slots / _SCHEDULERS / clock / busy
 
         issue = (waves - 1) * wave(facts.multiprocessors * held) + wave(rest)
-        products = tile.rows * tile.columns * DEPTH * self.steps_of_part * self.blocks * 2.0
+        products = tile.rows * tile.columns * tile.depth * self.steps_of_part * self.blocks * 2.0
         rate = facts.tensor_flops / (2 if tile.form is not None and tile.form.k == 8 else 1)
         tensor = products / rate if tile.form is not None else 0.0
         launches, extra = 1, 0.0  # bytes of the steps around
@@ -106,6 +123,7 @@ class Plan:
             launches, extra = launches + 1, extra + _PACKED * self.pack.size
         latency = self.steps_of_part * _STEP
         own = max(issue, tensor, moved_bytes(task) / facts.bandwidth, latency)
+        own += _NOT_HIDDEN * issue
         return 1e9 * (own + extra / facts.bandwidth) + launches * LAUNCH
 
 
@@ -126,7 +144,7 @@ def plan_for(task: Task, target: CudaTarget, *, packing: bool = False) -> Plan |
 
 
 def _plans(task: Task, gemm: Gemm, tile: Tile, target: CudaTarget, *, packing: bool) -> list[Plan]:
-    if tile.stage_bytes * STAGES > target.facts.shared_bytes:
+    if tile.stage_bytes * STAGES > target.facts.shared_bytes or _is_crumb(gemm, tile):
         return []
     whole = _with_ways(task, gemm, tile, packing=packing)
     if whole is None:
@@ -137,6 +155,13 @@ def _plans(task: Task, gemm: Gemm, tile: Tile, target: CudaTarget, *, packing: b
     # A part of no steps at all is left out.
     counts = [-(-whole.steps // -(-whole.steps // count)) for count in counts]
     return [replace(whole, splits=count) for count in dict.fromkeys(counts)]
+
+
+def _is_crumb(gemm: Gemm, tile: Tile) -> bool:
+    """Whether a tile of the tensor units is smaller than the product needs: what a warp issues
+    besides would be the most of it. Few tiles are better cut along the depth."""
+    small = tile.rows < min(_LEAST, gemm.rows.size)
+    return tile.form is not None and (small or tile.columns < min(_LEAST, gemm.columns.size))
 
 
 def _with_ways(task: Task, gemm: Gemm, tile: Tile, *, packing: bool) -> Plan | None:
@@ -155,7 +180,7 @@ def _with_ways(task: Task, gemm: Gemm, tile: Tile, *, packing: bool) -> Plan | N
     pack = None
     if static or packing or b.width == 1 or (plain and b.form is Form.DEPTHS):
         made = replace(gemm, rows=rows, columns=replace(columns, step=4), depth=depth)
-        pack = matrix_pack(made, tile.columns, DEPTH, chunks=not plain)
+        pack = matrix_pack(made, tile.columns, tile.depth, chunks=not plain)
         elements = made.batch.size * made.columns.size * made.depth.size
         if pack is not None and not static and elements > 4 * prod(gemm.b.tensor.type.sizes):
             pack = None  # windows, each element many times over

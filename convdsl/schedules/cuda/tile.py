@@ -9,8 +9,9 @@ from math import prod
 from convdsl.kernel.cuda_target import REGISTERS_SM, CudaTarget
 from convdsl.kernel.mma import BF16, COLUMNS, ROWS, TF32, WARP, MmaForm
 
-DEPTH = 16
-"""Depths of one step. Sixteen f32 are half of a line of shared memory's banks: two rows are one."""
+CHUNK = 16
+"""Depths that lie side by side for one row in shared memory. Sixteen f32 are half of a line of its
+banks: two rows are one."""
 
 STAGES = 3
 """Steps in shared memory: one is computed with while two are on their way."""
@@ -31,6 +32,12 @@ class Tile:
     warps: tuple[int, int]
     warp_rows: int
     warp_columns: int
+    chunks: int = 1  # of depths in one step
+
+    @property
+    def depth(self) -> int:
+        """Of one step."""
+        return CHUNK * self.chunks
 
     @property
     def rows(self) -> int:
@@ -72,7 +79,7 @@ class Tile:
     @property
     def stage_bytes(self) -> int:
         """Of both factors for one step."""
-        return (self.rows + self.columns) * DEPTH * 4
+        return (self.rows + self.columns) * self.depth * 4
 
     @property
     def registers(self) -> int:
@@ -93,25 +100,31 @@ class Tile:
     @property
     def slots(self) -> float:
         """Issue slots of a warp in one step: products, loads of fragments, rounding, copies."""
-        copies = (self.rows + self.columns) * DEPTH / VECTOR / self.threads * _COPY
+        copies = (self.rows + self.columns) * self.depth / VECTOR / self.threads * _COPY
         if self.form is None:
-            products = self.thread_rows * self.thread_vectors * VECTOR * DEPTH
-            loads = DEPTH / VECTOR * self.thread_rows + DEPTH * self.thread_vectors
+            products = self.thread_rows * self.thread_vectors * VECTOR * self.depth
+            loads = self.depth / VECTOR * self.thread_rows + self.depth * self.thread_vectors
             return products + loads + copies + _LOOP
-        halves = 2 * (self.row_pieces + self.column_pieces)
-        rounding = halves * (VECTOR if self.form is TF32 else VECTOR // 2)
+        halves = 2 * (self.row_pieces + self.column_pieces) * self.chunks
+        rounding = halves * VECTOR // 2  # two at a time
+        if self.form is TF32:  # of the first factor: weights are rounded before
+            rounding = 2 * self.row_pieces * self.chunks * VECTOR * _ROUNDED
         return self.mmas + halves + rounding + copies + _LOOP
 
     @property
     def mmas(self) -> int:
         """Products of small matrices that a warp makes in one step."""
         form = self.form
-        return 0 if form is None else self.row_pieces * 2 * self.column_pieces * DEPTH // form.k
+        if form is None:
+            return 0
+        return self.row_pieces * 2 * self.column_pieces * self.depth // form.k
 
 
+_SMALL = 1024  # sums of a warp
 _ADDRESSES = 40  # registers
 _RESERVED = 1024  # bytes of shared memory that a block takes besides
 _COPY = 12.0  # issue slots around one copy: address, tests of the border, the copy
+_ROUNDED = 4  # issue slots of rounding to TF32: no card does it in one
 _LOOP = 24.0  # issue slots of a step besides: where it is, the barrier, the wait
 
 
@@ -142,7 +155,9 @@ def _on_tensor_units(form: MmaForm) -> Iterator[Tile]:
         ((2, 2), 16, 16),
         ((4, 1), 16, 16),
     ):
-        yield Tile(form, warps, rows, columns)
+        yield Tile(form, warps, rows, columns, 2)
+        if rows * columns > _SMALL:  # small tiles would be held up by what is done once a step
+            yield Tile(form, warps, rows, columns)
 
 
 def form_of(target: CudaTarget) -> MmaForm | None:

@@ -30,7 +30,7 @@ from convdsl.kernel.nodes import (
     Var,
 )
 from convdsl.schedules.cuda.factor import Factor
-from convdsl.schedules.cuda.tile import DEPTH, VECTOR, Tile
+from convdsl.schedules.cuda.tile import CHUNK, VECTOR, Tile
 from convdsl.tensor import Dim, DType, floor_div
 
 _F32 = ValueType(DType.F32)
@@ -111,7 +111,7 @@ class _Plain:
         return first + x * VECTOR + 8 * VECTOR * j
 
     def step(self, a: At, b: At) -> None:
-        for vector in range(0, DEPTH, VECTOR):
+        for vector in range(0, CHUNK, VECTOR):
             lanes = self._rows(a, vector)
             for depth in range(VECTOR):
                 right = [
@@ -183,7 +183,10 @@ class _Tensor:
         return [t * 2 + e % 2 + 8 * (e // 2) for e in range(VECTOR)]
 
     def step(self, a: At, b: At) -> None:
-        depths = self.depths()
+        for chunk in range(self.tile.chunks):
+            self._chunk(a, b, [depth + chunk * CHUNK for depth in self.depths()])
+
+    def _chunk(self, a: At, b: At, depths: list[Dim]) -> None:
         pieces = range(self.tile.column_pieces)
         second = [
             [
@@ -197,7 +200,7 @@ class _Tensor:
                 self._registers(self.pair[0].vector(self.b, a, self.row(piece, h), depths), 0)
                 for h in (0, 1)
             ]
-            for part in range(DEPTH // self.form.k):
+            for part in range(CHUNK // self.form.k):
                 two = range(part * 2, part * 2 + 2)
                 left = [halves[h][i] for i in two for h in (0, 1)]
                 for p in pieces:

@@ -1,0 +1,114 @@
+"""What compilers make of contractions for each kind of card: resources, and what main loops issue.
+
+The whole is `pytest -m ""`; each layer is always tried on one architecture in one precision.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from math import prod
+
+import pytest
+from contractions_on_cards import lowered_for
+from graphs import Builder
+from layer_steps import step_graph
+from machine_code import Function, compiled
+
+from convdsl.backends.cuda.printer import print_module
+from convdsl.ir.graph import Graph
+from convdsl.kernel.cuda_target import ARCHITECTURES, PRECISIONS, REGISTERS_SM, CudaTarget
+from convdsl.kernel.nodes import Blocks, Threads
+from convdsl.schedules.cuda.factor import Form
+from convdsl.schedules.cuda.plan import Plan, plan_for
+
+MOST_SLOTS, MOST_SMALL = 8, 18
+"""Issue slots of a main loop for each product on the tensor units: where warps have 64 x 64 sums,
+and where the shape is too small for that, so that copies and rounding weigh more."""
+
+LEAST_FFMA = 0.7
+"""Their share of a main loop on the plain units."""
+
+
+def conv(shape: tuple[int, ...], channels: int, kernel: int, stride: int = 1) -> Graph:
+    b = Builder()
+    x = b("conv", b.input("x", shape[0], 2, *shape[2:]), channels=shape[1], kernel=1, bias=False)
+    y = b("conv", x, channels=channels, kernel=kernel, stride=stride, pad="same", bias=True)
+    return b.output(y=b("relu", y))
+
+
+LAYERS: dict[str, Graph] = {
+    "3x3": conv((32, 64, 56, 56), 64, 3),
+    "1x1": conv((32, 256, 28, 28), 128, 1),
+    "one image": conv((1, 512, 7, 7), 512, 3),
+    "strided": conv((8, 128, 28, 28), 256, 3, 2),
+    "ragged": conv((4, 58, 28, 28), 116, 3),
+    "step": step_graph("conv", (16, 64, 28, 28), {"channels": 128, "kernel": 3, "bias": False}),
+    "linear": step_graph("linear", (256, 1024), {"channels": 1000}),
+}
+CASES = [
+    pytest.param(
+        layer,
+        arch,
+        precision,
+        marks=[] if (i + j + k * 3) % 14 == 0 else [pytest.mark.slow],
+    )
+    for i, layer in enumerate(LAYERS)
+    for j, arch in enumerate(ARCHITECTURES)
+    for k, precision in enumerate(PRECISIONS)
+    if arch != "sm_75" or precision == "highest"
+]
+
+
+@lru_cache(maxsize=4)
+def functions(layer: str, target: CudaTarget) -> list[tuple[Plan, Function, int]]:
+    """The kernels of products with how they were planned, and the threads of a block."""
+    lowered = lowered_for(LAYERS[layer], target)
+    made = compiled(print_module(lowered.program, target).source, target.arch)
+    threads = {
+        kernel.name: prod(inner.extents)
+        for kernel in lowered.program.kernels
+        for grid in kernel.body
+        if isinstance(grid, Blocks)
+        for inner in grid.body
+        if isinstance(inner, Threads)
+    }
+    for function in made.values():
+        used = function.resources
+        assert used.stack == used.spilled == 0, f"{function.name}: {used}"
+        assert not {code for code in function.codes if code.startswith(("LDL", "STL"))}
+    found = (
+        (plan_for(c.task, target), c) for c in lowered.choices if c.schedule == "implicit_gemm"
+    )
+    return [
+        (plan, made[c.kernel], threads[c.kernel])
+        for plan, c in found
+        if plan is not None and not c.kernel.endswith("_sum")
+    ]
+
+
+@pytest.mark.parametrize(("layer", "arch", "precision"), CASES)
+def test_products(layer: str, arch: str, precision: str) -> None:
+    target = CudaTarget(arch, precision)  # pyright: ignore[reportArgumentType]
+    planned = functions(layer, target)
+    assert planned
+    for plan, function, threads in planned:
+        held = plan.tile.blocks_on(target)
+        registers = -(-function.resources.registers // 8) * 8
+        assert registers * threads * held <= REGISTERS_SM, f"{registers} x {threads} x {held}"
+        loop = function.main_loop()
+        if plan.steps_of_part < 3:
+            continue  # no loop worth the name
+        assert loop is not None, function.name
+        if plan.tile.form is None:
+            assert loop.count("FFMA") / len(loop.codes) >= LEAST_FFMA, function.name
+        else:
+            slots = len(loop.codes) / loop.count("HMMA")
+            large = plan.tile.warp_rows == plan.tile.warp_columns == 64
+            most = MOST_SLOTS if large else MOST_SMALL
+            assert slots <= most, f"{function.name}: {slots:.1f} slots, {plan.tile}"
+        if {plan.a.form, plan.b.form} <= {Form.DEPTHS, Form.PACKED}:
+            assert all(".128" in code for code in loop.of("LDS")), loop.of("LDS")
+        if plan.a.width == plan.b.width == 4:
+            copies = loop.of("LDGSTS") if target.has_async_copies else loop.of("LDG")
+            assert copies
+            assert all(".128" in code for code in copies), copies
