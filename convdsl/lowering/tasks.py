@@ -7,7 +7,7 @@ Stages over weights alone are no tasks: they are evaluated when weights are boun
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from convdsl.ir.graph import Graph, OpNode, Value
@@ -17,12 +17,14 @@ from convdsl.kernel.layout import Layout
 from convdsl.kernel.nodes import Kernel
 from convdsl.lowering.buffers import Buffers
 from convdsl.lowering.calls import Call, CopiedOutput, Key, PackedValue, Part, Private
-from convdsl.lowering.compose import Chain, compose
+from convdsl.lowering.compose import Chain, Composed, compose
 from convdsl.lowering.memory import round_up
 from convdsl.lowering.packing import Packing, Source, bound_sources
 from convdsl.schedules.machine import Machine
 from convdsl.schedules.task import Ending, Operand, Output, Pack, Scheduled, Task
 from convdsl.tensor import TensorType
+
+_MOST_JOINED = 8  # tasks of a group that are tried as one
 
 
 @dataclass(frozen=True)
@@ -75,16 +77,35 @@ class Tasks:
                 name = stage.target.name
                 keys[name] = composed.targets.get(name, (names, name))
                 buffers.place(keys[name], stage.target.type, composed.layouts[name])
-            for part in self._parts(composed.op, chain, keys, bound):
-                self._add_task(composed.op, part, keys, bound, names)
+        pieces = [(piece, chain) for chain in composed.chains for piece in chain.apart()]
+        while pieces:
+            taken = self._joined(composed, [piece for piece, _ in pieces], keys, bound)
+            count, (piece, chain) = len(taken), pieces[0]
+            ends = count == 1 and chain.ending and piece.stages == chain.stages
+            if ends and self._machine.bids(self._task(composed.op, (chain,), keys, bound)):
+                taken, count = (chain,), 2  # a schedule runs it with its ending
+            self._add_task(composed.op, taken, keys, bound, names)
+            del pieces[:count]
 
-    def _parts(
-        self, op: str, chain: Chain, keys: Mapping[str, Key], bound: Mapping[str, Source]
+    def _joined(
+        self,
+        composed: Composed,
+        parts: Sequence[Chain],
+        keys: Mapping[str, Key],
+        bound: Mapping[str, Source],
     ) -> tuple[Chain, ...]:
-        """A chain as one task; its ending as one of its own where no schedule does both."""
-        if not chain.ending or self._machine.bids(self._task(op, chain, keys, bound)):
-            return (chain,)
-        return chain.apart()
+        """As many of the first parts as a schedule runs as one, for less than they cost apart."""
+        for count in range(min(len(parts), _MOST_JOINED) if self._machine.joins else 0, 1, -1):
+            read = {name for part in parts[count:] for name in part.operands}
+            wanted = read.union(composed.targets)
+            chains = tuple(_handing_on(part, wanted) for part in parts[:count])
+            bids = self._machine.bids(self._task(composed.op, chains, keys, bound))
+            if bids and bids[0][0] < sum(
+                self._machine.bids(self._task(composed.op, (part,), keys, bound))[0][0]
+                for part in parts[:count]
+            ):
+                return chains
+        return (parts[0],)
 
     def add_copy(self, source: Key, into: Key, type: TensorType, label: str) -> None:
         """Copy a value, or what lies under another key, into plain memory of a key of its own."""
@@ -98,17 +119,26 @@ class Tasks:
             bound["x0"] = Source(source)
         else:
             keys["x0"] = source
-        self._add_task("copy", Chain((stage,), ("t0",)), keys, bound, (label,))
+        self._add_task("copy", (Chain((stage,), ("t0",)),), keys, bound, (label,))
 
     def _task(
-        self, op: str, chain: Chain, keys: Mapping[str, Key], bound: Mapping[str, Source]
+        self,
+        op: str,
+        chains: tuple[Chain, ...],
+        keys: Mapping[str, Key],
+        bound: Mapping[str, Source],
     ) -> Task:
-        """A chain whose operands and outputs have their layouts."""
+        """Chains whose operands and outputs have their layouts: the last one, after the others."""
         buffers = self._buffers
+        *before, chain = chains
+        made = {stage.target.name for other in before for stage in other.stages}
+        read = {name: var for each in chains for name, var in each.operands.items()}
         operands = tuple(
             Operand(var, None if name in bound else buffers.layout(keys[name]))
-            for name, var in sorted(chain.operands.items())
+            for name, var in sorted(read.items())
+            if name not in made
         )
+        earlier = tuple(self._task(op, (other,), keys, bound) for other in before)
 
         def outputs(stages: tuple[Stage, ...], names: tuple[str, ...]) -> tuple[Output, ...]:
             stored = (stage.target for stage in stages if stage.target.name in names)
@@ -119,18 +149,18 @@ class Tasks:
         ending = None
         if chain.ending:
             ending = Ending(chain.ending, outputs(chain.ending, chain.ending_outputs))
-        return Task(op, chain.stages, operands, main, layout, ending)
+        return Task(op, chain.stages, operands, main, layout, ending, earlier)
 
     def _add_task(
         self,
         op: str,
-        chain: Chain,
+        chains: tuple[Chain, ...],
         keys: Mapping[str, Key],
         bound: Mapping[str, Source],
         names: tuple[str, ...],
     ) -> None:
         """The calls of a task's kernels, after the steps that pack what is packed in calls."""
-        task = self._task(op, chain, keys, bound)
+        task = self._task(op, chains, keys, bound)
         scheduled, choice = self._schedule(task)
         known: dict[str, Key] = dict(keys)
         private = 0
@@ -139,7 +169,7 @@ class Tasks:
                 known[scratch.name] = piece = Private(private, scratch.size * scratch.dtype.bytes)
                 private = round_up(piece.first + piece.bytes, self._machine.alignment)
                 continue
-            known[scratch.name] = (names, chain.stages[0].target.name, scratch.name)
+            known[scratch.name] = (names, task.stages[0].target.name, scratch.name)
             self._buffers.place_scratch(known[scratch.name], scratch)
         for kernel, described in scheduled.kernels:
             arguments: list[Key] = []
@@ -169,7 +199,7 @@ class Tasks:
                 self._buffers.place_part(part, stage.target.type)
                 ends: dict[str, Key] = {source.name: key, name: part}
                 chain = Chain((stage,), (name,))
-                self._add_task("pack", chain, ends, {}, (f"pack for {names[0]}",))
+                self._add_task("pack", (chain,), ends, {}, (f"pack for {names[0]}",))
         return packed
 
     def _schedule(self, task: Task) -> tuple[Scheduled, Decision]:
@@ -184,6 +214,15 @@ class Tasks:
             self._scheduled[task] = (scheduled, choice)
             self.kernels |= {kernel.name: kernel for kernel, _ in scheduled.kernels}
         return self._scheduled[task]
+
+
+def _handing_on(chain: Chain, wanted: Collection[str]) -> Chain:
+    """A chain that stores no more than what is wanted."""
+    outputs, ending = (
+        tuple(name for name in names if name in wanted)
+        for names in (chain.outputs, chain.ending_outputs)
+    )
+    return replace(chain, outputs=outputs, ending_outputs=ending)
 
 
 def _identifier(op: str) -> str:

@@ -35,7 +35,7 @@ from convdsl.tensor import Dim, DType, Symbol, bounds, floor_div, substitute, sy
 from convdsl.tensor.dim import SymDim
 
 _UNROLLED = 16  # reductions of at most this many positions are unrolled
-_OPPOSITE = {"lt": "ge", "le": "gt", "gt": "le", "ge": "lt", "eq": "ne", "ne": "eq"}
+OPPOSITE = {"lt": "ge", "le": "gt", "gt": "le", "ge": "lt", "eq": "ne", "ne": "eq"}
 _LANE = "lane"
 
 
@@ -101,8 +101,8 @@ class Emitter:
     ends: Mapping[str, int] = field(default_factory=dict[str, int])
 
     def holding(self, held: Mapping[str, Value]) -> Emitter:
-        """The same where these values are in registers."""
-        return replace(self, held=held)
+        """The same where these values are in registers too."""
+        return replace(self, held={**self.held, **held})
 
     def type(self, dtype: DType) -> ValueType:
         return ValueType(dtype, self.lanes)
@@ -146,6 +146,11 @@ class Emitter:
         for axis, (position, extent) in enumerate(zip(index, e.tensor.type.shape, strict=True)):
             # The last vector of a blocked axis may pass the end of what is not blocked.
             filled = axis == view.layout.axis
+            if filled and self.ends.get(str(e.index[axis])) == extent:
+                continue
+            if filled and self.ends and depends_on_lane(position):
+                room = view.layout.blocks * view.layout.block
+                tests += [t for t in bounds_tests(position, room) if t.op == "lt"]
             if e.outside is not None or (depends_on_lane(position) and not filled):
                 assert isinstance(extent, int)
                 tests += bounds_tests(self.existing(position), extent)
@@ -157,17 +162,14 @@ class Emitter:
         dtype = e.dtype
         if self.lanes == 1 or stride == 0:
             value = Load(view.buffer, offset, ValueType(dtype), tuple(tests), otherwise)
-            return value if self.lanes == 1 else Splat(value, self.type(dtype))
+            if self.lanes == 1:
+                return self.once(value, e.tensor.name)
+            return Splat(value, self.type(dtype))
         first = substitute(offset, {_LANE: 0})
         block = self.lanes == view.layout.block and starts_block(view.layout, index)
         if stride == 1 and (block or self.whole(view, first)):
             value = Load(view.buffer, first, self.type(dtype), tuple(tests), otherwise)
-            if self.loaded is None or tests:
-                return value
-            key = (view.buffer.name, first)
-            if key not in self.loaded:
-                self.loaded[key] = self.b.let(value, e.tensor.name)
-            return self.loaded[key]
+            return self.once(value, e.tensor.name)
         if stride == 1 and view.layout.axis is None and self.valid is not None:
             type = self.type(dtype)
             return Load(view.buffer, first, type, tuple(tests), otherwise, self.valid)
@@ -178,6 +180,15 @@ class Emitter:
         if self.valid is None or not depends_on_lane(position):
             return position
         return substitute(position, {_LANE: lane_symbol(self.valid)})
+
+    def once(self, load: Load, name: str) -> Value:
+        """What is loaded, from its first use on held where loads are remembered."""
+        if self.loaded is None or load.guards:
+            return load
+        key = (load.buffer.name, load.index)
+        if key not in self.loaded:
+            self.loaded[key] = self.b.let(load, name)
+        return self.loaded[key]
 
     def whole(self, view: View, first: Dim) -> bool:
         """Whether all lanes from `first` on may be read: lanes that do not exist lie in the filling
@@ -272,7 +283,7 @@ class Emitter:
         condition = self.emit(e.condition, at, guards)
         yes = self.emit(e.yes, at, (*guards, *bound))
         # Of several tests joined by `and`, the other arm knows only that one fails.
-        negated = (replace(bound[0], op=_OPPOSITE[bound[0].op]),) if len(bound) == 1 else ()
+        negated = (replace(bound[0], op=OPPOSITE[bound[0].op]),) if len(bound) == 1 else ()
         no = self.emit(e.no, at, (*guards, *negated))
         return nodes.Select(condition, yes, no)
 

@@ -35,6 +35,11 @@ class Machine:
     alignment: int
     preferred: Mapping[str, str] = field(default_factory=dict[str, str])
 
+    @property
+    def joins(self) -> bool:
+        """Whether some schedule runs several tasks of a group as one."""
+        return any(schedule.joins for schedule in self.schedules)
+
     def preferring(self, schedules: Mapping[str, str]) -> Machine:
         """The same machine with the schedules of some tasks chosen, by the digests of those. What
         no longer applies is passed over."""
@@ -52,8 +57,9 @@ class Machine:
     def bids(self, task: Task) -> list[tuple[float, Schedule]]:
         """(predicted cycles, schedule) of all that apply, the best first; of equals the one that
         is listed first; before all the one that is preferred. None may apply to a task with an
-        ending, which then is two."""
+        ending, which then is two, or with earlier ones, which then are tasks of their own."""
         asked = (s for s in self.schedules if s.endings or task.ending is None)
+        asked = (s for s in asked if s.joins or not task.earlier)
         offers = ((schedule.cost(task), schedule) for schedule in asked)
         made = [(cost, schedule) for cost, schedule in offers if cost is not None]
         first = self.preferred.get(task.digest) if self.preferred else None

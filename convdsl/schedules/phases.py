@@ -78,7 +78,7 @@ def _strides(stage: Stage) -> tuple[int, ...]:
         return tuple(found.values())
     for read in reads(sums[0]):
         for index in read.index[2:]:
-            for floor in _floors(index):
+            for floor in floors_of(index):
                 names = {s.name for s in symbols_of(floor.numerator)} & found.keys()
                 if len(names) == 1 and isinstance(floor.denominator, int):
                     (name,) = names
@@ -86,12 +86,13 @@ def _strides(stage: Stage) -> tuple[int, ...]:
     return tuple(found.values())
 
 
-def _floors(index: Dim) -> Iterator[Floor]:
+def floors_of(index: Dim) -> Iterator[Floor]:
+    """All floors in an index, those within others too."""
     for monomial, _ in terms_of(index):
         for atom, _ in monomial:
             if isinstance(atom, Floor):
                 yield atom
-                yield from _floors(atom.numerator)
+                yield from floors_of(atom.numerator)
 
 
 def _at(task: Task, strides: Sequence[int], phase: Sequence[int]) -> Phase | None:

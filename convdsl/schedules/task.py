@@ -89,7 +89,11 @@ class Task:
     it likes, and earlier stages at its own position, where their values are in registers. At most
     one has reductions, or several that walk the same positions. `layout` says how all of it is cut
     into vectors. Where there is an ending, it may be that no other value leaves. Equal tasks share
-    their kernels."""
+    their kernels.
+
+    earlier: tasks that go before it in the same kernel, and hand values on to each other and to
+        this one. They have those outputs alone that others read; its operands are those of all.
+    """
 
     op: str  # name of the root operator, for names in listings
     stages: tuple[Stage, ...]
@@ -97,6 +101,7 @@ class Task:
     outputs: tuple[Output, ...]
     layout: Layout
     ending: Ending | None = None
+    earlier: tuple[Task, ...] = ()
 
     @property
     def digest(self) -> str:
@@ -142,6 +147,7 @@ class Task:
     def reads(self) -> list[Read]:
         """All reads of operands."""
         stages = self.stages if self.ending is None else (*self.stages, *self.ending.stages)
+        stages = (*(stage for task in self.earlier for stage in task.stages), *stages)
         inner = {stage.target.name for stage in stages}
         found = (read for stage in stages for read in reads(stage.body))
         return [read for read in found if read.tensor.name not in inner]
@@ -182,12 +188,14 @@ class Schedule:
 
     cost predicts cycles on one core, those of packing in every call included; None says that the
     schedule does not apply. emit is given the name of the task, which the names of its kernels
-    begin with. Only schedules that run `endings` are asked about tasks that have one. note is what
-    there is to say of how a task is run.
+    begin with. Only schedules that run `endings` are asked about tasks that have one, and those
+    alone that `join` about tasks with earlier ones. note is what there is to say of how a task is
+    run.
     """
 
     name: str
     cost: Callable[[Task], float | None]
     emit: Callable[[Task, str], Scheduled]
     endings: bool = False
+    joins: bool = False
     note: Callable[[Task], str] = lambda task: ""

@@ -88,6 +88,14 @@ def test_the_error_hardly_grows_with_the_terms(kind: str) -> None:
     assert abs(float(found) - x.sum(dtype=np.float64)) <= 8 * units
 
 
+@pytest.mark.parametrize("channels", [1, 2, 3, 5, 6])
+def test_channels_that_fill_no_vector(channels: int) -> None:
+    graph = reduced("reduce_sum", (2, channels, 12, 12), (0, 2, 3))
+    arrays = random_arrays(graph, seed=3)
+    expected = evaluate_graph(graph, {k: a.astype("f8") for k, a in arrays.items()})["y"]
+    np.testing.assert_allclose(run_graph(graph, arrays)["y"], expected, rtol=0, atol=1e-4)
+
+
 def test_nan_and_infinity_come_through() -> None:
     for op in OPERATORS[:3]:
         graph = reduced(op, (40, 300), (1,))

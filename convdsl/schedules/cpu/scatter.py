@@ -9,47 +9,23 @@ all i and adds what falls to it. So the order of the terms is the one that is wr
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from convdsl.kernel.builder import Builder
-from convdsl.kernel.expr import Axis, Expr, arithmetic, indices_of, walk
-from convdsl.kernel.nodes import Binary, Buffer, Const, IndexTest, Load, ValueType
-from convdsl.kernel.scalar import REDUCTIONS
-from convdsl.kernel.scatter import Scatter, match_scatter
+from convdsl.kernel.expr import Axis, arithmetic
+from convdsl.kernel.scatter import match_scatter
 from convdsl.kernel.target import Target
 from convdsl.schedules.chain import declare_outputs
-from convdsl.schedules.emission import Emitter, View, extent_of, lane_symbol
+from convdsl.schedules.emission import View, extent_of
 from convdsl.schedules.operands import operand_layout
+from convdsl.schedules.passes import Passes, Sums, mentions
 from convdsl.schedules.task import Pack, Schedule, Scheduled, Task
-from convdsl.tensor import Dim, dim_min, symbols_of
+from convdsl.tensor import dim_min
 
 _SHARES = 4  # parts that the work is cut into where the other axes give fewer
 _SIDE_BY_SIDE = 4  # vectors that one pass over the positions adds
 _PASSED = 4.0  # cycles for looking at one position
-
-
-@dataclass(frozen=True, slots=True)
-class Sums:
-    """The output's axes by their parts in the sum. Vectors of `lanes` run along `along` (scalars
-    where that is None); `rest` are the others but the place, which is cut in `ranges`."""
-
-    sum: Scatter
-    place: Axis
-    along: Axis | None
-    lanes: int
-    rest: tuple[Axis, ...]
-    ranges: int
-
-    @property
-    def vectors(self) -> int:
-        """Whole ones along their axis."""
-        return 1 if self.along is None else extent_of(self.along) // self.lanes
-
-    @property
-    def width(self) -> int:
-        return min(_SIDE_BY_SIDE, max(self.vectors, 1))
 
 
 def plan(task: Task, target: Target) -> Sums | None:
@@ -63,7 +39,7 @@ def plan(task: Task, target: Target) -> Sums | None:
     if task.layout.axis is not None:
         along, lanes = task.axes[task.layout.axis], task.layout.block
     narrow = extent_of(along) < lanes and task.layout.axis is None
-    if along is place or lanes == 1 or narrow or _mentions(found.index, along):
+    if along is place or lanes == 1 or narrow or mentions(found.index, along):
         rest = tuple(axis for axis in task.axes if axis is not place)
         return Sums(found, place, None, 1, rest, _ranges(place, rest, 1))
     rest = tuple(axis for axis in task.axes if axis not in (place, along))
@@ -71,15 +47,15 @@ def plan(task: Task, target: Target) -> Sums | None:
     return Sums(found, place, along, lanes, rest, _ranges(place, rest, blocks))
 
 
+def _width(plan: Sums) -> int:
+    """Vectors that one pass adds."""
+    return min(_SIDE_BY_SIDE, max(plan.vectors, 1))
+
+
 def _ranges(place: Axis, rest: Sequence[Axis], blocks: int) -> int:
     """By the shape alone: results and shares do not depend on threads."""
     others = math.prod(map(extent_of, rest)) * blocks
     return max(1, min(extent_of(place), _SHARES // max(others, 1)))
-
-
-def _mentions(e: Expr, axis: Axis) -> bool:
-    found = (s.name for node in walk(e) for d in indices_of(node) for s in symbols_of(d))
-    return axis.name in found
 
 
 def cost(task: Task, target: Target) -> float | None:
@@ -90,7 +66,7 @@ def cost(task: Task, target: Target) -> float | None:
     terms = float(math.prod(map(extent_of, chosen.sum.axes)))
     others = math.prod(map(extent_of, chosen.rest))
     vectors = 1 if chosen.along is None else -(-extent_of(chosen.along) // chosen.lanes)
-    passes = chosen.ranges * others * -(-vectors // chosen.width)
+    passes = chosen.ranges * others * -(-vectors // _width(chosen))
     work = arithmetic(chosen.sum.value)
     assert isinstance(work, int)
     added = terms * others * vectors * (work + 2)
@@ -113,29 +89,30 @@ def emit(task: Task, name: str, target: Target) -> Scheduled:
     views |= declare_outputs(b, task.outputs)
     (output,) = task.outputs
     arguments.append((output.var.name, None))
-    _Passes(b, task, chosen, views).all()
+    _Shares(Passes(b, task, chosen, views)).all()
     return Scheduled.one(b.kernel(), arguments)
 
 
 @dataclass(frozen=True, slots=True)
-class _Passes:
-    """The loops: one pass over all positions for each share of the output."""
+class _Shares:
+    """The shares of the output: one pass for each."""
 
-    b: Builder
-    task: Task
-    plan: Sums
-    views: Mapping[str, View]
+    passes: Passes
+
+    @property
+    def plan(self) -> Sums:
+        return self.passes.plan
 
     def all(self) -> None:
         plan = self.plan
         if plan.along is None:
             self.share(1, 0, 1, 1)
             return
-        tiles, over = divmod(plan.vectors, plan.width)
-        self.share(tiles, 0, plan.width, plan.lanes)
-        self.share(1, tiles * plan.width, over, plan.lanes)
+        tiles, over = divmod(plan.vectors, _width(plan))
+        self.share(tiles, 0, _width(plan), plan.lanes)
+        self.share(1, tiles * _width(plan), over, plan.lanes)
         rest = extent_of(plan.along) - plan.vectors * plan.lanes
-        if rest and self.task.layout.axis is not None:  # the filling may be written
+        if rest and self.passes.task.layout.axis is not None:  # the filling may be written
             self.share(1, plan.vectors, 1, plan.lanes, rest)
         elif rest:
             self.share(rest, plan.vectors * plan.lanes, 1, 1)
@@ -148,7 +125,7 @@ class _Passes:
             return
         plan, names = self.plan, [axis.name for axis in self.plan.rest]
         extents = [extent_of(axis) for axis in plan.rest]
-        with self.b.parallel([*names, "tile", "range"], [*extents, tiles, plan.ranges]) as (
+        with self.passes.b.parallel([*names, "tile", "range"], [*extents, tiles, plan.ranges]) as (
             *rest,
             tile,
             number,
@@ -158,52 +135,7 @@ class _Passes:
             whole = extent_of(plan.place)
             size = -(-whole // plan.ranges)
             start = number * size
-            self.one_pass(at, firsts, lanes, valid, (start, dim_min(start + size, whole)))
-
-    def one_pass(
-        self,
-        at: Mapping[str, Dim],
-        firsts: Sequence[Dim],
-        lanes: int,
-        valid: int | None,
-        places: tuple[Dim, Dim],
-    ) -> None:
-        """What a combination starts from at the places start .. stop, then what belongs there, one
-        term after the other."""
-        b, plan = self.b, self.plan
-        start, stop = places
-        type = ValueType(plan.sum.value.dtype, lanes)
-        reduction = REDUCTIONS[plan.sum.op]
-        start_value = reduction.neutral(plan.sum.value.dtype)
-        with b.serial("place", stop, start) as place:
-            for first in firsts:
-                b.store(*self.element(at, place, first), Const(start_value, type))
-        scalar = Emitter(b, self.views, 1)
-        vectors = Emitter(b, self.views, lanes, valid)
-        with ExitStack() as loops:
-            terms: dict[str, Dim] = {**at}
-            for axis in plan.sum.axes:
-                terms[axis.name] = loops.enter_context(b.serial(axis.name, extent_of(axis)))
-            found = scalar.emit(plan.sum.index, self.along(terms, firsts[0]))
-            place = b.index(found, extent_of(plan.place), plan.place.name, beyond=True)
-            loops.enter_context(b.when(IndexTest("ge", place, start)))
-            loops.enter_context(b.when(IndexTest("lt", place, stop)))
-            for first in firsts:
-                here = self.along(terms, first + lane_symbol(lanes))
-                value = vectors.emit(plan.sum.value, here)
-                buffer, where = self.element(at, place, first)
-                b.store(buffer, where, Binary(reduction.combine, Load(buffer, where, type), value))
-
-    def along(self, at: Mapping[str, Dim], position: Dim) -> dict[str, Dim]:
-        """With the axis of the vectors bound as well."""
-        return {**at, self.plan.along.name: position} if self.plan.along else {**at}
-
-    def element(self, at: Mapping[str, Dim], place: Dim, first: Dim) -> tuple[Buffer, Dim]:
-        (output,) = self.task.outputs
-        bound = {**self.along(at, first), self.plan.place.name: place}
-        index = [bound[axis.name] for axis in self.task.axes]
-        view = self.views[output.var.name]
-        return view.buffer, view.layout.offset(index)
+            self.passes.one_pass(at, firsts, lanes, valid, (start, dim_min(start + size, whole)))
 
 
 def scatter(target: Target) -> Schedule:

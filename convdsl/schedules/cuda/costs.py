@@ -15,6 +15,7 @@ from convdsl.kernel.cuda_target import CudaTarget
 from convdsl.kernel.expr import Expr, Read, Reduce, children
 from convdsl.schedules.emission import extent_of
 from convdsl.schedules.task import Task
+from convdsl.tensor import Dim, substitute
 
 LAUNCH = 2000.0
 """Between one kernel and the next that waits for it, in a graph: assumed."""
@@ -24,6 +25,10 @@ _STEP = 300.0
 
 _ACCESS = 16
 """Bytes that one thread's load may have at the price of fewer."""
+
+
+_LINE = 128
+"""Bytes that the cache serves at a time."""
 
 
 def nanoseconds(
@@ -50,6 +55,14 @@ def reads_of_an_element(task: Task) -> int:
 def steps_of_an_element(task: Task) -> int:
     """Positions that reductions of one element pass, one after the other."""
     return max((_steps(stage.body) for stage in task.stages), default=0)
+
+
+def spread(offset: Dim, counter: str, times: int = 1) -> float:
+    """What an access costs where neighbours differ by `times` in a counter: as many lines as the
+    first two of them are apart, but no more than a line each."""
+    apart = substitute(offset, {counter: 1}) - substitute(offset, {counter: 0})
+    steps = abs(apart) * times if isinstance(apart, int) else 2
+    return float(min(max(steps, 1), _LINE // _ACCESS))
 
 
 def _reads(e: Expr) -> int:

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from convdsl.kernel.builder import Builder
 from convdsl.kernel.cuda_target import WARP, CudaTarget
-from convdsl.kernel.expr import Axis
+from convdsl.kernel.expr import Axis, Read
 from convdsl.kernel.layout import Layout
 from convdsl.kernel.nodes import IndexTest
 from convdsl.schedules.chain import declare_outputs
-from convdsl.schedules.emission import View, decide, extent_of, lane_symbol
+from convdsl.schedules.emission import (
+    View,
+    bounds_tests,
+    decide,
+    depends_on_lane,
+    extent_of,
+    lane_stride,
+    lane_symbol,
+)
 from convdsl.schedules.task import Arguments, Scheduled, Task
-from convdsl.tensor import Dim, floor_div
+from convdsl.tensor import Dim, floor_div, substitute
 
 THREADS = 256
 """Of a block: enough warps to hide a load behind, few enough for any number of registers."""
@@ -23,8 +31,8 @@ THREADS = 256
 
 @dataclass(frozen=True)
 class Frame:
-    """A kernel whose buffers are declared: operands as they lie, weights as said or as in their
-    files."""
+    """A kernel whose buffers are declared: operands as they lie or as said, and weights as in
+    their files; those `packed` are brought to that in each call."""
 
     b: Builder
     views: dict[str, View]
@@ -32,16 +40,23 @@ class Frame:
 
     @staticmethod
     def open(
-        task: Task, name: str, lanes: int = 1, layouts: Mapping[str, Layout] | None = None
+        task: Task,
+        name: str,
+        lanes: int = 1,
+        layouts: Mapping[str, Layout] | None = None,
+        packed: Collection[str] = (),
     ) -> Frame:
         b = Builder(name, task.element, lanes)
         views: dict[str, View] = {}
         for operand in task.operands:
-            layout = operand.layout or (layouts or {}).get(operand.var.name)
+            layout = (layouts or {}).get(operand.var.name, operand.layout)
             layout = layout or Layout(operand.var.type.sizes)
             buffer = b.buffer(operand.var.name, operand.var.type.dtype, layout.size)
             views[operand.var.name] = View(buffer, layout)
-        packs = [views[o.var.name].layout if o.static else None for o in task.operands]
+        packs = [
+            views[o.var.name].layout if o.static or o.var.name in packed else None
+            for o in task.operands
+        ]
         outputs = declare_outputs(b, task.outputs)
         arguments = (
             *zip(views, packs, strict=True),
@@ -87,6 +102,21 @@ def guarded(b: Builder, *tests: IndexTest) -> Generator[None]:
 def along(axis: Axis, lanes: int) -> Dim:
     """Any vector along an axis: the positions of its lanes."""
     return Axis("vector", -(-extent_of(axis) // lanes)).i * lanes + lane_symbol(lanes)
+
+
+def stride_along(read: Read, layout: Layout, axis: Axis, lanes: int) -> int | None:
+    """How far apart lanes along an axis lie; None where they are read one by one."""
+    at = {axis.name: along(axis, lanes)}
+    index = [substitute(d, at) for d in read.index]
+    for number, (place, extent) in enumerate(zip(index, read.tensor.type.sizes, strict=True)):
+        if not depends_on_lane(place):
+            continue
+        filled = number == layout.axis
+        own = filled and read.index[number] == axis.i and extent == axis.extent
+        asked = not filled or read.outside is not None
+        if asked and not own and bounds_tests(place, extent):
+            return None
+    return lane_stride(layout.offset(index))
 
 
 def unravelled(number: Dim, extents: Sequence[int]) -> list[Dim]:

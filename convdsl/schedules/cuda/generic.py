@@ -11,6 +11,7 @@ from convdsl.schedules.cuda.costs import (
     moved_bytes,
     nanoseconds,
     reads_of_an_element,
+    spread,
     steps_of_an_element,
 )
 from convdsl.schedules.cuda.frame import THREADS, Frame, each, position, unravelled
@@ -28,8 +29,18 @@ def physical(layout: Layout) -> tuple[int, ...]:
 def cost(task: Task, target: CudaTarget) -> float:
     """Nanoseconds: each element reads for itself, one number at a time."""
     elements = math.prod(extent_of(axis) for axis in task.axes)
-    accesses = elements * (reads_of_an_element(task) + len(task.outputs))
+    accesses = elements * (reads_of_an_element(task) * _apart(task) + len(task.outputs))
     return nanoseconds(target, moved_bytes(task), accesses, steps_of_an_element(task))
+
+
+def _apart(task: Task) -> float:
+    """What a read costs, on the average, by how far apart neighbours read."""
+    if not task.axes or not task.reads:
+        return 1.0
+    own = task.axes[-1 if task.layout.axis is None else task.layout.axis]
+    layouts = {o.var.name: o.layout or Layout(o.var.type.sizes) for o in task.operands}
+    offsets = (layouts[read.tensor.name].offset(read.index) for read in task.reads)
+    return sum(spread(at, own.name) for at in offsets) / len(task.reads)
 
 
 def emit(task: Task, name: str) -> Scheduled:

@@ -7,10 +7,9 @@ of four, so that each position begins at a multiple of sixteen bytes and is read
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from convdsl.kernel.expr import Stage
 from convdsl.kernel.layout import Layout
+from convdsl.schedules.layouts import Operands, has_channels_inside
 
 ALIGNED = 4
 """Channels are filled up to a multiple of so many: of f32 sixteen bytes."""
@@ -18,11 +17,9 @@ ALIGNED = 4
 _MAP_RANK = 3  # batch, channels, and at least one axis of space
 
 
-def layout_of(stage: Stage, operands: Mapping[str, Layout | None]) -> Layout:
-    """One block of all channels where there is space, else row by row. Values that only move or
-    are computed element by element lie as the largest of what they are made of."""
+def layout_of(stage: Stage, operands: Operands) -> Layout:
+    """One block of all channels, or row by row."""
     shape = stage.target.type.sizes
-    made = [layout for layout in operands.values() if layout is not None]
-    if len(shape) < _MAP_RANK or any(len(m.shape) == len(shape) and m.axis is None for m in made):
+    if len(shape) < _MAP_RANK or not has_channels_inside(stage, operands, ALIGNED):
         return Layout(shape)
     return Layout(shape, 1, -(-shape[1] // ALIGNED) * ALIGNED)

@@ -12,6 +12,9 @@ from convdsl.schedules.cuda.layouts import layout_of
 from convdsl.schedules.cuda.matrix_pack import MatrixPack
 from convdsl.schedules.cuda.phases import phases
 from convdsl.schedules.cuda.reduction import reduction
+from convdsl.schedules.cuda.rows import rows
+from convdsl.schedules.cuda.scatter import scatter
+from convdsl.schedules.cuda.transposed import transposed
 from convdsl.schedules.cuda.vectors import vectors
 from convdsl.schedules.machine import Machine, pack_forms
 
@@ -22,7 +25,16 @@ _ALIGNMENT = 256
 @lru_cache(maxsize=64)
 def cuda_machine(target: CudaTarget) -> Machine:
     """All that lowering must know of a card."""
-    made = (implicit_gemm, phases, reduction, vectors, generic)
+    made = (
+        implicit_gemm,
+        phases,
+        rows,
+        reduction,
+        scatter,
+        transposed,
+        vectors,
+        generic,
+    )
     return Machine(
         name="cuda",
         facts=repr(target),

@@ -155,13 +155,14 @@ class _Walk:
                 number = block * way.units + unit
                 ragged = way.results % way.units > 0
                 own = dim_min(number, way.results - 1) if ragged else number
-                self.thread(share, number, own, unit, member, memory)
+                self.exists = IndexTest("lt", number, way.results)
+                self.thread(share, own, unit, member, memory)
         return b.kernel(), tuple(self.arguments)
 
     def thread(
-        self, share: Dim, number: Dim, own: Dim, unit: Dim, member: Dim, memory: Sequence[Buffer]
+        self, share: Dim, own: Dim, unit: Dim, member: Dim, memory: Sequence[Buffer]
     ) -> None:
-        """What one thread does for the result of a number; `own` is one that exists."""
+        """What one thread does for the result that it has, or for one that exists."""
         b, way = self.b, self.way
         near = Accumulators.of(b, self.totals.reduces, len(self.tiles), way.lanes)
         far = near
@@ -179,7 +180,7 @@ class _Walk:
                 for slot in range(len(self.tiles)):
                     far.take(slot, near.values(slot))
         values = self.met(far, memory, unit, member)
-        with guarded(b, IndexTest("eq", member, 0), IndexTest("lt", number, way.results)):
+        with guarded(b, IndexTest("eq", member, 0), self.exists):
             if self.finishes:
                 self.finish(at, values)
             else:
@@ -232,13 +233,15 @@ class _Walk:
         first = {**at, **{axis.name: place for axis, place in found}}
         if not way.kept:
             first[way.axis.name] = first[way.axis.name] * way.lanes
-        emitter = Emitter(b, self.views, way.lanes, loaded={})
+        ends = {way.axis.name: extent_of(way.axis)} if way.kept and way.lanes > 1 else {}
+        emitter = Emitter(b, self.views, way.lanes, loaded={}, ends=ends)
         for slot, tile in enumerate(self.tiles):
             start = {**first, **tile}
             here = {**start, way.axis.name: start[way.axis.name] + lane_symbol(way.lanes)}
             held = emit_stages(emitter, totals.front, totals.front_outputs, here, self.task.ended)
             near.add(slot, emitter.holding(held), here, None)
-            store_outputs(emitter, totals.front_outputs, totals.front_axes, held, start)
+            with guarded(b, *([self.exists] if totals.front_outputs else [])):
+                store_outputs(emitter, totals.front_outputs, totals.front_axes, held, start)
 
     # Meeting
 
@@ -296,6 +299,8 @@ class _Walk:
                 if way.kept:
                     here[way.axis.name] = here[way.axis.name] + lane
                     tests = [IndexTest("lt", here[way.axis.name], extent_of(way.axis))]
+                    if decide(tests[0]) is False:
+                        continue
                 ones = [Lane(v, lane) if v.type.lanes > 1 else v for v in found]
                 known = tuple(zip(totals.reduces, ones, strict=True))
                 with guarded(b, *tests):

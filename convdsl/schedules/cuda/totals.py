@@ -19,8 +19,9 @@ from math import prod
 from convdsl.kernel.cuda_target import WARP
 from convdsl.kernel.expr import Axis, Read
 from convdsl.kernel.layout import Layout
-from convdsl.schedules.cuda.frame import along
-from convdsl.schedules.emission import depends_on_lane, extent_of, lane_stride
+from convdsl.schedules.contraction import coefficient
+from convdsl.schedules.cuda.frame import along, stride_along
+from convdsl.schedules.emission import extent_of, lane_stride
 from convdsl.schedules.operands import operand_layout
 from convdsl.schedules.task import Task
 from convdsl.schedules.totals import RUN, Totals
@@ -111,17 +112,9 @@ def plan_totals(totals: Totals, task: Task) -> Way | None:
     for read in wide:
         layout = task.operand(read.tensor.name).layout or Layout(read.tensor.type.sizes)
         for axis in axes:
-            if extent_of(axis) > 1 and _stride(read, layout, axis, LANES) == 1:
+            if extent_of(axis) > 1 and coefficient(layout.offset(read.index), axis) == 1:
                 return _along(axis, totals, task, read)
     return None
-
-
-def _stride(read: Read, layout: Layout, axis: Axis, lanes: int) -> int | None:
-    """How far apart lanes along an axis lie; None where they are read one by one."""
-    at = {axis.name: along(axis, lanes)}
-    index = [substitute(d, at) for d in read.index]
-    tested = read.outside is not None and any(map(depends_on_lane, index))
-    return None if tested else lane_stride(layout.offset(index))
 
 
 def _along(axis: Axis, totals: Totals, task: Task, beside: Read) -> Way:
@@ -129,7 +122,7 @@ def _along(axis: Axis, totals: Totals, task: Task, beside: Read) -> Way:
     channels = kept and totals.layout.axis is not None and totals.kept[totals.layout.axis] == axis
     block = totals.layout.block if channels else LANES
     layouts = {o.var.name: operand_layout(o, task.reads, axis, block) for o in task.operands}
-    strides = [_stride(r, layouts[r.tensor.name], axis, LANES) for r in totals.inner_reads]
+    strides = [stride_along(r, layouts[r.tensor.name], axis, LANES) for r in totals.inner_reads]
     whole = extent_of(axis) % LANES == 0 or (kept and _is_filled(totals, layouts, axis))
     stored = all(_stored(o.layout, totals.front_axes, axis) for o in totals.front_outputs)
     lanes = LANES if whole and stored and all(s in (0, 1) for s in strides) else 1

@@ -11,11 +11,11 @@ read some of it too is left to the cache.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from convdsl.kernel.cuda_target import CudaTarget
-from convdsl.kernel.expr import Axis
+from convdsl.kernel.expr import Axis, Reduce, reads, walk
 from convdsl.kernel.layout import Layout
 from convdsl.kernel.nodes import IndexTest
 from convdsl.schedules.chain import emit_chain
@@ -23,16 +23,20 @@ from convdsl.schedules.cuda.costs import (
     moved_bytes,
     nanoseconds,
     reads_of_an_element,
+    spread,
     steps_of_an_element,
 )
-from convdsl.schedules.cuda.frame import Frame, along, block_of, each, guarded, unravelled
-from convdsl.schedules.emission import Emitter, depends_on_lane, extent_of, lane_stride, lane_symbol
+from convdsl.schedules.cuda.frame import Frame, block_of, each, guarded, stride_along, unravelled
+from convdsl.schedules.emission import Emitter, extent_of, lane_symbol
 from convdsl.schedules.merging import merged
 from convdsl.schedules.operands import operand_layout
 from convdsl.schedules.task import Schedule, Scheduled, Task
-from convdsl.tensor import Dim, substitute
+from convdsl.tensor import Dim
 
 LANES = 4
+
+_SMALL = 8
+"""An operand of so many times fewer elements than the output is small."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,7 @@ class Way:
     whole: int
     rest: int
     layouts: Mapping[str, Layout]
+    packed: Collection[str] = ()  # operands that are brought into their layout in each call
 
     @property
     def others(self) -> tuple[Axis, ...]:
@@ -71,7 +76,28 @@ def plan(task: Task) -> Way | None:
         if not whole or (rest and len(task.axes) > 1):
             return None
     layouts = {o.var.name: operand_layout(o, task.reads, axis, block) for o in task.operands}
-    return Way(task, axis, whole, rest, layouts)
+    packed = _packed(task, axis, block)
+    return Way(task, axis, whole, rest, layouts | packed, tuple(packed))
+
+
+def _packed(task: Task, axis: Axis, block: int) -> dict[str, Layout]:
+    """Small operands that sums read across, filters that change: with the vectors' axis inside, so
+    that a thread need not pick their elements one by one."""
+    summed = [
+        r for s in task.stages for e in walk(s.body) if isinstance(e, Reduce) for r in reads(e)
+    ]
+    elements = math.prod(task.layout.shape)
+    found: dict[str, Layout] = {}
+    for operand in task.operands:
+        name, shape = operand.var.name, operand.var.type.sizes
+        own = [read for read in summed if read.tensor.name == name]
+        plain = operand.layout is not None and operand.layout.axis is None
+        if plain and own and math.prod(shape) * _SMALL <= elements:
+            places = {tuple(at == axis.i for at in read.index) for read in own}
+            moved = next(iter(places))
+            if len(places) == 1 and any(moved) and not moved[-1]:
+                found[name] = Layout(shape, moved.index(True), block)
+    return found
 
 
 def _flat(task: Task) -> Task:
@@ -86,29 +112,26 @@ def cost(task: Task, target: CudaTarget) -> float | None:
     way = plan(task)
     if way is None:
         return None
-    apart = 1 + (LANES - 1) * _apart(way)
-    accesses = way.vectors * (reads_of_an_element(task) * apart + len(task.outputs))
-    return nanoseconds(target, moved_bytes(task), accesses, steps_of_an_element(task))
+    accesses = way.vectors * (reads_of_an_element(task) * _apart(way) + len(task.outputs))
+    launches = 1 + len(way.packed)
+    return nanoseconds(target, moved_bytes(task), accesses, steps_of_an_element(task), launches)
 
 
 def _apart(way: Way) -> float:
-    """The share of reads whose lanes are read one by one."""
-    at = {way.axis.name: along(way.axis, LANES)}
-    reads = way.task.reads
-    count = 0
-    for read in reads:
-        index = [substitute(d, at) for d in read.index]
-        stride = lane_stride(way.layouts[read.tensor.name].offset(index))
-        tested = read.outside is not None and any(map(depends_on_lane, index))
-        count += stride not in (0, 1) or tested
-    return count / max(len(reads), 1)
+    """What a read costs, on the average: lanes that lie apart are read one by one."""
+    total = 0.0
+    for read in way.task.reads:
+        layout = way.layouts[read.tensor.name]
+        whole = stride_along(read, layout, way.axis, LANES) in (0, 1)
+        total += 1.0 if whole else LANES * spread(layout.offset(read.index), way.axis.name, LANES)
+    return total / max(len(way.task.reads), 1)
 
 
 def emit(task: Task, name: str, target: CudaTarget) -> Scheduled:
     """Vectors in the order in which they lie; the first threads make what is left as well."""
     way = plan(task)
     assert way is not None
-    frame = Frame.open(way.task, name, LANES, way.layouts)
+    frame = Frame.open(way.task, name, LANES, way.layouts, way.packed)
     b, axis = frame.b, way.axis
     extents = [*map(extent_of, way.others), way.whole]
     count = max(way.vectors, way.rest)
