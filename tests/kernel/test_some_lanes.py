@@ -8,9 +8,10 @@ from kernels import run_interpreter, run_machine_code
 
 from convdsl.kernel.builder import Builder
 from convdsl.kernel.independence import check_bounds
-from convdsl.kernel.nodes import Load, ValueType
+from convdsl.kernel.nodes import Cast, Const, Load, ValueType
 from convdsl.kernel.verify import KernelError, verify_kernel
 from convdsl.tensor import DType
+from convdsl.tensor.conversion import convert, stored
 
 
 @pytest.mark.parametrize("dtype", [DType.F32, DType.F64, DType.I64, DType.BOOL])
@@ -43,3 +44,34 @@ def test_more_lanes_than_there_are(count: int) -> None:
         b.store(y, 0, Load(x, 0, ValueType(DType.F32, 8), (), 0, count))
     with pytest.raises(KernelError, match="lanes"):
         verify_kernel(b.kernel())
+
+
+@pytest.mark.parametrize(
+    ("wide", "narrow"),
+    [
+        (DType.I64, DType.I32),
+        (DType.I64, DType.I8),
+        (DType.I64, DType.U8),
+        (DType.I64, DType.U32),
+        (DType.F32, DType.F16),
+        (DType.F32, DType.BF16),
+        (DType.F64, DType.F32),
+        (DType.F32, DType.F64),
+    ],
+)
+@pytest.mark.parametrize("count", [1, 3, 7])
+def test_casts_of_some_lanes_leave_the_others(wide: DType, narrow: DType, count: int) -> None:
+    b = Builder("some", wide, 8)
+    x = b.buffer("x", wide, 8)
+    y = b.buffer("y", narrow, 8, written=True)
+    with b.parallel(("i",), (1,)):
+        found = b.let(Load(x, 0, ValueType(wide, 8)))
+        b.store(y, 0, Const(1, ValueType(narrow, 8)))
+        b.store(y, 0, Cast(found, ValueType(narrow, 8)), count)
+    kernel = b.kernel()
+    verify_kernel(kernel)
+    array = np.arange(2, 10).astype(wide.numpy)
+    expected = convert(array, wide, narrow)
+    expected[count:] = stored(1, narrow)
+    for run in (run_interpreter, run_machine_code):
+        np.testing.assert_array_equal(run(kernel, {"x": array})["y"], expected)

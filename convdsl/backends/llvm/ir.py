@@ -159,9 +159,25 @@ class KernelPrinter(ValuePrinter):
         if memory != type:
             value = self.result(f"zext {type_of(type)} {value} to {type_of(memory)}")
         if store.valid is not None and store.valid < type.lanes:
-            self.put(self.masked_store(memory, value, where, store.valid))
+            self.store_first(memory, value, where, store.valid)
             return
         self.put(f"store {type_of(memory)} {value}, ptr {where}, align {memory.dtype.bytes}")
+
+    def store_first(self, type: ValueType, value: str, where: str, count: int) -> None:
+        """Store the first lanes. Floats under a mask; of integers the lanes that are kept, because
+        LLVM 22 makes a cast and a masked store one instruction for AVX-512, and forgets the mask
+        (`vpmovqd` of i64 to i32)."""
+        if type.dtype.is_float and type.dtype.computes:
+            self.put(self.masked_store(type, value, where, count))
+            return
+        kept = ", ".join(f"i32 {lane}" for lane in range(count))
+        whole, part = type_of(type), ValueType(type.dtype, count)
+        lanes = f"{whole} {value}, {whole} poison, <{count} x i32> <{kept}>"
+        value = self.result(f"shufflevector {lanes}")
+        if count == 1:
+            scalar = type_of(part)
+            value = self.result(f"extractelement <1 x {scalar}> {value}, i64 0")
+        self.put(f"store {type_of(part)} {value}, ptr {where}, align {type.dtype.bytes}")
 
     def prefetch(self, prefetch: Prefetch) -> None:
         """Read; all locality for the first-level cache, moderate for the second; data."""
