@@ -102,4 +102,5 @@ $(PEERS)/bin/python:
 $(PEERS)/.peers: pyproject.toml | $(PEERS)/bin/python
 	@echo "installing convdsl and the runtimes it is measured against into $(PEERS)"
 	@$(PEERS)/bin/python $(PIP) -e '.[images,onnx,peers]'
+	@$(PEERS)/bin/python $(PIP) --no-deps MNN==3.6.1 # it would ask for a protobuf older than onnx's
 	@touch $@
