@@ -43,7 +43,7 @@ def test_gradients_copy_nothing() -> None:
 def test_data_gradients_of_groups_are_convolutions(groups: int) -> None:
     attributes = {"channels": 64, "kernel": 3, "pad": "same", "groups": groups, "bias": False}
     found = schedules(step_graph("conv", (2, 64, 12, 12), attributes))
-    assert found["layer.dx"] == {"direct" if groups == 2 else "depthwise"}
+    assert found["layer.dx"] == {"winograd" if groups == 2 else "depthwise"}
 
 
 # Right, whatever is drawn
