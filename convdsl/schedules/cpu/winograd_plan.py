@@ -216,8 +216,10 @@ def _transform_cycles(tiling: Tiling, outputs: bool) -> float:
 
 
 def _steps_cycles(matrices: Sequence[Matrix], lines: int) -> float:
+    """Along one axis nothing is put aside in between."""
     operations = [sum(max(len(s) - 1, 1) for s in steps_of(m).sums) for m in matrices]
-    first, last = matrices[0], matrices[-1]
-    work = operations[0] * len(last[0]) + operations[-1] * len(first)
-    work = work if len(matrices) == 2 else operations[0]
+    if len(matrices) == 1:
+        return _OPERATION * operations[0] / 4 + _LINE * lines
+    first, last = matrices
+    work = operations[0] * len(last[0]) + operations[1] * len(first)
     return _OPERATION * work / 2 + _LINE * lines
