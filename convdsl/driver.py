@@ -16,6 +16,7 @@ from convdsl.compilation import Plan, Tuner
 from convdsl.diagnostics import CompileError, InputError, WeightError, expect
 from convdsl.ir.alike import outputs_differ
 from convdsl.ir.model import Model
+from convdsl.ir.preprocess import Preprocessing
 from convdsl.ir.text import format_graph
 from convdsl.kernel.expr import format_tensor_expr
 from convdsl.kernel.program import Port, Program, format_program
@@ -152,18 +153,20 @@ def compile(
     """
     model = model if isinstance(model, Model) else load(model)
     check_passes(passes, observer)
+    if not (tuner is None or callable(tuner)):
+        raise InputError(f"the tuner is a {type(tuner).__name__}, not what convdsl.tuner returns")
     plan = Plan(model, _toolchain(target, cpu, winograd), passes, verify, observer)
     bound = _bind_weights(model, weights)
     object_cache = ObjectCache() if cache else None
     team = team_size(threads)
     random = isinstance(bound.store, RandomWeights)
     notes = (f"weights are {bound.store.source}",) if random else ()
-    images = model.image_preprocessing
+    images, said = _images(model, bound.store)
     facts = Facts(
         model.name,
         images.to_json() if images else None,
         _labels(model, bound.store),
-        (*model.notes, *notes, *bound.notes),
+        (*model.notes, *notes, *bound.notes, *said),
         winograd,
     )
 
@@ -210,6 +213,23 @@ def _state_of(model: Model, arrays: Mapping[str, Any]) -> State:
     """What calls change, as it is before the first."""
     updates = model.graph.updates
     return State([Port(key, value.type) for key, value in updates.items()], arrays)
+
+
+def _images(model: Model, store: Any) -> tuple[Preprocessing | None, tuple[str, ...]]:
+    """How images become an input: as the text says, else as they did when the weights were
+    trained, which is said."""
+    declared = model.image_preprocessing
+    trained = getattr(store, "trained", None)
+    if declared is not None or trained is None or trained.preprocessing is None:
+        return declared, ()
+    try:
+        found = Preprocessing.from_json(trained.preprocessing)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return None, ()  # whatever wrote that
+    if found.input not in model.inputs:
+        return None, ()
+    steps = " -> ".join(step.name for step in found.steps)
+    return found, (f"images become {found.input} as they did in training: {steps}",)
 
 
 def _labels(model: Model, store: Any) -> tuple[str, ...] | None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from convdsl.cli import console
 from convdsl.cli.options import batch_of, input_shapes, parameters, selected_passes, weights_of
 from convdsl.cli.tuning import tuner
-from convdsl.diagnostics import InputError
+from convdsl.diagnostics import CompileError, InputError, WeightError
 from convdsl.tensor import evaluate
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from convdsl.ir.model import Model
     from convdsl.passes import Step
     from convdsl.runtime.executable import Executable
+    from convdsl.weights.trained import Trained
 
 
 class Network(NamedTuple):
@@ -46,10 +48,51 @@ class Network(NamedTuple):
 
 
 def load_model(options: argparse.Namespace) -> Model:
-    """The model named on the command line, with its parameters set."""
+    """The model named on the command line, with its parameters set; of those that nothing is said
+    of, with what they were when the weights named beside it were trained."""
     from convdsl import loading
 
-    return loading.load(options.model, **parameters(options))
+    given = parameters(options)
+    trained = _trained(options)
+    kept = {name: value for name, value in trained.parameters.items() if name not in given}
+    if not kept:
+        return loading.load(options.model, **given)
+    try:
+        model = loading.load(options.model, **kept, **given)
+    except CompileError:  # of another model, or of the same one before it was changed
+        return loading.load(options.model, **given)
+    if model.name != trained.model:
+        return loading.load(options.model, **given)
+    for text in _changed(options, given, kept):
+        console.note(f"{text}, as when {options.weights} was trained")
+    return model
+
+
+def _changed(
+    options: argparse.Namespace, given: Mapping[str, Any], kept: Mapping[str, Any]
+) -> list[str]:
+    """The parameters that would otherwise be others."""
+    from convdsl import loading
+
+    usual: Mapping[str, Any] = {}
+    with suppress(CompileError):  # parameters without defaults
+        usual = loading.load(options.model, **given).parameters
+    return [f"{name} = {value}" for name, value in kept.items() if usual.get(name) != value]
+
+
+def _trained(options: argparse.Namespace) -> Trained:
+    """What the weights remember, where they are used as they are: not to begin training with."""
+    from convdsl.weights import WeightStore, load
+    from convdsl.weights.trained import Trained
+
+    source = getattr(options, "weights", None)
+    if source is None or source.startswith("random:") or hasattr(options, "partial"):
+        return Trained()
+    try:
+        store = load(source)
+    except WeightError:
+        return Trained()  # said where they are used
+    return store.trained if isinstance(store, WeightStore) else Trained()
 
 
 def network(options: argparse.Namespace, *, default_weights: str | None = None) -> Network:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from numbers import Integral
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
-from convdsl.diagnostics import InputError
+import numpy as np
+
+from convdsl.diagnostics import Error, InputError, expect
 from convdsl.kernel.program import Port
 from convdsl.tensor import Symbol, SymDim, evaluate, symbols_of
 
+Array: TypeAlias = "np.ndarray[Any, Any]"
 Binding: TypeAlias = "dict[str, int]"
 """Sizes by the names of their symbols."""
 
@@ -27,8 +30,12 @@ def input_symbols(inputs: Sequence[Port]) -> dict[str, Symbol]:
 def bind_shapes(inputs: Sequence[Port], shapes: Mapping[str, Sequence[int]]) -> Binding:
     """Solve the input shapes for their symbols; every extent must then agree."""
     binding: Binding = {}
+    expect("the shapes", shapes, Mapping)
     for port in inputs:
+        if port.name not in shapes:
+            raise InputError(f"no shape is given for the input `{port.name}`")
         shape = shapes[port.name]
+        expect(f"the shape of `{port.name}`", shape, tuple, list)
         if len(shape) != port.type.rank:
             raise InputError(f"input `{port.name}` has shape {list(shape)}, expected {port.type}")
         for extent, given in zip(port.type.shape, shape, strict=True):
@@ -49,6 +56,15 @@ def bind_shapes(inputs: Sequence[Port], shapes: Mapping[str, Sequence[int]]) -> 
                 + (f" = {expected}" if binding else "")
             )
     return binding
+
+
+def array_of(what: str, given: object, error: type[Error] = InputError) -> Array:
+    """What NumPy makes an array of; the error, which says what it was, where it makes none:
+    lists of uneven lengths, objects whose own conversion fails."""
+    try:
+        return np.asarray(given)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as reason:
+        raise error(f"{what} is not an array: {reason}") from None
 
 
 def whole(name: str, given: object) -> int:

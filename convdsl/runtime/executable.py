@@ -15,7 +15,13 @@ import numpy.typing as npt
 from convdsl.diagnostics import InputError, expect
 from convdsl.forking import compiling, open_lock, sheltered
 from convdsl.kernel.program import Port
-from convdsl.kernel.signature import Binding, bind_shapes, check_symbol, input_symbols
+from convdsl.kernel.signature import (
+    Binding,
+    array_of,
+    bind_shapes,
+    check_symbol,
+    input_symbols,
+)
 from convdsl.runtime.cpu.team import team_size
 from convdsl.runtime.state import State
 from convdsl.tensor import DType, TensorType
@@ -249,10 +255,11 @@ class Executable:
         (port,) = (port for port in self._inputs if port.name == name)
         if name not in given:
             raise InputError(f"shapes depend on the values of {name}: save(path, {name}=...)")
-        return self._check(port, np.asarray(given[name]))
+        return self._check(port, array_of(f"input `{name}`", given[name]))
 
     def complete(self, binding: Mapping[str, int]) -> Binding:
         """The binding with the batch symbol defaulting to 1; InputError where one is missing."""
+        expect("the sizes", binding, Mapping)
         full = dict(binding)
         symbols = input_symbols(self._inputs)
         if "N" in symbols:

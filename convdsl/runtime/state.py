@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from convdsl.diagnostics import InputError
+from convdsl.diagnostics import InputError, expect
 from convdsl.forking import compiling, open_lock
 from convdsl.kernel.program import Port
+from convdsl.kernel.signature import array_of
 
 Array = npt.NDArray[Any]
 
@@ -57,6 +58,8 @@ class State(Mapping[str, Array]):
 
     def replace(self, arrays: Mapping[str, Array]) -> None:
         """Set some states. InputError, and nothing is changed, where one of them does not fit."""
+        expect("the states", arrays, Mapping)
+        arrays = {name: array_of(f"state `{name}`", array) for name, array in arrays.items()}
         for name, array in arrays.items():
             self._check(name, array)
         with self.alone, compiling():
@@ -75,6 +78,5 @@ class State(Mapping[str, Array]):
             known = ", ".join(self._ports) or "none"
             raise InputError(f"no state `{name}` changes with the calls; those are: {known}")
         type = self._ports[name].type
-        given = np.asarray(array)
-        if given.dtype != np.dtype(type.dtype.numpy) or given.shape != type.sizes:
-            raise InputError(f"state `{name}` is {type}, not {given.dtype}{list(given.shape)}")
+        if array.dtype != np.dtype(type.dtype.numpy) or array.shape != type.sizes:
+            raise InputError(f"state `{name}` is {type}, not {array.dtype}{list(array.shape)}")

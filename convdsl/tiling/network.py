@@ -8,9 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import numpy as np
 import numpy.typing as npt
 
-from convdsl.diagnostics import InputError
+from convdsl.diagnostics import InputError, expect
 from convdsl.driver import compile, load
 from convdsl.ir.model import Model
 from convdsl.runtime.executable import Executable
@@ -54,6 +55,7 @@ class TiledNetwork:
 
     def run(self, image: Array, allocate: Allocate = in_memory) -> dict[str, Array]:
         """The results by name; `allocate` makes the arrays that they come in."""
+        expect("the image", image, np.ndarray)
         if image.ndim != 4 or 0 in image.shape:
             raise InputError(f"{self._name} takes images [N, C, H, W], not {list(image.shape)}")
         plan = self.plan(*image.shape[2:])

@@ -75,6 +75,8 @@ def write_arrays(
     path: Path, arrays: Mapping[str, Array], facts: Mapping[str, str] | None = None
 ) -> None:
     """A safetensors file, whole or not at all. InputError where it cannot be written."""
+    if "\0" in str(path):
+        raise InputError("a path cannot hold a NUL byte")
     whole = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from convdsl.diagnostics import InputError
+from convdsl.diagnostics import InputError, expect
 from convdsl.ir.model import Model
 from convdsl.ir.training import Choice, Training
 from convdsl.tensor import DType, TensorType
@@ -92,9 +92,16 @@ def _classes(model: Model) -> int | None:
     return count if isinstance(count, int) else None
 
 
+MOST_WORKERS = 256
+"""Threads that read ahead: more than there are processors only hold samples."""
+
+
 def reading_ahead(said: int | None) -> int:
     """Threads that read ahead: one, and a few where there are processors to spare."""
     if said is not None:
+        expect("the number of workers", said, int)
+        if not 0 <= said <= MOST_WORKERS:
+            raise InputError(f"{said} workers: 0 to {MOST_WORKERS} read ahead")
         return said
     return max(1, min(4, len(os.sched_getaffinity(0)) // 4))
 

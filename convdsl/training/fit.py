@@ -8,11 +8,12 @@ from dataclasses import dataclass, fields
 from functools import partial as applied
 from pathlib import Path
 from tempfile import TemporaryFile
+from types import NoneType
 from typing import Any, cast
 
 import numpy.typing as npt
 
-from convdsl.diagnostics import InputError, MismatchError
+from convdsl.diagnostics import InputError, MismatchError, expect
 from convdsl.driver import bind_weights_of, compile
 from convdsl.ir.canonical import canonical_text
 from convdsl.ir.model import Model
@@ -147,6 +148,9 @@ def prepare(
     said: Mapping[str, Any] | None = None,
 ) -> Job:
     """Everything but the training itself: settings, data and network held against each other."""
+    expect("the model", model, Model)
+    expect("the folder of the run", out, str, Path, NoneType)
+    expect("what watches", watch, Watch, NoneType)
     folder = None if out is None else Path(out)
     _check_folder(folder, resume, overwrite)
     training = complete(model, said)

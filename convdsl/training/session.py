@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from convdsl.diagnostics import InputError
+from convdsl.diagnostics import InputError, expect
 from convdsl.driver import bind_weights_of, compile
 from convdsl.ir.model import Model
 from convdsl.ir.training import Training
@@ -21,6 +23,7 @@ from convdsl.training.losses import LOSSES
 from convdsl.training.step import RATE, Step, compares, loss_model, training_step
 from convdsl.training.updates import AVERAGE, COUNTER
 from convdsl.weights.safetensors_file import LABELS
+from convdsl.weights.trained import TRAINED, Trained
 
 Array = npt.NDArray[Any]
 
@@ -53,6 +56,8 @@ class Session:
         cache: bool = True,
         checkpoint_activations: bool = False,
     ) -> None:
+        expect("the model", model, Model)
+        expect("the training", training, Training)
         self.model, self.training = model, training
         self.plan: Step = training_step(model, training, outputs)
         self._how: dict[str, Any] = {"target": target, "threads": threads, "cpu": cpu}
@@ -68,10 +73,14 @@ class Session:
     def step(self, batch: Mapping[str, Array], rate: float) -> dict[str, Array]:
         """One update from inputs and targets by name, at a rate of learning: the loss, as it was
         before the update, and the outputs that were asked for."""
+        expect("the batch", batch, Mapping)
+        expect("the rate", rate, int, float, np.number)
         wanted = [name for name in self._step.inputs if name != RATE]
         missing = [name for name in wanted if name not in batch]
         if missing:
             raise InputError(self._missing(missing[0], batch))
+        for name in wanted:
+            expect(f"`{name}`", batch[name], np.ndarray)
         self._check(batch)
         self._network = None
         given = {name: batch[name] for name in wanted}
@@ -118,8 +127,16 @@ class Session:
 
     def save(self, path: str | Path, classes: Sequence[str] | None = None) -> None:
         """Write the weights as a safetensors file, whole or not at all; with the names of the
-        classes, which `classify` then knows."""
-        facts = None if classes is None else {LABELS: json.dumps(list(classes))}
+        classes, which `classify` then knows, and what else who uses them should know."""
+        expect("the path", path, str, Path)
+        expect("the classes", classes, list, tuple, NoneType)
+        images = replace(self.model, training=self.training).image_preprocessing
+        undeclared = None if self.model.preprocessing is not None else images
+        said = None if undeclared is None else undeclared.to_json()
+        trained = Trained(self.model.name, self.model.parameters, said)
+        facts = {TRAINED: trained.to_text()}
+        if classes is not None:
+            facts[LABELS] = json.dumps(list(classes))
         write_arrays(Path(path), self._trainable(self.weights()), facts)
 
     def states(self) -> dict[str, Array]:
@@ -128,9 +145,10 @@ class Session:
 
     def restore(self, states: Mapping[str, Array]) -> None:
         """Go back to states of before. InputError, and no change, where they do not fit."""
+        expect("the states", states, Mapping)
         known = set(self._step.state)
         if known != set(states):
-            odd = ", ".join(sorted(known ^ set(states))[:5])
+            odd = ", ".join(sorted(map(str, known ^ set(states)))[:5])
             raise InputError(f"the states are of another run: {odd}")
         self._step.state.replace(states)
         self._network = None

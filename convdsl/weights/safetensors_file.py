@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from convdsl.diagnostics import WeightError
 from convdsl.tensor.conversion import widen_bf16
 from convdsl.weights.store import BFLOAT16, MAX_ENTRIES, Entry, WeightStore
+from convdsl.weights.trained import TRAINED, Trained
 
 DTYPES = {
     "F64": "float64",
@@ -89,6 +90,10 @@ class SafetensorsFile(WeightStore):
             return None
         items = cast("list[object]", found) if isinstance(found, list) else []
         return tuple(str(item) for item in items) or None
+
+    @property
+    def trained(self) -> Trained:
+        return Trained.from_text(self.metadata.get(TRAINED))
 
     @property
     def metadata(self) -> Mapping[str, str]:

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from convdsl.diagnostics import WeightError
+from convdsl.kernel.signature import array_of
+from convdsl.weights.trained import Trained
 
 BFLOAT16 = "bfloat16"
 """The one element type that NumPy lacks; it is read as float32, exactly."""
@@ -41,6 +42,11 @@ class WeightStore(ABC):
     def labels(self) -> tuple[str, ...] | None:
         """Names of the classes that the weights tell apart, where the source says them."""
         return None
+
+    @property
+    def trained(self) -> Trained:
+        """What the source remembers of its training."""
+        return Trained()
 
     @property
     @abstractmethod
@@ -88,10 +94,7 @@ class Renamed(WeightStore):
 
 
 def _as_array(name: str, value: Any) -> NDArray[Any]:
-    try:
-        array: NDArray[Any] = np.asarray(value)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise WeightError(f"the weight {name} is not an array: {error}") from None
+    array = array_of(f"the weight {name}", value, WeightError)
     if array.dtype.kind not in "fiub":
         raise WeightError(f"the weight {name} holds {array.dtype}, not numbers")
     return array

@@ -87,6 +87,49 @@ def test_fine_tuning_to_another_number_of_classes(folder: Path, capsys: Any) -> 
     np.testing.assert_array_equal(before.read("stem.weight"), after.read("stem.weight"))
 
 
+def test_weights_remember_what_was_set(folder: Path, capsys: Any) -> None:
+    """`--set classes=5` is not needed again; a text of another model is not told."""
+    from PIL import Image
+
+    assert train("--out", "run", "--epochs", "1", "--set", "classes=5") == 0
+    weights = ["--weights", "run/weights.safetensors"]
+    Image.fromarray(np.load("data.npz")["x"][0]).resize((20, 20)).save("a.png")
+    capsys.readouterr()
+    for command in (
+        ["eval", "small.cnn", "--data", "data.npz"],
+        ["classify", "small.cnn", "a.png", "--format", "json"],
+        ["run", "small.cnn", "--data", "random:0"],
+        ["compile", "small.cnn", "-o", "small.cdsl"],
+    ):
+        assert main([*command, *weights]) == 0
+        out, err = capsys.readouterr()
+        assert "classes = 5, as when run/weights.safetensors was trained" in err
+        if command[0] == "classify":
+            assert len(json.loads(out)[0]["top"]) == 5
+            assert "images become image as they did in training: resize -> rescale" in err
+    assert main(["run", "small.cnn", "--data", "random:0", *weights, "--set", "classes=3"]) == 2
+    assert "head.weight" in capsys.readouterr().err
+    (folder / "other.cnn").write_text(SMALL.replace("model small", "model other"))
+    assert main(["run", "other.cnn", "--data", "random:0", *weights]) == 2
+
+
+def test_images_become_inputs_as_in_training(folder: Path, capsys: Any) -> None:
+    """A model that declares nothing: what classify reads is what training read."""
+    from PIL import Image
+
+    assert train("--out", "run", "--epochs", "1") == 0
+    x = np.load("data.npz")["x"][:1]
+    Image.fromarray(x[0]).save("a.png")
+    capsys.readouterr()
+    weights = "run/weights.safetensors"
+    assert main(["classify", "small.cnn", "a.png", "--weights", weights, "--format", "json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)
+    logits = convdsl.compile(convdsl.load("small.cnn"), weights)(x[:, None].astype("f4") / 255)[0]
+    powers = np.exp(logits - logits.max())
+    expected = np.sort(powers / powers.sum())[::-1]
+    np.testing.assert_allclose([top["probability"] for top in found["top"]], expected, rtol=1e-5)
+
+
 def test_resuming_with_more_epochs(folder: Path, capsys: Any) -> None:
     assert train("--out", "run", "--epochs", "1") == 0
     assert train("--out", "run", "--epochs", "1") == 2

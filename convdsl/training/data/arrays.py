@@ -11,7 +11,7 @@ sample is converted when it is asked for.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, TypeAlias, cast
@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from convdsl.diagnostics import InputError
+from convdsl.kernel.signature import array_of
 from convdsl.tensor import TensorType
 from convdsl.training.data.boxes import BOXES, EDGES
 from convdsl.training.data.sample import Sample
@@ -144,11 +145,12 @@ def iterated(
 def _row(given: Any) -> dict[str, Array]:
     if isinstance(given, Mapping):
         items = cast("Mapping[Any, Any]", given).items()
-        return {str(name): np.asarray(value) for name, value in items}
+        return {str(name): array_of(f"`{name}`", value) for name, value in items}
     if isinstance(given, tuple):
         values = islice(cast("tuple[Any, ...]", given), 2)
-        return {name: np.asarray(value) for name, value in zip((X, LABEL), values, strict=False)}
-    return {X: np.asarray(given)}
+        named = zip((X, LABEL), values, strict=False)
+        return {name: array_of(f"`{name}`", value) for name, value in named}
+    return {X: array_of(f"`{X}`", given)}
 
 
 def _stacked(rows: list[dict[str, Array]], name: str, source: str) -> Array:
@@ -157,7 +159,7 @@ def _stacked(rows: list[dict[str, Array]], name: str, source: str) -> Array:
         if row[name].shape != shape:
             raise InputError(
                 f"{source}: {name} of sample {number} is {list(row[name].shape)}, of the first "
-                f"{list(shape)}; samples of an iterator are alike"
+                f"{list(shape)}; samples of an iterator are alike{EVEN if name == BOXES else ''}"
             )
     return np.stack([row[name] for row in rows])
 
@@ -175,7 +177,11 @@ def _named(arrays: Mapping[str, Array], source: str) -> dict[str, Array]:
 
 def _sound(name: str, array: Any, source: str) -> Array:
     """An array of numbers with a first axis; columns of one label are that label."""
-    made: Array = np.asanyarray(array)
+    made: Array = array
+    if not isinstance(array, np.ndarray):
+        if name == BOXES:
+            _check_even(array, source)
+        made = array_of(f"{source}: {name}", array)
     if made.dtype.kind not in "fiub":
         raise InputError(f"{source}: {name} holds {made.dtype}, not numbers")
     if made.ndim == 0:
@@ -183,6 +189,23 @@ def _sound(name: str, array: Any, source: str) -> Array:
     if name == LABEL and made.ndim == 2 and made.shape[1] == 1 and made.dtype.kind in "iu":
         return made[:, 0]
     return made
+
+
+EVEN = "\nhelp: give every image as many boxes; one may stand there twice"
+
+
+def _check_even(boxes: Any, source: str) -> None:
+    """Every image has as many boxes as the first."""
+    if not isinstance(boxes, list | tuple):
+        return
+    each = cast("Sequence[object]", boxes)
+    counts = [array_of(f"{source}: {BOXES} of an image", some).shape[:-1] for some in each]
+    for number, count in enumerate(counts):
+        if count != counts[0]:
+            raise InputError(
+                f"{source}: image {number} has {list(count)} boxes, the first {list(counts[0])}"
+                f"{EVEN}"
+            )
 
 
 def _check_lengths(arrays: Mapping[str, Array], source: str) -> None:

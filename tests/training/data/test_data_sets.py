@@ -537,3 +537,25 @@ def test_a_subset() -> None:
     assert some.labels.tolist() == [3, 1]
     assert some[0]["x"].min() == 12
     assert Parts(some).validation is None
+
+
+# Boxes
+
+
+@pytest.mark.parametrize("counts", [(2, 1), (1, 3), (1, 0)])
+def test_different_numbers_of_boxes_are_told(counts: tuple[int, int]) -> None:
+    """As arrays, and as samples of an iterator."""
+    boxes = [np.ones((count, 4), "f4") for count in counts]
+    x = np.zeros((2, 8, 8), "u1")
+    said = rf"image 1 has \[{counts[1]}\] boxes, the first \[{counts[0]}\]"
+    with pytest.raises(InputError, match=said):
+        open_data({"x": x, "boxes": boxes})
+    rows = [{"x": image, "boxes": some} for image, some in zip(x, boxes, strict=True)]
+    with pytest.raises(InputError, match=r"(?s)boxes of sample 1 .*as many boxes"):
+        open_data(rows)
+
+
+def test_as_many_boxes_in_a_list() -> None:
+    boxes = [np.full((2, 4), number, "f4") for number in range(2)]
+    data = open_data({"x": np.zeros((2, 8, 8), "u1"), "boxes": boxes})
+    np.testing.assert_array_equal(data[1]["boxes"], boxes[1])
