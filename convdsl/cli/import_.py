@@ -1,7 +1,9 @@
 """Turn an ONNX model into .cnn text and a weight file.
 
-The text is meant to be read and changed: repeated parts become blocks and loops. The weights go
-into a safetensors file under the layers' names, class names into a text file beside.
+The text is meant to be read and changed: repeated parts become blocks and loops. Before anything
+is written it is read back: its graph must be the file's, and so must what it computes of drawn
+inputs. The weights go into a safetensors file under the layers' names, class names into a text
+file beside.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from convdsl import driver
+    from convdsl import driver, translation
     from convdsl.cli.options import parameters
 
     path = plain_path(options.file)
@@ -40,6 +42,11 @@ def run(options: argparse.Namespace) -> int:
     output = None if options.output == "-" else plain_path(options.output or f"{path.stem}.cnn")
     names = output.with_suffix(".labels.txt") if output and model.labels else None
     text, weights = driver.translate(model, names.name if names else None)
+    for note in translation.renamed(model):
+        console.note(note)
+    plain = text if names is None else driver.translate(model)[0]  # the labels are not there yet
+    agreement = translation.compare_numbers(model, plain, weights)
+    console.note(agreement or "the numbers were not compared: nothing could be run")
     if output is None:
         console.result(text)
     else:

@@ -169,6 +169,7 @@ class Binder(Evaluator):
         later = [name for name in binding.signature.by_name if name not in names]
         if later:
             help = (f"by keyword only: {', '.join(later)}",)
+        help = (*help, *_hidden(binding))
         return self.fail(
             binding.context,
             "E0303",
@@ -185,7 +186,8 @@ class Binder(Evaluator):
             "E0301",
             f"`{binding.factory.name}` has no argument `{name.id}`",
             name.span,
-            help=(binding.op is not None and foreign.argument(name.id, known))
+            help=_hidden(binding)
+            or (binding.op is not None and foreign.argument(name.id, known))
             or suggest(name.id, known)
             or (f"it takes {listing}",),
         )
@@ -265,3 +267,11 @@ def _plain(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     return "x".join(map(str, value)) if isinstance(value, tuple) else str(value)  # pyright: ignore[reportUnknownArgumentType]
+
+
+def _hidden(binding: _Binding) -> tuple[str, ...]:
+    """Where a block or a model has the name of an operator, which may have been meant."""
+    name = binding.factory.name
+    if binding.op is not None or name not in SPELLINGS:
+        return ()
+    return (f"`{name}` is what this file calls so, and hides the operator: give it another name",)

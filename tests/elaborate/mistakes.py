@@ -80,6 +80,13 @@ MISTAKES = (
     Mistake("model-parameter-without-default", "model m(classes) {\n    input x: f32[N, 3]\n"
             "    x -> linear(classes)\n}\n", "E0302", "classes = ...", whole=True),
     Mistake("too-many-arguments", "x -> flatten(1, 2, 3)", "E0303"),
+    Mistake(
+        "operator-hidden",
+        "model linear {\n    input x: f32[N, 4]\n    x -> linear(3)\n}\n",
+        "E0303",
+        "hides the operator",
+        whole=True,
+    ),
     Mistake("keyword-only", "x -> bn(1e-3)", "E0303", "by keyword only: eps"),
     Mistake("argument-twice", "x -> conv(64, 3x3, kernel = 5x5)", "E0304"),
     Mistake("channels-not-whole", "x -> conv(64 * 0.7, 3x3)", "E0305", "round_to"),
