@@ -300,7 +300,7 @@ class _Walk:
                     here[way.axis.name] = here[way.axis.name] + lane
                     tests = [IndexTest("lt", here[way.axis.name], extent_of(way.axis))]
                     if decide(tests[0]) is False:
-                        continue
+                        break  # lanes of the filling
                 ones = [Lane(v, lane) if v.type.lanes > 1 else v for v in found]
                 known = tuple(zip(totals.reduces, ones, strict=True))
                 with guarded(b, *tests):
