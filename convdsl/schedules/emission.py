@@ -34,7 +34,7 @@ from convdsl.kernel.vector_math import Vectors
 from convdsl.tensor import Dim, DType, Symbol, bounds, floor_div, substitute, symbol, symbols_of
 from convdsl.tensor.dim import SymDim
 
-_UNROLLED = 16  # reductions of at most this many positions are unrolled
+UNROLLED = 16  # reductions of at most this many positions are unrolled
 OPPOSITE = {"lt": "ge", "le": "gt", "gt": "le", "ge": "lt", "eq": "ne", "ne": "eq"}
 _LANE = "lane"
 
@@ -363,7 +363,7 @@ class Emitter:
     def positions(self, axes: tuple[Axis, ...]) -> Generator[Iterator[dict[str, Dim]]]:
         """Bindings of reduction axes: many unrolled ones, or one inside loops."""
         extents = [extent_of(axis) for axis in axes]
-        if math.prod(extents) <= _UNROLLED:
+        if math.prod(extents) <= UNROLLED:
             names = [axis.name for axis in axes]
             yield (
                 dict(zip(names, position, strict=True))

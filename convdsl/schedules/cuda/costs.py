@@ -13,7 +13,7 @@ import math
 
 from convdsl.kernel.cuda_target import CudaTarget
 from convdsl.kernel.expr import Expr, Read, Reduce, children
-from convdsl.schedules.emission import extent_of
+from convdsl.schedules.emission import UNROLLED, extent_of
 from convdsl.schedules.task import Task
 from convdsl.tensor import Dim, substitute
 
@@ -53,7 +53,7 @@ def reads_of_an_element(task: Task) -> int:
 
 
 def steps_of_an_element(task: Task) -> int:
-    """Positions that reductions of one element pass, one after the other."""
+    """Positions that reductions of one element pass, one after the other: those of loops."""
     return max((_steps(stage.body) for stage in task.stages), default=0)
 
 
@@ -72,7 +72,9 @@ def _reads(e: Expr) -> int:
 
 def _steps(e: Expr) -> int:
     inner = max(map(_steps, children(e)), default=0)
-    return max(inner, 1) * _times(e) if isinstance(e, Reduce) else inner
+    if not isinstance(e, Reduce):
+        return inner
+    return max(inner, 1) * (1 if _times(e) <= UNROLLED else _times(e))
 
 
 def _times(e: Expr) -> int:
