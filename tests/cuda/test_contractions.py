@@ -20,7 +20,9 @@ from convdsl.ir.graph import Graph
 from convdsl.kernel.cuda_target import CudaTarget
 from convdsl.kernel.evaluate import evaluate
 from convdsl.kernel.expr import TensorExpr, TensorVar
+from convdsl.lowering.lower import lower
 from convdsl.schedules.cuda.gemm import match_gemm
+from convdsl.schedules.cuda.machine import cuda_machine
 from convdsl.schedules.cuda.matrix_pack import MatrixPack, matrix_pack
 from convdsl.schedules.cuda.plan import plan_for
 from convdsl.tensor import DType, TensorType
@@ -185,3 +187,14 @@ def test_both_ways_of_packing_are_one(layer: str) -> None:
 def test_other_types_are_left_to_others() -> None:
     graph = conv_graph((1, 4, 5, 5), {"channels": 6, "kernel": 3}, DType.F64)
     assert "implicit_gemm" not in schedules_of(lowered_for(graph, F32))
+
+
+@pytest.mark.parametrize("batch", [1, 32])
+def test_channels_for_themselves_are_left_to_others(batch: int) -> None:
+    """A product of one column for each channel would copy whole sectors for single elements."""
+    b = Builder()
+    x = b("conv", b.input("x", batch, 3, 56, 56), channels=96, kernel=1, bias=False)
+    graph = b.output(y=b("conv", x, channels=96, kernel=3, pad="same", groups=96, bias=False))
+    for target in TARGETS.values():
+        choices = lower(graph, cuda_machine(target), "test").choices
+        assert choices[1].schedule != "implicit_gemm"
