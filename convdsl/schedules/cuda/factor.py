@@ -19,7 +19,17 @@ from enum import Enum, auto
 from convdsl.kernel.builder import Builder
 from convdsl.kernel.expr import Axis, Read
 from convdsl.kernel.layout import Layout
-from convdsl.kernel.nodes import Buffer, Gather, IndexTest, Load, Value, ValueType, Var
+from convdsl.kernel.nodes import (
+    Buffer,
+    Const,
+    Gather,
+    IndexTest,
+    Lane,
+    Load,
+    Select,
+    ValueType,
+    Var,
+)
 from convdsl.schedules.cuda.gemm import Run, unit_axis, vector_width
 from convdsl.schedules.cuda.matrix_pack import MatrixPack
 from convdsl.schedules.cuda.tile import CHUNK, VECTOR, Tile
@@ -187,22 +197,18 @@ class Factor:
         target, source = self.element(row, depth), self.layout.offset(index)
         return Copy(target, source, self.way.width, valid, kept, shared_out)
 
-    def fetch(self, copy: Copy) -> Value:
-        """What a copy brings, in registers."""
+    def fetch(self, b: Builder, copy: Copy) -> Var:
+        """What a copy brings, in registers. Vectors are whole in memory (`vector_width`): what is
+        filling becomes zero here."""
+        type = ValueType(DType.F32, copy.width)
+        loaded = b.let(Load(self.buffer, copy.source, type, copy.guards, 0.0))
         if isinstance(copy.valid, int):
-            type = ValueType(DType.F32, copy.width)
-            return Load(self.buffer, copy.source, type, copy.guards, 0.0)
+            return loaded
         lanes = (
-            Load(
-                self.buffer,
-                copy.source + lane,
-                _F32,
-                (*copy.guards, IndexTest("gt", copy.valid, lane)),
-                0.0,
-            )
+            Select(IndexTest("gt", copy.valid, lane), Lane(loaded, lane), Const(0.0, _F32))
             for lane in range(copy.width)
         )
-        return Gather(tuple(lanes), ValueType(DType.F32, copy.width))
+        return b.let(Gather(tuple(lanes), type))
 
     # Fragments
 

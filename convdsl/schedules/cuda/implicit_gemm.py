@@ -28,6 +28,7 @@ from convdsl.kernel.nodes import (
     Load,
     Value,
     ValueType,
+    Var,
 )
 from convdsl.schedules.chain import declare_outputs, emit_chain
 from convdsl.schedules.contraction import coefficient
@@ -222,7 +223,7 @@ class _Product:
         """The next pieces are loaded before a step is computed, and stored after it."""
         b, first, count = self.b, *self._span(at)
 
-        def put(stage: Dim, copies: list[list[Copy]], values: list[list[Value]]) -> None:
+        def put(stage: Dim, copies: list[list[Copy]], values: list[list[Var]]) -> None:
             for i, factor in enumerate(self.factors):
                 for copy, value in zip(copies[i], values[i], strict=True):
                     with ExitStack() as inner:
@@ -230,9 +231,9 @@ class _Product:
                             inner.enter_context(b.when(inside))
                         b.store(shared[i], stage * factor.piece + copy.target, value)
 
-        def get(copies: list[list[Copy]]) -> list[list[Value]]:
+        def get(copies: list[list[Copy]]) -> list[list[Var]]:
             return [
-                [b.let(factor.fetch(copy)) for copy in own]
+                [factor.fetch(b, copy) for copy in own]
                 for factor, own in zip(self.factors, copies, strict=True)
             ]
 
