@@ -12,7 +12,7 @@ PEERS := .venv-peers
 PIP := -m pip install --quiet --disable-pip-version-check
 WORKERS ?= 2
 
-.PHONY: help setup demo test test-slow test-gpu-evidence test-torch lint format grammar conformance golden where bench fuzz wheel clean
+.PHONY: help setup demo test test-slow test-gpu test-gpu-evidence test-torch lint format grammar conformance golden where bench fuzz wheel clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
@@ -27,6 +27,9 @@ test: $(VENV)/.dev ## the tests (light oracles: onnxruntime, onnx, scipy)
 
 test-slow: $(VENV)/.dev $(VENV)/.networks ## what `make test` leaves out: the whole zoo, published networks
 	$(VENV)/bin/python -m pytest -q -n $(WORKERS) -m slow $(ARGS)
+
+test-gpu: $(VENV)/.dev ## on a machine with an NVIDIA card: its results against the processor's and float64
+	$(VENV)/bin/python -m pytest -q -o addopts= --strict-markers --strict-config --import-mode=importlib tests/gpu $(ARGS)
 
 test-gpu-evidence: $(VENV)/.dev ## all that shows, without a card, that its kernels are right (docs/gpu.md)
 	$(VENV)/bin/python -m pytest -q -n $(WORKERS) -m "slow or not slow" --evidence all tests/cuda $(ARGS)

@@ -24,7 +24,8 @@ from convdsl.backends.llvm import objects as llvm
 from convdsl.compilation import Plan
 from convdsl.kernel.target import Target
 from convdsl.ops import activation
-from convdsl.runtime.cpu.code import Code, LoadedCode, aligned
+from convdsl.runtime.code import Code
+from convdsl.runtime.cpu.code import LoadedCode, aligned
 from convdsl.toolchain import cpu_toolchain
 
 BASE = "relu"

@@ -33,7 +33,8 @@ from convdsl.kernel.target import Target
 from convdsl.lowering.lower import Lowered, lower
 from convdsl.ops import BY_NAME
 from convdsl.passes import run as run_passes
-from convdsl.runtime.cpu.code import Code, LoadedCode, aligned
+from convdsl.runtime.code import Code
+from convdsl.runtime.cpu.code import LoadedCode, aligned
 from convdsl.schedules.cpu.machine import cpu_machine
 from convdsl.tensor import DType, TensorType
 

@@ -31,7 +31,8 @@ from convdsl.ir.graph import Graph, Value
 from convdsl.ir.model import Model
 from convdsl.kernel.program import Program
 from convdsl.ops import BY_NAME
-from convdsl.runtime.cpu.code import Code, LoadedCode, aligned
+from convdsl.runtime.code import Code
+from convdsl.runtime.cpu.code import LoadedCode, aligned
 from convdsl.tensor import DType, TensorType
 from convdsl.toolchain import cpu_toolchain
 from convdsl.training.mode import training_mode

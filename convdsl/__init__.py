@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from convdsl.diagnostics import (
         ArtifactError,
         CompileError,
+        DeviceError,
         Diagnostic,
         Error,
         InputError,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ArtifactError",
     "CompileError",
+    "DeviceError",
     "Diagnostic",
     "Error",
     "Executable",
@@ -66,6 +68,7 @@ _HOMES = {
     "convdsl.diagnostics": (
         "ArtifactError",
         "CompileError",
+        "DeviceError",
         "Diagnostic",
         "Error",
         "InputError",

@@ -26,7 +26,11 @@ from convdsl.lowering.recipe import packings_from_json, packings_to_json
 from convdsl.passes import PASSES, Observer, Pass
 from convdsl.passes import run as run_passes
 from convdsl.runtime.cache import ObjectCache
-from convdsl.runtime.cpu.code import Code, LoadedCode, aligned, check_memory
+from convdsl.runtime.code import Code, check_memory
+from convdsl.runtime.cpu.code import LoadedCode, aligned
+from convdsl.runtime.cuda.program import CardCode
+from convdsl.runtime.device import HOST, Device
+from convdsl.runtime.targets import KINDS, kind_of
 from convdsl.schedules.machine import Machine
 from convdsl.toolchain import Toolchain
 
@@ -40,7 +44,7 @@ class Plan:
     which schedules were found best for some tasks (measure.tuning)."""
 
     model: Model
-    toolchain: Toolchain
+    toolchain: Toolchain[Any]
     passes: tuple[Pass, ...] = PASSES
     verify: bool = False
     observer: Observer | None = None
@@ -65,10 +69,15 @@ class Plan:
         return self.lower(binding).program.scratch_bytes(1)
 
     def load(
-        self, binding: Mapping[str, int], arrays: Mapping[str, Any], cache: ObjectCache | None
-    ) -> LoadedCode:
-        """Machine code in memory, with its weights."""
-        return LoadedCode(*self.make(binding, arrays, cache))
+        self,
+        binding: Mapping[str, int],
+        arrays: Mapping[str, Any],
+        cache: ObjectCache | None,
+        device: Device = HOST,
+    ) -> LoadedCode | CardCode:
+        """Machine code with its weights, ready to run on a device."""
+        kind = KINDS[kind_of(self.toolchain.target)]
+        return kind.load(*self.make(binding, arrays, cache), device)
 
     def make(
         self, binding: Mapping[str, int], arrays: Mapping[str, Any], cache: ObjectCache | None

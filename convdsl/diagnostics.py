@@ -169,6 +169,10 @@ class ArtifactError(Error):
     """An artifact that is damaged, foreign or meant for another processor."""
 
 
+class DeviceError(Error):
+    """A card that fails, or has too little memory."""
+
+
 class InputError(Error):
     """Input data, shapes or options that do not fit the model."""
 

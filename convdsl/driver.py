@@ -28,17 +28,29 @@ from convdsl.passes import run as run_passes
 from convdsl.runtime.cache import ObjectCache
 from convdsl.runtime.cpu.code import LoadedCode
 from convdsl.runtime.cpu.team import team_size
+from convdsl.runtime.cuda.device import CudaDevice
+from convdsl.runtime.cuda.launching import nearest_architecture
+from convdsl.runtime.cuda.program import CardCode
+from convdsl.runtime.device import HOST, Device
 from convdsl.runtime.executable import Executable, Facts, Runner, Values
 from convdsl.runtime.saved import Signature, save_program
 from convdsl.runtime.state import State
+from convdsl.runtime.targets import KINDS, find_device
 from convdsl.runtime.whole_files import write_whole
 from convdsl.toolchain import Toolchain, find_toolchain
 from convdsl.weights import RandomWeights
 from convdsl.weights import bind as bind_weights
 from convdsl.weights import load as load_weights
 
-LEVELS = ("graph", "gradient", "expr", "loops", "llvm", "asm", "object")
-"""What `emit` can show, from the text down."""
+LEVELS = (
+    *("graph", "gradient", "expr", "loops"),
+    *("llvm", "asm", "object"),
+    *("cuda", "ptx", "cubin", "sass"),
+)
+"""What `emit` can show, from the text down: of any target, of processors, of cards."""
+
+_ONLY = {"cuda": "cuda", "ptx": "cuda", "cubin": "cuda", "sass": "cuda"}
+"""The target of levels that only one has, where nothing else is said."""
 
 EXPORTS = ("onnx", "pytorch")
 """What `export` can write."""
@@ -125,11 +137,14 @@ def _ports(model: Model) -> tuple[Port, ...]:
 def compile(
     model: Model | str | Path,
     weights: Any = None,
-    target: str = "cpu",
+    target: str | None = None,
     threads: int | None = None,
     cpu: str = "native",
     inputs: Shapes = None,
     *,
+    device: str | None = None,
+    arch: str | None = None,
+    precision: str = "highest",
     batch: int | None = None,
     symbols: Mapping[str, int] | None = None,
     passes: tuple[Pass, ...] = PASSES,
@@ -142,8 +157,13 @@ def compile(
     """A callable network.
 
     weights: a file (safetensors, .npz, PyTorch checkpoint), `random:SEED`, or arrays by name.
+    device: where to run: `cpu`, `cuda`, `cuda:1`; it must be there.
+    target: what code is made for, `cpu` or `cuda`, by default what the device runs. Code for a card
+    is made without one, to be saved.
     threads: size of the team, by default the processors that this process may use.
     cpu: `native` or a name that LLVM knows (x86-64-v3, skylake, ...).
+    arch: of the card that code is made for (sm_80, ...); by default that of the device, or sm_90.
+    precision: of products of f32 on a card: `highest` (f32), `high` (TF32) or `medium` (bf16).
     inputs: input shapes to compile for at once, as one tuple or by name; without it the first
     call does.
     winograd: whether convolutions may be computed with fewer products, whose rounding errors are
@@ -155,7 +175,11 @@ def compile(
     check_passes(passes, observer)
     if not (tuner is None or callable(tuner)):
         raise InputError(f"the tuner is a {type(tuner).__name__}, not what convdsl.tuner returns")
-    plan = Plan(model, _toolchain(target, cpu, winograd), passes, verify, observer)
+    place, made_for, processor = _where(device, target, cpu, arch)
+    chain = _toolchain(made_for, processor, precision, winograd)
+    plan = Plan(model, chain, passes, verify, observer)
+    if tuner is not None and made_for != "cpu":
+        raise InputError("a tuner times schedules on this processor: it tunes code for the CPU")
     bound = _bind_weights(model, weights)
     object_cache = ObjectCache() if cache else None
     team = team_size(threads)
@@ -170,17 +194,17 @@ def compile(
         winograd,
     )
 
-    def specialise(binding: Binding, values: Values) -> LoadedCode:
+    def specialise(binding: Binding, values: Values) -> LoadedCode | CardCode:
         settled = model.settled(binding, values)
         arrays = (bound if settled is model else _bind_weights(settled, weights)).arrays
         made = replace(plan, model=settled)
         if tuner is not None:
             made = replace(made, tuning=tuner(made, binding, arrays, team))
-        return made.load(binding, arrays, object_cache)
+        return made.load(binding, arrays, object_cache, place)
 
     def save(binding: Binding, values: Values, path: Path) -> None:
         runner: Runner = executable.runner(binding, values)
-        assert isinstance(runner, LoadedCode)
+        assert isinstance(runner, LoadedCode | CardCode)
         figures = analyse(model.settled(binding, values), "all", binding)
         report = replace(figures, arena_bytes=runner.code.scratch_bytes(1)).to_json()
         made_by = f"convdsl {__version__}, {plan.toolchain.version}"
@@ -192,8 +216,10 @@ def compile(
 
     outputs = tuple(Port(name, type) for name, type in model.outputs.items())
     ports = _ports(model)
-    state = _state_of(model, bound.arrays)
-    executable = Executable(facts, ports, outputs, team, specialise, save, model.deciding, state)
+    state = _state_of(model, bound.arrays, place)
+    executable = Executable(
+        facts, ports, outputs, team, specialise, save, model.deciding, state, place
+    )
     binding = bind(model, inputs, batch, symbols)
     if model.deciding:
         return executable
@@ -204,15 +230,34 @@ def compile(
     return executable
 
 
-def _toolchain(target: str, cpu: str, winograd: bool) -> Toolchain:
+def _toolchain(target: str, processor: str, precision: str, winograd: bool) -> Toolchain[Any]:
     expect("winograd", winograd, bool)
-    return find_toolchain(target, cpu).without(*(() if winograd else ("winograd",)))
+    chain = find_toolchain(target, processor, precision)
+    return chain.without(*(() if winograd else ("winograd",)))
 
 
-def _state_of(model: Model, arrays: Mapping[str, Any]) -> State:
+def _where(
+    device: str | None, target: str | None, cpu: str, arch: str | None
+) -> tuple[Device, str, str]:
+    """Where code runs, what it is made for, and for which processor or card of that kind."""
+    for what, said in (("the device", device), ("the target", target), ("the arch", arch)):
+        expect(what, said or "", str)
+    if device is None:
+        made_for = target or "cpu"
+        place = find_device(made_for)[1] if made_for in KINDS else HOST
+        return place, made_for, _processor(made_for, cpu, arch)
+    made_for, place = find_device(device)
+    if target not in (None, made_for):
+        raise InputError(f"code for target {target} does not run on device {device}")
+    if isinstance(place, CudaDevice):
+        arch = arch or nearest_architecture(place.card())
+    return place, made_for, _processor(made_for, cpu, arch)
+
+
+def _state_of(model: Model, arrays: Mapping[str, Any], device: Device) -> State:
     """What calls change, as it is before the first."""
     updates = model.graph.updates
-    return State([Port(key, value.type) for key, value in updates.items()], arrays)
+    return State([Port(key, value.type) for key, value in updates.items()], arrays, device)
 
 
 def _images(model: Model, store: Any) -> tuple[Preprocessing | None, tuple[str, ...]]:
@@ -369,8 +414,10 @@ def emit(
     inputs: Shapes = None,
     batch: int | None = None,
     symbols: Mapping[str, int] | None = None,
-    target: str = "cpu",
+    target: str | None = None,
     cpu: str = "native",
+    arch: str | None = None,
+    precision: str = "highest",
     passes: tuple[Pass, ...] = PASSES,
     verify: bool = False,
     observer: Observer | None = None,
@@ -378,9 +425,10 @@ def emit(
     of: str | None = None,
     wrt: str | Iterable[str] | None = None,
 ) -> str | bytes:
-    """One level of the way down: graph | expr | loops | llvm | asm as text, object as bytes; or the
-    backward graph, `gradient`, of the output `of` by `wrt`, as `convdsl.gradient` takes them: as
-    differentiation makes it, before the passes.
+    """One level of the way down: graph | expr | loops as text; of a processor llvm | asm as text,
+    object as bytes; of a card, of which `arch` says which, cuda | ptx | sass as text, cubin as
+    bytes; or the backward graph, `gradient`, of the output `of` by `wrt`, as `convdsl.gradient`
+    takes them: as differentiation makes it, before the passes.
 
     These and `graph` and `expr` keep symbols that are not bound; the levels below need all sizes
     (the batch is 1 unless said).
@@ -402,9 +450,23 @@ def emit(
         return format_graph(graph) if level == "graph" else _format_expressions(graph)
     if "N" in input_symbols(_ports(model)):
         binding.setdefault("N", 1)
-    plan = Plan(model, _toolchain(target, cpu, winograd), passes, verify, observer)
-    program = plan.lower(binding).program
-    return _format_loops(program) if level == "loops" else plan.toolchain.levels[level](program)
+    target = target or _ONLY.get(level, "cpu")
+    chain = _toolchain(target, _processor(target, cpu, arch), precision, winograd)
+    if level != "loops" and level not in chain.levels:
+        raise InputError(
+            f"{target} has no {level}; below its loops there are {', '.join(chain.levels)}"
+        )
+    program = Plan(model, chain, passes, verify, observer).lower(binding).program
+    return _format_loops(program) if level == "loops" else chain.levels[level](program)
+
+
+def _processor(target: str, cpu: str, arch: str | None) -> str:
+    """Which processor, or which card, of a target. InputError where that is of the other."""
+    if target != "cuda" and arch is not None:
+        raise InputError(f"arch {arch} says which card code is for: target cuda")
+    if target == "cuda" and cpu != "native":
+        raise InputError(f"cpu {cpu} says which processor code is for; arch says which card")
+    return (arch or "native") if target == "cuda" else cpu
 
 
 def _format_expressions(graph: Any) -> str:

@@ -8,39 +8,48 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar
 
+from convdsl.backends.cuda import nvrtc
+from convdsl.backends.cuda.disassembly import disassemble
+from convdsl.backends.cuda.printer import print_module
 from convdsl.backends.llvm import module as llvm_module
 from convdsl.backends.llvm import objects as llvm
 from convdsl.diagnostics import InputError, expect
+from convdsl.kernel.cuda_binary import CudaBinary
+from convdsl.kernel.cuda_target import ARCHITECTURES, PRECISION_OF, CudaTarget, Precision
 from convdsl.kernel.program import Program
 from convdsl.kernel.target import Target
 from convdsl.schedules.cpu.machine import cpu_machine
+from convdsl.schedules.cuda.machine import cuda_machine
 from convdsl.schedules.machine import Machine
+
+_Target = TypeVar("_Target", Target, CudaTarget)
 
 
 @dataclass(frozen=True)
-class Toolchain:
+class Toolchain(Generic[_Target]):
     """How programs for one processor are made.
 
-    target: the processor.
+    target: the processor, or the card.
     machine: what lowering knows of it.
     version: of what makes the code; part of what cached code is kept under.
     object_code: the code of a program.
     levels: what can be shown of a program below its loops, by name.
     """
 
-    target: Target
+    target: _Target
     machine: Machine
     version: str
     object_code: Callable[[Program], bytes]
     levels: Mapping[str, Callable[[Program], str | bytes]]
 
-    def without(self, *schedules: str) -> Toolchain:
+    def without(self, *schedules: str) -> Toolchain[_Target]:
         """The same, but programs use none of these schedules."""
         return replace(self, machine=self.machine.without(*schedules)) if schedules else self
 
 
-def cpu_toolchain(target: Target) -> Toolchain:
+def cpu_toolchain(target: Target) -> Toolchain[Target]:
     """Programs as functions that teams of threads enter, by LLVM."""
 
     def text(program: Program) -> str:
@@ -56,16 +65,65 @@ def cpu_toolchain(target: Target) -> Toolchain:
     return Toolchain(target, cpu_machine(target), llvm.llvm_version(), object_code, levels)
 
 
-TOOLCHAINS: Mapping[str, Callable[[str], Toolchain]] = {
-    "cpu": lambda processor: cpu_toolchain(llvm.find_target(processor)),
-}
-"""By the names of targets; made for a processor by its own name, `native` being the one here."""
+def cuda_toolchain(target: CudaTarget) -> Toolchain[CudaTarget]:
+    """Programs as grids of threads, by NVRTC."""
+
+    def source(program: Program) -> str:
+        return print_module(program, target).source
+
+    def compiled(program: Program) -> nvrtc.Compiled:
+        return nvrtc.compile_source(source(program), target.arch)
+
+    def object_code(program: Program) -> bytes:
+        module = print_module(program, target)
+        made = nvrtc.compile_source(module.source, target.arch)
+        return CudaBinary(target.arch, made.cubin, made.ptx, module.launches).to_bytes()
+
+    levels: dict[str, Callable[[Program], str | bytes]] = {
+        "cuda": source,
+        "ptx": lambda program: compiled(program).ptx,
+        "cubin": lambda program: compiled(program).cubin,
+        "sass": lambda program: disassemble(compiled(program).cubin),
+    }
+    return Toolchain(target, cuda_machine(target), nvrtc.nvrtc_version(), object_code, levels)
 
 
-def find_toolchain(target: str = "cpu", processor: str = "native") -> Toolchain:
-    """The toolchain of a target. InputError for a target or a processor that is not known."""
+def _cpu(processor: str, precision: Precision) -> Toolchain[Target]:
+    if precision != "highest":
+        raise InputError(
+            f"precision {precision}: a processor computes in the type that the model says, which is"
+            " `highest`; high and medium are for a card's tensor units (--device cuda)"
+        )
+    return cpu_toolchain(llvm.find_target(processor))
+
+
+def _cuda(processor: str, precision: Precision) -> Toolchain[CudaTarget]:
+    arch = CudaTarget().arch if processor == "native" else processor
+    if arch not in ARCHITECTURES:
+        raise InputError(f"unknown architecture `{arch}`; there are {', '.join(ARCHITECTURES)}")
+    target = CudaTarget(arch, precision)
+    if precision != "highest" and not target.has_bf16:
+        raise InputError(
+            f"precision {precision}: {arch} multiplies no TF32 and no bfloat16; `highest` runs"
+        )
+    return cuda_toolchain(target)
+
+
+TOOLCHAINS: Mapping[str, Callable[[str, Precision], Toolchain[Any]]] = {"cpu": _cpu, "cuda": _cuda}
+"""By the names of targets; made for a processor by its own name, `native` being the one here, and
+for a precision of products (kernel.cuda_target)."""
+
+
+def find_toolchain(
+    target: str = "cpu", processor: str = "native", precision: str = "highest"
+) -> Toolchain[Any]:
+    """The toolchain of a target. InputError for a target, a processor or a precision that is not
+    known."""
     expect("the target", target, str)
     expect("the processor", processor, str)
+    expect("the precision", precision, str)
     if target not in TOOLCHAINS:
-        raise InputError(f"unknown target `{target}`; there is {', '.join(TOOLCHAINS)}")
-    return TOOLCHAINS[target](processor)
+        raise InputError(f"unknown target `{target}`; there are {', '.join(TOOLCHAINS)}")
+    if precision not in PRECISION_OF:
+        raise InputError(f"unknown precision `{precision}`; there are {', '.join(PRECISION_OF)}")
+    return TOOLCHAINS[target](processor, PRECISION_OF[precision])

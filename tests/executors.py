@@ -17,7 +17,8 @@ from convdsl.kernel.interpret import interpret_program
 from convdsl.kernel.target import Target
 from convdsl.kernel.verify import verify_kernel
 from convdsl.lowering.lower import Lowered, lower
-from convdsl.runtime.cpu.code import Code, LoadedCode, aligned
+from convdsl.runtime.code import Code
+from convdsl.runtime.cpu.code import LoadedCode, aligned
 from convdsl.schedules.cpu.machine import cpu_machine
 
 Array = npt.NDArray[Any]

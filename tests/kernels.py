@@ -15,7 +15,8 @@ from convdsl.kernel.interpret import interpret
 from convdsl.kernel.nodes import Binary, Buffer, Const, Get, Kernel, ReduceLanes, Space
 from convdsl.kernel.program import Access, Argument, Place, Port, Program, Step
 from convdsl.kernel.target import Target
-from convdsl.runtime.cpu.code import Code, LoadedCode
+from convdsl.runtime.code import Code
+from convdsl.runtime.cpu.code import LoadedCode
 from convdsl.tensor import DType, TensorType
 
 Array = np.ndarray[Any, Any]

@@ -159,7 +159,7 @@ def test_a_model_without_weights_needs_none() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"target": "cuda"}, "unknown target `cuda`; there is cpu"),
+        ({"target": "tpu"}, "unknown target `tpu`; there are cpu, cuda"),
         ({"cpu": "pentium-9"}, "unknown processor `pentium-9`"),
         ({"threads": 0}, "0 threads: at least one"),
         ({"inputs": (3, 13, 16)}, "H = 13, but"),
@@ -229,8 +229,9 @@ def test_a_plan_too_large_is_refused_before_anything_is_made() -> None:
 def test_every_level_is_text_or_bytes() -> None:
     model = convdsl.parse(RESIDUAL)
     for level in driver.LEVELS:
-        shown = convdsl.emit(model, level, inputs=(3, 12, 12), **X86)
-        assert isinstance(shown, bytes if level == "object" else str)
+        made_for = {} if level in ("cuda", "ptx", "cubin", "sass") else X86
+        shown = convdsl.emit(model, level, inputs=(3, 12, 12), **made_for)
+        assert isinstance(shown, bytes if level in ("object", "cubin") else str)
         assert shown
     with pytest.raises(InputError, match="no level is called assembly; there are graph, gradient"):
         convdsl.emit(model, "assembly")
@@ -268,12 +269,17 @@ def test_the_example_in_the_documentation_is_what_is_printed() -> None:
 
 
 def test_every_level_is_deterministic() -> None:
-    """Two processes with different hash seeds print the same."""
+    """Two processes with different hash seeds print the same: all that is ours. NVRTC's assembler
+    allots registers of cards otherwise from run to run."""
     script = f"""
 import sys, hashlib, convdsl.driver
 model = convdsl.parse({RESIDUAL!r})
 for level in convdsl.driver.LEVELS:
-    shown = convdsl.emit(model, level, inputs=(3, 12, 12), cpu="x86-64-v3")
+    if level in ("cubin", "sass"):
+        continue
+    of_a_card = level in ("cuda", "ptx", "cubin", "sass")
+    made_for = {{}} if of_a_card else {{"cpu": "x86-64-v3"}}
+    shown = convdsl.emit(model, level, inputs=(3, 12, 12), **made_for)
     data = shown if isinstance(shown, bytes) else shown.encode()
     print(level, hashlib.sha256(data).hexdigest())
 """
@@ -287,7 +293,7 @@ for level in convdsl.driver.LEVELS:
         ).stdout
         for seed in ("1", "2")
     ]
-    assert said[0].count("\n") == len(driver.LEVELS)
+    assert said[0].count("\n") == len(driver.LEVELS) - 2
     assert said[0] == said[1]
 
 

@@ -18,6 +18,9 @@ class Machine:
     operations: float
     bandwidth: float
     source: str
+    arch: str = ""  # of a card: the architecture that code for it is made for
+    tf32: float | None = None  # operations per second of its tensor units, dense, sums in f32
+    bf16: float | None = None
 
     @property
     def ridge(self) -> float:
@@ -37,8 +40,55 @@ MACHINES: dict[str, Machine] = {
     m.name: m
     for m in (
         Machine("v100", 15.7e12, 900e9, "NVIDIA V100 SXM2 data sheet, FP32"),
-        Machine("a100", 19.5e12, 1555e9, "NVIDIA A100 40 GB data sheet, FP32 without tensor cores"),
-        Machine("h100", 67e12, 3.35e12, "NVIDIA H100 SXM data sheet, FP32 without tensor cores"),
+        Machine("t4", 8.1e12, 320e9, "NVIDIA T4 data sheet, FP32", "sm_75"),
+        Machine(
+            *("a100", 19.5e12, 1555e9),
+            "NVIDIA A100 40 GB data sheet, FP32 without tensor cores",
+            *("sm_80", 156e12, 312e12),
+        ),
+        Machine(
+            *("a10", 31.2e12, 600e9, "NVIDIA A10 data sheet, FP32"),
+            *("sm_86", 62.5e12, 125e12),
+        ),
+        Machine(
+            *("rtx3090", 35.6e12, 936e9),
+            "NVIDIA Ampere GA102 white paper, RTX 3090, FP32; BF16 with FP32 accumulation",
+            *("sm_86", 35.6e12, 71e12),
+        ),
+        Machine(
+            *("l4", 30.3e12, 300e9, "NVIDIA L4 data sheet, FP32; tensor cores without sparsity"),
+            *("sm_89", 60e12, 121e12),
+        ),
+        Machine(
+            *("l40s", 91.6e12, 864e9),
+            "NVIDIA L40S data sheet, FP32; tensor cores without sparsity",
+            *("sm_89", 183e12, 362e12),
+        ),
+        Machine(
+            *("rtx4090", 82.6e12, 1008e9),
+            "NVIDIA Ada white paper, RTX 4090, FP32; BF16 with FP32 accumulation",
+            *("sm_89", 82.6e12, 165.2e12),
+        ),
+        Machine(
+            *("h100", 67e12, 3.35e12),
+            "NVIDIA H100 SXM data sheet, FP32 without tensor cores",
+            *("sm_90", 494e12, 989e12),
+        ),
+        Machine(
+            *("h200", 67e12, 4.8e12),
+            "NVIDIA H200 SXM data sheet, FP32 without tensor cores",
+            *("sm_90", 494e12, 989e12),
+        ),
+        Machine(
+            *("b200", 80e12, 8e12),
+            "NVIDIA HGX B200 data sheet, FP32; tensor cores without sparsity",
+            *("sm_100", 1.1e15, 2.25e15),
+        ),
+        Machine(
+            *("rtx5090", 104.8e12, 1792e9),
+            "NVIDIA RTX Blackwell white paper, RTX 5090, FP32; BF16 with FP32 accumulation",
+            *("sm_120", 104.8e12, 209.5e12),
+        ),
     )
 }
 """Machines by name; peaks as their makers state them."""

@@ -8,7 +8,15 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from convdsl.cli import console
-from convdsl.cli.options import batch_of, input_shapes, parameters, selected_passes, weights_of
+from convdsl.cli.options import (
+    PRECISIONS,
+    batch_of,
+    input_shapes,
+    parameters,
+    processor_of,
+    selected_passes,
+    weights_of,
+)
 from convdsl.cli.tuning import tuner
 from convdsl.diagnostics import CompileError, InputError, WeightError
 from convdsl.tensor import evaluate
@@ -101,7 +109,8 @@ def network(options: argparse.Namespace, *, default_weights: str | None = None) 
 
     if is_artifact(options.model):
         _refuse_building(options)
-        made = Network(load_executable(options.model, threads=options.threads), {})
+        loaded = load_executable(options.model, options.threads, options.device)
+        made = Network(loaded, {})
         for text in made.executable.notes:  # who compiled it was told; but it may be someone else
             console.detail(f"{options.model}: {text}")
         return made
@@ -120,8 +129,8 @@ def compiled(
         model,
         weights=weights_of(options, default_weights),
         threads=options.threads,
-        cpu=options.cpu,
         winograd=options.winograd,
+        **processor_of(options),
         inputs=shapes,
         batch=batch,
         passes=selected_passes(options),
@@ -160,6 +169,7 @@ def _refuse_building(options: argparse.Namespace) -> None:
         "--set": bool(options.set),
         "--cpu": options.cpu != "native",
         "--no-winograd": not options.winograd,
+        "--precision": options.precision != PRECISIONS[0],
         "--batch": options.batch is not None,
         "--input": bool(options.input),
         "--disable": bool(options.disable),

@@ -3,8 +3,9 @@
 Without --emit: one file that `run`, `classify`, `bench` and convdsl.load_executable take.
 --explain tells why each step runs as it does, --measure how fast.
 Stages: graph (after the passes), gradient (the backward graph, before them; --of says of which
-output, --wrt by which inputs and weights), expr (tensor expressions), loops (loop IR), llvm, asm,
-object. `library` is a shared library for C with a header beside it, put together by a C compiler.
+output, --wrt by which inputs and weights), expr (tensor expressions), loops (loop IR); of a
+processor llvm, asm, object; of a card cuda, ptx, cubin, sass. `library` is a shared library for C
+with a header beside it, put together by a C compiler.
 """
 
 from __future__ import annotations
@@ -24,13 +25,19 @@ from convdsl.cli.options import (
     input_shapes,
     plain_path,
     positive,
+    processor_of,
     selected_passes,
     weights_of,
 )
 from convdsl.cli.tuning import add_tuning, tuner
 from convdsl.diagnostics import InputError
 
-LEVELS = ("graph", "gradient", "expr", "loops", "llvm", "asm", "object", "library")
+LEVELS = (
+    *("graph", "gradient", "expr", "loops"),
+    *("llvm", "asm", "object"),
+    *("cuda", "ptx", "cubin", "sass"),
+    "library",
+)
 SUFFIX = ".cdsl"
 
 
@@ -63,7 +70,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--columns", metavar="NAME,..", help="with --explain: these columns, or all"
     )
     add_format(parser)
-    add_building(parser)
+    add_building(parser, runs=False)
     add_tuning(parser)
 
 
@@ -85,6 +92,7 @@ def run(options: argparse.Namespace) -> int:
     if options.explain:
         if options.emit or options.output:
             raise InputError("--explain prints a table: it takes neither --emit nor -o")
+        _refuse_cards(options, "--explain", "`convdsl report --machine h100` predicts cards")
         from convdsl.cli.explain import explain
 
         return explain(options)
@@ -93,8 +101,15 @@ def run(options: argparse.Namespace) -> int:
     return _emit(options) if options.emit else _artifact(options)
 
 
+def _refuse_cards(options: argparse.Namespace, what: str, instead: str) -> None:
+    if options.target == "cuda" or options.arch is not None:
+        raise InputError(f"{what} is of processors; {instead}")
+
+
 def _artifact(options: argparse.Namespace) -> int:
     started = time.perf_counter()
+    if options.target == "cuda" and options.arch is None:
+        console.note("code for sm_90 (H100) and later cards; --arch names an earlier one")
     made, binding, _ = compiled(load_model(options), options)
     path = plain_path(options.output or f"{made.name}{SUFFIX}")
     made.save(path, **binding)
@@ -107,6 +122,7 @@ def _artifact(options: argparse.Namespace) -> int:
 def _library(options: argparse.Namespace) -> int:
     from convdsl.library import build_library
 
+    _refuse_cards(options, "--emit library", "an artifact for a card runs without a compiler, too")
     started = time.perf_counter()
     model = load_model(options)
     path = plain_path(options.output or f"lib{model.name}.so")
@@ -137,8 +153,8 @@ def _emit(options: argparse.Namespace) -> int:
     emitted = driver.emit(
         model,
         options.emit,
-        cpu=options.cpu,
         winograd=options.winograd,
+        **processor_of(options),
         inputs=input_shapes(options),
         batch=batch_of(model, options),
         passes=selected_passes(options),
@@ -157,6 +173,6 @@ def _write(emitted: str | bytes, output: str | None) -> None:
     elif isinstance(emitted, str):
         console.result(emitted)
     elif sys.stdout.isatty():
-        raise InputError("object code is not for terminals: give -o FILE")
+        raise InputError("machine code is not for terminals: give -o FILE")
     else:
         sys.stdout.buffer.write(emitted)

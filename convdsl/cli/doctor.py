@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import platform
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import NamedTuple
@@ -50,6 +51,7 @@ def run(options: argparse.Namespace) -> int:
         *_threads(),
         *_speed(options.measure),
         *_cache(),
+        *_cards(),
         *_extras(),
     ]
     listing.show([finding._asdict() for finding in findings], options.format)
@@ -124,6 +126,34 @@ def _cache() -> list[Finding]:
         f"entries {len(cache.entries())}, {cache.size() / 1e6:,.1f} of {cache.limit / 1e6:,.0f} MB"
     )
     return [Finding("code cache", f"{cache.directory}: {size}")]
+
+
+def _cards() -> list[Finding]:
+    """What compiles for NVIDIA cards and what runs on them: none of it need be here."""
+    from convdsl.backends.cuda.disassembly import find_disassembler
+    from convdsl.backends.cuda.nvrtc import check_nvrtc
+    from convdsl.diagnostics import InputError
+    from convdsl.runtime.cuda.card import find_card, find_cards
+
+    def told(ask: Callable[[], str]) -> str:
+        try:
+            return ask()
+        except InputError as error:
+            return str(error)
+
+    findings = [
+        Finding("compiler for cards", told(check_nvrtc)),
+        Finding("their machine code", told(lambda: str(find_disassembler()))),
+    ]
+    try:
+        numbers = find_cards()
+    except InputError as error:
+        return [*findings, Finding("card", str(error))]
+    for number in numbers:
+        card = find_card(number)
+        value = f"{card.name}, {card.arch}, {card.memory_bytes / 1e9:,.1f} GB"
+        findings.append(Finding(f"card cuda:{number}", value))
+    return findings
 
 
 def _extras() -> list[Finding]:

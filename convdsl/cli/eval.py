@@ -12,7 +12,14 @@ import json
 from typing import Any, cast
 
 from convdsl.cli import console, listing
-from convdsl.cli.options import add_format, add_model, add_winograd, completes_files, positive
+from convdsl.cli.options import (
+    add_format,
+    add_model,
+    add_processor,
+    add_winograd,
+    completes_files,
+    positive,
+)
 from convdsl.cli.settings import model_and_settings
 from convdsl.cli.train import add_data
 
@@ -30,9 +37,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--part", choices=PARTS, help="of data in parts (default: test, else validation, else all)"
     )
     group.add_argument("--batch", type=positive, metavar="N", help="samples at once")
-    group.add_argument("--threads", type=positive, metavar="T", help="default: all processors")
+    add_processor(group)
     group.add_argument("--workers", type=positive, metavar="W", help="that read data ahead")
-    group.add_argument("--cpu", default="native", metavar="NAME", help="as for `convdsl compile`")
     add_winograd(group)
     add_format(group)
 
@@ -52,6 +58,8 @@ def run(options: argparse.Namespace) -> int:
         workers=options.workers,
         cpu=options.cpu,
         winograd=options.winograd,
+        device=options.device,
+        precision=options.precision,
     )
     if options.format == "json":
         console.result(json.dumps(figures, indent=2, ensure_ascii=False))

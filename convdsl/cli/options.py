@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from convdsl.ir.model import Model
     from convdsl.passes import Pass
 
+TARGETS = ("cpu", "cuda")
+PRECISIONS = ("highest", "high", "medium")
 FORMATS = ("table", "json", "md", "csv")
 _SHAPE = re.compile(r"(?:(?P<name>[^=]+)=)?(?P<sizes>\d+(?:x\d+)*)", re.ASCII)
 
@@ -64,11 +66,24 @@ def add_shapes(parser: argparse.ArgumentParser, *, batch: int | None = 1) -> Non
     )
 
 
-def add_building(parser: argparse.ArgumentParser, *, batch: int | None = 1) -> None:
-    """Everything that decides which code is made."""
+def add_building(
+    parser: argparse.ArgumentParser, *, batch: int | None = 1, runs: bool = True
+) -> None:
+    """Everything that decides which code is made, by a command that runs it or does not."""
     add_shapes(parser, batch=batch)
     group = parser.add_argument_group("code")
     add_weights(group)
+    add_processor(group, runs=runs)
+    add_winograd(group)
+    add_passes(parser)
+
+
+def add_processor(
+    group: argparse._ActionsContainer,  # pyright: ignore[reportPrivateUsage]
+    *,
+    runs: bool = True,
+) -> None:
+    """What code is made for: where it runs, or, by a command that runs nothing, by name."""
     group.add_argument("--threads", type=positive, metavar="T", help="default: all processors")
     group.add_argument(
         "--cpu",
@@ -77,8 +92,30 @@ def add_building(parser: argparse.ArgumentParser, *, batch: int | None = 1) -> N
         help="native (default), x86-64-v2, x86-64-v3, x86-64-v4, or a name LLVM knows; "
         "TRIPLE:NAME for another architecture",
     )
-    add_winograd(group)
-    add_passes(parser)
+    if runs:
+        group.add_argument(
+            "--device", metavar="D", help="where to run: cpu (default), cuda, or cuda:1, ..."
+        )
+    else:
+        group.add_argument("--target", choices=TARGETS, help="what code is for (default cpu)")
+        group.add_argument(
+            "--arch",
+            metavar="NAME",
+            help="of the card that code is for: sm_90 (default), sm_80",
+        )
+    group.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default=PRECISIONS[0],
+        help="of products on a card: float32 (highest, the default), TF32 (high), bf16 (medium)",
+    )
+
+
+def processor_of(options: argparse.Namespace) -> dict[str, Any]:
+    """The same as the driver takes it."""
+    names = ("cpu", "precision", "device", "target", "arch")
+    said = {name: getattr(options, name, None) for name in names}
+    return {name: value for name, value in said.items() if value is not None}
 
 
 def add_winograd(group: argparse._ActionsContainer) -> None:  # pyright: ignore[reportPrivateUsage]

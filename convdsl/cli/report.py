@@ -2,7 +2,9 @@
 
 Sizes that are not bound stay symbols, and figures polynomials; --batch and --input bind them.
 Counting conventions: `all` counts every arithmetic operation, `torchvision` twice the
-multiply-accumulates. With --machine, the least time of every kernel after passes instead.
+multiply-accumulates. With --machine, the least time of every kernel after passes instead; with
+--target cuda as well, a prediction for every kernel of the code for that card, from its registers,
+its shared memory, its grid and the instructions of its main loop. Nothing is run for it.
 """
 
 from __future__ import annotations
@@ -15,6 +17,8 @@ from convdsl.cli import console
 from convdsl.cli.building import load_model
 from convdsl.cli.listing import terminal_width
 from convdsl.cli.options import (
+    PRECISIONS,
+    TARGETS,
     add_format,
     add_model,
     add_shapes,
@@ -42,6 +46,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="M",
         help="roofline on a named machine, on this one (measured), or GFLOPS/GBS",
     )
+    group.add_argument("--target", choices=TARGETS, help="with --machine: predict code for it")
+    group.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default=PRECISIONS[0],
+        help="with --target cuda: of products, as for `convdsl compile`",
+    )
     group.add_argument(
         "--training",
         action="store_true",
@@ -53,6 +64,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     width = terminal_width()
     color = console.use_colour(sys.stdout)
+    if options.target == "cuda":
+        from convdsl.cli import card_report
+
+        card_report.show(options)
+        return 0
     if options.machine is not None:
         console.result(_roofline(options, width, color), drawn=options.format == "table")
         return 0

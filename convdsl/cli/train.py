@@ -15,7 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convdsl.cli import console
-from convdsl.cli.options import add_model, add_winograd, completes_files, plain_path, positive
+from convdsl.cli.options import (
+    add_model,
+    add_processor,
+    add_winograd,
+    completes_files,
+    plain_path,
+    positive,
+)
 from convdsl.cli.settings import add_settings, model_to_train, split_settings
 from convdsl.diagnostics import InputError
 
@@ -49,9 +56,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="take from --weights what fits, and begin the rest anew (fine-tuning)",
     )
-    group.add_argument("--threads", type=positive, metavar="T", help="default: all processors")
+    add_processor(group)
     group.add_argument("--workers", type=positive, metavar="W", help="that read data ahead")
-    group.add_argument("--cpu", default="native", metavar="NAME", help="as for `convdsl compile`")
     add_winograd(group)
     group.add_argument(
         "--checkpoint-activations",
@@ -108,6 +114,8 @@ def run(options: argparse.Namespace) -> int:
         workers=options.workers,
         cpu=options.cpu,
         winograd=options.winograd,
+        device=options.device,
+        precision=options.precision,
         checkpoint_activations=options.checkpoint_activations,
         watch=_watch(options, folder, watch()),
         said=said,

@@ -12,6 +12,9 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 """How products of f32 are computed, in PyTorch's terms (`torch.set_float32_matmul_precision`): in
 f32, in TF32, in bf16; sums are f32 in each."""
 
+PRECISION_OF: Mapping[str, Precision] = MappingProxyType({name: name for name in PRECISIONS})
+"""By what users write."""
+
 
 @dataclass(frozen=True, slots=True)
 class Architecture:

@@ -19,7 +19,8 @@ from convdsl.kernel.builder import Builder
 from convdsl.kernel.nodes import Get
 from convdsl.kernel.program import Access, Argument, Place, Port, Program, Step
 from convdsl.kernel.target import Target
-from convdsl.runtime.cpu.code import Code, LoadedCode
+from convdsl.runtime.code import Code
+from convdsl.runtime.cpu.code import LoadedCode
 from convdsl.tensor import DType, TensorType
 
 CHAINS = 12

@@ -15,7 +15,8 @@ from convdsl.backends.llvm import module as llvm_module
 from convdsl.backends.llvm import objects as llvm
 from convdsl.kernel.program import Program
 from convdsl.kernel.target import Target
-from convdsl.runtime.cpu.code import Code, LoadedCode, aligned
+from convdsl.runtime.code import Code
+from convdsl.runtime.cpu.code import LoadedCode, aligned
 from convdsl.tensor import DType
 from convdsl.tensor.conversion import convert
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from convdsl.driver import Tuner
     from convdsl.kernel.program import Program
     from convdsl.lowering.lower import Lowered
-    from convdsl.runtime.cpu.code import LoadedCode
+    from convdsl.runtime.executable import Runner
 
 FAR = 4.0
 """A schedule that is predicted to take so many times as long as the best is not tried: slow code
@@ -198,7 +198,7 @@ def _in_turns(
     return float(before), float(after)
 
 
-def _call_seconds(code: LoadedCode, program: Program, threads: int) -> float:
+def _call_seconds(code: Runner, program: Program, threads: int) -> float:
     inputs = random_inputs(program)
     states = [np.zeros(port.type.sizes, port.type.dtype.numpy) for port in program.states]
     started = time.perf_counter()

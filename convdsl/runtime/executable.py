@@ -23,6 +23,7 @@ from convdsl.kernel.signature import (
     input_symbols,
 )
 from convdsl.runtime.cpu.team import team_size
+from convdsl.runtime.device import HOST, Device
 from convdsl.runtime.state import State
 from convdsl.tensor import DType, TensorType
 
@@ -47,10 +48,8 @@ class Runner(Protocol):
         """What a call changes."""
         ...
 
-    def run(
-        self, inputs: Sequence[Array], threads: int, states: Sequence[Array] = ()
-    ) -> list[Array]:
-        """The outputs; arrays of the states are changed in place."""
+    def run(self, inputs: Sequence[Any], threads: int, states: Sequence[Any] = ()) -> list[Any]:
+        """The outputs; arrays of the states, as the device lends them, are changed in place."""
         ...
 
 
@@ -82,7 +81,9 @@ class Executable:
         save: Callable[[Binding, Values, Path], None],
         deciding: Sequence[str] = (),
         state: State | None = None,
+        device: Device = HOST,
     ) -> None:
+        self._device = device
         self._deciding = tuple(deciding)
         self._facts = facts
         self._inputs = tuple(inputs)
@@ -104,6 +105,11 @@ class Executable:
     @threads.setter
     def threads(self, threads: int) -> None:
         self._threads = team_size(threads)
+
+    @property
+    def device(self) -> str:
+        """Where it runs: `cpu`, `cuda:0`."""
+        return self._device.name
 
     @property
     def name(self) -> str:
@@ -143,7 +149,12 @@ class Executable:
 
     def __call__(self, *arrays: Array, **named: Array) -> Any:
         """Run on arrays in order of the inputs, or by name. One output comes back as an array,
-        several as a dict by name. Inputs are not modified; outputs belong to the caller."""
+        several as a dict by name. Inputs are not modified; outputs belong to the caller.
+
+        On a card inputs may be there (CuPy arrays, and what says `__cuda_array_interface__` or
+        `__dlpack__`), and if one is, so are the outputs, CuPy arrays, before they are computed:
+        the call returns at once and its work is in order on CuPy's current stream. Of NumPy arrays
+        NumPy arrays are made, and waited for."""
         made = self.by_name(*arrays, **named)
         return next(iter(made.values())) if len(made) == 1 else made
 
@@ -151,11 +162,11 @@ class Executable:
         """The same, with outputs by name where there is only one, too."""
         given = self._in_order(arrays, named)
         binding = self._binding_of(given)
-        inputs = [np.ascontiguousarray(array) for array in given]
+        inputs = [self._device.contiguous(array) for array in given]
         values: Values = {}
         if self._deciding:
             by_name = {port.name: a for port, a in zip(self._inputs, inputs, strict=True)}
-            values = {name: by_name.pop(name) for name in self._deciding}
+            values = {name: self._device.on_host(by_name.pop(name)) for name in self._deciding}
             inputs = list(by_name.values())
         runner = self.runner(binding, values)
         if self._state:
@@ -165,6 +176,15 @@ class Executable:
         else:
             results = runner.run(inputs, self.threads)
         return dict(zip(runner.results, results, strict=True))
+
+    def resident(self, arrays: Mapping[str, Array]) -> dict[str, Any]:
+        """Inputs by name where the network runs: what calls take without copying."""
+        return {name: self._device.resident(array) for name, array in arrays.items()}
+
+    def wait(self, results: Any) -> Any:
+        """The results of a call once they are there."""
+        self._device.wait()
+        return results
 
     def _in_order(self, arrays: Sequence[Array], named: Mapping[str, Array]) -> Sequence[Array]:
         """An array for each input."""
@@ -290,8 +310,7 @@ class Executable:
         if missing:
             raise InputError(f"inputs not given: {', '.join(missing)}")
         for name, array in given.items():
-            if not isinstance(array, np.ndarray):  # pyright: ignore[reportUnnecessaryIsInstance]
-                raise InputError(f"input `{name}` is a {type(array).__name__}, not a NumPy array")
+            given[name] = self._device.accept(name, array)
         return given
 
     def _check(self, port: Port, array: Array) -> Array:
@@ -303,4 +322,4 @@ class Executable:
             raise InputError(
                 f"input `{port.name}` is {array.dtype}, the model takes {wanted}: {how}"
             )
-        return np.ascontiguousarray(array)
+        return self._device.contiguous(array)

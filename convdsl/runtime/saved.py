@@ -12,15 +12,19 @@ from typing import Any, cast
 import numpy as np
 
 from convdsl.diagnostics import ArtifactError, InputError
+from convdsl.kernel.cuda_target import CudaTarget
 from convdsl.kernel.program import Port
 from convdsl.kernel.signature import Binding
 from convdsl.kernel.target import Target
 from convdsl.runtime import artifact
-from convdsl.runtime.cpu.code import Code, LoadedCode
-from convdsl.runtime.cpu.processor import check_processor, proof
+from convdsl.runtime.code import Code
+from convdsl.runtime.cpu.code import LoadedCode
 from convdsl.runtime.cpu.team import team_size
+from convdsl.runtime.cuda.program import CardCode
+from convdsl.runtime.device import Device
 from convdsl.runtime.executable import Array, Executable, Facts, Runner, Values
 from convdsl.runtime.state import State
+from convdsl.runtime.targets import KINDS, find_device, kind_of
 from convdsl.tensor import DType, TensorType
 from convdsl.tensor.conversion import of_numpy
 
@@ -47,8 +51,8 @@ class Signature:
 
 def save_program(
     path: Path,
-    loaded: LoadedCode,
-    target: Target,
+    loaded: LoadedCode | CardCode,
+    target: Target | CudaTarget,
     facts: Facts,
     made_for: Signature,
     threads: int,
@@ -57,9 +61,10 @@ def save_program(
     state: Mapping[str, Array],
 ) -> None:
     """Write one specialisation, and the state as it is, as an artifact, whole or not at all."""
-    code = loaded.code
+    code, kind = loaded.code, kind_of(target)
     manifest = {
         "abi": ABI,
+        "kind": kind,
         "made_by": made_by,
         "model": facts.name,
         "binding": dict(made_for.binding),
@@ -73,14 +78,8 @@ def save_program(
         "arena_bytes": code.arena_bytes,
         "weight_bytes": code.weight_bytes,
         "private_bytes": code.private_bytes,
-        "target": {
-            "triple": target.triple,
-            "cpu": target.cpu,
-            "features": target.features,
-            "vector_bytes": target.vector_bytes,
-            "vector_registers": target.vector_registers,
-        },
-        "proof": proof(target),
+        "target": KINDS[kind].to_json(target),
+        "proof": KINDS[kind].proof(target),
         "seal": _seal(code, target),
         "threads": threads,
         "preprocessing": facts.preprocessing,
@@ -95,17 +94,22 @@ def save_program(
     artifact.write(path, sections, manifest)
 
 
-def load_executable(path: str | Path, threads: int | None = None) -> Executable:
+def load_executable(
+    path: str | Path, threads: int | None = None, device: str | None = None
+) -> Executable:
     """The network in an artifact, verified. Raises ArtifactError where it is damaged, of another
-    version, or made for a processor that this one cannot stand in for."""
+    version, or made for a processor that this one cannot stand in for; InputError where it runs on
+    a card and there is none. `device` says which card (`cuda:1`), where there are several."""
     if not isinstance(path, str | Path):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ArtifactError(f"{path!r} is no path of an artifact")
     path = Path(path)
     manifest, sections = artifact.read(path)
     try:
-        code, target = _read_code(manifest, sections)
+        kind = str(manifest.get("kind", "cpu"))
+        name, place = find_device(device or kind)
+        code, target = _read_code(manifest, kind, sections)
         weights = np.frombuffer(sections["weights"], np.uint8)
-        state = _read_state(code, sections)
+        state = _read_state(code, sections, place)
         facts = _read_facts(manifest)
         made_for = _read_signature(manifest, code)
         default_threads = team_size(_whole(manifest["threads"]))
@@ -113,10 +117,12 @@ def load_executable(path: str | Path, threads: int | None = None) -> Executable:
         made_by, report = str(manifest["made_by"]), dict(manifest["report"])
     except _SENSELESS as error:
         raise ArtifactError(f"{path} holds no complete manifest: {error!r}") from None
-    check_processor(target, str(path), proven)
+    if name != kind:
+        raise InputError(f"{path} is compiled for {kind}: it does not run on {device}")
+    KINDS[kind].check(target, place, str(path), proven)
     if seal != _seal(code, target):
         raise ArtifactError(f"{path} is damaged: its machine code is not that of its manifest")
-    loaded = LoadedCode(code, weights)
+    loaded = KINDS[kind].load(code, weights, place)
 
     def specialise(binding: Binding, values: Values) -> Runner:
         for name, value in values.items():
@@ -138,7 +144,7 @@ def load_executable(path: str | Path, threads: int | None = None) -> Executable:
     by_name = {port.name: port for port in code.inputs} | decided
     inputs = [by_name[name] for name in made_for.inputs]
     executable = Executable(
-        facts, inputs, code.outputs, team, specialise, save, tuple(decided), state
+        facts, inputs, code.outputs, team, specialise, save, tuple(decided), state, place
     )
     return executable
 
@@ -162,7 +168,7 @@ def is_artifact(path: str | Path) -> bool:
         return False
 
 
-def _seal(code: Code, target: Target) -> str:
+def _seal(code: Code, target: Target | CudaTarget) -> str:
     """SHA-256 of the machine code and of all that it takes for granted: code that stands beside
     another program's manifest is never called. No signature either: whoever writes an artifact can
     compute it."""
@@ -175,7 +181,7 @@ def _seal(code: Code, target: Target) -> str:
             for ports in (code.inputs, code.outputs, code.states)
         ],
         "sizes": [code.arena_bytes, code.weight_bytes, code.private_bytes, code.steps],
-        "target": [target.triple, target.cpu, target.features],
+        "target": KINDS[kind_of(target)].sealed(target),
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
@@ -188,8 +194,8 @@ def _whole(value: Any) -> int:
 
 
 def _read_code(
-    manifest: Mapping[str, Any], sections: Mapping[str, memoryview]
-) -> tuple[Code, Target]:
+    manifest: Mapping[str, Any], kind: str, sections: Mapping[str, memoryview]
+) -> tuple[Code, Target | CudaTarget]:
     if manifest["abi"] != ABI:
         raise ArtifactError(f"the artifact has code interface {manifest['abi']}, expected {ABI}")
     code = Code(
@@ -203,23 +209,15 @@ def _read_code(
         tuple(map(_port_from_json, manifest["states"])),
         _whole(manifest["private_bytes"]),
     )
-    made_for = manifest["target"]
-    target = Target(
-        str(made_for["triple"]),
-        str(made_for["cpu"]),
-        str(made_for["features"]),
-        _whole(made_for["vector_bytes"]),
-        _whole(made_for["vector_registers"]),
-    )
-    return code, target
+    return code, KINDS[kind].from_json(manifest["target"])
 
 
-def _read_state(code: Code, sections: Mapping[str, memoryview]) -> State:
+def _read_state(code: Code, sections: Mapping[str, memoryview], device: Device) -> State:
     arrays: dict[str, Array] = {}
     for slot, port in enumerate(code.states):
         flat = np.frombuffer(sections[f"state{slot}"], port.type.dtype.numpy)
         arrays[port.name] = flat.reshape(port.type.sizes)
-    return State(code.states, arrays)
+    return State(code.states, arrays, device)
 
 
 def _read_facts(manifest: Mapping[str, Any]) -> Facts:

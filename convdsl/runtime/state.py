@@ -12,6 +12,7 @@ from convdsl.diagnostics import InputError, expect
 from convdsl.forking import compiling, open_lock
 from convdsl.kernel.program import Port
 from convdsl.kernel.signature import array_of
+from convdsl.runtime.device import HOST, Device
 
 Array = npt.NDArray[Any]
 
@@ -26,35 +27,35 @@ class State(Mapping[str, Array]):
 
     All specialisations of a network work on the same arrays. Calls, and what is done here, wait for
     each other, and so does a fork of the process: a child finds what a whole number of calls has
-    left.
+    left. They live on the device that the network runs on, and are NumPy arrays here.
     """
 
-    def __init__(self, ports: Sequence[Port], arrays: Mapping[str, Array]) -> None:
+    def __init__(
+        self, ports: Sequence[Port], arrays: Mapping[str, Array], device: Device = HOST
+    ) -> None:
         self._ports = {port.name: port for port in ports}
-        self._arrays = {
-            name: np.empty(p.type.sizes, p.type.dtype.numpy) for name, p in self._ports.items()
-        }
+        self._held_by = {name: device.hold(port) for name, port in self._ports.items()}
         self.alone = open_lock()  # held by who reads or changes the arrays, at work
         self.replace({name: arrays[name] for name in self._ports})
 
     def __getitem__(self, name: str) -> Array:
-        array = self._arrays[name]
+        held = self._held_by[name]
         with self.alone, compiling():
-            return array.copy()
+            return held.read()
 
     def __setitem__(self, name: str, array: Array) -> None:
         self.replace({name: array})
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._arrays)
+        return iter(self._held_by)
 
     def __len__(self) -> int:
-        return len(self._arrays)
+        return len(self._held_by)
 
     def copy(self) -> dict[str, Array]:
         """All states, as they are between two calls."""
         with self.alone, compiling():
-            return {name: array.copy() for name, array in self._arrays.items()}
+            return {name: held.read() for name, held in self._held_by.items()}
 
     def replace(self, arrays: Mapping[str, Array]) -> None:
         """Set some states. InputError, and nothing is changed, where one of them does not fit."""
@@ -64,14 +65,14 @@ class State(Mapping[str, Array]):
             self._check(name, array)
         with self.alone, compiling():
             for name, array in arrays.items():
-                self._arrays[name][...] = array
+                self._held_by[name].write(array)
 
-    def lent(self, ports: Sequence[Port]) -> list[Array]:
+    def lent(self, ports: Sequence[Port]) -> list[Any]:
         """The arrays themselves, in the order of the ports, for one call to read and to change
-        while it is `alone`."""
+        while it is `alone`, as runners of the device take them."""
         for port in ports:
             assert self._ports[port.name].type == port.type, f"{port.name} is another state"
-        return [self._arrays[port.name] for port in ports]
+        return [self._held_by[port.name].lent() for port in ports]
 
     def _check(self, name: str, array: Array) -> None:
         if name not in self._ports:

@@ -94,6 +94,8 @@ def train(
     workers: int | None = None,
     cpu: str = "native",
     winograd: bool = True,
+    device: str | None = None,
+    precision: str = "highest",
     checkpoint_activations: bool = False,
     watch: Watch | None = None,
     **settings: Any,
@@ -104,7 +106,8 @@ def train(
         trained.network(x)
 
     settings: over those of the model's `train` block, by name. out: the folder of the run; without
-    one nothing is written. Raises convdsl.Error.
+    one nothing is written. device: `cpu`, `cuda`, `cuda:1`; a run may be resumed on another one.
+    precision: of products on a card, as for `convdsl.compile`. Raises convdsl.Error.
     """
     model = model if isinstance(model, Model) else load(model)
     job = prepare(
@@ -121,6 +124,8 @@ def train(
         workers=workers,
         cpu=cpu,
         winograd=winograd,
+        device=device,
+        precision=precision,
         checkpoint_activations=checkpoint_activations,
         watch=watch,
         said=settings,
@@ -143,6 +148,8 @@ def prepare(
     workers: int | None = None,
     cpu: str = "native",
     winograd: bool = True,
+    device: str | None = None,
+    precision: str = "highest",
     checkpoint_activations: bool = False,
     watch: Watch | None = None,
     said: Mapping[str, Any] | None = None,
@@ -165,6 +172,8 @@ def prepare(
             threads=threads,
             cpu=cpu,
             winograd=winograd,
+            device=device,
+            precision=precision,
             checkpoint_activations=checkpoint_activations,
         )
     except MismatchError as error:
@@ -207,6 +216,8 @@ def evaluate_model(
     workers: int | None = None,
     cpu: str = "native",
     winograd: bool = True,
+    device: str | None = None,
+    precision: str = "highest",
 ) -> dict[str, Any]:
     """The loss and the metrics of a network on data, by name, and how many samples those were.
 
@@ -225,8 +236,9 @@ def evaluate_model(
         raise InputError(f"{data} has no part called {part}; it has {there}")
     training = settled(model, training, chosen)
     measure, targets = loss_model(model, training)
-    network = compile(model, weights, threads=threads, cpu=cpu, winograd=winograd)
-    loss = compile(measure, {}, threads=threads, cpu=cpu, winograd=winograd)
+    how: dict[str, Any] = {"threads": threads, "cpu": cpu, "winograd": winograd, "device": device}
+    network = compile(model, weights, precision=precision, **how)
+    loss = compile(measure, {}, **how)
     loader = loader_of(model, targets, chosen, training, reading_ahead(workers), trains=False)
     compared = compares(model.graph, training.loss[0])
     figures = evaluate(network, applied(loss_of, loss), loader, training, compared)

@@ -39,7 +39,9 @@ class Session:
         logits = session.network()(x)
         session.save("weights.safetensors")
 
-    The first step with new shapes compiles. Not for several threads at once.
+    The first step with new shapes compiles. On a card (`device`) the states stay there, and of a
+    step only the loss comes back, and the outputs that were asked for. Not for several threads at
+    once.
     """
 
     def __init__(
@@ -49,10 +51,12 @@ class Session:
         weights: Any,
         *,
         outputs: Iterable[str] = (),
-        target: str = "cpu",
+        target: str | None = None,
         threads: int | None = None,
         cpu: str = "native",
         winograd: bool = True,
+        device: str | None = None,
+        precision: str = "highest",
         cache: bool = True,
         checkpoint_activations: bool = False,
     ) -> None:
@@ -62,6 +66,7 @@ class Session:
         self.plan: Step = training_step(model, training, outputs)
         self._how: dict[str, Any] = {"target": target, "threads": threads, "cpu": cpu}
         self._how |= {"winograd": winograd, "cache": cache}
+        self._how |= {"device": device, "precision": precision}
         self._bound: dict[str, Array] = dict(bind_weights_of(model, weights))
         arrays = self.plan.arrays(self._bound)
         passes = select(options={"recompute": {"share": _AGAIN if checkpoint_activations else 0}})

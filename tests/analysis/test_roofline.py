@@ -78,7 +78,7 @@ def test_machines() -> None:
     assert (given.operations, given.bandwidth) == (140e9, 12.5e9)
     assert given.ridge == pytest.approx(11.2)
     with pytest.raises(InputError, match="did you mean a100"):
-        find_machine("a10", this_machine)
+        find_machine("a1000", this_machine)
     for wrong in ("fast", "1/2/3", "1", "/", "a/b"):
         with pytest.raises(InputError, match="GFLOPS/GBS such as 140/12"):
             find_machine(wrong, this_machine)

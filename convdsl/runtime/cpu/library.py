@@ -30,7 +30,7 @@ from convdsl.diagnostics import InputError
 from convdsl.kernel import cpu_abi
 from convdsl.kernel.program import Port
 from convdsl.kernel.target import Target
-from convdsl.runtime.cpu.code import Code
+from convdsl.runtime.code import Code
 from convdsl.runtime.cpu.processor import LEVELS
 from convdsl.runtime.whole_files import write_whole
 from convdsl.tensor import DType

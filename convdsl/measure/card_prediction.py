@@ -1,0 +1,163 @@
+"""How long a kernel should take on a card, from what was compiled for it: a prediction.
+
+    fill     = blocks / (waves * blocks that the card holds at once)
+    issue    = of the main loop: operations per instruction, beside two of a multiply-add alone;
+               on tensor units 1, where at most every eighth instruction is a product
+    compute  = operations / (peak * fill * issue)
+    memory   = bytes of its buffers / bandwidth
+    seconds  = max(compute, memory)
+
+How many blocks a multiprocessor holds follows from the registers, the shared memory and the threads
+of a block (the CUDA programming guide's limits, kernel.cuda_target). Of a step with several
+launches the one with the most arithmetic in its main loop has the operations, the others only what
+they move. Caches, latencies and what a launch costs are left out: a kernel is slower than this, by
+how much only a card says.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from convdsl.analysis.cost import known_sum
+from convdsl.analysis.machine import Machine
+from convdsl.backends.cuda.disassembly import disassemble, main_loop
+from convdsl.backends.cuda.nvrtc import Resources, compile_source
+from convdsl.backends.cuda.printer import print_module
+from convdsl.kernel.cuda_module import Launch
+from convdsl.kernel.cuda_target import REGISTERS_SM, WARP, Architecture, CudaTarget
+from convdsl.kernel.nodes import Blocks, Kernel
+from convdsl.kernel.program import Program, Step
+from convdsl.lowering.lower import Lowered
+from convdsl.tensor import Dim
+
+_TENSOR = "HMMA"
+_ARITHMETIC = {"FFMA": 2, "FADD": 1, "FMUL": 1, "FMNMX": 1, "FSETP": 1, "FSEL": 1, "MUFU": 1}
+"""Operations of an instruction on the plain units."""
+_SLOTS = 8
+"""Issue slots that a product on tensor units leaves free beside itself: what the gates of the
+evidence ask of a main loop (docs/gpu.md)."""
+
+_REGISTER_UNIT = 256  # registers that a warp is given at once
+_RESERVED = 1024  # bytes of shared memory of a block that are the system's, from sm_80 on
+
+
+@dataclass(frozen=True, slots=True)
+class Predicted:
+    """One launch."""
+
+    launch: Launch
+    resources: Resources
+    blocks: int  # that a multiprocessor holds at once
+    fill: float
+    issue: float
+    unit: str  # `tensor` or `plain`
+    flops: int
+    bytes: int
+    compute_seconds: float
+    memory_seconds: float
+
+    @property
+    def seconds(self) -> float:
+        return max(self.compute_seconds, self.memory_seconds)
+
+    @property
+    def bound(self) -> str:
+        """What holds it back: `compute` or `memory`."""
+        return "compute" if self.compute_seconds >= self.memory_seconds else "memory"
+
+
+def predict_on_card(lowered: Lowered, target: CudaTarget, machine: Machine) -> list[Predicted]:
+    """Of every launch, in order. InputError where NVRTC or nvdisasm is missing."""
+    program = lowered.program
+    module = print_module(program, target)
+    compiled = compile_source(module.source, target.arch)
+    text = disassemble(compiled.cubin)
+    loops = {name: _loop(text, name) for name in compiled.resources}
+    work = {node.name: node.op.cost(node.call).flops for node in lowered.graph.op_nodes()}
+    found: list[Predicted] = []
+    for launches, kernel, step in _steps(program, module.launches):
+        busiest = max(launches, key=lambda launch: loops[launch.function].operations)
+        total = _number(known_sum(work[node] for node in step.nodes if node in work))
+        moved = sum(b.size * b.dtype.bytes for b in kernel.buffers)
+        for launch in launches:
+            loop, resources = loops[launch.function], compiled.resources[launch.function]
+            flops = total if launch is busiest else 0
+            held = blocks_held(launch, resources, target.facts)
+            fill = _fill(math.prod(launch.grid), held * target.facts.multiprocessors)
+            rate = _peak(machine, loop.unit, target) * fill * loop.issue
+            compute, memory = flops / rate, moved / machine.bandwidth
+            about = (launch, resources, held, fill, loop.issue, loop.unit)
+            found.append(Predicted(*about, flops, moved, compute, memory))
+    return found
+
+
+def _number(flops: Dim) -> int:
+    assert isinstance(flops, int), "a lowered program has no open sizes"
+    return flops
+
+
+def blocks_held(launch: Launch, resources: Resources, facts: Architecture) -> int:
+    """Blocks of a launch that a multiprocessor holds at once; at least one, as it was launched."""
+    threads = math.prod(launch.block)
+    warps = -(-threads // WARP)
+    of_a_warp = -(-resources.registers * WARP // _REGISTER_UNIT) * _REGISTER_UNIT
+    shared = launch.shared_bytes + resources.shared
+    shared += _RESERVED if facts.capability >= 80 else 0
+    limits = [
+        facts.blocks_sm,
+        facts.threads_sm // (warps * WARP),
+        REGISTERS_SM // max(of_a_warp * warps, 1),
+    ]
+    if shared:
+        limits.append(facts.shared_bytes_sm // shared)
+    return max(1, min(limits))
+
+
+def _fill(blocks: int, held: int) -> float:
+    """How much of the card works, on average over the waves of blocks."""
+    return blocks / (-(-blocks // held) * held)
+
+
+@dataclass(frozen=True, slots=True)
+class _Loop:
+    """What a function's main loop does in one turn, and how much of its unit's rate that can ask
+    for."""
+
+    unit: str
+    operations: int
+    issue: float
+
+
+def _loop(text: str, function: str) -> _Loop:
+    """The main loop by tensor units, or else by the plain ones."""
+    tensor = main_loop(text, function, (_TENSOR,))
+    products = sum(_TENSOR in line for line in tensor)
+    if products:
+        operations = products * 2 * 16 * 8 * 8 // WARP
+        return _Loop("tensor", operations, min(1.0, _SLOTS * products / len(tensor)))
+    plain = main_loop(text, function, tuple(_ARITHMETIC))
+    operations = sum(
+        count for line in plain for name, count in _ARITHMETIC.items() if line.startswith(name)
+    )
+    return _Loop("plain", operations, max(operations, 1) / (2 * len(plain)))
+
+
+def _peak(machine: Machine, unit: str, target: CudaTarget) -> float:
+    """Operations per second of a unit, in the precision of the code."""
+    if unit == "plain":
+        return machine.operations
+    peak = machine.tf32 if target.precision == "high" else machine.bf16
+    return machine.operations if peak is None else peak
+
+
+def _steps(
+    program: Program, launches: tuple[Launch, ...]
+) -> Iterator[tuple[list[Launch], Kernel, Step]]:
+    """Each step with its kernel and its launches."""
+    kernels: Mapping[str, Kernel] = {kernel.name: kernel for kernel in program.kernels}
+    left = iter(launches)
+    for step in program.steps:
+        kernel = kernels[step.kernel]
+        yield [next(left) for part in kernel.body if isinstance(part, Blocks)], kernel, step

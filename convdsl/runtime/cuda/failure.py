@@ -1,0 +1,56 @@
+"""What went wrong on a card, so that somebody can do something about it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+from convdsl.diagnostics import DeviceError
+from convdsl.kernel.cuda_module import Launch
+from convdsl.kernel.program import Port
+from convdsl.runtime.code import Code
+from convdsl.runtime.cuda.device import CudaDevice
+
+
+def failed(
+    device: CudaDevice, launch: Launch, number: int, count: int, error: Exception
+) -> DeviceError:
+    """A launch that the card refused, or did not survive."""
+    layers = ", ".join(launch.nodes) or launch.function
+    return DeviceError(
+        f"{device.name} has failed at {layers} (kernel {launch.function}, launch {number + 1} of"
+        f" {count}, grid {_by(launch.grid)}, block {_by(launch.block)},"
+        f" {launch.shared_bytes} bytes of shared memory): {error}"
+    )
+
+
+def needs(found: Any, code: Code, device: CudaDevice, error: Exception) -> DeviceError:
+    """Too little memory: what the plan has, and what there is."""
+    planned = {
+        "weights": code.weight_bytes,
+        "scratch memory": code.arena_bytes,
+        "inputs": _bytes(code.inputs),
+        "outputs": _bytes(code.outputs),
+        "states": _bytes(code.states),
+    }
+    parts = ", ".join(f"{name} {_mb(size)}" for name, size in planned.items() if size)
+    total = sum(planned.values())
+    free, whole = found.cuda.Device(device.number).mem_info
+    return DeviceError(
+        f"{device.name} has too little memory: the network takes {_mb(total)} ({parts}; inputs,"
+        f" outputs and scratch memory once for every stream), and {_mb(free)} of {_mb(whole)} are"
+        f" free ({error})\nhelp: a smaller batch takes less, all but weights and states"
+    )
+
+
+def _bytes(ports: Sequence[Port]) -> int:
+    return sum(prod(port.type.sizes) * port.type.dtype.bytes for port in ports)
+
+
+def _mb(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB"
+
+
+def _by(extents: Sequence[int]) -> str:
+    return " x ".join(map(str, extents))

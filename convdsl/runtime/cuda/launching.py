@@ -1,0 +1,121 @@
+"""Functions of a module, and what they are given where."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from convdsl.diagnostics import ArtifactError, InputError
+from convdsl.kernel.cuda_binary import CudaBinary
+from convdsl.kernel.cuda_module import Launch
+from convdsl.kernel.cuda_target import ARCHITECTURES
+from convdsl.kernel.program import Argument, Place
+from convdsl.runtime.cuda.card import Card
+
+_MAX_DYNAMIC_SHARED = 8
+"""CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES of CUfunction_attribute, in cuda.h: more than
+48 KB of a block must be asked for."""
+
+_SLOTTED = (Place.INPUT, Place.OUTPUT, Place.STATE)
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where everything lies that a program works on."""
+
+    weights: int
+    arena: int
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    states: tuple[int, ...]
+
+    def of(self, argument: Argument) -> int:
+        """Where an argument begins."""
+        match argument.place:
+            case Place.INPUT:
+                return self.inputs[argument.slot]
+            case Place.OUTPUT:
+                return self.outputs[argument.slot]
+            case Place.STATE:
+                return self.states[argument.slot]
+            case Place.WEIGHTS:
+                return self.weights + argument.offset
+            case Place.ARENA:
+                return self.arena + argument.offset
+            case Place.PRIVATE:
+                raise AssertionError("threads of a card have registers, and nothing else")
+
+
+class Functions:
+    """A binary loaded onto a card, which is current."""
+
+    def __init__(self, found: Any, binary: CudaBinary, card: Card) -> None:
+        self._module = found.cuda.function.Module()
+        self._module.load(_image(binary, card))
+        self.launches = binary.launches
+        self._functions: dict[str, Any] = {}
+        for launch in binary.launches:
+            if launch.function not in self._functions:
+                self._functions[launch.function] = self._module.get_function(launch.function)
+            if launch.shared_bytes:
+                function = self._functions[launch.function]
+                found.cuda.driver.funcSetAttribute(
+                    function.ptr, _MAX_DYNAMIC_SHARED, launch.shared_bytes
+                )
+
+    def launch(self, launch: Launch, addresses: Addresses, stream: Any) -> None:
+        """Put one launch on a stream."""
+        arguments = tuple(addresses.of(argument) for argument in launch.arguments)
+        self._functions[launch.function](
+            launch.grid, launch.block, arguments, launch.shared_bytes, stream
+        )
+
+    def launch_all(self, addresses: Addresses, stream: Any) -> None:
+        """All of them, in order."""
+        for launch in self.launches:
+            self.launch(launch, addresses, stream)
+
+
+def runs_on(made_for: str, card: Card) -> bool:
+    """Whether code for an architecture runs on a card: that of the same, of a later one of the
+    same generation, and of a later generation, whose driver translates the PTX."""
+    return _number(made_for) <= _number(card.arch)
+
+
+def nearest_architecture(card: Card) -> str:
+    """The latest architecture that code is made for and the card runs. InputError for a card that
+    is older than all."""
+    runs = [arch for arch in ARCHITECTURES if runs_on(arch, card)]
+    if not runs:
+        oldest = min(ARCHITECTURES, key=_number)
+        raise InputError(f"{card.name} is {card.arch}; cards from {oldest} on are served")
+    return max(runs, key=_number)
+
+
+def _image(binary: CudaBinary, card: Card) -> bytes:
+    """Machine code where it is that of the card's generation, else PTX."""
+    if not runs_on(binary.arch, card):
+        raise ArtifactError(
+            f"the code is made for {binary.arch}; this card, {card.name}, is {card.arch}"
+        )
+    same = _number(binary.arch) // 10 == _number(card.arch) // 10
+    return binary.cubin if same else binary.ptx.encode() + b"\0"
+
+
+def _number(arch: str) -> int:
+    return int(arch.removeprefix("sm_"))
+
+
+def check_arguments(
+    launches: Sequence[Launch], slots: dict[Place, int], sizes: dict[Place, int]
+) -> None:
+    """ArtifactError for an argument that is outside of what a program has."""
+    for launch in launches:
+        for argument in launch.arguments:
+            if argument.place in _SLOTTED:
+                fits = argument.slot < slots[argument.place]
+            else:
+                fits = argument.offset <= sizes.get(argument.place, -1)
+            if not fits:
+                raise ArtifactError(f"{launch.function} is given {argument}, which there is not")
