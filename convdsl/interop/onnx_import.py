@@ -40,6 +40,9 @@ FIRST_OPSET = 6
 _MALFORMED = (ValueError, LookupError, TypeError, ArithmeticError, AttributeError)
 """What rules raise that unpack what every well-formed model has."""
 
+SIZED_BY_DATA = ("NonMaxSuppression", "NonZero", "Unique", "Compress")
+"""Kinds that give as many elements as data say, where a graph has exact shapes."""
+
 _ENDS = ("Constant", "Shape", "Size")
 """Kinds whose rule itself says what is known."""
 
@@ -173,6 +176,7 @@ class _Importer:
     def _refuse_unknown_kinds(self, nodes: Sequence[tuple[int, onnx.NodeProto]]) -> None:
         """All operators that cannot be read, with the nodes that need them."""
         missing: dict[str, list[str]] = {}
+        before: dict[str, str] = {}
         for number, node in nodes:
             kind = (
                 node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
@@ -183,6 +187,10 @@ class _Importer:
                 is_read = False
             if not is_read:
                 missing.setdefault(kind, []).append(node.name or f"number {number}")
+                if kind in SIZED_BY_DATA:
+                    known = {tensor.name for tensor in self.proto.graph.initializer}
+                    wanted = [name for name in node.input if name and name not in known]
+                    before.setdefault(kind, ",".join(wanted))
         if not missing:
             return
         lines = [f"{self.source} needs operators that are not supported:"]
@@ -190,6 +198,8 @@ class _Importer:
             shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
             close = get_close_matches(kind, READING, n=1, cutoff=0.8)
             hint = f" (there is {close[0]})" if close else ""
+            if kind in before:
+                hint = f" (its size is data; what feeds it is read by --outputs {before[kind]})"
             lines.append(f"{kind}{hint}: {shown}")
         lines.append(f"supported are {', '.join(sorted({*READING, *FOLDS, BRANCHES}))}")
         raise InputError("\n  ".join(lines))

@@ -142,7 +142,8 @@ class Emitter:
     def read(self, e: Read, at: Mapping[str, Dim], guards: tuple[IndexTest, ...]) -> Value:
         view = self.views[e.tensor.name]
         index = [substitute(d, at) for d in e.index]
-        tests = [*guards]
+        extents = zip(index, e.tensor.type.sizes, strict=True)  # what stays inside needs no guard
+        tests = [*guards] if any(bounds_tests(p, size) for p, size in extents) else []
         for axis, (position, extent) in enumerate(zip(index, e.tensor.type.shape, strict=True)):
             # The last vector of a blocked axis may pass the end of what is not blocked.
             filled = axis == view.layout.axis
@@ -245,13 +246,8 @@ class Emitter:
             return Const(known, self.type(DType.BOOL))
         if not (depends_on_lane(test.a) or depends_on_lane(test.b)):
             return test if self.lanes == 1 else Splat(test, self.type(DType.BOOL))
-        lanes: list[Value] = []
-        for lane in range(self.lanes):
-            here = {_LANE: lane}
-            item = IndexTest(test.op, substitute(test.a, here), substitute(test.b, here))
-            known = decide(item)
-            lanes.append(item if known is None else Const(known, ValueType(DType.BOOL)))
-        return Gather(tuple(lanes), self.type(DType.BOOL))
+        sides = (self.index_value(expr.IndexValue(d, DType.I64), {}) for d in (test.a, test.b))
+        return nodes.Compare(test.op, *sides)
 
     def lane_free(self, test: IndexTest) -> IndexTest:
         """lanes * m + lane < lanes * k says m < k: all lanes of a block agree."""

@@ -84,3 +84,18 @@ def test_boxes_that_are_assigned(seed: int) -> None:
     onnx.checker.check_model(proto)
     found = run_convdsl(model_of(proto, "net", {}), {"x": x, "updates": updates}, cache=False)
     np.testing.assert_array_equal(found["y"], wanted)
+
+
+def test_sizes_that_are_data_are_named_with_what_can_be_read() -> None:
+    nodes = [
+        helper.make_node("Sigmoid", ["s"], ["scores"]),
+        helper.make_node("NonMaxSuppression", ["b", "scores"], ["chosen"], "nms"),
+    ]
+    ports = [
+        helper.make_tensor_value_info(n, 1, s) for n, s in (("b", [1, 5, 4]), ("s", [1, 2, 5]))
+    ]
+    outputs = [helper.make_tensor_value_info("chosen", 7, None)]
+    graph = helper.make_graph(nodes, "net", ports, outputs)
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    with pytest.raises(convdsl.InputError, match=r"its size is data.*--outputs b,scores\): nms"):
+        model_of(proto, "net", {})
