@@ -242,7 +242,8 @@ def resolve_expand(call: Call) -> Mapping[str, Any]:
     own = (1,) * (len(wanted) - x.rank) + x.shape
     shape = tuple(have if want == -1 else want for have, want in zip(own, wanted, strict=True))
     for have, want in zip(own, shape, strict=True):
-        if (bounds(want)[0] or 0) < 1:
+        most = bounds(want)[1]
+        if most is not None and most < 1:  # one that may be less is held to it when it is known
             raise OpError(f"{want} is no extent", attributes=("shape",))
         if have not in (1, want):
             what = f"cannot expand {x} to {format_shape(shape)}"

@@ -127,8 +127,8 @@ def resolve_reshape(call: Call) -> Mapping[str, Any]:
     if len(unknown) > 1:
         raise OpError("reshape can find one extent of -1, not several", attributes=("shape",))
     for extent in given:
-        low, _ = bounds(extent)
-        if extent != -1 and (low is None or low < 0):
+        _, most = bounds(extent)  # one that may be less is held to it when it is known
+        if extent != -1 and most is not None and most < 0:
             raise OpError(f"{extent} is no extent", attributes=("shape",))
     known = product(tuple(extent for extent in given if extent != -1))
     total = x.elements

@@ -158,6 +158,8 @@ def prepare(
     expect("the model", model, Model)
     expect("the folder of the run", out, str, Path, NoneType)
     expect("what watches", watch, Watch, NoneType)
+    if "\0" in str(out):
+        raise InputError("a path cannot hold a NUL byte")
     folder = None if out is None else Path(out)
     _check_folder(folder, resume, overwrite)
     training = complete(model, said)

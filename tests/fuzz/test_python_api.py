@@ -178,6 +178,19 @@ def is_of_the_call(error: Exception) -> bool:
     return isinstance(error, TypeError) and len(traceback.extract_tb(trace)) <= 2
 
 
+def test_gradients_of_a_model_of_free_sizes() -> None:
+    """They too are refused where nothing is left, and right elsewhere."""
+    text = TEXT.replace("-> output", "-> flatten -> relu -> output")
+    network = convdsl.compile(convdsl.gradient(convdsl.parse(text)), "random:0", cache=False)
+    with pytest.raises(convdsl.InputError):
+        network(np.ones((1, 3, 6, 6), np.float32))
+    found = network(np.ones((1, 3, 15, 15), np.float32))
+    bound = convdsl.parse(text, N=1, H=15, W=15)
+    known = convdsl.compile(convdsl.gradient(bound), "random:0", cache=False)
+    for name, array in known(np.ones((1, 3, 15, 15), np.float32)).items():
+        np.testing.assert_allclose(found[name], array, rtol=1e-5, atol=1e-6)
+
+
 def test_too_small_inputs_of_a_model_of_free_sizes(model: Model) -> None:
     """Refused with the operator and the sizes, whichever way they come; larger ones run."""
     network = convdsl.compile(model, "random:0", cache=False)
