@@ -15,8 +15,9 @@ from convdsl.ops import OPERATORS
 
 CASES = 6
 
-UNAVAILABLE = {"concat", "reshape", "top_k"}
-"""Operators that may have no field: joining along space, space merged or split, ranks in space."""
+UNAVAILABLE = {"concat", "fold", "reshape", "top_k"}
+"""Operators that may have no field: joining along space, space merged or split, ranks in space,
+patches that lie side by side."""
 
 
 def may_be_unavailable(case: Case) -> bool:

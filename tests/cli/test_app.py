@@ -120,7 +120,7 @@ def raising(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
         (OSError("disk on fire"), 2, "error: disk on fire\n"),
         (MemoryError(), 2, "error: not enough memory\n"),
         (MemoryError("8 GB"), 2, "error: not enough memory: 8 GB\n"),
-        (KeyboardInterrupt(), 130, ""),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
     ],
 )
 def test_errors_of_the_world(
