@@ -174,7 +174,11 @@ class Emitter:
         if stride == 1 and view.layout.axis is None and self.valid is not None:
             type = self.type(dtype)
             return Load(view.buffer, first, type, tuple(tests), otherwise, self.valid)
-        return self.gather(view, offset, tests, otherwise, dtype)
+        return self.gather(view, offset, [*tests, *self.before_ends(at)], otherwise, dtype)
+
+    def before_ends(self, at: Mapping[str, Dim]) -> list[IndexTest]:
+        """That a lane is not past the end of its axis."""
+        return [IndexTest("lt", at[name], end) for name, end in self.ends.items() if name in at]
 
     def existing(self, position: Dim) -> Dim:
         """A position of lanes that exist."""
@@ -319,7 +323,7 @@ class Emitter:
                 continue
             here = {_LANE: lane}
             bound = {name: substitute(index, here) for name, index in at.items()}
-            ends = [IndexTest("lt", substitute(at[n], here), end) for n, end in self.ends.items()]
+            ends = self.before_ends(bound)
             if any(decide(test) is False for test in ends):
                 items.append(Const(0, ValueType(e.dtype)))
                 continue
