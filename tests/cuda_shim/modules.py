@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -10,6 +11,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +22,10 @@ FLAGS = ["-std=c++20", "-O1", "-fPIC", "-fvisibility=hidden", "-fno-exceptions",
          "-ffp-contract=off", "-fno-strict-aliasing", "-march=native"]  # fmt: skip
 NOTED = ["-fsanitize=thread"]
 """Every access calls the engine's ledger: g++ inserts the calls, its run-time library stays out."""
+
+
+KEPT = 7 * 24 * 3600
+"""Seconds after which a library is forgotten."""
 
 
 class ShimError(AssertionError):
@@ -76,12 +82,16 @@ def _as_cpp(source: str) -> str:
 
 
 @functools.cache
-def _folder() -> Path:
+def folder() -> Path:
     """Where libraries of this machine are kept; CONVDSL_SHIM_CACHE names another place."""
     given = os.environ.get("CONVDSL_SHIM_CACHE")
-    folder = Path(given or Path(tempfile.gettempdir()) / f"convdsl-shim-{os.getuid()}")
-    folder.mkdir(mode=0o700, exist_ok=True, parents=True)
-    return folder
+    place = Path(given or Path(tempfile.gettempdir()) / f"convdsl-shim-{os.getuid()}")
+    place.mkdir(mode=0o700, exist_ok=True, parents=True)
+    for path in place.glob("*.[os]*"):
+        with contextlib.suppress(FileNotFoundError):  # somebody else tidies up
+            if path.stat().st_mtime < time.time() - KEPT:
+                path.unlink()
+    return place
 
 
 @functools.cache
@@ -104,15 +114,15 @@ def _run(command: list[str], stdin: str = "") -> None:
 def _made(path: Path, command: list[str], stdin: str = "") -> Path:
     """`path`, made by a command that ends in -o unless it is there; written whole or not at all."""
     if not path.exists():
-        with tempfile.TemporaryDirectory(dir=_folder()) as folder:
-            fresh = Path(folder) / path.name
+        with tempfile.TemporaryDirectory(dir=folder()) as inner:
+            fresh = Path(inner) / path.name
             _run([*command, "-o", str(fresh)], stdin)
             fresh.replace(path)
     return path
 
 
 def _engine() -> Path:
-    path = _folder() / f"engine-{_named(b'engine')}.o"
+    path = folder() / f"engine-{_named(b'engine')}.o"
     flags = [*FLAGS, "-O2", "-c", str(HERE / "engine.cpp")]
     return _made(path, ["g++", *flags])
 
@@ -120,11 +130,11 @@ def _engine() -> Path:
 @functools.lru_cache(maxsize=64)
 def _compiled(source: str, kernels: tuple[str, ...], flags: tuple[str, ...]) -> Library:
     name = _named("\0".join((source, *flags)).encode())
-    library = _folder() / f"{name}.so"
+    library = folder() / f"{name}.so"
     if not library.exists():
         command = ["g++", *FLAGS, *flags, "-I", str(HERE), "-x", "c++", "-c", "-"]
-        with tempfile.TemporaryDirectory(dir=_folder()) as folder:
-            module = Path(folder) / "module.o"
+        with tempfile.TemporaryDirectory(dir=folder()) as inner:
+            module = Path(inner) / "module.o"
             _run([*command, "-o", str(module)], source)
             _made(library, ["g++", "-shared", "-Wl,-Bsymbolic", str(module), str(_engine())])
     loaded = ctypes.CDLL(str(library), mode=os.RTLD_LOCAL | os.RTLD_NOW)
