@@ -21,6 +21,7 @@ from convdsl.ir.canonical import canonical_text
 from convdsl.lowering import buffers, recipe, tasks
 from convdsl.lowering.recipe import packings_from_json, packings_to_json
 from convdsl.passes import PASSES
+from convdsl.runtime import artifact
 from convdsl.runtime.cache import ObjectCache
 from convdsl.runtime.cpu import code as runtime
 from convdsl.runtime.saved import read_report
@@ -268,3 +269,25 @@ def test_every_form_of_packing_is_known() -> None:
         }
     assert forms <= cpu_machine(llvm.find_target()).packs.keys()
     assert forms
+
+
+# Convolutions with fewer products
+
+
+def test_winograd_is_forbidden_by_name_and_kept_apart(made: list[str], tmp_path: Path) -> None:
+    """Other code under another key, other roundings, and the artifact says so."""
+    text = "model w {\n input x: f32[1, 64, 28, 28]\n x -> conv(64, 3) -> output y\n}\n"
+    model, x = convdsl.parse(text), np.random.default_rng(0).standard_normal((1, 64, 28, 28))
+    results: dict[bool, Any] = {}
+    for allowed in (True, False, True, False):
+        network = convdsl.compile(model, "random:1", threads=1, winograd=allowed)
+        results[allowed] = network(x.astype(np.float32))
+        network.save(tmp_path / f"{allowed}.cdsl")
+        manifest = artifact.read(tmp_path / f"{allowed}.cdsl").manifest
+        assert manifest["winograd"] is allowed
+    assert len(made) == 2
+    assert not np.array_equal(results[True], results[False])
+    span = np.ptp(results[False])
+    np.testing.assert_allclose(results[True], results[False], rtol=0, atol=2e-5 * span)
+    with pytest.raises(InputError, match="winograd"):
+        convdsl.compile(model, "random:1", winograd="no")  # type: ignore[arg-type]

@@ -179,6 +179,7 @@ def test_missing_inputs_and_wrong_outputs(convdsl, folder: Path) -> None:
         ["--weights", "random:0"],
         ["--set", "classes=3"],
         ["--cpu", "x86-64-v3"],
+        ["--no-winograd"],
         ["--input", "3x8x8"],
         ["--disable", "canonicalise"],
         ["--verify"],
