@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from safetensors.numpy import save as to_safetensors
 
 from convdsl.diagnostics import InputError, WeightError
 from convdsl.runtime.whole_files import write_whole
@@ -75,6 +74,8 @@ def write_arrays(
     path: Path, arrays: Mapping[str, Array], facts: Mapping[str, str] | None = None
 ) -> None:
     """A safetensors file, whole or not at all. InputError where it cannot be written."""
+    from safetensors.numpy import save as to_safetensors  # loaded where there is a file to write
+
     if "\0" in str(path):
         raise InputError("a path cannot hold a NUL byte")
     whole = {name: np.asarray(array, order="C") for name, array in arrays.items()}

@@ -1,4 +1,7 @@
-"""safetensors files, read by the official library: mapped, and tensor by tensor."""
+"""safetensors files, read by the official library: mapped, and tensor by tensor.
+
+It is loaded with the first such file: a machine without it reads no such files, and does all else.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,6 @@ from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 
 from convdsl.diagnostics import WeightError
 from convdsl.tensor.conversion import widen_bf16
@@ -42,6 +44,8 @@ class SafetensorsFile(WeightStore):
     """A safetensors file. The library checks the header: offsets in bounds, without holes."""
 
     def __init__(self, path: Path) -> None:
+        from safetensors import SafetensorError, safe_open
+
         super().__init__(str(path))
         self._path = path
         try:
@@ -63,6 +67,8 @@ class SafetensorsFile(WeightStore):
         return self._entries
 
     def read(self, name: str) -> NDArray[Any]:
+        from safetensors import SafetensorError
+
         entry = self._entries[name]
         if entry.dtype == BFLOAT16:
             return self._read_bfloat16(name, entry.shape)

@@ -4,6 +4,8 @@ what is wrong."""
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -79,3 +81,30 @@ def test_the_benchmark(
         assert 0 < row["peers"]["convdsl"]["share"] < 1
         assert "torch" in row["cannot"]
     assert "tiny.cnn" in capsys.readouterr().out
+
+
+def test_what_a_bare_machine_must_have() -> None:
+    """The suite and the benchmark load without the packages that a machine with a card may lack,
+    compiled ones among them."""
+    lacking = (
+        "safetensors",
+        "rich",
+        "rich_argparse",
+        "shtab",
+        "hypothesis",
+        "onnx",
+        "scipy",
+        "PIL",
+    )
+    script = f"""
+import sys
+sys.modules.update(dict.fromkeys({lacking!r}))
+import benchmarks.gpu, gpu.test_networks, gpu.test_operators, gpu.test_arrays, convdsl
+convdsl.compile("lenet5", "random:0", cache=False, inputs=(1, 32, 32))
+convdsl.export("lenet5", to="pytorch")
+"""
+    root = Path(gpu.__file__).parent.parent
+    path = f"{root}:{root / 'tests'}"
+    subprocess.run(
+        [sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": path}, check=True
+    )
