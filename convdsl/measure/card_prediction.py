@@ -8,10 +8,10 @@
     seconds  = max(compute, memory)
 
 How many blocks a multiprocessor holds follows from the registers, the shared memory and the threads
-of a block (the CUDA programming guide's limits, kernel.cuda_target). Of a step with several
-launches the one with the most arithmetic in its main loop has the operations, the others only what
-they move. Caches, latencies and what a launch costs are left out: a kernel is slower than this, by
-how much only a card says.
+of a block (the CUDA programming guide's limits, kernel.cuda_target). Where several launches in a
+row are of the same layers, the one with the most arithmetic in its main loop has the operations,
+the others only what they move. Caches, latencies and what a launch costs are left out: a kernel is
+slower than this, by how much only a card says.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import groupby
 
 from convdsl.analysis.cost import known_sum
 from convdsl.analysis.machine import Machine
@@ -28,7 +29,7 @@ from convdsl.backends.cuda.printer import print_module
 from convdsl.kernel.cuda_module import Launch
 from convdsl.kernel.cuda_target import REGISTERS_SM, WARP, Architecture, CudaTarget
 from convdsl.kernel.nodes import Blocks, Kernel
-from convdsl.kernel.program import Program, Step
+from convdsl.kernel.program import Program
 from convdsl.lowering.lower import Lowered
 from convdsl.tensor import Dim
 
@@ -77,12 +78,13 @@ def predict_on_card(lowered: Lowered, target: CudaTarget, machine: Machine) -> l
     loops = {name: _loop(text, name) for name in compiled.resources}
     work = {node.name: node.op.cost(node.call).flops for node in lowered.graph.op_nodes()}
     found: list[Predicted] = []
-    for launches, kernel, step in _steps(program, module.launches):
-        busiest = max(launches, key=lambda launch: loops[launch.function].operations)
-        total = _number(known_sum(work[node] for node in step.nodes if node in work))
-        moved = sum(b.size * b.dtype.bytes for b in kernel.buffers)
-        for launch in launches:
+    for nodes, group in groupby(_launches(program, module.launches), lambda pair: pair[0].nodes):
+        pairs = list(group)
+        busiest, _ = max(pairs, key=lambda pair: loops[pair[0].function].operations)
+        total = _number(known_sum(work[node] for node in nodes if node in work))
+        for launch, kernel in pairs:
             loop, resources = loops[launch.function], compiled.resources[launch.function]
+            moved = sum(b.size * b.dtype.bytes for b in kernel.buffers)
             flops = total if launch is busiest else 0
             held = blocks_held(launch, resources, target.facts)
             fill = _fill(math.prod(launch.grid), held * target.facts.multiprocessors)
@@ -152,12 +154,10 @@ def _peak(machine: Machine, unit: str, target: CudaTarget) -> float:
     return machine.operations if peak is None else peak
 
 
-def _steps(
-    program: Program, launches: tuple[Launch, ...]
-) -> Iterator[tuple[list[Launch], Kernel, Step]]:
-    """Each step with its kernel and its launches."""
+def _launches(program: Program, launches: tuple[Launch, ...]) -> Iterator[tuple[Launch, Kernel]]:
+    """Each launch with its kernel."""
     kernels: Mapping[str, Kernel] = {kernel.name: kernel for kernel in program.kernels}
     left = iter(launches)
     for step in program.steps:
         kernel = kernels[step.kernel]
-        yield [next(left) for part in kernel.body if isinstance(part, Blocks)], kernel, step
+        yield from ((next(left), kernel) for part in kernel.body if isinstance(part, Blocks))

@@ -20,7 +20,8 @@ from convdsl.toolchain import find_toolchain
 NET = """
 model net {
     input x: f32[N, 32, 28, 28]
-    x -> conv(64, 3x3) -> relu -> max_pool(2x2) -> softmax(axis = 1) -> output y
+    x -> conv(64, 3x3) -> relu -> max_pool(2x2) -> softmax(axis = 1)
+      -> flatten -> linear(7) -> output y
 }
 """
 
@@ -75,6 +76,8 @@ def test_no_kernel_is_faster_than_the_data_sheet(card: str) -> None:
         assert 0 < one.issue <= 1
         assert one.seconds >= one.bytes / machine.bandwidth
         assert one.seconds >= one.flops / machine.operations
+    exact = sum(node.op.cost(node.call).flops for node in lowered.graph.op_nodes())
+    assert sum(one.flops for one in found) == exact, "counted once, in however many launches"
     assert {node for one in found for node in one.launch.nodes} >= {"conv", "relu", "softmax"}
 
 
