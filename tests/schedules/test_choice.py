@@ -83,14 +83,15 @@ def test_choices_say_what_was_predicted() -> None:
     machine = cpu_machine(find_target())
     graph = conv_graph((1, 64, 14, 14), {"channels": 64, "kernel": 3})
     lowered = lower(graph, machine.without("winograd"), "t")
-    choice = lowered.choices[0]
+    choice = next(choice for choice in lowered.choices if choice.schedule != "transpose")
     assert choice.schedule == choice.bids[0][0] == "direct"
     assert [name for name, _ in choice.bids] == ["direct", "generic"]
     costs = [cost for _, cost in choice.bids]
     assert costs == sorted(costs)
     assert costs[0] > 0
     known = {schedule.name for schedule in machine.schedules}
-    own = {"winograd", "direct", "depthwise", "grouped", "gemm", "correlation", "phases"}
+    own = {"winograd", "direct", "depthwise", "grouped", "straddling", "gemm", "correlation"}
+    own |= {"phases"}
     assert known == own | {"reduction", "scatter", "running", "transpose", "flat", "generic"}
 
 
@@ -100,7 +101,8 @@ def test_register_tiles_fit_the_registers(cpu: str) -> None:
     for dtype in (DType.F32, DType.F64):
         graph = conv_graph((1, 64, 14, 14), {"channels": 256, "kernel": 3}, dtype)
         machine = cpu_machine(target).without("winograd")
-        kernel = lower(graph, machine, "t").program.kernels[0]
+        kernels = lower(graph, machine, "t").program.kernels
+        (kernel,) = (kernel for kernel in kernels if kernel.registers)
         lanes = target.lanes(DType.F32)
         each = target.registers(lanes, dtype)
         assert each == dtype.bytes // 4

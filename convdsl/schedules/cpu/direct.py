@@ -16,12 +16,13 @@ from itertools import product
 from math import prod
 
 from convdsl.kernel.builder import Builder
+from convdsl.kernel.layout import Layout
 from convdsl.kernel.nodes import Buffer, Get, IndexTest, Registers, Value, Var
 from convdsl.kernel.target import Target
 from convdsl.schedules.contraction import Convolution, Space, match_convolution
 from convdsl.schedules.cpu.endings import Sums, may_end
 from convdsl.schedules.cpu.epilogue import Draft, open_draft
-from convdsl.schedules.cpu.filters import FilterPack, packing_cycles
+from convdsl.schedules.cpu.filters import FilterPack, channels_layout, packing_cycles
 from convdsl.schedules.cpu.runs import (
     Columns,
     Run,
@@ -33,8 +34,10 @@ from convdsl.schedules.cpu.runs import (
 from convdsl.schedules.cpu.sweeps import Extent, Limits, Sweeps, choose_sweeps
 from convdsl.schedules.cpu.tiles import Tile, choose_tile, tile_cycles
 from convdsl.schedules.emission import extent_of, lane_symbol
-from convdsl.schedules.task import Ending, Schedule, Scheduled, Task
+from convdsl.schedules.task import Ending, Pack, Schedule, Scheduled, Task
 from convdsl.tensor import Dim, dim_min, floor_div
+
+_WORTH_PACKING = 4  # cycles of multiply-adds for each element of the input, beside .6 of packing it
 
 
 def applies(task: Task) -> Convolution | None:
@@ -55,7 +58,7 @@ def tile_for(conv: Convolution, task: Task, target: Target) -> Tile:
     leave no blocks over: all positions would be swept for a few of them."""
     block = task.layout.block
     blocks = -(-conv.channels_out // block)
-    outer, columns = columns_of(conv, task)
+    outer, columns = columns_of(conv, input_layout(conv, task))
     rows = outer[-1].outs if outer else 1
     large = filter_bytes(conv, task) > Limits.of(target).stay
     must_divide = conv.groups > 1 or large
@@ -84,7 +87,7 @@ def cost(task: Task, target: Target) -> float | None:
         return None
     if not task.outputs and filter_bytes(conv, task) > Limits.of(target).stay:
         return None  # sums would have nowhere to wait in
-    outer, columns = columns_of(conv, task)
+    outer, columns = columns_of(conv, input_layout(conv, task))
     tile = tile_for(conv, task, target)
     rows = extent_of(conv.n)
     for space in outer:
@@ -92,9 +95,32 @@ def cost(task: Task, target: Target) -> float | None:
     blocks = -(-extent_of(conv.k) // task.layout.block)
     work = rows * conv.channels_in * conv.taps
     tiles = -(-blocks // tile.blocks) * max(1.0, columns.space.outs / tile.columns)
-    packing = packing_cycles(task, {conv.w.tensor.name: filter_pack(conv, task, tile)})
+    packing = packing_cycles(task, packs_for(conv, task, filter_pack(conv, task, tile)))
     work *= target.registers(task.layout.block, conv.reduce.dtype)
     return work * tiles * tile_cycles(tile.blocks, min(tile.columns, columns.space.outs)) + packing
+
+
+def input_layout(conv: Convolution, task: Task) -> Layout | None:
+    """How the input is read: as it lies, or packed in vectors of channels where it is plain, fills
+    them, and is read so often that it pays. A tile touches a line for each channel of a plain
+    input, and for each position of a packed one: a few for all channels of a vector. Where there
+    is one tap the next tile finds the same lines."""
+    given = task.operand(conv.x.tensor.name).layout
+    packed = channels_layout(task, conv.x)
+    if given is None or packed is None or given.axis is not None:
+        return given
+    strides = prod(space.stride for space in conv.space)
+    cycles = conv.channels_out * conv.taps / strides / (2 * task.layout.block)
+    full = conv.channels_in >= task.layout.block and conv.taps > 1
+    return packed if full and cycles >= _WORTH_PACKING else given
+
+
+def packs_for(conv: Convolution, task: Task, filters: FilterPack) -> dict[str, Pack]:
+    """What is packed: the filters, and maybe the input."""
+    packs: dict[str, Pack] = {conv.w.tensor.name: filters}
+    layout = input_layout(conv, task)
+    given = task.operand(conv.x.tensor.name).layout
+    return packs if layout is None or layout == given else {**packs, conv.x.tensor.name: layout}
 
 
 def filter_pack(conv: Convolution, task: Task, tile: Tile) -> FilterPack:
@@ -110,7 +136,8 @@ def emit(task: Task, name: str, target: Target) -> Scheduled:
     assert conv is not None
     tile = tile_for(conv, task, target)
     pack = filter_pack(conv, task, tile)
-    draft = open_draft(task, name, conv.reduce, pack.lanes, conv.k, {conv.w.tensor.name: pack})
+    packs = packs_for(conv, task, pack)
+    draft = open_draft(task, name, conv.reduce, pack.lanes, conv.k, packs)
     emitter = _Direct(task, conv, tile, pack, draft, Limits.of(target))
     whole, rest = divmod(pack.blocks, tile.blocks)
     regions = [(0, whole, tile.blocks)] if whole else []
@@ -178,7 +205,7 @@ class _Direct:
         self.b: Builder = draft.b
         self.lanes = pack.lanes
         self.element = conv.reduce.dtype.bytes
-        self.outer, self.columns = columns_of(conv, task)
+        self.outer, self.columns = columns_of(conv, input_layout(conv, task))
         self.rows: tuple[Space, ...] = ()  # the axis that patches run along
         rows = patch_rows(self.outer, self.columns, tile)
         if rows:
@@ -366,7 +393,7 @@ class _Direct:
 
     def prefetch_inputs(self, tile: _TileAt, cb: Dim, c: Dim) -> None:
         """Ask for the same positions in the next block of channels, one position at each step."""
-        view = self.draft.views[self.conv.x.tensor.name]
+        view = self.draft.view(self.conv.x.tensor.name)
         channel = tile.at["g"] * self.conv.channels_in + (cb + 1) * self.pack.c_block
         bound = self.columns.bind(tile.positions[0][-1])
         index = [tile.at["n"], channel, *(bound[axis.name] for axis in self.columns.merged)]
@@ -376,7 +403,7 @@ class _Direct:
         self, tile: _TileAt, channel: Dim, taps: Sequence[Dim], position: Sequence[Dim]
     ) -> Value:
         """One input element in all lanes."""
-        view = self.draft.views[self.conv.x.tensor.name]
+        view = self.draft.view(self.conv.x.tensor.name)
         index: list[Dim] = [tile.at["n"], tile.at["g"] * self.conv.channels_in + channel]
         outs = [*(tile.at[space.out.name] for space in self.outer), *position]
         if len(self.columns.merged) > 1:

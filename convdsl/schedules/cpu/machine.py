@@ -19,6 +19,7 @@ from convdsl.schedules.cpu.phases import phases
 from convdsl.schedules.cpu.reduction import reduction
 from convdsl.schedules.cpu.running import running
 from convdsl.schedules.cpu.scatter import scatter
+from convdsl.schedules.cpu.straddling import straddling
 from convdsl.schedules.cpu.transpose import transpose
 from convdsl.schedules.cpu.winograd import winograd
 from convdsl.schedules.cpu.winograd_filters import WinogradPack
@@ -36,6 +37,7 @@ def cpu_machine(target: Target) -> Machine:
         direct,
         depthwise,
         grouped,
+        straddling,
         phases,
         gemm,
         correlation,

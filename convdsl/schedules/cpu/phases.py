@@ -12,6 +12,7 @@ from convdsl.schedules.cpu.direct import direct
 from convdsl.schedules.cpu.filters import FilterPack
 from convdsl.schedules.cpu.generic import generic
 from convdsl.schedules.cpu.grouped import grouped
+from convdsl.schedules.cpu.straddling import straddling
 from convdsl.schedules.phased import Phased
 from convdsl.schedules.phases import Part
 from convdsl.schedules.task import Pack, Schedule, Task
@@ -19,7 +20,7 @@ from convdsl.schedules.task import Pack, Schedule, Task
 
 def phases(target: Target) -> Schedule:
     """The schedule for a processor."""
-    ways = (direct(target), depthwise(target), grouped(target))
+    ways = (direct(target), depthwise(target), grouped(target), straddling(target))
     phased = Phased(ways, generic(target), _taken)
 
     def cost(task: Task) -> float | None:

@@ -7,9 +7,9 @@ from itertools import groupby, product
 from typing import TypeAlias
 
 from convdsl.kernel.expr import Axis
+from convdsl.kernel.layout import Layout
 from convdsl.schedules.contraction import Convolution, Space
 from convdsl.schedules.emission import extent_of
-from convdsl.schedules.task import Task
 from convdsl.tensor import Dim, ceil_div, dim_max, dim_min, floor_div
 
 Reach: TypeAlias = "tuple[tuple[int, ...], ...]"
@@ -31,9 +31,8 @@ class Columns:
         return at | {self.merged[0].name: column}
 
 
-def columns_of(conv: Convolution, task: Task) -> tuple[tuple[Space, ...], Columns]:
-    """(outer spatial axes, the axis of the tile)."""
-    x = task.operand(conv.x.tensor.name).layout
+def columns_of(conv: Convolution, x: Layout | None) -> tuple[tuple[Space, ...], Columns]:
+    """(outer spatial axes, the axis of the tile), where the input is read so."""
     flat = all(
         s.taps == 1 and s.stride == 1 and s.pad == 0 and s.outs == s.extent for s in conv.space
     )
