@@ -39,12 +39,14 @@ def tower(depth: int) -> Graph:
 
 def test_equal_layers_share_a_kernel() -> None:
     program = lowered(rewritten(tower(6))).program
-    names = [step.kernel for step in program.steps]
+    pack, *steps = program.steps
+    names = [step.kernel for step in steps]
     assert len(names) == 8  # six, the last one, and the copy to the plain output
     assert len(set(names[1:6])) == 1
-    assert names[0] != names[1], "the first reads a plain input"
-    assert len(program.kernels) == len(set(names)) == 4
-    weights = [step.arguments[0:-1] for step in program.steps[1:6]]
+    assert names[0] != names[1], "the first reads a plain input, which is packed"
+    assert pack.nodes[0].startswith("pack for")
+    assert len(program.kernels) == len({pack.kernel, *names}) == 5
+    weights = [step.arguments[0:-1] for step in steps[1:6]]
     assert len(set(weights)) == 5, "each with its own weights"
 
 
@@ -78,7 +80,8 @@ def test_weight_time_arithmetic_makes_no_steps() -> None:
     h = b("conv", b.input("x", 1, 16, 8, 8), channels=16, kernel=3)
     graph = rewritten(b.output(y=b("relu", b("batch_norm", h))))
     program = lowered(graph).program
-    assert [step.nodes[0] for step in program.steps][1:] == ["output y"]
+    nodes = [step.nodes[0] for step in program.steps]
+    assert nodes == ["pack for conv1", "conv1", "output y"]
     # Packed: the filters, and one vector of 16 biases.
     assert program.weight_bytes == round_up(16 * 16 * 9 * 4, 64) + round_up(16 * 4, 64)
 

@@ -15,7 +15,6 @@ from typing import TypeAlias
 from convdsl.kernel.builder import Builder
 from convdsl.kernel.expr import (
     Axis,
-    Binary,
     Expr,
     Read,
     Reduce,
@@ -28,6 +27,7 @@ from convdsl.kernel.expr import (
 from convdsl.kernel.layout import Layout
 from convdsl.kernel.target import Target
 from convdsl.schedules.chain import declare_outputs, emit_chain
+from convdsl.schedules.cpu.filters import packing_cycles
 from convdsl.schedules.emission import (
     Emitter,
     View,
@@ -42,7 +42,9 @@ from convdsl.schedules.task import Pack, Schedule, Scheduled, Task
 from convdsl.tensor import Dim, substitute, symbols_of
 
 _BORDER = 3  # positions at either end of an axis that may have code of their own
+_WIDE = 16  # positions there that may be left to a loop of their own
 
+_AGAIN = 2  # gathers of each element that packing must save
 _SHORTEST = 3  # rows of at least a third of a vector are vectors, in part
 
 Segment: TypeAlias = "tuple[int, int]"
@@ -53,12 +55,17 @@ Places: TypeAlias = "list[dict[str, Dim]]"  # of output elements, or of vectors 
 @dataclass(frozen=True, slots=True)
 class Cut:
     """How the output is walked: vectors of `lanes` along `axis` (None: scalars), `width` of them
-    side by side where sums of products are to be hidden behind each other."""
+    side by side where the steps of a reduction are to be hidden behind each other."""
 
     axis: Axis | None
     lanes: int
     width: int
     layouts: dict[str, Layout]
+
+    def packs(self, task: Task) -> dict[str, Pack]:
+        """What is packed in every call."""
+        given = ((o.var.name, o.layout) for o in task.operands if o.layout is not None)
+        return {name: self.layouts[name] for name, at in given if at != self.layouts[name]}
 
 
 def cut(task: Task, target: Target) -> Cut:
@@ -73,6 +80,7 @@ def cut(task: Task, target: Target) -> Cut:
         plain = task.layout.axis is None
         if not plain or extent_of(axis) * _SHORTEST >= lanes:
             made = Cut(axis, lanes, target.vector_registers // 4, layouts)
+            layouts |= _in_vectors(task, made)
             if extent_of(axis) >= lanes or not plain or not _gathers(task, made):
                 return made
     layouts = {o.var.name: operand_layout(o, reads, None, 1) for o in task.operands}
@@ -86,16 +94,37 @@ def cost(task: Task, target: Target) -> float:
     work = sum((arithmetic(stage.body) for stage in task.stages), 0)
     assert isinstance(work, int)
     lanes = 1 if chosen.axis is None else chosen.lanes / 2
-    return elements * ((work + 1) / lanes + _gathers(task, chosen))
+    packing = packing_cycles(task, chosen.packs(task))
+    return elements * ((work + 1) / lanes + _gathers(task, chosen)) + packing
 
 
-def _gathers(task: Task, chosen: Cut) -> int:
-    """How many reads are gathered for one output element."""
+def _in_vectors(task: Task, chosen: Cut) -> dict[str, Layout]:
+    """Plain operands that are worth packing in vectors of channels: those that windows gather
+    again and again. None of a task that is plain itself."""
+    found: dict[str, Layout] = {}
+    for operand in task.operands if task.layout.axis == 1 else ():
+        name, layout = operand.var.name, operand.layout
+        reads = [read for read in task.reads if read.tensor.name == name]
+        if layout is None or layout.axis is not None or len(layout.shape) != len(task.axes):
+            continue
+        own = all(r.index[1] == task.axes[1].i for r in reads)
+        if own and layout.shape[1] == extent_of(task.axes[1]):
+            gathered = task.layout.size * _gathers(task, chosen, name)
+            packed = Layout(layout.shape, 1, chosen.lanes)
+            if gathered > _AGAIN * packed.size:
+                found[name] = packed
+    return found
+
+
+def _gathers(task: Task, chosen: Cut, name: str | None = None) -> int:
+    """How many reads are gathered for one output element; those of one operand, if it is named."""
     if chosen.axis is None:
         return 0
     at = {chosen.axis.name: Axis("block", 1 << 30).i * chosen.lanes + lane_symbol(chosen.lanes)}
 
     def gathered(read: Read) -> bool:
+        if name not in (None, read.tensor.name):
+            return False
         index = [substitute(d, at) for d in read.index]
         stride = lane_stride(chosen.layouts[read.tensor.name].offset(index))
         tested = read.outside is not None and any(map(depends_on_lane, index))
@@ -117,7 +146,7 @@ def emit(task: Task, name: str, target: Target) -> Scheduled:
     for operand in task.operands:
         var, layout = operand.var, chosen.layouts[operand.var.name]
         views[var.name] = View(b.buffer(var.name, var.type.dtype, layout.size), layout)
-        arguments.append((var.name, layout if operand.static else None))
+        arguments.append((var.name, None if layout == operand.layout else layout))
     views |= declare_outputs(b, task.outputs)
     arguments += [(output.var.name, None) for output in task.outputs]
     walk = _Walk(b, border_segments(task.axes, task.reads))
@@ -141,7 +170,7 @@ def _vector_loops(walk: _Walk, task: Task, chosen: Cut, views: dict[str, View]) 
     lane = lane_symbol(lanes)
 
     plain = task.layout.axis is None
-    sums = None if plain else _sum_of_products(task.root.body)
+    sums = None if plain else _only_reduction(task.root.body)
     width = 1 if sums is None else chosen.width
 
     def vectors(places: Places, block: Dim | None, valid: int | None) -> None:
@@ -163,13 +192,10 @@ def _vector_loops(walk: _Walk, task: Task, chosen: Cut, views: dict[str, View]) 
         walk.loops(others, lambda places: vectors(places, whole, rest), width)
 
 
-def _sum_of_products(body: Expr) -> Reduce | None:
-    """The only reduction of a body, if that is a sum of products."""
+def _only_reduction(body: Expr) -> Reduce | None:
+    """The only reduction of a body: several places of it may run side by side."""
     found = [node for node in walk(body) if isinstance(node, Reduce)]
-    if len(found) != 1 or found[0].op != "sum":
-        return None
-    inner = [node for node in walk(found[0].body) if isinstance(node, Binary)]
-    return found[0] if any(node.op == "mul" for node in inner) else None
+    return found[0] if len(found) == 1 else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,15 +267,21 @@ def border_segments(axes: tuple[Axis, ...], reads: list[Read]) -> dict[str, list
                 bounds_tests(substitute(index, {name: position}), size) for index, size in windows
             )
 
-        ends = range(min(_BORDER, extent - 1) + 1)
+        ends = range(min(_WIDE, extent - 1) + 1)
         first = next((i for i in ends if inside(i)), None)
         last = next((extent - 1 - i for i in ends if inside(extent - 1 - i)), None)
         if windows and first is not None and last is not None and last > first + 1:
-            before = [(i, i + 1) for i in range(first)]
-            after = [(i, i + 1) for i in range(last + 1, extent)]
+            before, after = _ends(0, first), _ends(last + 1, extent)
             if before or after:
                 found[axis.name] = [*before, (first, last + 1), *after]
     return found
+
+
+def _ends(start: int, stop: int) -> list[Segment]:
+    """Positions at an end: few have code of their own, many share a loop."""
+    if stop - start > _BORDER:
+        return [(start, stop)]
+    return [(i, i + 1) for i in range(start, stop)]
 
 
 def generic(target: Target) -> Schedule:
