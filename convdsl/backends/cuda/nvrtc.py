@@ -17,10 +17,10 @@ ADVICE = "pip install 'convdsl[cuda]' (cupy-cuda13x and nvidia-cuda-nvrtc)"
 """How to get what compiles for cards."""
 
 _OPTIONS = (
-    "--fmad=true",  # a*b+c in one rounding, as the CPU's code has it
+    "--fmad=false",  # the IR says where a product and a sum are rounded once (ADR 46)
     "--prec-div=true",
     "--prec-sqrt=true",
-    "--ftz=false",  # the four of --use_fast_math, as they are without it
+    "--ftz=true",  # denormals are zeros, as on the processor (ADR 87)
     "--ptxas-options=-v",  # what each function takes, in the log
 )
 
