@@ -87,7 +87,8 @@ class Layout:
             last[(*ahead, slice(rest, None))] = 0
 
     def stages(self, source: TensorVar) -> Iterator[tuple[int, Stage]]:
-        """The same by arithmetic: stages that write the buffer, each with where it begins."""
+        """The same by arithmetic: stages that write the buffer, each with where it begins.
+        Neighbouring axes of the source may be one here."""
         axes = tuple(Axis(f"i{k}", extent) for k, extent in enumerate(self.physical))
         index: list[Dim] = [axis.i for axis in axes[: len(self.shape)]]
         ragged = False
@@ -95,7 +96,8 @@ class Layout:
             index[self.axis] = index[self.axis] * self.block + axes[-1].i
             ragged = self.shape[self.axis] % self.block > 0
         target = TensorVar("t0", TensorType(source.type.dtype, self.physical))
-        yield 0, Stage(target, axes, Read(source, tuple(index), 0.0 if ragged else None))
+        place = tuple(_apart(index, self.shape, source.type.sizes))
+        yield 0, Stage(target, axes, Read(source, place, 0.0 if ragged else None))
 
     def unpack(self, flat: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
         """The logical array held by a flat buffer."""
@@ -112,3 +114,16 @@ class Layout:
         if self.axis is None:
             return "plain"
         return f"blocked(axis {self.axis} by {self.block})"
+
+
+def _apart(index: Sequence[Dim], merged: Sequence[int], shape: Sequence[int]) -> Iterator[Dim]:
+    """The place in `shape` of a place in what it is when some neighbouring axes are one."""
+    rest = list(shape)
+    for number, (at, extent) in enumerate(zip(index, merged, strict=True), 1):
+        own = [rest.pop(0)]
+        while rest and (prod(own) < extent or number == len(merged)):
+            own.append(rest.pop(0))
+        for axis in range(len(own)):
+            inner = prod(own[axis + 1 :])
+            here = floor_div(at, inner) if inner > 1 else at
+            yield here if axis == 0 else here - floor_div(at, inner * own[axis]) * own[axis]

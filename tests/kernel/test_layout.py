@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from convdsl.kernel.evaluate import evaluate as evaluate_stages
+from convdsl.kernel.expr import TensorExpr, TensorVar
 from convdsl.kernel.layout import Layout
-from convdsl.tensor import evaluate, symbol
+from convdsl.tensor import DType, TensorType, evaluate, symbol
 
 
 @st.composite
@@ -38,6 +42,25 @@ def test_pack_puts_each_element_at_its_offset(layout: Layout) -> None:
     assert [flat[offset] for offset in offsets] == array.reshape(-1).tolist()
     filling = np.delete(flat, offsets)
     assert not filling.any()
+
+
+@given(layouts(), st.data())
+def test_stages_write_what_pack_writes(layout: Layout, data: st.DataObject) -> None:
+    """Also where what is one axis of the layout is two or three of the source."""
+    shape: list[int] = []
+    for extent in layout.shape:
+        parts = data.draw(st.sampled_from([p for p in PARTS if prod(p) == extent] or [(extent,)]))
+        shape += parts
+    source = TensorVar("x0", TensorType(DType.I64, tuple(shape)))
+    array = numbered(tuple(shape))
+    flat = np.full(layout.size, -7)
+    for first, stage in layout.stages(source):
+        made = evaluate_stages(TensorExpr((source,), (stage,), ("t0",)), {"x0": array})["t0"]
+        flat[first : first + made.size] = made.reshape(-1)
+    np.testing.assert_array_equal(flat, packed(layout, array))
+
+
+PARTS = [(1, 1), (2, 1), (1, 2), (2, 2), (2, 3), (3, 2), (1, 5), (6, 1), (1, 2, 3), (7, 1, 1)]
 
 
 @given(layouts())

@@ -61,8 +61,8 @@ def test_weights_that_change_are_packed_so() -> None:
     x = b("relu", b.input("x", 1, 64, 16, 16))
     y = b("conv", x, states={"weight": w}, channels=64, kernel=3, bias=False)
     b.update(w, b("mul", w, w))
-    choices = lower(b.output(y=y), cpu_machine(NATIVE), "t").choices
-    assert [c.schedule for c in choices if c.nodes == ("pack for conv1",)] == ["transpose"]
+    choices = lower(b.output(y=y), cpu_machine(NATIVE).without("winograd"), "t").choices
+    assert {c.schedule for c in choices if c.nodes == ("pack for conv1",)} == {"transpose"}
 
 
 def test_lanes_of_two_vectors() -> None:
