@@ -230,7 +230,7 @@ PAD = OpDef(
 
 def resolve_expand(call: Call) -> Mapping[str, Any]:
     """The shape without -1, which stands for what x has, counted from the last axis. Raises OpError
-    for fewer axes than x has, extents below 1, and an extent of x that is neither 1 nor as
+    for fewer axes than x has, negative extents, and an extent of x that is neither 1 nor as
     asked."""
     x, wanted = call.type("x"), tuple(call["shape"])
     if len(wanted) < x.rank:
@@ -243,7 +243,7 @@ def resolve_expand(call: Call) -> Mapping[str, Any]:
     shape = tuple(have if want == -1 else want for have, want in zip(own, wanted, strict=True))
     for have, want in zip(own, shape, strict=True):
         most = bounds(want)[1]
-        if most is not None and most < 1:  # one that may be less is held to it when it is known
+        if most is not None and most < 0:  # one that may be less is held to it when it is known
             raise OpError(f"{want} is no extent", attributes=("shape",))
         if have not in (1, want):
             what = f"cannot expand {x} to {format_shape(shape)}"

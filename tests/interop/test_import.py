@@ -139,9 +139,9 @@ def test_sizes_computed_from_free_sizes_stay_free(tmp_path):
 def test_unsupported_operators_are_told_all_at_once(tmp_path):
     proto = model_of(
         [
-            helper.make_node("Hardmax", ["x"], ["a"], name="first"),
+            helper.make_node("Bernoulli", ["x"], ["a"], name="first"),
             helper.make_node("NonZero", ["a"], ["b"], name="second"),
-            helper.make_node("Hardmax", ["x"], ["y"], name="third"),
+            helper.make_node("Bernoulli", ["x"], ["y"], name="third"),
         ],
         {"x": [2, 3]},
         {"y": [2, 3], "b": [2, 3]},
@@ -149,8 +149,8 @@ def test_unsupported_operators_are_told_all_at_once(tmp_path):
     with pytest.raises(convdsl.InputError) as caught:
         convdsl.load(written(tmp_path, proto))
     message = str(caught.value)
-    assert "Hardmax: first, third" in message
-    assert "NonZero: second" in message
+    assert "Bernoulli: first, third" in message
+    assert "NonZero (its size is data; what feeds it is read by --outputs a): second" in message
     assert "Conv" in message
 
 

@@ -253,7 +253,7 @@ def refused_by_the_linker(code: bytes, entry: str) -> bool:
 
 
 def seal_of(manifest: Manifest, code: bytes) -> str:
-    read, target = saved._read_code(manifest, {"object": memoryview(code)})
+    read, target = saved._read_code(manifest, "cpu", {"object": memoryview(code)})
     return saved._seal(read, target)
 
 

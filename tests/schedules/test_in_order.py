@@ -53,7 +53,7 @@ def test_running_sums(shape: Any, axis: int, exclusive: bool, reverse: bool, run
 
 def test_each_is_a_kernel_by_itself() -> None:
     b = Builder()
-    x, at = b.input("x", 3, 40, 20), b.input("at", 3, 40, 20, dtype=I64)
+    x, at = b.input("x", 3, 40, 400), b.input("at", 3, 40, 400, dtype=I64)
     total = b("cumsum", b("neg", x), axis=2)
     put = b("put_along", b("relu", total), at, x, axis=2)
     graph = b.output(y=b("add", put, x))
