@@ -186,6 +186,10 @@ class Emitter:
             return position
         return substitute(position, {_LANE: lane_symbol(self.valid)})
 
+    def decided(self, test: IndexTest) -> bool | None:
+        """The outcome of a test where bounds prove it for all lanes that exist."""
+        return decide(IndexTest(test.op, self.existing(test.a), self.existing(test.b)))
+
     def once(self, load: Load, name: str) -> Value:
         """What is loaded, from its first use on held where loads are remembered."""
         if self.loaded is None or load.guards:
@@ -245,7 +249,7 @@ class Emitter:
     def index_compare(self, e: expr.IndexCompare, at: Mapping[str, Dim]) -> Value:
         """A bool for each lane, or one bool where all lanes agree."""
         test = self.lane_free(IndexTest(e.op, substitute(e.a, at), substitute(e.b, at)))
-        known = decide(test)
+        known = self.decided(test)
         if known is not None:
             return Const(known, self.type(DType.BOOL))
         if not (depends_on_lane(test.a) or depends_on_lane(test.b)):
@@ -275,7 +279,7 @@ class Emitter:
         bound = [
             self.lane_free(IndexTest(t.op, substitute(t.a, at), substitute(t.b, at))) for t in tests
         ]
-        decided = [decide(test) for test in bound]
+        decided = list(map(self.decided, bound))
         if all(known is True for known in decided):
             return self.emit(e.yes, at, guards)
         if any(known is False for known in decided):

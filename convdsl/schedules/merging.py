@@ -70,11 +70,6 @@ def _moving_along(task: Task) -> Task:
     return replace(task, stages=tuple(stages))
 
 
-_MOST_ASKED = 64
-"""Places that a task may compare and be merged: longer vectors of a choice between very many
-operands are code that takes LLVM a minute."""
-
-
 def _merge(task: Task, at: int) -> Task | None:
     """Axes `at` - 1 and `at` as one, if everything lies along them so."""
     x, y = task.axes[at - 1 : at + 1]
@@ -82,8 +77,7 @@ def _merge(task: Task, at: int) -> Task | None:
     made = {stage.target.name for stage in task.stages}
     places = dict.fromkeys(made, at - 1)  # of each tensor: the first of two axes to merge
     layouts = {o.var.name: o.layout for o in (*task.operands, *task.outputs)}
-    asked = list(_places_asked(task))
-    if len(asked) > _MOST_ASKED or any(depends(p, axis) for p in asked for axis in (x, y)):
+    if any(depends(place, axis) for place in _places_asked(task) for axis in (x, y)):
         return None  # where an element stands is part of what is computed
     for read in task.reads:
         if any(isinstance(node, Reduce) and y in node.axes for node in walk(task.root.body)):

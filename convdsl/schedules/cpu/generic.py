@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
+from functools import partial
+from itertools import pairwise, product
 from math import prod
 from typing import TypeAlias
 
@@ -16,6 +17,7 @@ from convdsl.kernel.builder import Builder
 from convdsl.kernel.expr import (
     Axis,
     Expr,
+    IndexCompare,
     Read,
     Reduce,
     arithmetic,
@@ -149,7 +151,7 @@ def emit(task: Task, name: str, target: Target) -> Scheduled:
         arguments.append((var.name, None if layout == operand.layout else layout))
     views |= declare_outputs(b, task.outputs)
     arguments += [(output.var.name, None) for output in task.outputs]
-    walk = _Walk(b, border_segments(task.axes, task.reads))
+    walk = _Walk(b, segments_of(task))
     if chosen.axis is None:
 
         def element(places: Places) -> None:
@@ -166,16 +168,15 @@ def _vector_loops(walk: _Walk, task: Task, chosen: Cut, views: dict[str, View]) 
     """Whole vectors, then what is left of the axis."""
     b, axis, lanes = walk.b, chosen.axis, chosen.lanes
     assert axis is not None
-    whole, rest = divmod(extent_of(axis), lanes)
     lane = lane_symbol(lanes)
 
     plain = task.layout.axis is None
     sums = None if plain else _only_reduction(task.root.body)
     width = 1 if sums is None else chosen.width
 
-    def vectors(places: Places, block: Dim | None, valid: int | None) -> None:
+    def vectors(places: Places, start: int, block: Dim | None, valid: int | None) -> None:
         emitter = Emitter(b, views, lanes, valid)
-        firsts = [(at["block"] if block is None else block) * lanes for at in places]
+        firsts = [start + (at["block"] if block is None else block) * lanes for at in places]
         bound = [{**at, axis.name: first + lane} for at, first in zip(places, firsts, strict=True)]
         known = [] if sums is None else emitter.reductions(sums, bound)
         for number, (at, first) in enumerate(zip(bound, firsts, strict=True)):
@@ -184,12 +185,14 @@ def _vector_loops(walk: _Walk, task: Task, chosen: Cut, views: dict[str, View]) 
             emit_chain(emitter, task, at, {**at, axis.name: first}, valid if plain else None)
 
     others = tuple(a for a in task.axes if a is not axis)
-    if whole:
-        block = Axis("block", whole)
-        order = (*others, block) if plain else (*others[:1], block, *others[1:])
-        walk.loops(order, lambda places: vectors(places, None, None), width)
-    if rest:
-        walk.loops(others, lambda places: vectors(places, whole, rest), width)
+    for start, stop in choice_segments(task, axis) if plain else [(0, extent_of(axis))]:
+        whole, rest = divmod(stop - start, lanes)
+        if whole:
+            block = Axis("block", whole)
+            order = (*others, block) if plain else (*others[:1], block, *others[1:])
+            walk.loops(order, partial(vectors, start=start, block=None, valid=None), width)
+        if rest:
+            walk.loops(others, partial(vectors, start=start, block=whole, valid=rest), width)
 
 
 def _only_reduction(body: Expr) -> Reduce | None:
@@ -246,6 +249,43 @@ class _Walk:
 
     def pieces(self, axis: Axis) -> Sequence[Segment]:
         return self.segments.get(axis.name, [(0, extent_of(axis))])
+
+
+def segments_of(task: Task) -> dict[str, list[Segment]]:
+    """For each output axis the pieces that have code of their own: where windows leave the input,
+    and where what is chosen changes."""
+    found = border_segments(task.axes, task.reads)
+    for axis in task.axes:
+        starts = {start for start, _ in found.get(axis.name, ())}
+        starts |= {start for start, _ in choice_segments(task, axis)}
+        if len(starts) > 1:
+            ends = [*sorted(starts)[1:], extent_of(axis)]
+            found[axis.name] = list(zip(sorted(starts), ends, strict=True))
+    return found
+
+
+def choice_segments(task: Task, axis: Axis) -> list[Segment]:
+    """An axis cut where tests of its position alone change their outcome: parts that are joined are
+    copied one by one, not chosen between for each element."""
+    extent, starts = extent_of(axis), {0}
+    for test in (e for s in task.stages for e in walk(s.body) if isinstance(e, IndexCompare)):
+        bound = first_beyond(test.a - test.b, axis)
+        if bound is not None:
+            starts |= (
+                {bound + (test.op in ("le", "gt"))} if test.op in _ORDERED else {bound, bound + 1}
+            )
+    cuts = [*sorted(s for s in starts if 0 <= s < extent), extent]
+    return list(pairwise(cuts))
+
+
+_ORDERED = ("lt", "le", "gt", "ge")
+
+
+def first_beyond(difference: Dim, axis: Axis) -> int | None:
+    """The position from which on `axis.i - position` is not negative, where that is what the
+    difference is."""
+    rest = difference - axis.i
+    return -rest if isinstance(rest, int) else None
 
 
 def border_segments(axes: tuple[Axis, ...], reads: list[Read]) -> dict[str, list[Segment]]:
