@@ -31,6 +31,7 @@ from convdsl.kernel.cuda_target import REGISTERS_SM, WARP, Architecture, CudaTar
 from convdsl.kernel.nodes import Blocks, Kernel
 from convdsl.kernel.program import Program
 from convdsl.lowering.lower import Lowered
+from convdsl.measure.prediction import Bound
 from convdsl.tensor import Dim
 
 _TENSOR = "HMMA"
@@ -45,7 +46,7 @@ _RESERVED = 1024  # bytes of shared memory of a block that are the system's, fro
 
 
 @dataclass(frozen=True, slots=True)
-class Predicted:
+class Predicted(Bound):
     """One launch."""
 
     launch: Launch
@@ -56,17 +57,6 @@ class Predicted:
     unit: str  # `tensor` or `plain`
     flops: int
     bytes: int
-    compute_seconds: float
-    memory_seconds: float
-
-    @property
-    def seconds(self) -> float:
-        return max(self.compute_seconds, self.memory_seconds)
-
-    @property
-    def bound(self) -> str:
-        """What holds it back: `compute` or `memory`."""
-        return "compute" if self.compute_seconds >= self.memory_seconds else "memory"
 
 
 def predict_on_card(lowered: Lowered, target: CudaTarget, machine: Machine) -> list[Predicted]:
@@ -91,7 +81,7 @@ def predict_on_card(lowered: Lowered, target: CudaTarget, machine: Machine) -> l
             rate = _peak(machine, loop.unit, target) * fill * loop.issue
             compute, memory = flops / rate, moved / machine.bandwidth
             about = (launch, resources, held, fill, loop.issue, loop.unit)
-            found.append(Predicted(*about, flops, moved, compute, memory))
+            found.append(Predicted(compute, memory, *about, flops, moved))
     return found
 
 

@@ -43,10 +43,9 @@ class Moved:
 
 
 @dataclass(frozen=True, slots=True)
-class Prediction:
-    """One step."""
+class Bound:
+    """The least time of something, by what it computes and by what it moves."""
 
-    moved: Moved
     compute_seconds: float
     memory_seconds: float
 
@@ -56,8 +55,15 @@ class Prediction:
 
     @property
     def bound(self) -> str:
-        """What holds the step back: `compute` or `memory`."""
+        """What holds it back: `compute` or `memory`."""
         return "compute" if self.compute_seconds >= self.memory_seconds else "memory"
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction(Bound):
+    """One step."""
+
+    moved: Moved
 
 
 def predict(program: Program, cycles: Sequence[float], team: Team) -> list[Prediction]:
@@ -69,7 +75,7 @@ def predict(program: Program, cycles: Sequence[float], team: Team) -> list[Predi
     for step, count in zip(program.steps, cycles, strict=True):
         moved = moved_by(step, kernels[step.kernel], near)
         memory = moved.weights / team.figures.memory_bytes + moved.values / team.figures.l3_bytes
-        found.append(Prediction(moved, count / rate, memory))
+        found.append(Prediction(count / rate, memory, moved))
     return found
 
 

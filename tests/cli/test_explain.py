@@ -150,7 +150,9 @@ def test_the_longer_of_computing_and_moving() -> None:
     team = Team(2, TOY, lanes=16, caches=Caches(1 << 10, 3 << 10))  # values up to 3 KB are near
     assert TOY.clock(2, 16) == 0.5e9
     (short,) = predict(program(), [100.0], team)
-    assert short == Prediction(Moved(200, 4000), 1e-7, 200 / 1e9 + 4000 / 4e9)
+    assert short == Prediction(
+        moved=Moved(200, 4000), compute_seconds=1e-7, memory_seconds=200 / 1e9 + 4000 / 4e9
+    )
     assert (short.bound, short.seconds) == ("memory", short.memory_seconds)
     (long,) = predict(program(), [1e6], team)
     assert (long.bound, long.seconds) == ("compute", 1e-3)
