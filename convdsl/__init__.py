@@ -26,7 +26,8 @@ if TYPE_CHECKING:
         InputError,
         WeightError,
     )
-    from convdsl.driver import compile, emit, export, report
+    from convdsl.driver import compile, emit, report
+    from convdsl.exporting import export
     from convdsl.ir.model import Model
     from convdsl.library import build_library
     from convdsl.loading import load, parse
@@ -74,7 +75,8 @@ _HOMES = {
         "InputError",
         "WeightError",
     ),
-    "convdsl.driver": ("compile", "emit", "export", "report"),
+    "convdsl.driver": ("compile", "emit", "report"),
+    "convdsl.exporting": ("export",),
     "convdsl.ir.model": ("Model",),
     "convdsl.library": ("build_library",),
     "convdsl.loading": ("load", "parse"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
@@ -13,8 +12,7 @@ from convdsl.analysis.report import Report, analyse
 from convdsl.autodiff import backward
 from convdsl.autodiff.text import format_backward
 from convdsl.compilation import Plan, Tuner
-from convdsl.diagnostics import CompileError, InputError, WeightError, expect
-from convdsl.ir.alike import outputs_differ
+from convdsl.diagnostics import InputError, WeightError, expect
 from convdsl.ir.model import Model
 from convdsl.ir.preprocess import Preprocessing
 from convdsl.ir.text import format_graph
@@ -22,7 +20,7 @@ from convdsl.kernel.expr import format_tensor_expr
 from convdsl.kernel.program import Port, Program, format_program
 from convdsl.kernel.signature import Binding, bind_shapes, check_symbol, input_symbols, whole
 from convdsl.kernel.text import format_kernel
-from convdsl.loading import interop, load, load_onnx, parse
+from convdsl.loading import load
 from convdsl.passes import PASSES, Observer, Pass, check_passes
 from convdsl.passes import run as run_passes
 from convdsl.runtime.cache import ObjectCache
@@ -36,7 +34,6 @@ from convdsl.runtime.executable import Executable, Facts, Runner, Values
 from convdsl.runtime.saved import Signature, save_program
 from convdsl.runtime.state import State
 from convdsl.runtime.targets import KINDS, find_device
-from convdsl.runtime.whole_files import write_whole
 from convdsl.toolchain import Toolchain, find_toolchain
 from convdsl.weights import RandomWeights
 from convdsl.weights import bind as bind_weights
@@ -51,9 +48,6 @@ LEVELS = (
 
 _ONLY = {"cuda": "cuda", "ptx": "cuda", "cubin": "cuda", "sass": "cuda"}
 """The target of levels that only one has, where nothing else is said."""
-
-EXPORTS = ("onnx", "pytorch")
-"""What `export` can write."""
 
 Shape: TypeAlias = "Sequence[int]"
 Shapes: TypeAlias = "Shape | Mapping[str, Shape] | None"
@@ -173,26 +167,14 @@ def compile(
     """
     model = model if isinstance(model, Model) else load(model)
     check_passes(passes, observer)
-    if not (tuner is None or callable(tuner)):
-        raise InputError(f"the tuner is a {type(tuner).__name__}, not what convdsl.tuner returns")
     place, made_for, processor = _where(device, target, cpu, arch)
     chain = _toolchain(made_for, processor, precision, winograd)
     plan = Plan(model, chain, passes, verify, observer)
-    if tuner is not None and made_for != "cpu":
-        raise InputError("a tuner times schedules on this processor: it tunes code for the CPU")
+    _check_tuner(tuner, made_for)
     bound = _bind_weights(model, weights)
     object_cache = ObjectCache() if cache else None
     team = team_size(threads)
-    random = isinstance(bound.store, RandomWeights)
-    notes = (f"weights are {bound.store.source}",) if random else ()
-    images, said = _images(model, bound.store)
-    facts = Facts(
-        model.name,
-        images.to_json() if images else None,
-        _labels(model, bound.store),
-        (*model.notes, *notes, *bound.notes, *said),
-        winograd,
-    )
+    facts = _facts(model, bound, winograd)
 
     def specialise(binding: Binding, values: Values) -> LoadedCode | CardCode:
         settled = model.settled(binding, values)
@@ -228,6 +210,28 @@ def compile(
     elif inputs is not None:
         executable.runner(executable.complete(binding))
     return executable
+
+
+def _facts(model: Model, bound: _Weights, winograd: bool) -> Facts:
+    """What travels with a network besides its code."""
+    random = isinstance(bound.store, RandomWeights)
+    notes = (f"weights are {bound.store.source}",) if random else ()
+    images, said = _images(model, bound.store)
+    return Facts(
+        model.name,
+        images.to_json() if images else None,
+        _labels(model, bound.store),
+        (*model.notes, *notes, *bound.notes, *said),
+        winograd,
+    )
+
+
+def _check_tuner(tuner: object, made_for: str) -> None:
+    """InputError for what is no tuner, and for code that none can time here."""
+    if not (tuner is None or callable(tuner)):
+        raise InputError(f"the tuner is a {type(tuner).__name__}, not what convdsl.tuner returns")
+    if tuner is not None and made_for != "cpu":
+        raise InputError("a tuner times schedules on this processor: it tunes code for the CPU")
 
 
 def _toolchain(target: str, processor: str, precision: str, winograd: bool) -> Toolchain[Any]:
@@ -316,72 +320,6 @@ def _bind_weights(model: Model, weights: Any) -> _Weights:
     store = load_weights(weights)
     bound = bind_weights(store, states)
     return _Weights(store, bound, bound.notes)
-
-
-# Leaving
-
-
-def export(
-    model: Model | str | Path,
-    weights: Any = None,
-    path: str | Path | None = None,
-    *,
-    to: str = "onnx",
-    **parameters: Any,
-) -> bytes:
-    """The network for other software, written to `path` (whole or not at all) and returned.
-
-    to: `onnx`, an ONNX model with its weights; `pytorch`, the source of an nn.Module, whose
-    state dict has the model's own keys (and which needs no weights). Raises convdsl.Error.
-    """
-    if to not in EXPORTS:
-        raise InputError(f"nothing is exported to {to}; there are {', '.join(EXPORTS)}")
-    model = model if isinstance(model, Model) else load(model, **parameters)
-    model = _unchanging(model.settled({}))
-    if to == "onnx":
-        arrays = _bind_weights(model, weights).arrays
-        proto = interop("onnx_export").export(model, arrays, __version__)
-        data: bytes = proto.SerializeToString(deterministic=True)
-    else:
-        data = import_module("convdsl.interop.pytorch_source").source(model).encode()
-    if path is not None:
-        expect("the path", path, str, Path)
-        try:
-            write_whole(Path(path), [data])
-        except (OSError, ValueError) as error:  # ValueError: a NUL byte in the name
-            raise InputError(f"cannot write {path}: {error}") from None
-    return data
-
-
-def _unchanging(model: Model) -> Model:
-    """The model, if all its states stay as they are: InputError otherwise."""
-    for key in model.graph.updates:
-        raise InputError(f"{model.name} replaces its state {key} with every call: only convdsl can")
-    return model
-
-
-def translate(
-    model: Model | str | Path, labels: str | None = None, **parameters: Any
-) -> tuple[str, bytes]:
-    """An ONNX file as `.cnn` text, and its weights as a safetensors file. `labels` names the file,
-    beside the text, that will hold the class names. Raises InputError."""
-    model = model if isinstance(model, Model) else load_onnx(model, **parameters)
-    writer = import_module("convdsl.interop.cnn_source")
-    model = _unchanging(model.settled({}))
-    text, weights = writer.source(model, labels)
-    _check_translation(writer.said(model), writer.source(model)[0] if labels else text)
-    return text, import_module("safetensors.numpy").save(weights)
-
-
-def _check_translation(model: Model, text: str) -> None:
-    """The text says the network: InputError where it does not load, or loads as another one."""
-    try:
-        again = parse(text)
-    except CompileError as error:
-        raise InputError(f"{model.name} cannot be said in .cnn text: {error}") from None
-    difference = outputs_differ(model.graph, again.graph)
-    if difference is not None:
-        raise InputError(f"{model.name} cannot be said in .cnn text: {difference}")
 
 
 # Looking

@@ -1,6 +1,6 @@
 """Whether text and weights that import wrote are the network of the file, in names and numbers.
 
-That the graph is the same, `driver.translate` has seen to before it returns anything.
+That the graph is the same, `exporting.translate` has seen to before it returns anything.
 """
 
 from __future__ import annotations

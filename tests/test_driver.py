@@ -13,7 +13,7 @@ import pytest
 from small_models import CALCULATOR, RESIDUAL, images
 
 import convdsl
-from convdsl import CompileError, InputError, WeightError, driver
+from convdsl import CompileError, InputError, WeightError, driver, exporting
 from convdsl.backends.llvm import objects as llvm
 from convdsl.passes import PASSES
 from convdsl.runtime.cache import ObjectCache
@@ -309,7 +309,7 @@ def test_figures_keep_symbols_that_nothing_is_said_of() -> None:
     [
         lambda model: convdsl.export(model, "random:1"),
         lambda model: convdsl.export(model, to="pytorch"),
-        driver.translate,
+        exporting.translate,
     ],
     ids=["onnx", "pytorch", "cnn"],
 )

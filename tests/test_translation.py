@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import convdsl
-from convdsl import driver, translation
+from convdsl import exporting, translation
 from convdsl.cli import main
 from convdsl.diagnostics import InputError
 from convdsl.interop.onnx_load import model_of
@@ -51,7 +51,7 @@ def test_names_that_are_changed_are_told(source: str, result: str, notes: tuple[
 def test_numbers_that_differ_are_refused() -> None:
     """The text is right, its weights are not."""
     model = model_of(network("x", "y"), "net.onnx", {})
-    text, weights = driver.translate(model)
+    text, weights = exporting.translate(model)
     said = translation.compare_numbers(model, text, weights)
     assert said is not None
     assert "differ by 0" in said

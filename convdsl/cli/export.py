@@ -28,12 +28,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from convdsl import driver
+    from convdsl import exporting
 
     model = load_model(options)
     path = plain_path(options.output or f"{model.name}{SUFFIXES[options.to]}")
     if options.weights and options.to == "pytorch":
         console.note("--weights plays no part in --to pytorch")
-    data = driver.export(model, weights_of(options), path, to=options.to)
+    data = exporting.export(model, weights_of(options), path, to=options.to)
     console.note(f"{path}: {len(data):,} bytes")
     return 0

@@ -32,19 +32,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from convdsl import driver, translation
+    from convdsl import exporting, loading, translation
     from convdsl.cli.options import parameters
 
     path = plain_path(options.file)
-    model = driver.load_onnx(path, **parameters(options))
+    model = loading.load_onnx(path, **parameters(options))
     for text in model.notes:
         console.note(text)
     output = None if options.output == "-" else plain_path(options.output or f"{path.stem}.cnn")
     names = output.with_suffix(".labels.txt") if output and model.labels else None
-    text, weights = driver.translate(model, names.name if names else None)
+    text, weights = exporting.translate(model, names.name if names else None)
     for note in translation.renamed(model):
         console.note(note)
-    plain = text if names is None else driver.translate(model)[0]  # the labels are not there yet
+    plain = text if names is None else exporting.translate(model)[0]  # the labels are not there yet
     agreement = translation.compare_numbers(model, plain, weights)
     console.note(agreement or "the numbers were not compared: nothing could be run")
     if output is None:

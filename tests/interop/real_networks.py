@@ -19,7 +19,7 @@ import onnxruntime
 from PIL import Image
 
 import convdsl
-from convdsl import driver
+from convdsl import exporting
 
 Array = np.ndarray
 IMAGES = 20
@@ -115,7 +115,7 @@ def ways(network: Network, folder: Path) -> Iterator[tuple[str, Any]]:
     """The network compiled from the file, with passes and without, and from its text."""
     yield "all passes", convdsl.compile(network.file, threads=1)
     yield "no passes", convdsl.compile(network.file, threads=1, passes=())
-    text, weights = driver.translate(network.file, **network.settings)
+    text, weights = exporting.translate(network.file, **network.settings)
     (folder / "net.cnn").write_text(text, encoding="utf-8")
     (folder / "net.safetensors").write_bytes(weights)
     yield "as text", convdsl.compile(folder / "net.cnn", folder / "net.safetensors", threads=1)

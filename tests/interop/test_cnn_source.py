@@ -7,7 +7,7 @@ import pytest
 from random_graphs import random_graph
 
 import convdsl
-from convdsl import driver, zoo
+from convdsl import exporting, zoo
 from convdsl.cli import main
 from convdsl.interop.cnn_source import source
 from convdsl.interop.onnx_import import convert
@@ -98,6 +98,6 @@ def test_random_graphs_as_text(seed):
 def test_the_driver(tmp_path):
     path = tmp_path / "net.onnx"
     convdsl.export("lenet5", "random:3", path)
-    text, weights = driver.translate(path)
+    text, weights = exporting.translate(path)
     assert text.startswith("convdsl 1\n")
     assert len(weights) > 100_000

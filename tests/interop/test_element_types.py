@@ -10,6 +10,7 @@ from onnx.reference import ReferenceEvaluator
 from op_cases.draw import Draw
 
 import convdsl
+from convdsl import exporting
 from convdsl.interop.onnx_load import model_of
 from convdsl.tensor import DType
 from convdsl.tensor.conversion import convert, narrow_bf16, widen_bf16
@@ -222,7 +223,7 @@ def test_images_of_integers(name):
     expected = run_onnxruntime(proto, {"x": x})["y"]
     scale = np.abs(expected).max()
     np.testing.assert_allclose(found, expected, atol=1e-5 * scale)
-    text, _ = convdsl.driver.translate(model)
+    text, _ = exporting.translate(model)
     assert f"input x: {SHORT[name]}[N, H, W, 3]" in text
 
 

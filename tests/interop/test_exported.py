@@ -10,7 +10,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 import convdsl
-from convdsl import driver
+from convdsl import exporting
 from convdsl.interop.onnx_load import model_of
 from convdsl.passes import PASSES
 from interop.runtimes import assert_close, draw_inputs, run_convdsl, run_onnxruntime
@@ -40,12 +40,12 @@ def test_as_text_and_exported_again(file: Path, tmp_path: Path) -> None:
     model = convdsl.load(file)
     arrays = draw_inputs(model, seed=2)
     wanted = run_onnxruntime(file.read_bytes(), arrays)
-    text, weights = driver.translate(file)
+    text, weights = exporting.translate(file)
     (tmp_path / "net.cnn").write_text(text)
     (tmp_path / "net.safetensors").write_bytes(weights)
     again = convdsl.load(tmp_path / "net.cnn")
     assert_close(run_convdsl(again, arrays, tmp_path / "net.safetensors"), wanted, 1e-5)
-    exported = driver.export(again, tmp_path / "net.safetensors")
+    exported = exporting.export(again, tmp_path / "net.safetensors")
     assert_close(run_onnxruntime(exported, arrays), wanted, 1e-5)
 
 

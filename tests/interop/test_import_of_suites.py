@@ -16,7 +16,7 @@ from random_graphs import random_graph
 from safetensors.numpy import load as load_weights
 
 import convdsl
-from convdsl import driver
+from convdsl import exporting
 from convdsl.interop.onnx_load import model_of
 from interop import suites
 from interop.runtimes import as_model, run_onnxruntime
@@ -58,7 +58,7 @@ def asked(proto: onnx.ModelProto, model: convdsl.Model) -> tuple[Arrays, Arrays]
 
 def check(proto: onnx.ModelProto, data: list[tuple[Arrays, Arrays]]) -> None:
     model = model_of(proto, "net.onnx", {})
-    text, weights = driver.translate(model)
+    text, weights = exporting.translate(model)
     again = convdsl.parse(text)
     network = convdsl.compile(again, load_weights(weights), threads=1, cache=False)
     for inputs, expected in data or [asked(proto, model)]:

@@ -9,6 +9,7 @@ from onnx.reference import ReferenceEvaluator
 from op_cases.draw import Draw
 
 import convdsl
+from convdsl import exporting
 from convdsl.interop.onnx_load import model_of
 from interop.runtimes import run_onnxruntime
 from interop.test_element_types import file_of, integers
@@ -52,7 +53,7 @@ def test_weights_of_a_layer(seed):
     assert [node.op.name for node in model.graph.op_nodes()] == ["conv"]
     found = convdsl.compile(model, threads=1, cache=False)(x)
     np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
-    assert convdsl.driver.translate(model)[1]
+    assert exporting.translate(model)[1]
 
 
 @pytest.mark.parametrize("name", ["uint4", "int4"])

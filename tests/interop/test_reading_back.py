@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import convdsl
-from convdsl import driver
+from convdsl import exporting
 from convdsl.interop.onnx_load import model_of
 from interop.runtimes import run_convdsl, run_onnxruntime
 
@@ -36,7 +36,7 @@ def assert_text_says(proto: onnx.ModelProto, x: np.ndarray, source: str = "x") -
     """The model and its text against onnxruntime; the text's model."""
     model = model_of(proto, "net.onnx", {})
     expected = run_onnxruntime(proto, {source: x})
-    text, _ = driver.translate(model)
+    text, _ = exporting.translate(model)
     again = convdsl.parse(text)
     again.weights = said_weights(model)
     (name,) = again.inputs
@@ -51,7 +51,7 @@ def assert_text_says(proto: onnx.ModelProto, x: np.ndarray, source: str = "x") -
 def said_weights(model: convdsl.Model) -> dict[str, np.ndarray]:
     from safetensors.numpy import load
 
-    return load(driver.translate(model)[1])
+    return load(exporting.translate(model)[1])
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -196,4 +196,4 @@ def test_text_of_another_network_is_not_written(monkeypatch):
     for wrong in (right.replace("0, 1, 3, 2", "0, 1, 2, 3"), right.replace("x ->", "q ->")):
         monkeypatch.setattr(cnn_source, "source", lambda *_, wrong=wrong: (wrong, {}))
         with pytest.raises(convdsl.InputError, match="cannot be said in .cnn text"):
-            driver.translate(model)
+            exporting.translate(model)

@@ -10,7 +10,7 @@ from onnx.reference import ReferenceEvaluator
 from op_cases.draw import Draw
 
 import convdsl
-from convdsl.driver import export
+from convdsl.exporting import export
 from convdsl.interop.onnx_load import model_of
 from interop.runtimes import run_onnxruntime
 

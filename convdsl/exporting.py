@@ -1,0 +1,81 @@
+"""Networks for other software, and other software's as text."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from convdsl import __version__
+from convdsl.diagnostics import CompileError, InputError, expect
+from convdsl.driver import bind_weights_of
+from convdsl.ir.alike import outputs_differ
+from convdsl.ir.model import Model
+from convdsl.loading import interop, load, load_onnx, parse
+from convdsl.runtime.whole_files import write_whole
+
+EXPORTS = ("onnx", "pytorch")
+"""What `export` can write."""
+
+
+def export(
+    model: Model | str | Path,
+    weights: Any = None,
+    path: str | Path | None = None,
+    *,
+    to: str = "onnx",
+    **parameters: Any,
+) -> bytes:
+    """The network for other software, written to `path` (whole or not at all) and returned.
+
+    to: `onnx`, an ONNX model with its weights; `pytorch`, the source of an nn.Module, whose
+    state dict has the model's own keys (and which needs no weights). Raises convdsl.Error.
+    """
+    if to not in EXPORTS:
+        raise InputError(f"nothing is exported to {to}; there are {', '.join(EXPORTS)}")
+    model = model if isinstance(model, Model) else load(model, **parameters)
+    model = _unchanging(model.settled({}))
+    if to == "onnx":
+        arrays = bind_weights_of(model, weights)
+        proto = interop("onnx_export").export(model, arrays, __version__)
+        data: bytes = proto.SerializeToString(deterministic=True)
+    else:
+        data = import_module("convdsl.interop.pytorch_source").source(model).encode()
+    if path is not None:
+        expect("the path", path, str, Path)
+        try:
+            write_whole(Path(path), [data])
+        except (OSError, ValueError) as error:  # ValueError: a NUL byte in the name
+            raise InputError(f"cannot write {path}: {error}") from None
+    return data
+
+
+def _unchanging(model: Model) -> Model:
+    """The model, if all its states stay as they are: InputError otherwise."""
+    for key in model.graph.updates:
+        raise InputError(f"{model.name} replaces its state {key} with every call: only convdsl can")
+    return model
+
+
+def translate(
+    model: Model | str | Path, labels: str | None = None, **parameters: Any
+) -> tuple[str, bytes]:
+    """An ONNX file as `.cnn` text, and its weights as a safetensors file. `labels` names the file,
+    beside the text, that will hold the class names. Raises InputError."""
+    model = model if isinstance(model, Model) else load_onnx(model, **parameters)
+    writer = import_module("convdsl.interop.cnn_source")
+    model = _unchanging(model.settled({}))
+    text, weights = writer.source(model, labels)
+    _check_translation(writer.said(model), writer.source(model)[0] if labels else text)
+    return text, import_module("safetensors.numpy").save(weights)
+
+
+def _check_translation(model: Model, text: str) -> None:
+    """The text says the network: InputError where it does not load, or loads as another one."""
+    try:
+        again = parse(text)
+    except CompileError as error:
+        raise InputError(f"{model.name} cannot be said in .cnn text: {error}") from None
+    difference = outputs_differ(model.graph, again.graph)
+    if difference is not None:
+        raise InputError(f"{model.name} cannot be said in .cnn text: {difference}")
