@@ -46,7 +46,8 @@ def export(
         try:
             write_whole(Path(path), [data])
         except (OSError, ValueError) as error:  # ValueError: a NUL byte in the name
-            raise InputError(f"cannot write {path}: {error}") from None
+            reason = error.strerror if isinstance(error, OSError) else None
+            raise InputError(f"cannot write {path}: {reason or error}") from None
     return data
 
 

@@ -210,6 +210,17 @@ def test_no_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not list(tmp_path.glob("*.so"))
 
 
+def test_a_library_is_a_file_of_its_own(tmp_path: Path) -> None:
+    """Not its header, not a folder, not in a folder that is not there: and nothing is left."""
+    for path in (tmp_path / "net.h", tmp_path, Path()):
+        with pytest.raises(InputError, match="name the library, say libnet.so"):
+            convdsl.build_library("lenet5", "random:2", path)
+    where = tmp_path / "no" / "libnet.so"
+    with pytest.raises(InputError, match=f"cannot write {where}: No such file"):
+        convdsl.build_library("lenet5", "random:2", where)
+    assert not list(tmp_path.iterdir())
+
+
 def test_sizes_must_be_given(tmp_path: Path) -> None:
     model = convdsl.parse("model m {\n input x: f32[N, 3, H, W]\n x -> relu -> output y\n}\n")
     with pytest.raises(InputError, match="fixed sizes; not given: H, W"):

@@ -51,9 +51,11 @@ def write_whole(
             if durable:
                 os.fsync(file.fileno())
         part.replace(path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             part.unlink()
+        if isinstance(error, OSError) and error.filename == os.fspath(part):
+            error.filename = os.fspath(path)  # the name that the caller knows
         raise
     finally:
         _written.discard(part)

@@ -112,6 +112,8 @@ def write_library(
     """Write `path`, a shared library, and beside it its header, whose path is returned. `states`
     are what calls change, as they are before the first. InputError without a C compiler."""
     compiler = _compiler(target)
+    if path.suffix == ".h" or not path.name or path.is_dir():
+        raise InputError(f"{path}: name the library, say libnet.so; net.h is written beside it")
     header = path.with_name(f"{path.stem.removeprefix('lib')}.h")
     net = identifier(name)
     with tempfile.TemporaryDirectory() as folder:
@@ -125,8 +127,11 @@ def write_library(
         (here / "blobs.c").write_text(_BLOBS, encoding="ascii")
         (here / "library.c").write_text(_source(), encoding="utf-8")
         _compile(compiler, here)
-        write_whole(path, [(here / "made.so").read_bytes()])
-        write_whole(header, [(here / header.name).read_bytes()])
+        try:
+            write_whole(path, [(here / "made.so").read_bytes()])
+            write_whole(header, [(here / header.name).read_bytes()])
+        except OSError as error:
+            raise InputError(f"cannot write {path}: {error.strerror or error}") from None
     return header
 
 
