@@ -8,23 +8,18 @@ is one that counts. Which lanes go where depends on the vector of outputs, and r
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import lcm
 
-from convdsl.kernel.nodes import Get, Registers, Shuffle, Value, Var
+from convdsl.kernel.nodes import Registers, Shuffle, Value
 from convdsl.kernel.target import Target
 from convdsl.schedules.contraction import Convolution, match_convolution
-from convdsl.schedules.cpu.epilogue import Draft, open_draft
-from convdsl.schedules.cpu.filters import (
-    FilterPack,
-    channels_layout,
-    channels_packs,
-    packing_cycles,
-)
-from convdsl.schedules.cpu.runs import Run, runs_of, taps_inside
-from convdsl.schedules.emission import extent_of, lane_symbol
+from convdsl.schedules.cpu.epilogue import open_draft
+from convdsl.schedules.cpu.filters import channels_layout, channels_packs, packing_cycles
+from convdsl.schedules.cpu.group_tiles import GroupTile, filter_pack
+from convdsl.schedules.cpu.runs import runs_of
+from convdsl.schedules.emission import extent_of
 from convdsl.schedules.task import Pack, Schedule, Scheduled, Task
 from convdsl.tensor import Dim
 
@@ -113,13 +108,6 @@ def width_for(conv: Convolution, task: Task, target: Target) -> int:
     return -(-conv.space[-1].outs // tiles)
 
 
-def filter_pack(conv: Convolution, task: Task) -> FilterPack:
-    """[K / lanes][taps...][c][lane]"""
-    shape = (extent_of(conv.k), conv.channels_in, *(space.taps for space in conv.space))
-    lanes = task.layout.block
-    return FilterPack(shape, lanes, 1, conv.channels_in, (), conv.order, (), conv.groups)
-
-
 def packs_for(conv: Convolution, task: Task) -> dict[str, Pack]:
     """How the filters are packed, and the input where it is plain."""
     filters = {conv.w.tensor.name: filter_pack(conv, task)}
@@ -153,67 +141,28 @@ def emit(task: Task, name: str, target: Target) -> Scheduled:
             for run in runs:
                 with draft.b.serial("tile", run.count) as tile:
                     start = run.start + tile * run.width
-                    _Tile(draft, conv, pack, pattern, at, run, start).all()
+                    _Tile(draft, conv, pack, at, run, start, pattern).all()
     return draft.finish()
 
 
 @dataclass(frozen=True, slots=True)
-class _Tile:
-    """A register tile: one vector of outputs at the columns of a run."""
+class _Tile(GroupTile):
+    """Channels are unrolled: each moves its lanes in a way of its own."""
 
-    draft: Draft
-    conv: Convolution
-    pack: FilterPack
     pattern: _Pattern
-    at: Mapping[str, Dim]
-    run: Run
-    column: Dim
 
     @property
     def block(self) -> Dim:
-        """The vector of outputs."""
         return self.pattern.first + self.at["kb"] * self.pattern.every
 
-    def all(self) -> None:
-        draft, conv, run = self.draft, self.conv, self.run
-        acc = draft.registers(run.width)
-        draft.b.zero(acc)
-        with ExitStack() as stack:
-            taps: list[Dim] = []
-            for space in conv.space[:-1]:
-                start, stop = taps_inside(space, self.at[space.out.name])
-                taps.append(stack.enter_context(draft.b.serial("r", stop, start)))
-            for tap, reach in enumerate(run.reach):
-                for c in range(conv.channels_in if reach else 0):
-                    self.products(acc, (*taps, tap), reach, c)
-        first = self.block * draft.b.lanes
-        loaded: dict[tuple[str, Dim], Var] = {}
-        for j in range(run.width):
-            bound = {space.out.name: self.at[space.out.name] for space in conv.space[:-1]}
-            bound |= {conv.n.name: self.at["n"], conv.space[-1].out.name: self.column + j}
-            bound[conv.k.name] = first + lane_symbol(draft.b.lanes)
-            draft.store(bound, first, Get(acc, j), loaded=loaded)
+    def sweep(self, acc: Registers, taps: Sequence[Dim], reach: Sequence[int]) -> None:
+        for c in range(self.conv.channels_in):
+            self.products(acc, taps, reach, c)
 
-    def products(self, acc: Registers, taps: Sequence[Dim], reach: Sequence[int], c: int) -> None:
-        """acc[j] += x[j] * filter for one tap and one channel of every group."""
-        draft, conv, pack = self.draft, self.conv, self.pack
-        tap: Dim = 0
-        for space, index in zip(conv.space, taps, strict=True):
-            tap = tap * space.taps + space.of_filter(index)
-        where = self.block * pack.block_size + (tap * conv.channels_in + c) * pack.lanes
-        weights = draft.b.load(draft.packed[conv.w.tensor.name], where)
-        for j in reach:
-            draft.b.accumulate(acc, j, self.input(taps, c, j), weights)
-
-    def input(self, taps: Sequence[Dim], c: int, j: int) -> Value:
-        """For each lane of outputs channel c of its group, at column j."""
-        draft, conv, pattern = self.draft, self.conv, self.pattern
-        x, lanes = draft.view(conv.x.tensor.name), draft.b.lanes
-        outs = [*(self.at[s.out.name] for s in conv.space[:-1]), self.column + j]
-        places = [
-            out * s.stride + tap * s.dilation - s.pad
-            for s, out, tap in zip(conv.space, outs, taps, strict=True)
-        ]
+    def input(self, places: Sequence[Dim], c: Dim) -> Value:
+        draft, pattern = self.draft, self.pattern
+        assert isinstance(c, int)
+        x, lanes = draft.view(self.conv.x.tensor.name), draft.b.lanes
         start = pattern.start + self.at["kb"] * pattern.step
         found = [
             draft.b.load(x.buffer, x.layout.offset([self.at["n"], (start + s) * lanes, *places]))

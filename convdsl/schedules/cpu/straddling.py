@@ -8,13 +8,11 @@ once for each vector, so that one code serves all (cpu.grouped unrolls its moves
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from convdsl.kernel.nodes import (
     Compare,
-    Get,
     IndexAsValue,
     Load,
     Registers,
@@ -27,10 +25,10 @@ from convdsl.kernel.nodes import (
 from convdsl.kernel.target import Target
 from convdsl.schedules.contraction import Convolution, match_convolution
 from convdsl.schedules.cpu.epilogue import Draft, open_draft
-from convdsl.schedules.cpu.filters import FilterPack, packing_cycles
-from convdsl.schedules.cpu.grouped import filter_pack
-from convdsl.schedules.cpu.runs import Run, runs_of, taps_inside
-from convdsl.schedules.emission import extent_of, lane_symbol
+from convdsl.schedules.cpu.filters import packing_cycles
+from convdsl.schedules.cpu.group_tiles import GroupTile, filter_pack
+from convdsl.schedules.cpu.runs import runs_of
+from convdsl.schedules.emission import extent_of
 from convdsl.schedules.task import Schedule, Scheduled, Task
 from convdsl.tensor import Dim, DType, dim_min, floor_div
 
@@ -112,59 +110,19 @@ def _masks(conv: Convolution, draft: Draft, group: Dim, first: Dim) -> list[Var]
 
 
 @dataclass(frozen=True, slots=True)
-class _Tile:
-    """A register tile: one vector of outputs at the columns of a run."""
+class _Tile(GroupTile):
+    """Channels are a loop: one code serves all."""
 
-    draft: Draft
-    conv: Convolution
-    pack: FilterPack
-    at: Mapping[str, Dim]
-    run: Run
-    column: Dim
     groups: Sequence[Dim]
     masks: Sequence[Var]
 
-    def all(self) -> None:
-        draft, conv, run = self.draft, self.conv, self.run
-        acc = draft.registers(run.width)
-        draft.b.zero(acc)
-        with ExitStack() as stack:
-            taps: list[Dim] = []
-            for space in conv.space[:-1]:
-                start, stop = taps_inside(space, self.at[space.out.name])
-                taps.append(stack.enter_context(draft.b.serial("r", stop, start)))
-            for tap, reach in enumerate(run.reach):
-                if reach:
-                    with draft.b.serial("c", conv.channels_in) as c:
-                        self.products(acc, (*taps, tap), reach, c)
-        first = self.at["kb"] * draft.b.lanes
-        loaded: dict[tuple[str, Dim], Var] = {}
-        for j in range(run.width):
-            bound = {space.out.name: self.at[space.out.name] for space in conv.space[:-1]}
-            bound |= {conv.n.name: self.at["n"], conv.space[-1].out.name: self.column + j}
-            bound[conv.k.name] = first + lane_symbol(draft.b.lanes)
-            draft.store(bound, first, Get(acc, j), loaded=loaded)
+    def sweep(self, acc: Registers, taps: Sequence[Dim], reach: Sequence[int]) -> None:
+        with self.draft.b.serial("c", self.conv.channels_in) as c:
+            self.products(acc, taps, reach, c)
 
-    def products(self, acc: Registers, taps: Sequence[Dim], reach: Sequence[int], c: Dim) -> None:
-        """acc[j] += x[j] * filter for one tap and one channel of every group."""
-        draft, conv, pack = self.draft, self.conv, self.pack
-        tap: Dim = 0
-        for space, index in zip(conv.space, taps, strict=True):
-            tap = tap * space.taps + space.of_filter(index)
-        where = self.at["kb"] * pack.block_size + (tap * conv.channels_in + c) * pack.lanes
-        weights = draft.b.load(draft.packed[conv.w.tensor.name], where)
-        for j in reach:
-            draft.b.accumulate(acc, j, self.input(taps, c, j), weights)
-
-    def input(self, taps: Sequence[Dim], c: Dim, j: int) -> Value:
-        """For each lane of outputs channel c of its group, at column j."""
+    def input(self, places: Sequence[Dim], c: Dim) -> Value:
         draft, conv = self.draft, self.conv
         x, type = draft.views[conv.x.tensor.name], ValueType(DType.F32, draft.b.lanes)
-        outs = [*(self.at[s.out.name] for s in conv.space[:-1]), self.column + j]
-        places = [
-            out * s.stride + tap * s.dilation - s.pad
-            for s, out, tap in zip(conv.space, outs, taps, strict=True)
-        ]
         found: Value | None = None
         for number, group in enumerate(self.groups):
             channel = group * conv.channels_in + c
