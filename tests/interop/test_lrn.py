@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper
 
 import convdsl
-from convdsl.driver import export
+from convdsl.exporting import export
 from convdsl.interop.onnx_load import model_of
 from interop.runtimes import run_onnxruntime
 
