@@ -16,9 +16,9 @@ from convdsl.kernel.nodes import Binary, Const, Get, IndexTest, Load, Value, Val
 from convdsl.kernel.scalar import REDUCTIONS
 from convdsl.schedules.chain import emit_chain
 from convdsl.schedules.emission import Emitter, extent_of
+from convdsl.schedules.frame import Frame
 from convdsl.schedules.task import Schedule, Scheduled, Task
 from convdsl.tensor import Dim, floor_div
-from tiny_target.loops import Frame
 
 THREADS = 4
 

@@ -2,41 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from convdsl.kernel.builder import Builder
-from convdsl.kernel.layout import Layout
-from convdsl.schedules.chain import declare_outputs, emit_chain
-from convdsl.schedules.emission import Emitter, View, extent_of
-from convdsl.schedules.task import Arguments, Schedule, Scheduled, Task
-
-
-@dataclass(frozen=True)
-class Frame:
-    """A kernel whose buffers are declared: operands as they lie, weights as in their files."""
-
-    b: Builder
-    views: dict[str, View]
-    arguments: Arguments
-
-    @staticmethod
-    def open(task: Task, name: str) -> Frame:
-        b = Builder(name, task.element, 1)
-        views: dict[str, View] = {}
-        for operand in task.operands:
-            layout = operand.layout or Layout(operand.var.type.sizes)
-            buffer = b.buffer(operand.var.name, operand.var.type.dtype, layout.size)
-            views[operand.var.name] = View(buffer, layout)
-        packs = [views[o.var.name].layout if o.static else None for o in task.operands]
-        outputs = declare_outputs(b, task.outputs)
-        arguments = [
-            *zip(views, packs, strict=True),
-            *((output, None) for output in outputs),
-        ]
-        return Frame(b, views | outputs, tuple(arguments))
-
-    def finish(self) -> Scheduled:
-        return Scheduled.one(self.b.kernel(), self.arguments)
+from convdsl.schedules.chain import emit_chain
+from convdsl.schedules.emission import Emitter, extent_of
+from convdsl.schedules.frame import Frame
+from convdsl.schedules.task import Schedule, Scheduled, Task
 
 
 def emit(task: Task, name: str) -> Scheduled:

@@ -28,7 +28,7 @@ from convdsl.kernel.expr import (
 )
 from convdsl.kernel.layout import Layout
 from convdsl.kernel.target import Target
-from convdsl.schedules.chain import declare_outputs, emit_chain
+from convdsl.schedules.chain import emit_chain
 from convdsl.schedules.cpu.filters import packing_cycles
 from convdsl.schedules.emission import (
     Emitter,
@@ -39,6 +39,7 @@ from convdsl.schedules.emission import (
     lane_stride,
     lane_symbol,
 )
+from convdsl.schedules.frame import Frame
 from convdsl.schedules.operands import operand_layout
 from convdsl.schedules.task import Pack, Schedule, Scheduled, Task
 from convdsl.tensor import Dim, substitute, symbols_of
@@ -142,15 +143,8 @@ def _gathers(task: Task, chosen: Cut, name: str | None = None) -> int:
 def emit(task: Task, name: str, target: Target) -> Scheduled:
     """Vectors or scalars, as the cut says, place by place."""
     chosen = cut(task, target)
-    b = Builder(name, task.element, chosen.lanes)
-    views: dict[str, View] = {}
-    arguments: list[tuple[str, Pack | None]] = []
-    for operand in task.operands:
-        var, layout = operand.var, chosen.layouts[operand.var.name]
-        views[var.name] = View(b.buffer(var.name, var.type.dtype, layout.size), layout)
-        arguments.append((var.name, None if layout == operand.layout else layout))
-    views |= declare_outputs(b, task.outputs)
-    arguments += [(output.var.name, None) for output in task.outputs]
+    frame = Frame.open(task, name, chosen.lanes, chosen.layouts, chosen.packs(task))
+    b, views = frame.b, frame.views
     walk = _Walk(b, segments_of(task))
     if chosen.axis is None:
 
@@ -161,7 +155,7 @@ def emit(task: Task, name: str, target: Target) -> Scheduled:
         walk.loops(task.axes, element)
     else:
         _vector_loops(walk, task, chosen, views)
-    return Scheduled.one(b.kernel(), arguments)
+    return frame.finish()
 
 
 def _vector_loops(walk: _Walk, task: Task, chosen: Cut, views: dict[str, View]) -> None:

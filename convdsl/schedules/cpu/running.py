@@ -15,10 +15,10 @@ from convdsl.kernel.nodes import Binary, Const, Get, Registers, ValueType
 from convdsl.kernel.running import Running, match_running
 from convdsl.kernel.scalar import REDUCTIONS
 from convdsl.kernel.target import Target
-from convdsl.schedules.chain import declare_outputs
 from convdsl.schedules.cpu.generic import operand_layout
 from convdsl.schedules.emission import Emitter, View, extent_of, lane_symbol
-from convdsl.schedules.task import Pack, Schedule, Scheduled, Task
+from convdsl.schedules.frame import Frame
+from convdsl.schedules.task import Schedule, Scheduled, Task
 from convdsl.tensor import Dim
 
 _STEP = 5.0  # cycles from one addition to the next, with load and store
@@ -67,19 +67,11 @@ def emit(task: Task, name: str, target: Target) -> Scheduled:
     """One kernel: each share of the output is walked once."""
     chosen = plan(task, target)
     assert chosen is not None
-    b = Builder(name, task.element, chosen.lanes)
-    views: dict[str, View] = {}
-    arguments: list[tuple[str, Pack | None]] = []
-    for operand in task.operands:
-        layout = operand_layout(operand, task.reads, chosen.along, chosen.lanes)
-        views[operand.var.name] = View(
-            b.buffer(operand.var.name, operand.var.type.dtype, layout.size), layout
-        )
-        arguments.append((operand.var.name, layout if operand.static else None))
-    views |= declare_outputs(b, task.outputs)
-    arguments += [(output.var.name, None) for output in task.outputs]
-    _Walks(b, task, chosen, views).all()
-    return Scheduled.one(b.kernel(), arguments)
+    reads, along = task.reads, chosen.along
+    layouts = {o.var.name: operand_layout(o, reads, along, chosen.lanes) for o in task.operands}
+    frame = Frame.open(task, name, chosen.lanes, layouts)
+    _Walks(frame.b, task, chosen, frame.views).all()
+    return frame.finish()
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,15 +12,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from convdsl.kernel.builder import Builder
 from convdsl.kernel.expr import Axis, arithmetic
 from convdsl.kernel.scatter import match_scatter
 from convdsl.kernel.target import Target
-from convdsl.schedules.chain import declare_outputs
-from convdsl.schedules.emission import View, extent_of
+from convdsl.schedules.emission import extent_of
+from convdsl.schedules.frame import Frame
 from convdsl.schedules.operands import operand_layout
 from convdsl.schedules.passes import Passes, Sums, mentions
-from convdsl.schedules.task import Pack, Schedule, Scheduled, Task
+from convdsl.schedules.task import Schedule, Scheduled, Task
 from convdsl.tensor import dim_min
 
 _SHARES = 4  # parts that the work is cut into where the other axes give fewer
@@ -77,20 +76,11 @@ def emit(task: Task, name: str, target: Target) -> Scheduled:
     """One kernel: each share of the output passes over all positions, in their order."""
     chosen = plan(task, target)
     assert chosen is not None
-    b = Builder(name, task.element, chosen.lanes)
-    views: dict[str, View] = {}
-    arguments: list[tuple[str, Pack | None]] = []
-    for operand in task.operands:
-        layout = operand_layout(operand, task.reads, chosen.along, chosen.lanes)
-        views[operand.var.name] = View(
-            b.buffer(operand.var.name, operand.var.type.dtype, layout.size), layout
-        )
-        arguments.append((operand.var.name, layout if operand.static else None))
-    views |= declare_outputs(b, task.outputs)
-    (output,) = task.outputs
-    arguments.append((output.var.name, None))
-    _Shares(Passes(b, task, chosen, views)).all()
-    return Scheduled.one(b.kernel(), arguments)
+    reads, along = task.reads, chosen.along
+    layouts = {o.var.name: operand_layout(o, reads, along, chosen.lanes) for o in task.operands}
+    frame = Frame.open(task, name, chosen.lanes, layouts)
+    _Shares(Passes(frame.b, task, chosen, frame.views)).all()
+    return frame.finish()
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,16 +10,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from convdsl.kernel.builder import Builder
 from convdsl.kernel.expr import Axis, Expr, Read, Reduce, Stage, TensorVar, axes_over, transform
 from convdsl.kernel.layout import Layout
 from convdsl.kernel.target import Target
-from convdsl.schedules.chain import declare_outputs, emit_chain
+from convdsl.schedules.chain import emit_chain
 from convdsl.schedules.cpu import generic
 from convdsl.schedules.cpu.tiles import split
-from convdsl.schedules.emission import Emitter, View, extent_of, lane_symbol
+from convdsl.schedules.emission import Emitter, extent_of, lane_symbol
+from convdsl.schedules.frame import Frame
 from convdsl.schedules.merging import merged
-from convdsl.schedules.task import Operand, Output, Pack, Scheduled, Scratch, Task
+from convdsl.schedules.task import Operand, Output, Scheduled, Scratch, Task
 from convdsl.tensor import Dim, DType, TensorType
 
 PARTIAL, _TOTAL = "partial", "total"
@@ -81,16 +81,8 @@ def _emit(task: Task, name: str, target: Target) -> Scheduled:
 
 def _in_rows(task: Task, name: str, lanes: int) -> Scheduled:
     """A block of lanes x lanes results at a time, and shorter ones at either end."""
-    b = Builder(name, task.element, lanes)
-    views: dict[str, View] = {}
-    arguments: list[tuple[str, Pack | None]] = []
-    for operand in task.operands:
-        var, layout = operand.var, operand.layout
-        assert layout is not None
-        views[var.name] = View(b.buffer(var.name, var.type.dtype, layout.size), layout)
-        arguments.append((var.name, None))
-    views |= declare_outputs(b, task.outputs)
-    arguments += [(output.var.name, None) for output in task.outputs]
+    frame = Frame.open(task, name, lanes)
+    b, views = frame.b, frame.views
     v, j = task.axes
     for each, vectors in split(extent_of(v), lanes):
         before = 0 if each == lanes else extent_of(v) - each
@@ -103,4 +95,4 @@ def _in_rows(task: Task, name: str, lanes: int) -> Scheduled:
                     here = {**at, j.name: start + lane_symbol(lanes)}
                     valid = None if length == lanes else length
                     emit_chain(Emitter(b, views, lanes, valid), task, here, at, valid)
-    return Scheduled.one(b.kernel(), arguments)
+    return frame.finish()

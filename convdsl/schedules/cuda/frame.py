@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 
 from convdsl.kernel.builder import Builder
 from convdsl.kernel.cuda_target import WARP, CudaTarget
 from convdsl.kernel.expr import Axis, Read
 from convdsl.kernel.layout import Layout
 from convdsl.kernel.nodes import IndexTest
-from convdsl.schedules.chain import declare_outputs
 from convdsl.schedules.emission import (
-    View,
     bounds_tests,
     decide,
     depends_on_lane,
@@ -22,51 +19,10 @@ from convdsl.schedules.emission import (
     lane_stride,
     lane_symbol,
 )
-from convdsl.schedules.task import Arguments, Scheduled, Task
 from convdsl.tensor import Dim, floor_div, substitute
 
 THREADS = 256
 """Of a block: enough warps to hide a load behind, few enough for any number of registers."""
-
-
-@dataclass(frozen=True)
-class Frame:
-    """A kernel whose buffers are declared: operands as they lie or as said, and weights as in
-    their files; those `packed` are brought to that in each call."""
-
-    b: Builder
-    views: dict[str, View]
-    arguments: Arguments
-
-    @staticmethod
-    def open(
-        task: Task,
-        name: str,
-        lanes: int = 1,
-        layouts: Mapping[str, Layout] | None = None,
-        packed: Collection[str] = (),
-    ) -> Frame:
-        b = Builder(name, task.element, lanes)
-        views: dict[str, View] = {}
-        for operand in task.operands:
-            layout = (layouts or {}).get(operand.var.name, operand.layout)
-            layout = layout or Layout(operand.var.type.sizes)
-            buffer = b.buffer(operand.var.name, operand.var.type.dtype, layout.size)
-            views[operand.var.name] = View(buffer, layout)
-        packs = [
-            views[o.var.name].layout if o.static or o.var.name in packed else None
-            for o in task.operands
-        ]
-        outputs = declare_outputs(b, task.outputs)
-        arguments = (
-            *zip(views, packs, strict=True),
-            *((output, None) for output in outputs),
-        )
-        return Frame(b, views | outputs, arguments)
-
-    def finish(self) -> Scheduled:
-        """The kernel with what its buffers hold."""
-        return Scheduled.one(self.b.kernel(), self.arguments)
 
 
 def block_of(target: CudaTarget, threads: int) -> int:

@@ -14,8 +14,9 @@ from convdsl.schedules.cuda.costs import (
     spread,
     steps_of_an_element,
 )
-from convdsl.schedules.cuda.frame import THREADS, Frame, each, position, unravelled
+from convdsl.schedules.cuda.frame import THREADS, each, position, unravelled
 from convdsl.schedules.emission import Emitter, extent_of
+from convdsl.schedules.frame import Frame
 from convdsl.schedules.task import Schedule, Scheduled, Task
 
 

@@ -16,8 +16,9 @@ from convdsl.kernel.cuda_target import CudaTarget
 from convdsl.kernel.expr import Axis
 from convdsl.kernel.scatter import match_scatter
 from convdsl.schedules.cuda.costs import moved_bytes, nanoseconds
-from convdsl.schedules.cuda.frame import Frame, block_of, each, unravelled
+from convdsl.schedules.cuda.frame import block_of, each, unravelled
 from convdsl.schedules.emission import extent_of
+from convdsl.schedules.frame import Frame
 from convdsl.schedules.operands import operand_layout
 from convdsl.schedules.passes import Passes, Sums, mentions
 from convdsl.schedules.task import Schedule, Scheduled, Task

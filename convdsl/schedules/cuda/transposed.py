@@ -22,8 +22,9 @@ from convdsl.kernel.nodes import IndexTest, Load, ValueType
 from convdsl.schedules.chain import emit_chain
 from convdsl.schedules.contraction import coefficient
 from convdsl.schedules.cuda.costs import moved_bytes, nanoseconds, reads_of_an_element
-from convdsl.schedules.cuda.frame import Frame, guarded, unravelled
+from convdsl.schedules.cuda.frame import guarded, unravelled
 from convdsl.schedules.emission import OPPOSITE, Emitter, decide, extent_of, index_tests
+from convdsl.schedules.frame import Frame
 from convdsl.schedules.phases import floors_of
 from convdsl.schedules.task import Schedule, Scheduled, Task
 from convdsl.tensor import Dim, substitute

@@ -26,8 +26,9 @@ from convdsl.schedules.cuda.costs import (
     spread,
     steps_of_an_element,
 )
-from convdsl.schedules.cuda.frame import Frame, block_of, each, guarded, stride_along, unravelled
+from convdsl.schedules.cuda.frame import block_of, each, guarded, stride_along, unravelled
 from convdsl.schedules.emission import Emitter, extent_of, lane_symbol
+from convdsl.schedules.frame import Frame
 from convdsl.schedules.merging import merged
 from convdsl.schedules.operands import operand_layout
 from convdsl.schedules.task import Schedule, Scheduled, Task
