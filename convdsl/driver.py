@@ -304,13 +304,13 @@ class _Weights:
 
 def _bind_weights(model: Model, weights: Any) -> _Weights:
     """Weights checked against the model; against no graph yet, they are only read."""
-    states = model.graph.states
+    states, idle = model.graph.states, model.graph.idle_states
     if model.obstacle is not None:
         return _Weights(load_weights(weights or {}), {}, ())
     if weights is None and model.weights is not None:
         weights = model.weights
     if weights is None:
-        missing = [name for name, node in states.items() if node.data is None]
+        missing = [n for n, node in states.items() if node.data is None and n not in idle]
         if missing:
             raise WeightError(
                 f"{model.name} has {len(missing)} weights ({missing[0]}, ...) and none are given: "
@@ -318,7 +318,7 @@ def _bind_weights(model: Model, weights: Any) -> _Weights:
             )
         weights = {}
     store = load_weights(weights)
-    bound = bind_weights(store, states)
+    bound = bind_weights(store, states, idle)
     return _Weights(store, bound, bound.notes)
 
 

@@ -55,6 +55,7 @@ def _check(name: str, options: argparse.Namespace) -> Iterator[Diagnostic]:
             from convdsl import loading
 
             loaded = loading.load(name, **parameters(options))
+            yield from loaded.warnings
             if budgets.are_set(options):
                 yield from budgets.findings(loaded, None, options)
     except CompileError as error:
@@ -73,13 +74,14 @@ def _check_file(path: Path, model: str | None, options: argparse.Namespace) -> I
     folder, given = zoo.folder(), parameters(options)
     spans = model_spans(path)
     if not spans:
-        check_file(path, zoo=folder)
+        yield from check_file(path, zoo=folder)
     for name in spans if model is None else (model,):
         try:
             loaded = load_file(path, model=name, parameters=given, zoo=folder)
         except CompileError as error:
             yield from error.diagnostics
         else:
+            yield from loaded.warnings
             if budgets.are_set(options):
                 yield from budgets.findings(loaded, spans[name], options)
 

@@ -8,11 +8,13 @@ from typing import Any
 
 from convdsl.diagnostics import CompileError, Diagnostic, SourceFile, Span
 from convdsl.elaborate.files import FileProblem, Library, project_root, read_text
+from convdsl.elaborate.leftovers import check_doubts, check_leftovers
 from convdsl.elaborate.modules import Module, Modules
 from convdsl.elaborate.scope import Context, LayerNames, Results, Scope
 from convdsl.elaborate.session import ROOM, Halt, Session, Stop, suggest
 from convdsl.elaborate.statements import Statements
 from convdsl.elaborate.unused import check_unused
+from convdsl.elaborate.usage import check_usage
 from convdsl.elaborate.values import (
     NOTHING,
     POISON,
@@ -85,15 +87,16 @@ def elaborate(
         raise CompileError(session.diagnostics) from None
 
 
-def check_file(path: Path, *, zoo: Path | None = None) -> None:
+def check_file(path: Path, *, zoo: Path | None = None) -> tuple[Diagnostic, ...]:
     """Check a file of blocks that holds no model; see check_definitions."""
-    check_definitions(_read(path), root=project_root(Path(path)), zoo=zoo)
+    return check_definitions(_read(path), root=project_root(Path(path)), zoo=zoo)
 
 
 def check_definitions(
     source: SourceFile, *, root: Path | None = None, zoo: Path | None = None
-) -> None:
-    """Check a source of blocks that holds no model: imports, values, names; see elaborate."""
+) -> tuple[Diagnostic, ...]:
+    """Check a source of blocks that holds no model: imports, values, names; see elaborate. Gives
+    the warnings."""
     session = Session()
     modules = Modules(session, Library(root, zoo))
     tree = parse(source)
@@ -103,12 +106,18 @@ def check_definitions(
     def check() -> None:
         module = modules.evaluate(source, tree, place)
         check_unused(session, tree, module.context.scope, session.instantiated)
+        if not session.diagnostics:
+            check_usage(session, tree, None)
+        if all(isinstance(item, ast.Version) for item in tree.items):
+            help = ("write `model NAME { input x: f32[N, 3, 224, 224]  ... }`",)
+            session.warn("W0601", "the file defines nothing", tree.span, help=help)
 
     try:
         ROOM.during(check)
     except (Halt, Stop):
         raise CompileError(session.diagnostics) from None
     session.finish()
+    return tuple(session.warnings)
 
 
 def _elaborate(
@@ -147,8 +156,13 @@ def _elaborate(
     check_unused(session, tree, module.context.scope, used)
     training = module.training.get(chosen.name, module.training.get(None))
     if training is not None and not session.diagnostics:
-        training.check(session)
+        shared = chosen.name not in module.training and len(module.models) > 1
+        training.check(session, shared=shared)
     session.finish()
+    assert isinstance(chosen.definition, ast.Model)
+    usage = check_usage(session, tree, chosen.definition)
+    check_leftovers(session, source, usage)
+    check_doubts(session, source)
     return Model(
         chosen.name,
         session.graph,
@@ -157,6 +171,7 @@ def _elaborate(
         statements.preprocessing,
         labels,
         training=training and training.settings,
+        warnings=tuple(session.warnings),
     )
 
 

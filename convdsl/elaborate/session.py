@@ -38,6 +38,7 @@ class Session:
         self.graph = Graph()
         self.states: dict[str, Value] = {}
         self.diagnostics: list[Diagnostic] = []
+        self.warnings: list[Diagnostic] = []
         self.instantiated: set[int] = set()  # ids of blocks' definitions
         self.depth = 0
         self._seen: set[tuple[str, Span | None]] = set()
@@ -70,6 +71,23 @@ class Session:
         made = tuple(Label(x) if isinstance(x, Span) else Label(*x) for x in labels)
         self.report(Diagnostic(code, message, made, frames, tuple(notes), tuple(help)))
         return Stop()
+
+    def warn(
+        self,
+        code: str,
+        message: str,
+        *labels: tuple[Span, str] | Span,
+        frames: tuple[Frame, ...] = (),
+        help: Iterable[str] = (),
+    ) -> None:
+        """Record what is likely a mistake, once per code and place, as many as errors at most."""
+        made = tuple(Label(x) if isinstance(x, Span) else Label(*x) for x in labels)
+        key = (code, made[0].span)
+        if key not in self._seen and len(self.warnings) < DIAGNOSTICS:
+            self._seen.add(key)
+            self.warnings.append(
+                Diagnostic(code, message, made, frames, (), tuple(help), "warning")
+            )
 
     def halt(self, code: str, message: str, span: Span | None, frames: tuple[Frame, ...]) -> Halt:
         """Record that a limit was passed and return what to raise."""

@@ -31,13 +31,26 @@ from convdsl.syntax import ast
 
 @dataclass(frozen=True, slots=True)
 class TrainBlock:
-    """A `train` block as read, with the names of parameters in it and where they stand."""
+    """A `train` block as read, with the names of parameters and of outputs in it and where they
+    stand; of a loss that names no output, None."""
 
     settings: Training
     patterns: tuple[tuple[str, Span], ...]
+    compared: tuple[tuple[str | None, Span], ...] = ()
 
-    def check(self, session: Session) -> None:
-        """Report names that no parameter of the network has."""
+    def check(self, session: Session, *, shared: bool = False) -> None:
+        """Report names that no parameter, and no output, of the network has. A block that several
+        models share may be meant for others: then an output is only missed."""
+        outputs = list(session.graph.outputs)
+        report = session.warn if shared else session.fail
+        code = "W0903" if shared else "E0903"
+        for name, span in self.compared:
+            if name is None and len(outputs) > 1:
+                text = f"there are {len(outputs)} outputs, and the loss does not say which it means"
+                report(code, text, span, help=(f"write e.g. `mse({outputs[0]}, target)`",))
+            elif name is not None and name not in outputs:
+                help = suggest(name, outputs) or (f"there are {_listed(outputs)}",)
+                report(code, f"no output is called `{name}`", span, help=help)
         states = session.graph.states.items()
         known = [key for key, state in states if state.role is Role.PARAMETER]
         layers = {key.rpartition(".")[0] for key in known}
@@ -55,6 +68,7 @@ class TrainingReader:
         self._evaluator = evaluator
         self._context = context
         self._patterns: list[tuple[str, Span]] = []
+        self._compares: list[tuple[str | None, Span]] = []
 
     def read(self, node: ast.Train) -> TrainBlock:
         """What the block says, as far as it is sound."""
@@ -70,7 +84,7 @@ class TrainingReader:
                 found[name] = self._setting(setting)
             except Stop:
                 continue
-        return TrainBlock(Training(**found), tuple(self._patterns))
+        return TrainBlock(Training(**found), tuple(self._patterns), tuple(self._compares))
 
     def _fail(
         self, message: str, *labels: Span | tuple[Span, str], help: tuple[str, ...] = ()
@@ -87,6 +101,9 @@ class TrainingReader:
             return self._choice(name, ONE_OF[name], value)
         if name in SOME_OF:
             several = self._several(name, value)
+            if name == "metrics":
+                for item in several:
+                    self._check_metric(item)
             return tuple(self._choice(name, SOME_OF[name], item) for item in several)
         known = ("loss", *ONE_OF, *SOME_OF, *SETTINGS)
         help = suggest(name, known) or (f"there are {', '.join(known)}",)
@@ -115,6 +132,17 @@ class TrainingReader:
             text = f"`{name}` takes {takes.words}, not `{node.id}`"
             raise self._fail(text, node.span, help=help)
         return node.id
+
+    def _check_metric(self, node: ast.Expression) -> None:
+        """Metrics look at no output of their own."""
+        for argument in node.arguments if isinstance(node, ast.Call) else ():
+            value = argument.value
+            if isinstance(value, ast.Name | ast.Member) and argument.name is None:
+                name = value.span.text
+                if isinstance(value, ast.Member) or not self._context.scope.find(name)[0]:
+                    text = f"a metric names no output, and `{name}` would be one"
+                    help = ("leave it out: metrics look at what the loss compares, its first term",)
+                    raise self._fail(text, argument.span, help=help)
 
     def _several(self, setting: str, node: ast.Expression) -> tuple[ast.Expression, ...]:
         """The items of a list, or the stages of a chain."""
@@ -194,12 +222,15 @@ class TrainingReader:
                 while split < len(node.arguments) and node.arguments[split].name is None:
                     split += 1
                 compares = tuple(self._compared(name.id, a) for a in node.arguments[:split])
+                place = node.arguments[0].span if compares else node.span
+                self._compares.append((compares[0] if compares else None, place))
                 if len(compares) > 2:
                     text = f"`{name.id}` compares an output with a target"
                     raise self._fail(text, node.arguments[2].span)
                 measure = self._chosen(technique, node.arguments[split:], node.span)
                 return (Loss(measure, compares, weight),)
             case _:
+                self._compares.append((None, node.span))
                 return (Loss(self._choice("loss", LOSSES, node), (), weight),)
 
     def _weighted(self, node: ast.Arithmetic, weight: float) -> tuple[Loss, ...]:

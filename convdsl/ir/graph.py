@@ -285,6 +285,27 @@ class Graph:
         updated = isinstance(node, StateNode) and node.name in self.updates
         return updated or any(self.users(v) or self.is_result(v) for v in node.outputs)
 
+    def contributing(self) -> set[Node]:
+        """The nodes that some result is computed from."""
+        found: set[Node] = set()
+        waiting: list[Node] = [value.node for value in self.results]
+        while waiting:
+            node = waiting.pop()
+            if node in found:
+                continue
+            found.add(node)
+            if isinstance(node, OpNode):
+                waiting += [value.node for value in node.inputs.values()]
+            elif isinstance(node, StateNode) and node.name in self.updates:
+                waiting.append(self.updates[node.name].node)
+        return found
+
+    @property
+    def idle_states(self) -> frozenset[str]:
+        """Keys of states that no result is computed from."""
+        used = self.contributing()
+        return frozenset(name for name, node in self.states.items() if node not in used)
+
     def __len__(self) -> int:
         return len(self._nodes)
 

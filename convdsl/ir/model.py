@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from convdsl.diagnostics import InputError, SourceFile
+from convdsl.diagnostics import Diagnostic, InputError, SourceFile
 from convdsl.ir.graph import Graph
 from convdsl.ir.preprocess import Preprocessing, usual_preprocessing
 from convdsl.ir.training import Training
@@ -26,6 +26,7 @@ class Model:
     training: Training | None = None  # the `train` block of the model, or else of its file
     weights: Mapping[str, Any] | None = None  # arrays by name, where they came with the network
     notes: tuple[str, ...] = ()  # said to the user: how the file was read
+    warnings: tuple[Diagnostic, ...] = ()  # what is likely wrong in the text, and can be computed
 
     # Networks whose graph is another one for other sizes: ONNX files. While there is an
     # `obstacle`, the graph has inputs only.

@@ -239,6 +239,11 @@ def derived(call: Call) -> WindowRule:
     return Reach.DERIVED
 
 
+def no_doubt(call: Call) -> tuple[str, str] | None:
+    """Doubt rule of operators that are taken at their word."""
+    return None
+
+
 def never(call: Call) -> bool:
     """A property that no call has."""
     return False
@@ -318,6 +323,8 @@ class OpDef:
     cost     exact counts
     kernel   the arithmetic: inputs named as operands, outputs as `outputs`
     gradient how gradients of operands follow from those of outputs
+    doubt    of a call whose first operand is a map of space, where another is likely meant: what it
+             does, and what to write instead; operators that are never in doubt leave it out
     """
 
     name: str
@@ -333,6 +340,7 @@ class OpDef:
     cost: Callable[[Call], Cost]
     kernel: Callable[[Call], TensorExpr]
     gradient: Gradient
+    doubt: Callable[[Call], tuple[str, str] | None] = no_doubt
     data_operands: tuple[Operand, ...] = field(init=False, repr=False, compare=False)
     _by_name: dict[str, Attribute] = field(init=False, repr=False, compare=False)
 

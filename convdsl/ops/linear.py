@@ -81,6 +81,15 @@ def kernel_linear(call: Call) -> TensorExpr:
     return TensorExpr(tuple(inputs), (y,), ("y",))
 
 
+def doubt_linear(call: Call) -> tuple[str, str] | None:
+    """The last axis of a map of space is one of space."""
+    x = call.type("x")
+    if x.rank < 4:
+        return None
+    text = f"linear works along the last axis, which are {x.shape[-1]} columns of a map of space"
+    return text, "`flatten` it first, or pool: `avgpool(global) -> flatten -> linear(...)`"
+
+
 def resolve_matmul(call: Call) -> Mapping[str, Any]:
     """a[.., I, J] and b[.., J, K], floating and of one dtype. Raises OpError for rank 1, and where
     the J are not provably equal."""
@@ -142,6 +151,7 @@ LINEAR = OpDef(
     cost=contraction,
     kernel=kernel_linear,
     gradient=DERIVED,
+    doubt=doubt_linear,
 )
 
 MATMUL = OpDef(

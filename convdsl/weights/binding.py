@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -43,8 +43,13 @@ class Bound(dict[str, NDArray[Any]]):
         return tuple(notes)
 
 
-def bind(store: WeightStore | RandomWeights, states: Mapping[str, StateNode]) -> Bound:
-    """The array of every state. Constants come from the model, the others from `store`.
+def bind(
+    store: WeightStore | RandomWeights,
+    states: Mapping[str, StateNode],
+    idle: Collection[str] = (),
+) -> Bound:
+    """The array of every state. Constants come from the model, the others from `store`, which may
+    lack those that are `idle`: no output depends on them.
 
     Raises WeightError with every name that is missing or unexpected and every shape or type
     that differs; nothing is read from the store before all of them fit.
@@ -58,9 +63,11 @@ def bind(store: WeightStore | RandomWeights, states: Mapping[str, StateNode]) ->
         for name, state in wanted.items():
             bound[name] = _random(store, name, state, states)
     else:
-        fitting = fit(store, states)
+        fitting = fit(store, states, idle)
         store, bound.ignored, bound.stripped = fitting.store, fitting.ignored, fitting.stripped
         for name, state in wanted.items():
+            if name in idle and name not in store.entries:
+                continue
             bound[name] = read_fitting(store, name, state.type, bound.converted)
     return bound
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,15 +49,16 @@ class Fit:
     hint: str = ""
 
 
-def fit(store: WeightStore, states: Mapping[str, StateNode]) -> Fit:
-    """How a store fits, its names as they are, or without wrappers where all of them fit then.
+def fit(store: WeightStore, states: Mapping[str, StateNode], idle: Collection[str] = ()) -> Fit:
+    """How a store fits, its names as they are, or without wrappers where all of them fit then. It
+    may lack `idle` states.
     Raises WeightError with every name that is missing or unexpected and every shape or type that
     differs."""
-    found = _compared(store, states)
+    found = _compared(store, states, idle)
     if not found.lines:
         return found
     for stripped, plain in _unwrapped(store, states):
-        other = _compared(plain, states, stripped)
+        other = _compared(plain, states, idle, stripped)
         if not other.lines:
             return other
     lines = found.lines
@@ -96,10 +97,15 @@ def _bare(name: str) -> str:
     return ".".join(part for part in name.split(".") if part not in _INSIDE)
 
 
-def _compared(store: WeightStore, states: Mapping[str, StateNode], stripped: str = "") -> Fit:
+def _compared(
+    store: WeightStore,
+    states: Mapping[str, StateNode],
+    idle: Collection[str],
+    stripped: str = "",
+) -> Fit:
     entries = store.entries
     wanted = {name: state for name, state in states.items() if state.role is not Role.CONSTANT}
-    missing = [name for name in wanted if name not in entries]
+    missing = [name for name in wanted if name not in entries and name not in idle]
     extra = [name for name in entries if name not in wanted]
     ignored = tuple(name for name in extra if _needless(name, store, states))
     extra = [name for name in extra if name not in set(ignored)]

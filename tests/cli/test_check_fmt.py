@@ -79,6 +79,21 @@ def test_github_annotations(convdsl, wrong: Path) -> None:
     assert lines[0].endswith("%0Ahelp: did you mean `kernel`?")
 
 
+def test_warnings(convdsl, tmp_path: Path) -> None:
+    path = tmp_path / "lost.cnn"
+    path.write_text("model m {\n    input x: f32[N, 3]\n    y = x -> linear(4)\n    x -> relu\n}\n")
+    said = convdsl("check", path)
+    assert said.code == 1
+    assert said.out.startswith("warning[W0201]: `y` is bound and never used\n")
+    assert convdsl("check", path, "--exit-zero").code == 0
+    (found,) = json.loads(convdsl("check", path, "--format", "json").out)
+    assert (found["severity"], found["code"], found["line"]) == ("warning", "W0201", 3)
+    assert convdsl("check", path, "--format", "github").out.startswith(f"::warning file={path},")
+    assert convdsl("report", path).err == ""
+    path.write_text("")
+    assert "warning[W0601]" in convdsl("check", path).out
+
+
 def test_syntax_errors_and_empty_files(convdsl, tmp_path: Path) -> None:
     path = tmp_path / "x.cnn"
     path.write_text("convdsl 1\nmodel x {\n")

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from convdsl import zoo
-from convdsl.diagnostics import CompileError
-from convdsl.elaborate import limits, load_file
+from convdsl.diagnostics import CompileError, Diagnostic, SourceFile
+from convdsl.elaborate import check_definitions, limits, load_file
 from convdsl.ir.model import Model
 from convdsl.ir.opdef import Required
 from convdsl.ir.techniques import LOSSES, ONE_OF, SETTINGS, SOME_OF, Argument, Needed, Table
@@ -43,7 +43,7 @@ class Example:
 def examples() -> list[Example]:
     found: list[Example] = []
     code = None
-    pattern = re.compile(r"^### (E\d{4})|^```cnn([ a-z]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+    pattern = re.compile(r"^### ([EW]\d{4})|^```cnn([ a-z]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
     for match in pattern.finditer(TEXT):
         if match.group(1):
             code = match.group(1)
@@ -64,7 +64,8 @@ def source(example: Example) -> str:
         text = example.text
         if "generated" in example.flags and "bad" in example.flags:
             text = f"# {'a comment ' * 200_000}\n"
-        return f"{text}\nmodel example {{\ninput x: f32[N, 64, 56, 56]\nx -> relu\n}}\n"
+        layer = "bottleneck(64)" if "good" in example.flags and "use" in text else "relu"
+        return f"{text}\nmodel example {{\ninput x: f32[N, 64, 56, 56]\nx -> {layer}\n}}\n"
     return example.text
 
 
@@ -79,7 +80,17 @@ def load(example: Example, folder: Path) -> Model:
     path = folder / "example.cnn"
     path.write_text(source(example))
     parameters = {"width": 2} if "width" in example.flags else {}
-    return load_file(path, parameters=parameters, zoo=zoo.folder())
+    model = "example" if "file" in example.flags else None
+    return load_file(path, model=model, parameters=parameters, zoo=zoo.folder())
+
+
+def warnings(example: Example, folder: Path) -> tuple[Diagnostic, ...]:
+    """What `check` says of an example that can be computed; of one without a model, too."""
+    if "alone" in example.flags and "model" not in example.text:
+        return check_definitions(SourceFile("example.cnn", example.text))
+    model = load(example, folder)
+    assert model.outputs
+    return model.warnings
 
 
 def name(example: Example) -> str:
@@ -88,11 +99,15 @@ def name(example: Example) -> str:
 
 @pytest.mark.parametrize("example", [e for e in EXAMPLES if "bad" not in e.flags], ids=name)
 def test_good_example(example: Example, tmp_path: Path) -> None:
-    assert load(example, tmp_path).outputs
+    found = warnings(example, tmp_path)
+    assert not found, "\n\n".join(diagnostic.render() for diagnostic in found)
 
 
 @pytest.mark.parametrize("example", [e for e in EXAMPLES if "bad" in e.flags], ids=name)
 def test_bad_example(example: Example, tmp_path: Path) -> None:
+    if example.code is not None and example.code.startswith("W"):
+        assert [d.code for d in warnings(example, tmp_path)] == [example.code]
+        return
     with pytest.raises(CompileError) as caught:
         load(example, tmp_path)
     assert [d.code for d in caught.value.diagnostics] == [example.code]
@@ -112,7 +127,7 @@ def test_every_code_has_a_bad_and_a_good_example() -> None:
     used: set[str] = set()
     for path in (ROOT / "convdsl").rglob("*.py"):
         if path.name != "diagnostics.py":
-            used |= set(re.findall(r'"(E0\d{3})"', path.read_text(encoding="utf-8")))
+            used |= set(re.findall(r'"([EW]0\d{3})"', path.read_text(encoding="utf-8")))
     for kind in ("bad", "good"):
         assert {e.code for e in EXAMPLES if kind in e.flags} == used
 

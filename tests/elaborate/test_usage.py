@@ -1,0 +1,168 @@
+"""What `check` warns of, and what it must not: names nobody reads, layers that lead nowhere."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import convdsl
+from convdsl import zoo
+from convdsl.diagnostics import SourceFile, WeightError
+from convdsl.elaborate import check_definitions, elaborate, load_file
+from convdsl.training.settings import complete
+from elaborate.sources import build, model
+
+TWO = "input x, w: f32[N, 8, 32, 32]"
+
+
+def codes(text: str, before: str = "", declared: str = "input x: f32[N, 8, 32, 32]") -> list[str]:
+    """Code and place of every warning of a model."""
+    found = model(text, before, declared).warnings
+    assert all(d.severity == "warning" and d.help for d in found)
+    return [f"{d.code} {d.span.text if d.span else ''}" for d in found]
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        # names
+        ("y = x -> conv(4, 1x1)\nx -> relu", ["W0201 y"]),
+        ("_y = x -> conv(4, 1x1)\nx -> relu", []),
+        ("let f = conv(4, 1x1)\nx -> relu", ["W0201 f"]),
+        ("let a = 3\nlet b = a * 2\nx -> relu", ["W0201 b"]),
+        ("a, b = x -> split(2)\na -> relu", ["W0201 b"]),
+        ("a, _ = x -> split(2)\na -> relu", []),
+        ("y = x -> relu\ny = x -> relu6\ny -> output z", ["W0201 y"]),
+        ("y = x -> relu\ny = y -> relu6\ny -> output z", []),
+        ("y = x\nfor i in range(2) { y = y -> conv(8, 1x1) }\ny -> output z", ["W0201 i"]),
+        ("x -> for i in [1, 3] { conv(8, [i, i]) }", []),
+        ("x -> for i in range(2) { conv(8, 1x1) as \"c{i}\" }", []),
+        ("x -> for _ in range(2) { relu }", []),
+        ("x -> for _i, k in enumerate([1, 3]) { conv(8, [k, k]) }", []),
+        ("out = x -> relu", []),
+        ("out = x -> relu\nx -> relu6 -> output y", ["W0201 out"]),
+        # ways that meet again
+        ("y = x\nif x.channels == 8 { y = y -> relu }\ny -> relu6", []),
+        ("if x.channels == 8 { y = x -> relu } else { y = x -> relu6 }\ny -> output z", []),
+        ("if x.channels == 8 { y = x -> relu } else { z = x }\nx -> relu", ["W0201 y", "W0201 z"]),
+        ("y = x -> relu\nif x.channels == 7 { y -> output z }\nx -> output t", ["W0409 relu"]),
+        ("k = x -> relu\nrepeat 2 { k = x -> relu6 }\nk -> output y",
+         ["W0409 relu", "W0409 relu6"]),
+        # a round reads what the round before bound
+        ("y = x\nz = x\nrepeat 3 { z = y -> relu\ny = z -> relu6 }\nz -> output o", []),
+        ("h = x\nfor i in [1, 3] { y = h -> conv(8, [i, i])\nh = y -> relu }\ny -> relu6", []),
+        ("ys = for k in [1, 3] { x -> avgpool(k) }\nys[0] -> relu", ["W0409 avgpool(k)"]),
+        # chains that are kept run later
+        ("let w = 4\nlet f = conv(w, 1x1) -> repeat 2 { conv(w, 1x1) }\nx -> f", []),
+        # layers
+        ("ys = [x -> conv(2, 1x1), x -> conv(4, 1x1)]\nys[1] -> output y", ["W0409 conv(2, 1x1)"]),
+        ("ys = [x -> relu as _probe, x -> relu6]\nys[1] -> output y", []),
+        # linear and maps of space
+        ("x -> linear(3)", ["W0501 linear(3)"]),
+        ("x -> linear(3) as _mixed", []),
+        ("x -> flatten -> linear(3)", []),
+        ("x -> conv(4, 3x3) -> bn -> relu -> linear(3)", ["W0501 linear(3)"]),
+        ("x -> maxpool(2) -> linear(3)", ["W0501 linear(3)"]),
+        ("x -> conv_transpose(4, 2x2, stride = 2) -> linear(3)", ["W0501 linear(3)"]),
+        ("x -> transpose([0, 2, 3, 1]) -> linear(3) -> relu -> linear(4)", []),
+        ("x -> reshape([N, 64, 128]) -> linear(3)", []),
+        ("x -> conv(4, 3x3) -> transpose([0, 2, 3, 1]) -> layer_norm -> linear(3)", []),
+    ],
+)  # fmt: skip
+def test_warnings(body: str, expected: list[str]) -> None:
+    assert codes(body) == expected
+
+
+@pytest.mark.parametrize(
+    ("before", "body", "expected"),
+    [
+        ("block b(w, k) { conv(w, 1x1) }", "x -> b(4, 2)", ["W0201 k"]),
+        ("block b(w, _k = 1) { conv(w, 1x1) }", "x -> b(4)", []),
+        ("block b(w, v = w * 2) { conv(v, 1x1) }", "x -> b(4)", []),
+        ("block b(w) { w = 3\nconv(8, 1x1) }", "x -> b(4)", ["W0201 w", "W0201 w"]),
+        ("block b { y = in -> relu\nin -> relu6 }", "x -> b", ["W0201 y"]),
+        ("block b { input p, q\np -> relu }", "b(x, x)", ["W0201 q"]),
+        ("block b { input p\nin -> relu }", "x -> b", []),
+        ("block b { input p: f32[N, C, H, W]\np -> conv(C, 1x1) }", "x -> b", []),
+        ("block never(w) { y = in -> relu\nin -> relu6 }", "x -> relu", ["W0201 w", "W0201 y"]),
+        ("let w = 3\nlet v = 4", "x -> conv(v, 1x1)", ["W0201 w"]),
+        ("let w = 3\ndefault conv(bias = w > 2)", "x -> conv(4, 1x1)", []),
+        ("let k = 2\ntrain { epochs = k }", "x -> relu -> output y", []),
+        ("block b { conv(2, 1x1) }", "y = x -> b\n_z = x -> b\nx -> relu", ["W0201 y"]),
+        ("block b { conv(2, 1x1) }", "ys = [x, x -> b]\nys[0] -> relu", ["W0409 b"]),
+        ("model other(w = 2) { input y: f32[N, 2]\ny -> relu }", "x -> relu", ["W0201 w"]),
+    ],
+)  # fmt: skip
+def test_warnings_of_definitions(before: str, body: str, expected: list[str]) -> None:
+    text = f"{before}\nmodel m {{\ninput x: f32[N, 8, 32, 32]\n{body}\n}}\n"
+    found = elaborate(SourceFile("test.cnn", text), model="m").warnings
+    assert [f"{d.code} {d.span.text if d.span else ''}" for d in found] == expected
+
+
+@pytest.mark.parametrize(
+    ("body", "declared", "expected"),
+    [
+        ("x -> relu", TWO, ["W0202 w"]),
+        ("x -> relu", TWO.replace(" w", " _w"), []),
+        ("x -> resize(size = w.space)", TWO, []),
+        ("y = w -> relu\nx -> relu", TWO, ["W0201 y"]),
+    ],
+)
+def test_inputs(body: str, declared: str, expected: list[str]) -> None:
+    assert codes(body, declared=declared) == expected
+
+
+def test_errors_bring_no_warnings_with_them() -> None:
+    with pytest.raises(convdsl.CompileError) as caught:
+        model("features = x -> relu\nfeatres -> relu")
+    assert [d.code for d in caught.value.diagnostics] == ["E0201"]
+
+
+def test_a_library_may_hold_what_others_use() -> None:
+    text = "let w = 3\nblock b { conv(4, 1x1) }\n"
+    assert check_definitions(SourceFile("blocks.cnn", text)) == ()
+    (found,) = check_definitions(SourceFile("blocks.cnn", "block b(w) { relu }\n"))
+    assert found.code == "W0201"
+
+
+@pytest.mark.parametrize("name", zoo.names())
+def test_the_zoo_is_silent(name: str) -> None:
+    entry = zoo.names()[name]
+    found = load_file(entry.path, model=entry.model, zoo=zoo.folder()).warnings
+    assert not found, "\n\n".join(d.render() for d in found)
+
+
+def test_weights_of_layers_that_lead_nowhere_are_not_demanded() -> None:
+    text = """model m {
+        input x: f32[N, 2, 4, 4]
+        y = x -> conv(3, 1x1) as left
+        x -> conv(1, 1x1, bias = false) as right -> output z
+    }"""
+    made = build(text)
+    kept = {"right.weight": np.ones((1, 2, 1, 1), np.float32)}
+    net = convdsl.compile(made, kept, cache=False)
+    assert np.array_equal(net(np.ones((1, 2, 4, 4), np.float32)), np.full((1, 1, 4, 4), 2.0))
+    spare = {"left.weight": np.zeros((3, 2, 1, 1)), "left.bias": np.zeros(3)}
+    convdsl.compile(made, kept | spare, cache=False)  # but they may be there
+    with pytest.raises(WeightError, match=r"right\.weight"):
+        convdsl.compile(made, spare, cache=False)
+
+
+def test_training_of_layers_that_lead_nowhere() -> None:
+    text = """model m {
+        input x: f32[N, 4]
+        y = x -> linear(3) as left
+        x -> linear(2) as right -> output z
+    }
+    train { loss = mse(z, target) }"""
+    made = build(text)
+    batch = {"x": np.eye(4, dtype=np.float32), "target": np.ones((4, 2), np.float32)}
+    right = {"right.weight": np.ones((2, 4)), "right.bias": np.ones(2)}
+    for weights in ("random:0", right):
+        session = convdsl.Session(made, complete(made), weights, cache=False)
+        before = session.weights()
+        session.step(batch, 0.1)
+        after = session.weights()
+        assert before.keys() == after.keys()
+        moved = [key for key in before if not np.array_equal(before[key], after[key])]
+        assert moved == ["right.weight", "right.bias"]
