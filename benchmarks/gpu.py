@@ -1,7 +1,12 @@
 """Networks on the card that is here against PyTorch and ONNX Runtime, in one run.
 
     python -m benchmarks.gpu [--models A B] [--batches 1 32 256] [--precisions highest high medium]
-                             [--training] [--peers P Q] [--seconds S] [--json FILE]
+                             [--training] [--peers P Q] [--seconds S] [--stop-after S] [--json FILE]
+
+First every row with the peers that are there at once, then again with all of them: what compiles
+for minutes (torch.compile, TensorRT) takes the time that is left, and each row stands as it was
+measured last. What convdsl has to compile is compiled before, by several processes, into the code
+cache.
 
 Inputs lie on the card. Times are between two CUDA events around enough calls for a tenth of a
 second; rounds alternate between the peers, in either order, after the clocks have been warmed; the
@@ -20,12 +25,16 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import itertools
 import json
+import os
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -235,40 +244,72 @@ TRAINING: Mapping[str, Callable[[str, np.ndarray, str], Call]] = {
 }
 
 
-def compared(name: str, batch: int, precision: str, options: argparse.Namespace) -> dict[str, Any]:
-    """One row: times of all peers that can, and why the others cannot."""
-    x = np.random.default_rng(0).standard_normal((batch, *shape_of(name))).astype(np.float32)
+LATER = ("torch compiled", "tensorrt")
+"""Who takes minutes to compile."""
+
+Row = tuple[str, int, str]  # model, batch, precision
+
+
+def sample(name: str, batch: int) -> np.ndarray:
+    """Images of noise."""
+    shape = (batch, *shape_of(name))
+    return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+
+
+def compile_ahead(rows: Sequence[Row], *, training: bool) -> str:
+    """Fill the code cache with what convdsl runs; what cannot be is told when it is measured."""
+    began = time.monotonic()
+    workers = min(8, len(rows), (os.cpu_count() or 2) // 2)
+    if workers > 1:
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+            failed = sum(pool.map(_fails, rows, itertools.repeat(training)))
+        return f"compiled ahead in {time.monotonic() - began:.0f} s, {failed} of {len(rows)} failed"
+    return "nothing is compiled ahead on so few processors"
+
+
+def _fails(row: Row, training: bool) -> bool:
+    name, batch, precision = row
+    try:
+        (TRAINING if training else FORWARD)["convdsl"](name, sample(name, batch), precision)()
+    except Exception:  # noqa: BLE001 (`compared` tells it)
+        return True
+    return False
+
+
+def compared(row: Row, peers: Iterable[str], *, training: bool, seconds: float) -> dict[str, Any]:
+    """Times of all peers that can, and why the others cannot."""
+    name, batch, precision = row
+    x = sample(name, batch)
     calls: dict[str, Call] = {}
     cannot: dict[str, str] = {}
-    for peer, make in (TRAINING if options.training else FORWARD).items():
-        if peer not in options.peers:
-            continue
+    made = TRAINING if training else FORWARD
+    for peer in (peer for peer in peers if peer in made):
         try:
-            calls[peer] = make(name, x, precision)
+            calls[peer] = made[peer](name, x, precision)
             calls[peer]()
         except Exception as error:  # noqa: BLE001 (whatever keeps a peer from running is told)
             calls.pop(peer, None)
             cannot[peer] = str(error).strip().splitlines()[0][:200] if str(error) else repr(error)
-    times = measure(calls, options.seconds)
+    times = measure(calls, seconds)
     macs = driver.report(name, inputs=x.shape[1:], batch=batch).totals["macs"]
-    work = 2 * float(macs) * (3 if options.training else 1)
+    work = 2 * float(macs) * (3 if training else 1)
     limit = peak(_arch(), precision)
-    row: dict[str, Any] = {
-        "model": name, "batch": batch, "precision": precision, "training": options.training,
+    found: dict[str, Any] = {
+        "model": name, "batch": batch, "precision": precision, "training": training,
         "cannot": cannot,
     }  # fmt: skip
-    row["peers"] = {
+    found["peers"] = {
         peer: {
-            "median ms": statistics.median(found) * 1e3,
-            "min ms": min(found) * 1e3,
-            "share": work / min(found) / limit,
+            "median ms": statistics.median(took) * 1e3,
+            "min ms": min(took) * 1e3,
+            "share": work / min(took) / limit,
         }
-        for peer, found in times.items()
+        for peer, took in times.items()
     }
-    others = [p["median ms"] for name, p in row["peers"].items() if name != "convdsl"]
-    if others and "convdsl" in row["peers"]:
-        row["ratio"] = row["peers"]["convdsl"]["median ms"] / min(others)
-    return row
+    others = [p["median ms"] for peer, p in found["peers"].items() if peer != "convdsl"]
+    if others and "convdsl" in found["peers"]:
+        found["ratio"] = found["peers"]["convdsl"]["median ms"] / min(others)
+    return found
 
 
 def _arch() -> str:
@@ -305,20 +346,25 @@ def main(arguments: list[str] | None = None) -> int:
     card = find_card()
     print(f"{card.name}, {card.arch}, {card.memory_bytes / 1e9:.0f} GB", flush=True)
     started = time.monotonic()
-    rows: list[dict[str, Any]] = []
+    every = itertools.product(options.batches, options.models, options.precisions)
+    rows: list[Row] = [(name, batch, precision) for batch, name, precision in every]
+    if "convdsl" in options.peers:
+        print(compile_ahead(rows, training=options.training), flush=True)
+    found: dict[Row, dict[str, Any]] = {}
     left: list[str] = []
-    for batch in options.batches:
-        for name in options.models:
-            for precision in options.precisions:
-                if time.monotonic() - started > options.stop_after:
-                    left.append(f"{name} {batch} {precision}")
-                    continue
-                rows.append(compared(name, batch, precision, options))
-                print(told(rows[-1]), flush=True)
-                _write(options.json, {"card": card.name, "arch": card.arch, "rows": rows})
+    soon = [peer for peer in options.peers if peer not in LATER]
+    passes = [soon] if soon == options.peers else [soon, options.peers]
+    for peers, row in itertools.product(passes, rows):
+        if time.monotonic() - started > options.stop_after:
+            left.append(f"{' '.join(map(str, row))}: {', '.join(peers)}")
+        else:
+            how = {"training": options.training, "seconds": options.seconds}
+            found[row] = compared(row, peers, **how)
+            print(told(found[row]), flush=True)
+        whole = {"card": card.name, "arch": card.arch, "rows": list(found.values())}
+        _write(options.json, whole | {"left out": left})
     if left:
-        print(f"no time left for: {', '.join(left)}")
-        _write(options.json, {"card": card.name, "arch": card.arch, "rows": rows, "left out": left})
+        print(f"no time left for {len(left)} rows: {'; '.join(left)}")
     return 0
 
 

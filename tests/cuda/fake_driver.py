@@ -132,6 +132,7 @@ class Fake:
             memory=memory,
             function=function,
             alloc=lambda size: Pointer(self, size),
+            set_allocator=lambda allocator: self.note("an allocator"),
             Stream=lambda non_blocking=False: Stream(self),
             Event=lambda disable_timing=False: Event(self),
             Device=lambda number=None: Device(self, number),

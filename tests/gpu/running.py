@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,9 @@ from convdsl.ir.graph import Graph
 from convdsl.ir.model import Model
 
 Array = np.ndarray[Any, Any]
+
+CACHE = bool(os.environ.get("CONVDSL_SUITE_CACHE"))
+"""Whether what is compiled is kept in the user's cache, for another run of the same."""
 
 
 def run_on_card(
@@ -25,7 +29,7 @@ def run_on_card(
         if node.data is None
     }
     network = convdsl.compile(
-        Model("test", graph), states, device="cuda", precision=precision, passes=(), cache=False
+        Model("test", graph), states, device="cuda", precision=precision, passes=(), cache=CACHE
     )
     inputs = {
         name: np.ascontiguousarray(arrays[name], type.dtype.numpy).reshape(arrays[name].shape)
