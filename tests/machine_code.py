@@ -3,25 +3,11 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
-import nvidia
-from cupy.cuda import nvrtc
-
-_BIN = Path(next(iter(nvidia.__path__))) / "cu13" / "bin" / "nvdisasm"
-
-
-@dataclass(frozen=True)
-class Resources:
-    """Of a function: registers of a thread, bytes of local memory, and of what was spilled."""
-
-    registers: int
-    stack: int
-    spilled: int
+from convdsl.backends.cuda.disassembly import disassemble
+from convdsl.backends.cuda.nvrtc import Resources, compile_source
 
 
 @dataclass(frozen=True)
@@ -54,38 +40,9 @@ class Function:
 
 
 def compiled(source: str, arch: str) -> dict[str, Function]:
-    """The functions of a source by name, for a card."""
-    made = nvrtc.createProgram(source, "module.cu", [], [])
-    try:
-        nvrtc.compileProgram(made, [f"--gpu-architecture={arch}", "--ptxas-options=-v"])
-    except nvrtc.NVRTCError as error:
-        raise AssertionError(nvrtc.getProgramLog(made)) from error
-    resources = _resources(str(nvrtc.getProgramLog(made)))
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(nvrtc.getCUBIN(made) + b"\0")  # CuPy drops the last byte
-        file.flush()
-        text = subprocess.run(
-            [str(_BIN), "-c", file.name], capture_output=True, text=True, check=True
-        ).stdout
-    return {f.name: f for f in _functions(text, resources)}
-
-
-_ENTRY = re.compile(r"Compiling entry function '(\w+)'")
-_STACK = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
-_REGISTERS = re.compile(r"Used (\d+) registers")
-
-
-def _resources(log: str) -> dict[str, Resources]:
-    found: dict[str, Resources] = {}
-    name, stack, spilled = "", 0, 0
-    for line in log.splitlines():
-        if entry := _ENTRY.search(line):
-            name = entry.group(1)
-        elif frame := _STACK.search(line):
-            stack, spilled = int(frame.group(1)), int(frame.group(2)) + int(frame.group(3))
-        elif used := _REGISTERS.search(line):
-            found[name] = Resources(int(used.group(1)), stack, spilled)
-    return found
+    """The functions of a source by name, for a card, as users get them."""
+    made = compile_source(source, arch)
+    return {f.name: f for f in _functions(disassemble(made.cubin), made.resources)}
 
 
 _SECTION = re.compile(r"(?=\.section\s+\.text\.)")

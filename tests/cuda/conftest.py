@@ -4,12 +4,14 @@ with every commit, so that over some commits everything is run (docs/gpu.md)."""
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 import subprocess
 from functools import cache
 from pathlib import Path
 
 import pytest
+from resource_gate import Gate
 
 import convdsl
 
@@ -45,3 +47,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=left)
         gone = set(left)
         items[:] = [item for item in items if item not in gone]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What the gate of resources has looked at, in all workers together."""
+    reports = [r for kind in ("passed", "failed") for r in terminalreporter.getreports(kind)]
+    gates = [
+        Gate(**json.loads(str(told)))
+        for report in reports
+        for name, told in report.user_properties
+        if name == "gate"
+    ]
+    if gates:
+        terminalreporter.write_line(f"resources: {Gate.of_all(gates)}")

@@ -75,7 +75,7 @@ def functions(layer: str, target: CudaTarget) -> list[tuple[Plan, Function, int]
     }
     for function in made.values():
         used = function.resources
-        assert used.stack == used.spilled == 0, f"{function.name}: {used}"
+        assert used.spills == used.local == 0, f"{function.name}: {used}"
         assert not {code for code in function.codes if code.startswith(("LDL", "STL"))}
     found = (
         (plan_for(c.task, target), c) for c in lowered.choices if c.schedule == "implicit_gemm"

@@ -305,6 +305,46 @@ def test_instructions_of_floats(name: str) -> None:
     np.testing.assert_array_equal(found.astype(np.uint32).view(np.float32), expected)
 
 
+def without_denormals(x: Array) -> Array:
+    tiny = np.finfo(np.float32).tiny
+    return np.where(np.abs(x) < tiny, np.copysign(np.float32(0), x), x)
+
+
+FLUSHING: dict[str, tuple[str, Callable[[Array, Array, Array], Array]]] = {
+    "add": (binary32("add.ftz.f32"), lambda a, b, c: a + b),
+    "sub": (binary32("sub.rn.ftz.f32"), lambda a, b, c: a - b),
+    "mul": (binary32("mul.rn.ftz.f32"), lambda a, b, c: a * b),
+    "fma": (
+        ternary32("fma.rn.ftz.f32"),
+        lambda a, b, c: (a.astype(np.longdouble) * b + c).astype(np.float32),
+    ),
+    "div": (binary32("div.rn.ftz.f32"), lambda a, b, c: a / b),
+    "abs": (unary32("abs.ftz.f32"), lambda a, b, c: np.abs(a)),
+    "neg": (unary32("neg.ftz.f32"), lambda a, b, c: -a),
+    "sqrt": (unary32("sqrt.rn.ftz.f32"), lambda a, b, c: np.sqrt(a)),
+    "ceil": (unary32("cvt.rpi.ftz.f32.f32"), lambda a, b, c: np.ceil(a)),
+    "setp": (
+        """setp.gt.ftz.f32 %p1, %r1, %r2; selp.u32 %r4, 0x3F800000, 0, %p1;
+        cvt.u64.u32 %d9, %r4;""",
+        lambda a, b, c: (a > b).astype(np.float32),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FLUSHING)
+def test_denormals_are_zeros_where_an_instruction_says_so(name: str) -> None:
+    """Operands and results, of their signs: kernels for cards are compiled so."""
+    body, reference = FLUSHING[name]
+    random = np.random.default_rng(3)
+    given = random.standard_normal((200, 3)) * 10.0 ** random.integers(-44, -36, (200, 3))
+    given = given.astype(np.float32)
+    found = run_alone(body, given.view(np.uint32).astype(np.uint64)).astype(np.uint32)
+    with np.errstate(all="ignore"):
+        exact = reference(*without_denormals(given).T)
+    expected = without_denormals(exact.astype(np.float32))
+    assert found.tolist() == expected.view(np.uint32).tolist()
+
+
 def test_floats_become_integers_within_their_range() -> None:
     x = np.array([0.5, 2.5, -2.5, 3e9, -3e9, np.inf, -np.inf, np.nan], np.float32)
     given = np.zeros((len(x), 3), np.uint64)

@@ -110,6 +110,16 @@ def parts(operand: str) -> list[str]:
     return [operand]
 
 
+def flushed(i: Instruction, text: str, type: str) -> str:
+    """An f32 as an instruction reads or writes it: with `ftz` what is denormal is a zero."""
+    return f"flushed({text})" if type == "f32" and "ftz" in i.modifiers else text
+
+
+def operands_of(i: Instruction, module: Module) -> str:
+    """All that is read, as values of the instruction's type."""
+    return ", ".join(flushed(i, value(o, i.type, module), i.type) for o in i.operands[1:])
+
+
 # Arithmetic
 
 
@@ -118,8 +128,8 @@ def calls(function: str, *known: str) -> Rule:
 
     def rule(i: Instruction, module: Module) -> str:
         i.only(*known)
-        given = ", ".join(value(o, i.type, module) for o in i.operands[1:])
-        return written(i.operands[0], i.type, f"{function}<{i.type}>({given})")
+        made = f"{function}<{i.type}>({operands_of(i, module)})"
+        return written(i.operands[0], i.type, flushed(i, made, i.type))
 
     return rule
 
@@ -129,16 +139,16 @@ def plain(function: str, *known: str) -> Rule:
 
     def rule(i: Instruction, module: Module) -> str:
         i.only(*known)
-        given = ", ".join(value(o, i.type, module) for o in i.operands[1:])
-        return written(i.operands[0], i.type, f"{function}({given})")
+        made = f"{function}({operands_of(i, module)})"
+        return written(i.operands[0], i.type, flushed(i, made, i.type))
 
     return rule
 
 
 def multiply(i: Instruction, module: Module) -> str:
     i.only("lo", "hi", "wide", "rn", "ftz")
-    a, b = (value(o, i.type, module) for o in i.operands[1:3])
-    made, type = f"mul<{i.type}>({a}, {b})", i.type
+    a, b = (flushed(i, value(o, i.type, module), i.type) for o in i.operands[1:3])
+    made, type = flushed(i, f"mul<{i.type}>({a}, {b})", i.type), i.type
     if "hi" in i.modifiers:
         made = f"mul_hi<{type}>({a}, {b})"
     if "wide" in i.modifiers:
@@ -152,8 +162,8 @@ def multiply(i: Instruction, module: Module) -> str:
 def extremum(i: Instruction, module: Module) -> str:
     i.only("NaN", "ftz")
     nan = "_nan" if "NaN" in i.modifiers else ""
-    given = ", ".join(value(o, i.type, module) for o in i.operands[1:])
-    return written(i.operands[0], i.type, f"{i.opcode}{nan}<{i.type}>({given})")
+    made = f"{i.opcode}{nan}<{i.type}>({operands_of(i, module)})"
+    return written(i.operands[0], i.type, made)
 
 
 def logic(sign: str) -> Rule:
@@ -216,7 +226,7 @@ ORDERED = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">=",
 def comparison(i: Instruction, module: Module) -> str:
     compare, *rest = i.modifiers[:-1]
     rest = [m for m in rest if m != "ftz"]
-    a, b = (value(o, i.type, module) for o in i.operands[1:3])
+    a, b = (flushed(i, value(o, i.type, module), i.type) for o in i.operands[1:3])
     if compare in ORDERED:
         test = f"({a} {ORDERED[compare]} {b})"
         if compare == "ne" and i.type in ("f32", "f64"):  # of numbers; `neu` holds of NaN as well
@@ -283,19 +293,19 @@ def conversion(i: Instruction, module: Module) -> str:
     *how, to, source = i.modifiers
     how = [m for m in how if m != "ftz"]
     if to in ("f16x2", "bf16x2") and source == "f32" and how == ["rn"]:
-        high, low = (value(o, "f32", module) for o in i.operands[1:])
+        high, low = (flushed(i, value(o, "f32", module), "f32") for o in i.operands[1:])
         narrow = f"convdsl::{HALVES[to[:-2]]}::narrow"
         return written(i.operands[0], "b32", f"{narrow}({high}) << 16 | {narrow}({low})")
     if to == "tf32" and how == ["rna"]:
         x = value(i.operands[1], "f32", module)
         return written(i.operands[0], "f32", f"convdsl::to_tf32({x})")
     if to in HALVES and how == ["rn"]:
-        x = value(i.operands[1], source, module)
+        x = flushed(i, value(i.operands[1], source, module), source)
         return written(i.operands[0], "b16", f"convdsl::{HALVES[to]}::narrow({x})")
     if source in HALVES and to == "f32" and not how:
         x = value(i.operands[1], "b16", module)
         return written(i.operands[0], "f32", f"convdsl::{HALVES[source]}::widen({x})")
-    x = value(i.operands[1], source, module)
+    x = flushed(i, value(i.operands[1], source, module), source)
     floats = to[0] == "f", source[0] == "f"
     match floats, how:
         case (False, False), []:
@@ -303,7 +313,7 @@ def conversion(i: Instruction, module: Module) -> str:
         case (True, False), ["rn"]:
             return written(i.operands[0], to, f"static_cast<{to}>({x})")
         case (True, True), [] | ["rn"]:
-            return written(i.operands[0], to, f"static_cast<{to}>({x})")
+            return written(i.operands[0], to, flushed(i, f"static_cast<{to}>({x})", to))
         case (True, True), [rounding] if rounding in ROUNDINGS:
             return written(i.operands[0], to, f"{ROUNDINGS[rounding]}({x})")
         case (False, True), [rounding] if rounding in ROUNDINGS:

@@ -16,13 +16,14 @@ from convdsl.kernel.cuda_target import ARCHITECTURES
 ADVICE = "pip install 'convdsl[cuda]' (cupy-cuda13x and nvidia-cuda-nvrtc)"
 """How to get what compiles for cards."""
 
-_OPTIONS = (
+OPTIONS = (
     "--fmad=false",  # the IR says where a product and a sum are rounded once (ADR 46)
     "--prec-div=true",
     "--prec-sqrt=true",
     "--ftz=true",  # denormals are zeros, as on the processor (ADR 87)
     "--ptxas-options=-v",  # what each function takes, in the log
 )
+"""What is compiled with, whatever the architecture."""
 
 _ENTRY = re.compile(r"Compiling entry function '([^']+)'")
 _STACK = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
@@ -94,7 +95,7 @@ def _compiled(nvrtc: ModuleType, source: str, arch: str) -> tuple[str, bytes, st
     """PTX, cubin and log."""
     program = nvrtc.createProgram(source, "program.cu", (), ())
     try:
-        nvrtc.compileProgram(program, (f"--gpu-architecture={arch}", *_OPTIONS))
+        nvrtc.compileProgram(program, (f"--gpu-architecture={arch}", *OPTIONS))
         log = _text(nvrtc.getProgramLog(program))
         ptx = _text(nvrtc.getPTX(program))
         cubin = nvrtc.getCUBIN(program) + b"\0"  # CuPy takes it for a string, and drops its end
