@@ -190,13 +190,26 @@ def render(diagnostic: Diagnostic) -> str:
     span = diagnostic.span
     if span is not None:
         lines[1:] = _excerpt(diagnostic.labels)
-    lines += [
-        f"   = in {frame.description}" + (f" at {frame.span.location}" if frame.span else "")
-        for frame in diagnostic.frames
-    ]
+    lines += _chain(diagnostic.frames)
     lines += [f"   = note: {note}" for note in diagnostic.notes]
     lines += [f"   = help: {text}" for text in diagnostic.help]
     return "\n".join(lines)
+
+
+_INNERMOST, _OUTERMOST = 8, 4
+"""Of a long chain of instantiations, what is shown."""
+
+
+def _chain(frames: Sequence[Frame]) -> list[str]:
+    """How the network got there, innermost first; the middle of a long way is counted."""
+    lines = [
+        f"   = in {frame.description}" + (f" at {frame.span.location}" if frame.span else "")
+        for frame in frames
+    ]
+    between = len(lines) - _INNERMOST - _OUTERMOST
+    if between > 1:
+        lines[_INNERMOST:-_OUTERMOST] = [f"   = in {between:,} more"]
+    return lines
 
 
 def _excerpt(labels: Sequence[Label]) -> list[str]:

@@ -158,6 +158,10 @@ class Binder(Evaluator):
             return convert(attribute, given.value)
         except Unsuitable as error:
             assert given.span is not None
+            cause = (given.span.text, error.message)
+            if cause[0].isidentifier() and cause in self.session.unfit:
+                raise Stop from None  # the same value of the same name was told of before
+            self.session.unfit.add(cause)
             raise self.fail(context, "E0305", error.message, given.span, help=error.help) from None
 
     # Objections

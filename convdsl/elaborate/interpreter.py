@@ -14,7 +14,7 @@ from convdsl.elaborate import limits
 from convdsl.elaborate.arithmetic import checked_list
 from convdsl.elaborate.layers import Layers
 from convdsl.elaborate.scope import Context
-from convdsl.elaborate.session import Session, Stop
+from convdsl.elaborate.session import Refused, Session, Stop
 from convdsl.elaborate.values import (
     LAYER_LIKE,
     NOTHING,
@@ -294,6 +294,8 @@ class Interpreter(Layers):
                 value = self.execute(statement, context, flowing or index < last)
                 if index < last:
                     self.check_used(value, statement, context)
+            except Refused:
+                raise
             except Stop:
                 value = POISON
         return value
@@ -421,7 +423,7 @@ class Interpreter(Layers):
     def _in_scope(self, node: ast.Numbered | ast.Scoped, context: Context, flowing: bool) -> Any:
         """The body with one more part in its layers' names."""
         numbered = isinstance(node, ast.Numbered)
-        part = self._claim(context, node.label, None, "seq", node.span)
+        part = self._claim(context, node.label, None, "seq" if numbered else "scope", node.span)
         inner = context.copy(context.names.inside(part, numbered))
         return self.run(node.body, inner, flowing)
 

@@ -12,6 +12,7 @@ from convdsl.elaborate.calls import Binder, describe_call, flatten
 from convdsl.elaborate.expressions import TENSOR_OPERATORS
 from convdsl.elaborate.operators import apply_operator
 from convdsl.elaborate.scope import Context, LayerNames, Results, Scope
+from convdsl.elaborate.session import Stop
 from convdsl.elaborate.values import (
     NOTHING,
     POISON,
@@ -35,6 +36,8 @@ from convdsl.ops import BY_NAME
 from convdsl.syntax import ast
 
 INLINE = "_"
+GROUPS = ("seq", "scope")
+"""What names several layers at once, as the language writes it."""
 LABEL = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -206,22 +209,32 @@ class Layers(Binder):
             if names.numbered and positional:
                 names.skip()
             if part in names.taken:
-                before = names.taken[part]
                 here = label.span if label is not None else span
-                notes = () if before in (None, here) else ((before, "first here"),)
-                raise self.fail(
-                    context,
-                    "E0203",
-                    f"two layers are called `{names.full(part)}`",
-                    here,
-                    *notes,
-                    help=(
-                        'in a loop, number them: `as "name{i}"`; to share weights, '
-                        "`let f = ...` and use f twice"
-                    ),
-                )
+                raise self._called_alike(context, part, here, names.taken[part], base)
         names.taken[part] = label.span if label is not None else span
         return part
+
+    def _called_alike(
+        self, context: Context, part: str, here: Span, before: Span | None, base: str
+    ) -> Stop:
+        """Two children of one name: told what to do about it by how they came to it."""
+        full = context.names.full(part)
+        notes = () if before in (None, here) else ((before, "first here"),)
+        grouped = base in GROUPS
+        if before == here:
+            written = f'{base} "{part}{{i}}"' if grouped else f'as "{part}{{i}}"'
+            help = f"number them: `for i in range(n) {{ ... {written} ... }}`"
+        elif full in self.session.graph.inputs:
+            help = "that is the name of an input: call the layer otherwise"
+        elif grouped:
+            help = f"put both into one `{base} {part} {{ ... }}`, or call one otherwise"
+        else:
+            help = "call one of them otherwise"
+        if not grouped:
+            help += "; to share weights, `let f = ...` and use f twice"
+        what = f"`{base}`s" if grouped else "layers"
+        text = f"two {what} are called `{full}`"
+        return self.fail(context, "E0203", text, here, *notes, help=help)
 
     def _label(self, label: ast.Text, context: Context) -> str:
         text = self.text(label, context)

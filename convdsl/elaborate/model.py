@@ -10,6 +10,7 @@ from convdsl.diagnostics import CompileError, Diagnostic, SourceFile, Span
 from convdsl.elaborate.files import FileProblem, Library, project_root, read_text
 from convdsl.elaborate.leftovers import check_doubts, check_leftovers
 from convdsl.elaborate.modules import Module, Modules
+from convdsl.elaborate.outside import blamed, from_python, objection, to_python
 from convdsl.elaborate.scope import Context, LayerNames, Results, Scope
 from convdsl.elaborate.session import ROOM, Halt, Session, Stop, suggest
 from convdsl.elaborate.statements import Statements
@@ -24,7 +25,6 @@ from convdsl.elaborate.values import (
     Operator,
     Record,
     describe,
-    format_value,
 )
 from convdsl.ir.graph import Value
 from convdsl.ir.model import Model
@@ -77,14 +77,23 @@ def elaborate(
     bind symbols of its inputs. Imports are read from below `root` (none without it; then
     `source.path` is where the file is), and as `zoo:name.cnn` from the folder `zoo`.
     """
-    session = Session()
-    modules = Modules(session, Library(root, zoo))
     tree = parse(source)
-    given = parameters or {}
+    given = {name: from_python(value) for name, value in (parameters or {}).items()}
+
+    def attempt(values: Mapping[str, Any]) -> Model:
+        session = Session()
+        modules = Modules(session, Library(root, zoo))
+        try:
+            return ROOM.during(
+                lambda: _elaborate(session, modules, source, tree, model, values, root)
+            )
+        except (Halt, Stop):
+            raise CompileError(session.diagnostics) from None
+
     try:
-        return ROOM.during(lambda: _elaborate(session, modules, source, tree, model, given, root))
-    except (Halt, Stop):
-        raise CompileError(session.diagnostics) from None
+        return attempt(given)
+    except CompileError as error:
+        raise blamed(error, given, attempt) from None
 
 
 def check_file(path: Path, *, zoo: Path | None = None) -> tuple[Diagnostic, ...]:
@@ -126,10 +135,9 @@ def _elaborate(
     source: SourceFile,
     tree: ast.File,
     model: str | None,
-    parameters: Mapping[str, Any],
+    values: Mapping[str, Any],
     root: Path | None,
 ) -> Model:
-    values = {name: from_python(value) for name, value in parameters.items()}
     symbols = {name: v for name, v in values.items() if isinstance(v, int)}
     statements = Statements(session, symbols, modules.read_labels)
     modules.statements = statements
@@ -210,19 +218,42 @@ def _context(
     scope = Scope(module.context.scope)
     context = Context(scope, LayerNames(), chosen.defaults, Results(), root=True)
     in_force: dict[str, Any] = {}
+    fits = True
     for parameter in chosen.definition.parameters:
         name = parameter.name.id
         if name in values:
             value = values[name]
             if isinstance(value, str):
                 value = _named_value(value, module.context.scope)
+            fits = _check_outside(statements, parameter, value, context) and fits
         elif parameter.default is not None:
             value = statements.evaluate(parameter.default, context)
         else:
             value = POISON
         statements.define(name, value, context)
         in_force[name] = to_python(value)
+    if not fits:
+        raise Stop
     return context, in_force
+
+
+PLAIN = (ast.Literal, ast.Text, ast.Name, ast.Signed, ast.Items)
+"""Defaults that are what they are, whatever other parameters are set to."""
+
+
+def _check_outside(
+    statements: Statements, parameter: ast.Parameter, value: Any, context: Context
+) -> bool:
+    """Whether a value from outside is of a kind that the default is; reported where not."""
+    if not isinstance(parameter.default, PLAIN):
+        return True
+    name = parameter.name
+    default = statements.evaluate(parameter.default, context)
+    found = objection(name.id, value, default, context.scope.visible())
+    if found is not None:
+        text, help = found
+        statements.fail(context, "E0606", text, parameter.span, help=help)
+    return found is None
 
 
 def _named_value(text: str, scope: Scope) -> Any:
@@ -302,23 +333,7 @@ def _fit(labels: tuple[str, ...], types: Sequence[TensorType]) -> bool:
     return any(type.rank >= 2 and type.shape[1] == len(labels) for type in types)
 
 
-# Values from and to Python
-
-
-def from_python(value: Any) -> Any:
-    """A parameter given from outside as a value of the language."""
-    if isinstance(value, list):
-        return ListValue.of(tuple(from_python(item) for item in value))  # pyright: ignore[reportUnknownVariableType]
-    return value
-
-
-def to_python(value: Any) -> Any:
-    """A parameter's value in Python's own types; layers by their names."""
-    if isinstance(value, ListValue):
-        return [to_python(item) for item in value.items]
-    if isinstance(value, bool | int | float | str | tuple):
-        return value  # pyright: ignore[reportUnknownVariableType]
-    return format_value(value)
+# Values from texts
 
 
 def parameter_value(text: str) -> Any:

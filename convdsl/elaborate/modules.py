@@ -10,7 +10,7 @@ from convdsl.diagnostics import CompileError, SourceFile, Span
 from convdsl.elaborate import limits
 from convdsl.elaborate.files import ZOO, FileProblem, Library, neighbours, read_text
 from convdsl.elaborate.scope import Context, LayerNames, Results, Scope
-from convdsl.elaborate.session import Session, Stop, suggest
+from convdsl.elaborate.session import Refused, Session, Stop, suggest
 from convdsl.elaborate.statements import Statements
 from convdsl.elaborate.training import TrainBlock, TrainingReader
 from convdsl.elaborate.values import POISON, BlockValue
@@ -52,6 +52,8 @@ class Modules:
         for item in tree.items:
             try:
                 self._item(item, module)
+            except Refused:
+                raise
             except Stop:
                 continue
         if place is not None:

@@ -16,6 +16,7 @@ from convdsl.ir.graph import Graph, Value
 from convdsl.syntax.limits import DIAGNOSTICS, INTEGER_BITS
 from convdsl.tensor import SymDim, TensorType
 
+DEPTH = "E0802"
 COMPARED = 500  # names that are compared with an unknown one; the most alike in length of more
 WEIGHT_PER_STEP = 8  # elements or characters that take about as long as a step
 
@@ -25,6 +26,10 @@ T = TypeVar("T")
 
 class Stop(Exception):
     """Raised after a diagnostic was recorded; what was being evaluated becomes poison."""
+
+
+class Refused(Stop):
+    """An assertion does not hold: what its body goes on to say was not written for this."""
 
 
 class Halt(Exception):
@@ -39,6 +44,7 @@ class Session:
         self.states: dict[str, Value] = {}
         self.diagnostics: list[Diagnostic] = []
         self.warnings: list[Diagnostic] = []
+        self.unfit: set[tuple[str, str]] = set()  # names whose values fitted nothing, and how
         self.instantiated: set[int] = set()  # ids of blocks' definitions
         self.depth = 0
         self._seen: set[tuple[str, Span | None]] = set()
@@ -90,9 +96,20 @@ class Session:
             )
 
     def halt(self, code: str, message: str, span: Span | None, frames: tuple[Frame, ...]) -> Halt:
-        """Record that a limit was passed and return what to raise."""
+        """Record that a limit was passed and return what to raise. Of blocks that instantiate each
+        other without end one round is told."""
         labels = (Label(span),) if span else ()
-        self.report(Diagnostic(code, message, labels, frames))
+        cycle = _cycle(frames)
+        if cycle and code == DEPTH:
+            names = list(dict.fromkeys(f"`{f.description.partition('(')[0]}`" for f in cycle[::-1]))
+            chain = " in ".join([*names[::-1], names[-1]])
+            text = f"blocks within blocks without end: {chain}"
+            note = f"{len(frames):,} blocks deep, in {frames[0].description}; {message}"
+            help = ("let a condition end it: `if n == 0 { ... } else { ... }`",)
+            made = (Label(cycle[0].span),) if cycle[0].span is not None else labels
+            self.report(Diagnostic(code, text, made, cycle[1:], (note,), help))
+        else:
+            self.report(Diagnostic(code, message, labels, cycle or frames))
         return Halt()
 
     def step(self, span: Span, frames: tuple[Frame, ...]) -> None:
@@ -110,7 +127,7 @@ class Session:
             self.step(span, frames)
         if self.depth > limits.DEPTH:
             text = f"expressions and blocks nest deeper than {limits.DEPTH:,}"
-            raise self.halt("E0802", text, span, frames)
+            raise self.halt(DEPTH, text, span, frames)
 
     def count_node(self, span: Span, frames: tuple[Frame, ...]) -> None:
         self._nodes += 1
@@ -173,6 +190,18 @@ class Session:
         """Raise CompileError where anything was found wrong."""
         if any(d.severity == "error" for d in self.diagnostics):
             raise CompileError(self.diagnostics)
+
+
+ROUNDS = 3
+"""Of one call of a block within itself, after which it counts as one without end."""
+
+
+def _cycle(frames: tuple[Frame, ...]) -> tuple[Frame, ...]:
+    """The innermost round of blocks that instantiate each other again and again, if they do."""
+    if not frames:
+        return ()
+    rounds = [i for i, frame in enumerate(frames) if frame.span == frames[0].span]
+    return frames[: rounds[1]] if len(rounds) > ROUNDS else ()
 
 
 def suggest(word: str, known: Iterable[str]) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from convdsl.elaborate.images import preprocessing
 from convdsl.elaborate.inputs import InputDeclarations
 from convdsl.elaborate.interpreter import Interpreter
 from convdsl.elaborate.scope import Context
-from convdsl.elaborate.session import Session, Stop, suggest
+from convdsl.elaborate.session import Refused, Session, Stop, suggest
 from convdsl.elaborate.values import (
     LAYER_LIKE,
     NOTHING,
@@ -88,7 +88,8 @@ class Statements(Interpreter):
         message = "assertion failed"
         if node.message is not None:
             message = format_value(self.need(node.message, context))
-        raise self.fail(context, "E0406", message, node.condition.span)
+        self.fail(context, "E0406", message, node.condition.span)
+        raise Refused
 
     def _default(self, node: ast.Default, context: Context) -> None:
         for entry in node.entries:

@@ -12,7 +12,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 from convdsl.diagnostics import InputError
-from convdsl.elaborate.model import from_python
+from convdsl.elaborate.outside import from_python
 from convdsl.elaborate.settings import training_settings
 from convdsl.elaborate.values import format_value
 from convdsl.ir.model import Model

@@ -8,23 +8,25 @@ from pathlib import Path
 import pytest
 
 from convdsl.diagnostics import CompileError, Diagnostic, SourceFile
-from convdsl.elaborate import check_definitions, elaborate, load_file
+from convdsl.elaborate import check_definitions, elaborate, load_file, parameter_value
 from elaborate.mistakes import MISTAKES, Mistake
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
-def diagnose(text: str) -> tuple[Diagnostic, ...]:
-    """What `check` says."""
+def diagnose(text: str, setting: str | None = None) -> tuple[Diagnostic, ...]:
+    """What `check` says, and with `--set`."""
+    name, _, value = (setting or "").partition("=")
+    given = {name: parameter_value(value)} if setting else {}
     try:
-        return elaborate(SourceFile("mistake.cnn", text), zoo=EXAMPLES).warnings
+        return elaborate(SourceFile("mistake.cnn", text), parameters=given, zoo=EXAMPLES).warnings
     except CompileError as error:
         return error.diagnostics
 
 
 @pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: mistake.name)
 def test_mistake(mistake: Mistake, golden: Callable[[str, str], None]) -> None:
-    found = diagnose(mistake.source)
+    found = diagnose(mistake.source, mistake.setting)
     rendered = "\n\n".join(diagnostic.render() for diagnostic in found)
     assert [d.code for d in found] == [mistake.code], rendered
     assert found[0].span is not None
