@@ -106,6 +106,17 @@ def test_phases(layer: str, name: str) -> None:
     assert ran.count("phases") >= 4
 
 
+@each_target
+def test_phases_in_parts(name: str) -> None:
+    """Few tiles and great depth: what adds the parts of a phase up is not given its filters, of
+    which the phase takes a part only."""
+    graph = step_graph("conv", (1, 8, 9, 8), {"channels": 700, "kernel": 3, "stride": 2})
+    lowered = lowered_for(graph, TARGETS[name], "phases")
+    ran = check(graph, TARGETS[name], "shuffled", "phases")
+    assert ran.count("phases") >= 4
+    assert any(kernel.name.endswith("_sum") for kernel in lowered.program.kernels)
+
+
 FORMULAS = ["ij,jk->ik", "ij,kj->ik", "ji,jk->ik", "ji,kj->ik", "bij,bjk->bik", "bij,bkj->ikb",
             "aibj,bkaj->iak", "ij,j->i", "bhqd,bhkd->bhqk", "bhqk,bhkd->bqhd"]  # fmt: skip
 SIZES = {"a": 2, "b": 3, "h": 2, "i": 37, "j": 23, "k": 19, "q": 17, "d": 12}

@@ -67,7 +67,10 @@ def emit(task: Task, plan: Plan, target: CudaTarget, name: str) -> Scheduled:
     kernel = product.kernel()
     if plan.splits == 1:
         return Scheduled.one(kernel, product.arguments)
-    adding = _Draft.open(task, f"{name}_sum", {})
+    apart = {plan.gemm.a.tensor.name, plan.gemm.b.tensor.name}
+    names = (operand.var.name for operand in task.operands)
+    again = frozenset(name for name in names if name not in apart or task.read_again(name))
+    adding = _Draft.open(task, f"{name}_sum", {}, only=again)
     parts = adding.b.buffer(_PARTS, DType.F32, plan.parts)
     second = _sum_kernel(adding, plan, parts)
     arguments = (*adding.arguments, (_PARTS, None))
@@ -87,9 +90,14 @@ class _Draft:
 
     @staticmethod
     def open(
-        task: Task, name: str, packs: Mapping[str, Pack], *, only: frozenset[str] | None = None
+        task: Task,
+        name: str,
+        packs: Mapping[str, Pack],
+        *,
+        only: frozenset[str] | None = None,
+        leaves: bool = True,
     ) -> _Draft:
-        """`only`: the operands that are read, where nothing leaves."""
+        """`only`: the operands that are read, if not all. `leaves`: whether the epilogue runs."""
         b = Builder(name, DType.F32, VECTOR)
         views: dict[str, View] = {}
         packed: dict[str, Buffer] = {}
@@ -98,7 +106,7 @@ class _Draft:
             var, pack = operand.var, packs.get(operand.var.name)
             if only is not None and var.name not in only:
                 continue
-            again = only is None and task.read_again(var.name)
+            again = leaves and task.read_again(var.name)
             if pack is not None:
                 called = f"{var.name}_packed" if again else var.name
                 packed[var.name] = b.buffer(called, var.type.dtype, pack.size)
@@ -107,7 +115,7 @@ class _Draft:
                 layout = operand.layout or Layout(var.type.sizes)
                 views[var.name] = View(b.buffer(var.name, var.type.dtype, layout.size), layout)
                 arguments.append((var.name, layout if operand.static else None))
-        if only is None:
+        if leaves:
             views |= declare_outputs(b, task.outputs)
             arguments += [(output.var.name, None) for output in task.outputs]
         return _Draft(task, b, views, packed, tuple(arguments))
@@ -120,8 +128,11 @@ class _Product:
         self.task, self.plan, self.target = task, plan, target
         self.gemm, self.tile = plan.gemm, plan.tile
         packs = {} if plan.pack is None else {self.gemm.b.tensor.name: plan.pack}
-        only = frozenset((self.gemm.a.tensor.name, self.gemm.b.tensor.name))
-        self.draft = _Draft.open(task, name, packs, only=None if plan.splits == 1 else only)
+        leaves, only = (
+            plan.splits == 1,
+            frozenset({self.gemm.a.tensor.name, self.gemm.b.tensor.name}),
+        )
+        self.draft = _Draft.open(task, name, packs, only=None if leaves else only, leaves=leaves)
         self.arguments = self.draft.arguments
         self.b = self.draft.b
         self.factors = self._factors()
