@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from fractions import Fraction
 from itertools import pairwise
 from typing import Any
 from unittest import mock
 
 import pytest
 from drawn_convolutions import check, conv_graph, convolutions
-from graphs import Builder
+from graphs import Builder, rewritten
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,7 +21,7 @@ from convdsl.kernel.expr import reads
 from convdsl.kernel.nodes import For, If, Parallel, Prefetch, Statement, statement_bodies
 from convdsl.lowering.lower import lower
 from convdsl.ops import BY_NAME
-from convdsl.schedules.cpu import sweeps
+from convdsl.schedules.cpu import gemm, sweeps
 from convdsl.schedules.cpu.generic import border_segments
 from convdsl.schedules.cpu.machine import cpu_machine
 from convdsl.schedules.cpu.sweeps import Extent, Limits, choose_sweeps
@@ -52,6 +53,47 @@ def test_every_way_of_sweeping(
     limits = mock.patch.object(Limits, "of", return_value=Limits(share, panel, band))
     with limits, mock.patch.multiple(sweeps, _FEW_UNITS=few, _UNITS=many):
         check(conv_graph(*drawn))
+
+
+@settings(max_examples=30)
+@given(
+    batch=st.sampled_from([0, 0, 1, 3]),
+    rows=st.integers(2, 60),
+    inputs=st.integers(1, 150),
+    channels=st.integers(1, 200),
+    dtype=st.sampled_from([DType.F32, DType.F64]),
+    share=st.sampled_from([0, 1 << 30]),
+    panel=st.sampled_from([1, 100, 6000]),
+    band=sizes,
+    few=st.integers(1, 9),
+)
+def test_every_way_of_sweeping_matrices(
+    batch: int,
+    rows: int,
+    inputs: int,
+    channels: int,
+    dtype: DType,
+    share: int,
+    panel: int,
+    band: int,
+    few: int,
+) -> None:
+    """Weights (batch 0) and operands of calls, panels that are cut along the sum, a residual."""
+    b = Builder()
+    if batch:
+        x = b.input("x", batch, rows, inputs, dtype=dtype)
+        made = b("matmul", x, b.input("w", batch, inputs, channels, dtype=dtype))
+    else:
+        made = b("linear", b.input("x", rows, inputs, dtype=dtype), channels=channels)
+        made = b("add", made, b.input("skip", rows, channels, dtype=dtype))
+    limits = mock.patch.object(Limits, "of", return_value=Limits(share, panel, band))
+    share_of_cache = Fraction(panel, find_target().caches.l2_bytes)
+    with (
+        limits,
+        mock.patch.object(gemm, "_PANEL", share_of_cache),
+        mock.patch.multiple(sweeps, _FEW_UNITS=few, _UNITS=few),
+    ):
+        check(rewritten(b.output(y=made)), dtype)
 
 
 @settings(max_examples=200)
@@ -110,6 +152,20 @@ def test_large_filters_are_read_in_panels_and_asked_for_ahead() -> None:
     inside = _statements(panels.body)
     assert any(isinstance(s, Prefetch) and s.level == 2 for s in inside)
     assert any(isinstance(s, If) for s in inside)
+
+
+def test_large_matrices_are_read_in_panels_and_asked_for_ahead() -> None:
+    """Rows that are left over meet each panel with the others: none is read for them again."""
+    b = Builder()
+    graph = b.output(y=b("linear", b.input("x", 50, 3072), channels=768))
+    kernels = lower(graph, cpu_machine(find_target("x86-64-v4")), "t").program.kernels
+    (kernel,) = (kernel for kernel in kernels if kernel.registers)
+    (parallel,) = [s for s in kernel.body if isinstance(s, Parallel)]
+    (panels,) = parallel.body
+    assert isinstance(panels, For)
+    assert panels.var.name.startswith("panel")
+    tiles = [s for s in _statements(panels.body) if isinstance(s, Prefetch)]
+    assert len(tiles) == 2  # of the tile of many rows, and of that of the last ones
 
 
 def test_small_filters_are_not() -> None:

@@ -3,19 +3,22 @@
 The register tile is vectors of the output's axis v times rows of x. `w` is read in panels of as
 many vectors: packed when weights are bound, or in every call, or in place where it lies in
 vectors already and packing would not pay. At one row a tile is several vectors, so that as
-many streams of `w` are read side by side.
+many streams of `w` are read side by side. Where `w` is large its panels are cut along k too: each
+is met by all rows of a band while it stays in the second-level cache (`sweeps`), and the next one
+is asked for meanwhile.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fractions import Fraction
 from math import prod
 
 from convdsl.kernel.expr import Axis
 from convdsl.kernel.layout import Layout
-from convdsl.kernel.nodes import Get, Var
+from convdsl.kernel.nodes import Buffer, Get, IndexTest, Load, Registers, Var
 from convdsl.kernel.target import Target
 from convdsl.schedules.contraction import (
     Product,
@@ -27,14 +30,18 @@ from convdsl.schedules.contraction import (
 )
 from convdsl.schedules.cpu.epilogue import Draft, open_draft
 from convdsl.schedules.cpu.filters import FilterPack, packing_cycles
+from convdsl.schedules.cpu.sweeps import Extent, Limits, Sweeps, choose_sweeps
 from convdsl.schedules.cpu.tiles import Tile, choose_tile, split, tile_cycles
 from convdsl.schedules.emission import View, extent_of, lane_symbol
 from convdsl.schedules.task import Pack, Schedule, Scheduled, Task
-from convdsl.tensor import Dim, floor_div, substitute
+from convdsl.tensor import Dim, dim_min, floor_div, substitute
 
 _SCATTERED = (
     1.2  # cycles of a tile that reads rows of w far from each other, to those of packed ones
 )
+_UNIT = 16  # positions of k: panels of w hold whole units
+_PANEL = Fraction(1, 8)  # of the second-level cache: for the piece of w that is swept, beside the
+# one that is asked for ahead and the rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,17 +198,30 @@ def emit(task: Task, name: str, target: Target) -> Scheduled:
     assert chosen is not None
     product = chosen.product
     draft = open_draft(task, name, product.reduce, chosen.lanes, product.v, chosen.packs)
-    emitter = _Gemm(task, chosen, draft)
+    panel = int(target.caches.l2_bytes * _PANEL)
+    emitter = _Gemm(task, chosen, draft, replace(Limits.of(target), panel=panel))
     for blocks, count in split(chosen.blocks, chosen.tile.blocks):
         first = 0 if blocks == chosen.tile.blocks else chosen.blocks - blocks
         emitter.blocks(first, count, blocks)
     return draft.finish()
 
 
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where in the loops around the register tiles the emitter stands."""
+
+    at: Mapping[str, Dim]
+    block: Dim  # the first vector of the tile along v
+    blocks: int
+    valid: int | None  # lanes of the last vector that exist
+    chunk: tuple[Dim, Dim]  # of k
+    sweeps: Sweeps
+
+
 class _Gemm:
     """Emits one matrix product."""
 
-    def __init__(self, task: Task, chosen: _Way, draft: Draft) -> None:
+    def __init__(self, task: Task, chosen: _Way, draft: Draft, limits: Limits) -> None:
         self.task = task
         self.way = chosen
         self.draft = draft
@@ -210,6 +230,15 @@ class _Gemm:
         name = chosen.product.x.tensor.name
         buffer = draft.packed[name] if name in chosen.packs else draft.views[name].buffer
         self.x = View(buffer, rows_layout(task, chosen.product))
+        self.depth = _count(chosen.product.k)
+        self.element = chosen.product.reduce.dtype.bytes
+        one_way = draft.waiting is None or len(chosen.product.k) != 1 or chosen.row_count == 1
+        self.limits = replace(limits, stay=self.matrix_bytes) if one_way else limits
+
+    @property
+    def matrix_bytes(self) -> int:
+        """Of w, for one position of the outer axes."""
+        return self.way.blocks * self.lanes * self.depth * self.element
 
     def blocks(self, first: int, count: int, blocks: int) -> None:
         """`count` tiles of `blocks` vectors from vector `first` on; a ragged end on its own."""
@@ -223,65 +252,127 @@ class _Gemm:
         else:
             self.region(first, count, blocks, None)
 
+    def sweeps(self, count: int, blocks: int) -> Sweeps:
+        """How `count` tiles of vectors meet w and the rows."""
+        rows, wide = self.way.row_count, blocks * self.lanes * self.element
+        outer = prod(extent_of(axis) for axis in self.way.outer)
+        extent = Extent(
+            filters=self.matrix_bytes,
+            slab=wide * _UNIT,
+            blocks=-(-self.depth // _UNIT),
+            others=outer * count,
+            pieces=-(-rows // self.way.tile.columns),
+            inputs=rows * self.depth * self.element,
+            sums=rows * wide,
+        )
+        return choose_sweeps(extent, self.limits)
+
     def region(self, first: int, count: int, blocks: int, valid: int | None) -> None:
         """All rows of some tiles of v, in parallel with all that lies outside."""
-        chosen = self.way
+        chosen, sweeps = self.way, self.sweeps(count, blocks)
         names = [axis.name for axis in chosen.outer]
         extents = [extent_of(axis) for axis in chosen.outer]
-        for rows, runs in split(chosen.row_count, chosen.tile.columns):
-            start = 0 if rows == chosen.tile.columns else chosen.row_count - rows
-            order = (*names, "kt", "row")
-            with self.b.parallel(order, (*extents, count, runs)) as (*outer, kt, row):
-                at = {axis.name: 0 for axis in self.task.axes}
-                at |= dict(zip(names, outer, strict=True))
-                self.one_tile(at, first + kt * blocks, blocks, start + row * rows, rows, valid)
+        inner = [("kt", count), ("band", sweeps.bands)]
+        stay = self.matrix_bytes <= self.limits.stay
+        order, sizes = zip(*(reversed(inner) if stay else inner), strict=True)
+        with self.b.parallel((*names, *order), (*extents, *sizes)) as (*outer, one, other):
+            kt, band = (other, one) if stay else (one, other)
+            at = {axis.name: 0 for axis in self.task.axes}
+            at |= dict(zip(names, outer, strict=True))
+            step = sweeps.panel * _UNIT
+            with self.b.serial("panel", sweeps.panels) as panel:
+                chunk = (0, self.depth)
+                if sweeps.panels > 1:
+                    chunk = (panel * step, dim_min((panel + 1) * step, self.depth))
+                block = first + kt * blocks
+                self.band(_Place(at, block, blocks, valid, chunk, sweeps), band)
 
-    def one_tile(
-        self,
-        at: Mapping[str, Dim],
-        block: Dim,
-        blocks: int,
-        row: Dim,
-        rows: int,
-        valid: int | None,
-    ) -> None:
-        """acc[i, j] += w[i] * x[j] over all of k, then the epilogue."""
-        b, product = self.b, self.way.product
+    def band(self, place: _Place, band: Dim) -> None:
+        """Tiles of rows; those that are left over go with the last band."""
+        columns, sweeps = self.way.tile.columns, place.sweeps
+        whole, rest = divmod(self.way.row_count, columns)
+        if whole:
+            first = band * sweeps.size
+            past = dim_min(first + sweeps.size, whole)
+            with self.b.serial("row", past, first) as row:
+                self.one_tile(place, row * columns, columns, row - first)
+        if rest:
+            with ExitStack() as stack:
+                if sweeps.bands > 1:
+                    last = IndexTest("eq", band, sweeps.bands - 1)
+                    stack.enter_context(self.b.when(last))
+                number = whole - (sweeps.bands - 1) * sweeps.size
+                self.one_tile(place, whole * columns, rest, number)
+
+    def one_tile(self, place: _Place, row: Dim, rows: int, sweep: Dim) -> None:
+        """acc[i, j] += w[i] * x[j] over a chunk of k; after the last the epilogue. Sums wait in the
+        output from one chunk to the next."""
+        b, product, blocks = self.b, self.way.product, place.blocks
         acc = b.registers(blocks * rows)
         b.zero(acc)
+        start, stop = place.chunk
+        several = place.sweeps.panels > 1
+        if several:
+            with b.when(IndexTest("gt", start, 0)):
+                self.fetch(place, acc, row, rows)
         with ExitStack() as stack:
-            here = dict(at)
-            for axis in product.k:
-                name = "c" if len(product.k) == 1 else axis.name
-                here[axis.name] = stack.enter_context(b.serial(name, extent_of(axis)))
-            panel = [self.vector(here, block, i, blocks) for i in range(blocks)]
+            here = dict(place.at)
+            if len(product.k) == 1:
+                here[product.k[0].name] = stack.enter_context(b.serial("c", stop, start))
+            else:
+                for axis in product.k:
+                    here[axis.name] = stack.enter_context(b.serial(axis.name, extent_of(axis)))
+            self.ask_ahead(here, place, sweep)
+            panel = [self.vector(here, place.block, i, blocks) for i in range(blocks)]
             for j in range(rows):
-                value = b.splat(self.x.buffer, self.element(here, row + j))
+                value = b.splat(self.x.buffer, self.element_of(here, row + j))
                 for i in range(blocks):
                     b.accumulate(acc, i * rows + j, value, panel[i])
-        for i in range(blocks):
-            last = valid if i == blocks - 1 else None
-            for j in range(rows):
-                self.store(at, block + i, row + j, Get(acc, i * rows + j), last)
+        if not several:
+            self.store(place, acc, row, rows)
+            return
+        with b.when(IndexTest("eq", stop, self.depth)):
+            self.store(place, acc, row, rows)
+        with b.when(IndexTest("lt", stop, self.depth)):
+            self.put_aside(place, acc, row, rows)
+
+    def ask_ahead(self, at: Mapping[str, Dim], place: _Place, sweep: Dim) -> None:
+        """Ask for some lines of the panel that comes next, others in each sweep over this one: so
+        that it has come from memory when its turn does."""
+        chosen, sweeps, blocks = self.way, place.sweeps, place.blocks
+        pieces = min(sweeps.size, -(-chosen.row_count // chosen.tile.columns))
+        if chosen.pack is None or self.matrix_bytes <= self.limits.stay or pieces == 1:
+            return
+        step = sweeps.panel * _UNIT if sweeps.panels > 1 else self.depth
+        following = self.where(at, place.block, 0, blocks) + step * blocks * self.lanes
+        begin = floor_div(sweep * blocks, pieces)
+        for i in range(-(-blocks // pieces)):
+            buffer = self.draft.packed[chosen.product.w.tensor.name]
+            self.b.prefetch(buffer, following + (begin + i) * self.lanes)
+
+    def where(self, at: Mapping[str, Dim], block: Dim, i: int, blocks: int) -> Dim:
+        """Offset of vector i of the tile at a position of k, where w is packed."""
+        chosen, product = self.way, self.way.product
+        assert chosen.pack is not None
+        depth: Dim = 0
+        for axis in product.k:
+            depth = depth * extent_of(axis) + at[axis.name]
+        outer = [at[axis.name] for axis in product.w_outer]
+        start = chosen.pack.start(outer, block, blocks)
+        return start + (depth * blocks + i) * self.lanes
 
     def vector(self, at: Mapping[str, Dim], block: Dim, i: int, blocks: int) -> Var:
         """Vector i of the tile at a position of k."""
-        chosen, product = self.way, self.way.product
+        product = self.way.product
         name = product.w.tensor.name
-        if chosen.pack is not None:
-            depth: Dim = 0
-            for axis in product.k:
-                depth = depth * extent_of(axis) + at[axis.name]
-            outer = [at[axis.name] for axis in product.w_outer]
-            start = chosen.pack.start(outer, block, blocks)
-            where = start + (depth * blocks + i) * self.lanes
-            return self.b.load(self.draft.packed[name], where)
+        if self.way.pack is not None:
+            return self.b.load(self.draft.packed[name], self.where(at, block, i, blocks))
         view = self.draft.views[name]
         bound = {**at, product.v.name: (block + i) * self.lanes}
         index = [substitute(component, bound) for component in product.w.index]
         return self.b.load(view.buffer, view.layout.offset(index))
 
-    def element(self, at: Mapping[str, Dim], row: Dim) -> Dim:
+    def element_of(self, at: Mapping[str, Dim], row: Dim) -> Dim:
         """Offset of the element of x in a row, at a position of k."""
         index = self.way.product.x.index
         bound = dict(at)
@@ -289,18 +380,43 @@ class _Gemm:
             bound[self.way.rows[-1].name] = row
         return self.x.layout.offset([substitute(component, bound) for component in index])
 
-    def store(
-        self, at: Mapping[str, Dim], block: Dim, row: Dim, value: Get, valid: int | None
-    ) -> None:
-        v, rows = self.way.product.v, self.way.rows
-        bound = {**at, v.name: block * self.lanes + lane_symbol(self.lanes)}
+    def bound(self, place: _Place, i: int, row: Dim, lane: Dim) -> dict[str, Dim]:
+        """The output's axes at vector i of the tile and a row."""
+        rows = self.way.rows
+        at = {**place.at, self.way.product.v.name: (place.block + i) * self.lanes + lane}
         for axis in reversed(rows[1:]):
-            bound[axis.name] = row - floor_div(row, extent_of(axis)) * extent_of(axis)
+            at[axis.name] = row - floor_div(row, extent_of(axis)) * extent_of(axis)
             row = floor_div(row, extent_of(axis))
-        if rows:
-            bound[rows[0].name] = row
-        first = block * self.lanes
-        self.draft.store(bound, first, value, valid)
+        return at | ({rows[0].name: row} if rows else {})
+
+    def slots(self, place: _Place, rows: int) -> Iterator[tuple[int, int, int, int | None]]:
+        """(slot of the accumulators, vector, row, lanes that exist) of a tile."""
+        for i in range(place.blocks):
+            last = place.valid if i == place.blocks - 1 else None
+            for j in range(rows):
+                yield i * rows + j, i, j, last
+
+    def store(self, place: _Place, acc: Registers, row: Dim, rows: int) -> None:
+        for slot, i, j, last in self.slots(place, rows):
+            at = self.bound(place, i, row + j, lane_symbol(self.lanes))
+            self.draft.store(at, (place.block + i) * self.lanes, Get(acc, slot), last)
+
+    def waiting(self, place: _Place, i: int, row: Dim) -> tuple[Buffer, Dim]:
+        """Where a sum lies from one chunk to the next: in an output."""
+        output = self.draft.waiting
+        assert output is not None
+        where = output.offset(self.bound(place, i, row, 0), self.task.axes)
+        return self.draft.views[output.var.name].buffer, where
+
+    def put_aside(self, place: _Place, acc: Registers, row: Dim, rows: int) -> None:
+        for slot, i, j, last in self.slots(place, rows):
+            self.b.store(*self.waiting(place, i, row + j), Get(acc, slot), last)
+
+    def fetch(self, place: _Place, acc: Registers, row: Dim, rows: int) -> None:
+        """The sums that `put_aside` left."""
+        for slot, i, j, last in self.slots(place, rows):
+            buffer, where = self.waiting(place, i, row + j)
+            self.b.set(acc, slot, Load(buffer, where, acc.type, valid=last))
 
 
 def gemm(target: Target) -> Schedule:
