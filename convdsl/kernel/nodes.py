@@ -290,7 +290,7 @@ class IndexTest:
 
 @dataclass(frozen=True, slots=True)
 class ReduceLanes:
-    """Combine all lanes (sum max min) to a scalar."""
+    """Combine all lanes by one of `scalar.REDUCTIONS` to a scalar, in any order."""
 
     op: str
     x: Value

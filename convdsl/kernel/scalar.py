@@ -154,6 +154,14 @@ def _power_of_two(x: Array) -> Array:
     return np.ldexp(np.ones_like(x), x.astype(np.int32))
 
 
+def _order(x: Array) -> Array:
+    width = 8 * x.dtype.itemsize
+    highest = (1 << (width - 1)) - 1
+    bits: Array = (x + x.dtype.type(0)).view(f"i{width // 8}")
+    ordered: Array = np.where(bits < 0, bits ^ highest, bits)
+    return np.where(np.isnan(x), highest, ordered).astype(np.int64)
+
+
 def _made_of(name: str, formula: Formula, derivative: Formula, ulps: float) -> ScalarFunction:
     """A function of one operand whose meaning is its formula."""
 
@@ -325,12 +333,14 @@ _WORDS = (
 
 # What expansions are written with: quotients towards zero, by neither 0 nor -1; parts of a
 # number: 2**x of an integral x, and x = mantissa * 2**exponent with 0.5 <= mantissa < 1, of
-# normal positive x.
+# normal positive x. `order` is a whole number of as many bits that says where a number stands among
+# all others: a < b where order(a) < order(b); equals have one, and a NaN stands after infinity.
 _PARTS = (
     ScalarFunction("quotient", INTEGERS, _cut_off, (WHOLE, WHOLE), printed=INTEGERS),
     ScalarFunction("pow2", FLOATS, _power_of_two, (BITS,), printed=FLOATS),
     ScalarFunction("exponent", FLOATS, _exponent, (BITS,), printed=FLOATS),
     ScalarFunction("mantissa", FLOATS, _mantissa, (BITS,), printed=FLOATS),
+    ScalarFunction("order", FLOATS, _order, (BITS,), DType.I64, FLOATS),
 )
 
 FUNCTIONS: Mapping[str, ScalarFunction] = MappingProxyType(

@@ -51,7 +51,7 @@ from convdsl.kernel.nodes import (
     statement_values,
     value_children,
 )
-from convdsl.kernel.scalar import FLOATS, FUNCTIONS
+from convdsl.kernel.scalar import FLOATS, FUNCTIONS, REDUCTIONS
 from convdsl.tensor import Dim, DType, bounds, symbols_of
 
 
@@ -299,7 +299,7 @@ class _Verifier:
                 if value.a.type != value.b.type:
                     self.fail(f"{value.op} of {value.a.type} and {value.b.type}")
             case ReduceLanes():
-                self.primitive({"sum": "add"}.get(value.op, value.op), value.x.type.dtype)
+                self.primitive(REDUCTIONS[value.op].combine, value.x.type.dtype)
             case Fma():
                 if value.a.type.dtype not in FLOATS:
                     self.fail(f"fma of {value.a.type}")

@@ -35,6 +35,7 @@ from convdsl.kernel.expr import (
     walk,
 )
 from convdsl.kernel.layout import Layout
+from convdsl.kernel.ranks import match_ranks
 from convdsl.kernel.renaming import over, renamed
 from convdsl.kernel.running import match_running
 from convdsl.kernel.scatter import match_scatter
@@ -285,9 +286,10 @@ def _among(stages: Sequence[Stage], names: Collection[str]) -> tuple[str, ...]:
 
 
 def _is_in_order(stage: Stage) -> bool:
-    """Whether a stage's reductions are made one term after the other, for all positions at once: by
-    position, or running. Such a stage is a chain by itself."""
-    return match_scatter(stage.body) is not None or match_running(stage) is not None
+    """Whether a stage's reductions are made for all positions at once: by position, one term after
+    the other, running, or by ranking. Such a stage is a chain by itself."""
+    forms = (match_scatter(stage.body), match_running(stage), match_ranks(stage))
+    return any(form is not None for form in forms)
 
 
 def _ending(stage: Stage, chain: _Growing) -> Stage | None:

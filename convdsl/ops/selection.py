@@ -28,12 +28,11 @@ from convdsl.ir.shapes import known_size, resolve_axis, whole_along
 from convdsl.kernel.expr import (
     Axis,
     Binary,
-    Cast,
     Compare,
     Expr,
-    IndexCompare,
     IndexValue,
     Literal,
+    Pick,
     Read,
     Reduce,
     Select,
@@ -43,7 +42,9 @@ from convdsl.kernel.expr import (
     Unary,
     axes_over,
 )
-from convdsl.tensor import Dim, DType, TensorType
+from convdsl.kernel.ranks import ranks
+from convdsl.kernel.scatter import scatter_sum
+from convdsl.tensor import DType, TensorType
 
 
 def resolve_selection(call: Call) -> Mapping[str, Any]:
@@ -145,44 +146,28 @@ def field_top_k(call: Call) -> WindowRule:
     return whole_along(call.type("x").shape, (call["axis"],))
 
 
-def _before(a: Expr, b: Expr, largest: bool) -> Expr:
-    """Whether a comes before b in the order asked for; NaN counts as larger than any number."""
-    compared = Compare("gt" if largest else "lt", a, b)
-    if not a.dtype.is_float:
-        return compared
-    first, second = (a, b) if largest else (b, a)
-    only = Binary("and", Unary("isnan", first), Unary("not", Unary("isnan", second)))
-    return Binary("or", compared, only)
-
-
 def kernel_top_k(call: Call) -> TensorExpr:
     """rank[.., i, ..] = how many j come before i
-    values[.., k, ..] = x[.., i, ..] and positions[.., k, ..] = i for the i of rank k"""
+    positions[.., k, ..] = the i of rank k
+    values[.., k, ..] = x[.., positions[.., k, ..], ..]"""
     x, outputs = call.var("x"), call.outputs
     axis: int = call["axis"]
     axes = axes_over(x.type.shape)
     other = Axis("j", x.type.shape[axis])
-
-    def along(line: Dim, frame: tuple[Axis, ...]) -> tuple[Dim, ...]:
-        at = tuple(a.i for a in frame)
-        return (*at[:axis], line, *at[axis + 1 :])
-
-    here, there = Read(x, along(axes[axis].i, axes)), Read(x, along(other.i, axes))
-    earlier = IndexCompare("lt", other.i, axes[axis].i)
-    not_after = Unary("not", _before(here, there, call["largest"]))
-    precedes = Select(earlier, not_after, _before(there, here, call["largest"]))
-    count = Reduce("sum", (other,), Cast(precedes, DType.I64))
+    here = Read(x, tuple(a.i for a in axes))
+    count = ranks(axes[axis], other, here, largest=call["largest"])
     rank = Stage(TensorVar("rank", TensorType(DType.I64, x.type.shape)), axes, count)
 
     chosen = axes_over(outputs[0].shape)
-    is_it = Compare(
-        "eq", Read(rank.target, along(other.i, chosen)), IndexValue(chosen[axis].i, DType.I64)
+    at = tuple(a.i for a in chosen)
+    along = (*at[:axis], other.i, *at[axis + 1 :])
+    place = scatter_sum(
+        (other,), chosen[axis], Read(rank.target, along), IndexValue(other.i, DType.I64)
     )
-    value = Select(is_it, Read(x, along(other.i, chosen)), Literal(0, x.type.dtype))
-    place = Select(is_it, IndexValue(other.i, DType.I64), Literal(0, DType.I64))
-    values = Stage(TensorVar("values", outputs[0]), chosen, Reduce("sum", (other,), value))
-    positions = Stage(TensorVar("positions", outputs[1]), chosen, Reduce("sum", (other,), place))
-    return TensorExpr((x,), (rank, values, positions), ("values", "positions"))
+    positions = Stage(TensorVar("positions", outputs[1]), chosen, place)
+    value = Pick(other, Read(positions.target, at), Read(x, along))
+    values = Stage(TensorVar("values", outputs[0]), chosen, value)
+    return TensorExpr((x,), (rank, positions, values), ("values", "positions"))
 
 
 def kernel_picked(call: Call) -> TensorExpr:

@@ -44,6 +44,16 @@ ARITHMETIC f64 mantissa(f64 x) {
     return __longlong_as_double((__double_as_longlong(x) & 0xfffffffffffffll) | 0x3fe0000000000000ll);
 }
 
+// Where a number stands among all others: zeros together, a NaN after infinity
+ARITHMETIC i64 order(f32 x) {
+    i32 bits = __float_as_int(x + 0.0f);
+    return x != x ? 0x7fffffff : bits ^ (i32)((u32)(bits >> 31) >> 1);
+}
+ARITHMETIC i64 order(f64 x) {
+    i64 bits = __double_as_longlong(x + 0.0);
+    return x != x ? 0x7fffffffffffffffll : bits ^ (i64)((u64)(bits >> 63) >> 1);
+}
+
 // Casts: floats towards zero by way of i64, whose ends stand for all beyond; NaN is 0
 template <class T> ARITHMETIC i64 to_i64(T x) {
     if (x != x) return 0;

@@ -71,6 +71,7 @@ _CALLS = {
             "pow2": "power_of_two",
             "exponent": "exponent",
             "mantissa": "mantissa",
+            "order": "order",
         }.items()
         for dtype in (DType.F32, DType.F64)
     },

@@ -47,6 +47,15 @@ _INT_OPS = {
     "or": "or",
     "xor": "xor",
 }
+_FLOAT_REDUCTIONS = {"sum": ("fadd", -0.0), "prod": ("fmul", 1.0)}
+_INT_REDUCTIONS = {
+    "sum": "add",
+    "prod": "mul",
+    "max": "smax",
+    "min": "smin",
+    "any": "or",
+    "all": "and",
+}
 _INTRINSICS = {"abs": "fabs", "sqrt": "sqrt", "floor": "floor", "ceil": "ceil", "round": "rint"}
 # (bits, mantissa bits, exponent bias)
 _FLOAT_FORMAT = {DType.F32: (32, 23, 127), DType.F64: (64, 52, 1023)}
@@ -201,6 +210,8 @@ class ValuePrinter(CastPrinter):
                 return self.intrinsic("smax", type, (x, negative))
             case "pow2" | "exponent" | "mantissa":
                 return self.float_bits(value.op, x, type)
+            case "order":
+                return self.order(x, type)
             case _:
                 return self.intrinsic(_INTRINSICS[value.op], type, (x,))
 
@@ -233,6 +244,27 @@ class ValuePrinter(CastPrinter):
         kept = self.result(f"and {integer} {bits}, {constant((1 << digits) - 1)}")
         half = self.result(f"or {integer} {kept}, {constant((bias - 1) << digits)}")
         return self.result(f"bitcast {integer} {half} to {text}")
+
+    def order(self, x: str, type: ValueType) -> str:
+        """Where numbers stand among all: of negative ones all bits but the sign are turned around.
+        Adding a zero leaves one zero of the two."""
+        width, lanes, text = _FLOAT_FORMAT[type.dtype][0], type.lanes, type_of(type)
+        integer = f"i{width}" if lanes == 1 else f"<{lanes} x i{width}>"
+        flags, whole = (type_of(ValueType(d, lanes)) for d in (DType.BOOL, DType.I64))
+
+        def constant(number: int) -> str:
+            items = ", ".join([f"i{width} {number}"] * lanes)
+            return str(number) if lanes == 1 else f"<{items}>"
+
+        sum = self.result(f"fadd {text} {x}, {vector_of(literal(0.0, type.dtype), type)}")
+        bits = self.result(f"bitcast {text} {sum} to {integer}")
+        sign = self.result(f"ashr {integer} {bits}, {constant(width - 1)}")
+        turned = self.result(f"lshr {integer} {sign}, {constant(1)}")
+        ordered = self.result(f"xor {integer} {bits}, {turned}")
+        none = self.result(f"fcmp uno {text} {sum}, {sum}")
+        last = constant((1 << (width - 1)) - 1)
+        found = self.result(f"select {flags} {none}, {integer} {last}, {integer} {ordered}")
+        return found if width == 64 else self.result(f"sext {integer} {found} to {whole}")
 
     def binary(self, value: Binary) -> str:
         """A primitive of two operands."""
@@ -297,8 +329,14 @@ class ValuePrinter(CastPrinter):
         scalar, text = SCALARS[type.dtype], type_of(type)
         if type.lanes == 1:
             return x
-        if value.op == "sum":
-            name, start, flags = "fadd", f"{scalar} {literal(-0.0, type.dtype)}, ", "reassoc "
+        if not type.dtype.is_float:
+            name, start, flags = _INT_REDUCTIONS[value.op], "", ""
+            if type.dtype.kind is Kind.UNSIGNED:
+                name = name.replace("s", "u")
+            signature = text
+        elif value.op in _FLOAT_REDUCTIONS:
+            name, neutral = _FLOAT_REDUCTIONS[value.op]
+            start, flags = f"{scalar} {literal(neutral, type.dtype)}, ", "reassoc "
             signature = f"{scalar}, {text}"
         else:
             name, start, flags = f"f{value.op}imum", "", ""

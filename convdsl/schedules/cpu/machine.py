@@ -16,6 +16,7 @@ from convdsl.schedules.cpu.generic import generic
 from convdsl.schedules.cpu.grouped import grouped
 from convdsl.schedules.cpu.layouts import layout_of
 from convdsl.schedules.cpu.phases import phases
+from convdsl.schedules.cpu.ranks import ranks
 from convdsl.schedules.cpu.reduction import reduction
 from convdsl.schedules.cpu.running import running
 from convdsl.schedules.cpu.scatter import scatter
@@ -41,6 +42,7 @@ def cpu_machine(target: Target) -> Machine:
         phases,
         gemm,
         correlation,
+        ranks,
         reduction,
         scatter,
         running,

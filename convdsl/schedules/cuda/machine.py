@@ -11,6 +11,7 @@ from convdsl.schedules.cuda.implicit_gemm import implicit_gemm
 from convdsl.schedules.cuda.layouts import layout_of
 from convdsl.schedules.cuda.matrix_pack import MatrixPack
 from convdsl.schedules.cuda.phases import phases
+from convdsl.schedules.cuda.ranks import ranks
 from convdsl.schedules.cuda.reduction import reduction
 from convdsl.schedules.cuda.rows import rows
 from convdsl.schedules.cuda.scatter import scatter
@@ -28,6 +29,7 @@ def cuda_machine(target: CudaTarget) -> Machine:
     made = (
         implicit_gemm,
         phases,
+        ranks,
         rows,
         reduction,
         scatter,
