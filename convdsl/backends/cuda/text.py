@@ -80,25 +80,42 @@ def _is_wide(dim: Dim) -> bool:
 
 
 def _reach(dim: Dim) -> float:
-    """What no part of an index exceeds in size."""
-    return float(sum(abs(c) * _monomial_reach(m) for m, c in terms_of(dim)))
-
-
-def _monomial_reach(monomial: Monomial) -> float:
-    return math.prod(max(1.0, _atom_reach(atom)) ** power for atom, power in monomial)
+    """What no sum on the way to an index, nor any part of one, exceeds in size."""
+    inner = (_atom_reach(atom) for monomial, _ in terms_of(dim) for atom, _ in monomial)
+    return max(_size(dim), *inner, 0.0)
 
 
 def _atom_reach(atom: Atom) -> float:
     match atom:
         case Symbol():
+            return 0.0
+        case Floor():
+            moved = _moved(atom) * float(_divisor(atom))
+            return max(_reach(atom.numerator), _size(atom.numerator) + moved)
+        case Extremum():
+            return max(map(_reach, atom.arguments))
+
+
+def _size(dim: Dim) -> float:
+    """What no sum of some of the terms exceeds in size."""
+    return float(sum(abs(c) * _monomial_size(m) for m, c in terms_of(dim)))
+
+
+def _monomial_size(monomial: Monomial) -> float:
+    return math.prod(max(1.0, _atom_size(atom)) ** power for atom, power in monomial)
+
+
+def _atom_size(atom: Atom) -> float:
+    match atom:
+        case Symbol():
             high = math.inf if atom.maximum is None else atom.maximum
             return max(abs(atom.minimum), abs(high))
         case Floor():
-            low, _ = bounds(atom.numerator)
-            shift = 0 if low is None else max(0, -low)
-            return _reach(atom.numerator) + shift + _reach(atom.denominator)
+            _, high = bounds(atom.numerator)
+            moved = _moved(atom)
+            return math.inf if high is None else abs(high // _divisor(atom)) + 2.0 * moved
         case Extremum():
-            return max(map(_reach, atom.arguments))
+            return max(map(_size, atom.arguments))
 
 
 def _sum(dim: Dim, wide: bool) -> str:
@@ -137,14 +154,22 @@ def _atom(atom: Atom, wide: bool) -> str:
 def _floor(atom: Floor, wide: bool) -> str:
     """A quotient of what is not negative: unsigned, which is cheaper. What may be is moved up by a
     multiple of the divisor first, and the quotient back."""
-    divisor = atom.denominator
-    if not isinstance(divisor, int):
-        raise TypeError(f"division by {divisor}: kernels are made for bound shapes")
-    low, _ = bounds(atom.numerator)
-    if low is None:
-        raise TypeError(f"{atom.numerator}: an index without a lower end")
-    moved = -(low // divisor) if low < 0 else 0
+    divisor, moved = _divisor(atom), _moved(atom)
     top = _sum(atom.numerator + moved * divisor, wide)
     unsigned, signed, mark = ("u64", "i64", "ull") if wide else ("unsigned", "int", "u")
     quotient = f"({signed})(({unsigned})({top}) / {divisor}{mark})"
     return f"({quotient} - {moved})" if moved else quotient
+
+
+def _divisor(atom: Floor) -> int:
+    if not isinstance(atom.denominator, int):
+        raise TypeError(f"division by {atom.denominator}: kernels are made for bound shapes")
+    return atom.denominator
+
+
+def _moved(atom: Floor) -> int:
+    """By how much a quotient is moved up to be of what is not negative."""
+    low, _ = bounds(atom.numerator)
+    if low is None:
+        raise TypeError(f"{atom.numerator}: an index without a lower end")
+    return -(low // _divisor(atom)) if low < 0 else 0
