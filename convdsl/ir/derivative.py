@@ -27,10 +27,8 @@ from convdsl.ir.opdef import (
     contraction,
     no_state,
 )
-from convdsl.ir.rules import kernel_of
 from convdsl.kernel.expr import Read, TensorExpr, TensorVar
 from convdsl.kernel.gradient import gradient
-from convdsl.kernel.storage import widened
 from convdsl.tensor import Dim, DType, TensorType
 
 
@@ -158,13 +156,14 @@ def _no_field(call: Call) -> WindowRule:
 
 
 def _arithmetic(call: Call, operand: str, how: Derived, given: Sequence[str]) -> TensorExpr | None:
-    """The expression of a gradient, from those gradients of outputs that are given."""
+    """The expression of a gradient, from those gradients of outputs that are given: of arithmetic
+    as it is written, so that of halves sums are narrowed, not each of their terms."""
     cotangents = {
         name.removeprefix("d"): TensorVar(name, type)
         for name, type in _cotangents(call).items()
         if name in given
     }
-    forward = kernel_of(call) if how.form is None else widened(how.form(call))
+    forward = call.kernel if how.form is None else how.form(call)
     return gradient(forward, operand, cotangents, search=how.search, flat_roots=how.flat_roots)
 
 

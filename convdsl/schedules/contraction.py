@@ -13,7 +13,18 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import prod
 
-from convdsl.kernel.expr import Axis, Binary, Expr, Literal, Read, Reduce, Select, Stage, walk
+from convdsl.kernel.expr import (
+    Axis,
+    Binary,
+    Cast,
+    Expr,
+    Literal,
+    Read,
+    Reduce,
+    Select,
+    Stage,
+    walk,
+)
 from convdsl.kernel.nodes import IndexTest
 from convdsl.schedules.emission import decide, extent_of, index_tests
 from convdsl.tensor import Dim, floor_div, substitute, symbols_of
@@ -52,9 +63,9 @@ class Contraction:
         return plain and inside and not self.guards and not self.alone
 
 
-def find_contraction(stage: Stage) -> Contraction | None:
+def find_contraction(stage: Stage, *, stored: bool = False) -> Contraction | None:
     """The only reduction of the stage, if that is a sum of products of two reads, in their own
-    floating type."""
+    floating type. `stored`: or of halves, which are widened to it as they are read."""
     found = [node for node in walk(stage.body) if isinstance(node, Reduce)]
     if len(found) != 1 or found[0].op != "sum":
         return None
@@ -65,7 +76,8 @@ def find_contraction(stage: Stage) -> Contraction | None:
     if reduce.dtype is not product.dtype or not product.dtype.is_float:
         return None
     unit = {axis.name: 0 for axis in (*stage.axes, *reduce.axes) if axis.extent == 1}
-    a, b = (_settled(factor, unit) for factor in (product.a, product.b))
+    factors = (as_stored(f) if stored else f for f in (product.a, product.b))
+    a, b = (_settled(factor, unit) for factor in factors)
     tests = [_decided(test, unit) for test in guards]
     if a is None or b is None or False in tests:
         return None
@@ -100,6 +112,12 @@ def _decided(test: IndexTest, unit: Mapping[str, Dim]) -> IndexTest | bool:
     bound = IndexTest(test.op, substitute(test.a, unit), substitute(test.b, unit))
     known = decide(bound)
     return bound if known is None else known
+
+
+def as_stored(e: Expr) -> Expr:
+    """What is widened to the type that it computes in (`kernel.storage`)."""
+    widened = isinstance(e, Cast) and e.x.dtype.computed is e.type is not e.x.dtype
+    return e.x if isinstance(e, Cast) and widened else e
 
 
 def _settled(e: Expr, unit: Mapping[str, Dim]) -> Read | None:
@@ -195,9 +213,9 @@ class Convolution:
 
 
 @lru_cache(maxsize=512)
-def match_convolution(stage: Stage) -> Convolution | None:
+def match_convolution(stage: Stage, *, stored: bool = False) -> Convolution | None:
     """The convolution that a stage is, or None: its axes are n, k and those of space."""
-    found = find_contraction(stage)
+    found = find_contraction(stage, stored=stored)
     if found is None or len(stage.axes) < 3 or found.guards or found.alone:
         return None
     return _convolution(stage, found) or _convolution(stage, found.turned)

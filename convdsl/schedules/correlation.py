@@ -100,10 +100,10 @@ class Correlation:
 
 
 @lru_cache(maxsize=512)
-def match_correlations(stage: Stage) -> tuple[Correlation, ...]:
+def match_correlations(stage: Stage, *, stored: bool = False) -> tuple[Correlation, ...]:
     """The correlation that a stage is, vectors along either factor's channels; nothing if it is
     none."""
-    found = find_contraction(stage)
+    found = find_contraction(stage, stored=stored)
     if found is None or found.guards or found.alone or not found.k:
         return ()
     ways = (_correlation(stage, found), _correlation(stage, found.turned))

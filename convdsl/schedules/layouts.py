@@ -23,15 +23,18 @@ from convdsl.tensor import symbols_of
 Operands = Mapping[str, Layout | None]
 
 
-def has_channels_inside(stage: Stage, operands: Operands, block: int) -> bool:
+def has_channels_inside(
+    stage: Stage, operands: Operands, block: int, *, stored: bool = False
+) -> bool:
     """Whether what a stage makes lies in blocks of channels, or with all of them inside: by the
-    stage, and by how its operands lie. Of fewer channels than `block` less is expected."""
+    stage, and by how its operands lie. Of fewer channels than `block` less is expected. `stored`:
+    where the target has products of halves too."""
     axis, full = stage.axes[1], stage.target.type.sizes[1] >= block
-    if match_convolution(stage) is not None:
+    if match_convolution(stage, stored=stored) is not None:
         return True
-    if match_correlations(stage):
+    if match_correlations(stage, stored=stored):
         return False
-    product = find_contraction(stage)
+    product = find_contraction(stage, stored=stored)
     if product is not None and product.of_matrices and product.m and product.n:
         return False
     if product is not None:

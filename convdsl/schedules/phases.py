@@ -15,6 +15,7 @@ from math import lcm, prod
 from convdsl.kernel.expr import (
     Axis,
     Binary,
+    Cast,
     Expr,
     Literal,
     Read,
@@ -27,7 +28,7 @@ from convdsl.kernel.expr import (
     walk,
 )
 from convdsl.kernel.layout import Layout
-from convdsl.schedules.contraction import coefficient, depends, unguarded
+from convdsl.schedules.contraction import as_stored, coefficient, depends, unguarded
 from convdsl.schedules.emission import decide, extent_of
 from convdsl.schedules.task import Operand, Output, Task
 from convdsl.tensor import Dim, TensorType, ceil_div, substitute, symbols_of
@@ -145,7 +146,8 @@ def _sum(reduce: Reduce, axes: tuple[Axis, ...], parts: dict[str, Part]) -> Expr
     if None in decided or not factors:
         return None
     counts = {axis.name: extent_of(axis) for axis in reduce.axes}
-    for factor in factors:
+    stored = tuple(map(as_stored, factors))
+    for factor in stored:
         if not isinstance(factor, Read):
             return None
         for place, extent in zip(factor.index, factor.tensor.type.sizes, strict=True):
@@ -156,9 +158,9 @@ def _sum(reduce: Reduce, axes: tuple[Axis, ...], parts: dict[str, Part]) -> Expr
     left = tuple(Axis(name, count) for name, count in counts.items() if count > 1)
     taps: dict[str, Dim] = dict.fromkeys(counts, 0) | {axis.name: axis.i for axis in left}
     made: list[Expr] = []
-    for factor in factors:
-        assert isinstance(factor, Read)
-        made.append(_taken(reindex(factor, taps), axes, left, parts))
+    for factor in stored:
+        read = _taken(reindex(factor, taps), axes, left, parts)
+        made.append(read if read.dtype is reduce.dtype else Cast(read, reduce.dtype))
     return Reduce("sum", left or (Axis(reduce.axes[0].name, 1),), Binary("mul", *made))
 
 

@@ -170,8 +170,8 @@ def packs_of(graph: Graph) -> list[tuple[MatrixPack, TensorType]]:
     for choice in lowered_for(graph, TF32).choices:
         gemm = match_gemm(choice.task)
         if gemm is not None:
-            for width, chunks in product((32, 128), (False, True)):
-                pack = matrix_pack(gemm, width, 16, chunks=chunks)
+            for width, chunk in product((32, 128), (0, 8, 16)):
+                pack = matrix_pack(gemm, width, 16, chunk)
                 if pack is not None:
                     found.append((pack, gemm.b.tensor.type))
     return found

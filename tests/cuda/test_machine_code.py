@@ -5,8 +5,10 @@ The whole is `pytest -m ""`; each layer is always tried on one architecture in o
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from math import prod
+from typing import Any
 
 import pytest
 from contractions_on_cards import lowered_for
@@ -16,10 +18,17 @@ from machine_code import Function, compiled
 
 from convdsl.backends.cuda.printer import print_module
 from convdsl.ir.graph import Graph
-from convdsl.kernel.cuda_target import ARCHITECTURES, PRECISIONS, REGISTERS_SM, CudaTarget
+from convdsl.kernel.cuda_target import (
+    ARCHITECTURES,
+    PRECISIONS,
+    REGISTERS_SM,
+    CudaTarget,
+    Precision,
+)
 from convdsl.kernel.nodes import Blocks, Threads
 from convdsl.schedules.cuda.factor import Form
 from convdsl.schedules.cuda.plan import Plan, plan_for
+from convdsl.tensor import DType
 
 MOST_SLOTS, MOST_SMALL = 8, 18
 """Issue slots of a main loop for each product on the tensor units: where warps have 64 x 64 sums
@@ -30,40 +39,58 @@ LEAST_FFMA, LEAST_SMALL = 0.75, 0.6
 """Their share of a main loop on the plain units: where threads have 8 x 8 sums, and fewer."""
 
 
-def conv(shape: tuple[int, ...], channels: int, kernel: int, stride: int = 1) -> Graph:
-    b = Builder()
-    x = b("conv", b.input("x", shape[0], 2, *shape[2:]), channels=shape[1], kernel=1, bias=False)
-    y = b("conv", x, channels=channels, kernel=kernel, stride=stride, pad="same", bias=True)
-    return b.output(y=b("relu", y))
+Made = Callable[[DType], Graph]
 
 
-LAYERS: dict[str, Graph] = {
+def conv(shape: tuple[int, ...], channels: int, kernel: int, stride: int = 1) -> Made:
+    def make(dtype: DType) -> Graph:
+        b = Builder()
+        given = b.input("x", shape[0], 2, *shape[2:], dtype=dtype)
+        x = b("conv", given, channels=shape[1], kernel=1, bias=False)
+        y = b("conv", x, channels=channels, kernel=kernel, stride=stride, pad="same", bias=True)
+        return b.output(y=b("relu", y))
+
+    return make
+
+
+def step(op: str, shape: tuple[int, ...], **attributes: Any) -> Made:
+    return lambda dtype: step_graph(op, shape, attributes, dtype)
+
+
+LAYERS: dict[str, Made] = {
     "3x3": conv((32, 64, 56, 56), 64, 3),
     "1x1": conv((32, 256, 28, 28), 128, 1),
     "one image": conv((1, 512, 7, 7), 512, 3),
     "strided": conv((8, 128, 28, 28), 256, 3, 2),
     "ragged": conv((4, 58, 28, 28), 116, 3),
-    "step": step_graph("conv", (16, 64, 28, 28), {"channels": 128, "kernel": 3, "bias": False}),
-    "linear": step_graph("linear", (256, 1024), {"channels": 1000}),
+    "step": step("conv", (16, 64, 28, 28), channels=128, kernel=3, bias=False),
+    "linear": step("linear", (256, 1024), channels=1000),
 }
+KINDS: dict[str, tuple[DType, Precision]] = {
+    **{precision: (DType.F32, precision) for precision in PRECISIONS},
+    "f16": (DType.F16, "highest"),
+    "bf16": (DType.BF16, "highest"),
+}
+"""Precisions of f32, and types of two bytes."""
+
 CASES = [
     pytest.param(
         layer,
         arch,
-        precision,
+        kind,
         marks=[] if (i + j + k * 3) % 14 == 0 else [pytest.mark.slow],
     )
     for i, layer in enumerate(LAYERS)
     for j, arch in enumerate(ARCHITECTURES)
-    for k, precision in enumerate(PRECISIONS)
-    if arch != "sm_75" or precision == "highest"
+    for k, kind in enumerate(KINDS)
+    if arch != "sm_75" or kind in ("highest", "f16")
 ]
 
 
 @lru_cache(maxsize=4)
-def functions(layer: str, target: CudaTarget) -> list[tuple[Plan, Function, int]]:
+def functions(layer: str, dtype: DType, target: CudaTarget) -> list[tuple[Plan, Function, int]]:
     """The kernels of products with how they were planned, and the threads of a block."""
-    lowered = lowered_for(LAYERS[layer], target)
+    lowered = lowered_for(LAYERS[layer](dtype), target)
     made = compiled(print_module(lowered.program, target).source, target.arch)
     threads = {
         kernel.name: prod(inner.extents)
@@ -87,13 +114,14 @@ def functions(layer: str, target: CudaTarget) -> list[tuple[Plan, Function, int]
     ]
 
 
-@pytest.mark.parametrize(("layer", "arch", "precision"), CASES)
-def test_products(layer: str, arch: str, precision: str) -> None:
-    target = CudaTarget(arch, precision)  # pyright: ignore[reportArgumentType]
-    planned = functions(layer, target)
+@pytest.mark.parametrize(("layer", "arch", "kind"), CASES)
+def test_products(layer: str, arch: str, kind: str) -> None:
+    dtype, precision = KINDS[kind]
+    target = CudaTarget(arch, precision)
+    planned = functions(layer, dtype, target)
     assert planned
     for plan, function, threads in planned:
-        held = plan.tile.blocks_on(target)
+        held = plan.blocks_on(target)
         registers = -(-function.resources.registers // 8) * 8
         assert registers * threads * held <= REGISTERS_SM, f"{registers} x {threads} x {held}"
         loop = function.main_loop()
@@ -106,12 +134,12 @@ def test_products(layer: str, arch: str, precision: str) -> None:
         else:
             slots = len(loop.codes) / loop.count("HMMA")
             large = plan.tile.warp_rows == plan.tile.warp_columns == 64
-            large = large and plan.a.width == plan.b.width == 4
+            large = large and min(plan.a.width, plan.b.width) == plan.tile.vector
             most = MOST_SLOTS if large else MOST_SMALL
             assert slots <= most, f"{function.name}: {slots:.1f} slots, {plan.tile}"
         if {plan.a.form, plan.b.form} <= {Form.DEPTHS, Form.PACKED}:
             assert all(".128" in code for code in loop.of("LDS")), loop.of("LDS")
-        if plan.a.width == plan.b.width == 4:
+        if min(plan.a.width, plan.b.width) == plan.tile.vector:
             copies = loop.of("LDGSTS") if target.has_async_copies else loop.of("LDG")
             assert copies
             assert all(".128" in code for code in copies), copies

@@ -132,6 +132,9 @@ template <int LEFT>
 static inline void wait_copies() {
     convdsl_wait(LEFT);
 }
+static inline float from_f16(unsigned short x) { return convdsl::Float16::widen(x); }
+static inline unsigned short to_f16(float x) { return convdsl::Float16::narrow(x); }
+static inline unsigned short to_bf16(float x) { return convdsl::BFloat16::narrow(x); }
 static inline float tf32(float x) { return convdsl::to_tf32(x); }
 #define CONVDSL_PAIR(name, Number)                                       \
     static inline unsigned pair_of_##name(float lower, float upper) {    \

@@ -63,44 +63,14 @@ template <class T> ARITHMETIC i64 to_i64(T x) {
 }
 
 ARITHMETIC f32 from_bf16(bf16 x) { return __int_as_float((int)((u32)x << 16)); }
-// Half a unit added, less where the last digit kept is even; NaN is made quiet
-ARITHMETIC bf16 to_bf16(f32 x) {
-    u32 bits = (u32)__float_as_int(x), top = bits >> 16;
-    if ((bits & 0x7fffffffu) > 0x7f800000u) return (bf16)(top | 0x40u);
-    return (bf16)((bits + (top & 1u) + 0x7fffu) >> 16);
-}
 
-// The exponent moved from bias 15 to 127; denormals are made normal by a subtraction
-ARITHMETIC f32 from_f16(f16 x) {
-    u32 size = ((u32)x & 0x7fffu) << 13, exponent = size & 0xf800000u, sign = ((u32)x & 0x8000u) << 16;
-    u32 normal = size + 0x38000000u;
-    if (exponent == 0xf800000u) normal += 0x38000000u;
-    if (exponent == 0u) {
-        normal = (u32)__float_as_int(__int_as_float((int)(normal + 0x800000u)) - 6.103515625e-05f);
-    }
-    return __int_as_float((int)(normal | sign));
-}
-// As for bf16; below 2**-14 by an addition that puts their unit at the end of the mantissa
-ARITHMETIC f16 narrowed(u32 bits) {
-    u32 sign = bits & 0x80000000u, size = bits ^ sign, made;
-    if (size >= 0x47800000u) {
-        made = size > 0x7f800000u ? 0x7e00u : 0x7c00u;
-    } else if (size < 0x38800000u) {
-        made = (u32)__float_as_int(__int_as_float((int)size) + 0.5f) - 0x3f000000u;
-    } else {
-        made = (size - 0x37fff001u + (size >> 13 & 1u)) >> 13;
-    }
-    return (f16)(made | sign >> 16);
-}
-ARITHMETIC f16 to_f16(f32 x) { return narrowed((u32)__float_as_int(x)); }
-
-// The bits of an f64 in f32, such that rounding them again rounds it once
-ARITHMETIC u32 rounded_to_odd(f64 x) {
+// The f32 next to an f64 that rounding again rounds as it would have been
+ARITHMETIC f32 rounded_to_odd(f64 x) {
     f32 near = (f32)x;
     f64 back = near;
     u32 bits = (u32)__float_as_int(near);
-    if (back == x || x != x) return bits;
-    return (fabs(back) > fabs(x) ? bits - 1u : bits) | 1u;
+    if (back == x || x != x) return near;
+    return __int_as_float((int)((fabs(back) > fabs(x) ? bits - 1u : bits) | 1u));
 }
-ARITHMETIC f16 to_f16(f64 x) { return narrowed(rounded_to_odd(x)); }
-ARITHMETIC bf16 to_bf16(f64 x) { return to_bf16(__int_as_float((int)rounded_to_odd(x))); }
+ARITHMETIC f16 to_f16(f64 x) { return to_f16(rounded_to_odd(x)); }
+ARITHMETIC bf16 to_bf16(f64 x) { return to_bf16(rounded_to_odd(x)); }

@@ -18,6 +18,28 @@ template <int LEFT> ON_CARD void wait_copies() {
     asm volatile("cp.async.wait_group %0;" :: "n"(LEFT) : "memory");
 }
 
+// Halves by their bits. sm_75 knows no bf16: half a unit is added, less where the last digit is even
+ON_CARD float from_f16(unsigned short x) {
+    float made;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(made) : "h"(x));
+    return made;
+}
+ON_CARD unsigned short to_f16(float x) {
+    unsigned short made;
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(made) : "f"(x));
+    return made;
+}
+ON_CARD unsigned short to_bf16(float x) {
+#if __CUDA_ARCH__ >= 800
+    unsigned short made;
+    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(made) : "f"(x));
+    return made;
+#else
+    unsigned bits = __float_as_uint(x);
+    return x != x ? 0x7fff : (unsigned short)((bits + (bits >> 16 & 1) + 0x7fff) >> 16);
+#endif
+}
+
 // What tensor units read: tf32 in the place of an f32, two halves in one register
 ON_CARD float tf32(float x) {
     unsigned made;
@@ -25,9 +47,13 @@ ON_CARD float tf32(float x) {
     return __uint_as_float(made);
 }
 ON_CARD unsigned pair_of_bf16(float lower, float upper) {
+#if __CUDA_ARCH__ >= 800
     unsigned made;
     asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(made) : "f"(upper), "f"(lower));
     return made;
+#else
+    return to_bf16(lower) | (unsigned)to_bf16(upper) << 16;
+#endif
 }
 ON_CARD unsigned pair_of_f16(float lower, float upper) {
     unsigned made;

@@ -38,7 +38,6 @@ from convdsl.kernel.nodes import (
     Store,
     Threads,
     Value,
-    Var,
     WaitCopies,
 )
 from convdsl.kernel.program import Access, Program, Step
@@ -159,7 +158,6 @@ class _Function(ValuePrinter):
         self.grid = grid
         self.name = name
         self.apart = apart
-        self.pairs: dict[str, str] = {}  # values of two halves that are also one register
         self.threads = math.prod(threads_of(grid).extents)
 
     def text(self) -> str:
@@ -256,24 +254,26 @@ class _Function(ValuePrinter):
         """A constant for each lane."""
         dtype = let.var.type.dtype
         names = lanes_of(let.var.name, let.var.type.lanes)
-        if _is_pair(let.value):
-            pair = self.pairs[let.var.name] = f"{name_of(let.var.name)}pair"
-            self.put(f"const u32 {pair} = {self.pair(let.value)};")
-            halves = (f"({TYPES[dtype]}){pair}", f"({TYPES[dtype]})({pair} >> 16)")
+        if let.var.type.lanes == 2 and dtype in HALVES:
+            word = f"{name_of(let.var.name)}word"
+            self.put(f"const u32 {word} = {self.pair(let.value)};")
+            self.words[names[0], names[1]] = word
+            values = [f"({TYPES[dtype]}){word}", f"({TYPES[dtype]})({word} >> 16)"]
         else:
-            halves = self.value(let.value)
-        for name, text in zip(names, halves, strict=True):
+            values = self.value(let.value)
+            for lane in range(0, len(names) - 1, 2):
+                if (values[lane], values[lane + 1]) in self.words:
+                    word = self.words[values[lane], values[lane + 1]]
+                    self.words[names[lane], names[lane + 1]] = word
+        for name, text in zip(names, values, strict=True):
             self.put(f"const {TYPES[dtype]} {name} = {text};")
 
     def pair(self, value: Value) -> str:
         """Two halves as one register."""
-        if isinstance(value, Var) and value.name in self.pairs:
-            return self.pairs[value.name]
         if isinstance(value, Cast) and _is_pair(value):
             lower, upper = self.value(value.x)
             return f"pair_of_{value.type.dtype}({lower}, {upper})"
-        lower, upper = self.value(value)
-        return f"((u32){lower} | (u32){upper} << 16)"
+        return self.word(*self.value(value))
 
     def let_index(self, let: LetIndex) -> None:
         """An index that is data, within its range."""

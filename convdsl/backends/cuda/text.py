@@ -20,6 +20,9 @@ IN_MEMORY = TYPES | {DType.BOOL: "u8"}
 VECTORS = {1: "uchar", 2: "ushort", 4: "float", 8: "double"}
 """CUDA's vectors of two and of four, by the bytes of an element: whatever it is, its bits move."""
 
+WORDS = {2: "u32", 4: "uint2", 8: "uint4"}
+"""Of so many halves, two in a word, the first one in its lower part: as tensor units take them."""
+
 _INT_ENDS = -(1 << 31), (1 << 31) - 1
 HALVES = (DType.F16, DType.BF16)
 

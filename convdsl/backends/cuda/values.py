@@ -1,7 +1,7 @@
 """Values of the loop IR as CUDA C: a vector is its lanes, one expression each.
 
 What is needed more than once is named where it is first needed. Types that are only stored (f16,
-i8 ...) are moved and cast, never computed with.
+i8 ...) are moved and cast, never computed with. Two halves that came as one word go on as one.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from convdsl.backends.cuda.text import (
     HALVES,
     TYPES,
     VECTORS,
+    WORDS,
     divisible,
     index,
     literal,
@@ -94,6 +95,7 @@ class ValuePrinter:
     def __init__(self) -> None:
         self.lines: list[str] = []
         self.depth = 1
+        self.words: dict[tuple[str, str], str] = {}  # two halves that are also one word
         self._count = 0
 
     def put(self, text: str) -> None:
@@ -248,9 +250,11 @@ class ValuePrinter:
             vector = self.named(
                 f"*(const {vector_type(dtype, width)}*)&{at}", vector_type(dtype, width)
             )
-            for lane in range(width):
-                bits = f"{vector}.{_LANES[lane]}"
+            for lane, bits in enumerate(_elements(vector, dtype, width)):
                 self.put(f"{name}{first + lane} = {from_bits(bits, dtype)};")
+            if dtype in HALVES and not load.guards:  # else the word is known inside a branch only
+                for word, lane in zip(_words(vector, width), range(first, lanes, 2), strict=False):
+                    self.words[f"{name}{lane}", f"{name}{lane + 1}"] = word
 
     def write(self, buffer: Buffer, at: Dim, values: Sequence[str], dtype: DType) -> None:
         """Store lanes side by side."""
@@ -259,9 +263,17 @@ class ValuePrinter:
             if width == 1:
                 self.put(f"{where} = {values[first]};")
                 continue
-            vector = vector_type(dtype, width)
-            parts = ", ".join(to_bits(v, dtype) for v in values[first : first + width])
-            self.put(f"*({vector}*)&{where} = make_{vector}({parts});")
+            vector, own = vector_type(dtype, width), values[first : first + width]
+            if dtype in HALVES:
+                parts = [self.word(*own[lane : lane + 2]) for lane in range(0, width, 2)]
+            else:
+                parts = [to_bits(value, dtype) for value in own]
+            made = f"make_{vector}({', '.join(parts)})" if len(parts) > 1 else parts[0]
+            self.put(f"*({vector}*)&{where} = {made};")
+
+    def word(self, lower: str, upper: str) -> str:
+        """Two halves as one."""
+        return self.words.get((lower, upper)) or f"((u32){lower} | (u32){upper} << 16)"
 
 
 def lanes_of(name: str, lanes: int) -> list[str]:
@@ -272,14 +284,14 @@ def lanes_of(name: str, lanes: int) -> list[str]:
 
 
 def pieces(buffer: Buffer, at: Dim, lanes: int) -> list[tuple[int, int]]:
-    """(first lane, lanes) of the accesses that a run of elements takes: vectors of four and two
-    where the address is a multiple of their size. Buffers begin at multiples of sixteen bytes."""
+    """(first lane, lanes) of the accesses that a run of elements takes: vectors of up to sixteen
+    bytes where the address is a multiple of their size, as buffers begin at such."""
     found: list[tuple[int, int]] = []
     first = 0
     while first < lanes:
         width = next(
             width
-            for width in (4, 2, 1)
+            for width in (8 if buffer.dtype in HALVES else 4, 4, 2, 1)
             if width == 1
             or (
                 first + width <= lanes
@@ -294,7 +306,22 @@ def pieces(buffer: Buffer, at: Dim, lanes: int) -> list[tuple[int, int]]:
 
 def vector_type(dtype: DType, width: int) -> str:
     """CUDA's vector with the same number of bytes."""
+    if dtype in HALVES:
+        return WORDS[width]
     return f"{VECTORS[dtype.bytes]}{width}"
+
+
+def _elements(vector: str, dtype: DType, width: int) -> list[str]:
+    """The elements of such a vector, as it holds them."""
+    if dtype not in HALVES:
+        return [f"{vector}.{lane}" for lane in _LANES[:width]]
+    halves = (half for word in _words(vector, width) for half in (word, f"{word} >> 16"))
+    return [f"({TYPES[dtype]})({half})" for half in halves]
+
+
+def _words(vector: str, width: int) -> list[str]:
+    """The words of so many halves."""
+    return [vector] if width == 2 else [f"{vector}.{lane}" for lane in _LANES[: width // 2]]
 
 
 def from_bits(text: str, dtype: DType) -> str:

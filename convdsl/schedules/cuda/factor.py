@@ -2,17 +2,19 @@
 
 Three ways to lie there:
 
-    depths    [chunk][row][depth]  what lies along the depth in memory; four depths are a vector
+    depths    [chunk][row][depth]  what lies along the depth in memory
     rows      [depth][row]         what lies along its own rows
     packed    as it was packed     a copy of one run
 
 A thread copies the same few depths of several rows, or the same rows of several depths, so that
-where these are is worked out once a step.
+where these are is worked out once a step. On the tensor units each thread takes as many
+neighbouring depths as sixteen bytes hold: of one row with one load, or of several rows with a load
+for each depth.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 
@@ -21,28 +23,26 @@ from convdsl.kernel.expr import Axis, Read
 from convdsl.kernel.layout import Layout
 from convdsl.kernel.nodes import (
     Buffer,
+    Cast,
     Const,
     Gather,
     IndexTest,
     Lane,
     Load,
     Select,
+    Value,
     ValueType,
     Var,
 )
 from convdsl.schedules.cuda.gemm import Run, unit_axis, vector_width
 from convdsl.schedules.cuda.matrix_pack import MatrixPack
-from convdsl.schedules.cuda.tile import CHUNK, VECTOR, Tile
+from convdsl.schedules.cuda.tile import SKEW, VECTOR, Tile
 from convdsl.schedules.emission import bounds_tests, decide, extent_of
 from convdsl.tensor import Dim, DType, dim_max, dim_min, floor_div, substitute
 
-_BANKS = 32  # of shared memory, four bytes each
 _ALONG = 32
 """Neighbours in memory that neighbouring threads copy, where there are as many: whole lines. More
 would only leave each thread with several depths to work out."""
-
-_F32 = ValueType(DType.F32)
-_F32X4 = ValueType(DType.F32, VECTOR)
 
 
 class Form(Enum):
@@ -62,12 +62,12 @@ class Way:
     along: Axis | None = None
 
 
-def way_of(read: Read, layout: Layout | None, own: Run, depth: Run) -> Way:
-    """How a factor is copied as it lies."""
+def way_of(read: Read, layout: Layout | None, own: Run, depth: Run, most: int) -> Way:
+    """How a factor is copied as it lies, at most so many elements together."""
     for form, run in ((Form.ROWS, own), (Form.DEPTHS, depth)):
         along = unit_axis(read, layout, run.axes)
         if along is not None:
-            return Way(form, vector_width(read, layout, along), along)
+            return Way(form, vector_width(read, layout, along, most), along)
     return Way(Form.ROWS, 1)
 
 
@@ -121,32 +121,35 @@ class Factor:
         return packed or self.way.form is Form.DEPTHS
 
     @property
-    def pitch(self) -> int:
-        """From one depth to the next where rows lie side by side: on the tensor units so that no
-        two threads of a warp meet in a bank."""
-        if self.tile.form is None or self.way.form is Form.PACKED:
-            return self.size
-        rest = 8 if self.tile.form.dtype is DType.F32 else 4
-        return self.size + (rest - self.size) % _BANKS
+    def dtype(self) -> DType:
+        """As it is stored."""
+        return self.read.dtype
+
+    @property
+    def _skew(self) -> int:
+        """In elements, where rows lie side by side."""
+        return 0 if self.tile.form is None else SKEW // self.dtype.bytes
 
     @property
     def piece(self) -> int:
         """Elements of one step's piece."""
-        return self.tile.depth * (self.size if self.chunked else self.pitch)
+        depth = self.tile.depth
+        return depth * self.size + (0 if self.chunked else depth // self.tile.vector * self._skew)
 
     def element(self, row: Dim, depth: Dim) -> Dim:
         """Where an element of a piece lies. On the plain units four rows are read at a time: of
         every second pair of rows neighbouring vectors change places, so that these do not meet in
         a bank. On the tensor units it is two rows, which are a line of the banks."""
         if not self.chunked:
-            return depth * self.pitch + row
+            return depth * self.size + floor_div(depth, self.tile.vector) * self._skew + row
         if self.tile.form is not None:
-            chunk = floor_div(depth, CHUNK)
-            return (chunk * self.size + row) * CHUNK + depth - chunk * CHUNK
+            wide = self.tile.chunk
+            chunk = floor_div(depth, wide)
+            return (chunk * self.size + row) * wide + depth - chunk * wide
         vector, pair = floor_div(depth, VECTOR), floor_div(row, 2)
         turned, odd = (x - floor_div(x, 2) * 2 for x in (pair, vector))
         moved = vector + turned - turned * odd * 2
-        return row * CHUNK + moved * VECTOR + (depth - vector * VECTOR)
+        return row * self.tile.chunk + moved * VECTOR + (depth - vector * VECTOR)
 
     # Copies
 
@@ -156,9 +159,10 @@ class Factor:
         if self.way.form is Form.PACKED:
             assert self.pack is not None
             start = self.pack.start(place.batch, place.tile, place.step)
-            for number, tests in _shares(place.thread, self.pack.piece // VECTOR, threads):
-                at = number * VECTOR
-                yield Copy(at, start + at, VECTOR, VECTOR, (), tests)
+            width = self.way.width
+            for number, tests in _shares(place.thread, self.pack.piece // width, threads):
+                at = number * width
+                yield Copy(at, start + at, width, width, (), tests)
             return
         inner, outer = self.tile.depth, self.size
         if self.way.form is Form.ROWS:
@@ -200,31 +204,36 @@ class Factor:
     def fetch(self, b: Builder, copy: Copy) -> Var:
         """What a copy brings, in registers. Vectors are whole in memory (`vector_width`): what is
         filling becomes zero here."""
-        type = ValueType(DType.F32, copy.width)
+        one, type = ValueType(self.dtype), ValueType(self.dtype, copy.width)
         loaded = b.let(Load(self.buffer, copy.source, type, copy.guards, 0.0))
         if isinstance(copy.valid, int):
             return loaded
         lanes = (
-            Select(IndexTest("gt", copy.valid, lane), Lane(loaded, lane), Const(0.0, _F32))
+            Select(IndexTest("gt", copy.valid, lane), Lane(loaded, lane), Const(0.0, one))
             for lane in range(copy.width)
         )
         return b.let(Gather(tuple(lanes), type))
 
     # Fragments
 
-    def vector(self, b: Builder, at: tuple[Buffer, Dim], row: Dim, depths: Sequence[Dim]) -> Var:
-        """Four depths of one row, of a piece that begins somewhere in shared memory."""
-        shared, start = at
-        if self.chunked:
-            return b.let(Load(shared, start + self.element(row, depths[0]), _F32X4), "f")
-        lanes = (Load(shared, start + self.element(row, depth), _F32) for depth in depths)
-        return b.let(Gather(tuple(lanes), _F32X4), "f")
+    def vector(self, b: Builder, at: tuple[Buffer, Dim], row: Dim, depth: Dim) -> Var:
+        """Neighbouring depths of one row, as many as a thread takes, of a piece that begins
+        somewhere in shared memory."""
+        assert self.chunked
+        return self._load(b, at, self.element(row, depth), self.tile.vector)
 
-    def across(self, b: Builder, at: tuple[Buffer, Dim], row: Dim, depth: Dim) -> Var:
-        """Four rows at one depth."""
-        shared, start = at
+    def across(self, b: Builder, at: tuple[Buffer, Dim], row: Dim, depth: Dim, count: int) -> Var:
+        """Neighbouring rows at one depth."""
         assert not self.chunked
-        return b.let(Load(shared, start + self.element(row, depth), _F32X4), "f")
+        return self._load(b, at, self.element(row, depth), count)
+
+    def _load(self, b: Builder, at: tuple[Buffer, Dim], element: Dim, count: int) -> Var:
+        """What units multiply: f32, or halves as they are."""
+        shared, start = at
+        loaded: Value = Load(shared, start + element, ValueType(self.dtype, count))
+        if not self.tile.halves and self.dtype is not DType.F32:
+            loaded = Cast(loaded, ValueType(DType.F32, count))
+        return b.let(loaded, "f")
 
 
 def _shares(first: Dim, count: int, threads: int) -> Iterator[tuple[Dim, tuple[IndexTest, ...]]]:

@@ -19,7 +19,7 @@ from math import prod
 from convdsl.kernel.expr import Axis, Read, Reduce
 from convdsl.kernel.layout import Layout
 from convdsl.schedules.contraction import coefficient, depends, find_contraction
-from convdsl.schedules.emission import extent_of
+from convdsl.schedules.emission import bounds_tests, extent_of
 from convdsl.schedules.task import Task
 from convdsl.tensor import Dim, DType, Symbol, floor_div, substitute
 from convdsl.tensor.dim import Floor, terms_of
@@ -98,7 +98,7 @@ def match_gemm(task: Task) -> Gemm | None:
     """The matrix products that a task is, in f32: vectors of what leaves run along the columns."""
     if task.ending is not None or len(task.reducing) != 1:
         return None
-    found = find_contraction(task.root)
+    found = find_contraction(task.root, stored=True)
     if found is None or found.guards or found.alone or found.reduce.dtype is not DType.F32:
         return None
     where: dict[str, Dim] = {
@@ -203,18 +203,20 @@ def unit_axis(read: Read, layout: Layout | None, axes: tuple[Axis, ...]) -> Axis
     return next((axis for axis in axes if coefficient(at, axis) == 1), None)
 
 
-def vector_width(read: Read, layout: Layout | None, axis: Axis) -> int:
-    """How many neighbours along an axis may be copied together: 4, 2 or 1. Each such group must
-    begin at a multiple of its size, and lie inside the tensor or outside as a whole, but for what
-    is filling."""
+def vector_width(read: Read, layout: Layout | None, axis: Axis, most: int) -> int:
+    """How many neighbours along an axis may be copied together: `most`, a half of that, and so on.
+    Each such group must begin at a multiple of its size, and lie inside the tensor or outside as a
+    whole, but for what is filling."""
     at, own = offset(read, layout), layout or Layout(read.tensor.type.sizes)
     rest = substitute(at, {axis.name: 0})
     inside = read.outside is None or all(
-        index == axis.i or not depends(index, axis) for index in read.index
+        index == axis.i or not depends(index, axis) or not bounds_tests(index, extent)
+        for index, extent in zip(read.index, read.tensor.type.sizes, strict=True)
     )
     if not inside:
         return 1
-    for width in (4, 2):
+    width = most
+    while width > 1:
         steps = all(isinstance(c, int) and c % width == 0 for _, c in terms_of(rest))
         filled = -(-extent_of(axis) // width) * width
         room = extent_of(axis) % width == 0 or (
@@ -224,5 +226,6 @@ def vector_width(read: Read, layout: Layout | None, axis: Axis) -> int:
             and read.index[own.axis] == axis.i
         )
         if steps and room:
-            return width
-    return 1
+            break
+        width //= 2
+    return width

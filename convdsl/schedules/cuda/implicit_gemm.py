@@ -1,10 +1,11 @@
 """Convolutions, their gradients, linear layers and products of matrices: implicit GEMM.
 
 A block computes a tile of the product. Pieces of both factors, some depths of each, are copied to
-shared memory ahead of their use: two steps are on their way while one is computed with. Cards
-without such copies hold the next step's piece in registers meanwhile. The epilogue runs on the
-sums where they are. Where there are fewer tiles than multiprocessors the depth is cut into parts,
-whose sums a second kernel adds, always in the same order.
+shared memory ahead of their use: two steps are on their way while one is computed with. Where there
+are no such copies, on older cards and of single halves, the next step's piece is in registers
+meanwhile. The epilogue runs on the sums where they are. Where there are fewer tiles than
+multiprocessors the depth is cut into parts, whose sums a second kernel adds, always in the same
+order.
 """
 
 from __future__ import annotations
@@ -41,7 +42,6 @@ from convdsl.schedules.emission import Emitter, View, decide, extent_of, lane_sy
 from convdsl.schedules.task import Arguments, Output, Pack, Schedule, Scheduled, Scratch, Task
 from convdsl.tensor import Dim, DType, dim_max, dim_min, floor_div, substitute
 
-_F32 = ValueType(DType.F32)
 _PARTS = "parts"
 _ADDING = 128  # threads of a block of the second kernel
 
@@ -85,7 +85,7 @@ class _Draft:
     task: Task
     b: Builder
     views: Mapping[str, View]
-    packed: Mapping[str, Buffer]
+    packed: Mapping[str, Buffer]  # as a factor is copied from
     arguments: Arguments
 
     @staticmethod
@@ -127,7 +127,9 @@ class _Product:
     def __init__(self, task: Task, plan: Plan, target: CudaTarget, name: str) -> None:
         self.task, self.plan, self.target = task, plan, target
         self.gemm, self.tile = plan.gemm, plan.tile
-        packs = {} if plan.pack is None else {self.gemm.b.tensor.name: plan.pack}
+        packs: dict[str, Pack] = dict(plan.laid)
+        if plan.pack is not None:
+            packs[self.gemm.b.tensor.name] = plan.pack
         leaves, only = (
             plan.splits == 1,
             frozenset({self.gemm.a.tensor.name, self.gemm.b.tensor.name}),
@@ -142,6 +144,7 @@ class _Product:
 
     def _factors(self) -> tuple[Factor, Factor]:
         gemm, plan, made = self.gemm, self.plan, list[Factor]()
+        laid = dict(plan.laid)
         for read, way, own, size, pack in (
             (gemm.a, plan.a, gemm.rows, self.tile.rows, None),
             (gemm.b, plan.b, gemm.columns, self.tile.columns, plan.pack),
@@ -149,6 +152,8 @@ class _Product:
             name = read.tensor.name
             if pack is not None:
                 buffer, layout = self.draft.packed[name], Layout((pack.size,))
+            elif name in laid:
+                buffer, layout = self.draft.packed[name], laid[name]
             else:
                 buffer, layout = self.draft.views[name].buffer, self.draft.views[name].layout
             made.append(
@@ -163,10 +168,10 @@ class _Product:
         plan, b = self.plan, self.b
         tiles = plan.row_tiles * plan.column_tiles
         extents = (self.gemm.batch.size * plan.splits, tiles)
-        together = self.tile.blocks_on(self.target)
+        together = plan.blocks_on(self.target)
         with b.blocks(("batch", "tile"), extents, together) as (z, tile):
             shared = [
-                b.shared(name, STAGES * factor.piece, alignment=4 * VECTOR)
+                b.shared(name, STAGES * factor.piece, factor.dtype, alignment=4 * VECTOR)
                 for name, factor in zip(("a_tile", "b_tile"), self.factors, strict=True)
             ]
             lanes = (self.tile.threads // WARP, *lanes_of(self.tile))
@@ -178,7 +183,7 @@ class _Product:
                 )
                 sums = units(b, self.tile, self.factors, thread)
                 sums.begin()
-                if self.target.has_async_copies:
+                if plan.goes_behind(self.target):
                     self._pipelined(at, sums, shared)
                 else:
                     self._through_registers(at, sums, shared)

@@ -24,7 +24,6 @@ from convdsl.kernel.expr import (
 from convdsl.kernel.mma import nearest_tf32
 from convdsl.schedules.contraction import coefficient
 from convdsl.schedules.cuda.gemm import Gemm, Run
-from convdsl.schedules.cuda.tile import CHUNK
 from convdsl.schedules.emission import extent_of
 from convdsl.schedules.phases import Part
 from convdsl.tensor import Dim, TensorType, substitute
@@ -32,13 +31,13 @@ from convdsl.tensor import Dim, TensorType, substitute
 
 @dataclass(frozen=True, slots=True)
 class MatrixPack:
-    """[batch][tile of columns][step][piece]: a piece is [depth][column], or with `chunks`
-    [chunk][column][depth in the chunk]. Zeros where a run is filled up, and beyond its end.
+    """[batch][tile of columns][step][piece]: a piece is [depth][column], or with chunks
+    [depth // chunk][column][depth % chunk]. Zeros where a run is filled up, and beyond its end.
 
     batch, columns, depths: extents of the axes of each run, and `fill` what the last ones of the
         latter two are filled up to a multiple of.
     index: for each axis of the array where it begins, and how far each of those axes moves it.
-    width, height: columns and depths of a piece.
+    width, height: columns and depths of a piece; `chunk`: depths of a chunk.
     rounded: to what tensor units read of f32. Only of what is packed when weights are bound.
     """
 
@@ -49,7 +48,7 @@ class MatrixPack:
     index: tuple[int, ...]
     width: int
     height: int
-    chunks: bool
+    chunk: int  # 0: none
     rounded: bool = False
 
     @property
@@ -103,8 +102,9 @@ class MatrixPack:
         flat = np.pad(flat, ((0, 0), (0, more[0]), (0, more[1])))
         flat = flat.reshape(outer, self.tiles, self.width, self.steps, self.height)
         flat = flat.transpose(0, 1, 3, 4, 2)  # [batch][tile][step][depth][column]
-        if self.chunks:
-            split = flat.reshape(*flat.shape[:3], self.height // CHUNK, CHUNK, self.width)
+        if self.chunk:
+            count = self.height // self.chunk
+            split = flat.reshape(*flat.shape[:3], count, self.chunk, self.width)
             flat = split.transpose(0, 1, 2, 3, 5, 4)
         if self.rounded:
             flat = nearest_tf32(np.ascontiguousarray(flat))
@@ -117,13 +117,11 @@ class MatrixPack:
             Axis(name, extent)
             for name, extent in zip("gts", (batch.size, self.tiles, self.steps), strict=True)
         )
-        j, i, c = Axis("j", self.width), Axis("i", self.height), Axis("c", self.height // CHUNK)
-        inner = (i, j)
-        k = s.i * self.height + i.i
-        if self.chunks:
-            i = Axis("i", CHUNK)
-            inner = (c, j, i)
-            k = s.i * self.height + c.i * CHUNK + i.i
+        j, i = Axis("j", self.width), Axis("i", self.chunk or self.height)
+        inner, k = (i, j), s.i * self.height + i.i
+        if self.chunk:
+            c = Axis("c", self.height // self.chunk)
+            inner, k = (c, j, i), k + c.i * self.chunk
         n = t.i * self.width + j.i
         places = (batch.place(g.i), columns.place(n), depths.place(k))
         read = Read(source, self._at({key: d for place in places for key, d in place.items()}))
@@ -160,7 +158,7 @@ class MatrixPack:
         return replace(self, index=tuple(index))
 
 
-def matrix_pack(gemm: Gemm, width: int, height: int, *, chunks: bool) -> MatrixPack | None:
+def matrix_pack(gemm: Gemm, width: int, height: int, chunk: int = 0) -> MatrixPack | None:
     """How the second factor of a product is packed; None where its index is no sum of multiples of
     axes, or may leave the tensor."""
     runs = (gemm.batch, gemm.columns, gemm.depth)
@@ -180,4 +178,4 @@ def matrix_pack(gemm: Gemm, width: int, height: int, *, chunks: bool) -> MatrixP
         index += [first, *known]
     batch, columns, depths = (tuple(extent_of(axis) for axis in run.axes) for run in runs)
     fill = (gemm.columns.step, gemm.depth.step)
-    return MatrixPack(batch, columns, depths, fill, tuple(index), width, height, chunks)
+    return MatrixPack(batch, columns, depths, fill, tuple(index), width, height, chunk)

@@ -9,19 +9,30 @@ the longest counts.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import ceil, prod
 
 from convdsl.kernel.cuda_target import CudaTarget
+from convdsl.kernel.expr import Read
 from convdsl.kernel.layout import Layout
-from convdsl.kernel.mma import WARP
+from convdsl.kernel.mma import TF32, WARP
 from convdsl.schedules.cuda.costs import LAUNCH, moved_bytes
 from convdsl.schedules.cuda.factor import Form, Way, way_of
-from convdsl.schedules.cuda.gemm import Gemm, match_gemm
+from convdsl.schedules.cuda.gemm import Gemm, Run, match_gemm
 from convdsl.schedules.cuda.matrix_pack import MatrixPack, matrix_pack
-from convdsl.schedules.cuda.tile import STAGES, VECTOR, Tile, tiles_for
+from convdsl.schedules.cuda.tile import (
+    COPY,
+    LEAST_COPY,
+    MOST_REGISTERS,
+    REGISTER,
+    STAGES,
+    Tile,
+    tiles_for,
+)
 from convdsl.schedules.task import Task
+from convdsl.tensor import DType
 
 _SCHEDULERS = 4
 """Of a multiprocessor, of every architecture since sm_70 (CUDA C++ Programming Guide)."""
@@ -38,6 +49,11 @@ _STEP = 0.25e-6
 by those on their way."""
 
 _SECTOR = 32  # bytes
+
+_ALONE = 2  # registers of an element that is copied alone: seen
+
+_TOGETHER = 16
+"""Bytes that are copied together at most."""
 
 _SERVED = 2.5
 """Bytes that the second-level cache serves for each that memory does: about 4 TB/s beside 1.6 of an
@@ -57,7 +73,8 @@ _LEAST_STEPS = 8
 
 @dataclass(frozen=True)
 class Plan:
-    """See above. `columns` and `depth` of `gemm` are filled up as the ways need it."""
+    """See above. `columns` and `depth` of `gemm` are filled up as the ways need it. `laid`: layouts
+    that operands are brought into first, by the operands' names."""
 
     gemm: Gemm
     tile: Tile
@@ -65,6 +82,7 @@ class Plan:
     b: Way
     pack: MatrixPack | None
     splits: int
+    laid: tuple[tuple[str, Layout], ...] = ()
 
     @property
     def row_tiles(self) -> int:
@@ -89,24 +107,39 @@ class Plan:
 
     @property
     def slots(self) -> float:
-        """Issue slots of a warp in one step. On the tensor units, what lies along rows is loaded
-        one depth after the other."""
-        tile, single = self.tile, 0
-        if tile.form is not None:
-            pieces = ((self.a, tile.row_pieces), (self.b, tile.column_pieces))
-            single = sum(2 * count for way, count in pieces if way.form is Form.ROWS)
-        return tile.slots + single * tile.chunks * (VECTOR - 1)
+        """Issue slots of a warp in one step."""
+        tile = self.tile
+        copies = sum(size * tile.depth / width for size, width, _ in self._copied) / tile.threads
+        return tile.slots + COPY * copies
 
     @property
     def copied_bytes(self) -> float:
         """What the second-level cache serves a block for one step: whole sectors, also where
         neighbours along a piece lie apart."""
-        sizes = ((self.a, self.tile.rows), (self.b, self.tile.columns))
-        apart = (way.form is Form.ROWS and way.along is None for way, _ in sizes)
-        each = (_SECTOR if alone else 4 for alone in apart)
-        return float(
-            sum(size * b for (_, size), b in zip(sizes, each, strict=True)) * self.tile.depth
-        )
+        gemm, tile, total = self.gemm, self.tile, 0
+        for read, way, size in ((gemm.a, self.a, tile.rows), (gemm.b, self.b, tile.columns)):
+            apart = way.form is Form.ROWS and way.along is None
+            total += size * (_SECTOR if apart else read.dtype.bytes)
+        return float(total * tile.depth)
+
+    @property
+    def _copied(self) -> tuple[tuple[int, int, int], ...]:
+        """Of each factor the rows of a tile, and the elements and bytes of a copy."""
+        sizes = ((self.gemm.a, self.a, self.tile.rows), (self.gemm.b, self.b, self.tile.columns))
+        return tuple((size, way.width, way.width * read.dtype.bytes) for read, way, size in sizes)
+
+    def goes_behind(self, target: CudaTarget) -> bool:
+        """Whether copies go on behind: not on older cards, nor of single halves."""
+        return target.has_async_copies and min(b for _, _, b in self._copied) >= LEAST_COPY
+
+    def held(self, target: CudaTarget) -> int:
+        """Registers of a thread besides: addresses of elements that are copied one by one; or the
+        next step's copies, where these do not go on behind."""
+        if self.goes_behind(target):
+            each = (size * _ALONE for size, width, _ in self._copied if width == 1)
+        else:
+            each = (size // width * -(-b // REGISTER) for size, width, b in self._copied)
+        return sum(each) * self.tile.depth // self.tile.threads
 
     @property
     def parts(self) -> int:
@@ -114,10 +147,14 @@ class Plan:
         gemm = self.gemm
         return self.splits * gemm.batch.size * gemm.rows.size * gemm.columns.size
 
+    def blocks_on(self, target: CudaTarget) -> int:
+        """Blocks that a multiprocessor holds at a time."""
+        return self.tile.blocks_on(target, self.held(target))
+
     def nanoseconds(self, task: Task, target: CudaTarget) -> float:
         """Predicted time."""
         facts, tile = target.facts, self.tile
-        held = tile.blocks_on(target)
+        held = self.blocks_on(target)
         waves = ceil(self.blocks / (facts.multiprocessors * held))
         rest = self.blocks - (waves - 1) * facts.multiprocessors * held
         clock = facts.flops / (facts.multiprocessors * 2 * WARP * _SCHEDULERS)
@@ -131,13 +168,18 @@ class Plan:
 
         issue = (waves - 1) * wave(facts.multiprocessors * held) + wave(rest)
         products = tile.rows * tile.columns * tile.depth * self.steps_of_part * self.blocks * 2.0
-        rate = facts.tensor_flops / (2 if tile.form is not None and tile.form.k == 8 else 1)
+        rate = facts.tensor_flops / (2 if tile.form is TF32 else 1)
         tensor = products / rate if tile.form is not None else 0.0
         launches, extra = 1, 0.0  # bytes of the steps around
         if self.splits > 1:
             launches, extra = launches + 1, extra + 8.0 * self.parts
         if self.pack is not None and not task.operand(self.gemm.b.tensor.name).static:
             launches, extra = launches + 1, extra + _PACKED * self.pack.size
+        for name, layout in self.laid:
+            operand = task.operand(name)
+            if not operand.static:
+                elements = prod(operand.var.type.sizes) + layout.size
+                launches, extra = launches + 1, extra + elements * operand.var.type.dtype.bytes
         latency = self.steps_of_part * _STEP
         served = self.copied_bytes * self.steps_of_part * self.blocks / (_SERVED * facts.bandwidth)
         own = max(issue, tensor, served, moved_bytes(task) / facts.bandwidth, latency)
@@ -153,7 +195,7 @@ def plan_for(task: Task, target: CudaTarget, *, packing: bool = False) -> Plan |
         return None
     plans = [
         plan
-        for tile in tiles_for(target)
+        for tile in tiles_for(target, gemm.a.dtype, gemm.b.dtype)
         for plan in _plans(task, gemm, tile, target, packing=packing)
     ]
     if packing:
@@ -164,15 +206,39 @@ def plan_for(task: Task, target: CudaTarget, *, packing: bool = False) -> Plan |
 def _plans(task: Task, gemm: Gemm, tile: Tile, target: CudaTarget, *, packing: bool) -> list[Plan]:
     if tile.stage_bytes * STAGES > target.facts.shared_bytes or _is_crumb(gemm, tile):
         return []
-    whole = _with_ways(task, gemm, tile, packing=packing)
-    if whole is None:
-        return []
-    room = target.facts.multiprocessors * tile.blocks_on(target)
-    most = min(_MOST_SPLITS, whole.steps // _LEAST_STEPS, max(1, 2 * room // whole.blocks))
-    counts = sorted({2**i for i in range(6) if 2**i <= most} | ({most} if most > 1 else {1}))
-    # A part of no steps at all is left out.
-    counts = [-(-whole.steps // -(-whole.steps // count)) for count in counts]
-    return [replace(whole, splits=count) for count in dict.fromkeys(counts)]
+    found: list[Plan] = []
+    for laid in _laid(task, gemm, tile):
+        whole = _with_ways(task, gemm, tile, laid, packing=packing)
+        if whole is None or whole.held(target) + tile.registers > MOST_REGISTERS:
+            continue
+        room = target.facts.multiprocessors * whole.blocks_on(target)
+        most = min(_MOST_SPLITS, whole.steps // _LEAST_STEPS, max(1, 2 * room // whole.blocks))
+        counts = sorted({2**i for i in range(6) if 2**i <= most} | ({most} if most > 1 else {1}))
+        # A part of no steps at all is left out.
+        counts = [-(-whole.steps // -(-whole.steps // count)) for count in counts]
+        found += [replace(whole, splits=count) for count in dict.fromkeys(counts)]
+    return found
+
+
+def _laid(task: Task, gemm: Gemm, tile: Tile) -> list[dict[str, Layout]]:
+    """Which operands are brought into another layout first: none; or those whose elements could not
+    be copied by vectors as they lie, and can be if some axis is inside and filled up."""
+    found: list[dict[str, Layout]] = [{}]
+    for read, own in ((gemm.a, gemm.rows), (gemm.b, gemm.columns)):
+        name, dtype, sizes = read.tensor.name, read.dtype, read.tensor.type.sizes
+        operand = task.operand(name)
+        if name in found[-1] or (read is gemm.b and operand.static):
+            continue
+
+        def way(layout: Layout, read: Read = read, own: Run = own) -> Way:
+            return way_of(read, layout, own, gemm.depth, tile.vector)
+
+        step = _TOGETHER // dtype.bytes
+        layouts = [Layout(sizes, axis, -(-n // step) * step) for axis, n in enumerate(sizes)]
+        best = max(layouts, key=lambda layout: (way(layout).width, -layout.size), default=None)
+        if best is not None and way(best).width > way(operand.layout or Layout(sizes)).width:
+            found += [{**others, name: best} for others in found]
+    return found
 
 
 def _is_crumb(gemm: Gemm, tile: Tile) -> bool:
@@ -182,12 +248,14 @@ def _is_crumb(gemm: Gemm, tile: Tile) -> bool:
     return tile.form is not None and (small or tile.columns < min(_LEAST, gemm.columns.size))
 
 
-def _with_ways(task: Task, gemm: Gemm, tile: Tile, *, packing: bool) -> Plan | None:
+def _with_ways(
+    task: Task, gemm: Gemm, tile: Tile, laid: Mapping[str, Layout], *, packing: bool
+) -> Plan | None:
     """The product with its runs in the order and with the filling that copies need."""
-    layouts = {o.var.name: o.layout or Layout(o.var.type.sizes) for o in task.operands}
+    layouts = {o.var.name: o.layout or Layout(o.var.type.sizes) for o in task.operands} | {**laid}
     first, second = (layouts[read.tensor.name] for read in (gemm.a, gemm.b))
-    a = way_of(gemm.a, first, gemm.rows, gemm.depth)
-    b = way_of(gemm.b, second, gemm.columns, gemm.depth)
+    a = way_of(gemm.a, first, gemm.rows, gemm.depth, tile.vector)
+    b = way_of(gemm.b, second, gemm.columns, gemm.depth, tile.vector)
     rows, columns, depth = gemm.rows, gemm.columns, gemm.depth
     if a.form is Form.ROWS:
         rows = rows.with_last(a.along, a.width)
@@ -198,15 +266,17 @@ def _with_ways(task: Task, gemm: Gemm, tile: Tile, *, packing: bool) -> Plan | N
     pack = None
     if static or packing or b.width == 1 or (plain and b.form is Form.DEPTHS):
         made = replace(gemm, rows=rows, columns=replace(columns, step=4), depth=depth)
-        pack = matrix_pack(made, tile.columns, tile.depth, chunks=not plain)
+        pack = matrix_pack(made, tile.columns, tile.depth, 0 if plain else tile.chunk)
         elements = made.batch.size * made.columns.size * made.depth.size
         if pack is not None and not static and elements > 4 * prod(gemm.b.tensor.type.sizes):
             pack = None  # windows, each element many times over
+    if pack is not None and gemm.b.tensor.name in laid:
+        return None  # it is packed from where it lies
     if pack is not None:
         columns = replace(columns, step=4)
-        rounded = static and tile.form is not None and tile.form.k == 8
+        rounded = static and tile.form is TF32 and gemm.b.dtype is DType.F32
         pack = replace(pack, rounded=rounded)
-        b = Way(Form.PACKED, 4)
+        b = Way(Form.PACKED, _TOGETHER // gemm.b.dtype.bytes)
     elif b.form is Form.ROWS:
         columns = columns.with_last(b.along, b.width)
     elif plain:
@@ -214,6 +284,6 @@ def _with_ways(task: Task, gemm: Gemm, tile: Tile, *, packing: bool) -> Plan | N
     elif a.form is Form.DEPTHS and a.along != b.along:
         b = Way(Form.DEPTHS, 1, b.along)
     else:
-        depth = depth.with_last(b.along, b.width)
+        depth = depth.with_last(b.along, max(b.width, a.width if a.form is Form.DEPTHS else 1))
     gemm = replace(gemm, rows=rows, columns=columns, depth=depth)
-    return Plan(gemm, tile, a, b, pack, 1)
+    return Plan(gemm, tile, a, b, pack, 1, tuple(laid.items()))

@@ -7,17 +7,33 @@ from dataclasses import dataclass
 from math import prod
 
 from convdsl.kernel.cuda_target import REGISTERS_SM, CudaTarget
-from convdsl.kernel.mma import BF16, COLUMNS, ROWS, TF32, WARP, MmaForm
+from convdsl.kernel.mma import BF16, COLUMNS, F16, ROWS, SHORT_F16, TF32, WARP, MmaForm
+from convdsl.tensor import DType
 
-CHUNK = 16
-"""Depths that lie side by side for one row in shared memory. Sixteen f32 are half of a line of its
-banks: two rows are one."""
+_CHUNK = 64
+"""Bytes that lie side by side for one row in shared memory: half of a line of its banks, so that
+two rows are one."""
+
+REGISTER = 4  # bytes
+
+LEAST_COPY = 4
+"""Bytes of the smallest copy that goes on behind."""
+
+_VECTOR = 16
+"""Bytes that are copied and loaded together where they lie side by side."""
 
 STAGES = 3
 """Steps in shared memory: one is computed with while two are on their way."""
 
 VECTOR = 4
-"""Elements that are stored and copied together where they lie side by side: sixteen bytes."""
+"""Neighbouring sums of a row that a thread holds: sixteen bytes of f32."""
+
+MOST_REGISTERS = 255
+"""Of a thread."""
+
+SKEW = 32
+"""Bytes by which the rows of one thread's depths begin further on than the thread's before, so that
+the loads of a warp meet in no bank."""
 
 _LANES = (4, 8)
 """Of a warp on the plain units, along rows and columns."""
@@ -26,18 +42,35 @@ _LANES = (4, 8)
 @dataclass(frozen=True, slots=True)
 class Tile:
     """`warps` along rows and columns, each with `rows` x `columns` sums: on the tensor units in
-    pieces of a form, on the plain ones (no form) each thread a rectangle of them."""
+    pieces of a form, on the plain ones (no form) each thread a rectangle of them. `halves`: both
+    factors lie in shared memory as the form takes them, in two bytes an element."""
 
     form: MmaForm | None
     warps: tuple[int, int]
     warp_rows: int
     warp_columns: int
     chunks: int = 1  # of depths in one step
+    halves: bool = False
+
+    @property
+    def element(self) -> int:
+        """Bytes of an element of a factor, at most."""
+        return 2 if self.halves else 4
+
+    @property
+    def chunk(self) -> int:
+        """Depths that lie side by side for one row."""
+        return _CHUNK // self.element
+
+    @property
+    def vector(self) -> int:
+        """Depths of a chunk that one thread takes."""
+        return _VECTOR // self.element
 
     @property
     def depth(self) -> int:
         """Of one step."""
-        return CHUNK * self.chunks
+        return self.chunk * self.chunks
 
     @property
     def rows(self) -> int:
@@ -78,8 +111,8 @@ class Tile:
 
     @property
     def stage_bytes(self) -> int:
-        """Of both factors for one step."""
-        return (self.rows + self.columns) * self.depth * 4
+        """Of both factors for one step, at most."""
+        return (self.rows + self.columns) * self.depth * self.element + 2 * SKEW * self.chunks * 4
 
     @property
     def registers(self) -> int:
@@ -88,28 +121,29 @@ class Tile:
             factors = VECTOR * self.thread_rows + 2 * VECTOR * self.thread_vectors
         else:
             factors = VECTOR * 2 * (self.row_pieces + self.column_pieces)
-        return min(255, self.sums + factors + _ADDRESSES)
+        return min(MOST_REGISTERS, self.sums + factors + _ADDRESSES)
 
-    def blocks_on(self, target: CudaTarget) -> int:
-        """Blocks that a multiprocessor holds at a time."""
+    def blocks_on(self, target: CudaTarget, held: int = 0) -> int:
+        """Blocks that a multiprocessor holds at a time, each thread of which holds registers
+        besides."""
         facts = target.facts
         shared = facts.shared_bytes_sm // (self.stage_bytes * STAGES + _RESERVED)
-        registers = REGISTERS_SM // (-(-self.registers // 8) * 8 * self.threads)
+        each = min(MOST_REGISTERS, self.registers + held)
+        registers = REGISTERS_SM // (-(-each // 8) * 8 * self.threads)
         return max(1, min(shared, registers, facts.threads_sm // self.threads, facts.blocks_sm))
 
     @property
     def slots(self) -> float:
-        """Issue slots of a warp in one step: products, loads of fragments, rounding, copies."""
-        copies = (self.rows + self.columns) * self.depth / VECTOR / self.threads * _COPY
+        """Issue slots of a warp in one step, without copies: products, fragments, rounding."""
         if self.form is None:
             products = self.thread_rows * self.thread_vectors * VECTOR * self.depth
             loads = self.depth / VECTOR * self.thread_rows + self.depth * self.thread_vectors
-            return products + loads + copies + _LOOP
+            return products + loads + _LOOP
         halves = 2 * (self.row_pieces + self.column_pieces) * self.chunks
-        rounding = halves * VECTOR // 2  # two at a time
+        rounding = 0 if self.halves else halves * VECTOR // 2  # two at a time
         if self.form is TF32:  # of the first factor: weights are rounded before
             rounding = 2 * self.row_pieces * self.chunks * VECTOR * _ROUNDED
-        return self.mmas + halves + rounding + copies + _LOOP
+        return self.mmas + halves + rounding + _LOOP
 
     @property
     def mmas(self) -> int:
@@ -123,7 +157,7 @@ class Tile:
 _SMALL = 1024  # sums of a warp
 _ADDRESSES = 40  # registers
 _RESERVED = 1024  # bytes of shared memory that a block takes besides
-_COPY = 12.0  # issue slots around one copy: address, tests of the border, the copy
+COPY = 12.0  # issue slots around one copy: address, tests of the border, the copy
 _ROUNDED = 4  # issue slots of rounding to TF32: no card does it in one
 _LOOP = 24.0  # issue slots of a step besides: where it is, the barrier, the wait
 
@@ -141,7 +175,7 @@ def _plain() -> Iterator[Tile]:
         yield Tile(None, warps, rows, columns)
 
 
-def _on_tensor_units(form: MmaForm) -> Iterator[Tile]:
+def _on_tensor_units(form: MmaForm, *, halves: bool) -> Iterator[Tile]:
     for warps, rows, columns in (
         ((2, 2), 64, 64),
         ((4, 1), 64, 64),
@@ -155,19 +189,27 @@ def _on_tensor_units(form: MmaForm) -> Iterator[Tile]:
         ((2, 2), 16, 16),
         ((4, 1), 16, 16),
     ):
-        yield Tile(form, warps, rows, columns, 2)
+        yield Tile(form, warps, rows, columns, 2, halves)
         if rows * columns > _SMALL:  # small tiles would be held up by what is done once a step
-            yield Tile(form, warps, rows, columns)
+            yield Tile(form, warps, rows, columns, 1, halves)
 
 
-def form_of(target: CudaTarget) -> MmaForm | None:
-    """The products that a precision allows, where the card has them; none on the plain units."""
-    if target.precision == "highest" or not target.has_bf16:
-        return None
-    return TF32 if target.precision == "high" else BF16
+def form_of(target: CudaTarget, a: DType, b: DType) -> tuple[MmaForm | None, bool]:
+    """How factors that are stored in two types are multiplied, and whether the form takes them as
+    they are; no form on the plain units. Products of halves of one type are exact, so that it is no
+    matter of precision; else it is what the precision allows, where the card has it."""
+    if a is b is DType.F16:
+        return F16 if target.has_async_copies else SHORT_F16, True
+    if not target.has_bf16:
+        return None, False
+    if a is b is DType.BF16:
+        return BF16, True
+    if target.precision == "highest":
+        return None, False
+    return TF32 if target.precision == "high" else BF16, False
 
 
-def tiles_for(target: CudaTarget) -> tuple[Tile, ...]:
-    """The tiles to choose from."""
-    form = form_of(target)
-    return tuple(_plain() if form is None else _on_tensor_units(form))
+def tiles_for(target: CudaTarget, a: DType, b: DType) -> tuple[Tile, ...]:
+    """The tiles to choose from for factors of two types."""
+    form, halves = form_of(target, a, b)
+    return tuple(_plain() if form is None else _on_tensor_units(form, halves=halves))

@@ -1,9 +1,9 @@
 """The sums of a block in registers: how a step is added to them, and where each belongs.
 
 On the plain units a thread holds a rectangle of rows and vectors of columns. On the tensor units a
-warp holds pieces of 16 x 8; which columns of the product a piece's columns stand for is free, and
-so is the order of depths: both are chosen so that a thread reads four depths with one load, and
-holds four neighbouring columns of a row.
+warp holds pieces of 16 x 8; which rows and columns of the product those of a piece stand for is
+free, and so is the order of depths: all are chosen so that a thread reads sixteen bytes with one
+load, however a factor lies, and holds four neighbouring columns of a row.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from convdsl.kernel.builder import Builder
-from convdsl.kernel.mma import COLUMNS, ROWS, TF32, MmaForm
+from convdsl.kernel.mma import COLUMNS, ROWS, SUMS, TF32, MmaForm
 from convdsl.kernel.nodes import (
     Buffer,
     Cast,
@@ -22,15 +22,13 @@ from convdsl.kernel.nodes import (
     Get,
     Lane,
     Registers,
-    Shuffle,
     Splat,
     Tf32,
     Value,
     ValueType,
-    Var,
 )
 from convdsl.schedules.cuda.factor import Factor
-from convdsl.schedules.cuda.tile import CHUNK, VECTOR, Tile
+from convdsl.schedules.cuda.tile import VECTOR, Tile
 from convdsl.tensor import Dim, DType, floor_div
 
 _F32 = ValueType(DType.F32)
@@ -111,11 +109,11 @@ class _Plain:
         return first + x * VECTOR + 8 * VECTOR * j
 
     def step(self, a: At, b: At) -> None:
-        for vector in range(0, CHUNK, VECTOR):
+        for vector in range(0, self.tile.chunk, VECTOR):
             lanes = self._rows(a, vector)
             for depth in range(VECTOR):
                 right = [
-                    self.pair[1].across(self.b, b, self.column(j), vector + depth)
+                    self.pair[1].across(self.b, b, self.column(j), vector + depth, VECTOR)
                     for j in range(self.tile.thread_vectors)
                 ]
                 for i in range(self.tile.thread_rows):
@@ -129,11 +127,11 @@ class _Plain:
         """For four depths the elements of all rows."""
         factor, rows = self.pair[0], range(self.tile.thread_rows)
         if factor.chunked:
-            loads = [factor.vector(self.b, a, self.row(i), (first,)) for i in rows]
+            loads = [factor.vector(self.b, a, self.row(i), first) for i in rows]
             return [[Lane(loads[i], depth) for i in rows] for depth in range(VECTOR)]
         found: list[list[Value]] = []
         for depth in range(first, first + VECTOR):
-            loads = [factor.across(self.b, a, self.row(i), depth) for i in rows[::VECTOR]]
+            loads = [factor.across(self.b, a, self.row(i), depth, VECTOR) for i in rows[::VECTOR]]
             found.append([Lane(loads[i // VECTOR], i % VECTOR) for i in rows])
         return found
 
@@ -146,6 +144,10 @@ class _Plain:
 
 @dataclass(frozen=True)
 class _Tensor:
+    """Of the depths of a chunk a thread brings as many neighbours as sixteen bytes hold, number t
+    of them; of the rows and columns of a piece number g. Where those lie side by side, which ones
+    of the product they stand for is such that a thread brings neighbours."""
+
     b: Builder
     tile: Tile
     form: MmaForm
@@ -156,86 +158,120 @@ class _Tensor:
     def begin(self) -> None:
         self.b.zero(self.acc)
 
-    def row(self, piece: int, half: int) -> Dim:
-        """Of a thread's row in a piece."""
-        warp, g, _ = self.thread
-        return _warp(self.tile, warp)[0] + piece * ROWS + half * 8 + g
+    # Rows and columns of the block
 
-    def filter(self, pair: int, half: int) -> Dim:
-        """The column of the product whose elements of the second factor a thread brings to a
-        piece. Column c of two pieces stands for 4 (c // 2) + c % 2 of sixteen, two further in the
-        second: then a thread's four sums of a row are neighbours. Where columns lie side by
-        side in shared memory they stand for themselves, or banks would be met twice."""
+    @property
+    def heights(self) -> int:
+        """Rows that a thread brings: two of each piece."""
+        return 2 * self.tile.row_pieces
+
+    @property
+    def widths(self) -> int:
+        """Columns that a thread brings, one of each piece."""
+        return 2 * self.tile.column_pieces
+
+    def together(self, count: int) -> int:
+        """Neighbours that are loaded at once, of so many that a thread brings."""
+        return min(self.tile.vector, count)
+
+    def row(self, number: int) -> Dim:
+        """Of the rows that a thread brings: the upper and the lower one of the first piece, and so
+        on."""
         warp, g, _ = self.thread
-        first = _warp(self.tile, warp)[1] + pair * 2 * COLUMNS
+        first = _warp(self.tile, warp)[0]
+        if self.pair[0].chunked:
+            return first + number * (ROWS // 2) + g
+        return first + self._dealt(number, g, self.heights)
+
+    def column(self, piece: int, place: Dim) -> Dim:
+        """For which column one of a piece stands. Column c of two pieces is 4 (c // 2) + c % 2 of
+        sixteen, two further in the second, so that neighbouring threads read neighbouring lines."""
+        first = _warp(self.tile, self.thread[0])[1]
         if self.pair[1].chunked:
-            return first + 2 * half + g + floor_div(g, 2) * 2
-        return first + COLUMNS * half + g
+            pair, half = divmod(piece, 2)
+            return first + pair * 2 * COLUMNS + 2 * half + place + floor_div(place, 2) * 2
+        return first + self._dealt(piece, place, self.widths)
 
-    def depths(self) -> list[Dim]:
-        """The four of sixteen that a thread brings: neighbours where a factor has them side by
-        side. Else those that the form gives it, for the sake of banks."""
-        _, _, t = self.thread
-        if any(factor.chunked for factor in self.pair):
-            return [t * VECTOR + e for e in range(VECTOR)]
-        if self.form is TF32:
-            return [t + 4 * e for e in range(VECTOR)]
-        return [t * 2 + e % 2 + 8 * (e // 2) for e in range(VECTOR)]
+    def _dealt(self, number: int, place: Dim, count: int) -> Dim:
+        """Neighbours dealt to eight places, `together` to each at a time."""
+        each = self.together(count)
+        return number // each * each * COLUMNS + place * each + number % each
+
+    # A step
 
     def step(self, a: At, b: At) -> None:
         for chunk in range(self.tile.chunks):
-            self._chunk(a, b, [depth + chunk * CHUNK for depth in self.depths()])
+            depth = self.thread[2] * self.tile.vector + chunk * self.tile.chunk
+            self._chunk(a, b, depth)
 
-    def _chunk(self, a: At, b: At, depths: list[Dim]) -> None:
-        pieces = range(self.tile.column_pieces)
-        second = [
-            [
-                self._registers(self.pair[1].vector(self.b, b, self.filter(p, h), depths), 1)
-                for h in (0, 1)
-            ]
-            for p in pieces
-        ]
-        for piece in range(self.tile.row_pieces):
-            halves = [
-                self._registers(self.pair[0].vector(self.b, a, self.row(piece, h), depths), 0)
-                for h in (0, 1)
-            ]
-            for part in range(CHUNK // self.form.k):
-                two = range(part * 2, part * 2 + 2)
-                left = [halves[h][i] for i in two for h in (0, 1)]
-                for p in pieces:
-                    for h in (0, 1):
-                        right = [second[p][h][i] for i in two]
-                        self.b.mma(self.form, self.acc, self._tile(piece, p, h), left, right)
+    def _chunk(self, a: At, b: At, depth: Dim) -> None:
+        _, g, _ = self.thread
+        columns = [self.column(piece, g) for piece in range(self.widths)]
+        rows = [self.row(number) for number in range(self.heights)]
+        right = self._fragments(1, b, columns, depth)
+        some = 2 if self.pair[0].chunked else self.together(self.heights)
+        for first in range(0, self.heights, some):  # one after the other: fewer registers
+            left = self._fragments(0, a, rows[first : first + some], depth)
+            self._products(first // 2, left, right)
 
-    def _registers(self, vector: Var, which: int) -> list[Value]:
-        """Four depths as registers of a fragment."""
-        factor = self.pair[which]
+    def _products(self, first: int, left: list[list[Value]], right: list[list[Value]]) -> None:
+        """Of pieces from the first one on, two rows of which are in `left` for each."""
+        each = self.form.b_registers
+        for number in range(0, len(left), 2):
+            for part in range(0, len(left[0]), each):
+                mine = range(part, part + each)
+                a = [left[number + half][i] for i in mine for half in (0, 1)]
+                for piece, fragment in enumerate(right):
+                    sums = self._product(first + number // 2, piece)
+                    self.b.mma(self.form, self.acc, sums, a, [fragment[i] for i in mine])
+
+    def _fragments(self, which: int, at: At, rows: list[Dim], depth: Dim) -> list[list[Value]]:
+        """For each row the registers of a thread's depths."""
+        factor, deep = self.pair[which], range(self.tile.vector)
+        if factor.chunked:
+            loads = [factor.vector(self.b, at, row, depth) for row in rows]
+            return [self._registers(factor, [Lane(x, e) for e in deep]) for x in loads]
+        each = self.together(len(rows))
+        found: list[list[Value]] = []
+        for first in range(0, len(rows), each):
+            loads = [factor.across(self.b, at, rows[first], depth + e, each) for e in deep]
+            found += [self._registers(factor, [Lane(x, i) for x in loads]) for i in range(each)]
+        return found
+
+    def _registers(self, factor: Factor, lanes: list[Value]) -> list[Value]:
+        """Neighbouring depths as registers of a fragment."""
         if self.form is TF32:
-            lanes = [Lane(vector, e) for e in range(VECTOR)]
-            if factor.pack is not None and factor.pack.rounded:
-                return list(lanes)
+            if factor.dtype is not DType.F32 or (factor.pack and factor.pack.rounded):
+                return lanes
             return [self.b.let(Tf32(lane), "r") for lane in lanes]
-        narrow = ValueType(self.form.dtype, 2)
-        halves = (Shuffle(vector, vector, (e, e + 1)) for e in (0, 2))
-        return [self.b.let(Cast(half, narrow), "r") for half in halves]
+        dtype = self.form.dtype if self.tile.halves else DType.F32
+        pairs: list[Value] = [
+            Gather(tuple(lanes[e : e + 2]), ValueType(dtype, 2)) for e in range(0, len(lanes), 2)
+        ]
+        if not self.tile.halves:
+            pairs = [Cast(pair, ValueType(self.form.dtype, 2)) for pair in pairs]
+        return [self.b.let(pair, "r") for pair in pairs]
 
-    def _tile(self, piece: int, pair: int, half: int) -> int:
-        return (piece * self.tile.column_pieces + pair) * 2 + half
+    # Sums
+
+    def _product(self, row_piece: int, piece: int) -> int:
+        """The number of a piece's sums."""
+        return row_piece * self.widths + piece
 
     def held(self) -> Iterator[Held]:
-        warp, _, t = self.thread
-        first = _warp(self.tile, warp)[1]
-        for piece in range(self.tile.row_pieces):
-            for pair in range(self.tile.column_pieces):
-                column = first + pair * 2 * COLUMNS
-                for half in (0, 1):
-                    tiles = [self._tile(piece, pair, h) * 4 + half * 2 for h in (0, 1)]
-                    sums = [[Get(self.acc, at), Get(self.acc, at + 1)] for at in tiles]
-                    row = self.row(piece, half)
-                    if self.pair[1].chunked:
-                        yield Held(row, column + t * VECTOR, Gather((*sums[0], *sums[1]), _F32X4))
-                        continue
-                    for h in (0, 1):
-                        two = Gather(tuple(sums[h]), ValueType(DType.F32, 2))
-                        yield Held(row, column + COLUMNS * h + t * 2, two)
+        _, _, t = self.thread
+        each = 2 if self.pair[1].chunked else self.together(self.widths)  # pieces of neighbours
+        for number in range(self.heights):
+            for first in range(0, self.widths, each):
+                # Of every piece a thread holds two neighbours, those of its own number.
+                places = [(first + i, half) for half in (0, 1) for i in range(each)]
+                if self.pair[1].chunked:
+                    places = [(first + i, half) for i in range(each) for half in (0, 1)]
+                for start in range(0, len(places), VECTOR):
+                    four = places[start : start + VECTOR]
+                    piece, half = four[0]
+                    column = self.column(piece, 2 * t + half)
+                    own = number // 2, 2 * (number % 2)
+                    slots = [SUMS * self._product(own[0], p) + own[1] + h for p, h in four]
+                    lanes = tuple(Get(self.acc, slot) for slot in slots)
+                    yield Held(self.row(number), column, Gather(lanes, _F32X4))
