@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from convdsl import zoo
 from convdsl.diagnostics import InputError, SourceFile, expect
 from convdsl.elaborate import elaborate, load_file
 from convdsl.ir.model import Model
+from convdsl.spelling import nearest
 
 
 def load(source: str | Path, **parameters: Any) -> Model:
@@ -89,15 +89,17 @@ def _refuse_weights(path: Path) -> None:
 
 
 def _no_source(text: str) -> str:
-    names = list(zoo.names())
-    close = get_close_matches(text, names, n=1, cutoff=0.6)
+    near = nearest(text, zoo.names())
     if "/" in text or text.lower().endswith((".cnn", ".onnx")):
-        folder = Path(text).parent
-        siblings = [str(p) for p in sorted(folder.glob("*.cnn"))] if folder.is_dir() else []
-        close = get_close_matches(text, siblings, n=1, cutoff=0.6) or close
-        hint = f"; did you mean {close[0]}?" if close else ""
+        path = Path(text)
+        siblings = (
+            [p.name for p in sorted(path.parent.glob("*.cnn"))] if path.parent.is_dir() else []
+        )
+        beside = nearest(path.name, siblings)
+        near = str(path.parent / beside) if beside is not None else near
+        hint = f"; did you mean {near}?" if near is not None else ""
         return f"there is no file {text}{hint}"
-    hint = f"did you mean {close[0]}?" if close else "`convdsl zoo` lists the shipped models"
+    hint = f"did you mean {near}?" if near is not None else "`convdsl zoo` lists the shipped models"
     return f"{text} is neither a file nor a model of the zoo; {hint}"
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import inspect
 import sys
 from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
 from convdsl.cli.console import use_colour
+from convdsl.spelling import nearest
 
 
 class Parser(argparse.ArgumentParser):
@@ -50,8 +50,8 @@ class Parser(argparse.ArgumentParser):
 
 def suggestion(word: str, candidates: Iterable[str]) -> str:
     """`; did you mean X?` where one of the candidates is near, else nothing."""
-    close = difflib.get_close_matches(word, list(candidates), n=1, cutoff=0.6)
-    return f"; did you mean {close[0]}?" if close else ""
+    near = nearest(word, candidates)
+    return f"; did you mean {near}?" if near is not None else ""
 
 
 def _kinder(message: str) -> str:

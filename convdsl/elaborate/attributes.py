@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from convdsl.elaborate.session import suggest
@@ -31,10 +32,11 @@ class Unsuitable(Exception):
         self.help = help
 
 
-def convert(attribute: Attribute, value: Any) -> Any:
-    """The value as the operator's rules expect it; raises Unsuitable."""
+def convert(attribute: Attribute, value: Any, text: str = "") -> Any:
+    """The value, which stands as `text` in the source, as the operator's rules expect it; raises
+    Unsuitable."""
     if isinstance(value, str):
-        return _word(attribute, value)
+        return _word(attribute, value, text)
     made = _CONVERTERS[attribute.kind](value)
     if made is None and attribute.kind is Kind.INTS:
         made = _with_words(attribute, value)
@@ -56,13 +58,23 @@ def wanted(attribute: Attribute) -> str:
     return f"{WANTED[attribute.kind]}{f', or {words}' if words else ''}"
 
 
-def _word(attribute: Attribute, value: str) -> str:
+def _word(attribute: Attribute, value: str, text: str) -> str:
     if value in attribute.choices or (attribute.kind is Kind.STRING and not attribute.choices):
         return value
+    shown = f'"{value[:40]}"' if text.startswith('"') else f"`{value[:40]}`"
     raise Unsuitable(
-        f"`{attribute.name}` takes {wanted(attribute)}, not `{value[:40]}`",
-        suggest(value, attribute.choices),
+        f"`{attribute.name}` takes {wanted(attribute)}, not {shown}",
+        _unquoted(value) or suggest(value, attribute.choices),
     )
+
+
+_VALUE = re.compile(r"-?\d+(\.\d*)?|\d+(x\d+)+|true|false")
+
+
+def _unquoted(text: str) -> tuple[str, ...]:
+    """Help for what would be a number or a size, were it not a text."""
+    plain = text.strip().lower()
+    return (f"write it without quotes: {plain}",) if _VALUE.fullmatch(plain) else ()
 
 
 def _rounding(attribute: Attribute, value: Any) -> tuple[str, ...]:

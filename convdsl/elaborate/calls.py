@@ -149,20 +149,32 @@ class Binder(Evaluator):
                 name_span or given.span or binding.span,
             )
         if slot.attribute is not None:
-            given = Given(self.converted(slot.attribute, given, binding.context), given.span)
+            moved = name_span is None and slot in binding.signature.positional
+            misplaced = _Order(binding, slot) if moved else None
+            made = self.converted(slot.attribute, given, binding.context, misplaced)
+            given = Given(made, given.span)
         binding.arguments[slot.name] = given
 
-    def converted(self, attribute: Attribute, given: Given, context: Context) -> Any:
+    def converted(
+        self, attribute: Attribute, given: Given, context: Context, order: _Order | None
+    ) -> Any:
         """The argument as its attribute takes it, or Stop."""
+        assert given.span is not None
+        text = given.span.text if isinstance(given.value, str) else ""
         try:
-            return convert(attribute, given.value)
+            return convert(attribute, given.value, text)
         except Unsuitable as error:
-            assert given.span is not None
             cause = (given.span.text, error.message)
             if cause[0].isidentifier() and cause in self.session.unfit:
                 raise Stop from None  # the same value of the same name was told of before
             self.session.unfit.add(cause)
-            raise self.fail(context, "E0305", error.message, given.span, help=error.help) from None
+            help = error.help
+            if order is not None and not help:
+                if order.binding.shuffled:
+                    raise Stop from None  # the order was told of
+                help = order.help(given)
+                order.binding.shuffled = bool(help)
+            raise self.fail(context, "E0305", error.message, given.span, help=help) from None
 
     # Objections
 
@@ -208,12 +220,41 @@ class Binder(Evaluator):
         self.fail(binding.context, "E0302", text, binding.span, help=help)
 
 
+class _Order:
+    """An argument by position, which may be meant for another slot."""
+
+    __slots__ = ("binding", "slot")
+
+    def __init__(self, binding: _Binding, slot: Slot) -> None:
+        self.binding = binding
+        self.slot = slot
+
+    def help(self, given: Given) -> tuple[str, ...]:
+        """Where another slot takes the value; numbers and lists fit too many to mean one."""
+        if type(given.value) not in (bool, str, tuple):
+            return ()
+        slots = self.binding.signature.positional
+        for index, other in enumerate(slots):
+            if other is self.slot or other.attribute is None:
+                continue
+            try:
+                convert(other.attribute, given.value)
+            except Unsuitable:
+                continue
+            last = max(index, slots.index(self.slot)) + 1
+            names = ", ".join(slot.name for slot in slots[:last])
+            order = f"{self.binding.factory.name}({names}{', ...' if slots[last:] else ''})"
+            shown = given.span.text if given.span is not None else "it"
+            return (f"`{shown}` would be `{other.name}`; the order is {order}",)
+        return ()
+
+
 class _Binding:
     """The state of binding one call."""
 
     __slots__ = (
         "arguments", "context", "crowded", "extra", "factory", "failed", "op", "operands",
-        "position", "signature", "span",
+        "position", "shuffled", "signature", "span",
     )  # fmt: skip
 
     def __init__(self, factory: Operator | BlockValue, context: Context, span: Span) -> None:
@@ -227,6 +268,7 @@ class _Binding:
         self.extra: list[Given] = []
         self.position = 0
         self.failed = False
+        self.shuffled = False  # an argument that another slot takes was reported
         self.crowded = False  # one argument too many was reported
 
     def next_slot(self) -> Slot | None:

@@ -7,11 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 from convdsl.diagnostics import Span
-from convdsl.elaborate import arithmetic, foreign
+from convdsl.elaborate import arithmetic
 from convdsl.elaborate.arithmetic import ValueProblem
 from convdsl.elaborate.builtins import BUILTINS, NUMBERS, TENSOR_ATTRIBUTES, tensor_attribute
 from convdsl.elaborate.scope import Context
 from convdsl.elaborate.session import Session, Stop, suggest
+from convdsl.elaborate.unknown import explain
 from convdsl.elaborate.values import (
     LAYER_LIKE,
     NOTHING,
@@ -143,11 +144,9 @@ class Evaluator(ABC):
             return SPELLED[node.id]
         if node.id in WORDS:
             return node.id
-        known = {*context.scope.visible(), *BUILTINS, *SPELLED, *WORDS}
-        help = foreign.name(node.id) or suggest(node.id, known)
-        if node.span.source.text[: node.span.start].rstrip(" ").endswith("//"):
-            help = (*help, "a comment starts with `#`; `//` divides")
-        raise self.fail(context, "E0201", f"unknown name `{node.id}`", node.span, help=help)
+        labels, help = explain(self.session, node, context, WORDS)
+        text = f"unknown name `{node.id}`"
+        raise self.fail(context, "E0201", text, node.span, *labels, help=help)
 
     def _incoming(self, node: ast.Incoming, context: Context) -> Any:
         if context.incoming is None:

@@ -21,10 +21,11 @@ LISTED = 1_000  # entries of a folder that are looked at for a suggestion
 class FileProblem(Exception):
     """The file may not or cannot be read; `code` as in docs/language.md."""
 
-    def __init__(self, code: str, message: str) -> None:
+    def __init__(self, code: str, message: str, help: tuple[str, ...] = ()) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
+        self.help = help
 
 
 def project_root(path: Path) -> Path:
@@ -63,8 +64,18 @@ class Library:
         _check_text(text)
         real = Path(os.path.realpath(folder / text))
         if not _within(real, root):
-            raise FileProblem("E0702", f'"{text}" leads outside {what}')
+            raise FileProblem("E0702", f'"{text}" leads outside {what}', _rooted(what, root))
         return real
+
+
+def _rooted(what: str, root: Path) -> tuple[str, ...]:
+    """How a project comes to hold more folders."""
+    if what != "the project":
+        return ()
+    if (root / ROOT_MARK).is_file():
+        return (f"the project is {root.name}/, the folder that holds a {ROOT_MARK}",)
+    text = f"the project is the file's own folder, {root.name}/; an empty {ROOT_MARK}"
+    return (f"{text} in a folder above makes that the project",)
 
 
 def _check_text(text: str) -> None:
@@ -78,6 +89,18 @@ def _check_text(text: str) -> None:
 
 def _within(path: Path, root: Path) -> bool:
     return path == root or root in path.parents
+
+
+def elsewhere(text: str, importer: Path, root: Path) -> tuple[str, ...]:
+    """Help for a file that is not there: where a folder above the importer's, within the project,
+    has the path."""
+    folder = Path(os.path.realpath(importer)).parent
+    up = ""
+    while folder != root and root in folder.parents:
+        folder, up = folder.parent, f"../{up}"
+        if (folder / text).is_file():
+            return (f'paths begin at the importing file: write "{up}{text}"',)
+    return ()
 
 
 def neighbours(path: Path) -> tuple[str, ...]:

@@ -28,6 +28,25 @@ NAMES = {
     "fc": "write linear(features)",
     "fullyconnected": "write linear(features)",
     "sequential": "write `seq { ... }`, or a chain",
+    "convolution": "write conv(width, 3x3)",
+    "convtranspose": "write conv_transpose(width, 2x2, stride = 2)",
+    "convolutiontranspose": "write conv_transpose(width, 2x2, stride = 2)",
+    "pool": "write maxpool(2) or avgpool(2)",
+    "pooling": "write maxpool(2) or avgpool(2)",
+    "adaptiveavgpool": "write adaptive_avgpool(size), or avgpool(global)",
+    "adaptivemaxpool": "write adaptive_maxpool(size), or maxpool(global)",
+    "norm": "write bn, layer_norm, group_norm or instance_norm",
+    "normalization": "write bn, layer_norm, group_norm or instance_norm",
+    "cat": "write concat(a, b)",
+    "concatenate": "write concat(a, b)",
+    "merge": "write concat(a, b), or a + b",
+    "activation": "write relu, gelu, silu, ...",
+    "upscale": "write upsample(2)",
+    "view": "write reshape([N, ...]), or flatten",
+    "shape": "write in.shape, in.channels, in.height",
+    "print": "nothing is printed: `convdsl report` shows shapes",
+    "residual": "bind what is added: `y = x -> ...`, then `x + y`",
+    "skip": "bind what is added: `y = x -> ...`, then `x + y`",
     "modulelist": "write `seq NAME { ... }`, or `repeat`",
 }
 """Bare names, in lower case without `_` and without a number of axes at the end."""
@@ -40,7 +59,18 @@ ARGUMENTS = {
     "out_channels": "channels",
     "out_features": "channels",
     "num_filters": "channels",
+    "kernel_size": "kernel",
     "kernel_shape": "kernel",
+    "padding": "pad",
+    "paddings": "pad",
+    "strides": "stride",
+    "out": "channels",
+    "features": "channels",
+    "width": "channels",
+    "size": "kernel",
+    "pool_size": "kernel",
+    "rate": "p",
+    "alpha": "slope",
     "ksize": "kernel",
     "dilation_rate": "dilation",
     "padding_mode": "pad_mode",
@@ -56,6 +86,38 @@ ARGUMENTS = {
     "num_channels": "",
 }
 """Keywords of operators; without any where it follows from what flows in, or means nothing."""
+
+
+ELEMENT_TYPES = {
+    "float": "f32",
+    "single": "f32",
+    "double": "f64",
+    "half": "f16",
+    "bfloat": "bf16",
+    "int": "i64",
+    "long": "i64",
+    "byte": "u8",
+    "uint": "u8",
+    "char": "i8",
+    "boolean": "bool",
+    "mask": "bool",
+}
+"""Element types, in lower case without their bits."""
+
+WITH_BITS = {
+    "float16": "f16",
+    "float64": "f64",
+    "int8": "i8",
+    "int32": "i32",
+}
+"""Those that mean another type with their bits than without."""
+
+
+def element_type(word: str) -> tuple[str, ...]:
+    """Help for an unknown element type, where it is one of elsewhere."""
+    plain = word.lower()
+    meant = WITH_BITS.get(plain) or ELEMENT_TYPES.get(re.sub(r"\d+$", "", plain))
+    return (f"did you mean `{meant}`?",) if meant else ()
 
 
 def name(word: str) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from math import gcd
 from typing import Any
 
 from convdsl.diagnostics import Span
+from convdsl.elaborate import foreign
 from convdsl.elaborate.expressions import Evaluator
 from convdsl.elaborate.scope import Context
 from convdsl.elaborate.session import Stop, suggest
@@ -134,7 +135,9 @@ class InputDeclarations:
                 "E0602",
                 f"unknown element type `{node.dtype.id}`",
                 node.dtype.span,
-                help=suggest(node.dtype.id, dtypes) or (f"one of {', '.join(dtypes)}",),
+                help=foreign.element_type(node.dtype.id)
+                or suggest(node.dtype.id, dtypes)
+                or (f"one of {', '.join(dtypes)}",),
             )
         for extent in node.extents:
             for name in _free_names(extent):

@@ -15,6 +15,7 @@ from convdsl.elaborate.arithmetic import checked_list
 from convdsl.elaborate.layers import Layers
 from convdsl.elaborate.scope import Context
 from convdsl.elaborate.session import Refused, Session, Stop
+from convdsl.elaborate.unknown import IMAGE
 from convdsl.elaborate.values import (
     LAYER_LIKE,
     NOTHING,
@@ -116,15 +117,16 @@ class Interpreter(Layers):
         if not isinstance(value, LAYER_LIKE):
             return value
         if context.incoming is None:
-            raise self.fail(
-                context,
-                "E0408",
-                f"nothing flows into {describe(value)}",
-                node.span,
-                help="start the chain with a tensor: `x -> ...`",
-            )
+            raise self._nothing_flows(value, node, context)
         incoming = Given(context.incoming, context.incoming_span)
         return self.apply(value, [incoming], context, node.span, None)
+
+    def _nothing_flows(self, value: Any, node: ast.Expression, context: Context) -> Stop:
+        help = "start the chain with a tensor: `x -> ...`"
+        if context.root and not self.session.graph.inputs:
+            help = f"a model declares its inputs: `{IMAGE.format('image')}`, then `image -> ...`"
+        what = describe(value).removesuffix(", applied to nothing")
+        return self.fail(context, "E0408", f"nothing flows into {what}", node.span, help=help)
 
     def _flow_body(self, node: Flowing, context: Context, explicit: bool) -> Any:
         match node:

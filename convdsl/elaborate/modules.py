@@ -8,7 +8,7 @@ from pathlib import Path
 
 from convdsl.diagnostics import CompileError, SourceFile, Span
 from convdsl.elaborate import limits
-from convdsl.elaborate.files import ZOO, FileProblem, Library, neighbours, read_text
+from convdsl.elaborate.files import ZOO, FileProblem, Library, elsewhere, neighbours, read_text
 from convdsl.elaborate.scope import Context, LayerNames, Results, Scope
 from convdsl.elaborate.session import Refused, Session, Stop, suggest
 from convdsl.elaborate.statements import Statements
@@ -47,6 +47,7 @@ class Modules:
         """Run a file's items in order."""
         context = Context(Scope(), LayerNames(), {}, Results())
         module = Module(place, source.path, context)
+        self.session.trees[id(source)] = tree
         if place is not None:
             self._stack.append(place)
         for item in tree.items:
@@ -173,9 +174,9 @@ class Modules:
                 raise FileProblem("E0804", f"more than {limits.IMPORTED_FILES} files")
             content = read_text(place, SOURCE_BYTES)
         except FileProblem as problem:
-            message, help = problem.message, ()
+            message, help = problem.message, problem.help
             if problem.code == "E0701" and place is not None and not os.path.lexists(place):
-                message, help = f'there is no file "{text}"', neighbours(place)
+                message, help = f'there is no file "{text}"', self._beside(text, place, module)
             raise self.session.fail(problem.code, message, item.path.span, help=help) from None
         source = SourceFile(_shown(text, module), content)
         try:
@@ -185,6 +186,14 @@ class Modules:
                 self.session.report(diagnostic)
             raise Stop from None
         return self.evaluate(source, tree, place)
+
+    def _beside(self, text: str, place: Path, module: Module) -> tuple[str, ...]:
+        root = self.library.root
+        above = () if module.place is None or root is None else elsewhere(text, module.place, root)
+        if above or "/" not in text or module.place is None:
+            return above or neighbours(place)
+        folder = module.place.parent.name
+        return neighbours(place) or (f"paths begin at the importing file's own folder, {folder}/",)
 
     def read_labels(self, path: ast.Text) -> tuple[str, ...]:
         """The class names that `labels "file"` means, one a line."""

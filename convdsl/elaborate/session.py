@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import gc
 import math
 import sys
@@ -13,11 +12,12 @@ from convdsl.diagnostics import CompileError, Diagnostic, Frame, Label, Span
 from convdsl.elaborate import limits
 from convdsl.forking import compiling, open_lock, sheltered
 from convdsl.ir.graph import Graph, Value
+from convdsl.spelling import nearest
+from convdsl.syntax import ast
 from convdsl.syntax.limits import DIAGNOSTICS, INTEGER_BITS
 from convdsl.tensor import SymDim, TensorType
 
 DEPTH = "E0802"
-COMPARED = 500  # names that are compared with an unknown one; the most alike in length of more
 WEIGHT_PER_STEP = 8  # elements or characters that take about as long as a step
 
 
@@ -45,6 +45,7 @@ class Session:
         self.diagnostics: list[Diagnostic] = []
         self.warnings: list[Diagnostic] = []
         self.unfit: set[tuple[str, str]] = set()  # names whose values fitted nothing, and how
+        self.trees: dict[int, ast.File] = {}  # by the id of the source
         self.instantiated: set[int] = set()  # ids of blocks' definitions
         self.depth = 0
         self._seen: set[tuple[str, Span | None]] = set()
@@ -206,12 +207,8 @@ def _cycle(frames: tuple[Frame, ...]) -> tuple[Frame, ...]:
 
 def suggest(word: str, known: Iterable[str]) -> tuple[str, ...]:
     """`did you mean ...?` where something similar is known."""
-    options = sorted({name for name in known if name != word})
-    if len(options) > COMPARED:
-        options = sorted(options, key=lambda n: (abs(len(n) - len(word)), n[:1] != word[:1], n))
-    lowered = {name.lower(): name for name in options[:COMPARED]}
-    close = difflib.get_close_matches(word.lower(), lowered, n=1, cutoff=0.6)
-    return (f"did you mean `{lowered[close[0]]}`?",) if close else ()
+    near = nearest(word, known)
+    return (f"did you mean `{near}`?",) if near is not None else ()
 
 
 class Room:

@@ -56,7 +56,8 @@ class TrainBlock:
         layers = {key.rpartition(".")[0] for key in known}
         for pattern, span in self.patterns:
             if not any(names(pattern, key) for key in known):
-                help = suggest(pattern, (*layers, *known)) or (f"there are {_listed(known)}",)
+                plain = pattern.rstrip("*").rstrip(".")
+                help = suggest(plain, (*layers, *known)) or (f"there are {_listed(known)}",)
                 text = f"no parameter, or layer with parameters, is called `{pattern}`"
                 session.fail("E0903", text, span, help=help)
 

@@ -6,9 +6,7 @@ keyword that an operator does not have, is wrong with any.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
-from typing import Any
 
 from convdsl.elaborate import foreign
 from convdsl.elaborate.builtins import BUILTINS, NUMBERS
@@ -18,21 +16,10 @@ from convdsl.elaborate.session import Session, suggest
 from convdsl.ir.opdef import Role
 from convdsl.ops import SPELLINGS
 from convdsl.syntax import ast
+from convdsl.syntax.walk import nodes
 
 KNOWN = frozenset({*BUILTINS, *NUMBERS, *SPELLINGS, *WORDS})
 """Names that need no definition."""
-
-SKIPPED: dict[type[ast.Node], set[str]] = {  # fields that hold no expressions of the block's own
-    ast.Argument: {"name"},
-    ast.Member: {"name"},
-    ast.TypeExpression: {"dtype"},
-    ast.Preprocess: {"steps"},
-    ast.DefaultEntry: {"callee"},
-    ast.Loop: {"targets"},
-    ast.Let: {"targets"},
-    ast.Assign: {"targets"},
-    ast.Input: {"names"},
-}
 
 
 def check_unused(session: Session, tree: ast.File, scope: Scope, used: set[int]) -> None:
@@ -44,12 +31,12 @@ def check_unused(session: Session, tree: ast.File, scope: Scope, used: set[int])
 
 
 def _check(session: Session, definition: ast.Block | ast.Model, visible: set[str]) -> None:
-    nodes = list(_nodes(definition.body))
+    found = list(nodes(definition.body))
     for parameter in definition.parameters:
         if parameter.default is not None:
-            nodes += _nodes(parameter.default)
-    bound = {parameter.name.id for parameter in definition.parameters} | set(_bound(nodes))
-    for node in nodes:
+            found += nodes(parameter.default)
+    bound = {parameter.name.id for parameter in definition.parameters} | set(_bound(found))
+    for node in found:
         if isinstance(node, ast.Name):
             if not any(node.id in names for names in (bound, visible, KNOWN)):
                 text = f"unknown name `{node.id}`"
@@ -79,9 +66,9 @@ def _check_keywords(
             )
 
 
-def _bound(nodes: list[ast.Node]) -> Iterator[str]:
+def _bound(found: list[ast.Node]) -> Iterator[str]:
     """Names that some statement or loop of the block binds."""
-    for node in nodes:
+    for node in found:
         match node:
             case ast.Let() | ast.Assign() | ast.Loop():
                 yield from (target.id for target in node.targets)
@@ -89,20 +76,6 @@ def _bound(nodes: list[ast.Node]) -> Iterator[str]:
                 yield from (name.id for name in node.names)
                 extents = node.type.extents if node.type is not None else ()
                 for extent in extents:
-                    yield from (n.id for n in _nodes(extent) if isinstance(n, ast.Name))
+                    yield from (n.id for n in nodes(extent) if isinstance(n, ast.Name))
             case _:
                 pass
-
-
-def _nodes(root: ast.Node) -> Iterator[ast.Node]:
-    """The nodes of a tree in order of the text, names in roles of their own left out."""
-    stack: list[Any] = [root]
-    while stack:
-        item = stack.pop()
-        if isinstance(item, tuple):
-            stack.extend(reversed(item))  # pyright: ignore[reportUnknownArgumentType]
-        elif isinstance(item, ast.Node):
-            yield item
-            skipped = SKIPPED.get(type(item), set())
-            fields = [f.name for f in dataclasses.fields(item) if f.name not in skipped]
-            stack.extend(getattr(item, name) for name in reversed(fields) if name != "span")

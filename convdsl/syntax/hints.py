@@ -94,7 +94,7 @@ FOREIGN = {
 LOOKALIKES = {
     "'": "strings stand in double quotes",
     "&": "write `and`",
-    "|": "write `or`",
+    "|": "layers are joined with `->`; of two conditions, write `or`",
     "!": "write `not`, or `!=` for unequal",
     ";": "a newline ends a statement",
     "@": "layers are joined with `->`",
@@ -118,9 +118,16 @@ def bad_character(source: SourceFile, at: int) -> Diagnostic:
         return Diagnostic(
             "E0104", "a string that does not end on its line", label, help=('close it with `"`',)
         )
+    if source.text.startswith("||", at):
+        return _foreign_sign(source, at, "||", "write `or`")
     shown = character if character.isprintable() else f"U+{ord(character):04X}"
     help = (LOOKALIKES[character],) if character in LOOKALIKES else ()
     return Diagnostic("E0103", f"`{shown}` is not part of the language", label, help=help)
+
+
+def _foreign_sign(source: SourceFile, at: int, sign: str, help: str) -> Diagnostic:
+    label = (Label(source.span(at, at + len(sign))),)
+    return Diagnostic("E0103", f"`{sign}` is not part of the language", label, help=(help,))
 
 
 def bad_bracket(source: SourceFile, offset: int, error: LayoutError) -> Diagnostic:
@@ -146,6 +153,9 @@ def unexpected(
     source: SourceFile, start: int, end: int, kind: str, accepts: Collection[str]
 ) -> Diagnostic:
     """A token that cannot stand where it stands."""
+    comment = _comment(source, start)
+    if comment is not None:
+        return comment
     found = source.text[start:end]
     opened = _still_open(source.text[:start])
     if found in ITEMS and "INPUT" in accepts and opened:
@@ -160,6 +170,29 @@ def unexpected(
     shown = WORDING[kind] if kind in ("$END", NEWLINE) else f"`{found}`"
     help = _help(source, start, found, kind, accepts)
     return Diagnostic("E0101", f"unexpected {shown}", tuple(labels), help=help)
+
+
+_COMMENTS = re.compile(r'"(?:\\.|[^"\\\n])*"|#[^\n]*|//|/\*|--|<!--')
+
+
+def _comment(source: SourceFile, start: int) -> Diagnostic | None:
+    """A comment of another language, in which, or at whose sign, the parser stopped."""
+    line_start = source.text.rfind("\n", 0, start) + 1
+    line_end = source.text.find("\n", start)
+    line = source.text[line_start : line_end if line_end >= 0 else len(source.text)]
+    for match in _COMMENTS.finditer(line):
+        sign, at = match.group(), line_start + match.start()
+        if at > start:
+            return None
+        if sign[0] in '"#':
+            continue
+        stands_alone = not line[: match.start()].strip()
+        two_words = re.match(r"\s*[^\W\d]\w*[ \t]+\w", line[match.end() :])
+        if sign in ("/*", "<!--") or stands_alone or two_words:
+            here = (Label(source.span(at, at + len(sign))),)
+            text = f"`{sign}` starts no comment"
+            return Diagnostic("E0101", text, here, help=("a comment starts with `#`",))
+    return None
 
 
 def _still_open(text: str) -> list[int]:

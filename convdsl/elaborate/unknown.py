@@ -1,0 +1,78 @@
+"""A name that means nothing where it stands: what may have been meant, and where it is bound."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from convdsl.diagnostics import Span
+from convdsl.elaborate import foreign
+from convdsl.elaborate.builtins import BUILTINS
+from convdsl.elaborate.scope import Context
+from convdsl.elaborate.session import Session, suggest
+from convdsl.elaborate.values import SPELLED
+from convdsl.syntax import ast
+from convdsl.syntax.walk import nodes
+
+IMAGE = "input {}: f32[N, 3, 224, 224]"
+
+
+def explain(
+    session: Session, node: ast.Name, context: Context, words: frozenset[str]
+) -> tuple[tuple[tuple[Span, str], ...], tuple[str, ...]]:
+    """Labels and help for an unknown name, by the first of these that holds: a comment of another
+    language, bound elsewhere in the file, a word of elsewhere, a slip, an input not declared."""
+    if node.span.source.text[: node.span.start].rstrip(" ").endswith("//"):
+        return (), ("a comment starts with `#`; `//` divides",)
+    tree = session.trees.get(id(node.span.source))
+    bound = _bound_elsewhere(tree, node) if tree is not None else None
+    if bound is not None:
+        return bound
+    known = {*context.scope.visible(), *BUILTINS, *SPELLED, *words}
+    help = foreign.name(node.id) or suggest(node.id, known)
+    if not help and context.root and not session.graph.inputs:
+        help = (f"a model declares its inputs: `{IMAGE.format(node.id)}`",)
+    return (), help
+
+
+def _bound_elsewhere(
+    tree: ast.File, node: ast.Name
+) -> tuple[tuple[tuple[Span, str], ...], tuple[str, ...]] | None:
+    """Where the file binds the name: later, not always, or in another definition."""
+    at, id = node.span.start, node.id
+    definitions = [item for item in tree.items if isinstance(item, ast.Block | ast.Model)]
+    around = next((d for d in definitions if d.span.start <= at < d.span.end), None)
+    own: list[ast.Node] = [i for i in tree.items if isinstance(i, ast.Let)]
+    for name, statement in _bindings(around if around is not None else tuple(own), id):
+        if statement.span.start <= at < statement.span.end:
+            return (), (f"`{id}` has no value yet: bind it first",)
+        if name.span.start > at:
+            return ((name.span, "bound here"),), (f"bind `{id}` before it is used",)
+        help = f"bind `{id}` in every branch, or before the `if` or the loop"
+        return ((name.span, "bound here, but not on every way"),), (help,)
+    if not isinstance(around, ast.Block):
+        return None
+    for other in definitions:
+        for name, statement in _bindings(other, id):
+            label = ((name.span, f"bound in `{other.name.id}` only"),)
+            if isinstance(statement, ast.Input):
+                return label, ("inside a block, `in` is what flows into it",)
+            taken = ", ".join([*(p.name.id for p in around.parameters), id])
+            return label, (f"hand it over: `block {around.name.id}({taken})`",)
+    return None
+
+
+def _bindings(
+    root: ast.Node | tuple[ast.Node, ...], id: str
+) -> Iterator[tuple[ast.Name, ast.Node]]:
+    """Names bound as `id` in a definition, and what binds them, in order of the text."""
+    for node in nodes(root):
+        match node:
+            case ast.Let() | ast.Assign():
+                names = node.targets
+            case ast.Input():
+                names = node.names
+            case ast.Parameter():
+                names = (node.name,)
+            case _:
+                continue
+        yield from ((name, node) for name in names if name.id == id)
