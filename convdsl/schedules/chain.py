@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from convdsl.kernel.builder import Builder
 from convdsl.kernel.expr import Axis, Stage, reads
-from convdsl.kernel.nodes import Const, Get, Value, Var
+from convdsl.kernel.nodes import Const, Get, Lane, Value, Var
 from convdsl.schedules.emission import Emitter, View
 from convdsl.schedules.task import Output, Task
 from convdsl.tensor import Dim
@@ -71,3 +71,18 @@ def store_outputs(
         view = emitter.views[output.var.name]
         where = output.offset(first, axes)
         emitter.b.store(view.buffer, where, held[output.var.name], valid)
+
+
+def store_lanes(
+    emitter: Emitter,
+    outputs: Sequence[Output],
+    axes: Sequence[Axis],
+    held: Mapping[str, Value],
+    places: Sequence[Mapping[str, Dim]],
+) -> None:
+    """Store what leaves lane by lane, each to a place of its own."""
+    for output in outputs:
+        view = emitter.views[output.var.name]
+        value = emitter.b.let(held[output.var.name])
+        for lane, place in enumerate(places):
+            emitter.b.store(view.buffer, output.offset(place, axes), Lane(value, lane))

@@ -171,7 +171,7 @@ class Emitter:
         if stride == 1 and (block or self.whole(view, first)):
             value = Load(view.buffer, first, self.type(dtype), tuple(tests), otherwise)
             return self.once(value, e.tensor.name)
-        if stride == 1 and view.layout.axis is None and self.valid is not None:
+        if stride == 1 and self.valid is not None:
             type = self.type(dtype)
             return Load(view.buffer, first, type, tuple(tests), otherwise, self.valid)
         return self.gather(view, offset, [*tests, *self.before_ends(at)], otherwise, dtype)

@@ -26,6 +26,7 @@ ROOTS: dict[str, Root] = {
     "pointwise": lambda b, x: b("conv", x, channels=20, kernel=1),
     "depthwise": lambda b, x: b("conv", x, channels=10, kernel=3, groups=10),
     "ragged groups": lambda b, x: b("conv", x, channels=15, kernel=3, groups=5),
+    "torn groups": lambda b, x: b("conv", x, channels=5 * 21, kernel=3, groups=5),
     "transposed": lambda b, x: b("conv_transpose", x, channels=7, kernel=2, stride=2),
     "pooling": lambda b, x: b("max_pool", x, kernel=3, stride=2, pad=1),
     "reduction": lambda b, x: b("reduce_mean", x, axes=(3,), keepdims=True),

@@ -1,12 +1,15 @@
 """Depthwise convolution: every channel by itself, lanes across channels.
 
 A tile of columns is held in registers across the taps. Each input element of a row is loaded
-once and meets every tap that it belongs to.
+once and meets every tap that it belongs to. Of wide filters so many taps at a time, and where all
+of these reach the whole tile, in a loop.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import ExitStack
+from itertools import groupby
 from math import prod
 
 from convdsl.kernel.layout import Layout
@@ -16,12 +19,10 @@ from convdsl.schedules.contraction import Convolution, match_convolution
 from convdsl.schedules.cpu.endings import Sums, may_end
 from convdsl.schedules.cpu.epilogue import Draft, open_draft
 from convdsl.schedules.cpu.filters import channels_layout, channels_packs, packing_cycles
-from convdsl.schedules.cpu.runs import Run, runs_of, taps_inside
+from convdsl.schedules.cpu.runs import Reach, Run, runs_of, taps_inside
 from convdsl.schedules.emission import View, extent_of, lane_symbol
 from convdsl.schedules.task import Pack, Schedule, Scheduled, Task
 from convdsl.tensor import Dim
-
-_MOST_COLUMN_TAPS = 11  # unrolled; wider filters are left to the generic schedule
 
 
 def applies(task: Task) -> Convolution | None:
@@ -35,14 +36,24 @@ def applies(task: Task) -> Convolution | None:
         return None
     if conv.w.tensor.type.sizes != (extent_of(conv.k), 1, *(s.taps for s in conv.space)):
         return None
-    return conv if conv.space[-1].taps <= _MOST_COLUMN_TAPS else None
+    return conv
+
+
+def taps_for(conv: Convolution, task: Task, target: Target) -> int:
+    """Taps of a row that are met at a time: their filters take half of the registers at most."""
+    taps = conv.space[-1].taps
+    return -(-taps // -(-taps // max(1, vectors_of(conv, task, target) // 2)))
+
+
+def vectors_of(conv: Convolution, task: Task, target: Target) -> int:
+    """How many of them the registers hold."""
+    return target.vector_registers // target.registers(task.layout.block, conv.reduce.dtype)
 
 
 def width_for(conv: Convolution, task: Task, target: Target) -> int:
-    """Columns of the tile: accumulators, filters of a row and an input element in registers."""
+    """Columns of the tile: accumulators, filters and an input element in registers."""
     space = conv.space[-1]
-    vectors = target.vector_registers // target.registers(task.layout.block, conv.reduce.dtype)
-    room = vectors - space.taps - 2
+    room = vectors_of(conv, task, target) - taps_for(conv, task, target) - 2
     most = max(1, min(room, 14))
     tiles = -(-space.outs // most)
     return -(-space.outs // tiles)
@@ -80,6 +91,7 @@ def emit(task: Task, name: str, target: Target) -> Scheduled:
     names = ["n", "kb", *(space.out.name for space in outer)]
     extents = [extent_of(conv.n), task.layout.blocks, *(space.outs for space in outer)]
     runs = runs_of(conv.space[-1], width_for(conv, task, target))
+    together = taps_for(conv, task, target)
     sums = None
     if task.ending is not None:  # a piece for each row of an image
         sums = Sums.of(draft.b, task.ending, conv.n, conv.k, prod(s.outs for s in outer), 1)
@@ -89,7 +101,8 @@ def emit(task: Task, name: str, target: Target) -> Scheduled:
             sums.far.clear()
         for run in runs:
             with draft.b.serial("tile", run.count) as tile:
-                _tile(draft, conv, filters, at, run, run.start + tile * run.width, sums)
+                start = run.start + tile * run.width
+                _tile(draft, conv, filters, at, run, start, together, sums)
         if sums is not None:
             piece: Dim = 0
             for space, row in zip(outer, rows, strict=True):
@@ -107,6 +120,7 @@ def _tile(
     at: dict[str, Dim],
     run: Run,
     column: Dim,
+    together: int,
     sums: Sums | None,
 ) -> None:
     acc = draft.registers(run.width)
@@ -116,7 +130,10 @@ def _tile(
         for space in conv.space[:-1]:
             start, stop = taps_inside(space, at[space.out.name])
             taps.append(stack.enter_context(draft.b.serial("r", stop, start)))
-        _row(draft, conv, w, at, run, column, acc, taps)
+        for start, count, loops in _chunks(run, together):
+            with draft.b.serial("chunk", loops) as chunk:
+                first = start + chunk * count
+                _row(draft, conv, w, at, run, column, acc, taps, first, run.reach[start:][:count])
     first = at["kb"] * draft.b.lanes
     loaded: dict[tuple[str, Dim], Var] = {}
     if sums is not None:
@@ -132,6 +149,21 @@ def _tile(
         sums.end_tile(1)
 
 
+def _chunks(run: Run, together: int) -> Iterator[tuple[int, int, int]]:
+    """(first tap, taps of a chunk, chunks): a row of taps in chunks. Neighbours that reach all of
+    the tile share their code."""
+    taps, whole = len(run.reach), tuple(range(run.width))
+    chunks = [run.reach[start : start + together] for start in range(0, taps, together)]
+    start = 0
+    for reach, group in groupby(chunks):
+        alike = list(group)
+        shared = all(positions == whole for positions in reach)
+        for _ in range(1 if shared else len(alike)):
+            if any(reach):
+                yield start, len(reach), len(alike) if shared else 1
+            start += len(reach) * (len(alike) if shared else 1)
+
+
 def _row(
     draft: Draft,
     conv: Convolution,
@@ -141,8 +173,11 @@ def _row(
     column: Dim,
     acc: Registers,
     row_taps: list[Dim],
+    first: Dim,
+    reaches: Reach,
 ) -> None:
-    """One row of taps: each input column once, for all (column, tap) pairs that meet there."""
+    """Some taps of a row, from `first` on: each input column once, for all (column, tap) pairs that
+    meet there."""
     b, last = draft.b, conv.space[-1]
     x, channel = draft.view(conv.x.tensor.name), at["kb"] * b.lanes
     rows = [
@@ -151,15 +186,15 @@ def _row(
     ]
     outer = [s.of_filter(tap) for s, tap in zip(conv.space[:-1], row_taps, strict=True)]
     filters = [
-        b.load(w.buffer, w.layout.offset([channel, 0, *outer, last.of_filter(tap)]))
-        for tap in range(last.taps)
+        b.load(w.buffer, w.layout.offset([channel, 0, *outer, last.of_filter(first + tap)]))
+        for tap in range(len(reaches))
     ]
     meetings: dict[int, list[tuple[int, int]]] = {}
-    for tap, reach in enumerate(run.reach):
+    for tap, reach in enumerate(reaches):
         for j in reach:
             meetings.setdefault(j * last.stride + tap * last.dilation, []).append((j, tap))
     for shift in sorted(meetings):
-        position = column * last.stride + shift - last.pad
+        position = column * last.stride + first * last.dilation + shift - last.pad
         value = b.load(x.buffer, x.layout.offset([at["n"], channel, *rows, position]))
         for j, tap in meetings[shift]:
             b.accumulate(acc, j, value, filters[tap])

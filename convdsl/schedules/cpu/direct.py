@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from itertools import product
 from math import prod
 
 from convdsl.kernel.builder import Builder
@@ -37,20 +36,24 @@ from convdsl.schedules.emission import extent_of, lane_symbol
 from convdsl.schedules.task import Ending, Pack, Schedule, Scheduled, Task
 from convdsl.tensor import Dim, dim_min, floor_div
 
+_TORN = 1.25  # cycles of storing an element by itself
 _WORTH_PACKING = 4  # cycles of multiply-adds for each element of the input, beside .6 of packing it
 
 
 def applies(task: Task) -> Convolution | None:
-    """Blocked output; one group, or groups that fill whole vectors."""
+    """Blocked output. Groups that fill no whole vectors have no ending."""
     conv = match_convolution(task.root)
     if conv is None or task.layout.axis != 1 or not may_end(task, conv.n, conv.k):
         return None
-    if len(task.reducing) > 1:
+    if len(task.reducing) > 1 or task.layout.block < 2:
         return None
-    block = task.layout.block
-    if block < 2 or (conv.groups > 1 and conv.channels_out % block):
-        return None
-    return conv
+    return None if torn(conv, task) and task.ending is not None else conv
+
+
+def torn(conv: Convolution, task: Task) -> bool:
+    """Whether groups begin within a block of the output: each has vectors of its own, whose lanes
+    are stored one by one."""
+    return conv.groups > 1 and conv.channels_out % task.layout.block > 0
 
 
 def tile_for(conv: Convolution, task: Task, target: Target) -> Tile:
@@ -61,7 +64,7 @@ def tile_for(conv: Convolution, task: Task, target: Target) -> Tile:
     outer, columns = columns_of(conv, input_layout(conv, task))
     rows = outer[-1].outs if outer else 1
     large = filter_bytes(conv, task) > Limits.of(target).stay
-    must_divide = conv.groups > 1 or large
+    must_divide = (conv.groups > 1 or large) and not torn(conv, task)
     # A tile that fills all registers halved the speed of a strided 1x1 convolution.
     spare = conv.taps == 1
     each = target.registers(block, conv.reduce.dtype)
@@ -92,12 +95,14 @@ def cost(task: Task, target: Target) -> float | None:
     rows = extent_of(conv.n)
     for space in outer:
         rows *= space.outs
-    blocks = -(-extent_of(conv.k) // task.layout.block)
+    own = -(-conv.channels_out // task.layout.block)
     work = rows * conv.channels_in * conv.taps
-    tiles = -(-blocks // tile.blocks) * max(1.0, columns.space.outs / tile.columns)
-    packing = packing_cycles(task, packs_for(conv, task, filter_pack(conv, task, tile)))
+    tiles = conv.groups * -(-own // tile.blocks) * max(1.0, columns.space.outs / tile.columns)
+    cycles = packing_cycles(task, packs_for(conv, task, filter_pack(conv, task, tile)))
+    if torn(conv, task):
+        cycles += task.layout.size * _TORN
     work *= target.registers(task.layout.block, conv.reduce.dtype)
-    return work * tiles * tile_cycles(tile.blocks, min(tile.columns, columns.space.outs)) + packing
+    return work * tiles * tile_cycles(tile.blocks, min(tile.columns, columns.space.outs)) + cycles
 
 
 def input_layout(conv: Convolution, task: Task) -> Layout | None:
@@ -139,13 +144,17 @@ def emit(task: Task, name: str, target: Target) -> Scheduled:
     packs = packs_for(conv, task, pack)
     draft = open_draft(task, name, conv.reduce, pack.lanes, conv.k, packs)
     emitter = _Direct(task, conv, tile, pack, draft, Limits.of(target))
-    whole, rest = divmod(pack.blocks, tile.blocks)
-    regions = [(0, whole, tile.blocks)] if whole else []
-    regions += [(whole * tile.blocks, 1, rest)] if rest else []
+    regions = list(pack.parts())
     if task.ending is not None:
         emitter.open_sums(task.ending, [(count, size) for _, count, size in regions])
-    for region in regions:
-        emitter.tiles(*region)
+    for first, count, size in regions:
+        last = first + count * size == pack.blocks
+        if not (emitter.torn and last):
+            emitter.tiles(first, count, size)
+            continue
+        if count > 1:
+            emitter.tiles(first, count - 1, size)
+        emitter.tiles(first + (count - 1) * size, 1, size, conv.channels_out % pack.lanes)
     if emitter.sums is None:
         return draft.finish()
     return emitter.sums.combined(task, draft.finish(emitter.sums.buffers), name, target)
@@ -158,6 +167,7 @@ class _Place:
     at: dict[str, Dim]
     first_block: int
     blocks: int
+    valid: int | None  # lanes of the last of them, where what is beyond belongs to another group
     chunk: tuple[Dim, Dim]  # blocks of input channels of the panel
     sweeps: Sweeps
     sweep: Dim = 0  # the row or tile of the band
@@ -169,7 +179,8 @@ class _TileAt:
 
     place: _Place
     acc: Registers
-    block: Dim  # the first vector of output channels
+    channel: Dim  # the first of the output
+    filters: Dim  # where those of the tile begin
     positions: list[list[Dim]]  # of each position, the indices on the tile's own axes
 
     @property
@@ -197,6 +208,7 @@ class _Direct:
         draft: Draft,
         limits: Limits,
     ) -> None:
+        group_stays = filter_bytes(conv, task) <= limits.stay
         self.conv = conv
         self.sums: Sums | None = None
         self.bands = 1  # of the pieces that sums are of
@@ -215,9 +227,11 @@ class _Direct:
             self.runs = runs_of(self.columns.space, tile.columns)
         self.spaces = (*self.outer, *self.rows, self.columns.space)
         self.limits = limits
-        if draft.waiting is None:  # sums cannot wait for a second panel: there is but one
+        self.torn = torn(conv, task)
+        if draft.waiting is None or self.torn:  # sums cannot wait for a second panel
             self.limits = replace(self.limits, stay=pack.size * self.element)
         self.filters_stay = pack.size * self.element <= self.limits.stay
+        self.sweep_together = self.filters_stay and group_stays
 
     def open_sums(self, ending: Ending, regions: list[tuple[int, int]]) -> None:
         """Declare what an ending needs: a piece for each band of the rows or planes of an image."""
@@ -245,13 +259,14 @@ class _Direct:
         )
         return choose_sweeps(extent, self.limits)
 
-    def tiles(self, first_block: int, count: int, blocks: int) -> None:
-        """All positions of `count` tiles of `blocks` blocks each, in parallel."""
+    def tiles(self, first_block: int, count: int, blocks: int, valid: int | None = None) -> None:
+        """All positions of `count` tiles of `blocks` blocks each, in parallel; of the last block
+        only the `valid` lanes are stored."""
         sweeps = self.sweeps(count, blocks)
         axes = [("n", extent_of(self.conv.n)), ("g", self.conv.groups)]
         axes += [(s.out.name, s.outs) for s in self.outer[:-1]]
         inner = [("kt", count), ("band", sweeps.bands)]
-        axes += reversed(inner) if self.filters_stay else inner
+        axes += reversed(inner) if self.sweep_together else inner
         names = [name for name, _ in axes]
         with self.b.parallel(names, [extent for _, extent in axes]) as indices:
             at = dict(zip(names, indices, strict=True))
@@ -260,7 +275,7 @@ class _Direct:
             with self.b.serial("panel", sweeps.panels) as panel:
                 start = panel * sweeps.panel
                 chunk = (start, dim_min(start + sweeps.panel, self.pack.c_blocks))
-                place = _Place(at, first_block, blocks, chunk, sweeps)
+                place = _Place(at, first_block, blocks, valid, chunk, sweeps)
                 if self.outer:
                     self.band_of_rows(place)
                 else:
@@ -276,7 +291,7 @@ class _Direct:
         for space in self.outer[:-1]:
             piece = piece * space.outs + at[space.out.name]
         piece = piece * self.bands
-        channel = self.block(place) * self.lanes
+        channel = self.channel(place)
         sums.end_piece(at["n"], piece + at["band"], channel, place.blocks)
         if own < self.bands:
             last = IndexTest("eq", at["band"], own - 1)
@@ -284,9 +299,13 @@ class _Direct:
                 sums.end_nothing(at["n"], piece + band, channel, place.blocks)
 
     def block(self, place: _Place) -> Dim:
-        """The first vector of output channels of a tile."""
-        per_group = self.conv.channels_out // self.lanes if self.conv.groups > 1 else 0
-        return place.at["g"] * per_group + place.first_block + place.at["kt"] * place.blocks
+        """The first vector of a tile, of those of its group."""
+        return place.first_block + place.at["kt"] * place.blocks
+
+    def channel(self, place: _Place) -> Dim:
+        """The first output channel of a tile."""
+        own = self.conv.channels_out if self.conv.groups > 1 else 0
+        return place.at["g"] * own + self.block(place) * self.lanes
 
     def band_of_rows(self, place: _Place) -> None:
         axis, size = self.outer[-1], place.sweeps.size
@@ -320,7 +339,8 @@ class _Direct:
         store it through the epilogue. Sums wait in the output from one panel to the next."""
         at, blocks, sweeps = place.at, place.blocks, place.sweeps
         acc = self.draft.registers(blocks * run.width)
-        tile = _TileAt(place, acc, self.block(place), self.positions(run, start))
+        filters = self.pack.start([place.at["g"]], self.block(place), blocks)
+        tile = _TileAt(place, acc, self.channel(place), filters, self.positions(run, start))
         self.b.zero(acc)
         first, past = place.chunk
         if sweeps.panels > 1:
@@ -333,10 +353,10 @@ class _Direct:
                     inner = [stack.enter_context(self.b.serial("s", s.taps)) for s in own]
                     self.inner(tile, cb, [*taps, *inner], tuple(range(run.width)))
             else:
-                every_tap = product(*(range(space.taps) for space in own))
-                for tap, reach in zip(every_tap, run.reach, strict=True):
-                    if reach:
-                        self.inner(tile, cb, [*taps, *tap], reach)
+                for before, start, stop, reach in run.stretches(own[-1].taps):
+                    rows = [before] if self.rows else []
+                    with self.b.serial("s", stop, start) as tap:
+                        self.inner(tile, cb, [*taps, *rows, tap], reach)
         if sweeps.panels == 1:
             self.store(tile)
             return
@@ -370,7 +390,7 @@ class _Direct:
             tap = tap * axis.taps + axis.of_filter(index)
         with b.serial("c", channels) as c:
             where = ((cb * pack.taps + tap) * pack.c_block + c) * tile.blocks * self.lanes
-            base = tile.block * pack.block_size + where
+            base = tile.filters + where
             weights = self.draft.packed[conv.w.tensor.name]
             if not self.filters_stay:
                 self.prefetch_filters(tile, base)
@@ -417,7 +437,7 @@ class _Direct:
     def bound(self, tile: _TileAt, i: int, j: int, lane: Dim) -> dict[str, Dim]:
         """The output's axes at accumulator (i, j)."""
         conv, position = self.conv, tile.positions[j]
-        at = {conv.n.name: tile.at["n"], conv.k.name: (tile.block + i) * self.lanes + lane}
+        at = {conv.n.name: tile.at["n"], conv.k.name: tile.channel + i * self.lanes + lane}
         at |= {space.out.name: tile.at[space.out.name] for space in self.outer}
         at |= {s.out.name: p for s, p in zip(self.rows, position, strict=False)}
         return at | self.columns.bind(position[-1])
@@ -430,9 +450,10 @@ class _Direct:
         for i in range(tile.blocks):
             for j in range(tile.width):
                 value = Get(tile.acc, i * tile.width + j)
-                first = (tile.block + i) * self.lanes
+                first = tile.channel + i * self.lanes
                 at = self.bound(tile, i, j, lane)
-                made = self.draft.store(at, first, value, loaded=loaded)
+                valid = tile.place.valid if i == tile.blocks - 1 else None
+                made = self.draft.store(at, first, value, valid, loaded, torn=self.torn)
                 if self.sums is not None:
                     self.sums.add(i, made, at)
         if self.sums is not None:

@@ -9,7 +9,7 @@ from convdsl.kernel.builder import Builder
 from convdsl.kernel.expr import Axis, Reduce
 from convdsl.kernel.layout import Layout
 from convdsl.kernel.nodes import Buffer, Registers, Value, ValueType, Var
-from convdsl.schedules.chain import declare_outputs, emit_stages, store_outputs
+from convdsl.schedules.chain import declare_outputs, emit_stages, store_lanes, store_outputs
 from convdsl.schedules.emission import Emitter, View
 from convdsl.schedules.operands import operand_layout
 from convdsl.schedules.task import Output, Pack, Scheduled, Task
@@ -56,16 +56,22 @@ class Draft:
         value: Value,
         valid: int | None = None,
         loaded: dict[tuple[str, Dim], Var] | None = None,
+        *,
+        torn: bool = False,
     ) -> Emitter:
         """Run the task's stages on one vector of sums and store what leaves. `at` binds the
         axes, the one along vectors to first + lane; lanes from `valid` on do not exist. `loaded`
-        is shared by the stores of one tile. Gives an emitter that holds the values, for an
-        ending."""
+        is shared by the stores of one tile. `torn`: the vector begins within a block of the
+        output. Gives an emitter that holds the values, for an ending."""
         task, known = self.task, ((self.reduce, value),)
         emitter = Emitter(self.b, self.views, self.b.lanes, valid, known, loaded)
         start = {**at, self.axis.name: first}
         held = emit_stages(emitter, task.stages, task.outputs, at, task.ended)
-        store_outputs(emitter, task.outputs, task.axes, held, start, valid)
+        if torn:
+            lanes = [{**at, self.axis.name: first + i} for i in range(valid or self.b.lanes)]
+            store_lanes(emitter, task.outputs, task.axes, held, lanes)
+        else:
+            store_outputs(emitter, task.outputs, task.axes, held, start, valid)
         return emitter.holding(held)
 
     def finish(self, more: Sequence[Buffer] = ()) -> Scheduled:

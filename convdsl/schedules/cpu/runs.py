@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby, product
 from typing import TypeAlias
@@ -59,6 +60,18 @@ class Run:
     reach: Reach  # for each tap, the positions of the tile that it reaches
     interior: bool  # every tap reaches every position
     rows: int = 0
+
+    def stretches(self, taps: int) -> Iterator[tuple[int, int, int, tuple[int, ...]]]:
+        """(row of taps, first tap of a row, past the last, positions): neighbours in a row that
+        reach the same positions; none that reach nothing."""
+        for row in range(len(self.reach) // taps):
+            own = self.reach[row * taps : (row + 1) * taps]
+            start = 0
+            for positions, group in groupby(own):
+                stop = start + len(list(group))
+                if positions:
+                    yield row, start, stop, positions
+                start = stop
 
 
 def runs_of(space: Space, width: int) -> list[Run]:
