@@ -2,7 +2,8 @@
 
 What a strided convolution sends back to its input, or a transposed one makes, is at position
 U i + f a sum over every U-th tap only, which ones follows from f (`kernel.preimage`). At a fixed f,
-a phase, indices without floors are left, and a part of the filters.
+a phase, indices without floors are left, and a part of the filters. Phases side by side that read
+the same positions may be one task over all of them: there are few kinds, however large U is.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from math import lcm, prod
+from typing import TypeAlias
 
 from convdsl.kernel.expr import (
     Axis,
@@ -34,6 +36,8 @@ from convdsl.schedules.task import Operand, Output, Task
 from convdsl.tensor import Dim, TensorType, ceil_div, substitute, symbols_of
 from convdsl.tensor.dim import Floor, terms_of
 
+Numbers: TypeAlias = "tuple[int, ...]"  # of a phase, one for each axis
+
 
 @dataclass(frozen=True, slots=True)
 class Part:
@@ -47,28 +51,76 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """One of the tasks that a strided one consists of; the parts that it reads of operands, which
-    in `task` are tensors of their own."""
+    """One of the tasks that a strided one consists of, or several as one (`Task.over`); the parts
+    that each of these reads of operands, which in `task` are tensors of their own."""
 
     task: Task
-    parts: Mapping[str, Part]
+    parts: Mapping[str, tuple[Part, ...]]
 
 
-def phases_of(task: Task, most: int) -> tuple[Phase, ...]:
-    """The task as phases; none where it has no strides, where there would be more than `most`, or
-    where it cannot be taken apart."""
+def phases_of(task: Task, *, alike: bool) -> tuple[Phase, ...]:
+    """The task as phases, `alike` ones as one; none where it has no strides, or where it cannot be
+    taken apart."""
     strides = _strides(task.root)
-    if task.ending is not None or prod(strides) == 1 or prod(strides) > most:
+    if task.ending is not None or prod(strides) == 1:
         return ()
-    found: list[Phase] = []
+    kinds: dict[object, dict[Numbers, Phase]] = {}
     for phase in product(*map(range, strides)):
         if any(f >= extent_of(axis) for f, axis in zip(phase, task.axes, strict=True)):
             continue
         made = _at(task, strides, phase)
         if made is None:
             return ()
-        found.append(made)
-    return tuple(found)
+        kind = _kind(made) if alike else phase
+        kinds.setdefault(kind, {})[phase] = made
+    return tuple(
+        _together(task, strides, box, members)
+        for members in kinds.values()
+        for box in _boxes(list(members))
+    )
+
+
+def _kind(phase: Phase) -> object:
+    """What phases have in common that read the same, but for other filters as many."""
+    sums = [node for node in walk(phase.task.root.body) if isinstance(node, Reduce)]
+    steps = tuple((name, part.steps) for name, (part,) in phase.parts.items())
+    return (tuple(sums), phase.task.axes, steps)
+
+
+def _boxes(members: list[Numbers]) -> Iterator[tuple[range, ...]]:
+    """Numbers of phases as few products of ranges."""
+    if not members or not members[0]:
+        yield ()
+        return
+    rests: dict[int, list[Numbers]] = {}
+    for first, *rest in members:
+        rests.setdefault(first, []).append(tuple(rest))
+    start = min(rests)
+    for first in sorted(rests):
+        if first + 1 in rests and rests[first + 1] == rests[first]:
+            continue
+        for box in _boxes(rests[first]):
+            yield (range(start, first + 1), *box)
+        start = min((other for other in rests if other > first), default=first)
+
+
+def _together(
+    task: Task, strides: Sequence[int], box: tuple[range, ...], members: Mapping[Numbers, Phase]
+) -> Phase:
+    """The phases of a box as one."""
+    phases = [members[numbers] for numbers in product(*box)]
+    if len(phases) == 1:
+        return phases[0]
+    over = [Axis(f"{axis.name}_phase", len(own)) for axis, own in zip(task.axes, box, strict=True)]
+    first = tuple(own.start for own in box)
+    places = tuple(
+        own.start + axis.i if len(own) > 1 else own.start
+        for own, axis in zip(box, over, strict=True)
+    )
+    made = _at(task, strides, first, places)
+    assert made is not None
+    parts = {name: tuple(phase.parts[name][0] for phase in phases) for name in made.parts}
+    return Phase(replace(made.task, over=tuple(axis for axis in over if axis.extent != 1)), parts)
 
 
 def _strides(stage: Stage) -> tuple[int, ...]:
@@ -96,24 +148,29 @@ def floors_of(index: Dim) -> Iterator[Floor]:
                 yield from floors_of(atom.numerator)
 
 
-def _at(task: Task, strides: Sequence[int], phase: Sequence[int]) -> Phase | None:
-    """The task at the positions of one phase."""
+def _at(
+    task: Task, strides: Sequence[int], phase: Numbers, others: Sequence[Dim] = ()
+) -> Phase | None:
+    """The task at the positions of one phase. All but the sum is that of the `others`, if they
+    are given: of phases with the same sums."""
     axes: list[Axis] = []
+    summed: dict[str, Dim] = {}
     places: dict[str, Dim] = {}
-    for axis, stride, first in zip(task.axes, strides, phase, strict=True):
+    for axis, stride, first, other in zip(task.axes, strides, phase, others or phase, strict=True):
         own = Axis(axis.name, ceil_div(extent_of(axis) - first, stride))
         axes.append(own)
         if stride > 1:
-            places[axis.name] = (0 if own.extent == 1 else own.i * stride) + first
+            steps = 0 if own.extent == 1 else own.i * stride
+            summed[axis.name], places[axis.name] = steps + first, steps + other
     stages: list[Stage] = []
     parts: dict[str, Part] = {}
     for stage in task.stages:
         body = reindex(stage.body, places)
         if stage is task.root:
-            made = _reduced(body, tuple(axes), parts)
+            made = _reduced(stage.body, summed, tuple(axes), parts)
             if made is None:
                 return None
-            body = made
+            body = _with_sum(body, made)
         stages.append(Stage(stage.target, tuple(axes), body))
     at = tuple(places.get(axis.name, axis.i) for axis in task.axes)
     own = replace(
@@ -124,16 +181,21 @@ def _at(task: Task, strides: Sequence[int], phase: Sequence[int]) -> Phase | Non
     )
     names = {read.tensor.name: read.tensor for read in own.reads}
     kept = (o for o in task.operands if o.var.name in names)
-    return Phase(replace(own, operands=tuple(map(_part_of(names, parts), kept))), parts)
+    operands = tuple(map(_part_of(names, parts), kept))
+    return Phase(replace(own, operands=operands), {name: (part,) for name, part in parts.items()})
 
 
-def _reduced(body: Expr, axes: tuple[Axis, ...], parts: dict[str, Part]) -> Expr | None:
-    """The body with its sum over those taps alone that a phase meets; zero for it where there are
-    none."""
+def _reduced(
+    body: Expr, places: Mapping[str, Dim], axes: tuple[Axis, ...], parts: dict[str, Part]
+) -> Expr | None:
+    """The body's sum over those taps alone that a phase meets; zero for it where there are none."""
+    (reduce,) = (node for node in walk(reindex(body, places)) if isinstance(node, Reduce))
+    return _sum(reduce, axes, parts)
+
+
+def _with_sum(body: Expr, made: Expr) -> Expr:
+    """The body with another sum."""
     (reduce,) = (node for node in walk(body) if isinstance(node, Reduce))
-    made = _sum(reduce, axes, parts)
-    if made is None:
-        return None
     return transform(body, lambda node: made if node == reduce else None)
 
 

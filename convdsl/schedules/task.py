@@ -93,6 +93,9 @@ class Task:
 
     earlier: tasks that go before it in the same kernel, and hand values on to each other and to
         this one. They have those outputs alone that others read; its operands are those of all.
+    over: axes over which all of it is repeated. What the epilogue reads and where outputs go
+        follows from them; the root reads the same, but for its filters, which are packed one after
+        the other.
     """
 
     op: str  # name of the root operator, for names in listings
@@ -102,6 +105,7 @@ class Task:
     layout: Layout
     ending: Ending | None = None
     earlier: tuple[Task, ...] = ()
+    over: tuple[Axis, ...] = ()
 
     @property
     def digest(self) -> str:

@@ -43,13 +43,13 @@ def wide(draw: st.DrawFn) -> Layer:
 
 
 @pytest.mark.parametrize("cpu", CPUS)
-@settings(deadline=None, max_examples=10)
+@settings(deadline=None, max_examples=5)
 @given(wide())
 def test_depthwise_of_many_taps(cpu: str, layer: Layer) -> None:
     assert "depthwise" in check(conv_graph(*layer), cpu=cpu)
 
 
-@settings(deadline=None, max_examples=6)
+@settings(deadline=None, max_examples=3)
 @given(wide())
 def test_depthwise_of_many_taps_in_f64(layer: Layer) -> None:
     assert "depthwise" in check(conv_graph(*layer, DType.F64), DType.F64)
@@ -92,7 +92,7 @@ def torn(draw: st.DrawFn) -> Layer:
 
 
 @pytest.mark.parametrize("cpu", CPUS)
-@settings(deadline=None, max_examples=10)
+@settings(deadline=None, max_examples=5)
 @given(torn())
 def test_torn_groups(cpu: str, layer: Layer) -> None:
     check(conv_graph(*layer), cpu=cpu)

@@ -18,7 +18,12 @@ from convdsl.kernel.target import Target
 from convdsl.schedules.contraction import Convolution, match_convolution
 from convdsl.schedules.cpu.endings import Sums, may_end
 from convdsl.schedules.cpu.epilogue import Draft, open_draft
-from convdsl.schedules.cpu.filters import channels_layout, channels_packs, packing_cycles
+from convdsl.schedules.cpu.filters import (
+    FilterPack,
+    channels_layout,
+    channels_packs,
+    packing_cycles,
+)
 from convdsl.schedules.cpu.runs import Reach, Run, runs_of, taps_inside
 from convdsl.schedules.emission import View, extent_of, lane_symbol
 from convdsl.schedules.task import Pack, Schedule, Scheduled, Task
@@ -74,9 +79,18 @@ def filter_layout(conv: Convolution, task: Task) -> Layout:
     return Layout(conv.w.tensor.type.sizes, 0, task.layout.block)
 
 
+def filter_pack(conv: Convolution, task: Task) -> Pack:
+    """The same, or of a task that is repeated so many of them."""
+    layout = filter_layout(conv, task)
+    if not task.over:
+        return layout
+    repeats = prod(map(extent_of, task.over))
+    return FilterPack(layout.shape, layout.block, 1, 1, repeats=repeats)
+
+
 def packs_for(conv: Convolution, task: Task) -> dict[str, Pack]:
     """How the filters are packed, and the input where it is plain."""
-    filters = {conv.w.tensor.name: filter_layout(conv, task)}
+    filters = {conv.w.tensor.name: filter_pack(conv, task)}
     return {**filters, **channels_packs(task, conv.x)}
 
 
@@ -88,15 +102,16 @@ def emit(task: Task, name: str, target: Target) -> Scheduled:
     draft = open_draft(task, name, conv.reduce, lanes, conv.k, packs_for(conv, task))
     filters = View(draft.packed[conv.w.tensor.name], pack)
     outer = conv.space[:-1]
-    names = ["n", "kb", *(space.out.name for space in outer)]
+    names = ["n", "kb", *(space.out.name for space in outer), *(axis.name for axis in task.over)]
     extents = [extent_of(conv.n), task.layout.blocks, *(space.outs for space in outer)]
+    extents += map(extent_of, task.over)
     runs = runs_of(conv.space[-1], width_for(conv, task, target))
     together = taps_for(conv, task, target)
     sums = None
     if task.ending is not None:  # a piece for each row of an image
         sums = Sums.of(draft.b, task.ending, conv.n, conv.k, prod(s.outs for s in outer), 1)
-    with draft.b.parallel(names, extents) as (n, kb, *rows):
-        at = dict(zip(names, (n, kb, *rows), strict=True))
+    with draft.b.parallel(names, extents) as (n, kb, *others):
+        at, rows = dict(zip(names, (n, kb, *others), strict=True)), others[: len(outer)]
         if sums is not None:
             sums.far.clear()
         for run in runs:
@@ -139,7 +154,8 @@ def _tile(
     if sums is not None:
         sums.near.clear()
     for j in range(run.width):
-        bound = {space.out.name: at[space.out.name] for space in conv.space[:-1]}
+        bound = {axis.name: at[axis.name] for axis in draft.task.over}
+        bound |= {space.out.name: at[space.out.name] for space in conv.space[:-1]}
         bound |= {conv.n.name: at["n"], conv.space[-1].out.name: column + j}
         bound[conv.k.name] = first + lane_symbol(draft.b.lanes)
         made = draft.store(bound, first, Get(acc, j), loaded=loaded)
@@ -185,10 +201,9 @@ def _row(
         for s, tap in zip(conv.space[:-1], row_taps, strict=True)
     ]
     outer = [s.of_filter(tap) for s, tap in zip(conv.space[:-1], row_taps, strict=True)]
-    filters = [
-        b.load(w.buffer, w.layout.offset([channel, 0, *outer, last.of_filter(first + tap)]))
-        for tap in range(len(reaches))
-    ]
+    own = draft.repeat(at) * w.layout.size
+    places = [[channel, 0, *outer, last.of_filter(first + tap)] for tap in range(len(reaches))]
+    filters = [b.load(w.buffer, own + w.layout.offset(place)) for place in places]
     meetings: dict[int, list[tuple[int, int]]] = {}
     for tap, reach in enumerate(reaches):
         for j in reach:

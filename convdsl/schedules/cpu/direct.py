@@ -132,7 +132,9 @@ def filter_pack(conv: Convolution, task: Task, tile: Tile) -> FilterPack:
     """How the filters are packed for a tile."""
     lanes = task.layout.block
     shape = (conv.channels_out, conv.channels_in, *(space.taps for space in conv.space))
-    return FilterPack(shape, lanes, tile.blocks, lanes, (conv.groups,), conv.order)
+    repeats = prod(map(extent_of, task.over))
+    outer = (conv.groups,)
+    return FilterPack(shape, lanes, tile.blocks, lanes, outer, conv.order, repeats=repeats)
 
 
 def emit(task: Task, name: str, target: Target) -> Scheduled:
@@ -228,9 +230,10 @@ class _Direct:
         self.spaces = (*self.outer, *self.rows, self.columns.space)
         self.limits = limits
         self.torn = torn(conv, task)
+        self.all_stay = pack.size * self.element <= limits.stay
         if draft.waiting is None or self.torn:  # sums cannot wait for a second panel
-            self.limits = replace(self.limits, stay=pack.size * self.element)
-        self.filters_stay = pack.size * self.element <= self.limits.stay
+            self.limits = replace(self.limits, stay=pack.part_size * self.element)
+        self.filters_stay = pack.part_size * self.element <= self.limits.stay
         self.sweep_together = self.filters_stay and group_stays
 
     def open_sums(self, ending: Ending, regions: list[tuple[int, int]]) -> None:
@@ -242,14 +245,14 @@ class _Direct:
 
     def sweeps(self, count: int, blocks: int) -> Sweeps:
         """How `count` tiles of channels meet the filters and the positions."""
-        others = extent_of(self.conv.n) * self.conv.groups * count
+        others = extent_of(self.conv.n) * self.conv.groups * count * self.pack.repeats
         for space in self.outer[:-1]:
             others *= space.outs
         positions = self.element
         for space in self.spaces[max(0, len(self.outer) - 1) :]:
             positions *= space.outs
         extent = Extent(
-            filters=self.pack.size * self.element,
+            filters=self.pack.part_size * self.element,
             slab=self.pack.block_size // self.pack.c_blocks * blocks * self.element,
             blocks=self.pack.c_blocks,
             others=others,
@@ -263,10 +266,12 @@ class _Direct:
         """All positions of `count` tiles of `blocks` blocks each, in parallel; of the last block
         only the `valid` lanes are stored."""
         sweeps = self.sweeps(count, blocks)
-        axes = [("n", extent_of(self.conv.n)), ("g", self.conv.groups)]
-        axes += [(s.out.name, s.outs) for s in self.outer[:-1]]
+        axes = [("g", self.conv.groups), *((s.out.name, s.outs) for s in self.outer[:-1])]
         inner = [("kt", count), ("band", sweeps.bands)]
         axes += reversed(inner) if self.sweep_together else inner
+        over = [(axis.name, extent_of(axis)) for axis in self.draft.task.over]
+        again = len(axes) - 1 if self.sweep_together and self.all_stay else 0
+        axes = [("n", extent_of(self.conv.n)), *axes[:again], *over, *axes[again:]]
         names = [name for name, _ in axes]
         with self.b.parallel(names, [extent for _, extent in axes]) as indices:
             at = dict(zip(names, indices, strict=True))
@@ -339,7 +344,8 @@ class _Direct:
         store it through the epilogue. Sums wait in the output from one panel to the next."""
         at, blocks, sweeps = place.at, place.blocks, place.sweeps
         acc = self.draft.registers(blocks * run.width)
-        filters = self.pack.start([place.at["g"]], self.block(place), blocks)
+        filters = self.draft.repeat(at) * self.pack.part_size
+        filters += self.pack.start([at["g"]], self.block(place), blocks)
         tile = _TileAt(place, acc, self.channel(place), filters, self.positions(run, start))
         self.b.zero(acc)
         first, past = place.chunk
@@ -439,6 +445,7 @@ class _Direct:
         conv, position = self.conv, tile.positions[j]
         at = {conv.n.name: tile.at["n"], conv.k.name: tile.channel + i * self.lanes + lane}
         at |= {space.out.name: tile.at[space.out.name] for space in self.outer}
+        at |= {axis.name: tile.at[axis.name] for axis in self.draft.task.over}
         at |= {s.out.name: p for s, p in zip(self.rows, position, strict=False)}
         return at | self.columns.bind(position[-1])
 

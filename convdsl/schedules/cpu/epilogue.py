@@ -10,7 +10,7 @@ from convdsl.kernel.expr import Axis, Reduce
 from convdsl.kernel.layout import Layout
 from convdsl.kernel.nodes import Buffer, Registers, Value, ValueType, Var
 from convdsl.schedules.chain import declare_outputs, emit_stages, store_lanes, store_outputs
-from convdsl.schedules.emission import Emitter, View
+from convdsl.schedules.emission import Emitter, View, extent_of
 from convdsl.schedules.operands import operand_layout
 from convdsl.schedules.task import Output, Pack, Scheduled, Task
 from convdsl.tensor import Dim
@@ -42,6 +42,13 @@ class Draft:
         (pack,) = (pack for called, pack in self.arguments if called == name and pack is not None)
         assert isinstance(pack, Layout)
         return View(buffer, pack)
+
+    def repeat(self, at: Mapping[str, Dim]) -> Dim:
+        """Which of its repetitions the task is at."""
+        place: Dim = 0
+        for axis in self.task.over:
+            place = place * extent_of(axis) + at[axis.name]
+        return place
 
     @property
     def waiting(self) -> Output | None:

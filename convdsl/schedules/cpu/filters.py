@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -30,7 +30,8 @@ class FilterPack:
     left out, its position there. Neighbouring axes may be one in the array: [G K, C, taps...].
 
     `part`: for each axis of the array where the filters begin, how far apart they are, and how many
-    are taken, one after the other; of all of it if that is empty.
+    are taken, one after the other; of all of it if that is empty. With `repeats` so many such parts
+    are packed in a row.
 
     `groups`: K counts the outputs of so many groups, which are an axis of the array: [G, K / G, C].
     """
@@ -43,6 +44,7 @@ class FilterPack:
     order: tuple[int, ...] = ()
     part: tuple[int, ...] = ()
     groups: int = 1
+    repeats: int = 1
 
     @property
     def blocks(self) -> int:
@@ -75,8 +77,20 @@ class FilterPack:
         return self.blocks // self.tile * self.tile
 
     @property
-    def size(self) -> int:
+    def part_size(self) -> int:
+        """Elements of one of the parts."""
         return prod(self.outer) * self.blocks * self.block_size
+
+    @property
+    def size(self) -> int:
+        return self.repeats * self.part_size
+
+    def each(self) -> Iterator[tuple[int, FilterPack]]:
+        """The parts, and where they begin."""
+        numbers = len(self.part) // self.repeats
+        for i in range(self.repeats):
+            own = self.part[i * numbers : (i + 1) * numbers]
+            yield i * self.part_size, replace(self, part=own, repeats=1)
 
     def start(self, outer: Sequence[Dim], block: Dim, blocks: int) -> Dim:
         """Offset of the tile of so many blocks of K that begins at a block."""
@@ -102,6 +116,10 @@ class FilterPack:
         return array.reshape(prod(self.outer), k, c, self.taps)
 
     def pack(self, array: npt.NDArray[Any], out: npt.NDArray[Any]) -> None:
+        if self.repeats > 1:
+            for first, part in self.each():
+                part.pack(array, out[first : first + self.part_size])
+            return
         k, c = self.shape[:2]
         outer, flat = prod(self.outer), self.in_order(array)
         more_k, more_c = self.blocks * self.lanes - k, self.c_blocks * self.c_block - c
@@ -120,6 +138,10 @@ class FilterPack:
     def stages(self, source: TensorVar) -> Iterator[tuple[int, Stage]]:
         """The same by arithmetic: stages that each write a part of the buffer, with where it
         begins."""
+        if self.repeats > 1:
+            for first, part in self.each():
+                yield from ((first + start, stage) for start, stage in part.stages(source))
+            return
         k, c = self.shape[:2]
         ragged = k % self.lanes or c % self.c_block
         for first, count, size in self.parts():

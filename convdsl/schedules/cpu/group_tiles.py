@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from math import prod
 
 from convdsl.kernel.nodes import Get, Registers, Value, Var
 from convdsl.schedules.contraction import Convolution
@@ -20,8 +21,8 @@ from convdsl.tensor import Dim
 def filter_pack(conv: Convolution, task: Task) -> FilterPack:
     """[K / lanes][taps...][c][lane]"""
     shape = (extent_of(conv.k), conv.channels_in, *(space.taps for space in conv.space))
-    lanes = task.layout.block
-    return FilterPack(shape, lanes, 1, conv.channels_in, (), conv.order, (), conv.groups)
+    lanes, repeats = task.layout.block, prod(map(extent_of, task.over))
+    return FilterPack(shape, lanes, 1, conv.channels_in, (), conv.order, (), conv.groups, repeats)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,8 @@ class GroupTile(ABC):
         first = self.block * draft.b.lanes
         loaded: dict[tuple[str, Dim], Var] = {}
         for j in range(run.width):
-            bound = {space.out.name: self.at[space.out.name] for space in conv.space[:-1]}
+            bound = {axis.name: self.at[axis.name] for axis in draft.task.over}
+            bound |= {space.out.name: self.at[space.out.name] for space in conv.space[:-1]}
             bound |= {conv.n.name: self.at["n"], conv.space[-1].out.name: self.column + j}
             bound[conv.k.name] = first + lane_symbol(draft.b.lanes)
             draft.store(bound, first, Get(acc, j), loaded=loaded)
@@ -75,7 +77,8 @@ class GroupTile(ABC):
         tap: Dim = 0
         for space, index in zip(conv.space, taps, strict=True):
             tap = tap * space.taps + space.of_filter(index)
-        where = self.block * pack.block_size + (tap * conv.channels_in + c) * pack.lanes
+        where = draft.repeat(self.at) * pack.part_size
+        where += self.block * pack.block_size + (tap * conv.channels_in + c) * pack.lanes
         weights = draft.b.load(draft.packed[conv.w.tensor.name], where)
         for j in reach:
             outs = [*(self.at[s.out.name] for s in conv.space[:-1]), self.column + j]

@@ -132,10 +132,11 @@ def emit(task: Task, name: str, target: Target) -> Scheduled:
     lanes, pack = task.layout.block, filter_pack(conv, task)
     draft = open_draft(task, name, conv.reduce, lanes, conv.k, packs_for(conv, task))
     outer = conv.space[:-1]
-    names = ["n", "kb", *(space.out.name for space in outer)]
+    names = ["n", "kb", *(space.out.name for space in outer), *(axis.name for axis in task.over)]
     runs = runs_of(conv.space[-1], width_for(conv, task, target))
     for pattern in patterns_of(conv, lanes):
         extents = [extent_of(conv.n), pattern.count, *(space.outs for space in outer)]
+        extents += map(extent_of, task.over)
         with draft.b.parallel(names, extents) as places:
             at = dict(zip(names, places, strict=True))
             for run in runs:

@@ -21,7 +21,7 @@ from convdsl.schedules.task import Pack, Schedule, Task
 def phases(target: Target) -> Schedule:
     """The schedule for a processor."""
     ways = (direct(target), depthwise(target), grouped(target), straddling(target))
-    phased = Phased(ways, generic(target), _taken)
+    phased = Phased(ways, generic(target), _taken, repeats=True)
 
     def cost(task: Task) -> float | None:
         if any(o.layout.axis != 1 for o in task.outputs):
@@ -31,12 +31,16 @@ def phases(target: Target) -> Schedule:
     return Schedule("phases", cost, phased.emit)
 
 
-def _taken(pack: Pack, part: Part, shape: Sequence[int]) -> Pack:
+def _taken(pack: Pack, parts: tuple[Part, ...], shape: Sequence[int]) -> Pack | None:
     flat = tuple(
-        number for along in zip(part.starts, part.steps, shape, strict=True) for number in along
+        number
+        for part in parts
+        for along in zip(part.starts, part.steps, shape, strict=True)
+        for number in along
     )
     if isinstance(pack, Layout):  # [K / lanes][1][taps...][lane], of depthwise filters
-        assert pack.axis == 0
+        if pack.axis != 0:
+            return None
         pack = FilterPack(tuple(shape), pack.block, 1, 1)
     assert isinstance(pack, FilterPack)
     return replace(pack, part=flat)

@@ -74,8 +74,9 @@ def emit(task: Task, name: str, target: Target) -> Scheduled:
     lanes, pack = task.layout.block, filter_pack(conv, task)
     draft = open_draft(task, name, conv.reduce, lanes, conv.k, {conv.w.tensor.name: pack})
     outer = conv.space[:-1]
-    names = ["n", "kb", *(space.out.name for space in outer)]
+    names = ["n", "kb", *(space.out.name for space in outer), *(axis.name for axis in task.over)]
     extents = [extent_of(conv.n), task.layout.blocks, *(space.outs for space in outer)]
+    extents += map(extent_of, task.over)
     most = min(_COLUMNS, target.vector_registers - straddled(conv, lanes) - 2)
     tiles = -(-conv.space[-1].outs // most)
     runs = runs_of(conv.space[-1], -(-conv.space[-1].outs // tiles))

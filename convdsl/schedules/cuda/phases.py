@@ -20,6 +20,7 @@ def phases(target: CudaTarget) -> Schedule:
     return Schedule("phases", phased.cost, phased.emit)
 
 
-def _taken(pack: Pack, part: Part, _: Sequence[int]) -> Pack:
+def _taken(pack: Pack, parts: tuple[Part, ...], _: Sequence[int]) -> Pack:
     assert isinstance(pack, MatrixPack)
+    (part,) = parts
     return pack.of_part(part)
