@@ -151,7 +151,9 @@ def _mantissa(x: Array) -> Array:
 
 
 def _power_of_two(x: Array) -> Array:
-    return np.ldexp(np.ones_like(x), x.astype(np.int32))
+    """Denormal ones are zeros, as in kernels."""
+    power = np.ldexp(np.ones_like(x), x.astype(np.int32))
+    return np.where(power < np.finfo(x.dtype).tiny, x.dtype.type(0), power)
 
 
 def _order(x: Array) -> Array:
@@ -288,7 +290,7 @@ _N = _W * (_W + 2.0)
 _INVERSE = 1.0 / (call("abs", X) + 1.0)
 
 _GATES = (
-    _made_of("sigmoid", 1.0 / (call("exp", -X) + 1.0), Y * (1.0 - Y), ulps=4),
+    _made_of("sigmoid", 1.0 / (call("exp", -X) + 1.0), Y * (1.0 - Y), ulps=3),
     _made_of(
         "softplus",
         call("max", X, 0.0) + call("log1p", call("exp", -call("abs", X))),

@@ -30,9 +30,10 @@ class Vectors(Powers, ErrorFunctions, Angles, Arcs, Divisions):
                 return Compare(function, *parts)
             return Unary(function, *parts) if record.arity == 1 else Binary(function, *parts)
         named = tuple(p if isinstance(p, (Const, Var)) else self.b.let(p) for p in parts)
-        if record.formula is not None:
-            return self.b.let(read(record.formula, named, self), function)
-        return EXPANSIONS[function](self, *named)
+        if function in EXPANSIONS:
+            return EXPANSIONS[function](self, *named)
+        assert record.formula is not None
+        return self.b.let(read(record.formula, named, self), function)
 
 
 EXPANSIONS: Mapping[str, Callable[..., Value]] = {
@@ -49,6 +50,8 @@ EXPANSIONS: Mapping[str, Callable[..., Value]] = {
     "pow": Vectors.pow,
     "div": Vectors.floor_div,
     "mod": Vectors.mod,
+    "sigmoid": Vectors.sigmoid,
     "sign": Vectors.sign,
 }
-"""How functions are written out that are neither printed nor made of others."""
+"""How functions are written out that are neither printed nor made of others, or that are, but in
+fewer operations than their formulas say."""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from decimal import Decimal
+from functools import lru_cache
 
 import numpy as np
 
 from convdsl.kernel.nodes import Binary, Fma, Unary, Value
+from convdsl.kernel.vector_math.interpolation import interpolated
 from convdsl.kernel.vector_math.terms import Terms
 from convdsl.tensor import DType
 
@@ -28,8 +31,31 @@ class Exponentials(Terms):
 
     def exp(self, x: Value) -> Value:
         n, r = self.reduced(self.clamped(x))
-        p = self.polynomial(r, exp_series(_EXP_DEGREE[x.type.dtype]))
-        return self.b.let(self.scaled(p, n), "exp")
+        return self.b.let(self.raised(self.polynomial(r, _exp_near_zero(x.type.dtype)), n), "exp")
+
+    def raised(self, p: Value, n: Value) -> Value:
+        """p * 2**n for n from one less than the least exponent, where all is 0, to one more than
+        the largest, which a factor of 1 + 1 stands for."""
+        first = self.let(Binary("min", self.const(_TOP[p.type.dtype], n), n), "first")
+        more = self.add(self.sub(n, first), 1.0)
+        return self.mul(self.mul(p, Unary("pow2", first)), more)
+
+    def decaying(self, x: Value, rest: Value | None = None) -> tuple[Value, Value]:
+        """(p, 2**n): exp(-x - rest) = p * 2**n for -x within exp's range, and a rest of up to some
+        hundredths. 2**n is 0 or infinite at its ends."""
+        high, low = LN2[x.type.dtype]
+        n = self.let(Unary("round", self.mul(x, -1 / math.log(2))), "n")
+        r = self.fma(n, low, self.fma(n, high, x))
+        r = self.let(r if rest is None else self.add(r, rest), "r")  # -r is what is left
+        series = (c * (-1) ** k for k, c in enumerate(_exp_near_zero(x.type.dtype)))
+        return self.polynomial(r, list(series)), Unary("pow2", n)
+
+    def sigmoid(self, x: Value) -> Value:
+        """1 / (1 + exp(-x)), x within a range at whose ends exp(-x) has become infinite and 0."""
+        low, high = _EXP_RANGE[x.type.dtype]
+        p, power = self.decaying(self.let(self.within(x, -high, -low), "clamped"))
+        below = Fma(p, power, self.const(1.0, x))
+        return self.let(Binary("div", self.const(1.0, x), below), "sigmoid")
 
     def expm1(self, x: Value) -> Value:
         """exp(x) - 1 without cancellation: 2**n (e**r - 1) + (2**n - 1)."""
@@ -37,7 +63,7 @@ class Exponentials(Terms):
         q = self.polynomial(r, [0.0, *exp_series(_EXP_DEGREE[x.type.dtype] + 1)[1:]])
         # Half of it, doubled at the end: 2**(n - 1) is finite wherever the result is.
         half = self.const(0.5, x)
-        power = self.b.let(self.scaled(half, n), "power")
+        power = self.b.let(self.raised(half, n), "power")
         value = Fma(power, q, Binary("sub", power, half))
         return self.near_zero(x, Binary("add", value, value), "expm1")
 
@@ -85,9 +111,21 @@ LN2 = {
     DType.F32: (0.693359375, math.log(2) - 0.693359375),
     DType.F64: (6.93147180369123816490e-01, 1.90821492927058770002e-10),
 }
-_EXP_RANGE = {DType.F32: (-110.0, 89.0), DType.F64: (-760.0, 710.0)}
-_EXP_DEGREE = {DType.F32: 7, DType.F64: 13}
+_TOP = {DType.F32: 127.0, DType.F64: 1023.0}
+"""The largest exponent."""
+DECAYED = {DType.F32: 88.0, DType.F64: 709.2}
+"""exp(-x) is denormal, and so is the power of two in it."""
+_EXP_RANGE = {DType.F32: (-DECAYED[DType.F32], 89.0), DType.F64: (-DECAYED[DType.F64], 710.0)}
+_EXP_DEGREE = {DType.F32: 7, DType.F64: 13}  # Taylor's, of exp(r) - 1
+_NEAR_DEGREE = {DType.F32: 6, DType.F64: 11}
+_NEAR = 0.38  # ln 2 / 2, and a rest
 _LOG_TERMS = {DType.F32: 5, DType.F64: 11}
+
+
+@lru_cache
+def _exp_near_zero(dtype: DType) -> list[float]:
+    """Coefficients of exp(r) for the r that reduction leaves."""
+    return interpolated(Decimal.exp, _NEAR, _NEAR_DEGREE[dtype])
 
 
 def exp_series(degree: int) -> list[float]:
