@@ -102,7 +102,7 @@ def _cuda(processor: str, precision: Precision) -> Toolchain[CudaTarget]:
     if arch not in ARCHITECTURES:
         raise InputError(f"unknown architecture `{arch}`; there are {', '.join(ARCHITECTURES)}")
     target = CudaTarget(arch, precision)
-    if precision != "highest" and not target.has_bf16:
+    if precision in ("high", "medium") and not target.has_bf16:
         raise InputError(
             f"precision {precision}: {arch} multiplies no TF32 and no bfloat16; `highest` runs"
         )

@@ -30,7 +30,7 @@ from convdsl.tensor.conversion import convert
 
 Array = np.ndarray[Any, Any]
 
-TOLERANCES = {"highest": 1e-5, "high": 1e-3, "medium": 1e-2}
+TOLERANCES = {"highest": 1e-5, "high": 1e-3, "medium": 1e-2, "float16": 1e-3}
 """The largest error that a precision may make, over the range of a result."""
 
 OWN = ("implicit_gemm", "phases", "winograd")

@@ -25,6 +25,7 @@ from convdsl.cli.options import (
 )
 from convdsl.cli.settings import add_settings, model_to_train, split_settings
 from convdsl.diagnostics import InputError
+from convdsl.kernel.cuda_target import MIXED
 
 if TYPE_CHECKING:
     from convdsl.training.fit import Job, Trained
@@ -57,6 +58,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="take from --weights what fits, and begin the rest anew (fine-tuning)",
     )
     add_processor(group)
+    group.add_argument(
+        "--amp",
+        choices=tuple(MIXED),
+        help="mixed precision on a card: products in float16 with loss scaling, or in bfloat16",
+    )
     group.add_argument("--workers", type=positive, metavar="W", help="that read data ahead")
     add_winograd(group)
     group.add_argument(
@@ -116,6 +122,7 @@ def run(options: argparse.Namespace) -> int:
         winograd=options.winograd,
         device=options.device,
         precision=options.precision,
+        amp=options.amp,
         checkpoint_activations=options.checkpoint_activations,
         watch=_watch(options, folder, watch()),
         said=said,

@@ -7,13 +7,20 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal, TypeAlias, get_args
 
-Precision: TypeAlias = Literal["highest", "high", "medium"]
-PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+Precision: TypeAlias = Literal["highest", "high", "medium", "float16"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)[:3]
 """How products of f32 are computed, in PyTorch's terms (`torch.set_float32_matmul_precision`): in
-f32, in TF32, in bf16; sums are f32 in each."""
+f32, in TF32, in bf16; sums are f32 in each. And in f16, which reaches too short a way for anything
+but training with a scaled loss."""
 
-PRECISION_OF: Mapping[str, Precision] = MappingProxyType({name: name for name in PRECISIONS})
+PRECISION_OF: Mapping[str, Precision] = MappingProxyType(
+    {name: name for name in get_args(Precision)}
+)
 """By what users write."""
+
+MIXED: Mapping[str, Precision] = MappingProxyType({"float16": "float16", "bfloat16": "medium"})
+"""What products are computed in when training mixes precisions, by the type, in PyTorch's terms
+(`torch.amp`)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,6 +96,7 @@ def train(
     winograd: bool = True,
     device: str | None = None,
     precision: str = "highest",
+    amp: str | None = None,
     checkpoint_activations: bool = False,
     watch: Watch | None = None,
     **settings: Any,
@@ -107,7 +108,8 @@ def train(
 
     settings: over those of the model's `train` block, by name. out: the folder of the run; without
     one nothing is written. device: `cpu`, `cuda`, `cuda:1`; a run may be resumed on another one.
-    precision: of products on a card, as for `convdsl.compile`. Raises convdsl.Error.
+    precision: of products on a card, as for `convdsl.compile`. amp: mixed precision, products in
+    `float16` with loss scaling, or in `bfloat16`. Raises convdsl.Error.
     """
     model = model if isinstance(model, Model) else load(model)
     job = prepare(
@@ -126,6 +128,7 @@ def train(
         winograd=winograd,
         device=device,
         precision=precision,
+        amp=amp,
         checkpoint_activations=checkpoint_activations,
         watch=watch,
         said=settings,
@@ -150,6 +153,7 @@ def prepare(
     winograd: bool = True,
     device: str | None = None,
     precision: str = "highest",
+    amp: str | None = None,
     checkpoint_activations: bool = False,
     watch: Watch | None = None,
     said: Mapping[str, Any] | None = None,
@@ -176,6 +180,7 @@ def prepare(
             winograd=winograd,
             device=device,
             precision=precision,
+            amp=amp,
             checkpoint_activations=checkpoint_activations,
         )
     except MismatchError as error:

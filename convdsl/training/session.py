@@ -16,10 +16,12 @@ from convdsl.diagnostics import InputError, expect
 from convdsl.driver import bind_weights_of, compile
 from convdsl.ir.model import Model
 from convdsl.ir.training import Training
+from convdsl.kernel.cuda_target import MIXED, PRECISIONS
 from convdsl.passes import select
 from convdsl.runtime.executable import Executable
 from convdsl.training.checkpoint import write_arrays
 from convdsl.training.losses import LOSSES
+from convdsl.training.scaling import STATES
 from convdsl.training.step import RATE, Step, compares, loss_model, training_step
 from convdsl.training.updates import AVERAGE, COUNTER
 from convdsl.weights.safetensors_file import LABELS
@@ -40,8 +42,8 @@ class Session:
         session.save("weights.safetensors")
 
     The first step with new shapes compiles. On a card (`device`) the states stay there, and of a
-    step only the loss comes back, and the outputs that were asked for. Not for several threads at
-    once.
+    step only the loss comes back, and the outputs that were asked for. `amp`: products in `float16`
+    with loss scaling, or in `bfloat16`. Not for several threads at once.
     """
 
     def __init__(
@@ -57,13 +59,15 @@ class Session:
         winograd: bool = True,
         device: str | None = None,
         precision: str = "highest",
+        amp: str | None = None,
         cache: bool = True,
         checkpoint_activations: bool = False,
     ) -> None:
         expect("the model", model, Model)
         expect("the training", training, Training)
         self.model, self.training = model, training
-        self.plan: Step = training_step(model, training, outputs)
+        precision, scaled = mixed(amp, precision)
+        self.plan: Step = training_step(model, training, outputs, scaled=scaled)
         self._how: dict[str, Any] = {"target": target, "threads": threads, "cpu": cpu}
         self._how |= {"winograd": winograd, "cache": cache}
         self._how |= {"device": device, "precision": precision}
@@ -152,6 +156,10 @@ class Session:
         """Go back to states of before. InputError, and no change, where they do not fit."""
         expect("the states", states, Mapping)
         known = set(self._step.state)
+        # Runs go on with loss scaling or without it.
+        scaling = {k: self._step.state[k] if k in known else None for k in STATES}
+        states = {k: a for k, a in states.items() if k in known or k not in scaling}
+        states |= {k: a for k, a in scaling.items() if a is not None and k not in states}
         if known != set(states):
             odd = ", ".join(sorted(map(str, known ^ set(states)))[:5])
             raise InputError(f"the states are of another run: {odd}")
@@ -162,6 +170,19 @@ class Session:
         """Without the constants of the text."""
         states = self.model.graph.states
         return {key: a for key, a in arrays.items() if states[key].data is None}
+
+
+def mixed(amp: str | None, precision: str) -> tuple[str, bool]:
+    """The precision of products that mixed precision means, and whether the loss is scaled. bf16
+    reaches as far as f32, and needs no scaling. InputError for what there is not."""
+    expect("amp", amp, str, NoneType)
+    if amp is None:
+        return precision, False
+    if amp not in MIXED:
+        raise InputError(f"unknown type `{amp}` of mixed precision; there are {', '.join(MIXED)}")
+    if precision not in (PRECISIONS[0], MIXED[amp]):
+        raise InputError(f"precision {precision} and amp {amp} both say what products are of")
+    return MIXED[amp], amp == "float16"
 
 
 def loss_of(

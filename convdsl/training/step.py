@@ -6,6 +6,8 @@ inputs        the network's, the targets as the losses name them, and `optimizer
               f64 []
 outputs       `loss`, and those of the network that are asked for
 updates       trained weights, slots, running statistics, the counter
+
+With loss scaling (`scaling`) its states, too.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from convdsl.tensor import DType, TensorType
 from convdsl.training.data.augmentation import BATCHES
 from convdsl.training.losses import LOSSES
 from convdsl.training.mode import training_mode
+from convdsl.training.scaling import STATES, Scaling
 from convdsl.training.updates import COUNTER, PREFIX, replace_weights
 
 Array = npt.NDArray[Any]
@@ -68,8 +71,11 @@ class Step:
         return made
 
 
-def training_step(model: Model, training: Training, outputs: Iterable[str] = ()) -> Step:
-    """The step that complete settings say, with the `outputs` of the network that are wanted.
+def training_step(
+    model: Model, training: Training, outputs: Iterable[str] = (), *, scaled: bool = False
+) -> Step:
+    """The step that complete settings say, with the `outputs` of the network that are wanted;
+    `scaled`: with loss scaling.
 
     Raises InputError where settings and network do not go together: an output that is not there, a
     pattern that nothing matches, nothing to train, one target of two types.
@@ -83,18 +89,20 @@ def training_step(model: Model, training: Training, outputs: Iterable[str] = ())
     loss = total_loss(build, training.loss, targets, mixes=mixes)
     weights = [graph.states[key].output for key in trained]
     forward = max(node.id for node in graph.nodes())
-    seed = build.filled(1.0, loss.type)
+    scaling = Scaling.begin(build) if scaled else None
+    seed = build.filled(1.0, loss.type) if scaling is None else scaling.seed(loss)
     found = gradients(graph, {loss: seed}, weights, build)
     flowing = {key: dy for key, dy in zip(trained, found, strict=True) if dy is not None}
     if not flowing:
         raise InputError(f"{model.name}: the loss depends on no weight that is trained")
     backward = max(node.id for node in graph.nodes())
     rate = add_input(build, RATE, TensorType(DType.F64, ()))
-    initial = replace_weights(build, training, flowing, counter, rate)
+    initial = replace_weights(build, training, flowing, counter, rate, scaling)
     graph.outputs = {LOSS: loss} | {name: graph.outputs[name] for name in outputs}
     remove_unused(graph)
     made = replace(model, graph=graph, reread=None, declares={}, training=None)
-    return Step(made, targets, tuple(flowing), {COUNTER: 0, **initial}, (forward, backward))
+    initial |= {COUNTER: 0, **(STATES if scaled else {})}
+    return Step(made, targets, tuple(flowing), initial, (forward, backward))
 
 
 def loss_model(model: Model, training: Training) -> tuple[Model, Mapping[str, TensorType]]:

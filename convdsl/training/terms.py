@@ -86,6 +86,10 @@ class Term:
         a, b = _alike(then, other)
         return Term(self.build, self.build("where", self.value, a.value, b.value))
 
+    def both(self, other: Term) -> Term:
+        """Whether two masks hold."""
+        return self._with("logical_and", other)
+
     def norm(self) -> Term:
         """sqrt(sum of squares), a scalar of double precision."""
         if not self.value.type.rank:

@@ -6,7 +6,8 @@
     optimizer.average.<key>        the moving average of a weight
 
 Where k batches make an update, all but every k-th call leave weights, slots and averages as they
-are; the update of batch s, from 0, is number floor(s / k) + 1.
+are; the update of batch s, from 0, is number floor(s / k) + 1. So do updates that loss scaling
+leaves out, which do not count.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from convdsl.training.gradients import (
     regularise,
 )
 from convdsl.training.optimisers import OPTIMISERS, Update
+from convdsl.training.scaling import Scaling
 from convdsl.training.terms import Term
 
 PREFIX = "optimizer"
@@ -40,15 +42,21 @@ AVERAGE = f"{PREFIX}.average"
 
 
 def replace_weights(
-    build: Build, training: Training, gradients: Mapping[str, Value], counter: Value, rate: Value
+    build: Build,
+    training: Training,
+    gradients: Mapping[str, Value],
+    counter: Value,
+    rate: Value,
+    scaling: Scaling | None = None,
 ) -> dict[str, float | str]:
     """Add what replaces weights, given their gradients by key, and all that goes with them.
 
-    counter: the state `optimizer.step`. rate: f64 []. The settings are complete. Returns what
-    the states begin as that are added: a number, or a weight by its key.
+    counter: the state `optimizer.step`. rate: f64 []. scaling: by which the gradients are scaled.
+    The settings are complete. Returns what the states begin as that are added: a number, or a
+    weight by its key.
     Raises InputError for groups that name no parameter.
     """
-    updates = _Updates(build, training, counter, rate)
+    updates = _Updates(build, training, counter, rate, scaling)
     updates.replace(gradients)
     return updates.initial
 
@@ -61,6 +69,7 @@ class _Updates:
     training: Training
     counter: Value
     rate: Value
+    scaling: Scaling | None
     initial: dict[str, float | str] = field(default_factory=dict[str, "float | str"])
 
     def replace(self, gradients: Mapping[str, Value]) -> None:
@@ -75,6 +84,9 @@ class _Updates:
         if batches > 1:
             step = _floor(seen / batches) + 1.0
             applies = _floor((seen + 1.0) / batches) > step - 1.0
+        if self.scaling is not None:
+            step = step - Term(build, self.scaling.skipped).cast(DType.F64)
+            gradients = self.scaling.unscaled(gradients)
         weights = {key: states[key].output for key in gradients}
         groups = {key: group_of(training, key, weight.type) for key, weight in weights.items()}
         flowing = {
@@ -82,6 +94,10 @@ class _Updates:
         }
         if applies is not None:
             flowing = {k: self._accumulated(k, g, batches, applies) for k, g in flowing.items()}
+        if self.scaling is not None:
+            finite = self.scaling.finite(flowing.values())
+            self.scaling.follow(finite, applies)
+            applies = finite if applies is None else applies.both(finite)
         for key, gradient in self._clipped(flowing).items():
             self._weight(weights[key], gradient, groups[key], step.value, applies)
 

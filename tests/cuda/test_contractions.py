@@ -29,7 +29,14 @@ from convdsl.tensor import DType, TensorType
 
 F32, TF32, BF16 = (CudaTarget("sm_80", precision) for precision in ("highest", "high", "medium"))
 TURING = CudaTarget("sm_75")
-TARGETS = {"f32": F32, "tf32": TF32, "bf16": BF16, "sm_75": TURING}
+TARGETS = {
+    "f32": F32,
+    "tf32": TF32,
+    "bf16": BF16,
+    "sm_75": TURING,
+    "f16": CudaTarget("sm_80", "float16"),
+    "f16 on sm_75": CudaTarget("sm_75", "float16"),
+}
 each_target = pytest.mark.parametrize("name", TARGETS)
 
 

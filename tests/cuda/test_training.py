@@ -46,9 +46,9 @@ def batches(count: int) -> list[dict[str, np.ndarray]]:
     ]
 
 
-def session(device: str) -> Session:
+def session(device: str, **more: str) -> Session:
     model = convdsl.parse(NET)
-    return Session(model, complete(model), "random:3", device=device, cache=False)
+    return Session(model, complete(model), "random:3", device=device, cache=False, **more)
 
 
 def test_steps_are_those_of_the_processor(fake: Fake) -> None:
@@ -87,6 +87,47 @@ def test_checkpoints_are_of_either_device(fake: Fake) -> None:
     assert again.steps == plain.steps == 2
 
 
+@pytest.mark.parametrize("amp", ["float16", "bfloat16"])
+def test_mixed_precision_is_near(fake: Fake, amp: str) -> None:
+    """Products of halves; weights, sums and statistics stay f32."""
+    card, plain = session("cuda", amp=amp), session("cpu")
+    for number, batch in enumerate(batches(3)):
+        found, expected = card.step(batch, 0.1)["loss"], plain.step(batch, 0.1)["loss"]
+        assert abs(float(found) - float(expected)) < 2e-2, number
+    states = card.states()
+    assert ("optimizer.scale" in states) == (amp == "float16")
+    assert {a.dtype.name for a in states.values()} == {"float32", "int64"}
+    for key, array in plain.states().items():
+        np.testing.assert_allclose(states[key], array, rtol=0, atol=3e-2, err_msg=key)
+
+
+def test_gradients_that_float16_alone_would_lose(fake: Fake) -> None:
+    """A network that is nearly sure: what it sends back is less than the least f16, 6e-8."""
+    moved = {}
+    for how in ({"amp": "float16"}, {"precision": "float16"}):
+        card = session("cuda", **how)
+        states = card.states()
+        last = max(key for key in states if key.startswith("linear") and key.endswith("bias"))
+        states[last] = np.array([20.0, 0.0, 0.0], np.float32)
+        card.restore(states)
+        batch = batches(1)[0] | {"label": np.zeros(8, np.int64)}
+        card.step(batch, 1e6)
+        key = next(key for key in states if key.startswith("conv_2") and key.endswith("weight"))
+        moved[next(iter(how))] = bool(np.any(card.states()[key] != states[key]))
+    assert moved == {"amp": True, "precision": False}
+
+
+def test_runs_go_on_with_and_without_loss_scaling(fake: Fake) -> None:
+    first, second = batches(2)
+    scaled, plain = session("cuda", amp="float16"), session("cpu")
+    scaled.step(first, 0.1)
+    plain.restore(scaled.states())
+    plain.step(second, 0.1)
+    scaled.restore(plain.states())
+    assert scaled.steps == 2
+    assert float(scaled.states()["optimizer.scale"]) == 2.0**16
+
+
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
@@ -107,6 +148,11 @@ def test_train_eval_and_resume(folder: Path, fake: Fake, capsys: pytest.CaptureF
     plain = [json.loads(line) for line in Path("plain/log.jsonl").read_text().splitlines()]
     for card, processor in zip(lines, plain, strict=True):
         assert abs(card["train_loss"] - processor["train_loss"]) < 1e-4
+    mixed = ["--out", "mixed", "--amp", "float16"]
+    assert main(["train", *said, *mixed, "--device", "cuda"]) == 0
+    halves = [json.loads(line) for line in Path("mixed/log.jsonl").read_text().splitlines()]
+    assert abs(halves[-1]["train_loss"] - plain[-1]["train_loss"]) < 2e-2
+    assert main(["train", *said, *mixed, "--overwrite"]) == 2
     more = ["--out", "run", "--resume", "--set", "train.epochs=3"]
     assert main(["train", *said, *more]) == 0
     capsys.readouterr()

@@ -29,9 +29,12 @@ TARGETS = {
     "f32": CudaTarget("sm_80"),
     "tf32": CudaTarget("sm_80", "high"),
     "bf16": CudaTarget("sm_90", "medium"),
+    "f16": CudaTarget("sm_80", "float16"),
+    "f16 on sm_75": CudaTarget("sm_75", "float16"),
     "blackwell": CudaTarget("sm_120", "medium"),
 }
-SPOKEN = {"f32": "cp.async", "tf32": "tf32.tf32", "bf16": "bf16.bf16", "blackwell": "bf16.bf16"}
+SPOKEN = {"f32": "cp.async", "tf32": "tf32.tf32", "bf16": "bf16.bf16", "blackwell": "bf16.bf16",
+          "f16": "m16n8k16.row.col.f32.f16", "f16 on sm_75": "m16n8k8.row.col.f32.f16"}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", TARGETS)

@@ -57,8 +57,12 @@ ON_CARD unsigned pair_of_bf16(float lower, float upper) {
 }
 ON_CARD unsigned pair_of_f16(float lower, float upper) {
     unsigned made;
+#if __CUDA_ARCH__ >= 800
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(made) : "f"(upper), "f"(lower));
+#else
     asm("{ .reg .b16 l, u; cvt.rn.f16.f32 l, %1; cvt.rn.f16.f32 u, %2; mov.b32 %0, {l, u}; }"
         : "=r"(made) : "f"(lower), "f"(upper));
+#endif
     return made;
 }
 

@@ -198,8 +198,9 @@ def form_of(target: CudaTarget, a: DType, b: DType) -> tuple[MmaForm | None, boo
     """How factors that are stored in two types are multiplied, and whether the form takes them as
     they are; no form on the plain units. Products of halves of one type are exact, so that it is no
     matter of precision; else it is what the precision allows, where the card has it."""
-    if a is b is DType.F16:
-        return F16 if target.has_async_copies else SHORT_F16, True
+    halves = F16 if target.has_async_copies else SHORT_F16
+    if a is b is DType.F16 or target.precision == "float16":
+        return halves, a is b is DType.F16
     if not target.has_bf16:
         return None, False
     if a is b is DType.BF16:
