@@ -18,7 +18,8 @@ from pathlib import Path
 
 from cuda_shim.modules import folder
 
-from convdsl.backends.cuda.nvrtc import OPTIONS, Resources, compile_source, nvrtc_version
+from convdsl.backends.cuda import nvrtc
+from convdsl.backends.cuda.nvrtc import Resources, compile_source, nvrtc_version
 
 _FUNCTION = re.compile(r'^(extern "C" __global__ void __launch_bounds__\([^)]*\)) (\w+)', re.M)
 _SAME = "kernel"
@@ -82,8 +83,10 @@ def functions_of(source: str) -> dict[str, str]:
 
 def resources_of(text: str, arch: str) -> tuple[Resources, bool]:
     """Of a function alone in its module, and whether it had to be compiled."""
-    said = "\0".join((text, arch, nvrtc_version(), *OPTIONS))
-    path = _results() / f"{hashlib.sha256(said.encode()).hexdigest()[:32]}.json"
+    said = hashlib.sha256()
+    for part in (text, arch, nvrtc_version(), _how()):
+        said.update(part.encode() + b"\0")
+    path = _results() / f"{said.hexdigest()[:32]}.json"
     if path.exists():
         return Resources(**json.loads(path.read_text())), False
     used = compile_source(text, arch).resources[_SAME]
@@ -91,6 +94,12 @@ def resources_of(text: str, arch: str) -> tuple[Resources, bool]:
     fresh.write_text(json.dumps(asdict(used)))
     fresh.replace(path)
     return used, True
+
+
+@cache
+def _how() -> str:
+    """What decides how a source is compiled."""
+    return Path(nvrtc.__file__).read_text()
 
 
 @cache

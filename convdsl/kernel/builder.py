@@ -112,9 +112,7 @@ class Builder:
         self._emit(Parallel(loop_vars, tuple(extents), body))
 
     @contextmanager
-    def blocks(
-        self, names: Sequence[str], extents: Sequence[int], together: int = 0
-    ) -> Generator[list[Dim]]:
+    def blocks(self, names: Sequence[str], extents: Sequence[int]) -> Generator[list[Dim]]:
         """A grid of independent blocks, over all combinations; inside: `shared`, `threads`."""
         loop_vars = self._counters(names, extents)
         self._shared = []
@@ -122,7 +120,7 @@ class Builder:
         yield [var.i for var in loop_vars]
         body, shared = tuple(self._bodies.pop()), tuple(self._shared)
         self._shared = None
-        self._emit(Blocks(loop_vars, tuple(extents), shared, body, together))
+        self._emit(Blocks(loop_vars, tuple(extents), shared, body))
 
     @contextmanager
     def threads(self, names: Sequence[str], extents: Sequence[int]) -> Generator[list[Dim]]:

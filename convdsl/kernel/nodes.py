@@ -392,14 +392,12 @@ class Parallel:
 @dataclass(frozen=True, slots=True)
 class Blocks:
     """A grid: all combinations of up to three variables (each from 0), in any order. Each is a
-    block with its own `shared` memory; the body is one `Threads`. `together`: how many of them a
-    multiprocessor is meant to hold, for who shares out registers; 0 where it is all the same."""
+    block with its own `shared` memory; the body is one `Threads`."""
 
     vars: tuple[LoopVar, ...]
     extents: tuple[int, ...]
     shared: tuple[Buffer, ...]
     body: tuple[Statement, ...]
-    together: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,8 +90,6 @@ def _format_statement(statement: Statement, depth: int) -> list[str]:
             ranges = _ranges(statement.vars, statement.extents)
             lines = [f"{pad}{type(statement).__name__.lower()} {ranges}"]
             if isinstance(statement, Blocks):
-                if statement.together:
-                    lines[0] += f", {statement.together} together"
                 lines += [f"{pad}  {_format_shared(buffer)}" for buffer in statement.shared]
             return lines + format_body(statement.body, depth + 1)
         case Barrier():

@@ -11,7 +11,7 @@ import pytest
 
 import convdsl
 from convdsl.backends.cuda.disassembly import disassemble, find_disassembler, instructions
-from convdsl.backends.cuda.nvrtc import Resources, compile_source
+from convdsl.backends.cuda.nvrtc import Resources, compile_source, with_all_registers
 from convdsl.diagnostics import InputError
 from convdsl.kernel.cuda_binary import CudaBinary
 from convdsl.kernel.cuda_module import Launch
@@ -49,6 +49,17 @@ def test_what_is_made(arch: str) -> None:
     assert any(line.startswith("FFMA") for line in listed["turned"])
     assert any("BAR.SYNC" in line for line in listed["turned"])
     assert any(line.startswith("STL") for line in listed["local"])
+
+
+def test_what_spills_may_have_all_registers() -> None:
+    """Those functions alone, by their whole names."""
+    source = "".join(
+        f'extern "C" __global__ void __launch_bounds__({n}) {name}(float* a) {{ }}\n'
+        for n, name in ((128, "conv_1"), (64, "conv_10"), (256, "conv_1_sum"))
+    )
+    assert with_all_registers(source, set()) == source
+    told = with_all_registers(source, {"conv_1"})
+    assert told == source.replace("(128)", "(128, 1)")
 
 
 def test_the_last_byte_is_there() -> None:

@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 
 import pytest
+from drawn_convolutions import conv_graph
 from graphs import rewritten
+from layer_steps import step_graph
 from resource_gate import check_resources, functions_of
 
 import convdsl
@@ -73,6 +75,22 @@ def test_steps(name: str, arch: str, record_property: Record) -> None:
     said = {"optimizer": "adamw(lr = 0.001)", "schedule": "constant"}
     step = training_step(model, complete(model, said), list(model.outputs)[:1])
     check(bound(step.model.graph, 16), f"{name} trained", arch, record_property)
+
+
+ONCE_SPILLED = {
+    "sm_80": conv_graph((2, 3, 224, 224), {"channels": 64, "kernel": 7, "stride": 2}),
+    "sm_86": step_graph(
+        "conv", (16, 512, 4, 4), {"channels": 512, "kernel": 3, "stride": 2, "groups": 512}
+    ),
+    "sm_100": step_graph("linear", (256, 1024), {"channels": 1000}),
+}
+
+
+@pytest.mark.parametrize("arch", ONCE_SPILLED)
+def test_what_once_spilled(arch: str, record_property: Record) -> None:
+    """Copies from many rows, whose indices were of 64 bits; a product without a loop, in which all
+    is loaded ahead that there are registers for; and one that ptxas gave too few by itself."""
+    check(ONCE_SPILLED[arch], "a layer", arch, record_property)
 
 
 SPILLING = """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
@@ -16,15 +16,15 @@ from convdsl.kernel.cuda_target import ARCHITECTURES
 ADVICE = "pip install 'convdsl[cuda]' (cupy-cuda13x and nvidia-cuda-nvrtc)"
 """How to get what compiles for cards."""
 
-OPTIONS = (
+_OPTIONS = (
     "--fmad=false",  # the IR says where a product and a sum are rounded once (ADR 46)
     "--prec-div=true",
     "--prec-sqrt=true",
     "--ftz=true",  # denormals are zeros, as on the processor (ADR 87)
     "--ptxas-options=-v",  # what each function takes, in the log
 )
-"""What is compiled with, whatever the architecture."""
 
+_BOUNDS = re.compile(r"__launch_bounds__\((\d+)\) (\w+)\(")
 _ENTRY = re.compile(r"Compiling entry function '([^']+)'")
 _STACK = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
 _USED = re.compile(r"Used (\d+) registers")
@@ -87,15 +87,34 @@ def compile_source(source: str, arch: str) -> Compiled:
         raise InputError(f"unknown architecture `{arch}`; there are {', '.join(ARCHITECTURES)}")
     nvrtc = _nvrtc()
     with compiling():
-        ptx, cubin, log = _compiled(nvrtc, source, arch)
-    return Compiled(ptx, cubin, log, _resources(log))
+        made = _compiled(nvrtc, source, arch)
+        spilling = {name for name, used in made.resources.items() if used.spills}
+        again = with_all_registers(source, spilling)
+        if again == source:
+            return made
+        return min(made, _compiled(nvrtc, again, arch), key=_spilled)
 
 
-def _compiled(nvrtc: ModuleType, source: str, arch: str) -> tuple[str, bytes, str]:
-    """PTX, cubin and log."""
+def with_all_registers(source: str, functions: Set[str]) -> str:
+    """A source some of whose functions say that a multiprocessor need hold one block of them. Where
+    nothing is said ptxas aims at more, and now and then spills a few bytes for that; told so it
+    takes what registers a thread can have, which is why it is not told of all."""
+
+    def told(found: re.Match[str]) -> str:
+        threads, name = found.groups()
+        return f"__launch_bounds__({threads}, 1) {name}(" if name in functions else found[0]
+
+    return _BOUNDS.sub(told, source)
+
+
+def _spilled(made: Compiled) -> int:
+    return sum(used.spills for used in made.resources.values())
+
+
+def _compiled(nvrtc: ModuleType, source: str, arch: str) -> Compiled:
     program = nvrtc.createProgram(source, "program.cu", (), ())
     try:
-        nvrtc.compileProgram(program, (f"--gpu-architecture={arch}", *OPTIONS))
+        nvrtc.compileProgram(program, (f"--gpu-architecture={arch}", *_OPTIONS))
         log = _text(nvrtc.getProgramLog(program))
         ptx = _text(nvrtc.getPTX(program))
         cubin = nvrtc.getCUBIN(program) + b"\0"  # CuPy takes it for a string, and drops its end
@@ -106,7 +125,7 @@ def _compiled(nvrtc: ModuleType, source: str, arch: str) -> tuple[str, bytes, st
         raise AssertionError(f"the source for {arch} does not compile: {error}\n{log}") from None
     finally:
         nvrtc.destroyProgram(program)
-    return ptx, cubin, log
+    return Compiled(ptx, cubin, log, _resources(log))
 
 
 def _text(value: str | bytes) -> str:

@@ -171,8 +171,7 @@ class _Function(ValuePrinter):
             self.put(f"{TYPES[registers.type.dtype]} {name_of(registers.name)}[{count}];")
         self.body(threads.body)
         parameters = ", ".join(map(self.parameter, self.kernel.buffers))
-        limits = f"{self.threads}, {self.grid.together}" if self.grid.together else self.threads
-        head = f'extern "C" __global__ void __launch_bounds__({limits}) {self.name}'
+        head = f'extern "C" __global__ void __launch_bounds__({self.threads}) {self.name}'
         return "\n".join((f"{head}({parameters}) {{", *self.lines, "}\n"))
 
     def parameter(self, buffer: Buffer) -> str:

@@ -168,8 +168,7 @@ class _Product:
         plan, b = self.plan, self.b
         tiles = plan.row_tiles * plan.column_tiles
         extents = (self.gemm.batch.size * plan.splits, tiles)
-        together = plan.blocks_on(self.target)
-        with b.blocks(("batch", "tile"), extents, together) as (z, tile):
+        with b.blocks(("batch", "tile"), extents) as (z, tile):
             shared = [
                 b.shared(name, STAGES * factor.piece, factor.dtype, alignment=4 * VECTOR)
                 for name, factor in zip(("a_tile", "b_tile"), self.factors, strict=True)
