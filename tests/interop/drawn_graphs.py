@@ -7,7 +7,7 @@ onnxruntime, node by node, while the graph grows: so sizes that data decide are 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -63,6 +63,14 @@ class Drawn:
         if kind in WITHOUT_ROUNDING and all(n in self.exact or n in known for n in operands if n):
             self.exact |= set(made)
         return made
+
+    def alone(self) -> Iterator[tuple[onnx.NodeProto, onnx.ModelProto, dict[str, np.ndarray]]]:
+        """Each node as a graph of its own, with what onnxruntime gave to it."""
+        for node in self.nodes:
+            known = {n: self.stored[n] for n in node.input if n in self.stored}
+            there = self.inputs | self.values
+            given = {n: there[n] for n in node.input if n and n not in known}
+            yield node, _model([node], given, known, list(node.output), self.opset), given
 
     def store(self, array: np.ndarray) -> str:
         name = f"c{len(self.stored)}"
