@@ -40,14 +40,17 @@ def has_channels_inside(
     if product is not None:
         factors = list(reads(product.reduce))
         weights = [factor for factor in factors if operands.get(factor.tensor.name) is None]
-        if any(depends(index, axis) for factor in weights for index in factor.index):
+        square = len(set(factors)) == 1
+        if not square and any(depends(index, axis) for factor in weights for index in factor.index):
             return True
     if full and any(_slides(read, stage) for read in reads(stage.body)):
         return True
-    made = _made(stage, operands)
-    along = [layout for read, layout in made if read.tensor.type.rank > 2 and _stays(read, axis)]
+    given = ((read, read.tensor.name) for read in reads(stage.body))
+    maps = [(r, name) for r, name in given if name in operands and r.tensor.type.rank > 2]
+    along = [operands[name] for read, name in maps if _stays(read, axis)]
     if along:
-        return any(layout.axis == 1 for layout in along)
+        return any(layout is not None and layout.axis == 1 for layout in along)
+    made = _made(stage, operands)
     largest = max((layout.size for _, layout in made), default=0)
     kept = [_becomes(r, layout, axis) for r, layout in made if layout.size == largest]
     return full and any(kept)
