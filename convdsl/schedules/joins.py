@@ -100,7 +100,7 @@ def _dims(read: Read, axes: Mapping[str, Axis]) -> dict[str, int | None] | None:
         axis = axes[names[0]]
         if index != axis.i or extent_of(axis) != extent:
             return None
-        found[axis.name] = d
+        found[axis.name] = d if extent > 1 else None
     rest = [name for name in axes if name not in found]
     if any(extent_of(axes[name]) > 1 for name in rest):
         return None

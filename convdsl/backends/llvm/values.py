@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from convdsl.backends.llvm.casts import CastPrinter
 from convdsl.backends.llvm.text import (
     INT_TESTS,
@@ -326,21 +328,32 @@ class ValuePrinter(CastPrinter):
     def reduce_lanes(self, value: ReduceLanes) -> str:
         """All lanes combined, in any order."""
         x, type = self.value(value.x), value.x.type
-        scalar, text = SCALARS[type.dtype], type_of(type)
         if type.lanes == 1:
             return x
         if not type.dtype.is_float:
-            name, start, flags = _INT_REDUCTIONS[value.op], "", ""
+            name = _INT_REDUCTIONS[value.op]
             if type.dtype.kind is Kind.UNSIGNED:
                 name = name.replace("s", "u")
-            signature = text
-        elif value.op in _FLOAT_REDUCTIONS:
+            return self.reduced(name, x, type)
+        if value.op in _FLOAT_REDUCTIONS:
             name, neutral = _FLOAT_REDUCTIONS[value.op]
-            start, flags = f"{scalar} {literal(neutral, type.dtype)}, ", "reassoc "
-            signature = f"{scalar}, {text}"
-        else:
-            name, start, flags = f"f{value.op}imum", "", ""
-            signature = text
+            start = f"{SCALARS[type.dtype]} {literal(neutral, type.dtype)}"
+            return self.reduced(name, x, type, start, "reassoc ")
+        # Whether there is a NaN is asked once, not at every step.
+        found = self.reduced(f"f{value.op}", x, type, flags="nnan nsz ")
+        bits, mask = f"i{type.lanes}", type_of(ValueType(DType.BOOL, type.lanes))
+        none = self.result(f"fcmp uno {type_of(type)} {x}, {x}")
+        some = self.result(f"bitcast {mask} {none} to {bits}")
+        some = self.result(f"icmp ne {bits} {some}, 0")
+        scalar = SCALARS[type.dtype]
+        nan = literal(math.nan, type.dtype)
+        return self.result(f"select i1 {some}, {scalar} {nan}, {scalar} {found}")
+
+    def reduced(self, name: str, x: str, type: ValueType, start: str = "", flags: str = "") -> str:
+        """LLVM's reduction of a vector, from a start value on where it has one."""
+        scalar, text = SCALARS[type.dtype], type_of(type)
         full = f"@llvm.vector.reduce.{name}.{suffix(type)}"
+        before = f"{start}, " if start else ""
+        signature = f"{scalar}, {text}" if start else text
         self.declarations.add(f"declare {scalar} {full}({signature})")
-        return self.result(f"call {flags}{scalar} {full}({start}{text} {x})")
+        return self.result(f"call {flags}{scalar} {full}({before}{text} {x})")

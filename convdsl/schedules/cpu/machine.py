@@ -18,6 +18,7 @@ from convdsl.schedules.cpu.layouts import layout_of
 from convdsl.schedules.cpu.phases import phases
 from convdsl.schedules.cpu.ranks import ranks
 from convdsl.schedules.cpu.reduction import reduction
+from convdsl.schedules.cpu.rows import rows
 from convdsl.schedules.cpu.running import running
 from convdsl.schedules.cpu.scatter import scatter
 from convdsl.schedules.cpu.straddling import straddling
@@ -43,6 +44,7 @@ def cpu_machine(target: Target) -> Machine:
         gemm,
         correlation,
         ranks,
+        rows,
         reduction,
         scatter,
         running,

@@ -5,29 +5,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import prod
-from typing import TypeAlias
 
 from convdsl.kernel.builder import Builder
-from convdsl.kernel.expr import Axis, Read
+from convdsl.kernel.expr import Read
 from convdsl.kernel.nodes import Buffer, Kernel, ReduceLanes, Value
 from convdsl.kernel.target import Target
 from convdsl.schedules.accumulators import Accumulators
 from convdsl.schedules.chain import declare_outputs, emit_stages, store_outputs
-from convdsl.schedules.cpu.totals import (
-    PIECE,
-    Loop,
-    Way,
-    cut,
-    cycles,
-    plan_totals,
-)
+from convdsl.schedules.cpu.rounds import Position, Rounds
+from convdsl.schedules.cpu.totals import Loop, Way, cycles, plan_totals
 from convdsl.schedules.emission import Emitter, View, extent_of, lane_symbol
 from convdsl.schedules.task import Arguments, Output, Pack, Schedule, Scheduled, Scratch, Task
-from convdsl.schedules.totals import RUN, match_totals
-from convdsl.tensor import Dim, dim_min, floor_div
-
-Position: TypeAlias = "dict[str, Dim]"
+from convdsl.schedules.totals import match_totals
+from convdsl.tensor import Dim, dim_min
 
 
 def plan(task: Task, target: Target) -> Way | None:
@@ -221,64 +211,24 @@ class _Walk:
 
     def loops(self, loops: tuple[Loop, ...], *, rest: bool) -> None:
         """`rest`: at the last, incomplete vector of the axis that vectors run along."""
-        if any(loop.extent == 0 for loop in loops):
-            return
-        b, plan = self.kernel.b, self.kernel.plan
-        outer, inner = cut(loops)
-        rounds = prod(loop.extent for loop in outer)
-        chunk = -(-rounds // plan.shares)
+        plan = self.kernel.plan
+        rounds = Rounds(self.kernel.b, loops, plan.slots)
+        chunk = -(-rounds.count // plan.shares)
         first = self.unit.share * chunk
-        past = dim_min(first + chunk, rounds)
-        together = max(1, RUN * plan.slots // min(inner, PIECE))  # rounds of near accumulators
-        with b.serial("run", -(-chunk // together)) as run:
-            start = first + run * together
-            self.near.clear()
-            with b.serial("round", dim_min(start + together, past), start) as number:
-                self.round(loops, outer, inner, number, rest=rest)
-            self.far.take(0, self.near.totals())
+        rounds.walk(
+            first,
+            dim_min(first + chunk, rounds.count),
+            chunk,
+            lambda at, slot: self.position(at, slot, rest=rest),
+            self.near.clear,
+            lambda: self.far.take(0, self.near.totals()),
+        )
 
-    def round(
-        self,
-        loops: tuple[Loop, ...],
-        outer: tuple[Loop, ...],
-        inner: int,
-        number: Dim,
-        *,
-        rest: bool,
-    ) -> None:
-        """The innermost loop once, its positions on one accumulator after the other."""
-        b, slots = self.kernel.b, self.kernel.plan.slots
-        at: Position = {}
-        for loop in reversed(outer[1:]):
-            above = floor_div(number, loop.extent)
-            at[loop.axis.name] = number - above * loop.extent
-            number = above
-        if outer:
-            at[outer[0].axis.name] = number
-        base: Dim = 0
-        count: Dim = inner
-        if len(outer) == len(loops) and loops:  # the last of the outer ones counts pieces
-            base = at.pop(outer[-1].axis.name) * PIECE
-            count = PIECE if inner % PIECE == 0 else dim_min(PIECE, inner - base)
-        axis = loops[-1].axis if loops else None
-        tiles = floor_div(count, slots)
-        with b.serial("tile", tiles) as tile:
-            for slot in range(slots):
-                self.position(at, axis, base + tile * slots + slot, slot, rest=rest)
-        if isinstance(count, int) and isinstance(tiles, int):
-            for slot in range(count - tiles * slots):
-                self.position(at, axis, base + tiles * slots + slot, slot, rest=rest)
-            return
-        with b.serial("left", count, tiles * slots) as left:
-            self.position(at, axis, base + left, 0, rest=rest)
-
-    def position(
-        self, at: Position, axis: Axis | None, counter: Dim, slot: int, *, rest: bool
-    ) -> None:
+    def position(self, at: Position, slot: int, *, rest: bool) -> None:
         """One vector of terms."""
         plan, totals, unit = self.kernel.plan, self.kernel.plan.totals, self.unit
         single: Position = {axis.name: 0 for axis in totals.front_axes if axis.extent == 1}
-        first = {**single, **unit.at, **at} | ({} if axis is None else {axis.name: counter})
+        first = {**single, **unit.at, **at}
         own = plan.axis.name
         if not plan.kept:
             first[own] = plan.whole * plan.lanes if rest else first[own] * plan.lanes
