@@ -1,4 +1,5 @@
-"""`convdsl report --target cuda --machine NAME`: predicted times of the kernels on a card."""
+"""`convdsl report --target cuda --machine NAME`: predicted times of the kernels on a card, and what
+they take where such a card is here."""
 
 from __future__ import annotations
 
@@ -10,9 +11,10 @@ from convdsl.cli.building import load_model
 from convdsl.cli.options import batch_of, input_shapes
 from convdsl.compilation import Plan
 from convdsl.diagnostics import InputError
-from convdsl.driver import bind
-from convdsl.measure.card_prediction import Predicted, predict_on_card
+from convdsl.driver import bind, bind_weights_of
+from convdsl.measure.card_prediction import Made, Predicted, predict_on_card
 from convdsl.measure.machine import this_machine
+from convdsl.runtime.cuda.card import Card, find_card
 from convdsl.toolchain import find_toolchain
 
 
@@ -28,20 +30,44 @@ def show(options: argparse.Namespace) -> None:
     binding = bind(model, input_shapes(options), batch_of(model, options))
     binding.setdefault("N", 1)
     chain = find_toolchain("cuda", machine.arch, options.precision)
-    found = predict_on_card(Plan(model, chain).lower(binding), chain.target, machine)
-    listing.show([_row(one) for one in found], options.format)
+    made = Made.of(Plan(model, chain).lower(binding), chain.target)
+    found = predict_on_card(made, machine)
+    card = _card_here()
+    times: list[float] | list[None] = [None] * len(found)
+    if card is not None and card.arch == machine.arch:
+        from convdsl.measure.card_timing import time_on_card
+
+        times = time_on_card(made, bind_weights_of(model, "random:0"), card)
+    listing.show([_row(one, time) for one, time in zip(found, times, strict=True)], options.format)
     total = sum(one.seconds for one in found)
     console.note(
         f"a prediction from code for {machine.arch}, not a measurement: {total * 1e3:.3f} ms in"
         f" {len(found)} kernels on {machine.name} ({machine.source}), launches not counted"
     )
+    measured = sum(time for time in times if time is not None)
+    if card is not None and card.arch == machine.arch:
+        console.note(
+            f"measured on {card.name} (cuda:{card.number}): {measured * 1e3:.3f} ms, each kernel by"
+            " itself, of random weights, its data in the card's cache where they fit"
+        )
+    elif card is not None:
+        console.note(f"not measured: the card here, {card.name}, is {card.arch}")
 
 
-def _row(one: Predicted) -> dict[str, object]:
+def _card_here() -> Card | None:
+    """The card of this machine, if one can be used."""
+    try:
+        return find_card()
+    except InputError:
+        return None
+
+
+def _row(one: Predicted, measured: float | None) -> dict[str, object]:
     return {
         "layers": ", ".join(one.launch.nodes),
         "kernel": one.launch.function,
         "predicted us": one.seconds * 1e6,
+        **({} if measured is None else {"measured us": measured * 1e6}),
         "bound": one.bound,
         "unit": one.unit,
         "MFLOP": one.flops / 1e6,

@@ -24,9 +24,9 @@ from itertools import groupby
 from convdsl.analysis.cost import known_sum
 from convdsl.analysis.machine import Machine
 from convdsl.backends.cuda.disassembly import disassemble, main_loop
-from convdsl.backends.cuda.nvrtc import Resources, compile_source
+from convdsl.backends.cuda.nvrtc import Compiled, Resources, compile_source
 from convdsl.backends.cuda.printer import print_module
-from convdsl.kernel.cuda_module import Launch
+from convdsl.kernel.cuda_module import CudaModule, Launch
 from convdsl.kernel.cuda_target import REGISTERS_SM, WARP, Architecture, CudaTarget
 from convdsl.kernel.nodes import Blocks, Kernel
 from convdsl.kernel.program import Program
@@ -59,11 +59,26 @@ class Predicted(Bound):
     bytes: int
 
 
-def predict_on_card(lowered: Lowered, target: CudaTarget, machine: Machine) -> list[Predicted]:
-    """Of every launch, in order. InputError where NVRTC or nvdisasm is missing."""
+@dataclass(frozen=True)
+class Made:
+    """A program with its code for a card."""
+
+    lowered: Lowered
+    target: CudaTarget
+    module: CudaModule
+    compiled: Compiled
+
+    @staticmethod
+    def of(lowered: Lowered, target: CudaTarget) -> Made:
+        """Print and compile it. InputError where NVRTC is missing."""
+        module = print_module(lowered.program, target)
+        return Made(lowered, target, module, compile_source(module.source, target.arch))
+
+
+def predict_on_card(made: Made, machine: Machine) -> list[Predicted]:
+    """Of every launch, in order. InputError where nvdisasm is missing."""
+    lowered, target, module, compiled = made.lowered, made.target, made.module, made.compiled
     program = lowered.program
-    module = print_module(program, target)
-    compiled = compile_source(module.source, target.arch)
     text = disassemble(compiled.cubin)
     loops = {name: _loop(text, name) for name in compiled.resources}
     work = {node.name: node.op.cost(node.call).flops for node in lowered.graph.op_nodes()}

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from cuda.fake_driver import Card, compile_source, there_is
 
 import convdsl
 from convdsl.analysis.machine import MACHINES
-from convdsl.backends.cuda.disassembly import main_loop
+from convdsl.backends.cuda.disassembly import disassemble, main_loop
 from convdsl.backends.cuda.nvrtc import Resources
 from convdsl.cli import main
 from convdsl.compilation import Plan
 from convdsl.kernel.cuda_module import Launch
 from convdsl.kernel.cuda_target import ARCHITECTURES
-from convdsl.measure.card_prediction import blocks_held, predict_on_card
+from convdsl.measure import card_prediction
+from convdsl.measure.card_prediction import Made, blocks_held, predict_on_card
+from convdsl.measure.card_timing import ROUNDS, TIMES
 from convdsl.toolchain import find_toolchain
 
 NET = """
@@ -69,7 +74,7 @@ def test_no_kernel_is_faster_than_the_data_sheet(card: str) -> None:
     machine = MACHINES[card]
     chain = find_toolchain("cuda", machine.arch)
     lowered = Plan(convdsl.parse(NET), chain).lower({"N": 4})
-    found = predict_on_card(lowered, chain.target, machine)
+    found = predict_on_card(Made.of(lowered, chain.target), machine)
     assert sum(one.flops for one in found) >= 2 * 4 * 64 * 32 * 9 * 28 * 28
     for one in found:
         assert 0 < one.fill <= 1
@@ -96,3 +101,39 @@ def test_the_command(tmp_path, capsys: pytest.CaptureFixture) -> None:
     ):
         assert main([*shared, *more]) == 2
         assert why in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_a_card_that_is_here_is_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside the prediction: every kernel, in a graph of many. What runs is the source, so that the
+    machine code that is read is another compilation's."""
+    path = tmp_path / "net.cnn"
+    path.write_text(NET)
+    shared = ["report", str(path), "--target", "cuda", "--format", "json"]
+    chain = find_toolchain("cuda", "sm_90")
+    made = Made.of(Plan(convdsl.parse(NET), chain).lower({"N": 1}), chain.target)
+    text, resources = disassemble(made.compiled.cubin), made.compiled.resources
+    with there_is(Card()) as fake:
+        monkeypatch.setattr(card_prediction, "disassemble", lambda _: text)
+        monkeypatch.setattr(
+            card_prediction,
+            "compile_source",
+            lambda source, arch: replace(compile_source(source, arch), resources=resources),
+        )
+        assert main([*shared, "--machine", "h100"]) == 0
+        said = capsys.readouterr()
+        rows = json.loads(said.out)
+        assert all(row["measured us"] > 0 for row in rows)
+        assert "measured on Fake card (cuda:0):" in said.err
+        assert fake.card.count(f"captured {TIMES}") == len(rows)
+        assert fake.card.count("graph") == ROUNDS * len(rows)
+        fake.card.arch = "sm_80"
+        assert main([*shared, "--machine", "h100"]) == 0
+        said = capsys.readouterr()
+        assert "not measured: the card here, Fake card, is sm_80" in said.err
+        assert "measured us" not in json.loads(said.out)[0]
+        fake.card.arch, name = "sm_90", rows[0]["kernel"]
+        fake.card.broken[name] = "cudaErrorIllegalAddress"
+        assert main([*shared, "--machine", "h100"]) == 2
+        assert "cuda:0 has failed: cudaErrorIllegalAddress" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,9 @@ from graphs import Builder
 import convdsl
 from convdsl.diagnostics import ArtifactError, DeviceError, InputError
 from convdsl.ir.model import Model
+from convdsl.runtime.cuda import rerun
+from convdsl.training.session import Session
+from convdsl.training.settings import complete
 
 NET = """
 model net {
@@ -276,6 +280,80 @@ def test_too_little_memory_is_told_with_the_plan(fake: Fake) -> None:
     assert "help: a smaller batch" in said
     fake.card.memory = 1 << 30
     assert net(array(1, 3, 8, 8)).shape == (1, 5)
+
+
+STEP = """
+model counting {
+    input x: f32[N, 3, 8, 8]
+    x -> conv(4, 3x3) -> bn -> relu -> avg_pool(global) as pooled -> flatten -> linear(5)
+      -> output y
+}
+"""
+
+
+def another_process(fake: Fake, patch: pytest.MonkeyPatch) -> list[str]:
+    """Where a call is run again: on a card that is as faulty, and has lost nothing. What was kept
+    there, call by call."""
+    kept: list[str] = []
+
+    def answer(folder: str) -> dict[str, Any]:
+        kept.append(" ".join(sorted(path.name for path in Path(folder).iterdir())))
+        with there_is(Card(broken=fake.card.broken)):
+            return json.loads(rerun.main(folder))
+
+    patch.setattr(rerun, "answer", answer)
+    return kept
+
+
+def test_a_call_that_failed_is_run_again(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where its process has lost the card: in another one, from what the host holds."""
+    kept = another_process(fake, monkeypatch)
+    net, x = on_card(NET), array(1, 3, 8, 8)
+    net(x)
+    name = next(e.split()[1] for e in fake.card.events if "launch" in e and "pool" in e)
+    fake.card.broken[name] = "cudaErrorIllegalAddress: an illegal memory access"
+    with pytest.raises(DeviceError, match=rf"at pooled.*kernel {name}, .*IllegalAddr.*\n.*again"):
+        net(x)
+    assert kept == ["binary facts.json input0.npy weights.npy"]
+    monkeypatch.setenv("CONVDSL_CUDA_CHECK", "0")
+    fake.card.lost = ""
+    with pytest.raises(DeviceError, match="has failed: cudaErrorIllegal"):
+        net(x)
+    assert len(kept) == 1
+
+
+def test_a_call_that_does_not_fail_again(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own error is told."""
+    net, x = on_card(NET), array(1, 3, 8, 8)
+    net(x)
+    monkeypatch.setattr(rerun, "answer", lambda folder: {"number": None, "error": ""})
+    fake.card.lost = "cudaErrorHardwareStackError"
+    with pytest.raises(DeviceError, match="has failed: cudaErrorHardwareStackError\nhelp"):
+        net(x)
+
+
+def test_what_the_card_refuses_is_named(fake: Fake) -> None:
+    """Nothing is lost: the call is run again where it is, on copies of the states."""
+    model = convdsl.parse(STEP)
+
+    def begun() -> Session:
+        return Session(model, complete(model), "random:0", device="cuda", cache=False)
+
+    random = np.random.default_rng(0)
+    x = random.standard_normal((4, 3, 8, 8)).astype(np.float32)
+    given = {"x": x, "label": random.integers(0, 5, 4)}
+    plain = begun()
+    plain.step(given, 0.1)
+    name = next(e.split()[1] for e in fake.card.events if "launch" in e and "pool" in e)
+    fake.card.broken[name] = "refused: too many resources requested for launch"
+    session = begun()
+    with pytest.raises(DeviceError, match=rf"kernel {name}.*refused: too many.*\n.*run.* again"):
+        session.step(given, 0.1)
+    fake.card.broken.clear()
+    session.step(given, 0.1)
+    expected = plain.states()
+    for key, array in session.states().items():
+        np.testing.assert_array_equal(array, expected[key], key)
 
 
 def test_a_failure_names_its_layer(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:

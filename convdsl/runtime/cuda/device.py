@@ -139,6 +139,20 @@ class CardState:
             self._host = None
         return int(self._card.data.ptr)
 
+    def on_host(self) -> Array | None:
+        """What it is where the card has not had it yet."""
+        return self._host
+
+    def copied(self, stream: Any) -> Any:
+        """A copy on the card, in order on a stream."""
+        found = cupy()
+        made = found.empty(self._port.type.sizes, self._port.type.dtype.numpy)
+        if self._host is not None:
+            made.set(self._host, stream=stream)
+        elif made.nbytes:
+            made.data.copy_from_device_async(self._card.data, made.nbytes, stream)
+        return made
+
     def _finish(self) -> None:
         """Wait for the call that changes it."""
         if self.done is not None:

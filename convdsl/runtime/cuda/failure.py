@@ -11,17 +11,22 @@ from convdsl.kernel.cuda_module import Launch
 from convdsl.kernel.program import Port
 from convdsl.runtime.code import Code
 from convdsl.runtime.cuda.device import CudaDevice
+from convdsl.runtime.cuda.rerun import Failure
 
 
 def failed(
-    device: CudaDevice, launch: Launch, number: int, count: int, error: Exception
+    device: CudaDevice, launches: Sequence[Launch], failure: Failure, *, again: bool = False
 ) -> DeviceError:
-    """A launch that the card refused, or did not survive."""
+    """A launch that the card refused, or did not survive. `again`: found by running the call
+    again."""
+    launch = launches[failure.number]
     layers = ", ".join(launch.nodes) or launch.function
+    note = "\nnote: found by running the call again, step by step" if again else ""
+    shared = f"{launch.shared_bytes} bytes of shared memory"
     return DeviceError(
-        f"{device.name} has failed at {layers} (kernel {launch.function}, launch {number + 1} of"
-        f" {count}, grid {_by(launch.grid)}, block {_by(launch.block)},"
-        f" {launch.shared_bytes} bytes of shared memory): {error}"
+        f"{device.name} has failed at {layers} (kernel {launch.function}, launch"
+        f" {failure.number + 1} of {len(launches)}, grid {_by(launch.grid)}, block"
+        f" {_by(launch.block)}, {shared}): {failure.error}{note}"
     )
 
 

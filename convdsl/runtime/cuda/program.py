@@ -17,6 +17,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -31,9 +32,11 @@ from convdsl.runtime.cuda.card import Card, cupy, find_card
 from convdsl.runtime.cuda.device import CardState, CudaDevice, is_host
 from convdsl.runtime.cuda.failure import failed, needs
 from convdsl.runtime.cuda.launching import Addresses, Functions, check_arguments
+from convdsl.runtime.cuda.rerun import Case, Failure, card_errors, step_by_step
 
 CHECK = "CONVDSL_CUDA_CHECK"
-"""Set to 1, every step is waited for, so that a failure names its layer."""
+"""Set to 1, every step is waited for, so that a failure names its layer; to 0, a call that failed
+is not run again to find out."""
 
 _LANES = 4
 """Streams whose scratch memory is kept, the most recently used."""
@@ -101,7 +104,7 @@ class CardCode:
         """One call: C-contiguous arrays of the program's exact types in, new arrays out, on the
         card if one of the inputs is. The number of threads plays no part."""
         found = cupy()
-        with found.cuda.Device(self._device.number), self._failures(found):
+        with found.cuda.Device(self._device.number), self._failures(found, inputs, states):
             functions = self._load(found)
             stream = found.cuda.get_current_stream()
             capturing = stream.is_capturing()
@@ -132,7 +135,7 @@ class CardCode:
         """Put a call into the stream's queue, by the graph or kernel by kernel."""
         found = cupy()
         copies = len(inputs) + len(self.code.outputs)
-        checked = os.environ.get(CHECK, "") not in ("", "0")
+        checked = os.environ.get(CHECK, "0") not in ("", "0")
         if checked or stream.is_capturing() or len(functions.launches) <= copies + 1:
             arrays = [self._on_card(found, array, stream) for array in inputs]
             outputs = [_empty(found, port) for port in self.code.outputs]
@@ -167,26 +170,63 @@ class CardCode:
 
     def _step_by_step(self, functions: Functions, addresses: Addresses, stream: Any) -> None:
         """Launch after launch, each waited for. DeviceError that names the layer that fails."""
-        errors = _errors(cupy())
-        for number, launch in enumerate(functions.launches):
-            try:
-                functions.launch(launch, addresses, stream)
-                stream.synchronize()
-            except errors as error:
-                raise failed(self._device, launch, number, len(functions.launches), error) from None
+        failure = step_by_step(functions, addresses, stream)
+        if failure is not None:
+            raise failed(self._device, self.binary.launches, failure)
 
     @contextmanager
-    def _failures(self, found: Any) -> Generator[None]:
-        """What CuPy raises, in our words."""
+    def _failures(
+        self, found: Any, inputs: Sequence[Any], states: Sequence[CardState]
+    ) -> Generator[None]:
+        """What CuPy raises, in our words; with the layer, where that is found by running the call
+        again."""
         try:
             yield
         except found.cuda.memory.OutOfMemoryError as error:
             raise needs(found, self.code, self._device, error) from None
-        except _errors(found) as error:
+        except card_errors(found) as error:
+            again = os.environ.get(CHECK, "") != "0"
+            failure = self._failed_again(found, inputs, states) if again else None
+            if failure is not None:
+                raise failed(self._device, self.binary.launches, failure, again=True) from None
             raise DeviceError(
                 f"{self._device.name} has failed: {error}\n"
                 f"help: with {CHECK}=1 every step is waited for, and the layer is named"
             ) from None
+
+    def _failed_again(
+        self, found: Any, inputs: Sequence[Any], states: Sequence[CardState]
+    ) -> Failure | None:
+        """The launch that fails when the call is run again: here, on copies of the states, if the
+        card has only refused something; else in a process of its own, from what the host holds."""
+        try:
+            if found.cuda.get_current_stream().is_capturing():
+                return None
+            stream = found.cuda.Stream(non_blocking=True)
+            stream.synchronize()
+            with stream:
+                return self._refused(found, inputs, states, stream)
+        except card_errors(found):
+            if not all(map(is_host, inputs)):
+                return None
+        held = [state.on_host() for state in states]
+        case = Case(self.code, self.weights, self._device.number, inputs, held)
+        return case.run_in_a_new_process()
+
+    def _refused(
+        self, found: Any, inputs: Sequence[Any], states: Sequence[CardState], stream: Any
+    ) -> Failure | None:
+        if self._functions is None:
+            return None
+        lane = Lane(found, self.code)
+        arrays = [self._on_card(found, array, stream) for array in inputs]
+        outputs = [_empty(found, port) for port in self.code.outputs]
+        copies = [state.copied(stream) for state in states]
+        addresses = replace(
+            self._addresses(lane, arrays, outputs, ()),
+            states=tuple(int(array.data.ptr) for array in copies),
+        )
+        return step_by_step(self._functions, addresses, stream)
 
     def _load(self, found: Any) -> Functions:
         """Code and weights on the card, once."""
@@ -236,10 +276,6 @@ class CardCode:
             tuple(int(array.data.ptr) for array in outputs),
             tuple(state.address() for state in states),
         )
-
-
-def _errors(found: Any) -> tuple[type[Exception], ...]:
-    return (found.cuda.driver.CUDADriverError, found.cuda.runtime.CUDARuntimeError)
 
 
 def read_binary(code: Code) -> CudaBinary:
