@@ -25,6 +25,9 @@ from functools import cached_property, lru_cache
 from math import sqrt
 from typing import TypeAlias
 
+from convdsl.kernel.builder import Builder
+from convdsl.kernel.nodes import Binary, Const, Fma, Value
+
 Matrix: TypeAlias = "tuple[tuple[Fraction, ...], ...]"
 
 _PAIRS: Mapping[int, tuple[str, ...]] = {
@@ -229,3 +232,24 @@ def _opposite(one: Sum, other: Sum) -> bool:
         and 0 < same < len(one)
         and all(term in one or term in turned for term in other)
     )
+
+
+def transformed(b: Builder, matrix: Matrix, values: Sequence[Value]) -> list[Value]:
+    """matrix x values."""
+    steps = steps_of(matrix)
+    known = list(values)
+    for terms in steps.sums:
+        ordered = sorted(terms, key=lambda term: term[0] != 1)
+        total: Value | None = None
+        for number, at in ordered:
+            x = known[at]
+            factor = Const(float(number), x.type)
+            if total is None:
+                total = x if number == 1 else Binary("mul", factor, x)
+            elif abs(number) == 1:
+                total = Binary("add" if number == 1 else "sub", total, x)
+            else:
+                total = Fma(factor, x, total)
+        assert total is not None
+        known.append(b.let(total, "s"))
+    return [known[at] for at in steps.results]

@@ -21,10 +21,11 @@ from convdsl.runtime.cpu.code import aligned
 from convdsl.schedules.cpu.machine import cpu_machine
 from convdsl.schedules.cpu.winograd import emit_as
 from convdsl.schedules.cpu.winograd_filters import WinogradPack
-from convdsl.schedules.cpu.winograd_plan import AMPLIFICATION, Plan, plans
+from convdsl.schedules.cpu.winograd_plan import Plan, plans
 from convdsl.schedules.machine import Machine
 from convdsl.schedules.task import Schedule, Task
 from convdsl.schedules.winograd import form
+from convdsl.schedules.winograd_tiling import AMPLIFICATION
 from convdsl.tensor import DType
 
 CPUS = ["native", "x86-64-v3", "x86-64-v2"]

@@ -5,24 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import product
 
 from convdsl.kernel.target import Target
 from convdsl.schedules.contraction import Convolution, match_convolution
 from convdsl.schedules.cpu.filters import channels_layout, channels_packs, packing_cycles
 from convdsl.schedules.cpu.tiles import Tile, choose_tile, split, tile_cycles
 from convdsl.schedules.cpu.winograd_filters import WinogradPack
-from convdsl.schedules.cpu.winograd_tiling import Tiling
 from convdsl.schedules.task import Task
 from convdsl.schedules.winograd import Matrix, steps_of
+from convdsl.schedules.winograd_tiling import Tiling, tilings
 from convdsl.tensor import DType
-
-_OUTPUTS = {3: (2, 4, 6), 5: (2, 4), 7: (2,)}
-"""For filters of so many taps, the outputs of the forms that are tried."""
-
-AMPLIFICATION = 16.0
-"""The largest growth of rounding errors that is allowed, in rms: F(6, 3) along both axes has 15.4.
-Direct sums are off by 1e-7 to 1e-6 of the output's range."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +76,7 @@ def plans(task: Task, target: Target) -> Iterator[Plan]:
     """All that apply."""
     conv = match_convolution(task.root)
     if conv is not None and _applies(task, conv, target):
-        for tiling in _tilings(conv):
+        for tiling in tilings(conv):
             yield from _plans(task, conv, tiling, target)
 
 
@@ -102,20 +94,6 @@ def _applies(task: Task, conv: Convolution, target: Target) -> bool:
     if dtypes != {DType.F32} or (conv.groups > 1 and ragged):
         return False
     return all(s.stride == 1 for s in conv.space)
-
-
-def _tilings(conv: Convolution) -> Iterator[Tiling]:
-    """One form for each axis of more than a tap, of one or two such; none that amplifies much."""
-    taps = [s.taps for s in conv.space]
-    wide = sum(t > 1 for t in taps)
-    if wide not in (1, 2) or any(t > 1 and t not in _OUTPUTS for t in taps):
-        return
-    for outputs in product(*(_OUTPUTS.get(t, (1,)) for t in taps)):
-        if wide == 2 and len(set(taps)) == 1 and len(set(outputs)) > 1:
-            continue
-        tiling = Tiling.of(conv, outputs)
-        if tiling.amplification <= AMPLIFICATION:
-            yield tiling
 
 
 _TILES = (12, 24, 36, 48, 72, 96)  # about how many tiles a block has

@@ -24,9 +24,9 @@ from convdsl.kernel.nodes import (
 from convdsl.schedules.contraction import Convolution
 from convdsl.schedules.cpu.epilogue import Draft
 from convdsl.schedules.cpu.tiles import Tile, split
-from convdsl.schedules.cpu.winograd_tiling import Tiling
 from convdsl.schedules.cpu.winograd_transform import Transform
 from convdsl.schedules.emission import View, decide, lane_symbol
+from convdsl.schedules.winograd_tiling import Tiling
 from convdsl.tensor import Dim, floor_div
 
 

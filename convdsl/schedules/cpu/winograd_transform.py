@@ -7,34 +7,13 @@ again stays in the first-level cache.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from convdsl.kernel.builder import Builder
-from convdsl.kernel.nodes import Binary, Buffer, Const, Fma, Value
-from convdsl.schedules.winograd import Matrix, steps_of
+from convdsl.kernel.nodes import Buffer, Value
+from convdsl.schedules.winograd import Matrix, transformed
 from convdsl.tensor import Dim
-
-
-def transformed(b: Builder, matrix: Matrix, values: Sequence[Value]) -> list[Value]:
-    """matrix x values."""
-    steps = steps_of(matrix)
-    known = list(values)
-    for terms in steps.sums:
-        ordered = sorted(terms, key=lambda term: term[0] != 1)
-        total: Value | None = None
-        for number, at in ordered:
-            x = known[at]
-            factor = Const(float(number), x.type)
-            if total is None:
-                total = x if number == 1 else Binary("mul", factor, x)
-            elif abs(number) == 1:
-                total = Binary("add" if number == 1 else "sub", total, x)
-            else:
-                total = Fma(factor, x, total)
-        assert total is not None
-        known.append(b.let(total, "s"))
-    return [known[at] for at in steps.results]
 
 
 @dataclass(frozen=True, slots=True)
