@@ -33,7 +33,7 @@ Array = np.ndarray[Any, Any]
 TOLERANCES = {"highest": 1e-5, "high": 1e-3, "medium": 1e-2, "float16": 1e-3}
 """The largest error that a precision may make, over the range of a result."""
 
-OWN = ("implicit_gemm", "phases", "winograd")
+OWN = ("implicit_gemm", "phases")
 
 
 def preferring(machine: Machine, *names: str) -> Machine:

@@ -25,6 +25,9 @@ from functools import cached_property, lru_cache
 from math import sqrt
 from typing import TypeAlias
 
+import numpy as np
+import numpy.typing as npt
+
 from convdsl.kernel.builder import Builder
 from convdsl.kernel.nodes import Binary, Const, Fma, Value
 
@@ -134,6 +137,18 @@ def _squares(row: Sequence[Fraction]) -> Fraction:
 
 def _sizes(row: Sequence[Fraction]) -> Fraction:
     return sum((abs(e) for e in row), Fraction(0))
+
+
+def of_filters(
+    forms: Sequence[Form], flips: Sequence[bool] | None = None
+) -> npt.NDArray[np.float64]:
+    """The matrix [products, taps] by which filters of several axes are multiplied; `flips` says
+    along which of these they are turned round."""
+    whole = np.ones((1, 1))
+    for axis, flip in zip(forms, flips or [False] * len(forms), strict=True):
+        g = np.array(axis.g, np.float64)
+        whole = np.kron(whole, g[:, ::-1] if flip else g).astype(np.float64, copy=False)
+    return whole
 
 
 # A matrix as arithmetic

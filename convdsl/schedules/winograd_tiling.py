@@ -122,6 +122,12 @@ class Tiling:
         return prod(line.form.amplification for line in self.lines)
 
     @property
+    def said(self) -> str:
+        """The form along each axis, and how much larger than those of direct sums errors may be."""
+        forms = " x ".join(f"F({line.form.m}, {line.form.r})" for line in self.active)
+        return f"{forms}, errors x {self.amplification:.1f}"
+
+    @property
     def active(self) -> tuple[Line, ...]:
         """The axes along which something is transformed."""
         return tuple(line for line in self.lines if line.form.t > 1)

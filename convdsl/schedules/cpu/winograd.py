@@ -48,12 +48,10 @@ def emit_as(task: Task, name: str, made: Plan) -> Scheduled:
     return emitter.with_filters(kernels) if made.late else kernels
 
 
-def said(made: Plan | None) -> str:
-    """The form along each axis, and how much larger than those of direct sums errors may be."""
-    if made is None:
-        return ""
-    forms = " x ".join(f"F({line.form.m}, {line.form.r})" for line in made.tiling.active)
-    return f"{forms}, errors x {made.tiling.amplification:.1f}"
+def note(task: Task, target: Target) -> str:
+    """The form, and what errors it makes."""
+    made = plan(task, target)
+    return "" if made is None else made.tiling.said
 
 
 class _Winograd:
@@ -205,5 +203,5 @@ def winograd(target: Target) -> Schedule:
         "winograd",
         lambda task: cost(task, target),
         lambda task, name: emit(task, name, target),
-        note=lambda task: said(plan(task, target)),
+        note=lambda task: note(task, target),
     )

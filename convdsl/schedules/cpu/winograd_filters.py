@@ -15,7 +15,7 @@ from convdsl.kernel.expr import Stage, TensorVar
 from convdsl.kernel.nodes import Kernel, Load, Value, ValueType
 from convdsl.schedules.cpu.filters import FilterPack
 from convdsl.schedules.cpu.winograd_transform import Transform
-from convdsl.schedules.winograd import form
+from convdsl.schedules.winograd import form, of_filters
 from convdsl.tensor import Dim, DType
 
 
@@ -67,7 +67,9 @@ class WinogradPack:
         return (behind + block - plain.whole) * self.block_size
 
     def pack(self, array: npt.NDArray[Any], out: npt.NDArray[Any]) -> None:
-        plain, transform = self.plain, self._transform()
+        plain = self.plain
+        forms = [form(m, r) for m, r in zip(self.outputs, self.shape[2:], strict=True)]
+        transform = of_filters(forms, self.flips)
         filters = plain.in_order(array)
         k, c = self.shape[:2]
         for group, own in enumerate(filters):
@@ -82,14 +84,6 @@ class WinogradPack:
                 made = transform @ wide.reshape(len(wide), -1)
                 out[start : start + made.size] = made.reshape(-1)
         assert k <= plain.blocks * self.lanes
-
-    def _transform(self) -> npt.NDArray[np.float64]:
-        """The matrix [products, taps]."""
-        whole = np.ones((1, 1))
-        for m, r, flip in zip(self.outputs, self.shape[2:], self.flips, strict=True):
-            g = np.array(form(m, r).g, np.float64)
-            whole = np.kron(whole, g[:, ::-1] if flip else g).astype(np.float64, copy=False)
-        return whole
 
     def stages(self, source: TensorVar) -> Iterator[tuple[int, Stage]]:
         raise TypeError("filters that are known in calls only are transformed by a kernel")

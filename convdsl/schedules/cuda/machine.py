@@ -17,6 +17,8 @@ from convdsl.schedules.cuda.rows import rows
 from convdsl.schedules.cuda.scatter import scatter
 from convdsl.schedules.cuda.transposed import transposed
 from convdsl.schedules.cuda.vectors import vectors
+from convdsl.schedules.cuda.winograd import winograd
+from convdsl.schedules.cuda.winograd_filters import FilterMatrices
 from convdsl.schedules.machine import Machine, pack_forms
 
 _ALIGNMENT = 256
@@ -27,6 +29,7 @@ _ALIGNMENT = 256
 def cuda_machine(target: CudaTarget) -> Machine:
     """All that lowering must know of a card."""
     made = (
+        winograd,
         implicit_gemm,
         phases,
         ranks,
@@ -42,6 +45,6 @@ def cuda_machine(target: CudaTarget) -> Machine:
         facts=repr(target),
         layout=layout_of,
         schedules=tuple(schedule(target) for schedule in made),
-        packs=pack_forms(Layout, MatrixPack),
+        packs=pack_forms(Layout, MatrixPack, FilterMatrices),
         alignment=_ALIGNMENT,
     )
