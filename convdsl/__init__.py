@@ -26,12 +26,13 @@ if TYPE_CHECKING:
         InputError,
         WeightError,
     )
-    from convdsl.driver import compile, emit, report
+    from convdsl.driver import compile, emit
     from convdsl.exporting import export
     from convdsl.ir.model import Model
     from convdsl.library import build_library
     from convdsl.loading import load, parse
     from convdsl.measure.tuning import tuner
+    from convdsl.reporting import report
     from convdsl.runtime.executable import Executable
     from convdsl.runtime.saved import load_executable
     from convdsl.tiling.network import tiled
@@ -75,12 +76,13 @@ _HOMES = {
         "InputError",
         "WeightError",
     ),
-    "convdsl.driver": ("compile", "emit", "report"),
+    "convdsl.driver": ("compile", "emit"),
     "convdsl.exporting": ("export",),
     "convdsl.ir.model": ("Model",),
     "convdsl.library": ("build_library",),
     "convdsl.loading": ("load", "parse"),
     "convdsl.measure.tuning": ("tuner",),
+    "convdsl.reporting": ("report",),
     "convdsl.runtime.executable": ("Executable",),
     "convdsl.runtime.saved": ("load_executable",),
     "convdsl.tiling.network": ("tiled",),

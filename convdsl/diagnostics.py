@@ -106,8 +106,8 @@ class Diagnostic:
     def span(self) -> Span | None:
         return self.labels[0].span if self.labels else None
 
-    def render(self) -> str:
-        return render(self)
+    def render(self, *, color: bool = False) -> str:
+        return render(self, color=color)
 
     def to_json(self) -> dict[str, Any]:
         span = self.span
@@ -184,8 +184,9 @@ def expect(what: str, given: object, *types: type) -> None:
         raise InputError(f"{what} is a {type(given).__name__}, not a {wanted}")
 
 
-def render(diagnostic: Diagnostic) -> str:
-    """The finding as text: message, location, source lines with carets, frames, help."""
+def render(diagnostic: Diagnostic, *, color: bool = False) -> str:
+    """The finding as text: message, location, source lines with carets, frames, help. In colour
+    whatever strangers wrote is made printable here, as the result may steer a terminal."""
     lines = [f"{diagnostic.severity}[{diagnostic.code}]: {diagnostic.message}"]
     span = diagnostic.span
     if span is not None:
@@ -193,7 +194,44 @@ def render(diagnostic: Diagnostic) -> str:
     lines += _chain(diagnostic.frames)
     lines += [f"   = note: {note}" for note in diagnostic.notes]
     lines += [f"   = help: {text}" for text in diagnostic.help]
-    return "\n".join(lines)
+    if not color:
+        return "\n".join(lines)
+    tone = _TONES.get(diagnostic.severity, _TONES["error"])
+    heading, *rest = (printable(line) for line in lines)
+    word, colon, message = heading.partition(": ")
+    painted = [_paint(tone, word) + _paint("1", f"{colon}{message}")]
+    return "\n".join([*painted, *(_painted(line, tone) for line in rest)])
+
+
+_TONES = {"error": "1;31", "warning": "1;33"}
+_FRAME = "1;34"
+_GUTTER = re.compile(
+    r"( *\d* \|)(.*)|( *(?:-->|\.\.\.|:::))(.*)|(   = )(note|help|in)(.*)", re.DOTALL
+)
+
+
+def _paint(style: str, text: str) -> str:
+    return f"\x1b[{style}m{text}\x1b[0m" if text else ""
+
+
+def _painted(line: str, tone: str) -> str:
+    """A line of an excerpt: its frame in blue, carets in the tone of the finding."""
+    found = _GUTTER.fullmatch(line)
+    if found is None:
+        return line
+    gutter, source, arrow, place, equals, word, text = found.groups()
+    if gutter is not None:
+        marks = gutter.strip() == "|" and source.strip()
+        return _paint(_FRAME, gutter) + (_marks(source, tone) if marks else source)
+    if arrow is not None:
+        return _paint(_FRAME, arrow) + place
+    return _paint(_FRAME, equals) + _paint("1", word) + text
+
+
+def _marks(text: str, tone: str) -> str:
+    """Carets in the tone, what explains them in blue."""
+    parts = re.split(r"(\^+)", text)
+    return "".join(_paint(tone if part.startswith("^") else _FRAME, part) for part in parts)
 
 
 _INNERMOST, _OUTERMOST = 8, 4

@@ -8,13 +8,14 @@ a lower bound.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from convdsl.ir.classify import OpClass, classify
 from convdsl.ir.graph import Graph, OpNode, StateNode
 from convdsl.ir.opdef import Role
+from convdsl.ir.rules import signature
 from convdsl.tensor import Dim
 
 CONVENTIONS = {
@@ -42,12 +43,27 @@ class Cost:
 def costs(graph: Graph, convention: str = "all") -> dict[OpNode, Cost]:
     """The cost of every operator, in graph order."""
     counted: set[int] = set()
+    known: dict[Hashable, Cost] = {}  # of calls alike, without parameters
     result: dict[OpNode, Cost] = {}
     for node in graph.op_nodes():
         own = [s for s in _parameters(node) if s.id not in counted]
         counted.update(s.id for s in own)
-        result[node] = _cost(node, own, convention)
+        cost = _known(node, convention, known)
+        params = known_sum(s.type.elements for s in own)
+        result[node] = replace(cost, params=params) if own else cost
     return result
+
+
+def _known(node: OpNode, convention: str, known: dict[Hashable, Cost]) -> Cost:
+    """A node's figures but for its parameters: layers repeat."""
+    key = signature(node.call)
+    try:
+        found = known.get(key)
+    except TypeError:  # an attribute that has no hash
+        return _cost(node, convention)
+    if found is None:
+        found = known[key] = _cost(node, convention)
+    return found
 
 
 def _parameters(node: OpNode) -> list[StateNode]:
@@ -56,7 +72,7 @@ def _parameters(node: OpNode) -> list[StateNode]:
     return [s for s in states if s.role is Role.PARAMETER]
 
 
-def _cost(node: OpNode, parameters: list[StateNode], convention: str) -> Cost:
+def _cost(node: OpNode, convention: str) -> Cost:
     call = node.call
     cost = node.op.cost(call)
     macs, flops = cost.macs, cost.flops
@@ -68,7 +84,7 @@ def _cost(node: OpNode, parameters: list[StateNode], convention: str) -> Cost:
     if layered and classify(call.kernel) is OpClass.CONTRACTION:
         neurons = known_sum(product(v.type.shape[1:]) for v in node.outputs)
     return Cost(
-        params=known_sum(s.type.elements for s in parameters),
+        params=0,
         macs=macs,
         flops=flops,
         neurons=neurons,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -58,9 +58,10 @@ class Default:
     doc: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Report:
-    """Figures of a model under a counting convention; symbols that are not bound stay."""
+    """Figures of a model under a counting convention; symbols that are not bound stay. Printed, it
+    is the table that `convdsl report` prints."""
 
     model: str
     count: str
@@ -72,6 +73,9 @@ class Report:
     peak: Peak
     defaults: tuple[Default, ...]
     arena_bytes: int | None = None  # of the compiled program; only lowering knows it
+
+    def __repr__(self) -> str:
+        return shown[0](self) if shown else f"<Report of {self.model}>"
 
     @property
     def totals(self) -> dict[str, Dim]:
@@ -108,6 +112,10 @@ class Report:
             "lower_bounds": list(self.lower_bounds),
             "layers": [layer.to_json() for layer in self.layers],
         }
+
+
+shown: list[Callable[[Report], str]] = []
+"""How a report is drawn: `reporting`, which stands above, puts it here."""
 
 
 def analyse(model: Model, count: str = "all", bindings: Mapping[str, int] | None = None) -> Report:

@@ -73,6 +73,8 @@ def _dispatch(given: list[str]) -> int:
         return options.run(options)
     except BrokenPipeError:
         raise
+    except CompileError as error:
+        console.findings(error.diagnostics)
     except (Error, OSError, MemoryError) as error:
         console.error(_describe(error))
     except Exception as error:  # noqa: BLE001  the last resort: whatever gets here is a bug
@@ -146,8 +148,6 @@ def _describe(error: BaseException) -> str:
         return f"{where}{error.strerror or error}"
     if isinstance(error, MemoryError):
         return f"not enough memory: {error}" if str(error) else "not enough memory"
-    if isinstance(error, CompileError):
-        return str(error)  # diagnostics carry their own `error[...]:`
     return str(error)
 
 

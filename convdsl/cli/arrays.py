@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import numpy as np
+from numpy.lib.format import write_array
 from numpy.typing import NDArray
 
 from convdsl.cli.building import Network
@@ -33,14 +35,27 @@ def load(spec: str, network: Network) -> dict[str, Array]:
     given = read(plain_path(spec))
     if len(given) == 1 and len(types) == 1:  # a single array needs no name
         given = {next(iter(types)): next(iter(given.values()))}
-    for name in given:
-        if name not in types:
-            near = suggestion(name, types) or f"; the inputs are {', '.join(types)}"
-            raise InputError(f"{spec}: the model has no input {name}{near}")
-    missing = [name for name in types if name not in given]
-    if missing:
-        raise InputError(f"{spec} lacks the inputs {', '.join(missing)}")
+    _check_names(spec, given, types)
     return given
+
+
+def _check_names(spec: str, given: Mapping[str, Array], types: Mapping[str, TensorType]) -> None:
+    """InputError where a file's arrays are not called as the inputs are."""
+    wanted = ", ".join(types)
+    if "" in given:
+        raise InputError(
+            f"{spec} holds one array, and the model takes {len(types)}: {wanted}\n"
+            f"help: np.savez(file, {', '.join(f'{name}=...' for name in types)}) writes one .npz"
+        )
+    odd = [name for name in given if name not in types]
+    missing = [name for name in types if name not in given]
+    if not (odd or missing):
+        return
+    more = f"\n{spec} holds {', '.join(given) or 'nothing'}; the model takes {wanted}"
+    if odd:
+        near = suggestion(odd[0], types) or f"; the inputs are {wanted}"
+        raise InputError(f"{spec}: the model has no input {odd[0]}{near}{more}")
+    raise InputError(f"{spec} lacks the inputs {', '.join(missing)}{more}")
 
 
 def draw(seed: int, name: str, type: TensorType, shape: tuple[int, ...]) -> Array:
@@ -61,6 +76,8 @@ def read(path: Path) -> dict[str, Array]:
     """The arrays of an .npy (its name is empty) or .npz file, without pickle."""
     from convdsl.weights.npz_file import is_npy, read_npy
 
+    if not path.exists():
+        raise InputError(f"there is no file {path}")
     try:
         if is_npy(path):
             return {"": read_npy(path)}
@@ -75,16 +92,39 @@ def read(path: Path) -> dict[str, Array]:
 
 
 def save(path: Path, outputs: Mapping[str, Array]) -> None:
-    """Write outputs: .npy for one, .npz for several. Raises InputError."""
+    """Write outputs: .npy for one, .npz for several. Raises InputError, and leaves no part of a
+    file where there is no room for it."""
+    try:
+        _save(path, outputs)
+    except OSError as error:
+        if path.is_file():
+            path.unlink()
+        raise InputError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+def _save(path: Path, outputs: Mapping[str, Array]) -> None:
     if path.suffix == ".npy" and len(outputs) == 1:
         with path.open("wb") as file:
-            np.save(file, next(iter(outputs.values())), allow_pickle=False)
+            target = cast("BinaryIO", _Written(file))
+            write_array(target, np.asanyarray(next(iter(outputs.values()))), allow_pickle=False)
     elif path.suffix == ".npz":
         with path.open("wb") as file:
             np.savez(file, **outputs)  # pyright: ignore[reportArgumentType]
     else:
         wanted = ".npy or .npz" if len(outputs) == 1 else ".npz, as there are several outputs"
         raise InputError(f"{path} must end in {wanted}")
+
+
+class _Written:
+    """A file that NumPy does not know as one: it then writes through Python, whose errors say what
+    is wrong (a full disk) and not how many items were asked for."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.write = file.write
+
+
+SMALL = 32
+"""Elements of an output that is shown whole."""
 
 
 def summary(name: str, array: Array, dtype: DType) -> dict[str, Any]:
@@ -102,3 +142,22 @@ def summary(name: str, array: Array, dtype: DType) -> dict[str, Any]:
         "max": float(finite.max()) if some else None,
         "not finite": int(array.size - finite.size),
     }
+
+
+def plain(array: Array, dtype: DType) -> Any:
+    """An output as nested lists of numbers, which JSON can hold: what is not finite is a text."""
+    made = (widen_bf16(array) if dtype is DType.BF16 else array).tolist()
+
+    def held(item: Any) -> Any:
+        if isinstance(item, list):
+            return [held(part) for part in cast("list[Any]", item)]
+        return str(item) if isinstance(item, float) and not math.isfinite(item) else item
+
+    return held(made)
+
+
+def values(name: str, array: Array, dtype: DType) -> str:
+    """A small output as text, all of its elements."""
+    plain = widen_bf16(array) if dtype is DType.BF16 else array
+    text = np.array2string(plain, separator=", ", precision=6, suppress_small=True)
+    return f"{name} = {text}" if "\n" not in text else f"{name} =\n{text}"

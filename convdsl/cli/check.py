@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -93,7 +94,9 @@ def _show(found: Sequence[Diagnostic], format: str) -> None:
         for diagnostic in found:
             console.result(_github(diagnostic))
     elif found:
-        console.result("\n\n".join(diagnostic.render() for diagnostic in found))
+        color = console.use_colour(sys.stdout)
+        text = "\n\n".join(diagnostic.render(color=color) for diagnostic in found)
+        console.result(text, drawn=True)
 
 
 def _github(diagnostic: Diagnostic) -> str:

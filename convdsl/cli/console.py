@@ -6,10 +6,11 @@ import argparse
 import os
 import re
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TextIO
 
-from convdsl.diagnostics import printable
+from convdsl.diagnostics import Diagnostic, printable
 
 _COLOURS = re.compile(r"(\x1b\[[0-9;]*m)")
 
@@ -19,16 +20,23 @@ class _Manner:
     quiet: bool = False
     verbose: bool = False
     color: str = "auto"
+    wide: bool = False
 
 
 _manner = _Manner()
 
 
 def configure(options: argparse.Namespace) -> None:
-    """Take over --quiet, --verbose and --color."""
+    """Take over --quiet, --verbose, --color and, of commands that have tables, --wide."""
+    _manner.wide = getattr(options, "wide", False)
     _manner.quiet = options.quiet
     _manner.verbose = options.verbose
     _manner.color = options.color
+
+
+def is_wide() -> bool:
+    """Whether tables have all their columns, however wide."""
+    return _manner.wide
 
 
 def use_colour(stream: TextIO) -> bool:
@@ -45,6 +53,14 @@ def use_colour(stream: TextIO) -> bool:
 def error(message: str) -> None:
     """An error, on stderr. Diagnostics bring their own heading."""
     _say("error: ", "1;31", message)
+
+
+def findings(diagnostics: Iterable[Diagnostic]) -> None:
+    """What is wrong in a text, on stderr."""
+    color = use_colour(sys.stderr)
+    text = "\n\n".join(diagnostic.render(color=color) for diagnostic in diagnostics)
+    sys.stderr.write(f"{text if color else printable(text)}\n")
+    sys.stderr.flush()
 
 
 def note(message: str, *, always: bool = False) -> None:

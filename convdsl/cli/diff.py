@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
     )
     rows = [*_layers(old, new), *_totals(old, new)]
     if rows or options.format != "table":
-        listing.show(rows, options.format)
+        listing.show(rows, options.format, spare=())
     else:
         console.note("the models do not differ")
     return 1 if rows else 0

@@ -46,12 +46,29 @@ def _format(name: str, options: argparse.Namespace) -> bool:
     elif options.check:
         if before != after:
             console.result(name)
+            console.note(_first_change(name, before, after))
     elif name == "-":
         sys.stdout.write(after)
     elif before != after:
         _write(name, after)
         console.note(f"formatted {name}")
     return before != after
+
+
+def _first_change(name: str, before: str, after: str) -> str:
+    """Where a file would change first, to what, and in how many lines."""
+    old, new = before.splitlines(), after.splitlines()
+    changes = difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes()
+    spans = [
+        (i, j, upper - i, higher - j) for tag, i, upper, j, higher in changes if tag != "equal"
+    ]
+    if not spans:  # line ends alone
+        return f"{name}:{max(1, len(old))}: the end of the file"
+    line, other, _, _ = spans[0]
+    count = sum(max(removed, added) for _, _, removed, added in spans)
+    lines = f"{count} line{'s' if count > 1 else ''}"
+    wanted = f"should read `{new[other]}`" if other < len(new) else "should not be there"
+    return f"{name}:{line + 1}: {wanted}; {lines} would change"
 
 
 def _read(name: str) -> str:

@@ -10,33 +10,52 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from convdsl.cli.console import result, use_colour
+from convdsl.cli.console import is_wide, result, use_colour
 
 if TYPE_CHECKING:
     from convdsl.reporting.grids import Grid
 
 
-def show(rows: Sequence[Mapping[str, Any]], format: str, *, digits: int = 3) -> None:
+def show(
+    rows: Sequence[Mapping[str, Any]],
+    format: str,
+    *,
+    digits: int = 3,
+    spare: Sequence[str] | None = None,
+) -> None:
     """Print rows that share their keys, which are the headings. Tables have fractions with so many
-    digits."""
+    digits; narrow terminals do without the columns in `spare`, by default the last ones first. One
+    row that is too long stands upright."""
     if format == "json":
         result(json.dumps(list(rows), indent=2, ensure_ascii=False))
     elif format == "csv":
         result(_csv(rows))
     elif rows:
-        from convdsl.reporting import markdown, table
+        from convdsl.reporting import drawing, markdown
 
-        grid = _grid(rows, digits)
+        grid = _grid(rows, digits, spare)
         if format == "md":
             result("\n".join(markdown.draw(grid)))
-        else:
-            drawn = table.draw(grid, terminal_width(), use_colour(sys.stdout))
-            result(drawn, drawn=True)
+            return
+        width = terminal_width()
+        if width is not None and len(rows) == 1 and not drawing.fits(grid, width):
+            grid = _upright(grid)
+        result(drawing.draw(grid, width, use_colour(sys.stdout)), drawn=True)
 
 
 def terminal_width() -> int | None:
-    """Columns to fold tables to; None off a terminal, where nothing is ever cut."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    """Columns to fit tables to; None off a terminal and with --wide, where all is shown."""
+    if is_wide() or not sys.stdout.isatty():
+        return None
+    return shutil.get_terminal_size().columns
+
+
+def _upright(grid: Grid) -> Grid:
+    """A table of one row as one of two columns."""
+    from convdsl.reporting.grids import Grid
+
+    (line,) = grid.lines
+    return Grid(("figure", "value"), tuple(zip(grid.headings, line, strict=True)), frozenset())
 
 
 def cell(value: Any, digits: int = 3) -> str:
@@ -63,13 +82,14 @@ def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
     return text.getvalue()
 
 
-def _grid(rows: Sequence[Mapping[str, Any]], digits: int) -> Grid:
+def _grid(rows: Sequence[Mapping[str, Any]], digits: int, spare: Sequence[str] | None) -> Grid:
     from convdsl.reporting.grids import Grid
 
     headings = tuple(rows[0])
     lines = tuple(tuple(cell(value, digits) for value in row.values()) for row in rows)
     numeric = (i for i, key in enumerate(headings) if _is_number(row[key] for row in rows))
-    return Grid(headings, lines, frozenset(numeric))
+    dropped = headings[:0:-1] if spare is None else tuple(spare)
+    return Grid(headings, lines, frozenset(numeric), dropped)
 
 
 def _is_number(values: Iterable[Any]) -> bool:

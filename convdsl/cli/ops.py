@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from convdsl.ir.opdef import Attribute, OpDef
 
 
+SPARE = ("pytorch", "onnx", "also", "gradient", "attributes")
+"""Columns of the list that narrow terminals do without."""
+
+
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", nargs="?", metavar="NAME", help="describe this operator")
     add_format(parser)
@@ -30,7 +34,7 @@ def run(options: argparse.Namespace) -> int:
     from convdsl.ops import OPERATORS, SPELLINGS
 
     if options.name is None:
-        listing.show([_row(op) for op in OPERATORS], options.format)
+        listing.show([_row(op) for op in OPERATORS], options.format, spare=SPARE)
         return 0
     op = SPELLINGS.get(options.name)
     if op is None:
@@ -42,7 +46,8 @@ def run(options: argparse.Namespace) -> int:
         console.result(f"{_heading(op)}\n\n{inspect.cleandoc(op.doc)}\n\n{_elsewhere(op)}")
         if op.attributes:
             console.result("")
-            listing.show([_attribute(a) for a in op.attributes], options.format)
+            rows = [_attribute(a) for a in op.attributes]
+            listing.show(rows, options.format, spare=("choices", "kind"))
     else:
         listing.show([_attribute(a) for a in op.attributes], options.format)
     return 0

@@ -184,6 +184,10 @@ def add_format(
         default=default,
         help=f"one of {', '.join(choices)} (default {default})",
     )
+    if "table" in choices:
+        parser.add_argument(
+            "--wide", action="store_true", help="all columns of tables, wider than the terminal"
+        )
 
 
 def parameters(options: argparse.Namespace) -> dict[str, Any]:

@@ -49,7 +49,7 @@ def _list(options: argparse.Namespace) -> int:
         }
         for p in PASSES
     ]
-    listing.show(rows, options.format)
+    listing.show(rows, options.format, spare=("options",))
     return 0
 
 

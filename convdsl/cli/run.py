@@ -2,7 +2,7 @@
 
 Inputs come from --data: an .npy file for a model of one input, an .npz with one array per
 input name, or random:SEED (normally distributed). With -o the outputs are written the same
-way, otherwise summarised.
+way, otherwise summarised, and shown whole where they are small.
 
 With --tile an image may be larger than memory: it is read, and the network run, in overlapping
 tiles, and the result is that of one run. Where a network has an element for each pixel but none
@@ -26,6 +26,9 @@ from convdsl.cli.options import (
     plain_path,
     positive,
 )
+
+SPARE = ("dtype", "mean")
+"""Columns that narrow terminals do without."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -60,5 +63,15 @@ def run(options: argparse.Namespace) -> int:
         console.note(f"wrote {options.output}")
     else:
         rows = [arrays.summary(name, a, types[name].dtype) for name, a in outputs.items()]
-        listing.show(rows, options.format)
+        small = [name for name, a in outputs.items() if 0 < a.size <= arrays.SMALL]
+        if options.format == "json":
+            for row in rows:
+                name = row["output"]
+                row["values"] = (
+                    arrays.plain(outputs[name], types[name].dtype) if name in small else None
+                )
+        listing.show(rows, options.format, spare=SPARE)
+        if options.format == "table":
+            for name in small:
+                console.result(f"\n{arrays.values(name, outputs[name], types[name].dtype)}")
     return 0

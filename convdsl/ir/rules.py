@@ -45,6 +45,12 @@ class Rules:
         return known
 
 
+def signature(call: Call) -> Hashable:
+    """What a call's figures and arithmetic depend on. Has no hash where an attribute has none."""
+    attributes = tuple([(name, _exact(value)) for name, value in call.attributes.items()])
+    return (call.op, tuple(call.types.items()), attributes)
+
+
 _LARGEST = 4096
 _kernels: dict[Hashable, TensorExpr] = {}
 
@@ -52,8 +58,7 @@ _kernels: dict[Hashable, TensorExpr] = {}
 def kernel_of(call: Call) -> TensorExpr:
     """The arithmetic of a call, in types that compute; built once for each signature, as long as
     there are few."""
-    attributes = tuple([(name, _exact(value)) for name, value in call.attributes.items()])
-    key = (call.op, tuple(call.types.items()), attributes)
+    key = signature(call)
     try:
         known = _kernels.get(key)
     except TypeError:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from collections.abc import Sequence
 
-from convdsl.analysis.report import Report
+from convdsl.analysis.report import Report, shown
 from convdsl.analysis.roofline import Roofline
 from convdsl.analysis.snapshot import Snapshot
 from convdsl.diagnostics import InputError
+from convdsl.driver import report
 from convdsl.reporting.data import (
     passes_csv,
     passes_json,
@@ -21,7 +24,16 @@ from convdsl.reporting.table import passes_table, report_table, roofline_table
 
 FORMATS = ("table", "json", "md", "csv")
 
-__all__ = ["FORMATS", "render", "render_passes", "render_roofline"]
+__all__ = ["FORMATS", "render", "render_passes", "render_roofline", "report"]
+
+
+def _drawn(report: Report) -> str:
+    """A report as it is printed in Python: fitted to the terminal, where there is one."""
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    return report_table(report, width=width).rstrip("\n")
+
+
+shown[:] = [_drawn]
 
 
 def render(

@@ -13,16 +13,24 @@ from convdsl.reporting.rows import field_text, figure_text, rows, shape_text
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """Headings and lines of cells; columns in `right` hold numbers."""
+    """Headings and lines of cells; columns in `right` hold numbers. `spare` are headings of columns
+    that a narrow terminal does without, the first one first."""
 
     headings: tuple[str, ...]
     lines: tuple[tuple[str, ...], ...]
     right: frozenset[int]
+    spare: tuple[str, ...] = ()
+
+    def right_of(self, column: int) -> bool:
+        return column in self.right
 
 
-def _grid(headings: Sequence[str], lines: Sequence[Sequence[str]], numeric: str) -> Grid:
+def _grid(
+    headings: Sequence[str], lines: Sequence[Sequence[str]], numeric: str, spare: str = ""
+) -> Grid:
     right = frozenset(i for i, heading in enumerate(headings) if heading in numeric.split(","))
-    return Grid(tuple(headings), tuple(map(tuple, lines)), right)
+    dropped = tuple(spare.split(",")) if spare else ()
+    return Grid(tuple(headings), tuple(map(tuple, lines)), right, dropped)
 
 
 def report_grid(report: Report, depth: int | None, verbose: bool) -> Grid:
@@ -36,7 +44,8 @@ def report_grid(report: Report, depth: int | None, verbose: bool) -> Grid:
         line = [row.name, row.op, shape_text(row.output), *numbers]
         line.append(field_text(row.receptive_field))
         lines.append([*line, row.attributes, row.location] if verbose else line)
-    return _grid(headings, lines, "params,macs,flops")
+    spare = "source,attributes,receptive field,flops,op"
+    return _grid(headings, lines, "params,macs,flops", spare)
 
 
 def defaults_grid(report: Report) -> Grid:
@@ -59,7 +68,8 @@ def passes_grid(snapshots: Sequence[Snapshot]) -> Grid:
         ]
         for s in snapshots
     ]
-    return _grid(headings, lines, ",".join(headings[1:]))
+    spare = "weight-time,ms,macs,bytes written,flops"
+    return _grid(headings, lines, ",".join(headings[1:]), spare)
 
 
 def roofline_grid(roof: Roofline) -> Grid:
@@ -78,7 +88,8 @@ def roofline_grid(roof: Roofline) -> Grid:
         ]
         for k in roof.kernels
     ]
-    return _grid(headings, lines, ",".join(headings[3:]))
+    spare = "ops,GFLOP/s,flop/byte,bytes,flops"
+    return _grid(headings, lines, ",".join(headings[3:]), spare)
 
 
 def roofline_head(roof: Roofline) -> list[str]:

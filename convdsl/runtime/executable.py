@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -62,6 +63,34 @@ class Facts:
     labels: tuple[str, ...] | None
     notes: tuple[str, ...] = ()  # said to the user: random weights, ignored keys
     winograd: bool = True  # whether its convolutions might be computed with fewer products
+
+
+def _scalar(port: Port, value: Any) -> Array:
+    """A number as the array of an input of rank 0, where the input's type holds it."""
+    dtype = port.type.dtype
+    if port.type.rank or dtype is DType.BF16:
+        raise InputError(f"input `{port.name}` is one number, the model takes {port.type}")
+    is_flag = isinstance(value, bool | np.bool_)
+    number: Any = cast("Any", value).item() if isinstance(value, np.generic) else value
+    fits = is_flag if dtype is DType.BOOL else not is_flag
+    if fits and dtype.is_integer:
+        fits = isinstance(number, int) and dtype.lowest <= number <= dtype.highest
+    elif fits and not isinstance(number, complex):
+        fits = not math.isfinite(number) or abs(number) <= dtype.largest
+    if not fits or isinstance(number, complex):
+        raise InputError(f"input `{port.name}` is {value!r}, which is no {dtype}")
+    return np.asarray(number, dtype.numpy)
+
+
+def _how(inputs: Sequence[Port], missing: Sequence[str]) -> str:
+    """How sizes are given, on the command line and in Python."""
+    port = next(p for p in inputs if {s.name for s in p.type.symbols()} & set(missing))
+    sizes = "x".join(str(extent) for extent in port.type.shape[1:])
+    named = f"{port.name}=" if len(inputs) > 1 else ""
+    settings = " ".join(f"--set {name}=..." for name in missing)
+    keywords = ", ".join(f"{name}=..." for name in missing)
+    said = f"help: --input {named}{sizes} with numbers, or {settings}"
+    return f"{said}; in Python save(path, {keywords})"
 
 
 class Executable:
@@ -286,7 +315,9 @@ class Executable:
             full.setdefault("N", 1)
         missing = [name for name in symbols if name not in full]
         if missing:
-            raise InputError(f"sizes not given: {', '.join(missing)}")
+            raise InputError(
+                f"sizes not given: {', '.join(missing)}\n{_how(self._inputs, missing)}"
+            )
         for name, symbol in symbols.items():
             check_symbol(symbol, full[name])
         return {name: full[name] for name in symbols}
@@ -309,8 +340,11 @@ class Executable:
         missing = [name for name in names if name not in given]
         if missing:
             raise InputError(f"inputs not given: {', '.join(missing)}")
-        for name, array in given.items():
-            given[name] = self._device.accept(name, array)
+        for port in self._inputs:
+            value = given[port.name]
+            if isinstance(value, bool | int | float | np.generic):
+                value = _scalar(port, value)
+            given[port.name] = self._device.accept(port.name, value)
         return given
 
     def _check(self, port: Port, array: Array) -> Array:

@@ -22,7 +22,8 @@ class Bound(dict[str, NDArray[Any]]):
     """Every state's array by name, contiguous and of the model's type, and what was said of it.
 
     ignored: names in the source that no model needs. converted: how many arrays came in
-    another element type, by that type. stripped: what was taken off names.
+    another element type, by that type. stripped: what was taken off names. odd: how many elements
+    of a weight are not finite.
     """
 
     def __init__(self, source: str) -> None:
@@ -31,6 +32,10 @@ class Bound(dict[str, NDArray[Any]]):
         self.ignored: tuple[str, ...] = ()
         self.converted: Counter[str] = Counter()
         self.stripped = ""
+        self.odd: dict[str, int] = {}
+
+    def _first_odd(self) -> list[tuple[str, int]]:
+        return list(self.odd.items())[:_TOLD]
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -40,7 +45,25 @@ class Bound(dict[str, NDArray[Any]]):
             counts = Counter(map(kind_of, self.ignored))
             notes += [f"ignored {n} entries {kind}" for kind, n in counts.items()]
         notes += [f"converted {n} arrays from {dtype}" for dtype, n in self.converted.items()]
+        notes += [
+            f"not finite: {n:,} of {self[name].size:,} elements of {name}"
+            for name, n in self._first_odd()
+        ]
+        if len(self.odd) > _TOLD:
+            notes.append(f"{len(self.odd) - _TOLD} more weights are not finite")
         return tuple(notes)
+
+
+_TOLD = 5
+"""Weights that are not finite, which are named."""
+
+
+def _odd(array: NDArray[Any]) -> int:
+    """How many elements are no numbers, or infinite. The sum is enough where it is finite."""
+    with np.errstate(all="ignore"):
+        if array.dtype.kind != "f" or np.isfinite(array.sum(dtype=np.float64)):
+            return 0
+    return int(array.size - np.isfinite(array).sum())
 
 
 def bind(
@@ -69,6 +92,8 @@ def bind(
             if name in idle and name not in store.entries:
                 continue
             bound[name] = read_fitting(store, name, state.type, bound.converted)
+            if count := _odd(bound[name]):
+                bound.odd[name] = count
     return bound
 
 

@@ -146,7 +146,9 @@ def test_fmt_follows_links(convdsl, ugly: Path, tmp_path: Path) -> None:
 
 
 def test_fmt_check_and_diff_write_nothing(convdsl, ugly: Path, small: Path) -> None:
-    assert convdsl("fmt", "--check", ugly, small) == (1, f"{ugly}\n", "")
+    where = f"note: {ugly}:2: should read `model m {{`; 3 lines would change\n"
+    assert convdsl("fmt", "--check", ugly, small) == (1, f"{ugly}\n", where)
+    assert convdsl("fmt", "--check", ugly, "--quiet") == (1, f"{ugly}\n", "")
     said = convdsl("fmt", "--diff", ugly)
     assert said.code == 1
     assert "-model m{" in said.out

@@ -315,3 +315,51 @@ def test_an_artifact_is_tuned_when_it_is_made(convdsl, artifact: Path) -> None:
     said = convdsl("bench", artifact, "--tune")
     assert said.code == 2
     assert "--tune would have to be given to `convdsl compile`" in said.err
+
+
+def test_what_is_wrong_with_data(convdsl, folder: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "one.npy", np.ones((2, 4), np.float32))
+    np.savez(tmp_path / "odd.npz", a=np.ones((2, 4), np.float32), c=np.ones((2, 4), np.float32))
+    two = folder / "two.cnn"
+    said = convdsl("run", two, "--data", tmp_path / "one.npy").err
+    assert "holds one array, and the model takes 2: a, b" in said
+    assert "np.savez(file, a=..., b=...)" in said
+    said = convdsl("run", two, "--data", tmp_path / "odd.npz").err
+    assert "no input c; the inputs are a, b" in said
+    assert "holds a, c; the model takes a, b" in said
+    missing = tmp_path / "none.npz"
+    assert convdsl("run", two, "--data", missing).err == f"error: there is no file {missing}\n"
+
+
+def test_a_full_disk(convdsl, folder: Path, tmp_path: Path) -> None:
+    for name in ("y.npy", "y.npz"):
+        (tmp_path / name).symlink_to("/dev/full")
+        said = convdsl("run", folder / "small.cnn", "--weights", "random:0", "--data", "random:0",
+                       "-o", tmp_path / name)  # fmt: skip
+        assert said.code == 2
+        assert f"cannot write {tmp_path / name}: No space left on device" in said.err
+
+
+def test_small_outputs_are_shown_whole(convdsl, folder: Path) -> None:
+    given = ("run", folder / "small.cnn", "--weights", "random:0", "--data", "random:0")
+    said = convdsl(*given).out
+    (row,) = json.loads(convdsl(*given, "--format", "json").out)
+    shown = said[said.index("logits = ") + len("logits = ") :]
+    assert np.allclose(json.loads(shown), row["values"], atol=1e-5)
+    assert np.shape(row["values"]) == (1, 3)
+
+
+def test_open_sizes_are_named_with_their_options(convdsl, folder: Path) -> None:
+    said = convdsl("run", folder / "sized.cnn", "--weights", "random:0", "--data", "random:0").err
+    assert "sizes not given: H, W" in said
+    assert "--input 1xHxW with numbers, or --set H=... --set W=..." in said
+
+
+def test_weights_that_are_not_finite(convdsl, folder: Path, tmp_path: Path) -> None:
+    weights = {"conv1.weight": np.ones((2, 1, 3, 3), np.float32)}
+    weights["conv1.bias"] = np.array([np.nan, 1], np.float32)
+    np.savez(tmp_path / "w.npz", **weights)
+    said = convdsl("run", folder / "sized.cnn", "--weights", tmp_path / "w.npz", "--data",
+                   "random:0", "--input", "1x4x4")  # fmt: skip
+    assert said.code == 0
+    assert "not finite: 1 of 2 elements of conv1.bias" in said.err

@@ -42,7 +42,9 @@ def test_table_of_operators() -> None:
     lines = text.splitlines()
     assert lines[0] == "model net: image f32[1, 3, 8, 8] -> y f32[1, 8, 1, 1]"
     assert lines[1].startswith("count all: every arithmetic operation")
-    assert lines[3].split() == [
+    assert lines[3] == "params: 888"
+    assert lines[9] == "peak_activation_bytes: 1,536 B at stage.0.b"
+    assert lines[10].split() == [
         "layer",
         "op",
         "output",
@@ -52,29 +54,39 @@ def test_table_of_operators() -> None:
         "receptive",
         "field",
     ]
-    rows = {line.split()[0]: line.split()[1:] for line in lines[5:11]}
+    rows = {line.split()[0]: line.split()[1:] for line in lines[12:18]}
     assert rows["stem.conv"] == ["conv", "1x8x4x4", "216", "3,456", "6,784", "3/2/1"]
     assert rows["stage.0.a"][-1] == "7/2/3"
     assert "a_rather_long_name.of_a_layer.in_a.deeply_nested_block.relu" in rows
-    assert lines[-1] == "peak_activation_bytes: 1,536 B at stage.0.b"
     assert not any(line.endswith(" ") for line in lines)
 
 
 def test_table_of_blocks() -> None:
-    lines = render(report(), depth=1).splitlines()[5:10]
+    lines = render(report(), depth=1).splitlines()[12:17]
     cells = [line.split() for line in lines]
     assert [c[0] for c in cells] == ["stem", "stage", "sum", "a_rather_long_name", "pool"]
     assert cells[0][1:] == ["2", "operators", "1x8x4x4", "232", "3,456", "7,080", "3/2/1"]
     assert cells[1][4] == f"{8 * 8 * 9 + 8 + 8 * 8 + 8}"
 
 
-def test_narrow_terminals_fold_and_never_cut() -> None:
-    text = render(report(), width=72)
-    table = text.splitlines()[3:]
-    assert all(len(line) <= 72 for line in table if ":" not in line)
-    assert "…" not in text
-    first = "".join(line.split()[0] for line in table if line and not line.startswith(" "))
+def test_narrow_terminals_leave_columns_out_and_break_no_word() -> None:
+    text = render(report(), width=80)
+    assert all(len(line) <= 80 for line in text.splitlines())
+    assert "(80 columns: without op, flops, receptive field; --wide shows all)" in text
+    words = set(render(report()).split())
+    table = text[text.index("layer ") :].splitlines()[2:-1]
+    cells = [cell for line in table for cell in line.split()]
+    assert all(cell in words or any(cell in word for word in words) for cell in cells)
+    first = "".join(line.split()[0] for line in table if not line.startswith(" "))
     assert "a_rather_long_name.of_a_layer.in_a.deeply_nested_block.relu" in first
+
+
+def test_a_report_prints_itself() -> None:
+    import convdsl
+
+    made = report()
+    assert repr(made) == render(made).rstrip("\n")
+    assert repr(convdsl.report("lenet5")).startswith("model lenet5: image f32[N, 1, 32, 32]")
 
 
 def test_colour_only_on_request() -> None:

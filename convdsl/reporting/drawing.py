@@ -1,0 +1,170 @@
+"""Grids as text: as wide as they need, or fitted to a terminal.
+
+What does not fit is tried in this order: texts of several words go on in the next line; columns
+that can be spared are left out, and it is said which; texts go on at narrower widths; names go on
+after a dot or a sign. No number and no word is ever broken, and no cell is cut: if all that is not
+enough, the terminal has to fold.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from unicodedata import east_asian_width
+
+from convdsl.diagnostics import printable
+from convdsl.reporting.grids import Grid
+
+GAP = "   "
+READABLE = 24
+"""Columns that texts of several words keep before a whole column is left out instead."""
+
+_BREAKS = re.compile(r"(?<=[.,/+*=_ ])(?=[^\s])")
+_BOLD = "\x1b[1m{}\x1b[0m"
+
+
+def draw(grid: Grid, width: int | None, color: bool, *, advise: bool = True) -> str:
+    """The grid as text, fitted to `width` columns; `advise` tells of columns that were left out."""
+    cells = [[printable(cell) for cell in line] for line in grid.lines]
+    headings = [printable(heading) for heading in grid.headings]
+    shown, room = _fitted(grid, headings, cells, width)
+    lines = _row([headings[i] for i in shown], [grid.right_of(i) for i in shown], room)
+    if color:
+        lines = [_BOLD.format(line) for line in lines]
+    lines.append("─" * (sum(room) + len(GAP) * (len(room) - 1)))
+    right = [grid.right_of(i) for i in shown]
+    for line in cells:
+        lines += _row([line[i] for i in shown], right, room)
+    left_out = [heading for i, heading in enumerate(headings) if i not in shown]
+    if left_out and advise:
+        lines.append(f"({width} columns: without {', '.join(left_out)}; --wide shows all)")
+    return "".join(f"{line}\n" for line in lines)
+
+
+def fold(lines: Sequence[str], width: int | None) -> list[str]:
+    """Lines of words, which go on indented where they are longer than `width`."""
+    if width is None:
+        return list(lines)
+    made: list[str] = []
+    for line in lines:
+        first, *rest = _folded(line, width)
+        made.append(first)
+        made += (f"  {part}" for part in _folded(" ".join(rest), width - 2) if part)
+    return made
+
+
+def fits(grid: Grid, width: int) -> bool:
+    """Whether all columns fit, as wide as they need."""
+    cells = [[printable(cell) for cell in line] for line in grid.lines]
+    return _total([_widest(grid.headings[i], cells, i) for i in range(len(grid.headings))]) <= width
+
+
+def _fitted(
+    grid: Grid, headings: Sequence[str], cells: Sequence[Sequence[str]], width: int | None
+) -> tuple[list[int], list[int]]:
+    """The columns to show, and how wide each is."""
+    shown = list(range(len(headings)))
+    natural = [_widest(headings[i], cells, i) for i in shown]
+    if width is None or _total(natural) <= width:
+        return shown, natural
+    words = [_longest(headings[i], cells, i, " ") for i in shown]
+    spare = [i for name in grid.spare for i in shown if grid.headings[i] == name]
+    while True:
+        least = [min(natural[i], max(words[i], READABLE)) for i in shown]
+        if _total(least) <= width or not spare:
+            break
+        shown.remove(spare.pop(0))
+    pieces = [_longest(headings[i], cells, i, "") for i in shown]
+    for floor in (least, [words[i] for i in shown], pieces):
+        if _total(floor) <= width:
+            return shown, _shared([natural[i] for i in shown], floor, width)
+    return shown, pieces
+
+
+def _shared(natural: Sequence[int], floor: Sequence[int], width: int) -> list[int]:
+    """Widths between a floor and what is natural: the widest give most."""
+    room = list(natural)
+    while (excess := _total(room) - width) > 0:
+        widest = max((r for r, f in zip(room, floor, strict=True) if r > f), default=0)
+        at = next(i for i, r in enumerate(room) if r == widest and r > floor[i])
+        others = (r for i, r in enumerate(room) if i != at and r < widest and r > floor[i])
+        room[at] = max(floor[at], room[at] - excess, min(max(others, default=0), widest - 1))
+    return room
+
+
+def _total(room: Sequence[int]) -> int:
+    return sum(room) + len(GAP) * (len(room) - 1)
+
+
+def _widest(heading: str, cells: Sequence[Sequence[str]], column: int) -> int:
+    return max([_length(heading), *(_length(line[column]) for line in cells)])
+
+
+def _longest(heading: str, cells: Sequence[Sequence[str]], column: int, at: str) -> int:
+    """The longest part of a column's texts that stays in one line: a word, or a piece of one."""
+    texts = {heading, *(line[column] for line in cells)}
+    parts = (p for t in texts for p in (t.split(at) if at else _pieces(t)))
+    return max((_length(part.strip()) for part in parts), default=0)
+
+
+def _pieces(text: str) -> list[str]:
+    """The parts between which a text may be broken; numbers such as 1,024 have none."""
+    return [part for word in text.split(" ") for part in _split(word)]
+
+
+def _split(word: str) -> list[str]:
+    return [word] if re.fullmatch(r"[\d.,%-]+", word) else _BREAKS.split(word)
+
+
+def _row(cells: Sequence[str], right: Sequence[bool], room: Sequence[int]) -> list[str]:
+    """The lines of a row."""
+    if all(len(cell) <= width and cell.isascii() for cell, width in zip(cells, room, strict=True)):
+        made = (
+            cell.rjust(width) if to_right else cell.ljust(width)
+            for cell, to_right, width in zip(cells, right, room, strict=True)
+        )
+        return [GAP.join(made).rstrip()]
+    folded = [_folded(cell, width) for cell, width in zip(cells, room, strict=True)]
+    lines: list[str] = []
+    for number in range(max(map(len, folded))):
+        texts = [parts[number] if number < len(parts) else "" for parts in folded]
+        made = (
+            _padding(text, width) + text if to_right else text + _padding(text, width)
+            for text, to_right, width in zip(texts, right, room, strict=True)
+        )
+        lines.append(GAP.join(made).rstrip())
+    return lines
+
+
+def _folded(text: str, width: int) -> list[str]:
+    """A text in lines of at most a width, broken between words, and words only where they are
+    longer than that."""
+    lines = [""]
+    for word in text.split(" "):
+        grown = f"{lines[-1]} {word}" if lines[-1] else word
+        if _length(grown) <= width:
+            lines[-1] = grown
+        elif _length(word) <= width:
+            lines.append(word)
+        else:
+            lines += _broken(word, width)
+    return [line for line in lines if line] or [""]
+
+
+def _broken(word: str, width: int) -> list[str]:
+    """A word in lines, broken after dots and signs."""
+    lines = [""]
+    for piece in _split(word):
+        if lines[-1] and _length(lines[-1] + piece) > width:
+            lines.append("")
+        lines[-1] += piece
+    return lines
+
+
+def _length(text: str) -> int:
+    """Columns of a terminal that a text takes."""
+    return len(text) if text.isascii() else sum(1 + (east_asian_width(c) in "WF") for c in text)
+
+
+def _padding(text: str, width: int) -> str:
+    return " " * (width - _length(text))

@@ -1,0 +1,124 @@
+"""Tables of every command on terminals of 80 and 100 columns: nothing broken, no column silent."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from convdsl.reporting.drawing import draw
+from convdsl.reporting.grids import Grid
+
+PRINTED = {
+    "report": ("report", "lenet5"),
+    "report-depth": ("report", "googlenet", "--batch", "1", "--depth", "1"),
+    "report-long-names": ("report", "mobilenet_v2", "--depth", "4"),
+    "report-verbose": ("report", "lenet5", "--verbose"),
+    "report-machine": ("report", "lenet5", "--machine", "a100", "--batch", "4"),
+    "report-training": ("report", "lenet5", "--training"),
+    "diff": ("diff", "lenet5", "mnist_cnn"),
+    "passes": ("passes",),
+    "ops": ("ops",),
+    "ops-conv": ("ops", "conv"),
+    "zoo": ("zoo",),
+}
+"""Commands whose output is the same everywhere, by the name of a golden file."""
+
+MEASURED = {
+    "passes-of": ("passes", "lenet5"),
+    "doctor": ("doctor",),
+    "bench": ("bench", "lenet5", "--runs", "1", "--no-peak"),
+    "explain": ("compile", "lenet5", "--explain"),
+    "run": ("run", "lenet5", "--weights", "random:0", "--data", "random:0"),
+}
+"""Commands that print what they measured, or rounding of this processor."""
+
+
+@pytest.fixture
+def terminal(convdsl, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """What a command prints on a terminal of so many columns."""
+
+    def call(width: int, *arguments: str) -> str:
+        monkeypatch.setenv("COLUMNS", str(width))
+        monkeypatch.setenv("NO_COLOR", "1")
+        monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+        return convdsl(*arguments).out
+
+    return call
+
+
+def check(narrow: str, wide: str, width: int) -> None:
+    """Lines fit, and every word and number is one of the wide table's, whole or up to a sign."""
+    assert max(map(len, narrow.splitlines())) <= width
+    words = set(wide.split())
+    inside = narrow.partition("columns: without")[0]
+    for word in inside.split():
+        known = word in words or word.startswith("──") or word in ("figure", "value", f"({width}")
+        known = known or any(w.startswith(word) and word[-1] in "./,+*=_" for w in words)
+        known = known or any(re.search(rf"[./,+*=_]{re.escape(word)}", w) for w in words)
+        assert known, f"{word!r} is a piece of something"
+
+
+@pytest.mark.parametrize("name", PRINTED)
+def test_fixed_tables(
+    terminal: Callable[..., str], golden: Callable[[str, str], None], name: str
+) -> None:
+    arguments = PRINTED[name]
+    narrow = terminal(80, *arguments)
+    wide = terminal(80, *arguments, "--wide")
+    check(narrow, wide, 80)
+    check(terminal(100, *arguments), wide, 100)
+    golden(f"tables/{name}.txt", narrow)
+
+
+@pytest.mark.parametrize("name", MEASURED)
+def test_measured_tables(terminal: Callable[..., str], name: str) -> None:
+    for width in (80, 100):
+        said = terminal(width, *MEASURED[name])
+        assert said
+        assert max(map(len, said.splitlines())) <= width, said
+
+
+def test_pipes_have_all_columns(convdsl) -> None:
+    said = convdsl("report", "resnet50", "--batch", "1").out
+    assert "receptive field" in said.splitlines()[11]
+    assert "columns: without" not in said
+
+
+def test_one_long_row_stands_upright(terminal: Callable[..., str]) -> None:
+    said = terminal(80, "bench", "lenet5", "--runs", "1", "--no-peak").splitlines()
+    assert said[0].split() == ["figure", "value"]
+    assert {line.split()[0] for line in said[2:]} >= {"model", "inputs", "threads", "runs"}
+
+
+def test_widths_from_one_column_up() -> None:
+    """Numbers stay whole however narrow it gets; what does not fit is told."""
+    lines = (("a.long.name.of_a_layer", "1,234,567", "words that may go on below", "x + y*N"),)
+    grid = Grid(("layer", "count", "note", "size"), lines, frozenset({1}), ("size", "note"))
+    for width in range(1, 90):
+        text = draw(grid, width, color=False)
+        assert "1,234,567" in text
+        assert ("without" in text) == ("size" not in text.splitlines()[0])
+        if width >= 24:
+            assert max(len(line) for line in text.splitlines()[:2]) <= width
+    assert draw(grid, None, color=False).count("\n") == 3
+
+
+def test_wide_characters_count_twice() -> None:
+    grid = Grid(("name", "n"), (("図書館", "1"), ("ascii", "2")), frozenset({1}))
+    assert draw(grid, None, color=False).splitlines()[2] == "図書館   1"
+
+
+def test_colour_of_findings(convdsl, tmp_path: Path) -> None:
+    path = tmp_path / "lost.cnn"
+    path.write_text("model m {\n    input x: f32[N, 3]\n    x -> rellu # \x1b[31m\n}\n")
+    plain = convdsl("check", path).out
+    painted = convdsl("check", path, "--color", "always").out
+    assert "\x1b[1;31merror[E0201]" in painted
+    assert "\x1b[1;31m^^^^^" in painted
+    assert "\x1b[31m" not in painted  # what the file holds steers nothing
+    assert re.sub(r"\x1b\[[0-9;]*m", "", painted) == plain
+    assert "\x1b[1;31merror[E0201]" in convdsl("report", path, "--color", "always").err
