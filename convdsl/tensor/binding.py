@@ -9,8 +9,10 @@ from typing import Any
 
 from convdsl.tensor.dim import (
     Atom,
+    Coefficient,
     Dim,
     Floor,
+    Monomial,
     Symbol,
     SymDim,
     extremum,
@@ -41,19 +43,16 @@ def substitute(value: Dim, bindings: Mapping[str, Dim]) -> Dim:
     """Replace symbols by name; what is not named stays symbolic."""
     if isinstance(value, int):
         return value
-    total: Any = 0
+    terms: dict[Monomial, Coefficient] = {}
     for monomial, coefficient in value._terms.items():  # pyright: ignore[reportPrivateUsage]
         product: Dim = 1
         for atom, power in monomial:
             factor = _substitute_atom(atom, bindings)
             for _ in range(power):
                 product = product * factor
-        if isinstance(coefficient, int):
-            total = total + product * coefficient
-        else:
-            scaled = {m: coefficient * c for m, c in terms_of(product)}
-            total = total + make(scaled)
-    return total
+        for found, inner in terms_of(product):
+            terms[found] = terms.get(found, 0) + coefficient * inner
+    return make(terms)
 
 
 def _substitute_atom(atom: Atom, bindings: Mapping[str, Dim]) -> Dim:
