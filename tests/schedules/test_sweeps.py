@@ -26,7 +26,7 @@ from convdsl.schedules.cpu.generic import border_segments
 from convdsl.schedules.cpu.machine import cpu_machine
 from convdsl.schedules.cpu.sweeps import Extent, Limits, choose_sweeps
 from convdsl.schedules.cpu.tiles import Tile, choose_tile
-from convdsl.tensor import DType, TensorType
+from convdsl.tensor import DType, TensorType, evaluate, symbols_of
 
 sizes = st.sampled_from([1, 64, 4 << 10, 1 << 30])
 TUNED = Limits(512 << 10, 32 << 10, 192 << 10)
@@ -166,6 +166,29 @@ def test_large_matrices_are_read_in_panels_and_asked_for_ahead() -> None:
     assert panels.var.name.startswith("panel")
     tiles = [s for s in _statements(panels.body) if isinstance(s, Prefetch)]
     assert len(tiles) == 2  # of the tile of many rows, and of that of the last ones
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_rows_of_plain_inputs_are_asked_for_ahead(stride: int) -> None:
+    """Rows that the next row of the output reads first; those of blocked inputs are streams."""
+    b = Builder()
+    first = b("conv", b.input("x", 1, 3, 60, 60), channels=32, kernel=3, stride=stride)
+    graph = b.output(y=b("conv", first, channels=32, kernel=3, stride=2))
+    machine = cpu_machine(find_target("x86-64-v4")).without("winograd")
+    kernels = lower(graph, machine, "t").program.kernels
+    found = [k for k in kernels if k.name.startswith("conv")]
+    asked = [[s for s in _statements(k.body) if isinstance(s, Prefetch)] for k in found]
+    assert asked[0]
+    assert not asked[1]
+    for prefetch in asked[0]:
+        assert prefetch.buffer.name == "x0"
+        here = dict.fromkeys((symbol.name for symbol in symbols_of(prefetch.index)), 3)
+        steps = {
+            name[:4]: evaluate(prefetch.index, {**here, name: 4}) - evaluate(prefetch.index, here)
+            for name in here
+        }
+        assert steps.items() >= {"chan": 60 * 60, "p0": 60 * stride}.items()
+        assert steps.get("tap", 60) == 60  # a loop where the stride is more than one row
 
 
 def test_small_filters_are_not() -> None:

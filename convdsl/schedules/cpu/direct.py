@@ -37,6 +37,7 @@ from convdsl.schedules.task import Ending, Pack, Schedule, Scheduled, Task
 from convdsl.tensor import Dim, dim_min, floor_div
 
 _TORN = 1.25  # cycles of storing an element by itself
+_LINE_BYTES = 64  # of a cache, on every processor that there is code for
 _WORTH_PACKING = 4  # cycles of multiply-adds for each element of the input, beside .6 of packing it
 
 
@@ -319,7 +320,34 @@ class _Direct:
             here = replace(place, at={**place.at, axis.out.name: row}, sweep=row - first)
             for run in self.runs:
                 with self.b.serial("tile", run.count) as tile:
-                    self.one_tile(here, run, run.start + tile * (run.rows or run.width))
+                    start = run.start + tile * (run.rows or run.width)
+                    if self.asks_for_rows:
+                        self.prefetch_rows(here, row + 1, start, run.width)
+                    self.one_tile(here, run, start)
+
+    @property
+    def asks_for_rows(self) -> bool:
+        """Whether the input is asked for ahead, row by row: a plain one, of which a tile meets a
+        few lines here and there, so that no processor sees a stream of them coming."""
+        view = self.draft.view(self.conv.x.tensor.name)
+        return view.layout.axis is None and len(self.outer) == 1 and not self.rows
+
+    def prefetch_rows(self, place: _Place, row: Dim, start: Dim, width: int) -> None:
+        """Ask for what a tile of a row to come reads that none before that row has."""
+        b, conv, across, down = self.b, self.conv, self.columns.space, self.outer[-1]
+        view = self.draft.view(conv.x.tensor.name)
+        column = start * across.stride - across.pad
+        reach = (width - 1) * across.stride + (across.taps - 1) * across.dilation + 1
+        size = _LINE_BYTES // self.element
+        with (
+            b.serial("tap", down.taps, max(0, down.taps - down.stride)) as tap,
+            b.serial("channel", conv.channels_in) as c,
+            b.serial("line", -(-reach // size)) as line,
+        ):
+            h = row * down.stride + tap * down.dilation - down.pad
+            channel = place.at["g"] * conv.channels_in + c
+            where = view.layout.offset([place.at["n"], channel, h, column])
+            b.prefetch(view.buffer, where + line * size, level=1)
 
     def band_of_tiles(self, place: _Place) -> None:
         """The longest run is cut into bands; runs at its ends go with the first and last band."""
