@@ -305,6 +305,14 @@ def test_instructions_of_floats(name: str) -> None:
     np.testing.assert_array_equal(found.astype(np.uint32).view(np.float32), expected)
 
 
+def test_shared_memory_of_one_element() -> None:
+    """Is a variable without brackets."""
+    body = """.shared .align 16 .u64 one; st.shared.u64 [one], %d6; bar.sync 0;
+        ld.shared.u64 %d9, [one];"""
+    given = np.array([[2**63 + 5, 0, 0]], np.uint64)
+    assert run_alone(body.replace(";", ";\n"), given).tolist() == [2**63 + 5]
+
+
 def without_denormals(x: Array) -> Array:
     tiny = np.finfo(np.float32).tiny
     return np.where(np.abs(x) < tiny, np.copysign(np.float32(0), x), x)

@@ -589,9 +589,13 @@ def _bytes(line: str) -> int:
 
 def declare(line: str, module: Module) -> None:
     """Shared memory, wherever it is declared."""
-    found = re.search(r"\.shared\s+\.align\s+\d+\s+\.b8\s+([\w$]+)\[(\d*)\]", line)
+    found = re.search(
+        r"\.shared\s+\.align\s+\d+\s+\.[busf](\d+)\s+([\w$]+)(?:\[(\d*)\])?\s*;", line
+    )
     if found:
-        module.shared[found[1]] = len(module.shared), int(found[2] or 0)
+        bits, name, count = found.groups()  # a variable of one element has no brackets
+        many = 1 if count is None else int(count or 0)
+        module.shared[name] = len(module.shared), int(bits) // 8 * many
 
 
 def translate_function(lines: Sequence[str], start: int, module: Module) -> str:
