@@ -118,7 +118,7 @@ def run_as_ptx(
 
 
 def close(found: Array, truth: Array, most: float, name: str) -> None:
-    span = float(np.max(np.abs(truth), initial=1e-30))
+    span = max(float(np.max(np.abs(truth), initial=0.0)), 1e-30)
     error = float(np.max(np.abs(found - truth), initial=0.0)) / span
     assert np.array_equal(np.isnan(found), np.isnan(truth)), name
     assert error <= most, f"{name}: {error:.2e} of its range"

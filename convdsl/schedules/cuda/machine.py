@@ -14,6 +14,7 @@ from convdsl.schedules.cuda.phases import phases
 from convdsl.schedules.cuda.ranks import ranks
 from convdsl.schedules.cuda.reduction import reduction
 from convdsl.schedules.cuda.rows import rows
+from convdsl.schedules.cuda.running import running
 from convdsl.schedules.cuda.scatter import scatter
 from convdsl.schedules.cuda.transposed import transposed
 from convdsl.schedules.cuda.vectors import vectors
@@ -36,6 +37,7 @@ def cuda_machine(target: CudaTarget) -> Machine:
         rows,
         reduction,
         scatter,
+        running,
         transposed,
         vectors,
         generic,
