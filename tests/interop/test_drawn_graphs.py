@@ -48,7 +48,7 @@ def spread(proto: onnx.ModelProto, drawn: Drawn, expected: Arrays) -> dict[str, 
     moved = {name: np.zeros(a.shape) for name, a in expected.items()}
     for _ in range(3):
         near = {
-            n: a * (1 + 2e-7 * rng.choice([-1, 1], a.shape)).astype(a.dtype)
+            n: np.asarray(a * (1 + 2e-7 * rng.choice([-1, 1], a.shape)).astype(a.dtype))
             if a.dtype.kind == "f" else a
             for n, a in drawn.inputs.items()
         }  # fmt: skip
