@@ -25,8 +25,8 @@ demo: $(VENV)/.demo ## classify real photos with EfficientNet-Lite0 and its publ
 test: $(VENV)/.dev ## the tests (light oracles: onnxruntime, onnx, scipy)
 	$(VENV)/bin/python -m pytest -q -n $(WORKERS) $(ARGS)
 
-test-slow: $(VENV)/.dev $(VENV)/.networks ## what `make test` leaves out: the whole zoo, published networks
-	$(VENV)/bin/python -m pytest -q -n $(WORKERS) -m slow $(ARGS)
+test-slow: $(VENV)/.dev $(VENV)/.networks ## what `make test` leaves out: the whole zoo, published networks, every drawn configuration
+	$(VENV)/bin/python -m pytest -q -n $(WORKERS) -m "slow or drawn" --drawn all $(ARGS)
 
 test-gpu: $(VENV)/.dev ## on a machine with an NVIDIA card: its results against the processor's and float64
 	$(VENV)/bin/python -m pytest -q -o addopts= --strict-markers --strict-config --import-mode=importlib tests/gpu $(ARGS)
@@ -63,7 +63,7 @@ bench: $(PEERS)/.peers ## measure against the peers, in one run
 	$(PEERS)/bin/python -m benchmarks $(ARGS)
 
 fuzz: $(VENV)/.dev ## hypothesis at length: grammar, weights, artifacts, operators, graphs
-	$(VENV)/bin/python -m pytest -q -n $(WORKERS) --hypothesis-profile=fuzz -m "not slow or fuzz" $(ARGS)
+	$(VENV)/bin/python -m pytest -q -n $(WORKERS) --hypothesis-profile=fuzz --drawn all -m "not slow or fuzz" $(ARGS)
 
 wheel: $(VENV)/.dev ## build the wheel, install it elsewhere, and use it there
 	$(VENV)/bin/python tests/check_wheel.py

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from sample import sampled
 
 try:
     from hypothesis import HealthCheck, settings
@@ -38,6 +39,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="sample",
         help="of the tests marked `ladder`, those that the commit draws, or all",
     )
+    parser.addoption(
+        "--drawn",
+        choices=["sample", "all"],
+        default="sample",
+        help="of the tests marked `drawn`, those that the commit draws, or all",
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    options = {"ladder": "--evidence", "drawn": "--drawn"}
+    marks = [mark for mark, option in options.items() if config.getoption(option) == "sample"]
+    left = {item for mark in marks for item in sampled(items, mark)}
+    if left:
+        config.hook.pytest_deselected(items=list(left))
+        items[:] = [item for item in items if item not in left]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

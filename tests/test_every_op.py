@@ -30,10 +30,15 @@ BACKENDS: dict[str, Callable[[Call, Mapping[str, Array]], dict[str, Array]]] = {
 }
 """Every way to execute an operator. All must agree with ONNX."""
 
-each_case = pytest.mark.parametrize(
+CASES = pytest.mark.parametrize(
     ("name", "seed"),
     [(op.name, seed) for op in OPERATORS for seed in range(CASES_PER_OPERATOR)],
 )
+
+
+def each_case(test: Callable[..., None]) -> Callable[..., None]:
+    """Of all operators; each commit draws its configurations."""
+    return pytest.mark.drawn(CASES(test))
 
 
 def test_no_operator_is_forgotten() -> None:
