@@ -311,17 +311,33 @@ def test_one_value_packed_alike_is_packed_once() -> None:
 
 
 def test_a_factor_that_the_epilogue_reads_again() -> None:
-    """Both forms of it are handed over."""
+    """Both forms of it are handed over, where it is packed."""
     b = Builder()
     a, w = b.input("a", 64, 64), b.input("w", 64, 64)
-    graph = rewritten(b.output(y=b("add", b("matmul", a, w), w)))
-    assert check(graph) == ["generic", "gemm"]
+    y = b.graph.apply(SUM, {"a": a, "b": w}, {"formula": "mk,nk->mn"}, name="sum").output
+    graph = rewritten(b.output(y=b("add", y, w)))
+    found = check(graph)
+    assert found[-1] == "gemm"
+    assert len(found) == 2
+    plain = Builder()
+    a, w = plain.input("a", 64, 64), plain.input("w", 64, 64)
+    assert check(rewritten(plain.output(y=plain("add", plain("matmul", a, w), w)))) == ["gemm"]
 
 
 def test_a_matrix_times_itself() -> None:
     b = Builder()
     a = b.input("a", 48, 48)
-    assert check(b.output(y=b("matmul", a, a))) == ["generic", "gemm"]
+    assert check(b.output(y=b("matmul", a, a))) == ["gemm"]
+
+
+@pytest.mark.parametrize("cpu", CPUS)
+@pytest.mark.parametrize("wide", [17, 45, 64, 77])
+def test_rows_of_a_factor_are_read_where_they_lie(wide: int, cpu: str) -> None:
+    """The last vector of a row in part: it reads nothing of the next row, nor past the end."""
+    b = Builder()
+    graph = b.output(y=b("matmul", b.input("a", 2, 33, 20), b.input("w", 2, 20, wide)))
+    assert check(graph, cpu=cpu) == ["gemm"]
+    assert check(graph, cpu=cpu, loops=True) == ["gemm"]
 
 
 # Transposed convolutions that are convolutions

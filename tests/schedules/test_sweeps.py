@@ -25,7 +25,7 @@ from convdsl.schedules.cpu import gemm, sweeps
 from convdsl.schedules.cpu.generic import border_segments
 from convdsl.schedules.cpu.machine import cpu_machine
 from convdsl.schedules.cpu.sweeps import Extent, Limits, choose_sweeps
-from convdsl.schedules.cpu.tiles import Tile, choose_tile
+from convdsl.schedules.cpu.tiles import Tile, choose_tile, columns_for, evenly
 from convdsl.tensor import DType, TensorType, evaluate, symbols_of
 
 sizes = st.sampled_from([1, 64, 4 << 10, 1 << 30])
@@ -240,3 +240,22 @@ def test_tiles_that_fill_all_registers_where_filters_can_be_broadcast_from_memor
     arm = find_target("generic", "aarch64-linux-gnu")
     tile = choose_tile(arm, 32, 7, must_divide=True)
     assert tile.blocks * tile.columns + tile.blocks < arm.vector_registers
+
+
+@given(st.integers(1, 400), st.integers(1, 30))
+def test_pieces_are_even(total: int, most: int) -> None:
+    """No fewer would do, and none is more than one larger than another."""
+    pieces = evenly(total, most)
+    sizes = [size for size, count in pieces for _ in range(count)]
+    assert sum(sizes) == total
+    assert len(sizes) == -(-total // most)
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_tiles_spare_the_second_level_cache() -> None:
+    """Seven blocks x three columns read filters twice as fast as they come from there."""
+    target = find_target("x86-64-v4")
+    assert choose_tile(target, 7, 28, depth=16).blocks == 7
+    assert choose_tile(target, 7, 28, depth=4096).blocks < 7
+    wide = columns_for(target, 1, 40)
+    assert wide > columns_for(target, 4, 40)

@@ -31,7 +31,7 @@ from convdsl.schedules.cpu.runs import (
     taps_inside,
 )
 from convdsl.schedules.cpu.sweeps import Extent, Limits, Sweeps, choose_sweeps
-from convdsl.schedules.cpu.tiles import Tile, choose_tile, tile_cycles
+from convdsl.schedules.cpu.tiles import Tile, choose_tile, swept_cycles
 from convdsl.schedules.emission import extent_of, lane_symbol
 from convdsl.schedules.task import Ending, Pack, Schedule, Scheduled, Task
 from convdsl.tensor import Dim, dim_min, floor_div
@@ -69,7 +69,15 @@ def tile_for(conv: Convolution, task: Task, target: Target) -> Tile:
     # A tile that fills all registers halved the speed of a strided 1x1 convolution.
     spare = conv.taps == 1
     each = target.registers(block, conv.reduce.dtype)
-    return choose_tile(target, blocks, columns.space.outs, must_divide, rows, spare, each)
+    wide, depth = columns.space.outs, filter_depth(conv, task, target)
+    return choose_tile(target, blocks, wide, must_divide, rows, spare, each, depth=depth)
+
+
+def filter_depth(conv: Convolution, task: Task, target: Target) -> int:
+    """Vectors of filters of a block that all tiles meet. Of large ones panels, which stay near."""
+    if filter_bytes(conv, task) > Limits.of(target).stay:
+        return 0
+    return conv.channels_in * conv.taps * target.registers(task.layout.block, conv.reduce.dtype)
 
 
 def filter_bytes(conv: Convolution, task: Task) -> int:
@@ -103,7 +111,8 @@ def cost(task: Task, target: Target) -> float | None:
     if torn(conv, task):
         cycles += task.layout.size * _TORN
     work *= target.registers(task.layout.block, conv.reduce.dtype)
-    return work * tiles * tile_cycles(tile.blocks, min(tile.columns, columns.space.outs)) + cycles
+    wide, depth = min(tile.columns, columns.space.outs), filter_depth(conv, task, target)
+    return work * tiles * swept_cycles(target, tile.blocks, wide, depth) + cycles
 
 
 def input_layout(conv: Convolution, task: Task) -> Layout | None:

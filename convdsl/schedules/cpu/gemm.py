@@ -18,7 +18,7 @@ from math import prod
 
 from convdsl.kernel.expr import Axis
 from convdsl.kernel.layout import Layout
-from convdsl.kernel.nodes import Buffer, Get, IndexTest, Load, Registers, Var
+from convdsl.kernel.nodes import Buffer, Get, IndexTest, Load, Registers, ValueType, Var
 from convdsl.kernel.target import Target
 from convdsl.schedules.contraction import (
     Product,
@@ -31,13 +31,20 @@ from convdsl.schedules.contraction import (
 from convdsl.schedules.cpu.epilogue import Draft, open_draft
 from convdsl.schedules.cpu.filters import FilterPack, packing_cycles
 from convdsl.schedules.cpu.sweeps import Extent, Limits, Sweeps, choose_sweeps
-from convdsl.schedules.cpu.tiles import Tile, choose_tile, split, tile_cycles
+from convdsl.schedules.cpu.tiles import (
+    Tile,
+    choose_tile,
+    columns_for,
+    evenly,
+    split,
+    swept_cycles,
+)
 from convdsl.schedules.emission import View, extent_of, lane_symbol
 from convdsl.schedules.task import Pack, Schedule, Scheduled, Task
-from convdsl.tensor import Dim, dim_min, floor_div, substitute
+from convdsl.tensor import Dim, dim_max, dim_min, floor_div, substitute
 
 _SCATTERED = (
-    1.2  # cycles of a tile that reads rows of w far from each other, to those of packed ones
+    1.03  # cycles of a tile that reads rows of w far from each other, to those of packed ones
 )
 _UNIT = 16  # positions of k: panels of w hold whole units
 _PANEL = Fraction(1, 8)  # of the second-level cache: for the piece of w that is swept, beside the
@@ -113,12 +120,13 @@ def _packed(task: Task, target: Target, product: Product, lanes: int) -> _Way | 
 
 
 def _in_place(task: Task, target: Target, product: Product, lanes: int) -> _Way | None:
-    """Vectors of w as they lie: consecutive along v, and the last one whole."""
+    """Vectors of w as they lie: consecutive along v; of rows the last one in part."""
     layout, w, v = task.operand(product.w.tensor.name).layout, product.w, product.v
     if layout is None:
         return None
     if layout.axis is None:
-        whole = extent_of(v) % lanes == 0 and coefficient(layout.offset(w.index), v) == 1
+        whole = extent_of(v) % lanes == 0 or task.layout.axis is None
+        whole = whole and coefficient(layout.offset(w.index), v) == 1
     else:
         others = (index for axis, index in enumerate(w.index) if axis != layout.axis)
         whole = w.index[layout.axis] == v.i and layout.block == lanes
@@ -171,9 +179,9 @@ def _tile(target: Target, product: Product, rows: tuple[Axis, ...], lanes: int) 
     blocks = -(-extent_of(product.v) // lanes)
     if _count(rows) == 1:
         return Tile(min(blocks, 4), 1)
-    return choose_tile(
-        target, blocks, _count(rows), each=target.registers(lanes, product.reduce.dtype)
-    )
+    each = target.registers(lanes, product.reduce.dtype)
+    depth = _count(product.k) * each
+    return choose_tile(target, blocks, _count(rows), each=each, even=True, depth=depth)
 
 
 def _cycles(
@@ -181,9 +189,10 @@ def _cycles(
 ) -> float:
     outer = _count((*product.outer, *product.rows)) // _count(rows)
     blocks = -(-extent_of(product.v) // lanes)
-    tiles = -(-blocks // tile.blocks) * -(-_count(rows) // tile.columns)
-    tiles *= target.registers(lanes, product.reduce.dtype)
-    return outer * _count(product.k) * tiles * tile_cycles(tile.blocks, tile.columns)
+    depth, registers = _count(product.k), target.registers(lanes, product.reduce.dtype)
+    own = evenly(_count(rows), tile.columns)
+    swept = (swept_cycles(target, tile.blocks, q, depth * registers) * count for q, count in own)
+    return outer * depth * -(-blocks // tile.blocks) * registers * sum(swept)
 
 
 def cost(task: Task, target: Target) -> float | None:
@@ -199,7 +208,7 @@ def emit(task: Task, name: str, target: Target) -> Scheduled:
     product = chosen.product
     draft = open_draft(task, name, product.reduce, chosen.lanes, product.v, chosen.packs)
     panel = int(target.caches.l2_bytes * _PANEL)
-    emitter = _Gemm(task, chosen, draft, replace(Limits.of(target), panel=panel))
+    emitter = _Gemm(task, chosen, draft, target, replace(Limits.of(target), panel=panel))
     for blocks, count in split(chosen.blocks, chosen.tile.blocks):
         first = 0 if blocks == chosen.tile.blocks else chosen.blocks - blocks
         emitter.blocks(first, count, blocks)
@@ -213,6 +222,7 @@ class _Place:
     at: Mapping[str, Dim]
     block: Dim  # the first vector of the tile along v
     blocks: int
+    columns: int  # rows of x of a tile, at most
     valid: int | None  # lanes of the last vector that exist
     chunk: tuple[Dim, Dim]  # of k
     sweeps: Sweeps
@@ -221,8 +231,11 @@ class _Place:
 class _Gemm:
     """Emits one matrix product."""
 
-    def __init__(self, task: Task, chosen: _Way, draft: Draft, limits: Limits) -> None:
+    def __init__(
+        self, task: Task, chosen: _Way, draft: Draft, target: Target, limits: Limits
+    ) -> None:
         self.task = task
+        self.target = target
         self.way = chosen
         self.draft = draft
         self.b = draft.b
@@ -252,6 +265,14 @@ class _Gemm:
         else:
             self.region(first, count, blocks, None)
 
+    def columns(self, blocks: int) -> int:
+        """Rows of x of a tile of so many blocks: few blocks that are left over take more."""
+        tile, rows = self.way.tile, self.way.row_count
+        if blocks == tile.blocks or rows == 1:
+            return tile.columns
+        each = self.target.registers(self.lanes, self.way.product.reduce.dtype)
+        return columns_for(self.target, blocks, rows, each, self.depth * each)
+
     def sweeps(self, count: int, blocks: int) -> Sweeps:
         """How `count` tiles of vectors meet w and the rows."""
         rows, wide = self.way.row_count, blocks * self.lanes * self.element
@@ -261,7 +282,7 @@ class _Gemm:
             slab=wide * _UNIT,
             blocks=-(-self.depth // _UNIT),
             others=outer * count,
-            pieces=-(-rows // self.way.tile.columns),
+            pieces=-(-rows // self.columns(blocks)),
             inputs=rows * self.depth * self.element,
             sums=rows * wide,
         )
@@ -285,24 +306,20 @@ class _Gemm:
                 if sweeps.panels > 1:
                     chunk = (panel * step, dim_min((panel + 1) * step, self.depth))
                 block = first + kt * blocks
-                self.band(_Place(at, block, blocks, valid, chunk, sweeps), band)
+                place = _Place(at, block, blocks, self.columns(blocks), valid, chunk, sweeps)
+                self.band(place, band)
 
     def band(self, place: _Place, band: Dim) -> None:
-        """Tiles of rows; those that are left over go with the last band."""
-        columns, sweeps = self.way.tile.columns, place.sweeps
-        whole, rest = divmod(self.way.row_count, columns)
-        if whole:
-            first = band * sweeps.size
-            past = dim_min(first + sweeps.size, whole)
-            with self.b.serial("row", past, first) as row:
-                self.one_tile(place, row * columns, columns, row - first)
-        if rest:
-            with ExitStack() as stack:
-                if sweeps.bands > 1:
-                    last = IndexTest("eq", band, sweeps.bands - 1)
-                    stack.enter_context(self.b.when(last))
-                number = whole - (sweeps.bands - 1) * sweeps.size
-                self.one_tile(place, whole * columns, rest, number)
+        """Tiles of rows: the larger ones, then those of a row less."""
+        size, rows = place.sweeps.size, self.way.row_count
+        first = band * size
+        past = dim_min(first + size, -(-rows // place.columns))
+        tiles = start = 0
+        for width, count in evenly(rows, place.columns):
+            stop = dim_min(past, tiles + count)
+            with self.b.serial("row", stop, dim_max(first, tiles)) as tile:
+                self.one_tile(place, start + (tile - tiles) * width, width, tile - first)
+            tiles, start = tiles + count, start + width * count
 
     def one_tile(self, place: _Place, row: Dim, rows: int, sweep: Dim) -> None:
         """acc[i, j] += w[i] * x[j] over a chunk of k; after the last the epilogue. Sums wait in the
@@ -323,7 +340,7 @@ class _Gemm:
                 for axis in product.k:
                     here[axis.name] = stack.enter_context(b.serial(axis.name, extent_of(axis)))
             self.ask_ahead(here, place, sweep)
-            panel = [self.vector(here, place.block, i, blocks) for i in range(blocks)]
+            panel = [self.vector(here, place, i) for i in range(blocks)]
             for j in range(rows):
                 value = b.splat(self.x.buffer, self.element_of(here, row + j))
                 for i in range(blocks):
@@ -340,7 +357,7 @@ class _Gemm:
         """Ask for some lines of the panel that comes next, others in each sweep over this one: so
         that it has come from memory when its turn does."""
         chosen, sweeps, blocks = self.way, place.sweeps, place.blocks
-        pieces = min(sweeps.size, -(-chosen.row_count // chosen.tile.columns))
+        pieces = min(sweeps.size, -(-chosen.row_count // place.columns))
         if chosen.pack is None or self.matrix_bytes <= self.limits.stay or pieces == 1:
             return
         step = sweeps.panel * _UNIT if sweeps.panels > 1 else self.depth
@@ -361,8 +378,9 @@ class _Gemm:
         start = chosen.pack.start(outer, block, blocks)
         return start + (depth * blocks + i) * self.lanes
 
-    def vector(self, at: Mapping[str, Dim], block: Dim, i: int, blocks: int) -> Var:
+    def vector(self, at: Mapping[str, Dim], place: _Place, i: int) -> Var:
         """Vector i of the tile at a position of k."""
+        block, blocks = place.block, place.blocks
         product = self.way.product
         name = product.w.tensor.name
         if self.way.pack is not None:
@@ -370,7 +388,9 @@ class _Gemm:
         view = self.draft.views[name]
         bound = {**at, product.v.name: (block + i) * self.lanes}
         index = [substitute(component, bound) for component in product.w.index]
-        return self.b.load(view.buffer, view.layout.offset(index))
+        type = ValueType(view.buffer.dtype, self.lanes)
+        valid = place.valid if i == blocks - 1 else None
+        return self.b.let(Load(view.buffer, view.layout.offset(index), type, valid=valid))
 
     def element_of(self, at: Mapping[str, Dim], row: Dim) -> Dim:
         """Offset of the element of x in a row, at a position of k."""

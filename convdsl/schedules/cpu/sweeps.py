@@ -15,9 +15,9 @@ from itertools import pairwise
 
 from convdsl.kernel.cpu_abi import SHARES
 from convdsl.kernel.target import Target
+from convdsl.schedules.cpu.tiles import NEAR
 
 _STAY = Fraction(2, 5)  # of the second-level cache: for filters that are read again and again
-_PANEL = Fraction(2, 3)  # of the first-level cache: for the piece of larger ones that is swept
 _BAND = Fraction(3, 20)  # of the second-level cache: for sums, or inputs, that wait for a sweep
 _UNITS = 32  # independent pieces of work that give a team enough to share out
 _FEW_UNITS = 8  # the same where each piece reads large filters
@@ -36,7 +36,7 @@ class Limits:
     @staticmethod
     def of(target: Target) -> Limits:
         first, second = target.caches.l1_bytes, target.caches.l2_bytes
-        return Limits(int(second * _STAY), int(first * _PANEL), int(second * _BAND))
+        return Limits(int(second * _STAY), int(first * NEAR), int(second * _BAND))
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import partial
 
 from convdsl.kernel.target import Target
 
@@ -22,6 +24,16 @@ def tile_cycles(blocks: int, columns: int) -> float:
     return max(blocks * columns / 2, columns + blocks / 2, 7.0) + 0.25
 
 
+def swept_cycles(target: Target, blocks: int, columns: int, depth: int) -> float:
+    """The same where each block has `depth` vectors of filters, which all tiles meet. What the
+    first-level cache does not keep from one tile to the next comes from the second."""
+    cycles, each = tile_cycles(blocks, columns), blocks * target.vector_bytes
+    far = depth * each > target.caches.l1_bytes * NEAR
+    return max(cycles, each / _FROM_SECOND) if far else cycles
+
+
+NEAR = Fraction(2, 3)  # of the first-level cache: for filters that are met again and again
+_FROM_SECOND = 24.0  # bytes a cycle from the second-level cache: 21 on a Zen 5, 30 on an Ice Lake
 PATCH = 14  # positions that a tile of several rows may have
 _FROM_MEMORY = 0.5  # cycles that a tile loses where multiply-adds broadcast from memory
 _TAIL_WORTH = 1.03  # a tile that leaves blocks over must be this much better: few share the rest
@@ -35,6 +47,8 @@ def choose_tile(
     rows: int = 1,
     spare: bool = False,
     each: int = 1,
+    even: bool = False,
+    depth: int = 0,
 ) -> Tile:
     """The tile that covers blocks x columns, or several whole rows of so many columns where rows
     are that many and narrow, in the fewest cycles; the larger one of equals, and
@@ -43,19 +57,42 @@ def choose_tile(
     A tile needs a register for each accumulator, one for each block of filters and one for the
     input element; not that one where a multiply-add can broadcast from memory (AVX-512), which
     takes a little longer, and not with `spare`, nor where a vector takes several registers
-    (`each`): filling them all then halved the speed."""
+    (`each`): filling them all then halved the speed. `even`: columns are cut by `evenly`.
+    `depth`: vectors of filters that a tile meets of each block, as of `swept_cycles`."""
     target = replace(target, vector_registers=target.vector_registers // each)
     spare = spare or each > 1
-    whole = _best_tile(target, blocks, columns, rows, spare, must_divide=True)
+    pieces = _even_pieces if even else _pieces
+    swept = partial(swept_cycles, target, depth=depth)
+    whole = _best_tile(target, blocks, (columns, rows), pieces, swept, spare, must_divide=True)
     if must_divide:
         return whole[1]
-    any_tile = _best_tile(target, blocks, columns, rows, spare, must_divide=False)
+    any_tile = _best_tile(target, blocks, (columns, rows), pieces, swept, spare, must_divide=False)
     return whole[1] if whole[0] <= any_tile[0] * _TAIL_WORTH else any_tile[1]
 
 
+def columns_for(target: Target, blocks: int, columns: int, each: int = 1, depth: int = 0) -> int:
+    """The columns of a tile of just so many blocks."""
+    room = max(1, (target.vector_registers // each - 1) // blocks - 1)
+
+    def cycles(width: int) -> float:
+        pieces = evenly(columns, width)
+        return sum(swept_cycles(target, blocks, own, depth) * n for own, n in pieces)
+
+    return min(range(1, min(room, columns) + 1), key=lambda width: (cycles(width), -width))
+
+
 def _best_tile(
-    target: Target, blocks: int, columns: int, rows: int, spare: bool, must_divide: bool
+    target: Target,
+    blocks: int,
+    positions: tuple[int, int],
+    pieces_of: Callable[[int, int, int], list[tuple[int, int]] | None],
+    cycles_of: Callable[[int, int], float],
+    spare: bool,
+    must_divide: bool,
 ) -> tuple[float, Tile]:
+    """Of columns x rows of positions, cut into tiles of some width by `pieces_of`, each of which
+    takes so many cycles a step."""
+    columns, rows = positions
     best: tuple[float, int, Tile] | None = None
     budget = target.vector_registers
     from_memory = target.architecture == "x86_64" and target.vector_bytes == 64 and not spare
@@ -66,11 +103,11 @@ def _best_tile(
             full = k * q + k == budget
             if k * q + k > budget or (full and not from_memory):
                 break
-            pieces = _pieces(columns, rows, q)
+            pieces = pieces_of(columns, rows, q)
             if pieces is None:
                 continue
             cycles = sum(
-                (tile_cycles(part, width) + full * _FROM_MEMORY) * count * runs
+                (cycles_of(part, width) + full * _FROM_MEMORY) * count * runs
                 for part, count in split(blocks, k)
                 for width, runs in pieces
             )
@@ -88,6 +125,20 @@ def _pieces(columns: int, rows: int, width: int) -> list[tuple[int, int]] | None
     if width % columns or width // columns > rows or width > PATCH:
         return None
     return list(split(columns * rows, width))
+
+
+def _even_pieces(columns: int, rows: int, width: int) -> list[tuple[int, int]] | None:
+    if width > columns:
+        return None
+    return [(part, count * rows) for part, count in evenly(columns, width)]
+
+
+def evenly(total: int, most: int) -> list[tuple[int, int]]:
+    """(size, how many) of the fewest pieces of at most `most`, that differ by one at most: a piece
+    of one or two by itself would wait for its own sums."""
+    count = -(-total // most)
+    less, more = divmod(total, count)
+    return [(size, n) for size, n in ((less + 1, more), (less, count - more)) if n]
 
 
 def split(total: int, size: int) -> Iterable[tuple[int, int]]:

@@ -9,7 +9,7 @@ from functools import lru_cache
 from convdsl.kernel.target import Target
 from convdsl.schedules.contraction import Convolution, match_convolution
 from convdsl.schedules.cpu.filters import channels_layout, channels_packs, packing_cycles
-from convdsl.schedules.cpu.tiles import Tile, choose_tile, split, tile_cycles
+from convdsl.schedules.cpu.tiles import NEAR, Tile, choose_tile, split, tile_cycles
 from convdsl.schedules.cpu.winograd_filters import WinogradPack
 from convdsl.schedules.task import Task
 from convdsl.schedules.winograd import Matrix, steps_of
@@ -104,7 +104,8 @@ def _plans(task: Task, conv: Convolution, tiling: Tiling, target: Target) -> Ite
     for wanted in _TILES:
         blocks = -(-total // wanted)
         block = -(-total // blocks)
-        tile = choose_tile(target, -(-conv.channels_out // lanes), block, conv.groups > 1)
+        own, depth = -(-conv.channels_out // lanes), conv.channels_in
+        tile = choose_tile(target, own, block, conv.groups > 1, depth=depth)
         for apart in (False, True):
             made = Plan(conv, tiling, tile, lanes, block, apart, 1, 0.0)
             if not apart:
@@ -123,7 +124,6 @@ _UNITS = 8  # independent pieces of work that give a team enough to share out
 _L2_SHARE = (
     0.75  # of the second-level cache, for what one piece of work goes through again and again
 )
-_L1_SHARE = 2 / 3  # of the first-level cache, for the filters of one product
 _STREAMED = (
     1.1  # cycles of a product whose filters come from the second-level cache, to those that stay
 )
@@ -158,7 +158,7 @@ def _product_cycles(made: Plan, target: Target) -> float:
     """Of one block of tiles, all channels."""
     conv, total = made.conv, 0.0
     for blocks, tiles in split(made.vectors, made.tile.blocks):
-        near = 4 * conv.channels_in * blocks * made.lanes <= target.caches.l1_bytes * _L1_SHARE
+        near = 4 * conv.channels_in * blocks * made.lanes <= target.caches.l1_bytes * NEAR
         for columns, groups in split(made.block, made.tile.columns):
             each = conv.channels_in * tile_cycles(blocks, columns) * (1 if near else _STREAMED)
             total += tiles * groups * (each + _STORE * blocks * columns)
