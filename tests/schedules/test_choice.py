@@ -91,7 +91,7 @@ def test_choices_say_what_was_predicted() -> None:
     assert costs[0] > 0
     known = {schedule.name for schedule in machine.schedules}
     own = {"winograd", "direct", "depthwise", "grouped", "straddling", "gemm", "correlation"}
-    own |= {"phases", "ranks", "rows"}
+    own |= {"phases", "ranks", "rows", "separable"}
     assert known == own | {"reduction", "scatter", "running", "transpose", "flat", "generic"}
 
 

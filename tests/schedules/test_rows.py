@@ -16,6 +16,7 @@ from convdsl.backends.llvm.objects import find_target
 from convdsl.diagnostics import ArtifactError
 from convdsl.ir.graph import Graph
 from convdsl.kernel.target import Target
+from convdsl.kernel.text import format_kernel
 from convdsl.lowering.lower import lower
 from convdsl.passes import run as run_passes
 from convdsl.runtime.cpu.processor import check_processor
@@ -48,6 +49,13 @@ def schedules_of(graph: Graph) -> list[str]:
 def test_one_kernel(op: str, shape: tuple[int, ...], attributes: dict[str, Any]) -> None:
     """Batch 1 as well; nothing is brought into blocks or out of them."""
     assert schedules_of(alone(op, shape, **attributes)) == ["rows"]
+
+
+def test_long_rows_are_vectors() -> None:
+    """Dimensions met as one, in pieces: nothing is gathered."""
+    graph = alone("instance_norm", (1, 16, 368, 204))
+    (kernel,) = lower(graph, cpu_machine(find_target()), "t").program.kernels
+    assert "if" not in format_kernel(kernel)
 
 
 def test_rows_that_no_cache_holds_are_kernels_of_their_own() -> None:

@@ -124,13 +124,16 @@ def _gathers(task: Task, chosen: Cut, name: str | None = None) -> int:
     if chosen.axis is None:
         return 0
     at = {chosen.axis.name: Axis("block", 1 << 30).i * chosen.lanes + lane_symbol(chosen.lanes)}
+    own = (chosen.axis.i, extent_of(chosen.axis))  # who moves along so does not leave
 
     def gathered(read: Read) -> bool:
         if name not in (None, read.tensor.name):
             return False
         index = [substitute(d, at) for d in read.index]
         stride = lane_stride(chosen.layouts[read.tensor.name].offset(index))
-        tested = read.outside is not None and any(map(depends_on_lane, index))
+        places = zip(read.index, read.tensor.type.sizes, index, strict=True)
+        moved = ((d, size) for d, size, i in places if depends_on_lane(i))
+        tested = read.outside is not None and any(place != own for place in moved)
         return stride not in (0, 1) or tested
 
     count = sum(map(gathered, task.reads))

@@ -21,6 +21,7 @@ from convdsl.schedules.cpu.reduction import reduction
 from convdsl.schedules.cpu.rows import rows
 from convdsl.schedules.cpu.running import running
 from convdsl.schedules.cpu.scatter import scatter
+from convdsl.schedules.cpu.separable import separable
 from convdsl.schedules.cpu.straddling import straddling
 from convdsl.schedules.cpu.transpose import transpose
 from convdsl.schedules.cpu.winograd import winograd
@@ -49,6 +50,7 @@ def cpu_machine(target: Target) -> Machine:
         scatter,
         running,
         transpose,
+        separable,
         flat,
         generic,
     )

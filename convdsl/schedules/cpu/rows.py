@@ -427,7 +427,9 @@ class _Walk:
             buffer = rows.kept[name]
             type = ValueType(buffer.dtype, way.lanes)
             held[name] = b.let(Load(buffer, number * way.lanes, type), name)
-        emitter = Emitter(b, rows.views, way.lanes, valid, self.known, loaded={}, held=held)
+        emitter = Emitter(
+            b, rows.views, way.lanes, valid, self.known, loaded={}, held=held, within=True
+        )
         for part in self.own.made:
             task = part.task
             later = [stage.target.name for stage in task.stages] * 2
