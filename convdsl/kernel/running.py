@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from convdsl.kernel.expr import (
     Axis,
+    Cast,
     Expr,
     IndexCompare,
     Literal,
@@ -23,7 +24,7 @@ from convdsl.kernel.expr import (
     walk,
 )
 from convdsl.kernel.scalar import REDUCTIONS
-from convdsl.tensor import symbols_of
+from convdsl.tensor import DType, symbols_of
 
 _MIRRORED = {"lt": "gt", "le": "ge", "gt": "lt", "ge": "le"}
 
@@ -32,7 +33,8 @@ _MIRRORED = {"lt": "gt", "le": "ge", "gt": "lt", "ge": "le"}
 class Running:
     """The parts of a running reduction: `value`, over `term`, is combined by `op`, one of
     `scalar.REDUCTIONS`, along `axis` of the output: up to each position, or from it on where it
-    goes `backwards`, the position itself `included` or not."""
+    goes `backwards`, the position itself `included` or not. What comes of it is `stored` in a type
+    that may be narrower than the one that it is combined in."""
 
     op: str
     axis: Axis
@@ -40,6 +42,7 @@ class Running:
     value: Expr
     backwards: bool
     included: bool
+    stored: DType
 
 
 def running(
@@ -53,7 +56,8 @@ def running(
 
 def match_running(stage: Stage) -> Running | None:
     """The parts of a stage that is a running reduction along one of its axes."""
-    match stage.body:
+    body = stage.body.x if isinstance(stage.body, Cast) else stage.body
+    match body:
         case Reduce(
             axes=(term,),
             body=Select(
@@ -63,7 +67,7 @@ def match_running(stage: Stage) -> Running | None:
             if b == term.i:
                 sign, a, b = _MIRRORED[sign], b, a
             axis = next((axis for axis in stage.axes if axis.i == b), None)
-            reduce = stage.body
+            reduce = body
             exact = reduce.accumulate in (None, value.dtype)
             exact = exact and start == REDUCTIONS[reduce.op].neutral(value.dtype)
             if a != term.i or axis is None or axis.extent != term.extent or not exact:
@@ -73,6 +77,7 @@ def match_running(stage: Stage) -> Running | None:
             }
             if axis.name in mentioned or any(isinstance(e, Reduce) for e in walk(value)):
                 return None
-            return Running(reduce.op, axis, term, value, sign in ("gt", "ge"), sign in ("le", "ge"))
+            backwards, included = sign in ("gt", "ge"), sign in ("le", "ge")
+            return Running(reduce.op, axis, term, value, backwards, included, stage.body.dtype)
         case _:
             return None

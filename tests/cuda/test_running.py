@@ -35,7 +35,7 @@ def cases(draw: st.DrawFn) -> Graph:
     shape = tuple(draw(st.integers(1, most)) for _ in range(rank))
     return sums(
         shape,
-        draw(st.sampled_from([DType.F32, DType.F32, DType.F64, DType.I64, DType.I32])),
+        draw(st.sampled_from([DType.F32, DType.F32, DType.F64, DType.I64, DType.I32, DType.I8])),
         axis=draw(st.integers(0, rank - 1)),
         exclusive=draw(st.booleans()),
         reverse=draw(st.booleans()),

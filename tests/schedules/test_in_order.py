@@ -68,6 +68,21 @@ def test_long_ones_are_walked_once() -> None:
     np.testing.assert_array_equal(found, np.arange(1, (1 << 20) + 1))
 
 
+@pytest.mark.parametrize("runner", [machine_code, interpreted])
+@pytest.mark.parametrize("dtype", [DType.I32, DType.I8, DType.F16])
+@pytest.mark.parametrize(("shape", "axis"), [((2, 300), 1), ((90, 19), 0), ((1, 80, 3, 4), 1)])
+def test_narrow_types_are_walked_once(
+    shape: tuple[int, ...], axis: int, dtype: DType, runner: Any
+) -> None:
+    """Combined in the type that they are computed in, and stored in their own."""
+    b = Builder()
+    graph = b.output(y=b("cumsum", b.input("x", *shape, dtype=dtype), axis=axis))
+    assert "running" in schedules_of(graph)
+    array = np.random.default_rng(3).integers(-2, 3, shape).astype(dtype.numpy)
+    found = run_graph(graph, {"x": array}, runner)["y"]
+    np.testing.assert_array_equal(found, np.cumsum(array.astype("f4"), axis).astype(dtype.numpy))
+
+
 def stage(sign: str, mirrored: bool, value: Any = None, start: float = 0.0, more: int = 0) -> Stage:
     i, j = Axis("i", 5), Axis("j", 5 + more)
     x = TensorVar("x", TensorType(F32, (5 + more,)))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from convdsl.kernel.builder import Builder
 from convdsl.kernel.expr import Axis, arithmetic
-from convdsl.kernel.nodes import Binary, Const, Get, Registers, ValueType
+from convdsl.kernel.nodes import Binary, Cast, Const, Get, Registers, Value, ValueType
 from convdsl.kernel.running import Running, match_running
 from convdsl.kernel.scalar import REDUCTIONS
 from convdsl.kernel.target import Target
@@ -130,12 +130,17 @@ class _Walks:
         where = view.layout.offset([self.along(bound, first)[a.name] for a in self.task.axes])
         emitter = Emitter(b, self.views, lanes, valid)
         value = b.let(emitter.emit(parts.value, self.along(bound, first + lane_symbol(lanes))))
-        so_far = Get(total, 0)
+        so_far: Value = Get(total, 0)
+        kept = (
+            so_far
+            if parts.stored is total.type.dtype
+            else Cast(so_far, ValueType(parts.stored, lanes))
+        )
         if not parts.included:
-            b.store(view.buffer, where, so_far)
+            b.store(view.buffer, where, kept)
         b.set(total, 0, Binary(REDUCTIONS[parts.op].combine, so_far, value))
         if parts.included:
-            b.store(view.buffer, where, so_far)
+            b.store(view.buffer, where, kept)
 
     def along(self, at: Mapping[str, Dim], position: Dim) -> dict[str, Dim]:
         """With the axis of the vectors bound as well."""

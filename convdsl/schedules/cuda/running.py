@@ -21,7 +21,7 @@ from math import prod
 from convdsl.kernel.builder import Builder
 from convdsl.kernel.cuda_target import WARP, CudaTarget
 from convdsl.kernel.expr import Axis
-from convdsl.kernel.nodes import Buffer, Const, Get, IndexTest, Load, Select, Value, ValueType
+from convdsl.kernel.nodes import Buffer, Cast, Const, Get, IndexTest, Load, Select, Value, ValueType
 from convdsl.kernel.running import Running, match_running
 from convdsl.kernel.scalar import REDUCTIONS
 from convdsl.schedules.cuda.costs import moved_bytes, nanoseconds
@@ -249,6 +249,8 @@ class _Walk:
             with guarded(b, exists, inside):
                 last = step if way.running.included else step - 1
                 value = start if last < 0 else self.together(start, own[last])
+                if way.running.stored is not self.type.dtype:
+                    value = Cast(value, ValueType(way.running.stored))
                 place = self.position(at, dim_min(first + step, way.extent - 1))
                 b.store(view.buffer, output.offset(place, self.task.axes), value)
 
