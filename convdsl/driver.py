@@ -72,11 +72,11 @@ def bind(
     binding: Binding = {}
     if inputs is not None:
         shapes = _complete_shapes(ports, inputs, batch)
-        if len(shapes) == len(ports):
-            binding |= bind_shapes(ports, shapes)
-        else:
-            given = [port for port in ports if port.name in shapes]
+        given = [port for port in ports if port.name in shapes]
+        try:
             binding |= bind_shapes(given, shapes)
+        except InputError as error:
+            raise InputError(f"{error}{_how_to_resize(model, given, shapes)}") from None
     if batch is not None:
         batch = whole("the batch", batch)
     if batch is not None and "N" not in free:
@@ -93,6 +93,33 @@ def bind(
     for name, value in binding.items():
         check_symbol(free[name], value)
     return binding
+
+
+def _how_to_resize(
+    model: Model, ports: Sequence[Port], shapes: Mapping[str, tuple[int, ...]]
+) -> str:
+    """Help for a shape that the text fixes otherwise: the parameters that have its sizes, or how to
+    leave them open."""
+    for port in ports:
+        wanted = dict(zip(port.type.shape, shapes[port.name], strict=False))
+        fixed = {old: new for old, new in wanted.items() if isinstance(old, int) and old != new}
+        if len(shapes[port.name]) != port.type.rank or not fixed:
+            continue
+        settings = [
+            f"{name}={fixed[value]}"
+            for name, value in model.parameters.items()
+            if type(value) is int and value in fixed
+        ]
+        if settings:
+            return f"\nhelp: its sizes are parameters: --set {' --set '.join(settings)}"
+        names = iter(("H", "W", "D") if port.type.rank > 3 else ("L",))
+        sizes = [
+            next(names, "S") if axis > 1 and old in fixed else str(old)
+            for axis, old in enumerate(port.type.shape)
+        ]
+        declared = f"input {port.name}: {port.type.dtype}[{', '.join(sizes)}]"
+        return f"\nhelp: its text fixes its sizes; to leave them open, write `{declared}`"
+    return ""
 
 
 def _complete_shapes(

@@ -27,5 +27,5 @@ def test_find() -> None:
     assert entry is not None
     assert entry.path.name == "resnet.cnn"
     assert entry.model == "resnet50"
-    assert entry.parameters == ("classes = 1000",)
+    assert entry.parameters == ("classes = 1000", "resolution = 224")
     assert zoo.find("resnet51") is None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import Any, cast
 
 from convdsl.analysis.cost import CONVENTIONS, Cost, Figure, costs, known_sum, weight_bytes
 from convdsl.analysis.memory import Peak, peak_activation_bytes
@@ -13,7 +13,7 @@ from convdsl.analysis.receptive_field import AxisField, Summary, receptive_field
 from convdsl.diagnostics import InputError
 from convdsl.ir.graph import Graph, OpNode
 from convdsl.ir.model import Model
-from convdsl.ir.opdef import Required, Role
+from convdsl.ir.opdef import Kind, Required, Role
 from convdsl.ir.text import format_attribute, stated_attributes
 from convdsl.tensor import Dim, TensorType
 
@@ -27,11 +27,14 @@ class Layer:
     name: str
     op: str
     attributes: Mapping[str, str]  # those that differ from the defaults, as text
+    inputs: Mapping[str, TensorType]  # what flows in, by operand
     output: TensorType  # of the first output
     cost: Cost
     receptive_field: Summary
     file: str | None
     line: int | None
+    kernel: tuple[int, ...] | None = None  # of operators with windows, per axis of space
+    stride: tuple[int, ...] | None = None
 
     def to_json(self) -> dict[str, Any]:
         fields = self.receptive_field
@@ -157,12 +160,30 @@ def _layer(node: OpNode, cost: Cost, field: Summary) -> Layer:
         name=node.name,
         op=node.op.name,
         attributes=stated_attributes(node),
+        inputs=_flowing(node),
         output=node.outputs[0].type,
         cost=cost,
         receptive_field=field,
         file=node.span.source.path if node.span else None,
         line=node.span.line if node.span else None,
+        kernel=_sizes(node, "kernel"),
+        stride=_sizes(node, "stride"),
     )
+
+
+def _flowing(node: OpNode) -> dict[str, TensorType]:
+    """The operands that are no weights, by name."""
+    states = {operand.name for operand in node.op.operands if operand.role is not Role.DATA}
+    return {name: value.type for name, value in node.inputs.items() if name not in states}
+
+
+def _sizes(node: OpNode, attribute: str) -> tuple[int, ...] | None:
+    """A size that an operator resolves for each axis of space, where it has one."""
+    found = node.op.attribute(attribute)
+    value: Any = node.attributes.get(attribute)
+    if found is None or found.kind is not Kind.SIZES or not isinstance(value, tuple):
+        return None
+    return cast("tuple[int, ...]", value)
 
 
 def dim_to_json(value: Figure) -> int | str | None:

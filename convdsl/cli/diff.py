@@ -1,6 +1,8 @@
 """Compare two models, layer by layer and in total.
 
-Layers are matched by name. Exit code 0: nothing differs; 1: something does.
+Layers are matched by name, blocks with --depth. --set is for both models, --set-a and --set-b for
+the one and the other, as in `convdsl diff net.cnn net.cnn --set-b width=32`. Exit code 0: nothing
+differs; 1: something does.
 """
 
 from __future__ import annotations
@@ -14,10 +16,13 @@ from convdsl.cli.options import (
     add_format,
     add_set,
     add_shapes,
+    assignment,
     batch_of,
     completes_files,
     input_shapes,
     parameters,
+    positive,
+    settings_of,
 )
 
 if TYPE_CHECKING:
@@ -28,6 +33,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
     for name, which in (("old", "the one"), ("new", "the other")):
         completes_files(parser.add_argument(name, metavar=name.upper(), help=f"{which} model"))
     add_set(parser)
+    for letter, which in (("a", "OLD"), ("b", "NEW")):
+        parser.add_argument(
+            f"--set-{letter}",
+            action="append",
+            default=[],
+            type=assignment,
+            metavar="NAME=VALUE",
+            help=f"set a parameter of {which} alone; may be repeated",
+        )
+    parser.add_argument(
+        "--depth", type=positive, metavar="D", help="sum up blocks by D leading names"
+    )
     add_shapes(parser, batch=None)
     add_format(parser)
 
@@ -35,23 +52,23 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     from convdsl import driver, loading
 
-    given = parameters(options)
-    models = [loading.load(name, **given) for name in (options.old, options.new)]
+    both = parameters(options)
+    sides = ((options.old, options.set_a), (options.new, options.set_b))
+    models = [loading.load(name, **(both | settings_of(own))) for name, own in sides]
     old, new = (
         driver.report(m, "all", input_shapes(options), batch=batch_of(m, options)) for m in models
     )
-    rows = [*_layers(old, new), *_totals(old, new)]
+    rows = [*_totals(old, new), *_layers(old, new, options.depth)]
     if rows or options.format != "table":
-        listing.show(rows, options.format, spare=())
+        listing.show(rows, options.format, digits=1, spare=())
     else:
         console.note("the models do not differ")
     return 1 if rows else 0
 
 
-def _layers(old: Report, new: Report) -> Iterator[dict[str, Any]]:
-    """Layers that one model lacks, or that differ; in the order of the new one."""
-    before = {layer.name: _facts(layer) for layer in old.layers}
-    after = {layer.name: _facts(layer) for layer in new.layers}
+def _layers(old: Report, new: Report, depth: int | None) -> Iterator[dict[str, Any]]:
+    """Layers or blocks that one model lacks, or that differ; in the order of the new one."""
+    before, after = (_facts_of(report, depth) for report in (old, new))
     names = [*(name for name in before if name not in after), *after]
     for name in names:
         left, right = before.get(name), after.get(name)
@@ -61,6 +78,24 @@ def _layers(old: Report, new: Report) -> Iterator[dict[str, Any]]:
         for fact in left | right:
             if left.get(fact) != right.get(fact):
                 yield _row(name, fact, left.get(fact), right.get(fact))
+
+
+def _facts_of(report: Report, depth: int | None) -> dict[str, dict[str, Any]]:
+    """What makes each layer, or each block, what it is."""
+    from convdsl.reporting.rows import rows
+
+    if depth is None:
+        return {layer.name: _facts(layer) for layer in report.layers}
+    return {
+        row.name: {
+            "op": row.op,
+            "output": str(row.output),
+            "params": row.cost.params,
+            "macs": row.cost.macs,
+            "flops": row.cost.flops,
+        }
+        for row in rows(report, depth)
+    }
 
 
 def _totals(old: Report, new: Report) -> Iterator[dict[str, Any]]:
@@ -83,4 +118,17 @@ def _facts(layer: Layer) -> dict[str, Any]:
 
 def _row(layer: str, what: str, old: Any, new: Any) -> dict[str, Any]:
     plain = [value if isinstance(value, int | None) else str(value) for value in (old, new)]
-    return {"layer": layer, "what": what, "old": plain[0], "new": plain[1]}
+    return {
+        "layer": layer,
+        "what": what,
+        "old": plain[0],
+        "new": plain[1],
+        "change %": _percent(*plain),
+    }
+
+
+def _percent(old: Any, new: Any) -> float | None:
+    """By how much a figure has grown, where both are numbers."""
+    if not (isinstance(old, int) and isinstance(new, int) and old):
+        return None
+    return round(100 * (new - old) / old, 2)

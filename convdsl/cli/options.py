@@ -40,7 +40,7 @@ def add_set(parser: argparse.ArgumentParser) -> None:
         "--set",
         action="append",
         default=[],
-        type=_assignment,
+        type=assignment,
         metavar="NAME=VALUE",
         help="set a parameter of the model, e.g. --set classes=10; may be repeated",
     )
@@ -194,11 +194,16 @@ def parameters(options: argparse.Namespace) -> dict[str, Any]:
     """`--set` as a mapping; later ones win. Values read as in the language. `--outputs` with it."""
     chosen: str | None = options.outputs
     found: dict[str, Any] = {} if chosen is None else {"outputs": chosen.split(",")}
-    if not options.set:
-        return found
+    return settings_of(options.set) | found
+
+
+def settings_of(assignments: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    """NAME=VALUE pairs as a mapping of values of the language."""
+    if not assignments:
+        return {}
     from convdsl.elaborate import parameter_value
 
-    return {name: parameter_value(text) for name, text in options.set} | found
+    return {name: parameter_value(text) for name, text in assignments}
 
 
 def batch_of(model: Model, options: argparse.Namespace) -> int | None:
@@ -234,7 +239,8 @@ def selected_passes(options: argparse.Namespace) -> tuple[Pass, ...]:
     return select(options.disable, chosen)
 
 
-def _assignment(text: str) -> tuple[str, str]:
+def assignment(text: str) -> tuple[str, str]:
+    """NAME=VALUE, of an option."""
     name, equals, value = text.partition("=")
     if not equals or not name.strip():
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
@@ -242,7 +248,7 @@ def _assignment(text: str) -> tuple[str, str]:
 
 
 def _pass_option(text: str) -> tuple[str, str, Any]:
-    name, value = _assignment(text)
+    name, value = assignment(text)
     target, dot, option = name.partition(".")
     if not dot:
         raise argparse.ArgumentTypeError(f"{text!r} is not PASS.OPTION=VALUE")

@@ -2,9 +2,11 @@
 
 Sizes that are not bound stay symbols, and figures polynomials; --batch and --input bind them.
 Counting conventions: `all` counts every arithmetic operation, `torchvision` twice the
-multiply-accumulates. With --machine, the least time of every kernel after passes instead; with
---target cuda as well, a prediction for every kernel of the code for that card, from its registers,
-its shared memory, its grid and the instructions of its main loop. Nothing is run for it.
+multiply-accumulates. Several values of a parameter (--set width=16,32,64) stand beside each other,
+a column of totals each, with --depth the multiply-accumulates of blocks, too. With --machine, the
+least time of every kernel after passes instead; with --target cuda as well, a prediction for every
+kernel of the code for that card, from its registers, its shared memory, its grid and the
+instructions of its main loop. Nothing is run for it.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from convdsl.cli import console
+from convdsl.cli import console, sweep
 from convdsl.cli.building import load_model
 from convdsl.cli.listing import terminal_width
 from convdsl.cli.options import (
@@ -40,6 +42,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--depth", type=positive, metavar="D", help="sum up blocks by D leading names"
+    )
+    group.add_argument(
+        "--columns", metavar="NAME,..", help="of tables, e.g. layer,input,kernel/stride,output"
     )
     group.add_argument(
         "--machine",
@@ -77,6 +82,8 @@ def run(options: argparse.Namespace) -> int:
 
         training_cost.show(options)
         return 0
+    if sweep.is_one(options):
+        return sweep.show(options)
     from convdsl import driver
     from convdsl.reporting import render
 
@@ -84,6 +91,7 @@ def run(options: argparse.Namespace) -> int:
     report = driver.report(
         model, options.count, input_shapes(options), batch=batch_of(model, options)
     )
+    asked: str | None = options.columns
     text = render(
         report,
         options.format,
@@ -91,6 +99,7 @@ def run(options: argparse.Namespace) -> int:
         verbose=options.verbose,
         width=width,
         color=color,
+        columns=None if asked is None else [name.strip() for name in asked.split(",")],
     )
     console.result(text, drawn=options.format == "table")
     return 0

@@ -132,6 +132,7 @@ def _bind(
 
 def _pixels(argument: Argument) -> int | list[int]:
     value, span = argument
+    value = tuple(value.items) if isinstance(value, ListValue) else value
     values = list(value) if isinstance(value, tuple) else [value]  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
     for item in values:  # pyright: ignore[reportUnknownVariableType]
         if isinstance(item, bool) or not isinstance(item, int) or not 1 <= item <= LARGEST_SIDE:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from convdsl.analysis.report import Report, shown
 from convdsl.analysis.roofline import Roofline
@@ -19,6 +20,7 @@ from convdsl.reporting.data import (
     roofline_csv,
     roofline_json,
 )
+from convdsl.reporting.grids import COLUMNS
 from convdsl.reporting.markdown import passes_markdown, report_markdown, roofline_markdown
 from convdsl.reporting.table import passes_table, report_table, roofline_table
 
@@ -44,19 +46,24 @@ def render(
     verbose: bool = False,
     width: int | None = None,
     color: bool = False,
+    columns: Sequence[str] | None = None,
 ) -> str:
     """A report as text.
 
-    `depth` sums up blocks, by that many leading names of the paths; `verbose` adds the
-    defaults in force; `width` folds tables to a terminal (None: as wide as need be). JSON is
-    always whole.
+    `depth` sums up blocks, by that many leading names of the paths; `verbose` adds columns and
+    the defaults in force; `columns` are those of tables; `width` fits tables to a terminal (None:
+    as wide as need be). JSON is always whole.
     """
+    odd = [name for name in columns or () if name not in COLUMNS]
+    if odd:
+        raise InputError(f"no column is called {odd[0]}; there are {', '.join(COLUMNS)}")
     if format == "table":
-        return report_table(report, depth=depth, verbose=verbose, width=width, color=color)
+        how: dict[str, Any] = {"depth": depth, "verbose": verbose, "columns": columns}
+        return report_table(report, width=width, color=color, **how)
     if format == "json":
         return report_json(report)
     if format == "md":
-        return report_markdown(report, depth=depth, verbose=verbose)
+        return report_markdown(report, depth=depth, verbose=verbose, columns=columns)
     if format == "csv":
         return report_csv(report, depth=depth)
     raise InputError(f"no format {format}: there are {', '.join(FORMATS)}")

@@ -37,7 +37,8 @@ def draw(grid: Grid, width: int | None, color: bool, *, advise: bool = True) -> 
         lines += _row([line[i] for i in shown], right, room)
     left_out = [heading for i, heading in enumerate(headings) if i not in shown]
     if left_out and advise:
-        lines.append(f"({width} columns: without {', '.join(left_out)}; --wide shows all)")
+        said = f"({width} columns: without {', '.join(left_out)}; --wide shows all)"
+        lines += fold([said], width)
     return "".join(f"{line}\n" for line in lines)
 
 

@@ -33,19 +33,35 @@ def _grid(
     return Grid(tuple(headings), tuple(map(tuple, lines)), right, dropped)
 
 
-def report_grid(report: Report, depth: int | None, verbose: bool) -> Grid:
-    """A row per operator or block; `verbose` adds attributes and places."""
-    headings = ["layer", "op", "output", "params", "macs", "flops", "receptive field"]
-    if verbose:
-        headings += ["attributes", "source"]
+USUAL = ("layer", "op", "output", "params", "macs", "flops", "receptive field")
+COLUMNS = (*USUAL, "attributes", "source", "input", "kernel/stride")
+"""What a report can show, in this order."""
+
+
+def report_grid(
+    report: Report, depth: int | None, verbose: bool, columns: Sequence[str] | None = None
+) -> Grid:
+    """A row per operator or block; `verbose` adds inputs, windows, attributes and places."""
+    chosen = columns or (COLUMNS if verbose else USUAL)
     lines: list[list[str]] = []
     for row in rows(report, depth):
-        numbers = map(figure_text, (row.cost.params, row.cost.macs, row.cost.flops))
-        line = [row.name, row.op, shape_text(row.output), *numbers]
-        line.append(field_text(row.receptive_field))
-        lines.append([*line, row.attributes, row.location] if verbose else line)
-    spare = "source,attributes,receptive field,flops,op"
-    return _grid(headings, lines, "params,macs,flops", spare)
+        cells = {
+            "layer": row.name,
+            "op": row.op,
+            "input": ", ".join(map(shape_text, row.inputs)),
+            "kernel/stride": row.window,
+            "output": shape_text(row.output),
+            "params": figure_text(row.cost.params),
+            "macs": figure_text(row.cost.macs),
+            "flops": figure_text(row.cost.flops),
+            "receptive field": field_text(row.receptive_field),
+            "attributes": row.attributes,
+            "source": row.location,
+        }
+        lines.append([cells[name] for name in chosen])
+    spare = "source,attributes,input,receptive field,kernel/stride,flops,op"
+    kept = columns is not None  # who asks for columns gets them
+    return _grid(chosen, lines, "params,macs,flops", "" if kept else spare)
 
 
 def defaults_grid(report: Report) -> Grid:

@@ -18,11 +18,17 @@ from convdsl.reporting.grids import (
 from convdsl.reporting.rows import header_lines, total_lines
 
 
-def report_markdown(report: Report, *, depth: int | None = None, verbose: bool = False) -> str:
+def report_markdown(
+    report: Report,
+    *,
+    depth: int | None = None,
+    verbose: bool = False,
+    columns: Sequence[str] | None = None,
+) -> str:
     """The report as a section with one table; with `verbose` the defaults in force."""
     lines = [f"# {_escaped(report.model)}", ""]
     lines += _bullets(header_lines(report) + total_lines(report))
-    lines += draw(report_grid(report, depth, verbose))
+    lines += draw(report_grid(report, depth, verbose, columns))
     if verbose:
         lines += ["", "## Defaults in force", "", *draw(defaults_grid(report))]
     return "\n".join(lines) + "\n"

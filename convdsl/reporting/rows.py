@@ -24,6 +24,8 @@ class Row:
     cost: Cost
     receptive_field: Summary
     location: str
+    inputs: tuple[TensorType, ...]  # what flows into the first one
+    window: str  # `3x3/2`: kernel and stride of one that has them
 
 
 def rows(report: Report, depth: int | None = None) -> list[Row]:
@@ -55,7 +57,20 @@ def _row(layers: Sequence[Layer], name: str) -> Row:
         ),
         receptive_field=last.receptive_field,
         location=f"{first.file}:{first.line}" if first.file else "",
+        inputs=tuple(first.inputs.values()),
+        window=_window(last) if alone else "",
     )
+
+
+def _window(layer: Layer) -> str:
+    """`3x3`, and where it does not step by one `3x3/2`."""
+    if layer.kernel is None:
+        return ""
+    kernel = "x".join(map(str, layer.kernel))
+    if layer.stride is None or set(layer.stride) == {1}:
+        return kernel
+    alike = len(set(layer.stride)) == 1
+    return f"{kernel}/{layer.stride[0] if alike else 'x'.join(map(str, layer.stride))}"
 
 
 def _sum_or_gap(figures: Sequence[Figure]) -> Figure:

@@ -26,10 +26,11 @@ def report_table(
     verbose: bool = False,
     width: int | None = None,
     color: bool = False,
+    columns: Sequence[str] | None = None,
 ) -> str:
     """Header and totals, a row per operator or block; with `verbose` the defaults in force."""
     parts = [_lines([*header_lines(report), *total_lines(report)], width)]
-    parts.append(draw(report_grid(report, depth, verbose), width, color))
+    parts.append(draw(report_grid(report, depth, verbose, columns), width, color))
     if verbose:
         parts += ["\ndefaults in force\n", draw(defaults_grid(report), width, color)]
     return "".join(parts)

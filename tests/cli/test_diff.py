@@ -38,3 +38,27 @@ def test_parameters_and_symbols(convdsl, folder: Path) -> None:
     assert rows["conv1", "layer"] == "conv f32[N, 2, H, W]"
     assert rows["total", "macs"] == "18*N*H*W"
     assert convdsl("diff", "resnet18", "resnet19").code == 2
+
+
+def test_each_side_has_settings_of_its_own(convdsl, tmp_path: Path) -> None:
+    path = tmp_path / "net.cnn"
+    path.write_text(
+        "model net(width = 8, classes = 3) {\n    input x: f32[N, 2, 4, 4]\n"
+        "    x -> scope body { conv(width, 3x3) -> relu -> conv(width, 1x1) } -> avgpool(global)\n"
+        "      -> flatten -> linear(classes) -> output y\n}\n"
+    )
+    given = ("diff", path, path, "--set", "classes=5", "--batch", 1, "--format", "json")
+    assert convdsl(*given).code == 0
+    said = convdsl(*given, "--set-a", "width=4", "--set-b", "width=16", "--depth", 1)
+    rows = {(row["layer"], row["what"]): row for row in json.loads(said.out)}
+    old, new = 4 * 19 + 4 * 5, 16 * 19 + 16 * 17
+    found = rows["body", "params"]
+    assert (found["old"], found["new"]) == (old, new)
+    assert found["change %"] == round(100 * (new - old) / old, 2)
+    assert rows["body", "output"]["change %"] is None
+    assert rows["linear", "params"]["new"] == 5 * 17
+    assert ("body.conv", "params") not in rows
+    assert next(iter(rows))[0] == "total"
+    over = convdsl(*given, "--set-b", "classes=7").out
+    assert any(row["what"] == "params" and row["layer"] == "linear" for row in json.loads(over))
+    assert convdsl("diff", path, path, "--set-b", "widht=2").code == 2

@@ -268,3 +268,66 @@ def test_empty_listings(capsys: pytest.CaptureFixture[str]) -> None:
     for format in ("table", "json", "md", "csv"):
         listing.show([], format)
     assert "[]" in capsys.readouterr().out
+
+
+SCALED = """model net(width = 8, kernel = 3x3, depths = [1, 2]) {
+    input image: f32[N, 2, 8, 8]
+    image -> scope stem { conv(width, kernel) } -> for depth in depths { repeat depth { relu } }
+          -> avgpool(global) -> flatten -> linear(3) -> output y
+}
+"""
+
+
+def test_a_sweep_has_a_column_a_value(convdsl, tmp_path: Path) -> None:
+    path = tmp_path / "net.cnn"
+    path.write_text(SCALED)
+    said = convdsl("report", path, "--set", "width=4, 8,16", "--batch", 1)
+    lines = [line.split() for line in said.out.splitlines()]
+    assert lines[0] == ["figure", "width=4", "width=8", "width=16"]
+    params = {w: w * 2 * 9 + w + 3 * w + 3 for w in (4, 8, 16)}
+    assert lines[2] == ["params", *map(str, params.values())]
+    alone = json.loads(convdsl("report", path, "--batch", 1, "--format", "json").out)
+    found = json.loads(
+        convdsl("report", path, "--set", "width=4,8", "--set", "kernel=1x1,3x3", "--batch", 1,
+                "--format", "json").out
+    )  # fmt: skip
+    assert [one["set"] for one in found] == [
+        {"width": w, "kernel": k} for w in ("4", "8") for k in ("1x1", "3x3")
+    ]
+    assert {k: v for k, v in found[3].items() if k != "set"} == alone
+    blocks = convdsl("report", path, "--set", "width=4,8", "--batch", 1, "--depth", 1).out
+    assert ["macs", "of", "stem", "4,608", "9,216"] in [
+        line.split() for line in blocks.splitlines()
+    ]
+    assert convdsl("report", path, "--set", "depths=[1, 2]").code == 0  # commas in a list
+    assert "at most 32" in convdsl("report", path, "--set", f"width={'1,' * 32}1").err
+    assert convdsl("report", path, "--set", "width=4,none").code == 2
+
+
+def test_columns_of_reports(convdsl, tmp_path: Path) -> None:
+    path = tmp_path / "net.cnn"
+    path.write_text(
+        SCALED.replace("conv(width, kernel)", "conv(width, 3x5, stride = 2, pad = 1x2)")
+    )
+    said = convdsl("report", path, "--columns", "layer,input,kernel/stride,output").out
+    rows = [line.split() for line in said.splitlines()]
+    assert ["stem.conv", "Nx2x8x8", "3x5/2", "Nx8x4x4"] in rows
+    assert ["relu", "Nx8x4x4", "Nx8x4x4"] in rows
+    assert "kernel/stride" in convdsl("report", path, "--verbose").out
+    assert "no column is called kernl" in convdsl("report", path, "--columns", "kernl").err
+
+
+def test_sizes_that_the_text_fixes(convdsl, small: Path) -> None:
+    said = convdsl("report", "resnet18", "--input", "3x256x256").err
+    assert "--set resolution=256" in said
+    said = convdsl("report", small, "--input", "3x16x16").err
+    assert "write `input image: f32[N, 3, H, W]`" in said
+    assert convdsl("report", "resnet18", "--input", "3x224x224").code == 0
+
+
+def test_the_zoo_shows_parameters_and_macs(convdsl) -> None:
+    rows = {row["name"]: row for row in json.loads(convdsl("zoo", "--format", "json").out)}
+    for name in ("resnet50", "unet", "mobilenet_v1", "lenet5"):
+        total = json.loads(convdsl("report", name, "--batch", 1, "--format", "json").out)["total"]
+        assert (rows[name]["params"], rows[name]["macs"]) == (total["params"], total["macs"])
+    assert rows["lenet5"]["parameters"] == ["classes = 10"]

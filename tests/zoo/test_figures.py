@@ -275,3 +275,31 @@ def test_resnet50_takes_40_lines() -> None:
     assert len(page.splitlines()) <= 40
     alone = convdsl.parse(page.replace('labels "imagenet_classes.txt"\n', ""))
     assert list(alone.graph.states) == list(convdsl.load("resnet50").graph.states)
+
+
+RESIZED = {
+    "vgg16": (96, 138_357_544),
+    "alexnet": (96, 61_100_840),
+    "resnet18": (96, 11_689_512),
+    "squeezenet1_1": (96, 1_235_496),
+    "googlenet": (96, 6_624_904),
+    "shufflenet_v2_x1_0": (96, 2_278_604),
+    "mobilenet_v2": (96, 3_504_872),
+    "efficientnet_lite0": (96, 4_652_008),
+}
+"""Parameters as torchvision states them: those of networks that end in pooling do not depend on the
+image's size."""
+
+
+@pytest.mark.parametrize("name", RESIZED)
+def test_classifiers_take_their_resolution(name: str) -> None:
+    size, params = RESIZED[name]
+    model = convdsl.load(name, resolution=size)
+    assert report(model).totals["params"] == params
+    assert model.inputs["image"].shape[2:] == (size, size)
+    steps = {step.name: step.arguments for step in model.preprocessing.steps}
+    usual = {step.name: step.arguments for step in convdsl.load(name).preprocessing.steps}
+    assert steps.keys() == usual.keys()
+    assert str(size) in str(steps)
+    assert "224" in str(usual)
+    assert "224" not in str(steps)
