@@ -13,10 +13,13 @@ from convdsl.autodiff import backward
 from convdsl.autodiff.text import format_backward
 from convdsl.compilation import Plan, Tuner
 from convdsl.diagnostics import InputError, WeightError, expect
+from convdsl.ir.graph import Graph
 from convdsl.ir.model import Model
 from convdsl.ir.preprocess import Preprocessing
 from convdsl.ir.text import format_graph
+from convdsl.ir.timing import bound_nodes
 from convdsl.kernel.expr import format_tensor_expr
+from convdsl.kernel.plain import format_plain
 from convdsl.kernel.program import Port, Program, format_program
 from convdsl.kernel.signature import Binding, bind_shapes, check_symbol, input_symbols, whole
 from convdsl.kernel.text import format_kernel
@@ -389,6 +392,7 @@ def emit(
     winograd: bool = True,
     of: str | None = None,
     wrt: str | Iterable[str] | None = None,
+    plain: bool = False,
 ) -> str | bytes:
     """One level of the way down: graph | expr | loops as text; of a processor llvm | asm as text,
     object as bytes; of a card, of which `arch` says which, cuda | ptx | sass as text, cubin as
@@ -396,12 +400,15 @@ def emit(
     takes them: as differentiation makes it, before the passes.
 
     These and `graph` and `expr` keep symbols that are not bound; the levels below need all sizes
-    (the batch is 1 unless said).
+    (the batch is 1 unless said). `plain` loops are those of each operator before anything decides
+    on tiles, vectors and threads: for people.
     """
     if level not in LEVELS:
         raise InputError(f"no level is called {level}; there are {', '.join(LEVELS)}")
     if level != "gradient" and (of is not None or wrt is not None):
         raise InputError(f"of and wrt say what the gradient is; they play no part in {level}")
+    if plain and level != "loops":
+        raise InputError(f"plain loops are a form of the level loops, not of {level}")
     model = model if isinstance(model, Model) else load(model)
     check_passes(passes, observer)
     binding = bind(model, inputs, batch, symbols)
@@ -409,9 +416,11 @@ def emit(
         settled = model.settled(binding)
         bound = replace(settled, graph=settled.graph.bind(binding))
         return format_backward(*backward(bound, of, wrt))
-    if level in ("graph", "expr"):
+    if level in ("graph", "expr") or plain:
         graph = model.settled(binding).graph.bind(binding)
         graph = run_passes(graph, passes, verify=verify, observer=observer)
+        if plain:
+            return _format_plain(graph)
         return format_graph(graph) if level == "graph" else _format_expressions(graph)
     if "N" in input_symbols(_ports(model)):
         binding.setdefault("N", 1)
@@ -440,6 +449,20 @@ def _format_expressions(graph: Any) -> str:
         kernel = format_tensor_expr(node.call.kernel).replace("\n", "\n    ")
         parts.append(f"{node.name} = {node.op.name}\n    {kernel}")
     return "\n\n".join(parts)
+
+
+def _format_plain(graph: Graph) -> str:
+    """Each operator's loops, under the names that values have in the graph: those of the network,
+    then those of what is made of weights once."""
+    early = bound_nodes(graph)
+    parts: list[str] = []
+    for node in sorted(graph.op_nodes(), key=lambda node: node.id in early):
+        call = node.call
+        names = {operand: value.name for operand, value in node.inputs.items()}
+        names |= dict(zip(call.output_names, (v.name for v in node.outputs), strict=True))
+        when = ", once, when weights are bound" if node.id in early else ""
+        parts.append(f"# {node.op.name}{when}\n{format_plain(call.kernel, names)}")
+    return "\n\n".join(parts) + "\n"
 
 
 def _format_loops(program: Program) -> str:

@@ -44,6 +44,11 @@ SUFFIX = ".cdsl"
 def configure(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     parser.add_argument("--emit", choices=LEVELS, help="print this stage instead")
+    parser.add_argument(
+        "--plain",
+        action="store_true",
+        help="with --emit loops: as they are before tiles, for people",
+    )
     parser.add_argument("--of", metavar="OUTPUT", help="with --emit gradient: of this output")
     parser.add_argument(
         "--wrt",
@@ -85,6 +90,8 @@ def run(options: argparse.Namespace) -> int:
         raise InputError("--rows and --columns go with --explain")
     if options.emit != "gradient" and (options.of or options.wrt):
         raise InputError("--of and --wrt go with --emit gradient")
+    if options.plain and options.emit != "loops":
+        raise InputError("--plain goes with --emit loops")
     if options.tune and (options.emit not in (None, "library") or options.explain):
         raise InputError(
             "--tune goes with an artifact or a library: with no other --emit, nor --explain"
@@ -162,6 +169,7 @@ def _emit(options: argparse.Namespace) -> int:
         observer=PassWatcher(options),
         of=options.of,
         wrt=options.wrt,
+        plain=options.plain,
     )
     _write(emitted, options.output)
     return 0

@@ -6,7 +6,8 @@
       output logits = fc
       update fc.weight = fc.weight_new
 
-Attributes appear where they differ from the operator's defaults.
+Attributes appear where they differ from the operator's defaults. The network stands first; what is
+computed of weights alone, once, follows.
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ def format_graph(graph: Graph, locations: bool = False) -> str:
     early = [_format_node(node, locations) for node in nodes if node.id in bound]
     late = [_format_node(node, locations) for node in nodes if node.id not in bound]
     lines = ["graph"]
-    lines += ["  # once, when weights are bound", *early, "  # at run time"] if early else []
     lines += [f"  input {name}: {value.type}" for name, value in graph.inputs.items()]
     lines += late
     lines += [f"  output {name} = {value.name}" for name, value in graph.outputs.items()]
     lines += [f"  update {key} = {value.name}" for key, value in graph.updates.items()]
+    lines += ["  # before, once, when weights are bound", *early] if early else []
     return "\n".join(lines) + "\n"
 
 

@@ -19,15 +19,14 @@ def test_one_line_per_operator_with_weights_as_operands() -> None:
         node.group = 7
     assert format_graph(b.graph) == (
         "graph\n"
-        "  # once, when weights are bound\n"
-        "  sqrt1 = sqrt(x=p: f32[4, 1, 1]): f32[4, 1, 1]\n"
-        "  # at run time\n"
         "  input x: f32[N, 3, 8, 8]\n"
         "  conv1 = conv(x, weight=conv1.weight: f32[4, 3, 3, 3]) channels=4 kernel=3 stride=2"
         " pad=(0,1) bias=false: f32[N, 4, 4, 4]\n"
         "  max_pool1 = max_pool(conv1) kernel=2: f32[N, 4, 2, 2]  # group 7\n"
         "  mul1 = mul(max_pool1, sqrt1): f32[N, 4, 2, 2]  # group 7\n"
         "  output y = mul1\n"
+        "  # before, once, when weights are bound\n"
+        "  sqrt1 = sqrt(x=p: f32[4, 1, 1]): f32[4, 1, 1]\n"
     )
 
 

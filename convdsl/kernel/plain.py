@@ -1,0 +1,122 @@
+"""Tensor expressions as loops for people: what is computed, before anything decides how.
+
+    conv1[n, k, h, w], f32[1, 8, 6, 6]
+        for n in range(1):
+            for k in range(8):
+                ...
+                s = 0
+                for c in range(3):
+                    s += x[n, c, ...] * weight[k, c, ...]
+                conv1[n, k, h, w] = s + bias[k]
+
+No tiles, no vectors, no threads, no layouts: `--emit loops` shows those. Read as Python it computes
+the values, where `x[i outside 0.0]` is 0.0 at positions that x does not have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+
+from convdsl.kernel.expr import (
+    Axis,
+    Expr,
+    Read,
+    Reduce,
+    Stage,
+    TensorExpr,
+    TensorVar,
+    children,
+    format_expr,
+    rebuild,
+    transform,
+)
+from convdsl.tensor import TensorType
+
+STARTS = {"sum": "0", "prod": "1", "max": "-inf", "min": "inf"}
+"""What a reduction begins with."""
+
+_STEP = "    "
+
+
+def format_plain(expr: TensorExpr, names: Mapping[str, str]) -> str:
+    """The loops of an operator; `names` are what its operands and outputs are called here."""
+    lines: list[str] = []
+    for stage in expr.stages:
+        target = names.get(stage.target.name, stage.target.name)
+        at = ", ".join(axis.name for axis in stage.axes)
+        lines.append(f"{target}[{at}], {stage.target.type}")
+        lines += _Nest(names).stage(stage, target, at)
+    return "\n".join(lines)
+
+
+class _Nest:
+    """The loops of one stage; sums get names of their own."""
+
+    def __init__(self, names: Mapping[str, str]) -> None:
+        self._names = names
+        self._sums = 0
+
+    def stage(self, stage: Stage, target: str, at: str) -> Iterator[str]:
+        indent = _STEP
+        for axis in stage.axes:
+            yield _for(axis, indent)
+            indent += _STEP
+        before, value = self._value(transform(stage.body, self._renamed), indent)
+        yield from before
+        yield f"{indent}{target}[{at}] = {value}"
+
+    def _renamed(self, node: Expr) -> Expr | None:
+        if not isinstance(node, Read) or node.tensor.name not in self._names:
+            return None
+        named = TensorVar(self._names[node.tensor.name], node.tensor.type)
+        return replace(node, tensor=named)
+
+    def _value(self, body: Expr, indent: str) -> tuple[list[str], str]:
+        """The loops that have to run before an expression, and the expression without them."""
+        lines: list[str] = []
+
+        def apart(node: Reduce) -> Expr:
+            self._sums += 1
+            name = "s" if self._sums == 1 else f"s{self._sums}"
+            deeper = indent
+            lines.append(f"{indent}{name} = {STARTS.get(node.op, node.op)}")
+            for axis in node.axes:
+                lines.append(_for(axis, deeper))
+                deeper += _STEP
+            inner, value = self._value(node.body, deeper)
+            lines.extend(inner)
+            lines.append(f"{deeper}{_step(node.op, name, value)}")
+            return Read(TensorVar(name, TensorType(node.dtype, ())), ())
+
+        flat = _outermost(body, apart)
+        return lines, _bare(format_expr(flat).replace("[]", ""))
+
+
+def _outermost(e: Expr, rule: Callable[[Reduce], Expr]) -> Expr:
+    """Rewrite reductions from the outside: what is inside one belongs to its own loops."""
+    if isinstance(e, Reduce):
+        return rule(e)
+    parts = tuple(_outermost(child, rule) for child in children(e))
+    return rebuild(e, parts) if parts else e
+
+
+def _step(op: str, name: str, value: str) -> str:
+    sign = {"sum": "+=", "prod": "*="}.get(op)
+    return f"{name} {sign} {value}" if sign else f"{name} = {op}({name}, {value})"
+
+
+def _for(axis: Axis, indent: str) -> str:
+    return f"{indent}for {axis.name} in range({axis.extent}):"
+
+
+def _bare(text: str) -> str:
+    """A text without brackets around all of it."""
+    if not (text.startswith("(") and text.endswith(")")):
+        return text
+    depth = 0
+    for at, letter in enumerate(text):
+        depth += (letter == "(") - (letter == ")")
+        if depth == 0 and at < len(text) - 1:
+            return text
+    return text[1:-1]
