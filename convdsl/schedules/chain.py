@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from convdsl.kernel.builder import Builder
 from convdsl.kernel.expr import Axis, Stage, reads
-from convdsl.kernel.nodes import Const, Get, Lane, Value, Var
+from convdsl.kernel.nodes import Const, Get, Lane, Shuffle, Value, Var
 from convdsl.schedules.emission import Emitter, View
 from convdsl.schedules.task import Output, Task
 from convdsl.tensor import Dim
@@ -73,16 +73,23 @@ def store_outputs(
         emitter.b.store(view.buffer, where, held[output.var.name], valid)
 
 
-def store_lanes(
+def store_parts(
     emitter: Emitter,
     outputs: Sequence[Output],
     axes: Sequence[Axis],
     held: Mapping[str, Value],
-    places: Sequence[Mapping[str, Dim]],
+    parts: Sequence[tuple[Mapping[str, Dim], int, int]],
 ) -> None:
-    """Store what leaves lane by lane, each to a place of its own."""
+    """Store what leaves in parts: (place, first lane, lanes) of each."""
     for output in outputs:
         view = emitter.views[output.var.name]
         value = emitter.b.let(held[output.var.name])
-        for lane, place in enumerate(places):
-            emitter.b.store(view.buffer, output.offset(place, axes), Lane(value, lane))
+        for place, first, count in parts:
+            where = output.offset(place, axes)
+            if count == 1:
+                emitter.b.store(view.buffer, where, Lane(value, first))
+                continue
+            lanes = emitter.lanes
+            turned = tuple((first + lane) % lanes for lane in range(lanes))
+            part = Shuffle(value, value, turned) if first else value
+            emitter.b.store(view.buffer, where, part, count)

@@ -15,15 +15,25 @@ from dataclasses import dataclass, replace
 from math import prod
 
 from convdsl.kernel.builder import Builder
-from convdsl.kernel.layout import Layout
 from convdsl.kernel.nodes import Buffer, Get, IndexTest, Registers, Value, Var
 from convdsl.kernel.target import Target
-from convdsl.schedules.contraction import Convolution, Space, match_convolution
-from convdsl.schedules.cpu.endings import Sums, may_end
+from convdsl.schedules.contraction import Convolution, Space
+from convdsl.schedules.cpu.direct_plan import (
+    applies,
+    cost,
+    filter_bytes,
+    filter_pack,
+    input_layout,
+    packs_for,
+    patch_rows,
+    places,
+    tile_for,
+    torn,
+)
+from convdsl.schedules.cpu.endings import Sums
 from convdsl.schedules.cpu.epilogue import Draft, open_draft
-from convdsl.schedules.cpu.filters import FilterPack, channels_layout, packing_cycles
+from convdsl.schedules.cpu.filters import FilterPack
 from convdsl.schedules.cpu.runs import (
-    Columns,
     Run,
     columns_of,
     patches_of,
@@ -31,120 +41,12 @@ from convdsl.schedules.cpu.runs import (
     taps_inside,
 )
 from convdsl.schedules.cpu.sweeps import Extent, Limits, Sweeps, choose_sweeps
-from convdsl.schedules.cpu.tiles import Tile, choose_tile, swept_cycles
+from convdsl.schedules.cpu.tiles import Tile
 from convdsl.schedules.emission import extent_of, lane_symbol
-from convdsl.schedules.task import Ending, Pack, Schedule, Scheduled, Task
+from convdsl.schedules.task import Ending, Schedule, Scheduled, Task
 from convdsl.tensor import Dim, dim_min, floor_div
 
-_TORN = 1.25  # cycles of storing an element by itself
 _LINE_BYTES = 64  # of a cache, on every processor that there is code for
-_WORTH_PACKING = 4  # cycles of multiply-adds for each element of the input, beside .6 of packing it
-
-
-def applies(task: Task) -> Convolution | None:
-    """Blocked output. Groups that fill no whole vectors have no ending."""
-    conv = match_convolution(task.root)
-    if conv is None or task.layout.axis != 1 or not may_end(task, conv.n, conv.k):
-        return None
-    if len(task.reducing) > 1 or task.layout.block < 2:
-        return None
-    return None if torn(conv, task) and task.ending is not None else conv
-
-
-def torn(conv: Convolution, task: Task) -> bool:
-    """Whether groups begin within a block of the output: each has vectors of its own, whose lanes
-    are stored one by one."""
-    return conv.groups > 1 and conv.channels_out % task.layout.block > 0
-
-
-def tile_for(conv: Convolution, task: Task, target: Target) -> Tile:
-    """The register tile. On a narrow map its columns may be those of several rows. Large filters
-    leave no blocks over: all positions would be swept for a few of them."""
-    block = task.layout.block
-    blocks = -(-conv.channels_out // block)
-    outer, columns = columns_of(conv, input_layout(conv, task))
-    rows = outer[-1].outs if outer else 1
-    large = filter_bytes(conv, task) > Limits.of(target).stay
-    must_divide = (conv.groups > 1 or large) and not torn(conv, task)
-    # A tile that fills all registers halved the speed of a strided 1x1 convolution.
-    spare = conv.taps == 1
-    each = target.registers(block, conv.reduce.dtype)
-    wide, depth = columns.space.outs, filter_depth(conv, task, target)
-    return choose_tile(target, blocks, wide, must_divide, rows, spare, each, depth=depth)
-
-
-def filter_depth(conv: Convolution, task: Task, target: Target) -> int:
-    """Vectors of filters of a block that all tiles meet. Of large ones panels, which stay near."""
-    if filter_bytes(conv, task) > Limits.of(target).stay:
-        return 0
-    return conv.channels_in * conv.taps * target.registers(task.layout.block, conv.reduce.dtype)
-
-
-def filter_bytes(conv: Convolution, task: Task) -> int:
-    """Of the filters of one group."""
-    channels = -(-conv.channels_out // task.layout.block) * task.layout.block
-    return channels * conv.channels_in * conv.taps * conv.reduce.dtype.bytes
-
-
-def patch_rows(outer: tuple[Space, ...], columns: Columns, tile: Tile) -> int:
-    """Whole rows that one tile covers; 0 where tiles are pieces of a row."""
-    rows = tile.columns // columns.space.outs
-    return rows if outer and rows >= 2 else 0
-
-
-def cost(task: Task, target: Target) -> float | None:
-    """Cycles of all register tiles, and of packing in every call."""
-    conv = applies(task)
-    if conv is None:
-        return None
-    if not task.outputs and filter_bytes(conv, task) > Limits.of(target).stay:
-        return None  # sums would have nowhere to wait in
-    outer, columns = columns_of(conv, input_layout(conv, task))
-    tile = tile_for(conv, task, target)
-    rows = extent_of(conv.n)
-    for space in outer:
-        rows *= space.outs
-    own = -(-conv.channels_out // task.layout.block)
-    work = rows * conv.channels_in * conv.taps
-    tiles = conv.groups * -(-own // tile.blocks) * max(1.0, columns.space.outs / tile.columns)
-    cycles = packing_cycles(task, packs_for(conv, task, filter_pack(conv, task, tile)))
-    if torn(conv, task):
-        cycles += task.layout.size * _TORN
-    work *= target.registers(task.layout.block, conv.reduce.dtype)
-    wide, depth = min(tile.columns, columns.space.outs), filter_depth(conv, task, target)
-    return work * tiles * swept_cycles(target, tile.blocks, wide, depth) + cycles
-
-
-def input_layout(conv: Convolution, task: Task) -> Layout | None:
-    """How the input is read: as it lies, or packed in vectors of channels where it is plain, fills
-    them, and is read so often that it pays. A tile touches a line for each channel of a plain
-    input, and for each position of a packed one: a few for all channels of a vector. Where there
-    is one tap the next tile finds the same lines."""
-    given = task.operand(conv.x.tensor.name).layout
-    packed = channels_layout(task, conv.x)
-    if given is None or packed is None or given.axis is not None:
-        return given
-    strides = prod(space.stride for space in conv.space)
-    cycles = conv.channels_out * conv.taps / strides / (2 * task.layout.block)
-    full = conv.channels_in >= task.layout.block and conv.taps > 1
-    return packed if full and cycles >= _WORTH_PACKING else given
-
-
-def packs_for(conv: Convolution, task: Task, filters: FilterPack) -> dict[str, Pack]:
-    """What is packed: the filters, and maybe the input."""
-    packs: dict[str, Pack] = {conv.w.tensor.name: filters}
-    layout = input_layout(conv, task)
-    given = task.operand(conv.x.tensor.name).layout
-    return packs if layout is None or layout == given else {**packs, conv.x.tensor.name: layout}
-
-
-def filter_pack(conv: Convolution, task: Task, tile: Tile) -> FilterPack:
-    """How the filters are packed for a tile."""
-    lanes = task.layout.block
-    shape = (conv.channels_out, conv.channels_in, *(space.taps for space in conv.space))
-    repeats = prod(map(extent_of, task.over))
-    outer = (conv.groups,)
-    return FilterPack(shape, lanes, tile.blocks, lanes, outer, conv.order, repeats=repeats)
 
 
 def emit(task: Task, name: str, target: Target) -> Scheduled:
@@ -159,14 +61,16 @@ def emit(task: Task, name: str, target: Target) -> Scheduled:
     regions = list(pack.parts())
     if task.ending is not None:
         emitter.open_sums(task.ending, [(count, size) for _, count, size in regions])
-    for first, count, size in regions:
-        last = first + count * size == pack.blocks
-        if not (emitter.torn and last):
-            emitter.tiles(first, count, size)
-            continue
-        if count > 1:
-            emitter.tiles(first, count - 1, size)
-        emitter.tiles(first + (count - 1) * size, 1, size, conv.channels_out % pack.lanes)
+    for group in range(emitter.places):
+        for first, count, size in regions:
+            last = first + count * size == pack.blocks
+            if not (emitter.torn and last):
+                emitter.tiles(group, first, count, size)
+                continue
+            if count > 1:
+                emitter.tiles(group, first, count - 1, size)
+            valid = conv.channels_out % pack.lanes
+            emitter.tiles(group, first + (count - 1) * size, 1, size, valid)
     if emitter.sums is None:
         return draft.finish()
     return emitter.sums.combined(task, draft.finish(emitter.sums.buffers), name, target)
@@ -239,7 +143,7 @@ class _Direct:
             self.runs = runs_of(self.columns.space, tile.columns)
         self.spaces = (*self.outer, *self.rows, self.columns.space)
         self.limits = limits
-        self.torn = torn(conv, task)
+        self.torn, self.places = torn(conv, task), places(conv, task)
         self.all_stay = pack.size * self.element <= limits.stay
         if draft.waiting is None or self.torn:  # sums cannot wait for a second panel
             self.limits = replace(self.limits, stay=pack.part_size * self.element)
@@ -272,11 +176,14 @@ class _Direct:
         )
         return choose_sweeps(extent, self.limits)
 
-    def tiles(self, first_block: int, count: int, blocks: int, valid: int | None = None) -> None:
-        """All positions of `count` tiles of `blocks` blocks each, in parallel; of the last block
-        only the `valid` lanes are stored."""
+    def tiles(
+        self, group: int, first_block: int, count: int, blocks: int, valid: int | None = None
+    ) -> None:
+        """All positions of `count` tiles of `blocks` blocks each, in parallel, of every so many
+        groups (`places`) from one on; of the last block only the `valid` lanes are stored."""
         sweeps = self.sweeps(count, blocks)
-        axes = [("g", self.conv.groups), *((s.out.name, s.outs) for s in self.outer[:-1])]
+        groups = len(range(group, self.conv.groups, self.places))
+        axes = [("g", groups), *((s.out.name, s.outs) for s in self.outer[:-1])]
         inner = [("kt", count), ("band", sweeps.bands)]
         axes += reversed(inner) if self.sweep_together else inner
         over = [(axis.name, extent_of(axis)) for axis in self.draft.task.over]
@@ -285,6 +192,7 @@ class _Direct:
         names = [name for name, _ in axes]
         with self.b.parallel(names, [extent for _, extent in axes]) as indices:
             at = dict(zip(names, indices, strict=True))
+            at["g"] = group + at["g"] * self.places
             if self.sums is not None:
                 self.sums.far.clear()
             with self.b.serial("panel", sweeps.panels) as panel:

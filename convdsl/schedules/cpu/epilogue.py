@@ -9,11 +9,11 @@ from convdsl.kernel.builder import Builder
 from convdsl.kernel.expr import Axis, Reduce
 from convdsl.kernel.layout import Layout
 from convdsl.kernel.nodes import Buffer, Registers, Value, ValueType, Var
-from convdsl.schedules.chain import declare_outputs, emit_stages, store_lanes, store_outputs
+from convdsl.schedules.chain import declare_outputs, emit_stages, store_outputs, store_parts
 from convdsl.schedules.emission import Emitter, View, extent_of
 from convdsl.schedules.operands import operand_layout
 from convdsl.schedules.task import Output, Pack, Scheduled, Task
-from convdsl.tensor import Dim
+from convdsl.tensor import Dim, floor_div
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +75,24 @@ class Draft:
         start = {**at, self.axis.name: first}
         held = emit_stages(emitter, task.stages, task.outputs, at, task.ended)
         if torn:
-            lanes = [{**at, self.axis.name: first + i} for i in range(valid or self.b.lanes)]
-            store_lanes(emitter, task.outputs, task.axes, held, lanes)
+            parts = self.parts(at, first, valid or self.b.lanes)
+            store_parts(emitter, task.outputs, task.axes, held, parts)
         else:
             store_outputs(emitter, task.outputs, task.axes, held, start, valid)
         return emitter.holding(held)
+
+    def parts(
+        self, at: Mapping[str, Dim], first: Dim, count: int
+    ) -> list[tuple[Mapping[str, Dim], int, int]]:
+        """(place, first lane, lanes) of the parts of a vector that are each within a block: two
+        where it is known where it begins, else one for each lane."""
+        block = self.b.lanes
+        before = first - floor_div(first, block) * block
+        rest = max(0, before + count - block) if isinstance(before, int) else 0
+        own = [(0, count - rest), (count - rest, rest)]
+        if not isinstance(before, int):
+            own = [(lane, 1) for lane in range(count)]
+        return [({**at, self.axis.name: first + i}, i, lanes) for i, lanes in own if lanes]
 
     def finish(self, more: Sequence[Buffer] = ()) -> Scheduled:
         """The kernel with its arguments, those that the schedule has declared itself last."""

@@ -32,12 +32,14 @@ from convdsl.schedules.emission import extent_of
 from convdsl.schedules.task import Schedule, Scheduled, Task
 from convdsl.tensor import Dim, DType, dim_min, floor_div
 
-_MOST = 3  # groups of a vector: each costs a load for every product
+_MOST = 8  # groups of a vector: each but the first has a mask, of which processors hold seven
 _COLUMNS = 14  # of a tile
 
 
 def straddled(conv: Convolution, block: int) -> int:
     """Most groups that a vector of outputs meets."""
+    if block % conv.channels_out == 0:
+        return min(block // conv.channels_out, conv.groups)
     return min((block - 2) // conv.channels_out + 2, conv.groups)
 
 
@@ -56,12 +58,13 @@ def applies(task: Task) -> Convolution | None:
 
 
 def cost(task: Task, target: Target) -> float | None:
-    """For each product a broadcast a group, two a cycle, and a choice between them."""
+    """For each product a broadcast a group, two a cycle, and choices between them."""
     conv = applies(task)
     if conv is None:
         return None
     block = task.layout.block
-    each = 0.5 * straddled(conv, block) + 0.25
+    groups = straddled(conv, block)
+    each = 0.5 * groups + 0.25 * (groups - 1)
     vectors = task.layout.size / block * target.registers(block, conv.reduce.dtype)
     packing = packing_cycles(task, {conv.w.tensor.name: filter_pack(conv, task)})
     return vectors * conv.taps * conv.channels_in * each + packing
