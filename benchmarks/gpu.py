@@ -53,6 +53,7 @@ SHAPES = {"unet": (3, 256, 256)}
 SLICE = 0.1  # seconds between two events
 WARM = 1.0  # seconds of calls before anything is timed
 RATE, MOMENTUM = 0.01, 0.9
+TORCH = "cuda"  # PyTorch's device
 
 Call = Callable[[], object]
 
@@ -154,10 +155,10 @@ def _torch_network(name: str) -> Any:
         spec.loader.exec_module(module)
     kinds = [v for v in vars(module).values() if isinstance(v, type) and v.__module__ == name]
     (network,) = [kind() for kind in kinds if issubclass(kind, torch.nn.Module)]
-    weights = bind(RandomWeights(0), model.graph.states).arrays
+    weights = bind(RandomWeights(0), model.graph.states)
     tensors = {key: torch.from_numpy(np.array(array)) for key, array in weights.items()}
     network.load_state_dict(tensors, strict=False)
-    return network.cuda().to(memory_format=torch.channels_last)
+    return network.to(TORCH, memory_format=torch.channels_last)
 
 
 def _torch_precision(precision: str) -> Any:
@@ -167,7 +168,7 @@ def _torch_precision(precision: str) -> Any:
     torch.backends.cudnn.benchmark = True
     torch.backends.cudnn.allow_tf32 = precision != "highest"
     torch.backends.cuda.matmul.allow_tf32 = precision != "highest"
-    return torch.autocast("cuda", torch.bfloat16, enabled=precision == "medium")
+    return torch.autocast(TORCH, torch.bfloat16, enabled=precision == "medium")
 
 
 def torch_forward(name: str, x: np.ndarray, precision: str, *, compiled: bool = False) -> Call:
@@ -175,7 +176,7 @@ def torch_forward(name: str, x: np.ndarray, precision: str, *, compiled: bool = 
 
     network = _torch_network(name).eval()
     run: Any = torch.compile(network, mode="reduce-overhead") if compiled else network
-    given = torch.from_numpy(x).cuda().to(memory_format=torch.channels_last)
+    given = torch.from_numpy(x).to(TORCH, memory_format=torch.channels_last)
 
     def call() -> object:
         with torch.inference_mode(), _torch_precision(precision):
@@ -190,10 +191,10 @@ def torch_training(name: str, x: np.ndarray, precision: str, *, compiled: bool =
 
     network = _torch_network(name).train()
     run: Any = torch.compile(network) if compiled else network
-    given = torch.from_numpy(x).cuda().to(memory_format=torch.channels_last)
+    given = torch.from_numpy(x).to(TORCH, memory_format=torch.channels_last)
     with torch.no_grad():
         shape = network(given).shape
-    labels = torch.randint(0, 2, (shape[0], *shape[2:]), device="cuda")
+    labels = torch.randint(0, 2, (shape[0], *shape[2:]), device=TORCH)
     optimiser = torch.optim.SGD(network.parameters(), lr=RATE, momentum=MOMENTUM, fused=True)
     measure = torch.nn.CrossEntropyLoss()
 

@@ -88,6 +88,9 @@ BACKWARD: dict[str, Graph] = {
     "conv": step_graph("conv", (2, 8, 9, 6), {"channels": 58, "kernel": 3, "pad": "same"}),
     "strided": step_graph("conv", (1, 12, 9, 8), {"channels": 20, "kernel": 3, "stride": 2}),
     "groups": step_graph("conv", (2, 12, 7, 5), {"channels": 18, "kernel": 3, "groups": 3}),
+    "strided groups": step_graph(
+        "conv", (2, 16, 8), {"channels": 58, "kernel": 3, "stride": 2, "groups": 2}
+    ),
     "pixels": step_graph("conv", (1, 20, 8, 8), {"channels": 36, "kernel": 1, "bias": False}),
     "linear": step_graph("linear", (33, 50), {"channels": 70}),
     "transposed": step_graph(

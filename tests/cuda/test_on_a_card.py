@@ -18,13 +18,16 @@ import pytest
 ROOT = Path(__file__).parents[2]
 WHEELS = ("lark", "pytest", "pluggy", "iniconfig", "packaging", "pygments", "pytest_xdist",
           "execnet")  # fmt: skip
-BESIDES = ("numpy", "networkx", "llvmlite", "torch")
+BESIDES = ("numpy", "networkx", "llvmlite", "torch", "typing_extensions", "sympy", "mpmath",
+           "filelock", "jinja2", "markupsafe", "fsspec", "torchgen", "functorch")  # fmt: skip
+"""What there is, with what PyTorch asks for."""
 
 CUPY = """
 import sys
 from cuda.fake_driver import Card, Fake, compile_source
 from convdsl.backends.cuda import nvrtc
 nvrtc.compile_source = compile_source
+nvrtc.nvrtc_version = lambda: "NVRTC of nobody"
 sys.modules["cupy"] = Fake(Card()).module()
 """
 
