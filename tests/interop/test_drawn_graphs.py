@@ -6,6 +6,7 @@ A few in CI, 2,000 with `CONVDSL_DRAWN_GRAPHS=2000`; `CONVDSL_DRAWN_FROM` is the
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -111,8 +112,8 @@ def apart_alone(drawn: Drawn) -> list[str]:
     """Kinds of the nodes that differ from onnxruntime alone, with a reason that is known.
 
     Maxima pass NaN on here, as PyTorch's do, and in onnxruntime they do not; far away and at
-    infinity it does not sample as PyTorch, and its sliding sums meet infinities. Where the reference
-    has our value, its own is its own matter. What follows such a node follows it.
+    infinity it does not sample as PyTorch, and its sliding sums meet infinities. Where the
+    reference has our value, its own is its own matter. What follows such a node follows it.
     """
     kinds: list[str] = []
     for node, proto, given in drawn.alone():
@@ -131,6 +132,12 @@ def apart_alone(drawn: Drawn) -> list[str]:
             if special or (same and close(found[name], other[name], none).all()):
                 kinds.append(node.op_type)
     return kinds
+
+
+def operator_of(refusal: str) -> str:
+    """Refusals name the node: `net: node 1 (Conv): conv needs ...`."""
+    found = re.search(r"node \d+ \((\w+)\)", refusal)
+    return found[1] if found else refusal[:60]
 
 
 def reference(proto: onnx.ModelProto, inputs: Arrays) -> Arrays:
@@ -172,7 +179,7 @@ def test_graphs_are_onnxruntime(opset, record_property):
             elif number < 2 or found.startswith(BUG):
                 wrong.append(f"{what}: refused: {found[:300]}")
             else:
-                refused[found.split(":")[0][:60]] += 1
+                refused[operator_of(found)] += 1
     record_property("refused", dict(refused))
     print(opset, dict(refused), "apart from onnxruntime alone already:", dict(apart))
     assert not wrong, "\n".join(wrong)
