@@ -73,6 +73,7 @@ LAYERS: dict[str, Graph] = {
     "one axis": conv((2, 20, 50), 33, 9, stride=3),
     "three axes": conv((1, 6, 5, 6, 7), 18, (3, 1, 2), pad="valid"),
     "plain input": conv_graph((2, 5, 9, 20), {"channels": 33, "kernel": 3, "pad": "same"}),
+    "eight plain images": conv_graph((8, 3, 11, 9), {"channels": 20, "kernel": 5, "stride": 2}),
     "a filter turned around": conv((1, 12, 6, 6), 8, 3, flip=True),
 }
 
@@ -173,6 +174,17 @@ def test_parts_run_the_epilogue_once() -> None:
 
 
 # Packing
+
+
+@pytest.mark.parametrize("name", ["tf32", "bf16", "f16"])
+def test_plain_images_are_laid_out_first(name: str) -> None:
+    """And are copied by whole vectors, whichever axis comes to lie inside: here the images."""
+    graph, target = LAYERS["eight plain images"], TARGETS[name]
+    plans = [plan_for(c.task, target) for c in lowered_for(graph, target).choices]
+    (plan,) = (plan for plan in plans if plan is not None)
+    assert plan.laid
+    assert min(plan.a.width, plan.b.width) == 4
+    check(graph, target)
 
 
 def packs_of(graph: Graph) -> list[tuple[MatrixPack, TensorType]]:

@@ -322,7 +322,7 @@ class _Function(ValuePrinter):
     def copy(self, copy: CopyAsync) -> None:
         """A copy that goes on behind."""
         element = copy.source.dtype.bytes
-        tests = " & ".join(map(self.test, copy.guards))  # all of them, rather than branches
+        tests = " & ".join(self.tests(copy.guards))  # all of them, rather than branches
         valid = index(copy.valid * element)
         size = f"({tests}) ? {valid} : 0" if tests else valid
         target, source = self.element(copy.target, copy.index), f"{name_of(copy.source.name)}"

@@ -15,6 +15,7 @@ from convdsl.backends.cuda.text import (
     WORDS,
     divisible,
     index,
+    index_type,
     literal,
     name_of,
 )
@@ -155,6 +156,21 @@ class ValuePrinter:
         """A comparison of indices."""
         return f"({index(test.a)} {FUNCTIONS[test.op].sign} {index(test.b)})"
 
+    def tests(self, tests: Sequence[IndexTest]) -> list[str]:
+        """Comparisons of indices that must all hold. That one lies in 0 .. n - 1 is one of them, of
+        numbers without signs."""
+        starts = {test.a for test in tests if test.op == "ge" and test.b == 0}
+        ends = {t.a: t.b for t in tests if t.op == "lt" and t.a in starts and isinstance(t.b, int)}
+        found: list[str] = []
+        for test in tests:
+            end = ends.get(test.a)
+            if end is None or (test.op, test.b) not in (("ge", 0), ("lt", end)):
+                found.append(self.test(test))
+            elif test.op == "lt":
+                type = "u64" if index_type(test.a) == "i64" else "u32"
+                found.append(f"(({type})({index(test.a)}) < {end}u)")
+        return found
+
     def computed(self, value: Value) -> list[str]:
         """What is computed lane by lane."""
         dtype = value.type.dtype
@@ -212,7 +228,7 @@ class ValuePrinter:
     def load(self, load: Load) -> list[str]:
         """Elements; where a guard fails nothing is read."""
         lanes, dtype = load.type.lanes, load.type.dtype
-        tests = " && ".join(map(self.test, load.guards))
+        tests = " && ".join(self.tests(load.guards))
         other = literal(load.otherwise, dtype)
         if lanes == 1:
             found = as_value(self.element(load.buffer, load.index), dtype)

@@ -133,19 +133,6 @@ class Tile:
         return max(1, min(shared, registers, facts.threads_sm // self.threads, facts.blocks_sm))
 
     @property
-    def slots(self) -> float:
-        """Issue slots of a warp in one step, without copies: products, fragments, rounding."""
-        if self.form is None:
-            products = self.thread_rows * self.thread_vectors * VECTOR * self.depth
-            loads = self.depth / VECTOR * self.thread_rows + self.depth * self.thread_vectors
-            return products + loads + _LOOP
-        halves = 2 * (self.row_pieces + self.column_pieces) * self.chunks
-        rounding = 0 if self.halves else halves * VECTOR // 2  # two at a time
-        if self.form is TF32:  # of the first factor: weights are rounded before
-            rounding = 2 * self.row_pieces * self.chunks * VECTOR * _ROUNDED
-        return self.mmas + halves + rounding + _LOOP
-
-    @property
     def mmas(self) -> int:
         """Products of small matrices that a warp makes in one step."""
         form = self.form
@@ -157,9 +144,6 @@ class Tile:
 _SMALL = 1024  # sums of a warp
 _ADDRESSES = 40  # registers
 _RESERVED = 1024  # bytes of shared memory that a block takes besides
-COPY = 12.0  # issue slots around one copy: address, tests of the border, the copy
-_ROUNDED = 4  # issue slots of rounding to TF32: no card does it in one
-_LOOP = 24.0  # issue slots of a step besides: where it is, the barrier, the wait
 
 
 def _plain() -> Iterator[Tile]:
