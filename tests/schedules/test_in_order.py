@@ -37,7 +37,7 @@ def numpy_cumsum(x: Array, axis: int, exclusive: bool, reverse: bool) -> Array:
 @pytest.mark.parametrize(
     ("shape", "axis"),
     [((37,), 0), ((3, 50), 1), ((5, 33), 0), ((2, 19, 7), 1), ((2, 40, 3, 5), 1), ((2, 40, 6), 2),
-     ((1, 1), 1), ((2, 3, 1), 2)],
+     ((1, 1), 1), ((2, 3, 1), 2), ((2, 3, 70, 33), 1), ((4, 2100), 0)],
 )  # fmt: skip
 def test_running_sums(shape: Any, axis: int, exclusive: bool, reverse: bool, runner: Any) -> None:
     """Between maps that fuse: vectors along what is not walked, blocked axes and their rests."""

@@ -1,6 +1,9 @@
-"""Running reductions: one walk along the axis, what is combined so far in registers.
+"""Running reductions: one walk along the axis, what is combined so far beside it.
 
 for i in order: acc = acc + v[i]; y[i] = acc        (exclusive: stored before it is added)
+
+Along rows acc is a register; across them it is a strip of vectors in memory of the iteration's own,
+so that each step reads and writes a long piece of a row.
 """
 
 from __future__ import annotations
@@ -11,17 +14,19 @@ from dataclasses import dataclass
 
 from convdsl.kernel.builder import Builder
 from convdsl.kernel.expr import Axis, arithmetic
-from convdsl.kernel.nodes import Binary, Cast, Const, Get, Registers, Value, ValueType
+from convdsl.kernel.nodes import Binary, Buffer, Cast, Const, Get, Value, ValueType
 from convdsl.kernel.running import Running, match_running
 from convdsl.kernel.scalar import REDUCTIONS
 from convdsl.kernel.target import Target
 from convdsl.schedules.cpu.generic import operand_layout
 from convdsl.schedules.emission import Emitter, View, extent_of, lane_symbol
 from convdsl.schedules.frame import Frame
-from convdsl.schedules.task import Schedule, Scheduled, Task
+from convdsl.schedules.merging import merged
+from convdsl.schedules.task import Schedule, Scheduled, Scratch, Task
 from convdsl.tensor import Dim
 
 _STEP = 5.0  # cycles from one addition to the next, with load and store
+_STRIP = 64  # vectors of a strip: a page of memory where a vector has 64 bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +40,8 @@ class Walk:
 
 
 def plan(task: Task, target: Target) -> Walk | None:
-    """None where the task is anything but a running reduction."""
+    """None where the task is anything but a running reduction. Axes are as few as it lies along."""
+    task = merged(task)
     (stage, *more) = task.stages
     found = match_running(stage)
     if more or found is None or task.ending is not None:
@@ -65,23 +71,28 @@ def cost(task: Task, target: Target) -> float | None:
 
 def emit(task: Task, name: str, target: Target) -> Scheduled:
     """One kernel: each share of the output is walked once."""
+    task = merged(task)
     chosen = plan(task, target)
     assert chosen is not None
     reads, along = task.reads, chosen.along
     layouts = {o.var.name: operand_layout(o, reads, along, chosen.lanes) for o in task.operands}
     frame = Frame.open(task, name, chosen.lanes, layouts)
-    _Walks(frame.b, task, chosen, frame.views).all()
-    return frame.finish()
+    dtype = chosen.running.value.dtype
+    strip = frame.b.private("strip", _STRIP * chosen.lanes, dtype)
+    _Walks(frame.b, task, chosen, frame.views, strip).all()
+    own = Scratch(strip.name, dtype, strip.size, private=True)
+    return Scheduled(((frame.b.kernel(), (*frame.arguments, (strip.name, None))),), (own,))
 
 
 @dataclass(frozen=True, slots=True)
 class _Walks:
-    """The loops: vectors of the rest in parallel, each walked along the axis."""
+    """The loops: strips of the rest in parallel, each walked along the axis."""
 
     b: Builder
     task: Task
     plan: Walk
     views: Mapping[str, View]
+    strip: Buffer
 
     def all(self) -> None:
         plan = self.plan
@@ -89,58 +100,68 @@ class _Walks:
             self.share(1, 0, 1)
             return
         whole, over = divmod(extent_of(plan.along), plan.lanes)
-        self.share(whole, 0, plan.lanes)
+        strips = -(-whole // _STRIP)
+        if whole:
+            long = -(-whole // strips)  # as long as each other, but for the last
+            self.share(whole // long, 0, plan.lanes, width=long)
+            self.share(1, whole // long * long, plan.lanes, width=whole % long)
         if over and self.task.layout.axis is not None:  # the filling may be written
             self.share(1, whole, plan.lanes, over)
         elif over:
             self.share(over, whole * plan.lanes, 1)
 
-    def share(self, count: int, first: int, lanes: int, valid: int | None = None) -> None:
-        """`count` vectors of `lanes` from number `first` on, for all the rest."""
-        if not count:
+    def share(
+        self, count: int, first: int, lanes: int, valid: int | None = None, width: int = 1
+    ) -> None:
+        """`count` strips of `width` vectors of `lanes` from number `first` on, for all the rest."""
+        if not count or not width:
             return
         plan, b = self.plan, self.b
         names = [axis.name for axis in plan.rest]
         extents = [extent_of(axis) for axis in plan.rest]
         type = ValueType(plan.running.value.dtype, lanes)
         total = b.registers(1, type, "total")
+        start = Const(REDUCTIONS[plan.running.op].neutral(type.dtype), type)
         with b.parallel([*names, "vector"], [*extents, count]) as (*rest, vector):
             at = dict(zip(names, rest, strict=True))
-            start = REDUCTIONS[plan.running.op].neutral(plan.running.value.dtype)
-            b.set(total, 0, Const(start, type))
+            if width == 1:
+                b.set(total, 0, start)
+            else:
+                with b.serial("clear", width) as number:
+                    b.store(self.strip, number * lanes, start)
             extent = extent_of(plan.running.axis)
-            with b.serial("step", extent) as step:
+            with b.serial("step", extent) as step, b.serial("number", width) as number:
                 position = extent - 1 - step if plan.running.backwards else step
-                self.step(total, at, position, (first + vector) * lanes, lanes, valid)
+                so_far = Get(total, 0) if width == 1 else b.load(self.strip, number * lanes)
+                where = (first + vector * width + number) * lanes
+                new = self.step(so_far, at, position, where, valid)
+                if width == 1:
+                    b.set(total, 0, new)
+                else:
+                    b.store(self.strip, number * lanes, new)
 
     def step(
         self,
-        total: Registers,
+        so_far: Value,
         at: Mapping[str, Dim],
         position: Dim,
         first: Dim,
-        lanes: int,
         valid: int | None,
-    ) -> None:
+    ) -> Value:
         """Take in the value at one position, and put out what is combined before or after."""
-        b, parts = self.b, self.plan.running
+        b, parts, lanes = self.b, self.plan.running, so_far.type.lanes
         (output,) = self.task.outputs
         view = self.views[output.var.name]
         bound = {**at, parts.axis.name: position, parts.term.name: position}
         where = view.layout.offset([self.along(bound, first)[a.name] for a in self.task.axes])
         emitter = Emitter(b, self.views, lanes, valid)
         value = b.let(emitter.emit(parts.value, self.along(bound, first + lane_symbol(lanes))))
-        so_far: Value = Get(total, 0)
-        kept = (
-            so_far
-            if parts.stored is total.type.dtype
-            else Cast(so_far, ValueType(parts.stored, lanes))
-        )
-        if not parts.included:
-            b.store(view.buffer, where, kept)
-        b.set(total, 0, Binary(REDUCTIONS[parts.op].combine, so_far, value))
-        if parts.included:
-            b.store(view.buffer, where, kept)
+        new = b.let(Binary(REDUCTIONS[parts.op].combine, so_far, value), "total")
+        kept: Value = new if parts.included else so_far
+        if parts.stored is not kept.type.dtype:
+            kept = Cast(kept, ValueType(parts.stored, lanes))
+        b.store(view.buffer, where, kept)
+        return new
 
     def along(self, at: Mapping[str, Dim], position: Dim) -> dict[str, Dim]:
         """With the axis of the vectors bound as well."""
