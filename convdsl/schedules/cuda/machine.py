@@ -18,6 +18,7 @@ from convdsl.schedules.cuda.running import running
 from convdsl.schedules.cuda.scatter import scatter
 from convdsl.schedules.cuda.transposed import transposed
 from convdsl.schedules.cuda.vectors import vectors
+from convdsl.schedules.cuda.windows import windows
 from convdsl.schedules.cuda.winograd import winograd
 from convdsl.schedules.cuda.winograd_filters import FilterMatrices
 from convdsl.schedules.machine import Machine, pack_forms
@@ -39,6 +40,7 @@ def cuda_machine(target: CudaTarget) -> Machine:
         scatter,
         running,
         transposed,
+        windows,
         vectors,
         generic,
     )

@@ -15,7 +15,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from convdsl.kernel.cuda_target import CudaTarget
-from convdsl.kernel.expr import Axis, Reduce, reads, walk
+from convdsl.kernel.expr import Axis, Read, Reduce, reads, walk
 from convdsl.kernel.layout import Layout
 from convdsl.kernel.nodes import IndexTest
 from convdsl.schedules.chain import emit_chain
@@ -120,12 +120,14 @@ def cost(task: Task, target: CudaTarget) -> float | None:
 
 def _apart(way: Way) -> float:
     """What a read costs, on the average: lanes that lie apart are read one by one."""
-    total = 0.0
-    for read in way.task.reads:
-        layout = way.layouts[read.tensor.name]
-        whole = stride_along(read, layout, way.axis, LANES) in (0, 1)
-        total += 1.0 if whole else LANES * spread(layout.offset(read.index), way.axis.name, LANES)
-    return total / max(len(way.task.reads), 1)
+    return sum(price(read, way) for read in way.task.reads) / max(len(way.task.reads), 1)
+
+
+def price(read: Read, way: Way) -> float:
+    """What one vector costs, in accesses."""
+    layout = way.layouts[read.tensor.name]
+    whole = stride_along(read, layout, way.axis, LANES) in (0, 1)
+    return 1.0 if whole else LANES * spread(layout.offset(read.index), way.axis.name, LANES)
 
 
 def emit(task: Task, name: str, target: CudaTarget) -> Scheduled:
