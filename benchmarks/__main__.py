@@ -1,13 +1,14 @@
 """Latency against the peers, in one run.
 
     python -m benchmarks [--models A B] [--peers P Q] [--threads 1 2] [--batch N] [--rounds R]
-                         [--json FILE] [--chart FILE]
+                         [--clock wall|processor] [--json FILE] [--chart FILE]
 
 Every peer is a process of its own with the same weights; rounds of a few calls alternate between
 the processes, in either order, so that what else the machine does meets all alike. Ratios of
 medians and of minima are convdsl's time divided by the peer's: below 1 is faster. The machine's
 peak is what convdsl's own multiply-add kernel reaches, measured in the same run; the roofline is
-that of `benchmarks.bound`. Which networks there are says networks.txt.
+that of `benchmarks.bound`. Which networks there are says networks.txt. On a machine that others use
+the processor's clock tells more of one thread than the wall's; of several it counts waiting too.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ import convdsl
 from benchmarks.bound import bound_seconds
 from benchmarks.chart import draw
 from benchmarks.peers import PEERS, missing
+from benchmarks.worker import CLOCKS
 from convdsl.measure.machine import figures
 from convdsl.measure.peak import measure_peak
 from convdsl.weights import RandomWeights, bind
@@ -128,7 +130,7 @@ def whole_process(folder: Path, model: str, threads: int) -> float:
 
 
 def measure(
-    folder: Path, model: str, peers: list[str], threads: int, rounds: int
+    folder: Path, model: str, peers: list[str], threads: int, rounds: int, clock: str = "wall"
 ) -> list[dict[str, Any]]:
     """A row per peer."""
     workers = {peer: Worker(peer, folder, model, threads) for peer in peers}
@@ -136,11 +138,11 @@ def measure(
     outputs = {peer: np.load(folder / f"{model}.{peer}.out.npy") for peer in workers}
     times: dict[str, list[float]] = {peer: [] for peer in workers}
     for worker in workers.values():
-        worker.ask(do="times", runs=CALLS)  # warm
+        worker.ask(do="times", runs=CALLS, clock=clock)  # warm
     for turn in range(rounds):
         for peer, worker in list(workers.items())[:: 1 if turn % 2 else -1]:
             time.sleep(REST)
-            times[peer] += worker.ask(do="times", runs=CALLS)["times"]
+            times[peer] += worker.ask(do="times", runs=CALLS, clock=clock)["times"]
     rows: list[dict[str, Any]] = []
     ours = outputs["convdsl"]
     for peer, worker in workers.items():
@@ -205,6 +207,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=1, metavar="N", help="samples (default 1)")
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2], metavar="T")
     parser.add_argument("--rounds", type=int, default=12, help=f"of {CALLS} calls (default 12)")
+    parser.add_argument("--clock", choices=tuple(CLOCKS), default="wall", help="(default wall)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures")
     parser.add_argument("--chart", type=Path, metavar="FILE", help="draw the ratios (SVG)")
     options = parser.parse_args()
@@ -226,7 +229,7 @@ def main() -> None:
             facts = prepare(folder, model, loaded, options.threads, options.batch)
             rows: list[dict[str, Any]] = []
             for threads in options.threads:
-                found = measure(folder, model, peers, threads, options.rounds)
+                found = measure(folder, model, peers, threads, options.rounds, options.clock)
                 if len(found) > 1:
                     best[threads].append(fastest(found)["ratio of medians"])
                 rows += found
