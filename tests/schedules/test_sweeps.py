@@ -191,6 +191,21 @@ def test_rows_of_plain_inputs_are_asked_for_ahead(stride: int) -> None:
         assert steps.get("tap", 60) == 60  # a loop where the stride is more than one row
 
 
+def test_filters_of_few_channels_take_no_more_memory_than_they_need() -> None:
+    graph = conv_graph((1, 3, 40, 40), {"channels": 32, "kernel": 3, "bias": False})
+    machine = cpu_machine(find_target("x86-64-v4")).without("winograd")
+    (packing,) = lower(graph, machine, "t").packings
+    assert packing.pack.size == 32 * 3 * 9
+
+
+def test_panels_of_a_product_are_shared_out() -> None:
+    """Rows and vectors that are left over, a residual; by one thread, two and three."""
+    b = Builder()
+    made = b("linear", b.input("x", 50, 3000), channels=75)
+    graph = rewritten(b.output(y=b("add", made, b.input("skip", 50, 75))))
+    assert check(graph) == ["gemm"]
+
+
 def test_small_filters_are_not() -> None:
     graph = conv_graph((1, 64, 14, 14), {"channels": 64, "kernel": 3})
     machine = cpu_machine(find_target("x86-64-v4")).without("winograd")

@@ -133,5 +133,5 @@ def filter_pack(conv: Convolution, task: Task, tile: Tile) -> FilterPack:
     lanes = task.layout.block
     shape = (conv.channels_out, conv.channels_in, *(space.taps for space in conv.space))
     repeats = prod(map(extent_of, task.over))
-    outer = (conv.groups,)
-    return FilterPack(shape, lanes, tile.blocks, lanes, outer, conv.order, repeats=repeats)
+    outer, panel = (conv.groups,), min(lanes, conv.channels_in)
+    return FilterPack(shape, lanes, tile.blocks, panel, outer, conv.order, repeats=repeats)
