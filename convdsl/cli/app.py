@@ -32,6 +32,7 @@ COMMANDS = {
     "train": "train a model on a data set",
     "eval": "measure how good a model is on a data set",
     "bench": "measure how fast a model runs",
+    "info": "say what is inside an artifact",
     "zoo": "list the models that come along, or print one",
     "ops": "list the operators, or describe one",
     "passes": "list the graph passes, or show what they do to a model",

@@ -46,9 +46,18 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _check(name: str, options: argparse.Namespace) -> Iterator[Diagnostic]:
+    from convdsl.runtime.saved import is_artifact
+
     head, colon, model = name.rpartition(":")
     try:
-        if _is_source(plain_path(name)):
+        if is_artifact(plain_path(name)):
+            from convdsl.cli.info import facts_of
+
+            facts = facts_of(name)
+            console.note(
+                f"{name} is an artifact of {facts['model']}, whole; `convdsl info` says more"
+            )
+        elif _is_source(plain_path(name)):
             yield from _check_file(plain_path(name), None, options)
         elif colon and _is_source(plain_path(head)):
             yield from _check_file(plain_path(head), model, options)

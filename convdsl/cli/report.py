@@ -12,10 +12,11 @@ instructions of its main loop. Nothing is run for it.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from convdsl.cli import console, sweep
+from convdsl.cli import console, listing, sweep
 from convdsl.cli.building import load_model
 from convdsl.cli.listing import terminal_width
 from convdsl.cli.options import (
@@ -28,13 +29,14 @@ from convdsl.cli.options import (
     input_shapes,
     positive,
 )
+from convdsl.diagnostics import InputError
 
 if TYPE_CHECKING:
     from convdsl.analysis.machine import Machine
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    add_model(parser)
+    add_model(parser, artifacts=True)
     add_shapes(parser, batch=None)
     group = parser.add_argument_group("report")
     group.add_argument(
@@ -67,6 +69,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    from convdsl.runtime.saved import is_artifact
+
     width = terminal_width()
     color = console.use_colour(sys.stdout)
     if options.target == "cuda":
@@ -82,6 +86,8 @@ def run(options: argparse.Namespace) -> int:
 
         training_cost.show(options)
         return 0
+    if is_artifact(options.model):
+        return _carried(options)
     if sweep.is_one(options):
         return sweep.show(options)
     from convdsl import driver
@@ -103,6 +109,31 @@ def run(options: argparse.Namespace) -> int:
     )
     console.result(text, drawn=options.format == "table")
     return 0
+
+
+def _carried(options: argparse.Namespace) -> int:
+    """The figures that an artifact carries: those of the network it was made of."""
+    from convdsl.runtime.saved import read_report
+
+    if options.set or options.input or options.batch or options.depth or options.columns:
+        said = "its figures are those it was compiled with"
+        raise InputError(f"{options.model} is compiled already: {said}")
+    found = read_report(options.model)
+    if options.format == "json":
+        console.result(json.dumps(found, indent=2))
+        return 0
+    totals = [{"figure": name, "value": value} for name, value in found["total"].items()]
+    listing.show(totals, options.format, spare=())
+    if options.format == "table":
+        console.result("")
+        listing.show([_carried_row(layer) for layer in found["layers"]], "table", spare=("flops",))
+    return 0
+
+
+def _carried_row(layer: dict[str, Any]) -> dict[str, Any]:
+    shape = "x".join(map(str, layer["output_shape"]))
+    figures = {name: layer[name] for name in ("params", "macs", "flops")}
+    return {"layer": layer["name"], "op": layer["op"], "output": shape, **figures}
 
 
 def _roofline(options: argparse.Namespace, width: int | None, color: bool) -> str:

@@ -330,8 +330,13 @@ class Evaluator(ABC):
             "E0404",
             f"{describe(value)} has no `{name}`, only {', '.join(known)}",
             node.name.span,
-            help=suggest(name, known),
+            help=self._called_like_a_method(node, value) or suggest(name, known),
         )
+
+    def _called_like_a_method(self, node: ast.Member, value: Any) -> tuple[str, ...]:
+        name = node.name.id
+        layer = isinstance(value, Value) and name in SPELLED
+        return (f"write `{node.object.span.text} -> {name}`",) if layer else ()
 
     def _index(self, node: ast.Index, context: Context) -> Any:
         value = self.need(node.object, context)

@@ -125,6 +125,7 @@ class Executable:
         self._lock = open_lock()
         self._state = State((), {}) if state is None else state
         self.threads = threads
+        self.remedy = ""  # what to do about other sizes, where there is no code for them
 
     @property
     def threads(self) -> int:
@@ -324,7 +325,12 @@ class Executable:
 
     def bind(self, shapes: Mapping[str, Sequence[int]]) -> Binding:
         """Symbols from concrete input shapes; InputError where they do not fit."""
-        return bind_shapes(self._inputs, shapes)
+        try:
+            return bind_shapes(self._inputs, shapes)
+        except InputError as error:
+            if not self.remedy:
+                raise
+            raise InputError(f"{error}\n{self.remedy}") from None
 
     def _collect(self, arrays: Sequence[Array], named: Mapping[str, Array]) -> dict[str, Array]:
         names = [port.name for port in self._inputs]

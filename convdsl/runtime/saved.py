@@ -146,6 +146,13 @@ def load_executable(
     executable = Executable(
         facts, inputs, code.outputs, team, specialise, save, tuple(decided), state, place
     )
+    sizes = (
+        ", ".join(f"{name} = {size}" for name, size in made_for.binding.items()) or "these sizes"
+    )
+    executable.remedy = (
+        f"help: {path} is compiled for {sizes}; `convdsl compile` with --batch or --input makes one"
+        " for others"
+    )
     return executable
 
 
@@ -155,6 +162,40 @@ def read_report(path: str | Path) -> dict[str, Any]:
     if not isinstance(report, dict):
         raise ArtifactError(f"{path} carries no report")
     return report  # pyright: ignore[reportUnknownVariableType]
+
+
+def described(path: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """What an artifact says of itself, for people and programs; ArtifactError where it says too
+    little."""
+    try:
+        ports = {
+            kind: {p.name: str(p.type) for p in map(_port_from_json, manifest[kind])}
+            for kind in ("inputs", "outputs")
+        }
+        total = dict(manifest["report"])["total"]
+        prepared = cast("dict[str, Any]", manifest["preprocessing"] or {})
+        steps = cast("list[dict[str, Any]]", prepared.get("steps", []))
+        target = cast("dict[str, Any]", manifest["target"])
+        return {
+            "model": str(manifest["model"]),
+            **ports,
+            "sizes": dict(manifest["binding"]),
+            "kind": str(manifest.get("kind", "cpu")),
+            "target": {name: part for name, part in target.items() if name != "features"},
+            "threads": manifest["threads"],
+            "made by": str(manifest["made_by"]),
+            "params": total["params"],
+            "macs": total["macs"],
+            "weight bytes": manifest["weight_bytes"],
+            "arena bytes": manifest["arena_bytes"],
+            "file bytes": path.stat().st_size,
+            "states": len(manifest["states"]),
+            "classes": len(manifest["labels"] or ()),
+            "preprocessing": [str(step["name"]) for step in steps],
+            "notes": list(manifest["notes"]),
+        }
+    except _SENSELESS as error:
+        raise ArtifactError(f"{path} holds no complete manifest: {error!r}") from None
 
 
 def is_artifact(path: str | Path) -> bool:

@@ -363,3 +363,37 @@ def test_weights_that_are_not_finite(convdsl, folder: Path, tmp_path: Path) -> N
                    "random:0", "--input", "1x4x4")  # fmt: skip
     assert said.code == 0
     assert "not finite: 1 of 2 elements of conv1.bias" in said.err
+
+
+def test_what_is_inside_an_artifact(convdsl, folder: Path, tmp_path: Path) -> None:
+    made, small = tmp_path / "small.cdsl", folder / "small.cnn"
+    assert convdsl("compile", small, "--weights", "random:0", "--batch", 2, "-o", made).code == 0
+    facts = json.loads(convdsl("info", made, "--format", "json").out)
+    assert facts["model"] == "small"
+    assert facts["inputs"] == {"image": "f32[2, 3, 8, 8]"}
+    assert facts["sizes"] == {"N": 2}
+    assert (facts["params"], facts["classes"]) == (267, 3)
+    assert facts["preprocessing"] == ["resize", "rescale"]
+    assert facts["file bytes"] == made.stat().st_size
+    assert "random:0" in convdsl("info", made).out
+    told = json.loads(convdsl("report", made, "--format", "json").out)
+    figures = json.loads(convdsl("report", small, "--batch", 2, "--format", "json").out)
+    assert told["total"] == figures["total"]
+    assert "conv1" in convdsl("report", made).out
+    assert convdsl("report", made, "--set", "classes=4").code == 2
+    said = convdsl("check", made)
+    assert said.code == 0
+    assert "an artifact of small, whole" in said.err
+    data = made.read_bytes()
+    at = data.index(b"ELF")
+    made.write_bytes(data[:at] + b"elf" + data[at + 3 :])
+    assert convdsl("check", made).code == convdsl("info", made).code == 2
+    assert "is no artifact" in convdsl("info", small).err
+
+
+def test_other_sizes_than_an_artifact_has(convdsl, folder: Path, tmp_path: Path) -> None:
+    made = tmp_path / "small.cdsl"
+    convdsl("compile", folder / "small.cnn", "--weights", "random:0", "--batch", 2, "-o", made)
+    np.save(tmp_path / "x.npy", np.ones((3, 3, 8, 8), np.float32))
+    said = convdsl("run", made, "--data", tmp_path / "x.npy").err
+    assert f"{made} is compiled for N = 2; `convdsl compile` with --batch or --input makes" in said

@@ -19,7 +19,7 @@ CONV = """model m {
 JOINED = """model m {
     input x: f32[N, 4, 3]
     q = x -> conv(2, 3, groups = 2, dilation = 2, pad = 2, bias = false) -> bn
-    concat(q, q -> sigmoid) -> flatten -> linear(5) -> output y
+    concat(q, q -> sigmoid as gate) -> flatten -> linear(5) -> output y
 }
 """
 
@@ -31,7 +31,10 @@ class Array:
         self.data = data
 
     def __getitem__(self, index: Any) -> float:
-        return self.data[index].item()
+        try:
+            return self.data[index].item()
+        except IndexError:  # Python looks at both sides of a `select`
+            return math.nan
 
     def __setitem__(self, index: Any, value: float) -> None:
         self.data[index] = value
@@ -46,8 +49,9 @@ def run(text: str, arrays: dict[str, np.ndarray[Any, Any]]) -> dict[str, Array]:
     known = {name.replace(".", "__"): Array(array) for name, array in arrays.items()}
     parts = text.strip().split("\n\n")
     parts.sort(key=lambda part: "once, when weights are bound" not in part.partition("\n")[0])
-    words = {"exp": math.exp, "sqrt": math.sqrt, "max": max, "inf": math.inf}
+    words = {"exp": math.exp, "sqrt": math.sqrt, "max": max, "inf": math.inf, "floor": math.floor}
     words["f32"] = words["f64"] = float
+    words["sigmoid"] = lambda x: 1 / (1 + math.exp(-x))
     words["select"] = lambda condition, yes, no: yes if condition else no
     for part in parts:
         for stage in re.split(r"\n(?=\S)", part.partition("\n")[2]):

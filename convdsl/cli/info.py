@@ -1,0 +1,55 @@
+"""Say what is inside an artifact: the network, what it was compiled for, its sizes.
+
+The file is read and its checksums are compared; its machine code is neither mapped nor run.
+`convdsl report FILE` shows the figures that it carries.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from convdsl.cli import console, listing
+from convdsl.cli.options import add_format, completes_files, plain_path
+from convdsl.diagnostics import InputError
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    completes_files(parser.add_argument("artifact", metavar="FILE", help="what `compile` wrote"))
+    add_format(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    facts = facts_of(options.artifact)
+    if options.format == "json":
+        console.result(json.dumps(facts, indent=2, ensure_ascii=False))
+        return 0
+    rows = [{"fact": name, "value": _text(value)} for name, value in facts.items()]
+    listing.show(rows, options.format, spare=())
+    return 0
+
+
+def facts_of(path: str) -> dict[str, Any]:
+    """What an artifact says of itself. ArtifactError where it is damaged, InputError where it is
+    none."""
+    from convdsl.runtime import artifact
+    from convdsl.runtime.saved import described, is_artifact
+
+    place = plain_path(path)
+    if not is_artifact(place):
+        missing = "" if place.exists() else "there is no such file; "
+        raise InputError(f"{path} is no artifact: {missing}`convdsl compile` writes them")
+    return described(place, artifact.read(place).manifest)
+
+
+def _text(value: Any) -> str:
+    match value:
+        case dict():
+            return ", ".join(f"{name} {_text(part)}" for name, part in value.items()) or "-"  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+        case list():
+            return ", ".join(map(str, value)) or "-"  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+        case None:
+            return "-"
+        case _:
+            return listing.cell(value)
