@@ -123,7 +123,10 @@ class Layers(Binder):
         label: ast.Text | None,
     ) -> Any:
         if chain.name or chain.fixed_label or label:
-            part = self._claim(context, label, chain.fixed_label, chain.name or "", span)
+            again = chain.home is not None  # its name is taken, by itself
+            fixed, base = chain.fixed_label, chain.name or ""
+            fixed, base = (None, fixed or base) if again else (fixed, base)
+            part = self._claim(context, label, fixed, base, span)
             names = context.names.inside(part)
             if chain.home is None:
                 chain.home = names.home
@@ -146,8 +149,10 @@ class Layers(Binder):
         factory = layer.factory
         if isinstance(factory, BlockValue) and self._inlined(layer, label):
             return self._inline(layer, factory, [*inputs, *layer.extra], context, span)
-        base = layer.name or factory.name
-        part = self._claim(context, label, layer.fixed_label, base, span)
+        fixed, base = layer.fixed_label, layer.name or factory.name
+        if layer.home is not None:  # applied again: its name is taken, by itself
+            fixed, base = None, fixed or base
+        part = self._claim(context, label, fixed, base, span)
         node_name = context.names.full(part)
         shared = context.names.shared or layer.home is not None
         layer.home = layer.home or context.names.key(part)

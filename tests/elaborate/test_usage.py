@@ -166,3 +166,15 @@ def test_training_of_layers_that_lead_nowhere() -> None:
         assert before.keys() == after.keys()
         moved = [key for key in before if not np.array_equal(before[key], after[key])]
         assert moved == ["right.weight", "right.bias"]
+
+
+def test_a_named_layer_may_be_applied_again() -> None:
+    """As in a loop that shares its weights."""
+    for layer in ("conv(8, 3x3) as step", "(conv(8, 3x3) -> relu) as step"):
+        made = model(
+            f"let step = {layer}\nh = x\nfor _t in range(3) {{ h = h -> step }}\nh -> tanh"
+        )
+        names = {node.name.partition(".")[0] for node in made.graph.op_nodes()}
+        assert names == {"step", "step_2", "step_3", "tanh"}
+        assert {key.partition(".")[0] for key in made.graph.states} == {"step"}
+        assert not made.warnings

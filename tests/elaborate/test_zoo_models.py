@@ -103,4 +103,4 @@ def test_classes_change_the_head_and_drop_the_labels() -> None:
     model = load("resnet.cnn:resnet18", classes=10)
     assert str(model.outputs["logits"]) == "f32[N, 10]"
     assert model.labels is None
-    assert model.parameters == {"classes": 10}
+    assert model.parameters == {"classes": 10, "resolution": 224}
