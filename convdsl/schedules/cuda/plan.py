@@ -59,6 +59,7 @@ prediction is better than that, and slots are counted."""
 
 _SECTOR = 32  # bytes
 
+_WIDE = 128  # sums of a thread: half of its registers
 _ALONE = 2  # registers of an element that is copied alone: seen
 
 _TOGETHER = 16
@@ -232,6 +233,8 @@ def plan_for(task: Task, target: CudaTarget, *, packing: bool = False) -> Plan |
 def _plans(task: Task, gemm: Gemm, tile: Tile, target: CudaTarget, *, packing: bool) -> list[Plan]:
     if tile.stage_bytes * STAGES > target.facts.shared_bytes or _is_crumb(gemm, tile):
         return []
+    if _is_tight(gemm, tile):
+        return []
     found: list[Plan] = []
     for laid in _laid(task, gemm, tile):
         whole = _with_ways(task, gemm, tile, laid, packing=packing)
@@ -265,6 +268,13 @@ def _laid(task: Task, gemm: Gemm, tile: Tile) -> list[dict[str, Layout]]:
         if best is not None and way(best).width > way(operand.layout or Layout(sizes)).width:
             found += [{**others, name: best} for others in found]
     return found
+
+
+def _is_tight(gemm: Gemm, tile: Tile) -> bool:
+    """Whether the borders of windows and two chunks of what is made narrower take more registers
+    than a thread has: of warps of 64 x 64 they spilled."""
+    wide = tile.chunks > 1 and not tile.halves and tile.sums >= _WIDE
+    return tile.form is not None and wide and (gemm.a.outside, gemm.b.outside) != (None, None)
 
 
 def _is_crumb(gemm: Gemm, tile: Tile) -> bool:
