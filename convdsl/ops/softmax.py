@@ -63,7 +63,7 @@ def kernel_softmax(call: Call) -> TensorExpr:
     e = Stage(TensorVar("e", x.type), axes, Unary("exp", shifted))
     total = Stage(TensorVar("total", smaller), outer, Reduce("sum", (along,), Read(e.target, line)))
     if call.op is SOFTMAX:
-        body = Read(e.target, whole) * (1.0 / Read(total.target, kept))  # one quotient for all
+        body = Read(e.target, whole) / Read(total.target, kept)
     else:
         body = shifted - Unary("log", Read(total.target, kept))
     y = Stage(TensorVar("y", x.type), axes, body)
