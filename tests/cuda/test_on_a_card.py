@@ -88,7 +88,8 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(machine: Path, out: Path, part: str, *more: str, code: int = 0, **env: str) -> Any:
     """What the part leaves as JSON."""
-    given = {**os.environ, "PYTHON": sys.executable, "OUT": str(out), **env}
+    around = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}  # of xdist
+    given = {**around, "PYTHON": sys.executable, "OUT": str(out), **env}
     given["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # of plugins that are out of sight
     given["PATH"] = f"{machine / 'bin'}:{given['PATH']}"
     script = [str(ROOT / "benchmarks" / "on_a_card.sh"), "--part", part]

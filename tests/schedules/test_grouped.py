@@ -56,13 +56,13 @@ SMALL = [
 @pytest.mark.parametrize(("shape", "attributes"), SMALL)
 def test_loops_are_sound(shape: tuple[int, ...], attributes: dict[str, Any]) -> None:
     graph = step_graph("conv", shape, {**attributes, "bias": False})
-    assert schedules(graph)["layer"] <= {"grouped", "straddling", "gemm"}
+    assert schedules(graph)["layer"] <= {"direct", "grouped", "straddling", "gemm"}
     check(graph, interpreting)
 
 
 WIDE = [
     ((1, 42, 4, 5), {"channels": 42, "kernel": 3, "pad": 1, "groups": 2}),  # over one bound
-    ((1, 36, 3, 7), {"channels": 36, "kernel": 3, "pad": 1, "groups": 4}),  # over two
+    ((1, 54, 3, 7), {"channels": 54, "kernel": 3, "pad": 1, "groups": 6}),  # over two
     ((2, 9, 5), {"channels": 63, "kernel": 3, "stride": 2, "pad": 1, "groups": 3}),
 ]
 
