@@ -25,6 +25,8 @@ from convdsl.ir.verify import verify
 from convdsl.ops import OPERATORS
 from convdsl.tensor import DType
 
+pytestmark = pytest.mark.drawn
+
 SMOOTH = [op for op in OPERATORS if isinstance(op.gradient, Derived | Rule)]
 FLAT = [op for op in OPERATORS if isinstance(op.gradient, Zero)]
 

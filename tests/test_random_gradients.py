@@ -12,6 +12,8 @@ from gradients import assert_as_exact, check_graph, cotangents_of, floating, gra
 from graphs import evaluate_graph, random_arrays, rewritten
 from random_graphs import smooth_graph
 
+pytestmark = pytest.mark.drawn
+
 GRAPHS = 500
 
 

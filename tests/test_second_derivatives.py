@@ -20,6 +20,8 @@ import convdsl
 from convdsl.ir.opdef import Derived, OpDef, Rule
 from convdsl.ops import OPERATORS
 
+pytestmark = pytest.mark.drawn
+
 CASES = 12
 SMOOTH = [op for op in OPERATORS if isinstance(op.gradient, Derived | Rule)]
 

@@ -13,6 +13,8 @@ from convdsl.ir.graph import Graph, OpNode
 from convdsl.kernel.evaluate import evaluate
 from convdsl.ops import OPERATORS
 
+pytestmark = pytest.mark.drawn
+
 CASES = 6
 
 UNAVAILABLE = {"concat", "fold", "reshape", "top_k"}

@@ -26,6 +26,8 @@ from convdsl.schedules.cuda.plan import plan_for
 from convdsl.schedules.cuda.tile import form_of
 from convdsl.tensor import DType
 
+pytestmark = pytest.mark.drawn
+
 Made = Callable[[DType], Graph]
 
 CASES = {

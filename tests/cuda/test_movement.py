@@ -17,6 +17,8 @@ from convdsl.lowering.lower import lower
 from convdsl.schedules.cuda.machine import cuda_machine
 from convdsl.tensor import DType, substitute
 
+pytestmark = pytest.mark.drawn
+
 
 def maps(b: Builder, *shape: int) -> Graph:
     """A value with its channels inside, put out row by row."""

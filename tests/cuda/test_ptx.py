@@ -14,6 +14,8 @@ from cuda_shim.ptx import RULES, UnknownPtx, translate
 from cuda_shim.running import ORDERS, Caught, Launched, Memory, launch
 from cuda_shim.samples import run_sample
 
+pytestmark = pytest.mark.drawn
+
 Array = np.ndarray[Any, Any]
 
 ARCHITECTURES = ("sm_80", "sm_90", "sm_100", "sm_120")

@@ -11,6 +11,8 @@ from selections import drawn, same, selecting
 
 from convdsl.tensor import DType
 
+pytestmark = pytest.mark.drawn
+
 F32, F64, I64 = DType.F32, DType.F64, DType.I64
 
 

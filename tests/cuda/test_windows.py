@@ -21,6 +21,8 @@ from convdsl.lowering.lower import lower
 from convdsl.schedules.cuda import windows
 from convdsl.schedules.cuda.machine import cuda_machine
 
+pytestmark = pytest.mark.drawn
+
 A100 = CudaTarget("sm_80")
 
 

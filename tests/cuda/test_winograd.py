@@ -36,6 +36,8 @@ from convdsl.schedules.cuda.winograd_plan import Winograd, forms
 from convdsl.schedules.machine import Machine
 from convdsl.schedules.task import Schedule, Scheduled, Task
 
+pytestmark = pytest.mark.drawn
+
 A100, T4 = CudaTarget("sm_80"), CudaTarget("sm_75")
 MOST = 2e-5
 """The largest error over the range of a result: F(6, 3) of drawn channels, as on processors."""

@@ -12,6 +12,8 @@ from convdsl.diagnostics import CompileError
 from convdsl.elaborate import limits
 from elaborate.sources import INPUT, build
 
+pytestmark = pytest.mark.drawn
+
 SYMBOLIC = "input x: f32[N, 8, H, W]"
 UNIT = """
 block unit(width, kernel, stride = 1, groups = 1) {

@@ -16,6 +16,8 @@ from convdsl.weights import load as load_weights
 from interop.runtimes import as_model, assert_close, draw_inputs, run_convdsl
 from interop.test_import import structure
 
+pytestmark = pytest.mark.drawn
+
 
 def around(model, weights="random:1"):
     """To ONNX and to text."""

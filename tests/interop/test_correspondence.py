@@ -15,6 +15,8 @@ from convdsl.interop.correspondence import READING, ROWS
 from convdsl.interop.element_types import FROM_ONNX, INTEGERS, TO_ONNX
 from convdsl.interop.onnx_export import OPSET
 
+pytestmark = pytest.mark.drawn
+
 ROWS_WITH_KEYWORDS = [row for row in ROWS.values() if row.keywords]
 
 

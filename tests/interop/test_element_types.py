@@ -16,6 +16,8 @@ from convdsl.tensor import DType
 from convdsl.tensor.conversion import convert, narrow_bf16, widen_bf16
 from interop.runtimes import run_convdsl, run_onnxruntime
 
+pytestmark = pytest.mark.drawn
+
 HALVES = {TensorProto.FLOAT16: DType.F16, TensorProto.BFLOAT16: DType.BF16}
 INTEGERS = {
     "uint8": TensorProto.UINT8,

@@ -15,6 +15,8 @@ from convdsl.interop.onnx_load import model_of
 from convdsl.passes import PASSES
 from interop.runtimes import assert_close, draw_inputs, run_convdsl, run_onnxruntime
 
+pytestmark = pytest.mark.drawn
+
 FILES = sorted((Path(__file__).parent / "exported").glob("*.onnx"))
 
 each_file = pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)

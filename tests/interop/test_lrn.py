@@ -16,6 +16,8 @@ from convdsl.exporting import export
 from convdsl.interop.onnx_load import model_of
 from interop.runtimes import run_onnxruntime
 
+pytestmark = pytest.mark.drawn
+
 F = TensorProto.FLOAT
 HOW = {"alpha": 0.5, "beta": 0.75, "bias": 2.0}
 

@@ -10,6 +10,8 @@ import convdsl
 from convdsl.interop.onnx_import import convert
 from interop.runtimes import run_convdsl, run_onnxruntime
 
+pytestmark = pytest.mark.drawn
+
 TYPES = {
     "f32": (TensorProto.FLOAT, np.float32),
     "f64": (TensorProto.DOUBLE, np.float64),

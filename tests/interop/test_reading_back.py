@@ -14,6 +14,8 @@ from convdsl import exporting
 from convdsl.interop.onnx_load import model_of
 from interop.runtimes import run_convdsl, run_onnxruntime
 
+pytestmark = pytest.mark.drawn
+
 F = TensorProto.FLOAT
 
 

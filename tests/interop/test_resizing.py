@@ -14,6 +14,8 @@ from convdsl.exporting import export
 from convdsl.interop.onnx_load import model_of
 from interop.runtimes import run_onnxruntime
 
+pytestmark = pytest.mark.drawn
+
 F = TensorProto.FLOAT
 
 

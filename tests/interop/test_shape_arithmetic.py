@@ -12,6 +12,8 @@ from convdsl.interop.onnx_load import model_of
 from interop.drawn_sizes import Drawn
 from interop.runtimes import run_onnxruntime
 
+pytestmark = pytest.mark.drawn
+
 GRAPHS = int(os.environ.get("CONVDSL_DRAWN_SIZES", "60"))
 SHAPES = ((1, 2, 5, 8), (3, 2, 4, 1))
 

@@ -13,6 +13,8 @@ from convdsl.interop.onnx_load import model_of
 from convdsl.runtime.saved import load_executable
 from interop.runtimes import run_onnxruntime
 
+pytestmark = pytest.mark.drawn
+
 F, I64 = TensorProto.FLOAT, TensorProto.INT64
 
 

@@ -7,6 +7,8 @@ import pytest
 from interop.drawn_nodes import GENERATORS
 from interop.versions import EACH, REPORT, cell, versions
 
+pytestmark = pytest.mark.drawn
+
 CELLS = [(kind, opset) for kind, numbers in versions().items() for opset in numbers]
 
 

@@ -36,6 +36,8 @@ from convdsl.lowering.lower import lower
 from convdsl.schedules.cpu.machine import cpu_machine
 from convdsl.tensor import DType, TensorType
 
+pytestmark = pytest.mark.drawn
+
 Array = np.ndarray[Any, Any]
 F32, F64, I64 = DType.F32, DType.F64, DType.I64
 POLICIES = [

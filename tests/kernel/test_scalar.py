@@ -31,6 +31,8 @@ from convdsl.kernel.vector_math import EXPANSIONS, Vectors
 from convdsl.runtime.cpu.processor import check_processor
 from convdsl.tensor import DType
 
+pytestmark = pytest.mark.drawn
+
 Array = np.ndarray[Any, Any]
 LANES = 8
 F32, F64, I64, BOOL = DType.F32, DType.F64, DType.I64, DType.BOOL

@@ -29,6 +29,8 @@ from convdsl.kernel.storage import widened
 from convdsl.tensor import DType, TensorType
 from convdsl.tensor.conversion import convert
 
+pytestmark = pytest.mark.drawn
+
 Array = np.ndarray[Any, Any]
 BFLOAT16: Any = ml_dtypes.bfloat16
 PAIRS = list(product(DType, DType))

@@ -17,6 +17,8 @@ from convdsl.passes import PASSES, run, select
 from convdsl.passes.recompute import Recompute
 from convdsl.schedules.cpu.machine import cpu_machine
 
+pytestmark = pytest.mark.drawn
+
 ALL = select(options={"recompute": {"share": 1.0}})
 
 

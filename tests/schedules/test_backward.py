@@ -19,6 +19,8 @@ from convdsl.lowering.lower import lower
 from convdsl.schedules.cpu.machine import cpu_machine
 from convdsl.tensor import DType
 
+pytestmark = pytest.mark.drawn
+
 X86 = "x86_64-unknown-linux-gnu"
 
 

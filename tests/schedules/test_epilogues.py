@@ -20,6 +20,8 @@ from convdsl.passes.fuse_elementwise import FuseElementwise
 from convdsl.schedules.cpu.machine import cpu_machine
 from convdsl.tensor import DType
 
+pytestmark = pytest.mark.drawn
+
 Tail = Callable[[Builder, Value], Value]
 
 

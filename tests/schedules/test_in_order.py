@@ -16,6 +16,8 @@ from convdsl.lowering.lower import lower
 from convdsl.schedules.cpu.machine import cpu_machine
 from convdsl.tensor import DType, TensorType
 
+pytestmark = pytest.mark.drawn
+
 Array = np.ndarray[Any, Any]
 F32, I64 = DType.F32, DType.I64
 

@@ -23,6 +23,8 @@ from convdsl.lowering.lower import lower
 from convdsl.schedules.cpu.machine import cpu_machine
 from convdsl.tensor import DType
 
+pytestmark = pytest.mark.drawn
+
 X86 = "x86_64-unknown-linux-gnu"
 WIDE = find_target("x86-64-v4", X86)  # sixteen lanes
 Array = np.ndarray[Any, Any]

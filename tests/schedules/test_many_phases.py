@@ -17,6 +17,8 @@ from convdsl.ir.graph import Graph
 from convdsl.schedules.cpu.filters import FilterPack
 from convdsl.tensor import DType
 
+pytestmark = pytest.mark.drawn
+
 CPUS = ["native", "x86-64-v3", "x86-64-v2"]
 Layer = tuple[tuple[int, ...], dict[str, Any]]
 

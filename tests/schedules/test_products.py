@@ -37,6 +37,8 @@ from convdsl.schedules.contraction import (
 from convdsl.schedules.cpu.machine import cpu_machine
 from convdsl.tensor import DType, TensorType
 
+pytestmark = pytest.mark.drawn
+
 MACHINE = cpu_machine(find_target())
 CPUS = ["native", "x86-64-v3", "x86-64-v2"]
 

@@ -22,6 +22,8 @@ from convdsl.schedules.cpu.machine import cpu_machine
 from convdsl.schedules.cpu.network import comparisons
 from convdsl.tensor import DType, TensorType
 
+pytestmark = pytest.mark.drawn
+
 F32, F64, I64 = DType.F32, DType.F64, DType.I64
 
 PLACES = [

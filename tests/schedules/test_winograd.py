@@ -28,6 +28,8 @@ from convdsl.schedules.winograd import form
 from convdsl.schedules.winograd_tiling import AMPLIFICATION
 from convdsl.tensor import DType
 
+pytestmark = pytest.mark.drawn
+
 CPUS = ["native", "x86-64-v3", "x86-64-v2"]
 
 

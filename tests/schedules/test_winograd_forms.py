@@ -9,6 +9,8 @@ import pytest
 
 from convdsl.schedules.winograd import Form, Matrix, Steps, form, steps_of
 
+pytestmark = pytest.mark.drawn
+
 FORMS = [form(*f) for f in ((2, 3), (4, 3), (6, 3), (2, 5), (4, 5), (2, 7), (3, 2), (3, 4), (3, 6))]
 
 

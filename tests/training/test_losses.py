@@ -19,6 +19,8 @@ from convdsl.ops import BY_NAME
 from convdsl.tensor import DType, TensorType, symbol
 from convdsl.training.losses import LOSSES
 
+pytestmark = pytest.mark.drawn
+
 F32, F64 = DType.F32, DType.F64
 CLASSES = ("cross_entropy", "nll", "focal", "dice")
 EXTREME = np.array([[1e4, -1e4, 0.0], [-1e4, 1e4, 0.0], [1e4, 1e4, -1e4]])

@@ -13,6 +13,8 @@ from convdsl.ir.techniques import OPTIMIZERS
 from convdsl.tensor import DType
 from convdsl.training.optimisers import OPTIMISERS
 
+pytestmark = pytest.mark.drawn
+
 Recurrence = Callable[[Array, Sequence[Array], Sequence[float], Any], Iterator[Array]]
 
 

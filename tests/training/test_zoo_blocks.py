@@ -9,6 +9,8 @@ import convdsl
 from convdsl import zoo
 from convdsl.training.data import preparation
 
+pytestmark = pytest.mark.drawn
+
 MODELS = tuple(n for n in zoo.names() if n in (
     "lenet5", "mnist_cnn", "resnet18_cifar", "mobilenet_v1_cifar", "unet_small",
 ))  # fmt: skip

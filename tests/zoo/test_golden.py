@@ -19,6 +19,8 @@ import convdsl
 from convdsl.passes import PASSES
 from zoo.deterministic import image, sampled, weights
 
+pytestmark = pytest.mark.drawn
+
 GOLDEN = Path(__file__).parents[1] / "golden" / "zoo"
 TOLERANCE = 1e-4
 SEGMENTER = {"height": 65, "width": 97}

@@ -21,6 +21,8 @@ from convdsl.kernel.verify import KernelError, verify_kernel
 from convdsl.tensor import substitute, symbols_of
 from convdsl.toolchain import cpu_toolchain
 
+pytestmark = pytest.mark.drawn
+
 QUICK = ("lenet5", "mobilenet_v2", "resnet18", "shufflenet_v1", "unet")
 CASES = [
     pytest.param(name, id=name, marks=() if name in QUICK else pytest.mark.slow)
