@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from convdsl.kernel.nodes import Buffer, Load, ValueType
 from convdsl.schedules.keys import Key, Keys
+from convdsl.schedules.powers import power_from
 from convdsl.tensor import Dim, DType
 
 
@@ -136,7 +137,7 @@ def sorted_keys(keys: Keys, found: Sequence[Key]) -> list[Key]:
 
 def comparisons(count: int) -> list[tuple[int, int]]:
     """Batcher's odd-even merge sort: which places are compared, one after the other."""
-    size = 1 << max(count - 1, 0).bit_length()
+    size = power_from(count)
     runs = [1 << level for level in range(size.bit_length() - 1)]
     return [
         (i, i + stride)

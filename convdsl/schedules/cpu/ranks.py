@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import log2, prod
 
-from convdsl.kernel.builder import Builder
 from convdsl.kernel.layout import Layout
 from convdsl.kernel.nodes import (
     Binary,
@@ -29,12 +28,13 @@ from convdsl.kernel.nodes import (
     ValueType,
 )
 from convdsl.kernel.target import Target
-from convdsl.schedules.chain import declare_outputs
 from convdsl.schedules.cpu.network import Network, Row, merged
-from convdsl.schedules.emission import Emitter, View, extent_of, lane_stride, lane_symbol
+from convdsl.schedules.emission import Emitter, extent_of, lane_stride, lane_symbol
+from convdsl.schedules.frame import Frame
 from convdsl.schedules.keys import Key, Keys
+from convdsl.schedules.powers import power_from
 from convdsl.schedules.selection import Selection, match_selection, placed, put
-from convdsl.schedules.task import Pack, Schedule, Scheduled, Scratch, Task
+from convdsl.schedules.task import Schedule, Scheduled, Task
 from convdsl.tensor import Dim, DType, substitute
 
 _TOGETHER = 4  # vectors that are looked at before a branch
@@ -97,7 +97,7 @@ def plan(task: Task, target: Target) -> Way | None:
 
 def _way(selection: Selection, dim: int, lanes: int, words: int, width: int) -> Way:
     way = Way(selection, dim, lanes, words, width, 1, 0)
-    best = 1 << (min(selection.wanted, way.vectors) - 1).bit_length()
+    best = power_from(min(selection.wanted, way.vectors))
     batch = max(best, _BATCH)
     batch = batch if way.vectors > _WORTH * batch else 0
     return Way(selection, dim, lanes, words, width, best, batch)
@@ -158,15 +158,8 @@ class _Ranking:
 
     def __init__(self, task: Task, way: Way, name: str) -> None:
         self.way = way
-        self.b = b = Builder(name, task.element, way.lanes)
-        self.views: dict[str, View] = {}
-        self.arguments: list[tuple[str, Pack | None]] = []
-        for operand in task.operands:
-            layout, var = _layout(task, operand.var.name), operand.var
-            self.views[var.name] = View(b.buffer(var.name, var.type.dtype, layout.size), layout)
-            self.arguments.append((var.name, layout if operand.static else None))
-        self.views |= declare_outputs(b, way.selection.outputs)
-        self.arguments += [(output.var.name, None) for output in way.selection.outputs]
+        self.frame = Frame.open(task, name, way.lanes, outputs=way.selection.outputs)
+        self.b = b = self.frame.b
         self.keys = Keys(b, way.lanes, way.words)
         everything = max(way.best, 0 if way.batch else way.vectors)
         self.best = Row.private(self.keys, "best", everything)
@@ -192,9 +185,7 @@ class _Ranking:
                         at = dict(zip(way.others, found, strict=True))
                         self.unit({**at, way.dim: (start + vector) * way.lanes}, valid)
         rows = {buffer.name: buffer for row in (self.best, self.batch) for buffer in row.buffers}
-        self.arguments += [(name, None) for name in rows]
-        scratch = tuple(Scratch(n, r.dtype, r.size, private=True) for n, r in rows.items())
-        return Scheduled(((b.kernel(), tuple(self.arguments)),), scratch)
+        return self.frame.finish(rows.values())
 
     def unit(self, at: Mapping[int, Dim], valid: int | None) -> None:
         """One row, or the rows of one vector of which so many are `valid`."""
@@ -228,7 +219,7 @@ class _Ranking:
         place = {d: index + lane if d == way.dim else index for d, index in at.items()}
         place[way.selection.dim] = number * way.lanes + lane if way.shared else number
         bound = placed(way.selection.axes, place)
-        x = Emitter(self.b, self.views, way.lanes, valid).emit(ranks.value, bound)
+        x = Emitter(self.b, self.frame.views, way.lanes, valid).emit(ranks.value, bound)
         if way.shared:
             position = IndexAsValue(number * way.lanes, 1, type)
         else:
@@ -391,7 +382,7 @@ class _Ranking:
     ) -> None:
         """What belongs to a place in the order."""
         selection = self.way.selection
-        emitter = Emitter(self.b, self.views, position.type.lanes, valid)
+        emitter = Emitter(self.b, self.frame.views, position.type.lanes, valid)
         put(emitter, selection, {**at, selection.dim: number}, self.way.dim, position)
 
 

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 
-from convdsl.kernel.builder import Builder
 from convdsl.kernel.expr import (
     Axis,
     Binary,
@@ -30,12 +29,13 @@ from convdsl.kernel.layout import Layout
 from convdsl.kernel.nodes import Buffer, Load, ReduceLanes, Splat, Value, ValueType
 from convdsl.kernel.target import Target
 from convdsl.schedules.accumulators import Accumulators
-from convdsl.schedules.chain import declare_outputs, emit_stages, store_outputs
+from convdsl.schedules.chain import emit_stages, store_outputs
 from convdsl.schedules.cpu.rounds import Position, Rounds
 from convdsl.schedules.cpu.totals import Loop
-from convdsl.schedules.emission import Emitter, View, lane_stride, lane_symbol
+from convdsl.schedules.emission import Emitter, lane_stride, lane_symbol
+from convdsl.schedules.frame import Frame
 from convdsl.schedules.joins import Join, Part, match_join
-from convdsl.schedules.task import Pack, Schedule, Scheduled, Scratch, Task
+from convdsl.schedules.task import Schedule, Scheduled, Task
 from convdsl.schedules.totals import RUN
 from convdsl.tensor import Dim, floor_div, substitute
 
@@ -258,20 +258,11 @@ class _Rows:
 
     def __init__(self, task: Task, way: Way, name: str) -> None:
         self.way = way
-        self.b = b = Builder(name, task.element, way.lanes)
-        self.views: dict[str, View] = {}
-        self.arguments: list[tuple[str, Pack | None]] = []
-        for operand in task.operands:
-            var = operand.var
-            layout = operand.layout or Layout(var.type.sizes)
-            self.views[var.name] = View(b.buffer(var.name, var.type.dtype, layout.size), layout)
-            self.arguments.append((var.name, layout if operand.static else None))
         outputs = [o for t in (*task.earlier, task) for o in t.outputs]
-        self.views |= declare_outputs(b, outputs)
-        self.arguments += [(output.var.name, None) for output in outputs]
+        self.frame = Frame.open(task, name, way.lanes, outputs=outputs)
+        self.b, self.views = self.frame.b, self.frame.views
         self.passes = passes_of(way.join)
         self.kept = self._kept()
-        self.arguments += [(buffer.name, None) for buffer in self.kept.values()]
         self.narrow: dict[str, Value] = {}
 
     def _kept(self) -> dict[str, Buffer]:
@@ -305,9 +296,7 @@ class _Rows:
         else:
             with b.parallel(names or ["row"], extents or [1]) as found:
                 self.unit(dict(zip(way.others, found, strict=False)), 0, None)
-        kept = self.kept.values()
-        scratch = tuple(Scratch(k.name, k.dtype, k.size, private=True) for k in kept)
-        return Scheduled(((b.kernel(), tuple(self.arguments)),), scratch)
+        return self.frame.finish(self.kept.values())
 
     def unit(self, row: Mapping[int, Dim], start: Dim, valid: int | None) -> None:
         """One row, or so many `valid` ones side by side from position `start` of the group on."""

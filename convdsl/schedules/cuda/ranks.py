@@ -34,6 +34,7 @@ from convdsl.schedules.cuda.costs import nanoseconds
 from convdsl.schedules.cuda.frame import THREADS, each, guarded, unravelled
 from convdsl.schedules.emission import Emitter, View, decide, extent_of
 from convdsl.schedules.keys import Key, Keys
+from convdsl.schedules.powers import power_from, power_to
 from convdsl.schedules.selection import Selection, match_selection, placed, put
 from convdsl.schedules.task import Arguments, Pack, Schedule, Scheduled, Scratch, Task
 from convdsl.tensor import Dim, DType, floor_div
@@ -78,14 +79,9 @@ def plan(task: Task) -> Way | None:
     selection = match_selection(task)
     if selection is None:
         return None
-    size = min(_power(selection.extent), _CHUNK)
-    chunks = _power(-(-selection.extent // size))
+    size = min(power_from(selection.extent), _CHUNK)
+    chunks = power_from(-(-selection.extent // size))
     return Way(selection, size, chunks, selection.bits // 32)
-
-
-def _power(count: int) -> int:
-    """The power of two that is not below."""
-    return 1 << (count - 1).bit_length()
 
 
 def cost(task: Task, target: CudaTarget) -> float | None:
@@ -293,7 +289,7 @@ class _Kernel:
             return b.let(Binary("and", exist, goes), "goes"), a, c
 
         b.set(found, 0, start)
-        step = 1 << (length.bit_length() - 1)
+        step = power_to(length)
         while step:
             last = b.let(Binary("add", Get(found, 0), Const(step - 1, type)), "last")
             other = b.let(Binary("sub", Binary("sub", here, last), Const(1, type)), "other")

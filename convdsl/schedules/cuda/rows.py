@@ -25,6 +25,7 @@ from convdsl.schedules.cuda.meeting import by_halves, combined, in_warps, warps_
 from convdsl.schedules.emission import Emitter, View, lane_stride, lane_symbol
 from convdsl.schedules.joins import Join, Part, match_join
 from convdsl.schedules.operands import operand_layout
+from convdsl.schedules.powers import power_from
 from convdsl.schedules.task import Output, Pack, Schedule, Scheduled, Task
 from convdsl.tensor import Dim, dim_min
 
@@ -165,7 +166,7 @@ def _shared_out(task: Task, way: Way) -> Way | None:
     least = WARP
     units = 1
     if way.kept:
-        units = min(8, 1 << (way.results - 1).bit_length())
+        units = min(8, power_from(way.results))
         least = 1
     team = least
     while team < _MOST // units and -(-way.positions // team) * way.lanes * live > _HELD // 2:

@@ -29,6 +29,7 @@ from convdsl.schedules.cuda.frame import THREADS, guarded, unravelled
 from convdsl.schedules.cuda.meeting import combined
 from convdsl.schedules.emission import Emitter, View, extent_of
 from convdsl.schedules.frame import Frame
+from convdsl.schedules.powers import power_from
 from convdsl.schedules.task import Schedule, Scheduled, Task
 from convdsl.tensor import Dim, dim_min, floor_div
 
@@ -86,17 +87,12 @@ def plan(task: Task) -> Way | None:
     wanted = -(-extent_of(found.axis) // _OWN)  # threads that a row gives work
     results = prod(map(extent_of, rows))
     if side:
-        units = min(WARP, _power(results))
-        team = min(_MEMBERS, THREADS // units, _power(wanted))
+        units = min(WARP, power_from(results))
+        team = min(_MEMBERS, THREADS // units, power_from(wanted))
     else:
-        team = max(WARP, min(THREADS, _power(wanted)))
-        units = max(1, min(THREADS // team, _power(results)))
+        team = max(WARP, min(THREADS, power_from(wanted)))
+        units = max(1, min(THREADS // team, power_from(results)))
     return Way(found, rows, side, units, team)
-
-
-def _power(count: int) -> int:
-    """The least power of two that is no less."""
-    return 1 << (count - 1).bit_length()
 
 
 def cost(task: Task, target: CudaTarget) -> float | None:

@@ -23,6 +23,7 @@ from convdsl.schedules.contraction import coefficient
 from convdsl.schedules.cuda.frame import along, stride_along
 from convdsl.schedules.emission import extent_of, lane_stride
 from convdsl.schedules.operands import operand_layout
+from convdsl.schedules.powers import power_from, power_to
 from convdsl.schedules.task import Task
 from convdsl.schedules.totals import RUN, Totals
 from convdsl.tensor import Dim, substitute, symbols_of
@@ -187,11 +188,11 @@ def _shared_out(way: Way) -> Way:
     less than a few positions, none with more than near and far sums keep exact."""
     positions = way.positions
     if way.kept:
-        units = min(_power_from(way.vectors), WARP)
-        team = min(_TEAM // units, _power_to(positions // _LEAST))
+        units = min(power_from(way.vectors), WARP)
+        team = min(_TEAM // units, power_to(positions // _LEAST))
     else:
-        team = min(_TEAM, max(WARP, _power_to(positions // _LEAST)))
-        units = max(1, min(_TEAM // team, _power_to(way.results)))
+        team = min(_TEAM, max(WARP, power_to(positions // _LEAST)))
+        units = max(1, min(_TEAM // team, power_to(way.results)))
     blocks = -(-way.results // units)
     shares = 1
     if blocks < _BLOCKS:
@@ -203,13 +204,3 @@ def _shared_out(way: Way) -> Way:
     if chunk > team * RUN:
         chunk = -(-chunk // (team * RUN)) * team * RUN
     return replace(way, chunk=chunk)
-
-
-def _power_to(count: int) -> int:
-    """The largest power of two that is no more, at least 1."""
-    return 1 << max(count, 1).bit_length() - 1
-
-
-def _power_from(count: int) -> int:
-    """The smallest power of two that is no less."""
-    return 1 << (count - 1).bit_length()
