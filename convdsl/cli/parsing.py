@@ -44,8 +44,16 @@ class Parser(argparse.ArgumentParser):
         from convdsl.cli import console
 
         console.error(_kinder(message))
-        usage = self.format_usage().strip().removeprefix("usage: ")
-        self.exit(2, f"usage: {' '.join(usage.split())}\n")
+        needed = [action for action in self._actions if action.required or self._is_plain(action)]
+        formatter = self._get_formatter()
+        formatter.add_usage(None, needed, [], "")
+        usage = " ".join(formatter.format_help().split())
+        self.exit(2, f"usage: {usage}; `{self.prog} --help` lists the options\n")
+
+    @staticmethod
+    def _is_plain(action: argparse.Action) -> bool:
+        """Whether it is found by its place."""
+        return not action.option_strings
 
 
 def suggestion(word: str, candidates: Iterable[str]) -> str:

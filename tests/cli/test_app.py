@@ -94,6 +94,8 @@ def test_misuse(convdsl, arguments: list[str], message: str) -> None:
     assert said.out == ""
     assert message in said.err
     assert "\nusage: convdsl" in said.err
+    assert "--help` lists the options" in said.err
+    assert all(len(line) <= 120 for line in said.err.splitlines()[1:])
     assert "Traceback" not in said.err
 
 
