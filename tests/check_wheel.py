@@ -21,6 +21,7 @@ CARRIED = (
     "convdsl/examples/resnet.cnn",
     "convdsl/examples/efficientnet_lite0.cnn",
     "convdsl/examples/imagenet_classes.txt",
+    "convdsl/examples/gallery/non_local.cnn",
 )
 PIP = ("-m", "pip", "--quiet", "--disable-pip-version-check")
 
@@ -48,7 +49,9 @@ def main() -> None:
         venv.create(folder / "env", with_pip=True)
         scripts = folder / "env" / "bin"
         said(scripts / "python", *PIP, "install", wheel, folder=folder)
-        assert "resnet50" in said(scripts / "convdsl", "zoo", folder=folder)
+        listed = said(scripts / "convdsl", "zoo", folder=folder)
+        assert "resnet50" in listed
+        assert "non_local" in listed
         report = said(
             scripts / "convdsl", "report", "resnet50", "--batch", "1", "--format", "csv",
             folder=folder,

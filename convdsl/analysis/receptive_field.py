@@ -139,6 +139,20 @@ def receptive_fields(graph: Graph) -> dict[Value, Summary]:
     }
 
 
+def field_of_last_map(graph: Graph) -> Summary:
+    """What is reported of a network as a whole: the field of the map that lies nearest to its first
+    output. A map has an axis of space with several positions: pooled to one, or flattened, a value
+    sees what the whole map does, and steps nowhere. Without a map it is the output's own."""
+    output = next(iter(graph.outputs.values()))
+    waiting = [output]
+    for value in waiting:
+        if any(extent != 1 for extent in value.type.shape[2:]):
+            return receptive_fields(graph)[value]
+        if isinstance(value.node, OpNode):
+            waiting += [v for v in value.node.data_inputs if v not in waiting]
+    return receptive_fields(graph)[output]
+
+
 class _Steps:
     """A node, its expression made once: the operands' names stand for as many reads as it has."""
 

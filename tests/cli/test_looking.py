@@ -331,3 +331,22 @@ def test_the_zoo_shows_parameters_and_macs(convdsl) -> None:
         total = json.loads(convdsl("report", name, "--batch", 1, "--format", "json").out)["total"]
         assert (rows[name]["params"], rows[name]["macs"]) == (total["params"], total["macs"])
     assert rows["lenet5"]["parameters"] == ["classes = 10"]
+
+
+def test_the_zoo_shows_papers_and_receptive_fields(convdsl) -> None:
+    """Of the last map, as Araujo et al. 2019 tell them: pooled to one position all is seen."""
+    rows = {row["name"]: row for row in json.loads(convdsl("zoo", "--format", "json").out)}
+    first = ["name", "title", "paper", "params", "macs", "receptive_field"]
+    assert all(list(row)[:6] == first for row in rows.values())
+    assert rows["resnet50"]["paper"] == "He et al. 2015, arXiv:1512.03385"
+    for name, size, stride, padding in (
+        ("vgg16", 212, 32, 90),
+        ("mobilenet_v1", 315, 32, 126),
+        ("resnet50", 427, 32, 213),
+        ("resnet18", 435, 32, 217),
+        ("lenet5", 16, 4, 0),
+    ):
+        field = rows[name]["receptive_field"]["image"]
+        assert field["size"] == [size, size]
+        assert field["stride"] == [stride, stride]
+        assert field["padding"] == [padding, padding]

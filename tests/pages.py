@@ -1,0 +1,109 @@
+"""Pages that are run: what they show is what convdsl says.
+
+A page is Markdown. Of its fenced blocks
+
+    ```cnn        stands word for word in some file of the zoo, so that pages quote and do not copy;
+    ```console    `$ convdsl ...` is run, all of a page in one folder, and what follows up to the
+                  next `$` is what it prints;
+    ```python     `>>> ...` is run as doctest does it, all of a page with the same names.
+
+`...` in what is printed stands for anything, also for lines. A block called ```console slow or
+```python slow is run where slow tests are asked for, in its place among the others.
+`--update-golden` writes what commands print anew, unless it has `...`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import doctest
+import io
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from convdsl import zoo
+from convdsl.cli import main
+
+_FENCE = re.compile(r"^```(\w+)((?: \w+)*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_FLAGS = doctest.ELLIPSIS
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block: its language, what is said after it, its text, and where that begins."""
+
+    kind: str
+    flags: frozenset[str]
+    text: str
+    start: int
+
+
+def blocks(page: str) -> list[Block]:
+    return [
+        Block(match.group(1), frozenset(match.group(2).split()), match.group(3), match.start(3))
+        for match in _FENCE.finditer(page)
+    ]
+
+
+def quoted_nowhere(page: str) -> list[str]:
+    """The blocks of the language that no file of the zoo has."""
+    texts = [path.read_text(encoding="utf-8") for path in zoo.files()]
+    quoted = (block.text for block in blocks(page) if block.kind == "cnn")
+    return [text for text in quoted if not any(text in whole for whole in texts)]
+
+
+def run(page: str, slow: bool = False) -> tuple[str, list[str]]:
+    """The page with what its commands print now, and what differs from what it shows. Files that
+    commands leave stand in the current folder."""
+    names: dict[str, Any] = {}
+    found: list[str] = []
+    written, end = "", 0
+    for block in blocks(page):
+        if "slow" in block.flags and not slow:
+            continue
+        if block.kind == "python":
+            found += _python(block, names)
+        elif block.kind == "console":
+            printed, differences = _console(block)
+            found += differences
+            written += page[end : block.start] + printed
+            end = block.start + len(block.text)
+    return written + page[end:], found
+
+
+def _python(block: Block, names: dict[str, Any]) -> list[str]:
+    test = doctest.DocTestParser().get_doctest(block.text, names, "page", None, 0)
+    said = io.StringIO()
+    runner = doctest.DocTestRunner(verbose=False, optionflags=_FLAGS)
+    runner.run(test, out=said.write, clear_globs=False)
+    names.update(test.globs)
+    return [said.getvalue()] if runner.failures else []
+
+
+def _console(block: Block) -> tuple[str, list[str]]:
+    written, found = "", []
+    for command, shown in _commands(block.text):
+        printed = _printed(command)
+        same = doctest.OutputChecker().check_output(shown, printed, _FLAGS)
+        if not same:
+            found.append(f"$ {command}\nthe page shows\n{shown}\nand it prints\n{printed}")
+        written += f"$ {command}\n{shown if same or '...' in shown else printed}"
+    return written, found
+
+
+def _commands(text: str) -> Iterator[tuple[str, str]]:
+    """Each command, and what is shown of it."""
+    parts = re.split(r"^\$ (.*)\n", text, flags=re.MULTILINE)
+    assert not parts[0], f"a block of commands begins with one, not with {parts[0]!r}"
+    yield from zip(parts[1::2], parts[2::2], strict=True)
+
+
+def _printed(command: str) -> str:
+    name, *arguments = shlex.split(command, comments=True)
+    assert name == "convdsl", f"pages run convdsl, not {name}"
+    with contextlib.redirect_stdout(io.StringIO()) as said, contextlib.redirect_stderr(said):
+        code = main(arguments)
+    lines = "".join(f"{line.rstrip()}\n" for line in said.getvalue().splitlines())
+    return lines if code == 0 else f"{lines}[{code}]\n"
