@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from convdsl.kernel.builder import Builder
+from convdsl.kernel.counting import decide
 from convdsl.kernel.mma import COLUMNS, ROWS, MmaForm
 from convdsl.kernel.nodes import (
     Buffer,
@@ -16,7 +17,6 @@ from convdsl.kernel.nodes import (
     Value,
     ValueType,
 )
-from convdsl.schedules.emission import decide
 from convdsl.tensor import Dim, DType, dim_max, dim_min, floor_div
 
 F32 = ValueType(DType.F32)

@@ -14,26 +14,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass, replace
-from itertools import product
-from math import prod
 from typing import Any, cast
 
 from convdsl.kernel import nodes
 from convdsl.kernel.accesses import Access, accesses, own_accesses
+from convdsl.kernel.counting import OPPOSITE, Box, UncountedError, combinations
 from convdsl.kernel.nodes import (
+    Blocks,
     Buffer,
     For,
     If,
+    IndexTest,
     Kernel,
     Parallel,
     Statement,
     Store,
+    Threads,
     statement_bodies,
 )
-from convdsl.kernel.scalar import FUNCTIONS
-from convdsl.tensor import Dim, evaluate, symbols_of
+from convdsl.tensor import Dim
 
-_LARGEST = 4096  # values of loop counters that are tried one by one
+_MOST_BOXES = 4096  # of loop counters, to find how often a store runs
 
 Body = tuple[Statement, ...]
 
@@ -58,8 +59,8 @@ def updates_in_place(kernel: Kernel, buffer: Buffer) -> bool:
     if not _reads_before_writing(kernel.body, buffer):
         return False
     try:
-        return _Count(buffer).stores(kernel.body, {}) == buffer.size
-    except _Unknown:
+        return sum(_stores(kernel.body, buffer, {})) == buffer.size
+    except UncountedError:
         return False
 
 
@@ -90,89 +91,31 @@ def _is_written(access: Access, writes: Mapping[Dim, int]) -> bool:
     return False
 
 
-class _Unknown(Exception):
-    """How often something runs is not known."""
-
-
-class _Count:
-    """Counts the elements that are stored to a buffer, all iterations together."""
-
-    def __init__(self, buffer: Buffer) -> None:
-        self._buffer = buffer
-        self._deciding: dict[int, frozenset[str]] = {}
-
-    def stores(self, body: Body, at: Mapping[str, int]) -> int:
-        """`at` binds the counters around that decide how often inner statements run."""
-        return sum(self._statement(statement, at) for statement in body)
-
-    def _statement(self, statement: Statement, at: Mapping[str, int]) -> int:
+def _stores(
+    body: Body, buffer: Buffer, box: Box, tests: tuple[IndexTest, ...] = ()
+) -> Iterator[int]:
+    """The elements that each store to the buffer writes, all iterations together; `box` are the
+    counters around, `tests` what must hold."""
+    for statement in body:
         match statement:
             case Store():
-                (write,) = (access for access in own_accesses(statement) if access.write)
-                return write.lanes if write.buffer == self._buffer else 0
-            case For():
-                if self._is_idle(statement):
-                    return 0
-                start, stop = _number(statement.start, at), _number(statement.stop, at)
-                return self._loop([(statement.var.name, range(start, stop))], statement.body, at)
-            case Parallel():
-                ranges = zip(statement.vars, map(range, statement.extents), strict=True)
-                return self._loop([(v.name, r) for v, r in ranges], statement.body, at)
-            case If():
-                if self._is_idle(statement):
-                    return 0
-                test = statement.test
-                holds = FUNCTIONS[test.op].meaning(_number(test.a, at), _number(test.b, at))
-                return self.stores(statement.then if holds else statement.otherwise, at)
+                if statement.buffer == buffer:
+                    (write,) = (access for access in own_accesses(statement) if access.write)
+                    yield write.lanes * combinations(box, tests, _MOST_BOXES)
+            case For(var, start, stop):
+                inside = {**box, var.name: (var.lowest, var.highest)}
+                within = IndexTest("ge", var.i, start), IndexTest("lt", var.i, stop)
+                yield from _stores(statement.body, buffer, inside, (*tests, *within))
+            case Parallel() | Blocks() | Threads():
+                counters = zip(statement.vars, statement.extents, strict=True)
+                inside = {**box, **{var.name: (0, extent - 1) for var, extent in counters}}
+                yield from _stores(statement.body, buffer, inside, tests)
+            case If(test):
+                other = replace(test, op=OPPOSITE[test.op])
+                yield from _stores(statement.then, buffer, box, (*tests, test))
+                yield from _stores(statement.otherwise, buffer, box, (*tests, other))
             case _:
-                if self._is_idle(statement):
-                    return 0
-                raise _Unknown
-
-    def _loop(self, ranges: list[tuple[str, range]], body: Body, at: Mapping[str, int]) -> int:
-        """The sum over all values of the counters that decide something inside, times those of
-        the others."""
-        deciding = self._decides(body)
-        tried = [(name, values) for name, values in ranges if name in deciding]
-        times = prod(len(values) for name, values in ranges if name not in deciding)
-        if prod(len(values) for _, values in tried) > _LARGEST:
-            raise _Unknown
-        names = [name for name, _ in tried]
-        cases = product(*(values for _, values in tried))
-        return times * sum(
-            self.stores(body, {**at, **dict(zip(names, case, strict=True))}) for case in cases
-        )
-
-    def _decides(self, body: Body) -> frozenset[str]:
-        """Counters that bounds and tests around stores below depend on."""
-        if id(body) not in self._deciding:
-            self._deciding[id(body)] = frozenset(self._counters(body))
-        return self._deciding[id(body)]
-
-    def _counters(self, body: Body) -> Iterator[str]:
-        for statement in body:
-            if self._is_idle(statement):
-                continue
-            dims: tuple[Dim, ...] = ()
-            if isinstance(statement, For):
-                dims = (statement.start, statement.stop)
-            elif isinstance(statement, If):
-                dims = (statement.test.a, statement.test.b)
-            yield from (s.name for dim in dims for s in symbols_of(dim))
-            for inner in statement_bodies(statement):
-                yield from self._decides(inner)
-
-    def _is_idle(self, statement: Statement) -> bool:
-        """Whether nothing is stored to the buffer there."""
-        if isinstance(statement, Store):
-            return statement.buffer != self._buffer
-        return all(self._is_idle(s) for inner in statement_bodies(statement) for s in inner)
-
-
-def _number(dim: Dim, at: Mapping[str, int]) -> int:
-    if any(s.name not in at for s in symbols_of(dim)):
-        raise _Unknown
-    return int(evaluate(dim, at))
+                pass
 
 
 def _replaced(item: Any, old: Buffer, new: Buffer) -> Any:

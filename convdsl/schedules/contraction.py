@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import prod
 
+from convdsl.kernel.counting import decide
 from convdsl.kernel.expr import (
     Axis,
     Binary,
@@ -26,7 +27,7 @@ from convdsl.kernel.expr import (
     walk,
 )
 from convdsl.kernel.nodes import IndexTest
-from convdsl.schedules.emission import decide, extent_of, index_tests
+from convdsl.schedules.emission import extent_of, index_tests
 from convdsl.tensor import Dim, floor_div, substitute, symbols_of
 
 

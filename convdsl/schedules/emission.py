@@ -15,6 +15,7 @@ from itertools import product
 
 from convdsl.kernel import expr, nodes
 from convdsl.kernel.builder import Builder
+from convdsl.kernel.counting import OPPOSITE, decide
 from convdsl.kernel.expr import Axis, Expr, Read, Reduce
 from convdsl.kernel.layout import Layout
 from convdsl.kernel.nodes import (
@@ -35,7 +36,6 @@ from convdsl.tensor import Dim, DType, Symbol, bounds, floor_div, substitute, sy
 from convdsl.tensor.dim import SymDim
 
 UNROLLED = 16  # reductions of at most this many positions are unrolled
-OPPOSITE = {"lt": "ge", "le": "gt", "gt": "le", "ge": "lt", "eq": "ne", "ne": "eq"}
 _LANE = "lane"
 
 
@@ -418,25 +418,6 @@ def bounds_tests(position: Dim, extent: int) -> list[IndexTest]:
     if high is None or high >= extent:
         tests.append(IndexTest("lt", position, extent))
     return tests
-
-
-def decide(test: IndexTest) -> bool | None:
-    """The outcome of a test where bounds prove it."""
-    low, high = bounds(test.a - test.b)
-    match test.op:
-        case "lt" | "ge":
-            below = True if high is not None and high < 0 else None
-            below = False if low is not None and low >= 0 else below
-            return below if test.op == "lt" or below is None else not below
-        case "le" | "gt":
-            most = True if high is not None and high <= 0 else None
-            most = False if low is not None and low > 0 else most
-            return most if test.op == "le" or most is None else not most
-        case _:
-            if low == high == 0:
-                return test.op == "eq"
-            apart = (low is not None and low > 0) or (high is not None and high < 0)
-            return (test.op == "ne") if apart else None
 
 
 def index_tests(condition: Expr) -> list[IndexTest] | None:

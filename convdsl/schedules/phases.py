@@ -14,6 +14,7 @@ from itertools import product
 from math import lcm, prod
 from typing import TypeAlias
 
+from convdsl.kernel.counting import decide
 from convdsl.kernel.expr import (
     Axis,
     Binary,
@@ -31,7 +32,7 @@ from convdsl.kernel.expr import (
 )
 from convdsl.kernel.layout import Layout
 from convdsl.schedules.contraction import as_stored, coefficient, depends, unguarded
-from convdsl.schedules.emission import decide, extent_of
+from convdsl.schedules.emission import extent_of
 from convdsl.schedules.task import Operand, Output, Task
 from convdsl.tensor import Dim, TensorType, ceil_div, substitute, symbols_of
 from convdsl.tensor.dim import Floor, terms_of

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from itertools import product
 from math import prod
 
+from convdsl.kernel.counting import decide
 from convdsl.kernel.expr import Axis
 from convdsl.kernel.nodes import IndexTest
 from convdsl.schedules.contraction import Convolution, Space
-from convdsl.schedules.emission import bounds_tests, decide, extent_of
+from convdsl.schedules.emission import bounds_tests, extent_of
 from convdsl.schedules.winograd import Form, form
 from convdsl.tensor import Dim, ceil_div, dim_max, dim_min, floor_div
 

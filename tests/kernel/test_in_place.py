@@ -4,14 +4,28 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from kernels import run_interpreter
 
 from convdsl.kernel.builder import Builder
+from convdsl.kernel.counting import OPPOSITE, UncountedError, combinations
 from convdsl.kernel.in_place import updates_in_place, written_over
 from convdsl.kernel.interpret import interpret
-from convdsl.kernel.nodes import Binary, Const, Gather, Get, IndexTest, Kernel, Load, ValueType
+from convdsl.kernel.nodes import (
+    Binary,
+    Const,
+    Gather,
+    Get,
+    IndexTest,
+    Kernel,
+    Load,
+    LoopVar,
+    ValueType,
+)
+from convdsl.kernel.scalar import FUNCTIONS
 from convdsl.kernel.verify import verify_kernel
-from convdsl.tensor import Dim, DType, dim_min
+from convdsl.tensor import Dim, DType, dim_min, evaluate, floor_div
 
 SIZE, LANES = 48, 4
 F32X4 = ValueType(DType.F32, LANES)
@@ -112,7 +126,50 @@ def by_cases() -> Kernel:
     return e.b.kernel()
 
 
-GOOD = (gathered, in_a_row, nested, unrolled, all_loads_first, two_grids, bands, by_cases)
+def of_threads() -> Kernel:
+    """More threads than vectors: those beyond the last do nothing."""
+    e = Example()
+    with e.b.blocks(("block",), (4,)) as (block,), e.b.threads(("thread",), (5,)) as (thread,):
+        number = block * 5 + thread
+        with e.b.when(IndexTest("lt", number, SIZE // LANES)):
+            e.move(number * LANES)
+    return e.b.kernel()
+
+
+def tiles() -> Kernel:
+    """Rows of twelve as tiles of 3 x 2 vectors, some of which reach beyond the last row."""
+    e = Example()
+    grid = e.b.blocks(("down", "across"), (2, 2))
+    with grid as (down, across), e.b.threads(("y", "x"), (3, 2)) as (y, x):
+        row, column = down * 3 + y, across * 2 + x
+        with e.b.when(IndexTest("lt", row, 4)), e.b.when(IndexTest("lt", column, 3)):
+            e.move((row * 3 + column) * LANES)
+    return e.b.kernel()
+
+
+def ends_that_meet() -> Kernel:
+    """The last block is shifted back; its threads store what the one before it does not."""
+    e = Example()
+    with e.b.blocks(("block",), (3,)) as (block,), e.b.threads(("thread",), (5,)) as (thread,):
+        place = dim_min(block * 5, 7) + thread
+        with e.b.when(IndexTest("ge", place, block * 5)):
+            e.move(place * LANES)
+    return e.b.kernel()
+
+
+GOOD = (
+    gathered,
+    in_a_row,
+    nested,
+    unrolled,
+    all_loads_first,
+    two_grids,
+    bands,
+    by_cases,
+    of_threads,
+    tiles,
+    ends_that_meet,
+)
 
 
 def shifted() -> Kernel:
@@ -177,7 +234,26 @@ def wider_than_written() -> Kernel:
     return e.b.kernel()
 
 
+def read_by_all_threads() -> Kernel:
+    """Two threads load, one of them stores: the other may come later."""
+    e = Example()
+    with e.b.blocks(("i",), (SIZE // LANES,)) as (i,), e.b.threads(("thread",), (2,)) as (thread,):
+        value = e.b.load(e.x, i * LANES)
+        with e.b.when(IndexTest("eq", thread, 0)):
+            e.b.store(e.y, i * LANES, Binary("add", value, Const(1.0, value.type)))
+    return e.b.kernel()
+
+
+def stored_by_two_threads() -> Kernel:
+    e = Example()
+    with e.b.blocks(("block",), (3,)) as (block,), e.b.threads(("thread",), (5,)) as (thread,):
+        e.move((dim_min(block * 5, 7) + thread) * LANES)
+    return e.b.kernel()
+
+
 BAD = (
+    read_by_all_threads,
+    stored_by_two_threads,
     gathered_from_beyond,
     shifted,
     mirrored,
@@ -222,8 +298,60 @@ def test_only_buffers_of_one_size_and_type() -> None:
         assert written_over(kernel, "x", "other", "joined") is None
 
 
-def test_a_counter_with_too_many_values_is_not_tried() -> None:
+def test_counters_with_many_values() -> None:
+    """Counted out by boxes, not one by one."""
     e = Example()
-    with e.b.parallel(("band",), (5000,)) as (band,), e.b.when(IndexTest("lt", band, 12)):
+    with e.b.parallel(("band",), (5_000_000,)) as (band,), e.b.when(IndexTest("lt", band, 12)):
         e.move(band * LANES)
+    assert written_over(e.b.kernel(), "x", "y", "joined") is not None
+
+
+def test_what_depends_on_data_is_not_counted() -> None:
+    e = Example()
+    with e.b.parallel(("i",), (SIZE // LANES,)) as (i,):
+        at = e.b.index(Const(3, ValueType(DType.I64)), SIZE // LANES)
+        with e.b.when(IndexTest("eq", at, i)):
+            e.move(i * LANES)
     assert written_over(e.b.kernel(), "x", "y", "joined") is None
+
+
+names = ("a", "b", "c")
+small = st.integers(1, 7)
+
+
+@st.composite
+def conditions(draw: st.DrawFn) -> tuple[dict[str, int], list[IndexTest]]:
+    """Tests as schedules make them: of places in tiles, of rows in flat numbers."""
+    extents = {name: draw(small) for name in names}
+    a, b, c = (LoopVar(name, 0, extent - 1).i for name, extent in extents.items())
+    places = [
+        a * extents["b"] + b,
+        a * draw(small) + b * draw(small) - c,
+        dim_min(a * draw(small), draw(small)) + c,
+        floor_div(a * extents["b"] + b, draw(small)),
+        c,
+    ]
+    chosen = draw(st.lists(st.sampled_from(places), min_size=1, max_size=3))
+    operations = st.sampled_from(sorted(OPPOSITE))
+    return extents, [IndexTest(draw(operations), p, draw(st.integers(-1, 20))) for p in chosen]
+
+
+@given(conditions())
+@settings(max_examples=150, deadline=None)
+def test_combinations_equal_counting_one_by_one(
+    drawn: tuple[dict[str, int], list[IndexTest]],
+) -> None:
+    extents, tests = drawn
+    box = {name: (0, extent - 1) for name, extent in extents.items()}
+    places = [dict(zip(names, at, strict=True)) for at in np.ndindex(*extents.values())]
+    expected = sum(
+        all(FUNCTIONS[t.op].meaning(evaluate(t.a, at), evaluate(t.b, at)) for t in tests)
+        for at in places
+    )
+    assert combinations(box, tests, 10_000) == expected
+
+
+def test_too_many_boxes() -> None:
+    a, b = (LoopVar(name, 0, 999).i for name in "ab")
+    with pytest.raises(UncountedError):
+        combinations({"a": (0, 999), "b": (0, 999)}, [IndexTest("eq", a, b)], 100)

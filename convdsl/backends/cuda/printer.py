@@ -76,11 +76,11 @@ def _part(name: str) -> str:
 
 
 def _apart(step: Step) -> bool:
-    """Whether nothing that a step writes lies over anything else that it is given."""
-    if any(argument.access is Access.UPDATE for argument in step.arguments):
-        return False
+    """Whether nothing that a step writes lies over anything else that it is given: what it reads
+    and then writes is one argument."""
     places = [(a.place, a.slot, a.offset) for a in step.arguments]
-    written = [p for p, a in zip(places, step.arguments, strict=True) if a.access is Access.WRITE]
+    pairs = zip(places, step.arguments, strict=True)
+    written = [place for place, argument in pairs if argument.access is not Access.READ]
     return all(places.count(place) == 1 for place in written)
 
 

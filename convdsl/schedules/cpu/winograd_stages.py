@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from convdsl.kernel.builder import Builder
+from convdsl.kernel.counting import decide
 from convdsl.kernel.nodes import (
     Buffer,
     Get,
@@ -25,7 +26,7 @@ from convdsl.schedules.contraction import Convolution
 from convdsl.schedules.cpu.epilogue import Draft
 from convdsl.schedules.cpu.tiles import Tile, split
 from convdsl.schedules.cpu.winograd_transform import Transform
-from convdsl.schedules.emission import View, decide, lane_symbol
+from convdsl.schedules.emission import View, lane_symbol
 from convdsl.schedules.winograd_tiling import Tiling
 from convdsl.tensor import Dim, floor_div
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from enum import Enum, auto
 
 from convdsl.kernel.builder import Builder
+from convdsl.kernel.counting import decide
 from convdsl.kernel.expr import Axis, Read
 from convdsl.kernel.layout import Layout
 from convdsl.kernel.nodes import (
@@ -37,7 +38,7 @@ from convdsl.kernel.nodes import (
 from convdsl.schedules.cuda.gemm import Run, unit_axis, vector_width
 from convdsl.schedules.cuda.matrix_pack import MatrixPack
 from convdsl.schedules.cuda.tile import SKEW, VECTOR, Tile
-from convdsl.schedules.emission import bounds_tests, decide, extent_of
+from convdsl.schedules.emission import bounds_tests, extent_of
 from convdsl.tensor import Dim, DType, dim_max, dim_min, floor_div, substitute
 
 _ALONG = 32

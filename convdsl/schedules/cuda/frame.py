@@ -7,13 +7,13 @@ from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
 
 from convdsl.kernel.builder import Builder
+from convdsl.kernel.counting import decide
 from convdsl.kernel.cuda_target import WARP, CudaTarget
 from convdsl.kernel.expr import Axis, Read
 from convdsl.kernel.layout import Layout
 from convdsl.kernel.nodes import IndexTest
 from convdsl.schedules.emission import (
     bounds_tests,
-    decide,
     depends_on_lane,
     extent_of,
     lane_stride,

@@ -15,6 +15,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from convdsl.kernel.builder import Builder
+from convdsl.kernel.counting import decide
 from convdsl.kernel.cuda_target import CudaTarget
 from convdsl.kernel.layout import Layout
 from convdsl.kernel.mma import WARP
@@ -38,7 +39,7 @@ from convdsl.schedules.cuda.gemm import Run
 from convdsl.schedules.cuda.plan import Plan, plan_for
 from convdsl.schedules.cuda.tile import STAGES, VECTOR
 from convdsl.schedules.cuda.units import Held, Units, lanes_of, units
-from convdsl.schedules.emission import Emitter, View, decide, extent_of, lane_symbol
+from convdsl.schedules.emission import Emitter, View, extent_of, lane_symbol
 from convdsl.schedules.task import Arguments, Output, Pack, Schedule, Scheduled, Scratch, Task
 from convdsl.tensor import Dim, DType, dim_max, dim_min, floor_div, substitute
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from math import prod
 
 from convdsl.kernel.builder import Builder
+from convdsl.kernel.counting import decide
 from convdsl.kernel.cuda_target import CudaTarget
 from convdsl.kernel.layout import Layout
 from convdsl.kernel.nodes import (
@@ -32,7 +33,7 @@ from convdsl.kernel.nodes import (
 from convdsl.schedules.chain import declare_outputs
 from convdsl.schedules.cuda.costs import nanoseconds
 from convdsl.schedules.cuda.frame import THREADS, each, guarded, unravelled
-from convdsl.schedules.emission import Emitter, View, decide, extent_of
+from convdsl.schedules.emission import Emitter, View, extent_of
 from convdsl.schedules.keys import Key, Keys
 from convdsl.schedules.powers import power_from, power_to
 from convdsl.schedules.selection import Selection, match_selection, placed, put

@@ -8,6 +8,7 @@ from itertools import product
 from math import prod
 
 from convdsl.kernel.builder import Builder
+from convdsl.kernel.counting import decide
 from convdsl.kernel.cuda_target import WARP, CudaTarget
 from convdsl.kernel.expr import Axis, Expr, Read, Reduce, Stage, TensorVar, transform
 from convdsl.kernel.layout import Layout
@@ -20,7 +21,7 @@ from convdsl.schedules.cuda.generic import generic
 from convdsl.schedules.cuda.meeting import by_halves, in_warps, warps_memory
 from convdsl.schedules.cuda.totals import Way, plan_totals
 from convdsl.schedules.cuda.vectors import vectors
-from convdsl.schedules.emission import Emitter, View, decide, extent_of, lane_symbol
+from convdsl.schedules.emission import Emitter, View, extent_of, lane_symbol
 from convdsl.schedules.task import (
     Arguments,
     Operand,

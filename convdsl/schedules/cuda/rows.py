@@ -219,6 +219,8 @@ class _Rows:
         self.arguments: list[tuple[str, Pack | None]] = []
         self.loaded: dict[tuple[str, Dim], nodes.Var] = {}
         self.narrow: dict[str, Value] = {}  # what has the kept dimensions
+        stages = [stage for part in way.join.parts for stage in part.task.stages]
+        self.read = {read.tensor.name for stage in stages for read in reads(stage.body)}
         self.wide: list[dict[str, Value]] = [{} for _ in range(way.slots)]
         for operand in task.operands:
             name, dtype = operand.var.name, operand.var.type.dtype
@@ -337,9 +339,14 @@ class _Rows:
         task = part.task
         at = part.at(self.lanes_at(self.row) if way.kept else self.row)
         later = [stage.target.name for stage in task.stages] * 2
-        held = emit_stages(emitter, task.stages, task.outputs, at, later)
-        self.narrow |= held
-        self.leave(part, task.outputs, held)
+        inner = [stage for stage in task.stages if stage.target.name in self.read]
+        self.narrow |= emit_stages(emitter, inner, task.outputs, at, later)
+        if task.outputs:
+            ending = [stage for stage in task.stages if stage not in inner]
+            with guarded(b, IndexTest("eq", self.member, 0), self.exists):
+                emitter = emitter.holding(self.narrow)
+                held = emit_stages(emitter, ending, task.outputs, at)
+                self.leave(part, task.outputs, {**self.narrow, **held})
 
     def own(self, part: Part, reduce: Reduce) -> Value:
         """What a thread finds in its slots."""
@@ -368,20 +375,20 @@ class _Rows:
         return total
 
     def leave(self, part: Part, outputs: Sequence[Output], held: Mapping[str, Value]) -> None:
-        """Store what has the kept dimensions alone: the first thread of a team, lane by lane."""
-        if not outputs:
-            return
+        """Store what has the kept dimensions alone: by the thread that has read what lay there, if
+        an output is to lie over an operand."""
         b, way = self.b, self.way
-        with guarded(b, IndexTest("eq", self.member, 0), self.exists):
-            for lane in range(way.lanes if way.kept else 1):
-                place = dict(self.row)
-                if way.kept:
-                    place[way.dim] = place[way.dim] + lane
-                for output in outputs:
-                    value = held[output.var.name]
-                    one = Lane(value, lane) if value.type.lanes > 1 else value
-                    where = output.offset(part.at(place), part.task.axes)
-                    b.store(self.views[output.var.name].buffer, where, one)
+        for output in outputs:
+            value, buffer = held[output.var.name], self.views[output.var.name].buffer
+            where = output.offset(part.at(self.row), part.task.axes)
+            lanes = output.offset(part.at(self.lanes_at(self.row)), part.task.axes)
+            if not way.kept or way.lanes == 1 or lane_stride(lanes) == 1:
+                b.store(buffer, where, value)
+                continue
+            for lane in range(way.lanes):
+                place = {**self.row, way.dim: self.row[way.dim] + lane}
+                where = output.offset(part.at(place), part.task.axes)
+                b.store(buffer, where, Lane(value, lane))
 
 
 def rows(target: CudaTarget) -> Schedule:

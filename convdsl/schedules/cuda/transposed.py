@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import prod
 
+from convdsl.kernel.counting import OPPOSITE, decide
 from convdsl.kernel.cuda_target import WARP, CudaTarget
 from convdsl.kernel.expr import Axis, Expr, Read, Reduce, Select, children, walk
 from convdsl.kernel.layout import Layout
@@ -23,7 +24,7 @@ from convdsl.schedules.chain import emit_chain
 from convdsl.schedules.contraction import coefficient
 from convdsl.schedules.cuda.costs import moved_bytes, nanoseconds, reads_of_an_element
 from convdsl.schedules.cuda.frame import guarded, unravelled
-from convdsl.schedules.emission import OPPOSITE, Emitter, decide, extent_of, index_tests
+from convdsl.schedules.emission import Emitter, extent_of, index_tests
 from convdsl.schedules.frame import Frame
 from convdsl.schedules.phases import floors_of
 from convdsl.schedules.task import Schedule, Scheduled, Task

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 from convdsl.kernel.builder import Builder
+from convdsl.kernel.counting import decide
 from convdsl.kernel.cuda_target import CudaTarget
 from convdsl.kernel.layout import Layout
 from convdsl.kernel.nodes import (
@@ -30,7 +31,7 @@ from convdsl.schedules.chain import emit_chain
 from convdsl.schedules.cuda.frame import block_of, each, guarded, unravelled
 from convdsl.schedules.cuda.winograd_filters import filter_index
 from convdsl.schedules.cuda.winograd_plan import FILTERS, PRODUCTS, TILES, Winograd
-from convdsl.schedules.emission import Emitter, View, decide, extent_of, lane_symbol
+from convdsl.schedules.emission import Emitter, View, extent_of, lane_symbol
 from convdsl.schedules.frame import Frame
 from convdsl.schedules.operands import operand_layout
 from convdsl.schedules.task import Scheduled

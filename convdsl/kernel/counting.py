@@ -1,0 +1,87 @@
+"""How often a statement runs: how many combinations of counters pass the tests around it.
+
+A test is decided for a whole box of combinations where bounds prove it. Where they do not, the box
+is halved along one of the counters that it depends on: few boxes lie across a boundary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+
+from convdsl.kernel.nodes import IndexTest, LoopVar
+from convdsl.tensor import bounds, substitute, symbols_of
+
+OPPOSITE = {"lt": "ge", "le": "gt", "gt": "le", "ge": "lt", "eq": "ne", "ne": "eq"}
+"""The test that holds where another does not."""
+
+Box = Mapping[str, tuple[int, int]]
+"""Of each counter its first and its last value."""
+
+
+class UncountedError(Exception):
+    """A test depends on what is no counter, or a boundary crosses too many boxes."""
+
+
+def decide(test: IndexTest) -> bool | None:
+    """The outcome of a test where bounds prove it."""
+    low, high = bounds(test.a - test.b)
+    match test.op:
+        case "lt" | "ge":
+            below = True if high is not None and high < 0 else None
+            below = False if low is not None and low >= 0 else below
+            return below if test.op == "lt" or below is None else not below
+        case "le" | "gt":
+            most = True if high is not None and high <= 0 else None
+            most = False if low is not None and low > 0 else most
+            return most if test.op == "le" or most is None else not most
+        case _:
+            if low == high == 0:
+                return test.op == "eq"
+            apart = (low is not None and low > 0) or (high is not None and high < 0)
+            return (test.op == "ne") if apart else None
+
+
+def combinations(box: Box, tests: Sequence[IndexTest], most: int) -> int:
+    """How many combinations pass all tests. UncountedError where that takes more than `most`
+    boxes."""
+    return _Count(most).passing(box, tests)
+
+
+@dataclass(slots=True)
+class _Count:
+    """Boxes that may still be looked at."""
+
+    left: int
+
+    def passing(self, box: Box, tests: Sequence[IndexTest]) -> int:
+        """Of one box."""
+        self.left -= 1
+        if self.left < 0:
+            raise UncountedError
+        counters = {name: LoopVar(name, *ends).i for name, ends in box.items()}
+        open_tests: list[IndexTest] = []
+        for test in tests:
+            here = IndexTest(test.op, substitute(test.a, counters), substitute(test.b, counters))
+            outcome = decide(here)
+            if outcome is False:
+                return 0
+            if outcome is None:
+                open_tests.append(test)
+        if not open_tests:
+            return prod(last - first + 1 for first, last in box.values())
+        low, high = _halves(box, open_tests[0])
+        return self.passing(low, open_tests) + self.passing(high, open_tests)
+
+
+def _halves(box: Box, test: IndexTest) -> tuple[Box, Box]:
+    """Two boxes, along the counter of the test that has the most values."""
+    names = {s.name for index in (test.a, test.b) for s in symbols_of(index)}
+    widths = {name: last - first for name, (first, last) in box.items() if name in names}
+    name = max(sorted(widths), key=widths.__getitem__, default=None)
+    if name is None or not widths[name]:
+        raise UncountedError
+    first, last = box[name]
+    middle = (first + last) // 2
+    return {**box, name: (first, middle)}, {**box, name: (middle + 1, last)}
