@@ -20,6 +20,7 @@ from convdsl.ops import (
     pooling,
     putting,
     reduction,
+    regions,
     resize,
     rms,
     running,
@@ -64,6 +65,7 @@ FAMILIES = (
     putting,
     patches,
     sampling,
+    regions,
     resize,
 )
 

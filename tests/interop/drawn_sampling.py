@@ -1,4 +1,4 @@
-"""Nodes that sample by a grid, and that add up patches."""
+"""Nodes that sample by a grid, add up patches, and take regions of maps."""
 
 from __future__ import annotations
 
@@ -42,8 +42,39 @@ def affine_grid(kind: str, d: Draw, opset: int) -> Node:
     return Node(kind, {"t": floats(d, (n, rank, rank + 1)), "s": size}, how, ("s",))
 
 
+def _regions(d: Draw) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+    """Maps, corners of regions in and around them, the image of each, and their scale."""
+    n, height, width, count = (d.integer(*limits) for limits in ((1, 2), (3, 9), (3, 9), (1, 4)))
+    x, scale = floats(d, (n, d.integer(1, 3), height, width)), d.pick(1.0, 0.5, 0.25)
+    ends = floats(d, (count, 2, 2), -0.3, 1.3) * np.float32([width / scale, height / scale])
+    ends = np.sort(ends, axis=1) if d.chance(0.8) else ends
+    return x, ends.reshape(count, 4), d.rng.integers(0, n, count), scale
+
+
+def roi_align(kind: str, d: Draw, opset: int) -> Node:
+    """Means: of the largest onnxruntime itself says that it has them wrong."""
+    x, regions, images, scale = _regions(d)
+    how = {"spatial_scale": scale, "mode": "avg"} if d.chance(0.8) else {}
+    how |= {"output_height": d.integer(1, 3), "output_width": d.integer(1, 3)}
+    how |= {"sampling_ratio": d.integer(0, 3)} if d.chance(0.8) else {}
+    if opset >= 16 and d.chance(0.8):
+        words = ("half_pixel", "output_half_pixel")
+        how |= {"coordinate_transformation_mode": d.pick(*words)}
+    return Node(kind, {"x": x, "r": regions, "i": images}, how)
+
+
+def max_roi_pool(kind: str, d: Draw, opset: int) -> Node:
+    x, regions, images, scale = _regions(d)
+    rows = np.concatenate([images[:, None], regions], axis=1).astype("f4")
+    how = {"pooled_shape": [d.integer(1, 3), d.integer(1, 3)]}
+    how |= {"spatial_scale": scale} if d.chance(0.8) else {}
+    return Node(kind, {"x": x, "r": rows}, how)
+
+
 GENERATORS: dict[str, Generator] = {
     "GridSample": grid_sample,
     "Col2Im": col2im,
     "AffineGrid": affine_grid,
+    "RoiAlign": roi_align,
+    "MaxRoiPool": max_roi_pool,
 }

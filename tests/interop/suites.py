@@ -41,6 +41,7 @@ FAMILIES: Mapping[str, tuple[str, ...]] = {
     "concat and split": ("Concat", "Split"),
     "resize and upsample": ("Resize", "Upsample"),
     "sampling and patches": ("GridSample", "AffineGrid", "Col2Im"),
+    "regions": ("RoiAlign",),
     "pad": ("Pad", "CenterCropPad"),
     "reductions": (
         "ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL1", "ReduceL2",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from convdsl.ops import BY_NAME
 from op_cases.draw import Case, Draw, Generator, full, with_state
 
@@ -24,6 +26,43 @@ def grid_sample(draw: Draw) -> Case:
     }
     symbols = {"x": ("N", "C", *(None,) * rank), "grid": ("N", *"ABD"[:rank], None)}
     return Case(BY_NAME["grid_sample"], attributes, {"x": x, "grid": grid}, symbols)
+
+
+def _regions(draw: Draw, scale: float) -> dict[str, Any]:
+    """Maps, and regions of them: inside, beyond, of no extent, turned around, and far larger."""
+    n, height, width = draw.integer(1, 2), draw.integer(1, 6), draw.integer(1, 6)
+    count = draw.integer(1, 3)
+    reach = draw.pick(1.0, 1.5, 3.0)
+    ends = draw.array((count, 2, 2), -0.5 * reach, 1.0 + 0.5 * reach)
+    ends = ends * np.array([width / scale, height / scale], ends.dtype)
+    if draw.chance(0.7):
+        ends = np.sort(ends, axis=1)
+    regions = ends.reshape(count, 4)
+    x = draw.array((n, draw.integer(1, 3), height, width))
+    images = draw.rng.integers(0, n, count)
+    return {"x": x, "regions": regions, "images": images}
+
+
+REGIONS = {"x": ("N", "C", None, None), "regions": ("R", None), "images": ("R",)}
+
+
+def roi_align(draw: Draw) -> Case:
+    mode = draw.pick("mean", "mean", "max")
+    attributes = {
+        "size": draw.sizes(2, 1, 3),
+        "scale": draw.pick(1.0, 0.5, 0.25),
+        "samples": draw.pick(0, 1, 2, 3) if mode == "mean" else draw.pick(1, 2),
+        "aligned": draw.chance(),
+        "mode": mode,
+    }
+    arrays = _regions(draw, attributes["scale"])
+    return Case(BY_NAME["roi_align"], attributes, arrays, REGIONS)
+
+
+def roi_pool(draw: Draw) -> Case:
+    attributes = {"size": draw.sizes(2, 1, 3), "scale": draw.pick(1.0, 0.5, 0.25)}
+    arrays = _regions(draw, attributes["scale"])
+    return Case(BY_NAME["roi_pool"], attributes, arrays, REGIONS)
 
 
 def _window(draw: Draw, rank: int) -> dict[str, Any]:
@@ -62,4 +101,10 @@ def fold(draw: Draw) -> Case:
     )
 
 
-GENERATORS: dict[str, Generator] = {"grid_sample": grid_sample, "unfold": unfold, "fold": fold}
+GENERATORS: dict[str, Generator] = {
+    "grid_sample": grid_sample,
+    "roi_align": roi_align,
+    "roi_pool": roi_pool,
+    "unfold": unfold,
+    "fold": fold,
+}

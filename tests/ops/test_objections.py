@@ -111,6 +111,31 @@ def test_arithmetic_needs_floating_point(name: str) -> None:
     assert f"{name} needs floating-point data, not i64" in error.message
 
 
+@pytest.mark.parametrize(
+    ("shapes", "attributes", "message"),
+    [
+        ({"x": (2, 3, 8, 8), "regions": (5, 5), "images": (5,)}, {}, "5 is not 4"),
+        ({"x": (2, 3, 8, 8), "regions": (5, 4), "images": (4,)}, {}, "4 is not 5"),
+        ({"x": (2, 3, 8), "regions": (5, 4), "images": (5,)}, {}, "maps [N, C, H, W]"),
+        ({"x": (2, 3, 8, 8), "regions": (5, 4), "images": (5, 1)}, {}, "its images are [R], i64"),
+        ({"x": (2, 3, 8, 8), "regions": (5, 4), "images": (5,)}, {"mode": "max"}, "their number"),
+    ],
+)
+def test_regions(shapes: Any, attributes: Any, message: str) -> None:
+    types = {name: TensorType(DType.F32, shape) for name, shape in shapes.items()}
+    types["images"] = TensorType(DType.I64, shapes["images"])
+    with pytest.raises(OpError) as caught:
+        _ = SPELLINGS["roi_align"].call(types, {"size": 2, **attributes}).outputs
+    assert message in caught.value.message
+
+
+def test_pooled_rows_are_counted() -> None:
+    types = {"x": TensorType(DType.F32, (N, 8, H, W)), "regions": TensorType(DType.F32, (5, 4))}
+    types["images"] = TensorType(DType.I64, (5,))
+    with pytest.raises(OpError, match="known size along axis 2, not H"):
+        _ = SPELLINGS["roi_pool"].call(types, {"size": 2}).outputs
+
+
 def test_dtypes_must_agree() -> None:
     types = {"a": TensorType(DType.F32, (3,)), "b": TensorType(DType.F64, (3,))}
     with pytest.raises(OpError, match="their dtypes differ"):

@@ -67,7 +67,8 @@ def test_agrees_with_autograd(name: str) -> None:
         named = {n if n in graph.inputs else f"layer.{n}": array for n, array in arrays.items()}
         found = check(graph, module, named, number)
         places, kinks = places + found[0], kinks + found[1]
-    assert kinks < places / 4
+    elsewhere = ROWS[name].pytorch.name.startswith("torchvision.")
+    assert places == 0 if elsewhere else kinks < places / 4
 
 
 @pytest.mark.parametrize(

@@ -92,4 +92,5 @@ def test_some_configurations_have_words(name: str) -> None:
             module_of(one_layer(draw_case(name, seed)))
         except Lacking as error:
             reasons.append(str(error))
-    assert len(SEEDS) - len(reasons) >= 4
+    elsewhere = ROWS[name].pytorch.name.startswith("torchvision.")
+    assert len(reasons) == len(SEEDS) if elsewhere else len(SEEDS) - len(reasons) >= 4

@@ -16,6 +16,7 @@ from convdsl.interop.correspondence import (
     products,
     quantisation,
     reductions,
+    regions,
     resizing,
     sampling,
     shapes,
@@ -39,6 +40,7 @@ FAMILIES = (
     shapes,
     resizing,
     sampling,
+    regions,
     quantisation,
 )
 _ROWS = tuple(row for family in FAMILIES for row in family.ROWS)
