@@ -156,6 +156,13 @@ def _power_of_two(x: Array) -> Array:
     return np.where(power < np.finfo(x.dtype).tiny, x.dtype.type(0), power)
 
 
+def _scaled(x: Array, n: Array) -> Array:
+    """In one rounding; denormal ones are zeros, as in kernels."""
+    whole = np.where(np.isfinite(n), n, 0).astype(np.int32)
+    scaled = np.ldexp(x, whole)
+    return np.where(np.abs(scaled) < np.finfo(x.dtype).tiny, np.copysign(0, scaled), scaled)
+
+
 def _order(x: Array) -> Array:
     width = 8 * x.dtype.itemsize
     highest = (1 << (width - 1)) - 1
@@ -271,9 +278,9 @@ _CURVES = (
         (call("exp", -(X * X)) * (-2 / math.sqrt(math.pi)),),
         ulps=4,
     ),
-    ScalarFunction("sin", FLOATS, np.sin, (call("cos", X),), ulps=1),
-    ScalarFunction("cos", FLOATS, np.cos, (-call("sin", X),), ulps=1),
-    ScalarFunction("tan", FLOATS, np.tan, (Y * Y + 1.0,), formula=of.TAN, ulps=3),
+    ScalarFunction("sin", FLOATS, np.sin, (call("cos", X),), ulps=2),
+    ScalarFunction("cos", FLOATS, np.cos, (-call("sin", X),), ulps=2),
+    ScalarFunction("tan", FLOATS, np.tan, (Y * Y + 1.0,), formula=of.TAN, ulps=4),
     ScalarFunction("atan", FLOATS, np.arctan, (1.0 / (X * X + 1.0),), ulps=3),
     ScalarFunction("asin", FLOATS, np.arcsin, (of.ARC_SLOPE,), formula=of.ASIN, ulps=4),
     ScalarFunction("acos", FLOATS, np.arccos, (-of.ARC_SLOPE,), formula=of.ACOS, ulps=4),
@@ -334,12 +341,14 @@ _WORDS = (
 )
 
 # What expansions are written with: quotients towards zero, by neither 0 nor -1; parts of a
-# number: 2**x of an integral x, and x = mantissa * 2**exponent with 0.5 <= mantissa < 1, of
+# number: 2**x of an integral x; x * 2**n of an x of 0.5 to 2 and an integral n from one below the
+# least exponent to one above the largest; x = mantissa * 2**exponent with 0.5 <= mantissa < 1, of
 # normal positive x. `order` is a whole number of as many bits that says where a number stands among
 # all others: a < b where order(a) < order(b); equals have one, and a NaN stands after infinity.
 _PARTS = (
     ScalarFunction("quotient", INTEGERS, _cut_off, (WHOLE, WHOLE), printed=INTEGERS),
     ScalarFunction("pow2", FLOATS, _power_of_two, (BITS,), printed=FLOATS),
+    ScalarFunction("scale", FLOATS, _scaled, (BITS, BITS), printed=FLOATS),
     ScalarFunction("exponent", FLOATS, _exponent, (BITS,), printed=FLOATS),
     ScalarFunction("mantissa", FLOATS, _mantissa, (BITS,), printed=FLOATS),
     ScalarFunction("order", FLOATS, _order, (BITS,), DType.I64, FLOATS),

@@ -13,7 +13,7 @@ from convdsl.backends.llvm import objects as llvm
 from convdsl.backends.llvm.objects import emit_assembly, emit_object, find_target
 from convdsl.kernel.builder import Builder
 from convdsl.kernel.cpu_abi import ENTRY
-from convdsl.kernel.nodes import Const, Fma, Kernel, ValueType
+from convdsl.kernel.nodes import Binary, Const, Fma, Kernel, ValueType
 from convdsl.kernel.verify import KernelError
 from convdsl.tensor import DType
 
@@ -127,3 +127,22 @@ def test_vector_instructions(
     assert re.search(instruction[str(dtype)], assembly)
     assert ENTRY in assembly
     assert emit_object(ir, target)[:4] == b"\x7fELF"
+
+
+@pytest.mark.parametrize("dtype", [DType.F32, DType.F64], ids=str)
+@pytest.mark.parametrize(
+    ("triple", "cpu", "instruction"),
+    [(X86, "x86-64-v4", "vscalefp"), (X86, "x86-64-v3", "vps?ll"), (ARM, "neoverse-n1", "shl")],
+)
+def test_powers_of_two_are_one_instruction_where_there_is_one(
+    triple: str, cpu: str, instruction: str, dtype: DType
+) -> None:
+    target = find_target(cpu, triple)
+    lanes = target.lanes(dtype)
+    b = Builder("scaled", dtype, lanes)
+    x = b.buffer("x", dtype, 2 * lanes)
+    y = b.buffer("y", dtype, lanes, written=True)
+    b.store(y, 0, Binary("scale", b.load(x, 0), b.load(x, lanes)))
+    assembly = emit_assembly(print_kernel(b.kernel(), target), target)
+    assert re.search(instruction, assembly)
+    assert ("vscalef" in assembly) == (cpu == "x86-64-v4")

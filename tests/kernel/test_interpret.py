@@ -114,6 +114,7 @@ VALUES: dict[str, Value] = {
     **{op: Unary(op, A) for op in ("neg", "abs", "floor", "ceil", "round")},
     **{op: Unary(op, Unary("abs", A)) for op in ("sqrt", "exponent", "mantissa")},
     "pow2": Unary("pow2", Unary("floor", A)),
+    "scale": Binary("scale", Unary("mantissa", Unary("abs", A)), Unary("floor", B)),
     "isnan": Unary("isnan", Unary("sqrt", A)),
     "not": Unary("not", Compare("lt", A, B)),
     **{op: Compare(op, A, B) for op in ("lt", "le", "gt", "ge", "eq", "ne")},

@@ -39,7 +39,7 @@ F32, F64, I64, BOOL = DType.F32, DType.F64, DType.I64, DType.BOOL
 
 # With fused multiply-adds and without, and with vectors of every width.
 CPUS = ["native", "x86-64-v4", "x86-64-v3", "x86-64-v2"]
-_PARTS = ("pow2", "exponent", "mantissa")  # defined for some arguments only
+_PARTS = ("pow2", "scale", "exponent", "mantissa")  # defined for some arguments only
 OF_FLOATS = [f for f in FUNCTIONS.values() if F32 in f.takes and f.name not in _PARTS]
 UNARY = [f for f in OF_FLOATS if f.arity == 1]
 BINARY = [f for f in OF_FLOATS if f.arity == 2]

@@ -83,6 +83,7 @@ NAMES: dict[str, Any] = {
     "isnan": math.isnan,
     "quotient": lambda a, b: -(-a // b) if (a < 0) != (b < 0) else a // b,
     "pow2": _power_of_two,
+    "scale": lambda x, n: x * _power_of_two(n),
     "exponent": lambda x: float(math.frexp(x)[1]),
     "mantissa": lambda x: math.frexp(x)[0],
     "index_min": min,

@@ -43,6 +43,14 @@ ARITHMETIC f64 exponent(f64 x) { return (f64)(__double_as_longlong(x) >> 52) - 1
 ARITHMETIC f64 mantissa(f64 x) {
     return __longlong_as_double((__double_as_longlong(x) & 0xfffffffffffffll) | 0x3fe0000000000000ll);
 }
+ARITHMETIC f32 scaled(f32 x, f32 n) {
+    f32 first = minimum(127.0f, n);
+    return x * power_of_two(first) * (n - first + 1.0f);
+}
+ARITHMETIC f64 scaled(f64 x, f64 n) {
+    f64 first = minimum(1023.0, n);
+    return x * power_of_two(first) * (n - first + 1.0);
+}
 
 // Where a number stands among all others: zeros together, a NaN after infinity
 ARITHMETIC i64 order(f32 x) {

@@ -71,6 +71,7 @@ _CALLS = {
             "max": "maximum",
             "min": "minimum",
             "pow2": "power_of_two",
+            "scale": "scaled",
             "exponent": "exponent",
             "mantissa": "mantissa",
             "order": "order",

@@ -82,7 +82,7 @@ def print_module(program: Program, target: Target, timed: bool = False) -> str:
     parts: list[str] = []
     for kernel in program.kernels:
         verify_kernel(kernel)
-        parts.append(KernelPrinter(kernel, declarations).print())
+        parts.append(KernelPrinter(kernel, declarations, target).print())
     flush = _flush(target)
     return "\n\n".join(
         [

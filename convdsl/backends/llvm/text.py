@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 
 from convdsl.kernel.nodes import Buffer, Kernel, Registers, ValueType
+from convdsl.kernel.target import Target
 from convdsl.tensor import Dim, DType, Symbol, bounds, floor_div, symbols_of
 from convdsl.tensor.conversion import stored
 from convdsl.tensor.dim import Atom, Coefficient, Floor, Monomial, make, terms_of
@@ -97,8 +98,9 @@ class Level:
 class Printer:
     """Lines of one function, and what its loops have computed."""
 
-    def __init__(self, kernel: Kernel, declarations: set[str]) -> None:
+    def __init__(self, kernel: Kernel, declarations: set[str], target: Target) -> None:
         self.kernel = kernel
+        self.target = target
         self.declarations = declarations
         self.allocas: list[str] = []
         self.lines: list[str | list[str]] = []

@@ -276,6 +276,8 @@ class ValuePrinter(CastPrinter):
             return self.extremum(value, a, b)
         if op == "copysign":
             return self.intrinsic(op, type, (a, b))
+        if op == "scale":
+            return self.scaled(value, a, b)
         if type.dtype.is_float:
             return self.result(f"{_FLOAT_OPS[op]} {text} {a}, {b}")
         if op == "mul_hi":
@@ -306,6 +308,24 @@ class ValuePrinter(CastPrinter):
         short = self.result(f"icmp ult {text} {b}, {vector_of('32', value.type)}")
         zero = vector_of("0", value.type)
         return self.result(f"select {flags} {short}, {text} {shifted}, {text} {zero}")
+
+    def scaled(self, value: Binary, x: str, n: str) -> str:
+        """x * 2**n. AVX-512 has that for whole registers; elsewhere a factor of 2**n, but for the
+        one exponent more than the largest, for which a factor of 1 + 1 stands."""
+        type = value.type
+        text, bytes = type_of(type), type.dtype.bytes * type.lanes
+        if self.target.architecture == "x86_64" and bytes == self.target.vector_bytes == 64:
+            name = f"@llvm.x86.avx512.mask.scalef.p{'s' if type.dtype is DType.F32 else 'd'}.512"
+            mask = f"i{type.lanes}"
+            self.declarations.add(f"declare {text} {name}({text}, {text}, {text}, {mask}, i32)")
+            parts = f"{text} {x}, {text} {n}, {text} zeroinitializer, {mask} -1, i32 4"
+            return self.result(f"call {text} {name}({parts})")
+        top = Const(float(_FLOAT_FORMAT[type.dtype][2]), type)
+        first = self.extremum(Binary("min", top, value.b), self.value(top), n)
+        product = self.result(f"fmul {text} {x}, {self.float_bits('pow2', first, type)}")
+        over = self.result(f"fsub {text} {n}, {first}")
+        more = self.result(f"fadd {text} {over}, {self.value(Const(1.0, type))}")
+        return self.result(f"fmul {text} {product}, {more}")
 
     def extremum(self, value: Binary, a: str, b: str) -> str:
         """max or min, handing NaN on."""

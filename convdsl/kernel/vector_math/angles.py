@@ -1,8 +1,8 @@
 """sin and cos of any number: the argument is reduced by as many digits of 2 / pi as it takes.
 
 x is multiplied with 2 / pi in pieces so short that every product is exact, and of each product only
-what is left of multiples of 4 is kept (Payne, Hanek 1983), for all lanes alike. That the
-products are made even for small x costs some hundred instructions a vector, and no branch.
+what is left of multiples of 4 is kept (Payne, Hanek 1983), for all lanes alike. Which digits count
+is chosen by the exponents of x, lane by lane and without branches.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from convdsl.tensor import DType
 
 
 class Angles(Terms):
-    """Sines and cosines, computed in f64."""
+    """Sines and cosines, their arguments reduced in f64."""
 
     def sin(self, x: Value) -> Value:
         return self.near_zero(x, self.turned(x, 0.0), "sin")
@@ -27,19 +27,54 @@ class Angles(Terms):
 
     def turned(self, x: Value, quarters: float) -> Value:
         """sin(x + quarters * pi / 2)."""
-        wide = self.let(self.cast(x, DType.F64), "wide")
         if x.type.dtype is DType.F32:
-            products = [self.mul(wide, piece) for piece in _pieces(1, 29, 7)]
-        else:
-            products = self.products(wide)
-        n, r, r_low = self.rest_of_quarters(products)
+            n, r = self.narrow_rest(self.let(self.cast(x, DType.F64), "wide"))
+            n = self.let(self.cast(self.add(n, quarters), DType.F32), "n")
+            r = self.let(self.cast(r, DType.F32), "r")
+            square = self.let(self.mul(r, r), "square")
+            sine = self.fma(self.mul(square, r), self.polynomial(square, _series(3, 4)), r)
+            half = self.fma(square, -0.5, 1.0)
+            curve = self.polynomial(square, _series(4, 3))
+            return self.placed(n, sine, self.fma(self.mul(square, square), curve, half))
+        n, r, r_low = self.rest_of_quarters(self.products(x))
         n = self.let(self.add(n, quarters), "n")
+        return self.placed(n, self.sine(r, r_low), self.cosine(r, r_low))
+
+    def placed(self, n: Value, sine: Value, cosine: Value) -> Value:
+        """The one or the other after n quarters of a turn, with its sign."""
         quadrant = self.let(self.sub(n, self.mul(Unary("floor", self.mul(n, 0.25)), 4.0)), "quad")
         upper = self.let(self.test("ge", quadrant, 2.0), "upper")
         within = self.let(self.choose(upper, self.sub(quadrant, 2.0), quadrant), "within")
-        y = self.choose(self.test("eq", within, 1.0), self.cosine(r, r_low), self.sine(r, r_low))
-        y = self.choose(upper, Unary("neg", self.let(y, "y")), y)
-        return self.cast(y, x.type.dtype)
+        y = self.let(self.choose(self.test("eq", within, 1.0), cosine, sine), "y")
+        return self.choose(upper, Unary("neg", y), y)
+
+    def narrow_rest(self, x: Value) -> tuple[Value, Value]:
+        """(n, r): x = n pi / 2 + r + 2 k pi of an x of f32's digits, |r| <= pi / 4.
+
+        Of 2 / pi those digits count that make less than 4 quarters of x and more than 2**-56 of
+        one; which they are follows from its exponent. The first two pieces of them make exact
+        products, of the third a rounded one is exact enough; so is the sum of all in f64, for no
+        number of f32 comes closer to a quarter than 2**-31 of one."""
+        size = self.let(Unary("abs", x), "size")
+        starts = range(_RANGE, 128, _RANGE)
+        above = [self.let(self.test("ge", size, 2.0**start), "above") for start in starts]
+        tables = [_digits(start) for start in (0, *starts)]
+        products: list[Value] = []
+        for choices in zip(*tables, strict=True):
+            piece: Value = self.const(choices[0], x)
+            for test, other in zip(above, choices[1:], strict=True):
+                piece = self.choose(test, other, piece)
+            products.append(self.let(self.mul(x, piece), "product"))
+        left = [self.without_turns(product) for product in products[:2]]
+        total = self.add(left[0], self.add(left[1], products[2]))
+        n = self.let(Unary("round", total), "n")
+        rest = self.add(self.add(self.sub(left[0], n), left[1]), products[2])
+        return n, self.mul(rest, math.pi / 2)
+
+    def without_turns(self, quarters: Value) -> Value:
+        """Less the nearest multiple of 4, without error."""
+        fours = self.mul(Unary("round", self.mul(quarters, 0.25)), 4.0)
+        return self.let(self.sub(quarters, fours), "left")
 
     def products(self, x: Value) -> list[Value]:
         """x * 2 / pi of f64, but for multiples of 4. x is brought below 2**128, 2 / pi up as far,
@@ -66,9 +101,8 @@ class Angles(Terms):
         total: Value = self.const(0.0, products[0])
         rest, least = total, total
         for product in products:
-            product = self.let(product, "product")
-            fours = self.mul(Unary("round", self.mul(product, 0.25)), 4.0)
-            total, error = self.two_sum(total, self.let(self.sub(product, fours), "left"))
+            left = self.without_turns(self.let(product, "product"))
+            total, error = self.two_sum(total, left)
             rest, error = self.two_sum(rest, error)
             least = self.let(self.add(least, error), "least")
         n = self.let(Unary("round", total), "n")
@@ -98,9 +132,23 @@ class Angles(Terms):
         )
 
 
-def _series(first: int) -> list[float]:
+def _series(first: int, terms: int = 8) -> list[float]:
     """(-1)**(k div 2) / k! for k = first, first + 2, ...: of sin and cos."""
-    return [(-1) ** (k // 2) / math.factorial(k) for k in range(first, first + 16, 2)]
+    return [(-1) ** (k // 2) / math.factorial(k) for k in range(first, first + 2 * terms, 2)]
+
+
+_RANGE = 26  # exponents that have digits of 2 / pi in common
+_PIECE = 53 - 24  # binary digits whose product with those of f32 is exact
+
+
+@lru_cache
+def _digits(exponent: int) -> tuple[float, float, float]:
+    """Of 2 / pi the digits that count for x from 2**exponent on (the first range begins at 0):
+    two short pieces, and what follows. Digits before make multiples of 4 of all of x."""
+    top = 25 - exponent if exponent else 1
+    first, second = _pieces(1, _PIECE, 2, top)
+    (rest,) = _pieces(1, 53, 1, top - 2 * _PIECE)
+    return first, second, rest
 
 
 @lru_cache

@@ -59,29 +59,40 @@ class Divisions(Terms):
 
     def remainder(self, a: Value, b: Value, across: Value) -> Value:
         """a mod b of positive normal numbers, a >= b; what it lacks to b where they lie `across`
-        zero. By long division: each step brings down as many digits as keep the product of
-        the quotient's digits and the divisor's exact."""
+        zero. By long division of the significands, in f64: each step brings down as many digits
+        as keep the product of the quotient's digits and the divisor's exact. The quotient is that
+        by a rounded reciprocal: half of the divisor stays at most, and hardly more."""
         dtype = a.type.dtype
-        step = DIGITS[dtype] // 2 - 2
-        divisor = self.let(Unary("mantissa", b), "m")
-        high, low = self.halves(divisor)
+        first = self.let(self.cast(Unary("mantissa", a), DType.F64), "first")
+        divisor = self.let(self.cast(Unary("mantissa", b), DType.F64), "m")
+        inverse = self.let(self.div(self.const(1.0, divisor), divisor), "inverse")
         exponent = self.let(Unary("exponent", b), "e")
-        state = self.b.registers(2, a.type, "division")
-        self.b.set(state, 0, Unary("mantissa", a))
-        self.b.set(state, 1, self.sub(Unary("exponent", a), exponent))
-        with self.b.serial("digits", -(-_SPAN[dtype] // step)):
-            left = self.let(Get(state, 1), "left")
-            here = self.let(self.within(left, 0.0, step), "here")
-            rest = self.let(self.mul(Get(state, 0), Unary("pow2", here)), "rest")
-            q = self.let(Unary("round", self.div(rest, divisor)), "q")
-            rest = self.sub(self.sub(rest, self.mul(q, high)), self.mul(q, low))
-            self.b.set(state, 0, rest)
-            self.b.set(state, 1, self.sub(left, here))
+        state = self.b.registers(1, divisor.type, "division")
+        far = self.b.registers(1, a.type, "far")
+        self.b.set(state, 0, first)
+        self.b.set(far, 0, self.sub(Unary("exponent", a), exponent))
+        with self.b.serial("digits", -(-_SPAN[dtype] // _STEP[dtype])):
+            left = self.let(Get(far, 0), "left")
+            here = self.let(self.within(left, 0.0, _STEP[dtype]), "here")
+            power = self.cast(Unary("pow2", here), DType.F64)
+            rest = self.let(self.mul(Get(state, 0), power), "rest")
+            q = self.let(Unary("round", self.mul(rest, inverse)), "q")
+            self.b.set(state, 0, self.less(rest, q, divisor, dtype))
+            self.b.set(far, 0, self.sub(left, here))
         rest = self.let(Get(state, 0), "rest")
-        rest = self.choose(self.test("lt", rest, 0.0), self.add(rest, divisor), rest)
-        rest = self.let(rest, "rest")
+        rest = self.let(
+            self.choose(self.test("lt", rest, 0.0), self.add(rest, divisor), rest), "rest"
+        )
         some = Binary("and", across, self.test("ne", rest, 0.0))
-        return self.scaled(self.choose(some, self.sub(divisor, rest), rest), exponent)
+        rest = self.choose(some, self.sub(divisor, rest), rest)
+        return self.scaled(self.cast(rest, dtype), exponent)
+
+    def less(self, rest: Value, q: Value, divisor: Value, digits: DType) -> Value:
+        """rest - q * divisor, of a divisor with the digits of a type, without error."""
+        if digits is DType.F32:
+            return self.sub(rest, self.mul(q, divisor))
+        high, low = self.halves(divisor)
+        return self.sub(self.sub(rest, self.mul(q, high)), self.mul(q, low))
 
     def sign(self, x: Value) -> Value:
         """-1, 0 or 1; the sum makes -0 a zero and keeps NaN."""
@@ -92,6 +103,11 @@ class Divisions(Terms):
 
 # Binary digits between the largest number and the smallest normal one.
 _SPAN = {DType.F32: 254, DType.F64: 2046}
+# So many of a quotient and two make an exact product with a divisor's, or with half of them.
+_STEP = {
+    DType.F32: DIGITS[DType.F64] - DIGITS[DType.F32] - 2,
+    DType.F64: DIGITS[DType.F64] // 2 - 2,
+}
 
 
 def _has_sign(x: Value) -> bool:

@@ -31,14 +31,9 @@ class Exponentials(Terms):
 
     def exp(self, x: Value) -> Value:
         n, r = self.reduced(self.clamped(x))
-        return self.b.let(self.raised(self.polynomial(r, _exp_near_zero(x.type.dtype)), n), "exp")
-
-    def raised(self, p: Value, n: Value) -> Value:
-        """p * 2**n for n from one less than the least exponent, where all is 0, to one more than
-        the largest, which a factor of 1 + 1 stands for."""
-        first = self.let(Binary("min", self.const(_TOP[p.type.dtype], n), n), "first")
-        more = self.add(self.sub(n, first), 1.0)
-        return self.mul(self.mul(p, Unary("pow2", first)), more)
+        return self.b.let(
+            Binary("scale", self.polynomial(r, _exp_near_zero(x.type.dtype)), n), "exp"
+        )
 
     def decaying(self, x: Value, rest: Value | None = None) -> tuple[Value, Value]:
         """(p, 2**n): exp(-x - rest) = p * 2**n for -x within exp's range, and a rest of up to some
@@ -63,7 +58,7 @@ class Exponentials(Terms):
         q = self.polynomial(r, [0.0, *exp_series(_EXP_DEGREE[x.type.dtype] + 1)[1:]])
         # Half of it, doubled at the end: 2**(n - 1) is finite wherever the result is.
         half = self.const(0.5, x)
-        power = self.b.let(self.raised(half, n), "power")
+        power = self.b.let(Binary("scale", half, n), "power")
         value = Fma(power, q, Binary("sub", power, half))
         return self.near_zero(x, Binary("add", value, value), "expm1")
 
@@ -99,11 +94,20 @@ class Exponentials(Terms):
         return self.near_zero(x, y, "log1p")
 
     def tanh(self, x: Value) -> Value:
-        """-m / (m + 2) with m = expm1(-2 |x|), the sign put back."""
-        size = Unary("abs", x)
-        m = self.expm1(Binary("mul", size, self.const(-2.0, x)))
-        value = Binary("div", Unary("neg", m), Binary("add", m, self.const(2.0, x)))
-        return self.near_zero(x, Binary("copysign", value, x), "tanh")
+        """m / (1 - m) with m = (1 - exp(-2 |x|)) / 2, the sign put back.
+
+        |x| = n ln 2 / 2 + u and m = 2**-n q + (1 - 2**-n) / 2 with q = (1 - exp(-2 u)) / 2, near
+        zero u itself. What the one step of the reduction loses is small where n is, and where n
+        is not, little depends on it."""
+        dtype = x.type.dtype
+        held = self.let(Binary("min", self.const(_FLAT[dtype], x), Unary("abs", x)), "held")
+        n = self.let(Unary("round", self.mul(held, 2 / math.log(2))), "n")
+        u = self.let(self.fma(n, -math.log(2) / 2, held), "u")
+        power = self.let(Unary("pow2", Unary("neg", n)), "power")
+        q = self.fma(self.mul(u, u), self.polynomial(u, _tanh_near_zero(dtype)), u)
+        m = self.let(self.fma(power, q, self.fma(power, -0.5, 0.5)), "m")
+        value = Binary("div", m, self.sub(self.const(1.0, x), m))
+        return self.let(Binary("copysign", value, x), "tanh")
 
 
 # ln 2 split so that n * high is exact for the n that occur.
@@ -111,14 +115,15 @@ LN2 = {
     DType.F32: (0.693359375, math.log(2) - 0.693359375),
     DType.F64: (6.93147180369123816490e-01, 1.90821492927058770002e-10),
 }
-_TOP = {DType.F32: 127.0, DType.F64: 1023.0}
-"""The largest exponent."""
 DECAYED = {DType.F32: 88.0, DType.F64: 709.2}
 """exp(-x) is denormal, and so is the power of two in it."""
 _EXP_RANGE = {DType.F32: (-DECAYED[DType.F32], 89.0), DType.F64: (-DECAYED[DType.F64], 710.0)}
 _EXP_DEGREE = {DType.F32: 7, DType.F64: 13}  # Taylor's, of exp(r) - 1
 _NEAR_DEGREE = {DType.F32: 6, DType.F64: 11}
 _NEAR = 0.38  # ln 2 / 2, and a rest
+_FLAT = {DType.F32: 9.02, DType.F64: 19.1}
+"""tanh is 1."""
+_TANH_DEGREE = {DType.F32: 4, DType.F64: 10}
 _LOG_TERMS = {DType.F32: 5, DType.F64: 11}
 
 
@@ -126,6 +131,20 @@ _LOG_TERMS = {DType.F32: 5, DType.F64: 11}
 def _exp_near_zero(dtype: DType) -> list[float]:
     """Coefficients of exp(r) for the r that reduction leaves."""
     return interpolated(Decimal.exp, _NEAR, _NEAR_DEGREE[dtype])
+
+
+@lru_cache
+def _tanh_near_zero(dtype: DType) -> list[float]:
+    """(q - u) / u**2 of q = (1 - exp(-2 u)) / 2, by u."""
+
+    def rest(u: Decimal) -> Decimal:
+        return sum(((-2) ** (k - 1) * u ** (k - 2) / math.factorial(k) for k in _TANH_TERMS), _NONE)
+
+    return interpolated(rest, _NEAR / 2, _TANH_DEGREE[dtype])
+
+
+_NONE = Decimal(0)
+_TANH_TERMS = range(2, 40)  # of the series, below 0.4**40 / 40!
 
 
 def exp_series(degree: int) -> list[float]:
