@@ -32,7 +32,7 @@ test-gpu: $(VENV)/.dev ## on a machine with an NVIDIA card: its results against 
 	$(VENV)/bin/python -m pytest -q -o addopts= --strict-markers --strict-config --import-mode=importlib tests/gpu $(ARGS)
 
 test-gpu-evidence: $(VENV)/.dev ## all that shows, without a card, that its kernels are right (docs/gpu.md)
-	$(VENV)/bin/python -m pytest -q -n $(WORKERS) -m "slow or not slow" --evidence all tests/cuda $(ARGS)
+	$(VENV)/bin/python -m pytest -q -n $(WORKERS) -m "slow or not slow" --evidence all --drawn all tests/cuda $(ARGS)
 
 test-torch: $(TORCH)/.torch ## compare with PyTorch on the CPU
 	$(TORCH)/bin/python -m pytest -q -o addopts= --strict-markers --strict-config --import-mode=importlib -m "not slow" tests/torch $(ARGS)

@@ -12,23 +12,30 @@ import pytest
 
 import convdsl
 
-SHARES = {"ladder": 12, "drawn": 4}
-"""One of so many of the tests with a mark runs; a mark may say another `share`."""
+SHARES = {"ladder": 12, "drawn": 6}
+"""One of so many of the tests with a mark runs; a mark may say another `share`. Of each function
+that is `drawn`, and of each module on the `ladder`, at least one does."""
 
 
 def sampled(items: list[pytest.Item], mark: str) -> list[pytest.Item]:
     """Those with a mark that this commit leaves out. Of a module that is marked as a whole, what
     has no parameters always runs."""
-    of_many = [item for item in items if mark == "ladder" or hasattr(item, "callspec")]
-    found = ((item, item.get_closest_marker(mark)) for item in of_many)
+    groups: dict[tuple[str, int], list[pytest.Item]] = {}
+    for item in items:
+        marker = item.get_closest_marker(mark)
+        if marker and (mark == "ladder" or hasattr(item, "callspec")):
+            share = marker.kwargs.get("share", SHARES[mark])
+            kind = item.nodeid.partition("::" if mark == "ladder" else "[")[0]
+            groups.setdefault((kind, share), []).append(item)
     return [
-        i for i, m in found if m and not _is_drawn(i.nodeid, m.kwargs.get("share", SHARES[mark]))
+        item
+        for (_, share), group in groups.items()
+        for item in sorted(group, key=_draw)[-(-len(group) // share) :]
     ]
 
 
-def _is_drawn(test: str, share: int) -> bool:
-    digest = hashlib.sha256(f"{_commit()} {test}".encode()).digest()
-    return int.from_bytes(digest[:4], "big") % share == 0
+def _draw(item: pytest.Item) -> bytes:
+    return hashlib.sha256(f"{_commit()} {item.nodeid}".encode()).digest()
 
 
 @cache

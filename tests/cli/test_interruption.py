@@ -17,7 +17,7 @@ import pytest
 
 from convdsl.runtime.whole_files import PART, abandoned
 
-COUNT = int(os.environ.get("CONVDSL_INTERRUPTS", "4"))
+COUNT = int(os.environ.get("CONVDSL_INTERRUPTS", "2"))
 TEXT = """
 model m {
     input x: f32[N, 3, 16, 16]

@@ -129,6 +129,7 @@ def functions(layer: str, dtype: DType, target: CudaTarget) -> list[tuple[Plan, 
     ]
 
 
+@pytest.mark.drawn(share=4)
 @pytest.mark.parametrize(("layer", "arch", "kind"), CASES)
 def test_products(layer: str, arch: str, kind: str) -> None:
     dtype, precision = KINDS[kind]

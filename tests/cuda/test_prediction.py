@@ -69,6 +69,7 @@ def test_the_main_loop() -> None:
     assert len(main_loop(text, "f", ("HMMA",))) == 8
 
 
+@pytest.mark.drawn(share=4)
 @pytest.mark.parametrize("card", [name for name, machine in MACHINES.items() if machine.arch])
 def test_no_kernel_is_faster_than_the_data_sheet(card: str) -> None:
     machine = MACHINES[card]

