@@ -6,18 +6,32 @@ is halved along one of the counters that it depends on: few boxes lie across a b
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import prod
+from typing import TypeAlias
 
-from convdsl.kernel.nodes import IndexTest, LoopVar
-from convdsl.tensor import bounds, substitute, symbols_of
+from convdsl.kernel.nodes import (
+    Blocks,
+    For,
+    If,
+    IndexTest,
+    LoopVar,
+    Parallel,
+    Statement,
+    Threads,
+)
+from convdsl.tensor import Dim, bounds, substitute, symbols_of
 
 OPPOSITE = {"lt": "ge", "le": "gt", "gt": "le", "ge": "lt", "eq": "ne", "ne": "eq"}
 """The test that holds where another does not."""
 
 Box = Mapping[str, tuple[int, int]]
 """Of each counter its first and its last value."""
+
+
+Run: TypeAlias = "tuple[tuple[Statement, ...], Box, tuple[IndexTest, ...]]"
+"""Statements that run together, the counters around them, and what must hold."""
 
 
 class UncountedError(Exception):
@@ -41,6 +55,30 @@ def decide(test: IndexTest) -> bool | None:
                 return test.op == "eq"
             apart = (low is not None and low > 0) or (high is not None and high < 0)
             return (test.op == "ne") if apart else None
+
+
+def runs(
+    body: tuple[Statement, ...], box: Box | None = None, tests: tuple[IndexTest, ...] = ()
+) -> Iterator[Run]:
+    """A body, and all that it holds."""
+    box = box or {}
+    yield body, box, tests
+    for statement in body:
+        match statement:
+            case For(var, start, stop):
+                inside = {**box, var.name: (var.lowest, var.highest)}
+                within = IndexTest("ge", var.i, start), IndexTest("lt", var.i, stop)
+                yield from runs(statement.body, inside, (*tests, *within))
+            case Parallel() | Blocks() | Threads():
+                counters = zip(statement.vars, statement.extents, strict=True)
+                inside = {**box, **{var.name: (0, extent - 1) for var, extent in counters}}
+                yield from runs(statement.body, inside, tests)
+            case If(test):
+                other = replace(test, op=OPPOSITE[test.op])
+                yield from runs(statement.then, box, (*tests, test))
+                yield from runs(statement.otherwise, box, (*tests, other))
+            case _:
+                pass
 
 
 def combinations(box: Box, tests: Sequence[IndexTest], most: int) -> int:
@@ -71,17 +109,24 @@ class _Count:
                 open_tests.append(test)
         if not open_tests:
             return prod(last - first + 1 for first, last in box.values())
-        low, high = _halves(box, open_tests[0])
+        low, high = _halves(box, open_tests[0], counters)
         return self.passing(low, open_tests) + self.passing(high, open_tests)
 
 
-def _halves(box: Box, test: IndexTest) -> tuple[Box, Box]:
-    """Two boxes, along the counter of the test that has the most values."""
-    names = {s.name for index in (test.a, test.b) for s in symbols_of(index)}
-    widths = {name: last - first for name, (first, last) in box.items() if name in names}
-    name = max(sorted(widths), key=widths.__getitem__, default=None)
-    if name is None or not widths[name]:
+def _halves(box: Box, test: IndexTest, counters: Mapping[str, Dim]) -> tuple[Box, Box]:
+    """Two boxes, along the counter that the two sides' difference depends on most."""
+    apart = test.a - test.b
+    names = {s.name for s in symbols_of(apart)}
+    spans: dict[str, int] = {}
+    for name in sorted(names & box.keys()):
+        first, last = box[name]
+        if first < last:
+            held = substitute(apart, {**counters, name: first})
+            low, high = bounds(held)
+            spans[name] = 0 if low is None or high is None else high - low
+    if not spans:
         raise UncountedError
+    name = min(spans, key=spans.__getitem__)
     first, last = box[name]
     middle = (first + last) // 2
     return {**box, name: (first, middle)}, {**box, name: (middle + 1, last)}

@@ -12,24 +12,17 @@ writes all its output, so where it writes as many elements as there are, it writ
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, cast
 
 from convdsl.kernel import nodes
 from convdsl.kernel.accesses import Access, accesses, own_accesses
-from convdsl.kernel.counting import OPPOSITE, Box, UncountedError, combinations
+from convdsl.kernel.counting import UncountedError, combinations, runs
 from convdsl.kernel.nodes import (
-    Blocks,
     Buffer,
-    For,
-    If,
-    IndexTest,
     Kernel,
-    Parallel,
     Statement,
-    Store,
-    Threads,
     statement_bodies,
 )
 from convdsl.tensor import Dim
@@ -59,7 +52,7 @@ def updates_in_place(kernel: Kernel, buffer: Buffer) -> bool:
     if not _reads_before_writing(kernel.body, buffer):
         return False
     try:
-        return sum(_stores(kernel.body, buffer, {})) == buffer.size
+        return _stored(kernel, buffer) == buffer.size
     except UncountedError:
         return False
 
@@ -91,31 +84,14 @@ def _is_written(access: Access, writes: Mapping[Dim, int]) -> bool:
     return False
 
 
-def _stores(
-    body: Body, buffer: Buffer, box: Box, tests: tuple[IndexTest, ...] = ()
-) -> Iterator[int]:
-    """The elements that each store to the buffer writes, all iterations together; `box` are the
-    counters around, `tests` what must hold."""
-    for statement in body:
-        match statement:
-            case Store():
-                if statement.buffer == buffer:
-                    (write,) = (access for access in own_accesses(statement) if access.write)
-                    yield write.lanes * combinations(box, tests, _MOST_BOXES)
-            case For(var, start, stop):
-                inside = {**box, var.name: (var.lowest, var.highest)}
-                within = IndexTest("ge", var.i, start), IndexTest("lt", var.i, stop)
-                yield from _stores(statement.body, buffer, inside, (*tests, *within))
-            case Parallel() | Blocks() | Threads():
-                counters = zip(statement.vars, statement.extents, strict=True)
-                inside = {**box, **{var.name: (0, extent - 1) for var, extent in counters}}
-                yield from _stores(statement.body, buffer, inside, tests)
-            case If(test):
-                other = replace(test, op=OPPOSITE[test.op])
-                yield from _stores(statement.then, buffer, box, (*tests, test))
-                yield from _stores(statement.otherwise, buffer, box, (*tests, other))
-            case _:
-                pass
+def _stored(kernel: Kernel, buffer: Buffer) -> int:
+    """The elements that a kernel writes to a buffer, each as often as it does."""
+    total = 0
+    for body, box, tests in runs(kernel.body):
+        own = (access for statement in body for access in own_accesses(statement))
+        lanes = sum(access.lanes for access in own if access.write and access.buffer == buffer)
+        total += lanes and lanes * combinations(box, tests, _MOST_BOXES)
+    return total
 
 
 def _replaced(item: Any, old: Buffer, new: Buffer) -> Any:

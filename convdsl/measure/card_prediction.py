@@ -7,11 +7,11 @@
     memory   = bytes of its buffers / bandwidth
     seconds  = max(compute, memory)
 
-How many blocks a multiprocessor holds follows from the registers, the shared memory and the threads
-of a block (the CUDA programming guide's limits, kernel.cuda_target). Where several launches in a
-row are of the same layers, the one with the most arithmetic in its main loop has the operations,
-the others only what they move. Caches, latencies and what a launch costs are left out: a kernel is
-slower than this, by how much only a card says.
+Operations are those that the kernel executes (kernel.work), so that a transformed convolution has
+fewer than its definition, and tiles that reach beyond the last row have more. How many blocks a
+multiprocessor holds follows from the registers, the shared memory and the threads of a block (the
+CUDA programming guide's limits, kernel.cuda_target). Caches, latencies and what a launch costs are
+left out: a kernel is slower than this, by how much only a card says.
 """
 
 from __future__ import annotations
@@ -19,9 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import groupby
 
-from convdsl.analysis.cost import known_sum
 from convdsl.analysis.machine import Machine
 from convdsl.backends.cuda.disassembly import disassemble, main_loop
 from convdsl.backends.cuda.nvrtc import Compiled, Resources, compile_source
@@ -30,9 +28,9 @@ from convdsl.kernel.cuda_module import CudaModule, Launch
 from convdsl.kernel.cuda_target import REGISTERS_SM, WARP, Architecture, CudaTarget
 from convdsl.kernel.nodes import Blocks, Kernel
 from convdsl.kernel.program import Program
+from convdsl.kernel.work import operations
 from convdsl.lowering.lower import Lowered
 from convdsl.measure.prediction import Bound
-from convdsl.tensor import Dim
 
 _TENSOR = "HMMA"
 _ARITHMETIC = {"FFMA": 2, "FADD": 1, "FMUL": 1, "FMNMX": 1, "FSETP": 1, "FSEL": 1, "MUFU": 1}
@@ -77,32 +75,22 @@ class Made:
 
 def predict_on_card(made: Made, machine: Machine) -> list[Predicted]:
     """Of every launch, in order. InputError where nvdisasm is missing."""
-    lowered, target, module, compiled = made.lowered, made.target, made.module, made.compiled
-    program = lowered.program
+    target, module, compiled = made.target, made.module, made.compiled
+    program = made.lowered.program
     text = disassemble(compiled.cubin)
     loops = {name: _loop(text, name) for name in compiled.resources}
-    work = {node.name: node.op.cost(node.call).flops for node in lowered.graph.op_nodes()}
     found: list[Predicted] = []
-    for nodes, group in groupby(_launches(program, module.launches), lambda pair: pair[0].nodes):
-        pairs = list(group)
-        busiest, _ = max(pairs, key=lambda pair: loops[pair[0].function].operations)
-        total = _number(known_sum(work[node] for node in nodes if node in work))
-        for launch, kernel in pairs:
-            loop, resources = loops[launch.function], compiled.resources[launch.function]
-            moved = sum(b.size * b.dtype.bytes for b in kernel.buffers)
-            flops = total if launch is busiest else 0
-            held = blocks_held(launch, resources, target.facts)
-            fill = _fill(math.prod(launch.grid), held * target.facts.multiprocessors)
-            rate = _peak(machine, loop.unit, target) * fill * loop.issue
-            compute, memory = flops / rate, moved / machine.bandwidth
-            about = (launch, resources, held, fill, loop.issue, loop.unit)
-            found.append(Predicted(compute, memory, *about, flops, moved))
+    for launch, kernel, grid in _launches(program, module.launches):
+        loop, resources = loops[launch.function], compiled.resources[launch.function]
+        moved = sum(b.size * b.dtype.bytes for b in kernel.buffers)
+        flops = operations(grid)
+        held = blocks_held(launch, resources, target.facts)
+        fill = _fill(math.prod(launch.grid), held * target.facts.multiprocessors)
+        rate = _peak(machine, loop.unit, target) * fill * loop.issue
+        compute, memory = flops / rate, moved / machine.bandwidth
+        about = (launch, resources, held, fill, loop.issue, loop.unit)
+        found.append(Predicted(compute, memory, *about, flops, moved))
     return found
-
-
-def _number(flops: Dim) -> int:
-    assert isinstance(flops, int), "a lowered program has no open sizes"
-    return flops
 
 
 def blocks_held(launch: Launch, resources: Resources, facts: Architecture) -> int:
@@ -129,11 +117,9 @@ def _fill(blocks: int, held: int) -> float:
 
 @dataclass(frozen=True, slots=True)
 class _Loop:
-    """What a function's main loop does in one turn, and how much of its unit's rate that can ask
-    for."""
+    """Which unit a function's main loop uses, and how much of its rate that can ask for."""
 
     unit: str
-    operations: int
     issue: float
 
 
@@ -142,13 +128,12 @@ def _loop(text: str, function: str) -> _Loop:
     tensor = main_loop(text, function, (_TENSOR,))
     products = sum(_TENSOR in line for line in tensor)
     if products:
-        operations = products * 2 * 16 * 8 * 8 // WARP
-        return _Loop("tensor", operations, min(1.0, _SLOTS * products / len(tensor)))
+        return _Loop("tensor", min(1.0, _SLOTS * products / len(tensor)))
     plain = main_loop(text, function, tuple(_ARITHMETIC))
-    operations = sum(
+    done = sum(
         count for line in plain for name, count in _ARITHMETIC.items() if line.startswith(name)
     )
-    return _Loop("plain", operations, max(operations, 1) / (2 * len(plain)))
+    return _Loop("plain", max(done, 1) / (2 * len(plain)))
 
 
 def _peak(machine: Machine, unit: str, target: CudaTarget) -> float:
@@ -159,10 +144,14 @@ def _peak(machine: Machine, unit: str, target: CudaTarget) -> float:
     return machine.operations if peak is None else peak
 
 
-def _launches(program: Program, launches: tuple[Launch, ...]) -> Iterator[tuple[Launch, Kernel]]:
-    """Each launch with its kernel."""
+def _launches(
+    program: Program, launches: tuple[Launch, ...]
+) -> Iterator[tuple[Launch, Kernel, Blocks]]:
+    """Each launch with its kernel, and which of its grids it is."""
     kernels: Mapping[str, Kernel] = {kernel.name: kernel for kernel in program.kernels}
     left = iter(launches)
     for step in program.steps:
         kernel = kernels[step.kernel]
-        yield from ((next(left), kernel) for part in kernel.body if isinstance(part, Blocks))
+        for grid in kernel.body:
+            if isinstance(grid, Blocks):
+                yield next(left), kernel, grid
