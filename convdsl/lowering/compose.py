@@ -39,6 +39,7 @@ from convdsl.kernel.ranks import match_ranks
 from convdsl.kernel.renaming import over, renamed
 from convdsl.kernel.running import match_running
 from convdsl.kernel.scatter import match_scatter
+from convdsl.schedules.contraction import factors_apart
 from convdsl.tensor import Dim, symbols_of
 from convdsl.tensor.conversion import convert
 
@@ -78,7 +79,8 @@ class Chain:
 class Composed:
     """Chains in order, after the stages over weights alone that they read (`folded`); where each
     variable comes from (`sources`: values from outside the group) or goes to (`targets`: values
-    that leave it); how what stages make lies if it is stored (`layouts`)."""
+    that leave it); how what stages make lies if it is stored (`layouts`); second names that sums of
+    products of a tensor with itself read it by (`again`: the first ones)."""
 
     op: str  # the root's operator, for listings
     folded: tuple[Stage, ...]
@@ -86,6 +88,7 @@ class Composed:
     sources: dict[str, Value]
     targets: dict[str, Value]
     layouts: dict[str, Layout]
+    again: dict[str, str]
 
 
 def compose(
@@ -110,9 +113,25 @@ def compose(
     for stage in stages:
         if stage.target.name not in known:
             grown.add(stage)
-    chains = grown.finished(frozenset(targets))
+    again: dict[str, str] = {}
+    chains = tuple(
+        _factors_apart(chain, sources, again) for chain in grown.finished(frozenset(targets))
+    )
     op = nodes[0].op.name
-    return Composed(op, tuple(folded), chains, sources, targets, writer.layouts)
+    return Composed(op, tuple(folded), chains, sources, targets, writer.layouts, again)
+
+
+def _factors_apart(chain: Chain, sources: Collection[str], again: dict[str, str]) -> Chain:
+    """The chain whose products of a tensor from outside with itself read it by two names; new ones
+    are noted. What the group makes may never lie in memory."""
+    stages: list[Stage] = []
+    for stage in chain.stages:
+        apart = factors_apart(stage)
+        if apart is not None and apart[1].name in sources:
+            stage, first, second = apart
+            again[second.name] = first.name
+        stages.append(stage)
+    return replace(chain, stages=tuple(stages))
 
 
 class _Writer:

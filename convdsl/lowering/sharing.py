@@ -72,6 +72,8 @@ class Sharing:
     def write_over(self, number: int, read: Key, written: Key) -> bool:
         """Let a call write one key over another that it reads; False if its kernel cannot."""
         call = self.calls[number]
+        if call.arguments.count(read) > 1:
+            return False  # it is read by another name as well
         kernel = self._kernel(call.kernel)
         names = dict(zip(call.arguments, (b.name for b in kernel.buffers), strict=True))
         made = self._kernel_over(kernel, names[read], names[written])

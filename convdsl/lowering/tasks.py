@@ -77,6 +77,11 @@ class Tasks:
                 name = stage.target.name
                 keys[name] = composed.targets.get(name, (names, name))
                 buffers.place(keys[name], stage.target.type, composed.layouts[name])
+        for second, first in composed.again.items():
+            if first in bound:
+                bound[second] = bound[first]
+            else:
+                keys[second] = keys[first]
         pieces = [(piece, chain) for chain in composed.chains for piece in chain.apart()]
         while pieces:
             taken = self._joined(composed, [piece for piece, _ in pieces], keys, bound)

@@ -24,6 +24,8 @@ from convdsl.kernel.expr import (
     Reduce,
     Select,
     Stage,
+    TensorVar,
+    transform,
     walk,
 )
 from convdsl.kernel.nodes import IndexTest
@@ -66,7 +68,8 @@ class Contraction:
 
 def find_contraction(stage: Stage, *, stored: bool = False) -> Contraction | None:
     """The only reduction of the stage, if that is a sum of products of two reads, in their own
-    floating type. `stored`: or of halves, which are widened to it as they are read."""
+    floating type. `stored`: or of halves, which are widened to it as they are read. A tensor that
+    is both factors has two names (`factors_apart`), unless it is squared."""
     found = [node for node in walk(stage.body) if isinstance(node, Reduce)]
     if len(found) != 1 or found[0].op != "sum":
         return None
@@ -75,6 +78,8 @@ def find_contraction(stage: Stage, *, stored: bool = False) -> Contraction | Non
     if not (isinstance(product, Binary) and product.op == "mul"):
         return None
     if reduce.dtype is not product.dtype or not product.dtype.is_float:
+        return None
+    if _is_by_itself(product):
         return None
     unit = {axis.name: 0 for axis in (*stage.axes, *reduce.axes) if axis.extent == 1}
     factors = (as_stored(f) if stored else f for f in (product.a, product.b))
@@ -95,6 +100,32 @@ def find_contraction(stage: Stage, *, stored: bool = False) -> Contraction | Non
         alone=tuple(axis for axis, in_a, in_b in summed if in_a != in_b),
         guards=tuple(test for test in tests if isinstance(test, IndexTest)),
     )
+
+
+def factors_apart(stage: Stage) -> tuple[Stage, TensorVar, TensorVar] | None:
+    """A stage that multiplies a tensor with itself, at other places, with another name for it where
+    it is the second factor; the tensor under both names. None for any other stage. Schedules pack
+    factors by name, each in a way of its own."""
+    for reduce in (e for e in walk(stage.body) if isinstance(e, Reduce) and e.op == "sum"):
+        product, _ = unguarded(reduce.body)
+        if isinstance(product, Binary) and product.op == "mul" and _is_by_itself(product):
+            first, second = (as_stored(factor) for factor in (product.a, product.b))
+            if isinstance(second, Read) and first != second:
+                again = replace(second.tensor, name=f"{second.tensor.name}_again")
+                b = _put(product.b, second, replace(second, tensor=again))
+                body = _put(stage.body, product, replace(product, b=b))
+                return replace(stage, body=body), second.tensor, again
+    return None
+
+
+def _put(e: Expr, old: Expr, new: Expr) -> Expr:
+    return transform(e, lambda node: new if node == old else None)
+
+
+def _is_by_itself(product: Binary) -> bool:
+    """Whether both factors are the same tensor."""
+    a, b = as_stored(product.a), as_stored(product.b)
+    return isinstance(a, Read) and isinstance(b, Read) and a.tensor == b.tensor
 
 
 def unguarded(body: Expr) -> tuple[Expr, list[IndexTest]]:

@@ -40,8 +40,7 @@ def has_channels_inside(
     if product is not None:
         factors = list(reads(product.reduce))
         weights = [factor for factor in factors if operands.get(factor.tensor.name) is None]
-        square = len(set(factors)) == 1
-        if not square and any(depends(index, axis) for factor in weights for index in factor.index):
+        if any(depends(index, axis) for factor in weights for index in factor.index):
             return True
     if full and any(_slides(read, stage) for read in reads(stage.body)):
         return True
