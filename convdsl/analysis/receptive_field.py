@@ -13,7 +13,7 @@ paths are aligned where they agree in stride and centre.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -207,7 +207,7 @@ class _Steps:
             paths = _union(reached[name])
             for stage, place in self.readers.get(name, ()):
                 found = reached.setdefault(stage.target.name, [])
-                found += [_through_read(path, place, stage, axis) for path in paths]
+                found += _through_reads(paths, place, stage, axis)
         return {
             name: Field(_union(reached[name]), field.aligned)
             for name in self.names
@@ -229,6 +229,27 @@ def _through(steps: _Steps, seen: Mapping[Value, Seen]) -> list[Seen]:
                 if new is None or new.paths:
                     found[name].setdefault(key, []).append(new)
     return [{key: _join(fields) for key, fields in found[name].items()} for name in steps.names]
+
+
+def _through_reads(paths: Sequence[Path], place: Place, stage: Stage, axis: int) -> Iterator[Path]:
+    """All that is seen by way of a read. Where one axis becomes several nothing more is known of a
+    path along it: it may be left out if everything that it sees is seen from everywhere."""
+    for path in paths:
+        try:
+            yield _through_read(path, place, stage, axis)
+        except _UnavailableError:
+            extent = None if path.axis is None else place.read.tensor.type.shape[path.axis]
+            if not any(_covers(other, path, extent) for other in paths if other.axis is None):
+                raise
+
+
+def _covers(whole: Path, path: Path, extent: Dim | None) -> bool:
+    """Whether a field that is the same everywhere holds another one's, at so many positions."""
+    (everything,) = whole.phases if len(whole.phases) == 1 else (None,)
+    if everything is None or not isinstance(extent, int) or extent > MOST_POSITIONS:
+        return False
+    hulls = (path.at(position) for position in range(extent))
+    return all(hull is None or everything.hull(hull) == everything for hull in hulls)
 
 
 def _through_read(path: Path, place: Place, stage: Stage, axis: int) -> Path:

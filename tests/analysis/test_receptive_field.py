@@ -118,6 +118,25 @@ def test_a_gate_sees_all_and_a_gated_map_all_of_both() -> None:
     assert width.size == 12
 
 
+def attended(side: int, pool: bool) -> tuple[Graph, Value]:
+    """Every position of a map takes from all, laid out as a line and back."""
+    b = Builder()
+    x = b.input("x", 1, 2, side, side)
+    keys = b("max_pool", x, kernel=2) if pool else x
+    lines = [b("flatten", value, start=2) for value in (x, keys)]
+    scores = b("einsum", *lines, equation="ncp,ncq->npq")
+    mixed = b("einsum", scores, lines[1], equation="npq,ncq->ncp")
+    y = b("add", x, b("reshape", mixed, shape=(1, 2, side, side)))
+    return b.output(y=y), y
+
+
+def test_attention_sees_the_whole_map() -> None:
+    for graph, y in (attended(4, False), attended(4, True)):
+        assert figures(graph, y) == [(4, 4, None, 0, False)] * 2
+    graph, y = attended(5, True)
+    assert field(graph, y) == (None, None)  # the last row and column see what no key holds
+
+
 def test_paths_that_disagree_give_the_extremes_over_positions() -> None:
     """The gate sees 0 .. 11; the outermost positions of the map see one position beyond."""
     b = Builder()
