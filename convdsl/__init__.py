@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from convdsl.library import build_library
     from convdsl.loading import load, parse
     from convdsl.measure.tuning import tuner
+    from convdsl.pictures import draw
     from convdsl.reporting import report
     from convdsl.runtime.executable import Executable
     from convdsl.runtime.saved import load_executable
@@ -53,6 +54,7 @@ __all__ = [
     "__version__",
     "build_library",
     "compile",
+    "draw",
     "emit",
     "export",
     "gradient",
@@ -82,6 +84,7 @@ _HOMES = {
     "convdsl.library": ("build_library",),
     "convdsl.loading": ("load", "parse"),
     "convdsl.measure.tuning": ("tuner",),
+    "convdsl.pictures": ("draw",),
     "convdsl.reporting": ("report",),
     "convdsl.runtime.executable": ("Executable",),
     "convdsl.runtime.saved": ("load_executable",),

@@ -311,6 +311,15 @@ def _images(model: Model, store: Any) -> tuple[Preprocessing | None, tuple[str, 
     return found, (f"images become {found.input} as they did in training: {steps}",)
 
 
+def images_of(
+    model: Model, weights: Any = None
+) -> tuple[Preprocessing | None, tuple[str, ...] | None]:
+    """How images become an input, and the names of the classes: as the model says, else as its
+    weights remember from their training."""
+    store = None if weights is None else load_weights(weights)
+    return _images(model, store)[0], _labels(model, store)
+
+
 def _labels(model: Model, store: Any) -> tuple[str, ...] | None:
     """Names of the classes: those of the text, else those that the weights were trained on."""
     said = getattr(store, "labels", None)

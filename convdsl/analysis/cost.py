@@ -8,7 +8,7 @@ a lower bound.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -106,6 +106,11 @@ def known_sum(figures: Iterable[Figure]) -> Dim:
     for figure in figures:
         total = total if figure is None else total + figure
     return total
+
+
+def sum_or_gap(figures: Sequence[Figure]) -> Figure:
+    """The sum; None where a figure is not known."""
+    return None if None in figures else known_sum(figures)
 
 
 def weight_bytes(graph: Graph) -> Dim:

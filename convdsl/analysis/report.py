@@ -17,6 +17,8 @@ from convdsl.ir.opdef import Kind, Required, Role
 from convdsl.ir.text import format_attribute, stated_attributes
 from convdsl.tensor import Dim, TensorType
 
+UNKNOWN = "?"
+
 TOTALS = ("params", "macs", "flops", "weight_bytes", "neurons", "activations")
 
 
@@ -166,8 +168,8 @@ def _layer(node: OpNode, cost: Cost, field: Summary) -> Layer:
         receptive_field=field,
         file=node.span.source.path if node.span else None,
         line=node.span.line if node.span else None,
-        kernel=_sizes(node, "kernel"),
-        stride=_sizes(node, "stride"),
+        kernel=sizes_of(node, "kernel"),
+        stride=sizes_of(node, "stride"),
     )
 
 
@@ -177,7 +179,7 @@ def _flowing(node: OpNode) -> dict[str, TensorType]:
     return {name: value.type for name, value in node.inputs.items() if name not in states}
 
 
-def _sizes(node: OpNode, attribute: str) -> tuple[int, ...] | None:
+def sizes_of(node: OpNode, attribute: str) -> tuple[int, ...] | None:
     """A size that an operator resolves for each axis of space, where it has one."""
     found = node.op.attribute(attribute)
     value: Any = node.attributes.get(attribute)
@@ -189,6 +191,36 @@ def _sizes(node: OpNode, attribute: str) -> tuple[int, ...] | None:
 def dim_to_json(value: Figure) -> int | str | None:
     """An integer where it is known, else the polynomial as text, `64*N*H*W`; None stays."""
     return value if isinstance(value, int) or value is None else str(value)
+
+
+def figure_text(value: Figure) -> str:
+    """`11,689,512`; polynomials as they are; `?` where nothing exact is known."""
+    if value is None:
+        return UNKNOWN
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def shape_text(type: TensorType) -> str:
+    """`1x3x224x224`."""
+    return "x".join(
+        str(extent) if isinstance(extent, int) else _grouped(extent) for extent in type.shape
+    )
+
+
+def _grouped(extent: Dim) -> str:
+    text = str(extent)
+    return f"({text})" if " " in text else text
+
+
+def window_text(kernel: Sequence[int] | None, stride: Sequence[int] | None) -> str:
+    """`3x3`, and where it does not step by one `3x3/2`; nothing where there is no window."""
+    if kernel is None:
+        return ""
+    said = "x".join(map(str, kernel))
+    if stride is None or set(stride) == {1}:
+        return said
+    alike = len(set(stride)) == 1
+    return f"{said}/{stride[0] if alike else 'x'.join(map(str, stride))}"
 
 
 def type_to_json(type: TensorType) -> dict[str, Any]:

@@ -74,6 +74,37 @@ def gradients(
     return [flow.total(value, build.at(value.node)) for value in wrt]
 
 
+def pulled_back(model: Model, of: str, wrt: Sequence[str]) -> Model:
+    """A model of values inside a network, and of how one of them depends on the others.
+
+        d<x> = (dy/dx)^T d<y>      y = `of`, x in `wrt`
+
+    Its further input `d<y>` weighs the elements of y: with 1 for one element, and 0 for all others,
+    d<x> is that element's gradient. Outputs are y, d<x>, and those x that are no inputs. Sizes must
+    be known. Raises InputError for names that no value has, and NoGradient.
+    """
+    graph = model.graph.copy()
+    values = {v.name: v for node in graph.op_nodes() for v in node.outputs} | graph.inputs
+    for name in (of, *wrt):
+        if name not in values:
+            raise InputError(f"{model.name} has no value {name}")
+        if not values[name].type.dtype.is_float:
+            raise InputError(f"{name} is {values[name].type}; it has no gradient")
+    y, inputs = values[of], [values[name] for name in wrt]
+    names = Names(node.name for node in graph.nodes())
+    dy = graph.add_input(names.unused(f"d{of}"), y.type)
+    build = Build(graph, BY_NAME, names)
+    found = gradients(graph, {y: dy}, inputs, build)
+    kept = {name: values[name] for name in (of, *wrt) if name not in graph.inputs}
+    graph.outputs = kept | {
+        f"d{name}": build.filled(0.0, value.type) if dx is None else dx
+        for name, value, dx in zip(wrt, inputs, found, strict=True)
+    }
+    graph.updates = {}
+    remove_unused(graph)
+    return replace(model, graph=graph, reread=None, declares={}, training=None)
+
+
 @dataclass
 class Flow:
     """The gradients that flow into values: from each of their users, and all together."""

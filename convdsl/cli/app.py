@@ -23,6 +23,7 @@ COMMANDS = {
     "check": "say what is wrong in .cnn files",
     "fmt": "bring .cnn files into the one layout",
     "report": "parameters, multiply-accumulates, memory, receptive fields of a model",
+    "draw": "draw a network, its receptive fields, filters, maps or classes",
     "diff": "compare two models, layer by layer",
     "compile": "turn a model into an artifact, or print a stage of its compilation",
     "import": "turn an ONNX model into .cnn text and a weight file",

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from convdsl.analysis.report import Report
+from convdsl.analysis.report import Report, figure_text, shape_text
 from convdsl.analysis.roofline import Roofline
 from convdsl.analysis.snapshot import Snapshot
-from convdsl.reporting.rows import field_text, figure_text, rows, shape_text
+from convdsl.reporting.rows import field_text, rows
 
 
 @dataclass(frozen=True, slots=True)

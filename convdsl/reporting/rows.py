@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from convdsl.analysis.cost import CONVENTIONS, Cost, Figure, known_sum
+from convdsl.analysis.cost import CONVENTIONS, Cost, known_sum, sum_or_gap
 from convdsl.analysis.receptive_field import AxisField, Summary
-from convdsl.analysis.report import Layer, Report
+from convdsl.analysis.report import UNKNOWN, Layer, Report, figure_text, window_text
 from convdsl.tensor import Dim, TensorType
-
-UNKNOWN = "?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,50 +48,16 @@ def _row(layers: Sequence[Layer], name: str) -> Row:
         output=last.output,
         cost=Cost(
             params=known_sum(c.params for c in costs),
-            macs=_sum_or_gap([c.macs for c in costs]),
-            flops=_sum_or_gap([c.flops for c in costs]),
+            macs=sum_or_gap([c.macs for c in costs]),
+            flops=sum_or_gap([c.flops for c in costs]),
             neurons=known_sum(c.neurons for c in costs),
             activations=known_sum(c.activations for c in costs),
         ),
         receptive_field=last.receptive_field,
         location=f"{first.file}:{first.line}" if first.file else "",
         inputs=tuple(first.inputs.values()),
-        window=_window(last) if alone else "",
+        window=window_text(last.kernel, last.stride) if alone else "",
     )
-
-
-def _window(layer: Layer) -> str:
-    """`3x3`, and where it does not step by one `3x3/2`."""
-    if layer.kernel is None:
-        return ""
-    kernel = "x".join(map(str, layer.kernel))
-    if layer.stride is None or set(layer.stride) == {1}:
-        return kernel
-    alike = len(set(layer.stride)) == 1
-    return f"{kernel}/{layer.stride[0] if alike else 'x'.join(map(str, layer.stride))}"
-
-
-def _sum_or_gap(figures: Sequence[Figure]) -> Figure:
-    return None if None in figures else known_sum(figures)
-
-
-def figure_text(value: Figure) -> str:
-    """`11,689,512`; polynomials as they are; `?` where nothing exact is known."""
-    if value is None:
-        return UNKNOWN
-    return f"{value:,}" if isinstance(value, int) else str(value)
-
-
-def shape_text(type: TensorType) -> str:
-    """`1x3x224x224`."""
-    return "x".join(
-        str(extent) if isinstance(extent, int) else _grouped(extent) for extent in type.shape
-    )
-
-
-def _grouped(extent: Dim) -> str:
-    text = str(extent)
-    return f"({text})" if " " in text else text
 
 
 def field_text(summary: Summary) -> str:
