@@ -6,8 +6,8 @@ import hashlib
 import json
 import struct
 import threading
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -21,7 +21,7 @@ from convdsl.ir.model import Model
 from convdsl.kernel.cpu_abi import ENTRY
 from convdsl.kernel.program import Port
 from convdsl.lowering.lower import Lowered, lower
-from convdsl.lowering.packing import Packing, pack_weights
+from convdsl.lowering.packing import Packing, Shelf, pack_weights
 from convdsl.lowering.recipe import packings_from_json, packings_to_json
 from convdsl.passes import PASSES, Observer, Pass
 from convdsl.passes import run as run_passes
@@ -99,8 +99,82 @@ class Plan:
         return code, packing.result()
 
 
+def make_several(
+    plans: Sequence[tuple[Plan, Mapping[str, int]]],
+    arrays: Mapping[str, Any],
+    cache: ObjectCache | None,
+) -> tuple[tuple[Code, ...], npt.NDArray[np.uint8]]:
+    """Machine code for several sizes of one model, and one weight memory, of which each program
+    knows its first `weight_bytes`: what sizes pack alike is there once."""
+    shelf, keys, codes = Shelf(), ["several"], list[Code]()
+    todo: list[tuple[Graph, list[Packing], int]] = []
+    for plan, binding in plans:
+        graph, machine, start = plan.graph(binding), plan.machine, shelf.bytes
+        keys.append(key_of(graph, plan.toolchain.version, machine))
+        key = "\n\n".join(keys)  # where weights lie follows from what was there before
+        kept = None if cache is None else cache.get(key)
+        if kept is not None:
+            code, packings = _read(kept, graph, machine)
+            packings = shelf.place(packings, machine.alignment)
+        else:
+            lowered = lower(graph, machine, plan.model.name, shelf)
+            program, packings = lowered.program, lowered.packings
+            code = Code.of(program, plan.toolchain.object_code(program))
+            if cache is not None:
+                cache.put(key, _entry(code, graph, machine, packings))
+        check_memory(code.scratch_bytes(1), code.weight_bytes)
+        fresh = [replace(p, offset=p.offset - start) for p in packings if p.offset >= start]
+        todo.append((graph, fresh, start))
+        codes.append(code)
+    weights = aligned(shelf.bytes)
+    for (graph, fresh, start), code in zip(todo, codes, strict=True):
+        pack_weights(graph, fresh, arrays, weights[start : code.weight_bytes])
+    return tuple(codes), weights
+
+
 Tuner: TypeAlias = Callable[[Plan, Mapping[str, int], Mapping[str, Any], int], Mapping[str, str]]
 """From a plan, sizes, weights and a number of threads to the schedules to prefer, by task."""
+
+
+@dataclass(frozen=True)
+class Maker:
+    """Makes programs of a model: of the plan that sizes come to, with the weights that
+    `arrays_of` binds to a model whose sizes are settled."""
+
+    plan: Plan
+    arrays_of: Callable[[Model], Mapping[str, Any]]
+    cache: ObjectCache | None
+    tuner: Tuner | None
+    team: int
+
+    def load(
+        self, binding: Mapping[str, int], values: Mapping[str, Any], device: Device
+    ) -> LoadedCode | CardCode:
+        """The program for these sizes, and values of inputs that decide shapes."""
+        plan, arrays = self._planned(binding, values)
+        return plan.load(binding, arrays, self.cache, device)
+
+    def make(
+        self, bindings: Sequence[Mapping[str, int]], values: Mapping[str, Any]
+    ) -> list[tuple[Code, npt.NDArray[np.uint8]]]:
+        """Code and weights for several sizes. They share a weight memory where they are of one
+        graph: a file that is read anew for each may have other weights."""
+        planned = [self._planned(binding, values) for binding in bindings]
+        if all(plan.model is self.plan.model for plan, _ in planned):
+            plans = [(plan, at) for (plan, _), at in zip(planned, bindings, strict=True)]
+            codes, weights = make_several(plans, planned[0][1], self.cache)
+            return [(code, weights[: code.weight_bytes]) for code in codes]
+        each = zip(planned, bindings, strict=True)
+        return [plan.make(at, arrays, self.cache) for (plan, arrays), at in each]
+
+    def _planned(
+        self, binding: Mapping[str, int], values: Mapping[str, Any]
+    ) -> tuple[Plan, Mapping[str, Any]]:
+        settled = self.plan.model.settled(binding, values)
+        arrays, made = self.arrays_of(settled), replace(self.plan, model=settled)
+        if self.tuner is not None:
+            made = replace(made, tuning=self.tuner(made, binding, arrays, self.team))
+        return made, arrays
 
 
 class _Packing(threading.Thread):

@@ -11,7 +11,7 @@ from convdsl import __version__
 from convdsl.analysis.report import Report, analyse
 from convdsl.autodiff import backward
 from convdsl.autodiff.text import format_backward
-from convdsl.compilation import Plan, Tuner
+from convdsl.compilation import Maker, Plan, Tuner
 from convdsl.diagnostics import InputError, WeightError, expect
 from convdsl.ir.graph import Graph
 from convdsl.ir.model import Model
@@ -27,14 +27,13 @@ from convdsl.loading import load
 from convdsl.passes import PASSES, Observer, Pass, check_passes
 from convdsl.passes import run as run_passes
 from convdsl.runtime.cache import ObjectCache
-from convdsl.runtime.cpu.code import LoadedCode
 from convdsl.runtime.cpu.team import team_size
 from convdsl.runtime.cuda.device import CudaDevice
 from convdsl.runtime.cuda.launching import nearest_architecture
-from convdsl.runtime.cuda.program import CardCode
 from convdsl.runtime.device import HOST, Device
 from convdsl.runtime.executable import Executable, Facts, Runner, Values
-from convdsl.runtime.saved import Signature, save_program
+from convdsl.runtime.programs import Made, Signature
+from convdsl.runtime.saved import save_programs
 from convdsl.runtime.state import State
 from convdsl.runtime.targets import KINDS, find_device
 from convdsl.toolchain import Toolchain, find_toolchain
@@ -206,25 +205,29 @@ def compile(
     team = team_size(threads)
     facts = _facts(model, bound, winograd)
 
-    def specialise(binding: Binding, values: Values) -> LoadedCode | CardCode:
-        settled = model.settled(binding, values)
-        arrays = (bound if settled is model else _bind_weights(settled, weights)).arrays
-        made = replace(plan, model=settled)
-        if tuner is not None:
-            made = replace(made, tuning=tuner(made, binding, arrays, team))
-        return made.load(binding, arrays, object_cache, place)
+    def arrays_of(settled: Model) -> Mapping[str, Any]:
+        return (bound if settled is model else _bind_weights(settled, weights)).arrays
 
-    def save(binding: Binding, values: Values, path: Path) -> None:
-        runner: Runner = executable.runner(binding, values)
-        assert isinstance(runner, LoadedCode | CardCode)
-        figures = analyse(model.settled(binding, values), "all", binding)
-        report = replace(figures, arena_bytes=runner.code.scratch_bytes(1)).to_json()
+    maker = Maker(plan, arrays_of, object_cache, tuner, team)
+
+    def specialise(binding: Binding, values: Values) -> Runner:
+        return maker.load(binding, values, place)
+
+    def save(bindings: Sequence[Binding], values: Values, path: Path) -> None:
+        if len(bindings) == 1:
+            runner: Any = executable.runner(bindings[0], values)
+            made = [(runner.code, runner.weights)]
+        else:
+            made = maker.make(bindings, values)
+        programs: list[Made] = []
+        for (code, packed), binding in zip(made, bindings, strict=True):
+            figures = analyse(model.settled(binding, values), "all", binding)
+            report = replace(figures, arena_bytes=code.scratch_bytes(1)).to_json()
+            made_for = Signature(tuple(executable.inputs), binding, values)
+            programs.append(Made(code, packed, made_for, report))
         made_by = f"convdsl {__version__}, {plan.toolchain.version}"
-        made_for = Signature(tuple(executable.inputs), binding, values)
         held = executable.state.copy()
-        save_program(
-            path, runner, plan.toolchain.target, facts, made_for, team, report, made_by, held
-        )
+        save_programs(path, programs, plan.toolchain.target, facts, team, made_by, held)
 
     outputs = tuple(Port(name, type) for name, type in model.outputs.items())
     ports = _ports(model)

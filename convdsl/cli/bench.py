@@ -91,7 +91,7 @@ def _macs(options: argparse.Namespace, made: Network) -> int | None:
     from convdsl.runtime.saved import read_report
 
     if made.model is None:
-        macs = read_report(options.model)["total"]["macs"]
+        macs = read_report(options.model, made.binding.get("N"))["total"]["macs"]
     else:
         binding = made.executable.complete(made.binding)
         macs = driver.report(made.model, symbols=binding).totals["macs"]

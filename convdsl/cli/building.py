@@ -108,22 +108,35 @@ def network(options: argparse.Namespace, *, default_weights: str | None = None) 
     from convdsl.runtime.saved import is_artifact, load_executable
 
     if is_artifact(options.model):
-        _refuse_building(options)
         loaded = load_executable(options.model, options.threads, options.device)
-        made = Network(loaded, {})
+        _refuse_building(options, several=bool(loaded.sizes))
+        made = Network(loaded, _size_of(loaded, options))
         for text in made.executable.notes:  # who compiled it was told; but it may be someone else
             console.detail(f"{options.model}: {text}")
         return made
     return compiled(load_model(options), options, default_weights=default_weights)
 
 
+def _size_of(loaded: Executable, options: argparse.Namespace) -> dict[str, int]:
+    """Of an artifact's sizes the one that has the batch of `--batch`, else the first."""
+    fitting = [size for size in loaded.sizes if options.batch in (None, size.get("N"))]
+    if loaded.sizes and not fitting:
+        raise InputError(f"there is no code for --batch {options.batch}\n{loaded.remedy}")
+    return dict(fitting[0]) if fitting else {}
+
+
 def compiled(
-    model: Model, options: argparse.Namespace, *, default_weights: str | None = None
+    model: Model,
+    options: argparse.Namespace,
+    *,
+    default_weights: str | None = None,
+    sized: bool = True,
 ) -> Network:
-    """The model compiled as the options say: at once where they fix all sizes, else when run."""
+    """The model compiled as the options say: at once where they fix all sizes, else, or where
+    those that they say are not asked for, when run."""
     from convdsl import driver
 
-    shapes, batch = input_shapes(options), batch_of(model, options)
+    shapes, batch = (input_shapes(options), batch_of(model, options)) if sized else (None, None)
     binding = driver.bind(model, shapes, batch)
     made = driver.compile(
         model,
@@ -160,8 +173,9 @@ class PassWatcher:
             console.remark(f"# after {name}\n{format_graph(step.graph)}")
 
 
-def _refuse_building(options: argparse.Namespace) -> None:
-    """An artifact is compiled already: options that would change its code are mistakes."""
+def _refuse_building(options: argparse.Namespace, *, several: bool) -> None:
+    """An artifact is compiled already: options that would change its code are mistakes. One for
+    several sizes leaves the choice."""
     given = {
         "--weights": options.weights is not None,
         "--key": options.key is not None,
@@ -170,7 +184,7 @@ def _refuse_building(options: argparse.Namespace) -> None:
         "--cpu": options.cpu != "native",
         "--no-winograd": not options.winograd,
         "--precision": options.precision != PRECISIONS[0],
-        "--batch": options.batch is not None,
+        "--batch": options.batch is not None and not several,
         "--input": bool(options.input),
         "--disable": bool(options.disable),
         "--pass-option": bool(options.pass_option),

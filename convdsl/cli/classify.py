@@ -48,7 +48,15 @@ def run(options: argparse.Namespace) -> int:
 def _batch(made: Network, options: argparse.Namespace) -> int:
     """Images at once: what an artifact was compiled for, else --batch."""
     first = next(iter(made.executable.inputs.values())).shape[0]
-    return first if isinstance(first, int) else options.batch or options.usual_batch
+    if isinstance(first, int):
+        return first
+    return max(_counts(made), default=0) or options.batch or options.usual_batch
+
+
+def _counts(made: Network) -> list[int]:
+    """The batches that an artifact for several has code for, where all else is as in the first."""
+    rest = {name: size for name, size in made.binding.items() if name != "N"}
+    return [size["N"] for size in made.executable.sizes if rest | {"N": size.get("N")} == size]
 
 
 def _batches(images: Sequence[str], size: int) -> Iterator[Sequence[str]]:
@@ -71,7 +79,8 @@ def top_classes(made: Network, images: Sequence[str], count: int) -> list[list[d
 
 
 def _scores(made: Network, images: Sequence[str]) -> NDArray[Any]:
-    """One row of scores an image. A batch that is fixed is filled up with the last image."""
+    """One row of scores an image. A batch that is fixed, or the smallest that an
+    artifact has for as many, is filled up with the last image."""
     import numpy as np
 
     from convdsl.ir.preprocess import Preprocessing
@@ -91,6 +100,8 @@ def _scores(made: Network, images: Sequence[str]) -> NDArray[Any]:
     wanted = net.inputs[declared.input]
     arrays = [prepare(image, declared, wanted) for image in images]
     batch = wanted.shape[0]
+    if made.executable.sizes:
+        batch = min((count for count in _counts(made) if count >= len(arrays)), default=batch)
     if isinstance(batch, int):
         arrays += arrays[-1:] * (batch - len(arrays))
     scores = made.run({declared.input: np.concatenate(arrays)})[made.output]

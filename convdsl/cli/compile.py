@@ -1,6 +1,7 @@
 """Turn a model into an artifact, or print a stage of its compilation.
 
-Without --emit: one file that `run`, `classify`, `bench` and convdsl.load_executable take.
+Without --emit: one file that `run`, `classify`, `bench` and convdsl.load_executable take; with
+--batch 1,8 it has code for each, and once the weights that both lay out alike.
 --explain tells why each step runs as it does, --measure how fast.
 Stages: graph (after the passes), gradient (the backward graph, before them; --of says of which
 output, --wrt by which inputs and weights), expr (tensor expressions), loops (loop IR); of a
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Sequence
 
 from convdsl.cli import console
 from convdsl.cli.building import PassWatcher, compiled, load_model
@@ -22,6 +24,7 @@ from convdsl.cli.options import (
     add_model,
     batch_of,
     completes_files,
+    each_size,
     input_shapes,
     plain_path,
     positive,
@@ -84,6 +87,10 @@ def _count(text: str) -> str:
 
 
 def run(options: argparse.Namespace) -> int:
+    options, *others = each_size(options)
+    if others and (options.emit or options.explain):
+        said = f"--emit {options.emit}" if options.emit else "--explain"
+        raise InputError(f"{said} shows code for one size: one --batch, one --input")
     if options.measure and not options.explain:
         raise InputError("--measure goes with --explain")
     if (options.rows or options.columns) and not options.explain:
@@ -105,7 +112,7 @@ def run(options: argparse.Namespace) -> int:
         return explain(options)
     if options.emit == "library":
         return _library(options)
-    return _emit(options) if options.emit else _artifact(options)
+    return _emit(options) if options.emit else _artifact(options, others)
 
 
 def _refuse_cards(options: argparse.Namespace, what: str, instead: str) -> None:
@@ -113,11 +120,21 @@ def _refuse_cards(options: argparse.Namespace, what: str, instead: str) -> None:
         raise InputError(f"{what} is of processors; {instead}")
 
 
-def _artifact(options: argparse.Namespace) -> int:
+def _artifact(options: argparse.Namespace, others: Sequence[argparse.Namespace]) -> int:
+    """An artifact for the sizes of the options, and for those of the others."""
+    from convdsl.driver import bind
+
     started = time.perf_counter()
     if options.target == "cuda" and options.arch is None:
         console.note("code for sm_90 (H100) and later cards; --arch names an earlier one")
-    made, binding, _ = compiled(load_model(options), options)
+    model = load_model(options)
+    each = [options, *others]
+    if others:
+        bindings = [bind(model, input_shapes(one), batch_of(model, one)) for one in each]
+        binding = {name: [one[name] for one in bindings] for name in bindings[0]}
+        made = compiled(model, options, sized=False).executable
+    else:
+        made, binding, _ = compiled(model, options)
     path = plain_path(options.output or f"{made.name}{SUFFIX}")
     made.save(path, **binding)
     seconds = time.perf_counter() - started

@@ -45,10 +45,13 @@ def facts_of(path: str) -> dict[str, Any]:
 
 def _text(value: Any) -> str:
     match value:
+        case str():
+            return value
         case dict():
             return ", ".join(f"{name} {_text(part)}" for name, part in value.items()) or "-"  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
         case list():
-            return ", ".join(map(str, value)) or "-"  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+            between = "; " if any(isinstance(part, dict) for part in value) else ", "  # pyright: ignore[reportUnknownVariableType]
+            return between.join(map(_text, value)) or "-"  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
         case None:
             return "-"
         case _:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from convdsl.diagnostics import InputError
 
 if TYPE_CHECKING:
     from convdsl.ir.model import Model
     from convdsl.passes import Pass
+
+T = TypeVar("T")
 
 TARGETS = ("cpu", "cuda")
 PRECISIONS = ("highest", "high", "medium")
@@ -51,16 +54,25 @@ def add_set(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_shapes(parser: argparse.ArgumentParser, *, batch: int | None = 1) -> None:
+def add_shapes(
+    parser: argparse.ArgumentParser, *, batch: int | None = 1, several: bool = False
+) -> None:
+    """`--batch` and `--input`; where a command takes `several` of each, `each_size` has them."""
     group = parser.add_argument_group("shapes")
     said = "" if batch is None else f" (default {batch})"
-    group.add_argument("--batch", type=positive, metavar="N", help=f"samples at once{said}")
+    more = "; several, as 1,8, in one artifact" if several else ""
+    group.add_argument(
+        "--batch",
+        type=_listed(positive) if several else positive,
+        metavar="N,.." if several else "N",
+        help=f"samples at once{said}{more}",
+    )
     parser.set_defaults(usual_batch=batch)
     group.add_argument(
         "--input",
         action="append",
         default=[],
-        type=_shape,
+        type=_listed(_shape) if several else _shape,
         metavar="[NAME=]CxHxW",
         help="size of an input, without its batch, e.g. 3x224x224; may be repeated",
     )
@@ -70,7 +82,7 @@ def add_building(
     parser: argparse.ArgumentParser, *, batch: int | None = 1, runs: bool = True
 ) -> None:
     """Everything that decides which code is made, by a command that runs it or does not."""
-    add_shapes(parser, batch=batch)
+    add_shapes(parser, batch=batch, several=not runs)
     group = parser.add_argument_group("code")
     add_weights(group)
     add_processor(group, runs=runs)
@@ -219,13 +231,27 @@ def input_shapes(
     options: argparse.Namespace,
 ) -> tuple[int, ...] | dict[str, tuple[int, ...]] | None:
     """`--input` as the driver takes it: one shape, shapes by input, or None."""
-    given: list[tuple[str | None, tuple[int, ...]]] = options.input
+    given: list[Shape] = options.input
     unnamed = [shape for name, shape in given if name is None]
     if not given:
         return None
     if unnamed and len(given) > 1:
         raise InputError("--input needs names where it is given more than once: NAME=3x224x224")
     return unnamed[0] if unnamed else {str(name): shape for name, shape in given}
+
+
+def each_size(options: argparse.Namespace) -> list[argparse.Namespace]:
+    """The options with one size each, in every combination of what `--batch` and `--input` list.
+    InputError for a size that is listed twice."""
+    shapes = [[shape._replace(name=given[0].name) for shape in given] for given in options.input]
+    made = [
+        argparse.Namespace(**{**vars(options), "input": list(each), "batch": batch})
+        for each in itertools.product(*shapes)
+        for batch in options.batch or (None,)
+    ]
+    if len({(*one.input, one.batch) for one in made}) < len(made):
+        raise InputError("--batch or --input names a size twice")
+    return made
 
 
 def selected_passes(options: argparse.Namespace) -> tuple[Pass, ...]:
@@ -269,12 +295,24 @@ def positive(text: str) -> int:
     return int(text)
 
 
-def _shape(text: str) -> tuple[str | None, tuple[int, ...]]:
+class Shape(NamedTuple):
+    """The size of an input, and which, where that was said."""
+
+    name: str | None
+    sizes: tuple[int, ...]
+
+
+def _shape(text: str) -> Shape:
     match = _SHAPE.fullmatch(text)
     sizes = tuple(int(size) for size in match["sizes"].split("x")) if match else ()
     if match is None or not all(0 < size < 1 << 31 for size in sizes):
         raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 3x224x224")
-    return match["name"], sizes
+    return Shape(match["name"], sizes)
+
+
+def _listed(one: Callable[[str], T]) -> Callable[[str], list[T]]:
+    """The type of an option that takes several, with commas between."""
+    return lambda text: [one(part) for part in text.split(",")]
 
 
 def completes_files(action: argparse.Action) -> None:

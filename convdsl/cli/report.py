@@ -115,10 +115,10 @@ def _carried(options: argparse.Namespace) -> int:
     """The figures that an artifact carries: those of the network it was made of."""
     from convdsl.runtime.saved import read_report
 
-    if options.set or options.input or options.batch or options.depth or options.columns:
+    if options.set or options.input or options.depth or options.columns:
         said = "its figures are those it was compiled with"
         raise InputError(f"{options.model} is compiled already: {said}")
-    found = read_report(options.model)
+    found = read_report(options.model, options.batch)
     if options.format == "json":
         console.result(json.dumps(found, indent=2))
         return 0

@@ -7,6 +7,7 @@ name numbers.
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,32 @@ def canonical_text(graph: Graph) -> str:
     lines += [f"output {name!r} {place(value)}" for name, value in graph.outputs.items()]
     lines += [f"update {key!r} {place(value)}" for key, value in graph.updates.items()]
     return "\n".join(lines)
+
+
+class Origins:
+    """What values are made of, whatever graph they are in: SHA-256 of all that they follow from,
+    by the names of states."""
+
+    def __init__(self) -> None:
+        self._found: dict[Value, str] = {}
+
+    def of(self, value: Value) -> str:
+        if value not in self._found:
+            text = f"{self._made(value.node)} {value.index} {value.type}"
+            self._found[value] = hashlib.sha256(text.encode()).hexdigest()
+        return self._found[value]
+
+    def _made(self, node: Node) -> str:
+        if isinstance(node, StateNode):
+            if node.data is None:
+                return f"state {node.name!r}"
+            data: NDArray[Any] = np.ascontiguousarray(node.data)
+            return f"state {node.name!r} {data.dtype} {hashlib.sha256(data.data).hexdigest()}"
+        if isinstance(node, OpNode):
+            operands = [f"{key}={self.of(value)}" for key, value in node.inputs.items()]
+            attributes = [f"{k}={value_text(v)}" for k, v in sorted(node.attributes.items())]
+            return " ".join((node.op.name, *operands, *attributes))
+        raise TypeError(f"a node of type {type(node).__name__}")
 
 
 def _definition(node: Node, place: Any) -> str:

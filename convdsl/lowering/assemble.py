@@ -9,12 +9,12 @@ from convdsl.kernel.program import Access, Argument, Place, Port, Program, Step
 from convdsl.lowering.buffers import Buffers
 from convdsl.lowering.calls import Call, Key, PackedWeight, Private
 from convdsl.lowering.memory import plan_arena, round_up
-from convdsl.lowering.packing import Packing
+from convdsl.lowering.packing import Packing, Shelf
 from convdsl.lowering.sharing import Sharing
 
 
 def assemble(
-    name: str, buffers: Buffers, sharing: Sharing, alignment: int
+    name: str, buffers: Buffers, sharing: Sharing, alignment: int, shelf: Shelf | None = None
 ) -> tuple[Program, tuple[Packing, ...], Sharing]:
     """The program, the packings at their places in the weight memory, and the calls as they came
     to be: results lie over operands where that makes the arena smaller."""
@@ -22,7 +22,7 @@ def assemble(
     tried.write_over_operands(buffers.bytes_of)
     arena = choose(Arena(buffers, sharing, alignment), Arena(buffers, tried, alignment))
     sharing = arena.sharing
-    packings, weight_bytes = buffers.packings()
+    packings, weight_bytes = buffers.packings(shelf)
 
     def argument(key: Key, call: Call) -> Argument:
         if isinstance(key, PackedWeight):

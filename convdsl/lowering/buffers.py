@@ -24,7 +24,7 @@ from convdsl.lowering.calls import (
 )
 from convdsl.lowering.layouts import Layouts
 from convdsl.lowering.memory import round_up
-from convdsl.lowering.packing import Packing, Source
+from convdsl.lowering.packing import Packing, Shelf, Source
 from convdsl.lowering.slices import find_slices
 from convdsl.schedules.machine import Machine
 from convdsl.schedules.task import Pack, Scratch
@@ -123,13 +123,15 @@ class Buffers:
             self._packings.append(packing)
         return self._packed[key]
 
-    def packings(self) -> tuple[tuple[Packing, ...], int]:
+    def packings(self, shelf: Shelf | None = None) -> tuple[tuple[Packing, ...], int]:
         """The packings at their places in the weight memory, and its bytes in all."""
+        if shelf is not None:
+            return shelf.place(self._packings, self._machine.alignment), shelf.bytes
         placed: list[Packing] = []
         end = 0
         for packing in self._packings:
             placed.append(replace(packing, offset=end))
-            end += round_up(packing.pack.size * packing.dtype.bytes, self._machine.alignment)
+            end += round_up(packing.bytes, self._machine.alignment)
         return tuple(placed), end
 
     # Memory

@@ -15,7 +15,7 @@ from convdsl.ir.graph import Graph
 from convdsl.kernel.program import Program
 from convdsl.lowering.assemble import assemble
 from convdsl.lowering.buffers import Buffers
-from convdsl.lowering.packing import Packing, pack_weights
+from convdsl.lowering.packing import Packing, Shelf, pack_weights
 from convdsl.lowering.sharing import Sharing
 from convdsl.lowering.tasks import Decision, Tasks
 from convdsl.lowering.updates import order_of, replace_states
@@ -38,8 +38,9 @@ class Lowered:
         pack_weights(self.graph, self.packings, states, out)
 
 
-def lower(graph: Graph, machine: Machine, name: str) -> Lowered:
-    """The program of a graph whose shapes are all bound (InputError if one is not)."""
+def lower(graph: Graph, machine: Machine, name: str, shelf: Shelf | None = None) -> Lowered:
+    """The program of a graph whose shapes are all bound (InputError if one is not); with a shelf,
+    its weights lie there, beside those of other programs."""
     _check_bound(graph)
     buffers = Buffers(graph, machine)
     tasks = Tasks(machine, buffers)
@@ -50,7 +51,7 @@ def lower(graph: Graph, machine: Machine, name: str) -> Lowered:
     for copy in replace_states(graph, sharing):
         type = graph.states[copy.state].type
         tasks.add_copy(copy.source, copy.into, type, f"update {copy.state}")
-    program, packings, sharing = assemble(name, buffers, sharing, machine.alignment)
+    program, packings, sharing = assemble(name, buffers, sharing, machine.alignment, shelf)
     choices = zip(tasks.choices, sharing.calls, strict=True)
     chosen = tuple(replace(choice, kernel=call.kernel) for choice, call in choices)
     return Lowered(program, graph, packings, chosen)

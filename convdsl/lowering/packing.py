@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from convdsl.ir.canonical import Origins
 from convdsl.ir.graph import Graph, OpNode, Value
 from convdsl.ir.timing import Timing
 from convdsl.ir.weight_time import weight_time_values
 from convdsl.kernel.evaluate import evaluate
-from convdsl.kernel.expr import TensorExpr, reads
+from convdsl.kernel.expr import TensorExpr, format_tensor_expr, reads
 from convdsl.lowering.compose import Composed
+from convdsl.lowering.memory import round_up
 from convdsl.schedules.task import Pack
 from convdsl.tensor import DType
 
@@ -48,6 +50,39 @@ class Packing:
     pack: Pack
     dtype: DType
     offset: int
+
+    @property
+    def bytes(self) -> int:
+        return self.pack.size * self.dtype.bytes
+
+
+class Shelf:
+    """One weight memory for the programs of several sizes, which are lowered one after the other:
+    what a later one packs as an earlier one does of equal weights, it finds there."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        self._places: dict[tuple[str, Pack, DType], int] = {}
+
+    def place(self, packings: Sequence[Packing], alignment: int) -> tuple[Packing, ...]:
+        """The packings of a program at their places."""
+        origins = Origins()
+        placed: list[Packing] = []
+        for packing in packings:
+            key = (_origin(packing.source, origins), packing.pack, packing.dtype)
+            if key not in self._places:
+                self._places[key] = self.bytes
+                self.bytes += round_up(packing.bytes, alignment)
+            placed.append(replace(packing, offset=self._places[key]))
+        return tuple(placed)
+
+
+def _origin(source: Source, origins: Origins) -> str:
+    if source.value is not None:
+        return origins.of(source.value)
+    assert source.expr is not None
+    inner = [f"{name}={_origin(part, origins)}" for name, part in source.inputs]
+    return "\n".join((format_tensor_expr(source.expr), *inner))
 
 
 def bound_sources(composed: Composed, last: OpNode, timing: Timing) -> dict[str, Source]:
@@ -96,7 +131,7 @@ def pack_weights(
 
 def _write(packing: Packing, values: Mapping[Value, Array], out: npt.NDArray[np.uint8]) -> None:
     array = _evaluate(packing.source, values).astype(packing.dtype.numpy, copy=False)
-    end = packing.offset + packing.pack.size * packing.dtype.bytes
+    end = packing.offset + packing.bytes
     packing.pack.pack(array, out[packing.offset : end].view(packing.dtype.numpy))
 
 
@@ -112,5 +147,5 @@ def _clear_gaps(packings: Sequence[Packing], out: npt.NDArray[np.uint8]) -> None
     end = 0
     for packing in sorted(packings, key=lambda p: p.offset):
         out[end : packing.offset] = 0
-        end = packing.offset + packing.pack.size * packing.dtype.bytes
+        end = packing.offset + packing.bytes
     out[end:] = 0

@@ -82,6 +82,18 @@ def _scalar(port: Port, value: Any) -> Array:
     return np.asarray(number, dtype.numpy)
 
 
+def _each(sizes: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The bindings that sizes, and sequences of sizes of one length, stand for."""
+    many = {n: list(s) for n, s in sizes.items() if isinstance(s, list | tuple | range)}  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+    counts = {len(given) for given in many.values()} or {1}
+    if len(counts) > 1 or 0 in counts:
+        said = ", ".join(f"{len(given)} of {name}" for name, given in many.items())
+        raise InputError(f"sizes that go together are equally many: {said}")
+    return [
+        {**sizes, **{name: given[at] for name, given in many.items()}} for at in range(max(counts))
+    ]
+
+
 def _how(inputs: Sequence[Port], missing: Sequence[str]) -> str:
     """How sizes are given, on the command line and in Python."""
     port = next(p for p in inputs if {s.name for s in p.type.symbols()} & set(missing))
@@ -107,7 +119,7 @@ class Executable:
         outputs: Sequence[Port],
         threads: int,
         specialise: Callable[[Binding, Values], Runner],
-        save: Callable[[Binding, Values, Path], None],
+        save: Callable[[Sequence[Binding], Values, Path], None],
         deciding: Sequence[str] = (),
         state: State | None = None,
         device: Device = HOST,
@@ -126,6 +138,7 @@ class Executable:
         self._state = State((), {}) if state is None else state
         self.threads = threads
         self.remedy = ""  # what to do about other sizes, where there is no code for them
+        self.sizes: tuple[Binding, ...] = ()  # of an artifact for several: those that it has
 
     @property
     def threads(self) -> int:
@@ -293,13 +306,18 @@ class Executable:
         return sheltered(begin, make, end)
 
     def save(self, path: str | Path, **binding: Any) -> None:
-        """Write an artifact for one binding of the symbols, e.g. save("net.cdsl", N=1).
-        The batch symbol defaults to 1; other free symbols must be given, and so must the values
-        of inputs that decide shapes."""
+        """Write an artifact for one binding of the symbols, e.g. save("net.cdsl", N=1), or for
+        several: save("net.cdsl", N=(1, 8)) has code for each, and once the weights that they lay
+        out alike. Where there are several sizes of several symbols, the first go together, the
+        second, and so on. The batch symbol defaults to 1; other free symbols must be given, and so
+        must the values of inputs that decide shapes."""
         expect("the path", path, str, Path)
         values = {name: self._decided(name, binding) for name in self._deciding}
         sizes = {name: size for name, size in binding.items() if name not in values}
-        self._save(self.complete(sizes), values, Path(path))
+        bindings = [self.complete(each) for each in _each(sizes)]
+        if any(each in bindings[:number] for number, each in enumerate(bindings)):
+            raise InputError("an artifact has one program for the same sizes, not two")
+        self._save(bindings, values, Path(path))
 
     def _decided(self, name: str, given: Mapping[str, Any]) -> Array:
         (port,) = (port for port in self._inputs if port.name == name)

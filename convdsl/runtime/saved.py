@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,24 +11,28 @@ import numpy as np
 from convdsl.diagnostics import ArtifactError, InputError
 from convdsl.kernel.cuda_target import CudaTarget
 from convdsl.kernel.program import Port
-from convdsl.kernel.signature import Binding
+from convdsl.kernel.signature import Binding, bind_shapes
 from convdsl.kernel.target import Target
 from convdsl.runtime import artifact
 from convdsl.runtime.code import Code
-from convdsl.runtime.cpu.code import LoadedCode
 from convdsl.runtime.cpu.team import team_size
-from convdsl.runtime.cuda.program import CardCode
 from convdsl.runtime.device import Device
 from convdsl.runtime.executable import Array, Executable, Facts, Runner, Values
+from convdsl.runtime.programs import (
+    ABI,
+    SEVERAL_ABI,
+    Made,
+    check_interface,
+    open_ports,
+    port_from_json,
+    program_to_json,
+    read_programs,
+    sections_of,
+    type_of,
+    whole,
+)
 from convdsl.runtime.state import State
 from convdsl.runtime.targets import KINDS, find_device, kind_of
-from convdsl.tensor import DType, TensorType
-from convdsl.tensor.conversion import of_numpy
-
-ABI = 10
-"""Raised when the context table, the entry point of compiled code, its signature, or what the
-manifest must hold changes."""
-
 
 _SENSELESS = (
     *(KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError, RecursionError),
@@ -39,57 +40,38 @@ _SENSELESS = (
 )  # what reading a manifest that makes no sense may raise
 
 
-@dataclass(frozen=True, slots=True)
-class Signature:
-    """What a program was made for: its inputs' names in order, sizes by symbol, and the values of
-    inputs that decide shapes."""
-
-    inputs: tuple[str, ...]
-    binding: Mapping[str, int]
-    values: Mapping[str, Array]
-
-
-def save_program(
+def save_programs(
     path: Path,
-    loaded: LoadedCode | CardCode,
+    programs: Sequence[Made],
     target: Target | CudaTarget,
     facts: Facts,
-    made_for: Signature,
     threads: int,
-    report: Mapping[str, Any],
     made_by: str,
     state: Mapping[str, Array],
 ) -> None:
-    """Write one specialisation, and the state as it is, as an artifact, whole or not at all."""
-    code, kind = loaded.code, kind_of(target)
+    """Write specialisations of a network, and its state as it is, as an artifact, whole or not at
+    all. The first stands where the one of an artifact of one size does."""
+    kind, several = kind_of(target), len(programs) > 1
+    sections, places = sections_of(programs)
+    first, *others = (program_to_json(program, target) for program in programs)
     manifest = {
-        "abi": ABI,
+        "abi": SEVERAL_ABI if several else ABI,
         "kind": kind,
         "made_by": made_by,
         "model": facts.name,
-        "binding": dict(made_for.binding),
-        "signature": list(made_for.inputs),
-        "values": {name: _value_to_json(value) for name, value in made_for.values.items()},
-        "entry": code.entry,
-        "inputs": [_port_to_json(port) for port in code.inputs],
-        "outputs": [_port_to_json(port) for port in code.outputs],
-        "states": [_port_to_json(port) for port in code.states],
-        "steps": code.steps,
-        "arena_bytes": code.arena_bytes,
-        "weight_bytes": code.weight_bytes,
-        "private_bytes": code.private_bytes,
+        **first,
         "target": KINDS[kind].to_json(target),
         "proof": KINDS[kind].proof(target),
-        "seal": _seal(code, target),
         "threads": threads,
         "preprocessing": facts.preprocessing,
         "labels": None if facts.labels is None else list(facts.labels),
         "notes": list(facts.notes),
         "winograd": facts.winograd,
-        "report": dict(report),
     }
-    sections = {"object": memoryview(code.object_code), "weights": memoryview(loaded.weights.data)}
-    for slot, port in enumerate(code.states):
+    if several:
+        rows = zip(others, places[1:], strict=True)
+        manifest["also"] = [row | {"weights": place} for row, place in rows]
+    for slot, port in enumerate(programs[0].code.states):
         sections[f"state{slot}"] = state[port.name].reshape(-1).view(np.uint8).data
     artifact.write(path, sections, manifest)
 
@@ -105,63 +87,108 @@ def load_executable(
     path = Path(path)
     manifest, sections = artifact.read(path)
     try:
+        check_interface(manifest)
         kind = str(manifest.get("kind", "cpu"))
         name, place = find_device(device or kind)
-        code, target = _read_code(manifest, kind, sections)
-        weights = np.frombuffer(sections["weights"], np.uint8)
-        state = _read_state(code, sections, place)
-        facts = _read_facts(manifest)
-        made_for = _read_signature(manifest, code)
-        default_threads = team_size(_whole(manifest["threads"]))
-        proven, seal = str(manifest["proof"]), manifest["seal"]
-        made_by, report = str(manifest["made_by"]), dict(manifest["report"])
+        target = KINDS[kind].from_json(manifest["target"])
+        default_threads = team_size(whole(manifest["threads"]))
+        facts, proven = _read_facts(manifest), str(manifest["proof"])
+        made_by = str(manifest["made_by"])
     except _SENSELESS as error:
         raise ArtifactError(f"{path} holds no complete manifest: {error!r}") from None
     if name != kind:
         raise InputError(f"{path} is compiled for {kind}: it does not run on {device}")
     KINDS[kind].check(target, place, str(path), proven)
-    if seal != _seal(code, target):
-        raise ArtifactError(f"{path} is damaged: its machine code is not that of its manifest")
-    loaded = KINDS[kind].load(code, weights, place)
+    try:
+        programs = read_programs(manifest, sections, target)
+        state = _read_state(programs[0].code, sections, place)
+        inputs, outputs = _ports(programs)
+        sizes = [bind_shapes(inputs, _shapes(program)) for program in programs]
+    except ArtifactError as error:
+        raise ArtifactError(f"{path} is damaged: {error}") from None
+    except _SENSELESS as error:
+        raise ArtifactError(f"{path} holds no complete manifest: {error!r}") from None
+    loaded = [KINDS[kind].load(program.code, program.weights, place) for program in programs]
+    values_made_for = programs[0].made_for.values
 
-    def specialise(binding: Binding, values: Values) -> Runner:
+    def number(binding: Binding, values: Values) -> int:
         for name, value in values.items():
-            if not np.array_equal(value, made_for.values[name]):
+            if not np.array_equal(value, values_made_for[name]):
                 raise InputError(
-                    f"{path} was compiled for {name} = {made_for.values[name].tolist()}, "
+                    f"{path} was compiled for {name} = {values_made_for[name].tolist()}, "
                     f"not {value.tolist()}"
                 )
-        return loaded
+        if binding not in sizes:
+            said = ", ".join(f"{name} = {size}" for name, size in binding.items())
+            raise InputError(f"there is no code for {said}\n{executable.remedy}")
+        return sizes.index(binding)
 
-    def save(binding: Binding, values: Values, where: Path) -> None:
-        specialise(binding, values)
+    def specialise(binding: Binding, values: Values) -> Runner:
+        return loaded[number(binding, values)]
+
+    def save(bindings: Sequence[Binding], values: Values, where: Path) -> None:
+        chosen = [programs[number(binding, values)] for binding in bindings]
         held = executable.state.copy()
-        save_program(where, loaded, target, facts, made_for, default_threads, report, made_by, held)
+        save_programs(where, chosen, target, facts, default_threads, made_by, held)
 
     available = team_size(None)
     team = min(default_threads, available) if threads is None else team_size(threads)
-    decided = {name: Port(name, _type_of(value)) for name, value in made_for.values.items()}
-    by_name = {port.name: port for port in code.inputs} | decided
-    inputs = [by_name[name] for name in made_for.inputs]
     executable = Executable(
-        facts, inputs, code.outputs, team, specialise, save, tuple(decided), state, place
+        facts, inputs, outputs, team, specialise, save, tuple(values_made_for), state, place
     )
-    sizes = (
-        ", ".join(f"{name} = {size}" for name, size in made_for.binding.items()) or "these sizes"
-    )
-    executable.remedy = (
-        f"help: {path} is compiled for {sizes}; `convdsl compile` with --batch or --input makes one"
-        " for others"
-    )
+    executable.remedy = _remedy(path, programs)
+    executable.sizes = tuple(sizes) if len(programs) > 1 else ()
     return executable
 
 
-def read_report(path: str | Path) -> dict[str, Any]:
-    """The report (JSON form) that an artifact carries."""
-    report = artifact.read(Path(path)).manifest.get("report")
+def _ports(programs: Sequence[Made]) -> tuple[tuple[Port, ...], tuple[Port, ...]]:
+    """Inputs and outputs of the network: those of one program, or what several have in common."""
+    ordered: list[list[Port]] = []
+    for program in programs:
+        made_for = program.made_for
+        decided = {name: Port(name, type_of(value)) for name, value in made_for.values.items()}
+        by_name = {port.name: port for port in program.code.inputs} | decided
+        ordered.append([by_name[name] for name in made_for.inputs])
+    if len(programs) == 1:
+        return tuple(ordered[0]), programs[0].code.outputs
+    if any(p.code.states != programs[0].code.states for p in programs):
+        raise ValueError("programs of different networks")
+    bindings = [program.made_for.binding for program in programs]
+    outputs = [program.code.outputs for program in programs]
+    return open_ports(ordered, bindings), open_ports(outputs, bindings)
+
+
+def _shapes(program: Made) -> dict[str, tuple[int, ...]]:
+    values = program.made_for.values
+    shapes = {port.name: port.type.sizes for port in program.code.inputs}
+    return shapes | {name: value.shape for name, value in values.items()}
+
+
+def _remedy(path: Path, programs: Sequence[Made]) -> str:
+    sizes = " and for ".join(str(program.made_for) or "these sizes" for program in programs)
+    return (
+        f"help: {path} is compiled for {sizes}; `convdsl compile` with --batch or --input makes one"
+        " for others, with --batch 1,8 for several"
+    )
+
+
+def read_report(path: str | Path, batch: int | None = None) -> dict[str, Any]:
+    """The report (JSON form) that an artifact carries: of its first program, or of the one for a
+    batch. InputError where there is none."""
+    manifest = artifact.read(Path(path)).manifest
+    try:
+        rows = [manifest, *manifest.get("also", ())]
+        held = [(row["binding"].get("N"), row.get("report")) for row in rows]
+    except _SENSELESS as error:
+        raise ArtifactError(f"{path} holds no complete manifest: {error!r}") from None
+    fitting = [report for size, report in held if batch is None or size == batch]
+    if not fitting:
+        there = ", ".join(str(size) for size, _ in held)
+        raise InputError(f"{path} has no code for --batch {batch}, only for {there}")
+    report = fitting[0]
     if not isinstance(report, dict):
         raise ArtifactError(f"{path} carries no report")
-    return report  # pyright: ignore[reportUnknownVariableType]
+    return cast("dict[str, Any]", report)
 
 
 def described(path: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
@@ -169,9 +196,10 @@ def described(path: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
     little."""
     try:
         ports = {
-            kind: {p.name: str(p.type) for p in map(_port_from_json, manifest[kind])}
+            kind: {p.name: str(p.type) for p in map(port_from_json, manifest[kind])}
             for kind in ("inputs", "outputs")
         }
+        rows: list[Mapping[str, Any]] = [manifest, *manifest.get("also", ())]
         total = dict(manifest["report"])["total"]
         prepared = cast("dict[str, Any]", manifest["preprocessing"] or {})
         steps = cast("list[dict[str, Any]]", prepared.get("steps", []))
@@ -180,14 +208,15 @@ def described(path: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
             "model": str(manifest["model"]),
             **ports,
             "sizes": dict(manifest["binding"]),
+            "also for": [dict(row["binding"]) for row in rows[1:]],
             "kind": str(manifest.get("kind", "cpu")),
             "target": {name: part for name, part in target.items() if name != "features"},
             "threads": manifest["threads"],
             "made by": str(manifest["made_by"]),
             "params": total["params"],
             "macs": total["macs"],
-            "weight bytes": manifest["weight_bytes"],
-            "arena bytes": manifest["arena_bytes"],
+            "weight bytes": _weight_bytes(rows),
+            "arena bytes": max(whole(row["arena_bytes"]) for row in rows),
             "file bytes": path.stat().st_size,
             "states": len(manifest["states"]),
             "classes": len(manifest["labels"] or ()),
@@ -196,6 +225,15 @@ def described(path: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
         }
     except _SENSELESS as error:
         raise ArtifactError(f"{path} holds no complete manifest: {error!r}") from None
+
+
+def _weight_bytes(rows: Sequence[Mapping[str, Any]]) -> int:
+    """Of all weight memories: programs that share one know its beginning."""
+    held: dict[int, int] = {}
+    for row in rows:
+        place = row.get("weights", 0)
+        held[place] = max(held.get(place, 0), whole(row["weight_bytes"]))
+    return sum(held.values())
 
 
 def is_artifact(path: str | Path) -> bool:
@@ -207,50 +245,6 @@ def is_artifact(path: str | Path) -> bool:
             return file.read(len(artifact.MAGIC)) == artifact.MAGIC
     except (OSError, ValueError):
         return False
-
-
-def _seal(code: Code, target: Target | CudaTarget) -> str:
-    """SHA-256 of the machine code and of all that it takes for granted: code that stands beside
-    another program's manifest is never called. No signature either: whoever writes an artifact can
-    compute it."""
-    facts = {
-        "abi": ABI,
-        "object": artifact.digest_of(memoryview(code.object_code)),
-        "entry": code.entry,
-        "ports": [
-            [_port_to_json(port) for port in ports]
-            for ports in (code.inputs, code.outputs, code.states)
-        ],
-        "sizes": [code.arena_bytes, code.weight_bytes, code.private_bytes, code.steps],
-        "target": KINDS[kind_of(target)].sealed(target),
-    }
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-
-
-def _whole(value: Any) -> int:
-    """A whole number that JSON writes as one."""
-    if type(value) is not int:
-        raise TypeError(f"{value!r} is no whole number")
-    return value
-
-
-def _read_code(
-    manifest: Mapping[str, Any], kind: str, sections: Mapping[str, memoryview]
-) -> tuple[Code, Target | CudaTarget]:
-    if manifest["abi"] != ABI:
-        raise ArtifactError(f"the artifact has code interface {manifest['abi']}, expected {ABI}")
-    code = Code(
-        bytes(sections["object"]),
-        str(manifest["entry"]),
-        tuple(map(_port_from_json, manifest["inputs"])),
-        tuple(map(_port_from_json, manifest["outputs"])),
-        _whole(manifest["arena_bytes"]),
-        _whole(manifest["weight_bytes"]),
-        _whole(manifest["steps"]),
-        tuple(map(_port_from_json, manifest["states"])),
-        _whole(manifest["private_bytes"]),
-    )
-    return code, KINDS[kind].from_json(manifest["target"])
 
 
 def _read_state(code: Code, sections: Mapping[str, memoryview], device: Device) -> State:
@@ -272,35 +266,3 @@ def _read_facts(manifest: Mapping[str, Any]) -> Facts:
         tuple(map(str, manifest["notes"])),
         bool(manifest["winograd"]),
     )
-
-
-def _read_signature(manifest: Mapping[str, Any], code: Code) -> Signature:
-    values = {
-        str(name): np.asarray(value["elements"], DType(value["dtype"]).numpy)
-        for name, value in manifest["values"].items()
-    }
-    inputs = tuple(map(str, manifest["signature"]))
-    if sorted(inputs) != sorted([*values, *(port.name for port in code.inputs)]):
-        raise ValueError("the signature is not that of the program")
-    binding = {str(name): _whole(size) for name, size in manifest["binding"].items()}
-    return Signature(inputs, binding, values)
-
-
-def _type_of(value: Array) -> TensorType:
-    return TensorType(of_numpy(value.dtype), value.shape)
-
-
-def _value_to_json(value: Array) -> dict[str, Any]:
-    return {"dtype": _type_of(value).dtype.value, "elements": value.tolist()}
-
-
-def _port_to_json(port: Port) -> dict[str, Any]:
-    shape = list(port.type.shape)
-    return {"name": port.name, "dtype": port.type.dtype.value, "shape": shape}
-
-
-def _port_from_json(data: Mapping[str, Any]) -> Port:
-    shape = tuple(_whole(extent) for extent in data["shape"])
-    if any(extent < 0 for extent in shape):
-        raise ValueError(f"negative size in {data['name']}")
-    return Port(str(data["name"]), TensorType(DType(data["dtype"]), shape))

@@ -391,6 +391,61 @@ def test_what_is_inside_an_artifact(convdsl, folder: Path, tmp_path: Path) -> No
     assert "is no artifact" in convdsl("info", small).err
 
 
+def test_an_artifact_for_several_sizes(convdsl, folder: Path, tmp_path: Path) -> None:
+    made, small, photo = tmp_path / "small.cdsl", folder / "small.cnn", folder / "photo.png"
+    said = convdsl("compile", small, "--weights", "random:0", "--batch", "1,4", "-o", made)
+    assert said.code == 0
+    facts = json.loads(convdsl("info", made, "--format", "json").out)
+    assert (facts["sizes"], facts["also for"]) == ({"N": 1}, [{"N": 4}])
+    assert "also for        N 4" in convdsl("info", made).out
+    for batch in (1, 4):
+        one = convdsl("run", small, "--weights", "random:0", "--data", "random:0",
+                      "--batch", batch, "--format", "json").out  # fmt: skip
+        asked = () if batch == 1 else ("--batch", batch)
+        assert convdsl("run", made, "--data", "random:0", *asked, "--format", "json").out == one
+        figures = json.loads(convdsl("report", made, *asked, "--format", "json").out)
+        shown = convdsl("report", small, "--batch", batch, "--format", "json").out
+        assert figures["total"] == json.loads(shown)["total"]
+    ways = ([small, "--weights", "random:0"], [made])
+    five = [convdsl("classify", *way, *[photo] * 5, "--format", "json").out for way in ways]
+    assert five[0] == five[1]
+    timed = json.loads(convdsl("bench", made, "--batch", 4, "--runs", 1, "--no-peak",
+                               "--format", "json").out)  # fmt: skip
+    assert timed[0]["inputs"] == "4x3x8x8"
+    for command in ("run", "bench"):
+        data = ("--data", "random:0") if command == "run" else ()
+        said = convdsl(command, made, *data, "--batch", 2)
+        assert said.code == 2
+        assert "there is no code for --batch 2" in said.err
+        assert "with --batch 1,8 for several" in said.err.replace("\n", " ")
+
+
+def test_several_inputs_of_an_artifact(convdsl, folder: Path, tmp_path: Path) -> None:
+    made, sized = tmp_path / "sized.cdsl", folder / "sized.cnn"
+    options = ("--weights", "random:0", "--batch", "1,2", "--input", "1x4x4,1x6x5", "-o", made)
+    assert convdsl("compile", sized, *options).code == 0
+    facts = json.loads(convdsl("info", made, "--format", "json").out)
+    sizes = [facts["sizes"], *facts["also for"]]
+    assert sizes == [{"N": n, "H": h, "W": w} for h, w in ((4, 4), (6, 5)) for n in (1, 2)]
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--batch", "1,8", "--emit", "llvm"], "--emit llvm shows code for one size"),
+        (["--batch", "1,8", "--explain"], "--explain shows code for one size"),
+        (["--batch", "1,1"], "names a size twice"),
+        (["--batch", "1,x"], "'x' is not a whole number from 1 up"),
+        (["--batch", "1,"], "'' is not a whole number from 1 up"),
+        (["--input", "3x8x8,"], "'' is not a size such as 3x224x224"),
+    ],
+)
+def test_sizes_that_do_not_do(convdsl, small: Path, more: list[str], message: str) -> None:
+    said = convdsl("compile", small, "--weights", "random:0", *more)
+    assert said.code == 2
+    assert message in said.err.replace("\n", " ")
+
+
 def test_other_sizes_than_an_artifact_has(convdsl, folder: Path, tmp_path: Path) -> None:
     made = tmp_path / "small.cdsl"
     convdsl("compile", folder / "small.cnn", "--weights", "random:0", "--batch", 2, "-o", made)

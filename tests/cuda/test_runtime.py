@@ -440,6 +440,19 @@ def test_artifacts(tmp_path: Path, arch: str, loaded: str) -> None:
         convdsl.load_executable(path, device="cpu")
 
 
+def test_artifacts_for_several_sizes(tmp_path: Path, fake: Fake) -> None:
+    path = tmp_path / "net.cdsl"
+    convdsl.compile(convdsl.parse(NET), "random:1", target="cuda", arch="sm_80").save(
+        path, N=(1, 3), H=8, W=8
+    )
+    again = convdsl.load_executable(path)
+    for batch in (3, 1):
+        x = array(batch, 3, 8, 8)
+        np.testing.assert_allclose(again(x), on_cpu(NET)(x), rtol=0, atol=2e-6)
+    with pytest.raises(InputError, match="there is no code for N = 2"):
+        again(array(2, 3, 8, 8))
+
+
 def test_states_in_artifacts(tmp_path: Path, fake: Fake) -> None:
     net, x = on_card(counting(), {"total": np.zeros(4, np.float32)}), np.arange(4, dtype=np.float32)
     net(x)

@@ -16,8 +16,9 @@ import pytest
 from small_models import CALCULATOR, RESIDUAL, compiled
 
 from convdsl import ArtifactError, InputError
-from convdsl.runtime import artifact, saved
+from convdsl.runtime import artifact, programs
 from convdsl.runtime.saved import load_executable
+from convdsl.runtime.targets import KINDS
 
 TESTS = Path(__file__).parent.parent
 DRAWN, SEED = 80, 1
@@ -253,8 +254,8 @@ def refused_by_the_linker(code: bytes, entry: str) -> bool:
 
 
 def seal_of(manifest: Manifest, code: bytes) -> str:
-    read, target = saved._read_code(manifest, "cpu", {"object": memoryview(code)})
-    return saved._seal(read, target)
+    target = KINDS["cpu"].from_json(manifest["target"])
+    return programs.seal(programs.read_code(manifest, memoryview(code)), target)
 
 
 def test_what_is_whole_still_runs(whole: Path) -> None:

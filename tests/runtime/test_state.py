@@ -87,6 +87,15 @@ def test_an_artifact_goes_on_where_it_was_saved(tmp_path: Path) -> None:
     assert convdsl.load_executable(tmp_path / "later.cdsl").state["count"].tolist() == [4, 4, 4]
 
 
+def test_sizes_of_one_artifact_have_one_state(tmp_path: Path) -> None:
+    compiled(counter(), {"count": np.zeros(3, "f4")}).save(tmp_path / "net.cdsl", N=(2, 5))
+    network = convdsl.load_executable(tmp_path / "net.cdsl")
+    for number, batch in enumerate((2, 5, 5, 2)):
+        assert network(np.zeros((batch, 3), "f4"))["y"].max() == number
+    network.save(tmp_path / "later.cdsl", N=(5, 2))
+    assert convdsl.load_executable(tmp_path / "later.cdsl").state["count"].tolist() == [4, 4, 4]
+
+
 def test_code_from_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     for _ in range(2):
