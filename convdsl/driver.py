@@ -36,7 +36,7 @@ from convdsl.runtime.programs import Made, Signature
 from convdsl.runtime.saved import save_programs
 from convdsl.runtime.state import State
 from convdsl.runtime.targets import KINDS, find_device
-from convdsl.toolchain import Toolchain, find_toolchain
+from convdsl.toolchain import FEWER_PRODUCTS, Toolchain, find_toolchain
 from convdsl.weights import RandomWeights
 from convdsl.weights import bind as bind_weights
 from convdsl.weights import load as load_weights
@@ -270,7 +270,7 @@ def _check_tuner(tuner: object, made_for: str) -> None:
 def _toolchain(target: str, processor: str, precision: str, winograd: bool) -> Toolchain[Any]:
     expect("winograd", winograd, bool)
     chain = find_toolchain(target, processor, precision)
-    return chain.without(*(() if winograd else ("winograd",)))
+    return chain.without(*(() if winograd else FEWER_PRODUCTS))
 
 
 def _where(

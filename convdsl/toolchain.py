@@ -27,6 +27,11 @@ from convdsl.schedules.machine import Machine
 _Target = TypeVar("_Target", Target, CudaTarget)
 
 
+FEWER_PRODUCTS = ("winograd", "spectral")
+"""Schedules that compute convolutions with fewer products: other rounding, and what is no number
+spreads over a tile."""
+
+
 @dataclass(frozen=True)
 class Toolchain(Generic[_Target]):
     """How programs for one processor are made.

@@ -26,7 +26,7 @@ from convdsl.measure.machine import figures
 from convdsl.measure.prediction import Prediction, Team, main_type, predict
 from convdsl.measure.steps import step_seconds
 from convdsl.runtime.cpu.team import available_threads
-from convdsl.toolchain import find_toolchain
+from convdsl.toolchain import FEWER_PRODUCTS, find_toolchain
 
 if TYPE_CHECKING:
     from convdsl.ir.model import Model
@@ -48,7 +48,9 @@ def explain(options: argparse.Namespace) -> int:
     model = load_model(options)
     binding = bind(model, input_shapes(options), options.batch)
     binding.setdefault("N", 1)
-    chain = find_toolchain("cpu", options.cpu).without(*(() if options.winograd else ("winograd",)))
+    chain = find_toolchain("cpu", options.cpu).without(
+        *(() if options.winograd else FEWER_PRODUCTS)
+    )
     plan = Plan(model, chain, selected_passes(options), options.verify, PassWatcher(options))
     lowered = plan.lower(binding)
     threads = options.threads or available_threads()
@@ -70,7 +72,7 @@ def explain(options: argparse.Namespace) -> int:
     _say(lowered.program, predictions, measured, team)
     notes = {choice.note for choice in lowered.choices if choice.note}
     if notes:
-        console.note(f"winograd: {'; '.join(sorted(notes))} than of direct sums (--no-winograd)")
+        console.note(f"fewer products: {'; '.join(sorted(notes))} of direct sums (--no-winograd)")
     return 0
 
 

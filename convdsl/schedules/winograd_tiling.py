@@ -1,4 +1,4 @@
-"""How the positions of a convolution are cut into Winograd's tiles.
+"""How the positions of a convolution are cut into the tiles of forms.
 
 Along an axis of stride 1 a tile makes m outputs from t inputs. With dilation d, tiles are of every
 d-th position: the axis falls into d phases, which are convolutions without. An axis of one tap
@@ -18,7 +18,9 @@ from convdsl.kernel.expr import Axis
 from convdsl.kernel.nodes import IndexTest
 from convdsl.schedules.contraction import Convolution, Space
 from convdsl.schedules.emission import bounds_tests, extent_of
-from convdsl.schedules.winograd import Form, form
+from convdsl.schedules.filtering import Form
+from convdsl.schedules.forms import form
+from convdsl.schedules.fourier import LENGTHS
 from convdsl.tensor import Dim, ceil_div, dim_max, dim_min, floor_div
 
 _OUTPUTS = {3: (2, 4, 6), 5: (2, 4), 7: (2,)}
@@ -105,7 +107,7 @@ class Tiling:
     @property
     def products(self) -> int:
         """Of a tile, for each pair of channels."""
-        return prod(line.form.t for line in self.lines)
+        return prod(line.form.products for line in self.lines)
 
     @property
     def outputs(self) -> int:
@@ -125,7 +127,7 @@ class Tiling:
     @property
     def said(self) -> str:
         """The form along each axis, and how much larger than those of direct sums errors may be."""
-        forms = " x ".join(f"F({line.form.m}, {line.form.r})" for line in self.active)
+        forms = " x ".join(line.form.said for line in self.active)
         return f"{forms}, errors x {self.amplification:.1f}"
 
     @property
@@ -146,6 +148,11 @@ class Tiling:
             firsts.insert(0, line.first(tile - above * line.count))
             tile = above
         return tile, firsts
+
+    def there(self, firsts: Sequence[Dim]) -> list[Dim]:
+        """How many outputs a tile has along each active axis."""
+        pairs = zip(self.lines, firsts, strict=True)
+        return [line.outputs(first) for line, first in pairs if line.form.t > 1]
 
     def leaves(self, firsts: Sequence[Dim]) -> IndexTest | None:
         """Whether some input of a tile lies beyond the map; None where that is so of no tile."""
@@ -176,3 +183,33 @@ def tilings(conv: Convolution) -> Iterator[Tiling]:
         tiling = Tiling.of(conv, outputs)
         if tiling.amplification <= AMPLIFICATION:
             yield tiling
+
+
+_LEAST_TAPS = 25
+"""Of a filter that is worth the transforms of long tiles."""
+
+_NEW = 0.25
+"""Of the inputs of a tile, the least share that the next one does not read again."""
+
+
+def spectral_tilings(conv: Convolution) -> Iterator[Tiling]:
+    """The same at roots of unity: lengths of which a good part is outputs, none longer than the
+    shortest that covers an axis."""
+    wide = [s for s in conv.space if s.taps > 1]
+    if len(wide) not in (1, 2) or conv.taps < _LEAST_TAPS:
+        return
+    for outputs in product(*(_lengths(s) if s.taps > 1 else [1] for s in conv.space)):
+        yield Tiling.of(conv, outputs)
+
+
+def _lengths(space: Space) -> list[int]:
+    """Outputs of the tiles that may do."""
+    outs = -(-space.outs // space.dilation)
+    found: list[int] = []
+    for length in LENGTHS:
+        m = length - space.taps + 1
+        if m >= _NEW * length:
+            found.append(m)
+            if m >= outs:
+                break
+    return found

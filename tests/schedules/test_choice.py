@@ -90,7 +90,16 @@ def test_choices_say_what_was_predicted() -> None:
     assert costs == sorted(costs)
     assert costs[0] > 0
     known = {schedule.name for schedule in machine.schedules}
-    own = {"winograd", "direct", "depthwise", "grouped", "straddling", "gemm", "correlation"}
+    own = {
+        "winograd",
+        "spectral",
+        "direct",
+        "depthwise",
+        "grouped",
+        "straddling",
+        "gemm",
+        "correlation",
+    }
     own |= {"phases", "ranks", "rows", "separable"}
     assert known == own | {"reduction", "scatter", "running", "transpose", "flat", "generic"}
 

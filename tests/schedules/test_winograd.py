@@ -24,7 +24,7 @@ from convdsl.schedules.cpu.winograd_filters import WinogradPack
 from convdsl.schedules.cpu.winograd_plan import Plan, plans
 from convdsl.schedules.machine import Machine
 from convdsl.schedules.task import Schedule, Task
-from convdsl.schedules.winograd import form
+from convdsl.schedules.winograd import PointForm
 from convdsl.schedules.winograd_tiling import AMPLIFICATION
 from convdsl.tensor import DType
 
@@ -250,7 +250,7 @@ def test_filters_are_transformed_in_double_precision(flips: tuple[bool, bool]) -
     out = np.full(pack.size, np.nan, np.float32)
     pack.pack(w, out)
     own = w[:, :, :: -1 if flips[0] else 1, :: -1 if flips[1] else 1].astype(float)
-    g, h = (np.array(form(m, r).g, float) for m, r in ((4, 3), (2, 5)))
+    g, h = (np.array(PointForm(m, r).g, float) for m, r in ((4, 3), (2, 5)))
     u = np.einsum("ir,kcrs,js->kijc", g, own, h).reshape(2, 5, 36, 3)
     u = np.concatenate([u, np.zeros((2, 1, 36, 3))], axis=1)  # filled up to vectors of 2
     whole = u[:, :4].transpose(0, 2, 3, 1).reshape(-1)

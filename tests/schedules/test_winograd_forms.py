@@ -7,15 +7,19 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from convdsl.schedules.winograd import Form, Matrix, Steps, form, steps_of
+from convdsl.schedules.forms import form
+from convdsl.schedules.steps import Matrix, Steps, steps_of
+from convdsl.schedules.winograd import PointForm
 
 pytestmark = pytest.mark.drawn
 
-FORMS = [form(*f) for f in ((2, 3), (4, 3), (6, 3), (2, 5), (4, 5), (2, 7), (3, 2), (3, 4), (3, 6))]
+FORMS = [
+    PointForm(*f) for f in ((2, 3), (4, 3), (6, 3), (2, 5), (4, 5), (2, 7), (3, 2), (3, 4), (3, 6))
+]
 
 
 @pytest.mark.parametrize("f", FORMS, ids=str)
-def test_filters_exactly(f: Form) -> None:
+def test_filters_exactly(f: PointForm) -> None:
     for i in range(f.m):
         for s in range(f.r):
             for k in range(f.t):
@@ -24,14 +28,15 @@ def test_filters_exactly(f: Form) -> None:
 
 
 @pytest.mark.parametrize("f", FORMS, ids=str)
-def test_entries_are_exact_in_floats(f: Form) -> None:
+def test_entries_are_exact_in_floats(f: PointForm) -> None:
     for entry in (e for matrix in (f.a, f.b) for row in matrix for e in row):
         assert Fraction(float(np.float32(float(entry)))) == entry
 
 
 def test_a_single_tap_does_nothing() -> None:
-    assert (form(1, 1).a, form(1, 1).g, form(1, 1).b) == (((1,),),) * 3
-    assert form(1, 1).amplification == 1
+    one = PointForm(1, 1)
+    assert (one.a, one.g, one.b) == (((1,),),) * 3
+    assert one.amplification == 1
 
 
 @pytest.mark.parametrize("wrong", [(0, 3), (2, 0), (8, 8), (3, 3), (1, 3)])
@@ -47,13 +52,9 @@ def run(steps: Steps, values: list[Fraction]) -> list[Fraction]:
     return [known[at] for at in steps.results]
 
 
-def operations(steps: Steps) -> int:
-    return sum(max(len(terms) - 1, 1) for terms in steps.sums)
-
-
 @pytest.mark.parametrize("f", FORMS, ids=str)
 @pytest.mark.parametrize("which", ["a", "b", "g"])
-def test_steps_are_the_matrix(f: Form, which: str) -> None:
+def test_steps_are_the_matrix(f: PointForm, which: str) -> None:
     matrix: Matrix = getattr(f, which)
     drawn = np.random.default_rng(f.t).integers(-99, 99, len(matrix[0]))
     values = [Fraction(int(v), 7) for v in drawn]
@@ -63,16 +64,16 @@ def test_steps_are_the_matrix(f: Form, which: str) -> None:
     steps = steps_of(matrix)
     assert run(steps, values) == expected
     plain = sum(max(sum(e != 0 for e in row) - 1, 1) for row in matrix)
-    assert operations(steps) <= plain
+    assert steps.operations <= plain
 
 
 def test_pairs_share_their_arithmetic() -> None:
-    assert [operations(steps_of(form(m, 3).b)) for m in (2, 4, 6)] == [4, 12, 24]
-    assert [operations(steps_of(form(m, 3).a)) for m in (2, 4, 6)] == [4, 10, 20]
+    assert [steps_of(PointForm(m, 3).b).operations for m in (2, 4, 6)] == [4, 12, 24]
+    assert [steps_of(PointForm(m, 3).a).operations for m in (2, 4, 6)] == [4, 10, 20]
 
 
 @pytest.mark.parametrize("f", FORMS[:6], ids=str)
-def test_errors_are_amplified_as_said(f: Form) -> None:
+def test_errors_are_amplified_as_said(f: PointForm) -> None:
     """One axis, sums over 256 channels in f32 beside direct ones, both one after the other."""
     rng, channels, times = np.random.default_rng(1), 256, 400
     d = rng.standard_normal((times, channels, f.t))

@@ -15,7 +15,7 @@ from math import prod
 from convdsl.kernel.layout import Layout
 from convdsl.kernel.nodes import Get, Registers, Var
 from convdsl.kernel.target import Target
-from convdsl.schedules.contraction import Convolution, match_convolution
+from convdsl.schedules.contraction import Convolution, Space, match_convolution
 from convdsl.schedules.cpu.endings import Sums, may_end
 from convdsl.schedules.cpu.epilogue import Draft, open_draft
 from convdsl.schedules.cpu.filters import (
@@ -65,13 +65,28 @@ def width_for(conv: Convolution, task: Task, target: Target) -> int:
 
 
 def cost(task: Task, target: Target) -> float | None:
-    """Bound by loads: two vectors a cycle."""
+    """Two multiply-adds a cycle, of taps that reach the input, and what a vector costs besides."""
     conv = applies(task)
     if conv is None:
         return None
     block = task.layout.block
     elements = task.layout.size / block * target.registers(block, conv.reduce.dtype)
-    return elements * conv.taps * 0.75 + packing_cycles(task, packs_for(conv, task))
+    met = prod(_met(space) for space in conv.space)
+    return elements * (0.5 * met + _BESIDES) + packing_cycles(task, packs_for(conv, task))
+
+
+_BESIDES = 2.25  # cycles of a vector: it is loaded, goes through the epilogue and is stored
+
+
+def _met(space: Space) -> float:
+    """How many taps of an axis reach the input, on average."""
+    total = 0
+    for at in range(space.outs):
+        start, stop = taps_inside(space, at)
+        assert isinstance(start, int)
+        assert isinstance(stop, int)
+        total += max(0, stop - start)
+    return total / space.outs
 
 
 def filter_layout(conv: Convolution, task: Task) -> Layout:

@@ -22,6 +22,7 @@ from convdsl.schedules.cpu.rows import rows
 from convdsl.schedules.cpu.running import running
 from convdsl.schedules.cpu.scatter import scatter
 from convdsl.schedules.cpu.separable import separable
+from convdsl.schedules.cpu.spectral import spectral
 from convdsl.schedules.cpu.straddling import straddling
 from convdsl.schedules.cpu.transpose import transpose
 from convdsl.schedules.cpu.winograd import winograd
@@ -37,6 +38,7 @@ def cpu_machine(target: Target) -> Machine:
 
     made = (
         winograd,
+        spectral,
         direct,
         depthwise,
         grouped,

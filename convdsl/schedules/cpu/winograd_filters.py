@@ -15,7 +15,8 @@ from convdsl.kernel.expr import Stage, TensorVar
 from convdsl.kernel.nodes import Kernel, Load, Value, ValueType
 from convdsl.schedules.cpu.filters import FilterPack
 from convdsl.schedules.cpu.winograd_transform import Transform
-from convdsl.schedules.winograd import form, of_filters
+from convdsl.schedules.filtering import Form
+from convdsl.schedules.forms import form, of_filters
 from convdsl.tensor import Dim, DType
 
 
@@ -45,9 +46,14 @@ class WinogradPack:
         return FilterPack(self.shape, self.lanes, self.tile, 1, self.outer, self.order)
 
     @property
+    def forms(self) -> tuple[Form, ...]:
+        """Of each spatial axis."""
+        return tuple(form(m, r) for m, r in zip(self.outputs, self.shape[2:], strict=True))
+
+    @property
     def products(self) -> int:
         """Of a tile, for each of C."""
-        return prod(m + r - 1 for m, r in zip(self.outputs, self.shape[2:], strict=True))
+        return prod(made.products for made in self.forms)
 
     @property
     def block_size(self) -> int:
@@ -68,20 +74,19 @@ class WinogradPack:
 
     def pack(self, array: npt.NDArray[Any], out: npt.NDArray[Any]) -> None:
         plain = self.plain
-        forms = [form(m, r) for m, r in zip(self.outputs, self.shape[2:], strict=True)]
-        transform = of_filters(forms, self.flips)
+        k, c, *taps = self.shape
         filters = plain.in_order(array)
-        k, c = self.shape[:2]
         for group, own in enumerate(filters):
             for first in range(0, plain.blocks, self.tile):
                 blocks = min(self.tile, plain.blocks - first)
                 width = blocks * self.lanes
                 kept = own[first * self.lanes : first * self.lanes + width]
-                wide = np.zeros((transform.shape[1], c, width))
-                wide[:, :, : len(kept)] = kept.transpose(2, 1, 0)
+                wide = np.zeros((c, width, prod(taps)))
+                wide[:, : len(kept)] = kept.transpose(1, 0, 2)
                 start = self.start(group, first, blocks)
                 assert isinstance(start, int)
-                made = transform @ wide.reshape(len(wide), -1)
+                made = of_filters(self.forms, self.flips, wide.reshape(c, width, *taps))
+                made = made.reshape(c, width, -1).transpose(2, 0, 1)
                 out[start : start + made.size] = made.reshape(-1)
         assert k <= plain.blocks * self.lanes
 
@@ -96,11 +101,11 @@ def transform_kernel(name: str, pack: WinogradPack) -> Kernel:
     w = b.buffer("w", DType.F32, plain.size)
     u = b.buffer("u", DType.F32, pack.size, written=True)
     groups, channels = prod(pack.outer), pack.shape[1]
-    forms = [form(m, r) for m, r in zip(pack.outputs, taps, strict=True) if r > 1]
+    forms = [made for made in pack.forms if made.r > 1]
     turned = [flip for flip, r in zip(pack.flips, taps, strict=True) if r > 1]
     between = b.private("between", pack.products * pack.lanes)
-    transform = Transform(b, tuple(f.g for f in forms), between)
-    width, across = forms[-1].t, forms[-1].r
+    transform = Transform(b, tuple(f.filters for f in forms), between)
+    width, across = forms[-1].products, forms[-1].r
     for first, count, blocks in plain.parts():
         wide = blocks * pack.lanes
         extents = (groups, count, channels)

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import TypeAlias
 
 from convdsl.kernel.target import Target
 from convdsl.schedules.contraction import Convolution, match_convolution
 from convdsl.schedules.cpu.filters import channels_layout, channels_packs, packing_cycles
 from convdsl.schedules.cpu.tiles import NEAR, Tile, choose_tile, split, tile_cycles
 from convdsl.schedules.cpu.winograd_filters import WinogradPack
+from convdsl.schedules.steps import Steps
 from convdsl.schedules.task import Task
-from convdsl.schedules.winograd import Matrix, steps_of
 from convdsl.schedules.winograd_tiling import Tiling, tilings
 from convdsl.tensor import DType
+
+Cut: TypeAlias = "Callable[[Convolution], Iterator[Tiling]]"
+"""The tilings that are tried: of Winograd's forms, or others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,16 +71,16 @@ class Plan:
 
 
 @lru_cache(maxsize=512)
-def plan(task: Task, target: Target) -> Plan | None:
+def plan(task: Task, target: Target, cut: Cut = tilings) -> Plan | None:
     """The cheapest; None where none applies."""
-    return min(plans(task, target), key=lambda found: found.cycles, default=None)
+    return min(plans(task, target, cut), key=lambda found: found.cycles, default=None)
 
 
-def plans(task: Task, target: Target) -> Iterator[Plan]:
+def plans(task: Task, target: Target, cut: Cut = tilings) -> Iterator[Plan]:
     """All that apply."""
     conv = match_convolution(task.root)
     if conv is not None and _applies(task, conv, target):
-        for tiling in tilings(conv):
+        for tiling in cut(conv):
             yield from _plans(task, conv, tiling, target)
 
 
@@ -96,7 +100,7 @@ def _applies(task: Task, conv: Convolution, target: Target) -> bool:
     return all(s.stride == 1 for s in conv.space)
 
 
-_TILES = (12, 24, 36, 48, 72, 96)  # about how many tiles a block has
+_TILES = (6, 12, 24, 36, 48, 72, 96)  # about how many tiles a block has
 
 
 def _plans(task: Task, conv: Convolution, tiling: Tiling, target: Target) -> Iterator[Plan]:
@@ -181,23 +185,26 @@ def _traffic(made: Plan, target: Target) -> tuple[float, float]:
 
 def _filter_cycles(made: Plan) -> float:
     """Of transforming filters in calls."""
-    forms = [line.form for line in made.tiling.active]
-    each = _steps_cycles(tuple(form.g for form in forms), made.tiling.products)
+    each = filter_cycles(made.tiling)
     return made.conv.groups * made.vectors * made.conv.channels_in * each
+
+
+def filter_cycles(tiling: Tiling) -> float:
+    """Of transforming a vector of filters."""
+    return _steps_cycles(tuple(line.form.filters for line in tiling.active), tiling.products)
 
 
 def _transform_cycles(tiling: Tiling, outputs: bool) -> float:
     """Of one tile and vector: operations, and vectors that come from the second-level cache or go
     there."""
-    matrices = tuple(line.form.a if outputs else line.form.b for line in tiling.active)
-    return _steps_cycles(matrices, tiling.products)
+    forms = [line.form for line in tiling.active]
+    return _steps_cycles(tuple(f.outputs if outputs else f.inputs for f in forms), tiling.products)
 
 
-def _steps_cycles(matrices: Sequence[Matrix], lines: int) -> float:
+def _steps_cycles(matrices: Sequence[Steps], lines: int) -> float:
     """Along one axis nothing is put aside in between."""
-    operations = [sum(max(len(s) - 1, 1) for s in steps_of(m).sums) for m in matrices]
     if len(matrices) == 1:
-        return _OPERATION * operations[0] / 4 + _LINE * lines
+        return _OPERATION * matrices[0].operations / 4 + _LINE * lines
     first, last = matrices
-    work = operations[0] * len(last[0]) + operations[1] * len(first)
+    work = first.operations * last.inputs + last.operations * len(first.results)
     return _OPERATION * work / 2 + _LINE * lines

@@ -7,7 +7,7 @@ y[tile]       = A^T M A
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -52,6 +52,69 @@ class Panel:
         return self.start + product * apart + tile * self.channels + channel
 
 
+def either(b: Builder, tiling: Tiling, firsts: Sequence[Dim]) -> Iterator[bool]:
+    """Whether inputs have to be guarded, for a tile whose outputs begin there: code is emitted for
+    either case that there is, and runs in its own."""
+    leaves = tiling.leaves(firsts)
+    for guarded in (False, True):
+        if leaves is None if guarded else not tiling.has_inner:
+            continue
+        with ExitStack() as stack:
+            if leaves is not None and tiling.has_inner:
+                test = leaves if guarded else IndexTest("le", leaves.a, leaves.b)
+                stack.enter_context(b.when(test))
+            yield guarded
+
+
+def reading(
+    b: Builder,
+    tiling: Tiling,
+    x: View,
+    begin: Sequence[Dim],
+    firsts: Sequence[Dim],
+    guarded: bool,
+) -> Callable[[Dim, Dim], Value]:
+    """A vector of a tile's inputs by its place in it; `begin` is the image and the channel."""
+    type = ValueType(x.buffer.dtype, b.lanes)
+
+    def given(i: Dim, j: Dim) -> Value:
+        places = zip(tiling.lines, firsts, tiling.spread(i, j), strict=True)
+        index = [line.input(first, number) for line, first, number in places]
+        where = x.layout.offset([*begin, *index])
+        return Load(x.buffer, where, type, tiling.guards(index) if guarded else ())
+
+    return given
+
+
+def writing(
+    draft: Draft,
+    conv: Convolution,
+    tiling: Tiling,
+    begin: tuple[Dim, Dim],
+    firsts: Sequence[Dim],
+    across: bool = False,
+) -> Callable[[Dim, Dim, Value], None]:
+    """What takes a tile's outputs through the epilogue, if they are there along its last axis; with
+    `across`, along its first."""
+    b, (image, channel) = draft.b, begin
+    there = tiling.there(firsts)[0 if across else -1]
+
+    def made(i: Dim, j: Dim, value: Value) -> None:
+        test = IndexTest("lt", i if across else j, there)
+        known = decide(test)
+        if known is False:
+            return
+        places = zip(tiling.lines, firsts, tiling.spread(i, j), strict=True)
+        positions = [line.output(first, number) for line, first, number in places]
+        at = {conv.n.name: image, conv.k.name: channel + lane_symbol(b.lanes)}
+        with ExitStack() as stack:
+            if known is None:
+                stack.enter_context(b.when(test))
+            draft.store({**at, **tiling.bind(positions)}, channel, value)
+
+    return made
+
+
 class Stages:
     """Emits the stages of one kernel."""
 
@@ -59,23 +122,16 @@ class Stages:
         self.b, self.conv, self.tiling = b, conv, tiling
         forms = [line.form for line in tiling.active]
         self.between = b.private("between", tiling.products * b.lanes)
-        self._inputs = Transform(b, tuple(form.b for form in forms), self.between)
-        self._outputs = Transform(b, tuple(form.a for form in forms), self.between)
-        self._width = forms[-1].t
+        self._inputs = Transform(b, tuple(form.inputs for form in forms), self.between)
+        self._outputs = Transform(b, tuple(form.outputs for form in forms), self.between)
+        self._width = forms[-1].products
         self._registers: dict[int, Registers] = {}
 
     def inputs(self, x: View, v: Panel, group: Dim, tile: Dim, place: Dim) -> None:
         """V of one tile, which lies at a place of the panel."""
         image, firsts = self.tiling.place(tile)
-        leaves = self.tiling.leaves(firsts)
-        for guarded in (False, True):
-            with ExitStack() as stack:
-                if leaves is None if guarded else not self.tiling.has_inner:
-                    continue
-                if leaves is not None and self.tiling.has_inner:
-                    test = leaves if guarded else IndexTest("le", leaves.a, leaves.b)
-                    stack.enter_context(self.b.when(test))
-                self._tile(x, v, group, image, firsts, place, guarded)
+        for guarded in either(self.b, self.tiling, firsts):
+            self._tile(x, v, group, image, firsts, place, guarded)
 
     def _tile(
         self,
@@ -87,19 +143,11 @@ class Stages:
         place: Dim,
         guarded: bool,
     ) -> None:
-        b, conv, lines = self.b, self.conv, self.tiling.lines
-        type = ValueType(x.buffer.dtype, b.lanes)
+        b, conv = self.b, self.conv
         with b.serial("cb", -(-conv.channels_in // b.lanes)) as cb:
             channel = cb * b.lanes
-
-            def given(i: Dim, j: Dim) -> Value:
-                numbers = self.tiling.spread(i, j)
-                index = [
-                    line.input(first, number)
-                    for line, first, number in zip(lines, firsts, numbers, strict=True)
-                ]
-                where = x.layout.offset([image, group * conv.channels_in + channel, *index])
-                return Load(x.buffer, where, type, self.tiling.guards(index) if guarded else ())
+            begin = [image, group * conv.channels_in + channel]
+            given = reading(b, self.tiling, x, begin, firsts, guarded)
 
             def made(i: Dim, j: int, value: Value) -> None:
                 b.store(v.buffer, v.at(i * self._width + j, place, channel), value)
@@ -147,10 +195,8 @@ class Stages:
     ) -> None:
         """y of one tile and of so many vectors of channels from vector `block` on, through the
         epilogue."""
-        b, conv, lines = self.b, self.conv, self.tiling.lines
+        b, conv = self.b, self.conv
         image, firsts = self.tiling.place(tile)
-        there = [line.outputs(first) for line, first in zip(lines, firsts, strict=True)]
-        active = [n for line, n in zip(lines, there, strict=True) if line.form.t > 1]
         with b.serial("kb", blocks) as kb:
             channel = (block + kb) * b.lanes
 
@@ -161,17 +207,5 @@ class Stages:
                     ValueType(m.buffer.dtype, b.lanes),
                 )
 
-            def made(i: Dim, j: int, value: Value) -> None:
-                numbers = self.tiling.spread(i, j)
-                positions = [
-                    line.output(first, number)
-                    for line, first, number in zip(lines, firsts, numbers, strict=True)
-                ]
-                at = {conv.n.name: image, conv.k.name: channel + lane_symbol(b.lanes)}
-                with ExitStack() as stack:
-                    test = IndexTest("lt", j, active[-1])
-                    if decide(test) is not True:
-                        stack.enter_context(b.when(test))
-                    draft.store({**at, **self.tiling.bind(positions)}, channel, value)
-
-            self._outputs.emit(given, made, active[0])
+            made = writing(draft, conv, self.tiling, (image, channel), firsts)
+            self._outputs.emit(given, made, self.tiling.there(firsts)[0])

@@ -1,4 +1,4 @@
-"""Winograd's transforms as loops over the lines of a tile, in vectors.
+"""The transforms of forms as loops over the lines of a tile, in vectors.
 
 Transforms run along one axis of the tile and then along the other, in loops over its lines, with
 what lies between in memory of a few vectors: their code is short, and what they load and store
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from convdsl.kernel.builder import Builder
 from convdsl.kernel.nodes import Buffer, Value
-from convdsl.schedules.winograd import Matrix, transformed
+from convdsl.schedules.steps import Steps, transformed
 from convdsl.tensor import Dim
 
 
@@ -22,7 +22,7 @@ class Transform:
     has one axis. `between` holds what lies between."""
 
     b: Builder
-    matrices: tuple[Matrix, ...]
+    matrices: tuple[Steps, ...]
     between: Buffer
 
     def emit(
@@ -35,17 +35,17 @@ class Transform:
         loop's, and there are only the first `lines` of it, if that is said; of one axis it is 0."""
         b, lanes = self.b, self.b.lanes
         if len(self.matrices) == 1:
-            values = [b.let(given(0, j), "d") for j in range(len(self.matrices[0][0]))]
+            values = [b.let(given(0, j), "d") for j in range(self.matrices[0].inputs)]
             for j, value in enumerate(transformed(b, self.matrices[0], values)):
                 made(0, j, value)
             return
         first, second = self.matrices
-        height, width = len(first[0]), len(second[0])
+        height, width = first.inputs, second.inputs
         with b.serial("j", width) as j:
             column = [b.let(given(i, j), "d") for i in range(height)]
             for i, value in enumerate(transformed(b, first, column)):
                 b.store(self.between, (i * width + j) * lanes, value)
-        with b.serial("i", len(first) if lines is None else lines) as i:
+        with b.serial("i", len(first.results) if lines is None else lines) as i:
             row = [b.load(self.between, (i * width + j) * lanes) for j in range(width)]
             for j, value in enumerate(transformed(b, second, row)):
                 made(i, j, value)

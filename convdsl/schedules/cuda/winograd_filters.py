@@ -20,7 +20,7 @@ from convdsl.kernel.expr import Axis, Stage, TensorVar
 from convdsl.schedules.contraction import Convolution, coefficient
 from convdsl.schedules.cuda.matrix_pack import MatrixPack
 from convdsl.schedules.cuda.tile import VECTOR
-from convdsl.schedules.winograd import form, of_filters
+from convdsl.schedules.forms import form, of_filters
 from convdsl.tensor import Dim, substitute
 
 
@@ -47,7 +47,7 @@ class FilterMatrices:
     @property
     def products(self) -> int:
         """Of a tile, for each pair of channels."""
-        return prod(m + r - 1 for m, r in zip(self.outputs, self.shape[3:], strict=True))
+        return prod(form(m, r).products for m, r in zip(self.outputs, self.shape[3:], strict=True))
 
     @property
     def matrices(self) -> tuple[int, int, int]:
@@ -76,10 +76,10 @@ class FilterMatrices:
         g, k, c, *taps = self.shape
         view = np.lib.stride_tricks.as_strided(start, self.shape, moves)
         forms = [form(m, r) for m, r in zip(self.outputs, taps, strict=True)]
-        filters = view.reshape(g, k, c, -1).astype(np.float64)
         batch, columns, depths = self.matrices
         whole = np.zeros((g, self.products, columns, depths), array.dtype)
-        whole[:, :, :k, :c] = np.einsum("pt,gkct->gpkc", of_filters(forms), filters)
+        made = of_filters(forms, [False] * len(forms), view)
+        whole[:, :, :k, :c] = made.reshape(g, k, c, -1).transpose(0, 3, 1, 2)
         self.packed.pack(whole.reshape(batch, columns, depths), out)
 
     def stages(self, source: TensorVar) -> Iterator[tuple[int, Stage]]:

@@ -34,25 +34,25 @@ from convdsl.schedules.cuda.winograd_plan import FILTERS, PRODUCTS, TILES, Winog
 from convdsl.schedules.emission import Emitter, View, extent_of, lane_symbol
 from convdsl.schedules.frame import Frame
 from convdsl.schedules.operands import operand_layout
+from convdsl.schedules.steps import Steps, transformed
 from convdsl.schedules.task import Scheduled
-from convdsl.schedules.winograd import Matrix, transformed
 from convdsl.tensor import Dim, DType
 
 _Given: TypeAlias = Callable[[int, int], Value]
 _Made: TypeAlias = Callable[[int, int, Value], None]
 
 
-def transform(b: Builder, matrices: Sequence[Matrix], given: _Given, made: _Made) -> None:
+def transform(b: Builder, matrices: Sequence[Steps], given: _Given, made: _Made) -> None:
     """made(i, j, value) for all results of M x N^T, x[i, j] = given(i, j); of M x where a tile has
     one axis, i is 0 then."""
     second = matrices[-1]
-    width = len(second[0])
+    width = second.inputs
     if len(matrices) == 1:
         rows = [[b.let(given(0, j), "d") for j in range(width)]]
     else:
         first = matrices[0]
         columns = [
-            transformed(b, first, [b.let(given(i, j), "d") for i in range(len(first[0]))])
+            transformed(b, first, [b.let(given(i, j), "d") for i in range(first.inputs)])
             for j in range(width)
         ]
         rows = [list(row) for row in zip(*columns, strict=True)]
@@ -89,7 +89,7 @@ def inputs_kernel(made: Winograd, target: CudaTarget, name: str) -> Kernel:
             matrix = group * tiling.products + i * _width(made) + j
             b.store(v, (matrix * tiling.count + tile) * made.channels + channel, value)
 
-        transform(b, [line.form.b for line in tiling.active], given, put)
+        transform(b, [line.form.inputs for line in tiling.active], given, put)
     return b.kernel()
 
 
@@ -115,7 +115,7 @@ def filters_kernel(made: Winograd, target: CudaTarget, name: str) -> Kernel:
             matrix = group * tiling.products + i * _width(made) + j
             b.store(u, (matrix * made.channels + c) * made.filters + k, value)
 
-        transform(b, [line.form.g for line in tiling.active], given, put)
+        transform(b, [line.form.filters for line in tiling.active], given, put)
     return b.kernel()
 
 
@@ -162,13 +162,13 @@ def outputs_kernel(made: Winograd, target: CudaTarget, name: str) -> Scheduled:
                         known = ((conv.reduce, Lane(value, lane)),)
                         emit_chain(Emitter(b, frame.views, 1, known=known), task, alone, alone)
 
-        transform(b, [line.form.a for line in tiling.active], given, put)
+        transform(b, [line.form.outputs for line in tiling.active], given, put)
     return Scheduled.one(b.kernel(), (*frame.arguments, (PRODUCTS, None)))
 
 
 def _width(made: Winograd) -> int:
     """Products along the last axis of a tile."""
-    return made.tiling.active[-1].form.t
+    return made.tiling.active[-1].form.products
 
 
 def _before(value: Value, first: Dim, end: int) -> Value:

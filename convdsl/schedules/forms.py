@@ -1,0 +1,38 @@
+"""The form of filtering that has so many outputs and taps, and its matrices for filters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+from convdsl.schedules.filtering import Form
+from convdsl.schedules.fourier import LENGTHS, FourierForm
+from convdsl.schedules.winograd import PAIRS, PointForm
+
+
+@lru_cache(maxsize=256)
+def form(m: int, r: int) -> Form:
+    """F(m, r): that of rational points where there are such for as many inputs, else that of roots
+    of unity. ValueError where there is neither."""
+    if m >= 1 and r >= 1 and m + r - 1 in PAIRS:
+        return PointForm(m, r)
+    if m >= 1 and r >= 2 and m + r - 1 in LENGTHS:
+        return FourierForm(m, r)
+    raise ValueError(f"no form F({m}, {r})")
+
+
+def of_filters(
+    forms: Sequence[Form], flips: Sequence[bool], filters: npt.NDArray[np.floating]
+) -> npt.NDArray[np.float64]:
+    """Filters [.., taps..] as they are multiplied, [.., products..], in double precision, along one
+    axis after the other; `flips` says along which of these they are turned round."""
+    made = filters.astype(np.float64)
+    outer = made.ndim - len(forms)
+    for axis, (form, flip) in enumerate(zip(forms, flips, strict=True)):
+        g = form.filters.matrix
+        along = np.tensordot(made, g[:, ::-1] if flip else g, axes=(outer + axis, 1))
+        made = np.moveaxis(along, -1, outer + axis)
+    return made
