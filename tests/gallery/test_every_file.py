@@ -59,7 +59,9 @@ def settings(model: convdsl.Model) -> dict[str, str]:
 
 @each
 def test_is_counted(name: str) -> None:
-    report = analyse(convdsl.load(name), "all", {"N": 1})
+    model = convdsl.load(name)
+    assert not model.warnings, "\n\n".join(warning.render() for warning in model.warnings)
+    report = analyse(model, "all", {"N": 1})
     assert report.layers
     assert all(isinstance(report.totals[key], int) for key in ("params", "macs", "flops"))
 
