@@ -127,7 +127,7 @@ def passes_of(join: Join) -> list[Pass]:
 def plan(task: Task, target: Target) -> Way | None:
     """None where the task is no such thing, or does not lie so."""
     join = match_join(task) if task.earlier else None
-    if join is None:
+    if join is None or join.split:
         return None
     if len(passes_of(join)) < 2:
         return None  # a map that ends in sums is met once as it is

@@ -14,7 +14,7 @@ from math import prod
 from convdsl.kernel import nodes
 from convdsl.kernel.builder import Builder
 from convdsl.kernel.cuda_target import WARP, CudaTarget
-from convdsl.kernel.expr import Axis, Read, Reduce, reads
+from convdsl.kernel.expr import Axis, Read, Reduce, TensorVar, reads
 from convdsl.kernel.layout import Layout
 from convdsl.kernel.nodes import Buffer, Const, IndexTest, Lane, Select, Splat, Value, ValueType
 from convdsl.kernel.scalar import REDUCTIONS
@@ -30,8 +30,9 @@ from convdsl.schedules.task import Output, Pack, Schedule, Scheduled, Task
 from convdsl.tensor import Dim, dim_min
 
 LANES = 4
-_HELD = 48
-"""Registers of 32 bits that a thread may hold of a row, of the 128 that each of 512 may have."""
+_HELD = 40
+"""Registers of 32 bits that a thread may hold of a row, of the 64 that leave room for two blocks of
+512: ptxas keeps to that, and spills where more are held."""
 
 _BLOCK = 256
 _MOST = 512  # threads of a team
@@ -101,21 +102,20 @@ def plan(task: Task) -> Way | None:
     if dim is None:
         return None
     way = _along(task, join, dim)
-    return None if way is None else _shared_out(task, way)
+    return None if way is None else _shared_out(way)
 
 
 def _side_by_side(task: Task, join: Join) -> int | None:
     """The dimension along which the largest operand lies side by side."""
     made = {s.target.name for p in join.parts for s in p.task.stages}
-    found = [r for r in task.reads if r.tensor.type.sizes == join.shape]
+    found = [r for r in task.reads if r.tensor.type.sizes == join.whole]
     for read in found:
         if read.tensor.name not in made:
-            layout = task.operand(read.tensor.name).layout or Layout(join.shape)
-            if layout.axis is not None and join.shape[layout.axis] > 1:
-                return layout.axis
+            layout = task.operand(read.tensor.name).layout or Layout(join.whole)
+            if layout.axis is not None and join.whole[layout.axis] > 1:
+                return join.digits[layout.axis][-1]
             wide = [d for d, extent in enumerate(join.shape) if extent > 1]
-            plain = [d for d in wide if d != layout.axis]
-            return plain[-1] if plain else None
+            return wide[-1] if wide else None
     return None
 
 
@@ -126,7 +126,7 @@ def _along(task: Task, join: Join, dim: int) -> Way | None:
     if whole and all(_is_straight(part, layouts, dim) for part in join.parts):
         blocked = dict(layouts)
         for part in join.parts:
-            axis = next((a for a in _axes(part) if part.dims[a.name] == dim), None)
+            axis = part.along(dim)
             for operand in task.operands:
                 if operand.static and axis is not None:
                     own = operand_layout(operand, list(_reads(part)), axis, LANES)
@@ -136,17 +136,13 @@ def _along(task: Task, join: Join, dim: int) -> Way | None:
     return Way(join, dim, 1, 1, 1, layouts)
 
 
-def _axes(part: Part) -> tuple[Axis, ...]:
-    return part.task.axes if part.totals is None else (*part.totals.kept, *part.totals.over)
-
-
 def _reads(part: Part) -> list[Read]:
     return [read for stage in part.task.stages for read in reads(stage.body)]
 
 
 def _is_straight(part: Part, layouts: Mapping[str, Layout], dim: int) -> bool:
     """Whether all that moves along a dimension moves lane by lane."""
-    axis = next((a for a in _axes(part) if part.dims[a.name] == dim), None)
+    axis = part.along(dim)
     if axis is None:
         return True
     at = {axis.name: along(axis, LANES)}
@@ -160,9 +156,9 @@ def _is_straight(part: Part, layouts: Mapping[str, Layout], dim: int) -> bool:
     )
 
 
-def _shared_out(task: Task, way: Way) -> Way | None:
+def _shared_out(way: Way) -> Way | None:
     """The fewest threads that can hold a row; several rows to a block where they are few."""
-    live = _live(task, way.join)
+    live = _live(way.join)
     least = WARP
     units = 1
     if way.kept:
@@ -181,12 +177,15 @@ def _shared_out(task: Task, way: Way) -> Way | None:
     return replace(way, units=units)
 
 
-def _live(task: Task, join: Join) -> int:
-    """Registers of 32 bits that a position takes: whatever has all dimensions, read or made."""
-    sizes = {r.tensor.name: r.tensor.type for r in task.reads}
-    sizes |= {s.target.name: s.target.type for p in join.parts for s in p.task.stages}
-    wide = [t for t in sizes.values() if t.sizes == join.shape]
-    return sum(max(1, t.dtype.bytes // 4) for t in wide)
+def _live(join: Join) -> int:
+    """Registers of 32 bits that a position takes from part to part: whatever has all dimensions,
+    read or made, and more than one part needs."""
+    wide: list[TensorVar] = []
+    for part in join.parts:
+        own = {stage.target for stage in part.task.stages} | {r.tensor for r in _reads(part)}
+        wide += (var for var in own if var.type.sizes == join.whole)
+    held = {var for var in wide if wide.count(var) > 1}
+    return max(1, sum(max(1, var.type.dtype.bytes // 4) for var in held))
 
 
 def cost(task: Task, target: CudaTarget) -> float | None:
