@@ -66,9 +66,9 @@ def run(options: argparse.Namespace) -> int:
         return 0
     plain = {name: value for name, value in figures.items() if not isinstance(value, list)}
     listing.show([plain], options.format)
-    for name in figures.keys() - plain.keys():
+    for name in (name for name in figures if name not in plain):
         console.result("")
-        listing.show(_rows(name, figures[name]), options.format)
+        listing.show_beside(_rows(name, figures[name]), options.format)
     return 0
 
 

@@ -7,7 +7,7 @@ import io
 import json
 import shutil
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from convdsl.cli.console import is_wide, result, use_colour
@@ -41,6 +41,38 @@ def show(
         if width is not None and len(rows) == 1 and not drawing.fits(grid, width):
             grid = _upright(grid)
         result(drawing.draw(grid, width, use_colour(sys.stdout)), drawn=True)
+
+
+def show_beside(rows: Sequence[Mapping[str, Any]], format: str) -> None:
+    """The same for columns of one kind, of which none is spared: on narrow terminals they go on in
+    further tables below, each with the first column."""
+    width = terminal_width()
+    if format != "table" or width is None or not rows:
+        show(rows, format, spare=())
+        return
+    for number, part in enumerate(_parts(rows, width)):
+        if number:
+            result("")
+        show(part, "table", spare=())
+
+
+def _parts(rows: Sequence[Mapping[str, Any]], width: int) -> Iterator[Sequence[Mapping[str, Any]]]:
+    """As many columns in each as fit, and at least one."""
+    from convdsl.reporting import drawing
+
+    first, *rest = rows[0]
+    while rest:
+        count = 1
+        while count < len(rest) and drawing.fits(_grid(_of(rows, first, rest[: count + 1])), width):
+            count += 1
+        yield _of(rows, first, rest[:count])
+        rest = rest[count:]
+
+
+def _of(
+    rows: Sequence[Mapping[str, Any]], first: str, names: Sequence[str]
+) -> list[Mapping[str, Any]]:
+    return [{name: row[name] for name in (first, *names)} for row in rows]
 
 
 def terminal_width() -> int | None:
@@ -82,7 +114,9 @@ def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
     return text.getvalue()
 
 
-def _grid(rows: Sequence[Mapping[str, Any]], digits: int, spare: Sequence[str] | None) -> Grid:
+def _grid(
+    rows: Sequence[Mapping[str, Any]], digits: int = 3, spare: Sequence[str] | None = ()
+) -> Grid:
     from convdsl.reporting.grids import Grid
 
     headings = tuple(rows[0])

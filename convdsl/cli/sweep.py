@@ -60,7 +60,7 @@ def show(options: argparse.Namespace) -> int:
         ]
         console.result(json.dumps(found, indent=2))
         return 0
-    listing.show(_rows(reports, options.depth), options.format, spare=())
+    listing.show_beside(_rows(reports, options.depth), options.format)
     return 0
 
 

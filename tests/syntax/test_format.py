@@ -116,3 +116,29 @@ def test_layout(before: str, after: str) -> None:
 def test_what_does_not_parse_is_refused() -> None:
     with pytest.raises(CompileError):
         format_source("let a = ")
+
+
+HEADS = ("repeat 2", "for _w in [1, 2]", "if true", "seq", "seq body", "scope body")
+FORMS = {
+    "lines": "x -> {head} {{\nconv(8, 3x3)\n-> relu\n}} -> output y",
+    "a comment": "x -> relu\n-> {head} {{\nconv(8, 3x3) -> bn\n-> relu # why\n\n}} -> output y",
+    "statements": "x -> {head} {{\na = in -> bn\nif a.rank == 4 {{\na\n-> relu\n}} else {{ a }}\n"
+    "}}\n-> output y",
+    "in a body": "x -> {head} {{\nbn -> {head} {{\nrelu\n}}\n-> tanh\n}} -> output y",
+    "begun on the line": "x -> {head} {{ conv(8, 3x3)\n-> relu }}\n-> output y",
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("head", HEADS)
+def test_bodies_of_all_kinds_are_indented_alike(head: str, form: str) -> None:
+    """Those of seq and scope as those of loops: four to the right of what they belong to."""
+    text = "model m {{\ninput x: f32[N, 3, 8, 8]\n" + FORMS[form] + "\n}}\n"
+    made, usual = (check(text.format(head=each)).splitlines() for each in (head, HEADS[0]))
+    column = len(head) - len(HEADS[0]) if form == "begun on the line" else 0
+    for line, other in zip(made, usual, strict=True):
+        shift = column if other.startswith(" " * 12) else 0
+        assert line.replace(head, HEADS[0]) == " " * max(shift, 0) + other[max(-shift, 0) :]
+    if form == "lines":
+        at = made[2].index(head)
+        assert [line.index(line.strip()) - at for line in made[3:6]] == [4, 4, 0]
