@@ -31,22 +31,19 @@ def renamed(model: Model) -> tuple[str, ...]:
     """A note for every kind of names that the text had to change."""
     writer = import_module("convdsl.interop.cnn_source")
     said: Model = writer.said(model)
-    keys: list[str] = list(model.weights or {})
+    flat: dict[str, str] = import_module("convdsl.interop.cnn_model").flat_keys(model.graph)
+    keys = [key for key in model.weights or {} if key in flat]
     pairs = {
         "model": [(model.name, said.name)],
         "input": list(zip(model.inputs, said.inputs, strict=True)),
         "output": list(zip(model.outputs, said.outputs, strict=True)),
-        "weight": [] if set(keys) & said.graph.states.keys() else [(k, _flat(k)) for k in keys],
+        "weight": [] if set(keys) & said.graph.states.keys() else [(k, flat[k]) for k in keys],
     }
     return tuple(
         _note(kind, changed)
         for kind, names in pairs.items()
         if (changed := [(old, new) for old, new in names if old != new])
     )
-
-
-def _flat(key: str) -> str:
-    return import_module("convdsl.interop.cnn_source").flat_key(key)
 
 
 def _note(kind: str, changed: list[tuple[str, str]]) -> str:

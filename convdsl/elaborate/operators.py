@@ -127,7 +127,7 @@ def _fixed(
         except ValueError:
             text = f"`{name}` of shape {list(data.shape)} does not fill {format_shape(type.shape)}"
             raise session.fail("E0305", text, place, frames=context.frames) from None
-        key = f"{home}.{name}"
+        key = specs[name].key(home)
         made[name] = session.states.get(key) or session.graph.add_state(
             key, type, Role.CONSTANT, "zeros", data, place, context.frames
         )
@@ -152,7 +152,7 @@ def _known_states(
     for spec in op.state(call):
         if spec.name in values:
             continue
-        key = f"{home}.{spec.name}"
+        key = spec.key(home)
         known = session.states.get(key)
         if known is None:
             known = session.graph.add_state(

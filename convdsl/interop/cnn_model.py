@@ -6,7 +6,7 @@ import re
 from dataclasses import replace
 
 from convdsl.diagnostics import InputError
-from convdsl.ir.graph import OpNode, StateNode
+from convdsl.ir.graph import Graph, OpNode, StateNode
 from convdsl.ir.model import Model
 from convdsl.ir.opdef import Role
 from convdsl.ops import SPELLINGS
@@ -16,6 +16,21 @@ from convdsl.syntax.hints import KEYWORDS
 def owned_operands(node: OpNode) -> list[str]:
     """The operands that are the operator's own weights."""
     return [o.name for o in node.op.operands if o.role is not Role.DATA and o.name in node.inputs]
+
+
+def own_keys(node: OpNode, layer: str) -> dict[str, str]:
+    """The keys that text makes of an operator's own weights, by operand, where it is called so."""
+    keys = {spec.name: spec.key(layer) for spec in node.op.state(node.call)}
+    return {operand: keys[operand] for operand in owned_operands(node)}
+
+
+def flat_keys(graph: Graph) -> dict[str, str]:
+    """Keys without scopes: `layer1_0_conv1.weight` for `layer1.0.conv1.weight`."""
+    return {
+        node.inputs[operand].node.name: key
+        for node in graph.op_nodes()
+        for operand, key in own_keys(node, node.name.replace(".", "_")).items()
+    }
 
 
 def sayable(model: Model) -> Model:
@@ -30,9 +45,8 @@ def _with_own_weights(model: Model) -> Model:
     """
     graph, weights = model.graph.bind({}), dict(model.weights or {})
     for node in graph.op_nodes():
-        for operand in owned_operands(node):
+        for operand, key in own_keys(node, node.name).items():
             state = node.inputs[operand].node
-            key = f"{node.name}.{operand}"
             if not isinstance(state, StateNode):
                 raise InputError(
                     f"{key} is computed, by {state.name}, which .cnn text cannot say of a weight"

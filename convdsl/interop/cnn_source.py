@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from convdsl.interop.cnn_model import sayable
+from convdsl.interop.cnn_model import flat_keys, sayable
 from convdsl.interop.cnn_terms import (
     Hole,
     Segment,
@@ -46,7 +46,8 @@ def source(model: Model, labels: str | None = None) -> tuple[str, dict[str, Any]
         return _Writer(model, tree(model.graph, flat=False), labels).text(), weights
     except Untidy:
         text = _Writer(model, tree(model.graph, flat=True), labels).text()
-        return text, {flat_key(key): array for key, array in weights.items()}
+        keys = flat_keys(model.graph)
+        return text, {keys[key]: array for key, array in weights.items()}
 
 
 def said(model: Model) -> Model:
@@ -55,15 +56,10 @@ def said(model: Model) -> Model:
     try:
         tree(model.graph, flat=False)
     except Untidy:
+        keys = flat_keys(model.graph)
         for key, state in model.graph.states.items():
-            state.name = flat_key(key)
+            state.name = keys[key]
     return model
-
-
-def flat_key(key: str) -> str:
-    """`layer1.0.conv1.weight` without scopes: `layer1_0_conv1.weight`."""
-    layer, dot, name = key.rpartition(".")
-    return f"{layer.replace('.', '_')}{dot}{name}"
 
 
 @dataclass

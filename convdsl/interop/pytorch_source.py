@@ -68,9 +68,9 @@ class _Module:
         self._constants()
         for node in graph.op_nodes():
             pytorch = row_of(node.op, node.name).pytorch
-            if pytorch.layer is not None and not self._is_said(node):
-                w = Wording(node.call, {})
-                self._add(_path(node), f"{w.named(pytorch.name)}({pytorch.layer(w)})")
+            made = pytorch.construction(Wording(node.call, {}))
+            if made is not None and not self._is_said(node):
+                self._add(_path(node), made)
         body = [self._statement(node) for node in graph.op_nodes() if not self._is_said(node)]
         results = [self.names[value] for value in graph.outputs.values()]
         single = len(results) == 1
@@ -147,7 +147,10 @@ class _Module:
         lines.append(f"{place} = {'nn.Module()' if _all_plain(inner) else 'nn.ModuleDict()'}")
         for key, value in inner.items():
             path = f"{place}.{key}" if _all_plain(inner) else f'{place}["{key}"]'
-            self._assign(path, value, lines)
+            if not _all_plain(inner) and _is_parameter(value):  # no module, as ModuleDict wants
+                lines.append(f'{place}.register_parameter("{key}", {value})')
+            else:
+                self._assign(path, value, lines)
 
     def _fixed(self) -> list[str]:
         """Weights of layers that are in the text: buffers that the state dict leaves out."""
@@ -169,8 +172,12 @@ class _Module:
         """`self.layer1["0"].conv1`."""
         called, place = "self", self.tree
         for part in path.split("."):
-            called += f".{part}" if _all_plain(place) or called == "self" else f'["{part}"]'
+            plain = _all_plain(place) or called == "self"
             place = place[part]
+            if plain:
+                called += f".{part}"
+            else:
+                called += f'.get_parameter("{part}")' if _is_parameter(place) else f'["{part}"]'
         return called
 
     # What is called
@@ -229,11 +236,20 @@ def _is_number(value: Value) -> bool:
 def _path(node: OpNode) -> str:
     """Where the module of a layer stands: what its weights' keys begin with."""
     owned = [o.name for o in node.op.operands if o.role is not Role.DATA and o.name in node.inputs]
-    paths = {node.inputs[name].node.name.removesuffix(f".{name}") for name in owned}
+    bare = {spec.name for spec in node.op.state(node.call) if spec.bare}
+    paths = {
+        key if name in bare else key.removesuffix(f".{name}")
+        for name in owned
+        for key in (node.inputs[name].node.name,)
+    }
     states = all(isinstance(node.inputs[name].node, StateNode) for name in owned)
     if len(paths) > 1 or not states:
         raise InputError(f"{node.name} has weights of other layers, which no module can say")
     return paths.pop() if paths else node.name
+
+
+def _is_parameter(made: Any) -> bool:
+    return isinstance(made, str) and made.startswith("nn.Parameter(")
 
 
 def _is_plain(name: str) -> bool:

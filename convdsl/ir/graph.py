@@ -180,15 +180,15 @@ class Graph:
         frames: tuple[Frame, ...] = (),
     ) -> OpNode:
         """Add an operator. `attributes` are DSL values (defaults are filled in, then resolved);
-        resolved ones resolve to themselves. Weights that `inputs` lacks are created, named
-        `<name>.<state name>`. Raises OpError where a rule objects."""
+        resolved ones resolve to themselves. Weights that `inputs` lacks are created under
+        the keys that their specs say. Raises OpError where a rule objects."""
         types = {key: value.type for key, value in inputs.items()}
         applied = self._rules.apply(op, types, attributes or {})
         complete = dict(inputs)
         for spec in applied.states:
             if spec.name not in complete:
                 complete[spec.name] = self.add_state(
-                    f"{name}.{spec.name}", spec.type, spec.role, spec.init, None, span, frames
+                    spec.key(name), spec.type, spec.role, spec.init, None, span, frames
                 )
         node = OpNode(self._new_id(), name, span, frames, op, complete, applied.attributes)
         self._insert(node, applied.outputs)

@@ -82,12 +82,17 @@ class Attribute:
 
 @dataclass(frozen=True, slots=True)
 class StateSpec:
-    """A weight that an operator owns: `<layer name>.<name>` is its key in weight files."""
+    """A weight that an operator owns."""
 
     name: str
     type: TensorType
     role: Role
     init: str  # initialiser, see convdsl.weights.initialisers
+    bare: bool = False  # called as the layer itself
+
+    def key(self, layer: str) -> str:
+        """Its key in weight files: `<layer name>.<name>`, or the layer's name alone."""
+        return layer if self.bare else f"{layer}.{self.name}"
 
 
 @dataclass(frozen=True, slots=True)

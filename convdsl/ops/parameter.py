@@ -46,7 +46,7 @@ def state_parameter(call: Call) -> tuple[StateSpec, ...]:
     """weight[shape..], trained where it is floating, else a buffer."""
     type = _declared(call)
     role = Role.PARAMETER if type.dtype.is_float else Role.BUFFER
-    return (StateSpec("weight", type, role, "ones"),)
+    return (StateSpec("weight", type, role, "ones", call["bare"]),)
 
 
 def kernel_parameter(call: Call) -> TensorExpr:
@@ -73,6 +73,13 @@ PARAMETER = OpDef(
             "f32",
             "element type; f32, what networks compute in",
             choices=tuple(map(str, LANGUAGE_DTYPES)),
+        ),
+        Attribute(
+            "bare",
+            Kind.BOOL,
+            False,
+            "the key is the layer's name alone, without `.weight`, as of PyTorch's nn.Parameter",
+            keyword_only=True,
         ),
     ),
     outputs=("y",),

@@ -20,9 +20,9 @@ from convdsl.weights.store import BFLOAT16, Entry, Renamed, WeightStore, shown
 IGNORED = ("num_batches_tracked",)
 """Last parts of names that files commonly hold and inference never needs."""
 
-AUXILIARY = ("aux1", "aux2")
-"""First parts of names of the heads that GoogLeNet has in training only; its published files
-hold their weights."""
+AUXILIARY = ("aux1", "aux2", "AuxLogits")
+"""First parts of names of the heads that GoogLeNet and Inception-v3 have in training only; their
+published files hold their weights."""
 
 WRAPPERS = ("module.", "model.", "_orig_mod.")
 """What DataParallel, training frameworks and torch.compile put before a network's own names."""

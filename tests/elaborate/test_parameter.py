@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 import convdsl
+from convdsl.interop.cnn_source import source
 from convdsl.ir.opdef import Role
 
 
@@ -19,6 +22,23 @@ def test_they_are_named_and_trained() -> None:
         "gain.weight": ("f32[3, 1]", Role.PARAMETER),
         "parameter.weight": ("f32[4]", Role.PARAMETER),
     }
+
+
+def test_bare_ones_are_called_as_their_layers() -> None:
+    made = model(
+        "y = x -> scope s { in * (parameter([3, 1], bare = true) as gain) }\n"
+        "y * parameter([3, 1], bare = true, weight = 2.0) -> output z"
+    )
+    roles = {key: state.role for key, state in made.graph.states.items()}
+    assert roles == {"s.gain": Role.PARAMETER, "parameter": Role.CONSTANT}
+    weights = {"s.gain": np.float32([[1], [2], [3]])}
+    x = np.ones((2, 3, 4), "f4")
+    found = convdsl.compile(made, weights, threads=1)(x)
+    np.testing.assert_array_equal(found, x * np.float32([[2], [4], [6]]))
+    text, arrays = source(replace(made, weights=weights))
+    assert arrays.keys() == weights.keys()
+    again = convdsl.compile(convdsl.parse(text), arrays, threads=1)(x)
+    np.testing.assert_array_equal(again, found)
 
 
 def test_they_cost_nothing_at_run_time() -> None:

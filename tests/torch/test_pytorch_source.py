@@ -67,6 +67,19 @@ def test_weights_by_themselves():
     compare(model)
 
 
+def test_weights_called_as_their_layers():
+    """Beside layers that numbers name, and that names name."""
+    model = convdsl.parse(
+        "convdsl 1\nmodel m {\ninput x: f32[N, 3, 4]\n"
+        "y = x * (parameter([3, 1], bare = true) as gain)\n"
+        "y -> seq body { conv(3, 1) -> relu -> scope a {\n"
+        "in * (parameter([3, 1], bare = true) as gain) -> conv(3, 1) as b } } -> output z\n"
+        'scope t { y * (parameter([4], bare = true) as "0") -> conv(2, 1) as "1" } -> output u\n}\n'
+    )
+    assert state_of(module_of(model)).keys() >= {"gain", "body.a.gain", "t.0", "t.1.weight"}
+    compare(model)
+
+
 def test_fixed_filters_are_in_the_source():
     model = convdsl.parse(
         "convdsl 1\nmodel m {\ninput x: f32[N, 1, 6, 6]\n"

@@ -71,10 +71,11 @@ def test_batch_counters_are_ignored_and_counted() -> None:
 
 
 def test_auxiliary_heads_are_ignored_and_counted() -> None:
-    heads = {f"{head}.{part}": np.zeros(1) for head in ("aux1", "aux2") for part in ("w", "b")}
+    names = ("aux1", "aux2", "AuxLogits")
+    heads = {f"{head}.{part}": np.zeros(1) for head in names for part in ("w", "b")}
     result = bound(arrays() | heads)
     assert sorted(result.ignored) == sorted(heads)
-    assert result.notes == ("ignored 2 entries aux1", "ignored 2 entries aux2")
+    assert result.notes == tuple(f"ignored 2 entries {head}" for head in names)
     assert "aux3.w: in the file, not in the model" in mismatches(arrays() | {"aux3.w": np.zeros(1)})
 
 

@@ -5,8 +5,8 @@ are used, which NumPy promises never to change. So PyTorch and the tests make th
 without a file between them.
 
     conv and linear weights   uniform, variance 2 / fan-in: keeps the second moment across ReLU
-    normalisation             weight 0.7..1.2, mean -0.1..0.1, variance 0.5..1.5; weight 0.2..0.4
-                              at the end of a bottleneck, or its sums would grow with depth
+    normalisation             weight 0.7..1.2, mean -0.1..0.1, variance 0.5..1.5; weight less
+                              at the end of a residual block, or its sums would grow with depth
     biases                    -0.1..0.1
 """
 
@@ -21,6 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
+
+ENDS = {"bn3.weight": (0.2, 0.4), ".block.2.1.weight": (0.6, 1.0), ".block.3.1.weight": (0.6, 1.0)}
+"""The last normalisation of ResNet's bottlenecks, and of what MobileNetV3 and EfficientNet repeat,
+which their gates make smaller too."""
 
 
 def uniform(name: str, shape: tuple[int, ...], low: float, high: float) -> Array:
@@ -40,8 +44,8 @@ def weight(name: str, shape: tuple[int, ...]) -> Array:
     if part == "running_var":
         return uniform(name, shape, 0.5, 1.5)
     if part == "weight" and len(shape) == 1:
-        ends = name.endswith("bn3.weight")
-        return uniform(name, shape, 0.2, 0.4) if ends else uniform(name, shape, 0.7, 1.2)
+        low, high = next((ENDS[end] for end in ENDS if name.endswith(end)), (0.7, 1.2))
+        return uniform(name, shape, low, high)
     if part == "weight":
         reach = sqrt(3 * 2 / prod(shape[1:]))
         return uniform(name, shape, -reach, reach)

@@ -6,8 +6,8 @@ Run once, in an environment of its own, and keep the result:
     golden/bin/python tests/zoo/make_golden.py [NAME ...]
 
 states.json holds every model's keys and shapes (num_batches_tracked aside) and torchvision's own
-figures; NAME.npz the outputs, computed in double precision, for deterministic weights and one
-image.
+figures, of one network of a family; NAME.npz the outputs, computed in double precision, for
+deterministic weights and one image.
 """
 
 from __future__ import annotations
@@ -33,15 +33,45 @@ CLASSIFIERS = (
     "mobilenet_v2",
     *(f"shufflenet_v2_x{width}" for width in ("0_5", "1_0", "1_5", "2_0")),
     *("squeezenet1_0", "squeezenet1_1"),
+    *(f"densenet{depth}" for depth in (121, 161, 169, 201)),
+    *("mobilenet_v3_large", "mobilenet_v3_small"),
+    *(f"convnext_{size}" for size in ("tiny", "small", "base", "large")),
 )
+SCALED = {"inception_v3": 299, "efficientnet_b0": 224} | {
+    f"efficientnet_b{step}": 128  # of up to 600: in double precision that takes minutes
+    for step in range(1, 8)
+}
 SEGMENTERS = ("fcn_resnet50", "fcn_resnet101", "deeplabv3_resnet50", "deeplabv3_resnet101")
-SIZES = dict.fromkeys(CLASSIFIERS, (224, 224)) | dict.fromkeys(SEGMENTERS, (65, 97))
+SIZES = (
+    dict.fromkeys(CLASSIFIERS, (224, 224))
+    | {name: (size, size) for name, size in SCALED.items()}
+    | dict.fromkeys(SEGMENTERS, (65, 97))
+)
+WITHOUT_STATES = (
+    *(f"densenet{depth}" for depth in (161, 169, 201)),
+    *(f"efficientnet_b{step}" for step in range(1, 8)),
+    *(f"convnext_{size}" for size in ("small", "base", "large")),
+)
+"""As those of the family's first, by the hundred; weights follow from keys, so that outputs tell
+whether keys agree."""
+
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    f"{name}_{what}": (name, options)
+    for name in ("googlenet", "inception_v3")
+    for what, options in (
+        ("transform_input", {"transform_input": True}),
+        ("auxiliary", {"aux_logits": True}),
+    )
+}
+"""Outputs of the same networks otherwise made, under names of their own."""
 
 
 def make(name: str, **options: Any) -> torch.nn.Module:
     """torchvision's model with deterministic weights, in double precision."""
     if name == "googlenet":
-        options |= {"aux_logits": False, "init_weights": False}
+        options = {"aux_logits": False, "init_weights": False} | options
+    elif name == "inception_v3":
+        options = {"init_weights": False} | options
     elif name in SEGMENTERS:
         options |= {"weights_backbone": None, "aux_loss": True}
     network = models.get_model(name, weights=None, **options)
@@ -55,10 +85,7 @@ def make(name: str, **options: Any) -> torch.nn.Module:
 def outputs(name: str, network: torch.nn.Module) -> dict[str, np.ndarray[Any, Any]]:
     x = torch.from_numpy(image(1, 3, *SIZES[name])).double()
     with torch.inference_mode():
-        y = network(x)
-        other = network(x.flip(3))
-    made = y if isinstance(y, dict) else {"logits": y}
-    mirrored = other if isinstance(other, dict) else {"logits": other}
+        made, mirrored = named(network(x)), named(network(x.flip(3)))
     for output, value in made.items():
         spread = float(value.max() - value.min())
         moved = float((value - mirrored[output]).abs().max()) / spread
@@ -66,14 +93,26 @@ def outputs(name: str, network: torch.nn.Module) -> dict[str, np.ndarray[Any, An
     return {key: sampled(value.numpy()).astype(np.float32) for key, value in made.items()}
 
 
+def named(y: Any) -> dict[str, torch.Tensor]:
+    """Outputs by name: torchvision's `aux_logits1` is `aux1`."""
+    if isinstance(y, dict):
+        return y
+    if isinstance(y, torch.Tensor):
+        return {"logits": y}
+    return {key.replace("_logits", ""): value for key, value in y._asdict().items()}
+
+
 def facts(name: str, network: torch.nn.Module) -> dict[str, Any]:
     meta = models.get_model_weights(name).DEFAULT.meta
+    figures = {"params": meta["num_params"], "gmacs": meta["_ops"]}
+    if name in WITHOUT_STATES:
+        return figures
     states = {
         key: list(value.shape)
         for key, value in network.state_dict().items()
         if not key.endswith("num_batches_tracked")
     }
-    return {"params": meta["num_params"], "gmacs": meta["_ops"], "states": states}
+    return {**figures, "states": states}
 
 
 def main() -> None:
@@ -84,15 +123,14 @@ def main() -> None:
     GOLDEN.mkdir(parents=True, exist_ok=True)
     path = GOLDEN / "states.json"
     known: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    for name in arguments.names or SIZES:
-        network = make(name)
-        known[name] = facts(name, network)
+    for name in arguments.names or (*SIZES, *VARIANTS):
+        base, options = VARIANTS.get(name, (name, {}))
+        network = make(base, **options)
+        network.training = name.endswith("_auxiliary")  # of the heads, not of the layers
+        if name in SIZES:
+            known[name] = facts(name, network)
         if not arguments.states:
-            np.savez_compressed(GOLDEN / f"{name}.npz", **outputs(name, network))
-            if name == "googlenet":
-                network = make(name, transform_input=True)
-                recorded = outputs(name, network)
-                np.savez_compressed(GOLDEN / f"{name}_transform_input.npz", **recorded)
+            np.savez_compressed(GOLDEN / f"{name}.npz", **outputs(base, network))
     lines = (f"{json.dumps(name)}: {json.dumps(known[name])}" for name in SIZES if name in known)
     path.write_text("{\n" + ",\n".join(lines) + "\n}\n")
 

@@ -62,6 +62,18 @@ def test_torchvision(name: str, params: int, gmacs: float) -> None:
         ("vgg16_bn", 15_470_264_320),
         ("resnet50", 4_089_184_256),
         ("fcn_resnet50", 152_716_512_000),
+        ("densenet121", 2_834_161_664),
+        ("densenet161", 7_727_907_072),
+        ("densenet169", 3_359_843_328),
+        ("densenet201", 4_291_365_888),
+        ("googlenet", 1_498_376_192),
+        ("inception_v3", 5_713_216_096),
+        ("mobilenet_v3_large", 216_589_760),
+        ("mobilenet_v3_small", 56_510_400),
+        ("efficientnet_b0", 385_814_752),
+        ("efficientnet_b7", 37_745_884_192),
+        ("convnext_tiny", 4_455_531_264),
+        ("convnext_large", 34_361_433_600),
     ],
 )
 def test_exact_macs(name: str, macs: int) -> None:
@@ -74,7 +86,39 @@ def test_googlenet_transforms_its_input_without_multiply_accumulates() -> None:
     assert totals("googlenet", transform_input=True)["macs"] == totals("googlenet")["macs"]
 
 
+def test_auxiliary_heads() -> None:
+    """torchvision holds 13,004,888 and 27,161,264 parameters, these heads included."""
+    assert totals("googlenet", auxiliary=True)["params"] == 13_004_888
+    assert totals("inception_v3", auxiliary=True)["params"] == 27_161_264
+    assert list(convdsl.load("googlenet", auxiliary=True).outputs) == ["logits", "aux1", "aux2"]
+
+
 # Papers
+
+
+@pytest.mark.parametrize(
+    ("name", "mega_params", "mega_macs"),
+    [
+        ("mobilenet_v3_large", 5.4, 219),  # arXiv:1905.02244, table 3
+        ("mobilenet_v3_small", 2.5, 56),
+        ("convnext_tiny", 29, 4500),  # arXiv:2201.03545, table 1
+        ("convnext_small", 50, 8700),
+        ("convnext_base", 89, 15400),
+        ("convnext_large", 198, 34400),
+        ("efficientnet_b0", 5.3, 390),  # arXiv:1905.11946, table 2
+    ],
+)
+def test_figures_of_papers(name: str, mega_params: float, mega_macs: float) -> None:
+    """To the digits that their tables give, and 2 % where the paper's network differs in detail."""
+    found = totals(name)
+    assert abs(found["params"] / 1e6 - mega_params) <= 0.02 * mega_params
+    assert abs(found["macs"] / 1e6 - mega_macs) <= 0.02 * mega_macs
+
+
+@pytest.mark.parametrize(("name", "depth"), [("densenet121", 121), ("densenet201", 201)])
+def test_depth_of_densenet(name: str, depth: int) -> None:
+    rows = report(convdsl.load(name)).layers
+    assert sum(row.op in ("conv", "linear") for row in rows) == depth
 
 
 def test_alexnet_of_2012() -> None:
@@ -286,6 +330,9 @@ RESIZED = {
     "shufflenet_v2_x1_0": (96, 2_278_604),
     "mobilenet_v2": (96, 3_504_872),
     "efficientnet_lite0": (96, 4_652_008),
+    "densenet121": (96, 7_978_856),
+    "mobilenet_v3_large": (96, 5_483_032),
+    "convnext_tiny": (96, 28_589_128),
 }
 """Parameters as torchvision states them: those of networks that end in pooling do not depend on the
 image's size."""

@@ -2,8 +2,9 @@
 
 Weights and image are made anew from names and shapes (deterministic.py). The largest error is
 at most 1e-4 of the range of the outputs, with all passes and with none. Classifiers run at
-224 x 224, segmenters at 65 x 97. One of each family runs in `make test`; VGG, GoogLeNet, the
-deeper ResNets and ResNeXts, other widths, DeepLabV3 and FCN on ResNet-101 in `make test-slow`.
+their own resolution (EfficientNet-B1 and larger ones at 128 x 128), segmenters at 65 x 97. One of
+each family runs in `make test`; VGG, GoogLeNet, the deeper ones of a family, other widths,
+DeepLabV3 and FCN on ResNet-101 in `make test-slow`.
 """
 
 from __future__ import annotations
@@ -32,10 +33,22 @@ QUICK = {
     "shufflenet_v2_x1_0": {},
     "squeezenet1_1": {},
     "fcn_resnet50": SEGMENTER,
+    "densenet121": {},
+    "inception_v3_auxiliary": {"auxiliary": True},
+    "mobilenet_v3_large": {},
+    "efficientnet_b0": {},
+    "convnext_tiny": {},
 }
 SLOW = {
     "googlenet": {},
     "googlenet_transform_input": {"transform_input": True},
+    "googlenet_auxiliary": {"auxiliary": True},
+    "inception_v3": {},
+    "inception_v3_transform_input": {"transform_input": True},
+    **{f"densenet{depth}": {} for depth in (161, 169, 201)},
+    "mobilenet_v3_small": {},
+    **{f"efficientnet_b{step}": {"resolution": 128} for step in range(1, 8)},
+    **{f"convnext_{size}": {} for size in ("small", "base", "large")},
     "resnext50_32x4d": {},
     "deeplabv3_resnet50": SEGMENTER,
     **{f"vgg{depth}{norm}": {} for depth in (11, 13, 16, 19) for norm in ("", "_bn")},
@@ -54,7 +67,8 @@ CASES = [
 
 @lru_cache(maxsize=1)
 def _loaded(name: str, **options: Any) -> tuple[convdsl.Model, dict[str, Any], np.ndarray]:
-    model = convdsl.load(name.removesuffix("_transform_input"), **options)
+    base = name.removesuffix("_transform_input").removesuffix("_auxiliary")
+    model = convdsl.load(base, **options)
     states = {key: tuple(s.type.shape) for key, s in model.graph.states.items() if s.data is None}
     return model, weights(states), image(1, *model.inputs["image"].shape[1:])
 

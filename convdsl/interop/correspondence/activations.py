@@ -197,8 +197,8 @@ def _layer_parameter(w: Wording) -> str:
     type = w.call.type("weight")
     if not type.dtype.is_float:
         raise Lacking(_NOT_TRAINED)
-    shape = ", ".join(map(text, type.shape))
-    return f'{{"weight": torch.ones({shape}{keywords(w.dtype)})}}'
+    ones = f"torch.ones({', '.join(map(text, type.shape))}{keywords(w.dtype)})"
+    return ones if w.call["bare"] else f'{{"weight": {ones}}}'
 
 
 _ALPHA = Keyword("alpha", "alpha", "alpha", 1.0)
@@ -264,8 +264,12 @@ ROWS = (
     only_spelled(
         "parameter",
         "Identity",
-        module(
-            "nn.ParameterDict", _layer_parameter, lambda w: f'{w.layer}["weight"]', _NOT_TRAINED
+        PyTorch(
+            "nn.ParameterDict",
+            lambda w: w.layer if w.call["bare"] else f'{w.layer}["weight"]',
+            _layer_parameter,
+            (_NOT_TRAINED,),
+            made=lambda w: "nn.Parameter" if w.call["bare"] else "nn.ParameterDict",
         ),
         lambda s: s("Identity", s["weight"]),
     ),

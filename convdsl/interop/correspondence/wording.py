@@ -55,6 +55,7 @@ class PyTorch:
     layer    the arguments of the constructor, for an operator that is a module
     lacks    what it cannot say: reasons that `call` and `layer` may raise `Lacking` with
     numbers  whether numbers may stand among the operands as they are
+    made     what is constructed, where that is not always what `name` says
     """
 
     name: str
@@ -62,6 +63,13 @@ class PyTorch:
     layer: WordRule | None = None
     lacks: tuple[str, ...] = ()
     numbers: bool = False
+    made: WordRule | None = None
+
+    def construction(self, w: Wording) -> str | None:
+        """The module that holds the weights, as it is set up; None of what has no module."""
+        if self.layer is None:
+            return None
+        return f"{self.made(w) if self.made else w.named(self.name)}({self.layer(w)})"
 
     @property
     def title(self) -> str:

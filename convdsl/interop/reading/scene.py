@@ -82,11 +82,12 @@ class Scene:
     def _parameter(self, tensor: Known) -> Value:
         """A weight by itself; what nobody named and is short is a constant."""
         dtype = dtype_of(tensor)
+        bare = bool(tensor.name) and not tensor.name.endswith(".weight")
         name = self.names.unused(tensor.name.removesuffix(".weight") or "constant")
         role = Role.CONSTANT if tensor.array.size <= LONGEST_CONSTANT else Role.BUFFER
         role = Role.PARAMETER if tensor.name and dtype.is_float else role
-        weight = self._add(tensor, f"{name}.weight", role)
-        attributes = {"shape": shape_of(tensor), "dtype": str(dtype)}
+        weight = self._add(tensor, name if bare else f"{name}.weight", role)
+        attributes = {"shape": shape_of(tensor), "dtype": str(dtype), "bare": bare}
         return self.graph.apply(
             BY_NAME["parameter"], {"weight": weight}, attributes, name=name
         ).output
