@@ -18,8 +18,9 @@ class Peak:
     at: OpNode | None
 
 
-def peak_activation_bytes(graph: Graph) -> Peak:
-    """The peak by liveness: operators in graph order, one buffer per value.
+def alive_bytes(graph: Graph) -> list[tuple[OpNode, Dim]]:
+    """Bytes alive while each operator runs, by liveness: operators in graph order, one buffer per
+    value.
 
     Model inputs count from the start to their last use, outputs and what replaces states to the
     end; states and what is known once weights are bound do not count; nothing is fused or done
@@ -33,9 +34,14 @@ def peak_activation_bytes(graph: Graph) -> Peak:
     results = [value for value in graph.results if value in values]
     ranges = live_ranges(steps, before=inputs, after=results)
     sizes = {value: value.type.bytes for value in values}
-    if not nodes:
-        return Peak(sum((sizes[v] for v in inputs), 0), None)
-    totals = occupancy(ranges, sizes, len(nodes))
-    peak = dim_max(*set(totals))
-    fullest = [n for n, total in zip(nodes, totals, strict=True) if provably(">=", total, peak)]
+    return list(zip(nodes, occupancy(ranges, sizes, len(nodes)), strict=True))
+
+
+def peak_activation_bytes(graph: Graph) -> Peak:
+    """The most of `alive_bytes`; the first operator of those that have it."""
+    alive = alive_bytes(graph)
+    if not alive:
+        return Peak(sum((value.type.bytes for value in graph.inputs.values()), 0), None)
+    peak = dim_max(*{total for _, total in alive})
+    fullest = [node for node, total in alive if provably(">=", total, peak)]
     return Peak(peak, fullest[0] if fullest else None)

@@ -7,6 +7,9 @@ a column of totals each, with --depth the multiply-accumulates of blocks, too. W
 least time of every kernel after passes instead; with --target cuda as well, a prediction for every
 kernel of the code for that card, from its registers, its shared memory, its grid and the
 instructions of its main loop. Nothing is run for it.
+
+--html writes one file for a browser, or for paper: the graph with blocks that open, costs by layer,
+memory over time, receptive fields, the roofline. It needs no network and no scripts.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ from convdsl.cli.options import (
     add_shapes,
     batch_of,
     input_shapes,
+    plain_path,
     positive,
 )
 from convdsl.diagnostics import InputError
@@ -65,12 +69,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="what a step of training costs; --set train.NAME=VALUE changes its settings",
     )
+    group.add_argument(
+        "--html",
+        metavar="FILE",
+        help="write one HTML file: the graph, charts, a table; with --machine the roofline, too",
+    )
     add_format(group)
 
 
 def run(options: argparse.Namespace) -> int:
     from convdsl.runtime.saved import is_artifact
 
+    if options.html is not None:
+        return _page(options)
     width = terminal_width()
     color = console.use_colour(sys.stdout)
     if options.target == "cuda":
@@ -108,6 +119,24 @@ def run(options: argparse.Namespace) -> int:
         columns=None if asked is None else [name.strip() for name in asked.split(",")],
     )
     console.result(text, drawn=options.format == "table")
+    return 0
+
+
+def _page(options: argparse.Namespace) -> int:
+    """The HTML file; the roofline is that of --machine, or of this machine where it has been
+    measured."""
+    from convdsl.analysis.machine import find_machine
+    from convdsl.measure.machine import known_machine
+    from convdsl.reporting.page import html_page, write_page
+
+    said: str | None = options.machine
+    machine = known_machine() if said is None else find_machine(said, _this_machine)
+    model = load_model(options)
+    shapes, batch = input_shapes(options), batch_of(model, options)
+    page = html_page(model, options.count, shapes, batch=batch, machine=machine)
+    path = plain_path(options.html)
+    write_page(path, page)
+    console.note(f"{path}: {len(page.encode('utf-8')):,} bytes")
     return 0
 
 

@@ -77,7 +77,7 @@ def style(theme: str = "auto", scope: str = "") -> str:
 def _rules(which: int, scope: str) -> str:
     lead = f"{scope} " if scope else ""
     # Hinted letters have whole widths, which would not be those that boxes are made for.
-    rules = [f"{lead}text {{ text-rendering: geometricPrecision }}"]
+    rules = [f"{lead}text {{ font-family: {MONOSPACE}; text-rendering: geometricPrecision }}"]
     rules += [f"{lead}.{name} {{ {p[0]}: {p[1 + which]} }}" for name, p in INK.items()]
     for name, colours in FILLS.items():
         fill, stroke = colours[2 * which : 2 * which + 2]
@@ -142,7 +142,6 @@ def text(
         x=x,
         y=y,
         class_=class_,
-        font_family=MONOSPACE,
         font_size=size,
         text_anchor=None if anchor == "start" else anchor,
         font_weight=weight,
@@ -166,6 +165,16 @@ def shortened(said: str, letters: int) -> str:
         return said
     ending = (letters - 1) * 2 // 3
     return f"{said[: letters - 1 - ending]}…{said[len(said) - ending :]}"
+
+
+def short_number(value: float, digits: int = 3) -> str:
+    """`25.6 M`, `0.01`, `1e-7`: as many digits as are read at a glance."""
+    for scale, letter in ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if abs(value) >= scale * (1 - 0.5 * 10.0**-digits):
+            return f"{value / scale:.{digits}g}{letter}"
+    if value and abs(value) < 1e-4:
+        return f"{value:.0e}".replace("e-0", "e-")
+    return f"{value:.{max(digits, 4)}g}"
 
 
 def number(value: float) -> str:

@@ -73,7 +73,17 @@ def remembered(threads: int) -> Figures | None:
 def this_machine() -> Machine:
     """For the roofline: all processors that this process may use."""
     threads = available_threads()
-    found = figures(threads)
+    return _machine(figures(threads), threads)
+
+
+def known_machine() -> Machine | None:
+    """The same, if it has been measured."""
+    threads = available_threads()
+    found = remembered(threads)
+    return None if found is None else _machine(found, threads)
+
+
+def _machine(found: Figures, threads: int) -> Machine:
     source = (
         f"best of short runs on {threads} threads: f32 multiply-adds, "
         f"reading {MEMORY_BYTES >> 20} MiB; kept (convdsl doctor --measure measures anew)"

@@ -184,7 +184,7 @@ def _themed(picture: Picture, theme: str) -> Picture:
 def _heading(model: Model, network: Network) -> str:
     """The model and its size: `resnet50: 25.6 M parameters, 4.09 G MACs`."""
     params = known_sum(cost.params for cost in network.costs.values())
-    macs = network.total("macs")
+    macs = network.totals["macs"]
     said = [f"{short(params)} parameters"] if params else []
     said += [f"{short(macs)} MACs"] if macs else []
     return f"{model.name}: {', '.join(said)}" if said else model.name

@@ -46,17 +46,17 @@ def parts_at(nodes: Sequence[OpNode], depth: int) -> list[Part]:
         open_ones.update(name for name in stuck if len(members[name]) > 1)
 
 
-def parts_within(nodes: Sequence[OpNode], most: int = MOST) -> list[Part]:
-    """Parts by as many leading names as stay within `most`; where even one name has more, or names
-    tell of no blocks, sections of what follows each other."""
+def parts_within(nodes: Sequence[OpNode], wanted: int = MOST) -> list[Part]:
+    """Parts by as many leading names as stay within what is wanted, or by one, as long as these are
+    at most `MOST`; else, or where names tell of no blocks, sections of what follows each other."""
     deepest = max((node.name.count(".") + 1 for node in nodes), default=1)
     found: list[Part] = []
     for depth in range(1, deepest + 1):
         parts = parts_at(nodes, depth)
-        if len(parts) > most and len(found) > 1:
+        if len(parts) > wanted and len(found) > 1:
             return found
-        if len(parts) > most:
-            return _sections(parts, most)
+        if len(parts) > max(wanted, MOST):
+            return _sections(parts, wanted)
         found = parts
     return found
 

@@ -66,7 +66,7 @@ def canvas(
     if direction not in DIRECTIONS:
         raise InputError(f"no direction {direction}: there are {', '.join(DIRECTIONS)}")
     drawn = _Drawer(wire(network, parts, cost, prefix), direction == "right", links or {})
-    return drawn.drawing(heading, cost, network.total(cost), legend)
+    return drawn.drawing(heading, cost, network.totals[cost], legend)
 
 
 class _Drawer:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from convdsl.analysis.cost import Cost, Figure, costs, known_sum, sum_or_gap
 from convdsl.analysis.report import figure_text, sizes_of, window_text
 from convdsl.diagnostics import InputError
-from convdsl.drawing.svg import shortened
+from convdsl.drawing.svg import short_number, shortened
 from convdsl.ir.classify import OpClass, classify
 from convdsl.ir.graph import Graph, OpNode, StateNode, Value
 from convdsl.ir.text import stated_attributes
@@ -61,6 +61,7 @@ class Network:
     graph: Graph
     costs: Mapping[OpNode, Cost]
     readers: Mapping[Value, Sequence[OpNode]]
+    totals: Mapping[str, int | None]  # by COSTS; None where sizes leave that open
 
     @staticmethod
     def of(graph: Graph) -> Network:
@@ -68,12 +69,13 @@ class Network:
         for node in graph.op_nodes():
             for value in flowing(node):
                 readers.setdefault(value, []).append(node)
-        return Network(graph, costs(graph), readers)
-
-    def total(self, cost: str) -> int | None:
-        """A cost of the whole network; None where sizes leave that open."""
-        total = known_sum(figure_of(node, c, cost) for node, c in self.costs.items())
-        return total if isinstance(total, int) else None
+        found = costs(graph)
+        sums = {
+            name: known_sum(figure_of(node, cost, name) for node, cost in found.items())
+            for name in COSTS
+        }
+        totals = {name: sum if isinstance(sum, int) else None for name, sum in sums.items()}
+        return Network(graph, found, readers, totals)
 
 
 def wire(network: Network, parts: Sequence[Part], cost: str, prefix: str = "") -> Wiring:
@@ -198,10 +200,4 @@ def figure_of(node: OpNode, cost: Cost, name: str) -> Figure:
 
 def short(value: Dim) -> str:
     """`25.6 M`; polynomials as they are."""
-    if not isinstance(value, int):
-        return str(value)
-    for scale, letter in ((10**12, " T"), (10**9, " G"), (10**6, " M"), (10**3, " k")):
-        if value >= scale:
-            digits = 2 - min(2, len(str(value // scale)) - 1)
-            return f"{value / scale:.{digits}f}{letter}"
-    return str(value)
+    return short_number(value) if isinstance(value, int) else str(value)

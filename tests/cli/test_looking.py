@@ -350,3 +350,14 @@ def test_the_zoo_shows_papers_and_receptive_fields(convdsl) -> None:
         assert field["size"] == [size, size]
         assert field["stride"] == [stride, stride]
         assert field["padding"] == [padding, padding]
+
+
+def test_report_as_a_page(convdsl, small: Path, folder: Path) -> None:
+    page = folder / "page.html"
+    said = convdsl("report", small, "--html", page, "--machine", "140/12", "--batch", 2)
+    assert (said.code, said.out) == (0, "")
+    text = page.read_text("utf-8")
+    assert said.err == f"note: {page}: {len(text.encode()):,} bytes\n"
+    assert "f32[2, 3, 8, 8]" in text
+    assert "140 GFLOP/s, 12 GB/s" in text
+    assert convdsl("report", small, "--html", folder / "no" / "page.html").code == 2
