@@ -1,7 +1,8 @@
 """How often a statement runs: how many combinations of counters pass the tests around it.
 
 A test is decided for a whole box of combinations where bounds prove it. Where they do not, the box
-is halved along one of the counters that it depends on: few boxes lie across a boundary.
+is halved along one of the counters that it depends on: few boxes lie across a boundary. Boxes that
+are small are counted out with NumPy: rows of a flat number have boundaries everywhere.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from typing import TypeAlias
+
+import numpy as np
 
 from convdsl.kernel.nodes import (
     Blocks,
@@ -21,7 +24,8 @@ from convdsl.kernel.nodes import (
     Statement,
     Threads,
 )
-from convdsl.tensor import Dim, bounds, substitute, symbols_of
+from convdsl.kernel.scalar import FUNCTIONS
+from convdsl.tensor import Dim, bounds, evaluate, substitute, symbols_of
 
 OPPOSITE = {"lt": "ge", "le": "gt", "gt": "le", "ge": "lt", "eq": "ne", "ne": "eq"}
 """The test that holds where another does not."""
@@ -32,6 +36,10 @@ Box = Mapping[str, tuple[int, int]]
 
 Run: TypeAlias = "tuple[tuple[Statement, ...], Box, tuple[IndexTest, ...]]"
 """Statements that run together, the counters around them, and what must hold."""
+
+
+_POINTS = 1 << 16
+"""Combinations that are counted out at once: about the time of a few boxes."""
 
 
 class UncountedError(Exception):
@@ -107,10 +115,28 @@ class _Count:
                 return 0
             if outcome is None:
                 open_tests.append(test)
-        if not open_tests:
-            return prod(last - first + 1 for first, last in box.values())
+        names = {s.name for t in open_tests for i in (t.a, t.b) for s in symbols_of(i)}
+        if not names <= box.keys():
+            raise UncountedError
+        asked = {name: box[name] for name in sorted(names)}
+        if _size(asked) <= _POINTS:
+            return _counted_out(asked, open_tests) * (_size(box) // _size(asked))
         low, high = _halves(box, open_tests[0], counters)
         return self.passing(low, open_tests) + self.passing(high, open_tests)
+
+
+def _size(box: Box) -> int:
+    return prod(last - first + 1 for first, last in box.values())
+
+
+def _counted_out(box: Box, tests: Sequence[IndexTest]) -> int:
+    """The combinations of all counters that pass, one by one."""
+    ranges = np.ix_(*(np.arange(first, last + 1) for first, last in box.values()))
+    at = dict(zip(box, ranges, strict=True))
+    passed = np.ones([last - first + 1 for first, last in box.values()], bool)
+    for test in tests:
+        passed &= FUNCTIONS[test.op].meaning(evaluate(test.a, at), evaluate(test.b, at))
+    return int(np.count_nonzero(passed))
 
 
 def _halves(box: Box, test: IndexTest, counters: Mapping[str, Dim]) -> tuple[Box, Box]:

@@ -27,7 +27,7 @@ from convdsl.kernel.nodes import (
 )
 from convdsl.tensor import Dim
 
-_MOST_BOXES = 4096  # of loop counters, to find how often a store runs
+_MOST_BOXES = 256  # of loop counters, to find how often a store runs
 
 Body = tuple[Statement, ...]
 
