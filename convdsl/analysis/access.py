@@ -51,11 +51,13 @@ Taps: TypeAlias = "Sequence[int] | Span"
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Positions along one operand axis, as the module says; `axis` None where o plays no part."""
+    """Positions along one operand axis, as the module says; `axis` None where o plays no part.
+    `gathered`: those of all channels together, of which each reads some."""
 
     axis: int | None
     advance: int
     phases: tuple[Taps, ...]
+    gathered: bool = False
 
 
 def window_access(window: Window, axis: int) -> Access:
@@ -201,7 +203,16 @@ def read_access(place: Place, operand_axis: int, axes: tuple[Axis, ...]) -> Acce
     if found is None:
         return None
     advance, phases = found
-    return Access(driver, advance, phases)
+    return Access(driver, advance, phases, len(outer) > len(drivers))
+
+
+def channels_read(place: Place, axes: tuple[Axis, ...]) -> set[int | None]:
+    """What says which channel a read is of: axes of the output by number, None for sums."""
+    names = _names(place.read.index[1]) if place.read.tensor.type.rank > 1 else set[str]()
+    found: set[int | None] = {number for number, a in enumerate(axes) if a.name in names}
+    if any(a.name in names for a in place.reduced):
+        found.add(None)
+    return found
 
 
 def _names(value: Dim) -> set[str]:

@@ -14,81 +14,29 @@ paths are aligned where they agree in stride and centre.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 from itertools import product
-from math import gcd, lcm, prod
+from math import lcm, prod
 from typing import TypeAlias
 
-from convdsl.analysis.access import Access, Place, Span, Taps, places, read_access, window_access
+from convdsl.analysis.access import (
+    Access,
+    Place,
+    Span,
+    channels_read,
+    places,
+    read_access,
+    window_access,
+)
+from convdsl.analysis.fields import Field, Interval, Path, UnavailableError, compose, union
 from convdsl.ir.graph import Graph, OpNode, Value
 from convdsl.ir.opdef import Reach, Role, WindowRule
-from convdsl.kernel.expr import Stage, TensorExpr
+from convdsl.kernel.expr import Axis, Stage, TensorExpr
 from convdsl.tensor import Dim, Window, dim_max, dim_min
 
-LONGEST_PERIOD = 2**14
 MOST_POSITIONS = 2**16
-
-
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """Positions lo..hi."""
-
-    lo: Dim
-    hi: Dim
-
-    def shifted(self, by: Dim) -> Interval:
-        return Interval(self.lo + by, self.hi + by)
-
-    def hull(self, other: Interval) -> Interval:
-        return Interval(_least(self.lo, other.lo), _greatest(self.hi, other.hi))
-
-
-def _least(a: Dim, b: Dim) -> Dim:
-    return min(a, b) if isinstance(a, int) and isinstance(b, int) else dim_min(a, b)
-
-
-def _greatest(a: Dim, b: Dim) -> Dim:
-    return max(a, b) if isinstance(a, int) and isinstance(b, int) else dim_max(a, b)
-
-
-@dataclass(frozen=True, slots=True)
-class Path:
-    """A field that moves along one axis of the value (None: is the same everywhere).
-
-    A phase of None sees nothing: the holes of a transposed convolution.
-    """
-
-    axis: int | None
-    advance: int
-    phases: tuple[Interval | None, ...]
-
-    @property
-    def rate(self) -> Fraction:
-        return Fraction(self.advance, len(self.phases))
-
-    def at(self, position: int) -> Interval | None:
-        turns, phase = divmod(position, len(self.phases))
-        interval = self.phases[phase]
-        return interval and interval.shifted(turns * self.advance)
-
-
-@dataclass(frozen=True, slots=True)
-class Field:
-    """The union of paths that move differently; `aligned` as the module says."""
-
-    paths: tuple[Path, ...]
-    aligned: bool = True
-
-    def at(self, positions: Mapping[int, int]) -> Interval | None:
-        """What the value's element at `positions` (by axis) sees; None for nothing."""
-        hull: Interval | None = None
-        for path in self.paths:
-            interval = path.at(0 if path.axis is None else positions[path.axis])
-            if interval is not None:
-                hull = interval if hull is None else hull.hull(interval)
-        return hull
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +53,6 @@ class AxisField:
 Key: TypeAlias = "tuple[str, int]"  # model input, axis of it
 Seen: TypeAlias = "dict[Key, Field | None]"  # None: unavailable; no key: not seen at all
 Summary: TypeAlias = "dict[str, tuple[AxisField | None, ...]]"
-
-
-class _UnavailableError(Exception):
-    """No exact field is known."""
 
 
 def propagate(graph: Graph) -> dict[Value, Seen]:
@@ -188,6 +132,14 @@ class _Steps:
                 found.setdefault(place.read.tensor.name, []).append((stage, place))
         return found
 
+    def mixed(self, operand: str, paths: Iterable[Path]) -> Iterator[Path]:
+        """The paths, none of all channels together where the node sums over those."""
+        for path in paths:
+            if path.gathered:
+                found = (_channel(path, p, s.axes) for s, p in self.readers.get(operand, ()))
+                path = next(found, path)
+            yield path
+
     def fields(self, operand: str, axis: int, field: Field) -> dict[str, Field]:
         """The fields of the outputs in axis `axis` of a model input, by way of one operand alone.
         Outputs that do not read it have none."""
@@ -196,20 +148,20 @@ class _Steps:
             return dict.fromkeys(self.names, field)
         if isinstance(self.window, Window) and spatial and operand in self.data:
             paths = [
-                path if path.axis is None else _compose(path, self.accesses[path.axis])
-                for path in field.paths
+                path if path.axis is None else compose(path, self.accesses[path.axis])
+                for path in self.mixed(operand, field.paths)
             ]
-            return dict.fromkeys(self.names, Field(_union(paths), field.aligned))
+            return dict.fromkeys(self.names, Field(union(paths), field.aligned))
         reached: dict[str, list[Path]] = {operand: list(field.paths)}
         for name in (operand, *(stage.target.name for stage in self.kernel.stages)):
             if name not in reached:
                 continue
-            paths = _union(reached[name])
+            paths = union(reached[name])
             for stage, place in self.readers.get(name, ()):
                 found = reached.setdefault(stage.target.name, [])
                 found += _through_reads(paths, place, stage, axis)
         return {
-            name: Field(_union(reached[name]), field.aligned)
+            name: Field(union(reached[name]), field.aligned)
             for name in self.names
             if name in reached
         }
@@ -222,7 +174,7 @@ def _through(steps: _Steps, seen: Mapping[Value, Seen]) -> list[Seen]:
         for key, field in seen.get(value, {}).items():
             try:
                 after = None if field is None else steps.fields(operand, key[1], field)
-            except _UnavailableError:
+            except UnavailableError:
                 after = None
             for name in steps.names if after is None else after:
                 new = None if after is None else after[name]
@@ -237,7 +189,7 @@ def _through_reads(paths: Sequence[Path], place: Place, stage: Stage, axis: int)
     for path in paths:
         try:
             yield _through_read(path, place, stage, axis)
-        except _UnavailableError:
+        except UnavailableError:
             extent = None if path.axis is None else place.read.tensor.type.shape[path.axis]
             if not any(_covers(other, path, extent) for other in paths if other.axis is None):
                 raise
@@ -252,95 +204,34 @@ def _covers(whole: Path, path: Path, extent: Dim | None) -> bool:
     return all(hull is None or everything.hull(hull) == everything for hull in hulls)
 
 
+def _channel(path: Path, place: Place, axes: tuple[Axis, ...]) -> Path:
+    """The path as a read of channels has it: of one alone little is known, of a sum over all what
+    they see together. Channels that become space again are beyond what is kept."""
+    if not path.gathered:
+        return path
+    said = channels_read(place, axes)
+    if said == {None}:
+        return replace(path, gathered=False)
+    if said <= {1, None}:
+        return path
+    raise UnavailableError
+
+
 def _through_read(path: Path, place: Place, stage: Stage, axis: int) -> Path:
+    path = _channel(path, place, stage.axes)
     if path.axis is not None:
         access = read_access(place, path.axis, stage.axes)
         if access is None:
-            raise _UnavailableError
-        return _compose(path, access)
+            raise UnavailableError
+        return compose(path, access)
     # Seen alike from everywhere, but for positions that read nothing at all.
     if axis < place.read.tensor.type.rank:
         access = read_access(place, axis, stage.axes)
         if access is not None and any(not isinstance(t, Span) and not t for t in access.phases):
             (interval,) = path.phases
             seen = (interval if isinstance(t, Span) or t else None for t in access.phases)
-            return Path(access.axis, 0, tuple(seen))
+            return Path(access.axis, 0, tuple(seen), path.gathered)
     return path
-
-
-def _compose(path: Path, access: Access) -> Path:
-    """The field of what an access reads from a value whose field is `path`."""
-    period = len(path.phases)
-    turns = period // gcd(period, access.advance)
-    length = len(access.phases) * turns
-    if length > LONGEST_PERIOD:
-        raise _UnavailableError
-    phases: list[Interval | None] = []
-    for position in range(length):
-        turn, phase = divmod(position, len(access.phases))
-        phases.append(_hull(path, access.phases[phase], turn * access.advance))
-    advance = path.advance * (access.advance * turns // period)
-    return _shortest(Path(access.axis, advance, tuple(phases)))
-
-
-def _hull(path: Path, taps: Taps, shift: int) -> Interval | None:
-    """The interval seen through all taps together."""
-    if isinstance(taps, Span):
-        (interval,) = path.phases if len(path.phases) == 1 else (None,)
-        if interval is None:
-            raise _UnavailableError
-        ends = [interval.shifted(end * path.advance) for end in (taps.first, taps.last)]
-        ends = [end.shifted(shift * path.advance) for end in ends]
-        low, high = ends if path.advance >= 0 else reversed(ends)
-        return Interval(low.lo, high.hi)
-    if not taps:
-        return None
-    period = len(path.phases)
-    if period == 1:  # monotone: the ends decide
-        taps = (taps[0], taps[-1])
-    elif isinstance(taps, range) and len(taps) > 2 * period:  # monotone in every phase
-        taps = (*taps[:period], *taps[-period:])
-    result: Interval | None = None
-    for tap in taps:
-        interval = path.at(tap + shift)
-        if interval is not None:
-            result = interval if result is None else result.hull(interval)
-    return result
-
-
-def _shortest(path: Path) -> Path:
-    """The same path with the shortest period."""
-    length = len(path.phases)
-    for period in range(1, length):
-        if length % period or (path.advance * period) % length:
-            continue
-        advance = path.advance * period // length
-        short = Path(path.axis, advance, path.phases[:period])
-        if all(short.at(o) == path.phases[o] for o in range(period, length)):
-            return short
-    return path
-
-
-def _union(paths: Iterable[Path]) -> tuple[Path, ...]:
-    """Paths that move alike become one."""
-    merged: dict[tuple[int | None, Fraction], Path] = {}
-    for path in paths:
-        key = (path.axis, path.rate)
-        merged[key] = _merge(merged[key], path) if key in merged else path
-    return tuple(merged.values())
-
-
-def _merge(a: Path, b: Path) -> Path:
-    if a == b:
-        return a
-    length = lcm(len(a.phases), len(b.phases))
-    if length > LONGEST_PERIOD:
-        raise _UnavailableError
-    phases: list[Interval | None] = []
-    for position in range(length):
-        first, second = a.at(position), b.at(position)
-        phases.append(first.hull(second) if first and second else first or second)
-    return _shortest(Path(a.axis, a.advance * length // len(a.phases), tuple(phases)))
 
 
 def _join(fields: Sequence[Field | None]) -> Field | None:
@@ -349,8 +240,8 @@ def _join(fields: Sequence[Field | None]) -> Field | None:
     if len(known) < len(fields):
         return None
     try:
-        paths = _union(path for field in known for path in field.paths)
-    except _UnavailableError:
+        paths = union(path for field in known for path in field.paths)
+    except UnavailableError:
         return None
     aligned = all(field.aligned for field in known) and _same_centres(known)
     return Field(paths, aligned)

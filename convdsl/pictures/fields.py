@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from convdsl.analysis.receptive_field import Field, propagate
+from convdsl.analysis.fields import Field
+from convdsl.analysis.receptive_field import propagate
 from convdsl.diagnostics import InputError
 from convdsl.drawing.colours import ordered
 from convdsl.drawing.sheet import Frame, Sheet, Tile

@@ -8,7 +8,8 @@ from graphs import Array
 from op_cases import draw_case
 from op_cases.draw import Case
 
-from convdsl.analysis.receptive_field import Field, propagate
+from convdsl.analysis.fields import Field
+from convdsl.analysis.receptive_field import propagate
 from convdsl.ir.graph import Graph, OpNode
 from convdsl.kernel.evaluate import evaluate
 from convdsl.ops import OPERATORS

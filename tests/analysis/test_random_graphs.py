@@ -23,7 +23,8 @@ from random_graphs import (
 )
 
 from convdsl.analysis.cost import costs
-from convdsl.analysis.receptive_field import Field, propagate
+from convdsl.analysis.fields import Field
+from convdsl.analysis.receptive_field import propagate
 from convdsl.ir.graph import Graph
 from convdsl.kernel.evaluate import Counter
 

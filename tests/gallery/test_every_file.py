@@ -30,7 +30,9 @@ Array = np.ndarray[Any, Any]
 
 NAMES = [name for name, entry in zoo.names().items() if entry.path.parent.name == "gallery"]
 
-SMALL: dict[str, dict[str, Any]] = {}
+SMALL: dict[str, dict[str, Any]] = {
+    "swin_stage": {"channels": 16, "heads": 2, "height": 8, "width": 12, "window": 4},
+}
 """Parameters of those that would take long at their own sizes; sizes that are open are 8 here."""
 
 SETTINGS: dict[str, dict[str, str]] = {}
