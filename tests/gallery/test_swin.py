@@ -53,7 +53,7 @@ class WrittenOut:
             row, column = (i - shift) % height, (j - shift) % width
             side = (row >= height - shift, column >= width - shift)
             together[row // M, column // M, side].append((i, j, row % M, column % M))
-        table = self.weights[f"{name}.relative_position_bias_table.weight"]
+        table = self.weights[f"{name}.relative_position_bias_table"]
         qkv = self.linear(x, f"{name}.qkv").reshape(height, width, 3, self.heads, size)
         mixed = np.zeros((height, width, self.heads, size))
         for members in together.values():
