@@ -26,7 +26,7 @@ from convdsl.elaborate.values import (
     is_number,
     is_tensors,
 )
-from convdsl.ir.opdef import Attribute
+from convdsl.ir.opdef import Attribute, Kind, no_state
 from convdsl.ops import SPELLINGS
 from convdsl.syntax import ast
 
@@ -185,7 +185,8 @@ class Binder(Evaluator):
         later = [name for name in binding.signature.by_name if name not in names]
         if later:
             help = (f"by keyword only: {', '.join(later)}",)
-        help = (*help, *_hidden(binding))
+        value = argument.value.value if isinstance(argument.value, ast.Literal) else None
+        help = (*_meant(binding, value), *help, *_hidden(binding))
         return self.fail(
             binding.context,
             "E0303",
@@ -229,8 +230,21 @@ class _Order:
         self.binding = binding
         self.slot = slot
 
+    def _of_a_number(self) -> tuple[str, ...]:
+        """Help for a number where a list, or true or false, should stand."""
+        op, attribute = self.binding.op, self.slot.attribute
+        if op is None or attribute is None:
+            return ()
+        if attribute.kind is Kind.SHAPE:
+            self.binding.crowded = True  # those behind it were meant for the list, too
+            return (f"a list of sizes: {self.binding.factory.name}([..., ...])",)
+        has_weights = op.state is not no_state
+        return _INCOMING if attribute.kind is Kind.BOOL and has_weights else ()
+
     def help(self, given: Given) -> tuple[str, ...]:
         """Where another slot takes the value; numbers and lists fit too many to mean one."""
+        if is_number(given.value):
+            return self._of_a_number()
         if type(given.value) not in (bool, str, tuple):
             return ()
         slots = self.binding.signature.positional
@@ -313,6 +327,21 @@ def _plain(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     return "x".join(map(str, value)) if isinstance(value, tuple) else str(value)  # pyright: ignore[reportUnknownArgumentType]
+
+
+def _meant(binding: _Binding, value: object) -> tuple[str, ...]:
+    """What a number too many was meant for: part of a list, or channels that follow from what flows
+    in."""
+    if type(value) is not int or binding.op is None:
+        return ()
+    last = binding.signature.positional[-1:]
+    kinds = [slot.attribute.kind for slot in last if slot.attribute is not None]
+    if {Kind.INTS, Kind.SHAPE} & set(kinds):
+        return (f"several are one list: {binding.factory.name}([..., {value}])",)
+    return _INCOMING if binding.op.state is not no_state else ()
+
+
+_INCOMING = ("the number of channels that flow in is known: leave it out",)
 
 
 def _hidden(binding: _Binding) -> tuple[str, ...]:

@@ -348,9 +348,8 @@ class Evaluator(ABC):
         elif isinstance(value, Record):
             items = tuple(value.fields.values())
         else:
-            raise self.fail(
-                context, "E0401", f"only lists are indexed, not {describe(value)}", node.object.span
-            )
+            text = f"only lists are indexed, not {describe(value)}"
+            raise self.fail(context, "E0401", text, node.object.span, help=_parts_of(value))
         if isinstance(index, bool) or not isinstance(index, int):
             raise self.fail(
                 context, "E0401", f"an index is an integer, not {describe(index)}", node.index.span
@@ -363,3 +362,9 @@ class Evaluator(ABC):
                 node.index.span,
             )
         return items[index]
+
+
+def _parts_of(value: Any) -> tuple[str, ...]:
+    """Help where somebody indexes a tensor."""
+    tensor = isinstance(value, Value)
+    return ("parts of a tensor are slice(axes, start, stop) and split(parts)",) if tensor else ()

@@ -129,6 +129,8 @@ def name(word: str) -> tuple[str, ...]:
 def argument(word: str, known: Collection[str]) -> tuple[str, ...]:
     """Help for an unknown keyword of an operator, where it is one of elsewhere."""
     meant = ARGUMENTS.get(word)
+    if word in ("activation", "act", "nonlinearity"):
+        return ("layers follow each other: conv(...) -> relu",)
     if meant == "":
         return ("leave it out: it follows from what flows in, or means nothing here",)
     return (f"did you mean `{meant}`?",) if meant in known else ()

@@ -80,7 +80,8 @@ def _step(
     evaluator: Evaluator, node: ast.Expression, channels: Any, context: Context
 ) -> PreprocessingStep:
     if not isinstance(node, ast.Call) or not isinstance(node.callee, ast.Name):
-        raise _Unfit("a preprocessing step is a call such as resize(256)", node.span)
+        known = (f"one of {', '.join(STEPS)}",)
+        raise _Unfit("a preprocessing step is a call such as resize(256)", node.span, known)
     name = node.callee.id
     if name not in STEPS:
         raise _Unfit(

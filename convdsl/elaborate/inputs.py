@@ -156,6 +156,7 @@ class InputDeclarations:
                 "E0602",
                 f"a size is a positive integer or a symbol, not {describe(value)}",
                 node.span,
+                help=("a size that stays open has a name: N",) if value == -1 else (),
             )
         return value
 

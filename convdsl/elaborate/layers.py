@@ -78,6 +78,11 @@ class Layers(Binder):
         if isinstance(value, Operator | BlockValue):
             return self.bind(value, (), context, span)
         help = ("join tensors with `+` or concat(a, b)",) if is_tensors(value) else ()
+        if isinstance(value, str) and value in SPELLED:
+            help = (f"write it without quotes: {value}",)
+        layers = (Layer, Composition, Closure)
+        if isinstance(value, ListValue) and any(isinstance(i, layers) for i in value.items):
+            help = ("let the tensor flow into each: concat(x -> a, x -> b)",)
         text = f"after `->` stands a layer, not {describe(value)}"
         raise self.fail(context, "E0306", text, span, help=help)
 

@@ -108,6 +108,11 @@ class TrainingReader:
             return tuple(self._choice(name, SOME_OF[name], item) for item in several)
         known = ("loss", *ONE_OF, *SOME_OF, *SETTINGS)
         help = suggest(name, known) or (f"there are {', '.join(known)}",)
+        owners = ((kind, t) for kind, table in ONE_OF.items() for t in table.values())
+        found = next((o for o in owners if name in (a.name for a in o[1].arguments)), None)
+        if found is not None:
+            kind, technique = found
+            help = (f"it is part of the {kind}: {kind} = {technique.name}({name} = ...)",)
         raise self._fail(f"unknown training setting `{name}`", setting.name.span, help=help)
 
     def _value(self, name: str, takes: Takes, node: ast.Expression) -> Any:

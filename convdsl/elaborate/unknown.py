@@ -10,6 +10,7 @@ from convdsl.elaborate.builtins import BUILTINS
 from convdsl.elaborate.scope import Context
 from convdsl.elaborate.session import Session, suggest
 from convdsl.elaborate.values import SPELLED
+from convdsl.ir.techniques import LOSSES
 from convdsl.syntax import ast
 from convdsl.syntax.walk import nodes
 
@@ -20,13 +21,16 @@ def explain(
     session: Session, node: ast.Name, context: Context, words: frozenset[str]
 ) -> tuple[tuple[tuple[Span, str], ...], tuple[str, ...]]:
     """Labels and help for an unknown name, by the first of these that holds: a comment of another
-    language, bound elsewhere in the file, a word of elsewhere, a slip, an input not declared."""
+    language, bound elsewhere in the file, a loss, a word of elsewhere, a slip, an input that is not
+    declared."""
     if node.span.source.text[: node.span.start].rstrip(" ").endswith("//"):
         return (), ("a comment starts with `#`; `//` divides",)
     tree = session.trees.get(id(node.span.source))
     bound = _bound_elsewhere(tree, node) if tree is not None else None
     if bound is not None:
         return bound
+    if node.id in LOSSES:
+        return (), (f"losses stand in a block of their own: train {{ loss = {node.id} }}",)
     known = {*context.scope.visible(), *BUILTINS, *SPELLED, *words}
     help = foreign.name(node.id) or suggest(node.id, known)
     if not help and context.root and not session.graph.inputs:

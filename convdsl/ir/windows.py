@@ -29,8 +29,19 @@ def resolve_sizes(call: Call, name: str, rank: int) -> tuple[int, ...]:
             f"{name} {text} has {len(sizes)} axes, the input {call.type('x')} has {rank} of space",
             attributes=(name,),
             operands=("x",),
+            help=("of an input's axes the first is the batch, the second the channels",),
         )
     return sizes
+
+
+def _larger_than_the_map(call: Call, kernel: Sequence[Dim]) -> tuple[str, ...]:
+    """Help for a kernel that is likely a number of channels."""
+    space = call.type("x").shape[2:]
+    sizes = zip(kernel, space, strict=True)
+    known = [(k, s) for k, s in sizes if isinstance(k, int) and isinstance(s, int)]
+    if "channels" in call.attributes and any(k > s for k, s in known):
+        return ("channels that flow in are known: the first argument is those that come out",)
+    return ()
 
 
 def resolve_padding(
@@ -46,7 +57,8 @@ def resolve_padding(
             raise OpError(
                 f"an even kernel ({text}) has no middle: say its padding",
                 attributes=("kernel",),
-                help=("add pad = valid, pad = same or a number",),
+                help=_larger_than_the_map(call, kernel)
+                or ("add pad = valid, pad = same or a number",),
             )
         halves = [d * (k - 1) // 2 for k, d in zip(kernel, dilation, strict=True)]
         return tuple((half, half) for half in halves)
@@ -105,6 +117,7 @@ def window_extents(call: Call, window: Window, ceil: bool = False) -> tuple[Dim,
                 f"{call.type('x')} with padding ({before}, {after})",
                 operands=("x",),
                 attributes=("kernel",),
+                help=_larger_than_the_map(call, window.kernel),
             )
         if ceil:
             count = ceil_div(slack, stride) + 1

@@ -70,6 +70,7 @@ PUNCTUATION = {
 }
 
 _BLOCK = "write `block NAME(...) { ... }`"
+_CHOICE = "write `if condition { ... } else if condition { ... } else { ... }`"
 _USE = 'write `use "file.cnn": name`'
 FOREIGN = {
     "def": _BLOCK,
@@ -88,6 +89,9 @@ FOREIGN = {
     "elseif": "write `else if`",
     "lambda": _BLOCK,
     "while": "write `repeat COUNT { ... }` or `for NAME in LIST { ... }`",
+    "switch": _CHOICE,
+    "match": _CHOICE,
+    "case": _CHOICE,
 }
 """Words of other languages, and what stands for them here."""
 
@@ -108,6 +112,9 @@ LOOKALIKES = {
 }
 
 
+_IN_A_TYPE = re.compile(r":\s*\w+\[[^\]\n]*\Z")
+
+
 def bad_character(source: SourceFile, at: int) -> Diagnostic:
     """A character that starts no token."""
     character = source.text[at : at + 1]
@@ -122,6 +129,8 @@ def bad_character(source: SourceFile, at: int) -> Diagnostic:
         return _foreign_sign(source, at, "||", "write `or`")
     shown = character if character.isprintable() else f"U+{ord(character):04X}"
     help = (LOOKALIKES[character],) if character in LOOKALIKES else ()
+    if character == "?" and _IN_A_TYPE.search(source.text[:at]):
+        help = ("a size that stays open has a name: N",)
     return Diagnostic("E0103", f"`{shown}` is not part of the language", label, help=help)
 
 
@@ -158,6 +167,10 @@ def unexpected(
         return comment
     found = source.text[start:end]
     opened = _still_open(source.text[:start])
+    if found in ITEMS and "INPUT" in accepts and opened and not _still_open(source.text):
+        here = (Label(source.span(start, end)),)
+        help = (f"a `{found}` stands beside blocks and models, not inside",)
+        return Diagnostic("E0101", f"unexpected `{found}`", here, help=help)
     if found in ITEMS and "INPUT" in accepts and opened:
         opener = Label(source.span(opened[0], opened[0] + 1))
         here = Label(source.span(start, end), f"still open when this `{found}` starts")
@@ -237,6 +250,8 @@ def _help(
     source: SourceFile, start: int, found: str, kind: str, accepts: Collection[str]
 ) -> tuple[str, ...]:
     before = source.text[:start].rstrip(" \t")
+    if re.search(r"\boutput\s*\Z", before) and "STRING" in accepts:
+        return ("an output has a name: `... -> output NAME`",)
     if found in KEYWORDS and "NAME" in accepts and kind != "IN":
         return (f"`{found}` is a word of the language: choose another name",)
     if found == "=" and "COMPARE" in accepts:
@@ -244,32 +259,59 @@ def _help(
     previous = re.search(r"(\w+)\Z", before)
     word = previous.group(1) if previous else ""
     head = re.search(r"(?:^|[{\n])[ \t]*(\w+)[^{\n]*\Z", before)
-    for foreign in (found, word, head.group(1) if head else ""):
+    begun = head.group(1) if head else ""
+    for foreign in (found, word, begun):
         if foreign in FOREIGN:
             return (FOREIGN[foreign],)
-    sign = _sign(found, before, word, accepts)
+    sign = _sign(found, before, word, accepts, begun) or _of_python(found, before, accepts)
     if sign is not None:
         return (sign,)
     if kind == "STRING" and word == "f":
         return ('every text interpolates: "layer{i}"',)
+    if kind == "FLOAT" and word == "convdsl":
+        return ("the version is a whole number: convdsl 1",)
     if word.isdigit() and found.startswith("x"):
         return ("a size is one word (`3x3`); for computed sizes write a list: [k, k]",)
     if kind in VALUE and "COMMA" in accepts and {"RPAR", "RSQB"} & set(accepts):
         return ("separate them with a comma",)
+    if kind in ("INT", "FLOAT", "SIZE") and "ARROW" in accepts and word[:1].isalpha():
+        return (f"arguments stand in brackets: `{word}({found}, ...)`",)
     if kind == "NAME" and "ARROW" in accepts and before and before[-1] != "\n":
         return (f"`->` hands a tensor on: `{word or '...'} -> {found}`",)
     return ()
 
 
-def _sign(found: str, before: str, word: str, accepts: Collection[str]) -> str | None:
-    """What to write for a sign that means something elsewhere."""
+def _of_python(found: str, before: str, accepts: Collection[str]) -> str | None:
+    """What to write for an `if`, a `for` or a sum behind a value."""
+    if "ARROW" not in accepts:
+        return None
+    if found == "if":
+        return "write `if condition { a } else { b }`"
+    if found == "for":
+        return "write `for x in list { ... }`, which gives the list of what its rounds give"
+    if found == "+" and re.search(r"\bas\s+\"[^\"\n]*\"\Z", before):
+        return 'every text interpolates: as "layer{i}"'
+    return None
+
+
+def _sign(found: str, before: str, word: str, accepts: Collection[str], begun: str) -> str | None:
+    """What to write for a sign that means something elsewhere, in a line that begins with a
+    word."""
     if found == ":":
         if "LBRACE" in accepts:
             return "bodies stand in braces: `{ ... }`"
+        if "EQUAL" in accepts and begun in ("block", "model"):
+            return f"parameters have no types: `{word}`, or with a default `{word} = ...`"
         if "EQUAL" in accepts:
             return f"write `{word} = ...`"
+        if before.endswith("["):
+            return _PART
         if "RSQB" in accepts:
-            return "lists have no slices: `for i in range(1, len(a)) { a[i] }`"
+            return f"lists have no slices: `for i in range(1, len(a)) {{ a[i] }}`; {_PART}"
+    if found == "," and begun == "input" and "RBRACE" in accepts:
+        return "inputs of their own types have lines of their own"
+    if found == "," and "RBRACE" in accepts and "ARROW" not in accepts:
+        return "statements are told apart by newlines"
     if found == "," and "RPAR" in accepts and "COMMA" not in accepts:
         return "a size is `3x3`, a list `[3, 3]`; round brackets group"
     if found == "=" and before[-1:] in ("+", "-", "*", "/"):
@@ -278,3 +320,6 @@ def _sign(found: str, before: str, word: str, accepts: Collection[str]) -> str |
     if found == ">" and before.endswith("="):
         return "write `->`"
     return None
+
+
+_PART = "a part of a tensor is slice(axes, start, stop)"

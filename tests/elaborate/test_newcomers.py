@@ -1,0 +1,44 @@
+"""Networks written from docs/language.md alone, the zoo unseen: what `check` said of each at first.
+
+All ten were right, and stay so; what they compute was asked of their parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+import convdsl
+from convdsl.cli import main
+
+PLACE = Path(__file__).with_name("newcomers")
+
+PARAMETERS: Mapping[str, int] = {
+    # a step's input has 3 channels and 16 of the state; the first frame alone goes through `first`
+    "gru": 3 * (16 * 19 * 9 + 16) + (16 * 3 * 9 + 16) + (16 * 5 + 5),
+    # one tower for all levels: four layers, and the fifth of 180 or 36 channels
+    "head": 2 * 4 * (64 * 64 * 9 + 64) + 64 * 9 * (180 + 36) + 180 + 36,
+    # in 1-D: two gated filters of 2 taps and two of 1 in each of 8 layers
+    "wavenet": (32 + 32)
+    + 8 * (2 * (32 * 32 * 2 + 32) + 2 * (32 * 32 + 32))
+    + (32 * 32 + 32)
+    + (32 * 256 + 256),
+    # two stems of 16, a gate; the same of 32 from 16; 64, dilated, and 12 classes
+    "fusion": (27 + 9) * 16 + 64 + (32 * 16 + 16) + 2 * (16 * 9 * 32 + 64) + (64 * 32 + 32)
+    + (32 * 9 * 64 + 128) + (64 * 9 * 64 + 64) + (64 * 12 + 12),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("path", sorted(PLACE.glob("*.cnn")), ids=lambda path: path.stem)
+def test_right_at_first(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(path)]) == 0
+    assert capsys.readouterr().out == ""
+    assert main(["fmt", "--check", str(path)]) == 0
+    if path.stem in PARAMETERS:
+        assert convdsl.report(convdsl.load(path)).totals["params"] == PARAMETERS[path.stem]
+
+
+def test_there_are_ten() -> None:
+    assert len(list(PLACE.glob("*.cnn"))) == 10
