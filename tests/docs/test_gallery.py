@@ -51,7 +51,7 @@ def links(path: Path) -> str:
 
 
 def figures(row: dict[str, Any]) -> str:
-    fields = [field_text(field) for field in row["receptive_field"].values() if field]
+    fields = [field_text(f) for f in row["receptive_field"].values() if f and f["size"]]
     counts = (f"{row[key]:,}" for key in ("params", "macs"))
     return " | ".join([row["title"], row["paper"] or "", *counts, ", ".join(fields)])
 
