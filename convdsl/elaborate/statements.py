@@ -121,6 +121,15 @@ class Statements(Interpreter):
                 context, "E0303", "`default` takes keywords: name = value", argument.span
             )
         layer = self.bind(operator, (argument,), context, argument.span, partly=True)
+        if layer.operands:
+            name = argument.name.id
+            raise self.fail(
+                context,
+                "E0303",
+                f"`default` sets attributes, and `{name}` is a weight of {operator.name}",
+                argument.span,
+                help=(f"give the fixed kernel in each call: {operator.name}(..., {name} = ...)",),
+            )
         return dict(layer.arguments)
 
     def _input(self, node: ast.Input, context: Context) -> None:

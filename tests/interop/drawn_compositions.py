@@ -122,7 +122,55 @@ def eye_like(kind: str, d: Draw, opset: int) -> Node:
     return Node(kind, {"x": floats(d, (d.integer(1, 4), d.integer(1, 4)))}, how)
 
 
+def dft(kind: str, d: Draw, opset: int) -> Node:
+    """Real or complex, there or back, whole spectra or halves; longer or shorter than the input."""
+    shape = tuple(d.integer(1, 7) for _ in range(d.integer(2, 3)))
+    axis = d.integer(0, len(shape) - 1)
+    inverse, onesided = d.chance(), d.chance()
+    parts = (2 if inverse else 1) if onesided else d.pick(1, 2)
+    how: dict[str, Any] = {
+        name: 1 for name, on in (("inverse", inverse), ("onesided", onesided)) if on
+    }
+    operands: dict[str, Any] = {"x": floats(d, (*shape, parts)), "length": None}
+    length = d.integer(1, 9) if d.chance() else None
+    if (
+        inverse and onesided
+    ):  # onnxruntime and the reference differ on halves that are cut or filled
+        length = max(1, 2 * shape[axis] - d.integer(1, 2))
+    if length is not None:
+        operands["length"] = np.array(length, np.int64)
+    if opset >= 20:
+        operands["axis"] = np.array(d.pick(axis, axis - len(shape) - 1), np.int64)
+    else:
+        how["axis"] = axis
+    known = tuple(name for name in ("length", "axis") if operands.get(name) is not None)
+    return Node(kind, operands, how, known)
+
+
+def stft(kind: str, d: Draw, opset: int) -> Node:
+    length = d.integer(1, 8)
+    signal = floats(d, (d.integer(1, 3), length + d.integer(0, 12), 1))
+    how: dict[str, Any] = {"onesided": d.pick(0, 1)} if d.chance() else {}
+    window = floats(d, (length,)) if d.chance() else None
+    operands = {
+        "x": signal,
+        "step": np.array(d.integer(1, 4), np.int64),
+        "window": window,
+        "length": np.array(length, np.int64) if window is None or d.chance() else None,
+    }
+    known = tuple(n for n in ("step", "window", "length") if operands[n] is not None)
+    return Node(kind, operands, how, known)
+
+
+def window(kind: str, d: Draw, opset: int) -> Node:
+    how = {"periodic": d.pick(0, 1)} if d.chance() else {}
+    return Node(kind, {"size": np.array(d.integer(2, 12), np.int64)}, how, ("size",))
+
+
 GENERATORS: dict[str, Generator] = {
+    **dict.fromkeys(("HannWindow", "HammingWindow", "BlackmanWindow"), window),
+    "DFT": dft,
+    "STFT": stft,
     "Attention": attention,
     "RotaryEmbedding": rotary,
     "RMSNormalization": rms_norm,

@@ -20,6 +20,7 @@ from convdsl.interop.correspondence import (
     resizing,
     sampling,
     shapes,
+    signals,
 )
 from convdsl.interop.correspondence.row import Read, Row
 from convdsl.ir.opdef import OpDef
@@ -41,6 +42,7 @@ FAMILIES = (
     resizing,
     sampling,
     regions,
+    signals,
     quantisation,
 )
 _ROWS = tuple(row for family in FAMILIES for row in family.ROWS)
