@@ -89,7 +89,7 @@ def _parser(given: Sequence[str]) -> Parser:
     parser = Parser(
         prog="convdsl",
         description="A language and compiler for convolutional networks.",
-        epilog="`convdsl COMMAND --help` says more; the language is described in docs/language.md.",
+        epilog="`convdsl COMMAND --help` says more; docs/language.md describes the language.",
     )
     parser.add_argument("--version", action=_Version, help="print the version and exit")
     parser.add_argument(

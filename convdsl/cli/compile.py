@@ -46,7 +46,9 @@ SUFFIX = ".cdsl"
 
 def configure(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
-    parser.add_argument("--emit", choices=LEVELS, help="print this stage instead")
+    parser.add_argument(
+        "--emit", choices=LEVELS, metavar="STAGE", help="print this stage, of those below, instead"
+    )
     parser.add_argument(
         "--plain",
         action="store_true",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shutil
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -87,10 +88,30 @@ def result(text: str, *, drawn: bool = False) -> None:
 def _say(heading: str, style: str, message: str) -> None:
     if heading and message.startswith(("error[", "warning[", "-->")):
         heading = ""
+    text = printable(message)
+    if heading and sys.stderr.isatty():
+        text = _filled(text, heading)
     if heading and use_colour(sys.stderr):
         heading = f"\x1b[{style}m{heading}\x1b[0m"
-    sys.stderr.write(f"{heading}{printable(message)}\n")
+    sys.stderr.write(f"{heading}{text}\n")
     sys.stderr.flush()
+
+
+def _filled(text: str, heading: str) -> str:
+    """Lines that break between words where the terminal would break them within one."""
+    import textwrap
+
+    width = shutil.get_terminal_size().columns
+    lines: list[str] = []
+    for line in text.split("\n"):
+        first = heading if not lines else ""
+        if len(first + line) > width:
+            line = textwrap.fill(
+                first + line, width, subsequent_indent="  ", break_long_words=False,
+                break_on_hyphens=False,
+            ).removeprefix(first)  # fmt: skip
+        lines.append(line)
+    return "\n".join(lines)
 
 
 def remark(text: str) -> None:

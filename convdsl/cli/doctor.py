@@ -54,8 +54,11 @@ def run(options: argparse.Namespace) -> int:
         *_cards(),
         *_extras(),
     ]
-    listing.show([finding._asdict() for finding in findings], options.format)
     problems = [finding for finding in findings if finding.advice]
+    rows = [finding._asdict() for finding in findings]
+    if options.format == "table" and not problems:
+        rows = [{name: row[name] for name in row if name != "advice"} for row in rows]
+    listing.show(rows, options.format, spare=())
     if not problems:
         console.note("everything is as it should be")
     return 1 if problems else 0

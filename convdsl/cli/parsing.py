@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import re
+import shutil
 import sys
 from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
@@ -23,8 +25,8 @@ class Parser(argparse.ArgumentParser):
     def finish(self, doc: str, run: Callable[[argparse.Namespace], int]) -> None:
         """Complete a subcommand: description from its module's docstring, common options."""
         summary, _, rest = inspect.cleandoc(doc).partition("\n")
-        self.description = summary
-        self.epilog = rest.strip() or None
+        self.description = _filled(summary)
+        self.epilog = "\n\n".join(map(_filled, rest.strip().split("\n\n"))) or None
         common = self.add_argument_group("common options")
         common.add_argument("-h", "--help", action="help", help="show this and exit")
         common.add_argument("-q", "--quiet", action="store_true", help="no notes, results only")
@@ -56,6 +58,16 @@ class Parser(argparse.ArgumentParser):
         return not action.option_strings
 
 
+def _filled(paragraph: str) -> str:
+    """A paragraph as wide as the rest of the help; one with indented lines stays as it is."""
+    import textwrap
+
+    if re.search(r"^\s", paragraph, re.MULTILINE):
+        return paragraph
+    width = shutil.get_terminal_size().columns - 2  # as argparse has it
+    return textwrap.fill(paragraph, width, break_long_words=False, break_on_hyphens=False)
+
+
 def suggestion(word: str, candidates: Iterable[str]) -> str:
     """`; did you mean X?` where one of the candidates is near, else nothing."""
     near = nearest(word, candidates)
@@ -83,5 +95,8 @@ def _formatter() -> Any:
     if asked and use_colour(sys.stdout):
         from rich_argparse import RawDescriptionRichHelpFormatter
 
-        return RawDescriptionRichHelpFormatter
+        class Formatter(RawDescriptionRichHelpFormatter):
+            group_name_formatter = str  # no Capitals For Every Word
+
+        return Formatter
     return argparse.RawDescriptionHelpFormatter

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import convdsl
+from convdsl.cli.app import COMMANDS
 from convdsl.reporting.drawing import draw
 from convdsl.reporting.grids import Grid
 
@@ -138,6 +139,32 @@ def test_measured_tables(terminal: Callable[..., str], name: str) -> None:
         said = terminal(width, *MEASURED[name])
         assert said
         assert max(map(len, said.splitlines())) <= width, said
+
+
+def test_doctor_says_what_it_found(terminal: Callable[..., str]) -> None:
+    said = terminal(80, "doctor")
+    assert "--wide shows" not in said
+    assert re.search(rf"(?m)^python +{sys.version_info[0]}\.{sys.version_info[1]}", said)
+
+
+def test_notes_break_between_words(convdsl, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+    monkeypatch.setenv("NO_COLOR", "1")
+    asked = ("run", "several.cdsl", "--data", "random:0", "--batch", "3")
+    piped = convdsl(*asked).err
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    for width in (30, 80):
+        monkeypatch.setenv("COLUMNS", str(width))
+        said = convdsl(*asked).err
+        assert max(map(len, said.splitlines())) <= width
+        assert said.split() == piped.split()
+
+
+def test_help_fits(convdsl, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    for command in COMMANDS:
+        said = convdsl(command, "--help").out
+        assert max(map(len, said.splitlines())) <= 80, command
 
 
 def test_pipes_have_all_columns(convdsl) -> None:
