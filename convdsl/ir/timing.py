@@ -44,6 +44,9 @@ class Timing:
     def of_node(self, node: Node) -> Time:
         """The time of all outputs of a node. Asking for every node of a graph, in any order,
         takes time proportional to its edges."""
+        found = self._known.get(node.id)
+        if found is not None:
+            return found
         known, pending = self._known, [node]
         while pending:
             last = pending[-1]

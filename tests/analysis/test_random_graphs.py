@@ -32,6 +32,7 @@ SPATIAL = (convolution, convolution, depthwise, transposed, pooling, join, join,
            batch_norm, copy, gate, scaled)  # fmt: skip
 
 
+@pytest.mark.drawn(share=2)
 @pytest.mark.parametrize("block", range(10))
 def test_flops_are_the_arithmetic_really_executed(block: int) -> None:
     for seed in range(block * 20, block * 20 + 20):
@@ -72,6 +73,7 @@ def moved(graph: Graph, axis: int, seed: int) -> Array:
     return changed.any(axis=others).T[:, : x.shape[axis]]
 
 
+@pytest.mark.drawn(share=3)
 @pytest.mark.parametrize("block", range(20))
 def test_outputs_move_inside_their_fields_and_nowhere_else(block: int) -> None:
     """Outside the field nothing moves; at either end of it something does.

@@ -87,6 +87,7 @@ def test_checkpoints_are_of_either_device(fake: Fake) -> None:
     assert again.steps == plain.steps == 2
 
 
+@pytest.mark.drawn(share=2)
 @pytest.mark.parametrize("amp", ["float16", "bfloat16"])
 def test_mixed_precision_is_near(fake: Fake, amp: str) -> None:
     """Products of halves; weights, sums and statistics stay f32."""

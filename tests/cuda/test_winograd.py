@@ -292,6 +292,7 @@ CASES = [
 ]
 
 
+@pytest.mark.drawn(share=3)
 @pytest.mark.parametrize(("name", "arch"), CASES)
 def test_resources(name: str, arch: str) -> None:
     """Nothing spills, two blocks of transforms fit a multiprocessor; products are multiply-adds."""

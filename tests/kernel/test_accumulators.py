@@ -47,6 +47,7 @@ each_role = pytest.mark.parametrize("weights", [(), ("b",)], ids=["data", "weigh
 """A sum over weights is what the schedules of products look for."""
 
 
+@pytest.mark.drawn(share=3)
 @each_role
 @pytest.mark.parametrize("columns", [1, 5, 16, 33])
 @pytest.mark.parametrize(

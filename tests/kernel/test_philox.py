@@ -114,6 +114,7 @@ RULES = {
 }
 
 
+@pytest.mark.drawn(share=3)
 @pytest.mark.parametrize("shape", [(1,), (33,), (5, 19), (2, 3, 4, 5), (1, 17, 1, 3)], ids=str)
 @pytest.mark.parametrize("name", RULES)
 def test_uniform_numbers(name: str, shape: tuple[int, ...]) -> None:

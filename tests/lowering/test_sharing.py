@@ -153,6 +153,7 @@ def test_whoever_reads_a_whole_waits_for_its_parts() -> None:
     verify_program(program)
 
 
+@pytest.mark.drawn(share=3)
 @pytest.mark.parametrize("seed", range(24))
 def test_results_are_the_same_to_the_bit(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """With everything that can lie over an operand doing so: by one thread and by two, and by the

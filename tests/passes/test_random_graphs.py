@@ -10,6 +10,7 @@ from convdsl.passes import PASSES, run
 from convdsl.tensor import DType
 
 
+@pytest.mark.drawn(share=2)
 @pytest.mark.parametrize("block", range(10))
 def test_numbers_survive_all_passes(block: int) -> None:
     for seed in range(block * 20, block * 20 + 20):

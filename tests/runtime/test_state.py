@@ -229,6 +229,7 @@ def assert_same_sessions(found: Any, expected: Any, tolerance: float = 0) -> Non
                 np.testing.assert_allclose(some[name], array, 0, tolerance * span, err_msg=name)
 
 
+@pytest.mark.drawn(share=3)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
 @pytest.mark.parametrize(("dtype", "shape"), KINDS, ids=str)
 def test_everybody_reads_the_old_value(dtype: DType, case: Any, shape: tuple[int, ...]) -> None:
@@ -303,6 +304,7 @@ def test_descent_copies_nothing() -> None:
     assert sorted(written) == [0, 1]
 
 
+@pytest.mark.drawn(share=3)
 @pytest.mark.parametrize("seed", range(40))
 def test_random_graphs_with_updates(seed: int) -> None:
     graph = with_updates(random_graph(seed, batch=1, length=6), seed)
