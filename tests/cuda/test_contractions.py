@@ -37,6 +37,8 @@ TARGETS = {
     "f16": CudaTarget("sm_80", "float16"),
     "f16 on sm_75": CudaTarget("sm_75", "float16"),
 }
+pytestmark = pytest.mark.drawn(share=2)
+
 each_target = pytest.mark.parametrize("name", TARGETS)
 
 

@@ -19,6 +19,8 @@ from gpu import test_operators as operators
 from benchmarks import gpu
 from convdsl.ops import BY_NAME
 
+pytestmark = pytest.mark.ladder(share=2)  # seconds each
+
 TINY = """
 model tiny {
     input image: f32[N, 1, 6, 6]

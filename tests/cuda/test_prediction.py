@@ -23,6 +23,8 @@ from convdsl.measure.card_timing import ROUNDS, TIMES
 from convdsl.schedules.cuda.winograd_plan import winograd_for
 from convdsl.toolchain import find_toolchain
 
+pytestmark = pytest.mark.ladder(share=2)  # seconds each
+
 NET = """
 model net {
     input x: f32[N, 32, 28, 28]

@@ -15,6 +15,8 @@ from convdsl.cli import main
 from convdsl.training.session import Session
 from convdsl.training.settings import complete
 
+pytestmark = pytest.mark.ladder(share=2)  # seconds each
+
 NET = """
 model small {
     input image: f32[N, 1, 8, 8]

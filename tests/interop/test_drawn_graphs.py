@@ -24,7 +24,7 @@ from interop.runtimes import run_onnxruntime
 from interop.test_drawn_nodes import OPSETS, freed
 from interop.versions import versions
 
-GRAPHS = int(os.environ.get("CONVDSL_DRAWN_GRAPHS", "18"))
+GRAPHS = int(os.environ.get("CONVDSL_DRAWN_GRAPHS", "12"))
 FIRST = int(os.environ.get("CONVDSL_DRAWN_FROM", "0"))
 
 BUG = "a bug:"

@@ -20,7 +20,7 @@ from interop.drawn_nodes import Node, draw_node
 from interop.runtimes import run_onnxruntime
 from interop.versions import versions
 
-NODES = int(os.environ.get("CONVDSL_DRAWN_NODES", "120"))
+NODES = int(os.environ.get("CONVDSL_DRAWN_NODES", "80"))
 OPSETS = (11, 17, 21)
 
 
