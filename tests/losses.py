@@ -195,6 +195,18 @@ def _box(random: np.random.Generator, name: str, shape: tuple[int, ...], scale: 
     return Case(name, arguments, random.standard_normal(given) * scale, target)
 
 
+def _overlap(random: np.random.Generator, name: str, shape: tuple[int, ...], scale: float) -> Case:
+    """Boxes apart, crossing, nearly equal, and targets without an extent, which do not count."""
+    shape = (shape[0], *shape[2:], 4)
+    size = min(scale, 30.0)
+    boxes = np.sort(random.random((2, *shape[:-1], 2, 2)) * size, axis=-2).reshape(2, *shape)
+    output, target = boxes
+    share = random.random(shape[:-1])[..., None]
+    target = np.where(share < 0.2, 0.0, target)
+    output = np.where(share > 0.9, target * 1.1, output)
+    return Case(name, complete(name, reduction=_reduction(random)), output, target)
+
+
 _DRAWN = {
     "cross_entropy": _of_classes,
     "nll": _of_classes,
@@ -207,4 +219,8 @@ _DRAWN = {
     "kl_divergence": _divergence,
     "dice": _dice,
     "box": _box,
+    "iou": _overlap,
+    "giou": _overlap,
+    "diou": _overlap,
+    "ciou": _overlap,
 }

@@ -98,6 +98,41 @@ def box(y: Tensor, t: Tensor, a: Arguments) -> Tensor:
     return total / len(y) if a["reduction"] == "mean" else total
 
 
+def overlap(name: str) -> Callable[[Tensor, Tensor, Arguments], Tensor]:
+    """As torchvision.ops writes the three losses; of targets without an extent none."""
+
+    def loss(y: Tensor, t: Tensor, a: Arguments) -> Tensor:
+        eps = 1e-7
+        there = (t[..., 2] > t[..., 0]) & (t[..., 3] > t[..., 1])
+        x1, y1, x2, y2 = y[there].unbind(dim=-1)
+        x1g, y1g, x2g, y2g = t[there].unbind(dim=-1)
+        xk1, yk1 = torch.max(x1, x1g), torch.max(y1, y1g)
+        xk2, yk2 = torch.min(x2, x2g), torch.min(y2, y2g)
+        both = torch.where((yk2 > yk1) & (xk2 > xk1), (xk2 - xk1) * (yk2 - yk1), 0.0)
+        union = (x2 - x1) * (y2 - y1) + (x2g - x1g) * (y2g - y1g) - both
+        iou = both / (union + eps)
+        xc1, yc1 = torch.min(x1, x1g), torch.min(y1, y1g)
+        xc2, yc2 = torch.max(x2, x2g), torch.max(y2, y2g)
+        each = 1 - iou
+        if name == "giou":
+            area = (xc2 - xc1) * (yc2 - yc1)
+            each = 1 - (iou - (area - union) / (area + eps))
+        if name in ("diou", "ciou"):
+            diagonal = (xc2 - xc1) ** 2 + (yc2 - yc1) ** 2 + eps
+            x, y, xg, yg = (x1 + x2) / 2, (y1 + y2) / 2, (x1g + x2g) / 2, (y1g + y2g) / 2
+            each = each + ((x - xg) ** 2 + (y - yg) ** 2) / diagonal
+        if name == "ciou":
+            angles = torch.atan((x2g - x1g) / (y2g - y1g)) - torch.atan((x2 - x1) / (y2 - y1))
+            v = (4 / torch.pi**2) * angles**2
+            with torch.no_grad():
+                alpha = v / (1 - iou + v + eps)
+            each = each + alpha * v
+        total = each.sum()
+        return total / max(int(there.sum()), 1) if a["reduction"] == "mean" else total
+
+    return loss
+
+
 REFERENCES: dict[str, Callable[[Tensor, Tensor, Arguments], Tensor]] = {
     "cross_entropy": cross_entropy,
     "nll": nll,
@@ -110,6 +145,10 @@ REFERENCES: dict[str, Callable[[Tensor, Tensor, Arguments], Tensor]] = {
     "kl_divergence": kl_divergence,
     "dice": dice,
     "box": box,
+    "iou": overlap("iou"),
+    "giou": overlap("giou"),
+    "diou": overlap("diou"),
+    "ciou": overlap("ciou"),
 }
 
 

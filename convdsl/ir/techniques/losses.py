@@ -103,4 +103,25 @@ LOSSES: Table = table(
         "Girshick 2015, Fast R-CNN. A target is [class, four numbers]; class 0 has no box",
         (_BETA, _REDUCTION),
     ),
+    Technique(
+        "iou",
+        "1 - intersection over union of boxes [x1, y1, x2, y2]; averaged over targets that have an "
+        "extent. Yu et al. 2016",
+        (_REDUCTION,),
+    ),
+    Technique(
+        "giou",
+        "and the share of the smallest box around both that neither fills; Rezatofighi et al. 2019",
+        (_REDUCTION,),
+    ),
+    Technique(
+        "diou",
+        "`iou`, and how far apart the middles are; Zheng et al. 2020",
+        (_REDUCTION,),
+    ),
+    Technique(
+        "ciou",
+        "`diou`, and how unlike the shapes are; Zheng et al. 2020",
+        (_REDUCTION,),
+    ),
 )

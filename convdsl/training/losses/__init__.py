@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from convdsl.training.losses.boxes import CIOU, DIOU, GIOU, IOU
 from convdsl.training.losses.classification import BINARY_CROSS_ENTROPY, CROSS_ENTROPY, FOCAL, NLL
 from convdsl.training.losses.overlap import DICE
 from convdsl.training.losses.record import Arguments, Array, LossBuilder
@@ -25,6 +26,10 @@ LOSSES: Mapping[str, LossBuilder] = {
     "kl_divergence": KL_DIVERGENCE,
     "dice": DICE,
     "box": BOX,
+    "iou": IOU,
+    "giou": GIOU,
+    "diou": DIOU,
+    "ciou": CIOU,
 }
 """Losses by the names that the language gives them."""
 
