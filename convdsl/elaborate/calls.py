@@ -27,6 +27,7 @@ from convdsl.elaborate.values import (
     is_tensors,
 )
 from convdsl.ir.opdef import Attribute, Kind, no_state
+from convdsl.ir.starts import STARTS
 from convdsl.ops import SPELLINGS
 from convdsl.syntax import ast
 
@@ -107,7 +108,10 @@ class Binder(Evaluator):
 
     def _keyword(self, binding: _Binding, argument: ast.Argument, name: ast.Name) -> None:
         slot = binding.signature.by_name.get(name.id)
-        value = self._argument_value(argument, slot, binding.context)
+        is_weight = slot is None and binding.op is not None
+        value = self._start(argument, binding.context) if is_weight else None
+        if value is None:
+            value = self._argument_value(argument, slot, binding.context)
         given = Given(value, argument.value.span)
         if slot is None:
             if name.id not in binding.signature.operands:
@@ -115,6 +119,13 @@ class Binder(Evaluator):
             binding.operands[name.id] = given
         else:
             self._fill(binding, slot, given, name.span)
+
+    def _start(self, argument: ast.Argument, context: Context) -> str | None:
+        """The word that says what a weight starts from, where it is one."""
+        node = argument.value
+        if isinstance(node, ast.Name) and node.id in STARTS and not self._known(node.id, context):
+            return node.id
+        return None
 
     def _argument_value(self, argument: ast.Argument, slot: Slot | None, context: Context) -> Any:
         node = argument.value

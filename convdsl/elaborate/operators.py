@@ -1,4 +1,4 @@
-"""Applying operators: into the graph, with shared weights, fixed kernels and good errors."""
+"""Applying operators: into the graph, with shared weights, fixed kernels, good errors."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import numpy as np
 from convdsl.diagnostics import Span
 from convdsl.elaborate.attributes import array
 from convdsl.elaborate.scope import Context
-from convdsl.elaborate.session import Session, Stop
+from convdsl.elaborate.session import Session, Stop, suggest
 from convdsl.elaborate.values import Given, ListValue, Record, describe
 from convdsl.ir.graph import Value
-from convdsl.ir.opdef import OpDef, Operand, OpError, Role
+from convdsl.ir.opdef import OpDef, Operand, OpError, Role, StateSpec
+from convdsl.ir.starts import STARTS
 from convdsl.ops.elementwise import SIGNS
 from convdsl.tensor import DType, TensorType, format_shape
 from convdsl.tensor.conversion import convert, of_numpy, stored
@@ -36,7 +37,7 @@ def apply_operator(
     """The operator's result: a tensor, several by name, or a list of any number.
 
     `arguments` are converted attributes; `home` is the path of the weights; `weights` are
-    fixed kernels by operand name.
+    fixed kernels, or words that say how weights start, by operand name.
     """
     inputs = _constants(session, context, op, inputs, node_name)
     operands = _assign_operands(session, context, op, inputs, span)
@@ -46,7 +47,7 @@ def apply_operator(
     session.count_tensors(len(inputs), span, context.frames)
     try:
         if weights:
-            values |= _fixed(session, context, op, values, attributes, weights, home)
+            values |= _said(session, context, op, values, attributes, weights, home)
         if shared:
             values |= _known_states(session, context, op, values, attributes, home, span)
         node = session.graph.apply(
@@ -91,7 +92,7 @@ def _assign_operands(
     return dict(zip(names, inputs, strict=True))
 
 
-def _fixed(
+def _said(
     session: Session,
     context: Context,
     op: OpDef,
@@ -100,38 +101,64 @@ def _fixed(
     weights: Mapping[str, Given],
     home: str,
 ) -> dict[str, Value]:
-    """Constants for weights given in the text, broadcast to the weight's shape."""
+    """The weights that a text says something of."""
     call = op.call({name: value.type for name, value in values.items()}, attributes)
     made: dict[str, Value] = {}
     specs = {spec.name: spec for spec in op.state(call)}
     for name, given in weights.items():
-        place = given.span
-        assert place is not None
-        rows = array(given.value)
-        if rows is None or name not in specs:
+        assert given.span is not None
+        if name not in specs:
             text = f"`{name}` takes a nested list of numbers, not {describe(given.value)}"
-            raise session.fail("E0305", text, place, frames=context.frames)
-        type = specs[name].type
-        given_data: np.ndarray[Any, Any] = np.asarray(rows)
-        odd = next((n for n in given_data.flat if not _fits(n.item(), type.dtype)), None)
-        if odd is not None:
-            text = f"{odd} is no {type.dtype}, as `{name}` is"
-            raise session.fail("E0305", text, place, frames=context.frames)
-        data = convert(given_data, of_numpy(given_data.dtype), type.dtype)
-        sizes = tuple(extent for extent in type.shape if isinstance(extent, int))
-        if len(sizes) != type.rank:
-            raise session.fail("E0305", f"`{name}` has no fixed shape here", place)
-        session.reserve(math.prod(sizes), place, context.frames)
-        try:
-            data = np.broadcast_to(data, sizes).copy()
-        except ValueError:
-            text = f"`{name}` of shape {list(data.shape)} does not fill {format_shape(type.shape)}"
-            raise session.fail("E0305", text, place, frames=context.frames) from None
-        key = specs[name].key(home)
-        made[name] = session.states.get(key) or session.graph.add_state(
-            key, type, Role.CONSTANT, "zeros", data, place, context.frames
-        )
+            raise session.fail("E0305", text, given.span, frames=context.frames)
+        spec = specs[name]
+        key = spec.key(home)
+        if key in session.states:
+            made[name] = session.states[key]
+        elif isinstance(given.value, str):
+            made[name] = _started(session, context, key, spec, given.value, given.span)
+        else:
+            made[name] = _fixed(session, context, key, spec, given.value, given.span)
     return made
+
+
+def _started(
+    session: Session, context: Context, key: str, spec: StateSpec, word: str, place: Span
+) -> Value:
+    """A weight that is trained, from where a word says."""
+    start = STARTS.get(word)
+    if start is None:
+        text = f"`{spec.name}` takes numbers, or {' or '.join(STARTS)}, not {describe(word)}"
+        raise session.fail("E0305", text, place, frames=context.frames, help=suggest(word, STARTS))
+    if objection := start.objection(spec.type):
+        raise session.fail("E0305", f"`{word}` {objection}", place, frames=context.frames)
+    return session.graph.add_state(key, spec.type, spec.role, word, None, place, context.frames)
+
+
+def _fixed(
+    session: Session, context: Context, key: str, spec: StateSpec, given: Any, place: Span
+) -> Value:
+    """A constant, broadcast to the weight's shape."""
+    name, type = spec.name, spec.type
+    rows = array(given)
+    if rows is None:
+        text = f"`{name}` takes a nested list of numbers, not {describe(given)}"
+        raise session.fail("E0305", text, place, frames=context.frames)
+    given_data: np.ndarray[Any, Any] = np.asarray(rows)
+    odd = next((n for n in given_data.flat if not _fits(n.item(), type.dtype)), None)
+    if odd is not None:
+        text = f"{odd} is no {type.dtype}, as `{name}` is"
+        raise session.fail("E0305", text, place, frames=context.frames)
+    data = convert(given_data, of_numpy(given_data.dtype), type.dtype)
+    sizes = tuple(extent for extent in type.shape if isinstance(extent, int))
+    if len(sizes) != type.rank:
+        raise session.fail("E0305", f"`{name}` has no fixed shape here", place)
+    session.reserve(math.prod(sizes), place, context.frames)
+    try:
+        data = np.broadcast_to(data, sizes).copy()
+    except ValueError:
+        text = f"`{name}` of shape {list(data.shape)} does not fill {format_shape(type.shape)}"
+        raise session.fail("E0305", text, place, frames=context.frames) from None
+    return session.graph.add_state(key, type, Role.CONSTANT, "zeros", data, place, context.frames)
 
 
 def _known_states(

@@ -22,6 +22,7 @@ from convdsl.interop.cnn_terms import (
     operand_text,
     preprocessing_text,
     shared_defaults,
+    starts,
 )
 from convdsl.interop.cnn_tree import Item, Scope, Untidy, tree
 from convdsl.ir.graph import OpNode, Value
@@ -332,7 +333,8 @@ def _call(
         if value is not flow:
             given += [", ", operand_text(value, names)] if given else [operand_text(value, names)]
     fixed = fixed_weight(node)
-    for argument in [*arguments(node, node.op.name in defaults), *([fixed] if fixed else [])]:
+    said = [*arguments(node, node.op.name in defaults), *([fixed] if fixed else []), *starts(node)]
+    for argument in said:
         given += [", ", *argument] if given else argument
     words: list[Segment] = [node.op.aliases[0] if node.op.name in _SHORT else node.op.name]
     if given:

@@ -11,6 +11,7 @@ import numpy as np
 from convdsl.ir.graph import Graph, OpNode, StateNode, Value
 from convdsl.ir.opdef import Attribute, Call, Kind, OpError, Required
 from convdsl.ir.preprocess import Preprocessing
+from convdsl.ir.starts import STARTS
 from convdsl.ops.elementwise import SIGNS
 from convdsl.tensor import Dim, Symbol, SymDim
 from convdsl.tensor.dim import Atom, Floor, Monomial, terms_of
@@ -114,6 +115,19 @@ def fixed_weight(node: OpNode) -> list[Segment]:
     if weight is None or not isinstance(weight.node, StateNode) or weight.node.data is None:
         return []
     return [f"weight = {literal(np.asarray(weight.node.data))}"]
+
+
+def starts(node: OpNode) -> list[list[Segment]]:
+    """`weight = bilinear`: what weights start from, where the operator's record says otherwise."""
+    usual = {spec.name: spec.init for spec in node.op.state(node.call)}
+    found: list[list[Segment]] = []
+    for name, value in node.inputs.items():
+        state = value.node
+        if not isinstance(state, StateNode) or state.data is not None:
+            continue
+        if state.init != usual.get(name) and state.init in STARTS:
+            found.append([f"{name} = {state.init}"])
+    return found
 
 
 def _default(node: OpNode, name: str) -> Any:

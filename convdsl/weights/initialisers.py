@@ -58,12 +58,31 @@ def fan_in_uniform(filling: Filling, out: NDArray[Any]) -> None:
     _uniform(filling, 1 / sqrt(filling.fan_in), out)
 
 
+def bilinear(filling: Filling, out: NDArray[Any]) -> None:
+    """w[c, c, t..] = product over axes of 1 - |t - m| / f, 0 between channels
+
+    f = ceil(taps / 2), m the middle of the taps: a transposed convolution of 2 f - f mod 2 taps and
+    stride f enlarges f times by linear interpolation. Filters of groups have their one channel
+    each. Long, Shelhamer, Darrell 2014, arXiv:1411.4038, section 3.3.
+    """
+    taps: NDArray[Any] = np.ones(())
+    for count in out.shape[2:]:
+        reach = (count + 1) // 2
+        middle = reach - 1 if count % 2 else reach - 0.5
+        line: NDArray[Any] = 1 - np.abs(np.arange(count, dtype=np.float64) - middle) / reach
+        taps = taps[..., np.newaxis] * line
+    out.fill(0)
+    for channel in range(out.shape[0]):
+        out[channel, channel % out.shape[1]] = taps
+
+
 INITIALISERS: dict[str, Initialiser] = {
     "zeros": zeros,
     "ones": ones,
     "quarter": quarter,
     "kaiming_uniform": kaiming_uniform,
     "fan_in_uniform": fan_in_uniform,
+    "bilinear": bilinear,
 }
 
 

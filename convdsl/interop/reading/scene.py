@@ -86,8 +86,9 @@ class Scene:
         name = self.names.unused(tensor.name.removesuffix(".weight") or "constant")
         role = Role.CONSTANT if tensor.array.size <= LONGEST_CONSTANT else Role.BUFFER
         role = Role.PARAMETER if tensor.name and dtype.is_float else role
-        weight = self._add(tensor, name if bare else f"{name}.weight", role)
         attributes = {"shape": shape_of(tensor), "dtype": str(dtype), "bare": bare}
+        (spec,) = BY_NAME["parameter"].state(BY_NAME["parameter"].call({}, attributes))
+        weight = self._add(tensor, name if bare else f"{name}.weight", role, spec.init)
         return self.graph.apply(
             BY_NAME["parameter"], {"weight": weight}, attributes, name=name
         ).output
