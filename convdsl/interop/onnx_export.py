@@ -29,7 +29,7 @@ def export(model: Model, arrays: Mapping[str, NDArray[Any]], producer: str) -> o
     try:
         proto = helper.make_model(
             _graph(model.graph, arrays, model.name),
-            opset_imports=[helper.make_opsetid("", OPSET)],
+            opset_imports=[helper.make_opsetid("", _opset(model.graph))],
             ir_version=IR_VERSION,
             producer_name="convdsl",
             producer_version=producer,
@@ -41,6 +41,12 @@ def export(model: Model, arrays: Mapping[str, NDArray[Any]], producer: str) -> o
         raise InputError(f"{model.name} cannot become an ONNX file: {error}") from error
     cast(Any, onnx.checker).check_model(proto, full_check=True)
     return proto
+
+
+def _opset(graph: Graph) -> int:
+    """The newest in which every node is one that others run."""
+    rows = {row_of(node.op, node.name) for node in graph.op_nodes()}
+    return min([OPSET, *(row.newest for row in rows if row.newest is not None)])
 
 
 class _Names:

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 _ALIGNED = {"half_pixel": True, "output_half_pixel": False}
 """ONNX's words for where a coordinate lies."""
 
+_NEWEST = 21
+"""onnxruntime 1.32 has no kernels for the definitions of opset 22."""
+
 _MODES = {"avg": MEAN, "max": LARGEST}
 
 
@@ -94,6 +97,7 @@ ROWS = (
         PyTorch("torchvision.ops.roi_align", _say, lacks=(_ELSEWHERE,)),
         _spell_roi_align,
         Read(_read_roi_align),
+        newest=_NEWEST,
     ),
     Row(
         "roi_pool",
@@ -101,6 +105,7 @@ ROWS = (
         PyTorch("torchvision.ops.roi_pool", _say, lacks=(_ELSEWHERE,)),
         _spell_roi_pool,
         Read(_read_max_roi_pool),
+        newest=_NEWEST,
     ),
 )
 

@@ -54,6 +54,8 @@ class Row:
     spell    adds the nodes of a call, returns the names of its outputs
     read     reads nodes of that kind; None where they are read as another operator
     pytorch  the call, or the layer, in source text
+    newest   the newest opset whose definition of the kind is run, where the newest of all is not:
+             22 defined many kinds anew for element types alone
     """
 
     op: str
@@ -62,6 +64,7 @@ class Row:
     spell: SpellRule
     read: Read | None
     keywords: tuple[Keyword, ...] = ()
+    newest: int | None = None
 
 
 def same(
