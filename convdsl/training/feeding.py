@@ -142,7 +142,7 @@ def _check_data(
     """The data have what the network takes and the loss compares with, in its shape, and labels are
     classes of the network. Raises InputError."""
     image, sample = prepare.name, data[0]
-    have = {image, *sample} - {"x"}
+    have = {image, *(name for name in sample if name != "x")}
     for name in (*model.inputs, *targets):
         if name not in have:
             kind = "the loss compares with" if name in targets else "the network takes"

@@ -53,7 +53,8 @@ def links(path: Path) -> str:
 def figures(row: dict[str, Any]) -> str:
     fields = [field_text(f) for f in row["receptive_field"].values() if f and f["size"]]
     counts = (f"{row[key]:,}" for key in ("params", "macs"))
-    return " | ".join([row["title"], row["paper"] or "", *counts, ", ".join(fields)])
+    seen = ", ".join(field for field in fields if field)  # none of what has no space
+    return " | ".join([row["title"], row["paper"] or "", *counts, seen])
 
 
 def field_text(field: dict[str, Any]) -> str:

@@ -79,7 +79,7 @@ def test_the_zoo_is_drawn(name: str) -> None:
     picture = draw(model)
     boxes = check(picture.svg, picture.canvas.width, picture.canvas.height)
     assert boxes <= MOST + len(model.inputs) + len(model.outputs) + len(model.graph.updates)
-    assert picture.title.startswith(f"{model.name}: ")
+    assert picture.title.partition(": ")[0] == model.name  # what costs nothing has no figures
 
 
 @pytest.mark.parametrize("direction", ["down", "right"])

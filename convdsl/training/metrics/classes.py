@@ -240,11 +240,20 @@ def box_overlaps(some: Array, others: Array) -> Array:
     """Intersection over union of boxes [N, 4], row by row; 0 of boxes that have no area."""
     if some.shape != others.shape or some.shape[1] != 4:
         raise InputError(f"boxes are [N, 4], not {list(some.shape)} and {list(others.shape)}")
-    a, b = some.astype(np.float64), others.astype(np.float64)
-    low, high = np.maximum(a[:, :2], b[:, :2]), np.minimum(a[:, 2:], b[:, 2:])
+    return _overlaps(some.astype(np.float64), others.astype(np.float64))
+
+
+def overlaps_of_all(some: Array, others: Array) -> Array:
+    """Intersection over union of every box of some with every other, [A, B]."""
+    return _overlaps(some.astype(np.float64)[:, None], others.astype(np.float64)[None])
+
+
+def _overlaps(a: Array, b: Array) -> Array:
+    low, high = np.maximum(a[..., :2], b[..., :2]), np.minimum(a[..., 2:], b[..., 2:])
     both = _area(low, high)
-    return share(both, _area(a[:, :2], a[:, 2:]) + _area(b[:, :2], b[:, 2:]) - both)
+    either = _area(a[..., :2], a[..., 2:]) + _area(b[..., :2], b[..., 2:]) - both
+    return share(both, either)
 
 
 def _area(low: Array, high: Array) -> Array:
-    return np.maximum(high - low, 0).prod(axis=1)
+    return np.maximum(high - low, 0).prod(axis=-1)
