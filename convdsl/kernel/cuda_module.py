@@ -12,13 +12,14 @@ Three: TypeAlias = tuple[int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """One grid of one step.
+    """One grid of one step, or the grids of several that are launched together.
 
     function: its name in the source.
     grid, block: blocks, and threads of a block, along x, y and z.
     shared_bytes: of dynamic shared memory, beyond what the function declares.
     arguments: what its pointers point to, in order.
-    nodes: names of the graph nodes that the step computes.
+    nodes: names of the graph nodes that it computes.
+    steps: how many steps it is of; their arguments follow each other.
     """
 
     function: str
@@ -27,6 +28,7 @@ class Launch:
     shared_bytes: int
     arguments: tuple[Argument, ...]
     nodes: tuple[str, ...]
+    steps: int = 1
 
 
 @dataclass(frozen=True, slots=True)

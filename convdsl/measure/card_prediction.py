@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 
 from convdsl.analysis.machine import Machine
 from convdsl.backends.cuda.disassembly import disassemble, main_loop
@@ -80,10 +81,10 @@ def predict_on_card(made: Made, machine: Machine) -> list[Predicted]:
     text = disassemble(compiled.cubin)
     loops = {name: _loop(text, name) for name in compiled.resources}
     found: list[Predicted] = []
-    for launch, kernel, grid in _launches(program, module.launches):
+    for launch, grids in _launches(program, module.launches):
         loop, resources = loops[launch.function], compiled.resources[launch.function]
-        moved = sum(b.size * b.dtype.bytes for b in kernel.buffers)
-        flops = operations(grid)
+        moved = sum(b.size * b.dtype.bytes for kernel, _ in grids for b in kernel.buffers)
+        flops = sum(operations(grid) for _, grid in grids)
         held = blocks_held(launch, resources, target.facts)
         fill = _fill(math.prod(launch.grid), held * target.facts.multiprocessors)
         rate = _peak(machine, loop.unit, target) * fill * loop.issue
@@ -146,12 +147,11 @@ def _peak(machine: Machine, unit: str, target: CudaTarget) -> float:
 
 def _launches(
     program: Program, launches: tuple[Launch, ...]
-) -> Iterator[tuple[Launch, Kernel, Blocks]]:
-    """Each launch with its kernel, and which of its grids it is."""
+) -> Iterator[tuple[Launch, list[tuple[Kernel, Blocks]]]]:
+    """Each launch with the grids that it is of, and their kernels."""
     kernels: Mapping[str, Kernel] = {kernel.name: kernel for kernel in program.kernels}
-    left = iter(launches)
-    for step in program.steps:
-        kernel = kernels[step.kernel]
-        for grid in kernel.body:
-            if isinstance(grid, Blocks):
-                yield next(left), kernel, grid
+    steps = (kernels[step.kernel] for step in program.steps)
+    grids = ((kernel, grid) for kernel in steps for grid in kernel.body)
+    pairs = ((kernel, grid) for kernel, grid in grids if isinstance(grid, Blocks))
+    for launch in launches:
+        yield launch, list(islice(pairs, launch.steps))

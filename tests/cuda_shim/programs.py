@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy.typing as npt
 import convdsl
 from convdsl.kernel.cuda_module import CudaModule, Launch
 from convdsl.kernel.nodes import Blocks, Buffer, Kernel
-from convdsl.kernel.program import Access, Argument, Place, Program, Step
+from convdsl.kernel.program import Access, Argument, Place, Program
 from cuda_shim.modules import Library, compile_module
 from cuda_shim.running import FORWARD, Launched, Memory, Order, launch
 
@@ -28,17 +29,21 @@ def library_of(module: CudaModule, *, noted: bool) -> Library:
     return compile_module(module.source.replace(prelude, "", 1), noted=noted)
 
 
-def launching(program: Program, module: CudaModule) -> Iterator[tuple[Step, Blocks, Launch]]:
-    """Each launch with the step and the grid that it is of."""
+def launching(
+    program: Program, module: CudaModule
+) -> Iterator[tuple[list[tuple[Kernel, Blocks]], Launch]]:
+    """Each launch with the grids that it is of, and their kernels."""
     kernels = {kernel.name: kernel for kernel in program.kernels}
     grids = [
-        (step, grid)
+        (kernels[step.kernel], grid)
         for step in program.steps
         for grid in kernels[step.kernel].body
         if isinstance(grid, Blocks)
     ]
-    for (step, grid), one in zip(grids, module.launches, strict=True):
-        yield step, grid, one
+    for one in module.launches:
+        yield grids[: one.steps], one
+        del grids[: one.steps]
+    assert not grids, "steps that nothing launches"
 
 
 def run_on_cpu(
@@ -69,7 +74,6 @@ def run_launches(
     noted: bool = True,
 ) -> list[Array]:
     """The same with the module compiled already, from its source or from PTX."""
-    kernels: dict[str, Kernel] = {kernel.name: kernel for kernel in program.kernels}
     arena = np.full(program.arena_bytes + 256, 0xFF, np.uint8)
     arena = arena[-arena.ctypes.data % 256 :]
     outputs = [np.empty(port.type.sizes, port.type.dtype.numpy) for port in program.outputs]
@@ -92,13 +96,17 @@ def run_launches(
                 array = whole[argument.offset : end].view(wanted.dtype.numpy)
         return Memory(wanted.name, array, written)
 
-    for step, grid, one in launching(program, module):
-        kernel = kernels[step.kernel]
+    for grids, one in launching(program, module):
+        buffers = [
+            replace(buffer, name=f"{step}_{buffer.name}") if step else buffer
+            for step, (kernel, _) in enumerate(grids)
+            for buffer in kernel.buffers
+        ]
         memories = [
             memory(wanted, argument)
-            for wanted, argument in zip(kernel.buffers, one.arguments, strict=True)
+            for wanted, argument in zip(buffers, one.arguments, strict=True)
         ]
-        granule = min((b.dtype.bytes for b in grid.shared), default=4)
+        granule = min((b.dtype.bytes for _, grid in grids for b in grid.shared), default=4)
         launched = Launched(one.function, one.grid, one.block, one.shared_bytes, granule)
         launch(library, launched, memories, order, noted=noted)
     return outputs

@@ -13,6 +13,7 @@ from functools import lru_cache
 from importlib.resources import files
 
 from convdsl.backends.cuda.text import HALVES, IN_MEMORY, TYPES, index, index_type, name_of
+from convdsl.backends.cuda.together import together
 from convdsl.backends.cuda.values import ValuePrinter, lanes_of
 from convdsl.kernel.cuda_module import CudaModule, Launch, Three
 from convdsl.kernel.cuda_target import WARP, CudaTarget
@@ -57,17 +58,32 @@ def print_module(program: Program, target: CudaTarget) -> CudaModule:
     apart = {
         name: all(_apart(step) for step in program.steps if step.kernel == name) for name in kernels
     }
-    texts = [_part("prelude.cuh"), _part("arithmetic.cuh")]
     for kernel in program.kernels:
         verify_kernel(kernel)
-        texts += (
-            _Function(kernel, grid, name, apart[kernel.name]).text()
-            for name, grid in _grids(kernel)
-        )
-    launches = tuple(
-        launch for step in program.steps for launch in _launches(kernels[step.kernel], step, target)
-    )
-    return CudaModule("\n".join(texts), launches)
+    groups = list(together(program))
+    alone = {group[0].kernel for group in groups if len(group) == 1}
+    texts = [_part("prelude.cuh"), _part("arithmetic.cuh")]
+    for kernel in program.kernels:
+        if kernel.name in alone:
+            texts += (
+                _Function(kernel, grid, name, apart[kernel.name]).text()
+                for name, grid in _grids(kernel)
+            )
+    launches: list[Launch] = []
+    printed: dict[tuple[str, ...], str] = {}
+    for group in groups:
+        if len(group) == 1:
+            launches += _launches(kernels[group[0].kernel], group[0], target)
+            continue
+        called = tuple(step.kernel for step in group)
+        known = called in printed
+        name = printed.setdefault(called, f"together_{len(printed)}")
+        names = dict.fromkeys(called)
+        parts = [_Function(kernels[n], *_only(kernels[n]), apart[n]) for n in names]
+        if not known:
+            texts.append(_text_of_parts(name, group, parts))
+        launches.append(_launch_of_parts(name, group, parts))
+    return CudaModule("\n".join(texts), tuple(launches))
 
 
 @lru_cache(maxsize=2)
@@ -101,6 +117,45 @@ def _launches(kernel: Kernel, step: Step, target: CudaTarget) -> Iterator[Launch
         dynamic = needed if needed > _STATIC_SHARED else 0
         block = _along(threads_of(grid).extents)
         yield Launch(name, _grid(grid), block, dynamic, step.arguments, step.nodes)
+
+
+def _only(kernel: Kernel) -> tuple[Blocks, str]:
+    """The grid of a kernel that has one, and the name of its function."""
+    ((name, grid),) = _grids(kernel)
+    return grid, name
+
+
+def _launch_of_parts(name: str, group: Sequence[Step], parts: Sequence[_Function]) -> Launch:
+    blocks = {part.kernel.name: part.grid.extents[0] for part in parts}
+    return Launch(
+        name,
+        (sum(blocks[step.kernel] for step in group), 1, 1),
+        (max(part.threads for part in parts), 1, 1),
+        0,
+        tuple(argument for step in group for argument in step.arguments),
+        tuple(node for step in group for node in step.nodes),
+        len(group),
+    )
+
+
+def _text_of_parts(name: str, group: Sequence[Step], parts: Sequence[_Function]) -> str:
+    """One function for several steps: blocks are numbered kernel after kernel, and those of one
+    kernel step after step."""
+    threads = max(part.threads for part in parts)
+    by_name = {part.kernel.name: part for part in parts}
+    parameters = [
+        by_name[step.kernel].parameter(buffer, f"s{number}_{buffer.name}")
+        for number, step in enumerate(group)
+        for buffer in by_name[step.kernel].kernel.buffers
+    ]
+    head = f'extern "C" __global__ void __launch_bounds__({threads}) {name}'
+    lines = [f"{head}({', '.join(parameters)}) {{"]
+    first = 0
+    for part in parts:
+        own = [number for number, step in enumerate(group) if step.kernel == part.kernel.name]
+        lines += part.as_part(first, own, threads)
+        first += part.grid.extents[0] * len(own)
+    return "\n".join((*lines, "}\n"))
 
 
 def threads_of(grid: Blocks) -> Threads:
@@ -174,11 +229,39 @@ class _Function(ValuePrinter):
         head = f'extern "C" __global__ void __launch_bounds__({self.threads}) {self.name}'
         return "\n".join((f"{head}({parameters}) {{", *self.lines, "}\n"))
 
-    def parameter(self, buffer: Buffer) -> str:
-        """A pointer."""
+    def as_part(self, first: int, steps: Sequence[int], threads: int) -> list[str]:
+        """The body for the blocks from a first one on, of steps with these numbers; `threads` are
+        those of a block, of which there may be more than its own."""
+        (blocks,), own = self.grid.extents, threads_of(self.grid)
+        last = first + blocks * len(steps)
+        tests = [f"(int)blockIdx.x >= {first}", f"(int)blockIdx.x < {last}"]
+        if self.threads < threads:
+            tests.append(f"(int)threadIdx.x < {self.threads}")
+        self.put(f"if ({' && '.join(tests)}) {{")
+        self.depth += 1
+        self.put(f"const int step = ((int)blockIdx.x - {first}) / {blocks};")
+        if blocks > 1:
+            var = name_of(self.grid.vars[0].name)
+            self.put(f"const int {var} = (int)blockIdx.x - {first} - step * {blocks};")
+        self.counters("threadIdx", own.vars, own.extents, flat=False)
+        for buffer in self.kernel.buffers:
+            *names, chosen = (name_of(f"s{number}_{buffer.name}") for number in steps)
+            for number, other in reversed(list(enumerate(names))):
+                chosen = f"step == {number} ? {other} : {chosen}"
+            constant = "" if buffer.written else "const "
+            self.put(
+                f"{constant}{IN_MEMORY[buffer.dtype]}* const {name_of(buffer.name)} = {chosen};"
+            )
+        self.body(own.body)
+        self.depth -= 1
+        self.put("}")
+        return self.lines
+
+    def parameter(self, buffer: Buffer, name: str = "") -> str:
+        """A pointer, by default called as the buffer is."""
         constant = "" if buffer.written else "const "
         restrict = "__restrict__ " if self.apart else ""
-        return f"{constant}{IN_MEMORY[buffer.dtype]}* {restrict}{name_of(buffer.name)}"
+        return f"{constant}{IN_MEMORY[buffer.dtype]}* {restrict}{name_of(name or buffer.name)}"
 
     def shared(self) -> None:
         """Declarations of shared memory, or places in what the launch asks for."""
