@@ -32,6 +32,7 @@ from convdsl.kernel.nodes import (
 )
 from convdsl.kernel.scalar import REDUCTIONS
 from convdsl.kernel.vector_math import Vectors
+from convdsl.schedules.spans import together
 from convdsl.tensor import Dim, DType, Symbol, bounds, floor_div, substitute, symbol, symbols_of
 from convdsl.tensor.dim import SymDim
 
@@ -90,6 +91,7 @@ class Emitter:
     `loaded` remembers vectors, so that expressions emitted side by side load them once.
     `ends` has the extents of axes whose last vector may pass their end, into filling. `within`: all
     lanes that exist are known to read inside of tensors, where nothing is said of the outside.
+    `spans`: vectors may be loaded from anywhere, and lanes that read near each other are.
     """
 
     b: Builder
@@ -101,6 +103,7 @@ class Emitter:
     held: Mapping[str, Value] = field(default_factory=dict[str, Value])
     ends: Mapping[str, int] = field(default_factory=dict[str, int])
     within: bool = False
+    spans: bool = False
 
     def holding(self, held: Mapping[str, Value]) -> Emitter:
         """The same where these values are in registers too."""
@@ -233,7 +236,8 @@ class Emitter:
                 continue
             where = substitute(offset, here)
             lanes.append(Load(view.buffer, where, ValueType(dtype), tuple(guards), otherwise))
-        return Gather(tuple(lanes), self.type(dtype))
+        gather = Gather(tuple(lanes), self.type(dtype))
+        return together(self.b, gather, self.valid) if self.spans else gather
 
     # Indices as values
 

@@ -22,8 +22,8 @@ from convdsl.kernel.nodes import For, If, Parallel, Prefetch, Statement, stateme
 from convdsl.lowering.lower import lower
 from convdsl.ops import BY_NAME
 from convdsl.schedules.cpu import gemm, sweeps
-from convdsl.schedules.cpu.generic import border_segments
 from convdsl.schedules.cpu.machine import cpu_machine
+from convdsl.schedules.cpu.segments import border_segments
 from convdsl.schedules.cpu.sweeps import Extent, Limits, choose_sweeps
 from convdsl.schedules.cpu.tiles import Tile, choose_tile, columns_for, evenly
 from convdsl.tensor import DType, TensorType, evaluate, symbols_of

@@ -5,9 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from executors import interpreted, machine_code, run_graph
-from graphs import Builder
+from graphs import Builder, evaluate_graph
 
 from convdsl.backends.llvm.objects import find_target
+from convdsl.kernel.nodes import (
+    Gather,
+    Kernel,
+    statement_values,
+    value_children,
+    walk_statements,
+)
 from convdsl.lowering.lower import lower
 from convdsl.schedules.cpu.machine import cpu_machine
 
@@ -42,10 +49,59 @@ def test_windows_over_an_input(
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_what_overlaps_is_packed_and_what_does_not_is_not() -> None:
+ROWS = [  # over rows that vectors run along: kernel, stride, padding, dilation, shape
+    (2, 2, 0, 1, (1, 16, 9, 41)),
+    (3, 3, 0, 1, (2, 17, 10, 28)),
+    (3, 2, 1, 1, (1, 3, 8, 67)),
+    (3, 1, 1, 1, (1, 1, 5, 33)),
+    (2, 5, 0, 1, (1, 20, 11, 96)),  # steps wider than windows
+    (9, 9, 4, 1, (1, 2, 20, 158)),
+    (7, 1, 3, 2, (1, 5, 14, 35)),  # borders on both sides of the same vector
+    (13, 2, 6, 1, (1, 4, 15, 17)),
+]
+
+
+def _gathers(kernel: Kernel) -> bool:
+    """Whether lanes are picked one by one."""
+    pending = [v for s in walk_statements(kernel.body) for v in statement_values(s)]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, Gather):
+            return True
+        pending += value_children(value)
+    return False
+
+
+@pytest.mark.parametrize(("kernel", "stride", "pad", "dilation", "shape"), ROWS)
+@pytest.mark.parametrize("op", ["max_pool", "avg_pool"])
+def test_windows_along_rows_are_vectors_of_rows(
+    op: str, kernel: int, stride: int, pad: int, dilation: int, shape: tuple[int, ...]
+) -> None:
+    """Rows that begin at any place, read in steps, with and without a border; nothing is packed and
+    no lane is picked but where a whole vector leaves the input. NaN and infinities stay where
+    they are."""
+    b = Builder()
+    how = {"kernel": kernel, "stride": stride, "pad": pad}
+    how |= {"dilation": dilation} if op == "max_pool" else {}
+    graph = b.output(y=b(op, b.input("x", *shape), **how))
+    program = lower(graph, cpu_machine(find_target()), "t").program
+    assert not any(step.nodes[0].startswith(("pack for", "output")) for step in program.steps)
+    assert not any(map(_gathers, program.kernels))
+    random = np.random.default_rng(1)
+    x = random.standard_normal(shape).astype(np.float32) - 3
+    if op == "max_pool":
+        places = random.random(shape)
+        x[places < 0.01], x[places > 0.99] = np.nan, -np.inf
+    wanted = evaluate_graph(graph, {"x": x})["y"]
+    for run in (machine_code, interpreted) if wanted.size < 1200 else (machine_code,):
+        found = run_graph(graph, {"x": x}, run)["y"]
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=0 if op == "max_pool" else 1e-5)
+
+
+def test_short_rows_that_overlap_are_packed_and_others_are_not() -> None:
     for kernel, stride, packs in ((5, 1, 1), (2, 2, 0)):
         b = Builder()
-        x = b.input("x", 1, 32, 40, 40)
+        x = b.input("x", 1, 32, 40, 9 if kernel == 5 else 8)
         graph = b.output(y=b("max_pool", x, kernel=kernel, stride=stride, pad=0))
         steps = lower(graph, cpu_machine(find_target()), "t").program.steps
         assert sum(step.nodes[0].startswith("pack for") for step in steps) == packs

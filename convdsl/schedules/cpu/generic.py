@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise, product
+from itertools import product
 from math import prod
 from typing import TypeAlias
 
@@ -17,7 +17,6 @@ from convdsl.kernel.builder import Builder
 from convdsl.kernel.expr import (
     Axis,
     Expr,
-    IndexCompare,
     Read,
     Reduce,
     arithmetic,
@@ -30,10 +29,10 @@ from convdsl.kernel.layout import Layout
 from convdsl.kernel.target import Target
 from convdsl.schedules.chain import emit_chain
 from convdsl.schedules.cpu.filters import packing_cycles
+from convdsl.schedules.cpu.segments import Segment, segments_of, stretches
 from convdsl.schedules.emission import (
     Emitter,
     View,
-    bounds_tests,
     depends_on_lane,
     extent_of,
     lane_stride,
@@ -42,16 +41,11 @@ from convdsl.schedules.emission import (
 from convdsl.schedules.frame import Frame
 from convdsl.schedules.operands import operand_layout
 from convdsl.schedules.task import Pack, Schedule, Scheduled, Task
-from convdsl.tensor import Dim, substitute, symbols_of
-
-_BORDER = 3  # positions at either end of an axis that may have code of their own
-_WIDE = 16  # positions there that may be left to a loop of their own
+from convdsl.tensor import Dim, substitute
 
 _AGAIN = 2  # gathers of each element that packing must save
-_SHORTEST = 3  # rows of at least a third of a vector are vectors, in part
+SHORTEST = 3  # rows of at least a third of a vector are vectors, in part
 
-Segment: TypeAlias = "tuple[int, int]"
-Windows: TypeAlias = "list[tuple[Dim, int]]"
 Places: TypeAlias = "list[dict[str, Dim]]"  # of output elements, or of vectors of them
 
 
@@ -81,10 +75,11 @@ def cut(task: Task, target: Target) -> Cut:
     if axis is not None and lanes > 1:
         layouts = {o.var.name: operand_layout(o, reads, axis, lanes) for o in task.operands}
         plain = task.layout.axis is None
-        if not plain or extent_of(axis) * _SHORTEST >= lanes:
+        if not plain or extent_of(axis) * SHORTEST >= lanes:
             made = Cut(axis, lanes, target.vector_registers // 4, layouts)
             layouts |= _in_vectors(task, made)
-            if extent_of(axis) >= lanes or not plain or not _gathers(task, made):
+            one_by_one = any(_price(read, task, made) == 1 for read in task.reads)
+            if extent_of(axis) >= lanes or not plain or not one_by_one:
                 return made
     layouts = {o.var.name: operand_layout(o, reads, None, 1) for o in task.operands}
     return Cut(None, 1, 1, layouts)
@@ -119,28 +114,37 @@ def _in_vectors(task: Task, chosen: Cut) -> dict[str, Layout]:
     return found
 
 
-def _gathers(task: Task, chosen: Cut, name: str | None = None) -> int:
+def _gathers(task: Task, chosen: Cut, name: str | None = None) -> float:
     """How many reads are gathered for one output element; those of one operand, if it is named."""
+
+    def price(read: Read) -> float:
+        return 0 if name not in (None, read.tensor.name) else _price(read, task, chosen)
+
+    count = sum(map(price, task.reads))
+    for reduce in (e for stage in task.stages for e in walk(stage.body) if isinstance(e, Reduce)):
+        again = prod(map(extent_of, reduce.axes)) - 1
+        count += again * sum(map(price, reads_of(reduce.body)))
+    return count
+
+
+def _price(read: Read, task: Task, chosen: Cut) -> float:
+    """Of a read in vectors, beside picking each lane by itself: nothing where it is a vector; where
+    rows are read in short steps (`schedules.spans`) a load for each vector that is passed, and half
+    a cycle for each shuffle."""
     if chosen.axis is None:
         return 0
     at = {chosen.axis.name: Axis("block", 1 << 30).i * chosen.lanes + lane_symbol(chosen.lanes)}
     own = (chosen.axis.i, extent_of(chosen.axis))  # who moves along so does not leave
-
-    def gathered(read: Read) -> bool:
-        if name not in (None, read.tensor.name):
-            return False
-        index = [substitute(d, at) for d in read.index]
-        stride = lane_stride(chosen.layouts[read.tensor.name].offset(index))
-        places = zip(read.index, read.tensor.type.sizes, index, strict=True)
-        moved = ((d, size) for d, size, i in places if depends_on_lane(i))
-        tested = read.outside is not None and any(place != own for place in moved)
-        return stride not in (0, 1) or tested
-
-    count = sum(map(gathered, task.reads))
-    for reduce in (e for stage in task.stages for e in walk(stage.body) if isinstance(e, Reduce)):
-        again = prod(map(extent_of, reduce.axes)) - 1
-        count += again * sum(map(gathered, reads_of(reduce.body)))
-    return count
+    index = [substitute(d, at) for d in read.index]
+    places = zip(read.index, read.tensor.type.sizes, index, strict=True)
+    moved = ((d, size) for d, size, i in places if depends_on_lane(i))
+    leaves = read.outside is not None and any(place != own for place in moved)
+    if leaves and task.layout.axis is not None:  # of rows that is known but near their ends
+        return 1
+    stride = lane_stride(chosen.layouts[read.tensor.name].offset(index))
+    if stride is None:
+        return 1
+    return 0 if stride in (0, 1) else min(1, (1.5 * abs(stride) - 0.5) / chosen.lanes)
 
 
 def emit(task: Task, name: str, target: Target) -> Scheduled:
@@ -172,24 +176,34 @@ def _vector_loops(walk: _Walk, task: Task, chosen: Cut, views: dict[str, View]) 
     width = 1 if sums is None else chosen.width
 
     def vectors(places: Places, start: int, block: Dim | None, valid: int | None) -> None:
-        emitter = Emitter(b, views, lanes, valid)
+        emitter = Emitter(b, views, lanes, valid, spans=True)
         firsts = [start + (at["block"] if block is None else block) * lanes for at in places]
         bound = [{**at, axis.name: first + lane} for at, first in zip(places, firsts, strict=True)]
         known = [] if sums is None else emitter.reductions(sums, bound)
         for number, (at, first) in enumerate(zip(bound, firsts, strict=True)):
             if sums is not None:
-                emitter = Emitter(b, views, lanes, valid, ((sums, known[number]),))
+                emitter = Emitter(b, views, lanes, valid, ((sums, known[number]),), spans=True)
             emit_chain(emitter, task, at, {**at, axis.name: first}, valid if plain else None)
 
     others = tuple(a for a in task.axes if a is not axis)
-    for start, stop in choice_segments(task, axis) if plain else [(0, extent_of(axis))]:
-        whole, rest = divmod(stop - start, lanes)
-        if whole:
-            block = Axis("block", whole)
-            order = (*others, block) if plain else (*others[:1], block, *others[1:])
-            walk.loops(order, partial(vectors, start=start, block=None, valid=None), width)
-        if rest:
-            walk.loops(others, partial(vectors, start=start, block=whole, valid=rest), width)
+    pieces = stretches(task, axis, lanes) if plain else []
+
+    def row(places: Places) -> None:
+        for piece in pieces:
+            with b.serial("block", piece.blocks) as block:
+                vectors(places, piece.start, block, piece.valid)
+
+    if plain and others:
+        walk.loops((*others, Axis("row", 1)), row)
+    for piece in pieces if not others else []:
+        how = {"start": piece.start, "block": None, "valid": piece.valid}
+        walk.loops((Axis("block", piece.blocks),), partial(vectors, **how))
+    whole, rest = (0, 0) if plain else divmod(extent_of(axis), lanes)
+    if whole:
+        order = (*others[:1], Axis("block", whole), *others[1:])
+        walk.loops(order, partial(vectors, start=0, block=None, valid=None), width)
+    if rest:
+        walk.loops(others, partial(vectors, start=0, block=whole, valid=rest), width)
 
 
 def _only_reduction(body: Expr) -> Reduce | None:
@@ -246,79 +260,6 @@ class _Walk:
 
     def pieces(self, axis: Axis) -> Sequence[Segment]:
         return self.segments.get(axis.name, [(0, extent_of(axis))])
-
-
-def segments_of(task: Task) -> dict[str, list[Segment]]:
-    """For each output axis the pieces that have code of their own: where windows leave the input,
-    and where what is chosen changes."""
-    found = border_segments(task.axes, task.reads)
-    for axis in task.axes:
-        starts = {start for start, _ in found.get(axis.name, ())}
-        starts |= {start for start, _ in choice_segments(task, axis)}
-        if len(starts) > 1:
-            ends = [*sorted(starts)[1:], extent_of(axis)]
-            found[axis.name] = list(zip(sorted(starts), ends, strict=True))
-    return found
-
-
-def choice_segments(task: Task, axis: Axis) -> list[Segment]:
-    """An axis cut where tests of its position alone change their outcome: parts that are joined are
-    copied one by one, not chosen between for each element."""
-    extent, starts = extent_of(axis), {0}
-    for test in (e for s in task.stages for e in walk(s.body) if isinstance(e, IndexCompare)):
-        bound = first_beyond(test.a - test.b, axis)
-        if bound is not None:
-            starts |= (
-                {bound + (test.op in ("le", "gt"))} if test.op in _ORDERED else {bound, bound + 1}
-            )
-    cuts = [*sorted(s for s in starts if 0 <= s < extent), extent]
-    return list(pairwise(cuts))
-
-
-_ORDERED = ("lt", "le", "gt", "ge")
-
-
-def first_beyond(difference: Dim, axis: Axis) -> int | None:
-    """The position from which on `axis.i - position` is not negative, where that is what the
-    difference is."""
-    rest = difference - axis.i
-    return -rest if isinstance(rest, int) else None
-
-
-def border_segments(axes: tuple[Axis, ...], reads: list[Read]) -> dict[str, list[Segment]]:
-    """For each output axis that windows run along: the positions at either end, one by one, whose
-    windows leave the input, and all those in between, which then need no tests."""
-    found: dict[str, list[Segment]] = {}
-    for axis in axes:
-        windows = [
-            (index, extent_of(Axis("", extent)))
-            for read in reads
-            if read.outside is not None
-            for index, extent in zip(read.index, read.tensor.type.shape, strict=True)
-            if any(s.name == axis.name for s in symbols_of(index))
-        ]
-        extent = extent_of(axis)
-
-        def inside(position: int, name: str = axis.name, windows: Windows = windows) -> bool:
-            return not any(
-                bounds_tests(substitute(index, {name: position}), size) for index, size in windows
-            )
-
-        ends = range(min(_WIDE, extent - 1) + 1)
-        first = next((i for i in ends if inside(i)), None)
-        last = next((extent - 1 - i for i in ends if inside(extent - 1 - i)), None)
-        if windows and first is not None and last is not None and last > first + 1:
-            before, after = _ends(0, first), _ends(last + 1, extent)
-            if before or after:
-                found[axis.name] = [*before, (first, last + 1), *after]
-    return found
-
-
-def _ends(start: int, stop: int) -> list[Segment]:
-    """Positions at an end: few have code of their own, many share a loop."""
-    if stop - start > _BORDER:
-        return [(start, stop)]
-    return [(i, i + 1) for i in range(start, stop)]
 
 
 def generic(target: Target) -> Schedule:

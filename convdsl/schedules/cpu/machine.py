@@ -25,6 +25,7 @@ from convdsl.schedules.cpu.separable import separable
 from convdsl.schedules.cpu.spectral import spectral
 from convdsl.schedules.cpu.straddling import straddling
 from convdsl.schedules.cpu.transpose import transpose
+from convdsl.schedules.cpu.weaving import weaving
 from convdsl.schedules.cpu.winograd import winograd
 from convdsl.schedules.cpu.winograd_filters import WinogradPack
 from convdsl.schedules.machine import Machine, pack_forms
@@ -51,6 +52,7 @@ def cpu_machine(target: Target) -> Machine:
         reduction,
         scatter,
         running,
+        weaving,
         transpose,
         separable,
         flat,

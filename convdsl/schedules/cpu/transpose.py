@@ -151,7 +151,7 @@ def emit(task: Task, name: str, target: Target) -> Scheduled:
     if way.source.blocked:
         outer, inner = inner, outer
     inner_whole, inner_rest = divmod(inner.length, lanes)
-    piece = _piece(inner_whole)
+    piece = piece_of(inner_whole)
 
     def tile(at: Mapping[str, Dim], outer_at: Dim, outer_rows: int, place: Dim, rows: int) -> None:
         turned = outer is way.source
@@ -180,7 +180,7 @@ def emit(task: Task, name: str, target: Target) -> Scheduled:
     return Scheduled.one(b.kernel(), [(operand.var.name, None), (output.var.name, None)])
 
 
-def _piece(tiles: int) -> int:
+def piece_of(tiles: int) -> int:
     """Tiles that a thread takes at a time."""
     parts = max(1, -(-tiles // _PIECE))
     return max(1, -(-tiles // parts))
@@ -210,20 +210,20 @@ def _tile(
     shift = 0
     if columns < lanes and not way.source.blocked:
         shift = lanes - columns  # vectors of x that end where the row does
-    along = _bind(way.source.axes, start - shift, merged=False)
+    along = bind(way.source.axes, start - shift)
     zero = Const(0, ValueType(ends.x.dtype, lanes))
     loaded: list[Value] = []
     for row in range(lanes):
         if row >= rows:
             loaded.append(zero)
             continue
-        here = {**at, **along, **_bind(way.target.axes, first + row, merged=way.merged)}
+        here = {**at, **along, **bind(way.target.axes, first + row, merged=way.merged)}
         loaded.append(b.let(_row(way, ends.x, here)))
     vectors = transposed(b, loaded)
     whole = rows == lanes or way.target.blocked
-    fixed = _bind(way.target.axes, first, merged=False)
+    fixed = bind(way.target.axes, first)
     for i in range(columns):
-        here = {**at, **fixed, **_bind(way.source.axes, start + i, merged=False)}
+        here = {**at, **fixed, **bind(way.source.axes, start + i)}
         where = output.offset(here, task.axes)
         b.store(ends.y, where, vectors[shift + i], None if whole else rows)
 
@@ -239,7 +239,7 @@ def _row(way: _Way, x: Buffer, at: Mapping[str, Dim]) -> Load:
     return Load(x, way.layout.offset(index), type, tuple(guards), way.read.outside or 0)
 
 
-def _bind(axes: Sequence[Axis], position: Dim, *, merged: bool) -> dict[str, Dim]:
+def bind(axes: Sequence[Axis], position: Dim, *, merged: bool = False) -> dict[str, Dim]:
     """Where each axis stands at a position of all of them as one; `merged`: as far along the last
     one, where that comes to the same."""
     at: dict[str, Dim] = {}
