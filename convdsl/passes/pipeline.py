@@ -11,6 +11,7 @@ from typing import Any, Protocol, cast
 from convdsl.diagnostics import InputError, expect
 from convdsl.ir.graph import Graph
 from convdsl.ir.verify import verify as verify_graph
+from convdsl.passes.absorb_transposes import AbsorbTransposes
 from convdsl.passes.cancel_transposes import CancelTransposes
 from convdsl.passes.canonicalise import Canonicalise
 from convdsl.passes.common_subexpressions import CommonSubexpressions
@@ -27,6 +28,7 @@ PASSES: tuple[Pass, ...] = (
     Canonicalise(),
     CommonSubexpressions(),
     CancelTransposes(),
+    AbsorbTransposes(),
     FoldPadding(),
     FoldBatchNorm(),
     FoldConstants(),

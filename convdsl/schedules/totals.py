@@ -15,7 +15,7 @@ from convdsl.tensor import symbols_of
 
 OPERATIONS = frozenset(["sum", "max", "min"])
 RUN = 64  # terms that a near accumulator takes before it is added into a far one
-_MANY = 64  # positions from which on a reduction is worth loops of its own
+MANY = 64  # positions from which on a reduction is worth loops of its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class Totals:
         return found
 
 
-def match_totals(task: Task, least: int = _MANY) -> Totals | None:
+def match_totals(task: Task, least: int = MANY) -> Totals | None:
     """A task as such a reduction, or None: sums, maxima or minima over the same axes, of no fewer
     positions than `least`, each term from one position of every operand that has them."""
     found = {e: None for stage in task.stages for e in walk(stage.body) if isinstance(e, Reduce)}

@@ -9,6 +9,7 @@ from graphs import Builder, assert_same_numbers, rewritten, structure
 from random_graphs import random_graph
 
 from convdsl.ir.graph import Graph
+from convdsl.passes.absorb_transposes import AbsorbTransposes
 from convdsl.passes.cancel_transposes import CancelTransposes
 from convdsl.passes.canonicalise import Canonicalise
 from convdsl.passes.common_subexpressions import CommonSubexpressions
@@ -198,6 +199,33 @@ def test_transposes_that_others_read_stay() -> None:
     s = b("softmax", h)
     graph = b.output(y=b("relu", b("transpose", s, axes=(0, 1, 3, 2))))
     assert structure(rewritten(graph, CancelTransposes())) == structure(graph)
+
+
+def test_a_factor_is_read_along_the_sum() -> None:
+    b = Builder()
+    turned = b("transpose", b("relu", b.input("y", 2, 7, 3, 5)), axes=(0, 2, 3, 1))
+    graph = b.output(z=b("matmul", b.input("x", 2, 3, 4, 5), turned))
+    after = rewritten(graph, AbsorbTransposes())
+    assert structure(after) == ["relu1 = relu(y)", "matmul1 = einsum(x, relu1)"]
+    assert after.outputs["z"].node.attributes["equation"] == "abcd,aebd->abce"
+    assert_same_numbers(graph, after)
+
+
+def test_factors_that_lie_otherwise_are_not_absorbed() -> None:
+    """The sum runs across rows, leading axes broadcast, or something else reads it too."""
+    for shape, axes, other in (
+        ((2, 5, 7), (0, 1, 2), (2, 4, 5)),
+        ((7, 5, 2), (2, 1, 0), (2, 4, 5)),
+        ((1, 7, 5), (0, 2, 1), (2, 4, 5)),
+    ):
+        b = Builder()
+        turned = b("transpose", b.input("y", *shape), axes=axes)
+        graph = b.output(z=b("matmul", b.input("x", *other), turned))
+        assert structure(rewritten(graph, AbsorbTransposes())) == structure(graph)
+    b = Builder()
+    turned = b("transpose", b.input("y", 7, 5), axes=(1, 0))
+    graph = b.output(z=b("matmul", b.input("x", 4, 5), turned), y=b("relu", turned))
+    assert structure(rewritten(graph, AbsorbTransposes())) == structure(graph)
 
 
 def test_a_model_output_stays_a_computed_value() -> None:

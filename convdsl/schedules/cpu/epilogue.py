@@ -12,7 +12,7 @@ from convdsl.kernel.nodes import Buffer, Registers, Value, ValueType, Var
 from convdsl.schedules.chain import declare_outputs, emit_stages, store_outputs, store_parts
 from convdsl.schedules.emission import Emitter, View, extent_of
 from convdsl.schedules.operands import operand_layout
-from convdsl.schedules.task import Output, Pack, Scheduled, Task
+from convdsl.schedules.task import Output, Pack, Scheduled, Scratch, Task
 from convdsl.tensor import Dim, floor_div
 
 
@@ -94,10 +94,12 @@ class Draft:
             own = [(lane, 1) for lane in range(count)]
         return [({**at, self.axis.name: first + i}, i, lanes) for i, lanes in own if lanes]
 
-    def finish(self, more: Sequence[Buffer] = ()) -> Scheduled:
-        """The kernel with its arguments, those that the schedule has declared itself last."""
-        own = [(buffer.name, None) for buffer in more]
-        return Scheduled.one(self.b.kernel(), (*self.arguments, *own))
+    def finish(self, more: Sequence[Buffer] = (), private: Sequence[Buffer] = ()) -> Scheduled:
+        """The kernel with its arguments, then what the schedule has declared itself, `private`
+        memory of its iterations at the end."""
+        own = ((buffer.name, None) for buffer in (*more, *private))
+        scratch = (Scratch(b.name, b.dtype, b.size, private=True) for b in private)
+        return Scheduled(((self.b.kernel(), (*self.arguments, *own)),), tuple(scratch))
 
 
 def open_draft(

@@ -39,6 +39,7 @@ from convdsl.schedules.cpu.tiles import (
     split,
     swept_cycles,
 )
+from convdsl.schedules.cpu.turning import TURNING, TurnedPanel, bands_of, is_along_sum
 from convdsl.schedules.emission import View, extent_of, lane_symbol
 from convdsl.schedules.task import Pack, Schedule, Scheduled, Task
 from convdsl.tensor import Dim, dim_max, dim_min, floor_div, substitute
@@ -49,6 +50,7 @@ _SCATTERED = (
 _UNIT = 16  # positions of k: panels of w hold whole units
 _PANEL = Fraction(1, 8)  # of the second-level cache: for the piece of w that is swept, beside the
 # one that is asked for ahead and the rows
+_OWN = Fraction(1, 4)  # of it: for a panel that is turned
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,7 @@ class _Way:
     pack: FilterPack | None
     packs: dict[str, Pack]
     cycles: float
+    turned: bool = False  # panels of w are turned into memory of their own
 
     @property
     def outer(self) -> tuple[Axis, ...]:
@@ -98,7 +101,8 @@ def best_way(task: Task, target: Target) -> _Way | None:
     lanes = target.lanes(product.reduce.dtype) if output.axis is None else output.block
     if lanes < 2:
         return None
-    ways = (_packed(task, target, product, lanes), _in_place(task, target, product, lanes))
+    makers = (_packed, _in_place, _turned)
+    ways = [make(task, target, product, lanes) for make in makers]
     return min((way for way in ways if way is not None), key=lambda p: p.cycles, default=None)
 
 
@@ -138,6 +142,26 @@ def _in_place(task: Task, target: Target, product: Product, lanes: int) -> _Way 
     packs = _plain_rows(task, product)
     cycles = _cycles(target, product, rows, tile, lanes) * _SCATTERED + packing_cycles(task, packs)
     return _Way(product, tile, lanes, rows, None, packs, cycles)
+
+
+def _turned(task: Task, target: Target, product: Product, lanes: int) -> _Way | None:
+    """w lies along the sum: each panel is turned where it is used, if it fits beside the rows."""
+    if task.layout.axis is not None or not is_along_sum(task, product, lanes):
+        return None
+    rows = tiled_rows(task, product)
+    tile = _tile(target, product, rows, lanes)
+    depth = _count(product.k)
+    panel = tile.blocks * lanes * depth * product.reduce.dtype.bytes
+    if panel > target.caches.l2_bytes * _OWN:
+        return None
+    packs = _plain_rows(task, product)
+    outer = _count((*product.outer, *product.rows)) // _count(rows)
+    blocks = -(-extent_of(product.v) // lanes)
+    bands = bands_of(outer * -(-blocks // tile.blocks), _count(rows))
+    turned = outer * bands * blocks * lanes * depth
+    cycles = _cycles(target, product, rows, tile, lanes) + turned * TURNING
+    cycles += packing_cycles(task, packs)
+    return _Way(product, tile, lanes, rows, None, packs, cycles, turned=True)
 
 
 def rows_layout(task: Task, product: Product) -> Layout:
@@ -212,7 +236,7 @@ def emit(task: Task, name: str, target: Target) -> Scheduled:
     for blocks, count in split(chosen.blocks, chosen.tile.blocks):
         first = 0 if blocks == chosen.tile.blocks else chosen.blocks - blocks
         emitter.blocks(first, count, blocks)
-    return draft.finish()
+    return draft.finish(private=[] if emitter.panel is None else [emitter.panel.buffer])
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,6 +269,11 @@ class _Gemm:
         self.x = View(buffer, rows_layout(task, chosen.product))
         self.depth = _count(chosen.product.k)
         self.element = chosen.product.reduce.dtype.bytes
+        self.panel: TurnedPanel | None = None
+        if chosen.turned:
+            size = chosen.tile.blocks * self.lanes * self.depth
+            view = draft.views[chosen.product.w.tensor.name]
+            self.panel = TurnedPanel(draft.b, draft.b.private("panel", size), view, chosen.product)
         one_way = draft.waiting is None or len(chosen.product.k) != 1 or chosen.row_count == 1
         self.limits = replace(limits, stay=self.matrix_bytes) if one_way else limits
 
@@ -276,13 +305,17 @@ class _Gemm:
     def sweeps(self, count: int, blocks: int) -> Sweeps:
         """How `count` tiles of vectors meet w and the rows."""
         rows, wide = self.way.row_count, blocks * self.lanes * self.element
+        pieces = -(-rows // self.columns(blocks))
         outer = prod(extent_of(axis) for axis in self.way.outer)
+        if self.panel is not None:
+            size = -(-pieces // bands_of(outer * count, rows))
+            return Sweeps(-(-self.depth // _UNIT), 1, size, -(-pieces // size))
         extent = Extent(
             filters=self.matrix_bytes,
             slab=wide * _UNIT,
             blocks=-(-self.depth // _UNIT),
             others=outer * count,
-            pieces=-(-rows // self.columns(blocks)),
+            pieces=pieces,
             inputs=rows * self.depth * self.element,
             sums=rows * wide,
         )
@@ -300,6 +333,8 @@ class _Gemm:
             kt, band = (other, one) if stay else (one, other)
             at = {axis.name: 0 for axis in self.task.axes}
             at |= dict(zip(names, outer, strict=True))
+            if self.panel is not None:
+                self.panel.fill(at, first + kt * blocks, blocks, valid)
             step = sweeps.panel * _UNIT
             with self.b.serial("panel", sweeps.panels) as panel:
                 chunk = (0, self.depth)
@@ -383,6 +418,8 @@ class _Gemm:
         block, blocks = place.block, place.blocks
         product = self.way.product
         name = product.w.tensor.name
+        if self.panel is not None:
+            return self.panel.load(at, i, blocks)
         if self.way.pack is not None:
             return self.b.load(self.draft.packed[name], self.where(at, block, i, blocks))
         view = self.draft.views[name]

@@ -16,14 +16,18 @@ from convdsl.schedules.cpu.rounds import Position, Rounds
 from convdsl.schedules.cpu.totals import Loop, Way, cycles, plan_totals
 from convdsl.schedules.emission import Emitter, View, extent_of, lane_symbol
 from convdsl.schedules.task import Arguments, Output, Pack, Schedule, Scheduled, Scratch, Task
-from convdsl.schedules.totals import match_totals
+from convdsl.schedules.totals import MANY, match_totals
 from convdsl.tensor import Dim, dim_min
 
 
 def plan(task: Task, target: Target) -> Way | None:
-    """How the task is walked; None where it is no reduction by itself."""
-    totals = match_totals(task)
-    return None if totals is None else plan_totals(totals, task, target)
+    """How the task is walked; None where it is no reduction by itself. Fewer positions than are
+    worth loops of their own may fill vectors, if they lie side by side."""
+    totals = match_totals(task, MANY if task.ending else target.lanes(task.element))
+    made = None if totals is None else plan_totals(totals, task, target)
+    if made is None or (made.kept and made.totals.positions < MANY):
+        return None
+    return made
 
 
 def cost(task: Task, target: Target) -> float | None:

@@ -8,7 +8,7 @@ of (a logarithm of its sum, a reciprocal root) is computed once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -42,6 +42,7 @@ from convdsl.tensor import Dim, floor_div, substitute
 _SMALL = 1 << 14  # elements of a space that one core is done with before others are awake
 _UNITS = 8  # rows, or vectors of rows, that give a team enough to share out
 _CYCLES = 0.75  # of an operation on a vector, or a read
+_SIDE = 32  # vectors of the rows that are met side by side
 _HEAVY = 8  # operations of a term from which on fewer of them stand side by side
 
 
@@ -92,6 +93,14 @@ class Way:
     def units(self) -> int:
         rows = prod(self.join.shape[d] for d in self.others)
         return rows * (-(-self.extent // self.lanes) if self.kept else 1)
+
+    @property
+    def side(self) -> int:
+        """Rows that are met side by side: while one waits for what its lanes come to, others go on.
+        Lanes that are rows of their own wait for nothing."""
+        if self.kept or not self.others:
+            return 1
+        return max(1, min(_SIDE // self.vectors, 4, self.join.shape[self.others[-1]]))
 
     def spread(self, position: Dim) -> dict[int, Dim]:
         """The dimensions of the group at a position of all of them as one."""
@@ -263,7 +272,6 @@ class _Rows:
         self.b, self.views = self.frame.b, self.frame.views
         self.passes = passes_of(way.join)
         self.kept = self._kept()
-        self.narrow: dict[str, Value] = {}
 
     def _kept(self) -> dict[str, Buffer]:
         """Memory for what one pass makes and another one reads, by its name."""
@@ -273,7 +281,7 @@ class _Rows:
             for part in own.made:
                 for target in (stage.target for stage in part.task.stages):
                     if target.name in later:
-                        size = self.way.vectors * self.way.lanes
+                        size = self.way.vectors * self.way.lanes * self.way.side
                         name = f"kept{len(found)}"
                         found[target.name] = self.b.private(name, size, target.type.dtype)
         return found
@@ -292,17 +300,45 @@ class _Rows:
                     with b.parallel([*names, "vector"], [*extents, count]) as (*found, vector):
                         at = dict(zip(way.others, found, strict=True))
                         first = (start + vector) * way.lanes
-                        self.unit({**at, **way.spread(first)}, first, valid)
+                        place = {**at, **way.spread(first)}
+                        self.meet([_Row(self, place, 0, first, valid)])
+        elif not names:
+            with b.parallel(["row"], [1]):
+                self.meet([_Row(self, {})])
         else:
-            with b.parallel(names or ["row"], extents or [1]) as found:
-                self.unit(dict(zip(way.others, found, strict=False)), 0, None)
+            whole, rest = divmod(extents[-1], way.side)
+            for count, first, many in ((whole, 0, way.side), (1, whole * way.side, rest)):
+                if not count or not many:
+                    continue
+                with b.parallel(names, [*extents[:-1], count]) as found:
+                    at = dict(zip(way.others, found, strict=True))
+                    last = way.others[-1]
+                    places = [{**at, last: first + at[last] * many + n} for n in range(many)]
+                    self.meet([_Row(self, place, n) for n, place in enumerate(places)])
         return self.frame.finish(self.kept.values())
 
-    def unit(self, row: Mapping[int, Dim], start: Dim, valid: int | None) -> None:
-        """One row, or so many `valid` ones side by side from position `start` of the group on."""
-        self.narrow = {}
+    def meet(self, rows: Sequence[_Row]) -> None:
+        """All passes of a few rows, each pass of all before the next."""
         for own in self.passes:
-            _Walk(self, own, row, start, valid).all()
+            for row in rows:
+                _Walk(self, own, row).all()
+
+
+class _Row:
+    """One row, or `valid` ones side by side from position `start` of the group on, where these are
+    `number` of those that are met together; and what is known of it."""
+
+    def __init__(
+        self,
+        rows: _Rows,
+        place: Mapping[int, Dim],
+        number: int = 0,
+        start: Dim = 0,
+        valid: int | None = None,
+    ) -> None:
+        self.place, self.start, self.valid = place, start, valid
+        self.first = number * rows.way.vectors  # of its vectors, in memory that is kept
+        self.narrow: dict[str, Value] = {}
 
 
 def _names_read(own: Pass) -> set[str]:
@@ -313,10 +349,9 @@ def _names_read(own: Pass) -> set[str]:
 class _Walk:
     """One pass over a row, or over rows side by side."""
 
-    def __init__(
-        self, rows: _Rows, own: Pass, row: Mapping[int, Dim], start: Dim, valid: int | None
-    ) -> None:
-        self.rows, self.own, self.row, self.start, self.valid = rows, own, row, start, valid
+    def __init__(self, rows: _Rows, own: Pass, row: _Row) -> None:
+        self.rows, self.own, self.row = rows, own, row
+        self.start, self.valid = row.start, row.valid
         self.way, self.b = rows.way, rows.b
         self.reduces = (
             () if own.reduced is None or own.reduced.totals is None else own.reduced.totals.reduces
@@ -365,7 +400,7 @@ class _Walk:
 
     def place(self, position: Dim | None) -> dict[int, Dim]:
         """The row, and a position of the group if that is reduced; without lanes."""
-        return {**self.row, **({} if position is None else self.way.spread(position))}
+        return {**self.row.place, **({} if position is None else self.way.spread(position))}
 
     def hoisted(self) -> tuple[tuple[Expr, Value], ...]:
         """What has one value in a row, computed before its positions."""
@@ -377,7 +412,7 @@ class _Walk:
             bodies += [reduce.body for reduce in (part.totals.reduces if part.totals else ())]
             for e in (e for body in bodies for e in _hoisted(body, way, part)):
                 lanes = way.lanes if way.kept else 1
-                emitter = Emitter(b, self.rows.views, lanes, self.valid, held=self.rows.narrow)
+                emitter = Emitter(b, self.rows.views, lanes, self.valid, held=self.row.narrow)
                 value = b.let(emitter.emit(e, part.at(self.across(self.place(None), self.start))))
                 found[e] = self.splat(value)
         return tuple(found.items())
@@ -409,9 +444,10 @@ class _Walk:
             vector = way.whole if rest else at["vector"]
             number = number * -(-way.extent // way.lanes) + vector
             first, valid = vector * way.lanes, rest
-        place = {**self.row, **outer, **way.spread(first)}
+        number = number + self.row.first
+        place = {**self.row.place, **outer, **way.spread(first)}
         here = {**place, **way.spread(first + lane_symbol(way.lanes))}
-        held: dict[str, Value] = {name: self.splat(v) for name, v in rows.narrow.items()}
+        held: dict[str, Value] = {name: self.splat(v) for name, v in self.row.narrow.items()}
         for name in sorted(_names_read(self.own) & rows.kept.keys() - self.makes()):
             buffer = rows.kept[name]
             type = ValueType(buffer.dtype, way.lanes)
@@ -443,13 +479,13 @@ class _Walk:
             pairs = zip(self.reduces, values, strict=True)
             values, lanes = [b.let(ReduceLanes(r.op, v), r.op) for r, v in pairs], 1
         known = tuple(zip(self.reduces, values, strict=True))
-        emitter = Emitter(b, rows.views, lanes, self.valid, known, held=rows.narrow)
+        emitter = Emitter(b, rows.views, lanes, self.valid, known, held=self.row.narrow)
         place = self.place(None)
         at = part.at(self.across(place, self.start))
         later = [stage.target.name for stage in task.stages] * 2
         held = emit_stages(emitter, task.stages, task.outputs, at, later)
         store_outputs(emitter, task.outputs, task.axes, held, part.at(place), self.valid)
-        rows.narrow |= held
+        self.row.narrow |= held
 
 
 def rows(target: Target) -> Schedule:

@@ -12,12 +12,14 @@ from itertools import pairwise
 from typing import TypeAlias
 
 from convdsl.kernel.expr import Axis, IndexCompare, Read, walk
+from convdsl.schedules.contraction import coefficient
 from convdsl.schedules.emission import bounds_tests, extent_of
 from convdsl.schedules.task import Task
 from convdsl.tensor import Dim, substitute, symbols_of
 
 _BORDER = 3  # positions at either end of an axis that may have code of their own
 _WIDE = 16  # positions there that may be left to a loop of their own
+_LONGEST = 1 << 12  # positions that are asked one by one where places go on
 _RUNS = 4  # of places in even steps, for each of which there may be code
 
 Segment: TypeAlias = "tuple[int, int]"
@@ -140,7 +142,8 @@ def _even(task: Task, axis: Axis) -> list[Segment]:
     ends = border_segments((axis,), reads).get(axis.name, [(0, extent)])
     first, last = max(ends, key=lambda piece: piece[1] - piece[0])
     starts = {first, *(start for start, _ in choice_segments(task, axis))}
-    for index in {index for read in reads for index in read.index}:
+    bent = (i for read in reads for i in read.index if coefficient(i, axis) is None)
+    for index in set(bent) if extent <= _LONGEST else ():
         if {symbol.name for symbol in symbols_of(index)} == {axis.name}:
             runs = set(_runs([substitute(index, {axis.name: i}) for i in range(extent)]))
             starts |= runs if len(runs) <= _RUNS else set()

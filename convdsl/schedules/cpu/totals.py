@@ -27,6 +27,7 @@ from convdsl.tensor import Dim, substitute
 
 PIECE = 512  # positions of an innermost loop; longer ones are cut
 _UNITS = 32  # independent pieces of work that give a team enough to share out
+_ACROSS = 10  # cycles in which the lanes of a vector are combined
 _LEAST = 256  # vectors that a share should have
 
 
@@ -136,7 +137,7 @@ def _along(axis: Axis, totals: Totals, task: Task, target: Target) -> Way | None
     whole = extent_of(axis) // lanes
     loops = tuple(Loop(a, whole if a == axis else extent_of(a)) for a in ordered)
     last = tuple(loop for loop in loops if loop.axis != axis)
-    slots = max(2, 8 // len(totals.reduces))
+    slots = max(2, min(8 // len(totals.reduces), loops[-1].extent))
     plan = Way(totals, axis, lanes, loops, last, 1, slots, layouts)
     return _split(plan)
 
@@ -188,11 +189,12 @@ def rounds_of(loops: tuple[Loop, ...]) -> int:
 
 
 def cycles(plan: Way) -> float:
-    """An operation and a read for each vector of terms."""
+    """An operation and a read for each vector of terms, and what combines lanes."""
     totals = plan.totals
     bodies = (*(s.body for s in totals.front), *(r.body for r in totals.reduces))
     work = sum((arithmetic(body) for body in bodies), len(totals.reduces))
     assert isinstance(work, int)
     results = prod(extent_of(axis) for axis in totals.kept)
     vectors = results * totals.positions / plan.lanes
-    return vectors * (work + 1) * 0.75
+    across = 0 if plan.kept else results * len(totals.reduces) * _ACROSS
+    return vectors * (work + 1) * 0.75 + across
