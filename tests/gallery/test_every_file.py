@@ -34,11 +34,19 @@ SMALL: dict[str, dict[str, Any]] = {
     "suppression": {"places": 30, "candidates": 12, "most": 6},
     "suppression_by_class": {"places": 30, "candidates": 12, "most": 6},
     "swin_stage": {"channels": 16, "heads": 2, "height": 8, "width": 12, "window": 4},
+    "atrous_pyramid": {"channels": 4, "rates": [2, 5], "size": 7},
+    "atrous_convolution": {"size": 9},
+    "spatial_pyramid_pooling": {"height": 8, "width": 11},
 }
 """Parameters of those that would take long at their own sizes; sizes that are open are 8 here."""
 
 SETTINGS: dict[str, dict[str, str]] = {
     "anchors_of_a_map": {"loss": "mse(scores, a) + mse(boxes, b)", "optimizer": "sgd(lr = 0.01)"},
+    "octave_convolution": {
+        "loss": "mse(fine, fine_target) + mse(coarse, coarse_target)",
+        "optimizer": "sgd(lr = 0.01)",
+        "augment": "[]",
+    },
 }
 """How those learn that have no `train` block and whose first output is no map of numbers."""
 
@@ -81,7 +89,8 @@ def settings(model: convdsl.Model) -> dict[str, str]:
 def test_is_counted(name: str) -> None:
     model = convdsl.load(name)
     assert not model.warnings, "\n\n".join(warning.render() for warning in model.warnings)
-    report = analyse(model, "all", {"N": 1})
+    open = {symbol.name: 8 for symbol in model.symbols}
+    report = analyse(model, "all", open | {"N": 1})
     assert report.layers
     assert all(isinstance(report.totals[key], int) for key in ("params", "macs", "flops"))
 

@@ -113,6 +113,26 @@ def se_resnet50(net: Network, x: Tensor) -> Tensor:
     return net.classify(x)
 
 
+def pyconvresnet50(net: Network, x: Tensor) -> Tensor:
+    x = net.bn(net.conv(x, "conv1", 2, 3), "bn1").relu()
+    for stage, depth, levels in ((1, 3, 4), (2, 4, 3), (3, 6, 2), (4, 3, 1)):
+        for position in range(depth):
+            name = f"layer{stage}.{position}"
+            stride = 1 if position else 2
+            y = net.bn(net.conv(x, f"{name}.conv1"), f"{name}.bn1").relu()
+            parts = [
+                net.conv(y, f"{name}.conv2.conv2_{level + 1}", stride, level + 1)
+                for level in range(levels)
+            ]
+            y = net.bn(torch.cat(parts, 1), f"{name}.bn2").relu()
+            y = net.bn(net.conv(y, f"{name}.conv3"), f"{name}.bn3")
+            if position == 0:
+                x = net.conv(F.max_pool2d(x, 3, stride, 1), f"{name}.downsample.1")
+                x = net.bn(x, f"{name}.downsample.2")
+            x = (y + x).relu()
+    return net.classify(x)
+
+
 def xception(net: Network, x: Tensor) -> Tensor:
     def separable(x: Tensor, name: str) -> Tensor:
         x = net.same(x, f"{name}.depthwise")
@@ -222,6 +242,7 @@ MODELS: dict[str, tuple[Callable[[Network, Tensor], Tensor], float, dict[str, An
     "alexnet2012": (alexnet2012, 1e-5, {}),
     "resnet50_v2": (resnet50_v2, 1e-5, {}),
     "se_resnet50": (se_resnet50, 1e-5, {}),
+    "pyconvresnet50": (pyconvresnet50, 1e-5, {"resolution": 96}),
     "xception": (xception, 1e-3, {}),
     "mobilenet_v1": (mobilenet_v1, 1e-3, {"width": 0.5, "resolution": 97}),
     "shufflenet_v1": (shufflenet_v1, 1e-5, {}),

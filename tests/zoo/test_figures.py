@@ -106,6 +106,7 @@ def test_auxiliary_heads() -> None:
         ("convnext_base", 89, 15400),
         ("convnext_large", 198, 34400),
         ("efficientnet_b0", 5.3, 390),  # arXiv:1905.11946, table 2
+        ("pyconvresnet50", 24.85, 3880),  # arXiv:2006.11538, table 2; normalisation counted
     ],
 )
 def test_figures_of_papers(name: str, mega_params: float, mega_macs: float) -> None:
@@ -188,6 +189,7 @@ def test_shufflenet_v1(groups: int, mega_macs: int) -> None:
         ("efficientnet_lite0", 4_652_008),
         ("resnet18_cifar", 11_173_962),
         ("mobilenet_v1_cifar", 3_217_226),  # 4,231,976, with 10 classes for 1,000
+        ("pyconvresnet50", 24_847_720),
         ("mnist_cnn", 1_199_882),  # as Keras' and PyTorch's examples
     ],
 )
