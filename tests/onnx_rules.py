@@ -48,6 +48,7 @@ RUN_BY_ONNXRUNTIME = {
     "erf": "the reference computes in single precision",
     "gelu": "the reference computes erf in single precision",
     "grid_sample": "the reference computes in single precision, and divides by an extent of 0",
+    "deform_conv": "the reference samples as it does for grid_sample",
     "roi_pool": "there is no reference",
     "take_along": "the reference wants the shape of x but for the axis",
 }

@@ -36,6 +36,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "swin_stage": {"channels": 16, "heads": 2, "height": 8, "width": 12, "window": 4},
     "atrous_pyramid": {"channels": 4, "rates": [2, 5], "size": 7},
     "atrous_convolution": {"size": 9},
+    "deformable_convolution": {"channels": 4, "width": 3, "size": 5},
     "spatial_pyramid_pooling": {"height": 8, "width": 11},
 }
 """Parameters of those that would take long at their own sizes; sizes that are open are 8 here."""

@@ -71,7 +71,29 @@ def max_roi_pool(kind: str, d: Draw, opset: int) -> Node:
     return Node(kind, {"x": x, "r": rows}, how)
 
 
+def deform_conv(kind: str, d: Draw, opset: int) -> Node:
+    """Only what onnxruntime takes: float32, of opset 19 or later."""
+    groups, parts = d.pick(1, 2), d.pick(1, 2)
+    channels, made = 2 * d.integer(1, 2), groups * d.integer(1, 3)
+    kernel, strides = ([d.integer(1, 3), d.integer(1, 3)] for _ in range(2))
+    pads = [d.integer(0, 2) for _ in range(4)]
+    space = [d.integer(3, 8), d.integer(3, 8)]
+    n, taps = d.integer(1, 2), parts * kernel[0] * kernel[1]
+    places = [(space[i] + pads[i] + pads[i + 2] - kernel[i]) // strides[i] + 1 for i in range(2)]
+    inputs = {
+        "x": floats(d, (n, channels, *space)),
+        "w": floats(d, (made, channels // groups, *kernel)),
+        "o": floats(d, (n, 2 * taps, *places), -2.5, 2.5),
+    }
+    if d.chance(0.7):
+        inputs["b"] = floats(d, (made,))
+        inputs |= {"m": floats(d, (n, taps, *places))} if d.chance(0.6) else {}
+    how = {"strides": strides, "pads": pads, "group": groups, "offset_group": parts}
+    return Node(kind, inputs, how)
+
+
 GENERATORS: dict[str, Generator] = {
+    "DeformConv": deform_conv,
     "GridSample": grid_sample,
     "Col2Im": col2im,
     "AffineGrid": affine_grid,

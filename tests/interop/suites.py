@@ -20,7 +20,7 @@ from convdsl.interop.onnx_load import model_of
 from interop.runtimes import assert_close, run_convdsl, run_onnxruntime
 
 FAMILIES: Mapping[str, tuple[str, ...]] = {
-    "convolution": ("Conv",),
+    "convolution": ("Conv", "DeformConv"),
     "transposed convolution": ("ConvTranspose",),
     "pooling and unpooling": (
         "MaxPool", "AveragePool", "LpPool", "GlobalMaxPool", "GlobalAveragePool", "GlobalLpPool",

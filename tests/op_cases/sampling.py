@@ -65,6 +65,41 @@ def roi_pool(draw: Draw) -> Case:
     return Case(BY_NAME["roi_pool"], attributes, arrays, REGIONS)
 
 
+def deform_conv(draw: Draw) -> Case:
+    """Taps moved a little, by several elements, and far outside; parts of channels apart."""
+    groups, parts = draw.pick(1, 1, 2), draw.pick(1, 1, 2)
+    channels, made = 2 * draw.integer(1, 2), groups * draw.integer(1, 2)
+    attributes = {
+        "channels": made,
+        "kernel": draw.sizes(2, 1, 3),
+        "stride": draw.sizes(2, 1, 2),
+        "dilation": draw.sizes(2, 1, 2),
+        "pad": draw.pick(0, 1, ((0, 2), (1, 0))),
+        "groups": groups,
+        "bias": draw.chance(),
+    }
+    n, space = draw.integer(1, 2), (draw.integer(5, 7), draw.integer(5, 7))
+    kernel, stride, dilation = (full(attributes[k], 2) for k in ("kernel", "stride", "dilation"))
+    pads = attributes["pad"]
+    places: list[int] = []
+    for axis, extent in enumerate(space):
+        around = 2 * pads if isinstance(pads, int) else sum(pads[axis])
+        reach = dilation[axis] * (kernel[axis] - 1) + 1
+        places.append((extent + around - reach) // stride[axis] + 1)
+    taps, reach = parts * kernel[0] * kernel[1], draw.pick(0.9, 3.0, 20.0)
+    arrays = {
+        "x": draw.array((n, channels, *space)),
+        "offset": draw.array((n, 2 * taps, *places), -reach, reach),
+    }
+    if draw.chance():
+        arrays["mask"] = draw.array((n, taps, *places))
+    arrays["weight"] = draw.array((made, channels // groups, *kernel))
+    if attributes["bias"]:
+        arrays["bias"] = draw.array((made,))
+    symbols = dict.fromkeys(arrays.keys() - {"weight", "bias"}, ("N", None, None, None))
+    return Case(BY_NAME["deform_conv"], attributes, arrays, symbols)
+
+
 def _window(draw: Draw, rank: int) -> dict[str, Any]:
     return {
         "kernel": draw.sizes(rank, 1, 3),
@@ -103,6 +138,7 @@ def fold(draw: Draw) -> Case:
 
 GENERATORS: dict[str, Generator] = {
     "grid_sample": grid_sample,
+    "deform_conv": deform_conv,
     "roi_align": roi_align,
     "roi_pool": roi_pool,
     "unfold": unfold,

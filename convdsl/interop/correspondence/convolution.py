@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 from convdsl.interop.correspondence.padding import (
@@ -19,7 +20,14 @@ from convdsl.interop.correspondence.padding import (
     spell_padding,
 )
 from convdsl.interop.correspondence.row import Read, Row
-from convdsl.interop.correspondence.wording import Wording, keywords, module, text
+from convdsl.interop.correspondence.wording import (
+    Lacking,
+    PyTorch,
+    Wording,
+    keywords,
+    module,
+    text,
+)
 from convdsl.interop.reading.tensors import ReadError, Tensor
 from convdsl.ir.windows import explicit_window
 
@@ -80,6 +88,26 @@ def _read_conv_transpose(r: Reading) -> Tensor:
     return r.apply("conv_transpose", _operands(r), channels=channels, **how)
 
 
+def _read_deform_conv(r: Reading) -> Tensor:
+    """X, W, offset, B, mask. How many channels move together, the offsets say as well."""
+    kernel = tuple(size for size in r.shape(1)[2:] if isinstance(size, int))
+    if len(kernel) != 2:
+        raise ReadError(f"a filter of shape {r.shape(1)} is not supported")
+    operands = {"x": r[0], "offset": r[2], **({"mask": r[4]} if r.has(4) else {})}
+    operands |= {"weight": r[1], **({"bias": r[3]} if r.has(3) else {})}
+    return r.apply(
+        "deform_conv",
+        operands,
+        channels=r.shape(1)[0],
+        kernel=kernel,
+        stride=tuple(r.attribute("strides", [1, 1])),
+        dilation=tuple(r.attribute("dilations", [1, 1])),
+        pad=pairs(r.attribute("pads", [0] * 4)),
+        groups=r.attribute("group", 1),
+        bias=r.has(3),
+    )
+
+
 # As ONNX
 
 
@@ -109,6 +137,24 @@ def _spell_conv(s: Spelling) -> str:
 def _flipped(s: Spelling, x: str, axes: Sequence[int]) -> str:
     ends = [s.integers([value] * len(axes)) for value in (-1, -(2**31))]
     return s("Slice", x, *ends, s.integers(axes), s.integers([-1] * len(axes)))
+
+
+def _spell_deform_conv(s: Spelling) -> str:
+    call, window = s.call, explicit_window(s.call)
+    return s(
+        "DeformConv",
+        s["x"],
+        s["weight"],
+        s["offset"],
+        s["bias"],
+        s["mask"],
+        kernel_shape=window.kernel,
+        strides=window.stride,
+        dilations=window.dilation,
+        pads=pads(window.padding),
+        group=call["groups"],
+        offset_group=call.type("offset").shape[1] // (2 * prod(window.kernel)),
+    )
 
 
 def _spell_conv_transpose(s: Spelling) -> str:
@@ -195,6 +241,14 @@ def _say_conv_transpose(w: Wording) -> str:
     return f"{called}[:, :, {', '.join(cuts)}]"
 
 
+_ELSEWHERE = "PyTorch has no deformable convolution: it is torchvision's"
+
+
+def _lacking(w: Wording) -> str:
+    """PyTorch's source imports PyTorch alone."""
+    raise Lacking(_ELSEWHERE)
+
+
 ROWS = (
     Row(
         "conv",
@@ -209,6 +263,13 @@ ROWS = (
         module("nn.ConvTranspose{rank}d", _layer_conv_transpose, _say_conv_transpose),
         _spell_conv_transpose,
         Read(_read_conv_transpose),
+    ),
+    Row(
+        "deform_conv",
+        "DeformConv",
+        PyTorch("torchvision.ops.deform_conv2d", _lacking, _lacking, lacks=(_ELSEWHERE,)),
+        _spell_deform_conv,
+        Read(_read_deform_conv),
     ),
 )
 
