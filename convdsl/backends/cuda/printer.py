@@ -62,9 +62,10 @@ def print_module(program: Program, target: CudaTarget) -> CudaModule:
         verify_kernel(kernel)
     groups = list(together(program))
     alone = {group[0].kernel for group in groups if len(group) == 1}
+    parts_only = {step.kernel for group in groups for step in group} - alone
     texts = [_part("prelude.cuh"), _part("arithmetic.cuh")]
     for kernel in program.kernels:
-        if kernel.name in alone:
+        if kernel.name not in parts_only:
             texts += (
                 _Function(kernel, grid, name, apart[kernel.name]).text()
                 for name, grid in _grids(kernel)
