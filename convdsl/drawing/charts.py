@@ -169,13 +169,19 @@ def curves(
     height: float = 260.0,
 ) -> Canvas:
     """Lines through points, their names beside them; `level`: a line across, and its name."""
-    room = max((text_width(curve.label, SIZE) for curve in found), default=0.0) + 24
+    labels = [*(curve.label for curve in found), level[0] if level else ""]
+    room = max(text_width(label, SIZE) for label in labels) + 24
     field = _Field(x, y, width - (room if len(found) > 1 else 0.0), height)
     parts = [field.frame()]
     if level is not None and y.low <= level[1] <= y.high:
         at = field.at(x.low, level[1])[1]
         parts.append(_marking(f"M{number(LEFT)} {number(at)}h{number(field.wide)}"))
-        parts.append(text(level[0], LEFT + 6, at - 4, size=SIZE, class_="faint"))
+        if len(found) > 1:
+            above = TOP + 8 + ROW * len(found)
+            parts.append(_marking(f"M{number(field.width - 6)} {number(above - 4)}h20"))
+            parts.append(text(level[0], field.width + 19, above, size=SIZE))
+        else:
+            parts.append(text(level[0], LEFT + 6, at - 4, size=SIZE, class_="faint"))
     for order, curve in enumerate(found):
         colour = order % len(LINES)
         dashes = ("", "7 3", "2 3", "9 3 2 3")[order // len(LINES) % 4]
@@ -210,8 +216,17 @@ def curves(
                 )
             )
             parts.append(text(curve.label, field.width + 19, above, size=SIZE))
-    needed = TOP + ROW * len(found) + 6 if len(found) > 1 else 0.0
+    needed = TOP + ROW * (len(found) + 1) + 6 if len(found) > 1 else 0.0
     return Canvas("".join(parts), width, max(height, needed))
+
+
+def headed(canvas: Canvas, title: str, margin: float = 14.0) -> Canvas:
+    """A chart on a page of its own: with a margin, and its title above."""
+    top = margin + 22.0
+    body = element("g", canvas.body, transform=f"translate({number(margin)} {number(top)})")
+    body += text(title, margin, margin + 8, size=13, weight="bold")
+    width = max(canvas.width, text_width(title, 13))
+    return Canvas(body, width + 2 * margin, canvas.height + top + margin)
 
 
 @dataclass(frozen=True, slots=True)

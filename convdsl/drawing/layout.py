@@ -28,8 +28,12 @@ SWEEPS = 8
 JOINT = 10.0
 """How much room an edge takes across, where it passes a rank."""
 
-STRAIGHT = 8.0
-"""How much more it counts that a step to the next rank is straight than that a long edge is."""
+STRAIGHT, WITHIN = 8.0, 4.0
+"""How much more than the ends of a long edge it counts that a step to the next rank is straight,
+and that the rest of a long edge is."""
+
+STAYS = 1e6
+"""More than all edges of a drawing together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +133,7 @@ class _Net:
             self.rank.append(rank)
             self.above.append([])
             self.below.append([])
-            self.link(at, joint, weight, beside)
+            self.link(at, joint, WITHIN if made else weight, beside)
             made.append(joint)
             at, beside = joint, 0.0
         self.link(at, edge.head, weight, beside)
@@ -203,7 +207,9 @@ def _crossings(net: _Net, rows: Sequence[Sequence[int]]) -> int:
     for upper, lower in itertools.pairwise(rows):
         place = {item: number for number, item in enumerate(lower)}
         ends = [
-            end for item in upper for end in sorted(place[other] for other, _, _ in net.below[item])
+            place[other]
+            for item in upper
+            for other, _, _ in sorted(net.below[item], key=lambda link: (-link[2], place[link[0]]))
         ]
         sums = [0] * (len(lower) + 1)
         for seen, end in enumerate(ends):
@@ -229,6 +235,14 @@ def _positions(net: _Net, rows: Sequence[Sequence[int]], gap: float) -> list[flo
         near = net.above if downwards else net.below
         for row in rows if downwards else reversed(rows):
             _place(row, near, net, x, gap)
+    boxes = len(net.boxes) - sum(map(len, net.joints))
+    both = [  # boxes stay, edges between them become straight
+        [(item, STAYS, 0.0)] if item < boxes else above + below
+        for item, (above, below) in enumerate(zip(net.above, net.below, strict=True))
+    ]
+    for order in (reversed(rows), rows):
+        for row in order:
+            _place(row, both, net, x, gap)
     left = min(x[item] - box.across / 2 for item, box in enumerate(net.boxes))
     return [at - left for at in x]
 

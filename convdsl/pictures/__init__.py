@@ -8,6 +8,7 @@ Every function takes a model as `convdsl.load` does and returns a Picture.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from convdsl import driver
 from convdsl.analysis.cost import known_sum
 from convdsl.diagnostics import InputError
 from convdsl.drawing import png
+from convdsl.drawing.charts import Axis, Curve, headed, spanning
+from convdsl.drawing.charts import curves as chart_of
 from convdsl.drawing.sheet import Sheet
 from convdsl.drawing.svg import Canvas
 from convdsl.ir.graph import OpNode
@@ -29,7 +32,15 @@ from convdsl.pictures.maps import class_map, class_sheet, maps_sheet
 from convdsl.pictures.network import canvas
 from convdsl.pictures.wiring import Network, short
 
-__all__ = ["Picture", "draw", "draw_class", "draw_field", "draw_filters", "draw_maps"]
+__all__ = [
+    "Picture",
+    "draw",
+    "draw_class",
+    "draw_curves",
+    "draw_field",
+    "draw_filters",
+    "draw_maps",
+]
 
 MOST_TILES = 64
 """Filters and maps of a sheet, unless more are asked for."""
@@ -165,6 +176,31 @@ def draw_class(
     wanted = None if chosen is None else str(chosen)
     found = class_map(seen, weights, wanted, layer, of)
     return _of_sheet(class_sheet(seen, found), f"class {found.index}", theme)
+
+
+def draw_curves(
+    curves: Mapping[str, Sequence[float]],
+    title: str,
+    *,
+    x: str = "step",
+    y: str = "loss",
+    log: bool = False,
+    level: tuple[str, float] | None = None,
+    theme: str = "auto",
+) -> Picture:
+    """Numbers by name as curves: losses of several runs, norms by layer.
+
+    log: powers of ten upwards. level: a line across, with its name. What is not finite is left out.
+    """
+    if not curves:
+        raise InputError("there are no curves to draw")
+    longest = max(len(values) for values in curves.values())
+    every = [value for values in curves.values() for value in values]
+    upwards = spanning(y, [*every, *([level[1]] if level else [])], log=log)
+    found = [Curve(name, list(enumerate(values))) for name, values in curves.items()]
+    across = Axis(x, 0, max(longest - 1, 1))
+    drawn = chart_of(found, across, upwards, level=level, width=760.0)
+    return _themed(Picture(title, headed(drawn, title)), theme)
 
 
 def _loaded(model: Model | str | Path) -> Model:

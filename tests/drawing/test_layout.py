@@ -96,6 +96,13 @@ def test_crossings_that_can_be_avoided_are() -> None:
     assert len(signs) == 1
 
 
+def test_edges_that_leave_side_by_side_do_not_cross() -> None:
+    """The left one is long, the right one leads to the next box."""
+    edges = [Edge(0, 1, 20.0), Edge(1, 2), Edge(0, 2, -20.0)]
+    found = layered([Box(80, 20)] * 3, edges)
+    assert found.routes[2][3][0] < found.across[1]
+
+
 def test_circles_are_refused() -> None:
     with pytest.raises(ValueError, match="circle"):
         layered([Box(1, 1)] * 3, [Edge(0, 1), Edge(1, 2), Edge(2, 1)])

@@ -16,7 +16,7 @@ import convdsl
 from convdsl.autodiff import pulled_back
 from convdsl.diagnostics import InputError
 from convdsl.ir.model import Model
-from convdsl.pictures import draw_class, draw_field, draw_filters, draw_maps
+from convdsl.pictures import draw_class, draw_curves, draw_field, draw_filters, draw_maps
 from convdsl.pictures.fields import effective, theoretical, unit_of
 from convdsl.pictures.looking import sight
 from convdsl.pictures.maps import class_map
@@ -214,3 +214,12 @@ def test_images_that_do_not_go(net: Model, weights: Any, tmp_path: Path) -> None
     assert sight(stack(1), "random:3").array.std() == pytest.approx(1, abs=0.1)
     np.save(tmp_path / "x.npy", np.full((1, 41, 41), np.nan))
     assert (sight(stack(1), tmp_path / "x.npy").photo == 128).all()
+
+
+def test_curves(tmp_path: Path) -> None:
+    runs = {"one": [3.0, 2.0, 1.0], "two": [2.5, float("nan")]}
+    picture = draw_curves(runs, "Losses", level=("chance", 2.3), log=True)
+    assert all(f">{said}<" in picture.svg for said in ("one", "two", "chance", "Losses", "step"))
+    assert picture.save(tmp_path / "c.svg").exists()
+    with pytest.raises(InputError, match="there are no curves"):
+        draw_curves({}, "Losses")
