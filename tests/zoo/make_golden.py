@@ -36,6 +36,7 @@ CLASSIFIERS = (
     *(f"densenet{depth}" for depth in (121, 161, 169, 201)),
     *("mobilenet_v3_large", "mobilenet_v3_small"),
     *(f"convnext_{size}" for size in ("tiny", "small", "base", "large")),
+    *("vit_b_32", "vit_b_16"),
 )
 SCALED = {"inception_v3": 299, "efficientnet_b0": 224} | {
     f"efficientnet_b{step}": 128  # of up to 600: in double precision that takes minutes
@@ -51,6 +52,7 @@ WITHOUT_STATES = (
     *(f"densenet{depth}" for depth in (161, 169, 201)),
     *(f"efficientnet_b{step}" for step in range(1, 8)),
     *(f"convnext_{size}" for size in ("small", "base", "large")),
+    "vit_b_16",
 )
 """As those of the family's first, by the hundred; weights follow from keys, so that outputs tell
 whether keys agree."""

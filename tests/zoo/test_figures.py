@@ -72,6 +72,7 @@ def test_torchvision(name: str, params: int, gmacs: float) -> None:
         ("mobilenet_v3_small", 56_510_400),
         ("efficientnet_b0", 385_814_752),
         ("efficientnet_b7", 37_745_884_192),
+        ("vit_b_32", 4_409_186_304),
         ("convnext_tiny", 4_455_531_264),
         ("convnext_large", 34_361_433_600),
     ],

@@ -38,6 +38,7 @@ QUICK = {
     "mobilenet_v3_large": {},
     "efficientnet_b0": {},
     "convnext_tiny": {},
+    "vit_b_32": {},
 }
 SLOW = {
     "googlenet": {},
@@ -49,6 +50,7 @@ SLOW = {
     "mobilenet_v3_small": {},
     **{f"efficientnet_b{step}": {"resolution": 128} for step in range(1, 8)},
     **{f"convnext_{size}": {} for size in ("small", "base", "large")},
+    "vit_b_16": {},
     "resnext50_32x4d": {},
     "deeplabv3_resnet50": SEGMENTER,
     **{f"vgg{depth}{norm}": {} for depth in (11, 13, 16, 19) for norm in ("", "_bn")},
