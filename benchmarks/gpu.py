@@ -121,8 +121,8 @@ def convdsl_training(name: str, x: np.ndarray, precision: str) -> Call:
     settings = complete(model, _settings(model))
     session = Session(model, settings, "random:0", device="cuda", precision=precision)
     (image,), (target,) = model.inputs, session.targets
-    batch = {image: x, target: _labels(session, target, x)}
-    return lambda: session.step(batch, RATE)
+    batch = session.resident({image: x, target: _labels(session, target, x)})
+    return lambda: float(session.step(batch, RATE)["loss"])
 
 
 def _settings(model: Any) -> dict[str, str]:

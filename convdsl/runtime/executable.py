@@ -224,6 +224,11 @@ class Executable:
         """Inputs by name where the network runs: what calls take without copying."""
         return {name: self._device.resident(array) for name, array in arrays.items()}
 
+    def accept(self, name: str, value: object) -> Any:
+        """An array, or what says where an array lies, as calls take it for the input of that name.
+        InputError for what they do not take."""
+        return self._device.accept(name, value)
+
     def wait(self, results: Any) -> Any:
         """The results of a call once they are there."""
         self._device.wait()

@@ -12,6 +12,7 @@ from cuda.fake_driver import Card, Fake, there_is
 
 import convdsl
 from convdsl.cli import main
+from convdsl.diagnostics import InputError
 from convdsl.training.session import Session
 from convdsl.training.settings import complete
 
@@ -197,3 +198,24 @@ def test_doctor_tells_of_cards(folder: Path, fake: Fake, capsys: pytest.CaptureF
     assert main(["doctor", "--format", "json"]) == 0, capsys.readouterr().err
     told = {row["what"]: row["value"] for row in json.loads(capsys.readouterr().out)}
     assert told["card cuda:0"] == "Fake card, sm_90, 1.1 GB"
+
+
+def test_a_batch_that_lies_on_the_card(fake: Fake) -> None:
+    """Nothing is uploaded but the rate; the loss stays there."""
+    card, plain = session("cuda"), session("cpu")
+    (batch, other) = batches(2)
+    given = card.resident(batch)
+    found = card.step(given, 0.1)["loss"]
+    assert not isinstance(found, np.ndarray)
+    assert abs(float(found.get()) - float(plain.step(batch, 0.1)["loss"])) < 1e-5
+    before = len(fake.card.events)
+    card.step(given, 0.1)
+    done = fake.card.events[before:]
+    assert sum(event.startswith("set") for event in done) == 1
+    assert not [event for event in done if event.startswith("get")]
+    mixed = {"image": given["image"], "label": other["label"]}
+    assert np.isfinite(float(card.step(mixed, 0.1)["loss"].get()))
+    with pytest.raises(InputError, match="label"):
+        card.step(mixed | {"label": np.full(8, 7)}, 0.1)
+    with pytest.raises(InputError, match="`image` is a list"):
+        card.step(batch | {"image": [1.0]}, 0.1)
