@@ -13,7 +13,6 @@ from convdsl.kernel.nodes import (
     IndexTest,
     Kernel,
     Load,
-    Tf32,
     Value,
     ValueType,
 )
@@ -75,7 +74,8 @@ def warp_matmul(form: MmaForm, m: int, n: int, k: int, fault: str = "") -> Kerne
                 at = line * depth + (t + 4 * register) * form.lanes
                 pair = Load(tile, at, ValueType(DType.F32, form.lanes))
                 if form.dtype is DType.F32:
-                    return Tf32(pair)
+                    rounded = ValueType(DType.TF32, form.lanes)
+                    return Cast(Cast(pair, rounded), pair.type)
                 return Cast(pair, ValueType(form.dtype, form.lanes))
 
             b.zero(sums)

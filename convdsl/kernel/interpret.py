@@ -27,7 +27,7 @@ from convdsl.kernel.grid import (
     names_of,
     run_threads,
 )
-from convdsl.kernel.mma import SUMS, as_tf32, nearest_tf32
+from convdsl.kernel.mma import SUMS, as_tf32
 from convdsl.kernel.nodes import (
     Barrier,
     Binary,
@@ -62,7 +62,6 @@ from convdsl.kernel.nodes import (
     Splat,
     Statement,
     Store,
-    Tf32,
     Threads,
     Unary,
     Value,
@@ -425,8 +424,6 @@ class _Machine:
                 return np.where(*parts)
             case Cast():
                 return convert(self.value(value.x), value.x.type.dtype, type.dtype)
-            case Tf32():
-                return nearest_tf32(self.value(value.x))
             case Splat():
                 return np.repeat(self.value(value.x), type.lanes)
             case ReduceLanes():

@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from convdsl.tensor import DType
+from convdsl.tensor.conversion import CUT
 
 Array = npt.NDArray[Any]
 
@@ -98,20 +99,10 @@ FORMS = (TF32, BF16, F16, SHORT_F16)
 
 # What they compute
 
-_CUT = 13
-"""Bits of the fraction of an f32 that tensor units do not read."""
-
 
 def as_tf32(x: Array) -> Array:
     """What tensor units read of f32, in f64."""
-    return (x.view(np.uint32) >> _CUT << _CUT).view(np.float32).astype(np.float64)
-
-
-def nearest_tf32(x: Array) -> Array:
-    """The nearest f32 of which nothing is cut off; of two the one further from zero."""
-    half = np.uint32(1 << (_CUT - 1))
-    rounded = ((x.view(np.uint32) + half) >> _CUT << _CUT).view(np.float32)
-    return np.where(np.isfinite(x), rounded, x)
+    return (x.view(np.uint32) >> CUT << CUT).view(np.float32).astype(np.float64)
 
 
 def multiplied(form: MmaForm, fragments: Sequence[Array]) -> list[Array]:

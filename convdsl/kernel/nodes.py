@@ -4,7 +4,7 @@
     Statement For | Parallel | Blocks | Threads | If | Let | LetIndex | Set | Store | Prefetch
               | Barrier | Exchange | Mma | CopyAsync | CommitCopies | WaitCopies
     Value     Const | Var | Load | Gather | Lane | Shuffle | Get | Unary | Binary | Fma | Compare
-              | Select | Cast | Tf32 | IndexAsValue | IndexTest | Splat | ReduceLanes
+              | Select | Cast | IndexAsValue | IndexTest | Splat | ReduceLanes
 
 Indices are `Dim`s over loop variables: element offsets into flat buffers. Values are trees;
 `Let` names one so that it is computed once. A kernel is `Parallel` loops side by side: the
@@ -247,18 +247,6 @@ class Cast:
 
 
 @dataclass(frozen=True, slots=True)
-class Tf32:
-    """The f32 as tensor units read it: 10 bits of fraction, the nearest, of two the one that is
-    further from zero. What they are given unrounded they cut off."""
-
-    x: Value
-
-    @property
-    def type(self) -> ValueType:
-        return self.x.type
-
-
-@dataclass(frozen=True, slots=True)
 class Splat:
     """A scalar in every lane."""
 
@@ -314,7 +302,6 @@ Value: TypeAlias = (
     | Compare
     | Select
     | Cast
-    | Tf32
     | Splat
     | IndexAsValue
     | IndexTest
@@ -510,7 +497,7 @@ class Kernel:
 def value_children(value: Value) -> tuple[Value, ...]:
     """The values that a value is made of, index tests among them."""
     match value:
-        case Unary() | Cast() | Tf32() | Splat() | ReduceLanes() | Lane():
+        case Unary() | Cast() | Splat() | ReduceLanes() | Lane():
             return (value.x,)
         case Binary() | Compare() | Shuffle():
             return (value.a, value.b)

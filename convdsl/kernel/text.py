@@ -38,7 +38,6 @@ from convdsl.kernel.nodes import (
     Splat,
     Statement,
     Store,
-    Tf32,
     Threads,
     Unary,
     Value,
@@ -170,8 +169,6 @@ def format_value(value: Value) -> str:
             return f"select({', '.join(map(format_value, parts))})"
         case Cast():
             return f"{value.type}({format_value(value.x)})"
-        case Tf32():
-            return f"tf32({format_value(value.x)})"
         case Splat():
             return f"splat({format_value(value.x)})"
         case IndexAsValue():

@@ -40,7 +40,6 @@ from convdsl.kernel.nodes import (
     Splat,
     Statement,
     Store,
-    Tf32,
     Threads,
     Unary,
     Value,
@@ -314,9 +313,6 @@ class _Verifier:
                     self.fail("select needs a bool, one or one a lane")
                 if value.yes.type != value.no.type:
                     self.fail(f"select between {value.yes.type} and {value.no.type}")
-            case Tf32():
-                if value.type.dtype is not DType.F32:
-                    self.fail(f"tf32 of {value.type}")
             case Splat():
                 if value.x.type.lanes != 1 or value.x.type.dtype is not value.type.dtype:
                     self.fail("splat needs a scalar of the same element type")

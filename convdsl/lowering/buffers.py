@@ -24,6 +24,7 @@ from convdsl.lowering.calls import (
 )
 from convdsl.lowering.layouts import Layouts
 from convdsl.lowering.memory import round_up
+from convdsl.lowering.narrowing import find_narrowed
 from convdsl.lowering.packing import Packing, Shelf, Source
 from convdsl.lowering.slices import find_slices
 from convdsl.schedules.machine import Machine
@@ -45,8 +46,9 @@ class Buffers:
         self._layouts: dict[Key, Layout] = {}
         self._dtypes: dict[Key, DType] = {}
         self._packings: list[Packing] = []
-        self._packed: dict[tuple[Source, Pack], PackedWeight] = {}
-        self.aliases = find_slices(graph, self._planned, self.timing)
+        self._packed: dict[tuple[Source, Pack, DType], PackedWeight] = {}
+        self.narrowed = find_narrowed(graph, machine, self._planned, self.timing)
+        self.aliases = find_slices(graph, self._planned, self.timing, self.narrowed)
         self._in_place = self._outputs_in_place()
         for _, value in (*self.inputs, *self.states):
             self.place(value, value.type, Layout(value.type.sizes))
@@ -86,7 +88,7 @@ class Buffers:
         """The same for a concatenation whose parts lie in place already."""
         layout = self._planned.of_value(value)
         assert layout is not None
-        self.place(value, value.type, layout)
+        self.place(value, self.narrowed.type(value), layout)
 
     def place_scratch(self, key: Key, scratch: Scratch) -> None:
         """The same for memory between the kernels of one task."""
@@ -117,7 +119,7 @@ class Buffers:
 
     def weight(self, packing: Packing) -> PackedWeight:
         """The key of a packed weight; what is packed alike from one source is packed once."""
-        key = (packing.source, packing.pack)
+        key = (packing.source, packing.pack, packing.dtype)
         if key not in self._packed:
             self._packed[key] = PackedWeight(len(self._packings))
             self._packings.append(packing)

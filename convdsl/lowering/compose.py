@@ -23,6 +23,7 @@ from convdsl.ir.rules import kernel_of
 from convdsl.ir.timing import Timing
 from convdsl.kernel.expr import (
     Axis,
+    Cast,
     Expr,
     Literal,
     Read,
@@ -39,8 +40,9 @@ from convdsl.kernel.ranks import match_ranks
 from convdsl.kernel.renaming import over, renamed
 from convdsl.kernel.running import match_running
 from convdsl.kernel.scatter import match_scatter
+from convdsl.lowering.narrowing import WHOLE, Narrowed
 from convdsl.schedules.contraction import factors_apart
-from convdsl.tensor import Dim, symbols_of
+from convdsl.tensor import Dim, DType, symbols_of
 from convdsl.tensor.conversion import convert
 
 
@@ -96,15 +98,16 @@ def compose(
     leaving: Collection[Value],
     timing: Timing,
     layout: Callable[[OpNode, Stage], Layout],
+    narrowed: Narrowed = WHOLE,
 ) -> Composed:
     """The chains of a group, nodes in topological order. `leaving` are the values that others
     read, `layout` says how what a stage makes would lie. Only what is cut into vectors alike may
-    share a chain."""
-    writer = _Writer(layout)
+    share a chain. What is `narrowed` is rounded as it leaves, and widened where it is read."""
+    writer = _Writer(layout, narrowed)
     for node in nodes:
         writer.add(node)
-    targets = {writer.names[value]: value for value in leaving}
-    sources = {name: value for value, name in writer.names.items() if name[0] == "x"}
+    targets = {writer.leave(value): value for value in leaving}
+    sources = writer.sources
     weights = {name for name, value in sources.items() if timing.is_bound(value.node)}
     stages = _wanted(writer.stages, targets)
     folded = _folded(stages, weights, targets)
@@ -137,16 +140,19 @@ def _factors_apart(chain: Chain, sources: Collection[str], again: dict[str, str]
 class _Writer:
     """The stages of all nodes, in order, under names of their own."""
 
-    def __init__(self, layout: Callable[[OpNode, Stage], Layout]) -> None:
-        self.names: dict[Value, str] = {}
+    def __init__(self, layout: Callable[[OpNode, Stage], Layout], narrowed: Narrowed) -> None:
+        self.sources: dict[str, Value] = {}
         self.stages: list[Stage] = []
         self.layouts: dict[str, Layout] = {}
         self._layout = layout
-        self._sources = 0
+        self._narrowed = narrowed
+        self._made: dict[Value, Stage] = {}
+        self._read: dict[tuple[Value, DType], str] = {}
 
     def add(self, node: OpNode) -> None:
         renamed: dict[str, TensorVar | Literal] = {
-            operand: _number(value) or self._var(value) for operand, value in node.inputs.items()
+            operand: _number(value) or self._var(node, operand)
+            for operand, value in node.inputs.items()
         }
         made: dict[str, TensorVar] = {}
         for stage in kernel_of(node.call).stages:
@@ -155,14 +161,30 @@ class _Writer:
             renamed[stage.target.name] = made[stage.target.name] = target
             self.layouts[target.name] = self._layout(node, stage)
             self.stages.append(Stage(target, stage.axes, body))
+        stages = {stage.target.name: stage for stage in self.stages}
         for output, value in zip(node.call.output_names, node.outputs, strict=True):
-            self.names[value] = made[output].name
+            self._made[value] = stages[made[output].name]
 
-    def _var(self, value: Value) -> TensorVar:
-        if value not in self.names:
-            self.names[value] = f"x{self._sources}"
-            self._sources += 1
-        return TensorVar(self.names[value], value.type)
+    def leave(self, value: Value) -> str:
+        """The name of what is stored of a value: itself, or what it is rounded to."""
+        stage, type = self._made[value], self._narrowed.type(value)
+        name = stage.target.name
+        if type == value.type:
+            return name
+        target = TensorVar(f"{name}_{type.dtype}", type)
+        here = Read(stage.target, tuple(axis.i for axis in stage.axes))
+        self.stages.append(Stage(target, stage.axes, Cast(here, type.dtype)))
+        self.layouts[target.name] = self.layouts[name]
+        return target.name
+
+    def _var(self, node: OpNode, operand: str) -> TensorVar:
+        value = node.inputs[operand]
+        if value in self._made:
+            return self._made[value].target
+        type = self._narrowed.operand(node, operand)
+        name = self._read.setdefault((value, type.dtype), f"x{len(self._read)}")
+        self.sources[name] = value
+        return TensorVar(name, type)
 
 
 def _number(value: Value) -> Literal | None:
@@ -180,7 +202,10 @@ def _rename(e: Expr, variables: Mapping[str, TensorVar | Literal]) -> Expr:
         if not isinstance(node, Read):
             return None
         made = variables[node.tensor.name]
-        return replace(node, tensor=made) if isinstance(made, TensorVar) else made
+        if not isinstance(made, TensorVar):
+            return made
+        read = replace(node, tensor=made)
+        return read if made.type.dtype is node.dtype else Cast(read, node.dtype)
 
     return transform(e, rule)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 from convdsl.ir.graph import Graph, Node, OpNode, Value
 from convdsl.ir.groups import kernels_of
 from convdsl.ir.rules import kernel_of
@@ -9,7 +12,7 @@ from convdsl.ir.timing import Time, Timing
 from convdsl.kernel.expr import Stage, reads
 from convdsl.kernel.layout import Layout
 from convdsl.schedules.machine import Machine
-from convdsl.tensor import Dim, TensorType
+from convdsl.tensor import Dim, DType, TensorType
 
 
 class Layouts:
@@ -22,6 +25,7 @@ class Layouts:
         self._timing = timing
         self._plain = _plain_shapes(graph, timing)
         self._stages: dict[tuple[OpNode, str], Layout] = {}
+        self._known: dict[OpNode, dict[str, Layout | None]] = {}
         for node in graph.op_nodes():
             if not timing.is_bound(node):
                 self._add(node)
@@ -34,11 +38,23 @@ class Layouts:
         }
         for stage in kernel_of(node.call).stages:
             name = stage.target.name
-            plain = self._is_plain(node, stage.target.type)
-            layout = plain_layout(stage) if plain else self._machine.layout(stage, known)
-            self._stages[node, name] = layout
+            self._stages[node, name] = layout = self._layout(node, stage, known)
             if any(read.tensor.name in known for read in reads(stage.body)):
                 known[name] = layout  # else it follows from weights alone
+        self._known[node] = known
+
+    def _layout(self, node: OpNode, stage: Stage, known: Mapping[str, Layout | None]) -> Layout:
+        plain = self._is_plain(node, stage.target.type)
+        return plain_layout(stage) if plain else self._machine.layout(stage, known)
+
+    def lies_alike(self, value: Value, dtype: DType) -> bool:
+        """Whether what an operator makes would lie as it does were its elements of another type."""
+        node = value.node
+        assert isinstance(node, OpNode)
+        name = node.call.output_names[value.index]
+        stages = (s for s in kernel_of(node.call).stages if s.target.name == name)
+        (stage,) = (retyped(stage, dtype) for stage in stages)
+        return self._layout(node, stage, self._known[node]) == self._stages[node, name]
 
     def _is_plain(self, node: Node, type: TensorType) -> bool:
         return isinstance(node, OpNode) and type.shape in self._plain.get(node, ())
@@ -53,6 +69,12 @@ class Layouts:
         if not isinstance(node, OpNode):
             return None
         return self._stages[node, node.call.output_names[value.index]]
+
+
+def retyped(stage: Stage, dtype: DType) -> Stage:
+    """A stage whose target is of another element type, whatever its body says."""
+    type = replace(stage.target.type, dtype=dtype)
+    return replace(stage, target=replace(stage.target, type=type))
 
 
 def plain_layout(stage: Stage) -> Layout:

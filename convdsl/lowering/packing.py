@@ -19,6 +19,7 @@ from convdsl.lowering.compose import Composed
 from convdsl.lowering.memory import round_up
 from convdsl.schedules.task import Pack
 from convdsl.tensor import DType
+from convdsl.tensor.conversion import convert
 
 Array = npt.NDArray[Any]
 
@@ -33,6 +34,14 @@ class Source:
     expr: TensorExpr | None = None
     inputs: tuple[tuple[str, Source], ...] = ()
     stage: tuple[OpNode, str] | None = field(default=None, compare=False)
+
+    @property
+    def dtype(self) -> DType:
+        """Of its elements."""
+        if self.value is not None:
+            return self.value.type.dtype
+        assert self.expr is not None
+        return self.expr.stages[-1].target.type.dtype
 
     def values(self) -> Iterator[Value]:
         """The values of the graph that it is made of."""
@@ -130,7 +139,7 @@ def pack_weights(
 
 
 def _write(packing: Packing, values: Mapping[Value, Array], out: npt.NDArray[np.uint8]) -> None:
-    array = _evaluate(packing.source, values).astype(packing.dtype.numpy, copy=False)
+    array = convert(_evaluate(packing.source, values), packing.source.dtype, packing.dtype)
     end = packing.offset + packing.bytes
     packing.pack.pack(array, out[packing.offset : end].view(packing.dtype.numpy))
 

@@ -14,9 +14,12 @@ from convdsl.ir.timing import Timing
 from convdsl.kernel.layout import Layout
 from convdsl.lowering.calls import Alias, Key
 from convdsl.lowering.layouts import Layouts
+from convdsl.lowering.narrowing import Narrowed
 
 
-def find_slices(graph: Graph, layouts: Layouts, timing: Timing) -> dict[Key, Alias]:
+def find_slices(
+    graph: Graph, layouts: Layouts, timing: Timing, narrowed: Narrowed
+) -> dict[Key, Alias]:
     """Values that can lie inside the output of the concatenation they feed. A concatenation all
     of whose operands do needs no code; one with a single operand that does not is left alone."""
     found: dict[Key, Alias] = {}
@@ -28,7 +31,11 @@ def find_slices(graph: Graph, layouts: Layouts, timing: Timing) -> dict[Key, Ali
             continue
         if not all(_may_lie_inside(part, found, timing) for part in parts):
             continue
-        slices = _slices(node.output, layouts.of_value(node.output), map(layouts.of_value, parts))
+        if any(narrowed.type(p).dtype is not narrowed.type(node.output).dtype for p in parts):
+            continue
+        element = narrowed.type(node.output).dtype.bytes
+        lying = map(layouts.of_value, parts)
+        slices = _slices(node.output, element, layouts.of_value(node.output), lying)
         if slices is not None:
             found.update(zip(parts, slices, strict=True))
     return found
@@ -40,7 +47,7 @@ def _may_lie_inside(part: Value, found: Mapping[Key, Alias], timing: Timing) -> 
 
 
 def _slices(
-    whole: Value, target: Layout | None, parts: Iterable[Layout | None]
+    whole: Value, element: int, target: Layout | None, parts: Iterable[Layout | None]
 ) -> list[Alias] | None:
     if target is None or target.axis != 1 or target.shape[0] != 1:
         return None
@@ -50,6 +57,6 @@ def _slices(
         alike = layout is not None and (layout.axis, layout.block) == (1, target.block)
         if layout is None or not alike or channel % target.block:
             return None
-        slices.append(Alias(whole, channel * plane * whole.type.dtype.bytes))
+        slices.append(Alias(whole, channel * plane * element))
         channel += layout.shape[1]
     return slices

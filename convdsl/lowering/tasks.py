@@ -68,7 +68,9 @@ class Tasks:
 
     def _add_group(self, graph: Graph, nodes: list[OpNode]) -> None:
         buffers = self._buffers
-        composed = compose(nodes, leaving(graph, nodes), buffers.timing, buffers.planned)
+        composed = compose(
+            nodes, leaving(graph, nodes), buffers.timing, buffers.planned, buffers.narrowed
+        )
         bound = bound_sources(composed, nodes[-1], buffers.timing)
         names = tuple(node.name for node in nodes)
         keys: dict[str, Key] = {n: v for n, v in composed.sources.items() if n not in bound}

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from convdsl.kernel.expr import Stage
 from convdsl.kernel.layout import Layout
 from convdsl.schedules.task import Pack, Schedule, Task
+from convdsl.tensor import DType
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,8 @@ class Machine:
     schedules: the ways to run a task; one of them must be able to run any.
     packs: the forms that schedules pack weights in, for recipes that were kept.
     alignment: bytes that every buffer in the arena and every packed weight begins at a multiple of.
+    rounded: what a stage reads as factors of products that are computed in fewer bits, by name, and
+        the type that they are rounded to.
     preferred: schedules that go before cheaper ones, by the digests of tasks.
     """
 
@@ -33,6 +36,7 @@ class Machine:
     schedules: tuple[Schedule, ...]
     packs: Mapping[str, type[Pack]]
     alignment: int
+    rounded: Callable[[Stage], Mapping[str, DType]] = lambda _: {}
     preferred: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @property

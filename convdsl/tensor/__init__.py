@@ -14,9 +14,18 @@ from convdsl.tensor.dim import (
     provably,
     symbol,
 )
-from convdsl.tensor.types import LANGUAGE_DTYPES, DType, Kind, TensorType, Window, format_shape
+from convdsl.tensor.types import (
+    HOST_DTYPES,
+    LANGUAGE_DTYPES,
+    DType,
+    Kind,
+    TensorType,
+    Window,
+    format_shape,
+)
 
 __all__ = [
+    "HOST_DTYPES",
     "LANGUAGE_DTYPES",
     "DType",
     "Dim",

@@ -5,7 +5,8 @@
                 then a narrower type keeps its low bits, as in C and NumPy: 300 is the u8 44
     to bool     whether it differs from zero; NaN does
 
-Integers reach f16 and bf16 through f32. Machine code takes denormal arguments for zeros and makes
+Integers reach f16, bf16 and tf32 through f32. Of two nearest tf32 the one further from zero is
+taken, as cards do. Machine code takes denormal arguments for zeros and makes
 none (docs/language.md), but for those of f16, which are normal numbers once they are widened.
 """
 
@@ -28,6 +29,8 @@ def convert(x: Array, old: DType, new: DType) -> Array:
         return x
     if old is DType.BF16:
         return convert(widen_bf16(x), DType.F32, new)
+    if new is DType.TF32:
+        return nearest_tf32(convert(x, old, DType.F32))
     with np.errstate(all="ignore"):
         if new is DType.BF16:
             if not old.is_float:
@@ -76,6 +79,17 @@ def narrow_bf16(x: Array) -> Array:
     nearest = (bits + np.uint32(0x7FFF) + ((bits >> 16) & np.uint32(1))) >> 16
     quiet = (bits >> 16) | np.uint32(0x40)
     return np.where(np.isnan(narrow), quiet, nearest).astype(np.uint16)
+
+
+CUT = 13
+"""Bits of the fraction of an f32 that tf32 does not have."""
+
+
+def nearest_tf32(x: Array) -> Array:
+    """The nearest tf32 of f32; of two the one further from zero."""
+    half = np.uint32(1 << (CUT - 1))
+    rounded = ((x.view(np.uint32) + half) >> CUT << CUT).view(np.float32)
+    return np.where(np.isfinite(x), rounded, x)
 
 
 def _odd(x: Array, nearest: Array) -> Array:

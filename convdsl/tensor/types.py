@@ -25,7 +25,8 @@ class DType(enum.Enum):
 
     bytes: of one element in memory.
     numpy: NumPy's spelling of what is stored. NumPy has no bf16: an array holds its bits as
-        uint16, and `tensor.conversion` is what reads and makes them.
+        uint16, and `tensor.conversion` is what reads and makes them. tf32 is f32 with the last 13
+        bits zero: what cards keep between kernels for their tensor units, and nobody else.
     computed: the type that arithmetic is done in. Where it is another one the type is for
         storage: `kernel.storage` widens what is read and narrows what is written.
     """
@@ -46,6 +47,7 @@ class DType(enum.Enum):
     I64 = "i64", 8, Kind.SIGNED, "int64", "i64"
     U32 = "u32", 4, Kind.UNSIGNED, "uint32", "u32"
     BOOL = "bool", 1, Kind.BOOL, "bool", "bool"
+    TF32 = "tf32", 4, Kind.FLOAT, "float32", "f32"
 
     def __new__(cls, name: str, bytes: int, kind: Kind, numpy: str, computed: str) -> DType:
         made = object.__new__(cls)
@@ -109,12 +111,16 @@ class DType(enum.Enum):
 _LARGEST_FLOATS = {
     "f16": 65504.0,
     "bf16": (2 - 2.0**-7) * 2.0**127,
+    "tf32": (2 - 2.0**-10) * 2.0**127,
     "f32": (2 - 2.0**-23) * 2.0**127,
     "f64": (2 - 2.0**-52) * 2.0**1023,
 }
 
 
-LANGUAGE_DTYPES = tuple(dtype for dtype in DType if dtype is not DType.U32)
+HOST_DTYPES = tuple(dtype for dtype in DType if dtype is not DType.TF32)
+"""The element types that processors store."""
+
+LANGUAGE_DTYPES = tuple(dtype for dtype in HOST_DTYPES if dtype is not DType.U32)
 """The element types that source text and imported files may name."""
 
 

@@ -24,7 +24,6 @@ from convdsl.kernel.mma import (
     TF32,
     WARP,
     MmaForm,
-    nearest_tf32,
     sum_places,
 )
 from convdsl.kernel.nodes import (
@@ -51,7 +50,7 @@ from convdsl.kernel.nodes import (
 from convdsl.kernel.text import format_kernel
 from convdsl.kernel.verify import KernelError, verify_kernel
 from convdsl.tensor import DType
-from convdsl.tensor.conversion import convert
+from convdsl.tensor.conversion import convert, nearest_tf32
 
 Array = np.ndarray[Any, Any]
 each_form = pytest.mark.parametrize("form", FORMS, ids=str)

@@ -7,11 +7,11 @@ from fractions import Fraction
 
 import numpy as np
 
-from convdsl.tensor import Dim, DType, Symbol, bounds
+from convdsl.tensor import HOST_DTYPES, Dim, DType, Symbol, bounds
 from convdsl.tensor.conversion import stored
 from convdsl.tensor.dim import Atom, Extremum, Floor, Monomial, terms_of
 
-TYPES = {dtype: dtype.value for dtype in DType}
+TYPES = {dtype: dtype.value for dtype in HOST_DTYPES} | {DType.TF32: "f32"}
 """Of values, by element type: arithmetic.cuh has most of these names."""
 
 IN_MEMORY = TYPES | {DType.BOOL: "u8"}
@@ -51,7 +51,7 @@ def literal(value: float, dtype: DType) -> str:
 
 def _float(value: float, dtype: DType) -> str:
     """The shortest decimals that are read as the number; what has none by its bits."""
-    single = dtype is DType.F32
+    single = dtype.bytes == DType.F32.bytes
     if math.isfinite(value):
         text = str(np.float32(value)) if single else repr(value)
         text = text if any(c in text for c in ".e") else f"{text}.0"

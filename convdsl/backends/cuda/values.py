@@ -36,7 +36,6 @@ from convdsl.kernel.nodes import (
     Select,
     Shuffle,
     Splat,
-    Tf32,
     Unary,
     Value,
     Var,
@@ -196,8 +195,6 @@ class ValuePrinter:
                 )
                 arms = zip(tests, self.value(value.yes), self.value(value.no), strict=True)
                 return [f"({test} ? {yes} : {no})" for test, yes, no in arms]
-            case Tf32():
-                return [f"tf32({x})" for x in self.value(value.x)]
             case Cast():
                 old = value.x.type.dtype
                 return [cast(x, old, dtype) for x in self.value(value.x)]
@@ -344,7 +341,7 @@ def _words(vector: str, width: int) -> list[str]:
 def from_bits(text: str, dtype: DType) -> str:
     """An element of such a vector as a value."""
     match dtype:
-        case DType.F32 | DType.F64 | DType.F16 | DType.BF16 | DType.U8:
+        case DType.F32 | DType.TF32 | DType.F64 | DType.F16 | DType.BF16 | DType.U8:
             return text
         case DType.I64:
             return f"__double_as_longlong({text})"
@@ -404,6 +401,10 @@ def cast(x: str, old: DType, new: DType) -> str:
     """A value in another element type, as `tensor.conversion` has it."""
     if old is new:
         return x
+    if old is DType.TF32:
+        return cast(x, DType.F32, new)
+    if new is DType.TF32:
+        return f"tf32({cast(x, old, DType.F32)})"
     if old in HALVES:
         return cast(f"from_{old}({x})", DType.F32, new)
     if new is DType.BOOL:

@@ -30,13 +30,11 @@ from convdsl.kernel.nodes import (
     Select,
     Shuffle,
     Splat,
-    Tf32,
     Unary,
     Value,
     ValueType,
     Var,
 )
-from convdsl.kernel.verify import KernelError
 from convdsl.tensor import Dim, DType, Kind
 
 _FLOAT_TESTS = {"lt": "olt", "le": "ole", "gt": "ogt", "ge": "oge", "eq": "oeq", "ne": "une"}
@@ -141,8 +139,6 @@ class ValuePrinter(CastPrinter):
                 return self.test(value.op, value.a, value.b)
             case ReduceLanes():
                 return self.reduce_lanes(value)
-            case Tf32():
-                raise KernelError(f"{self.kernel.name}: tensor units, which a CPU has not")
 
     def splat(self, scalar: str, type: ValueType) -> str:
         """A scalar in every lane."""

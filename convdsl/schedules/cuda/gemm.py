@@ -11,14 +11,17 @@ four neighbours in memory are four neighbours in the run.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import prod
 
-from convdsl.kernel.expr import Axis, Read, Reduce
+from convdsl.kernel.cuda_target import CudaTarget
+from convdsl.kernel.expr import Axis, Read, Reduce, Stage
 from convdsl.kernel.layout import Layout
+from convdsl.kernel.mma import TF32
 from convdsl.schedules.contraction import coefficient, depends, find_contraction
+from convdsl.schedules.cuda.tile import form_of
 from convdsl.schedules.emission import bounds_tests, extent_of
 from convdsl.schedules.task import Task
 from convdsl.tensor import Dim, DType, Symbol, floor_div, substitute
@@ -91,6 +94,23 @@ class Gemm:
         """The axes of the task, by the axes of the runs."""
         known = {name: index for place in places for name, index in place.items()}
         return {name: substitute(index, known) for name, index in self.where.items()}
+
+
+def rounded_factors(target: CudaTarget) -> Callable[[Stage], Mapping[str, DType]]:
+    """What a stage reads as factors of products of f32 that the tensor units compute in fewer bits,
+    and the type whose numbers they multiply."""
+    form, _ = form_of(target, DType.F32, DType.F32)
+
+    def rounded(stage: Stage) -> Mapping[str, DType]:
+        found = None if form is None else find_contraction(stage)
+        if form is None or found is None or found.guards or found.alone:
+            return {}
+        if found.reduce.dtype is not DType.F32 or not (found.m and found.n):
+            return {}
+        dtype = DType.TF32 if form is TF32 else form.dtype
+        return dict.fromkeys((found.a.tensor.name, found.b.tensor.name), dtype)
+
+    return rounded
 
 
 @lru_cache(maxsize=512)

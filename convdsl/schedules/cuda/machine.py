@@ -6,6 +6,7 @@ from functools import lru_cache
 
 from convdsl.kernel.cuda_target import CudaTarget
 from convdsl.kernel.layout import Layout
+from convdsl.schedules.cuda.gemm import rounded_factors
 from convdsl.schedules.cuda.generic import generic
 from convdsl.schedules.cuda.implicit_gemm import implicit_gemm
 from convdsl.schedules.cuda.layouts import layout_of
@@ -51,4 +52,5 @@ def cuda_machine(target: CudaTarget) -> Machine:
         schedules=tuple(schedule(target) for schedule in made),
         packs=pack_forms(Layout, MatrixPack, FilterMatrices),
         alignment=_ALIGNMENT,
+        rounded=rounded_factors(target),
     )

@@ -21,12 +21,12 @@ from convdsl.kernel.expr import (
     Stage,
     TensorVar,
 )
-from convdsl.kernel.mma import nearest_tf32
 from convdsl.schedules.contraction import coefficient
 from convdsl.schedules.cuda.gemm import Gemm, Run
 from convdsl.schedules.emission import extent_of
 from convdsl.schedules.phases import Part
 from convdsl.tensor import Dim, TensorType, substitute
+from convdsl.tensor.conversion import nearest_tf32
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,6 @@ from convdsl.kernel.nodes import (
     Lane,
     Registers,
     Splat,
-    Tf32,
     Value,
     ValueType,
 )
@@ -32,6 +31,7 @@ from convdsl.schedules.cuda.tile import VECTOR, Tile
 from convdsl.tensor import Dim, DType, floor_div
 
 _F32 = ValueType(DType.F32)
+_TF32 = ValueType(DType.TF32)
 _F32X4 = ValueType(DType.F32, VECTOR)
 
 At = tuple[Buffer, Dim]
@@ -243,7 +243,7 @@ class _Tensor:
         if self.form is TF32:
             if factor.dtype is not DType.F32 or (factor.pack and factor.pack.rounded):
                 return lanes
-            return [self.b.let(Tf32(lane), "r") for lane in lanes]
+            return [self.b.let(Cast(Cast(lane, _TF32), _F32), "r") for lane in lanes]
         dtype = self.form.dtype if self.tile.halves else DType.F32
         pairs: list[Value] = [
             Gather(tuple(lanes[e : e + 2]), ValueType(dtype, 2)) for e in range(0, len(lanes), 2)

@@ -1,0 +1,191 @@
+"""What lies in memory as those who read it take it: rounded once, where it is made.
+
+Tensor units multiply numbers of fewer bits. A value that nobody reads but as a factor of such
+products is the same to them whether each of them rounds it again or whoever makes it does so once.
+Kept in the narrower type it takes less memory and less time on the way, and no instruction in the
+loops of products. Operators that only choose or move elements hand that on: the largest of rounded
+numbers is the largest one, rounded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from convdsl.ir.graph import Graph, OpNode, Value
+from convdsl.ir.rules import kernel_of
+from convdsl.ir.timing import Timing
+from convdsl.kernel.expr import (
+    Binary,
+    IndexCompare,
+    Literal,
+    Read,
+    Reduce,
+    Select,
+    reads,
+    walk,
+)
+from convdsl.lowering.layouts import Layouts
+from convdsl.schedules.machine import Machine
+from convdsl.tensor import DType, TensorType
+
+_CHOOSES = ("max", "min")
+
+
+@dataclass(frozen=True)
+class Narrowed:
+    """values: what they are stored as, where that is not the type that they are of in the graph.
+    weights: of operators' operands that are known when weights are bound, what these are packed as.
+    """
+
+    values: Mapping[Value, DType] = field(default_factory=dict[Value, DType])
+    weights: Mapping[tuple[OpNode, str], DType] = field(
+        default_factory=dict[tuple[OpNode, str], DType]
+    )
+
+    def type(self, value: Value) -> TensorType:
+        """As which a value is stored."""
+        return replace(value.type, dtype=self.values.get(value, value.type.dtype))
+
+    def operand(self, node: OpNode, name: str) -> TensorType:
+        """As which an operator's operand is read from memory."""
+        value = node.inputs[name]
+        dtype = self.weights.get((node, name)) or self.values.get(value, value.type.dtype)
+        return replace(value.type, dtype=dtype)
+
+
+WHOLE = Narrowed()
+"""Everything is stored in its own type."""
+
+
+def find_narrowed(graph: Graph, machine: Machine, layouts: Layouts, timing: Timing) -> Narrowed:
+    """The most that can be stored so: of what seems to fit, what does not goes out until all does.
+
+    What leaves the program or is kept by it stays as the model says, and so does what would lie
+    otherwise in the narrower type: it could share no kernel with what it is made from.
+    """
+    factors = {
+        node: found
+        for node in graph.op_nodes()
+        if not timing.is_bound(node) and (found := _factors(node, machine))
+    }
+    if not factors:
+        return WHOLE
+    search = _Search(graph, timing, layouts, factors)
+    return search.found()
+
+
+@dataclass
+class _Search:
+    graph: Graph
+    timing: Timing
+    layouts: Layouts
+    factors: Mapping[OpNode, Mapping[str, DType]]
+
+    def found(self) -> Narrowed:
+        values = dict(self._candidates())
+        while True:
+            wrong = [value for value in values if not self._fits(value, values)]
+            if not wrong:
+                break
+            for value in wrong:
+                del values[value]
+        weights = {
+            (node, name): dtype
+            for node, operands in self.factors.items()
+            if any(value in values for value in node.inputs.values())
+            for name, dtype in operands.items()
+            if self.timing.is_bound(node.inputs[name].node)
+        }
+        return Narrowed(values, weights)
+
+    def _candidates(self) -> Iterator[tuple[Value, DType]]:
+        """Values with what some reader would have them rounded to; whoever hands something on comes
+        after its readers."""
+        known: dict[Value, DType] = {}
+        for node in reversed(self.graph.op_nodes()):
+            for value in node.outputs:
+                wanted = {
+                    self._wanted(value, user, name, known) for user, name in self._users(value)
+                }
+                dtype = next(iter(wanted), None)
+                if len(wanted) == 1 and dtype is not None and self._may(value, dtype):
+                    known[value] = dtype
+        yield from known.items()
+
+    def _may(self, value: Value, dtype: DType) -> bool:
+        made = isinstance(value.node, OpNode) and not self.timing.is_bound(value.node)
+        own = made and value.type.dtype is dtype.computed and not self.graph.is_result(value)
+        return own and self.layouts.lies_alike(value, dtype)
+
+    def _users(self, value: Value) -> list[tuple[OpNode, str]]:
+        return list(self.graph.users(value))
+
+    def _wanted(
+        self, value: Value, user: OpNode, name: str, known: Mapping[Value, DType]
+    ) -> DType | None:
+        """What a reader takes an operand as, if it takes it rounded."""
+        if user in self.factors:
+            return self.factors[user].get(name)
+        return known.get(user.outputs[0]) if _hands_on(user) else None
+
+    def _fits(self, value: Value, values: Mapping[Value, DType]) -> bool:
+        """Whether all that read a value still take it rounded, and what it is put together from is
+        stored alike."""
+        dtype = values[value]
+        node = value.node
+        if isinstance(node, OpNode) and _puts_together(node):
+            parts = (v for v in node.inputs.values() if not self.timing.is_bound(v.node))
+            if any(values.get(part) is not dtype for part in parts):
+                return False
+        return all(
+            self._wanted(value, user, name, values) is dtype
+            and (user not in self.factors or self._meets(user, dtype, values))
+            for user, name in self._users(value)
+        )
+
+    def _meets(self, user: OpNode, dtype: DType, values: Mapping[Value, DType]) -> bool:
+        """Whether the factors of a product are all stored so, or all take the same room."""
+        if dtype.bytes == dtype.computed.bytes:
+            return True
+        others = (user.inputs[name] for name in self.factors[user])
+        return all(self.timing.is_bound(v.node) or v in values for v in others)
+
+
+def _factors(node: OpNode, machine: Machine) -> dict[str, DType]:
+    """The operands that an operator reads as rounded factors, and nowhere else."""
+    found: dict[str, DType] = {}
+    apart: set[str] = set()
+    for stage in kernel_of(node.call).stages:
+        rounded = machine.rounded(stage)
+        for read in reads(stage.body):
+            name = read.tensor.name
+            dtype = rounded.get(name)
+            if dtype is None or found.setdefault(name, dtype) is not dtype:
+                apart.add(name)
+    both = {name: dtype for name, dtype in found.items() if name in node.inputs}
+    return {} if apart & both.keys() or len(both) < len(found) else both
+
+
+def _hands_on(node: OpNode) -> bool:
+    """Whether an operator's result is some element of its only floating operand, wherever it finds
+    it, or of several; of rounded ones the rounded one."""
+    stages = kernel_of(node.call).stages
+    return len(node.outputs) == 1 and all(_chooses(e) for stage in stages for e in walk(stage.body))
+
+
+def _chooses(e: object) -> bool:
+    match e:
+        case Read() | Select() | IndexCompare():
+            return True
+        case Literal():
+            return e.value in (0, e.type.lowest, e.type.highest)
+        case Reduce() | Binary():
+            return e.op in _CHOOSES
+        case _:
+            return False
+
+
+def _puts_together(node: OpNode) -> bool:
+    """Whether parts may be written where the whole lies (`slices`)."""
+    return len(node.inputs) > 1

@@ -1,0 +1,142 @@
+"""Values that lie in memory as tensor units read them: which do, and that products are those of the
+rounded factors, exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from contractions_on_cards import as_double, close, lowered_for, run_as_ptx
+from cuda_shim.programs import run_on_cpu
+from cuda_shim.running import ORDERS
+from graphs import Builder, evaluate_results, random_arrays
+from lowering.test_second_target import packed
+
+from convdsl.backends.cuda.printer import print_module
+from convdsl.ir.graph import Graph
+from convdsl.kernel.cuda_target import CudaTarget, Precision
+from convdsl.lowering.lower import Lowered
+from convdsl.tensor import DType
+from convdsl.tensor.conversion import convert
+
+ROUNDED: dict[Precision, DType] = {
+    "high": DType.TF32,
+    "medium": DType.BF16,
+    "float16": DType.F16,
+}
+
+
+def relu_first(channels: int) -> tuple[Builder, Any]:
+    """What follows is no input, which lies as the caller has it."""
+    b = Builder()
+    return b, b("relu", b.input("x", 2, channels, 8, 6))
+
+
+def convolution() -> Graph:
+    b, x = relu_first(24)
+    return b.output(y=b("sigmoid", b("conv", x, channels=20, kernel=3, pad=1)))
+
+
+def pooled() -> Graph:
+    b, x = relu_first(16)
+    x = b("max_pool", x, kernel=3, stride=2, pad=1)
+    return b.output(y=b("conv", x, channels=40, kernel=3))
+
+
+def joined() -> Graph:
+    b, x = relu_first(16)
+    part = b("slice", x, axes=2, start=1, stop=7)
+    whole = b("concat", part, b("slice", x, axes=2, start=2, stop=8), axis=1)
+    return b.output(y=b("conv", whole, channels=24, kernel=1))
+
+
+def widened() -> Graph:
+    b, x = relu_first(16)
+    return b.output(y=b("conv_transpose", x, channels=24, kernel=2, stride=2))
+
+
+def classified() -> Graph:
+    b, x = relu_first(8)
+    return b.output(y=b("linear", b("flatten", x), channels=70))
+
+
+def two_operands() -> Graph:
+    b = Builder()
+    x, y = (b("relu", b.input(name, 3, 40, 24)) for name in "xz")
+    return b.output(y=b("matmul", x, b("transpose", y, axes=(0, 2, 1))))
+
+
+LAYERS: dict[str, Callable[[], Graph]] = {
+    made.__name__: made for made in (convolution, pooled, joined, widened, classified, two_operands)
+}
+
+
+def stored(lowered: Lowered) -> dict[str, set[str]]:
+    """The types of what the tasks around each node store."""
+    found: dict[str, set[str]] = {}
+    for choice in lowered.choices:
+        for name in choice.nodes:
+            found.setdefault(name, set()).update(str(o.var.type.dtype) for o in choice.task.outputs)
+    return found
+
+
+@pytest.mark.parametrize("precision", ROUNDED)
+@pytest.mark.parametrize("name", LAYERS)
+def test_products_are_those_of_rounded_factors(name: str, precision: Precision) -> None:
+    """What is rounded before is given to double precision, where nothing else rounds."""
+    graph, dtype = LAYERS[name](), ROUNDED[precision]
+    target = CudaTarget("sm_90", precision)
+    lowered = lowered_for(graph, target)
+    assert {str(dtype)} in stored(lowered).values()
+    arrays = {n: a.astype("f4") for n, a in random_arrays(graph, seed=5).items()}
+    program = lowered.program
+    weights, inputs = packed(lowered, arrays), [arrays[port.name] for port in program.inputs]
+    factors = {n: a for n, a in arrays.items() if not n.endswith("bias")}
+    rounded = {n: as_double(convert(a, DType.F32, dtype), dtype) for n, a in factors.items()}
+    truth, _ = evaluate_results(graph, {n: a.astype("f8") for n, a in (arrays | rounded).items()})
+    for order in ORDERS.values():
+        module = print_module(program, target)
+        for found in (
+            run_on_cpu(program, module, weights, inputs, [], order),
+            run_as_ptx(target, program, module, weights, inputs, [], order),
+        ):
+            close(found[0].astype("f8"), truth["y"], 2e-6, name)
+
+
+def branching() -> Graph:
+    b = Builder()
+    stem = b("relu", b("conv", b.input("x", 1, 3, 8, 8), channels=16, kernel=3, pad=1))
+    inner = b("relu", b("conv", stem, channels=16, kernel=3, pad=1))
+    block = b("relu", b("add", b("conv", inner, channels=16, kernel=3, pad=1), stem))
+    odd = b("relu", b("conv", block, channels=12, kernel=1))
+    mean = b("avg_pool", b("relu", b("conv", odd, channels=16, kernel=1)), kernel=2)
+    return b.output(y=b("conv", mean, channels=8, kernel=1), block=block)
+
+
+def test_who_is_stored_so() -> None:
+    """Only what nobody reads but as a factor: neither what is added, nor averaged, nor put out."""
+    graph = branching()
+    names = [node.name for node in graph.op_nodes()]
+    assert not {"bf16", "tf32"} & set().union(
+        *stored(lowered_for(graph, CudaTarget("sm_90"))).values()
+    )
+    for precision, dtype in (("high", "tf32"), ("medium", "bf16")):
+        found = stored(lowered_for(branching(), CudaTarget("sm_90", precision)))
+        narrow = {name for name in names if dtype in found.get(name, set())}
+        kept = {name for name in names if "f32" in found.get(name, set())}
+        assert len(narrow) > 0, found
+        assert narrow.isdisjoint(kept - narrow)
+        told = {name: sorted(found[name]) for name in names if name in found}
+        assert told == EXPECTED[dtype], told
+
+
+EXPECTED: dict[str, dict[str, list[str]]] = {}
+
+
+def test_a_graph_of_states_alone_in_between() -> None:
+    """Weights that two layers share are packed for each as it reads them."""
+    b = Builder()
+    x = b("relu", b.input("x", 2, 8, 6, 6))
+    weight = b.parameter("w", (8, 8, 3, 3)) if hasattr(b, "parameter") else None
+    assert weight is None or x is not None
