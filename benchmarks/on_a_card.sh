@@ -51,7 +51,7 @@ fi
 
 suite() { # NAME PYTEST...: what happens to each test is in $scratch/NAME.tests as it happens
     CONVDSL_TOLD=$scratch/$1.tests "${wrapped[@]}" "$python" -m pytest -q -o addopts= \
-        -p no:cacheprovider --strict-config --import-mode=importlib -rfE --durations=15 "${@:2}"
+        -p no:cacheprovider -p no:benchmark --strict-config --import-mode=importlib -rfE --durations=15 "${@:2}"
 }
 
 sanitizer() { # memcheck has half of the time that is left, racecheck the rest

@@ -79,7 +79,7 @@ class Session:
         self._measure = compile(measure, {}, **self._how)
         self._network: Executable | None = None
 
-    def step(self, batch: Mapping[str, Array], rate: float) -> dict[str, Array]:
+    def step(self, batch: Mapping[str, Any], rate: float) -> dict[str, Array]:
         """One update from inputs and targets by name, at a rate of learning: the loss, as it was
         before the update, and the outputs that were asked for.
 
@@ -96,7 +96,7 @@ class Session:
         self._network = None
         return self._step.by_name(**given, **{RATE: np.asarray(rate)})
 
-    def _check(self, batch: Mapping[str, Array]) -> None:
+    def _check(self, batch: Mapping[str, Any]) -> None:
         """Targets that a loss makes no sense of, labels that are no class, are InputErrors."""
         for term in self.training.loss:
             output, target = compares(self.model.graph, term)
