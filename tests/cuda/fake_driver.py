@@ -238,6 +238,9 @@ class ndarray:
         self.fake.note(f"set {self.nbytes}")
         (stream or self.fake.current[-1]).put(lambda: np.copyto(self.view, taken))
 
+    def __float__(self) -> float:
+        return float(self.get())
+
     def get(self, stream: Stream | None = None) -> np.ndarray:
         self.fake.note(f"get {self.nbytes}")
         (stream or self.fake.current[-1]).synchronize()
