@@ -59,7 +59,7 @@ def said(model: Model) -> Model:
     except Untidy:
         keys = flat_keys(model.graph)
         for key, state in model.graph.states.items():
-            state.name = keys[key]
+            state.name = keys.get(key, key)
     return model
 
 

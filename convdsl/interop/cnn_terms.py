@@ -118,12 +118,14 @@ def fixed_weight(node: OpNode) -> list[Segment]:
 
 
 def starts(node: OpNode) -> list[list[Segment]]:
-    """`weight = bilinear`: what weights start from, where the operator's record says otherwise."""
+    """`weight = bilinear`: what weights start from, where the operator's record says otherwise. Of
+    what is there or not (`bias = true`) text cannot say it."""
     usual = {spec.name: spec.init for spec in node.op.state(node.call)}
+    switches = {a.name for a in node.op.attributes if a.kind is Kind.BOOL}
     found: list[list[Segment]] = []
     for name, value in node.inputs.items():
         state = value.node
-        if not isinstance(state, StateNode) or state.data is not None:
+        if not isinstance(state, StateNode) or state.data is not None or name in switches:
             continue
         if state.init != usual.get(name) and state.init in STARTS:
             found.append([f"{name} = {state.init}"])

@@ -152,10 +152,11 @@ def test_invitations_that_nobody_follows_are_taken_back() -> None:
 def test_many_callers_share_the_helpers() -> None:
     """Threads grow to the largest team asked for, and no further."""
     network = compiled(RESIDUAL, threads=3)
+    others = team.process.helpers.count  # of tests in this process
     network(images())
     count = team.process.helpers.count
     before = threading.active_count()
-    assert 2 <= count <= 6  # the largest team of these tests has seven
+    assert count == max(others, 2)
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda _: network(images()), range(32)))
     assert team.process.helpers.count == count

@@ -67,7 +67,12 @@ def photos(folder: Path) -> None:
     assert "coffee" in said.rpartition("$ convdsl classify")[2]
 
 
-WALKS = (digits, mnist, shapes, boxes, photos)
+def detector(folder: Path) -> None:
+    """It finds digits after more steps (tests/gallery/test_detectors.py)."""
+    assert 0 <= figure(walk("detector", folder, "--images", "100", "--epochs", "1")) <= 1
+
+
+WALKS = (digits, mnist, shapes, boxes, photos, detector)
 
 
 @pytest.mark.drawn(share=3)

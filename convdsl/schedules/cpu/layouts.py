@@ -32,7 +32,7 @@ def _is_of_rows(stage: Stage, operands: Operands, lanes: int) -> bool:
     """Whether elements of something plain are moved, or windows of it reduced, and nothing else is
     read, to rows that fill a vector in part: vectors run along these, and nobody packs channels."""
     found, last = list(reads(stage.body)), stage.axes[-1]
-    if len(found) != 1 or extent_of(last) * SHORTEST < lanes:
+    if len(found) != 1 or not found[0].index or extent_of(last) * SHORTEST < lanes:
         return False
     layout = operands.get(found[0].tensor.name)
     if layout is not None and layout.axis is not None:
