@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from convdsl.ir.opdef import Call, OpError
+from convdsl.ir.opdef import REQUIRED, Attribute, Call, Kind, OpError
 from convdsl.tensor import Dim, Window, bounds, ceil_div, dim_max, dim_min, floor_div
 
 Padding = tuple[tuple[Dim, Dim], ...]
@@ -15,6 +15,24 @@ GLOBAL = "global"  # stays a word in the attributes: the window is whatever the 
 AS_KERNEL = "kernel"  # a stride as large as the window
 FITTING = "fitting"  # a size that follows from the rest
 PADDINGS = (HALF, SAME, VALID)
+
+FILTERS = (
+    Attribute("channels", Kind.INT, REQUIRED, "number of output channels", minimum=1),
+    Attribute("kernel", Kind.SIZES, REQUIRED, "filter size, e.g. 3x3", minimum=1),
+    Attribute("stride", Kind.SIZES, 1, "step of the filter", minimum=1),
+    Attribute(
+        "pad",
+        Kind.PADDING,
+        HALF,
+        "half keeps the size at stride 1, as nearly every network writes by hand",
+        choices=PADDINGS,
+        minimum=0,
+    ),
+    Attribute("dilation", Kind.SIZES, 1, "distance between filter taps", minimum=1),
+    Attribute("groups", Kind.INT, 1, "independent groups of channels", minimum=1),
+    Attribute("bias", Kind.BOOL, True, "add a bias per output channel, as PyTorch"),
+)
+"""What filters that slide over an input have, however they read it."""
 
 
 def resolve_sizes(call: Call, name: str, rank: int) -> tuple[int, ...]:

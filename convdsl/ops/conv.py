@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from convdsl.ir.opdef import (
-    REQUIRED,
     Attribute,
     Call,
     Derived,
@@ -22,8 +21,7 @@ from convdsl.ir.opdef import (
     float_type,
 )
 from convdsl.ir.windows import (
-    HALF,
-    PADDINGS,
+    FILTERS,
     check_folding,
     explicit_window,
     padded_index,
@@ -153,20 +151,7 @@ CONV = OpDef(
         Operand("bias", Role.PARAMETER, optional=True),
     ),
     attributes=(
-        Attribute("channels", Kind.INT, REQUIRED, "number of output channels", minimum=1),
-        Attribute("kernel", Kind.SIZES, REQUIRED, "filter size, e.g. 3x3", minimum=1),
-        Attribute("stride", Kind.SIZES, 1, "step of the filter", minimum=1),
-        Attribute(
-            "pad",
-            Kind.PADDING,
-            HALF,
-            "half keeps the size at stride 1, as nearly every network writes by hand",
-            choices=PADDINGS,
-            minimum=0,
-        ),
-        Attribute("dilation", Kind.SIZES, 1, "distance between filter taps", minimum=1),
-        Attribute("groups", Kind.INT, 1, "independent groups of channels", minimum=1),
-        Attribute("bias", Kind.BOOL, True, "add a bias per output channel, as PyTorch"),
+        *FILTERS,
         Attribute(
             "pad_mode",
             Kind.STRING,

@@ -8,7 +8,6 @@ from typing import Any, TypeAlias
 
 from convdsl.ir.opdef import (
     DERIVED,
-    REQUIRED,
     Attribute,
     Call,
     Cost,
@@ -27,8 +26,7 @@ from convdsl.ir.opdef import (
 from convdsl.ir.places import digits
 from convdsl.ir.shapes import disagreement
 from convdsl.ir.windows import (
-    HALF,
-    PADDINGS,
+    FILTERS,
     explicit_window,
     resolve_padding,
     resolve_sizes,
@@ -443,22 +441,7 @@ DEFORM_CONV = OpDef(
         Operand("weight", Role.PARAMETER),
         Operand("bias", Role.PARAMETER, optional=True),
     ),
-    attributes=(
-        Attribute("channels", Kind.INT, REQUIRED, "number of output channels", minimum=1),
-        Attribute("kernel", Kind.SIZES, REQUIRED, "filter size, e.g. 3x3", minimum=1),
-        Attribute("stride", Kind.SIZES, 1, "step of the filter", minimum=1),
-        Attribute(
-            "pad",
-            Kind.PADDING,
-            HALF,
-            "half keeps the size at stride 1, as of conv",
-            choices=PADDINGS,
-            minimum=0,
-        ),
-        Attribute("dilation", Kind.SIZES, 1, "distance between filter taps", minimum=1),
-        Attribute("groups", Kind.INT, 1, "independent groups of channels", minimum=1),
-        Attribute("bias", Kind.BOOL, True, "add a bias per output channel, as PyTorch"),
-    ),
+    attributes=FILTERS,
     outputs=("y",),
     resolve=resolve_deform_conv,
     state=state_deform_conv,

@@ -8,16 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from executors import interpreted, machine_code
 from graphs import Array, Builder, evaluate_graph, random_arrays, rewritten
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from schedules.test_winograd import outputs as run_lowered
 
 from convdsl.backends.llvm.objects import find_target
 from convdsl.ir.graph import Graph
 from convdsl.kernel.target import Target
 from convdsl.lowering.lower import lower
-from convdsl.runtime.cpu.code import aligned
 from convdsl.schedules.contraction import match_convolution
 from convdsl.schedules.cpu.machine import cpu_machine
 from convdsl.schedules.cpu.spectral import Alone, emit_alone, plans_alone
@@ -67,13 +66,7 @@ def conv(shape: tuple[int, ...], **attributes: Any) -> Graph:
 def outputs(graph: Graph, machine: Machine, target: Target, arrays: Any, way: str) -> Array:
     lowered = lower(graph, machine, "test")
     assert "spectral" in {choice.schedule for choice in lowered.choices}
-    weights = aligned(lowered.program.weight_bytes)
-    weights[:] = 0xFF
-    lowered.pack_weights(arrays, weights)
-    inputs = [np.ascontiguousarray(arrays[port.name]) for port in lowered.program.inputs]
-    if way == "loops":
-        return interpreted(lowered, weights, inputs)[0]
-    return machine_code(lowered, weights, inputs, target)[0]
+    return run_lowered(lowered, arrays, target, way)
 
 
 def compare(graph: Graph, machine: Machine, target: Target, way: str = "machine code") -> float:
