@@ -94,7 +94,7 @@ class Frame:
 class Diagnostic:
     """One finding. `labels[0]` is where it is; the others explain it."""
 
-    code: str  # e.g. "E0301"; documented one by one in docs/language.md
+    code: str  # e.g. "E0301"; `convdsl explain` says what it means
     message: str
     labels: tuple[Label, ...] = ()
     frames: tuple[Frame, ...] = ()  # innermost first

@@ -21,6 +21,7 @@ from convdsl.diagnostics import CompileError, Error
 # In the order of the help, with the line it shows; each is a module of this package.
 COMMANDS = {
     "check": "say what is wrong in .cnn files",
+    "explain": "say what a code such as E0501 means",
     "fmt": "bring .cnn files into the one layout",
     "report": "parameters, multiply-accumulates, memory, receptive fields of a model",
     "draw": "draw a network, its receptive fields, filters, maps or classes",

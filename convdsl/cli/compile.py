@@ -109,7 +109,7 @@ def run(options: argparse.Namespace) -> int:
         if options.emit or options.output:
             raise InputError("--explain prints a table: it takes neither --emit nor -o")
         _refuse_cards(options, "--explain", "`convdsl report --machine h100` predicts cards")
-        from convdsl.cli.explain import explain
+        from convdsl.cli.steps import explain
 
         return explain(options)
     if options.emit == "library":

@@ -19,7 +19,7 @@ LISTED = 1_000  # entries of a folder that are looked at for a suggestion
 
 
 class FileProblem(Exception):
-    """The file may not or cannot be read; `code` as in docs/language.md."""
+    """The file may not or cannot be read; `code` as in convdsl.explanations."""
 
     def __init__(self, code: str, message: str, help: tuple[str, ...] = ()) -> None:
         super().__init__(message)

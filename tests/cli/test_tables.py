@@ -38,6 +38,8 @@ PRINTED = {
     "passes": ("passes",),
     "passes-of": ("passes", "lenet5"),
     "run": ("run", "classes.cnn", "--weights", "random:0", "--data", "random:0", "--batch", "64"),
+    "explain": ("explain",),
+    "explain-code": ("explain", "E0702"),
     "ops": ("ops",),
     "ops-conv": ("ops", "conv"),
     "zoo": ("zoo",),
@@ -71,7 +73,7 @@ train {
 MEASURED = {
     "doctor": ("doctor",),
     "bench": ("bench", "lenet5", "--runs", "1", "--no-peak"),
-    "explain": ("compile", "lenet5", "--explain"),
+    "steps": ("compile", "lenet5", "--explain"),
 }
 """Commands that print what they measured."""
 

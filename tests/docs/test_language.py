@@ -1,4 +1,4 @@
-"""docs/language.md: every example runs; every error code has a bad and a good one."""
+"""docs/language.md: every example runs; limits, operators and settings are the code's."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ from typing import Any
 import pytest
 
 from convdsl import zoo
-from convdsl.diagnostics import CompileError, Diagnostic, SourceFile
-from convdsl.elaborate import check_definitions, limits, load_file
-from convdsl.ir.model import Model
+from convdsl.elaborate import limits, load_file
 from convdsl.ir.opdef import Required
 from convdsl.ir.techniques import LOSSES, ONE_OF, SETTINGS, SOME_OF, Argument, Needed, Table
 from convdsl.ops import OPERATORS
@@ -37,99 +35,44 @@ class Example:
     line: int
     flags: frozenset[str]
     text: str
-    code: str | None  # of the section of errors it stands in
 
 
 def examples() -> list[Example]:
-    found: list[Example] = []
-    code = None
-    pattern = re.compile(r"^### ([EW]\d{4})|^```cnn([ a-z]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-    for match in pattern.finditer(TEXT):
-        if match.group(1):
-            code = match.group(1)
-            continue
-        line = TEXT.count("\n", 0, match.start()) + 1
-        found.append(Example(line, frozenset(match.group(2).split()), match.group(3), code))
-    return found
+    pattern = re.compile(r"^```cnn([ a-z]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+    return [
+        Example(TEXT.count("\n", 0, match.start()) + 1, frozenset(match[1].split()), match[2])
+        for match in pattern.finditer(TEXT)
+    ]
 
 
 EXAMPLES = examples()
 
 
 def source(example: Example) -> str:
-    """The example as a whole file."""
+    """The example as a whole file, in the one layout where it is itself."""
     if "body" in example.flags:
-        return f"model example {{\ninput x: f32[N, 64, 56, 56]\n{example.text}}}\n"
-    if "file" in example.flags:
-        text = example.text
-        if "generated" in example.flags and "bad" in example.flags:
-            text = f"# {'a comment ' * 200_000}\n"
-        layer = "bottleneck(64)" if "good" in example.flags and "use" in text else "relu"
-        return f"{text}\nmodel example {{\ninput x: f32[N, 64, 56, 56]\nx -> {layer}\n}}\n"
+        inside = re.sub(r"^(?=.)", "    ", example.text, flags=re.MULTILINE)
+        return f"model example {{\n    input x: f32[N, 64, 56, 56]\n{inside}}}\n"
     return example.text
 
 
-def load(example: Example, folder: Path) -> Model:
-    (folder / "blocks.cnn").write_text("block bottleneck(width) { conv(width, 1x1) }\n")
-    (folder / "cycle.cnn").write_text('use "cycle.cnn": bottleneck\n')
-    (folder / "names.txt").write_text("cat\ndog\nfish\n")
-    (folder / "folder").mkdir()
-    for i in range(20):
-        inner = f'use "deep{i + 1}.cnn": deep\n' if i < 19 else "block deep { relu }\n"
-        (folder / f"deep{i}.cnn").write_text(inner)
-    path = folder / "example.cnn"
-    path.write_text(source(example))
-    parameters = {"width": 2} if "width" in example.flags else {}
-    model = "example" if "file" in example.flags else None
-    return load_file(path, model=model, parameters=parameters, zoo=zoo.folder())
-
-
-def warnings(example: Example, folder: Path) -> tuple[Diagnostic, ...]:
-    """What `check` says of an example that can be computed; of one without a model, too."""
-    if "alone" in example.flags and "model" not in example.text:
-        return check_definitions(SourceFile("example.cnn", example.text))
-    model = load(example, folder)
-    assert model.outputs
-    return model.warnings
-
-
 def name(example: Example) -> str:
-    return f"{example.code or 'line'}-{example.line}"
+    return f"line-{example.line}"
 
 
-@pytest.mark.parametrize("example", [e for e in EXAMPLES if "bad" not in e.flags], ids=name)
-def test_good_example(example: Example, tmp_path: Path) -> None:
-    found = warnings(example, tmp_path)
+@pytest.mark.parametrize("example", EXAMPLES, ids=name)
+def test_example(example: Example, tmp_path: Path) -> None:
+    (tmp_path / "blocks.cnn").write_text("block bottleneck(width) { conv(width, 1x1) }\n")
+    (tmp_path / "example.cnn").write_text(source(example))
+    model = load_file(tmp_path / "example.cnn", zoo=zoo.folder())
+    assert model.outputs
+    found = model.warnings
     assert not found, "\n\n".join(diagnostic.render() for diagnostic in found)
 
 
-@pytest.mark.parametrize("example", [e for e in EXAMPLES if "bad" in e.flags], ids=name)
-def test_bad_example(example: Example, tmp_path: Path) -> None:
-    if example.code is not None and example.code.startswith("W"):
-        assert [d.code for d in warnings(example, tmp_path)] == [example.code]
-        return
-    with pytest.raises(CompileError) as caught:
-        load(example, tmp_path)
-    assert [d.code for d in caught.value.diagnostics] == [example.code]
-
-
-@pytest.mark.parametrize("example", [e for e in EXAMPLES if e.code is None], ids=name)
+@pytest.mark.parametrize("example", EXAMPLES, ids=name)
 def test_example_is_formatted(example: Example) -> None:
-    text = source(example)
-    inside = text
-    if "body" in example.flags:
-        inside = re.sub(r"^(?=.)", "    ", example.text, flags=re.MULTILINE)
-        inside = f"model example {{\n    input x: f32[N, 64, 56, 56]\n{inside}}}\n"
-    assert format_source(inside) == inside
-
-
-def test_every_code_has_a_bad_and_a_good_example() -> None:
-    used: set[str] = set()
-    for path in (ROOT / "convdsl").rglob("*.py"):
-        if path.name != "diagnostics.py":
-            used |= set(re.findall(r'"([EW]0\d{3})"', path.read_text(encoding="utf-8")))
-    for kind in ("bad", "good"):
-        assert {e.code for e in EXAMPLES if kind in e.flags} == used
+    assert format_source(source(example)) == source(example)
 
 
 def test_tutorial_has_ten_steps() -> None:
