@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import struct
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -25,7 +23,7 @@ from convdsl.lowering.packing import Packing, Shelf, pack_weights
 from convdsl.lowering.recipe import packings_from_json, packings_to_json
 from convdsl.passes import PASSES, Observer, Pass
 from convdsl.passes import run as run_passes
-from convdsl.runtime.cache import ObjectCache
+from convdsl.runtime.cache import ObjectCache, sources
 from convdsl.runtime.code import Code, check_memory
 from convdsl.runtime.cpu.code import LoadedCode, aligned
 from convdsl.runtime.cuda.program import CardCode
@@ -224,18 +222,8 @@ def key_of(graph: Graph, version: str, machine: Machine) -> str:
 
 @lru_cache(maxsize=1)
 def _fingerprint() -> str:
-    """SHA-256 of the package's version and of the sources of all rooms between the graph and
-    the machine code: a compiler that was changed finds nothing that the old one made."""
-    digest = hashlib.sha256()
-    here = Path(__file__).parent
-    found = [path for room in _SOURCES for path in (here / room).rglob("*.py*")]
-    alone = (here / "__init__.py", here / "toolchain.py", Path(__file__))
-    for path in (*alone, *sorted(found)):
-        if path.suffix in (".py", ".pyc") and path.parent.name != "__pycache__":
-            text = path.read_bytes() if path.exists() else b""
-            digest.update(f"{path.relative_to(here)} {len(text)}\n".encode())
-            digest.update(text)
-    return digest.hexdigest()
+    """All rooms between the graph and the machine code."""
+    return sources(_SOURCES, ("__init__.py", "toolchain.py", "compilation.py"))
 
 
 def _entry(code: Code, graph: Graph, machine: Machine, packings: tuple[Packing, ...]) -> bytes:

@@ -22,6 +22,7 @@ _HERE = Path(__file__).resolve().parent
 FOLDERS = (_HERE / "examples", _HERE.parent / "examples")  # wheel, checkout
 
 _MODEL = re.compile(r"^model\s+([A-Za-z_]\w*)\s*(?:\(([^)]*)\))?", re.MULTILINE)
+_PARAMETER = re.compile(r"(?:\[[^\]]*\]|[^,\[])+")  # commas of lists stay
 _SENTENCE = re.compile(r"(?<=[a-z0-9)])\.(?= [A-Z])")  # not after initials
 _COMMENT = re.compile(r"(?:^#[^\n]*\n)+", re.MULTILINE)
 _AUTHOR = r"[A-Z][\w'’-]+(?: [A-Z][\w'’-]+)*"
@@ -66,7 +67,7 @@ def names() -> dict[str, Entry]:
         usual = _paper(sentence for sentences in comments.values() for sentence in sentences)
         for match in _MODEL.finditer(text):
             name, parameters = match.group(1), match.group(2) or ""
-            listed = tuple(p.strip() for p in parameters.split(",") if p.strip())
+            listed = tuple(p.strip() for p in _PARAMETER.findall(parameters) if p.strip())
             own = comments.get(match.start(), [""])
             found[name] = Entry(path, name, own[0], listed, _paper(own[1:]) or usual)
     return found

@@ -70,17 +70,7 @@ def propagate(graph: Graph) -> dict[Value, Seen]:
 
 def receptive_fields(graph: Graph) -> dict[Value, Summary]:
     """What is reported of every input and operator output."""
-    inputs = graph.inputs
-    return {
-        value: {
-            name: tuple(
-                _summarise(fields.get((name, axis), Field(())), value.type.shape)
-                for axis in range(2, source.type.rank)
-            )
-            for name, source in inputs.items()
-        }
-        for value, fields in propagate(graph).items()
-    }
+    return {value: _summary(graph, value, seen) for value, seen in propagate(graph).items()}
 
 
 def field_of_last_map(graph: Graph) -> Summary:
@@ -91,10 +81,23 @@ def field_of_last_map(graph: Graph) -> Summary:
     waiting = [output]
     for value in waiting:
         if any(extent != 1 for extent in value.type.shape[2:]):
-            return receptive_fields(graph)[value]
+            break
         if isinstance(value.node, OpNode):
             waiting += [v for v in value.node.data_inputs if v not in waiting]
-    return receptive_fields(graph)[output]
+    else:
+        value = output
+    return _summary(graph, value, propagate(graph)[value])
+
+
+def _summary(graph: Graph, value: Value, seen: Seen) -> Summary:
+    """What is reported of one value, by model input."""
+    return {
+        name: tuple(
+            _summarise(seen.get((name, axis), Field(())), value.type.shape)
+            for axis in range(2, source.type.rank)
+        )
+        for name, source in graph.inputs.items()
+    }
 
 
 class _Steps:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from convdsl.cli.console import is_wide, result, use_colour
 
 if TYPE_CHECKING:
-    from convdsl.reporting.grids import Grid
+    from convdsl.reporting.grid import Grid
 
 
 def show(
@@ -22,19 +22,23 @@ def show(
     *,
     digits: int = 3,
     spare: Sequence[str] | None = None,
+    numeric: Sequence[str] = (),
 ) -> None:
     """Print rows that share their keys, which are the headings. Tables have fractions with so many
-    digits; narrow terminals do without the columns in `spare`, by default the last ones first. One
-    row that is too long stands upright."""
+    digits; narrow terminals do without the columns in `spare`, by default the last ones first.
+    Columns of numbers stand to the right, and those in `numeric`, whatever else is in them. One row
+    that is too long stands upright."""
     if format == "json":
         result(json.dumps(list(rows), indent=2, ensure_ascii=False))
     elif format == "csv":
         result(_csv(rows))
     elif rows:
-        from convdsl.reporting import drawing, markdown
+        from convdsl.reporting import drawing
 
-        grid = _grid(rows, digits, spare)
+        grid = _grid(rows, digits, spare, numeric)
         if format == "md":
+            from convdsl.reporting import markdown
+
             result("\n".join(markdown.draw(grid)))
             return
         width = terminal_width()
@@ -84,7 +88,7 @@ def terminal_width() -> int | None:
 
 def _upright(grid: Grid) -> Grid:
     """A table of one row as one of two columns."""
-    from convdsl.reporting.grids import Grid
+    from convdsl.reporting.grid import Grid
 
     (line,) = grid.lines
     return Grid(("figure", "value"), tuple(zip(grid.headings, line, strict=True)), frozenset())
@@ -115,15 +119,18 @@ def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _grid(
-    rows: Sequence[Mapping[str, Any]], digits: int = 3, spare: Sequence[str] | None = ()
+    rows: Sequence[Mapping[str, Any]],
+    digits: int = 3,
+    spare: Sequence[str] | None = (),
+    numeric: Sequence[str] = (),
 ) -> Grid:
-    from convdsl.reporting.grids import Grid
+    from convdsl.reporting.grid import Grid
 
     headings = tuple(rows[0])
     lines = tuple(tuple(cell(value, digits) for value in row.values()) for row in rows)
-    numeric = (i for i, key in enumerate(headings) if _is_number(row[key] for row in rows))
+    right = (i for i, k in enumerate(headings) if k in numeric or _is_number(r[k] for r in rows))
     dropped = headings[:0:-1] if spare is None else tuple(spare)
-    return Grid(headings, lines, frozenset(numeric), dropped)
+    return Grid(headings, lines, frozenset(right), dropped)
 
 
 def _is_number(values: Iterable[Any]) -> bool:

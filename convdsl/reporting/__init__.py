@@ -1,107 +1,26 @@
-"""Renderings of analysis results: tables for people, JSON and CSV for programs."""
+"""Renderings of analysis results: tables for people, JSON and CSV for programs.
+
+What analyses need is loaded with the first result: listings are drawn without it.
+"""
 
 from __future__ import annotations
 
-import shutil
-import sys
-from collections.abc import Sequence
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from convdsl.analysis.report import Report, shown
-from convdsl.analysis.roofline import Roofline
-from convdsl.analysis.snapshot import Snapshot
-from convdsl.diagnostics import InputError
-from convdsl.driver import report
-from convdsl.reporting.data import (
-    passes_csv,
-    passes_json,
-    report_csv,
-    report_json,
-    roofline_csv,
-    roofline_json,
-)
-from convdsl.reporting.grids import COLUMNS
-from convdsl.reporting.markdown import passes_markdown, report_markdown, roofline_markdown
-from convdsl.reporting.table import passes_table, report_table, roofline_table
-
-FORMATS = ("table", "json", "md", "csv")
+if TYPE_CHECKING:
+    from convdsl.reporting.rendering import (
+        FORMATS,
+        render,
+        render_passes,
+        render_roofline,
+        report,
+    )
 
 __all__ = ["FORMATS", "render", "render_passes", "render_roofline", "report"]
 
 
-def _drawn(report: Report) -> str:
-    """A report as it is printed in Python: fitted to the terminal, where there is one."""
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    return report_table(report, width=width).rstrip("\n")
-
-
-shown[:] = [_drawn]
-
-
-def render(
-    report: Report,
-    format: str = "table",
-    *,
-    depth: int | None = None,
-    verbose: bool = False,
-    width: int | None = None,
-    color: bool = False,
-    columns: Sequence[str] | None = None,
-) -> str:
-    """A report as text.
-
-    `depth` sums up blocks, by that many leading names of the paths; `verbose` adds columns and
-    the defaults in force; `columns` are those of tables; `width` fits tables to a terminal (None:
-    as wide as need be). JSON is always whole.
-    """
-    odd = [name for name in columns or () if name not in COLUMNS]
-    if odd:
-        raise InputError(f"no column is called {odd[0]}; there are {', '.join(COLUMNS)}")
-    if format == "table":
-        how: dict[str, Any] = {"depth": depth, "verbose": verbose, "columns": columns}
-        return report_table(report, width=width, color=color, **how)
-    if format == "json":
-        return report_json(report)
-    if format == "md":
-        return report_markdown(report, depth=depth, verbose=verbose, columns=columns)
-    if format == "csv":
-        return report_csv(report, depth=depth)
-    raise InputError(f"no format {format}: there are {', '.join(FORMATS)}")
-
-
-def render_passes(
-    snapshots: Sequence[Snapshot],
-    format: str = "table",
-    *,
-    width: int | None = None,
-    color: bool = False,
-) -> str:
-    """Graphs before and after passes, a line each."""
-    if format == "table":
-        return passes_table(snapshots, width=width, color=color)
-    if format == "json":
-        return passes_json(snapshots)
-    if format == "md":
-        return passes_markdown(snapshots)
-    if format == "csv":
-        return passes_csv(snapshots)
-    raise InputError(f"no format {format}: there are {', '.join(FORMATS)}")
-
-
-def render_roofline(
-    roof: Roofline,
-    format: str = "table",
-    *,
-    width: int | None = None,
-    color: bool = False,
-) -> str:
-    """Kernels under the roof of a machine, a line each."""
-    if format == "table":
-        return roofline_table(roof, width=width, color=color)
-    if format == "json":
-        return roofline_json(roof)
-    if format == "md":
-        return roofline_markdown(roof)
-    if format == "csv":
-        return roofline_csv(roof)
-    raise InputError(f"no format {format}: there are {', '.join(FORMATS)}")
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'convdsl.reporting' has no attribute {name!r}")
+    return getattr(import_module("convdsl.reporting.rendering"), name)

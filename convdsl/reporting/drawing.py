@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from unicodedata import east_asian_width
 
 from convdsl.diagnostics import printable
-from convdsl.reporting.grids import Grid
+from convdsl.reporting.grid import Grid
 
 GAP = "   "
 READABLE = 24

@@ -3,26 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from convdsl.analysis.report import Report, figure_text, shape_text
 from convdsl.analysis.roofline import Roofline
 from convdsl.analysis.snapshot import Snapshot
+from convdsl.reporting.grid import Grid
 from convdsl.reporting.rows import field_text, rows
-
-
-@dataclass(frozen=True, slots=True)
-class Grid:
-    """Headings and lines of cells; columns in `right` hold numbers. `spare` are headings of columns
-    that a narrow terminal does without, the first one first."""
-
-    headings: tuple[str, ...]
-    lines: tuple[tuple[str, ...], ...]
-    right: frozenset[int]
-    spare: tuple[str, ...] = ()
-
-    def right_of(self, column: int) -> bool:
-        return column in self.right
 
 
 def _grid(

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from convdsl.analysis.report import Report
 from convdsl.analysis.roofline import Roofline
 from convdsl.analysis.snapshot import Snapshot
+from convdsl.reporting.grid import Grid
 from convdsl.reporting.grids import (
-    Grid,
     defaults_grid,
     passes_grid,
     report_grid,

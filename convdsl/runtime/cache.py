@@ -13,6 +13,7 @@ import errno
 import hashlib
 import os
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 
 from convdsl.diagnostics import ArtifactError
@@ -30,6 +31,20 @@ def default_directory() -> Path:
     base = os.environ.get("XDG_CACHE_HOME", "")
     root = Path(base) if Path(base).is_absolute() else Path.home() / ".cache"
     return root / "convdsl" / "objects"
+
+
+def sources(rooms: Sequence[str], files: Sequence[str]) -> str:
+    """SHA-256 of the package's version and of the sources of some rooms and files of it: a part of
+    keys, so that a convdsl that was changed finds nothing that the old one made."""
+    digest = hashlib.sha256()
+    here = Path(__file__).resolve().parents[1]
+    found = [path for room in rooms for path in (here / room).rglob("*.py*")]
+    for path in (*(here / name for name in files), *sorted(found)):
+        if path.suffix in (".py", ".pyc") and path.parent.name != "__pycache__":
+            text = path.read_bytes() if path.exists() else b""
+            digest.update(f"{path.relative_to(here)} {len(text)}\n".encode())
+            digest.update(text)
+    return digest.hexdigest()
 
 
 class ObjectCache:

@@ -14,7 +14,7 @@ import convdsl
 from convdsl import zoo
 from convdsl.cli.app import COMMANDS
 from convdsl.reporting.drawing import draw
-from convdsl.reporting.grids import Grid
+from convdsl.reporting.grid import Grid
 
 PRINTED = {
     "report": ("report", "lenet5"),
