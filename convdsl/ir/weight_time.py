@@ -80,6 +80,9 @@ def _run(
     if isinstance(node, StateNode):
         return (np.asarray(states[node.name] if node.data is None else node.data),)
     operands = {name: exact[value] for name, value in node.inputs.items()}
+    moved = _turned(node, operands)
+    if moved is not None:
+        return (moved,)
     if rounded and len(node.outputs) == 1:
         array = _run_in_one_pass(node, operands)
         if array is not None:
@@ -93,6 +96,23 @@ def _rounded(array: Array, dtype: DType) -> Array:
 
 def _as(array: Array, dtype: DType) -> Array:
     return convert(array, of_numpy(array.dtype), dtype)
+
+
+def _turned(node: OpNode, operands: Mapping[str, Array]) -> Array | None:
+    """A transpose as a view of its operand, of whatever type this is kept in; None where the
+    operator computes anything, or reads anything but a permutation of its axes."""
+    stage, *more = kernel_of(node.call).stages
+    body = stage.body
+    if more or not isinstance(body, Read):
+        return None
+    axes = {axis.i: number for number, axis in enumerate(stage.axes)}
+    order = [axes[at] for at in body.index if at in axes]
+    array = operands[body.tensor.name]
+    if len(order) != array.ndim or sorted(order) != list(range(len(axes))):
+        return None
+    if array.shape != tuple(stage.axes[number].extent for number in order):
+        return None
+    return array.transpose(np.argsort(order))
 
 
 def _run_in_one_pass(node: OpNode, operands: Mapping[str, Array]) -> Array | None:

@@ -27,12 +27,13 @@ def form(m: int, r: int) -> Form:
 def of_filters(
     forms: Sequence[Form], flips: Sequence[bool], filters: npt.NDArray[np.floating]
 ) -> npt.NDArray[np.float64]:
-    """Filters [.., taps..] as they are multiplied, [.., products..], in double precision, along one
+    """Filters [taps.., ..] as they are multiplied, [products.., ..], in double precision, along one
     axis after the other; `flips` says along which of these they are turned round."""
-    made = filters.astype(np.float64)
-    outer = made.ndim - len(forms)
-    for axis, (form, flip) in enumerate(zip(forms, flips, strict=True)):
+    made, before = filters.astype(np.float64), 1
+    rest = filters.shape[len(forms) :]
+    for form, flip in zip(forms, flips, strict=True):
         g = form.filters.matrix
-        along = np.tensordot(made, g[:, ::-1] if flip else g, axes=(outer + axis, 1))
-        made = np.moveaxis(along, -1, outer + axis)
-    return made
+        products, r = g.shape
+        made = np.matmul(g[:, ::-1] if flip else g, made.reshape(before, r, -1))
+        before *= products
+    return made.reshape(*(form.products for form in forms), *rest)

@@ -20,6 +20,9 @@ TEXTS = {
     "into the consumer": "x -> bn as bn -> conv(8, 1) as conv -> output y",
     "transposed": "x -> conv_transpose(8, 3, stride = 2, groups = 2) as up -> bn as bn -> output y",
     "alone": "x -> bn as bn -> relu -> output y",
+    "turned": "w = parameter([5, 16, 8])\n matmul(x, w -> transpose([1, 2, 0])) -> output y",
+    "turned twice": "w = parameter([8, 5, 16]) -> transpose([2, 1, 0]) -> transpose([0, 2, 1])\n"
+    " matmul(x, 2 * w) -> output y",
     "shared": "let f = conv(16, 3)\n x -> f -> bn as one -> f -> bn as two -> output y",
 }
 

@@ -87,7 +87,7 @@ def test_the_form_follows_from_the_inputs_of_a_tile() -> None:
 
 
 def test_filters_of_two_axes_one_turned_round() -> None:
-    forms, w = [form(10, 7), form(4, 3)], np.random.default_rng(0).standard_normal((2, 7, 3))
+    forms, w = [form(10, 7), form(4, 3)], np.random.default_rng(0).standard_normal((7, 3, 2))
     made = of_filters(forms, [True, False], w)
     g, h = (f.filters.matrix for f in forms)
-    np.testing.assert_allclose(made, np.einsum("pr,nrs,qs->npq", g, w[:, ::-1], h), atol=1e-15)
+    np.testing.assert_allclose(made, np.einsum("pr,rsn,qs->pqn", g, w[::-1], h), atol=1e-15)

@@ -81,12 +81,11 @@ class WinogradPack:
                 blocks = min(self.tile, plain.blocks - first)
                 width = blocks * self.lanes
                 kept = own[first * self.lanes : first * self.lanes + width]
-                wide = np.zeros((c, width, prod(taps)))
-                wide[:, : len(kept)] = kept.transpose(1, 0, 2)
+                wide = np.zeros((prod(taps), c, width))
+                wide[:, :, : len(kept)] = kept.transpose(2, 1, 0)
                 start = self.start(group, first, blocks)
                 assert isinstance(start, int)
-                made = of_filters(self.forms, self.flips, wide.reshape(c, width, *taps))
-                made = made.reshape(c, width, -1).transpose(2, 0, 1)
+                made = of_filters(self.forms, self.flips, wide.reshape(*taps, c, width))
                 out[start : start + made.size] = made.reshape(-1)
         assert k <= plain.blocks * self.lanes
 

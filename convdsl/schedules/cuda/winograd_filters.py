@@ -78,8 +78,9 @@ class FilterMatrices:
         forms = [form(m, r) for m, r in zip(self.outputs, taps, strict=True)]
         batch, columns, depths = self.matrices
         whole = np.zeros((g, self.products, columns, depths), array.dtype)
-        made = of_filters(forms, [False] * len(forms), view)
-        whole[:, :, :k, :c] = made.reshape(g, k, c, -1).transpose(0, 3, 1, 2)
+        taps_first = np.moveaxis(view, range(3, view.ndim), range(len(taps)))
+        made = of_filters(forms, [False] * len(forms), taps_first)
+        whole[:, :, :k, :c] = np.moveaxis(made.reshape(-1, g, k, c), 0, 1)
         self.packed.pack(whole.reshape(batch, columns, depths), out)
 
     def stages(self, source: TensorVar) -> Iterator[tuple[int, Stage]]:
