@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from convdsl.diagnostics import Diagnostic
+    from convdsl.ir.model import Model
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -92,8 +93,18 @@ def _check_file(path: Path, model: str | None, options: argparse.Namespace) -> I
             yield from error.diagnostics
         else:
             yield from loaded.warnings
+            yield from _misjudged(loaded)
             if budgets.are_set(options):
                 yield from budgets.findings(loaded, spans[name], options)
+
+
+def _misjudged(model: Model) -> tuple[Diagnostic, ...]:
+    """Losses and metrics of the `train` block that cannot judge what the network puts out."""
+    if model.training is None:
+        return ()
+    from convdsl.training.judging import disagreements
+
+    return disagreements(model)
 
 
 def _show(found: Sequence[Diagnostic], format: str) -> None:

@@ -163,8 +163,8 @@ def _elaborate(
     used = session.instantiated | {id(chosen.definition)}
     check_unused(session, tree, module.context.scope, used)
     training = module.training.get(chosen.name, module.training.get(None))
+    shared = chosen.name not in module.training and len(module.models) > 1
     if training is not None and not session.diagnostics:
-        shared = chosen.name not in module.training and len(module.models) > 1
         training.check(session, shared=shared)
     session.finish()
     assert isinstance(chosen.definition, ast.Model)
@@ -179,6 +179,7 @@ def _elaborate(
         statements.preprocessing,
         labels,
         training=training and training.settings,
+        shares_training=shared,
         warnings=tuple(session.warnings),
     )
 

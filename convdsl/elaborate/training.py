@@ -196,7 +196,7 @@ class TrainingReader:
         objection = technique.objects(technique.complete(made))
         if objection is not None:
             raise self._fail(f"`{technique.name}` {objection}", span)
-        return Choice(technique.name, made)
+        return Choice(technique.name, made, span)
 
     def _keyword(self, name: str, takes: list[str], position: int, argument: ast.Argument) -> str:
         listing = f"it takes {', '.join(takes) or 'none'}"

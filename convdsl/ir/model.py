@@ -24,6 +24,7 @@ class Model:
     preprocessing: Preprocessing | None = None
     labels: tuple[str, ...] | None = None  # class names, by index
     training: Training | None = None  # the `train` block of the model, or else of its file
+    shares_training: bool = False  # the block is the file's, which holds other models, too
     weights: Mapping[str, Any] | None = None  # arrays by name, where they came with the network
     notes: tuple[str, ...] = ()  # said to the user: how the file was read
     warnings: tuple[Diagnostic, ...] = ()  # what is likely wrong in the text, and can be computed

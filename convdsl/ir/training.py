@@ -7,15 +7,18 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
+from convdsl.diagnostics import Span
 from convdsl.ir.techniques import SETTINGS
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One technique of several, e.g. the optimizer `sgd` with {"lr": 0.1}: what the text says."""
+    """One technique of several, e.g. the optimizer `sgd` with {"lr": 0.1}: what the text says, and
+    where."""
 
     name: str
     arguments: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    span: Span | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,7 +60,7 @@ def evaluate(
     compared: tuple[str, str],
 ) -> Record:
     """`loss`, and the values of all metrics by their names."""
-    metrics = [METRICS[choice.name](choice.arguments) for choice in training.metrics]
+    metrics = [METRICS[choice.name].make(choice.arguments) for choice in training.metrics]
     output, target = compared
     total, count = 0.0, 0
     for batch in loader.epoch(0):

@@ -29,7 +29,7 @@ from convdsl.training.data.augmentation import BATCHES
 from convdsl.training.data.boxes import BOXES
 from convdsl.training.data.images import MASK
 from convdsl.training.evaluation import names_of
-from convdsl.training.step import compares
+from convdsl.training.judging import compares
 
 _HOW = {
     LABEL: "put images into a folder for each class, or call the array of classes `y`",
@@ -82,7 +82,7 @@ def _balanced(model: Model, measure: Choice, data: DataSet) -> Choice:
     if count is None:
         raise InputError('class_weights = "balanced" needs an output of a known number of classes')
     weights = [float(weight) for weight in balanced_weights(data, count)]
-    return Choice(measure.name, {**measure.arguments, "class_weights": weights})
+    return replace(measure, arguments={**measure.arguments, "class_weights": weights})
 
 
 def _classes(model: Model) -> int | None:

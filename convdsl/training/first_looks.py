@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from convdsl.training.judging import LOSS, compares
 from convdsl.training.session import Session
-from convdsl.training.step import LOSS, compares
 
 Array = npt.NDArray[Any]
 

@@ -30,11 +30,11 @@ from convdsl.training.feeding import (
     reading_ahead,
     settled,
 )
+from convdsl.training.judging import agree, compares, loss_model
 from convdsl.training.loop import CHECKPOINT, WEIGHTS, Run, Watch
 from convdsl.training.rates import Rates
 from convdsl.training.session import Session, loss_of
 from convdsl.training.settings import complete
-from convdsl.training.step import compares, loss_model
 from convdsl.weights import RandomWeights
 from convdsl.weights import load as load_weights
 from convdsl.weights.partial import bind_partially
@@ -167,6 +167,7 @@ def prepare(
     folder = None if out is None else Path(out)
     _check_folder(folder, resume, overwrite)
     training = complete(model, said)
+    agree(model, training)
     found = open_training_data(model, data, labels, validation, training)
     training = settled(model, training, found.train)
     started, notes = _weights(model, weights, training, partial)
@@ -233,6 +234,7 @@ def evaluate_model(
     """
     model = model if isinstance(model, Model) else load(model)
     training = training or complete(model)
+    agree(model, training)
     name = preparation(model).name
     parts = open_parts(data, labels, Wanted(model.inputs[name]))
     chosen = parts.test or parts.validation or parts.train

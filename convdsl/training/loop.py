@@ -34,8 +34,8 @@ from convdsl.training.checkpoint import (
     write_checkpoint,
 )
 from convdsl.training.interrupt import Interrupt
+from convdsl.training.judging import LOSS
 from convdsl.training.session import Session
-from convdsl.training.step import LOSS
 
 Array = npt.NDArray[Any]
 Record = Mapping[str, Any]

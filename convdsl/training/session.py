@@ -20,9 +20,10 @@ from convdsl.kernel.cuda_target import MIXED, PRECISIONS
 from convdsl.passes import select
 from convdsl.runtime.executable import Executable
 from convdsl.training.checkpoint import write_arrays
+from convdsl.training.judging import compares, loss_model
 from convdsl.training.losses import LOSSES
 from convdsl.training.scaling import STATES
-from convdsl.training.step import RATE, Step, compares, loss_model, training_step
+from convdsl.training.step import RATE, Step, training_step
 from convdsl.training.updates import AVERAGE, COUNTER
 from convdsl.weights.safetensors_file import LABELS
 from convdsl.weights.trained import TRAINED, Trained

@@ -70,7 +70,7 @@ def _with(setting: str, choice: Choice, arguments: Mapping[str, str]) -> Choice:
     """A technique with some arguments said otherwise, checked as its own."""
     text = ", ".join(f"{name} = {value}" for name, value in arguments.items())
     read: Choice = getattr(training_settings({setting: f"{choice.name}({text})"}), setting)
-    return Choice(choice.name, {**choice.arguments, **read.arguments})
+    return replace(choice, arguments={**choice.arguments, **read.arguments})
 
 
 def _filled(model: Model, said: Training) -> Training:
@@ -97,7 +97,7 @@ def _filled(model: Model, said: Training) -> Training:
 
 
 def _complete(table: Table, choice: Choice) -> Choice:
-    return Choice(choice.name, table[choice.name].complete(choice.arguments))
+    return replace(choice, arguments=table[choice.name].complete(choice.arguments))
 
 
 def _usual_loss(model: Model) -> Loss:

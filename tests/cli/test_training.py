@@ -235,3 +235,23 @@ def test_a_setting_taken_for_a_parameter(folder: Path, capsys: Any) -> None:
     said = capsys.readouterr().err
     assert "no parameter `epochs`" in said
     assert "--set train.epochs=3" in said
+
+
+def test_a_loss_that_cannot_judge_is_pointed_at(convdsl, tmp_path: Path) -> None:
+    """By `check`, by `train` before there are data, by what is set from outside."""
+    path = tmp_path / "boxes.cnn"
+    model = "model m {\n    input x: f32[N, 3]\n    x -> linear(5) -> output y\n}\n"
+    path.write_text(f"{model}train {{\n    loss = giou(y, boxes)\n}}\n")
+    for command in (
+        ("check", path),
+        ("train", path, "--data", "none.npz"),
+        ("report", path, "--training"),
+    ):
+        said = convdsl(*command)
+        text = said.out + said.err
+        assert said.code == (1 if command[0] == "check" else 2)
+        assert f"{path}:6:12" in text, command
+        assert "not f32[N, 5]" in text
+        assert "mse" in text
+    said = convdsl("train", path, "--data", "none.npz", "--set", "train.loss=box")
+    assert (said.code, "--set:2:12" in said.err) == (2, True)

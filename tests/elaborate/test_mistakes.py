@@ -9,6 +9,7 @@ import pytest
 
 from convdsl.diagnostics import CompileError, Diagnostic, SourceFile
 from convdsl.elaborate import check_definitions, elaborate, load_file, parameter_value
+from convdsl.training.judging import disagreements
 from elaborate.mistakes import MISTAKES, Mistake
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -19,9 +20,10 @@ def diagnose(text: str, setting: str | None = None) -> tuple[Diagnostic, ...]:
     name, _, value = (setting or "").partition("=")
     given = {name: parameter_value(value)} if setting else {}
     try:
-        return elaborate(SourceFile("mistake.cnn", text), parameters=given, zoo=EXAMPLES).warnings
+        model = elaborate(SourceFile("mistake.cnn", text), parameters=given, zoo=EXAMPLES)
     except CompileError as error:
         return error.diagnostics
+    return model.warnings + (disagreements(model) if model.training is not None else ())
 
 
 @pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: mistake.name)

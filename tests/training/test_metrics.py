@@ -20,7 +20,7 @@ Array = np.ndarray[Any, Any]
 
 def value(name: str, output: Array, target: Array, cuts: Any = (), **arguments: Any) -> Any:
     """The value of a metric by its own name, of batches cut at some samples."""
-    metric = METRICS[name](techniques.METRICS[name].complete(arguments))
+    metric = METRICS[name].make(techniques.METRICS[name].complete(arguments))
     for y, t in zip(np.split(output, cuts), np.split(target, cuts), strict=True):
         metric.add(y, t)
     found = metric.value()
@@ -121,7 +121,7 @@ def test_masks_count_by_position_and_ignore() -> None:
     labels = np.array([[[0, 1, -1], [0, 0, 0]]])
     given = {"ignore_index": -1}
     assert value("accuracy", scores, labels, **given) == 4 / 5
-    found = METRICS["intersection_over_union"](given)
+    found = METRICS["intersection_over_union"].make(given)
     found.add(scores, labels)
     assert found.value() == {
         "intersection_over_union": (3 / 4 + 1 / 2) / 2,
@@ -130,7 +130,7 @@ def test_masks_count_by_position_and_ignore() -> None:
 
 
 def test_a_class_that_neither_has_is_none() -> None:
-    metric = METRICS["intersection_over_union"]({"ignore_index": -100})
+    metric = METRICS["intersection_over_union"].make({"ignore_index": -100})
     metric.add(np.array([[1.0, 0, 0], [1.0, 0, 0]]), np.array([0, 1]))
     assert metric.value() == {
         "intersection_over_union": 1 / 4,
@@ -189,7 +189,7 @@ def test_a_mean_is_rounded_once() -> None:
 
 @pytest.mark.parametrize("name", METRICS)
 def test_nothing_has_no_mean(name: str) -> None:
-    metric = METRICS[name](techniques.METRICS[name].complete({}))
+    metric = METRICS[name].make(techniques.METRICS[name].complete({}))
     for found in metric.value().values():
         assert found == [] or np.isnan(found)
 

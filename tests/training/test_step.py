@@ -11,9 +11,10 @@ import convdsl
 from convdsl.diagnostics import InputError
 from convdsl.ir.verify import verify
 from convdsl.tensor import DType
+from convdsl.training.judging import LOSS, loss_model
 from convdsl.training.session import Session
 from convdsl.training.settings import complete
-from convdsl.training.step import LOSS, RATE, loss_model, training_step
+from convdsl.training.step import RATE, training_step
 from convdsl.training.updates import COUNTER
 
 Array = np.ndarray[Any, Any]
@@ -152,7 +153,7 @@ def test_an_autoencoder_compares_with_its_input() -> None:
         ({"loss": "mse(other, label)"}, "the loss compares output other; there are: logits"),
         ({"freeze": '["stm.*"]'}, "no weight is called stm"),
         ({"freeze": '["*"]'}, "nothing is left to train"),
-        ({"loss": "cross_entropy(logits, image)"}, "image is f32"),
+        ({"loss": "cross_entropy(logits, image)"}, "`image` is f32"),
     ],
 )
 def test_settings_that_do_not_go_with_the_network(said: dict[str, str], message: str) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from convdsl.training.losses.boxes import CIOU, DIOU, GIOU, IOU
 from convdsl.training.losses.classification import BINARY_CROSS_ENTROPY, CROSS_ENTROPY, FOCAL, NLL
 from convdsl.training.losses.overlap import DICE
-from convdsl.training.losses.record import Arguments, Array, LossBuilder
+from convdsl.training.losses.record import Arguments, Array, LossBuilder, UnknownSize
 from convdsl.training.losses.regression import BOX, HUBER, KL_DIVERGENCE, L1, MSE, SMOOTH_L1
 
 LOSSES: Mapping[str, LossBuilder] = {
@@ -33,4 +33,4 @@ LOSSES: Mapping[str, LossBuilder] = {
 }
 """Losses by the names that the language gives them."""
 
-__all__ = ["LOSSES", "Arguments", "Array", "LossBuilder"]
+__all__ = ["LOSSES", "Arguments", "Array", "LossBuilder", "UnknownSize"]

@@ -21,6 +21,7 @@ from convdsl.training.losses.record import (
     Array,
     Composition,
     LossBuilder,
+    UnknownSize,
     number,
     reduced,
 )
@@ -33,6 +34,8 @@ TINY = 1e-7
 
 def boxes_target(output: TensorType, arguments: Arguments) -> TensorType:
     """Target rule: as the boxes, [.., 4]."""
+    if output.rank > 1 and not isinstance(output.shape[-1], int):
+        raise UnknownSize(f"how many numbers boxes in {output} have has to be known")
     if output.rank < 2 or output.shape[-1] != COORDINATES:
         raise InputError(f"boxes are [.., 4], left, top, right, bottom, not {output}")
     return output

@@ -21,6 +21,10 @@ Composition: TypeAlias = Callable[[Build, Value, Value, Arguments], Value]
 Check: TypeAlias = Callable[[Array, TensorType, Arguments], None]
 
 
+class UnknownSize(InputError):
+    """A size decides whether a loss can judge an output, and nothing has said it yet."""
+
+
 def any_target(target: Array, output: TensorType, arguments: Arguments) -> None:
     """Check of losses that every number suits."""
 
@@ -81,7 +85,7 @@ def classes_of(output: TensorType) -> int:
         raise InputError(f"an output of classes is [N, classes, ...], not {output}")
     count = output.shape[1]
     if not isinstance(count, int):
-        raise InputError(f"the number of classes in {output} has to be known")
+        raise UnknownSize(f"the number of classes in {output} has to be known")
     return count
 
 

@@ -12,6 +12,7 @@ from convdsl.training.losses.record import (
     Arguments,
     Array,
     LossBuilder,
+    UnknownSize,
     alike,
     number,
     reduced,
@@ -56,6 +57,13 @@ def _bent(b: Build, distance: Value, limit: float) -> Value:
     return b("mul", near, b("sub", distance, half))
 
 
+def distribution(output: TensorType, arguments: Arguments) -> TensorType:
+    """Target rule: probabilities of classes, as the output."""
+    if output.rank < 2:
+        raise InputError(f"an output of classes is [N, classes, ...], not {output}")
+    return output
+
+
 def kl_divergence(b: Build, logits: Value, target: Value, a: Arguments) -> Value:
     """t (log t - log softmax(logits)), 0 where t is; of a target that holds log t if `log_target`.
 
@@ -86,12 +94,15 @@ def box_target(output: TensorType, arguments: Arguments) -> TensorType:
 
 def _boxes(output: TensorType) -> int:
     """How many classes of boxes [N, 4 classes] or [N, classes, 4] there are."""
-    last = output.shape[1] if output.rank == 2 else output.shape[-1] if output.rank == 3 else 0
-    if isinstance(last, int) and last:
-        if output.rank == 2 and last % COORDINATES == 0:
-            return last // COORDINATES
-        if output.rank == 3 and last == COORDINATES and isinstance(output.shape[1], int):
-            return output.shape[1]
+    match output.shape[1:]:
+        case (int(numbers),) if numbers and numbers % COORDINATES == 0:
+            return numbers // COORDINATES
+        case (int(count), int(numbers)) if numbers == COORDINATES:
+            return count
+        case (_,) | (_, _) as sizes if not all(isinstance(size, int) for size in sizes):
+            raise UnknownSize(f"the sizes of boxes {output} have to be known")
+        case _:
+            pass
     raise InputError(f"boxes by class are [N, 4 classes] or [N, classes, 4], not {output}")
 
 
@@ -137,5 +148,5 @@ MSE = LossBuilder(alike, mse, "target")
 L1 = LossBuilder(alike, l1, "target")
 HUBER = LossBuilder(alike, huber, "target")
 SMOOTH_L1 = LossBuilder(alike, smooth_l1, "target")
-KL_DIVERGENCE = LossBuilder(alike, kl_divergence, "target")
+KL_DIVERGENCE = LossBuilder(distribution, kl_divergence, "target")
 BOX = LossBuilder(box_target, box, "boxes", None, check_box_classes)

@@ -21,7 +21,8 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from convdsl.diagnostics import InputError
-from convdsl.training.metrics.record import Arguments, Array, Mean, Values
+from convdsl.tensor import TensorType
+from convdsl.training.metrics.record import Arguments, Array, Mean, Shape, Values, listed
 
 Ratio: TypeAlias = Callable[["Counts"], Array]
 
@@ -49,18 +50,14 @@ class Judged:
 def read(output: Array, target: Array, ignored: int | None) -> Labelled | Judged:
     """Scores and targets of a batch, positions in rows. Raises InputError for shapes that do not go
     together, and for labels that are no class."""
+    decided = _are_decisions(output.shape, target.shape, numbers=target.dtype.kind == "f")
     scores = output if output.ndim > 1 else output[:, None]
-    if scores.shape[1] == 1 and target.shape == (len(scores), *scores.shape[2:]):
-        target = np.expand_dims(target, 1)
     classes = scores.shape[1]
     rows = np.moveaxis(scores, 1, -1).reshape(-1, classes)
-    if target.shape == scores.shape:
-        truth = np.moveaxis(target, 1, -1).reshape(-1, classes)
+    if decided:
+        truth = np.moveaxis(target.reshape(scores.shape), 1, -1).reshape(-1, classes)
         counts = (truth != ignored).all(axis=1)
         return Judged(rows[counts] > 0, truth[counts] > 0.5)
-    if target.shape != (len(scores), *scores.shape[2:]) or target.dtype.kind == "f":
-        said = f"targets {list(target.shape)} of {target.dtype}"
-        raise InputError(f"outputs {list(output.shape)} of classes do not go with {said}")
     labels = target.reshape(-1)
     counts = labels != ignored
     labels = labels[counts]
@@ -68,6 +65,42 @@ def read(output: Array, target: Array, ignored: int | None) -> Labelled | Judged
         odd = labels[(labels < 0) | (labels >= classes)][0]
         raise InputError(f"label {odd} is none of {classes} classes, 0 to {classes - 1}")
     return Labelled(rows[counts], labels)
+
+
+def _are_decisions(output: Shape, target: Shape, *, numbers: bool) -> bool:
+    """Whether targets say yes or no for each class; else they are labels. Raises InputError for
+    shapes of which neither holds."""
+    scores = output if len(output) != 1 else (*output, 1)
+    positions = (*scores[:1], *scores[2:])
+    if scores and (target == scores or (scores[1] == 1 and target == positions)):
+        return True
+    if scores and target == positions and not numbers:
+        return False
+    kind = "numbers" if numbers else "labels"
+    raise InputError(f"outputs {listed(output)} of classes do not go with {kind} {listed(target)}")
+
+
+def compare_classes(output: TensorType, target: TensorType) -> None:
+    """InputError where targets are neither labels of the scores nor decisions."""
+    _are_decisions(output.shape, target.shape, numbers=target.dtype.is_float)
+
+
+def compare_one_class(output: TensorType, target: TensorType) -> None:
+    """InputError where a sample may have several labels, too."""
+    decided = _are_decisions(output.shape, target.shape, numbers=target.dtype.is_float)
+    if decided and output.rank > 1 and output.shape[1] != 1:
+        raise InputError(_ONE)
+
+
+def compare_regions(output: TensorType, target: TensorType) -> None:
+    """InputError where they are neither boxes [N, 4] nor what `compare_classes` allows."""
+    if output.rank == 2 and target.dtype.is_float:
+        _compare_boxes(output.shape, target.shape)
+    else:
+        compare_classes(output, target)
+
+
+_ONE = "a confusion matrix wants one label a sample, not several"
 
 
 class Accuracy:
@@ -194,7 +227,7 @@ class ConfusionMatrix:
         seen = read(output, target, self._ignored)
         if isinstance(seen, Judged):
             if seen.guesses.shape[1] != 1:
-                raise InputError("a confusion matrix wants one label a sample, not several")
+                raise InputError(_ONE)
             labels, guesses, classes = seen.truth[:, 0], seen.guesses[:, 0], 2
         else:
             labels, guesses, classes = seen.labels, seen.guesses, seen.scores.shape[1]
@@ -238,9 +271,13 @@ class IntersectionOverUnion:
 
 def box_overlaps(some: Array, others: Array) -> Array:
     """Intersection over union of boxes [N, 4], row by row; 0 of boxes that have no area."""
-    if some.shape != others.shape or some.shape[1] != 4:
-        raise InputError(f"boxes are [N, 4], not {list(some.shape)} and {list(others.shape)}")
+    _compare_boxes(some.shape, others.shape)
     return _overlaps(some.astype(np.float64), others.astype(np.float64))
+
+
+def _compare_boxes(some: Shape, others: Shape) -> None:
+    if some != others or some[1] != 4:
+        raise InputError(f"boxes are [N, 4], not {listed(some)} and {listed(others)}")
 
 
 def overlaps_of_all(some: Array, others: Array) -> Array:

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import numpy as np
 
 from convdsl.diagnostics import InputError
-from convdsl.training.metrics.record import Arguments, Array, Mean, Values
+from convdsl.tensor import TensorType
+from convdsl.training.metrics.record import Arguments, Array, Mean, Shape, Values, listed
 
 
 class MeanError:
@@ -20,9 +21,7 @@ class MeanError:
 
     def add(self, output: Array, target: Array) -> None:
         """Axes of extent 1 may be left out. Raises InputError for other shapes."""
-        if _plain(output) != _plain(target):
-            shapes = f"outputs {list(output.shape)} with targets {list(target.shape)}"
-            raise InputError(f"{self._name} compares {shapes}")
+        _compare(output.shape, target.shape)
         numbers = output.astype(np.float64).reshape(-1)
         self._mean.add(self._rule(numbers - target.astype(np.float64).reshape(-1)))
 
@@ -30,8 +29,19 @@ class MeanError:
         return {self._name: self._mean.value}
 
 
-def _plain(array: Array) -> tuple[int, ...]:
-    return (len(array), *(extent for extent in array.shape[1:] if extent != 1))
+def compare_numbers(output: TensorType, target: TensorType) -> None:
+    """InputError where there is not a number for each."""
+    _compare(output.shape, target.shape)
+
+
+def _compare(output: Shape, target: Shape) -> None:
+    if _plain(output) != _plain(target):
+        found = f"outputs {listed(output)}, targets {listed(target)}"
+        raise InputError(f"differences are of as many numbers: {found}")
+
+
+def _plain(shape: Shape) -> Shape:
+    return (*shape[:1], *(extent for extent in shape[1:] if extent != 1))
 
 
 def mean_absolute_error(arguments: Arguments) -> MeanError:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from fractions import Fraction
 from math import nan
 from typing import Any, Protocol, TypeAlias
@@ -10,9 +11,12 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from convdsl.tensor import TensorType
+
 Array: TypeAlias = npt.NDArray[Any]
 Arguments: TypeAlias = Mapping[str, Any]
 Values: TypeAlias = "dict[str, float | list[Any]]"
+Shape: TypeAlias = "tuple[Any, ...]"
 
 
 class Metric(Protocol):
@@ -26,6 +30,23 @@ class Metric(Protocol):
     def value(self) -> Values:
         """What all batches together say, by name; a mean over nothing is NaN."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class MetricBuilder:
+    """What makes a metric from its arguments.
+
+    compares: raises InputError for types of an output and a target that the metric cannot compare,
+        as its `add` does for arrays of these.
+    """
+
+    make: Callable[[Arguments], Metric]
+    compares: Callable[[TensorType, TensorType], None]
+
+
+def listed(shape: Shape) -> str:
+    """A shape for a message."""
+    return f"[{', '.join(map(str, shape))}]"
 
 
 _LEAST = -1074 - 53  # the exponent of the last bit of the least double, and then some

@@ -1,0 +1,232 @@
+"""What losses and metrics compare: their graph, and what is said of those that cannot be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from convdsl.diagnostics import CompileError, Diagnostic, InputError, Label
+from convdsl.ir import techniques
+from convdsl.ir.build import Build
+from convdsl.ir.graph import Graph, StateNode, Value
+from convdsl.ir.model import Model
+from convdsl.ir.training import Choice, Loss, Training
+from convdsl.ops import BY_NAME
+from convdsl.tensor import TensorType
+from convdsl.training.data.augmentation import BATCHES
+from convdsl.training.losses import LOSSES, UnknownSize
+from convdsl.training.metrics import METRICS
+from convdsl.training.settings import complete
+
+LOSS = "loss"
+
+
+class Misfit(CompileError, InputError):
+    """Losses and metrics that do not go with a network, and where the text says them."""
+
+
+def mixes(training: Training) -> bool:
+    """Whether augmentation mixes samples, so that labels are shares of classes."""
+    return any(choice.name in BATCHES for choice in training.augment)
+
+
+def agree(model: Model, training: Training) -> None:
+    """Whether losses and metrics can judge what the network puts out. Raises Misfit with all
+    that cannot, at their places in the text; UnknownSize where a size that is open decides it."""
+    training = replace(training, loss=tuple(map(_without_data, training.loss)))
+    loss_model(model, training, mixes=mixes(training))
+    _, targets = loss_model(model, training)
+    found = tuple(_misjudged(model, training, targets))
+    if found:
+        raise Misfit(found)
+
+
+def disagreements(model: Model) -> tuple[Diagnostic, ...]:
+    """What `agree` says of a model's `train` block, as far as sizes are known; of a block that
+    several models share, which may be meant for others, as warnings."""
+    try:
+        agree(model, complete(model))
+    except Misfit as error:
+        found = error.diagnostics
+        if not model.shares_training:
+            return found
+        return tuple(replace(d, code="W0903", severity="warning") for d in found)
+    except InputError:  # there is no loss yet, or an open size decides
+        pass
+    return ()
+
+
+def _without_data(term: Loss) -> Loss:
+    """A term without the weights of classes that only data say."""
+    arguments = term.measure.arguments
+    if not isinstance(arguments.get("class_weights"), str):
+        return term
+    arguments = {**arguments, "class_weights": None}
+    return replace(term, measure=replace(term.measure, arguments=arguments))
+
+
+def loss_model(
+    model: Model, training: Training, *, mixes: bool = False
+) -> tuple[Model, Mapping[str, TensorType]]:
+    """What measures the loss of outputs: a model of the network's outputs and the targets, that
+    gives `loss`; and the targets' types. Without penalties on weights, as they are no error.
+    Raises Misfit as `total_loss` does."""
+    graph = Graph()
+    build = Build(graph, BY_NAME)
+    source = model.graph
+    compared = {name for term in training.loss for name in _names_of(source, term)}
+    for name, value in {**source.inputs, **source.outputs}.items():
+        if name in compared:
+            graph.outputs[name] = build.input(name, value.type)
+    targets: dict[str, TensorType] = {}
+    graph.outputs = {LOSS: total_loss(build, training.loss, targets, mixes=mixes)}
+    return Model(f"{model.name}.loss", graph), targets
+
+
+def compares(graph: Graph, term: Loss) -> tuple[str, str]:
+    """The output and the target that a term of the loss compares: by default the only output, and
+    what the loss usually compares with."""
+    known = list(graph.outputs)
+    builder = LOSSES[term.measure.name]
+    output = term.compares[0] if term.compares else known[0]
+    if not term.compares and len(known) > 1:
+        said = f"{term.measure.name}(output, target)"
+        raise InputError(f"there are several outputs; say which the loss compares: {said}")
+    if output not in graph.outputs:
+        raise InputError(f"the loss compares output {output}; there are: {', '.join(known)}")
+    target = term.compares[1] if len(term.compares) > 1 else builder.usual
+    if target in graph.outputs and target not in graph.inputs:
+        said = f"a target comes with the data, and `{target}` is an output"
+        raise InputError(f"{said}\nhelp: call one of them otherwise")
+    return output, target
+
+
+def _names_of(graph: Graph, term: Loss) -> tuple[str, str]:
+    """As `compares`. Raises Misfit with the place."""
+    try:
+        return compares(graph, term)
+    except InputError as error:
+        raise Misfit([_misfit(term.measure, str(error))]) from None
+
+
+def total_loss(
+    build: Build, terms: Sequence[Loss], targets: dict[str, TensorType], *, mixes: bool = False
+) -> Value:
+    """The weighted sum of losses, [] in the type of the first; inputs are added for targets that
+    the graph does not have yet, and noted in `targets`. With `mixes`, labels are shares of all
+    classes, as augmentation makes them that mixes samples. Raises Misfit with all terms that
+    cannot be, and their places."""
+    total: Value | None = None
+    found: list[Diagnostic] = []
+    for term in terms:
+        try:
+            measured = _measured(build, term, targets, mixes=mixes)
+        except UnknownSize:
+            raise
+        except InputError as error:
+            found.append(_misfit(term.measure, str(error), *_that_suit(build.graph, term)))
+            continue
+        if term.weight != 1.0:
+            weight = build.constant(term.weight, measured.type.dtype, name="weight")
+            measured = build("mul", measured, weight, name="loss")
+        total = measured if total is None else build("add", total, measured, name="loss")
+    if found:
+        raise Misfit(found)
+    if total is None:
+        raise InputError("there is no loss: say one in a `train` block, or --set train.loss=...")
+    return total
+
+
+def _misfit(choice: Choice, message: str, *help: str) -> Diagnostic:
+    text, *more = message.split("\nhelp: ")
+    labels = () if choice.span is None else (Label(choice.span),)
+    return Diagnostic("E0903", text, labels, help=(*more, *help))
+
+
+def _that_suit(graph: Graph, term: Loss) -> Iterator[str]:
+    """What losses there are for an output that this one cannot judge."""
+    y = graph.outputs.get(term.compares[0] if term.compares else next(iter(graph.outputs)))
+    if y is None or not y.type.dtype.is_float or _judges(term.measure.name, y.type):
+        return
+    others = [name for name in LOSSES if _judges(name, y.type)]
+    if others:
+        yield f"losses of {y.type} are {', '.join(others)}"
+
+
+def _judges(name: str, output: TensorType) -> bool:
+    """Whether a loss can judge an output of this type."""
+    try:
+        LOSSES[name].target(output, techniques.LOSSES[name].complete({}))
+    except InputError:
+        return False
+    return True
+
+
+def _measured(build: Build, term: Loss, targets: dict[str, TensorType], *, mixes: bool) -> Value:
+    graph, name, arguments = build.graph, term.measure.name, term.measure.arguments
+    builder = LOSSES[name]
+    output, target = compares(graph, term)
+    y = graph.outputs[output]
+    if not y.type.dtype.is_float:
+        raise InputError(f"`{output}` is {y.type}, and a loss is of floating-point values")
+    rule = builder.target
+    if mixes and target == builder.usual:
+        if builder.shares is None:
+            others = ", ".join(n for n, other in LOSSES.items() if other.shares is not None)
+            said = f"`{name}` compares with no classes, and mixing samples mixes these"
+            raise InputError(f"{said}\nhelp: losses of classes are {others}")
+        rule = builder.shares
+    try:
+        wanted = rule(y.type, arguments)
+    except UnknownSize:
+        raise
+    except InputError as error:
+        raise InputError(f"`{name}` cannot judge `{output}`: {error}") from None
+    given = graph.inputs.get(target)
+    if given is None:
+        given, targets[target] = add_input(build, target, wanted), wanted
+    if given.type != wanted:
+        said = f"`{name}` compares `{output}` with {wanted}; `{target}` is {given.type}"
+        again = "\nhelp: let each loss name a target of its own" if target in targets else ""
+        raise InputError(f"{said}{again}")
+    return builder.build(build, y, given, arguments)
+
+
+def add_input(build: Build, name: str, type: TensorType) -> Value:
+    """An input of exactly this name; an operator that has it is called otherwise."""
+    for node in build.graph.nodes():
+        if node.name == name and isinstance(node, StateNode):
+            raise InputError(f"a target is called {name}, and so is a weight")
+        if node.name == name:
+            build.names.free(name)
+            node.name = build.names.unused(f"{name}_2")
+    assert build.names.unused(name) == name
+    return build.graph.add_input(name, type)
+
+
+# Metrics
+
+
+def _misjudged(
+    model: Model, training: Training, targets: Mapping[str, TensorType]
+) -> Iterator[Diagnostic]:
+    """Metrics that cannot compare what the first term of the loss compares."""
+    output, target = compares(model.graph, training.loss[0])
+    y = model.graph.outputs[output].type
+    given = model.graph.inputs.get(target)
+    t = targets[target] if given is None else given.type
+    for choice in training.metrics:
+        try:
+            METRICS[choice.name].compares(y, t)
+        except InputError as error:
+            others = [name for name in METRICS if _measures(name, y, t)]
+            help = (f"metrics of these are {', '.join(others)}",) if others else ()
+            yield _misfit(choice, f"`{choice.name}`: {error}", *help)
+
+
+def _measures(name: str, output: TensorType, target: TensorType) -> bool:
+    try:
+        METRICS[name].compares(output, target)
+    except InputError:
+        return False
+    return True
