@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from convdsl.loading import load, parse
     from convdsl.measure.tuning import tuner
     from convdsl.pictures import draw
+    from convdsl.prediction import Predictor
     from convdsl.reporting import report
     from convdsl.runtime.executable import Executable
     from convdsl.runtime.saved import load_executable
@@ -49,6 +50,7 @@ __all__ = [
     "Executable",
     "InputError",
     "Model",
+    "Predictor",
     "Session",
     "WeightError",
     "__version__",
@@ -85,6 +87,7 @@ _HOMES = {
     "convdsl.loading": ("load", "parse"),
     "convdsl.measure.tuning": ("tuner",),
     "convdsl.pictures": ("draw",),
+    "convdsl.prediction": ("Predictor",),
     "convdsl.reporting": ("report",),
     "convdsl.runtime.executable": ("Executable",),
     "convdsl.runtime.saved": ("load_executable",),

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias, cast
 
 from convdsl import __version__
 from convdsl.analysis.report import Report, analyse
+from convdsl.analysis.samples import samples_are_apart
 from convdsl.autodiff import backward
 from convdsl.autodiff.text import format_backward
 from convdsl.compilation import Maker, Plan, Tuner
@@ -227,13 +228,15 @@ def compile(
             programs.append(Made(code, packed, made_for, report))
         made_by = f"convdsl {__version__}, {plan.toolchain.version}"
         held = executable.state.copy()
-        save_programs(path, programs, plan.toolchain.target, facts, team, made_by, held)
+        said = replace(facts, apart=executable.samples_apart)
+        save_programs(path, programs, plan.toolchain.target, said, team, made_by, held)
 
     outputs = tuple(Port(name, type) for name, type in model.outputs.items())
     ports = _ports(model)
     state = _state_of(model, bound.arrays, place)
     executable = Executable(
-        facts, ports, outputs, team, specialise, save, model.deciding, state, place
+        *(facts, ports, outputs, team, specialise, save, model.deciding, state, place),
+        apart=lambda: samples_are_apart(model),
     )
     binding = bind(model, inputs, batch, symbols)
     if model.deciding:

@@ -17,10 +17,11 @@ Geometry precedes arithmetic. The result is [1, C, H, W] in the model's type.
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeAlias, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,11 +32,14 @@ from convdsl.tensor import DType, TensorType
 from convdsl.tensor.conversion import convert
 
 try:
-    from PIL import Image, ImageOps
+    from PIL import Image, ImageOps, UnidentifiedImageError
 except ModuleNotFoundError:
     raise InputError("images need Pillow: pip install 'convdsl[images]'") from None
 
 T = TypeVar("T")
+
+Picture: TypeAlias = "str | Path | bytes | Image.Image"
+"""An image: where its file lies, what is in the file, or as Pillow has it."""
 
 FILTERS = {
     "nearest": Image.Resampling.NEAREST,
@@ -57,9 +61,7 @@ FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """File formats that are opened. Pillow knows more, some of which start other programs."""
 
 
-def prepare(
-    image: str | Path | Image.Image, preprocessing: Preprocessing, input_type: TensorType
-) -> NDArray[Any]:
+def prepare(image: Picture, preprocessing: Preprocessing, input_type: TensorType) -> NDArray[Any]:
     """The input array of one image. Raises InputError for images that cannot be read and for
     steps that do not lead to the input's shape."""
     channels = input_type.shape[1] if input_type.rank == 4 else None
@@ -77,7 +79,7 @@ def prepare(
     return np.ascontiguousarray(convert(array, DType.F64, input_type.dtype))
 
 
-def opened(image: str | Path | Image.Image, channels: int) -> Image.Image:
+def opened(image: Picture, channels: int) -> Image.Image:
     """An image upright, opaque, of 8 bits a channel, grey (1) or RGB (3). Raises InputError."""
     mode = MODES[channels]
     if isinstance(image, Image.Image):
@@ -91,23 +93,26 @@ def stored(path: str | Path) -> NDArray[Any]:
     return _read(path, lambda file: np.asarray(_upright(file)))
 
 
-def _read(image: str | Path, take: Callable[[Image.Image], T]) -> T:
-    """What `take` makes of the image in a file. Raises InputError."""
-    path = Path(image)
+def _read(image: str | Path | bytes, take: Callable[[Image.Image], T]) -> T:
+    """What `take` makes of the image in a file, or in the bytes of one. Raises InputError."""
+    source = io.BytesIO(image) if isinstance(image, bytes) else Path(image)
+    named = "the image" if isinstance(image, bytes) else f"the image {image}"
     try:
-        if path.exists() and not path.is_file():
-            raise InputError(f"the image {path} is not a plain file")
+        if isinstance(source, Path) and source.exists() and not source.is_file():
+            raise InputError(f"{named} is not a plain file")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             Image.init()  # `formats` finds only what is loaded
-            with Image.open(path, formats=FORMATS) as file:
+            with Image.open(source, formats=FORMATS) as file:
                 return take(file)
     except InputError:
         raise
     except Exception as error:  # noqa: BLE001  the decoders' exceptions have no other base
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise InputError(f"cannot read the image {path}: {reason}") from None
+        if isinstance(error, UnidentifiedImageError) and isinstance(image, bytes):
+            reason = f"it is none of {', '.join(FORMATS)}"  # Pillow names an address in memory
+        raise InputError(f"cannot read {named}: {reason}") from None
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -6,6 +6,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from threading import Event
 from typing import Any, Protocol, TypeAlias, cast
@@ -63,6 +64,7 @@ class Facts:
     labels: tuple[str, ...] | None
     notes: tuple[str, ...] = ()  # said to the user: random weights, ignored keys
     winograd: bool = True  # whether its convolutions might be computed with fewer products
+    apart: bool = False  # whether samples are known not to depend on each other
 
 
 def _scalar(port: Port, value: Any) -> Array:
@@ -123,8 +125,10 @@ class Executable:
         deciding: Sequence[str] = (),
         state: State | None = None,
         device: Device = HOST,
+        apart: Callable[[], bool] | None = None,
     ) -> None:
         self._device = device
+        self._apart = apart
         self._deciding = tuple(deciding)
         self._facts = facts
         self._inputs = tuple(inputs)
@@ -175,6 +179,12 @@ class Executable:
     def state(self) -> State:
         """What calls change: empty for a network that only computes."""
         return self._state
+
+    @cached_property
+    def samples_apart(self) -> bool:
+        """Whether the first axis of all inputs and outputs is the batch, and what comes of a sample
+        is proven to depend on that sample alone: then those of several callers may share one."""
+        return self._facts.apart if self._apart is None else self._apart()
 
     @property
     def preprocessing(self) -> Mapping[str, Any] | None:

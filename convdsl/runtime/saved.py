@@ -67,6 +67,7 @@ def save_programs(
         "labels": None if facts.labels is None else list(facts.labels),
         "notes": list(facts.notes),
         "winograd": facts.winograd,
+        "apart": facts.apart,
     }
     if several:
         rows = zip(others, places[1:], strict=True)
@@ -265,4 +266,5 @@ def _read_facts(manifest: Mapping[str, Any]) -> Facts:
         None if labels is None else tuple(map(str, cast("list[Any]", labels))),
         tuple(map(str, manifest["notes"])),
         bool(manifest["winograd"]),
+        bool(manifest.get("apart", False)),  # what older files do not say is not known
     )

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 import convdsl as package
-from convdsl.cli.classify import probabilities
+from convdsl.classification import probabilities
 from convdsl.measure.peak import measure_peak
 
 RANDOM = ("--weights", "random:1")

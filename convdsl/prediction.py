@@ -1,0 +1,267 @@
+"""A network for engines that spread data over processes: Ray Data, Spark, Dask, multiprocessing.
+
+A `Predictor` is pickled as what it was made from: a path, weights, numbers. Each process that uses
+it opens its artifact, or compiles its model, once. Samples are computed in batches of one size, the
+last filled up, so that results do not depend on how an engine cuts its data: they are, to the bit,
+those of the network called with batches of that size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from convdsl.diagnostics import InputError, expect
+from convdsl.forking import open_lock
+from convdsl.kernel.signature import array_of, whole
+from convdsl.tensor import TensorType
+
+if TYPE_CHECKING:
+    from convdsl.preprocessing import Picture
+    from convdsl.runtime.executable import Executable
+
+Array: TypeAlias = "npt.NDArray[Any]"
+Columns: TypeAlias = "Mapping[str, Any]"
+"""Columns of equal length by name, as engines hand out rows."""
+
+MOST_OPEN = 4
+"""Networks that a process keeps, those used last."""
+
+
+class Predictor:
+    """A network that can be sent to other processes.
+
+        predictor = convdsl.Predictor("resnet50.cdsl", batch=8)
+        logits = predictor(images)                            # [n, 3, 224, 224] -> [n, 1000]
+        rows.map_batches(predictor.label)                     # Ray Data: bytes of images -> classes
+        frame.mapInPandas(predictor.labels_of_frames, schema) # Spark
+
+    model: an artifact, a .cnn file, a name of the zoo; files must be there where a process runs.
+    weights, parameters: as for `compile` and `load`. batch: samples at once; artifacts bring
+    theirs.
+    threads: of each process, 1 by default, as engines start a process for each processor.
+    """
+
+    def __init__(
+        self,
+        model: str | Path,
+        weights: str | Path | None = None,
+        *,
+        batch: int = 1,
+        threads: int | None = 1,
+        device: str | None = None,
+        cpu: str = "native",
+        **parameters: Any,
+    ) -> None:
+        expect("the model", model, str, Path)
+        expect("the weights", weights or "", str, Path)
+        self.model = _whole_path(model)
+        self.weights = None if weights is None else _whole_path(weights)
+        self.batch = whole("the batch", batch)
+        if self.batch < 1:
+            raise InputError(f"a batch of {batch}: at least one sample is needed")
+        self.threads, self.device, self.cpu = threads, device, cpu
+        self.parameters = parameters
+
+    def __repr__(self) -> str:
+        weights = "" if self.weights is None else f", {self.weights!r}"
+        return f"Predictor({self.model!r}{weights}, batch={self.batch}, threads={self.threads})"
+
+    def open(self) -> Executable:
+        """The network, as this process has it. Raises convdsl.Error where it cannot be made."""
+        said = (self.weights, self.threads, self.device, self.cpu, sorted(self.parameters.items()))
+        key = repr((self.model, _stamp(self.model), _stamp(self.weights or ""), *said))
+        with _lock:
+            found = _opened.pop(key, None)
+            if found is None:
+                found = self._made()
+            _opened[key] = found
+            while len(_opened) > MOST_OPEN:
+                del _opened[next(iter(_opened))]
+            return found
+
+    def _made(self) -> Executable:
+        from convdsl.runtime.saved import is_artifact, load_executable
+
+        if not is_artifact(self.model):
+            from convdsl import driver, loading
+
+            model = loading.load(self.model, **self.parameters)
+            return driver.compile(
+                model, self.weights, threads=self.threads, cpu=self.cpu, device=self.device
+            )
+        if self.weights is not None or self.parameters or self.cpu != "native":
+            raise InputError(f"{self.model} is compiled already: its weights are in it")
+        return load_executable(self.model, self.threads, self.device)
+
+    # Arrays
+
+    def __call__(self, *arrays: Array, **named: Array) -> Any:
+        """As the network itself is called, on any number of samples."""
+        made = self.by_name(*arrays, **named)
+        return next(iter(made.values())) if len(made) == 1 else made
+
+    def by_name(self, *arrays: Array, **named: Array) -> dict[str, Array]:
+        """The same, with outputs by name where there is only one, too."""
+        network = self.open()
+        given = dict(zip(network.inputs, arrays, strict=False)) | named
+        if not network.samples_apart or len(arrays) > len(network.inputs):
+            return network.by_name(*arrays, **named)
+        given = {name: array_of(f"input `{name}`", value) for name, value in given.items()}
+        count = _count(given)
+        size = self._batch(network)
+        if count <= size:
+            return _run(network, given, size)
+        parts = [
+            _run(network, {name: a[at : at + size] for name, a in given.items()}, size)
+            for at in range(0, count, size)
+        ]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def _batch(self, network: Executable) -> int:
+        """Samples at once: of what an artifact has code for the largest that is no more than said,
+        else the smallest."""
+        first = next(iter(network.inputs.values())).shape[0]
+        if isinstance(first, int):
+            return first
+        there = sorted({size["N"] for size in network.sizes if "N" in size})
+        fitting = [size for size in there if size <= self.batch]
+        return (fitting[-1:] or there or [self.batch])[0]
+
+    # Columns
+
+    def columns(self, rows: Columns) -> dict[str, Any]:
+        """Columns called as the inputs go in; the outputs come as columns besides the others."""
+        network = self.open()
+        missing = [name for name in network.inputs if name not in rows]
+        if missing:
+            raise InputError(f"no column {', '.join(missing)}; there are {', '.join(rows)}")
+        given = {name: _stacked(rows[name]) for name in network.inputs}
+        made = self.by_name(**given)
+        _refuse_same(rows, made)
+        return {**{name: rows[name] for name in rows if name not in given}, **made}
+
+    def classify(self, images: Sequence[Picture], top: int = 5) -> list[Any]:
+        """Of each image, a path or the bytes of a file, the likeliest classes as `convdsl classify`
+        has them: {`index`, `label`, `probability`}."""
+        from convdsl.classification import Classifier
+
+        network = self.open()
+        classifier, size = Classifier(network), self._batch(network)
+        if network.sizes:
+            chosen = next((s for s in network.sizes if s.get("N") == size), network.sizes[0])
+            classifier = Classifier(network, chosen)
+        answers: list[Any] = []
+        for at in range(0, len(images), size):
+            answers += classifier.top(images[at : at + size], top, fill=size)
+        return answers
+
+    def label(self, rows: Columns, image: str = "bytes", top: int = 1) -> dict[str, Any]:
+        """The column of images (bytes of files, or paths) becomes `index`, `label`, `probability`
+        of the likeliest class; of more than one, each a list a row."""
+        if image not in rows:
+            raise InputError(f"no column {image}; there are {', '.join(rows)}")
+        images: list[Any] = [
+            value if isinstance(value, bytes | str | Path) else bytes(value)
+            for value in rows[image]
+        ]
+        found = self.classify(images, top)
+        made: dict[str, Any] = {}
+        for name in ("index", "label", "probability"):
+            lists = [[one[name] for one in row] for row in found]
+            made[name] = np.asarray([row[0] for row in lists] if top == 1 else lists)
+        made["label"] = made["label"].astype(object)
+        _refuse_same(rows, made)
+        return {**{name: rows[name] for name in rows if name != image}, **made}
+
+    def labels_of_frames(
+        self, frames: Iterable[Any], image: str = "bytes", top: int = 1
+    ) -> Iterator[Any]:
+        """`label` of each of several pandas frames: what Spark's mapInPandas calls."""
+        for frame in frames:
+            yield _frame_like(frame, self.label(_columns_of(frame), image, top))
+
+    def frames(self, frames: Iterable[Any]) -> Iterator[Any]:
+        """`columns` of each of several pandas frames."""
+        for frame in frames:
+            yield _frame_like(frame, self.columns(_columns_of(frame)))
+
+
+_opened: dict[str, Executable] = {}
+_lock = open_lock()
+
+
+def _whole_path(text: str | Path) -> str:
+    """A file as processes find it that run in other folders; what is none stays."""
+    said = str(text)
+    path, colon, name = said.rpartition(":")
+    for file, rest in ((said, ""), (path, f"{colon}{name}")):
+        if "\0" not in file and file and Path(file).is_file():
+            return f"{Path(file).absolute()}{rest}"
+    return said
+
+
+def _stamp(path: str) -> tuple[int, ...]:
+    """Tells a file from what was there before."""
+    try:
+        found = Path(path).stat()
+    except (OSError, ValueError):
+        return ()
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _count(given: Mapping[str, Array]) -> int:
+    """Samples in all inputs."""
+    counts = {name: len(a) if a.ndim else 0 for name, a in given.items()}
+    if len(set(counts.values())) > 1:
+        said = ", ".join(f"{count} of {name}" for name, count in counts.items())
+        raise InputError(f"inputs of different batches: {said}")
+    return next(iter(counts.values()), 0)
+
+
+def _run(network: Executable, given: Mapping[str, Array], size: int) -> dict[str, Array]:
+    """A batch, filled up with its last sample."""
+    count = _count(given)
+    if not count:
+        return {name: _nothing(name, type) for name, type in network.outputs.items()}
+    filled = {
+        name: np.concatenate([a, np.repeat(a[-1:], size - count, axis=0)]) if count < size else a
+        for name, a in given.items()
+    }
+    return {name: a[:count] for name, a in network.by_name(**filled).items()}
+
+
+def _nothing(name: str, type: TensorType) -> Array:
+    """The output of no samples, as empty parts of a data set have."""
+    sizes = [extent for extent in type.shape[1:] if isinstance(extent, int)]
+    if len(sizes) < type.rank - 1:
+        raise InputError(f"no samples, and {name} has no size of its own: {type}")
+    return np.empty((0, *sizes), type.dtype.numpy)
+
+
+def _stacked(column: Any) -> Array:
+    """A column of arrays as one."""
+    array = np.asarray(column)
+    if array.dtype != object:
+        return array
+    return np.stack([np.asarray(value) for value in array])
+
+
+def _refuse_same(rows: Columns, made: Columns) -> None:
+    same = [name for name in made if name in rows]
+    if same:
+        raise InputError(f"columns are called as the results are: {', '.join(same)}; rename them")
+
+
+def _columns_of(frame: Any) -> dict[str, Array]:
+    return {str(name): frame[name].to_numpy() for name in frame}
+
+
+def _frame_like(frame: Any, columns: Columns) -> Any:
+    """A frame of the same kind; arrays of more axes become a list of arrays."""
+    flat = {name: list(c) if np.ndim(c) > 1 else c for name, c in columns.items()}
+    return type(frame)(flat)
