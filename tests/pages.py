@@ -85,8 +85,9 @@ def _python(block: Block, names: dict[str, Any]) -> list[str]:
 def _console(block: Block) -> tuple[str, list[str]]:
     written, found = "", []
     for command, shown in _commands(block.text):
-        printed = _printed(command)
+        printed, code = _printed(command)
         same = doctest.OutputChecker().check_output(shown, printed, _FLAGS)
+        same = same and (code == 0 or shown.endswith(f"[{code}]\n"))  # `...` hides no failure
         if not same:
             found.append(f"$ {command}\nthe page shows\n{shown}\nand it prints\n{printed}")
         written += f"$ {command}\n{shown if same or '...' in shown else printed}"
@@ -100,10 +101,11 @@ def _commands(text: str) -> Iterator[tuple[str, str]]:
     yield from zip(parts[1::2], parts[2::2], strict=True)
 
 
-def _printed(command: str) -> str:
+def _printed(command: str) -> tuple[str, int]:
+    """What is printed, last the exit status where it is not 0, and that."""
     name, *arguments = shlex.split(command, comments=True)
     assert name == "convdsl", f"pages run convdsl, not {name}"
     with contextlib.redirect_stdout(io.StringIO()) as said, contextlib.redirect_stderr(said):
         code = main(arguments)
     lines = "".join(f"{line.rstrip()}\n" for line in said.getvalue().splitlines())
-    return lines if code == 0 else f"{lines}[{code}]\n"
+    return (lines if code == 0 else f"{lines}[{code}]\n"), code

@@ -266,41 +266,48 @@ def test_receptive_fields(model: Any, layer: str, size: int, stride: int, paddin
     }
 
 
-@pytest.mark.parametrize(
-    ("body", "size"),
-    [
-        ("conv(8, 3x3) -> conv(8, 3x3) as last", 5),
-        ("conv(8, 3x3) -> conv(8, 3x3) -> conv(8, 3x3) as last", 7),
-        ("conv(8, 3x3) -> conv(8, 3x3, dilation = 2) as last", 7),
-    ],
-)
-def test_stacked_filters(body: str, size: int) -> None:
-    row = report(text(f"image -> {body}")).layers[-1]
-    assert field_to_json(row.receptive_field["image"])["size"] == [size] * 2
-
-
-# Worked examples of teaching texts
+# Worked examples of teaching texts: examples/gallery/worked_examples.cnn
 
 
 @pytest.mark.parametrize(
-    ("given", "body", "params"),
+    ("kernel", "dilations", "size"),
     [
-        ("64, 20, 24", "conv(256, 5x3)", 256 * 64 * 5 * 3),
-        ("256, 20, 20", "conv(256, 3x3)", 589_824),
-        ("256, 20, 20", "conv(256, 3x3, groups = 8)", 73_728),
-        ("10, 20, 20", "repeat 3 { conv(10, 3x3) }", 27 * 10**2),
-        ("10, 20, 20", "conv(10, 7x7)", 49 * 10**2),
-        ("16, 20, 20", "conv(16, 3x3, groups = 16) -> conv(32, 1x1)", 656),
+        ([3, 3], [1, 1], 5),
+        ([3, 3], [1, 1, 1], 7),
+        ([3, 3], [1, 2], 7),
+        ([7, 7], [1], 7),
+        ([5, 5], [1, 3], 17),
     ],
 )
-def test_counts(given: str, body: str, params: int) -> None:
-    model = text(f"image -> {body}", given, before="default conv(bias = false)")
-    assert report(model).totals["params"] == params
+def test_stacked_filters(kernel: list[int], dilations: list[int], size: int) -> None:
+    made = report(convdsl.load("stacked", kernel=kernel, dilations=dilations))
+    assert field_to_json(made.layers[-1].receptive_field["x"])["size"] == [size] * 2
 
 
-def test_transposed_convolution_enlarges() -> None:
-    model = text("image -> conv_transpose(1, 3x3) -> output y", "1, 2, 2")
-    assert str(model.outputs["y"]) == "f32[N, 1, 4, 4]"
+@pytest.mark.parametrize(
+    ("name", "given", "params"),
+    [
+        ("filters_over_channels", {"kernel": [5, 3]}, 256 * 64 * 5 * 3),
+        ("filters_over_channels", {"width": 256}, 589_824),
+        ("filters_over_channels", {"width": 256, "groups": 8}, 73_728),
+        ("stacked", {"width": 10}, 27 * 10**2),
+        ("stacked", {"width": 10, "kernel": [7, 7], "dilations": [1]}, 49 * 10**2),
+        ("depthwise_separable", {}, 656),
+        ("depthwise_separable", {"width": 24, "made": 40}, 9 * 24 + 24 * 40),
+    ],
+)
+def test_counts(name: str, given: dict[str, Any], params: int) -> None:
+    made = report(convdsl.load(name, **given))
+    assert made.totals["params"] == params
+    assert made.totals["macs"] == params * 28 * 28
+
+
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride", "made"), [(2, 3, 1, 4), (5, 4, 2, 12), (1, 6, 5, 6)]
+)
+def test_transposed_convolution_enlarges(size: int, kernel: int, stride: int, made: int) -> None:
+    model = convdsl.load("transposed", size=size, kernel=[kernel, kernel], stride=stride)
+    assert str(model.outputs["y"]) == f"f32[N, 1, {made}, {made}]"
 
 
 # Length of pages
