@@ -1,91 +1,106 @@
-"""What a model may cost at most: `convdsl check --max-params 5M --max-memory 64MiB`."""
+"""What models may cost at most: by options (`convdsl check --max-params 5M`), by convdsl.toml."""
 
 from __future__ import annotations
 
 import argparse
-import re
-from collections.abc import Iterator
-from fractions import Fraction
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from convdsl.cli.options import add_shapes, batch_of, input_shapes
-from convdsl.diagnostics import Diagnostic, Label
+from convdsl.cli.options import add_shapes, batch_of, input_shapes, parameters
+from convdsl.diagnostics import CompileError, Diagnostic, InputError, Label
+from convdsl.project.budgets import FIGURES, Budget, Limit, amount, counted, exceeded, finding
 
 if TYPE_CHECKING:
-    from convdsl.analysis.report import Layer, Report
     from convdsl.diagnostics import Span
     from convdsl.ir.model import Model
 
-UNITS = {"": 1} | {
-    f"{prefix}{binary}": base**power
-    for power, prefix in enumerate("KMGT", start=1)
-    for binary, base in (("", 1000), ("I", 1024))
-}
-NAMED = 3  # layers that a finding names
+_HINT = "say the sizes that are open: --input CxHxW"
+_HINT_OF_A_FILE = 'say the sizes that are open: input = "CxHxW"'
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("budgets")
-    for name, what in (
-        ("params", "parameters, e.g. 5M"),
-        ("macs", "multiply-accumulates, e.g. 4.1G"),
-        ("memory", "bytes of weights and activations together, e.g. 64MiB"),
-    ):
-        group.add_argument(
-            f"--max-{name}", type=amount, metavar="N", help=f"at most so many {what}"
-        )
+    group = parser.add_argument_group("budgets (convdsl.toml may hold them, too)")
+    for figure in FIGURES.values():
+        group.add_argument(figure.option, type=_amount, metavar="N", help=figure.doc)
     add_shapes(parser)
 
 
-def amount(text: str) -> int:
-    """`25M`, `4.1G`, `64MiB`, `1000000`."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?I?)B?", text.strip().upper())
-    if found is None or found.group(2) not in UNITS:
-        raise argparse.ArgumentTypeError(f"no amount: {text}; write 5000000, 5M, 4.1G or 64MiB")
-    return int(Fraction(found.group(1)) * UNITS[found.group(2)])
+def _amount(text: str) -> int:
+    try:
+        return amount(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def are_set(options: argparse.Namespace) -> bool:
-    return any(
-        limit is not None for limit in (options.max_params, options.max_macs, options.max_memory)
+def limits(options: argparse.Namespace) -> tuple[Limit, ...]:
+    """Those of the command line."""
+    said = (
+        (figure, getattr(options, figure.option[2:].replace("-", "_")))
+        for figure in FIGURES.values()
     )
+    return tuple(Limit(figure, value) for figure, value in said if value is not None)
 
 
 def findings(model: Model, span: Span | None, options: argparse.Namespace) -> Iterator[Diagnostic]:
-    """What goes beyond its budget."""
-    from convdsl import driver
-
-    report = driver.report(model, inputs=input_shapes(options), batch=batch_of(model, options))
-    totals = report.totals
-    memory = totals["weight_bytes"] + report.peak.bytes
-    for code, limit, figure, what in (
-        ("E1001", options.max_params, totals["params"], "parameters"),
-        ("E1002", options.max_macs, totals["macs"], "multiply-accumulates"),
-        ("E1003", options.max_memory, memory, "bytes of weights and activations"),
-    ):
-        if limit is None:
-            continue
-        gaps = what == "multiply-accumulates" and "macs" in report.lower_bounds
-        if isinstance(figure, int) and figure <= limit and not gaps:
-            continue
-        if not isinstance(figure, int):
-            text = f"`{model.name}` has {figure} {what}, which no budget can be compared with"
-            help = ("say the sizes that are open: --input CxHxW",)
-        else:
-            least = "at least " if gaps else ""
-            text = f"`{model.name}` has {least}{figure:,} {what}; the budget is {limit:,}"
-            help = _largest(report, what)
-        yield Diagnostic(code, text, () if span is None else (Label(span),), help=help)
+    """What goes beyond a budget of the command line."""
+    asked = limits(options)
+    if asked:
+        of = counted(model, input_shapes(options), batch_of(model, options))
+        yield from exceeded(model, span, asked, of, _HINT)
 
 
-def _largest(report: Report, what: str) -> tuple[str, ...]:
-    """Where most of it is."""
+def findings_of_a_file(
+    path: Path, span: Span, budget: Budget, options: argparse.Namespace
+) -> Iterator[Diagnostic]:
+    """What goes beyond one of convdsl.toml; what the command line says stands over it."""
+    from convdsl import zoo
+    from convdsl.elaborate import load_file
 
-    def cost(layer: Layer) -> int:
-        figure = layer.cost.params if what == "parameters" else layer.cost.macs
-        return figure if isinstance(figure, int) else 0
+    over = {limit.figure.name for limit in limits(options)}
+    asked = [limit for limit in budget.limits if limit.figure.name not in over]
+    if not asked:
+        return
+    try:
+        given = _values(budget) | parameters(options)
+        model = load_file(path, model=span.text, parameters=given, zoo=zoo.folder())
+        batch = options.batch or budget.batch
+        sizes = argparse.Namespace(**vars(options) | {"batch": batch})
+        of = counted(model, input_shapes(options) or budget.inputs, batch_of(model, sizes))
+        yield from exceeded(model, span, asked, of, _HINT_OF_A_FILE)
+    except CompileError as error:
+        yield from (_set_here(diagnostic, budget) for diagnostic in error.diagnostics)
+    except InputError as error:
+        place = budget.spans.get("input") or budget.spans.get("batch") or budget.span
+        text = str(error).removeprefix("--batch: ")
+        yield Diagnostic("E1103", text, (Label(place), Label(span, "this model")))
 
-    if what.startswith("bytes"):
-        return (f"most at {report.peak.at.name}",) if report.peak.at is not None else ()
-    most = sorted(report.layers, key=cost, reverse=True)[:NAMED]
-    return (f"most in {', '.join(f'{layer.name} ({cost(layer):,})' for layer in most)}",)
+
+def _values(budget: Budget) -> dict[str, Any]:
+    from convdsl.elaborate import parameter_value
+
+    values: Mapping[str, Any] = budget.parameters
+    return {n: parameter_value(v) if isinstance(v, str) else v for n, v in values.items()}
+
+
+def _set_here(diagnostic: Diagnostic, budget: Budget) -> Diagnostic:
+    """An error of a value that the budget sets, with the line that does."""
+    place = budget.spans.get("set")
+    if place is None:
+        return diagnostic
+    return replace(diagnostic, labels=(*diagnostic.labels, Label(place, "set here")))
+
+
+def findings_of_an_artifact(
+    name: str, size: int, place: str, budgets: Iterator[Budget], options: argparse.Namespace
+) -> Iterator[Diagnostic]:
+    """An artifact of a model that is larger than it may be."""
+    figure = FIGURES["artifact"]
+    asked = [limit for limit in limits(options) if limit.figure is figure]
+    if not asked:
+        asked = [limit for budget in budgets for limit in budget.limits if limit.figure is figure]
+    for limit in asked:
+        text = figure.beyond(name, size, limit)
+        if text is not None:
+            yield finding(limit, text, None, (f"the artifact is {place}",))

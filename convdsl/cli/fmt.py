@@ -1,7 +1,8 @@
 """Bring .cnn files into the one layout.
 
-Files are rewritten in place; `-` reads the standard input and writes the standard output.
-With --check nothing is written, and the exit code is 1 where a file would change.
+Files are rewritten in place, without FILE those that convdsl.toml lists; `-` reads the standard
+input and writes the standard output. With --check nothing is written, and the exit code is 1 where
+a file would change.
 """
 
 from __future__ import annotations
@@ -17,18 +18,25 @@ from convdsl.diagnostics import InputError
 
 def configure(parser: argparse.ArgumentParser) -> None:
     completes_files(
-        parser.add_argument("file", nargs="+", metavar="FILE", help="a .cnn file, or -")
+        parser.add_argument("file", nargs="*", metavar="FILE", help="a .cnn file, or -")
     )
     parser.add_argument("--check", action="store_true", help="write nothing, say what would change")
     parser.add_argument("--diff", action="store_true", help="like --check, and show the changes")
 
 
 def run(options: argparse.Namespace) -> int:
-    changed = [name for name in options.file if _format(name, options)]
+    changed = [name for name in options.file or _listed() if _format(name, options)]
     looking = options.check or options.diff
     if not looking and not changed:
         console.note("nothing to change")
     return 1 if looking and changed else 0
+
+
+def _listed() -> list[str]:
+    """The files that the project file of the current folder lists."""
+    from convdsl.project.reading import project_here
+
+    return [str(file) for file in project_here().files_from_here()]
 
 
 def _format(name: str, options: argparse.Namespace) -> bool:

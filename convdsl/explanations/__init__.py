@@ -20,6 +20,7 @@ SETTINGS = {
     "file": "at the top of a file",
     "alone": "the whole file",
     "width": "a file that is loaded with `--set width=2`",
+    "project": "in convdsl.toml, beside `net.cnn` with the model `net`",
 }
 """Where an example stands, in words."""
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 
 import pytest
 
-from convdsl.cli.budgets import amount
+from convdsl.project.budgets import amount
 
 # small: conv 224 + bn 16 + linear 27 parameters, and 16 statistics; 13,824 + 24 products;
 # input 768 bytes, conv and bn and relu 2,048 each
@@ -71,5 +70,5 @@ def test_amounts(text: str, count: int) -> None:
 
 @pytest.mark.parametrize("text", ["", "M", "-1", "1x", "1 2", "1e9", "i", "5I"])
 def test_no_amounts(text: str) -> None:
-    with pytest.raises(argparse.ArgumentTypeError, match="no amount"):
+    with pytest.raises(ValueError, match="no amount"):
         amount(text)

@@ -3,12 +3,15 @@ docs/diagnostics.md shows them all."""
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 
+import convdsl
 from convdsl import zoo
+from convdsl.cli import main
 from convdsl.diagnostics import CompileError, Diagnostic, SourceFile
 from convdsl.elaborate import check_definitions, limits, load_file
 from convdsl.explanations import LEVELS, PAGE, SETTINGS, Explanation, every
@@ -23,7 +26,13 @@ What every code means, with a text that is wrong and one that is right; tests ru
 """
 HEADINGS = {"error": "Errors", "warning": "Warnings"}
 
-OF_THE_LANGUAGE = [entry for entry in every().values() if entry.code[1] == "0"]
+OF_THE_LANGUAGE = [entry for entry in every().values() if entry.setting != "project"]
+OF_PROJECTS = [entry for entry in every().values() if entry.setting == "project"]
+NET = """model net {
+    input image: f32[N, 3, 32, 32]
+    image -> conv(16, 3x3) -> relu -> avgpool(global) -> flatten -> linear(10) -> output y
+}
+"""
 
 
 def whole(example: str, entry: Explanation) -> str:
@@ -77,10 +86,32 @@ def test_the_right_example_has_none(entry: Explanation, tmp_path: Path) -> None:
     assert not found, "\n\n".join(diagnostic.render() for diagnostic in found)
 
 
+@pytest.fixture(scope="module")
+def net(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a model and its artifact."""
+    folder = tmp_path_factory.mktemp("project")
+    (folder / "net.cnn").write_text(NET)
+    convdsl.compile(folder / "net.cnn", "random:0").save(folder / "net.cdsl")
+    return folder
+
+
+@pytest.mark.parametrize("entry", OF_PROJECTS, ids=lambda entry: entry.code)
+def test_a_project_that_is_wrong_and_right(
+    entry: Explanation, net: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(net)
+    for example, codes in ((entry.wrong, [entry.code]), (entry.right, [])):
+        Path("convdsl.toml").write_text(example)
+        main(["check", "net.cnn", "net.cdsl", "convdsl.toml", "--format", "json", "--quiet"])
+        found = json.loads(capsys.readouterr().out)
+        assert [d["code"] for d in found] == codes
+        assert all(d["file"] == "convdsl.toml" for d in found)
+
+
 def test_every_code_is_explained_and_every_explanation_is_of_a_code() -> None:
     used: set[str] = set()
     for path in (ROOT / "convdsl").rglob("*.py"):
-        used |= set(re.findall(r'"([EW]0\d{3})"', path.read_text(encoding="utf-8")))
+        used |= set(re.findall(r'"([EW]\d{4})"', path.read_text(encoding="utf-8")))
     assert set(every()) == used
 
 

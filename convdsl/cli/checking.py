@@ -1,0 +1,152 @@
+"""What `convdsl check` looks at, and what it finds: files, artifacts, project files."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from convdsl import loading, zoo
+from convdsl.cli import budgets, console
+from convdsl.cli.options import parameters, plain_path
+from convdsl.diagnostics import CompileError, Diagnostic
+from convdsl.elaborate import check_file, load_file, model_spans
+from convdsl.elaborate.files import ROOT_MARK
+from convdsl.findings import Finding
+from convdsl.ir.model import Model
+from convdsl.project.reading import Project, project_here, project_of, read
+from convdsl.runtime.saved import is_artifact
+
+
+class Checks:
+    """One run over files; project files are read once."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.count = 0
+        self._options = options
+        self._projects: dict[Path, Project | CompileError] = {}
+        self._models: list[tuple[Path, str]] = []  # that were looked at
+
+    def all(self) -> list[Finding]:
+        """What is found, in the order of places, once each: models share what is around them."""
+        found: dict[tuple[Any, ...], Finding] = {}
+        for diagnostic, file in self._findings():
+            place = diagnostic.to_json()
+            at = (place["file"] or "", place["line"] or 0, place["column"] or 0)
+            key = (*at, diagnostic.code, diagnostic.message if "E10" in diagnostic.code else "")
+            found.setdefault(key, Finding(diagnostic, file))
+        return [found[key] for key in sorted(found)]
+
+    def _findings(self) -> Iterator[tuple[Diagnostic, str | None]]:
+        if not self._options.model:
+            yield from self._whole_project()
+        for name in self._options.model:
+            self.count += 1
+            try:
+                for diagnostic in self._named(name):
+                    yield diagnostic, self._file_of(name)
+            except CompileError as error:
+                yield from ((diagnostic, self._file_of(name)) for diagnostic in error.diagnostics)
+        for place, project in self._projects.items():
+            if isinstance(project, CompileError):
+                yield from ((d, os.path.relpath(place)) for d in project.diagnostics)
+
+    def _file_of(self, name: str) -> str | None:
+        """The file that a name on the command line means, where it is one."""
+        head, colon, _ = name.rpartition(":")
+        return next((x for x in (name, head if colon else name) if Path(x).exists()), None)
+
+    def _whole_project(self) -> Iterator[tuple[Diagnostic, str | None]]:
+        """All models that the project file of the current folder lists."""
+        try:
+            project = project_here()
+        except CompileError as error:
+            yield from ((diagnostic, ROOT_MARK) for diagnostic in error.diagnostics)
+            return
+        yield from ((diagnostic, None) for diagnostic in project.missing())
+        for file in project.files_from_here():
+            self.count += 1
+            try:
+                for diagnostic in self._check_file(file, None):
+                    yield diagnostic, str(file)
+            except CompileError as error:
+                yield from ((diagnostic, str(file)) for diagnostic in error.diagnostics)
+        yield from ((diagnostic, None) for diagnostic in project.unused(self._models))
+
+    def _project(self, file: Path) -> Project | None:
+        """What the project file of a model's file says; what is wrong in it is told at the end."""
+        place = project_of(file)
+        if place is None:
+            return None
+        if place not in self._projects:
+            try:
+                self._projects[place] = read(place, os.path.relpath(place))
+            except CompileError as error:
+                self._projects[place] = error
+        project = self._projects[place]
+        return None if isinstance(project, CompileError) else project
+
+    def _named(self, name: str) -> Iterator[Diagnostic]:
+        """What is wrong with what the command line names."""
+        path = plain_path(name)
+        head, colon, model = name.rpartition(":")
+        if path.name == ROOT_MARK and path.is_file():
+            project = self._project(path)
+            yield from () if project is None else project.missing()
+        elif is_artifact(path):
+            yield from self._artifact(path)
+        elif _is_source(path):
+            yield from self._check_file(path, None)
+        elif colon and _is_source(plain_path(head)):
+            yield from self._check_file(plain_path(head), model)
+        else:
+            loaded = loading.load(name, **parameters(self._options))
+            yield from loaded.warnings
+            yield from budgets.findings(loaded, None, self._options)
+
+    def _artifact(self, path: Path) -> Iterator[Diagnostic]:
+        from convdsl.cli.info import facts_of
+
+        facts = facts_of(str(path))
+        project, name = self._project(path), str(facts["model"])
+        note = f"{path} is an artifact of {name}, whole; `convdsl info` says more"
+        console.note(note)
+        kept = iter(()) if project is None else project.budgets_of(path, name)
+        yield from budgets.findings_of_an_artifact(
+            name, facts["file bytes"], str(path), kept, self._options
+        )
+
+    def _check_file(self, path: Path, model: str | None) -> Iterator[Diagnostic]:
+        """One model of a file, or every one, or its blocks where it holds no model."""
+        folder, given = zoo.folder(), parameters(self._options)
+        spans = model_spans(path)
+        if not spans:
+            yield from check_file(path, zoo=folder)
+        for name in spans if model is None else (model,):
+            self._models.append((path, name))
+            try:
+                loaded = load_file(path, model=name, parameters=given, zoo=folder)
+            except CompileError as error:
+                yield from error.diagnostics
+                continue
+            yield from loaded.warnings
+            yield from _misjudged(loaded)
+            yield from budgets.findings(loaded, spans[name], self._options)
+            project = self._project(path)
+            for budget in () if project is None else project.budgets_of(path, name):
+                yield from budgets.findings_of_a_file(path, spans[name], budget, self._options)
+
+
+def _misjudged(model: Model) -> tuple[Diagnostic, ...]:
+    """Losses and metrics of the `train` block that cannot judge what the network puts out."""
+    if model.training is None:
+        return ()
+    from convdsl.training.judging import disagreements
+
+    return disagreements(model)
+
+
+def _is_source(path: Path) -> bool:
+    return path.suffix == ".cnn" and path.is_file()
