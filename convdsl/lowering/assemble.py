@@ -78,7 +78,7 @@ class Arena:
         """Where a key lies."""
         root, offset = self.sharing.root(key)
         if root in self._fixed:
-            return self._fixed[root]
+            return replace(self._fixed[root], offset=offset)
         return Argument(Place.ARENA, 0, self._offsets[root] + offset)
 
 

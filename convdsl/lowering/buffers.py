@@ -27,6 +27,7 @@ from convdsl.lowering.memory import round_up
 from convdsl.lowering.narrowing import find_narrowed
 from convdsl.lowering.packing import Packing, Shelf, Source
 from convdsl.lowering.slices import find_slices
+from convdsl.lowering.views import Memory, find_views
 from convdsl.schedules.machine import Machine
 from convdsl.schedules.task import Pack, Scratch
 from convdsl.tensor import DType, TensorType
@@ -48,16 +49,21 @@ class Buffers:
         self._packings: list[Packing] = []
         self._packed: dict[tuple[Source, Pack, DType], PackedWeight] = {}
         self.narrowed = find_narrowed(graph, machine, self._planned, self.timing)
-        self.aliases = find_slices(graph, self._planned, self.timing, self.narrowed)
         self._in_place = self._outputs_in_place()
+        slices = find_slices(graph, self._planned, self.timing, self.narrowed)
+        memory = Memory(graph, self._planned, self.timing, self.narrowed, self._in_place)
+        self._wholes = {part.owner for part in slices.values()}
+        self._views = find_views(memory, slices)
+        self.aliases = {**slices, **self._views.aliases}
         for _, value in (*self.inputs, *self.states):
             self.place(value, value.type, Layout(value.type.sizes))
 
     # What is asked of a value
 
-    def is_whole(self, value: Value) -> bool:
-        """True for a concatenation whose parts lie in place already."""
-        return any(part.owner is value for part in self.aliases.values())
+    def is_nothing(self, node: OpNode) -> bool:
+        """True where no code is needed: for a concatenation whose parts lie in place already, and
+        for what only hands on what it reads under another shape."""
+        return node in self._views.nodes or any(value in self._wholes for value in node.outputs)
 
     def copied_outputs(self) -> list[tuple[int, str, Value]]:
         """(slot, name, value) of the outputs that are copied when all is done: from blocked to
@@ -84,8 +90,8 @@ class Buffers:
         self._layouts[key] = layout
         self._dtypes[key] = type.dtype
 
-    def place_whole(self, value: Value) -> None:
-        """The same for a concatenation whose parts lie in place already."""
+    def place_made(self, value: Value) -> None:
+        """The same for what needs no code."""
         layout = self._planned.of_value(value)
         assert layout is not None
         self.place(value, self.narrowed.type(value), layout)

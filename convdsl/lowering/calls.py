@@ -13,10 +13,12 @@ Key = Hashable
 
 @dataclass(frozen=True, slots=True)
 class Alias:
-    """Where a key lies: inside of another one, `offset` bytes from its start."""
+    """Where a key lies: inside of another one, `offset` bytes from its start. `seen`: no call
+    writes it, what reads it sees what the other one holds."""
 
     owner: Key
     offset: int = 0
+    seen: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Keys that share memory: parts of a whole, values written over operands, new states over old.
 
     concat(a, b)        a and b lie inside of what joins them (slices.py)
+    reshape(x)          is x, seen otherwise (views.py)
     y = x + r           y lies over r, if nothing reads r afterwards
     s <- s + 1          the new value lies over the old one, if nothing reads that afterwards
 
@@ -61,8 +62,8 @@ class Sharing:
         return key, offset
 
     def is_own(self, key: Key) -> bool:
-        """Whether a key has memory of its own in the arena, all of it."""
-        parts = (alias.owner for alias in self.aliases.values())
+        """Whether a key has memory of its own in the arena, and nothing else is written there."""
+        parts = (alias.owner for alias in self.aliases.values() if not alias.seen)
         return not (key in self.aliases or key in self._fixed or any(key == o for o in parts))
 
     def alias(self, key: Key, owner: Key) -> None:

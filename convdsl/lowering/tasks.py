@@ -54,8 +54,9 @@ class Tasks:
         """All groups in order, then the outputs that must be copied."""
         for nodes in kernels_of(graph):
             root = nodes[0]
-            if self._buffers.is_whole(root.outputs[0]):
-                self._buffers.place_whole(root.output)
+            if self._buffers.is_nothing(root):
+                for value in root.outputs:
+                    self._buffers.place_made(value)
             else:
                 self._add_group(graph, nodes)
         for slot, name, value in self._buffers.copied_outputs():

@@ -1,0 +1,160 @@
+"""Operators that move nothing make no step: their results lie in what they read, or the other way
+round; nothing of it changes a number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import prod
+from typing import Any
+
+import numpy as np
+import pytest
+from executors import executing, interpreted, interpreting, machine_code, run_graph, run_session
+from graphs import Builder, rewritten
+
+from convdsl.backends.llvm.objects import find_target
+from convdsl.ir.graph import Graph
+from convdsl.kernel.program import Place, Program
+from convdsl.kernel.verify_program import verify_program
+from convdsl.lowering.lower import lower
+from convdsl.ops import BY_NAME
+from convdsl.schedules.cpu.machine import cpu_machine
+
+
+def programmed(graph: Graph) -> Program:
+    program = lower(rewritten(graph), cpu_machine(find_target("x86-64-v4")), "net").program
+    verify_program(program)
+    return program
+
+
+def ops_of(program: Program) -> list[str]:
+    """The operators of the steps: their layers' names, without numbers."""
+    return [name.rstrip("0123456789") for step in program.steps for name in step.nodes]
+
+
+def check(graph: Graph, **arrays: np.ndarray[Any, Any]) -> dict[str, np.ndarray[Any, Any]]:
+    """What the loop interpreter and machine code compute, which is the same."""
+    found = run_graph(rewritten(graph), arrays, machine_code)
+    for name, array in run_graph(rewritten(graph), arrays, interpreted).items():
+        np.testing.assert_array_equal(found[name], array)
+    return found
+
+
+def counted(*shape: int) -> np.ndarray[Any, Any]:
+    return np.arange(prod(shape)).astype("f4").reshape(shape)
+
+
+@pytest.mark.parametrize("block", [2, 3, 8])
+def test_space_to_depth_is_one_copy(block: int) -> None:
+    """As ONNX's exporters write it: reshape, transpose, reshape."""
+    n, c, h, w = 2, 5, 2 * block, 20 * block
+    b = Builder()
+    x = b.input("x", n, c, h, w)
+    apart = b("reshape", x, shape=(n, c, h // block, block, w // block, block))
+    moved = b("transpose", apart, axes=(0, 3, 5, 1, 2, 4))
+    graph = b.output(y=b("reshape", moved, shape=(n, c * block * block, h // block, w // block)))
+    program = programmed(graph)
+    assert ops_of(program) == ["transpose"]
+    places = [argument.place for argument in program.steps[0].arguments]
+    assert places == [Place.INPUT, Place.OUTPUT]
+    assert program.arena_bytes == 0
+    given = counted(n, c, h, w)
+    wanted = given.reshape(n, c, h // block, block, w // block, block).transpose(0, 3, 5, 1, 2, 4)
+    np.testing.assert_array_equal(check(graph, x=given)["y"], wanted.reshape(n, -1, 2, 20))
+
+
+def test_an_input_that_is_put_out_under_another_shape_is_copied() -> None:
+    b = Builder()
+    graph = b.output(y=b("reshape", b.input("x", 4, 6), shape=(3, 8)))
+    assert ops_of(programmed(graph)) == ["reshape"]
+    np.testing.assert_array_equal(check(graph, x=counted(4, 6))["y"], counted(3, 8))
+
+
+def test_of_two_outputs_of_one_value_one_is_copied() -> None:
+    """The value itself lies in the one, the other needs its elements too."""
+    b = Builder()
+    h = b("neg", b.input("x", 4, 6))
+    graph = b.output(a=b("reshape", h, shape=(3, 8)), b=b("reshape", h, shape=(24,)))
+    assert ops_of(programmed(graph)) == ["neg", "reshape"]
+    found = check(graph, x=counted(4, 6))
+    np.testing.assert_array_equal(found["a"], -counted(3, 8))
+    np.testing.assert_array_equal(found["b"], -counted(24))
+
+
+def test_a_value_that_is_an_output_too_serves_both() -> None:
+    """The reader of the shape reads the caller's array."""
+    b = Builder()
+    h = b("neg", b.input("x", 4, 6))
+    graph = b.output(h=h, y=b("exp", b("reshape", h, shape=(3, 8))))
+    assert ops_of(programmed(graph)) == ["neg", "exp"]
+    found = check(graph, x=counted(4, 6) / 24)
+    np.testing.assert_allclose(found["y"], np.exp(-counted(3, 8) / 24), rtol=1e-6)
+
+
+def test_parts_of_the_first_axis_lie_in_the_whole() -> None:
+    b = Builder()
+    h = b("neg", b.input("x", 7, 6))
+    split = b.build.apply(BY_NAME["split"], {"x": h}, {"parts": (3, 4), "axis": 0}, name="split")
+    first, second = split.outputs
+    rest = b("slice", h, axes=(0,), start=(5,), stop=(7,), step=(1,))
+    graph = b.output(a=b("exp", first), b=b("exp", second), c=b("exp", rest))
+    assert ops_of(programmed(graph)) == ["neg", "exp", "exp", "exp"]
+    x = counted(7, 6) / 42
+    found = check(graph, x=x)
+    for name, part in (("a", x[:3]), ("b", x[3:]), ("c", x[5:])):
+        np.testing.assert_allclose(found[name], np.exp(-part), rtol=1e-6)
+
+
+@pytest.mark.parametrize("axis", [1, 2])
+def test_parts_of_other_axes_and_steps_are_copied(axis: int) -> None:
+    b = Builder()
+    h = b("neg", b.input("x", 2, 6, 8))
+    part = b("slice", h, axes=(axis,), start=(0,), stop=(6,), step=(2,))
+    assert "slice" in ops_of(programmed(b.output(y=b("exp", part))))
+
+
+def test_what_is_blocked_is_unpacked() -> None:
+    """Channels of a map lie side by side; those of its row of numbers do not."""
+    b = Builder()
+    h = b("conv", b.input("x", 1, 3, 6, 6), channels=32, kernel=3)
+    graph = b.output(y=b("exp", b("flatten", h, start=1)))
+    assert "flatten" in ops_of(programmed(graph))
+    pooled = b("flatten", b("avg_pool", h, kernel="global"), start=1)
+    program = programmed(b.output(z=b("linear", pooled, channels=5)))
+    assert ops_of(program).count("flatten") == 1  # one position: blocks are a row already
+
+
+@pytest.mark.parametrize("way", [interpreting, executing])
+def test_states_are_never_looked_at_in_passing(way: Callable[..., Any]) -> None:
+    """A state changes in the call, and what was read of it before does not; nor is a new state seen
+    under another shape."""
+    b = Builder()
+    x, s = b.input("x", 4, 6), b.parameter("s", 4, 6)
+    after = b("add", s, x)
+    b.update(s, after)
+    seen = b("neg", b("reshape", after, shape=(24,)))
+    graph = rewritten(b.output(y=b("neg", b("reshape", s, shape=(3, 8))), z=seen))
+    given = [{"x": counted(4, 6)}, {"x": -2 * counted(4, 6)}]
+    session = run_session(graph, {"s": np.ones((4, 6), "f4")}, given, way)
+    before = np.ones((4, 6), "f4")
+    for (outputs, states), each in zip(session, given, strict=True):
+        np.testing.assert_array_equal(outputs["y"], -before.reshape(3, 8))
+        before = before + each["x"]
+        np.testing.assert_array_equal(outputs["z"], -before.reshape(24))
+        np.testing.assert_array_equal(states["s"], before)
+
+
+def test_results_do_not_lie_over_what_is_looked_at_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shape is read after a map of the same value, which could have lain over that."""
+    from convdsl.lowering import assemble
+
+    monkeypatch.setattr(assemble, "choose", lambda apart, over: over)
+    b = Builder()
+    h = b("transpose", b.input("x", 4, 6), axes=(1, 0))
+    again = b("transpose", b("exp", h), axes=(1, 0))
+    late = b("reshape", h, shape=(3, 8))
+    graph = b.output(a=again, b=b("matmul", late, b.input("w", 8, 2)))
+    x, w = counted(4, 6) / 24, counted(8, 2)
+    found = check(graph, x=x, w=w)
+    np.testing.assert_allclose(found["b"], x.T.reshape(3, 8) @ w, rtol=1e-5)
+    np.testing.assert_allclose(found["a"], np.exp(x), rtol=1e-6)
