@@ -7,12 +7,13 @@ MAKEFLAGS += --no-print-directory
 PYTHON ?= python3
 VENV := .venv
 TORCH := .venv-torch
+AROUND := .venv-around
 PEERS := .venv-peers
 # pip: quiet about everything but trouble
 PIP := -m pip install --quiet --disable-pip-version-check
 WORKERS ?= 2
 
-.PHONY: help setup demo test test-slow test-gpu test-gpu-evidence test-torch lint format grammar conformance golden where bench fuzz wheel clean
+.PHONY: help setup demo test test-slow test-gpu test-gpu-evidence test-torch test-around lint format grammar conformance golden where bench fuzz wheel clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
@@ -36,6 +37,9 @@ test-gpu-evidence: $(VENV)/.dev ## all that shows, without a card, that its kern
 
 test-torch: $(TORCH)/.torch ## compare with PyTorch on the CPU
 	$(TORCH)/bin/python -m pytest -q -o addopts= --strict-markers --strict-config --import-mode=importlib -m "not slow" tests/torch $(ARGS)
+
+test-around: $(AROUND)/.around ## what needs heavier packages: notebooks
+	$(AROUND)/bin/python -m pytest -q -o addopts= --strict-markers --strict-config --import-mode=importlib -m "not slow" tests/around $(ARGS)
 
 lint: $(VENV)/.dev ## style, formatting, strict types, import contracts
 	$(VENV)/bin/ruff check .
@@ -69,7 +73,7 @@ wheel: $(VENV)/.dev ## build the wheel, install it elsewhere, and use it there
 	$(VENV)/bin/python tests/check_wheel.py
 
 clean: ## remove environments, caches and build results
-	rm -rf $(VENV) $(TORCH) $(PEERS) build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(TORCH) $(AROUND) $(PEERS) build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 
 # Environments. A stamp file records what is installed; pyproject.toml says what to install.
 $(VENV)/bin/python:
@@ -97,6 +101,14 @@ $(TORCH)/bin/python:
 $(TORCH)/.torch: pyproject.toml | $(TORCH)/bin/python
 	@echo "installing convdsl and PyTorch (CPU) into $(TORCH)"
 	@$(TORCH)/bin/python $(PIP) -e '.[images,torch]' hypothesis pytest
+	@touch $@
+
+$(AROUND)/bin/python:
+	$(PYTHON) -m venv $(AROUND)
+
+$(AROUND)/.around: pyproject.toml | $(AROUND)/bin/python
+	@echo "installing convdsl and what it works with into $(AROUND)"
+	@$(AROUND)/bin/python $(PIP) -e '.[around]'
 	@touch $@
 
 $(PEERS)/bin/python:

@@ -86,6 +86,7 @@ _HOMES = {
     "convdsl.library": ("build_library",),
     "convdsl.loading": ("load", "parse"),
     "convdsl.measure.tuning": ("tuner",),
+    "convdsl.notebook": ("load_ipython_extension",),
     "convdsl.pictures": ("draw",),
     "convdsl.prediction": ("Predictor",),
     "convdsl.reporting": ("report",),

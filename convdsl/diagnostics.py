@@ -8,10 +8,15 @@ chain of block instantiations, notes and help. `render` draws it with carets. A
 from __future__ import annotations
 
 import bisect
+import linecache
 import re
-from collections.abc import Iterable, Sequence
+import traceback
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+
+from convdsl.appearance import Shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +96,7 @@ class Frame:
 
 
 @dataclass(frozen=True, slots=True)
-class Diagnostic:
+class Diagnostic(Shown):
     """One finding. `labels[0]` is where it is; the others explain it."""
 
     code: str  # e.g. "E0301"; `convdsl explain` says what it means
@@ -148,13 +153,22 @@ def printable(text: str) -> str:
 class Error(Exception):
     """Anything a user can cause. What else escapes from convdsl is a bug."""
 
+    def _render_traceback_(self) -> list[str]:
+        """What IPython prints instead of a traceback: the caller's own lines, and the message."""
+        said = f"{_paint('1;31', 'error')}{_paint('1', f': {printable(str(self))}')}"
+        return [*map(printable, _callers(self)), said]
 
-class CompileError(Error):
+
+class CompileError(Error, Shown):
     """The text is wrong; `diagnostics` say how."""
 
     def __init__(self, diagnostics: Iterable[Diagnostic]) -> None:
         self.diagnostics = tuple(diagnostics)
         super().__init__("\n\n".join(render(d) for d in self.diagnostics))
+
+    def _render_traceback_(self) -> list[str]:
+        """The findings: it is the text that is wrong, not who calls."""
+        return "\n\n".join(render(d, color=True) for d in self.diagnostics).split("\n")
 
 
 class WeightError(Error):
@@ -175,6 +189,17 @@ class DeviceError(Error):
 
 class InputError(Error):
     """Input data, shapes or options that do not fit the model."""
+
+
+def _callers(error: Error) -> Iterator[str]:
+    """Lines of code on the way to an error, outside of convdsl and of IPython itself."""
+    for frame, number in traceback.walk_tb(error.__traceback__):
+        home = str(frame.f_globals.get("__name__", "")).partition(".")[0]
+        if home not in ("convdsl", "IPython"):
+            path = frame.f_code.co_filename
+            code = linecache.getline(path, number).strip()
+            place = f"{path}:{number}" if Path(path).is_file() else f"line {number}"
+            yield f"{place}: {code}" if code else place
 
 
 def expect(what: str, given: object, *types: type) -> None:

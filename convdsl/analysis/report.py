@@ -10,6 +10,7 @@ from typing import Any, cast
 from convdsl.analysis.cost import CONVENTIONS, Cost, Figure, costs, known_sum, weight_bytes
 from convdsl.analysis.memory import Peak, peak_activation_bytes
 from convdsl.analysis.receptive_field import AxisField, Summary, receptive_fields
+from convdsl.appearance import Shown
 from convdsl.diagnostics import InputError
 from convdsl.ir.graph import Graph, OpNode
 from convdsl.ir.model import Model
@@ -64,7 +65,7 @@ class Default:
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Report:
+class Report(Shown):
     """Figures of a model under a counting convention; symbols that are not bound stay. Printed, it
     is the table that `convdsl report` prints."""
 

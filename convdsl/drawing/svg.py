@@ -68,13 +68,14 @@ def style(theme: str = "auto", scope: str = "") -> str:
     """The style sheet of a picture. `scope`: a selector in front, where pages hold it."""
     if theme not in THEMES:
         raise InputError(f"no theme {theme}: there are {', '.join(THEMES)}")
-    light, dark = _rules(0, scope), _rules(1, scope)
+    light, dark = rules(0, scope), rules(1, scope)
     if theme == "auto":
         return f"{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}"
     return light if theme == "light" else dark
 
 
-def _rules(which: int, scope: str) -> str:
+def rules(which: int, scope: str = "") -> str:
+    """The light rules, or the dark ones: 0 or 1."""
     lead = f"{scope} " if scope else ""
     # Hinted letters have whole widths, which would not be those that boxes are made for.
     rules = [f"{lead}text {{ font-family: {MONOSPACE}; text-rendering: geometricPrecision }}"]

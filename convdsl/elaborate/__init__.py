@@ -7,6 +7,7 @@ from convdsl.elaborate.model import (
     load_file,
     model_spans,
     parameter_value,
+    spans_of_models,
 )
 
 __all__ = [
@@ -16,4 +17,5 @@ __all__ = [
     "load_file",
     "model_spans",
     "parameter_value",
+    "spans_of_models",
 ]

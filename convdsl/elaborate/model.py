@@ -59,7 +59,12 @@ def _read(path: Path) -> SourceFile:
 
 def model_spans(path: Path) -> dict[str, Span]:
     """The models in a `.cnn` file by name, and where they are; raises CompileError."""
-    items = parse(_read(path)).items
+    return spans_of_models(_read(path))
+
+
+def spans_of_models(source: SourceFile) -> dict[str, Span]:
+    """The models in a source by name, and where they are; raises CompileError."""
+    items = parse(source).items
     return {item.name.id: item.name.span for item in items if isinstance(item, ast.Model)}
 
 

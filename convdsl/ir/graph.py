@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from convdsl.appearance import Shown
 from convdsl.diagnostics import Frame, InputError, Span
 from convdsl.ir.opdef import Call, OpDef, OpError, Role
 from convdsl.ir.rules import Rules
@@ -133,7 +134,7 @@ class OpNode(Node):
         return tuple(value for name, value in self.inputs.items() if name not in state)
 
 
-class Graph:
+class Graph(Shown):
     """A mutable graph; inputs and outputs are ordered by name.
 
     `updates`: for keys of states, the value that replaces the state once all outputs and all
@@ -149,6 +150,11 @@ class Graph:
         self._next = 0
         self.outputs: dict[str, Value] = {}
         self.updates: dict[str, Value] = {}
+
+    def __repr__(self) -> str:
+        inputs = ", ".join(f"{name} {value.type}" for name, value in self.inputs.items())
+        outputs = ", ".join(f"{name} {value.type}" for name, value in self.outputs.items())
+        return f"<Graph of {len(self.op_nodes())} operators: {inputs} -> {outputs}>"
 
     # Building
 

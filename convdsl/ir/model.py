@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from convdsl.appearance import Shown
 from convdsl.diagnostics import Diagnostic, InputError, SourceFile
 from convdsl.ir.graph import Graph
 from convdsl.ir.preprocess import Preprocessing, usual_preprocessing
@@ -13,8 +14,8 @@ from convdsl.ir.training import Training
 from convdsl.tensor import Symbol, TensorType
 
 
-@dataclass(slots=True)
-class Model:
+@dataclass(slots=True, repr=False)
+class Model(Shown):
     """A loaded network. Symbols stay symbolic until it is compiled."""
 
     name: str
@@ -36,6 +37,11 @@ class Model:
     declares: Mapping[str, TensorType] = field(default_factory=dict[str, TensorType])  # outputs
     accepts: Mapping[str, TensorType] = field(default_factory=dict[str, TensorType])  # other inputs
     reread: Callable[[Mapping[str, int], Mapping[str, Any]], Model] | None = None
+
+    def __repr__(self) -> str:
+        inputs = ", ".join(f"{name} {type}" for name, type in self.inputs.items())
+        outputs = ", ".join(f"{name} {type}" for name, type in self.outputs.items())
+        return f"<Model {self.name}: {inputs} -> {outputs}>"
 
     @property
     def image_preprocessing(self) -> Preprocessing | None:

@@ -46,7 +46,7 @@ MOST_TILES = 64
 """Filters and maps of a sheet, unless more are asked for."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Picture:
     """A drawing, as SVG; made of images also as pixels. Notebooks show it."""
 
@@ -58,6 +58,9 @@ class Picture:
     @property
     def svg(self) -> str:
         return self.canvas.document(self.title, self.theme)
+
+    def __repr__(self) -> str:
+        return f"<Picture {self.title}: {self.canvas.width:.0f} x {self.canvas.height:.0f} pixels>"
 
     def _repr_svg_(self) -> str:
         return self.svg

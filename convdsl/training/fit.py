@@ -20,6 +20,7 @@ from convdsl.ir.model import Model
 from convdsl.ir.training import Choice, Loss, Training
 from convdsl.loading import load
 from convdsl.runtime.executable import Executable
+from convdsl.training import watching
 from convdsl.training.checkpoint import Progress
 from convdsl.training.data import Wanted, open_parts, preparation
 from convdsl.training.evaluation import Evaluation, evaluate, names_of
@@ -109,7 +110,8 @@ def train(
     settings: over those of the model's `train` block, by name. out: the folder of the run; without
     one nothing is written. device: `cpu`, `cuda`, `cuda:1`; a run may be resumed on another one.
     precision: of products on a card, as for `convdsl.compile`. amp: mixed precision, products in
-    `float16` with loss scaling, or in `bfloat16`. Raises convdsl.Error.
+    `float16` with loss scaling, or in `bfloat16`. watch: what is told of it; by default notebooks
+    show a bar, and nothing is said elsewhere. Raises convdsl.Error.
     """
     model = model if isinstance(model, Model) else load(model)
     job = prepare(
@@ -130,7 +132,7 @@ def train(
         precision=precision,
         amp=amp,
         checkpoint_activations=checkpoint_activations,
-        watch=watch,
+        watch=watching.usual() if watch is None else watch,
         said=settings,
     )
     return job.go(resume=resume)

@@ -1,0 +1,52 @@
+"""Pages of docs/ are run: what their commands and their Python print is what they show."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pages import blocks, run
+
+DOCS = Path(__file__).parents[2] / "docs"
+RUN = {"console", "python"}
+PAGES = [
+    page
+    for page in sorted(DOCS.glob("*.md"))
+    if any(block.kind in RUN for block in blocks(page.read_text(encoding="utf-8")))
+]
+LONG = [
+    page
+    for page in PAGES
+    if any("slow" in block.flags for block in blocks(page.read_text(encoding="utf-8")))
+]
+
+
+def check(page: Path, request: pytest.FixtureRequest, slow: bool) -> None:
+    written, found = run(page.read_text(encoding="utf-8"), slow)
+    if request.config.getoption("--update-golden"):
+        page.write_text(written, encoding="utf-8")
+    else:
+        assert not found, "\n".join([*found, "run `make golden` and read the diff"])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_page(
+    page: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    check(page, request, slow=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", LONG, ids=lambda page: page.stem)
+def test_page_with_what_takes_long(
+    page: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    check(page, request, slow=True)
