@@ -1,14 +1,17 @@
 """Compare two models, layer by layer and in total.
 
 Layers are matched by name, blocks with --depth. --set is for both models, --set-a and --set-b for
-the one and the other, as in `convdsl diff net.cnn net.cnn --set-b width=32`. Exit code 0: nothing
-differs; 1: something does.
+the one and the other, as in `convdsl diff net.cnn net.cnn --set-b width=32`. With --against a file
+is compared with what it was, imports included: `convdsl diff --against main net.cnn`. --format md
+is made for comments on pull requests. Exit code 0: nothing differs; 1: something does.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from convdsl.cli import console, listing
@@ -24,14 +27,22 @@ from convdsl.cli.options import (
     positive,
     settings_of,
 )
+from convdsl.diagnostics import InputError
 
 if TYPE_CHECKING:
     from convdsl.analysis.report import Layer, Report
+    from convdsl.ir.model import Model
+    from convdsl.reporting.comparison import Change
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    for name, which in (("old", "the one"), ("new", "the other")):
-        completes_files(parser.add_argument(name, metavar=name.upper(), help=f"{which} model"))
+    completes_files(parser.add_argument("old", metavar="OLD", help="the one model"))
+    completes_files(
+        parser.add_argument("new", nargs="?", metavar="NEW", help="the other; none with --against")
+    )
+    parser.add_argument(
+        "--against", metavar="REV", help="compare the file with that of a revision of git"
+    )
     add_set(parser)
     for letter, which in (("a", "OLD"), ("b", "NEW")):
         parser.add_argument(
@@ -50,34 +61,64 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from convdsl import driver, loading
+    from convdsl import driver
+    from convdsl.reporting.comparison import comparison_markdown
 
-    both = parameters(options)
-    sides = ((options.old, options.set_a), (options.new, options.set_b))
-    models = [loading.load(name, **(both | settings_of(own))) for name, own in sides]
+    models = _models(options)
     old, new = (
         driver.report(m, "all", input_shapes(options), batch=batch_of(m, options)) for m in models
     )
-    rows = [*_totals(old, new), *_layers(old, new, options.depth)]
-    if rows or options.format != "table":
+    totals = list(_totals(old, new))
+    layers = list(_layers(old, new, options.depth))
+    changes = [*(change for change in totals if change.old != change.new), *layers]
+    if options.format == "md":
+        console.result(comparison_markdown(_names(options), totals, layers))
+    elif changes or options.format != "table":
+        rows = [change.to_row() for change in changes]
         listing.show(rows, options.format, digits=1, spare=())
     else:
         console.note("the models do not differ")
-    return 1 if rows else 0
+    return 1 if changes else 0
 
 
-def _layers(old: Report, new: Report, depth: int | None) -> Iterator[dict[str, Any]]:
+def _models(options: argparse.Namespace) -> tuple[Model, Model]:
+    """The one and the other."""
+    from convdsl import loading
+
+    if (options.new is None) == (options.against is None):
+        raise InputError("diff takes two models, or with --against REV one file")
+    both = parameters(options)
+    place = nullcontext(options.old)
+    if options.against is not None:
+        from convdsl.cli.revisions import at_revision
+
+        place = at_revision(options.old, options.against)
+    with place as old:
+        first = loading.load(old, **(both | settings_of(options.set_a)))
+    return first, loading.load(options.new or options.old, **(both | settings_of(options.set_b)))
+
+
+def _names(options: argparse.Namespace) -> tuple[str, str]:
+    """What is compared, as it was named."""
+    if options.against is not None:
+        return f"{options.against}:{options.old}", options.old
+    own = [f" --set {' --set '.join(f'{n}={v}' for n, v in x)}" if x else ""
+           for x in (options.set_a, options.set_b)]  # fmt: skip
+    return f"{options.old}{own[0]}", f"{options.new}{own[1]}"
+
+
+def _layers(old: Report, new: Report, depth: int | None) -> Iterator[Change]:
     """Layers or blocks that one model lacks, or that differ; in the order of the new one."""
     before, after = (_facts_of(report, depth) for report in (old, new))
     names = [*(name for name in before if name not in after), *after]
     for name in names:
         left, right = before.get(name), after.get(name)
         if left is None or right is None:
-            yield _row(name, "layer", *(x and f"{x['op']} {x['output']}" for x in (left, right)))
+            yield _change(name, "layer", *(x and f"{x['op']} {x['output']}" for x in (left, right)))
             continue
         for fact in left | right:
             if left.get(fact) != right.get(fact):
-                yield _row(name, fact, left.get(fact), right.get(fact))
+                yield _change(name, fact, left.get(fact), right.get(fact))
 
 
 def _facts_of(report: Report, depth: int | None) -> dict[str, dict[str, Any]]:
@@ -98,10 +139,9 @@ def _facts_of(report: Report, depth: int | None) -> dict[str, dict[str, Any]]:
     }
 
 
-def _totals(old: Report, new: Report) -> Iterator[dict[str, Any]]:
+def _totals(old: Report, new: Report) -> Iterator[Change]:
     for name, value in old.totals.items():
-        if value != new.totals[name]:
-            yield _row("total", name, value, new.totals[name])
+        yield _change("total", name, value, new.totals[name])
 
 
 def _facts(layer: Layer) -> dict[str, Any]:
@@ -116,19 +156,28 @@ def _facts(layer: Layer) -> dict[str, Any]:
     return facts | dict(layer.attributes)
 
 
-def _row(layer: str, what: str, old: Any, new: Any) -> dict[str, Any]:
+def _change(layer: str, what: str, old: Any, new: Any) -> Change:
+    from convdsl.reporting.comparison import Change
+
     plain = [value if isinstance(value, int | None) else str(value) for value in (old, new)]
-    return {
-        "layer": layer,
-        "what": what,
-        "old": plain[0],
-        "new": plain[1],
-        "change %": _percent(*plain),
-    }
+    return Change(layer, what, *plain, percent=_percent(old, new))
 
 
 def _percent(old: Any, new: Any) -> float | None:
-    """By how much a figure has grown, where both are numbers."""
-    if not (isinstance(old, int) and isinstance(new, int) and old):
+    """By how much a figure has grown, where both are numbers, or polynomials of which one is a
+    multiple of the other."""
+    before, after = _terms(old), _terms(new)
+    if not before or before.keys() != after.keys():
         return None
-    return round(100 * (new - old) / old, 2)
+    ratios = {Fraction(after[monomial]) / Fraction(before[monomial]) for monomial in before}
+    return round(float(100 * (ratios.pop() - 1)), 2) if len(ratios) == 1 else None
+
+
+def _terms(figure: Any) -> Mapping[Any, Any]:
+    """Coefficients by monomial, as far as they are none of 0."""
+    from convdsl.tensor.dim import SymDim
+
+    if isinstance(figure, SymDim):
+        return dict(figure.terms)
+    is_number = isinstance(figure, int) and not isinstance(figure, bool)
+    return {(): figure} if is_number and figure else {}
