@@ -23,12 +23,18 @@ from convdsl.ir.opdef import (
 )
 from convdsl.kernel.expr import Expr, TensorExpr, elementwise
 
+SHARING = {"element": None, "channel": 2, "sample": 1}
+"""How many leading axes have draws of their own; None are all of them."""
+
 
 def resolve_dropout(call: Call) -> Mapping[str, Any]:
-    """x floating; raises OpError for a `p` outside of 0..1."""
+    """x floating; raises OpError for a `p` outside of 0..1, and where there are no channels."""
     float_type(call)
     if not 0 <= call["p"] <= 1:
         raise OpError(f"{call['p']} is no probability", attributes=("p",))
+    rank, own = call.type("x").rank, SHARING[call["per"]]
+    if own is not None and rank < own:
+        raise OpError(f"a tensor of rank {rank} has no {call['per']}s", attributes=("per",))
     return call.attributes
 
 
@@ -62,9 +68,19 @@ DROPOUT = OpDef(
     aliases=(),
     doc="""Zeroes elements at random when training; at inference x itself.
 
-    Srivastava et al. 2014, JMLR 15.""",
+    Of a branch beside a shortcut, `per = sample` is stochastic depth: a sample goes through the
+    branch or past it. Srivastava et al. 2014, JMLR 15; Huang et al. 2016, arXiv:1603.09382.""",
     operands=(Operand("x"),),
-    attributes=(Attribute("p", Kind.FLOAT, 0.5, "probability of dropping, as PyTorch"),),
+    attributes=(
+        Attribute("p", Kind.FLOAT, 0.5, "probability of dropping, as PyTorch"),
+        Attribute(
+            "per",
+            Kind.STRING,
+            "element",
+            "`element`, `channel` or `sample`: what is dropped or kept as a whole",
+            choices=tuple(SHARING),
+        ),
+    ),
     outputs=("y",),
     resolve=resolve_dropout,
     state=no_state,

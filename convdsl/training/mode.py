@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from convdsl.diagnostics import InputError
 from convdsl.ir.build import Build
 from convdsl.ir.graph import OpNode, Value
 from convdsl.ir.opdef import OpDef, OpError
-from convdsl.ops.identity import DROPOUT
+from convdsl.ops.identity import DROPOUT, SHARING
 from convdsl.ops.normalisation import BATCH_NORM
 from convdsl.ops.training import BATCH_NORM_TRAINING, DROPOUT_TRAINING
 
@@ -23,7 +23,8 @@ def training_mode(build: Build, *, step: Value, seed: int, frozen: Collection[st
     statistic is in `frozen`, keys of states, stays as it is at inference.
 
     dropout drops: what, follows from `seed`, the layer's name, `step` (i64 [], modulo 2^32) and the
-    place of an element in its sample.
+    place of an element in its sample. What shares its fate is multiplied by one number, 0 or
+    1 / (1 - p).
 
     Raises InputError where a channel has one element, of which there is no variance.
     """
@@ -58,12 +59,19 @@ class _Mode:
         self.build.graph.updates |= self.running
 
     def dropout(self, node: OpNode) -> None:
-        x, p = node.inputs["x"], node.attributes["p"]
+        x, p, own = node.inputs["x"], node.attributes["p"], SHARING[node.attributes["per"]]
+        attributes = {"p": p, "stream": stream(self.seed, node.name)}
         if p == 1:
             self._put(node, self.build.at(node).filled(0.0, x.type))
-        elif p > 0:
-            attributes = {"p": p, "stream": stream(self.seed, node.name)}
+        elif p > 0 and own is None:
             self._replace(node, DROPOUT_TRAINING, {"x": x, "step": self.step}, attributes)
+        elif p > 0:
+            build, shape = self.build.at(node), x.type.shape
+            alike = replace(x.type, shape=(*shape[:own], *(1 for _ in shape[own:])))
+            ones = build.filled(1.0, alike)
+            given = {"x": ones, "step": self.step}
+            kept = build.apply(DROPOUT_TRAINING, given, attributes, name="kept").output
+            self._put(node, build("mul", x, kept))
 
     def _replace(
         self, node: OpNode, op: OpDef, inputs: Mapping[str, Value], attributes: Mapping[str, object]

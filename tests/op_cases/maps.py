@@ -128,7 +128,8 @@ def parameter(draw: Draw) -> Case:
 
 def dropout(draw: Draw) -> Case:
     x = draw.array(draw.shape(draw.integer(2, 5), 1, 5))
-    return with_state(draw, "dropout", {"p": draw.pick(0.0, 0.3, 1.0)}, x)
+    per = draw.pick("element", "channel", "sample")
+    return with_state(draw, "dropout", {"p": draw.pick(0.0, 0.3, 1.0), "per": per}, x)
 
 
 # ONNX holds attributes in single precision: these are exact there.

@@ -10,14 +10,17 @@ from executors import executing, interpreting, run_session
 from gradients import check_graph
 from graphs import Builder, evaluate_graph, evaluate_results, random_arrays, rewritten
 
+import convdsl
 from convdsl.backends.llvm.objects import find_target
 from convdsl.diagnostics import InputError
+from convdsl.ir.build import Build
 from convdsl.ir.graph import Graph, OpNode
 from convdsl.ir.timing import Timing
 from convdsl.ir.verify import verify
 from convdsl.lowering.layouts import Layouts
+from convdsl.ops import BY_NAME
 from convdsl.schedules.cpu.machine import cpu_machine
-from convdsl.tensor import Dim, DType, symbol
+from convdsl.tensor import Dim, DType, TensorType, symbol
 from convdsl.training.mode import stream, training_mode
 
 F32, F64 = DType.F32, DType.F64
@@ -157,10 +160,12 @@ def test_gradients_of_statistics_agree_with_differences() -> None:
 # Dropout
 
 
-def dropping(*shape: Dim, p: float = 0.25, layers: int = 1, dtype: DType = F32) -> Builder:
+def dropping(
+    *shape: Dim, p: float = 0.25, layers: int = 1, dtype: DType = F32, per: str = "element"
+) -> Builder:
     b = Builder()
     x = b.input("x", *shape, dtype=dtype)
-    b.output(**{f"y{k}": b("dropout", x, name=f"drop{k}", p=p) for k in range(layers)})
+    b.output(**{f"y{k}": b("dropout", x, name=f"drop{k}", p=p, per=per) for k in range(layers)})
     return b
 
 
@@ -214,10 +219,11 @@ def test_a_mask_does_not_depend_on_the_layout() -> None:
     np.testing.assert_array_equal(dropped(b, x)["y0"].reshape(2, -1), plain)
 
 
+@pytest.mark.parametrize("per", ["element", "channel", "sample"])
 @pytest.mark.parametrize("p", [0.0, 1.0])
-def test_nothing_or_all_is_dropped(p: float) -> None:
+def test_nothing_or_all_is_dropped(p: float, per: str) -> None:
     x = np.array([[1.0, np.nan, np.inf]], np.float32)
-    b = dropping(1, 3, p=p)
+    b = dropping(1, 3, p=p, per=per)
     expected = np.zeros_like(x) if p else x
     np.testing.assert_array_equal(evaluate_graph(trained(b), {"x": x, "step": 0})["y0"], expected)
 
@@ -226,6 +232,62 @@ def test_nothing_or_all_is_dropped(p: float) -> None:
 def test_dropout_has_the_gradient_of_its_mask(shape: tuple[int, ...]) -> None:
     graph = trained(dropping(*shape, p=0.4, layers=2, dtype=F64))
     assert check_graph(graph, random_arrays(graph, 8) | {"step": np.array(3)}, 8) == 1
+
+
+# What is dropped or kept as a whole: channels, or samples (stochastic depth)
+
+
+@pytest.mark.parametrize(
+    ("per", "own", "shape"),
+    [
+        ("sample", 1, (64, 5, 3, 2)),
+        ("sample", 1, (200,)),
+        ("sample", 1, (40, 17, 33)),
+        ("channel", 2, (6, 40, 3, 5)),
+        ("channel", 2, (9, 33)),
+        ("channel", 2, (4, 3, 2, 3, 2)),
+    ],
+)
+@pytest.mark.parametrize("p", [0.2, 0.75])
+def test_a_whole_is_dropped_or_enlarged(
+    per: str, own: int, shape: tuple[int, ...], p: float
+) -> None:
+    x = np.random.default_rng(4).standard_normal(shape).astype(np.float32)
+    y = dropped(dropping(*shape, p=p, per=per), x)["y0"]
+    rows, wholes = x.reshape(*shape[:own], -1), y.reshape(*shape[:own], -1)
+    gone = (wholes == 0).all(-1)
+    kept = ~gone
+    np.testing.assert_allclose(wholes[kept], rows[kept] / np.float32(1 - p), rtol=1e-6)
+    assert abs(gone.mean() - p) < 5 * np.sqrt(p * (1 - p) / gone.size)
+
+
+@pytest.mark.parametrize(("per", "own"), [("sample", 1), ("channel", 2)])
+def test_wholes_are_drawn_as_elements_are(per: str, own: int) -> None:
+    """By the layer's stream, the step, the number of the sample and the place in it: the numbers
+    of a tensor that has one element for each whole."""
+    shape = (32, 6, 4, 3)
+    for step, seed in ((0, 0), (1, 0), (0, 1), (2**40 + 1, 0)):
+        ones = np.ones(shape[:own], np.float32)
+        plain = dropped(dropping(*shape[:own], p=0.5), ones, step, seed)["y0"]
+        wholes = dropped(dropping(*shape, p=0.5, per=per), np.ones(shape, np.float32), step, seed)
+        expected = np.broadcast_to(plain.reshape(*shape[:own], *[1] * (4 - own)), shape)
+        np.testing.assert_array_equal(wholes["y0"], expected)
+
+
+@pytest.mark.parametrize(("per", "shape"), [("sample", (7, 3)), ("channel", (2, 5, 4, 2))])
+def test_wholes_have_the_gradient_of_their_mask(per: str, shape: tuple[int, ...]) -> None:
+    graph = trained(dropping(*shape, p=0.4, layers=2, dtype=F64, per=per))
+    assert check_graph(graph, random_arrays(graph, 8) | {"step": np.array(3)}, 8) == 1
+
+
+def test_a_batch_of_any_size_is_dropped_alike() -> None:
+    """Sizes are bound after the mode is set."""
+    graph = trained(dropping(symbol("N"), 3, 4, p=0.5, per="sample"))
+    whole = np.ones((40, 3, 4), np.float32)
+    found = [
+        evaluate_graph(graph.bind({"N": n}), {"x": whole[:n], "step": 0})["y0"] for n in (40, 7)
+    ]
+    np.testing.assert_array_equal(found[0][:7], found[1])
 
 
 def test_streams_are_words() -> None:
@@ -246,3 +308,54 @@ def test_maps_lie_in_blocks_whatever_their_statistics_replace() -> None:
     axes = {name: layout.axis for name, layout in found.items() if layout is not None}
     assert {axes[name] for name in ("conv1", "bn:y", "relu")} == {1}
     assert {axes[name] for name in ("bn:mean", "bn:new_mean", "bn:new_var")} == {None}
+
+
+# Stochastic depth of published networks, as torchvision has it
+
+
+def rates(name: str) -> list[float]:
+    nodes = convdsl.load(name).graph.op_nodes()
+    return [n.attributes["p"] for n in nodes if n.attributes.get("per") == "sample"]
+
+
+@pytest.mark.parametrize(
+    ("name", "most"),
+    [("convnext_tiny", 0.1), ("convnext_small", 0.4), ("convnext_base", 0.5)],
+)
+def test_rates_grow_to_the_last_unit(name: str, most: float) -> None:
+    found = rates(name)
+    assert len(found) == (18 if name == "convnext_tiny" else 36)
+    np.testing.assert_allclose(found, np.linspace(0, most, len(found)))
+
+
+@pytest.mark.parametrize(("name", "units"), [("efficientnet_b0", 16), ("efficientnet_b4", 32)])
+def test_rates_of_efficientnet(name: str, units: int) -> None:
+    """0.2 l / L for unit l of L; those that have no shortcut drop nothing."""
+    found = np.array(rates(name)) * units / 0.2
+    np.testing.assert_allclose(found, np.round(found), atol=1e-9)
+    assert (np.diff(np.round(found)) >= 1).all()
+    assert (len(found), round(found[-1])) == ((9, 14) if units == 16 else (25, 31))
+
+
+def test_a_network_without_its_paths_is_a_shorter_one() -> None:
+    """Samples that went past every unit: what is left are the shortcuts."""
+    text = """
+    model m { input x: f32[N, 2]
+    x -> for i in range(3) { in + (in -> linear(2) as "l{i}" -> dropout(0.5, per = sample)) }
+      -> output y }
+    """
+    model = convdsl.parse(text)
+    graph = model.graph.copy()
+    build = Build(graph, BY_NAME)
+    step = graph.add_input("step", TensorType(DType.I64, ()))
+    training_mode(build, step=step, seed=5, frozen=())
+    weights = {
+        key: np.eye(2) if s.type.rank == 2 else np.zeros(2) for key, s in graph.states.items()
+    }
+    y = evaluate_graph(graph, {"x": np.ones((400, 2)), "step": np.array(0), **weights})["y"]
+    times = np.log(y[:, 0]) / np.log(3)  # 1 + 1 / (1 - p) for each unit that it went through
+    np.testing.assert_allclose(times, np.round(times), atol=1e-9)
+    counts = np.bincount(np.round(times).astype(int), minlength=4) / 400
+    np.testing.assert_allclose(counts, [1 / 8, 3 / 8, 3 / 8, 1 / 8], atol=0.08)
+    plain = evaluate_graph(model.graph, {"x": np.ones((4, 2)), **weights})["y"]
+    np.testing.assert_array_equal(plain, 8)

@@ -18,6 +18,7 @@ from convdsl.interop.correspondence.wording import (
     text,
 )
 from convdsl.interop.reading.tensors import Known, ReadError, Tensor, shape_of
+from convdsl.ops.identity import SHARING
 
 if TYPE_CHECKING:
     from convdsl.interop.reading.node import Reading
@@ -186,7 +187,17 @@ def _say_hardsigmoid(w: Wording) -> str:
 
 
 def _say_dropout(w: Wording) -> str:
-    return f"functional.dropout({w['x']}, {w.call['p']!r}, self.training)"
+    """PyTorch has channels by rank, and samples in torchvision: here they are factors."""
+    p, own, x = w.call["p"], SHARING[w.call["per"]], w["x"]
+    if own is None:
+        return f"functional.dropout({x}, {p!r}, self.training)"
+    ones = f"{x}.new_ones({x}.shape[:{own}] + (1,) * {w.call.type('x').rank - own})"
+    return f"{x} * functional.dropout({ones}, {p!r}, self.training)"
+
+
+def _spell_dropout(s: Spelling) -> str:
+    """ONNX's drops elements: of what shares its fate nothing is said, as nothing is dropped."""
+    return s("Dropout" if s.call["per"] == "element" else "Identity", s["x"])
 
 
 _NOT_TRAINED = "PyTorch has parameters of floating-point numbers only"
@@ -277,7 +288,7 @@ ROWS = (
         "dropout",
         "Dropout",
         PyTorch("functional.dropout", _say_dropout),
-        lambda s: s("Dropout", s["x"]),
+        _spell_dropout,
         Read(_read_dropout, deciding=(1, 2)),
     ),
     only_spelled(
