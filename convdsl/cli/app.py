@@ -10,13 +10,12 @@ import importlib
 import keyword
 import os
 import sys
-import traceback
 from collections.abc import Sequence
 
 from convdsl.cli import console
+from convdsl.cli.answering import FAILURE, READER_GONE, answered
 from convdsl.cli.interruption import INTERRUPTED, SAID
 from convdsl.cli.parsing import Parser, suggestion
-from convdsl.diagnostics import CompileError, Error
 
 # In the order of the help, with the line it shows; each is a module of this package.
 COMMANDS = {
@@ -40,7 +39,6 @@ COMMANDS = {
     "passes": "list the graph passes, or show what they do to a model",
     "doctor": "look at the processor, the caches and the optional packages",
 }
-FINDINGS, FAILURE, READER_GONE = 1, 2, 141
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -72,17 +70,7 @@ def _dispatch(given: list[str]) -> int:
         parser.print_help()
         return FAILURE
     console.configure(options)
-    try:
-        return options.run(options)
-    except BrokenPipeError:
-        raise
-    except CompileError as error:
-        console.findings(error.diagnostics)
-    except (Error, OSError, MemoryError) as error:
-        console.error(_describe(error))
-    except Exception as error:  # noqa: BLE001  the last resort: whatever gets here is a bug
-        _confess(error, verbose=options.verbose)
-    return FAILURE
+    return answered(lambda: options.run(options), verbose=options.verbose)
 
 
 def _parser(given: Sequence[str]) -> Parser:
@@ -143,23 +131,3 @@ def _unknown_arguments(parser: Parser, unknown: Sequence[str]) -> str:
     if word.startswith("-"):
         return f"no option {word}" + suggestion(word.split("=")[0], parser.option_strings())
     return f"{word} is one argument too many"
-
-
-def _describe(error: BaseException) -> str:
-    if isinstance(error, OSError):
-        where = f"{error.filename}: " if error.filename else ""
-        return f"{where}{error.strerror or error}"
-    if isinstance(error, MemoryError):
-        return f"not enough memory: {error}" if str(error) else "not enough memory"
-    return str(error)
-
-
-def _confess(error: Exception, *, verbose: bool) -> None:
-    """Whatever is not an Error is our mistake; say so, and where."""
-    frames = traceback.extract_tb(error.__traceback__)
-    where = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
-    console.error(f"a bug in convdsl: {type(error).__name__}: {error}{where}")
-    if verbose:
-        traceback.print_exception(error)
-    else:
-        console.note("please report it; --verbose shows the traceback", always=True)

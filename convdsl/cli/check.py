@@ -11,6 +11,7 @@ import sys
 
 from convdsl.cli import budgets, console
 from convdsl.cli.options import add_format, add_set, completes_files
+from convdsl.cli.watching import add_watch, watch
 
 FORMATS = ("text", "json", "github", "sarif")
 
@@ -25,9 +26,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
     budgets.configure(parser)
     parser.add_argument("--exit-zero", action="store_true", help="exit with 0 despite findings")
     add_format(parser, FORMATS, "text")
+    add_watch(parser)
 
 
 def run(options: argparse.Namespace) -> int:
+    if options.watch:
+        return watch(lambda: _once(options), options, options.model)
+    return _once(options)
+
+
+def _once(options: argparse.Namespace) -> int:
     from convdsl import __version__, findings
     from convdsl.cli.checking import Checks
 

@@ -33,6 +33,7 @@ from convdsl.cli.options import (
     plain_path,
     positive,
 )
+from convdsl.cli.watching import add_watch, watch
 from convdsl.diagnostics import InputError
 
 if TYPE_CHECKING:
@@ -75,9 +76,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="write one HTML file: the graph, charts, a table; with --machine the roofline, too",
     )
     add_format(group)
+    add_watch(group)
 
 
 def run(options: argparse.Namespace) -> int:
+    if options.watch:
+        return watch(lambda: _once(options), options, [options.model])
+    return _once(options)
+
+
+def _once(options: argparse.Namespace) -> int:
     from convdsl.runtime.saved import is_artifact
 
     if options.html is not None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Generator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 
@@ -112,8 +114,38 @@ def neighbours(path: Path) -> tuple[str, ...]:
     return suggest(path.name, (name for name in names if name.endswith(path.suffix or ".cnn")))
 
 
+Stamp = tuple[int, int, int] | None
+"""When a file was changed, its size and which it is; None where there is none."""
+
+
+def stamp(path: Path) -> Stamp:
+    """What is otherwise once a file is another one."""
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        return None
+    return status.st_mtime_ns, status.st_size, status.st_ino
+
+
+_reads: list[dict[Path, Stamp]] = []
+
+
+@contextmanager
+def recorded_reads() -> Generator[dict[Path, Stamp]]:
+    """The paths that are read from here on, or would be if there were such files, as they were
+    before they were read."""
+    found: dict[Path, Stamp] = {}
+    _reads.append(found)
+    try:
+        yield found
+    finally:
+        _reads[:] = [other for other in _reads if other is not found]
+
+
 def read_text(path: Path, limit: int) -> str:
     """The text of a regular file of at most `limit` bytes; links are not followed any more."""
+    for found in _reads:
+        found.setdefault(path, stamp(path))
     flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     try:
         if not stat.S_ISREG(os.lstat(path).st_mode):
