@@ -345,7 +345,7 @@ def test_a_network_without_its_paths_is_a_shorter_one() -> None:
       -> output y }
     """
     model = convdsl.parse(text)
-    graph = model.graph.copy()
+    graph = model.graph.bind({"N": 400})
     build = Build(graph, BY_NAME)
     step = graph.add_input("step", TensorType(DType.I64, ()))
     training_mode(build, step=step, seed=5, frozen=())
@@ -357,5 +357,5 @@ def test_a_network_without_its_paths_is_a_shorter_one() -> None:
     np.testing.assert_allclose(times, np.round(times), atol=1e-9)
     counts = np.bincount(np.round(times).astype(int), minlength=4) / 400
     np.testing.assert_allclose(counts, [1 / 8, 3 / 8, 3 / 8, 1 / 8], atol=0.08)
-    plain = evaluate_graph(model.graph, {"x": np.ones((4, 2)), **weights})["y"]
+    plain = evaluate_graph(model.graph.bind({"N": 4}), {"x": np.ones((4, 2)), **weights})["y"]
     np.testing.assert_array_equal(plain, 8)
