@@ -32,6 +32,7 @@ COMMANDS = {
     "classify": "name what photos show",
     "train": "train a model on a data set",
     "eval": "measure how good a model is on a data set",
+    "serve": "answer requests over HTTP",
     "bench": "measure how fast a model runs",
     "info": "say what is inside an artifact",
     "zoo": "list the models that come along, or print one",

@@ -85,6 +85,11 @@ def result(text: str, *, drawn: bool = False) -> None:
     sys.stdout.write(clean if clean.endswith("\n") else f"{clean}\n")
 
 
+def flush() -> None:
+    """What was said is to be seen now: the command goes on."""
+    sys.stdout.flush()
+
+
 def _say(heading: str, style: str, message: str) -> None:
     if heading and message.startswith(("error[", "warning[", "-->")):
         heading = ""

@@ -68,6 +68,15 @@ def add_shapes(
         help=f"samples at once{said}{more}",
     )
     parser.set_defaults(usual_batch=batch)
+    add_inputs(group, several=several)
+
+
+def add_inputs(
+    group: argparse._ActionsContainer,  # pyright: ignore[reportPrivateUsage]
+    *,
+    several: bool = False,
+) -> None:
+    """`--input`."""
     group.add_argument(
         "--input",
         action="append",

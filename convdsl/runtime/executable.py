@@ -6,7 +6,6 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from threading import Event
 from typing import Any, Protocol, TypeAlias, cast
@@ -30,7 +29,7 @@ from convdsl.runtime.state import State
 from convdsl.tensor import DType, TensorType
 
 Array = npt.NDArray[Any]
-_KEPT = 4  # specialisations kept, the most recently used
+_KEPT = 4  # specialisations, unless more are asked for
 _REMEMBERED = 64  # signatures of inputs known to fit
 
 Values: TypeAlias = "Mapping[str, Array]"
@@ -128,7 +127,7 @@ class Executable:
         apart: Callable[[], bool] | None = None,
     ) -> None:
         self._device = device
-        self._apart = apart
+        self._apart: Callable[[], bool] | bool | None = apart
         self._deciding = tuple(deciding)
         self._facts = facts
         self._inputs = tuple(inputs)
@@ -141,6 +140,7 @@ class Executable:
         self._lock = open_lock()
         self._state = State((), {}) if state is None else state
         self.threads = threads
+        self.kept = _KEPT  # specialisations, the most recently used
         self.remedy = ""  # what to do about other sizes, where there is no code for them
         self.sizes: tuple[Binding, ...] = ()  # of an artifact for several: those that it has
 
@@ -180,11 +180,13 @@ class Executable:
         """What calls change: empty for a network that only computes."""
         return self._state
 
-    @cached_property
+    @property
     def samples_apart(self) -> bool:
         """Whether the first axis of all inputs and outputs is the batch, and what comes of a sample
         is proven to depend on that sample alone: then those of several callers may share one."""
-        return self._facts.apart if self._apart is None else self._apart()
+        if not isinstance(self._apart, bool):
+            self._apart = self._facts.apart if self._apart is None else self._apart()
+        return self._apart
 
     @property
     def preprocessing(self) -> Mapping[str, Any] | None:
@@ -308,7 +310,7 @@ class Executable:
             made = self._specialise(binding, values)
             with self._lock:
                 self._runners[key] = made
-                if len(self._runners) > _KEPT:
+                while len(self._runners) > self.kept:
                     self._runners.popitem(last=False)
             return made
 

@@ -1,0 +1,1 @@
+"""Networks behind HTTP, by the Open Inference Protocol."""
