@@ -3,6 +3,7 @@
 A page is Markdown. Of its fenced blocks
 
     ```cnn        stands word for word in some file of the zoo, so that pages quote and do not copy;
+    ```cnn a.cnn  is written as that file, in the folder of the page;
     ```console    `$ convdsl ...` is run, all of a page in one folder, and what follows up to the
                   next `$` is what it prints;
     ```python     `>>> ...` is run as doctest does it, all of a page with the same names.
@@ -21,12 +22,13 @@ import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from convdsl import zoo
 from convdsl.cli import main
 
-_FENCE = re.compile(r"^```(\w+)((?: \w+)*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_FENCE = re.compile(r"^```(\w+)((?: [\w.]+)*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _FLAGS = doctest.ELLIPSIS
 
 
@@ -39,6 +41,11 @@ class Block:
     text: str
     start: int
 
+    @property
+    def file(self) -> str | None:
+        """What it is written as; None of most."""
+        return next((flag for flag in self.flags if flag.endswith(".cnn")), None)
+
 
 def blocks(page: str) -> list[Block]:
     return [
@@ -50,7 +57,7 @@ def blocks(page: str) -> list[Block]:
 def quoted_nowhere(page: str) -> list[str]:
     """The blocks of the language that no file of the zoo has."""
     texts = [path.read_text(encoding="utf-8") for path in zoo.files()]
-    quoted = (block.text for block in blocks(page) if block.kind == "cnn")
+    quoted = (block.text for block in blocks(page) if block.kind == "cnn" and block.file is None)
     return [text for text in quoted if not any(text in whole for whole in texts)]
 
 
@@ -63,7 +70,9 @@ def run(page: str, slow: bool = False) -> tuple[str, list[str]]:
     for block in blocks(page):
         if "slow" in block.flags and not slow:
             continue
-        if block.kind == "python":
+        if block.kind == "cnn" and block.file is not None:
+            Path(block.file).write_text(block.text, encoding="utf-8")
+        elif block.kind == "python":
             found += _python(block, names)
         elif block.kind == "console":
             printed, differences = _console(block)

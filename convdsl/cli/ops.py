@@ -41,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
         near = suggestion(options.name, SPELLINGS)
         raise InputError(f"no operator is called {options.name}{near}")
     if options.format == "json":
-        console.result(json.dumps(_facts(op), indent=2, ensure_ascii=False))
+        console.result(json.dumps(facts(op), indent=2, ensure_ascii=False))
     elif options.format == "table":
         console.result(f"{_heading(op)}\n\n{inspect.cleandoc(op.doc)}\n\n{_elsewhere(op)}")
         if op.attributes:
@@ -107,7 +107,8 @@ def _text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _facts(op: OpDef) -> dict[str, Any]:
+def facts(op: OpDef) -> dict[str, Any]:
+    """All that is known of an operator, as JSON has it."""
     return {
         "name": op.name,
         "aliases": list(op.aliases),

@@ -13,7 +13,6 @@ from convdsl import zoo
 from convdsl.elaborate import limits, load_file
 from convdsl.ir.opdef import Required
 from convdsl.ir.techniques import LOSSES, ONE_OF, SETTINGS, SOME_OF, Argument, Needed, Table
-from convdsl.ops import OPERATORS
 from convdsl.ops.joining import MOST_PARTS
 from convdsl.syntax import limits as syntax_limits
 from convdsl.syntax.format import format_source
@@ -22,11 +21,6 @@ from convdsl.syntax.hints import KEYWORDS
 ROOT = Path(__file__).parents[2]
 DOCUMENT = ROOT / "docs" / "language.md"
 TEXT = DOCUMENT.read_text(encoding="utf-8")
-BEGIN, END = "<!-- operators: written by tests/docs, run `make golden` -->", (
-    "<!-- end of operators -->"
-)  # fmt: skip
-
-
 TRAINING = "<!-- training: written by tests/docs, run `make golden` -->", "<!-- end of training -->"
 
 
@@ -119,23 +113,6 @@ def shown(default: Any) -> str:
     return f"`{default}`"
 
 
-def operators() -> str:
-    """The reference of all operators, from their records."""
-    lines: list[str] = []
-    for op in OPERATORS:
-        also = f" (also {', '.join(f'`{alias}`' for alias in op.aliases)})" if op.aliases else ""
-        lines += [f"### `{op.name}`{also}", "", " ".join(op.doc.split()), ""]
-        if op.attributes:
-            lines += ["| attribute | default | |", "|---|---|---|"]
-        for attribute in op.attributes:
-            star = "*" if attribute.keyword_only else ""
-            doc = attribute.doc.replace("|", "\\|")
-            lines.append(f"| `{attribute.name}`{star} | {shown(attribute.default)} | {doc} |")
-        if op.attributes:
-            lines.append("")
-    return "\n".join(lines)
-
-
 def techniques(table: Table) -> list[str]:
     """A row a technique, and a row for each argument of those that have it alike."""
     lines = ["| name | | arguments |", "|---|---|---|"]
@@ -181,10 +158,6 @@ def training() -> str:
 
 def test_training_settings(request: pytest.FixtureRequest) -> None:
     check_section(request, *TRAINING, f"\n{training()}\n")
-
-
-def test_operators_and_defaults(request: pytest.FixtureRequest) -> None:
-    check_section(request, BEGIN, END, f"\n{operators()}\n")
 
 
 def check_section(request: pytest.FixtureRequest, begin: str, end: str, wanted: str) -> None:
