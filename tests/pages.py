@@ -6,11 +6,14 @@ A page is Markdown. Of its fenced blocks
     ```cnn a.cnn  is written as that file, in the folder of the page;
     ```console    `$ convdsl ...` is run, all of a page in one folder, and what follows up to the
                   next `$` is what it prints;
-    ```python     `>>> ...` is run as doctest does it, all of a page with the same names.
+    ```python     `>>> ...` is run as doctest does it, all of a page with the same names; without
+                  `>>>` it is run as it is.
 
 `...` in what is printed stands for anything, also for lines. A block called ```console slow or
 ```python slow is run where slow tests are asked for, in its place among the others.
-`--update-golden` writes what commands print anew, unless it has `...`.
+`--update-golden` writes what commands print anew, unless it has `...`. What a reader need not see
+stands in a comment, `<!--` to `-->`. ```python elsewhere needs what the tests of all days have not,
+and is run by others. Commands in any other block are not run, but have to be commands.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from convdsl import zoo
-from convdsl.cli import main
+from convdsl.cli import app, main
 
 _FENCE = re.compile(r"^```(\w+)((?: [\w.]+)*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _FLAGS = doctest.ELLIPSIS
@@ -68,7 +71,7 @@ def run(page: str, slow: bool = False) -> tuple[str, list[str]]:
     found: list[str] = []
     written, end = "", 0
     for block in blocks(page):
-        if "slow" in block.flags and not slow:
+        if "elsewhere" in block.flags or ("slow" in block.flags and not slow):
             continue
         if block.kind == "cnn" and block.file is not None:
             Path(block.file).write_text(block.text, encoding="utf-8")
@@ -83,6 +86,9 @@ def run(page: str, slow: bool = False) -> tuple[str, list[str]]:
 
 
 def _python(block: Block, names: dict[str, Any]) -> list[str]:
+    if ">>>" not in block.text:
+        exec(compile(block.text, "page", "exec"), names)
+        return []
     test = doctest.DocTestParser().get_doctest(block.text, names, "page", None, 0)
     said = io.StringIO()
     runner = doctest.DocTestRunner(verbose=False, optionflags=_FLAGS)
@@ -101,6 +107,34 @@ def _console(block: Block) -> tuple[str, list[str]]:
             found.append(f"$ {command}\nthe page shows\n{shown}\nand it prints\n{printed}")
         written += f"$ {command}\n{shown if same or '...' in shown else printed}"
     return written, found
+
+
+def wrong_commands(page: str) -> list[str]:
+    """Commands that are shown and not run, and what the command line has against them."""
+    found: list[str] = []
+    for match in _ANY_FENCE.finditer(page):
+        if match.group(1) != "console":
+            lines = re.sub(r" *\\\n *", " ", match.group(2)).splitlines()
+            found += filter(None, map(_refused, lines))
+    return found
+
+
+_ANY_FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_END_OF_COMMAND = {"|", ">", ">>", "&", "&&", ";", "2>"}
+
+
+def _refused(line: str) -> str | None:
+    """What is wrong with a line, where it is a command of ours."""
+    words = shlex.split(line.removeprefix("$ "), comments=True) if "convdsl " in line else []
+    if words[:1] != ["convdsl"] or len(words) == 1 or words[1].isdigit():  # `convdsl 1` is a text
+        return None
+    end = next((at for at, word in enumerate(words) if word in _END_OF_COMMAND), len(words))
+    with contextlib.redirect_stderr(io.StringIO()) as said:
+        try:
+            _, unknown = app._parser(words[1:end]).parse_known_args(words[1:end])
+        except SystemExit as stop:
+            return None if stop.code == 0 else f"{line}: {said.getvalue()}"
+    return f"{line}: {unknown}" if unknown else None
 
 
 def _commands(text: str) -> Iterator[tuple[str, str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from pages import blocks, run
+from pages import blocks, run, wrong_commands
 
 DOCS = Path(__file__).parents[2] / "docs"
 RUN = {"console", "python"}
@@ -50,3 +50,19 @@ def test_page_with_what_takes_long(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     check(page, request, slow=True)
+
+
+EVERY = [DOCS.parent / "README.md", *sorted(DOCS.glob("*.md")), *sorted(DOCS.glob("gallery/*.md"))]
+
+
+@pytest.mark.parametrize("page", EVERY, ids=lambda page: f"{page.parent.name}-{page.stem}")
+def test_commands_that_are_not_run_could_be(page: Path) -> None:
+    assert not wrong_commands(page.read_text(encoding="utf-8"))
+
+
+def test_wrong_commands_are_found() -> None:
+    page = "```\nconvdsl report net.cnn --dept 1  # no such option\nconvdsl chekc x.cnn\n```\n"
+    assert len(wrong_commands(page)) == 2
+    right = "```sh\nconvdsl report \\\n   net.cnn --depth 1 > out.txt\n```\n"
+    assert not wrong_commands(right)
+    assert not wrong_commands("```\nerror: convdsl is no module\n```\n")
