@@ -78,7 +78,8 @@ class Arena:
         """Where a key lies."""
         root, offset = self.sharing.root(key)
         if root in self._fixed:
-            return replace(self._fixed[root], offset=offset)
+            assert not offset, "parts lie in the arena"
+            return self._fixed[root]
         return Argument(Place.ARENA, 0, self._offsets[root] + offset)
 
 

@@ -51,7 +51,8 @@ class Buffers:
         self.narrowed = find_narrowed(graph, machine, self._planned, self.timing)
         self._in_place = self._outputs_in_place()
         slices = find_slices(graph, self._planned, self.timing, self.narrowed)
-        memory = Memory(graph, self._planned, self.timing, self.narrowed, self._in_place)
+        lying = self._planned, self.timing, self.narrowed, self._in_place
+        memory = Memory(graph, *lying, machine.alignment)
         self._wholes = {part.owner for part in slices.values()}
         self._views = find_views(memory, slices)
         self.aliases = {**slices, **self._views.aliases}

@@ -4,13 +4,15 @@
     y = reshape(f(x))              f writes the output y itself
 
 Where the place of every element, as the two layouts have it, is that of the element that it is read
-from, the same distance further on, the result lies in the memory of the operand. Where the result
-has a place already, an output of the model or a part of a concatenation, the operand lies in that.
+from, the same distance further on, the result lies in the memory of the operand: all of it
+anywhere, a part in the arena alone, and where a kernel may expect a buffer to begin. Where the
+result has a place already, an output of the model or a part of a concatenation, the operand lies
+in that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from convdsl.ir.graph import Graph, OpNode, Value
@@ -37,13 +39,14 @@ class View:
 @dataclass(frozen=True)
 class Memory:
     """How everything lies that views are looked for in. `outputs` are values that kernels write
-    straight to the caller."""
+    straight to the caller; buffers begin at multiples of so many bytes."""
 
     graph: Graph
     layouts: Layouts
     timing: Timing
     narrowed: Narrowed
     outputs: Collection[Value]
+    alignment: int
 
     def layout(self, value: Value) -> Layout | None:
         """None for what is a state, or known when weights are bound."""
@@ -66,7 +69,7 @@ class Views:
 
 def find_views(memory: Memory, slices: Mapping[Key, Alias]) -> Views:
     """All of a graph, beside the slices of its concatenations."""
-    graph, found = memory.graph, dict(slices)
+    graph, search = memory.graph, _Search(memory, dict(slices), {a.owner for a in slices.values()})
     nodes: set[OpNode] = set()
     new_states = set(graph.updates.values())
     for node in graph.op_nodes():
@@ -74,23 +77,51 @@ def find_views(memory: Memory, slices: Mapping[Key, Alias]) -> Views:
             continue
         if any(value in new_states for value in (*node.outputs, *node.inputs.values())):
             continue
-        lying = [_lies(view, memory, found) for view in _views(node, memory)]
-        if len(lying) == len(node.outputs) and None not in lying:
-            found |= dict(pair for pair in lying if pair is not None)
+        if search.takes(_views(node, memory), len(node.outputs)):
             nodes.add(node)
-    return Views(
-        frozenset(nodes), {key: alias for key, alias in found.items() if key not in slices}
-    )
+    found = {key: alias for key, alias in search.found.items() if key not in slices}
+    return Views(frozenset(nodes), found)
 
 
-def _lies(view: View, memory: Memory, found: Mapping[Key, Alias]) -> tuple[Value, Alias] | None:
-    """Which of the two lies in the other, and where; None where both have places of their own."""
-    if view.value not in found and view.value not in memory.outputs:
-        first = view.first * memory.narrowed.type(view.source).dtype.bytes
-        return view.value, Alias(view.source, first, seen=True)
-    placed = view.source in found or view.source in memory.outputs
-    free = memory.is_made(view.source) and not placed and view.whole
-    return (view.source, Alias(view.value)) if free else None
+@dataclass
+class _Search:
+    """Where values were found to lie so far; `wholes` are those of which others are parts."""
+
+    memory: Memory
+    found: dict[Key, Alias]
+    wholes: set[Key]
+
+    def takes(self, views: Sequence[View], wanted: int) -> bool:
+        """Whether all results of an operator are views; if so they are remembered."""
+        lying = [self.lies(view) for view in views]
+        pairs = [pair for pair in lying if pair is not None]
+        if len(pairs) < wanted:
+            return False
+        self.found |= dict(pairs)
+        self.wholes |= {self.root(view.source) for view in views if not view.whole}
+        return True
+
+    def lies(self, view: View) -> tuple[Value, Alias] | None:
+        """Which of the two lies in the other, and where; None where both have places of their own,
+        or a part would lie in memory of the caller."""
+        memory, source = self.memory, view.source
+        if view.value not in self.found and view.value not in memory.outputs:
+            first = view.first * memory.narrowed.type(source).dtype.bytes
+            apart = first % memory.alignment or not memory.is_made(self.root(source))
+            if not view.whole and (apart or self.root(source) in memory.outputs):
+                return None
+            return view.value, Alias(source, first, seen=True)
+        placed = source in self.found or source in memory.outputs or source in self.wholes
+        free = memory.is_made(source) and not placed and view.whole
+        return (source, Alias(view.value)) if free else None
+
+    def root(self, value: Value) -> Value:
+        """The value whose memory this one lies in."""
+        key: Key = value
+        while key in self.found:
+            key = self.found[key].owner
+        assert isinstance(key, Value)
+        return key
 
 
 def _views(node: OpNode, memory: Memory) -> list[View]:

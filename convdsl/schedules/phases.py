@@ -62,7 +62,7 @@ class Phase:
 def phases_of(task: Task, *, alike: bool) -> tuple[Phase, ...]:
     """The task as phases, `alike` ones as one; none where it has no strides, or where it cannot be
     taken apart."""
-    strides = _strides(task.root)
+    strides = strides_of(task.root)
     if task.ending is not None or prod(strides) == 1:
         return ()
     kinds: dict[object, dict[Numbers, Phase]] = {}
@@ -124,7 +124,7 @@ def _together(
     return Phase(replace(made.task, over=tuple(axis for axis in over if axis.extent != 1)), parts)
 
 
-def _strides(stage: Stage) -> tuple[int, ...]:
+def strides_of(stage: Stage) -> tuple[int, ...]:
     """For each axis the number of phases: by what it is divided in sums of products."""
     found = {axis.name: 1 for axis in stage.axes}
     sums = [node for node in walk(stage.body) if isinstance(node, Reduce)]

@@ -91,18 +91,42 @@ def test_a_value_that_is_an_output_too_serves_both() -> None:
     np.testing.assert_allclose(found["y"], np.exp(-counted(3, 8) / 24), rtol=1e-6)
 
 
-def test_parts_of_the_first_axis_lie_in_the_whole() -> None:
+def parts(wide: int, *, made: bool) -> Graph:
+    """Of an input, or of what a kernel makes."""
     b = Builder()
-    h = b("neg", b.input("x", 7, 6))
+    x = b.input("x", 7, wide)
+    h = b("neg", b("transpose", b.input("z", wide, 7), axes=(1, 0))) if made else x
     split = b.build.apply(BY_NAME["split"], {"x": h}, {"parts": (3, 4), "axis": 0}, name="split")
     first, second = split.outputs
     rest = b("slice", h, axes=(0,), start=(5,), stop=(7,), step=(1,))
-    graph = b.output(a=b("exp", first), b=b("exp", second), c=b("exp", rest))
-    assert ops_of(programmed(graph)) == ["neg", "exp", "exp", "exp"]
-    x = counted(7, 6) / 42
+    return b.output(a=b("exp", first), b=b("exp", second), c=b("exp", rest))
+
+
+def test_parts_of_the_first_axis_lie_in_the_whole() -> None:
+    """Where a kernel finds them as it finds any buffer: in the arena, at a multiple of a line."""
+    graph = parts(16, made=True)
+    assert ops_of(programmed(graph)).count("exp") == 3
+    assert {"split", "slice"}.isdisjoint(ops_of(programmed(graph)))
+    assert "split" in ops_of(programmed(parts(15, made=True)))
+    assert "split" in ops_of(programmed(parts(16, made=False)))
+    for wide, made in ((16, True), (15, True), (16, False)):
+        x = counted(7, wide) / 112
+        found = check(parts(wide, made=made), x=x, z=-x.T)
+        for name, part in (("a", x[:3]), ("b", x[3:]), ("c", x[5:])):
+            np.testing.assert_allclose(found[name], np.exp(part), rtol=1e-6)
+
+
+def test_a_whole_with_parts_stays_in_the_arena() -> None:
+    """Although an output shows all of it."""
+    b = Builder()
+    h = b("neg", b.input("x", 8, 16))
+    part = b("exp", b("slice", h, axes=(0,), start=(4,), stop=(8,), step=(1,)))
+    graph = b.output(p=part, y=b("reshape", h, shape=(128,)))
+    x = counted(8, 16) / 128
     found = check(graph, x=x)
-    for name, part in (("a", x[:3]), ("b", x[3:]), ("c", x[5:])):
-        np.testing.assert_allclose(found[name], np.exp(-part), rtol=1e-6)
+    np.testing.assert_array_equal(found["y"], -x.reshape(-1))
+    np.testing.assert_allclose(found["p"], np.exp(-x[4:]), rtol=1e-6)
+    programmed(graph)
 
 
 @pytest.mark.parametrize("axis", [1, 2])

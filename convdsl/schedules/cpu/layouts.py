@@ -11,10 +11,22 @@ from convdsl.kernel.expr import Read, Reduce, Stage, reads, walk
 from convdsl.kernel.layout import Layout
 from convdsl.kernel.target import Target
 from convdsl.schedules.contraction import coefficient
+from convdsl.schedules.cpu.direct import direct
 from convdsl.schedules.cpu.generic import SHORTEST
+from convdsl.schedules.cpu.phases import phases
+from convdsl.schedules.cpu.planar import planar
+from convdsl.schedules.cpu.planar_plan import match_planar
+from convdsl.schedules.cpu.spectral import spectral
+from convdsl.schedules.cpu.winograd import winograd
 from convdsl.schedules.emission import extent_of
 from convdsl.schedules.layouts import Operands, has_channels_inside
+from convdsl.schedules.task import Operand, Output, Task
 from convdsl.tensor import DType, symbols_of
+
+_FEW = 2  # at most one lane of so many would hold a channel
+_DOUBT = (
+    1.5  # how much faster tiles of one block may be than they are priced: two broadcasts a cycle
+)
 
 
 def layout_of(stage: Stage, operands: Operands, target: Target) -> Layout:
@@ -23,9 +35,30 @@ def layout_of(stage: Stage, operands: Operands, target: Target) -> Layout:
     plain = Layout(shape)
     if len(shape) < 3 or block == 1:
         return plain
-    if _is_of_rows(stage, operands, block):
+    if _is_of_rows(stage, operands, block) or _is_of_planes(stage, operands, target):
         return plain
     return Layout(shape, 1, block) if has_channels_inside(stage, operands, block) else plain
+
+
+def _is_of_planes(stage: Stage, operands: Operands, target: Target) -> bool:
+    """Whether a convolution to so few channels that half of a vector holds them takes less time in
+    vectors along the rows of planes."""
+    sizes, block = stage.target.type.sizes, target.lanes(DType.F32)
+    if sizes[1] * _FEW > block or sizes[-1] < block or match_planar(stage) is None:
+        return False
+    along = planar(target).cost(_alone(stage, operands, Layout(sizes)))
+    task = _alone(stage, operands, Layout(sizes, 1, block))
+    bids = [way(target).cost(task) for way in (winograd, spectral, direct, phases)]
+    across = min((cycles for cycles in bids if cycles is not None), default=None)
+    return along is not None and (across is None or along * _DOUBT < across)
+
+
+def _alone(stage: Stage, operands: Operands, layout: Layout) -> Task:
+    """A stage as a task, of which the inputs of the model lie plain."""
+    read = {r.tensor.name: r.tensor for r in reads(stage.body)}
+    lying = {name: operands.get(name) or Layout(x.type.sizes) for name, x in read.items()}
+    given = (Operand(x, lying[name] if name in operands else None) for name, x in read.items())
+    return Task("", (stage,), tuple(given), (Output(stage.target, layout),), layout)
 
 
 def _is_of_rows(stage: Stage, operands: Operands, lanes: int) -> bool:

@@ -16,6 +16,7 @@ from convdsl.schedules.cpu.generic import generic
 from convdsl.schedules.cpu.grouped import grouped
 from convdsl.schedules.cpu.layouts import layout_of
 from convdsl.schedules.cpu.phases import phases
+from convdsl.schedules.cpu.planar import planar
 from convdsl.schedules.cpu.ranks import ranks
 from convdsl.schedules.cpu.reduction import reduction
 from convdsl.schedules.cpu.rows import rows
@@ -45,6 +46,7 @@ def cpu_machine(target: Target) -> Machine:
         grouped,
         straddling,
         phases,
+        planar,
         gemm,
         correlation,
         ranks,

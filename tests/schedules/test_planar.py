@@ -1,0 +1,191 @@
+"""Convolutions to few channels, straight and transposed, in vectors along rows."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+
+import numpy as np
+import pytest
+from drawn_convolutions import check
+from executors import machine_code, run_graph
+from graphs import Builder
+
+from convdsl.backends.llvm.objects import find_target
+from convdsl.ir.graph import Graph
+from convdsl.kernel.nodes import For, If, Let, Load, Set, Store, walk_statements
+from convdsl.lowering.lower import Lowered, lower
+from convdsl.schedules.cpu.machine import cpu_machine
+from convdsl.schedules.cpu.planar_plan import plan
+from convdsl.tensor import DType
+
+
+def straight(random: Random) -> Graph:
+    """One to three axes, windows that hang over borders or not, an input of the model or blocks of
+    channels, rows that are whole vectors or not."""
+    rank = random.choice([1, 2, 2, 3])
+    kernel = [random.randint(1, 4) for _ in range(rank)]
+    dilation = [random.choice([1, 1, 2]) for _ in range(rank)]
+    stride = [random.choice([1, 1, 2]) for _ in range(rank - 1)] + [1]
+    pads = [(random.randint(0, k), random.randint(0, k)) for k in kernel]
+    reach = [d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True)]
+    space = [r + random.randint(0, 4) for r in reach[:-1]] + [reach[-1] + random.randint(15, 60)]
+    b = Builder()
+    x = b.input("x", random.choice([1, 2]), random.randint(1, 5), *space)
+    if random.random() < 0.5:
+        x = b("conv", x, channels=random.choice([16, 21]), kernel=1)
+    channels = random.choice([1, 2, 3])
+    y = b("conv", x, channels=channels, kernel=kernel, dilation=dilation, stride=stride, pad=pads)
+    return b.output(y=b("sigmoid", y) if random.random() < 0.5 else y)
+
+
+def transposed(random: Random) -> Graph:
+    """Strides up to 4 in all axes, with and without phases that no tap meets."""
+    rank = random.choice([1, 2, 2, 3])
+    stride = [random.randint(1, 2 if rank == 3 else 4) for _ in range(rank)]
+    kernel = [random.randint(1, 5 if rank < 3 else 3) for _ in range(rank)]
+    dilation = [random.choice([1, 1, 2]) for _ in range(rank)]
+    pads = [random.randint(0, d * (k - 1) // 2) for k, d in zip(kernel, dilation, strict=True)]
+    more = [random.randint(0, s - 1) for s in stride]
+    space = [random.randint(1, 3) for _ in range(rank - 1)] + [random.randint(17, 40)]
+    b = Builder()
+    x = b.input("x", random.choice([1, 2]), random.randint(1, 5), *space)
+    if random.random() < 0.5:
+        x = b("conv", x, channels=random.choice([16, 21]), kernel=1)
+    how: dict[str, Any] = {"stride": stride, "pad": pads, "output_pad": more, "dilation": dilation}
+    y = b("conv_transpose", x, channels=random.choice([1, 2, 3]), kernel=kernel, **how)
+    return b.output(y=b("relu", y) if random.random() < 0.5 else y)
+
+
+@pytest.mark.drawn(share=4)
+@pytest.mark.parametrize("seed", range(48))
+@pytest.mark.parametrize("kind", [straight, transposed])
+def test_drawn(kind: Any, seed: int) -> None:
+    """By machine code for the vectors of three widths and in both types, now and then by the
+    interpreter, against double precision."""
+    random = Random(f"{kind.__name__} {seed}")
+    cpu = ("native", "x86-64-v4", "x86-64-v3")[seed % 3]
+    dtype = DType.F64 if seed % 5 == 0 else DType.F32
+    graph = kind(random)
+    if dtype is DType.F64:
+        b = Builder()
+        x = b.input("x", 2, 3, 5, 37, dtype=DType.F64)
+        graph = b.output(y=b("conv", x, channels=random.randint(1, 4), kernel=3, pad=seed % 3))
+    if cpu == "x86-64-v4" and "avx512f" not in find_target("native").features:
+        cpu = "x86-64-v3"
+    check(graph, dtype, cpu, loops=seed % 4 == 0)
+
+
+def lowered(b: Builder, cpu: str = "x86-64-v4") -> Lowered:
+    return lower(b.graph, cpu_machine(find_target(cpu)), "planar")
+
+
+def schedules(b: Builder, cpu: str = "x86-64-v4") -> list[str]:
+    return [choice.schedule for choice in lowered(b, cpu).choices]
+
+
+@pytest.mark.parametrize("drawn", [straight, transposed])
+def test_drawn_ones_are_of_the_kind(drawn: Any) -> None:
+    """Most of them; the others have too many steps, or rows that are too short."""
+    found = 0
+    for seed in range(48):
+        graph = drawn(Random(f"{drawn.__name__} {seed}"))
+        made = lower(graph, cpu_machine(find_target("x86-64-v3")), "drawn")
+        found += "planar" in [choice.schedule for choice in made.choices]
+    assert found > 30
+
+
+def layer(op: str, shape: tuple[int, ...], first: int = 0, **how: Any) -> Builder:
+    b = Builder()
+    x = b.input("x", *shape)
+    if first:
+        x = b("conv", x, channels=first, kernel=1)
+    b.output(y=b(op, x, **how))
+    return b
+
+
+UP: dict[str, Any] = {"kernel": 4, "stride": 2, "pad": 1}
+
+
+@pytest.mark.parametrize(
+    "b",
+    [
+        layer("conv_transpose", (1, 64, 32, 32), channels=3, **UP),  # the end of a generator
+        layer("conv_transpose", (1, 64, 32, 32), channels=1, **UP),
+        layer("conv", (1, 16, 32, 40), 64, channels=3, kernel=3),  # of a decoder
+        layer("conv", (1, 16, 96, 90), 64, channels=2, kernel=1),  # of a segmentation
+        layer("conv", (1, 8, 4000), 32, channels=1, kernel=7),  # of a vocoder
+        layer("conv", (1, 1, 100, 100), channels=1, kernel=5),  # of an image
+    ],
+)
+def test_it_is_chosen(b: Builder) -> None:
+    made = lowered(b)
+    assert made.choices[-1].schedule == "planar"  # and nothing is copied behind it
+    assert made.choices[-1].nodes[0].startswith("conv")
+
+
+@pytest.mark.parametrize(
+    "b",
+    [
+        layer("conv", (1, 64, 32, 32), channels=64, kernel=3),
+        layer("conv", (1, 48, 56, 56), channels=8, kernel=5),  # fewer products across channels
+        layer("conv", (1, 64, 1, 1), channels=4, kernel=1),  # no rows
+        layer("conv", (1, 64, 8, 8), channels=3, kernel=3),  # short ones
+        layer("conv", (1, 64, 32, 32), channels=3, kernel=3, stride=2),
+    ],
+)
+def test_it_is_not(b: Builder) -> None:
+    assert "planar" not in schedules(b)
+
+
+def test_taps_test_nothing() -> None:
+    """Sums are straight loops: no branch, and a row is loaded once for all channels and phases."""
+    made = lowered(layer("conv_transpose", (1, 64, 32, 64), channels=3, bias=False, **UP))
+    (kernel,) = made.program.kernels
+    statements = list(walk_statements(kernel.body))
+    assert not any(isinstance(s, If) for s in statements)
+    channels = [s for s in statements if isinstance(s, For) and s.var.name.startswith("c")]
+    inner = [list(walk_statements(s.body)) for s in channels]
+    (sums, *_) = [body for body in inner if any(isinstance(s, Set) for s in body)]
+    products = sum(isinstance(s, Set) for s in sums)
+    rows = sum(isinstance(s, Let) and isinstance(s.value, Load) for s in sums)
+    vectors = products // (3 * 4)  # three channels, two phases of two taps
+    assert vectors >= 1
+    assert products == 3 * 4 * vectors
+    assert rows == 3 * vectors  # of three places along the row
+    stores = [s for s in statements if isinstance(s, Store) and s.buffer.name.startswith("t")]
+    assert all(store.valid is None for store in stores)
+
+
+def test_long_rows_are_met_in_strips() -> None:
+    """What is held stays within half of the second-level cache."""
+    target = find_target("x86-64-v4")
+    made = lower(
+        layer("conv", (1, 4, 40000), 32, channels=1, kernel=7).graph, cpu_machine(target), "x"
+    )
+    way = plan(made.choices[-1].task, target)
+    assert way is not None
+    assert way.strip < way.vectors
+    assert way.channels * way.channel * 4 <= target.caches.l2_bytes // 2
+
+
+def test_a_channel_is_no_multiple_of_a_page_further() -> None:
+    """Rows of channels would meet in few sets of the first-level cache."""
+    target = find_target("x86-64-v4")
+    for wide in (14 * 16, 30 * 16, 62 * 16):
+        b = layer("conv", (1, 4, 8, wide), 32, channels=1, kernel=(1, 3))
+        way = plan(lower(b.graph, cpu_machine(target), "x").choices[-1].task, target)
+        assert way is not None
+        assert way.channel * 4 % 4096
+
+
+def test_nothing_but_zeros_is_added_at_borders() -> None:
+    """An infinity beside the border reaches its neighbours alone."""
+    x = np.zeros((1, 1, 4, 40), "f4")
+    x[0, 0, 0, 0] = np.inf
+    b = Builder()
+    graph = b.output(y=b("conv", b.input("x", 1, 1, 4, 40), channels=1, kernel=3, bias=False))
+    y = run_graph(graph, {"x": x, "conv1.weight": np.ones((1, 1, 3, 3), "f4")}, machine_code)["y"]
+    assert np.isinf(y[0, 0, :2, :2]).all()
+    y[0, 0, :2, :2] = 0
+    assert (y == 0).all()
