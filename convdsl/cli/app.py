@@ -10,7 +10,7 @@ import importlib
 import keyword
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from convdsl.cli import console
 from convdsl.cli.answering import FAILURE, READER_GONE, answered
@@ -38,6 +38,7 @@ COMMANDS = {
     "zoo": "list the models that come along, or print one",
     "ops": "list the operators, or describe one",
     "passes": "list the graph passes, or show what they do to a model",
+    "completion": "print a script that completes convdsl in a shell",
     "doctor": "look at the processor, the caches and the optional packages",
 }
 
@@ -60,7 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _dispatch(given: list[str]) -> int:
     try:
-        parser = _parser(given)
+        everything = any(word.startswith("--print-completion") for word in given)
+        parser = parser_of(COMMANDS if everything else given)
         options, unknown = parser.parse_known_args(given)
         if unknown:
             command: Parser = getattr(options, "parser", parser)
@@ -74,8 +76,9 @@ def _dispatch(given: list[str]) -> int:
     return answered(lambda: options.run(options), verbose=options.verbose)
 
 
-def _parser(given: Sequence[str]) -> Parser:
-    """The parser of everything, but for help's sake the options of the command named only."""
+def parser_of(named: Iterable[str]) -> Parser:
+    """The parser of everything, but for help's sake the options of the commands named only."""
+    wanted = set(named)
     parser = Parser(
         prog="convdsl",
         description="A language and compiler for convolutional networks.",
@@ -86,13 +89,13 @@ def _parser(given: Sequence[str]) -> Parser:
         "--print-completion",
         action=_Completion,
         metavar="SHELL",
-        help="print a completion script for bash, zsh, ... and exit",
+        help="the same as the command `completion`",
     )
+    parser.set_defaults(whole=lambda: parser_of(COMMANDS))
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=Parser)
-    everything = any(word.startswith("--print-completion") for word in given)
     for name, summary in COMMANDS.items():
         command: Parser = commands.add_parser(name, help=summary, add_help=False)
-        if everything or name in given:
+        if name in wanted:
             word = f"{name}_" if keyword.iskeyword(name) else name
             module = importlib.import_module(f"convdsl.cli.{word}")
             module.configure(command)
@@ -114,16 +117,16 @@ class _Version(argparse.Action):
 
 
 class _Completion(argparse.Action):
-    """`--print-completion SHELL`; shtab is loaded only when asked."""
+    """`--print-completion SHELL`."""
 
     def __call__(
         self, parser: argparse.ArgumentParser, _: object, shell: object, *rest: object
     ) -> None:
-        import shtab
+        from convdsl.cli.completion import SHELLS, script
 
-        if shell not in shtab.SUPPORTED_SHELLS:
-            parser.error(f"no completion for {shell}: {', '.join(shtab.SUPPORTED_SHELLS)}")
-        print(shtab.complete(parser, str(shell)))
+        if shell not in SHELLS:
+            parser.error(f"no completion for {shell}: {', '.join(SHELLS)}")
+        console.result(script(parser, str(shell)))
         parser.exit()
 
 

@@ -10,17 +10,18 @@ import argparse
 import sys
 
 from convdsl.cli import budgets, console
-from convdsl.cli.options import add_format, add_set, completes_files
+from convdsl.cli.options import add_format, add_set, completes
 from convdsl.cli.watching import add_watch, watch
 
 FORMATS = ("text", "json", "github", "sarif")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    completes_files(
+    completes(
         parser.add_argument(
             "model", nargs="*", metavar="FILE", help="a .cnn file, FILE:NAME, or a convdsl.toml"
-        )
+        ),
+        "checked",
     )
     add_set(parser)
     budgets.configure(parser)

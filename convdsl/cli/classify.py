@@ -14,12 +14,12 @@ from typing import Any
 
 from convdsl.cli import console
 from convdsl.cli.building import network
-from convdsl.cli.options import add_building, add_format, add_model, completes_files, positive
+from convdsl.cli.options import add_building, add_format, add_model, completes, positive
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     add_model(parser, artifacts=True)
-    completes_files(parser.add_argument("image", nargs="+", metavar="IMAGE", help="an image file"))
+    completes(parser.add_argument("image", nargs="+", metavar="IMAGE", help="an image file"))
     parser.add_argument(
         "--top", type=positive, default=5, metavar="K", help="classes to show (default 5)"
     )

@@ -23,7 +23,7 @@ from convdsl.cli.options import (
     add_format,
     add_model,
     batch_of,
-    completes_files,
+    completes,
     each_size,
     input_shapes,
     plain_path,
@@ -62,7 +62,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="with --emit gradient: by these inputs and weights, as layer1.*; all parameters unless"
         " given, more than once if need be",
     )
-    completes_files(
+    completes(
         parser.add_argument(
             "-o", "--output", metavar="FILE", help=f"where to write (default MODEL{SUFFIX})"
         )

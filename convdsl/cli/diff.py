@@ -21,7 +21,7 @@ from convdsl.cli.options import (
     add_shapes,
     assignment,
     batch_of,
-    completes_files,
+    completes,
     input_shapes,
     parameters,
     positive,
@@ -36,9 +36,10 @@ if TYPE_CHECKING:
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    completes_files(parser.add_argument("old", metavar="OLD", help="the one model"))
-    completes_files(
-        parser.add_argument("new", nargs="?", metavar="NEW", help="the other; none with --against")
+    completes(parser.add_argument("old", metavar="OLD", help="the one model"), "model")
+    completes(
+        parser.add_argument("new", nargs="?", metavar="NEW", help="the other; none with --against"),
+        "model",
     )
     parser.add_argument(
         "--against", metavar="REV", help="compare the file with that of a revision of git"

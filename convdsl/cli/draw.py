@@ -25,7 +25,7 @@ from convdsl.cli.options import (
     add_shapes,
     add_weights,
     batch_of,
-    completes_files,
+    completes,
     input_shapes,
     plain_path,
     positive,
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
-    completes_files(
+    completes(
         parser.add_argument(
             "-o", "--output", metavar="FILE", help="where to write (default MODEL.svg)"
         )
@@ -62,9 +62,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     seen.add_argument("--cam", nargs="?", const="", metavar="CLASS", help="where a class was seen")
     seen.add_argument("--filters", nargs="?", const="", metavar="LAYER", help="weights")
     more = parser.add_argument_group("for what it sees")
-    completes_files(
-        more.add_argument("--data", metavar="FILE", help="an image, x.npy or random:SEED")
-    )
+    completes(more.add_argument("--data", metavar="FILE", help="an image, x.npy or random:SEED"))
     add_weights(more)
     more.add_argument("--layer", metavar="LAYER", help="with --cam: whose maps")
     more.add_argument("--of", metavar="VALUE", help="with --cam: the scores, before a softmax")

@@ -17,7 +17,7 @@ from convdsl.cli.options import (
     add_model,
     add_processor,
     add_winograd,
-    completes_files,
+    completes,
     positive,
 )
 from convdsl.cli.settings import model_and_settings
@@ -30,7 +30,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     add_data(parser, validation=False)
     group = parser.add_argument_group("measuring")
-    completes_files(
+    completes(
         group.add_argument("--weights", required=True, metavar="FILE", help="as for `convdsl run`")
     )
     group.add_argument(

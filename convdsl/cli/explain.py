@@ -13,7 +13,7 @@ import textwrap
 from typing import TYPE_CHECKING
 
 from convdsl.cli import console, listing
-from convdsl.cli.options import add_format
+from convdsl.cli.options import add_format, completes
 from convdsl.cli.parsing import suggestion
 from convdsl.diagnostics import InputError
 
@@ -22,7 +22,12 @@ if TYPE_CHECKING:
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("code", nargs="?", metavar="CODE", help="such as E0501, of a diagnostic")
+    completes(
+        parser.add_argument(
+            "code", nargs="?", metavar="CODE", help="such as E0501, of a diagnostic"
+        ),
+        "code",
+    )
     add_format(parser, ("table", "json", "md"))
 
 

@@ -10,7 +10,7 @@ import argparse
 
 from convdsl.cli import console
 from convdsl.cli.building import load_model
-from convdsl.cli.options import add_model, add_weights, completes_files, plain_path, weights_of
+from convdsl.cli.options import add_model, add_weights, completes, plain_path, weights_of
 
 SUFFIXES = {"onnx": ".onnx", "pytorch": ".py"}
 
@@ -24,7 +24,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     output = parser.add_argument(
         "-o", "--output", metavar="FILE", help="where to write (default MODEL.onnx or MODEL.py)"
     )
-    completes_files(output)
+    completes(output)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -12,13 +12,14 @@ import difflib
 import sys
 
 from convdsl.cli import console
-from convdsl.cli.options import completes_files, plain_path
+from convdsl.cli.options import completes, plain_path
 from convdsl.diagnostics import InputError
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    completes_files(
-        parser.add_argument("file", nargs="*", metavar="FILE", help="a .cnn file, or -")
+    completes(
+        parser.add_argument("file", nargs="*", metavar="FILE", help="a .cnn file, or -"),
+        "source",
     )
     parser.add_argument("--check", action="store_true", help="write nothing, say what would change")
     parser.add_argument("--diff", action="store_true", help="like --check, and show the changes")

@@ -12,22 +12,22 @@ import argparse
 from typing import TYPE_CHECKING
 
 from convdsl.cli import console
-from convdsl.cli.options import add_set, completes_files, plain_path
+from convdsl.cli.options import add_set, completes, plain_path
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    completes_files(parser.add_argument("file", metavar="FILE", help="an ONNX model"))
+    completes(parser.add_argument("file", metavar="FILE", help="an ONNX model"), "onnx")
     output = parser.add_argument(
         "-o", "--output", metavar="FILE", help="the text (default FILE.cnn); - prints it"
     )
     weights = parser.add_argument(
         "--weights", metavar="FILE", help="the weights (default FILE.safetensors)"
     )
-    completes_files(output)
-    completes_files(weights)
+    completes(output)
+    completes(weights)
     add_set(parser)
 
 

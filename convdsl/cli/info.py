@@ -11,12 +11,14 @@ import json
 from typing import Any
 
 from convdsl.cli import console, listing
-from convdsl.cli.options import add_format, completes_files, plain_path
+from convdsl.cli.options import add_format, completes, plain_path
 from convdsl.diagnostics import InputError
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    completes_files(parser.add_argument("artifact", metavar="FILE", help="what `compile` wrote"))
+    completes(
+        parser.add_argument("artifact", metavar="FILE", help="what `compile` wrote"), "artifact"
+    )
     add_format(parser)
 
 

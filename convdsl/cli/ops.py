@@ -12,7 +12,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from convdsl.cli import console, listing
-from convdsl.cli.options import add_format
+from convdsl.cli.options import add_format, completes
 from convdsl.cli.parsing import suggestion
 from convdsl.diagnostics import InputError
 
@@ -26,7 +26,10 @@ SPARE = ("pytorch", "onnx", "also", "gradient", "attributes")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", nargs="?", metavar="NAME", help="describe this operator")
+    completes(
+        parser.add_argument("name", nargs="?", metavar="NAME", help="describe this operator"),
+        "operator",
+    )
     add_format(parser)
 
 

@@ -33,7 +33,7 @@ def add_model(
         metavar="MODEL",
         help=f"a .cnn file, FILE:NAME for one of several models in it, or a name of the zoo{also}",
     )
-    completes_files(action)
+    completes(action, "network" if artifacts else "model")
     add_set(parser)
 
 
@@ -156,7 +156,7 @@ def add_weights(parser: argparse._ActionsContainer) -> None:  # pyright: ignore[
         metavar="FILE",
         help="safetensors, .npz or PyTorch checkpoint; random:SEED draws them",
     )
-    completes_files(weights)
+    completes(weights)
     parser.add_argument(
         "--key", metavar="KEY", help="where in a checkpoint they are, e.g. model_ema or ema.model"
     )
@@ -176,8 +176,11 @@ def weights_of(options: argparse.Namespace, default: str | None = None) -> Any:
 def add_passes(parser: argparse.ArgumentParser) -> None:
     """What the graph passes do, and what they tell."""
     passes = parser.add_argument_group("passes (`convdsl passes` lists them)")
-    passes.add_argument(
-        "--disable", action="append", default=[], metavar="PASS", help="leave a pass out"
+    completes(
+        passes.add_argument(
+            "--disable", action="append", default=[], metavar="PASS", help="leave a pass out"
+        ),
+        "pass",
     )
     passes.add_argument(
         "--pass-option",
@@ -187,8 +190,11 @@ def add_passes(parser: argparse.ArgumentParser) -> None:
         metavar="PASS.OPTION=VALUE",
         help="set an option of a pass",
     )
-    passes.add_argument(
-        "--print-after", action="append", default=[], metavar="PASS", help="print the graph"
+    completes(
+        passes.add_argument(
+            "--print-after", action="append", default=[], metavar="PASS", help="print the graph"
+        ),
+        "pass",
     )
     passes.add_argument("--time-passes", action="store_true", help="print what each pass took")
     passes.add_argument("--verify", action="store_true", help="check the graph around each pass")
@@ -324,10 +330,13 @@ def _listed(one: Callable[[str], T]) -> Callable[[str], list[T]]:
     return lambda text: [one(part) for part in text.split(",")]
 
 
-def completes_files(action: argparse.Action) -> None:
-    """Tell shtab, which looks for this attribute, that the argument is a file."""
-    files = {"bash": "_shtab_compgen_files", "zsh": "_files", "tcsh": "f"}
-    action.complete = files  # pyright: ignore[reportAttributeAccessIssue]
+COMPLETES = "completes"
+"""The attribute that says with what shells complete an argument."""
+
+
+def completes(action: argparse.Action, kind: str = "file") -> None:
+    """Say with what shells complete an argument: a kind of `cli.completion`, or any file."""
+    setattr(action, COMPLETES, kind)
 
 
 def plain_path(text: str) -> Path:

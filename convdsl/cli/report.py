@@ -29,6 +29,7 @@ from convdsl.cli.options import (
     add_model,
     add_shapes,
     batch_of,
+    completes,
     input_shapes,
     plain_path,
     positive,
@@ -53,10 +54,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--columns", metavar="NAME,..", help="of tables, e.g. layer,input,kernel/stride,output"
     )
-    group.add_argument(
-        "--machine",
-        metavar="M",
-        help="roofline on a named machine, on this one (measured), or GFLOPS/GBS",
+    completes(
+        group.add_argument(
+            "--machine",
+            metavar="M",
+            help="roofline on a named machine, on this one (measured), or GFLOPS/GBS",
+        ),
+        "machine",
     )
     group.add_argument("--target", choices=TARGETS, help="with --machine: predict code for it")
     group.add_argument(

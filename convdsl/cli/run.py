@@ -22,7 +22,7 @@ from convdsl.cli.options import (
     add_building,
     add_format,
     add_model,
-    completes_files,
+    completes,
     plain_path,
     positive,
 )
@@ -33,12 +33,12 @@ SPARE = ("dtype", "mean")
 
 def configure(parser: argparse.ArgumentParser) -> None:
     add_model(parser, artifacts=True)
-    completes_files(
+    completes(
         parser.add_argument(
             "--data", required=True, metavar="FILE", help="x.npy, x.npz or random:SEED"
         )
     )
-    completes_files(
+    completes(
         parser.add_argument("-o", "--output", metavar="FILE", help="y.npy, or y.npz by output name")
     )
     parser.add_argument(

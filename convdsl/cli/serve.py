@@ -26,7 +26,7 @@ from convdsl.cli.options import (
     add_processor,
     add_set,
     add_winograd,
-    completes_files,
+    completes,
     each_size,
     input_shapes,
     positive,
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     models = parser.add_argument("models", nargs="+", metavar="MODEL", help="MODEL or NAME=MODEL")
-    completes_files(models)
+    completes(models, "network")
     add_set(parser)
     where = parser.add_argument_group("where")
     where.add_argument("--host", default="127.0.0.1", help="address (default 127.0.0.1)")
@@ -59,7 +59,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="[NAME=]FILE",
         help="safetensors, .npz or PyTorch checkpoint; random:SEED draws them",
     )
-    completes_files(weights)
+    completes(weights)
     code.add_argument("--key", metavar="KEY", help="where in a checkpoint they are, e.g. model_ema")
     add_processor(code)
     add_winograd(code)

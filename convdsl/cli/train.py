@@ -19,7 +19,7 @@ from convdsl.cli.options import (
     add_model,
     add_processor,
     add_winograd,
-    completes_files,
+    completes,
     plain_path,
     positive,
 )
@@ -38,7 +38,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     add_data(parser)
     group = parser.add_argument_group("run")
-    completes_files(
+    completes(
         group.add_argument("--out", metavar="DIR", help="where to write (default MODEL-trained)")
     )
     group.add_argument(
@@ -47,7 +47,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--overwrite", action="store_true", help="begin anew in a folder that holds a run"
     )
-    completes_files(
+    completes(
         group.add_argument(
             "--weights", metavar="FILE", help="begin with these instead of random ones"
         )
@@ -93,9 +93,7 @@ def add_data(parser: argparse.ArgumentParser, *, validation: bool = True) -> Non
     if validation:
         named.append(("--val", "data to validate on, instead of a share of --data"))
     for name, help in named:
-        completes_files(
-            group.add_argument(name, required=name == "--data", metavar="PATH", help=help)
-        )
+        completes(group.add_argument(name, required=name == "--data", metavar="PATH", help=help))
 
 
 def run(options: argparse.Namespace) -> int:

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from convdsl.cli import console, listing
-from convdsl.cli.options import add_format
+from convdsl.cli.options import add_format, completes
 from convdsl.cli.parsing import suggestion
 from convdsl.diagnostics import InputError
 
@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", nargs="?", metavar="NAME", help="print this model's file")
+    completes(
+        parser.add_argument("name", nargs="?", metavar="NAME", help="print this model's file"),
+        "name",
+    )
     add_format(parser)
 
 
