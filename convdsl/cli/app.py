@@ -19,6 +19,7 @@ from convdsl.cli.parsing import Parser, suggestion
 
 # In the order of the help, with the line it shows; each is a module of this package.
 COMMANDS = {
+    "init": "begin a project: a network, a budget, data, a test, CI",
     "check": "say what is wrong in .cnn files",
     "explain": "say what a code such as E0501 means",
     "fmt": "bring .cnn files into the one layout",

@@ -87,7 +87,7 @@ def test_help_on_a_terminal_is_in_colour(convdsl, monkeypatch: pytest.MonkeyPatc
     ("arguments", "message"),
     [
         (["reprot", "x"], "error: no command reprot; did you mean report?"),
-        (["xyzzy"], "error: no command xyzzy; there are check"),
+        (["xyzzy"], "error: no command xyzzy; there are init, check"),
         (["report", "x", "--formt", "json"], "no option --formt; did you mean --format?"),
         (["report", "x", "--formt=json"], "no option --formt=json; did you mean --format?"),
         (["report", "x", "--format", "jsn"], "--format: no choice jsn; did you mean json?"),

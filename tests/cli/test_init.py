@@ -1,0 +1,140 @@
+"""`convdsl init`: what it writes is checked, tested and trained as its user would."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from convdsl.cli.init import TEMPLATES
+
+
+def command(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=folder, capture_output=True, text=True, check=False,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_nothing_is_wrong_with_it(
+    convdsl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, template: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    convdsl("init", "--name", "net", "--template", template)
+    assert convdsl("check") == (0, "", "note: 1 file checked, nothing found\n")
+    assert convdsl("fmt", "--check") == (0, "", "")
+    # the budget is near what there is: half of it is too little
+    budget = Path("convdsl.toml").read_text()
+    for name, unit in (("params", "K"), ("macs", "M")):
+        found = re.search(rf'{name} = "(\d+){unit}"', budget)
+        assert found is not None
+        half = f'{name} = "{int(found[1]) // 2}{unit}"'
+        Path("convdsl.toml").write_text(budget.replace(found[0], half))
+        assert convdsl("check").code == 1
+
+
+@pytest.mark.parametrize(
+    "template",
+    [t if t == "classifier" else pytest.param(t, marks=pytest.mark.slow) for t in TEMPLATES],
+)
+def test_the_project_does_what_its_readme_says(convdsl, tmp_path: Path, template: str) -> None:
+    folder = tmp_path / "my first-net"
+    said = convdsl("init", folder, "--template", template)
+    assert said.code == 0
+    written = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert written == {
+        "my_first_net.cnn", "convdsl.toml", "data.py", "test_my_first_net.py", "README.md",
+        ".gitignore", ".pre-commit-config.yaml", ".github/workflows/convdsl.yml",
+    }  # fmt: skip
+    assert {Path(line).relative_to(folder).as_posix() for line in said.out.splitlines()} == written
+    assert said.err.startswith(f"note: next: cd {folder} && python data.py")
+    texts = [path.read_text() for path in folder.rglob("*") if path.is_file()]
+    assert not any("@" in text.replace("checkout@", "").replace("python@", "") for text in texts)
+    assert not any("template" in text for text in texts)
+
+    command(folder, "data.py")
+    run = ("-m", "convdsl")
+    assert "nothing found" in command(folder, *run, "check")
+    command(folder, *run, "fmt", "--check")
+    net = "my_first_net.cnn"
+    command(folder, *run, "train", net, "--data", "data.npz", "--out", "run", "--epochs", "1", "-q")
+    weights = ("--weights", "run/weights.safetensors")
+    assert "loss" in command(folder, *run, "eval", net, *weights, "--data", "data.npz")
+    command(folder, *run, "compile", net, *weights, "-o", "my_first_net.cdsl")
+    assert "whole" in command(folder, *run, "check", "my_first_net.cdsl")
+    assert "3 passed" in command(folder, "-m", "pytest", "-q", "-p", "no:asyncio", "--rootdir=.")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("template", "metric", "least"),
+    [("classifier", "accuracy", 0.95), ("segmentation", "intersection_over_union", 0.8)],
+)
+def test_it_learns(
+    convdsl,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    template: str,
+    metric: str,
+    least: float,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    convdsl("init", "--name", "net", "--template", template)
+    command(tmp_path, "data.py")
+    assert convdsl("train", "net.cnn", "--data", "data.npz", "--out", "run").code == 0
+    lines = Path("run/log.jsonl").read_text().splitlines()
+    assert json.loads(lines[-1])[f"val_{metric}"] >= least
+
+
+def test_nothing_is_written_over(convdsl, tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("mine")
+    (tmp_path / "convdsl.toml").symlink_to("nowhere")
+    said = convdsl("init", tmp_path, "--name", "net")
+    assert (said.code, said.out) == (2, "")
+    assert said.err == (
+        f"error: {tmp_path} has convdsl.toml, README.md already; nothing was written\n"
+    )
+    assert (tmp_path / "README.md").read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["README.md", "convdsl.toml"]
+
+
+def test_a_folder_with_other_files_will_do(
+    convdsl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    monkeypatch.chdir(tmp_path)
+    assert convdsl("init", "--name", "net").code == 0
+    assert Path("net.cnn").exists()
+    assert convdsl("init", "--name", "other").code == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--name", "1st"), "--name 1st: a network is called by letters, digits and `_`"),
+        (("--name", "a-b"), "letters, digits"),
+        (("--name", "../x"), "letters, digits"),
+        (("--name", "model"), "--name model: the name is taken"),
+        (("--name", "data"), "--name data: the name is taken"),
+        (("x/123",), "say --name NAME"),
+        (("--template", "clasifier"), "did you mean classifier?"),
+        (("file.txt",), "file.txt"),
+    ],
+)
+def test_mistakes(
+    convdsl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], words: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("file.txt").write_text("")
+    said = convdsl("init", *arguments)
+    assert (said.code, said.out) == (2, "")
+    assert words in said.err
+    assert [path.name for path in tmp_path.iterdir()] == ["file.txt"]
