@@ -9,7 +9,7 @@ only built costs what its nodes do.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from convdsl.appearance import Shown
@@ -143,6 +143,8 @@ class Graph(Shown):
 
     def __init__(self) -> None:
         self._nodes: dict[int, Node] = {}
+        self._inputs: dict[int, InputNode] = {}  # of the nodes, by id
+        self._states: dict[int, StateNode] = {}
         self._network: nx.MultiDiGraph | None = None  # the edges, once they were asked for
         self._ascending = True  # every node has a greater id than its operands
         self._order: list[Node] | None = None  # topological, until the next change
@@ -212,6 +214,10 @@ class Graph(Shown):
             for value in node.inputs.values():
                 if value.node.id >= node.id:
                     self._ascending = False
+        elif isinstance(node, InputNode):
+            self._inputs[node.id] = node
+        elif isinstance(node, StateNode):
+            self._states[node.id] = node
         if self._network is not None:
             _connect(self._network, node)
         return node.outputs
@@ -254,16 +260,12 @@ class Graph(Shown):
     @property
     def inputs(self) -> dict[str, Value]:
         """Model inputs by name, in order of declaration."""
-        return {n.name: n.output for n in self._by_id() if isinstance(n, InputNode)}
+        return {node.name: node.output for _, node in sorted(self._inputs.items())}
 
     @property
     def states(self) -> dict[str, StateNode]:
         """Weights, statistics and constants by key, in order of creation."""
-        return {n.name: n for n in self._by_id() if isinstance(n, StateNode)}
-
-    def _by_id(self) -> Iterator[Node]:
-        for id in sorted(self._nodes):
-            yield self._nodes[id]
+        return {node.name: node for _, node in sorted(self._states.items())}
 
     def users(self, value: Value) -> list[tuple[OpNode, str]]:
         """(node, operand name) of every use by an operator, in id order."""
@@ -352,7 +354,8 @@ class Graph(Shown):
             raise ValueError(f"{node.name} is still used")
         self._order = None
         self._edges.remove_node(node.id)
-        del self._nodes[node.id]
+        for nodes in (self._nodes, self._inputs, self._states):
+            nodes.pop(node.id, None)
 
     # Copies
 
@@ -399,7 +402,17 @@ class Graph(Shown):
         return new
 
     def copy(self) -> Graph:
-        return self.bind({})
+        """The same, to be changed: types and attributes are taken as they are."""
+        new = Graph()
+        new._rules = self._rules
+        values: dict[Value, Value] = {}
+        for node in self.nodes():
+            types = tuple([value.type for value in node.outputs])
+            values.update(zip(node.outputs, new._insert(_copied(node, values), types), strict=True))
+        new._next = self._next
+        new.outputs = {name: values[value] for name, value in self.outputs.items()}
+        new.updates = {key: values[value] for key, value in self.updates.items()}
+        return new
 
     def to_networkx(self) -> nx.MultiDiGraph:
         """A copy for users: nodes by name, with kind, operator, attributes, shapes, dtypes, costs
@@ -417,6 +430,21 @@ class Graph(Shown):
                 shape = value.type.shape
                 public.add_edge(value.node.name, node.name, key=operand, shape=shape)
         return public
+
+
+def _copied(node: Node, values: Mapping[Value, Value]) -> Node:
+    """A node of its own, that reads what stands for its operands."""
+    id, name, span, frames = node.id, node.name, node.span, node.frames
+    match node:
+        case OpNode():
+            inputs = {key: values[value] for key, value in node.inputs.items()}
+            made = OpNode(id, name, span, frames, node.op, inputs, node.attributes)
+            made.group = node.group
+            return made
+        case StateNode():
+            return StateNode(id, name, span, frames, node.role, node.init, node.data)
+        case _:
+            return InputNode(id, name, span, frames)
 
 
 def _connect(network: nx.MultiDiGraph, node: Node) -> None:

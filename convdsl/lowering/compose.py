@@ -258,7 +258,7 @@ class _Chains:
         self._layouts = layouts
         self._chains: list[_Growing] = []
         self._home: dict[str, int] = {}  # of each stage: its chain
-        self._read: dict[str, frozenset[Read]] = {}  # of each stage: `_places_read`
+        self._read: dict[str, frozenset[Read]] = {}  # of stages that were asked for: `_places_read`
 
     def add(self, stage: Stage) -> None:
         last = max((self._home.get(name, -1) for name in _names_read(stage)), default=-1)
@@ -278,24 +278,29 @@ class _Chains:
             chain.ending.append(ending)
             return
         chain.stages.append(stage)
-        self._read[stage.target.name] = _places_read(stage)
         chain.reduces = chain.reduces or _reduces(stage.body)
 
     def _beside(self, stage: Stage, last: int) -> tuple[Stage, int]:
         """The stage, and the first chain after `last` in which a stage reads what it reads; a new
         one if there is none."""
-        own = _places_read(stage)
         for number in range(last + 1, len(self._chains)):
             chain = self._chains[number]
             if not (chain.ending or chain.closed) and self._is_cut_alike(stage, chain):
+                own = self._places(stage)
                 for other in chain.stages:
-                    theirs = self._read[other.target.name]
+                    theirs = self._places(other)
                     meets = not own.isdisjoint(theirs) or not (own or theirs)
                     made = _beside(stage, other) if meets else None
                     if made is not None:
                         return made, number
         self._chains.append(_Growing())
         return stage, len(self._chains) - 1
+
+    def _places(self, stage: Stage) -> frozenset[Read]:
+        name = stage.target.name
+        if name not in self._read:
+            self._read[name] = _places_read(stage)
+        return self._read[name]
 
     def _is_cut_alike(self, stage: Stage, chain: _Growing) -> bool:
         own, others = (self._layouts[s.target.name] for s in (stage, chain.stages[0]))

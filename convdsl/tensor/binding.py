@@ -43,6 +43,9 @@ def substitute(value: Dim, bindings: Mapping[str, Dim]) -> Dim:
     """Replace symbols by name; what is not named stays symbolic."""
     if isinstance(value, int):
         return value
+    alone = value.alone
+    if alone is not None:
+        return bindings.get(alone.name, value)
     terms: dict[Monomial, Coefficient] = {}
     for monomial, coefficient in value._terms.items():  # pyright: ignore[reportPrivateUsage]
         product: Dim = 1

@@ -121,6 +121,17 @@ class SymDim:
         return self._sorted
 
     @property
+    def alone(self) -> Symbol | None:
+        """The symbol that it is and nothing more, as the index of an axis mostly is; else None."""
+        if len(self._terms) != 1:
+            return None
+        ((monomial, coefficient),) = self._terms.items()
+        if coefficient != 1 or len(monomial) != 1:
+            return None
+        ((atom, power),) = monomial
+        return atom if power == 1 and isinstance(atom, Symbol) else None
+
+    @property
     def constant(self) -> Coefficient:
         return self._terms.get((), 0)
 
