@@ -11,7 +11,7 @@ from convdsl.kernel.layout import Layout
 from convdsl.kernel.scatter import match_scatter
 from convdsl.schedules.emission import extent_of
 from convdsl.schedules.task import Ending, Output, Task
-from convdsl.tensor import symbols_of
+from convdsl.tensor import DType, symbols_of
 
 OPERATIONS = frozenset(["sum", "max", "min"])
 RUN = 64  # terms that a near accumulator takes before it is added into a far one
@@ -99,7 +99,8 @@ def _is_plain(totals: Totals, weights: Collection[str]) -> bool:
     """No contraction, none of whose operands has all axes, or a weight only; no reduction of
     reductions, and no sum by position, whose order is promised."""
     for reduce in totals.reduces:
-        if reduce.op not in OPERATIONS or not reduce.dtype.is_float:
+        counted = reduce.dtype is DType.I64  # positions and counts: exact in any order
+        if reduce.op not in OPERATIONS or not (reduce.dtype.is_float or counted):
             return False
         if any(isinstance(e, Reduce) for e in walk(reduce.body)) or match_scatter(reduce):
             return False

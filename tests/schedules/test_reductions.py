@@ -122,3 +122,37 @@ def test_nan_and_infinity_come_through() -> None:
         x = np.zeros(5000, np.float32)
         x[4321] = np.nan
         np.testing.assert_equal(run(graph, {"x": x}, find_target())[0]["y"], expected)
+
+
+@pytest.mark.parametrize("cpu", CPUS)
+@pytest.mark.parametrize(
+    ("shape", "axis"),
+    [((5, 1000), 1), ((3, 7, 33), 2), ((2, 70, 19), 1), ((1, 65), 1), ((4, 1), 1)],
+)
+@pytest.mark.parametrize("op", ["argmax", "argmin"])
+def test_positions_are_found_in_vectors(
+    op: str, shape: tuple[int, ...], axis: int, cpu: str
+) -> None:
+    """The first of equals, and a NaN before all; rows are met in vectors."""
+    b = Builder()
+    graph = b.output(y=b(op, b.input("x", *shape), axis=axis))
+    draw = np.random.default_rng(sum(shape))
+    x = draw.integers(-3, 4, shape).astype("f4")
+    x.reshape(-1)[:: max(2, x.size // 3)] = np.nan
+    found, schedules = run(graph, {"x": x}, find_target(cpu))
+    np.testing.assert_array_equal(found["y"].reshape(-1), getattr(np, op)(x, axis).reshape(-1))
+    if shape[axis] > 64:
+        assert "generic" not in schedules
+
+
+@pytest.mark.parametrize("op", ["reduce_sum", "reduce_max", "reduce_min"])
+def test_whole_numbers_are_exact_in_any_order(op: str) -> None:
+    """Sums of i64 wrap around as NumPy's."""
+    b = Builder()
+    graph = b.output(y=b(op, b.input("x", 3, 901, dtype=DType.I64), axes=(1,)))
+    x = np.random.default_rng(0).integers(-(2**62), 2**62, (3, 901))
+    x[0, :3] = 2**62
+    found, schedules = run(graph, {"x": x}, find_target("native"))
+    wanted = {"reduce_sum": np.sum, "reduce_max": np.max, "reduce_min": np.min}[op](x, axis=1)
+    np.testing.assert_array_equal(found["y"].reshape(-1), wanted)
+    assert schedules == ["reduction"]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from math import prod
+
+import drawn_convolutions
 import numpy as np
 import pytest
 from graphs import Builder
@@ -13,7 +16,7 @@ from convdsl.kernel.evaluate import evaluate
 from convdsl.kernel.expr import Axis, Read, Stage, TensorExpr, TensorVar
 from convdsl.kernel.independence import check_bounds, check_independent
 from convdsl.kernel.layout import Layout
-from convdsl.kernel.nodes import Load, Shuffle, ValueType
+from convdsl.kernel.nodes import Load, Shuffle, Store, ValueType, walk_statements
 from convdsl.kernel.verify import KernelError, verify_kernel
 from convdsl.lowering.lower import lower
 from convdsl.schedules.cpu import transpose
@@ -23,6 +26,7 @@ from convdsl.schedules.task import Operand, Output, Task
 from convdsl.tensor import Dim, DType, TensorType
 
 NATIVE = find_target()
+AVX512 = find_target("x86-64-v4")
 LANES = NATIVE.lanes(DType.F32)
 PACKS = [
     ((LANES, LANES), 1, (1,), (3, 3)),
@@ -133,3 +137,42 @@ def test_copies_between_layouts_are_turned(
     for run in (run_interpreter, run_machine_code):
         found = written.unpack(run(kernel, {"x0": flat})["t0"])
         np.testing.assert_array_equal(found, array.transpose(order))
+
+
+@pytest.mark.parametrize("cpu", ["native", "x86-64-v3", "x86-64-v2"])
+@pytest.mark.parametrize("dtype", [DType.F32, DType.F64, DType.I64], ids=str)
+@pytest.mark.parametrize(
+    ("shape", "axes"),
+    [
+        ((33, 50, 2), (1, 0, 2)),  # pairs
+        ((2, 33, 21, 4), (0, 2, 1, 3)),
+        ((3, 40, 17, 2, 2), (0, 2, 1, 3, 4)),  # squares
+        ((2, 19, 3, 20, 2), (0, 2, 3, 1, 4)),
+        ((20, 16, 8), (1, 0, 2)),
+        ((1, 2, 40, 40, 2), (0, 2, 3, 1, 4)),
+        ((5, 3, 2), (1, 0, 2)),  # fewer than fill a vector
+        ((9, 40, 3), (1, 0, 2)),  # no part of a vector
+    ],
+)
+def test_what_stays_together_moves_together(
+    shape: tuple[int, ...], axes: tuple[int, ...], dtype: DType, cpu: str
+) -> None:
+    b = Builder()
+    graph = b.output(y=b("transpose", b.input("x", *shape, dtype=dtype), axes=axes))
+    x = np.arange(prod(shape)).astype(dtype.numpy).reshape(shape)
+    for loops in (False, True) if cpu == "native" and prod(shape) < 4000 else (False,):
+        found, _ = drawn_convolutions.run(graph, {"x": x}, find_target(cpu), loops=loops)
+        np.testing.assert_array_equal(found["y"], x.transpose(axes))
+
+
+@pytest.mark.parametrize("together", [2, 4])
+def test_pairs_are_turned_in_registers(together: int) -> None:
+    """A tile is loaded and stored in whole vectors."""
+    b = Builder()
+    x = b.input("x", 64, 48, together)
+    made = lower(b.output(y=b("transpose", x, axes=(1, 0, 2))), cpu_machine(AVX512), "t")
+    assert [choice.schedule for choice in made.choices] == ["transpose"]
+    (kernel,) = made.program.kernels
+    stores = [s for s in walk_statements(kernel.body) if isinstance(s, Store)]
+    assert len(stores) == 16 // together
+    assert all(store.valid is None and store.value.type.lanes == 16 for store in stores)

@@ -1,6 +1,7 @@
 """Copies between what lies side by side along one axis and what does along another.
 
     y[.., c, r.., k] = x[k, c, r..]     filters packed in calls, axes exchanged
+    y[w, h, e] = x[h, w, e]             e < 2, 4, 8: what moves are pairs, and so on
     blocked from plain, plain from blocked
 
 Picking the elements of a vector one by one meets as many rows of x at each step, which lie far
@@ -43,7 +44,8 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class _Way:
-    """`read` moves by one element along `source`, what is written along `target`."""
+    """`read` moves by one unit along `source`, what is written along `target`: by the elements
+    along the axes `together`, which lie side by side in both."""
 
     read: Read
     layout: Layout
@@ -51,6 +53,17 @@ class _Way:
     target: Run
     lanes: int
     merged: bool  # the read moves along the target's axes as along one
+    together: tuple[Axis, ...] = ()
+
+    @property
+    def unit(self) -> int:
+        """Elements that stay together."""
+        return prod(map(extent_of, self.together))
+
+    @property
+    def side(self) -> int:
+        """Units of a vector, and vectors of a tile."""
+        return self.lanes // self.unit
 
 
 def plan(task: Task, target: Target) -> _Way | None:
@@ -64,22 +77,44 @@ def plan(task: Task, target: Target) -> _Way | None:
         return None
     if lanes < 2 or lanes & (lanes - 1):
         return None
-    source = _run(layout, read.index, stage.axes, lanes)
-    own = _run(output.layout, [axis.i for axis in stage.axes], stage.axes, lanes)
+    places = [axis.i for axis in stage.axes]
+    together = _together(task, layout, read, lanes)
+    unit = prod(map(extent_of, together))
+    source = _run(layout, read.index, stage.axes, lanes, unit)
+    own = _run(output.layout, places, stage.axes, lanes, unit)
     if source is None or own is None:
         return None
     source = _apart(source, own.axes[-1:])
     own = _apart(own, source.axes)
     if not source.axes or not own.axes:
         return None
-    if not source.blocked and source.length < lanes:
+    if not source.blocked and source.length * unit < lanes:
         return None
-    way = _Way(read, layout, source, own, lanes, _merges(layout, read, own))
+    way = _Way(read, layout, source, own, lanes, _merges(layout, read, own), together)
     return way if _stays(way) else None
 
 
-def _run(layout: Layout, index: Sequence[Dim], axes: Sequence[Axis], lanes: int) -> Run | None:
-    """The axes along which elements lie side by side."""
+def _together(task: Task, layout: Layout, read: Read, lanes: int) -> tuple[Axis, ...]:
+    """The axes along which elements lie side by side in both, if several of what they are in all
+    fill a vector."""
+    (output,) = task.outputs
+    if layout.axis is not None or output.layout.axis is not None or read.outside is not None:
+        return ()
+    places = layout.offset(read.index), output.layout.offset([axis.i for axis in task.axes])
+    found: list[Axis] = []
+    unit = 1
+    for axis in reversed([axis for axis in task.axes if extent_of(axis) > 1]):
+        if any(coefficient(place, axis) != unit for place in places):
+            break
+        found.insert(0, axis)
+        unit *= extent_of(axis)
+    return tuple(found) if unit < lanes and lanes % unit == 0 else ()
+
+
+def _run(
+    layout: Layout, index: Sequence[Dim], axes: Sequence[Axis], lanes: int, unit: int
+) -> Run | None:
+    """The axes along which units of so many elements lie side by side."""
     if layout.axis is not None:
         own = [a for a in axes if index[layout.axis] == a.i and extent_of(a) > 1]
         return Run(tuple(own), True) if layout.block == lanes and own else None
@@ -88,7 +123,7 @@ def _run(layout: Layout, index: Sequence[Dim], axes: Sequence[Axis], lanes: int)
     if None in steps.values():
         return None
     run: list[Axis] = []
-    wanted = 1
+    wanted = unit
     while found := [a for a in axes if steps[a.name] == wanted and extent_of(a) > 1]:
         run.insert(0, found[0])
         wanted *= extent_of(found[0])
@@ -128,55 +163,56 @@ def cost(task: Task, target: Target) -> float | None:
     way = plan(task, target)
     if way is None:
         return None
-    lanes, tiles = way.lanes, 1.0
+    side, tiles = way.side, 1.0
     for run in (way.source, way.target):
-        tiles *= -(-run.length // lanes) / run.length
-    others = prod(extent_of(axis) for axis in task.axes)
-    return others * tiles * (lanes * lanes * _CYCLES + _TILE)
+        tiles *= -(-run.length // side) / run.length
+    units = prod(extent_of(axis) for axis in task.axes) / way.unit
+    return units * tiles * (side * way.lanes * _CYCLES + _TILE)
 
 
 def emit(task: Task, name: str, target: Target) -> Scheduled:
-    """Tiles of lanes x lanes. Of the two runs the one that x, or a plain tensor beside a blocked
-    one, is contiguous along is walked by the innermost loop."""
+    """Tiles of as many units as a vector has, of as many vectors. Of the two runs the one that x,
+    or a plain tensor beside a blocked one, is contiguous along is walked by the innermost loop."""
     way = plan(task, target)
     assert way is not None
     (operand,), (output,) = task.operands, task.outputs
-    lanes = way.lanes
-    b = Builder(name, task.element, lanes)
+    side = way.side
+    b = Builder(name, task.element, way.lanes)
     x = b.buffer(operand.var.name, operand.var.type.dtype, way.layout.size)
     y = b.buffer(output.var.name, output.var.type.dtype, output.layout.size, written=True)
-    used = (*way.source.axes, *way.target.axes)
+    used = (*way.source.axes, *way.target.axes, *way.together)
     others = [axis for axis in task.axes if axis not in used]
     outer, inner = way.target, way.source
     if way.source.blocked:
         outer, inner = inner, outer
-    inner_whole, inner_rest = divmod(inner.length, lanes)
+    inner_whole, inner_rest = divmod(inner.length, side)
     piece = piece_of(inner_whole)
 
     def tile(at: Mapping[str, Dim], outer_at: Dim, outer_rows: int, place: Dim, rows: int) -> None:
         turned = outer is way.source
         a, b_ = (outer_at, place) if turned else (place, outer_at)
         columns, filled = (outer_rows, rows) if turned else (rows, outer_rows)
+        at = {**at, **dict.fromkeys((axis.name for axis in way.together), 0)}
         _tile(way, _Ends(b, x, y), task, at, (a, columns), (b_, filled))
 
     def column(at: Mapping[str, Dim], outer_at: Dim, rows: int, part: Dim, *, last: bool) -> None:
         if last:
-            tile(at, outer_at, rows, inner_whole * lanes, inner_rest)
+            tile(at, outer_at, rows, inner_whole * side, inner_rest)
             return
         first = part * piece
         with b.serial("tile", dim_min(first + piece, inner_whole), first) as i:
-            tile(at, outer_at, rows, i * lanes, lanes)
+            tile(at, outer_at, rows, i * side, side)
 
     names = [*(axis.name for axis in others), "block", "piece"]
-    whole, rest = divmod(outer.length, lanes)
-    for first, count, rows in ((0, whole, lanes), (whole, 1, rest)):
+    whole, rest = divmod(outer.length, side)
+    for first, count, rows in ((0, whole, side), (whole, 1, rest)):
         for parts, last in ((-(-inner_whole // piece), False), (1, True)):
             if not (count and rows and parts) or (last and not inner_rest):
                 continue
             extents = [*(extent_of(axis) for axis in others), count, parts]
             with b.parallel(names, extents) as (*places, number, part):
                 at = {axis.name: place for axis, place in zip(others, places, strict=True)}
-                column(at, (first + number) * lanes, rows, part, last=last)
+                column(at, (first + number) * side, rows, part, last=last)
     return Scheduled.one(b.kernel(), [(operand.var.name, None), (output.var.name, None)])
 
 
@@ -204,28 +240,28 @@ def _tile(
     target: tuple[Dim, int],
 ) -> None:
     """One tile: (first position, how many) along the source's run and the target's."""
-    b, lanes = ends.b, way.lanes
+    b, side = ends.b, way.side
     (start, columns), (first, rows) = source, target
     (output,) = task.outputs
     shift = 0
-    if columns < lanes and not way.source.blocked:
-        shift = lanes - columns  # vectors of x that end where the row does
+    if columns < side and not way.source.blocked:
+        shift = side - columns  # vectors of x that end where the row does
     along = bind(way.source.axes, start - shift)
-    zero = Const(0, ValueType(ends.x.dtype, lanes))
+    zero = Const(0, ValueType(ends.x.dtype, way.lanes))
     loaded: list[Value] = []
-    for row in range(lanes):
+    for row in range(side):
         if row >= rows:
             loaded.append(zero)
             continue
         here = {**at, **along, **bind(way.target.axes, first + row, merged=way.merged)}
         loaded.append(b.let(_row(way, ends.x, here)))
-    vectors = transposed(b, loaded)
-    whole = rows == lanes or way.target.blocked
+    vectors = transposed(b, loaded, way.unit)
+    whole = rows == side or way.target.blocked
     fixed = bind(way.target.axes, first)
     for i in range(columns):
         here = {**at, **fixed, **bind(way.source.axes, start + i)}
         where = output.offset(here, task.axes)
-        b.store(ends.y, where, vectors[shift + i], None if whole else rows)
+        b.store(ends.y, where, vectors[shift + i], None if whole else rows * way.unit)
 
 
 def _row(way: _Way, x: Buffer, at: Mapping[str, Dim]) -> Load:
@@ -252,16 +288,18 @@ def bind(axes: Sequence[Axis], position: Dim, *, merged: bool = False) -> dict[s
     return at | {axes[0].name: position}
 
 
-def transposed(b: Builder, rows: Sequence[Value]) -> list[Value]:
-    """As many vectors as they have lanes, a power of two: vector i has lane i of each.
+def transposed(b: Builder, rows: Sequence[Value], unit: int = 1) -> list[Value]:
+    """As many vectors as they have units, a power of two: vector i has unit i of each.
 
-    In step s = 1, 2, 4 .. lanes whose numbers differ in that bit change places with vectors whose
+    In step s = 1, 2, 4 .. units whose numbers differ in that bit change places with vectors whose
     numbers do."""
-    found, lanes, step = list(rows), len(rows), 1
-    while step < lanes:
-        low = tuple(i if not i & step else lanes + i - step for i in range(lanes))
-        high = tuple(i + step if not i & step else lanes + i for i in range(lanes))
-        for i in range(lanes):
+    found, count, step = list(rows), len(rows), 1
+    lanes = range(count * unit)
+    while step < count:
+        back = len(lanes) - step * unit
+        low = tuple(i if not i // unit & step else back + i for i in lanes)
+        high = tuple(i + step * unit if not i // unit & step else len(lanes) + i for i in lanes)
+        for i in range(count):
             if not i & step:
                 a, c = found[i], found[i + step]
                 found[i] = b.let(Shuffle(a, c, low), "t")
