@@ -38,7 +38,7 @@ test-gpu-evidence: $(VENV)/.dev ## all that shows, without a card, that its kern
 test-torch: $(TORCH)/.torch ## compare with PyTorch on the CPU
 	$(TORCH)/bin/python -m pytest -q -o addopts= --strict-markers --strict-config --import-mode=importlib -m "not slow" tests/torch $(ARGS)
 
-test-around: $(AROUND)/.around ## what needs heavier packages: notebooks
+test-around: $(AROUND)/.around ## what needs heavier packages: notebooks, Ray, other clients
 	$(AROUND)/bin/python -m pytest -q -o addopts= --strict-markers --strict-config --import-mode=importlib -m "not slow" tests/around $(ARGS)
 
 lint: $(VENV)/.dev ## style, formatting, strict types, import contracts
