@@ -36,9 +36,10 @@ class Classifier:
 
     def _counts(self) -> list[int]:
         """The batches that an artifact for several has code for, where all else is as chosen."""
-        rest = {name: size for name, size in self.binding.items() if name != "N"}
+        batch = str(next(iter(self.network.inputs.values())).shape[0])
+        rest = {name: size for name, size in self.binding.items() if name != batch}
         sizes = self.network.sizes
-        return [size["N"] for size in sizes if rest | {"N": size.get("N")} == size]
+        return [size[batch] for size in sizes if rest | {batch: size.get(batch)} == size]
 
     def top(self, images: Sequence[Picture], count: int, fill: int = 0) -> list[Any]:
         """Of each image the likeliest classes, {`index`, `label`, `probability`}, the first first.

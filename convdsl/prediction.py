@@ -128,7 +128,7 @@ class Predictor:
         first = next(iter(network.inputs.values())).shape[0]
         if isinstance(first, int):
             return first
-        there = sorted({size["N"] for size in network.sizes if "N" in size})
+        there = sorted({size[str(first)] for size in network.sizes if str(first) in size})
         fitting = [size for size in there if size <= self.batch]
         return (fitting[-1:] or there or [self.batch])[0]
 
@@ -153,7 +153,8 @@ class Predictor:
         network = self.open()
         classifier, size = Classifier(network), self._batch(network)
         if network.sizes:
-            chosen = next((s for s in network.sizes if s.get("N") == size), network.sizes[0])
+            name = str(next(iter(network.inputs.values())).shape[0])
+            chosen = next((s for s in network.sizes if s.get(name) == size), network.sizes[0])
             classifier = Classifier(network, chosen)
         answers: list[Any] = []
         for at in range(0, len(images), size):

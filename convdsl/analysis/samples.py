@@ -22,9 +22,6 @@ from convdsl.ir.model import Model
 from convdsl.kernel.expr import Expr, Pick, Read, Reduce, Stage, indices_of, walk
 from convdsl.tensor import Dim, Symbol, TensorType, symbols_of
 
-BATCH = "N"
-"""The symbol that the language, and everything that takes `--batch`, calls the batch."""
-
 
 def samples_are_apart(model: Model) -> bool:
     """Whether all inputs and outputs have the batch first, nothing is kept between calls, and no
@@ -42,11 +39,12 @@ def _is_any_size(symbol: Symbol) -> bool:
 
 
 def apart(graph: Graph) -> bool:
-    """The same of a graph."""
-    ports = [*graph.inputs.values(), *graph.outputs.values()]
-    if graph.updates or not graph.inputs or not all(_has_batch(value.type) for value in ports):
+    """The same of a graph. The batch, `N` in the language and whatever a file calls it, is the size
+    that stands first everywhere, and nowhere else."""
+    types = [value.type for value in (*graph.inputs.values(), *graph.outputs.values())]
+    symbol = _plain_symbol(types[0].shape[0]) if graph.inputs and types[0].rank else None
+    if symbol is None or graph.updates or not all(_has_batch(type, symbol) for type in types):
         return False
-    (symbol,) = symbols_of(ports[0].type.shape[0])
     kinds: dict[Value, bool | None] = {}
     for node in graph.nodes():
         if isinstance(node, OpNode):
@@ -57,11 +55,15 @@ def apart(graph: Graph) -> bool:
     return all(kinds[value] is True for value in graph.outputs.values())
 
 
-def _has_batch(type: TensorType) -> bool:
+def _plain_symbol(extent: Dim) -> Symbol | None:
+    """The symbol that an extent is, where it is one."""
+    return next((s for s in symbols_of(extent) if s.name == str(extent)), None)
+
+
+def _has_batch(type: TensorType, batch: Symbol) -> bool:
     """[N, ...], and N nowhere else."""
-    if not type.rank or str(type.shape[0]) != BATCH:
-        return False
-    return all(BATCH not in _names(extent) for extent in type.shape[1:])
+    first, others = type.shape[:1], type.shape[1:]
+    return [*map(str, first)] == [batch.name] and all(batch.name not in _names(e) for e in others)
 
 
 def _through(

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -189,14 +190,16 @@ def _one(name: str, options: argparse.Namespace, limits: Limits) -> Hosted:
         raise InputError(f"{name} keeps state between calls: its answers would be of all callers")
     if made.model is None and options.input:
         raise InputError(f"{options.model} is compiled already: it is served for its sizes")
-    sizes = _sizes(made, options)
+    hosted = Hosted(name, found, limits.batch, (), *_preparing(found))
+    sizes = _sizes(made, options, hosted.batch)
+    hosted = replace(hosted, only=sizes)
     found.kept = max(found.kept, len(ladder(limits.batch)) * max(len(sizes), limits.sizes))
-    hosted = Hosted(name, found, limits.batch, sizes, *_preparing(found))
     if not found.samples_apart:
         console.note(f"{name}: samples are not known to be independent: one request runs at a time")
-    warmed = sizes or _known_sizes(made)
+    warmed = sizes or _known_sizes(made, hosted.batch)
     for each in warmed:
-        warm(hosted, {n: t.bind({"N": 1, **each}).sizes for n, t in found.inputs.items()})
+        said = {hosted.batch: 1, **each}
+        warm(hosted, {n: type.bind(said).sizes for n, type in found.inputs.items()})
     if not warmed:
         console.note(
             f"{name}: code for new sizes is made when they come; --input has it made before"
@@ -204,7 +207,7 @@ def _one(name: str, options: argparse.Namespace, limits: Limits) -> Hosted:
     return hosted
 
 
-def _sizes(made: Network, options: argparse.Namespace) -> list[dict[str, int]]:
+def _sizes(made: Network, options: argparse.Namespace, batch: str) -> list[dict[str, int]]:
     """What `--input` says of the sizes but the batch."""
     from convdsl import driver
 
@@ -212,17 +215,12 @@ def _sizes(made: Network, options: argparse.Namespace) -> list[dict[str, int]]:
         return []
     found: list[dict[str, int]] = []
     for each in each_size(options):
-        sizes = driver.bind(made.model, input_shapes(each), 1 if _has_batch(made) else None)
-        made.executable.complete(sizes)
-        found.append({name: size for name, size in sizes.items() if name != "N"})
+        sizes = made.executable.complete(driver.bind(made.model, input_shapes(each)))
+        found.append({name: size for name, size in sizes.items() if name != batch})
     return found
 
 
-def _has_batch(made: Network) -> bool:
-    return any("N" in {s.name for s in t.symbols()} for t in made.executable.inputs.values())
-
-
-def _known_sizes(made: Network) -> list[dict[str, int]]:
+def _known_sizes(made: Network, batch: str) -> list[dict[str, int]]:
     """Sizes that the network itself leaves no others than."""
     if made.executable.deciding:
         return []
@@ -230,7 +228,7 @@ def _known_sizes(made: Network) -> list[dict[str, int]]:
         rows = [tuple(sorted((n, s) for n, s in size.items())) for size in made.executable.sizes]
         return [dict(row) for row in dict.fromkeys(rows)]
     symbols = {s.name for t in made.executable.inputs.values() for s in t.symbols()}
-    return [{}] if symbols <= {"N"} else []
+    return [{}] if symbols <= {batch} else []
 
 
 def _preparing(

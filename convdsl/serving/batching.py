@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -168,8 +169,10 @@ class Batcher:
         return min(self._groups, key=lambda key: self._due(self._groups[key]))
 
     async def _run(self, way: Way, jobs: Sequence[_Job]) -> None:
+        """Compute, and answer each; whatever goes wrong, the next batch can come."""
         try:
             results = await self._computed(way, jobs)
+            answers = [results] if way.most is None else _shares(results, jobs)
         except Exception as error:  # noqa: BLE001  (whatever it is, it belongs to a request)
             if len(jobs) == 1:
                 _fail(jobs[0], error)
@@ -177,12 +180,9 @@ class Batcher:
             for job in jobs:
                 await self._run(way, [job])
             return
-        at = 0
-        for job in jobs:
+        for job, answer in zip(jobs, answers, strict=True):
             if not job.done.done():
-                rows = slice(at, at + job.rows) if way.sizes else slice(None)
-                job.done.set_result({name: array[rows] for name, array in results.items()})
-            at += job.rows
+                job.done.set_result(answer)
 
     async def _computed(self, way: Way, jobs: Sequence[_Job]) -> Arrays:
         loop = asyncio.get_running_loop()
@@ -192,6 +192,16 @@ class Batcher:
         results = await loop.run_in_executor(self._executor, _call, way, jobs, size - samples)
         self._watcher.ran(samples, loop.time() - begin)
         return results
+
+
+def _shares(results: Arrays, jobs: Sequence[_Job]) -> list[Arrays]:
+    """The rows of each, in order."""
+    ends = list(accumulate(job.rows for job in jobs))
+    starts = [0, *ends[:-1]]
+    return [
+        {name: array[start:end] for name, array in results.items()}
+        for start, end in zip(starts, ends, strict=True)
+    ]
 
 
 def _fail(job: _Job, error: Exception) -> None:

@@ -21,8 +21,6 @@ Sizes: TypeAlias = "Mapping[str, int]"
 VERSION = "1"
 """Of every network: a file has one."""
 
-BATCH = "N"
-
 
 class Network(Protocol):
     """What is served: an Executable, or what looks like one."""
@@ -75,6 +73,11 @@ class Hosted:
         return self.network.labels
 
     @cached_property
+    def batch(self) -> str:
+        """What the size is called that stands first, where samples are apart."""
+        return str(next(iter(self.inputs.values())).shape[0]) if self.network.samples_apart else ""
+
+    @cached_property
     def _fixed(self) -> int | None:
         """The only batch that there is code for."""
         first = next(iter(self.network.inputs.values())).shape[:1]
@@ -94,7 +97,7 @@ class Hosted:
                 raise InputError("a batch of 0: at least one sample is needed")
             shapes = {name: (self._fixed, *shape[1:]) for name, shape in shapes.items()}
         sizes = self.network.bind(shapes)
-        rest = {name: size for name, size in sizes.items() if name != BATCH}
+        rest = {name: size for name, size in sizes.items() if name != self.batch}
         if self.only and rest not in self.only:
             said = " or ".join(map(sizes_text, self.only))
             raise InputError(f"{sizes_text(rest)}: this server is for {said}")
@@ -108,7 +111,8 @@ class Hosted:
         if self._fixed is not None:
             return (self._fixed,)
         if self.network.sizes:
-            fitting = [s[BATCH] for s in self.network.sizes if {**rest, BATCH: s.get(BATCH)} == s]
+            name = self.batch
+            fitting = [s[name] for s in self.network.sizes if {**rest, name: s.get(name)} == s]
             return sorted(n for n in fitting if n <= self.most) or sorted(fitting)[:1]
         return ladder(self.most)
 
@@ -154,7 +158,7 @@ def _repeated(array: Array, count: int) -> Array:
 def _open(type: TensorType, fixed: int | None) -> TensorType:
     if fixed is None:
         return type
-    return TensorType(type.dtype, (symbol(BATCH), *type.shape[1:]))
+    return TensorType(type.dtype, (symbol("N"), *type.shape[1:]))
 
 
 def _described(name: str, type: TensorType) -> dict[str, Any]:

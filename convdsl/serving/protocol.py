@@ -12,8 +12,10 @@ infinite. (kserve.github.io/website, Open Inference Protocol; Triton's protocol 
 
 from __future__ import annotations
 
+import gc
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, cast
 
@@ -171,7 +173,8 @@ def _parts(body: bytes, header_length: str | None) -> tuple[bytes, memoryview]:
 
 def _read_json(text: bytes) -> Any:
     try:
-        return json.loads(text.decode("utf-8"))
+        with _no_collection():
+            return json.loads(text.decode("utf-8"))
     except RecursionError:
         raise Refusal(400, "the body is nested too deep") from None
     except UnicodeDecodeError as error:
@@ -182,6 +185,19 @@ def _read_json(text: bytes) -> Any:
         raise Refusal(400, f"the body is no JSON: {error.msg} at {where}") from None
     except ValueError:  # a number of thousands of digits
         raise Refusal(400, "the body has a number that is too long") from None
+
+
+@contextmanager
+def _no_collection() -> Generator[None]:
+    """Millions of lists have the collector of cycles look through all of them again and again, four
+    times as long as reading them takes; and JSON makes no cycles."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 def _object(what: str, value: Any) -> dict[str, Any]:

@@ -21,6 +21,7 @@ APART = {
     "two": "input a: f32[N, 4]\n input b: f32[N, 4]\n concat(a, b, axis = 1) -> output y",
     "token": "input x: f32[N, 4, 8]\n let t = parameter(shape = 1x1x8)\n x + t -> output y",
     "softmax": f"{X} -> softmax(axis = 1) -> output y",
+    "B for batch": "input x: f32[B, 4]\n x -> relu -> output y",
     "positions": f"{X} -> cumsum(axis = 1) -> output y",
 }
 MIXED = {
@@ -32,6 +33,8 @@ MIXED = {
     "whole": f"{X} -> mean(all) -> output y",
     "fixed": "input x: f32[4, 4]\n x -> relu -> output y",
     "one of two": f"{X} -> output y\n input z: f32[3, 4]\n z -> relu -> output w",
+    "twice": "input x: f32[N, N]\n x -> relu -> output y",
+    "two batches": "input x: f32[N, 4]\n input z: f32[B, 4]\n x -> output y\n z -> output w",
     "elsewhere": "input x: f32[4, N]\n x -> relu -> output y",
 }
 
@@ -48,7 +51,7 @@ def test_apart(name: str) -> None:
     draw = np.random.default_rng(0)
 
     def drawn() -> list[Any]:
-        sizes = {"N": 3, "H": 9, "W": 7}
+        sizes = {"N": 3, "B": 3, "H": 9, "W": 7}
         return [
             draw.standard_normal(
                 [e if isinstance(e, int) else sizes[str(e)] for e in t.shape], "f4"

@@ -70,7 +70,9 @@ def ray(place: Path) -> Iterator[Any]:
 
 def recipe(language: str, holding: str) -> str:
     """The block of the page that holds some words."""
-    blocks = re.findall(rf"^```{language}\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    blocks = re.findall(
+        rf"^```{language} elsewhere\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL
+    )
     (found,) = [block for block in blocks if holding in block]
     return found
 

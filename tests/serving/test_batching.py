@@ -163,6 +163,23 @@ def test_what_is_wrong_with_one_is_said_to_that_one() -> None:
     with_batcher(body)
 
 
+def test_results_without_rows() -> None:
+    """Of a network that has no batch; one that promised rows and has none fails alone."""
+
+    async def body(batcher: Batcher, log: Log) -> None:
+        def total(x: Any) -> Any:
+            return {"y": np.asarray(x["x"].sum())}
+
+        x = {"x": np.ones((2, 2))}
+        assert (await batcher.submit(0, Way([], total), x))["y"] == 4
+        assert (await batcher.submit(0, Way([], total), {"x": np.float32(3)}))["y"] == 3
+        with pytest.raises(IndexError):
+            await batcher.submit(1, Way([2], total), x)
+        assert (await batcher.submit(0, Way([], total), x))["y"] == 4
+
+    with_batcher(body)
+
+
 def test_a_full_queue_says_so() -> None:
     go = threading.Event()
 

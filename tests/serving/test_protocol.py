@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import gc
 import json
 import struct
+import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -386,6 +388,20 @@ def test_whatever_comes_is_read_or_refused(outer: Any, inner: Any, rest: bytes, 
     for model in (F32, IMAGES):
         with suppress(Refusal):
             parse(said, model, rest)
+
+
+def test_millions_of_lists_are_refused_in_a_moment() -> None:
+    """And the collector of cycles is as it was."""
+    bomb = b'{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": ['
+    bomb += b"[]," * 1_000_000 + b"[]]}]}"
+    begin = time.process_time()
+    with pytest.raises(Refusal, match="1000001 in the data, 1 in the shape"):
+        protocol.parse(bomb, None, F32, Limits())
+    assert time.process_time() - begin < 2
+    assert gc.isenabled()
+    with pytest.raises(Refusal):
+        parse(b"{", F32)
+    assert gc.isenabled()
 
 
 @given(st.binary(max_size=64), st.none() | st.text("0123456789", max_size=3))
