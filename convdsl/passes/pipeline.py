@@ -16,6 +16,7 @@ from convdsl.passes.cancel_transposes import CancelTransposes
 from convdsl.passes.canonicalise import Canonicalise
 from convdsl.passes.common_subexpressions import CommonSubexpressions
 from convdsl.passes.eliminate_dead_code import EliminateDeadCode
+from convdsl.passes.expand_transforms import ExpandTransforms
 from convdsl.passes.fold_batchnorm import FoldBatchNorm
 from convdsl.passes.fold_constants import FoldConstants
 from convdsl.passes.fold_padding import FoldPadding
@@ -25,6 +26,7 @@ from convdsl.passes.rewrite import Pass
 
 PASSES: tuple[Pass, ...] = (
     EliminateDeadCode(),
+    ExpandTransforms(),
     Canonicalise(),
     CommonSubexpressions(),
     CancelTransposes(),

@@ -2,11 +2,12 @@
 
 from itertools import count
 
-from op_cases import convolution, maps, movement, pooling, positions, sampling, statistics
+from op_cases import convolution, fourier, maps, movement, pooling, positions, sampling, statistics
 from op_cases.draw import Case, Draw, Generator
 
 GENERATORS: dict[str, Generator] = {
     **convolution.GENERATORS,
+    **fourier.GENERATORS,
     **pooling.GENERATORS,
     **maps.GENERATORS,
     **movement.GENERATORS,

@@ -1,69 +1,62 @@
-"""Fourier transforms, which ONNX has as nodes: products with constant matrices.
+"""Fourier transforms and windows.
 
-Sizes have to be known, as the matrices follow from them. They are NumPy's, in double precision.
+Sizes have to be known, as matrices and windows follow from them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from convdsl.interop.correspondence.row import Read, Result, Row
+from convdsl.interop.correspondence.wording import PyTorch, Wording
 from convdsl.interop.element_types import FROM_ONNX
 from convdsl.interop.reading.tensors import Known, ReadError, Tensor, shape_of
+from convdsl.ir.shapes import known_size
+from convdsl.ops.fourier import AS_GIVEN, LARGEST, matrix, used
 
 if TYPE_CHECKING:
     from convdsl.interop.reading.node import Reading
-
-_LARGEST = 1 << 26
-"""Elements of a matrix: transforms of 4,096 numbers. What is longer wants a fast one."""
-
-
-def _matrix(parts: int, extent: int, length: int, inverse: bool, onesided: bool) -> Any:
-    """M[n, p, k, q]: part q of frequency k of a unit in part p of position n. Positions that a
-    transform of `length` has not are not read; those that it has more are zeros."""
-    frequencies = length // 2 + 1 if onesided else length
-    if parts * extent * frequencies * 2 > _LARGEST:
-        raise ReadError(f"a transform of {length:,} positions is too long for a matrix")
-    units = np.eye(extent)[:, None] * np.array([1, 1j])[:parts, None]
-    if not inverse:
-        made = (np.fft.rfft if onesided else np.fft.fft)(units.real if onesided else units, length)
-        return np.stack([made.real, made.imag], axis=-1)
-    if onesided:
-        return np.fft.irfft(units, length)[..., None]
-    made = np.fft.ifft(units, length)
-    return np.stack([made.real, made.imag], axis=-1)
+    from convdsl.interop.spelling import Spelling
 
 
 def _read_dft(r: Reading) -> Tensor:
-    """y[.., k, q] = sum over n, p of x[.., n, p] M[n, p, k, q]; the last axis of both has the real
-    part and, where numbers are complex, the imaginary one."""
-    shape = r.shape(0)
+    """The axis is one of the tensor before the parts, in words of its whole rank."""
     axis = int(r.number(2)) if r.has(2) else r.attribute("axis", -2 if r.opset >= 20 else 1)
-    axis %= len(shape)
-    parts, extent = r.extent(shape[-1]), r.extent(shape[axis])
-    inverse, onesided = (bool(r.attribute(name, 0)) for name in ("inverse", "onesided"))
-    if parts not in (1, 2) or axis == len(shape) - 1:
-        raise ReadError("the last axis holds a real part, and perhaps an imaginary one")
-    if onesided and parts == 1 + (not inverse):
-        wanted = "complex" if inverse else "real"
-        raise ReadError(f"a onesided transform {'back ' * inverse}is of {wanted} numbers")
-    length = 2 * (extent - 1) if inverse and onesided else extent
-    length = int(r.number(1)) if r.has(1) else length
-    m = _matrix(parts, extent, length, inverse, onesided)
-    others = [i for i in range(len(shape) - 1) if i != axis]
-    order = (*others, axis, len(shape) - 1)
-    moved = r.unary("transpose", r[0], axes=order)
-    kept = tuple(shape[i] for i in others)
-    rows = r.reshape(moved, (*kept, extent * parts))
-    if not kept:
-        rows = r.reshape(rows, (1, extent * parts))
-    y = r.binary("matmul", rows, r.like(m.reshape(extent * parts, -1), r[0]))
-    y = r.reshape(y, (*kept, *m.shape[2:]))
-    return r.unary("transpose", y, axes=tuple(int(i) for i in np.argsort(order)))
+    how = {name: bool(r.attribute(name, 0)) for name in ("inverse", "onesided")}
+    length = int(r.number(1)) if r.has(1) else AS_GIVEN
+    return r.unary("dft", r[0], axis=axis, length=length, **how)
+
+
+def _spell_dft(s: Spelling) -> str:
+    """Half a spectrum on its way back is given whole, as others differ in how they cut and fill."""
+    x, length = s["x"], s.call["length"]
+    axis: int = s.call["axis"]
+    if s.call["inverse"] and s.call["onesided"]:
+        there, wanted = known_size(s.call, "x", axis), length // 2 + 1
+        at = s.integers((axis,))
+        if used(s.call) < there:
+            x = s("Slice", x, s.integers((0,)), s.integers((used(s.call),)), at)
+        if used(s.call) < wanted:
+            x = s("Pad", x, s.integers((0, wanted - used(s.call))), s.constant(0.0), at)
+    how = {name: int(s.call[name]) for name in ("inverse", "onesided")}
+    operands = (x, s.constant(length, "i8"), s.constant(axis, "i8"))
+    return s("DFT", *operands, **how)
+
+
+def _say_dft(w: Wording) -> str:
+    """PyTorch has complex numbers."""
+    inverse, onesided, x = w.call["inverse"], w.call["onesided"], w["x"]
+    complex = w.call.type("x").shape[-1] == 2
+    x = f"torch.view_as_complex({x}.contiguous())" if complex else f"{x}.squeeze(-1)"
+    kind = f"{'i' if inverse else ''}{'r' if onesided else ''}fft"
+    y = f"torch.fft.{kind}({x}, {w.call['length']}, {w.call['axis']})"
+    return (
+        f"{y}.unsqueeze(-1)" if inverse and onesided else f"torch.view_as_real({y}.resolve_conj())"
+    )
 
 
 def _read_stft(r: Reading) -> Tensor:
@@ -76,7 +69,9 @@ def _read_stft(r: Reading) -> Tensor:
     window = r.array(2).astype(np.float64) if r.has(2) else None
     length = r.extent(shape[1]) if window is None else len(window)
     length = int(r.number(3)) if r.has(3) else length
-    m = _matrix(1, length, length, False, onesided)[:, 0]
+    if 4 * length**2 > LARGEST:
+        raise ReadError(f"a frame of {length:,} positions is too long for a matrix")
+    m = matrix(1, length, length, onesided=onesided)[:, 0]
     if window is not None:
         m = m * window[:, None, None]
     frequencies = m.shape[1]
@@ -112,10 +107,11 @@ def _window(*terms: float) -> Callable[[Reading], Result]:
     return rule
 
 
-ROWS: tuple[Row, ...] = ()
+ROWS: tuple[Row, ...] = (
+    Row("dft", "DFT", PyTorch("fft", _say_dft), _spell_dft, Read(_read_dft, deciding=(1, 2))),
+)
 
 READING = {
-    "DFT": Read(_read_dft, deciding=(1, 2)),
     "STFT": Read(_read_stft, deciding=(1, 2, 3)),
     "HannWindow": Read(_window(0.5, 0.5), deciding=(0,)),
     "HammingWindow": Read(_window(25 / 46, 21 / 46), deciding=(0,)),
