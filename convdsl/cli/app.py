@@ -23,6 +23,7 @@ COMMANDS = {
     "check": "say what is wrong in .cnn files",
     "explain": "say what a code such as E0501 means",
     "fmt": "bring .cnn files into the one layout",
+    "lsp": "serve an editor by the Language Server Protocol",
     "report": "parameters, multiply-accumulates, memory, receptive fields of a model",
     "draw": "draw a network, its receptive fields, filters, maps or classes",
     "diff": "compare two models, layer by layer",

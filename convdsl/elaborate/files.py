@@ -13,7 +13,11 @@ from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 
+from convdsl.diagnostics import SourceFile
 from convdsl.elaborate.session import suggest
+from convdsl.syntax import ast
+from convdsl.syntax.limits import SOURCE_BYTES
+from convdsl.syntax.parser import parse
 
 ZOO = "zoo:"
 ROOT_MARK = "convdsl.toml"
@@ -40,7 +44,8 @@ def project_root(path: Path) -> Path:
 
 
 class Library:
-    """The folders that sources may read from."""
+    """The folders that sources may read from, and how what is there is read: an editor has texts of
+    its own for some files."""
 
     def __init__(self, root: Path | None, zoo: Path | None) -> None:
         self.root = Path(os.path.realpath(root)) if root is not None else None
@@ -61,6 +66,18 @@ class Library:
         if self.root is None:
             raise FileProblem("E0702", "source text without a file can use the zoo only")
         return self._inside(self.root, folder, text, "the project")
+
+    def text(self, place: Path, limit: int) -> str:
+        """The text of a file that `resolve` has found; raises FileProblem."""
+        return read_text(place, limit)
+
+    def source(self, place: Path, shown: str) -> SourceFile:
+        """The file as a source, which messages call `shown`."""
+        return SourceFile(shown, self.text(place, SOURCE_BYTES))
+
+    def tree(self, source: SourceFile) -> ast.File:
+        """The tree of a source; raises CompileError."""
+        return parse(source)
 
     def _inside(self, root: Path, folder: Path, text: str, what: str) -> Path:
         _check_text(text)

@@ -88,9 +88,10 @@ def elaborate(
     def attempt(values: Mapping[str, Any]) -> Model:
         session = Session()
         modules = Modules(session, Library(root, zoo))
+        place = Path(source.path).resolve() if root is not None else None
         try:
             return ROOM.during(
-                lambda: _elaborate(session, modules, source, tree, model, values, root)
+                lambda: elaborate_tree(session, modules, source, tree, model, values, place)
             )
         except (Halt, Stop):
             raise CompileError(session.diagnostics) from None
@@ -114,39 +115,49 @@ def check_definitions(
     session = Session()
     modules = Modules(session, Library(root, zoo))
     tree = parse(source)
-    modules.statements = Statements(session, {}, modules.read_labels)
     place = Path(source.path).resolve() if root is not None else None
-
-    def check() -> None:
-        module = modules.evaluate(source, tree, place)
-        check_unused(session, tree, module.context.scope, session.instantiated)
-        if not session.diagnostics:
-            check_usage(session, tree, None)
-        if all(isinstance(item, ast.Version) for item in tree.items):
-            help = ("write `model NAME { input x: f32[N, 3, 224, 224]  ... }`",)
-            session.warn("W0601", "the file defines nothing", tree.span, help=help)
-
     try:
-        ROOM.during(check)
+        ROOM.during(lambda: check_tree(session, modules, source, tree, place))
     except (Halt, Stop):
         raise CompileError(session.diagnostics) from None
     session.finish()
     return tuple(session.warnings)
 
 
-def _elaborate(
+def check_tree(
+    session: Session,
+    modules: Modules,
+    source: SourceFile,
+    tree: ast.File,
+    place: Path | None,
+    language: type[Statements] = Statements,
+) -> None:
+    """Check a tree without a model; what is wrong is recorded in the session. Raises Halt, Stop."""
+    modules.statements = language(session, {}, modules.read_labels)
+    module = modules.evaluate(source, tree, place)
+    check_unused(session, tree, module.context.scope, session.instantiated)
+    if not session.diagnostics:
+        check_usage(session, tree, None)
+    if all(isinstance(item, ast.Version) for item in tree.items):
+        help = ("write `model NAME { input x: f32[N, 3, 224, 224]  ... }`",)
+        session.warn("W0601", "the file defines nothing", tree.span, help=help)
+
+
+def elaborate_tree(
     session: Session,
     modules: Modules,
     source: SourceFile,
     tree: ast.File,
     model: str | None,
     values: Mapping[str, Any],
-    root: Path | None,
+    place: Path | None,
+    language: type[Statements] = Statements,
 ) -> Model:
+    """The model of a tree that stands at `place`, in a session: see elaborate. Raises CompileError,
+    or Halt or Stop after the session recorded why; its graph is as far as it got."""
     symbols = {name: v for name, v in values.items() if isinstance(v, int)}
-    statements = Statements(session, symbols, modules.read_labels)
+    statements = language(session, symbols, modules.read_labels)
     modules.statements = statements
-    place = Path(source.path).resolve() if root is not None else None
     module = modules.evaluate(source, tree, place)
     chosen = _choose(session, module, tree, model)
     context, in_force = _context(statements, module, chosen, values)

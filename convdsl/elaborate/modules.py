@@ -8,15 +8,13 @@ from pathlib import Path
 
 from convdsl.diagnostics import CompileError, SourceFile, Span
 from convdsl.elaborate import limits
-from convdsl.elaborate.files import ZOO, FileProblem, Library, elsewhere, neighbours, read_text
+from convdsl.elaborate.files import ZOO, FileProblem, Library, elsewhere, neighbours
 from convdsl.elaborate.scope import Context, LayerNames, Results, Scope
 from convdsl.elaborate.session import Refused, Session, Stop, suggest
 from convdsl.elaborate.statements import Statements
 from convdsl.elaborate.training import TrainBlock, TrainingReader
 from convdsl.elaborate.values import POISON, BlockValue
 from convdsl.syntax import ast
-from convdsl.syntax.limits import SOURCE_BYTES
-from convdsl.syntax.parser import parse
 
 
 @dataclass(slots=True)
@@ -172,15 +170,14 @@ class Modules:
                 raise FileProblem("E0804", f"imports nest deeper than {limits.IMPORT_DEPTH}")
             if len(self._loaded) >= limits.IMPORTED_FILES:
                 raise FileProblem("E0804", f"more than {limits.IMPORTED_FILES} files")
-            content = read_text(place, SOURCE_BYTES)
+            source = self.library.source(place, _shown(text, module))
         except FileProblem as problem:
             message, help = problem.message, problem.help
             if problem.code == "E0701" and place is not None and not os.path.lexists(place):
                 message, help = f'there is no file "{text}"', self._beside(text, place, module)
             raise self.session.fail(problem.code, message, item.path.span, help=help) from None
-        source = SourceFile(_shown(text, module), content)
         try:
-            tree = parse(source)
+            tree = self.library.tree(source)
         except CompileError as error:
             for diagnostic in error.diagnostics:
                 self.session.report(diagnostic)
@@ -202,7 +199,7 @@ class Modules:
             raise self.session.fail("E0902", "the path of the labels is plain text", path.span)
         try:
             place = self.library.resolve(text, self._importer(path))
-            content = read_text(place, limits.LABELS_BYTES)
+            content = self.library.text(place, limits.LABELS_BYTES)
         except FileProblem as problem:
             raise self.session.fail(problem.code, problem.message, path.span) from None
         lines = tuple(line.strip() for line in content.splitlines())

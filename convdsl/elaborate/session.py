@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import math
+import re
 import sys
 from collections.abc import Callable, Iterable
 from typing import TypeVar
@@ -209,6 +210,10 @@ def suggest(word: str, known: Iterable[str]) -> tuple[str, ...]:
     """`did you mean ...?` where something similar is known."""
     near = nearest(word, known)
     return (f"did you mean `{near}`?",) if near is not None else ()
+
+
+SUGGESTED = re.compile(r"did you mean `([^`]+)`\?")
+"""What `suggest` says, for those who take it at its word."""
 
 
 class Room:

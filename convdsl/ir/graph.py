@@ -202,6 +202,11 @@ class Graph(Shown):
         self._insert(node, applied.outputs)
         return node
 
+    @property
+    def newest(self) -> int:
+        """The greatest id that a node was given."""
+        return self._next
+
     def _new_id(self) -> int:
         self._next += 1
         return self._next

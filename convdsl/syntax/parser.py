@@ -20,23 +20,35 @@ RECOVERED = 10
 
 def parse(source: SourceFile) -> ast.File:
     """The tree of a file; raises CompileError with every syntax error found."""
+    tree, found = parse_leniently(source)
+    if found:
+        raise CompileError(found)
+    assert tree is not None
+    return tree
+
+
+def parse_leniently(source: SourceFile) -> tuple[ast.File | None, tuple[Diagnostic, ...]]:
+    """The tree of a file with every syntax error found. Where there are some it is the tree of the
+    items without any, or None where those cannot be told."""
     if len(source.text) > limits.SOURCE_BYTES or (
         len(source.text.encode("utf-8", "surrogatepass")) > limits.SOURCE_BYTES
     ):
         text = f"the source is larger than {limits.SOURCE_BYTES:,} bytes"
-        raise CompileError([Diagnostic("E0801", text, (Label(source.span(0, 0)),))])
+        return None, (Diagnostic("E0801", text, (Label(source.span(0, 0)),)),)
     try:
         tree = _parse(source, source.text, 0, "file")
     except CompileError as error:
-        raise CompileError(_more_errors(source, error)) from None
+        return _recovered(source, error)
     assert isinstance(tree, ast.File)
-    _check_version(tree)
-    return tree
+    return tree, _version_errors(tree)
 
 
-def _more_errors(source: SourceFile, first: CompileError) -> list[Diagnostic]:
+def _recovered(
+    source: SourceFile, first: CompileError
+) -> tuple[ast.File | None, tuple[Diagnostic, ...]]:
     """The errors of the other items too: each bad one is blanked out and the rest parsed again."""
     found = list(first.diagnostics)
+    tree: ast.Node | None = None
     text = source.text
     starts = [match.start() for match in ITEM.finditer(text)]
     while len(text) <= RECOVERY and len(found) < RECOVERED and found[-1].span is not None:
@@ -46,17 +58,17 @@ def _more_errors(source: SourceFile, first: CompileError) -> list[Diagnostic]:
         end = min((s for s in starts if s > start and s >= at), default=len(text))
         text = text[:start] + re.sub(r"[^\n]", " ", text[start:end]) + text[end:]
         try:
-            _parse(source, text, 0, "file")
+            tree = _parse(source, text, 0, "file")
         except CompileError as error:
             if error.diagnostics[0].span is None or error.diagnostics[0].span.start <= at:
                 break
             found += error.diagnostics
         else:
             break
-    return found
+    return tree if isinstance(tree, ast.File) else None, tuple(found)
 
 
-def _check_version(file: ast.File) -> None:
+def _version_errors(file: ast.File) -> tuple[Diagnostic, ...]:
     for index, item in enumerate(file.items):
         if not isinstance(item, ast.Version):
             continue
@@ -67,7 +79,8 @@ def _check_version(file: ast.File) -> None:
             help = "this convdsl reads version 1"
         else:
             continue
-        raise CompileError([Diagnostic("E0105", message, (Label(item.span),), help=(help,))])
+        return (Diagnostic("E0105", message, (Label(item.span),), help=(help,)),)
+    return ()
 
 
 def _parse(source: SourceFile, text: str, offset: int, start: str) -> ast.Node:
@@ -108,6 +121,26 @@ def _build(root: lark.Tree, builder: Builder, source: SourceFile, offset: int) -
         span = source.span(offset + start, offset + end)
         made[id(tree)] = getattr(builder, tree.data)(span, children)
     return made[id(root)]
+
+
+_FOREIGN = ("use", "1.5")
+"""Of these words no place takes both: items begin with the first, expressions with the second."""
+
+
+def expected(text: str) -> frozenset[str] | None:
+    """What can follow a text, by the names of the grammar's terminals: asked where somebody writes.
+    None where the text is wrong before its end. Only the last item is looked at."""
+    starts = [match.start() for match in ITEM.finditer(text)]
+    last = text[starts[-1] if starts else 0 :]
+    for word in _FOREIGN:
+        try:
+            tables.parser().parse(f"{last} {word}", start="file")
+        except lark.UnexpectedToken as error:
+            if error.token.type != "$END" and error.token.start_pos == len(last) + 1:
+                return frozenset(error.accepts)
+        except (lark.UnexpectedCharacters, LayoutError):
+            return None
+    return None
 
 
 def tokens(text: str) -> list[tuple[str, int, int]]:

@@ -1,0 +1,75 @@
+"""Models that cost more than the project file allows: counted when all else is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from convdsl.diagnostics import CompileError, Diagnostic, InputError, Label
+from convdsl.editing.project import Buffers, Reading
+from convdsl.elaborate import parameter_value
+from convdsl.elaborate.examination import Examination, examine
+from convdsl.project.budgets import Budget, counted, exceeded
+from convdsl.project.reading import project_of, read
+from convdsl.syntax import ast
+
+_OPEN = 'say the sizes that are open: input = "CxHxW"'
+
+
+def beyond_budgets(
+    reading: Reading,
+    examinations: Sequence[Examination],
+    place: Path,
+    library: Buffers,
+    wanted: Callable[[], bool],
+) -> Iterator[Diagnostic]:
+    """What models of a text cost beyond their budgets in convdsl.toml, and what is wrong there."""
+    file = project_of(place)
+    if file is None:
+        return
+    library.asked.add(file)
+    try:
+        project = read(file)
+    except CompileError as error:
+        yield from error.diagnostics
+        return
+    for examination in examinations:
+        if examination.made is None or examination.model is None:
+            continue
+        for budget in project.budgets_of(place, examination.model):
+            if budget.limits:
+                yield from _beyond(reading, examination, budget, place, library, wanted)
+
+
+def _beyond(
+    reading: Reading,
+    examination: Examination,
+    budget: Budget,
+    place: Path,
+    library: Buffers,
+    wanted: Callable[[], bool],
+) -> Iterator[Diagnostic]:
+    made, name = examination.made, examination.model
+    given: Mapping[str, Any] = budget.parameters
+    if given:
+        values = {n: parameter_value(v) if isinstance(v, str) else v for n, v in given.items()}
+        set_ = examine(reading.source, reading.tree, name, place, library, wanted, values)
+        made = set_.made
+        if made is None:
+            where = budget.spans.get("set")
+            label = () if where is None else (Label(where, "set here"),)
+            yield from (replace(d, labels=(*d.labels, *label)) for d in set_.findings)
+            return
+    definition = reading.definitions.get(name or "")
+    if made is None or not isinstance(definition, ast.Model):
+        return
+    span = definition.name.span
+    batch = budget.batch or (1 if "N" in (symbol.name for symbol in made.symbols) else None)
+    try:
+        of = counted(made, budget.inputs, batch)
+        yield from exceeded(made, span, budget.limits, of, _OPEN)
+    except InputError as error:
+        where = budget.spans.get("input") or budget.spans.get("batch") or budget.span
+        yield Diagnostic("E1103", str(error), (Label(where), Label(span, "this model")))

@@ -1,0 +1,1 @@
+"""`convdsl lsp`: what `editing` knows, by the Language Server Protocol."""
