@@ -72,6 +72,32 @@ def test_any_number_of_samples_is_that_of_whole_batches(
     np.testing.assert_array_equal(found, np.concatenate([*wanted, found[:0]])[:count])
 
 
+BODIES = {
+    "convolutions": "input x: f32[N, 3, 14, 14]\n x -> conv(16, 3x3) -> relu -> conv(16, 3x3)"
+    " -> maxpool(2) -> flatten -> linear(33) -> softmax(axis = 1) -> output y",
+    "depthwise": "input x: f32[N, 24, 9, 9]\n x -> conv(24, 3x3, groups = 24) -> conv(40, 1x1)"
+    " -> relu -> avgpool(global) -> flatten -> linear(10) -> output y",
+    "attention": "input x: f32[N, 7, 12]\n"
+    " matmul(softmax(matmul(x, transpose(x, [0, 2, 1])), axis = 2), x) -> layer_norm"
+    " -> linear(5) -> output y",
+}
+
+
+@pytest.mark.parametrize("batch", [4, 7])
+@pytest.mark.parametrize("body", BODIES)
+def test_a_sample_is_the_same_wherever_it_stands(body: str, batch: int) -> None:
+    """What makes results independent of how data are cut: equal bits at every place of a batch."""
+    made = convdsl.compile(convdsl.parse(f"model m {{\n{BODIES[body]}\n}}"), "random:0")
+    assert made.samples_apart
+    (type,) = made.inputs.values()
+    draw = np.random.default_rng(batch)
+    x = draw.standard_normal(type.bind({"N": batch}).sizes, np.float32)
+    y = made(x)
+    for _ in range(3):
+        order = draw.permutation(batch)
+        np.testing.assert_array_equal(made(x[order]), y[order])
+
+
 def test_it_is_pickled_as_what_it_was_made_from(place: Path) -> None:
     predictor = convdsl.Predictor(place / "tiny.cdsl", batch=2)
     wanted = predictor(drawn(5))

@@ -1,11 +1,13 @@
 """Answer requests over HTTP, by the Open Inference Protocol.
 
+Each MODEL is an artifact, a .cnn or ONNX file or a name of the zoo; NAME=MODEL calls it NAME. Of
+several, weights are given as --weights NAME=FILE:
+
     convdsl serve lenet5.cdsl
     convdsl serve digits=lenet5.cnn --weights lenet5.safetensors --port 0
 
-Each MODEL is an artifact, a .cnn or ONNX file or a name of the zoo; NAME=MODEL calls it NAME. Of
-several, weights are given as --weights NAME=FILE. Code is made before the first request is taken.
-The address is printed; SIGTERM and Ctrl-C end the server when what is at work is answered.
+Code is made before the first request is taken, and then the address is printed. SIGTERM and Ctrl-C
+end the server when what is at work is answered.
 
 Clients are not asked who they are: by default only this machine is listened to. docs/serving.md
 says what is understood, and what is refused.
@@ -75,7 +77,7 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--max-delay",
-        type=_seconds(1e-3),
+        type=_milliseconds,
         default=0.0,
         metavar="MS",
         help="milliseconds that a request waits for others (default 0: none but those that came "
@@ -96,7 +98,7 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--timeout",
-        type=_seconds(1.0),
+        type=_seconds,
         default=30.0,
         metavar="S",
         help="for a body to come, and for an answer (default 30)",
@@ -291,14 +293,20 @@ def _port(text: str) -> int:
     return int(text)
 
 
-def _seconds(unit: float) -> Callable[[str], float]:
-    def read(text: str) -> float:
-        try:
-            value = float(text) * unit
-        except ValueError:
-            value = -1.0
-        if not 0 <= value <= 86400:
-            raise argparse.ArgumentTypeError(f"{text!r} is no time")
-        return value
+def _seconds(text: str) -> float:
+    return _time(text, 1e-3, 1.0)
 
-    return read
+
+def _milliseconds(text: str) -> float:
+    return _time(text, 0.0, 1e-3)
+
+
+def _time(text: str, least: float, unit: float) -> float:
+    """In seconds, at most a day."""
+    try:
+        value = float(text) * unit
+    except ValueError:
+        value = -1.0
+    if not least <= value <= 86400:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time")
+    return value

@@ -100,6 +100,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
         (["photos.cdsl", "--host", "no.such.host.invalid"], "cannot listen at no.such.host"),
         (["photos.cdsl", "--max-batch", "0"], "'0' is not a whole number from 1 up"),
         (["photos.cdsl", "--max-delay", "-1"], "'-1' is no time"),
+        (["photos.cdsl", "--timeout", "0"], "'0' is no time"),
         (["photos.cdsl", "--timeout", "nan"], "'nan' is no time"),
     ],
 )
