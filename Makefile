@@ -13,7 +13,7 @@ PEERS := .venv-peers
 PIP := -m pip install --quiet --disable-pip-version-check
 WORKERS ?= 2
 
-.PHONY: help setup demo test test-slow test-gpu test-gpu-evidence test-torch test-around lint format grammar conformance golden where bench fuzz wheel clean
+.PHONY: help setup demo docs test test-slow test-gpu test-gpu-evidence test-torch test-around lint format grammar conformance golden where bench fuzz wheel clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
@@ -38,7 +38,12 @@ test-gpu-evidence: $(VENV)/.dev ## all that shows, without a card, that its kern
 test-torch: $(TORCH)/.torch ## compare with PyTorch on the CPU
 	$(TORCH)/bin/python -m pytest -q -o addopts= --strict-markers --strict-config --import-mode=importlib -m "not slow" tests/torch $(ARGS)
 
-test-around: $(AROUND)/.around ## what needs heavier packages: notebooks, Ray, other clients
+docs: $(AROUND)/.around ## the documentation as a site, in build/docs
+	$(AROUND)/bin/python docs/site/stage.py build/docs-source
+	$(AROUND)/bin/sphinx-build -q -n -W --keep-going -j auto -b html -c docs/site build/docs-source build/docs
+	@echo "see build/docs/index.html"
+
+test-around: $(AROUND)/.around ## what needs heavier packages: notebooks, the documentation's site, Ray, other clients
 	$(AROUND)/bin/python -m pytest -q -o addopts= --strict-markers --strict-config --import-mode=importlib -m "not slow" tests/around $(ARGS)
 
 lint: $(VENV)/.dev ## style, formatting, strict types, import contracts

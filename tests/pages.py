@@ -131,7 +131,7 @@ def _refused(line: str) -> str | None:
     end = next((at for at, word in enumerate(words) if word in _END_OF_COMMAND), len(words))
     with contextlib.redirect_stderr(io.StringIO()) as said:
         try:
-            _, unknown = app._parser(words[1:end]).parse_known_args(words[1:end])
+            _, unknown = app.parser_of(words[1:end]).parse_known_args(words[1:end])
         except SystemExit as stop:
             return None if stop.code == 0 else f"{line}: {said.getvalue()}"
     return f"{line}: {unknown}" if unknown else None
