@@ -14,6 +14,7 @@ from typing import TypeAlias
 import numpy as np
 
 from benchmarks.drawing import ELEMENTS, Draw, Layer
+from benchmarks.more_drawn_layers import MORE
 
 _PRODUCTS = 700e6  # multiply-adds of the largest layer
 
@@ -425,7 +426,7 @@ FAMILIES: dict[str, Family] = {
     made.__name__: made
     for made in (
         conv, depthwise, grouped, conv1d, conv3d, transposed, linear, matmul, pool, pool_other,
-        resize, softmax, norm, reduce, choose, transpose, move, embed, alone, together,
+        resize, softmax, norm, reduce, choose, transpose, move, embed, alone, together, *MORE,
     )
 }  # fmt: skip
 """Kinds of layers by name."""

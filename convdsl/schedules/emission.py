@@ -33,6 +33,7 @@ from convdsl.kernel.nodes import (
 from convdsl.kernel.scalar import REDUCTIONS
 from convdsl.kernel.vector_math import Vectors
 from convdsl.schedules.spans import together
+from convdsl.schedules.terms import Range, counted
 from convdsl.tensor import Dim, DType, Symbol, bounds, floor_div, substitute, symbol, symbols_of
 from convdsl.tensor.dim import SymDim
 
@@ -363,7 +364,10 @@ class Emitter:
         acc = self.b.registers(len(places), self.type(e.dtype))
         for slot in range(acc.count):
             self.b.set(acc, slot, Const(REDUCTIONS[e.op].neutral(e.dtype), acc.type))
-        with self.positions(e.axes) as loops:
+        ranges: dict[str, Range] = {}
+        if len(places) == 1 and not are_unrolled(e.axes):
+            e, ranges = counted(e, places[0], _LANE)
+        with self.positions(e, places[0], ranges) as loops:
             for bound in loops:
                 here = self if len(places) == 1 else replace(self, loaded={})
                 for slot, at in enumerate(places):
@@ -371,21 +375,32 @@ class Emitter:
         return [self.b.let(Get(acc, slot), e.op) for slot in range(acc.count)]
 
     @contextmanager
-    def positions(self, axes: tuple[Axis, ...]) -> Generator[Iterator[dict[str, Dim]]]:
-        """Bindings of reduction axes: many unrolled ones, or one inside loops."""
-        extents = [extent_of(axis) for axis in axes]
-        if math.prod(extents) <= UNROLLED:
-            names = [axis.name for axis in axes]
-            yield (
-                dict(zip(names, position, strict=True))
-                for position in product(*(range(extent) for extent in extents))
-            )
-            return
+    def positions(
+        self, e: Reduce, at: Mapping[str, Dim], ranges: Mapping[str, Range]
+    ) -> Generator[Iterator[dict[str, Dim]]]:
+        """Bindings of reduction axes: many unrolled ones, or one inside loops. What decides which
+        lanes count is unrolled, if it has few positions."""
+        apart = e.axes if are_unrolled(e.axes) else self.asked(e, at)
+        apart = apart if are_unrolled(apart) else ()
         with ExitStack() as stack:
             bound: dict[str, Dim] = {}
-            for axis, extent in zip(axes, extents, strict=True):
-                bound[axis.name] = stack.enter_context(self.b.serial(axis.name, extent))
-            yield iter((bound,))
+            for axis in e.axes:
+                if axis not in apart:
+                    first, past = ranges.get(axis.name, (0, extent_of(axis)))
+                    loop = self.b.serial(axis.name, past, first)
+                    bound[axis.name] = stack.enter_context(loop)
+            names = [axis.name for axis in apart]
+            yield (
+                {**bound, **dict(zip(names, position, strict=True))}
+                for position in product(*(range(extent_of(axis)) for axis in apart))
+            )
+
+    def asked(self, e: Reduce, at: Mapping[str, Dim]) -> tuple[Axis, ...]:
+        """The axes that tests of lanes move with, where no bound of theirs is known."""
+        tests = [substitute(d, at) for node in expr.walk(e.body) for d in _compared(node)]
+        tests = [d for d in tests if depends_on_lane(d)]
+        names = {symbol.name for d in tests for symbol in symbols_of(d)}
+        return tuple(axis for axis in e.axes if axis.name in names)
 
     def combine(
         self,
@@ -405,6 +420,15 @@ class Emitter:
         if body.dtype is not e.dtype:
             value = nodes.Cast(value, acc.type)
         self.b.set(acc, slot, nodes.Binary(REDUCTIONS[e.op].combine, old, value))
+
+
+def are_unrolled(axes: Sequence[Axis]) -> bool:
+    """Whether the positions of reduction axes are few enough to be unrolled."""
+    return math.prod(map(extent_of, axes)) <= UNROLLED
+
+
+def _compared(node: Expr) -> tuple[Dim, ...]:
+    return (node.a, node.b) if isinstance(node, expr.IndexCompare) else ()
 
 
 def extent_of(axis: Axis) -> int:

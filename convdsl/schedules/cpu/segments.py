@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TypeAlias
 
-from convdsl.kernel.expr import Axis, IndexCompare, Read, walk
-from convdsl.schedules.contraction import coefficient
+from convdsl.kernel.counting import decide
+from convdsl.kernel.expr import Axis, IndexCompare, Read, Reduce, walk
+from convdsl.kernel.nodes import IndexTest
+from convdsl.schedules.contraction import coefficient, depends
 from convdsl.schedules.emission import bounds_tests, extent_of
 from convdsl.schedules.task import Task
 from convdsl.tensor import Dim, substitute, symbols_of
@@ -29,7 +31,7 @@ Windows: TypeAlias = "list[tuple[Dim, int]]"
 def segments_of(task: Task) -> dict[str, list[Segment]]:
     """For each output axis the pieces that have code of their own: where windows leave the input,
     and where what is chosen changes."""
-    found = border_segments(task.axes, task.reads)
+    found = border_segments(task.axes, task.reads, tests_of_terms(task))
     for axis in task.axes:
         starts = {start for start, _ in found.get(axis.name, ())}
         starts |= {start for start, _ in choice_segments(task, axis)}
@@ -63,7 +65,17 @@ def first_beyond(difference: Dim, axis: Axis) -> int | None:
     return -rest if isinstance(rest, int) else None
 
 
-def border_segments(axes: tuple[Axis, ...], reads: list[Read]) -> dict[str, list[Segment]]:
+def tests_of_terms(task: Task) -> list[IndexTest]:
+    """Which terms of sums count: patches that are added up where they were end at the map's
+    borders."""
+    reduces = {e for stage in task.stages for e in walk(stage.body) if isinstance(e, Reduce)}
+    terms = [e for reduce in reduces for e in walk(reduce.body) if isinstance(e, IndexCompare)]
+    return [IndexTest(e.op, e.a, e.b) for e in dict.fromkeys(terms)]
+
+
+def border_segments(
+    axes: tuple[Axis, ...], reads: list[Read], tests: Sequence[IndexTest] = ()
+) -> dict[str, list[Segment]]:
     """For each output axis that windows run along: the positions at either end, one by one, whose
     windows leave the input, and all those in between, which then need no tests."""
     found: dict[str, list[Segment]] = {}
@@ -75,17 +87,25 @@ def border_segments(axes: tuple[Axis, ...], reads: list[Read]) -> dict[str, list
             for index, extent in zip(read.index, read.tensor.type.shape, strict=True)
             if any(s.name == axis.name for s in symbols_of(index))
         ]
+        own = [test for test in tests if depends(test.a, axis) or depends(test.b, axis)]
         extent = extent_of(axis)
 
-        def inside(position: int, name: str = axis.name, windows: Windows = windows) -> bool:
-            return not any(
-                bounds_tests(substitute(index, {name: position}), size) for index, size in windows
+        def inside(
+            position: int,
+            name: str = axis.name,
+            windows: Windows = windows,
+            own: Sequence[IndexTest] = own,
+        ) -> bool:
+            at: dict[str, Dim] = {name: position}
+            known = (IndexTest(t.op, substitute(t.a, at), substitute(t.b, at)) for t in own)
+            return all(decide(test) is True for test in known) and not any(
+                bounds_tests(substitute(index, at), size) for index, size in windows
             )
 
         ends = range(min(_WIDE, extent - 1) + 1)
         first = next((i for i in ends if inside(i)), None)
         last = next((extent - 1 - i for i in ends if inside(extent - 1 - i)), None)
-        if windows and first is not None and last is not None and last > first + 1:
+        if (windows or own) and first is not None and last is not None and last > first + 1:
             before, after = _ends(0, first), _ends(last + 1, extent)
             if before or after:
                 found[axis.name] = [*before, (first, last + 1), *after]
@@ -139,7 +159,7 @@ def _known(found: list[Stretch], start: int, until: int, stop: int, lanes: int) 
 def _even(task: Task, axis: Axis) -> list[Segment]:
     """The pieces of an axis in which nothing changes."""
     extent, reads = extent_of(axis), task.reads
-    ends = border_segments((axis,), reads).get(axis.name, [(0, extent)])
+    ends = border_segments((axis,), reads, tests_of_terms(task)).get(axis.name, [(0, extent)])
     first, last = max(ends, key=lambda piece: piece[1] - piece[0])
     starts = {first, *(start for start, _ in choice_segments(task, axis))}
     bent = (i for read in reads for i in read.index if coefficient(i, axis) is None)
