@@ -19,6 +19,7 @@ EXTRAS = {
     "images": ("PIL", "pillow", "photos for classify"),
     "onnx": ("onnx", "onnx", "ONNX files"),
     "plot": ("matplotlib", "matplotlib", "plots of training runs"),
+    "serve": ("uvicorn", "uvicorn", "networks over HTTP"),
     "cuda": ("cupy", "cupy-cuda13x", "NVIDIA GPUs"),
 }
 """Optional packages: import name, distribution, purpose; the key is convdsl's extra."""

@@ -117,12 +117,12 @@ def test_a_lone_request_waits_for_others_no_longer_than_it_is_said() -> None:
         way = Way([1, 2, 4], squares)
         begin = time.monotonic()
         await batcher.submit(0, way, {"x": np.ones((1, 2))})
-        assert 0.18 <= time.monotonic() - begin < 2
+        assert 0.7 <= time.monotonic() - begin < 5
         begin = time.monotonic()  # a full batch does not wait
         await asyncio.gather(*(batcher.submit(0, way, {"x": np.ones((1, 2))}) for _ in range(4)))
-        assert time.monotonic() - begin < 0.18
+        assert time.monotonic() - begin < 0.7
 
-    assert with_batcher(body, delay=0.2).samples == [1, 4]
+    assert with_batcher(body, delay=0.8).samples == [1, 4]
 
 
 def test_who_waits_longest_is_next() -> None:

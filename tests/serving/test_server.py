@@ -29,7 +29,7 @@ from serving.conftest import (
 
 from convdsl.serving.limits import Limits
 
-SHORT = Limits(header=0.5, timeout=0.7, body=50_000, bodies=200_000, farewell=5)
+SHORT = Limits(header=0.5, timeout=1.5, body=50_000, bodies=200_000, farewell=5)
 INFER = "/v2/models/net/infer"
 X = np.float32([[1, 2, 3]])
 
@@ -168,7 +168,7 @@ def test_memory_is_flat(sized: str) -> None:
     for _ in range(3):
         asyncio.run(load(sized, 300))
         levels.append(figures(sized)["process_resident_memory_bytes"])
-    assert levels[2] - levels[1] < 4e6, levels
+    assert levels[2] - levels[1] < 6e6, levels
 
 
 # Faults
@@ -213,7 +213,7 @@ def test_a_body_that_does_not_end(short: str) -> None:
         connection.sendall(half_a_request())
         found = received(connection)
     assert found.startswith(b"HTTP/1.1 408")
-    assert b'{"error":"the body did not come within 0.7 s"}' in found
+    assert b'{"error":"the body did not come within 1.5 s"}' in found
     assert is_well(short)
 
 
