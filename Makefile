@@ -13,7 +13,7 @@ PEERS := .venv-peers
 PIP := -m pip install --quiet --disable-pip-version-check
 WORKERS ?= 2
 
-.PHONY: help setup demo docs test test-slow test-gpu test-gpu-evidence test-torch test-around lint format grammar conformance golden where bench fuzz wheel clean
+.PHONY: help setup demo docs test test-slow test-gpu test-gpu-evidence test-torch test-around lint format grammar conformance golden where bench fuzz wheel vsix clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
@@ -43,7 +43,7 @@ docs: $(AROUND)/.around ## the documentation as a site, in build/docs
 	$(AROUND)/bin/sphinx-build -q -n -W --keep-going -j auto -b html -c docs/site build/docs-source build/docs
 	@echo "see build/docs/index.html"
 
-test-around: $(AROUND)/.around ## what needs heavier packages: notebooks, the documentation's site, Ray, other clients
+test-around: $(AROUND)/.around ## what needs heavier packages: notebooks, the documentation's site, Ray, editors, other clients
 	$(AROUND)/bin/python -m pytest -q -o addopts= --strict-markers --strict-config --import-mode=importlib -m "not slow" tests/around $(ARGS)
 
 lint: $(VENV)/.dev ## style, formatting, strict types, import contracts
@@ -76,6 +76,9 @@ fuzz: $(VENV)/.dev ## hypothesis at length: grammar, weights, artifacts, operato
 
 wheel: $(VENV)/.dev ## build the wheel, install it elsewhere, and use it there
 	$(VENV)/bin/python tests/check_wheel.py
+
+vsix: $(VENV)/.dev ## build the extension for Visual Studio Code
+	@$(VENV)/bin/python docs/editors/vscode/build.py
 
 clean: ## remove environments, caches and build results
 	rm -rf $(VENV) $(TORCH) $(AROUND) $(PEERS) build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -77,7 +77,7 @@ def _layer(view: View, path: Sequence[ast.Node]) -> tuple[ast.Node | None, Seque
     for node in reversed(path):
         if isinstance(node, ast.Body | ast.Block | ast.Model | ast.Chain):
             break
-        pairs = view.applied(node)
+        pairs = view.known.applied(node)
         if pairs:
             return node, pairs
     return None, ()
@@ -90,7 +90,7 @@ def _layers(view: View, pairs: Sequence[Pair]) -> str:
     rows = ["| layer | shape | parameters | MACs | sees |", "|---|---|---:|---:|---|"]
     several = len({examination.model for examination, _ in pairs}) > 1
     for examination, applied in pairs[:INSTANCES]:
-        figure = view.figures.of(examination, applied)
+        figure = view.known.figures.of(examination, applied)
         name = _name(applied)
         where = f"{examination.model}: {name}" if several else name
         shape = shown_result(applied.result)
@@ -102,7 +102,7 @@ def _layers(view: View, pairs: Sequence[Pair]) -> str:
 
 
 def _one(view: View, examination: Examination, applied: Applied) -> str:
-    figure = view.figures.of(examination, applied)
+    figure = view.known.figures.of(examination, applied)
     incoming = ", ".join(shown_result(value) for value in applied.inputs)
     lines = [f"`{_name(applied)}`: `{incoming}` → `{shown_result(applied.result)}`"]
     lines.append(f"{figure.params} parameters, {figure.macs} MACs")
@@ -129,7 +129,7 @@ def _values(view: View, path: Sequence[ast.Node], word: ast.Node, symbol: Symbol
     """What a name came to, in the instances of its block."""
     if symbol.kind not in LOCAL and symbol.kind is not Kind.VALUE:
         return ""
-    found = list(dict.fromkeys(map(shown_result, _distinct(view.values(word)))))
+    found = list(dict.fromkeys(map(shown_result, _distinct(view.known.values(word)))))
     if not found and symbol.kind is Kind.PARAMETER:
         return _default(path, symbol)
     if symbol.kind is Kind.INPUT and not found:
@@ -163,5 +163,5 @@ def _declared(view: View, symbol: Symbol) -> str:
 
 def _plain(view: View, word: ast.Node) -> str:
     """`in`, and whatever else has a value."""
-    found = list(dict.fromkeys(map(shown_result, _distinct(view.values(word)))))
+    found = list(dict.fromkeys(map(shown_result, _distinct(view.known.values(word)))))
     return f"what flows in: {_listed(found)}" if found and isinstance(word, ast.Incoming) else ""

@@ -174,6 +174,7 @@ class _Finder:
         self._space: _Space | None = None
         self._found: list[Occurrence] = []
         self._waiting: list[Any] = []
+        self._sized: set[Symbol] = set()  # open sizes that were met
         self._shared: list[_Space] = []  # of the models that a statement of the file is for
 
     def occurrences(self) -> list[Occurrence]:
@@ -345,8 +346,8 @@ class _Finder:
                 if not isinstance(name, ast.Name):
                     continue
                 symbol = self._meaning(name)
-                known = any(o.symbol == symbol for o in self._found)
-                first = symbol.kind is Kind.SIZE and not known
+                first = symbol.kind is Kind.SIZE and symbol not in self._sized
+                self._sized.add(symbol)
                 self._add(name, symbol, defines=first)
 
     # Calls

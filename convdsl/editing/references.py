@@ -77,7 +77,7 @@ def _definitions(view: View, symbol: Symbol) -> Iterator[Location]:
 def names_of(view: View, place: Path) -> Names | None:
     """The names of a text, or None where it cannot be read."""
     try:
-        return Names(view.project, place, view.project.reading(place), view.callees)
+        return Names(view.project, place, view.project.reading(place), view.known.callees)
     except (FileProblem, OSError):
         return None
 
@@ -266,7 +266,7 @@ class _Change:
         """What calls of a text turned out to be of, as it is called afterwards."""
         nodes = everything(names.reading.tree)
         calls = (node for node in nodes if isinstance(node, ast.Call))
-        known = {self.moved(call.span.start): view.callees(call) for call in calls}
+        known = {self.moved(call.span.start): view.known.callees(call) for call in calls}
         return lambda node: [self.called(s) for s in known.get(node.span.start, ())]
 
 

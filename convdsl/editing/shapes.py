@@ -48,7 +48,7 @@ def _within(tree: ast.File, start: int | None, end: int | None) -> Iterator[ast.
 
 def _layer(view: View, node: ast.Node) -> Hint | None:
     """A layer that gives another shape than it took; a name that stands for a layer is one too."""
-    found = [applied for _, applied in view.applied(node)]
+    found = [applied for _, applied in view.known.applied(node)]
     if not found or not any(map(_changes, found)):
         return None
     return _hint(view, node.span.end, [shown_result(applied.result) for applied in found])
@@ -66,7 +66,7 @@ def _bound(view: View, node: ast.Let | ast.Assign) -> Hint | None:
     """A name that a tensor is bound to; of several each would crowd the line."""
     if len(node.targets) != 1:
         return None
-    values = [value for value in view.values(node.targets[0]) if isinstance(value, Value)]
+    values = [value for value in view.known.values(node.targets[0]) if isinstance(value, Value)]
     if not values:
         return None
     return _hint(view, node.targets[0].span.end, [shown_result(value) for value in values])

@@ -22,22 +22,13 @@ from convdsl.syntax import ast
 
 
 @dataclass(frozen=True)
-class View:
-    """A text, and an analysis of it or of an earlier one. `around` are analyses of other texts,
-    which may have used this one's blocks."""
+class Knowledge:
+    """An analysis of a text, and what follows from it. `around` are analyses of other texts, which
+    may have used this one's blocks."""
 
     project: Project
-    text: str
     analysis: Analysis
     around: tuple[Analysis, ...] = ()
-
-    @property
-    def tree(self) -> ast.File:
-        return self.analysis.reading.tree
-
-    @cached_property
-    def alignment(self) -> Alignment:
-        return Alignment(self.analysis.reading.text, self.text)
 
     @cached_property
     def figures(self) -> Figures:
@@ -46,21 +37,7 @@ class View:
     @cached_property
     def names(self) -> Names:
         """Of the analysed text."""
-        reading = self.analysis.reading
-        return Names(self.project, self.analysis.place, reading, self.callees)
-
-    def at(self, offset: int) -> int | None:
-        """Where an offset of the text is in what was analysed."""
-        return self.alignment.old(offset)
-
-    def now(self, start: int, end: int) -> tuple[int, int] | None:
-        """Where something analysed stands in the text."""
-        return self.alignment.span(start, end)
-
-    def occurrences(self, offset: int) -> tuple[Occurrence, ...]:
-        """What the word at an offset of the text means."""
-        at = self.at(offset)
-        return () if at is None else self.names.at(at)
+        return Names(self.project, self.analysis.place, self.analysis.reading, self.callees)
 
     # What elaboration saw, here and where this text is imported
 
@@ -80,3 +57,44 @@ class View:
         """The operators and blocks that a call turned out to be of."""
         found = (value for analysis in self._analyses() for value in analysis.callees(node))
         return list(dict.fromkeys(map(symbol_of, found)))
+
+
+@dataclass(frozen=True)
+class View:
+    """A text as it is, and what is known of it, or of an earlier one."""
+
+    text: str
+    known: Knowledge
+
+    @property
+    def project(self) -> Project:
+        return self.known.project
+
+    @property
+    def analysis(self) -> Analysis:
+        return self.known.analysis
+
+    @property
+    def names(self) -> Names:
+        return self.known.names
+
+    @property
+    def tree(self) -> ast.File:
+        return self.analysis.reading.tree
+
+    @cached_property
+    def alignment(self) -> Alignment:
+        return Alignment(self.analysis.reading.text, self.text)
+
+    def at(self, offset: int) -> int | None:
+        """Where an offset of the text is in what was analysed."""
+        return self.alignment.old(offset)
+
+    def now(self, start: int, end: int) -> tuple[int, int] | None:
+        """Where something analysed stands in the text."""
+        return self.alignment.span(start, end)
+
+    def occurrences(self, offset: int) -> tuple[Occurrence, ...]:
+        """What the word at an offset of the text means."""
+        at = self.at(offset)
+        return () if at is None else self.names.at(at)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from itertools import islice, takewhile
 
 from pygments.token import Comment, Keyword, Name, Number, Operator, Punctuation, String, Text
 
@@ -91,15 +93,17 @@ class Coloured:
 
 def colours(view: View, start: int = 0, end: int | None = None) -> Iterator[Coloured]:
     """The words of a part of the text that have a colour, in order; none spans lines."""
-    meant = {view.now(o.start, o.end): o for o in reversed(view.names.occurrences)}
-    inside = sorted((k, o) for k, o in meant.items() if k is not None)
+    now = ((view.now(o.start, o.end), o) for o in reversed(view.names.occurrences))
+    meant = {span: occurrence for span, occurrence in now if span is not None}
+    spans = sorted(meant)
     limit = len(view.text) if end is None else end
     for word in words(view.text):
         if word.end <= start or word.start >= limit:
             continue
         if word.kind == "string":
-            held = [(k, o) for k, o in inside if word.start < k[0] and k[1] < word.end]
-            yield from _text(word, held)
+            first = bisect.bisect_left(spans, (word.start, 0))
+            held = takewhile(lambda span, word=word: span[1] < word.end, islice(spans, first, None))
+            yield from _text(word, [(span, meant[span]) for span in held])
             continue
         found = _colour(word, meant.get((word.start, word.end)))
         if found is not None:

@@ -13,7 +13,7 @@ from pygls.uris import from_fs_path, to_fs_path
 
 from convdsl.editing.analysis import Analysis
 from convdsl.editing.project import Project
-from convdsl.editing.view import View
+from convdsl.editing.view import Knowledge, View
 from convdsl.lsp.positions import Lines, edited
 
 
@@ -31,7 +31,7 @@ class Document:
     latest: Analysis | None = None
     good: Analysis | None = None
     settled: asyncio.Event = field(default_factory=asyncio.Event)
-    view: View | None = None
+    known: Knowledge | None = None
 
     @property
     def text(self) -> str:
@@ -84,21 +84,14 @@ class Documents:
 
     def view(self, document: Document) -> View | None:
         """A document with the best that is known of it."""
-        known = document.latest if document.good is None else document.good
-        if known is None:
+        analysis = document.latest if document.good is None else document.good
+        if analysis is None:
             return None
         around = tuple(d.good for d in self if d is not document and d.good is not None)
-        view = document.view
-        fresh = (
-            view is not None
-            and view.text == document.text
-            and view.analysis is known
-            and len(view.around) == len(around)
-            and all(a is b for a, b in zip(view.around, around, strict=True))
-        )
-        if not fresh:
-            document.view = view = View(self.project, document.text, known, around)
-        return view
+        known = document.known
+        if known is None or known.analysis is not analysis or not _same(known.around, around):
+            document.known = known = Knowledge(self.project, analysis, around)
+        return View(document.text, known)
 
     def address(self, place: Path) -> str:
         """The address of a place: as the client calls it, where it is open."""
@@ -116,6 +109,11 @@ class Documents:
             return Lines(self.project.reading(place).text, self.encoding)
         except Exception:  # noqa: BLE001  unreadable in whatever way
             return None
+
+
+def _same(some: tuple[Analysis, ...], others: tuple[Analysis, ...]) -> bool:
+    """Whether these are the same analyses, not equal ones."""
+    return len(some) == len(others) and all(a is b for a, b in zip(some, others, strict=True))
 
 
 def place_of(uri: str) -> Path:

@@ -10,7 +10,7 @@ from convdsl import zoo
 from convdsl.editing.completion import Proposal, call_at, complete
 from convdsl.editing.project import Project
 from convdsl.editing.symbols import Kind
-from convdsl.editing.view import View
+from convdsl.editing.view import Knowledge, View
 from convdsl.ops import SPELLINGS
 from convdsl.syntax.parser import expected, tokens
 from editing.texts import analysed, marked
@@ -46,7 +46,7 @@ def proposals(project: Project, tmp_path: Path, text: str) -> dict[str, Proposal
     before = analysed(place, NET, project)
     plain, offset = marked(text)
     project.set_text(place, plain)
-    shown = View(project, plain, before)
+    shown = View(plain, Knowledge(project, before))
     found = complete(shown, project.parsed(place, plain), offset)
     return {proposal.label: proposal for proposal in sorted(found, key=lambda p: p.order)[::-1]}
 
@@ -130,7 +130,7 @@ def test_signatures_of_the_call_around(project: Project, tmp_path: Path) -> None
 
     def at(new: str) -> tuple[str, int, str | None]:
         plain, offset = marked(instead(STAGE, new))
-        found = call_at(View(project, plain, before), offset)
+        found = call_at(View(plain, Knowledge(project, before)), offset)
         assert found is not None
         return found[1][0].label, found[0].position, found[0].keyword
 

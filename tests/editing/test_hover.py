@@ -11,7 +11,7 @@ from convdsl.analysis.report import analyse as figures
 from convdsl.analysis.report import figure_text
 from convdsl.editing.hover import hover
 from convdsl.editing.shapes import hints
-from convdsl.editing.view import View
+from convdsl.editing.view import Knowledge, View
 from convdsl.elaborate import load_file
 from convdsl.ops import OPERATORS
 from convdsl.tensor import format_shape
@@ -132,7 +132,7 @@ def test_while_a_text_is_broken_the_last_good_one_speaks(tmp_path: Path) -> None
     from convdsl.editing.project import Project
 
     broken = NET.replace("let wide = 16", "let wide = (16").replace("# A unit.", "# Ein Block.\n#")
-    shown = View(Project(zoo.folder()), broken, good)
+    shown = View(broken, Knowledge(Project(zoo.folder()), good))
     found = hover(shown, broken.index("linear(classes)") + 2)
     assert found is not None
     assert "`head`" in found.text
@@ -159,7 +159,7 @@ def test_blocks_are_known_by_who_imports_them(tmp_path: Path) -> None:
     net = 'use "blocks.cnn": unit\nmodel m { input x: f32[N, 3, 8, 8]\n x -> unit(5) }\n'
     user = analysed(folder / "net.cnn", net, project)
     own = analysed(folder / "blocks.cnn", None, project)
-    shown = View(project, blocks, own, (user,))
+    shown = View(blocks, Knowledge(project, own, (user,)))
     found = hover(shown, blocks.index("conv") + 1)
     assert found is not None
     assert "[N, 5, 8, 8]" in found.text

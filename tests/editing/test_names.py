@@ -173,13 +173,12 @@ def test_the_zoo_is_not_renamed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("place", zoo.files()[::5], ids=lambda place: place.stem)
 def test_all_that_the_zoo_defines_can_be_renamed(place: Path, tmp_path: Path) -> None:
-    """Each name in turn, once: the model comes out the same."""
+    """Nothing of the zoo, of what is drawn, stands in the way of a fresh name."""
     text = re.sub(r'^labels "[^"]*"\n', "", place.read_text(encoding="utf-8"), flags=re.MULTILINE)
     copy = tmp_path.resolve() / place.name
     shown = view(copy, text)
-    for occurrence in shown.names.occurrences:
-        if not occurrence.defines or occurrence.symbol.id == "out":
-            continue
+    defined = [o for o in shown.names.occurrences if o.defines and o.symbol.id != "out"]
+    for occurrence in defined[:: max(1, len(defined) // 8)]:
         edits = rename(shown, occurrence.start, "quite_fresh", ())
         assert list(edits) == [copy]
         assert text[occurrence.start : occurrence.end] not in ("", "quite_fresh")

@@ -12,7 +12,7 @@ from convdsl import zoo
 from convdsl.editing.outline import folds, outline
 from convdsl.editing.project import Project
 from convdsl.editing.symbols import Kind
-from convdsl.editing.view import View
+from convdsl.editing.view import Knowledge, View
 from convdsl.editing.words import MODIFIERS, TYPES, colours, words
 from convdsl.syntax.parser import tokens
 from editing.texts import analysed, view
@@ -102,7 +102,7 @@ def test_folds_are_brackets_and_comments() -> None:
 def test_what_is_broken_keeps_its_outline(tmp_path: Path) -> None:
     good = analysed(tmp_path / "net.cnn", NET)
     broken = NET.replace("classes,\n", "classes,,\n")
-    shown = View(Project(zoo.folder()), broken, good)
+    shown = View(broken, Knowledge(Project(zoo.folder()), good))
     assert [entry.name for entry in outline(shown)] == ["unit", "net", "train net"]
     assert any(w.type == "function" for w in colours(shown))
     assert folds(broken) == folds(NET)

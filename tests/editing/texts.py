@@ -7,7 +7,7 @@ from pathlib import Path
 from convdsl import zoo
 from convdsl.editing.analysis import Analysis, analyse
 from convdsl.editing.project import Project
-from convdsl.editing.view import View
+from convdsl.editing.view import Knowledge, View
 
 
 def marked(text: str) -> tuple[str, int]:
@@ -27,4 +27,4 @@ def analysed(place: Path, text: str | None = None, project: Project | None = Non
 def view(place: Path, text: str | None = None, project: Project | None = None) -> View:
     project = Project(zoo.folder()) if project is None else project
     found = analysed(place, text, project)
-    return View(project, found.reading.text, found)
+    return View(found.reading.text, Knowledge(project, found))
