@@ -238,6 +238,12 @@ def batch_of(model: Model, options: argparse.Namespace) -> int | None:
     if "N" in (symbol.name for symbol in model.symbols):
         return options.batch or options.usual_batch
     if options.batch is not None:
+        open = [symbol.name for symbol in model.symbols]
+        if open:
+            raise InputError(
+                f"--batch: {model.name} has no N in its inputs, only {', '.join(open)}\n"
+                f"help: --batch means the symbol N; --set {open[0]}={options.batch} sets another"
+            )
         raise InputError(f"--batch: {model.name} has no N in its inputs, their sizes are fixed")
     return None
 

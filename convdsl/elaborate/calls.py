@@ -90,8 +90,11 @@ class Binder(Evaluator):
             value = self._argument_value(argument, slot, binding.context)
         except Stop:
             binding.position += 1  # so that those behind it are judged by their own slots
+            binding.adrift = binding.adrift or not binding.arguments
             raise
         given = Given(value, argument.value.span)
+        if binding.adrift:
+            raise Stop
         if not binding.arguments and is_tensors(value):
             binding.extra.extend(flatten(given))
             return
@@ -278,7 +281,7 @@ class _Binding:
     """The state of binding one call."""
 
     __slots__ = (
-        "arguments", "context", "crowded", "extra", "factory", "failed", "op", "operands",
+        "adrift", "arguments", "context", "crowded", "extra", "factory", "failed", "op", "operands",
         "position", "shuffled", "signature", "span",
     )  # fmt: skip
 
@@ -295,6 +298,9 @@ class _Binding:
         self.failed = False
         self.shuffled = False  # an argument that another slot takes was reported
         self.crowded = False  # one argument too many was reported
+        self.adrift = (
+            False  # one failed that may have been a tensor: who knows whose slots these are
+        )
 
     def next_slot(self) -> Slot | None:
         slots = self.signature.positional

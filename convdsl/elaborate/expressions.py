@@ -145,6 +145,7 @@ class Evaluator(ABC):
         if node.id in WORDS:
             return node.id
         labels, help = explain(self.session, node, context, WORDS)
+        context.scope.names[node.id] = POISON  # told once
         text = f"unknown name `{node.id}`"
         raise self.fail(context, "E0201", text, node.span, *labels, help=help)
 
@@ -282,7 +283,9 @@ class Evaluator(ABC):
                         "E0401",
                         f"cannot compare {describe(side)}: its elements are unknown here",
                         place.span,
-                        help="compare its sizes: x.channels, x.height, x.shape",
+                        help=f"write `{left_node.span.text} -> {operand.span.text}`"
+                        if symbol == ">" and isinstance(right, LAYER_LIKE)
+                        else "compare its sizes: x.channels, x.height, x.shape",
                     )
             if not arithmetic.compare(symbol, left, right):
                 return False

@@ -88,6 +88,9 @@ ARGUMENTS = {
 """Keywords of operators; without any where it follows from what flows in, or means nothing."""
 
 
+OPEN_SIZES = frozenset(["", "none", "null", "nil", "any", "nan", "inf", "true", "false"])
+"""Words for a size that stays open, or for none, in lower case without `_` around them."""
+
 ELEMENT_TYPES = {
     "float": "f32",
     "single": "f32",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import gcd
@@ -16,6 +17,8 @@ from convdsl.elaborate.values import POISON, Given, describe
 from convdsl.ir.graph import Value
 from convdsl.syntax import ast
 from convdsl.tensor import LANGUAGE_DTYPES, Dim, SymDim, TensorType, format_shape, symbol
+
+_OPEN = "a size that stays open has a name: N"
 
 MIRRORED = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "==": "=="}
 
@@ -156,11 +159,23 @@ class InputDeclarations:
                 "E0602",
                 f"a size is a positive integer or a symbol, not {describe(value)}",
                 node.span,
-                help=("a size that stays open has a name: N",) if value == -1 else (),
+                help=_size_help(value),
             )
         return value
 
+    def _check_symbol(self, name: ast.Name, context: Context) -> None:
+        """Words of elsewhere for an open size, and sizes joined as those of a kernel, are none."""
+        help: tuple[str, ...] = ()
+        if name.id.strip("_").lower() in foreign.OPEN_SIZES:
+            help = (_OPEN,)
+        elif re.fullmatch(r"[A-Za-z]+(x\d+){2,}", name.id):
+            help = (f"sizes stand apart: [{', '.join(name.id.split('x'))}]",)
+        if help:
+            text = f"a size is a positive integer or a symbol, not `{name.id}`"
+            raise self._evaluator.fail(context, "E0602", text, name.span, help=help)
+
     def _symbol(self, name: ast.Name, constraints: Mapping[str, Known], context: Context) -> None:
+        self._check_symbol(name, context)
         known = constraints.get(name.id, Known())
         if known.alias is not None and context.scope.find(known.alias)[0]:
             context.scope.names[name.id] = context.scope.find(known.alias)[1]
@@ -284,6 +299,18 @@ class InputDeclarations:
             if given.span is not None:
                 labels.append((given.span, format_shape(type.shape)))
             raise self._evaluator.fail(context, "E0501", f"{type} does not fit {wanted}", *labels)
+
+
+def _size_help(value: Any) -> tuple[str, ...]:
+    """How to write what was meant for a size."""
+    if isinstance(value, str) and value.isidentifier():
+        return (f"write it without quotes: {value}",)
+    if isinstance(value, float) and value.is_integer():
+        return (f"write {int(value)}",)
+    if isinstance(value, tuple):
+        sizes = ", ".join(map(str, value))  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+        return (f"sizes stand apart: {sizes}",)
+    return (_OPEN,) if value == -1 or value == 0 else ()
 
 
 def _conjuncts(node: ast.Expression) -> Iterator[ast.Expression]:

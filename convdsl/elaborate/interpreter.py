@@ -13,6 +13,7 @@ from convdsl.diagnostics import Span
 from convdsl.elaborate import limits
 from convdsl.elaborate.arithmetic import checked_list
 from convdsl.elaborate.layers import Layers
+from convdsl.elaborate.lost import losing
 from convdsl.elaborate.scope import Context
 from convdsl.elaborate.session import Refused, Session, Stop
 from convdsl.elaborate.unknown import IMAGE
@@ -315,8 +316,11 @@ class Interpreter(Layers):
             self.session.depth -= 1
 
     def _conditional(self, node: ast.Conditional, context: Context, flowing: bool) -> Any:
+        bodies = (*(body for _, body in node.branches), *filter(None, (node.otherwise,)))
         for condition, body in node.branches:
-            if self.condition(condition, context):
+            with losing(bodies, context):
+                holds = self.condition(condition, context)
+            if holds:
                 return self.run(body, context.copy(), flowing)
         if node.otherwise is not None:
             return self.run(node.otherwise, context.copy(), flowing)
@@ -384,7 +388,8 @@ class Interpreter(Layers):
 
     def _fold(self, node: ast.Loop | ast.Repetition, context: Context, explicit: bool) -> Any:
         """Each round receives as `in` what the round before gave."""
-        rounds = self._rounds(node, context)
+        with losing((node.body,), context):
+            rounds = self._rounds(node, context)
         incoming, span = context.incoming, context.incoming_span
         gave = explicit or not len(rounds)
         for item in rounds:
@@ -406,7 +411,9 @@ class Interpreter(Layers):
     def _collect(self, node: ast.Loop | ast.Repetition, context: Context) -> ListValue:
         """A loop as a value: the list of what its rounds give."""
         values: list[Any] = []
-        for item in self._rounds(node, context):
+        with losing((node.body,), context):
+            rounds = self._rounds(node, context)
+        for item in rounds:
             self._bind_round(node, item, context)
             value = self.run(node.body, context.copy(), False)
             if value is NOTHING:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from convdsl.diagnostics import Span
@@ -25,6 +26,9 @@ def explain(
     declared."""
     if node.span.source.text[: node.span.start].rstrip(" ").endswith("//"):
         return (), ("a comment starts with `#`; `//` divides",)
+    after = _BINDS.match(node.span.source.text, node.span.end)
+    if after is not None and _begins_a_line(node.span):
+        return (), (f"`{after[1]}` binds nothing: write `{node.id} = ...`",)
     tree = session.trees.get(id(node.span.source))
     bound = _bound_elsewhere(tree, node) if tree is not None else None
     if bound is not None:
@@ -36,6 +40,14 @@ def explain(
     if not help and context.root and not session.graph.inputs:
         help = (f"a model declares its inputs: `{IMAGE.format(node.id)}`",)
     return (), help
+
+
+_BINDS = re.compile(r"[ \t]*(==|<-)")
+
+
+def _begins_a_line(span: Span) -> bool:
+    text = span.source.text
+    return not text[text.rfind("\n", 0, span.start) + 1 : span.start].strip()
 
 
 def _bound_elsewhere(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
@@ -12,6 +13,10 @@ ParseExpression = Callable[[str, int], ast.Expression]
 Children = Sequence[Any]
 
 ESCAPES = {"\\": "\\", '"': '"', "n": "\n", "t": "\t", "{": "{", "}": "}"}
+
+
+_SIGNS = ("+", "-", "=", "!", "<", ">")
+_DOUBLED = re.compile(r"\+\+|--|=\+")
 
 
 def _flat(children: Children) -> tuple[Any, ...]:
@@ -124,6 +129,31 @@ class Builder:
     def conjunction(self, span: Span, children: Children) -> ast.Logic:
         return ast.Logic(span, "and", tuple(children))
 
+    def _check_signs(self, span: Span, operand: ast.Expression) -> None:
+        """What means a step up or down elsewhere: `i++` at the end of a line, `++i` and `=+`. Other
+        signs in a row are signs."""
+        text = self._source.text
+        found = _DOUBLED.match(text, max(0, span.start - 1)) or _DOUBLED.match(text, span.start)
+        if found is None or text[found.start() - 1 : found.start()] in _SIGNS:
+            return
+        line = text[text.rfind("\n", 0, found.start()) + 1 : found.start()]
+        named = re.search(r"(\w+)[ \t]*\Z", line)
+        behind = named is not None and "\n" in text[found.end() : operand.span.start]
+        before = (
+            named is None and isinstance(operand, ast.Name) and found.end() == operand.span.start
+        )
+        name, sign = named[1] if named else operand.span.text, found[0][-1]
+        if not line.strip():
+            help = "a comment starts with `#`" if sign == "-" else f"write `{name} = {name} + 1`"
+        elif found[0] == "=+":
+            help = f"write `{name} = {name} + ...`"
+        elif behind or before:
+            help = f"nothing is counted up in place: write `{name} {sign} 1`"
+        else:
+            return
+        here = self._source.span(found.start(), found.end())
+        raise _error("E0101", f"`{found[0]}` is no operator", here, help)
+
     def negated(self, span: Span, children: Children) -> ast.Negated:
         # The `not`s themselves are not among the children: count them in the text before.
         operand = cast(ast.Expression, children[-1])
@@ -139,6 +169,7 @@ class Builder:
 
     def signed(self, span: Span, children: Children) -> ast.Signed:
         signs = [str(child) for child in children[:-1]]
+        self._check_signs(span, children[-1])
         return ast.Signed(span, signs.count("-") % 2 == 1, children[-1])
 
     def power(self, span: Span, children: Children) -> ast.Power:

@@ -6,6 +6,7 @@ Token names of the grammar never reach a message: every terminal has its plain w
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Collection
 
 from convdsl.diagnostics import Diagnostic, Label, SourceFile
@@ -95,8 +96,23 @@ FOREIGN = {
 }
 """Words of other languages, and what stands for them here."""
 
+_QUOTES = 'strings stand in plain quotes: "..."'
 LOOKALIKES = {
     "'": "strings stand in double quotes",
+    "`": "strings stand in double quotes",
+    "^": "powers are written `**`",
+    "~": "write `not`",
+    "\\": "a line goes on inside brackets, and after `->` or an operator",
+    "·": "write `*`",
+    "⋅": "write `*`",
+    "÷": "write `/`",
+    "≤": "write `<=`",
+    "≥": "write `>=`",
+    "≠": "write `!=`",
+    "⇒": "write `->`",
+    "⟶": "write `->`",
+    "‘": _QUOTES,
+    "’": _QUOTES,
     "&": "write `and`",
     "|": "layers are joined with `->`; of two conditions, write `or`",
     "!": "write `not`, or `!=` for unequal",
@@ -107,12 +123,17 @@ LOOKALIKES = {
     "→": "write `->`",
     "–": "write `-`",
     "−": "write `-`",
-    "“": 'strings stand in plain quotes: "..."',
-    "”": 'strings stand in plain quotes: "..."',
+    "—": "write `-`",
+    "“": _QUOTES,
+    "”": _QUOTES,
+    "„": _QUOTES,
+    "«": _QUOTES,
+    "»": _QUOTES,
 }
 
 
 _IN_A_TYPE = re.compile(r":\s*\w+\[[^\]\n]*\Z")
+_OPEN_SIZE = "a size that stays open has a name: N"
 
 
 def bad_character(source: SourceFile, at: int) -> Diagnostic:
@@ -128,10 +149,24 @@ def bad_character(source: SourceFile, at: int) -> Diagnostic:
     if source.text.startswith("||", at):
         return _foreign_sign(source, at, "||", "write `or`")
     shown = character if character.isprintable() else f"U+{ord(character):04X}"
-    help = (LOOKALIKES[character],) if character in LOOKALIKES else ()
+    help = _meant(character)
     if character == "?" and _IN_A_TYPE.search(source.text[:at]):
-        help = ("a size that stays open has a name: N",)
+        help = (_OPEN_SIZE,)
     return Diagnostic("E0103", f"`{shown}` is not part of the language", label, help=help)
+
+
+def _meant(character: str) -> tuple[str, ...]:
+    """What a character stands for: what it is taken for, or the plain one of its kind."""
+    if character in LOOKALIKES:
+        return (LOOKALIKES[character],)
+    plain = unicodedata.normalize("NFKC", character)
+    if plain.isspace():
+        return ("write a plain space",)
+    if unicodedata.category(character) in ("Cf", "Cc"):
+        return ("it cannot be seen: delete it",)
+    if len(plain) == 1 and plain.isascii():
+        return (f"write `{plain}`",)
+    return ()
 
 
 def _foreign_sign(source: SourceFile, at: int, sign: str, help: str) -> Diagnostic:
@@ -250,6 +285,13 @@ def _help(
     source: SourceFile, start: int, found: str, kind: str, accepts: Collection[str]
 ) -> tuple[str, ...]:
     before = source.text[:start].rstrip(" \t")
+    odd = _odd_sign(source.text[start:], found, before, accepts)
+    if odd is not None:
+        return (odd,)
+    if found != found.lower() and found.lower() in KEYWORDS:
+        return (f"write `{found.lower()}`: words of the language have no capitals",)
+    if kind == "NAME" and "LBRACE" in accepts and _LOOSE.search(before):
+        return ("bodies stand in braces: `{ ... }`",)
     if re.search(r"\boutput\s*\Z", before) and "STRING" in accepts:
         return ("an output has a name: `... -> output NAME`",)
     if found in KEYWORDS and "NAME" in accepts and kind != "IN":
@@ -279,6 +321,42 @@ def _help(
     if kind == "NAME" and "ARROW" in accepts and before and before[-1] != "\n":
         return (f"`->` hands a tensor on: `{word or '...'} -> {found}`",)
     return ()
+
+
+_LOOSE = re.compile(r"\b(repeat|for|if|else)\b[^{}\n]*\Z")
+
+
+def _odd_sign(after: str, found: str, before: str, accepts: Collection[str]) -> str | None:
+    """What to write for signs, or numbers, that are written otherwise elsewhere."""
+    if _IN_A_TYPE.search(before) and found in ("*", ":", ".", ",", "]") and before[-1:] in "[,-":
+        return _OPEN_SIZE
+    if found in (">", "->", "=") and (before[-1:], found) in _ARROWS_APART:
+        return _ARROWS_APART[before[-1:], found]
+    doubled = re.search(r"(\w+)[ \t]*(\+\+|--)\Z", before)
+    if doubled:
+        return f"nothing is counted up in place: write `{doubled[1]} {doubled[2][0]} 1`"
+    ends = re.search(r"(\w+)\.\Z", before)
+    if found == "." and ends:
+        return f"write range({ends[1]}, ...)"
+    if ends and ends[1].isdigit():
+        return f"write `{ends[1]}.0`"
+    part = re.match(r"\.\d+", after)
+    if part and not before[-1:].isalnum():
+        return f"write `0{part[0]}`"
+    if found == "%" and "LET" in accepts:
+        return "a comment starts with `#`"
+    return None
+
+
+_ARROWS_APART = {
+    (">", ">"): "write `->`",
+    ("=", ">"): "write `->`",
+    ("-", ">"): "write `->`",
+    ("-", "->"): "write `->`",
+    ("<", ">"): "write `!=`",
+    ("=", "="): "write `==`",
+}
+"""What stands before a sign, and the sign."""
 
 
 def _of_python(found: str, before: str, accepts: Collection[str]) -> str | None:
@@ -317,8 +395,6 @@ def _sign(found: str, before: str, word: str, accepts: Collection[str], begun: s
     if found == "=" and before[-1:] in ("+", "-", "*", "/"):
         name = re.search(r"(\w+)\s*\W+\Z", before)
         return f"write `{name.group(1)} = {name.group(1)} {before[-1]} ...`" if name else None
-    if found == ">" and before.endswith("="):
-        return "write `->`"
     return None
 
 

@@ -7,7 +7,8 @@ from collections.abc import Collection, Sequence
 
 import onnx
 
-_GENERATED = re.compile(r"unk__\d+|.*\.DynamicDimension\.\d+|\?|None|")
+_NO_NAMES = "None|null|nil|any|nan|inf|true|false"
+_GENERATED = re.compile(rf"unk__\d+|.*\.DynamicDimension\.\d+|\?|_*|{_NO_NAMES}", re.IGNORECASE)
 """Names that exporters make up where nobody gave one."""
 
 

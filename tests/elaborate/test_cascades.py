@@ -1,0 +1,70 @@
+"""One mistake is told once: wherever an unknown name stands, nothing else is missed for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from convdsl.diagnostics import CompileError, Diagnostic, SourceFile
+from convdsl.elaborate import elaborate
+from convdsl.syntax import ast
+from convdsl.syntax.parser import parse
+from convdsl.syntax.walk import nodes
+from elaborate.sources import build
+
+FILES = sorted((Path(__file__).parent / "newcomers").glob("*.cnn"))
+PARTS = 6
+EXPRESSION = ast.Expression.__args__
+BINDS = (ast.Let, ast.Assign, ast.Sink, ast.Output)
+
+
+def places(tree: ast.File) -> Iterator[ast.Node]:
+    """Expressions that bind nothing which others may read."""
+    for node in nodes(tree):
+        if isinstance(node, EXPRESSION) and not any(isinstance(n, BINDS) for n in nodes(node)):
+            yield node
+
+
+def diagnose(source: SourceFile) -> tuple[Diagnostic, ...]:
+    try:
+        elaborate(source, root=FILES[0].parent)
+    except CompileError as error:
+        return error.diagnostics
+    return ()
+
+
+@pytest.mark.drawn
+@pytest.mark.parametrize("part", range(PARTS))
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_an_unknown_name_anywhere(path: Path, part: int) -> None:
+    text = path.read_text()
+    tree = parse(SourceFile(path.name, text))
+    told = 0
+    for node in list(places(tree))[part::PARTS]:
+        wrong = f"{text[: node.span.start]}nobody{text[node.span.end :]}"
+        found = diagnose(SourceFile(str(path), wrong))
+        if any(d.message == "unknown name `nobody`" for d in found):
+            told += 1
+            assert len(found) == 1, (node.span.location, node.span.text, found)
+    assert told
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "y = nobody\nsoftmax(y, 1)",
+        "y = nobody\nlinear(y, 10)",
+        "y = nobody\nx -> concat(y, x, 1)",
+        "for w in nobody { y = x -> conv(w, 1x1) }\ny -> relu",
+        "if nobody { y = x } else { y = x -> relu }\ny -> relu",
+        "repeat nobody { x -> relu -> output z }",
+        "let k = for i in range(nobody) { i }\nx -> conv(k[2], 1x1)",
+        "x -> conv(nobody, 1x1) -> conv(nobody, 1x1)",
+    ],
+)
+def test_what_failed_is_not_missed_again(body: str) -> None:
+    with pytest.raises(CompileError) as caught:
+        build(f"model m {{\ninput x: f32[N, 8, 4, 4]\n{body}\n}}\n")
+    assert [d.message for d in caught.value.diagnostics] == ["unknown name `nobody`"]
