@@ -17,7 +17,7 @@ from convdsl.ir.canonical import canonical_text
 from convdsl.ir.graph import Graph
 from convdsl.ir.model import Model
 from convdsl.kernel.cpu_abi import ENTRY
-from convdsl.kernel.program import Port
+from convdsl.kernel.program import AllReduce, Port
 from convdsl.lowering.lower import Lowered, lower
 from convdsl.lowering.packing import Packing, Shelf, pack_weights
 from convdsl.lowering.recipe import packings_from_json, packings_to_json
@@ -30,6 +30,7 @@ from convdsl.runtime.cuda.program import CardCode
 from convdsl.runtime.device import HOST, Device
 from convdsl.runtime.targets import KINDS, kind_of
 from convdsl.schedules.machine import Machine
+from convdsl.tensor import DType
 from convdsl.toolchain import Toolchain
 
 _LENGTH = struct.Struct("<Q")
@@ -233,6 +234,7 @@ def _entry(code: Code, graph: Graph, machine: Machine, packings: tuple[Packing, 
         "weight_bytes": code.weight_bytes,
         "private_bytes": code.private_bytes,
         "steps": code.steps,
+        "sums": [(s.begin, s.end, s.offset, s.elements, s.dtype.value) for s in code.sums],
         "packings": packings_to_json(graph, machine, packings),
     }
     text = json.dumps(facts).encode()
@@ -253,5 +255,6 @@ def _read(entry: bytes, graph: Graph, machine: Machine) -> tuple[Code, tuple[Pac
         facts["steps"],
         tuple(Port(key, value.type) for key, value in graph.updates.items()),
         facts["private_bytes"],
+        tuple(AllReduce(a, b, c, d, DType(dtype)) for a, b, c, d, dtype in facts["sums"]),
     )
     return code, packings_from_json(graph, machine, facts["packings"])

@@ -27,6 +27,7 @@ from convdsl.kernel.text import format_kernel
 from convdsl.loading import load
 from convdsl.passes import PASSES, Observer, Pass, check_passes
 from convdsl.passes import run as run_passes
+from convdsl.ranks import ALONE, Ranks
 from convdsl.runtime.cache import ObjectCache
 from convdsl.runtime.cpu.team import team_size
 from convdsl.runtime.cuda.device import CudaDevice
@@ -177,6 +178,7 @@ def compile(
     cache: bool = True,
     tuner: Tuner | None = None,
     winograd: bool = True,
+    ranks: Ranks = ALONE,
 ) -> Executable:
     """A callable network.
 
@@ -193,6 +195,7 @@ def compile(
     winograd: whether convolutions may be computed with fewer products, whose rounding errors are
     larger (docs/performance.md).
     tuner: what convdsl.tuner returns: tries schedules out before code is made for new sizes.
+    ranks: the job whose processes all run the model, where it has sums over ranks.
     Raises convdsl.Error.
     """
     model = model if isinstance(model, Model) else load(model)
@@ -212,7 +215,9 @@ def compile(
     maker = Maker(plan, arrays_of, object_cache, tuner, team)
 
     def specialise(binding: Binding, values: Values) -> Runner:
-        return maker.load(binding, values, place)
+        made = maker.load(binding, values, place)
+        made.ranks = ranks
+        return made
 
     def save(bindings: Sequence[Binding], values: Values, path: Path) -> None:
         if len(bindings) == 1:

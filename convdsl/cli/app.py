@@ -74,6 +74,7 @@ def _dispatch(given: list[str]) -> int:
     if not hasattr(options, "run"):
         parser.print_help()
         return FAILURE
+    options.words = given  # for commands that start themselves again
     console.configure(options)
     return answered(lambda: options.run(options), verbose=options.verbose)
 

@@ -6,6 +6,9 @@ folder of images for each class, IDX files (--data images.idx --labels labels.id
 and `y`, or a CSV of paths and labels. The folder --out gets weights.safetensors (the best by
 validation), checkpoint/ (the last state, for --resume), log.jsonl (an object an epoch) and
 curves.png. Ctrl-C finishes the step at work and leaves a checkpoint.
+
+--nproc P trains with P processes of this machine, which share each batch; across machines,
+`mpiexec -n P convdsl train ...` does (docs/distributed.md).
 """
 
 from __future__ import annotations
@@ -28,6 +31,8 @@ from convdsl.diagnostics import InputError
 from convdsl.kernel.cuda_target import MIXED
 
 if TYPE_CHECKING:
+    from convdsl.ir.model import Model
+    from convdsl.ranks import Ranks
     from convdsl.training.fit import Job, Trained
 
 CURVES, RATES, EVENTS = "curves.png", "rates.png", "tensorboard"
@@ -58,6 +63,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="take from --weights what fits, and begin the rest anew (fine-tuning)",
     )
     add_processor(group)
+    group.add_argument(
+        "--nproc",
+        type=positive,
+        metavar="P",
+        help="processes that share each batch (default 1; needs convdsl[mpi])",
+    )
     group.add_argument(
         "--amp",
         choices=tuple(MIXED),
@@ -97,13 +108,35 @@ def add_data(parser: argparse.ArgumentParser, *, validation: bool = True) -> Non
 
 
 def run(options: argparse.Namespace) -> int:
+    from convdsl.ranks import ALONE
+    from convdsl.ranks.started import started
+
+    if started():
+        from convdsl.cli.several import one_of_several
+
+        return one_of_several(options, _run)
+    if (options.nproc or 1) > 1:
+        from convdsl.cli.several import start_several
+
+        split_settings(options)
+        return start_several(options, _folder(options, model_to_train(options)))
+    return _run(options, ALONE)
+
+
+def _folder(options: argparse.Namespace, model: Model) -> Path:
+    return Path(plain_path(options.out or f"{model.name}-trained"))
+
+
+def _run(options: argparse.Namespace, ranks: Ranks) -> int:
     from convdsl.cli.progress import watch
     from convdsl.training.fit import prepare
+    from convdsl.training.loop import Watch
 
     said = split_settings(options)
     model = model_to_train(options)
     looks = options.find_lr or options.overfit is not None
-    folder = Path(plain_path(options.out or f"{model.name}-trained"))
+    folder = _folder(options, model)
+    first = ranks.rank == 0
     job = prepare(
         model,
         options.data,
@@ -122,9 +155,13 @@ def run(options: argparse.Namespace) -> int:
         precision=options.precision,
         amp=options.amp,
         checkpoint_activations=options.checkpoint_activations,
-        watch=_watch(options, folder, watch()),
+        watch=_watch(options, folder, watch()) if first else Watch(),
         said=said,
+        ranks=ranks,
     )
+    if not first:
+        job.go(resume=options.resume)
+        return 0
     for text in job.notes:
         console.note(text)
     if options.find_lr:

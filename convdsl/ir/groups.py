@@ -7,6 +7,7 @@ groups are convex, no path leads out of one and back into it.
 from __future__ import annotations
 
 import heapq
+from itertools import pairwise
 
 from convdsl.ir.graph import Graph, OpNode, Value
 from convdsl.ir.timing import bound_nodes
@@ -19,7 +20,10 @@ class CircularGroups(AssertionError):
 def kernels_of(graph: Graph) -> list[list[OpNode]]:
     """Run-time operators by kernel, each kernel's in order; kernels in an order in which they can
     run: of those that can, first those that only replace states, as what they read need not be
-    kept then, and among equals the one that is complete first."""
+    kept then, and among equals the one that is complete first.
+
+    Sums over ranks begin as early as they can, in one order, whatever their sizes are on a rank;
+    who reads them comes when nothing else is left to do meanwhile."""
     bound = bound_nodes(graph)
     nodes = [node for node in graph.op_nodes() if node.id not in bound]
     place = {node.id: number for number, node in enumerate(nodes)}
@@ -34,14 +38,21 @@ def kernels_of(graph: Graph) -> list[list[OpNode]]:
         - {number}
         for number, kernel in enumerate(kernels)
     ]
+    sums = [number for number, kernel in enumerate(kernels) if kernel[0].op.exchanges]
+    sums.sort(key=lambda number: _turn(kernels[number][0]))
+    waits = {n for n, needed in enumerate(needs) if not needed.isdisjoint(sums)} - set(sums)
+    for earlier, later in pairwise(sums):
+        needs[later].add(earlier)
     readers: list[list[int]] = [[] for _ in kernels]
     for number, needed in enumerate(needs):
         for other in needed:
             readers[other].append(number)
     waiting = [len(needed) for needed in needs]
     updates = set(graph.updates.values())
+    urgent = [0 if k[0].op.exchanges else 2 if n in waits else 1 for n, k in enumerate(kernels)]
     turn = [
-        (not all(value in updates for value in leaving(graph, k)), place[k[-1].id]) for k in kernels
+        (urgent[n], not all(value in updates for value in leaving(graph, k)), place[k[-1].id])
+        for n, k in enumerate(kernels)
     ]
     ready = [(*turn[number], number) for number in range(len(kernels)) if not waiting[number]]
     heapq.heapify(ready)
@@ -57,6 +68,11 @@ def kernels_of(graph: Graph) -> list[list[OpNode]]:
         names = ", ".join(k[0].name for k, left in zip(kernels, waiting, strict=True) if left)
         raise CircularGroups(f"groups wait for each other: {names}")
     return order
+
+
+def _turn(node: OpNode) -> tuple[int, int]:
+    """Where a sum over ranks stands among others."""
+    return node.attributes["turn"] or node.id, node.id
 
 
 def leaving(graph: Graph, kernel: list[OpNode]) -> list[Value]:

@@ -328,6 +328,8 @@ class OpDef:
     cost     exact counts
     kernel   the arithmetic: inputs named as operands, outputs as `outputs`
     gradient how gradients of operands follow from those of outputs
+    exchanges  whether the outputs are sums over all ranks of a job: nothing is fused with such a
+             call or computed a second time, and all ranks make them in one order
     doubt    of a call whose first operand is a map of space, where another is likely meant: what it
              does, and what to write instead; operators that are never in doubt leave it out
     """
@@ -345,6 +347,7 @@ class OpDef:
     cost: Callable[[Call], Cost]
     kernel: Callable[[Call], TensorExpr]
     gradient: Gradient
+    exchanges: bool = False
     doubt: Callable[[Call], tuple[str, str] | None] = no_doubt
     data_operands: tuple[Operand, ...] = field(init=False, repr=False, compare=False)
     _by_name: dict[str, Attribute] = field(init=False, repr=False, compare=False)

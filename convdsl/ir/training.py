@@ -51,6 +51,7 @@ class Training:
     decay_all: bool | None = None  # decay, l1 and l2 are for biases and norms too
     accumulate: int | None = None  # batches whose gradients are averaged for one update
     ema: float | None = None  # decay of the averaged weights
+    sync_batch_norm: bool | None = None  # statistics of all ranks together, not of each its own
     patience: int | None = None  # epochs without improvement after which training ends
     val_fraction: float | None = None
     fit: str | None = None  # images smaller than the input: "resize" or "pad"

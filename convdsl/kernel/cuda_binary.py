@@ -57,6 +57,7 @@ def _launch_to_json(launch: Launch) -> dict[str, Any]:
         "shared_bytes": launch.shared_bytes,
         "arguments": [(a.place.value, a.slot, a.offset, a.access.value) for a in launch.arguments],
         "nodes": launch.nodes,
+        "first": launch.first,
     }
 
 
@@ -67,7 +68,8 @@ def _launch_from_json(data: Mapping[str, Any]) -> Launch:
     )
     grid, block = _three(data["grid"]), _three(data["block"])
     shared, nodes = _count(data["shared_bytes"]), tuple(map(str, data["nodes"]))
-    return Launch(str(data["function"]), grid, block, shared, arguments, nodes)
+    first = _count(data.get("first", 0))  # artifacts, which have one phase, may not say
+    return Launch(str(data["function"]), grid, block, shared, arguments, nodes, first=first)
 
 
 def _three(values: Sequence[Any]) -> Three:

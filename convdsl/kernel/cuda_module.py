@@ -20,6 +20,7 @@ class Launch:
     arguments: what its pointers point to, in order.
     nodes: names of the graph nodes that it computes.
     steps: how many steps it is of; their arguments follow each other.
+    first: the number of the first of these.
     """
 
     function: str
@@ -29,6 +30,7 @@ class Launch:
     arguments: tuple[Argument, ...]
     nodes: tuple[str, ...]
     steps: int = 1
+    first: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from convdsl.kernel.cpu_abi import scratch_bytes
-from convdsl.tensor import TensorType
+from convdsl.tensor import DType, TensorType
 
 if TYPE_CHECKING:  # programs that are only run hold no kernels
     from convdsl.kernel.nodes import Kernel
@@ -67,6 +69,55 @@ class Port:
 
 
 @dataclass(frozen=True, slots=True)
+class AllReduce:
+    """A sum over all ranks of a job, in the arena, element by element.
+
+    begin: how many steps are done before it; end: how many at most before it must be there.
+    """
+
+    begin: int
+    end: int
+    offset: int  # in bytes
+    elements: int
+    dtype: DType
+
+    @property
+    def bytes(self) -> int:
+        return self.elements * self.dtype.bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """Steps between which no other rank is waited for: from `first` to before `last`.
+
+    waits: numbers of the sums that must be there before; begins: of those that begin after.
+    """
+
+    first: int
+    last: int
+    waits: tuple[int, ...]
+    begins: tuple[int, ...]
+
+
+def phases_of(steps: int, sums: Sequence[AllReduce]) -> tuple[Phase, ...]:
+    """The phases of a program of so many steps; one where there are no sums over ranks. Sums that
+    nothing reads are waited for by a last phase without steps."""
+    cuts = {0, *(cut for each in sums for cut in (each.begin, each.end)), steps}
+    order = sorted(cuts)
+    found = [
+        Phase(
+            first,
+            last,
+            tuple(n for n, each in enumerate(sums) if each.end == first),
+            tuple(n for n, each in enumerate(sums) if each.begin == last),
+        )
+        for first, last in pairwise(order)
+    ]
+    left = tuple(n for n, each in enumerate(sums) if each.end == steps)
+    return (*found, Phase(steps, steps, left, ())) if left else tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
 class Program:
     """Everything a printer and a runtime need. Sizes in bytes."""
 
@@ -79,6 +130,12 @@ class Program:
     arena_bytes: int
     states: tuple[Port, ...] = ()  # those that the program changes; others are weights
     private_bytes: int = 0  # of each thread
+    sums: tuple[AllReduce, ...] = ()  # over ranks, in the order in which all of them make these
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """What runs between sums over ranks."""
+        return phases_of(len(self.steps), self.sums)
 
     def scratch_bytes(self, threads: int) -> int:
         """Memory of a call by so many threads, besides its inputs, outputs, states and weights."""
@@ -95,7 +152,14 @@ def format_program(program: Program) -> str:
     if program.private_bytes:
         memory += f", {program.private_bytes} bytes a thread"
     lines.append(memory)
-    for step in program.steps:
+    for number, step in enumerate(program.steps):
+        lines += [_all_reduce(each) for each in program.sums if each.begin == number]
         arguments = ", ".join(map(str, step.arguments))
         lines.append(f"  {step.kernel}({arguments})  # {', '.join(step.nodes)}")
+    lines += [_all_reduce(each) for each in program.sums if each.begin == len(program.steps)]
     return "\n".join(lines)
+
+
+def _all_reduce(each: AllReduce) -> str:
+    what = f"{each.elements} {each.dtype} at arena+{each.offset}"
+    return f"  begin the sum over ranks of {what}, wanted by step {each.end}"

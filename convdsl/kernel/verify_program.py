@@ -34,6 +34,10 @@ def verify_program(program: Program) -> None:
         if step.kernel not in kernels:
             raise ProgramError(f"step {number}: there is no kernel {step.kernel}")
         _Check(program, number, step, kernels[step.kernel]).run(written)
+    for each in program.sums:
+        inside = each.offset >= 0 and each.offset + each.bytes <= program.arena_bytes
+        if not inside or not 0 < each.begin <= each.end <= len(program.steps):
+            raise ProgramError(f"{program.name}: {each} is not of this program")
     for slot, size in enumerate(_sizes(program, Place.OUTPUT)):
         if not written.covers(Place.OUTPUT, slot, 0, size):
             raise ProgramError(f"the output {program.outputs[slot].name} is not written")

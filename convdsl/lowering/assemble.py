@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from convdsl.ir.liveness import live_ranges
-from convdsl.kernel.program import Access, Argument, Place, Port, Program, Step
+from convdsl.kernel.program import Access, AllReduce, Argument, Place, Port, Program, Step
 from convdsl.lowering.buffers import Buffers
 from convdsl.lowering.calls import Call, Key, PackedWeight, Private
 from convdsl.lowering.memory import plan_arena, round_up
@@ -41,6 +41,7 @@ def assemble(
         tuple(
             Step(c.kernel, tuple(argument(key, c) for key in c.arguments), c.nodes, c.schedule)
             for c in sharing.calls
+            if not c.exchanges
         ),
         tuple(Port(name, value.type) for name, value in buffers.inputs),
         tuple(Port(name, value.type) for name, value in buffers.outputs),
@@ -48,8 +49,30 @@ def assemble(
         arena.bytes,
         tuple(Port(key, value.type) for key, value in buffers.states),
         round_up(private, alignment),
+        _sums(arena, buffers),
     )
     return program, packings, sharing
+
+
+def _sums(arena: Arena, buffers: Buffers) -> tuple[AllReduce, ...]:
+    """The sums over ranks in their order, each from after its last operand is made to before it is
+    first read."""
+    begun: dict[Key, int] = {}
+    ended: dict[Key, int] = {}
+    steps = 0
+    for call in arena.sharing.calls:
+        if call.exchanges:
+            begun[call.arguments[0]] = steps
+            continue
+        for key in call.arguments:
+            root, _ = arena.sharing.root(key)
+            if root in begun:
+                ended.setdefault(root, steps)
+        steps += 1
+    return tuple(
+        AllReduce(begin, ended.get(key, steps), arena.place(key).offset, *buffers.elements_of(key))
+        for key, begin in begun.items()
+    )
 
 
 def _private_bytes(call: Call) -> int:

@@ -17,6 +17,7 @@ from convdsl.lowering.calls import (
     Alias,
     CopiedOutput,
     Key,
+    Message,
     NewState,
     PackedValue,
     PackedWeight,
@@ -79,8 +80,10 @@ class Buffers:
         """Outputs that a kernel can write itself: plain, and made by an operator."""
         found: dict[Value, int] = {}
         for slot, (_, value) in enumerate(self.outputs):
-            made = isinstance(value.node, OpNode) and not self.timing.is_bound(value.node)
-            if made and self._planned.of_value(value) == Layout(value.type.sizes):
+            node = value.node
+            if not isinstance(node, OpNode) or node.op.exchanges or self.timing.is_bound(node):
+                continue
+            if self._planned.of_value(value) == Layout(value.type.sizes):
                 found.setdefault(value, slot)
         return found
 
@@ -115,6 +118,22 @@ class Buffers:
         self.place(key, type, Layout(type.sizes))
         self.aliases[key] = Alias(key.whole, key.first * type.dtype.bytes)
 
+    def place_message(self, key: Message, type: TensorType) -> None:
+        """The same for what is summed over ranks at once; its operands and sums lie inside."""
+        self.place(key, type, Layout(type.sizes))
+
+    def enclose(self, key: Key, message: Message, offset: int) -> None:
+        """Let a key lie inside of a message, `offset` bytes from its start."""
+        self.aliases[key] = Alias(message, offset)
+
+    def may_lie_inside(self, value: Value) -> bool:
+        """Whether what an operator makes has memory of its own, row by row."""
+        node = value.node
+        made = isinstance(node, OpNode) and not self.timing.is_bound(node)
+        plain = made and self._planned.of_value(value) == Layout(value.type.sizes)
+        apart = value not in self.aliases and value not in self._wholes
+        return plain and apart and value not in self._in_place
+
     def layout(self, key: Key) -> Layout:
         return self._layouts[key]
 
@@ -147,6 +166,10 @@ class Buffers:
 
     def bytes_of(self, key: Key) -> int:
         return self._layouts[key].size * self._dtypes[key].bytes
+
+    def elements_of(self, key: Key) -> tuple[int, DType]:
+        """How many there are, and what they are of."""
+        return self._layouts[key].size, self._dtypes[key]
 
     def fixed_places(self) -> dict[Key, Argument]:
         """Keys that lie in memory of the caller."""

@@ -74,9 +74,25 @@ class OldState:
 
 
 @dataclass(frozen=True)
+class Message:
+    """What is summed over ranks at once, by the node's name: operands lie one behind the other, and
+    the sums over them."""
+
+    node: str
+
+
+@dataclass(frozen=True)
+class Enclosed:
+    """An operand of such a sum that cannot lie there itself, copied: its message and place."""
+
+    message: Message
+    operand: int
+
+
+@dataclass(frozen=True)
 class Call:
     """A kernel call whose arguments are still keys; it writes those of `written`, and those of
-    `updated` over what it reads there."""
+    `updated` over what it reads there. One without a kernel is a sum over ranks."""
 
     kernel: str
     arguments: tuple[Key, ...]
@@ -84,3 +100,8 @@ class Call:
     nodes: tuple[str, ...]
     schedule: str
     updated: frozenset[Key] = field(default_factory=frozenset[Key])
+
+    @property
+    def exchanges(self) -> bool:
+        """Whether it is no kernel's, but a sum over ranks."""
+        return not self.kernel

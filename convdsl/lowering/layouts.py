@@ -84,12 +84,14 @@ def plain_layout(stage: Stage) -> Layout:
 
 def _plain_shapes(graph: Graph, timing: Timing) -> dict[OpNode, set[tuple[Dim, ...]]]:
     """By operator the shapes in which what it makes is plain: all where it follows from states that
-    change alone; those of the states that its group replaces. What ends in the gradient of a bias,
-    or in running statistics, lies as it would without."""
+    change alone; those of the states that its group replaces, and of what ranks sum. What ends in
+    the gradient of a bias, or in running statistics, lies as it would without."""
     found: dict[OpNode, set[tuple[Dim, ...]]] = {}
     new = set(graph.updates.values())
+    exchanging = [node for node in graph.op_nodes() if node.op.exchanges]
+    summed = {v for node in exchanging for v in (*node.inputs.values(), *node.outputs)}
     for nodes in kernels_of(graph):
-        shapes = {v.type.shape for node in nodes for v in node.outputs if v in new}
+        shapes = {v.type.shape for node in nodes for v in node.outputs if v in new or v in summed}
         if timing.of_node(nodes[-1]) is Time.STEP:
             made = (kernel_of(node.call).stages for node in nodes)
             shapes = {stage.target.type.shape for stages in made for stage in stages}

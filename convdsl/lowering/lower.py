@@ -53,7 +53,7 @@ def lower(graph: Graph, machine: Machine, name: str, shelf: Shelf | None = None)
         tasks.add_copy(copy.source, copy.into, type, f"update {copy.state}")
     program, packings, sharing = assemble(name, buffers, sharing, machine.alignment, shelf)
     choices = zip(tasks.choices, sharing.calls, strict=True)
-    chosen = tuple(replace(choice, kernel=call.kernel) for choice, call in choices)
+    chosen = tuple(replace(choice, kernel=call.kernel) for choice, call in choices if choice)
     return Lowered(program, graph, packings, chosen)
 
 

@@ -114,7 +114,8 @@ class _Search:
         yield from known.items()
 
     def _may(self, value: Value, dtype: DType) -> bool:
-        made = isinstance(value.node, OpNode) and not self.timing.is_bound(value.node)
+        node = value.node
+        made = isinstance(node, OpNode) and not self.timing.is_bound(node) and not node.op.exchanges
         own = made and value.type.dtype is dtype.computed and not self.graph.is_result(value)
         return own and self.layouts.lies_alike(value, dtype)
 

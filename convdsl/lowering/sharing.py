@@ -47,7 +47,7 @@ class Sharing:
     @property
     def kernels(self) -> tuple[Kernel, ...]:
         """Those that the calls need, in order of their first use."""
-        names = dict.fromkeys(call.kernel for call in self.calls)
+        names = dict.fromkeys(call.kernel for call in self.calls if not call.exchanges)
         return tuple(self._kernel(name) for name in names)
 
     def _kernel(self, name: str) -> Kernel:

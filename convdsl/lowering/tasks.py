@@ -16,7 +16,16 @@ from convdsl.kernel.expr import Read, Stage, TensorVar, axes_over
 from convdsl.kernel.layout import Layout
 from convdsl.kernel.nodes import Kernel
 from convdsl.lowering.buffers import Buffers
-from convdsl.lowering.calls import Call, CopiedOutput, Key, PackedValue, Part, Private
+from convdsl.lowering.calls import (
+    Call,
+    CopiedOutput,
+    Enclosed,
+    Key,
+    Message,
+    PackedValue,
+    Part,
+    Private,
+)
 from convdsl.lowering.compose import Chain, Composed, compose
 from convdsl.lowering.memory import round_up
 from convdsl.lowering.packing import Packing, Source, bound_sources
@@ -47,14 +56,16 @@ class Tasks:
         self._buffers = buffers
         self._scheduled: dict[Task, tuple[Scheduled, Decision]] = {}
         self.calls: list[Call] = []
-        self.choices: list[Decision] = []
+        self.choices: list[Decision | None] = []  # None of sums over ranks
         self.kernels: dict[str, Kernel] = {}
 
     def add_graph(self, graph: Graph) -> None:
         """All groups in order, then the outputs that must be copied."""
         for nodes in kernels_of(graph):
             root = nodes[0]
-            if self._buffers.is_nothing(root):
+            if root.op.exchanges:
+                self._add_sum(graph, root)
+            elif self._buffers.is_nothing(root):
                 for value in root.outputs:
                     self._buffers.place_made(value)
             else:
@@ -66,6 +77,27 @@ class Tasks:
         """Put the calls into another order, that of their numbers."""
         self.calls[:] = [self.calls[number] for number in order]
         self.choices[:] = [self.choices[number] for number in order]
+
+    def _add_sum(self, graph: Graph, node: OpNode) -> None:
+        """A sum over ranks, in the memory of its operands: they are made where they lie behind each
+        other, or copied there, and what comes back lies over them."""
+        message, buffers = Message(node.name), self._buffers
+        operands, end = list(node.inputs.values()), 0
+        for number, (x, y) in enumerate(zip(operands, node.outputs, strict=True)):
+            key: Key = x
+            others = len(graph.users(x)) > 1 or graph.is_result(x)
+            if others or not buffers.may_lie_inside(x):
+                key = Enclosed(message, number)
+                self.add_copy(x, key, x.type, f"copy for {node.name}")
+            buffers.place(y, y.type, Layout(y.type.sizes))
+            for inside in (key, y):
+                buffers.enclose(inside, message, end)
+            end = round_up(end + buffers.bytes_of(y), self._machine.alignment)
+        dtype = operands[0].type.dtype
+        buffers.place_message(message, TensorType(dtype, (end // dtype.bytes,)))
+        whole = frozenset((message,))
+        self.calls.append(Call("", (message,), whole, (node.name,), node.op.name, whole))
+        self.choices.append(None)
 
     def _add_group(self, graph: Graph, nodes: list[OpNode]) -> None:
         buffers = self._buffers

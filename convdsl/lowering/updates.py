@@ -38,11 +38,19 @@ def order_of(graph: Graph, sharing: Sharing) -> list[int]:
     writers: dict[Key, list[int]] = {}  # of each memory, any part of it
     readers: dict[Key, list[int]] = {}
     followers: list[set[int]] = [set() for _ in sharing.calls]
+    summing: int | None = None  # the last sum over ranks: all ranks make them in one order
     for number, call in enumerate(sharing.calls):
+        if call.exchanges:
+            if summing is not None:
+                followers[summing].add(number)
+            summing = number
         for key in call.arguments:
             root, _ = sharing.root(key)
             if key in call.written:
                 made[key] = number
+                if key in call.updated:
+                    for writer in writers.get(root, ()):
+                        followers[writer].add(number)
                 writers.setdefault(root, []).append(number)
                 continue
             readers.setdefault(key, []).append(number)

@@ -73,7 +73,7 @@ def find_views(memory: Memory, slices: Mapping[Key, Alias]) -> Views:
     nodes: set[OpNode] = set()
     new_states = set(graph.updates.values())
     for node in graph.op_nodes():
-        if node.group is not None or memory.timing.is_bound(node):
+        if node.group is not None or memory.timing.is_bound(node) or _is_summed(node):
             continue
         if any(value in new_states for value in (*node.outputs, *node.inputs.values())):
             continue
@@ -122,6 +122,12 @@ class _Search:
             key = self.found[key].owner
         assert isinstance(key, Value)
         return key
+
+
+def _is_summed(node: OpNode) -> bool:
+    """Whether it is a sum over ranks, or reads one: those have their own place."""
+    makers = (node, *(value.node for value in node.inputs.values()))
+    return any(isinstance(each, OpNode) and each.op.exchanges for each in makers)
 
 
 def _views(node: OpNode, memory: Memory) -> list[View]:

@@ -55,7 +55,9 @@ def _times(found: Any, made: Made, arrays: Mapping[str, Any], card: Card) -> lis
     addresses = Addresses(int(memory[0].ptr), int(memory[1].ptr), *places)
     stream = found.cuda.Stream(non_blocking=True)
     found.cuda.get_current_stream().synchronize()  # everything is where it belongs
-    functions.launch_all(addresses, stream)  # and values are as a call makes them
+    functions.launch_all(
+        functions.launches, addresses, stream
+    )  # and values are as a call makes them
     stream.synchronize()
     graphs = [_repeated(functions, launch, addresses, stream) for launch in functions.launches]
     return [_timed(found, graph, stream) / TIMES for graph in graphs]

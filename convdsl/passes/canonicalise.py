@@ -29,9 +29,12 @@ class Canonicalise(Pass):
 
 
 class RemoveCopy(Pattern):
-    """y = copy(x)  ->  x: dropout at inference, reshaping to the same shape, joining one tensor."""
+    """y = copy(x)  ->  x: dropout at inference, reshaping to the same shape, joining one tensor. A
+    sum over ranks is a copy only where there is one."""
 
     def rewrite(self, node: OpNode, rewriter: Rewriter) -> bool:
+        if node.op.exchanges:
+            return False
         types = [value.type for value in node.inputs.values()]
         if types != [value.type for value in node.outputs]:
             return False

@@ -69,7 +69,12 @@ class _Groups:
         self._number: dict[int, int] = {}  # in which order they were placed
 
     def place(self, node: OpNode) -> None:
-        """Add the node to the best group that it can join, or start one."""
+        """Add the node to the best group that it can join, or start one. What waits for other ranks
+        stays alone."""
+        if node.op.exchanges:
+            read = _distinct([h for v in node.inputs.values() if (h := self._home.get(v.node.id))])
+            self._found(node, _Group(OpClass.MOVEMENT, [node], maps=False), read)
+            return
         expr = node.call.kernel
         kind = classify(expr)
         found = {v.node.id: self._home.get(v.node.id) for v in node.inputs.values()}
@@ -89,6 +94,10 @@ class _Groups:
                     read.remove(other)
         else:
             group = _Group(kind, [node], maps=kind is OpClass.MAP)
+        self._found(node, group, read)
+
+    def _found(self, node: OpNode, group: _Group, read: list[_Group]) -> None:
+        """Note where a node is, and which other groups its group reads."""
         self._home[node.id] = group
         self._number[node.id] = len(self._number)
         for other in read:

@@ -18,6 +18,7 @@ from convdsl.ir.groups import kernels_of, leaving
 from convdsl.passes.rewrite import Pass
 from convdsl.tensor import Dim
 
+_NEVER = 1 << 62  # FLOPs that no budget has
 _TRIES = 10_000  # choices looked at; far more than any network needs
 
 
@@ -37,7 +38,7 @@ class Recompute(Pass):
         if self.share <= 0:
             return 0
         plan = _Plan.of(graph)
-        budget = self.share * sum(plan.flops)
+        budget = self.share * sum(flops for flops in plan.flops if flops < _NEVER)
         for _ in range(_TRIES):
             again = plan.best(budget)
             if again is None:
@@ -208,9 +209,12 @@ def _needed(kernel: list[OpNode], value: Value) -> list[OpNode]:
 
 
 def _flops(kernel: list[OpNode]) -> int:
-    """Arithmetic of a kernel; what is not known counts as too much."""
+    """Arithmetic of a kernel; what is not known counts as too much, and so does waiting for other
+    ranks a second time."""
+    if kernel[0].op.exchanges:
+        return _NEVER
     counts = (node.op.cost(node.call).flops for node in kernel)
-    return sum(count if isinstance(count, int) else 1 << 62 for count in counts)
+    return sum(count if isinstance(count, int) else _NEVER for count in counts)
 
 
 def _bytes(value: Value) -> int:

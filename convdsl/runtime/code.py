@@ -7,7 +7,7 @@ from math import prod
 
 from convdsl.diagnostics import ArtifactError, InputError
 from convdsl.kernel.cpu_abi import ENTRY, scratch_bytes
-from convdsl.kernel.program import Port, Program
+from convdsl.kernel.program import AllReduce, Phase, Port, Program, phases_of
 
 _MOST_STEPS = 1 << 20
 MEMORY_LIMIT = 64 << 30
@@ -28,6 +28,7 @@ class Code:
     steps: int
     states: tuple[Port, ...] = ()
     private_bytes: int = 0  # of each thread
+    sums: tuple[AllReduce, ...] = ()  # over ranks; artifacts have none
 
     def check(self) -> None:
         """ArtifactError for what no program of ours says of itself."""
@@ -53,7 +54,13 @@ class Code:
             len(program.steps),
             program.states,
             program.private_bytes,
+            program.sums,
         )
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """What runs between sums over ranks."""
+        return phases_of(self.steps, self.sums)
 
     def scratch_bytes(self, threads: int) -> int:
         """What a call by a team lends to the code."""

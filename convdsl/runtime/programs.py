@@ -83,6 +83,7 @@ def numbered(section: str, number: int) -> str:
 def program_to_json(program: Made, target: Target | CudaTarget) -> dict[str, Any]:
     """What a manifest says of a program, besides what it says of the network."""
     code, made_for = program.code, program.made_for
+    assert not code.sums, "what ranks train together is no artifact"
     return {
         "binding": dict(made_for.binding),
         "signature": list(made_for.inputs),

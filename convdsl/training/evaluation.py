@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, zip_longest
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from convdsl.ir.training import Training
+from convdsl.ranks import ALONE, Ranks
 from convdsl.runtime.executable import Executable
 from convdsl.training.data import Loader
 from convdsl.training.metrics import METRICS
@@ -38,8 +40,16 @@ class Evaluation:
     prefix: str = "val_"
 
     def __call__(self, session: Session) -> Record:
-        """Figures by name, the prefix before each."""
-        found = evaluate(session.network(), session.loss, self.loader, self.training, self.compared)
+        """Figures by name, the prefix before each; of several ranks each measures its batches, and
+        all get the figures of all."""
+        found = evaluate(
+            session.network(),
+            session.loss,
+            self.loader,
+            self.training,
+            self.compared,
+            session.ranks,
+        )
         return {f"{self.prefix}{name}": value for name, value in found.items()}
 
     def score(self, record: Mapping[str, Any]) -> float:
@@ -58,18 +68,27 @@ def evaluate(
     loader: Loader,
     training: Training,
     compared: tuple[str, str],
+    ranks: Ranks = ALONE,
 ) -> Record:
     """`loss`, and the values of all metrics by their names."""
-    metrics = [METRICS[choice.name].make(choice.arguments) for choice in training.metrics]
+    mine = [METRICS[choice.name].make(choice.arguments) for choice in training.metrics]
     output, target = compared
-    total, count = 0.0, 0
-    for batch in loader.epoch(0):
+    losses: list[tuple[float, int]] = []
+    for batch in loader.epoch(0, ranks.rank, ranks.size):
         outputs = outputs_of(network, batch, loader.batch)
         size = len(batch[loader.prepare.name])
-        total += size * loss(outputs, batch)
-        count += size
-        for metric in metrics:
+        losses.append((size * loss(outputs, batch), size))
+        for metric in mine:
             metric.add(outputs[output], batch[target])
+    total, count = 0.0, 0
+    found = ranks.gather((losses, mine))
+    for each in chain.from_iterable(zip_longest(*(losses for losses, _ in found))):
+        if each is not None:  # in the order of the batches, as one rank adds them up
+            total, count = total + each[0], count + each[1]
+    (_, metrics), *others = found
+    for _, theirs in others:
+        for metric, other in zip(metrics, theirs, strict=True):
+            metric.join(other)
     record: Record = {LOSS: total / max(1, count)}
     for metric in metrics:
         record |= metric.value()

@@ -10,6 +10,7 @@ from typing import Any
 from convdsl.diagnostics import InputError, expect
 from convdsl.ir.model import Model
 from convdsl.ir.training import Choice, Training
+from convdsl.ranks import ALONE, Ranks
 from convdsl.tensor import DType, TensorType
 from convdsl.training.data import (
     DataSet,
@@ -63,12 +64,13 @@ def open_training_data(
     return Data(*split(parts.train, training.val_fraction, training.seed or 0))
 
 
-def settled(model: Model, training: Training, data: DataSet) -> Training:
-    """Settings that depend on the data: the batch, and weights of classes that balance them."""
+def settled(model: Model, training: Training, data: DataSet, ranks: int = 1) -> Training:
+    """Settings that depend on the data: the batch, and weights of classes that balance them. A
+    batch that the network fixes is that of each of the ranks."""
     sizes = [type.shape[0] for type in model.inputs.values() if type.rank]
     fixed = next((size for size in sizes if isinstance(size, int)), None)
     assert training.batch is not None
-    batch = fixed or min(training.batch, len(data))
+    batch = fixed * ranks if fixed else min(training.batch, len(data))
     terms = tuple(
         replace(term, measure=_balanced(model, term.measure, data)) for term in training.loss
     )
@@ -96,14 +98,14 @@ MOST_WORKERS = 256
 """Threads that read ahead: more than there are processors only hold samples."""
 
 
-def reading_ahead(said: int | None) -> int:
+def reading_ahead(said: int | None, processors: int | None = None) -> int:
     """Threads that read ahead: one, and a few where there are processors to spare."""
     if said is not None:
         expect("the number of workers", said, int)
         if not 0 <= said <= MOST_WORKERS:
             raise InputError(f"{said} workers: 0 to {MOST_WORKERS} read ahead")
         return said
-    return max(1, min(4, len(os.sched_getaffinity(0)) // 4))
+    return max(1, min(4, (processors or len(os.sched_getaffinity(0))) // 4))
 
 
 def loader_of(
@@ -114,8 +116,10 @@ def loader_of(
     workers: int,
     *,
     trains: bool = True,
+    ranks: Ranks = ALONE,
 ) -> Loader:
-    """What feeds training, or measuring: in order, unchanged, and to the last sample."""
+    """What feeds training, or measuring: in order, unchanged, and to the last sample. Of training
+    batches each of the ranks gets its part."""
     assert training.batch is not None
     prepare = preparation(model, None, training.fit or "resize", targets)
     chain = augmentation(training.augment if trains else (), prepare, _classes(model))
@@ -129,6 +133,8 @@ def loader_of(
         workers=workers,
         shuffle=trains,
         keep_last=not trains,
+        rank=ranks.rank,
+        ranks=ranks.size,
     )
 
 

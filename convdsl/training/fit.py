@@ -19,6 +19,8 @@ from convdsl.ir.canonical import canonical_text
 from convdsl.ir.model import Model
 from convdsl.ir.training import Choice, Loss, Training
 from convdsl.loading import load
+from convdsl.ranks import ALONE, Ranks
+from convdsl.runtime.cpu.team import available_threads
 from convdsl.runtime.executable import Executable
 from convdsl.training import watching
 from convdsl.training.checkpoint import Progress
@@ -72,7 +74,8 @@ class Job:
         """Train to the end. Raises InputError, and KeyboardInterrupt once a checkpoint is kept."""
         session, folder = self.run.session, self.run.folder
         _make(folder)
-        progress = self.run.fit(self.run.resume() if resume else Progress())
+        resumes = resume and session.ranks.rank == 0  # the others get what it finds
+        progress = self.run.fit(self.run.resume() if resumes else Progress())
         best = folder / WEIGHTS if folder is not None else None
         weights = session.weights()
         if best is not None and best.exists():
@@ -100,6 +103,7 @@ def train(
     amp: str | None = None,
     checkpoint_activations: bool = False,
     watch: Watch | None = None,
+    ranks: Ranks = ALONE,
     **settings: Any,
 ) -> Trained:
     """Train a model on data: a path, arrays `(x, y)` or by name, an iterator of samples.
@@ -111,7 +115,9 @@ def train(
     one nothing is written. device: `cpu`, `cuda`, `cuda:1`; a run may be resumed on another one.
     precision: of products on a card, as for `convdsl.compile`. amp: mixed precision, products in
     `float16` with loss scaling, or in `bfloat16`. watch: what is told of it; by default notebooks
-    show a bar, and nothing is said elsewhere. Raises convdsl.Error.
+    show a bar, and nothing is said elsewhere. ranks: the processes that train together
+    (`convdsl.ranks.mpi.open_ranks()` under mpiexec), of which only rank 0 uses the folder. Raises
+    convdsl.Error.
     """
     model = model if isinstance(model, Model) else load(model)
     job = prepare(
@@ -134,6 +140,7 @@ def train(
         checkpoint_activations=checkpoint_activations,
         watch=watching.usual() if watch is None else watch,
         said=settings,
+        ranks=ranks,
     )
     return job.go(resume=resume)
 
@@ -159,6 +166,7 @@ def prepare(
     checkpoint_activations: bool = False,
     watch: Watch | None = None,
     said: Mapping[str, Any] | None = None,
+    ranks: Ranks = ALONE,
 ) -> Job:
     """Everything but the training itself: settings, data and network held against each other."""
     expect("the model", model, Model)
@@ -166,12 +174,15 @@ def prepare(
     expect("what watches", watch, Watch, NoneType)
     if "\0" in str(out):
         raise InputError("a path cannot hold a NUL byte")
-    folder = None if out is None else Path(out)
-    _check_folder(folder, resume, overwrite)
+    folder = None if out is None or ranks.rank > 0 else Path(out)
+    if ranks.rank == 0:
+        _check_folder(folder, resume, overwrite)
     training = complete(model, said)
     agree(model, training)
     found = open_training_data(model, data, labels, validation, training)
-    training = settled(model, training, found.train)
+    if threads is None and ranks.sharing > 1:
+        threads = max(1, available_threads() // ranks.sharing)
+    training = settled(model, training, found.train, ranks.size)
     started, notes = _weights(model, weights, training, partial)
     try:
         session = Session(
@@ -185,14 +196,15 @@ def prepare(
             precision=precision,
             amp=amp,
             checkpoint_activations=checkpoint_activations,
+            ranks=ranks,
         )
     except MismatchError as error:
         raise MismatchError(
             f"{error}\nhelp: --partial takes what fits, and begins the rest anew (fine-tuning)"
         ) from None
-    reading = reading_ahead(workers)
+    reading = reading_ahead(workers, threads)
     targets = session.plan.targets
-    loader = loader_of(model, targets, found.train, training, reading)
+    loader = loader_of(model, targets, found.train, training, reading, ranks=ranks)
     measure = None
     if found.validation is not None:
         _, hard = loss_model(model, training)
@@ -210,6 +222,7 @@ def prepare(
         _identity(model, found, training),
         watch or Watch(),
         found.train.classes,
+        training.batch if ranks.size > 1 else None,
     )
     return Job(run, found, training, notes)
 
@@ -324,6 +337,8 @@ def _identity(model: Model, data: Data, training: Training) -> dict[str, str]:
     }
     more = ("clip", "clip_value", "ema", "l1", "l2", "freeze", "groups", "decay_all", "fit")
     settings |= {name: _text(getattr(training, name)) for name in more}
+    if training.sync_batch_norm:
+        settings["sync_batch_norm"] = _text(training.sync_batch_norm)
     digest = hashlib.sha256(canonical_text(model.graph).encode()).hexdigest()
     settings["network"] = f"{model.name} {digest[:16]}"
     validation = 0 if data.validation is None else len(data.validation)

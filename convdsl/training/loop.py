@@ -5,6 +5,9 @@
     every minutes   a checkpoint in the middle of an epoch
     Ctrl-C          the step that is at work is finished, a checkpoint written, and the run ends
 
+Of several ranks all go through the same steps, and see the same losses and figures. One of them
+that is asked to stop stops all, after the same step; only rank 0 has a folder, and writes.
+
 Files in the run's folder: `weights.safetensors` (the best by validation; without validation the
 last), `checkpoint/` (the last state), `log.jsonl` (one object an epoch). Best weights and log are
 written before the checkpoint that counts them: a run that is killed between the two goes back to
@@ -25,6 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from convdsl.diagnostics import InputError
+from convdsl.ranks import Ranks
 from convdsl.runtime.whole_files import write_whole
 from convdsl.training.checkpoint import (
     Checkpoint,
@@ -100,7 +104,8 @@ class Run:
     """What a run is made of.
 
     settings: what the run is, for its checkpoint. folder: where its files
-    go; None keeps none. classes: their names, which go with the weights.
+    go; None keeps none. classes: their names, which go with the weights. whole: samples in a batch
+    of all ranks; None where there is one.
     """
 
     session: Session
@@ -113,6 +118,7 @@ class Run:
     settings: Mapping[str, str] = field(default_factory=dict[str, str])
     watch: Watch = field(default_factory=Watch)
     classes: tuple[str, ...] | None = None
+    whole: int | None = None
 
     def resume(self) -> Progress:
         """Go back to the checkpoint in the folder. InputError where it is of another run."""
@@ -125,14 +131,19 @@ class Run:
     def fit(self, progress: Progress | None = None) -> Progress:
         """Train to the end, from the start or from where a checkpoint was. Raises InputError for a
         loss that is no number, KeyboardInterrupt after the checkpoint when asked to stop."""
-        progress = Progress() if progress is None else progress
+        ranks = self.session.ranks
+        progress = progress or Progress()
+        if ranks.size > 1:
+            progress, states = ranks.broadcast((progress, self.session.states()))
+            self.session.restore(states)
         self.watch.begin(self.epochs, len(self.batches), progress)
         try:
             with Interrupt() as interrupt:
                 while progress.epoch < self.epochs and not self._is_stale(progress):
                     started = time.monotonic()
                     progress = self._finish(self._epoch(progress, interrupt), started)
-                    if interrupt.asked:
+                    if _Asked(ranks, interrupt).wait():
+                        ranks.barrier()
                         raise KeyboardInterrupt
         finally:
             self.watch.end()
@@ -145,23 +156,26 @@ class Run:
         """Train on what is left of an epoch."""
         saved = time.monotonic()
         for batch in self.batches.epoch(progress.epoch, progress.batch):
+            asking = _Asked(self.session.ranks, interrupt)  # is on its way during the step
             progress = self._step(progress, batch)
+            asked = asking.wait()
             now = time.monotonic()
             last = progress.batch == len(self.batches)
-            if not last and (interrupt.asked or now - saved > EVERY):
+            if not last and (asked or now - saved > EVERY):
                 self._keep(progress)
                 saved = now
-            if interrupt.asked and not last:
+            if asked and not last:
+                self.session.ranks.barrier()  # nobody goes before the checkpoint is there
                 raise KeyboardInterrupt
         return progress
 
     def _step(self, progress: Progress, batch: Mapping[str, Array]) -> Progress:
         number = progress.epoch * len(self.batches) + progress.batch
         rate = self.rate(number, progress.plateau)
-        loss = float(self.session.step(batch, rate)[LOSS])
+        loss = float(self.session.step(batch, rate, self.whole)[LOSS])
         if not math.isfinite(loss):
             raise InputError(self._no_number(progress, batch, loss, rate))
-        size = len(next(iter(batch.values())))
+        size = self.whole or len(next(iter(batch.values())))
         total, samples = progress.loss + loss * size, progress.samples + size
         progress = replace(progress, batch=progress.batch + 1, loss=total, samples=samples)
         self.watch.step(progress, loss, rate)
@@ -174,7 +188,8 @@ class Run:
         kept = ""
         if self.folder is not None and (self.folder / CHECKPOINT).exists():
             kept = f"; the checkpoint in {self.folder / CHECKPOINT} is of before"
-        odd = [f"`{name}`" for name, array in batch.items() if not np.isfinite(array).all()]
+        mine = [f"`{name}`" for name, array in batch.items() if not np.isfinite(array).all()]
+        odd = sorted({name for names in self.session.ranks.gather(mine) for name in names})
         if odd:
             help = f"the data hold values in {', '.join(odd)} that are no numbers: mend these"
         else:
@@ -226,6 +241,20 @@ class Run:
         if self.folder is not None:
             states = self.session.states()
             write_checkpoint(self.folder / CHECKPOINT, Checkpoint(states, progress, self.settings))
+
+
+class _Asked:
+    """Whether any rank is asked to stop, as it was when this began. One rank alone looks anew."""
+
+    def __init__(self, ranks: Ranks, interrupt: Interrupt) -> None:
+        self._interrupt = interrupt
+        self._count = np.array([interrupt.asked], np.int64)
+        self._pending = ranks.all_reduce(self._count)
+        self._alone = ranks.size == 1
+
+    def wait(self) -> bool:
+        self._pending.wait()
+        return self._interrupt.asked if self._alone else bool(self._count[0])
 
 
 def _epoch_of(line: str) -> int:

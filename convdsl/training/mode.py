@@ -13,9 +13,18 @@ from convdsl.ir.opdef import OpDef, OpError
 from convdsl.ops.identity import DROPOUT, SHARING
 from convdsl.ops.normalisation import BATCH_NORM
 from convdsl.ops.training import BATCH_NORM_TRAINING, DROPOUT_TRAINING
+from convdsl.training.together import Together
 
 
-def training_mode(build: Build, *, step: Value, seed: int, frozen: Collection[str]) -> None:
+def training_mode(
+    build: Build,
+    *,
+    step: Value,
+    seed: int,
+    frozen: Collection[str],
+    together: Together | None = None,
+    synchronised: bool = False,
+) -> None:
     """Rewrite the graph of `build` in place.
 
     batch_norm normalises by the statistics of the batch, and replaces the running ones
@@ -26,9 +35,12 @@ def training_mode(build: Build, *, step: Value, seed: int, frozen: Collection[st
     place of an element in its sample. What shares its fate is multiplied by one number, 0 or
     1 / (1 - p).
 
+    Of a batch that ranks share (`together`) each normalises its own part, unless statistics are
+    `synchronised`; dropout drops what it would of the whole.
+
     Raises InputError where a channel has one element, of which there is no variance.
     """
-    mode = _Mode(build, step, seed, frozenset(frozen))
+    mode = _Mode(build, step, seed, frozenset(frozen), together, synchronised)
     for node in build.graph.op_nodes():
         rule = _RULES.get(node.op)
         if rule is not None:
@@ -43,6 +55,8 @@ class _Mode:
     step: Value
     seed: int
     frozen: frozenset[str]
+    together: Together | None
+    synchronised: bool
     running: dict[str, Value] = field(default_factory=dict[str, Value])
 
     def batch_norm(self, node: OpNode) -> None:
@@ -53,8 +67,13 @@ class _Mode:
         for name in ("running_mean", "running_var"):
             inputs[name] = self.running.get(keys[name], inputs[name])
         attributes = {name: node.attributes[name] for name in ("eps", "momentum")}
-        made = self._replace(node, BATCH_NORM_TRAINING, inputs, attributes)
-        *_, mean, var = made.outputs
+        if self.together is not None and self.synchronised:
+            here = self.build.at(node)
+            y, mean, var = self.together.batch_norm(here, inputs, **attributes)
+            self._put(node, y)
+        else:
+            made = self._replace(node, BATCH_NORM_TRAINING, inputs, attributes)
+            *_, mean, var = made.outputs
         self.running |= {keys["running_mean"]: mean, keys["running_var"]: var}
         self.build.graph.updates |= self.running
 
@@ -64,14 +83,19 @@ class _Mode:
         if p == 1:
             self._put(node, self.build.at(node).filled(0.0, x.type))
         elif p > 0 and own is None:
-            self._replace(node, DROPOUT_TRAINING, {"x": x, "step": self.step}, attributes)
+            self._replace(node, DROPOUT_TRAINING, {"x": x, **self._counters()}, attributes)
         elif p > 0:
             build, shape = self.build.at(node), x.type.shape
             alike = replace(x.type, shape=(*shape[:own], *(1 for _ in shape[own:])))
-            ones = build.filled(1.0, alike)
-            given = {"x": ones, "step": self.step}
+            given = {"x": build.filled(1.0, alike)}
+            given |= self._counters() if own else {"step": self.step}  # the whole batch alike
             kept = build.apply(DROPOUT_TRAINING, given, attributes, name="kept").output
             self._put(node, build("mul", x, kept))
+
+    def _counters(self) -> dict[str, Value]:
+        """What draws depend on."""
+        first = {} if self.together is None else {"first": self.together.first}
+        return {"step": self.step, **first}
 
     def _replace(
         self, node: OpNode, op: OpDef, inputs: Mapping[str, Value], attributes: Mapping[str, object]

@@ -18,12 +18,15 @@ from convdsl.ir.model import Model
 from convdsl.ir.training import Training
 from convdsl.kernel.cuda_target import MIXED, PRECISIONS
 from convdsl.passes import select
+from convdsl.ranks import ALONE, Ranks
 from convdsl.runtime.executable import Executable
 from convdsl.training.checkpoint import write_arrays
+from convdsl.training.data.parts import Part
 from convdsl.training.judging import compares, loss_model
 from convdsl.training.losses import LOSSES
 from convdsl.training.scaling import STATES
 from convdsl.training.step import RATE, Step, training_step
+from convdsl.training.together import FIRST, SHARE
 from convdsl.training.updates import AVERAGE, COUNTER
 from convdsl.weights.safetensors_file import LABELS
 from convdsl.weights.trained import TRAINED, Trained
@@ -44,7 +47,8 @@ class Session:
 
     The first step with new shapes compiles. On a card (`device`) the states stay there, and of a
     step only the loss comes back, and the outputs that were asked for. `amp`: products in `float16`
-    with loss scaling, or in `bfloat16`. Not for several threads at once.
+    with loss scaling, or in `bfloat16`. One of several `ranks` of a job has a part of each batch,
+    and all take the same steps. Not for several threads at once.
     """
 
     def __init__(
@@ -63,39 +67,60 @@ class Session:
         amp: str | None = None,
         cache: bool = True,
         checkpoint_activations: bool = False,
+        ranks: Ranks = ALONE,
     ) -> None:
         expect("the model", model, Model)
         expect("the training", training, Training)
         self.model, self.training = model, training
         precision, scaled = mixed(amp, precision)
-        self.plan: Step = training_step(model, training, outputs, scaled=scaled)
+        self.ranks = ranks
+        shared = ranks.size > 1
+        self.plan: Step = training_step(model, training, outputs, scaled=scaled, shared=shared)
         self._how: dict[str, Any] = {"target": target, "threads": threads, "cpu": cpu}
         self._how |= {"winograd": winograd, "cache": cache}
         self._how |= {"device": device, "precision": precision}
         self._bound: dict[str, Array] = dict(bind_weights_of(model, weights))
         arrays = self.plan.arrays(self._bound)
         passes = select(options={"recompute": {"share": _AGAIN if checkpoint_activations else 0}})
-        self._step = compile(self.plan.model, arrays, passes=passes, **self._how)
+        self._step = compile(self.plan.model, arrays, passes=passes, ranks=ranks, **self._how)
         measure, _ = loss_model(model, training)
         self._measure = compile(measure, {}, **self._how)
         self._network: Executable | None = None
 
-    def step(self, batch: Mapping[str, Any], rate: float) -> dict[str, Array]:
+    def step(
+        self, batch: Mapping[str, Any], rate: float, whole: int | None = None
+    ) -> dict[str, Array]:
         """One update from inputs and targets by name, at a rate of learning: the loss, as it was
         before the update, and the outputs that were asked for.
+
+        Of several ranks each has a part of a batch of `whole` samples, by default as many as all
+        others; the loss is that of the whole batch.
 
         On a card the arrays may lie there (`resident`), as those of a network's calls may: the step
         returns at once then, results stay on the card, and targets are not looked at first."""
         expect("the batch", batch, Mapping)
         expect("the rate", rate, int, float, np.number)
-        wanted = [name for name in self._step.inputs if name != RATE]
+        wanted = [name for name in self._step.inputs if name not in (RATE, SHARE, FIRST)]
         missing = [name for name in wanted if name not in batch]
         if missing:
             raise InputError(self._missing(missing[0], batch))
         given = {name: self._step.accept(name, batch[name]) for name in wanted}
         self._check(given)
         self._network = None
-        return self._step.by_name(**given, **{RATE: np.asarray(rate)})
+        numbers = {RATE: np.asarray(rate)} | self._part(given, whole)
+        return self._step.by_name(**given, **numbers)
+
+    def _part(self, batch: Mapping[str, Any], whole: int | None) -> dict[str, Array]:
+        """Which part of the batch this rank has."""
+        if self.ranks.size == 1:
+            return {}
+        count = len(next(iter(batch.values())))
+        whole = count * self.ranks.size if whole is None else whole
+        part = Part.of(whole, self.ranks.rank, self.ranks.size)
+        if part.count != count:
+            here = f"rank {self.ranks.rank} of {self.ranks.size}"
+            raise InputError(f"{here} has {part.count} samples of a batch of {whole}, not {count}")
+        return {SHARE: np.asarray(count / whole), FIRST: np.asarray(part.first, np.int64)}
 
     def _check(self, batch: Mapping[str, Any]) -> None:
         """Targets that a loss makes no sense of, labels that are no class, are InputErrors."""

@@ -7,7 +7,7 @@ inputs        the network's, the targets as the losses name them, and `optimizer
 outputs       `loss`, and those of the network that are asked for
 updates       trained weights, slots, running statistics, the counter
 
-With loss scaling (`scaling`) its states, too.
+With loss scaling (`scaling`) its states, too. Of one of several ranks (`together`) two inputs more.
 """
 
 from __future__ import annotations
@@ -22,15 +22,17 @@ import numpy.typing as npt
 from convdsl.autodiff import gradients, remove_unused
 from convdsl.diagnostics import InputError
 from convdsl.ir.build import Build, Names
-from convdsl.ir.graph import Graph, Node
+from convdsl.ir.graph import Graph, Node, Value
 from convdsl.ir.model import Model
 from convdsl.ir.opdef import Role
 from convdsl.ir.training import Training, names
 from convdsl.ops import BY_NAME
 from convdsl.tensor import DType, TensorType
 from convdsl.training.judging import LOSS, add_input, mixes, total_loss
+from convdsl.training.losses.record import SharedBuild
 from convdsl.training.mode import training_mode
 from convdsl.training.scaling import STATES, Scaling
+from convdsl.training.together import FIRST, SHARE, Together
 from convdsl.training.updates import COUNTER, PREFIX, replace_weights
 
 Array = npt.NDArray[Any]
@@ -70,10 +72,15 @@ class Step:
 
 
 def training_step(
-    model: Model, training: Training, outputs: Iterable[str] = (), *, scaled: bool = False
+    model: Model,
+    training: Training,
+    outputs: Iterable[str] = (),
+    *,
+    scaled: bool = False,
+    shared: bool = False,
 ) -> Step:
     """The step that complete settings say, with the `outputs` of the network that are wanted;
-    `scaled`: with loss scaling.
+    `scaled`: with loss scaling. `shared`: of one of several ranks, each with a part of the batch.
 
     Raises Misfit as `total_loss` does, InputError where nothing matches a pattern, or nothing
     is trained.
@@ -81,9 +88,21 @@ def training_step(
     graph, build = _copy(model)
     counter = build.state(COUNTER, TensorType(DType.I64, ()), Role.BUFFER)
     trained, frozen = _trained(graph, training)
-    training_mode(build, step=counter, seed=training.seed or 0, frozen=frozen)
+    together = _together(build) if shared else None
+    synchronised = bool(training.setting("sync_batch_norm"))
+    training_mode(
+        build,
+        step=counter,
+        seed=training.seed or 0,
+        frozen=frozen,
+        together=together,
+        synchronised=synchronised,
+    )
     targets: dict[str, TensorType] = {}
-    loss = total_loss(build, training.loss, targets, mixes=mixes(training))
+    measuring = build
+    if together is not None:
+        measuring = SharedBuild(graph, build.operators, build.names, None, together.share)
+    loss = total_loss(measuring, training.loss, targets, mixes=mixes(training))
     weights = [graph.states[key].output for key in trained]
     forward = max(node.id for node in graph.nodes())
     scaling = Scaling.begin(build) if scaled else None
@@ -94,12 +113,33 @@ def training_step(
         raise InputError(f"{model.name}: the loss depends on no weight that is trained")
     backward = max(node.id for node in graph.nodes())
     rate = add_input(build, RATE, TensorType(DType.F64, ()))
+    if together is not None:
+        flowing = together.sums(flowing)
+        own = {} if synchronised else graph.updates
+        loss = _of_all(graph, together, loss, own, backward)
     initial = replace_weights(build, training, flowing, counter, rate, scaling)
     graph.outputs = {LOSS: loss} | {name: graph.outputs[name] for name in outputs}
     remove_unused(graph)
     made = replace(model, graph=graph, reread=None, declares={}, training=None)
     initial |= {COUNTER: 0, **(STATES if scaled else {})}
     return Step(made, targets, tuple(flowing), initial, (forward, backward))
+
+
+def _together(build: Build) -> Together:
+    share = add_input(build, SHARE, TensorType(DType.F64, ()))
+    return Together(build, share, add_input(build, FIRST, TensorType(DType.I64, ())))
+
+
+def _of_all(
+    graph: Graph, together: Together, loss: Value, own: Mapping[str, Value], backward: int
+) -> Value:
+    """The loss of the batch; and running statistics that each rank has by itself become the mean of
+    all ranks' statistics, so that their states stay equal. Nobody waits for either before the end:
+    they travel behind the gradients."""
+    parts = {key: together.weighed(value) for key, value in own.items()}
+    sums = together.sums({**parts, LOSS: loss}, backward)
+    graph.updates |= {key: sums[key] for key in parts}
+    return sums[LOSS]
 
 
 def _copy(model: Model) -> tuple[Graph, Build]:

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from importlib.resources import files
+from itertools import accumulate
 
 from convdsl.backends.cuda.text import HALVES, IN_MEMORY, TYPES, index, index_type, name_of
 from convdsl.backends.cuda.together import together
@@ -72,9 +74,11 @@ def print_module(program: Program, target: CudaTarget) -> CudaModule:
             )
     launches: list[Launch] = []
     printed: dict[tuple[str, ...], str] = {}
-    for group in groups:
+    numbers = accumulate((len(group) for group in groups), initial=0)
+    for first, group in zip(numbers, groups, strict=False):
         if len(group) == 1:
-            launches += _launches(kernels[group[0].kernel], group[0], target)
+            made = _launches(kernels[group[0].kernel], group[0], target)
+            launches += (replace(launch, first=first) for launch in made)
             continue
         called = tuple(step.kernel for step in group)
         known = called in printed
@@ -83,7 +87,7 @@ def print_module(program: Program, target: CudaTarget) -> CudaModule:
         parts = [_Function(kernels[n], *_only(kernels[n]), apart[n]) for n in names]
         if not known:
             texts.append(_text_of_parts(name, group, parts))
-        launches.append(_launch_of_parts(name, group, parts))
+        launches.append(replace(_launch_of_parts(name, group, parts), first=first))
     return CudaModule("\n".join(texts), tuple(launches))
 
 

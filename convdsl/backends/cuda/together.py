@@ -32,11 +32,13 @@ Span = tuple[Place, int, int, int, bool]
 
 
 def together(program: Program) -> Iterator[tuple[Step, ...]]:
-    """All steps, in order, those that are launched together as one."""
+    """All steps, in order, those that are launched together as one; none across the end of a phase,
+    where other ranks are waited for."""
     kernels = {kernel.name: kernel for kernel in program.kernels}
+    begins = {phase.first for phase in program.phases}
     group: list[Step] = []
-    for step in program.steps:
-        if group and not _fits(step, group, kernels):
+    for number, step in enumerate(program.steps):
+        if group and (number in begins or not _fits(step, group, kernels)):
             yield tuple(group)
             group = []
         group.append(step)

@@ -8,7 +8,9 @@ A step is cut into a few shares for each thread. Threads claim shares one after 
 a counter, and go on to the next step when all shares of this one are done: no thread waits for
 one that has nothing to do, or that the system has put aside before it could claim anything.
 The caller takes shares from the first on and helpers from the last, so that each finds in its own
-cache what it wrote a step before. Results do not depend on who computes what. Denormals are
+cache what it wrote a step before. Results do not depend on who computes what. A program with sums
+over ranks runs in phases, a call each, between which its caller begins such sums and waits for
+them. Denormals are
 flushed to zero inside, and the caller's floating-point mode is restored on the way out.
 """
 
@@ -108,6 +110,8 @@ def _flush(target: Target) -> tuple[str, str, str]:
 
 def _steps(program: Program, flush: tuple[str, str, str], timed: bool) -> str:
     ports = len(program.inputs) + len(program.outputs) + len(program.states)
+    begun = enumerate(phase.first for phase in program.phases)
+    starts = {step: number for number, step in begun if step < len(program.steps)}
     lines = [f"define internal void @{STEPS}(ptr %context, i64 %tid) #0 {{", "entry:"]
     lines += [
         f"  %slot{slot} = getelementptr ptr, ptr %context, i64 {slot}"
@@ -120,13 +124,29 @@ def _steps(program: Program, flush: tuple[str, str, str], timed: bool) -> str:
         lines += _private(program)
     if timed:
         lines.append(f"  call void @clock(ptr %base{TIMES}, i64 0, i64 %tid)")
+    if program.sums:
+        lines += _enter_phase(PORTS + ports, len(starts))
     for number in range(len(program.steps)):
+        if program.sums and number in starts:
+            lines += ["  br label %leave"] if number else []
+            lines += [f"phase{starts[number]}:"]
         lines += _step(program, number)
         if timed:
             lines.append(f"  call void @clock(ptr %base{TIMES}, i64 {number + 1}, i64 %tid)")
-    if program.private_bytes:
+    if program.private_bytes or program.sums:
         lines += ["  br label %leave", "leave:"]
     return "\n".join([*lines, flush[1], "  ret void", "}"])
+
+
+def _enter_phase(slot: int, phases: int) -> list[str]:
+    """Go to the phase whose number stands behind the ports; of a last one without steps there is
+    nothing to do."""
+    cases = " ".join(f"i64 {number}, label %phase{number}" for number in range(phases))
+    return [
+        f"  %numbered = getelementptr i64, ptr %context, i64 {slot}",
+        "  %phase = load i64, ptr %numbered",
+        f"  switch i64 %phase, label %leave [ {cases} ]",
+    ]
 
 
 def _private(program: Program) -> list[str]:

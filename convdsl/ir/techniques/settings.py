@@ -49,6 +49,7 @@ SETTINGS: Mapping[str, Argument] = {
         Argument("freeze", PATTERNS, (), "parameters, or layers, that stay as they are"),
         Argument("accumulate", MANY, 1, "batches whose gradients are averaged for one update"),
         Argument("ema", SHARE, None, "decay of averaged weights, which are validated and kept"),
+        Argument("sync_batch_norm", FLAG, False, "batch_norm by statistics of all ranks together"),
         Argument("patience", MANY, None, "epochs without improvement after which training ends"),
         Argument("val_fraction", SHARE, 0.1, "share of the samples that validate"),
         Argument("fit", one_of("resize", "pad"), "resize", "images smaller than the input: how"),

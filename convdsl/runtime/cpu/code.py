@@ -21,6 +21,7 @@ from convdsl.kernel.cpu_abi import (
     WEIGHTS,
 )
 from convdsl.kernel.program import Port
+from convdsl.ranks import ALONE, Pending
 from convdsl.runtime.code import Code, check_memory
 from convdsl.runtime.cpu.mapping import Mapped, check_whole, link
 from convdsl.runtime.cpu.team import Region
@@ -51,6 +52,7 @@ class LoadedCode:
         self._region = Region(*_load(code))
         self._results = [(port.type.sizes, port.type.dtype.numpy) for port in code.outputs]
         self._weights = _address(weights)
+        self.ranks = ALONE  # whose parts the program's sums over ranks add
         self._counters = ctypes.c_uint64 * (code.steps * COUNTERS_PER_STEP + 7)
         self._pool: list[npt.NDArray[np.uint8]] = []
         self._lock = open_lock()
@@ -75,20 +77,44 @@ class LoadedCode:
         """One call: C-contiguous arrays of the program's exact types in, new arrays out; states
         are changed in place. Timed code needs `times`: the number of steps and one more."""
         outputs = [np.empty(sizes, dtype) for sizes, dtype in self._results]
-        context = (ctypes.c_void_p * (PORTS + len(inputs) + len(outputs) + len(states)))()
         arena = self._take_arena(self.code.scratch_bytes(threads))
-        context[WEIGHTS] = self._weights
-        context[ARENA] = _address(arena)
-        counters = self._counters()
-        context[COUNTERS] = -(-ctypes.addressof(counters) // 64) * 64
-        context[TIMES] = None if times is None else _address(times)
-        for slot, array in enumerate((*inputs, *outputs, *states), PORTS):
-            context[slot] = _address(array)
+        ports = (*inputs, *outputs, *states)
+        table = (ctypes.c_void_p * (PORTS + len(ports) + bool(self.code.sums)))()
+        table[WEIGHTS] = self._weights
+        table[ARENA] = _address(arena)
+        table[TIMES] = None if times is None else _address(times)
+        for slot, array in enumerate(ports, PORTS):
+            table[slot] = _address(array)
         try:
-            self._region.run(context, threads, counters)
+            if self.code.sums:
+                self._run_phases(table, threads, arena)
+            else:
+                self._enter(table, threads)
         finally:
             self._give_arena(arena)
         return outputs
+
+    def _enter(self, context: ctypes.Array[Any], threads: int) -> None:
+        counters = self._counters()
+        context[COUNTERS] = -(-ctypes.addressof(counters) // 64) * 64
+        self._region.run(context, threads, counters)
+
+    def _run_phases(
+        self, table: ctypes.Array[Any], threads: int, arena: npt.NDArray[np.uint8]
+    ) -> None:
+        """Phase after phase, each a call of its own, with sums over ranks under way meanwhile."""
+        pending: dict[int, Pending] = {}
+        for number, phase in enumerate(self.code.phases):
+            for each in phase.waits:
+                pending.pop(each).wait()
+            if phase.first < phase.last:
+                context = type(table).from_buffer_copy(table)  # late helpers look at the old one
+                context[len(table) - 1] = number
+                self._enter(context, threads)
+            for each in phase.begins:
+                sum = self.code.sums[each]
+                memory = arena[sum.offset : sum.offset + sum.bytes].view(sum.dtype.numpy)
+                pending[each] = self.ranks.all_reduce(memory)
 
     def _take_arena(self, size: int) -> npt.NDArray[np.uint8]:
         with self._lock:

@@ -71,9 +71,9 @@ class Functions:
             launch.grid, launch.block, arguments, launch.shared_bytes, stream
         )
 
-    def launch_all(self, addresses: Addresses, stream: Any) -> None:
-        """All of them, in order."""
-        for launch in self.launches:
+    def launch_all(self, launches: Sequence[Launch], addresses: Addresses, stream: Any) -> None:
+        """Several of them, in order."""
+        for launch in launches:
             self.launch(launch, addresses, stream)
 
 

@@ -7,7 +7,8 @@ Everything of a call is put into the caller's stream. Launches are captured once
 CUDA graph over arrays that stay where they are: inputs are copied into those, outputs out of them,
 so that a call is a few entries of the queue however many kernels the network has. Where there are
 no more launches than such copies, or the caller is capturing a graph of their own, kernels are
-launched one by one on the caller's arrays.
+launched one by one on the caller's arrays. A program with sums over ranks has a graph for each of
+its phases, and such sums between them.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -26,13 +27,16 @@ import numpy.typing as npt
 from convdsl.diagnostics import ArtifactError, DeviceError, InputError
 from convdsl.forking import open_lock
 from convdsl.kernel.cuda_binary import CudaBinary
-from convdsl.kernel.program import Place, Port
+from convdsl.kernel.cuda_module import Launch
+from convdsl.kernel.program import Phase, Place, Port
+from convdsl.ranks import ALONE
 from convdsl.runtime.code import Code, check_memory
 from convdsl.runtime.cuda.card import Card, cupy, find_card
 from convdsl.runtime.cuda.device import CardState, CudaDevice, is_host
 from convdsl.runtime.cuda.failure import failed, needs
 from convdsl.runtime.cuda.launching import Addresses, Functions, check_arguments
 from convdsl.runtime.cuda.rerun import Case, Failure, card_errors, step_by_step
+from convdsl.runtime.cuda.sums import CardSums
 
 CHECK = "CONVDSL_CUDA_CHECK"
 """Set to 1, every step is waited for, so that a failure names its layer; to 0, a call that failed
@@ -57,7 +61,7 @@ class Lane:
         self.arena = found.cuda.alloc(max(code.arena_bytes, 1))
         self.inputs: list[Any] = []
         self.outputs: list[Any] = []
-        self.graph: Any = None
+        self.graphs: list[Any] = []  # one for each phase
         self.captured: Addresses | None = None
         self.done: Any = None
 
@@ -80,6 +84,8 @@ class CardCode:
         self.code = code
         self.weights = weights
         self.binary = read_binary(code)
+        self.ranks = ALONE  # whose parts the program's sums over ranks add
+        self._sums: CardSums | None = None
         self._device = device
         self._lock = open_lock()
         self._card: Card | None = None
@@ -141,38 +147,74 @@ class CardCode:
             outputs = [_empty(found, port) for port in self.code.outputs]
             addresses = self._addresses(lane, arrays, outputs, states)
             if checked and not stream.is_capturing():
-                self._step_by_step(functions, addresses, stream)
+                for phase in self._phases(lane, stream):
+                    self._step_by_step(functions, self._launches(phase), addresses, stream)
             else:
-                functions.launch_all(addresses, stream)
+                for phase in self._phases(lane, stream):
+                    functions.launch_all(self._launches(phase), addresses, stream)
             return outputs
         lane.fix(found, self.code)
         for fixed, array in zip(lane.inputs, inputs, strict=True):
             _copy(fixed, array, stream)
         addresses = self._addresses(lane, lane.inputs, lane.outputs, states)
-        if lane.graph is None or lane.captured != addresses:
-            lane.graph, lane.captured = self._captured(found, functions, addresses), addresses
-        lane.graph.launch(stream)
+        if not lane.graphs or lane.captured != addresses:
+            lane.graphs = [
+                self._captured(found, functions, self._launches(phase), addresses)
+                for phase in self.code.phases
+            ]
+            lane.captured = addresses
+        for _, graph in zip(self._phases(lane, stream), lane.graphs, strict=True):
+            if graph is not None:
+                graph.launch(stream)
         outputs = [_empty(found, port) for port in self.code.outputs]
         for fixed, array in zip(lane.outputs, outputs, strict=True):
             _copy(array, fixed, stream)
         return outputs
 
-    def _captured(self, found: Any, functions: Functions, addresses: Addresses) -> Any:
-        """The launches as a CUDA graph. A stream of its own: the caller's may be the default one,
-        which cannot be captured."""
+    def _phases(self, lane: Lane, stream: Any) -> Iterator[Phase]:
+        """The phases, each when the sums that it needs are waited for in a stream; those that it
+        makes the parts of begin when the next one is asked for."""
+        there: dict[int, Any] = {}
+        for phase in self.code.phases:
+            for each in phase.waits:
+                if each in there:
+                    stream.wait_event(there.pop(each))
+            yield phase
+            for each in phase.begins if self.ranks.size > 1 else ():
+                if self._sums is None:
+                    self._sums = CardSums(cupy(), self.ranks)
+                sum = self.code.sums[each]
+                there[each] = self._sums.begin(sum, int(lane.arena.ptr) + sum.offset, stream)
+
+    def _launches(self, phase: Phase) -> Sequence[Launch]:
+        return [each for each in self.binary.launches if phase.first <= each.first < phase.last]
+
+    def _captured(
+        self, found: Any, functions: Functions, launches: Sequence[Launch], addresses: Addresses
+    ) -> Any:
+        """Launches as a CUDA graph, None of none. A stream of its own: the caller's may be the
+        default one, which cannot be captured."""
+        if not launches:
+            return None
         stream = found.cuda.Stream(non_blocking=True)
         stream.begin_capture()
         try:
-            functions.launch_all(addresses, stream)
+            functions.launch_all(launches, addresses, stream)
         finally:
             graph = stream.end_capture()
         return graph
 
-    def _step_by_step(self, functions: Functions, addresses: Addresses, stream: Any) -> None:
+    def _step_by_step(
+        self,
+        functions: Functions,
+        launches: Sequence[Launch],
+        addresses: Addresses,
+        stream: Any,
+    ) -> None:
         """Launch after launch, each waited for. DeviceError that names the layer that fails."""
-        failure = step_by_step(functions, addresses, stream)
+        failure = step_by_step(functions, launches, addresses, stream)
         if failure is not None:
-            raise failed(self._device, self.binary.launches, failure)
+            raise failed(self._device, launches, failure)
 
     @contextmanager
     def _failures(
@@ -226,7 +268,7 @@ class CardCode:
             self._addresses(lane, arrays, outputs, ()),
             states=tuple(int(array.data.ptr) for array in copies),
         )
-        return step_by_step(self._functions, addresses, stream)
+        return step_by_step(self._functions, self.binary.launches, addresses, stream)
 
     def _load(self, found: Any) -> Functions:
         """Code and weights on the card, once."""

@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from convdsl.kernel.cuda_binary import CudaBinary
+from convdsl.kernel.cuda_module import Launch
 from convdsl.kernel.program import Port
 from convdsl.runtime.code import Code
 from convdsl.runtime.cuda.card import cupy, find_card
@@ -49,10 +50,12 @@ def card_errors(found: Any) -> tuple[type[Exception], ...]:
     return (found.cuda.driver.CUDADriverError, found.cuda.runtime.CUDARuntimeError)
 
 
-def step_by_step(functions: Functions, addresses: Addresses, stream: Any) -> Failure | None:
+def step_by_step(
+    functions: Functions, launches: Sequence[Launch], addresses: Addresses, stream: Any
+) -> Failure | None:
     """Launch after launch, each waited for, up to the one that fails."""
     errors = card_errors(cupy())
-    for number, launch in enumerate(functions.launches):
+    for number, launch in enumerate(launches):
         try:
             functions.launch(launch, addresses, stream)
             stream.synchronize()
@@ -90,7 +93,8 @@ class Case:
             ]
             places = (tuple(int(a.data.ptr) for a in of) for of in (inputs, outputs, states))
             addresses = Addresses(int(held[0].ptr), int(held[1].ptr), *places)
-            return step_by_step(functions, addresses, found.cuda.get_current_stream())
+            stream = found.cuda.get_current_stream()
+            return step_by_step(functions, functions.launches, addresses, stream)
 
     def run_in_a_new_process(self) -> Failure | None:
         """The same in a process that has lost nothing yet. None also where that cannot be."""

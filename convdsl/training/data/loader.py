@@ -3,6 +3,9 @@
     sample i of epoch e    read, placed and augmented by draws from (seed, e, i), finished
     batch b of epoch e     samples order(seed, e)[b * batch :], mixed by draws from (seed, e, b)
 
+Of a batch that ranks share, each reads its part, and the sample before it where batches are mixed:
+all parts together are the batch of one rank.
+
 Nothing depends on what was read before: an epoch can be asked for from any batch on, and the result
 is the same for any number of workers. Pillow and NumPy let other threads run while they work.
 """
@@ -27,6 +30,7 @@ from convdsl.training.data.augmentation import Augmentation
 from convdsl.training.data.boxes import BOXES
 from convdsl.training.data.draws import Draws, Purpose
 from convdsl.training.data.images import MASK
+from convdsl.training.data.parts import Part
 from convdsl.training.data.preparation import Preparation
 from convdsl.training.data.sample import DataSet, ReadsTogether, Sample
 
@@ -44,7 +48,7 @@ class Loader:
     augment: what happens to samples and batches on the way. indices: the samples that are used, by
     default all. shuffle: another order every epoch.
     keep_last: whether the samples that are left form a smaller batch. workers: threads that read
-    ahead; 0 reads when asked.
+    ahead; 0 reads when asked. rank, ranks: whose part of each batch is read, of how many.
     """
 
     data: DataSet
@@ -56,10 +60,17 @@ class Loader:
     workers: int = 1
     shuffle: bool = True
     keep_last: bool = True
+    rank: int = 0
+    ranks: int = 1
 
     def __post_init__(self) -> None:
         if self.batch < 1 or self.workers < 0:
             raise InputError(f"a batch of {self.batch} by {self.workers} workers cannot be read")
+        if self.batch < self.ranks:
+            raise InputError(
+                f"a batch of {self.batch} has no sample for each of {self.ranks} processes\n"
+                "help: take a larger --batch, or fewer processes"
+            )
         if len(self) == 0:
             raise InputError(
                 f"{self.data.source}: {len(self._used)} samples make no batch of {self.batch}\n"
@@ -86,12 +97,12 @@ class Loader:
             return self._used
         return self._used[Draws(self.seed, Purpose.ORDER, epoch).order(len(self._used))]
 
-    def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch from one of them on. Raises InputError, in the caller, when the
-        batch comes up that a sample is wrong with."""
+    def epoch(self, number: int, start: int = 0, every: int = 1) -> Iterator[Batch]:
+        """The batches of an epoch from one of them on, or every so many. Raises InputError, in the
+        caller, when the batch comes up that a sample is wrong with."""
         order = self.order(number)
         parts = [order[b * self.batch :][: self.batch] for b in range(len(self))]
-        jobs = list(enumerate(parts))[start:]
+        jobs = list(enumerate(parts))[start::every]
         if self.workers == 0:
             for position, chosen in jobs:
                 yield self._batch(number, position, chosen, Event())
@@ -111,6 +122,9 @@ class Loader:
             pool.shutdown(wait=True, cancel_futures=True)
 
     def _batch(self, epoch: int, position: int, chosen: Array, stop: Event) -> Batch:
+        part = Part.of(len(chosen), self.rank, self.ranks)
+        before = len(self.augment.batches) if self.ranks > 1 else 0
+        chosen = part.samples(chosen, before)
         batch = self._at_once(chosen)
         if batch is None:
             rows: list[Mapping[str, Array]] = []
@@ -122,7 +136,7 @@ class Loader:
         draws = Draws(self.seed, Purpose.BATCH, epoch, position)
         for change in self.augment.batches:
             batch = change(batch, self.prepare.name, draws)
-        return batch
+        return {name: array[before:] for name, array in batch.items()} if before else batch
 
     def _at_once(self, chosen: Array) -> Batch | None:
         """The batch without a step for each sample, where that gives the same: nothing is drawn for

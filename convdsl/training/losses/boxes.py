@@ -23,6 +23,7 @@ from convdsl.training.losses.record import (
     LossBuilder,
     UnknownSize,
     number,
+    of_batch,
     reduced,
 )
 
@@ -191,7 +192,7 @@ def _by(rule: Callable[[_Pair], Value]) -> Composition:
         if a["reduction"] == "sum":
             return total
         count = reduced(b, b("where", flat, zero, one, name="counted"), "sum")
-        return b("div", total, b("max", count, one), name="loss")
+        return b("div", total, b("max", of_batch(b, count), one), name="loss")
 
     return build
 

@@ -23,6 +23,7 @@ from convdsl.training.losses.record import (
     alike,
     classes_of,
     number,
+    of_batch,
     per_class,
     reduced,
     spread,
@@ -142,7 +143,7 @@ def _of_labels(b: Build, log_p: Value, label: Value, a: Arguments, smoothing: fl
         own = b("where", seen.hot, weight, zero, name="own")
         one = _by_position(b, own)
     counted = b("where", seen.counts, one, zero, name="counted")
-    return b("div", total, reduced(b, counted, "sum"), name="loss")
+    return b("div", total, of_batch(b, reduced(b, counted, "sum")), name="loss")
 
 
 def _of_shares(b: Build, log_p: Value, target: Value, a: Arguments) -> Value:
@@ -215,7 +216,7 @@ def focal(b: Build, logits: Value, target: Value, a: Arguments) -> Value:
         return total
     count = number(b, classes_of(logits.type), logits)
     counted = reduced(b, b("where", seen.counts, count, number(b, 0.0, logits)), "sum")
-    return b("div", total, counted, name="loss")
+    return b("div", total, of_batch(b, counted), name="loss")
 
 
 def _focal_terms(b: Build, logits: Value, target: Value, a: Arguments) -> Value:

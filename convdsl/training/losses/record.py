@@ -12,6 +12,7 @@ import numpy.typing as npt
 from convdsl.diagnostics import InputError
 from convdsl.ir.build import Build
 from convdsl.ir.graph import Value
+from convdsl.ops.training import ALL_REDUCE
 from convdsl.tensor import TensorType
 
 Array: TypeAlias = npt.NDArray[Any]
@@ -89,12 +90,31 @@ def classes_of(output: TensorType) -> int:
     return count
 
 
+@dataclass(frozen=True)
+class SharedBuild(Build):
+    """Builds the part that a rank has of the loss of a batch: the sum over ranks is the loss.
+
+    share: this rank's samples as a part of the batch, f64 [].
+    """
+
+    share: Value | None = None
+
+
+def of_batch(b: Build, count: Value) -> Value:
+    """A number that losses divide by, counted over the whole batch."""
+    if not isinstance(b, SharedBuild):
+        return count
+    return b.apply(ALL_REDUCE, {"x0": count}, name="count_of_all").output
+
+
 def reduced(b: Build, values: Value, reduction: str) -> Value:
-    """The mean or the sum of all elements, []; `batchmean` is the mean of the samples' sums."""
+    """The mean or the sum of all elements, []; `batchmean` is the mean of the samples' sums. Of a
+    batch that ranks share this rank's part of it."""
     rank = values.type.rank
-    if rank == 0:
-        return values
     if reduction == "batchmean" and rank > 1:
         values = b("reduce_sum", values, axes=tuple(range(1, rank)), name="sample")
     op = "reduce_sum" if reduction == "sum" else "reduce_mean"
-    return b(op, values, axes="all", name="loss")
+    found = b(op, values, axes="all", name="loss") if rank else values
+    if reduction == "sum" or not isinstance(b, SharedBuild) or b.share is None:
+        return found
+    return b("mul", found, b("cast", b.share, dtype=str(found.type.dtype)), name="part")

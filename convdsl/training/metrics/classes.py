@@ -129,6 +129,10 @@ class Accuracy:
         before: Array = np.where(scores == own, earlier, (scores > own) | np.isnan(scores))
         return before.sum(axis=1) < self._top
 
+    def join(self, other: Accuracy) -> None:
+        self._right += other._right
+        self._all += other._all
+
     def value(self) -> Values:
         name = "accuracy" if self._top == 1 else f"top{self._top}_accuracy"
         return {name: self._right / self._all if self._all else nan}
@@ -160,6 +164,17 @@ class Counts:
         self.guessed = self.guessed + np.bincount(guesses, minlength=classes)
         self.there = self.there + np.bincount(labels, minlength=classes)
 
+    def join(self, other: Counts) -> None:
+        """Take in what another has counted; one that has seen nothing has no classes yet."""
+        if not other.right.size:
+            return
+        if not self.right.size:
+            self.right, self.guessed, self.there = np.zeros((3, other.right.size), np.int64)
+        self._judged = self._judged or other._judged
+        self.right = self.right + other.right
+        self.guessed = self.guessed + other.guessed
+        self.there = self.there + other.there
+
     @property
     def present(self) -> Array:
         """The classes that a mean is over: of labels, those that were there or guessed."""
@@ -180,6 +195,21 @@ def share(part: Array, whole: Array) -> Array:
     return np.divide(part, whole, out=np.zeros(part.shape), where=whole != 0)
 
 
+# Ratios have names: what a rank has counted travels to others.
+
+
+def _precision(counts: Counts) -> Array:
+    return share(counts.right, counts.guessed)
+
+
+def _recall(counts: Counts) -> Array:
+    return share(counts.right, counts.there)
+
+
+def _f1(counts: Counts) -> Array:
+    return share(2 * counts.right, counts.guessed + counts.there)
+
+
 class Score:
     """A ratio of counts: over classes alike (macro), or of all counts together (micro)."""
 
@@ -192,6 +222,9 @@ class Score:
     def add(self, output: Array, target: Array) -> None:
         self._counts.add(output, target)
 
+    def join(self, other: Score) -> None:
+        self._counts.join(other._counts)
+
     def value(self) -> Values:
         counts = self._counts
         if not counts.present.any():
@@ -203,17 +236,17 @@ class Score:
 
 def precision(arguments: Arguments) -> Score:
     """Right guesses of a class among its guesses; 0 where it was never guessed."""
-    return Score("precision", lambda c: share(c.right, c.guessed), arguments)
+    return Score("precision", _precision, arguments)
 
 
 def recall(arguments: Arguments) -> Score:
     """Right guesses of a class among where it was; 0 where it never was."""
-    return Score("recall", lambda c: share(c.right, c.there), arguments)
+    return Score("recall", _recall, arguments)
 
 
 def f1(arguments: Arguments) -> Score:
     """2 right / (guessed + there), the harmonic mean of precision and recall, class by class."""
-    return Score("f1", lambda c: share(2 * c.right, c.guessed + c.there), arguments)
+    return Score("f1", _f1, arguments)
 
 
 class ConfusionMatrix:
@@ -234,6 +267,10 @@ class ConfusionMatrix:
         pairs = labels.astype(np.int64) * classes + guesses
         found = np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
         self._matrix = self._matrix + found if self._matrix.size else found
+
+    def join(self, other: ConfusionMatrix) -> None:
+        if other._matrix.size:
+            self._matrix = self._matrix + other._matrix if self._matrix.size else other._matrix
 
     def value(self) -> Values:
         return {"confusion_matrix": self._matrix.tolist()}
@@ -256,6 +293,12 @@ class IntersectionOverUnion:
             self._boxes.add(box_overlaps(output, target))
         else:
             self._counts.add(output, target)
+
+    def join(self, other: IntersectionOverUnion) -> None:
+        self._counts.join(other._counts)
+        if other._boxes is not None:
+            self._boxes = self._boxes or Mean()
+            self._boxes.join(other._boxes)
 
     def value(self) -> Values:
         name = "intersection_over_union"

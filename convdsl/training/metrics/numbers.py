@@ -25,6 +25,9 @@ class MeanError:
         numbers = output.astype(np.float64).reshape(-1)
         self._mean.add(self._rule(numbers - target.astype(np.float64).reshape(-1)))
 
+    def join(self, other: MeanError) -> None:
+        self._mean.join(other._mean)
+
     def value(self) -> Values:
         return {self._name: self._mean.value}
 

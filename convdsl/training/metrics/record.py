@@ -20,11 +20,16 @@ Shape: TypeAlias = "tuple[Any, ...]"
 
 
 class Metric(Protocol):
-    """Adds up what batches say, in any order and of any sizes."""
+    """Adds up what batches say, in any order and of any sizes. It can be pickled: what ranks of one
+    job have counted is joined."""
 
     def add(self, output: Array, target: Array) -> None:
         """Take in a batch: an output of the network, and what it was to be. Raises InputError for
         shapes and labels that do not go together."""
+        ...
+
+    def join(self, other: Any) -> None:
+        """Take in what another of its kind has taken in."""
         ...
 
     def value(self) -> Values:
@@ -82,6 +87,12 @@ class Mean:
             sums = np.bincount(exponents - least, half.astype(np.float64))
             for place, total in enumerate(sums.tolist()):
                 self._sum += int(total) << (place + least - 53 - _LEAST + shift)
+
+    def join(self, other: Mean) -> None:
+        """Take in what another has."""
+        self._sum += other._sum
+        self._count += other._count
+        self._odd += other._odd
 
     @property
     def value(self) -> float:

@@ -1,7 +1,4 @@
-"""What batch_norm and dropout are while training, and the gradients of that.
-
-These operators are made by `training.mode`; the language has no names for them.
-"""
+"""What batch_norm is while training, and the gradients of that."""
 
 from __future__ import annotations
 
@@ -23,21 +20,16 @@ from convdsl.ir.opdef import (
     no_state,
     pointwise,
     resolve_as_given,
-    same_type,
 )
 from convdsl.ir.opdef import derived as derived_field
 from convdsl.ir.pullback import Gradients, Pullback
 from convdsl.kernel.expr import (
     Axis,
-    Binary,
-    Cast,
-    Compare,
     Expr,
     IndexValue,
     Literal,
     Read,
     Reduce,
-    Select,
     Stage,
     TensorExpr,
     TensorVar,
@@ -45,10 +37,7 @@ from convdsl.kernel.expr import (
     axes_over,
     positions_of,
 )
-from convdsl.kernel.philox import philox
 from convdsl.tensor import Dim, DType, TensorType, bounds
-
-# Batch normalisation
 
 
 def resolve_batch(call: Call) -> Mapping[str, Any]:
@@ -274,68 +263,4 @@ BATCH_NORM_DX = OpDef(
     cost=no_contraction,
     kernel=kernel_dx,
     gradient=DERIVED,
-)
-
-
-# Dropout
-
-
-def kernel_dropout(call: Call) -> TensorExpr:
-    """word = philox((place in the sample, sample, step, 0), stream)
-    y = x / (1 - p) where word >= p 2^32, else 0"""
-    x, step = call.var("x"), call.var("step")
-    axes = axes_over(x.type.shape)
-    sample, place = _place(axes)
-    words = (
-        IndexValue(place, DType.U32),
-        IndexValue(sample, DType.U32),
-        Cast(Read(step, ()), DType.U32),
-        Literal(0, DType.U32),
-    )
-    key = [Literal(word, DType.U32) for word in call["stream"]]
-    stages, (word, *_) = philox(axes, words, (key[0], key[1]))
-    dtype, p = x.type.dtype, call["p"]
-    nothing = Literal(0.0, dtype)
-    drawn = Literal(min(round(p * 2**32), 2**32 - 1), DType.U32)
-    kept = Binary("mul", Read(x, tuple(a.i for a in axes)), Literal(1 / (1 - p), dtype))
-    y = Stage(TensorVar("y", x.type), axes, Select(Compare("ge", word, drawn), kept, nothing))
-    return TensorExpr((x, step), (*stages, y), ("y",))
-
-
-def _place(axes: tuple[Axis, ...]) -> tuple[Dim, Dim]:
-    """(number of the sample, number of the element in it)."""
-    if not axes:
-        return 0, 0
-    place: Dim = 0
-    for axis in axes[1:]:
-        place = place * axis.extent + axis.i
-    return axes[0].i, place
-
-
-def gradient_dropout(p: Pullback) -> Gradients:
-    """The same mask over dy: drawn again, nothing is kept."""
-    given = {"x": p.dy, "step": p.operand("step")}
-    return {"x": p.build.apply(DROPOUT_TRAINING, given, p.node.attributes, name="dx").output}
-
-
-DROPOUT_TRAINING = OpDef(
-    name="dropout.training",
-    aliases=(),
-    doc="""Zeroes elements at random and enlarges the others, so that the mean stays.
-
-    The mask follows from the stream, the step and the place of an element alone (Philox 4x32-10):
-    on any number of threads, on any machine, after a resume. Srivastava et al. 2014, JMLR 15.""",
-    operands=(Operand("x"), Operand("step")),
-    attributes=(
-        Attribute("p", Kind.FLOAT, REQUIRED, "probability of dropping, less than 1"),
-        Attribute("stream", Kind.INTS, REQUIRED, "two words that no other layer has", minimum=0),
-    ),
-    outputs=("y",),
-    resolve=resolve_as_given,
-    state=no_state,
-    infer=same_type,
-    window=pointwise,
-    cost=no_contraction,
-    kernel=kernel_dropout,
-    gradient=Rule(gradient_dropout, "the same mask, drawn again"),
 )

@@ -1,0 +1,132 @@
+"""Starting a job of several processes on this machine, and what is said of its end.
+
+mpiexec starts the processes, hands signals on to them, and ends all when one of them dies. What it
+says of that itself, a dozen lines for every end, is left out; one line is said instead.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from types import FrameType
+from typing import IO
+
+from convdsl.diagnostics import InputError
+
+_BANNER = re.compile(
+    r"={20,}$|= +(BAD TERMINATION|PID \d+ RUNNING|EXIT CODE|CLEANING UP|YOU CAN IGNORE)|"
+    r"YOUR APPLICATION TERMINATED|This typically refers to a problem|Please see the FAQ page|"
+    r"\[(mpiexec|proxy)[:@]|Abort\(\d+\) on node"
+)
+_KILLED = re.compile(r"YOUR APPLICATION TERMINATED WITH THE EXIT STRING: .*\(signal (\d+)\)")
+_PID = re.compile(r"= +PID (\d+) RUNNING")
+
+
+@dataclass
+class Ended:
+    """How a job has ended: its exit code; of a process that was killed, which, and the signal."""
+
+    code: int
+    signal: int | None = None
+    pid: str = ""
+
+
+def launch(command: Sequence[str], processes: int) -> Ended:
+    """Run a command as so many processes, which say what they say on our standard streams; signals
+    to stop are handed on to them. InputError where MPI is not there."""
+    starter = [_mpiexec(), "-n", str(processes), *command]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    job = subprocess.Popen(  # noqa: S603  (this Python, with the words that we were given)
+        starter,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment,
+        start_new_session=True,  # a terminal's Ctrl-C comes to us alone
+        text=True,
+        errors="replace",
+    )
+    heard = _Heard()
+    assert job.stdout is not None
+    assert job.stderr is not None
+    pairs = ((job.stdout, sys.stdout), (job.stderr, sys.stderr))
+    readers = [threading.Thread(target=heard.hand_on, args=pair) for pair in pairs]
+    before = {number: signal.signal(number, _to(job)) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        for reader in readers:
+            reader.start()
+        code = job.wait()
+        for reader in readers:
+            reader.join()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return Ended(code, heard.signal, heard.pid)
+
+
+@dataclass
+class _Heard:
+    """What mpiexec said of a process that died."""
+
+    signal: int | None = None
+    pid: str = ""
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def hand_on(self, source: IO[str], target: IO[str]) -> None:
+        """Line after line, but for what mpiexec says itself."""
+        blank = False
+        for line in source:
+            if not line.strip():
+                blank = True  # its banner begins with one
+                continue
+            if _BANNER.match(line):
+                self._note(line)
+                blank = False
+                continue
+            with self.lock:
+                target.write("\n" + line if blank else line)
+                target.flush()
+            blank = False
+
+    def _note(self, line: str) -> None:
+        if found := _KILLED.match(line):
+            self.signal = int(found[1])
+        if found := _PID.match(line):
+            self.pid = found[1]
+
+
+def _to(job: subprocess.Popen[str]) -> Callable[[int, FrameType | None], None]:
+    def hand_on(number: int, frame: FrameType | None) -> None:
+        job.send_signal(number)
+
+    return hand_on
+
+
+def _mpiexec() -> str:
+    """The one that belongs to mpi4py: that of the wheel `mpich`, beside this Python, else that of
+    the system. InputError without one, and without mpi4py."""
+    if find_spec("mpi4py") is None:
+        raise InputError(
+            "several processes need MPI, and mpi4py is not installed\n"
+            "help: pip install 'convdsl[mpi]'"
+        )
+    places = (Path(sys.executable).parent, Path(sysconfig.get_path("scripts")))
+    beside = [str(place / name) for place in places for name in ("mpiexec.hydra", "mpiexec")]
+    found = [path for path in beside if os.access(path, os.X_OK)]
+    if not found:
+        found = [path for path in [shutil.which("mpiexec")] if path is not None]
+    if not found:
+        raise InputError(
+            "several processes need MPI, and there is no mpiexec\nhelp: pip install 'convdsl[mpi]'"
+        )
+    return found[0]
