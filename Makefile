@@ -13,7 +13,7 @@ PEERS := .venv-peers
 PIP := -m pip install --quiet --disable-pip-version-check
 WORKERS ?= 2
 
-.PHONY: help setup demo docs test test-slow test-gpu test-gpu-evidence test-torch test-around lint format grammar conformance golden where bench fuzz wheel vsix clean
+.PHONY: help setup demo docs test test-slow test-gpu test-gpu-evidence test-torch test-around lint format grammar conformance golden where bench fuzz wheel release vsix clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
@@ -80,6 +80,9 @@ wheel: $(VENV)/.dev ## build the wheel, install it elsewhere, and use it there
 vsix: $(VENV)/.dev ## build the extension for Visual Studio Code
 	@$(VENV)/bin/python docs/editors/vscode/build.py
 
+release: $(AROUND)/.around ## the wheel and its SBOM in dist/, tried with pipx
+	$(AROUND)/bin/python tests/check_wheel.py dist
+
 clean: ## remove environments, caches and build results
 	rm -rf $(VENV) $(TORCH) $(AROUND) $(PEERS) build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 
@@ -117,6 +120,7 @@ $(AROUND)/bin/python:
 $(AROUND)/.around: pyproject.toml | $(AROUND)/bin/python
 	@echo "installing convdsl and what it works with into $(AROUND)"
 	@$(AROUND)/bin/python $(PIP) -e '.[around]'
+	@$(AROUND)/bin/python $(PIP) --no-deps cffconvert==2.0.0 # the schema of CITATION.cff; nothing of it is run
 	@touch $@
 
 $(PEERS)/bin/python:

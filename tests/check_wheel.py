@@ -1,11 +1,16 @@
 """Build the wheel, install it in a new environment, and use it far from the checkout.
 
-Not a pytest test, since it needs the network: `make wheel` runs it.
+    check_wheel.py            say what it is
+    check_wheel.py FOLDER     leave the wheel there, with its SBOM, once pipx has run it, too
+
+Not a pytest test, since it needs the network: `make wheel` and `make release` run it.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -33,6 +38,48 @@ def said(*command: str | Path, folder: Path) -> str:
         command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True, check=True
     )
     return done.stdout
+
+
+MOST_DOWNLOADED = 90e6
+"""Bytes of the wheel, 1.5 MB, and of all that it needs: 81 MB on Linux, most of it LLVM."""
+
+
+def downloaded(wheel: Path, folder: Path) -> int:
+    """Bytes that `pip install` fetches where nothing is there yet."""
+    fetched = folder / "fetched"
+    said(sys.executable, *PIP, "download", "-d", fetched, wheel, folder=folder)
+    return sum(path.stat().st_size for path in fetched.iterdir())
+
+
+def write_sbom(python: Path, target: Path, folder: Path) -> int:
+    """What an environment that has the wheel and nothing else consists of, as CycloneDX."""
+    listed = said(python, "-m", "pip", "list", "--format", "json", folder=folder)
+    names = {item["name"].lower() for item in json.loads(listed)} - {"pip", "setuptools"}
+    said(python, *PIP, "uninstall", "--yes", "setuptools", "pip", folder=folder)  # none of ours
+    said(
+        *(sys.executable, "-m", "cyclonedx_py", "environment", "--output-reproducible"),
+        *("--pyproject", ROOT / "pyproject.toml", "--mc-type", "library", "-o", target, python),
+        folder=folder,
+    )
+    made = json.loads(target.read_text(encoding="utf-8"))
+    found = {item["name"].lower() for item in made["components"]}
+    assert made["metadata"]["component"]["name"] == "convdsl"
+    assert found == names - {"convdsl"}, f"the SBOM has {found}, and installed are {names}"
+    return len(found)
+
+
+def release(wheel: Path, python: Path, target: Path, folder: Path) -> None:
+    """The wheel and its SBOM in a folder, and the wheel run as pipx does."""
+    target.mkdir(parents=True, exist_ok=True)
+    shutil.copy(wheel, target)
+    count = write_sbom(python, (target / f"{wheel.stem}.cdx.json").resolve(), folder)
+    ran = said(
+        *(sys.executable, "-m", "pipx", "run", "--no-cache", "--spec", wheel, "convdsl"),
+        *("report", "lenet5", "--batch", "1"),
+        folder=folder,
+    )
+    assert "params: 61,706" in ran, ran
+    print(f"{target}: {wheel.name} and an SBOM of {count} packages; pipx runs it")
 
 
 def main() -> None:
@@ -66,6 +113,11 @@ def main() -> None:
             scripts / "python", "-c", "print(__import__('convdsl').__file__)", folder=folder
         )
         assert str(folder) in where, f"used {where} instead of the wheel"
+        size = downloaded(wheel, folder)
+        assert size < MOST_DOWNLOADED, f"{size / 1e6:.0f} MB are downloaded"
+        print(f"{size / 1e6:.1f} MB are downloaded")
+        if len(sys.argv) > 1:
+            release(wheel, scripts / "python", Path(sys.argv[1]), folder)
         print(f"{wheel.name}: {wheel.stat().st_size / 1e3:.0f} kB, {len(names)} files, works")
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pages import wrong_commands
 from PIL import Image
 from safetensors.numpy import save_file
 
@@ -134,3 +135,29 @@ def test_the_figure_in_python() -> None:
 def test_the_length_of_the_resnets() -> None:
     path = Path(__file__).parent.parent / "examples" / "resnet.cnn"
     assert f"one file of {len(path.read_text().splitlines())} lines" in README
+
+
+def expectations() -> list[list[str]]:
+    """The cells of what users of other tools expect, row by row."""
+    table = README[README.index("## What you may be used to") : README.index("## Reading on")]
+    rows = [line for line in table.splitlines() if line.startswith("| ")][1:]
+    return [[cell.strip() for cell in row.strip("|").split(" | ")] for row in rows]
+
+
+@pytest.mark.parametrize("cells", expectations(), ids=lambda cells: cells[1][:40])
+def test_what_is_said_to_users_of_other_tools_is_held_by_something(cells: list[str]) -> None:
+    _, _, here, held = cells
+    words = re.findall(r"`([^`]+)`", held)
+    links = re.findall(r"\]\(([^)]+)\)", held)
+    assert words or links or here == "not here"
+    root = Path(__file__).parent.parent
+    targets = re.findall(r"^([a-z-]+):", (root / "Makefile").read_text(), re.MULTILINE)
+    for word in words:
+        if word.startswith("convdsl "):
+            assert not wrong_commands(f"```\n{word}\n```\n")
+        elif word.startswith("make "):
+            assert word.removeprefix("make ") in targets
+        else:
+            assert word.startswith("tests/")
+            assert (root / word).is_file(), word
+    assert all((root / link).is_file() for link in links)
