@@ -4,6 +4,8 @@ A page is Markdown. Of its fenced blocks
 
     ```cnn        stands word for word in some file of the zoo, so that pages quote and do not copy;
     ```cnn a.cnn  is written as that file, in the folder of the page;
+    ```python a/b.py, ```diff a/b.py  are that file, and changes of it, in the repository: see
+                  `take_steps`;
     ```console    `$ convdsl ...` is run, all of a page in one folder, and what follows up to the
                   next `$` is what it prints;
     ```python     `>>> ...` is run as doctest does it, all of a page with the same names; without
@@ -31,7 +33,7 @@ from typing import Any
 from convdsl import zoo
 from convdsl.cli import app, main
 
-_FENCE = re.compile(r"^```(\w+)((?: [\w.]+)*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_FENCE = re.compile(r"^```(\w+)((?: [\w./]+)*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _FLAGS = doctest.ELLIPSIS
 
 
@@ -46,8 +48,8 @@ class Block:
 
     @property
     def file(self) -> str | None:
-        """What it is written as; None of most."""
-        return next((flag for flag in self.flags if flag.endswith(".cnn")), None)
+        """The file that it is, or changes; None of most."""
+        return next((flag for flag in self.flags if "." in flag), None)
 
 
 def blocks(page: str) -> list[Block]:
@@ -73,8 +75,9 @@ def run(page: str, slow: bool = False) -> tuple[str, list[str]]:
     for block in blocks(page):
         if "elsewhere" in block.flags or ("slow" in block.flags and not slow):
             continue
-        if block.kind == "cnn" and block.file is not None:
-            Path(block.file).write_text(block.text, encoding="utf-8")
+        if block.file is not None:
+            if block.kind == "cnn":
+                Path(block.file).write_text(block.text, encoding="utf-8")
         elif block.kind == "python":
             found += _python(block, names)
         elif block.kind == "console":
@@ -83,6 +86,33 @@ def run(page: str, slow: bool = False) -> tuple[str, list[str]]:
             written += page[end : block.start] + printed
             end = block.start + len(block.text)
     return written + page[end:], found
+
+
+def take_steps(page: str, root: Path) -> None:
+    """Write the files of a page, and change those that it changes, below a folder. Of a change, ` `
+    stands before what is there, `+` before what comes, `-` before what goes; `@@` parts places."""
+    for block in blocks(page):
+        if block.file is None or block.kind == "cnn":
+            continue
+        file = root / block.file
+        if block.kind == "diff":
+            text = file.read_text(encoding="utf-8")
+            for hunk in re.split(r"^@@\n", block.text, flags=re.MULTILINE):
+                text = _changed(text, hunk, block.file)
+            file.write_text(text, encoding="utf-8")
+        else:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(block.text, encoding="utf-8")
+
+
+def _changed(text: str, hunk: str, name: str) -> str:
+    lines = [(line[:1] or " ", line[1:]) for line in hunk.splitlines()]
+    old, new = (
+        "".join(f"{said}\n" for sign, said in lines if sign in kept) for kept in (" -", " +")
+    )
+    count = f"\n{text}".count(f"\n{old}")
+    assert count == 1, f"a change fits {count} places of {name}:\n{old}"
+    return f"\n{text}".replace(f"\n{old}", f"\n{new}")[1:]
 
 
 def _python(block: Block, names: dict[str, Any]) -> list[str]:

@@ -122,9 +122,13 @@ def add_lists(folder: Path, files: dict[Path, Path]) -> None:
     made = {name for names in MADE.values() for name in names}
     others = {page.name for page in folder.glob("*.md")} - listed - made - {front.name}
     toctree(front, [*sorted(others), f"{OTHERS}/README.md"], "More")
-    for name in ("gallery", "adr"):
-        pages = sorted(p.name for p in (folder / name).glob("*.md") if p.name != "README.md")
-        toctree(folder / name / "README.md", pages)
+    for name, front in (
+        ("gallery", "gallery/README.md"), ("adr", "adr/README.md"),
+        ("contributing", "CONTRIBUTING.md"),
+    ):  # fmt: skip
+        pages = sorted(p for p in (folder / name).glob("*.md") if p.name != "README.md")
+        within = (folder / front).parent
+        toctree(folder / front, [os.path.relpath(page, within) for page in pages])
     shown = sorted(os.path.relpath(page, folder / OTHERS) for page in files.values())
     (folder / OTHERS / "README.md").write_text("# Files that pages name\n", encoding="utf-8")
     toctree(folder / OTHERS / "README.md", shown, hidden=False)
