@@ -193,7 +193,7 @@ def _one(name: str, options: argparse.Namespace, limits: Limits) -> Hosted:
     if made.model is None and options.input:
         raise InputError(f"{options.model} is compiled already: it is served for its sizes")
     hosted = Hosted(name, found, limits.batch, (), *_preparing(found))
-    sizes = _sizes(made, options, hosted.batch)
+    sizes = _sizes(made, options, hosted.batch) or _compiled_sizes(found, hosted.batch)
     hosted = replace(hosted, only=sizes)
     found.kept = max(found.kept, len(ladder(limits.batch)) * max(len(sizes), limits.sizes))
     if not found.samples_apart:
@@ -222,13 +222,16 @@ def _sizes(made: Network, options: argparse.Namespace, batch: str) -> list[dict[
     return found
 
 
+def _compiled_sizes(network: Executable, batch: str) -> list[dict[str, int]]:
+    """The sizes but the batch that an artifact for several has code for."""
+    rows = [tuple((n, s) for n, s in size.items() if n != batch) for size in network.sizes]
+    return [dict(row) for row in dict.fromkeys(rows)]
+
+
 def _known_sizes(made: Network, batch: str) -> list[dict[str, int]]:
     """Sizes that the network itself leaves no others than."""
     if made.executable.deciding:
         return []
-    if made.executable.sizes:
-        rows = [tuple(sorted((n, s) for n, s in size.items())) for size in made.executable.sizes]
-        return [dict(row) for row in dict.fromkeys(rows)]
     symbols = {s.name for t in made.executable.inputs.values() for s in t.symbols()}
     return [{}] if symbols <= {batch} else []
 
@@ -266,8 +269,8 @@ def _named(text: str) -> tuple[str | None, str]:
 
 
 def _usual_name(model: str) -> str:
-    """Of resnet.cdsl or nets.cnn:resnet."""
-    return Path(model).name.rpartition(":")[2].rpartition(".")[0] or model.rpartition(":")[2]
+    """Of resnet.cdsl, nets.cnn:resnet or resnet."""
+    return Path(model).stem if Path(model).is_file() else model.rpartition(":")[2]
 
 
 def _weights(given: Sequence[str], names: Sequence[str]) -> dict[str, str]:

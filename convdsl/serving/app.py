@@ -147,7 +147,8 @@ class Service:
             said = f"{self.limits.queue} requests wait already"
             raise Refusal(BUSY, said, retry=1) from None
         except Error as error:
-            raise Refusal(400, str(error)) from None
+            # what to do about it follows, for who has the server's files
+            raise Refusal(400, str(error).partition("\n")[0]) from None
 
     async def _computed(self, hosted: Hosted, asked: protocol.Request) -> Arrays:
         arrays = dict(asked.arrays)

@@ -71,6 +71,23 @@ def test_sizes_that_are_given_are_those_that_are_served(place: Path) -> None:
     assert codes[2].json() == {"error": said}
 
 
+def test_an_artifact_of_several_sizes_says_which(place: Path) -> None:
+    """And not where it lies."""
+    made = convdsl.compile(place / "sized.cnn", place / "sized.npz", threads=1)
+    made.save(place / "two.sizes.cdsl", N=(1, 2, 1), H=(4, 4, 6), W=(4, 4, 5))
+    with command("two.sizes.cdsl", folder=place) as (address, _):
+        path = address + "/v2/models/two.sizes/infer"
+        found = [
+            httpx.post(path, json={"inputs": [tensor(np.ones((batch, 1, *shape)))]})
+            for batch, shape in ((5, (4, 4)), (3, (6, 5)), (1, (5, 6)))
+        ]
+    assert [answer.status_code for answer in found] == [200, 200, 400]
+    assert found[0].json()["outputs"][0]["shape"] == [5, 2, 4, 4]
+    assert found[1].json()["outputs"][0]["shape"] == [3, 2, 6, 5]
+    said = "H = 5, W = 6: this server is for H = 4, W = 4 or H = 6, W = 5"
+    assert found[2].json() == {"error": said}
+
+
 def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     code = main(["serve", *map(str, arguments), "--port", "0"])
     said = capsys.readouterr()
