@@ -63,13 +63,21 @@ def _changes(applied: Applied) -> bool:
 
 
 def _bound(view: View, node: ast.Let | ast.Assign) -> Hint | None:
-    """A name that a tensor is bound to; of several each would crowd the line."""
-    if len(node.targets) != 1:
+    """A name that a tensor is bound to, where the end of what is bound does not show it; of several
+    each would crowd the line."""
+    if len(node.targets) != 1 or _layer(view, _last(node.value)) is not None:
         return None
     values = [value for value in view.known.values(node.targets[0]) if isinstance(value, Value)]
     if not values:
         return None
     return _hint(view, node.targets[0].span.end, [shown_result(value) for value in values])
+
+
+def _last(node: ast.Expression) -> ast.Expression:
+    """What gives an expression its value: of a chain the last stage."""
+    if isinstance(node, ast.Chain):
+        node = node.stages[-1]
+    return node.value if isinstance(node, ast.Named) else node
 
 
 def _hint(view: View, offset: int, shapes: Sequence[str]) -> Hint | None:

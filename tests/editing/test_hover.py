@@ -119,11 +119,18 @@ def test_hints_are_the_shapes_that_layers_give(tmp_path: Path) -> None:
     for hint in reversed(list(hints(shown, 0, len(NET)))):
         text = f"{text[: hint.offset]}⟨{hint.label}⟩{text[hint.offset :]}"
     assert "conv(width, 3x3, stride)⟨[N, 16, 16, 16] … [N, 32, 16, 16]⟩ as c -> relu }" in text
-    assert "y⟨[N, 32, 16, 16]⟩ = image -> unit(wide, stride = 2)⟨[N, 16, 16, 16]⟩ as first" in text
+    assert "y = image -> unit(wide, stride = 2)⟨[N, 16, 16, 16]⟩ as first" in text
+    assert "unit(32)⟨[N, 32, 16, 16]⟩ as second" in text
     assert "maxpool(2, pad = 0)⟨[N, 8, 8, 8]⟩ -> flatten⟨[N, 512]⟩ -> linear(classes)" in text
     part = list(hints(shown, NET.index("let f"), len(NET)))
     assert all(hint.offset >= NET.index("let f") for hint in part)
     assert part
+
+
+def test_a_name_has_its_shape_where_its_layers_do_not_show_it(tmp_path: Path) -> None:
+    text = "model m {\n    input x: f32[N, 3, 8, 8]\n    y = x -> relu\n    y + x -> output z\n}\n"
+    (hint,) = hints(view(tmp_path / "m.cnn", text), 0, len(text))
+    assert (text[hint.offset - 1], hint.label) == ("y", "[N, 3, 8, 8]")
 
 
 def test_while_a_text_is_broken_the_last_good_one_speaks(tmp_path: Path) -> None:

@@ -135,7 +135,6 @@ def test_hover(editor: Editor, net: str) -> None:
 def test_hints(editor: Editor, net: str) -> None:
     labels = [hint.label for hint in editor.hints(net)]
     assert labels == [
-        "[N, 32, 16, 16]",
         "[N, 16, 16, 16]",
         "[N, 32, 16, 16]",
         "[N, 8192]",

@@ -1,0 +1,48 @@
+"""How soon a change is answered, on the zoo's longest text and on its largest."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+from lsprotocol import types
+
+from convdsl import zoo
+from lsp.client import Editor, position
+
+TOO_SLOW = 2.0
+"""Seconds, at the best of some changes: ten times what it takes, for machines that are busy."""
+
+
+@pytest.mark.parametrize("name", ["yolov8.cnn", "efficientnet.cnn"])
+def test_findings_follow_a_change(
+    name: str, record_property: Callable[[str, object], None]
+) -> None:
+    """A space is put into a block that all models of the file use, and taken out again."""
+    folder = zoo.folder()
+    assert folder is not None
+    text = (folder / name).read_text(encoding="utf-8")
+    editor = Editor()
+    editor.start()
+    uri = editor.open(folder / name, text)
+    assert editor.settle(uri) == []
+    at = position(text, "block ", len("block "))
+    after = types.Position(at.line, at.character + 1)
+    first: list[float] = []
+    last: list[float] = []
+    for step in range(8):
+        begun = time.perf_counter()
+        put, where = ("", types.Range(at, after)) if step % 2 else (" ", types.Range(at, at))
+        version = editor.change(uri, put, where)
+        assert editor.settle(uri) == []
+        told = [moment for _, of, moment in editor.times if of == version]
+        first.append(told[0] - begun)
+        last.append(told[-1] - begun)
+    assert editor.stop() == 0
+    shown = " / ".join(
+        f"{sorted(times)[len(times) // 2] * 1e3:.0f}, {max(times) * 1e3:.0f} ms"
+        for times in (first, last)
+    )
+    record_property("measured", f"{name}: first findings, all (median, greatest): {shown}")
+    assert min(first) < TOO_SLOW
