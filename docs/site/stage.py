@@ -27,6 +27,9 @@ LINK = re.compile(r"(\]\()([^)#\s]+)((?:#[^)\s]*)?\))")
 OTHERS = "files"
 """Where the pages of files outside of docs/ are."""
 
+NO_PAGES = (HERE, DOCS / "editors")
+"""Folders beside the pages that hold programs: what they have to say is of their own."""
+
 MADE = {"Look up": ("commands.md", "python.rst")}
 """Pages that are made here, under the headings of docs/README.md."""
 
@@ -36,7 +39,7 @@ LANGUAGES = {".cnn": "convdsl", ".py": "python", ".toml": "toml", ".ini": "ini",
 def stage(folder: Path) -> None:
     """Write all sources into an empty folder."""
     shutil.rmtree(folder, ignore_errors=True)
-    ignored = shutil.ignore_patterns("site", "__pycache__")
+    ignored = shutil.ignore_patterns(*(part.name for part in NO_PAGES), "__pycache__")
     shutil.copytree(DOCS, folder, ignore=ignored)
     shutil.copy(ROOT / "README.md", folder / "index.md")
     shutil.copy(ROOT / "CHANGELOG.md", folder / "changes.md")
@@ -77,7 +80,7 @@ class Pages:
             return self.folder / "index.md"
         if path == ROOT / "CHANGELOG.md":
             return self.folder / "changes.md"
-        if path.is_relative_to(DOCS) and not path.is_relative_to(HERE):
+        if path.is_relative_to(DOCS) and not any(map(path.is_relative_to, NO_PAGES)):
             staged = self.folder / path.relative_to(DOCS)
             return staged / "README.md" if path.is_dir() else staged
         if path not in self.files:
