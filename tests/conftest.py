@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import gc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -45,6 +46,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="sample",
         help="of the tests marked `drawn`, those that the commit draws, or all",
     )
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """What the modules of all tests hold stays: it need not be looked at for garbage every time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

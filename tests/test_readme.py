@@ -112,6 +112,23 @@ def test_the_tour(
     assert "fuse" in said["passes net.cnn"]
 
 
+def test_from_python_in_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lines as they are, of a small network."""
+    monkeypatch.chdir(tmp_path)
+    small = convdsl.load("lenet5")
+    drawn = bind_weights_of(small, "random:0")
+    save_file({name: np.ascontiguousarray(a) for name, a in drawn.items()}, "resnet50.safetensors")
+    loaded: list[object] = []
+    monkeypatch.setattr(convdsl, "load", lambda name: loaded.append(name) or small)
+    images = np.random.default_rng(0).standard_normal((2, 1, 32, 32), np.float32)
+    names: dict[str, Any] = {"images": images}
+    exec(compile(block("import convdsl"), "README.md", "exec"), names)
+    assert loaded == ["resnet50"]
+    assert names["logits"].shape == (2, 10)
+    again = convdsl.load_executable("resnet50.cdsl")(images[:1])
+    np.testing.assert_allclose(again, names["logits"][:1], rtol=0, atol=1e-5)
+
+
 @pytest.mark.slow
 def test_from_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The lines as they are, with drawn weights in the file that they name."""

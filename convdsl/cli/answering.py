@@ -21,9 +21,23 @@ def answered(work: Callable[[], int], *, verbose: bool) -> int:
         console.findings(error.diagnostics)
     except (Error, OSError, MemoryError) as error:
         console.error(_describe(error))
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing in ("", "convdsl"):
+            _confess(error, verbose=verbose)
+        else:
+            console.error(lacks(missing))
     except Exception as error:  # noqa: BLE001  the last resort: whatever gets here is a bug
         _confess(error, verbose=verbose)
     return FAILURE
+
+
+def lacks(package: str) -> str:
+    """What to do where a package is not there that convdsl brings along."""
+    return (
+        f"the Python package {package} is missing, which convdsl needs\n"
+        "help: install convdsl again: pip install --force-reinstall convdsl"
+    )
 
 
 def _describe(error: BaseException) -> str:

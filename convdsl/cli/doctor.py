@@ -15,6 +15,9 @@ from typing import NamedTuple
 from convdsl.cli import console, listing
 from convdsl.cli.options import add_format
 
+PACKAGES = ("numpy", "llvmlite", "networkx", "safetensors", "lark", "rich")
+"""What convdsl cannot do without, by distribution."""
+
 EXTRAS = {
     "images": ("PIL", "pillow", "photos for classify"),
     "onnx": ("onnx", "onnx", "ONNX files"),
@@ -68,13 +71,20 @@ def run(options: argparse.Namespace) -> int:
 def _software() -> list[Finding]:
     from convdsl import __version__
 
-    names = ("numpy", "llvmlite", "networkx", "safetensors", "rich")
-    packages = ", ".join(f"{name} {version(name)}" for name in names)
+    there: list[str] = []
+    missing: list[str] = []
+    for name in PACKAGES:
+        try:
+            there.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            missing.append(name)
+    packages = ", ".join(there)
+    advice = f"pip install {' '.join(missing)}" if missing else ""
     python = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
     return [
         Finding("convdsl", __version__),
         Finding("python", python),
-        Finding("packages", packages),
+        Finding("packages", packages, advice),
     ]
 
 

@@ -173,7 +173,7 @@ def test_colour(monkeypatch: pytest.MonkeyPatch, convdsl) -> None:
 
 
 def test_terminals_get_colour_unless_dumb(monkeypatch: pytest.MonkeyPatch, convdsl) -> None:
-    convdsl("zoo")  # --color auto
+    convdsl("ops", "relu")  # --color auto
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setenv("TERM", "xterm")
     assert console.use_colour(sys.stdout)

@@ -6,11 +6,15 @@ import contextlib
 import csv
 import io
 import json
+import subprocess
 import sys
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from convdsl import driver, ops, passes, zoo
 from convdsl.cli import doctor, listing, main
@@ -181,6 +185,43 @@ def test_doctor_finds_trouble(convdsl, tmp_path: Path, monkeypatch: pytest.Monke
     (row,) = [row for row in json.loads(said.out) if row["what"] == "code cache"]
     assert row["value"] == "off"
     assert row["advice"]
+
+
+def test_doctor_says_which_package_is_missing(convdsl, monkeypatch: pytest.MonkeyPatch) -> None:
+    def version(name: str) -> str:
+        if name == "safetensors":
+            raise PackageNotFoundError(name)
+        return "1.0"
+
+    monkeypatch.setattr(doctor, "version", version)
+    said = convdsl("doctor", "--format", "json")
+    assert said.code == 1
+    (found,) = [row for row in json.loads(said.out) if row["what"] == "packages"]
+    assert found["advice"] == "pip install safetensors"
+
+
+@pytest.mark.parametrize(
+    ("package", "command"),
+    [
+        ("lark", ["check", "net.cnn"]),
+        ("safetensors", ["run", "net.cnn", "--weights", "w.safetensors", "--data", "random:0"]),
+    ],
+)
+def test_a_package_that_is_missing_is_no_bug(
+    package: str, command: list[str], tmp_path: Path
+) -> None:
+    """Said in a line, by whatever command needs it."""
+    model = "model m {\n    input x: f32[N, 3]\n    x -> linear(2) as fc -> output y\n}\n"
+    (tmp_path / "net.cnn").write_text(model)
+    arrays = {"fc.weight": np.zeros((2, 3), np.float32), "fc.bias": np.zeros(2, np.float32)}
+    save_file(arrays, tmp_path / "w.safetensors")
+    without = f"import sys; sys.modules[{package!r}] = None; from convdsl.cli import main; "
+    asked = [sys.executable, "-c", f"{without}sys.exit(main({command!r}))"]
+    said = subprocess.run(asked, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert said.returncode == 2
+    assert f"the Python package {package} is missing" in said.stderr
+    assert "bug" not in said.stderr
+    assert "Traceback" not in said.stderr
 
 
 def test_doctor_clears_the_cache(convdsl) -> None:

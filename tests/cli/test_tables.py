@@ -6,13 +6,18 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import convdsl
 from convdsl import zoo
+from convdsl.cli import bench, doctor, steps
 from convdsl.cli.app import COMMANDS
+from convdsl.kernel.caches import TYPICAL
+from convdsl.measure.machine import Figures
+from convdsl.measure.prediction import Team
 from convdsl.reporting.drawing import draw
 from convdsl.reporting.grid import Grid
 
@@ -150,6 +155,49 @@ def test_measured_tables(terminal: Callable[..., str], name: str) -> None:
         said = terminal(width, *MEASURED[name])
         assert said
         assert max(map(len, said.splitlines())) <= width, said
+
+
+FOUND = {
+    "_software": [("convdsl", "0.1.0"), ("python", "3.11.7 on Linux x86_64")],
+    "_processor": [
+        ("processor", "znver5 (x86_64-unknown-linux-gnu)"),
+        ("vectors", "128 bits, 4 float32 lanes"),
+    ],
+    "_threads": [("threads", "2 (a team of this size unless --threads)")],
+    "_speed": [
+        ("speed on 1 thread", "66.5 GFLOP/s; reading 35.9 GB/s from memory, 109.5 from the cache")
+    ],
+    "_cache": [("code cache", "off", "the folder /root/.cache/convdsl belongs to somebody else")],
+    "_cards": [("card", "there is no NVIDIA driver on this machine: install it")],
+}
+"""What the doctor may find, on a machine where not all is well."""
+
+
+@pytest.fixture
+def still(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measurements that are the same on every machine."""
+    figures = Figures(flops=66.5e9, memory_bytes=35.9e9, l2_bytes=267.4e9, l3_bytes=109.5e9)
+    team = Team(1, figures, 4, TYPICAL)
+    monkeypatch.setattr(steps, "_team", lambda *given: team)
+    monkeypatch.setattr(bench, "_seconds", lambda call: 1.25e-3)
+    monkeypatch.setattr(bench, "time", SimpleNamespace(perf_counter=lambda: 0.0))
+    for name, rows in FOUND.items():
+        findings = [doctor.Finding(*row) for row in rows]
+        monkeypatch.setattr(doctor, name, lambda *given, findings=findings: findings)
+    monkeypatch.setattr(doctor, "EXTRAS", {"onnx": doctor.EXTRAS["onnx"]})
+    monkeypatch.setattr(doctor, "_installed", lambda *given: f"not installed: {given[2]}")
+
+
+@pytest.mark.usefixtures("still")
+@pytest.mark.parametrize("name", MEASURED)
+def test_tables_of_measurements(
+    terminal: Callable[..., str], golden: Callable[[str, str], None], name: str
+) -> None:
+    fixed = ("--cpu", "x86-64-v2", "--threads", "1") if name != "doctor" else ()
+    narrow, wide = (terminal(80, *MEASURED[name], *fixed, *more) for more in ((), ("--wide",)))
+    assert max(map(len, narrow.splitlines())) <= 80
+    golden(f"tables/{name}.txt", narrow)
+    assert set(re.findall(r"[a-z]{6,}", narrow)) <= set(re.findall(r"[a-z]{6,}", f"{wide} figure"))
 
 
 def test_doctor_says_what_it_found(terminal: Callable[..., str]) -> None:

@@ -39,17 +39,24 @@ def run(dtype: str, body: str, *arrays: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("dtype", ["f32", "f64", "i64"])
 def test_beside_a_tensor(dtype: str, text: str, number: float) -> None:
     x = ARRAYS[dtype]
-    for op, function in {"less": np.less, "equal": np.equal, "max": np.maximum}.items():
-        if not fits(number, dtype):
+    functions = {"less": np.less, "equal": np.equal, "max": np.maximum}
+    calls = {op: f"{op}(x0, {text})" for op in functions}
+    if not fits(number, dtype):
+        wider = "f32" if fits(number, "f32") else "f64"
+        for call in calls.values():
             with pytest.raises(convdsl.CompileError, match=f"is no {dtype}") as caught:
-                run(dtype, f"{op}(x0, {text})", x)
-            wider = "f32" if fits(number, "f32") else "f64"
+                run(dtype, call, x)
             assert f"`cast({wider})`" in str(caught.value)
-            continue
+        return
+    lines = "\n".join(f"    {call} -> output {op}" for op, call in calls.items())
+    model = convdsl.parse(f"model m {{\n    input x0: {dtype}[1, 3]\n{lines}\n}}\n")
+    found = convdsl.compile(model, {}, threads=1)(x)
+    for op, function in functions.items():
         expected = function(x, np.full((1, 1), number, CHOICES[dtype]))
-        np.testing.assert_array_equal(run(dtype, f"{op}(x0, {text})", x), expected)
+        np.testing.assert_array_equal(found[op], expected)
 
 
+@pytest.mark.drawn(share=4)
 @pytest.mark.parametrize(
     ("a", "b"), list(product(["2", "-1", "1.5", "2e10", "0.0"], repeat=2)), ids=str
 )

@@ -22,6 +22,7 @@ def compare(seed: int, *ways, length: int = 8) -> None:
         assert_close(run_convdsl(model, arrays, WEIGHTS, passes=passes), expected)
 
 
+@pytest.mark.drawn(share=3)
 @pytest.mark.parametrize("seed", range(100, 103))
 def test_each_pass_alone(seed):
     compare(seed, (), PASSES, *((one,) for one in PASSES))

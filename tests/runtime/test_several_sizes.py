@@ -94,6 +94,7 @@ def test_weights_that_lie_alike_are_there_once(tmp_path: Path) -> None:
     assert held.manifest["weight_bytes"] < other["weight_bytes"] == len(held.sections["weights"])
 
 
+@pytest.mark.drawn(share=4)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_layers_of_every_packing(tmp_path: Path, name: str) -> None:
     text = f"model m {{ input x: f32[N, 3, 16, 16]\n {NETWORKS[name]} -> output y }}"

@@ -266,7 +266,7 @@ def test_helpers_that_are_awake_serve_one_network_after_another() -> None:
     go from one's code to the other's, and nothing that they look at is gone."""
     x = images(2, 24)
     expected = compiled(RESIDUAL, threads=1)(x)
-    for _ in range(12):
+    for _ in range(6):
         networks = [compiled(RESIDUAL, threads=threads) for threads in (2, 3, 5)]
         for _ in range(20):
             for network in networks:

@@ -46,6 +46,7 @@ def test_the_zoo_is_formatted(path: Path) -> None:
     assert check(text) == text
 
 
+@pytest.mark.drawn(share=3)
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
 @pytest.mark.parametrize("seed", range(3))
 def test_spaces_do_not_matter(path: Path, seed: int) -> None:

@@ -124,6 +124,7 @@ def to_kill(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], dict[s
     return command, hashes(place / "whole")
 
 
+@pytest.mark.drawn(share=3)
 @pytest.mark.parametrize("seed", range(KILLS))
 def test_killed_at_any_moment(
     tmp_path: Path, to_kill: tuple[list[str], dict[str, str]], seed: int

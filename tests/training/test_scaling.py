@@ -79,6 +79,7 @@ def assert_alike(found: dict[str, Array], expected: dict[str, Array]) -> None:
         np.testing.assert_allclose(array, expected[key], rtol=0, atol=1e-6, err_msg=key)
 
 
+@pytest.mark.drawn(share=3)
 @pytest.mark.parametrize("optimizer", OPTIMISERS)
 def test_updates_that_overflow_never_were(optimizer: str) -> None:
     """Neither for weights nor for slots, averages or an optimiser that counts."""
