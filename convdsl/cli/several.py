@@ -23,7 +23,7 @@ def start_several(options: argparse.Namespace, folder: Path) -> int:
     """Run this command as several processes, and say how they ended if they could not."""
     _check(options)
     command = [sys.executable, "-m", "convdsl", *options.words]
-    return _code(launch(command, options.nproc), folder)
+    return code_of(launch(command, options.nproc), folder)
 
 
 def one_of_several(
@@ -53,7 +53,7 @@ def _check(options: argparse.Namespace) -> None:
         raise InputError("--find-lr and --overfit look at one process: leave --nproc out")
 
 
-def _code(ended: Ended, folder: Path) -> int:
+def code_of(ended: Ended, folder: Path) -> int:
     """The exit code, and a line where nobody was left to say one."""
     if ended.signal is None and ended.code in _OWN:
         return ended.code

@@ -14,7 +14,8 @@ import subprocess
 import sys
 import sysconfig
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -57,21 +58,34 @@ def launch(command: Sequence[str], processes: int) -> Ended:
         errors="replace",
     )
     heard = _Heard()
-    assert job.stdout is not None
-    assert job.stderr is not None
-    pairs = ((job.stdout, sys.stdout), (job.stderr, sys.stderr))
-    readers = [threading.Thread(target=heard.hand_on, args=pair) for pair in pairs]
-    before = {number: signal.signal(number, _to(job)) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with job:
+        pairs = ((job.stdout, sys.stdout), (job.stderr, sys.stderr))
+        readers = [threading.Thread(target=heard.hand_on, args=pair) for pair in pairs]
         for reader in readers:
             reader.start()
-        code = job.wait()
+        with _handed_on(job):
+            code = job.wait()
         for reader in readers:
             reader.join()
+    return Ended(code, heard.signal, heard.pid)
+
+
+@contextmanager
+def _handed_on(job: subprocess.Popen[str]) -> Generator[None]:
+    """Signals to stop are the job's; where they cannot be caught, outside the main thread, not."""
+
+    def hand_on(number: int, frame: FrameType | None) -> None:
+        job.send_signal(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {each: signal.signal(each, hand_on) for each in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    return Ended(code, heard.signal, heard.pid)
 
 
 @dataclass
@@ -82,10 +96,10 @@ class _Heard:
     pid: str = ""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def hand_on(self, source: IO[str], target: IO[str]) -> None:
+    def hand_on(self, source: IO[str] | None, target: IO[str]) -> None:
         """Line after line, but for what mpiexec says itself."""
         blank = False
-        for line in source:
+        for line in source or ():
             if not line.strip():
                 blank = True  # its banner begins with one
                 continue
@@ -103,13 +117,6 @@ class _Heard:
             self.signal = int(found[1])
         if found := _PID.match(line):
             self.pid = found[1]
-
-
-def _to(job: subprocess.Popen[str]) -> Callable[[int, FrameType | None], None]:
-    def hand_on(number: int, frame: FrameType | None) -> None:
-        job.send_signal(number)
-
-    return hand_on
 
 
 def _mpiexec() -> str:
