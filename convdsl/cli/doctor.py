@@ -22,6 +22,7 @@ EXTRAS = {
     "images": ("PIL", "pillow", "photos for classify"),
     "onnx": ("onnx", "onnx", "ONNX files"),
     "plot": ("matplotlib", "matplotlib", "plots of training runs"),
+    "lsp": ("pygls", "pygls", "findings and shapes in an editor"),
     "serve": ("uvicorn", "uvicorn", "networks over HTTP"),
     "cuda": ("cupy", "cupy-cuda13x", "NVIDIA GPUs"),
 }

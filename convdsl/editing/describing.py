@@ -6,7 +6,7 @@ import inspect
 from dataclasses import dataclass
 from typing import Any
 
-from convdsl.editing.names import aliased, builtin, definition_of, techniques_of
+from convdsl.editing.meanings import aliased, builtin, definition_of, techniques_of
 from convdsl.editing.project import Project, Reading
 from convdsl.editing.symbols import Kind, Symbol
 from convdsl.elaborate.builtins import BUILTINS

@@ -1,14 +1,49 @@
-"""The nodes of a tree at a place of its text."""
+"""The nodes of a tree: all of them, and those at a place of its text."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
-from convdsl.editing.names import children
 from convdsl.syntax import ast
 
 T = TypeVar("T", bound=ast.Node)
+
+
+def children(node: ast.Node) -> Iterator[ast.Node]:
+    """The nodes right inside one, in order of the text."""
+    stack: list[Any] = [getattr(node, name) for name in reversed(fields(type(node)))]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, tuple):
+            stack.extend(reversed(item))  # pyright: ignore[reportUnknownArgumentType]
+        elif isinstance(item, ast.Node):
+            yield item
+
+
+def everything(root: Any) -> Iterator[ast.Node]:
+    """All nodes of a tree, in order of the text."""
+    stack: list[Any] = [root]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, tuple):
+            stack.extend(reversed(item))  # pyright: ignore[reportUnknownArgumentType]
+        elif isinstance(item, ast.Node):
+            yield item
+            stack.extend(reversed(list(children(item))))
+
+
+_known: dict[type, tuple[str, ...]] = {}
+
+
+def fields(kind: type[ast.Node]) -> tuple[str, ...]:
+    """What a kind of node is made of, besides its place."""
+    known = _known.get(kind)
+    if known is None:
+        names = (field.name for field in dataclasses.fields(kind))
+        known = _known[kind] = tuple(name for name in names if name != "span")
+    return known
 
 
 def path_to(tree: ast.Node, offset: int) -> list[ast.Node]:

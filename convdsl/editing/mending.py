@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from convdsl.diagnostics import Diagnostic, Span
 from convdsl.editing.analysis import Analysis, analyse
-from convdsl.editing.names import everything
+from convdsl.editing.finding import everything
 from convdsl.editing.project import Project
 from convdsl.editing.references import Edit, applied
 from convdsl.elaborate.session import SUGGESTED

@@ -14,20 +14,23 @@ from pathlib import Path
 from typing import Any
 
 from convdsl.diagnostics import Span
+from convdsl.editing.finding import everything, fields
+from convdsl.editing.meanings import (
+    aliased,
+    builtin,
+    definition_of,
+    exported,
+    imported_symbol,
+    inputs_of,
+    techniques_of,
+)
 from convdsl.editing.project import Project, Reading
-from convdsl.editing.symbols import RENAMED, Kind, Occurrence, Symbol
-from convdsl.elaborate.builtins import BUILTINS, NUMBERS, TENSOR_ATTRIBUTES
-from convdsl.elaborate.expressions import WORDS
+from convdsl.editing.symbols import Kind, Occurrence, Symbol
+from convdsl.elaborate.builtins import TENSOR_ATTRIBUTES
 from convdsl.elaborate.images import STEPS
 from convdsl.elaborate.signatures import of_operator
-from convdsl.elaborate.values import BlockValue, Operator
-from convdsl.ir.starts import STARTS
-from convdsl.ir.techniques import LOSSES, ONE_OF, SETTINGS, SOME_OF, Technique
 from convdsl.ops import SPELLINGS
 from convdsl.syntax import ast
-
-IMPORTS = 16
-"""Files that an imported name may be handed on by."""
 
 Callees = Callable[[ast.Node], Sequence[Symbol]]
 
@@ -59,87 +62,6 @@ class Names:
 
     def of(self, symbol: Symbol) -> Iterator[Occurrence]:
         return (o for o in self.occurrences if o.symbol == symbol)
-
-
-def exported(project: Project, place: Path, reading: Reading) -> dict[str, Symbol]:
-    """The names that a file defines, imports among them, as what they are in the end."""
-    return _exported(project, place, reading, 0)
-
-
-def _exported(project: Project, place: Path, reading: Reading, depth: int) -> dict[str, Symbol]:
-    found: dict[str, Symbol] = {}
-    for item in reading.tree.items:
-        match item:
-            case ast.Block():
-                found.setdefault(item.name.id, Symbol(Kind.BLOCK, item.name.id, "", place))
-            case ast.Model():
-                found.setdefault(item.name.id, Symbol(Kind.MODEL, item.name.id, "", place))
-            case ast.Let():
-                for target in item.targets:
-                    found.setdefault(target.id, Symbol(Kind.VALUE, target.id, "", place))
-            case ast.Use():
-                for imported in item.names:
-                    if imported.alias is not None:
-                        id = imported.alias.id
-                        found.setdefault(id, Symbol(Kind.ALIAS, id, "", place))
-                    else:
-                        symbol = _imported(project, place, item, imported.name.id, depth)
-                        found.setdefault(imported.name.id, symbol)
-            case _:
-                pass
-    return found
-
-
-def _imported(project: Project, place: Path, use: ast.Use, name: str, depth: int) -> Symbol:
-    """What a name is in the file that it is imported from."""
-    unknown = Symbol(Kind.UNKNOWN, name, "", place)
-    path = use.path.plain
-    if path is None or depth >= IMPORTS:
-        return unknown
-    other = project.imported(place, path)
-    if other is None:
-        return unknown
-    there = _exported(project, Path(other.source.path), other, depth + 1)
-    return there.get(name, unknown)
-
-
-def definition_of(
-    project: Project, symbol: Symbol, depth: int = 0
-) -> tuple[Reading, ast.Block | ast.Model] | None:
-    """The block or model that a symbol is, whatever it is imported as."""
-    if symbol.place is None or depth > IMPORTS:
-        return None
-    reading = _reading(project, symbol.place)
-    if reading is None:
-        return None
-    if symbol.kind in (Kind.BLOCK, Kind.MODEL):
-        found = reading.definitions.get(symbol.id)
-        return None if found is None else (reading, found)
-    if symbol.kind is Kind.ALIAS:
-        meant = aliased(project, symbol)
-        return None if meant is None else definition_of(project, meant, depth + 1)
-    return None
-
-
-def aliased(project: Project, symbol: Symbol) -> Symbol | None:
-    """What `use ... as` gives another name."""
-    reading = _reading(project, symbol.place) if symbol.place is not None else None
-    for item in reading.tree.items if reading is not None else ():
-        if not isinstance(item, ast.Use) or symbol.place is None:
-            continue
-        for imported in item.names:
-            if imported.alias is not None and imported.alias.id == symbol.id:
-                return _imported(project, symbol.place, item, imported.name.id, 0)
-    return None
-
-
-def _reading(project: Project, place: Path) -> Reading | None:
-    from convdsl.elaborate.files import FileProblem
-
-    try:
-        return project.reading(place)
-    except (FileProblem, OSError):
-        return None
 
 
 @dataclasses.dataclass(slots=True)
@@ -191,7 +113,7 @@ class _Finder:
         match item:
             case ast.Use():
                 for imported in item.names:
-                    meant = _imported(self._project, self._place, item, imported.name.id, 0)
+                    meant = imported_symbol(self._project, self._place, item, imported.name.id, 0)
                     self._add(imported.name, meant)
                     if imported.alias is not None:
                         self._add(imported.alias, self._own(imported.alias), defines=True)
@@ -310,7 +232,7 @@ class _Finder:
                 self._name(node.input)
                 self._preprocess(node.steps)
             case _:
-                self._then(*(getattr(node, name) for name in _fields(type(node))))
+                self._then(*(getattr(node, name) for name in fields(type(node))))
 
     def _all_bound(self, names: tuple[ast.Name, ...]) -> None:
         for name in names:
@@ -434,80 +356,3 @@ def _callee_of(root: ast.Expression, argument: ast.Argument) -> str:
         if isinstance(node, ast.Call) and argument in node.arguments:
             return node.callee.id if isinstance(node.callee, ast.Name) else ""
     return ""
-
-
-def techniques_of(setting: str) -> Mapping[str, Technique]:
-    """What a training setting chooses among."""
-    if setting == "loss":
-        return LOSSES
-    return {**ONE_OF, **SOME_OF}.get(setting, {})
-
-
-def settings() -> tuple[str, ...]:
-    """What a `train` block may set."""
-    return ("loss", *ONE_OF, *SOME_OF, *SETTINGS)
-
-
-def builtin(name: str) -> Symbol | None:
-    """What a name means where nothing is called so."""
-    if name in BUILTINS:
-        return Symbol(Kind.FUNCTION, name)
-    if name in NUMBERS:
-        return Symbol(Kind.CONSTANT, name)
-    if name in SPELLINGS:
-        return Symbol(Kind.OPERATOR, name)
-    return Symbol(Kind.WORD, name) if name in WORDS or name in STARTS else None
-
-
-def symbol_of(factory: Operator | BlockValue) -> Symbol:
-    """What elaboration calls an operator or block."""
-    if isinstance(factory, Operator):
-        return Symbol(Kind.OPERATOR, factory.op.name)
-    definition = factory.definition
-    kind = Kind.BLOCK if isinstance(definition, ast.Block) else Kind.MODEL
-    return Symbol(kind, factory.name, "", Path(definition.span.source.path))
-
-
-def inputs_of(definition: ast.Block | ast.Model) -> list[str]:
-    """The inputs that a definition declares."""
-    statements = (s for s in definition.body.statements if isinstance(s, ast.Input))
-    return [name.id for statement in statements for name in statement.names]
-
-
-def children(node: ast.Node) -> Iterator[ast.Node]:
-    """The nodes right inside one, in order of the text."""
-    stack: list[Any] = [getattr(node, name) for name in reversed(_fields(type(node)))]
-    while stack:
-        item = stack.pop()
-        if isinstance(item, tuple):
-            stack.extend(reversed(item))  # pyright: ignore[reportUnknownArgumentType]
-        elif isinstance(item, ast.Node):
-            yield item
-
-
-def everything(root: Any) -> Iterator[ast.Node]:
-    """All nodes of a tree, in order of the text."""
-    stack: list[Any] = [root]
-    while stack:
-        item = stack.pop()
-        if isinstance(item, tuple):
-            stack.extend(reversed(item))  # pyright: ignore[reportUnknownArgumentType]
-        elif isinstance(item, ast.Node):
-            yield item
-            stack.extend(reversed(list(children(item))))
-
-
-_known_fields: dict[type, tuple[str, ...]] = {}
-
-
-def _fields(kind: type[ast.Node]) -> tuple[str, ...]:
-    known = _known_fields.get(kind)
-    if known is None:
-        names = (field.name for field in dataclasses.fields(kind))
-        known = _known_fields[kind] = tuple(name for name in names if name != "span")
-    return known
-
-
-def may_be_renamed(symbol: Symbol) -> bool:
-    """Whether a text defines the symbol."""
-    return symbol.kind in RENAMED and symbol.place is not None

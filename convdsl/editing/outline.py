@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from convdsl.editing.names import everything
+from convdsl.editing.finding import everything
 from convdsl.editing.symbols import Kind
 from convdsl.editing.view import View
 from convdsl.editing.words import words

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from convdsl.diagnostics import InputError
-from convdsl.editing.finding import innermost, path_to
-from convdsl.editing.names import Callees, Names, aliased, everything, may_be_renamed
+from convdsl.editing.finding import everything, innermost, path_to
+from convdsl.editing.meanings import aliased, may_be_renamed
+from convdsl.editing.names import Callees, Names
 from convdsl.editing.project import Project
 from convdsl.editing.symbols import LOCAL, OF_FILES, Kind, Occurrence, Symbol
 from convdsl.editing.view import View

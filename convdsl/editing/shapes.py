@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from convdsl.editing.finding import everything
 from convdsl.editing.hover import shown_result
-from convdsl.editing.names import everything
 from convdsl.editing.view import View
 from convdsl.elaborate.examination import Applied
 from convdsl.ir.graph import Value

@@ -14,7 +14,8 @@ from typing import Any
 from convdsl.editing.alignment import Alignment
 from convdsl.editing.analysis import Analysis
 from convdsl.editing.figures import Figures
-from convdsl.editing.names import Names, symbol_of
+from convdsl.editing.meanings import symbol_of
+from convdsl.editing.names import Names
 from convdsl.editing.project import Project
 from convdsl.editing.symbols import Occurrence, Symbol
 from convdsl.elaborate.examination import Applied, Examination

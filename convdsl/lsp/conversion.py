@@ -9,9 +9,10 @@ from lsprotocol import types
 
 from convdsl.diagnostics import Diagnostic, Span
 from convdsl.editing.analysis import Analysis
-from convdsl.editing.completion import CallAround, Proposal
+from convdsl.editing.completion import Proposal
 from convdsl.editing.describing import Signature
 from convdsl.editing.outline import Entry, Fold
+from convdsl.editing.places import CallAround
 from convdsl.editing.references import Edit, Location
 from convdsl.editing.shapes import Hint
 from convdsl.editing.symbols import Kind
