@@ -39,7 +39,7 @@ from convdsl.kernel.expr import (
     Unary,
     axes_over,
 )
-from convdsl.tensor import DType, TensorType
+from convdsl.tensor import Dim, DType, TensorType, floor_div
 
 AS_GIVEN = 0
 """A length: that of the axis; of half a spectrum on its way back, 2 (positions - 1)."""
@@ -142,17 +142,20 @@ def matrix(
 
 
 def kernel_dft(call: Call) -> TensorExpr:
-    """cosine[n, k] = cos(2 pi (n k mod L) / L), sine alike
+    """cosine[n, k] = cos(2 pi n k / L), sine alike
     m[n, p, k, q] = what part q of frequency k has of part p of position n
     y[.., k, .., q] = sum over n, p of x[.., n, .., p] m[n, p, k, q]"""
     x, (out,) = call.var("x"), call.outputs
     axis: int = call["axis"]
     length, dtype = call["length"], out.dtype
     n, k = Axis("t", used(call)), Axis("f", made(call))
-    angle = IndexValue((n.i * k.i) % length, dtype) * Literal(2 * pi / length, dtype)
+    turn: Dim = 4 * n.i * k.i
     waves = [
-        Stage(TensorVar(name, TensorType(dtype, (n.extent, k.extent))), (n, k), Unary(turn, angle))
-        for name, turn in (("cosine", "cos"), ("sine", "sin"))
+        Stage(TensorVar(name, TensorType(dtype, (n.extent, k.extent))), (n, k), body)
+        for name, body in (
+            ("cosine", _sine(length - turn, length, dtype)),
+            ("sine", _sine(turn, length, dtype)),
+        )
     ]
     p, q = Axis("p", x.type.shape[-1]), Axis("q", out.shape[-1])
     cosine, sine = (Read(stage.target, (n.i, k.i)) for stage in waves)
@@ -166,6 +169,14 @@ def kernel_dft(call: Call) -> TensorExpr:
     body = Reduce("sum", (n, p), Read(x, place) * factor)
     y = Stage(TensorVar("y", out), rows, body)
     return TensorExpr((x,), (*waves, Stage(m, (n, p, k, q), entry), y), ("y",))
+
+
+def _sine(quarters: Dim, length: int, dtype: DType) -> Expr:
+    """sin(pi/2 quarters / length), by what is left of half turns: zero where it is zero."""
+    halves = floor_div(quarters + length, 2 * length)
+    rest = IndexValue(quarters - 2 * length * halves, dtype)
+    value = Unary("sin", rest * Literal(pi / 2 / length, dtype))
+    return Select(IndexCompare("eq", halves % 2, 0), value, Unary("neg", value))
 
 
 def _crossed(call: Call, p: Axis, sine: Expr) -> Expr:

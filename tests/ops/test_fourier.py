@@ -119,6 +119,15 @@ def test_special_numbers_reach_all_frequencies() -> None:
     assert found(np.full((2, 8, 1), 1e37, "f4")).max() == pytest.approx(8e37, rel=1e-6)
 
 
+@pytest.mark.parametrize("passes", [PASSES, ()], ids=["passes", "no-passes"])
+@pytest.mark.parametrize("length", [2, 4, 10, 12, 64])
+def test_what_is_zero_is_zero(length: int, passes: Any) -> None:
+    """Of real numbers frequencies 0 and length/2 are real, but for rounding in double precision."""
+    x = 1e4 * np.random.default_rng(0).standard_normal((3, length, 1)).astype("f4")
+    y = found(x, passes)
+    assert np.abs(y[:, [0, length // 2], 1]).max() <= 1e-15 * np.abs(x).sum()
+
+
 def test_several_axes_are_transformed_one_after_the_other() -> None:
     body = "x -> unsqueeze([-1]) -> dft(axis = 2) -> dft(axis = 3) -> output y"
     model = convdsl.parse(f"model m {{ input x: f32[N, 2, 12, 70]\n {body} }}")
