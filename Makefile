@@ -119,7 +119,7 @@ $(AROUND)/bin/python:
 
 $(AROUND)/.around: pyproject.toml | $(AROUND)/bin/python
 	@echo "installing convdsl and what it works with into $(AROUND)"
-	@$(AROUND)/bin/python $(PIP) -e '.[around]'
+	@$(AROUND)/bin/python $(PIP) -e '.[around,ci]'
 	@$(AROUND)/bin/python $(PIP) --no-deps cffconvert==2.0.0 # the schema of CITATION.cff; nothing of it is run
 	@touch $@
 

@@ -1,18 +1,19 @@
 """Compare two models, layer by layer and in total.
 
 Layers are matched by name, blocks with --depth. --set is for both models, --set-a and --set-b for
-the one and the other, as in `convdsl diff net.cnn net.cnn --set-b width=32`. With --against a file
-is compared with what it was, imports included: `convdsl diff --against main net.cnn`. --format md
+the one and the other, as in `convdsl diff net.cnn net.cnn --set-b width=32`. With --against the
+models of a file are compared with what they were, imports included: `convdsl diff --against main
+net.cnn`. --format md
 is made for comments on pull requests. Exit code 0: nothing differs; 1: something does.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from convdsl.cli import console, listing
 from convdsl.cli.options import (
@@ -28,11 +29,11 @@ from convdsl.cli.options import (
     settings_of,
 )
 from convdsl.diagnostics import InputError
+from convdsl.reporting.comparison import LONGEST, Change, comparison_markdown
 
 if TYPE_CHECKING:
     from convdsl.analysis.report import Layer, Report
     from convdsl.ir.model import Model
-    from convdsl.reporting.comparison import Change
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -62,50 +63,114 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from convdsl import driver
-    from convdsl.reporting.comparison import comparison_markdown
-
-    models = _models(options)
-    old, new = (
-        driver.report(m, "all", input_shapes(options), batch=batch_of(m, options)) for m in models
-    )
-    totals = list(_totals(old, new))
-    layers = list(_layers(old, new, options.depth))
-    changes = [*(change for change in totals if change.old != change.new), *layers]
-    if options.format == "md":
-        console.result(comparison_markdown(_names(options), totals, layers))
-    elif changes or options.format != "table":
-        rows = [change.to_row() for change in changes]
-        listing.show(rows, options.format, digits=1, spare=())
-    else:
-        console.note("the models do not differ")
-    return 1 if changes else 0
-
-
-def _models(options: argparse.Namespace) -> tuple[Model, Model]:
-    """The one and the other."""
-    from convdsl import loading
-
     if (options.new is None) == (options.against is None):
         raise InputError("diff takes two models, or with --against REV one file")
-    both = parameters(options)
-    place = nullcontext(options.old)
-    if options.against is not None:
-        from convdsl.cli.revisions import at_revision
+    pairs = [_two(options)] if options.against is None else list(_then_and_now(options))
+    found = [_compare(pair, options) for pair in pairs]
+    if options.format == "md":
+        room = LONGEST // max(1, len(found))
+        for pair, one in zip(pairs, found, strict=True):
+            console.result(comparison_markdown(pair.names, one.totals, one.layers, room))
+    elif options.format == "table":
+        _show_tables(pairs, found)
+    else:
+        listing.show(_rows(pairs, found), options.format)
+    return 1 if any(one.changes for one in found) else 0
 
-        place = at_revision(options.old, options.against)
-    with place as old:
-        first = loading.load(old, **(both | settings_of(options.set_a)))
-    return first, loading.load(options.new or options.old, **(both | settings_of(options.set_b)))
+
+class _Pair(NamedTuple):
+    """Two models, and what they are called."""
+
+    names: tuple[str, str]
+    old: Model
+    new: Model
 
 
-def _names(options: argparse.Namespace) -> tuple[str, str]:
-    """What is compared, as it was named."""
-    if options.against is not None:
-        return f"{options.against}:{options.old}", options.old
-    own = [f" --set {' --set '.join(f'{n}={v}' for n, v in x)}" if x else ""
-           for x in (options.set_a, options.set_b)]  # fmt: skip
-    return f"{options.old}{own[0]}", f"{options.new}{own[1]}"
+class _Compared(NamedTuple):
+    """What two models differ in: all totals, and the layers that changed."""
+
+    totals: list[Change]
+    layers: list[Change]
+
+    @property
+    def changes(self) -> list[Change]:
+        return [*(change for change in self.totals if change.old != change.new), *self.layers]
+
+
+def _two(options: argparse.Namespace) -> _Pair:
+    """The models that the command line names."""
+    from convdsl import loading
+
+    both, models, names = parameters(options), list[Any](), list[str]()
+    for name, own in ((options.old, options.set_a), (options.new, options.set_b)):
+        models.append(loading.load(name, **(both | settings_of(own))))
+        names.append(" ".join([name, *(f"--set {n}={value}" for n, value in own)]))
+    return _Pair((names[0], names[1]), *models)
+
+
+def _then_and_now(options: argparse.Namespace) -> Iterator[_Pair]:
+    """The models of a file, each as it was and as it is; one that is new is told."""
+    from convdsl import loading
+    from convdsl.cli.revisions import at_revision, file_and_name
+    from convdsl.elaborate import model_spans
+
+    both, file, name = parameters(options), *file_and_name(options.old)
+    is_source = name is None and file.endswith(".cnn")
+    names = list(model_spans(Path(file))) if is_source else [name]
+    if not names:
+        console.note(f"{file} holds no model")
+    with at_revision(file, options.against) as place:
+        known = list(model_spans(Path(place))) if is_source else names
+        old = {
+            one: loading.load(
+                f"{place}:{one}" if one else place, **(both | settings_of(options.set_a))
+            )
+            for one in names
+            if one in known
+        }
+    for one in names:
+        own = f"{file}:{one}" if one and (name or len(names) > 1) else file
+        if one in old:
+            new = loading.load(
+                f"{file}:{one}" if one else file, **(both | settings_of(options.set_b))
+            )
+            yield _Pair((f"{options.against}:{own}", own), old[one], new)
+        else:
+            console.note(f"{own} is new")
+
+
+def _compare(pair: _Pair, options: argparse.Namespace) -> _Compared:
+    from convdsl import driver
+
+    old, new = (
+        driver.report(m, "all", input_shapes(options), batch=batch_of(m, options))
+        for m in (pair.old, pair.new)
+    )
+    return _Compared(list(_totals(old, new)), list(_layers(old, new, options.depth)))
+
+
+def _show_tables(pairs: Sequence[_Pair], found: Sequence[_Compared]) -> None:
+    if not pairs:
+        console.note("nothing was compared")
+    for pair, one in zip(pairs, found, strict=True):
+        which = f" {pair.names[1]}:" if len(pairs) > 1 else ""
+        if not one.changes:
+            console.note(f"{which} the models do not differ".strip())
+            continue
+        if which:
+            console.result(which.strip())
+        rows = [change.to_row() for change in one.changes]
+        listing.show(rows, "table", digits=1, spare=())
+
+
+def _rows(pairs: Sequence[_Pair], found: Sequence[_Compared]) -> list[dict[str, Any]]:
+    """All changes; of several models, each with the name of its own."""
+    several = len(pairs) > 1
+    return [
+        ({"model": pair.new.name} if several else {}) | change.to_row()
+        for pair, one in zip(pairs, found, strict=True)
+        for change in one.changes
+    ]
 
 
 def _layers(old: Report, new: Report, depth: int | None) -> Iterator[Change]:
@@ -158,8 +223,6 @@ def _facts(layer: Layer) -> dict[str, Any]:
 
 
 def _change(layer: str, what: str, old: Any, new: Any) -> Change:
-    from convdsl.reporting.comparison import Change
-
     plain = [value if isinstance(value, int | None) else str(value) for value in (old, new)]
     return Change(layer, what, *plain, percent=_percent(old, new))
 

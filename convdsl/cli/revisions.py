@@ -32,10 +32,9 @@ class _Blob(NamedTuple):
 
 
 @contextmanager
-def at_revision(model: str, revision: str) -> Generator[str]:
-    """Where the model `FILE` or `FILE:NAME` of a checkout can be loaded as it was. What is wrong in
-    it is told with its place in the checkout. Raises InputError where git does not have it."""
-    file, name = _split(model)
+def at_revision(file: str, revision: str) -> Generator[str]:
+    """Where a file of a checkout can be loaded as it was. What is wrong in it is told with its
+    place in the checkout. Raises InputError where git does not have it."""
     real = Path(os.path.realpath(file))
     top = Path(os.path.realpath(_git(real.parent, "rev-parse", "--show-toplevel").strip()))
     commit = _commit(top, revision)
@@ -50,19 +49,19 @@ def at_revision(model: str, revision: str) -> Generator[str]:
         folder = Path(os.path.realpath(temporary))
         _write(top, blobs, folder)
         try:
-            yield f"{folder / real.relative_to(top)}{name}"
+            yield str(folder / real.relative_to(top))
         except CompileError as error:
             moved = (_moved(d, folder, revision) for d in error.diagnostics)
             raise CompileError(moved) from None
 
 
-def _split(model: str) -> tuple[str, str]:
-    """The file, and `:NAME` where that is said."""
+def file_and_name(model: str) -> tuple[str, str | None]:
+    """The file, and the name where `FILE:NAME` is said."""
     head, colon, name = model.rpartition(":")
     if Path(model).is_file():
-        return model, ""
+        return model, None
     if colon and Path(head).is_file():
-        return head, f":{name}"
+        return head, name
     raise InputError(f"--against compares a file; {model} is none")
 
 

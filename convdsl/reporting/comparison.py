@@ -35,10 +35,12 @@ class Change:
 
 
 def comparison_markdown(
-    names: tuple[str, str], totals: Sequence[Change], layers: Sequence[Change]
+    names: tuple[str, str],
+    totals: Sequence[Change],
+    layers: Sequence[Change],
+    longest: int = LONGEST,
 ) -> str:
-    """All totals, and what differs by layer, folded; rows that a comment has no room for are
-    counted."""
+    """All totals, and what differs by layer, folded; rows that have no room are counted."""
     old, new = map(_code, names)
     lines = [f"### {old} → {new}" if old != new else f"### {new}", ""]
     lines += ["| total | before | after | change |", "| --- | --: | --: | --: |"]
@@ -51,7 +53,7 @@ def comparison_markdown(
     rows = list(_layer_rows(layers))
     end = "\n\n</details>\n"
     rest = "\n\n{:,} more rows have no room in a comment; `convdsl diff` shows them."
-    room = LONGEST - len("\n".join(lines)) - len(end) - len(rest) - len(f"{len(rows):,}")
+    room = longest - len("\n".join(lines)) - len(end) - len(rest) - len(f"{len(rows):,}")
     kept = 0
     for row in rows:
         room -= len(row) + 1

@@ -224,6 +224,32 @@ def test_against_a_revision(convdsl, history: Path, monkeypatch: pytest.MonkeyPa
     assert not list(history.glob("**/convdsl-*"))
 
 
+def test_every_model_of_a_file_against_a_revision(convdsl, history: Path) -> None:
+    text = "".join(
+        f"model m{i} {{\n    input x: f32[N, 3, 8, 8]\n    x -> conv(4, 3x3) as c\n}}\n"
+        for i in range(3)
+    )
+    Path("three.cnn").write_text(text.split("model m2")[0])
+    commit("two")
+    Path("three.cnn").write_text(text.replace("conv(4", "conv(8", 1))
+    said = convdsl("diff", "--against", "HEAD", "three.cnn", "--format", "json")
+    assert said.err == "note: three.cnn:m2 is new\n"
+    assert {(r["model"], r["layer"]) for r in json.loads(said.out)} == {
+        ("m0", "total"),
+        ("m0", "c"),
+    }
+    said = convdsl("diff", "--against", "HEAD", "three.cnn", "--format", "md", "-q")
+    assert re.findall("^### .*", said.out, re.MULTILINE) == [
+        f"### `HEAD:three.cnn:{name}` → `three.cnn:{name}`" for name in ("m0", "m1")
+    ]
+    said = convdsl("diff", "--against", "HEAD", "three.cnn")
+    assert said.out.startswith("three.cnn:m0:\nlayer ")
+    assert "three.cnn:m1: the models do not differ" in said.err
+    assert convdsl("diff", "--against", "HEAD", "three.cnn:m1").code == 0
+    said = convdsl("diff", "--against", "HEAD", "blocks.cnn")
+    assert said == (0, "", "note: blocks.cnn holds no model\nnote: nothing was compared\n")
+
+
 def test_what_is_wrong_in_the_revision_has_its_place_there(convdsl, history: Path) -> None:
     (history / "blocks.cnn").write_text("block body(w) { conv(w, 5x5) as c -> rellu }\n")
     commit("wrong")
