@@ -389,10 +389,23 @@ def report(
     model = model if isinstance(model, Model) else load(model)
     binding = bind(model, inputs, batch, symbols)
     model = model.settled(binding)
-    figures = analyse(model, count, binding)
-    if model.deciding or any(type.symbols() for type in figures.inputs.values()):
-        return figures
-    return replace(figures, arena_bytes=Plan(model, find_toolchain()).arena_bytes(binding))
+    found = analyse(model, count, binding)
+    if model.deciding or any(type.symbols() for type in found.inputs.values()):
+        return found
+    return replace(found, arena_bytes=Plan(model, find_toolchain()).arena_bytes(binding))
+
+
+def figures(
+    model: Model,
+    count: str = "all",
+    inputs: Shapes = None,
+    *,
+    batch: int | None = None,
+    symbols: Mapping[str, int] | None = None,
+) -> Report:
+    """The same without the arena, so that nothing is lowered for it."""
+    binding = bind(model, inputs, batch, symbols)
+    return analyse(model.settled(binding), count, binding)
 
 
 def emit(

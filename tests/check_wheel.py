@@ -27,6 +27,8 @@ CARRIED = (
     "convdsl/examples/efficientnet_lite0.cnn",
     "convdsl/examples/imagenet_classes.txt",
     "convdsl/examples/gallery/non_local.cnn",
+    "convdsl/explanations/syntax.toml",
+    "convdsl/templates/common/convdsl.toml.in",
 )
 PIP = ("-m", "pip", "--quiet", "--disable-pip-version-check")
 
@@ -99,6 +101,9 @@ def main() -> None:
         listed = said(scripts / "convdsl", "zoo", folder=folder)
         assert "resnet50" in listed
         assert "non_local" in listed
+        assert "right:" in said(scripts / "convdsl", "explain", "E0501", folder=folder)
+        said(scripts / "convdsl", "init", "net", folder=folder)
+        said(scripts / "convdsl", "check", "net/net.cnn", "net/convdsl.toml", folder=folder)
         report = said(
             scripts / "convdsl", "report", "resnet50", "--batch", "1", "--format", "csv",
             folder=folder,

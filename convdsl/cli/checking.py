@@ -19,6 +19,9 @@ from convdsl.ir.model import Model
 from convdsl.project.reading import Project, project_here, project_of, read
 from convdsl.runtime.saved import is_artifact
 
+_Found = tuple[Diagnostic, str | None]
+"""With the file that was looked at."""
+
 
 class Checks:
     """One run over files; project files are read once."""
@@ -34,46 +37,42 @@ class Checks:
         found: dict[tuple[Any, ...], Finding] = {}
         for diagnostic, file in self._findings():
             place = diagnostic.to_json()
-            at = (place["file"] or "", place["line"] or 0, place["column"] or 0)
+            at = (place["file"] or file or "", place["line"] or 0, place["column"] or 0)
             key = (*at, diagnostic.code, diagnostic.message if "E10" in diagnostic.code else "")
             found.setdefault(key, Finding(diagnostic, file))
         return [found[key] for key in sorted(found)]
 
-    def _findings(self) -> Iterator[tuple[Diagnostic, str | None]]:
+    def _findings(self) -> Iterator[_Found]:
         if not self._options.model:
-            yield from self._whole_project()
+            yield from self._listed(self._here())
         for name in self._options.model:
+            path = plain_path(name)
             self.count += 1
-            try:
-                for diagnostic in self._named(name):
-                    yield diagnostic, self._file_of(name)
-            except CompileError as error:
-                yield from ((diagnostic, self._file_of(name)) for diagnostic in error.diagnostics)
+            if path.name == ROOT_MARK and path.is_file():
+                yield from self._listed(self._project(path))
+            else:
+                yield from _told(self._named(name), _file_of(name))
         for place, project in self._projects.items():
             if isinstance(project, CompileError):
                 yield from ((d, os.path.relpath(place)) for d in project.diagnostics)
 
-    def _file_of(self, name: str) -> str | None:
-        """The file that a name on the command line means, where it is one."""
-        head, colon, _ = name.rpartition(":")
-        return next((x for x in (name, head if colon else name) if Path(x).exists()), None)
-
-    def _whole_project(self) -> Iterator[tuple[Diagnostic, str | None]]:
-        """All models that the project file of the current folder lists."""
+    def _here(self) -> Project | None:
+        """The project of the current folder, which has to list models."""
         try:
-            project = project_here()
-        except CompileError as error:
-            yield from ((diagnostic, ROOT_MARK) for diagnostic in error.diagnostics)
+            return project_here()
+        except CompileError:
+            return self._project(Path("x"))  # where it is told
+
+    def _listed(self, project: Project | None) -> Iterator[_Found]:
+        """All models that a project file lists, and whether there are models for all it says."""
+        if project is None:
             return
         yield from ((diagnostic, None) for diagnostic in project.missing())
         for file in project.files_from_here():
             self.count += 1
-            try:
-                for diagnostic in self._check_file(file, None):
-                    yield diagnostic, str(file)
-            except CompileError as error:
-                yield from ((diagnostic, str(file)) for diagnostic in error.diagnostics)
-        yield from ((diagnostic, None) for diagnostic in project.unused(self._models))
+            yield from _told(self._check_file(file, None), str(file))
+        if project.models:
+            yield from ((diagnostic, None) for diagnostic in project.unused(self._models))
 
     def _project(self, file: Path) -> Project | None:
         """What the project file of a model's file says; what is wrong in it is told at the end."""
@@ -92,10 +91,7 @@ class Checks:
         """What is wrong with what the command line names."""
         path = plain_path(name)
         head, colon, model = name.rpartition(":")
-        if path.name == ROOT_MARK and path.is_file():
-            project = self._project(path)
-            yield from () if project is None else project.missing()
-        elif is_artifact(path):
+        if is_artifact(path):
             yield from self._artifact(path)
         elif _is_source(path):
             yield from self._check_file(path, None)
@@ -137,6 +133,20 @@ class Checks:
             project = self._project(path)
             for budget in () if project is None else project.budgets_of(path, name):
                 yield from budgets.findings_of_a_file(path, spans[name], budget, self._options)
+
+
+def _told(found: Iterator[Diagnostic], file: str | None) -> Iterator[_Found]:
+    """What is found in a file, also what ends the search."""
+    try:
+        yield from ((diagnostic, file) for diagnostic in found)
+    except CompileError as error:
+        yield from ((diagnostic, file) for diagnostic in error.diagnostics)
+
+
+def _file_of(name: str) -> str | None:
+    """The file that a name on the command line means, where it is one."""
+    head, colon, _ = name.rpartition(":")
+    return next((x for x in (name, head if colon else name) if Path(x).exists()), None)
 
 
 def _misjudged(model: Model) -> tuple[Diagnostic, ...]:

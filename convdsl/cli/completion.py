@@ -1,7 +1,9 @@
 """Print a script that completes commands, options, models and files in a shell.
 
-    source <(convdsl completion bash)   in ~/.bashrc
-    source <(convdsl completion zsh)    in ~/.zshrc, after compinit
+Where it goes:
+
+    source <(convdsl completion bash)      # ~/.bashrc
+    source <(convdsl completion zsh)       # ~/.zshrc, after compinit
     convdsl completion fish > ~/.config/fish/completions/convdsl.fish
 
 Without SHELL it is the one that $SHELL names. Models of the zoo, operators and passes are those of

@@ -143,7 +143,7 @@ def _compare(pair: _Pair, options: argparse.Namespace) -> _Compared:
     from convdsl import driver
 
     old, new = (
-        driver.report(m, "all", input_shapes(options), batch=batch_of(m, options))
+        driver.figures(m, "all", input_shapes(options), batch=batch_of(m, options))
         for m in (pair.old, pair.new)
     )
     return _Compared(list(_totals(old, new)), list(_layers(old, new, options.depth)))

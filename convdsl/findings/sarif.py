@@ -136,7 +136,8 @@ def _artifact(path: str, root: Path) -> dict[str, str]:
     absolute = Path(os.path.abspath(path))  # noqa: PTH100  links stay as they were named
     for base in (root, Path(os.path.realpath(root))):
         if base in absolute.parents:
-            return {"uri": quote(absolute.relative_to(base).as_posix()), "uriBaseId": ROOT}
+            inside = os.fsencode(absolute.relative_to(base))
+            return {"uri": quote(inside), "uriBaseId": ROOT}
     return {"uri": absolute.as_uri()}
 
 

@@ -102,10 +102,11 @@ def read(path: Path, shown: str | None = None) -> Project:
         raise CompileError([Diagnostic("E1101", problem.message)]) from None
     source = SourceFile(shown or str(path), text)
     try:
-        table = tomllib.loads(text)
+        reader = _Reader(source, tomllib.loads(text))
     except tomllib.TOMLDecodeError as error:
         raise CompileError([_unreadable(str(error), source)]) from None
-    reader = _Reader(source, table)
+    except RecursionError:
+        raise CompileError([_unreadable("brackets within brackets without end", source)]) from None
     project = reader.project(path.resolve().parent)
     if reader.found:
         raise CompileError(reader.found)
@@ -156,8 +157,7 @@ class _Reader:
         made: list[tuple[str, Span]] = []
         for number, part in enumerate(parts):
             at = (MODELS, number) if isinstance(given, list) else (MODELS,)
-            fits = isinstance(part, str) and part.strip("/.") and not Path(part).is_absolute()
-            if not fits or ".." in Path(part).parts:
+            if not (isinstance(part, str) and _is_pattern(part)):
                 self._kind(at, "a relative pattern of files below here", 'models = ["net.cnn"]')
             else:
                 made.append((part, self._value(at)))
@@ -248,6 +248,16 @@ class _Reader:
 
     def _value(self, at: places.Path) -> Span:
         return self._source.span(*self._places.values[at])
+
+
+def _is_pattern(text: str) -> bool:
+    """Whether it may name files in a folder or below."""
+    if not text.strip("/.") or not text.isprintable() or ".." in Path(text).parts:
+        return False
+    try:
+        return not any(Path(os.devnull).glob(text))
+    except (ValueError, NotImplementedError):  # `**.cnn`; `/net.cnn`
+        return False
 
 
 def _is_count(value: Any) -> bool:

@@ -128,6 +128,9 @@ def test_all_models_of_the_list(convdsl, project: Path) -> None:
         ("E1104", 1, ["there are sized.cnn, small.cnn, two.cnn"]),
         ("E1104", 2, ["did you mean `small`?"]),
     ]
+    assert found(convdsl, "convdsl.toml") == rows  # and so do hooks, of a file that has changed
+    (Path("sub")).mkdir()
+    assert [row["file"] for row in found(convdsl, "sub/../convdsl.toml")] == ["convdsl.toml"] * 2
     # of one file alone nobody knows which models there are besides
     assert found(convdsl, "small.cnn") == []
 
@@ -177,6 +180,13 @@ MISTAKES = {
     "a limit without a model": ("[budget]\nparams = 1\n", "E1103", 2, "under a model's name"),
     "no tables": ("budget = 1\n", "E1103", 1, "a table for each model"),
     "models outside": ('models = ["../x.cnn"]\n', "E1103", 1, "below here"),
+    "models of the root": ('models = ["/net.cnn"]\n', "E1103", 1, "below here"),
+    "no pattern": ('models = ["**.cnn"]\n', "E1103", 1, "below here"),
+    "no path": ('models = ["a\\u0000"]\n', "E1103", 1, "below here"),
+    "without end": (f"a = {'[' * 9_999}{']' * 9_999}", "E1101", 1, "brackets within brackets"),
+    "too much of a number": ("[budget.small]\nmacs = 9" + "9" * 30, "E1103", 2, "from 0 up"),
+    "a time": ("[budget.small]\nbatch = 07:32:00\n", "E1103", 2, "from 1 up"),
+    "an empty key": ('"" = 1\n', "E1102", 1, "no table or list is called ``"),
     "models of numbers": ('models = ["small.cnn",\n 3]\n', "E1103", 2, "below here"),
 }  # fmt: skip
 
@@ -203,10 +213,33 @@ def test_a_parameter_that_is_set_wrongly_is_shown_with_its_line(convdsl, project
     assert [(x["file"], x["line"]) for x in row["labels"]][-1] == ("convdsl.toml", 3)
 
 
+def test_a_budget_that_changed_is_held_against_its_models(convdsl, project: Path) -> None:
+    Path("convdsl.toml").write_text('models = ["small.cnn"]\n[budget.small]\nparams = 1\n')
+    (row,) = found(convdsl, "convdsl.toml")
+    assert (row["code"], row["line"]) == ("E1001", 3)
+    assert found(convdsl, "convdsl.toml", "small.cnn") == [row]
+
+
+def test_files_that_are_no_text_are_findings_each(convdsl, project: Path) -> None:
+    for name in ("a.cnn", "b.cnn"):
+        Path(name).write_bytes(b"\xff")
+    assert [r["code"] for r in found(convdsl, "a.cnn", "b.cnn", "small.cnn")] == ["E0704"] * 2
+
+
 def test_a_file_that_is_no_text(convdsl, project: Path) -> None:
     Path("convdsl.toml").write_bytes(b"\xff\xfe")
     (row,) = found(convdsl, "small.cnn")
     assert (row["code"], row["message"]) == ("E1101", "convdsl.toml is not UTF-8 text")
+
+
+def test_a_receptive_field_of_what_has_none(convdsl, project: Path) -> None:
+    Path("convdsl.toml").write_text('[budget."*"]\nreceptive_field = 1\n')
+    Path("flat.cnn").write_text("model flat { input x: f32[N, 3]\nx -> linear(2) }\n")
+    Path("whole.cnn").write_text(
+        "model whole { input x: f32[N, 3, H, W]\nx -> resize(scale = 2) -> output y }\n"
+    )
+    (row,) = found(convdsl, "flat.cnn", "whole.cnn")
+    assert "`flat` has a receptive field of unknown" in row["message"]
 
 
 def test_open_sizes_have_to_be_said(convdsl, project: Path) -> None:

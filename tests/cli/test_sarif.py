@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,16 @@ def test_a_finding_without_a_place_is_one_of_its_file(convdsl, checkout: Path) -
     assert artifact == {"uri": "bytes.cnn", "uriBaseId": "%SRCROOT%"}
     said = convdsl("check", "bytes.cnn", "--format", "github").out
     assert said.startswith("::error file=bytes.cnn,title=convdsl E0704::")
+
+
+def test_names_of_files_that_are_no_text(convdsl, checkout: Path) -> None:
+    name = os.fsdecode(b"\xff\n: ,%.cnn")
+    Path(name).write_text("model m { input x: f32[N, 3]\nx -> relv }\n")
+    (result,) = run_of(convdsl, name)["results"]
+    artifact = result["locations"][0]["physicalLocation"]["artifactLocation"]
+    assert artifact == {"uri": "%FF%0A%3A%20%2C%25.cnn", "uriBaseId": "%SRCROOT%"}
+    (line,) = convdsl("check", name, "--format", "github").out.splitlines()
+    assert line.startswith("::error file=\\udcff%0A%3A %2C%25.cnn,line=2,")
 
 
 def test_budgets_are_results_too(convdsl, checkout: Path) -> None:
