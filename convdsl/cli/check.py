@@ -1,8 +1,8 @@
 """Say what is wrong in .cnn files: in every model of each, also what goes beyond a budget.
 
 Budgets and the list of models stand in convdsl.toml, in the file's folder or above; without FILE,
-and where it is named, all models of the list are checked. Exit code 0: nothing; 1: findings; 2:
-the files cannot be read.
+and where it is named, all models of the list are checked. `convdsl explain CODE` says
+more of a finding. Exit code 0: nothing; 1: findings; 2: the files cannot be read.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from convdsl.cli import console
 from convdsl.cli.options import completes, plain_path
-from convdsl.diagnostics import InputError
+from convdsl.diagnostics import CompileError, InputError
 
 _FOLDER = Path(__file__).resolve().parents[1] / "templates"
 _WORD = "template"  # what files and networks are called in the templates
@@ -92,6 +92,7 @@ def run(options: argparse.Namespace) -> int:
     folder = plain_path(options.folder)
     name = _checked(options.name) if options.name is not None else _named_as(folder)
     made = dict(_texts(name, options.template))
+    _try(name, made[f"{name}.cnn"])
     there = [path for path in made if (folder / path).exists() or (folder / path).is_symlink()]
     if there:
         some = ", ".join(there)
@@ -126,13 +127,21 @@ def _write(folder: Path, made: Mapping[str, str]) -> None:
 
 def _checked(name: str) -> str:
     """A name that a network, a file and a module of Python can have."""
-    from convdsl.syntax.hints import KEYWORDS
-
     if not _NAME.fullmatch(name) or len(name) > _LONGEST:
         raise InputError(f"--name {name}: a network is called by letters, digits and `_`")
-    if name in KEYWORDS or name in ("convdsl", "data"):
-        raise InputError(f"--name {name}: the name is taken")
     return name
+
+
+def _try(name: str, text: str) -> None:
+    """Elaborate the network: words of the language, and what it says itself, name no network."""
+    from convdsl.loading import parse
+
+    try:
+        sound = not parse(text).warnings
+    except CompileError:
+        sound = False
+    if not sound:
+        raise InputError(f"{name} means something else in the language; say another --name")
 
 
 def _named_as(folder: Path) -> str:

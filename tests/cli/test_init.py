@@ -94,6 +94,15 @@ def test_it_learns(
     assert json.loads(lines[-1])[f"val_{metric}"] >= least
 
 
+@pytest.mark.parametrize("name", ["data", "image", "logits", "classes", "width", "x", "range"])
+def test_names_of_what_is_inside_will_do(
+    convdsl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert convdsl("init", "--name", name).code == 0
+    assert convdsl("check").out == ""
+
+
 def test_nothing_is_written_over(convdsl, tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("mine")
     (tmp_path / "convdsl.toml").symlink_to("nowhere")
@@ -122,8 +131,9 @@ def test_a_folder_with_other_files_will_do(
         (("--name", "1st"), "--name 1st: a network is called by letters, digits and `_`"),
         (("--name", "a-b"), "letters, digits"),
         (("--name", "../x"), "letters, digits"),
-        (("--name", "model"), "--name model: the name is taken"),
-        (("--name", "data"), "--name data: the name is taken"),
+        (("--name", "model"), "model means something else in the language; say another --name"),
+        (("--name", "N"), "N means something else"),
+        (("relu",), "relu means something else"),
         (("x/123",), "say --name NAME"),
         (("--template", "clasifier"), "did you mean classifier?"),
         (("file.txt",), "file.txt"),
