@@ -7,6 +7,8 @@ from collections.abc import Collection
 
 _DEPTHWISE = "write conv(in.channels, 3x3, groups = in.channels)"
 
+_ATTENTION = 'the zoo has one: `use "zoo:vit.cnn": attention`, then attention(heads)'
+
 NAMES = {
     "true": "write `true`",
     "false": "write `false`",
@@ -45,6 +47,11 @@ NAMES = {
     "view": "write reshape([N, ...]), or flatten",
     "shape": "write in.shape, in.channels, in.height",
     "print": "nothing is printed: `convdsl report` shows shapes",
+    "attention": _ATTENTION,
+    "selfattention": _ATTENTION,
+    "multiheadattention": _ATTENTION,
+    "mha": _ATTENTION,
+    "mhsa": _ATTENTION,
     "residual": "bind what is added: `y = x -> ...`, then `x + y`",
     "skip": "bind what is added: `y = x -> ...`, then `x + y`",
     "modulelist": "write `seq NAME { ... }`, or `repeat`",

@@ -185,6 +185,8 @@ class Modules:
         return self.evaluate(source, tree, place)
 
     def _beside(self, text: str, place: Path, module: Module) -> tuple[str, ...]:
+        if not place.suffix and place.with_suffix(".cnn").is_file():
+            return (f'did you mean "{text}.cnn"?',)
         root = self.library.root
         above = () if module.place is None or root is None else elsewhere(text, module.place, root)
         if above or "/" not in text or module.place is None:

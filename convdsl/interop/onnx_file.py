@@ -202,7 +202,8 @@ def _try_in_child(path: Path, size: int) -> None:
     if done.returncode == 0:
         return
     if done.returncode == 1:
-        raise InputError(f"{path} is no valid ONNX model: {done.stdout.decode(errors='replace')}")
+        said = done.stdout.decode(errors="replace").removeprefix(f"{path.name} is no ONNX model: ")
+        raise InputError(f"{path} is no valid ONNX model: {said}")
     raise InputError(f"{path} breaks the ONNX parser (exit {done.returncode}); it is damaged")
 
 

@@ -318,11 +318,14 @@ def _help(
         return ("separate them with a comma",)
     if kind in ("INT", "FLOAT", "SIZE") and "ARROW" in accepts and word[:1].isalpha():
         return (f"arguments stand in brackets: `{word}({found}, ...)`",)
+    if kind == "NAME" and "ARROW" in accepts and _BOUND.match(source.text, start + len(found)):
+        return (f"`{found} = ...` begins on a line of its own",)
     if kind == "NAME" and "ARROW" in accepts and before and before[-1] != "\n":
         return (f"`->` hands a tensor on: `{word or '...'} -> {found}`",)
     return ()
 
 
+_BOUND = re.compile(r"[ \t]*=(?!=)")
 _LOOSE = re.compile(r"\b(repeat|for|if|else)\b[^{}\n]*\Z")
 
 

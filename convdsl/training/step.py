@@ -27,6 +27,7 @@ from convdsl.ir.model import Model
 from convdsl.ir.opdef import Role
 from convdsl.ir.training import Training, names
 from convdsl.ops import BY_NAME
+from convdsl.spelling import nearest
 from convdsl.tensor import DType, TensorType
 from convdsl.training.judging import LOSS, add_input, mixes, total_loss
 from convdsl.training.losses.record import SharedBuild
@@ -163,9 +164,11 @@ def _trained(graph: Graph, training: Training) -> tuple[list[str], set[str]]:
     for pattern in training.freeze:
         found = {key for key in graph.states if names(pattern, key)}
         if not found:
+            near = nearest(pattern, {*keys, *(key.rpartition(".")[0] for key in keys)})
+            meant = f"did you mean {near}? " if near is not None else ""
             raise InputError(
                 f"freeze: no weight is called {pattern}\n"
-                f"help: there are {', '.join(keys[:6])}{', ...' if len(keys) > 6 else ''}; "
+                f"help: {meant}there are {', '.join(keys[:6])}{', ...' if len(keys) > 6 else ''}; "
                 "a layer's name stands for all of its weights, * for any letters"
             )
         frozen |= found

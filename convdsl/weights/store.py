@@ -104,7 +104,8 @@ def regular_file(path: Path) -> int:
     """The size of a plain file; a WeightError for whatever else stands at `path`."""
     try:
         if not path.exists():
-            raise WeightError(f"there is no weight file {path}")
+            help = "\nhelp: random:0 draws them" if str(path).lower() in ("random", "rand") else ""
+            raise WeightError(f"there is no weight file {path}{help}")
         if not path.is_file():
             kind = "a directory" if path.is_dir() else "no regular file"
             raise WeightError(f"the weights {path} are {kind}")

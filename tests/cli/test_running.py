@@ -452,3 +452,18 @@ def test_other_sizes_than_an_artifact_has(convdsl, folder: Path, tmp_path: Path)
     np.save(tmp_path / "x.npy", np.ones((3, 3, 8, 8), np.float32))
     said = convdsl("run", made, "--data", tmp_path / "x.npy").err
     assert f"{made} is compiled for N = 2; `convdsl compile` with --batch or --input makes" in said
+
+
+def test_near_misses_are_helped(convdsl, small: Path, tmp_path: Path) -> None:
+    """Weights called `random`, a layer that is nearly called so, a file that is no network."""
+    said = convdsl("run", small, "--weights", "random", "--data", "random:0")
+    assert said.code == 2
+    assert "help: random:0 draws them" in said.err
+    draw = np.random.default_rng(0)
+    np.savez(tmp_path / "d.npz", x=draw.random((6, 3, 8, 8), np.float32), y=np.arange(6) % 3)
+    said = convdsl("train", small, "--data", tmp_path / "d.npz", "--freeze", "cnv1")
+    assert (said.code, "did you mean conv1?" in said.err) == (2, True)
+    (tmp_path / "text.onnx").write_text("hello")
+    said = convdsl("import", tmp_path / "text.onnx")
+    assert said.code == 2
+    assert said.err.count("text.onnx") == 1
