@@ -80,6 +80,15 @@ def transposed(channels: int, groups: int = 1) -> Callable[[Builder], Value]:
     )
 
 
+def sampled(channels: int, mode: str = "bilinear") -> Callable[[Builder], Value]:
+    return lambda b: b(
+        "grid_sample",
+        b.input("x", 1, channels, 9, 9),
+        b.input("grid", 1, 7, 20, 2),
+        mode=mode,
+    )
+
+
 def tokens(count: int) -> Callable[[Builder], Value]:
     return lambda b: b("linear", b("relu", b.input("x", 2, count, 48)), channels=64)
 
@@ -121,6 +130,12 @@ RULES: dict[str, tuple[Callable[[Builder], Value], bool]] = {
     "many tokens": (tokens(40), False),
     "sixteen heads, turned": (
         lambda b: b("transpose", heads(16)(b), axes=(0, 1, 3, 2)),
+        False,
+    ),
+    "samples between elements of an input": (sampled(16), True),
+    "of an image": (sampled(3), False),
+    "rows at positions that are data": (
+        lambda b: b("take", b.input("x", 1, 64, 9, 9), b.input("i", 9, dtype=DType.I64), axis=3),
         False,
     ),
     "shuffled channels": (lambda b: b("channel_shuffle", conv(64)(b), groups=4), True),

@@ -7,10 +7,10 @@ value in a network leaves the others as they are.
 
 from __future__ import annotations
 
-from convdsl.kernel.expr import Read, Reduce, Stage, reads, walk
+from convdsl.kernel.expr import Pick, Read, Reduce, Stage, reads, walk
 from convdsl.kernel.layout import Layout
 from convdsl.kernel.target import Target
-from convdsl.schedules.contraction import coefficient
+from convdsl.schedules.contraction import coefficient, depends
 from convdsl.schedules.cpu.direct import direct
 from convdsl.schedules.cpu.generic import SHORTEST
 from convdsl.schedules.cpu.phases import phases
@@ -37,7 +37,24 @@ def layout_of(stage: Stage, operands: Operands, target: Target) -> Layout:
         return plain
     if _is_of_rows(stage, operands, block) or _is_of_planes(stage, operands, target):
         return plain
-    return Layout(shape, 1, block) if has_channels_inside(stage, operands, block) else plain
+    if has_channels_inside(stage, operands, block) or _is_sampled(stage, block):
+        return Layout(shape, 1, block)
+    return plain
+
+
+def _is_sampled(stage: Stage, block: int) -> bool:
+    """Whether sums of elements at positions that are data, the same for all channels, fill vectors
+    of these: plain, each lane would be picked by itself, again and again."""
+    axis = stage.axes[1]
+    if extent_of(axis) < block:
+        return False
+    sums = (e for e in walk(stage.body) if isinstance(e, Reduce))
+    for pick in (e for total in sums for e in walk(total.body) if isinstance(e, Pick)):
+        alike = not any(depends(d, axis) for read in reads(pick.index) for d in read.index)
+        planes = (read for read in reads(pick.body) if read.tensor.type.rank > 2)
+        if alike and any(read.index[1] == axis.i for read in planes):
+            return True
+    return False
 
 
 def _is_of_planes(stage: Stage, operands: Operands, target: Target) -> bool:
