@@ -138,8 +138,7 @@ def einsum(d: Draw) -> Sequence[str]:
     while True:
         extents = {x: d.between(2, 12) if x in "bhn" else d.between(4, 256) for x in letters}
         sizes = [prod(extents[i] for i in part) for part in (*operands.split(","), made)]
-        work = prod(extents.values())
-        if work <= _PRODUCTS and max(sizes) <= ELEMENTS and work >= ELEMENTS:
+        if prod(extents.values()) <= _PRODUCTS and max(sizes) <= ELEMENTS:
             break
     d.words.append(equation)
     names = [
