@@ -113,7 +113,7 @@ class Draw:
         typed = shape_inference.infer_shapes(proto)
         rank = next(iter(self.feeds.values())).ndim
         for value in typed.graph.output:
-            if value.type.WhichOneof("value") is None:  # of a function: its types are not inferred
+            if not value.type.tensor_type.HasField("shape"):  # a function's are not inferred
                 shape = [None] * rank
                 value.CopyFrom(
                     helper.make_tensor_value_info(value.name, onnx.TensorProto.FLOAT, shape)

@@ -203,7 +203,7 @@ def spread(d: Draw) -> Sequence[str]:
         x = d.input((n, c, *d.sides(2, n * c, 8)))
         if kind == "LpPool":
             return [d.node(kind, x, kernel_shape=[3, 3], strides=[2, 2], p=d.pick(1, 2))]
-        return [d.node(kind, x)]
+        return [d.node(kind, x, axes=[0, 2, 3])]
     rank = d.pick(2, 3)
     shape = d.shape(rank)
     axis = int(d.rng.integers(rank))
