@@ -21,7 +21,7 @@ from convdsl.ir.canonical import canonical_text
 from convdsl.lowering import buffers, recipe, tasks
 from convdsl.lowering.recipe import packings_from_json, packings_to_json
 from convdsl.passes import PASSES
-from convdsl.runtime import artifact
+from convdsl.runtime import artifact, cache
 from convdsl.runtime.cache import ObjectCache
 from convdsl.runtime.cpu import code as runtime
 from convdsl.runtime.saved import read_report
@@ -122,7 +122,7 @@ def test_the_fingerprint_is_of_the_sources(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "lowering").mkdir()
     (tmp_path / "compilation.py").touch()
     source = tmp_path / "lowering" / "lower.py"
-    monkeypatch.setattr(compilation, "__file__", str(tmp_path / "compilation.py"))
+    monkeypatch.setattr(cache, "__file__", str(tmp_path / "runtime" / "cache.py"))
     seen: set[str] = set()
     for text in ("one", "two", "onetwo"):
         source.write_text(text)
