@@ -110,9 +110,10 @@ def _changed(text: str, hunk: str, name: str) -> str:
     old, new = (
         "".join(f"{said}\n" for sign, said in lines if sign in kept) for kept in (" -", " +")
     )
-    count = f"\n{text}".count(f"\n{old}")
+    places = re.compile(f"^{re.escape(old)}", re.MULTILINE)
+    count = len(places.findall(text))
     assert count == 1, f"a change fits {count} places of {name}:\n{old}"
-    return f"\n{text}".replace(f"\n{old}", f"\n{new}")[1:]
+    return places.sub(lambda _: new, text)
 
 
 def _python(block: Block, names: dict[str, Any]) -> list[str]:

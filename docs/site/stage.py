@@ -119,12 +119,15 @@ def add_lists(folder: Path, files: dict[Path, Path]) -> None:
     for section in (folder / "README.md").read_text(encoding="utf-8").split("\n## ")[1:]:
         heading, _, text = section.partition("\n")
         pages = [str(Path(target)) for _, target, _ in LINK.findall(text) if "://" not in target]
-        pages = [page for page in dict.fromkeys(pages) if (folder / page).exists()]
+        pages = [page for page in dict.fromkeys(pages) if page.endswith(".md")]
         listed.update(pages)
         toctree(front, [*pages, *MADE.get(heading, ())], heading)
     made = {name for names in MADE.values() for name in names}
-    others = {page.name for page in folder.glob("*.md")} - listed - made - {front.name}
-    toctree(front, [*sorted(others), f"{OTHERS}/README.md"], "More")
+    rooms = ("gallery", "adr", "contributing", OTHERS)
+    pages = (page.relative_to(folder) for page in folder.rglob("*.md"))
+    found = {str(page) for page in pages if page.parts[0] not in rooms}
+    others = sorted(found - listed - made - {front.name})
+    toctree(front, [*others, f"{OTHERS}/README.md"], "More")
     for name, front in (
         ("gallery", "gallery/README.md"), ("adr", "adr/README.md"),
         ("contributing", "CONTRIBUTING.md"),
