@@ -24,6 +24,7 @@ EXTRAS = {
     "plot": ("matplotlib", "matplotlib", "plots of training runs"),
     "lsp": ("pygls", "pygls", "findings and shapes in an editor"),
     "serve": ("uvicorn", "uvicorn", "networks over HTTP"),
+    "mpi": ("mpi4py", "mpi4py", "training by several processes"),
     "cuda": ("cupy", "cupy-cuda13x", "NVIDIA GPUs"),
 }
 """Optional packages: import name, distribution, purpose; the key is convdsl's extra."""

@@ -19,7 +19,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     add_weights(parser)
     parser.add_argument(
-        "--to", choices=SUFFIXES, default="onnx", help="what to write (default onnx)"
+        "--to", choices=SUFFIXES, help="what to write (default onnx, or what -o FILE ends in)"
     )
     output = parser.add_argument(
         "-o", "--output", metavar="FILE", help="where to write (default MODEL.onnx or MODEL.py)"
@@ -31,9 +31,15 @@ def run(options: argparse.Namespace) -> int:
     from convdsl import exporting
 
     model = load_model(options)
-    path = plain_path(options.output or f"{model.name}{SUFFIXES[options.to]}")
-    if options.weights and options.to == "pytorch":
+    to = options.to or _said_by(options.output or "")
+    path = plain_path(options.output or f"{model.name}{SUFFIXES[to]}")
+    if options.weights and to == "pytorch":
         console.note("--weights plays no part in --to pytorch")
-    data = exporting.export(model, weights_of(options), path, to=options.to)
+    data = exporting.export(model, weights_of(options), path, to=to)
     console.note(f"{path}: {len(data):,} bytes")
     return 0
+
+
+def _said_by(path: str) -> str:
+    """What the end of a path says is to be written; ONNX where it says nothing."""
+    return next((to for to, end in SUFFIXES.items() if path.lower().endswith(end)), "onnx")

@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import numpy.typing as npt
 
+from convdsl.analysis.samples import samples_are_apart
 from convdsl.diagnostics import InputError, MismatchError, expect
 from convdsl.driver import bind_weights_of, compile
 from convdsl.ir.canonical import canonical_text
@@ -184,6 +185,7 @@ def prepare(
         threads = max(1, available_threads() // ranks.sharing)
     training = settled(model, training, found.train, ranks.size)
     started, notes = _weights(model, weights, training, partial)
+    notes += _of_ranks(model, ranks)
     try:
         session = Session(
             model,
@@ -267,6 +269,14 @@ def evaluate_model(
     compared = compares(model.graph, training.loss[0])
     figures = evaluate(network, applied(loss_of, loss), loader, training, compared)
     return {"samples": len(chosen), **figures}
+
+
+def _of_ranks(model: Model, ranks: Ranks) -> tuple[str, ...]:
+    """That a batch in parts may not be the batch, where nothing shows that it is."""
+    if ranks.size == 1 or samples_are_apart(model):
+        return ()
+    seen = "each process sees its own part only"
+    return (f"{model.name} may compare the samples of a batch with each other: {seen}",)
 
 
 def _check_folder(folder: Path | None, resume: bool, overwrite: bool) -> None:

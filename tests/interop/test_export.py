@@ -99,3 +99,13 @@ def test_the_command(tmp_path, capsys):
     onnx.checker.check_model(str(path), full_check=True)
     assert "net.onnx" in capsys.readouterr().err
     assert main(["export", "lenet5", "-o", str(path)]) == 2
+
+
+def test_the_end_of_the_path_says_what_is_written(tmp_path):
+    source = tmp_path / "net.py"
+    assert main(["export", "lenet5", "-o", str(source)]) == 0
+    assert "import torch" in source.read_text()
+    onto = tmp_path / "other.py"
+    how = ["--weights", "random:1", "--to", "onnx"]
+    assert main(["export", "lenet5", *how, "-o", str(onto)]) == 0
+    assert onnx.load_model_from_string(onto.read_bytes()).graph.node

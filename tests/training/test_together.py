@@ -22,7 +22,7 @@ from convdsl.ranks import Ranks
 from convdsl.toolchain import find_toolchain
 from convdsl.training.checkpoint import read_checkpoint
 from convdsl.training.data.parts import Part
-from convdsl.training.fit import Trained, train
+from convdsl.training.fit import Trained, prepare, train
 from convdsl.training.losses import LOSSES
 from convdsl.training.session import Session
 from convdsl.training.settings import complete
@@ -310,6 +310,18 @@ def test_a_batch_has_a_sample_for_each() -> None:
     (batch,) = batches(1, 3)
     with pytest.raises(InputError, match="rank 0 of 2 has 4 samples of a batch of 8, not 3"):
         session.step(batch, 0.1, 8)
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_samples_that_see_each_other_are_told_of(size: int) -> None:
+    model = convdsl.parse(NET)
+    mixing = convdsl.parse(NET.replace("image -> conv(8", "image - mean(image, 0) -> conv(8"))
+    said = "net may compare the samples of a batch with each other"
+    for network, told in ((model, False), (mixing, size > 1)):
+        rank = Rank(Meeting(size), 0)
+        data = (batches(1, 8)[0]["image"], batches(1, 8)[0]["label"])
+        notes = prepare(network, data, said={"batch": 4, "epochs": 1}, ranks=rank).notes
+        assert any(note.startswith(said) for note in notes) == told
 
 
 @pytest.mark.parametrize("whole", [1, 2, 7, 64])
