@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
+import re
 import string
 
 import pytest
 
+import convdsl
 from convdsl.elaborate import foreign
 from convdsl.ops import SPELLINGS
 from convdsl.spelling import nearest
@@ -65,9 +67,11 @@ def test_nothing_depends_on_the_order_or_is_slow() -> None:
 
 
 def test_what_foreign_words_stand_for_exists() -> None:
-    """The layers that help names can be written."""
-    import re
-
+    """The layers that help names can be written, those that it imports among them."""
     for text in foreign.NAMES.values():
+        imports = {name: line for line, name in re.findall(r'`(use "zoo:.*?": (\w+))`', text)}
         for name in re.findall(r"([a-z_]+)\(", text):
-            assert name in SPELLINGS, text
+            assert name in SPELLINGS or name in imports, text
+        for name, line in imports.items():
+            use = f"{line}\nmodel m {{ input x: f32[N, 4, 8]\n x -> {name}(2) -> output y }}"
+            assert convdsl.parse(use).graph.outputs["y"].type.shape[1:] == (4, 8)

@@ -38,7 +38,7 @@ class Accumulators:
             old, body = Get(registers, slot), reduce.body
             product = reduce.op == "sum" and isinstance(body, Binary) and body.op == "mul"
             own = body.dtype is reduce.dtype
-            if product and own and counted is None:
+            if product and own and reduce.dtype.is_float and counted is None:
                 a, b = (emitter.emit(e, at) for e in children(body))
                 self.b.set(registers, slot, Fma(a, b, old))
                 continue

@@ -145,7 +145,7 @@ def test_arithmetic_on_huge_images_is_refused() -> None:
         prepare(Image.new("L", (MOST_PIXELS + 1, 1)), declared, wanted)
 
 
-@pytest.mark.parametrize("moment", ["_parser", "_dispatch"])
+@pytest.mark.parametrize("moment", ["parser_of", "_dispatch"])
 def test_interrupts_are_answered_by_an_exit_code(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], moment: str
 ) -> None:
