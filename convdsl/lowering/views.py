@@ -103,8 +103,11 @@ class _Search:
 
     def lies(self, view: View) -> tuple[Value, Alias] | None:
         """Which of the two lies in the other, and where; None where both have places of their own,
-        or a part would lie in memory of the caller."""
+        one lies in the other already (the only part of a concatenation), or a part would lie in
+        memory of the caller."""
         memory, source = self.memory, view.source
+        if self.root(source) == self.root(view.value):
+            return None
         if view.value not in self.found and view.value not in memory.outputs:
             first = view.first * memory.narrowed.type(source).dtype.bytes
             apart = first % memory.alignment or not memory.is_made(self.root(source))

@@ -182,3 +182,64 @@ def test_results_do_not_lie_over_what_is_looked_at_later(monkeypatch: pytest.Mon
     found = check(graph, x=x, w=w)
     np.testing.assert_allclose(found["b"], x.T.reshape(3, 8) @ w, rtol=1e-5)
     np.testing.assert_allclose(found["a"], np.exp(x), rtol=1e-6)
+
+
+def test_the_only_part_of_a_concatenation() -> None:
+    """It lies in the whole, which therefore does not lie in it. Passes would take it out."""
+    b = Builder()
+    x = b.input("x", 1, 16, 9, 8)
+    graph = b.output(y=b("exp", b("concat", b("max_pool", x, kernel=3, pad=1), axis=1)))
+    given = np.random.default_rng(0).standard_normal((1, 16, 9, 8), "f4")
+    found = run_graph(graph, {"x": given}, machine_code)
+    wanted = run_graph(rewritten(graph), {"x": given}, machine_code)
+    np.testing.assert_array_equal(found["y"], wanted["y"])
+
+
+def _moved_about(random: np.random.Generator) -> tuple[Graph, dict[str, Any]]:
+    """A graph of movements and of maps that compute, and what its outputs are made of."""
+    b = Builder()
+    n, c = int(random.integers(1, 3)), int(random.choice([4, 16, 32]))
+    known = [(b.input("x", n, c, 4, 6), counted(n, c, 4, 6))]
+    for _ in range(int(random.integers(2, 9))):
+        value, array = known[random.integers(len(known))]
+        match random.choice(["reshape", "slice", "concat", "only", "negate", "turn"]):
+            case "reshape":
+                shape = array.shape
+                folded = (shape[0], prod(shape[1:]), 1, 1)
+                shape = folded if random.random() < 0.5 else (1, prod(shape[:2]), *shape[2:])
+                made = b("reshape", value, shape=shape), array.reshape(shape)
+            case "slice":
+                axis = int(random.integers(4))
+                first = int(random.integers(array.shape[axis]))
+                where = {"axes": (axis,), "start": (first,), "stop": (array.shape[axis],)}
+                cut = (*[slice(None)] * axis, slice(first, None))
+                made = b("slice", value, **where, step=(1,)), array[cut]
+            case "concat":
+                alike = [k for k in known if k[1].shape[2:] == array.shape[2:]]
+                alike = [k for k in alike if k[1].shape[0] == array.shape[0]]
+                other, more = alike[random.integers(len(alike))]
+                joined = np.concatenate([array, more], 1)
+                made = b("concat", value, other, axis=1), joined
+            case "only":
+                made = b("concat", value, axis=1), array
+            case "negate":
+                made = b("neg", value), -array
+            case _:
+                turned = array.transpose(0, 1, 3, 2)
+                made = b("transpose", value, axes=(0, 1, 3, 2)), turned
+        known.append(made)
+    chosen = random.choice(len(known) - 1, min(2, len(known) - 1), replace=False) + 1
+    outputs = {f"y{i}": known[k] for i, k in enumerate([*chosen, len(known) - 1])}
+    graph = b.output(**{name: value for name, (value, _) in outputs.items()})
+    return graph, {name: array for name, (_, array) in outputs.items()}
+
+
+@pytest.mark.parametrize("seed", [pytest.param(i, marks=pytest.mark.drawn) for i in range(120)])
+def test_whatever_moves_arrives(seed: int) -> None:
+    graph, wanted = _moved_about(np.random.default_rng(seed))
+    (x,) = graph.inputs.values()
+    for form in (graph, rewritten(graph)):
+        lower(form, cpu_machine(find_target("x86-64-v4")), "net")
+        found = run_graph(form, {"x": counted(*x.type.sizes)}, interpreted)
+        for name, array in wanted.items():
+            np.testing.assert_array_equal(found[name], array)
