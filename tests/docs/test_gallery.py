@@ -97,7 +97,7 @@ def check(page: Path, request: pytest.FixtureRequest, slow: bool) -> None:
         assert not found, "\n".join([*found, "run `make golden` and read the diff"])
 
 
-@pytest.mark.drawn(share=2)
+@pytest.mark.drawn(share=4)
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_page(
     page: Path,

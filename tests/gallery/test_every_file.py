@@ -33,6 +33,7 @@ NAMES = [name for name, entry in zoo.names().items() if entry.path.parent.name =
 SMALL: dict[str, dict[str, Any]] = {
     "suppression": {"places": 30, "candidates": 12, "most": 6},
     "suppression_by_class": {"places": 30, "candidates": 12, "most": 6},
+    "large_filter": {"channels": 16, "size": 24},
     "swin_stage": {"channels": 16, "heads": 2, "height": 8, "width": 12, "window": 4},
     "atrous_pyramid": {"channels": 4, "rates": [2, 5], "size": 7},
     "atrous_convolution": {"size": 9},

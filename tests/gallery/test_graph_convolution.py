@@ -294,11 +294,11 @@ def heat(time: float) -> Array:
 def test_a_free_spectrum_learns_nothing_of_others() -> None:
     """Multipliers between knots prefer no frequency: what is learnt of a member by its number
     says nothing of the others. It says all where members are smooth to begin with."""
-    assert np.mean([learned("spectral_network", seed, 100) for seed in range(6)]) < 0.7
+    assert np.mean([learned("spectral_network", seed, 100) for seed in range(3)]) < 0.7
     smoothest = waves(CLUB)[:, 1:3]
     for members in (heat(1), heat(4), smoothest):
         count = members.shape[1]
-        found = [learned("spectral_network", s, 100, members, features=count) for s in range(3)]
+        found = [learned("spectral_network", s, 100, members, features=count) for s in range(2)]
         assert np.mean(found) >= 0.9, found
 
 

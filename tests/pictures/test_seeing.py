@@ -126,6 +126,7 @@ def test_pulled_back_says_what_is_missing(net: Model) -> None:
         pulled_back(net, "act", ["nose"])
 
 
+@pytest.mark.drawn(share=5)
 @pytest.mark.parametrize("seed", range(15))
 def test_gradients_stay_in_the_theoretical_field(seed: int) -> None:
     graph = random_graph(seed, rank=2, batch=1)

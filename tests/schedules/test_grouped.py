@@ -36,7 +36,7 @@ def drawn(draw: st.DrawFn) -> tuple[tuple[int, ...], dict[str, Any]]:
     return (draw(st.sampled_from([1, 2])), groups * draw(st.integers(1, 12)), *space), attributes
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=10)
 @given(drawn())
 def test_drawn_groups(layer: tuple[tuple[int, ...], dict[str, Any]]) -> None:
     check(step_graph("conv", *layer), executing)

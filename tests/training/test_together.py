@@ -139,7 +139,8 @@ def test_statistics_are_each_rank_s_own_unless_synchronised() -> None:
 
 
 @pytest.mark.parametrize("name", LOSSES)
-@pytest.mark.parametrize("seed", [pytest.param(n, marks=pytest.mark.drawn) for n in range(6)])
+@pytest.mark.drawn(share=20)
+@pytest.mark.parametrize("seed", range(6))
 def test_every_loss_is_that_of_the_whole_batch(name: str, seed: int) -> None:
     """Drawn arguments and targets: weights, ignored labels, sums and means, boxes without extent.
     The gradient goes to one weight for each element of the output."""
