@@ -77,22 +77,22 @@ def networks() -> list[str]:
     return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
 
 
-def load(line: str) -> tuple[str, convdsl.Model]:
-    """A network by its line: a short name, and the model."""
+def load(line: str, **sizes: int) -> tuple[str, convdsl.Model]:
+    """A network by its line: a short name, and the model, with what sizes are given."""
     from convdsl.elaborate import parameter_value
 
     source, *settings = line.split()
     beside = HERE / source
     path = str(beside) if beside.suffix and beside.exists() else source
     pairs = (setting.partition("=") for setting in settings)
-    model = convdsl.load(path, **{name: parameter_value(text) for name, _, text in pairs})
+    given = {name: parameter_value(text) for name, _, text in pairs}
+    model = convdsl.load(path, **given, **sizes)
     return "-".join([Path(source).stem, *settings]), model
 
 
-def prepare(
-    folder: Path, name: str, model: convdsl.Model, threads: list[int], batch: int
-) -> dict[str, Any]:
+def prepare(folder: Path, line: str, threads: list[int], batch: int) -> dict[str, Any]:
     """Weights, input, ONNX file, PyTorch source and artifacts of one network; compile times."""
+    name, model = load(line)
     weights = dict(bind(RandomWeights(0), model.graph.states))
     free = {symbol.name for symbol in model.symbols}
     binding = {"N": batch} if "N" in free else {}
@@ -104,7 +104,8 @@ def prepare(
     np.savez(folder / f"{name}.npz", allow_pickle=False, **weights)
     (folder / f"{name}.ports").write_text(f"{port} {next(iter(model.outputs))}\n")
     convdsl.export(model, weights, folder / f"{name}.onnx")
-    convdsl.export(model, to="pytorch", path=folder / f"{name}.py")
+    _, known = load(line, **binding)  # such source cannot say every use of an open size
+    convdsl.export(known, to="pytorch", path=folder / f"{name}.py")
     seconds: list[float] = []
     for team in (threads[0], *threads):
         started = time.perf_counter()
@@ -225,8 +226,8 @@ def main() -> None:
         os.environ["XDG_CACHE_HOME"] = place  # the first compile is cold
         folder = Path(place)
         for line in options.models:
-            model, loaded = load(line)
-            facts = prepare(folder, model, loaded, options.threads, options.batch)
+            model, _ = load(line)
+            facts = prepare(folder, line, options.threads, options.batch)
             rows: list[dict[str, Any]] = []
             for threads in options.threads:
                 found = measure(folder, model, peers, threads, options.rounds, options.clock)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from graphs import Builder
 
+import convdsl
 from benchmarks import __main__ as bench
 from benchmarks.bound import bound_seconds
 from benchmarks.peers import PEERS, missing
@@ -41,6 +42,8 @@ def test_networks(line: str) -> None:
     name, model = bench.load(line)
     assert name
     assert len(model.inputs) == 1
+    _, known = bench.load(line, N=1)
+    assert "class " in convdsl.export(known, to="pytorch").decode()
 
 
 def test_settings_follow_a_name() -> None:
