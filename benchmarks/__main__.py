@@ -41,6 +41,10 @@ CALLS = 5  # of one peer before it is another's turn
 REST = 0.02  # seconds between turns, in which the threads of the one before come to rest
 
 
+class Ended(SystemExit):
+    """A peer's process has ended before its answer; what it said stands above."""
+
+
 class Worker:
     """A peer's process."""
 
@@ -67,7 +71,7 @@ class Worker:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            raise SystemExit("a peer's process has ended; its message is above")
+            raise Ended("a peer's process has ended; its message is above")
         return json.loads(line)
 
 
@@ -130,12 +134,31 @@ def whole_process(folder: Path, model: str, threads: int) -> float:
     return min(times)
 
 
+def started(
+    folder: Path, model: str, peers: list[str], threads: int
+) -> tuple[dict[str, Worker], dict[str, float]]:
+    """Processes by peer, each after its first call, and the seconds that took. Those that end
+    on the way there, as they lack an operator, are left out; convdsl must not."""
+    workers: dict[str, Worker] = {}
+    firsts: dict[str, float] = {}
+    for peer in peers:
+        try:
+            worker = Worker(peer, folder, model, threads)
+            firsts[peer] = worker.ask(do="first")["first s"]
+        except Ended:
+            if peer == "convdsl":
+                raise
+            print(f"{model}: {peer} cannot run it and is left out")
+            continue
+        workers[peer] = worker
+    return workers, firsts
+
+
 def measure(
     folder: Path, model: str, peers: list[str], threads: int, rounds: int, clock: str = "wall"
 ) -> list[dict[str, Any]]:
-    """A row per peer."""
-    workers = {peer: Worker(peer, folder, model, threads) for peer in peers}
-    firsts = {peer: worker.ask(do="first")["first s"] for peer, worker in workers.items()}
+    """A row per peer that can run the model."""
+    workers, firsts = started(folder, model, peers, threads)
     outputs = {peer: np.load(folder / f"{model}.{peer}.out.npy") for peer in workers}
     times: dict[str, list[float]] = {peer: [] for peer in workers}
     for worker in workers.values():

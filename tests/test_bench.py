@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from graphs import Builder
 
@@ -61,3 +63,25 @@ def test_what_is_not_installed_is_known() -> None:
 def test_the_fastest_peer_is_not_convdsl() -> None:
     rows = [{"peer": p, "median ms": ms} for p, ms in (("convdsl", 1), ("a", 3), ("b", 2))]
     assert bench.fastest(rows)["peer"] == "b"
+
+
+def test_a_peer_that_ends_is_left_out(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Fake:
+        def __init__(self, peer: str, *_: object) -> None:
+            self.peer = peer
+
+        def ask(self, do: str) -> dict[str, float]:
+            if self.peer in ended:
+                raise bench.Ended("ended")
+            return {f"{do} s": 1.0}
+
+    monkeypatch.setattr(bench, "Worker", Fake)
+    ended = {"ncnn"}
+    workers, firsts = bench.started(tmp_path, "net", ["convdsl", "ncnn", "mnn"], 1)
+    assert list(workers) == list(firsts) == ["convdsl", "mnn"]
+    assert capsys.readouterr().out == "net: ncnn cannot run it and is left out\n"
+    ended = {"convdsl"}
+    with pytest.raises(bench.Ended):
+        bench.started(tmp_path, "net", ["convdsl"], 1)
