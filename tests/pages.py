@@ -30,6 +30,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from convdsl import zoo
 from convdsl.cli import app, main
 
@@ -86,6 +88,15 @@ def run(page: str, slow: bool = False) -> tuple[str, list[str]]:
             written += page[end : block.start] + printed
             end = block.start + len(block.text)
     return written + page[end:], found
+
+
+def check_page(page: Path, request: pytest.FixtureRequest, slow: bool) -> None:
+    """Run a page in the working directory; its text is written anew where goldens are."""
+    written, found = run(page.read_text(encoding="utf-8"), slow)
+    if request.config.getoption("--update-golden"):
+        page.write_text(written, encoding="utf-8")
+    else:
+        assert not found, "\n".join([*found, "run `make golden` and read the diff"])
 
 
 def take_steps(page: str, root: Path) -> None:

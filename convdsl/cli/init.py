@@ -91,6 +91,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     folder = plain_path(options.folder)
     name = _checked(options.name) if options.name is not None else _named_as(folder)
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file; a project is begun in a folder")
     made = dict(_texts(name, options.template))
     _try(name, made[f"{name}.cnn"])
     there = [path for path in made if (folder / path).exists() or (folder / path).is_symlink()]

@@ -148,3 +148,10 @@ def test_mistakes(
     assert (said.code, said.out) == (2, "")
     assert words in said.err
     assert [path.name for path in tmp_path.iterdir()] == ["file.txt"]
+
+
+def test_a_file_is_no_folder(convdsl, tmp_path: Path) -> None:
+    (tmp_path / "net.cnn").write_text("mine")
+    said = convdsl("init", tmp_path / "net.cnn", "--name", "net")
+    assert (said.code, said.out) == (2, "")
+    assert said.err == f"error: {tmp_path}/net.cnn is a file; a project is begun in a folder\n"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pages import blocks, quoted_nowhere, run
+from pages import blocks, check_page, quoted_nowhere
 
 from convdsl import zoo
 from convdsl.cli import main
@@ -89,14 +89,6 @@ def test_quotes_are_of_the_files(page: Path) -> None:
     assert not quoted_nowhere(page.read_text(encoding="utf-8"))
 
 
-def check(page: Path, request: pytest.FixtureRequest, slow: bool) -> None:
-    written, found = run(page.read_text(encoding="utf-8"), slow)
-    if request.config.getoption("--update-golden"):
-        page.write_text(written, encoding="utf-8")
-    else:
-        assert not found, "\n".join([*found, "run `make golden` and read the diff"])
-
-
 @pytest.mark.drawn(share=4)
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_page(
@@ -106,7 +98,7 @@ def test_page(
     request: pytest.FixtureRequest,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    check(page, request, slow=False)
+    check_page(page, request, slow=False)
 
 
 LONG = [page for page in PAGES if any("slow" in b.flags for b in blocks(page.read_text()))]
@@ -121,4 +113,4 @@ def test_page_with_what_takes_long(
     request: pytest.FixtureRequest,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    check(page, request, slow=True)
+    check_page(page, request, slow=True)

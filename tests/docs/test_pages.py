@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from pages import blocks, run, wrong_commands
+from pages import blocks, check_page, wrong_commands
 
 DOCS = Path(__file__).parents[2] / "docs"
 RUN = {"console", "python"}
@@ -21,14 +21,6 @@ LONG = [
 ]
 
 
-def check(page: Path, request: pytest.FixtureRequest, slow: bool) -> None:
-    written, found = run(page.read_text(encoding="utf-8"), slow)
-    if request.config.getoption("--update-golden"):
-        page.write_text(written, encoding="utf-8")
-    else:
-        assert not found, "\n".join([*found, "run `make golden` and read the diff"])
-
-
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_page(
     page: Path,
@@ -37,7 +29,7 @@ def test_page(
     request: pytest.FixtureRequest,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    check(page, request, slow=False)
+    check_page(page, request, slow=False)
 
 
 @pytest.mark.slow
@@ -49,7 +41,7 @@ def test_page_with_what_takes_long(
     request: pytest.FixtureRequest,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    check(page, request, slow=True)
+    check_page(page, request, slow=True)
 
 
 EVERY = [DOCS.parent / "README.md", *sorted(DOCS.glob("*.md")), *sorted(DOCS.glob("gallery/*.md"))]
