@@ -81,8 +81,8 @@ def networks() -> list[str]:
     return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
 
 
-def load(line: str, **sizes: int) -> tuple[str, convdsl.Model]:
-    """A network by its line: a short name, and the model, with what sizes are given."""
+def load(line: str) -> tuple[str, convdsl.Model]:
+    """A network by its line: a short name, and the model."""
     from convdsl.elaborate import parameter_value
 
     source, *settings = line.split()
@@ -90,7 +90,7 @@ def load(line: str, **sizes: int) -> tuple[str, convdsl.Model]:
     path = str(beside) if beside.suffix and beside.exists() else source
     pairs = (setting.partition("=") for setting in settings)
     given = {name: parameter_value(text) for name, _, text in pairs}
-    model = convdsl.load(path, **given, **sizes)
+    model = convdsl.load(path, **given)
     return "-".join([Path(source).stem, *settings]), model
 
 
@@ -108,8 +108,7 @@ def prepare(folder: Path, line: str, threads: list[int], batch: int) -> dict[str
     np.savez(folder / f"{name}.npz", allow_pickle=False, **weights)
     (folder / f"{name}.ports").write_text(f"{port} {next(iter(model.outputs))}\n")
     convdsl.export(model, weights, folder / f"{name}.onnx")
-    _, known = load(line, **binding)  # such source cannot say every use of an open size
-    convdsl.export(known, to="pytorch", path=folder / f"{name}.py")
+    convdsl.export(model, to="pytorch", path=folder / f"{name}.py")
     seconds: list[float] = []
     for team in (threads[0], *threads):
         started = time.perf_counter()

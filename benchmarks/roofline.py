@@ -58,7 +58,7 @@ def best(model: str, threads: int, rounds: int) -> tuple[list[Row], tuple[float,
     for steps in zip(*runs, strict=True):
         row = dict(min(steps, key=lambda step: step["us"]))
         row["predicted us"] = min(step["predicted us"] for step in steps)
-        row["us / predicted"] = row["us"] / row["predicted us"]
+        row["us / predicted"] = row["us"] / row["predicted us"] if row["predicted us"] else 0.0
         row["% of peak"] = 100 * row["GFLOP/s"] / peak
         rows.append(row)
     return rows, (peak, bandwidth)

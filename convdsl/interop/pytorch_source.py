@@ -6,8 +6,10 @@ else is called where it happens, in `forward`.
 
 from __future__ import annotations
 
+import ast
 import keyword
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,10 +21,13 @@ from convdsl.interop.correspondence.wording import Wording, listed, text, torch_
 from convdsl.ir.graph import OpNode, StateNode, Value
 from convdsl.ir.model import Model
 from convdsl.ir.opdef import Role
-from convdsl.tensor import DType
+from convdsl.tensor import DType, SymDim
 from convdsl.tensor.conversion import widen_bf16
 
 INDENT = "    "
+
+_OWN = {"self", "torch", "nn", "functional", "Tensor", "min", "max"}
+"""Names that the source means something else by than an input, a layer or a size."""
 
 _LONGEST = 64
 """Elements of a constant in source text."""
@@ -55,7 +60,10 @@ class _Module:
     def __init__(self, model: Model) -> None:
         self.model = model
         self.names: dict[Value, str] = {}
-        self.free = _Names({"self", "torch", "nn", "functional", "Tensor"})
+        self.open = _free_sizes(model)
+        for name in sorted(self.open & _OWN | {n for n in self.open if keyword.iskeyword(n)}):
+            raise InputError(f"the size {name} is called as something that PyTorch source needs")
+        self.free = _Names(_OWN | self.open)
         self.tree: dict[str, Any] = {}
         self.constants: dict[str, str] = {}
 
@@ -70,6 +78,10 @@ class _Module:
             pytorch = row_of(node.op, node.name).pytorch
             made = pytorch.construction(Wording(node.call, {}))
             if made is not None and not self._is_said(node):
+                for size in sorted(self.open & _names_in(made)):
+                    raise InputError(
+                        f"the size {size} is free, and {node.name} is made before it is known"
+                    )
                 self._add(_path(node), made)
         body = [self._statement(node) for node in graph.op_nodes() if not self._is_said(node)]
         results = [self.names[value] for value in graph.outputs.values()]
@@ -92,7 +104,7 @@ class _Module:
             *setup,
             "",
             f"{INDENT}def forward(self, {', '.join(arguments)}) -> {returns}:",
-            *(INDENT * 2 + line for line in body),
+            *(INDENT * 2 + line for line in (*self._sizes(body), *body)),
             f"{INDENT * 2}return {', '.join(results)}",
         ]
         return "\n".join(lines) + "\n"
@@ -182,6 +194,20 @@ class _Module:
 
     # What is called
 
+    def _sizes(self, body: Sequence[str]) -> list[str]:
+        """Free sizes that statements mention, by the first axis of an argument that is one."""
+        lines: list[str] = []
+        used = set[str]().union(*map(_names_in, body)) & self.open
+        for value in self.model.graph.inputs.values():
+            for axis, size in enumerate(value.type.shape):
+                alone = size.alone if isinstance(size, SymDim) else None
+                if alone is not None and alone.name in used:
+                    used.remove(alone.name)
+                    lines.append(f"{alone.name} = {self.names[value]}.shape[{axis}]")
+        for name in sorted(used):
+            raise InputError(f"the size {name} is free, and no input has an axis of that size")
+        return lines
+
     def _is_said(self, node: OpNode) -> bool:
         """Constants stand where they are used."""
         weight = node.inputs.get("weight")
@@ -246,6 +272,17 @@ def _path(node: OpNode) -> str:
     if len(paths) > 1 or not states:
         raise InputError(f"{node.name} has weights of other layers, which no module can say")
     return paths.pop() if paths else node.name
+
+
+def _free_sizes(model: Model) -> set[str]:
+    values = [*model.graph.inputs.values()]
+    values += [value for node in model.graph.op_nodes() for value in node.outputs]
+    return {symbol.name for value in values for symbol in value.type.symbols()}
+
+
+def _names_in(source: str) -> set[str]:
+    """The variables of a line."""
+    return {node.id for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name)}
 
 
 def _is_parameter(made: Any) -> bool:

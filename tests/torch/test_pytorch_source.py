@@ -15,13 +15,8 @@ from convdsl.interop.correspondence import ROWS
 from convdsl.interop.correspondence.wording import Lacking
 from convdsl.ir.model import Model
 
-LARGE, FREE, WHOLE = (
-    "too large for source text",
-    "the size N is free",
-    "floating-point numbers only",
-)
+LARGE, WHOLE = ("too large for source text", "floating-point numbers only")
 CANNOT = {
-    **dict.fromkeys(("vit_b_16", "vit_b_32", "vit_l_16", "vit_l_32"), FREE),
     **dict.fromkeys(("attention_as_convolution", "low_pass", "spectral_network"), LARGE),
     **dict.fromkeys(("chebyshev_network", "gcn"), LARGE),
     **dict.fromkeys(("spatial_network", "swin_stage"), WHOLE),
@@ -122,3 +117,42 @@ def test_numbers_that_are_no_tensors():
         "y = max(x, -0.5) - 2 * x\nmin(1.5, y) -> output z\n}\n"
     )
     compare(model)
+
+
+OPEN = """convdsl 1
+model m {
+    input x: f32[N, 3, H, W]
+    token = parameter([1, 3, 1, 1]) -> expand([x.batch, 3, 1, x.width])
+    concat(token, x, axis = 2) -> output joined
+    parameter([3, 1, 1]) -> expand([x.batch, 3, (x.height + 1) // 2, x.width // 3]) -> output y
+    x -> reshape([x.batch * x.height, x.channels, x.width]) -> output z
+}
+"""
+
+
+@pytest.mark.parametrize("sizes", [(1, 1, 3), (2, 5, 7), (3, 4, 6)])
+def test_free_sizes_are_read_from_the_arguments(sizes):
+    n, h, w = sizes
+    module = module_of(convdsl.parse(OPEN))
+    x = torch.randn(n, 3, h, w)
+    joined, y, z = module(x)
+    assert torch.equal(joined[:, :, 1:], x)
+    assert y.shape == (n, 3, (h + 1) // 2, w // 3)
+    assert z.shape == (n * h, 3, w)
+
+
+@pytest.mark.parametrize(
+    ("shape", "said"),
+    [
+        ("[2 * N, 3]", "the size N is free, and no input has an axis of that size"),
+        ("[max, 3]", "the size max is called as something that PyTorch source needs"),
+    ],
+)
+def test_sizes_that_source_cannot_read(shape, said):
+    model = convdsl.parse(
+        f"convdsl 1\nmodel m {{\ninput x: f32{shape}\n"
+        "parameter([1, 3]) -> expand([x.batch, 3]) -> output y\n"
+        "x -> output z\n}\n"
+    )
+    with pytest.raises(InputError, match=said):
+        module_of(model)

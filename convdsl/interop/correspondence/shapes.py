@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from convdsl.diagnostics import InputError
 from convdsl.interop.correspondence.row import Keyword, Read, Row, only_spelled, same
 from convdsl.interop.correspondence.wording import PyTorch, Wording, function, text
 from convdsl.interop.reading.tensors import (
@@ -252,15 +251,14 @@ def _to_depth(shape: Sequence[Dim], factor: Sequence[int]) -> tuple[list[Dim], l
 
 
 def _reshaped(x: str, shape: Sequence[Dim], own: Sequence[Dim]) -> str:
-    """An axis that is free and stays is copied; another one is found."""
+    """An axis that is free and stays is copied; another one is found, or said if there are more."""
     sizes = [
         f"{x}.shape[{i}]" if isinstance(d, SymDim) and i < len(own) and own[i] == d else d
         for i, d in enumerate(shape)
     ]
-    free = [i for i, size in enumerate(sizes) if isinstance(size, SymDim)]
-    if len(free) > 1:
-        raise InputError(f"a shape of {list(shape)} has too many free sizes for PyTorch source")
-    return ", ".join("-1" if isinstance(size, SymDim) else str(size) for size in sizes)
+    alone = sum(isinstance(size, SymDim) for size in sizes) == 1
+    words = ("-1" if alone and isinstance(s, SymDim) else s for s in sizes)
+    return ", ".join(w if isinstance(w, str) else text(w) for w in words)
 
 
 def _say_reshape(w: Wording) -> str:
@@ -278,6 +276,10 @@ def _say_expand(w: Wording) -> str:
     own = (1,) * (len(wanted) - len(own)) + own
     sizes = ["-1" if a == b != 1 else text(b) for a, b in zip(own, wanted, strict=True)]
     return f"{w['x']}.expand({', '.join(sizes)})"
+
+
+def _say_tile(w: Wording) -> str:
+    return f"torch.tile({w['x']}, ({', '.join(map(text, w.call['repeats']))},))"
 
 
 def _say_channel_shuffle(w: Wording) -> str:
@@ -365,7 +367,7 @@ ROWS = (
     Row(
         "tile",
         "Tile",
-        PyTorch("torch.tile", lambda w: f"torch.tile({w['x']}, {tuple(w.call['repeats'])})"),
+        PyTorch("torch.tile", _say_tile),
         lambda s: s("Tile", s["x"], s.integers(s.call["repeats"])),
         Read(_read_tile, deciding=(1,)),
     ),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import inf, isnan
+from fractions import Fraction
+from math import inf, isnan, lcm
 from typing import Any, TypeAlias
 
 from convdsl.diagnostics import InputError
 from convdsl.ir.opdef import Call
 from convdsl.tensor import DType, SymDim
+from convdsl.tensor.dim import Atom, Extremum, Floor, Symbol
 
 WordRule: TypeAlias = "Callable[[Wording], str]"
 
@@ -101,9 +103,10 @@ def module(name: str, layer: WordRule, call: WordRule | None = None, *lacks: str
 
 
 def text(value: Any) -> str:
-    """A value as source; a tuple of equal ones as the one that PyTorch repeats."""
+    """A value as source; a tuple of equal ones as the one that PyTorch repeats. A free size is
+    made of the symbols that `forward` reads from its arguments."""
     if isinstance(value, SymDim):
-        raise InputError(f"the size {value} is free, which PyTorch source cannot say")
+        return _size(value)
     if type(value) in (tuple, list):
         items: Sequence[Any] = value
         if len(items) > 0 and all(item == items[0] for item in items):
@@ -112,6 +115,30 @@ def text(value: Any) -> str:
     if isinstance(value, float) and (value in (inf, -inf) or isnan(value)):
         return f'float("{value}")'
     return repr(value)
+
+
+def _size(value: SymDim) -> str:
+    """A free size in Python's whole numbers: what is divided is divided once, at the end."""
+    below = lcm(*(Fraction(coefficient).denominator for _, coefficient in value.terms))
+    words = ""
+    for monomial, coefficient in value.terms:
+        count = int(coefficient * below)
+        powers = (f"{_atom(a)}**{n}" if n > 1 else _atom(a) for a, n in monomial)
+        factors = [*([str(abs(count))] if abs(count) != 1 or not monomial else []), *powers]
+        sign = "-" if count < 0 else "+"
+        spaced = f" {sign} " if words else sign.strip("+")
+        words += spaced + " * ".join(factors)
+    return words if below == 1 else f"({words}) // {below}"
+
+
+def _atom(atom: Atom) -> str:
+    match atom:
+        case Symbol():
+            return atom.name
+        case Floor():
+            return f"(({text(atom.numerator)}) // ({text(atom.denominator)}))"
+        case Extremum():
+            return f"{atom.kind}({', '.join(map(text, atom.arguments))})"
 
 
 def listed(values: Sequence[Any]) -> str:
