@@ -12,6 +12,8 @@ PEERS := .venv-peers
 # pip: quiet about everything but trouble
 PIP := -m pip install --quiet --disable-pip-version-check
 WORKERS ?= 2
+# Tests start Python hundreds of times, and every start compiles all it imports where nothing is kept.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup demo docs test test-slow test-gpu test-gpu-evidence test-torch test-around lint format grammar conformance golden where bench fuzz wheel release vsix clean
 

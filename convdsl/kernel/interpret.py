@@ -27,55 +27,38 @@ from convdsl.kernel.grid import (
     names_of,
     run_threads,
 )
+from convdsl.kernel.meaning import Meanings
 from convdsl.kernel.mma import SUMS, as_tf32
 from convdsl.kernel.nodes import (
     Barrier,
-    Binary,
     Blocks,
     Buffer,
-    Cast,
     CommitCopies,
-    Compare,
-    Const,
     CopyAsync,
     Exchange,
-    Fma,
     For,
-    Gather,
     Get,
     If,
-    IndexAsValue,
-    IndexTest,
     Kernel,
-    Lane,
     Let,
     LetIndex,
-    Load,
     Mma,
     Parallel,
     Prefetch,
-    ReduceLanes,
-    Select,
     Set,
-    Shuffle,
     Space,
-    Splat,
     Statement,
     Store,
     Threads,
-    Unary,
     Value,
-    ValueType,
-    Var,
     WaitCopies,
     is_met,
 )
 from convdsl.kernel.program import Argument, Place, Program
-from convdsl.kernel.scalar import FUNCTIONS, REDUCTIONS
 from convdsl.kernel.verify import KernelError
 from convdsl.kernel.verify_program import verify_program
 from convdsl.tensor import Dim, DType, evaluate
-from convdsl.tensor.conversion import convert, stored
+from convdsl.tensor.conversion import convert
 
 Array = npt.NDArray[Any]
 
@@ -144,6 +127,7 @@ class _Grid:
 
     def __init__(self, kernel: Kernel, order: Order) -> None:
         self.order = order
+        self.meanings = Meanings()
         self.ledger = Ledger(kernel.buffers)
         self.names = [
             name
@@ -252,7 +236,7 @@ class _Machine:
     def store(self, store: Store) -> None:
         value = self.value(store.value)
         count = len(value) if store.valid is None else store.valid
-        self.at(store.buffer, store.index, count, write=True)[:] = value[:count]
+        self.at(store.buffer, self.index(store.index), count, write=True)[:] = value[:count]
 
     def begin_copy(self, copy: CopyAsync) -> None:
         start, valid = self.index(copy.index), self.index(copy.valid)
@@ -275,8 +259,8 @@ class _Machine:
         out[:] = 0
         out[: len(begun.source)] = begun.source
 
-    def at(self, buffer: Buffer, index: Dim, count: int, *, write: bool = False) -> Array:
-        name, start = buffer.name, self.index(index)
+    def at(self, buffer: Buffer, start: int, count: int, *, write: bool = False) -> Array:
+        name = buffer.name
         array, part = self.buffers[name], slice(start, start + count)
         if start < 0 or start + count > len(array):
             self.fail(f"{name}[{start}:{start + count}] is out of bounds ({len(array)})")
@@ -367,10 +351,11 @@ class _Machine:
 
     # Values
 
-    def load(self, buffer: Buffer, index: Dim, count: int) -> Array:
-        found = self.at(buffer, index, count).copy()
+    def load(self, buffer: Buffer, start: int, count: int) -> Array:
+        """What a value reads."""
+        found = self.at(buffer, start, count).copy()
         if buffer.space is Space.SHARED:
-            own, start = self.parties[-1], self.index(index)
+            own = self.parties[-1]
             hole = own.ledger.unwritten(buffer.name, slice(start, start + count))
             if hole is not None:
                 reader = own.names[own.number]
@@ -378,55 +363,4 @@ class _Machine:
         return found
 
     def value(self, value: Value) -> Array:
-        """The lanes of a value; a scalar is an array of one."""
-        numpy_type = np.dtype(value.type.dtype.numpy)
-        match value:
-            case Const():
-                return np.full(value.type.lanes, stored(value.value, value.type.dtype))
-            case Var():
-                return self.lets[value.name]
-            case Load():
-                rest = np.full(value.type.lanes, stored(value.otherwise, value.type.dtype))
-                if not all(self.value(guard)[0] for guard in value.guards):
-                    return rest
-                found = self.load(value.buffer, value.index, value.count)
-                return np.concatenate([found, rest[value.count :]])
-            case Get():
-                return self.registers[(value.registers.name, value.slot)]
-            case IndexTest():
-                test = FUNCTIONS[value.op].meaning
-                return np.array([test(self.index(value.a), self.index(value.b))])
-            case IndexAsValue():
-                lanes = np.arange(value.type.lanes) * value.step
-                return (self.index(value.index) + lanes).astype(numpy_type)
-            case Lane():
-                return self.value(value.x)[value.lane : value.lane + 1]
-            case Shuffle():
-                both = np.concatenate([self.value(value.a), self.value(value.b)])
-                return both[list(value.lanes)]
-            case Gather():
-                return np.concatenate([self.value(lane) for lane in value.lanes])
-            case _:
-                return self.computed(value, value.type)
-
-    def computed(self, value: Value, type: ValueType) -> Array:
-        numpy_type = np.dtype(type.dtype.numpy)
-        match value:
-            case Unary():
-                return FUNCTIONS[value.op].meaning(self.value(value.x))
-            case Binary() | Compare():
-                return FUNCTIONS[value.op].meaning(self.value(value.a), self.value(value.b))
-            case Fma():
-                a, b, c = (self.value(v).astype(np.longdouble) for v in (value.a, value.b, value.c))
-                return (a * b + c).astype(numpy_type)
-            case Select():
-                parts = (self.value(value.condition), self.value(value.yes), self.value(value.no))
-                return np.where(*parts)
-            case Cast():
-                return convert(self.value(value.x), value.x.type.dtype, type.dtype)
-            case Splat():
-                return np.repeat(self.value(value.x), type.lanes)
-            case ReduceLanes():
-                return np.array([REDUCTIONS[value.op].whole(self.value(value.x))], numpy_type)
-            case _:
-                raise KernelError(f"{self.kernel.name}: no rule for {type} {value}")
+        return self.grid.meanings(value)(self)

@@ -1,6 +1,6 @@
 """Sizes, element types and windows: the nouns that every room shares."""
 
-from convdsl.tensor.binding import evaluate, substitute, symbols_of
+from convdsl.tensor.binding import evaluate, evaluator, substitute, symbols_of
 from convdsl.tensor.dim import (
     Dim,
     Symbol,
@@ -39,6 +39,7 @@ __all__ = [
     "dim_max",
     "dim_min",
     "evaluate",
+    "evaluator",
     "exact_div",
     "floor_div",
     "format_shape",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from fractions import Fraction
-from math import gcd
-from typing import Any
+from functools import lru_cache
+from math import lcm
+from operator import itemgetter
+from typing import Any, TypeAlias
 
 from convdsl.tensor.dim import (
     Atom,
@@ -71,9 +72,71 @@ def _substitute_atom(atom: Atom, bindings: Mapping[str, Dim]) -> Dim:
 
 def evaluate(value: Dim, bindings: Mapping[str, Any]) -> Any:
     """The value with every symbol bound; bindings may be ints or NumPy integer arrays."""
+    return value if isinstance(value, int) else evaluator(value)(bindings)
+
+
+Evaluator: TypeAlias = "Callable[[Mapping[str, Any]], Any]"
+"""Bindings in, the value out."""
+
+
+@lru_cache(maxsize=50_000)
+def evaluator(value: Dim) -> Evaluator:
+    """What `evaluate` does for one value. It is made once: an index is evaluated as often as its
+    loops turn."""
     if isinstance(value, int):
-        return value
-    return _evaluate(value, bindings, {"min": _least, "max": _greatest})
+        return lambda bindings: value
+    if value.alone is not None:
+        return itemgetter(value.alone.name)
+    # All over one denominator, so that NumPy arrays stay integers.
+    scale = lcm(*(coefficient.denominator for _, coefficient in value.terms))
+    terms = [(monomial, int(coefficient * scale)) for monomial, coefficient in value.terms]
+    linear = [(name, c) for m, c in terms if (name := _symbol(m)) is not None]
+    others = [([_factor(*f) for f in m], c) for m, c in terms if m and _symbol(m) is None]
+    constant = int(value.constant * scale)
+
+    def whole(bindings: Mapping[str, Any]) -> Any:
+        total: Any = constant
+        for name, coefficient in linear:
+            total = total + bindings[name] * coefficient
+        for factors, coefficient in others:
+            product: Any = coefficient
+            for factor in factors:
+                product = product * factor(bindings)
+            total = total + product
+        return total
+
+    return whole if scale == 1 else lambda bindings: whole(bindings) // scale
+
+
+def _symbol(monomial: Monomial) -> str | None:
+    """The name of the symbol that a monomial is and nothing more."""
+    if len(monomial) != 1:
+        return None
+    ((atom, power),) = monomial
+    return atom.name if power == 1 and isinstance(atom, Symbol) else None
+
+
+def _factor(atom: Atom, power: int) -> Evaluator:
+    once = _atom(atom)
+    return once if power == 1 else lambda bindings: once(bindings) ** power
+
+
+def _atom(atom: Atom) -> Evaluator:
+    if isinstance(atom, Symbol):
+        return itemgetter(atom.name)
+    if isinstance(atom, Floor):
+        above, below = evaluator(atom.numerator), evaluator(atom.denominator)
+        return lambda bindings: above(bindings) // below(bindings)
+    first, *others = map(evaluator, atom.arguments)
+    pick = _least if atom.kind == "min" else _greatest
+
+    def picked(bindings: Mapping[str, Any]) -> Any:
+        found = first(bindings)
+        for other in others:
+            found = pick(found, other(bindings))
+        return found
+
+    return picked
 
 
 def _least(a: Any, b: Any) -> Any:
@@ -82,28 +145,3 @@ def _least(a: Any, b: Any) -> Any:
 
 def _greatest(a: Any, b: Any) -> Any:
     return a + (b - a) * (b > a)
-
-
-def _evaluate(
-    value: SymDim, bindings: Mapping[str, Any], pick: Mapping[str, Callable[[Any, Any], Any]]
-) -> Any:
-    # All over one denominator, so that NumPy arrays stay integers.
-    scale = 1
-    for _, coefficient in value.terms:
-        scale *= Fraction(coefficient).denominator // gcd(scale, Fraction(coefficient).denominator)
-    total: Any = 0
-    for monomial, coefficient in value.terms:
-        product: Any = int(coefficient * scale)
-        for atom, power in monomial:
-            factor: Any
-            if isinstance(atom, Symbol):
-                factor = bindings[atom.name]
-            elif isinstance(atom, Floor):
-                factor = evaluate(atom.numerator, bindings) // evaluate(atom.denominator, bindings)
-            else:
-                factor = evaluate(atom.arguments[0], bindings)
-                for argument in atom.arguments[1:]:
-                    factor = pick[atom.kind](factor, evaluate(argument, bindings))
-            product = product * factor**power
-        total = total + product
-    return total if scale == 1 else total // scale
