@@ -35,7 +35,8 @@ _CHOOSES = ("max", "min")
 @dataclass(frozen=True)
 class Narrowed:
     """values: what they are stored as, where that is not the type that they are of in the graph.
-    weights: of operators' operands that are known when weights are bound, what these are packed as.
+    weights: of operators' operands that are known when weights are bound, what these are packed as,
+        where it takes less room: rounding alone is up to whoever packs them.
     """
 
     values: Mapping[Value, DType] = field(default_factory=dict[Value, DType])
@@ -95,7 +96,7 @@ class _Search:
             for node, operands in self.factors.items()
             if any(value in values for value in node.inputs.values())
             for name, dtype in operands.items()
-            if self.timing.is_bound(node.inputs[name].node)
+            if dtype.bytes < dtype.computed.bytes and self.timing.is_bound(node.inputs[name].node)
         }
         return Narrowed(values, weights)
 

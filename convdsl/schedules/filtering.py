@@ -14,6 +14,8 @@ sums, r times as long,
     amplification^2 = max over i of sum over j of A[i,j]^2 |G[j]|^2 |B[j]|^2 / r^2
 
 and `worst` what the error can grow by if all of it adds up, in units of the largest |d| and |g|.
+Where both factors are rounded to fewer bits than sums have, that of the factors is all that counts;
+it does not grow with the length of the sum: `rounding` is r^(1/2) times `amplification`.
 """
 
 from __future__ import annotations
@@ -69,6 +71,11 @@ class Form(ABC):
         """Of rounding errors, in rms; 1 for a single tap."""
         a, g, b = (np.square(s.matrix) for s in (self.outputs, self.filters, self.inputs))
         return float(np.sqrt((a @ (g.sum(axis=1) * b.sum(axis=1))).max()) / self.r)
+
+    @property
+    def rounding(self) -> float:
+        """Of errors that come from rounding both factors, in rms; 1 for a single tap."""
+        return self.amplification * self.r**0.5
 
     @cached_property
     def worst(self) -> float:

@@ -125,10 +125,19 @@ class Tiling:
         return prod(line.form.amplification for line in self.lines)
 
     @property
+    def rounding(self) -> float:
+        """Of errors that come from rounding both factors."""
+        return prod(line.form.rounding for line in self.lines)
+
+    @property
+    def forms(self) -> str:
+        """What the form along each axis is called."""
+        return " x ".join(line.form.said for line in self.active)
+
+    @property
     def said(self) -> str:
         """The form along each axis, and how much larger than those of direct sums errors may be."""
-        forms = " x ".join(line.form.said for line in self.active)
-        return f"{forms}, errors x {self.amplification:.1f}"
+        return f"{self.forms}, errors x {self.amplification:.1f}"
 
     @property
     def active(self) -> tuple[Line, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from convdsl.schedules.forms import form
 from convdsl.schedules.steps import Matrix, Steps, steps_of
 from convdsl.schedules.winograd import PointForm
+from convdsl.tensor.conversion import nearest_tf32
 
 pytestmark = pytest.mark.drawn
 
@@ -90,3 +92,21 @@ def test_errors_are_amplified_as_said(f: PointForm) -> None:
     error = (products @ a.T.astype(np.float32) - exact).std(axis=0)
     plain = (direct - exact).std()
     assert error.max() / plain == pytest.approx(f.amplification, rel=0.4)
+
+
+@pytest.mark.parametrize("f", FORMS[:6], ids=str)
+def test_errors_of_rounded_factors_grow_as_said(f: PointForm) -> None:
+    """One axis, factors in TF32, exact sums, beside direct ones."""
+    rng = np.random.default_rng(2)
+    d, g = (rng.standard_normal((400, 64, n)).astype(np.float32) for n in (f.t, f.r))
+    a, gs, b = (np.array(matrix, float) for matrix in (f.a, f.g, f.b))
+
+    def direct(d: Any, g: Any) -> Any:
+        windows = np.stack([d[..., i : i + f.r] for i in range(f.m)], 2).astype(float)
+        return np.einsum("ncis,ncs->ni", windows, g.astype(float))
+
+    exact = direct(d, g)
+    v, u = (nearest_tf32(x.astype(np.float32)).astype(float) for x in (d @ b.T, g @ gs.T))
+    error = ((v * u).sum(axis=1) @ a.T - exact).std(axis=0)
+    plain = (direct(nearest_tf32(d), nearest_tf32(g)) - exact).std()
+    assert error.max() / plain == pytest.approx(f.rounding, rel=0.2)

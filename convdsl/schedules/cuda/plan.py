@@ -57,6 +57,10 @@ _NEAR = 1.5
 """Plans whose predicted time is at most so many times the least are chosen from by their slots: no
 prediction is better than that, and slots are counted."""
 
+_LONGER = {False: 1.25, True: 1.5}
+"""How much longer loops take than what is counted here is issued in, on the plain and on the tensor
+units: an H100 took 1.2 to 1.3 and 1.46 to 1.69 times as long (docs/gpu.md)."""
+
 _SECTOR = 32  # bytes
 
 _WIDE = 128  # sums of a thread: half of its registers
@@ -64,10 +68,6 @@ _ALONE = 2  # registers of an element that is copied alone: seen
 
 _TOGETHER = 16
 """Bytes that are copied together at most."""
-
-_SERVED = 2.5
-"""Bytes that the second-level cache serves for each that memory does: about 4 TB/s beside 1.6 of an
-A100, by what others measured."""
 
 _LEAST = 64
 """Rows and columns of a tile on the tensor units, where there are as many."""
@@ -186,7 +186,7 @@ class Plan:
 
         def wave(blocks: int) -> float:
             together = min(held, ceil(blocks / facts.multiprocessors)) * warps
-            slots = self.slots * self.steps_of_part * together
+            slots = self.slots * self.steps_of_part * together * _LONGER[tile.form is not None]
             busy = min(1.0, together / _WARPS_BUSY)
             return slots / _SCHEDULERS / clock / busy
 
@@ -205,7 +205,7 @@ class Plan:
                 elements = prod(operand.var.type.sizes) + layout.size
                 launches, extra = launches + 1, extra + elements * operand.var.type.dtype.bytes
         latency = self.steps_of_part * _STEP
-        served = self.copied_bytes * self.steps_of_part * self.blocks / (_SERVED * facts.bandwidth)
+        served = self.copied_bytes * self.steps_of_part * self.blocks / facts.served
         own = max(issue, tensor, served, moved_bytes(task) / facts.bandwidth, latency)
         own += _NOT_HIDDEN * issue
         return 1e9 * (own + extra / facts.bandwidth) + launches * LAUNCH

@@ -1,4 +1,5 @@
-"""Convolutions of stride 1 with a fraction of the products (Winograd), on the plain units."""
+"""Convolutions of stride 1 with a fraction of the products (Winograd), on the plain units and in
+TF32."""
 
 from __future__ import annotations
 
@@ -33,7 +34,7 @@ def winograd(target: CudaTarget) -> Schedule:
 
     def note(task: Task) -> str:
         made = winograd_for(task, target)
-        return "" if made is None else made.tiling.said
+        return "" if made is None else made.said
 
     return Schedule("winograd", cost, emit, note=note)
 
@@ -46,14 +47,14 @@ def emit_as(made: Winograd, target: CudaTarget, name: str) -> Scheduled:
         (inputs, ((x, made.x if made.packs_input else None), (TILES, None)))
     ]
     scratch = [
-        Scratch(TILES, DType.F32, made.inputs_size),
+        Scratch(TILES, made.stored, made.inputs_size),
         Scratch(PRODUCTS, DType.F32, made.products_size),
     ]
     if made.late:
         kernels.append(
             (filters_kernel(made, target, f"{name}_filters"), ((w, None), (FILTERS, None)))
         )
-        scratch.append(Scratch(FILTERS, DType.F32, made.filters_size))
+        scratch.append(Scratch(FILTERS, made.stored, made.filters_size))
     products = implicit_gemm.emit(made.product, made.plan, target, f"{name}_products")
     for kernel, arguments in products.kernels:
         kernels.append((kernel, tuple(_argument(made, *pair) for pair in arguments)))

@@ -36,6 +36,7 @@ class FilterMatrices:
     shape: [G, K, C, taps...], K and C of one group.
     outputs: m of the form of each spatial axis.
     index: for each axis of the array where it begins, and how far each axis of `shape` moves it.
+    chunk, rounded: as for `MatrixPack`.
     """
 
     shape: tuple[int, ...]
@@ -43,6 +44,8 @@ class FilterMatrices:
     index: tuple[int, ...]
     width: int
     height: int
+    chunk: int = 0
+    rounded: bool = False
 
     @property
     def products(self) -> int:
@@ -61,8 +64,8 @@ class FilterMatrices:
         batch, columns, depths = self.matrices
         index = (0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1)
         fill = (VECTOR, VECTOR)
-        sizes = (self.width, self.height)
-        return MatrixPack((batch,), (columns,), (depths,), fill, index, *sizes, 0)
+        sizes = (self.width, self.height, self.chunk)
+        return MatrixPack((batch,), (columns,), (depths,), fill, index, *sizes, self.rounded)
 
     @property
     def size(self) -> int:
@@ -112,6 +115,7 @@ def filter_matrices(conv: Convolution, outputs: Sequence[int], pack: MatrixPack)
         moves = [coefficient(place, axis) for axis in axes]
         assert isinstance(first, int)
         index += [first, *(move for move in moves if move is not None)]
-    made = FilterMatrices(shape, tuple(outputs), tuple(index), pack.width, pack.height)
+    pieces = (pack.width, pack.height, pack.chunk, pack.rounded)
+    made = FilterMatrices(shape, tuple(outputs), tuple(index), *pieces)
     assert (made.packed, len(index)) == (pack, len(conv.w.index) * (1 + len(shape)))
     return made

@@ -7,6 +7,9 @@ these. Between them lie, of P products a tile,
     V[G P][tiles][C]    M[G P][tiles][K]
 
 in memory, each written and read once. That is what a form costs, beside the multiply-adds it saves.
+
+On the tensor units V and U are rounded once more than the factors of direct sums are: after the
+transforms, where they are stored. Only forms that let such errors grow little run there.
 """
 
 from __future__ import annotations
@@ -17,13 +20,14 @@ from functools import cached_property, lru_cache
 from math import prod
 
 from convdsl.kernel.cuda_target import CudaTarget
-from convdsl.kernel.expr import Axis, Binary, Read, Reduce, Stage, TensorVar
+from convdsl.kernel.expr import Axis, Binary, Cast, Expr, Read, Reduce, Stage, TensorVar
 from convdsl.kernel.layout import Layout
+from convdsl.kernel.mma import TF32
 from convdsl.schedules.contraction import Convolution, match_convolution
 from convdsl.schedules.cuda.costs import LAUNCH, moved_bytes, nanoseconds, spread
 from convdsl.schedules.cuda.layouts import channels_last
 from convdsl.schedules.cuda.plan import Plan, plan_for
-from convdsl.schedules.cuda.tile import VECTOR
+from convdsl.schedules.cuda.tile import VECTOR, form_of
 from convdsl.schedules.cuda.winograd_filters import whole_vectors
 from convdsl.schedules.task import Operand, Output, Task
 from convdsl.schedules.winograd_tiling import Tiling, tilings
@@ -36,19 +40,36 @@ _HELD = 72
 """Numbers of a tile that a thread holds: with as many again for what it makes of them it stays
 within the registers that a multiprocessor has for two blocks of its threads."""
 
+_PASSED = 1.2
+"""How much longer transforms take than their bytes: an H100 took 1.15 to 1.26 times as long."""
+
+_ROUNDING = 2.0
+"""The largest growth of errors that is allowed where V and U are rounded to TF32, in rms: F(2, 3)
+along both axes has 1.7, F(4, 3) along one 2.9. Direct sums are off by 3e-4 to 5e-4 of the output's
+range, and a thousandth is what TF32 is promised to stay within."""
+
 
 @dataclass(frozen=True)
 class Winograd:
-    """How one convolution is run: the tiling; the products as a task of their own, and how that is
-    run. `x` is how the input is read, `late` says that filters are known in calls only."""
+    """How one convolution is run: the tiling; the type that V and U are stored in; how the input is
+    read; whether filters are known in calls only (`late`); the products as a task of their own, and
+    how that is run."""
 
     task: Task
     conv: Convolution
     tiling: Tiling
+    stored: DType
     x: Layout
     late: bool
     product: Task
     plan: Plan
+
+    @property
+    def said(self) -> str:
+        """The form, and how much larger than those of direct sums errors may be."""
+        if self.stored is DType.F32:
+            return self.tiling.said
+        return f"{self.tiling.forms}, errors x {self.tiling.rounding:.1f}"
 
     @property
     def channels(self) -> int:
@@ -115,7 +136,7 @@ class Winograd:
     def _inputs(self, target: CudaTarget) -> float:
         size = 4.0 * self.x.size
         accesses = 2 * self.inputs_size / self.lanes
-        made = nanoseconds(target, size + 4.0 * self.inputs_size, accesses)
+        made = nanoseconds(target, _PASSED * (size + 4.0 * self.inputs_size), accesses)
         return made + (LAUNCH + 1e9 * 2 * size / target.facts.bandwidth) * self.packs_input
 
     def _outputs(self, target: CudaTarget) -> float:
@@ -126,7 +147,8 @@ class Winograd:
             apart = spread(output.offset(place, self.task.axes), self.conv.k.name, self.lanes)
             times = 1.0 if self.whole_vectors else self.lanes * apart
             accesses += vectors * self.tiling.outputs * times
-        return nanoseconds(target, moved_bytes(self.rest) + 4.0 * self.products_size, accesses)
+        moved = moved_bytes(self.rest) + 4.0 * self.products_size
+        return nanoseconds(target, _PASSED * moved, accesses)
 
     def _filters(self, target: CudaTarget) -> float:
         """Neighbouring threads read filters that lie apart."""
@@ -143,20 +165,26 @@ def winograd_for(task: Task, target: CudaTarget) -> Winograd | None:
 
 
 def forms(task: Task, target: CudaTarget) -> Iterator[Winograd]:
-    """All that apply: of f32 in f32, whatever rounds more would be rounded again."""
-    conv = match_convolution(task.root)
-    if target.precision != "highest" or conv is None or not _applies(task, conv):
+    """All that apply: of f32 in f32, or in TF32 where rounding grows little."""
+    conv = match_convolution(task.root, stored=True)
+    if conv is None or not _applies(task, conv):
         return
+    form, _ = form_of(target, DType.F32, DType.F32)
+    if form not in (None, TF32):
+        return
+    stored = DType.F32 if form is None else DType.TF32
     x = task.operand(conv.x.tensor.name).layout
     assert x is not None
     if x.axis is None:
         x = channels_last(x.shape, DType.F32)
     late = not task.operand(conv.w.tensor.name).static
     for tiling in tilings(conv):
-        product = _product(conv, tiling, late)
+        if form is not None and tiling.rounding > _ROUNDING:
+            continue
+        product = _product(conv, tiling, stored, late)
         plan = plan_for(product, target)
         if plan is not None:
-            yield Winograd(task, conv, tiling, x, late, product, plan)
+            yield Winograd(task, conv, tiling, stored, x, late, product, plan)
 
 
 def _applies(task: Task, conv: Convolution) -> bool:
@@ -168,15 +196,17 @@ def _applies(task: Task, conv: Convolution) -> bool:
         return False
     if task.read_again(conv.w.tensor.name) or task.layout.axis != 1 or task.layout.blocks > 1:
         return False
-    dtypes = {conv.reduce.dtype, conv.x.dtype, conv.w.dtype}
+    factors = {conv.x.dtype, conv.w.dtype}
     ragged = conv.channels_out % VECTOR or conv.channels_in % VECTOR
-    if dtypes != {DType.F32} or (conv.groups > 1 and ragged):
+    f32 = conv.reduce.dtype is DType.F32 and factors <= {DType.F32, DType.TF32}
+    if not f32 or (conv.groups > 1 and ragged):
         return False
     return all(s.stride == 1 for s in conv.space)
 
 
-def _product(conv: Convolution, tiling: Tiling, late: bool) -> Task:
-    """M[z, t, k] = sum over c of V[z, t, c] U[z, k, c]; late filters lie as U[z, c, k]."""
+def _product(conv: Convolution, tiling: Tiling, stored: DType, late: bool) -> Task:
+    """M[z, t, k] = sum over c of V[z, t, c] U[z, k, c]; late filters lie as U[z, c, k]. Others are
+    rounded as they are packed."""
     z, t, k, c = (
         Axis(name, extent)
         for name, extent in zip(
@@ -190,15 +220,19 @@ def _product(conv: Convolution, tiling: Tiling, late: bool) -> Task:
             strict=True,
         )
     )
-    v, m = _tensor(TILES, (z, t, c)), _tensor(PRODUCTS, (z, t, k))
+    v, m = _tensor(TILES, (z, t, c), stored), _tensor(PRODUCTS, (z, t, k))
     order = (z, c, k) if late else (z, k, c)
-    u = _tensor(FILTERS, order)
-    reads = (Read(v, (z.i, t.i, c.i)), Read(u, tuple(axis.i for axis in order)))
+    u = _tensor(FILTERS, order, stored if late else DType.F32)
+    reads = map(_widened, (Read(v, (z.i, t.i, c.i)), Read(u, tuple(axis.i for axis in order))))
     stage = Stage(m, (z, t, k), Reduce("sum", (c,), Binary("mul", *reads), DType.F32))
     layouts = {var: Layout(var.type.sizes) for var in (v, u, m)}
     operands = (Operand(v, layouts[v]), Operand(u, layouts[u] if late else None))
     return Task("winograd", (stage,), operands, (Output(m, layouts[m]),), layouts[m])
 
 
-def _tensor(name: str, axes: Sequence[Axis]) -> TensorVar:
-    return TensorVar(name, TensorType(DType.F32, tuple(axis.extent for axis in axes)))
+def _widened(read: Read) -> Expr:
+    return read if read.dtype is DType.F32 else Cast(read, DType.F32)
+
+
+def _tensor(name: str, axes: Sequence[Axis], dtype: DType = DType.F32) -> TensorVar:
+    return TensorVar(name, TensorType(dtype, tuple(axis.extent for axis in axes)))

@@ -17,6 +17,7 @@ from convdsl.kernel.counting import decide
 from convdsl.kernel.cuda_target import CudaTarget
 from convdsl.kernel.layout import Layout
 from convdsl.kernel.nodes import (
+    Cast,
     Const,
     Gather,
     IndexTest,
@@ -65,8 +66,8 @@ def inputs_kernel(made: Winograd, target: CudaTarget, name: str) -> Kernel:
     """V of the input."""
     conv, tiling, lanes = made.conv, made.tiling, made.lanes
     b = Builder(name, DType.F32, lanes)
-    x = View(b.buffer(conv.x.tensor.name, DType.F32, made.x.size), made.x)
-    v = b.buffer(TILES, DType.F32, made.inputs_size, written=True)
+    x = View(b.buffer(conv.x.tensor.name, conv.x.dtype, made.x.size), made.x)
+    v = b.buffer(TILES, made.stored, made.inputs_size, written=True)
     extents = (conv.groups, tiling.count, made.channels // lanes)
     total = conv.groups * tiling.count * extents[2]
     with each(b, total, block_of(target, total)) as number:
@@ -81,13 +82,15 @@ def inputs_kernel(made: Winograd, target: CudaTarget, name: str) -> Kernel:
                 for line, first, at in zip(tiling.lines, firsts, numbers, strict=True)
             ]
             where = x.layout.offset([image, group * conv.channels_in + channel, *index])
-            type = ValueType(DType.F32, lanes)
+            type = ValueType(conv.x.dtype, lanes)
             loaded = b.let(Load(x.buffer, where, type, tiling.guards(index), 0.0), "d")
-            return _before(loaded, channel, conv.channels_in)
+            return _before(_as(loaded, DType.F32), channel, conv.channels_in)
 
         def put(i: int, j: int, value: Value) -> None:
             matrix = group * tiling.products + i * _width(made) + j
-            b.store(v, (matrix * tiling.count + tile) * made.channels + channel, value)
+            b.store(
+                v, (matrix * tiling.count + tile) * made.channels + channel, _as(value, made.stored)
+            )
 
         transform(b, [line.form.inputs for line in tiling.active], given, put)
     return b.kernel()
@@ -99,8 +102,8 @@ def filters_kernel(made: Winograd, target: CudaTarget, name: str) -> Kernel:
     w = conv.w.tensor
     layout = made.task.operand(w.name).layout or Layout(w.type.sizes)
     b = Builder(name, DType.F32, 1)
-    array = b.buffer(w.name, DType.F32, layout.size)
-    u = b.buffer(FILTERS, DType.F32, made.filters_size, written=True)
+    array = b.buffer(w.name, conv.w.dtype, layout.size)
+    u = b.buffer(FILTERS, made.stored, made.filters_size, written=True)
     extents = (conv.groups, made.channels, made.filters)
     total = conv.groups * made.channels * made.filters
     with each(b, total, block_of(target, total)) as number:
@@ -109,11 +112,11 @@ def filters_kernel(made: Winograd, target: CudaTarget, name: str) -> Kernel:
 
         def given(i: int, j: int) -> Value:
             where = layout.offset(filter_index(conv, group, k, c, tiling.spread(i, j)))
-            return Load(array, where, ValueType(DType.F32), inside, 0.0)
+            return _as(Load(array, where, ValueType(conv.w.dtype), inside, 0.0), DType.F32)
 
         def put(i: int, j: int, value: Value) -> None:
             matrix = group * tiling.products + i * _width(made) + j
-            b.store(u, (matrix * made.channels + c) * made.filters + k, value)
+            b.store(u, (matrix * made.channels + c) * made.filters + k, _as(value, made.stored))
 
         transform(b, [line.form.filters for line in tiling.active], given, put)
     return b.kernel()
@@ -169,6 +172,13 @@ def outputs_kernel(made: Winograd, target: CudaTarget, name: str) -> Scheduled:
 def _width(made: Winograd) -> int:
     """Products along the last axis of a tile."""
     return made.tiling.active[-1].form.products
+
+
+def _as(value: Value, dtype: DType) -> Value:
+    """Rounded on its way to memory, or widened on its way from there."""
+    if value.type.dtype is dtype:
+        return value
+    return Cast(value, ValueType(dtype, value.type.lanes))
 
 
 def _before(value: Value, first: Dim, end: int) -> Value:
