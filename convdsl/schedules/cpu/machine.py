@@ -14,6 +14,7 @@ from convdsl.schedules.cpu.flat import flat
 from convdsl.schedules.cpu.gemm import gemm
 from convdsl.schedules.cpu.generic import generic
 from convdsl.schedules.cpu.grouped import grouped
+from convdsl.schedules.cpu.lanes import lanes
 from convdsl.schedules.cpu.layouts import layout_of
 from convdsl.schedules.cpu.phases import phases
 from convdsl.schedules.cpu.planar import planar
@@ -56,6 +57,7 @@ def cpu_machine(target: Target) -> Machine:
         running,
         weaving,
         transpose,
+        lanes,
         separable,
         flat,
         generic,
