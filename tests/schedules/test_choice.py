@@ -100,7 +100,7 @@ def test_choices_say_what_was_predicted() -> None:
         "gemm",
         "correlation",
     }
-    own |= {"phases", "planar", "ranks", "rows", "separable", "weaving"}
+    own |= {"lanes", "phases", "planar", "ranks", "rows", "separable", "weaving"}
     assert known == own | {"reduction", "scatter", "running", "transpose", "flat", "generic"}
 
 
