@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from convdsl.ir.opdef import (
     no_contraction,
     no_state,
 )
-from convdsl.ir.shapes import disagreement, known_size
+from convdsl.ir.shapes import disagreement
 from convdsl.ir.windows import resolve_sizes
 from convdsl.kernel.expr import (
     Axis,
@@ -28,8 +28,10 @@ from convdsl.kernel.expr import (
     Cast,
     Compare,
     Expr,
+    IndexCompare,
     IndexValue,
     Literal,
+    Pick,
     Read,
     Reduce,
     Select,
@@ -72,13 +74,6 @@ def resolve_regions(call: Call) -> Mapping[str, Any]:
     if call.attributes.get("mode") == LARGEST and call["samples"] == ADAPTIVE:
         raise OpError("the largest of samples needs their number", attributes=("samples", "mode"))
     return {**call.attributes, "size": resolve_sizes(call, "size", 2)}
-
-
-def resolve_roi_pool(call: Call) -> Mapping[str, Any]:
-    """As of all regions. Raises OpError for maps of a free height too."""
-    resolved = resolve_regions(call)
-    known_size(call, "x", 2)
-    return resolved
 
 
 def infer_regions(call: Call) -> tuple[TensorType, ...]:
@@ -312,45 +307,56 @@ def _limits(side: _Side) -> tuple[TensorVar, TensorVar]:
 
 
 def kernel_roi_pool(call: Call) -> TensorExpr:
-    """t_0 = x, t_k[n, c, h, w] = max(t_k-1[n, c, h, w], t_k-1[n, c, h + 2^(k - 1), w])
-    band[r, c, p_h, w]  = max(t_k[images[r], c, low_h, w], t_k[images[r], c, high_h - 2^k, w]),
-                          k the whole part of log2(high_h - low_h)
-    y[r, c, p_h, p_w]   = max over w in low_w[r, p_w] .. high_w[r, p_w] of band[r, c, p_h, w], or 0
-
-    What is the largest of any rows of a map is that of two runs of rows, as long as a power of two:
-    they overlap, and the runs are made once for all regions."""
-    rows, columns = _sides(call)
-    edges = [_limits(side) for side in (rows, columns)]
-    low, high = (limit[(rows.region.i, rows.cell.i)] for limit in edges[0])
-    image = Read(call.var("images"), (rows.region.i,))
-    c, w = Axis("c", call.type("x").shape[1]), Axis(columns.name("x"), call.type("x").shape[3])
-    longest: Expr = Literal(-float("inf"), rows.dtype)
-    for length, runs in _runs(call, rows):
-        size = Literal(length, rows.dtype)
-        ends = [
-            lookup(runs, (image, c.i, Cast(place, DType.I64), w.i)) for place in (low, high - size)
-        ]
-        fits = Compare("ge", high - low, size)
-        longest = Select(fits, maximum(ends[0], ends[1]), longest)
-    band = rows.stage("band", (rows.region, c, rows.cell, w), longest)
-    return _pooled(call, rows, columns, edges, band)
+    """y[r, c, p_h, p_w] = max over h in low_h[r, p_h] .. high_h[r, p_h], w in low_w[r, p_w] ..
+    high_w[r, p_w] of x[images[r], c, h, w]; 0 of a cell without elements"""
+    rows, columns = sides = _sides(call)
+    x, image = call.var("x"), Axis("image", call.type("x").shape[0])
+    c, h, w = (Axis(name, extent) for name, extent in zip("chw", x.type.shape[1:], strict=True))
+    cells = [_Cell(side, *_limits(side), along) for side, along in zip(sides, (h, w), strict=True)]
+    within = _both(*(cell.within for cell in cells))
+    value = Select(within, x[image.i, c.i, h.i, w.i], Literal(-float("inf"), x.type.dtype))
+    largest: Expr = Reduce("max", (h, w), value)
+    for cell in reversed(cells):
+        largest = cell.bound(largest)
+    largest = Pick(image, Read(call.var("images"), (rows.region.i,)), largest)
+    body = Select(_both(*(cell.filled for cell in cells)), largest, Literal(0.0, rows.dtype))
+    return _expression(call, rows, columns, body)
 
 
-def _runs(call: Call, rows: _Side) -> Iterator[tuple[int, TensorVar]]:
-    """The largest of 1, 2, 4 .. rows from each one on, as far as they are in the map."""
-    x = runs = call.var("x")
-    n, c, _, w = x.type.shape
-    extent = known_size(call, "x", 2)
-    length = 1
-    while True:
-        yield length, runs
-        if 2 * length > extent:
-            return
-        axes = (Axis("n", n), Axis("c", c), Axis("h", extent - 2 * length + 1), Axis("w", w))
-        at = tuple(axis.i for axis in axes)
-        longer = maximum(runs[at], runs[(*at[:2], at[2] + length, at[3])])
-        runs = rows.stage(f"runs{2 * length}", axes, longer)
-        length *= 2
+@dataclass(frozen=True)
+class _Cell:
+    """The elements of a cell along a side: from low[r, p] to before high[r, p], which are data, so
+    that loops run over them alone."""
+
+    side: _Side
+    low: TensorVar
+    high: TensorVar
+    along: Axis
+
+    def _edge(self, word: str) -> Axis:
+        return Axis(self.side.name(word), self.along.extent + 1)
+
+    def _limit(self, limit: TensorVar) -> Expr:
+        return limit[(self.side.region.i, self.side.cell.i)]
+
+    @property
+    def within(self) -> Expr:
+        """Whether an element is one of them, where `bound` says which they are."""
+        start, stop = self._edge("start").i, self._edge("stop").i
+        return _both(
+            IndexCompare("ge", self.along.i, start), IndexCompare("lt", self.along.i, stop)
+        )
+
+    @property
+    def filled(self) -> Expr:
+        """Whether there are any."""
+        return Compare("lt", self._limit(self.low), self._limit(self.high))
+
+    def bound(self, body: Expr) -> Expr:
+        """What is said of a cell, where that is known."""
+        for word, limit in (("stop", self.high), ("start", self.low)):
+            body = Pick(self._edge(word), Cast(self._limit(limit), DType.I64), body)
+        return body
 
 
 def form_roi_pool(call: Call) -> TensorExpr:
@@ -452,7 +458,7 @@ ROI_POOL = OpDef(
     operands=_OPERANDS,
     attributes=(_SIZE, _SCALE),
     outputs=("y",),
-    resolve=resolve_roi_pool,
+    resolve=resolve_regions,
     state=no_state,
     infer=infer_regions,
     window=derived,

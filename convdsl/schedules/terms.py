@@ -1,8 +1,9 @@
-"""Which terms of a sum count, as bounds of the loops over them.
+"""Which terms of a reduction count, as bounds of the loops over them.
 
     sum over t of (x[h - t] where 0 <= h - t < H, else 0) = sum over max(0, h - H + 1) <= t <= h
 
-A test that moves with one summed axis alone is a bound of its loop, and need not be asked again.
+A test that moves with one reduced axis alone is a bound of its loop, and need not be asked again.
+What it is compared with may be data (`Pick`): a loop over the elements of a region's cell.
 """
 
 from __future__ import annotations
@@ -19,19 +20,20 @@ from convdsl.kernel.expr import (
     Reduce,
     Select,
 )
+from convdsl.kernel.scalar import REDUCTIONS
 from convdsl.tensor import Dim, ceil_div, dim_max, dim_min, floor_div, substitute, symbols_of
 
 Range = tuple[Dim, Dim]  # the first position that counts, and the one behind the last
 
 
 def counted(reduce: Reduce, at: Mapping[str, Dim], lane: str) -> tuple[Reduce, dict[str, Range]]:
-    """The sum without the tests that bound a single axis, and those bounds, at a place of the other
-    axes; as it is where another term than zero stands for those that do not count. What differs
-    from `lane` to lane bounds nothing."""
+    """The reduction without the tests that bound a single axis, and those bounds, at a place of the
+    other axes; as it is where those that do not count are another term than the neutral one. What
+    differs from `lane` to lane bounds nothing."""
     body = reduce.body
-    if reduce.op != "sum" or not isinstance(body, Select):
+    if not isinstance(body, Select) or not isinstance(body.no, Literal):
         return reduce, {}
-    if not (isinstance(body.no, Literal) and body.no.value == 0):
+    if body.no.value != REDUCTIONS[reduce.op].neutral(body.dtype):
         return reduce, {}
     found: dict[str, Range] = {}
     left: list[Expr] = []

@@ -139,13 +139,6 @@ def test_regions(shapes: Any, attributes: Any, message: str) -> None:
     assert message in caught.value.message
 
 
-def test_pooled_rows_are_counted() -> None:
-    types = {"x": TensorType(DType.F32, (N, 8, H, W)), "regions": TensorType(DType.F32, (5, 4))}
-    types["images"] = TensorType(DType.I64, (5,))
-    with pytest.raises(OpError, match="known size along axis 2, not H"):
-        _ = SPELLINGS["roi_pool"].call(types, {"size": 2}).outputs
-
-
 def test_dtypes_must_agree() -> None:
     types = {"a": TensorType(DType.F32, (3,)), "b": TensorType(DType.F64, (3,))}
     with pytest.raises(OpError, match="their dtypes differ"):

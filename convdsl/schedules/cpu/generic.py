@@ -17,6 +17,7 @@ from convdsl.kernel.builder import Builder
 from convdsl.kernel.expr import (
     Axis,
     Expr,
+    Pick,
     Read,
     Reduce,
     arithmetic,
@@ -207,9 +208,11 @@ def _vector_loops(walk: _Walk, task: Task, chosen: Cut, views: dict[str, View]) 
 
 
 def _only_reduction(body: Expr) -> Reduce | None:
-    """The only reduction of a body: several places of it may run side by side."""
+    """The only reduction of a body: several places of it may run side by side. None of one within
+    bounds or at a position that is data, which are not known before."""
     found = [node for node in walk(body) if isinstance(node, Reduce)]
-    return found[0] if len(found) == 1 else None
+    picked = any(isinstance(e, Reduce) for p in walk(body) if isinstance(p, Pick) for e in walk(p))
+    return found[0] if len(found) == 1 and not picked else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,9 @@ value in a network leaves the others as they are.
 
 from __future__ import annotations
 
-from convdsl.kernel.expr import Pick, Read, Reduce, Stage, reads, walk
+from collections.abc import Iterator
+
+from convdsl.kernel.expr import Expr, Pick, Read, Reduce, Stage, reads, walk
 from convdsl.kernel.layout import Layout
 from convdsl.kernel.target import Target
 from convdsl.schedules.contraction import coefficient, depends
@@ -43,18 +45,28 @@ def layout_of(stage: Stage, operands: Operands, target: Target) -> Layout:
 
 
 def _is_sampled(stage: Stage, block: int) -> bool:
-    """Whether sums of elements at positions that are data, the same for all channels, fill vectors
-    of these: plain, each lane would be picked by itself, again and again."""
+    """Whether elements at positions, or between bounds, that are data, the same for all channels,
+    are reduced and fill vectors of these: plain, each lane would be picked by itself, again and
+    again."""
     axis = stage.axes[1]
     if extent_of(axis) < block:
         return False
-    sums = (e for e in walk(stage.body) if isinstance(e, Reduce))
-    for pick in (e for total in sums for e in walk(total.body) if isinstance(e, Pick)):
+    for pick in _reduced(stage.body):
         alike = not any(depends(d, axis) for read in reads(pick.index) for d in read.index)
         planes = (read for read in reads(pick.body) if read.tensor.type.rank > 2)
         if alike and any(read.index[1] == axis.i for read in planes):
             return True
     return False
+
+
+def _reduced(body: Expr) -> Iterator[Pick]:
+    """Positions that are data within a reduction, or around one."""
+    for node in walk(body):
+        found = walk(node.body) if isinstance(node, Reduce | Pick) else ()
+        if isinstance(node, Reduce):
+            yield from (e for e in found if isinstance(e, Pick))
+        elif isinstance(node, Pick) and any(isinstance(e, Reduce) for e in found):
+            yield node
 
 
 def _is_of_planes(stage: Stage, operands: Operands, target: Target) -> bool:
