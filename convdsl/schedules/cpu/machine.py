@@ -18,6 +18,7 @@ from convdsl.schedules.cpu.lanes import lanes
 from convdsl.schedules.cpu.layouts import layout_of
 from convdsl.schedules.cpu.phases import phases
 from convdsl.schedules.cpu.planar import planar
+from convdsl.schedules.cpu.putting import putting
 from convdsl.schedules.cpu.ranks import ranks
 from convdsl.schedules.cpu.reduction import reduction
 from convdsl.schedules.cpu.rows import rows
@@ -51,6 +52,7 @@ def cpu_machine(target: Target) -> Machine:
         gemm,
         correlation,
         ranks,
+        putting,
         rows,
         reduction,
         scatter,
