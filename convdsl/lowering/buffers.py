@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from convdsl.ir.graph import Graph, OpNode, Value
+from convdsl.ir.groups import kernels_of
 from convdsl.ir.timing import Timing
 from convdsl.kernel.expr import Stage
 from convdsl.kernel.layout import Layout
@@ -39,12 +40,13 @@ class Buffers:
 
     def __init__(self, graph: Graph, machine: Machine) -> None:
         self.timing = Timing(graph)
+        self.kernels = kernels_of(graph, self.timing)
         self._machine = machine
         self.inputs = list(graph.inputs.items())
         self.outputs = list(graph.outputs.items())
         states = graph.states
         self.states = [(key, states[key].output) for key in graph.updates]
-        self._planned = Layouts(graph, machine, self.timing)
+        self._planned = Layouts(graph, machine, self.timing, self.kernels)
         self._layouts: dict[Key, Layout] = {}
         self._dtypes: dict[Key, DType] = {}
         self._packings: list[Packing] = []
