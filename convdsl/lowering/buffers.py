@@ -53,7 +53,7 @@ class Buffers:
         self._packed: dict[tuple[Source, Pack, DType], PackedWeight] = {}
         self.narrowed = find_narrowed(graph, machine, self._planned, self.timing)
         self._in_place = self._outputs_in_place()
-        slices = find_slices(graph, self._planned, self.timing, self.narrowed)
+        slices = find_slices(graph, self._planned, self.timing, self.narrowed, machine.parts)
         lying = self._planned, self.timing, self.narrowed, self._in_place
         memory = Memory(graph, *lying, machine.alignment)
         self._wholes = {part.owner for part in slices.values()}
@@ -92,8 +92,9 @@ class Buffers:
     # Layouts
 
     def place(self, key: Key, type: TensorType, layout: Layout) -> None:
-        """Give a key its layout."""
-        self._layouts[key] = layout
+        """Give a key its layout; a piece of every position steps over the others."""
+        alias = self.aliases.get(key)
+        self._layouts[key] = layout.inside(alias.pitch) if alias and alias.pitch else layout
         self._dtypes[key] = type.dtype
 
     def place_made(self, value: Value) -> None:
