@@ -97,11 +97,13 @@ def own_accesses(statement: Statement, around: tuple[Around, ...] = ()) -> Itera
 
 
 def _loads(value: Value, around: tuple[Around, ...]) -> Iterator[Access]:
-    if isinstance(value, Load):
-        guarded = (*around, *(Arm(guard, True) for guard in value.guards))
-        yield Access(value.buffer, value.index, value.count, False, guarded)
-    for child in value_children(value):
-        yield from _loads(child, around)
+    pending = [value]
+    while pending:
+        found = pending.pop()
+        if isinstance(found, Load):
+            guarded = (*around, *(Arm(guard, True) for guard in found.guards))
+            yield Access(found.buffer, found.index, found.count, False, guarded)
+        pending += reversed(value_children(found))
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ and literals count nothing, a reduction of n values is n - 1 combinations. Both 
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeAlias
@@ -404,15 +405,18 @@ def rebuild(e: Expr, parts: tuple[Expr, ...]) -> Expr:
 
 def walk(e: Expr) -> Iterator[Expr]:
     """The expression and all below it."""
-    yield e
-    for child in children(e):
-        yield from walk(child)
+    pending = [e]
+    while pending:
+        found = pending.pop()
+        yield found
+        pending += reversed(children(found))
 
 
 def transform(e: Expr, rule: Callable[[Expr], Expr | None]) -> Expr:
     """Rewrite bottom-up; `rule` returns a replacement or None."""
-    parts = tuple(transform(child, rule) for child in children(e))
-    new = rebuild(e, parts) if parts else e
+    before = children(e)
+    parts = tuple([transform(child, rule) for child in before])
+    new = e if all(map(operator.is_, parts, before)) else rebuild(e, parts)
     return rule(new) or new
 
 

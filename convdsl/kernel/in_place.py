@@ -12,8 +12,10 @@ writes all its output, so where it writes as many elements as there are, it writ
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
+from functools import cache
 from typing import Any, cast
 
 from convdsl.kernel import nodes
@@ -95,16 +97,25 @@ def _stored(kernel: Kernel, buffer: Buffer) -> int:
 
 
 def _replaced(item: Any, old: Buffer, new: Buffer) -> Any:
-    """A node, or a tuple of nodes, with one buffer in place of another."""
+    """A node, or a tuple of them, with one buffer in place of another; itself where it has none."""
     if isinstance(item, Buffer):
-        return new if item == old else item
+        return new if item is old or item == old else item
     if isinstance(item, tuple):
-        return tuple([_replaced(part, old, new) for part in _parts(item)])
-    if not is_dataclass(item) or type(item).__module__ != nodes.__name__:
-        return item  # an index, a name, a number
-    made = {f.name: _replaced(getattr(item, f.name), old, new) for f in fields(item)}
-    return replace(cast("Any", item), **made)
+        before = cast("tuple[Any, ...]", item)
+        after = tuple([_replaced(part, old, new) for part in before])
+        return before if all(map(operator.is_, before, after)) else after
+    made: dict[str, Any] = {}
+    for name in _fields_of(item.__class__):
+        part = getattr(item, name)
+        other = _replaced(part, old, new)
+        if other is not part:
+            made[name] = other
+    return replace(item, **made) if made else item
 
 
-def _parts(item: Any) -> tuple[Any, ...]:
-    return item
+@cache
+def _fields_of(kind: type) -> tuple[str, ...]:
+    """Of a node; an index, a name or a number has none."""
+    if kind.__module__ != nodes.__name__ or not is_dataclass(kind):
+        return ()
+    return tuple(field.name for field in fields(kind))

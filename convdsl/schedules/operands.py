@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from convdsl.kernel.expr import Axis, Read
 from convdsl.kernel.layout import Layout
 from convdsl.schedules.task import Operand
 
 
-def operand_layout(operand: Operand, reads: list[Read], axis: Axis | None, block: int) -> Layout:
+def operand_layout(
+    operand: Operand, reads: Sequence[Read], axis: Axis | None, block: int
+) -> Layout:
     """The layout of an operand. A weight indexed by the vector axis is blocked along it, so that
     its last vector may be read whole."""
     if operand.layout is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol, TypeAlias
 
 import numpy.typing as npt
@@ -83,7 +84,7 @@ class Ending:
         return tuple(dict.fromkeys(found))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Task:
     """A chain of stages over the same axes, to be turned into one kernel: each reads operands as
     it likes, and earlier stages at its own position, where their values are in registers. At most
@@ -125,10 +126,10 @@ class Task:
         """The stage that schedules are made for: the one with reductions, else the first."""
         return next(iter(self.reducing), self.stages[0])
 
-    @property
-    def reducing(self) -> list[Stage]:
+    @cached_property
+    def reducing(self) -> tuple[Stage, ...]:
         """The stages with reductions."""
-        return [s for s in self.stages if any(isinstance(e, Reduce) for e in walk(s.body))]
+        return tuple(s for s in self.stages if any(isinstance(e, Reduce) for e in walk(s.body)))
 
     @property
     def axes(self) -> tuple[Axis, ...]:
@@ -147,14 +148,14 @@ class Task:
         computed = (output.var.type.dtype.computed for output in self.outputs)
         return max(computed, key=lambda dtype: dtype.bytes)
 
-    @property
-    def reads(self) -> list[Read]:
+    @cached_property  # every schedule asks
+    def reads(self) -> tuple[Read, ...]:
         """All reads of operands."""
         stages = self.stages if self.ending is None else (*self.stages, *self.ending.stages)
         stages = (*(stage for task in self.earlier for stage in task.stages), *stages)
         inner = {stage.target.name for stage in stages}
         found = (read for stage in stages for read in reads(stage.body))
-        return [read for read in found if read.tensor.name not in inner]
+        return tuple(read for read in found if read.tensor.name not in inner)
 
 
 @dataclass(frozen=True, slots=True)

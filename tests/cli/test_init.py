@@ -45,7 +45,9 @@ def test_nothing_is_wrong_with_it(
     "template",
     [t if t == "classifier" else pytest.param(t, marks=pytest.mark.slow) for t in TEMPLATES],
 )
-def test_the_project_does_what_its_readme_says(convdsl, tmp_path: Path, template: str) -> None:
+def test_the_project_does_what_its_readme_says(
+    convdsl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, template: str
+) -> None:
     folder = tmp_path / "my first-net"
     said = convdsl("init", folder, "--template", template)
     assert said.code == 0
@@ -60,16 +62,21 @@ def test_the_project_does_what_its_readme_says(convdsl, tmp_path: Path, template
     assert not any("@" in text.replace("checkout@", "").replace("python@", "") for text in texts)
     assert not any("template" in text for text in texts)
 
+    def done(*words: str) -> str:
+        said = convdsl(*words)
+        assert said.code == 0, said.err
+        return said.out + said.err
+
+    monkeypatch.chdir(folder)
     command(folder, "data.py")
-    run = ("-m", "convdsl")
-    assert "nothing found" in command(folder, *run, "check")
-    command(folder, *run, "fmt", "--check")
+    assert "nothing found" in done("check")
+    done("fmt", "--check")
     net = "my_first_net.cnn"
-    command(folder, *run, "train", net, "--data", "data.npz", "--out", "run", "--epochs", "1", "-q")
+    done("train", net, "--data", "data.npz", "--out", "run", "--epochs", "1", "-q")
     weights = ("--weights", "run/weights.safetensors")
-    assert "loss" in command(folder, *run, "eval", net, *weights, "--data", "data.npz")
-    command(folder, *run, "compile", net, *weights, "-o", "my_first_net.cdsl")
-    assert "whole" in command(folder, *run, "check", "my_first_net.cdsl")
+    assert "loss" in done("eval", net, *weights, "--data", "data.npz")
+    done("compile", net, *weights, "-o", "my_first_net.cdsl")
+    assert "whole" in done("check", "my_first_net.cdsl")
     assert "3 passed" in command(folder, "-m", "pytest", "-q", "-p", "no:asyncio", "--rootdir=.")
 
 

@@ -56,6 +56,7 @@ def starts(folder: Path) -> float:
     return time.monotonic() - begin
 
 
+@pytest.mark.drawn(share=2)
 @pytest.mark.parametrize("what", ["compile", "export"])
 def test_a_command_ends_with_130_and_one_line(tmp_path: Path, what: str) -> None:
     """Or, where the signal came too late, as if it had not come; files are whole or not there."""

@@ -119,7 +119,7 @@ def test_phases(layer: str, name: str) -> None:
     assert ran.count("phases") >= 4
 
 
-@pytest.mark.drawn(share=3)
+@pytest.mark.drawn
 @each_target
 def test_phases_in_parts(name: str) -> None:
     """Few tiles and great depth: what adds the parts of a phase up is not given its filters, of

@@ -96,7 +96,7 @@ COUNTER = "counter"
 """The interpreter minds a counter beyond its stated range; what then happens may be harmless."""
 
 
-@pytest.mark.drawn(share=2)
+@pytest.mark.drawn(share=4)
 @pytest.mark.parametrize("name", KERNELS)
 def test_every_mistake_is_seen_twice(name: str) -> None:
     kernel = KERNELS[name]()

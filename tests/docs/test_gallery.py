@@ -89,7 +89,7 @@ def test_quotes_are_of_the_files(page: Path) -> None:
     assert not quoted_nowhere(page.read_text(encoding="utf-8"))
 
 
-@pytest.mark.drawn(share=4)
+@pytest.mark.drawn(share=8)
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_page(
     page: Path,

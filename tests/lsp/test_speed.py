@@ -31,7 +31,7 @@ def test_findings_follow_a_change(
     after = types.Position(at.line, at.character + 1)
     first: list[float] = []
     last: list[float] = []
-    for step in range(8):
+    for step in range(4):
         begun = time.perf_counter()
         put, where = ("", types.Range(at, after)) if step % 2 else (" ", types.Range(at, at))
         version = editor.change(uri, put, where)

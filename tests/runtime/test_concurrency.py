@@ -136,7 +136,7 @@ def test_a_child_forked_during_a_compile_can_compile() -> None:
         import numpy as np
         import convdsl
 
-        layers = " -> ".join("conv(24, 3) -> bn -> relu" for _ in range(4))
+        layers = " -> ".join("conv(16, 3) -> bn -> relu" for _ in range(3))
         text = f"model m {{ input x: f32[N, 8, H, H]\\n x -> {layers} -> output y }}"
         network = convdsl.compile(convdsl.parse(text), "random:0", threads=1, cache=False)
 

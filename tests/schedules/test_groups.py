@@ -101,7 +101,9 @@ def drawn(root: str, seed: int, dtype: DType) -> tuple[Graph, int]:
 
 
 @pytest.mark.parametrize("root", ROOTS)
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize(
+    "seed", [0, 1, 2, 5, *(pytest.param(n, marks=pytest.mark.drawn) for n in (3, 4))]
+)
 def test_a_group_equals_the_oracle(root: str, seed: int) -> None:
     dtype = DType.F64 if seed == 5 else DType.F32
     target = find_target(("native", "x86-64-v3", "x86-64-v2")[seed % 3])

@@ -104,7 +104,10 @@ MOVES: dict[str, Move] = {
 }
 
 
-@pytest.mark.parametrize("cpu", ["native", "x86-64-v2", "x86-64-v3", "x86-64-v4"])
+@pytest.mark.parametrize(
+    "cpu",
+    ["native", *(pytest.param(f"x86-64-v{n}", marks=pytest.mark.drawn) for n in (2, 3, 4))],
+)
 @pytest.mark.parametrize("first", MOVES)
 @settings(max_examples=4)
 @given(data=st.data())

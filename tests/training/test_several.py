@@ -156,10 +156,8 @@ def ranks_of(out: Path) -> dict[int, int]:
     return found
 
 
-@pytest.mark.parametrize(
-    "number",
-    [pytest.param(n, marks=[pytest.mark.slow] if n >= 3 else []) for n in range(KILLS)],
-)
+@pytest.mark.drawn(share=KILLS // 2)
+@pytest.mark.parametrize("number", range(KILLS))
 def test_a_killed_rank_ends_the_job_and_nothing_is_lost(
     place: Path, uninterrupted: str, number: int
 ) -> None:

@@ -93,8 +93,8 @@ SETTINGS = [
     drawn({"optimizer": "sgd(momentum = 0.9)"}),
     {"optimizer": "sgd(lr = 0.1)", "clip": 0.05, "ema": 0.9},
     drawn({"optimizer": "sgd(momentum = 0.9)", "accumulate": 2, "l2": 0.01}),
-    {"optimizer": "adamw(weight_decay = 0.1)", "clip_value": 0.1, "l1": 0.001},
-    {"loss": "cross_entropy(logits, label, ignore_index = 1, label_smoothing = 0.1)"},
+    drawn({"optimizer": "adamw(weight_decay = 0.1)", "clip_value": 0.1, "l1": 0.001}),
+    drawn({"loss": "cross_entropy(logits, label, ignore_index = 1, label_smoothing = 0.1)"}),
     drawn({"loss": "cross_entropy(logits, label, class_weights = [0.2, 1, 3])", "clip": 1}),
 ]
 

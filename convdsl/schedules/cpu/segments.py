@@ -74,7 +74,7 @@ def tests_of_terms(task: Task) -> list[IndexTest]:
 
 
 def border_segments(
-    axes: tuple[Axis, ...], reads: list[Read], tests: Sequence[IndexTest] = ()
+    axes: tuple[Axis, ...], reads: Sequence[Read], tests: Sequence[IndexTest] = ()
 ) -> dict[str, list[Segment]]:
     """For each output axis that windows run along: the positions at either end, one by one, whose
     windows leave the input, and all those in between, which then need no tests."""
