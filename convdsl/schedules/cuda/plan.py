@@ -76,7 +76,8 @@ _NOT_HIDDEN = 0.1
 """Of what is issued, beside what takes longest: of two plans that wait for memory alike the one
 that issues less."""
 
-_MOST_SPLITS = 32
+_MOST_SPLITS = 128
+_SPLITS = (2, 4, 8, 16, 32, 64, 128)
 _LEAST_STEPS = 8
 """Of a part of the depth: fewer would be spent on filling the stages."""
 
@@ -175,6 +176,18 @@ class Plan:
         """Blocks that a multiprocessor holds at a time."""
         return self.tile.blocks_on(target, self.held(target))
 
+    def idle(self, target: CudaTarget) -> float:
+        """How much longer blocks take than if they kept all multiprocessors busy: those of the last
+        wave are few, or too few for one multiprocessor."""
+        held, count = self.blocks_on(target), target.facts.multiprocessors
+        whole, rest = divmod(self.blocks, count * held)
+
+        def turns(blocks: int) -> float:
+            warps = blocks * self.tile.threads // WARP
+            return max(blocks, blocks / warps * _WARPS_BUSY) if blocks else 0.0
+
+        return (whole * turns(held) + turns(ceil(rest / count))) * count / self.blocks
+
     def nanoseconds(self, task: Task, target: CudaTarget) -> float:
         """Predicted time."""
         facts, tile = target.facts, self.tile
@@ -206,6 +219,7 @@ class Plan:
                 launches, extra = launches + 1, extra + elements * operand.var.type.dtype.bytes
         latency = self.steps_of_part * _STEP
         served = self.copied_bytes * self.steps_of_part * self.blocks / facts.served
+        tensor, served = (time * self.idle(target) for time in (tensor, served))
         own = max(issue, tensor, served, moved_bytes(task) / facts.bandwidth, latency)
         own += _NOT_HIDDEN * issue
         return 1e9 * (own + extra / facts.bandwidth) + launches * LAUNCH
@@ -242,7 +256,8 @@ def _plans(task: Task, gemm: Gemm, tile: Tile, target: CudaTarget, *, packing: b
             continue
         room = target.facts.multiprocessors * whole.blocks_on(target)
         most = min(_MOST_SPLITS, whole.steps // _LEAST_STEPS, max(1, 2 * room // whole.blocks))
-        counts = sorted({2**i for i in range(6) if 2**i <= most} | ({most} if most > 1 else {1}))
+        even = room // whole.blocks  # as many as there is room for at a time
+        counts = sorted({1, *(n for n in (*_SPLITS, even, most) if 1 < n <= most)})
         # A part of no steps at all is left out.
         counts = [-(-whole.steps // -(-whole.steps // count)) for count in counts]
         found += [replace(whole, splits=count) for count in dict.fromkeys(counts)]
