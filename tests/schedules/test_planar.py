@@ -57,9 +57,26 @@ def transposed(random: Random) -> Graph:
     return b.output(y=b("relu", y) if random.random() < 0.5 else y)
 
 
+def in_groups(random: Random) -> Graph:
+    """Either of them, in groups of one to three channels to as many."""
+    groups, own, made = random.choice([2, 3, 5]), random.randint(1, 3), random.randint(1, 3)
+    rank = random.choice([1, 2, 3])
+    how: dict[str, Any] = {"kernel": [random.randint(1, 4) for _ in range(rank)], "groups": groups}
+    space = [random.randint(4, 6) for _ in range(rank - 1)] + [random.randint(20, 50)]
+    b = Builder()
+    x = b.input("x", random.choice([1, 2]), groups * own, *space)
+    if random.random() < 0.4:
+        x = b("conv", x, channels=16 * groups, kernel=1)
+    if random.random() < 0.5:
+        how["stride"] = [random.choice([1, 2, 3]) for _ in range(rank)]
+        return b.output(y=b("relu", b("conv_transpose", x, channels=groups * made, **how)))
+    how["pad"] = [(random.randint(0, 3), random.randint(0, 2)) for _ in range(rank)]
+    return b.output(y=b("conv", x, channels=groups * made, **how))
+
+
 @pytest.mark.drawn(share=4)
 @pytest.mark.parametrize("seed", range(48))
-@pytest.mark.parametrize("kind", [straight, transposed])
+@pytest.mark.parametrize("kind", [straight, transposed, in_groups])
 def test_drawn(kind: Any, seed: int) -> None:
     """By machine code for the vectors of three widths and in both types, now and then by the
     interpreter, against double precision."""
@@ -84,15 +101,16 @@ def schedules(b: Builder, cpu: str = "x86-64-v4") -> list[str]:
     return [choice.schedule for choice in lowered(b, cpu).choices]
 
 
-@pytest.mark.parametrize("drawn", [straight, transposed])
+@pytest.mark.parametrize("drawn", [straight, transposed, in_groups])
 def test_drawn_ones_are_of_the_kind(drawn: Any) -> None:
-    """Most of them; the others have too many steps, or rows that are too short."""
+    """Most of them; the others have too many steps, or rows that are too short, or channels
+    that fill vectors."""
     found = 0
     for seed in range(48):
         graph = drawn(Random(f"{drawn.__name__} {seed}"))
         made = lower(graph, cpu_machine(find_target("x86-64-v3")), "drawn")
         found += "planar" in [choice.schedule for choice in made.choices]
-    assert found > 30
+    assert found > 24
 
 
 def layer(op: str, shape: tuple[int, ...], first: int = 0, **how: Any) -> Builder:
@@ -116,6 +134,8 @@ UP: dict[str, Any] = {"kernel": 4, "stride": 2, "pad": 1}
         layer("conv", (1, 16, 96, 90), 64, channels=2, kernel=1),  # of a segmentation
         layer("conv", (1, 8, 4000), 32, channels=1, kernel=7),  # of a vocoder
         layer("conv", (1, 1, 100, 100), channels=1, kernel=5),  # of an image
+        layer("conv", (1, 12, 16, 40, 40), channels=4, kernel=3, pad=1, groups=4),
+        layer("conv_transpose", (1, 64, 32, 32), channels=16, groups=4, **UP),
     ],
 )
 def test_it_is_chosen(b: Builder) -> None:

@@ -13,12 +13,15 @@ from convdsl.kernel.expr import Expr, Pick, Read, Reduce, Stage, reads, walk
 from convdsl.kernel.layout import Layout
 from convdsl.kernel.target import Target
 from convdsl.schedules.contraction import coefficient, depends
+from convdsl.schedules.cpu.depthwise import depthwise
 from convdsl.schedules.cpu.direct import direct
 from convdsl.schedules.cpu.generic import SHORTEST
+from convdsl.schedules.cpu.grouped import grouped
 from convdsl.schedules.cpu.phases import phases
 from convdsl.schedules.cpu.planar import planar
 from convdsl.schedules.cpu.planar_plan import match_planar
 from convdsl.schedules.cpu.spectral import spectral
+from convdsl.schedules.cpu.straddling import straddling
 from convdsl.schedules.cpu.winograd import winograd
 from convdsl.schedules.emission import extent_of
 from convdsl.schedules.layouts import Operands, has_channels_inside
@@ -70,14 +73,19 @@ def _reduced(body: Expr) -> Iterator[Pick]:
 
 
 def _is_of_planes(stage: Stage, operands: Operands, target: Target) -> bool:
-    """Whether a convolution to so few channels that half of a vector holds them takes less time in
-    vectors along the rows of planes."""
+    """Whether a convolution to so few channels, of all groups or of each, that half of a vector
+    holds them takes less time in vectors along the rows of planes."""
     sizes, block = stage.target.type.sizes, target.lanes(DType.F32)
-    if sizes[1] * _FEW > block or sizes[-1] < block or match_planar(stage) is None:
+    planar_stage = match_planar(stage) if sizes[-1] >= block else None
+    if planar_stage is None:
+        return False
+    own = planar_stage.conv.channels_out
+    if sizes[1] * _FEW > block and not 1 < own <= block // _FEW:
         return False
     along = planar(target).cost(_alone(stage, operands, Layout(sizes)))
     task = _alone(stage, operands, Layout(sizes, 1, block))
-    bids = [way(target).cost(task) for way in (winograd, spectral, direct, phases)]
+    ways = (winograd, spectral, direct, depthwise, grouped, straddling, phases)
+    bids = [way(target).cost(task) for way in ways]
     across = min((cycles for cycles in bids if cycles is not None), default=None)
     return along is not None and (across is None or along * _DOUBT < across)
 

@@ -70,9 +70,10 @@ class _At:
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """A tile: channels from k on, vectors of a row from v on; `left` are the outputs of the row
-    that there are from there on, if not all are."""
+    """A tile: channels of a group from k on, vectors of a row from v on; `left` are the outputs of
+    the row that there are from there on, if not all are."""
 
+    group: Dim
     k: Dim
     channels: int
     v: Dim
@@ -127,22 +128,22 @@ class _Planar:
         outs, each = self.planar.outs[-1], self.phases * way.lanes * wide
         whole, left = divmod(outs, each)
         strips = -(-way.vectors // way.strip)
-        channel = 0
-        for size, count in evenly(extent_of(self.way.task.axes[1]), way.tile.channels):
-            with b.serial("kt", count) as kt:
-                k = channel + kt * size
+        channel, own = 0, self.conv.channels_out
+        for size, count in evenly(own, way.tile.channels):
+            with b.serial("g", self.conv.groups) as group, b.serial("kt", count) as kt:
+                k = group * own + channel + kt * size
                 first = at.strip * (way.strip // wide) if strips > 1 else 0
                 past = dim_min(first + way.strip // wide, whole) if strips > 1 else whole
                 if whole:
                     with b.serial("tile", past, first) as tile:
-                        yield _Piece(k, size, tile * wide, wide)
+                        yield _Piece(group, k, size, tile * wide, wide)
                 if left:
                     vectors = -(-left // (self.phases * way.lanes))
                     with ExitStack() as stack:
                         if strips > 1:
                             last = IndexTest("eq", at.strip, strips - 1)
                             stack.enter_context(b.when(last))
-                        yield _Piece(k, size, whole * wide, vectors, left)
+                        yield _Piece(group, k, size, whole * wide, vectors, left)
             channel += count * size
 
     # A tile
@@ -157,7 +158,8 @@ class _Planar:
         if met is not None:
             with b.serial("c", self.conv.channels_in) as c, self.taps(met.conv) as taps:
                 bound = taps if met.conv.c is None else {**taps, met.conv.c.name: c}
-                where = self.row(met.conv, at, places, c, bound)
+                channel = piece.group * self.conv.channels_in + c
+                where = self.row(met.conv, at, places, channel, bound)
                 self.products(acc, across, bound, where, piece)
         for k in range(piece.channels):
             for v in range(piece.vectors):

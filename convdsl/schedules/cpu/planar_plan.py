@@ -114,7 +114,7 @@ def _reach(space: Space) -> int:
 
 @lru_cache(maxsize=256)
 def match_planar(stage: Stage) -> Planar | None:
-    """The phases of a stage that is a convolution of one group, in steps of one along the rows."""
+    """The phases of a stage that is a convolution, in steps of one along the rows."""
     sizes = stage.target.type.sizes
     if len(sizes) < 3:
         return None
@@ -135,7 +135,7 @@ def match_planar(stage: Stage) -> Planar | None:
             if made is None and not empty:
                 return None
     met = [taps for taps in found.values() if taps is not None]
-    if not met or any(taps.conv.groups > 1 or taps.conv.space[-1].stride > 1 for taps in met):
+    if not met or any(taps.conv.space[-1].stride > 1 for taps in met):
         return None
     return Planar(sums[0], strides[2:], sizes[2:], found)
 
@@ -150,7 +150,8 @@ def _taps(stage: Stage, parts: Mapping[str, tuple[Part, ...]] | None) -> Taps | 
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """`channels` of outputs x `vectors` of positions x the phases of a row, in registers."""
+    """`channels` of outputs of one group x `vectors` of positions x the phases of a row, in
+    registers."""
 
     channels: int
     vectors: int
@@ -205,7 +206,7 @@ class Way:
     @property
     def channels(self) -> int:
         """Channels that are held: whole blocks where the input is blocked."""
-        own = self.planar.conv.channels_in
+        own = self.planar.conv.groups * self.planar.conv.channels_in
         return -(-own // self.lanes) * self.lanes if self.turned else own
 
 
@@ -229,7 +230,7 @@ def plan(task: Task, target: Target) -> Way | None:
     if x.axis is not None and (x.axis != 1 or x.block != lanes):
         return None
     turned = x.axis is not None
-    _, tile = _best(planar, task, target, lanes)
+    _, tile = _best(planar, target, lanes)
     strip = -(-planar.count(-1) // lanes)
     way = Way(task, planar, lanes, tile, turned or not planar.inside, turned, 1, strip)
     return _cut(way, target) if way.held else way
@@ -254,9 +255,10 @@ def _cut(way: Way, target: Target) -> Way:
     return way
 
 
-def _tiles(planar: Planar, task: Task, target: Target, lanes: int) -> Iterator[tuple[float, Tile]]:
-    """Tiles that fit the registers, and cycles of each element of channels and rows of taps."""
-    channels, vectors = extent_of(task.axes[1]), -(-planar.count(-1) // lanes)
+def _tiles(planar: Planar, target: Target, lanes: int) -> Iterator[tuple[float, Tile]]:
+    """Tiles that fit the registers, and cycles of each input channel and row of taps, of all groups
+    together."""
+    channels, vectors = planar.conv.channels_out, -(-planar.count(-1) // lanes)
     across = next(row for row in map(planar.across, planar.rows) if any(row))
     met = [taps for taps in across if taps is not None]
     counts = [taps.conv.space[-1].taps for taps in met]
@@ -276,11 +278,14 @@ def _tiles(planar: Planar, task: Task, target: Target, lanes: int) -> Iterator[t
                 for own, many in evenly(channels, k)
                 for wide, each in evenly(vectors, q)
             )
-            yield cycles, Tile(evenly(channels, k)[0][0], evenly(vectors, q)[0][0])
+            yield (
+                cycles * planar.conv.groups,
+                Tile(evenly(channels, k)[0][0], evenly(vectors, q)[0][0]),
+            )
 
 
-def _best(planar: Planar, task: Task, target: Target, lanes: int) -> tuple[float, Tile]:
-    return min(_tiles(planar, task, target, lanes), key=lambda made: made[0])
+def _best(planar: Planar, target: Target, lanes: int) -> tuple[float, Tile]:
+    return min(_tiles(planar, target, lanes), key=lambda made: made[0])
 
 
 def cost(task: Task, target: Target) -> float | None:
@@ -289,7 +294,7 @@ def cost(task: Task, target: Target) -> float | None:
     if way is None:
         return None
     task, planar, n = way.task, way.planar, extent_of(task.axes[0])
-    cycles, _ = _best(planar, task, target, way.lanes)
+    cycles, _ = _best(planar, target, way.lanes)
     sums = 0
     for row in planar.rows:
         met = [taps for taps in planar.across(row) if taps is not None]
