@@ -56,8 +56,7 @@ class Plan:
 
     def graph(self, binding: Mapping[str, int]) -> Graph:
         """Bind the sizes, run the passes."""
-        graph = self.model.settled(binding).graph
-        graph = graph.bind(binding) if binding else graph
+        graph = self.model.settled(binding).graph.bind(binding)
         return run_passes(graph, self.passes, verify=self.verify, observer=self.observer)
 
     def lower(self, binding: Mapping[str, int]) -> Lowered:

@@ -82,7 +82,8 @@ def cuda_toolchain(target: CudaTarget) -> Toolchain[CudaTarget]:
     def object_code(program: Program) -> bytes:
         module = print_module(program, target)
         made = nvrtc.compile_source(module.source, target.arch)
-        return CudaBinary(target.arch, made.cubin, made.ptx, module.launches).to_bytes()
+        ptx = "" if target.facts.only else made.ptx  # of no use to later cards
+        return CudaBinary(target.arch, made.cubin, ptx, module.launches).to_bytes()
 
     levels: dict[str, Callable[[Program], str | bytes]] = {
         "cuda": source,

@@ -33,10 +33,12 @@ class Function:
 
     def main_loop(self) -> Loop | None:
         """The innermost loop with most multiply-adds."""
-        found = max(
-            self.loops, key=lambda loop: loop.count("FFMA") + loop.count("HMMA"), default=None
-        )
-        return found if found and found.count("FFMA") + found.count("HMMA") else None
+        found = max(self.loops, key=_multiply_adds, default=None)
+        return found if found and _multiply_adds(found) else None
+
+
+def _multiply_adds(loop: Loop) -> int:
+    return sum(map(loop.count, ("FFMA", "HMMA", "HGMMA")))
 
 
 def compiled(source: str, arch: str) -> dict[str, Function]:

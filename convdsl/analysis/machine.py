@@ -72,12 +72,12 @@ MACHINES: dict[str, Machine] = {
         Machine(
             *("h100", 67e12, 3.35e12),
             "NVIDIA H100 SXM data sheet, FP32 without tensor cores",
-            *("sm_90", 494e12, 989e12),
+            *("sm_90a", 494e12, 989e12),
         ),
         Machine(
             *("h200", 67e12, 4.8e12),
             "NVIDIA H200 SXM data sheet, FP32 without tensor cores",
-            *("sm_90", 494e12, 989e12),
+            *("sm_90a", 494e12, 989e12),
         ),
         Machine(
             *("b200", 80e12, 8e12),

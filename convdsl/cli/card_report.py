@@ -15,6 +15,7 @@ from convdsl.driver import bind, bind_weights_of
 from convdsl.measure.card_prediction import Made, Predicted, predict_on_card
 from convdsl.measure.machine import this_machine
 from convdsl.runtime.cuda.card import Card, find_card
+from convdsl.runtime.cuda.launching import nearest_architecture
 from convdsl.toolchain import find_toolchain
 
 
@@ -34,7 +35,7 @@ def show(options: argparse.Namespace) -> None:
     found = predict_on_card(made, machine)
     card = _card_here()
     times: list[float] | list[None] = [None] * len(found)
-    if card is not None and card.arch == machine.arch:
+    if card is not None and nearest_architecture(card) == machine.arch:
         from convdsl.measure.card_timing import time_on_card
 
         times = time_on_card(made, bind_weights_of(model, "random:0"), card)
@@ -45,7 +46,7 @@ def show(options: argparse.Namespace) -> None:
         f" {len(found)} kernels on {machine.name} ({machine.source}), launches not counted"
     )
     measured = sum(time for time in times if time is not None)
-    if card is not None and card.arch == machine.arch:
+    if card is not None and nearest_architecture(card) == machine.arch:
         console.note(
             f"measured on {card.name} (cuda:{card.number}): {measured * 1e3:.3f} ms, each kernel by"
             " itself, of random weights, its data in the card's cache where they fit"

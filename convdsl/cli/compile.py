@@ -129,6 +129,8 @@ def _artifact(options: argparse.Namespace, others: Sequence[argparse.Namespace])
     started = time.perf_counter()
     if options.target == "cuda" and options.arch is None:
         console.note("code for sm_90 (H100) and later cards; --arch names an earlier one")
+    if options.arch == "sm_90a":
+        console.note("code for sm_90a runs on Hopper (H100, H200) alone, on no later card")
     model = load_model(options)
     each = [options, *others]
     if others:

@@ -122,7 +122,7 @@ def add_processor(
         group.add_argument(
             "--arch",
             metavar="NAME",
-            help="of the card that code is for: sm_90 (default), sm_80",
+            help="of the card that code is for: sm_90 (default), sm_80; sm_90a: Hopper alone",
         )
     group.add_argument(
         "--precision",

@@ -5,16 +5,14 @@ The layers of a network repeat: most have operand types and attributes that an e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from convdsl.ir.opdef import Call, OpDef, StateSpec
 from convdsl.kernel.expr import TensorExpr
 from convdsl.kernel.storage import widened
 from convdsl.tensor import TensorType
-
-_Answer = TypeVar("_Answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,51 +51,22 @@ def signature(call: Call) -> Hashable:
     return (call.op, tuple(call.types.items()), attributes)
 
 
-class Answers(Generic[_Answer]):
-    """What else follows from a call alone, found out once for each signature."""
-
-    def __init__(self) -> None:
-        self._known: dict[Hashable, _Answer] = {}
-
-    def of(self, call: Call, ask: Callable[[], _Answer]) -> _Answer:
-        """What was answered of an equal call, else what `ask` answers."""
-        key = signature(call)
-        try:
-            known = self._known.get(key)
-        except TypeError:  # an attribute that has no hash
-            return ask()
-        if known is None:
-            known = self._known[key] = ask()
-        return known
-
-
 _LARGEST = 4096
-_kernels: dict[Hashable, tuple[TensorExpr, TensorExpr]] = {}
-
-
-def arithmetic_of(call: Call) -> TensorExpr:
-    """The arithmetic of a call in the types of its operands; built once for each signature, as long
-    as there are few."""
-    return _arithmetic(call)[0]
+_kernels: dict[Hashable, TensorExpr] = {}
 
 
 def kernel_of(call: Call) -> TensorExpr:
-    """The same in types that compute."""
-    return _arithmetic(call)[1]
-
-
-def _arithmetic(call: Call) -> tuple[TensorExpr, TensorExpr]:
+    """The arithmetic of a call, in types that compute; built once for each signature, as long as
+    there are few."""
     key = signature(call)
     try:
         known = _kernels.get(key)
     except TypeError:
-        own = call.kernel
-        return own, widened(own)
+        return widened(call.kernel)
     if known is None:
         if len(_kernels) >= _LARGEST:
             _kernels.clear()
-        own = call.kernel
-        known = _kernels[key] = own, widened(own)
+        known = _kernels[key] = widened(call.kernel)
     return known
 
 

@@ -26,9 +26,6 @@ class Time(enum.IntEnum):
     RUN = 3
 
 
-_BOUND = Time.BIND
-
-
 class Timing:
     """The times of a graph's values, found out when they are asked for and then remembered.
 
@@ -56,20 +53,18 @@ class Timing:
             if last.id in known:
                 pending.pop()
                 continue
-            operands = last.inputs.values() if isinstance(last, OpNode) else ()
-            if not operands:
-                known[last.id] = self._own(last)
+            operands = [v.node for v in last.inputs.values()] if isinstance(last, OpNode) else []
+            missing = [operand for operand in operands if operand.id not in known]
+            if missing:
+                pending += missing
                 continue
-            try:
-                known[last.id] = max([known[value.node.id] for value in operands])
-            except KeyError:  # seldom: nodes are mostly asked for in their order
-                pending += [v.node for v in operands if v.node.id not in known]
+            times = [known[operand.id] for operand in operands]
+            known[pending.pop().id] = max(times, default=self._own(last))
         return known[node.id]
 
     def is_bound(self, node: Node) -> bool:
         """Whether what a node puts out is known once weights are bound: TEXT or BIND."""
-        found = self._known.get(node.id)
-        return (self.of_node(node) if found is None else found) <= _BOUND
+        return self.of_node(node) <= Time.BIND
 
     def _own(self, node: Node) -> Time:
         """The time of a node without operands."""
@@ -80,8 +75,7 @@ class Timing:
         return Time.TEXT
 
 
-def bound_nodes(graph: Graph, timing: Timing | None = None) -> set[int]:
-    """Ids of the operators that are evaluated once, when weights are bound, and never again.
-    `timing`: of the graph, where it was asked before."""
-    timing = timing or Timing(graph)
+def bound_nodes(graph: Graph) -> set[int]:
+    """Ids of the operators that are evaluated once, when weights are bound, and never again."""
+    timing = Timing(graph)
     return {node.id for node in graph.op_nodes() if timing.is_bound(node)}

@@ -15,11 +15,13 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from convdsl.kernel.group_mma import GROUP_ROWS
 from convdsl.kernel.nodes import (
     Blocks,
     Buffer,
     CopyAsync,
     For,
+    GroupMma,
     If,
     IndexTest,
     LetIndex,
@@ -94,6 +96,13 @@ def own_accesses(statement: Statement, around: tuple[Around, ...] = ()) -> Itera
         most = statement.elements
         yield Access(statement.source, statement.source_index, most, False, guarded)
         yield Access(statement.target, statement.index, most, True, around)
+    if isinstance(statement, GroupMma):
+        form = statement.form
+        for buffer, index, rows in (
+            (statement.a, statement.a_index, GROUP_ROWS),
+            (statement.b, statement.b_index, form.columns),
+        ):  # neighbours change places within a line
+            yield Access(buffer, index, (rows - 1) * form.line + form.k, False, around)
 
 
 def _loads(value: Value, around: tuple[Around, ...]) -> Iterator[Access]:

@@ -8,18 +8,21 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 
+from convdsl.kernel.group_mma import GroupForm
 from convdsl.kernel.mma import SUMS, MmaForm
 from convdsl.kernel.nodes import (
     Barrier,
     Blocks,
     Buffer,
     CommitCopies,
+    CommitProducts,
     Const,
     CopyAsync,
     Exchange,
     Fma,
     For,
     Get,
+    GroupMma,
     If,
     IndexTest,
     Kernel,
@@ -28,10 +31,12 @@ from convdsl.kernel.nodes import (
     Load,
     LoopVar,
     Mma,
+    OpenProducts,
     Parallel,
     Prefetch,
     Registers,
     Set,
+    ShowProducts,
     Space,
     Splat,
     Statement,
@@ -41,6 +46,7 @@ from convdsl.kernel.nodes import (
     ValueType,
     Var,
     WaitCopies,
+    WaitProducts,
 )
 from convdsl.tensor import Dim, DType, bounds
 
@@ -211,6 +217,34 @@ class Builder:
     ) -> None:
         """Add the warp's product to the sums of one of the tiles that registers hold."""
         self._emit(Mma(form, sums, tile * SUMS, tuple(a), tuple(b)))
+
+    def group_mma(
+        self,
+        form: GroupForm,
+        sums: Registers,
+        tile: int,
+        a: tuple[Buffer, Dim],
+        b: tuple[Buffer, Dim],
+    ) -> None:
+        """Begin to add a warp group's product to the sums of one of the tiles that registers hold;
+        its factors begin at places, a buffer and an index each."""
+        self._emit(GroupMma(form, sums, tile * form.sums, *a, *b))
+
+    def open_products(self) -> None:
+        """Sums that were set may be added to."""
+        self._emit(OpenProducts())
+
+    def commit_products(self) -> None:
+        """What was begun is a group."""
+        self._emit(CommitProducts())
+
+    def wait_products(self, left: int) -> None:
+        """All groups but the last `left` are complete."""
+        self._emit(WaitProducts(left))
+
+    def show_products(self) -> None:
+        """What was stored, or copied and waited for, may be multiplied after the next barrier."""
+        self._emit(ShowProducts())
 
     def copy(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Literal, TypeAlias, get_args
 
@@ -35,6 +35,8 @@ class Architecture:
     served: the bytes that its second-level cache gives to products of single warps, per second: 24
         in a cycle for each multiprocessor. Seen on an H100, where those of whatever type and tile
         drew 5.2 to 5.6e12; it has more to give (docs/gpu.md).
+    only: code is for cards of this capability alone, and may use what no later one has ("a" in the
+        name).
 
     Sources: the table of technical specifications per compute capability in NVIDIA's CUDA C++
     Programming Guide, and the data sheets of the cards.
@@ -51,11 +53,26 @@ class Architecture:
     tensor_flops: float
     bandwidth: float
     served: float
+    only: bool = False
 
+    @property
+    def name(self) -> str:
+        """As compilers call it: sm_80, sm_90a."""
+        return f"sm_{self.capability}{'a' if self.only else ''}"
+
+    def runs_on(self, capability: int) -> bool:
+        """Whether code for it runs on a card: on those of this capability, later ones of the same
+        generation, and later generations, whose drivers translate the PTX."""
+        return capability == self.capability if self.only else capability >= self.capability
+
+
+_H100 = Architecture(
+    90, 227 << 10, 228 << 10, 2048, 32, "H100", 132, 67e12, 989e12, 3.35e12, 5.6e12
+)
 
 ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
     {
-        f"sm_{made.capability}": made
+        made.name: made
         for made in (
             Architecture(75, 64 << 10, 64 << 10, 1024, 16, "T4", 40, 8.1e12, 65e12, 320e9, 1.5e12),
             Architecture(
@@ -67,9 +84,8 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
             Architecture(
                 89, 99 << 10, 100 << 10, 1536, 24, "L4", 58, 30.3e12, 121e12, 300e9, 2.8e12
             ),
-            Architecture(
-                90, 227 << 10, 228 << 10, 2048, 32, "H100", 132, 67e12, 989e12, 3.35e12, 5.6e12
-            ),
+            _H100,
+            replace(_H100, only=True),
             Architecture(
                 100, 227 << 10, 228 << 10, 2048, 32, "B200", 148, 80e12, 2.25e15, 8e12, 6.9e12
             ),
@@ -112,6 +128,11 @@ class CudaTarget:
     def has_async_copies(self) -> bool:
         """Copies from global to shared memory that do not wait (cp.async)."""
         return self.capability >= 80
+
+    @property
+    def has_group_products(self) -> bool:
+        """Products of matrices in shared memory by warp groups (wgmma), which Hopper alone has."""
+        return self.facts.only and self.capability == 90
 
     @property
     def has_bf16(self) -> bool:

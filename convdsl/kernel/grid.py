@@ -18,8 +18,9 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from convdsl.kernel.group_mma import warp_multiplied
 from convdsl.kernel.mma import WARP, multiplied
-from convdsl.kernel.nodes import Barrier, Buffer, Exchange, LoopVar, Mma
+from convdsl.kernel.nodes import Barrier, Buffer, Exchange, GroupMma, LoopVar, Mma
 
 Array = npt.NDArray[Any]
 Order = Callable[[int], Iterable[int]]
@@ -61,6 +62,7 @@ class Ledger:
         self._writer = _unmarked(sizes)
         self._reader = _unmarked(sizes)
         self._second = _unmarked(sizes)  # a reader other than that one
+        self._shown = _unmarked(sizes)  # who has shown an element to products since it was written
 
     def begin(self, count: int) -> None:
         """From now on `count` parties stand side by side; what was before is ordered."""
@@ -83,6 +85,15 @@ class Ledger:
         """The first position in `part` that nobody has written since it was forgotten."""
         return _first(self._writer[name][part] < 0, part)
 
+    def show(self, name: str, part: slice, who: int) -> None:
+        """Products may read some elements from the next `begin` on."""
+        self._shown[name][part] = self._since + who
+
+    def concealed(self, name: str, part: slice) -> int | None:
+        """The first position in `part` that products may not read."""
+        shown = self._shown[name][part]
+        return _first((shown < 0) | (shown >= self._since), part)
+
     def read(self, name: str, part: slice, who: int) -> Touch | None:
         """Note a read. Where another party has written: that one."""
         if name not in self._writer:
@@ -103,6 +114,7 @@ class Ledger:
             for marks in (self._writer, self._reader, self._second)
         ]
         self._writer[name][part] = mark
+        self._shown[name][part] = -1
         return next((touch for touch in found if touch is not None), None)
 
     def _other(self, marks: Array, part: slice, mark: int, *, wrote: bool) -> Touch | None:
@@ -149,11 +161,15 @@ def names_of(what: str, loop_vars: Sequence[LoopVar], extents: Sequence[int]) ->
     ]
 
 
+Meeting: TypeAlias = Barrier | Exchange | Mma | GroupMma
+"""Where threads wait for each other."""
+
+
 @dataclass(frozen=True, slots=True)
 class Arrival:
     """A thread waits at a statement, with what it brings."""
 
-    statement: Barrier | Exchange | Mma
+    statement: Meeting
     brought: Array | None = None
 
 
@@ -203,18 +219,18 @@ def _answers(waiting: Mapping[int, Arrival], count: int) -> dict[int, Array | No
     return answers
 
 
-def _party_size(statement: Barrier | Exchange | Mma, count: int) -> int:
+def _party_size(statement: Meeting, count: int) -> int:
     """How many of `count` threads meet there."""
     match statement:
         case Barrier():
             return count
         case Exchange():
             return statement.group
-        case Mma():
+        case Mma() | GroupMma():
             return WARP
 
 
-def _sent(statement: Barrier | Exchange | Mma, group: Sequence[Arrival]) -> Sequence[Array | None]:
+def _sent(statement: Meeting, group: Sequence[Arrival]) -> Sequence[Array | None]:
     """What each of those who have met takes away."""
     brought = [arrival.brought for arrival in group]
     match statement:
@@ -224,6 +240,8 @@ def _sent(statement: Barrier | Exchange | Mma, group: Sequence[Arrival]) -> Sequ
             return [brought[number ^ statement.mask] for number in range(len(group))]
         case Mma():
             return multiplied(statement.form, [b for b in brought if b is not None])
+        case GroupMma():
+            return warp_multiplied(statement.form, [b for b in brought if b is not None])
 
 
 def _stuck(waiting: Mapping[int, Arrival], count: int) -> Stuck:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from convdsl.kernel.behind import Behind, Registers
 from convdsl.kernel.grid import (
     Arrival,
     Ledger,
@@ -34,24 +35,29 @@ from convdsl.kernel.nodes import (
     Blocks,
     Buffer,
     CommitCopies,
+    CommitProducts,
     CopyAsync,
     Exchange,
     For,
     Get,
+    GroupMma,
     If,
     Kernel,
     Let,
     LetIndex,
     Mma,
+    OpenProducts,
     Parallel,
     Prefetch,
     Set,
+    ShowProducts,
     Space,
     Statement,
     Store,
     Threads,
     Value,
     WaitCopies,
+    WaitProducts,
     is_met,
 )
 from convdsl.kernel.program import Argument, Place, Program
@@ -159,8 +165,9 @@ class _Machine:
         self.parties = parties
         self.indices: dict[str, int] = dict(indices or {})
         self.lets: dict[str, Array] = {}
-        self.registers: dict[tuple[str, int], Array] = {}
+        self.registers: dict[tuple[str, int], Array] = Registers()
         self.groups: list[list[_Open]] = [[]]  # of copies; the last one is not committed yet
+        self.behind = Behind(self)
 
     def fail(self, message: str) -> None:
         raise KernelError(f"{self.kernel.name}: {message}")
@@ -179,6 +186,7 @@ class _Machine:
                     self.indices[var.name] = min(max(at, var.lowest), var.highest)
                 case Set():
                     key = (statement.registers.name, statement.slot)
+                    self.behind.set(key)
                     self.registers[key] = self.value(statement.value)
                 case Store():
                     self.store(statement)
@@ -203,9 +211,18 @@ class _Machine:
                     while len(self.groups) - 1 > statement.left:
                         for begun in self.groups.pop(0):
                             self.finish_copy(begun)
+                case OpenProducts() if self.parties:
+                    self.behind.closed.clear()
+                case CommitProducts() if self.parties:
+                    self.behind.groups.append([])
+                case WaitProducts() if self.parties:
+                    self.behind.wait(statement.left)
+                case ShowProducts() if self.parties:
+                    self.behind.show()
                 case (
-                    Threads() | Barrier() | Exchange() | Mma()
+                    Threads() | Barrier() | Exchange() | Mma() | GroupMma()
                     | CopyAsync() | CommitCopies() | WaitCopies()
+                    | OpenProducts() | CommitProducts() | WaitProducts() | ShowProducts()
                 ):  # fmt: skip
                     self.fail(f"{type(statement).__name__.lower()} outside of blocks")
 
@@ -268,6 +285,8 @@ class _Machine:
             objection = party.objection(name, part, write=write)
             if objection is not None:
                 self.fail(objection)
+        if write and buffer.space is Space.SHARED:
+            self.behind.hidden.append((name, part))
         return array[part]
 
     # Grids
@@ -324,6 +343,10 @@ class _Machine:
                     assert met is not None
                     for slot, total in enumerate(met, statement.slot):
                         self.registers[statement.sums.name, slot] = np.array([total])
+                case GroupMma():
+                    met = yield Arrival(statement, self.behind.begin(statement))
+                    assert met is not None
+                    self.behind.take(met)
                 case For() if is_met(statement):
                     for i in self.counting(statement):
                         self.indices[statement.var.name] = i
@@ -339,6 +362,9 @@ class _Machine:
         if left:
             own = self.parties[-1]
             self.fail(f"{own.names[own.number]} ends before its copies to {left[0]}")
+        if self.behind.totals:
+            own = self.parties[-1]
+            self.fail(f"{own.names[own.number]} ends before its products")
 
     def fragments(self, mma: Mma) -> Array:
         """What a thread brings to a product, in f64."""

@@ -15,7 +15,8 @@ allocation and no address arithmetic: compilers do those well (docs/performance.
 Where the target has a grid, `Blocks` stand in the place of `Parallel`, independent of each other
 likewise. A block is its `Threads`: they share memory that the block declares, run at any pace, and
 wait for each other at a `Barrier` (docs/adr/0091). A thread may begin copies to shared memory that
-go on while it does, and 32 threads multiply small matrices together (docs/adr/0133).
+go on while it does, and 32 threads multiply small matrices together (docs/adr/0133). 128 threads
+begin products of matrices in shared memory, which go on as well (docs/adr/0152).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from convdsl.kernel.group_mma import GroupForm
 from convdsl.kernel.mma import MmaForm
 from convdsl.kernel.scalar import FUNCTIONS
 from convdsl.tensor import Dim, DType, symbol
@@ -429,6 +431,46 @@ class Mma:
 
 
 @dataclass(frozen=True, slots=True)
+class GroupMma:
+    """Begin sums += a b of matrices in shared memory, which the 128 threads of a group hold the
+    sums of together (`kernel.group_mma`): 64 rows of a, and as many columns as the form has as rows
+    of b, each from the line and the depth on where an index says. Each warp of 32 threads meets
+    there. It happens at any time up to the thread's wait: until then nobody may write what it
+    reads, and its sums hold nothing, but other products may be added to them."""
+
+    form: GroupForm
+    sums: Registers
+    slot: int
+    a: Buffer
+    a_index: Dim
+    b: Buffer
+    b_index: Dim
+
+
+@dataclass(frozen=True, slots=True)
+class OpenProducts:
+    """The sums that this thread has set may be added to by products."""
+
+
+@dataclass(frozen=True, slots=True)
+class CommitProducts:
+    """The products that this thread began since its last one are a group."""
+
+
+@dataclass(frozen=True, slots=True)
+class WaitProducts:
+    """Go on once at most `left` of this thread's groups, the last ones, are not complete."""
+
+    left: int
+
+
+@dataclass(frozen=True, slots=True)
+class ShowProducts:
+    """What this thread has stored in shared memory, and the copies that it has waited for, may be
+    read by products from the next barrier on."""
+
+
+@dataclass(frozen=True, slots=True)
 class CopyAsync:
     """Begin to copy consecutive elements (4, 8 or 16 bytes) to shared memory. Only the first
     `valid` are read, and none where a guard fails; zeros are written for the rest. It happens at
@@ -477,6 +519,11 @@ Statement: TypeAlias = (
     | Barrier
     | Exchange
     | Mma
+    | GroupMma
+    | OpenProducts
+    | CommitProducts
+    | WaitProducts
+    | ShowProducts
     | CopyAsync
     | CommitCopies
     | WaitCopies
@@ -549,4 +596,6 @@ def walk_statements(body: tuple[Statement, ...]) -> Iterator[Statement]:
 
 def is_met(statement: Statement) -> bool:
     """Whether threads wait for each other somewhere in a statement."""
-    return any(isinstance(s, Barrier | Exchange | Mma) for s in walk_statements((statement,)))
+    return any(
+        isinstance(s, Barrier | Exchange | Mma | GroupMma) for s in walk_statements((statement,))
+    )

@@ -10,6 +10,7 @@ from convdsl.kernel.nodes import (
     Buffer,
     Cast,
     CommitCopies,
+    CommitProducts,
     Compare,
     Const,
     CopyAsync,
@@ -18,6 +19,7 @@ from convdsl.kernel.nodes import (
     For,
     Gather,
     Get,
+    GroupMma,
     If,
     IndexAsValue,
     IndexTest,
@@ -28,11 +30,13 @@ from convdsl.kernel.nodes import (
     Load,
     LoopVar,
     Mma,
+    OpenProducts,
     Parallel,
     Prefetch,
     ReduceLanes,
     Select,
     Set,
+    ShowProducts,
     Shuffle,
     Space,
     Splat,
@@ -43,6 +47,7 @@ from convdsl.kernel.nodes import (
     Value,
     Var,
     WaitCopies,
+    WaitProducts,
 )
 from convdsl.kernel.scalar import FUNCTIONS
 
@@ -100,6 +105,16 @@ def _format_statement(statement: Statement, depth: int) -> list[str]:
             a, b = (", ".join(map(format_value, factor)) for factor in (statement.a, statement.b))
             at = f"{statement.sums.name}[{statement.slot} : {SUMS}]"
             return [f"{pad}{at} += mma {statement.form} ({a}) ({b})"]
+        case GroupMma():
+            return [f"{pad}{_format_product(statement)}"]
+        case OpenProducts():
+            return [f"{pad}open products"]
+        case CommitProducts():
+            return [f"{pad}commit products"]
+        case WaitProducts():
+            return [f"{pad}wait until {statement.left} products are left"]
+        case ShowProducts():
+            return [f"{pad}show products"]
         case CopyAsync():
             return [f"{pad}copy {_format_copy(statement)}"]
         case CommitCopies():
@@ -121,6 +136,12 @@ def _ranges(loop_vars: tuple[LoopVar, ...], extents: tuple[int, ...]) -> str:
 def _format_shared(buffer: Buffer) -> str:
     text = f"shared {buffer.name}: {buffer.dtype}[{buffer.size}]"
     return f"{text} align {buffer.alignment}" if buffer.alignment else text
+
+
+def _format_product(product: GroupMma) -> str:
+    sums = f"{product.sums.name}[{product.slot} : {product.form.sums}]"
+    a, b = f"{product.a.name}[{product.a_index}]", f"{product.b.name}[{product.b_index}]"
+    return f"{sums} += mma {product.form} {a} {b}, behind"
 
 
 def _format_copy(copy: CopyAsync) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+from convdsl.kernel.group_mma import ATOM, GROUP, GROUP_FORMS, GROUP_ROWS, LINE, TAKEN, GroupForm
 from convdsl.kernel.mma import FORMS, SUMS, WARP
 from convdsl.kernel.nodes import (
     Barrier,
@@ -19,6 +20,7 @@ from convdsl.kernel.nodes import (
     For,
     Gather,
     Get,
+    GroupMma,
     If,
     IndexAsValue,
     IndexTest,
@@ -29,12 +31,14 @@ from convdsl.kernel.nodes import (
     Load,
     LoopVar,
     Mma,
+    OpenProducts,
     Parallel,
     Prefetch,
     ReduceLanes,
     Registers,
     Select,
     Set,
+    ShowProducts,
     Shuffle,
     Space,
     Splat,
@@ -46,12 +50,14 @@ from convdsl.kernel.nodes import (
     ValueType,
     Var,
     WaitCopies,
+    WaitProducts,
     statement_bodies,
     statement_values,
     value_children,
 )
 from convdsl.kernel.scalar import FLOATS, FUNCTIONS, REDUCTIONS
 from convdsl.tensor import Dim, DType, bounds, symbols_of
+from convdsl.tensor.dim import terms_of
 
 
 class KernelError(AssertionError):
@@ -128,6 +134,9 @@ class _Verifier:
         self.filled: set[str] = set()  # shared buffers that something was stored in
         self.copied: set[str] = set()  # those of copies that have not been waited for
         self.committed: set[str] = set()  # those of complete groups among these
+        self.shown: set[str] = set()  # shared buffers that products may read
+        self.closed: set[tuple[str, int]] = set()  # sums set since products were opened
+        self.flying: set[tuple[str, int]] = set()  # those of products not waited for
 
     def fail(self, message: str) -> None:
         raise KernelError(f"{self.kernel.name}: {message}")
@@ -163,6 +172,8 @@ class _Verifier:
                 if statement.registers.type != statement.value.type:
                     self.fail(f"{statement.registers.name}: register of another type")
                 self.written.add((statement.registers.name, statement.slot))
+                self.closed.add((statement.registers.name, statement.slot))
+                self.landed(statement.registers, statement.slot)
             case Store():
                 if statement.buffer.dtype is not statement.value.type.dtype:
                     self.fail(f"store of {statement.value.type} to {statement.buffer}")
@@ -187,6 +198,17 @@ class _Verifier:
                 self.meeting("barrier", scope)
             case Mma():
                 self.mma(statement, scope)
+            case GroupMma():
+                self.group_mma(statement, scope)
+            case OpenProducts():
+                self.closed = set()
+            case WaitProducts():
+                if statement.left < 0:
+                    self.fail(f"a wait until {statement.left} products are left")
+                if statement.left == 0:
+                    self.flying = set()
+            case ShowProducts():
+                self.shown |= self.filled
             case CopyAsync():
                 self.copy(statement, scope)
             case CommitCopies():
@@ -248,6 +270,48 @@ class _Verifier:
         for slot in range(mma.slot, mma.slot + SUMS):
             self.value(Get(mma.sums, slot), scope)
 
+    def group_mma(self, mma: GroupMma, scope: _Scope) -> None:
+        self.meeting("mma", scope)
+        form = mma.form
+        count = 0 if scope.threads is None else math.prod(scope.threads.extents)
+        if form not in GROUP_FORMS or count % GROUP:
+            self.fail(f"mma {form} among {count} threads")
+        if mma.sums.type != ValueType(DType.F32):
+            self.fail(f"mma to registers of {mma.sums.type}")
+        for slot in range(mma.slot, mma.slot + form.sums):
+            self.register(mma.sums, slot)
+            key = mma.sums.name, slot
+            if key not in self.written:
+                self.fail(f"{mma.sums.name}[{slot}] is read before it is written")
+            if key in self.closed:
+                self.fail(f"{mma.sums.name}[{slot}] is added to before products are opened")
+            self.flying.add(key)
+        for buffer, index, rows in (
+            (mma.a, mma.a_index, GROUP_ROWS),
+            (mma.b, mma.b_index, form.columns),
+        ):
+            self.multiplied(form, buffer, index)
+            self.access(buffer, index, (rows - 1) * form.line + form.k, scope)
+
+    def multiplied(self, form: GroupForm, buffer: Buffer, index: Dim) -> None:
+        """What holds for a factor of a group's product: whole lines from one on, at a depth that
+        products begin at."""
+        kept = (DType.F32, DType.TF32) if form.dtype is DType.F32 else (form.dtype,)
+        if buffer.dtype not in kept:
+            self.fail(f"mma {form} of {buffer.dtype}")
+        if buffer.space is not Space.SHARED or buffer.alignment % ATOM or not buffer.alignment:
+            self.fail(f"mma {form} of {buffer.name}, which is no shared memory at {ATOM} bytes")
+        for monomial, coefficient in terms_of(index):
+            bytes = coefficient * buffer.dtype.bytes
+            if bytes % ATOM and (monomial or bytes % ATOM >= LINE or bytes % TAKEN):
+                self.fail(f"mma {form} of {buffer.name} from {index} on")
+        if buffer.name not in self.shown:
+            self.fail(f"{buffer.name} is multiplied before it is shown to products")
+
+    def landed(self, registers: Registers, slot: int) -> None:
+        if (registers.name, slot) in self.flying:
+            self.fail(f"{registers.name}[{slot}] is touched before its products are waited for")
+
     def copy(self, copy: CopyAsync, scope: _Scope) -> None:
         source, target = copy.source, copy.target
         if scope.threads is None:
@@ -291,6 +355,7 @@ class _Verifier:
                 self.register(value.registers, value.slot)
                 if (value.registers.name, value.slot) not in self.written:
                     self.fail(f"{value.registers.name}[{value.slot}] is read before it is written")
+                self.landed(value.registers, value.slot)
             case Unary():
                 self.primitive(value.op, value.x.type.dtype)
             case Binary() | Compare():

@@ -7,12 +7,14 @@ transformed convolution has fewer, a tile that reaches beyond the last row has m
 from __future__ import annotations
 
 from convdsl.kernel.counting import UncountedError, combinations, runs
+from convdsl.kernel.group_mma import GROUP, GROUP_ROWS
 from convdsl.kernel.mma import COLUMNS, ROWS, WARP
 from convdsl.kernel.nodes import (
     Binary,
     Blocks,
     Compare,
     Fma,
+    GroupMma,
     Mma,
     ReduceLanes,
     Select,
@@ -48,6 +50,8 @@ def _of_statement(statement: Statement) -> int:
     total = sum(map(_of_value, statement_values(statement)))
     if isinstance(statement, Mma):
         total += 2 * ROWS * COLUMNS * statement.form.k // WARP
+    if isinstance(statement, GroupMma):
+        total += 2 * GROUP_ROWS * statement.form.columns * statement.form.k // GROUP
     return total
 
 

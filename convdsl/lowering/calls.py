@@ -14,13 +14,11 @@ Key = Hashable
 @dataclass(frozen=True, slots=True)
 class Alias:
     """Where a key lies: inside of another one, `offset` bytes from its start. `seen`: no call
-    writes it, what reads it sees what the other one holds. `pitch`: as in its layout, where it is a
-    piece of every position."""
+    writes it, what reads it sees what the other one holds."""
 
     owner: Key
     offset: int = 0
     seen: bool = False
-    pitch: int = 0
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from convdsl.runtime.code import Code
 from convdsl.runtime.cpu.code import LoadedCode
 from convdsl.runtime.cpu.processor import check_processor, proof
 from convdsl.runtime.cuda.device import CudaDevice
-from convdsl.runtime.cuda.launching import runs_on
+from convdsl.runtime.cuda.launching import only_there, runs_on
 from convdsl.runtime.cuda.program import CardCode
 from convdsl.runtime.device import HOST, Device
 
@@ -83,7 +83,8 @@ def _check_card(target: CudaTarget, device: Device, what: str, _: str) -> None:
     assert isinstance(device, CudaDevice)
     card = device.card()
     if not runs_on(target.arch, card):
-        raise InputError(f"{what} is made for {target.arch}; {card.name} here is {card.arch}")
+        made_for = f"{target.arch}{only_there(target.arch)}"
+        raise InputError(f"{what} is made for {made_for}; {card.name} here is {card.arch}")
 
 
 def _load_on_card(code: Code, weights: Any, device: Device) -> CardCode:

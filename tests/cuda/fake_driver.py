@@ -356,7 +356,9 @@ class Module:
         if image.startswith(MARK):
             arch, _, source = image[len(MARK) :].partition(b"\n")
             here = self.fake.card.arch
-            if int(arch[3:]) // 10 != int(here[3:]) // 10:
+            only = arch.endswith(b"a")
+            made_for, own = int(arch[3:].rstrip(b"a")), int(here[3:])
+            if made_for != own if only else made_for // 10 != own // 10:
                 raise CUDADriverError("CUDA_ERROR_NO_BINARY_FOR_GPU")
             self.fake.note(f"module {arch.decode()}")
         else:

@@ -37,6 +37,10 @@ MOST_SLOTS, MOST_ROUNDED = 8, 9
 weight is rounded in registers: four to five instructions for an element, as no card does it in one,
 which is up to half of what such loops issue."""
 
+MOST_OF_GROUPS = 40
+"""Issue slots of a main loop for each product of a warp group: one keeps the tensor units busy for
+64 cycles or more, in which a multiprocessor issues 256."""
+
 LEAST_FFMA, LEAST_SMALL = 0.75, 0.6
 """Their share of a main loop on the plain units: where threads have 8 x 8 sums, and fewer."""
 
@@ -71,6 +75,18 @@ def step(op: str, shape: tuple[int, ...], **attributes: Any) -> Made:
     return lambda dtype: step_graph(op, shape, attributes, dtype)
 
 
+def wide(shape: tuple[int, ...], channels: int) -> Made:
+    """Between two maps, so that its input is rounded where it is made."""
+
+    def make(dtype: DType) -> Graph:
+        b = Builder()
+        given = b.input("x", shape[0], 2, *shape[2:], dtype=dtype)
+        x = b("relu", b("conv", given, channels=shape[1], kernel=1))
+        return b.output(y=b("relu", b("conv", x, channels=channels, kernel=3, pad="same")))
+
+    return make
+
+
 LAYERS: dict[str, Made] = {
     "3x3": conv((32, 64, 56, 56), 64, 3),
     "1x1": conv((32, 256, 28, 28), 128, 1),
@@ -80,6 +96,7 @@ LAYERS: dict[str, Made] = {
     "step": step("conv", (16, 64, 28, 28), channels=128, kernel=3, bias=False),
     "linear": step("linear", (256, 1024), channels=1000),
     "plain input": plain((8, 3, 112, 112), 64, 7, 2),
+    "wide": wide((32, 256, 28, 28), 256),
     "few channels": plain((4, 1, 64, 64), 32, 3),
 }
 KINDS: dict[str, tuple[DType, Precision]] = {
@@ -119,6 +136,7 @@ def functions(layer: str, dtype: DType, target: CudaTarget) -> list[tuple[Plan, 
     for function in made.values():
         used = function.resources
         assert used.spills == used.local == 0, f"{function.name}: {used}"
+        assert not used.serialised, function.name
         assert not {code for code in function.codes if code.startswith(("LDL", "STL"))}
     found = (
         (plan_for(c.task, target), c) for c in lowered.choices if c.schedule == "implicit_gemm"
@@ -152,6 +170,10 @@ def test_products(layer: str, arch: str, kind: str) -> None:
         if plan.tile.form is None:
             least = LEAST_FFMA if plan.tile.sums == 64 else LEAST_SMALL
             assert loop.count("FFMA") / len(loop.codes) >= least, function.name
+        elif plan.tile.grouped:
+            assert loop.count("HGMMA") == plan.tile.mmas, function.name
+            assert loop.count("HMMA") == 0
+            assert len(loop.codes) <= MOST_OF_GROUPS * plan.tile.mmas, function.name
         else:
             slots = len(loop.codes) / loop.count("HMMA")
             most = MOST_ROUNDED if plan.tile.form is TF32 else MOST_SLOTS

@@ -14,34 +14,40 @@ from cuda_shim.mutations import Mutant, mutants
 from cuda_shim.programs import run_on_cpu
 from cuda_shim.running import ORDERS, Caught
 from grids import block_sums, tiled_matmul
+from group_units import group_matmul
 from kernels import program_of
 from tensor_units import warp_matmul
 
 from convdsl.backends.cuda.printer import print_module
 from convdsl.kernel.cuda_target import CudaTarget
 from convdsl.kernel.grid import shuffled
+from convdsl.kernel.group_mma import GroupForm
 from convdsl.kernel.independence import check_bounds, check_independent
 from convdsl.kernel.interpret import interpret
 from convdsl.kernel.mma import BF16, TF32
 from convdsl.kernel.nodes import Kernel
 from convdsl.kernel.program import Program
 from convdsl.kernel.verify import KernelError, verify_kernel
+from convdsl.tensor import DType
+from convdsl.tensor.conversion import convert
 
 Array = np.ndarray[Any, Any]
-TARGET = CudaTarget("sm_80")
+TARGET = CudaTarget("sm_90a")
 
 KERNELS: Mapping[str, Callable[[], Kernel]] = {
     "tiles": lambda: tiled_matmul(6, 7, 8),
     "sums": lambda: block_sums(61),
     "tf32": lambda: warp_matmul(TF32, 20, 7, 22),
     "bf16": lambda: warp_matmul(BF16, 20, 7, 38),
+    "groups": lambda: group_matmul(GroupForm(DType.F16, 64), 65, 9, 140, groups=1),
 }
 
 
 def operands(kernel: Kernel) -> dict[str, Array]:
     random = np.random.default_rng(5)
     read = [b for b in kernel.buffers if not b.written]
-    return {b.name: random.standard_normal(b.size).astype(b.dtype.numpy) for b in read}
+    drawn = {b.name: random.standard_normal(b.size).astype("f4") for b in read}
+    return {b.name: convert(drawn[b.name], DType.F32, b.dtype) for b in read}
 
 
 def by_interpreter(kernel: Kernel, arrays: Mapping[str, Array]) -> dict[str, Array]:
@@ -97,7 +103,9 @@ COUNTER = "counter"
 
 
 @pytest.mark.drawn(share=4)
-@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow if n == "groups" else []) for n in KERNELS]
+)
 def test_every_mistake_is_seen_twice(name: str) -> None:
     kernel = KERNELS[name]()
     arrays = operands(kernel)

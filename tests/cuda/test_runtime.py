@@ -440,6 +440,22 @@ def test_artifacts(tmp_path: Path, arch: str, loaded: str) -> None:
         convdsl.load_executable(path, device="cpu")
 
 
+def test_artifacts_for_one_capability(tmp_path: Path) -> None:
+    """Code for sm_90a runs on cards of 9.0 and on no later one: it holds no PTX for these."""
+    path, x = tmp_path / "net.cdsl", array(1, 3, 8, 8)
+    with there_is(Card(arch="sm_90")) as fake:
+        net = convdsl.compile(convdsl.parse(NET), "random:1", device="cuda", cache=False)
+        net.save(path, N=1, H=8, W=8)
+        np.testing.assert_allclose(net(x), on_cpu(NET)(x), rtol=0, atol=2e-6)
+        assert fake.card.count("module sm_90a") == 1
+    with there_is(Card(arch="sm_90")):
+        convdsl.load_executable(path)(x)
+    said = "is made for sm_90a, and runs on cards of sm_90 alone; Fake card here is sm_100"
+    with there_is(Card(arch="sm_100")), pytest.raises(InputError, match=said):
+        convdsl.load_executable(path)
+    assert b".version" not in path.read_bytes()
+
+
 def test_artifacts_for_several_sizes(tmp_path: Path, fake: Fake) -> None:
     path = tmp_path / "net.cdsl"
     convdsl.compile(convdsl.parse(NET), "random:1", target="cuda", arch="sm_80").save(

@@ -5,6 +5,7 @@
 #pragma once
 
 #include "engine.h"
+#include "group_products.h"
 #include "half.h"
 #include "tensor_cores.h"
 
@@ -163,3 +164,27 @@ inline void multiply_into(int site, float &s0, float &s1, float &s2, float &s3, 
     convdsl::multiply_into<convdsl::Halves<convdsl::Float16, 16>>(__LINE__, __VA_ARGS__)
 #define mma_m16n8k8_f16(...) \
     convdsl::multiply_into<convdsl::Halves<convdsl::Float16, 8>>(__LINE__, __VA_ARGS__)
+
+// Products of warp groups (backends/cuda/group_products.py)
+using CONVDSL_BF16 = convdsl::Halves<convdsl::BFloat16, 16>;
+using CONVDSL_F16 = convdsl::Halves<convdsl::Float16, 16>;
+#define CONVDSL_GROUP(Kind, columns, ...) \
+    convdsl::begin_product<Kind, columns>(__LINE__, __VA_ARGS__, 0)
+#define group_mma_m64n64k8_tf32(...) CONVDSL_GROUP(convdsl::Tf32, 64, __VA_ARGS__)
+#define group_mma_m64n64k16_bf16(...) CONVDSL_GROUP(CONVDSL_BF16, 64, __VA_ARGS__)
+#define group_mma_m64n64k16_f16(...) CONVDSL_GROUP(CONVDSL_F16, 64, __VA_ARGS__)
+#define group_mma_m64n128k8_tf32(...) CONVDSL_GROUP(convdsl::Tf32, 128, __VA_ARGS__)
+#define group_mma_m64n128k16_bf16(...) CONVDSL_GROUP(CONVDSL_BF16, 128, __VA_ARGS__)
+#define group_mma_m64n128k16_f16(...) CONVDSL_GROUP(CONVDSL_F16, 128, __VA_ARGS__)
+#define group_mma_m64n256k8_tf32(...) CONVDSL_GROUP(convdsl::Tf32, 256, __VA_ARGS__)
+#define group_mma_m64n256k16_bf16(...) CONVDSL_GROUP(CONVDSL_BF16, 256, __VA_ARGS__)
+#define group_mma_m64n256k16_f16(...) CONVDSL_GROUP(CONVDSL_F16, 256, __VA_ARGS__)
+static inline void open_products() { convdsl_open_products(); }
+static inline void commit_products() { convdsl_commit_products(); }
+static inline void show_products() { convdsl_show_products(); }
+template <int LEFT>
+static inline void wait_products() {
+    convdsl_wait_products(LEFT);
+}
+template <int COUNT>
+static inline void settled(float *) {}

@@ -47,6 +47,19 @@ struct Copy {
     unsigned size, valid;
 };
 
+// A product that was begun: what was read for it, and its sums.
+struct Taken {
+    const char *at;
+    unsigned bytes;
+    char found[16];
+};
+struct Product {
+    float *sums;
+    std::vector<float> made;
+    std::vector<Taken> taken;
+    bool at_once;
+};
+
 enum class State { READY, LANES, BARRIER, DONE };
 
 struct Fiber {
@@ -60,9 +73,16 @@ struct Fiber {
     void *brought;
     std::vector<std::vector<Copy>> committed;
     std::vector<Copy> open;
+    std::vector<std::vector<Product>> products;  // committed groups
+    std::vector<Product> begun;
+    std::vector<Taken> taking;               // for the product that comes next
+    std::vector<std::vector<float>> known;   // sums that products left, the latest ones
+    bool opened;
+    std::vector<uint64_t> shows;             // times at which it has shown what it wrote
 };
 
-constexpr size_t GUARD = 4096;  // bytes around each declaration of shared memory
+constexpr size_t GUARD = 4096;    // bytes around each declaration of shared memory
+constexpr size_t ALIGNED = 1024;  // what it begins at: lines of products change places within that
 
 struct Declared {
     int declaration;
@@ -231,6 +251,7 @@ void note(const char *at, unsigned bytes, bool write, unsigned step = 1) {
     const Cell *end = region->cell(at + bytes - 1) + 1;
     for (Cell *cell = region->cell(at); cell != end; cell++) {
         Finding finding = write ? note_write(*cell, mine) : note_read(*region, *cell, mine);
+        if (write) cell->shows = current->shows.size();
         if (finding.kind == Finding::NONE) continue;
         found(finding, *region, region->begin + (cell - region->cells) * region->granule, write);
     }
@@ -258,6 +279,56 @@ void complete(const Copy &copy) {
     if (launch->late) move(copy);
 }
 
+// Products
+
+constexpr size_t KNOWN = 8;
+constexpr uint32_t FLYING = 0xffc0ffee;  // a NaN that nothing computes
+
+// What a product reads has been shown by who wrote it, before a barrier.
+void shown(const char *at, unsigned bytes) {
+    if (!launch->noted) return;
+    Region *region = find_region(at);
+    const Cell *end = region->cell(at + bytes - 1) + 1;
+    for (Cell *cell = region->cell(at); cell != end; cell++) {
+        const Fiber &writer = block->fibers[thread_of(cell->writer)];
+        if (writer.shows.size() > cell->shows && writer.shows[cell->shows] < block->time) continue;
+        report("not shown", "%s multiplies %s[%ld], which %s has not shown to products",
+               name(mark(*current)).text, region->name, static_cast<long>(cell - region->cells),
+               name(cell->writer).text);
+        stop();
+    }
+}
+
+void land(const Product &product, bool last) {
+    for (const Taken &taken : product.taken) {
+        note(taken.at, taken.bytes, false);
+        if (!memcmp(taken.at, taken.found, taken.bytes)) continue;
+        report("product in flight", "%s has multiplied what was written meanwhile",
+               name(mark(*current)).text);
+        stop();
+    }
+    if (product.at_once) return;
+    for (size_t i = 0; i < product.made.size(); i++) {
+        uint32_t bits;
+        memcpy(&bits, product.sums + i, sizeof bits);
+        if (bits != FLYING) {
+            report("product in flight", "%s sets sums that are added to", name(mark(*current)).text);
+            stop();
+        }
+    }
+    if (last) memcpy(product.sums, product.made.data(), product.made.size() * sizeof(float));
+}
+
+const Product *flying(const float *sums) {
+    const Product *found = nullptr;
+    for (const auto &group : current->products)
+        for (const Product &product : group)
+            if (product.sums == sums && !product.at_once) found = &product;
+    for (const Product &product : current->begun)
+        if (product.sums == sums && !product.at_once) found = &product;
+    return found;
+}
+
 // Blocks
 
 void entry() {
@@ -266,6 +337,8 @@ void entry() {
     for (const auto &group : current->committed) waited = waited && group.empty();
     if (!waited)
         report("copy in flight", "%s ends before its copies", name(mark(*current)).text);
+    if (!current->begun.empty() || !current->products.empty())
+        report("product in flight", "%s ends before its products", name(mark(*current)).text);
     current->state = State::DONE;
     stop();
 }
@@ -296,6 +369,12 @@ void begin(Block &made, uint64_t number, size_t slot) {
         fiber.state = State::READY;
         fiber.committed.clear();
         fiber.open.clear();
+        fiber.products.clear();
+        fiber.begun.clear();
+        fiber.taking.clear();
+        fiber.known.clear();
+        fiber.opened = false;
+        fiber.shows.clear();
         stacks.mark(fiber.stack);
         fiber.context.begin(stacks.at(fiber.stack), entry);
     }
@@ -421,8 +500,8 @@ void convdsl_meet(unsigned mask, int site, void *mine, void (*act)(void *const *
 void *convdsl_shared(int declaration, const char *name, unsigned bytes, unsigned granule) {
     for (Declared &d : block->shared)
         if (d.declaration == declaration) return d.region.begin;
-    size_t room = (bytes + 127) / 128 * 128 + 2 * GUARD;
-    char *memory = static_cast<char *>(aligned_alloc(128, room));
+    size_t room = (bytes + ALIGNED - 1) / ALIGNED * ALIGNED + 2 * GUARD;
+    char *memory = static_cast<char *>(aligned_alloc(ALIGNED, room));
     memset(memory, 0xff, room);
     Region region{memory + GUARD, memory + GUARD + bytes, name, granule, true, true, nullptr};
     if (launch->noted) region.open();
@@ -456,6 +535,65 @@ void convdsl_wait(unsigned left) {
         groups.erase(groups.begin());
     }
 }
+
+void convdsl_take(const void *at, unsigned bytes, void *out) {
+    note(static_cast<const char *>(at), bytes, false, bytes);
+    shown(static_cast<const char *>(at), bytes);
+    Taken taken{static_cast<const char *>(at), bytes, {}};
+    memcpy(taken.found, at, bytes);
+    memcpy(out, at, bytes);
+    current->taking.push_back(taken);
+}
+
+void convdsl_sums(const float *sums, unsigned count, float *out) {
+    if (const Product *product = flying(sums)) {
+        memcpy(out, product->made.data(), count * sizeof(float));
+        return;
+    }
+    memcpy(out, sums, count * sizeof(float));
+    if (current->opened) return;
+    for (const auto &known : current->known)
+        if (known.size() == count && !memcmp(known.data(), out, count * sizeof(float))) return;
+    report("not opened", "%s has set sums, and not opened products since", name(mark(*current)).text);
+    stop();
+}
+
+void convdsl_begun(float *sums, unsigned count, const float *made, int at_once) {
+    Product product{sums, std::vector<float>(made, made + count), std::move(current->taking),
+                    at_once || !launch->late};
+    current->taking.clear();
+    if (current->known.size() == KNOWN) current->known.erase(current->known.begin());
+    current->known.push_back(product.made);
+    for (unsigned i = 0; i < count; i++)
+        memcpy(sums + i, product.at_once ? reinterpret_cast<const char *>(made + i)
+                                         : reinterpret_cast<const char *>(&FLYING), sizeof *sums);
+    current->begun.push_back(std::move(product));
+}
+
+void convdsl_open_products(void) { current->opened = true; }
+
+void convdsl_commit_products(void) {
+    current->products.push_back(std::move(current->begun));
+    current->begun.clear();
+    current->opened = false;
+}
+
+void convdsl_wait_products(unsigned left) {
+    auto &groups = current->products;
+    while (groups.size() > left) {
+        std::vector<Product> done = std::move(groups.front());
+        groups.erase(groups.begin());
+        for (size_t i = 0; i < done.size(); i++) {
+            bool last = !flying(done[i].sums);
+            for (size_t j = i + 1; j < done.size(); j++) last = last && done[j].sums != done[i].sums;
+            land(done[i], last);
+        }
+    }
+}
+
+void convdsl_show_products(void) { current->shows.push_back(block->time); }
+
+unsigned convdsl_warp(void) { return current->number / 32; }
 
 void convdsl_touch(const void *at, unsigned bytes, int write) {
     note(static_cast<const char *>(at), bytes, write, bytes);

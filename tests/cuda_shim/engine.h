@@ -38,6 +38,20 @@ void convdsl_copy(void *to, const void *from, unsigned size, unsigned valid);
 void convdsl_commit(void);
 void convdsl_wait(unsigned left);
 
+// Products of a warp group. Bytes of a factor as they are now, for the product that this thread
+// begins next; they must have been shown to products, and stay as they are until the wait.
+void convdsl_take(const void *at, unsigned bytes, void *out);
+// Sums as the next product finds them: those that others are adding to included.
+void convdsl_sums(const float *sums, unsigned count, float *out);
+// A product has begun, and has made these of its sums: they hold it after the wait, or at once.
+void convdsl_begun(float *sums, unsigned count, const float *made, int at_once);
+void convdsl_open_products(void);
+void convdsl_commit_products(void);
+void convdsl_wait_products(unsigned left);
+void convdsl_show_products(void);
+// The number of this thread's warp in the block.
+unsigned convdsl_warp(void);
+
 // Note an access that no compiler has noted.
 void convdsl_touch(const void *at, unsigned bytes, int write);
 

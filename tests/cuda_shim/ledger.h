@@ -28,6 +28,7 @@ inline bool conflict(Mark a, Mark b) {
 struct Cell {
     Mark writer, reader, second;
     Mark coming;  // of the thread whose copy to here has not completed
+    uint64_t shows;  // how often the writer had shown what it wrote to products, then
 };
 
 struct Finding {

@@ -10,9 +10,11 @@ from convdsl.kernel.nodes import (
     Barrier,
     Blocks,
     CommitCopies,
+    CommitProducts,
     CopyAsync,
     Exchange,
     For,
+    GroupMma,
     If,
     IndexTest,
     Kernel,
@@ -20,14 +22,18 @@ from convdsl.kernel.nodes import (
     Load,
     LoopVar,
     Mma,
+    OpenProducts,
     Set,
+    ShowProducts,
     Space,
     Statement,
     Store,
     Threads,
     WaitCopies,
+    WaitProducts,
 )
 from convdsl.tensor import Dim, substitute, symbols_of
+from convdsl.tensor.dim import terms_of
 
 Body = tuple[Statement, ...]
 
@@ -114,6 +120,17 @@ def _changes(statement: Statement, scope: _Scope) -> Iterator[tuple[str, Body]]:
             yield "rows of a fragment exchanged", (replace(statement, a=(a[1], a[0], *a[2:])),)
             if len(b) > 1:
                 yield "columns of a fragment exchanged", (replace(statement, b=(b[1], b[0])),)
+        case GroupMma():
+            yield from _of_product(statement, scope)
+        case OpenProducts():
+            yield "products not opened", ()
+        case CommitProducts():
+            yield "products not committed", ()
+        case WaitProducts():
+            yield "wait for products off by one", (WaitProducts(statement.left + 1),)
+            yield "wait for products left out", ()
+        case ShowProducts():
+            yield "not shown to products", ()
         case CopyAsync():
             yield from _of_copy(statement, scope)
         case CommitCopies():
@@ -145,6 +162,24 @@ def _of_store(store: Store, scope: _Scope) -> Iterator[tuple[str, Body]]:
     yield f"{where} store past the end", (replace(store, index=store.index + past),)
     for what, index in _collapsed(store.index, scope):
         yield f"{what} store to one place", (replace(store, index=index),)
+
+
+def _of_product(mma: GroupMma, scope: _Scope) -> Iterator[tuple[str, Body]]:
+    yield "product left out", ()
+    for part in ("a_index", "b_index"):
+        index = getattr(mma, part)
+        yield "product of other depths", (replace(mma, **{part: _other_depth(index, mma)}),)
+        for var in scope.loops:
+            moved = substitute(index, {var.name: var.i + 1})
+            if moved != index:
+                yield "product of another stage", (replace(mma, **{part: moved}),)
+
+
+def _other_depth(index: Dim, mma: GroupMma) -> Dim:
+    """The next one of those that products take of a line, or the first one."""
+    (constant,) = [c for m, c in terms_of(index) if not m] or [0]
+    last = constant % mma.form.line == mma.form.line - mma.form.k
+    return index + (mma.form.k - mma.form.line if last else mma.form.k)
 
 
 def _of_copy(copy: CopyAsync, scope: _Scope) -> Iterator[tuple[str, Body]]:

@@ -461,6 +461,57 @@ def matrix_product(i: Instruction, module: Module) -> str:
     return f"{{ u32 {arrays}; f32 c[] = {{{floats}}}, d[4]; {call} {results} }}"
 
 
+GROUP_KINDS = {
+    "k8.f32.tf32.tf32": "convdsl::Tf32",
+    "k16.f32.bf16.bf16": "convdsl::Halves<convdsl::BFloat16, 16>",
+    "k16.f32.f16.f16": "convdsl::Halves<convdsl::Float16, 16>",
+}
+
+
+def group_product(i: Instruction, module: Module) -> str:
+    """wgmma: sums hold a product at once; that nobody reads them too early is for the shim to see,
+    and for the interpreter."""
+    what, *how = i.modifiers
+    if how[:2] != ["sync", "aligned"]:
+        raise i.unknown()
+    match what:
+        case "fence":
+            return "convdsl_open_products();"
+        case "commit_group":
+            return "convdsl_commit_products();"
+        case "wait_group":
+            return f"convdsl_wait_products({value(i.operands[0], 'u32', module)});"
+        case "mma_async":
+            return _group_product(i, ".".join(how[2:]), module)
+        case _:
+            raise i.unknown()
+
+
+def _group_product(i: Instruction, form: str, module: Module) -> str:
+    found = re.fullmatch(r"m64n(64|128|256)(k.*)", form)
+    kind = GROUP_KINDS.get(found[2]) if found else None
+    d, a, b, added, *flags = i.operands
+    as_they_lie = ["1", "1"] if "tf32" in form else ["1", "1", "0", "0"]
+    asked_for = any(size == 0 for _, size in module.shared.values())
+    if found is None or kind is None or flags != as_they_lie or not asked_for:
+        raise i.unknown()
+    sums, columns = parts(d), int(found[1])
+    if len(sums) != columns // 2:
+        raise i.unknown()
+    floats = ", ".join(value(m, "f32", module) for m in sums)
+    results = " ".join(written(m, "f32", f"d[{n}]") for n, m in enumerate(sums))
+    lines = ", ".join(f"lines_at({value(x, 'u64', module)})" for x in (a, b))
+    call = f"convdsl::begin_product<{kind}, {columns}>({i.line}, d, {lines}, 1);"
+    only = f'if (!{register(added)}) convdsl_fail("wgmma that adds to nothing");'
+    return f"{{ {only} f32 d[] = {{{floats}}}; {call} {results} }}"
+
+
+def proxy_fence(i: Instruction, module: Module) -> str:
+    if i.modifiers != ("proxy", "async", "shared::cta"):
+        raise i.unknown()
+    return "convdsl_show_products();"
+
+
 def matrix_load(i: Instruction, module: Module) -> str:
     i.only("sync", "aligned", "m8n8", "x1", "x2", "x4", "trans", "shared", "shared::cta")
     counts = [m for m in i.modifiers if m in ("x1", "x2", "x4")]
@@ -488,6 +539,8 @@ def nothing(i: Instruction, module: Module) -> str:
 _ROUNDED = ("rn", "ftz", "approx", "full")
 
 RULES: dict[str, Rule] = {
+    "wgmma": group_product,
+    "fence": proxy_fence,
     "add": calls("add", "rn", "ftz"),
     "sub": calls("sub", "rn", "ftz"),
     "mul": multiply,

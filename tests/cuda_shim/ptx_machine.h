@@ -3,6 +3,7 @@
 #pragma once
 
 #include "engine.h"
+#include "group_products.h"
 #include "half.h"
 #include "tensor_cores.h"
 
@@ -255,6 +256,16 @@ inline char *shared_at(const Declaration *declarations, u32 address) {
 inline char *generic_at(const Declaration *declarations, u64 address) {
     if (address >> 48 == GENERIC >> 48) return shared_at(declarations, static_cast<u32>(address));
     return reinterpret_cast<char *>(address);
+}
+
+// What a matrix descriptor names: lines of 128 bytes that are exchanged among eight of them ("Matrix
+// Descriptor Format": bits 0-13 the address, 16-29 and 32-45 what lies between, 49-51 an offset,
+// 62-63 how lines are exchanged, each but the latter two in units of sixteen bytes).
+inline const void *lines_at(u64 descriptor) {
+    u64 between = descriptor >> 32 & 0x3fff, offset = descriptor >> 49 & 7, how = descriptor >> 62;
+    if (between != 1024 / 16 || offset != 0 || how != 1)
+        convdsl_fail("a descriptor of lines that lie otherwise");
+    return static_cast<const char *>(convdsl_dynamic_shared()) + ((descriptor & 0x3fff) << 4);
 }
 
 template <class T>

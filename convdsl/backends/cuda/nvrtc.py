@@ -29,17 +29,21 @@ _ENTRY = re.compile(r"Compiling entry function '([^']+)'")
 _STACK = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
 _USED = re.compile(r"Used (\d+) registers")
 _SHARED = re.compile(r"(\d+) bytes smem")
+_SERIALISED = re.compile(r"\(C75\d\d\).*serialized.*in the function '([^']+)'")
 
 
 @dataclass(frozen=True, slots=True)
 class Resources:
     """What a function takes: registers of a thread; bytes of a thread that are spilled, stored
-    and loaded together, and in local memory; bytes of shared memory that it declares."""
+    and loaded together, and in local memory; bytes of shared memory that it declares; and whether
+    its products of warp groups wait for each other, which ptxas has them do where it cannot tell
+    that nothing touches their sums."""
 
     registers: int
     spills: int
     local: int
     shared: int
+    serialised: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,13 +141,15 @@ def _text(value: str | bytes) -> str:
 def _resources(log: str) -> dict[str, Resources]:
     """What `-v` had ptxas say of each function."""
     found: dict[str, Resources] = {}
+    serialised = set(_SERIALISED.findall(log))
     _, *parts = _ENTRY.split(log)
     for name, text in zip(parts[::2], parts[1::2], strict=True):
         stack, used, shared = _STACK.search(text), _USED.search(text), _SHARED.search(text)
         local, stores, loads = (0, 0, 0) if stack is None else map(int, stack.groups())
         registers = 0 if used is None else int(used[1])
         declared = 0 if shared is None else int(shared[1])
-        found[name] = Resources(registers, stores + loads, local, declared)
+        waits = name in serialised
+        found[name] = Resources(registers, stores + loads, local, declared, waits)
     return found
 
 

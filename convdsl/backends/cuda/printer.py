@@ -14,6 +14,7 @@ from functools import lru_cache
 from importlib.resources import files
 from itertools import accumulate
 
+from convdsl.backends.cuda.group_products import group_products, name_of_form
 from convdsl.backends.cuda.text import HALVES, IN_MEMORY, TYPES, index, index_type, name_of
 from convdsl.backends.cuda.together import together
 from convdsl.backends.cuda.values import ValuePrinter, lanes_of
@@ -26,22 +27,28 @@ from convdsl.kernel.nodes import (
     Buffer,
     Cast,
     CommitCopies,
+    CommitProducts,
     CopyAsync,
     Exchange,
     For,
+    GroupMma,
     If,
     Kernel,
     Let,
     LetIndex,
     LoopVar,
     Mma,
+    OpenProducts,
     Prefetch,
     Set,
+    ShowProducts,
     Statement,
     Store,
     Threads,
     Value,
     WaitCopies,
+    WaitProducts,
+    walk_statements,
 )
 from convdsl.kernel.program import Access, Program, Step
 from convdsl.kernel.verify import KernelError, verify_kernel
@@ -52,6 +59,7 @@ _STATIC_SHARED = 48 << 10
 
 _GRID_LIMITS = ((1 << 31) - 1, 65535, 65535)
 _SHARED_ALIGNMENT = 16
+_ALIGNMENT = 128  # of what a launch asks for, if nothing in it needs more
 
 
 def print_module(program: Program, target: CudaTarget) -> CudaModule:
@@ -65,7 +73,11 @@ def print_module(program: Program, target: CudaTarget) -> CudaModule:
     groups = list(together(program))
     alone = {group[0].kernel for group in groups if len(group) == 1}
     parts_only = {step.kernel for group in groups for step in group} - alone
-    texts = [_part("prelude.cuh"), _part("arithmetic.cuh")]
+    texts = [
+        source_part("prelude.cuh"),
+        source_part("arithmetic.cuh"),
+        *_group_products(program, target),
+    ]
     for kernel in program.kernels:
         if kernel.name not in parts_only:
             texts += (
@@ -91,8 +103,19 @@ def print_module(program: Program, target: CudaTarget) -> CudaModule:
     return CudaModule("\n".join(texts), tuple(launches))
 
 
+def _group_products(program: Program, target: CudaTarget) -> Iterator[str]:
+    """The functions for products of warp groups, if there are any."""
+    made = (s for kernel in program.kernels for s in walk_statements(kernel.body))
+    forms = dict.fromkeys(s.form for s in made if isinstance(s, GroupMma))
+    if forms and not target.has_group_products:
+        raise KernelError(f"{program.name}: products of warp groups on {target.arch}")
+    if forms:
+        yield group_products(forms)
+
+
 @lru_cache(maxsize=2)
-def _part(name: str) -> str:
+def source_part(name: str) -> str:
+    """Text that every module begins with."""
     return files("convdsl.backends.cuda").joinpath(name).read_text(encoding="utf-8")
 
 
@@ -119,7 +142,7 @@ def _launches(kernel: Kernel, step: Step, target: CudaTarget) -> Iterator[Launch
         needed = _shared_bytes(grid)
         if needed > target.facts.shared_bytes:
             raise KernelError(f"{name}: {needed} bytes of shared memory on {target.arch}")
-        dynamic = needed if needed > _STATIC_SHARED else 0
+        dynamic = needed if _is_asked_for(grid) else 0
         block = _along(threads_of(grid).extents)
         yield Launch(name, _grid(grid), block, dynamic, step.arguments, step.nodes)
 
@@ -188,6 +211,16 @@ def _grid(grid: Blocks) -> Three:
 
 def _shared_bytes(grid: Blocks) -> int:
     return sum(size for _, size in _shared_places(grid).values())
+
+
+def _is_asked_for(grid: Blocks) -> bool:
+    """Whether the launch asks for the shared memory: what a function may not declare, and what
+    products of warp groups read."""
+    return _shared_bytes(grid) > _STATIC_SHARED or _alignment(grid) > _ALIGNMENT
+
+
+def _alignment(grid: Blocks) -> int:
+    return max((_ALIGNMENT, *(buffer.alignment for buffer in grid.shared)))
 
 
 def _shared_places(grid: Blocks) -> dict[str, tuple[int, int]]:
@@ -270,9 +303,9 @@ class _Function(ValuePrinter):
 
     def shared(self) -> None:
         """Declarations of shared memory, or places in what the launch asks for."""
-        dynamic = _shared_bytes(self.grid) > _STATIC_SHARED
+        dynamic = _is_asked_for(self.grid)
         if dynamic:
-            self.put("extern __shared__ __align__(128) u8 shared[];")
+            self.put(f"extern __shared__ __align__({_alignment(self.grid)}) u8 shared[];")
         for buffer in self.grid.shared:
             type, name = IN_MEMORY[buffer.dtype], name_of(buffer.name)
             if dynamic:
@@ -334,6 +367,16 @@ class _Function(ValuePrinter):
                 self.put(f"wait_copies<{statement.left}>();")
             case Mma():
                 self.mma(statement)
+            case GroupMma():
+                self.group_mma(statement)
+            case OpenProducts():
+                self.put("open_products();")
+            case CommitProducts():
+                self.put("commit_products();")
+            case WaitProducts():
+                self.wait_products(statement)
+            case ShowProducts():
+                self.put("show_products();")
             case _:
                 raise KernelError(f"{self.kernel.name}: {type(statement).__name__} in a thread")
 
@@ -426,6 +469,20 @@ class _Function(ValuePrinter):
         name = name_of(mma.sums.name)
         sums = [f"{name}[{mma.slot + i}]" for i in range(SUMS)]
         self.put(f"mma_{str(mma.form).replace('.', '_')}({', '.join([*sums, *texts])});")
+
+    def group_mma(self, mma: GroupMma) -> None:
+        """A product of a warp group that goes on behind."""
+        factors = (self.element(mma.a, mma.a_index), self.element(mma.b, mma.b_index))
+        sums = f"{name_of(mma.sums.name)} + {mma.slot}" if mma.slot else name_of(mma.sums.name)
+        given = ", ".join((sums, *(f"&{factor}" for factor in factors)))
+        self.put(f"{name_of_form(mma.form)}({given});")
+
+    def wait_products(self, wait: WaitProducts) -> None:
+        """Until some groups of products are left; where none is, sums may be read from there on."""
+        self.put(f"wait_products<{wait.left}>();")
+        made = (s for s in walk_statements(self.kernel.body) if isinstance(s, GroupMma))
+        for sums in dict.fromkeys(s.sums for s in made) if wait.left == 0 else ():
+            self.put(f"settled<{sums.count}>({name_of(sums.name)});")
 
     def exchange(self, exchange: Exchange) -> None:
         """Values handed around a group of lanes of a warp."""

@@ -14,6 +14,7 @@ from convdsl.kernel.nodes import (
     Blocks,
     Exchange,
     For,
+    GroupMma,
     Kernel,
     Mma,
     Threads,
@@ -70,7 +71,7 @@ def _is_map(kernel: Kernel) -> bool:
     (threads,) = grid.body
     if not isinstance(threads, Threads) or len(threads.extents) != 1:
         return False
-    apart = For | Barrier | Exchange | Mma
+    apart = For | Barrier | Exchange | Mma | GroupMma
     return not any(isinstance(statement, apart) for statement in walk_statements(grid.body))
 
 

@@ -78,33 +78,44 @@ class Functions:
 
 
 def runs_on(made_for: str, card: Card) -> bool:
-    """Whether code for an architecture runs on a card: that of the same, of a later one of the
-    same generation, and of a later generation, whose driver translates the PTX."""
-    return _number(made_for) <= _number(card.arch)
+    """Whether code for an architecture runs on a card."""
+    return ARCHITECTURES[made_for].runs_on(_capability(card))
+
+
+def only_there(made_for: str) -> str:
+    """What to add where code for an architecture does not run: why it does not on a later card."""
+    facts = ARCHITECTURES[made_for]
+    return f", and runs on cards of sm_{facts.capability} alone" if facts.only else ""
 
 
 def nearest_architecture(card: Card) -> str:
-    """The latest architecture that code is made for and the card runs. InputError for a card that
-    is older than all."""
+    """The latest architecture that code is made for and the card runs, that of its own capability
+    alone before others. InputError for a card that is older than all."""
     runs = [arch for arch in ARCHITECTURES if runs_on(arch, card)]
     if not runs:
-        oldest = min(ARCHITECTURES, key=_number)
+        oldest = min(ARCHITECTURES, key=_order)
         raise InputError(f"{card.name} is {card.arch}; cards from {oldest} on are served")
-    return max(runs, key=_number)
+    return max(runs, key=_order)
 
 
 def _image(binary: CudaBinary, card: Card) -> bytes:
     """Machine code where it is that of the card's generation, else PTX."""
-    if not runs_on(binary.arch, card):
+    if binary.arch not in ARCHITECTURES or not runs_on(binary.arch, card):
+        known = only_there(binary.arch) if binary.arch in ARCHITECTURES else ""
         raise ArtifactError(
-            f"the code is made for {binary.arch}; this card, {card.name}, is {card.arch}"
+            f"the code is made for {binary.arch}{known}; this card, {card.name}, is {card.arch}"
         )
-    same = _number(binary.arch) // 10 == _number(card.arch) // 10
+    same = ARCHITECTURES[binary.arch].capability // 10 == _capability(card) // 10
     return binary.cubin if same else binary.ptx.encode() + b"\0"
 
 
-def _number(arch: str) -> int:
-    return int(arch.removeprefix("sm_"))
+def _capability(card: Card) -> int:
+    return int(card.arch.removeprefix("sm_"))
+
+
+def _order(arch: str) -> tuple[int, bool]:
+    facts = ARCHITECTURES[arch]
+    return facts.capability, facts.only
 
 
 def check_arguments(

@@ -6,6 +6,8 @@ Three ways to lie there:
     rows      [depth][row]         what lies along its own rows
     packed    as it was packed     a copy of one run
 
+Warp groups read depths from lines of their own kind (`kernel.group_mma`).
+
 A thread copies the same few depths of several rows, or the same rows of several depths, so that
 where these are is worked out once a step. On the tensor units each thread takes as many
 neighbouring depths as sixteen bytes hold: of one row with one load, or of several rows with a load
@@ -36,6 +38,7 @@ from convdsl.kernel.nodes import (
     Var,
 )
 from convdsl.schedules.cuda.gemm import Run, unit_axis, vector_width
+from convdsl.schedules.cuda.lines import line_of, turned
 from convdsl.schedules.cuda.matrix_pack import MatrixPack
 from convdsl.schedules.cuda.tile import SKEW, VECTOR, Tile
 from convdsl.schedules.emission import bounds_tests, extent_of
@@ -101,7 +104,7 @@ class Place:
 class Factor:
     """One factor of a block's product: where and how it is read, and where its pieces lie.
 
-    own: its rows; a block takes `size` of them.
+    own: its rows; a block takes `size` of them. `columns`: they are the product's columns.
     """
 
     read: Read
@@ -114,6 +117,7 @@ class Factor:
     depth: Run
     size: int
     tile: Tile
+    columns: bool = False
 
     @property
     def chunked(self) -> bool:
@@ -141,6 +145,8 @@ class Factor:
         """Where an element of a piece lies. On the plain units four rows are read at a time: of
         every second pair of rows neighbouring vectors change places, so that these do not meet in
         a bank. On the tensor units it is two rows, which are a line of the banks."""
+        if self.tile.grouped:
+            return self._lined(row, depth)
         if not self.chunked:
             return depth * self.size + floor_div(depth, self.tile.vector) * self._skew + row
         if self.tile.form is not None:
@@ -151,6 +157,12 @@ class Factor:
         turned, odd = (x - floor_div(x, 2) * 2 for x in (pair, vector))
         moved = vector + turned - turned * odd * 2
         return row * self.tile.chunk + moved * VECTOR + (depth - vector * VECTOR)
+
+    def _lined(self, row: Dim, depth: Dim) -> Dim:
+        """In lines that a warp group reads."""
+        line, piece = line_of(row) if self.columns else row, floor_div(depth, self.tile.vector)
+        inside = turned(piece, line) * self.tile.vector + depth - piece * self.tile.vector
+        return line * self.tile.chunk + inside
 
     # Copies
 
@@ -170,6 +182,7 @@ class Factor:
             inner, outer = outer, inner
         groups = inner // self.way.width
         along = min(groups, max(threads // outer, _ALONG // self.way.width))
+        along = groups if self.tile.grouped else along  # whole lines
         own = floor_div(place.thread, along)
         for group, _ in _shares(place.thread - own * along, groups, along):
             for other, tests in _shares(own, outer, threads // along):

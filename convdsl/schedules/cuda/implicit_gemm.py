@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from convdsl.kernel.builder import Builder
 from convdsl.kernel.counting import decide
 from convdsl.kernel.cuda_target import CudaTarget
+from convdsl.kernel.group_mma import ATOM
 from convdsl.kernel.layout import Layout
 from convdsl.kernel.mma import WARP
 from convdsl.kernel.nodes import (
@@ -37,7 +38,7 @@ from convdsl.schedules.contraction import coefficient
 from convdsl.schedules.cuda.factor import Copy, Factor, Place
 from convdsl.schedules.cuda.gemm import Run
 from convdsl.schedules.cuda.plan import Plan, plan_for
-from convdsl.schedules.cuda.tile import STAGES, VECTOR
+from convdsl.schedules.cuda.tile import VECTOR
 from convdsl.schedules.cuda.units import Held, Units, lanes_of, units
 from convdsl.schedules.emission import Emitter, View, extent_of, lane_symbol
 from convdsl.schedules.task import Arguments, Output, Pack, Schedule, Scheduled, Scratch, Task
@@ -157,11 +158,9 @@ class _Product:
                 buffer, layout = self.draft.packed[name], laid[name]
             else:
                 buffer, layout = self.draft.views[name].buffer, self.draft.views[name].layout
-            made.append(
-                Factor(
-                    read, buffer, layout, pack, way, gemm.batch, own, gemm.depth, size, self.tile
-                )
-            )
+            where = buffer, layout, pack, way
+            runs = gemm.batch, own, gemm.depth, size
+            made.append(Factor(read, *where, *runs, self.tile, columns=read is gemm.b))
         return made[0], made[1]
 
     def kernel(self) -> Kernel:
@@ -169,9 +168,10 @@ class _Product:
         plan, b = self.plan, self.b
         tiles = plan.row_tiles * plan.column_tiles
         extents = (self.gemm.batch.size * plan.splits, tiles)
+        alignment = ATOM if self.tile.grouped else 4 * VECTOR
         with b.blocks(("batch", "tile"), extents) as (z, tile):
             shared = [
-                b.shared(name, STAGES * factor.piece, factor.dtype, alignment=4 * VECTOR)
+                b.shared(name, self.tile.stages * factor.piece, factor.dtype, alignment=alignment)
                 for name, factor in zip(("a_tile", "b_tile"), self.factors, strict=True)
             ]
             lanes = (self.tile.threads // WARP, *lanes_of(self.tile))
@@ -225,15 +225,25 @@ class _Product:
                             b.copy(target, source, copy.width, copy.guards, copy.valid)
             b.commit_copies()
 
-        for number in range(STAGES - 1):
+        def stage_of(step: Dim) -> Dim:
+            return step - floor_div(step, self.tile.stages) * self.tile.stages
+
+        for number in range(self.tile.ahead):
             begin(number, number)
         with b.serial("step", count) as step:
-            b.wait_copies(STAGES - 2)
+            b.wait_copies(self.tile.ahead - 1)
+            if self.tile.grouped:
+                b.show_products()
             b.barrier()
-            ahead = step + STAGES - 1
-            begin(ahead, ahead - floor_div(ahead, STAGES) * STAGES)
-            self._compute(sums, shared, step - floor_div(step, STAGES) * STAGES)
+            ahead = step + self.tile.ahead
+            if not self.tile.grouped:
+                begin(ahead, stage_of(ahead))
+            self._compute(sums, shared, stage_of(step))
+            if self.tile.grouped:  # meanwhile: what is copied to was read by the step before
+                begin(ahead, stage_of(ahead))
+                sums.settle(1)
         b.wait_copies(0)
+        sums.settle(0)
 
     def _through_registers(self, at: _Block, sums: Units, shared: list[Buffer]) -> None:
         """The next pieces are loaded before a step is computed, and stored after it."""

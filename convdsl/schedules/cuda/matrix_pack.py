@@ -23,9 +23,10 @@ from convdsl.kernel.expr import (
 )
 from convdsl.schedules.contraction import coefficient
 from convdsl.schedules.cuda.gemm import Gemm, Run
+from convdsl.schedules.cuda.lines import column_of, turned
 from convdsl.schedules.emission import extent_of
 from convdsl.schedules.phases import Part
-from convdsl.tensor import Dim, TensorType, substitute
+from convdsl.tensor import Dim, TensorType, floor_div, substitute
 from convdsl.tensor.conversion import nearest_tf32
 
 
@@ -39,6 +40,8 @@ class MatrixPack:
     index: for each axis of the array where it begins, and how far each of those axes moves it.
     width, height: columns and depths of a piece; `chunk`: depths of a chunk.
     rounded: to what tensor units read of f32. Only of what is packed when weights are bound.
+    vector: depths that stay together where chunks are lines that warp groups read (`lines`).
+        0: they are none.
     """
 
     batch: tuple[int, ...]
@@ -50,6 +53,7 @@ class MatrixPack:
     height: int
     chunk: int  # 0: none
     rounded: bool = False
+    vector: int = 0
 
     @property
     def runs(self) -> tuple[Run, Run, Run]:
@@ -106,6 +110,8 @@ class MatrixPack:
             count = self.height // self.chunk
             split = flat.reshape(*flat.shape[:3], count, self.chunk, self.width)
             flat = split.transpose(0, 1, 2, 3, 5, 4)
+        if self.vector:
+            flat = _lined(flat, self.vector)
         if self.rounded:
             flat = nearest_tf32(np.ascontiguousarray(flat))
         np.copyto(out.reshape(flat.shape), flat)
@@ -118,11 +124,16 @@ class MatrixPack:
             for name, extent in zip("gts", (batch.size, self.tiles, self.steps), strict=True)
         )
         j, i = Axis("j", self.width), Axis("i", self.chunk or self.height)
-        inner, k = (i, j), s.i * self.height + i.i
+        inner, depth, column = (i, j), i.i, j.i
+        if self.vector:
+            piece = floor_div(i.i, self.vector)
+            depth = turned(piece, j.i) * self.vector + i.i - piece * self.vector
+            column = column_of(j.i)
+        k = s.i * self.height + depth
         if self.chunk:
             c = Axis("c", self.height // self.chunk)
             inner, k = (c, j, i), k + c.i * self.chunk
-        n = t.i * self.width + j.i
+        n = t.i * self.width + column
         places = (batch.place(g.i), columns.place(n), depths.place(k))
         read = Read(source, self._at({key: d for place in places for key, d in place.items()}))
         body: Expr = read
@@ -156,6 +167,15 @@ class MatrixPack:
             first, *moves = self.index[axis * width : (axis + 1) * width]
             index += [start + step * first, *(step * move for move in moves)]
         return replace(self, index=tuple(index))
+
+
+def _lined(flat: npt.NDArray[Any], vector: int) -> npt.NDArray[Any]:
+    """Chunks as lines: [..][column][depth] -> [..][line][depth]."""
+    lines, pieces = range(flat.shape[-2]), range(flat.shape[-1] // vector)
+    column = np.array([column_of(line) for line in lines])
+    piece = np.array([[turned(piece, line) for piece in pieces] for line in lines])
+    split = flat[..., column, :].reshape(*flat.shape[:-1], len(pieces), vector)
+    return split[..., np.array(lines)[:, None], piece, :].reshape(flat.shape)
 
 
 def matrix_pack(gemm: Gemm, width: int, height: int, chunk: int = 0) -> MatrixPack | None:

@@ -27,7 +27,6 @@ from convdsl.schedules.cuda.tile import (
     LEAST_COPY,
     MOST_REGISTERS,
     REGISTER,
-    STAGES,
     Tile,
     tiles_for,
 )
@@ -60,6 +59,21 @@ prediction is better than that, and slots are counted."""
 _LONGER = {False: 1.25, True: 1.5}
 """How much longer loops take than what is counted here is issued in, on the plain and on the tensor
 units: an H100 took 1.2 to 1.3 and 1.46 to 1.69 times as long (docs/gpu.md)."""
+
+_BANKS = 128
+"""Bytes that shared memory gives a multiprocessor in a cycle: 32 banks of four."""
+
+_TOUCHED = 1.4
+"""How much longer steps of warp groups take than the bytes that they touch there: an H100 took 1.3
+to 1.6 times as long, whatever the tile, in TF32 and in bf16 alike."""
+
+_NOT_OVERLAPPED = 0.5
+"""Of the time of memory, what comes after the products of warp groups rather than beside them: an
+H100 took 0.45 to 0.6."""
+
+_DRAWN = 0.6
+"""Of the time that the second-level cache takes where single warps multiply: what warp groups read
+was served at up to 9.5e12 bytes a second, by the same H100 that served warps at 5.6e12."""
 
 _SECTOR = 32  # bytes
 
@@ -134,7 +148,7 @@ class Plan:
     def strain(self) -> float:
         """Issue slots for each product on the tensor units, beyond those that leave them no
         pause."""
-        products = self.tile.mmas
+        products = 0 if self.tile.grouped else self.tile.mmas
         return max(0.0, self.slots / products - _MOST_SLOTS) if products else 0.0
 
     @property
@@ -198,7 +212,11 @@ class Plan:
         warps = tile.threads // WARP
 
         def wave(blocks: int) -> float:
-            together = min(held, ceil(blocks / facts.multiprocessors)) * warps
+            together = min(held, ceil(blocks / facts.multiprocessors))
+            if tile.grouped:
+                touched = together * tile.touched * self.steps_of_part / _BANKS
+                return touched * _TOUCHED / clock
+            together *= warps
             slots = self.slots * self.steps_of_part * together * _LONGER[tile.form is not None]
             busy = min(1.0, together / _WARPS_BUSY)
             return slots / _SCHEDULERS / clock / busy
@@ -220,8 +238,12 @@ class Plan:
         latency = self.steps_of_part * _STEP
         served = self.copied_bytes * self.steps_of_part * self.blocks / facts.served
         tensor, served = (time * self.idle(target) for time in (tensor, served))
+        if tile.grouped:
+            served *= _DRAWN
         own = max(issue, tensor, served, moved_bytes(task) / facts.bandwidth, latency)
         own += _NOT_HIDDEN * issue
+        if tile.grouped:
+            own += _NOT_OVERLAPPED * moved_bytes(task) / facts.bandwidth
         return 1e9 * (own + extra / facts.bandwidth) + launches * LAUNCH
 
 
@@ -245,7 +267,7 @@ def plan_for(task: Task, target: CudaTarget, *, packing: bool = False) -> Plan |
 
 
 def _plans(task: Task, gemm: Gemm, tile: Tile, target: CudaTarget, *, packing: bool) -> list[Plan]:
-    if tile.stage_bytes * STAGES > target.facts.shared_bytes or _is_crumb(gemm, tile):
+    if tile.stage_bytes * tile.stages > target.facts.shared_bytes or _is_crumb(gemm, tile):
         return []
     if _is_tight(gemm, tile):
         return []
@@ -292,6 +314,19 @@ def _is_tight(gemm: Gemm, tile: Tile) -> bool:
     return tile.form is not None and wide and (gemm.a.outside, gemm.b.outside) != (None, None)
 
 
+def _is_read_by_groups(gemm: Gemm, tile: Tile, a: Way, b: Way, pack: MatrixPack | None) -> bool:
+    """Whether warp groups can multiply two factors as they are copied: along the depth, by sixteen
+    bytes, rounded before."""
+    if a.form is not Form.DEPTHS or a.width != tile.vector:
+        return False
+    if pack is None and (b.form is not Form.DEPTHS or b.width != tile.vector):
+        return False
+    if tile.halves:
+        return True
+    rounded = pack is not None and pack.rounded
+    return gemm.a.dtype is DType.TF32 and (gemm.b.dtype is DType.TF32 or rounded)
+
+
 def _is_crumb(gemm: Gemm, tile: Tile) -> bool:
     """Whether a tile of the tensor units is smaller than the product needs: what a warp issues
     besides would be the most of it. Few tiles are better cut along the depth."""
@@ -326,7 +361,7 @@ def _with_ways(
     if pack is not None:
         columns = replace(columns, step=4)
         rounded = static and tile.form is TF32 and gemm.b.dtype is DType.F32
-        pack = replace(pack, rounded=rounded)
+        pack = replace(pack, rounded=rounded, vector=tile.vector if tile.grouped else 0)
         b = Way(Form.PACKED, _TOGETHER // gemm.b.dtype.bytes)
     elif b.form is Form.ROWS:
         columns = columns.with_last(b.along, b.width)
@@ -337,4 +372,6 @@ def _with_ways(
     else:
         depth = depth.with_last(b.along, max(b.width, a.width if a.form is Form.DEPTHS else 1))
     gemm = replace(gemm, rows=rows, columns=columns, depth=depth)
+    if tile.grouped and not _is_read_by_groups(gemm, tile, a, b, pack):
+        return None
     return Plan(gemm, tile, a, b, pack, 1, tuple(laid.items()))

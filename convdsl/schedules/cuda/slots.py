@@ -47,6 +47,8 @@ def slots(tile: Tile, sides: tuple[Side, Side]) -> float:
         products = tile.thread_rows * tile.thread_vectors * VECTOR * tile.depth
         loads = tile.depth / VECTOR * tile.thread_rows + tile.depth * tile.thread_vectors
         return products + loads + copies + _LOOP
+    if tile.grouped:
+        return tile.mmas + copies + _LOOP
     chunk = sum(_fragments(tile, side) for side in sides)
     if tile.halves:
         chunk += _MOVED * tile.row_pieces * (tile.chunk // tile.form.k)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from math import prod
 
 from convdsl.kernel.cuda_target import REGISTERS_SM, CudaTarget
+from convdsl.kernel.group_mma import GROUP, GROUP_ROWS, LINE, GroupForm
 from convdsl.kernel.mma import BF16, COLUMNS, F16, ROWS, SHORT_F16, TF32, WARP, MmaForm
 from convdsl.tensor import DType
 
@@ -43,7 +44,8 @@ _LANES = (4, 8)
 class Tile:
     """`warps` along rows and columns, each with `rows` x `columns` sums: on the tensor units in
     pieces of a form, on the plain ones (no form) each thread a rectangle of them. `halves`: both
-    factors lie in shared memory as the form takes them, in two bytes an element."""
+    factors lie in shared memory as the form takes them, in two bytes an element. `grouped`: four
+    warps below each other multiply together, from shared memory (`kernel.group_mma`)."""
 
     form: MmaForm | None
     warps: tuple[int, int]
@@ -51,6 +53,25 @@ class Tile:
     warp_columns: int
     chunks: int = 1  # of depths in one step
     halves: bool = False
+    grouped: bool = False
+    stages: int = STAGES
+
+    @property
+    def group_form(self) -> GroupForm:
+        """Of one product of a warp group."""
+        assert self.form is not None
+        return GroupForm(self.form.dtype, self.warp_columns)
+
+    @property
+    def groups(self) -> int:
+        """Of warps."""
+        return self.threads // GROUP
+
+    @property
+    def ahead(self) -> int:
+        """Steps whose copies are on their way while one is computed with. Products of warp groups
+        go on while the next step begins: what that copies to is what the step before them read."""
+        return self.stages - (2 if self.grouped else 1)
 
     @property
     def element(self) -> int:
@@ -60,7 +81,7 @@ class Tile:
     @property
     def chunk(self) -> int:
         """Depths that lie side by side for one row."""
-        return _CHUNK // self.element
+        return (LINE if self.grouped else _CHUNK) // self.element
 
     @property
     def vector(self) -> int:
@@ -112,12 +133,15 @@ class Tile:
     @property
     def stage_bytes(self) -> int:
         """Of both factors for one step, at most."""
-        return (self.rows + self.columns) * self.depth * self.element + 2 * SKEW * self.chunks * 4
+        skew = 0 if self.grouped else 2 * SKEW * self.chunks * 4
+        return (self.rows + self.columns) * self.depth * self.element + skew
 
     @property
     def registers(self) -> int:
         """Of a thread: sums, one step's fragments of both factors, and addresses."""
-        if self.form is None:
+        if self.grouped:
+            factors = 0
+        elif self.form is None:
             factors = VECTOR * self.thread_rows + 2 * VECTOR * self.thread_vectors
         else:
             factors = VECTOR * 2 * (self.row_pieces + self.column_pieces)
@@ -127,10 +151,17 @@ class Tile:
         """Blocks that a multiprocessor holds at a time, each thread of which holds registers
         besides."""
         facts = target.facts
-        shared = facts.shared_bytes_sm // (self.stage_bytes * STAGES + _RESERVED)
+        shared = facts.shared_bytes_sm // (self.stage_bytes * self.stages + _RESERVED)
         each = min(MOST_REGISTERS, self.registers + held)
         registers = REGISTERS_SM // (-(-each // 8) * 8 * self.threads)
         return max(1, min(shared, registers, facts.threads_sm // self.threads, facts.blocks_sm))
+
+    @property
+    def touched(self) -> int:
+        """Bytes of shared memory that copies write and products of warp groups read in one step:
+        each of these reads its 64 rows and all columns."""
+        products = self.rows // GROUP_ROWS * (GROUP_ROWS + self.columns)
+        return (products + self.rows + self.columns) * self.depth * self.element
 
     @property
     def mmas(self) -> int:
@@ -138,6 +169,8 @@ class Tile:
         form = self.form
         if form is None:
             return 0
+        if self.grouped:
+            return self.row_pieces * self.depth // self.group_form.k
         return self.row_pieces * 2 * self.column_pieces * self.depth // form.k
 
 
@@ -179,6 +212,21 @@ def _on_tensor_units(form: MmaForm, *, halves: bool) -> Iterator[Tile]:
             yield Tile(form, warps, rows, columns, 1, halves)
 
 
+def _grouped(form: MmaForm, *, halves: bool) -> Iterator[Tile]:
+    """Groups below each other, the rows of each, columns, stages."""
+    for groups, rows, columns, stages in (
+        (2, 64, 256, 4),
+        (4, 64, 128, 4),
+        (2, 64, 128, 4),
+        (2, 64, 128, 3),
+        (2, 128, 64, 4),
+        (2, 64, 64, 4),
+        (1, 64, 64, 4),
+    ):
+        warp_rows = rows * ROWS // GROUP_ROWS
+        yield Tile(form, (4 * groups, 1), warp_rows, columns, 1, halves, True, stages)
+
+
 def form_of(target: CudaTarget, a: DType, b: DType) -> tuple[MmaForm | None, bool]:
     """How factors that are stored in two types are multiplied, and whether the form takes them as
     they are; no form on the plain units. Products of halves of one type are exact, so that it is no
@@ -198,4 +246,9 @@ def form_of(target: CudaTarget, a: DType, b: DType) -> tuple[MmaForm | None, boo
 def tiles_for(target: CudaTarget, a: DType, b: DType) -> tuple[Tile, ...]:
     """The tiles to choose from for factors of two types."""
     form, halves = form_of(target, a, b)
-    return tuple(_plain() if form is None else _on_tensor_units(form, halves=halves))
+    if form is None:
+        return tuple(_plain())
+    tiles = tuple(_on_tensor_units(form, halves=halves))
+    if target.has_group_products and (halves or DType.TF32 in (a, b)):
+        return (*_grouped(form, halves=halves), *tiles)
+    return tiles

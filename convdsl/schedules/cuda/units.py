@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from convdsl.kernel.builder import Builder
-from convdsl.kernel.mma import COLUMNS, ROWS, SUMS, TF32, MmaForm
+from convdsl.kernel.group_mma import GROUP, GROUP_ROWS
+from convdsl.kernel.mma import COLUMNS, ROWS, SUMS, TF32, WARP, MmaForm
 from convdsl.kernel.nodes import (
     Buffer,
     Cast,
@@ -58,8 +59,12 @@ class Units(Protocol):
         """Add the products of one step's pieces."""
         ...
 
+    def settle(self, left: int) -> None:
+        """The products of all steps but the last `left` are complete."""
+        ...
+
     def held(self) -> Iterator[Held]:
-        """All sums."""
+        """All sums, once all products are complete."""
         ...
 
 
@@ -69,6 +74,8 @@ def units(b: Builder, tile: Tile, pair: tuple[Factor, Factor], thread: Sequence[
         acc = b.registers(tile.thread_rows * tile.thread_vectors, _F32X4)
         return _Plain(b, tile, pair, tuple(thread), acc)
     acc = b.registers(tile.sums, _F32)
+    if tile.grouped:
+        return _Groups(b, tile, tuple(thread), acc)
     return _Tensor(b, tile, tile.form, pair, tuple(thread), acc)
 
 
@@ -134,6 +141,9 @@ class _Plain:
             loads = [factor.across(self.b, a, self.row(i), depth, VECTOR) for i in rows[::VECTOR]]
             found.append([Lane(loads[i // VECTOR], i % VECTOR) for i in rows])
         return found
+
+    def settle(self, left: int) -> None:
+        pass  # each is complete when it has been added
 
     def held(self) -> Iterator[Held]:
         for i in range(self.tile.thread_rows):
@@ -252,6 +262,9 @@ class _Tensor:
             pairs = [Cast(pair, ValueType(self.form.dtype, 2)) for pair in pairs]
         return [self.b.let(pair, "r") for pair in pairs]
 
+    def settle(self, left: int) -> None:
+        pass  # likewise
+
     # Sums
 
     def _product(self, row_piece: int, piece: int) -> int:
@@ -275,3 +288,53 @@ class _Tensor:
                     slots = [SUMS * self._product(own[0], p) + own[1] + h for p, h in four]
                     lanes = tuple(Get(self.acc, slot) for slot in slots)
                     yield Held(self.row(number), column, Gather(lanes, _F32X4))
+
+
+@dataclass(frozen=True)
+class _Groups:
+    """Four warps hold 64 rows together, which lie in shared memory one after the other; columns are
+    dealt to lines so that a thread holds four neighbours (`lines`)."""
+
+    b: Builder
+    tile: Tile
+    thread: tuple[Dim, ...]
+    acc: Registers
+
+    @property
+    def tiles(self) -> int:
+        """Of 64 rows each, which a group has."""
+        return self.tile.row_pieces
+
+    @property
+    def first(self) -> Dim:
+        """The number of a group's first one."""
+        return floor_div(self.thread[0], GROUP // WARP) * self.tiles
+
+    def begin(self) -> None:
+        self.b.zero(self.acc)
+
+    def step(self, a: At, b: At) -> None:
+        form = self.tile.group_form
+        self.b.open_products()
+        for depth in range(0, self.tile.depth, form.k):
+            right = b[0], b[1] + depth
+            for number in range(self.tiles):
+                line = (self.first + number) * GROUP_ROWS * form.line
+                self.b.group_mma(form, self.acc, number, (a[0], a[1] + line + depth), right)
+        self.b.commit_products()
+
+    def settle(self, left: int) -> None:
+        self.b.wait_products(left)
+
+    def held(self) -> Iterator[Held]:
+        warp, g, t = self.thread
+        form = self.tile.group_form
+        own = (warp - floor_div(warp, GROUP // WARP) * (GROUP // WARP)) * ROWS + g
+        for number in range(self.tiles):
+            for half in (0, 1):
+                row = (self.first + number) * GROUP_ROWS + own + half * ROWS // 2
+                for pair in range(0, form.columns, 2 * COLUMNS):
+                    start = number * form.sums + pair // 2 + 2 * half  # two of each piece
+                    slots = (start, start + 1, start + SUMS, start + SUMS + 1)
+                    lanes = tuple(Get(self.acc, slot) for slot in slots)
+                    yield Held(row, pair + 4 * t, Gather(lanes, _F32X4))

@@ -36,7 +36,7 @@ class FilterMatrices:
     shape: [G, K, C, taps...], K and C of one group.
     outputs: m of the form of each spatial axis.
     index: for each axis of the array where it begins, and how far each axis of `shape` moves it.
-    chunk, rounded: as for `MatrixPack`.
+    chunk, rounded, vector: as for `MatrixPack`.
     """
 
     shape: tuple[int, ...]
@@ -46,6 +46,7 @@ class FilterMatrices:
     height: int
     chunk: int = 0
     rounded: bool = False
+    vector: int = 0
 
     @property
     def products(self) -> int:
@@ -65,7 +66,9 @@ class FilterMatrices:
         index = (0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1)
         fill = (VECTOR, VECTOR)
         sizes = (self.width, self.height, self.chunk)
-        return MatrixPack((batch,), (columns,), (depths,), fill, index, *sizes, self.rounded)
+        return MatrixPack(
+            (batch,), (columns,), (depths,), fill, index, *sizes, self.rounded, self.vector
+        )
 
     @property
     def size(self) -> int:
@@ -115,7 +118,7 @@ def filter_matrices(conv: Convolution, outputs: Sequence[int], pack: MatrixPack)
         moves = [coefficient(place, axis) for axis in axes]
         assert isinstance(first, int)
         index += [first, *(move for move in moves if move is not None)]
-    pieces = (pack.width, pack.height, pack.chunk, pack.rounded)
+    pieces = (pack.width, pack.height, pack.chunk, pack.rounded, pack.vector)
     made = FilterMatrices(shape, tuple(outputs), tuple(index), *pieces)
     assert (made.packed, len(index)) == (pack, len(conv.w.index) * (1 + len(shape)))
     return made

@@ -1,0 +1,141 @@
+"""Contractions by products of warp groups: their source and their PTX run on the processor, against
+double precision; and what is multiplied otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from contractions_on_cards import check, lowered_for
+from cuda_shim.programs import run_on_cpu
+from cuda_shim.running import ORDERS, Caught, Order
+from graphs import Builder
+from group_units import FAULTS, group_matmul
+from kernels import program_of
+from layer_steps import step_graph
+
+from convdsl.backends.cuda.printer import print_module
+from convdsl.ir.graph import Graph
+from convdsl.kernel.cuda_target import CudaTarget
+from convdsl.kernel.group_mma import GroupForm
+from convdsl.kernel.nodes import GroupMma, walk_statements
+from convdsl.kernel.verify import KernelError
+from convdsl.lowering.lower import Lowered
+from convdsl.schedules.cuda import plan, tile
+from convdsl.schedules.cuda.tile import Tile
+from convdsl.tensor import DType
+from convdsl.tensor.conversion import nearest_tf32
+
+TF32, BF16 = (CudaTarget("sm_90a", precision) for precision in ("high", "medium"))
+TARGETS = {"tf32": TF32, "bf16": BF16}
+
+
+@pytest.fixture(autouse=True)
+def only_groups(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Small products too, which would really be run by single warps."""
+
+    def tiles_for(target: CudaTarget, a: DType, b: DType) -> tuple[Tile, ...]:
+        made = tile.tiles_for(target, a, b)
+        grouped = tuple(t for t in made if t.grouped)
+        return grouped[-1:] or made
+
+    plan.plan_for.cache_clear()
+    monkeypatch.setattr(plan, "tiles_for", tiles_for)
+    yield
+    plan.plan_for.cache_clear()
+
+
+def conv(
+    shape: tuple[int, ...], channels: int, kernel: int | tuple[int, ...], **more: Any
+) -> Graph:
+    """A convolution of what another kernel made, between maps."""
+    b = Builder()
+    x = b("relu", b("conv", b.input("x", shape[0], 2, *shape[2:]), channels=shape[1], kernel=1))
+    made = b("conv", x, **{"channels": channels, "kernel": kernel, "pad": "same", **more})
+    return b.output(y=b("relu", made))
+
+
+LAYERS: dict[str, Graph] = {
+    "ragged channels": conv((2, 56, 9, 7), 112, 3),
+    "strided": conv((1, 40, 11, 9), 70, 3, stride=2),
+    "pixels": conv((3, 64, 5, 5), 33, 1),
+    "dilated": conv((1, 16, 12, 10), 64, 3, dilation=3),
+    "long": conv((1, 256, 5, 4), 20, 3),
+    "three axes": conv((1, 8, 5, 6, 7), 18, (3, 1, 2), pad="valid"),
+}
+
+
+def products(lowered: Lowered) -> int:
+    return sum(
+        isinstance(statement, GroupMma)
+        for kernel in lowered.program.kernels
+        for statement in walk_statements(kernel.body)
+    )
+
+
+@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize("layer", LAYERS)
+def test_convolutions(layer: str, name: str) -> None:
+    graph, target = LAYERS[layer], TARGETS[name]
+    assert products(lowered_for(graph, target))
+    order = list(ORDERS)[(list(LAYERS).index(layer) + list(TARGETS).index(name)) % len(ORDERS)]
+    check(graph, target, order)
+
+
+@pytest.mark.parametrize("dtype", [DType.BF16, DType.F16])
+@pytest.mark.parametrize("op", ["conv", "linear"])
+def test_training_steps(op: str, dtype: DType) -> None:
+    """Of halves, by weights that are packed in calls; what is sent back, too."""
+    shape, attributes = STEPS[op]
+    half, exact = (step_graph(op, shape, attributes, of) for of in (dtype, DType.F64))
+    target = CudaTarget("sm_90a")
+    assert products(lowered_for(half, target))
+    tolerance = 1.5e-2 if dtype is DType.BF16 else 2e-3
+    check(half, target, "shuffled", tolerance=tolerance, exact=exact, scale=0.25)
+
+
+STEPS = {
+    "conv": ((2, 24, 9, 6), {"channels": 64, "kernel": 3, "pad": "same"}),
+    "linear": ((33, 64), {"channels": 72}),
+}
+
+
+SIZES = (70, 50, 90)
+
+
+def wrong_by(fault: str, order: Order) -> float:
+    """The largest error of a product by hand with a mistake."""
+    program = program_of(group_matmul(GroupForm(DType.F32, 64), *SIZES, fault))
+    random, (m, n, k) = np.random.default_rng(3), SIZES
+    x, y = (nearest_tf32(random.standard_normal((rows, k + 2)).astype("f4")) for rows in (m, n))
+    arrays = {"a": x.reshape(-1), "b": y.reshape(-1)}
+    inputs = [arrays[port.name] for port in program.inputs]
+    module = print_module(program, TF32)
+    (found,) = run_on_cpu(program, module, np.empty(0, np.uint8), inputs, order=order)
+    exact = x[:, :k].astype("f8") @ y[:, :k].astype("f8").T
+    return float(np.max(np.abs(np.nan_to_num(found.reshape(m, n), nan=np.inf) - exact)))
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_faults_are_caught(fault: str) -> None:
+    """By the verifier, by a detector, or by what comes out, in some order of threads."""
+    seen = 0
+    for order in ORDERS.values():
+        try:
+            seen += wrong_by(fault, order) > 1e-4
+        except (KernelError, Caught):
+            seen += 1
+    assert seen
+
+
+def test_without_a_fault() -> None:
+    assert wrong_by("", ORDERS["mixed"]) < 1e-4
+
+
+@pytest.mark.ladder
+@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize("layer", ["strided", "long"])
+def test_as_ptx(layer: str, name: str) -> None:
+    check(LAYERS[layer], TARGETS[name], "mixed", ptx=True)
