@@ -56,7 +56,8 @@ class Plan:
 
     def graph(self, binding: Mapping[str, int]) -> Graph:
         """Bind the sizes, run the passes."""
-        graph = self.model.settled(binding).graph.bind(binding)
+        graph = self.model.settled(binding).graph
+        graph = graph.bind(binding) if binding else graph
         return run_passes(graph, self.passes, verify=self.verify, observer=self.observer)
 
     def lower(self, binding: Mapping[str, int]) -> Lowered:

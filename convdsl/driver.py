@@ -389,10 +389,11 @@ def report(
     model = model if isinstance(model, Model) else load(model)
     binding = bind(model, inputs, batch, symbols)
     model = model.settled(binding)
-    found = analyse(model, count, binding)
+    bound = replace(model, graph=model.graph.bind(binding)) if binding else model
+    found = analyse(bound, count)
     if model.deciding or any(type.symbols() for type in found.inputs.values()):
         return found
-    return replace(found, arena_bytes=Plan(model, find_toolchain()).arena_bytes(binding))
+    return replace(found, arena_bytes=Plan(bound, find_toolchain()).arena_bytes({}))
 
 
 def figures(

@@ -8,14 +8,15 @@ a lower bound.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeAlias
 
 from convdsl.ir.classify import OpClass, classify
 from convdsl.ir.graph import Graph, OpNode, StateNode
 from convdsl.ir.opdef import Role
-from convdsl.ir.rules import signature
+from convdsl.ir.rules import Answers
 from convdsl.tensor import Dim
 
 CONVENTIONS = {
@@ -43,27 +44,15 @@ class Cost:
 def costs(graph: Graph, convention: str = "all") -> dict[OpNode, Cost]:
     """The cost of every operator, in graph order."""
     counted: set[int] = set()
-    known: dict[Hashable, Cost] = {}  # of calls alike, without parameters
+    known: Answers[Cost] = Answers()  # without parameters
     result: dict[OpNode, Cost] = {}
     for node in graph.op_nodes():
         own = [s for s in _parameters(node) if s.id not in counted]
         counted.update(s.id for s in own)
-        cost = _known(node, convention, known)
+        cost = known.of(node.call, partial(_cost, node, convention))
         params = known_sum(s.type.elements for s in own)
         result[node] = replace(cost, params=params) if own else cost
     return result
-
-
-def _known(node: OpNode, convention: str, known: dict[Hashable, Cost]) -> Cost:
-    """A node's figures but for its parameters: layers repeat."""
-    key = signature(node.call)
-    try:
-        found = known.get(key)
-    except TypeError:  # an attribute that has no hash
-        return _cost(node, convention)
-    if found is None:
-        found = known[key] = _cost(node, convention)
-    return found
 
 
 def _parameters(node: OpNode) -> list[StateNode]:

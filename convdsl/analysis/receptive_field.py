@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import product
 from math import lcm, prod
 from typing import TypeAlias
@@ -33,6 +33,7 @@ from convdsl.analysis.access import (
 from convdsl.analysis.fields import Field, Interval, Path, UnavailableError, compose, union
 from convdsl.ir.graph import Graph, OpNode, Value
 from convdsl.ir.opdef import Reach, Role, WindowRule
+from convdsl.ir.rules import Answers, arithmetic_of
 from convdsl.kernel.expr import Axis, Stage, TensorExpr
 from convdsl.tensor import Dim, Window, dim_max, dim_min
 
@@ -63,8 +64,10 @@ def propagate(graph: Graph) -> dict[Value, Seen]:
         seen[value] = {
             (name, axis): Field((Path(axis, 1, here),)) for axis in range(2, value.type.rank)
         }
+    known: Answers[_Steps] = Answers()
     for node in graph.op_nodes():
-        seen |= zip(node.outputs, _through(_Steps(node), seen), strict=True)
+        steps = known.of(node.call, partial(_Steps, node))
+        seen |= zip(node.outputs, _through(steps, node.inputs, seen), strict=True)
     return seen
 
 
@@ -101,10 +104,10 @@ def _summary(graph: Graph, value: Value, seen: Seen) -> Summary:
 
 
 class _Steps:
-    """A node, its expression made once: the operands' names stand for as many reads as it has."""
+    """An operator, its expression made once: the operands' names stand for as many reads as it has.
+    Nodes of equal calls share it."""
 
     def __init__(self, node: OpNode) -> None:
-        self.node = node
         self.call = node.call
         self.names = self.call.output_names
         self.types = {value.type for value in node.outputs}
@@ -112,7 +115,7 @@ class _Steps:
 
     @cached_property
     def window(self) -> WindowRule:
-        return self.node.op.window(self.call)
+        return self.call.op.window(self.call)
 
     @cached_property
     def accesses(self) -> dict[int, Access]:
@@ -123,7 +126,7 @@ class _Steps:
 
     @cached_property
     def kernel(self) -> TensorExpr:
-        return self.call.kernel
+        return arithmetic_of(self.call)
 
     @cached_property
     def readers(self) -> dict[str, list[tuple[Stage, Place]]]:
@@ -170,10 +173,10 @@ class _Steps:
         }
 
 
-def _through(steps: _Steps, seen: Mapping[Value, Seen]) -> list[Seen]:
+def _through(steps: _Steps, inputs: Mapping[str, Value], seen: Mapping[Value, Seen]) -> list[Seen]:
     """The fields of each output from those of the operands."""
     found: dict[str, dict[Key, list[Field | None]]] = {name: {} for name in steps.names}
-    for operand, value in steps.node.inputs.items():
+    for operand, value in inputs.items():
         for key, field in seen.get(value, {}).items():
             try:
                 after = None if field is None else steps.fields(operand, key[1], field)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from typing import Any, cast
 
 from convdsl.analysis.cost import CONVENTIONS, Cost, Figure, costs, known_sum, weight_bytes
@@ -15,6 +16,7 @@ from convdsl.diagnostics import InputError
 from convdsl.ir.graph import Graph, OpNode
 from convdsl.ir.model import Model
 from convdsl.ir.opdef import Kind, Required, Role
+from convdsl.ir.rules import Answers
 from convdsl.ir.text import format_attribute, stated_attributes
 from convdsl.tensor import Dim, TensorType
 
@@ -130,8 +132,13 @@ def analyse(model: Model, count: str = "all", bindings: Mapping[str, int] | None
         raise InputError(f"no counting convention {count}: there are {', '.join(CONVENTIONS)}")
     graph = model.graph.bind(bindings) if bindings else model.graph
     fields = receptive_fields(graph)
+    stated: Answers[dict[str, str]] = Answers()
     layers = tuple(
-        _layer(node, cost, fields[node.outputs[0]]) for node, cost in costs(graph, count).items()
+        _layer(
+            *(node, stated.of(node.call, partial(stated_attributes, node))),
+            *(cost, fields[node.outputs[0]]),
+        )
+        for node, cost in costs(graph, count).items()
     )
     buffers = (s.type.elements for s in graph.states.values() if s.role is Role.BUFFER)
     return Report(
@@ -158,11 +165,11 @@ def defaults_of(graph: Graph) -> tuple[Default, ...]:
     )
 
 
-def _layer(node: OpNode, cost: Cost, field: Summary) -> Layer:
+def _layer(node: OpNode, attributes: Mapping[str, str], cost: Cost, field: Summary) -> Layer:
     return Layer(
         name=node.name,
         op=node.op.name,
-        attributes=stated_attributes(node),
+        attributes=attributes,
         inputs=_flowing(node),
         output=node.outputs[0].type,
         cost=cost,

@@ -19,6 +19,7 @@ from convdsl.diagnostics import InputError
 from convdsl.ir.classify import OpClass, classify
 from convdsl.ir.graph import Graph, OpNode, Value
 from convdsl.ir.groups import kernels_of, leaving
+from convdsl.ir.rules import arithmetic_of
 from convdsl.tensor import Dim, symbols_of
 
 
@@ -113,7 +114,7 @@ def _moved(graph: Graph, nodes: list[OpNode]) -> Dim:
     entering: dict[Value, Dim] = {}
     for node in nodes:
         most = known_sum(value.type.bytes for value in node.outputs)
-        moving = classify(node.call.kernel) is OpClass.MOVEMENT
+        moving = classify(arithmetic_of(node.call)) is OpClass.MOVEMENT
         for value in node.inputs.values():
             if value not in inside:
                 size = value.type.bytes

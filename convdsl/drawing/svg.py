@@ -119,7 +119,7 @@ class Canvas:
 def element(tag: str, inner: str = "", **attributes: object) -> str:
     """An element; `class_` and `font_size` are `class` and `font-size`; None is left out."""
     said = "".join(
-        f" {name.rstrip('_').replace('_', '-')}={quoteattr(_plain(value))}"
+        f" {name.rstrip('_').replace('_', '-')}={_quoted(value)}"
         for name, value in attributes.items()
         if value is not None
     )
@@ -183,7 +183,11 @@ def number(value: float) -> str:
     return f"{value:.1f}".removesuffix(".0")
 
 
-def _plain(value: object) -> str:
-    return (
-        number(value) if isinstance(value, float) else _NO_CHARACTER.sub("", printable(str(value)))
-    )
+_HARMLESS = re.compile(r"[A-Za-z0-9 .,#%()_-]*")
+
+
+def _quoted(value: object) -> str:
+    said = number(value) if isinstance(value, float) else str(value)
+    if _HARMLESS.fullmatch(said):  # most attributes are coordinates
+        return f'"{said}"'
+    return quoteattr(_NO_CHARACTER.sub("", printable(said)))

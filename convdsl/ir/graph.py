@@ -1,15 +1,16 @@
-"""The graph of operators: a networkx MultiDiGraph inside, typed nodes and values outside.
+"""The graph of operators: typed nodes and values, a networkx MultiDiGraph for who asks.
 
 Nodes are inputs, states (weights, running statistics, constants) and applied operators. A
 `Value` is one output of a node. Edges run from producer to user, keyed by operand name. Ids
 grow with insertion; traversal is topological and, among equals, by id, hence deterministic.
-The edges are put into networkx with the first question about them, so that a graph which is
-only built costs what its nodes do.
+Who reads a value is noted from the first question on, so that a graph which is only built costs
+what its nodes do; networkx is handed the edges where it is asked for something (ADR 207).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any
 
 from convdsl.appearance import Shown
@@ -145,9 +146,9 @@ class Graph(Shown):
         self._nodes: dict[int, Node] = {}
         self._inputs: dict[int, InputNode] = {}  # of the nodes, by id
         self._states: dict[int, StateNode] = {}
-        self._network: nx.MultiDiGraph | None = None  # the edges, once they were asked for
         self._ascending = True  # every node has a greater id than its operands
         self._order: list[Node] | None = None  # topological, until the next change
+        self._readers: dict[Value, dict[tuple[int, str], OpNode]] | None = None  # once asked for
         self._rules = Rules()
         self._next = 0
         self.outputs: dict[str, Value] = {}
@@ -219,38 +220,56 @@ class Graph(Shown):
             for value in node.inputs.values():
                 if value.node.id >= node.id:
                     self._ascending = False
+            if self._readers is not None:
+                _note(self._readers, node)
         elif isinstance(node, InputNode):
             self._inputs[node.id] = node
         elif isinstance(node, StateNode):
             self._states[node.id] = node
-        if self._network is not None:
-            _connect(self._network, node)
         return node.outputs
 
     @property
-    def _edges(self) -> nx.MultiDiGraph:
-        """Ids, and an edge for every operand with the index of the output that it reads."""
-        if self._network is None:
-            import networkx as nx  # takes longer than elaborating most networks
-
-            self._network = nx.MultiDiGraph()
+    def _read(self) -> dict[Value, dict[tuple[int, str], OpNode]]:
+        """Of values that are read: by which operators, as which operands."""
+        if self._readers is None:
+            self._readers = {}
             for node in self._nodes.values():
-                _connect(self._network, node)
-        return self._network
+                if isinstance(node, OpNode):
+                    _note(self._readers, node)
+        return self._readers
 
     # Reading
 
     def nodes(self) -> list[Node]:
         """All nodes in topological order, by id among equals."""
         if self._order is None:
-            if self._ascending:
-                order = iter(sorted(self._nodes))  # what the sort below would give
-            else:
-                import networkx as nx
-
-                order = nx.lexicographical_topological_sort(self._edges)
+            order = sorted(self._nodes)
+            if not self._ascending:
+                order = self._sorted(order)
             self._order = [self._nodes[id] for id in order]
         return list(self._order)
+
+    def _sorted(self, ascending: list[int]) -> list[int]:
+        """Ids in topological order, of those that are ready the least first. networkx's sort gives
+        the same, but looks at every edge through four views: most of the time of a pass."""
+        readers: dict[int, list[int]] = {id: [] for id in ascending}
+        waiting = dict.fromkeys(ascending, 0)
+        for id in ascending:
+            node = self._nodes[id]
+            if isinstance(node, OpNode):
+                waiting[id] = len(node.inputs)
+                for value in node.inputs.values():
+                    readers[value.node.id].append(id)
+        ready = [id for id in ascending if not waiting[id]]  # ascending, and so a heap
+        order: list[int] = []
+        while ready:
+            order.append(heappop(ready))
+            for reader in readers[order[-1]]:
+                waiting[reader] -= 1
+                if not waiting[reader]:
+                    heappush(ready, reader)
+        assert len(order) == len(ascending), "the graph has a cycle"
+        return order
 
     def op_nodes(self) -> list[OpNode]:
         return [node for node in self.nodes() if isinstance(node, OpNode)]
@@ -258,9 +277,14 @@ class Graph(Shown):
     @property
     def is_acyclic(self) -> bool:
         """True, unless a rewrite went wrong."""
-        import networkx as nx
+        import networkx as nx  # takes longer than elaborating most networks
 
-        return nx.is_directed_acyclic_graph(self._edges)
+        edges: nx.MultiDiGraph = nx.MultiDiGraph()
+        for node in self._nodes.values():
+            edges.add_node(node.id)
+            for key, value in node.inputs.items() if isinstance(node, OpNode) else ():
+                edges.add_edge(value.node.id, node.id, key=key)
+        return nx.is_directed_acyclic_graph(edges)
 
     @property
     def inputs(self) -> dict[str, Value]:
@@ -274,12 +298,10 @@ class Graph(Shown):
 
     def users(self, value: Value) -> list[tuple[OpNode, str]]:
         """(node, operand name) of every use by an operator, in id order."""
-        found: list[tuple[OpNode, str]] = []
-        for _, user, key, data in self._edges.out_edges(value.node.id, keys=True, data=True):
-            node = self._nodes[user]
-            if data["output"] == value.index and isinstance(node, OpNode):
-                found.append((node, key))
-        return sorted(found, key=lambda item: (item[0].id, item[1]))
+        found = [(node, key) for (_, key), node in self._read.get(value, {}).items()]
+        if len(found) > 1:
+            found.sort(key=lambda item: (item[0].id, item[1]))
+        return found
 
     def is_output(self, value: Value) -> bool:
         return value in self.outputs.values()
@@ -329,11 +351,10 @@ class Graph(Shown):
 
     def set_input(self, node: OpNode, operand: str, value: Value) -> None:
         """Rewire one operand."""
-        old = node.inputs[operand]
+        self._read[node.inputs[operand]].pop((node.id, operand))
         self._order = None
-        self._edges.remove_edge(old.node.id, node.id, key=operand)
         node.inputs[operand] = value
-        self._edges.add_edge(value.node.id, node.id, key=operand, output=value.index)
+        self._read.setdefault(value, {})[node.id, operand] = node
         self._ascending = self._ascending and value.node.id < node.id
 
     def replace_uses(self, old: Value, new: Value) -> None:
@@ -358,7 +379,10 @@ class Graph(Shown):
         if self.is_used(node):
             raise ValueError(f"{node.name} is still used")
         self._order = None
-        self._edges.remove_node(node.id)
+        for operand, value in node.inputs.items() if isinstance(node, OpNode) else ():
+            self._read[value].pop((node.id, operand))
+        for value in node.outputs:
+            self._read.pop(value, None)
         for nodes in (self._nodes, self._inputs, self._states):
             nodes.pop(node.id, None)
 
@@ -452,12 +476,9 @@ def _copied(node: Node, values: Mapping[Value, Value]) -> Node:
             return InputNode(id, name, span, frames)
 
 
-def _connect(network: nx.MultiDiGraph, node: Node) -> None:
-    """Add a node with an edge from each of its operands."""
-    network.add_node(node.id)
-    if isinstance(node, OpNode):
-        for key, value in node.inputs.items():
-            network.add_edge(value.node.id, node.id, key=key, output=value.index)
+def _note(readers: dict[Value, dict[tuple[int, str], OpNode]], node: OpNode) -> None:
+    for operand, value in node.inputs.items():
+        readers.setdefault(value, {})[node.id, operand] = node
 
 
 def _bind_attribute(value: Any, bindings: Mapping[str, Dim]) -> Any:

@@ -10,21 +10,22 @@ import heapq
 from itertools import pairwise
 
 from convdsl.ir.graph import Graph, OpNode, Value
-from convdsl.ir.timing import bound_nodes
+from convdsl.ir.timing import Timing, bound_nodes
 
 
 class CircularGroups(AssertionError):
     """Groups that wait for each other: a bug of whoever formed them."""
 
 
-def kernels_of(graph: Graph) -> list[list[OpNode]]:
+def kernels_of(graph: Graph, timing: Timing | None = None) -> list[list[OpNode]]:
     """Run-time operators by kernel, each kernel's in order; kernels in an order in which they can
     run: of those that can, first those that only replace states, as what they read need not be
     kept then, and among equals the one that is complete first.
 
     Sums over ranks begin as early as they can, in one order, whatever their sizes are on a rank;
-    who reads them comes when nothing else is left to do meanwhile."""
-    bound = bound_nodes(graph)
+    who reads them comes when nothing else is left to do meanwhile. `timing`: of the graph, where it
+    was asked before."""
+    bound = bound_nodes(graph, timing)
     nodes = [node for node in graph.op_nodes() if node.id not in bound]
     place = {node.id: number for number, node in enumerate(nodes)}
     members: dict[tuple[bool, int], list[OpNode]] = {}
@@ -51,7 +52,7 @@ def kernels_of(graph: Graph) -> list[list[OpNode]]:
     updates = set(graph.updates.values())
     urgent = [0 if k[0].op.exchanges else 2 if n in waits else 1 for n, k in enumerate(kernels)]
     turn = [
-        (urgent[n], not all(value in updates for value in leaving(graph, k)), place[k[-1].id])
+        (urgent[n], not updates or not updates.issuperset(leaving(graph, k)), place[k[-1].id])
         for n, k in enumerate(kernels)
     ]
     ready = [(*turn[number], number) for number in range(len(kernels)) if not waiting[number]]

@@ -5,14 +5,16 @@ The layers of a network repeat: most have operand types and attributes that an e
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from convdsl.ir.opdef import Call, OpDef, StateSpec
 from convdsl.kernel.expr import TensorExpr
 from convdsl.kernel.storage import widened
 from convdsl.tensor import TensorType
+
+_Answer = TypeVar("_Answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,22 +53,51 @@ def signature(call: Call) -> Hashable:
     return (call.op, tuple(call.types.items()), attributes)
 
 
+class Answers(Generic[_Answer]):
+    """What else follows from a call alone, found out once for each signature."""
+
+    def __init__(self) -> None:
+        self._known: dict[Hashable, _Answer] = {}
+
+    def of(self, call: Call, ask: Callable[[], _Answer]) -> _Answer:
+        """What was answered of an equal call, else what `ask` answers."""
+        key = signature(call)
+        try:
+            known = self._known.get(key)
+        except TypeError:  # an attribute that has no hash
+            return ask()
+        if known is None:
+            known = self._known[key] = ask()
+        return known
+
+
 _LARGEST = 4096
-_kernels: dict[Hashable, TensorExpr] = {}
+_kernels: dict[Hashable, tuple[TensorExpr, TensorExpr]] = {}
+
+
+def arithmetic_of(call: Call) -> TensorExpr:
+    """The arithmetic of a call in the types of its operands; built once for each signature, as long
+    as there are few."""
+    return _arithmetic(call)[0]
 
 
 def kernel_of(call: Call) -> TensorExpr:
-    """The arithmetic of a call, in types that compute; built once for each signature, as long as
-    there are few."""
+    """The same in types that compute."""
+    return _arithmetic(call)[1]
+
+
+def _arithmetic(call: Call) -> tuple[TensorExpr, TensorExpr]:
     key = signature(call)
     try:
         known = _kernels.get(key)
     except TypeError:
-        return widened(call.kernel)
+        own = call.kernel
+        return own, widened(own)
     if known is None:
         if len(_kernels) >= _LARGEST:
             _kernels.clear()
-        known = _kernels[key] = widened(call.kernel)
+        own = call.kernel
+        known = _kernels[key] = own, widened(own)
     return known
 
 

@@ -26,6 +26,9 @@ class Time(enum.IntEnum):
     RUN = 3
 
 
+_BOUND = Time.BIND
+
+
 class Timing:
     """The times of a graph's values, found out when they are asked for and then remembered.
 
@@ -53,18 +56,20 @@ class Timing:
             if last.id in known:
                 pending.pop()
                 continue
-            operands = [v.node for v in last.inputs.values()] if isinstance(last, OpNode) else []
-            missing = [operand for operand in operands if operand.id not in known]
-            if missing:
-                pending += missing
+            operands = last.inputs.values() if isinstance(last, OpNode) else ()
+            if not operands:
+                known[last.id] = self._own(last)
                 continue
-            times = [known[operand.id] for operand in operands]
-            known[pending.pop().id] = max(times, default=self._own(last))
+            try:
+                known[last.id] = max([known[value.node.id] for value in operands])
+            except KeyError:  # seldom: nodes are mostly asked for in their order
+                pending += [v.node for v in operands if v.node.id not in known]
         return known[node.id]
 
     def is_bound(self, node: Node) -> bool:
         """Whether what a node puts out is known once weights are bound: TEXT or BIND."""
-        return self.of_node(node) <= Time.BIND
+        found = self._known.get(node.id)
+        return (self.of_node(node) if found is None else found) <= _BOUND
 
     def _own(self, node: Node) -> Time:
         """The time of a node without operands."""
@@ -75,7 +80,8 @@ class Timing:
         return Time.TEXT
 
 
-def bound_nodes(graph: Graph) -> set[int]:
-    """Ids of the operators that are evaluated once, when weights are bound, and never again."""
-    timing = Timing(graph)
+def bound_nodes(graph: Graph, timing: Timing | None = None) -> set[int]:
+    """Ids of the operators that are evaluated once, when weights are bound, and never again.
+    `timing`: of the graph, where it was asked before."""
+    timing = timing or Timing(graph)
     return {node.id for node in graph.op_nodes() if timing.is_bound(node)}

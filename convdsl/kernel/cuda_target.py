@@ -35,6 +35,7 @@ class Architecture:
     served: the bytes that its second-level cache gives to products of single warps, per second: 24
         in a cycle for each multiprocessor. Seen on an H100, where those of whatever type and tile
         drew 5.2 to 5.6e12; it has more to give (docs/gpu.md).
+
     only: code is for cards of this capability alone, and may use what no later one has ("a" in the
         name).
 

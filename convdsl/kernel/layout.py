@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -20,11 +20,15 @@ class Layout:
     """Row-major over `shape`; with `axis` given that axis is split into blocks of `block`, and
     the position within the block comes last: [N][C/block][H][W][block]. The last block is filled
     up; what lies in the filling is unspecified and never reaches a real element.
+
+    pitch: elements from one block to the next, where each is a piece of a longer one: a part of the
+        channels of what has all of them inside. 0: a block. Such a part is one block of no filling.
     """
 
     shape: tuple[int, ...]
     axis: int | None = None
     block: int = 1
+    pitch: int = 0
 
     @property
     def blocks(self) -> int:
@@ -45,12 +49,29 @@ class Layout:
     def strides(self) -> tuple[int, ...]:
         """Elements from one index of each physical axis to the next."""
         extents = self.physical
-        return tuple(prod(extents[axis + 1 :]) for axis in range(len(extents)))
+        steps = (*extents[:-1], self.pitch or extents[-1]) if extents else ()
+        return tuple(prod(steps[axis + 1 :]) for axis in range(len(steps)))
+
+    @property
+    def held(self) -> int:
+        """Elements, filling included."""
+        return prod(self.physical)
 
     @property
     def size(self) -> int:
-        """Elements of the buffer, filling included."""
-        return prod(self.physical)
+        """Elements from the first one of the buffer to the last."""
+        return self.held if not self.pitch else self.held // self.block * self.pitch - self.gap
+
+    @property
+    def gap(self) -> int:
+        """Elements of others between two blocks."""
+        return self.pitch - self.block if self.pitch else 0
+
+    def inside(self, pitch: int) -> Layout:
+        """The same as a part of what has longer blocks."""
+        assert self.blocks == 1
+        assert self.block == self.shape[self.axis or 0] <= pitch
+        return replace(self, pitch=pitch)
 
     def offset(self, index: Sequence[Dim]) -> Dim:
         """Element offset of a logical index."""
@@ -69,6 +90,7 @@ class Layout:
     def pack(self, array: npt.NDArray[Any], out: npt.NDArray[Any]) -> None:
         """Write a logical array in this layout into a flat one, the filling zero. Neighbouring axes
         of the array may be one here."""
+        assert not self.pitch
         array = array.reshape(self.shape)
         physical = out.reshape(self.physical)
         if self.axis is None:
@@ -89,6 +111,7 @@ class Layout:
     def stages(self, source: TensorVar) -> Iterator[tuple[int, Stage]]:
         """The same by arithmetic: stages that write the buffer, each with where it begins.
         Neighbouring axes of the source may be one here."""
+        assert not self.pitch
         axes = tuple(Axis(f"i{k}", extent) for k, extent in enumerate(self.physical))
         index: list[Dim] = [axis.i for axis in axes[: len(self.shape)]]
         ragged = False
@@ -101,6 +124,7 @@ class Layout:
 
     def unpack(self, flat: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
         """The logical array held by a flat buffer."""
+        assert not self.pitch
         physical = flat[: self.size].reshape(self.physical)
         if self.axis is None:
             return physical
@@ -113,7 +137,8 @@ class Layout:
     def __str__(self) -> str:
         if self.axis is None:
             return "plain"
-        return f"blocked(axis {self.axis} by {self.block})"
+        apart = f", {self.pitch} apart" if self.pitch else ""
+        return f"blocked(axis {self.axis} by {self.block}{apart})"
 
 
 def _apart(index: Sequence[Dim], merged: Sequence[int], shape: Sequence[int]) -> Iterator[Dim]:

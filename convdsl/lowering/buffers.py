@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from convdsl.ir.graph import Graph, OpNode, Value
+from convdsl.ir.groups import kernels_of
 from convdsl.ir.timing import Timing
 from convdsl.kernel.expr import Stage
 from convdsl.kernel.layout import Layout
@@ -39,19 +40,20 @@ class Buffers:
 
     def __init__(self, graph: Graph, machine: Machine) -> None:
         self.timing = Timing(graph)
+        self.kernels = kernels_of(graph, self.timing)
         self._machine = machine
         self.inputs = list(graph.inputs.items())
         self.outputs = list(graph.outputs.items())
         states = graph.states
         self.states = [(key, states[key].output) for key in graph.updates]
-        self._planned = Layouts(graph, machine, self.timing)
+        self._planned = Layouts(graph, machine, self.timing, self.kernels)
         self._layouts: dict[Key, Layout] = {}
         self._dtypes: dict[Key, DType] = {}
         self._packings: list[Packing] = []
         self._packed: dict[tuple[Source, Pack, DType], PackedWeight] = {}
         self.narrowed = find_narrowed(graph, machine, self._planned, self.timing)
         self._in_place = self._outputs_in_place()
-        slices = find_slices(graph, self._planned, self.timing, self.narrowed)
+        slices = find_slices(graph, self._planned, self.timing, self.narrowed, machine.parts)
         lying = self._planned, self.timing, self.narrowed, self._in_place
         memory = Memory(graph, *lying, machine.alignment)
         self._wholes = {part.owner for part in slices.values()}
@@ -90,8 +92,9 @@ class Buffers:
     # Layouts
 
     def place(self, key: Key, type: TensorType, layout: Layout) -> None:
-        """Give a key its layout."""
-        self._layouts[key] = layout
+        """Give a key its layout; a piece of every position steps over the others."""
+        alias = self.aliases.get(key)
+        self._layouts[key] = layout.inside(alias.pitch) if alias and alias.pitch else layout
         self._dtypes[key] = type.dtype
 
     def place_made(self, value: Value) -> None:

@@ -14,11 +14,13 @@ Key = Hashable
 @dataclass(frozen=True, slots=True)
 class Alias:
     """Where a key lies: inside of another one, `offset` bytes from its start. `seen`: no call
-    writes it, what reads it sees what the other one holds."""
+    writes it, what reads it sees what the other one holds. `pitch`: as in its layout, where it is a
+    piece of every position."""
 
     owner: Key
     offset: int = 0
     seen: bool = False
+    pitch: int = 0
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 
 from convdsl.ir.graph import Graph, Node, OpNode, Value
-from convdsl.ir.groups import kernels_of
 from convdsl.ir.rules import kernel_of
 from convdsl.ir.timing import Time, Timing
 from convdsl.kernel.expr import Stage, reads
@@ -20,11 +19,18 @@ class Layouts:
     and by how what it reads lies. States that change are plain, and so is what is computed for
     their sake alone."""
 
-    def __init__(self, graph: Graph, machine: Machine, timing: Timing) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        machine: Machine,
+        timing: Timing,
+        kernels: Sequence[Sequence[OpNode]],
+    ) -> None:
         self._machine = machine
         self._timing = timing
-        self._plain = _plain_shapes(graph, timing)
+        self._plain = _plain_shapes(graph, timing, kernels)
         self._stages: dict[tuple[OpNode, str], Layout] = {}
+        self._decided: dict[Hashable, tuple[Stage, Layout]] = {}  # by a stage that stays, and more
         self._known: dict[OpNode, dict[str, Layout | None]] = {}
         for node in graph.op_nodes():
             if not timing.is_bound(node):
@@ -44,8 +50,13 @@ class Layouts:
         self._known[node] = known
 
     def _layout(self, node: OpNode, stage: Stage, known: Mapping[str, Layout | None]) -> Layout:
-        plain = self._is_plain(node, stage.target.type)
-        return plain_layout(stage) if plain else self._machine.layout(stage, known)
+        if self._is_plain(node, stage.target.type):
+            return plain_layout(stage)
+        key = (id(stage), *known.items())  # layers repeat, and so do their stages
+        found = self._decided.get(key)
+        if found is None:
+            found = self._decided[key] = stage, self._machine.layout(stage, known)
+        return found[1]
 
     def lies_alike(self, value: Value, dtype: DType) -> bool:
         """Whether what an operator makes would lie as it does were its elements of another type."""
@@ -82,7 +93,9 @@ def plain_layout(stage: Stage) -> Layout:
     return Layout(stage.target.type.sizes)
 
 
-def _plain_shapes(graph: Graph, timing: Timing) -> dict[OpNode, set[tuple[Dim, ...]]]:
+def _plain_shapes(
+    graph: Graph, timing: Timing, kernels: Sequence[Sequence[OpNode]]
+) -> dict[OpNode, set[tuple[Dim, ...]]]:
     """By operator the shapes in which what it makes is plain: all where it follows from states that
     change alone; those of the states that its group replaces, and of what ranks sum. What ends in
     the gradient of a bias, or in running statistics, lies as it would without."""
@@ -90,7 +103,7 @@ def _plain_shapes(graph: Graph, timing: Timing) -> dict[OpNode, set[tuple[Dim, .
     new = set(graph.updates.values())
     exchanging = [node for node in graph.op_nodes() if node.op.exchanges]
     summed = {v for node in exchanging for v in (*node.inputs.values(), *node.outputs)}
-    for nodes in kernels_of(graph):
+    for nodes in kernels:
         shapes = {v.type.shape for node in nodes for v in node.outputs if v in new or v in summed}
         if timing.of_node(nodes[-1]) is Time.STEP:
             made = (kernel_of(node.call).stages for node in nodes)

@@ -16,7 +16,7 @@ from convdsl.ir.groups import leaving
 from convdsl.ir.timing import Timing
 from convdsl.kernel.expr import Stage
 from convdsl.kernel.layout import Layout
-from convdsl.lowering.compose import compose
+from convdsl.lowering.compose import Composer
 from convdsl.lowering.layouts import plain_layout
 from convdsl.lowering.packing import Packing, Source, bound_sources
 from convdsl.schedules.machine import Machine
@@ -69,11 +69,12 @@ def packings_from_json(
 def _stage_sources(graph: Graph, last: Sequence[Node]) -> dict[Node, dict[str, Source]]:
     """What stages make of weights in the groups that end with these nodes."""
     timing = Timing(graph)
+    composer = Composer(timing, _plainly)
     found: dict[Node, dict[str, Source]] = {}
     for node in {n for n in last if isinstance(n, OpNode)}:
         alone = node.group is None
         group = [node] if alone else [n for n in graph.op_nodes() if n.group == node.group]
-        composed = compose(group, leaving(graph, group), timing, _plainly)
+        composed = composer.compose(group, leaving(graph, group))
         found[node] = bound_sources(composed, node, timing)
     return found
 

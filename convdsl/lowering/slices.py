@@ -1,15 +1,19 @@
 """Concatenation without copies: the parts are written straight into the whole.
 
 At batch 1 the channels of a blocked tensor are consecutive runs of memory, so a part that
-begins at a whole block is a tensor of its own at an offset into the whole.
+begins at a whole block is a tensor of its own at an offset into the whole. Where all channels of a
+position lie side by side a part has a piece of each position: its kernels step over the others'.
+No kernel is given two such parts of which it writes one: they lie in the same run of memory.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from math import prod
 
 from convdsl.ir.graph import Graph, OpNode, Value
+from convdsl.ir.groups import kernels_of
 from convdsl.ir.timing import Timing
 from convdsl.kernel.layout import Layout
 from convdsl.lowering.calls import Alias, Key
@@ -18,11 +22,13 @@ from convdsl.lowering.narrowing import Narrowed
 
 
 def find_slices(
-    graph: Graph, layouts: Layouts, timing: Timing, narrowed: Narrowed
+    graph: Graph, layouts: Layouts, timing: Timing, narrowed: Narrowed, parts_at: int = 0
 ) -> dict[Key, Alias]:
     """Values that can lie inside the output of the concatenation they feed. A concatenation all
-    of whose operands do needs no code; one with a single operand that does not is left alone."""
+    of whose operands do needs no code; one with a single operand that does not is left alone.
+    `parts_at`: of what pieces of positions begin at a multiple (`Machine.parts`)."""
     found: dict[Key, Alias] = {}
+    read = _read_by_makers(graph) if parts_at else {}
     for node in graph.op_nodes():
         if node.op.name != "concat" or node.attributes["axis"] != 1 or node.group is not None:
             continue
@@ -34,11 +40,46 @@ def find_slices(
         if any(narrowed.type(p).dtype is not narrowed.type(node.output).dtype for p in parts):
             continue
         element = narrowed.type(node.output).dtype.bytes
-        lying = map(layouts.of_value, parts)
-        slices = _slices(node.output, element, layouts.of_value(node.output), lying)
+        lying = [layouts.of_value(part) for part in parts]
+        whole = layouts.of_value(node.output)
+        slices = _slices(node.output, element, whole, lying)
+        if slices is None and parts_at and not _meet(node.output, parts, found, read):
+            slices = _pieces(node.output, element, whole, lying, parts_at)
         if slices is not None:
             found.update(zip(parts, slices, strict=True))
+    return {key: _outermost(alias, found) for key, alias in found.items()}
+
+
+def _outermost(alias: Alias, found: Mapping[Key, Alias]) -> Alias:
+    """The same, with the pitch of the whole that all others lie in."""
+    pitch, owner = alias.pitch, alias.owner
+    while pitch and owner in found:
+        pitch, owner = found[owner].pitch, found[owner].owner
+    return replace(alias, pitch=pitch)
+
+
+def _read_by_makers(graph: Graph) -> dict[Value, frozenset[Value]]:
+    """What the group that makes a value reads."""
+    found: dict[Value, frozenset[Value]] = {}
+    for nodes in kernels_of(graph):
+        operands = frozenset(value for node in nodes for value in node.inputs.values())
+        found |= {value: operands for node in nodes for value in node.outputs}
     return found
+
+
+def _meet(
+    whole: Value,
+    parts: Iterable[Value],
+    found: Mapping[Key, Alias],
+    read: Mapping[Value, frozenset[Value]],
+) -> bool:
+    """Whether some kernel would read one value and write another that both lie in the whole."""
+    inside: set[Key] = {whole, *parts}
+    for part in reversed(found):  # a whole that is a part was found before
+        if found[part].owner in inside:
+            inside.add(part)
+    joined = {whole, *(alias.owner for alias in found.values())}  # which no kernel writes
+    return any(inside & read[v] for v in inside - joined if isinstance(v, Value))
 
 
 def _may_lie_inside(part: Value, found: Mapping[Key, Alias], timing: Timing) -> bool:
@@ -60,3 +101,21 @@ def _slices(
         slices.append(Alias(whole, channel * plane * element))
         channel += layout.shape[1]
     return slices
+
+
+def _pieces(
+    whole: Value, element: int, target: Layout | None, parts: Iterable[Layout | None], at: int
+) -> list[Alias] | None:
+    """Parts of every position, none of which is filled up: nothing may be written behind it."""
+    if target is None or target.axis != 1 or target.blocks > 1 or target.block * element % at:
+        return None
+    pieces: list[Alias] = []
+    channel = 0
+    for layout in parts:
+        if layout is None or layout.axis != 1 or layout.block != layout.shape[1]:
+            return None
+        if channel * element % at:
+            return None
+        pieces.append(Alias(whole, channel * element, pitch=target.block))
+        channel += layout.shape[1]
+    return pieces

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from convdsl.ir.graph import Graph, OpNode, Value
-from convdsl.ir.groups import kernels_of, leaving
+from convdsl.ir.groups import leaving
 from convdsl.kernel.expr import Read, Stage, TensorVar, axes_over
 from convdsl.kernel.layout import Layout
 from convdsl.kernel.nodes import Kernel
@@ -26,7 +26,8 @@ from convdsl.lowering.calls import (
     Part,
     Private,
 )
-from convdsl.lowering.compose import Chain, Composed, compose
+from convdsl.lowering.chains import Chain
+from convdsl.lowering.compose import Composed, Composer
 from convdsl.lowering.memory import round_up
 from convdsl.lowering.packing import Packing, Source, bound_sources
 from convdsl.schedules.machine import Machine
@@ -54,6 +55,7 @@ class Tasks:
     def __init__(self, machine: Machine, buffers: Buffers) -> None:
         self._machine = machine
         self._buffers = buffers
+        self._composer = Composer(buffers.timing, buffers.planned, buffers.narrowed)
         self._scheduled: dict[Task, tuple[Scheduled, Decision]] = {}
         self.calls: list[Call] = []
         self.choices: list[Decision | None] = []  # None of sums over ranks
@@ -61,7 +63,7 @@ class Tasks:
 
     def add_graph(self, graph: Graph) -> None:
         """All groups in order, then the outputs that must be copied."""
-        for nodes in kernels_of(graph):
+        for nodes in self._buffers.kernels:
             root = nodes[0]
             if root.op.exchanges:
                 self._add_sum(graph, root)
@@ -101,9 +103,7 @@ class Tasks:
 
     def _add_group(self, graph: Graph, nodes: list[OpNode]) -> None:
         buffers = self._buffers
-        composed = compose(
-            nodes, leaving(graph, nodes), buffers.timing, buffers.planned, buffers.narrowed
-        )
+        composed = self._composer.compose(nodes, leaving(graph, nodes))
         bound = bound_sources(composed, nodes[-1], buffers.timing)
         names = tuple(node.name for node in nodes)
         keys: dict[str, Key] = {n: v for n, v in composed.sources.items() if n not in bound}

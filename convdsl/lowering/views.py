@@ -106,7 +106,7 @@ class _Search:
         one lies in the other already (the only part of a concatenation), or a part would lie in
         memory of the caller."""
         memory, source = self.memory, view.source
-        if self.root(source) == self.root(view.value):
+        if self.root(source) == self.root(view.value) or self.in_pieces(source, view.value):
             return None
         if view.value not in self.found and view.value not in memory.outputs:
             first = view.first * memory.narrowed.type(source).dtype.bytes
@@ -117,6 +117,10 @@ class _Search:
         placed = source in self.found or source in memory.outputs or source in self.wholes
         free = memory.is_made(source) and not placed and view.whole
         return (source, Alias(view.value)) if free else None
+
+    def in_pieces(self, *values: Value) -> bool:
+        """Whether one of them has a piece of every position of another, so is not what it seems."""
+        return any(value in self.found and self.found[value].pitch for value in values)
 
     def root(self, value: Value) -> Value:
         """The value whose memory this one lies in."""

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from convdsl.ir.classify import OpClass, classify, reads_in_place
 from convdsl.ir.graph import Graph, OpNode, Value
+from convdsl.ir.rules import arithmetic_of
 from convdsl.kernel.expr import IndexCompare, IndexValue, walk
 from convdsl.passes.rewrite import Pass, Pattern, Rewriter, rewrite_greedily
 
@@ -69,7 +70,7 @@ def _is_free_map(node: OpNode) -> bool:
     """A map of one operand whose value does not depend on the position."""
     if len(node.inputs) != 1 or len(node.outputs) != 1:
         return False
-    expr = node.call.kernel
+    expr = arithmetic_of(node.call)
     (operand,) = node.inputs
     if classify(expr) is not OpClass.MAP or not reads_in_place(expr, operand):
         return False

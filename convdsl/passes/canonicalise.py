@@ -9,6 +9,7 @@ from typing import ClassVar
 from convdsl.ir.classify import copied_operand
 from convdsl.ir.graph import Graph, OpNode, Value
 from convdsl.ir.opdef import OpError, Role
+from convdsl.ir.rules import arithmetic_of
 from convdsl.kernel.expr import Binary, Read, TensorExpr
 from convdsl.passes.rewrite import Pass, Pattern, Rewriter, rewrite_greedily
 
@@ -38,7 +39,7 @@ class RemoveCopy(Pattern):
         types = [value.type for value in node.inputs.values()]
         if types != [value.type for value in node.outputs]:
             return False
-        operand = copied_operand(node.call.kernel)
+        operand = copied_operand(arithmetic_of(node.call))
         if operand is None:
             return False
         source = node.inputs[operand]
@@ -74,7 +75,7 @@ class OrderOperands(Pattern):
 
     def rewrite(self, node: OpNode, rewriter: Rewriter) -> bool:
         plain = all(operand.role is Role.DATA for operand in node.op.operands)
-        if len(node.inputs) != 2 or not plain or not _is_commutative(node.call.kernel):
+        if len(node.inputs) != 2 or not plain or not _is_commutative(arithmetic_of(node.call)):
             return False
         (first, a), (second, b) = node.inputs.items()
         if _order(a, rewriter) <= _order(b, rewriter) or not _takes(node, {first: b, second: a}):

@@ -31,8 +31,9 @@ class FoldBatchNorm(Pass):
 
 def _is_foldable(node: OpNode, rewriter: Rewriter) -> bool:
     """A batch_norm whose statistics and affine map are known once weights are bound."""
-    states = [value for name, value in node.inputs.items() if name != "x"]
-    return node.op.name == "batch_norm" and all(map(rewriter.is_bound, states))
+    if node.op.name != "batch_norm":
+        return False
+    return all(rewriter.is_bound(value) for name, value in node.inputs.items() if name != "x")
 
 
 def scale_and_shift(node: OpNode, rewriter: Rewriter) -> tuple[Value, Value]:
@@ -92,12 +93,10 @@ class FoldIntoConsumer(Pattern):
     """
 
     def rewrite(self, node: OpNode, rewriter: Rewriter) -> bool:
-        users = rewriter.graph.users(node.output) if len(node.outputs) == 1 else []
-        if (
-            not _is_foldable(node, rewriter)
-            or len(users) != 1
-            or rewriter.graph.is_result(node.output)
-        ):
+        if not _is_foldable(node, rewriter) or len(node.outputs) != 1:
+            return False
+        users = rewriter.graph.users(node.output)
+        if len(users) != 1 or rewriter.graph.is_result(node.output):
             return False
         conv, operand = users[0]
         if operand != "x" or not _is_absorbing(conv, rewriter) or not _keeps_channels(conv):

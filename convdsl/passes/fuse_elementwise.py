@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from convdsl.ir.classify import OpClass, classify, reads_in_place, reduces_whole
 from convdsl.ir.graph import Graph, OpNode, Value
+from convdsl.ir.rules import arithmetic_of
 from convdsl.ir.timing import bound_nodes
 from convdsl.kernel.expr import TensorExpr
 from convdsl.passes.rewrite import Pass
@@ -67,6 +68,7 @@ class _Groups:
         self._elements = elements
         self._home: dict[int, _Group] = {}  # by id of the node
         self._number: dict[int, int] = {}  # in which order they were placed
+        self._kinds: dict[int, tuple[TensorExpr, OpClass]] = {}  # by identity, of what stays
 
     def place(self, node: OpNode) -> None:
         """Add the node to the best group that it can join, or start one. What waits for other ranks
@@ -75,8 +77,8 @@ class _Groups:
             read = _distinct([h for v in node.inputs.values() if (h := self._home.get(v.node.id))])
             self._found(node, _Group(OpClass.MOVEMENT, [node], maps=False), read)
             return
-        expr = node.call.kernel
-        kind = classify(expr)
+        expr = arithmetic_of(node.call)
+        kind = self._kind(expr)
         found = {v.node.id: self._home.get(v.node.id) for v in node.inputs.values()}
         read = _distinct([group for group in found.values() if group is not None])
         joined = [group for group in read if self._joins(node, expr, kind, group, read)]
@@ -95,6 +97,11 @@ class _Groups:
         else:
             group = _Group(kind, [node], maps=kind is OpClass.MAP)
         self._found(node, group, read)
+
+    def _kind(self, expr: TensorExpr) -> OpClass:
+        if id(expr) not in self._kinds:
+            self._kinds[id(expr)] = expr, classify(expr)
+        return self._kinds[id(expr)][1]
 
     def _found(self, node: OpNode, group: _Group, read: list[_Group]) -> None:
         """Note where a node is, and which other groups its group reads."""

@@ -25,6 +25,8 @@ class Machine:
     schedules: the ways to run a task; one of them must be able to run any.
     packs: the forms that schedules pack weights in, for recipes that were kept.
     alignment: bytes that every buffer in the arena and every packed weight begins at a multiple of.
+    parts: bytes that a part of the channels begins at a multiple of inside of a position that has
+        all of them side by side, in memory; 0: such parts have memory of their own.
     rounded: what a stage reads as factors of products that are computed in fewer bits, by name, and
         the type that they are rounded to.
     preferred: schedules that go before cheaper ones, by the digests of tasks.
@@ -37,6 +39,7 @@ class Machine:
     packs: Mapping[str, type[Pack]]
     alignment: int
     rounded: Callable[[Stage], Mapping[str, DType]] = lambda _: {}
+    parts: int = 0
     preferred: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @property

@@ -162,7 +162,7 @@ def _type(type: TensorType, at: int) -> TensorType:
 def _layout(layout: Layout, at: int) -> Layout:
     axis = layout.axis
     moved = axis - 1 if axis is not None and axis > at else axis
-    return Layout(_sizes(layout.shape, at), moved, layout.block)
+    return replace(layout, shape=_sizes(layout.shape, at), axis=moved)
 
 
 def _sizes(sizes: tuple[int, ...], at: int) -> tuple[int, ...]:

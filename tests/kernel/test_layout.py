@@ -97,3 +97,13 @@ def test_channel_blocks_of_a_picture() -> None:
     assert layout.offset((1, 17, 2, 4)) == ((((1 * 2 + 1) * 3 + 2) * 5) + 4) * 16 + 1
     assert str(layout) == "blocked(axis 1 by 16)"
     assert str(Layout((2, 3))) == "plain"
+
+
+def test_a_part_of_every_position() -> None:
+    """Its places are those of the whole, from its first element on; nothing is behind the last."""
+    whole, part = Layout((2, 12, 3, 5), 1, 12), Layout((2, 8, 3, 5), 1, 8).inside(12)
+    for index in ((0, 0, 0, 0), (0, 7, 2, 4), (1, 3, 1, 1), (1, 7, 2, 4)):
+        n, c, *space = index
+        assert part.offset(index) == whole.offset((n, c + 4, *space)) - 4
+    assert (part.size, part.held, part.gap) == (whole.size - 4, 2 * 3 * 5 * 8, 4)
+    assert part.offset((1, 7, 2, 4)) == part.size - 1

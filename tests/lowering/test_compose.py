@@ -20,7 +20,8 @@ from convdsl.kernel.expr import (
 )
 from convdsl.kernel.layout import Layout
 from convdsl.kernel.philox import philox
-from convdsl.lowering.compose import Chain, Composed, _Chains, compose
+from convdsl.lowering.chains import Chain, Chains
+from convdsl.lowering.compose import Composed, Composer
 from convdsl.tensor import DType
 
 
@@ -32,7 +33,7 @@ def composed(graph: Graph, *more: Value) -> Composed:
         return Layout(type.sizes, 0 if type.rank else None, 8 if type.dtype is DType.F64 else 16)
 
     leaving = [*more, *graph.outputs.values()]
-    return compose(graph.op_nodes(), leaving, Timing(graph), layout)
+    return Composer(Timing(graph), layout).compose(graph.op_nodes(), leaving)
 
 
 def only_chain(graph: Graph, *more: Value) -> Chain:
@@ -265,7 +266,7 @@ def test_what_reads_nothing_is_one_chain() -> None:
     counter = tuple(IndexValue(axes[0].i, DType.U32) for _ in range(4))
     key = Literal(1, DType.U32), Literal(2, DType.U32)
     stages, _ = philox(axes, counter, key)  # type: ignore[arg-type]
-    chains = _Chains({stage.target.name: Layout((16,)) for stage in stages})
+    chains = Chains({stage.target.name: Layout((16,)) for stage in stages})
     for stage in stages:
         chains.add(stage)
     (chain,) = chains.finished(frozenset([stages[-1].target.name]))

@@ -14,6 +14,7 @@ from graphs import Builder, evaluate_graph, rewritten
 
 from convdsl.backends.llvm.objects import find_target
 from convdsl.ir.graph import Graph, Value
+from convdsl.ir.groups import kernels_of
 from convdsl.ir.opdef import OpError
 from convdsl.ir.timing import Timing
 from convdsl.kernel.layout import Layout
@@ -31,7 +32,7 @@ Array = np.ndarray[Any, Any]
 
 
 def layouts_of(graph: Graph) -> Layouts:
-    return Layouts(graph, cpu_machine(WIDE), Timing(graph))
+    return Layouts(graph, cpu_machine(WIDE), Timing(graph), kernels_of(graph))
 
 
 def layout_of(value: Value, b: Builder) -> Layout:

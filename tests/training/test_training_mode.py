@@ -15,6 +15,7 @@ from convdsl.backends.llvm.objects import find_target
 from convdsl.diagnostics import InputError
 from convdsl.ir.build import Build
 from convdsl.ir.graph import Graph, OpNode
+from convdsl.ir.groups import kernels_of
 from convdsl.ir.timing import Timing
 from convdsl.ir.verify import verify
 from convdsl.lowering.layouts import Layouts
@@ -303,7 +304,8 @@ def test_maps_lie_in_blocks_whatever_their_statistics_replace() -> None:
     x = b("conv", b.input("x", 4, 16, 8, 8), channels=32, kernel=3)
     b.output(y=b("relu", b("batch_norm", x, name="bn"), name="relu"))
     graph = rewritten(trained(b))
-    layouts = Layouts(graph, cpu_machine(find_target("x86-64-v4")), Timing(graph))
+    machine = cpu_machine(find_target("x86-64-v4"))
+    layouts = Layouts(graph, machine, Timing(graph), kernels_of(graph))
     found = {v.name: layouts.of_value(v) for n in graph.op_nodes() for v in n.outputs}
     axes = {name: layout.axis for name, layout in found.items() if layout is not None}
     assert {axes[name] for name in ("conv1", "bn:y", "relu")} == {1}

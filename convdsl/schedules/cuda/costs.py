@@ -44,7 +44,7 @@ def moved_bytes(task: Task) -> float:
     """Of everything that a task reads and writes, once."""
     outputs = (*task.outputs, *(() if task.ending is None else task.ending.outputs))
     read = sum(math.prod(o.var.type.sizes) * o.var.type.dtype.bytes for o in task.operands)
-    return float(read + sum(o.layout.size * o.var.type.dtype.bytes for o in outputs))
+    return float(read + sum(o.layout.held * o.var.type.dtype.bytes for o in outputs))
 
 
 def reads_of_an_element(task: Task) -> int:

@@ -27,6 +27,9 @@ from convdsl.schedules.machine import Machine, pack_forms
 _ALIGNMENT = 256
 """What allocations on a card begin at a multiple of: vectors, and whole sectors."""
 
+_PART = 16
+"""What kernels rely on: that vectors begin at a multiple of their size."""
+
 
 @lru_cache(maxsize=64)
 def cuda_machine(target: CudaTarget) -> Machine:
@@ -52,5 +55,6 @@ def cuda_machine(target: CudaTarget) -> Machine:
         schedules=tuple(schedule(target) for schedule in made),
         packs=pack_forms(Layout, MatrixPack, FilterMatrices),
         alignment=_ALIGNMENT,
+        parts=_PART,
         rounded=rounded_factors(target),
     )

@@ -92,7 +92,7 @@ def cost(task: Task, target: CudaTarget) -> float | None:
         return None
     outputs = way.selection.outputs
     moved = sum(prod(o.var.type.sizes) * o.var.type.dtype.bytes for o in task.operands)
-    moved += sum(o.layout.size * o.var.type.dtype.bytes for o in outputs)
+    moved += sum(o.layout.held * o.var.type.dtype.bytes for o in outputs)
     levels = way.size.bit_length()
     accesses = way.rows * way.chunks * way.size * levels * levels / 2
     count = way.chunks

@@ -195,7 +195,7 @@ def cost(task: Task, target: CudaTarget) -> float | None:
         return None
     outputs = [o for t in (*task.earlier, task) for o in t.outputs]
     moved = sum(prod(v.type.sizes) * v.type.dtype.bytes for v in (o.var for o in task.operands))
-    moved += sum(o.layout.size * o.var.type.dtype.bytes for o in outputs)
+    moved += sum(o.layout.held * o.var.type.dtype.bytes for o in outputs)
     accesses = way.results * way.positions * (len(task.reads) + len(outputs))
     return nanoseconds(target, moved, accesses, 1)
 

@@ -126,8 +126,11 @@ def _apart(way: Way) -> float:
 def price(read: Read, way: Way) -> float:
     """What one vector costs, in accesses."""
     layout = way.layouts[read.tensor.name]
-    whole = stride_along(read, layout, way.axis, LANES) in (0, 1)
-    return 1.0 if whole else LANES * spread(layout.offset(read.index), way.axis.name, LANES)
+    stride, offset = stride_along(read, layout, way.axis, LANES), layout.offset(read.index)
+    if stride == 0:  # one element for all lanes: where are those of the threads beside it?
+        beside = [axis for axis in way.others if extent_of(axis) > 1]
+        return max(1.0, spread(offset, beside[-1].name) / way.whole) if beside else 1.0
+    return 1.0 if stride == 1 else LANES * spread(offset, way.axis.name, LANES)
 
 
 def emit(task: Task, name: str, target: CudaTarget) -> Scheduled:
