@@ -75,7 +75,7 @@ LAYERS: dict[str, Graph] = {
     "one axis": conv((2, 20, 50), 33, 9, stride=3),
     "three axes": conv((1, 6, 5, 6, 7), 18, (3, 1, 2), pad="valid"),
     "plain input": conv_graph((2, 5, 9, 20), {"channels": 33, "kernel": 3, "pad": "same"}),
-    "eight plain images": conv_graph((8, 3, 11, 9), {"channels": 20, "kernel": 5, "stride": 2}),
+    "eight plain images": conv_graph((8, 3, 17, 15), {"channels": 20, "kernel": 7, "stride": 2}),
     "a filter turned around": conv((1, 12, 6, 6), 8, 3, flip=True),
 }
 

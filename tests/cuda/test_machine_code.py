@@ -94,7 +94,7 @@ LAYERS: dict[str, Made] = {
     "strided": conv((8, 128, 28, 28), 256, 3, 2),
     "ragged": conv((4, 58, 28, 28), 116, 3),
     "step": step("conv", (16, 64, 28, 28), channels=128, kernel=3, bias=False),
-    "linear": step("linear", (256, 1024), channels=1000),
+    "linear": step("linear", (4096, 1024), channels=1000),
     "plain input": plain((8, 3, 112, 112), 64, 7, 2),
     "wide": wide((32, 256, 28, 28), 256),
     "few channels": plain((4, 1, 64, 64), 32, 3),

@@ -23,7 +23,7 @@ from convdsl.kernel.mma import TF32
 from convdsl.schedules.contraction import coefficient, depends, find_contraction
 from convdsl.schedules.cuda.tile import form_of
 from convdsl.schedules.emission import bounds_tests, extent_of
-from convdsl.schedules.task import Task
+from convdsl.schedules.task import Output, Task
 from convdsl.tensor import Dim, DType, Symbol, floor_div, substitute
 from convdsl.tensor.dim import Floor, terms_of
 
@@ -63,6 +63,13 @@ class Run:
                 here = here - floor_div(number, inner * extent) * extent
             found[axis.name] = here
             inner *= extent
+        return found
+
+    def number(self, place: Mapping[str, Dim]) -> Dim:
+        """The position where the axes are at a place."""
+        found: Dim = 0
+        for axis, extent in zip(self.axes, self.extents, strict=True):
+            found = found * extent + place[axis.name]
         return found
 
     def with_last(self, axis: Axis | None, step: int = 1) -> Run:
@@ -249,3 +256,43 @@ def vector_width(read: Read, layout: Layout | None, axis: Axis, most: int) -> in
             break
         width //= 2
     return width
+
+
+# How what leaves lies
+
+
+def in_vectors(task: Task, gemm: Gemm, lanes: int) -> bool:
+    """Whether neighbouring columns are neighbours in all that leaves: what lies beyond the last one
+    is filling there too."""
+    run = gemm.columns
+    if not run.axes or run.extents[-1] % lanes:
+        return False
+    last = run.axes[-1]
+    for output in task.outputs:
+        if coefficient(_where(output, task, gemm), last) != 1:
+            return False
+        if run.ragged and not _fills(output, task, gemm):
+            return False
+    return True
+
+
+def as_stored(task: Task, gemm: Gemm) -> tuple[Axis, ...]:
+    """The axes of all sums, those whose neighbours lie nearest to each other in memory last."""
+    at = _where(task.outputs[0], task, gemm)
+    axes = (*gemm.batch.axes, *gemm.rows.axes, *gemm.columns.axes)
+    return tuple(sorted(axes, key=lambda axis: -(coefficient(at, axis) or 0)))
+
+
+def _where(output: Output, task: Task, gemm: Gemm) -> Dim:
+    """Where a sum leaves to, by the axes of the runs."""
+    place = {axis.name: axis.i for axis in task.axes}
+    return substitute(output.offset(place, task.axes), dict(gemm.where))
+
+
+def _fills(output: Output, task: Task, gemm: Gemm) -> bool:
+    """Whether the last columns are all channels of an output, filled up as they are there."""
+    layout, run = output.layout, gemm.columns
+    if layout.axis is None or output.at is not None:
+        return False
+    channels = gemm.where[task.axes[layout.axis].name]
+    return channels == run.axes[-1].i and layout.block >= run.extents[-1]

@@ -10,8 +10,8 @@ order.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Generator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from convdsl.kernel.builder import Builder
@@ -34,15 +34,14 @@ from convdsl.kernel.nodes import (
     Var,
 )
 from convdsl.schedules.chain import declare_outputs, emit_chain
-from convdsl.schedules.contraction import coefficient
 from convdsl.schedules.cuda.factor import Copy, Factor, Place
-from convdsl.schedules.cuda.gemm import Run
+from convdsl.schedules.cuda.gemm import Run, as_stored, in_vectors
 from convdsl.schedules.cuda.plan import Plan, plan_for
 from convdsl.schedules.cuda.tile import VECTOR
 from convdsl.schedules.cuda.units import Held, Units, lanes_of, units
 from convdsl.schedules.emission import Emitter, View, extent_of, lane_symbol
-from convdsl.schedules.task import Arguments, Output, Pack, Schedule, Scheduled, Scratch, Task
-from convdsl.tensor import Dim, DType, dim_max, dim_min, floor_div, substitute
+from convdsl.schedules.task import Arguments, Pack, Schedule, Scheduled, Scratch, Task
+from convdsl.tensor import Dim, DType, dim_max, dim_min, floor_div
 
 _PARTS = "parts"
 _ADDING = 128  # threads of a block of the second kernel
@@ -359,7 +358,7 @@ def store(draft: _Draft, plan: Plan, at: tuple[Dim, Dim, Dim], value: Value) -> 
             return
         row = _within(row, gemm.rows.size)
         outer = gemm.batch.place(batch) | gemm.rows.place(row)
-        if not _in_vectors(draft.task, plan, lanes):
+        if not in_vectors(draft.task, plan.gemm, lanes):
             named = draft.b.let(value, "sums")
             for lane in range(lanes):
                 _one(draft, plan, outer, column + lane, Lane(named, lane))
@@ -384,58 +383,65 @@ def _one(draft: _Draft, plan: Plan, outer: Mapping[str, Dim], column: Dim, value
             emit_chain(emitter, draft.task, here, here)
 
 
-def _in_vectors(task: Task, plan: Plan, lanes: int) -> bool:
-    """Whether neighbouring columns are neighbours in all that leaves: what lies beyond the last one
-    is filling there too."""
-    run = plan.gemm.columns
-    if not run.axes or run.extents[-1] % lanes:
-        return False
-    last = run.axes[-1]
-    for output in task.outputs:
-        place = {axis.name: axis.i for axis in task.axes}
-        where = substitute(output.offset(place, task.axes), dict(plan.gemm.where))
-        if coefficient(where, last) != 1:
-            return False
-        if run.ragged and not _fills(output, task, plan):
-            return False
-    return True
-
-
-def _fills(output: Output, task: Task, plan: Plan) -> bool:
-    """Whether the last columns are all channels of an output, filled up as they are there."""
-    layout, run = output.layout, plan.gemm.columns
-    if layout.axis is None or output.at is not None:
-        return False
-    channels = plan.gemm.where[task.axes[layout.axis].name]
-    return channels == run.axes[-1].i and layout.block >= run.extents[-1]
-
-
 # Parts
 
 
 def _sum_kernel(draft: _Draft, plan: Plan, parts: Buffer) -> Kernel:
     """Adds the parts of each sum up, the first one first; a thread for each vector of columns."""
     b, gemm = draft.b, plan.gemm
-    lanes = VECTOR if gemm.columns.size % VECTOR == 0 else 1
-    vectors = gemm.columns.size // lanes
+    if not in_vectors(draft.task, gemm, VECTOR):
+        return _sum_kernel_as_stored(draft, plan, parts)
+    vectors = gemm.columns.size // VECTOR
     total = gemm.batch.size * gemm.rows.size * vectors
-    type = ValueType(DType.F32, lanes)
-    acc = b.registers(1, type)
+    with _adding(b, total) as number:
+        place = floor_div(number, vectors)
+        column = (number - place * vectors) * VECTOR
+        batch = floor_div(place, gemm.rows.size)
+        row = place - batch * gemm.rows.size
+        value = _added(b, plan, parts, number * VECTOR, VECTOR)
+        store(draft, plan, (batch, row, column), value)
+    return b.kernel()
+
+
+def _sum_kernel_as_stored(draft: _Draft, plan: Plan, parts: Buffer) -> Kernel:
+    """The same where neighbouring columns are no neighbours in what leaves (filters, whose taps lie
+    inside): a thread for each sum, in the order that these are stored in. Neighbouring threads read
+    parts that lie apart, but a block reads all of each sector that it touches."""
+    b, gemm = draft.b, plan.gemm
+    runs = (gemm.batch, gemm.rows, gemm.columns)
+    stored = Run(as_stored(draft.task, gemm))
+    with _adding(b, stored.size) as number:
+        place = stored.place(number)
+        start: Dim = 0
+        for run in runs:
+            start = start * run.size + run.number(place)
+        value = _added(b, plan, parts, start, 1)
+        here = gemm.at(place)
+        emitter = Emitter(b, draft.views, 1, known=((gemm.reduce, value),))
+        emit_chain(emitter, draft.task, here, here)
+    return b.kernel()
+
+
+@contextmanager
+def _adding(b: Builder, total: int) -> Generator[Dim]:
+    """Threads of the second kernel, numbered."""
+    blocks = -(-total // _ADDING)
     with (
-        b.blocks(("block",), (-(-total // _ADDING),)) as (block,),
+        b.blocks(("block",), (blocks,)) as (block,),
         b.threads(("thread",), (_ADDING,)) as (thread,),
     ):
         number = block * _ADDING + thread
         with ExitStack() as stack:
             _enter(b, stack, IndexTest("lt", number, total))
-            number = _within(number, total)
-            place = floor_div(number, vectors)
-            column = (number - place * vectors) * lanes
-            batch = floor_div(place, gemm.rows.size)
-            row = place - batch * gemm.rows.size
-            b.set(acc, 0, Const(0.0, type))
-            with b.serial("part", plan.splits) as part:
-                start = part * (total * lanes) + number * lanes
-                b.set(acc, 0, Binary("add", Get(acc, 0), Load(parts, start, type)))
-            store(draft, plan, (batch, row, column), b.let(Get(acc, 0)))
-    return b.kernel()
+            yield _within(number, total)
+
+
+def _added(b: Builder, plan: Plan, parts: Buffer, start: Dim, lanes: int) -> Value:
+    """What the parts of neighbouring sums come to."""
+    type = ValueType(DType.F32, lanes)
+    acc = b.registers(1, type)
+    b.set(acc, 0, Const(0.0, type))
+    with b.serial("part", plan.splits) as part:
+        at = part * (plan.parts // plan.splits) + start
+        b.set(acc, 0, Binary("add", Get(acc, 0), Load(parts, at, type)))
+    return b.let(Get(acc, 0))

@@ -2,9 +2,9 @@
 how long that takes.
 
 Time is predicted from what is emitted. A multiprocessor has four schedulers that issue one
-instruction of a warp in a cycle each; a step of a block takes its warps' issue slots, its products
-on the tensor units what these take, and its copies the bytes that memory gives. Whichever is
-the longest counts.
+instruction of a warp in a cycle each; a step of its blocks takes their warps' issue slots and, one
+after the other, their products on the tensor units, or the bytes that the second-level cache gives,
+whichever is longer. Blocks come in waves, as many as the card holds, the last one of the rest.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ from convdsl.kernel.layout import Layout
 from convdsl.kernel.mma import TF32, WARP
 from convdsl.schedules.cuda.costs import LAUNCH, moved_bytes
 from convdsl.schedules.cuda.factor import Form, Way, way_of
-from convdsl.schedules.cuda.gemm import Gemm, Run, match_gemm
+from convdsl.schedules.cuda.gemm import Gemm, Run, in_vectors, match_gemm
 from convdsl.schedules.cuda.matrix_pack import MatrixPack, matrix_pack
 from convdsl.schedules.cuda.slots import Side, slots
 from convdsl.schedules.cuda.tile import (
     LEAST_COPY,
     MOST_REGISTERS,
     REGISTER,
+    VECTOR,
     Tile,
     tiles_for,
 )
@@ -36,9 +37,21 @@ from convdsl.tensor import DType
 _SCHEDULERS = 4
 """Of a multiprocessor, of every architecture since sm_70 (CUDA C++ Programming Guide)."""
 
-_WARPS_BUSY = 8.0
-"""Warps of a multiprocessor that keep its schedulers busy: two each, since each waits for its own
-results now and then."""
+_WARPS_BUSY = 6.0
+"""Warps of a multiprocessor that keep its schedulers busy, since each waits for its own results now
+and then: on an H100 four took two thirds of what they issue, eight all of it (docs/gpu.md)."""
+
+_PRODUCT = 10.0
+"""Cycles of a scheduler that a product on the tensor units takes, besides all other issue slots:
+loads of fragments and products of a warp follow each other. Eight by the data sheet of an A100; an
+H100 took ten, in TF32 and in bf16."""
+
+_PART = 0.25e-6
+"""Seconds for each part that a thread adds, one load after the other: seen."""
+
+_APART = 0.6
+"""Of the memory's bandwidth, what single elements that lie apart reach, a sector for each: an H100
+took 231 us for 302 MB of them in one kernel with a product, 137 in a kernel of their own."""
 
 _PACKED = 8.0
 """Bytes moved for an element that is packed in a call: read and written."""
@@ -52,13 +65,13 @@ _MOST_SLOTS = 5.9
 third more, and eight leave the units no pause. An m16n8k16 of halves keeps them busy for eight
 cycles of an A100, by its data sheet."""
 
-_NEAR = 1.5
+_NEAR = 1.25
 """Plans whose predicted time is at most so many times the least are chosen from by their slots: no
 prediction is better than that, and slots are counted."""
 
-_LONGER = {False: 1.25, True: 1.5}
-"""How much longer loops take than what is counted here is issued in, on the plain and on the tensor
-units: an H100 took 1.2 to 1.3 and 1.46 to 1.69 times as long (docs/gpu.md)."""
+_LONGER = 1.25
+"""How much longer loops on the plain units take than what is counted here is issued in: an H100
+took 1.2 to 1.3 times as long (docs/gpu.md)."""
 
 _BANKS = 128
 """Bytes that shared memory gives a multiprocessor in a cycle: 32 banks of four."""
@@ -70,10 +83,6 @@ to 1.6 times as long, whatever the tile, in TF32 and in bf16 alike."""
 _NOT_OVERLAPPED = 0.5
 """Of the time of memory, what comes after the products of warp groups rather than beside them: an
 H100 took 0.45 to 0.6."""
-
-_DRAWN = 0.6
-"""Of the time that the second-level cache takes where single warps multiply: what warp groups read
-was served at up to 9.5e12 bytes a second, by the same H100 that served warps at 5.6e12."""
 
 _SECTOR = 32  # bytes
 
@@ -90,8 +99,10 @@ _NOT_HIDDEN = 0.1
 """Of what is issued, beside what takes longest: of two plans that wait for memory alike the one
 that issues less."""
 
-_MOST_SPLITS = 128
-_SPLITS = (2, 4, 8, 16, 32, 64, 128)
+_MOST_WAVES = 4
+"""Of blocks, where the depth is cut: what the last one lacks is little by then, and more parts only
+add to what is written and read."""
+
 _LEAST_STEPS = 8
 """Of a part of the depth: fewer would be spent on filling the stages."""
 
@@ -190,44 +201,40 @@ class Plan:
         """Blocks that a multiprocessor holds at a time."""
         return self.tile.blocks_on(target, self.held(target))
 
-    def idle(self, target: CudaTarget) -> float:
-        """How much longer blocks take than if they kept all multiprocessors busy: those of the last
-        wave are few, or too few for one multiprocessor."""
-        held, count = self.blocks_on(target), target.facts.multiprocessors
-        whole, rest = divmod(self.blocks, count * held)
-
-        def turns(blocks: int) -> float:
-            warps = blocks * self.tile.threads // WARP
-            return max(blocks, blocks / warps * _WARPS_BUSY) if blocks else 0.0
-
-        return (whole * turns(held) + turns(ceil(rest / count))) * count / self.blocks
+    def step_seconds(self, target: CudaTarget, blocks: int) -> float:
+        """Of a step of so many blocks at a time, which are spread over all multiprocessors."""
+        facts, tile = target.facts, self.tile
+        together = ceil(blocks / facts.multiprocessors)
+        warps = max(tile.threads // WARP * together, _WARPS_BUSY)
+        clock = facts.flops / (facts.multiprocessors * 2 * WARP * _SCHEDULERS)
+        tensor = 2.0 * tile.rows * tile.columns * tile.depth * blocks / facts.tensor_flops
+        if tile.grouped:
+            cycles = _TOUCHED * tile.touched * together / _BANKS
+        elif tile.form is not None:
+            cycles = (self.slots + tile.mmas * _PRODUCT) * warps / _SCHEDULERS
+        else:
+            cycles, tensor = _LONGER * self.slots * warps / _SCHEDULERS, 0.0
+        if tile.form is TF32:
+            tensor *= 2
+        return max(cycles / clock, tensor, self.copied_bytes * blocks / facts.served, _STEP)
 
     def nanoseconds(self, task: Task, target: CudaTarget) -> float:
-        """Predicted time."""
-        facts, tile = target.facts, self.tile
-        held = self.blocks_on(target)
-        waves = ceil(self.blocks / (facts.multiprocessors * held))
-        rest = self.blocks - (waves - 1) * facts.multiprocessors * held
-        clock = facts.flops / (facts.multiprocessors * 2 * WARP * _SCHEDULERS)
-        warps = tile.threads // WARP
-
-        def wave(blocks: int) -> float:
-            together = min(held, ceil(blocks / facts.multiprocessors))
-            if tile.grouped:
-                touched = together * tile.touched * self.steps_of_part / _BANKS
-                return touched * _TOUCHED / clock
-            together *= warps
-            slots = self.slots * self.steps_of_part * together * _LONGER[tile.form is not None]
-            busy = min(1.0, together / _WARPS_BUSY)
-            return slots / _SCHEDULERS / clock / busy
-
-        issue = (waves - 1) * wave(facts.multiprocessors * held) + wave(rest)
-        products = tile.rows * tile.columns * tile.depth * self.steps_of_part * self.blocks * 2.0
-        rate = facts.tensor_flops / (2 if tile.form is TF32 else 1)
-        tensor = products / rate if tile.form is not None else 0.0
+        """Predicted time: of waves of blocks, as many as the card holds, the last one of the rest;
+        or of memory."""
+        facts = target.facts
+        most = facts.multiprocessors * self.blocks_on(target)
+        waves = ceil(self.blocks / most)
+        rest = self.blocks - (waves - 1) * most
+        work = self.step_seconds(target, rest)
+        if waves > 1:
+            work += (waves - 1) * self.step_seconds(target, most)
+        work *= self.steps_of_part
         launches, extra = 1, 0.0  # bytes of the steps around
         if self.splits > 1:
             launches, extra = launches + 1, extra + 8.0 * self.parts
+            work += self.splits * _PART
+        elif not in_vectors(task, self.gemm, VECTOR):
+            extra += _SECTOR / _APART * self.leaving(task)
         if self.pack is not None and not task.operand(self.gemm.b.tensor.name).static:
             launches, extra = launches + 1, extra + _PACKED * self.pack.size
         for name, layout in self.laid:
@@ -235,16 +242,18 @@ class Plan:
             if not operand.static:
                 elements = prod(operand.var.type.sizes) + layout.size
                 launches, extra = launches + 1, extra + elements * operand.var.type.dtype.bytes
-        latency = self.steps_of_part * _STEP
-        served = self.copied_bytes * self.steps_of_part * self.blocks / facts.served
-        tensor, served = (time * self.idle(target) for time in (tensor, served))
-        if tile.grouped:
-            served *= _DRAWN
-        own = max(issue, tensor, served, moved_bytes(task) / facts.bandwidth, latency)
-        own += _NOT_HIDDEN * issue
-        if tile.grouped:
-            own += _NOT_OVERLAPPED * moved_bytes(task) / facts.bandwidth
+        memory = moved_bytes(task) / facts.bandwidth
+        hidden = _NOT_HIDDEN * min(work, memory)
+        own = max(work, memory) + (_NOT_OVERLAPPED * memory if self.tile.grouped else hidden)
         return 1e9 * (own + extra / facts.bandwidth) + launches * LAUNCH
+
+    def leaving(self, task: Task) -> int:
+        """Elements that the epilogue reads and writes."""
+        gemm = self.gemm
+        factors = {gemm.a.tensor.name, gemm.b.tensor.name}
+        sums = gemm.batch.size * gemm.rows.size * gemm.columns.size
+        others = (o.var.type.sizes for o in task.operands if o.var.name not in factors)
+        return sums * len(task.outputs) + sum(min(sums, prod(sizes)) for sizes in others)
 
 
 @lru_cache(maxsize=512)
@@ -276,10 +285,11 @@ def _plans(task: Task, gemm: Gemm, tile: Tile, target: CudaTarget, *, packing: b
         whole = _with_ways(task, gemm, tile, laid, packing=packing)
         if whole is None or whole.held(target) + tile.registers > MOST_REGISTERS:
             continue
-        room = target.facts.multiprocessors * whole.blocks_on(target)
-        most = min(_MOST_SPLITS, whole.steps // _LEAST_STEPS, max(1, 2 * room // whole.blocks))
-        even = room // whole.blocks  # as many as there is room for at a time
-        counts = sorted({1, *(n for n in (*_SPLITS, even, most) if 1 < n <= most)})
+        held = whole.blocks_on(target)
+        times = (*range(1, held + 1), *(held * waves for waves in range(2, _MOST_WAVES + 1)))
+        most = max(1, whole.steps // _LEAST_STEPS)
+        rooms = (target.facts.multiprocessors * n // whole.blocks for n in times)
+        counts = [1, *(min(room, most) for room in rooms if room > 1)]
         # A part of no steps at all is left out.
         counts = [-(-whole.steps // -(-whole.steps // count)) for count in counts]
         found += [replace(whole, splits=count) for count in dict.fromkeys(counts)]
