@@ -28,7 +28,7 @@ def find_slices(
     of whose operands do needs no code; one with a single operand that does not is left alone.
     `parts_at`: of what pieces of positions begin at a multiple (`Machine.parts`)."""
     found: dict[Key, Alias] = {}
-    read = _read_by_makers(graph) if parts_at else {}
+    beside = _beside(graph) if parts_at else {}
     for node in graph.op_nodes():
         if node.op.name != "concat" or node.attributes["axis"] != 1 or node.group is not None:
             continue
@@ -43,7 +43,7 @@ def find_slices(
         lying = [layouts.of_value(part) for part in parts]
         whole = layouts.of_value(node.output)
         slices = _slices(node.output, element, whole, lying)
-        if slices is None and parts_at and not _meet(node.output, parts, found, read):
+        if slices is None and parts_at and not _meet(node.output, parts, found, beside):
             slices = _pieces(node.output, element, whole, lying, parts_at)
         if slices is not None:
             found.update(zip(parts, slices, strict=True))
@@ -58,12 +58,12 @@ def _outermost(alias: Alias, found: Mapping[Key, Alias]) -> Alias:
     return replace(alias, pitch=pitch)
 
 
-def _read_by_makers(graph: Graph) -> dict[Value, frozenset[Value]]:
-    """What the group that makes a value reads."""
+def _beside(graph: Graph) -> dict[Value, frozenset[Value]]:
+    """What the group that makes a value reads, and makes besides."""
     found: dict[Value, frozenset[Value]] = {}
     for nodes in kernels_of(graph):
-        operands = frozenset(value for node in nodes for value in node.inputs.values())
-        found |= {value: operands for node in nodes for value in node.outputs}
+        touched = {value for node in nodes for value in (*node.inputs.values(), *node.outputs)}
+        found |= {value: frozenset(touched - {value}) for n in nodes for value in n.outputs}
     return found
 
 
@@ -71,15 +71,15 @@ def _meet(
     whole: Value,
     parts: Iterable[Value],
     found: Mapping[Key, Alias],
-    read: Mapping[Value, frozenset[Value]],
+    beside: Mapping[Value, frozenset[Value]],
 ) -> bool:
-    """Whether some kernel would read one value and write another that both lie in the whole."""
+    """Whether some kernel would write one value that lies in the whole, and touch another."""
     inside: set[Key] = {whole, *parts}
     for part in reversed(found):  # a whole that is a part was found before
         if found[part].owner in inside:
             inside.add(part)
     joined = {whole, *(alias.owner for alias in found.values())}  # which no kernel writes
-    return any(inside & read[v] for v in inside - joined if isinstance(v, Value))
+    return any(inside & beside[v] for v in inside - joined if isinstance(v, Value))
 
 
 def _may_lie_inside(part: Value, found: Mapping[Key, Alias], timing: Timing) -> bool:

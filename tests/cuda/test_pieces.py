@@ -143,6 +143,17 @@ def test_who_reads_a_part_writes_no_other() -> None:
     check(graph, lowered, CudaTarget("sm_80"))
 
 
+def test_two_results_of_one_kernel_are_no_parts_of_one_whole() -> None:
+    b = Builder()
+    x = b("conv", b.input("x", 2, 8, *SPACE), channels=16, kernel=1)
+    one, two = b("split", x, axis=1, parts=2).node.outputs
+    whole = b("concat", one, two, b("conv", two, channels=8, kernel=3, pad=1), axis=1)
+    graph = rewritten(b.output(y=b("conv", whole, channels=4, kernel=1)))
+    lowered = program(graph, CudaTarget("sm_80"))
+    assert copies(lowered) == [whole.node.name]
+    check(graph, lowered, CudaTarget("sm_80"))
+
+
 def test_what_is_no_part() -> None:
     """An input, what is put in twice, and parts of which views are put out."""
     b = Builder()
