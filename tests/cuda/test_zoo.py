@@ -86,6 +86,7 @@ ONCE_SPILLED = {
 }
 
 
+@pytest.mark.drawn(share=3)
 @pytest.mark.parametrize("arch", ONCE_SPILLED)
 def test_what_once_spilled(arch: str, record_property: Record) -> None:
     """Copies from many rows, whose indices were of 64 bits; a product without a loop, in which all

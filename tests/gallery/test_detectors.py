@@ -18,6 +18,7 @@ from convdsl.driver import bind_weights_of
 from convdsl.interop.onnx_load import model_of
 
 
+@pytest.mark.slow
 def test_digits_are_found(tmp_path: Path) -> None:
     """A tenth of the steps: mean average precision 0.30 of new digits, where chance has none."""
     said = walk("detector", tmp_path, "--images", "700", "--epochs", "5")

@@ -3,6 +3,7 @@ compiled for cards."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -61,6 +62,11 @@ CORNERS = ("boxes", "proposals", "truth", "regions")
 each = pytest.mark.parametrize("name", NAMES)
 
 
+def some(test: Callable[[str], None]) -> Callable[[str], None]:
+    """What compiles: a third of the files a commit."""
+    return pytest.mark.drawn(share=3)(each(test))
+
+
 def small(name: str) -> convdsl.Model:
     """With two samples."""
     given = SMALL.get(name, {})
@@ -97,7 +103,7 @@ def test_is_counted(name: str) -> None:
     assert all(isinstance(report.totals[key], int) for key in ("params", "macs", "flops"))
 
 
-@each
+@some
 def test_runs(name: str) -> None:
     """Machine code against the operators' arithmetic in double precision."""
     model = small(name)
@@ -109,7 +115,7 @@ def test_runs(name: str) -> None:
     assert_close(found, {key: a.astype(found[key].dtype) for key, a in wanted.items()}, 1e-4)
 
 
-@each
+@some
 def test_learns(name: str) -> None:
     """A step: a loss that is a number, and gradients that reach every parameter there is."""
     model = small(name)
@@ -131,7 +137,7 @@ def test_learns(name: str) -> None:
     assert still == []
 
 
-@each
+@some
 def test_to_onnx_and_back(name: str) -> None:
     model = small(name)
     weights = bind_weights_of(model, "random:0")
@@ -147,7 +153,7 @@ def test_to_onnx_and_back(name: str) -> None:
     assert_close(run_convdsl(again, arrays, cache=False), ours, 1e-4)
 
 
-@each
+@some
 def test_becomes_cuda(name: str) -> None:
     program = lower(small(name).graph, cuda_machine(CudaTarget("sm_80")), "test").program
     for kernel in program.kernels:

@@ -62,6 +62,7 @@ KINDS = [
 ]
 
 
+@pytest.mark.drawn(share=3)
 @pytest.mark.parametrize("length", LENGTHS)
 @pytest.mark.parametrize(("parts", "how"), KINDS)
 def test_every_length(length: int, parts: int, how: dict[str, Any]) -> None:
