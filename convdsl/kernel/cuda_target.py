@@ -32,9 +32,9 @@ class Architecture:
     card, multiprocessors, flops, tensor_flops, bandwidth: one card of this kind, its multiply-adds
         in f32 on the plain units and in 16 bits on the tensor units (two operations each, dense),
         and the bytes that its memory gives, per second.
-    served: the bytes that its second-level cache gives to products of single warps, per second: 24
-        in a cycle for each multiprocessor. Seen on an H100, where those of whatever type and tile
-        drew 5.2 to 5.6e12; it has more to give (docs/gpu.md).
+    served: the bytes that its second-level cache gives, per second: 40 in a cycle for each
+        multiprocessor. An A100 gives 47 by its white paper; on an H100 products of warps drew
+        8.1e12 a second, those of warp groups 9.5e12.
 
     only: code is for cards of this capability alone, and may use what no later one has ("a" in the
         name).
@@ -68,30 +68,40 @@ class Architecture:
 
 
 _H100 = Architecture(
-    90, 227 << 10, 228 << 10, 2048, 32, "H100", 132, 67e12, 989e12, 3.35e12, 5.6e12
+    90, 227 << 10, 228 << 10, 2048, 32, "H100", 132, 67e12, 989e12, 3.35e12, 9.3e12
 )
 
 ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
     {
         made.name: made
         for made in (
-            Architecture(75, 64 << 10, 64 << 10, 1024, 16, "T4", 40, 8.1e12, 65e12, 320e9, 1.5e12),
+            Architecture(75, 64 << 10, 64 << 10, 1024, 16, "T4", 40, 8.1e12, 65e12, 320e9, 2.5e12),
             Architecture(
-                80, 163 << 10, 164 << 10, 2048, 32, "A100", 108, 19.5e12, 312e12, 1555e9, 3.7e12
+                80, 163 << 10, 164 << 10, 2048, 32, "A100", 108, 19.5e12, 312e12, 1555e9, 6.1e12
             ),
             Architecture(
-                86, 99 << 10, 100 << 10, 1536, 16, "A10", 72, 31.2e12, 125e12, 600e9, 2.9e12
+                86, 99 << 10, 100 << 10, 1536, 16, "A10", 72, 31.2e12, 125e12, 600e9, 4.9e12
             ),
             Architecture(
-                89, 99 << 10, 100 << 10, 1536, 24, "L4", 58, 30.3e12, 121e12, 300e9, 2.8e12
+                89, 99 << 10, 100 << 10, 1536, 24, "L4", 58, 30.3e12, 121e12, 300e9, 4.7e12
             ),
             _H100,
             replace(_H100, only=True),
             Architecture(
-                100, 227 << 10, 228 << 10, 2048, 32, "B200", 148, 80e12, 2.25e15, 8e12, 6.9e12
+                100, 227 << 10, 228 << 10, 2048, 32, "B200", 148, 80e12, 2.25e15, 8e12, 11.6e12
             ),
             Architecture(
-                120, 99 << 10, 100 << 10, 1536, 24, "RTX 5090", 170, 105e12, 210e12, 1.79e12, 9.8e12
+                120,
+                99 << 10,
+                100 << 10,
+                1536,
+                24,
+                "RTX 5090",
+                170,
+                105e12,
+                210e12,
+                1.79e12,
+                16.3e12,
             ),
         )
     }
