@@ -32,14 +32,19 @@ TF32, BF16 = (CudaTarget("sm_90a", precision) for precision in ("high", "medium"
 TARGETS = {"tf32": TF32, "bf16": BF16}
 
 
+TILES = len([tile for tile in tile.tiles_for(BF16, DType.BF16, DType.BF16) if tile.grouped])
+
+
 @pytest.fixture(autouse=True)
-def only_groups(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Small products too, which would really be run by single warps."""
+def only_groups(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[None]:
+    """Small products too, which would really be run by single warps; by the smallest tile, or by
+    the one that the test asks for."""
+    wanted = getattr(request, "param", TILES - 1)
 
     def tiles_for(target: CudaTarget, a: DType, b: DType) -> tuple[Tile, ...]:
         made = tile.tiles_for(target, a, b)
         grouped = tuple(t for t in made if t.grouped)
-        return grouped[-1:] or made
+        return grouped[wanted : wanted + 1] or made
 
     plan.plan_for.cache_clear()
     monkeypatch.setattr(plan, "tiles_for", tiles_for)
@@ -100,6 +105,13 @@ STEPS = {
     "conv": ((2, 24, 9, 6), {"channels": 64, "kernel": 3, "pad": "same"}),
     "linear": ((33, 64), {"channels": 72}),
 }
+
+
+@pytest.mark.parametrize("only_groups", range(TILES), indirect=True)
+def test_tiles(only_groups: None) -> None:
+    """Of every size, with more rows and columns than there are."""
+    for target in TARGETS.values():
+        check(LAYERS["ragged channels"], target, "mixed")
 
 
 SIZES = (70, 50, 90)
