@@ -179,9 +179,9 @@ def _weight(how: How, x: Expr, tap: Dim) -> Expr:
 
 def kernel_grid_sample(call: Call) -> TensorExpr:
     """p_k[n, o..] = the position along axis k of space that grid[n, o.., ..] says
-    at[n, o.., t] = the element that corner t falls on, counted row-major; -1 where there is none
-    w[n, o.., t] = the product over k of how much it counts
-    y[n, c, o..] = sum over t of w[n, o.., t] * x[n, c, at[n, o.., t]], of no element 0"""
+    at[t, n, o..] = the element that corner t falls on, counted row-major; -1 where there is none
+    w[t, n, o..] = the product over k of how much it counts
+    y[n, c, o..] = sum over t of w[t, n, o..] * x[n, c, at[t, n, o..]], of no element 0"""
     return _sampled(call, flattened=False)
 
 
@@ -213,13 +213,13 @@ def _sampled(call: Call, *, flattened: bool) -> TensorExpr:
     corner = Axis("t", taps**rank)
     taken = [corner.i // taps ** (rank - 1 - k) % taps for k in range(rank)]
     found = stage(
-        "at", DType.I64, (*frame, corner), _row_major(call.attributes, places, space, taken)
+        "at", DType.I64, (corner, *frame), _row_major(call.attributes, places, space, taken)
     )
     weights = [_weight(call.attributes, p, tap) for p, tap in zip(places, taken, strict=True)]
     weight: Expr = weights[0]
     for factor in weights[1:]:
         weight = weight * factor
-    counted = stage("w", out.dtype, (*frame, corner), weight)
+    counted = stage("w", out.dtype, (corner, *frame), weight)
     flat = Axis("v", prod(space))
     index = digits(flat.i, space)
     value: Expr = Read(x, (*at_output[:2], *index))
@@ -228,8 +228,8 @@ def _sampled(call: Call, *, flattened: bool) -> TensorExpr:
         value = Read(stage("flat", out.dtype, axes, value), (*at_output[:2], flat.i))
     inner = Axis("s", corner.extent)
     outside = 0.0 if call["padding"] == ZEROS else None
-    picked = Pick(flat, Read(found, (*at, inner.i)), value, outside=outside)
-    body = Reduce("sum", (inner,), Read(counted, (*at, inner.i)) * picked)
+    picked = Pick(flat, Read(found, (inner.i, *at)), value, outside=outside)
+    body = Reduce("sum", (inner,), Read(counted, (inner.i, *at)) * picked)
     assert shape == stages[0].target.type.shape
     stages.append(Stage(TensorVar("y", out), outer, body))
     return TensorExpr((x, grid), tuple(stages), ("y",))
@@ -399,18 +399,18 @@ def kernel_deform_conv(call: Call) -> TensorExpr:
         places.append(Read(stage(f"p{k}", out.dtype, frame, place), at))
     corner = Axis("t", TAPS[LINEAR] ** _PLANE)
     sides = [corner.i // 2, corner.i % 2]
-    found = stage("at", DType.I64, (*frame, corner), _row_major(_AROUND, places, space, sides))
+    found = stage("at", DType.I64, (corner, *frame), _row_major(_AROUND, places, space, sides))
     counted: Expr = _weight(_AROUND, places[0], sides[0]) * _weight(_AROUND, places[1], sides[1])
     if call.has("mask"):
         counted = counted * Read(call.var("mask"), (n.i, number, o[0].i, o[1].i))
-    share = stage("w", out.dtype, (*frame, corner), counted)
+    share = stage("w", out.dtype, (corner, *frame), counted)
 
     c, flat = Axis("c", channels), Axis("v", prod(space))
     value: Expr = Read(x, (n.i, c.i, *digits(flat.i, space)))
     rows = stage("rows", out.dtype, (n, flat, c), value)
     inner, order = Axis("s", corner.extent), (*o, *r)
     together: Dim = 0 if parts == 1 else c.i // (channels // parts)
-    where = (n.i, together, *(axis.i for axis in (*r, *o)), inner.i)
+    where = (inner.i, n.i, together, *(axis.i for axis in (*r, *o)))
     near = Pick(flat, Read(found, where), Read(rows, (n.i, flat.i, c.i)), outside=0.0)
     taken = Reduce("sum", (inner,), Read(share, where) * near)
     columns = stage("taken", out.dtype, (n, *order, c), taken)

@@ -134,7 +134,8 @@ RULES: dict[str, tuple[Callable[[Builder], Value], bool]] = {
         False,
     ),
     "samples between elements of an input": (sampled(16), True),
-    "of an image": (sampled(3), False),
+    "of an image": (sampled(3), True),
+    "of one plane": (sampled(1), False),
     "rows at positions that are data": (
         lambda b: b("take", b.input("x", 1, 64, 9, 9), b.input("i", 9, dtype=DType.I64), axis=3),
         False,

@@ -8,6 +8,7 @@ value in a network leaves the others as they are.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import prod
 
 from convdsl.kernel.expr import Expr, Pick, Read, Reduce, Stage, reads, walk
 from convdsl.kernel.layout import Layout
@@ -28,6 +29,7 @@ from convdsl.schedules.layouts import Operands, has_channels_inside
 from convdsl.schedules.task import Operand, Output, Task
 from convdsl.tensor import DType, symbols_of
 
+_PICKED = 6  # cycles of a lane that is picked, to those of an element that is brought into a block
 _FEW = 2  # at most one lane of so many would hold a channel
 _DOUBT = (
     1.5  # how much faster tiles of one block may be than they are priced: two broadcasts a cycle
@@ -49,27 +51,35 @@ def layout_of(stage: Stage, operands: Operands, target: Target) -> Layout:
 
 def _is_sampled(stage: Stage, block: int) -> bool:
     """Whether elements at positions, or between bounds, that are data, the same for all channels,
-    are reduced and fill vectors of these: plain, each lane would be picked by itself, again and
-    again."""
+    are reduced in vectors of these: plain, each lane would be picked by itself, again and again.
+    Fewer channels than a vector holds are worth it where that takes longer than filling maps up."""
     axis = stage.axes[1]
-    if extent_of(axis) < block:
-        return False
-    for pick in _reduced(stage.body):
+    channels = extent_of(axis)
+    for pick, reduce in _reduced(stage.body):
         alike = not any(depends(d, axis) for read in reads(pick.index) for d in read.index)
-        planes = (read for read in reads(pick.body) if read.tensor.type.rank > 2)
-        if alike and any(read.index[1] == axis.i for read in planes):
+        planes = [read for read in reads(pick.body) if read.tensor.type.rank > 2]
+        along = [read.tensor for read in planes if read.index[1] == axis.i]
+        if not alike or not along:
+            continue
+        if channels >= block:
+            return True
+        sizes = (stage.target.type.sizes, *(tensor.type.sizes for tensor in along))
+        filled = sum(prod(shape) // channels * block for shape in sizes)
+        picked = prod(stage.target.type.sizes) * prod(map(extent_of, reduce.axes))
+        if picked * (channels - 1) / channels * _PICKED > filled:
             return True
     return False
 
 
-def _reduced(body: Expr) -> Iterator[Pick]:
+def _reduced(body: Expr) -> Iterator[tuple[Pick, Reduce]]:
     """Positions that are data within a reduction, or around one."""
     for node in walk(body):
         found = walk(node.body) if isinstance(node, Reduce | Pick) else ()
-        if isinstance(node, Reduce):
-            yield from (e for e in found if isinstance(e, Pick))
-        elif isinstance(node, Pick) and any(isinstance(e, Reduce) for e in found):
-            yield node
+        for inner in found:
+            if isinstance(node, Reduce) and isinstance(inner, Pick):
+                yield inner, node
+            elif isinstance(node, Pick) and isinstance(inner, Reduce):
+                yield node, inner
 
 
 def _is_of_planes(stage: Stage, operands: Operands, target: Target) -> bool:
