@@ -56,6 +56,13 @@ def widened() -> Graph:
     return b.output(y=b("conv_transpose", x, channels=24, kernel=2, stride=2))
 
 
+def widened_one() -> Graph:
+    """Of one image nothing but positions moves the map alone, in steps of the stride."""
+    b = Builder()
+    x = b("relu", b.input("x", 1, 16, 5, 6))
+    return b.output(y=b("conv_transpose", x, channels=24, kernel=2, stride=2))
+
+
 def classified() -> Graph:
     b, x = relu_first(8)
     return b.output(y=b("linear", b("flatten", x), channels=70))
@@ -68,7 +75,8 @@ def two_operands() -> Graph:
 
 
 LAYERS: dict[str, Callable[[], Graph]] = {
-    made.__name__: made for made in (convolution, pooled, joined, widened, classified, two_operands)
+    made.__name__: made
+    for made in (convolution, pooled, joined, widened, widened_one, classified, two_operands)
 }
 
 

@@ -20,7 +20,12 @@ from convdsl.kernel.cuda_target import CudaTarget
 from convdsl.kernel.expr import Axis, Read, Reduce, Stage
 from convdsl.kernel.layout import Layout
 from convdsl.kernel.mma import TF32
-from convdsl.schedules.contraction import coefficient, depends, find_contraction
+from convdsl.schedules.contraction import (
+    Contraction,
+    coefficient,
+    depends,
+    find_contraction,
+)
 from convdsl.schedules.cuda.tile import form_of
 from convdsl.schedules.emission import bounds_tests, extent_of
 from convdsl.schedules.task import Output, Task
@@ -112,7 +117,7 @@ def rounded_factors(target: CudaTarget) -> Callable[[Stage], Mapping[str, DType]
         found = None if form is None else find_contraction(stage)
         if form is None or found is None or found.guards or found.alone:
             return {}
-        if found.reduce.dtype is not DType.F32 or not (found.m and found.n):
+        if found.reduce.dtype is not DType.F32 or not {"a", "b"} <= _alone(found):
             return {}
         dtype = DType.TF32 if form is TF32 else form.dtype
         return dict.fromkeys((found.a.tensor.name, found.b.tensor.name), dtype)
@@ -138,9 +143,7 @@ def match_gemm(task: Task) -> Gemm | None:
         if not outputs:
             axes.append(axis)
             continue
-        group = Axis(f"{axis.name}_group", extent_of(axis) // outputs)
-        own = Axis(f"{axis.name}_own", outputs)
-        where[axis.name] = group.i * outputs + own.i
+        group, own, where[axis.name] = _apart(axis, outputs)
         a, b = (_moved(read, axis, where[axis.name]) for read in (a, b))
         axes += [group, own]
     order = [axis.name for axis in task.root.axes]
@@ -153,6 +156,26 @@ def match_gemm(task: Task) -> Gemm | None:
     if vector in columns.axes:
         columns = columns.with_last(vector)
     return Gemm(found.reduce, a, b, runs["ab"], runs["a"], columns, Run(found.k), where)
+
+
+def _apart(axis: Axis, outputs: int) -> tuple[Axis, Axis, Dim]:
+    """The groups of an axis, the part within one, and where the axis is by both."""
+    group = Axis(f"{axis.name}_group", extent_of(axis) // outputs)
+    own = Axis(f"{axis.name}_own", outputs)
+    return group, own, group.i * outputs + own.i
+
+
+def _alone(found: Contraction) -> set[str]:
+    """The factors that some axis moves alone, those taken apart that move one in steps: of one
+    image a transposed convolution has no other."""
+    keys = {key for key, axes in (("a", found.m), ("b", found.n)) if axes}
+    for axis in found.batch:
+        outputs = _groups(axis, found.a, found.b)
+        if outputs:
+            group, own, at = _apart(axis, outputs)
+            a, b = (_moved(read, axis, at) for read in (found.a, found.b))
+            keys |= {_key(a, b, part) for part in (group, own)}
+    return keys
 
 
 def _key(a: Read, b: Read, axis: Axis) -> str:
