@@ -19,6 +19,8 @@ from convdsl.schedules.filtering import Form
 from convdsl.schedules.forms import form, of_filters
 from convdsl.tensor import Dim, DType
 
+_AT_ONCE = 64  # results of a transform that is unrolled; more are loops
+
 
 @dataclass(frozen=True, slots=True)
 class WinogradPack:
@@ -103,7 +105,8 @@ def transform_kernel(name: str, pack: WinogradPack) -> Kernel:
     forms = [made for made in pack.forms if made.r > 1]
     turned = [flip for flip, r in zip(pack.flips, taps, strict=True) if r > 1]
     between = b.private("between", pack.products * pack.lanes)
-    transform = Transform(b, tuple(f.filters for f in forms), between)
+    at_once = len(forms) == 2 and pack.products <= _AT_ONCE
+    transform = Transform(b, tuple(f.filters for f in forms), between, at_once)
     width, across = forms[-1].products, forms[-1].r
     for first, count, blocks in plain.parts():
         wide = blocks * pack.lanes

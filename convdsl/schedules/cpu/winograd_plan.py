@@ -133,8 +133,8 @@ _STREAMED = (
 )
 _STORE = 4.0  # cycles that an accumulator takes before and after its sum
 _FAR = 10.0  # bytes a cycle from beyond the second-level cache
-_MEMORY = 6.0  # bytes a cycle from memory
-_HIDDEN = 0.25  # of the shorter of arithmetic and traffic, what goes on beside the longer one
+_MEMORY = 8.0  # bytes a cycle from memory
+_HIDDEN = 0.8  # of the shorter of arithmetic and traffic, what goes on beside the longer one
 _OPERATION, _LINE = 3.0, 3.0  # cycles of two operations, and of a vector that a transform makes
 
 

@@ -24,6 +24,7 @@ class Transform:
     b: Builder
     matrices: tuple[Steps, ...]
     between: Buffer
+    unrolled: bool = False
 
     def emit(
         self,
@@ -34,6 +35,9 @@ class Transform:
         """Call made(i, j, value) for all results of x[i, j] = given(i, j). Of two axes i is a
         loop's, and there are only the first `lines` of it, if that is said; of one axis it is 0."""
         b, lanes = self.b, self.b.lanes
+        if self.unrolled:
+            self._at_once(given, made)
+            return
         if len(self.matrices) == 1:
             values = [b.let(given(0, j), "d") for j in range(self.matrices[0].inputs)]
             for j, value in enumerate(transformed(b, self.matrices[0], values)):
@@ -48,4 +52,22 @@ class Transform:
         with b.serial("i", len(first.results) if lines is None else lines) as i:
             row = [b.load(self.between, (i * width + j) * lanes) for j in range(width)]
             for j, value in enumerate(transformed(b, second, row)):
+                made(i, j, value)
+
+    def _at_once(
+        self, given: Callable[[Dim, Dim], Value], made: Callable[[Dim, int, Value], None]
+    ) -> None:
+        """Two axes, all in registers."""
+        b, (first, second) = self.b, self.matrices
+        columns = [
+            [
+                b.let(value, "t")
+                for value in transformed(
+                    b, first, [b.let(given(i, j), "d") for i in range(first.inputs)]
+                )
+            ]
+            for j in range(second.inputs)
+        ]
+        for i in range(len(first.results)):
+            for j, value in enumerate(transformed(b, second, [column[i] for column in columns])):
                 made(i, j, value)
