@@ -4,7 +4,8 @@ Tensor units multiply numbers of fewer bits. A value that nobody reads but as a 
 products is the same to them whether each of them rounds it again or whoever makes it does so once.
 Kept in the narrower type it takes less memory and less time on the way, and no instruction in the
 loops of products. Operators that only choose or move elements hand that on: the largest of rounded
-numbers is the largest one, rounded.
+numbers is the largest one, rounded. Whoever only asks on which side of zero a value is (the mask of
+a ReLU's gradient) is told the same of a rounded one.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from convdsl.ir.rules import kernel_of
 from convdsl.ir.timing import Timing
 from convdsl.kernel.expr import (
     Binary,
+    Compare,
+    Expr,
     IndexCompare,
     Literal,
     Read,
@@ -82,6 +85,7 @@ class _Search:
     timing: Timing
     layouts: Layouts
     factors: Mapping[OpNode, Mapping[str, DType]]
+    signs: dict[OpNode, frozenset[str]] = field(default_factory=dict[OpNode, frozenset[str]])
 
     def found(self) -> Narrowed:
         values = dict(self._candidates())
@@ -121,7 +125,14 @@ class _Search:
         return own and self.layouts.lies_alike(value, dtype)
 
     def _users(self, value: Value) -> list[tuple[OpNode, str]]:
-        return list(self.graph.users(value))
+        """Who could tell whether a value is rounded."""
+        users = self.graph.users(value)
+        return [(user, name) for user, name in users if name not in self._signs(user)]
+
+    def _signs(self, user: OpNode) -> frozenset[str]:
+        if user not in self.signs:
+            self.signs[user] = _only_compared_with_zero(user)
+        return self.signs[user]
 
     def _wanted(
         self, value: Value, user: OpNode, name: str, known: Mapping[Value, DType]
@@ -167,6 +178,29 @@ def _factors(node: OpNode, machine: Machine) -> dict[str, DType]:
                 apart.add(name)
     both = {name: dtype for name, dtype in found.items() if name in node.inputs}
     return {} if apart & both.keys() or len(both) < len(found) else both
+
+
+def _only_compared_with_zero(node: OpNode) -> frozenset[str]:
+    """The operands of which an operator reads on which side of zero they are, and nothing else."""
+    all_reads: list[Read] = []
+    compared: list[Read] = []
+    for stage in kernel_of(node.call).stages:
+        all_reads += reads(stage.body)
+        for e in walk(stage.body):
+            if isinstance(e, Compare):
+                sides = ((e.a, e.b), (e.b, e.a))
+                compared += [a for a, b in sides if isinstance(a, Read) and _is_zero(b)]
+    names = {read.tensor.name for read in compared}
+    return frozenset(
+        name
+        for name in names & node.inputs.keys()
+        if sum(read.tensor.name == name for read in all_reads)
+        == sum(read.tensor.name == name for read in compared)
+    )
+
+
+def _is_zero(e: Expr) -> bool:
+    return isinstance(e, Literal) and e.value == 0
 
 
 def _hands_on(node: OpNode) -> bool:

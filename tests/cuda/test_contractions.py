@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -207,6 +208,7 @@ def packs_of(graph: Graph) -> list[tuple[MatrixPack, TensorType]]:
 )
 def test_both_ways_of_packing_are_one(layer: str) -> None:
     for pack, type in packs_of(LAYERS[layer]):
+        pack = replace(pack, rounded=pack.width > 32)
         array = np.random.default_rng(0).standard_normal(type.sizes).astype("f4")
         out = np.full(pack.size, np.nan, "f4")
         pack.pack(array, out)

@@ -13,6 +13,7 @@ from cuda_shim.running import ORDERS
 from graphs import Builder, evaluate_results, random_arrays
 from lowering.test_second_target import packed
 
+from convdsl.autodiff import gradients
 from convdsl.backends.cuda.printer import print_module
 from convdsl.ir.graph import Graph
 from convdsl.kernel.cuda_target import CudaTarget, Precision
@@ -137,6 +138,22 @@ def test_who_is_stored_so(precision: Precision, dtype: str, expected: set[str]) 
     found = {nodes[-1]: types for nodes, types in stored(lowered).items()}
     assert {name for name, types in found.items() if types == {dtype}} == expected
     assert {name for name, types in found.items() if types == {"f32"}} == set(found) - expected
+
+
+@pytest.mark.parametrize("act", ["relu", "leaky_relu", "relu6"])
+def test_masks_of_gradients_do_not_mind(act: str) -> None:
+    """They ask on which side of zero a value is. What is compared with six is another matter."""
+    b, x = relu_first(24)
+    inner = b(act, b("conv", x, channels=16, kernel=3, pad=1))
+    y = b("conv", inner, channels=20, kernel=3)
+    (dx,) = gradients(b.graph, {y: y}, [x], b.build)
+    assert dx is not None
+    graph, target = b.output(y=y, dx=dx), CudaTarget("sm_90", "high")
+    check(graph, target)
+    found = next(
+        t for nodes, t in stored(lowered_for(graph, target)).items() if inner.node.name in nodes
+    )
+    assert found == ({"f32"} if act == "relu6" else {"tf32"})
 
 
 def test_weights_of_two_layers_are_packed_for_each() -> None:

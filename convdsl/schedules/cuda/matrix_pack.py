@@ -13,6 +13,7 @@ import numpy.typing as npt
 from convdsl.kernel.expr import (
     Axis,
     Binary,
+    Cast,
     Expr,
     IndexCompare,
     Literal,
@@ -26,7 +27,7 @@ from convdsl.schedules.cuda.gemm import Gemm, Run
 from convdsl.schedules.cuda.lines import column_of, turned
 from convdsl.schedules.emission import extent_of
 from convdsl.schedules.phases import Part
-from convdsl.tensor import Dim, TensorType, floor_div, substitute
+from convdsl.tensor import Dim, DType, TensorType, floor_div, substitute
 from convdsl.tensor.conversion import nearest_tf32
 
 
@@ -39,7 +40,7 @@ class MatrixPack:
         latter two are filled up to a multiple of.
     index: for each axis of the array where it begins, and how far each of those axes moves it.
     width, height: columns and depths of a piece; `chunk`: depths of a chunk.
-    rounded: to what tensor units read of f32. Only of what is packed when weights are bound.
+    rounded: to what tensor units read of f32.
     vector: depths that stay together where chunks are lines that warp groups read (`lines`).
         0: they are none.
     """
@@ -117,7 +118,7 @@ class MatrixPack:
         np.copyto(out.reshape(flat.shape), flat)
 
     def stages(self, source: TensorVar) -> Iterator[tuple[int, Stage]]:
-        """The same by arithmetic, but for rounding."""
+        """The same by arithmetic."""
         batch, columns, depths = self.runs
         g, t, s = (
             Axis(name, extent)
@@ -146,6 +147,8 @@ class MatrixPack:
             for test in tests[1:]:
                 condition = Binary("and", condition, test)
             body = Select(condition, body, Literal(0.0, read.dtype))
+        if self.rounded:
+            body = Cast(Cast(body, DType.TF32), read.dtype)
         axes = (g, t, s, *inner)
         type = TensorType(source.type.dtype, tuple(axis.extent for axis in axes))
         yield 0, Stage(TensorVar("t0", type), axes, body)

@@ -370,7 +370,7 @@ def _with_ways(
         return None  # it is packed from where it lies
     if pack is not None:
         columns = replace(columns, step=4)
-        rounded = static and tile.form is TF32 and gemm.b.dtype is DType.F32
+        rounded = tile.form is TF32 and gemm.b.dtype is DType.F32
         pack = replace(pack, rounded=rounded, vector=tile.vector if tile.grouped else 0)
         b = Way(Form.PACKED, _TOGETHER // gemm.b.dtype.bytes)
     elif b.form is Form.ROWS:
