@@ -45,7 +45,7 @@ docs: $(AROUND)/.around ## the documentation as a site, in build/docs
 	$(AROUND)/bin/sphinx-build -q -n -W --keep-going -j auto -b html -c docs/site build/docs-source build/docs
 	@echo "see build/docs/index.html"
 
-test-around: $(AROUND)/.around ## what needs heavier packages: notebooks, the documentation's site, Ray, editors, other clients
+test-around: $(AROUND)/.around ## what needs heavier packages: notebooks, the site, Ray, Spark, editors, other clients (not in CI)
 	$(AROUND)/bin/python -m pytest -q -o addopts= --strict-markers --strict-config --import-mode=importlib -m "not slow" tests/around $(ARGS)
 
 lint: $(VENV)/.dev ## style, formatting, strict types, import contracts

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import struct
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, TypeAlias
@@ -17,7 +17,7 @@ from convdsl.ir.canonical import canonical_text
 from convdsl.ir.graph import Graph
 from convdsl.ir.model import Model
 from convdsl.kernel.cpu_abi import ENTRY
-from convdsl.kernel.program import AllReduce, Port
+from convdsl.kernel.program import AllReduce, Joint, Port
 from convdsl.lowering.lower import Lowered, lower
 from convdsl.lowering.packing import Packing, Shelf, pack_weights
 from convdsl.lowering.recipe import packings_from_json, packings_to_json
@@ -236,6 +236,7 @@ def _entry(code: Code, graph: Graph, machine: Machine, packings: tuple[Packing, 
         "private_bytes": code.private_bytes,
         "steps": code.steps,
         "sums": [(s.begin, s.end, s.offset, s.elements, s.dtype.value) for s in code.sums],
+        "joint": None if code.joint is None else (code.joint.runs, code.joint.digest),
         "packings": packings_to_json(graph, machine, packings),
     }
     text = json.dumps(facts).encode()
@@ -257,5 +258,10 @@ def _read(entry: bytes, graph: Graph, machine: Machine) -> tuple[Code, tuple[Pac
         tuple(Port(key, value.type) for key, value in graph.updates.items()),
         facts["private_bytes"],
         tuple(AllReduce(a, b, c, d, DType(dtype)) for a, b, c, d, dtype in facts["sums"]),
+        None if facts["joint"] is None else _joint(*facts["joint"]),
     )
     return code, packings_from_json(graph, machine, facts["packings"])
+
+
+def _joint(runs: Iterable[tuple[int, int]], digest: int) -> Joint:
+    return Joint(tuple((first, last) for first, last in runs), digest)

@@ -29,6 +29,8 @@ from convdsl.passes import PASSES, Observer, Pass, check_passes
 from convdsl.passes import run as run_passes
 from convdsl.ranks import ALONE, Ranks
 from convdsl.runtime.cache import ObjectCache
+from convdsl.runtime.cpu.code import LoadedCode
+from convdsl.runtime.cpu.common import Common, open_common
 from convdsl.runtime.cpu.team import team_size
 from convdsl.runtime.cuda.device import CudaDevice
 from convdsl.runtime.cuda.launching import nearest_architecture
@@ -217,6 +219,8 @@ def compile(
     def specialise(binding: Binding, values: Values) -> Runner:
         made = maker.load(binding, values, place)
         made.ranks = ranks
+        if isinstance(made, LoadedCode):
+            made.common = common
         return made
 
     def save(bindings: Sequence[Binding], values: Values, path: Path) -> None:
@@ -238,7 +242,8 @@ def compile(
 
     outputs = tuple(Port(name, type) for name, type in model.outputs.items())
     ports = _ports(model)
-    state = _state_of(model, bound.arrays, place)
+    common = _common(model, ranks, team) if place is HOST else None
+    state = State(_changing(model), bound.arrays, place if common is None else common)
     executable = Executable(
         *(facts, ports, outputs, team, specialise, save, model.deciding, state, place),
         apart=lambda: samples_are_apart(model),
@@ -299,10 +304,15 @@ def _where(
     return place, made_for, _processor(made_for, cpu, arch)
 
 
-def _state_of(model: Model, arrays: Mapping[str, Any], device: Device) -> State:
-    """What calls change, as it is before the first."""
-    updates = model.graph.updates
-    return State([Port(key, value.type) for key, value in updates.items()], arrays, device)
+def _common(model: Model, ranks: Ranks, team: int) -> Common | None:
+    """What ranks have together of the states that the model replaces by sums over them."""
+    sums = any(node.op.exchanges for node in model.graph.op_nodes())
+    return open_common(ranks, _changing(model), team) if sums else None
+
+
+def _changing(model: Model) -> list[Port]:
+    """What calls change."""
+    return [Port(key, value.type) for key, value in model.graph.updates.items()]
 
 
 def _images(model: Model, store: Any) -> tuple[Preprocessing | None, tuple[str, ...]]:

@@ -245,11 +245,11 @@ def _nothing(name: str, type: TensorType) -> Array:
 
 
 def _stacked(column: Any) -> Array:
-    """A column of arrays as one."""
+    """A column of arrays, or of arrays of arrays as Spark has them, as one."""
     array = np.asarray(column)
-    if array.dtype != object:
+    if array.dtype != object or not array.ndim:
         return array
-    return np.stack([np.asarray(value) for value in array])
+    return np.stack([_stacked(value) for value in array])
 
 
 def _refuse_same(rows: Columns, made: Columns) -> None:

@@ -23,24 +23,25 @@ class Meeting:
         self.size = size
         self.delay = delay
         self.sizes: list[list[int]] = [[] for _ in range(size)]  # elements of each sum, by rank
-        self._changed = threading.Condition()
+        self.changed = threading.Condition()
         self._brought: dict[int, dict[int, Any]] = {}
         self._broken = False
+        self.memory: dict[int, Array] = {}  # of those on one machine, by turn
 
     def bring(self, turn: int, rank: int, what: Any) -> None:
-        with self._changed:
+        with self.changed:
             self._brought.setdefault(turn, {})[rank] = what
-            self._changed.notify_all()
+            self.changed.notify_all()
 
     def end(self) -> None:
         """Somebody will not come again."""
-        with self._changed:
+        with self.changed:
             self._broken = True
-            self._changed.notify_all()
+            self.changed.notify_all()
 
     def all_of(self, turn: int) -> list[Any]:
-        with self._changed:
-            self._changed.wait_for(
+        with self.changed:
+            self.changed.wait_for(
                 lambda: self._broken or len(self._brought[turn]) == self.size, timeout=60
             )
             assert len(self._brought[turn]) == self.size, f"not all ranks came to turn {turn}"
@@ -67,7 +68,7 @@ class Rank:
 
     def __init__(self, meeting: Meeting, rank: int) -> None:
         self.meeting, self.rank, self.size, self.local = meeting, rank, meeting.size, rank
-        self.sharing = meeting.size
+        self.sharing = self.beside = meeting.size
         self._turn = 0
 
     def _next(self) -> int:
@@ -90,6 +91,19 @@ class Rank:
 
     def barrier(self) -> None:
         self.gather(None)
+
+    def shared(self, size: int) -> Array | None:
+        turn = self._next()
+        self.meeting.bring(turn, self.rank, None)
+        with self.meeting.changed:
+            memory = self.meeting.memory.setdefault(turn, np.zeros(size + 64, np.uint8))
+        start = -memory.ctypes.data % 64
+        return memory[start : start + size]
+
+    def agree(self, memory: Array) -> None:
+        turn = self._next()
+        self.meeting.bring(turn, self.rank, memory.copy())
+        Sum(self, turn, memory).wait()
 
     def fail(self, message: str) -> bool:
         return True

@@ -184,8 +184,20 @@ def test_columns(place: Path) -> None:
     ragged = np.empty(3, object)
     ragged[:] = list(x)
     np.testing.assert_array_equal(predictor.columns({"image": ragged})["logits"], predictor(x))
+    nested = column([column([column(list(c)) for c in row]) for row in x])
+    np.testing.assert_array_equal(predictor.columns({"image": nested})["logits"], predictor(x))
     empty = predictor.columns({"image": x[:0], "number": np.arange(0)})
     assert empty["logits"].shape == (0, 3)
+
+
+def column(values: list[Any]) -> Any:
+    """Objects side by side, as Spark hands out arrays of arrays; numbers are an array of floats."""
+    if not isinstance(values[0], np.ndarray):
+        return np.array(values, "f4")
+    made = np.empty(len(values), object)
+    for number, value in enumerate(values):
+        made[number] = value
+    return made
 
 
 class Frame(dict):  # type: ignore[type-arg]

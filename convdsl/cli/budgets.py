@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from convdsl.cli.options import add_shapes, batch_of, input_shapes, parameters
-from convdsl.diagnostics import CompileError, Diagnostic, InputError, Label
-from convdsl.project.budgets import FIGURES, Budget, Limit, amount, counted, exceeded, finding
+from convdsl.diagnostics import CompileError, Diagnostic, InputError
+from convdsl.project.budgets import FIGURES, OPEN, Budget, Limit, amount, counted, exceeded, finding
 
 if TYPE_CHECKING:
     from convdsl.diagnostics import Span
     from convdsl.ir.model import Model
 
 _HINT = "say the sizes that are open: --input CxHxW"
-_HINT_OF_A_FILE = 'say the sizes that are open: input = "CxHxW"'
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -63,33 +61,16 @@ def findings_of_a_file(
     if not asked:
         return
     try:
-        given = _values(budget) | parameters(options)
+        given = budget.values() | parameters(options)
         model = load_file(path, model=span.text, parameters=given, zoo=zoo.folder())
         batch = options.batch or budget.batch
         sizes = argparse.Namespace(**vars(options) | {"batch": batch})
         of = counted(model, input_shapes(options) or budget.inputs, batch_of(model, sizes))
-        yield from exceeded(model, span, asked, of, _HINT_OF_A_FILE)
+        yield from exceeded(model, span, asked, of, OPEN)
     except CompileError as error:
-        yield from (_set_here(diagnostic, budget) for diagnostic in error.diagnostics)
+        yield from map(budget.set_here, error.diagnostics)
     except InputError as error:
-        place = budget.spans.get("input") or budget.spans.get("batch") or budget.span
-        text = str(error).removeprefix("--batch: ")
-        yield Diagnostic("E1103", text, (Label(place), Label(span, "this model")))
-
-
-def _values(budget: Budget) -> dict[str, Any]:
-    from convdsl.elaborate import parameter_value
-
-    values: Mapping[str, Any] = budget.parameters
-    return {n: parameter_value(v) if isinstance(v, str) else v for n, v in values.items()}
-
-
-def _set_here(diagnostic: Diagnostic, budget: Budget) -> Diagnostic:
-    """An error of a value that the budget sets, with the line that does."""
-    place = budget.spans.get("set")
-    if place is None:
-        return diagnostic
-    return replace(diagnostic, labels=(*diagnostic.labels, Label(place, "set here")))
+        yield budget.misfit(str(error), span)
 
 
 def findings_of_an_artifact(

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-from convdsl.diagnostics import CompileError, Diagnostic, InputError, Label
+from convdsl.diagnostics import CompileError, Diagnostic, InputError
 from convdsl.editing.project import Buffers, Reading
-from convdsl.elaborate import parameter_value
 from convdsl.elaborate.examination import Examination, examine
-from convdsl.project.budgets import Budget, counted, exceeded
+from convdsl.project.budgets import OPEN, Budget, counted, exceeded
 from convdsl.project.reading import project_of, read
 from convdsl.syntax import ast
-
-_OPEN = 'say the sizes that are open: input = "CxHxW"'
 
 
 def beyond_budgets(
@@ -52,15 +47,12 @@ def _beyond(
     wanted: Callable[[], bool],
 ) -> Iterator[Diagnostic]:
     made, name = examination.made, examination.model
-    given: Mapping[str, Any] = budget.parameters
-    if given:
-        values = {n: parameter_value(v) if isinstance(v, str) else v for n, v in given.items()}
+    if budget.parameters:
+        values = budget.values()
         set_ = examine(reading.source, reading.tree, name, place, library, wanted, values)
         made = set_.made
         if made is None:
-            where = budget.spans.get("set")
-            label = () if where is None else (Label(where, "set here"),)
-            yield from (replace(d, labels=(*d.labels, *label)) for d in set_.findings)
+            yield from map(budget.set_here, set_.findings)
             return
     definition = reading.definitions.get(name or "")
     if made is None or not isinstance(definition, ast.Model):
@@ -69,7 +61,6 @@ def _beyond(
     batch = budget.batch or (1 if "N" in (symbol.name for symbol in made.symbols) else None)
     try:
         of = counted(made, budget.inputs, batch)
-        yield from exceeded(made, span, budget.limits, of, _OPEN)
+        yield from exceeded(made, span, budget.limits, of, OPEN)
     except InputError as error:
-        where = budget.spans.get("input") or budget.spans.get("batch") or budget.span
-        yield Diagnostic("E1103", str(error), (Label(where), Label(span, "this model")))
+        yield budget.misfit(str(error), span)

@@ -99,10 +99,22 @@ class Phase:
     begins: tuple[int, ...]
 
 
-def phases_of(steps: int, sums: Sequence[AllReduce]) -> tuple[Phase, ...]:
+@dataclass(frozen=True, slots=True)
+class Joint:
+    """Runs of steps of a program over ranks, each from a first to before a last: all that write
+    large states, and they write nothing else. `digest` tells them from other programs'."""
+
+    runs: tuple[tuple[int, int], ...]
+    digest: int
+
+
+def phases_of(
+    steps: int, sums: Sequence[AllReduce], joint: Joint | None = None
+) -> tuple[Phase, ...]:
     """The phases of a program of so many steps; one where there are no sums over ranks. Sums that
     nothing reads are waited for by a last phase without steps."""
     cuts = {0, *(cut for each in sums for cut in (each.begin, each.end)), steps}
+    cuts |= set() if joint is None else {cut for run in joint.runs for cut in run}
     order = sorted(cuts)
     found = [
         Phase(
@@ -131,11 +143,12 @@ class Program:
     states: tuple[Port, ...] = ()  # those that the program changes; others are weights
     private_bytes: int = 0  # of each thread
     sums: tuple[AllReduce, ...] = ()  # over ranks, in the order in which all of them make these
+    joint: Joint | None = None  # of a program with sums
 
     @property
     def phases(self) -> tuple[Phase, ...]:
         """What runs between sums over ranks."""
-        return phases_of(len(self.steps), self.sums)
+        return phases_of(len(self.steps), self.sums, self.joint)
 
     def scratch_bytes(self, threads: int) -> int:
         """Memory of a call by so many threads, besides its inputs, outputs, states and weights."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from convdsl.ir.liveness import live_ranges
+from convdsl.kernel.joint import joint_steps
 from convdsl.kernel.program import Access, AllReduce, Argument, Place, Port, Program, Step
 from convdsl.lowering.buffers import Buffers
 from convdsl.lowering.calls import Call, Key, PackedWeight, Private
@@ -51,6 +52,8 @@ def assemble(
         round_up(private, alignment),
         _sums(arena, buffers),
     )
+    if program.sums:
+        program = replace(program, joint=joint_steps(program))
     return program, packings, sharing
 
 

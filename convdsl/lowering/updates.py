@@ -13,11 +13,13 @@ wait for each other in a circle, one is saved first.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
 
 from convdsl.ir.graph import Graph, Value
+from convdsl.kernel.joint import is_large
+from convdsl.kernel.program import Port
 from convdsl.lowering.calls import Key, NewState, OldState
 from convdsl.lowering.sharing import Sharing
 
@@ -33,7 +35,8 @@ class Copy:
 
 def order_of(graph: Graph, sharing: Sharing) -> list[int]:
     """An order of the calls in which new states are made after the last reader of the old ones,
-    where no reader waits for them; otherwise the order that they have."""
+    where no reader waits for them; otherwise the order that they have. Over ranks those that only
+    replace large states come together, when all else is done (kernel.joint)."""
     made: dict[Key, int] = {}
     writers: dict[Key, list[int]] = {}  # of each memory, any part of it
     readers: dict[Key, list[int]] = {}
@@ -63,7 +66,14 @@ def order_of(graph: Graph, sharing: Sharing) -> list[int]:
         if maker is not None and not _reachable(maker, followers) & set(before):
             for number in before:
                 followers[number].add(maker)
-    return _in_turn(followers)
+    return _in_turn(followers, set() if summing is None else _joint(graph, sharing))
+
+
+def _joint(graph: Graph, sharing: Sharing) -> set[int]:
+    """The calls that replace large states, and do nothing else."""
+    states = graph.states
+    large = {v for key, v in graph.updates.items() if is_large(Port(key, states[key].type))}
+    return {n for n, call in enumerate(sharing.calls) if large.issuperset(call.written)}
 
 
 def _reachable(start: int, followers: Sequence[set[int]]) -> set[int]:
@@ -76,17 +86,23 @@ def _reachable(start: int, followers: Sequence[set[int]]) -> set[int]:
     return found
 
 
-def _in_turn(followers: Sequence[set[int]]) -> list[int]:
-    """Calls as soon as nothing that they wait for is left, the first ones first."""
+def _in_turn(followers: Sequence[set[int]], joint: Collection[int]) -> list[int]:
+    """Calls as soon as nothing that they wait for is left, the first ones first; those that are
+    `joint` when nothing else can be done, and then as many as can."""
     waiting = Counter(number for later in followers for number in later)
-    ready = [number for number in range(len(followers)) if not waiting[number]]
+    ready: tuple[list[int], list[int]] = ([], [])
+    for number in range(len(followers)):
+        if not waiting[number]:
+            ready[number in joint].append(number)  # in order: a heap
     order: list[int] = []
-    while ready:
-        order.append(heappop(ready))
+    kind = False
+    while ready[False] or ready[True]:
+        kind = kind if ready[kind] else not kind
+        order.append(heappop(ready[kind]))
         for number in followers[order[-1]]:
             waiting[number] -= 1
             if not waiting[number]:
-                heappush(ready, number)
+                heappush(ready[number in joint], number)
     return order
 
 

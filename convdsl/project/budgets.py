@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,9 @@ UNITS = {"": 1} | {
     for binary, base in (("", 1000), ("I", 1024))
 }
 NAMED = 3  # layers that a finding names
+
+OPEN = 'say the sizes that are open: input = "CxHxW"'
+"""What to do about a figure that a budget of the project file finds open."""
 
 
 def amount(text: str) -> int:
@@ -249,3 +252,23 @@ class Budget:
     def names(self, file: str, model: str) -> bool:
         """Whether it is a budget of this model."""
         return fnmatchcase(model, self.pattern) or fnmatchcase(f"{file}:{model}", self.pattern)
+
+    def values(self) -> dict[str, Any]:
+        """The parameters it sets, as `elaborate` takes them. Raises InputError."""
+        from convdsl.elaborate import parameter_value
+
+        given = self.parameters.items()
+        return {n: parameter_value(v) if isinstance(v, str) else v for n, v in given}
+
+    def set_here(self, diagnostic: Diagnostic) -> Diagnostic:
+        """An error of a value that it sets, with the line that does."""
+        place = self.spans.get("set")
+        if place is None:
+            return diagnostic
+        return replace(diagnostic, labels=(*diagnostic.labels, Label(place, "set here")))
+
+    def misfit(self, error: str, model: Span) -> Diagnostic:
+        """Sizes that are not the model's."""
+        place = self.spans.get("input") or self.spans.get("batch") or self.span
+        text = error.removeprefix("--batch: ")
+        return Diagnostic("E1103", text, (Label(place), Label(model, "this model")))

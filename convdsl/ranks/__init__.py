@@ -5,6 +5,7 @@
     gather           what each rank has, for all of them
     broadcast        what rank 0 has
     barrier          all have come here
+    shared, agree    what those on one machine have together: memory, and sums among them
     fail, abort      the end of the job
 
 One process alone is a job too (`ALONE`), so that whoever trains need not ask.
@@ -58,6 +59,11 @@ class Ranks(Protocol):
         ...
 
     @property
+    def beside(self) -> int:
+        """How many, with this one, are on its machine."""
+        ...
+
+    @property
     def sharing(self) -> int:
         """How many, with this one, share its processors."""
         ...
@@ -77,6 +83,15 @@ class Ranks(Protocol):
 
     def barrier(self) -> None:
         """Wait until all are here."""
+        ...
+
+    def shared(self, size: int) -> Array | None:
+        """Bytes, zero at first, that those on this machine have together, as long as anyone keeps
+        them; None for all ranks where any of them cannot have that."""
+        ...
+
+    def agree(self, memory: Array) -> None:
+        """`all_reduce` among those on this machine; returns when the sum is there."""
         ...
 
     def fail(self, message: str) -> bool:
@@ -100,7 +115,7 @@ DONE: Pending = _Done()
 class Alone:
     """A job of one process."""
 
-    rank, size, local, sharing = 0, 1, 0, 1
+    rank, size, local, beside, sharing = 0, 1, 0, 1, 1
 
     def all_reduce(self, memory: Array) -> Pending:
         return DONE
@@ -113,6 +128,12 @@ class Alone:
 
     def barrier(self) -> None:
         """All are here."""
+
+    def shared(self, size: int) -> Array | None:
+        return None
+
+    def agree(self, memory: Array) -> None:
+        """The sum is what is there."""
 
     def fail(self, message: str) -> bool:
         return True

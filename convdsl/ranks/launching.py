@@ -1,6 +1,7 @@
 """Starting a job of several processes on this machine, and what is said of its end.
 
-mpiexec starts the processes, hands signals on to them, and ends all when one of them dies. What it
+mpiexec starts the processes, hands signals on to them, and ends all when one of them dies. When we
+are killed ourselves it is asked to stop, and the ranks do so as after Ctrl-C. What it
 says of that itself, a dozen lines for every end, is left out; one line is said instead.
 """
 
@@ -33,6 +34,17 @@ _KILLED = re.compile(r"YOUR APPLICATION TERMINATED WITH THE EXIT STRING: .*\(sig
 _PID = re.compile(r"= +PID (\d+) RUNNING")
 
 
+_FOLLOW = """
+import ctypes, os, signal, sys
+libc = ctypes.CDLL(None)
+if hasattr(libc, "prctl"):
+    libc.prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG, which lasts through execv
+if os.getppid() == int(sys.argv[1]):
+    os.execv(sys.argv[2], sys.argv[2:])
+"""
+"""Becomes a command that is told to stop when the process of the given id ends, however it does."""
+
+
 @dataclass
 class Ended:
     """How a job has ended: its exit code; of a process that was killed, which, and the signal."""
@@ -45,7 +57,8 @@ class Ended:
 def launch(command: Sequence[str], processes: int) -> Ended:
     """Run a command as so many processes, which say what they say on our standard streams; signals
     to stop are handed on to them. InputError where MPI is not there."""
-    starter = [_mpiexec(), "-n", str(processes), *command]
+    follow = [sys.executable, "-I", "-S", "-c", _FOLLOW, str(os.getpid())]
+    starter = [*follow, _mpiexec(), "-n", str(processes), *command]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     job = subprocess.Popen(  # noqa: S603  (this Python, with the words that we were given)
         starter,

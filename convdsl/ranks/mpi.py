@@ -10,6 +10,7 @@ was, and ends all. So there is one message, whoever failed, and however many.
 
 from __future__ import annotations
 
+import mmap
 import os
 import threading
 import time
@@ -38,6 +39,8 @@ _HEARD = 20.0
 
 _SPINS = 20
 """Questions in a row before a pause: what is on its way on one machine takes microseconds."""
+
+_HAS_MEMORY = hasattr(os, "memfd_create")
 
 _FAILED = 1
 """The tag of messages that say why a rank has failed."""
@@ -73,22 +76,27 @@ class MpiRanks:
         self._mpi = mpi
         self._world = mpi.COMM_WORLD.Dup()
         self._failures = mpi.COMM_WORLD.Dup()  # nothing else is said there
-        beside = mpi.COMM_WORLD.Split_type(mpi.COMM_TYPE_SHARED)
+        self._machine = mpi.COMM_WORLD.Split_type(mpi.COMM_TYPE_SHARED)
         self.rank: int = self._world.rank
         self.size: int = self._world.size
-        self.local: int = beside.rank
+        self.local: int = self._machine.rank
+        self.beside: int = self._machine.size
         mine = sorted(os.sched_getaffinity(0))
-        self.sharing: int = beside.allgather(mine).count(mine)
+        self.sharing: int = self._machine.allgather(mine).count(mine)
         self._asking = _Asking(mpi, self._hear)
 
     def all_reduce(self, memory: Array) -> Pending:
+        return self._sum(self._world, memory)
+
+    def _sum(self, those: Any, memory: Array) -> Pending:
+        """Begin the sum over those of a communicator."""
         flat = memory.reshape(-1)
         step = max(1, LARGEST // flat.itemsize)
         requests: list[Any] = []
         with self._asking.lock:
             for first in range(0, flat.size, step):
                 piece = flat[first : first + step]
-                requests.append(self._world.Iallreduce(self._mpi.IN_PLACE, piece))
+                requests.append(those.Iallreduce(self._mpi.IN_PLACE, piece))
             return self._asking.about(_Sent(self._asking, requests, memory))
 
     def gather(self, value: T) -> list[T]:
@@ -104,6 +112,23 @@ class MpiRanks:
     def barrier(self) -> None:
         here = np.zeros(1, np.int64)
         self.all_reduce(here).wait()
+
+    def agree(self, memory: Array) -> None:
+        self._sum(self._machine, memory).wait()
+
+    def shared(self, size: int) -> Array | None:
+        mine = os.memfd_create("convdsl") if self.local == 0 and _HAS_MEMORY else -1
+        if mine >= 0:
+            os.ftruncate(mine, size)
+        self.barrier()  # which hears of failures
+        with self._asking.lock:
+            owner, file = self._machine.bcast((os.getpid(), mine))
+        found = _mapped(f"/proc/{owner}/fd/{file}", size) if file >= 0 else None
+        everywhere = np.array([found is not None], np.int64)
+        self.all_reduce(everywhere).wait()
+        if mine >= 0:
+            os.close(mine)  # the memory goes with the last who has it
+        return found if everywhere[0] == self.size else None
 
     def fail(self, message: str) -> bool:
         if self.rank == 0:
@@ -122,6 +147,15 @@ class MpiRanks:
             status = self._mpi.Status()
             message = self._failures.recv(tag=_FAILED, status=status)
             raise RankError(f"rank {status.Get_source()}: {message}")
+
+
+def _mapped(file: str, size: int) -> Array | None:
+    """The memory of another process of this user; None where the system does not show it."""
+    try:
+        with open(file, "r+b", buffering=0) as opened:  # noqa: PTH123  (a link that is no path)
+            return np.frombuffer(mmap.mmap(opened.fileno(), size), np.uint8)
+    except (OSError, ValueError):
+        return None
 
 
 class _Sent:

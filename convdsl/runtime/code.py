@@ -7,7 +7,7 @@ from math import prod
 
 from convdsl.diagnostics import ArtifactError, InputError
 from convdsl.kernel.cpu_abi import ENTRY, scratch_bytes
-from convdsl.kernel.program import AllReduce, Phase, Port, Program, phases_of
+from convdsl.kernel.program import AllReduce, Joint, Phase, Port, Program, phases_of
 
 _MOST_STEPS = 1 << 20
 MEMORY_LIMIT = 64 << 30
@@ -29,6 +29,7 @@ class Code:
     states: tuple[Port, ...] = ()
     private_bytes: int = 0  # of each thread
     sums: tuple[AllReduce, ...] = ()  # over ranks; artifacts have none
+    joint: Joint | None = None  # the same
 
     def check(self) -> None:
         """ArtifactError for what no program of ours says of itself."""
@@ -55,12 +56,13 @@ class Code:
             program.states,
             program.private_bytes,
             program.sums,
+            program.joint,
         )
 
     @property
     def phases(self) -> tuple[Phase, ...]:
         """What runs between sums over ranks."""
-        return phases_of(self.steps, self.sums)
+        return phases_of(self.steps, self.sums, self.joint)
 
     def scratch_bytes(self, threads: int) -> int:
         """What a call by a team lends to the code."""

@@ -62,11 +62,15 @@ class Device(Protocol):
         ...
 
 
-class _Plain:
+class Plain:
     """A NumPy array."""
 
-    def __init__(self, port: Port) -> None:
-        self._array = np.empty(port.type.sizes, port.type.dtype.numpy)
+    def __init__(self, array: Array) -> None:
+        self._array = array
+
+    def leave(self) -> None:
+        """From now on memory of its own."""
+        self._array = self._array.copy()
 
     def read(self) -> Array:
         return self._array.copy()
@@ -84,7 +88,7 @@ class Host:
     name = "cpu"
 
     def hold(self, port: Port) -> Held:
-        return _Plain(port)
+        return Plain(np.empty(port.type.sizes, port.type.dtype.numpy))
 
     def accept(self, name: str, value: object) -> Any:
         if not isinstance(value, np.ndarray):

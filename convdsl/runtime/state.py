@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -12,9 +12,17 @@ from convdsl.diagnostics import InputError, expect
 from convdsl.forking import compiling, open_lock
 from convdsl.kernel.program import Port
 from convdsl.kernel.signature import array_of
-from convdsl.runtime.device import HOST, Device
+from convdsl.runtime.device import HOST, Held
 
 Array = npt.NDArray[Any]
+
+
+class Holds(Protocol):
+    """Where states live."""
+
+    def hold(self, port: Port) -> Held:
+        """Memory for a state, its content unspecified."""
+        ...
 
 
 class State(Mapping[str, Array]):
@@ -31,7 +39,7 @@ class State(Mapping[str, Array]):
     """
 
     def __init__(
-        self, ports: Sequence[Port], arrays: Mapping[str, Array], device: Device = HOST
+        self, ports: Sequence[Port], arrays: Mapping[str, Array], device: Holds = HOST
     ) -> None:
         self._ports = {port.name: port for port in ports}
         self._held_by = {name: device.hold(port) for name, port in self._ports.items()}

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any
 
 from starlette.applications import Starlette
@@ -29,6 +30,11 @@ GONE = 499
 """What a request is counted as whose client left before its answer (nginx's number)."""
 
 
+LONG = 1 << 16
+"""Bytes of a body that is read in a thread of its own: shorter ones are read in less time than a
+thread takes to have its turn."""
+
+
 class Service:
     """Networks by name, each with its queue and the thread that it runs on."""
 
@@ -45,6 +51,7 @@ class Service:
         self.bodies = Bodies(limits, self.metrics.bodies)
         self.batchers: dict[str, Batcher] = {}
         self.decoding = ThreadPoolExecutor(1, "convdsl-images")
+        self.reading = ThreadPoolExecutor(1, "convdsl-bodies")
         self._being_decoded = 0
         self.is_ready = False
 
@@ -52,7 +59,7 @@ class Service:
     async def running(self, _: Starlette) -> AsyncGenerator[None]:
         """From the first request to the last."""
         tasks: list[asyncio.Task[None]] = []
-        pools: list[ThreadPoolExecutor] = [self.decoding]
+        pools: list[ThreadPoolExecutor] = [self.decoding, self.reading]
         for name in self.hosted:
             pools.append(ThreadPoolExecutor(1, f"convdsl-{name}"))
             watch = Watch.of(self.metrics, name)
@@ -129,11 +136,18 @@ class Service:
         hosted = self.find(request)
         async with self.bodies.read(request) as body:
             header = request.headers.get(protocol.HEADER_LENGTH)
-            asked = protocol.parse(body, header, hosted, self.limits)
+            asked = await self._parsed(body, header, hosted)
             results = await self._in_time(request, self._computed(hosted, asked))
         said = {"model_name": hosted.name, "model_version": VERSION}
         parts, headers = protocol.answer(said, asked, results, hosted)
         return Response(b"".join(parts), headers=headers)
+
+    async def _parsed(self, body: bytes, header: str | None, hosted: Hosted) -> protocol.Request:
+        """What a body says: a long one is read beside what else there is to do. Raises Refusal."""
+        parse = partial(protocol.parse, body, header, hosted, self.limits)
+        if len(body) <= LONG:
+            return parse()
+        return await asyncio.get_running_loop().run_in_executor(self.reading, parse)
 
     async def _in_time(self, request: Request, work: Coroutine[Any, Any, Arrays]) -> Arrays:
         """The result of some work. Raises Refusal."""

@@ -28,7 +28,7 @@ NET = """
 model small {
     input image: f32[N, 1, 8, 8]
     x = image -> conv(4, 3x3, bias = false) -> bn -> relu -> dropout(0.2)
-    x -> flatten -> linear(3) -> output logits
+    x -> flatten -> linear(96) -> relu -> linear(3) -> output logits
 }
 train {
     optimizer = sgd(momentum = 0.9, lr = 0.05)
@@ -190,6 +190,31 @@ def test_a_killed_rank_ends_the_job_and_nothing_is_lost(
     subprocess.run(command(place, out, *more), check=True, capture_output=True, timeout=120)
     assert digest(place / out) == uninterrupted
     assert not ranks_of(place / out)
+
+
+@pytest.mark.parametrize(
+    "number", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in range(1, 6))]
+)
+def test_a_killed_parent_leaves_nobody_behind(place: Path, uninterrupted: str, number: int) -> None:
+    """The ranks of a job whose starter is killed stop, with a checkpoint that goes on to the bits
+    of a run that nobody killed."""
+    draw, out = random.Random(number), f"orphan{number}"
+    job = subprocess.Popen(command(place, out), stderr=subprocess.DEVNULL)
+    kept = place / out / "checkpoint/state.safetensors"
+    while number % 3 < 2 and not kept.exists() and job.poll() is None:
+        time.sleep(0.005)
+    time.sleep(draw.uniform(0, 0.2))
+    job.kill()
+    job.wait()
+    begun = time.monotonic()
+    while ranks_of(place / out):
+        assert time.monotonic() - begun < SOON
+        time.sleep(0.05)
+    if kept.exists():
+        read_checkpoint(place / out / "checkpoint")
+    more = ["--resume"] if kept.exists() else ["--overwrite"]
+    subprocess.run(command(place, out, *more), check=True, capture_output=True, timeout=120)
+    assert digest(place / out) == uninterrupted
 
 
 def test_ctrl_c_stops_all_after_one_step(place: Path, uninterrupted: str) -> None:

@@ -16,6 +16,8 @@ flushed to zero inside, and the caller's floating-point mode is restored on the 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from convdsl.backends.llvm.ir import KernelPrinter, attributes_of
 from convdsl.backends.llvm.team import STEPS, team_functions
 from convdsl.kernel.cpu_abi import (
@@ -31,6 +33,7 @@ from convdsl.kernel.cpu_abi import (
     WEIGHTS,
     YIELD,
 )
+from convdsl.kernel.joint import steps_apart
 from convdsl.kernel.program import Argument, Place, Program
 from convdsl.kernel.target import Target
 from convdsl.kernel.verify import verify_kernel
@@ -120,17 +123,25 @@ def _steps(program: Program, flush: tuple[str, str, str], timed: bool) -> str:
     lines += [f"  %yield = load ptr, ptr %slot{YIELD}", _TEAM, flush[0]]
     for slot in range(WEIGHTS, PORTS + ports):
         lines.append(f"  %base{slot} = load ptr, ptr %slot{slot}")
+    if program.sums:
+        lines += _which_phase(PORTS + ports)
     if program.private_bytes:
-        lines += _private(program)
+        lines += _private(program, starts)
     if timed:
         lines.append(f"  call void @clock(ptr %base{TIMES}, i64 0, i64 %tid)")
     if program.sums:
-        lines += _enter_phase(PORTS + ports, len(starts))
+        lines.append(_enter_phase(len(starts)))
+    apart = steps_apart(program)
+    waiting: list[int] = []
     for number in range(len(program.steps)):
         if program.sums and number in starts:
             lines += ["  br label %leave"] if number else []
             lines += [f"phase{starts[number]}:"]
         lines += _step(program, number)
+        waiting.append(number)
+        if number not in apart or number + 1 in starts or number + 1 == len(program.steps):
+            lines += [_wait(each) for each in waiting]
+            waiting.clear()
         if timed:
             lines.append(f"  call void @clock(ptr %base{TIMES}, i64 {number + 1}, i64 %tid)")
     if program.private_bytes or program.sums:
@@ -138,23 +149,34 @@ def _steps(program: Program, flush: tuple[str, str, str], timed: bool) -> str:
     return "\n".join([*lines, flush[1], "  ret void", "}"])
 
 
-def _enter_phase(slot: int, phases: int) -> list[str]:
-    """Go to the phase whose number stands behind the ports; of a last one without steps there is
-    nothing to do."""
-    cases = " ".join(f"i64 {number}, label %phase{number}" for number in range(phases))
+def _which_phase(slot: int) -> list[str]:
+    """Its number stands behind the ports."""
     return [
         f"  %numbered = getelementptr i64, ptr %context, i64 {slot}",
         "  %phase = load i64, ptr %numbered",
-        f"  switch i64 %phase, label %leave [ {cases} ]",
     ]
 
 
-def _private(program: Program) -> list[str]:
+def _enter_phase(phases: int) -> str:
+    """Of a last one without steps there is nothing to do."""
+    cases = " ".join(f"i64 {number}, label %phase{number}" for number in range(phases))
+    return f"  switch i64 %phase, label %leave [ {cases} ]"
+
+
+def _private(program: Program, starts: Mapping[int, int]) -> list[str]:
     """Where this thread's private memory lies, behind the arena. The caller has the first seat,
-    helpers take theirs in the order in which they come; one that finds none leaves."""
+    helpers take theirs in the order in which they come; one that finds none leaves. Joint steps
+    have no such memory, and ranks that take them together no seats."""
+    runs = program.joint.runs if program.joint is not None else ()
+    joint = [n for step, n in starts.items() if any(a <= step < b for a, b in runs)]
+    lines, helper = ["  %helper = icmp ne i64 %tid, 0"], "%helper"
+    for number, phase in enumerate(joint):
+        lines.append(f"  %other{number} = icmp ne i64 %phase, {phase}")
+        lines.append(f"  %seated{number} = and i1 %other{number}, {helper}")
+        helper = f"%seated{number}"
     return [
-        "  %helper = icmp ne i64 %tid, 0",
-        "  br i1 %helper, label %sit, label %begin",
+        *lines,
+        f"  br i1 {helper}, label %sit, label %begin",
         "sit:",
         f"  %seats = getelementptr i64, ptr %base{COUNTERS}, i64 {SEATS}",
         "  %taken = atomicrmw add ptr %seats, i64 1 monotonic",
@@ -172,7 +194,7 @@ def _private(program: Program) -> list[str]:
 
 
 def _step(program: Program, number: int) -> list[str]:
-    """Claim shares while there are any, then wait until all of them are done."""
+    """Claim shares while there are any."""
     step = program.steps[number]
     names: list[str] = []
     lines: list[str] = []
@@ -200,8 +222,12 @@ def _step(program: Program, number: int) -> list[str]:
         f"  %before{number} = atomicrmw add ptr %done{number}, i64 1 release",
         f"  br label %claim{number}",
         f"wait{number}:",
-        f"  call void @await(ptr %done{number}, i64 %shares, ptr %yield)",
     ]
+
+
+def _wait(number: int) -> str:
+    """Wait until all shares of a step are done."""
+    return f"  call void @await(ptr %done{number}, i64 %shares, ptr %yield)"
 
 
 def _slot(argument: Argument, program: Program) -> int:

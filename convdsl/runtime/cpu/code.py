@@ -23,6 +23,7 @@ from convdsl.kernel.cpu_abi import (
 from convdsl.kernel.program import Port
 from convdsl.ranks import ALONE, Pending
 from convdsl.runtime.code import Code, check_memory
+from convdsl.runtime.cpu.common import Common, Turn
 from convdsl.runtime.cpu.mapping import Mapped, check_whole, link
 from convdsl.runtime.cpu.team import Region
 
@@ -53,6 +54,7 @@ class LoadedCode:
         self._results = [(port.type.sizes, port.type.dtype.numpy) for port in code.outputs]
         self._weights = _address(weights)
         self.ranks = ALONE  # whose parts the program's sums over ranks add
+        self.common: Common | None = None  # what those of this machine have together
         self._counters = ctypes.c_uint64 * (code.steps * COUNTERS_PER_STEP + 7)
         self._pool: list[npt.NDArray[np.uint8]] = []
         self._lock = open_lock()
@@ -83,11 +85,10 @@ class LoadedCode:
         table[WEIGHTS] = self._weights
         table[ARENA] = _address(arena)
         table[TIMES] = None if times is None else _address(times)
-        for slot, array in enumerate(ports, PORTS):
-            table[slot] = _address(array)
+        _place(table, PORTS, ports)
         try:
             if self.code.sums:
-                self._run_phases(table, threads, arena)
+                self._run_phases(table, threads, arena, states)
             else:
                 self._enter(table, threads)
         finally:
@@ -100,21 +101,39 @@ class LoadedCode:
         self._region.run(context, threads, counters)
 
     def _run_phases(
-        self, table: ctypes.Array[Any], threads: int, arena: npt.NDArray[np.uint8]
+        self,
+        table: ctypes.Array[Any],
+        threads: int,
+        arena: npt.NDArray[np.uint8],
+        states: Sequence[npt.NDArray[Any]],
     ) -> None:
         """Phase after phase, each a call of its own, with sums over ranks under way meanwhile."""
         pending: dict[int, Pending] = {}
+        turn = (
+            None
+            if self.common is None or self.common.is_over
+            else Turn(self.common, self.code, states)
+        )
         for number, phase in enumerate(self.code.phases):
             for each in phase.waits:
                 pending.pop(each).wait()
             if phase.first < phase.last:
+                counters = None if turn is None else turn.counters(phase)
                 context = type(table).from_buffer_copy(table)  # late helpers look at the old one
                 context[len(table) - 1] = number
-                self._enter(context, threads)
+                if turn is not None:
+                    _place(context, len(table) - 1 - len(states), turn.states)
+                if turn is not None and counters is not None:
+                    context[COUNTERS] = counters
+                    self._region.take_part(context, turn.team, turn.leads)
+                else:
+                    self._enter(context, threads)
             for each in phase.begins:
                 sum = self.code.sums[each]
                 memory = arena[sum.offset : sum.offset + sum.bytes].view(sum.dtype.numpy)
                 pending[each] = self.ranks.all_reduce(memory)
+        if turn is not None:
+            turn.end()
 
     def _take_arena(self, size: int) -> npt.NDArray[np.uint8]:
         with self._lock:
@@ -127,6 +146,11 @@ class LoadedCode:
         """Keep the largest."""
         with self._lock:
             self._pool = sorted((*self._pool, arena), key=lambda a: a.nbytes)[-_POOL:]
+
+
+def _place(table: ctypes.Array[Any], first: int, arrays: Sequence[npt.NDArray[Any]]) -> None:
+    for slot, array in enumerate(arrays, first):
+        table[slot] = _address(array)
 
 
 def _address(array: npt.NDArray[Any]) -> int:

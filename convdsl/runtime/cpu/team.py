@@ -194,16 +194,23 @@ class Region:
         self._enter = _entry(address)
         self._owner = owner
 
+    def take_part(self, context: ctypes.Array[Any], team: int, leads: bool) -> None:
+        """Enter on this thread alone, one of a team whose others are of other processes, and of
+        which one leads."""
+        context[YIELD] = _YIELD
+        context[TEAM_SIZE] = team
+        self._enter(ctypes.addressof(context), 0 if leads else 1)
+
     def run(self, context: ctypes.Array[Any], threads: int, kept: object) -> None:
         """Enter on this thread, number 0, and on helpers that come. Returns when all work is
         done; a late helper may read the context after that, so it and `kept`, what it points to
         and what is not the caller's for good, stay alive until the last has left."""
+        if threads == 1:
+            self.take_part(context, 1, True)
+            return
         context[YIELD] = _YIELD
         context[TEAM_SIZE] = threads
         where = ctypes.addressof(context)
-        if threads == 1:
-            self._enter(where, 0)
-            return
         alive = (context, kept, self)
 
         def help_out() -> None:
