@@ -2,7 +2,8 @@
 
 Near is what a slip of the keyboard makes: letters left out, put in, changed, or two swapped, one
 for every four letters of the word. Case, `_` and `-` do not count, nor does an ending such as the
-`2d` of batchnorm2d, where the rest is most of the word.
+`2d` of batchnorm2d, where the rest is most of the word. Of few names one may also be abbreviated:
+its beginning, or the first letters of its words; or something may be added to it, as batch_size.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ COMPARED = 500
 
 LONGEST = 64
 """Letters of a word that can be a slip."""
+
+FEW = 40
+"""Names among which an abbreviation is looked for; of more, too many begin alike."""
 
 _LEAST, _SHARE = 4, 0.6
 """Letters, and share of the longer one, that one word has to begin the other with."""
@@ -38,7 +42,26 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
             continue
         changed = slips - abs(len(other) - len(plain))  # rather than put in or left out
         found.append((slips, changed, _slips(word.lower(), name.lower(), LONGEST), name))
-    return min(found)[3] if found else None
+    return min(found)[3] if found else _abbreviated(plain, options) or _part(word, options)
+
+
+def _abbreviated(plain: str, options: list[str]) -> str | None:
+    """The only one of few names that the word abbreviates: `acc`, or `iou`."""
+    if len(options) > FEW or len(plain) < 2:
+        return None
+    initials = [n for n in options if "".join(part[:1] for part in n.lower().split("_")) == plain]
+    begun = [n for n in options if len(plain) > 2 and _plain(n).startswith(plain)]
+    found = initials or begun
+    return found[0] if len(found) == 1 else None
+
+
+def _part(word: str, options: list[str]) -> str | None:
+    """The longest of few names that is some of the word's own words: `batch` of batch_size."""
+    if len(options) > FEW:
+        return None
+    padded = f"_{word.lower()}_"
+    found = [name for name in options if len(name) > 2 and f"_{name.lower()}_" in padded]
+    return max(found, key=len, default=None)
 
 
 def _plain(word: str) -> str:

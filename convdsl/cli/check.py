@@ -47,7 +47,14 @@ def _once(options: argparse.Namespace) -> int:
     text = findings.draw(found, options.format, version=__version__, color=color)
     if text:
         console.result(text, drawn=options.format == "text")
-    if not found and options.format == "text":
-        count = checks.count
-        console.note(f"{count} file{'s' if count > 1 else ''} checked, nothing found")
+    if options.format == "text":
+        console.note(_closing([finding.diagnostic.code for finding in found], checks.count))
     return 1 if found and not options.exit_zero else 0
+
+
+def _closing(codes: list[str], files: int) -> str:
+    """What stands behind the findings: how to learn more of them."""
+    if not codes:
+        return f"{files} file{'s' if files > 1 else ''} checked, nothing found"
+    others = "" if len(set(codes)) == 1 else ", and so for the other codes"
+    return f"`convdsl explain {codes[0]}` says more of it{others}"

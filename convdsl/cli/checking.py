@@ -11,7 +11,7 @@ from typing import Any
 from convdsl import loading, zoo
 from convdsl.cli import budgets, console
 from convdsl.cli.options import parameters, plain_path
-from convdsl.diagnostics import CompileError, Diagnostic
+from convdsl.diagnostics import CompileError, Diagnostic, InputError
 from convdsl.elaborate import check_file, load_file, model_spans
 from convdsl.elaborate.files import ROOT_MARK
 from convdsl.findings import Finding
@@ -31,6 +31,7 @@ class Checks:
         self._options = options
         self._projects: dict[Path, Project | CompileError] = {}
         self._models: list[tuple[Path, str]] = []  # that were looked at
+        self._listing = False  # whether a project's whole list was
 
     def all(self) -> list[Finding]:
         """What is found, in the order of places, once each: models share what is around them."""
@@ -55,6 +56,8 @@ class Checks:
         for place, project in self._projects.items():
             if isinstance(project, CompileError):
                 yield from ((d, os.path.relpath(place)) for d in project.diagnostics)
+            else:
+                yield from ((diagnostic, None) for diagnostic in self._without_model(project))
 
     def _here(self) -> Project | None:
         """The project of the current folder, which has to list models."""
@@ -72,6 +75,7 @@ class Checks:
             self.count += 1
             yield from _told(self._check_file(file, None), str(file))
         if project.models:
+            self._listing = True
             yield from ((diagnostic, None) for diagnostic in project.unused(self._models))
 
     def _project(self, file: Path) -> Project | None:
@@ -86,6 +90,22 @@ class Checks:
                 self._projects[place] = error
         project = self._projects[place]
         return None if isinstance(project, CompileError) else project
+
+    def _without_model(self, project: Project) -> Iterator[Diagnostic]:
+        """Budgets of no model, where only some files were named: of none in the other files, too.
+        Where the project lists none, there may be others than those beside it, and a budget is
+        misspelt only if it is nearly called as a model."""
+        if self._listing or not any(project.unused(self._models)):
+            return
+        models = list(self._models)
+        try:
+            for file in list(project.files()) or sorted(project.folder.glob("*.cnn")):
+                models += ((file, name) for name in model_spans(file))
+        except (CompileError, InputError):
+            return  # who knows what is in there
+        for diagnostic in project.unused(models):
+            if project.models or any("did you mean" in text for text in diagnostic.help):
+                yield diagnostic
 
     def _named(self, name: str) -> Iterator[Diagnostic]:
         """What is wrong with what the command line names."""

@@ -80,6 +80,8 @@ def _unquoted(text: str) -> tuple[str, ...]:
 def _rounding(attribute: Attribute, value: Any) -> tuple[str, ...]:
     if attribute.kind is Kind.INT and isinstance(value, float):
         return ("round it: floor(x), ceil(x), round(x), or round_to(x, 8) for channels",)
+    if attribute.kind is Kind.BOOL and type(value) is int and value in (0, 1):
+        return (f"write `{'true' if value else 'false'}`",)
     return ()
 
 

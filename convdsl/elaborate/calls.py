@@ -30,6 +30,7 @@ from convdsl.ir.opdef import Attribute, Kind, no_state
 from convdsl.ir.starts import STARTS
 from convdsl.ops import SPELLINGS
 from convdsl.syntax import ast
+from convdsl.tensor import SymDim
 
 
 def flatten(given: Given) -> tuple[Given, ...]:
@@ -257,10 +258,13 @@ class _Order:
 
     def help(self, given: Given) -> tuple[str, ...]:
         """Where another slot takes the value; numbers and lists fit too many to mean one."""
-        if is_number(given.value):
+        if is_number(given.value) or isinstance(given.value, SymDim):
             return self._of_a_number()
         if type(given.value) not in (bool, str, tuple):
             return ()
+        shown = given.span.text if given.span is not None else "it"
+        if shown.lower().startswith("0x") and shown[2:].isdigit():
+            return (f"numbers are decimal: {int(shown, 16)}",)
         slots = self.binding.signature.positional
         for index, other in enumerate(slots):
             if other is self.slot or other.attribute is None:
@@ -272,7 +276,6 @@ class _Order:
             last = max(index, slots.index(self.slot)) + 1
             names = ", ".join(slot.name for slot in slots[:last])
             order = f"{self.binding.factory.name}({names}{', ...' if slots[last:] else ''})"
-            shown = given.span.text if given.span is not None else "it"
             return (f"`{shown}` would be `{other.name}`; the order is {order}",)
         return ()
 

@@ -325,9 +325,13 @@ class Evaluator(ABC):
         elif isinstance(value, Record):
             known = tuple(value.fields)
         else:
-            raise self.fail(
-                context, "E0404", f"{describe(value)} has no parts to name", node.name.span
-            )
+            grows = isinstance(value, ListValue) and name in ("append", "extend", "push", "add")
+            text = f"{describe(value)} has no parts to name"
+            said = node.object.span.text
+            help = (f"nothing changes in place: `{said} = {said} + [...]`",) if grows else ()
+            if grows and isinstance(node.object, ast.Name):
+                context.scope.names[node.object.id] = POISON  # what it would hold is not known
+            raise self.fail(context, "E0404", text, node.name.span, help=help)
         raise self.fail(
             context,
             "E0404",

@@ -168,11 +168,14 @@ def elaborate_tree(
     for name in values:
         if name not in in_force and name not in statements.inputs.bound:
             known = [p.name.id for p in chosen.definition.parameters]
+            told = suggest(name, known) or ((f"it has {', '.join(known)}",) if known else ())
+            if name.startswith("train."):
+                told = ("settings of training are set where it trains: `convdsl train`, `eval`",)
             session.fail(
                 "E0605",
                 f"`{chosen.name}` has no parameter `{name}`",
                 chosen.definition.name.span,
-                help=suggest(name, known) or ((f"it has {', '.join(known)}",) if known else ()),
+                help=told,
             )
     _set_outputs(session, chosen, context, last)
     labels = _surroundings(session, statements, module, context)

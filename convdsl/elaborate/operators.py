@@ -81,8 +81,14 @@ def _assign_operands(
     if len(inputs) < least or (variadic is None and len(inputs) > len(fixed)):
         count = f"{least} tensor{'s' if least != 1 else ''}"
         many = f"at least {count}" if variadic or least < len(fixed) else count
+        flows = len(inputs) == len(fixed) + 1 and span.text.rstrip().endswith(")")
+        help = f"what flows in is the first: `x -> {op.name}(y)` is `{op.name}(x, y)`"
         raise session.fail(
-            "E0307", f"`{op.name}` takes {many}, {len(inputs)} given", span, frames=context.frames
+            "E0307",
+            f"`{op.name}` takes {many}, {len(inputs)} given",
+            span,
+            frames=context.frames,
+            help=(help,) if flows and len(fixed) > 1 else (),
         )
     if len(inputs) == len(fixed) == 1:
         return {fixed[0].name: inputs[0]}

@@ -65,6 +65,10 @@ def _bound_elsewhere(
             return ((name.span, "bound here"),), (f"bind `{id}` before it is used",)
         help = f"bind `{id}` in every branch, or before the `if` or the loop"
         return ((name.span, "bound here, but not on every way"),), (help,)
+    for output in nodes(around) if around is not None else ():
+        if isinstance(output, ast.Output | ast.Sink) and output.label.span.text == id:
+            help = f"bind it as well: `{id} = ...`, then `{id} -> output {id}`"
+            return ((output.label.span, "an output, which is no name here"),), (help,)
     if not isinstance(around, ast.Block):
         return None
     for other in definitions:

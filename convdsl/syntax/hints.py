@@ -5,11 +5,13 @@ Token names of the grammar never reach a message: every terminal has its plain w
 
 from __future__ import annotations
 
+import contextlib
 import re
 import unicodedata
 from collections.abc import Collection
 
 from convdsl.diagnostics import Diagnostic, Label, SourceFile
+from convdsl.spelling import nearest
 from convdsl.syntax import limits
 from convdsl.syntax.layout import NEWLINE, LayoutError
 
@@ -294,6 +296,11 @@ def _help(
         return ("bodies stand in braces: `{ ... }`",)
     if re.search(r"\boutput\s*\Z", before) and "STRING" in accepts:
         return ("an output has a name: `... -> output NAME`",)
+    declared = _declared(
+        source.text[:start], found, kind, accepts, source.text[start + len(found) :]
+    )
+    if declared is not None:
+        return (declared,)
     if found in KEYWORDS and "NAME" in accepts and kind != "IN":
         return (f"`{found}` is a word of the language: choose another name",)
     if found == "=" and "COMPARE" in accepts:
@@ -312,6 +319,9 @@ def _help(
         return ('every text interpolates: "layer{i}"',)
     if kind == "FLOAT" and word == "convdsl":
         return ("the version is a whole number: convdsl 1",)
+    glued = _glued(source.text[:start], word, found) if kind == "NAME" else None
+    if glued is not None:
+        return (glued,)
     if word.isdigit() and found.startswith("x"):
         return ("a size is one word (`3x3`); for computed sizes write a list: [k, k]",)
     if kind in VALUE and "COMMA" in accepts and {"RPAR", "RSQB"} & set(accepts):
@@ -323,6 +333,61 @@ def _help(
     if kind == "NAME" and "ARROW" in accepts and before and before[-1] != "\n":
         return (f"`->` hands a tensor on: `{word or '...'} -> {found}`",)
     return ()
+
+
+def _declared(
+    before: str, found: str, kind: str, accepts: Collection[str], after: str
+) -> str | None:
+    """What a statement says that begins in another way than its kind does here."""
+    line = before[before.rstrip().rfind("\n") + 1 :].strip()
+    output = re.fullmatch(r"output (\w+)", line)
+    if output and kind in ("RBRACE", NEWLINE):
+        return f"say what it is: `output NAME = {output[1]}`, or `{output[1]} -> output NAME`"
+    if found == "=" and (match := re.fullmatch(r"input (\w+)", line)):
+        return f"an input has a type: `input {match[1]}: f32[N, 3, 224, 224]`"
+    if found == "input" and (match := re.fullmatch(r"(?:let )?(\w+) =", line)):
+        return f"an input is declared: `input {match[1]}: f32[N, 3, 224, 224]`"
+    if line == "use" and kind == "NAME":
+        return f'a file stands in quotes: `use "{found}.cnn": NAME`'
+    if kind == NEWLINE and re.fullmatch(r'use "[^"\n]*"', line):
+        return f"say what of it: `{line}: NAME`"
+    if found == "{" and re.search(r"\bscope\Z", line):
+        return "a scope has a name: `scope NAME { ... }`"
+    if found == "{" and re.search(r"\brepeat\Z", line):
+        return "say how often: `repeat COUNT { ... }`"
+    if found == "-" and re.fullmatch(r"(?:model|block) \w+", line):
+        return "names consist of letters, digits and `_`"
+    if re.fullmatch(r"model|block", line) and kind in ("INT", "SIZE"):
+        return "a name does not begin with a digit"
+    if not line and "MODEL" in accepts and kind == "NAME" and found not in FOREIGN:
+        if re.match(r"(?:\([^()\n]*\))?[ \t]*\{", after):
+            return f"write `model {found} {{ ... }}`"
+        near = nearest(found, ITEMS | {"let", "default", "preprocess", "labels"})
+        return f"did you mean `{near}`?" if near else None
+    return None
+
+
+_NUMBER = re.compile(r"(?<![\w.])\d[\d_]*(?:\.\d+)?\Z")
+_THOUSANDS = {"k": 1, "K": 1, "M": 2, "G": 3, "B": 3}
+
+
+def _glued(before: str, word: str, found: str) -> str | None:
+    """What to write for letters right behind the digits of a number."""
+    number = _NUMBER.search(before)
+    if number is None:
+        return None
+    digits = number[0]
+    with contextlib.suppress(ValueError):
+        return f"numbers are decimal: {int(digits + found, 0)}"
+    if found in _THOUSANDS and digits.isdigit():
+        return f"numbers have no units: {digits}{'_000' * _THOUSANDS[found]}"
+    if found in ("e", "E"):
+        return f"an exponent has digits: {digits}e3"
+    if found.startswith("x") and digits.isdigit():
+        return None  # a size
+    if word == digits and found.lower() in ("f", "d", "l", "u", "j"):
+        return f"numbers have no suffix: {digits}"
+    return f"a name does not begin with a digit, and numbers have no units: {digits}"
 
 
 _BOUND = re.compile(r"[ \t]*=(?!=)")

@@ -131,7 +131,14 @@ def test_all_models_of_the_list(convdsl, project: Path) -> None:
     assert found(convdsl, "convdsl.toml") == rows  # and so do hooks, of a file that has changed
     (Path("sub")).mkdir()
     assert [row["file"] for row in found(convdsl, "sub/../convdsl.toml")] == ["convdsl.toml"] * 2
-    # of one file alone nobody knows which models there are besides
+    # of one file alone, too: the list says which models there are besides
+    assert found(convdsl, "small.cnn") == rows[1:]
+    toml.write_text("[budget.smal]\nparams = 1\n[budget.other]\nparams = 1\n")
+    told = found(convdsl, "small.cnn")  # `other` may be in some folder
+    assert [(row["line"], row["help"]) for row in told] == [(1, ["did you mean `small`?"])]
+    Path("more.cnn").write_text(
+        "model smal { input x: f32[N, 3] x -> output y }\n".replace("] ", "]\n")
+    )
     assert found(convdsl, "small.cnn") == []
 
 
