@@ -62,6 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(given: list[str]) -> int:
+    console.begin()
     try:
         everything = any(word.startswith("--print-completion") for word in given)
         parser = parser_of(COMMANDS if everything else given)

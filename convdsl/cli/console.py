@@ -27,6 +27,12 @@ class _Manner:
 _manner = _Manner()
 
 
+def begin() -> None:
+    """Forget the manner of the command before, in a process that runs several: help, and what is
+    wrong with the words of a command, come before its options are known."""
+    _manner.__init__()
+
+
 def configure(options: argparse.Namespace) -> None:
     """Take over --quiet, --verbose, --color and, of commands that have tables, --wide."""
     _manner.wide = getattr(options, "wide", False)

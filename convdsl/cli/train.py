@@ -5,7 +5,7 @@ over it, and what nobody says has a default (docs/language.md lists them). Data 
 folder of images for each class, IDX files (--data images.idx --labels labels.idx), an .npz with `x`
 and `y`, or a CSV of paths and labels. The folder --out gets weights.safetensors (the best by
 validation), checkpoint/ (the last state, for --resume), log.jsonl (an object an epoch) and
-curves.png. Ctrl-C finishes the step at work and leaves a checkpoint.
+curves.svg. Ctrl-C finishes the step at work and leaves a checkpoint.
 
 --nproc P trains with P processes of this machine, which share each batch; across machines,
 `mpiexec -n P convdsl train ...` does (docs/distributed.md).
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from convdsl.ranks import Ranks
     from convdsl.training.fit import Job, Trained
 
-CURVES, RATES, EVENTS = "curves.png", "rates.png", "tensorboard"
+CURVES, RATES, EVENTS = "curves.svg", "rates.svg", "tensorboard"
 FINDINGS = 1
 
 
@@ -209,13 +209,10 @@ def _verdict(job: Job, trained: Trained, folder: Path) -> str:
 
 
 def _draw(trained: Trained, folder: Path) -> None:
-    """The curves, or once why there are none."""
     from convdsl.training.curves import draw_curves
 
-    try:
+    if trained.history:
         draw_curves(trained.history, folder / CURVES, trained.model.name)
-    except InputError as error:
-        console.note(str(error))
 
 
 def _find_rate(job: Job, folder: Path) -> int:
@@ -238,11 +235,8 @@ def _find_rate(job: Job, folder: Path) -> int:
         f"try --lr {test.steepest:.1e}"
     )
     picture = folder.with_name(f"{folder.name}.{RATES}")
-    try:
-        draw_rates(test.rates, test.losses, picture)
-        console.note(f"drawn in {picture}")
-    except InputError as error:
-        console.note(str(error))
+    draw_rates(test.rates, test.losses, picture)
+    console.note(f"drawn in {picture}")
     return 0
 
 

@@ -8,6 +8,7 @@ browser takes the dark colours; `light` and `dark` files have one set alone.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from unicodedata import combining, east_asian_width
 from xml.sax.saxutils import escape, quoteattr
@@ -114,6 +115,15 @@ class Canvas:
     def _size(self) -> str:
         width, height = number(self.width), number(self.height)
         return f'width="{width}" height="{height}" viewBox="0 0 {width} {height}"'
+
+
+def stacked(canvases: Sequence[Canvas]) -> Canvas:
+    """One below the other."""
+    body, height = "", 0.0
+    for canvas in canvases:
+        body += element("g", canvas.body, transform=f"translate(0 {number(height)})")
+        height += canvas.height
+    return Canvas(body, max(canvas.width for canvas in canvases), height)
 
 
 def element(tag: str, inner: str = "", **attributes: object) -> str:

@@ -3,41 +3,54 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from convdsl.diagnostics import InputError
+from convdsl.drawing.charts import Axis, Curve, curves, headed, spanning
+from convdsl.drawing.svg import Canvas, stacked
 
 Record = Mapping[str, Any]
 
+WIDTH = 760.0
+
 
 def draw_curves(history: Sequence[Record], path: Path, title: str) -> None:
-    """Write a PNG: losses above, what else was measured below. InputError without matplotlib."""
-    figure, axes = _axes(2 if _others(history) else 1)
-    epochs = [record["epoch"] for record in history]
-    for name, label in (("train_loss", "training"), ("val_loss", "validation")):
-        values = [record.get(name) for record in history]
-        if any(value is not None for value in values):
-            axes[0].plot(epochs, values, marker=".", label=label)
-    axes[0].set_ylabel("loss")
-    axes[0].set_title(title)
-    for name in _others(history):
-        axes[1].plot(epochs, [r.get(name) for r in history], marker=".", label=name[4:])
-    if len(axes) > 1:
-        axes[1].set_ylabel("validation")
-    axes[-1].set_xlabel("epoch")
-    _finish(figure, axes, path)
+    """Write an SVG: losses above, what else was measured below."""
+    epochs = [float(record["epoch"]) for record in history]
+    across = Axis("epoch", min(epochs, default=0.0), max(*epochs, epochs[0] + 1))
+    losses = {"training": "train_loss", "validation": "val_loss"}
+    charts = [_chart(history, losses, across, "loss")]
+    measured = {name.removeprefix("val_"): name for name in _others(history)}
+    if measured:
+        charts.append(_chart(history, measured, across, "validation"))
+    _write(stacked(charts), path, title)
 
 
 def draw_rates(rates: Sequence[float], losses: Sequence[float], path: Path) -> None:
-    """Write a PNG of the loss at every rate tried."""
-    figure, (axis,) = _axes(1)
-    axis.plot(rates, losses)
-    axis.set_xscale("log")
-    axis.set_xlabel("rate of learning")
-    axis.set_ylabel("loss")
-    _finish(figure, (axis,), path)
+    """Write an SVG of the loss at every rate tried."""
+    points = list(zip(rates, losses, strict=True))
+    across = spanning("rate of learning", rates, log=True)
+    upwards = spanning("loss", losses)
+    drawn = curves([Curve("loss", points)], across, upwards, width=WIDTH)
+    _write(drawn, path, "Loss by rate of learning")
+
+
+def _chart(
+    history: Sequence[Record], named: Mapping[str, str], across: Axis, upwards: str
+) -> Canvas:
+    """The columns of a history that `named` says by their labels, as far as there are numbers."""
+    found: list[Curve] = []
+    for label, name in named.items():
+        points = [(float(r["epoch"]), float(r[name])) for r in history if _is_number(r.get(name))]
+        if points:
+            found.append(Curve(label, points))
+    values = [value for curve in found for _, value in curve.points]
+    axis = spanning(upwards, values)
+    return curves(found or [Curve(upwards, [])], across, axis, dots=True, width=WIDTH)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float)
 
 
 def _others(history: Sequence[Record]) -> list[str]:
@@ -52,19 +65,5 @@ def _others(history: Sequence[Record]) -> list[str]:
     ]
 
 
-def _axes(rows: int) -> tuple[Any, Sequence[Any]]:
-    try:
-        figures = import_module("matplotlib.figure")
-    except ModuleNotFoundError as error:
-        raise InputError("curves need matplotlib: pip install 'convdsl[plot]'") from error
-    figure = figures.Figure(figsize=(7, 3 * rows + 0.5), layout="constrained")
-    axes = figure.subplots(rows, 1, sharex=True, squeeze=False)
-    return figure, [row[0] for row in axes]
-
-
-def _finish(figure: Any, axes: Sequence[Any], path: Path) -> None:
-    for axis in axes:
-        axis.grid(visible=True, alpha=0.3)
-        if axis.get_legend_handles_labels()[0]:
-            axis.legend()
-    figure.savefig(path, dpi=120)
+def _write(drawn: Canvas, path: Path, title: str) -> None:
+    path.write_text(headed(drawn, title).document(title), encoding="utf-8")
