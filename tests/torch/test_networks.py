@@ -22,7 +22,7 @@ def _network(name: str) -> tuple[dict[str, Any], torch.nn.Module]:
     return {key: value.numpy() for key, value in network.state_dict().items()}, network
 
 
-@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("batch", [1, pytest.param(3, marks=pytest.mark.drawn)])
 @pytest.mark.parametrize("passes", [PASSES, ()], ids=["passes", "no-passes"])
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "efficientnet_lite0"])
 def test_logits_equal_pytorchs(name: str, passes: Any, batch: int) -> None:
