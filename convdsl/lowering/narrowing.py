@@ -5,18 +5,21 @@ products is the same to them whether each of them rounds it again or whoever mak
 Kept in the narrower type it takes less memory and less time on the way, and no instruction in the
 loops of products. Operators that only choose or move elements hand that on: the largest of rounded
 numbers is the largest one, rounded. Whoever only asks on which side of zero a value is (the mask of
-a ReLU's gradient) is told the same of a rounded one.
+a ReLU's gradient) is told the same of a rounded one. And the sum of a factor over the depths of its
+product (a bias's gradient beside that of filters) is one more column of this, whose other factor is
+one: it takes the factor as the other columns do.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from convdsl.ir.graph import Graph, OpNode, Value
 from convdsl.ir.rules import kernel_of
 from convdsl.ir.timing import Timing
 from convdsl.kernel.expr import (
+    Axis,
     Binary,
     Compare,
     Expr,
@@ -29,6 +32,7 @@ from convdsl.kernel.expr import (
     walk,
 )
 from convdsl.lowering.layouts import Layouts
+from convdsl.schedules.contraction import find_contraction
 from convdsl.schedules.machine import Machine
 from convdsl.tensor import DType, TensorType
 
@@ -140,7 +144,18 @@ class _Search:
         """What a reader takes an operand as, if it takes it rounded."""
         if user in self.factors:
             return self.factors[user].get(name)
+        summed = _summed(user, name)
+        if summed is not None:
+            return self._column(value, summed)
         return known.get(user.outputs[0]) if _hands_on(user) else None
+
+    def _column(self, value: Value, summed: frozenset[int]) -> DType | None:
+        """What products take a value as that they sum over the same axes."""
+        for user, name in self._users(value):
+            dtype = self.factors.get(user, {}).get(name)
+            if dtype is not None and summed in _depths(user, name):
+                return dtype
+        return None
 
     def _fits(self, value: Value, values: Mapping[Value, DType]) -> bool:
         """Whether all that read a value still take it rounded, and what it is put together from is
@@ -178,6 +193,37 @@ def _factors(node: OpNode, machine: Machine) -> dict[str, DType]:
                 apart.add(name)
     both = {name: dtype for name, dtype in found.items() if name in node.inputs}
     return {} if apart & both.keys() or len(both) < len(found) else both
+
+
+def _summed(node: OpNode, name: str) -> frozenset[int] | None:
+    """The axes of an operand that an operator adds up, if that is all it does."""
+    stages = kernel_of(node.call).stages
+    match stages[0].body:
+        case Reduce("sum", axes, Read() as read) if len(stages) == 1 and read.tensor.name == name:
+            return _along(read, axes)
+        case _:
+            return None
+
+
+def _depths(node: OpNode, name: str) -> set[frozenset[int] | None]:
+    """The axes of a factor that products of an operator are summed over."""
+    products = filter(None, map(find_contraction, kernel_of(node.call).stages))
+    return {
+        _along(read, found.k)
+        for found in products
+        for read in (found.a, found.b)
+        if read.tensor.name == name
+    }
+
+
+def _along(read: Read, axes: Sequence[Axis]) -> frozenset[int] | None:
+    """The axes of a tensor that axes of a loop run along, each as it is, of more than one
+    position."""
+    sizes = read.tensor.type.sizes
+    moved = {axis.i: axis.extent for axis in axes if axis.extent != 1}
+    along = frozenset(at for at, index in enumerate(read.index) if index in moved)
+    whole = all(sizes[at] == moved[read.index[at]] for at in along)
+    return along if whole and len(along) == len(moved) else None
 
 
 def _only_compared_with_zero(node: OpNode) -> frozenset[str]:
@@ -224,4 +270,4 @@ def _chooses(e: object) -> bool:
 
 def _puts_together(node: OpNode) -> bool:
     """Whether parts may be written where the whole lies (`slices`)."""
-    return len(node.inputs) > 1
+    return len(node.inputs) > 1 and _hands_on(node)

@@ -128,8 +128,12 @@ def branching() -> Graph:
     ("precision", "dtype", "expected"),
     [
         ("highest", "none", set[str]()),
-        ("high", "tf32", {"relu2", "relu4", "avg_pool1"}),
-        ("medium", "bf16", {"relu2", "avg_pool1"}),  # twelve halves would be filled up to sixteen
+        ("high", "tf32", {"conv2", "relu2", "conv4", "relu4", "avg_pool1"}),
+        (
+            "medium",
+            "bf16",
+            {"conv2", "relu2", "avg_pool1"},
+        ),  # twelve halves are filled up
     ],
 )
 def test_who_is_stored_so(precision: Precision, dtype: str, expected: set[str]) -> None:
@@ -154,6 +158,23 @@ def test_masks_of_gradients_do_not_mind(act: str) -> None:
         t for nodes, t in stored(lowered_for(graph, target)).items() if inner.node.name in nodes
     )
     assert found == ({"f32"} if act == "relu6" else {"tf32"})
+
+
+@pytest.mark.parametrize("trained", [True, False])
+def test_gradients_of_biases_are_columns_of_those_of_filters(trained: bool) -> None:
+    """They add up what these multiply, over the same axes; beside other products they are sums."""
+    b, x = relu_first(24)
+    weight, bias = b.parameter("weight", 16, 24, 3, 3), b.parameter("bias", 16)
+    states = {"weight": weight, "bias": bias}
+    inner = b("conv", x, channels=16, kernel=3, states=states)
+    y = b("conv", b("relu", inner), channels=20, kernel=3)
+    wanted = [x, bias, weight] if trained else [x, bias]
+    found = gradients(b.graph, {y: y}, wanted, b.build)
+    graph = b.output(y=y, **{f"d{i}": value for i, value in enumerate(found) if value is not None})
+    target = CudaTarget("sm_90", "high")
+    check(graph, target)
+    types = stored(lowered_for(graph, target))["relu2.dx",]
+    assert types == ({"tf32"} if trained else {"f32"})
 
 
 def test_weights_of_two_layers_are_packed_for_each() -> None:
