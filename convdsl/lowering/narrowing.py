@@ -38,6 +38,9 @@ from convdsl.tensor import DType, TensorType
 
 _CHOOSES = ("max", "min")
 
+_KEEP_SIGNS = (DType.TF32, DType.BF16)
+"""What has the range of f32: nothing but zero becomes zero."""
+
 
 @dataclass(frozen=True)
 class Narrowed:
@@ -126,7 +129,9 @@ class _Search:
         node = value.node
         made = isinstance(node, OpNode) and not self.timing.is_bound(node) and not node.op.exchanges
         own = made and value.type.dtype is dtype.computed and not self.graph.is_result(value)
-        return own and self.layouts.lies_alike(value, dtype)
+        asked = len(self._users(value)) < len(list(self.graph.users(value)))
+        same = dtype in _KEEP_SIGNS or not asked
+        return own and same and self.layouts.lies_alike(value, dtype)
 
     def _users(self, value: Value) -> list[tuple[OpNode, str]]:
         """Who could tell whether a value is rounded."""

@@ -188,3 +188,21 @@ def test_weights_of_two_layers_are_packed_for_each() -> None:
     check(graph, CudaTarget("sm_90", "medium"))
     lowered = lowered_for(graph, CudaTarget("sm_90", "medium"))
     assert {packing.dtype for packing in lowered.packings} == {DType.F32, DType.BF16}
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [("high", "tf32"), ("medium", "bf16"), ("float16", "f32")]
+)
+def test_signs_of_what_reaches_further_down_than_halves(precision: Precision, dtype: str) -> None:
+    """In f16 what is below 6e-8 is zero: a ReLU's gradient there would be lost."""
+    b = Builder()
+    x = b.input("x", 3, 40, 24)
+    inner = b("relu", b("mul", x, x), name="inner")
+    right = b("relu", b("transpose", b.input("z", 3, 40, 24), axes=(0, 2, 1)))
+    y = b("matmul", inner, right)
+    given = b("relu", b.input("given", 3, 40, 40))
+    (dx,) = gradients(b.graph, {y: given}, [x], b.build)
+    assert dx is not None
+    found = stored(lowered_for(b.output(y=y, dx=dx), CudaTarget("sm_90", precision)))
+    types = {kind for nodes, own in found.items() if nodes[-1] == "inner" for kind in own}
+    assert types == {dtype}
