@@ -1,10 +1,11 @@
-"""Ray Data and Dask: folders of images to Parquet, with the numbers of the network itself."""
+"""Ray Data, Spark and Dask: a folder of images to Parquet, with the network's own numbers."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -136,8 +137,51 @@ def test_dask(place: Path) -> None:
     assert found == predictor.classify(files)
 
 
+@pytest.fixture(scope="module")
+def spark(place: Path) -> Iterator[Any]:
+    """Spark on this machine, with two processes in the folder; none is left at the end."""
+    if shutil.which("java") is None:
+        pytest.skip("Spark needs Java: apt-get install default-jre-headless")
+    sql = pytest.importorskip("pyspark.sql", reason="pip install pyspark")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        patch.setenv("PYSPARK_PYTHON", sys.executable)
+        patch.setenv("PYTHONPATH", str(ROOT))
+        patch.setenv("SPARK_LOCAL_IP", "127.0.0.1")
+        build = sql.SparkSession.builder.master("local[2]").config("spark.ui.enabled", "false")
+        session = build.config("spark.sql.execution.arrow.maxRecordsPerBatch", "5").getOrCreate()
+        yield session
+        session.stop()
+
+
+def test_the_recipe_on_spark(place: Path, spark: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """As the page has it; then the numbers of `convdsl classify`, to the bit."""
+    names = {"spark": spark, "predictor": convdsl.Predictor("net.cdsl")}
+    text = recipe("python", "mapInPandas").replace('"predictions"', '"by_spark"')
+    exec(compile(text, str(PAGE), "exec"), names)
+    frame = pandas.read_parquet(place / "by_spark")
+    expected = wanted(place, capsys)
+    assert sorted(Path(path).name for path in frame["path"]) == sorted(expected)
+    for row in frame.itertuples():
+        assert (row.index, row.label, row.probability) == tuple(
+            expected[Path(row.path).name].values()
+        )
+
+
+def test_columns_on_spark(place: Path, spark: Any) -> None:
+    """Arrays, as numbers in a column; parts of five rows, and one that is empty."""
+    x = np.random.default_rng(4).standard_normal((COUNT, 3, 16, 16), np.float32)
+    predictor = convdsl.Predictor(place / "net.cdsl")
+    rows = [(number, row.tolist()) for number, row in enumerate(x)]
+    schema = "number int, image array<array<array<float>>>"
+    table = spark.createDataFrame(rows, schema).repartition(4)
+    made = table.mapInPandas(predictor.frames, "number int, logits array<float>").toPandas()
+    found = np.stack(made.sort_values("number")["logits"].to_list())
+    np.testing.assert_array_equal(found.astype(np.float32), predictor(x))
+
+
 def test_frames_of_pandas(place: Path) -> None:
-    """What Spark's mapInPandas hands out; Spark itself needs Java."""
+    """What Spark's mapInPandas hands out, without it."""
     predictor = convdsl.Predictor(place / "net.cdsl")
     files = sorted((place / "photos").iterdir())
     rows = {"path": list(map(str, files)), "bytes": [file.read_bytes() for file in files]}
