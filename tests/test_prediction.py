@@ -119,7 +119,8 @@ def test_other_processes_open_it_once(place: Path, method: str, recwarn: Any) ->
     predictor = convdsl.Predictor(place / "tiny.cnn", "random:3", batch=4)
     wanted = predictor(drawn(5))
     with multiprocessing.get_context(method).Pool(1) as pool:
-        found = pool.map(_in_a_child, [predictor] * 3)
+        # a pool whose process died waits for its answer for ever
+        found = pool.map_async(_in_a_child, [predictor] * 3).get(timeout=300)
     assert len({process for process, _, _ in found} - {os.getpid()}) == 1
     if method == "spawn":
         assert {count for _, count, _ in found} == {1}
