@@ -11,6 +11,7 @@ from executors import interpreted, machine_code
 from graphs import Builder, evaluate_graph, random_arrays
 from hypothesis import assume
 from hypothesis import strategies as st
+from layer_steps import EPSILON
 
 from convdsl.backends.llvm.objects import find_target
 from convdsl.ir.graph import Graph
@@ -21,7 +22,6 @@ from convdsl.schedules.cpu.machine import cpu_machine
 from convdsl.tensor import DType
 
 Array = np.ndarray[Any, Any]
-EPSILON = {DType.F32: float(np.finfo("f4").eps), DType.F64: float(np.finfo("f8").eps)}
 
 
 @st.composite

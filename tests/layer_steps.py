@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from drawn_convolutions import EPSILON
 from executors import run_session
 from graphs import Builder, evaluate_results, random_arrays
 
@@ -20,6 +19,8 @@ from convdsl.schedules.cpu.machine import cpu_machine
 from convdsl.tensor import DType
 
 NATIVE = find_target()
+
+EPSILON = {DType.F32: float(np.finfo("f4").eps), DType.F64: float(np.finfo("f8").eps)}
 
 
 def step_graph(

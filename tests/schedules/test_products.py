@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from drawn_convolutions import EPSILON, check, convolutions, run
+from drawn_convolutions import check, convolutions, run
 from graphs import Array, Builder, rewritten
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from layer_steps import EPSILON
 
 from convdsl.backends.llvm.objects import find_target
 from convdsl.ir.graph import Graph, Value
