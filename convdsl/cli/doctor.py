@@ -21,6 +21,7 @@ PACKAGES = ("numpy", "llvmlite", "networkx", "safetensors", "lark", "rich")
 EXTRAS = {
     "images": ("PIL", "pillow", "photos for classify"),
     "onnx": ("onnx", "onnx", "ONNX files"),
+    "plot": ("matplotlib", "matplotlib", "curves of training runs as PNG"),
     "lsp": ("pygls", "pygls", "findings and shapes in an editor"),
     "serve": ("uvicorn", "uvicorn", "networks over HTTP"),
     "mpi": ("mpi4py", "mpi4py", "training by several processes"),

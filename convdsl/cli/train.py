@@ -5,7 +5,8 @@ over it, and what nobody says has a default (docs/language.md lists them). Data 
 folder of images for each class, IDX files (--data images.idx --labels labels.idx), an .npz with `x`
 and `y`, or a CSV of paths and labels. The folder --out gets weights.safetensors (the best by
 validation), checkpoint/ (the last state, for --resume), log.jsonl (an object an epoch) and
-curves.svg. Ctrl-C finishes the step at work and leaves a checkpoint.
+curves.svg, with matplotlib curves.png too. Ctrl-C finishes the step at work and leaves a
+checkpoint.
 
 --nproc P trains with P processes of this machine, which share each batch; across machines,
 `mpiexec -n P convdsl train ...` does (docs/distributed.md).
@@ -31,11 +32,13 @@ from convdsl.diagnostics import InputError
 from convdsl.kernel.cuda_target import MIXED
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from convdsl.ir.model import Model
     from convdsl.ranks import Ranks
     from convdsl.training.fit import Job, Trained
 
-CURVES, RATES, EVENTS = "curves.svg", "rates.svg", "tensorboard"
+CURVES, RATES, EVENTS = "curves", "rates", "tensorboard"
 FINDINGS = 1
 
 
@@ -209,10 +212,20 @@ def _verdict(job: Job, trained: Trained, folder: Path) -> str:
 
 
 def _draw(trained: Trained, folder: Path) -> None:
+    """The curves as SVG, and as PNG, or once why there is none."""
     from convdsl.training.curves import draw_curves
 
     if trained.history:
-        draw_curves(trained.history, folder / CURVES, trained.model.name)
+        name = trained.model.name
+        _draw_both(folder / CURVES, lambda path: draw_curves(trained.history, path, name))
+
+
+def _draw_both(path: Path, draw: Callable[[Path], None]) -> None:
+    draw(path.with_name(f"{path.name}.svg"))
+    try:
+        draw(path.with_name(f"{path.name}.png"))
+    except InputError as error:
+        console.note(str(error))
 
 
 def _find_rate(job: Job, folder: Path) -> int:
@@ -235,8 +248,8 @@ def _find_rate(job: Job, folder: Path) -> int:
         f"try --lr {test.steepest:.1e}"
     )
     picture = folder.with_name(f"{folder.name}.{RATES}")
-    draw_rates(test.rates, test.losses, picture)
-    console.note(f"drawn in {picture}")
+    _draw_both(picture, lambda path: draw_rates(test.rates, test.losses, path))
+    console.note(f"drawn in {picture}.svg")
     return 0
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
+from convdsl.diagnostics import InputError
 from convdsl.training.curves import draw_curves, draw_rates
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -42,3 +44,10 @@ def test_rates_stand_on_powers_of_ten(tmp_path: Path) -> None:
     across = [float(point.split()[0]) for point in curve.get("d", "")[1:].split("L")]
     gaps = [b - a for a, b in pairwise(across)]
     assert max(gaps) - min(gaps) <= 0.2
+
+
+def test_a_png_needs_matplotlib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(InputError, match=r"convdsl\[plot\]"):
+        draw_curves(RUN, tmp_path / "curves.png", "m")
