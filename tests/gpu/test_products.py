@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from contractions_on_cards import TOLERANCES, as_double, close
 from gpu.running import run_on_card
-from gpu.test_networks import precisions
+from gpu.test_networks import SINGLE, precisions
 from graphs import Builder, evaluate_results, random_arrays
 from layer_steps import step_graph
 
@@ -41,7 +41,8 @@ def test_convolutions(layer: str, precision: str) -> None:
     arrays = {name: array.astype("f4") for name, array in random_arrays(graph, 7).items()}
     found, _ = run_on_card(graph, arrays, precision)
     truth, _ = evaluate_results(graph, {n: a.astype("f8") for n, a in arrays.items()})
-    close(found["y"], truth["y"], TOLERANCES[precision], layer)
+    most = SINGLE if precision == "highest" else TOLERANCES[precision]  # Winograd may run there
+    close(found["y"], truth["y"], most, layer)
 
 
 @pytest.mark.parametrize("dtype", [DType.F16, DType.BF16], ids=str)

@@ -36,7 +36,7 @@ LAYERS: dict[str, tuple[tuple[int, ...], dict[str, Any], str]] = {
     "3-D": ((1, 8, 5, 6, 7), {"channels": 16, "kernel": 3}, "direct"),
     "depthwise": ((1, 32, 14, 14), {"channels": 32, "kernel": 3, "groups": 32}, "depthwise"),
     "depthwise ragged": ((1, 58, 9, 9), {"channels": 58, "kernel": 5, "groups": 58}, "depthwise"),
-    "ragged groups": ((1, 12, 14, 14), {"channels": 12, "kernel": 3, "groups": 4}, "grouped"),
+    "ragged groups": ((1, 12, 14, 14), {"channels": 12, "kernel": 3, "groups": 4}, "planar"),
     "reflected": ((1, 16, 14, 14), {"channels": 16, "kernel": 3, "pad_mode": "reflect"}, "gemm"),
 }
 
@@ -100,7 +100,7 @@ def test_choices_say_what_was_predicted() -> None:
         "gemm",
         "correlation",
     }
-    own |= {"lanes", "phases", "planar", "ranks", "rows", "separable", "weaving"}
+    own |= {"lanes", "phases", "planar", "putting", "ranks", "rows", "separable", "weaving"}
     assert known == own | {"reduction", "scatter", "running", "transpose", "flat", "generic"}
 
 

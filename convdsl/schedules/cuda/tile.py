@@ -194,7 +194,6 @@ def _plain() -> Iterator[Tile]:
 
 def _on_tensor_units(form: MmaForm, *, halves: bool) -> Iterator[Tile]:
     for warps, rows, columns in (
-        ((4, 2), 64, 64),
         ((2, 2), 64, 64),
         ((4, 1), 64, 64),
         ((2, 1), 64, 64),
