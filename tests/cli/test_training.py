@@ -50,6 +50,7 @@ def test_a_model_that_says_nothing_of_training(folder: Path, capsys: Any) -> Non
     assert "54 samples to train on, 6 to validate" in err
     assert sorted(path.name for path in (folder / "run").iterdir() if path.suffix != ".png") == [
         "checkpoint",
+        "curves.svg",
         "log.jsonl",
         "weights.safetensors",
     ]

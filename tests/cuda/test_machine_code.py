@@ -26,7 +26,7 @@ from convdsl.kernel.cuda_target import (
     CudaTarget,
     Precision,
 )
-from convdsl.kernel.mma import TF32
+from convdsl.kernel.mma import TF32, WARP
 from convdsl.kernel.nodes import Blocks, Threads
 from convdsl.schedules.cuda.factor import Form
 from convdsl.schedules.cuda.plan import Plan, plan_for
@@ -36,6 +36,10 @@ MOST_SLOTS, MOST_ROUNDED = 8, 9
 """Issue slots of a main loop for each product on the tensor units; and in TF32, where what is no
 weight is rounded in registers: four to five instructions for an element, as no card does it in one,
 which is up to half of what such loops issue."""
+
+MOST_OF_SMALL = 20
+"""The same of tiles whose warps have fewer than 64 x 64 sums, which small products get: those do not
+wait for issue slots, but fill the card with their blocks (ADR 211)."""
 
 MOST_OF_GROUPS = 40
 """Issue slots of a main loop for each product of a warp group: one keeps the tensor units busy for
@@ -177,6 +181,8 @@ def test_products(layer: str, arch: str, kind: str) -> None:
         else:
             slots = len(loop.codes) / loop.count("HMMA")
             most = MOST_ROUNDED if plan.tile.form is TF32 else MOST_SLOTS
+            if plan.tile.sums * WARP < 64 * 64:
+                most = MOST_OF_SMALL
             assert slots <= most, f"{function.name}: {slots:.1f} slots, {plan.tile}"
         if {plan.a.form, plan.b.form} <= {Form.DEPTHS, Form.PACKED}:
             assert all(".128" in code for code in loop.of("LDS")), loop.of("LDS")
