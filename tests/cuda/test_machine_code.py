@@ -38,8 +38,8 @@ weight is rounded in registers: four to five instructions for an element, as no 
 which is up to half of what such loops issue."""
 
 MOST_OF_SMALL = 20
-"""The same of tiles whose warps have fewer than 64 x 64 sums, which small products get: those do not
-wait for issue slots, but fill the card with their blocks (ADR 211)."""
+"""The same of tiles whose warps have fewer than 64 x 64 sums, which small products get: they wait
+for no issue slots, but fill the card with their blocks (ADR 211)."""
 
 MOST_OF_GROUPS = 40
 """Issue slots of a main loop for each product of a warp group: one keeps the tensor units busy for
