@@ -202,6 +202,11 @@ def _callers(error: Error) -> Iterator[str]:
             yield f"{place}: {code}" if code else place
 
 
+def reason(error: BaseException) -> str:
+    """Why something failed, in words: of what the system says without its number and the path."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
 def expect(what: str, given: object, *types: type) -> None:
     """InputError where an argument is of none of the types that it takes."""
     if not isinstance(given, types):
@@ -291,13 +296,33 @@ def _excerpt(labels: Sequence[Label]) -> list[str]:
         elif previous and number > previous + 1:
             lines.append(f"{' ' * width}...")
         path, previous = file, number
-        lines.append(f"{number:>{width}} | {source.line(number).expandtabs(4)}")
-        lines += [f"{blank} {text}" for text in _carets(source, number, group, labels[0])]
+        begin, text = _in_view(source.line(number).expandtabs(4), number, labels[0])
+        lines.append(f"{number:>{width}} | {text}")
+        lines += [f"{blank} {row}" for row in _carets(source, number, group, labels[0], begin)]
     lines.append(blank)
     return lines
 
 
-def _carets(source: SourceFile, number: int, group: Sequence[Label], primary: Label) -> list[str]:
+_VIEW, _BEFORE = 240, 80
+"""Characters shown of a line that is longer, and how many of them before the place."""
+
+
+def _in_view(text: str, number: int, primary: Label) -> tuple[int, str]:
+    """Where the part of a line begins that is shown, and that part: around the place, of a line
+    that no terminal would show."""
+    if len(text) <= _VIEW:
+        return 0, text
+    span = primary.span
+    before = span.source.line(number)[: span.column - 1] if span.line == number else ""
+    begin = max(0, min(len(before.expandtabs(4)) - _BEFORE, len(text) - _VIEW))
+    part = text[begin : begin + _VIEW]
+    part = f"...{part[3:]}" if begin else part
+    return begin, f"{part[:-3]}..." if begin + _VIEW < len(text) else part
+
+
+def _carets(
+    source: SourceFile, number: int, group: Sequence[Label], primary: Label, begin: int
+) -> list[str]:
     text = source.line(number)
     marks: list[tuple[int, int, str, str]] = []
     for label in group:
@@ -305,7 +330,9 @@ def _carets(source: SourceFile, number: int, group: Sequence[Label], primary: La
         end_line, end_column = source.position(label.span.end)
         end = end_column - 1 if end_line == number else len(text)
         left = len(text[:start].expandtabs(4))
-        right = max(left + 1, len(text[: max(end, start)].expandtabs(4)))
+        right = len(text[: max(end, start)].expandtabs(4))
+        left, right = (max(0, min(at - begin, _VIEW)) for at in (left, right))
+        right = max(left + 1, right)
         marks.append((left, right, "^" if label is primary else "-", label.text))
     marks.sort()
     row = ""

@@ -26,7 +26,7 @@ from typing import Any, TypeAlias, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from convdsl.diagnostics import InputError
+from convdsl.diagnostics import InputError, reason
 from convdsl.ir.preprocess import Preprocessing, Region, changed, regions
 from convdsl.tensor import DType, TensorType
 from convdsl.tensor.conversion import convert
@@ -109,10 +109,10 @@ def _read(image: str | Path | bytes, take: Callable[[Image.Image], T]) -> T:
     except InputError:
         raise
     except Exception as error:  # noqa: BLE001  the decoders' exceptions have no other base
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        why = reason(error)
         if isinstance(error, UnidentifiedImageError) and isinstance(image, bytes):
-            reason = f"it is none of {', '.join(FORMATS)}"  # Pillow names an address in memory
-        raise InputError(f"cannot read {named}: {reason}") from None
+            why = f"it is none of {', '.join(FORMATS)}"  # Pillow names an address in memory
+        raise InputError(f"cannot read {named}: {why}") from None
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -9,11 +9,16 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import os
 import sys
+from pathlib import Path
 
 from convdsl.cli import console
 from convdsl.cli.options import completes, plain_path
 from convdsl.diagnostics import InputError
+
+_LONGEST = 120
+"""Characters of a line that a note shows."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -76,7 +81,9 @@ def _first_change(name: str, before: str, after: str) -> str:
     line, other, _, _ = spans[0]
     count = sum(max(removed, added) for _, _, removed, added in spans)
     lines = f"{count} line{'s' if count > 1 else ''}"
-    wanted = f"should read `{new[other]}`" if other < len(new) else "should not be there"
+    meant = new[other] if other < len(new) else ""
+    shown = meant if len(meant) <= _LONGEST else f"{meant[:_LONGEST]}..."
+    wanted = f"should read `{shown}`" if other < len(new) else "should not be there"
     return f"{name}:{line + 1}: {wanted}; {lines} would change"
 
 
@@ -85,7 +92,7 @@ def _read(name: str) -> str:
     from convdsl.syntax.limits import SOURCE_BYTES
 
     try:
-        return read_text(plain_path(name).resolve(), SOURCE_BYTES)
+        return read_text(_behind_links(name), SOURCE_BYTES)
     except FileProblem as problem:
         raise InputError(problem.message) from None
 
@@ -93,4 +100,9 @@ def _read(name: str) -> str:
 def _write(name: str, text: str) -> None:
     from convdsl.runtime.whole_files import write_whole
 
-    write_whole(plain_path(name).resolve(), [text.encode()])
+    write_whole(_behind_links(name), [text.encode()])
+
+
+def _behind_links(name: str) -> Path:
+    """The file that is read and written; where links go in a circle, one that cannot be."""
+    return Path(os.path.realpath(plain_path(name)))

@@ -8,6 +8,7 @@ data.py, test_NAME.py, README.md, .gitignore, .pre-commit-config.yaml and
 from __future__ import annotations
 
 import argparse
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -148,10 +149,11 @@ def _try(name: str, text: str) -> None:
 
 def _named_as(folder: Path) -> str:
     """The folder's name as one of a network."""
-    words = re.findall(r"[a-z0-9]+", folder.resolve().name.lower())
+    place = Path(os.path.realpath(folder))
+    words = re.findall(r"[a-z0-9]+", place.name.lower())
     name = "_".join(words)
     if not words or not name[0].isalpha():
-        raise InputError(f"no network can be called as {folder.resolve()}; say --name NAME")
+        raise InputError(f"no network can be called as {place}; say --name NAME")
     return _checked(name[:_LONGEST])
 
 

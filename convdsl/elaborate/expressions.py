@@ -26,7 +26,7 @@ from convdsl.elaborate.values import (
 )
 from convdsl.ir.graph import Value
 from convdsl.ops import OPERATORS
-from convdsl.ops.elementwise import SIGNS
+from convdsl.ops.elementwise import COMPARED, SIGNS
 from convdsl.syntax import ast
 from convdsl.tensor import SymDim
 
@@ -285,7 +285,7 @@ class Evaluator(ABC):
                         place.span,
                         help=f"write `{left_node.span.text} -> {operand.span.text}`"
                         if symbol == ">" and isinstance(right, LAYER_LIKE)
-                        else "compare its sizes: x.channels, x.height, x.shape",
+                        else _of_elements(symbol, left_node, operand),
                     )
             if not arithmetic.compare(symbol, left, right):
                 return False
@@ -375,3 +375,12 @@ def _parts_of(value: Any) -> tuple[str, ...]:
     """Help where somebody indexes a tensor."""
     tensor = isinstance(value, Value)
     return ("parts of a tensor are slice(axes, start, stop) and split(parts)",) if tensor else ()
+
+
+def _of_elements(symbol: str, left: ast.Expression, right: ast.Expression) -> str:
+    """What compares tensors element by element, and their sizes."""
+    sizes = "of sizes, compare x.channels, x.height, x.shape"
+    if symbol not in COMPARED:
+        return sizes
+    call = f"{COMPARED[symbol]}({left.span.text}, {right.span.text})"
+    return f"element by element it is `{call}`, a mask; {sizes}"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from convdsl.diagnostics import CompileError, Diagnostic, SourceFile, Span
+from convdsl.diagnostics import CompileError, Diagnostic, SourceFile, Span, reason
 from convdsl.elaborate.files import FileProblem, Library, project_root, read_text
 from convdsl.elaborate.leftovers import check_doubts, check_leftovers
 from convdsl.elaborate.modules import Module, Modules
@@ -49,11 +50,11 @@ def load_file(
 
 def _read(path: Path) -> SourceFile:
     try:
-        text = read_text(Path(path).resolve(), SOURCE_BYTES)
+        text = read_text(Path(os.path.realpath(path)), SOURCE_BYTES)
     except FileProblem as problem:
         raise CompileError([Diagnostic(problem.code, problem.message)]) from None
-    except (OSError, RuntimeError, ValueError) as error:
-        raise CompileError([Diagnostic("E0701", f"cannot read {path}: {error}")]) from None
+    except (OSError, ValueError) as error:
+        raise CompileError([Diagnostic("E0701", f"cannot read {path}: {reason(error)}")]) from None
     return SourceFile(str(path), text)
 
 

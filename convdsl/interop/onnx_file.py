@@ -16,7 +16,7 @@ from typing import Any, cast
 import onnx
 from onnx import TensorProto, helper
 
-from convdsl.diagnostics import InputError
+from convdsl.diagnostics import InputError, reason
 from convdsl.interop.onnx_nodes import all_nodes, tensors
 
 MAX_FILE = 2**31 - 1
@@ -68,7 +68,7 @@ def _bytes(path: Path) -> bytes:
             raise InputError(f"{path} is larger than the 2 GiB that an ONNX file can hold")
         return path.read_bytes()
     except (OSError, ValueError) as error:
-        raise InputError(f"cannot read {path}: {error}") from None
+        raise InputError(f"cannot read {path}: {reason(error)}") from None
 
 
 def _check_tensor(tensor: onnx.TensorProto, source: str) -> None:

@@ -37,7 +37,9 @@ def resolve_numeric(call: Call) -> Mapping[str, Any]:
     """Every operand a number, all of one dtype."""
     for name, type in call.types.items():
         if type.dtype is DType.BOOL:
-            raise OpError(f"{call.op.name} needs numbers, not {type.dtype}", operands=(name,))
+            text = f"{call.op.name} needs numbers, not {type.dtype}"
+            help = ("a mask chooses: where(mask, a, b)",)
+            raise OpError(text, operands=(name,), help=help)
     return resolve_alike(call)
 
 

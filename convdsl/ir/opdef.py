@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 from convdsl.kernel import expr
 from convdsl.kernel.expr import TensorExpr, TensorVar
-from convdsl.tensor import Dim, DType, Symbol, TensorType, Window
+from convdsl.tensor import Dim, DType, Symbol, TensorType, Window, symbols_of
 
 
 class Role(enum.Enum):
@@ -372,6 +372,19 @@ class OpDef:
 
     def __hash__(self) -> int:
         return hash(self.name)
+
+
+def known_size(call: Call, axis: int, what: str, operand: str = "x") -> int:
+    """The extent of an axis that weights are made for; an OpError where it is open."""
+    size = call.type(operand).shape[axis]
+    if isinstance(size, int):
+        return size
+    names = sorted(symbol.name for symbol in symbols_of(size))
+    help = f"give {' and '.join(names)} a number where the input is declared"
+    if names != [str(size)]:
+        help += ", or pool to a size that is known: avgpool(global)"
+    text = f"{call.op.name} needs a known number of {what}, not {size}"
+    raise OpError(text, operands=(operand,), help=(help,))
 
 
 def float_type(call: Call, operand: str = "x") -> DType:

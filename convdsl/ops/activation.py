@@ -20,6 +20,7 @@ from convdsl.ir.opdef import (
     StateSpec,
     always,
     float_type,
+    known_size,
     never,
     no_contraction,
     no_state,
@@ -205,8 +206,10 @@ def resolve_prelu(call: Call) -> Mapping[str, Any]:
     """x floating; raises OpError for one slope a channel where these are not known."""
     float_type(call)
     x = call.type("x")
-    if not call["shared"] and (x.rank < 2 or not isinstance(x.shape[1], int)):
-        raise OpError(f"prelu needs a known number of channels, not {x}", operands=("x",))
+    if not call["shared"]:
+        if x.rank < 2:
+            raise OpError(f"prelu needs a known number of channels, not {x}", operands=("x",))
+        known_size(call, 1, "channels")
     return call.attributes
 
 

@@ -19,6 +19,7 @@ from convdsl.ir.opdef import (
     WindowRule,
     contraction,
     float_type,
+    known_size,
 )
 from convdsl.ir.windows import (
     FILTERS,
@@ -48,9 +49,7 @@ def resolve_conv(call: Call) -> Mapping[str, Any]:
     kernel = resolve_sizes(call, "kernel", rank)
     stride = resolve_sizes(call, "stride", rank)
     dilation = resolve_sizes(call, "dilation", rank)
-    channels, groups = x.shape[1], call["groups"]
-    if not isinstance(channels, int):
-        raise OpError(f"conv needs a known number of channels, not {channels}", operands=("x",))
+    channels, groups = known_size(call, 1, "channels"), call["groups"]
     if channels % groups:
         raise OpError(
             f"{channels} input channels do not divide into {groups} groups",

@@ -312,6 +312,16 @@ SQRT = unary("sqrt", "The square root; NaN below zero.")
 SIGNS = {"add": "+", "sub": "-", "mul": "*", "div": "/"}
 """How the language writes these between two operands."""
 
+COMPARED = {
+    "==": "equal",
+    "!=": "not_equal",
+    "<": "less",
+    "<=": "less_equal",
+    ">": "greater",
+    ">=": "greater_equal",
+}
+"""What compares the elements of tensors, by the sign that compares numbers in the language."""
+
 OPERATORS = (
     ADD,
     SUB,

@@ -20,6 +20,7 @@ from convdsl.ir.opdef import (
     contraction,
     derived,
     float_type,
+    known_size,
     no_state,
 )
 from convdsl.ir.shapes import broadcast_shapes, disagreement, whole_along
@@ -34,10 +35,7 @@ def resolve_linear(call: Call) -> Mapping[str, Any]:
     float_type(call)
     if x.rank < 2:
         raise OpError(f"linear needs batch and features, not {x}", operands=("x",))
-    if not isinstance(x.shape[-1], int):
-        raise OpError(
-            f"linear needs a known number of features, not {x.shape[-1]}", operands=("x",)
-        )
+    known_size(call, -1, "features")
     return call.attributes
 
 
@@ -86,7 +84,7 @@ def doubt_linear(call: Call) -> tuple[str, str] | None:
     x = call.type("x")
     if x.rank < 4:
         return None
-    text = f"linear works along the last axis, which are {x.shape[-1]} columns of a map of space"
+    text = f"linear works along the last axis, which is space here: {x.shape[-1]} columns of a map"
     return text, "`flatten` it first, or pool: `avgpool(global) -> flatten -> linear(...)`"
 
 

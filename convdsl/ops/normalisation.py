@@ -16,6 +16,7 @@ from convdsl.ir.opdef import (
     Role,
     StateSpec,
     float_type,
+    known_size,
     no_contraction,
     no_state,
     pointwise,
@@ -45,10 +46,7 @@ def resolve_batch_norm(call: Call) -> Mapping[str, Any]:
     float_type(call)
     if x.rank < 2:
         raise OpError(f"batch_norm needs batch and channels, not {x}", operands=("x",))
-    if not isinstance(x.shape[1], int):
-        raise OpError(
-            f"batch_norm needs a known number of channels, not {x.shape[1]}", operands=("x",)
-        )
+    known_size(call, 1, "channels")
     return call.attributes
 
 

@@ -20,6 +20,7 @@ from convdsl.ir.opdef import (
     StateSpec,
     derived,
     float_type,
+    known_size,
     no_contraction,
     no_state,
 )
@@ -320,9 +321,7 @@ def resolve_deform_conv(call: Call) -> Mapping[str, Any]:
     float_type(call)
     if x.rank != 2 + _PLANE or offset.rank != x.rank or x.dtype is not offset.dtype:
         raise OpError(f"cannot convolve {x} beside {offset}: both are planes", operands=("offset",))
-    channels, groups = x.shape[1], call["groups"]
-    if not isinstance(channels, int):
-        raise OpError(f"deform_conv needs a known number of channels, not {channels}")
+    channels, groups = known_size(call, 1, "channels"), call["groups"]
     if channels % groups or call["channels"] % groups:
         raise OpError(
             f"{channels} channels into {call['channels']} do not divide into {groups} groups",

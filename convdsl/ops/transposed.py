@@ -21,6 +21,7 @@ from convdsl.ir.opdef import (
     StateSpec,
     derived,
     float_type,
+    known_size,
 )
 from convdsl.ir.pullback import Gradients, Pullback
 from convdsl.ir.windows import PADDINGS, SAME, resolve_padding, resolve_sizes
@@ -57,11 +58,7 @@ def resolve_conv_transpose(call: Call) -> Mapping[str, Any]:
         name: resolve_sizes(call, name, rank)
         for name in ("kernel", "stride", "dilation", "output_pad")
     }
-    channels, groups = x.shape[1], call["groups"]
-    if not isinstance(channels, int):
-        raise OpError(
-            f"conv_transpose needs a known number of channels, not {channels}", operands=("x",)
-        )
+    channels, groups = known_size(call, 1, "channels"), call["groups"]
     for amount, what in ((channels, "input"), (call["channels"], "output")):
         if amount % groups:
             raise OpError(

@@ -26,7 +26,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
-from convdsl.diagnostics import ArtifactError
+from convdsl.diagnostics import ArtifactError, reason
 from convdsl.runtime.cpu.team import available_threads
 from convdsl.runtime.whole_files import write_whole
 
@@ -72,8 +72,7 @@ def read(path: Path, folder: int | None = None) -> Artifact:
     try:
         return _read(path, folder)
     except (OSError, ValueError) as error:  # ValueError: a NUL byte in the path
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise ArtifactError(f"cannot read the artifact {path}: {reason}") from None
+        raise ArtifactError(f"cannot read the artifact {path}: {reason(error)}") from None
 
 
 def _chunks(views: Mapping[str, memoryview], manifest: Mapping[str, Any]) -> Iterator[Any]:

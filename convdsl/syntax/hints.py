@@ -217,7 +217,8 @@ def unexpected(
     if opened and source.text[opened[-1]] != "{" and "\n" in source.text[opened[-1] : start]:
         bracket = source.text[opened[-1]]
         labels.append(Label(source.span(opened[-1], opened[-1] + 1), f"`{bracket}` is still open"))
-    shown = WORDING[kind] if kind in ("$END", NEWLINE) else f"`{found}`"
+    ended = kind in ("$END", NEWLINE)
+    shown = WORDING[kind].removeprefix("the ") if ended else f"`{found}`"
     help = _help(source, start, found, kind, accepts)
     return Diagnostic("E0101", f"unexpected {shown}", tuple(labels), help=help)
 

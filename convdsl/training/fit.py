@@ -34,7 +34,7 @@ from convdsl.training.feeding import (
     reading_ahead,
     settled,
 )
-from convdsl.training.judging import agree, compares, loss_model
+from convdsl.training.judging import agree, compares, doubts, loss_model
 from convdsl.training.loop import CHECKPOINT, WEIGHTS, Run, Watch
 from convdsl.training.rates import Rates
 from convdsl.training.session import Session, loss_of
@@ -186,6 +186,7 @@ def prepare(
     training = settled(model, training, found.train, ranks.size)
     started, notes = _weights(model, weights, training, partial)
     notes += _of_ranks(model, ranks)
+    notes += tuple("; ".join((d.message, *d.help)) for d in doubts(model, training))
     try:
         session = Session(
             model,

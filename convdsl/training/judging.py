@@ -8,10 +8,11 @@ from dataclasses import replace
 from convdsl.diagnostics import CompileError, Diagnostic, InputError, Label
 from convdsl.ir import techniques
 from convdsl.ir.build import Build
-from convdsl.ir.graph import Graph, StateNode, Value
+from convdsl.ir.graph import Graph, OpNode, StateNode, Value
 from convdsl.ir.model import Model
 from convdsl.ir.training import Choice, Loss, Training
 from convdsl.ops import BY_NAME
+from convdsl.ops.shape import OPERATORS as SHAPES
 from convdsl.tensor import TensorType
 from convdsl.training.data.augmentation import BATCHES
 from convdsl.training.losses import LOSSES, UnknownSize
@@ -50,10 +51,42 @@ def disagreements(model: Model) -> tuple[Diagnostic, ...]:
         found = error.diagnostics
         if not model.shares_training:
             return found
-        return tuple(replace(d, code="W0903", severity="warning") for d in found)
+        told = [w.span for w in model.warnings if w.code == "W0903" and w.span is not None]
+        return tuple(
+            replace(d, code="W0903", severity="warning")
+            for d in found
+            if d.span is None or not any(d.span.to(span) == d.span for span in told)
+        )
     except InputError:  # there is no loss yet, or an open size decides
-        pass
-    return ()
+        return ()
+    return tuple(doubts(model, complete(model)))
+
+
+def doubts(model: Model, training: Training) -> Iterator[Diagnostic]:
+    """What losses are likely not meant for, though they can judge it: warnings, at the loss where
+    the text has one, and at the layer that makes the output."""
+    for term in training.loss:
+        name = compares(model.graph, term)[0]
+        value = model.graph.outputs[name]
+        node = _before_views(value).node
+        doubt = LOSSES[term.measure.name].doubt(
+            value.type, node.op if isinstance(node, OpNode) else None
+        )
+        if doubt is None:
+            continue
+        text, help = doubt
+        labels = () if term.measure.span is None else (Label(term.measure.span),)
+        if node.span is not None:
+            labels += (Label(node.span, f"makes `{name}`"),)
+        message = f"`{term.measure.name}` {text}"
+        yield Diagnostic("W0904", message, labels, help=(help,), severity="warning")
+
+
+def _before_views(value: Value) -> Value:
+    """The same elements, before they were given other shapes."""
+    while isinstance(node := value.node, OpNode) and node.op in SHAPES:
+        value = node.data_inputs[0]
+    return value
 
 
 def _without_data(term: Loss) -> Loss:

@@ -10,7 +10,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from convdsl.diagnostics import WeightError
+from convdsl.diagnostics import WeightError, reason
 from convdsl.kernel.signature import array_of
 from convdsl.weights.trained import Trained
 
@@ -111,7 +111,7 @@ def regular_file(path: Path) -> int:
             raise WeightError(f"the weights {path} are {kind}")
         return path.stat().st_size
     except (OSError, ValueError) as error:  # ValueError: a NUL byte in the name
-        raise WeightError(f"cannot read the weights {path}: {error}") from None
+        raise WeightError(f"cannot read the weights {path}: {reason(error)}") from None
 
 
 def shown(name: str) -> str:

@@ -16,6 +16,7 @@ from convdsl.diagnostics import CompileError, Diagnostic, SourceFile
 from convdsl.elaborate import check_definitions, limits, load_file
 from convdsl.explanations import LEVELS, PAGE, SETTINGS, Explanation, every
 from convdsl.syntax import limits as syntax_limits
+from convdsl.training.judging import disagreements
 
 ROOT = Path(__file__).parents[2]
 BEFORE = """# Diagnostics
@@ -71,7 +72,8 @@ def findings(example: str, entry: Explanation, folder: Path) -> tuple[Diagnostic
     except CompileError as error:
         return error.diagnostics
     assert loaded.outputs
-    return loaded.warnings
+    judged = disagreements(loaded) if loaded.training is not None else ()
+    return loaded.warnings + judged
 
 
 @pytest.mark.parametrize("entry", OF_THE_LANGUAGE, ids=lambda entry: entry.code)

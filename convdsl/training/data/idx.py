@@ -18,7 +18,7 @@ from typing import IO, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from convdsl.diagnostics import InputError
+from convdsl.diagnostics import InputError, reason
 
 Array: TypeAlias = "npt.NDArray[Any]"
 
@@ -55,7 +55,7 @@ def read_idx(path: Path) -> Array:
             return np.zeros(shape, dtype)
         return np.memmap(path, dtype, "r", offset, shape)
     except _DAMAGE as error:
-        raise InputError(f"cannot read {path}: {_reason(error)}") from None
+        raise InputError(f"cannot read {path}: {reason(error)}") from None
 
 
 def _opened(path: Path) -> IO[bytes] | gzip.GzipFile:
@@ -109,7 +109,3 @@ def _check_size(path: Path, declared: int, there: int) -> None:
             f"{path} is no sound IDX file: more follows than the {declared:,} bytes of elements "
             "that its header declares"
         )
-
-
-def _reason(error: Exception) -> str:
-    return error.strerror if isinstance(error, OSError) and error.strerror else str(error)

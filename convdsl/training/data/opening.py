@@ -21,7 +21,7 @@ from typing import Any, TypeAlias, cast
 import numpy as np
 import numpy.typing as npt
 
-from convdsl.diagnostics import InputError, WeightError
+from convdsl.diagnostics import InputError, WeightError, reason
 from convdsl.training.data.arrays import ANY, LABEL, ArrayData, Wanted, X, iterated
 from convdsl.training.data.folders import IMAGES, MASKS, class_folder, mask_folder, subfolders
 from convdsl.training.data.idx import is_idx, read_idx
@@ -87,7 +87,7 @@ def _of_path(path: Path, labels: Any, wanted: Wanted) -> Parts:
         if not path.is_file():
             raise InputError(f"the data {path} are neither a folder nor a plain file")
     except (OSError, ValueError) as error:
-        raise InputError(f"cannot read the data {path}: {error}") from None
+        raise InputError(f"cannot read the data {path}: {reason(error)}") from None
     if is_npy(path) or is_idx(path):
         arrays = {X: _array(path)}
         if labels is not None:

@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from convdsl.diagnostics import InputError
+from convdsl.diagnostics import InputError, reason
 from convdsl.training.data.arrays import ANY, LABEL, Wanted
 from convdsl.training.data.boxes import BOXES
 from convdsl.training.data.images import MASK, ImageFiles
@@ -75,7 +75,7 @@ def _rows(path: Path) -> list[tuple[int, list[str]]]:
             reader = csv.reader(file, delimiter=delimiter, skipinitialspace=True, strict=True)
             rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"cannot read the table {path}: {error}") from None
+        raise InputError(f"cannot read the table {path}: {reason(error)}") from None
     rows = [(number, row) for number, row in rows if any(row)]
     if not rows:
         raise InputError(f"{path} holds no rows")

@@ -15,6 +15,8 @@ import numpy as np
 from convdsl.diagnostics import InputError
 from convdsl.ir.build import Build
 from convdsl.ir.graph import Value
+from convdsl.ir.opdef import OpDef
+from convdsl.ops import BY_NAME
 from convdsl.tensor import DType, TensorType
 from convdsl.training.losses.record import (
     Arguments,
@@ -236,7 +238,40 @@ def _focal_terms(b: Build, logits: Value, target: Value, a: Arguments) -> Value:
     return terms
 
 
-CROSS_ENTROPY = LossBuilder(labels, cross_entropy, "label", shares, check_labels)
-NLL = LossBuilder(labels, nll, "label", None, check_labels)
-BINARY_CROSS_ENTROPY = LossBuilder(alike, binary_cross_entropy, "label", None, check_shares)
-FOCAL = LossBuilder(focal_target, focal, "label", shares, check_labels)
+# What is likely meant otherwise
+
+_SHARES = (BY_NAME["softmax"], BY_NAME["sigmoid"])
+"""Operators that make shares of what a loss wants as it comes."""
+
+
+def of_logits(output: TensorType, made_by: OpDef | None) -> tuple[str, str] | None:
+    """Doubt rule: the loss turns logits into shares itself; twice flattens its gradient."""
+    if made_by not in _SHARES:
+        return None
+    name = made_by.name
+    said = f"takes logits, and `{name}` has made shares of them"
+    return said, f"leave `{name}` out: the loss has its own"
+
+
+def of_several_logits(output: TensorType, made_by: OpDef | None) -> tuple[str, str] | None:
+    """Doubt rule: as `of_logits`; of one class alone, the softmax is 1 and the loss 0."""
+    if output.shape[1] == 1:
+        said = f"of one class is always 0: {output} leaves nothing to choose"
+        return said, "`binary_cross_entropy` tells yes from no; or give it two classes"
+    return of_logits(output, made_by)
+
+
+def of_logarithms(output: TensorType, made_by: OpDef | None) -> tuple[str, str] | None:
+    """Doubt rule: the loss takes logarithms of shares."""
+    if made_by not in _SHARES:
+        return None
+    said = f"takes logarithms, and `{made_by.name}` makes shares"
+    return said, "write `log_softmax`, or take `cross_entropy` of what comes before"
+
+
+CROSS_ENTROPY = LossBuilder(labels, cross_entropy, "label", shares, check_labels, of_several_logits)
+NLL = LossBuilder(labels, nll, "label", None, check_labels, of_logarithms)
+BINARY_CROSS_ENTROPY = LossBuilder(
+    alike, binary_cross_entropy, "label", None, check_shares, of_logits
+)
+FOCAL = LossBuilder(focal_target, focal, "label", shares, check_labels, of_logits)

@@ -6,7 +6,13 @@ from convdsl.diagnostics import InputError
 from convdsl.ir.build import Build
 from convdsl.ir.graph import Value
 from convdsl.tensor import TensorType
-from convdsl.training.losses.classification import Labelled, check_labels, focal_target, shares
+from convdsl.training.losses.classification import (
+    Labelled,
+    check_labels,
+    focal_target,
+    of_logits,
+    shares,
+)
 from convdsl.training.losses.record import Arguments, LossBuilder, number, reduced
 
 
@@ -42,4 +48,4 @@ def dice(b: Build, logits: Value, target: Value, a: Arguments) -> Value:
     return reduced(b, b("sub", one, right), a["reduction"])
 
 
-DICE = LossBuilder(dice_target, dice, "mask", shares, check_labels)
+DICE = LossBuilder(dice_target, dice, "mask", shares, check_labels, of_logits)

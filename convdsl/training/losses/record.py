@@ -12,6 +12,7 @@ import numpy.typing as npt
 from convdsl.diagnostics import InputError
 from convdsl.ir.build import Build
 from convdsl.ir.graph import Value
+from convdsl.ir.opdef import OpDef
 from convdsl.ops.training import ALL_REDUCE
 from convdsl.tensor import TensorType
 
@@ -20,10 +21,16 @@ Arguments: TypeAlias = Mapping[str, Any]
 TargetRule: TypeAlias = Callable[[TensorType, Arguments], TensorType]
 Composition: TypeAlias = Callable[[Build, Value, Value, Arguments], Value]
 Check: TypeAlias = Callable[[Array, TensorType, Arguments], None]
+Doubt: TypeAlias = Callable[[TensorType, OpDef | None], tuple[str, str] | None]
 
 
 class UnknownSize(InputError):
     """A size decides whether a loss can judge an output, and nothing has said it yet."""
+
+
+def no_doubt(output: TensorType, made_by: OpDef | None) -> tuple[str, str] | None:
+    """Doubt rule of losses that take outputs as they are."""
+    return None
 
 
 def any_target(target: Array, output: TensorType, arguments: Arguments) -> None:
@@ -42,6 +49,8 @@ class LossBuilder:
         where `target` is a label; `build` takes both. None where there are no classes.
     check: raises InputError for a target on the host that the loss makes no sense of, before it is
         computed. A label that is no class would make the loss NaN.
+    doubt: what is likely wrong with an output that can be judged, and help; from its type and the
+        operator that makes it.
     """
 
     target: TargetRule
@@ -49,6 +58,7 @@ class LossBuilder:
     usual: str = "label"
     shares: TargetRule | None = None
     check: Check = any_target
+    doubt: Doubt = no_doubt
 
 
 def alike(output: TensorType, arguments: Arguments) -> TensorType:

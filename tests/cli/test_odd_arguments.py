@@ -1,0 +1,82 @@
+"""Files and names that nobody means: answered in lines that can be read, with exit code 2."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from cli.conftest import SMALL, Convdsl
+
+from convdsl.diagnostics import Diagnostic, Label, SourceFile
+
+RAW = re.compile(r"\[Errno|a bug in convdsl|Traceback")
+
+
+@pytest.mark.parametrize(
+    "command", [("check",), ("fmt",), ("fmt", "--check"), ("report",), ("init",), ("info",)]
+)
+def test_links_in_a_circle(
+    convdsl: Convdsl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "circle.cnn").symlink_to("circle.cnn")
+    said = convdsl(*command, "circle.cnn")
+    assert said.code
+    assert "circle.cnn" in said.err
+    assert not RAW.search(said.err)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("check",),
+        ("import",),
+        ("info",),
+        ("classify", "small.cnn", "--weights", "random:0"),
+        ("run", "small.cnn", "--weights", "random:0", "--data"),
+        ("train", "small.cnn", "--out", "out", "--data"),
+        ("compile", "small.cnn", "--weights"),
+    ],
+    ids=" ".join,
+)
+def test_what_the_system_says_comes_in_words(
+    convdsl: Convdsl, small: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(small.parent)
+    said = convdsl(*command, "n" * 300)
+    assert said.code
+    assert not RAW.search(said.err)
+    assert "File name too long" in said.err
+
+
+@pytest.mark.parametrize("before", [0, 1, 79, 80, 81, 500, 100_000])
+@pytest.mark.parametrize("after", [0, 1, 150, 100_000])
+def test_carets_stand_under_the_word_of_a_long_line(before: int, after: int) -> None:
+    source = SourceFile("long.cnn", f"first\n{'a' * before}{'WRONG'}{'b' * after}\n")
+    start = 6 + before
+    label = Label(source.span(start, start + 5), "here")
+    rows = Diagnostic("E0201", "wrong", (label,)).render().split("\n")
+    line, carets = next((r, rows[i + 1]) for i, r in enumerate(rows) if "WRONG" in r)
+    assert max(map(len, rows)) < 260
+    assert line.index("WRONG") == carets.index("^^^^^ here")
+    if before + after < 200:
+        assert line == f"2 | {'a' * before}WRONG{'b' * after}"
+
+
+def test_a_long_line_is_marked_from_end_to_end_where_labels_are_far_apart() -> None:
+    source = SourceFile("long.cnn", f"{'a' * 9}{' ' * 5_000}{'b' * 9_000}")
+    labels = (Label(source.span(5_009, 14_009), "of this"), Label(source.span(0, 9), "by this"))
+    rows = Diagnostic("E0201", "wrong", labels).render().split("\n")
+    assert max(map(len, rows)) < 300
+    assert any("^" in row and row.endswith("of this") for row in rows)
+    assert any("by this" in row for row in rows)
+
+
+def test_fmt_shows_the_beginning_of_a_long_line(convdsl: Convdsl, tmp_path: Path) -> None:
+    path = tmp_path / "long.cnn"
+    path.write_text(SMALL.replace("# A small", f"#    {'long ' * 5_000}"))
+    path.write_text(path.read_text() + f"let a=[{'1,' * 4_000}1]\n")
+    said = convdsl("fmt", "--check", path)
+    assert said.code == 1
+    assert max(map(len, said.err.splitlines())) < 200 + len(str(path))
