@@ -113,7 +113,7 @@ class Buffers:
         if key in self._layouts:
             return False
         self._layouts[key] = Layout((key.pack.size,))
-        self._dtypes[key] = self._dtypes[key.source]
+        self._dtypes[key] = key.dtype
         return True
 
     def place_part(self, key: Part, type: TensorType) -> None:
@@ -139,6 +139,10 @@ class Buffers:
 
     def layout(self, key: Key) -> Layout:
         return self._layouts[key]
+
+    def dtype(self, key: Key) -> DType:
+        """As which it is stored."""
+        return self._dtypes[key]
 
     def planned(self, node: OpNode, stage: Stage) -> Layout:
         """How what a stage of an operator makes is to lie, if it is stored."""

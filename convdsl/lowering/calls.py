@@ -6,6 +6,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 
 from convdsl.schedules.task import Pack
+from convdsl.tensor import DType
 
 Key = Hashable
 """A value of the graph, or one of the keys below, or what tells a scratch tensor."""
@@ -32,10 +33,11 @@ class PackedWeight:
 
 @dataclass(frozen=True)
 class PackedValue:
-    """A value as a kernel wants it, packed in every call."""
+    """A value as a kernel wants it, packed in every call, in the type that the kernel reads."""
 
     source: Key
     pack: Pack
+    dtype: DType
 
 
 @dataclass(frozen=True)

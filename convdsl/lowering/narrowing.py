@@ -8,12 +8,16 @@ numbers is the largest one, rounded. Whoever only asks on which side of zero a v
 a ReLU's gradient) is told the same of a rounded one. And the sum of a factor over the depths of its
 product (a bias's gradient beside that of filters) is one more column of this, whose other factor is
 one: it takes the factor as the other columns do.
+
+What no operator makes and changes from call to call, the weights and the image of a step of
+training, is rounded as it is packed in the call, so that the other factor may lie in fewer bytes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import prod
 
 from convdsl.ir.graph import Graph, OpNode, Value
 from convdsl.ir.rules import kernel_of
@@ -33,6 +37,7 @@ from convdsl.kernel.expr import (
 )
 from convdsl.lowering.layouts import Layouts
 from convdsl.schedules.contraction import find_contraction
+from convdsl.schedules.emission import extent_of
 from convdsl.schedules.machine import Machine
 from convdsl.tensor import DType, TensorType
 
@@ -41,12 +46,17 @@ _CHOOSES = ("max", "min")
 _KEEP_SIGNS = (DType.TF32, DType.BF16)
 """What has the range of f32: nothing but zero becomes zero."""
 
+_READ_AGAIN = 128
+"""Products of an element from which on it is read more than once: a block computes those of so many
+rows from one copy. Of fewer, to round it ahead would be to read it, write it and read it again."""
+
 
 @dataclass(frozen=True)
 class Narrowed:
     """values: what they are stored as, where that is not the type that they are of in the graph.
-    weights: of operators' operands that are known when weights are bound, what these are packed as,
-        where it takes less room: rounding alone is up to whoever packs them.
+    weights: of operators' operands that no operator makes in the call, what these are packed as,
+        when weights are bound or in the call, where it takes less room: rounding alone is up to
+        whoever packs them.
     """
 
     values: Mapping[Value, DType] = field(default_factory=dict[Value, DType])
@@ -107,7 +117,7 @@ class _Search:
             for node, operands in self.factors.items()
             if any(value in values for value in node.inputs.values())
             for name, dtype in operands.items()
-            if dtype.bytes < dtype.computed.bytes and self.timing.is_bound(node.inputs[name].node)
+            if dtype.bytes < dtype.computed.bytes and self._is_packed(node, name)
         }
         return Narrowed(values, weights)
 
@@ -181,8 +191,17 @@ class _Search:
         """Whether the factors of a product are all stored so, or all take the same room."""
         if dtype.bytes == dtype.computed.bytes:
             return True
-        others = (user.inputs[name] for name in self.factors[user])
-        return all(self.timing.is_bound(v.node) or v in values for v in others)
+        names = self.factors[user]
+        return all(self._is_packed(user, name) or user.inputs[name] in values for name in names)
+
+    def _is_packed(self, user: OpNode, name: str) -> bool:
+        """Whether a factor is rounded as it is packed: when weights are bound; or in the call,
+        where no operator makes it and it is read often enough."""
+        value = user.inputs[name]
+        if self.timing.is_bound(value.node):
+            return True
+        given = not isinstance(value.node, OpNode) and value.type.dtype is DType.F32
+        return given and _uses(user, name) >= _READ_AGAIN
 
 
 def _factors(node: OpNode, machine: Machine) -> dict[str, DType]:
@@ -219,6 +238,17 @@ def _depths(node: OpNode, name: str) -> set[frozenset[int] | None]:
         for read in (found.a, found.b)
         if read.tensor.name == name
     }
+
+
+def _uses(node: OpNode, name: str) -> int:
+    """Products of an element of a factor, on average."""
+    found = filter(None, map(find_contraction, kernel_of(node.call).stages))
+    return sum(
+        prod(extent_of(axis) for axis in (*each.batch, *each.m, *each.n, *each.k))
+        // prod(node.inputs[name].type.sizes)
+        for each in found
+        if name in (each.a.tensor.name, each.b.tensor.name)
+    )
 
 
 def _along(read: Read, axes: Sequence[Axis]) -> frozenset[int] | None:

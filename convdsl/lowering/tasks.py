@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from convdsl.ir.graph import Graph, OpNode, Value
 from convdsl.ir.groups import leaving
-from convdsl.kernel.expr import Read, Stage, TensorVar, axes_over
+from convdsl.kernel.expr import Cast, Read, Stage, TensorVar, axes_over
 from convdsl.kernel.layout import Layout
 from convdsl.kernel.nodes import Kernel
 from convdsl.lowering.buffers import Buffers
@@ -32,7 +32,7 @@ from convdsl.lowering.memory import round_up
 from convdsl.lowering.packing import Packing, Source, bound_sources
 from convdsl.schedules.machine import Machine
 from convdsl.schedules.task import Ending, Operand, Output, Pack, Scheduled, Task
-from convdsl.tensor import TensorType
+from convdsl.tensor import DType, TensorType
 
 _MOST_JOINED = 8  # tasks of a group that are tried as one
 
@@ -213,7 +213,8 @@ class Tasks:
             self._buffers.place_scratch(known[scratch.name], scratch)
         for kernel, described in scheduled.kernels:
             arguments: list[Key] = []
-            for variable, pack in described:
+            for variable, asked in described:
+                pack = asked or self._narrowing(task, variable, keys, bound)
                 if pack is None:
                     arguments.append(known[variable])
                 elif variable in bound:
@@ -228,13 +229,26 @@ class Tasks:
             self.calls.append(Call(kernel.name, tuple(arguments), written, names, choice.schedule))
             self.choices.append(replace(choice, nodes=names, kernel=kernel.name))
 
+    def _narrowing(
+        self, task: Task, variable: str, keys: Mapping[str, Key], bound: Mapping[str, Source]
+    ) -> Pack | None:
+        """How an operand is packed that a kernel reads where it lies, in another type than it is
+        stored in: as it lies."""
+        operand = next((o for o in task.operands if o.var.name == variable), None)
+        if operand is None or variable in bound:
+            return None
+        alike = self._buffers.dtype(keys[variable]) is operand.var.type.dtype
+        return None if alike else operand.layout
+
     def _packed(self, var: TensorVar, key: Key, pack: Pack, names: tuple[str, ...]) -> PackedValue:
         """Steps that pack a value, and the key of what they make. What is packed alike from one
         value is packed once."""
-        packed = PackedValue(key, pack)
+        dtype = var.type.dtype
+        packed = PackedValue(key, pack, dtype)
         if self._buffers.place_packed(packed):
-            source = TensorVar("x0", var.type)
-            for first, stage in pack.stages(source):
+            source = TensorVar("x0", replace(var.type, dtype=self._buffers.dtype(key)))
+            for first, made in pack.stages(source):
+                stage = _stored_as(dtype, made)
                 name, part = stage.target.name, Part(packed, first)
                 self._buffers.place_part(part, stage.target.type)
                 ends: dict[str, Key] = {source.name: key, name: part}
@@ -254,6 +268,15 @@ class Tasks:
             self._scheduled[task] = (scheduled, choice)
             self.kernels |= {kernel.name: kernel for kernel, _ in scheduled.kernels}
         return self._scheduled[task]
+
+
+def _stored_as(dtype: DType, stage: Stage) -> Stage:
+    """The stage, what it makes rounded to a type."""
+    target = stage.target
+    if target.type.dtype is dtype:
+        return stage
+    target = replace(target, type=replace(target.type, dtype=dtype))
+    return replace(stage, target=target, body=Cast(stage.body, dtype))
 
 
 def _handing_on(chain: Chain, wanted: Collection[str]) -> Chain:

@@ -3,11 +3,13 @@ rounded factors, exactly."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
+import numpy as np
 import pytest
-from contractions_on_cards import as_double, check, close, lowered_for, run_as_ptx
+from contractions_on_cards import OWN, Array, as_double, check, close, lowered_for, run_as_ptx
 from cuda_shim.programs import run_on_cpu
 from cuda_shim.running import ORDERS
 from graphs import Builder, evaluate_results, random_arrays
@@ -15,9 +17,11 @@ from lowering.test_second_target import packed
 
 from convdsl.autodiff import gradients
 from convdsl.backends.cuda.printer import print_module
-from convdsl.ir.graph import Graph
+from convdsl.ir.graph import Graph, Value
 from convdsl.kernel.cuda_target import CudaTarget, Precision
 from convdsl.lowering.lower import Lowered
+from convdsl.lowering.narrowing import WHOLE, Narrowed
+from convdsl.lowering.tasks import Decision
 from convdsl.tensor import DType
 from convdsl.tensor.conversion import convert
 
@@ -175,6 +179,125 @@ def test_gradients_of_biases_are_columns_of_those_of_filters(trained: bool) -> N
     check(graph, target)
     types = stored(lowered_for(graph, target))["relu2.dx",]
     assert types == ({"tf32"} if trained else {"f32"})
+
+
+def products_of_a_step() -> Graph:
+    """A convolution, the gradient of its map and that of the filters of one that reads an image;
+    weights change with every call."""
+    b = Builder()
+    x, dy, du = (b("relu", b.input(name, 2, *shape)) for name, shape in _MAPS.items())
+    states = {name: b.parameter(name, *shape) for name, shape in _WEIGHTS.items()}
+    y = b("conv", x, channels=20, kernel=3, bias=False, states={"weight": states["w"]})
+    image = b.input("image", 2, 3, 12, 9)
+    u = b("conv", image, channels=32, kernel=3, bias=False, states={"weight": states["v"]})
+    (dx,) = gradients(b.graph, {y: dy}, [x], b.build)
+    (dv,) = gradients(b.graph, {u: du}, [states["v"]], b.build)
+    assert dx is not None
+    assert dv is not None
+    for state in states.values():
+        b.update(state, b("relu", state))
+    return b.output(y=y, dx=dx, dv=dv)
+
+
+_MAPS = {"x": (24, 12, 9), "dy": (20, 12, 9), "du": (32, 12, 9)}
+_WEIGHTS = {"w": (20, 24, 3, 3), "v": (32, 3, 3, 3)}
+
+
+@pytest.mark.ladder
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90a"])
+@pytest.mark.parametrize("precision", ["medium", "float16"])
+def test_what_is_given_is_rounded_as_it_is_packed(precision: Precision, arch: str) -> None:
+    """Products are those of rounded factors, and weights are updated as they were."""
+    graph, target, dtype = products_of_a_step(), CudaTarget(arch, precision), ROUNDED[precision]
+    lowered = lowered_for(graph, target)
+    read = {t for c in lowered.choices if c.schedule in OWN for t in types_read(c)}
+    assert read == {dtype}
+    arrays = {n: a.astype("f4") for n, a in random_arrays(graph, seed=5).items()}
+    rounded = {n: as_double(convert(a, DType.F32, dtype), dtype) for n, a in arrays.items()}
+    truth, _ = evaluate_results(graph, rounded)
+    program, weights = lowered.program, packed(lowered, arrays)
+    inputs, module = [arrays[port.name] for port in program.inputs], print_module(program, target)
+    for run in (run_on_cpu, partial(run_as_ptx, target)):
+        states = [arrays[port.name].copy() for port in program.states]
+        found = run(program, module, weights, inputs, states, ORDERS["backward"])
+        for port, array in zip(program.outputs, found, strict=True):
+            close(array.astype("f8"), truth[port.name], 2e-6, port.name)
+        for port, new in zip(program.states, states, strict=True):
+            np.testing.assert_array_equal(new, np.maximum(arrays[port.name], 0))
+
+
+def types_read(choice: Decision) -> list[DType]:
+    return [operand.var.type.dtype for operand in choice.task.operands]
+
+
+def step_of_two_layers(channels: int = 24) -> Graph:
+    """The second one's gradients reach the first one's filters and bias."""
+    b = Builder()
+    y: Value = b.input("image", 2, 3, 12, 9)
+    given = b("relu", b.input("given", 2, 16, 12, 9))
+    shapes = {"one": (channels, 3, 3, 3), "two": (16, channels, 3, 3)}
+    states = {key: b.parameter(key, *shape) for key, shape in shapes.items()}
+    states |= {f"{key}_bias": b.parameter(f"{key}_bias", shape[0]) for key, shape in shapes.items()}
+    for key, (count, *_) in shapes.items():
+        own = {"weight": states[key], "bias": states[f"{key}_bias"]}
+        y = b("conv", b("relu", y) if key == "two" else y, channels=count, kernel=3, states=own)
+    found = gradients(b.graph, {y: given}, list(states.values()), b.build)
+    for state, gradient in zip(states.values(), found, strict=True):
+        assert gradient is not None
+        b.update(state, b("sub", state, gradient))
+    return b.output(y=y)
+
+
+@pytest.mark.ladder
+@pytest.mark.parametrize("precision", ["medium", "float16"])
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90a"])
+def test_steps_of_training(
+    precision: Precision, arch: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is kept for the backward pass and what comes back are halves; in f16 masks ask. Filters
+    come out as they would if all were f32 in memory, biases but for the rounding of what they add
+    up."""
+    graph, target = step_of_two_layers(), CudaTarget(arch, precision)
+    lowered = lowered_for(graph, target)
+    dtype = "bf16" if precision == "medium" else "f32"
+    assert stored(lowered)["relu2",] == {dtype}
+    arrays = {n: a.astype("f4") for n, a in random_arrays(graph, seed=5).items()}
+    found = called(lowered, target, arrays)
+    monkeypatch.setattr("convdsl.lowering.buffers.find_narrowed", whole)
+    plain = called(lowered_for(graph, target), target, arrays)
+    for name, array in found.items():
+        most = 2e-3 if name.endswith("bias") else 1e-6
+        close(array.astype("f8"), plain[name].astype("f8"), most, name)
+
+
+def whole(*_: object) -> Narrowed:
+    return WHOLE
+
+
+def called(lowered: Lowered, target: CudaTarget, arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """Outputs and new states of a call."""
+    program = lowered.program
+    states = {port.name: arrays[port.name].copy() for port in program.states}
+    inputs = [arrays[port.name] for port in program.inputs]
+    made = run_on_cpu(
+        program, print_module(program, target), packed(lowered, arrays), inputs,
+        list(states.values()), ORDERS["forward"],
+    )  # fmt: skip
+    return states | {port.name: a for port, a in zip(program.outputs, made, strict=True)}
+
+
+def test_weights_that_few_rows_meet_are_read_as_they_are() -> None:
+    """Each element once: to round it ahead would be to read it, write it and read it again."""
+    for rows, expected in ((127, "f32"), (128, "bf16")):
+        b = Builder()
+        x = b("relu", b.input("x", rows, 40), name="inner")
+        weight = b.parameter("w", 24, 40)
+        y = b("linear", x, channels=24, bias=False, states={"weight": weight})
+        b.update(weight, b("relu", weight))
+        graph = b.output(y=y)
+        check(graph, CudaTarget("sm_90", "medium"))
+        types = stored(lowered_for(graph, CudaTarget("sm_90", "medium")))
+        assert types["inner",] == {expected}
 
 
 def test_weights_of_two_layers_are_packed_for_each() -> None:
