@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 from contractions_on_cards import OWN, Array, as_double, check, close, lowered_for, run_as_ptx
+from cuda.test_networks import RESNET, drawn, step_of
 from cuda_shim.programs import run_on_cpu
 from cuda_shim.running import ORDERS
-from graphs import Builder, evaluate_results, random_arrays
+from graphs import Builder, evaluate_results, random_arrays, rewritten
 from lowering.test_second_target import packed
 
+import convdsl
 from convdsl.autodiff import gradients
 from convdsl.backends.cuda.printer import print_module
 from convdsl.ir.graph import Graph, Value
@@ -22,6 +24,7 @@ from convdsl.kernel.cuda_target import CudaTarget, Precision
 from convdsl.lowering.lower import Lowered
 from convdsl.lowering.narrowing import WHOLE, Narrowed
 from convdsl.lowering.tasks import Decision
+from convdsl.schedules.cuda.plan import plan_for
 from convdsl.tensor import DType
 from convdsl.tensor.conversion import convert
 
@@ -268,6 +271,51 @@ def test_steps_of_training(
     for name, array in found.items():
         most = 2e-3 if name.endswith("bias") else 1e-6
         close(array.astype("f8"), plain[name].astype("f8"), most, name)
+
+
+@pytest.mark.ladder
+def test_a_step_of_a_residual_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With batch normalisation, strides, and sums that stay f32; each weight as it would be."""
+    source = RESNET.replace("11, 9]", "22, 18]").replace("conv(8", "conv(16")
+    graph, initial = step_of(convdsl.parse(source.replace("conv(12", "conv(32"), N=3))
+    graph, target = rewritten(graph), CudaTarget("sm_90a", "medium")
+    arrays = drawn(graph, initial)
+    lowered = lowered_for(graph, target)
+    assert DType.BF16 in {dtype for choice in lowered.choices for dtype in types_read(choice)}
+    found = called(lowered, target, arrays)
+    monkeypatch.setattr("convdsl.lowering.buffers.find_narrowed", whole)
+    plain = called(lowered_for(graph, target), target, arrays)
+    for name, array in found.items():
+        close(array.astype("f8"), plain[name].astype("f8"), 1e-5, name)
+
+
+def test_large_products_of_steps_run_by_warp_groups() -> None:
+    """Forward and for what comes before; weights are packed in lines, as halves."""
+    b = Builder()
+    given = (b.input(name, 32, 3, 56, 56) for name in ("x", "dy"))
+    x, dy = (b("relu", b("conv", image, channels=128, kernel=3)) for image in given)
+    weight = b.parameter("w", 128, 128, 3, 3)
+    y = b("conv", x, channels=128, kernel=3, bias=False, states={"weight": weight}, name="y")
+    (dx,) = gradients(b.graph, {y: dy}, [x], b.build)
+    assert dx is not None
+    b.update(weight, b("relu", weight))
+    target = CudaTarget("sm_90a", "medium")
+    lowered = lowered_for(b.output(y=y, dx=dx), target)
+    for name in ("y", "y.dx"):
+        task = next(c.task for c in lowered.choices if c.nodes[0] == name)
+        plan = plan_for(task, target)
+        assert plan is not None
+        assert plan.tile.grouped, name
+
+
+def test_bf16_keeps_signs_as_far_down_as_numbers_are_normal() -> None:
+    """What a mask asks: f32's least normal number and all above it are above zero as bf16."""
+    least = np.float32(2.0**-126)
+    drawn_down = np.exp2(np.linspace(-126, 127.9, 4001)).astype("f4")
+    values = np.concatenate([drawn_down, [least, np.nextafter(least, np.float32(1))]])
+    for sign in (1, -1):
+        rounded = as_double(convert(sign * values, DType.F32, DType.BF16), DType.BF16)
+        assert (np.sign(rounded) == sign).all()
 
 
 def whole(*_: object) -> Narrowed:
