@@ -62,14 +62,15 @@ def parts_within(nodes: Sequence[OpNode], wanted: int = MOST) -> list[Part]:
 
 
 def opened(part: Part, most: int = MOST) -> list[Part]:
-    """What is inside of a block: one name further than what its operators share."""
+    """What is inside of a block: one name further than what its operators share; of one operator,
+    itself."""
     shared = 0
     for names in zip(*(node.name.split(".") for node in part.nodes), strict=False):
         if len(set(names)) > 1:
             break
         shared += 1
     parts = parts_at(part.nodes, shared + 1)
-    while len(parts) == 1:  # `a` beside `a.b`
+    while len(parts) == 1 < len(part.nodes):  # `a` beside `a.b`
         shared += 1
         parts = parts_at(part.nodes, shared + 1)
     return _sections(parts, most) if len(parts) > most else parts

@@ -80,3 +80,10 @@ def test_fmt_shows_the_beginning_of_a_long_line(convdsl: Convdsl, tmp_path: Path
     said = convdsl("fmt", "--check", path)
     assert said.code == 1
     assert max(map(len, said.err.splitlines())) < 200 + len(str(path))
+
+
+def test_a_block_of_one_layer_is_drawn(convdsl: Convdsl, small: Path, tmp_path: Path) -> None:
+    for name in ("fc", "conv1"):
+        said = convdsl("draw", small, "--block", name, "-o", tmp_path / "one.svg")
+        assert said.code == 0, said.err
+        assert f">{name}<" in (tmp_path / "one.svg").read_text()
