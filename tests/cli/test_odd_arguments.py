@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -87,3 +89,14 @@ def test_a_block_of_one_layer_is_drawn(convdsl: Convdsl, small: Path, tmp_path: 
         said = convdsl("draw", small, "--block", name, "-o", tmp_path / "one.svg")
         assert said.code == 0, said.err
         assert f">{name}<" in (tmp_path / "one.svg").read_text()
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_streams_that_are_closed(small: Path, closed: str) -> None:
+    before = small.read_bytes()
+    command = f'"{sys.executable}" -m convdsl report "{small}" {closed}'
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert not RAW.search(done.stderr)
+    assert ("conv1" in done.stdout) == (" >&-" not in f" {closed}")
+    assert small.read_bytes() == before
