@@ -8,9 +8,7 @@ from typing import Any
 import numpy as np
 import scipy.special
 
-from convdsl.kernel.formula import X, read
-from convdsl.kernel.gates import GELU_ENDS, tanh_gelu_gate
-from convdsl.kernel.scalar import FUNCTIONS, Arrays
+from convdsl.kernel.scalar import FUNCTIONS
 from convdsl.tensor import DType
 
 Array = np.ndarray[Any, Any]
@@ -42,42 +40,12 @@ def _log_of_sum(x: Array) -> Array:
     return np.logaddexp(np.longdouble(0), x)
 
 
-def exact_silu(x: Array) -> Array:
-    """By exp(x / 2), which a number of this length holds wherever the product is one."""
-    return exact_gated(np.maximum(x, -1400), x)
-
-
-def exact_gated(a: Array, x: Array) -> Array:
-    half = np.exp(np.clip(x, -1400, 1400) / 2)
-    return a / (half + 1 / half) * half
-
-
-def exact_mish(x: Array) -> Array:
-    """tanh(log(1 + w)) = w (w + 2) / (w (w + 2) + 2)."""
-    w = np.exp(np.clip(x, -1600, 100))
-    return np.maximum(x, -1600) * (w * (w + 2) / (w * (w + 2) + 2))
-
-
-def gelu_in_doubles(x: Array) -> Array:
-    held = np.maximum(x, -100)
-    return held / 2 * scipy.special.erfc(-held * np.sqrt(0.5))
-
-
-def exact_gelu(x: Array) -> Array:
-    held = np.maximum(x, -100)
-    return held / 2 * exact_erfc(-held * np.sqrt(np.longdouble(0.5)))
-
-
 _EXACT: dict[str, Callable[..., Array]] = {
     "erf": exact_erf,
     "erfc": exact_erfc,
     "softplus": _log_of_sum,
     "tanh_softplus": lambda x: np.tanh(_log_of_sum(x)),
     "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
-    "silu": exact_silu,
-    "mish": exact_mish,
-    "gelu": exact_gelu,
-    "tanh_gelu": exact_gated,
     "softsign": lambda x: x / (1 + np.abs(x)),
     "rsqrt": lambda x: 1 / np.sqrt(x),
     "reciprocal": lambda x: 1 / x,
@@ -89,18 +57,11 @@ _EXACT: dict[str, Callable[..., Array]] = {
 def truth(name: str, *operands: Array) -> Array:
     """The function of floats, in longer ones: of f32 in f64 where NumPy's is good enough."""
     exact = _EXACT.get(name, FUNCTIONS[name].meaning)
-    if name == "tanh_gelu":  # of the cubic as it is rounded
-        x = np.clip(operands[0], -GELU_ENDS, GELU_ENDS)
-        with np.errstate(all="ignore"):
-            gate = read(tanh_gelu_gate(X), (x,), Arrays())
-        operands = (np.maximum(operands[0], -GELU_ENDS), gate)
     with np.errstate(all="ignore"):
         if operands[0].dtype == np.float64:
             return exact(*(x.astype(np.longdouble) for x in operands))
         if name in ("erf", "erfc"):
             exact = getattr(scipy.special, name)
-        if name == "gelu":
-            exact = gelu_in_doubles
         return exact(*(x.astype(np.float64) for x in operands))
 
 

@@ -20,7 +20,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from convdsl.kernel import gates
 from convdsl.kernel import trigonometry as of
 from convdsl.kernel.formula import A, B, Formula, Number, X, Y, call, choose, functions_of, read
 from convdsl.tensor import DType
@@ -131,12 +130,6 @@ def _cut_off(a: Array, b: Array) -> Array:
     return q + ((q < 0) & (q * b != a))
 
 
-def _gelu(x: Array) -> Array:
-    """In doubles, where the tail of f32 is; minus infinity gives what it tends to."""
-    wide = np.maximum(x.astype(np.float64), -gates.GELU_ENDS)
-    return (wide * 0.5 * _each(math.erfc)(wide * -math.sqrt(0.5))).astype(x.dtype)
-
-
 def _one_over(x: Array) -> Array:
     return np.divide(x.dtype.type(1), x)
 
@@ -185,17 +178,6 @@ def _made_of(name: str, formula: Formula, derivative: Formula, ulps: float) -> S
         return read(formula, (x,), Arrays())
 
     return ScalarFunction(name, FLOATS, meaning, (derivative,), formula=formula, ulps=ulps)
-
-
-def _product(
-    name: str, plain: Formula, kept: Formula, derivative: Formula, ulps: float
-) -> ScalarFunction:
-    """A function that counts as the plain product, and whose meaning keeps the tail."""
-
-    def meaning(x: Array) -> Array:
-        return read(kept, (x,), Arrays())
-
-    return ScalarFunction(name, FLOATS, meaning, (derivative,), formula=plain, ulps=ulps)
 
 
 class Arrays:
@@ -310,6 +292,8 @@ _CURVES = (
 )
 
 # Gates of activations, in forms that neither cancel nor overflow at either end.
+_W = call("exp", call("min", X, 20.0))
+_N = _W * (_W + 2.0)
 _INVERSE = 1.0 / (call("abs", X) + 1.0)
 
 _GATES = (
@@ -320,12 +304,9 @@ _GATES = (
         call("sigmoid", X),
         ulps=4,
     ),
-    _made_of("tanh_softplus", gates.TANH_SOFTPLUS, (1.0 - Y * Y) * call("sigmoid", X), ulps=6),
+    # tanh(log(1 + w)) of w = exp(x) is w (w + 2) / (w (w + 2) + 2); 1 from w = exp(20) on.
+    _made_of("tanh_softplus", _N / (_N + 2.0), (1.0 - Y * Y) * call("sigmoid", X), ulps=6),
     _made_of("softsign", X / (call("abs", X) + 1.0), _INVERSE * _INVERSE, ulps=2),
-    _product("silu", gates.PLAIN_SILU, gates.SILU, gates.SILU_SLOPE, ulps=8.5),
-    _product("mish", gates.PLAIN_MISH, gates.MISH, gates.MISH_SLOPE, ulps=9.5),
-    ScalarFunction("gelu", FLOATS, _gelu, (gates.GELU_SLOPE,), formula=gates.PLAIN_GELU, ulps=5),
-    _product("tanh_gelu", gates.PLAIN_TANH_GELU, gates.TANH_GELU, gates.TANH_GELU_SLOPE, ulps=9.5),
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from math import pi, sqrt
 from typing import Any
 
 from convdsl.ir.opdef import (
@@ -68,12 +69,21 @@ def activation(
     attributes: tuple[Attribute, ...] = (),
     aliases: tuple[str, ...] = (),
     resolve: Callable[[Call], Mapping[str, Any]] = resolve_activation,
+    settled: float | None = None,
     at_result: Callable[[Call], bool] = never,
 ) -> OpDef:
-    """The record of y = rule(x)."""
+    """The record of y = rule(x). From `settled` on, on either side, y is max(x, 0) to the last
+    digit: there the gradient is that, where an infinite x times a slope of zero would be NaN."""
 
     def kernel(call: Call) -> TensorExpr:
         return elementwise((call.var("x"),), call.outputs[0], partial(rule, call))
+
+    def form(call: Call) -> TensorExpr:
+        def either(x: Expr) -> Expr:
+            far = Compare("ge", Unary("abs", x), Literal(settled or 0.0, x.dtype))
+            return Select(far, maximum(x, 0.0), rule(call, x))
+
+        return elementwise((call.var("x"),), call.outputs[0], either)
 
     return OpDef(
         name=name,
@@ -88,7 +98,7 @@ def activation(
         window=pointwise,
         cost=no_contraction,
         kernel=kernel,
-        gradient=Derived(at_result=at_result),
+        gradient=Derived(form=form if settled is not None else None, at_result=at_result),
     )
 
 
@@ -151,8 +161,21 @@ def celu(call: Call, x: Expr) -> Expr:
 
 
 def gelu(call: Call, x: Expr) -> Expr:
-    """x * Phi(x), or the tanh's x * sigmoid(2 u)."""
-    return Unary("gelu" if call["approximate"] == "none" else "tanh_gelu", x)
+    """Exact in the tail: (1 + erf(u)) / 2 as erfc(-u) / 2, (1 + tanh(u)) / 2 as sigmoid(2 u)."""
+    if call["approximate"] == "none":
+        return x * 0.5 * Unary("erfc", x * -sqrt(0.5))
+    inner = (x + x * x * x * 0.044715) * sqrt(8 / pi)
+    return x * Unary("sigmoid", inner)
+
+
+def silu(call: Call, x: Expr) -> Expr:
+    """x * sigmoid(x)"""
+    return x * Unary("sigmoid", x)
+
+
+def mish(call: Call, x: Expr) -> Expr:
+    """x * tanh(softplus(x))"""
+    return x * Unary("tanh_softplus", x)
 
 
 def hardsigmoid(call: Call, x: Expr) -> Expr:
@@ -269,17 +292,20 @@ OPERATORS = (
                 choices=("none", "tanh"),
             ),
         ),
+        settled=100.0,
     ),
     activation(
         "silu",
-        lambda call, x: Unary("silu", x),
+        silu,
         "x * sigmoid(x). Ramachandran et al. 2017, arXiv:1710.05941.",
         aliases=("swish",),
+        settled=1000.0,
     ),
     activation(
         "mish",
-        lambda call, x: Unary("mish", x),
+        mish,
         "x * tanh(softplus(x)). Misra 2019, arXiv:1908.08681.",
+        settled=1000.0,
     ),
     activation(
         "hardswish",

@@ -309,8 +309,7 @@ BOTH = [f for f in FUNCTIONS.values() if f.formula is not None and f.name in EXP
 @each_dtype
 @cases(BOTH)
 def test_a_way_of_its_own_is_shorter(function: ScalarFunction, dtype: DType) -> None:
-    """Than the formula's functions, one by one; or it has the two products that keep a tail, one
-    of them by a power of two, which AVX-512 does together with making that."""
+    """Than the formula's functions, one by one."""
 
     def operations(values: list[Value]) -> int:
         computed = (v for v in values if not isinstance(v, Const | Var | Load))
@@ -327,8 +326,7 @@ def test_a_way_of_its_own_is_shorter(function: ScalarFunction, dtype: DType) -> 
         (body,) = statement_bodies(loop)
         return operations([value for s in body for value in statement_values(s)])
 
-    kept = 1 if function.name in ("silu", "tanh_gelu") else -1
-    assert length(formula=False) <= length(formula=True) + kept
+    assert length(formula=False) < length(formula=True)
 
 
 DIFFERENTIABLE = [
@@ -369,12 +367,9 @@ def test_derivatives_by_finite_differences(function: ScalarFunction) -> None:
             np.testing.assert_allclose(found[kept], slope[kept], rtol=1e-6, atol=1e-9)
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["relu", "sigmoid", "softplus", "tanh_softplus", "mish", "silu", "gelu", "tanh", "softsign"],
-)
+@pytest.mark.parametrize("name", ["relu", "sigmoid", "softplus", "mish", "tanh", "softsign"])
 def test_derivatives_are_finite_at_both_ends(name: str) -> None:
-    functions = {"relu": "max"}
+    functions = {"relu": "max", "mish": "tanh_softplus"}
     function = FUNCTIONS[functions.get(name, name)]
     x = np.array([-1e30, -1000.0, -90.0, 90.0, 1000.0, 1e30], np.float32)
     operands = (x, np.zeros_like(x))[: function.arity]

@@ -266,11 +266,6 @@ class ValuePrinter(CastPrinter):
 
     def binary(self, value: Binary) -> str:
         """A primitive of two operands."""
-        match value:
-            case Binary("mul", x, Unary("pow2", n)) if self.scales(value.type):
-                return self.scalef(value.type, self.value(x), self.value(n))
-            case _:
-                pass
         a, b, type = self.value(value.a), self.value(value.b), value.type
         text, op = type_of(type), value.op
         if op in ("max", "min"):
@@ -310,25 +305,17 @@ class ValuePrinter(CastPrinter):
         zero = vector_of("0", value.type)
         return self.result(f"select {flags} {short}, {text} {shifted}, {text} {zero}")
 
-    def scales(self, type: ValueType) -> bool:
-        """Whether x * 2**n is one instruction: AVX-512 has that for whole registers."""
-        whole = type.dtype.bytes * type.lanes == self.target.vector_bytes == 64
-        return whole and self.target.architecture == "x86_64"
-
-    def scalef(self, type: ValueType, x: str, n: str) -> str:
-        text, mask = type_of(type), f"i{type.lanes}"
-        name = f"@llvm.x86.avx512.mask.scalef.p{'s' if type.dtype is DType.F32 else 'd'}.512"
-        self.declarations.add(f"declare {text} {name}({text}, {text}, {text}, {mask}, i32)")
-        parts = f"{text} {x}, {text} {n}, {text} zeroinitializer, {mask} -1, i32 4"
-        return self.result(f"call {text} {name}({parts})")
-
     def scaled(self, value: Binary, x: str, n: str) -> str:
-        """x * 2**n: in one instruction, or by a factor of 2**n, but for the one exponent more than
-        the largest, for which a factor of 1 + 1 stands."""
+        """x * 2**n. AVX-512 has that for whole registers; elsewhere a factor of 2**n, but for the
+        one exponent more than the largest, for which a factor of 1 + 1 stands."""
         type = value.type
-        if self.scales(type):
-            return self.scalef(type, x, n)
-        text = type_of(type)
+        text, bytes = type_of(type), type.dtype.bytes * type.lanes
+        if self.target.architecture == "x86_64" and bytes == self.target.vector_bytes == 64:
+            name = f"@llvm.x86.avx512.mask.scalef.p{'s' if type.dtype is DType.F32 else 'd'}.512"
+            mask = f"i{type.lanes}"
+            self.declarations.add(f"declare {text} {name}({text}, {text}, {text}, {mask}, i32)")
+            parts = f"{text} {x}, {text} {n}, {text} zeroinitializer, {mask} -1, i32 4"
+            return self.result(f"call {text} {name}({parts})")
         top = Const(float(_FLOAT_FORMAT[type.dtype][2]), type)
         first = self.extremum(Binary("min", top, value.b), self.value(top), n)
         product = self.result(f"fmul {text} {x}, {self.float_bits('pow2', first, type)}")

@@ -16,11 +16,10 @@ from convdsl.kernel.vector_math.angles import Angles
 from convdsl.kernel.vector_math.arcs import Arcs
 from convdsl.kernel.vector_math.division import Divisions
 from convdsl.kernel.vector_math.error_function import ErrorFunctions
-from convdsl.kernel.vector_math.gated import Gated
 from convdsl.kernel.vector_math.powers import Powers
 
 
-class Vectors(Powers, Gated, ErrorFunctions, Angles, Arcs, Divisions):
+class Vectors(Powers, ErrorFunctions, Angles, Arcs, Divisions):
     """Writes scalar functions of values into one kernel."""
 
     def apply(self, function: str, parts: tuple[Value, ...]) -> Value:
@@ -52,10 +51,6 @@ EXPANSIONS: Mapping[str, Callable[..., Value]] = {
     "div": Vectors.floor_div,
     "mod": Vectors.mod,
     "sigmoid": Vectors.sigmoid,
-    "silu": Vectors.silu,
-    "mish": Vectors.mish,
-    "gelu": Vectors.gelu,
-    "tanh_gelu": Vectors.tanh_gelu,
     "sign": Vectors.sign,
 }
 """How functions are written out that are neither printed nor made of others, or that are, but in

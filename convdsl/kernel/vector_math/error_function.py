@@ -54,7 +54,7 @@ class ErrorFunctions(Exponentials):
         return self.let(self.choose(self.test("lt", size, _TAIL_START), near, far), "erfc")
 
 
-def scaled_complement(x: Decimal) -> Decimal:
+def _scaled(x: Decimal) -> Decimal:
     """exp(x**2) erfc(x) by its continued fraction (Abramowitz, Stegun 7.1.14)."""
     below = x
     for k in range(int(300 / min(x * x, 1)), 0, -1):
@@ -75,7 +75,7 @@ def _reach(low: float, high: float) -> float:
 @lru_cache
 def _complement(dtype: DType) -> list[float]:
     return interpolated(
-        lambda t: scaled_complement(_unfolded(t, 1.0, _LIMIT)), _reach(1.0, _LIMIT), _DEGREE[dtype]
+        lambda t: _scaled(_unfolded(t, 1.0, _LIMIT)), _reach(1.0, _LIMIT), _DEGREE[dtype]
     )
 
 
@@ -85,7 +85,7 @@ def _tail(dtype: DType) -> list[float]:
 
     def times_line(t: Decimal) -> Decimal:
         x = _unfolded(t, *ends)
-        return scaled_complement(x) * (1 + 2 * x) * Decimal(_LINE)
+        return _scaled(x) * (1 + 2 * x) * Decimal(_LINE)
 
     return interpolated(times_line, _reach(*ends), _TAIL_DEGREE[dtype])
 

@@ -35,21 +35,14 @@ class Exponentials(Terms):
             Binary("scale", self.polynomial(r, _exp_near_zero(x.type.dtype)), n), "exp"
         )
 
-    def decaying(
-        self,
-        x: Value,
-        rest: Value | None = None,
-        rate: float = -1.0,
-        near: list[float] | None = None,
-    ) -> tuple[Value, Value]:
-        """(p, 2**n): exp(rate (x + rest)) = p * 2**n for a rate that is a power of two or minus
-        one, rate x within exp's range, and a rest of up to some hundredths. 2**n is 0 or infinite
-        at its ends. `near`: coefficients of exp near zero, where others are wanted."""
-        high, low = (part / rate for part in LN2[x.type.dtype])
-        n = self.let(Unary("round", self.mul(x, rate / math.log(2))), "n")
-        r = self.fma(n, -low, self.fma(n, -high, x))
-        r = self.let(r if rest is None else self.add(r, rest), "r")
-        series = (c * rate**k for k, c in enumerate(near or _exp_near_zero(x.type.dtype)))
+    def decaying(self, x: Value, rest: Value | None = None) -> tuple[Value, Value]:
+        """(p, 2**n): exp(-x - rest) = p * 2**n for -x within exp's range, and a rest of up to some
+        hundredths. 2**n is 0 or infinite at its ends."""
+        high, low = LN2[x.type.dtype]
+        n = self.let(Unary("round", self.mul(x, -1 / math.log(2))), "n")
+        r = self.fma(n, low, self.fma(n, high, x))
+        r = self.let(r if rest is None else self.add(r, rest), "r")  # -r is what is left
+        series = (c * (-1) ** k for k, c in enumerate(_exp_near_zero(x.type.dtype)))
         return self.polynomial(r, list(series)), Unary("pow2", n)
 
     def sigmoid(self, x: Value) -> Value:
