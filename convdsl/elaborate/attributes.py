@@ -43,10 +43,10 @@ def convert(attribute: Attribute, value: Any, text: str = "") -> Any:
     if made is None:
         raise Unsuitable(
             f"`{attribute.name}` takes {wanted(attribute)}, not {describe(value)}",
-            _rounding(attribute, value),
+            hexadecimal(text) or _rounding(attribute, value),
         )
     if attribute.minimum is not None:
-        _check_minimum(attribute, made, attribute.minimum)
+        _check_minimum(attribute, made, attribute.minimum, hexadecimal(text))
     return made
 
 
@@ -77,6 +77,13 @@ def _unquoted(text: str) -> tuple[str, ...]:
     return (f"write it without quotes: {plain}",) if _VALUE.fullmatch(plain) else ()
 
 
+def hexadecimal(text: str) -> tuple[str, ...]:
+    """Help for `0x10`, which reads as a size of no rows."""
+    if text.lower().startswith("0x") and text[2:].isdigit():
+        return (f"numbers are decimal: {int(text, 16)}",)
+    return ()
+
+
 def _rounding(attribute: Attribute, value: Any) -> tuple[str, ...]:
     if attribute.kind is Kind.INT and isinstance(value, float):
         return ("round it: floor(x), ceil(x), round(x), or round_to(x, 8) for channels",)
@@ -85,14 +92,16 @@ def _rounding(attribute: Attribute, value: Any) -> tuple[str, ...]:
     return ()
 
 
-def _check_minimum(attribute: Attribute, value: Any, minimum: int) -> None:
+def _check_minimum(attribute: Attribute, value: Any, minimum: int, help: tuple[str, ...]) -> None:
     flat = [value]
     while flat:
         item = flat.pop()
         if isinstance(item, tuple):
             flat.extend(item)  # pyright: ignore[reportUnknownArgumentType]
         elif isinstance(item, int | float) and item < minimum:
-            raise Unsuitable(f"`{attribute.name}` is at least {minimum}, not {format_value(item)}")
+            raise Unsuitable(
+                f"`{attribute.name}` is at least {minimum}, not {format_value(item)}", help
+            )
 
 
 def _integer(value: Any) -> Any:

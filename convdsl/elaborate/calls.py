@@ -7,7 +7,7 @@ from typing import Any
 
 from convdsl.diagnostics import Span
 from convdsl.elaborate import foreign
-from convdsl.elaborate.attributes import Unsuitable, convert, wanted
+from convdsl.elaborate.attributes import Unsuitable, convert, hexadecimal, wanted
 from convdsl.elaborate.builtins import BUILTINS
 from convdsl.elaborate.expressions import Evaluator
 from convdsl.elaborate.scope import Context
@@ -175,9 +175,8 @@ class Binder(Evaluator):
     ) -> Any:
         """The argument as its attribute takes it, or Stop."""
         assert given.span is not None
-        text = given.span.text if isinstance(given.value, str) else ""
         try:
-            return convert(attribute, given.value, text)
+            return convert(attribute, given.value, given.span.text)
         except Unsuitable as error:
             cause = (given.span.text, error.message)
             if cause[0].isidentifier() and cause in self.session.unfit:
@@ -263,8 +262,8 @@ class _Order:
         if type(given.value) not in (bool, str, tuple):
             return ()
         shown = given.span.text if given.span is not None else "it"
-        if shown.lower().startswith("0x") and shown[2:].isdigit():
-            return (f"numbers are decimal: {int(shown, 16)}",)
+        if help := hexadecimal(shown):
+            return help
         slots = self.binding.signature.positional
         for index, other in enumerate(slots):
             if other is self.slot or other.attribute is None:
