@@ -374,7 +374,7 @@ class OpDef:
         return hash(self.name)
 
 
-def known_size(call: Call, axis: int, what: str, operand: str = "x") -> int:
+def size_for_weights(call: Call, axis: int, what: str, operand: str = "x") -> int:
     """The extent of an axis that weights are made for; an OpError where it is open."""
     size = call.type(operand).shape[axis]
     if isinstance(size, int):

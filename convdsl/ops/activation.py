@@ -20,12 +20,12 @@ from convdsl.ir.opdef import (
     StateSpec,
     always,
     float_type,
-    known_size,
     never,
     no_contraction,
     no_state,
     pointwise,
     same_type,
+    size_for_weights,
 )
 from convdsl.kernel.expr import (
     Compare,
@@ -209,7 +209,7 @@ def resolve_prelu(call: Call) -> Mapping[str, Any]:
     if not call["shared"]:
         if x.rank < 2:
             raise OpError(f"prelu needs a known number of channels, not {x}", operands=("x",))
-        known_size(call, 1, "channels")
+        size_for_weights(call, 1, "channels")
     return call.attributes
 
 

@@ -19,7 +19,7 @@ from convdsl.ir.opdef import (
     WindowRule,
     contraction,
     float_type,
-    known_size,
+    size_for_weights,
 )
 from convdsl.ir.windows import (
     FILTERS,
@@ -49,7 +49,7 @@ def resolve_conv(call: Call) -> Mapping[str, Any]:
     kernel = resolve_sizes(call, "kernel", rank)
     stride = resolve_sizes(call, "stride", rank)
     dilation = resolve_sizes(call, "dilation", rank)
-    channels, groups = known_size(call, 1, "channels"), call["groups"]
+    channels, groups = size_for_weights(call, 1, "channels"), call["groups"]
     if channels % groups:
         raise OpError(
             f"{channels} input channels do not divide into {groups} groups",

@@ -20,8 +20,8 @@ from convdsl.ir.opdef import (
     contraction,
     derived,
     float_type,
-    known_size,
     no_state,
+    size_for_weights,
 )
 from convdsl.ir.shapes import broadcast_shapes, disagreement, whole_along
 from convdsl.kernel.expr import Axis, Expr, Read, Reduce, Stage, TensorExpr, TensorVar
@@ -35,7 +35,7 @@ def resolve_linear(call: Call) -> Mapping[str, Any]:
     float_type(call)
     if x.rank < 2:
         raise OpError(f"linear needs batch and features, not {x}", operands=("x",))
-    known_size(call, -1, "features")
+    size_for_weights(call, -1, "features")
     return call.attributes
 
 

@@ -16,11 +16,11 @@ from convdsl.ir.opdef import (
     Role,
     StateSpec,
     float_type,
-    known_size,
     no_contraction,
     no_state,
     pointwise,
     same_type,
+    size_for_weights,
 )
 from convdsl.kernel.expr import (
     Axis,
@@ -46,7 +46,7 @@ def resolve_batch_norm(call: Call) -> Mapping[str, Any]:
     float_type(call)
     if x.rank < 2:
         raise OpError(f"batch_norm needs batch and channels, not {x}", operands=("x",))
-    known_size(call, 1, "channels")
+    size_for_weights(call, 1, "channels")
     return call.attributes
 
 

@@ -20,9 +20,9 @@ from convdsl.ir.opdef import (
     StateSpec,
     derived,
     float_type,
-    known_size,
     no_contraction,
     no_state,
+    size_for_weights,
 )
 from convdsl.ir.places import digits
 from convdsl.ir.shapes import disagreement
@@ -321,7 +321,7 @@ def resolve_deform_conv(call: Call) -> Mapping[str, Any]:
     float_type(call)
     if x.rank != 2 + _PLANE or offset.rank != x.rank or x.dtype is not offset.dtype:
         raise OpError(f"cannot convolve {x} beside {offset}: both are planes", operands=("offset",))
-    channels, groups = known_size(call, 1, "channels"), call["groups"]
+    channels, groups = size_for_weights(call, 1, "channels"), call["groups"]
     if channels % groups or call["channels"] % groups:
         raise OpError(
             f"{channels} channels into {call['channels']} do not divide into {groups} groups",

@@ -21,7 +21,7 @@ from convdsl.ir.opdef import (
     StateSpec,
     derived,
     float_type,
-    known_size,
+    size_for_weights,
 )
 from convdsl.ir.pullback import Gradients, Pullback
 from convdsl.ir.windows import PADDINGS, SAME, resolve_padding, resolve_sizes
@@ -58,7 +58,7 @@ def resolve_conv_transpose(call: Call) -> Mapping[str, Any]:
         name: resolve_sizes(call, name, rank)
         for name in ("kernel", "stride", "dilation", "output_pad")
     }
-    channels, groups = known_size(call, 1, "channels"), call["groups"]
+    channels, groups = size_for_weights(call, 1, "channels"), call["groups"]
     for amount, what in ((channels, "input"), (call["channels"], "output")):
         if amount % groups:
             raise OpError(
