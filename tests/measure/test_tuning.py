@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -41,20 +42,26 @@ def chosen(made: Plan) -> dict[str, str]:
 
 
 def timed(monkeypatch: pytest.MonkeyPatch, cost: Mapping[str, float]) -> list[Plan]:
-    """Steps take what their schedules are said to take, packing takes nothing; calls what their
-    steps do together."""
+    """Tasks take what their schedules are said to take, in one step or in several; packing takes
+    nothing; calls what their steps do together."""
     seen: list[Any] = []
 
-    def spent(choice: Any) -> float:
-        return 0.0 if choice.task.op == "pack" else cost.get(choice.schedule, 1.0)
+    def spent(lowered: Any) -> list[float]:
+        steps = Counter(choice.task.digest for choice in lowered.choices)
+        return [
+            0.0
+            if choice.task.op == "pack"
+            else cost.get(choice.schedule, 1.0) / steps[choice.task.digest]
+            for choice in lowered.choices
+        ]
 
     def seconds(lowered: Any, *_: Any, **__: Any) -> list[float]:
         seen.append(lowered)
-        return [spent(choice) for choice in lowered.choices]
+        return spent(lowered)
 
     def in_turns(made: Plan, *rest: Any) -> tuple[float, float]:
         both = (made.lower({}), replace(made, tuning=rest[-1]).lower({}))
-        before, after = (sum(map(spent, low.choices)) for low in both)
+        before, after = (sum(spent(low)) for low in both)
         return before, after
 
     monkeypatch.setattr(tuning, "step_seconds", seconds)
