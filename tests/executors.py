@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from convdsl.backends.llvm import module as llvm_module
 from convdsl.backends.llvm import objects as llvm
+from convdsl.diagnostics import ArtifactError
 from convdsl.ir.graph import Graph
 from convdsl.ir.opdef import Call, Role
 from convdsl.kernel.independence import check_bounds, check_independent
@@ -19,6 +20,7 @@ from convdsl.kernel.verify import verify_kernel
 from convdsl.lowering.lower import Lowered, lower
 from convdsl.runtime.code import Code
 from convdsl.runtime.cpu.code import LoadedCode, aligned
+from convdsl.runtime.cpu.processor import check_processor
 from convdsl.schedules.cpu.machine import cpu_machine
 
 Array = npt.NDArray[Any]
@@ -27,6 +29,15 @@ Runner = Callable[[Lowered, npt.NDArray[np.uint8], Sequence[Array]], list[Array]
 
 Calls = Callable[[Sequence[Array], Sequence[Array]], list[Array]]
 """Calls of one program: inputs and states in, outputs out; the states change."""
+
+
+def runs_here(target: Target) -> bool:
+    """Whether this processor has all that code for the target may use."""
+    try:
+        check_processor(target, "")
+    except ArtifactError:
+        return False
+    return True
 
 
 def check_kernels(lowered: Lowered) -> None:

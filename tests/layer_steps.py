@@ -41,10 +41,10 @@ def step_graph(
     return run_passes(b.output(y=y, dx=b("mul", dx, dx)))
 
 
-def schedules(graph: Graph) -> dict[str, set[str]]:
+def schedules(graph: Graph, cpu: str = "native") -> dict[str, set[str]]:
     """Of every node of the backward pass, and the layer itself, the schedules that run it."""
     found: dict[str, set[str]] = {}
-    for choice in lower(graph, cpu_machine(NATIVE), "step").choices:
+    for choice in lower(graph, cpu_machine(find_target(cpu)), "step").choices:
         found.setdefault(choice.nodes[0], set()).add(choice.schedule)
     return found
 

@@ -172,7 +172,7 @@ def test_results_are_the_same_to_the_bit(seed: int, monkeypatch: pytest.MonkeyPa
 def test_random_graphs_do_share(always: None) -> None:
     """Or the test above would show nothing. Rows that are met more than once do not, and what moves
     nothing is no result of its own."""
-    machine = cpu_machine(find_target())
+    machine = cpu_machine(find_target("x86-64-v4"))
     graphs = [rewritten(random_graph(seed, length=8)) for seed in range(24)]
     programs = [lower(graph, machine, "drawn").program for graph in graphs]
     assert sum(len(updated(program)) for program in programs) > 3

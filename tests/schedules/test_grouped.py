@@ -72,14 +72,15 @@ def test_vectors_over_the_bounds_of_wide_groups(
     shape: tuple[int, ...], attributes: dict[str, Any]
 ) -> None:
     graph = step_graph("conv", shape, {**attributes, "bias": False})
-    assert schedules(graph)["layer"] <= {"straddling"}
+    assert schedules(graph, "x86-64-v4")["layer"] <= {"straddling"}
     check(graph, interpreting)
 
 
 @pytest.mark.parametrize("stride", [1, 2])
 def test_both_directions_are_grouped(stride: int) -> None:
     attributes = {"channels": 64, "kernel": 3, "stride": stride, "pad": 1, "groups": 16}
-    found = schedules(step_graph("conv", (2, 64, 12, 12), {**attributes, "bias": False}))
+    graph = step_graph("conv", (2, 64, 12, 12), {**attributes, "bias": False})
+    found = schedules(graph, "x86-64-v4")
     assert found["layer"] == {"grouped"}
     assert found["layer.dx"] == {"grouped" if stride == 1 else "phases"}
 
