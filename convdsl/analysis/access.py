@@ -11,7 +11,7 @@ and regroupings such as flatten. Positions count outside the operand too: those 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import lcm, prod
 from typing import Any, TypeAlias
 
@@ -110,7 +110,23 @@ class Place:
 def places(stage: Stage, before: Iterable[Stage] = ()) -> Iterator[Place]:
     """Every read of a stage, with its surroundings; `before` are the stages that it may read."""
     known = {s.target.name: s for s in before}
-    return _places(stage.body, (), (), known)
+    yield from _either_way(_places(stage.body, (), (), known))
+
+
+def _either_way(found: Iterable[Place]) -> Iterator[Place]:
+    """What both arms of a condition read is read whatever it says."""
+    kept: dict[tuple[Read, tuple[Axis, ...]], list[Place]] = {}
+    for place in found:
+        known = kept.setdefault((place.read, place.reduced), [])
+        for other in known:
+            differ = {*place.guards} ^ {*other.guards}
+            if len(differ) == 2 and len({(g.compare, g.soft) for g in differ}) == 1:
+                guards = tuple(g for g in place.guards if g not in differ)
+                place = replace(place, guards=guards)
+        if not any({*other.guards} <= {*place.guards} for other in known):
+            known[:] = [o for o in known if not {*place.guards} <= {*o.guards}] + [place]
+    for known in kept.values():
+        yield from known
 
 
 def _places(
@@ -325,13 +341,13 @@ def _periodic(
     taken = np.ones(shape, bool)
     for guard in guards:
         difference = evaluate(guard.difference, bindings)
-        taken = taken & (_COMPARE[guard.compare.op](difference, 0) == guard.truth)
+        taken = taken & (COMPARE[guard.compare.op](difference, 0) == guard.truth)
     kept = taken.reshape(period, -1)
     rows = [np.unique(row[keep]) for row, keep in zip(values, kept, strict=True)]
     return advance, tuple(_sequence(row) for row in rows)
 
 
-_COMPARE = {
+COMPARE = {
     "lt": np.less,
     "le": np.less_equal,
     "gt": np.greater,

@@ -31,6 +31,7 @@ from convdsl.analysis.access import (
     window_access,
 )
 from convdsl.analysis.fields import Field, Interval, Path, UnavailableError, compose, union
+from convdsl.analysis.tables import Table, through_reads, united, written_out
 from convdsl.ir.graph import Graph, OpNode, Value
 from convdsl.ir.opdef import Reach, Role, WindowRule
 from convdsl.ir.rules import Answers, arithmetic_of
@@ -52,7 +53,8 @@ class AxisField:
 
 
 Key: TypeAlias = "tuple[str, int]"  # model input, axis of it
-Seen: TypeAlias = "dict[Key, Field | None]"  # None: unavailable; no key: not seen at all
+Known: TypeAlias = "Field | Table"
+Seen: TypeAlias = "dict[Key, Known | None]"  # None: unavailable; no key: not seen at all
 Summary: TypeAlias = "dict[str, tuple[AxisField | None, ...]]"
 
 
@@ -146,9 +148,35 @@ class _Steps:
                 path = next(found, path)
             yield path
 
-    def fields(self, operand: str, axis: int, field: Field) -> dict[str, Field]:
+    def known(self, operand: str, axis: int, field: Known) -> Mapping[str, Known]:
         """The fields of the outputs in axis `axis` of a model input, by way of one operand alone.
-        Outputs that do not read it have none."""
+        Outputs that do not read it have none. What no paths say is written out."""
+        if isinstance(field, Field):
+            try:
+                return self.fields(operand, axis, field)
+            except UnavailableError:
+                field = written_out(field, self.call.type(operand).shape)
+        return self.tables(operand, field)
+
+    def tables(self, operand: str, table: Table) -> dict[str, Table]:
+        """The same, element by element."""
+        same = self.window is Reach.POINTWISE and self.types == {self.call.type(operand)}
+        if same and table.lo.ndim > 1 and table.lo.shape[1] == 1:  # channels are mixed at most
+            return dict.fromkeys(self.names, table)
+        reached = {operand: table}
+        for name in (operand, *(stage.target.name for stage in self.kernel.stages)):
+            if name not in reached:
+                continue
+            by_stage: dict[str, tuple[Stage, list[Place]]] = {}
+            for stage, place in self.readers.get(name, ()):
+                by_stage.setdefault(stage.target.name, (stage, []))[1].append(place)
+            for target, (stage, found) in by_stage.items():
+                before = reached.get(target)
+                reached[target] = through_reads(reached[name], found, stage.axes, before)
+        return {name: reached[name] for name in self.names if name in reached}
+
+    def fields(self, operand: str, axis: int, field: Field) -> dict[str, Field]:
+        """By paths. Raises UnavailableError."""
         spatial = all(path.axis is None or path.axis >= 2 for path in field.paths)
         if self.window is Reach.POINTWISE and spatial and self.types == {self.call.type(operand)}:
             return dict.fromkeys(self.names, field)
@@ -175,18 +203,22 @@ class _Steps:
 
 def _through(steps: _Steps, inputs: Mapping[str, Value], seen: Mapping[Value, Seen]) -> list[Seen]:
     """The fields of each output from those of the operands."""
-    found: dict[str, dict[Key, list[Field | None]]] = {name: {} for name in steps.names}
+    found: dict[str, dict[Key, list[Known | None]]] = {name: {} for name in steps.names}
     for operand, value in inputs.items():
         for key, field in seen.get(value, {}).items():
             try:
-                after = None if field is None else steps.fields(operand, key[1], field)
+                after = None if field is None else steps.known(operand, key[1], field)
             except UnavailableError:
                 after = None
             for name in steps.names if after is None else after:
                 new = None if after is None else after[name]
-                if new is None or new.paths:
+                if not isinstance(new, Field) or new.paths:
                     found[name].setdefault(key, []).append(new)
-    return [{key: _join(fields) for key, fields in found[name].items()} for name in steps.names]
+    shapes = dict(zip(steps.names, (t.shape for t in steps.call.outputs), strict=True))
+    return [
+        {key: _join(fields, shapes[name]) for key, fields in found[name].items()}
+        for name in steps.names
+    ]
 
 
 def _through_reads(paths: Sequence[Path], place: Place, stage: Stage, axis: int) -> Iterator[Path]:
@@ -227,29 +259,55 @@ def _through_read(path: Path, place: Place, stage: Stage, axis: int) -> Path:
     path = _channel(path, place, stage.axes)
     if path.axis is not None:
         access = read_access(place, path.axis, stage.axes)
-        if access is None:
+        if access is None or (access.gathered and not _keeps_channels(path, place, stage)):
+            raise UnavailableError
+        if _depends_elsewhere(place, stage, access.axis):
             raise UnavailableError
         return compose(path, access)
     # Seen alike from everywhere, but for positions that read nothing at all.
-    if axis < place.read.tensor.type.rank:
-        access = read_access(place, axis, stage.axes)
-        if access is not None and any(not isinstance(t, Span) and not t for t in access.phases):
-            (interval,) = path.phases
-            seen = (interval if isinstance(t, Span) or t else None for t in access.phases)
-            return Path(access.axis, 0, tuple(seen), path.gathered)
+    here = axis < min(len(stage.axes), place.read.tensor.type.rank)
+    access = read_access(place, axis, stage.axes) if here else None
+    if _depends_elsewhere(place, stage, None if access is None else access.axis):
+        raise UnavailableError
+    if access is not None and any(not isinstance(t, Span) and not t for t in access.phases):
+        (interval,) = path.phases
+        seen = (interval if isinstance(t, Span) or t else None for t in access.phases)
+        return Path(access.axis, 0, tuple(seen), path.gathered)
     return path
 
 
-def _join(fields: Sequence[Field | None]) -> Field | None:
-    """The field of what depends on several operands at once."""
+def _depends_elsewhere(place: Place, stage: Stage, axis: int | None) -> bool:
+    """Whether positions along another axis of space than this say if anything is read."""
+    others = {a.name for number, a in enumerate(stage.axes) if number >= 2 and number != axis}
+    return any(not guard.soft and guard.names() & others for guard in place.guards)
+
+
+def _keeps_channels(path: Path, place: Place, stage: Stage) -> bool:
+    """Whether axis 1 is one of channels before and after, as far as ranks tell."""
+    return path.axis != 1 and place.read.tensor.type.rank == len(stage.axes)
+
+
+def _join(fields: Sequence[Known | None], shape: tuple[Dim, ...]) -> Known | None:
+    """The field of what depends on several operands at once, a value of this shape."""
     known = [field for field in fields if field is not None]
     if len(known) < len(fields):
         return None
+    moving = [field for field in known if isinstance(field, Field)]
     try:
-        paths = union(path for field in known for path in field.paths)
+        if len(moving) == len(known):
+            return _joined(moving)
+    except UnavailableError:
+        pass
+    try:
+        tables = [f if isinstance(f, Table) else written_out(f, shape) for f in known]
     except UnavailableError:
         return None
-    aligned = all(field.aligned for field in known) and _same_centres(known)
+    return united(tables)
+
+
+def _joined(fields: Sequence[Field]) -> Field:
+    paths = union(path for field in fields for path in field.paths)
+    aligned = all(field.aligned for field in fields) and _same_centres(fields)
     return Field(paths, aligned)
 
 
@@ -275,10 +333,14 @@ def _is_concentric(a: Path, b: Path) -> bool:
     return True
 
 
-def _summarise(field: Field | None, shape: tuple[Dim, ...]) -> AxisField | None:
+def _summarise(field: Known | None, shape: tuple[Dim, ...]) -> AxisField | None:
     """The reported figures of a value of this shape, or None where they are unavailable."""
     if field is None:
         return None
+    if isinstance(field, Table):
+        spans, first = field.sizes(), field.first()
+        padding = None if first is None else -first.lo
+        return AxisField(int(spans.max()), int(spans.min()), None, padding, field.aligned)
     if not field.paths:
         return AxisField(0, 0, None, None, True)
     if len(field.paths) == 1:

@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from convdsl.analysis.fields import Field
 from convdsl.analysis.receptive_field import propagate, receptive_fields
 from convdsl.diagnostics import Error, InputError
 from convdsl.ir.graph import Graph
@@ -124,7 +125,7 @@ def _stride(network: Sized, probe: int, axis: int) -> int:
         path.rate.numerator
         for seen in propagate(network.graph(probe, probe)).values()
         for field in [seen.get((network.input, axis))]
-        if field is not None
+        if isinstance(field, Field)
         for path in field.paths
         if path.advance > 0
     ]

@@ -122,8 +122,7 @@ def test_normalisation_over_space_sees_all_of_it() -> None:
     assert (normal.size, normal.smallest) == (8, 8)
 
 
-def test_joining_along_space_is_unavailable() -> None:
+def test_what_is_joined_along_space_sees_what_it_saw() -> None:
     b, x = line(6)
     y = b("concat", x, b("conv", x, channels=4, kernel=3), axis=2)
-    assert field(b, y) is None
-    assert field(b, b("relu", y)) is None
+    assert field(b, y) == field(b, b("relu", y)) == AxisField(3, 1, None, 0, False)
