@@ -50,6 +50,11 @@ def test_a_network(fake: Fake) -> None:
     networks.test_a_step_of_training("lenet", "highest")
 
 
+@pytest.mark.parametrize("precision", ["high", "medium"])
+def test_a_network_of_the_zoo(fake: Fake, precision: str) -> None:
+    networks.test_the_zoo("lenet5", 1, precision)
+
+
 def test_it_finds_what_is_wrong(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
     def off_by_a_little(array: np.ndarray) -> np.ndarray:
         return (array + np.float32(0.01)).astype(array.dtype)

@@ -12,12 +12,15 @@ from dataclasses import dataclass
 
 from convdsl.kernel.mma import TF32
 from convdsl.schedules.cuda.factor import Form, Way
-from convdsl.schedules.cuda.tile import VECTOR, Tile
+from convdsl.schedules.cuda.tile import LEAST_COPY, VECTOR, Tile
 from convdsl.tensor import DType
 
 _TESTED = 10.0
 """Of one copy that a border may leave out: address, tests, the copy."""
 _ALONE = 12.0  # the same of a single element
+_HALF_ALONE = 60.0
+"""The same of a single half, which goes through registers: where it is from is worked out anew for
+each, and all of a step are held at a time."""
 _PLAIN = 4.0  # without tests
 _LOOP = 24.0  # of a step besides: where it is, the barrier, the wait
 _ROUNDED = 4.4  # of rounding to TF32: no card does it in one
@@ -57,8 +60,9 @@ def slots(tile: Tile, sides: tuple[Side, Side]) -> float:
 
 def _copies(tile: Tile, side: Side) -> float:
     count = side.size * tile.depth / side.way.width / tile.threads
-    each = _ALONE if side.way.width == 1 else _TESTED if side.bordered else _PLAIN
-    return count * each
+    if side.way.width > 1:
+        return count * (_TESTED if side.bordered else _PLAIN)
+    return count * (_ALONE if side.dtype.bytes >= LEAST_COPY else _HALF_ALONE)
 
 
 def _fragments(tile: Tile, side: Side) -> float:
