@@ -45,6 +45,14 @@ def flatten(given: Given) -> tuple[Given, ...]:
     return tuple(flat for item in items for flat in flatten(Given(item, given.span)))
 
 
+def listed(block: BlockValue) -> str:
+    """How a list of tensors is handed to a block with parameters that declares no inputs."""
+    if block.signature.operands or not block.signature.slots:
+        return ""
+    first = block.signature.slots[0].name
+    return f"declare them in the block: `input a, b`; a list is handed over by name: `{first} = [a, b]`"
+
+
 class Binder(Evaluator):
     """Turns calls of operators and blocks into layers."""
 
@@ -231,7 +239,10 @@ class Binder(Evaluator):
         names = " and ".join(f"`{name}`" for name in missing)
         slots = (binding.signature.by_name[name] for name in missing)
         help = tuple(f"`{s.name}`: {s.attribute.doc}" for s in slots if s.attribute is not None)
-        text = f"`{binding.factory.name}` needs {names}"
+        factory = binding.factory
+        if isinstance(factory, BlockValue) and len(binding.extra) > 1 and listed(factory):
+            help = (listed(factory),)
+        text = f"`{factory.name}` needs {names}"
         self.fail(binding.context, "E0302", text, binding.span, help=help)
 
 

@@ -41,6 +41,15 @@ Flowing: TypeAlias = ast.Conditional | ast.Loop | ast.Repetition | ast.Numbered 
 FLOWING = (ast.Conditional, ast.Loop, ast.Repetition, ast.Numbered, ast.Scoped)
 
 
+def _is_handed_tensors(layer: Layer) -> bool:
+    """Whether a call names tensors: declared inputs, or parameters that are some."""
+    return bool(layer.operands) or any(is_tensors(g.value) for g in layer.arguments.values())
+
+
+def _holds_tensors(value: Any) -> bool:
+    return isinstance(value, ListValue) and any(isinstance(item, Value) for item in value.items)
+
+
 class Interpreter(Layers):
     """Evaluates everything that makes layers."""
 
@@ -195,7 +204,7 @@ class Interpreter(Layers):
                 return self._function(callee, node, context, label)
             case Operator() | BlockValue():
                 layer = self.bind(callee, node.arguments, context, node.span)
-                named = isinstance(callee, BlockValue) and layer.operands
+                named = isinstance(callee, BlockValue) and _is_handed_tensors(layer)
                 alone = isinstance(callee, Operator) and not callee.op.data_operands
                 if not piped and not layer.extra and not named and not alone:
                     if label is not None:
@@ -240,6 +249,8 @@ class Interpreter(Layers):
             extra = tuple(Given(v, span) for v, span in zip(values, spans, strict=True))
             layer = Layer(operator, {}, {}, extra, node.span)
             return self.apply(layer, [], context, node.span, label)
+        if function.name == "sum" and len(values) == 1 and _holds_tensors(values[0]):
+            return self._sum(values[0], node, context)
         least, most = function.arity
         if len(values) < least or (most is not None and len(values) > most):
             count = str(least) if most == least else f"{least} to {most or 'many'}"
@@ -250,6 +261,14 @@ class Interpreter(Layers):
                 node.span,
             )
         return function.function(*values)
+
+    def _sum(self, terms: ListValue, node: ast.Call, context: Context) -> Any:
+        """Of a list with tensors: what `+` between them makes."""
+        span = node.arguments[0].value.span
+        total, *others = (Given(item, span) for item in terms.items)
+        for other in others:
+            total = Given(self._combine("+", total, other, context, node.span, None), span)
+        return total.value
 
     def _named(self, node: ast.Named, context: Context, piped: Given | None) -> Any:
         """`value as label`"""

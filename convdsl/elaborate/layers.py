@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from convdsl.diagnostics import Frame, Span
-from convdsl.elaborate.calls import Binder, describe_call, flatten
+from convdsl.elaborate.calls import Binder, describe_call, flatten, listed
 from convdsl.elaborate.expressions import TENSOR_OPERATORS
 from convdsl.elaborate.operators import apply_operator
 from convdsl.elaborate.scope import Context, LayerNames, Results, Scope
@@ -17,6 +17,7 @@ from convdsl.elaborate.values import (
     NOTHING,
     POISON,
     SPELLED,
+    LAYER_LIKE,
     BlockValue,
     Builtin,
     Closure,
@@ -38,6 +39,9 @@ from convdsl.syntax import ast
 INLINE = "_"
 GROUPS = ("seq", "scope")
 """What names several layers at once, as the language writes it."""
+ROUNDS = (
+    "`repeat` and `for` as values are lists; as layers, one after the other, they stand in a block"
+)
 LABEL = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -82,7 +86,7 @@ class Layers(Binder):
             help = (f"write it without quotes: {value}",)
         layers = (Layer, Composition, Closure)
         if isinstance(value, ListValue) and any(isinstance(i, layers) for i in value.items):
-            help = ("let the tensor flow into each: concat(x -> a, x -> b)",)
+            help = ("let the tensor flow into each: concat(x -> a, x -> b)", ROUNDS)
         text = f"after `->` stands a layer, not {describe(value)}"
         raise self.fail(context, "E0306", text, span, help=help)
 
@@ -93,7 +97,8 @@ class Layers(Binder):
                 return False
             if not is_tensors(given.value):
                 text = f"a tensor flows into a layer, not {describe(given.value)}"
-                raise self.fail(context, "E0307", text, given.span or span)
+                help = (ROUNDS,) if isinstance(given.value, LAYER_LIKE) else ()
+                raise self.fail(context, "E0307", text, given.span or span, help=help)
         return True
 
     def _let_flow(
@@ -345,13 +350,15 @@ class Layers(Binder):
         declared = factory.signature.operands
         waiting = list(inputs)
         if not declared:
+            if not waiting and any(is_tensors(g.value) for g in layer.arguments.values()):
+                return  # all that it works on stands in its parameters
             if len(waiting) != 1:
                 raise self.fail(
                     context,
                     "E0307",
                     f"`{factory.name}` takes one tensor, {len(waiting)} given",
                     span,
-                    help="declare them in the block: `input a, b`",
+                    help=listed(factory) or "declare them in the block: `input a, b`",
                 )
             inner.incoming, inner.incoming_span = waiting[0].value, waiting[0].span
             return

@@ -14,11 +14,12 @@ from convdsl.elaborate.expressions import WORDS
 from convdsl.elaborate.scope import Scope
 from convdsl.elaborate.session import Session, suggest
 from convdsl.ir.opdef import Role
+from convdsl.ir.starts import STARTS
 from convdsl.ops import SPELLINGS
 from convdsl.syntax import ast
 from convdsl.syntax.walk import nodes
 
-KNOWN = frozenset({*BUILTINS, *NUMBERS, *SPELLINGS, *WORDS})
+KNOWN = frozenset({*BUILTINS, *NUMBERS, *SPELLINGS, *WORDS, *STARTS})
 """Names that need no definition."""
 
 

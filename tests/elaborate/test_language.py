@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import convdsl
 from elaborate.sources import build, error, errors, layers, model, shape, weights
 
 
@@ -441,6 +442,15 @@ class TestConvolutions:
         assert state.data.shape == (8, 1, 3, 3)
         assert np.array_equal(state.data[3, 0], [[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]])
 
+    def test_a_list_of_tensors_is_handed_over_by_name(self) -> None:
+        before = """block heads(levels, width) {
+            out = for i, map in enumerate(levels) { map -> conv(width, 1x1) as "{i}" }
+        }"""
+        text = "maps = [x, x -> maxpool(2)]\na, b = heads(levels = maps, width = 4) as h"
+        made = model(f"{text}\na -> output a\nb -> output b", before)
+        assert layers(made)[1:] == ["h.0", "h.1"]
+        assert shape(made, "a") == "[N, 4, 32, 32]"
+
     def test_words_pass_through_parameters(self) -> None:
         before = "block b(padding = same) { conv(4, 3x3, stride = 2, pad = padding) }"
         assert shape(model("x -> b", before)) == "[N, 4, 16, 16]"
@@ -474,6 +484,15 @@ class TestTensorOperators:
     def test_several_outputs_by_name(self) -> None:
         made = model("r = x -> topk(3)\nr.values -> output v\nr.positions -> output p")
         assert made.outputs["p"].dtype.value == "i64"
+
+    def test_sums_of_lists_are_what_plus_makes(self) -> None:
+        written = model("a, b = x -> split(2)\na + b + 1.5 + a -> output y")
+        listed = model("a, b = x -> split(2)\nsum([a, b, 1.5, a]) -> output y")
+        assert layers(listed) == layers(written) == ["split", "add", "add_2", "add_3"]
+        assert shape(model("sum([x]) -> relu")) == "[N, 8, 32, 32]"
+        assert layers(model("sum(for i in range(3) { x -> conv(8, 1x1) }) -> relu"))[-1] == "relu"
+        with pytest.raises(convdsl.Error, match="8 is not 4"):
+            model("sum([x, x -> conv(4, 1x1)]) -> output y")
 
     def test_where_on_its_own_line(self) -> None:
         made = model("y = x\nwhere(less(y, 0), y, 1)")
