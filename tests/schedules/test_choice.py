@@ -32,7 +32,7 @@ LAYERS: dict[str, tuple[tuple[int, ...], dict[str, Any], str]] = {
     "ragged": ((1, 24, 14, 14), {"channels": 58, "kernel": 3}, "winograd"),
     "mirrored": ((1, 16, 14, 14), {"channels": 16, "kernel": 3, "flip": True}, "direct"),
     "grouped": ((1, 64, 14, 14), {"channels": 64, "kernel": 3, "groups": 4}, "direct"),
-    "1-D": ((1, 16, 50), {"channels": 32, "kernel": 5}, "direct"),
+    "1-D": ((1, 16, 50), {"channels": 32, "kernel": 5}, "winograd"),
     "3-D": ((1, 8, 5, 6, 7), {"channels": 16, "kernel": 3}, "direct"),
     "depthwise": ((1, 32, 14, 14), {"channels": 32, "kernel": 3, "groups": 32}, "depthwise"),
     "depthwise ragged": ((1, 58, 9, 9), {"channels": 58, "kernel": 5, "groups": 58}, "depthwise"),
@@ -100,7 +100,8 @@ def test_choices_say_what_was_predicted() -> None:
         "gemm",
         "correlation",
     }
-    own |= {"lanes", "phases", "planar", "putting", "ranks", "rows", "separable", "weaving"}
+    own |= {"lanes", "phases", "planar", "putting", "ranks", "rows", "separable", "unfolded"}
+    own |= {"weaving"}
     assert known == own | {"reduction", "scatter", "running", "transpose", "flat", "generic"}
 
 

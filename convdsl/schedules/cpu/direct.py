@@ -40,13 +40,11 @@ from convdsl.schedules.cpu.runs import (
     runs_of,
     taps_inside,
 )
-from convdsl.schedules.cpu.sweeps import Extent, Limits, Sweeps, choose_sweeps
+from convdsl.schedules.cpu.sweeps import LINE_BYTES, Extent, Limits, Sweeps, choose_sweeps
 from convdsl.schedules.cpu.tiles import Tile
 from convdsl.schedules.emission import extent_of, lane_symbol
 from convdsl.schedules.task import Ending, Schedule, Scheduled, Task
-from convdsl.tensor import Dim, dim_min, floor_div
-
-_LINE_BYTES = 64  # of a cache, on every processor that there is code for
+from convdsl.tensor import Dim, dim_min
 
 
 def emit(task: Task, name: str, target: Target) -> Scheduled:
@@ -55,9 +53,9 @@ def emit(task: Task, name: str, target: Target) -> Scheduled:
     assert conv is not None
     tile = tile_for(conv, task, target)
     pack = filter_pack(conv, task, tile)
-    packs = packs_for(conv, task, pack)
+    packs = packs_for(conv, task, pack, target)
     draft = open_draft(task, name, conv.reduce, pack.lanes, conv.k, packs)
-    emitter = _Direct(task, conv, tile, pack, draft, Limits.of(target))
+    emitter = _Direct(task, conv, tile, pack, draft, target)
     regions = list(pack.parts())
     if task.ending is not None:
         emitter.open_sums(task.ending, [(count, size) for _, count, size in regions])
@@ -122,8 +120,9 @@ class _Direct:
         tile: Tile,
         pack: FilterPack,
         draft: Draft,
-        limits: Limits,
+        target: Target,
     ) -> None:
+        limits = Limits.of(target)
         group_stays = filter_bytes(conv, task) <= limits.stay
         self.conv = conv
         self.sums: Sums | None = None
@@ -133,7 +132,7 @@ class _Direct:
         self.b: Builder = draft.b
         self.lanes = pack.lanes
         self.element = conv.reduce.dtype.bytes
-        self.outer, self.columns = columns_of(conv, input_layout(conv, task))
+        self.outer, self.columns = columns_of(conv, input_layout(conv, task, target))
         self.rows: tuple[Space, ...] = ()  # the axis that patches run along
         rows = patch_rows(self.outer, self.columns, tile)
         if rows:
@@ -255,7 +254,7 @@ class _Direct:
         view = self.draft.view(conv.x.tensor.name)
         column = start * across.stride - across.pad
         reach = (width - 1) * across.stride + (across.taps - 1) * across.dilation + 1
-        size = _LINE_BYTES // self.element
+        size = LINE_BYTES // self.element
         with (
             b.serial("tap", down.taps, max(0, down.taps - down.stride)) as tap,
             b.serial("channel", conv.channels_in) as c,
@@ -340,11 +339,11 @@ class _Direct:
         for index, axis in zip(taps, self.spaces, strict=True):
             tap = tap * axis.taps + axis.of_filter(index)
         with b.serial("c", channels) as c:
-            where = ((cb * pack.taps + tap) * pack.c_block + c) * tile.blocks * self.lanes
-            base = tile.filters + where
+            step = (cb * pack.taps + tap) * pack.c_block + c
+            base = tile.filters + step * tile.blocks * self.lanes
             weights = self.draft.packed[conv.w.tensor.name]
             if not self.filters_stay:
-                self.prefetch_filters(tile, base)
+                self.prefetch_filters(tile, step)
             if len(self.columns.merged) > 1:
                 self.prefetch_inputs(tile, cb, c)
             filters = [b.load(weights, base + i * self.lanes) for i in range(tile.blocks)]
@@ -353,14 +352,19 @@ class _Direct:
                 for i in range(tile.blocks):
                     b.accumulate(tile.acc, i * tile.width + j, value, filters[i])
 
-    def prefetch_filters(self, tile: _TileAt, base: Dim) -> None:
-        """Ask for one line of the panel that comes next, another one in each sweep over this
-        panel: so that it has come from memory when its turn does."""
+    def prefetch_filters(self, tile: _TileAt, step: Dim) -> None:
+        """Ask for a part of the panel that comes next, for another one in each sweep over this
+        panel: so that all of it has come from memory when its turn does, at an even pace. `step`
+        counts the channels and taps of a tile."""
+        pack, sweeps, wide = self.pack, tile.place.sweeps, tile.blocks * self.lanes
+        steps = pack.taps * pack.c_block
+        start = tile.place.chunk[0] * steps
+        each = -(-wide // sweeps.size)
+        where = tile.filters + (start + sweeps.panel * steps) * wide
+        where += (tile.place.sweep * sweeps.panel * steps + step - start) * each
         weights = self.draft.packed[self.conv.w.tensor.name]
-        sweeps = tile.place.sweeps
-        slab = self.pack.block_size // self.pack.c_blocks * tile.blocks
-        line = floor_div(tile.place.sweep * tile.blocks, sweeps.size)
-        self.b.prefetch(weights, base + slab * sweeps.panel + line * self.lanes)
+        for first in range(0, each, LINE_BYTES // self.element):
+            self.b.prefetch(weights, where + first)
 
     def prefetch_inputs(self, tile: _TileAt, cb: Dim, c: Dim) -> None:
         """Ask for the same positions in the next block of channels, one position at each step."""

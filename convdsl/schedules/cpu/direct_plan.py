@@ -13,13 +13,18 @@ from convdsl.schedules.cpu.runs import (
     Columns,
     columns_of,
 )
-from convdsl.schedules.cpu.sweeps import Limits
-from convdsl.schedules.cpu.tiles import Tile, choose_tile, swept_cycles
+from convdsl.schedules.cpu.sweeps import LINE_BYTES, Limits
+from convdsl.schedules.cpu.tiles import Tile, choose_tile, covered_cycles, tile_count
 from convdsl.schedules.emission import extent_of
 from convdsl.schedules.task import Pack, Task
 
+_LOOP = 3.0  # cycles that the channels of a block and a tap take besides
+_STORE = 4.0  # cycles that an accumulator takes before and after its sum
 _TORN = 1.25  # cycles of storing an element by itself
 _PLACES = 4  # of groups within a block: so many have code of their own, with stores of vectors
+_SETS = 64  # of the first-level cache: a page of lines, whatever its size
+_SHARE = 0.5  # of the second-level cache, beyond which a map is not found there by the next sweep
+_FAR = 10.0  # bytes a cycle from beyond it
 _WORTH_PACKING = 4  # cycles of multiply-adds for each element of the input, beside .6 of packing it
 
 
@@ -52,7 +57,7 @@ def tile_for(conv: Convolution, task: Task, target: Target) -> Tile:
     leave no blocks over: all positions would be swept for a few of them."""
     block = task.layout.block
     blocks = -(-conv.channels_out // block)
-    outer, columns = columns_of(conv, input_layout(conv, task))
+    outer, columns = columns_of(conv, input_layout(conv, task, target))
     rows = outer[-1].outs if outer else 1
     large = filter_bytes(conv, task) > Limits.of(target).stay
     must_divide = (conv.groups > 1 or large) and not torn(conv, task)
@@ -64,10 +69,12 @@ def tile_for(conv: Convolution, task: Task, target: Target) -> Tile:
 
 
 def filter_depth(conv: Convolution, task: Task, target: Target) -> int:
-    """Vectors of filters of a block that all tiles meet. Of large ones panels, which stay near."""
+    """Vectors of filters of a block that all tiles meet. Of large ones those of a panel, which
+    stay near where the taps are few."""
+    registers = target.registers(task.layout.block, conv.reduce.dtype)
     if filter_bytes(conv, task) > Limits.of(target).stay:
-        return 0
-    return conv.channels_in * conv.taps * target.registers(task.layout.block, conv.reduce.dtype)
+        return min(task.layout.block, conv.channels_in) * conv.taps * registers
+    return conv.channels_in * conv.taps * registers
 
 
 def filter_bytes(conv: Convolution, task: Task) -> int:
@@ -89,41 +96,71 @@ def cost(task: Task, target: Target) -> float | None:
         return None
     if not task.outputs and filter_bytes(conv, task) > Limits.of(target).stay:
         return None  # sums would have nowhere to wait in
-    outer, columns = columns_of(conv, input_layout(conv, task))
+    outer, columns = columns_of(conv, input_layout(conv, task, target))
     tile = tile_for(conv, task, target)
-    rows = extent_of(conv.n)
-    for space in outer:
-        rows *= space.outs
+    rows, wide = outer[-1].outs if outer else 1, columns.space.outs
     own = -(-conv.channels_out // task.layout.block)
-    work = rows * conv.channels_in * conv.taps
-    tiles = conv.groups * -(-own // tile.blocks) * max(1.0, columns.space.outs / tile.columns)
-    cycles = packing_cycles(task, packs_for(conv, task, filter_pack(conv, task, tile)))
+    each = conv.groups * extent_of(conv.n)
+    for space in outer[:-1]:
+        each *= space.outs
+    panels = conv.taps * -(-conv.channels_in // task.layout.block)
+    cycles = each * tile_count(tile, own, wide, rows) * panels * _LOOP
+    cycles += each * own * wide * rows * _STORE
+    cycles += packing_cycles(task, packs_for(conv, task, filter_pack(conv, task, tile), target))
     if torn(conv, task) and places(conv, task) == 1:
         cycles += task.layout.size * _TORN
-    work *= target.registers(task.layout.block, conv.reduce.dtype)
-    wide, depth = min(tile.columns, columns.space.outs), filter_depth(conv, task, target)
-    return work * tiles * swept_cycles(target, tile.blocks, wide, depth) + cycles
+    steps = each * conv.channels_in * conv.taps
+    steps *= target.registers(task.layout.block, conv.reduce.dtype)
+    depth = filter_depth(conv, task, target)
+    cycles += _skipping_cycles(conv, task, target, tile)
+    return steps * covered_cycles(target, tile, own, wide, rows, depth) + cycles
 
 
-def input_layout(conv: Convolution, task: Task) -> Layout | None:
+def _skipping_cycles(conv: Convolution, task: Task, target: Target, tile: Tile) -> float:
+    """Of waiting for inputs of one tap that are read in steps: every tile of channels meets all of
+    them, each brings a line along of which the rest is not wanted, and none is asked for ahead."""
+    if conv.taps > 1 or all(s.stride == 1 for s in conv.space):
+        return 0.0
+    line = max(LINE_BYTES, task.layout.block * conv.x.dtype.bytes)
+    blocks = -(-conv.channels_in // task.layout.block)
+    touched = prod(s.outs for s in conv.space) * blocks * line
+    if touched < target.caches.l2_bytes * _SHARE:
+        return 0.0
+    sweeps = -(-conv.channels_out // (task.layout.block * tile.blocks))
+    return conv.groups * extent_of(conv.n) * sweeps * touched / _FAR
+
+
+def input_layout(conv: Convolution, task: Task, target: Target) -> Layout | None:
     """How the input is read: as it lies, or packed in vectors of channels where it is plain, fills
     them, and is read so often that it pays. A tile touches a line for each channel of a plain
     input, and for each position of a packed one: a few for all channels of a vector. Where there
-    is one tap the next tile finds the same lines."""
+    is one tap the next tile finds the same lines, if the first-level cache has room for them."""
     given = task.operand(conv.x.tensor.name).layout
     packed = channels_layout(task, conv.x)
     if given is None or packed is None or given.axis is not None:
         return given
     strides = prod(space.stride for space in conv.space)
     cycles = conv.channels_out * conv.taps / strides / (2 * task.layout.block)
-    full = conv.channels_in >= task.layout.block and conv.taps > 1
+    full = conv.channels_in >= task.layout.block
+    full = full and (conv.taps > 1 or _crowded(conv, target))
     return packed if full and cycles >= _WORTH_PACKING else given
 
 
-def packs_for(conv: Convolution, task: Task, filters: FilterPack) -> dict[str, Pack]:
+def _crowded(conv: Convolution, target: Target) -> bool:
+    """Whether the lines of as many channels of a plain input meet in few sets of the first-level
+    cache: where maps are a multiple of large powers of two apart, or channels are many."""
+    apart = prod(conv.x.tensor.type.sizes[2:]) * conv.x.dtype.bytes
+    sets = {i * apart // LINE_BYTES % _SETS for i in range(conv.channels_in)}
+    ways = target.caches.l1_bytes / (LINE_BYTES * _SETS)
+    return conv.channels_in >= len(sets) * ways / 2
+
+
+def packs_for(
+    conv: Convolution, task: Task, filters: FilterPack, target: Target
+) -> dict[str, Pack]:
     """What is packed: the filters, and maybe the input."""
     packs: dict[str, Pack] = {conv.w.tensor.name: filters}
-    layout = input_layout(conv, task)
+    layout = input_layout(conv, task, target)
     given = task.operand(conv.x.tensor.name).layout
     return packs if layout is None or layout == given else {**packs, conv.x.tensor.name: layout}
 

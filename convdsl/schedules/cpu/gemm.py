@@ -30,7 +30,7 @@ from convdsl.schedules.contraction import (
 )
 from convdsl.schedules.cpu.epilogue import Draft, open_draft
 from convdsl.schedules.cpu.filters import FilterPack, packing_cycles
-from convdsl.schedules.cpu.sweeps import Extent, Limits, Sweeps, choose_sweeps
+from convdsl.schedules.cpu.sweeps import LINE_BYTES, Extent, Limits, Sweeps, choose_sweeps
 from convdsl.schedules.cpu.tiles import (
     Tile,
     choose_tile,
@@ -389,26 +389,35 @@ class _Gemm:
             self.put_aside(place, acc, row, rows)
 
     def ask_ahead(self, at: Mapping[str, Dim], place: _Place, sweep: Dim) -> None:
-        """Ask for some lines of the panel that comes next, others in each sweep over this one: so
-        that it has come from memory when its turn does."""
+        """Ask for a part of the panel that comes next, for another one in each sweep over this one:
+        so that all of it has come from memory when its turn does, at an even pace."""
         chosen, sweeps, blocks = self.way, place.sweeps, place.blocks
         pieces = min(sweeps.size, -(-chosen.row_count // place.columns))
         if chosen.pack is None or self.matrix_bytes <= self.limits.stay or pieces == 1:
             return
         step = sweeps.panel * _UNIT if sweeps.panels > 1 else self.depth
-        following = self.where(at, place.block, 0, blocks) + step * blocks * self.lanes
-        begin = floor_div(sweep * blocks, pieces)
-        for i in range(-(-blocks // pieces)):
-            buffer = self.draft.packed[chosen.product.w.tensor.name]
-            self.b.prefetch(buffer, following + (begin + i) * self.lanes)
+        start = place.chunk[0]
+        origin = {**place.at, **{axis.name: 0 for axis in chosen.product.k}}
+        following = self.where(origin, place.block, 0, blocks)
+        following += (start + step) * blocks * self.lanes
+        each = -(-blocks * self.lanes // pieces)
+        buffer = self.draft.packed[chosen.product.w.tensor.name]
+        where = following + sweep * step * each + (self.place_in_depth(at) - start) * each
+        for first in range(0, each, LINE_BYTES // self.element):
+            self.b.prefetch(buffer, where + first)
+
+    def place_in_depth(self, at: Mapping[str, Dim]) -> Dim:
+        """A position of k as one number."""
+        depth: Dim = 0
+        for axis in self.way.product.k:
+            depth = depth * extent_of(axis) + at[axis.name]
+        return depth
 
     def where(self, at: Mapping[str, Dim], block: Dim, i: int, blocks: int) -> Dim:
         """Offset of vector i of the tile at a position of k, where w is packed."""
         chosen, product = self.way, self.way.product
         assert chosen.pack is not None
-        depth: Dim = 0
-        for axis in product.k:
-            depth = depth * extent_of(axis) + at[axis.name]
+        depth = self.place_in_depth(at)
         outer = [at[axis.name] for axis in product.w_outer]
         start = chosen.pack.start(outer, block, blocks)
         return start + (depth * blocks + i) * self.lanes

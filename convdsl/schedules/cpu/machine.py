@@ -28,6 +28,7 @@ from convdsl.schedules.cpu.separable import separable
 from convdsl.schedules.cpu.spectral import spectral
 from convdsl.schedules.cpu.straddling import straddling
 from convdsl.schedules.cpu.transpose import transpose
+from convdsl.schedules.cpu.unfolded import unfolding
 from convdsl.schedules.cpu.weaving import weaving
 from convdsl.schedules.cpu.winograd import winograd
 from convdsl.schedules.cpu.winograd_filters import WinogradPack
@@ -44,6 +45,7 @@ def cpu_machine(target: Target) -> Machine:
         winograd,
         spectral,
         direct,
+        unfolding,
         depthwise,
         grouped,
         straddling,

@@ -17,6 +17,7 @@ from convdsl.kernel.cpu_abi import SHARES
 from convdsl.kernel.target import Target
 from convdsl.schedules.cpu.tiles import NEAR
 
+LINE_BYTES = 64  # of a cache, on every processor that there is code for
 _STAY = Fraction(2, 5)  # of the second-level cache: for filters that are read again and again
 _BAND = Fraction(3, 20)  # of the second-level cache: for sums, or inputs, that wait for a sweep
 _UNITS = 32  # independent pieces of work that give a team enough to share out

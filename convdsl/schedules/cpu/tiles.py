@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
@@ -18,22 +18,33 @@ class Tile:
     columns: int
 
 
-def tile_cycles(blocks: int, columns: int) -> float:
+def tile_cycles(target: Target, blocks: int, columns: int) -> float:
     """Cycles for one input element of the tile: two multiply-adds a cycle, or one broadcast of an
-    input element, or two loads of filters; below seven, latency shows. The loop comes on top."""
-    return max(blocks * columns / 2, columns + blocks / 2, 7.0) + 0.25
+    input element, or two loads of filters; below seven, latency shows. The loop comes on top.
+
+    Vectors of 32 bytes and less are broadcast two a cycle on x86, and their multiply-adds wait for
+    each other below four: 2 x 4 and 2 x 5 are at the peak of a Zen 3, as 2 x 6 and 3 x 4 are."""
+    work = blocks * columns / 2
+    if target.architecture == "x86_64" and target.vector_bytes < 64:
+        return max(work, (columns + blocks) / 2, 4.0) + 0.25
+    return max(work, columns + blocks / 2, 7.0) + 0.25
 
 
 def swept_cycles(target: Target, blocks: int, columns: int, depth: int) -> float:
     """The same where each block has `depth` vectors of filters, which all tiles meet. What the
-    first-level cache does not keep from one tile to the next comes from the second."""
-    cycles, each = tile_cycles(blocks, columns), blocks * target.vector_bytes
+    first-level cache does not keep from one tile to the next comes from the second, or from
+    beyond that."""
+    cycles, each = tile_cycles(target, blocks, columns), blocks * target.vector_bytes
+    if depth * each > target.caches.l2_bytes * _STAYS:
+        return max(cycles, each / _FROM_BEYOND)
     far = depth * each > target.caches.l1_bytes * NEAR
     return max(cycles, each / _FROM_SECOND) if far else cycles
 
 
 NEAR = Fraction(2, 3)  # of the first-level cache: for filters that are met again and again
 _FROM_SECOND = 24.0  # bytes a cycle from the second-level cache: 21 on a Zen 5, 30 on an Ice Lake
+_FROM_BEYOND = 10.0  # bytes a cycle from beyond it
+_STAYS = 0.5  # of the second-level cache: what is found there again
 PATCH = 14  # positions that a tile of several rows may have
 _FROM_MEMORY = 0.5  # cycles that a tile loses where multiply-adds broadcast from memory
 _TAIL_WORTH = 1.03  # a tile that leaves blocks over must be this much better: few share the rest
@@ -106,16 +117,44 @@ def _best_tile(
             pieces = pieces_of(columns, rows, q)
             if pieces is None:
                 continue
-            cycles = sum(
-                (cycles_of(part, width) + full * _FROM_MEMORY) * count * runs
-                for part, count in split(blocks, k)
-                for width, runs in pieces
-            )
+            step = full * _FROM_MEMORY
+            cycles = _covered(blocks, k, pieces, lambda b, w, step=step: cycles_of(b, w) + step)
             key = (cycles, -k * q, Tile(k, q))
             if best is None or key[:2] < best[:2]:
                 best = key
     assert best is not None
     return best[0], best[2]
+
+
+def _covered(
+    blocks: int,
+    own: int,
+    pieces: Sequence[tuple[int, int]],
+    cycles_of: Callable[[int, int], float],
+) -> float:
+    """Cycles of a step of all tiles: of `own` blocks, and of those that are left."""
+    return sum(
+        cycles_of(part, width) * count * runs
+        for part, count in split(blocks, own)
+        for width, runs in pieces
+    )
+
+
+def covered_cycles(
+    target: Target, tile: Tile, blocks: int, columns: int, rows: int = 1, depth: int = 0
+) -> float:
+    """Cycles of a step of all the tiles that cover blocks x columns x rows, as `choose_tile` cut
+    them."""
+    pieces = _pieces(columns, rows, tile.columns)
+    assert pieces is not None
+    return _covered(blocks, tile.blocks, pieces, partial(swept_cycles, target, depth=depth))
+
+
+def tile_count(tile: Tile, blocks: int, columns: int, rows: int = 1) -> int:
+    """How many tiles that are."""
+    pieces = _pieces(columns, rows, tile.columns)
+    assert pieces is not None
+    return -(-blocks // tile.blocks) * sum(runs for _, runs in pieces)
 
 
 def _pieces(columns: int, rows: int, width: int) -> list[tuple[int, int]] | None:

@@ -133,7 +133,7 @@ _STREAMED = (
 )
 _STORE = 4.0  # cycles that an accumulator takes before and after its sum
 _FAR = 10.0  # bytes a cycle from beyond the second-level cache
-_MEMORY = 8.0  # bytes a cycle from memory
+_MEMORY = 7.0  # bytes a cycle from memory
 _HIDDEN = 0.8  # of the shorter of arithmetic and traffic, what goes on beside the longer one
 _OPERATION, _LINE = 3.0, 3.0  # cycles of two operations, and of a vector that a transform makes
 
@@ -164,7 +164,9 @@ def _product_cycles(made: Plan, target: Target) -> float:
     for blocks, tiles in split(made.vectors, made.tile.blocks):
         near = 4 * conv.channels_in * blocks * made.lanes <= target.caches.l1_bytes * NEAR
         for columns, groups in split(made.block, made.tile.columns):
-            each = conv.channels_in * tile_cycles(blocks, columns) * (1 if near else _STREAMED)
+            each = (
+                conv.channels_in * tile_cycles(target, blocks, columns) * (1 if near else _STREAMED)
+            )
             total += tiles * groups * (each + _STORE * blocks * columns)
     return conv.groups * made.tiling.products * total
 
