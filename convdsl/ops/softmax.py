@@ -23,6 +23,7 @@ from convdsl.ir.pullback import Gradients, Pullback
 from convdsl.ir.shapes import resolve_axis, whole_along
 from convdsl.kernel.expr import (
     Axis,
+    Literal,
     Read,
     Reduce,
     Stage,
@@ -47,7 +48,7 @@ def field_softmax(call: Call) -> WindowRule:
 
 def kernel_softmax(call: Call) -> TensorExpr:
     """top = max over j of x[j]; e[i] = exp(x[i] - top); total = sum over j of e[j]
-    y[i] = e[i] / total"""
+    y[i] = e[i] * (1 / total): the total is at least 1, and divides once in a row"""
     x = call.var("x")
     axis: int = call["axis"]
     axes = axes_over(x.type.shape)
@@ -60,10 +61,11 @@ def kernel_softmax(call: Call) -> TensorExpr:
 
     top = Stage(TensorVar("top", smaller), outer, Reduce("max", (along,), Read(x, line)))
     shifted = Read(x, whole) - Read(top.target, kept)
-    e = Stage(TensorVar("e", x.type), axes, Unary("exp", shifted))
+    e = Stage(TensorVar("e", x.type), axes, Unary("decay", shifted))
     total = Stage(TensorVar("total", smaller), outer, Reduce("sum", (along,), Read(e.target, line)))
     if call.op is SOFTMAX:
-        body = Read(e.target, whole) / Read(total.target, kept)
+        share = Literal(1.0, x.type.dtype) / Read(total.target, kept)
+        body = Read(e.target, whole) * share
     else:
         body = shifted - Unary("log", Read(total.target, kept))
     y = Stage(TensorVar("y", x.type), axes, body)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 from convdsl.backends.llvm.casts import CastPrinter
 from convdsl.backends.llvm.text import (
@@ -310,18 +311,50 @@ class ValuePrinter(CastPrinter):
         one exponent more than the largest, for which a factor of 1 + 1 stands."""
         type = value.type
         text, bytes = type_of(type), type.dtype.bytes * type.lanes
-        if self.target.architecture == "x86_64" and bytes == self.target.vector_bytes == 64:
-            name = f"@llvm.x86.avx512.mask.scalef.p{'s' if type.dtype is DType.F32 else 'd'}.512"
-            mask = f"i{type.lanes}"
-            self.declarations.add(f"declare {text} {name}({text}, {text}, {text}, {mask}, i32)")
-            parts = f"{text} {x}, {text} {n}, {text} zeroinitializer, {mask} -1, i32 4"
-            return self.result(f"call {text} {name}({parts})")
+        own = self.target.vector_bytes
+        if self.target.architecture == "x86_64" and own == 64 and bytes % own == 0:
+            return self.scaled_whole(x, n, type, own // type.dtype.bytes)
         top = Const(float(_FLOAT_FORMAT[type.dtype][2]), type)
         first = self.extremum(Binary("min", top, value.b), self.value(top), n)
         product = self.result(f"fmul {text} {x}, {self.float_bits('pow2', first, type)}")
         over = self.result(f"fsub {text} {n}, {first}")
         more = self.result(f"fadd {text} {over}, {self.value(Const(1.0, type))}")
         return self.result(f"fmul {text} {product}, {more}")
+
+    def scaled_whole(self, x: str, n: str, type: ValueType, lanes: int) -> str:
+        """By AVX-512's instruction, whose registers have so many lanes each."""
+        one = ValueType(type.dtype, lanes)
+        text, mask = type_of(one), f"i{lanes}"
+        name = f"@llvm.x86.avx512.mask.scalef.p{'s' if type.dtype is DType.F32 else 'd'}.512"
+        self.declarations.add(f"declare {text} {name}({text}, {text}, {text}, {mask}, i32)")
+
+        def call(x: str, n: str) -> str:
+            parts = f"{text} {x}, {text} {n}, {text} zeroinitializer, {mask} -1, i32 4"
+            return self.result(f"call {text} {name}({parts})")
+
+        if type.lanes == lanes:
+            return call(x, n)
+        parts = [
+            call(*(self.some_lanes(v, type, range(first, first + lanes)) for v in (x, n)))
+            for first in range(0, type.lanes, lanes)
+        ]
+        count = lanes
+        while len(parts) > 1:
+            two = type_of(ValueType(type.dtype, count))
+            order = ", ".join(f"i32 {lane}" for lane in range(2 * count))
+            parts = [
+                self.result(f"shufflevector {two} {a}, {two} {b}, <{2 * count} x i32> <{order}>")
+                for a, b in zip(parts[::2], parts[1::2], strict=True)
+            ]
+            count *= 2
+        return parts[0]
+
+    def some_lanes(self, x: str, type: ValueType, lanes: Iterable[int]) -> str:
+        """These lanes of a vector, as one."""
+        text, order = type_of(type), ", ".join(f"i32 {lane}" for lane in lanes)
+        return self.result(
+            f"shufflevector {text} {x}, {text} poison, <{order.count('i32')} x i32> <{order}>"
+        )
 
     def extremum(self, value: Binary, a: str, b: str) -> str:
         """max or min, handing NaN on."""

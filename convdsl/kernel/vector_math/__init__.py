@@ -38,6 +38,7 @@ class Vectors(Powers, ErrorFunctions, Angles, Arcs, Divisions):
 
 EXPANSIONS: Mapping[str, Callable[..., Value]] = {
     "exp": Vectors.exp,
+    "decay": Vectors.decay,
     "expm1": Vectors.expm1,
     "log": Vectors.log,
     "log1p": Vectors.log1p,

@@ -35,6 +35,14 @@ class Exponentials(Terms):
             Binary("scale", self.polynomial(r, _exp_near_zero(x.type.dtype)), n), "exp"
         )
 
+    def decay(self, x: Value) -> Value:
+        """exp(x), 1 above zero: 2**n is a factor for every n that occurs."""
+        low = -DECAYED[x.type.dtype]
+        n, r = self.reduced(self.let(self.within(x, low, 0.0), "clamped"))
+        return self.let(
+            self.mul(self.polynomial(r, _exp_near_zero(x.type.dtype)), Unary("pow2", n)), "decay"
+        )
+
     def decaying(self, x: Value, rest: Value | None = None) -> tuple[Value, Value]:
         """(p, 2**n): exp(-x - rest) = p * 2**n for -x within exp's range, and a rest of up to some
         hundredths. 2**n is 0 or infinite at its ends."""
@@ -94,20 +102,23 @@ class Exponentials(Terms):
         return self.near_zero(x, y, "log1p")
 
     def tanh(self, x: Value) -> Value:
-        """m / (1 - m) with m = (1 - exp(-2 |x|)) / 2, the sign put back.
-
-        |x| = n ln 2 / 2 + u and m = 2**-n q + (1 - 2**-n) / 2 with q = (1 - exp(-2 u)) / 2, near
-        zero u itself. What the one step of the reduction loses is small where n is, and where n
-        is not, little depends on it."""
-        dtype = x.type.dtype
-        held = self.let(Binary("min", self.const(_FLAT[dtype], x), Unary("abs", x)), "held")
-        n = self.let(Unary("round", self.mul(held, 2 / math.log(2))), "n")
-        u = self.let(self.fma(n, -math.log(2) / 2, held), "u")
-        power = self.let(Unary("pow2", Unary("neg", n)), "power")
-        q = self.fma(self.mul(u, u), self.polynomial(u, _tanh_near_zero(dtype)), u)
-        m = self.let(self.fma(power, q, self.fma(power, -0.5, 0.5)), "m")
+        """m / (1 - m) with m = (1 - exp(-2 |x|)) / 2, the sign put back."""
+        held = self.let(Binary("min", self.const(_FLAT[x.type.dtype], x), Unary("abs", x)), "held")
+        m = self.half_gone(held)
         value = Binary("div", m, self.sub(self.const(1.0, x), m))
         return self.let(Binary("copysign", value, x), "tanh")
+
+    def half_gone(self, x: Value) -> Value:
+        """m = (1 - exp(-2 x)) / 2 of 0 <= x <= 44, without cancellation.
+
+        x = n ln 2 / 2 + u and m = 2**-n q + (1 - 2**-n) / 2 with q = (1 - exp(-2 u)) / 2, near
+        zero u itself. What the one step of the reduction loses is small where n is, and where n
+        is not, little depends on it."""
+        n = self.let(Unary("round", self.mul(x, 2 / math.log(2))), "n")
+        u = self.let(self.fma(n, -math.log(2) / 2, x), "u")
+        power = self.let(Unary("pow2", Unary("neg", n)), "power")
+        q = self.fma(self.mul(u, u), self.polynomial(u, _tanh_near_zero(x.type.dtype)), u)
+        return self.let(self.fma(power, q, self.fma(power, -0.5, 0.5)), "m")
 
 
 # ln 2 split so that n * high is exact for the n that occur.

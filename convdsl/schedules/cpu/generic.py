@@ -30,7 +30,8 @@ from convdsl.kernel.layout import Layout
 from convdsl.kernel.target import Target
 from convdsl.schedules.chain import emit_chain
 from convdsl.schedules.cpu.filters import packing_cycles
-from convdsl.schedules.cpu.segments import Segment, segments_of, stretches
+from convdsl.schedules.cpu.segments import Segment, Stretch, segments_of, stretches
+from convdsl.schedules.cpu.together import vectors_together
 from convdsl.schedules.emission import (
     Emitter,
     View,
@@ -170,14 +171,15 @@ def _vector_loops(walk: _Walk, task: Task, chosen: Cut, views: dict[str, View]) 
     """Whole vectors, then what is left of the axis."""
     b, axis, lanes = walk.b, chosen.axis, chosen.lanes
     assert axis is not None
-    lane = lane_symbol(lanes)
-
     plain = task.layout.axis is None
     sums = None if plain else _only_reduction(task.root.body)
     width = 1 if sums is None else chosen.width
 
-    def vectors(places: Places, start: int, block: Dim | None, valid: int | None) -> None:
+    def vectors(
+        places: Places, start: int, block: Dim | None, valid: int | None, lanes: int = lanes
+    ) -> None:
         emitter = Emitter(b, views, lanes, valid, spans=True)
+        lane = lane_symbol(lanes)
         firsts = [start + (at["block"] if block is None else block) * lanes for at in places]
         bound = [{**at, axis.name: first + lane} for at, first in zip(places, firsts, strict=True)]
         known = [] if sums is None else emitter.reductions(sums, bound)
@@ -188,16 +190,19 @@ def _vector_loops(walk: _Walk, task: Task, chosen: Cut, views: dict[str, View]) 
 
     others = tuple(a for a in task.axes if a is not axis)
     pieces = stretches(task, axis, lanes) if plain else []
+    wide = [
+        (part, many * lanes) for piece in pieces for part, many in _together(task, chosen, piece)
+    ]
 
     def row(places: Places) -> None:
-        for piece in pieces:
+        for piece, lanes in wide:
             with b.serial("block", piece.blocks) as block:
-                vectors(places, piece.start, block, piece.valid)
+                vectors(places, piece.start, block, piece.valid, lanes)
 
     if plain and others:
         walk.loops((*others, Axis("row", 1)), row)
-    for piece in pieces if not others else []:
-        how = {"start": piece.start, "block": None, "valid": piece.valid}
+    for piece, many in wide if not others else []:
+        how = {"start": piece.start, "block": None, "valid": piece.valid, "lanes": many}
         walk.loops((Axis("block", piece.blocks),), partial(vectors, **how))
     whole, rest = (0, 0) if plain else divmod(extent_of(axis), lanes)
     if whole:
@@ -205,6 +210,20 @@ def _vector_loops(walk: _Walk, task: Task, chosen: Cut, views: dict[str, View]) 
         walk.loops(order, partial(vectors, start=0, block=None, valid=None), width)
     if rest:
         walk.loops(others, partial(vectors, start=0, block=whole, valid=rest), width)
+
+
+def _together(task: Task, chosen: Cut, piece: Stretch) -> list[tuple[Stretch, int]]:
+    """A piece of a row in vectors that are computed together, and in single ones what is left; how
+    many at a time."""
+    bodies = [stage.body for stage in task.stages]
+    reduces = any(isinstance(node, Reduce | Pick) for body in bodies for node in walk(body))
+    many = 1 if reduces or piece.valid or _gathers(task, chosen) else vectors_together(bodies)
+    blocks, rest = divmod(piece.blocks, many)
+    done = piece.start + blocks * many * chosen.lanes
+    found = [(Stretch(piece.start, blocks), many)] if blocks and many > 1 else []
+    if many == 1:
+        return [(piece, 1)]
+    return [*found, *([(Stretch(done, rest), 1)] if rest else [])]
 
 
 def _only_reduction(body: Expr) -> Reduce | None:

@@ -9,7 +9,7 @@ of (a logarithm of its sum, a reciprocal root) is computed once.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 from convdsl.kernel.expr import (
@@ -31,6 +31,7 @@ from convdsl.kernel.target import Target
 from convdsl.schedules.accumulators import Accumulators
 from convdsl.schedules.chain import emit_stages, store_outputs
 from convdsl.schedules.cpu.rounds import Position, Rounds
+from convdsl.schedules.cpu.together import vectors_together, written_out
 from convdsl.schedules.cpu.totals import Loop
 from convdsl.schedules.emission import Emitter, lane_stride, lane_symbol
 from convdsl.schedules.frame import Frame
@@ -42,18 +43,20 @@ from convdsl.tensor import Dim, floor_div, substitute
 _SMALL = 1 << 14  # elements of a space that one core is done with before others are awake
 _UNITS = 8  # rows, or vectors of rows, that give a team enough to share out
 _CYCLES = 0.75  # of an operation on a vector, or a read
-_SIDE = 32  # vectors of the rows that are met side by side
+_SIDE = 128  # vectors of the rows that are met side by side
+_LONGER = 1.2  # times the vectors of a row that is filled up
 _HEAVY = 8  # operations of a term from which on fewer of them stand side by side
 
 
 @dataclass(frozen=True, slots=True)
 class Way:
     """Vectors of `lanes` along the dimensions `group`, neighbours that are kept or reduced, as
-    along one of `extent`."""
+    along one of `extent`. Each is so many of the processor's `together`."""
 
     join: Join
     group: tuple[int, ...]
     lanes: int
+    together: int = 1
 
     @property
     def kept(self) -> bool:
@@ -100,7 +103,9 @@ class Way:
         Lanes that are rows of their own wait for nothing."""
         if self.kept or not self.others:
             return 1
-        return max(1, min(_SIDE // self.vectors, 4, self.join.shape[self.others[-1]]))
+        return max(
+            1, min(_SIDE // (self.vectors * self.together), 4, self.join.shape[self.others[-1]])
+        )
 
     def spread(self, position: Dim) -> dict[int, Dim]:
         """The dimensions of the group at a position of all of them as one."""
@@ -150,8 +155,18 @@ def plan(task: Task, target: Target) -> Way | None:
     for group in _groups(join):
         way = Way(join, group, lanes)
         if _is_straight(way, task):
+            way = _together(way)
             return way if _fits(way, task, target) else None
     return None
+
+
+def _together(way: Way) -> Way:
+    """With as many vectors in one as are computed together, if a row is not much longer by that."""
+    bodies = [s.body for part in way.join.parts for s in part.task.stages]
+    many, vectors = vectors_together(bodies), -(-way.extent // way.lanes)
+    while many > 1 and -(-vectors // many) * many > _LONGER * vectors:
+        many //= 2
+    return replace(way, lanes=way.lanes * many, together=many)
 
 
 def _groups(join: Join) -> Iterator[tuple[int, ...]]:
@@ -224,7 +239,7 @@ def cost(task: Task, target: Target) -> float | None:
             counted = arithmetic(body)
             assert isinstance(counted, int)
             work += counted + 1 - sum(_operations(e) for e in _hoisted(body, way, part))
-    return way.units * way.vectors * work * _CYCLES
+    return way.units * way.vectors * way.together * work * _CYCLES
 
 
 def _operations(e: Expr) -> int:
@@ -360,6 +375,8 @@ class _Walk:
         work = sum(map(_operations, (*bodies, *(r.body for r in self.reduces))))
         most = max(2, 8 // max(1, len(self.reduces)))
         most = most if work < _HEAVY else max(2, most // 2)
+        alone = written_out((*bodies, *(r.body for r in self.reduces)))
+        most = 1 if alone and rows.way.together > 1 else max(1, most // rows.way.together)
         self.outer = [
             Loop(Axis(f"d{d}", rows.way.join.shape[d]), rows.way.join.shape[d])
             for d in rows.way.outer
