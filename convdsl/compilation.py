@@ -76,8 +76,8 @@ class Plan:
         device: Device = HOST,
     ) -> LoadedCode | CardCode:
         """Machine code with its weights, ready to run on a device."""
-        kind = KINDS[kind_of(self.toolchain.target)]
-        return kind.load(*self.make(binding, arrays, cache), device)
+        target = self.toolchain.target
+        return KINDS[kind_of(target)].load(*self.make(binding, arrays, cache), device, target)
 
     def make(
         self, binding: Mapping[str, int], arrays: Mapping[str, Any], cache: ObjectCache | None

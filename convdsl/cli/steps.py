@@ -25,6 +25,7 @@ from convdsl.kernel.program import Program
 from convdsl.measure.machine import figures
 from convdsl.measure.prediction import Prediction, Team, main_type, predict
 from convdsl.measure.steps import step_seconds
+from convdsl.runtime.cpu.processor import refusal
 from convdsl.runtime.cpu.team import available_threads
 from convdsl.toolchain import FEWER_PRODUCTS, find_toolchain
 
@@ -70,6 +71,8 @@ def explain(options: argparse.Namespace) -> int:
         row["not chosen"] = _others(choice)
     _show(rows, options)
     _say(lowered.program, predictions, measured, team)
+    if refused := refusal(chain.target):
+        console.note(f"{refused}. The figures are this machine's, with vectors of that width")
     notes = {choice.note for choice in lowered.choices if choice.note}
     if notes:
         console.note(f"fewer products: {'; '.join(sorted(notes))} of direct sums (--no-winograd)")

@@ -12,7 +12,7 @@ import json
 import math
 import os
 import platform
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import cast
 
 from convdsl import __version__
@@ -20,7 +20,7 @@ from convdsl.analysis.machine import MEASURED, Machine
 from convdsl.backends.llvm import objects as llvm
 from convdsl.measure.peak import MEMORY_BYTES, measure_l2, measure_l3, measure_memory, measure_peak
 from convdsl.runtime.cache import ObjectCache, default_directory
-from convdsl.runtime.cpu.processor import identity
+from convdsl.runtime.cpu.processor import identity, refusal
 from convdsl.runtime.cpu.team import available_threads
 from convdsl.tensor import DType
 
@@ -49,7 +49,13 @@ class Figures:
 def figures(
     threads: int, cpu: str = "native", dtype: DType = DType.F32, *, anew: bool = False
 ) -> Figures:
-    """Those remembered, or measured now."""
+    """Those remembered, or measured now. Of a processor whose code does not run here: what this
+    one's would be, were its vectors as wide."""
+    target = llvm.find_target(cpu)
+    if refusal(target):
+        found = figures(threads, "native", dtype, anew=anew)
+        wider = target.lanes(dtype) / llvm.find_target().lanes(dtype)
+        return replace(found, flops=wider * found.flops)
     cache = _cache()
     key = _key(threads, cpu, dtype)
     known = None if anew else _read(cache.get(key))

@@ -47,7 +47,7 @@ def step_seconds(
     weights[:] = 0
     lowered.pack_weights(arrays, weights)
     ir = llvm_module.print_module(program, target, timed=True)
-    loaded = LoadedCode(Code.of(program, llvm.emit_object(ir, target)), weights)
+    loaded = LoadedCode(Code.of(program, llvm.emit_object(ir, target)), weights, target)
     runs = _timed_runs(loaded, program, threads, SECONDS if seconds is None else seconds, least)
     return seconds_of_steps(*runs, threads)
 

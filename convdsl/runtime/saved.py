@@ -109,7 +109,7 @@ def load_executable(
         raise ArtifactError(f"{path} is damaged: {error}") from None
     except _SENSELESS as error:
         raise ArtifactError(f"{path} holds no complete manifest: {error!r}") from None
-    loaded = [KINDS[kind].load(program.code, program.weights, place) for program in programs]
+    loaded = [KINDS[kind].load(program.code, program.weights, place, None) for program in programs]
     values_made_for = programs[0].made_for.values
 
     def number(binding: Binding, values: Values) -> int:

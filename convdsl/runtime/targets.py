@@ -30,7 +30,8 @@ class Kind:
     check: ArtifactError, or InputError, unless code for the target (of that artifact, with that
         proof) runs on a device.
     device: by its number.
-    load: what runs code, with its weights, on a device.
+    load: what runs code, with its weights, on a device; with the target, where the code was made
+        here and nobody has checked that the device runs it.
     """
 
     to_json: Callable[[Any], dict[str, Any]]
@@ -39,7 +40,7 @@ class Kind:
     proof: Callable[[Any], str]
     check: Callable[[Any, Device, str, str], None]
     device: Callable[[int], Device]
-    load: Callable[[Code, Any, Device], LoadedCode | CardCode]
+    load: Callable[[Code, Any, Device, Any], LoadedCode | CardCode]
 
 
 def _whole(value: Any) -> int:
@@ -87,7 +88,7 @@ def _check_card(target: CudaTarget, device: Device, what: str, _: str) -> None:
         raise InputError(f"{what} is made for {made_for}; {card.name} here is {card.arch}")
 
 
-def _load_on_card(code: Code, weights: Any, device: Device) -> CardCode:
+def _load_on_card(code: Code, weights: Any, device: Device, _: CudaTarget | None) -> CardCode:
     assert isinstance(device, CudaDevice)
     return CardCode(code, weights, device)
 
@@ -100,7 +101,7 @@ KINDS: Mapping[str, Kind] = {
         proof,
         _check_processor,
         lambda _: HOST,
-        lambda code, weights, _: LoadedCode(code, weights),
+        lambda code, weights, _, target: LoadedCode(code, weights, target),
     ),
     "cuda": Kind(
         asdict,

@@ -21,10 +21,12 @@ from convdsl.kernel.cpu_abi import (
     WEIGHTS,
 )
 from convdsl.kernel.program import Port
+from convdsl.kernel.target import Target
 from convdsl.ranks import ALONE, Pending
 from convdsl.runtime.code import Code, check_memory
 from convdsl.runtime.cpu.common import Common, Turn
 from convdsl.runtime.cpu.mapping import Mapped, check_whole, link
+from convdsl.runtime.cpu.processor import refusal
 from convdsl.runtime.cpu.team import Region
 
 _ALIGNMENT = 64
@@ -43,14 +45,19 @@ class LoadedCode:
     scratch memory belongs to the call, weights are shared and read-only. States are the caller's,
     who lends them to one call at a time."""
 
-    def __init__(self, code: Code, weights: npt.NDArray[np.uint8]) -> None:
+    def __init__(
+        self, code: Code, weights: npt.NDArray[np.uint8], target: Target | None = None
+    ) -> None:
+        """`target`: of code that was made here, for whatever processor. What this one cannot run
+        may be saved; `run` raises ArtifactError."""
         if weights.nbytes != code.weight_bytes:
             raise ArtifactError(f"{weights.nbytes} bytes of weights, {code.weight_bytes} expected")
         code.check()
         check_memory(code.scratch_bytes(1), code.weight_bytes)
         self.code = code
         self.weights = weights
-        self._region = Region(*_load(code))
+        self._refused = "" if target is None else refusal(target)
+        self._mapped = None if self._refused else Region(*_load(code))
         self._results = [(port.type.sizes, port.type.dtype.numpy) for port in code.outputs]
         self._weights = _address(weights)
         self.ranks = ALONE  # whose parts the program's sums over ranks add
@@ -58,6 +65,12 @@ class LoadedCode:
         self._counters = ctypes.c_uint64 * (code.steps * COUNTERS_PER_STEP + 7)
         self._pool: list[npt.NDArray[np.uint8]] = []
         self._lock = open_lock()
+
+    @property
+    def _region(self) -> Region:
+        if self._mapped is None:
+            raise ArtifactError(self._refused)
+        return self._mapped
 
     @property
     def results(self) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
@@ -62,6 +63,27 @@ def check_processor(target: Target, what: str, proven: str = "") -> None:
         if all(_LINUX_NAMES.get(feature, feature) in have for feature in wanted):
             return
     _ask_llvm(target, what)
+
+
+def refusal(target: Target) -> str:
+    """Why this processor cannot run code that was made here for `target`; empty where it can. Of a
+    processor that is only a name (`haswell`), all that is known is how wide its vectors are."""
+    from convdsl.runtime.cpu import engine
+
+    here, name, features = engine.host()
+    try:
+        if target.architecture != here or target.features or target.cpu in LEVELS:
+            check_processor(target, "the code")
+        elif here == "x86_64" and target.vector_bytes > _vector_bytes(features):
+            raise ArtifactError(f"the code is made for {target.cpu}, this is {name}")
+    except ArtifactError as error:
+        return f"{error}; `native` makes code for it"
+    return ""
+
+
+def _vector_bytes(features: Mapping[str, bool]) -> int:
+    widths = {"avx512f": 64, "avx2": 32}
+    return next((w for feature, w in widths.items() if features.get(feature, False)), 16)
 
 
 def _ask_llvm(target: Target, what: str) -> None:
