@@ -1,16 +1,16 @@
-"""The graph of operators: typed nodes and values, a networkx MultiDiGraph for who asks.
+"""The graph of operators: typed nodes and values on a networkx DiGraph.
 
 Nodes are inputs, states (weights, running statistics, constants) and applied operators. A
-`Value` is one output of a node. Edges run from producer to user, keyed by operand name. Ids
-grow with insertion; traversal is topological and, among equals, by id, hence deterministic.
-Who reads a value is noted from the first question on, so that a graph which is only built costs
-what its nodes do; networkx is handed the edges where it is asked for something (ADR 207).
+`Value` is one output of a node. Edges run from producer to reader; which operands they are says
+the reader. Ids grow with insertion; traversal is topological and, among equals, by id, hence
+deterministic. Edges are networkx's from the first question on: a graph which is only built and
+reported costs what its nodes do (ADR 243).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from heapq import heappop, heappush
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from convdsl.appearance import Shown
@@ -148,7 +148,7 @@ class Graph(Shown):
         self._states: dict[int, StateNode] = {}
         self._ascending = True  # every node has a greater id than its operands
         self._order: list[Node] | None = None  # topological, until the next change
-        self._readers: dict[Value, dict[tuple[int, str], OpNode]] | None = None  # once asked for
+        self._networkx: nx.DiGraph[Node] | None = None  # once asked for
         self._rules = Rules()
         self._next = 0
         self.outputs: dict[str, Value] = {}
@@ -220,56 +220,45 @@ class Graph(Shown):
             for value in node.inputs.values():
                 if value.node.id >= node.id:
                     self._ascending = False
-            if self._readers is not None:
-                _note(self._readers, node)
         elif isinstance(node, InputNode):
             self._inputs[node.id] = node
         elif isinstance(node, StateNode):
             self._states[node.id] = node
+        if self._networkx is not None:
+            self._networkx.add_node(node)
+            if isinstance(node, OpNode):
+                self._networkx.add_edges_from((v.node, node) for v in node.inputs.values())
         return node.outputs
 
     @property
-    def _read(self) -> dict[Value, dict[tuple[int, str], OpNode]]:
-        """Of values that are read: by which operators, as which operands."""
-        if self._readers is None:
-            self._readers = {}
-            for node in self._nodes.values():
-                if isinstance(node, OpNode):
-                    _note(self._readers, node)
-        return self._readers
+    def _edges(self) -> nx.DiGraph[Node]:
+        """The nodes, with an edge from each to everyone that reads it."""
+        if self._networkx is None:
+            import networkx as nx  # takes longer than elaborating most networks
+
+            self._networkx = nx.DiGraph()
+            self._networkx.add_nodes_from(self._nodes.values())
+            self._networkx.add_edges_from(
+                (value.node, node)
+                for node in self._nodes.values()
+                if isinstance(node, OpNode)
+                for value in node.inputs.values()
+            )
+        return self._networkx
 
     # Reading
 
     def nodes(self) -> list[Node]:
         """All nodes in topological order, by id among equals."""
         if self._order is None:
-            order = sorted(self._nodes)
-            if not self._ascending:
-                order = self._sorted(order)
-            self._order = [self._nodes[id] for id in order]
-        return list(self._order)
+            if self._ascending:
+                self._order = [node for _, node in sorted(self._nodes.items())]
+            else:
+                import networkx as nx
 
-    def _sorted(self, ascending: list[int]) -> list[int]:
-        """Ids in topological order, of those that are ready the least first. networkx's sort gives
-        the same, but looks at every edge through four views: most of the time of a pass."""
-        readers: dict[int, list[int]] = {id: [] for id in ascending}
-        waiting = dict.fromkeys(ascending, 0)
-        for id in ascending:
-            node = self._nodes[id]
-            if isinstance(node, OpNode):
-                waiting[id] = len(node.inputs)
-                for value in node.inputs.values():
-                    readers[value.node.id].append(id)
-        ready = [id for id in ascending if not waiting[id]]  # ascending, and so a heap
-        order: list[int] = []
-        while ready:
-            order.append(heappop(ready))
-            for reader in readers[order[-1]]:
-                waiting[reader] -= 1
-                if not waiting[reader]:
-                    heappush(ready, reader)
-        assert len(order) == len(ascending), "the graph has a cycle"
-        return order
+                by_id = attrgetter("id")
+                self._order = list(nx.lexicographical_topological_sort(self._edges, key=by_id))
+        return list(self._order)
 
     def op_nodes(self) -> list[OpNode]:
         return [node for node in self.nodes() if isinstance(node, OpNode)]
@@ -277,14 +266,9 @@ class Graph(Shown):
     @property
     def is_acyclic(self) -> bool:
         """True, unless a rewrite went wrong."""
-        import networkx as nx  # takes longer than elaborating most networks
+        import networkx as nx
 
-        edges: nx.MultiDiGraph = nx.MultiDiGraph()
-        for node in self._nodes.values():
-            edges.add_node(node.id)
-            for key, value in node.inputs.items() if isinstance(node, OpNode) else ():
-                edges.add_edge(value.node.id, node.id, key=key)
-        return nx.is_directed_acyclic_graph(edges)
+        return nx.is_directed_acyclic_graph(self._edges)
 
     @property
     def inputs(self) -> dict[str, Value]:
@@ -298,7 +282,13 @@ class Graph(Shown):
 
     def users(self, value: Value) -> list[tuple[OpNode, str]]:
         """(node, operand name) of every use by an operator, in id order."""
-        found = [(node, key) for (_, key), node in self._read.get(value, {}).items()]
+        found = [
+            (node, key)
+            for node in self._edges.successors(value.node)
+            if isinstance(node, OpNode)
+            for key, read in node.inputs.items()
+            if read is value
+        ]
         if len(found) > 1:
             found.sort(key=lambda item: (item[0].id, item[1]))
         return found
@@ -351,10 +341,12 @@ class Graph(Shown):
 
     def set_input(self, node: OpNode, operand: str, value: Value) -> None:
         """Rewire one operand."""
-        self._read[node.inputs[operand]].pop((node.id, operand))
+        edges, before = self._edges, node.inputs[operand].node
         self._order = None
         node.inputs[operand] = value
-        self._read.setdefault(value, {})[node.id, operand] = node
+        if all(read.node is not before for read in node.inputs.values()):
+            edges.remove_edge(before, node)
+        edges.add_edge(value.node, node)
         self._ascending = self._ascending and value.node.id < node.id
 
     def replace_uses(self, old: Value, new: Value) -> None:
@@ -379,10 +371,7 @@ class Graph(Shown):
         if self.is_used(node):
             raise ValueError(f"{node.name} is still used")
         self._order = None
-        for operand, value in node.inputs.items() if isinstance(node, OpNode) else ():
-            self._read[value].pop((node.id, operand))
-        for value in node.outputs:
-            self._read.pop(value, None)
+        self._edges.remove_node(node)
         for nodes in (self._nodes, self._inputs, self._states):
             nodes.pop(node.id, None)
 
@@ -474,11 +463,6 @@ def _copied(node: Node, values: Mapping[Value, Value]) -> Node:
             return StateNode(id, name, span, frames, node.role, node.init, node.data)
         case _:
             return InputNode(id, name, span, frames)
-
-
-def _note(readers: dict[Value, dict[tuple[int, str], OpNode]], node: OpNode) -> None:
-    for operand, value in node.inputs.items():
-        readers.setdefault(value, {})[node.id, operand] = node
 
 
 def _bind_attribute(value: Any, bindings: Mapping[str, Dim]) -> Any:
