@@ -392,10 +392,12 @@ def report(
     *,
     batch: int | None = None,
     symbols: Mapping[str, int] | None = None,
+    observer: Observer | None = None,
 ) -> Report:
     """Exact figures: parameters, operations, memory, receptive fields. Symbols that `inputs`,
     `batch` and `symbols` leave open stay in the figures as polynomials. Where none is left open
-    there are the bytes of the arena, too, that a program compiled for this processor has."""
+    there are the bytes of the arena, too, that a program compiled for this processor has; for
+    them the passes run, which `observer` sees."""
     model = model if isinstance(model, Model) else load(model)
     binding = bind(model, inputs, batch, symbols)
     model = model.settled(binding)
@@ -403,7 +405,9 @@ def report(
     found = analyse(bound, count)
     if model.deciding or any(type.symbols() for type in found.inputs.values()):
         return found
-    return replace(found, arena_bytes=Plan(bound, find_toolchain()).arena_bytes({}))
+    return replace(
+        found, arena_bytes=Plan(bound, find_toolchain(), observer=observer).arena_bytes({})
+    )
 
 
 def figures(

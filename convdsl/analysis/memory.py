@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from convdsl.ir.graph import Graph, OpNode
 from convdsl.ir.liveness import live_ranges, occupancy
-from convdsl.ir.timing import bound_nodes
+from convdsl.ir.timing import Timing, bound_nodes
 from convdsl.tensor import Dim, dim_max, provably
 
 
@@ -18,15 +18,15 @@ class Peak:
     at: OpNode | None
 
 
-def alive_bytes(graph: Graph) -> list[tuple[OpNode, Dim]]:
+def alive_bytes(graph: Graph, timing: Timing | None = None) -> list[tuple[OpNode, Dim]]:
     """Bytes alive while each operator runs, by liveness: operators in graph order, one buffer per
     value.
 
     Model inputs count from the start to their last use, outputs and what replaces states to the
     end; states and what is known once weights are bound do not count; nothing is fused or done
-    in place.
+    in place. `timing`: of the graph, where it was asked before.
     """
-    bound = bound_nodes(graph)
+    bound = bound_nodes(graph, timing)
     nodes = [node for node in graph.op_nodes() if node.id not in bound]
     inputs = list(graph.inputs.values())
     values = {*inputs, *(value for node in nodes for value in node.outputs)}
@@ -37,9 +37,9 @@ def alive_bytes(graph: Graph) -> list[tuple[OpNode, Dim]]:
     return list(zip(nodes, occupancy(ranges, sizes, len(nodes)), strict=True))
 
 
-def peak_activation_bytes(graph: Graph) -> Peak:
+def peak_activation_bytes(graph: Graph, timing: Timing | None = None) -> Peak:
     """The most of `alive_bytes`; the first operator of those that have it."""
-    alive = alive_bytes(graph)
+    alive = alive_bytes(graph, timing)
     if not alive:
         return Peak(sum((value.type.bytes for value in graph.inputs.values()), 0), None)
     peak = dim_max(*{total for _, total in alive})

@@ -11,6 +11,7 @@ it writes. What happens once, at weight time, costs nothing here.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from convdsl.analysis.cost import known_sum
@@ -19,7 +20,8 @@ from convdsl.diagnostics import InputError
 from convdsl.ir.classify import OpClass, classify
 from convdsl.ir.graph import Graph, OpNode, Value
 from convdsl.ir.groups import kernels_of, leaving
-from convdsl.ir.rules import arithmetic_of
+from convdsl.ir.opdef import Cost
+from convdsl.ir.rules import Answers, arithmetic_of
 from convdsl.tensor import Dim, symbols_of
 
 
@@ -99,8 +101,10 @@ def roofline(graph: Graph, machine: Machine) -> Roofline:
     Raises InputError where a size is not bound.
     """
     kernels: list[KernelBound] = []
+    asked: Answers[Cost] = Answers()
     for nodes in kernels_of(graph):
-        flops = known_sum(node.op.cost(node.call).flops for node in nodes)
+        costs = [asked.of(node.call, partial(node.op.cost, node.call)) for node in nodes]
+        flops = known_sum(cost.flops for cost in costs)
         names = tuple(node.op.name for node in nodes)
         moved = _moved(graph, nodes)
         size, work = _number(moved, nodes[-1]), _number(flops, nodes[-1])

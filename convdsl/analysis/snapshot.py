@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from convdsl.analysis.cost import Figure, known_sum
 from convdsl.analysis.memory import peak_activation_bytes
 from convdsl.analysis.report import dim_to_json
 from convdsl.ir.graph import Graph
 from convdsl.ir.groups import kernels_of, leaving
-from convdsl.ir.timing import bound_nodes
+from convdsl.ir.opdef import Cost
+from convdsl.ir.rules import Answers
+from convdsl.ir.timing import Timing, bound_nodes
 from convdsl.tensor import Dim
+
+if TYPE_CHECKING:
+    from convdsl.passes import Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +50,43 @@ class Snapshot:
         }
 
 
+@dataclass
+class Snapshots:
+    """The figures of a graph while it is rewritten: what a pass left alone is not counted anew."""
+
+    taken: list[Snapshot] = field(default_factory=list[Snapshot])
+    _costs: Answers[Cost] = field(default_factory=Answers[Cost])
+
+    def begin(self, graph: Graph, label: str) -> None:
+        """Of a graph before the first pass."""
+        self.taken.append(snapshot(graph, label, costs=self._costs))
+
+    def after(self, step: Step) -> None:
+        """Of a graph after a pass: an `Observer` of passes."""
+        label, changes, seconds = step.rewrite.name, step.changes, step.seconds
+        if self.taken and not changes:
+            as_before = replace(self.taken[-1], label=label, changes=changes, seconds=seconds)
+            self.taken.append(as_before)
+        else:
+            self.taken.append(snapshot(step.graph, label, changes, seconds, self._costs))
+
+
 def snapshot(
-    graph: Graph, label: str, changes: int | None = None, seconds: float | None = None
+    graph: Graph,
+    label: str,
+    changes: int | None = None,
+    seconds: float | None = None,
+    costs: Answers[Cost] | None = None,
 ) -> Snapshot:
-    """The figures of a graph as it is."""
-    bound = bound_nodes(graph)
+    """The figures of a graph as it is. `costs`: of calls that were asked before."""
+    timing = Timing(graph)
+    bound = bound_nodes(graph, timing)
     nodes = [node for node in graph.op_nodes() if node.id not in bound]
-    kernels = kernels_of(graph)
-    costs = [node.op.cost(node.call) for node in nodes]
-    macs: list[Figure] = [cost.macs for cost in costs]
-    flops: list[Figure] = [cost.flops for cost in costs]
+    kernels = kernels_of(graph, timing)
+    known = costs or Answers[Cost]()
+    found = [known.of(node.call, partial(node.op.cost, node.call)) for node in nodes]
+    macs: list[Figure] = [cost.macs for cost in found]
+    flops: list[Figure] = [cost.flops for cost in found]
     stored = [value.type.bytes for kernel in kernels for value in leaving(graph, kernel)]
     return Snapshot(
         label=label,
@@ -63,7 +96,7 @@ def snapshot(
         macs=known_sum(macs),
         flops=known_sum(flops),
         activation_bytes=known_sum(stored),
-        peak_activation_bytes=peak_activation_bytes(graph).bytes,
+        peak_activation_bytes=peak_activation_bytes(graph, timing).bytes,
         changes=changes,
         seconds=seconds,
     )

@@ -55,22 +55,24 @@ def _list(options: argparse.Namespace) -> int:
 
 def _compare(options: argparse.Namespace) -> int:
     from convdsl import driver
-    from convdsl.analysis.snapshot import snapshot
+    from convdsl.analysis.snapshot import Snapshots
     from convdsl.passes import run as run_passes
     from convdsl.reporting import render_passes
 
     model = load_model(options)
     binding = driver.bind(model, input_shapes(options), batch_of(model, options))
     graph = model.settled(binding).graph.bind(binding)
-    snapshots = [snapshot(graph, "as written")]
-    watcher = PassWatcher(options)
+    snapshots, watcher = Snapshots(), PassWatcher(options)
+    snapshots.begin(graph, "as written")
 
     def observe(step: Step) -> None:
-        snapshots.append(snapshot(step.graph, step.rewrite.name, step.changes, step.seconds))
+        snapshots.after(step)
         watcher(step)
 
     run_passes(graph, selected_passes(options), verify=options.verify, observer=observe)
     color = console.use_colour(sys.stdout)
-    text = render_passes(snapshots, options.format, width=listing.terminal_width(), color=color)
+    text = render_passes(
+        snapshots.taken, options.format, width=listing.terminal_width(), color=color
+    )
     console.result(text, drawn=options.format == "table")
     return 0

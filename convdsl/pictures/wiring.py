@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from convdsl.analysis.cost import Cost, Figure, costs, known_sum, sum_or_gap
 from convdsl.analysis.report import figure_text, sizes_of, window_text
@@ -11,6 +12,7 @@ from convdsl.diagnostics import InputError
 from convdsl.drawing.svg import short_number, shortened
 from convdsl.ir.classify import OpClass, classify
 from convdsl.ir.graph import Graph, OpNode, StateNode, Value
+from convdsl.ir.rules import Answers, arithmetic_of
 from convdsl.ir.text import stated_attributes
 from convdsl.pictures.blocks import Part, flowing
 from convdsl.tensor import Dim
@@ -54,6 +56,15 @@ class Wiring:
     wires: list[tuple[int, Value, int]] = field(default_factory=list[tuple[int, Value, int]])
 
 
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """How operators of one signature are shown."""
+
+    said: str
+    whole: str  # with all attributes that are stated
+    kind: tuple[str, str]
+
+
 @dataclass(frozen=True)
 class Network:
     """A graph with what all its drawings need, found once."""
@@ -62,6 +73,10 @@ class Network:
     costs: Mapping[OpNode, Cost]
     readers: Mapping[Value, Sequence[OpNode]]
     totals: Mapping[str, int | None]  # by COSTS; None where sizes leave that open
+    looks: Answers[_Look] = field(default_factory=Answers[_Look])
+
+    def look_of(self, node: OpNode) -> _Look:
+        return self.looks.of(node.call, partial(_look, node))
 
     @staticmethod
     def of(graph: Graph) -> Network:
@@ -174,12 +189,11 @@ class _Wirer:
             kind = BLOCK
         else:
             (node,) = part.nodes
-            said = f"{node.op.name} {_window(node)}".rstrip()
-            attributes = "".join(f" {k}={v}" for k, v in stated_attributes(node).items())
+            look = self.network.look_of(node)
+            said, kind = look.said, look.kind
             types = ", ".join(f"{v.name}: {v.type}" for v in node.outputs)
-            tooltip = [node.name, f"{node.op.name}{attributes}", types]
+            tooltip = [node.name, look.whole, types]
             tooltip += [node.span.location] if node.span else []
-            kind = KINDS[classify(node.call.kernel)]
         tooltip += [f"{name}: {figure_text(n)}" for name, n in figures.items() if n]
         name = part.name.removeprefix(self.prefix)
         lines = (shortened(name, NAME_LETTERS), said, *([", ".join(shown)] if shown else []))
@@ -187,8 +201,11 @@ class _Wirer:
         return Item(lines, "\n".join(tooltip), kind, cost, part, leaves)
 
 
-def _window(node: OpNode) -> str:
-    return window_text(sizes_of(node, "kernel"), sizes_of(node, "stride"))
+def _look(node: OpNode) -> _Look:
+    window = window_text(sizes_of(node, "kernel"), sizes_of(node, "stride"))
+    attributes = "".join(f" {k}={v}" for k, v in stated_attributes(node).items())
+    kind = KINDS[classify(arithmetic_of(node.call))]
+    return _Look(f"{node.op.name} {window}".rstrip(), f"{node.op.name}{attributes}", kind)
 
 
 def figure_of(node: OpNode, cost: Cost, name: str) -> Figure:

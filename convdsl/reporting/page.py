@@ -22,6 +22,7 @@ from convdsl.drawing.svg import text_of
 from convdsl.ir.graph import Graph
 from convdsl.ir.model import Model
 from convdsl.loading import load
+from convdsl.passes import PASSES, Step
 from convdsl.passes import run as run_passes
 from convdsl.pictures.blocks import parts_within
 from convdsl.pictures.wiring import Network
@@ -50,9 +51,16 @@ def html_page(
     if "N" in (symbol.name for symbol in model.symbols):
         binding.setdefault("N", 1)
     graph = model.settled(binding).graph.bind(binding)
-    figures = driver.report(model, count, inputs, symbols=binding, batch=binding.get("N"))
-    roof = None
-    if machine is not None and not _is_open(graph):
+    batch = binding.get("N")
+    roof: Roofline | None = None
+
+    def observe(step: Step) -> None:
+        nonlocal roof
+        if machine is not None and step.rewrite is PASSES[-1]:
+            roof = roofline(step.graph, machine)
+
+    figures = driver.report(model, count, inputs, symbols=binding, batch=batch, observer=observe)
+    if machine is not None and roof is None and not _is_open(graph):
         roof = roofline(run_passes(graph), machine)
     return _Page(figures, Network.of(graph), roof).text()
 
