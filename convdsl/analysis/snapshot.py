@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from convdsl.analysis.cost import Figure, known_sum
 from convdsl.analysis.memory import peak_activation_bytes
@@ -15,9 +15,6 @@ from convdsl.ir.opdef import Cost
 from convdsl.ir.rules import Answers
 from convdsl.ir.timing import Timing, bound_nodes
 from convdsl.tensor import Dim
-
-if TYPE_CHECKING:
-    from convdsl.passes import Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +58,13 @@ class Snapshots:
         """Of a graph before the first pass."""
         self.taken.append(snapshot(graph, label, costs=self._costs))
 
-    def after(self, step: Step) -> None:
-        """Of a graph after a pass: an `Observer` of passes."""
-        label, changes, seconds = step.rewrite.name, step.changes, step.seconds
+    def after(self, graph: Graph, label: str, changes: int, seconds: float) -> None:
+        """Of a graph after a pass that made so many changes."""
         if self.taken and not changes:
             as_before = replace(self.taken[-1], label=label, changes=changes, seconds=seconds)
             self.taken.append(as_before)
         else:
-            self.taken.append(snapshot(step.graph, label, changes, seconds, self._costs))
+            self.taken.append(snapshot(graph, label, changes, seconds, self._costs))
 
 
 def snapshot(

@@ -26,7 +26,7 @@ from convdsl.cli.options import (
     completes,
     each_size,
     input_shapes,
-    plain_path,
+    path_of,
     positive,
     processor_of,
     selected_passes,
@@ -132,6 +132,7 @@ def _artifact(options: argparse.Namespace, others: Sequence[argparse.Namespace])
     if options.arch == "sm_90a":
         console.note("code for sm_90a runs on Hopper (H100, H200) alone, on no later card")
     model = load_model(options)
+    path = path_of("an artifact", options.output or f"{model.name}{SUFFIX}", SUFFIX)
     each = [options, *others]
     if others:
         bindings = [bind(model, input_shapes(one), batch_of(model, one)) for one in each]
@@ -139,7 +140,6 @@ def _artifact(options: argparse.Namespace, others: Sequence[argparse.Namespace])
         made = compiled(model, options, sized=False).executable
     else:
         made, binding, _ = compiled(model, options)
-    path = plain_path(options.output or f"{made.name}{SUFFIX}")
     made.save(path, **binding)
     seconds = time.perf_counter() - started
     size = path.stat().st_size
@@ -153,7 +153,7 @@ def _library(options: argparse.Namespace) -> int:
     _refuse_cards(options, "--emit library", "an artifact for a card runs without a compiler, too")
     started = time.perf_counter()
     model = load_model(options)
-    path = plain_path(options.output or f"lib{model.name}.so")
+    path = path_of("a library", options.output or f"lib{model.name}.so", ".so")
     header = build_library(
         model,
         weights_of(options),
@@ -198,7 +198,8 @@ def _emit(options: argparse.Namespace) -> int:
 
 def _write(emitted: str | bytes, output: str | None) -> None:
     if output not in (None, "-"):
-        plain_path(output).write_bytes(emitted.encode() if isinstance(emitted, str) else emitted)
+        data = emitted.encode() if isinstance(emitted, str) else emitted
+        path_of("a stage of compilation", output).write_bytes(data)
     elif isinstance(emitted, str):
         console.result(emitted)
     elif sys.stdout.isatty():

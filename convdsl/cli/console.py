@@ -13,6 +13,10 @@ from typing import TextIO
 
 from convdsl.diagnostics import Diagnostic, printable
 
+_SHOWN = 80
+_LONG = re.compile(rf"\S{{{4 * _SHOWN},}}")
+"""Words that nobody reads: of values that are quoted, beginning and end are shown."""
+
 _COLOURS = re.compile(r"(\x1b\[[0-9;]*m)")
 
 
@@ -99,13 +103,17 @@ def flush() -> None:
 def _say(heading: str, style: str, message: str) -> None:
     if heading and message.startswith(("error[", "warning[", "-->")):
         heading = ""
-    text = printable(message)
+    text = _LONG.sub(_ends, printable(message))
     if heading and sys.stderr.isatty():
         text = _filled(text, heading)
     if heading and use_colour(sys.stderr):
         heading = f"\x1b[{style}m{heading}\x1b[0m"
     sys.stderr.write(f"{heading}{text}\n")
     sys.stderr.flush()
+
+
+def _ends(word: re.Match[str]) -> str:
+    return f"{word[0][:_SHOWN]}...{word[0][-_SHOWN // 2 :]}"
 
 
 def _filled(text: str, heading: str) -> str:

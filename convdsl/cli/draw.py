@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from convdsl.cli import console
 from convdsl.cli.building import load_model
@@ -129,6 +129,19 @@ _NEEDS = {
 }
 
 
+_GRAPH = {"depth": None, "block": None, "cost": "macs", "direction": "down"}
+_SEEN = {"weights": None, "key": None, "layer": None, "of": None, "most": 64}
+_DEFAULTS: dict[str, Any] = _GRAPH | _SEEN
+_USES = {
+    None: set(_GRAPH),
+    "receptive_field": {"weights", "key"},
+    "filters": {"weights", "key", "most"},
+    "maps": {"weights", "key", "most"},
+    "cam": {"weights", "key", "layer", "of"},
+}
+"""What plays a part, by what is asked for."""
+
+
 def _asked(options: argparse.Namespace) -> str | None:
     return next((name for name in _NEEDS if getattr(options, name) is not None), None)
 
@@ -142,6 +155,10 @@ def _check(options: argparse.Namespace, asked: str | None) -> None:
     if asked is None and options.data is not None:
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in _NEEDS if name != "filters")
         raise InputError(f"--data says what the network sees; what of it to draw: {flags}")
+    of = f"--{asked.replace('_', '-')}" if asked else "the graph"
+    for name, default in _DEFAULTS.items():
+        if getattr(options, name) != default and name not in _USES[asked]:
+            console.note(f"--{name} plays no part in drawing {of}")
 
 
 def _stem(options: argparse.Namespace) -> str:

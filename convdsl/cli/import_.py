@@ -12,9 +12,10 @@ import argparse
 from typing import TYPE_CHECKING
 
 from convdsl.cli import console
-from convdsl.cli.options import add_set, completes, plain_path
+from convdsl.cli.options import add_set, completes, path_of, plain_path
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 
@@ -39,7 +40,9 @@ def run(options: argparse.Namespace) -> int:
     model = loading.load_onnx(path, **parameters(options))
     for text in model.notes:
         console.note(text)
-    output = None if options.output == "-" else plain_path(options.output or f"{path.stem}.cnn")
+    named: str = options.output or f"{path.stem}.cnn"
+    output = None if named == "-" else path_of("a network", named, ".cnn")
+    stored = path_of("weights", options.weights or f"{path.stem}.safetensors", ".safetensors")
     names = output.with_suffix(".labels.txt") if output and model.labels else None
     text, weights = exporting.translate(model, names.name if names else None)
     for note in translation.renamed(model):
@@ -47,18 +50,23 @@ def run(options: argparse.Namespace) -> int:
     plain = text if names is None else exporting.translate(model)[0]  # the labels are not there yet
     agreement = translation.compare_numbers(model, plain, weights)
     console.note(agreement or "the numbers were not compared: nothing could be run")
+    files = {stored: weights}
+    if names and model.labels:
+        files = {names: "".join(f"{label}\n" for label in model.labels).encode(), **files}
     if output is None:
         console.result(text)
     else:
-        _write(output, text.encode())
-    if names and model.labels:
-        _write(names, "".join(f"{label}\n" for label in model.labels).encode())
-    _write(plain_path(options.weights or f"{path.stem}.safetensors"), weights)
+        files = {output: text.encode(), **files}
+    _write(files)
     return 0
 
 
-def _write(path: Path, data: bytes) -> None:
-    from convdsl.runtime.whole_files import write_whole
+def _write(files: Mapping[Path, bytes]) -> None:
+    """All of them, or none where one cannot be."""
+    from convdsl.runtime.whole_files import check_place, write_whole
 
-    write_whole(path, [data])
-    console.note(f"{path}: {len(data):,} bytes")
+    for path in files:
+        check_place(path)
+    for path, data in files.items():
+        write_whole(path, [data])
+        console.note(f"{path}: {len(data):,} bytes")

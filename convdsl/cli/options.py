@@ -309,11 +309,25 @@ def _pass_option(text: str) -> tuple[str, str, Any]:
     return target, option, literal
 
 
+def whole(text: str, least: int, most: int) -> int | None:
+    """The whole number that a text says, None where it is none or lies outside. Python reads no
+    number of thousands of digits."""
+    number = int(text) if text.isascii() and text.isdigit() and len(text) < _DIGITS else None
+    return number if number is not None and least <= number <= most else None
+
+
+_DIGITS = 1000
+
+
 def positive(text: str) -> int:
     """An option's value that counts something."""
-    if not (text.isascii() and text.isdigit() and 0 < int(text) < 1 << 31):
+    number = whole(text, 1, _MOST)
+    if number is None:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 up")
-    return int(text)
+    return number
+
+
+_MOST = (1 << 31) - 1
 
 
 class Shape(NamedTuple):
@@ -325,10 +339,11 @@ class Shape(NamedTuple):
 
 def _shape(text: str) -> Shape:
     match = _SHAPE.fullmatch(text)
-    sizes = tuple(int(size) for size in match["sizes"].split("x")) if match else ()
-    if match is None or not all(0 < size < 1 << 31 for size in sizes):
+    sizes = [whole(size, 1, _MOST) for size in match["sizes"].split("x")] if match else []
+    known = tuple(size for size in sizes if size is not None)
+    if match is None or len(known) < len(sizes):
         raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 3x224x224")
-    return Shape(match["name"], sizes)
+    return Shape(match["name"], known)
 
 
 def _listed(one: Callable[[str], T]) -> Callable[[str], list[T]]:
@@ -350,3 +365,26 @@ def plain_path(text: str) -> Path:
     if "\0" in text:
         raise InputError("a path cannot hold a NUL byte")
     return Path(text)
+
+
+_ENDS = {
+    ".cnn": "a network",
+    ".onnx": "an ONNX model",
+    ".cdsl": "an artifact",
+    ".safetensors": "weights",
+    ".pt": "a checkpoint",
+    ".pth": "a checkpoint",
+    ".npy": "an array",
+    ".npz": "arrays",
+}
+
+
+def path_of(what: str, text: str, *ends: str) -> Path:
+    """Where something is written. InputError where a name says that something else is there, which
+    would be lost: a network, weights, data."""
+    path = plain_path(text)
+    end = path.suffix.lower()
+    if end in _ENDS and end not in ends:
+        other = f"; end it with {ends[0]}" if ends else ""
+        raise InputError(f"{text} is called like {_ENDS[end]}, and {what} would be written{other}")
+    return path

@@ -66,7 +66,7 @@ def _compare(options: argparse.Namespace) -> int:
     snapshots.begin(graph, "as written")
 
     def observe(step: Step) -> None:
-        snapshots.after(step)
+        snapshots.after(step.graph, step.rewrite.name, step.changes, step.seconds)
         watcher(step)
 
     run_passes(graph, selected_passes(options), verify=options.verify, observer=observe)

@@ -31,7 +31,7 @@ from convdsl.cli.options import (
     batch_of,
     completes,
     input_shapes,
-    plain_path,
+    path_of,
     positive,
 )
 from convdsl.cli.watching import add_watch, watch
@@ -142,11 +142,11 @@ def _page(options: argparse.Namespace) -> int:
     from convdsl.reporting.page import html_page, write_page
 
     said: str | None = options.machine
+    path = path_of("a page", options.html, ".html")
     machine = known_machine() if said is None else find_machine(said, _this_machine)
     model = load_model(options)
     shapes, batch = input_shapes(options), batch_of(model, options)
     page = html_page(model, options.count, shapes, batch=batch, machine=machine)
-    path = plain_path(options.html)
     write_page(path, page)
     console.note(f"{path}: {len(page.encode('utf-8')):,} bytes")
     return 0

@@ -33,6 +33,7 @@ from convdsl.cli.options import (
     each_size,
     input_shapes,
     positive,
+    whole,
 )
 from convdsl.diagnostics import InputError
 
@@ -291,9 +292,10 @@ def _weights(given: Sequence[str], names: Sequence[str]) -> dict[str, str]:
 
 
 def _port(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and int(text) < 1 << 16):
+    port = whole(text, 0, 65535)
+    if port is None:
         raise argparse.ArgumentTypeError(f"{text!r} is no port: 0 to 65535")
-    return int(text)
+    return port
 
 
 def _seconds(text: str) -> float:

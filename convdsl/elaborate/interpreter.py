@@ -111,6 +111,8 @@ class Interpreter(Layers):
                 return self.flow_stage(node, context.receiving(piped.value, piped.span))
             case _:
                 value = self.need(node, context)
+                if piped.value is POISON and not isinstance(value, LAYER_LIKE):
+                    return POISON  # as in `maxpool -> (3x3)`: one mistake
                 return self.apply(value, [piped], context, node.span, None)
 
     def flow_stage(self, node: ast.Expression, context: Context) -> Any:

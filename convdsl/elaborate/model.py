@@ -95,7 +95,7 @@ def elaborate(
                 lambda: elaborate_tree(session, modules, source, tree, model, values, place)
             )
         except (Halt, Stop):
-            raise CompileError(session.diagnostics) from None
+            raise CompileError(session.told()) from None
 
     try:
         return attempt(given)
@@ -120,7 +120,7 @@ def check_definitions(
     try:
         ROOM.during(lambda: check_tree(session, modules, source, tree, place))
     except (Halt, Stop):
-        raise CompileError(session.diagnostics) from None
+        raise CompileError(session.told()) from None
     session.finish()
     return tuple(session.warnings)
 
@@ -217,6 +217,7 @@ def _choose(session: Session, module: Module, tree: ast.File, name: str | None) 
         return models[name]
     if len(models) == 1:
         return next(iter(models.values()))
+    session.finish()  # which one is to be looked at is no mistake of who has made another
     if models:
         raise session.fail(
             "E0601",

@@ -191,8 +191,17 @@ class Session:
     def finish(self) -> None:
         """Raise CompileError where anything was found wrong."""
         if any(d.severity == "error" for d in self.diagnostics):
-            raise CompileError(self.diagnostics)
+            raise CompileError(self.told())
 
+    def told(self) -> list[Diagnostic]:
+        """What is found, without what follows from the rest: where a chain is broken, its first
+        half goes nowhere."""
+        rest = [d for d in self.diagnostics if d.code not in FOLLOWING]
+        return rest if any(d.severity == "error" for d in rest) else self.diagnostics
+
+
+FOLLOWING = {"E0409"}
+"""Codes of what is told where nothing else is wrong: the result of a statement is not used."""
 
 ROUNDS = 3
 """Of one call of a block within itself, after which it counts as one without end."""

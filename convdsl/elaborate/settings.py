@@ -27,6 +27,6 @@ def training_settings(assignments: Mapping[str, str]) -> Training:
     try:
         module = ROOM.during(lambda: modules.evaluate(source, tree, None))
     except (Halt, Stop):
-        raise CompileError(session.diagnostics) from None
+        raise CompileError(session.told()) from None
     session.finish()
     return module.training[None].settings

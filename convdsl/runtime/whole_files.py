@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import secrets
@@ -21,6 +22,19 @@ _written: set[Path] = set()
 _YOUNG = 60  # seconds in which a file without a lock may still be somebody's
 
 
+def check_place(path: Path) -> None:
+    """OSError or ArtifactError where no file can come to be, or to be replaced: for who writes
+    several. A disk may be full all the same."""
+    if path.exists() and not path.is_file():
+        raise ArtifactError(f"{path} exists and is not a plain file")
+    folder = path.parent
+    if not folder.is_dir():
+        missing = errno.ENOTDIR if folder.exists() else errno.ENOENT
+        raise OSError(missing, os.strerror(missing), str(path))
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+
 def write_whole(
     path: Path,
     chunks: Iterable[bytes | memoryview],
@@ -35,8 +49,7 @@ def write_whole(
     whatever the mask. Raises OSError, and ArtifactError
     where something else than a plain file stands at `path` (a rename would replace a device).
     """
-    if path.exists() and not path.is_file():
-        raise ArtifactError(f"{path} exists and is not a plain file")
+    check_place(path)
     mode = path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask()
     mode = 0o600 if private else mode
     part = path.parent / f".{path.name[:100]}.{secrets.token_hex(8)}{PART}"

@@ -6,7 +6,7 @@ import re
 
 import lark
 
-from convdsl.diagnostics import CompileError, Diagnostic, Label, SourceFile
+from convdsl.diagnostics import CompileError, Diagnostic, Label, SourceFile, Span
 from convdsl.syntax import ast, hints, limits, tables
 from convdsl.syntax.build import Builder
 from convdsl.syntax.layout import LayoutError
@@ -55,17 +55,32 @@ def _recovered(
         at = found[-1].span.start
         before = [s for s in starts if s < at]  # an error at an item's start is the one before's
         start = before[-1] if before else 0
-        end = min((s for s in starts if s > start and s >= at), default=len(text))
+        inside = text.startswith("use", at) and text.count("{", start, at) > text.count(
+            "}", start, at
+        )
+        end = min((s for s in starts if s > start and s >= at + inside), default=len(text))
         text = text[:start] + re.sub(r"[^\n]", " ", text[start:end]) + text[end:]
         try:
             tree = _parse(source, text, 0, "file")
         except CompileError as error:
-            if error.diagnostics[0].span is None or error.diagnostics[0].span.start <= at:
+            span = error.diagnostics[0].span
+            if span is None or span.start <= at or _is_left_over(source.text, text, span):
                 break
             found += error.diagnostics
         else:
             break
     return tree if isinstance(tree, ast.File) else None, tuple(found)
+
+
+def _is_left_over(whole: str, blanked: str, span: Span) -> bool:
+    """Whether a bracket closes what stood in an item that is blanked out."""
+    opener = _OPENS.get(whole[span.start : span.start + 1])
+    if opener is None:
+        return False
+    return blanked[: span.start].count(opener) < whole[: span.start].count(opener)
+
+
+_OPENS = {")": "(", "]": "[", "}": "{"}
 
 
 def _version_errors(file: ast.File) -> tuple[Diagnostic, ...]:

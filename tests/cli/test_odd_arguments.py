@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from cli.conftest import SMALL, Convdsl
 
@@ -100,3 +101,87 @@ def test_streams_that_are_closed(small: Path, closed: str) -> None:
     assert not RAW.search(done.stderr)
     assert ("conv1" in done.stdout) == (" >&-" not in f" {closed}")
     assert small.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [("compile", "--batch"), ("compile", "--input"), ("run", "--threads"), ("serve", "--port")],
+)
+@pytest.mark.parametrize("value", ["9" * 5_000, "word" * 2_000])
+def test_values_that_nobody_reads_to_the_end(
+    convdsl: Convdsl, small: Path, command: str, option: str, value: str
+) -> None:
+    said = convdsl(command, small, option, value)
+    assert said.code == 2
+    assert said.err.startswith(f"error: {option}: ")
+    assert "<lambda>" not in said.err
+    assert "invalid" not in said.err
+    assert len(said.err) < 600
+
+
+@pytest.mark.parametrize(
+    ("before", "name"),
+    [
+        (("compile", "small.cnn", "--weights", "random:0", "-o"), "data.npz"),
+        (("compile", "small.cnn", "--emit", "graph", "-o"), "small.cnn"),
+        (("compile", "small.cnn", "--weights", "random:0", "--emit", "library", "-o"), "small.cnn"),
+        (("export", "small.cnn", "--weights", "random:0", "-o"), "small.cnn"),
+        (("export", "small.cnn", "--to", "pytorch", "-o"), "small.onnx"),
+        (("report", "small.cnn", "--html"), "small.cnn"),
+        (("import", "small.onnx", "-o"), "small.onnx"),
+        (("import", "small.onnx", "--weights"), "data.npz"),
+    ],
+    ids=str,
+)
+def test_what_is_called_otherwise_is_not_written_over(
+    convdsl: Convdsl,
+    small: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    before: tuple[str, ...],
+    name: str,
+) -> None:
+    monkeypatch.chdir(small.parent)
+    assert convdsl("export", small, "--weights", "random:0", "-o", "small.onnx").code == 0
+    np.savez("data.npz", x=np.zeros(3))
+    files = {path: path.read_bytes() for path in small.parent.iterdir() if path.is_file()}
+    said = convdsl(*before, name)
+    assert said.code == 2
+    assert f"{name} is called like" in said.err
+    assert {p: p.read_bytes() for p in small.parent.iterdir() if p.is_file()} == files
+
+
+def test_import_writes_all_its_files_or_none(
+    convdsl: Convdsl, small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(small.parent)
+    convdsl("export", small, "--weights", "random:0", "-o", "other.onnx")
+    (small.parent / "folder").mkdir()
+    for place in ("folder", "nowhere/w.safetensors", "names.txt/w.safetensors"):
+        said = convdsl("import", "other.onnx", "--weights", place)
+        assert said.code == 2
+        assert place in said.err
+        assert [path.name for path in small.parent.glob("other*")] == ["other.onnx"]
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        (("--layer", "conv1"), "--layer"),
+        (("--weights", "random:0"), "--weights"),
+        (("--of", "logits"), "--of"),
+        (("--filters", "--weights", "random:0", "--depth", "2"), "--depth"),
+        (("--maps", "conv1", "--weights", "random:0", "--data", "photo.png", "--of", "x"), "--of"),
+    ],
+    ids=" ".join,
+)
+def test_what_plays_no_part_in_a_drawing_is_said(
+    convdsl: Convdsl,
+    small: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: tuple[str, ...],
+    name: str,
+) -> None:
+    monkeypatch.chdir(small.parent)
+    said = convdsl("draw", small, "-o", "drawn.svg", *options)
+    assert said.code == 0, said.err
+    assert f"{name} plays no part in drawing" in said.err

@@ -68,3 +68,32 @@ def test_what_failed_is_not_missed_again(body: str) -> None:
     with pytest.raises(CompileError) as caught:
         build(f"model m {{\ninput x: f32[N, 8, 4, 4]\n{body}\n}}\n")
     assert [d.message for d in caught.value.diagnostics] == ["unknown name `nobody`"]
+
+
+HEAD = "model m {\n    input x: f32[N, 8, 4, 4]\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        (HEAD + "    x -> conv(8, 3x3) -> relu\n    3 -> relu -> output y\n}\n", "E0307"),
+        (HEAD + "    x -> maxpool -> (3x3) -> output y\n}\n", "E0302"),
+        (HEAD + "use\n    x -> relu -> output y\n}\n", "E0101"),
+        (HEAD + "use }\n", "E0101"),
+        (HEAD + "    x -> relu -> output y\nuse }\nmodel n {\n    input x: f32[N]\n}\n", "E0101"),
+        (HEAD + "    let = 3\n    x -> relu\nlet a = [1, 2]\n}\n", "E0101"),
+        ("default conv3(bias = false)\n" + (HEAD + "    x -> relu -> output y\n}\n") * 1
+         + "model n {\n    input x: f32[N]\n    x -> relu -> output y\n}\n", "E0201"),
+    ],
+)  # fmt: skip
+def test_one_mistake_of_a_word(text: str, code: str) -> None:
+    """As found by inserting, doubling and leaving out words of the zoo."""
+    with pytest.raises(CompileError) as caught:
+        build(text)
+    assert [d.code for d in caught.value.diagnostics] == [code], caught.value
+
+
+def test_a_result_that_goes_nowhere_is_told_where_nothing_else_is_wrong() -> None:
+    with pytest.raises(CompileError) as caught:
+        build(HEAD + "    x -> relu\n    x -> relu6 -> output y\n}\n")
+    assert [d.code for d in caught.value.diagnostics] == ["E0409"]

@@ -200,8 +200,9 @@ def test_figures_along_passes_are_those_of_each_graph(name: str) -> None:
     kept.begin(bound, "as written")
 
     def observe(step: Step) -> None:
-        kept.after(step)
-        anew.append(snapshot(step.graph, step.rewrite.name, step.changes, step.seconds))
+        given = (step.graph, step.rewrite.name, step.changes, step.seconds)
+        kept.after(*given)
+        anew.append(snapshot(*given))
 
     run(bound, observer=observe)
     assert kept.taken == anew
