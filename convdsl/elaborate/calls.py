@@ -50,7 +50,8 @@ def listed(block: BlockValue) -> str:
     if block.signature.operands or not block.signature.slots:
         return ""
     first = block.signature.slots[0].name
-    return f"declare them in the block: `input a, b`; a list is handed over by name: `{first} = [a, b]`"
+    by_name = f"a list is handed over by name: `{first} = [a, b]`"
+    return f"declare them in the block: `input a, b`; {by_name}"
 
 
 class Binder(Evaluator):

@@ -14,10 +14,10 @@ from convdsl.elaborate.operators import apply_operator
 from convdsl.elaborate.scope import Context, LayerNames, Results, Scope
 from convdsl.elaborate.session import Stop
 from convdsl.elaborate.values import (
+    LAYER_LIKE,
     NOTHING,
     POISON,
     SPELLED,
-    LAYER_LIKE,
     BlockValue,
     Builtin,
     Closure,
