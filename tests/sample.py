@@ -12,7 +12,7 @@ import pytest
 
 import convdsl
 
-SHARES = {"ladder": 16, "drawn": 9}
+SHARES = {"ladder": 24, "drawn": 14}
 """One of so many of the tests with a mark runs; a mark may say another `share`. Of each function
 that is `drawn`, and of each module on the `ladder`, at least one does."""
 

@@ -199,6 +199,7 @@ def test_open_sizes_have_no_arena() -> None:
 # The recipe
 
 
+@pytest.mark.drawn(share=3)
 @pytest.mark.parametrize("cpu_name", ["x86-64-v2", "x86-64-v4"])
 @pytest.mark.parametrize("name", ["squeezenet1_1", "mobilenet_v2", "shufflenet_v2_x0_5", "lenet5"])
 def test_packings_survive_json(name: str, cpu_name: str) -> None:

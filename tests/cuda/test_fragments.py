@@ -162,6 +162,7 @@ def product_library(p: Product, way: str) -> Library:
     return compile_ptx(ptx_of(product_source(p, as_assembly(p)), p.arch))
 
 
+@pytest.mark.drawn(share=3)
 @pytest.mark.parametrize("way", ["shim", "ptx"])
 @pytest.mark.parametrize("name", PRODUCTS)
 def test_products_of_fragments(name: str, way: str) -> None:
@@ -212,6 +213,7 @@ def matrices_library(count: int, transposed: bool, way: str) -> Library:
     return compile_ptx(ptx_of(matrices_source(count, transposed, load), "sm_80"))
 
 
+@pytest.mark.drawn(share=3)
 @pytest.mark.parametrize("way", ["shim", "ptx"])
 @pytest.mark.parametrize("transposed", [False, True], ids=["rows", "transposed"])
 @pytest.mark.parametrize("count", [1, 2, 4])

@@ -80,6 +80,7 @@ def products(lowered: Lowered) -> int:
     )
 
 
+@pytest.mark.drawn(share=3)
 @pytest.mark.parametrize("name", TARGETS)
 @pytest.mark.parametrize("layer", LAYERS)
 def test_convolutions(layer: str, name: str) -> None:
@@ -107,6 +108,7 @@ STEPS = {
 }
 
 
+@pytest.mark.drawn(share=3)
 @pytest.mark.parametrize("only_groups", range(TILES), indirect=True)
 def test_tiles(only_groups: None) -> None:
     """Of every size, with more rows and columns than there are."""
@@ -130,6 +132,7 @@ def wrong_by(fault: str, order: Order) -> float:
     return float(np.max(np.abs(np.nan_to_num(found.reshape(m, n), nan=np.inf) - exact)))
 
 
+@pytest.mark.drawn(share=3)
 @pytest.mark.parametrize("fault", FAULTS)
 def test_faults_are_caught(fault: str) -> None:
     """By the verifier, by a detector, or by what comes out, in some order of threads."""

@@ -93,6 +93,7 @@ def joined(makers: list[str], widths: list[int], again: bool, images: int = 2) -
     return rewritten(b.output(y=y, z=b("avg_pool", b("relu", more), kernel=2), first=z))
 
 
+@pytest.mark.drawn(share=3)
 @pytest.mark.parametrize("maker", MAKERS)
 @pytest.mark.parametrize("schedules", [(), ("implicit_gemm", "phases"), ("winograd", "windows")])
 def test_who_makes_a_part(maker: str, schedules: tuple[str, ...]) -> None:

@@ -35,6 +35,7 @@ def test_it_sees_more_for_the_same_weights(rate: int) -> None:
     assert field_to_json(row.receptive_field["x"])["size"] == [2 * rate + 1] * 2
 
 
+@pytest.mark.drawn(share=3)
 @pytest.mark.parametrize("rate", [1, 4, 17, 32, 33, 50, 63, 64, 80])
 def test_taps_that_are_left(rate: int) -> None:
     """Figure 4, of a map of 65 x 65: along an axis 65 - 2 rate positions have three taps."""

@@ -93,6 +93,7 @@ def settings(model: convdsl.Model) -> dict[str, str]:
     return said if model.training is not None else {**said, "loss": f"mse({first}, {first}_target)"}
 
 
+@pytest.mark.drawn(share=3)
 @each
 def test_is_counted(name: str) -> None:
     model = convdsl.load(name)

@@ -60,6 +60,7 @@ GRAPHS = {
 }
 
 
+@pytest.mark.drawn(share=4)
 @pytest.mark.parametrize("order", [1, 2, 3, 6])
 @pytest.mark.parametrize("graph", GRAPHS)
 def test_chebyshev_is_the_dense_spectral_filter(graph: str, order: int) -> None:

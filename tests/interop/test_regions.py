@@ -50,6 +50,7 @@ def node(kind: str, arrays: dict[str, Array], **attributes: Any) -> onnx.ModelPr
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
 
 
+@pytest.mark.drawn(share=3)
 @pytest.mark.parametrize("reach", [1.0, 40.0])
 @pytest.mark.parametrize("samples", [0, 1, 2, 5])
 @pytest.mark.parametrize("mode", ["half_pixel", "output_half_pixel"])

@@ -63,6 +63,7 @@ def test_a_product_of_matrices(form: GroupForm) -> None:
     np.testing.assert_allclose(found, exact, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.drawn(share=3)
 @pytest.mark.parametrize("fault", FAULTS)
 def test_faults_are_seen(fault: str) -> None:
     with pytest.raises(KernelError, match=FAULTS[fault]):

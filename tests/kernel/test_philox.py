@@ -67,6 +67,7 @@ def generator(size: int) -> TensorExpr:
     return TensorExpr(inputs, (*stages, *outputs), tuple(s.target.name for s in outputs))
 
 
+@pytest.mark.drawn(share=3)
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 7, 8, 15, 16, 17, 31, 32, 33])
 def test_published_and_drawn_answers(size: int) -> None:
     drawn = np.random.default_rng(size).integers(0, 2**32, (6, size)).tolist()

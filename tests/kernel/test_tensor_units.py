@@ -81,6 +81,7 @@ def rounded(x: Array, form: MmaForm) -> Array:
     return convert(convert(x, DType.F32, form.dtype), form.dtype, DType.F64)
 
 
+@pytest.mark.drawn(share=3)
 @each_form
 @pytest.mark.parametrize("sizes", [(32, 8, 16), (33, 9, 17), (5, 3, 50), (1, 1, 1)])
 def test_a_product_of_matrices(sizes: tuple[int, int, int], form: MmaForm) -> None:
@@ -91,6 +92,7 @@ def test_a_product_of_matrices(sizes: tuple[int, int, int], form: MmaForm) -> No
     np.testing.assert_allclose(found, exact, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.drawn(share=3)
 @pytest.mark.parametrize("order", ["ascending", "descending", "shuffled"])
 @pytest.mark.parametrize("fault", FAULTS)
 def test_faults_are_seen_in_every_order(fault: str, order: str) -> None:

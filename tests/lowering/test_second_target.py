@@ -106,6 +106,7 @@ def test_loops_as_python(name: str, passes: bool) -> None:
     assert_close(found, lowered, evaluate_graph(graph, arrays))
 
 
+@pytest.mark.drawn(share=3)
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("name", ["residual", "attention"])
 def test_grids_by_the_interpreter(name: str, order: str) -> None:

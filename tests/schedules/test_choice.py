@@ -50,6 +50,7 @@ def test_convolutions(layer: str) -> None:
     assert schedules_of(graph)[-1] == intended
 
 
+@pytest.mark.drawn(share=3)
 @pytest.mark.parametrize("layer", LAYERS)
 def test_their_numbers(layer: str) -> None:
     shape, attributes, _ = LAYERS[layer]

@@ -43,6 +43,7 @@ CASES = [
 ]
 
 
+@pytest.mark.drawn(share=3)
 @pytest.mark.parametrize("dtype", [DType.F32, DType.F64], ids=str)
 @pytest.mark.parametrize(("extents", "how", "space"), CASES)
 def test_every_lane_arrives(

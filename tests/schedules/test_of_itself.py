@@ -40,6 +40,7 @@ def product(equation: str, shape: tuple[int, ...], ending: bool, dtype: DType) -
     return rewritten(b.output(y=b("relu", b("add", y, y)) if ending else y))
 
 
+@pytest.mark.drawn(share=4)
 @pytest.mark.parametrize(("cpu", "ending"), [("native", False), ("x86-64-v2", True)])
 @pytest.mark.parametrize(("equation", "shape"), CASES)
 def test_on_processors(equation: str, shape: tuple[int, ...], ending: bool, cpu: str) -> None:

@@ -37,6 +37,7 @@ def put(own: Array, at: Any, new: Any, by: str) -> None:
         own[at] = new if by == "last" else COMBINE[by](own[at], new)
 
 
+@pytest.mark.drawn(share=4)
 @pytest.mark.parametrize("runner", [machine_code, interpreted])
 @pytest.mark.parametrize(("by", "dtype"), [("last", DType.F32), ("add", DType.F32),
                                            ("max", DType.F64), ("add", DType.I64)])  # fmt: skip
@@ -72,6 +73,7 @@ def test_along(
     np.testing.assert_allclose(found, wanted, rtol=1e-6)
 
 
+@pytest.mark.drawn(share=4)
 @pytest.mark.parametrize("runner", [machine_code, interpreted])
 @pytest.mark.parametrize("by", ["last", "add", "min"])
 @pytest.mark.parametrize(

@@ -124,6 +124,7 @@ def test_nan_and_infinity_come_through() -> None:
         np.testing.assert_equal(run(graph, {"x": x}, find_target())[0]["y"], expected)
 
 
+@pytest.mark.drawn(share=4)
 @pytest.mark.parametrize("cpu", CPUS)
 @pytest.mark.parametrize(
     ("shape", "axis"),

@@ -139,6 +139,7 @@ def test_copies_between_layouts_are_turned(
         np.testing.assert_array_equal(found, array.transpose(order))
 
 
+@pytest.mark.drawn(share=4)
 @pytest.mark.parametrize("cpu", ["native", "x86-64-v3", "x86-64-v2"])
 @pytest.mark.parametrize("dtype", [DType.F32, DType.F64, DType.I64], ids=str)
 @pytest.mark.parametrize(

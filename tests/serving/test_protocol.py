@@ -72,6 +72,7 @@ def test_every_type_of_ours_has_a_name() -> None:
     assert set(DATATYPES) == set(HOST_DTYPES)
 
 
+@pytest.mark.drawn(share=3)
 @pytest.mark.parametrize("dtype", HOST_DTYPES, ids=str)
 @pytest.mark.parametrize("form", ["nested", "flat", "binary"])
 def test_tensors_come_as_they_were(dtype: DType, form: str) -> None:
