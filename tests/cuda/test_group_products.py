@@ -16,6 +16,7 @@ from group_units import FAULTS, group_matmul
 from kernels import program_of
 from layer_steps import step_graph
 
+from convdsl.autodiff import gradients
 from convdsl.backends.cuda.printer import print_module
 from convdsl.ir.graph import Graph
 from convdsl.kernel.cuda_target import CudaTarget
@@ -23,6 +24,7 @@ from convdsl.kernel.group_mma import GroupForm
 from convdsl.kernel.nodes import GroupMma, walk_statements
 from convdsl.kernel.verify import KernelError
 from convdsl.lowering.lower import Lowered
+from convdsl.passes import run as run_passes
 from convdsl.schedules.cuda import plan, tile
 from convdsl.schedules.cuda.tile import Tile
 from convdsl.tensor import DType
@@ -100,6 +102,44 @@ def test_training_steps(op: str, dtype: DType) -> None:
     assert products(lowered_for(half, target))
     tolerance = 1.5e-2 if dtype is DType.BF16 else 2e-3
     check(half, target, "shuffled", tolerance=tolerance, exact=exact, scale=0.25)
+
+
+def filters_step(images: int, **more: Any) -> Graph:
+    """A step down the gradient of the first filters of two, between maps."""
+    b = Builder()
+    x = b("relu", b.input("x", images, 24, 7, 5))
+    first = {"channels": 64, "kernel": 3, "pad": "same", **more}
+    h = b("conv", x, name="first", bias=False, **first)
+    y = b("conv", h, name="second", channels=8, kernel=1, bias=False)
+    weight = b.graph.states["first.weight"].output
+    (dw,) = gradients(b.graph, {y: y}, [weight], b.build)
+    assert dw is not None
+    b.update(weight, b("sub", weight, b("mul", dw, b.constant("rate", 1e-2, DType.F32))))
+    return run_passes(b.output(y=y))
+
+
+@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize("images", [5, 8, 36])
+def test_gradients_of_filters(images: int, name: str) -> None:
+    """Both factors lie along channels; with the images inside they lie along the depth."""
+    graph, target = filters_step(images), TARGETS[name]
+    lowered = lowered_for(graph, target)
+    (chosen,) = (
+        choice.task
+        for choice in lowered.choices
+        if choice.kernel.startswith("conv_grad_weight") and "_sum" not in choice.kernel
+    )
+    made = plan.plan_for(chosen, target)
+    assert made is not None
+    assert made.tile.grouped
+    assert [layout.axis for _, layout in made.laid] == [0, 0]
+    check(graph, target, "mixed")
+
+
+@pytest.mark.ladder
+@pytest.mark.parametrize("name", TARGETS)
+def test_gradients_of_filters_as_ptx(name: str) -> None:
+    check(filters_step(12), TARGETS[name], "shuffled", ptx=True)
 
 
 STEPS = {

@@ -46,8 +46,9 @@ def _problem(found: ModuleType) -> str | None:
         said = ""
     if not driver:
         return (
-            "there is no NVIDIA driver on this machine: install it, or leave --device cuda out; "
-            "code is compiled for cards without one (convdsl compile --target cuda)"
+            "there is no NVIDIA driver on this machine: install it, or run on the processor: "
+            "without --device cuda, and artifacts that are compiled without --target cuda (which "
+            "itself needs no driver)"
         )
     if count == 0:
         return f"the NVIDIA driver finds no card (nvidia-smi lists them){said}"

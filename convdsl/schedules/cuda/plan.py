@@ -257,8 +257,11 @@ class Plan:
 
 
 @lru_cache(maxsize=512)
-def plan_for(task: Task, target: CudaTarget, *, packing: bool = False) -> Plan | None:
-    """The fastest way, as far as it can be told. `packing`: with the second factor packed."""
+def plan_for(
+    task: Task, target: CudaTarget, *, packing: bool = False, laying: bool = True
+) -> Plan | None:
+    """The fastest way, as far as it can be told. `packing`: with the second factor packed.
+    `laying`: perhaps with operands that are brought into other layouts first."""
     gemm = match_gemm(task)
     if gemm is None:
         return None
@@ -266,6 +269,7 @@ def plan_for(task: Task, target: CudaTarget, *, packing: bool = False) -> Plan |
         plan
         for tile in tiles_for(target, gemm.a.dtype, gemm.b.dtype)
         for plan in _plans(task, gemm, tile, target, packing=packing)
+        if laying or not plan.laid
     ]
     if packing:
         plans = [plan for plan in plans if plan.pack is not None]
@@ -301,20 +305,49 @@ def _laid(task: Task, gemm: Gemm, tile: Tile) -> list[dict[str, Layout]]:
     be copied by vectors as they lie, and can be if some axis is inside and filled up."""
     found: list[dict[str, Layout]] = [{}]
     for read, own in ((gemm.a, gemm.rows), (gemm.b, gemm.columns)):
-        name, dtype, sizes = read.tensor.name, read.dtype, read.tensor.type.sizes
+        name = read.tensor.name
         operand = task.operand(name)
         if name in found[-1] or (read is gemm.b and operand.static):
             continue
-
-        def way(layout: Layout, read: Read = read, own: Run = own) -> Way:
-            return way_of(read, layout, own, gemm.depth, tile.vector)
-
-        step = _TOGETHER // dtype.bytes
-        layouts = [Layout(sizes, axis, -(-n // step) * step) for axis, n in enumerate(sizes)]
-        best = max(layouts, key=lambda layout: (way(layout).width, -layout.size), default=None)
-        if best is not None and way(best).width > way(operand.layout or Layout(sizes)).width:
+        now = way_of(read, _lies(task, read), own, gemm.depth, tile.vector)
+        ways = _ways_inside(read, own, gemm.depth, tile)
+        if tile.grouped and now.form is not Form.DEPTHS:
+            ways, now = _deep(task, gemm, tile, read, ways), replace(now, width=1)
+        best = max(ways, key=lambda layout: (ways[layout].width, -layout.size), default=None)
+        if best is not None and ways[best].width > now.width:
             found += [{**others, name: best} for others in found]
     return found
+
+
+def _lies(task: Task, read: Read) -> Layout:
+    return task.operand(read.tensor.name).layout or Layout(read.tensor.type.sizes)
+
+
+def _ways_inside(read: Read, own: Run, depth: Run, tile: Tile) -> dict[Layout, Way]:
+    """How a factor would be copied with each of its axes inside, filled up to whole vectors."""
+    sizes, step = read.tensor.type.sizes, _TOGETHER // read.dtype.bytes
+    layouts = (Layout(sizes, axis, -(-n // step) * step) for axis, n in enumerate(sizes))
+    return {layout: way_of(read, layout, own, depth, tile.vector) for layout in layouts}
+
+
+def _deep(
+    task: Task, gemm: Gemm, tile: Tile, read: Read, ways: Mapping[Layout, Way]
+) -> dict[Layout, Way]:
+    """Of the ways of a factor that lies along its rows those by which warp groups could read it:
+    whole vectors along an axis of the depth along which the other one can lie, too. Factors of
+    filters' gradients lie along channels; with the images inside both lie along the depth, since
+    windows move along all else."""
+    other, own = (gemm.b, gemm.columns) if read is gemm.a else (gemm.a, gemm.rows)
+    lies = way_of(other, _lies(task, other), own, gemm.depth, tile.vector)
+    there = [lies, *_ways_inside(other, own, gemm.depth, tile).values()]
+    if lies.form is Form.DEPTHS:
+        there = [lies]
+    deep = {way.along for way in there if way.form is Form.DEPTHS and way.width == tile.vector}
+    return {
+        layout: way
+        for layout, way in ways.items()
+        if way.form is Form.DEPTHS and way.width == tile.vector and way.along in deep
+    }
 
 
 def _is_tight(gemm: Gemm, tile: Tile) -> bool:

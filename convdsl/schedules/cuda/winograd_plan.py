@@ -182,7 +182,7 @@ def forms(task: Task, target: CudaTarget) -> Iterator[Winograd]:
         if form is not None and tiling.rounding > _ROUNDING:
             continue
         product = _product(conv, tiling, stored, late)
-        plan = plan_for(product, target)
+        plan = plan_for(product, target, laying=False)  # of what its own kernels make
         if plan is not None:
             yield Winograd(task, conv, tiling, stored, x, late, product, plan)
 
