@@ -25,7 +25,8 @@ from convdsl.schedules.emission import bounds_tests, extent_of
 from convdsl.schedules.task import Schedule, Scheduled, Task
 from convdsl.tensor import Dim, dim_min, floor_div, substitute
 
-_CYCLES, _TILE = 0.5, 24  # of one element, and what a tile takes besides
+_CYCLES, _TILE = 0.5, 1.5  # of one element, and what a tile takes besides for each of its lanes
+_LINE = 64  # bytes of a line of the cache, which is written as one
 _PIECE = 32  # tiles that a thread takes at a time
 
 
@@ -167,12 +168,14 @@ def cost(task: Task, target: Target) -> float | None:
     for run in (way.source, way.target):
         tiles *= -(-run.length // side) / run.length
     units = prod(extent_of(axis) for axis in task.axes) / way.unit
-    return units * tiles * (side * way.lanes * _CYCLES + _TILE)
+    return units * tiles * way.lanes * (side * _CYCLES + _TILE)
 
 
 def emit(task: Task, name: str, target: Target) -> Scheduled:
     """Tiles of as many units as a vector has, of as many vectors. Of the two runs the one that x,
-    or a plain tensor beside a blocked one, is contiguous along is walked by the innermost loop."""
+    or a plain tensor beside a blocked one, is contiguous along is walked by the innermost loop, a
+    piece at a time: all of the other run meets it, so that lines of y of which a tile writes a part
+    are in the cache when the next one writes the rest."""
     way = plan(task, target)
     assert way is not None
     (operand,), (output,) = task.operands, task.outputs
@@ -195,24 +198,34 @@ def emit(task: Task, name: str, target: Target) -> Scheduled:
         at = {**at, **dict.fromkeys((axis.name for axis in way.together), 0)}
         _tile(way, _Ends(b, x, y), task, at, (a, columns), (b_, filled))
 
-    def column(at: Mapping[str, Dim], outer_at: Dim, rows: int, part: Dim, *, last: bool) -> None:
-        if last:
-            tile(at, outer_at, rows, inner_whole * side, inner_rest)
-            return
+    def column(at: Mapping[str, Dim], blocks: Sequence[tuple[Dim, int]], part: Dim) -> None:
         first = part * piece
         with b.serial("tile", dim_min(first + piece, inner_whole), first) as i:
-            tile(at, outer_at, rows, i * side, side)
+            for outer_at, rows in blocks:
+                tile(at, outer_at, rows, i * side, side)
 
-    names = [*(axis.name for axis in others), "block", "piece"]
+    def ragged(at: Mapping[str, Dim], blocks: Sequence[tuple[Dim, int]], part: Dim) -> None:
+        for outer_at, rows in blocks:
+            tile(at, outer_at, rows, inner_whole * side, inner_rest)
+
+    names = [*(axis.name for axis in others), "piece"]
     whole, rest = divmod(outer.length, side)
-    for first, count, rows in ((0, whole, side), (whole, 1, rest)):
-        for parts, last in ((-(-inner_whole // piece), False), (1, True)):
-            if not (count and rows and parts) or (last and not inner_rest):
-                continue
-            extents = [*(extent_of(axis) for axis in others), count, parts]
-            with b.parallel(names, extents) as (*places, number, part):
-                at = {axis.name: place for axis, place in zip(others, places, strict=True)}
-                column(at, (first + number) * side, rows, part, last=last)
+    line = 1 if outer is way.source else max(1, _LINE // (task.element.bytes * way.lanes))
+    lines, left = divmod(whole, line)
+    for parts, walk in ((-(-inner_whole // piece), column), (min(inner_rest, 1), ragged)):
+        if not parts:
+            continue
+        with b.parallel(names, [*(extent_of(axis) for axis in others), parts]) as (*places, part):
+            at = {axis.name: place for axis, place in zip(others, places, strict=True)}
+            if lines:
+                with b.serial("block", lines) as number:
+                    own = [((number * line + i) * side, side) for i in range(line)]
+                    walk(at, own, part)
+            own = [((lines * line + i) * side, side) for i in range(left)]
+            if rest:
+                own.append((whole * side, rest))
+            if own:
+                walk(at, own, part)
     return Scheduled.one(b.kernel(), [(operand.var.name, None), (output.var.name, None)])
 
 
