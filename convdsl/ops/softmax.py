@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from convdsl.ir.opdef import (
     Attribute,
     Call,
+    Cost,
     Gradient,
     Kind,
     OpDef,
@@ -31,6 +33,7 @@ from convdsl.kernel.expr import (
     TensorVar,
     Unary,
     axes_over,
+    positions_of,
 )
 from convdsl.tensor import Dim, TensorType
 
@@ -72,6 +75,12 @@ def kernel_softmax(call: Call) -> TensorExpr:
     return TensorExpr((x,), (top, e, total, y), ("y",))
 
 
+def cost_softmax(call: Call) -> Cost:
+    """An element is one division, though it is written as a product with what a row has one of."""
+    cost = no_contraction(call)
+    return replace(cost, flops=cost.flops - positions_of(axes_over(call.type("x").shape)))
+
+
 _AXIS = Attribute("axis", Kind.INT, 1, "axis whose values sum to one; channels")
 
 
@@ -89,7 +98,9 @@ def gradient_log_softmax(p: Pullback) -> Gradients:
     return {"x": b("sub", p.dy, b("mul", b("exp", p.y), total), name="dx")}
 
 
-def softmax(name: str, doc: str, gradient: Gradient) -> OpDef:
+def softmax(
+    name: str, doc: str, gradient: Gradient, cost: Callable[[Call], Cost] = no_contraction
+) -> OpDef:
     """The record of softmax or its logarithm."""
     return OpDef(
         name=name,
@@ -102,7 +113,7 @@ def softmax(name: str, doc: str, gradient: Gradient) -> OpDef:
         state=no_state,
         infer=same_type,
         window=field_softmax,
-        cost=no_contraction,
+        cost=cost,
         kernel=kernel_softmax,
         gradient=gradient,
     )
@@ -112,6 +123,7 @@ SOFTMAX = softmax(
     "softmax",
     "exp(x) over its sum along an axis; the maximum is taken out first. Bridle 1990.",
     Rule(gradient_softmax, "from the output; the maximum cancels"),
+    cost_softmax,
 )
 LOG_SOFTMAX = softmax(
     "log_softmax",
