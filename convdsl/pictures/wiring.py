@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -196,7 +197,9 @@ class _Wirer:
             tooltip += [node.span.location] if node.span else []
         tooltip += [f"{name}: {figure_text(n)}" for name, n in figures.items() if n]
         name = part.name.removeprefix(self.prefix)
-        lines = (shortened(name, NAME_LETTERS), said, *([", ".join(shown)] if shown else []))
+        called = re.sub(r"_\d+$", "", name.rpartition(".")[2])
+        told = () if called == said and not shown else (said,)
+        lines = (shortened(name, NAME_LETTERS), *told, *([", ".join(shown)] if shown else []))
         cost = figure if isinstance(figure, int) else None
         return Item(lines, "\n".join(tooltip), kind, cost, part, leaves)
 
