@@ -277,9 +277,12 @@ def _through_read(path: Path, place: Place, stage: Stage, axis: int) -> Path:
 
 
 def _depends_elsewhere(place: Place, stage: Stage, axis: int | None) -> bool:
-    """Whether positions along another axis of space than this say if anything is read."""
+    """Whether positions along another axis of space than this say if anything is read. Conditions on
+    taps as well leave some of them: the ends of windows that differ in length."""
     others = {a.name for number, a in enumerate(stage.axes) if number >= 2 and number != axis}
-    return any(not guard.soft and guard.names() & others for guard in place.guards)
+    taps = {a.name for a in place.reduced}
+    said = (guard.names() for guard in place.guards if not guard.soft)
+    return any(names & others and not names & taps for names in said)
 
 
 def _keeps_channels(path: Path, place: Place, stage: Stage) -> bool:
