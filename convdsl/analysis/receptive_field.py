@@ -277,8 +277,8 @@ def _through_read(path: Path, place: Place, stage: Stage, axis: int) -> Path:
 
 
 def _depends_elsewhere(place: Place, stage: Stage, axis: int | None) -> bool:
-    """Whether positions along another axis of space than this say if anything is read. Conditions on
-    taps as well leave some of them: the ends of windows that differ in length."""
+    """Whether positions along another axis of space than this say if anything is read. Conditions
+    on taps as well leave some of them: the ends of windows that differ in length."""
     others = {a.name for number, a in enumerate(stage.axes) if number >= 2 and number != axis}
     taps = {a.name for a in place.reduced}
     said = (guard.names() for guard in place.guards if not guard.soft)
