@@ -31,6 +31,7 @@ from convdsl.pictures.looking import sight
 from convdsl.pictures.maps import class_map, class_sheet, maps_sheet
 from convdsl.pictures.network import canvas
 from convdsl.pictures.wiring import Network, short
+from convdsl.runtime.whole_files import write_whole
 
 __all__ = [
     "Picture",
@@ -76,7 +77,7 @@ class Picture:
             wanted = ".svg or .png" if self.sheet else ".svg: a drawing has no pixels"
             raise InputError(f"{where} must end in {wanted}")
         try:
-            where.write_bytes(data)
+            write_whole(where, [data], durable=False)
         except OSError as error:
             raise InputError(f"cannot write {where}: {error.strerror or error}") from None
         return where

@@ -31,6 +31,7 @@ from convdsl.reporting.page_graph import MOST_BOXES, GraphDrawing
 from convdsl.reporting.page_style import SCRIPT, file_style
 from convdsl.reporting.page_table import signature, table, totals
 from convdsl.reporting.rows import rows
+from convdsl.runtime.whole_files import write_whole
 
 MOST_OPEN = 300
 """Rows of a table that stands open; longer ones are opened by who wants them."""
@@ -161,6 +162,6 @@ def _figure(heading: str, drawn: Any, said: str = "") -> Iterator[str]:
 def write_page(path: Path, page: str) -> None:
     """Raises InputError where there is no room, or no such folder."""
     try:
-        path.write_text(page, encoding="utf-8")
+        write_whole(path, [page.encode("utf-8")], durable=False)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror or error}") from None

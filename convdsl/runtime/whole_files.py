@@ -67,7 +67,7 @@ def write_whole(
     except BaseException as error:
         with contextlib.suppress(OSError):
             part.unlink()
-        if isinstance(error, OSError) and error.filename == os.fspath(part):
+        if isinstance(error, OSError) and error.filename in (None, os.fspath(part)):
             error.filename = os.fspath(path)  # the name that the caller knows
         raise
     finally:

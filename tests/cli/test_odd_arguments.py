@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import resource
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -185,3 +187,36 @@ def test_what_plays_no_part_in_a_drawing_is_said(
     said = convdsl("draw", small, "-o", "drawn.svg", *options)
     assert said.code == 0, said.err
     assert f"{name} plays no part in drawing" in said.err
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("draw", "small.cnn", "-o", "old.svg"),
+        ("report", "small.cnn", "--html", "old.html"),
+        ("import", "other.onnx", "-o", "old.cnn"),
+        ("export", "small.cnn", "--weights", "random:0", "-o", "old.onnx"),
+        ("compile", "small.cnn", "--weights", "random:0", "-o", "old.cdsl"),
+    ],
+    ids=lambda command: command[0],
+)
+def test_a_full_disk_leaves_what_was_there(
+    convdsl: Convdsl, small: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(small.parent)
+    convdsl("export", small, "--weights", "random:0", "-o", "other.onnx")
+    old = small.parent / command[-1]
+    old.write_bytes(b"old")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+    try:
+        said = convdsl(*command)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert said.code == 2
+    assert old.name in said.err
+    assert "File too large" in said.err
+    assert old.read_bytes() == b"old"
+    assert not [path for path in small.parent.iterdir() if path.name.endswith(".part")]
