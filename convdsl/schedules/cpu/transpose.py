@@ -27,6 +27,7 @@ from convdsl.tensor import Dim, dim_min, floor_div, substitute
 
 _CYCLES, _TILE = 0.5, 1.5  # of one element, and what a tile takes besides for each of its lanes
 _LINE = 64  # bytes of a line of the cache, which is written as one
+_SHARES = 8  # that a team finds, where a run is long enough
 _PIECE = 32  # tiles that a thread takes at a time
 
 
@@ -208,24 +209,30 @@ def emit(task: Task, name: str, target: Target) -> Scheduled:
         for outer_at, rows in blocks:
             tile(at, outer_at, rows, inner_whole * side, inner_rest)
 
-    names = [*(axis.name for axis in others), "piece"]
+    names = [*(axis.name for axis in others), "piece", "share"]
     whole, rest = divmod(outer.length, side)
     line = 1 if outer is way.source else max(1, _LINE // (task.element.bytes * way.lanes))
     lines, left = divmod(whole, line)
+    ends: list[tuple[Dim, int]] = [((lines * line + i) * side, side) for i in range(left)]
+    ends += [(whole * side, rest)] if rest else []
+    extents = [extent_of(axis) for axis in others]
     for parts, walk in ((-(-inner_whole // piece), column), (min(inner_rest, 1), ragged)):
         if not parts:
             continue
-        with b.parallel(names, [*(extent_of(axis) for axis in others), parts]) as (*places, part):
+        each = max(1, -(-lines * prod(extents) * parts // _SHARES))
+        shares = max(1, -(-lines // each))
+        with b.parallel(names, [*extents, parts, shares]) as (*places, part, share):
             at = {axis.name: place for axis, place in zip(others, places, strict=True)}
+            first = share * each
             if lines:
-                with b.serial("block", lines) as number:
-                    own = [((number * line + i) * side, side) for i in range(line)]
-                    walk(at, own, part)
-            own = [((lines * line + i) * side, side) for i in range(left)]
-            if rest:
-                own.append((whole * side, rest))
-            if own:
-                walk(at, own, part)
+                with b.serial("block", dim_min(first + each, lines), first) as number:
+                    walk(at, [((number * line + i) * side, side) for i in range(line)], part)
+            if ends and shares == 1:
+                walk(at, ends, part)
+        if ends and shares > 1:
+            with b.parallel(names[:-1], [*extents, parts]) as (*places, part):
+                at = {axis.name: place for axis, place in zip(others, places, strict=True)}
+                walk(at, ends, part)
     return Scheduled.one(b.kernel(), [(operand.var.name, None), (output.var.name, None)])
 
 
