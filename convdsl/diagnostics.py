@@ -8,9 +8,7 @@ chain of block instantiations, notes and help. `render` draws it with carets. A
 from __future__ import annotations
 
 import bisect
-import linecache
 import re
-import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -193,6 +191,9 @@ class InputError(Error):
 
 def _callers(error: Error) -> Iterator[str]:
     """Lines of code on the way to an error, outside of convdsl and of IPython itself."""
+    import linecache  # notebooks alone need them
+    import traceback
+
     for frame, number in traceback.walk_tb(error.__traceback__):
         home = str(frame.f_globals.get("__name__", "")).partition(".")[0]
         if home not in ("convdsl", "IPython"):

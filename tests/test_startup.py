@@ -29,7 +29,8 @@ def test_importing_takes_at_most_50_ms() -> None:
 
 
 def test_help_takes_at_most_100_ms() -> None:
-    assert seconds("-m", "convdsl", "--help") <= 0.1
+    """Beside what Python takes to start, which differs by three from one machine to another."""
+    assert seconds("-m", "convdsl", "--help") - seconds("-c", "pass") <= 0.1
 
 
 @pytest.mark.parametrize("how", ["import convdsl", "from convdsl.cli import main; main(['-h'])"])

@@ -52,7 +52,7 @@ def figures(
     """Those remembered, or measured now. Of a processor whose code does not run here: what this
     one's would be, were its vectors as wide."""
     target = llvm.find_target(cpu)
-    if refusal(target):
+    if cpu != "native" and refusal(target):
         found = figures(threads, "native", dtype, anew=anew)
         wider = target.lanes(dtype) / llvm.find_target().lanes(dtype)
         return replace(found, flops=wider * found.flops)

@@ -179,7 +179,7 @@ def kernel_log_sum_exp(call: Call) -> TensorExpr:
     finite = Compare("lt", Unary("abs", found), Literal(inf, out.dtype))
     top = Stage(TensorVar("top", out), frame.output, Select(finite, found, Literal(0.0, out.dtype)))
     base = Read(top.target, at)
-    total = frame.reduce("sum", Unary("decay", frame.value - base))
+    total = frame.reduce("sum", Unary("exp", frame.value - base))
     y = Stage(TensorVar("y", out), frame.output, base + Unary("log", total))
     return TensorExpr((call.var("x"),), (largest, top, y), ("y",))
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
 from typing import Any
 
 from convdsl.ir.opdef import (
     Attribute,
     Call,
-    Cost,
     Gradient,
     Kind,
     OpDef,
@@ -25,7 +23,6 @@ from convdsl.ir.pullback import Gradients, Pullback
 from convdsl.ir.shapes import resolve_axis, whole_along
 from convdsl.kernel.expr import (
     Axis,
-    Literal,
     Read,
     Reduce,
     Stage,
@@ -33,7 +30,6 @@ from convdsl.kernel.expr import (
     TensorVar,
     Unary,
     axes_over,
-    positions_of,
 )
 from convdsl.tensor import Dim, TensorType
 
@@ -51,7 +47,7 @@ def field_softmax(call: Call) -> WindowRule:
 
 def kernel_softmax(call: Call) -> TensorExpr:
     """top = max over j of x[j]; e[i] = exp(x[i] - top); total = sum over j of e[j]
-    y[i] = e[i] * (1 / total): the total is at least 1, and divides once in a row"""
+    y[i] = e[i] / total"""
     x = call.var("x")
     axis: int = call["axis"]
     axes = axes_over(x.type.shape)
@@ -67,18 +63,11 @@ def kernel_softmax(call: Call) -> TensorExpr:
     e = Stage(TensorVar("e", x.type), axes, Unary("decay", shifted))
     total = Stage(TensorVar("total", smaller), outer, Reduce("sum", (along,), Read(e.target, line)))
     if call.op is SOFTMAX:
-        share = Literal(1.0, x.type.dtype) / Read(total.target, kept)
-        body = Read(e.target, whole) * share
+        body = Read(e.target, whole) / Read(total.target, kept)
     else:
         body = shifted - Unary("log", Read(total.target, kept))
     y = Stage(TensorVar("y", x.type), axes, body)
     return TensorExpr((x,), (top, e, total, y), ("y",))
-
-
-def cost_softmax(call: Call) -> Cost:
-    """An element is one division, though it is written as a product with what a row has one of."""
-    cost = no_contraction(call)
-    return replace(cost, flops=cost.flops - positions_of(axes_over(call.type("x").shape)))
 
 
 _AXIS = Attribute("axis", Kind.INT, 1, "axis whose values sum to one; channels")
@@ -98,9 +87,7 @@ def gradient_log_softmax(p: Pullback) -> Gradients:
     return {"x": b("sub", p.dy, b("mul", b("exp", p.y), total), name="dx")}
 
 
-def softmax(
-    name: str, doc: str, gradient: Gradient, cost: Callable[[Call], Cost] = no_contraction
-) -> OpDef:
+def softmax(name: str, doc: str, gradient: Gradient) -> OpDef:
     """The record of softmax or its logarithm."""
     return OpDef(
         name=name,
@@ -113,7 +100,7 @@ def softmax(
         state=no_state,
         infer=same_type,
         window=field_softmax,
-        cost=cost,
+        cost=no_contraction,
         kernel=kernel_softmax,
         gradient=gradient,
     )
@@ -123,7 +110,6 @@ SOFTMAX = softmax(
     "softmax",
     "exp(x) over its sum along an axis; the maximum is taken out first. Bridle 1990.",
     Rule(gradient_softmax, "from the output; the maximum cancels"),
-    cost_softmax,
 )
 LOG_SOFTMAX = softmax(
     "log_softmax",

@@ -26,6 +26,7 @@ from convdsl.schedules.task import Schedule, Scheduled, Task
 from convdsl.tensor import Dim, dim_min, floor_div, substitute
 
 _CYCLES, _TILE = 0.5, 1.5  # of one element, and what a tile takes besides for each of its lanes
+_ONCE = 8.0  # of code that is long for a copy of a few elements
 _LINE = 64  # bytes of a line of the cache, which is written as one
 _SHARES = 8  # that a team finds, where a run is long enough
 _PIECE = 32  # tiles that a thread takes at a time
@@ -169,7 +170,7 @@ def cost(task: Task, target: Target) -> float | None:
     for run in (way.source, way.target):
         tiles *= -(-run.length // side) / run.length
     units = prod(extent_of(axis) for axis in task.axes) / way.unit
-    return units * tiles * way.lanes * (side * _CYCLES + _TILE)
+    return units * tiles * way.lanes * (side * _CYCLES + _TILE) + _ONCE
 
 
 def emit(task: Task, name: str, target: Target) -> Scheduled:
