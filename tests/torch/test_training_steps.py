@@ -128,7 +128,8 @@ def test_losses_and_weights_follow(text: str, optimiser: str) -> None:
 
 @texts
 def test_in_double_precision_they_are_one(text: str) -> None:
-    """What is left of rounding then shows in no digit that matters, however fast it grows."""
+    """What is left of rounding then grows as a nudge of the first weights by their last digit does
+    in PyTorch, and no faster."""
     model = convdsl.parse(text.replace("f32[", "f64["))
     _check_one(model, [(x.astype(np.float64), y) for x, y in batches(model, 1)], 0.001)
 
@@ -150,8 +151,12 @@ def _check_one(model: Model, drawn: Iterable[tuple[Any, Any]], rate: float) -> N
     optimiser = f"sgd(lr = {rate}, momentum = 0.9)"
     weights = bind(RandomWeights(3), model.graph.states)
     truth = Torch(model, weights, optimiser, torch.float64)
+    near = {key: array * (1 + 2.0**-51) for key, array in weights.items()}
+    nudged = Torch(model, near, optimiser, torch.float64)
     said = {"optimizer": optimiser, "schedule": "constant"}
-    session = Session(model, complete(model, said), weights)
+    session, strayed = Session(model, complete(model, said), weights), 0.0
     for number, (x, y) in enumerate(drawn):
+        loss = truth.step(x, y)
+        strayed = max(strayed, abs(nudged.step(x, y) - loss))
         ours = float(session.step({"image": x, "label": y}, rate)["loss"])
-        assert ours == pytest.approx(truth.step(x, y), abs=1e-9), f"step {number}"
+        assert abs(ours - loss) <= 30 * strayed + 1e-11, f"step {number}"
