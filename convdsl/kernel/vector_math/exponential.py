@@ -104,21 +104,22 @@ class Exponentials(Terms):
     def tanh(self, x: Value) -> Value:
         """m / (1 - m) with m = (1 - exp(-2 |x|)) / 2, the sign put back."""
         held = self.let(Binary("min", self.const(_FLAT[x.type.dtype], x), Unary("abs", x)), "held")
-        m = self.half_gone(held)
+        m = self.gone(held, 1)
         value = Binary("div", m, self.sub(self.const(1.0, x), m))
         return self.let(Binary("copysign", value, x), "tanh")
 
-    def half_gone(self, x: Value) -> Value:
-        """m = (1 - exp(-2 x)) / 2 of 0 <= x <= 44, without cancellation.
+    def gone(self, x: Value, scale: int) -> Value:
+        """m = s (1 - exp(-2 x / s)) / 2 of 0 <= x <= 44 s, without cancellation; s is a power of 2.
 
-        x = n ln 2 / 2 + u and m = 2**-n q + (1 - 2**-n) / 2 with q = (1 - exp(-2 u)) / 2, near
-        zero u itself. What the one step of the reduction loses is small where n is, and where n
-        is not, little depends on it."""
-        n = self.let(Unary("round", self.mul(x, 2 / math.log(2))), "n")
-        u = self.let(self.fma(n, -math.log(2) / 2, x), "u")
+        x = n s ln 2 / 2 + u and m = 2**-n q + s (1 - 2**-n) / 2 with q = s (1 - exp(-2 u / s)) / 2,
+        near zero u itself. What the one step of the reduction loses is small where n is, and where
+        n is not, little depends on it."""
+        n = self.let(Unary("round", self.mul(x, 2 / (scale * math.log(2)))), "n")
+        u = self.let(self.fma(n, -scale * math.log(2) / 2, x), "u")
         power = self.let(Unary("pow2", Unary("neg", n)), "power")
-        q = self.fma(self.mul(u, u), self.polynomial(u, _tanh_near_zero(x.type.dtype)), u)
-        return self.let(self.fma(power, q, self.fma(power, -0.5, 0.5)), "m")
+        near = [c / scale ** (k + 1) for k, c in enumerate(_tanh_near_zero(x.type.dtype))]
+        q = self.fma(self.mul(u, u), self.polynomial(u, near), u)
+        return self.let(self.fma(power, q, self.fma(power, -scale / 2, scale / 2)), "m")
 
 
 # ln 2 split so that n * high is exact for the n that occur.
