@@ -208,6 +208,7 @@ def _choose(session: Session, module: Module, tree: ast.File, name: str | None) 
     models = module.models
     if name is not None:
         if name not in models:
+            session.finish()  # a model that shares its name with a block is not there, either
             raise session.fail(
                 "E0601",
                 f"there is no model `{name}` in {module.shown}",

@@ -234,17 +234,22 @@ class Graph(Shown):
     def _edges(self) -> nx.DiGraph[Node]:
         """The nodes, with an edge from each to everyone that reads it."""
         if self._networkx is None:
-            import networkx as nx  # takes longer than elaborating most networks
-
-            self._networkx = nx.DiGraph()
-            self._networkx.add_nodes_from(self._nodes.values())
-            self._networkx.add_edges_from(
-                (value.node, node)
-                for node in self._nodes.values()
-                if isinstance(node, OpNode)
-                for value in node.inputs.values()
-            )
+            self._networkx = self._drawn()
         return self._networkx
+
+    def _drawn(self) -> nx.DiGraph[Node]:
+        """The same, from what every node reads."""
+        import networkx as nx  # takes longer than elaborating most networks
+
+        edges: nx.DiGraph[Node] = nx.DiGraph()
+        edges.add_nodes_from(self._nodes.values())
+        edges.add_edges_from(
+            (value.node, node)
+            for node in self._nodes.values()
+            if isinstance(node, OpNode)
+            for value in node.inputs.values()
+        )
+        return edges
 
     # Reading
 
@@ -265,10 +270,10 @@ class Graph(Shown):
 
     @property
     def is_acyclic(self) -> bool:
-        """True, unless a rewrite went wrong."""
+        """True, unless a rewrite went wrong: by what nodes read, not by the edges that are kept."""
         import networkx as nx
 
-        return nx.is_directed_acyclic_graph(self._edges)
+        return nx.is_directed_acyclic_graph(self._drawn())
 
     @property
     def inputs(self) -> dict[str, Value]:

@@ -186,6 +186,11 @@ class Scheduled:
         """A single kernel, as most tasks are."""
         return Scheduled(((kernel, tuple(arguments)),))
 
+    def then(self, rest: Scheduled, *between: Scratch) -> Scheduled:
+        """These kernels, then those of the rest, with what they hand over."""
+        scratch = (*between, *self.scratch, *rest.scratch)
+        return Scheduled((*self.kernels, *rest.kernels), scratch)
+
 
 @dataclass(frozen=True, slots=True)
 class Schedule:

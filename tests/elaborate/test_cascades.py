@@ -82,7 +82,7 @@ HEAD = "model m {\n    input x: f32[N, 8, 4, 4]\n"
         (HEAD + "use }\n", "E0101"),
         (HEAD + "    x -> relu -> output y\nuse }\nmodel n {\n    input x: f32[N]\n}\n", "E0101"),
         (HEAD + "    let = 3\n    x -> relu\nlet a = [1, 2]\n}\n", "E0101"),
-        ("default conv3(bias = false)\n" + (HEAD + "    x -> relu -> output y\n}\n") * 1
+        ("default conv3(bias = false)\n" + (HEAD + "    x -> relu -> output y\n}\n")
          + "model n {\n    input x: f32[N]\n    x -> relu -> output y\n}\n", "E0201"),
     ],
 )  # fmt: skip
@@ -91,6 +91,14 @@ def test_one_mistake_of_a_word(text: str, code: str) -> None:
     with pytest.raises(CompileError) as caught:
         build(text)
     assert [d.code for d in caught.value.diagnostics] == [code], caught.value
+
+
+def test_a_model_whose_name_is_taken_is_not_missed() -> None:
+    """As `check` asks for it, by its name."""
+    text = "block m(c) {\n    in -> conv(c, 1x1)\n}\n" + HEAD + "    x -> m(4) -> output y\n}\n"
+    with pytest.raises(CompileError) as caught:
+        elaborate(SourceFile("taken.cnn", text), model="m")
+    assert [d.code for d in caught.value.diagnostics] == ["E0202"]
 
 
 def test_a_result_that_goes_nowhere_is_told_where_nothing_else_is_wrong() -> None:

@@ -44,7 +44,7 @@ def test_gradients_copy_nothing() -> None:
 @pytest.mark.parametrize("groups", [2, 64])
 def test_data_gradients_of_groups_are_convolutions(groups: int) -> None:
     attributes = {"channels": 64, "kernel": 3, "pad": "same", "groups": groups, "bias": False}
-    found = schedules(step_graph("conv", (2, 64, 12, 12), attributes))
+    found = schedules(step_graph("conv", (2, 64, 12, 12), attributes), "x86-64-v4")
     assert found["layer.dx"] == {"winograd" if groups == 2 else "depthwise"}
 
 
@@ -110,7 +110,7 @@ def test_loops_are_sound(shape: tuple[int, ...], attributes: dict[str, Any]) -> 
 def test_weight_gradients_are_correlations(
     shape: tuple[int, ...], attributes: dict[str, Any]
 ) -> None:
-    found = schedules(step_graph("conv", shape, {**attributes, "bias": False}))
+    found = schedules(step_graph("conv", shape, {**attributes, "bias": False}), "x86-64-v4")
     assert found["layer.dweight"] == {"correlation"}
 
 
@@ -143,7 +143,7 @@ def test_strides_are_taken_apart(
     """Each phase of a strided data gradient, or of a transposed convolution, is a convolution."""
     graph = step_graph(op, shape, {**attributes, "bias": False})
     strided = "layer.dx" if op == "conv" else "layer"
-    assert schedules(graph)[strided] == {"phases"}
+    assert schedules(graph, "x86-64-v4")[strided] == {"phases"}
     check(graph, executing)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from executors import interpreted, machine_code, run_graph
-from graphs import Builder
+from gradients import gradient_graph
+from graphs import Builder, random_arrays, rewritten
 
 from convdsl.backends.llvm.objects import find_target
 from convdsl.ir.graph import Graph, Value
@@ -83,3 +84,22 @@ def test_vectors_are_shuffled_and_nothing_is_picked(
 def test_vectors_that_stay_whole_are_copied_as_they_are() -> None:
     made = lower(moved((32, 16), "join", (9, 9), DType.F32), cpu_machine(find_target()), "t")
     assert "lanes" not in [choice.schedule for choice in made.choices]
+
+
+@pytest.mark.parametrize("channels", [4, 20])
+def test_a_ragged_last_vector_that_stays_whole_is_not_moved(channels: int) -> None:
+    """The gradient of a mean over a whole map leaves channels where they are; what follows reads a
+    plain tensor again and again."""
+    b = Builder()
+    x = b.input("x", 2, channels, 9, 10)
+    squares = b("mul", x, x)
+    mean = b("avg_pool", b("mul", squares, squares), kernel=(9, 10))
+    graph = b.output(y=b("conv", mean, channels=channels, kernel=1, bias=False))
+    graph = rewritten(gradient_graph(graph, {"x": x}))
+    made = lower(graph, cpu_machine(find_target("x86-64-v3")), "t")
+    assert "lanes" not in [choice.schedule for choice in made.choices]
+    arrays = {n: a.astype(np.float32) for n, a in random_arrays(graph, 0, 0.5).items()}
+    dy, w = arrays["d_y"], next(a for n, a in arrays.items() if n not in ("x", "d_y"))
+    dx = np.einsum("nkhw,kc->nchw", dy, w[:, :, 0, 0]) / 90 * 4 * arrays["x"] ** 3
+    found = run_graph(graph, arrays, machine_code, find_target("x86-64-v3"))["x"]
+    np.testing.assert_allclose(found, dx, rtol=1e-4, atol=1e-7)

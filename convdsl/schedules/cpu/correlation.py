@@ -254,7 +254,7 @@ def emit(task: Task, name: str, target: Target) -> Scheduled:
     index = (found.v.i, _row(chosen), *(0 if s.tap is None else s.tap.i for s in found.space))
     own = Scratch(shares.PARTIAL, found.reduce.dtype, size)
     last = shares.finished(task, found.reduce, chosen.partial, index, name, target)
-    return Scheduled(((b.kernel(), tuple(arguments)), *last.kernels), (own, *last.scratch))
+    return Scheduled.one(b.kernel(), arguments).then(last, own)
 
 
 def _row(way: _Way) -> Dim:

@@ -82,8 +82,8 @@ class Sums:
         offers = (reduction.cost(late, target), generic.cost(late, target))
         chosen = generic.emit if offers[0] is None else reduction.emit
         second = chosen(late, f"{name}_sums", target)
-        own = tuple(Scratch(buffer.name, buffer.dtype, buffer.size) for buffer in self.buffers)
-        return Scheduled((*first.kernels, *second.kernels), (*own, *second.scratch))
+        own = (Scratch(buffer.name, buffer.dtype, buffer.size) for buffer in self.buffers)
+        return first.then(second, *own)
 
     def _late(self, task: Task) -> Task:
         """The ending as a task of its own, over what the pieces wrote."""

@@ -66,6 +66,10 @@ class Cut:
         given = ((o.var.name, o.layout) for o in task.operands if o.layout is not None)
         return {name: self.layouts[name] for name, at in given if at != self.layouts[name]}
 
+    def frame(self, task: Task, name: str) -> Frame:
+        """A kernel whose operands lie as chosen, and are packed where that is not how they come."""
+        return Frame.open(task, name, self.lanes, self.layouts, self.packs(task))
+
 
 def cut(task: Task, target: Target) -> Cut:
     """Vectors where they pay, scalars otherwise."""
@@ -152,7 +156,7 @@ def _price(read: Read, task: Task, chosen: Cut) -> float:
 def emit(task: Task, name: str, target: Target) -> Scheduled:
     """Vectors or scalars, as the cut says, place by place."""
     chosen = cut(task, target)
-    frame = Frame.open(task, name, chosen.lanes, chosen.layouts, chosen.packs(task))
+    frame = chosen.frame(task, name)
     b, views = frame.b, frame.views
     walk = _Walk(b, segments_of(task))
     if chosen.axis is None:

@@ -132,7 +132,8 @@ def _in_vectors(read: Read, task: Task) -> bool:
 
 
 def _all(task: Task) -> list[Move] | None:
-    """How every vector moves. Lanes that do not exist stay at the last channel that does."""
+    """How every vector moves. Lanes that do not exist go on behind the last channel that does, as
+    far as its vector goes: a last vector that is as it lies stays so."""
     body, channel, block = task.stages[0].body, task.axes[1], task.layout.block
     places: list[Place] = []
     for number in range(extent_of(channel)):
@@ -140,7 +141,9 @@ def _all(task: Task) -> list[Move] | None:
         if place is None:
             return None
         places.append(place)
-    places += places[-1:] * (-len(places) % block)
+    read, last = places[-1]
+    end = (last // block + 1) * block - 1
+    places += [(read, min(last + i, end)) for i in range(1, -len(places) % block + 1)]
     moves = [_move(places[at : at + block], block) for at in range(0, len(places), block)]
     return moves if all(len(move.vectors) <= _SOURCES for move in moves) else None
 
@@ -198,8 +201,7 @@ def emit(task: Task, name: str, target: Target) -> Scheduled:
     found = plan(task, target)
     assert found is not None
     task, block = found.task, found.task.layout.block
-    layouts = generic.cut(task, target).layouts
-    frame = Frame.open(task, name, block, layouts)
+    frame = generic.cut(task, target).frame(task, name)
     image, space = task.axes[0], task.axes[2:]
     names = [image.name, "run", *(axis.name for axis in space[:-1])]
     for run in found.runs:

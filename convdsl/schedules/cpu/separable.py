@@ -133,7 +133,7 @@ def emit(task: Task, name: str, target: Target) -> Scheduled:
     follow = emit if _rest(way, target)[1] else generic.emit
     rest = follow(way.rest, name, target)
     own = Scratch(way.between.var.name, way.between.var.type.dtype, way.between.layout.size)
-    return Scheduled((*first.kernels, *rest.kernels), (own, *first.scratch, *rest.scratch))
+    return first.then(rest, own)
 
 
 def separable(target: Target) -> Schedule:

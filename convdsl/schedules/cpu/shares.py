@@ -37,7 +37,7 @@ def finished(
     first = generic.emit(_added(task.op, reduce.dtype, partial, total), f"{name}_total", target)
     last = _emit(_late(task, reduce, _TOTAL, total, index), name, target)
     own = Scratch(_TOTAL, reduce.dtype, total.size)
-    return Scheduled((*first.kernels, *last.kernels), (own, *first.scratch, *last.scratch))
+    return first.then(last, own)
 
 
 def _added(op: str, dtype: DType, partial: Layout, total: Layout) -> Task:

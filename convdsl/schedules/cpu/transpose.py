@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
+from typing import TypeAlias
 
 from convdsl.kernel.builder import Builder
 from convdsl.kernel.expr import Axis, Read
@@ -30,6 +31,10 @@ _ONCE = 8.0  # of code that is long for a copy of a few elements
 _LINE = 64  # bytes of a line of the cache, which is written as one
 _SHARES = 8  # that a team finds, where a run is long enough
 _PIECE = 32  # tiles that a thread takes at a time
+
+
+Blocks: TypeAlias = "Sequence[tuple[Dim, int]]"
+"""Of a run: where each begins, and how many positions it has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,60 +186,80 @@ def emit(task: Task, name: str, target: Target) -> Scheduled:
     way = plan(task, target)
     assert way is not None
     (operand,), (output,) = task.operands, task.outputs
-    side = way.side
     b = Builder(name, task.element, way.lanes)
     x = b.buffer(operand.var.name, operand.var.type.dtype, way.layout.size)
     y = b.buffer(output.var.name, output.var.type.dtype, output.layout.size, written=True)
-    used = (*way.source.axes, *way.target.axes, *way.together)
-    others = [axis for axis in task.axes if axis not in used]
-    outer, inner = way.target, way.source
-    if way.source.blocked:
-        outer, inner = inner, outer
-    inner_whole, inner_rest = divmod(inner.length, side)
-    piece = piece_of(inner_whole)
-
-    def tile(at: Mapping[str, Dim], outer_at: Dim, outer_rows: int, place: Dim, rows: int) -> None:
-        turned = outer is way.source
-        a, b_ = (outer_at, place) if turned else (place, outer_at)
-        columns, filled = (outer_rows, rows) if turned else (rows, outer_rows)
-        at = {**at, **dict.fromkeys((axis.name for axis in way.together), 0)}
-        _tile(way, _Ends(b, x, y), task, at, (a, columns), (b_, filled))
-
-    def column(at: Mapping[str, Dim], blocks: Sequence[tuple[Dim, int]], part: Dim) -> None:
-        first = part * piece
-        with b.serial("tile", dim_min(first + piece, inner_whole), first) as i:
-            for outer_at, rows in blocks:
-                tile(at, outer_at, rows, i * side, side)
-
-    def ragged(at: Mapping[str, Dim], blocks: Sequence[tuple[Dim, int]], part: Dim) -> None:
-        for outer_at, rows in blocks:
-            tile(at, outer_at, rows, inner_whole * side, inner_rest)
-
-    names = [*(axis.name for axis in others), "piece", "share"]
-    whole, rest = divmod(outer.length, side)
-    line = 1 if outer is way.source else max(1, _LINE // (task.element.bytes * way.lanes))
-    lines, left = divmod(whole, line)
-    ends: list[tuple[Dim, int]] = [((lines * line + i) * side, side) for i in range(left)]
-    ends += [(whole * side, rest)] if rest else []
-    extents = [extent_of(axis) for axis in others]
-    for parts, walk in ((-(-inner_whole // piece), column), (min(inner_rest, 1), ragged)):
-        if not parts:
-            continue
-        each = max(1, -(-lines * prod(extents) * parts // _SHARES))
-        shares = max(1, -(-lines // each))
-        with b.parallel(names, [*extents, parts, shares]) as (*places, part, share):
-            at = {axis.name: place for axis, place in zip(others, places, strict=True)}
-            first = share * each
-            if lines:
-                with b.serial("block", dim_min(first + each, lines), first) as number:
-                    walk(at, [((number * line + i) * side, side) for i in range(line)], part)
-            if ends and shares == 1:
-                walk(at, ends, part)
-        if ends and shares > 1:
-            with b.parallel(names[:-1], [*extents, parts]) as (*places, part):
-                at = {axis.name: place for axis, place in zip(others, places, strict=True)}
-                walk(at, ends, part)
+    _Copy(_Ends(b, x, y), way, task).all()
     return Scheduled.one(b.kernel(), [(operand.var.name, None), (output.var.name, None)])
+
+
+@dataclass(frozen=True, slots=True)
+class _Copy:
+    """The loops of a copy: over what is in neither run, pieces of the inner run, and shares of the
+    outer one, where there is little else to share out."""
+
+    ends: _Ends
+    way: _Way
+    task: Task
+
+    @property
+    def outer(self) -> Run:
+        return self.way.source if self.way.source.blocked else self.way.target
+
+    @property
+    def inner(self) -> Run:
+        return self.way.target if self.way.source.blocked else self.way.source
+
+    def all(self) -> None:
+        way, b, side = self.way, self.ends.b, self.way.side
+        used = (*way.source.axes, *way.target.axes, *way.together)
+        others = [axis for axis in self.task.axes if axis not in used]
+        names = [*(axis.name for axis in others), "piece", "share"]
+        extents = [extent_of(axis) for axis in others]
+        whole, rest = divmod(self.outer.length, side)
+        full = max(1, _LINE // (self.task.element.bytes * way.lanes))
+        line = 1 if way.source.blocked else full
+        lines, left = divmod(whole, line)
+        ends = [((whole - left + i) * side, side) for i in range(left)]
+        ends += [(whole * side, rest)] if rest else []
+        inner_whole, inner_rest = divmod(self.inner.length, side)
+        pieces = -(-inner_whole // piece_of(inner_whole))
+        for parts, walk in ((pieces, self.column), (min(inner_rest, 1), self.ragged)):
+            if not parts:
+                continue
+            each = max(1, -(-lines * prod(extents) * parts // _SHARES))
+            shares = max(1, -(-lines // each))
+            with b.parallel(names, [*extents, parts, shares]) as (*places, part, share):
+                at = {axis.name: place for axis, place in zip(others, places, strict=True)}
+                first = share * each
+                if lines:
+                    with b.serial("block", dim_min(first + each, lines), first) as number:
+                        walk(at, [((number * line + i) * side, side) for i in range(line)], part)
+                if ends and shares == 1:
+                    walk(at, ends, part)
+            if ends and shares > 1:
+                with b.parallel(names[:-1], [*extents, parts]) as (*places, part):
+                    at = {axis.name: place for axis, place in zip(others, places, strict=True)}
+                    walk(at, ends, part)
+
+    def column(self, at: Mapping[str, Dim], blocks: Blocks, part: Dim) -> None:
+        """A piece of the inner run, whole tiles, beside blocks of the outer one."""
+        whole = self.inner.length // self.way.side
+        piece = piece_of(whole)
+        first = part * piece
+        with self.ends.b.serial("tile", dim_min(first + piece, whole), first) as i:
+            self.tiles(at, blocks, i * self.way.side, self.way.side)
+
+    def ragged(self, at: Mapping[str, Dim], blocks: Blocks, _: Dim) -> None:
+        """The end of the inner run, beside blocks of the outer one."""
+        whole, rest = divmod(self.inner.length, self.way.side)
+        self.tiles(at, blocks, whole * self.way.side, rest)
+
+    def tiles(self, at: Mapping[str, Dim], blocks: Blocks, place: Dim, rows: int) -> None:
+        at = {**at, **dict.fromkeys((axis.name for axis in self.way.together), 0)}
+        for block in blocks:
+            ends = (block, (place, rows)) if self.way.source.blocked else ((place, rows), block)
+            _tile(self.way, self.ends, self.task, at, *ends)
 
 
 def piece_of(tiles: int) -> int:

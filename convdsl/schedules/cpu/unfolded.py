@@ -148,7 +148,7 @@ def emit(task: Task, name: str, target: Target) -> Scheduled:
     first = generic(target).emit(made.copy, f"{name}_unfolded")
     rest = direct(target).emit(made.rest, name)
     between = Scratch(made.map.var.name, made.map.var.type.dtype, made.map.layout.size)
-    return Scheduled((*first.kernels, *rest.kernels), (between, *first.scratch, *rest.scratch))
+    return first.then(rest, between)
 
 
 def unfolding(target: Target) -> Schedule:

@@ -128,10 +128,7 @@ class _Winograd:
                 here = self.panel(given, (group * made.blocks + block) * size, made.channels)
                 self.channels(draft, stages, here, m, group, first + kt * blocks, blocks, block)
         rest = self.finish(draft, (stages.between, m.buffer), (given,))
-        return Scheduled(
-            ((b.kernel(), own), *rest.kernels),
-            (Scratch(_INPUTS, self.dtype, total), *rest.scratch),
-        )
+        return Scheduled.one(b.kernel(), own).then(rest, Scratch(_INPUTS, self.dtype, total))
 
     def draft(self, task: Task, packs: Mapping[str, Pack]) -> Draft:
         conv, w = self.conv, self.conv.w.tensor

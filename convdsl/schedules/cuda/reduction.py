@@ -67,8 +67,8 @@ def emit(task: Task, name: str, target: CudaTarget) -> Scheduled:
     offers = [(schedule.cost(late), schedule) for schedule in ways]
     chosen = min((o for o in offers if o[0] is not None), key=lambda offer: offer[0] or 0.0)[1]
     rest = chosen.emit(late, f"{name}_sums")
-    own = tuple(Scratch(v.name, v.type.dtype, prod(v.type.sizes)) for v in _partials(task, way))
-    return Scheduled((first, *rest.kernels), (*own, *rest.scratch))
+    own = (Scratch(v.name, v.type.dtype, prod(v.type.sizes)) for v in _partials(task, way))
+    return Scheduled((first,)).then(rest, *own)
 
 
 # What shares have found
