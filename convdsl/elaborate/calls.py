@@ -26,6 +26,7 @@ from convdsl.elaborate.values import (
     is_number,
     is_tensors,
 )
+from convdsl.ir.graph import Value
 from convdsl.ir.opdef import Attribute, Kind, no_state
 from convdsl.ir.starts import STARTS
 from convdsl.ops import SPELLINGS
@@ -130,6 +131,9 @@ class Binder(Evaluator):
             if name.id not in binding.signature.operands:
                 raise self._unknown(binding, name)
             binding.operands[name.id] = given
+        elif binding.op is not None and binding.weighs(name.id, value):
+            binding.operands[name.id] = given
+            self._fill(binding, slot, Given(True, given.span), name.span)
         else:
             self._fill(binding, slot, given, name.span)
 
@@ -319,6 +323,10 @@ class _Binding:
     def next_slot(self) -> Slot | None:
         slots = self.signature.positional
         return slots[self.position] if self.position < len(slots) else None
+
+    def weighs(self, name: str, value: Any) -> bool:
+        """Whether the value is itself the weight that an attribute asks for: `bias = shift`."""
+        return isinstance(value, Value) and name in self.signature.operands
 
     def takes_more_tensors(self) -> bool:
         """Whether a number can stand for a tensor that the operator still lacks."""

@@ -46,6 +46,12 @@ def _is_handed_tensors(layer: Layer) -> bool:
     return bool(layer.operands) or any(is_tensors(g.value) for g in layer.arguments.values())
 
 
+def _of_elements(name: str) -> tuple[str, ...]:
+    """The operator that does to the elements of a tensor what a function does to its arguments."""
+    operator = f"reduce_{name}"
+    return (f"of the elements of a tensor: {operator}(x, axes = [...])",) * (operator in SPELLED)
+
+
 def _holds_tensors(value: Any) -> bool:
     return isinstance(value, ListValue) and any(isinstance(item, Value) for item in value.items)
 
@@ -241,7 +247,11 @@ class Interpreter(Layers):
         for argument in node.arguments:
             if argument.name is not None:
                 raise self.fail(
-                    context, "E0301", f"`{function.name}` takes no keywords", argument.name.span
+                    context,
+                    "E0301",
+                    f"`{function.name}` takes no keywords",
+                    argument.name.span,
+                    help=_of_elements(function.name),
                 )
         if POISON in values:
             raise Stop

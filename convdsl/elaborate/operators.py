@@ -13,11 +13,11 @@ from convdsl.elaborate.attributes import array
 from convdsl.elaborate.scope import Context
 from convdsl.elaborate.session import Session, Stop, suggest
 from convdsl.elaborate.values import Given, ListValue, Record, describe
-from convdsl.ir.graph import Value
+from convdsl.ir.graph import StateNode, Value
 from convdsl.ir.opdef import OpDef, Operand, OpError, Role, StateSpec
 from convdsl.ir.starts import STARTS
 from convdsl.ops.elementwise import SIGNS
-from convdsl.tensor import DType, TensorType, format_shape
+from convdsl.tensor import DType, TensorType, format_shape, provably
 from convdsl.tensor.conversion import convert, of_numpy, stored
 
 
@@ -37,7 +37,8 @@ def apply_operator(
     """The operator's result: a tensor, several by name, or a list of any number.
 
     `arguments` are converted attributes; `home` is the path of the weights; `weights` are
-    fixed kernels, or words that say how weights start, by operand name.
+    tensors that stand for weights, fixed kernels, or words that say how weights start, by
+    operand name.
     """
     inputs = _constants(session, context, op, inputs, node_name)
     operands = _assign_operands(session, context, op, inputs, span)
@@ -62,7 +63,8 @@ def apply_operator(
         for operand in op.operands:
             if operand.role is not Role.DATA and operand.name in node.inputs:
                 state = node.inputs[operand.name]
-                session.states[state.node.name] = state
+                if isinstance(state.node, StateNode):
+                    session.states[state.node.name] = state
     if op.outputs[-1].endswith("*"):
         return ListValue.of(node.outputs)
     if len(op.outputs) > 1:
@@ -114,11 +116,13 @@ def _said(
     for name, given in weights.items():
         assert given.span is not None
         if name not in specs:
-            text = f"`{name}` takes a nested list of numbers, not {describe(given.value)}"
+            text = f"{op.name} has no `{name}` here"
             raise session.fail("E0305", text, given.span, frames=context.frames)
         spec = specs[name]
         key = spec.key(home)
-        if key in session.states:
+        if isinstance(given.value, Value):
+            made[name] = _computed(session, context, op, spec, given.value, given.span)
+        elif key in session.states:
             made[name] = session.states[key]
         elif isinstance(given.value, str):
             made[name] = _started(session, context, key, spec, given.value, given.span)
@@ -127,13 +131,51 @@ def _said(
     return made
 
 
+def _computed(
+    session: Session, context: Context, op: OpDef, spec: StateSpec, value: Value, place: Span
+) -> Value:
+    """A tensor of the graph in a weight's place; it has the weight's own type."""
+    if spec.role is not Role.PARAMETER:
+        text = f"`{spec.name}` of {op.name} are running statistics, which no tensor stands for"
+        raise session.fail("E0305", text, place, frames=context.frames)
+    if not op.data_operands:
+        text = f"`{spec.name}` of {op.name} takes numbers; a tensor is one without it"
+        raise session.fail("E0305", text, place, frames=context.frames)
+    if value.type != spec.type:
+        raise session.fail(
+            "E0501",
+            f"`{spec.name}` is {value.type}, {op.name} needs {spec.type} here",
+            place,
+            frames=context.frames,
+            help=_fitting(value.type, spec.type),
+        )
+    return value
+
+
+def _fitting(given: TensorType, wanted: TensorType) -> tuple[str, ...]:
+    """What makes a tensor one of the type, where one operator does."""
+    if given.shape == wanted.shape:
+        return (f"cast the tensor: `cast({wanted.dtype})`",)
+    if given.dtype is not wanted.dtype:
+        return ()
+    shape = format_shape(wanted.shape)
+    pairs = zip(given.shape[::-1], wanted.shape[::-1], strict=False)
+    if given.rank <= wanted.rank and all(a in (1, b) for a, b in pairs):
+        return (f"repeat it: `expand({shape})`",)
+    if provably("==", math.prod(given.shape), math.prod(wanted.shape)):
+        return (f"the same elements: `reshape({shape})`",)
+    return ()
+
+
 def _started(
     session: Session, context: Context, key: str, spec: StateSpec, word: str, place: Span
 ) -> Value:
     """A weight that is trained, from where a word says."""
     start = STARTS.get(word)
     if start is None:
-        text = f"`{spec.name}` takes numbers, or {' or '.join(STARTS)}, not {describe(word)}"
+        text = (
+            f"`{spec.name}` takes a tensor, numbers, or {' or '.join(STARTS)}, not {describe(word)}"
+        )
         raise session.fail("E0305", text, place, frames=context.frames, help=suggest(word, STARTS))
     if objection := start.objection(spec.type):
         raise session.fail("E0305", f"`{word}` {objection}", place, frames=context.frames)
@@ -147,7 +189,7 @@ def _fixed(
     name, type = spec.name, spec.type
     rows = array(given)
     if rows is None:
-        text = f"`{name}` takes a nested list of numbers, not {describe(given)}"
+        text = f"`{name}` takes a tensor or a nested list of numbers, not {describe(given)}"
         raise session.fail("E0305", text, place, frames=context.frames)
     given_data: np.ndarray[Any, Any] = np.asarray(rows)
     odd = next((n for n in given_data.flat if not _fits(n.item(), type.dtype)), None)

@@ -13,9 +13,18 @@ from convdsl.ops import SPELLINGS
 from convdsl.syntax.hints import KEYWORDS
 
 
+def _weights(node: OpNode) -> list[str]:
+    return [o.name for o in node.op.operands if o.role is not Role.DATA and o.name in node.inputs]
+
+
 def owned_operands(node: OpNode) -> list[str]:
     """The operands that are the operator's own weights."""
-    return [o.name for o in node.op.operands if o.role is not Role.DATA and o.name in node.inputs]
+    return [name for name in _weights(node) if isinstance(node.inputs[name].node, StateNode)]
+
+
+def computed_operands(node: OpNode) -> list[str]:
+    """The operands that stand for weights and are tensors of the graph."""
+    return [name for name in _weights(node) if not isinstance(node.inputs[name].node, StateNode)]
 
 
 def own_keys(node: OpNode, layer: str) -> dict[str, str]:
@@ -41,16 +50,14 @@ def sayable(model: Model) -> Model:
 def _with_own_weights(model: Model) -> Model:
     """Layers that share a weight, or have one of another name, get a copy under their own.
 
-    Raises InputError where a layer's weight is computed.
+    Raises InputError where running statistics are computed.
     """
     graph, weights = model.graph.bind({}), dict(model.weights or {})
     for node in graph.op_nodes():
+        _check_computed(node)
         for operand, key in own_keys(node, node.name).items():
             state = node.inputs[operand].node
-            if not isinstance(state, StateNode):
-                raise InputError(
-                    f"{key} is computed, by {state.name}, which .cnn text cannot say of a weight"
-                )
+            assert isinstance(state, StateNode)
             if state.name == key:
                 continue
             own = graph.add_state(
@@ -64,6 +71,17 @@ def _with_own_weights(model: Model) -> Model:
             graph.remove(state)
             weights.pop(key, None)
     return replace(model, graph=graph, weights=weights)
+
+
+def _check_computed(node: OpNode) -> None:
+    roles = {operand.name: operand.role for operand in node.op.operands}
+    for name in computed_operands(node):
+        if roles[name] is not Role.PARAMETER:
+            maker = node.inputs[name].node.name
+            raise InputError(
+                f"{name} of {node.name} is computed, by {maker}, "
+                "which .cnn text cannot say of running statistics"
+            )
 
 
 def _with_plain_names(model: Model) -> Model:

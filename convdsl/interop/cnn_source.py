@@ -16,6 +16,7 @@ from convdsl.interop.cnn_terms import (
     Hole,
     Segment,
     arguments,
+    computed_weights,
     fixed_weight,
     infix,
     names_sizes,
@@ -334,6 +335,7 @@ def _call(
             given += [", ", operand_text(value, names)] if given else [operand_text(value, names)]
     fixed = fixed_weight(node)
     said = [*arguments(node, node.op.name in defaults), *([fixed] if fixed else []), *starts(node)]
+    said += computed_weights(node, names)
     for argument in said:
         given += [", ", *argument] if given else argument
     words: list[Segment] = [node.op.aliases[0] if node.op.name in _SHORT else node.op.name]

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias, cast
 
 import numpy as np
 
+from convdsl.interop.cnn_model import computed_operands
 from convdsl.ir.graph import Graph, OpNode, StateNode, Value
 from convdsl.ir.opdef import Attribute, Call, Kind, OpError, Required
 from convdsl.ir.preprocess import Preprocessing
@@ -73,8 +74,9 @@ def _argument(step: str, name: str, value: Any) -> str:
 def arguments(node: OpNode, unbiased: bool) -> list[list[Segment]]:
     """Attributes that differ from their defaults; required ones by position."""
     found: list[list[Segment]] = []
+    computed = computed_operands(node)
     for attribute in node.op.attributes:
-        if unbiased and attribute.name == "bias":
+        if (unbiased and attribute.name == "bias") or attribute.name in computed:
             continue
         value = said(node, attribute.name)
         if isinstance(attribute.default, Required):
@@ -115,6 +117,11 @@ def fixed_weight(node: OpNode) -> list[Segment]:
     if weight is None or not isinstance(weight.node, StateNode) or weight.node.data is None:
         return []
     return [f"weight = {literal(np.asarray(weight.node.data))}"]
+
+
+def computed_weights(node: OpNode, names: Mapping[Value, str]) -> list[list[Segment]]:
+    """`weight = filters`, of tensors that stand for weights."""
+    return [[f"{name} = {names[node.inputs[name]]}"] for name in computed_operands(node)]
 
 
 def starts(node: OpNode) -> list[list[Segment]]:

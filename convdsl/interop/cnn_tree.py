@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from convdsl.interop.cnn_model import owned_operands
+from convdsl.interop.cnn_model import computed_operands, owned_operands
 from convdsl.interop.cnn_terms import infix
 from convdsl.ir.graph import Graph, OpNode, StateNode, Value
 from convdsl.ops import activation
@@ -29,7 +29,8 @@ class Leaf:
 
     @property
     def inputs(self) -> list[Value]:
-        return [v for v in self.node.data_inputs if not isinstance(v.node, StateNode)]
+        data = [v for v in self.node.data_inputs if not isinstance(v.node, StateNode)]
+        return [*data, *(self.node.inputs[name] for name in computed_operands(self.node))]
 
     @property
     def outputs(self) -> Sequence[Value]:

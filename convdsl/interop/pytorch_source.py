@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from convdsl.diagnostics import InputError
+from convdsl.interop.cnn_model import computed_operands, owned_operands
 from convdsl.interop.correspondence import row_of
-from convdsl.interop.correspondence.wording import Wording, listed, text, torch_dtype
+from convdsl.interop.correspondence.wording import Wording, keywords, listed, text, torch_dtype
 from convdsl.ir.graph import OpNode, StateNode, Value
 from convdsl.ir.model import Model
 from convdsl.ir.opdef import Role
@@ -75,6 +76,9 @@ class _Module:
             arguments.append(f"{self.names[value]}: Tensor")
         self._constants()
         for node in graph.op_nodes():
+            if _is_loose(node):
+                self._loose_states(node)
+                continue
             pytorch = row_of(node.op, node.name).pytorch
             made = pytorch.construction(Wording(node.call, {}))
             if made is not None and not self._is_said(node):
@@ -131,6 +135,21 @@ class _Module:
             self.constants[key] = f"self.{key} = nn.Parameter(torch.zeros({shape}))"
             self.names[node.output] = f"self.{key}"
 
+    def _loose_states(self, node: OpNode) -> None:
+        """A layer without a module: the weights that it has of its own are parameters."""
+        if row_of(node.op, node.name).pytorch.loose is None:
+            raise InputError(
+                f"{node.name} has weights that are computed, and {node.op.name} is written for "
+                "PyTorch as a module, which has its own"
+            )
+        for operand in owned_operands(node):
+            state = node.inputs[operand].node
+            assert isinstance(state, StateNode)
+            if state.data is None:
+                shape = ", ".join(map(str, state.type.shape))
+                dtype = keywords(("dtype", torch_dtype(state.type.dtype), "torch.float32"))
+                self._add(state.name, f"nn.Parameter(torch.zeros({shape}{dtype}))")
+
     def _add(self, path: str, made: str) -> None:
         place: Any = self.tree
         *scopes, last = path.split(".")
@@ -168,7 +187,8 @@ class _Module:
         """Weights of layers that are in the text: buffers that the state dict leaves out."""
         lines: list[str] = []
         for node in self.model.graph.op_nodes():
-            if row_of(node.op, node.name).pytorch.layer is None or self._is_said(node):
+            made = row_of(node.op, node.name).pytorch.layer is not None
+            if not made or _is_loose(node) or self._is_said(node):
                 continue
             layer = self._access(_path(node))
             for operand in node.op.operands:
@@ -219,13 +239,28 @@ class _Module:
 
     def _statement(self, node: OpNode) -> str:
         pytorch = row_of(node.op, node.name).pytorch
-        layer = "" if pytorch.layer is None else self._access(_path(node))
-        called = pytorch.call(Wording(node.call, self._operands(node, layer), layer))
+        if _is_loose(node):
+            assert pytorch.loose is not None
+            called = pytorch.loose(Wording(node.call, self._loose_operands(node)))
+        else:
+            layer = "" if pytorch.layer is None else self._access(_path(node))
+            called = pytorch.call(Wording(node.call, self._operands(node, layer), layer))
         targets: list[str] = []
         for value in node.outputs:
             self.names[value] = self.free.new(node.name.rpartition(".")[2])
             targets.append(self.names[value])
         return f"{', '.join(targets)} = {called}"
+
+    def _loose_operands(self, node: OpNode) -> dict[str, str]:
+        texts: dict[str, str] = {}
+        owned = owned_operands(node)
+        for key, value in node.inputs.items():
+            state = value.node
+            if key not in owned or not isinstance(state, StateNode):
+                texts[key] = self.names[value]
+            else:
+                texts[key] = self._access(state.name) if state.data is None else constant(state)
+        return texts
 
     def _operands(self, node: OpNode, layer: str) -> dict[str, str]:
         """Operands by their texts. A lone number is a tensor unless PyTorch takes numbers there."""
@@ -240,6 +275,11 @@ class _Module:
                 dtype = torch_dtype(node.inputs[key].type.dtype)
                 texts[key] = f"torch.tensor({texts[key]}, dtype={dtype})"
         return texts
+
+
+def _is_loose(node: OpNode) -> bool:
+    """Whether weights of it are tensors of the graph: no module holds such."""
+    return bool(computed_operands(node))
 
 
 def constant(node: StateNode) -> str:
@@ -268,8 +308,7 @@ def _path(node: OpNode) -> str:
         for name in owned
         for key in (node.inputs[name].node.name,)
     }
-    states = all(isinstance(node.inputs[name].node, StateNode) for name in owned)
-    if len(paths) > 1 or not states:
+    if len(paths) > 1:
         raise InputError(f"{node.name} has weights of other layers, which no module can say")
     return paths.pop() if paths else node.name
 

@@ -194,11 +194,13 @@ class Graph(Shown):
         types = {key: value.type for key, value in inputs.items()}
         applied = self._rules.apply(op, types, attributes or {})
         complete = dict(inputs)
-        for spec in applied.states:
-            if spec.name not in complete:
-                complete[spec.name] = self.add_state(
+        for spec in applied.states:  # weights stand behind data, in the order of the record
+            given = complete.pop(spec.name, None)
+            if given is None:
+                given = self.add_state(
                     spec.key(name), spec.type, spec.role, spec.init, None, span, frames
                 )
+            complete[spec.name] = given
         node = OpNode(self._new_id(), name, span, frames, op, complete, applied.attributes)
         self._insert(node, applied.outputs)
         return node

@@ -72,7 +72,7 @@ def test_texts_of_files_say_nothing_of_starts(tmp_path: Path) -> None:
     ("body", "message"),
     [
         ("x -> bn(weight = bilinear)", "`bilinear` takes filters"),
-        ('x -> conv(6, 3x3, weight = "bilinaer")', "takes numbers, or zeros or ones or"),
+        ('x -> conv(6, 3x3, weight = "bilinaer")', "takes a tensor, numbers, or zeros or ones or"),
         ("x -> conv(6, 3x3, weight = bilinaer)", "bilinaer"),
         ("x -> relu(weight = zeros)", "weight"),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from computed_weights import WEIGHTED, computed
 from gradients import (
     Array,
     Differences,
@@ -69,6 +70,25 @@ def test_agrees_with_autograd(name: str) -> None:
         places, kinks = places + found[0], kinks + found[1]
     elsewhere = ROWS[name].pytorch.name.startswith("torchvision.")
     assert places == 0 if elsewhere else kinks < places / 4
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in WEIGHTED if ROWS[name].pytorch.loose is not None]
+)
+def test_tensors_as_weights_agree_with_autograd(name: str) -> None:
+    places = kinks = 0
+    for number in range(CASES_PER_OPERATOR):
+        case = smooth_case(name, number)
+        model = computed(case, DType.F64)
+        try:
+            module = module_of(model).double()
+        except Lacking as error:
+            assert str(error) in ROWS[name].pytorch.lacks  # noqa: PT017
+            continue
+        arrays = arrays_of(case, of_dtype(case.call, DType.F64), number)
+        found = check(model.graph, module, arrays, number)
+        places, kinks = places + found[0], kinks + found[1]
+    assert kinks < places / 4
 
 
 @pytest.mark.parametrize(

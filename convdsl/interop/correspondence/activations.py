@@ -203,6 +203,10 @@ def _spell_dropout(s: Spelling) -> str:
 _NOT_TRAINED = "PyTorch has parameters of floating-point numbers only"
 
 
+def _loose_prelu(w: Wording) -> str:
+    return f"functional.prelu({w['x']}, {w['weight']})"
+
+
 def _layer_parameter(w: Wording) -> str:
     """A module of its own would say no more than its key in the state dict."""
     type = w.call.type("weight")
@@ -223,7 +227,13 @@ ROWS = (
         "functional.leaky_relu",
         Keyword("slope", "alpha", "negative_slope", 0.01),
     ),
-    Row("prelu", "PRelu", module("nn.PReLU", _layer_prelu), _spell_prelu, Read(_read_prelu)),
+    Row(
+        "prelu",
+        "PRelu",
+        module("nn.PReLU", _layer_prelu, loose=_loose_prelu),
+        _spell_prelu,
+        Read(_read_prelu),
+    ),
     same("elu", "Elu", "functional.elu", _ALPHA),
     same("celu", "Celu", "functional.celu", _ALPHA),
     same("selu", "Selu", "functional.selu", read=_read_selu, spell=_spell_selu),

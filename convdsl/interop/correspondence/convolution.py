@@ -213,19 +213,33 @@ def _layer_conv(w: Wording) -> str:
 def _say_conv(w: Wording) -> str:
     """What no layer does is done by hand: uneven padding, mirrored filters."""
     call, x = w.call, w["x"]
-    if not call["flip"]:
-        if not is_even(call):
-            x = padded(x, padding_of(call), call["pad_mode"])
-        return f"{w.layer}({x})"
-    axes = ", ".join(str(2 + axis) for axis in range(w.rank))
-    options = keywords(
+    if call["flip"]:
+        return _loose_conv(w)
+    if not is_even(call):
+        x = padded(x, padding_of(call), call["pad_mode"])
+    return f"{w.layer}({x})"
+
+
+def _loose_conv(w: Wording) -> str:
+    call, weight = w.call, w["weight"]
+    if call["flip"]:
+        weight += f".flip({', '.join(str(2 + axis) for axis in range(w.rank))})"
+    x, around = w["x"], layer_padding(call)
+    if not is_even(call) or call["pad_mode"] != "zeros":
+        x, around = padded(x, padding_of(call), call["pad_mode"]), "0"
+    options = _loose_options(w, ("padding", around, "0"))
+    return f"functional.conv{w.rank}d({x}, {weight}{options})"
+
+
+def _loose_options(w: Wording, *more: tuple[str, str, str]) -> str:
+    call = w.call
+    return keywords(
         ("bias", w["bias"] if call["bias"] else "None", "None"),
         ("stride", text(call["stride"]), "1"),
+        *more,
         ("dilation", text(call["dilation"]), "1"),
         ("groups", str(call["groups"]), "1"),
     )
-    x = padded(x, padding_of(call), call["pad_mode"])
-    return f"functional.conv{w.rank}d({x}, {w['weight']}.flip({axes}){options})"
 
 
 def _layer_conv_transpose(w: Wording) -> str:
@@ -233,8 +247,20 @@ def _layer_conv_transpose(w: Wording) -> str:
 
 
 def _say_conv_transpose(w: Wording) -> str:
+    return _cut(w, f"{w.layer}({w['x']})")
+
+
+def _loose_conv_transpose(w: Wording) -> str:
+    more = (
+        ("padding", layer_padding(w.call), "0"),
+        ("output_padding", text(w.call["output_pad"]), "0"),
+    )
+    options = _loose_options(w, *more)
+    return _cut(w, f"functional.conv_transpose{w.rank}d({w['x']}, {w['weight']}{options})")
+
+
+def _cut(w: Wording, called: str) -> str:
     """Padding on one side only is cut off afterwards."""
-    called = f"{w.layer}({w['x']})"
     if is_even(w.call):
         return called
     cuts = [f"{before or ''}:{-after or ''}" for before, after in padding_of(w.call)]
@@ -253,14 +279,19 @@ ROWS = (
     Row(
         "conv",
         "Conv",
-        module("nn.Conv{rank}d", _layer_conv, _say_conv),
+        module("nn.Conv{rank}d", _layer_conv, _say_conv, loose=_loose_conv),
         _spell_conv,
         Read(_read_conv),
     ),
     Row(
         "conv_transpose",
         "ConvTranspose",
-        module("nn.ConvTranspose{rank}d", _layer_conv_transpose, _say_conv_transpose),
+        module(
+            "nn.ConvTranspose{rank}d",
+            _layer_conv_transpose,
+            _say_conv_transpose,
+            loose=_loose_conv_transpose,
+        ),
         _spell_conv_transpose,
         Read(_read_conv_transpose),
     ),

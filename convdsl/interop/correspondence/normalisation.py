@@ -21,6 +21,7 @@ from convdsl.interop.correspondence.wording import (
     Lacking,
     PyTorch,
     Wording,
+    WordRule,
     keywords,
     listed,
     module,
@@ -233,6 +234,19 @@ def _layer_instance_norm(w: Wording) -> str:
     return f"{_channels(w)}{_options(w, 'affine', False)}"
 
 
+def _loose_norm(name: str, *before: str) -> WordRule:
+    """name(x, .., weight, bias, eps), where weights are tensors."""
+
+    def call(w: Wording) -> str:
+        shape = listed(w.call.type("x").shape[w.call["axis"] :]) if "shape" in before else ""
+        words = {"shape": shape, "groups": str(w.call.attributes.get("groups")), "None": "None"}
+        given = [words[word] for word in before]
+        given += [w.operands[key] for key in ("weight", "bias") if key in w.operands]
+        return f"functional.{name}({', '.join([w['x'], *given])}, eps={w.call['eps']!r})"
+
+    return call
+
+
 def _layer_rms_norm(w: Wording) -> str:
     """Its own default of epsilon depends on the dtype."""
     shape = listed(w.call.type("x").shape[w.call["axis"] :])
@@ -264,17 +278,22 @@ ROWS: tuple[Row, ...] = (
     same(
         "layer_norm",
         "LayerNormalization",
-        module("nn.LayerNorm", _layer_layer_norm),
+        module("nn.LayerNorm", _layer_layer_norm, loose=_loose_norm("layer_norm", "shape")),
         Keyword("axis", "axis", "", -1),
         _EPS,
         read=_read_layer_norm,
         spell=_spell_layer_norm,
     ),
-    only_spelled("rms_norm", "", module("nn.RMSNorm", _layer_rms_norm), _spell_rms_norm),
+    only_spelled(
+        "rms_norm",
+        "",
+        module("nn.RMSNorm", _layer_rms_norm, loose=_loose_norm("rms_norm", "shape")),
+        _spell_rms_norm,
+    ),
     same(
         "group_norm",
         "GroupNormalization",
-        module("nn.GroupNorm", _layer_group_norm),
+        module("nn.GroupNorm", _layer_group_norm, loose=_loose_norm("group_norm", "groups")),
         Keyword("groups", "num_groups", "num_groups"),
         _EPS,
         read=_read_group_norm,
@@ -283,7 +302,11 @@ ROWS: tuple[Row, ...] = (
     same(
         "instance_norm",
         "InstanceNormalization",
-        module("nn.InstanceNorm{rank}d", _layer_instance_norm),
+        module(
+            "nn.InstanceNorm{rank}d",
+            _layer_instance_norm,
+            loose=_loose_norm("instance_norm", "None", "None"),
+        ),
         _EPS,
         read=_read_instance_norm,
         spell=_spell_instance_norm,

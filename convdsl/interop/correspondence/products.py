@@ -91,12 +91,19 @@ def _layer_linear(w: Wording) -> str:
     return f"{text(w.call.type('x').shape[-1])}, {w.call['channels']}{options}"
 
 
+def _loose_linear(w: Wording) -> str:
+    bias = f", {w['bias']}" if w.call["bias"] else ""
+    return f"functional.linear({w['x']}, {w['weight']}{bias})"
+
+
 def _say_einsum(w: Wording) -> str:
     return f'torch.einsum("{w.call["equation"]}", {", ".join(w.operands.values())})'
 
 
 ROWS = (
-    only_spelled("linear", "Gemm", module("nn.Linear", _layer_linear), _spell_linear),
+    only_spelled(
+        "linear", "Gemm", module("nn.Linear", _layer_linear, loose=_loose_linear), _spell_linear
+    ),
     same("matmul", "MatMul", "torch.matmul", read=_read_matmul),
     same(
         "einsum",

@@ -58,6 +58,7 @@ class PyTorch:
     lacks    what it cannot say: reasons that `call` and `layer` may raise `Lacking` with
     numbers  whether numbers may stand among the operands as they are
     made     what is constructed, where that is not always what `name` says
+    loose    the expression where weights are tensors that `forward` has, and there is no module
     """
 
     name: str
@@ -66,6 +67,7 @@ class PyTorch:
     lacks: tuple[str, ...] = ()
     numbers: bool = False
     made: WordRule | None = None
+    loose: WordRule | None = None
 
     def construction(self, w: Wording) -> str | None:
         """The module that holds the weights, as it is set up; None of what has no module."""
@@ -94,9 +96,15 @@ def infix(sign: str) -> PyTorch:
     return PyTorch(sign, lambda w: f"{w['a']} {sign} {w['b']}", numbers=True)
 
 
-def module(name: str, layer: WordRule, call: WordRule | None = None, *lacks: str) -> PyTorch:
+def module(
+    name: str,
+    layer: WordRule,
+    call: WordRule | None = None,
+    *lacks: str,
+    loose: WordRule | None = None,
+) -> PyTorch:
     """A module made with the arguments that `layer` says, and applied to x unless `call` says."""
-    return PyTorch(name, call or (lambda w: f"{w.layer}({w['x']})"), layer, lacks)
+    return PyTorch(name, call or (lambda w: f"{w.layer}({w['x']})"), layer, lacks, loose=loose)
 
 
 # Text

@@ -118,7 +118,7 @@ def _plans(task: Task, conv: Convolution, tiling: Tiling, target: Target) -> Ite
                 made = replace(made, parts=min(most, -(-_UNITS // units)))
             made = replace(made, late=not task.operand(conv.w.tensor.name).static)
             packs = {conv.w.tensor.name: made.pack.plain, **channels_packs(task, conv.x)}
-            packing = packing_cycles(task, packs) + made.late * _filter_cycles(made)
+            packing = packing_cycles(task, packs) + made.late * _filter_cycles(made, target)
             yield replace(made, cycles=_cycles(made, target) + packing)
         if blocks == 1:
             return
@@ -185,10 +185,13 @@ def _traffic(made: Plan, target: Target) -> tuple[float, float]:
     return filters / (_FAR if made.late else _MEMORY) + tiles, again + tiles
 
 
-def _filter_cycles(made: Plan) -> float:
-    """Of transforming filters in calls."""
+def _filter_cycles(made: Plan, target: Target) -> float:
+    """Of transforming filters in calls. What the second-level cache does not hold goes to memory,
+    which is fetched before it is written."""
     each = filter_cycles(made.tiling)
-    return made.conv.groups * made.vectors * made.conv.channels_in * each
+    written = 4 * made.pack.size
+    moved = 2 * written / _MEMORY if written > target.caches.l2_bytes else 0.0
+    return max(made.conv.groups * made.vectors * made.conv.channels_in * each, moved)
 
 
 def filter_cycles(tiling: Tiling) -> float:
