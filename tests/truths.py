@@ -43,6 +43,7 @@ def _log_of_sum(x: Array) -> Array:
 _EXACT: dict[str, Callable[..., Array]] = {
     "erf": exact_erf,
     "erfc": exact_erfc,
+    "gelu": lambda x: x / 2 * exact_erfc(-x * np.sqrt(np.longdouble(0.5))),
     "softplus": _log_of_sum,
     "tanh_softplus": lambda x: np.tanh(_log_of_sum(x)),
     "sigmoid": lambda x: 1 / (1 + np.exp(-x)),

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 
 from convdsl.kernel.group_mma import GroupForm
@@ -162,6 +162,17 @@ class Builder:
         self._emit(If(test, tuple(self._bodies.pop())))
 
     # Statements
+
+    @contextmanager
+    def aside(self) -> Generator[list[Statement]]:
+        """Statements that are collected, for `add` to put where they belong."""
+        self._bodies.append([])
+        yield self._bodies[-1]
+        self._bodies.pop()
+
+    def add(self, statements: Iterable[Statement]) -> None:
+        """Statements that were collected, or made of such."""
+        self._bodies[-1].extend(statements)
 
     def let(self, value: Value, name: str = "v") -> Var:
         """Compute once, here."""

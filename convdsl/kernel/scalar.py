@@ -303,6 +303,8 @@ _CURVES = (
 _W = call("exp", call("min", X, 20.0))
 _N = _W * (_W + 2.0)
 _INVERSE = 1.0 / (call("abs", X) + 1.0)
+_NORMAL = call("erfc", X * -math.sqrt(0.5)) * 0.5
+_DENSITY = call("exp", -(X * X * 0.5)) * (1 / math.sqrt(2 * math.pi))
 
 _GATES = (
     _made_of("sigmoid", 1.0 / (call("exp", -X) + 1.0), Y * (1.0 - Y), ulps=3),
@@ -314,6 +316,8 @@ _GATES = (
     ),
     # tanh(log(1 + w)) of w = exp(x) is w (w + 2) / (w (w + 2) + 2); 1 from w = exp(20) on.
     _made_of("tanh_softplus", _N / (_N + 2.0), (1.0 - Y * Y) * call("sigmoid", X), ulps=6),
+    # Phi, the normal distribution, as erfc: exact in the tail, where 1 + erf cancels.
+    _made_of("gelu", X * _NORMAL, _NORMAL + X * _DENSITY, ulps=8),
     _made_of("softsign", X / (call("abs", X) + 1.0), _INVERSE * _INVERSE, ulps=2),
 )
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pytest
 import scipy.special
 from executors import machine_code, run_graph
-from graphs import Builder, rewritten
+from graphs import Builder, evaluate_graph, random_arrays, rewritten
 
 from convdsl.backends.llvm.objects import find_target
 from convdsl.ir.graph import Graph
@@ -62,6 +63,72 @@ def test_softmax_of_rows(length: int, axis: int) -> None:
     truth = scipy.special.softmax(x.astype(np.float64), axis=axis)
     found = run_graph(alone("softmax", x.shape, axis=axis), {"x": x}, machine_code)["y"]
     np.testing.assert_allclose(found, truth, rtol=8e-6, atol=2e-38)
+
+
+# What is written out behind sums, as NumPy has it.
+BEHIND = {
+    "gelu": lambda x: x * scipy.special.ndtr(x),
+    "silu": lambda x: x * scipy.special.expit(x),
+    "mish": lambda x: x * np.tanh(np.logaddexp(0, x)),
+    "tanh": np.tanh,
+    "softplus": lambda x: np.logaddexp(0, x),
+    "elu": lambda x: np.where(x > 0, x, np.expm1(x)),
+}
+HEADS = {
+    "direct": {"channels": 19, "kernel": 1},
+    "direct, taps": {"channels": 16, "kernel": (1, 3), "pad": (0, 1)},
+    "depthwise": {"channels": 19, "kernel": 3, "pad": 1, "groups": 19},
+}
+
+
+def sums_and(activation: str | None, head: str, width: int) -> Graph:
+    """activation(conv(x) + skip): the bias is loaded for all vectors, what is added for each."""
+    b = Builder()
+    groups = HEADS[head].get("groups", 1)
+    x = b("relu", b.input("x", 1, groups, 2, width))
+    conv = b("conv", x, bias=True, **HEADS[head])
+    skip = b.input("skip", 1, HEADS[head]["channels"], 2, width)
+    total = b("add", conv, skip)
+    return rewritten(b.output(y=total if activation is None else b(activation, total)))
+
+
+@pytest.mark.parametrize(("width", "cpu"), [(1, "native"), (13, "x86-64-v2"), (30, "native")])
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("activation", BEHIND)
+def test_functions_behind_sums(activation: str, head: str, width: int, cpu: str) -> None:
+    """Whatever is summed, the first elements of each row of what is added are special."""
+    target = find_target(cpu)
+    graph = sums_and(activation, head, width)
+    arrays = random_arrays(graph, seed=3)
+    given = {name: array.astype(np.float32) for name, array in arrays.items()}
+    skip = given["skip"]
+    for row in skip.reshape(-1, width):
+        row[:] = np.roll(np.resize([*SPECIAL, *(3 * row)], width), row.size // 3)
+    linear = sums_and(None, head, width)
+    doubles = {name: array.astype(np.float64) for name, array in given.items()}
+    sums = evaluate_graph(linear, doubles)["y"].astype(np.float64)
+    runner = partial(machine_code, target=target)
+    found = run_graph(graph, given, runner, target)["y"]
+    with np.errstate(all="ignore"):
+        truth = BEHIND[activation](sums)
+        size = np.nanmax(np.where(np.isfinite(sums) & (np.abs(sums) < 1e3), np.abs(sums), 0))
+    np.testing.assert_allclose(found, truth.astype(np.float32), rtol=2e-6, atol=2e-6 * size)
+
+
+@pytest.mark.parametrize("head", ["direct", "depthwise"])
+def test_sums_are_met_four_at_a_time(head: str) -> None:
+    """The divisions of four vectors follow each other."""
+    target = find_target("x86-64-v3")
+    b = Builder()
+    groups = 64 if head == "depthwise" else 1
+    conv = b("conv", b("relu", b.input("x", 1, 64, 9, 24)), channels=64, kernel=3, groups=groups)
+    graph, machine = rewritten(b.output(y=b("silu", conv))), cpu_machine(target)
+    kernels = lower(graph, machine.without("winograd"), "t").program.kernels
+    (kernel,) = (kernel for kernel in kernels if "conv" in kernel.name)
+    lines = format_kernel(kernel).splitlines()
+    divisions = [number for number, line in enumerate(lines) if " / " in line]
+    assert len(divisions) >= 4
+    assert sum(b - a == 1 for a, b in pairwise(divisions)) >= len(divisions) // 2
 
 
 def test_four_at_a_time() -> None:

@@ -15,11 +15,11 @@ from convdsl.kernel.scalar import FUNCTIONS
 from convdsl.kernel.vector_math.angles import Angles
 from convdsl.kernel.vector_math.arcs import Arcs
 from convdsl.kernel.vector_math.division import Divisions
-from convdsl.kernel.vector_math.error_function import ErrorFunctions
+from convdsl.kernel.vector_math.gates import Gates
 from convdsl.kernel.vector_math.powers import Powers
 
 
-class Vectors(Powers, ErrorFunctions, Angles, Arcs, Divisions):
+class Vectors(Powers, Gates, Angles, Arcs, Divisions):
     """Writes scalar functions of values into one kernel."""
 
     def apply(self, function: str, parts: tuple[Value, ...]) -> Value:
@@ -53,6 +53,9 @@ EXPANSIONS: Mapping[str, Callable[..., Value]] = {
     "mod": Vectors.mod,
     "sigmoid": Vectors.sigmoid,
     "sign": Vectors.sign,
+    "gelu": Vectors.gelu,
+    "softplus": Vectors.softplus,
+    "tanh_softplus": Vectors.tanh_softplus,
 }
 """How functions are written out that are neither printed nor made of others, or that are, but in
 fewer operations than their formulas say."""

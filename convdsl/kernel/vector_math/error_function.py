@@ -101,6 +101,11 @@ def _decline() -> list[float]:
     return [c / 2**k for k, c in enumerate(found)]  # by x = 2 t, exactly
 
 
+def scaled_complement(x: Decimal) -> Decimal:
+    """exp(x**2) erfc(x) of any x from 0 on."""
+    return _scaled(x) if x > 1 else _near_complement(x) * (x * x).exp()
+
+
 def _near_complement(x: Decimal) -> Decimal:
     """erfc(x) by the Maclaurin series, for x up to 1."""
     terms = (x * (-x * x) ** k / (math.factorial(k) * (2 * k + 1)) for k in range(40))

@@ -32,7 +32,7 @@ class Exponentials(Terms):
     def exp(self, x: Value) -> Value:
         n, r = self.reduced(self.clamped(x))
         return self.b.let(
-            Binary("scale", self.polynomial(r, _exp_near_zero(x.type.dtype)), n), "exp"
+            Binary("scale", self.polynomial(r, exp_near_zero(x.type.dtype)), n), "exp"
         )
 
     def decay(self, x: Value) -> Value:
@@ -40,7 +40,7 @@ class Exponentials(Terms):
         low = -DECAYED[x.type.dtype]
         n, r = self.reduced(self.let(self.within(x, low, 0.0), "clamped"))
         return self.let(
-            self.mul(self.polynomial(r, _exp_near_zero(x.type.dtype)), Unary("pow2", n)), "decay"
+            self.mul(self.polynomial(r, exp_near_zero(x.type.dtype)), Unary("pow2", n)), "decay"
         )
 
     def decaying(self, x: Value, rest: Value | None = None) -> tuple[Value, Value]:
@@ -50,7 +50,7 @@ class Exponentials(Terms):
         n = self.let(Unary("round", self.mul(x, -1 / math.log(2))), "n")
         r = self.fma(n, low, self.fma(n, high, x))
         r = self.let(r if rest is None else self.add(r, rest), "r")  # -r is what is left
-        series = (c * (-1) ** k for k, c in enumerate(_exp_near_zero(x.type.dtype)))
+        series = (c * (-1) ** k for k, c in enumerate(exp_near_zero(x.type.dtype)))
         return self.polynomial(r, list(series)), Unary("pow2", n)
 
     def sigmoid(self, x: Value) -> Value:
@@ -140,7 +140,7 @@ _LOG_TERMS = {DType.F32: 5, DType.F64: 11}
 
 
 @lru_cache
-def _exp_near_zero(dtype: DType) -> list[float]:
+def exp_near_zero(dtype: DType) -> list[float]:
     """Coefficients of exp(r) for the r that reduction leaves."""
     return interpolated(Decimal.exp, _NEAR, _NEAR_DEGREE[dtype])
 

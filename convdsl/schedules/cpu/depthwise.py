@@ -13,11 +13,11 @@ from itertools import groupby
 from math import prod
 
 from convdsl.kernel.layout import Layout
-from convdsl.kernel.nodes import Get, Registers, Var
+from convdsl.kernel.nodes import Get, Registers
 from convdsl.kernel.target import Target
 from convdsl.schedules.contraction import Convolution, Space, match_convolution
 from convdsl.schedules.cpu.endings import Sums, may_end
-from convdsl.schedules.cpu.epilogue import Draft, open_draft
+from convdsl.schedules.cpu.epilogue import Draft, Sum, open_draft
 from convdsl.schedules.cpu.filters import (
     FilterPack,
     channels_layout,
@@ -165,18 +165,18 @@ def _tile(
                 first = start + chunk * count
                 _row(draft, conv, w, at, run, column, acc, taps, first, run.reach[start:][:count])
     first = at["kb"] * draft.b.lanes
-    loaded: dict[tuple[str, Dim], Var] = {}
-    if sums is not None:
-        sums.near.clear()
+    found: list[Sum] = []
     for j in range(run.width):
         bound = {axis.name: at[axis.name] for axis in draft.task.over}
         bound |= {space.out.name: at[space.out.name] for space in conv.space[:-1]}
         bound |= {conv.n.name: at["n"], conv.space[-1].out.name: column + j}
         bound[conv.k.name] = first + lane_symbol(draft.b.lanes)
-        made = draft.store(bound, first, Get(acc, j), loaded=loaded)
-        if sums is not None:
-            sums.add(0, made, bound)
+        found.append(Sum(bound, first, Get(acc, j)))
+    made = draft.store_all(found, {})
     if sums is not None:
+        sums.near.clear()
+        for own, emitter in zip(found, made, strict=True):
+            sums.add(0, emitter, own.at)
         sums.end_tile(1)
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from math import prod
 
 from convdsl.kernel.builder import Builder
-from convdsl.kernel.nodes import Buffer, Get, IndexTest, Registers, Value, Var
+from convdsl.kernel.nodes import Buffer, Get, IndexTest, Registers, Value
 from convdsl.kernel.target import Target
 from convdsl.schedules.contraction import Convolution, Space
 from convdsl.schedules.cpu.direct_plan import (
@@ -31,7 +31,7 @@ from convdsl.schedules.cpu.direct_plan import (
     torn,
 )
 from convdsl.schedules.cpu.endings import Sums
-from convdsl.schedules.cpu.epilogue import Draft, open_draft
+from convdsl.schedules.cpu.epilogue import Draft, Sum, open_draft
 from convdsl.schedules.cpu.filters import FilterPack
 from convdsl.schedules.cpu.runs import (
     Run,
@@ -399,21 +399,21 @@ class _Direct:
         return at | self.columns.bind(position[-1])
 
     def store(self, tile: _TileAt) -> None:
-        loaded: dict[tuple[str, Dim], Var] = {}
-        lane = lane_symbol(self.lanes)
+        slots = [(i, j) for i in range(tile.blocks) for j in range(tile.width)]
+        found = [self.sum(tile, i, j) for i, j in slots]
+        made = self.draft.store_all(found, {}, torn=self.torn)
         if self.sums is not None:
             self.sums.near.clear()
-        for i in range(tile.blocks):
-            for j in range(tile.width):
-                value = Get(tile.acc, i * tile.width + j)
-                first = tile.channel + i * self.lanes
-                at = self.bound(tile, i, j, lane)
-                valid = tile.place.valid if i == tile.blocks - 1 else None
-                made = self.draft.store(at, first, value, valid, loaded, torn=self.torn)
-                if self.sums is not None:
-                    self.sums.add(i, made, at)
-        if self.sums is not None:
+            for (i, _), own, emitter in zip(slots, found, made, strict=True):
+                self.sums.add(i, emitter, own.at)
             self.sums.end_tile(tile.blocks)
+
+    def sum(self, tile: _TileAt, i: int, j: int) -> Sum:
+        """Accumulator (i, j), and where it belongs."""
+        at = self.bound(tile, i, j, lane_symbol(self.lanes))
+        valid = tile.place.valid if i == tile.blocks - 1 else None
+        first = tile.channel + i * self.lanes
+        return Sum(at, first, Get(tile.acc, i * tile.width + j), valid)
 
     def waiting(self, tile: _TileAt, i: int, j: int) -> tuple[Buffer, Dim]:
         """Where a sum lies from one panel to the next: in an output."""

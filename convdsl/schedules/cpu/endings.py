@@ -7,6 +7,7 @@ ordinary reduction of that tensor, finds the results. What a piece is follows fr
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from convdsl.kernel.builder import Builder
@@ -55,7 +56,7 @@ class Sums:
         near, far = (Accumulators.of(b, ending.reduces, slots, b.lanes) for _ in range(2))
         return Sums(ending, image, channel, layout, buffers, near, far)
 
-    def add(self, slot: int, emitter: Emitter, at: dict[str, Dim]) -> None:
+    def add(self, slot: int, emitter: Emitter, at: Mapping[str, Dim]) -> None:
         """The values at one position, which `emitter` holds."""
         self.near.add(slot, emitter, at, None)
 

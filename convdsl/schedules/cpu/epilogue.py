@@ -4,16 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from convdsl.kernel.builder import Builder
 from convdsl.kernel.expr import Axis, Reduce
 from convdsl.kernel.layout import Layout
 from convdsl.kernel.nodes import Buffer, Registers, Value, ValueType, Var
 from convdsl.schedules.chain import declare_outputs, emit_stages, store_outputs, store_parts
+from convdsl.schedules.cpu.together import side_by_side, vectors_together
 from convdsl.schedules.emission import Emitter, View, extent_of
 from convdsl.schedules.operands import operand_layout
 from convdsl.schedules.task import Output, Pack, Scheduled, Scratch, Task
 from convdsl.tensor import Dim, floor_div
+
+
+@dataclass(frozen=True, slots=True)
+class Sum:
+    """A vector of sums: where its axes are, the one along vectors at first + lane; the lanes from
+    `valid` on do not exist."""
+
+    at: Mapping[str, Dim]
+    first: Dim
+    value: Value
+    valid: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +93,22 @@ class Draft:
         else:
             store_outputs(emitter, task.outputs, task.axes, held, start, valid)
         return emitter.holding(held)
+
+    def store_all(
+        self,
+        sums: Sequence[Sum],
+        loaded: dict[tuple[str, Dim], Var] | None = None,
+        *,
+        torn: bool = False,
+    ) -> list[Emitter]:
+        """The same of all sums of a tile, several side by side where functions are written out."""
+
+        def stored(s: Sum) -> Emitter:
+            return self.store(s.at, s.first, s.value, s.valid, loaded, torn=torn)
+
+        many = vectors_together(stage.body for stage in self.task.stages)
+        makers = [partial(stored, each) for each in sums]
+        return side_by_side(self.b, many, makers, (loaded or {}).values)
 
     def parts(
         self, at: Mapping[str, Dim], first: Dim, count: int

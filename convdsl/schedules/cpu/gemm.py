@@ -28,7 +28,7 @@ from convdsl.schedules.contraction import (
     match_product,
     matrix_order,
 )
-from convdsl.schedules.cpu.epilogue import Draft, open_draft
+from convdsl.schedules.cpu.epilogue import Draft, Sum, open_draft
 from convdsl.schedules.cpu.filters import FilterPack, packing_cycles
 from convdsl.schedules.cpu.sweeps import LINE_BYTES, Extent, Limits, Sweeps, choose_sweeps
 from convdsl.schedules.cpu.tiles import (
@@ -463,9 +463,11 @@ class _Gemm:
                 yield i * rows + j, i, j, last
 
     def store(self, place: _Place, acc: Registers, row: Dim, rows: int) -> None:
+        sums: list[Sum] = []
         for slot, i, j, last in self.slots(place, rows):
             at = self.bound(place, i, row + j, lane_symbol(self.lanes))
-            self.draft.store(at, (place.block + i) * self.lanes, Get(acc, slot), last)
+            sums.append(Sum(at, (place.block + i) * self.lanes, Get(acc, slot), last))
+        self.draft.store_all(sums)
 
     def waiting(self, place: _Place, i: int, row: Dim) -> tuple[Buffer, Dim]:
         """Where a sum lies from one chunk to the next: in an output."""

@@ -8,9 +8,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from math import prod
 
-from convdsl.kernel.nodes import Get, Registers, Value, Var
+from convdsl.kernel.nodes import Get, Registers, Value
 from convdsl.schedules.contraction import Convolution
-from convdsl.schedules.cpu.epilogue import Draft
+from convdsl.schedules.cpu.epilogue import Draft, Sum
 from convdsl.schedules.cpu.filters import FilterPack
 from convdsl.schedules.cpu.runs import Run, taps_inside
 from convdsl.schedules.emission import extent_of, lane_symbol
@@ -63,13 +63,14 @@ class GroupTile(ABC):
                 if reach:
                     self.sweep(acc, (*taps, tap), reach)
         first = self.block * draft.b.lanes
-        loaded: dict[tuple[str, Dim], Var] = {}
+        found: list[Sum] = []
         for j in range(run.width):
             bound = {axis.name: self.at[axis.name] for axis in draft.task.over}
             bound |= {space.out.name: self.at[space.out.name] for space in conv.space[:-1]}
             bound |= {conv.n.name: self.at["n"], conv.space[-1].out.name: self.column + j}
             bound[conv.k.name] = first + lane_symbol(draft.b.lanes)
-            draft.store(bound, first, Get(acc, j), loaded=loaded)
+            found.append(Sum(bound, first, Get(acc, j)))
+        draft.store_all(found, {})
 
     def products(self, acc: Registers, taps: Sequence[Dim], reach: Sequence[int], c: Dim) -> None:
         """acc[j] += x[j] * filter for one tap and one channel of every group."""
