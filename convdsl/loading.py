@@ -61,7 +61,10 @@ def load_onnx(path: str | Path, outputs: str | Sequence[str] = (), **parameters:
     """The model in an ONNX file, whatever the file's name; its outputs, or the tensors named.
     Raises InputError."""
     names = [outputs] if isinstance(outputs, str) else list(outputs)
-    return interop("onnx_load").load(Path(path), parameters, names)
+    from convdsl.interop.trial import Trial  # starting processes is slow to load
+
+    with Trial(Path(path)) as trial:  # goes on while the package is loaded
+        return interop("onnx_load").load(trial, parameters, names)
 
 
 _WEIGHTS = {

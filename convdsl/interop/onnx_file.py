@@ -1,4 +1,5 @@
-"""ONNX files from strangers: sizes are checked, parsing is tried out in a child process first.
+"""ONNX files from strangers: sizes are checked, parsing is tried out in a child process first,
+which runs this module.
 
 External data as ONNX's security page demands: files inside the model's own folder, reached by
 no link, offsets and lengths within them.
@@ -8,7 +9,6 @@ from __future__ import annotations
 
 import resource
 import stat
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any, cast
@@ -18,9 +18,7 @@ from onnx import TensorProto, helper
 
 from convdsl.diagnostics import InputError, reason
 from convdsl.interop.onnx_nodes import all_nodes, tensors
-
-MAX_FILE = 2**31 - 1
-"""Bytes; protobuf reads no more."""
+from convdsl.interop.trial import SECONDS, Trial
 
 MAX_TENSOR = 1 << 34
 """Bytes that one tensor may declare."""
@@ -34,14 +32,15 @@ MEMORY_FACTOR, MEMORY_SPARE = 8, 2 << 30
 LISTS_NO_MORE = 4
 """The first version of the format in which initialisers need not be inputs."""
 
-SECONDS = 120
-"""Processor time after which a file is given up."""
 
-
-def read(path: Path) -> tuple[onnx.ModelProto, ExternalData]:
-    """A file that is a well-formed model of sane sizes. Raises InputError."""
-    data = _bytes(path)
-    _try_in_child(path, len(data))
+def read(trial: Trial) -> tuple[onnx.ModelProto, ExternalData]:
+    """A file that is a well-formed model of sane sizes, as its trial says. Raises InputError."""
+    trial.wait()
+    path = trial.path
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {reason(error)}") from None
     return parse(data, str(path)), ExternalData(path.parent)
 
 
@@ -58,17 +57,6 @@ def parse(data: bytes, source: str) -> onnx.ModelProto:
     for tensor in tensors(proto):
         _check_tensor(tensor, source)
     return proto
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        if not path.is_file():
-            raise InputError(f"{path} is no plain file")
-        if path.stat().st_size > MAX_FILE:
-            raise InputError(f"{path} is larger than the 2 GiB that an ONNX file can hold")
-        return path.read_bytes()
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot read {path}: {reason(error)}") from None
 
 
 def _check_tensor(tensor: onnx.TensorProto, source: str) -> None:
@@ -188,23 +176,6 @@ def _blobs(folder: Path) -> Path | None:
 
 
 # The child process
-
-
-def _try_in_child(path: Path, size: int) -> None:
-    """Parse and check where a crash, a hang or endless memory hurts nobody."""
-    command = [sys.executable, "-m", "convdsl.interop.onnx_file", str(path), str(size)]
-    try:
-        done = subprocess.run(  # noqa: S603  our own module, no shell
-            command, capture_output=True, timeout=4 * SECONDS, check=False
-        )
-    except subprocess.TimeoutExpired:
-        raise InputError(f"{path}: checking it took too long") from None
-    if done.returncode == 0:
-        return
-    if done.returncode == 1:
-        said = done.stdout.decode(errors="replace").removeprefix(f"{path.name} is no ONNX model: ")
-        raise InputError(f"{path} is no valid ONNX model: {said}")
-    raise InputError(f"{path} breaks the ONNX parser (exit {done.returncode}); it is damaged")
 
 
 def main(arguments: list[str]) -> int:

@@ -26,7 +26,7 @@ from convdsl.interop.metadata import labels_of, preprocessing_of
 from convdsl.interop.onnx_file import ExternalData
 from convdsl.interop.onnx_nodes import BRANCHES, needed, used
 from convdsl.interop.onnx_ports import read_ports
-from convdsl.interop.reading.folding import FOLDS, VIEWS, fold
+from convdsl.interop.reading.folding import FOLDS, VIEWS, fold, fold_some
 from convdsl.interop.reading.node import Reading
 from convdsl.interop.reading.scene import Scene
 from convdsl.interop.reading.tensors import Known, ReadError, Tensor, Undecided, shape_of
@@ -279,9 +279,8 @@ class _Importer:
     ) -> Sequence[Tensor | None]:
         attributes = _attributes(node, self.scene.tensor)
         reading = Reading(self.scene, node, inputs, attributes, self.opset)
-        known = [x for x in inputs if isinstance(x, Known)]
-        if node.op_type not in _ENDS and known and len(known) == len(inputs):
-            found = self._fold(node, known, attributes)
+        if node.op_type not in _ENDS:
+            found = self._fold(node, inputs, attributes)
             if found is not None:
                 return [found]
         read = READING.get(node.op_type)
@@ -291,10 +290,19 @@ class _Importer:
         return [result] if isinstance(result, Value | Known) else list(result)
 
     def _fold(
-        self, node: onnx.NodeProto, known: Sequence[Known], attributes: Mapping[str, Any]
+        self, node: onnx.NodeProto, inputs: Sequence[Tensor | None], attributes: Mapping[str, Any]
     ) -> Known | None:
-        if node.op_type == "Split":
+        """What a node comes to, all of whose inputs are known; some may be left out."""
+        given = [x for x in inputs if not isinstance(x, Value)]
+        if len(given) < len(inputs) or node.op_type == "Split":
             return None
+        while given and given[-1] is None:
+            given.pop()
+        known = [x for x in given if x is not None]
+        if not known:
+            return None
+        if len(known) < len(given):
+            return fold_some(node.op_type, given, attributes)
         return fold(node.op_type, known, attributes)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from operator import index
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +24,7 @@ from convdsl.interop.onnx_ports import (
     halves_of,
     read_ports,
 )
+from convdsl.interop.trial import Trial
 from convdsl.ir.graph import Graph
 from convdsl.ir.model import Model
 from convdsl.kernel.program import Port
@@ -35,12 +35,13 @@ _ASSUMPTIONS = 32
 
 
 def load(
-    path: Path, parameters: Mapping[str, Any] | None = None, outputs: Sequence[str] = ()
+    trial: Trial, parameters: Mapping[str, Any] | None = None, outputs: Sequence[str] = ()
 ) -> Model:
-    """The model in a file, with its weights. `parameters` binds free sizes, and inputs whose
-    values decide shapes; `outputs` are the tensors wanted, where not all are. Raises InputError."""
-    proto, external = read(path)
-    return model_of(proto, str(path), parameters or {}, external, outputs)
+    """The model in a file on trial, with its weights. `parameters` binds free sizes, and inputs
+    whose values decide shapes; `outputs` are the tensors wanted, where not all are. Raises
+    InputError."""
+    proto, external = read(trial)
+    return model_of(proto, str(trial.path), parameters or {}, external, outputs)
 
 
 def model_of(

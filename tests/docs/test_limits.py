@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from convdsl import preprocessing
-from convdsl.interop import onnx_file
+from convdsl.interop import onnx_file, trial
 from convdsl.runtime import artifact, cache
 from convdsl.runtime.cpu import team
 from convdsl.training.data import arrays, folders, idx, tables
@@ -17,7 +17,7 @@ from convdsl.weights import checkpoint, npz_file, pickles, store
 DOCUMENT = Path(__file__).parents[2] / "docs" / "formats.md"
 
 LIMITS: tuple[tuple[str, int, str], ...] = (
-    ("an ONNX file", onnx_file.MAX_FILE, "bytes"),
+    ("an ONNX file", trial.MAX_FILE, "bytes"),
     ("one tensor of an ONNX file", onnx_file.MAX_TENSOR, "bytes"),
     ("nodes of an ONNX file", onnx_file.MOST_NODES, ""),
     ("tensors of a weight file", store.MAX_ENTRIES, ""),

@@ -47,14 +47,46 @@ _LRN = (
 # From ONNX
 
 
-def _read_batch_norm(r: Reading) -> Tensor:
-    if r.attribute("training_mode", 0) or any(r.wants(i) for i in range(1, 5)):
-        raise ReadError("batch normalisation in training mode is not supported")
+def _read_batch_norm(r: Reading) -> Result:
+    if r.attribute("training_mode", 0):
+        return _read_batch_norm_by_batch(r)
+    if any(r.wants(i) for i in range(1, 5)):
+        raise ReadError("batch normalisation in training mode is not supported before opset 14")
     if r.opset < 9 and not r.attribute("spatial", 1):
         raise ReadError("batch normalisation of every position by itself is not supported")
     names = ("x", "weight", "bias", "running_mean", "running_var")
     inputs = {name: r[index] for index, name in enumerate(names)}
     return r.apply("batch_norm", inputs, eps=r.attribute("epsilon", _EPS.default))
+
+
+def _read_batch_norm_by_batch(r: Reading) -> Result:
+    """By the statistics of the batch itself, and those of all batches moved on, as weights that are
+    standardised go out from PyTorch."""
+    x, rank = r[0], r.rank(0)
+    axes = (0, *range(2, rank))
+
+    def along(weights: Tensor) -> Tensor:
+        return r.reshape(weights, (-1, *[1] * (rank - 2)))
+
+    mean = r.unary("reduce_mean", x, axes=axes, keepdims=True)
+    apart = r.binary("sub", x, mean)
+    variance = r.unary("reduce_mean", r.binary("mul", apart, apart), axes=axes, keepdims=True)
+    eps = r.like(r.attribute("epsilon", _EPS.default), x)
+    spread = r.unary("sqrt", r.binary("add", variance, eps))
+    y = r.binary("mul", r.binary("div", apart, spread), along(r[1]))
+    y = r.binary("add", y, along(r[2]))
+    if not (r.wants(1) or r.wants(2)):
+        return y
+    kept = r.attribute("momentum", 0.9)
+    moved = [
+        r.binary(
+            "add",
+            r.binary("mul", before, r.like(kept, x)),
+            r.binary("mul", r.reshape(now, (-1,)), r.like(1 - kept, x)),
+        )
+        for before, now in ((r[3], mean), (r[4], variance))
+    ]
+    return [y, *moved]
 
 
 def _read_instance_norm(r: Reading) -> Tensor:

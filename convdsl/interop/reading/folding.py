@@ -36,9 +36,35 @@ Attributes: TypeAlias = Mapping[str, Any]
 Fold: TypeAlias = Callable[[Sequence[Array], Attributes], Array]
 
 
+class TooLarge(ReadError):
+    """A result that the graph had better make, if it can."""
+
+
 def fold(kind: str, inputs: Sequence[Known], attributes: Attributes) -> Known | None:
     """The result, or None where it has to be left to the graph. Raises Undecided where free sizes
     have to be bound first."""
+    try:
+        return _fold(kind, inputs, attributes)
+    except TooLarge:
+        if kind in _BY_THE_GRAPH:
+            return None
+        raise
+
+
+def fold_some(kind: str, inputs: Sequence[Known | None], attributes: Attributes) -> Known | None:
+    """The same where inputs between others are left out, as limits of Clip and axes of Slice."""
+    given = [x for x in inputs if x is not None]
+    if kind == "Clip" and len(inputs) == 3 and inputs[1] is None and not given[0].is_symbolic:
+        x, high = given
+        return fold("Min", [x, known(np.asarray(high.array, x.array.dtype))], {})
+    if kind == "Slice" and len(inputs) == 5 and inputs[3] is None:
+        x, starts, stops, steps = given
+        axes = known(np.arange(starts.array.size))
+        return fold("Slice", [x, starts, stops, axes, steps], {})
+    return None
+
+
+def _fold(kind: str, inputs: Sequence[Known], attributes: Attributes) -> Known | None:
     arrays = [x.array for x in inputs]
     is_open = [x.is_symbolic for x in inputs]
     if any(is_open) and kind not in ELEMENTWISE:
@@ -72,15 +98,13 @@ def _moved(kind: str, inputs: Sequence[Known], attributes: Attributes) -> Known 
     if not any(x.is_symbolic for x in others):
         makers = VIEWS if kind in VIEWS else FOLDS
         return known(makers[kind](arrays, attributes))
-    if kind in _BY_THE_GRAPH and not inputs[0].is_symbolic:
-        return None
-    if kind == "ConstantOfShape":
+    if kind in _BY_THE_GRAPH and (kind == "ConstantOfShape" or not inputs[0].is_symbolic):
         return None
     raise Undecided(f"{kind} by sizes that are free")
 
 
-def checked_shape(sizes: Sequence[Dim]) -> tuple[int, ...]:
-    """A shape small enough to be made."""
+def checked_shape(sizes: Sequence[Dim], most: int = LARGEST * 16) -> tuple[int, ...]:
+    """A shape small enough to be made. Raises TooLarge."""
     total = 1
     shape: list[int] = []
     for size in sizes:
@@ -88,9 +112,13 @@ def checked_shape(sizes: Sequence[Dim]) -> tuple[int, ...]:
             raise ReadError(f"{size} is no size that a constant can have")
         total *= int(size)
         shape.append(int(size))
-    if total > LARGEST * 16:
-        raise ReadError(f"a constant of shape {shape} is too large")
+    if total > most:
+        raise TooLarge(f"a constant of shape {shape} is too large")
     return tuple(shape)
+
+
+def _most(of: Array) -> int:
+    return LARGEST * 16 if of.dtype.kind == "f" else LARGEST_WHOLE
 
 
 def _axes(inputs: Sequence[Array], attributes: Attributes) -> list[int]:
@@ -198,7 +226,7 @@ def _cast(inputs: Sequence[Array], attributes: Attributes) -> Array:
 def _scatter_shape(inputs: Sequence[Array], attributes: Attributes) -> Array:
     value = attributes.get("value")
     fill = value.array if isinstance(value, Known) else np.zeros(1, np.float32)
-    return np.full(checked_shape(integers(inputs[0])), fill.reshape(-1)[0], fill.dtype)
+    return np.full(checked_shape(integers(inputs[0]), _most(fill)), fill.reshape(-1)[0], fill.dtype)
 
 
 def _range(inputs: Sequence[Array], _: Attributes) -> Array:
@@ -211,13 +239,15 @@ def _range(inputs: Sequence[Array], _: Attributes) -> Array:
 
 
 def _expand(inputs: Sequence[Array], _: Attributes) -> Array:
-    shape = np.broadcast_shapes(inputs[0].shape, checked_shape(integers(inputs[1])))
-    return np.broadcast_to(inputs[0], checked_shape(shape))
+    most = _most(inputs[0])
+    shape = np.broadcast_shapes(inputs[0].shape, checked_shape(integers(inputs[1]), most))
+    return np.broadcast_to(inputs[0], checked_shape(shape, most))
 
 
 def _tile(inputs: Sequence[Array], _: Attributes) -> Array:
     repeats = integers(inputs[1])
-    checked_shape([r * size for r, size in zip(repeats, inputs[0].shape, strict=True)])
+    shape = [r * size for r, size in zip(repeats, inputs[0].shape, strict=True)]
+    checked_shape(shape, _most(inputs[0]))
     return np.tile(inputs[0], repeats)
 
 
@@ -353,5 +383,5 @@ _MOVING: Mapping[str, Callable[[int], Sequence[int]]] = {
 }
 """Inputs whose elements a kind of node moves without a look at them, by how many inputs it has."""
 
-_BY_THE_GRAPH = ("Reshape", "Expand", "Tile")
-"""What the graph can do by free sizes."""
+_BY_THE_GRAPH = ("ConstantOfShape", "Expand", "Reshape", "Tile")
+"""What the graph can do by free sizes, and of what is too large to be made while reading."""
