@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.__main__ import MODELS
+from benchmarks.__main__ import networks
 
 CALLS = 3  # of one checkout before it is the other's turn
 
@@ -95,11 +95,16 @@ def compare(before: Path, after: Path, model: str, threads: int, rounds: int) ->
     )
 
 
+def zoo() -> list[str]:
+    """Those of the networks of `make bench` that need nothing but a name."""
+    return [name for name in networks() if not set(name) & set("/ =.")]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("before", type=Path)
     parser.add_argument("after", type=Path, nargs="?", default=Path.cwd())
-    parser.add_argument("--models", nargs="+", default=MODELS)
+    parser.add_argument("--models", nargs="+", default=zoo())
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--rounds", type=int, default=20)
     given = parser.parse_args()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from convdsl.kernel import nodes
@@ -16,16 +16,24 @@ from convdsl.tensor import Dim, DType
 
 @dataclass(frozen=True, slots=True)
 class Accumulators:
-    """Registers for several reductions, equally many slots for each."""
+    """Registers for several reductions, equally many slots for each. Maxima in `passing` pass over
+    terms that are NaN."""
 
     b: Builder
     reduces: tuple[Reduce, ...]
     registers: tuple[Registers, ...]
+    passing: Collection[Reduce] = ()
 
     @staticmethod
-    def of(b: Builder, reduces: tuple[Reduce, ...], slots: int, lanes: int) -> Accumulators:
+    def of(
+        b: Builder,
+        reduces: tuple[Reduce, ...],
+        slots: int,
+        lanes: int,
+        passing: Collection[Reduce] = (),
+    ) -> Accumulators:
         made = (b.registers(slots, ValueType(reduce.dtype, lanes)) for reduce in reduces)
-        return Accumulators(b, reduces, tuple(made))
+        return Accumulators(b, reduces, tuple(made), passing)
 
     def clear(self) -> None:
         for reduce, registers in zip(self.reduces, self.registers, strict=True):
@@ -48,12 +56,19 @@ class Accumulators:
             if counted is not None:
                 inside = _lanes_before(counted, value.type.lanes)
                 value = Select(inside, value, _neutral(reduce, value.type))
-            self.b.set(registers, slot, _combined(reduce, old, value))
+            self.b.set(registers, slot, self.combined(reduce, old, value))
 
     def take(self, slot: int, values: Sequence[Value]) -> None:
         """One more value for each reduction."""
         for reduce, registers, value in zip(self.reduces, self.registers, values, strict=True):
-            self.b.set(registers, slot, _combined(reduce, Get(registers, slot), value))
+            self.b.set(registers, slot, self.combined(reduce, Get(registers, slot), value))
+
+    def combined(self, reduce: Reduce, old: Value, value: Value) -> Value:
+        """The next value of an accumulator."""
+        if reduce in self.passing:
+            new = self.b.let(value, "term")
+            return Select(nodes.Compare("gt", new, old), new, old)
+        return nodes.Binary(REDUCTIONS[reduce.op].combine, old, value)
 
     def values(self, slot: int) -> list[Value]:
         """What a slot holds of each reduction."""
@@ -67,17 +82,13 @@ class Accumulators:
             while len(values) > 1:
                 some = zip(values[::2], values[1::2], strict=False)
                 left = values[len(values) // 2 * 2 :]
-                values = [_combined(reduce, a, b) for a, b in some] + left
+                values = [self.combined(reduce, a, b) for a, b in some] + left
             found.append(self.b.let(values[0], reduce.op))
         return found
 
 
 def _neutral(reduce: Reduce, type: ValueType) -> Const:
     return Const(REDUCTIONS[reduce.op].neutral(reduce.dtype), type)
-
-
-def _combined(reduce: Reduce, a: Value, b: Value) -> Value:
-    return nodes.Binary(REDUCTIONS[reduce.op].combine, a, b)
 
 
 def _lanes_before(count: int, lanes: int) -> Value:

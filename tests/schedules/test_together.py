@@ -65,6 +65,40 @@ def test_softmax_of_rows(length: int, axis: int) -> None:
     np.testing.assert_allclose(found, truth, rtol=8e-6, atol=2e-38)
 
 
+@pytest.mark.parametrize("op", ["softmax", "log_softmax"])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_rows_that_no_maximum_tells(op: str, axis: int) -> None:
+    """A NaN anywhere makes its row NaN, also behind the last whole vector, and so does infinity;
+    -inf beside numbers is nothing."""
+    length, special = 71, [np.nan, np.inf, -np.inf]
+    rows = [np.linspace(-3, 3, length, dtype=np.float32) for _ in range(3 * length + 2)]
+    for number, row in enumerate(rows[: 3 * length]):
+        row[number % length] = special[number // length]
+    rows[-1][:] = -np.inf
+    rows[-2][:] = np.nan
+    x = np.stack(rows, axis=1 - axis)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        shifted = x.astype(np.float64) - x.max(axis=axis, keepdims=True)
+        total = np.exp(shifted).sum(axis=axis, keepdims=True)
+        truth = np.exp(shifted) / total if op == "softmax" else shifted - np.log(total)
+    found = run_graph(alone(op, x.shape, axis=axis), {"x": x}, machine_code)["y"]
+    np.testing.assert_allclose(found, truth, rtol=3e-6, atol=1e-6 if op == "log_softmax" else 0)
+
+
+@pytest.mark.parametrize(("op", "divisions"), [("softmax", 1), ("log_softmax", 0)])
+def test_a_row_is_divided_once(op: str, divisions: int) -> None:
+    target = find_target()
+    graph = alone(op, (40, 123), axis=1)
+    (kernel,) = lower(graph, cpu_machine(target), "t").program.kernels
+    lines = [
+        line.split(" = ", 1)[1] for line in format_kernel(kernel).splitlines() if " = " in line
+    ]
+    rows = max(sum("reduce_sum" in line for line in lines), 1)
+    assert sum(line.startswith("(1.0 / ") for line in lines) == divisions * rows
+    log = sum(" / " in line for line in lines)
+    assert log <= rows  # the logarithm's own, once a row
+
+
 # What is written out behind sums, as NumPy has it.
 BEHIND = {
     "gelu": lambda x: x * scipy.special.ndtr(x),

@@ -36,9 +36,10 @@ class Exponentials(Terms):
         )
 
     def decay(self, x: Value) -> Value:
-        """exp(x), 1 above zero: 2**n is a factor for every n that occurs."""
+        """exp(x), 1 above zero: 2**n is a factor for every n that occurs. Of the two zeros the one
+        that is not all zeros in its digits, or LLVM takes a comparison and a mask for a minimum."""
         low = -DECAYED[x.type.dtype]
-        n, r = self.reduced(self.let(self.within(x, low, 0.0), "clamped"))
+        n, r = self.reduced(self.let(self.within(x, low, -0.0), "clamped"))
         return self.let(
             self.mul(self.polynomial(r, exp_near_zero(x.type.dtype)), Unary("pow2", n)), "decay"
         )

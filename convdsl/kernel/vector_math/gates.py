@@ -51,7 +51,7 @@ class Gates(ErrorFunctions):
         s = self.let(self.div(self.add(e, e), self.add(e, 2.0)), "s")
         square = self.let(self.mul(s, s), "square")
         log = self.fma(self.mul(s, square), self.polynomial(square, _area(x.type.dtype)), s)
-        return self.let(self.add(Binary("max", self.const(0.0, x), x), log), "softplus")
+        return self.let(self.add(Binary("max", self.const(-0.0, x), x), log), "softplus")
 
     def tanh_softplus(self, x: Value) -> Value:
         """n / (n + 2) of n = w (w + 2), w = exp(x); 1 from exp(20) on, so that 2**n is a factor."""

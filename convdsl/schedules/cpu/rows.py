@@ -31,6 +31,7 @@ from convdsl.kernel.target import Target
 from convdsl.schedules.accumulators import Accumulators
 from convdsl.schedules.chain import emit_stages, store_outputs
 from convdsl.schedules.cpu.rounds import Position, Rounds
+from convdsl.schedules.cpu.softmax_rows import Weights, divided_once, weights_of
 from convdsl.schedules.cpu.together import vectors_together, written_out
 from convdsl.schedules.cpu.totals import Loop
 from convdsl.schedules.emission import Emitter, lane_stride, lane_symbol
@@ -51,12 +52,13 @@ _HEAVY = 8  # operations of a term from which on fewer of them stand side by sid
 @dataclass(frozen=True, slots=True)
 class Way:
     """Vectors of `lanes` along the dimensions `group`, neighbours that are kept or reduced, as
-    along one of `extent`. Each is so many of the processor's `together`."""
+    along one of `extent`. Each is so many of the processor's `together`. `weights`: of softmax."""
 
     join: Join
     group: tuple[int, ...]
     lanes: int
     together: int = 1
+    weights: Weights | None = None
 
     @property
     def kept(self) -> bool:
@@ -143,6 +145,9 @@ def plan(task: Task, target: Target) -> Way | None:
     join = match_join(task) if task.earlier else None
     if join is None or join.split:
         return None
+    weights = weights_of(join)
+    if weights is not None:
+        join = divided_once(join, weights)
     if len(passes_of(join)) < 2:
         return None  # a map that ends in sums is met once as it is
     layouts = [o.layout for t in (*task.earlier, task) for o in (*t.operands, *t.outputs)]
@@ -153,7 +158,7 @@ def plan(task: Task, target: Target) -> Way | None:
     if lanes < 2:
         return None
     for group in _groups(join):
-        way = Way(join, group, lanes)
+        way = Way(join, group, lanes, weights=weights)
         if _is_straight(way, task):
             way = _together(way)
             return way if _fits(way, task, target) else None
@@ -385,7 +390,11 @@ class _Walk:
         self.loops = (*self.outer, *group)
         inner = self.loops[-1].extent if self.loops else 1
         self.slots = max(1, min(most, inner))
-        self.near = Accumulators.of(self.b, self.reduces, self.slots, self.way.lanes)
+        self.near = self.accumulators(self.slots)
+
+    def accumulators(self, slots: int) -> Accumulators:
+        passing = [] if self.way.weights is None else [self.way.weights.largest]
+        return Accumulators.of(self.b, self.reduces, slots, self.way.lanes, passing)
 
     def all(self) -> None:
         """The positions, then what follows from the totals."""
@@ -396,7 +405,7 @@ class _Walk:
             self.positions(lambda: None, lambda: None)
             totals = self.near
         else:
-            totals = Accumulators.of(self.b, self.reduces, 1, way.lanes)
+            totals = self.accumulators(1)
             totals.clear()
             self.positions(self.near.clear, lambda: totals.take(0, self.near.totals()))
         if self.own.reduced is not None:
