@@ -7,6 +7,7 @@ from typing import Any
 
 from convdsl.elaborate.session import suggest
 from convdsl.elaborate.values import ListValue, describe, format_value, is_number
+from convdsl.ir.graph import Value
 from convdsl.ir.opdef import Attribute, Kind
 from convdsl.tensor import SymDim
 
@@ -43,7 +44,7 @@ def convert(attribute: Attribute, value: Any, text: str = "") -> Any:
     if made is None:
         raise Unsuitable(
             f"`{attribute.name}` takes {wanted(attribute)}, not {describe(value)}",
-            hexadecimal(text) or _rounding(attribute, value),
+            hexadecimal(text) or _rounding(attribute, value) or _of_sizes(attribute, value, text),
         )
     if attribute.minimum is not None:
         _check_minimum(attribute, made, attribute.minimum, hexadecimal(text))
@@ -89,6 +90,13 @@ def _rounding(attribute: Attribute, value: Any) -> tuple[str, ...]:
         return ("round it: floor(x), ceil(x), round(x), or round_to(x, 8) for channels",)
     if attribute.kind is Kind.BOOL and type(value) is int and value in (0, 1):
         return (f"write `{'true' if value else 'false'}`",)
+    return ()
+
+
+def _of_sizes(attribute: Attribute, value: Any, text: str) -> tuple[str, ...]:
+    """Help for a tensor where a list of sizes should stand."""
+    if attribute.kind is Kind.SHAPE and isinstance(value, Value) and text.isidentifier():
+        return (f"its sizes are {text}.shape, those of space {text}.space",)
     return ()
 
 

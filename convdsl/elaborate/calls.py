@@ -271,6 +271,14 @@ class _Order:
         has_weights = op.state is not no_state
         return _INCOMING if attribute.kind is Kind.BOOL and has_weights else ()
 
+    def _of_a_list(self, given: Given) -> str:
+        """For a size, the argument that is a list of sizes, if there is one."""
+        if type(given.value) is not tuple:
+            return ""
+        slots = self.binding.signature.by_name.items()
+        lists = (n for n, slot in slots if slot.attribute and slot.attribute.kind is Kind.SHAPE)
+        return next(lists, "")
+
     def help(self, given: Given) -> tuple[str, ...]:
         """Where another slot takes the value; numbers and lists fit too many to mean one."""
         if is_number(given.value) or isinstance(given.value, SymDim):
@@ -281,6 +289,8 @@ class _Order:
         if help := hexadecimal(shown):
             return help
         slots = self.binding.signature.positional
+        if listed := self._of_a_list(given):
+            return (f"a size by name: {listed} = {shown}",)
         for index, other in enumerate(slots):
             if other is self.slot or other.attribute is None:
                 continue

@@ -14,7 +14,7 @@ from convdsl.elaborate.scope import Context
 from convdsl.elaborate.session import Session, Stop, suggest
 from convdsl.elaborate.values import Given, ListValue, Record, describe
 from convdsl.ir.graph import StateNode, Value
-from convdsl.ir.opdef import OpDef, Operand, OpError, Role, StateSpec
+from convdsl.ir.opdef import Kind, OpDef, Operand, OpError, Role, StateSpec
 from convdsl.ir.starts import STARTS
 from convdsl.ops.elementwise import SIGNS
 from convdsl.tensor import DType, TensorType, format_shape, provably
@@ -90,7 +90,7 @@ def _assign_operands(
             f"`{op.name}` takes {many}, {len(inputs)} given",
             span,
             frames=context.frames,
-            help=(help,) if flows and len(fixed) > 1 else (),
+            help=(help,) if flows and len(fixed) > 1 else _sized(op, len(inputs)),
         )
     if len(inputs) == len(fixed) == 1:
         return {fixed[0].name: inputs[0]}
@@ -98,6 +98,14 @@ def _assign_operands(
     if variadic:
         names += [f"{variadic.name}{i}" for i in range(len(inputs) - len(names))]
     return dict(zip(names, inputs, strict=True))
+
+
+def _sized(op: OpDef, given: int) -> tuple[str, ...]:
+    """Help for two tensors, where the second is meant for its size."""
+    attribute = op.attribute("size")
+    if given != 2 or attribute is None or attribute.kind is not Kind.SHAPE:
+        return ()
+    return (f"to the size of another: `x -> {op.name}(size = y.space)`",)
 
 
 def _said(

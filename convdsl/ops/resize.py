@@ -86,6 +86,19 @@ def resolve_resize(call: Call) -> Mapping[str, Any]:
     }
 
 
+_MOST = 32
+"""What maps are enlarged by at once, at the most: FCN-32s goes back by the stride of VGG."""
+
+
+def doubt_resize(call: Call) -> tuple[str, str] | None:
+    """A scale that is meant for a size: `resize(224)`."""
+    if call["scale"] == FITTING or min(call["scale"]) <= _MOST:
+        return None
+    numbers = [int(scale) if scale == int(scale) else scale for scale in call["scale"]]
+    text = f"resize enlarges {'x'.join(map(str, numbers))} times: its first argument is a scale"
+    return text, f"to a size: `resize(size = {numbers})`"
+
+
 def _per_axis(call: Call, name: str, rank: int) -> Any:
     if call[name] == FITTING:
         return FITTING
@@ -384,6 +397,7 @@ RESIZE = replace(
     name="resize",
     aliases=("upsample", "interpolate"),
     gradient=Rule(gradient_resize, "axis by axis"),
+    doubt=doubt_resize,
 )
 
 OPERATORS = (RESIZE,)

@@ -15,6 +15,7 @@ from convdsl.ir.classify import OpClass, classify
 from convdsl.ir.graph import Graph, OpNode, StateNode, Value
 from convdsl.ir.rules import Answers, arithmetic_of
 from convdsl.ir.text import stated_attributes
+from convdsl.kernel.expr import Read, TensorExpr
 from convdsl.pictures.blocks import Part, flowing
 from convdsl.tensor import Dim
 
@@ -207,8 +208,16 @@ class _Wirer:
 def _look(node: OpNode) -> _Look:
     window = window_text(sizes_of(node, "kernel"), sizes_of(node, "stride"))
     attributes = "".join(f" {k}={v}" for k, v in stated_attributes(node).items())
-    kind = KINDS[classify(arithmetic_of(node.call))]
+    kind = KINDS[_class_of(arithmetic_of(node.call))]
     return _Look(f"{node.op.name} {window}".rstrip(), f"{node.op.name}{attributes}", kind)
+
+
+def _class_of(arithmetic: TensorExpr) -> OpClass:
+    """As `ir.classify` has it; what hands on elements as they are, a flatten of single positions
+    among them, moves data to a reader's eye."""
+    if all(isinstance(stage.body, Read) for stage in arithmetic.stages):
+        return OpClass.MOVEMENT
+    return classify(arithmetic)
 
 
 def figure_of(node: OpNode, cost: Cost, name: str) -> Figure:

@@ -178,3 +178,35 @@ def test_a_named_layer_may_be_applied_again() -> None:
         assert names == {"step", "step_2", "step_3", "tanh"}
         assert {key.partition(".")[0] for key in made.graph.states} == {"step"}
         assert not made.warnings
+
+
+@pytest.mark.parametrize(
+    ("stage", "help"),
+    [
+        ("x -> resize(16x16)", "size = 16x16"),
+        ("x -> resize(scale = 16x16)", ""),
+        ("x -> resize(size = w)", "w.space"),
+        ("resize(x, w)", "size = y.space"),
+    ],
+)
+def test_sizes_are_lists(stage: str, help: str) -> None:
+    with pytest.raises(convdsl.CompileError) as caught:
+        convdsl.parse(f"model m {{\n{TWO}\n{stage} -> output y\n}}")
+    told = caught.value.diagnostics
+    assert len(told) == 1
+    assert any(help in text for text in told[0].help) or not help
+
+
+@pytest.mark.parametrize(
+    ("stage", "warned"),
+    [
+        ("resize(224)", True), ("upsample([64, 64])", True), ("resize(32)", False),
+        ("resize(size = [224, 224])", False), ("resize(2.5)", False), ("resize(0.5)", False),
+        ("resize(64) as _far", False),
+    ],
+)  # fmt: skip
+def test_a_scale_is_no_size(stage: str, warned: bool) -> None:
+    found = model(f"x -> {stage} -> output y", declared="input x: f32[N, 8, 32, 32]").warnings
+    assert [d.code for d in found] == ["W0501"] * warned
+    if warned:
+        assert "resize(size = [" in found[0].help[0]
