@@ -59,14 +59,14 @@ def test_modulated(batch: int) -> None:
     weights = {
         "affine.weight": random.standard_normal((16, 8)),
         "affine.bias": np.ones(16),
-        "filters.weight": random.standard_normal((1, 32, 16, 3, 3)),
+        "filters.weight": random.standard_normal((32, 16, 3, 3)),
     }
     given = {"x": x.astype("f4"), "style": style.astype("f4")}
     bound = {key: array.astype("f4") for key, array in weights.items()}
     scales = style @ weights["affine.weight"].T + weights["affine.bias"]
     exact = []
     for image, scale in zip(x, scales, strict=True):
-        filters = weights["filters.weight"][0] * scale[None, :, None, None]
+        filters = weights["filters.weight"] * scale[None, :, None, None]
         filters = filters / np.sqrt((filters**2).sum((1, 2, 3), keepdims=True) + 1e-8)
         exact.append(convolved(image, filters))
     wanted = np.stack(exact)
@@ -106,3 +106,24 @@ def test_a_generator_learns_to_steer() -> None:
     assert loss < 1e-5
     found = session.weights()["generator.weight"].T.reshape(2, 5, 5)
     np.testing.assert_allclose(found, np.stack([slopes, slopes.T]), atol=1e-3)
+
+
+def test_a_network_of_standardised_layers_learns() -> None:
+    """Of one's own, from the file's block, from where its weights start."""
+    text = """use "zoo:gallery/computed_filters.cnn": standardised_conv
+    model own {
+        input image: f32[N, 1, 8, 8]
+        image -> for w in [8, 16] { standardised_conv(w, stride = 2) -> group_norm(4) -> relu }
+              -> avgpool(global) -> flatten -> linear(3) -> output logits
+    }"""
+    model = convdsl.parse(text)
+    said = {"loss": "cross_entropy(logits, label)", "optimizer": "adam(lr = 0.01)", "augment": "[]"}
+    session = convdsl.Session(model, complete(model, said), "random:0", cache=False)
+    random = np.random.default_rng(6)
+    losses = []
+    for _ in range(60):
+        label = random.integers(0, 3, 32)
+        image = random.standard_normal((32, 1, 8, 8)) + np.eye(8)[label + 2][:, None, :, None] * 2
+        given = {"image": image.astype("f4"), "label": label}
+        losses.append(session.step(given, rate=0.01)["loss"].item())
+    assert np.mean(losses[-10:]) < 0.3 * losses[0]
