@@ -118,6 +118,9 @@ def deciding_inputs(graph: onnx.GraphProto) -> list[str]:
     Numbers, lists and a few indices only: what depends on an image's elements has no program.
     """
     stored = {tensor.name for tensor in graph.initializer}
+    lists = [info.name for info in graph.input if info.name not in stored and _is_list(info)]
+    if not lists:
+        return []  # as of nearly every file: no look at its nodes
     nodes = list(all_nodes(graph))
     makers = {name: node for node in nodes for name in node.output if name}
     pending = [
@@ -135,7 +138,7 @@ def deciding_inputs(graph: onnx.GraphProto) -> list[str]:
         maker = makers.get(name)
         if maker is not None and maker.op_type not in _SHAPES_ONLY:
             pending += used(maker)
-    return [info.name for info in graph.input if info.name in reached and _is_list(info)]
+    return [name for name in lists if name in reached]
 
 
 def _deciding_operands(kind: str) -> tuple[int, ...]:

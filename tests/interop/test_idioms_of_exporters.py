@@ -192,3 +192,51 @@ def test_what_is_too_large_to_be_made_while_reading_is_made_by_the_network(
             helper.make_node("Mul", ["x", "means"], ["y"]),
         ]
         compared(network(nodes, (1, 3, 1), ["y"], **constants), drawn(1, 3, 1))
+
+
+EMPTY = {
+    "Slice": (
+        [helper.make_node("Slice", ["x", "two", "two", "axis"], ["none"])],
+        {"two": np.array([2]), "axis": np.array([2])},
+    ),
+    "Slice backwards": (
+        [helper.make_node("Slice", ["x", "two", "four", "axis", "back"], ["none"])],
+        {
+            "two": np.array([2]), "four": np.array([4]),
+            "axis": np.array([-2]), "back": np.array([-1]),
+        },
+    ),
+    "Split": (
+        [helper.make_node("Split", ["x", "parts"], ["none", "most", "last"], axis=2)],
+        {"parts": np.array([0, 4, 1])},
+    ),
+    "Gather": (
+        [helper.make_node("Gather", ["x", "indices"], ["none"], axis=2)],
+        {"indices": np.zeros(0, np.int64)},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", EMPTY)
+@pytest.mark.parametrize("moved", [False, True])
+def test_what_nothing_is_left_of_joins_others(kind: str, moved: bool) -> None:
+    """A shift by nothing, as windows that are as large as the map are rolled."""
+    nodes, constants = EMPTY[kind]
+    before = [helper.make_node("Identity", ["x"], ["same"])]
+    if moved:
+        before = [helper.make_node("Transpose", ["x"], ["same"], perm=[0, 1, 3, 2])]
+        nodes = [*nodes, helper.make_node("Transpose", ["none"], ["over"], perm=[0, 1, 3, 2])]
+    parts = ["same", "over" if moved else "none"]
+    joined = helper.make_node("Concat", parts, ["y"], axis=3 if moved else 2)
+    compared(
+        network([*before, *nodes, joined], (1, 2, 5, 3), ["y"], **constants), drawn(1, 2, 5, 3)
+    )
+
+
+@pytest.mark.parametrize("kind", EMPTY)
+@pytest.mark.parametrize("op", ["Relu", "Identity", "Add", "Softmax"])
+def test_what_nothing_is_left_of_goes_on(kind: str, op: str) -> None:
+    nodes, constants = EMPTY[kind]
+    inputs = ["none", "none"] if op == "Add" else ["none"]
+    last = helper.make_node(op, inputs, ["y"])
+    compared(network([*nodes, last], (1, 2, 5, 5), ["y"], **constants), drawn(1, 2, 5, 5))

@@ -20,7 +20,7 @@ from convdsl.interop.reading.tensors import (
     shape_of,
 )
 from convdsl.ir.graph import Value
-from convdsl.ops.extent import BEGIN, END
+from convdsl.ops.extent import BEGIN, END, cut
 from convdsl.tensor import Dim, DType, SymDim
 
 if TYPE_CHECKING:
@@ -53,9 +53,13 @@ def _read_split(r: Reading) -> Result:
             raise Undecided("splitting evenly needs a known size")
         each = -(-extent // count)
         parts = [min(each, extent - each * i) for i in range(count)]
-    if any(part == 0 for part in parts):
-        raise ReadError("an empty part is not supported")
-    return list(r.apply_all("split", {"x": r[0]}, parts=tuple(parts), axis=axis))
+    shapes = [(*r.shape(0)[:axis], part, *r.shape(0)[axis + 1 :]) for part in parts]
+    empty = [r.nothing(r[0], shape) for shape in shapes]
+    held = tuple(part for part, nothing in zip(parts, empty, strict=True) if nothing is None)
+    if not held:
+        raise ReadError("nothing is left of any part")
+    made = iter(r.apply_all("split", {"x": r[0]}, parts=held, axis=axis))
+    return [next(made) if nothing is None else nothing for nothing in empty]
 
 
 def _read_slice(r: Reading) -> Tensor:
@@ -70,8 +74,14 @@ def _read_slice(r: Reading) -> Tensor:
         steps = [1] * len(starts)
     first = [_limit(s, own[a], step, BEGIN) for s, a, step in zip(starts, axes, steps, strict=True)]
     last = [_limit(s, own[a], step, END) for s, a, step in zip(stops, axes, steps, strict=True)]
-    limits = {"start": tuple(first), "stop": tuple(last), "step": tuple(steps)}
-    return r.unary("slice", r[0], axes=tuple(axes), **limits)
+    left = list(own)
+    for axis, *limits in zip(axes, first, last, steps, strict=True):
+        left[axis] = cut(own[axis], *limits)[1]
+    nothing = r.nothing(r[0], left)
+    if nothing is not None:
+        return nothing
+    how = {"start": tuple(first), "stop": tuple(last), "step": tuple(steps)}
+    return r.unary("slice", r[0], axes=tuple(axes), **how)
 
 
 def _limit(limit: Dim, extent: Dim, step: int, word: str) -> Any:
@@ -100,8 +110,9 @@ def _read_gather(r: Reading) -> Tensor:
     if isinstance(given, Value) and not follows_from_sizes(given):
         return _taken(r, axis, given)
     indices = r.array(1)
-    if not indices.size:
-        raise ReadError("0 indices are not supported")
+    nothing = r.nothing(r[0], (*own[:axis], *indices.shape, *own[axis + 1 :]))
+    if nothing is not None:
+        return nothing
     listed = integers(indices)
     _check_indices(listed, own[axis])
     if indices.ndim and listed == list(range(len(listed))) and len(listed) == own[axis]:

@@ -148,5 +148,15 @@ class Reading:
         """A constant of the dtype of x."""
         return Known(np.asarray(value, dtype_of(x).numpy))
 
+    def nothing(self, x: Tensor, shape: Sequence[Dim]) -> Known | None:
+        """What is left of x where a size is 0: a tensor without elements, which other tensors may
+        be joined to; None where there are some."""
+        sizes = [size for size in shape if isinstance(size, int)]
+        if 0 not in sizes:
+            return None
+        if len(sizes) < len(shape):
+            raise Undecided("nothing is left of a tensor with sizes that are free")
+        return Known(np.zeros(sizes, dtype_of(x).numpy))
+
     def reshape(self, x: Tensor, shape: Sequence[Dim]) -> Value:
         return self.unary("reshape", x, shape=tuple(shape))
