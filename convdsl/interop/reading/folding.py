@@ -32,6 +32,9 @@ LARGEST = 1 << 16
 LARGEST_WHOLE = 1 << 22
 """The same of integers and masks, which are positions and no weights: a whole image's, say."""
 
+LARGEST_MADE = 1 << 28
+"""Elements of what a network may make of a few: beyond, a small file asks for a machine's memory."""
+
 Attributes: TypeAlias = Mapping[str, Any]
 Fold: TypeAlias = Callable[[Sequence[Array], Attributes], Array]
 
@@ -113,7 +116,8 @@ def checked_shape(sizes: Sequence[Dim], most: int = LARGEST * 16) -> tuple[int, 
         total *= int(size)
         shape.append(int(size))
     if total > most:
-        raise TooLarge(f"a constant of shape {shape} is too large")
+        refusal = TooLarge if total <= LARGEST_MADE else ReadError
+        raise refusal(f"a constant of shape {shape} is too large")
     return tuple(shape)
 
 
