@@ -33,7 +33,7 @@ LARGEST_WHOLE = 1 << 22
 """The same of integers and masks, which are positions and no weights: a whole image's, say."""
 
 LARGEST_MADE = 1 << 28
-"""Elements of what a network may make of a few: beyond, a small file asks for a machine's memory."""
+"""Elements that a network may make of a few; beyond, a small file asks for a machine's memory."""
 
 Attributes: TypeAlias = Mapping[str, Any]
 Fold: TypeAlias = Callable[[Sequence[Array], Attributes], Array]
