@@ -38,11 +38,16 @@ class Record:
             self.excluded[case.kind] += 1
             self.reasons[reason].append(case.name)
             if trouble is None:
-                self.surprises.append(f"{case.name} is excluded, and passes")
+                self._surprise(f"{case.name} is excluded, and passes")
         elif trouble is None:
             self.passed[case.kind] += 1
         else:
-            self.surprises.append(f"{case.name}: {trouble}")
+            self._surprise(f"{case.name}: {trouble}")
+
+    def _surprise(self, text: str) -> None:
+        """Told at once: the whole takes a quarter of an hour and more."""
+        print(text, flush=True)
+        self.surprises.append(text)
 
 
 def _trouble(case: suites.Case) -> str | None:

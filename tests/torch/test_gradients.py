@@ -77,7 +77,7 @@ def test_agrees_with_autograd(name: str) -> None:
 )
 def test_tensors_as_weights_agree_with_autograd(name: str) -> None:
     places = kinks = 0
-    for number in range(CASES_PER_OPERATOR):
+    for number in range(0, CASES_PER_OPERATOR, 2):
         case = smooth_case(name, number)
         model = computed(case, DType.F64)
         try:
