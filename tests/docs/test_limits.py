@@ -9,6 +9,7 @@ import pytest
 
 from convdsl import preprocessing
 from convdsl.interop import onnx_file, trial
+from convdsl.interop.reading import folding
 from convdsl.runtime import artifact, cache
 from convdsl.runtime.cpu import team
 from convdsl.training.data import arrays, folders, idx, tables
@@ -20,6 +21,7 @@ LIMITS: tuple[tuple[str, int, str], ...] = (
     ("an ONNX file", trial.MAX_FILE, "bytes"),
     ("one tensor of an ONNX file", onnx_file.MAX_TENSOR, "bytes"),
     ("nodes of an ONNX file", onnx_file.MOST_NODES, ""),
+    ("elements that an ONNX file makes of a few", folding.LARGEST_MADE, ""),
     ("tensors of a weight file", store.MAX_ENTRIES, ""),
     ("one array of an .npz", npz_file.MAX_ARRAY_BYTES, "bytes"),
     ("the index of a PyTorch checkpoint", checkpoint.MAX_PICKLE_BYTES, "bytes"),
