@@ -11,6 +11,7 @@ from convdsl.ir.graph import Graph, OpNode, Value
 from convdsl.ir.opdef import OpError, Role
 from convdsl.ir.rules import arithmetic_of
 from convdsl.kernel.expr import Binary, Read, TensorExpr
+from convdsl.passes.idioms import NameActivations
 from convdsl.passes.rewrite import Pass, Pattern, Rewriter, rewrite_greedily
 
 COMMUTATIVE = frozenset({"add", "mul", "max", "min"})
@@ -21,12 +22,13 @@ RESHAPES = frozenset({"reshape", "flatten", "squeeze", "unsqueeze"})
 
 @dataclass(frozen=True)
 class Canonicalise(Pass):
-    """Remove operators that only hand on their operand, join reshapes, order operands."""
+    """Remove operators that only hand on, join reshapes, name activations, order operands."""
 
     name: ClassVar[str] = "canonicalise"
 
     def run(self, graph: Graph) -> int:
-        return rewrite_greedily(graph, (RemoveCopy(), JoinReshapes(), OrderOperands()))
+        patterns = (RemoveCopy(), JoinReshapes(), NameActivations(), OrderOperands())
+        return rewrite_greedily(graph, patterns)
 
 
 class RemoveCopy(Pattern):
