@@ -40,6 +40,9 @@ def facts_of(path: str) -> dict[str, Any]:
 
     place = plain_path(path)
     if not is_artifact(place):
+        if place.is_file():
+            with place.open("rb"):
+                pass  # one that cannot be read is not known to be none
         missing = "" if place.exists() else "there is no such file; "
         raise InputError(f"{path} is no artifact: {missing}`convdsl compile` writes them")
     return described(place, artifact.read(place).manifest)

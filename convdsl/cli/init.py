@@ -8,6 +8,7 @@ data.py, test_NAME.py, README.md, .gitignore, .pre-commit-config.yaml and
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -120,12 +121,25 @@ def _texts(name: str, template: str) -> Iterator[tuple[str, str]]:
 
 
 def _write(folder: Path, made: Mapping[str, str]) -> None:
-    """All files; what stands there meanwhile is left alone."""
-    for path, text in made.items():
-        place = folder / path
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with place.open("x", encoding="utf-8") as file:
-            file.write(text)
+    """All files, or nothing where one cannot be; what stands there meanwhile is left alone."""
+    written: list[Path] = []
+    try:
+        for path, text in made.items():
+            place = folder / path
+            missing = [each for each in place.parents if not each.exists()]
+            for parent in reversed(missing):
+                parent.mkdir(exist_ok=True)
+                written.append(parent)
+            with place.open("x", encoding="utf-8") as file:
+                written.append(place)
+                file.write(text)
+    except BaseException as error:
+        for each in reversed(written):
+            with contextlib.suppress(OSError):
+                each.rmdir() if each.is_dir() else each.unlink()
+        if isinstance(error, OSError) and error.filename is None and written:
+            error.filename = str(written[-1])  # a full disk is told without it
+        raise
 
 
 def _checked(name: str) -> str:

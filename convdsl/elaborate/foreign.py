@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 
-_DEPTHWISE = "write conv(in.channels, 3x3, groups = in.channels)"
+_DEPTHWISE = "bind what flows in, `y = ...`: y -> conv(y.channels, 3x3, groups = y.channels)"
 
 _ATTENTION = 'the zoo has one: `use "zoo:vit.cnn": attention`, then attention(heads)'
 
@@ -56,7 +56,7 @@ NAMES = {
     "activation": "write relu, gelu, silu, ...",
     "upscale": "write upsample(2)",
     "view": "write reshape([N, ...]), or flatten",
-    "shape": "write in.shape, in.channels, in.height",
+    "shape": "write y.shape, y.channels, y.height of a tensor `y`",
     "print": "nothing is printed: `convdsl report` shows shapes",
     "attention": _ATTENTION,
     "selfattention": _ATTENTION,

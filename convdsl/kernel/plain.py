@@ -26,6 +26,7 @@ from convdsl.kernel.expr import (
     Stage,
     TensorExpr,
     TensorVar,
+    Unary,
     children,
     format_expr,
     rebuild,
@@ -67,6 +68,8 @@ class _Nest:
         yield f"{indent}{target}[{at}] = {value}"
 
     def _renamed(self, node: Expr) -> Expr | None:
+        if isinstance(node, Unary) and node.op == "decay":
+            return replace(node, op="exp")  # how it is computed is no matter of the formula
         if not isinstance(node, Read) or node.tensor.name not in self._names:
             return None
         named = TensorVar(self._names[node.tensor.name], node.tensor.type)

@@ -25,8 +25,9 @@ _YOUNG = 60  # seconds in which a file without a lock may still be somebody's
 def check_place(path: Path) -> None:
     """OSError or ArtifactError where no file can come to be, or to be replaced: for who writes
     several. A disk may be full all the same."""
-    if path.exists() and not path.is_file():
-        raise ArtifactError(f"{path} exists and is not a plain file")
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        if not stat.S_ISREG(path.stat().st_mode):  # links in a circle raise: they are not ours
+            raise ArtifactError(f"{path} exists and is not a plain file")
     folder = path.parent
     if not folder.is_dir():
         missing = errno.ENOTDIR if folder.exists() else errno.ENOENT

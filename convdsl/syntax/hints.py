@@ -344,8 +344,9 @@ def _declared(
     output = re.fullmatch(r"output (\w+)", line)
     if output and kind in ("RBRACE", NEWLINE):
         return f"say what it is: `output NAME = {output[1]}`, or `{output[1]} -> output NAME`"
-    if found == "=" and (match := re.fullmatch(r"input (\w+)", line)):
-        return f"an input has a type: `input {match[1]}: f32[N, 3, 224, 224]`"
+    untyped = _untyped(line, found, kind, after)
+    if untyped is not None:
+        return untyped
     if found == "input" and (match := re.fullmatch(r"(?:let )?(\w+) =", line)):
         return f"an input is declared: `input {match[1]}: f32[N, 3, 224, 224]`"
     if line == "use" and kind == "NAME":
@@ -367,6 +368,22 @@ def _declared(
         return f"did you mean `{near}`?" if near else None
     return None
 
+
+def _untyped(line: str, found: str, kind: str, after: str) -> str | None:
+    """What an input is called, or of what type it is, where a line says sizes alone, or neither."""
+    match = re.fullmatch(r"input(?: (\w+))? ?(?:(:) ?)?", line)
+    if match is None or kind == "NAME" or (match[2] and not match[1]):
+        return None
+    named = match[1] or "x"
+    if found == ":" and not match[1]:
+        stated = re.match(r" *(\w+\[[^\]\n]*\])", after)
+        return f"an input has a name: `input x: {stated[1] if stated else _SOME_TYPE}`"
+    sizes = found.split("x") if kind == "SIZE" else []
+    stated = f"f32[N, {', '.join(sizes)}]" if sizes else _SOME_TYPE
+    return f"an input has a type: `input {named}: {stated}`"
+
+
+_SOME_TYPE = "f32[N, 3, 224, 224]"
 
 _NUMBER = re.compile(r"(?<![\w.])\d[\d_]*(?:\.\d+)?\Z")
 _THOUSANDS = {"k": 1, "K": 1, "M": 2, "G": 3, "B": 3}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -162,3 +164,25 @@ def test_a_file_is_no_folder(convdsl, tmp_path: Path) -> None:
     said = convdsl("init", tmp_path / "net.cnn", "--name", "net")
     assert (said.code, said.out) == (2, "")
     assert said.err == f"error: {tmp_path}/net.cnn is a file; a project is begun in a folder\n"
+
+
+@pytest.mark.parametrize("room", [100, 700, 1500])
+def test_a_full_disk_leaves_nothing_of_a_project(
+    convdsl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    """The first file, or a later and longer one, does not fit."""
+    monkeypatch.chdir(tmp_path)
+    Path("old.txt").write_text("old")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+    try:
+        new = convdsl("init", "deep/er/net")
+        here = convdsl("init", "--name", "net")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, ignored)
+    for said in (new, here):
+        assert said.code == 2
+        assert re.search(r"error: \S*(net\.cnn|\.toml|\.py|\.md|\.yml): File too large", said.err)
+    assert [path.name for path in tmp_path.rglob("*")] == ["old.txt"]

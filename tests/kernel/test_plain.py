@@ -52,7 +52,6 @@ def run(text: str, arrays: dict[str, np.ndarray[Any, Any]]) -> dict[str, Array]:
     words = {"exp": math.exp, "sqrt": math.sqrt, "max": max, "inf": math.inf, "floor": math.floor}
     words["f32"] = words["f64"] = float
     words["sigmoid"] = lambda x: 1 / (1 + math.exp(-x))
-    words["decay"] = lambda x: math.exp(min(x, 0))
     words["select"] = lambda condition, yes, no: yes if condition else no
     for part in parts:
         for stage in re.split(r"\n(?=\S)", part.partition("\n")[2]):
