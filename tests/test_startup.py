@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 
@@ -24,13 +25,33 @@ def seconds(*arguments: str) -> float:
     return min(found)
 
 
-def test_importing_takes_at_most_50_ms() -> None:
-    assert seconds("-c", "import convdsl") - seconds("-c", "pass") <= 0.05
+def share(*arguments: str) -> tuple[float, str]:
+    """What a start takes beyond Python's own, as a part of what a few modules of Python take to be
+    imported, and both in words: processors differ by three, and so do hours of one."""
+    own = seconds("-c", "pass")
+    start, modules = seconds(*arguments) - own, seconds("-c", MODULES) - own
+    return start / modules, f"{start * 1e3:.0f} ms beside {modules * 1e3:.0f} ms"
 
 
-def test_help_takes_at_most_100_ms() -> None:
-    """Beside what Python takes to start, which differs by three from one machine to another."""
-    assert seconds("-m", "convdsl", "--help") - seconds("-c", "pass") <= 0.1
+MODULES = "import argparse, dataclasses, pathlib, json, subprocess, typing"
+
+
+def test_importing_takes_a_part_of_what_a_few_modules_take(
+    record_property: Callable[[str, object], None],
+) -> None:
+    """At most 50 ms, README says: 24 beside 65 on a slow processor."""
+    found, said = share("-c", "import convdsl")
+    record_property("measured", said)
+    assert found <= 0.8
+
+
+def test_help_takes_little_more_than_a_few_modules(
+    record_property: Callable[[str, object], None],
+) -> None:
+    """At most 100 ms, README says: 75 to 95 beside 65 on a slow processor."""
+    found, said = share("-m", "convdsl", "--help")
+    record_property("measured", said)
+    assert found <= 2
 
 
 @pytest.mark.parametrize("how", ["import convdsl", "from convdsl.cli import main; main(['-h'])"])
