@@ -374,6 +374,9 @@ def _untyped(line: str, found: str, kind: str, after: str) -> str | None:
     match = re.fullmatch(r"input(?: (\w+))? ?(?:(:) ?)?", line)
     if match is None or kind == "NAME" or (match[2] and not match[1]):
         return None
+    if found == "[" and not match[2] and _TYPE.fullmatch(match[1] or ""):
+        stated = re.match(r"([^\]\n]*\])", after)
+        return f"an input has a name: `input x: {match[1]}[{stated[1] if stated else '...]'}`"
     named = match[1] or "x"
     if found == ":" and not match[1]:
         stated = re.match(r" *(\w+\[[^\]\n]*\])", after)
@@ -384,6 +387,7 @@ def _untyped(line: str, found: str, kind: str, after: str) -> str | None:
 
 
 _SOME_TYPE = "f32[N, 3, 224, 224]"
+_TYPE = re.compile(r"(?:bf|[fiu])\d+|bool")
 
 _NUMBER = re.compile(r"(?<![\w.])\d[\d_]*(?:\.\d+)?\Z")
 _THOUSANDS = {"k": 1, "K": 1, "M": 2, "G": 3, "B": 3}
