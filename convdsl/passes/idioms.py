@@ -21,6 +21,7 @@ from convdsl.tensor import DType
 
 _SAME = {DType.F64: 1e-14}  # relative, of numbers that are rounded to the elements' type; others:
 _ROUNDED = 2e-7
+_DEEPEST = 6  # multiplications and divisions, one in another
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,22 +113,30 @@ def _degree(product: _Product, x: Value) -> float | None:
     return total
 
 
-def _product(value: Value, graph: Graph, whole: bool = False) -> _Product:
-    """A value as a product. What other nodes read, too, is a factor, unless it is the `whole`."""
+def _product(value: Value, graph: Graph, whole: bool = False, depth: int = 0) -> _Product:
+    """A value as a product. What other nodes read, too, is a factor, unless it is the `whole`; so
+    is what lies deeper than any formula: chains of thousands are walked by a few at a time."""
     number = _number(value)
     if number is not None:
         return _Product(number, ())
-    alone = whole or (len(graph.users(value)) == 1 and not graph.is_result(value))
-    parts = _operands(value, "mul") if alone else None
-    if parts is not None:
-        a, b = (_product(part, graph) for part in parts)
+    factors = _operands(value, "mul")
+    shares = _operands(value, "div") if factors is None else None
+    whole = whole or ((factors or shares) is not None and _is_alone(value, graph))
+    if not whole or depth == _DEEPEST:
+        return _Product(1.0, (value,))
+    if factors is not None:
+        a, b = (_product(part, graph, depth=depth + 1) for part in factors)
         return _Product(a.scale * b.scale, (*a.factors, *b.factors))
-    parts = _operands(value, "div") if alone else None
-    divisor = _number(parts[1]) if parts is not None else None
-    if parts is not None and divisor:
-        product = _product(parts[0], graph)
+    divisor = _number(shares[1]) if shares is not None else None
+    if shares is not None and divisor:
+        product = _product(shares[0], graph, depth=depth + 1)
         return _Product(product.scale / divisor, product.factors)
     return _Product(1.0, (value,))
+
+
+def _is_alone(value: Value, graph: Graph) -> bool:
+    """Whether one operand of one operator is all that a value is."""
+    return len(graph.users(value)) == 1 and not graph.is_result(value)
 
 
 def _inner(value: Value, op: str) -> Value | None:

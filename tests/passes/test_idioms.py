@@ -115,3 +115,10 @@ def test_the_tail_is_exact() -> None:
     wanted = [v * 0.5 * erfc(-v / sqrt(2)) for v in x.astype(np.float64).ravel()]
     found = run_graph(graph, {"x": x, "w": x}, machine_code)["y"].ravel()
     np.testing.assert_allclose(found, wanted, rtol=1e-6)
+
+
+@pytest.mark.parametrize("step", ["in * 0.999", "in / 1.001", "in * x"])
+def test_long_chains_of_products_are_no_trouble(step: str) -> None:
+    body = f"x -> repeat 2000 {{ {step} }} -> output y"
+    graph = convdsl.parse(f"model m {{\n    input x: f32[4]\n    {body}\n}}\n").graph
+    assert len(rewritten(graph, Canonicalise()).op_nodes()) == 2000
