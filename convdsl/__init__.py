@@ -5,17 +5,18 @@
     run = convdsl.compile(model, weights="resnet50.safetensors")
     logits = run(images)                 # float32 [N, 3, 224, 224] -> float32 [N, 1000]
 
-Everything is loaded on first use; importing the package costs next to nothing.
+Everything is loaded on first use; importing the package costs next to nothing. The command line
+imports it before it can answer Ctrl-C, so that not even `typing` is loaded here.
 """
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
 __version__ = "0.1.0"
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from convdsl.autodiff import gradient
     from convdsl.diagnostics import (
         ArtifactError,
@@ -102,6 +103,8 @@ _WHERE = {name: module for module, names in _HOMES.items() for name in names}
 def __getattr__(name: str) -> Any:
     if name not in _WHERE:
         raise AttributeError(f"module 'convdsl' has no attribute {name!r}")
+    from importlib import import_module
+
     return getattr(import_module(_WHERE[name]), name)
 
 

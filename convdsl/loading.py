@@ -67,6 +67,9 @@ def load_onnx(path: str | Path, outputs: str | Sequence[str] = (), **parameters:
         return interop("onnx_load").load(trial, parameters, names)
 
 
+_TEXTS = (".cnn", ".onnx")
+_SHOWN = 3  # files of a folder that are named
+
 _WEIGHTS = {
     b"PK\x03\x04": "an archive of arrays or a checkpoint",
     b"\x93NUMPY": "an array",
@@ -92,6 +95,8 @@ def _refuse_weights(path: Path) -> None:
 
 
 def _no_source(text: str) -> str:
+    if (folder := folder_instead(text)) is not None:
+        return folder
     near = nearest(text, zoo.names())
     if "/" in text or text.lower().endswith((".cnn", ".onnx")):
         path = Path(text)
@@ -104,6 +109,18 @@ def _no_source(text: str) -> str:
         return f"there is no file {text}{hint}"
     hint = f"did you mean {near}?" if near is not None else "`convdsl zoo` lists the shipped models"
     return f"{text} is neither a file nor a model of the zoo; {hint}"
+
+
+def folder_instead(text: str) -> str | None:
+    """What is said of a folder in a file's place, with the files in it that were likely meant."""
+    try:
+        if not Path(text).is_dir():
+            return None
+        found = sorted(str(path) for path in Path(text).iterdir() if path.suffix in _TEXTS)
+    except (OSError, ValueError):
+        return None
+    few = ", ".join(found[:_SHOWN]) + (", ..." if len(found) > _SHOWN else "")
+    return f"{text} is a folder; {f'name a file: {few}' if found else 'it holds no .cnn file'}"
 
 
 def interop(module: str) -> Any:

@@ -59,3 +59,17 @@ def test_nothing_heavy_is_loaded(how: str) -> None:
     found = f"import sys; {how}; print([n for n in {HEAVY!r} if n in sys.modules])"
     said = subprocess.run([sys.executable, "-c", found], capture_output=True, text=True, check=True)
     assert said.stdout.splitlines()[-1] == "[]"
+
+
+def test_ctrl_c_is_answered_before_anything_is_loaded() -> None:
+    """Python answers it with a traceback until then: only modules of its own start are there."""
+    script = (
+        "import sys; before = set(sys.modules)\n"
+        "from convdsl.cli import interruption\n"
+        "print(*sorted(set(sys.modules) - before))"
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    ours = "convdsl convdsl.cli convdsl.cli.interruption"
+    assert said.stdout.split() == ["__future__", *ours.split(), "gc"]

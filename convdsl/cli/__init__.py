@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Sequence
+
+TYPE_CHECKING = False  # `typing` takes longer than all that stands before Ctrl-C is answered
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _YOUNG = 50_000
 """New objects after which Python looks for cycles among them: what a command makes of a network

@@ -16,6 +16,7 @@ from convdsl.cli import console
 from convdsl.cli.answering import FAILURE, READER_GONE, answered
 from convdsl.cli.interruption import INTERRUPTED, SAID
 from convdsl.cli.parsing import Parser, suggestion
+from convdsl.diagnostics import InputError
 
 # In the order of the help, with the line it shows; each is a module of this package.
 COMMANDS = {
@@ -51,13 +52,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         code = _dispatch(given)
-        sys.stdout.flush()
+        console.flush()
     except KeyboardInterrupt as stop:  # at whatever moment
         console.remark(str(stop) or SAID)
         return INTERRUPTED
+    except InputError as error:  # stdout, once the command has returned
+        console.error(str(error))
+        return FAILURE
     except BrokenPipeError:
-        # Python flushes stdout once more at exit; that must not fail again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        console.drop_output()
         return READER_GONE
     return code
 
@@ -126,7 +129,7 @@ class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         from convdsl import __version__
 
-        print(f"convdsl {__version__}")
+        console.result(f"convdsl {__version__}")
         parser.exit()
 
 

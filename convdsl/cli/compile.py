@@ -34,6 +34,7 @@ from convdsl.cli.options import (
 )
 from convdsl.cli.tuning import add_tuning, tuner
 from convdsl.diagnostics import InputError
+from convdsl.runtime.whole_files import told_of
 
 LEVELS = (
     *("graph", "gradient", "expr", "loops"),
@@ -199,10 +200,12 @@ def _emit(options: argparse.Namespace) -> int:
 def _write(emitted: str | bytes, output: str | None) -> None:
     if output not in (None, "-"):
         data = emitted.encode() if isinstance(emitted, str) else emitted
-        path_of("a stage of compilation", output).write_bytes(data)
+        path = path_of("a stage of compilation", output)
+        with told_of(path):
+            path.write_bytes(data)
     elif isinstance(emitted, str):
         console.result(emitted)
     elif sys.stdout.isatty():
         raise InputError("machine code is not for terminals: give -o FILE")
     else:
-        sys.stdout.buffer.write(emitted)
+        console.put(emitted)

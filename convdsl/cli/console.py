@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import re
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from typing import TextIO
 
-from convdsl.diagnostics import Diagnostic, printable
+from convdsl.diagnostics import Diagnostic, InputError, printable
 
 _SHOWN = 80
 _LONG = re.compile(rf"\S{{{4 * _SHOWN},}}")
@@ -70,8 +71,7 @@ def findings(diagnostics: Iterable[Diagnostic]) -> None:
     """What is wrong in a text, on stderr."""
     color = use_colour(sys.stderr)
     text = "\n\n".join(diagnostic.render(color=color) for diagnostic in diagnostics)
-    sys.stderr.write(f"{text if color else printable(text)}\n")
-    sys.stderr.flush()
+    _complain(f"{text if color else printable(text)}\n")
 
 
 def note(message: str, *, always: bool = False) -> None:
@@ -92,12 +92,37 @@ def result(text: str, *, drawn: bool = False) -> None:
     parts = _COLOURS.split(text) if drawn and use_colour(sys.stdout) else [text]
     parts[::2] = map(printable, parts[::2])
     clean = "".join(parts)
-    sys.stdout.write(clean if clean.endswith("\n") else f"{clean}\n")
+    put(clean if clean.endswith("\n") else f"{clean}\n")
+
+
+def put(data: str | bytes) -> None:
+    """A result as it is, on stdout: InputError where that takes no more."""
+    with _output():
+        (sys.stdout if isinstance(data, str) else sys.stdout.buffer).write(data)  # type: ignore[arg-type]
 
 
 def flush() -> None:
-    """What was said is to be seen now: the command goes on."""
-    sys.stdout.flush()
+    """What was said is to be seen now: the command goes on, or ends."""
+    with _output():
+        sys.stdout.flush()
+
+
+@contextlib.contextmanager
+def _output() -> Generator[None]:
+    """Stdout, which may lead to a full disk; a reader that is gone is nobody to be told."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        drop_output()
+        raise InputError(f"cannot write the output: {error.strerror or error}") from None
+
+
+def drop_output() -> None:
+    """What stdout holds back goes nowhere: Python writes it once more as it ends, which fails."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _say(heading: str, style: str, message: str) -> None:
@@ -108,8 +133,18 @@ def _say(heading: str, style: str, message: str) -> None:
         text = _filled(text, heading)
     if heading and use_colour(sys.stderr):
         heading = f"\x1b[{style}m{heading}\x1b[0m"
-    sys.stderr.write(f"{heading}{text}\n")
-    sys.stderr.flush()
+    _complain(f"{heading}{text}\n")
+
+
+def _complain(text: str) -> None:
+    """To stderr. Where that takes no more there is nobody to tell, and the work goes on."""
+    try:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+    except BrokenPipeError:
+        raise
+    except OSError:
+        pass
 
 
 def _ends(word: re.Match[str]) -> str:

@@ -15,7 +15,6 @@ stdout.
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import TYPE_CHECKING, Any
 
 from convdsl.cli import console
@@ -80,7 +79,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     picture = _picture(options)
     if options.output == "-":
-        sys.stdout.write(picture.svg)
+        console.put(picture.svg)
         return 0
     path = picture.save(plain_path(options.output or f"{_stem(options)}.svg"))
     console.note(f"{path}: {path.stat().st_size:,} bytes, {_size(picture, path)}")

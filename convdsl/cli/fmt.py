@@ -62,7 +62,7 @@ def _format(name: str, options: argparse.Namespace) -> bool:
             console.result(name)
             console.note(_first_change(name, before, after))
     elif name == "-":
-        sys.stdout.write(after)
+        console.put(after)
     elif before != after:
         _write(name, after)
         console.note(f"formatted {name}")
@@ -94,13 +94,16 @@ def _read(name: str) -> str:
     try:
         return read_text(_behind_links(name), SOURCE_BYTES)
     except FileProblem as problem:
-        raise InputError(problem.message) from None
+        from convdsl.loading import folder_instead  # slow to load
+
+        raise InputError(folder_instead(name) or problem.message) from None
 
 
 def _write(name: str, text: str) -> None:
-    from convdsl.runtime.whole_files import write_whole
+    from convdsl.runtime.whole_files import told_of, write_whole
 
-    write_whole(_behind_links(name), [text.encode()])
+    with told_of(name):
+        write_whole(_behind_links(name), [text.encode()])
 
 
 def _behind_links(name: str) -> Path:

@@ -12,6 +12,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from convdsl.cli import console
+from convdsl.cli.interruption import Waiting
 from convdsl.cli.options import add_set, completes, path_of, plain_path
 
 if TYPE_CHECKING:
@@ -63,10 +64,9 @@ def run(options: argparse.Namespace) -> int:
 
 def _write(files: Mapping[Path, bytes]) -> None:
     """All of them, or none where one cannot be."""
-    from convdsl.runtime.whole_files import check_place, write_whole
+    from convdsl.runtime.whole_files import told_of, write_all
 
-    for path in files:
-        check_place(path)
+    with Waiting(), told_of():
+        write_all({path: [data] for path, data in files.items()})
     for path, data in files.items():
-        write_whole(path, [data])
         console.note(f"{path}: {len(data):,} bytes")

@@ -16,8 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from convdsl.cli import console
+from convdsl.cli.interruption import Waiting
 from convdsl.cli.options import completes, plain_path
 from convdsl.diagnostics import CompileError, InputError
+from convdsl.runtime.whole_files import told_of
 
 _FOLDER = Path(__file__).resolve().parents[1] / "templates"
 _WORD = "template"  # what files and networks are called in the templates
@@ -101,7 +103,8 @@ def run(options: argparse.Namespace) -> int:
     if there:
         some = ", ".join(there)
         raise InputError(f"{folder} has {some} already; nothing was written")
-    _write(folder, made)
+    with Waiting(), told_of():
+        _write(folder, made)
     for path in made:
         console.result(str(folder / path))
     inside = "" if options.folder == "." else f"cd {options.folder} && "
@@ -130,15 +133,25 @@ def _write(folder: Path, made: Mapping[str, str]) -> None:
             for parent in reversed(missing):
                 parent.mkdir(exist_ok=True)
                 written.append(parent)
-            with place.open("x", encoding="utf-8") as file:
-                written.append(place)
-                file.write(text)
-    except BaseException as error:
+            _put(place, text)
+            written.append(place)
+    except BaseException:
         for each in reversed(written):
             with contextlib.suppress(OSError):
                 each.rmdir() if each.is_dir() else each.unlink()
-        if isinstance(error, OSError) and error.filename is None and written:
-            error.filename = str(written[-1])  # a full disk is told without it
+        raise
+
+
+def _put(place: Path, text: str) -> None:
+    """A new file, whole or not there."""
+    file = place.open("x", encoding="utf-8")
+    try:
+        with file:
+            file.write(text)
+    except BaseException as error:
+        place.unlink()
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(place)  # a full disk is told without it
         raise
 
 

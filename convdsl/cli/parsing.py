@@ -52,6 +52,15 @@ class Parser(argparse.ArgumentParser):
         usage = " ".join(formatter.format_help().split())
         self.exit(2, f"usage: {usage}; `{self.prog} --help` lists the options\n")
 
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """argparse's own passes over what cannot be written."""
+        from convdsl.cli import console
+
+        if message and file is sys.stdout:
+            console.put(message)
+        else:
+            super()._print_message(message, file)
+
     @staticmethod
     def _is_plain(action: argparse.Action) -> bool:
         """Whether it is found by its place."""

@@ -9,10 +9,10 @@ import os
 import secrets
 import stat
 import time
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable, Mapping
 from pathlib import Path
 
-from convdsl.diagnostics import ArtifactError
+from convdsl.diagnostics import ArtifactError, InputError
 
 PART = ".part"
 """How files that are being written end."""
@@ -50,31 +50,69 @@ def write_whole(
     whatever the mask. Raises OSError, and ArtifactError
     where something else than a plain file stands at `path` (a rename would replace a device).
     """
-    check_place(path)
-    mode = path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask()
-    mode = 0o600 if private else mode
-    part = path.parent / f".{path.name[:100]}.{secrets.token_hex(8)}{PART}"
-    _written.add(part)
+    write_all({path: chunks}, durable=durable, private=private)
+
+
+def write_all(
+    files: Mapping[Path, Iterable[bytes | memoryview]],
+    *,
+    durable: bool = True,
+    private: bool = False,
+) -> None:
+    """Write files that belong together as `write_whole` writes one: all, or none."""
+    for path in files:
+        check_place(path)
+    parts: dict[Path, Path] = {}
+    at = None
     try:
-        with os.fdopen(os.open(part, _NEW, 0o600), "wb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel opens it when we die
-            for chunk in chunks:
-                file.write(chunk)
-            file.flush()
-            os.fchmod(file.fileno(), mode)
-            if durable:
-                os.fsync(file.fileno())
-        part.replace(path)
+        for path, chunks in files.items():
+            at = path
+            part = path.parent / f".{path.name[:100]}.{secrets.token_hex(8)}{PART}"
+            parts[part] = path
+            _written.add(part)
+            _fill(part, chunks, _mode(path, private=private), durable=durable)
+        for part, path in parts.items():
+            at = path
+            part.replace(path)
     except BaseException as error:
-        with contextlib.suppress(OSError):
-            part.unlink()
-        if isinstance(error, OSError) and error.filename in (None, os.fspath(part)):
-            error.filename = os.fspath(path)  # the name that the caller knows
+        for part in parts:
+            with contextlib.suppress(OSError):
+                part.unlink()
+        if isinstance(error, OSError) and error.filename in (None, *map(os.fspath, parts)):
+            error.filename = os.fspath(at) if at is not None else None  # as the caller calls it
         raise
     finally:
-        _written.discard(part)
+        _written.difference_update(parts)
     if durable:
-        _sync_directory(path.parent)
+        for folder in {path.parent for path in files}:
+            _sync_directory(folder)
+
+
+def _mode(path: Path, *, private: bool) -> int:
+    if private:
+        return 0o600
+    return path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask()
+
+
+def _fill(part: Path, chunks: Iterable[bytes | memoryview], mode: int, *, durable: bool) -> None:
+    with os.fdopen(os.open(part, _NEW, 0o600), "wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel opens it when we die
+        for chunk in chunks:
+            file.write(chunk)
+        file.flush()
+        os.fchmod(file.fileno(), mode)
+        if durable:
+            os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def told_of(path: str | Path | None = None) -> Generator[None]:
+    """What cannot be written is an InputError, by the name that its user knows."""
+    try:
+        yield
+    except OSError as error:
+        where = path if path is not None else error.filename
+        raise InputError(f"cannot write {where}: {error.strerror or error}") from None
 
 
 def give_up() -> None:

@@ -193,7 +193,7 @@ def test_quiet_and_verbose(convdsl, small: Path) -> None:
         ("xyzzy", "xyzzy is neither a file nor a model of the zoo"),
         ("smal.cnn", "there is no file smal.cnn; did you mean small.cnn?"),
         ("small.cnn:big", "there is no model `big`"),
-        (".", "is neither a file nor"),
+        (".", ". is a folder; name a file: sized.cnn, small.cnn, two.cnn"),
         ("nul\0byte", "nul"),
     ],
 )

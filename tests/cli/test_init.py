@@ -184,5 +184,32 @@ def test_a_full_disk_leaves_nothing_of_a_project(
         signal.signal(signal.SIGXFSZ, ignored)
     for said in (new, here):
         assert said.code == 2
-        assert re.search(r"error: \S*(net\.cnn|\.toml|\.py|\.md|\.yml): File too large", said.err)
+        assert re.search(
+            r"error: cannot write \S*(net\.cnn|\.toml|\.py|\.md|\.yml): File", said.err
+        )
     assert [path.name for path in tmp_path.rglob("*")] == ["old.txt"]
+
+
+def test_ctrl_c_waits_for_a_project_that_is_being_written(tmp_path: Path) -> None:
+    """Asked for after any of the files, it comes once all are there."""
+    script = (
+        "import os, signal, sys; from convdsl import cli\n"
+        "from convdsl.cli import console, init, interruption\n"
+        "interruption.ends_the_process()\n"
+        "put, count = init._put, int(sys.argv[1])\n"
+        "def interrupted(place, text):\n"
+        "    global count\n"
+        "    put(place, text)\n"
+        "    count -= 1\n"
+        "    count or os.kill(os.getpid(), signal.SIGINT)\n"
+        "init._put = interrupted\n"
+        "cli.main(['init', sys.argv[2]])\n"
+    )
+    for count in (1, 4):
+        folder = tmp_path / f"net{count}"
+        done = subprocess.run(
+            [sys.executable, "-c", script, str(count), str(folder)], capture_output=True, text=True,
+            check=False,
+        )  # fmt: skip
+        assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
+        assert len([path for path in folder.rglob("*") if path.is_file()]) == 8

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import resource
 import signal
@@ -14,6 +15,7 @@ import pytest
 from cli.conftest import SMALL, Convdsl
 
 from convdsl.diagnostics import Diagnostic, Label, SourceFile
+from convdsl.runtime import whole_files
 
 RAW = re.compile(r"\[Errno|a bug in convdsl|Traceback")
 
@@ -220,3 +222,118 @@ def test_a_full_disk_leaves_what_was_there(
     assert "File too large" in said.err
     assert old.read_bytes() == b"old"
     assert not [path for path in small.parent.iterdir() if path.name.endswith(".part")]
+
+
+FULL = "cannot write the output: No space left on device"
+
+
+@pytest.mark.parametrize("buffered", [True, False])
+@pytest.mark.parametrize(
+    "command",
+    ["--help", "--version", "check --help", "report {}", "zoo lenet5", "draw {} -o -",
+     "fmt - < {}", "compile {} --emit object"],
+)  # fmt: skip
+def test_a_full_disk_behind_the_output(small: Path, command: str, buffered: bool) -> None:
+    """Whether it is noticed while the command writes or once it has ended."""
+    name = command.format(f'"{small}"')
+    environment = {**os.environ, "PYTHONUNBUFFERED": "" if buffered else "1"}
+    said = subprocess.run(
+        ["sh", "-c", f'"{sys.executable}" -m convdsl {name} > /dev/full'],
+        env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (said.returncode, said.stderr.splitlines()[-1:]) == (2, [f"error: {FULL}"])
+    assert not RAW.search(said.stderr)
+
+
+def test_a_full_disk_behind_the_notes(small: Path) -> None:
+    """There is nobody to tell: the work goes on, and a mistake keeps its code."""
+    run = f'run "{small}" --weights random:0 --data random:0'
+    for command, code in ((run, 0), ("nothing", 2)):
+        said = subprocess.run(
+            ["sh", "-c", f'"{sys.executable}" -m convdsl {command} 2> /dev/full'],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert said.returncode == code
+        assert ("logits" in said.stdout) == (code == 0)
+
+
+@pytest.mark.parametrize("command", ["--help", "ops", "zoo resnet50", "explain E0501"])
+def test_a_reader_that_is_gone(command: str) -> None:
+    line = f'"{sys.executable}" -m convdsl {command}; echo "left with $?" >&2'
+    said = subprocess.run(
+        ["sh", "-c", f"( sleep 0.5; {line} ) | true"], capture_output=True, text=True, check=False
+    )
+    assert said.stderr == "left with 141\n"
+
+
+@pytest.mark.parametrize("command", ["check", "report", "fmt", "compile"])
+def test_a_folder_for_a_file(
+    convdsl: Convdsl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "nets").mkdir()
+    for name in ("a", "b", "c", "d"):
+        (tmp_path / "nets" / f"{name}.cnn").write_text(SMALL)
+    assert convdsl(command, "empty") == (
+        2, "", "error: empty is a folder; it holds no .cnn file\n"
+    )  # fmt: skip
+    names = "nets/a.cnn, nets/b.cnn, nets/c.cnn, ..."
+    assert convdsl(command, "nets") == (
+        2, "", f"error: nets is a folder; name a file: {names}\n"
+    )  # fmt: skip
+
+
+def test_a_closed_folder(convdsl: Convdsl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the name that was given, and that it is writing which fails."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "m.cnn").write_text(SMALL.replace("image -> conv", "image->conv"))
+    monkeypatch.setattr(whole_files.os, "access", lambda *_: False)
+    assert convdsl("fmt", "m.cnn") == (2, "", "error: cannot write m.cnn: Permission denied\n")
+
+
+def files_in(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.name != "cache")
+
+
+def test_an_import_onto_links_in_a_circle(
+    convdsl: Convdsl, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Links stay as they are, and nothing else is written."""
+    monkeypatch.chdir(folder)
+    assert convdsl("export", "sized.cnn", "--weights", "random:0", "-o", "net.onnx").code == 0
+    (folder / "circle.cnn").symlink_to("circle.cnn")
+    (folder / "circle.safetensors").symlink_to("circle.safetensors")
+    before = files_in(folder)
+    for options in (["-o", "circle.cnn"], ["--weights", "circle.safetensors"]):
+        said = convdsl("import", "net.onnx", *options)
+        assert said.code == 2
+        assert "Too many levels of symbolic links" in said.err
+        assert "error: cannot write circle." in said.err
+        assert files_in(folder) == before
+
+
+def test_an_import_for_which_the_disk_has_room_in_part(
+    convdsl: Convdsl, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    assert convdsl("export", "small.cnn", "--weights", "random:0", "-o", "net.onnx").code == 0
+    before = files_in(folder)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    fill = whole_files._fill
+
+    def later(part: Path, *arguments: object, **manner: bool) -> None:
+        if ".cnn." in part.name:  # the last one
+            resource.setrlimit(resource.RLIMIT_FSIZE, (10, hard))
+        fill(part, *arguments, **manner)
+
+    monkeypatch.setattr(whole_files, "_fill", later)
+    try:
+        said = convdsl("import", "net.onnx")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert said.code == 2
+    assert "error: cannot write net.cnn: File too large" in said.err
+    assert files_in(folder) == before
