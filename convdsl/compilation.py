@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from convdsl.forking import CYCLES
 from convdsl.ir.canonical import canonical_text
 from convdsl.ir.graph import Graph
 from convdsl.ir.model import Model
@@ -84,6 +85,11 @@ class Plan:
     ) -> tuple[Code, npt.NDArray[np.uint8]]:
         """Machine code and packed weights. What was made of an equal graph for an equal target
         before is taken from the cache; only the weights are packed anew."""
+        return CYCLES.during(lambda: self._make(binding, arrays, cache))
+
+    def _make(
+        self, binding: Mapping[str, int], arrays: Mapping[str, Any], cache: ObjectCache | None
+    ) -> tuple[Code, npt.NDArray[np.uint8]]:
         graph = self.graph(binding)
         key = "" if cache is None else key_of(graph, self.toolchain.version, self.machine)
         kept = None if cache is None else cache.get(key)
@@ -106,6 +112,14 @@ def make_several(
 ) -> tuple[tuple[Code, ...], npt.NDArray[np.uint8]]:
     """Machine code for several sizes of one model, and one weight memory, of which each program
     knows its first `weight_bytes`: what sizes pack alike is there once."""
+    return CYCLES.during(lambda: _make_several(plans, arrays, cache))
+
+
+def _make_several(
+    plans: Sequence[tuple[Plan, Mapping[str, int]]],
+    arrays: Mapping[str, Any],
+    cache: ObjectCache | None,
+) -> tuple[tuple[Code, ...], npt.NDArray[np.uint8]]:
     shelf, keys, codes = Shelf(), ["several"], list[Code]()
     todo: list[tuple[Graph, list[Packing], int]] = []
     for plan, binding in plans:

@@ -12,6 +12,7 @@ and after some work is `sheltered`.
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import threading
@@ -166,3 +167,34 @@ def sheltered(begin: Callable[[], object], work: Callable[[], T], end: Callable[
             end()
     finally:
         shelter.leave()
+
+
+class Cycles:
+    """Python's search for garbage in cycles. It pauses while graphs and programs are made: what is
+    made stays, and looking at all of it again and again took as long as making some of it. It
+    belongs to the whole interpreter: the first to begin stops it, the last to end puts it back."""
+
+    def __init__(self) -> None:
+        self._lock = open_lock()
+        self._users = 0
+        self._collects = False
+
+    def pause(self) -> None:
+        with self._lock:
+            if self._users == 0:
+                self._collects = gc.isenabled()
+                gc.disable()
+            self._users += 1
+
+    def resume(self) -> None:
+        with self._lock:
+            self._users -= 1
+            if self._users == 0 and self._collects:
+                gc.enable()
+
+    def during(self, work: Callable[[], T]) -> T:
+        """What work() returns, done meanwhile."""
+        return sheltered(self.pause, work, self.resume)
+
+
+CYCLES = Cycles()

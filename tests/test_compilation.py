@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import pkgutil
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +51,27 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def compiled(layers: str, weights: Any = "random:1", **options: Any) -> convdsl.Executable:
     text = f"model m {{\n input x: f32[N, 3, 12, 12]\n {layers}\n}}\n"
     return convdsl.compile(convdsl.parse(text), weights, batch=1, **options)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_garbage_is_looked_for_after_compiling(
+    monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    """What lowering makes stays until code is made of it: there is nothing to find meanwhile."""
+    meanwhile: list[bool] = []
+    lower = compilation.lower
+
+    def watched(*arguments: Any) -> Any:
+        meanwhile.append(gc.isenabled())
+        if fails:
+            raise InputError("not today")
+        return lower(*arguments)
+
+    monkeypatch.setattr(compilation, "lower", watched)
+    with pytest.raises(InputError) if fails else nullcontext():
+        compiled(PLAIN, cache=False)
+    assert meanwhile == [False]
+    assert gc.isenabled()
 
 
 def test_a_hit_lowers_nothing_and_packs_the_weights_given(made: list[str]) -> None:

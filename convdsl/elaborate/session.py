@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import math
 import re
 import sys
@@ -11,7 +10,7 @@ from typing import TypeVar
 
 from convdsl.diagnostics import CompileError, Diagnostic, Frame, Label, Span
 from convdsl.elaborate import limits
-from convdsl.forking import compiling, open_lock, sheltered
+from convdsl.forking import CYCLES, compiling, open_lock, sheltered
 from convdsl.ir.graph import Graph, Value
 from convdsl.spelling import nearest
 from convdsl.syntax import ast
@@ -228,17 +227,15 @@ SUGGESTED = re.compile(r"did you mean `([^`]+)`\?")
 class Room:
     """Makes room in Python while trees are walked and graphs grow.
 
-    Its recursion limit is lifted; DEPTH bounds the walk itself. Its search for garbage in cycles
-    pauses: what is made stays, the limits bound it, and looking at all of it again and again
-    took as long as making it. Both belong to the whole interpreter: the first to enter changes
-    them, the last to leave puts them back.
+    Its recursion limit is lifted; DEPTH bounds the walk itself. It belongs to the whole
+    interpreter: the first to enter changes it, the last to leave puts it back. Its search for
+    garbage in cycles pauses as well (`forking.CYCLES`).
     """
 
     def __init__(self) -> None:
         self._lock = open_lock()
         self._users = 0
         self._depth = 0
-        self._collects = False
 
     def during(self, work: Callable[[], T]) -> T:
         """What work() returns, done in here."""
@@ -248,18 +245,17 @@ class Room:
     def _enter(self) -> None:
         with self._lock:
             if self._users == 0:
-                self._depth, self._collects = sys.getrecursionlimit(), gc.isenabled()
+                self._depth = sys.getrecursionlimit()
                 sys.setrecursionlimit(self._depth + limits.DEPTH * limits.FRAMES_PER_LEVEL)
-                gc.disable()
             self._users += 1
+        CYCLES.pause()
 
     def _leave(self) -> None:
+        CYCLES.resume()
         with self._lock:
             self._users -= 1
             if self._users == 0:
                 sys.setrecursionlimit(self._depth)
-                if self._collects:
-                    gc.enable()
 
 
 ROOM = Room()

@@ -20,7 +20,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from convdsl.kernel.scalar import FUNCTIONS
 from convdsl.tensor import Dim, DType, SymDim, TensorType, substitute, symbol
@@ -367,19 +367,20 @@ def lookup(
 
 def children(e: Expr) -> tuple[Expr, ...]:
     """The expressions that an expression is made of."""
-    match e:
-        case Unary() | Cast():
-            return (e.x,)
-        case Binary() | Compare():
-            return (e.a, e.b)
-        case Select():
-            return (e.condition, e.yes, e.no)
-        case Reduce():
-            return (e.body,)
-        case Pick():
-            return (e.index, e.body)
-        case _:
-            return ()
+    found = _CHILDREN.get(type(e))
+    return found(e) if found is not None else ()
+
+
+_CHILDREN: Mapping[type[Any], Callable[[Any], tuple[Expr, ...]]] = {
+    Unary: lambda e: (e.x,),
+    Cast: lambda e: (e.x,),
+    Binary: lambda e: (e.a, e.b),
+    Compare: lambda e: (e.a, e.b),
+    Select: lambda e: (e.condition, e.yes, e.no),
+    Reduce: lambda e: (e.body,),
+    Pick: lambda e: (e.index, e.body),
+}
+"""By kind, in a table: every schedule walks every expression, and a match asks kind by kind."""
 
 
 def rebuild(e: Expr, parts: tuple[Expr, ...]) -> Expr:

@@ -43,33 +43,39 @@ def written_over(kernel: Kernel, read: str, written: str, name: str) -> Kernel |
         return None
     if any(access.buffer == new and not access.write for access in accesses(kernel.body)):
         return None
+    if not _updates(kernel.body, (old, new), new):
+        return None
     buffers = tuple(buffer for buffer in kernel.buffers if buffer != old)
-    joined = replace(kernel, name=name, buffers=buffers, body=_replaced(kernel.body, old, new))
-    return joined if updates_in_place(joined, new) else None
+    return replace(kernel, name=name, buffers=buffers, body=_replaced(kernel.body, old, new))
 
 
 def updates_in_place(kernel: Kernel, buffer: Buffer) -> bool:
     """Whether a kernel reads a buffer only where the same iteration then writes, and writes each
     element once: so that what it reads is what was there before the call."""
-    if not _reads_before_writing(kernel.body, buffer):
+    return _updates(kernel.body, (buffer,), buffer)
+
+
+def _updates(body: Body, memory: tuple[Buffer, ...], written: Buffer) -> bool:
+    """The same of one memory that some buffers are, one of which is written."""
+    if not _reads_before_writing(body, memory):
         return False
     try:
-        return _stored(kernel, buffer) == buffer.size
+        return _stored(body, written) == written.size
     except UncountedError:
         return False
 
 
-def _reads_before_writing(body: Body, buffer: Buffer) -> bool:
+def _reads_before_writing(body: Body, memory: tuple[Buffer, ...]) -> bool:
     """Every load is followed by a store of at least its elements, in the same run of statements."""
     writes: dict[Dim, int] = {}  # elements, by first index, that are written further on
     for statement in reversed(body):
-        own = [access for access in own_accesses(statement) if access.buffer == buffer]
+        own = [access for access in own_accesses(statement) if access.buffer in memory]
         for access in own:
             if access.write:
                 writes[access.index] = max(access.lanes, writes.get(access.index, 0))
         if not all(_is_written(access, writes) for access in own):
             return False
-        if not all(_reads_before_writing(inner, buffer) for inner in statement_bodies(statement)):
+        if not all(_reads_before_writing(inner, memory) for inner in statement_bodies(statement)):
             return False
     return True
 
@@ -86,10 +92,10 @@ def _is_written(access: Access, writes: Mapping[Dim, int]) -> bool:
     return False
 
 
-def _stored(kernel: Kernel, buffer: Buffer) -> int:
-    """The elements that a kernel writes to a buffer, each as often as it does."""
+def _stored(whole: Body, buffer: Buffer) -> int:
+    """The elements that a body writes to a buffer, each as often as it does."""
     total = 0
-    for body, box, tests in runs(kernel.body):
+    for body, box, tests in runs(whole):
         own = (access for statement in body for access in own_accesses(statement))
         lanes = sum(access.lanes for access in own if access.write and access.buffer == buffer)
         total += lanes and lanes * combinations(box, tests, _MOST_BOXES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from math import prod
 from typing import Any
 
@@ -48,9 +49,7 @@ class Layout:
     @property
     def strides(self) -> tuple[int, ...]:
         """Elements from one index of each physical axis to the next."""
-        extents = self.physical
-        steps = (*extents[:-1], self.pitch or extents[-1]) if extents else ()
-        return tuple(prod(steps[axis + 1 :]) for axis in range(len(steps)))
+        return _strides(self)
 
     @property
     def held(self) -> int:
@@ -139,6 +138,13 @@ class Layout:
             return "plain"
         apart = f", {self.pitch} apart" if self.pitch else ""
         return f"blocked(axis {self.axis} by {self.block}{apart})"
+
+
+@lru_cache(maxsize=4096)  # every address asks
+def _strides(layout: Layout) -> tuple[int, ...]:
+    extents = layout.physical
+    steps = (*extents[:-1], layout.pitch or extents[-1]) if extents else ()
+    return tuple(prod(steps[axis + 1 :]) for axis in range(len(steps)))
 
 
 def _apart(index: Sequence[Dim], merged: Sequence[int], shape: Sequence[int]) -> Iterator[Dim]:

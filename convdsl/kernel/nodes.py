@@ -22,9 +22,9 @@ begin products of matrices in shared memory, which go on as well (docs/adr/0152)
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from convdsl.kernel.group_mma import GroupForm
 from convdsl.kernel.mma import MmaForm
@@ -543,21 +543,19 @@ class Kernel:
 
 def value_children(value: Value) -> tuple[Value, ...]:
     """The values that a value is made of, index tests among them."""
-    match value:
-        case Unary() | Cast() | Splat() | ReduceLanes() | Lane():
-            return (value.x,)
-        case Binary() | Compare() | Shuffle():
-            return (value.a, value.b)
-        case Fma():
-            return (value.a, value.b, value.c)
-        case Select():
-            return (value.condition, value.yes, value.no)
-        case Gather():
-            return value.lanes
-        case Load():
-            return value.guards
-        case _:
-            return ()
+    found = _CHILDREN.get(type(value))
+    return found(value) if found is not None else ()
+
+
+_CHILDREN: Mapping[type[Any], Callable[[Any], tuple[Value, ...]]] = {
+    **dict.fromkeys((Unary, Cast, Splat, ReduceLanes, Lane), lambda value: (value.x,)),
+    **dict.fromkeys((Binary, Compare, Shuffle), lambda value: (value.a, value.b)),
+    Fma: lambda value: (value.a, value.b, value.c),
+    Select: lambda value: (value.condition, value.yes, value.no),
+    Gather: lambda value: value.lanes,
+    Load: lambda value: value.guards,
+}
+"""By kind, in a table: a match asks kind by kind, and kernels are walked several times."""
 
 
 def statement_values(statement: Statement) -> tuple[Value, ...]:

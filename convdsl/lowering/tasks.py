@@ -31,7 +31,7 @@ from convdsl.lowering.compose import Composed, Composer
 from convdsl.lowering.memory import round_up
 from convdsl.lowering.packing import Packing, Source, bound_sources
 from convdsl.schedules.machine import Machine
-from convdsl.schedules.task import Ending, Operand, Output, Pack, Scheduled, Task
+from convdsl.schedules.task import Ending, Operand, Output, Pack, Schedule, Scheduled, Task
 from convdsl.tensor import DType, TensorType
 
 _MOST_JOINED = 8  # tasks of a group that are tried as one
@@ -56,6 +56,7 @@ class Tasks:
         self._machine = machine
         self._buffers = buffers
         self._composer = Composer(buffers.timing, buffers.planned, buffers.narrowed)
+        self._offers: dict[Task, list[tuple[float, Schedule]]] = {}
         self._scheduled: dict[Task, tuple[Scheduled, Decision]] = {}
         self.calls: list[Call] = []
         self.choices: list[Decision | None] = []  # None of sums over ranks
@@ -122,7 +123,7 @@ class Tasks:
             taken = self._joined(composed, [piece for piece, _ in pieces], keys, bound)
             count, (piece, chain) = len(taken), pieces[0]
             ends = count == 1 and chain.ending and piece.stages == chain.stages
-            if ends and self._machine.bids(self._task(composed.op, (chain,), keys, bound)):
+            if ends and self._bids(self._task(composed.op, (chain,), keys, bound)):
                 taken, count = (chain,), 2  # a schedule runs it with its ending
             self._add_task(composed.op, taken, keys, bound, names)
             del pieces[:count]
@@ -139,9 +140,9 @@ class Tasks:
             read = {name for part in parts[count:] for name in part.operands}
             wanted = read.union(composed.targets)
             chains = tuple(_handing_on(part, wanted) for part in parts[:count])
-            bids = self._machine.bids(self._task(composed.op, chains, keys, bound))
+            bids = self._bids(self._task(composed.op, chains, keys, bound))
             if bids and bids[0][0] < sum(
-                self._machine.bids(self._task(composed.op, (part,), keys, bound))[0][0]
+                self._bids(self._task(composed.op, (part,), keys, bound))[0][0]
                 for part in parts[:count]
             ):
                 return chains
@@ -256,10 +257,16 @@ class Tasks:
                 self._add_task("pack", (chain,), ends, {}, (f"pack for {names[0]}",))
         return packed
 
+    def _bids(self, task: Task) -> list[tuple[float, Schedule]]:
+        """What schedules offer, asked once of equal tasks."""
+        if task not in self._offers:
+            self._offers[task] = self._machine.bids(task)
+        return self._offers[task]
+
     def _schedule(self, task: Task) -> tuple[Scheduled, Decision]:
         """The kernels of a task, by the schedule that predicts the fewest cycles."""
         if task not in self._scheduled:
-            offers = self._machine.bids(task)
+            offers = self._bids(task)
             chosen = offers[0][1]
             name = f"{_identifier(task.op)}_{len(self._scheduled)}"
             listed = tuple((schedule.name, cost) for cost, schedule in offers)

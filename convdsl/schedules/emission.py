@@ -35,7 +35,8 @@ from convdsl.kernel.vector_math import Vectors
 from convdsl.schedules.spans import together
 from convdsl.schedules.terms import Range, counted
 from convdsl.tensor import Dim, DType, Symbol, bounds, floor_div, substitute, symbol, symbols_of
-from convdsl.tensor.dim import SymDim
+from convdsl.tensor.binding import depends_on, monomial_depends_on
+from convdsl.tensor.dim import terms_of
 
 UNROLLED = 16  # reductions of at most this many positions are unrolled
 _LANE = "lane"
@@ -58,8 +59,8 @@ def lane_symbol(lanes: int) -> Dim:
 def lane_stride(index: Dim) -> int | None:
     """Coefficient of the lane where the index is linear in it, else None."""
     stride = 0
-    for monomial, coefficient in index.terms if isinstance(index, SymDim) else ():
-        if not depends_on_lane(SymDim({monomial: 1})):
+    for monomial, coefficient in terms_of(index):
+        if not monomial_depends_on(monomial, _LANE):
             continue
         atom, power = monomial[0]
         linear = len(monomial) == 1 and power == 1 and isinstance(atom, Symbol)
@@ -71,7 +72,7 @@ def lane_stride(index: Dim) -> int | None:
 
 def depends_on_lane(index: Dim) -> bool:
     """Whether an index differs from lane to lane."""
-    return any(s.name == _LANE for s in symbols_of(index))
+    return depends_on(index, _LANE)
 
 
 @dataclass(frozen=True, slots=True)

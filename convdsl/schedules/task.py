@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, Protocol, TypeAlias
 
@@ -107,6 +107,15 @@ class Task:
     ending: Ending | None = None
     earlier: tuple[Task, ...] = ()
     over: tuple[Axis, ...] = ()
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash(tuple(getattr(self, field.name) for field in fields(self)))
+
+    def __hash__(self) -> int:
+        """Worked out once: it goes through all expressions, and every schedule keeps its plans by
+        tasks."""
+        return self._hash
 
     @property
     def digest(self) -> str:

@@ -40,6 +40,28 @@ def symbols_of(value: Dim) -> frozenset[Symbol]:
     return frozenset(found)
 
 
+def depends_on(value: Dim, name: str) -> bool:
+    """Whether a value depends on a symbol of that name."""
+    if isinstance(value, int):
+        return False
+    monomials = value._terms  # pyright: ignore[reportPrivateUsage]
+    return any(monomial_depends_on(monomial, name) for monomial in monomials)
+
+
+def monomial_depends_on(monomial: Monomial, name: str) -> bool:
+    """Whether one of its factors does."""
+    for atom, _ in monomial:
+        if isinstance(atom, Symbol):
+            if atom.name == name:
+                return True
+        elif isinstance(atom, Floor):
+            if depends_on(atom.numerator, name) or depends_on(atom.denominator, name):
+                return True
+        elif any(depends_on(argument, name) for argument in atom.arguments):
+            return True
+    return False
+
+
 def substitute(value: Dim, bindings: Mapping[str, Dim]) -> Dim:
     """Replace symbols by name; what is not named stays symbolic."""
     if isinstance(value, int):

@@ -95,6 +95,13 @@ def _normal(value: Coefficient) -> Coefficient:
     return value
 
 
+def _ratio(value: Coefficient, divisor: int) -> Coefficient:
+    """value / divisor, without a fraction where it is none: those are slow."""
+    if isinstance(value, int) and value % divisor == 0:
+        return value // divisor
+    return Fraction(value) / divisor
+
+
 def _monomial_key(monomial: Monomial) -> tuple[int, tuple[tuple[int, str], ...]]:
     return (-sum(power for _, power in monomial), tuple(_atom_key(atom) for atom, _ in monomial))
 
@@ -281,9 +288,9 @@ def _floor_div(value: SymDim, divisor: int) -> Dim:
     for monomial, coefficient in value._terms.items():  # pyright: ignore[reportPrivateUsage]
         step, base = _multiples(monomial)
         if monomial and coefficient * step % divisor == 0:
-            whole[monomial] = Fraction(coefficient) / divisor
+            whole[monomial] = _ratio(coefficient, divisor)
             if base:  # coefficient * (monomial - base) divides evenly, coefficient * base may not
-                whole[()] = whole.get((), 0) - Fraction(coefficient * base) / divisor
+                whole[()] = whole.get((), 0) - _ratio(coefficient * base, divisor)
                 rest[()] = rest.get((), 0) + coefficient * base
         else:
             rest[monomial] = rest.get(monomial, 0) + coefficient
@@ -440,15 +447,38 @@ def bounds(value: Dim) -> tuple[int | None, int | None]:
         return value, value
     low: Coefficient | None = 0
     high: Coefficient | None = 0
+    for monomial, coefficient in value._terms.items():  # pyright: ignore[reportPrivateUsage]
+        if len(monomial) == 1 and monomial[0][1] == 1 and isinstance(monomial[0][0], Symbol):
+            first, last = monomial[0][0].minimum, monomial[0][0].maximum
+        elif monomial:
+            return _bounds_of_parts(value)
+        else:
+            first = last = 1
+        if coefficient < 0:
+            first, last = last, first
+        low = None if low is None or first is None else low + coefficient * first
+        high = None if high is None or last is None else high + coefficient * last
+    return _whole(low, high)
+
+
+def _whole(low: Coefficient | None, high: Coefficient | None) -> tuple[int | None, int | None]:
+    """The whole numbers between two bounds."""
+    return (
+        None if low is None else -((-low.numerator) // low.denominator),
+        None if high is None else high.numerator // high.denominator,
+    )
+
+
+@lru_cache(maxsize=50_000)
+def _bounds_of_parts(value: SymDim) -> tuple[int | None, int | None]:
+    low: Coefficient | None = 0
+    high: Coefficient | None = 0
     for first, last, coefficient in _bounded_parts(value):
         if coefficient < 0:
             first, last = last, first
         low = None if low is None or first is None else low + coefficient * first
         high = None if high is None or last is None else high + coefficient * last
-    return (
-        None if low is None else -((-low.numerator) // low.denominator),
-        None if high is None else high.numerator // high.denominator,
-    )
+    return _whole(low, high)
 
 
 def _bounded_parts(value: SymDim) -> Iterable[tuple[int | None, int | None, Coefficient]]:
@@ -487,7 +517,7 @@ def _remainders(terms: dict[Monomial, Coefficient]) -> Iterator[tuple[int, int, 
     for atom, key in floors:
         if not isinstance(atom, Floor) or not isinstance(atom.denominator, int) or key not in terms:
             continue
-        whole = -Fraction(terms[key]) / atom.denominator
+        whole = -_ratio(terms[key], atom.denominator)
         inner = [(m, c) for m, c in terms_of(atom.numerator) if m]
         if all(terms.get(m) == whole * c for m, c in inner):
             constant = dict(terms_of(atom.numerator)).get((), 0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from drawn_convolutions import run
@@ -14,6 +16,7 @@ from convdsl.kernel.program import Access, Argument, Place, format_program
 from convdsl.lowering.lower import Lowered, lower
 from convdsl.lowering.memory import round_up
 from convdsl.schedules.cpu.machine import cpu_machine
+from convdsl.schedules.task import Task
 from convdsl.tensor import symbol
 
 X86 = "x86_64-unknown-linux-gnu"
@@ -49,6 +52,26 @@ def test_equal_layers_share_a_kernel() -> None:
     assert len(program.kernels) == len({pack.kernel, *names}) == 5
     weights = [step.arguments[0:-1] for step in steps[1:6]]
     assert len(set(weights)) == 5, "each with its own weights"
+
+
+def test_schedules_are_asked_once_of_equal_tasks() -> None:
+    """However many layers are equal, and however often a task is tried as a part of another."""
+    b = Builder()
+    x = b.input("x", 1, 16, 8, 8)
+    for _ in range(4):
+        x = b("softmax", b("conv", x, channels=16, kernel=3), axis=-1)
+    machine = cpu_machine(find_target("x86-64-v3", X86))
+    asked: list[Task] = []
+    watched = machine.schedules[-1]
+
+    def cost(task: Task) -> float | None:
+        asked.append(task)
+        return watched.cost(task)
+
+    machine = replace(machine, schedules=(*machine.schedules[:-1], replace(watched, cost=cost)))
+    lower(rewritten(b.output(y=x)), machine, "net")
+    assert len(asked) > 3, "the generic schedule is asked of everything"
+    assert len(asked) == len(set(asked))
 
 
 def test_memory_is_reused_along_the_chain() -> None:

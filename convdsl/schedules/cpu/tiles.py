@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from functools import partial
+from functools import cache, lru_cache, partial
 
 from convdsl.kernel.target import Target
 
@@ -50,6 +50,7 @@ _FROM_MEMORY = 0.5  # cycles that a tile loses where multiply-adds broadcast fro
 _TAIL_WORTH = 1.03  # a tile that leaves blocks over must be this much better: few share the rest
 
 
+@lru_cache(maxsize=4096)  # equal layers ask alike, each several times
 def choose_tile(
     target: Target,
     blocks: int,
@@ -73,7 +74,7 @@ def choose_tile(
     target = replace(target, vector_registers=target.vector_registers // each)
     spare = spare or each > 1
     pieces = _even_pieces if even else _pieces
-    swept = partial(swept_cycles, target, depth=depth)
+    swept = cache(partial(swept_cycles, target, depth=depth))
     whole = _best_tile(target, blocks, (columns, rows), pieces, swept, spare, must_divide=True)
     if must_divide:
         return whole[1]
