@@ -5,30 +5,41 @@
     y[i] = partial sum, ...
     y[i] = f(y[i], x[i])      it may not: the sums have been written over x
 
+    t = sum of x[i, j];  y[i, j] = f(x[i, j], t)
+                              it may: an iteration over rows reads what it writes, and before that
+
 A kernel may if every read of the one is followed, in the same run of statements, by a write to the
-same elements of the other, and no element is written twice. The latter is counted: a kernel
-writes all its output, so where it writes as many elements as there are, it writes each once.
+same elements of the other, or if every iteration of its outermost loops reads nothing but what it
+writes itself, and nothing after writing it; and if no element is written twice. The latter is
+counted: a kernel writes all its output, so where it writes as many elements as there are, it writes
+each once.
 """
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
 from functools import cache
 from typing import Any, cast
 
+import numpy as np
+
 from convdsl.kernel import nodes
-from convdsl.kernel.accesses import Access, accesses, own_accesses
+from convdsl.kernel.accesses import Access, Array, accesses, own_accesses
 from convdsl.kernel.counting import UncountedError, combinations, runs
 from convdsl.kernel.nodes import (
     Buffer,
+    For,
     Kernel,
+    Parallel,
     Statement,
     statement_bodies,
 )
-from convdsl.tensor import Dim
+from convdsl.tensor import Dim, evaluate, substitute, symbols_of
 
+_MOST_ELEMENTS = 1 << 20  # of one iteration, to look at each of them
 _MOST_BOXES = 256  # of loop counters, to find how often a store runs
 
 Body = tuple[Statement, ...]
@@ -57,7 +68,8 @@ def updates_in_place(kernel: Kernel, buffer: Buffer) -> bool:
 
 def _updates(body: Body, memory: tuple[Buffer, ...], written: Buffer) -> bool:
     """The same of one memory that some buffers are, one of which is written."""
-    if not _reads_before_writing(body, memory):
+    in_time = _reads_before_writing(body, memory)
+    if not in_time and not all(_is_read_in_time(statement, memory) for statement in body):
         return False
     try:
         return _stored(body, written) == written.size
@@ -78,6 +90,70 @@ def _reads_before_writing(body: Body, memory: tuple[Buffer, ...]) -> bool:
         if not all(_reads_before_writing(inner, memory) for inner in statement_bodies(statement)):
             return False
     return True
+
+
+def _is_read_in_time(statement: Statement, memory: tuple[Buffer, ...]) -> bool:
+    if _reads_before_writing((statement,), memory):
+        return True
+    return isinstance(statement, Parallel) and _reads_its_own(statement, memory)
+
+
+def _reads_its_own(loop: Parallel, memory: tuple[Buffer, ...]) -> bool:
+    """Whether each iteration reads what it writes itself, and before it does. Its elements are
+    looked at one by one, counted from the first that it touches."""
+    own = [[a for a in accesses((s,)) if a.buffer in memory] for s in loop.body]
+    found = [access for part in own for access in part]
+    if not found:
+        return True
+    origin = substitute(found[0].index, dict.fromkeys(_ranges(found[0]) or (), 0))
+    reached: dict[Access, Array] = {}
+    for access in found:
+        elements = _elements(access, origin)
+        if elements is None:
+            return False
+        reached[access] = elements
+    lowest = min(int(elements.min()) for elements in reached.values())
+    highest = max(int(elements.max()) for elements in reached.values())
+    if highest - lowest >= _MOST_ELEMENTS:
+        return False
+    read, written, sure = np.zeros((3, highest - lowest + 1), bool)
+    for statement, part in zip(loop.body, own, strict=True):
+        loads = [access for access in part if not access.write]
+        if any(bool(written[reached[access] - lowest].any()) for access in loads):
+            return False
+        if loads and len(loads) < len(part) and not _reads_before_writing((statement,), memory):
+            return False
+        for access in part:
+            elements = reached[access] - lowest
+            (written if access.write else read)[elements] = True
+            if access.write and all(isinstance(around, For) for around in access.around):
+                sure[elements] = True
+    return not bool((read & ~sure).any())
+
+
+def _ranges(access: Access) -> dict[str, range] | None:
+    """The counters around an access; None where one does not run between constants."""
+    found: dict[str, range] = {}
+    for around in access.around:
+        if isinstance(around, For):
+            if not isinstance(around.start, int) or not isinstance(around.stop, int):
+                return None
+            found[around.var.name] = range(around.start, around.stop)
+    return found
+
+
+def _elements(access: Access, origin: Dim) -> Array | None:
+    """The elements that it touches in an iteration, counted from `origin`; None where they are too
+    many, or not the same in all iterations."""
+    ranges, index = _ranges(access), access.index - origin
+    names = sorted(s.name for s in symbols_of(index))
+    if ranges is None or not all(ranges.values()) or not ranges.keys() >= set(names):
+        return None
+    if math.prod(len(ranges[name]) for name in names) * access.lanes > _MOST_ELEMENTS:
+        return None
+    grid = np.ix_(*(np.asarray(ranges[name]) for name in names))
+    first = np.asarray(evaluate(index, dict(zip(names, grid, strict=True)))).reshape(-1, 1)
+    return (first + np.arange(access.lanes)).ravel()
 
 
 def _is_written(access: Access, writes: Mapping[Dim, int]) -> bool:

@@ -45,6 +45,8 @@ class NotDifferentiable:
 
 
 Derivative: TypeAlias = Formula | NotDifferentiable
+LIFTS = {DType.F32: 1.5 * 2.0**23 + 127, DType.F64: 1.5 * 2.0**52 + 1023}
+"""Where numbers are one apart; in the last places stand the digits of an exponent of zero."""
 ZERO = Number(0.0)
 """The derivative of what is flat almost everywhere."""
 
@@ -111,11 +113,6 @@ def _each(function: Callable[[float], float]) -> Callable[[Array], Array]:
     return meaning
 
 
-def _decayed(x: Array) -> Array:
-    """exp(x), 1 above zero."""
-    return np.exp(np.minimum(x, x.dtype.type(0)))
-
-
 def _divide(a: Array, b: Array) -> Array:
     """A quotient; of integers the floor of it."""
     return np.divide(a, b) if a.dtype.kind == "f" else np.floor_divide(a, b)
@@ -159,6 +156,18 @@ def _power_of_two(x: Array) -> Array:
     """Denormal ones are zeros, as in kernels."""
     power = np.ldexp(np.ones_like(x), x.astype(np.int32))
     return np.where(power < np.finfo(x.dtype).tiny, x.dtype.type(0), power)
+
+
+def _lift(x: Array, factor: Array) -> Array:
+    return np.rint(x * factor) + _lift_of(x)
+
+
+def _power_of_lifted(x: Array) -> Array:
+    return _power_of_two(x - _lift_of(x))
+
+
+def _lift_of(x: Array) -> Any:
+    return x.dtype.type(LIFTS[DType.F32 if x.dtype == np.float32 else DType.F64])
 
 
 def _scaled(x: Array, n: Array) -> Array:
@@ -253,8 +262,9 @@ _POWERS = (
     ),
     ScalarFunction("exp", FLOATS, np.exp, (Y,), ulps=2),
     ScalarFunction(
-        "decay", FLOATS, _decayed, (choose(call("gt", X, 0.0), 0.0, Y),), ulps=2
-    ),  # exp where it is known that nothing grows: without what the last exponents cost
+        "decay", FLOATS, np.exp, (Y,), ulps=4
+    ),  # exp where it is known that nothing grows, of nothing above DECAYED: without what the last
+    # exponents cost
     ScalarFunction("expm1", FLOATS, np.expm1, (call("exp", X),), ulps=3),
     ScalarFunction("log", FLOATS, np.log, (1.0 / X,), ulps=2),
     ScalarFunction("log1p", FLOATS, np.log1p, (1.0 / (X + 1.0),), ulps=3),
@@ -353,13 +363,17 @@ _WORDS = (
 )
 
 # What expansions are written with: quotients towards zero, by neither 0 nor -1; parts of a
-# number: 2**x of an integral x; x * 2**n of an x of 0.5 to 2 and an integral n from one below the
-# least exponent to one above the largest; x = mantissa * 2**exponent with 0.5 <= mantissa < 1, of
-# normal positive x. `order` is a whole number of as many bits that says where a number stands among
-# all others: a < b where order(a) < order(b); equals have one, and a NaN stands after infinity.
+# number: 2**x of an integral x; a product to the nearest whole number, which is small, on top of
+# `LIFTS`, where it stands in the last places, and 2**x of such; x * 2**n of an x of 0.5 to 2 and
+# an integral n from one below the least exponent to one above the largest; x = mantissa *
+# 2**exponent with 0.5 <= mantissa < 1, of normal positive x. `order` is a whole number of as many
+# bits that says where a number stands among all others: a < b where order(a) < order(b); equals
+# have one, and a NaN stands after infinity.
 _PARTS = (
     ScalarFunction("quotient", INTEGERS, _cut_off, (WHOLE, WHOLE), printed=INTEGERS),
     ScalarFunction("pow2", FLOATS, _power_of_two, (BITS,), printed=FLOATS),
+    ScalarFunction("lift", FLOATS, _lift, (BITS, BITS), printed=FLOATS),
+    ScalarFunction("pow2_lifted", FLOATS, _power_of_lifted, (BITS,), printed=FLOATS),
     ScalarFunction("scale", FLOATS, _scaled, (BITS, BITS), printed=FLOATS),
     ScalarFunction("exponent", FLOATS, _exponent, (BITS,), printed=FLOATS),
     ScalarFunction("mantissa", FLOATS, _mantissa, (BITS,), printed=FLOATS),

@@ -157,7 +157,48 @@ def ends_that_meet() -> Kernel:
     return e.b.kernel()
 
 
+def rows(reads: int, first: int = 0, late: bool = False, stored: int = 4) -> Kernel:
+    """Rows of four vectors: `reads` vectors from number `first` on are met, then `stored` are
+    moved; all are met again, if `late`."""
+    e = Example()
+    with e.b.parallel(("row",), (3,)) as (row,):
+        with e.b.serial("j", first + reads, first) as j:
+            e.b.load(e.x, row * 16 + j * LANES)
+        with e.b.serial("k", stored) as k:
+            e.move(row * 16 + k * LANES)
+        if late:
+            with e.b.serial("l", reads) as again:
+                e.b.load(e.x, row * 16 + again * LANES)
+        with e.b.when(IndexTest("ge", row, 0)), e.b.serial("m", 4 - stored) as m:
+            e.move(row * 16 + (m + stored) * LANES)
+    return e.b.kernel()
+
+
+def rows_met_twice() -> Kernel:
+    """As a softmax does: all of a row is read before any of it is written."""
+    return rows(4)
+
+
+def two_rows_met_twice() -> Kernel:
+    """The second row is read after the first one was written; ends are single elements."""
+    e = Example()
+    one = ValueType(DType.F32)
+    with e.b.parallel(("pair",), (2,)) as (pair,):
+        for row in range(2):
+            start = pair * 24 + row * 12
+            with e.b.serial("j", 2) as j:
+                e.b.load(e.x, start + j * LANES)
+            ends = [e.b.let(Load(e.x, start + 8 + i, one)) for i in range(4)]
+            with e.b.serial("k", 2) as k:
+                e.move(start + k * LANES)
+            for i, end in enumerate(ends):
+                e.b.store(e.y, start + 8 + i, Binary("add", end, Const(1.0, one)))
+    return e.b.kernel()
+
+
 GOOD = (
+    rows_met_twice,
+    two_rows_met_twice,
     gathered,
     in_a_row,
     nested,
@@ -251,7 +292,36 @@ def stored_by_two_threads() -> Kernel:
     return e.b.kernel()
 
 
+def rows_of_others() -> Kernel:
+    """The last vector that is met belongs to the next row."""
+    return rows(4, first=1)
+
+
+def rows_met_again_later() -> Kernel:
+    return rows(4, late=True)
+
+
+def rows_written_in_part() -> Kernel:
+    """What is written under a test may be written by nobody."""
+    return rows(4, stored=3)
+
+
+def rows_as_long_as_their_number() -> Kernel:
+    """What is met is not the same in all rows."""
+    e = Example()
+    with e.b.parallel(("row",), (3,)) as (row,):
+        with e.b.serial("j", row * 4 + 1) as j:
+            e.b.load(e.x, row * 16 + j)
+        with e.b.serial("k", 4) as k:
+            e.move(row * 16 + k * LANES)
+    return e.b.kernel()
+
+
 BAD = (
+    rows_of_others,
+    rows_met_again_later,
+    rows_written_in_part,
+    rows_as_long_as_their_number,
     read_by_all_threads,
     stored_by_two_threads,
     gathered_from_beyond,

@@ -114,6 +114,8 @@ VALUES: dict[str, Value] = {
     **{op: Unary(op, A) for op in ("neg", "abs", "floor", "ceil", "round")},
     **{op: Unary(op, Unary("abs", A)) for op in ("sqrt", "exponent", "mantissa")},
     "pow2": Unary("pow2", Unary("floor", A)),
+    "lift": Binary("lift", A, B),
+    "pow2_lifted": Unary("pow2_lifted", Binary("lift", A, B)),
     "scale": Binary("scale", Unary("mantissa", Unary("abs", A)), Unary("floor", B)),
     "isnan": Unary("isnan", Unary("sqrt", A)),
     "not": Unary("not", Compare("lt", A, B)),

@@ -37,7 +37,7 @@ from convdsl.kernel.nodes import (
     Var,
 )
 from convdsl.kernel.program import Argument, Place, Program
-from convdsl.kernel.scalar import COMPARISONS, FUNCTIONS
+from convdsl.kernel.scalar import COMPARISONS, FUNCTIONS, LIFTS
 from convdsl.kernel.verify import KernelError
 from convdsl.tensor import Dim, DType, Symbol
 from convdsl.tensor.dim import Floor, terms_of
@@ -83,6 +83,8 @@ NAMES: dict[str, Any] = {
     "isnan": math.isnan,
     "quotient": lambda a, b: -(-a // b) if (a < 0) != (b < 0) else a // b,
     "pow2": _power_of_two,
+    "lift": lambda x, factor, lift: round(x * factor) + lift if math.isfinite(x) else x,
+    "pow2_lifted": lambda x, lift: _power_of_two(x - lift),
     "scale": lambda x, n: x * _power_of_two(n),
     "exponent": lambda x: float(math.frexp(x)[1]),
     "mantissa": lambda x: math.frexp(x)[0],
@@ -199,6 +201,10 @@ def _value(value: Value) -> str:
             return f"({text} if {tests} else {other})" if tests else text
         case Get():
             return f"{_name(value.registers.name)}[{value.slot}]"
+        case Unary(op="pow2_lifted"):
+            return f"pow2_lifted({_value(value.x)}, {LIFTS[value.type.dtype]})"
+        case Binary(op="lift"):
+            return f"lift({_value(value.a)}, {_value(value.b)}, {LIFTS[value.type.dtype]})"
         case Unary():
             return _call(value.op, value.x)
         case Binary() | Compare():

@@ -34,11 +34,15 @@ template <class T> ARITHMETIC T minimum(T a, T b) { return a < b || a != a ? a :
 
 // Parts of a float: 2**x of an integral x; x = mantissa * 2**exponent of a normal positive x
 ARITHMETIC f32 power_of_two(f32 x) { return __int_as_float((__float_as_int(x + 12583039.0f)) << 23); }
+ARITHMETIC f32 lifted(f32 x, f32 factor) { return fmaf(x, factor, 12583039.0f); }
+ARITHMETIC f32 power_of_lifted(f32 x) { return __int_as_float(__float_as_int(x) << 23); }
 ARITHMETIC f32 exponent(f32 x) { return (f32)(__float_as_int(x) >> 23) - 126.0f; }
 ARITHMETIC f32 mantissa(f32 x) { return __int_as_float((__float_as_int(x) & 0x7fffff) | 0x3f000000); }
 ARITHMETIC f64 power_of_two(f64 x) {
     return __longlong_as_double(__double_as_longlong(x + 6755399441056767.0) << 52);
 }
+ARITHMETIC f64 lifted(f64 x, f64 factor) { return fma(x, factor, 6755399441056767.0); }
+ARITHMETIC f64 power_of_lifted(f64 x) { return __longlong_as_double(__double_as_longlong(x) << 52); }
 ARITHMETIC f64 exponent(f64 x) { return (f64)(__double_as_longlong(x) >> 52) - 1022.0; }
 ARITHMETIC f64 mantissa(f64 x) {
     return __longlong_as_double((__double_as_longlong(x) & 0xfffffffffffffll) | 0x3fe0000000000000ll);

@@ -70,6 +70,8 @@ _CALLS = {
             "max": "maximum",
             "min": "minimum",
             "pow2": "power_of_two",
+            "lift": "lifted",
+            "pow2_lifted": "power_of_lifted",
             "scale": "scaled",
             "exponent": "exponent",
             "mantissa": "mantissa",

@@ -36,6 +36,7 @@ from convdsl.kernel.nodes import (
     ValueType,
     Var,
 )
+from convdsl.kernel.scalar import LIFTS
 from convdsl.tensor import Dim, DType, Kind
 
 _FLOAT_TESTS = {"lt": "olt", "le": "ole", "gt": "ogt", "ge": "oge", "eq": "oeq", "ne": "une"}
@@ -207,7 +208,7 @@ class ValuePrinter(CastPrinter):
             case "abs" if not type.dtype.is_float:
                 negative = self.result(f"sub {text} {vector_of('0', type)}, {x}")
                 return self.intrinsic("smax", type, (x, negative))
-            case "pow2" | "exponent" | "mantissa":
+            case "pow2" | "pow2_lifted" | "exponent" | "mantissa":
                 return self.float_bits(value.op, x, type)
             case "order":
                 return self.order(x, type)
@@ -228,9 +229,10 @@ class ValuePrinter(CastPrinter):
         def number(value: float) -> str:
             return vector_of(literal(value, type.dtype), type)
 
-        if op == "pow2":
-            sum = self.result(f"fadd {text} {x}, {number(1.5 * 2**digits + bias)}")
-            bits = self.result(f"bitcast {text} {sum} to {integer}")
+        if op in ("pow2", "pow2_lifted"):
+            if op == "pow2":
+                x = self.result(f"fadd {text} {x}, {number(LIFTS[type.dtype])}")
+            bits = self.result(f"bitcast {text} {x} to {integer}")
             shifted = self.result(f"shl {integer} {bits}, {constant(digits)}")
             return self.result(f"bitcast {integer} {shifted} to {text}")
         bits = self.result(f"bitcast {text} {x} to {integer}")
@@ -275,6 +277,9 @@ class ValuePrinter(CastPrinter):
             return self.intrinsic(op, type, (a, b))
         if op == "scale":
             return self.scaled(value, a, b)
+        if op == "lift":
+            sum = vector_of(literal(LIFTS[type.dtype], type.dtype), type)
+            return self.intrinsic("fmuladd", type, (a, b, sum))
         if type.dtype.is_float:
             return self.result(f"{_FLOAT_OPS[op]} {text} {a}, {b}")
         if op == "mul_hi":

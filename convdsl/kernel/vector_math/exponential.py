@@ -9,6 +9,7 @@ from functools import lru_cache
 import numpy as np
 
 from convdsl.kernel.nodes import Binary, Fma, Unary, Value
+from convdsl.kernel.scalar import LIFTS
 from convdsl.kernel.vector_math.interpolation import interpolated
 from convdsl.kernel.vector_math.terms import Terms
 from convdsl.tensor import DType
@@ -17,12 +18,20 @@ from convdsl.tensor import DType
 class Exponentials(Terms):
     """exp, log and their kin as polynomials around reduced arguments."""
 
-    def reduced(self, x: Value) -> tuple[Value, Value]:
-        """(n, r): x = n ln 2 + r, n integral, |r| <= ln 2 / 2 (Cody and Waite's two steps)."""
+    def nearest(self, x: Value, factor: float) -> tuple[Value, Value]:
+        """(n, 2**n), n the whole number nearest to a small product, in one sum and one
+        difference: the sum has the digits of 2**n in its last places. 2**n costs a shift."""
+        lifted = self.let(Binary("lift", x, self.const(factor, x)), "lifted")
+        n = self.let(self.sub(lifted, LIFTS[x.type.dtype]), "n")
+        return n, Unary("pow2_lifted", lifted)
+
+    def reduced(self, x: Value) -> tuple[Value, Value, Value]:
+        """(n, 2**n, r): x = n ln 2 + r, n integral, |r| <= ln 2 / 2 (Cody and Waite's two
+        steps)."""
         high, low = LN2[x.type.dtype]
-        n = self.b.let(Unary("round", Binary("mul", x, self.const(1 / math.log(2), x))), "n")
+        n, power = self.nearest(x, 1 / math.log(2))
         r = Fma(n, self.const(-high, x), x)
-        return n, self.b.let(Fma(n, self.const(-low, x), r), "r")
+        return n, power, self.b.let(Fma(n, self.const(-low, x), r), "r")
 
     def clamped(self, x: Value) -> Value:
         """Within a range at whose ends exp has become 0 and infinite."""
@@ -30,29 +39,30 @@ class Exponentials(Terms):
         return self.let(self.within(x, low, high), "clamped")
 
     def exp(self, x: Value) -> Value:
-        n, r = self.reduced(self.clamped(x))
+        n, _, r = self.reduced(self.clamped(x))
         return self.b.let(
             Binary("scale", self.polynomial(r, exp_near_zero(x.type.dtype)), n), "exp"
         )
 
     def decay(self, x: Value) -> Value:
-        """exp(x), 1 above zero: 2**n is a factor for every n that occurs. Of the two zeros the one
-        that is not all zeros in its digits, or LLVM takes a comparison and a mask for a minimum."""
-        low = -DECAYED[x.type.dtype]
-        n, r = self.reduced(self.let(self.within(x, low, -0.0), "clamped"))
-        return self.let(
-            self.mul(self.polynomial(r, exp_near_zero(x.type.dtype)), Unary("pow2", n)), "decay"
-        )
+        """exp(x) of what is not above `DECAYED`: 2**n is a factor for every n that occurs."""
+        return self.fallen(x, _fallen(x.type.dtype))
+
+    def fallen(self, x: Value, near: list[float]) -> Value:
+        """The same, and exp near zero by these coefficients."""
+        held = Binary("max", self.const(-DECAYED[x.type.dtype], x), x)
+        _, power, r = self.reduced(self.let(held, "held"))
+        return self.let(self.mul(self.polynomial(r, near), power), "decay")
 
     def decaying(self, x: Value, rest: Value | None = None) -> tuple[Value, Value]:
         """(p, 2**n): exp(-x - rest) = p * 2**n for -x within exp's range, and a rest of up to some
         hundredths. 2**n is 0 or infinite at its ends."""
         high, low = LN2[x.type.dtype]
-        n = self.let(Unary("round", self.mul(x, -1 / math.log(2))), "n")
+        n, power = self.nearest(x, -1 / math.log(2))
         r = self.fma(n, low, self.fma(n, high, x))
         r = self.let(r if rest is None else self.add(r, rest), "r")  # -r is what is left
         series = (c * (-1) ** k for k, c in enumerate(exp_near_zero(x.type.dtype)))
-        return self.polynomial(r, list(series)), Unary("pow2", n)
+        return self.polynomial(r, list(series)), power
 
     def sigmoid(self, x: Value) -> Value:
         """1 / (1 + exp(-x)), x within a range at whose ends exp(-x) has become infinite and 0."""
@@ -63,7 +73,7 @@ class Exponentials(Terms):
 
     def expm1(self, x: Value) -> Value:
         """exp(x) - 1 without cancellation: 2**n (e**r - 1) + (2**n - 1)."""
-        n, r = self.reduced(self.clamped(x))
+        n, _, r = self.reduced(self.clamped(x))
         q = self.polynomial(r, [0.0, *exp_series(_EXP_DEGREE[x.type.dtype] + 1)[1:]])
         # Half of it, doubled at the end: 2**(n - 1) is finite wherever the result is.
         half = self.const(0.5, x)
@@ -115,9 +125,9 @@ class Exponentials(Terms):
         x = n s ln 2 / 2 + u and m = 2**-n q + s (1 - 2**-n) / 2 with q = s (1 - exp(-2 u / s)) / 2,
         near zero u itself. What the one step of the reduction loses is small where n is, and where
         n is not, little depends on it."""
-        n = self.let(Unary("round", self.mul(x, 2 / (scale * math.log(2)))), "n")
-        u = self.let(self.fma(n, -scale * math.log(2) / 2, x), "u")
-        power = self.let(Unary("pow2", Unary("neg", n)), "power")
+        n, power = self.nearest(x, -2 / (scale * math.log(2)))  # n of what is said is -n here
+        u = self.let(self.fma(n, scale * math.log(2) / 2, x), "u")
+        power = self.let(power, "power")
         near = [c / scale ** (k + 1) for k, c in enumerate(_tanh_near_zero(x.type.dtype))]
         q = self.fma(self.mul(u, u), self.polynomial(u, near), u)
         return self.let(self.fma(power, q, self.fma(power, -scale / 2, scale / 2)), "m")
@@ -134,6 +144,7 @@ _EXP_RANGE = {DType.F32: (-DECAYED[DType.F32], 89.0), DType.F64: (-DECAYED[DType
 _EXP_DEGREE = {DType.F32: 7, DType.F64: 13}  # Taylor's, of exp(r) - 1
 _NEAR_DEGREE = {DType.F32: 6, DType.F64: 11}
 _NEAR = 0.38  # ln 2 / 2, and a rest
+_FALLEN_DEGREE = {DType.F32: 5, DType.F64: 10}
 _FLAT = {DType.F32: 9.02, DType.F64: 19.1}
 """tanh is 1."""
 _TANH_DEGREE = {DType.F32: 4, DType.F64: 10}
@@ -144,6 +155,12 @@ _LOG_TERMS = {DType.F32: 5, DType.F64: 11}
 def exp_near_zero(dtype: DType) -> list[float]:
     """Coefficients of exp(r) for the r that reduction leaves."""
     return interpolated(Decimal.exp, _NEAR, _NEAR_DEGREE[dtype])
+
+
+@lru_cache
+def _fallen(dtype: DType) -> list[float]:
+    """The same with an error of a unit or two in the last place: what shares are made of."""
+    return interpolated(Decimal.exp, math.log(2) / 2, _FALLEN_DEGREE[dtype])
 
 
 @lru_cache

@@ -37,17 +37,18 @@ class Gates(ErrorFunctions):
         coarse = _COARSE[dtype]
         high = self.let(self.sub(self.add(z, coarse), coarse), "high")
         square = self.let(self.mul(high, high), "square")
-        n = self.let(Unary("round", self.mul(square, -0.5 / math.log(2))), "n")
+        n, power = self.nearest(square, -0.5 / math.log(2))
         ln2_high, ln2_low = LN2[dtype]
         r = self.fma(n, 2 * ln2_low, self.fma(n, 2 * ln2_high, square))
         r = self.let(self.fma(self.sub(z, high), self.add(z, high), r), "r")
         series = [c * (-0.5) ** k for k, c in enumerate(exp_near_zero(dtype))]
-        return self.polynomial(r, series), self.let(Unary("pow2", n), "power")
+        return self.polynomial(r, series), self.let(power, "power")
 
     def softplus(self, x: Value) -> Value:
         """max(x, 0) + log(1 + e) of e = exp(-|x|), which is at most 1: log(1 + e) = 2 atanh(s / 2),
         s = 2 e / (2 + e), without its powers of two."""
-        e = self.decay(self.let(Unary("neg", Unary("abs", x)), "fall"))
+        fall = self.let(Unary("neg", Unary("abs", x)), "fall")
+        e = self.fallen(fall, exp_near_zero(x.type.dtype))
         s = self.let(self.div(self.add(e, e), self.add(e, 2.0)), "s")
         square = self.let(self.mul(s, s), "square")
         log = self.fma(self.mul(s, square), self.polynomial(square, _area(x.type.dtype)), s)
@@ -56,9 +57,9 @@ class Gates(ErrorFunctions):
     def tanh_softplus(self, x: Value) -> Value:
         """n / (n + 2) of n = w (w + 2), w = exp(x); 1 from exp(20) on, so that 2**n is a factor."""
         held = self.let(self.within(x, -DECAYED[x.type.dtype], _ONE), "held")
-        whole, r = self.reduced(held)
+        _, power, r = self.reduced(held)
         p = self.polynomial(r, exp_near_zero(x.type.dtype))
-        w = self.let(self.mul(p, Unary("pow2", whole)), "w")
+        w = self.let(self.mul(p, power), "w")
         n = self.let(self.fma(w, w, self.add(w, w)), "n")
         return self.let(self.div(n, self.add(n, 2.0)), "tanh_softplus")
 

@@ -78,10 +78,10 @@ class Powers(Exponentials):
         log = self.choose(self.test("eq", a, a), log, math.nan)
         exponent = self.within(self.cast(b, DType.F64), -_LARGEST, _LARGEST)
         product = self.let(self.within(self.mul(exponent, log), -110.0, 110.0), "product")
-        n = self.let(Unary("round", self.mul(product, 1 / math.log(2))), "n")
+        n, two = self.nearest(product, 1 / math.log(2))
         r = self.let(self.fma(n, -math.log(2), product), "r")
         p = self.polynomial(r, exp_series(_WIDE_DEGREE))
-        return self.let(self.cast(self.mul(p, Unary("pow2", n)), DType.F32), "power")
+        return self.let(self.cast(self.mul(p, two), DType.F32), "power")
 
     def exact_power(self, a: Value, b: Value) -> Value:
         """Of f64, a > 0: exp of a product in twice the precision."""
@@ -91,7 +91,7 @@ class Powers(Exponentials):
         product, rest = self.two_product(exponent, high)
         rest = self.let(self.fma(exponent, low, rest), "rest")
         held = self.let(self.within(product, -800.0, 800.0), "held")
-        n, r = self.reduced(held)
+        n, _, r = self.reduced(held)
         within = self.test("eq", held, product)
         r = self.let(self.add(r, self.choose(within, rest, 0.0)), "r")
         return self.let(self.scaled(self.polynomial(r, exp_series(13)), n), "power")
