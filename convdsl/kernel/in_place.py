@@ -8,8 +8,8 @@
     t = sum of x[i, j];  y[i, j] = f(x[i, j], t)
                               it may: an iteration over rows reads what it writes, and before that
 
-A kernel may if every read of the one is followed, in the same run of statements, by a write to the
-same elements of the other, or if every iteration of its outermost loops reads nothing but what it
+A kernel may if every read of the one is followed, in the same run of statements or under the same
+tests, by a write to the same elements of the other, or if every iteration of its outermost loops reads nothing but what it
 writes itself, and nothing after writing it; and if no element is written twice. The latter is
 counted: a kernel writes all its output, so where it writes as many elements as there are, it writes
 each once.
@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass, replace
 from functools import cache
 from typing import Any, cast
@@ -32,6 +32,8 @@ from convdsl.kernel.counting import UncountedError, combinations, runs
 from convdsl.kernel.nodes import (
     Buffer,
     For,
+    If,
+    IndexTest,
     Kernel,
     Parallel,
     Statement,
@@ -77,19 +79,61 @@ def _updates(body: Body, memory: tuple[Buffer, ...], written: Buffer) -> bool:
         return False
 
 
-def _reads_before_writing(body: Body, memory: tuple[Buffer, ...]) -> bool:
-    """Every load is followed by a store of at least its elements, in the same run of statements."""
-    writes: dict[Dim, int] = {}  # elements, by first index, that are written further on
+_Writes = dict[tuple[IndexTest, ...], dict[Dim, int]]
+"""Elements by first index that are written further on, by the tests under which they are."""
+
+
+def _reads_before_writing(
+    body: Body, memory: tuple[Buffer, ...], later: _Writes | None = None
+) -> bool:
+    """Every load is followed by a store of at least its elements in the same run of statements, or
+    under tests that the load stands under as well."""
+    writes: _Writes = {tests: dict(found) for tests, found in (later or {}).items()}
     for statement in reversed(body):
         own = [access for access in own_accesses(statement) if access.buffer in memory]
         for access in own:
             if access.write:
-                writes[access.index] = max(access.lanes, writes.get(access.index, 0))
-        if not all(_is_written(access, writes) for access in own):
+                _note(writes, (), access.index, access.lanes)
+        if not all(_is_written(access, writes.get((), {})) for access in own):
             return False
-        if not all(_reads_before_writing(inner, memory) for inner in statement_bodies(statement)):
-            return False
+        for inner in statement_bodies(statement):
+            behind: _Writes = {}
+            if isinstance(statement, If) and inner is statement.then:
+                behind = _under(writes, statement.test)
+            if not _reads_before_writing(inner, memory, behind):
+                return False
+        for tests, found in _written_under(statement, memory):
+            for index, lanes in found.items():
+                _note(writes, tests, index, lanes)
     return True
+
+
+def _note(writes: _Writes, tests: tuple[IndexTest, ...], index: Dim, lanes: int) -> None:
+    found = writes.setdefault(tests, {})
+    found[index] = max(lanes, found.get(index, 0))
+
+
+def _under(writes: _Writes, test: IndexTest) -> _Writes:
+    """What is written where a test holds, by the tests besides."""
+    found: _Writes = {(): dict(writes.get((), {}))}
+    for tests, own in writes.items():
+        if tests and tests[0] == test:
+            for index, lanes in own.items():
+                _note(found, tests[1:], index, lanes)
+    return found
+
+
+def _written_under(
+    statement: Statement, memory: tuple[Buffer, ...]
+) -> Iterator[tuple[tuple[IndexTest, ...], dict[Dim, int]]]:
+    """What is stored where tests hold, by these, the outer ones first."""
+    if not isinstance(statement, If):
+        return
+    for inner in statement.then:
+        own = (access for access in own_accesses(inner) if access.buffer in memory)
+        yield (statement.test,), {a.index: a.lanes for a in own if a.write}
+        for tests, found in _written_under(inner, memory):
+            yield (statement.test, *tests), found
 
 
 def _is_read_in_time(statement: Statement, memory: tuple[Buffer, ...]) -> bool:

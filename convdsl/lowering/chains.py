@@ -11,11 +11,12 @@ written into its readers, so that expressions stay as long as their operators ma
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from convdsl.ir.classify import is_in_place, reduced_axes
 from convdsl.kernel.expr import (
     Axis,
+    Cast,
     Expr,
     Read,
     Reduce,
@@ -57,12 +58,37 @@ class Chain:
         return {var.name: var for var in found if var.name not in inner}
 
     def apart(self) -> tuple[Chain, ...]:
-        """The same without an ending: what that reads is stored, and it is a chain of its own."""
+        """The same without an ending: what that reads is stored, and it is a chain of its own. What
+        is stored rounded in any case is not stored a second time."""
         if not self.ending:
             return (self,)
-        read = {name for stage in self.ending for name in names_read(stage)}
+        ending = tuple(self._of_rounded(stage) for stage in self.ending)
+        read = {name for stage in ending for name in names_read(stage)}
         outputs = _among(self.stages, read.union(self.outputs))
-        return Chain(self.stages, outputs), Chain(self.ending, self.ending_outputs)
+        return Chain(self.stages, outputs), Chain(ending, self.ending_outputs)
+
+    def _of_rounded(self, stage: Stage) -> Stage:
+        """A stage of the ending, read from what is rounded as it leaves (`narrowing`: who reads it
+        takes it so) where nothing else is kept of a value."""
+        rounded: dict[str, TensorVar] = {}
+        for own in self.stages:
+            match own.body:
+                case Cast(Read() as whole, dtype) if (
+                    dtype.computed is whole.dtype
+                    and own.target.name in self.outputs
+                    and whole.tensor.name not in self.outputs
+                    and is_in_place(whole, own.axes)
+                ):
+                    rounded[whole.tensor.name] = own.target
+                case _:
+                    pass
+
+        def rule(e: Expr) -> Expr | None:
+            if not isinstance(e, Read) or e.tensor.name not in rounded:
+                return None
+            return Cast(replace(e, tensor=rounded[e.tensor.name]), e.dtype)
+
+        return replace(stage, body=transform(stage.body, rule))
 
 
 def names_read(stage: Stage) -> set[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from itertools import product
+from itertools import pairwise, product
 from typing import Any
 
 import numpy as np
@@ -13,11 +13,12 @@ from _pytest.mark import ParameterSet
 from contractions_on_cards import check, lowered_for, schedules_of
 from cuda_shim.running import ORDERS
 from drawn_convolutions import conv_graph
-from graphs import Builder
+from graphs import Builder, rewritten
 from layer_steps import step_graph
 from schedules.test_products import Sums
 
 from convdsl.ir.graph import Graph
+from convdsl.kernel.accesses import accesses
 from convdsl.kernel.cuda_target import CudaTarget
 from convdsl.kernel.evaluate import evaluate
 from convdsl.kernel.expr import TensorExpr, TensorVar
@@ -175,6 +176,32 @@ def test_parts_run_the_epilogue_once() -> None:
     graph = b.output(y=y)
     assert split_of(graph, F32)[-1] > 1
     check(graph, F32)
+
+
+# What leaves
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_what_is_read_beside_sums_is_loaded_before_others_are_stored(name: str) -> None:
+    """Several vectors at a time: a thread that stored one before it loads the next would wait for
+    memory once for each, and no compiler may turn them round where they lie over each other."""
+    b = Builder()
+    x, r = (b("relu", b.input(key, 3, 48, 17, 9)) for key in "xr")
+    y = b("relu", b("add", b("conv", x, channels=48, kernel=1), r))
+    graph = rewritten(b.output(y=b("conv", y, channels=24, kernel=1)))
+    lowered = lowered_for(graph, TARGETS[name])
+    choice = next(c for c in lowered.choices if len(c.nodes) > 1)
+    kernel = next(k for k in lowered.program.kernels if k.name.startswith(choice.kernel))
+    (made,) = (buffer for buffer in kernel.buffers if buffer.written)
+    (beside,) = (
+        b for b in kernel.buffers if b.size == made.size and b.name not in ("x0", made.name)
+    )
+    both = (access for access in accesses(kernel.body) if access.buffer in (made, beside))
+    stored = [access.write for access in both]
+    assert stored.count(False) >= stored.count(True) >= 4
+    turns = sum(before and not after for before, after in pairwise(stored))
+    assert turns <= (stored.count(True) - 1) // 4
+    check(graph, TARGETS[name])
 
 
 # Packing

@@ -24,6 +24,8 @@ from convdsl.kernel.cuda_target import CudaTarget, Precision
 from convdsl.lowering.lower import Lowered
 from convdsl.lowering.narrowing import WHOLE, Narrowed
 from convdsl.lowering.tasks import Decision
+from convdsl.passes import run as run_passes
+from convdsl.passes import select
 from convdsl.schedules.cuda.plan import plan_for
 from convdsl.tensor import DType
 from convdsl.tensor.conversion import convert
@@ -182,6 +184,49 @@ def test_gradients_of_biases_are_columns_of_those_of_filters(trained: bool) -> N
     check(graph, target)
     types = stored(lowered_for(graph, target))["relu2.dx",]
     assert types == ({"tf32"} if trained else {"f32"})
+
+
+def step_with_momentum() -> Graph:
+    """Biases have running sums of their gradients."""
+    b = Builder()
+    y: Value = b("relu", b.input("x", 2, 32, 12, 9))
+    given, momentum = b("relu", b.input("given", 2, 32, 12, 9)), b.constant("momentum", 0.9)
+    states: dict[str, Value] = {}
+    for key in ("one", "two"):
+        own = {"weight": b.parameter(key, 32, 32, 3, 3), "bias": b.parameter(f"{key}_bias", 32)}
+        states |= {key: own["weight"], f"{key}_bias": own["bias"]}
+        y = b("relu", b("conv", y, channels=32, kernel=3, pad=1, states=own))
+    found = gradients(b.graph, {y: given}, list(states.values()), b.build)
+    for (key, state), gradient in zip(states.items(), found, strict=True):
+        assert gradient is not None
+        running = b.parameter(f"{key}_running", *state.type.sizes)
+        new = b("add", b("mul", running, momentum), gradient)
+        b.update(running, new)
+        b.update(state, b("sub", state, new))
+    return b.output(y=y)
+
+
+@pytest.mark.ladder
+@pytest.mark.parametrize("precision", ["high", "medium"])
+def test_what_sums_end_is_stored_once(
+    precision: Precision, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sum of a bias's gradient ends the group of a product, which is two kernels then: the
+    second one reads what others read, as it is stored for them."""
+    joined = select(options={"fuse-elementwise": {"elements": 1}})
+    graph, target = run_passes(step_with_momentum(), joined), CudaTarget("sm_90", precision)
+    lowered = lowered_for(graph, target)
+    product, sums, *_ = (c for c in lowered.choices if {"conv2.dx", "conv1.dbias"} <= {*c.nodes})
+    dtype = ROUNDED[precision]
+    assert [output.var.type.dtype for output in product.task.outputs] == [dtype]
+    assert types_read(sums) == [dtype]
+    arrays = {n: a.astype("f4") for n, a in random_arrays(graph, seed=5).items()}
+    found = called(lowered, target, arrays)
+    monkeypatch.setattr("convdsl.lowering.buffers.find_narrowed", whole)
+    plain = called(lowered_for(graph, target), target, arrays)
+    for name, array in found.items():
+        most = 2e-3 if "bias" in name else 1e-6
+        close(array.astype("f8"), plain[name].astype("f8"), most, name)
 
 
 def products_of_a_step() -> Graph:

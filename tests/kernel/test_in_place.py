@@ -196,7 +196,26 @@ def two_rows_met_twice() -> Kernel:
     return e.b.kernel()
 
 
+def loads_first_where_they_are_inside(shift: int = 0) -> Kernel:
+    """Two vectors of a thread, each inside under tests of its own, both loaded before a store."""
+    e = Example()
+    held = e.b.registers(2)
+    with e.b.blocks(("block",), (2,)) as (block,), e.b.threads(("thread",), (4,)) as (thread,):
+        places = [(block * 2 + j) * 4 + thread for j in range(2)]
+        for slot, place in enumerate(places):
+            with e.b.when(IndexTest("lt", place + shift, SIZE // LANES)):
+                with e.b.when(IndexTest("ge", place, 0)):
+                    e.b.set(held, slot, e.b.load(e.x, place * LANES))
+        for slot, place in enumerate(places):
+            with e.b.when(IndexTest("lt", place, SIZE // LANES)):
+                with e.b.when(IndexTest("ge", place, 0)):
+                    value = Binary("add", Get(held, slot), Const(1.0, F32X4))
+                    e.b.store(e.y, place * LANES, value)
+    return e.b.kernel()
+
+
 GOOD = (
+    loads_first_where_they_are_inside,
     rows_met_twice,
     two_rows_met_twice,
     gathered,
@@ -317,7 +336,13 @@ def rows_as_long_as_their_number() -> Kernel:
     return e.b.kernel()
 
 
+def loaded_where_nothing_is_stored() -> Kernel:
+    """One vector is loaded under another test than it is stored under."""
+    return loads_first_where_they_are_inside(shift=-1)
+
+
 BAD = (
+    loaded_where_nothing_is_stored,
     rows_of_others,
     rows_met_again_later,
     rows_written_in_part,

@@ -10,7 +10,7 @@ order.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -33,15 +33,16 @@ from convdsl.kernel.nodes import (
     ValueType,
     Var,
 )
-from convdsl.schedules.chain import declare_outputs, emit_chain
+from convdsl.schedules.chain import emit_chain
 from convdsl.schedules.cuda.factor import Copy, Factor, Place
 from convdsl.schedules.cuda.gemm import Run, as_stored, in_vectors
+from convdsl.schedules.cuda.leaving import Draft, enter, store, store_all, within
 from convdsl.schedules.cuda.plan import Plan, plan_for
 from convdsl.schedules.cuda.tile import VECTOR
 from convdsl.schedules.cuda.units import Held, Units, lanes_of, units
-from convdsl.schedules.emission import Emitter, View, extent_of, lane_symbol
-from convdsl.schedules.task import Arguments, Pack, Schedule, Scheduled, Scratch, Task
-from convdsl.tensor import Dim, DType, dim_max, dim_min, floor_div
+from convdsl.schedules.emission import Emitter
+from convdsl.schedules.task import Pack, Schedule, Scheduled, Scratch, Task
+from convdsl.tensor import Dim, DType, dim_min, floor_div
 
 _PARTS = "parts"
 _ADDING = 128  # threads of a block of the second kernel
@@ -71,55 +72,12 @@ def emit(task: Task, plan: Plan, target: CudaTarget, name: str) -> Scheduled:
     apart = {plan.gemm.a.tensor.name, plan.gemm.b.tensor.name}
     names = (operand.var.name for operand in task.operands)
     again = frozenset(name for name in names if name not in apart or task.read_again(name))
-    adding = _Draft.open(task, f"{name}_sum", {}, only=again)
+    adding = Draft.open(task, f"{name}_sum", {}, only=again)
     parts = adding.b.buffer(_PARTS, DType.F32, plan.parts)
     second = _sum_kernel(adding, plan, parts)
     arguments = (*adding.arguments, (_PARTS, None))
     scratch = Scratch(_PARTS, DType.F32, plan.parts)
     return Scheduled(((kernel, product.arguments), (second, arguments)), (scratch,))
-
-
-@dataclass(frozen=True)
-class _Draft:
-    """A kernel whose buffers are declared: operands as views, and packed."""
-
-    task: Task
-    b: Builder
-    views: Mapping[str, View]
-    packed: Mapping[str, Buffer]  # as a factor is copied from
-    arguments: Arguments
-
-    @staticmethod
-    def open(
-        task: Task,
-        name: str,
-        packs: Mapping[str, Pack],
-        *,
-        only: frozenset[str] | None = None,
-        leaves: bool = True,
-    ) -> _Draft:
-        """`only`: the operands that are read, if not all. `leaves`: whether the epilogue runs."""
-        b = Builder(name, DType.F32, VECTOR)
-        views: dict[str, View] = {}
-        packed: dict[str, Buffer] = {}
-        arguments: list[tuple[str, Pack | None]] = []
-        for operand in task.operands:
-            var, pack = operand.var, packs.get(operand.var.name)
-            if only is not None and var.name not in only:
-                continue
-            again = leaves and task.read_again(var.name)
-            if pack is not None:
-                called = f"{var.name}_packed" if again else var.name
-                packed[var.name] = b.buffer(called, var.type.dtype, pack.size)
-                arguments.append((var.name, pack))
-            if pack is None or again:
-                layout = operand.layout or Layout(var.type.sizes)
-                views[var.name] = View(b.buffer(var.name, var.type.dtype, layout.size), layout)
-                arguments.append((var.name, layout if operand.static else None))
-        if leaves:
-            views |= declare_outputs(b, task.outputs)
-            arguments += [(output.var.name, None) for output in task.outputs]
-        return _Draft(task, b, views, packed, tuple(arguments))
 
 
 class _Product:
@@ -135,7 +93,7 @@ class _Product:
             plan.splits == 1,
             frozenset({self.gemm.a.tensor.name, self.gemm.b.tensor.name}),
         )
-        self.draft = _Draft.open(task, name, packs, only=None if leaves else only, leaves=leaves)
+        self.draft = Draft.open(task, name, packs, only=None if leaves else only, leaves=leaves)
         self.arguments = self.draft.arguments
         self.b = self.draft.b
         self.factors = self._factors()
@@ -186,8 +144,7 @@ class _Product:
                     self._pipelined(at, sums, shared)
                 else:
                     self._through_registers(at, sums, shared)
-                for held in sums.held():
-                    self._finish(at, held)
+                self._finish(at, list(sums.held()))
         return b.kernel()
 
     # Steps
@@ -289,13 +246,19 @@ class _Product:
 
     # Results
 
-    def _finish(self, at: _Block, held: Held) -> None:
-        row = at.row * self.tile.rows + held.row
-        column = at.column * self.tile.columns + held.column
+    def _finish(self, at: _Block, sums: Sequence[Held]) -> None:
+        places = [
+            (at.row * self.tile.rows + held.row, at.column * self.tile.columns + held.column)
+            for held in sums
+        ]
         if self.plan.splits == 1:
-            store(self.draft, self.plan, (at.batch, row, column), held.value)
-        else:
-            self._put_aside(at, row, column, held.value)
+            found = [
+                ((at.batch, *place), held.value) for place, held in zip(places, sums, strict=True)
+            ]
+            store_all(self.draft, self.plan, found)
+            return
+        for place, held in zip(places, sums, strict=True):
+            self._put_aside(at, *place, held.value)
 
     def _put_aside(self, at: _Block, row: Dim, column: Dim, value: Value) -> None:
         """Store sums of a part of the depth."""
@@ -304,11 +267,11 @@ class _Product:
         start = (part * gemm.rows.size + row) * gemm.columns.size + column
         whole = gemm.columns.size % lanes == 0
         with ExitStack() as stack:
-            if not _enter(b, stack, IndexTest("lt", row, gemm.rows.size)):
+            if not enter(b, stack, IndexTest("lt", row, gemm.rows.size)):
                 return
             for lane in range(1 if whole else lanes):
                 with ExitStack() as inner:
-                    if _enter(b, inner, IndexTest("lt", column + lane, gemm.columns.size)):
+                    if enter(b, inner, IndexTest("lt", column + lane, gemm.columns.size)):
                         stored = value if whole else Lane(value, lane)
                         b.store(self.parts, start + lane, stored)
 
@@ -324,69 +287,10 @@ class _Block:
     thread: list[Dim]
 
 
-def _enter(b: Builder, stack: ExitStack, *tests: IndexTest) -> bool:
-    """Go on where tests hold; False where one never does."""
-    known = [decide(test) for test in tests]
-    if False in known:
-        return False
-    for test, holds in zip(tests, known, strict=True):
-        if not holds:
-            stack.enter_context(b.when(test))
-    return True
-
-
-def _inside(run: Run, number: Dim) -> list[IndexTest]:
-    """What holds for a number of a run that is no filling, nor beyond the end."""
-    tests = [IndexTest("lt", number, run.size)]
-    if run.ragged:
-        last = run.axes[-1]
-        tests.append(IndexTest("lt", run.place(number)[last.name], extent_of(last)))
-    return tests
-
-
-def _within(number: Dim, count: int) -> Dim:
-    """A number that tests have held to be within 0 .. count - 1, so that its bounds say it too."""
-    return dim_max(dim_min(number, count - 1), 0)
-
-
-def store(draft: _Draft, plan: Plan, at: tuple[Dim, Dim, Dim], value: Value) -> None:
-    """Run the task's stages on neighbouring sums of a row, and store what leaves."""
-    gemm, lanes = plan.gemm, value.type.lanes
-    batch, row, column = at
-    with ExitStack() as stack:
-        if not _enter(draft.b, stack, *_inside(gemm.rows, row)):
-            return
-        row = _within(row, gemm.rows.size)
-        outer = gemm.batch.place(batch) | gemm.rows.place(row)
-        if not in_vectors(draft.task, plan.gemm, lanes):
-            named = draft.b.let(value, "sums")
-            for lane in range(lanes):
-                _one(draft, plan, outer, column + lane, Lane(named, lane))
-        elif _enter(draft.b, stack, IndexTest("lt", column, gemm.columns.size)):
-            column = _within(floor_div(column, lanes), gemm.columns.size // lanes) * lanes
-            place = gemm.columns.place(column)
-            last = gemm.columns.axes[-1].name
-            lanes_of_it = {**place, last: place[last] + lane_symbol(lanes)}
-            first, here = gemm.at(outer, place), gemm.at(outer, lanes_of_it)
-            emitter = Emitter(draft.b, draft.views, lanes, known=((gemm.reduce, value),))
-            emit_chain(emitter, draft.task, here, first)
-
-
-def _one(draft: _Draft, plan: Plan, outer: Mapping[str, Dim], column: Dim, value: Value) -> None:
-    """A single sum."""
-    gemm = plan.gemm
-    with ExitStack() as stack:
-        if _enter(draft.b, stack, *_inside(gemm.columns, column)):
-            place = gemm.columns.place(_within(column, gemm.columns.size))
-            here = gemm.at(outer, place)
-            emitter = Emitter(draft.b, draft.views, 1, known=((gemm.reduce, value),))
-            emit_chain(emitter, draft.task, here, here)
-
-
 # Parts
 
 
-def _sum_kernel(draft: _Draft, plan: Plan, parts: Buffer) -> Kernel:
+def _sum_kernel(draft: Draft, plan: Plan, parts: Buffer) -> Kernel:
     """Adds the parts of each sum up, the first one first; a thread for each vector of columns."""
     b, gemm = draft.b, plan.gemm
     if not in_vectors(draft.task, gemm, VECTOR):
@@ -403,7 +307,7 @@ def _sum_kernel(draft: _Draft, plan: Plan, parts: Buffer) -> Kernel:
     return b.kernel()
 
 
-def _sum_kernel_as_stored(draft: _Draft, plan: Plan, parts: Buffer) -> Kernel:
+def _sum_kernel_as_stored(draft: Draft, plan: Plan, parts: Buffer) -> Kernel:
     """The same where neighbouring columns are no neighbours in what leaves (filters, whose taps lie
     inside): a thread for each sum, in the order that these are stored in. Neighbouring threads read
     parts that lie apart, but a block reads all of each sector that it touches."""
@@ -432,8 +336,8 @@ def _adding(b: Builder, total: int) -> Generator[Dim]:
     ):
         number = block * _ADDING + thread
         with ExitStack() as stack:
-            _enter(b, stack, IndexTest("lt", number, total))
-            yield _within(number, total)
+            enter(b, stack, IndexTest("lt", number, total))
+            yield within(number, total)
 
 
 def _added(b: Builder, plan: Plan, parts: Buffer, start: Dim, lanes: int) -> Value:

@@ -5,20 +5,23 @@ of what is plain, once neighbouring axes along which everything lies alike are o
 one vector: neighbours read and write side by side, four times as much at each access, and as many
 are on their way as a multiprocessor has threads for. Whatever a thread sums (the window of a pool,
 the taps of a filter that has each channel for itself) it holds in registers; that its neighbours
-read some of it too is left to the cache.
+read some of it too is left to the cache. Tasks that read nothing of each other but where they stand
+(what is largest in a window, and which tap that is) are one kernel, which reads each window once.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from convdsl.ir.classify import is_in_place
 from convdsl.kernel.cuda_target import CudaTarget
 from convdsl.kernel.expr import Axis, Read, Reduce, reads, walk
 from convdsl.kernel.layout import Layout
-from convdsl.kernel.nodes import IndexTest
-from convdsl.schedules.chain import emit_chain
+from convdsl.kernel.nodes import IndexTest, Value, Var
+from convdsl.kernel.renaming import over
+from convdsl.schedules.chain import emit_stages, store_outputs
 from convdsl.schedules.cuda.costs import (
     moved_bytes,
     nanoseconds,
@@ -65,13 +68,18 @@ def plan(task: Task) -> Way | None:
     """None where vectors would not lie at multiples of their size."""
     if not task.axes:
         return None
+    if task.earlier:
+        together = _together(task)
+        if together is None:
+            return None
+        task = together
     if task.layout.axis is not None:
         axis, block = task.axes[task.layout.axis], task.layout.block
         if task.layout.blocks > 1 or block % LANES:
             return None
         whole, rest = -(-extent_of(axis) // LANES), 0
     else:
-        task = _flat(task)
+        task = task if task.earlier else _flat(task)
         axis, block = task.axes[-1], LANES
         whole, rest = divmod(extent_of(axis), LANES)
         if not whole or (rest and len(task.axes) > 1):
@@ -79,6 +87,26 @@ def plan(task: Task) -> Way | None:
     layouts = {o.var.name: operand_layout(o, task.reads, axis, block) for o in task.operands}
     packed = _packed(task, axis, block)
     return Way(task, axis, whole, rest, layouts | packed, tuple(packed))
+
+
+def _together(task: Task) -> Task | None:
+    """The task and its earlier ones over the same axes; None where they are not, where they are cut
+    otherwise, or where what one hands on is not read at its own position alone."""
+    own = (task.layout.shape, task.layout.axis, task.layout.block)
+    handed: set[str] = set()
+    for one in (*task.earlier, task):
+        if (one.layout.shape, one.layout.axis, one.layout.block) != own:
+            return None
+        for stage in one.stages:
+            made = [read for read in reads(stage.body) if read.tensor.name in handed]
+            if not all(is_in_place(read, stage.axes) for read in made):
+                return None
+        handed |= {stage.target.name for stage in one.stages}
+    earlier = tuple(
+        replace(one, stages=tuple(over(stage, task.axes) for stage in one.stages))
+        for one in task.earlier
+    )
+    return replace(task, earlier=earlier)
 
 
 def _packed(task: Task, axis: Axis, block: int) -> dict[str, Layout]:
@@ -113,9 +141,13 @@ def cost(task: Task, target: CudaTarget) -> float | None:
     way = plan(task)
     if way is None:
         return None
-    accesses = way.vectors * (reads_of_an_element(task) * _apart(way) + len(task.outputs))
-    launches = 1 + len(way.packed)
-    return nanoseconds(target, moved_bytes(task), accesses, steps_of_an_element(task), launches)
+    tasks = (*task.earlier, task)
+    each_reads = sum(map(reads_of_an_element, tasks))
+    outputs = [output for each in tasks for output in each.outputs]
+    accesses = way.vectors * (each_reads * _apart(way) + len(outputs))
+    moved = moved_bytes(replace(task, outputs=tuple(outputs)))
+    steps = sum(map(steps_of_an_element, tasks))
+    return nanoseconds(target, moved, accesses, steps, 1 + len(way.packed))
 
 
 def _apart(way: Way) -> float:
@@ -137,7 +169,8 @@ def emit(task: Task, name: str, target: CudaTarget) -> Scheduled:
     """Vectors in the order in which they lie; the first threads make what is left as well."""
     way = plan(task)
     assert way is not None
-    frame = Frame.open(way.task, name, LANES, way.layouts, way.packed)
+    outputs = [output for each in (*way.task.earlier, way.task) for output in each.outputs]
+    frame = Frame.open(way.task, name, LANES, way.layouts, way.packed, outputs)
     b, axis = frame.b, way.axis
     extents = [*map(extent_of, way.others), way.whole]
     count = max(way.vectors, way.rest)
@@ -147,13 +180,40 @@ def emit(task: Task, name: str, target: CudaTarget) -> Scheduled:
             at: dict[str, Dim] = {a.name: i for a, i in zip(way.others, outer, strict=True)}
             first = {**at, axis.name: vector * LANES}
             here = {**at, axis.name: vector * LANES + lane_symbol(LANES)}
-            emitter = Emitter(b, frame.views, LANES, ends={axis.name: extent_of(axis)})
-            emit_chain(emitter, way.task, here, first)
+            ends = {axis.name: extent_of(axis)}
+            emitter = Emitter(b, frame.views, LANES, loaded=_shared(way.task), ends=ends)
+            _emit_all(emitter, way.task, here, first)
         if way.rest:
             with guarded(b, IndexTest("lt", number, way.rest)):
                 last = {axis.name: number + way.whole * LANES}
-                emit_chain(Emitter(b, frame.views, 1), way.task, last, last)
+                _emit_all(
+                    Emitter(b, frame.views, 1, loaded=_shared(way.task)), way.task, last, last
+                )
     return frame.finish()
+
+
+def _shared(task: Task) -> dict[tuple[str, Dim], Var] | None:
+    """Where several tasks read the same, what is loaded is remembered; not what is in loops."""
+    if not task.earlier or steps_of_an_element(task) > 1:
+        return None
+    loops = any(steps_of_an_element(each) > 1 for each in task.earlier)
+    return None if loops else {}
+
+
+def _emit_all(
+    emitter: Emitter, task: Task, at: Mapping[str, Dim], first: Mapping[str, Dim]
+) -> None:
+    """The values of all tasks, one after the other, then what leaves."""
+    held: dict[str, Value] = {}
+    tasks = (*task.earlier, task)
+    for number, one in enumerate(tasks):
+        behind = (
+            read for later in tasks[number + 1 :] for s in later.stages for read in reads(s.body)
+        )
+        names = [read.tensor.name for read in behind]
+        held |= emit_stages(emitter.holding(held), one.stages, one.outputs, at, names)
+    for one in tasks:
+        store_outputs(emitter, one.outputs, one.axes, held, first)
 
 
 def vectors(target: CudaTarget) -> Schedule:
@@ -162,4 +222,5 @@ def vectors(target: CudaTarget) -> Schedule:
         "vectors",
         lambda task: cost(task, target),
         lambda task, name: emit(task, name, target),
+        joins=True,
     )
