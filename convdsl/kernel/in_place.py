@@ -9,10 +9,10 @@
                               it may: an iteration over rows reads what it writes, and before that
 
 A kernel may if every read of the one is followed, in the same run of statements or under the same
-tests, by a write to the same elements of the other, or if every iteration of its outermost loops reads nothing but what it
-writes itself, and nothing after writing it; and if no element is written twice. The latter is
-counted: a kernel writes all its output, so where it writes as many elements as there are, it writes
-each once.
+tests, by a write to the same elements of the other, or if every iteration of its outermost loops
+reads nothing but what it writes itself, and nothing after writing it; and if no element is written
+twice. The latter is counted: a kernel writes all its output, so where it writes as many elements as
+there are, it writes each once.
 """
 
 from __future__ import annotations

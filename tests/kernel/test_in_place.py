@@ -203,14 +203,14 @@ def loads_first_where_they_are_inside(shift: int = 0) -> Kernel:
     with e.b.blocks(("block",), (2,)) as (block,), e.b.threads(("thread",), (4,)) as (thread,):
         places = [(block * 2 + j) * 4 + thread for j in range(2)]
         for slot, place in enumerate(places):
-            with e.b.when(IndexTest("lt", place + shift, SIZE // LANES)):
-                with e.b.when(IndexTest("ge", place, 0)):
-                    e.b.set(held, slot, e.b.load(e.x, place * LANES))
+            test = IndexTest("lt", place + shift, SIZE // LANES)
+            with e.b.when(test), e.b.when(IndexTest("ge", place, 0)):
+                e.b.set(held, slot, e.b.load(e.x, place * LANES))
         for slot, place in enumerate(places):
-            with e.b.when(IndexTest("lt", place, SIZE // LANES)):
-                with e.b.when(IndexTest("ge", place, 0)):
-                    value = Binary("add", Get(held, slot), Const(1.0, F32X4))
-                    e.b.store(e.y, place * LANES, value)
+            test = IndexTest("lt", place, SIZE // LANES)
+            with e.b.when(test), e.b.when(IndexTest("ge", place, 0)):
+                value = Binary("add", Get(held, slot), Const(1.0, F32X4))
+                e.b.store(e.y, place * LANES, value)
     return e.b.kernel()
 
 
