@@ -74,9 +74,19 @@ def in_groups(random: Random) -> Graph:
     return b.output(y=b("conv", x, channels=groups * made, **how))
 
 
+def ragged(random: Random) -> Graph:
+    """Transposed ones to a few channels more than vectors of 8 or 16 hold."""
+    b = Builder()
+    x = b.input("x", random.choice([1, 2]), random.randint(1, 24), 3, random.randint(17, 40))
+    stride = random.choice([1, 2, 4])
+    how: dict[str, Any] = {"kernel": stride + random.choice([0, 1, 2]), "stride": stride}
+    y = b("conv_transpose", x, channels=random.choice([9, 10, 11, 17, 18, 19, 21]), **how)
+    return b.output(y=b("leaky_relu", y) if random.random() < 0.5 else y)
+
+
 @pytest.mark.drawn(share=4)
 @pytest.mark.parametrize("seed", range(48))
-@pytest.mark.parametrize("kind", [straight, transposed, in_groups])
+@pytest.mark.parametrize("kind", [straight, transposed, in_groups, ragged])
 def test_drawn(kind: Any, seed: int) -> None:
     """By machine code for the vectors of three widths and in both types, now and then by the
     interpreter, against double precision."""
@@ -142,6 +152,16 @@ def test_it_is_chosen(b: Builder) -> None:
     made = lowered(b)
     assert made.choices[-1].schedule == "planar"  # and nothing is copied behind it
     assert made.choices[-1].nodes[0].startswith("conv")
+
+
+@pytest.mark.parametrize(
+    ("cpu", "channels", "planes"),
+    [("x86-64-v3", n, n in (1, 4, 9, 11)) for n in (1, 4, 8, 9, 11, 12, 16, 24)]
+    + [("x86-64-v4", n, n in (1, 8, 18, 21)) for n in (1, 8, 18, 21, 24, 32)],
+)
+def test_channels_that_leave_lanes_empty(cpu: str, channels: int, planes: bool) -> None:
+    b = layer("conv_transpose", (1, 64, 32, 48), channels=channels, **UP)
+    assert ("planar" in schedules(b, cpu)) == planes
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,8 @@ from convdsl.tensor import DType, symbols_of
 
 _PICKED = 6  # cycles of a lane that is picked, to those of an element that is brought into a block
 _FEW = 2  # at most one lane of so many would hold a channel
+_RAGGED = 0.7  # or of several blocks so many: 10 channels in vectors of 8
+_LESS_DOUBT = 1.2  # how much faster those may be
 _DOUBT = (
     1.5  # how much faster tiles of one block may be than they are priced: two broadcasts a cycle
 )
@@ -83,21 +85,24 @@ def _reduced(body: Expr) -> Iterator[tuple[Pick, Reduce]]:
 
 
 def _is_of_planes(stage: Stage, operands: Operands, target: Target) -> bool:
-    """Whether a convolution to so few channels, of all groups or of each, that half of a vector
-    holds them takes less time in vectors along the rows of planes."""
+    """Whether a convolution to so few channels that half of a vector holds them, of all groups or
+    of each, or to a few more than fill vectors, takes less time in vectors along rows of planes."""
     sizes, block = stage.target.type.sizes, target.lanes(DType.F32)
     planar_stage = match_planar(stage) if sizes[-1] >= block else None
     if planar_stage is None:
         return False
     own = planar_stage.conv.channels_out
-    if sizes[1] * _FEW > block and not 1 < own <= block // _FEW:
+    blocks = -(-sizes[1] // block)
+    few = sizes[1] * _FEW <= block or 1 < own <= block // _FEW
+    if not few and not (blocks > 1 and sizes[1] <= blocks * block * _RAGGED):
         return False
     along = planar(target).cost(_alone(stage, operands, Layout(sizes)))
     task = _alone(stage, operands, Layout(sizes, 1, block))
     ways = (winograd, spectral, direct, depthwise, grouped, straddling, phases)
     bids = [way(target).cost(task) for way in ways]
     across = min((cycles for cycles in bids if cycles is not None), default=None)
-    return along is not None and (across is None or along * _DOUBT < across)
+    doubt = _DOUBT if few else _LESS_DOUBT
+    return along is not None and (across is None or along * doubt < across)
 
 
 def _alone(stage: Stage, operands: Operands, layout: Layout) -> Task:
