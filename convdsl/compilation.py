@@ -96,10 +96,11 @@ class Plan:
         if kept is not None:
             code, packings = _read(kept, graph, self.machine)
             return code, _packed(graph, packings, code, arrays)
-        lowered = lower(graph, self.machine, self.model.name)
-        program = lowered.program
-        packing = _Packing(graph, lowered.packings, Code.of(program, b""), arrays)
-        code = Code.of(program, self.toolchain.object_code(program))
+        with self.toolchain.compiler() as compiler:
+            lowered = lower(graph, self.machine, self.model.name, certain=compiler.add)
+            program = lowered.program
+            packing = _Packing(graph, lowered.packings, Code.of(program, b""), arrays)
+            code = Code.of(program, compiler.object_code(program))
         if cache is not None:
             cache.put(key, _entry(code, graph, self.machine, lowered.packings))
         return code, packing.result()
@@ -131,9 +132,10 @@ def _make_several(
             code, packings = _read(kept, graph, machine)
             packings = shelf.place(packings, machine.alignment)
         else:
-            lowered = lower(graph, machine, plan.model.name, shelf)
-            program, packings = lowered.program, lowered.packings
-            code = Code.of(program, plan.toolchain.object_code(program))
+            with plan.toolchain.compiler() as compiler:
+                lowered = lower(graph, machine, plan.model.name, shelf, compiler.add)
+                program, packings = lowered.program, lowered.packings
+                code = Code.of(program, compiler.object_code(program))
             if cache is not None:
                 cache.put(key, _entry(code, graph, machine, packings))
         check_memory(code.scratch_bytes(1), code.weight_bytes)

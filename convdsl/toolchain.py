@@ -8,16 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Generic, TypeVar
+from functools import partial
+from typing import Any, Generic, Protocol, TypeVar
 
 from convdsl.backends.cuda import nvrtc
 from convdsl.backends.cuda.disassembly import disassemble
 from convdsl.backends.cuda.printer import print_module
 from convdsl.backends.llvm import module as llvm_module
 from convdsl.backends.llvm import objects as llvm
+from convdsl.backends.llvm.pieces import Pieces
 from convdsl.diagnostics import InputError, expect
 from convdsl.kernel.cuda_binary import CudaBinary
 from convdsl.kernel.cuda_target import ARCHITECTURES, PRECISION_OF, CudaTarget, Precision
+from convdsl.kernel.nodes import Kernel
 from convdsl.kernel.program import Program
 from convdsl.kernel.target import Target
 from convdsl.schedules.cpu.machine import cpu_machine
@@ -32,6 +35,41 @@ FEWER_PRODUCTS = ("winograd", "spectral")
 spreads over a tile."""
 
 
+class Compiler(Protocol):
+    """Makes the code of one program. What it has begun ends where it is left."""
+
+    def __enter__(self) -> Compiler: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def add(self, kernel: Kernel) -> None:
+        """Hand over a kernel that the program will have."""
+        ...
+
+    def object_code(self, program: Program) -> bytes:
+        """The code of the whole program, its other kernels included."""
+        ...
+
+
+@dataclass(frozen=True)
+class _AtOnce:
+    """A compiler that begins when the program is whole."""
+
+    make: Callable[[Program], bytes]
+
+    def __enter__(self) -> _AtOnce:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def add(self, kernel: Kernel) -> None:
+        pass
+
+    def object_code(self, program: Program) -> bytes:
+        return self.make(program)
+
+
 @dataclass(frozen=True)
 class Toolchain(Generic[_Target]):
     """How programs for one processor are made.
@@ -39,14 +77,14 @@ class Toolchain(Generic[_Target]):
     target: the processor, or the card.
     machine: what lowering knows of it.
     version: of what makes the code; part of what cached code is kept under.
-    object_code: the code of a program.
+    compiler: makes the code of one program, and may begin before that is whole.
     levels: what can be shown of a program below its loops, by name.
     """
 
     target: _Target
     machine: Machine
     version: str
-    object_code: Callable[[Program], bytes]
+    compiler: Callable[[], Compiler]
     levels: Mapping[str, Callable[[Program], str | bytes]]
 
     def without(self, *schedules: str) -> Toolchain[_Target]:
@@ -67,7 +105,8 @@ def cpu_toolchain(target: Target) -> Toolchain[Target]:
         return llvm.emit_object(text(program), target)
 
     levels = {"llvm": text, "asm": assembly, "object": object_code}
-    return Toolchain(target, cpu_machine(target), llvm.llvm_version(), object_code, levels)
+    compiler = partial(Pieces, target)
+    return Toolchain(target, cpu_machine(target), llvm.llvm_version(), compiler, levels)
 
 
 def cuda_toolchain(target: CudaTarget) -> Toolchain[CudaTarget]:
@@ -91,7 +130,8 @@ def cuda_toolchain(target: CudaTarget) -> Toolchain[CudaTarget]:
         "cubin": lambda program: compiled(program).cubin,
         "sass": lambda program: disassemble(compiled(program).cubin),
     }
-    return Toolchain(target, cuda_machine(target), nvrtc.nvrtc_version(), object_code, levels)
+    compiler = partial(_AtOnce, object_code)
+    return Toolchain(target, cuda_machine(target), nvrtc.nvrtc_version(), compiler, levels)
 
 
 def _cpu(processor: str, precision: Precision) -> Toolchain[Target]:

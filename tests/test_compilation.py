@@ -43,7 +43,9 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(
         compilation,
         "lower",
-        lambda graph, target, name: names.append(name) or lower(graph, target, name),
+        lambda graph, target, name, **rest: (
+            names.append(name) or lower(graph, target, name, **rest)
+        ),
     )
     return names
 
@@ -61,11 +63,11 @@ def test_garbage_is_looked_for_after_compiling(
     meanwhile: list[bool] = []
     lower = compilation.lower
 
-    def watched(*arguments: Any) -> Any:
+    def watched(*arguments: Any, **named: Any) -> Any:
         meanwhile.append(gc.isenabled())
         if fails:
             raise InputError("not today")
-        return lower(*arguments)
+        return lower(*arguments, **named)
 
     monkeypatch.setattr(compilation, "lower", watched)
     with pytest.raises(InputError) if fails else nullcontext():

@@ -52,14 +52,28 @@ def written_over(kernel: Kernel, read: str, written: str, name: str) -> Kernel |
     the one may not lie over the other."""
     by_name = {buffer.name: buffer for buffer in kernel.buffers}
     old, new = by_name[read], by_name[written]
-    if old.written or not new.written or (old.dtype, old.size) != (new.dtype, new.size):
-        return None
-    if any(access.buffer == new and not access.write for access in accesses(kernel.body)):
-        return None
-    if not _updates(kernel.body, (old, new), new):
+    if not _may_lie_over(kernel, old, new):
         return None
     buffers = tuple(buffer for buffer in kernel.buffers if buffer != old)
     return replace(kernel, name=name, buffers=buffers, body=_replaced(kernel.body, old, new))
+
+
+def may_write_over(kernel: Kernel) -> bool:
+    """Whether there is a buffer that another of the kernel may lie over."""
+    return any(
+        _may_lie_over(kernel, old, new)
+        for new in kernel.buffers
+        for old in kernel.buffers
+        if new.written
+    )
+
+
+def _may_lie_over(kernel: Kernel, old: Buffer, new: Buffer) -> bool:
+    if old.written or not new.written or (old.dtype, old.size) != (new.dtype, new.size):
+        return False
+    if any(access.buffer == new and not access.write for access in accesses(kernel.body)):
+        return False
+    return _updates(kernel.body, (old, new), new)
 
 
 def updates_in_place(kernel: Kernel, buffer: Buffer) -> bool:

@@ -3,7 +3,7 @@ buffers share memory (updates.py, sharing.py), and all has its place (assemble.p
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from convdsl.diagnostics import InputError
 from convdsl.ir.graph import Graph
+from convdsl.kernel.nodes import Kernel
 from convdsl.kernel.program import Program
 from convdsl.lowering.assemble import assemble
 from convdsl.lowering.buffers import Buffers
@@ -38,12 +39,19 @@ class Lowered:
         pack_weights(self.graph, self.packings, states, out)
 
 
-def lower(graph: Graph, machine: Machine, name: str, shelf: Shelf | None = None) -> Lowered:
+def lower(
+    graph: Graph,
+    machine: Machine,
+    name: str,
+    shelf: Shelf | None = None,
+    certain: Callable[[Kernel], None] | None = None,
+) -> Lowered:
     """The program of a graph whose shapes are all bound (InputError if one is not); with a shelf,
-    its weights lie there, beside those of other programs."""
+    its weights lie there, beside those of other programs. `certain` is told of kernels that the
+    program will have, as soon as they are made: of most, not of all."""
     _check_bound(graph)
     buffers = Buffers(graph, machine)
-    tasks = Tasks(machine, buffers)
+    tasks = Tasks(machine, buffers, certain)
     tasks.add_graph(graph)
     sharing = Sharing(tasks.calls, tasks.kernels, buffers.aliases, buffers.fixed_places())
     if graph.updates:

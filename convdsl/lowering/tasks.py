@@ -7,12 +7,13 @@ Stages over weights alone are no tasks: they are evaluated when weights are boun
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from convdsl.ir.graph import Graph, OpNode, Value
 from convdsl.ir.groups import leaving
 from convdsl.kernel.expr import Cast, Read, Stage, TensorVar, axes_over
+from convdsl.kernel.in_place import may_write_over
 from convdsl.kernel.layout import Layout
 from convdsl.kernel.nodes import Kernel
 from convdsl.lowering.buffers import Buffers
@@ -50,9 +51,16 @@ class Decision:
 
 
 class Tasks:
-    """The calls of one program in the making, and the kernels that they share."""
+    """The calls of one program in the making, and the kernels that they share. `certain` is told
+    of those that nothing takes the place of: results never lie over what they read."""
 
-    def __init__(self, machine: Machine, buffers: Buffers) -> None:
+    def __init__(
+        self,
+        machine: Machine,
+        buffers: Buffers,
+        certain: Callable[[Kernel], None] | None = None,
+    ) -> None:
+        self._certain = certain
         self._machine = machine
         self._buffers = buffers
         self._composer = Composer(buffers.timing, buffers.planned, buffers.narrowed)
@@ -273,7 +281,10 @@ class Tasks:
             choice = Decision(task, (), name, chosen.name, listed, chosen.note(task))
             scheduled = chosen.emit(task, name)
             self._scheduled[task] = (scheduled, choice)
-            self.kernels |= {kernel.name: kernel for kernel, _ in scheduled.kernels}
+            for kernel, _ in scheduled.kernels:
+                self.kernels[kernel.name] = kernel
+                if self._certain is not None and not may_write_over(kernel):
+                    self._certain(kernel)
         return self._scheduled[task]
 
 

@@ -16,7 +16,8 @@ flushed to zero inside, and the caller's floating-point mode is restored on the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
 
 from convdsl.backends.llvm.ir import KernelPrinter, attributes_of
 from convdsl.backends.llvm.team import STEPS, team_functions
@@ -34,6 +35,7 @@ from convdsl.kernel.cpu_abi import (
     YIELD,
 )
 from convdsl.kernel.joint import steps_apart
+from convdsl.kernel.nodes import Kernel
 from convdsl.kernel.program import Argument, Place, Program
 from convdsl.kernel.target import Target
 from convdsl.kernel.verify import verify_kernel
@@ -79,24 +81,73 @@ done:
 declare i64 @llvm.readcyclecounter()"""
 
 
-def print_module(program: Program, target: Target, timed: bool = False) -> str:
-    """LLVM IR of the program. It and every kernel are verified first. Timed code also writes the
-    clock before the first step and after each one, in cycles of the processor's counter."""
-    verify_program(program)
+class Printed(NamedTuple):
+    """A kernel as a function, and the intrinsics that it declares."""
+
+    text: str
+    declarations: frozenset[str]
+
+
+def print_kernel(kernel: Kernel, target: Target) -> Printed:
+    """LLVM IR of a kernel, which is verified first."""
+    verify_kernel(kernel)
     declarations: set[str] = set()
-    parts: list[str] = []
-    for kernel in program.kernels:
-        verify_kernel(kernel)
-        parts.append(KernelPrinter(kernel, declarations, target).print())
+    text = KernelPrinter(kernel, declarations, target).print()
+    return Printed(text, frozenset(declarations))
+
+
+def print_module(
+    program: Program,
+    target: Target,
+    timed: bool = False,
+    printed: Mapping[str, Printed] | None = None,
+    apart: Collection[str] = (),
+) -> str:
+    """LLVM IR of the program. It and every kernel are verified first. Timed code also writes the
+    clock before the first step and after each one, in cycles of the processor's counter. Kernels
+    may have been printed before; those that are in modules of their own (`print_piece`) are
+    declared only."""
+    verify_program(program)
+    known = printed or {}
+    parts = [
+        Printed(_declared(kernel), frozenset())
+        if kernel.name in apart
+        else known.get(kernel.name) or print_kernel(kernel, target)
+        for kernel in program.kernels
+    ]
     flush = _flush(target)
+    steps = [
+        team_functions(target),
+        *([_CLOCK] if timed else []),
+        _steps(program, flush, timed),
+    ]
+    return _module(program.name, target, parts, steps, flush[2])
+
+
+def print_piece(kernels: Sequence[Printed], target: Target) -> str:
+    """A module of kernels that another one calls."""
+    shown = [k._replace(text=k.text.replace(_INTERNAL, _HIDDEN, 1)) for k in kernels]
+    return _module("kernels", target, shown, (), "")
+
+
+_INTERNAL, _HIDDEN = "define internal void @", "define hidden void @"
+
+
+def _declared(kernel: Kernel) -> str:
+    parameters = ["ptr" for _ in kernel.buffers]
+    return f"declare hidden void @{kernel.name}({', '.join([*parameters, 'i64', 'i64'])})"
+
+
+def _module(
+    name: str, target: Target, kernels: Sequence[Printed], others: Sequence[str], declared: str
+) -> str:
+    declarations = frozenset[str]().union(*(kernel.declarations for kernel in kernels))
     return "\n\n".join(
         [
-            f'source_filename = "{program.name}"\ntarget triple = "{target.triple}"',
-            *parts,
-            team_functions(target),
-            *([_CLOCK] if timed else []),
-            _steps(program, flush, timed),
-            "\n".join(sorted(declarations)) + "\n" + flush[2],
+            f'source_filename = "{name}"\ntarget triple = "{target.triple}"',
+            *(kernel.text for kernel in kernels),
+            *others,
+            "\n".join(sorted(declarations)) + "\n" + declared,
             attributes_of(target),
             '!0 = distinct !{!0, !1}\n!1 = !{!"llvm.loop.unroll.disable"}',
         ]

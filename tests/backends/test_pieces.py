@@ -1,0 +1,190 @@
+"""Code made in pieces, while others are being lowered, is the code of one module."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from graphs import Builder, random_arrays, rewritten
+
+from convdsl import InputError
+from convdsl.backends.llvm import pieces
+from convdsl.backends.llvm.joining import join
+from convdsl.backends.llvm.module import print_kernel, print_module, print_piece
+from convdsl.backends.llvm.objects import emit_assembly, emit_object, find_target
+from convdsl.backends.llvm.pieces import Pieces
+from convdsl.ir.graph import Graph
+from convdsl.kernel.nodes import Kernel
+from convdsl.kernel.program import Program
+from convdsl.kernel.target import Target
+from convdsl.lowering import lower as lowering
+from convdsl.lowering.lower import Lowered, lower
+from convdsl.runtime.code import Code
+from convdsl.runtime.cpu import elf
+from convdsl.runtime.cpu.code import LoadedCode, aligned
+from convdsl.schedules.cpu.machine import cpu_machine
+
+TARGETS = ("x86_64-unknown-linux-gnu:x86-64-v3", "x86_64-unknown-linux-gnu:skylake-avx512",
+           "aarch64-unknown-linux-gnu:cortex-a76")  # fmt: skip
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Every kernel is worth a module; no thread is left behind."""
+    monkeypatch.setattr(pieces, "PIECE", 1)
+    yield
+    for thread in threading.enumerate():
+        if thread.name == "convdsl-compiling":
+            thread.join(60)
+            assert not thread.is_alive()
+
+
+def residual() -> Graph:
+    """Convolutions of several shapes, sums that lie over operands, constants in memory."""
+    b = Builder()
+    x = b("gelu", b("conv", b.input("x", 1, 16, 8, 8), channels=16, kernel=3))
+    for kernel in (1, 3, 5):
+        x = b("relu", b("add", b("conv", x, channels=16, kernel=kernel), x))
+    return b.output(y=b("softmax", b("conv", x, channels=24, kernel=1), axis=1))
+
+
+def made(target: Target, graph: Graph | None = None) -> tuple[bytes, Lowered, list[Kernel]]:
+    """(object code, the program, the kernels that were certain while it was lowered)."""
+    told: list[Kernel] = []
+    with Pieces(target) as compiler:
+
+        def certain(kernel: Kernel) -> None:
+            told.append(kernel)
+            compiler.add(kernel)
+
+        lowered = lower(rewritten(graph or residual()), cpu_machine(target), "net", certain=certain)
+        return compiler.object_code(lowered.program), lowered, told
+
+
+def functions(code: bytes, program: Program) -> dict[str, bytes]:
+    """The machine code of each kernel, references left open."""
+    file = elf.read(code)
+    found = {s.name.decode(): s for s in file.symbols if s.section > 0}
+    code_of: dict[str, bytes] = {}
+    for kernel in program.kernels:
+        symbol = found[kernel.name]
+        code_of[kernel.name] = file.content(symbol.section)[symbol.value :][: symbol.size]
+    return code_of
+
+
+@pytest.mark.parametrize("cpu", TARGETS[:2])
+def test_every_kernel_is_the_same(small: None, cpu: str) -> None:
+    target = find_target(cpu)
+    code, lowered, _ = made(target)
+    whole = emit_object(print_module(lowered.program, target), target)
+    assert code != whole, "it is in pieces"
+    assert functions(code, lowered.program) == functions(whole, lowered.program)
+
+
+def test_every_kernel_is_the_same_text_for_arm() -> None:
+    """There loops are filled up to a multiple of bytes from where the section begins."""
+    target = find_target(TARGETS[2])
+    program = lower(rewritten(residual()), cpu_machine(target), "net").program
+    whole = emit_assembly(print_module(program, target), target)
+    for kernel in program.kernels:
+        piece = emit_assembly(print_piece([print_kernel(kernel, target)], target), target)
+        assert text_of(piece, kernel.name) == text_of(whole, kernel.name)
+
+
+def text_of(assembly: str, name: str) -> str:
+    """A function's text, whatever its labels are called."""
+    begin, end = assembly.index(f"\n{name}:"), assembly.index(f".size\t{name},")
+    return re.sub(r"\.L\w+", ".L", assembly[begin:end])
+
+
+@pytest.mark.parametrize("cpu", TARGETS)
+def test_nothing_but_the_entry_is_seen_from_outside(small: None, cpu: str) -> None:
+    """So two networks can be linked into one library: their kernels have the same names."""
+    code, _, _ = made(find_target(cpu))
+    table = next(s for s in elf.read(code).sections if s.type == elf.SYMTAB)
+    symbols = elf.read(code).symbols
+    seen = {symbol.name for symbol in symbols[table.info :]}
+    assert seen == {b"convdsl_run"}
+    assert elf.read(code).elsewhere == ()
+
+
+def test_it_computes_the_same(small: None) -> None:
+    target = find_target()
+    code, lowered, _ = made(target)
+    whole = emit_object(print_module(lowered.program, target), target)
+    arrays = {k: a.astype("f4") for k, a in random_arrays(lowered.graph).items()}
+    weights = aligned(lowered.program.weight_bytes)
+    lowered.pack_weights(arrays, weights)
+    found, expected = (
+        LoadedCode(Code.of(lowered.program, each), weights, target).run([arrays["x"]], 1)[0]
+        for each in (code, whole)
+    )
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_what_is_certain_stays(small: None) -> None:
+    """Kernels that may write over what they read wait until it is known whether they do."""
+    _, lowered, told = made(find_target())
+    kernels = {id(kernel) for kernel in lowered.program.kernels}
+    assert told
+    assert all(id(kernel) in kernels for kernel in told)
+    assert any("_over_" in kernel.name for kernel in lowered.program.kernels)
+
+
+def test_the_file_does_not_depend_on_who_was_faster(small: None) -> None:
+    target = find_target()
+    assert made(target)[0] == made(target)[0]
+
+
+def test_small_programs_are_one_module() -> None:
+    """And no thread is started for them."""
+    target = find_target()
+    threads: list[str] = []
+    started = threading.Thread.start
+
+    def start(thread: threading.Thread) -> None:
+        threads.append(thread.name)
+        started(thread)
+
+    b = Builder()
+    graph = b.output(y=b("relu", b.input("x", 1, 16, 8, 8)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        code, lowered, _ = made(target, graph)
+    assert threads == []
+    assert code == emit_object(print_module(lowered.program, target), target)
+
+
+def test_systems_with_other_object_files_have_one_module(small: None) -> None:
+    target = find_target("arm64-apple-macosx:apple-m1")
+    code, lowered, _ = made(target)
+    assert code == emit_object(print_module(lowered.program, target), target)
+
+
+def test_an_error_of_the_compiler_arrives(small: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(ir: str, target: Target) -> bytes:
+        raise RuntimeError("LLVM says no")
+
+    monkeypatch.setattr(pieces, "emit_object", broken)
+    with pytest.raises(RuntimeError, match="LLVM says no"):
+        made(find_target())
+
+
+def test_lowering_that_fails_leaves_no_thread(small: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise InputError("no memory plan today")
+
+    monkeypatch.setattr(lowering, "assemble", broken)
+    with pytest.raises(InputError, match="no memory plan"):
+        made(find_target())
+
+
+def test_two_definitions_are_refused() -> None:
+    target = find_target(TARGETS[0])
+    ir = f'target triple = "{target.triple}"\ndefine hidden void @one() {{\n ret void\n}}'
+    code = emit_object(ir, target)
+    with pytest.raises(ValueError, match="two pieces define one"):
+        join([code, code])
