@@ -84,9 +84,20 @@ def ragged(random: Random) -> Graph:
     return b.output(y=b("leaky_relu", y) if random.random() < 0.5 else y)
 
 
+def torn(random: Random) -> Graph:
+    """Groups of a plain input that begin and end within vectors."""
+    groups, own, made = random.choice([2, 3, 4]), random.randint(1, 9), random.randint(5, 13)
+    kernel = [random.choice([1, 1, 3]) for _ in range(2)]
+    b = Builder()
+    x = b.input("x", random.choice([1, 2]), groups * own, random.randint(4, 7), 23)
+    how: dict[str, Any] = {"kernel": kernel, "groups": groups, "pad": [k // 2 for k in kernel]}
+    y = b("conv", x, channels=groups * made, **how)
+    return b.output(y=b("relu", y) if random.random() < 0.5 else y)
+
+
 @pytest.mark.drawn(share=4)
 @pytest.mark.parametrize("seed", range(48))
-@pytest.mark.parametrize("kind", [straight, transposed, in_groups, ragged])
+@pytest.mark.parametrize("kind", [straight, transposed, in_groups, ragged, torn])
 def test_drawn(kind: Any, seed: int) -> None:
     """By machine code for the vectors of three widths and in both types, now and then by the
     interpreter, against double precision."""
@@ -152,6 +163,14 @@ def test_it_is_chosen(b: Builder) -> None:
     made = lowered(b)
     assert made.choices[-1].schedule == "planar"  # and nothing is copied behind it
     assert made.choices[-1].nodes[0].startswith("conv")
+
+
+@pytest.mark.parametrize("own", [4, 5, 6, 8, 12, 15, 16, 28])
+@pytest.mark.parametrize("first", [0, 64])
+def test_groups_that_end_within_vectors(own: int, first: int) -> None:
+    """Where their input lies plain; blocks would be torn apart first."""
+    b = layer("conv", (1, 8 * own, 40, 40), first, channels=8 * own, kernel=1, groups=8)
+    assert ("planar" in schedules(b, "x86-64-v3")) == (own % 8 > 0 and not first)
 
 
 @pytest.mark.parametrize(

@@ -86,15 +86,19 @@ def _reduced(body: Expr) -> Iterator[tuple[Pick, Reduce]]:
 
 def _is_of_planes(stage: Stage, operands: Operands, target: Target) -> bool:
     """Whether a convolution to so few channels that half of a vector holds them, of all groups or
-    of each, or to a few more than fill vectors, takes less time in vectors along rows of planes."""
+    of each, or to a few more than fill vectors, takes less time in vectors along rows of planes; or
+    one of planes in groups that end within vectors."""
     sizes, block = stage.target.type.sizes, target.lanes(DType.F32)
     planar_stage = match_planar(stage) if sizes[-1] >= block else None
     if planar_stage is None:
         return False
     own = planar_stage.conv.channels_out
-    blocks = -(-sizes[1] // block)
+    blocks, conv = -(-sizes[1] // block), planar_stage.conv
     few = sizes[1] * _FEW <= block or 1 < own <= block // _FEW
-    if not few and not (blocks > 1 and sizes[1] <= blocks * block * _RAGGED):
+    ragged = blocks > 1 and sizes[1] <= blocks * block * _RAGGED
+    lying = operands.get(conv.x.tensor.name)
+    torn = conv.groups > 1 < own and own % block and (lying is None or lying.axis is None)
+    if not few and not ragged and not torn:
         return False
     along = planar(target).cost(_alone(stage, operands, Layout(sizes)))
     task = _alone(stage, operands, Layout(sizes, 1, block))
