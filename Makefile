@@ -28,8 +28,8 @@ demo: $(VENV)/.demo ## classify real photos with EfficientNet-Lite0 and its publ
 test: $(VENV)/.dev ## the tests (light oracles: onnxruntime, onnx, scipy)
 	$(VENV)/bin/python -m pytest -q -n $(WORKERS) $(ARGS)
 
-test-slow: $(VENV)/.dev $(VENV)/.networks ## what `make test` leaves out: the whole zoo, published networks, every drawn configuration
-	$(VENV)/bin/python -m pytest -q -n $(WORKERS) -m "slow or drawn" --drawn all $(ARGS)
+test-slow: $(VENV)/.dev $(VENV)/.networks ## what `make test` leaves out: the whole zoo, published networks, every drawn configuration, all that is dear
+	$(VENV)/bin/python -m pytest -q -n $(WORKERS) -m "slow or drawn or dear" --drawn all $(ARGS)
 
 test-gpu: $(VENV)/.dev ## on a machine with an NVIDIA card: its results against the processor's and float64
 	$(VENV)/bin/python -m pytest -q -o addopts= --strict-markers --strict-config --import-mode=importlib tests/gpu $(ARGS)

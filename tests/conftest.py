@@ -51,7 +51,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--drawn",
         choices=["sample", "all"],
         default="sample",
-        help="of the tests marked `drawn`, those that the commit draws, or all",
+        help="of the tests marked `drawn` or `dear`, those that the commit draws, or all",
     )
 
 
@@ -63,7 +63,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    options = {"ladder": "--evidence", "drawn": "--drawn"}
+    options = {"ladder": "--evidence", "drawn": "--drawn", "dear": "--drawn"}
     marks = [mark for mark, option in options.items() if config.getoption(option) == "sample"]
     left = {item for mark in marks for item in sampled(items, mark)}
     if left:

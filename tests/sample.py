@@ -12,14 +12,17 @@ import pytest
 
 import convdsl
 
-SHARES = {"ladder": 24, "drawn": 14}
+SHARES = {"ladder": 24, "drawn": 14, "dear": 4}
 """One of so many of the tests with a mark runs; a mark may say another `share`. Of each function
-that is `drawn`, and of each module on the `ladder`, at least one does."""
+that is `drawn`, and of each module on the `ladder`, at least one does. What is `dear` is drawn by
+functions, of each folder at least one: with all its cases, or those of them that are drawn."""
 
 
 def sampled(items: list[pytest.Item], mark: str) -> list[pytest.Item]:
     """Those with a mark that this commit leaves out. Of a module that is marked as a whole, what
     has no parameters always runs."""
+    if mark == "dear":
+        return _left_whole(items)
     groups: dict[tuple[str, int], list[pytest.Item]] = {}
     for item in items:
         marker = item.get_closest_marker(mark)
@@ -34,8 +37,29 @@ def sampled(items: list[pytest.Item], mark: str) -> list[pytest.Item]:
     ]
 
 
+def _left_whole(items: list[pytest.Item]) -> list[pytest.Item]:
+    """Of the functions that are dear, those that this commit leaves out."""
+    functions: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if item.get_closest_marker("dear"):
+            functions.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    folders: dict[str, list[str]] = {}
+    for name in functions:
+        folders.setdefault(name.partition("::")[0].rpartition("/")[0], []).append(name)
+    left: list[pytest.Item] = []
+    for names in folders.values():
+        kept = -(-len(names) // SHARES["dear"])
+        for name in sorted(names, key=_drawn)[kept:]:
+            left += functions[name]
+    return left
+
+
 def _draw(item: pytest.Item) -> bytes:
-    return hashlib.sha256(f"{_commit()} {item.nodeid}".encode()).digest()
+    return _drawn(item.nodeid)
+
+
+def _drawn(name: str) -> bytes:
+    return hashlib.sha256(f"{_commit()} {name}".encode()).digest()
 
 
 @cache

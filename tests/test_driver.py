@@ -81,7 +81,7 @@ def test_parameters_and_symbols(folder: Path) -> None:
         ("entirely_else", "neither a file nor a model of the zoo; `convdsl zoo` lists"),
         ("oen.cnn", "there is no file oen.cnn; did you mean one.cnn"),
         ("nowhere/one.cnn", "there is no file nowhere/one.cnn"),
-        (".", "neither a file nor"),
+        (".", r"\. is a folder"),
         ("", "neither a file nor"),
         ("nul\0", "neither a file nor"),
         ("x" * 5000, "neither a file nor"),

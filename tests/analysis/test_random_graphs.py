@@ -32,6 +32,7 @@ SPATIAL = (convolution, convolution, depthwise, transposed, pooling, join, join,
            batch_norm, copy, gate, scaled)  # fmt: skip
 
 
+@pytest.mark.dear
 @pytest.mark.drawn(share=2)
 @pytest.mark.parametrize("block", range(10))
 def test_flops_are_the_arithmetic_really_executed(block: int) -> None:
@@ -73,6 +74,7 @@ def moved(graph: Graph, axis: int, seed: int) -> Array:
     return changed.any(axis=others).T[:, : x.shape[axis]]
 
 
+@pytest.mark.dear
 @pytest.mark.drawn(share=3)
 @pytest.mark.parametrize("block", range(20))
 def test_outputs_move_inside_their_fields_and_nowhere_else(block: int) -> None:

@@ -43,6 +43,7 @@ def model(body: str) -> Model:
     return convdsl.parse(f"model m {{\n{body}\n}}")
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("name", APART)
 def test_apart(name: str) -> None:
     made = model(APART[name])

@@ -121,6 +121,7 @@ def doubled(b: Builder, y: Value, draw: random.Random) -> Value:
     return b("concat", y, summed(b, y, draw), axis=axis)
 
 
+@pytest.mark.dear
 @pytest.mark.drawn(share=3)
 @pytest.mark.parametrize("block", range(15))
 def test_every_element_sees_what_it_moves_with(block: int) -> None:
@@ -130,6 +131,7 @@ def test_every_element_sees_what_it_moves_with(block: int) -> None:
             check(graph, axis, f"seed {seed}, axis {axis}")
 
 
+@pytest.mark.dear
 def test_most_of_the_drawn_are_written_out() -> None:
     """The check above would say little of tables if paths did all."""
     found = 0

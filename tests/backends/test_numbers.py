@@ -92,6 +92,7 @@ _FOLLOWED_BY = {
 }
 
 
+@pytest.mark.dear
 @pytest.mark.drawn(share=3)
 @pytest.mark.parametrize("fused", [True, False], ids=["fused", "unfused"])
 @pytest.mark.parametrize("what", ["nan", "infinities"])

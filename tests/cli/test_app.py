@@ -47,6 +47,7 @@ def test_every_command_has_help(convdsl, command: str) -> None:
     assert "\x1b" not in said.out
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(
     "arguments", [["--help"], ["--version"], *([c, "--help"] for c in COMMANDS)]
 )

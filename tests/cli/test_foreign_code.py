@@ -11,6 +11,7 @@ X86, ARM = "x86_64-linux-gnu:x86-64-v3", "aarch64-linux-gnu:cortex-a76"
 AWAY = ARM if platform.machine() == "x86_64" else X86
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(
     "command",
     [
@@ -38,6 +39,7 @@ def test_it_is_saved_and_an_artifact_says_what_it_is_for(convdsl, tmp_path: Path
     assert (said.code, f"this is {platform.machine()}" in said.err) == (2, True)
 
 
+@pytest.mark.dear
 def test_steps_are_predicted(convdsl) -> None:
     said = convdsl("compile", "lenet5", "--explain", "--cpu", AWAY)
     assert said.code == 0

@@ -43,6 +43,7 @@ def test_nothing_is_wrong_with_it(
         assert convdsl("check").code == 1
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(
     "template",
     [t if t == "classifier" else pytest.param(t, marks=pytest.mark.slow) for t in TEMPLATES],

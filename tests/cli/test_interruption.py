@@ -56,6 +56,7 @@ def starts(folder: Path) -> float:
     return time.monotonic() - begin
 
 
+@pytest.mark.dear
 @pytest.mark.drawn(share=2)
 @pytest.mark.parametrize("what", ["compile", "export"])
 def test_a_command_ends_with_130_and_one_line(tmp_path: Path, what: str) -> None:
@@ -132,6 +133,7 @@ print(torn)
 """
 
 
+@pytest.mark.dear
 def test_a_program_goes_on(tmp_path: Path) -> None:
     """Interrupted while it parses, compiles, runs or writes: all it has still works."""
     (tmp_path / "m.cnn").write_text(TEXT)

@@ -31,6 +31,7 @@ def calls(command: tuple[str, ...], folder: Path, rounds: int) -> int:
     return sum(entry.callcount for entry in profile.getstats())
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
 @pytest.mark.usefixtures("capsys")
 def test_twice_the_operators_cost_twice_as_much(command: tuple[str, ...], tmp_path: Path) -> None:

@@ -96,6 +96,7 @@ def test_a_block_of_one_layer_is_drawn(convdsl: Convdsl, small: Path, tmp_path: 
         assert f">{name}<" in (tmp_path / "one.svg").read_text()
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
 def test_streams_that_are_closed(small: Path, closed: str) -> None:
     before = small.read_bytes()
@@ -123,6 +124,7 @@ def test_values_that_nobody_reads_to_the_end(
     assert len(said.err) < 600
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(
     ("before", "name"),
     [
@@ -154,6 +156,7 @@ def test_what_is_called_otherwise_is_not_written_over(
     assert {p: p.read_bytes() for p in small.parent.iterdir() if p.is_file()} == files
 
 
+@pytest.mark.dear
 def test_import_writes_all_its_files_or_none(
     convdsl: Convdsl, small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

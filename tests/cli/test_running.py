@@ -276,6 +276,7 @@ def test_probabilities() -> None:
 # bench
 
 
+@pytest.mark.dear
 def test_bench(convdsl, small: Path, artifact: Path) -> None:
     for model in (small, artifact):
         said = convdsl("bench", model, "--runs", 3, "--format", "json")

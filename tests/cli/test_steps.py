@@ -67,6 +67,7 @@ def test_explain_and_measure(convdsl, small: Path, threads: int, which: str) -> 
         assert float(row["% of peak"]) == pytest.approx(share)
 
 
+@pytest.mark.dear
 def test_the_table_fits_a_terminal(convdsl) -> None:
     """The ten slowest steps, in eighty columns."""
     for options in ([], ["--measure"]):

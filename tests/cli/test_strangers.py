@@ -112,6 +112,7 @@ def classified(path: Path, image: Path) -> tuple[int, int, str]:
     return done.returncode, peak, done.stdout + done.stderr
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(
     ("width", "height", "alpha", "fits"),
     [

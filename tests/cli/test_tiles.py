@@ -28,6 +28,7 @@ def text(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("data", ["x.npy", "x.npz"])
 @pytest.mark.parametrize("most", [0, 1 << 30])
 def test_tiles_give_what_one_run_gives(

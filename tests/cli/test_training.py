@@ -42,6 +42,7 @@ def train(*options: str) -> int:
     return main(["train", "small.cnn", "--data", "data.npz", "--threads", "1", *options])
 
 
+@pytest.mark.dear
 def test_a_model_that_says_nothing_of_training(folder: Path, capsys: Any) -> None:
     assert train("--out", "run", "--epochs", "2", "--batch", "10", "--lr", "0.01") == 0
     out, err = capsys.readouterr()
@@ -61,6 +62,7 @@ def test_a_model_that_says_nothing_of_training(folder: Path, capsys: Any) -> Non
     assert figures["accuracy"] > 0.5
 
 
+@pytest.mark.dear
 def test_eval_says_what_is_asked_for(folder: Path, capsys: Any) -> None:
     assert train("--out", "run", "--epochs", "1") == 0
     capsys.readouterr()
@@ -72,6 +74,7 @@ def test_eval_says_what_is_asked_for(folder: Path, capsys: Any) -> None:
     assert "confusion_matrix" in out
 
 
+@pytest.mark.dear
 def test_fine_tuning_to_another_number_of_classes(folder: Path, capsys: Any) -> None:
     assert train("--out", "run", "--epochs", "1", "--set", "classes=5") == 0
     given = ["--weights", "run/weights.safetensors"]
@@ -88,6 +91,7 @@ def test_fine_tuning_to_another_number_of_classes(folder: Path, capsys: Any) -> 
     np.testing.assert_array_equal(before.read("stem.weight"), after.read("stem.weight"))
 
 
+@pytest.mark.dear
 def test_weights_remember_what_was_set(folder: Path, capsys: Any) -> None:
     """`--set classes=5` is not needed again; a text of another model is not told."""
     from PIL import Image
@@ -114,6 +118,7 @@ def test_weights_remember_what_was_set(folder: Path, capsys: Any) -> None:
     assert main(["run", "other.cnn", "--data", "random:0", *weights]) == 2
 
 
+@pytest.mark.dear
 def test_images_become_inputs_as_in_training(folder: Path, capsys: Any) -> None:
     """A model that declares nothing: what classify reads is what training read."""
     from PIL import Image
@@ -131,6 +136,7 @@ def test_images_become_inputs_as_in_training(folder: Path, capsys: Any) -> None:
     np.testing.assert_allclose([top["probability"] for top in found["top"]], expected, rtol=1e-5)
 
 
+@pytest.mark.dear
 def test_resuming_with_more_epochs(folder: Path, capsys: Any) -> None:
     assert train("--out", "run", "--epochs", "1") == 0
     assert train("--out", "run", "--epochs", "1") == 2
@@ -140,6 +146,7 @@ def test_resuming_with_more_epochs(folder: Path, capsys: Any) -> None:
     assert [json.loads(line)["epoch"] for line in lines] == [1, 2, 3]
 
 
+@pytest.mark.dear
 def test_first_looks(folder: Path, capsys: Any) -> None:
     """They write no run."""
     assert train("--find-lr", "--batch", "8") == 0
@@ -150,6 +157,7 @@ def test_first_looks(folder: Path, capsys: Any) -> None:
     assert not (folder / "small-trained").exists()
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("batch", [1, 8])
 def test_the_bytes_that_are_reported_are_those_allocated(
     folder: Path, capsys: Any, batch: int

@@ -142,6 +142,7 @@ def test_what_editors_do_to_files(project: Path) -> None:
         assert seen.quiet(1.0) == ""  # nothing has changed, nothing is drawn
 
 
+@pytest.mark.dear
 def test_a_report_on_a_pipe_goes_on_below(project: Path) -> None:
     with watching(project, "report", "net.cnn", "--watch", terminal=False) as seen:
         first = seen.until("params")
@@ -154,6 +155,7 @@ def test_a_report_on_a_pipe_goes_on_below(project: Path) -> None:
         assert seen.end() == (130, "interrupted\n")
 
 
+@pytest.mark.dear
 def test_the_project_file_counts_too(project: Path) -> None:
     (project / "convdsl.toml").write_text('models = ["net.cnn"]\n')
     with watching(project, "check", "--watch", terminal=False) as seen:

@@ -82,6 +82,7 @@ LAYERS: dict[str, Graph] = {
 }
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(("layer", "name"), one_target_each(LAYERS))
 def test_convolutions(layer: str, name: str) -> None:
     order = list(ORDERS)[(list(LAYERS).index(layer) + list(TARGETS).index(name)) % len(ORDERS)]
@@ -106,6 +107,7 @@ BACKWARD: dict[str, Graph] = {
 STRIDED = ("strided", "transposed")
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(("layer", "name"), one_target_each(BACKWARD))
 def test_training_steps(layer: str, name: str) -> None:
     ran = check(BACKWARD[layer], TARGETS[name], "shuffled")
@@ -121,6 +123,7 @@ def test_phases(layer: str, name: str) -> None:
     assert ran.count("phases") >= 4
 
 
+@pytest.mark.dear
 @pytest.mark.drawn
 @each_target
 def test_phases_in_parts(name: str) -> None:
@@ -254,6 +257,7 @@ def test_other_types_are_left_to_others() -> None:
     assert "implicit_gemm" not in schedules_of(lowered_for(graph, F32))
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("batch", [1, 32])
 def test_channels_for_themselves_are_left_to_others(batch: int) -> None:
     """A product of one column for each channel would copy whole sectors for single elements."""

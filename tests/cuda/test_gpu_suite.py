@@ -35,6 +35,7 @@ def fake() -> Iterator[Fake]:
         yield fake
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("name", ["conv", "softmax", "where"])
 def test_operators(fake: Fake, name: str) -> None:
     operators.test_forward(BY_NAME[name])
@@ -90,6 +91,7 @@ def test_the_benchmark(
     assert "tiny.cnn" in capsys.readouterr().out
 
 
+@pytest.mark.dear
 def test_what_a_bare_machine_must_have() -> None:
     """The suite and the benchmark load without the packages that a machine with a card may lack,
     compiled ones among them."""

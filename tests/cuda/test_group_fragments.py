@@ -81,6 +81,7 @@ def library_of(form: GroupForm, *, ptx: bool) -> Library:
     return compile_module("\n".join(parts), noted=True)
 
 
+@pytest.mark.dear
 @pytest.mark.drawn(share=3)
 @pytest.mark.parametrize("ptx", [False, True], ids=["source", "ptx"])
 @pytest.mark.parametrize("form", GROUP_FORMS, ids=str)

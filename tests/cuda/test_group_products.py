@@ -82,6 +82,7 @@ def products(lowered: Lowered) -> int:
     )
 
 
+@pytest.mark.dear
 @pytest.mark.drawn(share=3)
 @pytest.mark.parametrize("name", TARGETS)
 @pytest.mark.parametrize("layer", LAYERS)
@@ -92,6 +93,7 @@ def test_convolutions(layer: str, name: str) -> None:
     check(graph, target, order)
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("dtype", [DType.BF16, DType.F16])
 @pytest.mark.parametrize("op", ["conv", "linear"])
 def test_training_steps(op: str, dtype: DType) -> None:
@@ -118,6 +120,7 @@ def filters_step(images: int, **more: Any) -> Graph:
     return run_passes(b.output(y=y))
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("name", TARGETS)
 @pytest.mark.parametrize("images", [5, 8, 36])
 def test_gradients_of_filters(images: int, name: str) -> None:
@@ -148,6 +151,7 @@ STEPS = {
 }
 
 
+@pytest.mark.dear
 @pytest.mark.drawn(share=3)
 @pytest.mark.parametrize("only_groups", range(TILES), indirect=True)
 def test_tiles(only_groups: None) -> None:
@@ -189,6 +193,7 @@ def test_without_a_fault() -> None:
     assert wrong_by("", ORDERS["mixed"]) < 1e-4
 
 
+@pytest.mark.dear
 @pytest.mark.ladder
 @pytest.mark.parametrize("name", TARGETS)
 @pytest.mark.parametrize("layer", ["strided", "long"])

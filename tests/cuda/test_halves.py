@@ -168,6 +168,7 @@ def test_long_sums_are_f32(case: str) -> None:
     held(make, case)
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("case", ["f16", "bf16", "f16 on sm_75"])
 def test_by_loops(case: str) -> None:
     """The loops mean the same: copies are waited for, warps are whole, nothing races."""
@@ -175,6 +176,7 @@ def test_by_loops(case: str) -> None:
     held(step("linear", (5, 9), channels=6), case, interpreted=True)
 
 
+@pytest.mark.dear
 @pytest.mark.ladder
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("layer", STEPS)

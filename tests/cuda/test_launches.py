@@ -40,6 +40,7 @@ def copying(program: Program) -> list[Step]:
     return [step for step in program.steps if any(n.startswith("update ") for n in step.nodes)]
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(
     ("name", "more"),
     [
@@ -91,6 +92,7 @@ SGD, ADAMW = "sgd(lr = 0.1, momentum = 0.9)", "adamw(lr = 0.001)"
 slow = pytest.mark.slow
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(
     ("name", "optimizer", "more", "updates", "most"),
     [  # launches before states were changed in place: 533 with SGD in the first
@@ -112,6 +114,7 @@ def test_updates_are_few_launches(
     assert all(8 * len(launch.arguments) <= 4096 for launch in module.launches)
 
 
+@pytest.mark.dear
 def test_numbers_of_updates_that_are_launched_together() -> None:
     model = MODELS["lenet"]()
     said = {

@@ -156,6 +156,7 @@ _SUMS = re.compile(r"_sum(_over_\w+)?\Z")
 """Kernels that add up the parts of long sums, perhaps over one of them."""
 
 
+@pytest.mark.dear
 @pytest.mark.drawn(share=4)
 @pytest.mark.parametrize(("layer", "arch", "kind"), CASES)
 def test_products(layer: str, arch: str, kind: str) -> None:

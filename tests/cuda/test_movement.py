@@ -125,6 +125,7 @@ def test_values_of_no_numbers() -> None:
     assert not np.signbit(found[3:5]).any()
 
 
+@pytest.mark.dear
 def test_filters_that_change_lie_for_vectors() -> None:
     """A depthwise layer's are brought into rows of channels, once for each of their values."""
     graph = step_graph(

@@ -102,6 +102,7 @@ COUNTER = "counter"
 """The interpreter minds a counter beyond its stated range; what then happens may be harmless."""
 
 
+@pytest.mark.dear
 @pytest.mark.drawn(share=4)
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=pytest.mark.slow if n == "groups" else []) for n in KERNELS]

@@ -133,6 +133,7 @@ def branching() -> Graph:
     return b.output(y=b("conv", mean, channels=8, kernel=1), block=block)
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(
     ("precision", "dtype", "expected"),
     [
@@ -153,6 +154,7 @@ def test_who_is_stored_so(precision: Precision, dtype: str, expected: set[str]) 
     assert {name for name, types in found.items() if types == {"f32"}} == set(found) - expected
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("act", ["relu", "leaky_relu", "relu6"])
 def test_masks_of_gradients_do_not_mind(act: str) -> None:
     """They ask on which side of zero a value is. What is compared with six is another matter."""
@@ -169,6 +171,7 @@ def test_masks_of_gradients_do_not_mind(act: str) -> None:
     assert found == ({"f32"} if act == "relu6" else {"tf32"})
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("trained", [True, False])
 def test_gradients_of_biases_are_columns_of_those_of_filters(trained: bool) -> None:
     """They add up what these multiply, over the same axes; beside other products they are sums."""
@@ -296,6 +299,7 @@ def step_of_two_layers(channels: int = 24) -> Graph:
     return b.output(y=y)
 
 
+@pytest.mark.dear
 @pytest.mark.ladder
 @pytest.mark.parametrize("precision", ["medium", "float16"])
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90a"])
@@ -334,6 +338,7 @@ def test_a_step_of_a_residual_network(monkeypatch: pytest.MonkeyPatch) -> None:
         close(array.astype("f8"), plain[name].astype("f8"), 1e-5, name)
 
 
+@pytest.mark.dear
 def test_large_products_of_steps_run_by_warp_groups() -> None:
     """Forward and for what comes before; weights are packed in lines, as halves."""
     b = Builder()

@@ -120,6 +120,7 @@ def compare(graph: Graph, arrays: Mapping[str, Array]) -> None:
                 np.testing.assert_allclose(array, truth, rtol=0, atol=2e-5 * span, err_msg=name)
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("name", MODELS)
 def test_forward(name: str) -> None:
     graph = rewritten(MODELS[name]().graph)

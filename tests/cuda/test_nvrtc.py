@@ -36,6 +36,7 @@ extern "C" __global__ void local(float* a, int at) {
 """
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_what_is_made(arch: str) -> None:
     made = compile_source(SOURCE, arch)
@@ -84,6 +85,7 @@ def test_what_is_refused() -> None:
         disassemble(b"\x7fELF and nothing more")
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(
     ("missing", "said"),
     [("cupy", "code for a card needs CuPy: pip install 'convdsl\\[cuda\\]'"),

@@ -105,12 +105,14 @@ def run(machine: Path, out: Path, part: str, *more: str, code: int = 0, **env: s
 sometimes = pytest.mark.ladder(share=3)  # seconds each
 
 
+@pytest.mark.dear
 @sometimes
 def test_the_suite(machine: Path, tmp_path: Path) -> None:
     told = run(machine, tmp_path, "tests", "-k", "test_forward and relu6")
     assert told["tests"] == {"passed": 1, "failed": [], "skipped": [], "not run": []}
 
 
+@pytest.mark.dear
 @sometimes
 def test_what_there_was_no_time_for(machine: Path, tmp_path: Path) -> None:
     told = run(machine, tmp_path, "tests", "-k", "test_forward", code=124, LIMIT="6")

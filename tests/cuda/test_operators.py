@@ -84,6 +84,7 @@ def assert_exact(
         assert float(error.max(initial=0.0)) <= bound, f"{name} of {case}: {error.max()} > {bound}"
 
 
+@pytest.mark.dear
 @each_way
 @pytest.mark.parametrize("op", OPERATORS, ids=lambda op: op.name)
 def test_forward(op: OpDef, way: str) -> None:
@@ -93,6 +94,7 @@ def test_forward(op: OpDef, way: str) -> None:
     assert_exact(found, graph, arrays, cases)
 
 
+@pytest.mark.dear
 @each_way
 @pytest.mark.parametrize("op", SMOOTH, ids=lambda op: op.name)
 def test_gradients(op: OpDef, way: str) -> None:

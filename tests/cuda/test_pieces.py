@@ -93,6 +93,7 @@ def joined(makers: list[str], widths: list[int], again: bool, images: int = 2) -
     return rewritten(b.output(y=y, z=b("avg_pool", b("relu", more), kernel=2), first=z))
 
 
+@pytest.mark.dear
 @pytest.mark.drawn(share=3)
 @pytest.mark.parametrize("maker", MAKERS)
 @pytest.mark.parametrize("schedules", [(), ("implicit_gemm", "phases"), ("winograd", "windows")])
@@ -104,6 +105,7 @@ def test_who_makes_a_part(maker: str, schedules: tuple[str, ...]) -> None:
     check(graph, lowered, target)
 
 
+@pytest.mark.dear
 @settings(max_examples=5)
 @given(
     parts=st.lists(
@@ -121,6 +123,7 @@ def test_drawn(parts: list[tuple[str, int]], again: bool, precision: Precision, 
     check(graph, program(graph, target), target, order)
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("widths", [[6, 8], [8, 6], [3, 5]])
 def test_filled_parts_stay_apart(widths: list[int]) -> None:
     """Kernels write what fills a part up."""

@@ -72,6 +72,7 @@ def test_the_main_loop() -> None:
     assert len(main_loop(text, "f", ("HMMA",))) == 8
 
 
+@pytest.mark.dear
 @pytest.mark.drawn(share=4)
 @pytest.mark.parametrize("card", [name for name, machine in MACHINES.items() if machine.arch])
 def test_no_kernel_is_faster_than_the_data_sheet(card: str) -> None:
@@ -116,6 +117,7 @@ def test_operations_are_those_that_are_done(winograd: bool) -> None:
     assert 0 < transforms < products.flops
 
 
+@pytest.mark.dear
 def test_the_command(tmp_path, capsys: pytest.CaptureFixture) -> None:
     path = tmp_path / "net.cnn"
     path.write_text(NET)

@@ -18,6 +18,7 @@ from convdsl.lowering.lower import lower
 from convdsl.schedules.cuda.machine import cuda_machine
 
 
+@pytest.mark.dear
 @pytest.mark.drawn(share=3)
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("name", NETWORKS)
@@ -51,6 +52,7 @@ def test_what_is_in_the_source() -> None:
     assert all(f" {name}(" in module.source for name in names)
 
 
+@pytest.mark.dear
 @pytest.mark.drawn(share=4)
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_compiled_for_every_architecture(arch: str) -> None:

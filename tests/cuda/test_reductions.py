@@ -38,6 +38,7 @@ def cases(draw: st.DrawFn) -> tuple[Graph, DType]:
     return reduced(draw(st.sampled_from(OPERATORS)), shape, axes, dtype), dtype
 
 
+@pytest.mark.dear
 @given(case=cases(), order=st.sampled_from(sorted(ORDERS)))
 @settings(max_examples=15, deadline=None)
 def test_reductions_equal_the_oracle(case: tuple[Graph, DType], order: str) -> None:
@@ -105,6 +106,7 @@ def test_nan_and_infinity_come_through() -> None:
         np.testing.assert_array_equal(run_graph(graph, {"x": x})["y"], expected)
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("shape", [(3, 8, 20, 20), (2, 6, 11, 9), (1, 4, 30, 31)])
 def test_gradients_of_depthwise_filters(shape: tuple[int, ...]) -> None:
     """All taps of a channel at once, every position met once."""

@@ -87,6 +87,7 @@ def from_source(graph: Graph, arrays: Mapping[str, Array], *, noted: bool = True
     return list(OnCard(graph, TARGET, noted=noted).run(arrays)[0].values())
 
 
+@pytest.mark.dear
 @pytest.mark.ladder
 @pytest.mark.parametrize("name", NETWORKS)
 def test_small_networks(name: str, record_property: Callable[[str, object], None]) -> None:

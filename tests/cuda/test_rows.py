@@ -29,6 +29,7 @@ def steps_of(graph: Graph) -> list[str]:
     return [c.schedule for c in for_a_card(graph).choices if not c.kernel.startswith("copy")]
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(
     ("op", "shape", "attributes"),
     [
@@ -87,6 +88,7 @@ def test_rows_equal_the_oracle(graph: Graph, order: str) -> None:
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * max(1.0, abs(expected).max()))
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("groups", [1, 2, 4, 16])
 @pytest.mark.parametrize("channels", [16, 48])
 def test_groups_beside_convolutions(groups: int, channels: int) -> None:

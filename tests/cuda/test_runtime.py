@@ -74,6 +74,7 @@ def on_cpu(text: str) -> convdsl.Executable:
     return convdsl.compile(convdsl.parse(text), "random:1", cache=False)
 
 
+@pytest.mark.dear
 def test_numpy_in_numpy_out(fake: Fake) -> None:
     net, plain = on_card(NET), on_cpu(NET)
     assert net.device == "cuda:0"
@@ -332,6 +333,7 @@ def test_a_call_that_does_not_fail_again(fake: Fake, monkeypatch: pytest.MonkeyP
         net(x)
 
 
+@pytest.mark.dear
 def test_what_the_card_refuses_is_named(fake: Fake) -> None:
     """Nothing is lost: the call is run again where it is, on copies of the states."""
     model = convdsl.parse(STEP)
@@ -413,6 +415,7 @@ def test_code_without_a_card_is_saved_and_not_run(tmp_path: Path) -> None:
             convdsl.load_executable(tmp_path / "net.cdsl")
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(
     ("arch", "loaded"),
     [("sm_80", "module sm_80"), ("sm_86", "module sm_80"), ("sm_90", "module PTX")],
@@ -504,6 +507,7 @@ def test_damaged_artifacts(tmp_path: Path, fake: Fake) -> None:
             convdsl.load_executable(tmp_path / "bad.cdsl")
 
 
+@pytest.mark.dear
 def test_the_code_cache_is_by_architecture_and_precision(
     fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

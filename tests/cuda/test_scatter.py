@@ -24,6 +24,7 @@ def summed(count: int, places: int, width: int) -> Graph:
     return run_passes(b.output(y=dtable))
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("order", sorted(ORDERS))
 @pytest.mark.parametrize(
     ("count", "places", "width"), [(100, 50, 8), (333, 7, 12), (64, 400, 1), (1, 1, 5), (77, 3, 64)]

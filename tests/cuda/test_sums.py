@@ -100,6 +100,7 @@ def put_in_place(fake: Fake, patch: pytest.MonkeyPatch, *, available: bool = Tru
     return nccl
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(("synchronised", "checked"), [(True, "0"), (False, "1")])
 def test_steps_are_those_of_the_whole_batch(
     synchronised: bool, checked: str, monkeypatch: pytest.MonkeyPatch

@@ -54,6 +54,7 @@ def session(device: str, **more: str) -> Session:
     return Session(model, complete(model), "random:3", device=device, cache=False, **more)
 
 
+@pytest.mark.dear
 def test_steps_are_those_of_the_processor(fake: Fake) -> None:
     """The loss, every state after some steps, and the network as it is then."""
     card, plain = session("cuda"), session("cpu")
@@ -90,6 +91,7 @@ def test_checkpoints_are_of_either_device(fake: Fake) -> None:
     assert again.steps == plain.steps == 2
 
 
+@pytest.mark.dear
 @pytest.mark.drawn(share=2)
 @pytest.mark.parametrize("amp", ["float16", "bfloat16"])
 def test_mixed_precision_is_near(fake: Fake, amp: str) -> None:
@@ -121,6 +123,7 @@ def test_gradients_that_float16_alone_would_lose(fake: Fake) -> None:
     assert moved == {"amp": True, "precision": False}
 
 
+@pytest.mark.dear
 def test_runs_go_on_with_and_without_loss_scaling(fake: Fake) -> None:
     first, second = batches(2)
     scaled, plain = session("cuda", amp="float16"), session("cpu")
@@ -167,6 +170,7 @@ def test_train_eval_and_resume(folder: Path, fake: Fake, capsys: pytest.CaptureF
     assert abs(found["loss"] - json.loads(capsys.readouterr().out)["loss"]) < 1e-4
 
 
+@pytest.mark.dear
 def test_run_bench_and_compile(folder: Path, fake: Fake, capsys: pytest.CaptureFixture) -> None:
     shared = ["small.cnn", "--weights", "random:0"]
     np.save("x.npy", batches(1)[0]["image"])
@@ -200,6 +204,7 @@ def test_doctor_tells_of_cards(folder: Path, fake: Fake, capsys: pytest.CaptureF
     assert told["card cuda:0"] == "Fake card, sm_90, 1.1 GB"
 
 
+@pytest.mark.dear
 def test_a_batch_that_lies_on_the_card(fake: Fake) -> None:
     """Nothing is uploaded but the rate; the loss stays there."""
     card, plain = session("cuda"), session("cpu")

@@ -37,6 +37,7 @@ SPOKEN = {"f32": "cp.async", "tf32": "tf32.tf32", "bf16": "bf16.bf16", "blackwel
           "f16": "m16n8k16.row.col.f32.f16", "f16 on sm_75": "m16n8k8.row.col.f32.f16"}  # fmt: skip
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("name", TARGETS)
 @pytest.mark.parametrize("layer", LAYERS)
 def test_a_step_of_a_layer(layer: str, name: str) -> None:

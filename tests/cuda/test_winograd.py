@@ -123,6 +123,7 @@ def ran(lowered: Lowered) -> list[str]:
 # Numbers
 
 
+@pytest.mark.dear
 @settings(max_examples=6)
 @given(layer=layers(), order=st.sampled_from(list(ORDERS)), made=st.booleans())
 def test_drawn_layers(layer: Any, order: str, made: bool) -> None:
@@ -159,6 +160,7 @@ def test_layers(layer: str, order: str) -> None:
     check(graph, forced(target, outputs), target, order)
 
 
+@pytest.mark.dear
 def test_by_loops() -> None:
     """The interpreter watches every access."""
     graph = conv((1, 3, 5), channels=2, kernel=3, pad="same")
@@ -178,6 +180,7 @@ ROUNDED: Mapping[str, Graph] = {
 }
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("way", ["source", "ptx"])
 @pytest.mark.parametrize("layer", ROUNDED)
 def test_products_in_tf32(layer: str, way: str) -> None:
@@ -233,6 +236,7 @@ def of_form(matrix: str) -> Any:
     return np.array(getattr(PointForm(2, 3), matrix), float)
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("layer", ["F(4, 3)", "groups"])
 def test_as_ptx(layer: str) -> None:
     graph, outputs = LAYERS[layer]
@@ -305,6 +309,7 @@ def chosen(graph: Graph, target: CudaTarget = A100, *without: str) -> bool:
     return "winograd" in ran(lower(graph, cuda_machine(target).without(*without), "test"))
 
 
+@pytest.mark.dear
 def test_where_it_pays() -> None:
     deep = layer((32, 128, 28, 28), 128)
     for arch in ("sm_75", "sm_80", "sm_86", "sm_90", "sm_120"):
@@ -313,6 +318,7 @@ def test_where_it_pays() -> None:
     assert not chosen(layer((1, 512, 7, 7), 512), CudaTarget("sm_90"))  # those of filters are
 
 
+@pytest.mark.dear
 def test_tensor_units_ask_for_more_channels() -> None:
     """And for forms that let rounding grow little; in bf16 it is never small enough."""
     deep, shallow = layer((32, 512, 28, 28), 512), layer((32, 128, 56, 56), 128)
@@ -373,6 +379,7 @@ CASES = [
 ]
 
 
+@pytest.mark.dear
 @pytest.mark.drawn(share=3)
 @pytest.mark.parametrize(("name", "arch"), CASES)
 def test_resources(name: str, arch: str) -> None:
@@ -380,6 +387,7 @@ def test_resources(name: str, arch: str) -> None:
     gated(*GATED[name], CudaTarget(arch))
 
 
+@pytest.mark.dear
 @pytest.mark.drawn(share=3)
 @pytest.mark.parametrize("name", ["F(2, 3)", "step"])
 @pytest.mark.parametrize("arch", [arch for arch in ARCHITECTURES if arch != "sm_75"])

@@ -62,6 +62,7 @@ def check(graph: Graph, name: str, arch: str, record: Record) -> None:
     assert not gate.findings, "\n".join(gate.findings)
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(("name", "arch"), MODELS)
 def test_models(name: str, arch: str, record_property: Record) -> None:
     check(bound(convdsl.load(name).graph, 2), name, arch, record_property)

@@ -51,6 +51,7 @@ class Copy:
         assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.dear
 @pytest.mark.drawn(share=4)
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_the_steps_lead_there(page: Path, tmp_path: Path) -> None:

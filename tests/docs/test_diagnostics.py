@@ -97,6 +97,7 @@ def net(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("entry", OF_PROJECTS, ids=lambda entry: entry.code)
 def test_a_project_that_is_wrong_and_right(
     entry: Explanation, net: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture

@@ -78,6 +78,7 @@ def test_every_idea_has_a_page() -> None:
     assert ideas <= {page.stem for page in PAGES}
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("path", zoo.files(), ids=lambda path: path.stem)
 def test_files_are_formatted(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
@@ -89,6 +90,7 @@ def test_quotes_are_of_the_files(page: Path) -> None:
     assert not quoted_nowhere(page.read_text(encoding="utf-8"))
 
 
+@pytest.mark.dear
 @pytest.mark.drawn(share=8)
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_page(

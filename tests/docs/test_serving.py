@@ -14,6 +14,7 @@ from convdsl.cli import main
 DOCS = Path(__file__).parents[2] / "docs"
 
 
+@pytest.mark.dear
 def test_serving(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a server as the page starts it, on another port."""
     monkeypatch.chdir(tmp_path)

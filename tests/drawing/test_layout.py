@@ -49,6 +49,7 @@ def curve(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
     return found
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("seed", range(60))
 def test_nothing_overlaps_and_no_edge_crosses_a_box(seed: int) -> None:
     boxes, edges = drawn(seed)

@@ -29,6 +29,7 @@ def checked(place: Path, capsys: pytest.CaptureFixture[str]) -> list[object]:
     return json.loads(capsys.readouterr().out)
 
 
+@pytest.mark.dear
 def test_mistakes_are_found_as_check_finds_them(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -142,6 +142,7 @@ def test_signatures_of_the_call_around(project: Project, tmp_path: Path) -> None
     assert at("-> conv(max(1, 2), |")[1] == 1
 
 
+@pytest.mark.dear
 def test_what_can_follow_is_what_parses() -> None:
     """Of every word of the zoo's texts the parser says before it that it can come."""
     for place in zoo.files()[::6]:

@@ -36,6 +36,7 @@ def said(words: str, text: str = NET, place: Path = Path("/nowhere/net.cnn")) ->
     return found.text
 
 
+@pytest.mark.dear
 def test_a_layer_has_the_figures_of_the_report() -> None:
     """Every operator of networks that were not made for this, by what stands at its place."""
     seen = 0

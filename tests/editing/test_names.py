@@ -45,6 +45,7 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("place", zoo.files(), ids=lambda place: place.stem)
 def test_every_name_of_the_zoo_means_something(place: Path) -> None:
     """What elaborates has no unknown names: so says elaboration itself."""
@@ -171,6 +172,7 @@ def test_the_zoo_is_not_renamed(tmp_path: Path) -> None:
         rename(view(place, text), text.index("basic"), "plain", ())
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("place", zoo.files()[::5], ids=lambda place: place.stem)
 def test_all_that_the_zoo_defines_can_be_renamed(place: Path, tmp_path: Path) -> None:
     """Nothing of the zoo, of what is drawn, stands in the way of a fresh name."""

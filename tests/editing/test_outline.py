@@ -45,6 +45,7 @@ def test_words_are_those_of_the_parser(place: Path) -> None:
     assert found == known
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("place", zoo.files()[::7], ids=lambda place: place.stem)
 def test_colours_are_in_order_and_of_known_kinds(place: Path) -> None:
     shown = view(place)

@@ -104,6 +104,7 @@ class Typist:
             mendings(self.project, self.latest, finding)
 
 
+@pytest.mark.dear
 def test_every_prefix(tmp_path: Path) -> None:
     """The text as it is typed."""
     typist = Typist(tmp_path.resolve() / "net.cnn")
@@ -113,6 +114,7 @@ def test_every_prefix(tmp_path: Path) -> None:
     assert typist.latest.findings == ()
 
 
+@pytest.mark.dear
 def test_every_place_of_a_text_without_a_piece(tmp_path: Path) -> None:
     """A hole wanders through the text; the last good analysis is of the whole."""
     typist = Typist(tmp_path.resolve() / "net.cnn")
@@ -123,6 +125,7 @@ def test_every_place_of_a_text_without_a_piece(tmp_path: Path) -> None:
         typist.ask(text, start, typist.good, all=start % 95 == 0)
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("seed", range(3))
 def test_random_edits(tmp_path: Path, seed: int) -> None:
     draw = random.Random(seed)
@@ -139,6 +142,7 @@ def test_random_edits(tmp_path: Path, seed: int) -> None:
             text = NET
 
 
+@pytest.mark.dear
 def test_texts_at_the_limits(tmp_path: Path) -> None:
     typist = Typist(tmp_path.resolve() / "net.cnn")
     deep = f"let a = {'(' * 199}1{')' * 199}\n"

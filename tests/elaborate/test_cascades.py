@@ -35,6 +35,7 @@ def diagnose(source: SourceFile) -> tuple[Diagnostic, ...]:
     return ()
 
 
+@pytest.mark.dear
 @pytest.mark.drawn
 @pytest.mark.parametrize("part", range(PARTS))
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

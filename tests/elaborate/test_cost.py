@@ -45,6 +45,7 @@ def parsing() -> int:
     return calls("x -> relu")
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(
     ("round", "operators", "most"),
     [
@@ -63,6 +64,7 @@ def test_an_operator_costs_so_many_calls(round: str, operators: int, most: int) 
         assert spent < most * done + 20_000, spent / done
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(
     "round",
     [

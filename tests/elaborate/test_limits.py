@@ -43,6 +43,7 @@ class TestSource:
         with pytest.raises(CompileError, match="larger than"):
             load_file(path)
 
+    @pytest.mark.dear
     def test_words(self) -> None:
         def text(words: int) -> str:
             pairs, odd = divmod(words - 5, 2)
@@ -69,6 +70,7 @@ class TestSource:
         lists = "[" * depth + "1" + "]" * depth
         assert layers(model(f"let a = {lists}\nx -> relu")) == ["relu"]
 
+    @pytest.mark.dear
     @pytest.mark.parametrize("text", ["-" * 10_000 + "1", "not " * 10_000 + "true",
                                       "1" + " + 1" * 10_000, "1" + " ** 1" * 10_000,
                                       "(1)" + ".a" * 10_000])  # fmt: skip
@@ -141,6 +143,7 @@ class TestExpansion:
         found = error("repeat 20000 { repeat 20000 { } }\nx -> relu")
         assert found.code == "E0805"
 
+    @pytest.mark.dear
     @pytest.mark.parametrize(
         "body",
         [
@@ -190,6 +193,7 @@ class TestExpansion:
             else:
                 assert layers(model(text)) == ["concat", "relu"]
 
+    @pytest.mark.dear
     def test_many_parts_are_counted_and_compiled_at_once(self) -> None:
         """256 parts take 3 s on a shared Zen 5 core, 100 took 20 s for the report alone."""
         text = "model m { input i: f32[N, 512, 4, 4]\ni -> split(256) -> concat -> output y }"

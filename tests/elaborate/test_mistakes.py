@@ -26,6 +26,7 @@ def diagnose(text: str, setting: str | None = None) -> tuple[Diagnostic, ...]:
     return model.warnings + (disagreements(model) if model.training is not None else ())
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: mistake.name)
 def test_mistake(mistake: Mistake, golden: Callable[[str, str], None]) -> None:
     found = diagnose(mistake.source, mistake.setting)

@@ -32,6 +32,7 @@ PARAMETERS: Mapping[str, int] = {
 }  # fmt: skip
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("path", sorted(PLACE.glob("*.cnn")), ids=lambda path: path.stem)
 def test_right_at_first(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", str(path)]) == 0

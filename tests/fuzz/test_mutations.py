@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -151,6 +152,7 @@ def memory(field: str) -> int:
     return int(kilobytes) * 1024
 
 
+@pytest.mark.dear
 def test_mutations(record_property: Callable[[str, object], None]) -> None:
     costs = Costs()
 
@@ -166,12 +168,14 @@ def test_mutations(record_property: Callable[[str, object], None]) -> None:
     assert costs.memory < MEMORY
 
 
+@pytest.mark.dear
 @given(st.text(max_size=200))
 def test_any_text(text: str) -> None:
     attempt(text)
     attempt(f"model m {{ input x: f32[N, 3, 8, 8]\n{text}\n}}")
 
 
+@pytest.mark.dear
 @given(st.integers(0, 1 << 64))
 def test_what_parses_can_be_formatted(seed: int) -> None:
     text = mutate_words(random.Random(seed))

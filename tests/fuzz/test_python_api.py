@@ -150,6 +150,7 @@ def model() -> Model:
     return convdsl.parse(TEXT)
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("call", CALLS)
 def test_odd_arguments(
     model: Model, tmp_path: Path, call: str, monkeypatch: pytest.MonkeyPatch

@@ -9,6 +9,7 @@ import convdsl
 from convdsl.analysis.report import analyse, field_to_json
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("rate", [1, 2, 6, 12, 31])
 def test_equation(rate: int) -> None:
     """Equation 1 of arXiv:1706.05587: y[i] = sum over k of x[i + rate * k] w[k]; zeros outside."""

@@ -46,6 +46,7 @@ def convolved(x: Array, filters: Array, bias: Array) -> Array:
     return np.array(sums) + bias[:, None, None]
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(
     ("kernel", "size", "channels", "made"),
     [(1, 5, 3, 4), (3, 8, 8, 16), (3, 7, 1, 1), (3, 1, 5, 2), (5, 6, 4, 3), (7, 9, 2, 5)],
@@ -111,6 +112,7 @@ def test_it_learns_where_a_filter_looks() -> None:
     assert losses[-1] < 0.05 * losses[0]
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(
     ("content", "epochs", "least"),
     [(True, 3, 0.4), pytest.param(False, 12, 0.8, marks=pytest.mark.slow)],

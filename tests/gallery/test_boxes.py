@@ -177,6 +177,7 @@ def test_iou_does_not_see_a_box_apart() -> None:
     np.testing.assert_array_equal(loss("iou", FAR, UNIT)[1], np.zeros(4))
 
 
+@pytest.mark.dear
 @pytest.mark.drawn
 @pytest.mark.parametrize(("name", "arrives"), [("giou", 160), ("diou", 123), ("ciou", 120)])
 def test_boxes_apart_are_pulled_together_by_the_others(name: str, arrives: int) -> None:

@@ -85,6 +85,7 @@ def test_modulated_maps_keep_their_deviation(strength: float) -> None:
     assert found.std((0, 2, 3)) == pytest.approx(np.ones(32), abs=0.05)
 
 
+@pytest.mark.dear
 def test_a_generator_learns_to_steer() -> None:
     """From pairs of images and slopes along drawn angles, to the two filters that make them."""
     slopes = np.outer([1, 4, 6, 4, 1], [-1, -2, 0, 2, 1]) / 96
@@ -108,6 +109,7 @@ def test_a_generator_learns_to_steer() -> None:
     np.testing.assert_allclose(found, np.stack([slopes, slopes.T]), atol=1e-3)
 
 
+@pytest.mark.dear
 def test_a_network_of_standardised_layers_learns() -> None:
     """Of one's own, from the file's block, from where its weights start."""
     text = """use "zoo:gallery/computed_filters.cnn": standardised_conv

@@ -94,6 +94,7 @@ def test_the_compiler_chooses_by_cost() -> None:
     assert "spectral" not in schedules(kernel=13, groups=64)
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("groups", [1, 32])
 def test_in_the_frequency_domain_and_in_space(groups: int) -> None:
     model = convdsl.load("large_filter", channels=32, size=40, kernel=21, groups=groups)

@@ -49,6 +49,7 @@ def test_torchvision(name: str) -> None:
         close(convdsl.compile(model, weights, cache=False)(**given), recorded[f"{name}.y"])
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("name", CASES)
 def test_gradients_are_torchvisions(name: str) -> None:
     """A step of gradient descent at rate 1 on mse, whose target makes the outputs' gradient dy."""
@@ -116,6 +117,7 @@ def test_whole_offsets_move_the_taps() -> None:
     close(y["y"][:, :, 1:6, 3:7], y["exact"])
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("name", CASES)
 def test_there_and_back(name: str) -> None:
     """To ONNX, as onnxruntime runs it, and from there."""

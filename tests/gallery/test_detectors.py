@@ -31,6 +31,7 @@ def test_digits_are_found_in_the_long_run(tmp_path: Path) -> None:
     assert figure(walk("detector", tmp_path)) > 0.8
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(
     ("name", "params", "gflops"),
     [
@@ -70,6 +71,7 @@ def test_yolo_is_called_as_its_weights_are() -> None:
     assert [key for key in keys if not any(re.fullmatch(kind, key) for kind in kinds)] == []
 
 
+@pytest.mark.dear
 def test_yolo_suppressed_is_what_is_left_of_all_places() -> None:
     weights, small = "random:5", {"side": 64, "width": 1 / 16, "classes": 3}
     given = np.random.default_rng(0).random((1, 3, 64, 64), np.float32)

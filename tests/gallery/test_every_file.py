@@ -93,6 +93,7 @@ def settings(model: convdsl.Model) -> dict[str, str]:
     return said if model.training is not None else {**said, "loss": f"mse({first}, {first}_target)"}
 
 
+@pytest.mark.dear
 @pytest.mark.drawn(share=3)
 @each
 def test_is_counted(name: str) -> None:
@@ -104,6 +105,7 @@ def test_is_counted(name: str) -> None:
     assert all(isinstance(report.totals[key], int) for key in ("params", "macs", "flops"))
 
 
+@pytest.mark.dear
 @some
 def test_runs(name: str) -> None:
     """Machine code against the operators' arithmetic in double precision."""
@@ -116,6 +118,7 @@ def test_runs(name: str) -> None:
     assert_close(found, {key: a.astype(found[key].dtype) for key, a in wanted.items()}, 1e-4)
 
 
+@pytest.mark.dear
 @some
 def test_learns(name: str) -> None:
     """A step: a loss that is a number, and gradients that reach every parameter there is."""
@@ -138,6 +141,7 @@ def test_learns(name: str) -> None:
     assert still == []
 
 
+@pytest.mark.dear
 @some
 def test_to_onnx_and_back(name: str) -> None:
     model = small(name)
@@ -154,6 +158,7 @@ def test_to_onnx_and_back(name: str) -> None:
     assert_close(run_convdsl(again, arrays, cache=False), ours, 1e-4)
 
 
+@pytest.mark.dear
 @some
 def test_becomes_cuda(name: str) -> None:
     program = lower(small(name).graph, cuda_machine(CudaTarget("sm_80")), "test").program

@@ -272,6 +272,7 @@ def learned(name: str, seed: int, steps: int, members: Array | None = None, **gi
     return float((logits.argmax(axis=1) == FACTIONS).mean())
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(
     ("name", "given", "least"),
     [
@@ -292,6 +293,7 @@ def heat(time: float) -> Array:
     return basis @ np.diag(np.exp(-time * np.linalg.eigvalsh(laplacian(CLUB)))) @ basis.T
 
 
+@pytest.mark.dear
 def test_a_free_spectrum_learns_nothing_of_others() -> None:
     """Multipliers between knots prefer no frequency: what is learnt of a member by its number
     says nothing of the others. It says all where members are smooth to begin with."""
@@ -303,6 +305,7 @@ def test_a_free_spectrum_learns_nothing_of_others() -> None:
         assert np.mean(found) >= 0.9, found
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("knots", [3, 6, 12])
 def test_what_a_step_changes(knots: int) -> None:
     """d y_i / d (parameters) . d y_l / d (parameters) = V diag(sum of lines^2) V^T, for members by

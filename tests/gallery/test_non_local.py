@@ -62,6 +62,7 @@ def written_out(x: Array, pair: str, pool: bool, weights: Mapping[str, Array]) -
     return np.stack(z, 1).reshape(channels, height, width)
 
 
+@pytest.mark.dear
 @pytest.mark.drawn(share=3)
 @pytest.mark.parametrize("pool", [False, True])
 @pytest.mark.parametrize("pair", PAIRS)
@@ -109,6 +110,7 @@ def test_with_zero_w_z_it_is_the_identity() -> None:
         np.testing.assert_array_equal(convdsl.compile(model, weights, cache=False)(x), x)
 
 
+@pytest.mark.dear
 @pytest.mark.drawn(share=2)
 @pytest.mark.parametrize("pair", PAIRS)
 def test_pooling_quarters_the_pairs(pair: str) -> None:

@@ -22,6 +22,7 @@ def parsed(text: str) -> Report:
 # DenseNet, arXiv:1608.06993
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(
     ("name", "growth", "depths"),
     [
@@ -152,6 +153,7 @@ SCALED = [
 """Width, depth, resolution of torchvision's B0 to B7."""
 
 
+@pytest.mark.dear
 def test_compound_scaling() -> None:
     """Equation 3: arithmetic grows as d w^2 r^2. Depths are rounded up, which tells most where
     they are small: 5 % to 34 % are added, and 15 % at most from B4 on."""

@@ -40,6 +40,7 @@ def test_segnet_has_its_parameters_and_arithmetic() -> None:
     assert analyse(model, "all", {"N": 1}).totals["flops"] / 1e9 == pytest.approx(286.03, rel=2e-3)
 
 
+@pytest.mark.dear
 def test_segnet_takes_sizes_that_cannot_be_halved() -> None:
     """35 x 45: places say the size before each halving."""
     model = convdsl.load("segnet", height=35, width=45, N=1)

@@ -17,6 +17,7 @@ def norms(depth: int, shortcut: bool, activation: str = "sigmoid") -> list[float
     return [float(np.linalg.norm(found[name])) for name in found if name != "logits"]
 
 
+@pytest.mark.dear
 def test_without_shortcuts_gradients_vanish_with_the_depth() -> None:
     """By about the same factor at each layer."""
     short, deep = norms(8, False), norms(20, False)
@@ -26,6 +27,7 @@ def test_without_shortcuts_gradients_vanish_with_the_depth() -> None:
     assert factors[1] < 0.5
 
 
+@pytest.mark.dear
 def test_with_them_they_stay() -> None:
     deep = norms(20, True)
     assert min(deep) > 0.4 * max(deep)

@@ -90,6 +90,7 @@ def test_elementwise(capsys: pytest.CaptureFixture[str]) -> None:
     assert mac[True, True] == mac[False, True]  # relu is part of the kernel before it
 
 
+@pytest.mark.dear
 def test_shufflenet_v2_adds_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     """G4: no additions, where MobileNetV2 has one for each repeated unit."""
     assert share(capsys, "shufflenet_v2_x1_0", {"add"}) == 0

@@ -44,6 +44,7 @@ def test_bins_of_the_paper(height: int, width: int) -> None:
     np.testing.assert_array_equal(found, wanted)
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("size", [(8, 8), (17, 40), (31, 9)])
 def test_one_length(size: tuple[int, int]) -> None:
     model = convdsl.load("spatial_pyramid_pooling", height=size[0], width=size[1])
@@ -52,6 +53,7 @@ def test_one_length(size: tuple[int, int]) -> None:
     assert model.graph.states["fc.weight"].type.sizes == (10, 32 * 50)
 
 
+@pytest.mark.dear
 def test_two_sizes_train_one_network() -> None:
     """Section 2.3: one size and another in turn. A bright square is told from a bright stripe at
     both, and at a third size that training never met."""

@@ -84,6 +84,7 @@ class WrittenOut:
         return self.linear(merged, "merge.reduction").transpose(2, 0, 1)
 
 
+@pytest.mark.dear
 def test_windows_and_seams() -> None:
     model = convdsl.load("swin_stage", **SMALL)
     weights = drawn(model)
@@ -94,6 +95,7 @@ def test_windows_and_seams() -> None:
     assert np.abs(found - wanted).max() <= 2e-5 * np.abs(wanted).max()
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(("height", "width", "channels"), [(56, 56, 96), (14, 28, 48)])
 def test_cost_is_linear_in_the_positions(height: int, width: int, channels: int) -> None:
     """Equation 2: 4 h w C^2 + 2 M^2 h w C multiply-accumulates of attention in windows, where that
@@ -112,6 +114,7 @@ def test_cost_is_linear_in_the_positions(height: int, width: int, channels: int)
     assert own == 4 * 196 * channels**2 + 2 * 196**2 * channels
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(("depth", "reached"), [(1, 16), (2, 64)])
 def test_a_shift_lets_windows_talk(depth: int, reached: int) -> None:
     """What a change of one position reaches: its window, and after the shift four of those."""

@@ -36,6 +36,7 @@ def end(found: list[float]) -> float:
     return float(np.mean(found[-5:]))
 
 
+@pytest.mark.dear
 def test_normalised_networks_learn_at_rates_where_others_stay_at_chance() -> None:
     assert end(losses("sgd", 0.5)) < 0.5
     assert end(losses("sgd", 0.5, normalised=False)) == pytest.approx(CHANCE, abs=0.2)
@@ -55,12 +56,14 @@ def test_the_scale_of_filters_does_not_matter_to_normalised_layers() -> None:
     assert theirs > 2 * ours
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(("activation", "learns"), [("sigmoid", False), ("elu", True)])
 def test_activations(activation: str, learns: bool) -> None:
     found = end(losses("adam", 0.005, normalised=False, activation=activation))
     assert found < 0.5 if learns else found == pytest.approx(CHANCE, abs=0.05)
 
 
+@pytest.mark.dear
 def test_optimisers_start_from_the_same_loss() -> None:
     """To the last bit: the first batch meets the first weights."""
     rates = {"sgd(momentum = 0.9)": 0.05, "adam": 0.01, "lamb": 0.02, "lars": 10.0}

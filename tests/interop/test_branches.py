@@ -141,6 +141,7 @@ def two_outputs() -> onnx.ModelProto:
     )
 
 
+@pytest.mark.dear
 def test_outputs_are_chosen(tmp_path):
     path = tmp_path / "net.onnx"
     proto = two_outputs()

@@ -26,6 +26,7 @@ def around(model, weights="random:1"):
     return source(back)
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(
     "name", ["lenet5", "resnet18", "resnet50", "resnet152", "efficientnet_lite0"]
 )
@@ -48,6 +49,7 @@ def check_text(name):
     assert around(again, arrays)[0] == text
 
 
+@pytest.mark.dear
 def test_repeated_structure_is_said_once():
     text, _ = around(convdsl.load("resnet152"))
     assert "for i in range(1, 36)" in text
@@ -67,6 +69,7 @@ def test_numbers_stay(tmp_path):
     assert load_weights(weights).entries.keys() == model.graph.states.keys()
 
 
+@pytest.mark.dear
 def test_class_names_and_preprocessing_come_along(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     original = convdsl.load("resnet18")

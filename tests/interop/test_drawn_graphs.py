@@ -151,6 +151,7 @@ def reference(proto: onnx.ModelProto, inputs: Arrays) -> Arrays:
     return {n: np.asarray(a) for n, a in zip(names, made, strict=True)}
 
 
+@pytest.mark.dear
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("opset", OPSETS)
 def test_graphs_are_onnxruntime(opset, record_property):

@@ -45,6 +45,7 @@ def answer(proto: onnx.ModelProto, node: Node, passes: Any) -> list[np.ndarray] 
     return [found[f"y{number}"] for number in range(node.outputs)]
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("opset", OPSETS)
 def test_free_is_bound_is_onnxruntime(opset, record_property):
     """Refusals are counted by operator; bound there are none."""

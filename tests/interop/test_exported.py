@@ -37,6 +37,7 @@ def test_agrees_with_onnxruntime(file: Path, passes: tuple[str, ...]) -> None:
     assert_close(run_convdsl(model, arrays, passes=passes), wanted, 1e-5)
 
 
+@pytest.mark.dear
 @each_file
 def test_as_text_and_exported_again(file: Path, tmp_path: Path) -> None:
     model = convdsl.load(file)
@@ -51,6 +52,7 @@ def test_as_text_and_exported_again(file: Path, tmp_path: Path) -> None:
     assert_close(run_onnxruntime(exported, arrays), wanted, 1e-5)
 
 
+@pytest.mark.dear
 def test_what_was_assigned_is_sliced() -> None:
     """No positions are left of PyTorch's `mask[:, rows] = 1` and `y[..., 0:2] = ...`."""
     for name in ("swin", "detector"):

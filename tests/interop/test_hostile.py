@@ -32,6 +32,7 @@ def attempt(data: bytes) -> None:
         return
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("kind", ["onnx", "safetensors"])
 def test_byte_mutations(kind):
     """Thousands, under limits of memory and time."""
@@ -54,6 +55,7 @@ def test_truncations():
         attempt(BYTES[:end])
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("seed", range(3))
 def test_mutated_files_through_the_child(tmp_path, seed):
     path = tmp_path / "net.onnx"
@@ -151,6 +153,7 @@ def cached(root: Path) -> tuple[Path, Path]:
     return snapshot, blobs
 
 
+@pytest.mark.dear
 def test_links_of_a_cache(tmp_path):
     snapshot, blobs = cached(tmp_path / "models--a--b")
     model = convdsl.load(snapshot / "net.onnx")
@@ -226,6 +229,7 @@ def chain(count: int) -> bytes:
     ).SerializeToString()
 
 
+@pytest.mark.dear
 def test_nodes_of_a_file():
     """At the limit and one past it; 50,000 are read in 3 s of a shared Zen 5 core."""
     start = time.process_time()

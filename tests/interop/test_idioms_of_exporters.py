@@ -45,6 +45,7 @@ def drawn(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("shape", [(3, 4), (2, 5, 7), (3, 4, 5, 6), (2, 3, 2, 3, 2), (1, 6, 1, 9)])
 @pytest.mark.parametrize("outputs", [("y",), ("y", "m", "v"), ("y", "", "v")])
 def test_normalisation_by_the_batch_itself(
@@ -166,6 +167,7 @@ def test_axes_of_a_slice_of_what_is_known_may_be_left_out(steps: tuple[int, int]
     compared(proto, drawn(1, 1))
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("kind", ["Expand", "Tile", "ConstantOfShape"])
 @pytest.mark.parametrize("dtype", [np.int64, np.float32])
 def test_what_is_too_large_to_be_made_while_reading_is_made_by_the_network(

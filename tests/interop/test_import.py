@@ -57,6 +57,7 @@ def test_a_file_brings_its_weights(tmp_path):
     assert [str(s) for s in model.symbols] == ["N"]
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("name", ["lenet5", "resnet18", "resnet50", "efficientnet_lite0"])
 def test_the_zoo_comes_back_as_it_left(name):
     model = convdsl.load(name)

@@ -70,6 +70,7 @@ def check(proto: onnx.ModelProto, data: list[tuple[Arrays, Arrays]]) -> None:
             np.testing.assert_allclose(got, wanted, rtol=0, atol=2e-4 * scale)
 
 
+@pytest.mark.dear
 @pytest.mark.drawn(share=2)
 @pytest.mark.parametrize("source", SHARE)
 def test_files_as_text(source):

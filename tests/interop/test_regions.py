@@ -133,6 +133,7 @@ def test_regions_that_are_no_numbers_read_nothing_outside(layer: str) -> None:
     assert np.all(found[22] == 0)
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("layer", ["roi_align(regions, images, 2x3, samples = 2)",
                                    "roi_align(regions, images, 2x3, aligned = true)",
                                    "roi_pool(regions, images, 2x3, scale = 0.5)"])  # fmt: skip

@@ -133,6 +133,7 @@ def test_values_that_do_not_fit_are_told():
         executable(x, np.int32([-1]))
 
 
+@pytest.mark.dear
 def test_what_needs_a_graph_says_what_is_missing(tmp_path, capsys):
     path = tmp_path / "net.onnx"
     nodes, inputs, _ = CASES["reshape"]

@@ -12,6 +12,7 @@ pytestmark = pytest.mark.drawn
 CELLS = [(kind, opset) for kind, numbers in versions().items() for opset in numbers]
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(("kind", "opset"), CELLS)
 def test_versions(kind, opset):
     made = cell(kind, opset, 2)

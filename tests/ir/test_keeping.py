@@ -64,6 +64,7 @@ def test_statistics_are_kept_where_a_gradient_is_taken(
     np.testing.assert_array_equal(evaluate_graph(graph, arrays)["y"], before)
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("affine", [True, False])
 @pytest.mark.parametrize(
     ("op", "attributes"), [("layer_norm", {}), ("group_norm", {"groups": 2}), ("instance_norm", {})]

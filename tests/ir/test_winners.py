@@ -63,6 +63,7 @@ def by_hand(x: np.ndarray, dy: np.ndarray, window: Window) -> np.ndarray:
     return dx
 
 
+@pytest.mark.dear
 @pytest.mark.drawn(share=3)
 @pytest.mark.parametrize(("shape", "window"), WINDOWS)
 @pytest.mark.parametrize("values", ["few", "infinite", "nan"])

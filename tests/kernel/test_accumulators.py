@@ -47,6 +47,7 @@ each_role = pytest.mark.parametrize("weights", [(), ("b",)], ids=["data", "weigh
 """A sum over weights is what the schedules of products look for."""
 
 
+@pytest.mark.dear
 @pytest.mark.drawn(share=3)
 @each_role
 @pytest.mark.parametrize("columns", [1, 5, 16, 33])
@@ -132,6 +133,7 @@ def test_long_sums_that_are_split(shape: tuple[int, ...]) -> None:
             np.testing.assert_allclose(outputs["y"], expected, rtol=1e-13, err_msg=name)
 
 
+@pytest.mark.dear
 def test_halves_accumulate_in_f32_by_themselves() -> None:
     arrays = {"a": np.ones((2, 5000), np.float16), "b": np.ones((3, 5000), np.float16)}
     for name, outputs in run_everywhere(matmul(F16, None, 2, 5000, 3), arrays).items():

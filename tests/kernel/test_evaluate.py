@@ -180,6 +180,7 @@ def test_counts_what_the_formula_says(body: Expr) -> None:
     assert counter.operations == flops(expr)
 
 
+@pytest.mark.dear
 @given(expressions(), st.integers(1, 40))
 def test_parts_make_the_whole(body: Expr, limit: int) -> None:
     expr, counter = one_stage(body), Counter()

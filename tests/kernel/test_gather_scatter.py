@@ -126,6 +126,7 @@ def test_elements_of_a_row(index: DType, policy: dict[str, Any]) -> None:
         same(run_everywhere(expr, {"ids": raw, "table": values}), expected)
 
 
+@pytest.mark.dear
 @settings(max_examples=12, deadline=None)
 @given(st.data())
 def test_drawn_gathers(data: st.DataObject) -> None:
@@ -254,6 +255,7 @@ def rows_added(dtype: DType, count: int, places: int, *inner: int) -> TensorExpr
     return one_stage((ids, v), var("y", dtype, places, *inner), (j, *rest), body)
 
 
+@pytest.mark.dear
 @settings(max_examples=12, deadline=None)
 @given(st.data())
 def test_drawn_sums_by_position(data: st.DataObject) -> None:

@@ -80,6 +80,7 @@ def check(expr: TensorExpr, arrays: dict[str, Array], operand: str, everywhere: 
     return found
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("policy", POLICIES, ids=str)
 def test_rows_of_a_table(policy: dict[str, Any]) -> None:
     """A sum by position, which adds each row where it belongs."""
@@ -116,6 +117,7 @@ def test_of_two_axes_and_of_one_that_is_computed(policy: dict[str, Any]) -> None
     check(expr, arrays, "w", everywhere=False)
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("outside", [None, 4.0])
 def test_what_is_read_beside_what_is_picked(outside: float | None) -> None:
     """Pick(v < 5, ids[n], exp(table[v] * x[n])): x is read at n, times what is read at v; beyond

@@ -56,6 +56,7 @@ def run(
     return c.reshape(m, n), a @ b.T
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("form", [TF32, BF16, F16], ids=str)
 def test_a_product_of_matrices(form: GroupForm) -> None:
     order = list(ORDERS)[form.k % len(ORDERS)]

@@ -149,6 +149,7 @@ VALUES: dict[str, Value] = {
 }
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("what", VALUES)
 def test_every_value_equals_machine_code(what: str) -> None:
     random = np.random.default_rng(3)

@@ -67,6 +67,7 @@ def generator(size: int) -> TensorExpr:
     return TensorExpr(inputs, (*stages, *outputs), tuple(s.target.name for s in outputs))
 
 
+@pytest.mark.dear
 @pytest.mark.drawn(share=3)
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 7, 8, 15, 16, 17, 31, 32, 33])
 def test_published_and_drawn_answers(size: int) -> None:
@@ -115,6 +116,7 @@ RULES = {
 }
 
 
+@pytest.mark.dear
 @pytest.mark.drawn(share=3)
 @pytest.mark.parametrize("shape", [(1,), (33,), (5, 19), (2, 3, 4, 5), (1, 17, 1, 3)], ids=str)
 @pytest.mark.parametrize("name", RULES)

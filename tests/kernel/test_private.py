@@ -36,6 +36,7 @@ def reversing(rows: int, stored: int = LENGTH) -> Kernel:
     return b.kernel()
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("threads", [1, 2, 3, 16, 300])
 def test_every_thread_has_its_own(threads: int) -> None:
     rows = 4000

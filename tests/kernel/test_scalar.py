@@ -115,6 +115,7 @@ def taken(function: ScalarFunction, x: Array) -> Array:
 # Functions of floats
 
 
+@pytest.mark.dear
 @each_cpu
 @each_dtype
 @cases(UNARY)

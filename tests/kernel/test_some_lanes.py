@@ -19,6 +19,7 @@ from convdsl.tensor import DType
 from convdsl.tensor.conversion import convert, stored
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("dtype", [DType.F32, DType.F64, DType.I64, DType.BOOL])
 @pytest.mark.parametrize("count", range(1, 9))
 def test_some_lanes_of_a_vector(dtype: DType, count: int) -> None:

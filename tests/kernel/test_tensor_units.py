@@ -81,6 +81,7 @@ def rounded(x: Array, form: MmaForm) -> Array:
     return convert(convert(x, DType.F32, form.dtype), form.dtype, DType.F64)
 
 
+@pytest.mark.dear
 @pytest.mark.drawn(share=3)
 @each_form
 @pytest.mark.parametrize("sizes", [(32, 8, 16), (33, 9, 17), (5, 3, 50), (1, 1, 1)])

@@ -106,6 +106,7 @@ def test_loops_as_python(name: str, passes: bool) -> None:
     assert_close(found, lowered, evaluate_graph(graph, arrays))
 
 
+@pytest.mark.dear
 @pytest.mark.drawn(share=3)
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("name", ["residual", "attention"])
@@ -139,6 +140,7 @@ sys.exit(", ".join(name for name in sys.modules if name.startswith(rooms)) or 0)
 """
 
 
+@pytest.mark.dear
 def test_nothing_of_the_cpu_is_needed() -> None:
     """Lowered and printed in a process that loads no other target's rooms."""
     paths = os.pathsep.join(sys.path)

@@ -153,6 +153,7 @@ def test_whoever_reads_a_whole_waits_for_its_parts() -> None:
     verify_program(program)
 
 
+@pytest.mark.dear
 @pytest.mark.drawn(share=3)
 @pytest.mark.parametrize("seed", range(24))
 def test_results_are_the_same_to_the_bit(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,6 +170,7 @@ def test_results_are_the_same_to_the_bit(seed: int, monkeypatch: pytest.MonkeyPa
             np.testing.assert_array_equal(found[name], array, name)
 
 
+@pytest.mark.dear
 def test_random_graphs_do_share(always: None) -> None:
     """Or the test above would show nothing. Rows that are met more than once do not, and what moves
     nothing is no result of its own."""

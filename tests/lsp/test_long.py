@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
+import pytest
 from lsprotocol import types
 
 from convdsl.lsp.positions import Lines, edited
@@ -12,6 +13,7 @@ from lsp.client import Editor, position
 from lsp.test_server import BLOCKS, NET
 
 
+@pytest.mark.dear
 def test_everything_at_once(tmp_path: Path) -> None:
     """Changes of ranges one upon the other, none waited for, with questions between; in the end the
     server has the text that the client has, and says of it what it says of a fresh one."""
@@ -48,6 +50,7 @@ def test_everything_at_once(tmp_path: Path) -> None:
     assert editor.stop() == 0
 
 
+@pytest.mark.dear
 def test_typed_letter_by_letter(tmp_path: Path) -> None:
     editor = Editor()
     editor.start(tmp_path)

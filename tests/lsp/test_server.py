@@ -57,6 +57,7 @@ def document(uri: str) -> types.TextDocumentIdentifier:
     return types.TextDocumentIdentifier(uri)
 
 
+@pytest.mark.dear
 def test_what_it_can_do(editor: Editor) -> None:
     other = Editor()
     can = other.start().capabilities
@@ -294,6 +295,7 @@ def test_files_that_change_are_read_again(editor: Editor, net: str, folder: Path
     assert [d.code for d in editor.published[net][-1].diagnostics] == ["E0705"]
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-32"])
 def test_other_encodings(encoding: str, folder: Path) -> None:
     editor = Editor((encoding, "utf-16"))
@@ -306,6 +308,7 @@ def test_other_encodings(encoding: str, folder: Path) -> None:
     assert editor.stop() == 0
 
 
+@pytest.mark.dear
 def test_what_is_no_message_is_answered_or_passed_over() -> None:
     """The process lives on, and says nothing but the protocol."""
     said = [
@@ -329,6 +332,7 @@ def test_what_is_no_message_is_answered_or_passed_over() -> None:
     assert done.returncode == 0
 
 
+@pytest.mark.dear
 def test_it_ends_when_its_client_is_gone() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "convdsl", "lsp", "--stdio"],
@@ -339,6 +343,7 @@ def test_it_ends_when_its_client_is_gone() -> None:
     assert (done.returncode, done.stdout) == (0, b"")
 
 
+@pytest.mark.dear
 def test_without_pygls_a_line_says_what_to_install(tmp_path: Path) -> None:
     (tmp_path / "pygls.py").write_text("raise ModuleNotFoundError(name='pygls')\n")
     (tmp_path / "lsprotocol.py").write_text("raise ModuleNotFoundError(name='lsprotocol')\n")

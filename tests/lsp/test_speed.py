@@ -15,6 +15,7 @@ TOO_SLOW = 2.0
 """Seconds, at the best of some changes: ten times what it takes, for machines that are busy."""
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("name", ["yolov8.cnn", "efficientnet.cnn"])
 def test_findings_follow_a_change(
     name: str, record_property: Callable[[str, object], None]

@@ -111,6 +111,7 @@ def test_without_time_only_the_prediction_is_timed(monkeypatch: pytest.MonkeyPat
     assert len(seen) > 2  # what was not complete is tried again
 
 
+@pytest.mark.dear
 def test_numbers_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every schedule that applies computes the same: really timed, whatever wins."""
     monkeypatch.setattr(tuning, "MARGIN", 2.0)  # whatever was the fastest, by however little

@@ -79,6 +79,7 @@ def consistent(call: Call) -> None:
     assert str(kernel)
 
 
+@pytest.mark.dear
 @pytest.mark.drawn(share=3)
 @pytest.mark.parametrize("op", OPERATORS, ids=lambda op: op.name)
 @settings(max_examples=25)

@@ -62,6 +62,7 @@ KINDS = [
 ]
 
 
+@pytest.mark.dear
 @pytest.mark.drawn(share=3)
 @pytest.mark.parametrize("length", LENGTHS)
 @pytest.mark.parametrize(("parts", "how"), KINDS)
@@ -76,6 +77,7 @@ def test_every_length(length: int, parts: int, how: dict[str, Any]) -> None:
     assert_near(found(x.astype("f4"), **given), wanted, 1e-6 * max(1, long**0.5))
 
 
+@pytest.mark.dear
 @pytest.mark.drawn(share=4)
 @pytest.mark.parametrize("length", [1, 6, 49, 128, 360])
 @pytest.mark.parametrize(("parts", "how"), KINDS)
@@ -84,6 +86,7 @@ def test_double_precision(length: int, parts: int, how: dict[str, Any]) -> None:
     assert_near(found(x, length=length, **how), said(x, length=length, **how), 2e-14)
 
 
+@pytest.mark.dear
 @pytest.mark.drawn(share=4)
 @pytest.mark.parametrize("seed", range(40))
 def test_drawn(seed: int) -> None:
@@ -140,6 +143,7 @@ def test_several_axes_are_transformed_one_after_the_other() -> None:
     assert_near(y, np.stack([wanted.real, wanted.imag], -1), 1e-6)
 
 
+@pytest.mark.dear
 @pytest.mark.drawn(share=4)
 @pytest.mark.parametrize(("parts", "how"), KINDS)
 @pytest.mark.parametrize(("extent", "length"), [(5, 8), (70, 66), (9, 9), (3, 128)])

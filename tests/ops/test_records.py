@@ -48,6 +48,7 @@ def test_required_attributes_come_first(op: OpDef) -> None:
     assert required == sorted(required, reverse=True)
 
 
+@pytest.mark.dear
 @each_operator
 def test_state_is_what_the_operands_say(op: OpDef) -> None:
     """Every state is an operand of its role; every initialiser exists; all that is not
@@ -61,6 +62,7 @@ def test_state_is_what_the_operands_say(op: OpDef) -> None:
             assert spec.init in INITIALISERS
 
 
+@pytest.mark.dear
 @each_operator
 def test_expressions_name_operands_and_outputs(op: OpDef) -> None:
     for seed in range(CASES_PER_OPERATOR):

@@ -51,6 +51,7 @@ def arguments(dtype: DType) -> Array:
     return np.concatenate([x, -x]).astype(dtype.numpy)
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("runner", [machine_code, interpreted])
 @pytest.mark.parametrize("dtype", [F32, F64], ids=str)
 @pytest.mark.parametrize("name", TRUTHS)

@@ -63,6 +63,7 @@ def arrays(dtype: type) -> dict[str, np.ndarray]:
     return {"x": x.astype(dtype), "w": (x[::-1] / 3).astype(dtype)}
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("dtype", ["f32", "f64"])
 @pytest.mark.parametrize("formula", [*GELU, *TANH, "tanh(softplus(x)) * x"])
 def test_they_are_named(formula: str, dtype: str) -> None:
@@ -81,6 +82,7 @@ def test_they_are_named(formula: str, dtype: str) -> None:
     np.testing.assert_allclose(found, before, rtol=1e-5, atol=3e-7 if dtype == "f32" else 1e-14)
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("formula", OTHERS)
 def test_what_is_something_else_stays(formula: str) -> None:
     graph = graph_of(formula)
@@ -117,6 +119,7 @@ def test_the_tail_is_exact() -> None:
     np.testing.assert_allclose(found, wanted, rtol=1e-6)
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("step", ["in * 0.999", "in / 1.001", "in * x"])
 def test_long_chains_of_products_are_no_trouble(step: str) -> None:
     body = f"x -> repeat 2000 {{ {step} }} -> output y"

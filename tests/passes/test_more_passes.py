@@ -287,6 +287,7 @@ def test_batch_norm_before_a_transposed_convolution_stays_outside() -> None:
     assert_same_numbers(graph, after)
 
 
+@pytest.mark.dear
 def test_all_together_on_deeper_graphs() -> None:
     for seed in range(300, 320):
         graph = random_graph(seed, length=20, dtype=DType.F64)

@@ -10,6 +10,7 @@ from convdsl.passes import PASSES, run
 from convdsl.tensor import DType
 
 
+@pytest.mark.dear
 @pytest.mark.drawn(share=2)
 @pytest.mark.parametrize("block", range(10))
 def test_numbers_survive_all_passes(block: int) -> None:
@@ -18,6 +19,7 @@ def test_numbers_survive_all_passes(block: int) -> None:
         assert_same_numbers(graph, run(graph, verify=True), seed, tolerance=1e-9)
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("rewrite", PASSES, ids=lambda p: p.name)
 def test_numbers_survive_each_pass_alone(rewrite) -> None:
     for seed in range(200, 212):

@@ -65,6 +65,7 @@ def test_a_budget_is_kept() -> None:
         assert flops(run(graph, passes)) <= (1 + share) * plain
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("seed", range(12))
 def test_the_same_numbers_to_the_bit(seed: int) -> None:
     graph = random_graph(seed)

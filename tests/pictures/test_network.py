@@ -73,6 +73,7 @@ def check(svg: str, width: float, height: float) -> int:
     return len(groups)
 
 
+@pytest.mark.dear
 @pytest.mark.drawn(share=3)
 @pytest.mark.parametrize("name", sorted(zoo.names()))
 def test_the_zoo_is_drawn(name: str) -> None:

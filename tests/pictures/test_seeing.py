@@ -100,6 +100,7 @@ def test_grad_cam_is_cam_before_a_global_mean(net: Model, weights: Any, image: P
             class_map(seen, weights, said)
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("seed", range(20))
 def test_pulled_back_is_the_gradient(seed: int) -> None:
     """Of values inside of smooth random graphs, by differences in double precision."""

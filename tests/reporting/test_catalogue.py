@@ -128,6 +128,7 @@ def test_nothing_is_loaded_for_it(shelf: Path, capsys: pytest.CaptureFixture[str
         assert all(name in told.stdout for name in first)
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("name", ["lenet5", "non_local", "swin_stage", "gcn", "unet_small"])
 def test_it_is_what_reports_say(name: str) -> None:
     (row,) = room.catalogue([zoo.names()[name]])

@@ -61,6 +61,7 @@ def test_every_colour_has_a_light_and_a_dark_side() -> None:
         assert sum(used <= names for names in declared) == 2
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("name", ["lenet5", "resnet50", "unet_small"])
 def test_a_model(name: str) -> None:
     model = convdsl.load(name)
@@ -75,6 +76,7 @@ def test_a_model(name: str) -> None:
     assert len(repr(model)) < 200
 
 
+@pytest.mark.dear
 def test_it_stays_small_however_large_the_network() -> None:
     """The largest of the zoo, and one of 1,000 operators in blocks of blocks."""
     b = Builder()
@@ -119,6 +121,7 @@ def test_a_graph_has_no_figures_of_a_model() -> None:
     assert repr(graph) == "<Graph of 12 operators: image f32[N, 1, 32, 32] -> logits f32[N, 10]>"
 
 
+@pytest.mark.dear
 def test_places_are_of_one_output_alone() -> None:
     model = convdsl.load("resnet18")
     first, second = Read(shown(model)), Read(shown(model))

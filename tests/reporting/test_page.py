@@ -71,6 +71,7 @@ class Read(HTMLParser):
             self.headings.append(data)
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("name", ["resnet18", "lenet5", "unet_small"])
 def test_a_page_is_whole_and_alone(name: str) -> None:
     model = convdsl.load(name)
@@ -98,6 +99,7 @@ def test_every_operator_is_drawn_once_in_some_block() -> None:
         assert drawings.count(f"<title>{node.name}\n") == 1, node.name
 
 
+@pytest.mark.dear
 def test_the_peak_is_the_report_s() -> None:
     for name in ("resnet18", "squeezenet1_1"):
         model = convdsl.load(name)
@@ -150,6 +152,7 @@ def test_many_operators_stay_usable() -> None:
     assert max(boxes[:-3]) <= 60
 
 
+@pytest.mark.dear
 def test_the_zoo_has_pages() -> None:
     """The smallest of every file, quickly."""
     names = {entry.path: entry.model for entry in reversed(zoo.names().values())}

@@ -64,6 +64,7 @@ def test_any_names_and_contents(
     assert {k: bytes(v) for k, v in artifact.read(path).sections.items()} == sections
 
 
+@pytest.mark.dear
 def test_every_flipped_byte_is_noticed(path: Path) -> None:
     content = path.read_bytes()
     for position in range(len(content)):

@@ -244,6 +244,7 @@ def _hammer(directory: Path, seed: int) -> None:
             cache.clear()
 
 
+@pytest.mark.dear
 def test_processes_share_it(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     workers = [

@@ -128,6 +128,7 @@ def run_script(text: str) -> str:
     return done.stdout
 
 
+@pytest.mark.dear
 def test_a_child_forked_during_a_compile_can_compile() -> None:
     """Forks spread over the compiles of another thread; every child makes code of its own."""
     said = run_script(

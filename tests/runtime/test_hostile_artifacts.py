@@ -188,6 +188,7 @@ def test_manifests_of_odd_values(whole: Path, tmp_path: Path) -> None:
             file.unlink()
 
 
+@pytest.mark.dear
 def test_sections_that_do_not_fit_the_manifest(whole: Path, tmp_path: Path) -> None:
     manifest, sections = parts(whole)
     other = tmp_path / "other.cdsl"
@@ -219,6 +220,7 @@ def test_sections_that_do_not_fit_the_manifest(whole: Path, tmp_path: Path) -> N
         assert answer.startswith("refused"), (name, answer)
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("damage", ["cut", "headers"])
 def test_code_that_is_sealed_and_no_code(whole: Path, tmp_path: Path, damage: str) -> None:
     """Whoever seals what is no sound object file gets no further than its first fault; what our

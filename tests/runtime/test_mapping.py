@@ -39,6 +39,7 @@ def call(code: Mapped, x: int) -> int:
     return ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)(code.address)(x)
 
 
+@pytest.mark.dear
 @pytest.mark.drawn(share=3)
 @pytest.mark.parametrize("target", ["x86-64", "x86-64-v2", "x86-64-v3", "native"])
 @pytest.mark.parametrize("text", [RESIDUAL, CALCULATOR], ids=["residual", "calculator"])

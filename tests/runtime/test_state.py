@@ -229,6 +229,7 @@ def assert_same_sessions(found: Any, expected: Any, tolerance: float = 0) -> Non
                 np.testing.assert_allclose(some[name], array, 0, tolerance * span, err_msg=name)
 
 
+@pytest.mark.dear
 @pytest.mark.drawn(share=3)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
 @pytest.mark.parametrize(("dtype", "shape"), KINDS, ids=str)
@@ -304,6 +305,7 @@ def test_descent_copies_nothing() -> None:
     assert sorted(written) == [0, 1]
 
 
+@pytest.mark.dear
 @pytest.mark.drawn(share=3)
 @pytest.mark.parametrize("seed", range(40))
 def test_random_graphs_with_updates(seed: int) -> None:

@@ -226,6 +226,7 @@ def test_processes_of_multiprocessing_work(run_script: Script) -> None:
     assert said.strip() == "True"
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(
     "environment",
     [{"OMP_THREAD_LIMIT": "1"}, {"OMP_DYNAMIC": "true", "OMP_NUM_THREADS": "1"}],
@@ -261,6 +262,7 @@ def test_one_thread_needs_no_helpers(monkeypatch: pytest.MonkeyPatch) -> None:
     assert np.isfinite(network(images())).all()
 
 
+@pytest.mark.dear
 def test_helpers_that_are_awake_serve_one_network_after_another() -> None:
     """Networks in turns, with teams of several sizes, made and dropped between calls: helpers
     go from one's code to the other's, and nothing that they look at is gone."""

@@ -70,18 +70,21 @@ def transposed(draw: st.DrawFn) -> tuple[tuple[int, ...], dict[str, Any]]:
     return (draw(st.sampled_from([1, 2])), groups * draw(st.integers(1, 40)), *space), attributes
 
 
+@pytest.mark.dear
 @settings(deadline=None, max_examples=25)
 @given(convolutions())
 def test_drawn_convolutions(drawn: tuple[tuple[int, ...], dict[str, Any]]) -> None:
     check(step_graph("conv", *drawn), executing)
 
 
+@pytest.mark.dear
 @settings(deadline=None, max_examples=12)
 @given(transposed())
 def test_drawn_transposed_convolutions(drawn: tuple[tuple[int, ...], dict[str, Any]]) -> None:
     check(step_graph("conv_transpose", *drawn), executing)
 
 
+@pytest.mark.dear
 @settings(deadline=None, max_examples=6)
 @given(convolutions())
 def test_drawn_convolutions_in_double(drawn: tuple[tuple[int, ...], dict[str, Any]]) -> None:
@@ -114,6 +117,7 @@ def test_weight_gradients_are_correlations(
     assert found["layer.dweight"] == {"correlation"}
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("cpu", ["x86-64", "x86-64-v3"])
 @pytest.mark.parametrize(("shape", "attributes"), SMALL)
 def test_narrower_vectors(shape: tuple[int, ...], attributes: dict[str, Any], cpu: str) -> None:

@@ -22,6 +22,7 @@ CPUS = ["native", "x86-64-v3", "x86-64-v2"]
 EXAMPLES = 12
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("cpu", CPUS)
 @settings(max_examples=EXAMPLES)
 @given(drawn=convolutions())
@@ -29,6 +30,7 @@ def test_drawn_convolutions(drawn: tuple[Any, Any], cpu: str) -> None:
     check(conv_graph(*drawn), cpu=cpu)
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("cpu", CPUS)
 @settings(max_examples=EXAMPLES // 2)
 @given(drawn=convolutions())
@@ -36,12 +38,14 @@ def test_drawn_convolutions_in_f64(drawn: tuple[Any, Any], cpu: str) -> None:
     check(conv_graph(*drawn, DType.F64), DType.F64, cpu)
 
 
+@pytest.mark.dear
 @settings(max_examples=EXAMPLES)
 @given(drawn=convolutions(("depthwise",)))
 def test_drawn_depthwise_convolutions(drawn: tuple[Any, Any]) -> None:
     assert {"depthwise", "generic"} & set(check(conv_graph(*drawn))[:2])
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(
     ("channels", "filters", "height", "width", "kernel", "stride"),
     [

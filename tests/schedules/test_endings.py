@@ -64,6 +64,7 @@ PAIRS += [
 ]
 
 
+@pytest.mark.dear
 @pytest.mark.drawn(share=3)
 @pytest.mark.parametrize(("root", "ending"), PAIRS)
 def test_a_group_with_an_ending_equals_the_oracle(root: str, ending: str) -> None:

@@ -91,6 +91,7 @@ def joined(head: str, tail: str, inner: bool, dtype: DType) -> Graph:
     return b.output(y=(TAILS | ACTIVATIONS)[tail](b, h))
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(("head", "tail"), PAIRS)
 def test_fused_equals_unfused(head: str, tail: str) -> None:
     position = PAIRS.index((head, tail))
@@ -110,6 +111,7 @@ def test_fused_equals_unfused(head: str, tail: str) -> None:
         np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance)
 
 
+@pytest.mark.dear
 def test_the_interpreter_agrees() -> None:
     for head in ("direct", "depthwise", "pooling"):
         fused = rewritten(joined(head, "long", inner=True, dtype=DType.F32), FuseElementwise())

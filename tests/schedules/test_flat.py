@@ -25,6 +25,7 @@ def maps(*shape: int, dtype: DType = DType.F32) -> Graph:
     return b.output(z=b("mul", b("sub", b("neg", x), b("abs", y)), scale))
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("dtype", [DType.F32, DType.F64], ids=str)
 @pytest.mark.parametrize(
     "shape", [(1, 1), (3, 5), (2, 3, 3, 3), (7, 1, 5), (4, 4), (5, 3, 1, 11), (33, 3)], ids=str

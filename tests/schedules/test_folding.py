@@ -34,6 +34,7 @@ def folded(
     return b.output(y=b("fold", x, size=size, **how))
 
 
+@pytest.mark.dear
 @pytest.mark.drawn(share=4)
 @pytest.mark.parametrize("seed", range(40))
 def test_drawn(seed: int) -> None:

@@ -36,6 +36,7 @@ def drawn(draw: st.DrawFn) -> tuple[tuple[int, ...], dict[str, Any]]:
     return (draw(st.sampled_from([1, 2])), groups * draw(st.integers(1, 12)), *space), attributes
 
 
+@pytest.mark.dear
 @settings(deadline=None, max_examples=10)
 @given(drawn())
 def test_drawn_groups(layer: tuple[tuple[int, ...], dict[str, Any]]) -> None:
@@ -53,6 +54,7 @@ SMALL = [
 ]
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(("shape", "attributes"), SMALL)
 def test_loops_are_sound(shape: tuple[int, ...], attributes: dict[str, Any]) -> None:
     graph = step_graph("conv", shape, {**attributes, "bias": False})
@@ -67,6 +69,7 @@ WIDE = [
 ]
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(("shape", "attributes"), WIDE)
 def test_vectors_over_the_bounds_of_wide_groups(
     shape: tuple[int, ...], attributes: dict[str, Any]

@@ -100,6 +100,7 @@ def drawn(root: str, seed: int, dtype: DType) -> tuple[Graph, int]:
     return rewritten(b.graph), len(inner)
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("root", ROOTS)
 @pytest.mark.parametrize(
     "seed", [0, 1, 2, 5, *(pytest.param(n, marks=pytest.mark.drawn) for n in (3, 4))]

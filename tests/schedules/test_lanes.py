@@ -44,6 +44,7 @@ CASES = [
 ]
 
 
+@pytest.mark.dear
 @pytest.mark.drawn(share=3)
 @pytest.mark.parametrize("dtype", [DType.F32, DType.F64], ids=str)
 @pytest.mark.parametrize(("extents", "how", "space"), CASES)

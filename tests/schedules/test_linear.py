@@ -13,6 +13,7 @@ from convdsl.tensor import DType
 CPUS = ["native", "x86-64-v3", "x86-64-v2"]
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("cpu", CPUS)
 @settings(max_examples=12)
 @given(

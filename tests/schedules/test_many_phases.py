@@ -52,6 +52,7 @@ def transposed(draw: st.DrawFn) -> Layer:
     return (draw(st.sampled_from([1, 2])), groups * own, *space), attributes
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("cpu", CPUS)
 @settings(deadline=None, max_examples=5)
 @given(transposed())
@@ -59,6 +60,7 @@ def test_drawn_transposed(cpu: str, layer: Layer) -> None:
     check_layer(graph_of(layer), cpu=cpu)
 
 
+@pytest.mark.dear
 @settings(deadline=None, max_examples=3)
 @given(transposed())
 def test_drawn_transposed_in_f64(layer: Layer) -> None:
@@ -74,6 +76,7 @@ ALIKE = [
 ]
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(("shape", "attributes"), ALIKE)
 def test_loops_of_phases_are_sound(shape: tuple[int, ...], attributes: dict[str, Any]) -> None:
     layer = (shape, attributes)
@@ -81,6 +84,7 @@ def test_loops_of_phases_are_sound(shape: tuple[int, ...], attributes: dict[str,
     assert "phases" in check_layer(graph_of(layer))
 
 
+@pytest.mark.dear
 def test_data_gradients_of_large_strides() -> None:
     """Filters that change are packed in calls, the parts of phases in a row."""
     graph = step_graph(

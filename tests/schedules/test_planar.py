@@ -95,6 +95,7 @@ def torn(random: Random) -> Graph:
     return b.output(y=b("relu", y) if random.random() < 0.5 else y)
 
 
+@pytest.mark.dear
 @pytest.mark.drawn(share=4)
 @pytest.mark.parametrize("seed", range(48))
 @pytest.mark.parametrize("kind", [straight, transposed, in_groups, ragged, torn])
@@ -122,6 +123,7 @@ def schedules(b: Builder, cpu: str = "x86-64-v4") -> list[str]:
     return [choice.schedule for choice in lowered(b, cpu).choices]
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("drawn", [straight, transposed, in_groups])
 def test_drawn_ones_are_of_the_kind(drawn: Any) -> None:
     """Most of them; the others have too many steps, or rows that are too short, or channels
@@ -146,6 +148,7 @@ def layer(op: str, shape: tuple[int, ...], first: int = 0, **how: Any) -> Builde
 UP: dict[str, Any] = {"kernel": 4, "stride": 2, "pad": 1}
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(
     "b",
     [

@@ -176,6 +176,7 @@ FORMULAS = [
 ]
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("cpu", CPUS)
 @pytest.mark.parametrize("formula", FORMULAS)
 @settings(max_examples=4)
@@ -261,6 +262,7 @@ def late_conv(
     return b.output(y=b("relu", h))
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("cpu", CPUS)
 @settings(max_examples=12)
 @given(
@@ -366,6 +368,7 @@ def unit_transposed(draw: st.DrawFn) -> tuple[tuple[int, ...], dict[str, Any]]:
     return (draw(st.integers(1, 2)), groups * draw(st.integers(1, 20)), *space), attributes
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("cpu", CPUS)
 @settings(max_examples=12)
 @given(drawn=unit_transposed(), late=st.booleans())

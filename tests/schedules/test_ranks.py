@@ -47,6 +47,7 @@ def target_of(cpu: str) -> Target:
     return target
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("cpu", ["native", "x86-64-v3", "x86-64-v2"])
 @pytest.mark.parametrize("dtype", [F32, F64, I64], ids=str)
 def test_every_form(dtype: DType, cpu: str) -> None:
@@ -78,6 +79,7 @@ def test_by_the_interpreter(dtype: DType, shape: Any, axis: int, k: int) -> None
     )
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("k", [1, 7, 200])
 @pytest.mark.parametrize("shape", [(3000,), (600, 9)])
 def test_whatever_the_order_was(shape: Any, k: int) -> None:

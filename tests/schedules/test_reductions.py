@@ -47,6 +47,7 @@ def cases(draw: st.DrawFn) -> tuple[Graph, DType, str]:
     return graph, dtype, draw(st.sampled_from(CPUS))
 
 
+@pytest.mark.dear
 @given(case=cases(), loops=st.booleans())
 @settings(max_examples=40, deadline=None)
 def test_reductions_equal_the_oracle(case: tuple[Graph, DType, str], loops: bool) -> None:
@@ -97,6 +98,7 @@ def test_how_it_is_split_follows_from_shapes() -> None:
     assert sizes[0] >= 32 * 16
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("kind", ["constant", "uniform", "normal"])
 @pytest.mark.parametrize("size", [1 << 16, 1 << 20, 1 << 23])
 def test_the_error_hardly_grows_with_the_terms(size: int, kind: str) -> None:
@@ -124,6 +126,7 @@ def test_nan_and_infinity_come_through() -> None:
         np.testing.assert_equal(run(graph, {"x": x}, find_target())[0]["y"], expected)
 
 
+@pytest.mark.dear
 @pytest.mark.drawn(share=4)
 @pytest.mark.parametrize("cpu", CPUS)
 @pytest.mark.parametrize(

@@ -97,6 +97,7 @@ def target_of(cpu: str) -> Target:
     return target
 
 
+@pytest.mark.dear
 @given(case=cases(), loops=st.booleans())
 @settings(max_examples=30, deadline=None)
 def test_rows_equal_the_oracle(case: tuple[Graph, str], loops: bool) -> None:
