@@ -65,8 +65,18 @@ def _word(attribute: Attribute, value: str, text: str) -> str:
     shown = f'"{value[:40]}"' if text.startswith('"') else f"`{value[:40]}`"
     raise Unsuitable(
         f"`{attribute.name}` takes {wanted(attribute)}, not {shown}",
-        _unquoted(value) or suggest(value, attribute.choices),
+        _unquoted(value) or _switch(attribute, value) or suggest(value, attribute.choices),
     )
+
+
+_OFF, _ON = ("none", "null", "no", "off"), ("yes", "on")
+
+
+def _switch(attribute: Attribute, word: str) -> tuple[str, ...]:
+    """Help for a word of elsewhere for true or false."""
+    if attribute.kind is not Kind.BOOL or word.lower() not in (*_OFF, *_ON):
+        return ()
+    return (f"write `{'true' if word.lower() in _ON else 'false'}`",)
 
 
 _VALUE = re.compile(r"-?\d+(\.\d*)?|\d+(x\d+)+|true|false")
@@ -80,7 +90,7 @@ def _unquoted(text: str) -> tuple[str, ...]:
 
 def hexadecimal(text: str) -> tuple[str, ...]:
     """Help for `0x10`, which reads as a size of no rows."""
-    if text.lower().startswith("0x") and text[2:].isdigit():
+    if text.lower().startswith("0x") and text[2:].isdigit() and int(text, 16):
         return (f"numbers are decimal: {int(text, 16)}",)
     return ()
 
@@ -97,6 +107,8 @@ def _of_sizes(attribute: Attribute, value: Any, text: str) -> tuple[str, ...]:
     """Help for a tensor where a list of sizes should stand."""
     if attribute.kind is Kind.SHAPE and isinstance(value, Value) and text.isidentifier():
         return (f"its sizes are {text}.shape, those of space {text}.space",)
+    if attribute.name == "axis" and isinstance(value, ListValue) and value.items:
+        return (f"one axis: the first of them, {-len(value.items)} from the end",)
     return ()
 
 

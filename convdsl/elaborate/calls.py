@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,7 +30,7 @@ from convdsl.elaborate.values import (
 from convdsl.ir.graph import Value
 from convdsl.ir.opdef import Attribute, Kind, no_state
 from convdsl.ir.starts import STARTS
-from convdsl.ops import SPELLINGS
+from convdsl.ops import BY_NAME, SPELLINGS
 from convdsl.syntax import ast
 from convdsl.tensor import SymDim
 
@@ -188,6 +189,11 @@ class Binder(Evaluator):
     ) -> Any:
         """The argument as its attribute takes it, or Stop."""
         assert given.span is not None
+        square = _SQUARE.fullmatch(given.span.text) if attribute.kind is Kind.SIZES else None
+        if square:
+            text = f"`{attribute.name}` is {given.value}, which `{square[0]}` comes to"
+            help = (f"a size is written {square[1]}x{square[1]}",)
+            self.session.warn("W0501", text, given.span, frames=context.frames, help=help)
         try:
             return convert(attribute, given.value, given.span.text)
         except Unsuitable as error:
@@ -213,7 +219,9 @@ class Binder(Evaluator):
         if later:
             help = (f"by keyword only: {', '.join(later)}",)
         value = argument.value.value if isinstance(argument.value, ast.Literal) else None
-        help = (*_meant(binding, value), *help, *_hidden(binding))
+        if binding.op is not None and _is_a_tensor(argument.value, binding.context):
+            help = (f"tensors come first: {binding.factory.name}(x, y, ...)",)
+        help = (*_meant(binding, value), *_along(binding, argument), *help, *_hidden(binding))
         return self.fail(
             binding.context,
             "E0303",
@@ -378,6 +386,10 @@ def _plain(value: Any) -> str:
     return "x".join(map(str, value)) if isinstance(value, tuple) else str(value)  # pyright: ignore[reportUnknownArgumentType]
 
 
+_SQUARE = re.compile(r"(\d+) ?\* ?\1")
+"""`3*3`, which is 9."""
+
+
 def _meant(binding: _Binding, value: object) -> tuple[str, ...]:
     """What a number too many was meant for: part of a list, or channels that follow from what flows
     in."""
@@ -388,6 +400,18 @@ def _meant(binding: _Binding, value: object) -> tuple[str, ...]:
     if {Kind.INTS, Kind.SHAPE} & set(kinds):
         return (f"several are one list: {binding.factory.name}([..., {value}])",)
     return _INCOMING if binding.op.state is not no_state else ()
+
+
+def _is_a_tensor(node: ast.Expression, context: Context) -> bool:
+    return isinstance(node, ast.Name) and is_tensors(context.scope.find(node.id)[1])
+
+
+def _along(binding: _Binding, argument: ast.Argument) -> tuple[str, ...]:
+    """Help for axes where the operator goes element by element and another along axes."""
+    along = f"reduce_{binding.factory.name}"
+    if along not in BY_NAME or not isinstance(argument.value, ast.Items):
+        return ()
+    return (f"along axes it is {along}({argument.value.span.text})",)
 
 
 _INCOMING = ("the number of channels that flow in is known: leave it out",)

@@ -326,9 +326,11 @@ class Evaluator(ABC):
             known = tuple(value.fields)
         else:
             grows = isinstance(value, ListValue) and name in ("append", "extend", "push", "add")
-            text = f"{describe(value)} has no parts to name"
+            text = f"{describe(value).removesuffix(', applied to nothing')} has no parts to name"
             said = node.object.span.text
             help = (f"nothing changes in place: `{said} = {said} + [...]`",) if grows else ()
+            if isinstance(value, LAYER_LIKE) and name in SPELLED:
+                help = (f"layers follow each other: `{said} -> {name}`",)
             if grows and isinstance(node.object, ast.Name):
                 context.scope.names[node.object.id] = POISON  # what it would hold is not known
             raise self.fail(context, "E0404", text, node.name.span, help=help)
@@ -343,6 +345,9 @@ class Evaluator(ABC):
     def _called_like_a_method(self, node: ast.Member, value: Any) -> tuple[str, ...]:
         name = node.name.id
         layer = isinstance(value, Value) and name in SPELLED
+        if isinstance(value, Value) and name in ("size", "dim", "sizes", "dims"):
+            said = node.object.span.text
+            return (f"its sizes are {said}.shape, the second of them {said}.shape[1]",)
         return (f"write `{node.object.span.text} -> {name}`",) if layer else ()
 
     def _index(self, node: ast.Index, context: Context) -> Any:

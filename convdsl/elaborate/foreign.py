@@ -9,6 +9,9 @@ _DEPTHWISE = "bind what flows in, `y = ...`: y -> conv(y.channels, 3x3, groups =
 
 _ATTENTION = 'the zoo has one: `use "zoo:vit.cnn": attention`, then attention(heads)'
 
+_COMPUTED = "a weight may be computed: conv(..., weight = w), of a tensor `w`"
+_CROP = "write slice([2, 3], [top, left], [bottom, right])"
+
 NAMES = {
     "true": "write `true`",
     "false": "write `false`",
@@ -65,6 +68,20 @@ NAMES = {
     "mhsa": _ATTENTION,
     "residual": "bind what is added: `y = x -> ...`, then `x + y`",
     "skip": "bind what is added: `y = x -> ...`, then `x + y`",
+    "training": "dropout and norms know whether they are trained: leave the condition out",
+    "istraining": "dropout and norms know whether they are trained: leave the condition out",
+    "spectralnorm": _COMPUTED,
+    "weightnorm": _COMPUTED,
+    "l2normalize": "write x / reduce_l2(x, [1], true)",
+    "l2norm": "write x / reduce_l2(x, [1], true)",
+    "normalize": "write bn or layer_norm; x / reduce_l2(x, [1], true) for vectors of length 1",
+    "stack": "unsqueeze each, then concat(a, b, axis = ...)",
+    "crop": _CROP,
+    "centercrop": _CROP,
+    "cropping": _CROP,
+    "zeropad": "write pad(1), or pad([[1, 1], [1, 1]])",
+    "zeropadding": "write pad(1), or pad([[1, 1], [1, 1]])",
+    "channels": "write y.channels of a tensor `y`; axes are numbers, that of channels is 1",
     "modulelist": "write `seq NAME { ... }`, or `repeat`",
 }
 """Bare names, in lower case without `_` and without a number of axes at the end."""
@@ -102,6 +119,10 @@ ARGUMENTS = {
     "in_features": "",
     "num_features": "",
     "num_channels": "",
+    "init": "weight",
+    "initial": "weight",
+    "initializer": "weight",
+    "kernel_initializer": "weight",
 }
 """Keywords of operators; without any where it follows from what flows in, or means nothing."""
 
@@ -154,4 +175,64 @@ def argument(word: str, known: Collection[str]) -> tuple[str, ...]:
         return ("layers follow each other: conv(...) -> relu",)
     if meant == "":
         return ("leave it out: it follows from what flows in, or means nothing here",)
+    return (f"did you mean `{meant}`?",) if meant in known else ()
+
+
+_TRAINED_BY = ("device", "precision", "amp", "workers", "threads", "resume", "out", "data", "val",
+               "weights", "nproc", "tensorboard", "overwrite")  # fmt: skip
+
+SETTINGS = {
+    "earlystopping": "patience",
+    "valsplit": "val_fraction",
+    "validationsplit": "val_fraction",
+    "validation": "val_fraction",
+    "numepochs": "epochs",
+    "iterations": "epochs",
+    "gradientaccumulation": "accumulate",
+    "maxnorm": "clip",
+    "averaging": "ema",
+    "transforms": "augment",
+    "augmentation": "augment",
+    "criterion": "loss",
+    "scheduler": "schedule",
+}
+"""Settings of training, in lower case without `_`."""
+
+TECHNIQUES_TAKE = {
+    "learningrate": "lr",
+    "rate": "lr",
+    "weight": "class_weights",
+    "weights": "class_weights",
+    "posweight": "positive_weight",
+    "smoothing": "label_smoothing",
+    "stepsize": "every",
+    "milestones": "at",
+    "gamma": "factor",
+    "decay": "factor",
+    "maxlr": "peak",
+    "etamin": "minimum",
+    "minlr": "minimum",
+    "warmupepochs": "warmup",
+    "epsilon": "eps",
+    "p": "probability",
+    "prob": "probability",
+}
+"""Arguments of optimizers, schedules, losses and augmentations."""
+
+
+def setting(word: str) -> tuple[str, ...]:
+    """Help for an unknown setting of training, where it is one of elsewhere."""
+    plain = word.lower().replace("_", "")
+    if plain in SETTINGS:
+        return (f"did you mean `{SETTINGS[plain]}`?",)
+    found = next((o for o in _TRAINED_BY if plain in (o, f"num{o}", f"{o}s")), None)
+    return (f"it is an option: convdsl train --{found}",) if found else ()
+
+
+def technique_takes(word: str, known: Collection[str]) -> tuple[str, ...]:
+    """Help for an unknown argument of a technique, where it is one of elsewhere."""
+    plain = word.lower().replace("_", "")
+    if plain in ("tmax", "totalsteps", "totalepochs") and "warmup" in known:
+        return ("leave it out: the schedule ends where the training ends",)
+    meant = TECHNIQUES_TAKE.get(plain)
     return (f"did you mean `{meant}`?",) if meant in known else ()

@@ -153,9 +153,16 @@ def _resize(arguments: dict[str, Argument], channels: Any) -> dict[str, Any]:
         raise _Unfit(
             f"unknown filter `{filter}`",
             span,
-            suggest(str(filter), FILTERS) or (f"one of {', '.join(FILTERS)}",),
+            _both_sides(arguments["size"][0], filter)
+            or suggest(str(filter), FILTERS)
+            or (f"one of {', '.join(FILTERS)}",),
         )
     return {"size": _pixels(arguments["size"]), "filter": filter}
+
+
+def _both_sides(size: Any, second: Any) -> tuple[str, ...]:
+    """Help for height and width as two numbers."""
+    return (f"height and width are one size: {size}x{second}",) if type(second) is int else ()
 
 
 def _center_crop(arguments: dict[str, Argument], channels: Any) -> dict[str, Any]:

@@ -41,6 +41,14 @@ Flowing: TypeAlias = ast.Conditional | ast.Loop | ast.Repetition | ast.Numbered 
 FLOWING = (ast.Conditional, ast.Loop, ast.Repetition, ast.Numbered, ast.Scoped)
 
 
+def _indexed(node: ast.Call, callee: Any) -> tuple[str, ...]:
+    """Help for an element of a list in round brackets."""
+    if not isinstance(callee, ListValue | tuple) or len(node.arguments) != 1:
+        return ()
+    index = node.arguments[0].span.text
+    return (f"an element stands in square brackets: {node.callee.span.text}[{index}]",)
+
+
 def _is_handed_tensors(layer: Layer) -> bool:
     """Whether a call names tensors: declared inputs, or parameters that are some."""
     return bool(layer.operands) or any(is_tensors(g.value) for g in layer.arguments.values())
@@ -138,6 +146,11 @@ class Interpreter(Layers):
             raise self._nothing_flows(value, node, context)
         incoming = Given(context.incoming, context.incoming_span)
         return self.apply(value, [incoming], context, node.span, None)
+
+    def _adds_nothing(self, statement: ast.Statement, context: Context) -> None:
+        text = "this line is a statement of its own: it adds to nothing"
+        help = "leave the `+` at the end of the line before, or put the sum in brackets"
+        self.fail(context, "E0409", text, statement.span, help=help)
 
     def _nothing_flows(self, value: Any, node: ast.Expression, context: Context) -> Stop:
         help = "start the chain with a tensor: `x -> ...`"
@@ -237,6 +250,7 @@ class Interpreter(Layers):
                     "E0306",
                     f"only layers and functions are called, not {describe(callee)}",
                     node.callee.span,
+                    help=_indexed(node, callee),
                 )
 
     def _function(
@@ -328,6 +342,8 @@ class Interpreter(Layers):
                 value = self.execute(statement, context, flowing or index < last)
                 if index < last:
                     self.check_used(value, statement, context)
+                if index and statement.span.text.startswith("+") and is_tensors(value):
+                    self._adds_nothing(statement, context)
             except Refused:
                 raise
             except Stop:

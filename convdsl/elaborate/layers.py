@@ -39,9 +39,7 @@ from convdsl.syntax import ast
 INLINE = "_"
 GROUPS = ("seq", "scope")
 """What names several layers at once, as the language writes it."""
-ROUNDS = (
-    "`repeat` and `for` as values are lists; as layers, one after the other, they stand in a block"
-)
+ROUNDS = "`repeat` and `for` as values are lists; layers in a row stand in a block, used as NAME()"
 LABEL = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -401,14 +399,19 @@ class Layers(Binder):
 
     def check_used(self, value: Any, statement: ast.Statement, context: Context) -> None:
         """A statement whose result goes nowhere is a mistake; handing on `in` is none."""
-        if is_tensors(value) and value is not context.incoming:
-            self.fail(
-                context,
-                "E0409",
-                "the result of this statement is not used",
-                statement.span,
-                help="bind it (`x = ...`), go on with `->`, or end it with `-> output NAME`",
-            )
+        if not is_tensors(value) or value is context.incoming or statement.span.text[0] == "+":
+            return
+        help = "bind it (`x = ...`), go on with `->`, or end it with `-> output NAME`"
+        if _is_bare_layer(statement, context):
+            told = ("a layer on a line", str(id(context.scope)))
+            if told in self.session.unfit:
+                return  # lines that follow each other are one mistake
+            self.session.unfit.add(told)
+            help = "layers follow each other with `->`, also over lines"
+        elif statement.span.text.startswith("-"):
+            help = "a sum goes on behind its sign: leave the `-` at the end of the line before"
+        text = "the result of this statement is not used"
+        self.fail(context, "E0409", text, statement.span, help=help)
 
     def define(self, name: str, value: Any, context: Context) -> None:
         """Bind a variable; a layer without a name of its own is called after it."""
@@ -437,3 +440,13 @@ class Layers(Binder):
             raise self.fail(
                 context, "E0604", f"an output is a tensor, not {describe(given.value)}", label.span
             )
+
+
+def _is_bare_layer(statement: ast.Statement, context: Context) -> bool:
+    """Whether `in` flows into it without being named: `relu`, `conv(8, 3x3)`."""
+    layer = statement.value if isinstance(statement, ast.Evaluation) else None
+    given = layer.arguments if isinstance(layer, ast.Call) else ()
+    tensors = (a.value for a in given if isinstance(a.value, ast.Name))
+    return isinstance(layer, ast.Name | ast.Call) and not any(
+        is_tensors(context.scope.find(name.id)[1]) for name in tensors
+    )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from convdsl.diagnostics import CompileError, Diagnostic, SourceFile, Span, reason
+from convdsl.elaborate.anew import check_anew
 from convdsl.elaborate.files import FileProblem, Library, project_root, read_text
 from convdsl.elaborate.leftovers import check_doubts, check_leftovers
 from convdsl.elaborate.modules import Module, Modules
@@ -191,6 +192,7 @@ def elaborate_tree(
     usage = check_usage(session, tree, chosen.definition)
     check_leftovers(session, source, usage)
     check_doubts(session, source)
+    check_anew(session, tree, source)
     return Model(
         chosen.name,
         session.graph,

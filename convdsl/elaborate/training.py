@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from convdsl.diagnostics import Span
+from convdsl.elaborate import foreign
 from convdsl.elaborate.builtins import BUILTINS
 from convdsl.elaborate.expressions import Evaluator
 from convdsl.elaborate.scope import Context
 from convdsl.elaborate.session import Session, Stop, suggest
-from convdsl.elaborate.values import ListValue, describe
+from convdsl.elaborate.values import ListValue, describe, format_value
 from convdsl.ir.opdef import Role
 from convdsl.ir.techniques import (
+    COUNT,
     LOSSES,
     NUMBER,
     ONE_OF,
@@ -31,12 +34,12 @@ from convdsl.syntax import ast
 
 @dataclass(frozen=True, slots=True)
 class TrainBlock:
-    """A `train` block as read, with the names of parameters and of outputs in it and where they
-    stand; of a loss that names no output, None."""
+    """A `train` block as read, with the names of parameters and of outputs in it, where they
+    stand, and what is compared with them; of a loss that names no output, None."""
 
     settings: Training
     patterns: tuple[tuple[str, Span], ...]
-    compared: tuple[tuple[str | None, Span], ...] = ()
+    compared: tuple[tuple[str | None, Span, str | None], ...] = ()
 
     def check(self, session: Session, *, shared: bool = False) -> None:
         """Report names that no parameter, and no output, of the network has. A block that several
@@ -44,12 +47,14 @@ class TrainBlock:
         outputs = list(session.graph.outputs)
         report = session.warn if shared else session.fail
         code = "W0903" if shared else "E0903"
-        for name, span in self.compared:
+        for name, span, other in self.compared:
             if name is None and len(outputs) > 1:
                 text = f"there are {len(outputs)} outputs, and the loss does not say which it means"
                 report(code, text, span, help=(f"write e.g. `mse({outputs[0]}, target)`",))
             elif name is not None and name not in outputs:
                 help = suggest(name, outputs) or (f"there are {_listed(outputs)}",)
+                if other in outputs:
+                    help = (f"the output comes first, then the target: ({other}, {name})",)
                 report(code, f"no output is called `{name}`", span, help=help)
         states = session.graph.states.items()
         known = [key for key, state in states if state.role is Role.PARAMETER]
@@ -69,7 +74,7 @@ class TrainingReader:
         self._evaluator = evaluator
         self._context = context
         self._patterns: list[tuple[str, Span]] = []
-        self._compares: list[tuple[str | None, Span]] = []
+        self._compares: list[tuple[str | None, Span, str | None]] = []
 
     def read(self, node: ast.Train) -> TrainBlock:
         """What the block says, as far as it is sound."""
@@ -107,7 +112,8 @@ class TrainingReader:
                     self._check_metric(item)
             return tuple(self._choice(name, SOME_OF[name], item) for item in several)
         known = ("loss", *ONE_OF, *SOME_OF, *SETTINGS)
-        help = suggest(name, known) or (f"there are {', '.join(known)}",)
+        help = foreign.setting(name) or suggest(name, known)
+        help = help or (f"there are {', '.join(known)}",)
         owners = ((kind, t) for kind, table in ONE_OF.items() for t in table.values())
         found = next((o for o in owners if name in (a.name for a in o[1].arguments)), None)
         if found is not None:
@@ -116,16 +122,28 @@ class TrainingReader:
         raise self._fail(f"unknown training setting `{name}`", setting.name.span, help=help)
 
     def _value(self, name: str, takes: Takes, node: ast.Expression) -> Any:
+        if takes is PATTERNS:
+            self._check_quotes(name, node)
         value = self._word(name, takes, node) or self._evaluator.need(node, self._context)
         plain = list(value.items) if isinstance(value, ListValue) else value
         if not takes.fits(plain):
-            raise self._fail(f"`{name}` takes {takes.words}, not {describe(value)}", node.span)
+            text = f"`{name}` takes {takes.words}, not {describe(value)}"
+            if takes is COUNT and type(value) is int:
+                text = f"`{name}` is at least 0, not {value}"
+            raise self._fail(text, node.span, help=_instead(name, takes, value))
         made = takes.made(plain)
         if takes is PATTERNS:
             spans = [item.span for item in node.items] if isinstance(node, ast.Items) else []
             spans = spans if len(spans) == len(made) else [node.span] * len(made)
             self._patterns += zip(made, spans, strict=True)
         return made
+
+    def _check_quotes(self, setting: str, node: ast.Expression) -> None:
+        """Names of parameters are texts, as they have dots and wildcards."""
+        for item in node.items if isinstance(node, ast.Items) else (node,):
+            if isinstance(item, ast.Name) and not self._context.scope.find(item.id)[0]:
+                help = (f'write "{item.id}"',)
+                raise self._fail(f"`{setting}` takes names in quotes", item.span, help=help)
 
     def _word(self, name: str, takes: Takes, node: ast.Expression) -> str | None:
         """A choice that stands without quotes, where the file means nothing else by it."""
@@ -169,11 +187,16 @@ class TrainingReader:
                 return self._chosen(technique, node.arguments, node.span)
             case _:
                 text = f"`{setting}` takes one of {', '.join(known)}"
-                raise self._fail(text, node.span)
+                quoted = node.span.text.strip('"')
+                bare = node.span.text != quoted and (quoted if quoted in known else None)
+                help = (f"write it without quotes: {bare}",) if bare else ()
+                raise self._fail(text, node.span, help=help)
 
     def _known(self, setting: str, known: Table, name: ast.Name) -> Technique:
         if name.id not in known:
-            help = suggest(name.id, known) or (f"one of {', '.join(known)}",)
+            near = [other for other in known if name.id.lower() in other.split("_")]
+            listed = (f"one of {', '.join(near or known)}",)
+            help = suggest(name.id, known) or listed
             raise self._fail(f"unknown {setting} `{name.id}`", name.span, help=help)
         return known[name.id]
 
@@ -206,7 +229,7 @@ class TrainingReader:
             return takes[position]
         keyword = argument.name.id
         if keyword not in takes:
-            help = suggest(keyword, takes) or (listing,)
+            help = foreign.technique_takes(keyword, takes) or suggest(keyword, takes) or (listing,)
             raise self._fail(f"`{name}` has no argument `{keyword}`", argument.name.span, help=help)
         return keyword
 
@@ -229,14 +252,15 @@ class TrainingReader:
                     split += 1
                 compares = tuple(self._compared(name.id, a) for a in node.arguments[:split])
                 place = node.arguments[0].span if compares else node.span
-                self._compares.append((compares[0] if compares else None, place))
+                other = compares[1] if len(compares) > 1 else None
+                self._compares.append((compares[0] if compares else None, place, other))
                 if len(compares) > 2:
                     text = f"`{name.id}` compares an output with a target"
                     raise self._fail(text, node.arguments[2].span)
                 measure = self._chosen(technique, node.arguments[split:], node.span)
                 return (Loss(measure, compares, weight),)
             case _:
-                self._compares.append((None, node.span))
+                self._compares.append((None, node.span, None))
                 return (Loss(self._choice("loss", LOSSES, node), (), weight),)
 
     def _weighted(self, node: ast.Arithmetic, weight: float) -> tuple[Loss, ...]:
@@ -268,6 +292,17 @@ class TrainingReader:
         if not isinstance(argument.value, ast.Name | ast.Member):
             raise self._fail(f"`{name}` compares an output with a target", argument.span)
         return argument.value.span.text
+
+
+def _instead(name: str, takes: Takes, value: Any) -> tuple[str, ...]:
+    """Help for a value of another kind that says what is meant."""
+    if isinstance(value, str) and re.fullmatch(r"-?[\d.]+(e-?\d+)?", value.strip()):
+        return (f"write it without quotes: {value.strip()}",)
+    if isinstance(value, float) and value.is_integer() and takes.fits(int(value)):
+        return (f"write {int(value)}",)
+    if takes.fits([value]):
+        return (f"a list stands in square brackets: {name} = [{format_value(value)}]",)
+    return ()
 
 
 def _explained(argument: Argument) -> str:

@@ -18,12 +18,17 @@ def resolve_axis(call: Call, attribute: str = "axis", rank: int | None = None) -
     axis = call[attribute]
     limit = next(iter(call.types.values())).rank if rank is None else rank
     if not -limit <= axis < limit:
-        raise OpError(
-            f"{attribute} {axis} does not exist in a tensor of rank {limit}",
-            attributes=(attribute,),
-            operands=tuple(call.types)[:1],
-        )
+        raise _no_axis(call, attribute, axis, limit)
     return axis % limit
+
+
+def _no_axis(call: Call, attribute: str, axis: int, rank: int) -> OpError:
+    return OpError(
+        f"{attribute} {axis} does not exist in a tensor of rank {rank}",
+        attributes=(attribute,),
+        operands=tuple(call.types)[:1],
+        help=(f"axes are 0 to {rank - 1}, or -1 to {-rank} from the end",) if rank > 1 else (),
+    )
 
 
 def entries(call: Call, attribute: str, count: int | None = None) -> tuple[Any, ...]:
@@ -44,11 +49,7 @@ def resolve_axes(call: Call, attribute: str, rank: int) -> tuple[int, ...]:
     given: tuple[int, ...] = entries(call, attribute)
     for axis in given:
         if not -rank <= axis < rank:
-            raise OpError(
-                f"{attribute} {axis} does not exist in a tensor of rank {rank}",
-                attributes=(attribute,),
-                operands=tuple(call.types)[:1],
-            )
+            raise _no_axis(call, attribute, axis, rank)
     axes = sorted(axis % rank for axis in given)
     if len(set(axes)) < len(axes):
         raise OpError(f"{attribute} names an axis twice", attributes=(attribute,))
@@ -106,7 +107,10 @@ def disagreement(
     if isinstance(a, int) and isinstance(b, int):
         return OpError(f"{what}: {a} is not {b}", operands=operands, attributes=attributes)
     message, condition = f"{what}: {a} == {b} cannot be proven", _missing(a, b)
-    return Unproven(message, condition, operands=operands, attributes=attributes)
+    error = Unproven(message, condition, operands=operands, attributes=attributes)
+    if str(a).isidentifier() and str(b).isidentifier():
+        error.help = (f"where they are equal, call both {a}",)
+    return error
 
 
 def _missing(a: Dim, b: Dim) -> Symbol | None:

@@ -183,7 +183,9 @@ def resolve_where(call: Call) -> Mapping[str, Any]:
     condition, a, b = (call.type(name) for name in ("condition", "a", "b"))
     if condition.dtype is not DType.BOOL:
         raise OpError(
-            f"where needs a mask to choose by, not {condition.dtype}", operands=("condition",)
+            f"where needs a mask to choose by, not {condition.dtype}",
+            operands=("condition",),
+            help=("a mask is what a comparison gives: where(greater(x, 0), x, y)",),
         )
     if a.dtype is not b.dtype:
         raise OpError(f"cannot choose from {a} and {b}: their dtypes differ", operands=("a", "b"))

@@ -247,7 +247,10 @@ def resolve_expand(call: Call) -> Mapping[str, Any]:
             raise OpError(f"{want} is no extent", attributes=("shape",))
         if have not in (1, want):
             what = f"cannot expand {x} to {format_shape(shape)}"
-            raise disagreement(what, have, want, ("x",))
+            error = disagreement(what, have, want, ("x",))
+            if isinstance(want, int) and not isinstance(have, int):
+                error.help = (f"{have} stays open: -1 leaves a size as it is",)
+            raise error
     return {**call.attributes, "shape": shape}
 
 

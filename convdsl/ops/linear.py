@@ -99,7 +99,11 @@ def resolve_matmul(call: Call) -> Mapping[str, Any]:
         if type.rank < 2:
             raise OpError(f"matmul needs matrices, not {type}", operands=(name,))
     if a.shape[-1] != b.shape[-2]:
-        raise disagreement(f"cannot multiply {a} and {b}", a.shape[-1], b.shape[-2], ("a", "b"))
+        error = disagreement(f"cannot multiply {a} and {b}", a.shape[-1], b.shape[-2], ("a", "b"))
+        if a.shape[-1] == b.shape[-1]:
+            axes = [*range(b.rank - 2), b.rank - 1, b.rank - 2]
+            error.help = (f"turn the second: `-> transpose({axes})`",)
+        raise error
     return call.attributes
 
 

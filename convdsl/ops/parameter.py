@@ -28,7 +28,11 @@ def resolve_parameter(call: Call) -> Mapping[str, Any]:
     shape = tuple(call["shape"])
     if not all(isinstance(extent, int) and extent > 0 for extent in shape):
         raise OpError(
-            f"a weight cannot have the shape {format_shape(shape)}", attributes=("shape",)
+            f"a weight cannot have the shape {format_shape(shape)}",
+            attributes=("shape",),
+            help=(
+                "its sizes are known when the file is loaded: for the batch, and others, write 1",
+            ),
         )
     return {**call.attributes, "shape": shape}
 

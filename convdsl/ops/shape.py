@@ -135,7 +135,9 @@ def resolve_reshape(call: Call) -> Mapping[str, Any]:
     if not unknown:
         if known != total:
             what = f"cannot reshape {x} to {format_shape(given)}"
-            raise disagreement(what, total, known, ("x",), ("shape",))
+            error = disagreement(what, total, known, ("x",), ("shape",))
+            error.help = error.help or ("one size may be -1: it is worked out",)
+            raise error
         return {**call.attributes, "shape": given}
     extent = exact_div(total, known)
     if extent is None:

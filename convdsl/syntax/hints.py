@@ -14,6 +14,7 @@ from convdsl.diagnostics import Diagnostic, Label, SourceFile
 from convdsl.spelling import nearest
 from convdsl.syntax import limits
 from convdsl.syntax.layout import NEWLINE, LayoutError
+from convdsl.syntax.slips import STOP, slip
 
 KEYWORDS = frozenset(
     [
@@ -291,6 +292,11 @@ def _help(
     odd = _odd_sign(source.text[start:], found, before, accepts)
     if odd is not None:
         return (odd,)
+    begins, ends = source.text.rfind("\n", 0, start) + 1, source.text.find("\n", start)
+    rest = source.text[start : ends if ends >= 0 else len(source.text)]
+    slipped = slip(f"{source.text[begins:start]}{STOP}{rest}", accepts)
+    if slipped is not None:
+        return (slipped,)
     if found != found.lower() and found.lower() in KEYWORDS:
         return (f"write `{found.lower()}`: words of the language have no capitals",)
     if kind == "NAME" and "LBRACE" in accepts and _LOOSE.search(before):

@@ -175,7 +175,7 @@ def test_the_zoo_has_one() -> None:
     ("settings", "message"),
     [
         ("epochs = 1\nepochs = 2", "`epochs` is set twice"),
-        ("epochs = -1", "`epochs` takes a whole number, not the number -1"),
+        ("epochs = -1", "`epochs` is at least 0, not -1"),
         ("epoch = 1", "unknown training setting `epoch`"),
         ("loss = mse(y, t, u)", "`mse` compares an output with a target"),
         ("loss = mse(1, t)", "`mse` compares an output with a target"),

@@ -11,6 +11,7 @@ from convdsl.ir.techniques.losses import LOSSES
 from convdsl.ir.techniques.metrics import METRICS
 from convdsl.ir.techniques.optimizers import OPTIMIZERS
 from convdsl.ir.techniques.record import (
+    COUNT,
     NEEDED,
     NUMBER,
     PATTERNS,
@@ -25,6 +26,7 @@ from convdsl.ir.techniques.settings import GROUPS, ONE_OF, SETTINGS, SOME_OF
 
 __all__ = [
     "AUGMENTATIONS",
+    "COUNT",
     "GROUPS",
     "LOSSES",
     "METRICS",
