@@ -105,3 +105,24 @@ def test_short_rows_that_overlap_are_packed_and_others_are_not() -> None:
         graph = b.output(y=b("max_pool", x, kernel=kernel, stride=stride, pad=0))
         steps = lower(graph, cpu_machine(find_target("x86-64-v4")), "t").program.steps
         assert sum(step.nodes[0].startswith("pack for") for step in steps) == packs
+
+
+@pytest.mark.parametrize(
+    ("channels", "filters", "kernel", "stride", "packs"),
+    [
+        (272, 59, 2, 2, 1),
+        (128, 56, 2, 2, 1),
+        (64, 24, 3, 2, 1),
+        (272, 32, 2, 2, 0),
+        (128, 16, 2, 2, 0),
+    ],
+)
+def test_strided_filters_that_pay_for_packing_are_packed(
+    channels: int, filters: int, kernel: int, stride: int, packs: int
+) -> None:
+    b = Builder()
+    x = b.input("x", 1, channels, 30, 30)
+    pad = kernel // 2 if kernel > stride else 0
+    graph = b.output(y=b("conv", x, channels=filters, kernel=kernel, stride=stride, pad=pad))
+    steps = lower(graph, cpu_machine(find_target("x86-64-v3")), "t").program.steps
+    assert sum(step.nodes[0].startswith("pack for") for step in steps) == packs

@@ -25,7 +25,7 @@ _PLACES = 4  # of groups within a block: so many have code of their own, with st
 _SETS = 64  # of the first-level cache: a page of lines, whatever its size
 _SHARE = 0.5  # of the second-level cache, beyond which a map is not found there by the next sweep
 _FAR = 10.0  # bytes a cycle from beyond it
-_WORTH_PACKING = 4  # cycles of multiply-adds for each element of the input, beside .6 of packing it
+_WORTH_PACKING = 2.5  # cycles of multiply-adds for each element of the input, beside .6 of packing
 
 
 def applies(task: Task) -> Convolution | None:
