@@ -5,23 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from math import prod
 from zlib import crc32
 
-from convdsl.kernel.program import Access, Joint, Place, Port, Program, Step
+from convdsl.kernel.program import Access, Joint, Place, Port, Program, Step, is_large
 from convdsl.kernel.text import format_kernel
-
-LARGE = 16 << 10
-"""Bytes of a state from which on ranks of one machine keep it once, and share the work of replacing
-it: that takes longer, a microsecond, than telling each other that it is done."""
 
 DIGESTS = (1 << 24) - 1
 """Squares of digests, summed over ranks, are still whole numbers of 64 bits."""
-
-
-def is_large(port: Port) -> bool:
-    """Whether a state is kept once."""
-    return prod(port.type.sizes) * port.type.dtype.bytes >= LARGE
 
 
 def joint_steps(program: Program) -> Joint | None:

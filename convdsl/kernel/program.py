@@ -6,6 +6,7 @@ import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from math import prod
 from typing import TYPE_CHECKING
 
 from convdsl.kernel.cpu_abi import scratch_bytes
@@ -66,6 +67,16 @@ class Port:
 
     name: str
     type: TensorType
+
+
+LARGE = 16 << 10
+"""Bytes of a state from which on ranks of one machine keep it once, and share the work of replacing
+it: that takes longer, a microsecond, than telling each other that it is done."""
+
+
+def is_large(port: Port) -> bool:
+    """Whether ranks of one machine keep a state once."""
+    return prod(port.type.sizes) * port.type.dtype.bytes >= LARGE
 
 
 @dataclass(frozen=True, slots=True)

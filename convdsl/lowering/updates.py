@@ -18,8 +18,7 @@ from dataclasses import dataclass
 from heapq import heappop, heappush
 
 from convdsl.ir.graph import Graph, Value
-from convdsl.kernel.joint import is_large
-from convdsl.kernel.program import Port
+from convdsl.kernel.program import Port, is_large
 from convdsl.lowering.calls import Key, NewState, OldState
 from convdsl.lowering.sharing import Sharing
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from convdsl.diagnostics import InputError
 from convdsl.kernel.cuda_target import ARCHITECTURES, PRECISION_OF, CudaTarget
@@ -14,10 +14,10 @@ from convdsl.kernel.target import Target
 from convdsl.runtime.code import Code
 from convdsl.runtime.cpu.code import LoadedCode
 from convdsl.runtime.cpu.processor import check_processor, proof
-from convdsl.runtime.cuda.device import CudaDevice
-from convdsl.runtime.cuda.launching import only_there, runs_on
-from convdsl.runtime.cuda.program import CardCode
 from convdsl.runtime.device import HOST, Device
+
+if TYPE_CHECKING:  # what a card runs is loaded for one: networks on a processor start without
+    from convdsl.runtime.cuda.program import CardCode
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,16 @@ def _card_from_json(data: Mapping[str, Any]) -> CudaTarget:
     return CudaTarget(str(data["arch"]), precision)
 
 
+def _card(number: int) -> Device:
+    from convdsl.runtime.cuda.device import CudaDevice
+
+    return CudaDevice(number)
+
+
 def _check_card(target: CudaTarget, device: Device, what: str, _: str) -> None:
+    from convdsl.runtime.cuda.device import CudaDevice
+    from convdsl.runtime.cuda.launching import only_there, runs_on
+
     assert isinstance(device, CudaDevice)
     card = device.card()
     if not runs_on(target.arch, card):
@@ -89,6 +98,9 @@ def _check_card(target: CudaTarget, device: Device, what: str, _: str) -> None:
 
 
 def _load_on_card(code: Code, weights: Any, device: Device, _: CudaTarget | None) -> CardCode:
+    from convdsl.runtime.cuda.device import CudaDevice
+    from convdsl.runtime.cuda.program import CardCode
+
     assert isinstance(device, CudaDevice)
     return CardCode(code, weights, device)
 
@@ -109,7 +121,7 @@ KINDS: Mapping[str, Kind] = {
         lambda target: [target.arch, target.precision],
         lambda _: "",
         _check_card,
-        CudaDevice,
+        _card,
         _load_on_card,
     ),
 }

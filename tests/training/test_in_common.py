@@ -13,8 +13,8 @@ from ranks import Meeting, Rank, together
 
 import convdsl
 from convdsl.compilation import Plan
-from convdsl.kernel.joint import LARGE, is_large, steps_apart
-from convdsl.kernel.program import Access, Place
+from convdsl.kernel.joint import steps_apart
+from convdsl.kernel.program import LARGE, Access, Place, is_large
 from convdsl.runtime.code import Code
 from convdsl.runtime.cpu.common import Common, Turn
 from convdsl.toolchain import find_toolchain

@@ -24,8 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from convdsl.kernel.cpu_abi import COUNTERS_PER_STEP
-from convdsl.kernel.joint import is_large
-from convdsl.kernel.program import Phase, Port
+from convdsl.kernel.program import Phase, Port, is_large
 from convdsl.ranks import Ranks
 from convdsl.runtime.code import Code
 from convdsl.runtime.device import HOST, Held, Plain
