@@ -4,6 +4,7 @@ against the oracle; how they are split, and how their errors grow."""
 from __future__ import annotations
 
 from math import prod
+from typing import Any
 
 import numpy as np
 import pytest
@@ -86,6 +87,26 @@ def test_few_results_of_many_terms_are_split(
 ) -> None:
     graph = reduced("reduce_sum", shape, axes)
     assert steps_of(graph, "reduce_sum").count("reduction") == kernels
+
+
+@pytest.mark.parametrize("length", [7, 8, 9, 16, 17, 31, 33, 45, 64, 67, 100])
+@pytest.mark.parametrize("op", [*OPERATORS, "argmax", "reduce_log_sum_exp"])
+def test_rows_are_met_in_several_vectors(op: str, length: int) -> None:
+    """Of a plain map, along axes before its rows: whole lines are summed at a time."""
+    b = Builder()
+    how: dict[str, Any] = {"axis": 1} if op == "argmax" else {"axes": (1, 2)}
+    graph = b.output(y=b(op, b.input("x", 2, 70, 3, length), **how))
+    x = np.random.default_rng(length).standard_normal((2, 70, 3, length)).astype(np.float32)
+    x[1, 5, 2, 3] = np.inf
+    x[0, 1, 1, 2] = np.nan
+    expected = evaluate_graph(graph, {"x": x.astype(np.float64)})["y"]
+    for cpu in ("native", "x86-64-v3", "x86-64-v2"):
+        found = run(graph, {"x": x}, find_target(cpu))[0]["y"]
+        np.testing.assert_allclose(found, expected, rtol=2e-5, atol=2e-5)
+    kernel = lowered(graph, "x86-64-v3").program.kernels[0]
+    lanes = {r.type.lanes for r in kernel.registers}
+    if op not in ("argmax", "reduce_log_sum_exp"):
+        assert lanes == {8 if length <= 8 else 16 if length <= 16 else 32}
 
 
 def test_how_it_is_split_follows_from_shapes() -> None:

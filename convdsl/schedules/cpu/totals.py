@@ -28,6 +28,7 @@ from convdsl.tensor import Dim, substitute
 PIECE = 512  # positions of an innermost loop; longer ones are cut
 _UNITS = 32  # independent pieces of work that give a team enough to share out
 _ACROSS = 10  # cycles in which the lanes of a vector are combined
+_SUMS = 8  # accumulators side by side
 _LEAST = 256  # vectors that a share should have
 
 
@@ -41,7 +42,8 @@ class Loop:
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """Vectors of `lanes` along `axis`; loops over the reduced positions, outermost first.
+    """Vectors of `lanes` along `axis`, `several` registers each; loops over the reduced positions,
+    outermost first.
 
     Where the axis is a reduced one whose extent is no multiple of the lanes, its last positions
     (`rest` of them) are walked by the loops `last`.
@@ -55,6 +57,7 @@ class Way:
     shares: int
     slots: int  # accumulators side by side
     layouts: Mapping[str, Layout]
+    several: int = 1
 
     @property
     def kept(self) -> bool:
@@ -99,12 +102,23 @@ def plan_totals(totals: Totals, task: Task, target: Target) -> Way | None:
         if plan is None:
             continue
         used = extent_of(axis) / (-(-extent_of(axis) // plan.lanes) * plan.lanes)
+        plan = _wider(plan, task, target) or plan
         if best is None or used > best[0]:
             best = used, plan
     return None if best is None else best[1]
 
 
-def _along(axis: Axis, totals: Totals, task: Task, target: Target) -> Way | None:
+def _wider(plan: Way, task: Task, target: Target) -> Way | None:
+    """Several vectors of a kept axis as one, so that a row of what is summed is met once, or in
+    whole lines, and not once for each vector; as many as leave registers for two sums of each."""
+    most = _SUMS // (2 * len(plan.totals.reduces))
+    if not plan.kept or plan.totals.layout.axis is not None or most < 2:
+        return None
+    several = min(most, 2 if plan.blocks == 2 else 4)
+    return _along(plan.axis, plan.totals, task, target, several) if plan.blocks > 1 else None
+
+
+def _along(axis: Axis, totals: Totals, task: Task, target: Target, several: int = 1) -> Way | None:
     """Vectors along this axis, if all reads and stores allow it and one read is side by side."""
     kept = axis in totals.kept
     lanes = max(target.lanes(reduce.dtype) for reduce in totals.reduces)
@@ -114,6 +128,7 @@ def _along(axis: Axis, totals: Totals, task: Task, target: Target) -> Way | None
         lanes = totals.layout.block
     if lanes < 2 or extent_of(axis) == 1:
         return None
+    lanes *= several
     layouts = {o.var.name: operand_layout(o, task.reads, axis, lanes) for o in task.operands}
     at = {axis.name: Axis("block", 1 << 30).i * lanes + lane_symbol(lanes)}
     stored = [(output.layout, totals.front_axes) for output in totals.front_outputs]
@@ -137,8 +152,8 @@ def _along(axis: Axis, totals: Totals, task: Task, target: Target) -> Way | None
     whole = extent_of(axis) // lanes
     loops = tuple(Loop(a, whole if a == axis else extent_of(a)) for a in ordered)
     last = tuple(loop for loop in loops if loop.axis != axis)
-    slots = max(2, min(8 // len(totals.reduces), loops[-1].extent))
-    plan = Way(totals, axis, lanes, loops, last, 1, slots, layouts)
+    slots = max(2, min(_SUMS // (len(totals.reduces) * several), loops[-1].extent))
+    plan = Way(totals, axis, lanes, loops, last, 1, slots, layouts, several)
     return _split(plan)
 
 
@@ -195,6 +210,6 @@ def cycles(plan: Way) -> float:
     work = sum((arithmetic(body) for body in bodies), len(totals.reduces))
     assert isinstance(work, int)
     results = prod(extent_of(axis) for axis in totals.kept)
-    vectors = results * totals.positions / plan.lanes
+    vectors = results * totals.positions / plan.lanes * plan.several
     across = 0 if plan.kept else results * len(totals.reduces) * _ACROSS
     return vectors * (work + 1) * 0.75 + across
