@@ -24,6 +24,14 @@ def form(m: int, r: int) -> Form:
     raise ValueError(f"no form F({m}, {r})")
 
 
+@lru_cache(maxsize=256)
+def _matrix(form: Form) -> npt.NDArray[np.float64]:
+    """For filters; packing asks for every few channels of every layer."""
+    made = form.filters.matrix
+    made.flags.writeable = False
+    return made
+
+
 def of_filters(
     forms: Sequence[Form], flips: Sequence[bool], filters: npt.NDArray[np.floating]
 ) -> npt.NDArray[np.float64]:
@@ -32,7 +40,7 @@ def of_filters(
     made, before = filters.astype(np.float64), 1
     rest = filters.shape[len(forms) :]
     for form, flip in zip(forms, flips, strict=True):
-        g = form.filters.matrix
+        g = _matrix(form)
         products, r = g.shape
         made = np.matmul(g[:, ::-1] if flip else g, made.reshape(before, r, -1))
         before *= products

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from convdsl.schedules import forms
 from convdsl.schedules.forms import form
 from convdsl.schedules.steps import Matrix, Steps, steps_of
 from convdsl.schedules.winograd import PointForm
@@ -110,3 +111,23 @@ def test_errors_of_rounded_factors_grow_as_said(f: PointForm) -> None:
     error = ((v * u).sum(axis=1) @ a.T - exact).std(axis=0)
     plain = (direct(nearest_tf32(d), nearest_tf32(g)) - exact).std()
     assert error.max() / plain == pytest.approx(f.rounding, rel=0.2)
+
+
+def test_packing_works_a_matrix_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many filters a layer has: they are transformed a few channels at a time."""
+    asked: list[Steps] = []
+    matrix = Steps.matrix.fget
+    assert matrix is not None
+
+    def counted(steps: Steps) -> Any:
+        asked.append(steps)
+        return matrix(steps)
+
+    forms._matrix.cache_clear()  # pyright: ignore[reportPrivateUsage]
+    monkeypatch.setattr(Steps, "matrix", property(counted))
+    own = [form(4, 3), form(2, 3)]
+    filters = np.ones((3, 3, 8))
+    first = forms.of_filters(own, (False, False), filters)
+    for _ in range(5):
+        np.testing.assert_array_equal(forms.of_filters(own, (False, False), filters), first)
+    assert len(asked) == 2
