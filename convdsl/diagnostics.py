@@ -109,8 +109,8 @@ class Diagnostic(Shown):
     def span(self) -> Span | None:
         return self.labels[0].span if self.labels else None
 
-    def render(self, *, color: bool = False) -> str:
-        return render(self, color=color)
+    def render(self, *, color: bool = False, width: int | None = None) -> str:
+        return render(self, color=color, width=width)
 
     def to_json(self) -> dict[str, Any]:
         span = self.span
@@ -215,16 +215,21 @@ def expect(what: str, given: object, *types: type) -> None:
         raise InputError(f"{what} is a {type(given).__name__}, not a {wanted}")
 
 
-def render(diagnostic: Diagnostic, *, color: bool = False) -> str:
-    """The finding as text: message, location, source lines with carets, frames, help. In colour
-    whatever strangers wrote is made printable here, as the result may steer a terminal."""
+def render(diagnostic: Diagnostic, *, color: bool = False, width: int | None = None) -> str:
+    """The finding as text: message, location, source lines with carets, frames, help; on a terminal
+    of `width` columns nothing is broken within a word, and carets stand where they belong. In
+    colour whatever strangers wrote is made printable here, as the result may steer a terminal."""
     lines = [f"{diagnostic.severity}[{diagnostic.code}]: {diagnostic.message}"]
     span = diagnostic.span
     if span is not None:
-        lines[1:] = _excerpt(diagnostic.labels)
-    lines += _chain(diagnostic.frames)
-    lines += [f"   = note: {note}" for note in diagnostic.notes]
-    lines += [f"   = help: {text}" for text in diagnostic.help]
+        lines[1:] = _excerpt(diagnostic.labels, width)
+    behind = _chain(diagnostic.frames)
+    behind += [f"   = note: {note}" for note in diagnostic.notes]
+    behind += [f"   = help: {text}" for text in diagnostic.help]
+    if width is not None:
+        lines[0] = _filled(lines[0], width, "  ")
+        behind = [_filled(line, width, " " * 11) for line in behind]
+    lines += behind
     if not color:
         return "\n".join(lines)
     tone = _TONES.get(diagnostic.severity, _TONES["error"])
@@ -265,6 +270,19 @@ def _marks(text: str, tone: str) -> str:
     return "".join(_paint(tone if part.startswith("^") else _FRAME, part) for part in parts)
 
 
+def _filled(text: str, width: int, indent: str) -> str:
+    """Lines that break between words; what has no place for it is left to the terminal."""
+    if len(text) <= width or width <= 2 * len(indent):
+        return text
+    import textwrap  # long lines alone need it
+
+    head = len(text) - len(text.lstrip())
+    return textwrap.fill(
+        text[head:], width, initial_indent=text[:head], subsequent_indent=indent,
+        break_long_words=False, break_on_hyphens=False,
+    )  # fmt: skip
+
+
 _INNERMOST, _OUTERMOST = 8, 4
 """Of a long chain of instantiations, what is shown."""
 
@@ -281,10 +299,11 @@ def _chain(frames: Sequence[Frame]) -> list[str]:
     return lines
 
 
-def _excerpt(labels: Sequence[Label]) -> list[str]:
+def _excerpt(labels: Sequence[Label], columns: int | None) -> list[str]:
     first = labels[0].span
     width = max(len(str(label.span.line)) for label in labels)
     blank = " " * (width + 1) + "|"
+    view = _VIEW if columns is None else min(_VIEW, max(_LEAST, columns - len(blank) - 1))
     lines = [f"{' ' * width}--> {first.source.path}:{first.line}:{first.column}", blank]
     groups: dict[tuple[str, int], list[Label]] = {}
     for label in labels:
@@ -297,32 +316,37 @@ def _excerpt(labels: Sequence[Label]) -> list[str]:
         elif previous and number > previous + 1:
             lines.append(f"{' ' * width}...")
         path, previous = file, number
-        begin, text = _in_view(source.line(number).expandtabs(4), number, labels[0])
+        place = labels[0] if labels[0] in group else group[0]
+        begin, text = _in_view(source.line(number).expandtabs(4), number, place, view)
         lines.append(f"{number:>{width}} | {text}")
-        lines += [f"{blank} {row}" for row in _carets(source, number, group, labels[0], begin)]
+        rows = _carets(source, number, group, labels[0], begin, view)
+        lines += [f"{blank} {row}" for row in rows]
     lines.append(blank)
     return lines
 
 
-_VIEW, _BEFORE = 240, 80
-"""Characters shown of a line that is longer, and how many of them before the place."""
+_VIEW, _LEAST = 240, 40
+"""Characters shown of a line that is longer, at most and at least; a third stands before the
+place."""
 
 
-def _in_view(text: str, number: int, primary: Label) -> tuple[int, str]:
+def _in_view(text: str, number: int, place: Label, view: int) -> tuple[int, str]:
     """Where the part of a line begins that is shown, and that part: around the place, of a line
-    that no terminal would show."""
-    if len(text) <= _VIEW:
+    that the terminal, or any, would not show."""
+    if len(text) <= view:
         return 0, text
-    span = primary.span
-    before = span.source.line(number)[: span.column - 1] if span.line == number else ""
-    begin = max(0, min(len(before.expandtabs(4)) - _BEFORE, len(text) - _VIEW))
-    part = text[begin : begin + _VIEW]
+    span = place.span
+    before = span.source.line(number)[: span.column - 1]
+    at = len(before.expandtabs(4))
+    fits = at + min(len(span.text), view // 3) <= view - 3
+    begin = 0 if fits else max(0, min(at - view // 3, len(text) - view))
+    part = text[begin : begin + view]
     part = f"...{part[3:]}" if begin else part
-    return begin, f"{part[:-3]}..." if begin + _VIEW < len(text) else part
+    return begin, f"{part[:-3]}..." if begin + view < len(text) else part
 
 
 def _carets(
-    source: SourceFile, number: int, group: Sequence[Label], primary: Label, begin: int
+    source: SourceFile, number: int, group: Sequence[Label], primary: Label, begin: int, view: int
 ) -> list[str]:
     text = source.line(number)
     marks: list[tuple[int, int, str, str]] = []
@@ -332,7 +356,7 @@ def _carets(
         end = end_column - 1 if end_line == number else len(text)
         left = len(text[:start].expandtabs(4))
         right = len(text[: max(end, start)].expandtabs(4))
-        left, right = (max(0, min(at - begin, _VIEW)) for at in (left, right))
+        left, right = (max(0, min(at - begin, view)) for at in (left, right))
         right = max(left + 1, right)
         marks.append((left, right, "^" if label is primary else "-", label.text))
     marks.sort()
@@ -341,6 +365,9 @@ def _carets(
         if left >= len(row):
             row += " " * (left - len(row)) + mark * (right - left)
     rows = [f"{row} {marks[-1][3]}".rstrip()]
+    if len(rows[0]) > view:  # what is said stands below
+        beside = max(0, min(marks[-1][0], view - len(marks[-1][3])))
+        rows = [row, *_filled(" " * beside + marks[-1][3], view, "").split("\n")]
     pending = [mark for mark in marks[:-1] if mark[3]]
     while pending:  # right to left, each on a line of its own, the others as stems
         stems = ""
@@ -349,6 +376,6 @@ def _carets(
                 stems += " " * (left - len(stems)) + "|"
         rows.append(stems)
         left, _, _, label_text = pending.pop()
-        above = "".join(stems)[:left]
-        rows.append(f"{above}{label_text}")
+        above = stems[: max(0, min(left, view - len(label_text)))]
+        rows += _filled(f"{above}{label_text}", view, "").split("\n")
     return rows

@@ -44,7 +44,9 @@ def _once(options: argparse.Namespace) -> int:
     checks = Checks(options)
     found = checks.all()
     color = console.use_colour(sys.stdout)
-    text = findings.draw(found, options.format, version=__version__, color=color)
+    text = findings.draw(
+        found, options.format, version=__version__, color=color, width=console.width(sys.stdout)
+    )
     if text:
         console.result(text, drawn=options.format == "text")
     if options.format == "text":

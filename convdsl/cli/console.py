@@ -62,6 +62,11 @@ def use_colour(stream: TextIO) -> bool:
     return stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
+def width(stream: TextIO) -> int | None:
+    """The columns of a terminal; elsewhere lines are as long as they are."""
+    return shutil.get_terminal_size().columns if stream.isatty() and not is_wide() else None
+
+
 def error(message: str) -> None:
     """An error, on stderr. Diagnostics bring their own heading."""
     _say("error: ", "1;31", message)
@@ -70,7 +75,8 @@ def error(message: str) -> None:
 def findings(diagnostics: Iterable[Diagnostic]) -> None:
     """What is wrong in a text, on stderr."""
     color = use_colour(sys.stderr)
-    text = "\n\n".join(diagnostic.render(color=color) for diagnostic in diagnostics)
+    columns = width(sys.stderr)
+    text = "\n\n".join(d.render(color=color, width=columns) for d in diagnostics)
     _complain(f"{text if color else printable(text)}\n")
 
 

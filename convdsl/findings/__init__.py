@@ -21,9 +21,16 @@ class Finding:
     file: str | None = None
 
 
-def draw(found: Sequence[Finding], format: str, *, version: str, color: bool = False) -> str:
+def draw(
+    found: Sequence[Finding],
+    format: str,
+    *,
+    version: str,
+    color: bool = False,
+    width: int | None = None,
+) -> str:
     """All findings as one text; nothing where text or annotations have nothing to say. A SARIF log
-    tells the version of convdsl."""
+    tells the version of convdsl; on a terminal, text is `width` columns wide."""
     plain = [finding.diagnostic for finding in found]
     match format:
         case "json":
@@ -35,7 +42,7 @@ def draw(found: Sequence[Finding], format: str, *, version: str, color: bool = F
             log = sarif.log(places, sarif.source_root(Path.cwd()), version)
             return json.dumps(log, indent=2, ensure_ascii=False)
         case _:
-            return "\n\n".join(diagnostic.render(color=color) for diagnostic in plain)
+            return "\n\n".join(d.render(color=color, width=width) for d in plain)
 
 
 def _github(finding: Finding) -> str:

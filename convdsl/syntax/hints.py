@@ -333,6 +333,9 @@ def _help(
         return ("a size is one word (`3x3`); for computed sizes write a list: [k, k]",)
     if kind in VALUE and "COMMA" in accepts and {"RPAR", "RSQB"} & set(accepts):
         return ("separate them with a comma",)
+    near = nearest(word, KEYWORDS) if "ARROW" in accepts and len(word) > 3 else None
+    if near is not None and (begun == word or near in ("output", "repeat", "scope", "else")):
+        return (f"did you mean `{near}`?",)
     if kind in ("INT", "FLOAT", "SIZE") and "ARROW" in accepts and word[:1].isalpha():
         return (f"arguments stand in brackets: `{word}({found}, ...)`",)
     if kind == "NAME" and "ARROW" in accepts and _BOUND.match(source.text, start + len(found)):
