@@ -115,6 +115,67 @@ def group_matmul(
     return b.kernel()
 
 
+def group_matmul_across(form: GroupForm, m: int, n: int, k: int) -> Kernel:
+    """c = a^T @ b of matrices [k][m] and [k][n] of halves, whose rows begin at multiples of 16
+    bytes, by one group: lines hold neighbours of a row, 64 depths make a step."""
+    each, deep = 16 // form.dtype.bytes, form.across
+    b = Builder("matmul_across", DType.F32, 1)
+    wide = [-(-size // each) * each for size in (m, n)]
+    a_in, b_in = (b.buffer(x, form.dtype, k * w) for x, w in zip("ab", wide, strict=True))
+    c = b.buffer("c", DType.F32, m * n, written=True)
+    sums = b.registers(form.sums, F32)
+    rows, columns = GROUP_ROWS, form.columns
+    with b.blocks(("bi", "bj"), (-(-m // rows), -(-n // columns))) as (bi, bj):
+        tiles = [
+            b.shared(name, STAGES * size * deep, form.dtype, alignment=ATOM)
+            for name, size in (("a_tile", rows), ("b_tile", columns))
+        ]
+        with b.threads(("warp", "y", "x"), (4, 4, 8)) as (warp, y, x):
+
+            def begin(step: Dim) -> None:
+                here = step - floor_div(step, STAGES) * STAGES
+                for source, tile, count, tile_at, size, apart in zip(
+                    (a_in, b_in), tiles, (rows, columns), (bi, bj), (m, n), wide, strict=True
+                ):
+                    for block in range(0, count, form.line):
+                        for start in range(0, deep, 16):
+                            line = warp * 4 + y + start
+                            at = tile_at * count + block + x * each
+                            to = here * count * deep + form.at(block, line) + turned(x, line) * each
+                            depth = step * deep + line
+                            left = dim_max(dim_min(size - at, each), 0)
+                            b.copy(
+                                (tile, to), (source, depth * apart + at), each,
+                                (_lt(depth, k), _lt(at, size)), left,
+                            )  # fmt: skip
+                b.commit_copies()
+
+            b.zero(sums)
+            for step in range(STAGES - 2):
+                begin(step)
+            with b.serial("step", -(-k // deep)) as step:
+                here = step - floor_div(step, STAGES) * STAGES
+                b.wait_copies(STAGES - 3)
+                b.show_products()
+                b.barrier()
+                b.open_products()
+                for depth in range(0, deep, form.k):
+                    first, second = (here * s * deep + form.at(0, depth) for s in (rows, columns))
+                    b.group_mma(form, sums, 0, (tiles[0], first), (tiles[1], second))
+                b.commit_products()
+                begin(step + STAGES - 2)
+                b.wait_products(1)
+            b.wait_copies(0)
+            b.wait_products(0)
+            g, t = y * 2 + floor_div(x, 4), x - floor_div(x, 4) * 4
+            for i in range(form.sums):
+                row = bi * rows + warp * ROWS + g + 8 * (i // 2 % 2)
+                column = bj * columns + COLUMNS * (i // 4) + t * 2 + i % 2
+                with b.when(_lt(row, m)), b.when(_lt(column, n)):
+                    b.store(c, row * n + column, Get(sums, i))
+    return b.kernel()
+
+
 def turned(piece: Dim, row: Dim) -> Dim:
     """piece ^ (row % 8), by sums: of two bits a + b - 2 a b."""
     made: Dim = 0

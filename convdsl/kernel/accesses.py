@@ -102,7 +102,7 @@ def own_accesses(statement: Statement, around: tuple[Around, ...] = ()) -> Itera
             (statement.a, statement.a_index, GROUP_ROWS),
             (statement.b, statement.b_index, form.columns),
         ):  # neighbours change places within a line
-            yield Access(buffer, index, (rows - 1) * form.line + form.k, False, around)
+            yield Access(buffer, index, form.reach(rows), False, around)
 
 
 def _loads(value: Value, around: tuple[Around, ...]) -> Iterator[Access]:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from convdsl.kernel.grid import Party
-from convdsl.kernel.group_mma import GROUP, LINE, PIECE, swizzled
+from convdsl.kernel.group_mma import GROUP, PIECE, swizzled
 from convdsl.kernel.mma import ROWS, WARP, as_tf32
 from convdsl.kernel.nodes import Buffer, GroupMma
 from convdsl.kernel.verify import KernelError
@@ -110,17 +110,19 @@ class Behind:
         """The depths that a product takes of some lines of a factor, in f64."""
         ledger, size = self.owner.parties[-1].ledger, buffer.dtype.bytes
         start, each = self.owner.index(index) * size, PIECE // size
-        for row in rows:
-            for piece in range(0, mma.form.k * size, PIECE):
-                at = swizzled(start + row * LINE + piece) // size
-                part = self.owner.load(buffer, at, each)
-                hole = ledger.concealed(buffer.name, slice(at, at + each))
-                if hole is not None:
-                    raise KernelError(f"{buffer.name}[{hole}] is multiplied before it is shown")
-                read.append((buffer, at, part.tobytes()))
-        count = len(rows) * mma.form.k * size // PIECE
+        pieces = mma.form.pieces(rows.start, len(rows))
+        for piece in pieces:
+            at = swizzled(start + piece) // size
+            part = self.owner.load(buffer, at, each)
+            hole = ledger.concealed(buffer.name, slice(at, at + each))
+            if hole is not None:
+                raise KernelError(f"{buffer.name}[{hole}] is multiplied before it is shown")
+            read.append((buffer, at, part.tobytes()))
+        count = len(pieces)
         found = b"".join(part for _, _, part in read[-count:])
         whole = np.frombuffer(found, buffer.dtype.numpy)
+        if mma.form.across:  # depth by depth, as rows follow each other
+            whole = whole.reshape(mma.form.k, len(rows)).T.ravel()
         if mma.form.dtype is DType.F32:
             return as_tf32(whole)
         return convert(whole, buffer.dtype, DType.F64)

@@ -10,7 +10,12 @@ in no bank: line r of a tile that begins at a multiple of 1024 bytes is found at
     byte   swizzled(128 r + c 16 + b) = 128 r + (c ^ (r % 8)) 16 + b
 
 ("128-byte swizzle", "K-major": PTX ISA 8.5, 9.7.15.5, "Shared Memory Matrix Layout", "Matrix
-Descriptor"). Sums are in registers of f32: with w the number of the warp in its group,
+Descriptor"). Halves may lie across ("MN-major"): a line is 64 neighbouring rows at one depth, and a
+block of 64 rows has so many lines, one for each depth of a tile; the next block follows it.
+
+    byte of row r at depth d, L lines a block    swizzled(128 (r // 64 L + d) + 2 (r % 64))
+
+Sums are in registers of f32: with w the number of the warp in its group,
 g = lane // 4, t = lane % 4, thread (w, lane) holds as its number i
 
     D   row 16 w + g + 8 (i // 2 % 2)   column 8 (i // 4) + 2 t + i % 2
@@ -54,10 +59,12 @@ PIECE = 16
 
 @dataclass(frozen=True, slots=True)
 class GroupForm:
-    """One instruction: what its factors hold, and how many columns it has."""
+    """One instruction: what its factors hold, and how many columns it has. `across`: lines of a
+    block of rows where both factors lie across."""
 
     dtype: DType
     columns: int
+    across: int = 0
 
     @property
     def k(self) -> int:
@@ -74,6 +81,37 @@ class GroupForm:
         """Elements of a row in shared memory."""
         return LINE // self.dtype.bytes
 
+    @property
+    def begins(self) -> int:
+        """Bytes at whose multiples, from the start of eight lines on, a factor may begin."""
+        return ATOM if self.across else TAKEN
+
+    def at(self, row: Any, depth: Any) -> Any:
+        """How many elements after its first one a factor's row at a depth lies, before pieces
+        change places: numbers or indices; rows are multiples of 64."""
+        if self.across:
+            return row * self.across + depth * self.line
+        return row * self.line + depth
+
+    def reach(self, rows: int) -> int:
+        """From the first of a product's elements to the last one, of so many rows of a factor."""
+        if self.across:
+            return ((rows - 1) // self.line * self.across + self.k) * self.line
+        return (rows - 1) * self.line + self.k
+
+    def pieces(self, first: int, count: int) -> list[int]:
+        """Where sixteen bytes that a product takes of some rows begin, in bytes after the start: of
+        one row after the other, or, across, of one depth after the other."""
+        if not self.across:
+            found = ((row, piece) for row in range(first, first + count) for piece in (0, PIECE))
+            return [row * LINE + piece for row, piece in found]
+        size = self.dtype.bytes
+        return [
+            (row // self.line * self.across + depth) * LINE + row % self.line * size
+            for depth in range(self.k)
+            for row in range(first, first + count, PIECE // size)
+        ]
+
     def sum_places(self, thread: int) -> list[Place]:
         """(row, column) of each sum that a thread of a group holds."""
         warp, lane = divmod(thread, WARP)
@@ -85,13 +123,18 @@ class GroupForm:
 
     def __str__(self) -> str:
         name = "tf32" if self.dtype is DType.F32 else str(self.dtype)
-        return f"m{GROUP_ROWS}n{self.columns}k{self.k}.{name}"
+        lying = f".across{self.across}" if self.across else ""
+        return f"m{GROUP_ROWS}n{self.columns}k{self.k}.{name}{lying}"
 
+
+ACROSS = 64
+"""Lines of a block, where factors lie across: of the depths of a step."""
 
 GROUP_FORMS = tuple(
-    GroupForm(dtype, columns)
+    GroupForm(dtype, columns, across)
     for dtype in (DType.F32, DType.BF16, DType.F16)
-    for columns in (64, 128, 256)
+    for columns in (64, 128, 192, 256)
+    for across in ((0,) if dtype is DType.F32 else (0, ACROSS))
 )
 """Those of the hardware that schedules make use of: it has every multiple of eight columns."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from convdsl.kernel.group_mma import ATOM, GROUP, GROUP_FORMS, GROUP_ROWS, LINE, TAKEN, GroupForm
+from convdsl.kernel.group_mma import ATOM, GROUP, GROUP_FORMS, GROUP_ROWS, LINE, GroupForm
 from convdsl.kernel.mma import FORMS, SUMS, WARP
 from convdsl.kernel.nodes import (
     Barrier,
@@ -291,7 +291,7 @@ class _Verifier:
             (mma.b, mma.b_index, form.columns),
         ):
             self.multiplied(form, buffer, index)
-            self.access(buffer, index, (rows - 1) * form.line + form.k, scope)
+            self.access(buffer, index, form.reach(rows), scope)
 
     def multiplied(self, form: GroupForm, buffer: Buffer, index: Dim) -> None:
         """What holds for a factor of a group's product: whole lines from one on, at a depth that
@@ -303,7 +303,7 @@ class _Verifier:
             self.fail(f"mma {form} of {buffer.name}, which is no shared memory at {ATOM} bytes")
         for monomial, coefficient in terms_of(index):
             bytes = coefficient * buffer.dtype.bytes
-            if bytes % ATOM and (monomial or bytes % ATOM >= LINE or bytes % TAKEN):
+            if bytes % ATOM and (monomial or bytes % ATOM >= LINE or bytes % form.begins):
                 self.fail(f"mma {form} of {buffer.name} from {index} on")
         if buffer.name not in self.shown:
             self.fail(f"{buffer.name} is multiplied before it is shown to products")

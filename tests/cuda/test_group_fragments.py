@@ -33,6 +33,17 @@ def byte_of(row: int, byte: int) -> int:
     return row // 8 * 1024 + row % 8 * 128 + piece * 16 + byte % 16
 
 
+def across_of(row: int, depth: int, size: int) -> int:
+    """Of a tile of halves with 128 bytes for 64 rows at one depth, MN-major, 128B swizzling: the
+    same 8 x 8 pieces, eight depths of 64 rows; then eight depths further on (the stride byte
+    offset, 1024) and, after all 64 of a step, the next 64 rows (the leading dimension byte offset).
+    """
+    pattern = [[column ^ line for column in range(8)] for line in range(8)]
+    byte = row % 64 * size
+    piece = pattern[depth % 8].index(byte // 16)
+    return row // 64 * 64 * 128 + depth // 8 * 1024 + depth % 8 * 128 + piece * 16 + byte % 16
+
+
 def place_of(thread: int, i: int) -> tuple[int, int]:
     """Row and column of element d_i of the accumulator."""
     w, g, t = thread // 32 % 4, thread % 32 >> 2, thread % 4
@@ -48,7 +59,8 @@ def test_formulas(form: GroupForm) -> None:
         assert swizzled(row * 128 + byte) == byte_of(row, byte)
 
 
-# One group multiplies depths from the second 32 bytes on, and from the fourth.
+# One group multiplies depths from the second 32 bytes on, and from the fourth; across, from the
+# second sixteen lines on, and from the fourth.
 KERNEL = """
 extern "C" __global__ void __launch_bounds__(128)
 once(const u32* __restrict__ a, const u32* __restrict__ b, float* __restrict__ d) {{
@@ -62,8 +74,8 @@ once(const u32* __restrict__ a, const u32* __restrict__ b, float* __restrict__ d
     float sums[{count}];
     for (int i = 0; i < {count}; i++) sums[i] = 1.0f;
     open_products();
-    {name}(sums, &tile[8], &tile[{a_words} + 8]);
-    {name}(sums, &tile[24], &tile[{a_words} + 24]);
+    {name}(sums, &tile[{first}], &tile[{a_words} + {first}]);
+    {name}(sums, &tile[3 * {first}], &tile[{a_words} + 3 * {first}]);
     commit_products();
     wait_products<0>();
     settled<{count}>(sums);
@@ -73,7 +85,7 @@ once(const u32* __restrict__ a, const u32* __restrict__ b, float* __restrict__ d
 
 
 def library_of(form: GroupForm, *, ptx: bool) -> Library:
-    words = {"a_words": 64 * 32, "b_words": form.columns * 32}
+    words = {"a_words": 64 * 32, "b_words": form.columns * 32, "first": 512 if form.across else 8}
     text = KERNEL.format(name=name_of_form(form), count=form.sums, **words)
     parts = [source_part("arithmetic.cuh"), group_products([form]), text]
     if ptx:
@@ -95,7 +107,7 @@ def test_a_product(form: GroupForm, ptx: bool) -> None:
         bytes = np.zeros(rows * 128, np.uint8)
         for row in range(rows):
             for depth in range(line):
-                at = byte_of(row, depth * size)
+                at = across_of(row, depth, size) if form.across else byte_of(row, depth * size)
                 bytes[at : at + size] = stored[row, depth : depth + 1].view(np.uint8)
         tiles.append(bytes.view(np.uint32))
         wide = stored if size == 4 else convert(stored, form.dtype, DType.F32)

@@ -109,7 +109,7 @@ def test_training_steps(op: str, dtype: DType) -> None:
 def filters_step(images: int, **more: Any) -> Graph:
     """A step down the gradient of the first filters of two, between maps."""
     b = Builder()
-    x = b("relu", b.input("x", images, 24, 7, 5))
+    x = b("relu", b("conv", b.input("x", images, 3, 7, 5), channels=24, kernel=1))
     first = {"channels": 64, "kernel": 3, "pad": "same", **more}
     h = b("conv", x, name="first", bias=False, **first)
     y = b("conv", h, name="second", channels=8, kernel=1, bias=False)
@@ -124,7 +124,8 @@ def filters_step(images: int, **more: Any) -> Graph:
 @pytest.mark.parametrize("name", TARGETS)
 @pytest.mark.parametrize("images", [5, 8, 36])
 def test_gradients_of_filters(images: int, name: str) -> None:
-    """Both factors lie along channels; with the images inside they lie along the depth."""
+    """Both factors lie along channels: of halves products take them so, in TF32 with the images
+    inside they lie along the depth."""
     graph, target = filters_step(images), TARGETS[name]
     lowered = lowered_for(graph, target)
     (chosen,) = (
@@ -135,7 +136,8 @@ def test_gradients_of_filters(images: int, name: str) -> None:
     made = plan.plan_for(chosen, target)
     assert made is not None
     assert made.tile.grouped
-    assert [layout.axis for _, layout in made.laid] == [0, 0]
+    assert made.tile.across == (name == "bf16")
+    assert [layout.axis for _, layout in made.laid] == ([] if made.tile.across else [0, 0])
     check(graph, target, "mixed")
 
 
@@ -158,6 +160,7 @@ def test_tiles(only_groups: None) -> None:
     """Of every size, with more rows and columns than there are."""
     for target in TARGETS.values():
         check(LAYERS["ragged channels"], target, "mixed")
+    check(filters_step(5), BF16, "mixed")
 
 
 SIZES = (70, 50, 90)

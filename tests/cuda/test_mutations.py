@@ -14,14 +14,14 @@ from cuda_shim.mutations import Mutant, mutants
 from cuda_shim.programs import run_on_cpu
 from cuda_shim.running import ORDERS, Caught
 from grids import block_sums, tiled_matmul
-from group_units import group_matmul
+from group_units import group_matmul, group_matmul_across
 from kernels import program_of
 from tensor_units import warp_matmul
 
 from convdsl.backends.cuda.printer import print_module
 from convdsl.kernel.cuda_target import CudaTarget
 from convdsl.kernel.grid import shuffled
-from convdsl.kernel.group_mma import GroupForm
+from convdsl.kernel.group_mma import ACROSS, GroupForm
 from convdsl.kernel.independence import check_bounds, check_independent
 from convdsl.kernel.interpret import interpret
 from convdsl.kernel.mma import BF16, TF32
@@ -40,6 +40,7 @@ KERNELS: Mapping[str, Callable[[], Kernel]] = {
     "tf32": lambda: warp_matmul(TF32, 20, 7, 22),
     "bf16": lambda: warp_matmul(BF16, 20, 7, 38),
     "groups": lambda: group_matmul(GroupForm(DType.F16, 64), 65, 9, 140, groups=1),
+    "groups across": lambda: group_matmul_across(GroupForm(DType.BF16, 64, ACROSS), 40, 9, 70),
 }
 
 

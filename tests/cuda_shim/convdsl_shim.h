@@ -168,17 +168,36 @@ inline void multiply_into(int site, float &s0, float &s1, float &s2, float &s3, 
 // Products of warp groups (backends/cuda/group_products.py)
 using CONVDSL_BF16 = convdsl::Halves<convdsl::BFloat16, 16>;
 using CONVDSL_F16 = convdsl::Halves<convdsl::Float16, 16>;
-#define CONVDSL_GROUP(Kind, columns, ...) \
-    convdsl::begin_product<Kind, columns>(__LINE__, __VA_ARGS__, 0)
-#define group_mma_m64n64k8_tf32(...) CONVDSL_GROUP(convdsl::Tf32, 64, __VA_ARGS__)
-#define group_mma_m64n64k16_bf16(...) CONVDSL_GROUP(CONVDSL_BF16, 64, __VA_ARGS__)
-#define group_mma_m64n64k16_f16(...) CONVDSL_GROUP(CONVDSL_F16, 64, __VA_ARGS__)
-#define group_mma_m64n128k8_tf32(...) CONVDSL_GROUP(convdsl::Tf32, 128, __VA_ARGS__)
-#define group_mma_m64n128k16_bf16(...) CONVDSL_GROUP(CONVDSL_BF16, 128, __VA_ARGS__)
-#define group_mma_m64n128k16_f16(...) CONVDSL_GROUP(CONVDSL_F16, 128, __VA_ARGS__)
-#define group_mma_m64n256k8_tf32(...) CONVDSL_GROUP(convdsl::Tf32, 256, __VA_ARGS__)
-#define group_mma_m64n256k16_bf16(...) CONVDSL_GROUP(CONVDSL_BF16, 256, __VA_ARGS__)
-#define group_mma_m64n256k16_f16(...) CONVDSL_GROUP(CONVDSL_F16, 256, __VA_ARGS__)
+#define CONVDSL_GROUP(Kind, columns, apart, ...) \
+    convdsl::begin_product<Kind, columns, apart>(__LINE__, __VA_ARGS__, 0)
+#define group_mma_m64n64k8_tf32(...) CONVDSL_GROUP(convdsl::Tf32, 64, 0, __VA_ARGS__)
+#define group_mma_m64n64k16_bf16(...) CONVDSL_GROUP(CONVDSL_BF16, 64, 0, __VA_ARGS__)
+#define group_mma_m64n64k16_bf16_across64(...) \
+    CONVDSL_GROUP(CONVDSL_BF16, 64, 64 * 128, __VA_ARGS__)
+#define group_mma_m64n64k16_f16(...) CONVDSL_GROUP(CONVDSL_F16, 64, 0, __VA_ARGS__)
+#define group_mma_m64n64k16_f16_across64(...) \
+    CONVDSL_GROUP(CONVDSL_F16, 64, 64 * 128, __VA_ARGS__)
+#define group_mma_m64n128k8_tf32(...) CONVDSL_GROUP(convdsl::Tf32, 128, 0, __VA_ARGS__)
+#define group_mma_m64n128k16_bf16(...) CONVDSL_GROUP(CONVDSL_BF16, 128, 0, __VA_ARGS__)
+#define group_mma_m64n128k16_bf16_across64(...) \
+    CONVDSL_GROUP(CONVDSL_BF16, 128, 64 * 128, __VA_ARGS__)
+#define group_mma_m64n128k16_f16(...) CONVDSL_GROUP(CONVDSL_F16, 128, 0, __VA_ARGS__)
+#define group_mma_m64n128k16_f16_across64(...) \
+    CONVDSL_GROUP(CONVDSL_F16, 128, 64 * 128, __VA_ARGS__)
+#define group_mma_m64n192k8_tf32(...) CONVDSL_GROUP(convdsl::Tf32, 192, 0, __VA_ARGS__)
+#define group_mma_m64n192k16_bf16(...) CONVDSL_GROUP(CONVDSL_BF16, 192, 0, __VA_ARGS__)
+#define group_mma_m64n192k16_bf16_across64(...) \
+    CONVDSL_GROUP(CONVDSL_BF16, 192, 64 * 128, __VA_ARGS__)
+#define group_mma_m64n192k16_f16(...) CONVDSL_GROUP(CONVDSL_F16, 192, 0, __VA_ARGS__)
+#define group_mma_m64n192k16_f16_across64(...) \
+    CONVDSL_GROUP(CONVDSL_F16, 192, 64 * 128, __VA_ARGS__)
+#define group_mma_m64n256k8_tf32(...) CONVDSL_GROUP(convdsl::Tf32, 256, 0, __VA_ARGS__)
+#define group_mma_m64n256k16_bf16(...) CONVDSL_GROUP(CONVDSL_BF16, 256, 0, __VA_ARGS__)
+#define group_mma_m64n256k16_bf16_across64(...) \
+    CONVDSL_GROUP(CONVDSL_BF16, 256, 64 * 128, __VA_ARGS__)
+#define group_mma_m64n256k16_f16(...) CONVDSL_GROUP(CONVDSL_F16, 256, 0, __VA_ARGS__)
+#define group_mma_m64n256k16_f16_across64(...) \
+    CONVDSL_GROUP(CONVDSL_F16, 256, 64 * 128, __VA_ARGS__)
 static inline void open_products() { convdsl_open_products(); }
 static inline void commit_products() { convdsl_commit_products(); }
 static inline void show_products() { convdsl_show_products(); }

@@ -32,7 +32,17 @@ CONVDSL_UNNOTED inline void take_line(const char *line, float *out) {
     }
 }
 
-template <class Kind, int COLUMNS>
+// Eight neighbouring rows at each depth, from lines of 64 rows; a block of 64 rows is APART bytes long.
+template <class Kind, int APART, int K>
+CONVDSL_UNNOTED inline void take_across(const char *from, int row, float (*out)[K]) {
+    for (int depth = 0; depth < K; depth++) {
+        unsigned words[4];
+        convdsl_take(exchanged(from + row / 64 * APART + depth * 128 + row % 64 * 2), 16, words);
+        for (int i = 0; i < 8; i++) out[i][depth] = Kind::value(words[i / 2], i % 2);
+    }
+}
+
+template <class Kind, int COLUMNS, int APART>
 CONVDSL_UNNOTED void multiply_lines(void *const *lanes) {
     constexpr int K = 8 * Kind::PACKED;
     static float a[16][K], b[COLUMNS][K];
@@ -42,9 +52,16 @@ CONVDSL_UNNOTED void multiply_lines(void *const *lanes) {
         if (mine.a != first.a || mine.b != first.b) convdsl_fail("wgmma of several descriptors");
     }
     int own = convdsl_warp() % 4 * 16;
-    for (int row = 0; row < 16; row++) take_line<Kind>(first.a + (own + row) * 128, a[row]);
-    for (int column = 0; column < COLUMNS; column++)
-        take_line<Kind>(first.b + column * 128, b[column]);
+    if constexpr (APART > 0) {
+        for (int row = 0; row < 16; row += 8)
+            take_across<Kind, APART, K>(first.a, own + row, a + row);
+        for (int column = 0; column < COLUMNS; column += 8)
+            take_across<Kind, APART, K>(first.b, column, b + column);
+    } else {
+        for (int row = 0; row < 16; row++) take_line<Kind>(first.a + (own + row) * 128, a[row]);
+        for (int column = 0; column < COLUMNS; column++)
+            take_line<Kind>(first.b + column * 128, b[column]);
+    }
     for (int lane = 0; lane < 32; lane++) {
         const Lines &mine = *static_cast<const Lines *>(lanes[lane]);
         for (int i = 0; i < COLUMNS / 2; i++) {
@@ -56,13 +73,13 @@ CONVDSL_UNNOTED void multiply_lines(void *const *lanes) {
     }
 }
 
-template <class Kind, int COLUMNS>
+template <class Kind, int COLUMNS, int APART>
 CONVDSL_UNNOTED inline void begin_product(
     int site, float *sums, const void *a, const void *b, int at_once) {
     float c[COLUMNS / 2], d[COLUMNS / 2];
     convdsl_sums(sums, COLUMNS / 2, c);
     Lines mine{static_cast<const char *>(a), static_cast<const char *>(b), c, d};
-    convdsl_meet(~0u, site, &mine, multiply_lines<Kind, COLUMNS>);
+    convdsl_meet(~0u, site, &mine, multiply_lines<Kind, COLUMNS, APART>);
     convdsl_begun(sums, COLUMNS / 2, d, at_once);
 }
 

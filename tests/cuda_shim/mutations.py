@@ -178,8 +178,10 @@ def _of_product(mma: GroupMma, scope: _Scope) -> Iterator[tuple[str, Body]]:
 def _other_depth(index: Dim, mma: GroupMma) -> Dim:
     """The next one of those that products take of a line, or the first one."""
     (constant,) = [c for m, c in terms_of(index) if not m] or [0]
-    last = constant % mma.form.line == mma.form.line - mma.form.k
-    return index + (mma.form.k - mma.form.line if last else mma.form.k)
+    step = mma.form.at(0, mma.form.k)
+    whole = mma.form.at(0, mma.form.line)  # depths of a step
+    last = constant % whole == whole - step
+    return index + (step - whole if last else step)
 
 
 def _of_copy(copy: CopyAsync, scope: _Scope) -> Iterator[tuple[str, Body]]:

@@ -10,6 +10,8 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from convdsl.kernel.group_mma import ACROSS, LINE
+
 WIDTH = {"pred": "bool", "b8": "u8", "b16": "u16", "b32": "u32", "b64": "u64", "f32": "u32",
          "f64": "u64", "s16": "u16", "u16": "u16", "s32": "u32", "u32": "u32", "s64": "u64",
          "u64": "u64", "f16": "u16"}  # fmt: skip
@@ -488,10 +490,12 @@ def group_product(i: Instruction, module: Module) -> str:
 
 
 def _group_product(i: Instruction, form: str, module: Module) -> str:
-    found = re.fullmatch(r"m64n(64|128|256)(k.*)", form)
+    found = re.fullmatch(r"m64n(64|128|192|256)(k.*)", form)
     kind = GROUP_KINDS.get(found[2]) if found else None
     d, a, b, added, *flags = i.operands
-    as_they_lie = ["1", "1"] if "tf32" in form else ["1", "1", "0", "0"]
+    halves = "tf32" not in form
+    across = halves and flags == ["1", "1", "1", "1"]
+    as_they_lie = ["1", "1", *(["1", "1"] if across else ["0", "0"] if halves else [])]
     asked_for = any(size == 0 for _, size in module.shared.values())
     if found is None or kind is None or flags != as_they_lie or not asked_for:
         raise i.unknown()
@@ -500,8 +504,9 @@ def _group_product(i: Instruction, form: str, module: Module) -> str:
         raise i.unknown()
     floats = ", ".join(value(m, "f32", module) for m in sums)
     results = " ".join(written(m, "f32", f"d[{n}]") for n, m in enumerate(sums))
-    lines = ", ".join(f"lines_at({value(x, 'u64', module)})" for x in (a, b))
-    call = f"convdsl::begin_product<{kind}, {columns}>({i.line}, d, {lines}, 1);"
+    apart = ACROSS * LINE if across else 0
+    lines = ", ".join(f"lines_at({value(x, 'u64', module)}, {apart})" for x in (a, b))
+    call = f"convdsl::begin_product<{kind}, {columns}, {apart}>({i.line}, d, {lines}, 1);"
     only = f'if (!{register(added)}) convdsl_fail("wgmma that adds to nothing");'
     return f"{{ {only} f32 d[] = {{{floats}}}; {call} {results} }}"
 

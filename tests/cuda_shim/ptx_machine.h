@@ -261,7 +261,10 @@ inline char *generic_at(const Declaration *declarations, u64 address) {
 // What a matrix descriptor names: lines of 128 bytes that are exchanged among eight of them ("Matrix
 // Descriptor Format": bits 0-13 the address, 16-29 and 32-45 what lies between, 49-51 an offset,
 // 62-63 how lines are exchanged, each but the latter two in units of sixteen bytes).
-inline const void *lines_at(u64 descriptor) {
+// `apart`: bytes from a block of 64 rows to the next one, where they lie across; else it says nothing.
+inline const void *lines_at(u64 descriptor, u64 apart) {
+    if (apart && (descriptor >> 16 & 0x3fff) << 4 != apart)
+        convdsl_fail("a descriptor of blocks that are apart otherwise");
     u64 between = descriptor >> 32 & 0x3fff, offset = descriptor >> 49 & 7, how = descriptor >> 62;
     if (between != 1024 / 16 || offset != 0 || how != 1)
         convdsl_fail("a descriptor of lines that lie otherwise");

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 from grids import ORDERS
-from group_units import FAULTS, group_matmul
+from group_units import FAULTS, group_matmul, group_matmul_across
 
-from convdsl.kernel.group_mma import GroupForm
+from convdsl.kernel.group_mma import ACROSS, GroupForm
 from convdsl.kernel.interpret import interpret
 from convdsl.kernel.nodes import Kernel
 from convdsl.kernel.verify import KernelError, verify_kernel
@@ -62,6 +62,20 @@ def test_a_product_of_matrices(form: GroupForm) -> None:
     order = list(ORDERS)[form.k % len(ORDERS)]
     found, exact = run(group_matmul(form, *SIZES), form, SIZES, order)
     np.testing.assert_allclose(found, exact, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("dtype", "columns"), [(DType.BF16, 64), (DType.F16, 128)], ids=str)
+def test_a_product_of_what_lies_across(dtype: DType, columns: int) -> None:
+    """Neighbours of a row lie side by side; the second block of columns behind all depths."""
+    (m, n, k), form = (41, columns - 11, 75), GroupForm(dtype, columns, ACROSS)
+    kernel = group_matmul_across(form, m, n, k)
+    verify_kernel(kernel)
+    x, y = (z[:, :k].T for z in matrices(form, m, n, k))
+    padded = [np.pad(z, ((0, 0), (0, -z.shape[1] % 8))).reshape(-1) for z in (x, y)]
+    c = np.full(m * n, np.nan, "f4")
+    interpret(kernel, {"a": padded[0], "b": padded[1], "c": c}, ORDERS["shuffled"])
+    a, b = (convert(z, dtype, DType.F64) for z in (x, y))
+    np.testing.assert_allclose(c.reshape(m, n), a.T @ b, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.drawn(share=3)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from convdsl.kernel.group_mma import ATOM, GroupForm
+from convdsl.kernel.group_mma import ATOM, LINE, GroupForm
 from convdsl.tensor import DType
 
 _FIELD = 16
@@ -16,16 +16,17 @@ _FIELD = 16
 _SWIZZLED = 1 << 62
 """Pieces of sixteen bytes change places among eight lines of 128."""
 
-_FIELDS = 1 << 16 | ATOM // _FIELD << 32 | _SWIZZLED
-"""Of all factors: one field that this way to lie leaves without a meaning, how far eight lines and
-the next eight are apart, and how they lie."""
+_FIELDS = ATOM // _FIELD << 32 | _SWIZZLED
+"""Of all factors: how far eight lines and the next eight are apart, and how they lie."""
 
 _HEAD = f"""
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
 // What wgmma knows of a factor (PTX ISA 8.5, 9.7.15.5.1, "Matrix Descriptor Format")
-ON_CARD u64 lines_at(const void* from) {{
+// APART: bytes from a block of 64 rows to the next one, where they lie across
+template <int APART> ON_CARD u64 lines_at(const void* from) {{
     unsigned at = (unsigned)__cvta_generic_to_shared(from);
-    return (u64)((at & 0x3ffff) / {_FIELD}) | {_FIELDS:#x}ull;
+    u64 apart = APART == 0 ? 1 : APART / {_FIELD};
+    return (u64)((at & 0x3ffff) / {_FIELD}) | apart << 16 | {_FIELDS:#x}ull;
 }}
 ON_CARD void open_products() {{ asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }}
 ON_CARD void commit_products() {{ asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }}
@@ -59,15 +60,17 @@ def _function(form: GroupForm) -> str:
     instruction = f"wgmma.mma_async.sync.aligned.m64n{form.columns}k{form.k}.f32.{kind}.{kind}"
     registers = _lines([f"%{i}" for i in range(count)], ', "\n        "')
     sums = _lines([f'"+f"(sums[{i}])' for i in range(count)], ",\n          ")
-    # added to what is there, neither factor negated; of halves neither lies the other way round
-    flags = "p, 1, 1" if form.dtype is DType.F32 else "p, 1, 1, 0, 0"
+    # added to what is there, neither factor negated; halves may lie across
+    across = "1" if form.across else "0"
+    flags = "p, 1, 1" if form.dtype is DType.F32 else f"p, 1, 1, {across}, {across}"
+    at = f"lines_at<{form.across * LINE}>"
     return f"""ON_CARD void {name_of_form(form)}(f32* sums, const void* a, const void* b) {{
     asm volatile("{{ .reg .pred p; setp.ne.b32 p, 1, 0; "
         "{instruction} "
         "{{{registers}}}, "
         "%{count}, %{count + 1}, {flags}; }}"
         : {sums}
-        : "l"(lines_at(a)), "l"(lines_at(b)));
+        : "l"({at}(a)), "l"({at}(b)));
 }}
 """
 

@@ -6,7 +6,7 @@ Three ways to lie there:
     rows      [depth][row]         what lies along its own rows
     packed    as it was packed     a copy of one run
 
-Warp groups read depths from lines of their own kind (`kernel.group_mma`).
+Warp groups read depths from lines of their own kind (`kernel.group_mma`), halves rows as well.
 
 A thread copies the same few depths of several rows, or the same rows of several depths, so that
 where these are is worked out once a step. On the tensor units each thread takes as many
@@ -23,6 +23,7 @@ from enum import Enum, auto
 from convdsl.kernel.builder import Builder
 from convdsl.kernel.counting import decide
 from convdsl.kernel.expr import Axis, Read
+from convdsl.kernel.group_mma import LINE, PIECE
 from convdsl.kernel.layout import Layout
 from convdsl.kernel.nodes import (
     Buffer,
@@ -133,7 +134,8 @@ class Factor:
     @property
     def _skew(self) -> int:
         """In elements, where rows lie side by side."""
-        return 0 if self.tile.form is None else SKEW // self.dtype.bytes
+        plain = self.tile.form is None or self.tile.grouped
+        return 0 if plain else SKEW // self.dtype.bytes
 
     @property
     def piece(self) -> int:
@@ -145,6 +147,8 @@ class Factor:
         """Where an element of a piece lies. On the plain units four rows are read at a time: of
         every second pair of rows neighbouring vectors change places, so that these do not meet in
         a bank. On the tensor units it is two rows, which are a line of the banks."""
+        if self.tile.across:
+            return self._across(row, depth)
         if self.tile.grouped:
             return self._lined(row, depth)
         if not self.chunked:
@@ -164,6 +168,15 @@ class Factor:
         inside = turned(piece, line) * self.tile.vector + depth - piece * self.tile.vector
         return line * self.tile.chunk + inside
 
+    def _across(self, row: Dim, depth: Dim) -> Dim:
+        """In lines of neighbouring rows, one for each depth."""
+        form, wide = self.tile.group_form, self.tile.vector
+        block = floor_div(row, form.line)
+        inside = row - block * form.line
+        piece = floor_div(inside, wide)
+        start = form.at(block * form.line, depth)
+        return start + turned(piece, depth) * wide + inside - piece * wide
+
     # Copies
 
     def copies(self, place: Place) -> Iterator[Copy]:
@@ -182,7 +195,7 @@ class Factor:
             inner, outer = outer, inner
         groups = inner // self.way.width
         along = min(groups, max(threads // outer, _ALONG // self.way.width))
-        along = groups if self.tile.grouped else along  # whole lines
+        along = LINE // PIECE if self.tile.grouped else along  # a line after the other
         own = floor_div(place.thread, along)
         for group, _ in _shares(place.thread - own * along, groups, along):
             for other, tests in _shares(own, outer, threads // along):

@@ -359,7 +359,9 @@ def _is_tight(gemm: Gemm, tile: Tile) -> bool:
 
 def _is_read_by_groups(gemm: Gemm, tile: Tile, a: Way, b: Way, pack: MatrixPack | None) -> bool:
     """Whether warp groups can multiply two factors as they are copied: along the depth, by sixteen
-    bytes, rounded before."""
+    bytes, rounded before; or both across it, if they are halves."""
+    if tile.across:
+        return pack is None and (a.width, b.width) == (tile.vector, tile.vector)
     if a.form is not Form.DEPTHS or a.width != tile.vector:
         return False
     if pack is None and (b.form is not Form.DEPTHS or b.width != tile.vector):
@@ -415,6 +417,8 @@ def _with_ways(
     else:
         depth = depth.with_last(b.along, max(b.width, a.width if a.form is Form.DEPTHS else 1))
     gemm = replace(gemm, rows=rows, columns=columns, depth=depth)
+    if tile.grouped and tile.halves and a.form is b.form is Form.ROWS:
+        tile = replace(tile, across=True)
     if tile.grouped and not _is_read_by_groups(gemm, tile, a, b, pack):
         return None
     return Plan(gemm, tile, a, b, pack, 1, tuple(laid.items()))

@@ -45,7 +45,8 @@ class Tile:
     """`warps` along rows and columns, each with `rows` x `columns` sums: on the tensor units in
     pieces of a form, on the plain ones (no form) each thread a rectangle of them. `halves`: both
     factors lie in shared memory as the form takes them, in two bytes an element. `grouped`: four
-    warps below each other multiply together, from shared memory (`kernel.group_mma`)."""
+    warps below each other multiply together, from shared memory (`kernel.group_mma`), where both
+    factors may lie `across`, along their rows."""
 
     form: MmaForm | None
     warps: tuple[int, int]
@@ -55,12 +56,13 @@ class Tile:
     halves: bool = False
     grouped: bool = False
     stages: int = STAGES
+    across: bool = False
 
     @property
     def group_form(self) -> GroupForm:
         """Of one product of a warp group."""
         assert self.form is not None
-        return GroupForm(self.form.dtype, self.warp_columns)
+        return GroupForm(self.form.dtype, self.warp_columns, self.depth if self.across else 0)
 
     @property
     def groups(self) -> int:
@@ -215,6 +217,8 @@ def _grouped(form: MmaForm, *, halves: bool) -> Iterator[Tile]:
     """Groups below each other, the rows of each, columns, stages."""
     for groups, rows, columns, stages in (
         (2, 64, 256, 4),
+        (2, 64, 192, 4),
+        (1, 64, 192, 3),
         (4, 64, 128, 4),
         (2, 64, 128, 4),
         (2, 64, 128, 3),

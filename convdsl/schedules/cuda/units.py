@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from convdsl.kernel.builder import Builder
-from convdsl.kernel.group_mma import GROUP, GROUP_ROWS
+from convdsl.kernel.group_mma import GROUP, GROUP_ROWS, GroupForm
 from convdsl.kernel.mma import COLUMNS, ROWS, SUMS, TF32, WARP, MmaForm
 from convdsl.kernel.nodes import (
     Buffer,
@@ -34,6 +34,7 @@ from convdsl.tensor import Dim, DType, floor_div
 _F32 = ValueType(DType.F32)
 _TF32 = ValueType(DType.TF32)
 _F32X4 = ValueType(DType.F32, VECTOR)
+_F32X2 = ValueType(DType.F32, 2)
 
 At = tuple[Buffer, Dim]
 """Where a piece begins in shared memory."""
@@ -317,10 +318,10 @@ class _Groups:
         form = self.tile.group_form
         self.b.open_products()
         for depth in range(0, self.tile.depth, form.k):
-            right = b[0], b[1] + depth
+            right = b[0], b[1] + form.at(0, depth)
             for number in range(self.tiles):
-                line = (self.first + number) * GROUP_ROWS * form.line
-                self.b.group_mma(form, self.acc, number, (a[0], a[1] + line + depth), right)
+                left = form.at((self.first + number) * GROUP_ROWS, depth)
+                self.b.group_mma(form, self.acc, number, (a[0], a[1] + left), right)
         self.b.commit_products()
 
     def settle(self, left: int) -> None:
@@ -333,8 +334,18 @@ class _Groups:
         for number in range(self.tiles):
             for half in (0, 1):
                 row = (self.first + number) * GROUP_ROWS + own + half * ROWS // 2
+                if self.tile.across:
+                    yield from self._pairs(form, number, half, row)
+                    continue
                 for pair in range(0, form.columns, 2 * COLUMNS):
                     start = number * form.sums + pair // 2 + 2 * half  # two of each piece
                     slots = (start, start + 1, start + SUMS, start + SUMS + 1)
                     lanes = tuple(Get(self.acc, slot) for slot in slots)
                     yield Held(row, pair + 4 * t, Gather(lanes, _F32X4))
+
+    def _pairs(self, form: GroupForm, number: int, half: int, row: Dim) -> Iterator[Held]:
+        """Columns as they lie, of which a thread holds two neighbours of each eight."""
+        for first in range(0, form.columns, COLUMNS):
+            start = number * form.sums + first // 2 + 2 * half
+            lanes = Get(self.acc, start), Get(self.acc, start + 1)
+            yield Held(row, first + 2 * self.thread[2], Gather(lanes, _F32X2))
