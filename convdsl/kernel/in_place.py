@@ -50,22 +50,41 @@ Body = tuple[Statement, ...]
 def written_over(kernel: Kernel, read: str, written: str, name: str) -> Kernel | None:
     """The kernel with one buffer, called as the written one, for both that are named; None where
     the one may not lie over the other."""
-    by_name = {buffer.name: buffer for buffer in kernel.buffers}
-    old, new = by_name[read], by_name[written]
-    if not _may_lie_over(kernel, old, new):
-        return None
+    return Overlays().written_over(kernel, read, written, name)
+
+
+def _joined(kernel: Kernel, old: Buffer, new: Buffer, name: str) -> Kernel:
     buffers = tuple(buffer for buffer in kernel.buffers if buffer != old)
     return replace(kernel, name=name, buffers=buffers, body=_replaced(kernel.body, old, new))
 
 
-def may_write_over(kernel: Kernel) -> bool:
-    """Whether there is a buffer that another of the kernel may lie over."""
-    return any(
-        _may_lie_over(kernel, old, new)
-        for new in kernel.buffers
-        for old in kernel.buffers
-        if new.written
-    )
+class Overlays:
+    """Which buffers may lie over which, in kernels of one program, that have a name each: looked
+    at once."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str, str], bool] = {}
+
+    def may_write_over(self, kernel: Kernel) -> bool:
+        """Whether there is a buffer that another of the kernel may lie over."""
+        return any(
+            self._may(kernel, old, new)
+            for new in kernel.buffers
+            for old in kernel.buffers
+            if new.written
+        )
+
+    def written_over(self, kernel: Kernel, read: str, written: str, name: str) -> Kernel | None:
+        """As the function does."""
+        by_name = {buffer.name: buffer for buffer in kernel.buffers}
+        old, new = by_name[read], by_name[written]
+        return _joined(kernel, old, new, name) if self._may(kernel, old, new) else None
+
+    def _may(self, kernel: Kernel, old: Buffer, new: Buffer) -> bool:
+        key = (kernel.name, old.name, new.name)
+        if key not in self._known:
+            self._known[key] = _may_lie_over(kernel, old, new)
+        return self._known[key]
 
 
 def _may_lie_over(kernel: Kernel, old: Buffer, new: Buffer) -> bool:

@@ -53,7 +53,8 @@ def lower(
     buffers = Buffers(graph, machine)
     tasks = Tasks(machine, buffers, certain)
     tasks.add_graph(graph)
-    sharing = Sharing(tasks.calls, tasks.kernels, buffers.aliases, buffers.fixed_places())
+    fixed = buffers.fixed_places()
+    sharing = Sharing(tasks.calls, tasks.kernels, buffers.aliases, fixed, tasks.overlays)
     if graph.updates:
         tasks.reorder(order_of(graph, sharing))
     for copy in replace_states(graph, sharing):

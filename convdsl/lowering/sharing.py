@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 
-from convdsl.kernel.in_place import written_over
+from convdsl.kernel.in_place import Overlays
 from convdsl.kernel.nodes import Kernel
 from convdsl.lowering.calls import Alias, Call, Key, PackedWeight, Private
 
@@ -30,7 +30,9 @@ class Sharing:
         kernels: Mapping[str, Kernel],
         aliases: Mapping[Key, Alias],
         fixed: Collection[Key],
+        overlays: Overlays | None = None,
     ) -> None:
+        self._overlays = overlays or Overlays()
         self.calls = calls
         self.aliases = dict(aliases)
         self._kernels = kernels
@@ -40,7 +42,7 @@ class Sharing:
 
     def copy(self) -> Sharing:
         """Another one to try things with."""
-        new = Sharing(list(self.calls), self._kernels, self.aliases, self._fixed)
+        new = Sharing(list(self.calls), self._kernels, self.aliases, self._fixed, self._overlays)
         new._over, new._made = self._over, self._made
         return new
 
@@ -91,7 +93,9 @@ class Sharing:
         if key not in self._over:
             several = sum(buffer.written for buffer in kernel.buffers) > 1
             name = f"{kernel.name}_{written}" if several else kernel.name
-            self._over[key] = made = written_over(kernel, read, written, f"{name}_over_{read}")
+            self._over[key] = made = self._overlays.written_over(
+                kernel, read, written, f"{name}_over_{read}"
+            )
             if made is not None:
                 self._made[made.name] = made
         return self._over[key]

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from convdsl.ir.graph import Graph, OpNode, Value
 from convdsl.ir.groups import leaving
 from convdsl.kernel.expr import Cast, Read, Stage, TensorVar, axes_over
-from convdsl.kernel.in_place import may_write_over
+from convdsl.kernel.in_place import Overlays
 from convdsl.kernel.layout import Layout
 from convdsl.kernel.nodes import Kernel
 from convdsl.lowering.buffers import Buffers
@@ -61,6 +61,7 @@ class Tasks:
         certain: Callable[[Kernel], None] | None = None,
     ) -> None:
         self._certain = certain
+        self.overlays = Overlays()
         self._machine = machine
         self._buffers = buffers
         self._composer = Composer(buffers.timing, buffers.planned, buffers.narrowed)
@@ -283,7 +284,7 @@ class Tasks:
             self._scheduled[task] = (scheduled, choice)
             for kernel, _ in scheduled.kernels:
                 self.kernels[kernel.name] = kernel
-                if self._certain is not None and not may_write_over(kernel):
+                if self._certain is not None and not self.overlays.may_write_over(kernel):
                     self._certain(kernel)
         return self._scheduled[task]
 

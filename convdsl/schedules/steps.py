@@ -133,21 +133,31 @@ def _opposite(one: Sum, other: Sum) -> bool:
     )
 
 
+@lru_cache(maxsize=256)  # a kernel asks for every tile
+def _in_order(steps: Steps) -> tuple[tuple[tuple[float, int, int], ...], ...]:
+    """Of each sum the factors, which of them are 1 or -1, and the places; ones first."""
+    return tuple(
+        tuple(
+            (float(number), int(number) if abs(number) == 1 else 0, at)
+            for number, at in sorted(terms, key=lambda term: term[0] != 1)
+        )
+        for terms in steps.sums
+    )
+
+
 def transformed(b: Builder, steps: Steps, values: Sequence[Value]) -> list[Value]:
     """M x of the values."""
     known = list(values)
-    for terms in steps.sums:
-        ordered = sorted(terms, key=lambda term: term[0] != 1)
+    for terms in _in_order(steps):
         total: Value | None = None
-        for number, at in ordered:
+        for factor, sign, at in terms:
             x = known[at]
-            factor = Const(float(number), x.type)
             if total is None:
-                total = x if number == 1 else Binary("mul", factor, x)
-            elif abs(number) == 1:
-                total = Binary("add" if number == 1 else "sub", total, x)
+                total = x if sign > 0 else Binary("mul", Const(factor, x.type), x)
+            elif sign:
+                total = Binary("add" if sign > 0 else "sub", total, x)
             else:
-                total = Fma(factor, x, total)
+                total = Fma(Const(factor, x.type), x, total)
         assert total is not None
         known.append(b.let(total, "s"))
     return [known[at] for at in steps.results]

@@ -12,6 +12,8 @@ from graphs import Array, Builder, evaluate_graph, random_arrays, rewritten
 from convdsl import InputError
 from convdsl.backends.llvm.objects import find_target
 from convdsl.ir.graph import Graph
+from convdsl.kernel import in_place
+from convdsl.kernel.nodes import Buffer, Kernel
 from convdsl.kernel.program import Access, Argument, Place, format_program
 from convdsl.lowering.lower import Lowered, lower
 from convdsl.lowering.memory import round_up
@@ -72,6 +74,26 @@ def test_schedules_are_asked_once_of_equal_tasks() -> None:
     lower(rewritten(b.output(y=x)), machine, "net")
     assert len(asked) > 3, "the generic schedule is asked of everything"
     assert len(asked) == len(set(asked))
+
+
+def test_what_may_lie_over_what_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By those who hand certain kernels on, and by those who plan memory twice."""
+    looked: list[tuple[str, str, str]] = []
+    whether = in_place._may_lie_over  # pyright: ignore[reportPrivateUsage]
+
+    def watched(kernel: Kernel, old: Buffer, new: Buffer) -> bool:
+        looked.append((kernel.name, old.name, new.name))
+        return whether(kernel, old, new)
+
+    monkeypatch.setattr(in_place, "_may_lie_over", watched)
+    b = Builder()
+    x = b("relu", b.input("x", 1, 16, 8, 8))
+    for _ in range(3):
+        x = b("relu", b("add", b("conv", x, channels=16, kernel=3), x))
+    machine = cpu_machine(find_target("x86-64-v3", X86))
+    lower(rewritten(b.output(y=x)), machine, "net", certain=lambda kernel: None)
+    assert looked
+    assert len(looked) == len(set(looked))
 
 
 def test_memory_is_reused_along_the_chain() -> None:

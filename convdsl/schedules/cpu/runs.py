@@ -77,11 +77,11 @@ class Run:
 def runs_of(space: Space, width: int) -> list[Run]:
     """The tiles of one row, neighbours with the same reach together."""
     tiles: list[tuple[int, int, Reach]] = []
+    met = [_met(space, tap) for tap in range(space.taps)]
     for start in range(0, space.outs, width):
         here = min(width, space.outs - start)
         reach = tuple(
-            tuple(j for j in range(here) if _meets(space, start + j, tap))
-            for tap in range(space.taps)
+            tuple(range(max(first - start, 0), min(past - start, here))) for first, past in met
         )
         tiles.append((start, here, reach))
     return _grouped(tiles, 0)
@@ -103,6 +103,12 @@ def patches_of(row: Space, column: Space, rows: int) -> list[Run]:
         )
         tiles.append((start, len(positions), reach))
     return _grouped(tiles, rows)
+
+
+def _met(space: Space, tap: int) -> tuple[int, int]:
+    """The first output that meets the input at a tap, and the one past the last."""
+    before = space.pad - tap * space.dilation
+    return -(-before // space.stride), -(-(before + space.extent) // space.stride)
 
 
 def _meets(space: Space, out: int, tap: int) -> bool:
