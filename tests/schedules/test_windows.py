@@ -126,3 +126,23 @@ def test_strided_filters_that_pay_for_packing_are_packed(
     graph = b.output(y=b("conv", x, channels=filters, kernel=kernel, stride=stride, pad=pad))
     steps = lower(graph, cpu_machine(find_target("x86-64-v3")), "t").program.steps
     assert sum(step.nodes[0].startswith("pack for") for step in steps) == packs
+
+
+@pytest.mark.parametrize(
+    ("shape", "filters", "packs"),
+    [
+        ((1, 128, 56, 56), 32, 1),
+        ((1, 64, 100, 100), 64, 1),
+        ((1, 70, 27, 37, 37), 16, 1),  # far away
+        ((1, 128, 14, 14), 16, 0),  # near
+        ((1, 16, 190, 190), 16, 0),  # few rows
+        ((1, 70, 192, 192), 4, 0),  # hardly any arithmetic
+    ],
+)
+def test_many_channels_of_one_tap_are_packed(
+    shape: tuple[int, ...], filters: int, packs: int
+) -> None:
+    b = Builder()
+    graph = b.output(y=b("conv", b.input("x", *shape), channels=filters, kernel=1))
+    steps = lower(graph, cpu_machine(find_target("x86-64-v3")), "t").program.steps
+    assert sum(step.nodes[0].startswith("pack for") for step in steps) == packs

@@ -25,6 +25,10 @@ _PLACES = 4  # of groups within a block: so many have code of their own, with st
 _SETS = 64  # of the first-level cache: a page of lines, whatever its size
 _SHARE = 0.5  # of the second-level cache, beyond which a map is not found there by the next sweep
 _FAR = 10.0  # bytes a cycle from beyond it
+_STREAMS = 24  # channels of one tap, each a row by itself: more than a processor sees coming
+_PAGE = 4096
+_WORTH_NEAR = 0.9  # as the next, of one tap and a map far away
+_WORTH_ONE_TAP = 2.0  # as the next, of one tap
 _WORTH_PACKING = 2.5  # cycles of multiply-adds for each element of the input, beside .6 of packing
 
 
@@ -134,7 +138,8 @@ def input_layout(conv: Convolution, task: Task, target: Target) -> Layout | None
     """How the input is read: as it lies, or packed in vectors of channels where it is plain, fills
     them, and is read so often that it pays. A tile touches a line for each channel of a plain
     input, and for each position of a packed one: a few for all channels of a vector. Where there
-    is one tap the next tile finds the same lines, if the first-level cache has room for them."""
+    is one tap the next tile finds the same lines, if the first-level cache has room for them;
+    of more channels than a processor sees coming they are waited for."""
     given = task.operand(conv.x.tensor.name).layout
     packed = channels_layout(task, conv.x)
     if given is None or packed is None or given.axis is not None:
@@ -142,8 +147,17 @@ def input_layout(conv: Convolution, task: Task, target: Target) -> Layout | None
     strides = prod(space.stride for space in conv.space)
     cycles = conv.channels_out * conv.taps / strides / (2 * task.layout.block)
     full = conv.channels_in >= task.layout.block
-    full = full and (conv.taps > 1 or _crowded(conv, target))
-    return packed if full and cycles >= _WORTH_PACKING else given
+    if conv.taps > 1:
+        return packed if full and cycles >= _WORTH_PACKING else given
+    many = conv.channels_in >= _STREAMS or _crowded(conv, target)
+    least = _WORTH_NEAR if _lies_far(conv, target) else _WORTH_ONE_TAP
+    return packed if full and many and cycles >= least else given
+
+
+def _lies_far(conv: Convolution, target: Target) -> bool:
+    """Whether a map is beyond the second-level cache, each channel on pages of its own."""
+    apart = prod(conv.x.tensor.type.sizes[2:]) * conv.x.dtype.bytes
+    return apart >= _PAGE and apart * conv.channels_in > target.caches.l2_bytes
 
 
 def _crowded(conv: Convolution, target: Target) -> bool:
