@@ -117,6 +117,7 @@ def test_what_is_not_read_has_no_gradient() -> None:
     assert found["other"] is None
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(
     ("op", "attributes"),
     [

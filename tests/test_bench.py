@@ -39,6 +39,7 @@ def test_elementwise_work_is_free_where_it_is_near() -> None:
     assert bound_seconds(graph, MACHINE, 1) == 0
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("line", bench.networks())
 def test_networks(line: str) -> None:
     name, model = bench.load(line)

@@ -76,6 +76,7 @@ def test_garbage_is_looked_for_after_compiling(
     assert gc.isenabled()
 
 
+@pytest.mark.dear
 def test_a_hit_lowers_nothing_and_packs_the_weights_given(made: list[str]) -> None:
     model = convdsl.parse(RESIDUAL)
     for seed in range(3):
@@ -86,6 +87,7 @@ def test_a_hit_lowers_nothing_and_packs_the_weights_given(made: list[str]) -> No
     assert len(ObjectCache().entries()) == 1
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(
     "layers",
     [
@@ -120,6 +122,7 @@ def test_the_order_of_operands_tells(made: list[str]) -> None:
     assert len(made) == 2
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(
     ("what", "change"),
     [
@@ -224,6 +227,7 @@ def test_open_sizes_have_no_arena() -> None:
 # The recipe
 
 
+@pytest.mark.dear
 @pytest.mark.drawn(share=3)
 @pytest.mark.parametrize("cpu_name", ["x86-64-v2", "x86-64-v4"])
 @pytest.mark.parametrize("name", ["squeezenet1_1", "mobilenet_v2", "shufflenet_v2_x0_5", "lenet5"])

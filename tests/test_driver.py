@@ -179,6 +179,7 @@ def test_a_source_compiles_as_its_model_does(folder: Path) -> None:
     np.testing.assert_array_equal(by_source, by_model)
 
 
+@pytest.mark.dear
 def test_passes_change_no_numbers() -> None:
     model, x = convdsl.parse(RESIDUAL), images(2, 16)
     plain, full = (
@@ -226,6 +227,7 @@ def test_a_plan_too_large_is_refused_before_anything_is_made() -> None:
 # Looking
 
 
+@pytest.mark.dear
 def test_every_level_is_text_or_bytes() -> None:
     model = convdsl.parse(RESIDUAL)
     for level in driver.LEVELS:
@@ -268,6 +270,7 @@ def test_the_example_in_the_documentation_is_what_is_printed() -> None:
         assert str(convdsl.emit(model, level, **X86)) in text
 
 
+@pytest.mark.dear
 def test_every_level_is_deterministic() -> None:
     """Two processes with different hash seeds print the same: all that is ours. NVRTC orders
     instructions and allots registers otherwise from run to run."""

@@ -113,6 +113,7 @@ def test_rows_equal_the_oracle(case: tuple[Graph, str], loops: bool) -> None:
     np.testing.assert_allclose(found, wanted, rtol=0, atol=allowed)
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("shape", [(40, 37), (3, 300), (9, 16), (30, 5)])
 @pytest.mark.parametrize("axis", [0, 1])
 def test_softmax_of_extremes(shape: tuple[int, int], axis: int) -> None:

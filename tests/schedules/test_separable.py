@@ -36,6 +36,7 @@ CASES = [
 ]
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(("op", "shape", "attributes"), CASES)
 def test_large_windows(op: str, shape: tuple[int, ...], attributes: dict[str, Any]) -> None:
     """Any axes, steps and padding; NaN and infinities reach the windows that have them."""

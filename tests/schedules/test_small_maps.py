@@ -104,6 +104,7 @@ MOVES: dict[str, Move] = {
 }
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(
     "cpu",
     ["native", *(pytest.param(f"x86-64-v{n}", marks=pytest.mark.drawn) for n in (2, 3, 4))],

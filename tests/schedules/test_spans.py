@@ -57,6 +57,7 @@ def gathers(kernel: Kernel) -> bool:
     return False
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(("op", "shape", "attributes"), MOVES)
 def test_rows_are_moved_in_vectors(
     op: str, shape: tuple[int, ...], attributes: dict[str, Any]
@@ -97,6 +98,7 @@ def drawn(random: np.random.Generator, lanes: int) -> tuple[list[int | None], in
     return known, int(random.integers(1, lanes)) if random.random() < 0.4 else None
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("lanes", [4, 8, 16])
 @pytest.mark.parametrize("dtype", [DType.F32, DType.F64, DType.I64, DType.U8], ids=str)
 def test_vectors_hold_what_lanes_would(dtype: DType, lanes: int) -> None:

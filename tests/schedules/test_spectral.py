@@ -106,6 +106,7 @@ def layers(draw: st.DrawFn) -> tuple[tuple[int, ...], dict[str, Any]]:
     return (draw(st.sampled_from([1, 1, 2])), groups * per_group, *space), attributes
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("cpu", CPUS)
 @settings(max_examples=8)
 @given(layer=layers(), apart=st.booleans())
@@ -177,6 +178,7 @@ def schedules_of(graph: Graph, machine: Machine) -> set[str]:
     return {choice.schedule for choice in lower(graph, machine, "t").choices}
 
 
+@pytest.mark.dear
 def test_layers_that_pay_and_layers_that_do_not() -> None:
     machine = cpu_machine(find_target("x86-64-v4", "x86_64-unknown-linux-gnu"))
     for shape, attributes in (

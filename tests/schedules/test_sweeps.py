@@ -38,6 +38,7 @@ def test_limits_are_shares_of_a_core_s_caches() -> None:
     assert Limits.of(target) == TUNED
 
 
+@pytest.mark.dear
 @settings(max_examples=40)
 @given(
     drawn=convolutions(),
@@ -55,6 +56,7 @@ def test_every_way_of_sweeping(
         check(conv_graph(*drawn))
 
 
+@pytest.mark.dear
 @settings(max_examples=30)
 @given(
     batch=st.sampled_from([0, 0, 1, 3]),

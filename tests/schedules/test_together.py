@@ -36,6 +36,7 @@ def drawn(shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
     return random.permutation(x, axis=-1)
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("cpu", ["native", "x86-64-v3", "x86-64-v2"])
 @pytest.mark.parametrize("length", LENGTHS)
 def test_functions_of_rows(length: int, cpu: str) -> None:
@@ -54,6 +55,7 @@ def test_functions_of_rows(length: int, cpu: str) -> None:
             np.testing.assert_allclose(found, truth.astype(np.float32), rtol=4e-7, atol=2e-38)
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("axis", [0, 1])
 @pytest.mark.parametrize("length", LENGTHS)
 def test_softmax_of_rows(length: int, axis: int) -> None:
@@ -126,6 +128,7 @@ def sums_and(activation: str | None, head: str, width: int) -> Graph:
     return rewritten(b.output(y=total if activation is None else b(activation, total)))
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(("width", "cpu"), [(1, "native"), (13, "x86-64-v2"), (30, "native")])
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("activation", BEHIND)

@@ -39,6 +39,7 @@ def product(
     return rewritten(b.output(z=b("relu", b("matmul", x, turned))))
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("dtype", [DType.F32, DType.F64], ids=str)
 @pytest.mark.parametrize(("outer", "m", "k", "n"), SIZES)
 def test_products_with_what_lies_along_the_sum(

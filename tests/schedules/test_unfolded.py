@@ -24,6 +24,7 @@ def strided(shape: tuple[int, ...], **attributes: Any) -> Any:
     return b.output(y=b("relu", b("add", made, b.input("skip", *made.type.sizes))))
 
 
+@pytest.mark.dear
 @given(
     batch=st.integers(1, 3),
     channels=st.integers(1, 40),
@@ -73,6 +74,7 @@ def test_first_layers_are_read_as_they_lie() -> None:
     assert "unfolded" not in check(graph)
 
 
+@pytest.mark.dear
 @given(
     batch=st.integers(1, 2),
     channels=st.integers(1, 5),

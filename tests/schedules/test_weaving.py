@@ -38,6 +38,7 @@ def lowered(shape: tuple[int, ...], axes: tuple[int, ...], dtype: DType, cpu: st
     return lower(graph, cpu_machine(find_target(cpu)), "t")
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("dtype", [DType.F32, DType.F64, DType.I64], ids=str)
 @pytest.mark.parametrize(("shape", "axes", "rows"), CASES)
 def test_rows_are_woven(

@@ -45,6 +45,7 @@ def wide(draw: st.DrawFn) -> Layer:
     ], attributes
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("cpu", CPUS)
 @settings(deadline=None, max_examples=5)
 @given(wide())
@@ -96,6 +97,7 @@ def torn(draw: st.DrawFn) -> Layer:
     return (draw(st.sampled_from([1, 2])), groups * draw(st.integers(4, 40)), *space), attributes
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("cpu", CPUS)
 @settings(deadline=None, max_examples=5)
 @given(torn())
@@ -103,6 +105,7 @@ def test_torn_groups(cpu: str, layer: Layer) -> None:
     check(conv_graph(*layer), cpu=cpu)
 
 
+@pytest.mark.dear
 def test_loops_of_torn_groups_are_sound() -> None:
     layer = (1, 66, 5, 6), {"channels": 99, "kernel": 3, "pad": 1, "groups": 3}
     assert "direct" in check(conv_graph(*layer), loops=True)

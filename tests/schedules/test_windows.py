@@ -27,6 +27,7 @@ WINDOWS = [
 ]
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(("kernel", "stride", "pad", "shape"), WINDOWS)
 @pytest.mark.parametrize("op", ["max_pool", "avg_pool"])
 def test_windows_over_an_input(
@@ -72,6 +73,7 @@ def _gathers(kernel: Kernel) -> bool:
     return False
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(("kernel", "stride", "pad", "dilation", "shape"), ROWS)
 @pytest.mark.parametrize("op", ["max_pool", "avg_pool"])
 def test_windows_along_rows_are_vectors_of_rows(

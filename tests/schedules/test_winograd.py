@@ -122,6 +122,7 @@ def along(made: Plan) -> tuple[int, ...]:
     return tuple(line.form.m for line in made.tiling.lines)
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("cpu", CPUS)
 @settings(max_examples=10)
 @given(layer=layers(), apart=st.booleans())

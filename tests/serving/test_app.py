@@ -278,6 +278,7 @@ def test_batches_are_filled_up_to_twice_their_samples_at_most(most: int, sizes: 
     assert ladder(most) == sizes
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("file", ["photos.cdsl", "four.cdsl"])
 def test_images_are_prepared_as_the_model_says(place: Path, file: str) -> None:
     """Artifacts for batches of 1 and 4, and of 4 alone; three images."""

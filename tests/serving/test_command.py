@@ -18,6 +18,7 @@ from convdsl.ir.model import Model
 from convdsl.tensor import symbol
 
 
+@pytest.mark.dear
 def test_several_models(place: Path) -> None:
     arguments = ("photos.cdsl", "edges=sized.cnn", "--weights", "edges=sized.npz", "--log")
     with command(*arguments, folder=place) as (address, process):
@@ -56,6 +57,7 @@ def _base64(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
 
+@pytest.mark.dear
 def test_sizes_that_are_given_are_those_that_are_served(place: Path) -> None:
     arguments = ("sized.cnn", "--weights", "random:0", "--input", "1x4x4,1x6x5")
     with command(*arguments, folder=place) as (address, _):
@@ -71,6 +73,7 @@ def test_sizes_that_are_given_are_those_that_are_served(place: Path) -> None:
     assert codes[2].json() == {"error": said}
 
 
+@pytest.mark.dear
 def test_an_artifact_of_several_sizes_says_which(place: Path) -> None:
     """And not where it lies."""
     made = convdsl.compile(place / "sized.cnn", place / "sized.npz", threads=1)

@@ -72,6 +72,7 @@ def test_every_type_of_ours_has_a_name() -> None:
     assert set(DATATYPES) == set(HOST_DTYPES)
 
 
+@pytest.mark.dear
 @pytest.mark.drawn(share=3)
 @pytest.mark.parametrize("dtype", HOST_DTYPES, ids=str)
 @pytest.mark.parametrize("form", ["nested", "flat", "binary"])
@@ -97,6 +98,7 @@ def test_tensors_come_as_they_were(dtype: DType, form: str) -> None:
     check()
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("dtype", HOST_DTYPES, ids=str)
 @pytest.mark.parametrize("binary", [False, True])
 def test_answers_are_what_was_computed(dtype: DType, binary: bool) -> None:
@@ -378,6 +380,7 @@ JSON = st.recursive(
 )  # fmt: skip
 
 
+@pytest.mark.dear
 @given(
     st.dictionaries(st.sampled_from(["id", "inputs", "outputs", "parameters"]), JSON),
     st.dictionaries(st.sampled_from([*GOOD, "parameters"]), JSON),

@@ -311,6 +311,7 @@ def test_two_requests_in_one_breath(short: str) -> None:
 # The end
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_what_is_at_work_is_finished(place: Path, number: signal.Signals) -> None:
     """Every answer that comes is whole and its own; after the signal no new ones are taken."""
@@ -356,6 +357,7 @@ def test_what_is_at_work_is_finished(place: Path, number: signal.Signals) -> Non
         assert "Traceback" not in process.stderr.read()  # type: ignore[union-attr]
 
 
+@pytest.mark.dear
 def test_who_waits_when_it_ends_is_answered() -> None:
     go = threading.Event()
     service = service_of(Doubling(step=lambda x: go.wait(10)), Limits(batch=1, farewell=10))

@@ -91,6 +91,7 @@ def requests(draw: Any) -> bytes:
     return body[: len(body) - draw(st.sampled_from([0] * 9 + [1, 40]))]
 
 
+@pytest.mark.dear
 @settings(max_examples=80)
 @given(st.lists(requests(), min_size=1, max_size=4))
 def test_strangers(network: Executable, bodies: list[bytes]) -> None:

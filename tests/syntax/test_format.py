@@ -40,12 +40,14 @@ def check(text: str) -> str:
     return made
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
 def test_the_zoo_is_formatted(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     assert check(text) == text
 
 
+@pytest.mark.dear
 @pytest.mark.drawn(share=3)
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
 @pytest.mark.parametrize("seed", range(3))

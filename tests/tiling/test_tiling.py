@@ -63,6 +63,7 @@ def check(body: str, size: tuple[int, int], tile: int) -> Any:
 DOWN = "x -> conv(4, 3x3) -> maxpool(2)"
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(
     ("body", "size", "tile"),
     [
@@ -132,6 +133,7 @@ model unet(height = 60, width = 60) {
 """
 
 
+@pytest.mark.dear
 def test_u_net_as_published(tmp_path: Path) -> None:
     """Figure 2: valid convolutions, mirrored borders, an output as large as the image; sizes by
     parameters, of which only some are admitted."""
@@ -162,6 +164,7 @@ LAYERS = [
 ]  # fmt: skip
 
 
+@pytest.mark.dear
 @given(data=st.data())
 @settings(max_examples=10)
 def test_drawn_networks(data: st.DataObject) -> None:

@@ -71,6 +71,7 @@ def run(rank: Rank, model: Any, training: Any, batches: list[dict[str, Array]]) 
     return session.states()
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(
     ("said", "size"), [(SETTINGS[0], 3), (SETTINGS[1], 2), (SETTINGS[2], 2), (LAMB, 2)], ids=str
 )
@@ -166,6 +167,7 @@ def test_what_does_more_is_no_joint_step() -> None:
     assert program(LAMB).joint is None
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("said", SETTINGS, ids=str)
 def test_programs_know_the_work_that_is_shared(said: dict[str, Any]) -> None:
     """All that writes large states, and nothing else, in one or two runs; the same whatever the
@@ -194,6 +196,7 @@ def test_all_come_to_the_same_answer(digests: tuple[int, ...]) -> None:
     assert together(3, agree) == [(len({*digests}) == 1, 0 not in digests)] * 3
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("who", ["nobody", "rank 0", "rank 1", "another digest"])
 def test_programs_that_differ(who: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where not all have the same joint steps, or any: the states are the same at the end."""

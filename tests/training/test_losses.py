@@ -30,6 +30,7 @@ def test_the_language_has_the_same_losses() -> None:
     assert set(LOSSES) == set(techniques.LOSSES)
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("name", LOSSES)
 def test_gradients_agree_with_differences(name: str) -> None:
     """By outputs and by targets that are numbers."""
@@ -42,6 +43,7 @@ def test_gradients_agree_with_differences(name: str) -> None:
     assert checked >= 3
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("name", LOSSES)
 def test_machine_code_agrees(name: str) -> None:
     """After all passes, fused, in f32; huge logits among the draws."""

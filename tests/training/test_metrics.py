@@ -42,6 +42,7 @@ def drawn(seed: int) -> tuple[Array, Array, Array]:
     return scores, labels, scores.argmax(1)
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("seed", range(20))
 @pytest.mark.parametrize("average", ["macro", "micro"])
 def test_classes_agree_with_scikit_learn(seed: int, average: str) -> None:
@@ -75,6 +76,7 @@ def test_top_k_agrees_with_scikit_learn(seed: int, top: int) -> None:
         assert value("accuracy", scores, labels, top=classes) == 1.0
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("seed", range(10))
 @pytest.mark.parametrize("average", ["macro", "micro"])
 @pytest.mark.parametrize("classes", [1, 4])

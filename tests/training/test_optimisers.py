@@ -115,6 +115,7 @@ def test_a_parameter_of_zeros_is_not_scaled(paper: Recurrence, name: str) -> Non
 # All of them
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("shape", [(), (1,), (10,), (33,), (3, 5, 3, 3), (16, 16, 3, 3)], ids=str)
 @pytest.mark.parametrize("name", OPTIMISERS)
 def test_in_single_precision(name: str, shape: tuple[int, ...]) -> None:

@@ -88,6 +88,7 @@ def test_it_learns_and_says_so(tmp_path: Path) -> None:
     assert best["val_accuracy"] == max(line["val_accuracy"] for line in lines)
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("after", [1, 5, 6, 11])
 def test_interrupted_and_resumed_as_if_nothing_had_been(tmp_path: Path, after: int) -> None:
     """In the middle of an epoch, at its last batch, in a later one."""
@@ -124,6 +125,7 @@ def to_kill(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], dict[s
     return command, hashes(place / "whole")
 
 
+@pytest.mark.dear
 @pytest.mark.drawn(share=3)
 @pytest.mark.parametrize("seed", range(KILLS))
 def test_killed_at_any_moment(

@@ -79,6 +79,7 @@ def assert_alike(found: dict[str, Array], expected: dict[str, Array]) -> None:
         np.testing.assert_allclose(array, expected[key], rtol=0, atol=1e-6, err_msg=key)
 
 
+@pytest.mark.dear
 @pytest.mark.drawn(share=3)
 @pytest.mark.parametrize("optimizer", OPTIMISERS)
 def test_updates_that_overflow_never_were(optimizer: str) -> None:
@@ -98,6 +99,7 @@ def test_updates_that_overflow_never_were(optimizer: str) -> None:
     assert int(run.state["optimizer.step"]) == 6
 
 
+@pytest.mark.dear
 def test_the_scale_grows_after_so_many_updates_in_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scaling, "INTERVAL", 3)
     run = runs(scaled=True)
@@ -110,6 +112,7 @@ def test_the_scale_grows_after_so_many_updates_in_a_row(monkeypatch: pytest.Monk
     assert found == powers
 
 
+@pytest.mark.dear
 def test_the_scale_never_grows_to_infinity(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scaling, "INTERVAL", 1)
     run = runs(scaled=True)
@@ -122,6 +125,7 @@ def test_the_scale_never_grows_to_infinity(monkeypatch: pytest.MonkeyPatch) -> N
     assert remembered(run) == (2.0**127, 0, 0)
 
 
+@pytest.mark.dear
 def test_several_batches_for_an_update() -> None:
     """One of them overflows, and the update is left out, not only its own share."""
     run, plain = runs(scaled=True, accumulate=2), runs(scaled=False, accumulate=2)
@@ -141,6 +145,7 @@ def test_several_batches_for_an_update() -> None:
     assert_alike(states(run), states(plain))
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("clip", [{"clip_value": 0.1}, {"clip": 1.0}])
 def test_what_is_clipped_was_finite(clip: dict[str, float]) -> None:
     """An infinite gradient is not made a large one; clipping is of unscaled gradients."""

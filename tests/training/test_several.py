@@ -87,6 +87,7 @@ def state(folder: Path) -> dict[str, Any]:
     return dict(read_checkpoint(folder / "checkpoint").states)
 
 
+@pytest.mark.dear
 def test_two_processes_are_one(place: Path) -> None:
     """One line an epoch, one note; the same figures and weights as one process, to 1e-5."""
     measured = ("--epochs", "2", "--val-fraction", "0.3")
@@ -102,6 +103,7 @@ def test_two_processes_are_one(place: Path) -> None:
         np.testing.assert_allclose(kept[1].states[key], array, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.dear
 def test_sums_and_messages(place: Path) -> None:
     """Of more than a message, of several types, several under way; what is said to all."""
     script = place / "sums.py"
@@ -156,6 +158,7 @@ def ranks_of(out: Path) -> dict[int, int]:
     return found
 
 
+@pytest.mark.dear
 @pytest.mark.drawn(share=KILLS // 2)
 @pytest.mark.parametrize("number", range(KILLS))
 def test_a_killed_rank_ends_the_job_and_nothing_is_lost(
@@ -192,6 +195,7 @@ def test_a_killed_rank_ends_the_job_and_nothing_is_lost(
     assert not ranks_of(place / out)
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(
     "number", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in range(1, 6))]
 )
@@ -217,6 +221,7 @@ def test_a_killed_parent_leaves_nobody_behind(place: Path, uninterrupted: str, n
     assert digest(place / out) == uninterrupted
 
 
+@pytest.mark.dear
 def test_ctrl_c_stops_all_after_one_step(place: Path, uninterrupted: str) -> None:
     out = place / "stopped"
     job = subprocess.Popen(command(place, "stopped"), stderr=subprocess.PIPE, text=True)
@@ -290,6 +295,7 @@ def test_without_the_extra(
         mpi.open_ranks()
 
 
+@pytest.mark.dear
 def test_what_does_not_go_together(place: Path) -> None:
     foreign = convdsl(*words(place, "odd"), OMPI_COMM_WORLD_SIZE="4")
     assert foreign.returncode == 2

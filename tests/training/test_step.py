@@ -82,6 +82,7 @@ def test_logistic_regression_by_hand() -> None:
     assert made.steps == 3
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_number_of_threads_changes_nothing(seed: int) -> None:
     alone, team = session(DEEP, threads=1, seed=seed), session(DEEP, threads=2, seed=seed)
@@ -92,6 +93,7 @@ def test_the_number_of_threads_changes_nothing(seed: int) -> None:
         np.testing.assert_array_equal(one, other, err_msg=key)
 
 
+@pytest.mark.dear
 def test_states_of_before_bring_the_same_steps() -> None:
     made = session(DEEP, optimizer="adamw(lr = 0.01)")
     made.step(images(0), 0.1)
@@ -121,6 +123,7 @@ def test_what_is_frozen_stays_and_costs_nothing() -> None:
         assert same == key.startswith(("stem", "norm")), key
 
 
+@pytest.mark.dear
 def test_inference_of_what_was_trained() -> None:
     """Outputs are those of inference, the loss is that of these outputs."""
     made = session(DEEP)

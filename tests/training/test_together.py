@@ -99,6 +99,7 @@ SETTINGS = [
 ]
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("said", SETTINGS, ids=str)
 def test_synchronised_steps_are_those_of_one_process(said: dict[str, Any]) -> None:
     """To 1e-5 of the largest element after three steps, with dropout, clipping, averages."""
@@ -253,6 +254,7 @@ def run(size: int, out: Path | None, **more: Any) -> list[Trained]:
     return together(size, work)
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("size", [2, 3])
 def test_runs_are_those_of_one_process(tmp_path: Path, size: int) -> None:
     """Order, augmentation, mixing across parts, schedule, validation with a ragged last batch."""
@@ -270,6 +272,7 @@ def test_runs_are_those_of_one_process(tmp_path: Path, size: int) -> None:
     assert [trained.folder is None for trained in found] == [rank > 0 for rank in range(size)]
 
 
+@pytest.mark.dear
 def test_it_goes_on_with_another_number_of_ranks(tmp_path: Path) -> None:
     said = {"schedule": "constant"}  # whatever the last epoch is
     (whole,) = run(1, tmp_path / "whole", epochs=4, **said)

@@ -68,6 +68,7 @@ def test_normalises_by_the_batch(shape: tuple[int, ...], affine: bool) -> None:
         np.testing.assert_allclose(updates[key], 0.75 * arrays[key] + 0.25 * new, rtol=1e-12)
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("shape", [(6, 5), (4, 3, 5, 5), (3, 16, 6, 6), (2, 33, 9, 9)])
 def test_large_offsets_cost_no_digits(shape: tuple[int, ...]) -> None:
     """Means of thousands of standard deviations; squares would not leave a digit of f32."""
@@ -142,6 +143,7 @@ def test_one_element_is_an_error_once_the_batch_is_known() -> None:
         graph.bind({"n": 1})
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("affine", [True, False])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_gradients_agree_with_differences(shape: tuple[int, ...], affine: bool) -> None:
@@ -238,6 +240,7 @@ def test_dropout_has_the_gradient_of_its_mask(shape: tuple[int, ...]) -> None:
 # What is dropped or kept as a whole: channels, or samples (stochastic depth)
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(
     ("per", "own", "shape"),
     [
@@ -262,6 +265,7 @@ def test_a_whole_is_dropped_or_enlarged(
     assert abs(gone.mean() - p) < 5 * np.sqrt(p * (1 - p) / gone.size)
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(("per", "own"), [("sample", 1), ("channel", 2)])
 def test_wholes_are_drawn_as_elements_are(per: str, own: int) -> None:
     """By the layer's stream, the step, the number of the sample and the place in it: the numbers

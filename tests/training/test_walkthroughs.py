@@ -75,6 +75,7 @@ def detector(folder: Path) -> None:
 WALKS = (digits, mnist, shapes, boxes, photos, detector)
 
 
+@pytest.mark.dear
 @pytest.mark.drawn(share=6)
 @pytest.mark.parametrize("walked", WALKS, ids=lambda walked: walked.__name__)
 def test_walkthroughs(tmp_path: Path, walked: Callable[[Path], None]) -> None:

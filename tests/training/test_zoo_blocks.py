@@ -32,6 +32,7 @@ def drawn(model: convdsl.Model) -> dict[str, np.ndarray]:
     return data
 
 
+@pytest.mark.dear
 def test_every_block_of_the_zoo_is_here() -> None:
     """But those of the gallery, which has steps of its own."""
     entries = zoo.names().items()

@@ -293,6 +293,7 @@ def test_compressed_members_are_refused(tmp_path: Path) -> None:
     refused(tmp_path, ck.archive(body, {"0": bytes(400)}, compress=True), "is compressed")
 
 
+@pytest.mark.dear
 def test_pickles_are_limited_in_bytes_and_opcodes(tmp_path: Path) -> None:
     refused(tmp_path, ck.archive(bytes(MAX_PICKLE_BYTES), {}), "larger than")
     refused(tmp_path, ck.archive(b"(" * (MAX_OPCODES + 1), {}), "more than 2000000 opcodes")
@@ -320,6 +321,7 @@ def test_more_tensors_than_allowed(tmp_path: Path) -> None:
     refused(tmp_path, ck.archive(body, {"0": bytes(4)}), "100001 tensors, at most 100000")
 
 
+@pytest.mark.dear
 def test_deep_nesting_neither_recurses_nor_crashes(tmp_path: Path) -> None:
     refused(tmp_path, ck.archive(b"N" + b"\x85" * 1_000_000, {}), "no state dict")
     refused(tmp_path, ck.archive(b"]" * 500_000 + b"a" * 499_999, {}), "no state dict")
@@ -349,6 +351,7 @@ def test_a_flipped_weight_is_noticed(tmp_path: Path) -> None:
     refused(tmp_path, bytes(data), "checksum")
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("format", FORMATS)
 def test_cut_short_anywhere(tmp_path: Path, format: str) -> None:
     data = FORMATS[format](ARRAYS)

@@ -34,6 +34,7 @@ def test_constants() -> None:
     assert (draw(init="quarter") == 0.25).all()
 
 
+@pytest.mark.dear
 def test_every_operator_s_initialiser_exists() -> None:
     wanted = {
         state.init

@@ -29,6 +29,7 @@ def text(body: str, given: str = "3, 224, 224", before: str = "") -> Model:
 # torchvision 0.29.1; multiply-accumulates of contractions alone
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(
     ("name", "params", "gmacs"),
     [
@@ -55,6 +56,7 @@ def test_torchvision(name: str, params: int, gmacs: float) -> None:
     assert round(found["macs"] / 1e9, 3) == gmacs
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(
     ("name", "macs"),
     [
@@ -97,6 +99,7 @@ def test_auxiliary_heads() -> None:
 # Papers
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(
     ("name", "mega_params", "mega_macs"),
     [
@@ -348,6 +351,7 @@ RESIZED = {
 image's size."""
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("name", RESIZED)
 def test_classifiers_take_their_resolution(name: str) -> None:
     size, params = RESIZED[name]

@@ -75,6 +75,7 @@ def _loaded(name: str, **options: Any) -> tuple[convdsl.Model, dict[str, Any], n
     return model, weights(states), image(1, *model.inputs["image"].shape[1:])
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("passes", [PASSES, ()], ids=["passes", "no-passes"])
 @pytest.mark.parametrize(("name", "options"), CASES)
 def test_outputs_are_torchvisions(name: str, options: dict[str, Any], passes: Any) -> None:

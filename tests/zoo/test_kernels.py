@@ -30,6 +30,7 @@ CASES = [
 ]
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("cpu", ["x86-64-v4", "x86-64-v2"])
 @pytest.mark.parametrize("name", CASES)
 def test_iterations_are_independent(name: str, cpu: str) -> None:
@@ -40,6 +41,7 @@ def test_iterations_are_independent(name: str, cpu: str) -> None:
     check_kernels(Plan(model, toolchain).lower(binding))
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("cpu", ["x86-64-v4", "x86-64-v2"])
 def test_kernels_of_a_network_spoilt(cpu: str) -> None:
     """A store that forgets one parallel counter: every iteration of it writes the same place."""

@@ -31,6 +31,7 @@ HELD = {"inception_v3": {"auxiliary": True}}
 """What torchvision holds and counts as parameters, though it does not run at inference."""
 
 
+@pytest.mark.dear
 @pytest.mark.drawn(share=2)
 @pytest.mark.parametrize("name", RECORDED)
 def test_torchvision(name: str) -> None:

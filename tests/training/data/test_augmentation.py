@@ -69,6 +69,7 @@ def test_streams_follow_from_their_counters() -> None:
     assert len(seen) == 3 * len(Purpose) * 4
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("alpha", [0.05, 0.4, 1.0, 2.5])
 def test_beta_is_beta(alpha: float) -> None:
     """Its lower half, where doubles are dense, and that it is half."""
@@ -228,6 +229,7 @@ def seen_map(name: str, arguments: dict[str, Any], index: int) -> np.ndarray[Any
     return np.stack([across, along, found[10, 10] - 10], -1)
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(
     ("name", "arguments", "read", "low", "high"),
     [
