@@ -43,6 +43,7 @@ LEVELS = (
     "library",
 )
 SUFFIX = ".cdsl"
+_SMALL = 100_000  # bytes that are told one by one
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -144,7 +145,8 @@ def _artifact(options: argparse.Namespace, others: Sequence[argparse.Namespace])
     made.save(path, **binding)
     seconds = time.perf_counter() - started
     size = path.stat().st_size
-    console.note(f"{path}: {size / 1e6:,.1f} MB in {seconds:.2f} s")
+    shown = f"{size / 1e6:,.1f} MB" if size >= _SMALL else f"{size:,} bytes"
+    console.note(f"{path}: {shown} in {seconds:.2f} s")
     return 0
 
 

@@ -327,6 +327,14 @@ def positive(text: str) -> int:
     return number
 
 
+def natural(text: str) -> int:
+    """An option's value that counts something that may not be there."""
+    number = whole(text, 0, _MOST)
+    if number is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
+    return number
+
+
 _MOST = (1 << 31) - 1
 
 

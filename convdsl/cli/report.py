@@ -31,8 +31,8 @@ from convdsl.cli.options import (
     batch_of,
     completes,
     input_shapes,
+    natural,
     path_of,
-    positive,
 )
 from convdsl.cli.watching import add_watch, watch
 from convdsl.diagnostics import InputError
@@ -49,7 +49,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--count", choices=("all", "torchvision"), default="all", help="counting convention"
     )
     group.add_argument(
-        "--depth", type=positive, metavar="D", help="sum up blocks by D leading names"
+        "--depth", type=natural, metavar="D", help="sum up blocks by D leading names; 0: totals"
     )
     group.add_argument(
         "--columns", metavar="NAME,..", help="of tables, e.g. layer,input,kernel/stride,output"
@@ -156,7 +156,7 @@ def _carried(options: argparse.Namespace) -> int:
     """The figures that an artifact carries: those of the network it was made of."""
     from convdsl.runtime.saved import read_report
 
-    if options.set or options.input or options.depth or options.columns:
+    if options.set or options.input or options.depth is not None or options.columns:
         said = "its figures are those it was compiled with"
         raise InputError(f"{options.model} is compiled already: {said}")
     found = read_report(options.model, options.batch)

@@ -82,7 +82,7 @@ def _rows(reports: dict[str, Report], depth: int | None) -> list[dict[str, Any]]
         {"figure": name, **{key: _plain(report.totals[name]) for key, report in reports.items()}}
         for name in totals
     ]
-    if depth is None:
+    if not depth:
         return made
     blocks = {key: {row.name: row for row in rows(r, depth)} for key, r in reports.items()}
     every: Sequence[str] = list(dict.fromkeys(name for found in blocks.values() for name in found))

@@ -28,7 +28,8 @@ def report_markdown(
     """The report as a section with one table; with `verbose` the defaults in force."""
     lines = [f"# {_escaped(report.model)}", ""]
     lines += _bullets(header_lines(report) + total_lines(report))
-    lines += draw(report_grid(report, depth, verbose, columns))
+    if depth != 0:
+        lines += draw(report_grid(report, depth, verbose, columns))
     if verbose:
         lines += ["", "## Defaults in force", "", *draw(defaults_grid(report))]
     return "\n".join(lines) + "\n"

@@ -28,9 +28,11 @@ class Row:
 
 def rows(report: Report, depth: int | None = None) -> list[Row]:
     """A row per operator; with `depth`, operators whose paths begin with the same `depth` names
-    are summed up."""
+    are summed up, with 0 none, as totals say it."""
     if depth is None:
         return [_row([layer], layer.name) for layer in report.layers]
+    if depth == 0:
+        return []
     blocks: dict[str, list[Layer]] = {}
     for layer in report.layers:
         blocks.setdefault(".".join(layer.name.split(".")[:depth]), []).append(layer)

@@ -30,7 +30,8 @@ def report_table(
 ) -> str:
     """Header and totals, a row per operator or block; with `verbose` the defaults in force."""
     parts = [_lines([*header_lines(report), *total_lines(report)], width)]
-    parts.append(draw(report_grid(report, depth, verbose, columns), width, color))
+    if depth != 0:
+        parts.append(draw(report_grid(report, depth, verbose, columns), width, color))
     if verbose:
         parts += ["\ndefaults in force\n", draw(defaults_grid(report), width, color)]
     return "".join(parts)

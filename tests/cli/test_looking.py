@@ -413,3 +413,21 @@ def test_report_as_a_page(convdsl, small: Path, folder: Path) -> None:
     assert "f32[2, 3, 8, 8]" in text
     assert "140 GFLOP/s, 12 GB/s" in text
     assert convdsl("report", small, "--html", folder / "no" / "page.html").code == 2
+
+
+@pytest.mark.parametrize("format", ["table", "md", "csv"])
+def test_totals_alone(convdsl, small: Path, format: str) -> None:
+    """`--depth 0` leaves what stands above the table."""
+    said = convdsl("report", small, "--depth", "0", "--format", format)
+    whole = convdsl("report", small, "--format", format)
+    assert said.code == 0
+    assert whole.out.startswith(said.out.rstrip("\n"))
+    assert "conv1" not in said.out.replace("at conv1", "")
+    swept = convdsl("report", small, "--depth", "0", "--set", "classes=3,4")
+    assert swept.out == convdsl("report", small, "--set", "classes=3,4").out
+
+
+def test_sizes_of_small_artifacts(convdsl, small: Path, tmp_path: Path) -> None:
+    path = tmp_path / "small.cdsl"
+    said = convdsl("compile", small, "--weights", "random:0", "-o", path)
+    assert f"{path}: {path.stat().st_size:,} bytes in " in said.err
