@@ -251,6 +251,16 @@ def test_large_filters_leave_no_channels_over(cpu: str, size: int) -> None:
     assert len([s for s in kernel.body if isinstance(s, Parallel)]) == 1
 
 
+@pytest.mark.parametrize(("channels", "left"), [(728, 1), (344, 1), (88, 1), (512, 0), (200, 0)])
+def test_blocks_that_no_tile_divides_are_left_over(channels: int, left: int) -> None:
+    """91, 43 and 11 blocks: in pairs and one, not each by itself."""
+    graph = conv_graph((1, 1024, 19, 19), {"channels": channels, "kernel": 1})
+    machine = cpu_machine(find_target("x86-64-v3", "x86_64-unknown-linux-gnu"))
+    kernels = lower(graph, machine, "t").program.kernels
+    (kernel,) = (kernel for kernel in kernels if kernel.registers)
+    assert len([s for s in kernel.body if isinstance(s, Parallel)]) == 1 + left
+
+
 def test_tiles_that_fill_all_registers_where_filters_can_be_broadcast_from_memory() -> None:
     triple = "x86_64-unknown-linux-gnu"
     assert choose_tile(find_target("x86-64-v4", triple), 32, 7, must_divide=True) == Tile(4, 7)

@@ -25,6 +25,7 @@ _PLACES = 4  # of groups within a block: so many have code of their own, with st
 _SETS = 64  # of the first-level cache: a page of lines, whatever its size
 _SHARE = 0.5  # of the second-level cache, beyond which a map is not found there by the next sweep
 _FAR = 10.0  # bytes a cycle from beyond it
+_MOST_DIVIDING = 5  # blocks of a tile that has a few positions, too
 _STREAMS = 24  # channels of one tap, each a row by itself: more than a processor sees coming
 _PAGE = 4096
 _WORTH_NEAR = 0.9  # as the next, of one tap and a map far away
@@ -58,12 +59,14 @@ def places(conv: Convolution, task: Task) -> int:
 
 def tile_for(conv: Convolution, task: Task, target: Target) -> Tile:
     """The register tile. On a narrow map its columns may be those of several rows. Large filters
-    leave no blocks over: all positions would be swept for a few of them."""
+    leave no blocks over: all positions would be swept for a few of them. Where no tile of several
+    blocks divides them (91, 43, 11), one of single blocks would meet inputs twice as often."""
     block = task.layout.block
     blocks = -(-conv.channels_out // block)
     outer, columns = columns_of(conv, input_layout(conv, task, target))
     rows = outer[-1].outs if outer else 1
     large = filter_bytes(conv, task) > Limits.of(target).stay
+    large = large and any(blocks % few == 0 for few in range(2, _MOST_DIVIDING + 1))
     must_divide = (conv.groups > 1 or large) and not torn(conv, task)
     # A tile that fills all registers halved the speed of a strided 1x1 convolution.
     spare = conv.taps == 1
