@@ -95,7 +95,7 @@ def _refuse_weights(path: Path) -> None:
 
 
 def _no_source(text: str) -> str:
-    if (folder := folder_instead(text)) is not None:
+    if text and (folder := folder_instead(text)) is not None:
         return folder
     near = nearest(text, zoo.names())
     if "/" in text or text.lower().endswith((".cnn", ".onnx")):

@@ -14,7 +14,7 @@ from small_models import CALCULATOR, RESIDUAL, images
 
 import convdsl
 from convdsl import CompileError, InputError, WeightError, driver, exporting
-from convdsl.backends.llvm import objects as llvm
+from convdsl.backends.llvm import pieces
 from convdsl.passes import PASSES
 from convdsl.runtime.cache import ObjectCache
 
@@ -197,8 +197,10 @@ def test_machine_code_is_cached(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     """The same text and processor hit, bit for bit; another shape or processor does not."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     made: list[str] = []
-    emit = llvm.emit_object
-    monkeypatch.setattr(llvm, "emit_object", lambda ir, target: made.append(ir) or emit(ir, target))
+    emit = pieces.emit_object
+    monkeypatch.setattr(
+        pieces, "emit_object", lambda ir, target: made.append(ir) or emit(ir, target)
+    )
     model = convdsl.parse(RESIDUAL)
 
     def compiled(**options: Any) -> Any:
