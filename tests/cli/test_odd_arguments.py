@@ -66,7 +66,8 @@ def test_carets_stand_under_the_word_of_a_long_line(before: int, after: int) -> 
     rows = Diagnostic("E0201", "wrong", (label,)).render().split("\n")
     line, carets = next((r, rows[i + 1]) for i, r in enumerate(rows) if "WRONG" in r)
     assert max(map(len, rows)) < 260
-    assert line.index("WRONG") == carets.index("^^^^^ here")
+    assert line.index("WRONG") == carets.index("^^^^^")  # far to the right the label is below
+    assert any(row.endswith("here") and row.index("here") >= line.index("WRONG") for row in rows)
     if before + after < 200:
         assert line == f"2 | {'a' * before}WRONG{'b' * after}"
 
@@ -76,7 +77,8 @@ def test_a_long_line_is_marked_from_end_to_end_where_labels_are_far_apart() -> N
     labels = (Label(source.span(5_009, 14_009), "of this"), Label(source.span(0, 9), "by this"))
     rows = Diagnostic("E0201", "wrong", labels).render().split("\n")
     assert max(map(len, rows)) < 300
-    assert any("^" in row and row.endswith("of this") for row in rows)
+    assert any("^" in row for row in rows)
+    assert any(row.endswith("of this") for row in rows)
     assert any("by this" in row for row in rows)
 
 

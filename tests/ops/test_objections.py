@@ -158,16 +158,16 @@ def test_dtypes_must_agree() -> None:
 @pytest.mark.parametrize(
     ("other", "advice"),
     [
-        ((H // 2) * 2, "where H % 2 == 0"),
-        ((H // 16) * 16, "where H % 16 == 0"),
-        ((H // 4) * 4 + 1, "where H % 4 == 1"),
-        (((H + 1) // 2) * 2 - 1, "where H % 2 == 1"),
-        ((((H // 2) // 3) * 3) * 2, "where H % 6 == 0"),
-        (W, None),
+        ((H // 2) * 2, "declare it on the input: where H % 2 == 0"),
+        ((H // 16) * 16, "declare it on the input: where H % 16 == 0"),
+        ((H // 4) * 4 + 1, "declare it on the input: where H % 4 == 1"),
+        (((H + 1) // 2) * 2 - 1, "declare it on the input: where H % 2 == 1"),
+        ((((H // 2) // 3) * 3) * 2, "declare it on the input: where H % 6 == 0"),
+        (W, "where they are equal, call both H"),
         (H + 1, None),
     ],
 )
 def test_the_missing_constraint_is_named(other: Dim, advice: str | None) -> None:
     shapes = {"a": (N, 3, H), "b": (N, 3, other)}
     error = objection("add", shapes, {}, DType.F32)
-    assert error.help == (() if advice is None else (f"declare it on the input: {advice}",))
+    assert error.help == (() if advice is None else (advice,))

@@ -159,8 +159,16 @@ def exp_near_zero(dtype: DType) -> list[float]:
 
 @lru_cache
 def _fallen(dtype: DType) -> list[float]:
-    """The same with an error of a unit or two in the last place: what shares are made of."""
-    return interpolated(Decimal.exp, math.log(2) / 2, _FALLEN_DEGREE[dtype])
+    """The same with an error of a unit or two in the last place, none at zero: what shares are made
+    of, and one share alone is one."""
+
+    def beyond(r: Decimal) -> Decimal:
+        return (r.exp() - 1) / r
+
+    reach, degree = math.log(2) / 2, _FALLEN_DEGREE[dtype]
+    if degree % 2 == 0:  # zero is one of the points
+        return interpolated(Decimal.exp, reach, degree)
+    return [1.0, *interpolated(beyond, reach, degree - 1)]
 
 
 @lru_cache
