@@ -118,5 +118,5 @@ def find_machine(spec: str, this_machine: Callable[[], Machine]) -> Machine:
 def _unknown(spec: str) -> str:
     names = (*MACHINES, MEASURED)
     close = get_close_matches(spec, names, n=1)
-    hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(names)}"
-    return f"no machine {spec}: {hint}, or GFLOPS/GBS such as 140/12"
+    hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(names)};"
+    return f"no machine {spec}: {hint} GFLOPS/GBS such as 140/12 describe another"

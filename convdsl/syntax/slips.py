@@ -67,11 +67,16 @@ RULES = tuple(
     )
 )  # fmt: skip
 
+_LONGEST = 1_000
+"""Characters of a line that somebody wrote: rules take the square of them."""
+
 _IN_A_MODEL = re.compile(r"^\0(?:input|output|\w+ ?(?:->|=(?!=)))")
 
 
 def slip(line: str, accepts: Collection[str]) -> str | None:
     """What to write for a line with STOP in it, where what is accepted there is known."""
+    if len(line) > _LONGEST:
+        return None
     if "MODEL" in accepts and _IN_A_MODEL.match(line):
         return "it stands inside of a model: `model NAME { ... }`"
     for rule, help in RULES:
@@ -84,6 +89,6 @@ def slip(line: str, accepts: Collection[str]) -> str | None:
 def _filled(help: str, match: re.Match[str]) -> str:
     """The help with what the line says."""
     groups = [group or "" for group in (match[0], *match.groups())]
-    percent = f"{int(groups[1]) / 100}" if groups[1:] and groups[1].isdigit() else ""
+    percent = f"{int(groups[1]) / 100}" if groups[1:] and groups[1].isdecimal() else ""
     sizes = groups[2].replace("x", ", ") if len(groups) > 2 else ""
     return help.format(*(group.strip() for group in groups), percent=percent, sizes=sizes)
