@@ -43,6 +43,8 @@ KERNELS: Mapping[str, Callable[[], Kernel]] = {
     "groups across": lambda: group_matmul_across(GroupForm(DType.BF16, 64, ACROSS), 40, 9, 70),
 }
 
+SLOW = ("groups", "groups across")  # minutes: hundreds of mutants, 128 threads each
+
 
 def operands(kernel: Kernel) -> dict[str, Array]:
     random = np.random.default_rng(5)
@@ -106,7 +108,7 @@ COUNTER = "counter"
 @pytest.mark.dear
 @pytest.mark.drawn(share=4)
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.slow if n == "groups" else []) for n in KERNELS]
+    "name", [pytest.param(n, marks=pytest.mark.slow if n in SLOW else []) for n in KERNELS]
 )
 def test_every_mistake_is_seen_twice(name: str) -> None:
     kernel = KERNELS[name]()
