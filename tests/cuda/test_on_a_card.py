@@ -115,7 +115,10 @@ def test_the_suite(machine: Path, tmp_path: Path) -> None:
 @pytest.mark.dear
 @sometimes
 def test_what_there_was_no_time_for(machine: Path, tmp_path: Path) -> None:
-    told = run(machine, tmp_path, "tests", "-k", "test_forward", code=124, LIMIT="6")
+    for limit in (6, 12, 24, 48):  # the first one in which tests are collected, whoever else works
+        told = run(machine, tmp_path, "tests", "-k", "test_forward", code=124, LIMIT=str(limit))
+        if "tests" in told:
+            break
     assert told["tests"]["not run"]
     assert not told["tests"]["failed"]
 
