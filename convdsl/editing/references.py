@@ -180,9 +180,33 @@ def rename(view: View, offset: int, name: str, roots: Sequence[Path]) -> dict[Pa
             raise InputError(f"{names.place.name} has errors: names can be changed when it parses")
         if view.project.is_of_the_zoo(names.place):
             raise InputError(f"{names.place.name} of the zoo uses it")
-        edits[names.place] = [Edit(start, end, name) for start, end in sorted(spans)]
+        called = {Edit(start, end, name) for start, end in spans}
+        edits[names.place] = sorted(
+            {*called, *_put_out(names, spans)}, key=lambda edit: (edit.start, edit.end)
+        )
     _check_meanings(view, texts, symbols, name, edits)
     return edits
+
+
+def _put_out(names: Names, spans: set[tuple[int, int]]) -> Iterator[Edit]:
+    """What keeps results called as they are: `output low` becomes `output low = NAME`, among others
+    on a line of its own."""
+    text = names.reading.text
+    nodes = (node for node in everything(names.reading.tree) if isinstance(node, ast.Output))
+    for node in nodes:
+        start, end = node.label.span.start, node.label.span.end
+        if not node.short or (start, end) not in spans:
+            continue
+        yield Edit(start, start, f"{node.label.span.text} = ")
+        line = text[text.rfind("\n", 0, node.span.start) + 1 : node.span.start]
+        begin = "\n" + " " * (len(line) - len(line.lstrip())) + "output "
+        before = _COMMA_BEFORE.search(text, node.span.start, start)
+        after = _COMMA_AFTER.match(text, end, node.span.end)
+        yield from (Edit(*comma.span(), begin) for comma in (before, after) if comma is not None)
+
+
+_COMMA_BEFORE = re.compile(r",[ \t]*\Z")
+_COMMA_AFTER = re.compile(r",[ \t]*(?![ \t\n#])")
 
 
 def _together(texts: Sequence[Names], symbols: set[Symbol]) -> set[Symbol]:

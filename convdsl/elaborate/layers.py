@@ -437,9 +437,10 @@ class Layers(Binder):
         results.spans[name] = label.span
         if given.value is not POISON and not is_tensors(given.value):
             results.values[name] = POISON
-            raise self.fail(
-                context, "E0604", f"an output is a tensor, not {describe(given.value)}", label.span
-            )
+            what = f"an output is a tensor, not {describe(given.value)}"
+            layer = given.span.text if given.span and isinstance(given.value, LAYER_LIKE) else None
+            help = (f"let something flow in: `x -> {layer} -> output {name}`",) if layer else ()
+            raise self.fail(context, "E0604", what, label.span, help=help)
 
 
 def _is_bare_layer(statement: ast.Statement, context: Context) -> bool:

@@ -24,7 +24,8 @@ def explain(
     """Labels and help for an unknown name, by the first of these that holds: a comment of another
     language, bound elsewhere in the file, a loss, a word of elsewhere, a slip, an input that is not
     declared."""
-    if node.span.source.text[: node.span.start].rstrip(" ").endswith("//"):
+    before = node.span.source.text[: node.span.start]
+    if before.rstrip(" ").endswith("//"):
         return (), ("a comment starts with `#`; `//` divides",)
     after = _BINDS.match(node.span.source.text, node.span.end)
     if after is not None and _begins_a_line(node.span):
@@ -37,11 +38,14 @@ def explain(
         return (), (f"losses stand in a block of their own: train {{ loss = {node.id} }}",)
     known = {*context.scope.visible(), *BUILTINS, *SPELLED, *words}
     help = foreign.name(node.id) or suggest(node.id, known)
+    if not help and _DECLARED.search(before):
+        help = (f"nothing is called so: write `output {node.id} = ...`",)
     if not help and context.root and not session.graph.inputs:
         help = (f"a model declares its inputs: `{IMAGE.format(node.id)}`",)
     return (), help
 
 
+_DECLARED = re.compile(r"\boutput (?:\w+, ?)*\Z")
 _BINDS = re.compile(r"[ \t]*(==|<-)")
 
 
@@ -65,10 +69,15 @@ def _bound_elsewhere(
             return ((name.span, "bound here"),), (f"bind `{id}` before it is used",)
         help = f"bind `{id}` in every branch, or before the `if` or the loop"
         return ((name.span, "bound here, but not on every way"),), (help,)
-    for output in nodes(around) if around is not None else ():
-        if isinstance(output, ast.Output | ast.Sink) and output.label.span.text == id:
+    for said in nodes(around) if around is not None else ():
+        if isinstance(said, ast.Output) and said.value is node:
+            continue
+        if isinstance(said, ast.Output | ast.Sink) and said.label.span.text == id:
             help = f"bind it as well: `{id} = ...`, then `{id} -> output {id}`"
-            return ((output.label.span, "an output, which is no name here"),), (help,)
+            return ((said.label.span, "an output, which is no name here"),), (help,)
+        if isinstance(said, ast.Named) and said.label.span.text == id:
+            help = f"bind what comes out of it: `{id} = ...`"
+            return ((said.label.span, "the name of a layer and its weights"),), (help,)
     if not isinstance(around, ast.Block):
         return None
     for other in definitions:

@@ -299,10 +299,15 @@ class Input(Node):
 
 @dataclass(frozen=True, slots=True)
 class Output(Node):
-    """output label = value"""
+    """output label = value; of `output low, high` each, whose label is the value's name."""
 
     label: Text
     value: Expression
+
+    @property
+    def short(self) -> bool:
+        """Whether one word is both the label and the value."""
+        return self.label.span == self.value.span
 
 
 @dataclass(frozen=True, slots=True)

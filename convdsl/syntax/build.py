@@ -213,7 +213,10 @@ class Builder:
     # Statements
 
     def body(self, span: Span, children: Children) -> ast.Body:
-        return ast.Body(span, _flat(children))
+        statements: list[ast.Statement] = []
+        for child in _flat(children):
+            statements += child if isinstance(child, tuple) else (child,)
+        return ast.Body(span, tuple(statements))
 
     def let(self, span: Span, children: Children) -> ast.Let:
         return ast.Let(span, children[0], children[1])
@@ -244,6 +247,11 @@ class Builder:
 
     def output(self, span: Span, children: Children) -> ast.Output:
         return ast.Output(span, children[0], children[1])
+
+    def outputs(self, span: Span, children: Children) -> tuple[ast.Output, ...]:
+        """`output low, high`: tensors put out under their own names."""
+        names = cast("tuple[ast.Name, ...]", children[0])
+        return tuple(ast.Output(span, ast.Text(n.span, (n.id,)), n) for n in names)
 
     def preprocess(self, span: Span, children: Children) -> ast.Preprocess:
         return ast.Preprocess(span, children[0], children[1])

@@ -302,7 +302,7 @@ def _help(
     if kind == "NAME" and "LBRACE" in accepts and _LOOSE.search(before):
         return ("bodies stand in braces: `{ ... }`",)
     if re.search(r"\boutput\s*\Z", before) and "STRING" in accepts:
-        return ("an output has a name: `... -> output NAME`",)
+        return ("an output has a name: `output NAME = ...`, or `... -> output NAME`",)
     declared = _declared(
         source.text[:start], found, kind, accepts, source.text[start + len(found) :]
     )
@@ -345,14 +345,31 @@ def _help(
     return ()
 
 
+def _put_out(named: str, found: str, kind: str, after: str) -> str | None:
+    """How what begins with `output` is said."""
+    rest = (found + after.split("\n", 1)[0].split("#", 1)[0]).strip()
+    if kind in ("RBRACE", NEWLINE):
+        return f"say what it is: `output {named} = ...`"
+    if found == "as" and (name := re.fullmatch(r"as (\w+)", rest)):
+        return f"write `output {name[1]} = {named}`"
+    if found == "=":
+        return f"bind them, and put them out: `{named} {rest}`, then `output {named}`"
+    if kind == "COLON":
+        return "an output says no type: its shape follows from what it is"
+    if kind in ("ARROW", "SIGN", "FACTOR", "POWER", "LPAR", "DOT", "LSQB"):
+        last = named.rsplit(", ", 1)[-1]
+        return f"a result has a name: `output NAME = {last}{'' if found in '(.[' else ' '}{rest}`"
+    return None
+
+
 def _declared(
     before: str, found: str, kind: str, accepts: Collection[str], after: str
 ) -> str | None:
     """What a statement says that begins in another way than its kind does here."""
     line = before[before.rstrip().rfind("\n") + 1 :].strip()
-    output = re.fullmatch(r"output (\w+)", line)
-    if output and kind in ("RBRACE", NEWLINE):
-        return f"say what it is: `output NAME = {output[1]}`, or `{output[1]} -> output NAME`"
+    output = re.fullmatch(r'output (\w+(?:, ?\w+)*|"[^"]*")', line)
+    if output:
+        return _put_out(output[1], found, kind, after)
     untyped = _untyped(line, found, kind, after)
     if untyped is not None:
         return untyped

@@ -143,6 +143,21 @@ def test_renamed_texts_are_the_same_network(
     assert str(kinds[0]) == str(kinds[1]).replace("fresh", "H")
 
 
+def test_results_keep_their_names_where_tensors_are_renamed(tmp_path: Path) -> None:
+    text = "model m {\n    input x: f32[N, 4]\n    a, b = x -> split\n    output a, b, x\n}\n"
+    renamed = (("    a, b| =", "b", "low"), ("input x|", "x", "image"), ("output a|", "a", "y"))
+    for words, old, name in renamed:
+        place = tmp_path.resolve() / f"{old}.cnn"
+        place.write_text(text)
+        shown = view(place)
+        plain, into = marked(words)
+        (edits,) = rename(shown, shown.text.index(plain) + into, name, ()).values()
+        after = applied(text, edits)
+        assert f"    output {old} = {name}" in after
+        place.write_text(after)
+        assert list(load_file(place, zoo=zoo.folder()).graph.outputs) == ["a", "b", "x"]
+
+
 @pytest.mark.parametrize(
     ("words", "name", "why"),
     [

@@ -92,6 +92,15 @@ class TestBlocks:
         made = model("a, b = x -> two\nr = x -> two\nconcat(a, b, r.high, r.low)", before)
         assert shape(made) == "[N, 20, 32, 32]"
 
+    def test_names_are_put_out_under_themselves(self) -> None:
+        before = """block two {
+            low, high = in -> conv(10, 1x1) -> split([4, 6])
+            output low, high
+        }"""
+        made = model("r = x -> two\ny = concat(r.high, r.low)\noutput y, x\noutput z = y", before)
+        assert list(made.graph.outputs) == ["y", "x", "z"]
+        assert shape(made, "y") == shape(made, "z") == "[N, 10, 32, 32]"
+
     def test_a_list_as_result(self) -> None:
         before = "block pyramid { out = [in, in -> maxpool(2)] }"
         made = model("levels = x -> pyramid\nlevels[1] -> output y", before)
