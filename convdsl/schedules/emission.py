@@ -94,6 +94,7 @@ class Emitter:
     `ends` has the extents of axes whose last vector may pass their end, into filling. `within`: all
     lanes that exist are known to read inside of tensors, where nothing is said of the outside.
     `spans`: vectors may be loaded from anywhere, and lanes that read near each other are.
+    `picked`: places of picks that were found before.
     """
 
     b: Builder
@@ -106,6 +107,7 @@ class Emitter:
     ends: Mapping[str, int] = field(default_factory=dict[str, int])
     within: bool = False
     spans: bool = False
+    picked: tuple[tuple[expr.Pick, tuple[Value, Dim]], ...] = ()
 
     def holding(self, held: Mapping[str, Value]) -> Emitter:
         """The same where these values are in registers too."""
@@ -303,20 +305,68 @@ class Emitter:
     def pick(self, e: expr.Pick, at: Mapping[str, Dim], guards: tuple[IndexTest, ...]) -> Value:
         """Lane by lane where the index differs from lane to lane."""
         if self.lanes > 1 and self.varies(e.index, at, guards):
-            return self.one_by_one(e, at, guards)
-        one = replace(self, lanes=1, loaded=None, known=())
-        extent = extent_of(e.axis)
-        index = self.b.let(one.emit(e.index, at, guards), e.axis.name)
-        if e.from_end:
-            start, past = Const(0, index.type), Const(extent, index.type)
-            back = nodes.Binary("add", index, past)
-            chosen = nodes.Select(nodes.Compare("lt", index, start), back, index)
-            index = self.b.let(chosen, e.axis.name)
-        place = self.b.index(index, extent, e.axis.name)
+            if guards or self.ends or not self.lies_beside(e.index, at):
+                return self.one_by_one(e, at, guards)
+            return self.pick_lanes(e, at)
+        known = [place for pick, place in self.picked if pick == e]
+        index, place = known[0] if known else self.place(e, at, guards)
         found = self.emit(e.body, {**at, e.axis.name: place}, guards)
         if e.outside is None:
             return found
         inside = nodes.Compare("eq", index, nodes.IndexAsValue(place, 0, index.type))
+        return nodes.Select(inside, found, Const(e.outside, found.type))
+
+    def place(
+        self, e: expr.Pick, at: Mapping[str, Dim], guards: tuple[IndexTest, ...] = ()
+    ) -> tuple[Value, Dim]:
+        """What is picked in all lanes: the index, counted from the start, and where it lies."""
+        one = replace(self, lanes=1, loaded=None, known=())
+        index = self.b.let(one.from_start(e, one.emit(e.index, at, guards)), e.axis.name)
+        return index, self.b.index(index, extent_of(e.axis), e.axis.name)
+
+    def from_start(self, e: expr.Pick, index: Value) -> Value:
+        """The index, counted from the start where it counts from the end."""
+        if not e.from_end:
+            return index
+        index = self.b.let(index, e.axis.name)
+        start, past = Const(0, index.type), Const(extent_of(e.axis), index.type)
+        back = nodes.Binary("add", index, past)
+        return nodes.Select(nodes.Compare("lt", index, start), back, index)
+
+    def lies_beside(self, index: Expr, at: Mapping[str, Dim]) -> bool:
+        """Whether all that an index is made of is a vector, or one value for all lanes."""
+        for node in expr.walk(index):
+            if isinstance(node, expr.Pick | Reduce):
+                return False
+            if isinstance(node, Read) and node.tensor.name not in self.held:
+                place = [substitute(d, at) for d in node.index]
+                stride = lane_stride(self.views[node.tensor.name].layout.offset(place))
+                if node.outside is not None or stride not in (0, 1):
+                    return False
+        return True
+
+    def pick_lanes(self, e: expr.Pick, at: Mapping[str, Dim]) -> Value:
+        """Each lane from its own place; all places are made and bounded in vectors."""
+        index = self.b.let(self.from_start(e, self.emit(e.index, at)), e.axis.name)
+        last = Const(extent_of(e.axis) - 1, index.type)
+        place = nodes.Binary("min", nodes.Binary("max", index, Const(0, index.type)), last)
+        places = self.b.let(place, e.axis.name)
+        items: list[Value] = []
+        for lane in range(self.lanes):
+            if self.valid is not None and lane >= self.valid:
+                items.append(Const(0, ValueType(e.dtype)))
+                continue
+            bound = {name: substitute(d, {_LANE: lane}) for name, d in at.items()}
+            bound[e.axis.name] = self.b.index(
+                nodes.Lane(places, lane), extent_of(e.axis), e.axis.name
+            )
+            held = {name: nodes.Lane(value, lane) for name, value in self.held.items()}
+            one = replace(self, lanes=1, loaded=None, known=(), held=held)
+            items.append(one.emit(e.body, bound))
+        found = Gather(tuple(items), self.type(e.dtype))
+        if e.outside is None:
+            return found
+        inside = nodes.Compare("eq", index, places)
         return nodes.Select(inside, found, Const(e.outside, found.type))
 
     def varies(self, e: Expr, at: Mapping[str, Dim], guards: tuple[IndexTest, ...]) -> bool:

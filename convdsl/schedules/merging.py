@@ -16,7 +16,6 @@ from convdsl.kernel.expr import (
     Expr,
     IndexCompare,
     IndexValue,
-    Pick,
     Read,
     Reduce,
     Stage,
@@ -45,9 +44,6 @@ def merged(task: Task) -> Task:
     """The same task over fewer axes, the last ones first; itself where none can be merged."""
     if task.ending is not None or any(stage.axes != task.axes for stage in task.stages):
         return task
-    nodes = (node for stage in task.stages for node in walk(stage.body))
-    if any(isinstance(node, Pick) for node in nodes):
-        return task  # what is picked is read by an axis that is none of the task's
     task = _moving_along(task)
     position = len(task.axes) - 1
     while position > 0:

@@ -15,8 +15,11 @@ from contextlib import contextmanager
 from convdsl.backends.llvm.text import Level, memory_type, type_of
 from convdsl.backends.llvm.values import ValuePrinter
 from convdsl.kernel.nodes import (
+    Binary,
+    Const,
     For,
     If,
+    Lane,
     Let,
     LetIndex,
     Parallel,
@@ -24,7 +27,9 @@ from convdsl.kernel.nodes import (
     Set,
     Statement,
     Store,
+    Value,
     ValueType,
+    Var,
 )
 from convdsl.kernel.target import Target
 from convdsl.kernel.verify import KernelError
@@ -55,6 +60,7 @@ class KernelPrinter(ValuePrinter):
             match statement:
                 case Let():
                     self.lets[statement.var.name] = self.value(statement.value)
+                    self.note_bounds(statement)
                 case LetIndex():
                     self.let_index(statement)
                 case Set():
@@ -74,9 +80,21 @@ class KernelPrinter(ValuePrinter):
                 case _:  # threads of a block, and where they meet
                     raise KernelError(f"{self.kernel.name}: a grid, which a CPU has not")
 
+    def note_bounds(self, let: Let) -> None:
+        """Remember between which numbers a vector of indices is held, if it is."""
+        match let.value:
+            case Binary("min", Binary("max", _, Const(low)), Const(high)) if low <= high:
+                self.bounded[let.var.name] = (low, high)
+            case _:
+                pass
+
     def let_index(self, let: LetIndex) -> None:
         """An index from data, whatever it is within its range."""
         type, value = ValueType(DType.I64), self.value(let.value)
+        low, high = self.bounded.get(_vector_of_lane(let.value), (-math.inf, math.inf))
+        if let.var.lowest <= low and high <= let.var.highest:
+            self.know(let.var.name, value)
+            return
         value = self.intrinsic("smax", type, (value, str(let.var.lowest)))
         self.know(let.var.name, self.intrinsic("smin", type, (value, str(let.var.highest))))
 
@@ -197,3 +215,8 @@ def attributes_of(target: Target) -> str:
         f'"target-features"="{target.features}" '
         f'"prefer-vector-width"="{width}" "min-legal-vector-width"="{width}" }}'
     )
+
+
+def _vector_of_lane(value: Value) -> str:
+    """The name of the vector that a value is a lane of; empty of any other value."""
+    return value.x.name if isinstance(value, Lane) and isinstance(value.x, Var) else ""

@@ -107,6 +107,7 @@ class Printer:
         self.count = 0
         self.block = "entry"
         self.lets: dict[str, str] = {}
+        self.bounded: dict[str, tuple[float, float]] = {}  # names of lets: their ends
         self.levels = [Level()]
         self.indices: dict[str, str] = {}  # loop counters by name
         self.depths: dict[str, int] = {}  # the levels that know them

@@ -6,7 +6,7 @@ The loops around are shared out among the threads, but for the innermost one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
@@ -21,12 +21,14 @@ from convdsl.kernel.expr import (
     Read,
     Reduce,
     arithmetic,
+    indices_of,
     walk,
 )
 from convdsl.kernel.expr import (
     reads as reads_of,
 )
 from convdsl.kernel.layout import Layout
+from convdsl.kernel.nodes import Value
 from convdsl.kernel.target import Target
 from convdsl.schedules.chain import emit_chain
 from convdsl.schedules.cpu.filters import packing_cycles
@@ -43,11 +45,12 @@ from convdsl.schedules.emission import (
 from convdsl.schedules.frame import Frame
 from convdsl.schedules.operands import operand_layout
 from convdsl.schedules.task import Pack, Schedule, Scheduled, Task
-from convdsl.tensor import Dim, substitute
+from convdsl.tensor import Dim, substitute, symbols_of
 
 _AGAIN = 2  # gathers of each element that packing must save
 SHORTEST = 3  # rows of at least a third of a vector are vectors, in part
 
+Picked: TypeAlias = "tuple[tuple[Pick, tuple[Value, Dim]], ...]"  # and where they lie
 Places: TypeAlias = "list[dict[str, Dim]]"  # of output elements, or of vectors of them
 
 
@@ -179,10 +182,17 @@ def _vector_loops(walk: _Walk, task: Task, chosen: Cut, views: dict[str, View]) 
     sums = None if plain else _only_reduction(task.root.body)
     width = 1 if sums is None else chosen.width
 
+    picks = [pick for stage in task.stages for pick in _picked_once(stage.body, task, axis)]
+
     def vectors(
-        places: Places, start: int, block: Dim | None, valid: int | None, lanes: int = lanes
+        places: Places,
+        start: int,
+        block: Dim | None,
+        valid: int | None,
+        lanes: int = lanes,
+        picked: Picked = (),
     ) -> None:
-        emitter = Emitter(b, views, lanes, valid, spans=True)
+        emitter = Emitter(b, views, lanes, valid, spans=True, picked=picked)
         lane = lane_symbol(lanes)
         firsts = [start + (at["block"] if block is None else block) * lanes for at in places]
         bound = [{**at, axis.name: first + lane} for at, first in zip(places, firsts, strict=True)]
@@ -199,9 +209,11 @@ def _vector_loops(walk: _Walk, task: Task, chosen: Cut, views: dict[str, View]) 
     ]
 
     def row(places: Places) -> None:
+        emitter = Emitter(b, views, 1)
+        picked = tuple((pick, emitter.place(pick, places[0])) for pick in picks)
         for piece, lanes in wide:
             with b.serial("block", piece.blocks) as block:
-                vectors(places, piece.start, block, piece.valid, lanes)
+                vectors(places, piece.start, block, piece.valid, lanes, picked)
 
     if plain and others:
         walk.loops((*others, Axis("row", 1)), row)
@@ -214,6 +226,19 @@ def _vector_loops(walk: _Walk, task: Task, chosen: Cut, views: dict[str, View]) 
         walk.loops(order, partial(vectors, start=0, block=None, valid=None), width)
     if rest:
         walk.loops(others, partial(vectors, start=0, block=whole, valid=rest), width)
+
+
+def _picked_once(body: Expr, task: Task, axis: Axis) -> Iterator[Pick]:
+    """Picks of a body whose place is the same all along an axis, and an operand says."""
+    given = {operand.var.name for operand in task.operands}
+    own = {a.name for a in task.axes if a != axis}
+    for node in walk(body):
+        if isinstance(node, Pick):
+            parts = list(walk(node.index))
+            moved = {s.name for e in parts for d in indices_of(e) for s in symbols_of(d)}
+            read = all(e.tensor.name in given for e in parts if isinstance(e, Read))
+            if moved <= own and read and not any(isinstance(e, Reduce | Pick) for e in parts):
+                yield node
 
 
 def _together(task: Task, chosen: Cut, piece: Stretch) -> list[tuple[Stretch, int]]:

@@ -15,6 +15,7 @@ from convdsl.schedules.chain import declare_outputs, emit_stages, store_outputs
 from convdsl.schedules.cpu.rounds import Position, Rounds
 from convdsl.schedules.cpu.totals import Loop, Way, cycles, plan_totals
 from convdsl.schedules.emission import Emitter, View, extent_of, lane_symbol
+from convdsl.schedules.merging import merged
 from convdsl.schedules.task import Arguments, Output, Pack, Schedule, Scheduled, Scratch, Task
 from convdsl.schedules.totals import MANY, match_totals
 from convdsl.tensor import Dim, dim_min
@@ -32,12 +33,13 @@ def plan(task: Task, target: Target) -> Way | None:
 
 def cost(task: Task, target: Target) -> float | None:
     """Cycles of the walk."""
-    made = plan(task, target)
+    made = plan(merged(task), target)
     return None if made is None else cycles(made)
 
 
 def emit(task: Task, name: str, target: Target) -> Scheduled:
     """One kernel, or one that sums shares and one that combines them in their order."""
+    task = merged(task)
     made = plan(task, target)
     assert made is not None
     emitter = _Reduction(task, made)
