@@ -188,7 +188,13 @@ class Evaluator(ABC):
     def _arithmetic(
         self, node: ast.Arithmetic, context: Context, label: ast.Text | None = None
     ) -> Any:
-        total, before = self._operand(node.first, context), node.first
+        return self.computed_on(self._operand(node.first, context), node, context, label)
+
+    def computed_on(
+        self, total: Any, node: ast.Arithmetic, context: Context, label: ast.Text | None
+    ) -> Any:
+        """What the operands after the first make of its value; the last operation has the label."""
+        before = node.first
         for index, (symbol, operand) in enumerate(node.rest):
             value = self._operand(operand, context)
             if type(total) in PLAIN and type(value) in PLAIN:
@@ -226,9 +232,7 @@ class Evaluator(ABC):
                     "E0401",
                     f"`{symbol}` takes tensors or numbers, not {describe(given.value)}",
                     given.span,
-                    help=f"`->` binds loosest: put the chain in brackets, `(x -> ...) {symbol} y`"
-                    if in_chain
-                    else "let something flow into it: `in -> ...`",
+                    help=_flows(symbol, left, right, first=in_chain),
                 )
         if isinstance(left.value, Value) or isinstance(right.value, Value):
             return self.combine(symbol, left, right, context, span, label)
@@ -262,7 +266,11 @@ class Evaluator(ABC):
         return negated if node.negative else value
 
     def _power(self, node: ast.Power, context: Context) -> Any:
-        values = [self.evaluate(operand, context) for operand in node.operands]
+        return self.raised(self.evaluate(node.operands[0], context), node, context)
+
+    def raised(self, base: Any, node: ast.Power, context: Context) -> Any:
+        """The value of the first operand to the power of the others."""
+        values = [base, *(self.evaluate(operand, context) for operand in node.operands[1:])]
         if POISON in values:
             raise Stop
         total = Given(values[-1], node.operands[-1].span)
@@ -380,6 +388,20 @@ def _parts_of(value: Any) -> tuple[str, ...]:
     """Help where somebody indexes a tensor."""
     tensor = isinstance(value, Value)
     return ("parts of a tensor are slice(axes, start, stop) and split(parts)",) if tensor else ()
+
+
+def _flows(symbol: str, left: Given, right: Given, first: bool) -> str:
+    """How a layer takes part in arithmetic: something flows into it."""
+    layer, other = (left, right) if first else (right, left)
+    if layer.span is None or isinstance(other.value, LAYER_LIKE):
+        return "let something flow into both: `(x -> ...) " + symbol + " (x -> ...)`"
+    said = other.span.text if other.span is not None and "->" not in other.span.text else "y"
+    flowing = f"x -> {layer.span.text}"
+    both = f"{flowing} {symbol} {said}" if first else f"{said} {symbol} ({flowing})"
+    return f"let something flow into it: `{both}`" if len(both) <= 60 else _FLOW_IN
+
+
+_FLOW_IN = "let something flow into it: `x -> ...`"
 
 
 def _of_elements(symbol: str, left: ast.Expression, right: ast.Expression) -> str:

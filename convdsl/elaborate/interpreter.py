@@ -7,12 +7,13 @@ last expression of such a body is a layer or a chain of layers, `in` flows into 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 from convdsl.diagnostics import Span
 from convdsl.elaborate import limits
 from convdsl.elaborate.arithmetic import checked_list
 from convdsl.elaborate.layers import Layers
+from convdsl.elaborate.leading import FLOWING, Flowing, begins_with_a_layer, first_operand
 from convdsl.elaborate.lost import losing
 from convdsl.elaborate.scope import Context
 from convdsl.elaborate.session import Refused, Session, Stop
@@ -36,9 +37,6 @@ from convdsl.elaborate.values import (
 )
 from convdsl.ir.graph import Value
 from convdsl.syntax import ast
-
-Flowing: TypeAlias = ast.Conditional | ast.Loop | ast.Repetition | ast.Numbered | ast.Scoped
-FLOWING = (ast.Conditional, ast.Loop, ast.Repetition, ast.Numbered, ast.Scoped)
 
 
 def _indexed(node: ast.Call, callee: Any) -> tuple[str, ...]:
@@ -123,11 +121,23 @@ class Interpreter(Layers):
                 return self._named(node, context, piped)
             case ast.Conditional() | ast.Loop() | ast.Repetition() | ast.Numbered() | ast.Scoped():
                 return self.flow_stage(node, context.receiving(piped.value, piped.span))
+            case ast.Arithmetic() | ast.Power() if begins_with_a_layer(node, context):
+                return self._go_on(
+                    self._stage(first_operand(node), context, piped), node, context, None
+                )
             case _:
                 value = self.need(node, context)
                 if piped.value is POISON and not isinstance(value, LAYER_LIKE):
                     return POISON  # as in `maxpool -> (3x3)`: one mistake
                 return self.apply(value, [piped], context, node.span, None)
+
+    def _go_on(
+        self, given: Any, node: ast.Arithmetic | ast.Power, context: Context, label: ast.Text | None
+    ) -> Any:
+        """`conv(8, 3x3) + y`: arithmetic with what the layer gave that it begins with."""
+        if isinstance(node, ast.Arithmetic):
+            return self.computed_on(given, node, context, label)
+        return self.raised(given, node, context)
 
     def flow_stage(self, node: ast.Expression, context: Context) -> Any:
         return self._flow(node, context, explicit=True)
@@ -139,6 +149,9 @@ class Interpreter(Layers):
             return self._stages(node, Given(head, node.head.span), context)
         if isinstance(node, FLOWING):
             return self._flow_body(node, context, explicit)
+        if context.incoming is not None and begins_with_a_layer(node, context):
+            assert isinstance(node, ast.Arithmetic | ast.Power)
+            return self._go_on(self._flow(first_operand(node), context, True), node, context, None)
         value = self.evaluate(node, context)
         if not isinstance(value, LAYER_LIKE):
             return value
@@ -172,7 +185,7 @@ class Interpreter(Layers):
     def _compose(self, head: Any, node: ast.Chain, context: Context) -> Composition:
         elements = [self._element(head, node.head.span, context)]
         for stage in node.stages:
-            if isinstance(stage, FLOWING):
+            if isinstance(stage, FLOWING) or begins_with_a_layer(stage, context):
                 elements.append(Closure(stage, context.copy()))
             elif isinstance(stage, ast.Sink):
                 raise self.fail(context, "E0604", "nothing flows into this output", stage.span)
@@ -303,6 +316,9 @@ class Interpreter(Layers):
             return self._call(inner, context, piped, node.label)
         if isinstance(inner, ast.Arithmetic) and piped is None:
             return self._arithmetic(inner, context, node.label)
+        if isinstance(inner, ast.Arithmetic) and piped and begins_with_a_layer(inner, context):
+            given = self._stage(inner.first, context, piped)
+            return self._go_on(given, inner, context, node.label)
         if isinstance(inner, FLOWING):
             raise self.fail(
                 context,

@@ -92,6 +92,33 @@ class TestBlocks:
         made = model("a, b = x -> two\nr = x -> two\nconcat(a, b, r.high, r.low)", before)
         assert shape(made) == "[N, 20, 32, 32]"
 
+    @pytest.mark.parametrize(
+        ("short", "long"),
+        [
+            ("x -> conv(8, 3x3) + x -> relu", "a = x -> conv(8, 3x3)\na + x -> relu"),
+            ("x -> relu * 2 - x ** 2", "a = x -> relu\na * 2 - x ** 2"),
+            ("x -> reduce_sum(1) ** 0.5 + 1", "a = x -> reduce_sum(1)\na ** 0.5 + 1"),
+            ("x -> repeat 2 { relu } + x", "a = x -> repeat 2 { relu }\na + x"),
+            ("x -> { relu + in }".replace("{", "if true {"), "a = x -> relu\na + x"),
+            ("x -> relu + x as total -> bn", "a = x -> relu\na + x as total -> bn"),
+            ("x -> max(x) + x", "a = max(x, x)\na + x"),
+            ("let f = relu -> conv(8, 1x1) + x\nx -> f", "a = x -> relu -> conv(8, 1x1)\na + x"),
+        ],
+    )
+    def test_stages_go_on_with_signs(self, short: str, long: str) -> None:
+        def steps(text: str) -> list[tuple[str, list[str]]]:
+            graph = model(text).graph
+            order = {node.name: str(i) for i, node in enumerate(graph.op_nodes())}
+            return [
+                (
+                    n.op.name,
+                    [order.get(v.node.name, v.name.removeprefix("f.")) for v in n.inputs.values()],
+                )
+                for n in graph.op_nodes()
+            ]
+
+        assert steps(short) == steps(long)
+
     def test_names_are_put_out_under_themselves(self) -> None:
         before = """block two {
             low, high = in -> conv(10, 1x1) -> split([4, 6])

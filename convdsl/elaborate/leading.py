@@ -1,0 +1,30 @@
+"""What a stage begins with: a body, or arithmetic whose first operand is a layer."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+from convdsl.elaborate.scope import Context
+from convdsl.elaborate.values import LAYER_LIKE, SPELLED
+from convdsl.syntax import ast
+
+Flowing: TypeAlias = ast.Conditional | ast.Loop | ast.Repetition | ast.Numbered | ast.Scoped
+FLOWING = (ast.Conditional, ast.Loop, ast.Repetition, ast.Numbered, ast.Scoped)
+
+
+def first_operand(node: ast.Arithmetic | ast.Power) -> ast.Expression:
+    """The operand that arithmetic begins with."""
+    return node.first if isinstance(node, ast.Arithmetic) else node.operands[0]
+
+
+def begins_with_a_layer(node: ast.Expression, context: Context) -> bool:
+    """Whether it is arithmetic whose first operand is a layer: `conv(8, 3x3) * 2 + y`."""
+    if not isinstance(node, ast.Arithmetic | ast.Power):
+        return False
+    while isinstance(node, ast.Arithmetic | ast.Power):
+        node = first_operand(node)
+    callee = node.callee if isinstance(node, ast.Call) else node
+    if not isinstance(callee, ast.Name):
+        return isinstance(node, FLOWING)
+    found, value = context.scope.find(callee.id)
+    return isinstance(value, LAYER_LIKE) if found else callee.id in SPELLED
