@@ -19,14 +19,15 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 from convdsl.kernel.scalar import FUNCTIONS
 from convdsl.tensor import Dim, DType, SymDim, TensorType, substitute, symbol
+from convdsl.tensor.records import record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Axis:
     """An index variable running over 0 .. extent - 1. `name` is unique within an expression."""
 
@@ -40,7 +41,7 @@ class Axis:
         return symbol(self.name, minimum=0, maximum=maximum)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class TensorVar:
     """A named tensor that an expression reads or defines."""
 
@@ -93,7 +94,7 @@ class _Arithmetic:
         return Unary("neg", _expr(self))
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Literal(_Arithmetic):
     """A number of a given type."""
 
@@ -105,7 +106,7 @@ class Literal(_Arithmetic):
         return self.type
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Read(_Arithmetic):
     """One element. With `outside` given the index may leave the tensor and yields that value."""
 
@@ -118,7 +119,7 @@ class Read(_Arithmetic):
         return self.tensor.type.dtype
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class IndexValue(_Arithmetic):
     """An index as a value: positions, bilinear weights, border divisors."""
 
@@ -130,7 +131,7 @@ class IndexValue(_Arithmetic):
         return self.type
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Unary(_Arithmetic):
     """A function of one value, by its name in `scalar.FUNCTIONS`."""
 
@@ -142,7 +143,7 @@ class Unary(_Arithmetic):
         return FUNCTIONS[self.op].result(self.x.dtype)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Binary(_Arithmetic):
     """A function of two values of one type, by its name in `scalar.FUNCTIONS`."""
 
@@ -155,7 +156,7 @@ class Binary(_Arithmetic):
         return FUNCTIONS[self.op].result(self.a.dtype)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Compare(_Arithmetic):
     """A comparison of values: one arithmetic operation, a bool."""
 
@@ -168,7 +169,7 @@ class Compare(_Arithmetic):
         return DType.BOOL
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class IndexCompare(_Arithmetic):
     """A comparison of indices: index arithmetic, a bool, free."""
 
@@ -181,7 +182,7 @@ class IndexCompare(_Arithmetic):
         return DType.BOOL
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Select(_Arithmetic):
     """`yes` where the condition holds, else `no`. Reads in the arm not taken may be out of range
     only if the condition is an `IndexCompare` (or `and` of them): evaluators guard those."""
@@ -195,7 +196,7 @@ class Select(_Arithmetic):
         return self.yes.dtype
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Cast(_Arithmetic):
     """The value in another element type; of a float the integer towards zero, of a number
     whether it is not zero."""
@@ -208,7 +209,7 @@ class Cast(_Arithmetic):
         return self.type
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Reduce(_Arithmetic):
     """Combine `body` over all positions of `axes`, which are not empty in any binding, by one of
     `scalar.REDUCTIONS`.
@@ -227,7 +228,7 @@ class Reduce(_Arithmetic):
         return self.accumulate or self.body.dtype
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Pick(_Arithmetic):
     """`body` at the one position of `axis` that a value says: reads whose index is data.
 
@@ -284,7 +285,7 @@ def minimum(a: Expr, b: Operand) -> Expr:
     return Binary("min", a, lift(b, a.dtype))
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Stage:
     """`target[axes] = body`: one tensor, defined element by element."""
 
@@ -293,7 +294,7 @@ class Stage:
     body: Expr
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class TensorExpr:
     """Inputs, stages in order, and which stage targets are the operator's outputs."""
 

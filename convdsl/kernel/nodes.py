@@ -23,16 +23,16 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from convdsl.kernel.group_mma import GroupForm
 from convdsl.kernel.mma import MmaForm
 from convdsl.kernel.scalar import FUNCTIONS
 from convdsl.tensor import Dim, DType, symbol
+from convdsl.tensor.records import record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ValueType:
     """An element type and a number of lanes; 1 lane is a scalar."""
 
@@ -51,7 +51,7 @@ class Space(enum.Enum):
     PRIVATE = "private"  # one iteration of a `Parallel`, until it ends
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Buffer:
     """A flat array of `size` elements: global ones are handed to a kernel, shared ones are
     declared by its `Blocks`, and hold nothing when a block begins. Private ones are handed over
@@ -66,7 +66,7 @@ class Buffer:
     alignment: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Registers:
     """An array of `count` registers, alive for the whole kernel body. Each thread has its own."""
 
@@ -75,7 +75,7 @@ class Registers:
     type: ValueType
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class LoopVar:
     """A loop counter with its proven range lowest..highest, both included."""
 
@@ -94,7 +94,7 @@ class LoopVar:
 # Values
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Const:
     """The same number in every lane."""
 
@@ -102,7 +102,7 @@ class Const:
     type: ValueType
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Var:
     """What a `Let` named."""
 
@@ -110,7 +110,7 @@ class Var:
     type: ValueType
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Load:
     """`lanes` consecutive elements from `index` on; with `valid` only the first so many, the other
     lanes are `otherwise`. Under `guards` (index tests that must all hold) the load happens, else
@@ -129,7 +129,7 @@ class Load:
         return self.type.lanes if self.valid is None else self.valid
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Gather:
     """One scalar load a lane."""
 
@@ -137,7 +137,7 @@ class Gather:
     type: ValueType
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Lane:
     """One lane of a vector, as a scalar."""
 
@@ -149,7 +149,7 @@ class Lane:
         return ValueType(self.x.type.dtype)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Shuffle:
     """Lanes of two vectors of one type: number i is a's, number `lanes of a` + i is b's."""
 
@@ -162,7 +162,7 @@ class Shuffle:
         return ValueType(self.a.type.dtype, len(self.lanes))
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Get:
     """What a register holds; it must have been set."""
 
@@ -174,7 +174,7 @@ class Get:
         return self.registers.type
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Unary:
     """A primitive function of one operand, by its name in `scalar.FUNCTIONS`."""
 
@@ -187,7 +187,7 @@ class Unary:
         return ValueType(FUNCTIONS[self.op].result(type.dtype), type.lanes)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Binary:
     """A primitive function of two operands; max and min hand NaN on."""
 
@@ -200,7 +200,7 @@ class Binary:
         return self.a.type
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Fma:
     """a * b + c, rounded once where the processor can."""
 
@@ -213,7 +213,7 @@ class Fma:
         return self.c.type
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Compare:
     """A comparison by its name in `scalar.COMPARISONS`: a bool for each lane."""
 
@@ -226,7 +226,7 @@ class Compare:
         return ValueType(DType.BOOL, self.a.type.lanes)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Select:
     """The condition is a bool scalar or a bool per lane."""
 
@@ -239,7 +239,7 @@ class Select:
         return self.yes.type
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Cast:
     """Each lane in another element type: floats to integers towards zero, numbers to bool by
     whether they are not zero."""
@@ -248,7 +248,7 @@ class Cast:
     type: ValueType
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Splat:
     """A scalar in every lane."""
 
@@ -256,7 +256,7 @@ class Splat:
     type: ValueType
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class IndexAsValue:
     """index + lane * step as numbers."""
 
@@ -265,7 +265,7 @@ class IndexAsValue:
     type: ValueType
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class IndexTest:
     """lt le gt ge eq ne of two indices: a scalar bool."""
 
@@ -278,7 +278,7 @@ class IndexTest:
         return ValueType(DType.BOOL)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ReduceLanes:
     """Combine all lanes by one of `scalar.REDUCTIONS` to a scalar, in any order."""
 
@@ -314,7 +314,7 @@ Value: TypeAlias = (
 # Statements
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Let:
     """Name a value: computed once, here, and known up to the end of the body."""
 
@@ -322,7 +322,7 @@ class Let:
     value: Value
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class LetIndex:
     """An index that is data: an i64 scalar, brought into the range of `var` by taking the end that
     is nearer. From here on `var` stands in indices as a loop counter does."""
@@ -331,7 +331,7 @@ class LetIndex:
     value: Value
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Set:
     """Write a register; the types are alike."""
 
@@ -340,7 +340,7 @@ class Set:
     value: Value
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Store:
     """Write consecutive elements; only the first `valid` lanes where that is given."""
 
@@ -350,7 +350,7 @@ class Store:
     valid: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Prefetch:
     """Ask for a cache line ahead of its use; the index may lie past the end. No effect else."""
 
@@ -359,7 +359,7 @@ class Prefetch:
     level: int = 2  # of the cache that it is wanted in
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class For:
     """start <= var < stop, one after the other; stays a loop in the machine code."""
 
@@ -369,7 +369,7 @@ class For:
     body: tuple[Statement, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Parallel:
     """All combinations of the variables (each from 0), split among the threads."""
 
@@ -378,7 +378,7 @@ class Parallel:
     body: tuple[Statement, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Blocks:
     """A grid: all combinations of up to three variables (each from 0), in any order. Each is a
     block with its own `shared` memory; the body is one `Threads`."""
@@ -389,7 +389,7 @@ class Blocks:
     body: tuple[Statement, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Threads:
     """The threads of a block: all combinations of up to three variables (each from 0), numbered
     with the last one fastest."""
@@ -399,12 +399,12 @@ class Threads:
     body: tuple[Statement, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Barrier:
     """No thread of the block goes on before all have come; then all see what each had stored."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Exchange:
     """var = the value that the thread numbered `own ^ mask` came with, once all threads of a
     group have come. Groups are `group` consecutive numbers, a power of two. It orders no memory.
@@ -416,7 +416,7 @@ class Exchange:
     group: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Mma:
     """sums += a b of matrices that a warp holds together, once all of its 32 threads have come
     (`kernel.mma` says who holds what). The sums are f32 scalars in registers from `slot` on; of the
@@ -430,7 +430,7 @@ class Mma:
     b: tuple[Value, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class GroupMma:
     """Begin sums += a b of matrices in shared memory, which the 128 threads of a group hold the
     sums of together (`kernel.group_mma`): 64 rows of a, and as many columns as the form has as rows
@@ -447,30 +447,30 @@ class GroupMma:
     b_index: Dim
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class OpenProducts:
     """The sums that this thread has set may be added to by products."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class CommitProducts:
     """The products that this thread began since its last one are a group."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class WaitProducts:
     """Go on once at most `left` of this thread's groups, the last ones, are not complete."""
 
     left: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ShowProducts:
     """What this thread has stored in shared memory, and the copies that it has waited for, may be
     read by products from the next barrier on."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class CopyAsync:
     """Begin to copy consecutive elements (4, 8 or 16 bytes) to shared memory. Only the first
     `valid` are read, and none where a guard fails; zeros are written for the rest. It happens at
@@ -485,19 +485,19 @@ class CopyAsync:
     guards: tuple[IndexTest, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class CommitCopies:
     """The copies that this thread began since its last one are a group."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class WaitCopies:
     """Go on once at most `left` of this thread's groups, the last ones, are not complete."""
 
     left: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class If:
     """One of two bodies, by a test of indices."""
 
@@ -531,7 +531,7 @@ Statement: TypeAlias = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Kernel:
     """One step of a program. Buffers are its parameters, in order."""
 

@@ -71,14 +71,28 @@ def substitute(value: Dim, bindings: Mapping[str, Dim]) -> Dim:
         return bindings.get(alone.name, value)
     terms: dict[Monomial, Coefficient] = {}
     for monomial, coefficient in value._terms.items():  # pyright: ignore[reportPrivateUsage]
-        product: Dim = 1
-        for atom, power in monomial:
-            factor = _substitute_atom(atom, bindings)
-            for _ in range(power):
-                product = product * factor
+        product = _substitute_monomial(monomial, bindings) if monomial else 1
+        if product is None:
+            terms[monomial] = terms.get(monomial, 0) + coefficient
+            continue
         for found, inner in terms_of(product):
             terms[found] = terms.get(found, 0) + coefficient * inner
     return make(terms)
+
+
+def _substitute_monomial(monomial: Monomial, bindings: Mapping[str, Dim]) -> Dim | None:
+    """None where it stays as it is, if that is plain to see."""
+    if len(monomial) == 1 and monomial[0][1] == 1:
+        atom = monomial[0][0]
+        if isinstance(atom, Symbol):
+            return bindings.get(atom.name)
+        return _substitute_atom(atom, bindings)
+    product: Dim = 1
+    for atom, power in monomial:
+        factor = _substitute_atom(atom, bindings)
+        for _ in range(power):
+            product = product * factor
+    return product
 
 
 def _substitute_atom(atom: Atom, bindings: Mapping[str, Dim]) -> Dim:

@@ -15,23 +15,20 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from math import gcd
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 Coefficient: TypeAlias = "int | Fraction"
 
 
-@dataclass(frozen=True, slots=True)
-class Symbol:
-    """A named unknown integer in minimum..maximum, known to be `remainder` modulo `divisor`."""
+class Symbol(NamedTuple):
+    """A named unknown integer in minimum..maximum, known to be `remainder` modulo `divisor`. A
+    tuple, because hashing and comparing those is most of what polynomials ask of their symbols."""
 
     name: str
     minimum: int = 1
     divisor: int = 1
     remainder: int = 0
     maximum: int | None = None
-
-    def __hash__(self) -> int:
-        return hash(self.name)
 
     def key(self) -> str:
         return self.name
@@ -144,30 +141,40 @@ class SymDim:
 
     # Arithmetic
     def __add__(self, other: Dim) -> Dim:
-        if other == 0:
-            return self
+        if isinstance(other, int):
+            return self._moved(other) if other else self
         terms = dict(self._terms)
-        for monomial, coefficient in terms_of(other):
+        for monomial, coefficient in other._terms.items():
             terms[monomial] = terms.get(monomial, 0) + coefficient
-        return make(terms)
+        return _of(terms)
+
+    def _moved(self, by: int) -> Dim:
+        terms = dict(self._terms)
+        terms[()] = terms.get((), 0) + by
+        return _of(terms)
 
     def __mul__(self, other: Dim) -> Dim:
         if isinstance(other, int):
             if other == 1:
                 return self
-            return make({m: c * other for m, c in self._terms.items()}) if other else 0
+            return _of({m: c * other for m, c in self._terms.items()}) if other else 0
         terms: dict[Monomial, Coefficient] = {}
         for left, a in self._terms.items():
             for right, b in terms_of(other):
                 monomial = _multiply(left, right)
                 terms[monomial] = terms.get(monomial, 0) + a * b
-        return make(terms)
+        return _of(terms)
 
     def __neg__(self) -> Dim:
         return self * -1
 
     def __sub__(self, other: Dim) -> Dim:
-        return self + (-other)
+        if isinstance(other, int):
+            return self._moved(-other) if other else self
+        terms = dict(self._terms)
+        for monomial, coefficient in other._terms.items():
+            terms[monomial] = terms.get(monomial, 0) - coefficient
+        return _of(terms)
 
     def __rsub__(self, other: Dim) -> Dim:
         return (-self) + other
@@ -226,15 +233,27 @@ def terms_of(value: Dim) -> Iterable[tuple[Monomial, Coefficient]]:
 
 def make(terms: Mapping[Monomial, Coefficient]) -> Dim:
     """A size of terms; an integer where no symbol is left."""
-    result = SymDim(terms)
-    inner = result._terms  # pyright: ignore[reportPrivateUsage]
-    if not inner:
-        return 0
-    if len(inner) == 1 and () in inner:
-        constant = inner[()]
+    return _of(dict(terms))
+
+
+def _of(terms: dict[Monomial, Coefficient]) -> Dim:
+    """The same of terms that nobody else has: they are kept as they are, if they are canonical."""
+    for coefficient in terms.values():
+        if not coefficient or type(coefficient) is not int:
+            terms = {m: c if type(c) is int else _normal(c) for m, c in terms.items() if c}
+            break
+    if len(terms) < 2:
+        if not terms:
+            return 0
+        constant = terms.get(())
         if isinstance(constant, int):
             return constant
-    return result
+    made = _blank(SymDim)
+    made._terms, made._hash, made._sorted = terms, None, None  # pyright: ignore[reportPrivateUsage]
+    return made
+
+
+_blank = SymDim.__new__
 
 
 def _multiply(left: Monomial, right: Monomial) -> Monomial:
@@ -294,7 +313,7 @@ def _floor_div(value: SymDim, divisor: int) -> Dim:
                 rest[()] = rest.get((), 0) + coefficient * base
         else:
             rest[monomial] = rest.get(monomial, 0) + coefficient
-    return make(whole) + _floor_atom(make(rest), divisor)
+    return _of(whole) + _floor_atom(_of(rest), divisor)
 
 
 def _floor_symbolic(value: Dim, divisor: SymDim) -> Dim:

@@ -55,6 +55,8 @@ class DType(enum.Enum):
         made.bytes, made.kind, made.numpy, made._computed = bytes, kind, numpy, computed
         return made
 
+    __hash__ = object.__hash__  # each is one object; an enumeration's own hashes its name
+
     @property
     def is_float(self) -> bool:
         return self.kind is Kind.FLOAT

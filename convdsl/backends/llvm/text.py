@@ -79,8 +79,7 @@ def vector_of(item: str, type: ValueType) -> str:
         return item
     if item in _ZEROS:
         return "zeroinitializer"
-    scalar = SCALARS[type.dtype]
-    return f"<{', '.join([f'{scalar} {item}'] * type.lanes)}>"
+    return f"splat ({SCALARS[type.dtype]} {item})"
 
 
 @dataclass(slots=True)

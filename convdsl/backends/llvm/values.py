@@ -223,8 +223,7 @@ class ValuePrinter(CastPrinter):
         integer = f"i{width}" if lanes == 1 else f"<{lanes} x i{width}>"
 
         def constant(number: int) -> str:
-            items = ", ".join([f"i{width} {number}"] * lanes)
-            return str(number) if lanes == 1 else f"<{items}>"
+            return str(number) if lanes == 1 else f"splat (i{width} {number})"
 
         def number(value: float) -> str:
             return vector_of(literal(value, type.dtype), type)
@@ -254,8 +253,7 @@ class ValuePrinter(CastPrinter):
         flags, whole = (type_of(ValueType(d, lanes)) for d in (DType.BOOL, DType.I64))
 
         def constant(number: int) -> str:
-            items = ", ".join([f"i{width} {number}"] * lanes)
-            return str(number) if lanes == 1 else f"<{items}>"
+            return str(number) if lanes == 1 else f"splat (i{width} {number})"
 
         sum = self.result(f"fadd {text} {x}, {vector_of(literal(0.0, type.dtype), type)}")
         bits = self.result(f"bitcast {text} {sum} to {integer}")
