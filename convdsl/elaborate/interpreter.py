@@ -13,7 +13,14 @@ from convdsl.diagnostics import Span
 from convdsl.elaborate import limits
 from convdsl.elaborate.arithmetic import checked_list
 from convdsl.elaborate.layers import Layers
-from convdsl.elaborate.leading import FLOWING, Flowing, begins_with_a_layer, first_operand
+from convdsl.elaborate.leading import (
+    FLOWING,
+    Flowing,
+    begins_with_a_layer,
+    between,
+    first_operand,
+    stands_before_another,
+)
 from convdsl.elaborate.lost import losing
 from convdsl.elaborate.scope import Context
 from convdsl.elaborate.session import Refused, Session, Stop
@@ -67,6 +74,7 @@ class Interpreter(Layers):
 
     def __init__(self, session: Session) -> None:
         super().__init__(session)
+        self._stranded: Span | None = None  # the last layer that nothing flowed into
         self._rules |= {
             ast.Chain: self._chain,
             ast.Call: lambda node, context: self._call(node, context, None, None),
@@ -166,8 +174,15 @@ class Interpreter(Layers):
         self.fail(context, "E0409", text, statement.span, help=help)
 
     def _nothing_flows(self, value: Any, node: ast.Expression, context: Context) -> Stop:
+        """Said once of layers that stand on lines of their own, one after the other."""
+        source, before = node.span.source, self._stranded
+        self._stranded = node.span
+        if before and before.source is source and between(source.text, before.end, node.span.start):
+            return Stop()
         help = "start the chain with a tensor: `x -> ...`"
-        if context.root and not self.session.graph.inputs:
+        if stands_before_another(node.span):
+            help = "layers follow each other with `->`, also over lines"
+        elif context.root and not self.session.graph.inputs:
             help = f"a model declares its inputs: `{IMAGE.format('image')}`, then `image -> ...`"
         what = describe(value).removesuffix(", applied to nothing")
         return self.fail(context, "E0408", f"nothing flows into {what}", node.span, help=help)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import TypeAlias
 
+from convdsl.diagnostics import Span
 from convdsl.elaborate.scope import Context
 from convdsl.elaborate.values import LAYER_LIKE, SPELLED
 from convdsl.syntax import ast
@@ -28,3 +30,19 @@ def begins_with_a_layer(node: ast.Expression, context: Context) -> bool:
         return isinstance(node, FLOWING)
     found, value = context.scope.find(callee.id)
     return isinstance(value, LAYER_LIKE) if found else callee.id in SPELLED
+
+
+def between(text: str, end: int, start: int) -> bool:
+    """Whether nothing but the ends of lines and comments stand between two places."""
+    return _BLANK.fullmatch(text, end, start) is not None
+
+
+def stands_before_another(span: Span) -> bool:
+    """Whether the next line is a word or a call by itself, as this one is."""
+    text = span.source.text
+    alone = not text[text.rfind("\n", 0, span.start) + 1 : span.start].strip()
+    return alone and _ANOTHER.match(text, span.end) is not None
+
+
+_BLANK = re.compile(r"(?:\s|#[^\n]*)*")
+_ANOTHER = re.compile(r"[ \t]*(?:#[^\n]*)?\n\s*\w+(?:\([^()\n]*\))?[ \t]*(?:#[^\n]*)?(?=\n|->)")
