@@ -10,6 +10,7 @@ from convdsl.elaborate.values import ListValue, describe, format_value, is_numbe
 from convdsl.ir.graph import Value
 from convdsl.ir.opdef import Attribute, Kind
 from convdsl.tensor import SymDim
+from convdsl.tensor.binding import symbols_of
 
 WANTED = {
     Kind.INT: "an integer",
@@ -44,7 +45,10 @@ def convert(attribute: Attribute, value: Any, text: str = "") -> Any:
     if made is None:
         raise Unsuitable(
             f"`{attribute.name}` takes {wanted(attribute)}, not {describe(value)}",
-            hexadecimal(text) or _rounding(attribute, value) or _of_sizes(attribute, value, text),
+            hexadecimal(text)
+            or _rounding(attribute, value)
+            or _open(attribute, value)
+            or _of_sizes(attribute, value, text),
         )
     if attribute.minimum is not None:
         _check_minimum(attribute, made, attribute.minimum, hexadecimal(text))
@@ -101,6 +105,19 @@ def _rounding(attribute: Attribute, value: Any) -> tuple[str, ...]:
     if attribute.kind is Kind.BOOL and type(value) is int and value in (0, 1):
         return (f"write `{'true' if value else 'false'}`",)
     return ()
+
+
+def _open(attribute: Attribute, value: Any) -> tuple[str, ...]:
+    """Help for a size that is open where a number should stand."""
+    items = value.items if isinstance(value, ListValue) else (value,)
+    size = next((item for item in items if isinstance(item, SymDim)), None)
+    if size is None:
+        return ()
+    if attribute.name in ("start", "stop"):
+        return ("positions count from the end, too: `stop = -2` leaves out the last two",)
+    names = sorted(symbol.name for symbol in symbols_of(size))
+    given = " ".join(f"--set {name}=..." for name in names)
+    return (f"{size} is open: say how large ({given}), or write numbers in the input",)
 
 
 def _of_sizes(attribute: Attribute, value: Any, text: str) -> tuple[str, ...]:
