@@ -47,8 +47,8 @@ def convert(attribute: Attribute, value: Any, text: str = "") -> Any:
             f"`{attribute.name}` takes {wanted(attribute)}, not {describe(value)}",
             hexadecimal(text)
             or _rounding(attribute, value)
-            or _open(attribute, value)
-            or _of_sizes(attribute, value, text),
+            or _of_sizes(attribute, value, text)
+            or _open(attribute, value),
         )
     if attribute.minimum is not None:
         _check_minimum(attribute, made, attribute.minimum, hexadecimal(text))
@@ -111,7 +111,7 @@ def _open(attribute: Attribute, value: Any) -> tuple[str, ...]:
     """Help for a size that is open where a number should stand."""
     items = value.items if isinstance(value, ListValue) else (value,)
     size = next((item for item in items if isinstance(item, SymDim)), None)
-    if size is None:
+    if size is None or attribute.kind is Kind.SHAPE:
         return ()
     if attribute.name in ("start", "stop"):
         return ("positions count from the end, too: `stop = -2` leaves out the last two",)

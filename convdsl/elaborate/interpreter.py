@@ -24,7 +24,7 @@ from convdsl.elaborate.leading import (
 from convdsl.elaborate.lost import losing
 from convdsl.elaborate.scope import Context
 from convdsl.elaborate.session import Refused, Session, Stop
-from convdsl.elaborate.unknown import IMAGE
+from convdsl.elaborate.unknown import IMAGE, hidden
 from convdsl.elaborate.values import (
     LAYER_LIKE,
     NOTHING,
@@ -278,7 +278,7 @@ class Interpreter(Layers):
                     "E0306",
                     f"only layers and functions are called, not {describe(callee)}",
                     node.callee.span,
-                    help=_indexed(node, callee),
+                    help=_indexed(node, callee) or hidden(node.callee.span.text, callee),
                 )
 
     def _function(

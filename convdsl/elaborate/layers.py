@@ -13,6 +13,7 @@ from convdsl.elaborate.expressions import TENSOR_OPERATORS
 from convdsl.elaborate.operators import apply_operator
 from convdsl.elaborate.scope import Context, LayerNames, Results, Scope
 from convdsl.elaborate.session import Stop
+from convdsl.elaborate.unknown import hidden
 from convdsl.elaborate.values import (
     LAYER_LIKE,
     NOTHING,
@@ -82,6 +83,7 @@ class Layers(Binder):
         help = ("join tensors with `+` or concat(a, b)",) if is_tensors(value) else ()
         if isinstance(value, str) and value in SPELLED:
             help = (f"write it without quotes: {value}",)
+        help = hidden(span.text, value) or help
         layers = (Layer, Composition, Closure)
         if isinstance(value, ListValue) and any(isinstance(i, layers) for i in value.items):
             help = ("let the tensor flow into each: concat(x -> a, x -> b)", ROUNDS)

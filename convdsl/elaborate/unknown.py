@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
 from convdsl.diagnostics import Span
 from convdsl.elaborate import foreign
 from convdsl.elaborate.builtins import BUILTINS
 from convdsl.elaborate.scope import Context
 from convdsl.elaborate.session import Session, suggest
-from convdsl.elaborate.values import SPELLED
+from convdsl.elaborate.values import SPELLED, describe
 from convdsl.ir.techniques import LOSSES
 from convdsl.syntax import ast
 from convdsl.syntax.walk import nodes
@@ -47,6 +48,14 @@ def explain(
 
 _DECLARED = re.compile(r"\boutput (?:\w+, ?)*\Z")
 _BINDS = re.compile(r"[ \t]*(==|<-)")
+
+
+def hidden(name: str, value: Any) -> tuple[str, ...]:
+    """Help where a layer is wanted and its name is bound to something else."""
+    if name not in SPELLED and name not in BUILTINS:
+        return ()
+    what = "operator" if name in SPELLED else "function"
+    return (f"`{name}` is bound to {describe(value)}, which hides the {what}: call it otherwise",)
 
 
 def _begins_a_line(span: Span) -> bool:
