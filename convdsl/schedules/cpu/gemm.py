@@ -30,6 +30,7 @@ from convdsl.schedules.contraction import (
 )
 from convdsl.schedules.cpu.epilogue import Draft, Sum, open_draft
 from convdsl.schedules.cpu.filters import FilterPack, packing_cycles
+from convdsl.schedules.cpu.strips import ask_for_lines, is_written_afar, strip_cycles
 from convdsl.schedules.cpu.sweeps import LINE_BYTES, Extent, Limits, Sweeps, choose_sweeps
 from convdsl.schedules.cpu.tiles import (
     Tile,
@@ -160,6 +161,7 @@ def _turned(task: Task, target: Target, product: Product, lanes: int) -> _Way | 
     bands = bands_of(outer * -(-blocks // tile.blocks), _count(rows))
     turned = outer * bands * blocks * lanes * depth
     cycles = _cycles(target, product, rows, tile, lanes) + turned * TURNING
+    cycles += strip_cycles(task, target)
     cycles += packing_cycles(task, packs)
     return _Way(product, tile, lanes, rows, None, packs, cycles, turned=True)
 
@@ -276,6 +278,7 @@ class _Gemm:
             self.panel = TurnedPanel(draft.b, draft.b.private("panel", size), view, chosen.product)
         one_way = draft.waiting is None or len(chosen.product.k) != 1 or chosen.row_count == 1
         self.limits = replace(limits, stay=self.matrix_bytes) if one_way else limits
+        self.afar = is_written_afar(task, target)
 
     @property
     def matrix_bytes(self) -> int:
@@ -319,7 +322,12 @@ class _Gemm:
             inputs=rows * self.depth * self.element,
             sums=rows * wide,
         )
-        return choose_sweeps(extent, self.limits)
+        chosen = choose_sweeps(extent, self.limits)
+        if not self.afar or self.matrix_bytes > self.limits.stay:
+            return chosen
+        row = extent_of(self.way.product.v) * self.element
+        size = min(chosen.size, max(1, self.limits.band // (row * self.columns(blocks))))
+        return replace(chosen, size=size, bands=-(-pieces // size))
 
     def region(self, first: int, count: int, blocks: int, valid: int | None) -> None:
         """All rows of some tiles of v, in parallel with all that lies outside."""
@@ -367,6 +375,8 @@ class _Gemm:
         if several:
             with b.when(IndexTest("gt", start, 0)):
                 self.fetch(place, acc, row, rows)
+        elif self.afar:
+            self.ask_for_outputs(place, row, rows)
         with ExitStack() as stack:
             here = dict(place.at)
             if len(product.k) == 1:
@@ -405,6 +415,16 @@ class _Gemm:
         where = following + sweep * step * each + (self.place_in_depth(at) - start) * each
         for first in range(0, each, LINE_BYTES // self.element):
             self.b.prefetch(buffer, where + first)
+
+    def ask_for_outputs(self, place: _Place, row: Dim, rows: int) -> None:
+        """Ask for the lines that a tile will write."""
+        missing = 0 if place.valid is None else self.lanes - place.valid
+        for output in self.task.outputs:
+            view = self.draft.views[output.var.name]
+            for j in range(rows):
+                at = self.bound(place, 0, row + j, 0)
+                wide = place.blocks * self.lanes - missing
+                ask_for_lines(self.b, view, output, self.task, at, wide)
 
     def place_in_depth(self, at: Mapping[str, Dim]) -> Dim:
         """A position of k as one number."""
