@@ -49,7 +49,9 @@ def binary(symbol: str, left: Any, right: Any) -> Any:
         if not isinstance(right, bool) and 0 <= right * max(left.weight, 1) <= limits.ITEMS:
             return ListValue.of(left.items * right)
         raise ValueProblem("E0806", f"cannot repeat a list {describe(right)} times")
-    raise ValueProblem("E0401", f"cannot compute {describe(left)} {symbol} {describe(right)}")
+    texts = isinstance(left, str) or isinstance(right, str)
+    help = ('values stand in braces inside a text: "conv{i}"',) if texts and symbol == "+" else ()
+    raise ValueProblem("E0401", f"cannot compute {describe(left)} {symbol} {describe(right)}", help)
 
 
 def checked(value: Any) -> Any:

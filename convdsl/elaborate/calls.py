@@ -255,6 +255,9 @@ class Binder(Evaluator):
         factory = binding.factory
         if isinstance(factory, BlockValue) and len(binding.extra) > 1 and listed(factory):
             help = (listed(factory),)
+        elif isinstance(factory, BlockValue):
+            said = ", ".join(f"{name} = ..." for name in missing)
+            help = (f"write `{factory.name}({said})`",)
         text = f"`{factory.name}` needs {names}"
         self.fail(binding.context, "E0302", text, binding.span, help=help)
 

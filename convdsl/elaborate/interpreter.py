@@ -17,8 +17,8 @@ from convdsl.elaborate.leading import (
     FLOWING,
     Flowing,
     begins_with_a_layer,
-    between,
     first_operand,
+    follows,
     stands_before_another,
 )
 from convdsl.elaborate.lost import losing
@@ -175,9 +175,8 @@ class Interpreter(Layers):
 
     def _nothing_flows(self, value: Any, node: ast.Expression, context: Context) -> Stop:
         """Said once of layers that stand on lines of their own, one after the other."""
-        source, before = node.span.source, self._stranded
-        self._stranded = node.span
-        if before and before.source is source and between(source.text, before.end, node.span.start):
+        before, self._stranded = self._stranded, node.span
+        if follows(before, node.span):
             return Stop()
         help = "start the chain with a tensor: `x -> ...`"
         if stands_before_another(node.span):

@@ -10,6 +10,7 @@ from typing import Any
 from convdsl.diagnostics import Frame, Span
 from convdsl.elaborate.calls import Binder, describe_call, flatten, listed
 from convdsl.elaborate.expressions import TENSOR_OPERATORS
+from convdsl.elaborate.leading import follows
 from convdsl.elaborate.operators import apply_operator
 from convdsl.elaborate.scope import Context, LayerNames, Results, Scope
 from convdsl.elaborate.session import Stop
@@ -29,6 +30,7 @@ from convdsl.elaborate.values import (
     Operator,
     Record,
     describe,
+    format_value,
     is_number,
     is_tensors,
 )
@@ -46,6 +48,8 @@ LABEL = re.compile(r"[A-Za-z0-9_-]+")
 
 class Layers(Binder):
     """Applies layers, compositions and blocks, and gives them their names."""
+
+    _unused: Span | None = None  # the last statement that was said to go nowhere
 
     @abstractmethod
     def run(self, body: ast.Body, context: Context, flowing: bool) -> Any:
@@ -81,6 +85,8 @@ class Layers(Binder):
         if isinstance(value, Operator | BlockValue):
             return self.bind(value, (), context, span)
         help = ("join tensors with `+` or concat(a, b)",) if is_tensors(value) else ()
+        if is_number(value):
+            help = (f"to scale by it: `... * {format_value(value)}`",)
         if isinstance(value, str) and value in SPELLED:
             help = (f"write it without quotes: {value}",)
         help = hidden(span.text, value) or help
@@ -404,11 +410,10 @@ class Layers(Binder):
         if not is_tensors(value) or value is context.incoming or statement.span.text[0] == "+":
             return
         help = "bind it (`x = ...`), go on with `->`, or end it with `-> output NAME`"
+        before, self._unused = self._unused, statement.span
+        if follows(before, statement.span):
+            return  # lines that follow each other are one mistake
         if _is_bare_layer(statement, context):
-            told = ("a layer on a line", str(id(context.scope)))
-            if told in self.session.unfit:
-                return  # lines that follow each other are one mistake
-            self.session.unfit.add(told)
             help = "layers follow each other with `->`, also over lines"
         elif statement.span.text.startswith("-"):
             help = "a sum goes on behind its sign: leave the `-` at the end of the line before"

@@ -32,9 +32,11 @@ def begins_with_a_layer(node: ast.Expression, context: Context) -> bool:
     return isinstance(value, LAYER_LIKE) if found else callee.id in SPELLED
 
 
-def between(text: str, end: int, start: int) -> bool:
-    """Whether nothing but the ends of lines and comments stand between two places."""
-    return _BLANK.fullmatch(text, end, start) is not None
+def follows(before: Span | None, after: Span) -> bool:
+    """Whether nothing but ends of lines and comments stand between two places of a text."""
+    if before is None or before.source is not after.source:
+        return False
+    return _BLANK.fullmatch(after.source.text, before.end, after.start) is not None
 
 
 def stands_before_another(span: Span) -> bool:

@@ -87,10 +87,12 @@ def _assign_operands(
         help = f"what flows in is the first: `x -> {op.name}(y)` is `{op.name}(x, y)`"
         raise session.fail(
             "E0307",
-            f"`{op.name}` takes {many}, {len(inputs)} given",
+            f"`{op.name}` takes {many}{_listed(fixed)}, {len(inputs)} given",
             span,
             frames=context.frames,
-            help=(help,) if flows and len(fixed) > 1 else _sized(op, len(inputs)),
+            help=(help,)
+            if flows and len(fixed) > 1
+            else _sized(op, len(inputs)) or _placed(fixed, len(inputs)),
         )
     if len(inputs) == len(fixed) == 1:
         return {fixed[0].name: inputs[0]}
@@ -98,6 +100,19 @@ def _assign_operands(
     if variadic:
         names += [f"{variadic.name}{i}" for i in range(len(inputs) - len(names))]
     return dict(zip(names, inputs, strict=True))
+
+
+def _placed(operands: Sequence[Operand], given: int) -> tuple[str, ...]:
+    """Help where positions are missing, which are no attribute."""
+    if given >= len(operands) or operands[given].name != "positions":
+        return ()
+    return ("positions are a tensor; a part that is known here is slice(axes, start, stop)",)
+
+
+def _listed(operands: Sequence[Operand]) -> str:
+    """What several operands are called, where that says more than letters."""
+    names = [operand.name for operand in operands]
+    return f" ({', '.join(names)})" if any(len(name) > 1 for name in names) else ""
 
 
 def _sized(op: OpDef, given: int) -> tuple[str, ...]:

@@ -120,6 +120,7 @@ class _Reader:
         self._later: set[str] = set()  # read whenever a chain is applied
         self._kept = False  # inside the value of a `let`
         self._own: list[Binding] = []
+        self._sizes: list[tuple[Binding, ...]] = []  # of one tensor, told apart by position
 
     def file(self, tree: ast.File, chosen: ast.Model | None) -> set[str]:
         """The names of the file's own that something reads."""
@@ -133,7 +134,7 @@ class _Reader:
         return self._free
 
     def _definition(self, item: ast.Block | ast.Model, is_chosen: bool) -> None:
-        ways, self._own, self._later = Ways(), [], set()
+        ways, self._own, self._later, self._sizes = Ways(), [], set(), []
         for parameter in item.parameters:
             if parameter.default is not None:
                 self._walk(parameter.default, ways)
@@ -148,6 +149,10 @@ class _Reader:
                 self._inputs(statement, item, ways, alone, is_chosen)
         if not any(map(_gives_a_result, body)):
             self._read("out", ways)
+        for sizes in self._sizes:
+            if any(size.read for size in sizes):  # the others stand for their positions
+                for size in sizes:
+                    size.read = True
         for binding in self._own:
             binding.read = binding.read or binding.name.id in self._later
         self._usage.bindings += self._own
@@ -233,8 +238,11 @@ class _Reader:
         self._kept = before
         tensor = isinstance(node, ast.Assign)
         says = "`{}` is bound and never used" if tensor else "`{}` is never used"
+        own = len(self._own)
         for name in node.targets:
             self._bind(name, says, node.span, ways)
+        if isinstance(node.value, ast.Member) and node.value.name.id in ("shape", "space"):
+            self._sizes.append(tuple(self._own[own:]))
 
     def _conditional(self, node: ast.Conditional, ways: Ways) -> None:
         bodies: list[Ways] = []
@@ -255,6 +263,7 @@ class _Reader:
             for name in node.targets:
                 says = "no round of the loop uses `{}`"
                 self._bind(name, says, node.iterable.span, round, _LOOP)
+                self._own[-1].read = _counts(node.iterable)
         else:
             self._walk(node.count, ways)
         self._body(node.body, round)
@@ -273,6 +282,12 @@ class _Reader:
             self._later |= self._rounds[-1]
         self._rounds[-1] |= before
         return ways
+
+
+def _counts(iterable: ast.Expression) -> bool:
+    """Whether a loop says by `range` how often, so that its variable may go unread."""
+    callee = iterable.callee if isinstance(iterable, ast.Call) else None
+    return isinstance(callee, ast.Name) and callee.id == "range"
 
 
 def _gives_a_result(statement: ast.Statement) -> bool:

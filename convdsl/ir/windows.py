@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import gcd
 
 from convdsl.ir.opdef import REQUIRED, Attribute, Call, Kind, OpError
 from convdsl.tensor import Dim, Window, bounds, ceil_div, dim_max, dim_min, floor_div
@@ -52,14 +53,31 @@ def resolve_sizes(call: Call, name: str, rank: int) -> tuple[int, ...]:
     return sizes
 
 
+FEW_CHANNELS = 16
+"""A kernel that is as large as this, and larger than the map, was meant for channels."""
+
+
 def _larger_than_the_map(call: Call, kernel: Sequence[Dim]) -> tuple[str, ...]:
     """Help for a kernel that is likely a number of channels."""
-    space = call.type("x").shape[2:]
-    sizes = zip(kernel, space, strict=True)
+    sizes = zip(kernel, call.type("x").shape[2:], strict=True)
     known = [(k, s) for k, s in sizes if isinstance(k, int) and isinstance(s, int)]
-    if "channels" in call.attributes and any(k > s for k, s in known):
+    large = all(isinstance(k, int) and k >= FEW_CHANNELS for k in kernel)
+    if "channels" in call.attributes and large and any(k > s or k % 2 == 0 for k, s in known):
         return ("channels that flow in are known: the first argument is those that come out",)
     return ()
+
+
+def before_flat(rank: int) -> tuple[str, ...]:
+    """Help for what works on space and is given a flat tensor."""
+    return ("what works on maps stands before `flatten`",) if rank == 2 else ()
+
+
+def shared_out(channels: int, *others: int) -> tuple[str, ...]:
+    """Help for groups that do not divide channels: those that do."""
+    common = gcd(channels, *others)
+    fitting = [str(n) for n in range(1, common + 1) if common % n == 0]
+    shown = fitting if len(fitting) <= 8 else [*fitting[:4], "...", str(common)]
+    return (f"groups that divide {'both' if others else 'them'}: {', '.join(shown)}",)
 
 
 def resolve_padding(
@@ -135,7 +153,8 @@ def window_extents(call: Call, window: Window, ceil: bool = False) -> tuple[Dim,
                 f"{call.type('x')} with padding ({before}, {after})",
                 operands=("x",),
                 attributes=("kernel",),
-                help=_larger_than_the_map(call, window.kernel),
+                help=_larger_than_the_map(call, window.kernel)
+                or ("less stride or pooling before it leaves a larger map, `pad` adds to it",),
             )
         if ceil:
             count = ceil_div(slack, stride) + 1

@@ -23,11 +23,13 @@ from convdsl.ir.opdef import (
 )
 from convdsl.ir.windows import (
     FILTERS,
+    before_flat,
     check_folding,
     explicit_window,
     padded_index,
     resolve_padding,
     resolve_sizes,
+    shared_out,
     window_extents,
 )
 from convdsl.kernel.expr import Axis, Read, Reduce, Stage, TensorExpr, TensorVar
@@ -43,7 +45,9 @@ def resolve_conv(call: Call) -> Mapping[str, Any]:
     float_type(call)
     if x.rank < 3:
         raise OpError(
-            f"conv needs batch, channels and at least one spatial axis, not {x}", operands=("x",)
+            f"conv needs batch, channels and at least one spatial axis, not {x}",
+            operands=("x",),
+            help=before_flat(x.rank),
         )
     rank = x.rank - 2
     kernel = resolve_sizes(call, "kernel", rank)
@@ -55,11 +59,13 @@ def resolve_conv(call: Call) -> Mapping[str, Any]:
             f"{channels} input channels do not divide into {groups} groups",
             operands=("x",),
             attributes=("groups",),
+            help=shared_out(channels, call["channels"]),
         )
     if call["channels"] % groups:
         raise OpError(
             f"{call['channels']} output channels do not divide into {groups} groups",
             attributes=("channels", "groups"),
+            help=shared_out(channels, call["channels"]),
         )
     padding = resolve_padding(call, kernel, stride, dilation)
     if not isinstance(padding, str):

@@ -31,7 +31,9 @@ def resolve_dropout(call: Call) -> Mapping[str, Any]:
     """x floating; raises OpError for a `p` outside of 0..1, and where there are no channels."""
     float_type(call)
     if not 0 <= call["p"] <= 1:
-        raise OpError(f"{call['p']} is no probability", attributes=("p",))
+        share = call["p"] / 100
+        help = (f"write {share:g} for {call['p']:g} in a hundred",) if 0.02 <= share < 1 else ()
+        raise OpError(f"{call['p']:g} is no probability", attributes=("p",), help=help)
     rank, own = call.type("x").rank, SHARING[call["per"]]
     if own is not None and rank < own:
         raise OpError(f"a tensor of rank {rank} has no {call['per']}s", attributes=("per",))

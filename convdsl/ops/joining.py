@@ -131,6 +131,15 @@ CONCAT = OpDef(
 )
 
 
+def _unequal(extent: Dim, parts: int) -> tuple[str, ...]:
+    """Help for parts that are not equal: sizes that add up."""
+    if not isinstance(extent, int) or not 1 < parts <= min(extent, 8):
+        return ()
+    least, more = divmod(extent, parts)
+    sizes = [least + 1] * more + [least] * (parts - more)
+    return (f"of unequal parts say the sizes: split({sizes})",)
+
+
 def resolve_split(call: Call) -> Mapping[str, Any]:
     """`parts` as extents along the axis, which add up to that of x: a number of them divides it.
     Raises OpError where they do not, or too many are asked for."""
@@ -147,6 +156,7 @@ def resolve_split(call: Call) -> Mapping[str, Any]:
                 f"axis {axis} of {x} does not divide into {parts} parts",
                 attributes=("parts",),
                 operands=("x",),
+                help=_unequal(extent, parts),
             )
         sizes = (size,) * parts
     else:

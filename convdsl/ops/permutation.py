@@ -25,7 +25,7 @@ from convdsl.ir.opdef import (
 )
 from convdsl.ir.pullback import Gradients, Pullback
 from convdsl.ir.shapes import entries, known_size, resolve_axes
-from convdsl.ir.windows import resolve_sizes
+from convdsl.ir.windows import resolve_sizes, shared_out
 from convdsl.kernel.expr import Axis, Read, Stage, TensorExpr, TensorVar, axes_over
 from convdsl.tensor import Dim, TensorType, exact_div
 
@@ -119,6 +119,7 @@ def resolve_channel_shuffle(call: Call) -> Mapping[str, Any]:
     if channels % call["groups"]:
         raise OpError(
             f"{channels} channels do not divide into {call['groups']} groups",
+            help=shared_out(channels),
             attributes=("groups",),
             operands=("x",),
         )

@@ -29,6 +29,7 @@ from convdsl.ir.windows import (
     GLOBAL,
     PADDINGS,
     VALID,
+    before_flat,
     explicit_window,
     resolve_padding,
     resolve_sizes,
@@ -91,6 +92,7 @@ def resolve_pool(call: Call) -> Mapping[str, Any]:
         raise OpError(
             f"{call.op.name} needs batch, channels and at least one spatial axis, not {x}",
             operands=("x",),
+            help=before_flat(x.rank),
         )
     rank = x.rank - 2
     if call["kernel"] == GLOBAL:

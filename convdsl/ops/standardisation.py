@@ -31,6 +31,7 @@ from convdsl.ir.opdef import (
 )
 from convdsl.ir.pullback import Gradients, Pullback
 from convdsl.ir.shapes import known_size, resolve_axis, whole_along
+from convdsl.ir.windows import shared_out
 from convdsl.kernel.expr import (
     Axis,
     Expr,
@@ -138,6 +139,7 @@ def resolve_group_norm(call: Call) -> Mapping[str, Any]:
     if channels % groups:
         raise OpError(
             f"{channels} channels do not divide into {groups} groups",
+            help=shared_out(channels),
             attributes=("groups",),
             operands=("x",),
         )

@@ -24,7 +24,14 @@ from convdsl.ir.opdef import (
     size_for_weights,
 )
 from convdsl.ir.pullback import Gradients, Pullback
-from convdsl.ir.windows import PADDINGS, SAME, resolve_padding, resolve_sizes
+from convdsl.ir.windows import (
+    PADDINGS,
+    SAME,
+    before_flat,
+    resolve_padding,
+    resolve_sizes,
+    shared_out,
+)
 from convdsl.kernel.expr import (
     Axis,
     Expr,
@@ -52,6 +59,7 @@ def resolve_conv_transpose(call: Call) -> Mapping[str, Any]:
         raise OpError(
             f"conv_transpose needs batch, channels and at least one spatial axis, not {x}",
             operands=("x",),
+            help=before_flat(x.rank),
         )
     rank = x.rank - 2
     sizes = {
@@ -64,6 +72,7 @@ def resolve_conv_transpose(call: Call) -> Mapping[str, Any]:
             raise OpError(
                 f"{amount} {what} channels do not divide into {groups} groups",
                 attributes=("groups",),
+                help=shared_out(channels, call["channels"]),
             )
     for extra, s, d in zip(sizes["output_pad"], sizes["stride"], sizes["dilation"], strict=True):
         if extra >= max(s, d):

@@ -318,7 +318,7 @@ def _help(
     begun = head.group(1) if head else ""
     for foreign in (found, word, begun):
         if foreign in FOREIGN:
-            return (FOREIGN[foreign],)
+            return (_result(before) if foreign == "return" else FOREIGN[foreign],)
     sign = _sign(found, before, word, accepts, begun) or _of_python(found, before, accepts)
     if sign is not None:
         return (sign,)
@@ -343,6 +343,14 @@ def _help(
     if kind == "NAME" and "ARROW" in accepts and before and before[-1] != "\n":
         return (f"`->` hands a tensor on: `{word or '...'} -> {found}`",)
     return ()
+
+
+def _result(before: str) -> str:
+    """What stands for `return` here."""
+    begun = re.findall(r"^[ \t]*(block|model)\b", before, re.MULTILINE)
+    if begun and begun[-1] == "model":
+        return "a model puts out what it gives: `output NAME`, or `... -> output NAME`"
+    return FOREIGN["return"]
 
 
 def _put_out(named: str, found: str, kind: str, after: str) -> str | None:
@@ -444,6 +452,8 @@ _LOOSE = re.compile(r"\b(repeat|for|if|else)\b[^{}\n]*\Z")
 
 def _odd_sign(after: str, found: str, before: str, accepts: Collection[str]) -> str | None:
     """What to write for signs, or numbers, that are written otherwise elsewhere."""
+    if after.startswith("=>"):
+        return "a chain that begins with no tensor is a layer: `let f = conv(8, 3x3) -> relu`"
     if _IN_A_TYPE.search(before) and found in ("*", ":", ".", ",", "]") and before[-1:] in "[,-":
         return _OPEN_SIZE
     if found in (">", "->", "=") and (before[-1:], found) in _ARROWS_APART:
