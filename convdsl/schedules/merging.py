@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from convdsl.ir.classify import is_in_place
 from convdsl.kernel.expr import (
@@ -40,8 +41,10 @@ class _Pair:
     merged: Axis
 
 
+@lru_cache(maxsize=64)
 def merged(task: Task) -> Task:
-    """The same task over fewer axes, the last ones first; itself where none can be merged."""
+    """The same task over fewer axes, the last ones first; itself where none can be merged. It is
+    kept: several schedules ask, one after the other."""
     if task.ending is not None or any(stage.axes != task.axes for stage in task.stages):
         return task
     task = _moving_along(task)

@@ -13,10 +13,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+import numpy as np
+import numpy.typing as npt
+
 from convdsl.kernel.builder import Builder
-from convdsl.kernel.counting import decide
-from convdsl.kernel.expr import Expr, IndexCompare, Read, Reduce, Select, indices_of, walk
-from convdsl.kernel.nodes import IndexTest, Load, Shuffle, Value, ValueType
+from convdsl.kernel.expr import Expr, IndexCompare, Read, Reduce, Select, walk
+from convdsl.kernel.nodes import Load, Shuffle, Value, ValueType
 from convdsl.kernel.target import Target
 from convdsl.schedules.chain import emit_chain
 from convdsl.schedules.contraction import depends
@@ -25,14 +27,21 @@ from convdsl.schedules.emission import Emitter, View, extent_of, lane_symbol
 from convdsl.schedules.frame import Frame
 from convdsl.schedules.merging import merged
 from convdsl.schedules.task import Schedule, Scheduled, Task
-from convdsl.tensor import Dim, substitute
+from convdsl.tensor import Dim, evaluate, substitute, symbols_of
 
 _RUNS = 16  # each is code of its own
 _SOURCES = 16  # vectors that one is made of; beyond, lanes may as well be picked one by one
 _SHUFFLE, _MOVE = 1.0, 1.0  # cycles of a shuffle, and of a vector that is loaded or stored
 
-Place: TypeAlias = "tuple[Read, int]"
-"""Of a channel: who reads it, and its number in there."""
+_Numbers: TypeAlias = "npt.NDArray[np.int64]"
+_HOLDS = {
+    "lt": np.less,
+    "le": np.less_equal,
+    "gt": np.greater,
+    "ge": np.greater_equal,
+    "eq": np.equal,
+    "ne": np.not_equal,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +107,7 @@ def plan(task: Task, target: Target) -> Plan | None:
     if not all(_in_vectors(read, task) for read in _reads(task.stages[0].body)):
         return None
     moves = _all(task)
-    if moves is None or not any(move.shuffled for move in moves):
+    if moves is None:
         return None
     runs = tuple(_runs(moves, extent_of(task.axes[1]) % task.layout.block))
     return Plan(task, runs) if len(runs) <= _RUNS else None
@@ -132,41 +141,68 @@ def _in_vectors(read: Read, task: Task) -> bool:
 
 
 def _all(task: Task) -> list[Move] | None:
-    """How every vector moves. Lanes that do not exist go on behind the last channel that does, as
-    far as its vector goes: a last vector that is as it lies stays so."""
+    """How every vector moves; None where one comes from too many, where something else than the
+    channel decides that, or where all stay as they are. Lanes that do not exist go on behind the
+    last channel that does, as far as its vector goes: a last vector that is as it lies stays so."""
     body, channel, block = task.stages[0].body, task.axes[1], task.layout.block
-    places: list[Place] = []
-    for number in range(extent_of(channel)):
-        place = _place(body, channel.name, number)
-        if place is None:
-            return None
-        places.append(place)
-    read, last = places[-1]
-    end = (last // block + 1) * block - 1
-    places += [(read, min(last + i, end)) for i in range(1, -len(places) % block + 1)]
-    moves = [_move(places[at : at + block], block) for at in range(0, len(places), block)]
+    places = _Places([], *(np.zeros(extent_of(channel), np.int64) for _ in range(2)))
+    if not places.find(body, channel.name, np.arange(extent_of(channel))):
+        return None
+    reads, missing = places.reads, -extent_of(channel) % block
+    end = (places.channel[-1] // block + 1) * block - 1
+    behind = np.minimum(places.channel[-1] + np.arange(1, missing + 1), end)
+    read = np.append(places.read, np.full(missing, places.read[-1])).reshape(-1, block)
+    at = np.append(places.channel, behind).reshape(-1, block)
+    first, stays = at[:, :1], np.arange(block)
+    if np.all((read == read[:, :1]) & (first % block == 0) & (at == first + stays)):
+        return None
+    moves = [_move(reads, *rows) for rows in zip(read.tolist(), at.tolist(), strict=True)]
     return moves if all(len(move.vectors) <= _SOURCES for move in moves) else None
 
 
-def _place(body: Expr, channel: str, number: int) -> Place | None:
-    """Where a channel comes from; None where something else decides that too."""
-    while isinstance(body, Select):
-        test = body.condition
-        assert isinstance(test, IndexCompare)
-        a, b = (substitute(d, {channel: number}) for d in indices_of(test))
-        chosen = decide(IndexTest(test.op, a, b))
-        if chosen is None:
-            return None
-        body = body.yes if chosen else body.no
-    assert isinstance(body, Read)
-    at = substitute(body.index[1], {channel: number})
-    return (body, at) if isinstance(at, int) else None
+@dataclass(frozen=True, slots=True)
+class _Places:
+    """Where channels come from: of each the number of who reads it, among those there are, and its
+    number in there."""
+
+    reads: list[Read]
+    read: _Numbers
+    channel: _Numbers
+
+    def find(self, body: Expr, channel: str, those: _Numbers) -> bool:
+        """Write down those channels; False where something else decides that too."""
+        if not those.size:
+            return True
+        if isinstance(body, Select):
+            assert isinstance(body.condition, IndexCompare)
+            chosen = _chosen(body.condition, channel, those)
+            return (
+                chosen is not None
+                and self.find(body.yes, channel, those[chosen])
+                and self.find(body.no, channel, those[~chosen])
+            )
+        assert isinstance(body, Read)
+        if body not in self.reads:
+            self.reads.append(body)
+        self.read[those] = self.reads.index(body)
+        self.channel[those] = evaluate(body.index[1], {channel: those})
+        return True
 
 
-def _move(places: Sequence[Place], block: int) -> Move:
-    vectors = tuple(dict.fromkeys((read, channel // block) for read, channel in places))
-    lanes = tuple((vectors.index((read, c // block)), c % block) for read, c in places)
-    return Move(vectors, lanes)
+def _chosen(test: IndexCompare, channel: str, those: _Numbers) -> npt.NDArray[np.bool_] | None:
+    """For which of those channels a test holds; None where that depends on anything else."""
+    difference = test.a - test.b
+    if not {symbol.name for symbol in symbols_of(difference)} <= {channel}:
+        return None
+    return np.broadcast_to(_HOLDS[test.op](evaluate(difference, {channel: those}), 0), those.shape)
+
+
+def _move(reads: Sequence[Read], which: Sequence[int], channels: Sequence[int]) -> Move:
+    block = len(channels)
+    places = [(i, *divmod(channel, block)) for i, channel in zip(which, channels, strict=True)]
+    vectors = list(dict.fromkeys((i, vector) for i, vector, _ in places))
+    lanes = tuple((vectors.index((i, vector)), lane) for i, vector, lane in places)
+    return Move(tuple((reads[i], vector) for i, vector in vectors), lanes)
 
 
 def _runs(moves: Sequence[Move], ragged: int) -> Iterator[Run]:
