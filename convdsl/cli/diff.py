@@ -10,6 +10,7 @@ is made for comments on pull requests. Exit code 0: nothing differs; 1: somethin
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -159,8 +160,25 @@ def _show_tables(pairs: Sequence[_Pair], found: Sequence[_Compared]) -> None:
             continue
         if which:
             console.result(which.strip())
-        rows = [change.to_row() for change in one.changes]
+        rows = [{name: _short(v) for name, v in c.to_row().items()} for c in one.changes]
         listing.show(rows, "table", digits=1, spare=())
+
+
+def _short(value: Any) -> Any:
+    """Shapes as reports have them, `Nx64x56x56`, so that they are not broken over lines."""
+    if not isinstance(value, str):
+        return value
+    return _TYPE.sub(_by_axes, value)
+
+
+def _by_axes(type: re.Match[str]) -> str:
+    axes = [f"({axis})" if " " in axis else axis for axis in type[2].split(", ")]
+    if any(axis.count("(") != axis.count(")") for axis in axes):
+        return type[0]
+    return ("" if type[1] == "f32" else f"{type[1]} ") + "x".join(axes)
+
+
+_TYPE = re.compile(r"\b([a-z]+\d+|bool)\[([^][,]+(?:, [^][,]+)*)\]")
 
 
 def _rows(pairs: Sequence[_Pair], found: Sequence[_Compared]) -> list[dict[str, Any]]:
