@@ -13,6 +13,7 @@ from convdsl.ir.rules import arithmetic_of
 from convdsl.kernel.expr import Binary, Read, TensorExpr
 from convdsl.passes.idioms import NameActivations
 from convdsl.passes.rewrite import Pass, Pattern, Rewriter, rewrite_greedily
+from convdsl.passes.written_norms import NameNormalisations
 
 COMMUTATIVE = frozenset({"add", "mul", "max", "min"})
 
@@ -22,12 +23,13 @@ RESHAPES = frozenset({"reshape", "flatten", "squeeze", "unsqueeze"})
 
 @dataclass(frozen=True)
 class Canonicalise(Pass):
-    """Remove operators that only hand on, join reshapes, name activations, order operands."""
+    """Remove what only hands on, join reshapes, name what is written out, order operands."""
 
     name: ClassVar[str] = "canonicalise"
 
     def run(self, graph: Graph) -> int:
-        patterns = (RemoveCopy(), JoinReshapes(), NameActivations(), OrderOperands())
+        named = (NameActivations(), NameNormalisations())
+        patterns = (RemoveCopy(), JoinReshapes(), *named, OrderOperands())
         return rewrite_greedily(graph, patterns)
 
 

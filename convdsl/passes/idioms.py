@@ -54,19 +54,19 @@ class NameActivations(Pattern):
 
 def _named(x: Value, gate: Value, scale: float, graph: Graph) -> tuple[str, dict[str, Any]] | None:
     """The activation that scale * x * gate is, with its attributes."""
-    inner = _inner(gate, "tanh")
-    if scale == 1.0 and inner is not None and _inner(inner, "softplus") is x:
+    inner = inner_of(gate, "tanh")
+    if scale == 1.0 and inner is not None and inner_of(inner, "softplus") is x:
         return ("mish", {}) if _is_plain(inner.node) else None
     function = _from_minus_one(gate, scale, graph)
     if function is None:
         return None
     same = _SAME.get(x.type.dtype, _ROUNDED)
-    inner = _inner(function, "erf")
+    inner = inner_of(function, "erf")
     if inner is not None:
         u = _product(inner, graph)
         if u.factors == (x,) and isclose(u.scale, sqrt(0.5), rel_tol=same):
             return "gelu", {}
-    inner = _inner(function, "tanh")
+    inner = inner_of(function, "tanh")
     if inner is not None and _is_cubic(inner, x, graph, same):
         return "gelu", {"approximate": "tanh"}
     return None
@@ -74,10 +74,10 @@ def _named(x: Value, gate: Value, scale: float, graph: Graph) -> tuple[str, dict
 
 def _from_minus_one(gate: Value, scale: float, graph: Graph) -> Value | None:
     """f where scale * gate is (1 + f) / 2."""
-    terms = _operands(gate, "add")
+    terms = operands_of(gate, "add")
     for number, other in (terms, terms[::-1]) if terms is not None else ():
         product = _product(other, graph)
-        c = _number(number)
+        c = number_of(number)
         if c is not None and c * scale == 0.5 and product.scale == c:
             return product.factors[0] if len(product.factors) == 1 else None
     return None
@@ -89,12 +89,12 @@ def _is_cubic(value: Value, x: Value, graph: Graph, same: float) -> bool:
     if not isclose(outer.scale, sqrt(2 / pi), rel_tol=same):
         return False
     *before, inner = sorted(outer.factors, key=lambda factor: factor is not x)
-    terms = _operands(inner, "add")
+    terms = operands_of(inner, "add")
     if terms is None or before not in ([], [x]):
         return False
     for least, other in (terms, terms[::-1]):
         rest = _product(other, graph)
-        is_least = _number(least) == 1.0 if before else least is x
+        is_least = number_of(least) == 1.0 if before else least is x
         cubic = isclose(rest.scale, 0.044715, rel_tol=same)
         if is_least and cubic and _degree(rest, x) == 3 - len(before):
             return True
@@ -105,8 +105,8 @@ def _degree(product: _Product, x: Value) -> float | None:
     """The n of x**n, of a product of nothing but x and powers of it."""
     total = 0.0
     for factor in product.factors:
-        power = _operands(factor, "pow")
-        exponent = _number(power[1]) if power is not None and power[0] is x else None
+        power = operands_of(factor, "pow")
+        exponent = number_of(power[1]) if power is not None and power[0] is x else None
         if factor is not x and exponent is None:
             return None
         total += 1.0 if exponent is None else exponent
@@ -116,18 +116,18 @@ def _degree(product: _Product, x: Value) -> float | None:
 def _product(value: Value, graph: Graph, whole: bool = False, depth: int = 0) -> _Product:
     """A value as a product. What other nodes read, too, is a factor, unless it is the `whole`; so
     is what lies deeper than any formula: chains of thousands are walked by a few at a time."""
-    number = _number(value)
+    number = number_of(value)
     if number is not None:
         return _Product(number, ())
-    factors = _operands(value, "mul")
-    shares = _operands(value, "div") if factors is None else None
+    factors = operands_of(value, "mul")
+    shares = operands_of(value, "div") if factors is None else None
     whole = whole or ((factors or shares) is not None and _is_alone(value, graph))
     if not whole or depth == _DEEPEST:
         return _Product(1.0, (value,))
     if factors is not None:
         a, b = (_product(part, graph, depth=depth + 1) for part in factors)
         return _Product(a.scale * b.scale, (*a.factors, *b.factors))
-    divisor = _number(shares[1]) if shares is not None else None
+    divisor = number_of(shares[1]) if shares is not None else None
     if shares is not None and divisor:
         product = _product(shares[0], graph, depth=depth + 1)
         return _Product(product.scale / divisor, product.factors)
@@ -139,7 +139,7 @@ def _is_alone(value: Value, graph: Graph) -> bool:
     return len(graph.users(value)) == 1 and not graph.is_result(value)
 
 
-def _inner(value: Value, op: str) -> Value | None:
+def inner_of(value: Value, op: str) -> Value | None:
     """x of op(x)."""
     node = value.node
     if isinstance(node, OpNode) and node.op is BY_NAME[op]:
@@ -147,7 +147,7 @@ def _inner(value: Value, op: str) -> Value | None:
     return None
 
 
-def _operands(value: Value, op: str) -> tuple[Value, Value] | None:
+def operands_of(value: Value, op: str) -> tuple[Value, Value] | None:
     """a and b of op(a, b)."""
     node = value.node
     if isinstance(node, OpNode) and node.op is BY_NAME[op] and len(node.inputs) == 2:
@@ -162,7 +162,7 @@ def _is_plain(node: Node) -> bool:
     return all(node.attributes.get(a.name, a.default) == a.default for a in node.op.attributes)
 
 
-def _number(value: Value) -> float | None:
+def number_of(value: Value) -> float | None:
     """The number that a constant of one element is."""
     node = value.node
     if isinstance(node, StateNode) and node.data is not None and node.data.size == 1:

@@ -13,6 +13,7 @@ from onnx.reference import ReferenceEvaluator
 
 import convdsl
 from convdsl.interop.onnx_load import model_of
+from convdsl.passes import run as run_passes
 
 
 def network(
@@ -242,3 +243,29 @@ def test_what_nothing_is_left_of_goes_on(kind: str, op: str) -> None:
     inputs = ["none", "none"] if op == "Add" else ["none"]
     last = helper.make_node(op, inputs, ["y"])
     compared(network([*nodes, last], (1, 2, 5, 5), ["y"], **constants), drawn(1, 2, 5, 5))
+
+
+@pytest.mark.parametrize("opset", [11, 17, 18])
+@pytest.mark.parametrize("squared", ["Pow", "Mul"])
+def test_layer_normalisation_in_its_parts(opset: int, squared: str) -> None:
+    """As PyTorch's exporter wrote it before opset 17; axes are an operand since 18."""
+    given = {"two": np.float32(2), "eps": np.float32(1e-5)}
+    given |= {"w": drawn(24, seed=1), "b": drawn(24, seed=2)}
+    over, how = (["axes"], {}) if opset >= 18 else ([], {"axes": [-1]})
+    given |= {"axes": np.array([-1])} if over else {}
+    nodes = [
+        helper.make_node("ReduceMean", ["x", *over], ["m"], **how),
+        helper.make_node("Sub", ["x", "m"], ["d"]),
+        helper.make_node(squared, ["d", "two" if squared == "Pow" else "d"], ["s"]),
+        helper.make_node("ReduceMean", ["s", *over], ["v"], **how),
+        helper.make_node("Add", ["v", "eps"], ["ve"]),
+        helper.make_node("Sqrt", ["ve"], ["r"]),
+        helper.make_node("Div", ["d", "r"], ["n"]),
+        helper.make_node("Mul", ["n", "w"], ["nw"]),
+        helper.make_node("Add", ["nw", "b"], ["y"]),
+    ]
+    proto = network(nodes, (2, 7, 24), ["y"], **{k: np.asarray(v) for k, v in given.items()})
+    proto.opset_import[0].version = opset
+    compared(proto, 3 * drawn(2, 7, 24) + 5)
+    graph = run_passes(model_of(proto, "net.onnx", {}).graph)
+    assert [node.op.name for node in graph.op_nodes()] == ["layer_norm"]
