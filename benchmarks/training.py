@@ -5,7 +5,8 @@
 needs PyTorch beside convdsl (the environment of `make test-torch`). Every peer is a process of its
 own with the same weights and batches, trained by SGD with momentum 0.9 at a rate of 0.01; rounds
 alternate between the processes, in either order. Ratios are convdsl's time divided by that of the
-better of PyTorch's two. The first losses are compared, so that equal steps are: `--losses 200`
+better of PyTorch's two. A model is one of four by name, or any network with its batch and parameters:
+`resnext50_32x4d:resolution=64@8`. The first losses are compared, so that equal steps are: `--losses 200`
 compares so many, and says how far they are apart in the first 50 and in all.
 
 The roofline is that of direct convolutions: two operations per multiply-accumulate of forward and
@@ -24,6 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from ast import literal_eval
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import cycle
@@ -69,6 +71,28 @@ WORKLOADS = {
 }
 
 
+def workload(text: str) -> Workload:
+    """One of those by its name, or any network: `NAME[:PARAMETER=VALUE,...]@BATCH`.
+
+    Sizes are the network's own, which parameters set; weights and pixels are random.
+    """
+    if text in WORKLOADS:
+        return WORKLOADS[text]
+    network, at, batch = text.partition("@")
+    if not at or not batch.isdecimal() or not int(batch):
+        raise SystemExit(f"{text}: neither of {', '.join(WORKLOADS)} nor NETWORK@BATCH")
+    name, _, settings = network.partition(":")
+    parameters = {
+        key: literal_eval(value)
+        for key, _, value in (setting.partition("=") for setting in settings.split(",") if setting)
+    }
+    inputs = tuple(convdsl.load(name, **parameters).inputs.values())
+    shape = tuple(size for size in inputs[0].shape[1:] if isinstance(size, int))
+    if len(inputs) > 1 or len(shape) < inputs[0].rank - 1:
+        raise SystemExit(f"{text}: this network has several inputs, or sizes that are left open")
+    return Workload(name, int(batch), shape, parameters)
+
+
 def _settings(model: Any) -> dict[str, str]:
     """What all are trained with, whatever the texts say."""
     return {
@@ -88,12 +112,12 @@ class Convdsl:
     """The step as a user's session runs it."""
 
     def __init__(self, folder: Path, name: str, threads: int) -> None:
-        model = WORKLOADS[name].load()
+        model = workload(name).load()
         settings = complete(model, _settings(model))
-        weights = load_file(folder / f"{name}.safetensors")
+        weights = load_file(folder / "weights.safetensors")
         self._session = Session(model, settings, weights, threads=threads, cache=False)
         (image,), (target,) = model.inputs, self._session.targets
-        arrays = np.load(folder / f"{name}.npz")
+        arrays = np.load(folder / "batches.npz")
         pairs = zip(arrays["x"], arrays["y"], strict=True)
         self._batches = cycle([{image: x, target: y} for x, y in pairs])
 
@@ -111,7 +135,7 @@ class Torch:
         import torch
 
         torch.set_num_threads(threads)
-        spec = importlib.util.spec_from_file_location(name, folder / f"{name}.py")
+        spec = importlib.util.spec_from_file_location("network", folder / "network.py")
         assert spec is not None
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
@@ -121,10 +145,10 @@ class Torch:
             for value in vars(module).values()
             if isinstance(value, type)
             and issubclass(value, torch.nn.Module)
-            and value.__module__ == name
+            and value.__module__ == "network"
         )
-        weights = load_file(folder / f"{name}.safetensors")
-        arrays = np.load(folder / f"{name}.npz")
+        weights = load_file(folder / "weights.safetensors")
+        arrays = np.load(folder / "batches.npz")
         format = torch.channels_last if self.channels_last else torch.contiguous_format
         made = network()
         made.load_state_dict({k: torch.from_numpy(v) for k, v in weights.items()}, strict=False)
@@ -220,13 +244,13 @@ class Worker:
 
 def prepare(folder: Path, name: str) -> int:
     """Weights, batch and PyTorch source of a workload; the multiply-accumulates of a step."""
-    work = WORKLOADS[name]
+    work = workload(name)
     model = work.load()
     settings = complete(model, _settings(model))
     weights = dict(bind(RandomWeights(0), model.graph.states))
     own = {k: a for k, a in weights.items() if model.graph.states[k].data is None}
-    save_file(own, folder / f"{name}.safetensors")
-    (folder / f"{name}.py").write_bytes(convdsl.export(model, None, None, to="pytorch"))
+    save_file(own, folder / "weights.safetensors")
+    (folder / "network.py").write_bytes(convdsl.export(model, None, None, to="pytorch"))
     session = Session(model, settings, weights)
     random = np.random.default_rng(0)
     (output,) = model.outputs.values()
@@ -236,7 +260,7 @@ def prepare(folder: Path, name: str) -> int:
     (target,) = (type.bind(binding) for type in session.plan.targets.values())
     y = random.integers(0, int(output.shape[1]), (BATCHES, *target.sizes))
     x = random.standard_normal((BATCHES, work.batch, *work.shape)).astype(np.float32)
-    np.savez(folder / f"{name}.npz", x=x, y=y)
+    np.savez(folder / "batches.npz", x=x, y=y)
     cost = training_cost(model, settings, binding=binding)
     return sum(int(macs or 0) for macs, _ in cost.arithmetic.values())
 
@@ -276,7 +300,13 @@ def measure(
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.training", description=__doc__)
-    parser.add_argument("--models", nargs="+", default=list(WORKLOADS), metavar="NAME")
+    parser.add_argument(
+        "--models",
+        nargs="+",
+        default=list(WORKLOADS),
+        metavar="NAME",
+        help=f"{', '.join(WORKLOADS)}, or NETWORK[:PARAMETER=VALUE,...]@BATCH",
+    )
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2], metavar="T")
     parser.add_argument("--rounds", type=int, default=5, help=f"of {CALLS} steps (default 5)")
     parser.add_argument("--peers", nargs="+", default=list(PEERS), metavar="PEER")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from convdsl.kernel.in_place import updates_in_place
@@ -27,18 +27,19 @@ def verify_program(program: Program) -> None:
     if len(kernels) < len(program.kernels):
         raise ProgramError(f"{program.name}: two kernels of one name")
     written = _Written()
+    sizes = {place: _sizes(program, place) for place in Place}
     for place in (Place.INPUT, Place.WEIGHTS, Place.STATE):
-        for slot, size in enumerate(_sizes(program, place)):
+        for slot, size in enumerate(sizes[place]):
             written.add(place, slot, 0, size)
     for number, step in enumerate(program.steps):
         if step.kernel not in kernels:
             raise ProgramError(f"step {number}: there is no kernel {step.kernel}")
-        _Check(program, number, step, kernels[step.kernel]).run(written)
+        _Check(program, sizes, number, step, kernels[step.kernel]).run(written)
     for each in program.sums:
         inside = each.offset >= 0 and each.offset + each.bytes <= program.arena_bytes
         if not inside or not 0 < each.begin <= each.end <= len(program.steps):
             raise ProgramError(f"{program.name}: {each} is not of this program")
-    for slot, size in enumerate(_sizes(program, Place.OUTPUT)):
+    for slot, size in enumerate(sizes[Place.OUTPUT]):
         if not written.covers(Place.OUTPUT, slot, 0, size):
             raise ProgramError(f"the output {program.outputs[slot].name} is not written")
 
@@ -99,6 +100,7 @@ class _Check:
     """One step against its kernel and the memory as the steps before have left it."""
 
     program: Program
+    sizes: Mapping[Place, Sequence[int]]
     number: int
     step: Step
     kernel: Kernel
@@ -140,7 +142,7 @@ class _Check:
 
     def extent(self, buffer: Buffer, argument: Argument) -> None:
         """The buffer lies inside of its memory and has its elements."""
-        sizes, ports = _sizes(self.program, argument.place), _ports(self.program, argument.place)
+        sizes, ports = self.sizes[argument.place], _ports(self.program, argument.place)
         self.require(argument.slot < len(sizes), f"there is no {argument}")
         start, end = _span(buffer, argument)
         inside = start >= 0 and end <= sizes[argument.slot] and start % buffer.dtype.bytes == 0

@@ -35,6 +35,7 @@ class Sharing:
         self._overlays = overlays or Overlays()
         self.calls = calls
         self.aliases = dict(aliases)
+        self._owners = {alias.owner for alias in aliases.values() if not alias.seen}
         self._kernels = kernels
         self._fixed = fixed
         self._over: dict[tuple[str, str, str], Kernel | None] = {}
@@ -65,12 +66,12 @@ class Sharing:
 
     def is_own(self, key: Key) -> bool:
         """Whether a key has memory of its own in the arena, and nothing else is written there."""
-        parts = (alias.owner for alias in self.aliases.values() if not alias.seen)
-        return not (key in self.aliases or key in self._fixed or any(key == o for o in parts))
+        return not (key in self.aliases or key in self._fixed or key in self._owners)
 
     def alias(self, key: Key, owner: Key) -> None:
         """Let a key lie in the memory of another, from its start on."""
         self.aliases[key] = Alias(owner)
+        self._owners.add(owner)
 
     def write_over(self, number: int, read: Key, written: Key) -> bool:
         """Let a call write one key over another that it reads; False if its kernel cannot."""
