@@ -100,6 +100,23 @@ SAMPLE = (
     _conv("patches", (8, 3, 96, 96), 192, 8, stride=8, pad="valid"),
     Layer("up 4x4", (4, 96, 16, 16), 48, "conv_transpose", {"kernel": 4, "stride": 2, "pad": 1}),
     Layer("linear 10", (32, 500), 10, "linear"),
+    # few rows beside many weights: what moves through memory decides
+    Layer("rows 8, large", (8, 25088), 4096, "linear"),
+    Layer("rows 16, middle", (16, 4096), 4096, "linear"),
+    Layer("rows 32 wide", (32, 768), 3072, "linear"),
+    Layer("rows 32 narrow", (32, 3072), 768, "linear"),
+    Layer("rows 128", (128, 1536), 384, "linear"),
+    Layer("rows 512", (512, 96), 384, "linear"),
+    Layer("rows 24 ragged", (24, 699), 1101, "linear"),
+    Layer("xrows 64", (64, 3072), 768, "linear"),
+    Layer("xrows 16", (16, 3072), 768, "linear"),
+    Layer("xrows 200", (200, 3072), 768, "linear"),
+    Layer("xrows 400", (400, 3072), 768, "linear"),
+    Layer("yrows 40 256", (40, 256), 2000, "linear"),
+    Layer("yrows 100 512", (100, 512), 1000, "linear"),
+    Layer("yrows 1000 512", (1000, 512), 512, "linear"),
+    Layer("yrows 300 384", (300, 384), 1000, "linear"),
+    Layer("row", (1, 2048), 1000, "linear"),
 )
 
 

@@ -5,9 +5,9 @@
 needs PyTorch beside convdsl (the environment of `make test-torch`). Every peer is a process of its
 own with the same weights and batches, trained by SGD with momentum 0.9 at a rate of 0.01; rounds
 alternate between the processes, in either order. Ratios are convdsl's time divided by that of the
-better of PyTorch's two. A model is one of four by name, or any network with its batch and parameters:
-`resnext50_32x4d:resolution=64@8`. The first losses are compared, so that equal steps are: `--losses 200`
-compares so many, and says how far they are apart in the first 50 and in all.
+better of PyTorch's two. A model is one of four by name, or any network with its batch and
+parameters: `resnext50_32x4d:resolution=64@8`. The first losses are compared, so that equal steps
+are: `--losses 200` compares so many, and says how far they are apart in the first 50 and in all.
 
 The roofline is that of direct convolutions: two operations per multiply-accumulate of forward and
 backward pass, at the peak that convdsl's own multiply-add kernel reaches in the same run. Memory is

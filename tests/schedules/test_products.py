@@ -36,7 +36,7 @@ from convdsl.schedules.contraction import (
     match_convolution,
     match_product,
 )
-from convdsl.schedules.cpu import gemm
+from convdsl.schedules.cpu import gemm_ways
 from convdsl.schedules.cpu.machine import cpu_machine
 from convdsl.tensor import DType, TensorType
 
@@ -318,8 +318,8 @@ def test_one_value_packed_alike_is_packed_once() -> None:
 
 
 def test_a_factor_that_the_epilogue_reads_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both forms of it are handed over, where it is packed: as what is too large to be turned."""
-    monkeypatch.setattr(gemm, "_OWN", 0)
+    """Both forms of it are handed over, where it is packed."""
+    monkeypatch.setattr(gemm_ways, "_own", lambda *_: None)
     b = Builder()
     a, w = b.input("a", 64, 64), b.input("w", 64, 64)
     y = b.graph.apply(SUM, {"a": a, "b": w}, {"formula": "mk,nk->mn"}, name="sum").output

@@ -16,215 +16,43 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import prod
 
-from convdsl.kernel.expr import Axis
-from convdsl.kernel.layout import Layout
 from convdsl.kernel.nodes import Buffer, Get, IndexTest, Load, Registers, ValueType, Var
 from convdsl.kernel.target import Target
-from convdsl.schedules.contraction import (
-    Product,
-    coefficient,
-    depends,
-    match_convolution,
-    match_product,
-    matrix_order,
-)
 from convdsl.schedules.cpu.epilogue import Draft, Sum, open_draft
-from convdsl.schedules.cpu.filters import FilterPack, packing_cycles
-from convdsl.schedules.cpu.strips import ask_for_lines, is_written_afar, strip_cycles
-from convdsl.schedules.cpu.sweeps import LINE_BYTES, Extent, Limits, Sweeps, choose_sweeps
-from convdsl.schedules.cpu.tiles import (
-    Tile,
-    choose_tile,
-    columns_for,
-    evenly,
-    split,
-    swept_cycles,
+from convdsl.schedules.cpu.gemm_ways import ABREAST, Way, best_way, count_of, rows_layout
+from convdsl.schedules.cpu.panels import OwnPanel, Wanted, bands_of, is_far
+from convdsl.schedules.cpu.strips import ask_for_lines, is_written_afar
+from convdsl.schedules.cpu.sweeps import (
+    LINE_BYTES,
+    PAGE_BYTES,
+    Extent,
+    Limits,
+    Sweeps,
+    choose_sweeps,
 )
-from convdsl.schedules.cpu.turning import TURNING, TurnedPanel, bands_of, is_along_sum
+from convdsl.schedules.cpu.tiles import columns_for, evenly, split
 from convdsl.schedules.emission import View, extent_of, lane_symbol
-from convdsl.schedules.task import Pack, Schedule, Scheduled, Task
+from convdsl.schedules.task import Schedule, Scheduled, Task
 from convdsl.tensor import Dim, dim_max, dim_min, floor_div, substitute
 
-_SCATTERED = (
-    1.03  # cycles of a tile that reads rows of w far from each other, to those of packed ones
-)
 _UNIT = 16  # positions of k: panels of w hold whole units
+_FAR_UNITS = 2  # of rows that are read in place, far from each other, before the next tile
+_AGAIN = 2  # second-level caches: w may be read from beyond for each few rows that are written
 _PANEL = Fraction(1, 8)  # of the second-level cache: for the piece of w that is swept, beside the
 # one that is asked for ahead and the rows
-_OWN = Fraction(1, 4)  # of it: for a panel that is turned
-
-
-@dataclass(frozen=True, slots=True)
-class _Way:
-    """How a product is run. `rows` are the axes that tiles run along, as one; `pack` is None where
-    w is read in place."""
-
-    product: Product
-    tile: Tile
-    lanes: int
-    rows: tuple[Axis, ...]
-    pack: FilterPack | None
-    packs: dict[str, Pack]
-    cycles: float
-    turned: bool = False  # panels of w are turned into memory of their own
-
-    @property
-    def outer(self) -> tuple[Axis, ...]:
-        """Axes with a loop of their own."""
-        product = self.product
-        own = (*product.outer, *(axis for axis in product.rows if axis not in self.rows))
-        return tuple(axis for axis in own if extent_of(axis) > 1)
-
-    @property
-    def row_count(self) -> int:
-        return prod(extent_of(axis) for axis in self.rows)
-
-    @property
-    def blocks(self) -> int:
-        """Vectors of the output along v."""
-        return -(-extent_of(self.product.v) // self.lanes)
-
-
-def best_way(task: Task, target: Target) -> _Way | None:
-    """The cheaper way of reading w; None where the task is no product, or more than one."""
-    axes, output = task.axes, task.layout
-    if len(task.reducing) > 1:
-        return None
-    long = [axis for axis in axes if extent_of(axis) > 1]
-    if output.axis is None:
-        product = match_product(task.root, long[-1]) if long else None
-    elif match_convolution(task.root) is None:
-        product = match_product(task.root, axes[output.axis])
-    else:
-        return None  # of one tap: better run as what it is, with filters in panels
-    if product is None:
-        return None
-    lanes = target.lanes(product.reduce.dtype) if output.axis is None else output.block
-    if lanes < 2:
-        return None
-    makers = (_packed, _in_place, _turned)
-    ways = [make(task, target, product, lanes) for make in makers]
-    return min((way for way in ways if way is not None), key=lambda p: p.cycles, default=None)
-
-
-def _packed(task: Task, target: Target, product: Product, lanes: int) -> _Way | None:
-    order = matrix_order(product)
-    if order is None:
-        return None
-    rows = tiled_rows(task, product)
-    tile = _tile(target, product, rows, lanes)
-    outer = tuple(extent_of(axis) for axis in product.w_outer)
-    depth = tuple(extent_of(axis) for axis in product.k) or (1,)
-    shape = (extent_of(product.v), *depth)
-    panel = depth[0] if len(depth) == 1 else 1
-    in_order = () if list(order) == sorted(order) else order
-    pack = FilterPack(shape, lanes, tile.blocks, panel, outer, in_order)
-    packs: dict[str, Pack] = {product.w.tensor.name: pack, **_plain_rows(task, product)}
-    cycles = _cycles(target, product, rows, tile, lanes) + packing_cycles(task, packs)
-    return _Way(product, tile, lanes, rows, pack, packs, cycles)
-
-
-def _in_place(task: Task, target: Target, product: Product, lanes: int) -> _Way | None:
-    """Vectors of w as they lie: consecutive along v; of rows the last one in part."""
-    layout, w, v = task.operand(product.w.tensor.name).layout, product.w, product.v
-    if layout is None:
-        return None
-    if layout.axis is None:
-        whole = extent_of(v) % lanes == 0 or task.layout.axis is None
-        whole = whole and coefficient(layout.offset(w.index), v) == 1
-    else:
-        others = (index for axis, index in enumerate(w.index) if axis != layout.axis)
-        whole = w.index[layout.axis] == v.i and layout.block == lanes
-        whole = whole and not any(depends(index, v) for index in others)
-    if not whole:
-        return None
-    rows = tiled_rows(task, product)
-    tile = _tile(target, product, rows, lanes)
-    packs = _plain_rows(task, product)
-    cycles = _cycles(target, product, rows, tile, lanes) * _SCATTERED + packing_cycles(task, packs)
-    return _Way(product, tile, lanes, rows, None, packs, cycles)
-
-
-def _turned(task: Task, target: Target, product: Product, lanes: int) -> _Way | None:
-    """w lies along the sum: each panel is turned where it is used, if it fits beside the rows."""
-    if task.layout.axis is not None or not is_along_sum(task, product, lanes):
-        return None
-    rows = tiled_rows(task, product)
-    tile = _tile(target, product, rows, lanes)
-    depth = _count(product.k)
-    panel = tile.blocks * lanes * depth * product.reduce.dtype.bytes
-    if panel > target.caches.l2_bytes * _OWN:
-        return None
-    packs = _plain_rows(task, product)
-    outer = _count((*product.outer, *product.rows)) // _count(rows)
-    blocks = -(-extent_of(product.v) // lanes)
-    bands = bands_of(outer * -(-blocks // tile.blocks), _count(rows))
-    turned = outer * bands * blocks * lanes * depth
-    cycles = _cycles(target, product, rows, tile, lanes) + turned * TURNING
-    cycles += strip_cycles(task, target)
-    cycles += packing_cycles(task, packs)
-    return _Way(product, tile, lanes, rows, None, packs, cycles, turned=True)
-
-
-def rows_layout(task: Task, product: Product) -> Layout:
-    """How x is read: as it lies, but plain where it is blocked along one of the rows."""
-    x = product.x
-    layout = task.operand(x.tensor.name).layout
-    plain = Layout(x.tensor.type.sizes)
-    if layout is None:
-        return plain
-    along_rows = layout.axis is not None and any(
-        depends(x.index[layout.axis], axis) for axis in product.rows
-    )
-    return plain if along_rows else layout
-
-
-def _plain_rows(task: Task, product: Product) -> dict[str, Pack]:
-    name, layout = product.x.tensor.name, rows_layout(task, product)
-    given = task.operand(name).layout
-    return {} if given is None or given == layout else {name: layout}
-
-
-def tiled_rows(task: Task, product: Product) -> tuple[Axis, ...]:
-    """The axes of rows that x moves along as along one: of several such, the longest."""
-    offset = rows_layout(task, product).offset(product.x.index)
-    runs: list[tuple[Axis, ...]] = [()]
-    for axis in product.rows:
-        step, last = coefficient(offset, axis), runs[-1][-1:]
-        joined = [coefficient(offset, before) for before in last]
-        follows = step is not None and joined == [extent_of(axis) * step]
-        runs.append((*runs[-1], axis) if follows else (axis,))
-    return max(runs, key=_count)
-
-
-def _count(axes: tuple[Axis, ...]) -> int:
-    return prod(extent_of(axis) for axis in axes)
-
-
-def _tile(target: Target, product: Product, rows: tuple[Axis, ...], lanes: int) -> Tile:
-    blocks = -(-extent_of(product.v) // lanes)
-    if _count(rows) == 1:
-        return Tile(min(blocks, 4), 1)
-    each = target.registers(lanes, product.reduce.dtype)
-    depth = _count(product.k) * each
-    return choose_tile(target, blocks, _count(rows), each=each, even=True, depth=depth)
-
-
-def _cycles(
-    target: Target, product: Product, rows: tuple[Axis, ...], tile: Tile, lanes: int
-) -> float:
-    outer = _count((*product.outer, *product.rows)) // _count(rows)
-    blocks = -(-extent_of(product.v) // lanes)
-    depth, registers = _count(product.k), target.registers(lanes, product.reduce.dtype)
-    own = evenly(_count(rows), tile.columns)
-    swept = (swept_cycles(target, tile.blocks, q, depth * registers) * count for q, count in own)
-    return outer * depth * -(-blocks // tile.blocks) * registers * sum(swept)
 
 
 def cost(task: Task, target: Target) -> float | None:
     """Cycles of all tiles, and of what is packed in every call."""
     chosen = best_way(task, target)
     return None if chosen is None else chosen.cycles
+
+
+def _dividing(count: int, most: int) -> int:
+    """The most of at most so many that divide a count, if that is half of it or more."""
+    most = max(1, min(count, most))
+    fitting = (n for n in range(most, most // 2, -1) if count % n == 0)
+    return next(fitting, most)
 
 
 def emit(task: Task, name: str, target: Target) -> Scheduled:
@@ -247,6 +75,7 @@ class _Place:
 
     at: Mapping[str, Dim]
     block: Dim  # the first vector of the tile along v
+    tile: Dim  # its number among those abreast
     blocks: int
     columns: int  # rows of x of a tile, at most
     valid: int | None  # lanes of the last vector that exist
@@ -258,7 +87,7 @@ class _Gemm:
     """Emits one matrix product."""
 
     def __init__(
-        self, task: Task, chosen: _Way, draft: Draft, target: Target, limits: Limits
+        self, task: Task, chosen: Way, draft: Draft, target: Target, limits: Limits
     ) -> None:
         self.task = task
         self.target = target
@@ -269,14 +98,16 @@ class _Gemm:
         name = chosen.product.x.tensor.name
         buffer = draft.packed[name] if name in chosen.packs else draft.views[name].buffer
         self.x = View(buffer, rows_layout(task, chosen.product))
-        self.depth = _count(chosen.product.k)
+        self.depth = count_of(chosen.product.k)
         self.element = chosen.product.reduce.dtype.bytes
-        self.panel: TurnedPanel | None = None
-        if chosen.turned:
-            size = chosen.tile.blocks * self.lanes * self.depth
+        self.panel: OwnPanel | None = None
+        if chosen.piece is not None:
+            memory = draft.b.private("panel", chosen.piece.elements(self.lanes))
             view = draft.views[chosen.product.w.tensor.name]
-            self.panel = TurnedPanel(draft.b, draft.b.private("panel", size), view, chosen.product)
+            self.panel = OwnPanel(draft.b, memory, view, chosen.product, chosen.piece)
+        given = not task.operand(chosen.product.w.tensor.name).static
         one_way = draft.waiting is None or len(chosen.product.k) != 1 or chosen.row_count == 1
+        one_way = one_way or (given and chosen.row_count >= self.depth)  # sums are more than w
         self.limits = replace(limits, stay=self.matrix_bytes) if one_way else limits
         self.afar = is_written_afar(task, target)
 
@@ -310,47 +141,81 @@ class _Gemm:
         rows, wide = self.way.row_count, blocks * self.lanes * self.element
         pieces = -(-rows // self.columns(blocks))
         outer = prod(extent_of(axis) for axis in self.way.outer)
+        units = -(-self.depth // _UNIT)
         if self.panel is not None:
-            size = -(-pieces // bands_of(outer * count, rows))
-            return Sweeps(-(-self.depth // _UNIT), 1, size, -(-pieces // size))
+            piece = self.panel.piece
+            depth, abreast = -(-piece.depth // _UNIT), min(count, piece.abreast)
+            size = -(-pieces // bands_of(outer * -(-count // abreast), rows))
+            panels = -(-self.depth // piece.depth)
+            return Sweeps(depth, panels, size, -(-pieces // size), abreast)
+        if self.reads_far and pieces <= ABREAST < units:
+            abreast = _dividing(count, max(1, PAGE_BYTES // wide))
+            return Sweeps(_FAR_UNITS, -(-units // _FAR_UNITS), pieces, 1, abreast)
         extent = Extent(
             filters=self.matrix_bytes,
             slab=wide * _UNIT,
-            blocks=-(-self.depth // _UNIT),
+            blocks=units,
             others=outer * count,
             pieces=pieces,
             inputs=rows * self.depth * self.element,
             sums=rows * wide,
         )
         chosen = choose_sweeps(extent, self.limits)
+        abreast = self.along_rows(count, wide) if chosen.panels == 1 < pieces else 1
+        if abreast > 1:
+            return Sweeps(units, 1, 1, pieces, abreast)
         if not self.afar or self.matrix_bytes > self.limits.stay:
             return chosen
         row = extent_of(self.way.product.v) * self.element
         size = min(chosen.size, max(1, self.limits.band // (row * self.columns(blocks))))
         return replace(chosen, size=size, bands=-(-pieces // size))
 
+    @property
+    def reads_far(self) -> bool:
+        """Whether rows of w are read in place where each lies in a page of its own."""
+        in_place = self.way.pack is None and self.panel is None and self.draft.waiting is not None
+        return in_place and is_far(self.task, self.way.product)
+
+    def along_rows(self, count: int, wide: int) -> int:
+        """How many tiles to run along a few rows of an output, each of which is a page or more: its
+        lines then come and go in order, where down the columns each would be another page."""
+        if self.task.layout.axis is not None or self.way.blocks * wide < PAGE_BYTES:
+            return 1
+        whole = self.matrix_bytes <= _AGAIN * self.target.caches.l2_bytes
+        return count if whole else _dividing(count, self.limits.panel // (self.depth * wide))
+
     def region(self, first: int, count: int, blocks: int, valid: int | None) -> None:
         """All rows of some tiles of v, in parallel with all that lies outside."""
         chosen, sweeps = self.way, self.sweeps(count, blocks)
         names = [axis.name for axis in chosen.outer]
         extents = [extent_of(axis) for axis in chosen.outer]
-        inner = [("kt", count), ("band", sweeps.bands)]
-        stay = self.matrix_bytes <= self.limits.stay
-        order, sizes = zip(*(reversed(inner) if stay else inner), strict=True)
+        inner = [("kt", -(-count // sweeps.abreast)), ("band", sweeps.bands)]
+        turned = self.matrix_bytes <= self.limits.stay and sweeps.abreast == 1
+        order, sizes = zip(*(reversed(inner) if turned else inner), strict=True)
         with self.b.parallel((*names, *order), (*extents, *sizes)) as (*outer, one, other):
-            kt, band = (other, one) if stay else (one, other)
+            kt, band = (other, one) if turned else (one, other)
             at = {axis.name: 0 for axis in self.task.axes}
             at |= dict(zip(names, outer, strict=True))
-            if self.panel is not None:
-                self.panel.fill(at, first + kt * blocks, blocks, valid)
-            step = sweeps.panel * _UNIT
+            start = kt * sweeps.abreast
+            tiles: Dim = sweeps.abreast
+            if count % sweeps.abreast:
+                tiles = dim_min(tiles, count - start)
+            wanted = Wanted(at, first + start * blocks, tiles, blocks, valid)
             with self.b.serial("panel", sweeps.panels) as panel:
-                chunk = (0, self.depth)
-                if sweeps.panels > 1:
-                    chunk = (panel * step, dim_min((panel + 1) * step, self.depth))
-                block = first + kt * blocks
-                place = _Place(at, block, blocks, self.columns(blocks), valid, chunk, sweeps)
-                self.band(place, band)
+                self.panel_of(wanted, band, panel, sweeps)
+
+    def panel_of(self, wanted: Wanted, band: Dim, panel: Dim, sweeps: Sweeps) -> None:
+        """Some tiles of v, abreast, at the positions of k of a panel."""
+        blocks, step = wanted.blocks, sweeps.panel * _UNIT
+        chunk = (0, self.depth)
+        if sweeps.panels > 1:
+            chunk = (panel * step, dim_min((panel + 1) * step, self.depth))
+        if self.panel is not None:
+            self.panel.fill(wanted, panel)
+        with self.b.serial("tile", wanted.tiles) as tile:
+            block, columns = wanted.first + tile * blocks, self.columns(blocks)
+            place = _Place(wanted.at, block, tile, blocks, columns, wanted.valid, chunk, sweeps)
+            self.band(place, band)
 
     def band(self, place: _Place, band: Dim) -> None:
         """Tiles of rows: the larger ones, then those of a row less."""
@@ -448,7 +313,7 @@ class _Gemm:
         product = self.way.product
         name = product.w.tensor.name
         if self.panel is not None:
-            return self.panel.load(at, i, blocks)
+            return self.panel.load(at, place.tile, place.chunk[0], i, blocks)
         if self.way.pack is not None:
             return self.b.load(self.draft.packed[name], self.where(at, block, i, blocks))
         view = self.draft.views[name]

@@ -18,6 +18,9 @@ from convdsl.kernel.target import Target
 from convdsl.schedules.cpu.tiles import NEAR
 
 LINE_BYTES = 64  # of a cache, on every processor that there is code for
+PAGE_BYTES = (
+    4096  # of memory: what lies further apart takes an entry of the translation buffer each
+)
 _STAY = Fraction(2, 5)  # of the second-level cache: for filters that are read again and again
 _BAND = Fraction(3, 20)  # of the second-level cache: for sums, or inputs, that wait for a sweep
 _UNITS = 32  # independent pieces of work that give a team enough to share out
@@ -43,12 +46,14 @@ class Limits:
 @dataclass(frozen=True, slots=True)
 class Sweeps:
     """Filters are read in `panels` of `panel` blocks of input channels; positions are cut into
-    `bands` of `size` pieces (rows or tiles), each swept by one panel after the other."""
+    `bands` of `size` pieces (rows or tiles), each swept by one panel after the other: by those of
+    `abreast` tiles of channels in turn, before it is swept by the next."""
 
     panel: int
     panels: int
     size: int
     bands: int
+    abreast: int = 1
 
 
 @dataclass(frozen=True, slots=True)
