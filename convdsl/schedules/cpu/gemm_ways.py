@@ -163,7 +163,8 @@ def _own(task: Task, target: Target, product: Product, lanes: int) -> Way | None
     brought = outer * bands_of(panels, count_of(rows)) * blocks * lanes * depth
     cycles = _cycles(target, product, rows, tile, lanes)
     cycles += brought * (TURNING if turned else COPYING) + packing_cycles(task, packs)
-    cycles += strip_cycles(task, target)
+    if piece.abreast == 1:  # all rows sweep a panel, and no wider strip, before the next
+        cycles += strip_cycles(task, target)
     return Way(product, tile, lanes, rows, None, packs, cycles, piece)
 
 
