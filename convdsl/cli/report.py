@@ -156,8 +156,11 @@ def _carried(options: argparse.Namespace) -> int:
     """The figures that an artifact carries: those of the network it was made of."""
     from convdsl.runtime.saved import read_report
 
-    if options.set or options.input or options.depth is not None or options.columns:
-        said = "its figures are those it was compiled with"
+    asked = {"--set": options.set, "--input": options.input, "--columns": options.columns}
+    refused = [name for name, value in asked.items() if value]
+    refused += ["--depth"] * (options.depth is not None)
+    if refused:
+        said = f"its figures are those it was compiled with, without {', '.join(refused)}"
         raise InputError(f"{options.model} is compiled already: {said}")
     found = read_report(options.model, options.batch)
     if options.format == "json":

@@ -88,7 +88,10 @@ def _rows(reports: dict[str, Report], depth: int | None) -> list[dict[str, Any]]
     every: Sequence[str] = list(dict.fromkeys(name for found in blocks.values() for name in found))
     for name in every:
         cells = {k: figure_text(b[name].cost.macs) if name in b else "-" for k, b in blocks.items()}
-        made.append({"figure": f"macs of {name}", **cells})
+        if any(
+            cell not in ("0", "-") for cell in cells.values()
+        ):  # layers without multiply-accumulates
+            made.append({"figure": f"macs of {name}", **cells})
     return made
 
 
