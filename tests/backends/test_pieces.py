@@ -12,7 +12,7 @@ from graphs import Builder, random_arrays, rewritten
 
 from convdsl import InputError
 from convdsl.backends.llvm import pieces
-from convdsl.backends.llvm.joining import join
+from convdsl.backends.llvm.joining import Unjoinable
 from convdsl.backends.llvm.module import print_kernel, print_module, print_piece
 from convdsl.backends.llvm.objects import emit_assembly, emit_object, find_target
 from convdsl.backends.llvm.pieces import Pieces
@@ -158,9 +158,35 @@ def test_small_programs_are_one_module() -> None:
     assert code == emit_object(print_module(lowered.program, target), target)
 
 
-def test_systems_with_other_object_files_have_one_module(small: None) -> None:
-    target = find_target("arm64-apple-macosx:apple-m1")
-    code, lowered, _ = made(target)
+OTHERS = ("arm64-apple-macosx:apple-m1", "x86_64-pc-windows-msvc:skylake",
+          "i686-linux-gnu:pentium4", "x86_64-unknown-linux-gnux32:skylake",
+          "armv7-linux-gnueabihf:cortex-a9", "aarch64_be-linux-gnu:cortex-a76",
+          "powerpc64-linux-gnu:pwr8", "powerpc64le-linux-gnu:pwr8", "s390x-linux-gnu:z13",
+          "riscv64-linux-gnu:generic-rv64")  # fmt: skip
+
+
+@pytest.mark.parametrize("cpu", OTHERS)
+def test_systems_with_other_object_files_have_one_module(small: None, cpu: str) -> None:
+    """Of 32 bits, of the other byte order, of processors whose references are not known."""
+    target = find_target(cpu)
+    b = Builder()
+    x = b("relu", b("conv", b.input("x", 1, 4, 4, 4), channels=4, kernel=1))
+    code, lowered, _ = made(target, b.output(y=b("max_pool", x, kernel=2)))
+    assert code == emit_object(print_module(lowered.program, target), target)
+
+
+def test_files_that_cannot_be_joined_are_one_module(
+    small: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And somebody is told."""
+
+    def refuses(objects: object) -> bytes:
+        raise Unjoinable("section .new has type 0x99")
+
+    monkeypatch.setattr(pieces, "join", refuses)
+    target = find_target()
+    with pytest.warns(UserWarning, match="section .new has type 0x99; the program is compiled"):
+        code, lowered, _ = made(target)
     assert code == emit_object(print_module(lowered.program, target), target)
 
 
@@ -180,11 +206,3 @@ def test_lowering_that_fails_leaves_no_thread(small: None, monkeypatch: pytest.M
     monkeypatch.setattr(lowering, "assemble", broken)
     with pytest.raises(InputError, match="no memory plan"):
         made(find_target())
-
-
-def test_two_definitions_are_refused() -> None:
-    target = find_target(TARGETS[0])
-    ir = f'target triple = "{target.triple}"\ndefine hidden void @one() {{\n ret void\n}}'
-    code = emit_object(ir, target)
-    with pytest.raises(ValueError, match="two pieces define one"):
-        join([code, code])

@@ -4,15 +4,17 @@ LLVM works without Python's lock, and takes about as long as lowering does. So k
 over as soon as they are certain, and compiled some at a time, in modules of their own; what is left
 when the program is known becomes the last module, with the function that calls them. The object
 files of all are joined (`joining`). Where the cuts are follows from the kernels alone, not from how
-fast anybody was. A small program is one module, and no thread is started for it.
+fast anybody was. A small program is one module, and no thread is started for it; so is any program
+for a target whose object files `joining` does not know.
 """
 
 from __future__ import annotations
 
 import threading
+import warnings
 from queue import SimpleQueue
 
-from convdsl.backends.llvm.joining import join
+from convdsl.backends.llvm.joining import Unjoinable, join, joinable
 from convdsl.backends.llvm.module import Printed, print_kernel, print_module, print_piece
 from convdsl.backends.llvm.objects import emit_object
 from convdsl.kernel.nodes import Kernel
@@ -28,7 +30,7 @@ class Pieces:
 
     def __init__(self, target: Target) -> None:
         self._target = target
-        self._joins = "linux" in target.triple  # whose object files `join` knows
+        self._joins = joinable(target)
         self._kernels: dict[str, Kernel] = {}  # all that are certain
         self._waiting: dict[str, Printed] = {}  # those that are in no module yet
         self._thread: _Compiling | None = None
@@ -62,7 +64,12 @@ class Pieces:
         if self._thread is None:
             return emit_object(rest, self._target)
         self._thread.add(rest)
-        return join(self._thread.finish())
+        objects = self._thread.finish()
+        try:
+            return join(objects)
+        except Unjoinable as error:  # of an LLVM that is later than what was known: it costs time
+            warnings.warn(f"{error}; the program is compiled again, as one module", stacklevel=2)
+            return emit_object(print_module(program, self._target), self._target)
 
 
 class _Compiling(threading.Thread):
