@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias, cast
@@ -211,10 +211,7 @@ def compile(
     team = team_size(threads)
     facts = _facts(model, bound, winograd)
 
-    def arrays_of(settled: Model) -> Mapping[str, Any]:
-        return (bound if settled is model else _bind_weights(settled, weights)).arrays
-
-    maker = Maker(plan, arrays_of, object_cache, tuner, team)
+    maker = Maker(plan, _arrays_of(model, bound.arrays, weights), object_cache, tuner, team)
 
     def specialise(binding: Binding, values: Values) -> Runner:
         made = maker.load(binding, values, place)
@@ -256,6 +253,18 @@ def compile(
     elif inputs is not None:
         executable.runner(executable.complete(binding))
     return executable
+
+
+def _arrays_of(
+    model: Model, arrays: Mapping[str, Any], weights: Any
+) -> Callable[[Model], Mapping[str, Any]]:
+    """The weights that code is made with, for a model whose sizes are settled. What calls change
+    is not among them: it lives in the state, and what it began as need not be kept."""
+    changing = model.graph.updates
+    fixed = {key: arrays[key] for key in arrays if key not in changing} if changing else arrays
+    if model.reread is None:
+        return lambda _: fixed
+    return lambda settled: fixed if settled is model else _bind_weights(settled, weights).arrays
 
 
 def _facts(model: Model, bound: _Weights, winograd: bool) -> Facts:

@@ -79,10 +79,12 @@ class Session:
         self._how: dict[str, Any] = {"target": target, "threads": threads, "cpu": cpu}
         self._how |= {"winograd": winograd, "cache": cache}
         self._how |= {"device": device, "precision": precision}
-        self._bound: dict[str, Array] = dict(bind_weights_of(model, weights))
-        arrays = self.plan.arrays(self._bound)
+        bound: dict[str, Array] = dict(bind_weights_of(model, weights))
+        arrays = self.plan.arrays(bound)
         passes = select(options={"recompute": {"share": _AGAIN if checkpoint_activations else 0}})
         self._step = compile(self.plan.model, arrays, passes=passes, ranks=ranks, **self._how)
+        # What steps change is the state's alone.
+        self._fixed = {k: None if k in self._step.state else a for k, a in bound.items()}
         measure, _ = loss_model(model, training)
         self._measure = compile(measure, {}, **self._how)
         self._network: Executable | None = None
@@ -162,7 +164,7 @@ class Session:
     def weights(self) -> dict[str, Array]:
         """Weights and running statistics by key; the averaged ones where averages are kept."""
         states = self._step.state.copy()
-        now = self._bound | {key: a for key, a in states.items() if key in self._bound}
+        now = {key: states[key] if a is None else a for key, a in self._fixed.items()}
         averages = {key: states[f"{AVERAGE}.{key}"] for key in now if f"{AVERAGE}.{key}" in states}
         return now | averages
 

@@ -68,7 +68,7 @@ class Step:
         made = {key: weights[key] for key in types if key in weights}
         for key, start in self.initial.items():
             whole = weights[start] if isinstance(start, str) else start
-            made[key] = np.full(types[key].sizes, whole, types[key].dtype.numpy)
+            made[key] = np.broadcast_to(np.asarray(whole, types[key].dtype.numpy), types[key].sizes)
         return made
 
 
