@@ -22,6 +22,7 @@ from convdsl.kernel.expr import (
     Stage,
     TensorVar,
     indices_of,
+    reindex,
     transform,
     walk,
 )
@@ -54,6 +55,23 @@ def merged(task: Task) -> Task:
         task = task if made is None else made
         position -= 1
     return task
+
+
+def without_single_terms(task: Task) -> Task:
+    """The task without reduced axes of extent 1, such as the taps of a 1x1 convolution: what is
+    read moves along the axes of the task alone then, and these may be merged."""
+
+    def rule(node: Expr) -> Expr | None:
+        if not isinstance(node, Reduce):
+            return None
+        kept = tuple(axis for axis in node.axes if axis.extent != 1)
+        if not kept or kept == node.axes:
+            return None
+        zeros: dict[str, Dim] = {axis.name: 0 for axis in node.axes if axis.extent == 1}
+        return replace(node, axes=kept, body=reindex(node.body, zeros))
+
+    stages = (replace(stage, body=transform(stage.body, rule)) for stage in task.stages)
+    return replace(task, stages=tuple(stages))
 
 
 def _moving_along(task: Task) -> Task:
@@ -107,11 +125,13 @@ def _place(read: Read, pair: _Pair) -> int | None:
     if not any(moved):
         return -1
     at = moved.index(True)
-    if read.outside is not None or sum(moved) != 2 or not moved[at + 1]:
+    if sum(moved) != 2 or not moved[at + 1]:
         return None
-    own = read.index[at + 1] == pair.y.i
-    own = own and read.tensor.type.sizes[at + 1] == extent_of(pair.y)
+    sizes = read.tensor.type.sizes[at : at + 2]
+    own = read.index[at + 1] == pair.y.i and sizes[1] == extent_of(pair.y)
     rest = read.index[at] - pair.x.i
+    if read.outside is not None and (rest != 0 or sizes[0] != extent_of(pair.x)):
+        return None  # the pair itself never leaves
     return at if own and not depends(rest, pair.x) and not depends(rest, pair.y) else None
 
 

@@ -13,7 +13,7 @@ from graphs import Builder
 
 from convdsl.backends.llvm.objects import find_target
 from convdsl.ir.graph import Graph
-from convdsl.kernel.nodes import For, If, Let, Load, Set, Store, walk_statements
+from convdsl.kernel.nodes import For, If, Let, Load, Parallel, Set, Store, walk_statements
 from convdsl.lowering.lower import Lowered, lower
 from convdsl.schedules.cpu.machine import cpu_machine
 from convdsl.schedules.cpu.planar_plan import plan
@@ -251,3 +251,66 @@ def test_nothing_but_zeros_is_added_at_borders() -> None:
     assert np.isinf(y[0, 0, :2, :2]).all()
     y[0, 0, :2, :2] = 0
     assert (y == 0).all()
+
+
+def single(random: Random) -> Graph:
+    """One tap along one axis at least: axes that lie as one are one, others are not."""
+    rank, groups = random.choice([2, 3]), random.choice([1, 2, 4])
+    kernel = [random.choice([1, 1, 3]) for _ in range(rank)]
+    kernel[random.randrange(rank)] = 1
+    space = [random.randint(3, 6) for _ in range(rank - 1)] + [random.randint(3, 40)]
+    b = Builder()
+    x = b.input("x", random.choice([1, 2]), groups * random.randint(1, 5), *space)
+    how: dict[str, Any] = {"kernel": kernel, "groups": groups}
+    how["pad"] = [(random.choice([0, 0, 1]), random.choice([0, 0, 1])) for _ in range(rank)]
+    how["stride"] = [*(random.choice([1, 1, 2]) for _ in range(rank - 1)), 1]
+    y = b("conv", x, channels=groups * random.randint(1, 3), **how)
+    return b.output(y=b("relu", y) if random.random() < 0.5 else y)
+
+
+@pytest.mark.dear
+@pytest.mark.drawn(share=4)
+@pytest.mark.parametrize("seed", range(48))
+def test_drawn_with_single_taps(seed: int) -> None:
+    cpu = ("native", "x86-64-v3", "x86-64-v2")[seed % 3]
+    check(single(Random(seed)), DType.F32, cpu, loops=seed % 4 == 0)
+
+
+def way_of(shape: tuple[int, ...], cpu: str = "x86-64-v3", **how: Any) -> Any:
+    target = find_target(cpu)
+    choices = lower(layer("conv", shape, **how).graph, cpu_machine(target), "x").choices
+    return plan(choices[0].task, target)
+
+
+@pytest.mark.parametrize(
+    ("shape", "kernel", "pad", "outs"),
+    [
+        ((1, 8, 30, 41), (1, 1), 0, (30 * 41,)),
+        ((1, 8, 9, 30, 41), (1, 1, 1), 0, (9 * 30 * 41,)),
+        ((1, 8, 9, 30, 41), (3, 1, 1), (1, 0, 0), (9, 30 * 41)),
+        ((1, 8, 9, 30, 41), (1, 3, 3), (0, 1, 1), (9, 30, 41)),
+        ((1, 8, 30, 41), (1, 1), 1, (32, 43)),  # borders are no part of x
+    ],
+)
+def test_axes_without_taps_are_one(
+    shape: tuple[int, ...], kernel: tuple[int, ...], pad: Any, outs: tuple[int, ...]
+) -> None:
+    assert way_of(shape, channels=3, kernel=kernel, pad=pad).planar.outs == outs
+
+
+def test_groups_are_met_one_after_the_other() -> None:
+    """What is read of a group's channels is read along, not a row of each of all groups."""
+    made = lowered(layer("conv", (1, 68, 30, 41), channels=12, kernel=1, groups=4), "x86-64-v3")
+    (loop,) = [s for s in made.program.kernels[0].body if isinstance(s, Parallel)]
+    extents = {var.name: extent for var, extent in zip(loop.vars, loop.extents, strict=True)}
+    assert extents["g"] == 4
+    inside = {s.var.name for s in walk_statements(loop.body) if isinstance(s, For)}
+    assert "g" not in inside
+
+
+@pytest.mark.parametrize("groups", [1, 2, 16])
+def test_one_long_row_is_shared_out(groups: int) -> None:
+    way = way_of((1, groups * 3, 90, 91), channels=2 * groups, kernel=1, groups=groups)
+    units = -(-way.vectors // way.strip) * groups
+    assert units >= 8
+    assert way.strip % way.tile.vectors == 0

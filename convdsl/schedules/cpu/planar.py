@@ -60,12 +60,13 @@ def filters_shape(way: Way) -> tuple[int, ...]:
 @dataclass(frozen=True, slots=True)
 class _At:
     """Where the emitter stands: the image, positions of the axes but the last, the first one of
-    the band, the strip."""
+    the band, the strip; the group, where each has loops of its own."""
 
     n: Dim
     places: tuple[Dim, ...]
     first: Dim
     strip: Dim
+    group: Dim | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +99,14 @@ class _Planar:
         others = [planar.count(axis) for axis in range(max(0, outer - 1))]
         bands = -(-planar.count(-2) // way.band) if outer else 1
         n = extent_of(way.task.axes[0])
-        names = ["n", *(f"i{axis}" for axis in range(len(others))), "band", "strip"]
-        with b.parallel(names, [n, *others, bands, strips]) as (image, *places, band, strip):
-            at = _At(image, tuple(places), band * way.band, strip)
+        # Groups that read what lies elsewhere are met one after the other: few rows of few channels
+        # at a time are what a processor foresees.
+        groups = 1 if self.held is not None else self.conv.groups
+        names = ["n", "g", *(f"i{axis}" for axis in range(len(others))), "band", "strip"]
+        extents = [n, groups, *others, bands, strips]
+        with b.parallel(names, extents) as (image, group, *places, band, strip):
+            own = group if self.held is None else None
+            at = _At(image, tuple(places), band * way.band, strip, own)
             if self.held is not None:
                 _Filling(self, self.held, at).all()
             for row in planar.rows:
@@ -130,7 +136,11 @@ class _Planar:
         strips = -(-way.vectors // way.strip)
         channel, own = 0, self.conv.channels_out
         for size, count in evenly(own, way.tile.channels):
-            with b.serial("g", self.conv.groups) as group, b.serial("kt", count) as kt:
+            with ExitStack() as loops:
+                group = at.group
+                if group is None:
+                    group = loops.enter_context(b.serial("g", self.conv.groups))
+                kt = loops.enter_context(b.serial("kt", count))
                 k = group * own + channel + kt * size
                 first = at.strip * (way.strip // wide) if strips > 1 else 0
                 past = dim_min(first + way.strip // wide, whole) if strips > 1 else whole

@@ -20,7 +20,7 @@ from convdsl.kernel.target import Target
 from convdsl.schedules.contraction import Convolution, Space, match_convolution
 from convdsl.schedules.cpu.tiles import evenly
 from convdsl.schedules.emission import extent_of
-from convdsl.schedules.merging import merged
+from convdsl.schedules.merging import merged, without_single_terms
 from convdsl.schedules.phases import Part, phases_of, strides_of
 from convdsl.schedules.task import Task
 from convdsl.tensor import Dim, ceil_div, substitute
@@ -219,7 +219,7 @@ def plan(task: Task, target: Target) -> Way | None:
         return None
     if task.root is not task.stages[0] or any(o.layout.axis is not None for o in task.outputs):
         return None
-    task = merged(task)
+    task = merged(without_single_terms(task))
     planar = match_planar(task.root)
     if planar is None:
         return None
@@ -233,7 +233,17 @@ def plan(task: Task, target: Target) -> Way | None:
     _, tile = _best(planar, target, lanes)
     strip = -(-planar.count(-1) // lanes)
     way = Way(task, planar, lanes, tile, turned or not planar.inside, turned, 1, strip)
-    return _cut(way, target) if way.held else way
+    return _cut(way, target) if way.held else _shared(way)
+
+
+def _shared(way: Way) -> Way:
+    """Strips of rows, where there is little else that a team could share out."""
+    planar = way.planar
+    others = extent_of(way.task.axes[0]) * planar.conv.groups
+    others *= prod(planar.count(axis) for axis in range(len(planar.outs) - 1))
+    most = -(-way.vectors // way.tile.vectors)
+    strips = min(-(-_UNITS // others), most)
+    return replace(way, strip=-(-most // strips) * way.tile.vectors)
 
 
 def _cut(way: Way, target: Target) -> Way:
