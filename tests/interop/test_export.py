@@ -11,6 +11,7 @@ from random_graphs import random_graph
 import convdsl
 from convdsl import zoo
 from convdsl.cli import main
+from convdsl.interop.onnx_load import model_of
 from interop.runtimes import as_model, assert_close, draw_inputs, run_convdsl, run_onnxruntime
 
 WEIGHTS = "random:7"
@@ -72,6 +73,19 @@ def test_preprocessing_and_class_names_go_along():
     assert model.preprocessing is not None
     assert facts["convdsl.preprocessing"] == model.preprocessing.to_json()
     assert tuple(facts["convdsl.labels"]) == model.labels
+
+
+def test_shares_that_are_dropped_go_along_and_come_back():
+    """Nothing is dropped at inference; who trains on with the file needs them as written."""
+    model = convdsl.parse(
+        "convdsl 1\nmodel net {\ninput x: f32[N, 2]\nx -> dropout(0.1) -> dropout -> output y\n}\n"
+    )
+    proto = onnx.load_model_from_string(convdsl.export(model, {}))
+    shares = {i.name: onnx.numpy_helper.to_array(i) for i in proto.graph.initializer}
+    assert [float(str(a)) for a in shares.values()] == [0.1]
+    again = model_of(proto, "net.onnx", {})
+    assert [node.attributes["p"] for node in again.graph.op_nodes()] == [0.1, 0.5]
+    both(model)
 
 
 def test_what_goes_in_and_comes_out_needs_two_names():

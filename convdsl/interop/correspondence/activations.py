@@ -122,7 +122,8 @@ def _read_swish(r: Reading) -> Tensor:
 def _read_dropout(r: Reading) -> Result:
     if r.has(2) and bool(np.any(r.array(2))) and (not r.has(1) or r.number(1) != 0.0):
         raise ReadError("dropout in training mode is not supported")
-    ratio = r.number(1) if r.has(1) else r.attribute("ratio", 0.5)
+    # as the file says it, 0.1, and not what of it fits single precision
+    ratio = float(str(r.array(1).reshape(())[()])) if r.has(1) else r.attribute("ratio", 0.5)
     y = r.unary("dropout", r[0], p=ratio)
     if not r.wants(1):
         return y
@@ -197,7 +198,10 @@ def _say_dropout(w: Wording) -> str:
 
 def _spell_dropout(s: Spelling) -> str:
     """ONNX's drops elements: of what shares its fate nothing is said, as nothing is dropped."""
-    return s("Dropout" if s.call["per"] == "element" else "Identity", s["x"])
+    if s.call["per"] != "element":
+        return s("Identity", s["x"])
+    p = s.call["p"]
+    return s("Dropout", s["x"], *(() if p == 0.5 else (s.constant(p, "float32"),)))
 
 
 _NOT_TRAINED = "PyTorch has parameters of floating-point numbers only"
