@@ -37,11 +37,12 @@ from convdsl.kernel.nodes import (
 )
 from convdsl.kernel.scalar import FUNCTIONS
 from convdsl.tensor import Dim, evaluate, substitute, symbols_of
+from convdsl.tensor.records import record
 
 Array = npt.NDArray[Any]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Arm:
     """One arm of a branch: where the test holds, or where it does not."""
 
@@ -115,7 +116,7 @@ def _loads(value: Value, around: tuple[Around, ...]) -> Iterator[Access]:
         pending += reversed(value_children(found))
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Points:
     """Iterations side by side: the number of each (`owner`), and its counters by name."""
 

@@ -11,16 +11,16 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from convdsl.kernel.cuda_module import Launch, Three
 from convdsl.kernel.program import Access, Argument, Place
+from convdsl.tensor.records import record
 
 _LENGTHS = struct.Struct("<QQQ")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class CudaBinary:
     """Everything that running needs, besides weights and sizes. `arch` as in CudaTarget."""
 

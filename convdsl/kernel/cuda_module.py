@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TypeAlias
 
 from convdsl.kernel.program import Argument
+from convdsl.tensor.records import record
 
 Three: TypeAlias = tuple[int, int, int]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Launch:
     """One grid of one step, or the grids of several that are launched together.
 
@@ -33,7 +33,7 @@ class Launch:
     first: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class CudaModule:
     """Launches follow each other on one stream; each sees what those before it have stored."""
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Literal, TypeAlias, get_args
+
+from convdsl.tensor.records import record
 
 Precision: TypeAlias = Literal["highest", "high", "medium", "float16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)[:3]
@@ -23,7 +25,7 @@ MIXED: Mapping[str, Precision] = MappingProxyType({"float16": "float16", "bfloat
 (`torch.amp`)."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Architecture:
     """What a compute capability gives, and what a card of it reaches by its data sheet.
 
@@ -114,7 +116,7 @@ REGISTERS_SM = 65536
 WARP = 32
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class CudaTarget:
     """What schedules and printers need to know of a card.
 

@@ -8,7 +8,7 @@ not a product with zero, which would be NaN where the other factor is infinite.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeAlias
 
 import numpy as np
@@ -32,9 +32,10 @@ from convdsl.kernel.expr import (
 from convdsl.kernel.formula import Chosen, Formula, Number, read
 from convdsl.kernel.scalar import FUNCTIONS, NotDifferentiable
 from convdsl.tensor import DType, symbols_of
+from convdsl.tensor.records import record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Flow:
     """What flows into a read; `picked`: axes that run besides those in scope, of positions that are
     data."""
@@ -47,7 +48,7 @@ class Flow:
 Onward: TypeAlias = "Callable[[Expr], list[Flow]]"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Flows:
     """Flows into reads of the `active` tensors. `flat_roots`: the derivative of a root at zero
     counts as zero, as in norms."""

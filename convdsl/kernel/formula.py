@@ -11,8 +11,9 @@ differs between the worlds is an `Algebra`.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Protocol, TypeAlias, TypeVar
+
+from convdsl.tensor.records import record
 
 T = TypeVar("T")
 
@@ -50,21 +51,21 @@ class _Terms:
         return call("neg", self)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Number(_Terms):
     """The same number in every element, of the operands' type."""
 
     value: float
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Given(_Terms):
     """An operand by position; -1 is the result, where a formula may use it."""
 
     position: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Applied(_Terms):
     """A scalar function of formulas."""
 
@@ -72,7 +73,7 @@ class Applied(_Terms):
     parts: tuple[Formula, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Chosen(_Terms):
     """`yes` where the test holds, else `no`."""
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -21,6 +20,7 @@ import numpy.typing as npt
 from convdsl.kernel.group_mma import warp_multiplied
 from convdsl.kernel.mma import WARP, multiplied
 from convdsl.kernel.nodes import Barrier, Buffer, Exchange, GroupMma, LoopVar, Mma
+from convdsl.tensor.records import record
 
 Array = npt.NDArray[Any]
 Order = Callable[[int], Iterable[int]]
@@ -43,7 +43,7 @@ def shuffled(seed: int) -> Order:
     return lambda count: random.permutation(count).tolist()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Touch:
     """What a ledger found: `other` has touched the same element, and one of the two writes it."""
 
@@ -133,7 +133,7 @@ def _first(where: Array, part: slice) -> int | None:
     return part.start + int(np.argmax(where)) if where.any() else None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Party:
     """One of those who stand side by side in a ledger. `apart`: how they are kept apart."""
 
@@ -165,7 +165,7 @@ Meeting: TypeAlias = Barrier | Exchange | Mma | GroupMma
 """Where threads wait for each other."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Arrival:
     """A thread waits at a statement, with what it brings."""
 

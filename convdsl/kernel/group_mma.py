@@ -27,7 +27,6 @@ stands for tf32: tensor units read its upper 19 bits.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -35,6 +34,7 @@ import numpy.typing as npt
 
 from convdsl.kernel.mma import COLUMNS, ROWS, WARP, Place
 from convdsl.tensor import DType
+from convdsl.tensor.records import record
 
 Array = npt.NDArray[Any]
 
@@ -57,7 +57,7 @@ PIECE = 16
 """Bytes that stay together."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class GroupForm:
     """One instruction: what its factors hold, and how many columns it has. `across`: lines of a
     block of rows where both factors lie across."""

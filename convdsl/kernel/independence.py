@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import combinations_with_replacement
 
 import numpy as np
@@ -50,6 +49,7 @@ from convdsl.kernel.nodes import (
 from convdsl.kernel.verify import KernelError
 from convdsl.tensor import Dim, Symbol, bounds, substitute, symbols_of
 from convdsl.tensor.dim import Extremum, terms_of
+from convdsl.tensor.records import record
 
 _STEPS = 500
 """Choices that a proof may look at before it gives up."""
@@ -92,7 +92,7 @@ def is_proven_independent(kernel: Kernel) -> bool:
     return all(_all_apart(forms) for name, forms in found.items() if name in written)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Form:
     """constant + sum of c * p over `outer` + sum of c * z over `inner`.
 

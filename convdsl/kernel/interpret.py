@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -65,6 +64,7 @@ from convdsl.kernel.verify import KernelError
 from convdsl.kernel.verify_program import verify_program
 from convdsl.tensor import Dim, DType, evaluate
 from convdsl.tensor.conversion import convert
+from convdsl.tensor.records import record
 
 Array = npt.NDArray[Any]
 
@@ -118,7 +118,7 @@ def interpret_program(
     return outputs
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Open:
     """A copy that was begun: where it goes, where its elements lie, and what they were then."""
 

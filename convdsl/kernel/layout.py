@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from math import prod
 from typing import Any
@@ -14,9 +14,10 @@ import numpy.typing as npt
 from convdsl.kernel.expr import Axis, Read, Stage, TensorVar
 from convdsl.tensor import Dim, TensorType, floor_div
 from convdsl.tensor.dim import Coefficient, Monomial, make, terms_of
+from convdsl.tensor.records import record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Layout:
     """Row-major over `shape`; with `axis` given that axis is split into blocks of `block`, and
     the position within the block comes last: [N][C/block][H][W][block]. The last block is filled

@@ -16,7 +16,6 @@ with g = thread // 4 and t = thread % 4, register i, half h,
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -24,6 +23,7 @@ import numpy.typing as npt
 
 from convdsl.tensor import DType
 from convdsl.tensor.conversion import CUT
+from convdsl.tensor.records import record
 
 Array = npt.NDArray[Any]
 
@@ -39,7 +39,7 @@ SUMS = ROWS * COLUMNS // WARP
 Place: TypeAlias = tuple[int, int]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class MmaForm:
     """One instruction: what its factors hold, and how many products a sum gains."""
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
 from typing import TYPE_CHECKING
 
 from convdsl.kernel.cpu_abi import scratch_bytes
 from convdsl.tensor import DType, TensorType
+from convdsl.tensor.records import record
 
 if TYPE_CHECKING:  # programs that are only run hold no kernels
     from convdsl.kernel.nodes import Kernel
@@ -35,7 +35,7 @@ class Access(enum.Enum):
     UPDATE = "inout"  # each element read, if at all, before it is written
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Argument:
     """A buffer handed to a kernel; `offset` in bytes."""
 
@@ -51,7 +51,7 @@ class Argument:
         return f"{word}{self.place.value}{where}"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Step:
     """One kernel call. All threads finish it before the next begins."""
 
@@ -61,7 +61,7 @@ class Step:
     schedule: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Port:
     """A named input, output or state: a plain (row-major) array."""
 
@@ -79,7 +79,7 @@ def is_large(port: Port) -> bool:
     return prod(port.type.sizes) * port.type.dtype.bytes >= LARGE
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class AllReduce:
     """A sum over all ranks of a job, in the arena, element by element.
 
@@ -97,7 +97,7 @@ class AllReduce:
         return self.elements * self.dtype.bytes
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Phase:
     """Steps between which no other rank is waited for: from `first` to before `last`.
 
@@ -110,7 +110,7 @@ class Phase:
     begins: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Joint:
     """Runs of steps of a program over ranks, each from a first to before a last: all that write
     large states, and they write nothing else. `digest` tells them from other programs'."""
@@ -140,7 +140,7 @@ def phases_of(
     return (*found, Phase(steps, steps, left, ())) if left else tuple(found)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Program:
     """Everything a printer and a runtime need. Sizes in bytes."""
 

@@ -9,8 +9,6 @@ selects the first few.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from convdsl.kernel.expr import (
     Axis,
     Binary,
@@ -25,9 +23,10 @@ from convdsl.kernel.expr import (
     reindex,
 )
 from convdsl.tensor import DType
+from convdsl.tensor.records import record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Ranks:
     """The parts of a stage that ranks: `value`, an expression of the stage's axes, along `axis`;
     the `largest` come first, or the smallest."""

@@ -10,7 +10,6 @@ at start(j) = floor((j * a + b) / c) + d, for those a, b, c, d that need the few
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,13 +17,14 @@ import numpy.typing as npt
 
 from convdsl.kernel.expr import Axis
 from convdsl.tensor import Dim, evaluate, floor_div, symbols_of
+from convdsl.tensor.records import record
 
 _OFFSETS = 8  # values of b that are tried for each a / c
 
 Integers = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Interval:
     """`length` positions from `start` on, among which are all that were looked for."""
 

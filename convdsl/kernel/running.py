@@ -9,8 +9,6 @@ begun at the end.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from convdsl.kernel.expr import (
     Axis,
     Cast,
@@ -25,11 +23,12 @@ from convdsl.kernel.expr import (
 )
 from convdsl.kernel.scalar import REDUCTIONS
 from convdsl.tensor import DType, symbols_of
+from convdsl.tensor.records import record
 
 _MIRRORED = {"lt": "gt", "le": "ge", "gt": "lt", "ge": "le"}
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Running:
     """The parts of a running reduction: `value`, over `term`, is combined by `op`, one of
     `scalar.REDUCTIONS`, along `axis` of the output: up to each position, or from it on where it

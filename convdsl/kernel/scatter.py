@@ -12,8 +12,6 @@ left out.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from convdsl.kernel.expr import (
     Axis,
     Compare,
@@ -27,9 +25,10 @@ from convdsl.kernel.expr import (
 )
 from convdsl.kernel.scalar import REDUCTIONS
 from convdsl.tensor import DType, symbols_of
+from convdsl.tensor.records import record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Scatter:
     """The parts of a reduction by position: `value`, over `axes`, is combined by `op`, one of
     `scalar.REDUCTIONS`, where axis `place` of the output equals `index`, an i64."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from convdsl.kernel.caches import TYPICAL, Caches
 from convdsl.tensor import DType
+from convdsl.tensor.records import record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Target:
     """What schedules and printers need to know of a processor."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from convdsl.kernel.group_mma import ATOM, GROUP, GROUP_FORMS, GROUP_ROWS, LINE, GroupForm
 from convdsl.kernel.mma import FORMS, SUMS, WARP
@@ -58,6 +58,7 @@ from convdsl.kernel.nodes import (
 from convdsl.kernel.scalar import FLOATS, FUNCTIONS, REDUCTIONS
 from convdsl.tensor import Dim, DType, bounds, symbols_of
 from convdsl.tensor.dim import terms_of
+from convdsl.tensor.records import record
 
 
 class KernelError(AssertionError):
@@ -79,7 +80,7 @@ _COPIED = (4, 8, 16)
 """Bytes that one copy may have."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Scope:
     """What holds where a statement stands. `varying` counters differ among the threads of a
     block; where they decide whether a statement runs, or how often, it is `divergent`."""

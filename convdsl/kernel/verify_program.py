@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 from convdsl.kernel.in_place import updates_in_place
 from convdsl.kernel.nodes import Buffer, Kernel, Space
 from convdsl.kernel.program import Access, Argument, Place, Port, Program, Step
+from convdsl.tensor.records import record
 
 
 class ProgramError(AssertionError):
@@ -95,7 +95,7 @@ class _Written:
         return start == end or any(first <= start and end <= last for first, last in ranges)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Check:
     """One step against its kernel and the memory as the steps before have left it."""
 

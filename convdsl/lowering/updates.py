@@ -14,16 +14,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from heapq import heappop, heappush
 
 from convdsl.ir.graph import Graph, Value
 from convdsl.kernel.program import Port, is_large
 from convdsl.lowering.calls import Key, NewState, OldState
 from convdsl.lowering.sharing import Sharing
+from convdsl.tensor.records import record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Copy:
     """What is copied when all is done, for the sake of a state; it has that state's type."""
 

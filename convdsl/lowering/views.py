@@ -24,9 +24,10 @@ from convdsl.lowering.calls import Alias, Key
 from convdsl.lowering.layouts import Layouts
 from convdsl.lowering.narrowing import Narrowed
 from convdsl.tensor import Dim, substitute
+from convdsl.tensor.records import record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class View:
     """What an operator hands on: a value that is all of another, or a part from an element on."""
 
@@ -59,7 +60,7 @@ class Memory:
         return isinstance(value.node, OpNode) and not self.timing.is_bound(value.node)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Views:
     """The operators that need no code, and where their results lie, or what these are made from."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 
 from convdsl.kernel import nodes
 from convdsl.kernel.builder import Builder
@@ -12,9 +11,10 @@ from convdsl.kernel.nodes import Const, Fma, Gather, Get, Registers, Select, Val
 from convdsl.kernel.scalar import REDUCTIONS
 from convdsl.schedules.emission import Emitter
 from convdsl.tensor import Dim, DType
+from convdsl.tensor.records import record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Accumulators:
     """Registers for several reductions, equally many slots for each. Maxima in `passing` pass over
     terms that are NaN."""

@@ -9,7 +9,7 @@ Axes of one position move nothing and play no part.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from math import prod
 
@@ -31,9 +31,10 @@ from convdsl.kernel.expr import (
 from convdsl.kernel.nodes import IndexTest
 from convdsl.schedules.emission import extent_of, index_tests
 from convdsl.tensor import Dim, floor_div, substitute, symbols_of
+from convdsl.tensor.records import record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Contraction:
     """y[batch.., m.., n..] = epilogue(sum over k.. of a[batch.., m.., k..] b[batch.., n.., k..])
 
@@ -176,7 +177,7 @@ def _index_of(axis: Axis) -> Dim:
 # Convolutions
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Space:
     """One spatial axis: input position = out * stride + tap * dilation - pad.
 
@@ -210,7 +211,7 @@ class Space:
         return self.taps - 1 - tap if self.flip else tap
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Convolution:
     """y[n, k, p..] = epilogue(sum over c, r.. of x[n, g C/G + c, p U + r D - P ..] w[k, c, r..])
 
@@ -362,7 +363,7 @@ def coefficient(index: Dim, axis: Axis) -> int | None:
 # Matrix products
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Product:
     """y[outer.., rows.., v] = epilogue(sum over k.. of x[outer.., rows.., k..] w[outer.., v, k..])
 

@@ -10,7 +10,6 @@ move, nor whether it was a convolution's or a transposed one's.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
 
@@ -18,9 +17,10 @@ from convdsl.kernel.expr import Axis, Read, Reduce, Stage
 from convdsl.schedules.contraction import Contraction, coefficient, depends, find_contraction
 from convdsl.schedules.emission import extent_of
 from convdsl.tensor import Dim, floor_div, substitute
+from convdsl.tensor.records import record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Place:
     """Where one factor is read along one spatial axis: position * step + tap * shift + start, of
     `extent`; `leaves`: zeros are read beyond."""
@@ -32,7 +32,7 @@ class Place:
     leaves: bool
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Positions:
     """One spatial axis that is summed over, and the tap that moves along it, if one does."""
 
@@ -56,7 +56,7 @@ class Positions:
         return self.a == self.b == plain
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Correlation:
     """See above. `v` are the channels of `a`, all of them, `c` those of `b` that meet one of `v`:
     all of them, or `c` of its group; None where that is a single one. `n` is None for one image.

@@ -11,7 +11,6 @@ eight, channel 8 g + j is number j of group g.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from math import prod
 from typing import TypeAlias
 
@@ -22,12 +21,13 @@ from convdsl.schedules.inlining import inlined
 from convdsl.schedules.task import Task
 from convdsl.schedules.totals import Totals, match_totals
 from convdsl.tensor import Dim, substitute, symbols_of
+from convdsl.tensor.records import record
 
 Terms: TypeAlias = tuple[tuple[int, int], ...]
 """A position as a sum over dimensions of the space, each times a number."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Part:
     """One of the tasks. `dims`: for each of its axes, and those that it reduces, the dimensions of
     the space that it runs along; none where it has but one position. `totals` where it reduces.
@@ -54,7 +54,7 @@ class Part:
         return next((axis for axis in self.axes if (dim, 1) in self.dims[axis.name]), None)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Join:
     """Parts in order over a space of `shape`; `over` are the dimensions that are reduced.
 
@@ -108,7 +108,7 @@ def match_join(task: Task) -> Join | None:
     return join if all(_at_own_place(part, join) for part in parts) else None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Space:
     """For each dimension of a tensor the extents that it is split into, the last one fastest."""
 

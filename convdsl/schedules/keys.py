@@ -10,7 +10,6 @@ words a processor finds the lower and the higher in an instruction each.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TypeAlias
 
 from convdsl.kernel.builder import Builder
@@ -27,6 +26,7 @@ from convdsl.kernel.nodes import (
     ValueType,
 )
 from convdsl.tensor import DType
+from convdsl.tensor.records import record
 
 Key: TypeAlias = "tuple[Value, ...]"
 
@@ -34,7 +34,7 @@ _POSITIONS = 1 << 32
 """More than an axis has."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Keys:
     """Writes keys of `words` into a kernel, `lanes` side by side."""
 

@@ -8,7 +8,7 @@ task reads and writes, never an element's place.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 
 from convdsl.ir.classify import is_in_place
@@ -31,9 +31,10 @@ from convdsl.schedules.contraction import depends
 from convdsl.schedules.emission import extent_of
 from convdsl.schedules.task import Task
 from convdsl.tensor import Dim, TensorType
+from convdsl.tensor.records import record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Pair:
     """Two neighbouring axes of a task that may be one."""
 

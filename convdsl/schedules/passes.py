@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 
 from convdsl.kernel.builder import Builder
 from convdsl.kernel.expr import Axis, Expr, indices_of, walk
@@ -18,9 +17,10 @@ from convdsl.kernel.scatter import Scatter
 from convdsl.schedules.emission import Emitter, View, extent_of, lane_symbol
 from convdsl.schedules.task import Task
 from convdsl.tensor import Dim, symbols_of
+from convdsl.tensor.records import record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Sums:
     """The output's axes by their parts in the sum. Vectors of `lanes` run along `along` (scalars
     where that is None); `rest` are the others but the place, which is cut in `ranges`."""
@@ -44,7 +44,7 @@ def mentions(e: Expr, axis: Axis) -> bool:
     return axis.name in found
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Passes:
     """Passes over all positions, each for a share of the output that nobody else writes."""
 

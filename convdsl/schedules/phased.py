@@ -15,11 +15,12 @@ from convdsl.schedules.contraction import depends
 from convdsl.schedules.emission import extent_of
 from convdsl.schedules.phases import Part, Phase, phases_of
 from convdsl.schedules.task import Arguments, Pack, Schedule, Scheduled, Task
+from convdsl.tensor.records import record
 
 _MOST = 16  # kernels, each of a phase, or of several that are alike
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Step:
     """A phase, and how it is run."""
 

@@ -9,7 +9,7 @@ the same positions may be one task over all of them: there are few kinds, howeve
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import product
 from math import lcm, prod
 from typing import TypeAlias
@@ -36,11 +36,12 @@ from convdsl.schedules.emission import extent_of
 from convdsl.schedules.task import Operand, Output, Task
 from convdsl.tensor import Dim, TensorType, ceil_div, substitute, symbols_of
 from convdsl.tensor.dim import Floor, terms_of
+from convdsl.tensor.records import record
 
 Numbers: TypeAlias = "tuple[int, ...]"  # of a phase, one for each axis
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Part:
     """Of a tensor that is read only in part: along each axis where it begins, and how far apart
     the elements are. `whole` is its shape."""
@@ -50,7 +51,7 @@ class Part:
     steps: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Phase:
     """One of the tasks that a strided one consists of, or several as one (`Task.over`); the parts
     that each of these reads of operands, which in `task` are tensors of their own."""

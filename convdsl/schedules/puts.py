@@ -11,7 +11,6 @@ each value in order goes where it says.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from convdsl.ir.places import digits, row_major
 from convdsl.kernel.expr import (
@@ -34,9 +33,10 @@ from convdsl.kernel.scatter import Scatter, match_scatter
 from convdsl.schedules.emission import extent_of
 from convdsl.schedules.task import Task
 from convdsl.tensor import Dim, DType, symbols_of
+from convdsl.tensor.records import record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Put:
     """The parts of a task and of the reduction by position before it.
 
@@ -104,7 +104,7 @@ def match_put(task: Task) -> Put | None:
     return _combined(stage, read, found, axes) if put is None else put
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Axes:
     """Of a result: before those of a place, these, and the others; and the names that they have in
     the reduction."""

@@ -10,7 +10,6 @@ Whoever sorts, or selects the first k, needs no ranks.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from convdsl.kernel.expr import Axis, IndexValue, Read, reads
 from convdsl.kernel.nodes import Value
@@ -20,9 +19,10 @@ from convdsl.schedules.chain import emit_stages, store_outputs
 from convdsl.schedules.emission import Emitter, extent_of, lane_symbol
 from convdsl.schedules.task import Output, Task
 from convdsl.tensor import Dim, DType
+from convdsl.tensor.records import record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Selection:
     """The first `wanted` of `ranks` along dimension `dim` of a space; `axes` are those of the value
     that is ranked. `places` says where they are; `after`, if anything, what follows."""

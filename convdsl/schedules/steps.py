@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from typing import TypeAlias
@@ -13,6 +12,7 @@ import numpy.typing as npt
 
 from convdsl.kernel.builder import Builder
 from convdsl.kernel.nodes import Binary, Const, Fma, Value
+from convdsl.tensor.records import record
 
 Matrix: TypeAlias = "tuple[tuple[Fraction, ...], ...]"
 
@@ -20,7 +20,7 @@ Sum: TypeAlias = "tuple[tuple[Fraction | float, int], ...]"
 """Numbers times values, by their places."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Steps:
     """M x as sums, each of earlier values, the `inputs` before them; and which of all of these the
     results are."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
 from math import prod
 
 from convdsl.kernel.expr import Axis, Read, Reduce, Stage, children, reads, walk
@@ -12,13 +11,14 @@ from convdsl.kernel.scatter import match_scatter
 from convdsl.schedules.emission import extent_of
 from convdsl.schedules.task import Ending, Output, Task
 from convdsl.tensor import DType, symbols_of
+from convdsl.tensor.records import record
 
 OPERATIONS = frozenset(["sum", "max", "min"])
 RUN = 64  # terms that a near accumulator takes before it is added into a far one
 MANY = 64  # positions from which on a reduction is worth loops of its own
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Totals:
     """`reduces` over the axes `over`, at each position of the axes `kept`, of what `front` makes
     of the operands at all positions; then `stages` over the axes kept. What `front_outputs` and

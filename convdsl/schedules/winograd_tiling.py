@@ -9,7 +9,6 @@ them are full on small maps too.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import product
 from math import prod
 
@@ -22,6 +21,7 @@ from convdsl.schedules.filtering import Form
 from convdsl.schedules.forms import form
 from convdsl.schedules.fourier import LENGTHS
 from convdsl.tensor import Dim, ceil_div, dim_max, dim_min, floor_div
+from convdsl.tensor.records import record
 
 _OUTPUTS = {3: (2, 4, 6), 5: (2, 4), 7: (2,)}
 """For filters of so many taps, the outputs of the forms that are tried."""
@@ -31,7 +31,7 @@ AMPLIFICATION = 16.0
 Direct sums are off by 1e-7 to 1e-6 of the output's range."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Line:
     """One spatial axis in tiles of a form."""
 
@@ -87,7 +87,7 @@ class Line:
         return [end for end in ends if decide(IndexTest("le", end, 0)) is not True]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Tiling:
     """The tiles of a convolution: of images x rows x columns."""
 

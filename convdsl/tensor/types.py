@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass
 from math import inf
 
 from convdsl.tensor.binding import substitute, symbols_of
 from convdsl.tensor.dim import Dim, Symbol
+from convdsl.tensor.records import record
 
 
 class Kind(enum.Enum):
@@ -126,7 +126,7 @@ LANGUAGE_DTYPES = tuple(dtype for dtype in HOST_DTYPES if dtype is not DType.U32
 """The element types that source text and imported files may name."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class TensorType:
     """dtype and shape, the shape in logical order (N, C, then the spatial axes)."""
 
@@ -171,7 +171,7 @@ def format_shape(shape: tuple[Dim, ...]) -> str:
     return f"[{', '.join(map(str, shape))}]"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Window:
     """How one output position looks back at its input, axis by axis of space.
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from math import prod
 
 from convdsl.kernel.builder import Builder
@@ -29,6 +28,7 @@ from convdsl.schedules.cpu.tiles import split
 from convdsl.schedules.emission import View, extent_of
 from convdsl.schedules.task import Pack, Schedule, Scheduled, Scratch, Task
 from convdsl.tensor import Dim, ceil_div, dim_max, dim_min, floor_div
+from convdsl.tensor.records import record
 
 _UNITS = 32  # independent pieces of work that give a team enough to share out
 _LEAST = 256  # positions that a share should have
@@ -37,7 +37,7 @@ _FEW_TAPS = 4  # up to here a share should stay in the second-level cache
 _IN_FLIGHT = 8  # multiply-adds that hide each other's latency
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Rows:
     """`count` blocks of `block` channels of `b` from `first` on; in each, at offset `start`,
     `times` tiles of `width` channels, side by side."""
@@ -48,7 +48,7 @@ class _Rows:
     pieces: tuple[tuple[int, int, int], ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Way:
     """How a correlation is run. Tiles are `blocks` vectors by `width` channels, `slots` of them
     side by side where one would wait for itself; bands hold `images` whole images, or `size`
@@ -471,7 +471,7 @@ class _Kernel:
         return [0] * (len(self.found.space) - len(found)) + found
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Tile:
     """A register tile at its place: its share and that's bands, vectors, first channel of `b`."""
 

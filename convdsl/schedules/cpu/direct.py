@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import prod
 
 from convdsl.kernel.builder import Builder
@@ -45,6 +45,7 @@ from convdsl.schedules.cpu.tiles import Tile
 from convdsl.schedules.emission import extent_of, lane_symbol
 from convdsl.schedules.task import Ending, Schedule, Scheduled, Task
 from convdsl.tensor import Dim, dim_min
+from convdsl.tensor.records import record
 
 
 def emit(task: Task, name: str, target: Target) -> Scheduled:
@@ -74,7 +75,7 @@ def emit(task: Task, name: str, target: Target) -> Scheduled:
     return emitter.sums.combined(task, draft.finish(emitter.sums.buffers), name, target)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Place:
     """Where in the loops around the register tiles the emitter stands."""
 
@@ -87,7 +88,7 @@ class _Place:
     sweep: Dim = 0  # the row or tile of the band
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _TileAt:
     """A register tile at its place: loop indices, accumulators, channels, positions."""
 

@@ -8,7 +8,6 @@ ordinary reduction of that tensor, finds the results. What a piece is follows fr
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from convdsl.kernel.builder import Builder
 from convdsl.kernel.expr import Axis, Expr, Read, Reduce, Stage, TensorVar, transform
@@ -20,6 +19,7 @@ from convdsl.schedules.cpu import generic, reduction
 from convdsl.schedules.emission import Emitter, extent_of
 from convdsl.schedules.task import Ending, Operand, Scheduled, Scratch, Task
 from convdsl.tensor import Dim, TensorType
+from convdsl.tensor.records import record
 
 
 def may_end(task: Task, image: Axis, channel: Axis) -> bool:
@@ -32,7 +32,7 @@ def may_end(task: Task, image: Axis, channel: Axis) -> bool:
     return wide <= known and sums
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Sums:
     """What the pieces of a kernel add up: near accumulators over a tile, far ones over a piece, a
     slot for each of `slots` vectors of channels; and where it is written."""

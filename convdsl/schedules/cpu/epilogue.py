@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 from convdsl.kernel.builder import Builder
@@ -16,9 +15,10 @@ from convdsl.schedules.emission import Emitter, View, extent_of
 from convdsl.schedules.operands import operand_layout
 from convdsl.schedules.task import Output, Pack, Scheduled, Scratch, Task
 from convdsl.tensor import Dim, floor_div
+from convdsl.tensor.records import record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Sum:
     """A vector of sums: where its axes are, the one along vectors at first + lane; the lanes from
     `valid` on do not exist."""
@@ -29,7 +29,7 @@ class Sum:
     valid: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Draft:
     """A kernel under construction: its buffers as views, the outputs' among them; operands in
     packed form; the reduction whose values the schedule computes, and the axis that vectors

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -15,9 +15,10 @@ from convdsl.kernel.layout import Layout
 from convdsl.schedules.contraction import coefficient
 from convdsl.schedules.task import Operand, Pack, Task
 from convdsl.tensor import Dim, TensorType, floor_div
+from convdsl.tensor.records import record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class FilterPack:
     """Filters [G..., K, C, taps...] in the order that the register tile reads them:
 

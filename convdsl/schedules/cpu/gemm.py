@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 from math import prod
 
@@ -34,6 +34,7 @@ from convdsl.schedules.cpu.tiles import columns_for, evenly, split
 from convdsl.schedules.emission import View, extent_of, lane_symbol
 from convdsl.schedules.task import Schedule, Scheduled, Task
 from convdsl.tensor import Dim, dim_max, dim_min, floor_div, substitute
+from convdsl.tensor.records import record
 
 _UNIT = 16  # positions of k: panels of w hold whole units
 _FAR_UNITS = 2  # of rows that are read in place, far from each other, before the next tile
@@ -69,7 +70,7 @@ def emit(task: Task, name: str, target: Target) -> Scheduled:
     return draft.finish(private=[] if emitter.panel is None else [emitter.panel.buffer])
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Place:
     """Where in the loops around the register tiles the emitter stands."""
 

@@ -7,7 +7,6 @@ in vectors already; or a panel that lies along the sum is turned where it is use
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import prod
 
 from convdsl.kernel.expr import Axis
@@ -36,6 +35,7 @@ from convdsl.schedules.cpu.tiles import Tile, choose_tile, evenly, swept_cycles
 from convdsl.schedules.emission import extent_of
 from convdsl.schedules.task import Pack, Task
 from convdsl.tensor import DType
+from convdsl.tensor.records import record
 
 _SCATTERED = (
     1.03  # cycles of a tile that reads rows of w far from each other, to those of packed ones
@@ -44,7 +44,7 @@ ABREAST = 2  # tiles of rows that meet rows of w in place, however far these are
 _FAR = 2.0  # the same where many tiles meet rows that are far from each other
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Way:
     """How a product is run. `rows` are the axes that tiles run along, as one; `pack` is None where
     w is read in place."""

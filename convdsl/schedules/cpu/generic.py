@@ -7,7 +7,6 @@ The loops around are shared out among the threads, but for the innermost one.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import product
 from math import prod
@@ -46,6 +45,7 @@ from convdsl.schedules.frame import Frame
 from convdsl.schedules.operands import operand_layout
 from convdsl.schedules.task import Pack, Schedule, Scheduled, Task
 from convdsl.tensor import Dim, substitute, symbols_of
+from convdsl.tensor.records import record
 
 _AGAIN = 2  # gathers of each element that packing must save
 SHORTEST = 3  # rows of at least a third of a vector are vectors, in part
@@ -54,7 +54,7 @@ Picked: TypeAlias = "tuple[tuple[Pick, tuple[Value, Dim]], ...]"  # and where th
 Places: TypeAlias = "list[dict[str, Dim]]"  # of output elements, or of vectors of them
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Cut:
     """How the output is walked: vectors of `lanes` along `axis` (None: scalars), `width` of them
     side by side where the steps of a reduction are to be hidden behind each other."""
@@ -263,7 +263,7 @@ def _only_reduction(body: Expr) -> Reduce | None:
     return found[0] if len(found) == 1 and not picked else None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Walk:
     """Loops over output axes, cut where reads begin and cease to leave their tensors."""
 

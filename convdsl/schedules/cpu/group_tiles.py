@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from math import prod
 
 from convdsl.kernel.nodes import Get, Registers, Value
@@ -16,6 +15,7 @@ from convdsl.schedules.cpu.runs import Run, taps_inside
 from convdsl.schedules.emission import extent_of, lane_symbol
 from convdsl.schedules.task import Task
 from convdsl.tensor import Dim
+from convdsl.tensor.records import record
 
 
 def filter_pack(conv: Convolution, task: Task) -> FilterPack:
@@ -25,7 +25,7 @@ def filter_pack(conv: Convolution, task: Task) -> FilterPack:
     return FilterPack(shape, lanes, 1, conv.channels_in, (), conv.order, (), conv.groups, repeats)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class GroupTile(ABC):
     """One vector of outputs at the columns of a run. What the lanes read differs: `input` says."""
 

@@ -9,7 +9,6 @@ is one that counts. Which lanes go where depends on the vector of outputs, and r
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import lcm
 
 from convdsl.kernel.nodes import Registers, Shuffle, Value
@@ -22,12 +21,13 @@ from convdsl.schedules.cpu.runs import runs_of
 from convdsl.schedules.emission import extent_of
 from convdsl.schedules.task import Pack, Schedule, Scheduled, Task
 from convdsl.tensor import Dim
+from convdsl.tensor.records import record
 
 _PATTERNS = 16  # ways in which lanes move: each is code of its own
 _UNROLLED = 1024  # products of the innermost code
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Pattern:
     """The vectors of outputs `first`, `first` + `every` ...: for each channel c of a group, the
     vectors of x that it comes from, counted from that of the pattern's first lane (one or two), and
@@ -146,7 +146,7 @@ def emit(task: Task, name: str, target: Target) -> Scheduled:
     return draft.finish()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Tile(GroupTile):
     """Channels are unrolled: each moves its lanes in a way of its own."""
 

@@ -10,7 +10,6 @@ are a run, and share code.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
@@ -28,6 +27,7 @@ from convdsl.schedules.frame import Frame
 from convdsl.schedules.merging import merged
 from convdsl.schedules.task import Schedule, Scheduled, Task
 from convdsl.tensor import Dim, evaluate, substitute, symbols_of
+from convdsl.tensor.records import record
 
 _RUNS = 16  # each is code of its own
 _SOURCES = 16  # vectors that one is made of; beyond, lanes may as well be picked one by one
@@ -44,7 +44,7 @@ _HOLDS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Move:
     """Where the lanes of one vector come from: `vectors` are (read, number of the vector), `lanes`
     of each lane (which of them, the lane there)."""
@@ -66,7 +66,7 @@ class Move:
         return tuple(there - here for (_, here), (_, there) in pairs)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Run:
     """The vectors first, first + every, .. of the output: those of the operands go on by `steps`.
     The last one may have `valid` channels alone."""
@@ -79,7 +79,7 @@ class Run:
     valid: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Plan:
     """A task over as few axes as it has, and how its vectors move."""
 
@@ -160,7 +160,7 @@ def _all(task: Task) -> list[Move] | None:
     return moves if all(len(move.vectors) <= _SOURCES for move in moves) else None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Places:
     """Where channels come from: of each the number of who reads it, among those there are, and its
     number in there."""

@@ -8,15 +8,15 @@ be left out.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from convdsl.kernel.nodes import Buffer, Load, ValueType
 from convdsl.schedules.keys import Key, Keys
 from convdsl.schedules.powers import power_from
 from convdsl.tensor import Dim, DType
+from convdsl.tensor.records import record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Row:
     """Vectors of keys in memory: of each word a buffer."""
 
@@ -49,7 +49,7 @@ class Row:
             self.store(place, self.keys.last)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Network:
     """Sorts the first `count` vectors of a row, each lane by itself; `width`, a power of two, of
     them fit into registers together."""

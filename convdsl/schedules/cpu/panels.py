@@ -13,7 +13,6 @@ runs. All rows of x meet it there; from one panel to the next their sums wait in
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from fractions import Fraction
 
 from convdsl.kernel.builder import Builder
@@ -24,6 +23,7 @@ from convdsl.schedules.cpu.transpose import transposed
 from convdsl.schedules.emission import View, extent_of
 from convdsl.schedules.task import Task
 from convdsl.tensor import Dim, dim_min, substitute
+from convdsl.tensor.records import record
 
 TURNING, COPYING = 0.4, 0.2
 """Cycles of an element, in the cache: loads, shuffles and stores of a square of vectors, or a load
@@ -67,7 +67,7 @@ def is_far(task: Task, product: Product) -> bool:
     return step is not None and step * w.dtype.bytes >= _APART
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Piece:
     """What of w is a panel: `depth` positions of the sum of `abreast` tiles, of so many blocks of
     vectors each. `turned`, or copied."""
@@ -99,7 +99,7 @@ def choose_piece(
     return Piece(own, max(1, min(tiles, shared, room // (own * wide))), blocks, turned)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Wanted:
     """Which tiles a panel is to hold: so many of `blocks` vectors from vector `first` on, `valid`
     lanes of the last of which exist; `at` binds the axes outside."""
@@ -116,7 +116,7 @@ class Wanted:
         return [(i, lanes if i < self.blocks - 1 else exist) for i in range(self.blocks)]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class OwnPanel:
     """A panel in `buffer`: of each tile, at each position of the sum its vectors side by side."""
 

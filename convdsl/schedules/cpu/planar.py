@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 
 from convdsl.kernel.builder import Builder
 from convdsl.kernel.layout import Layout
@@ -35,6 +34,7 @@ from convdsl.schedules.emission import Emitter, View, bounds_tests, extent_of, l
 from convdsl.schedules.frame import Frame
 from convdsl.schedules.task import Schedule, Scheduled, Task
 from convdsl.tensor import Dim, dim_max, dim_min, substitute
+from convdsl.tensor.records import record
 
 _UNROLLED = 256  # multiply-adds of a row of taps; beyond, its taps are a loop
 
@@ -57,7 +57,7 @@ def filters_shape(way: Way) -> tuple[int, ...]:
     return way.task.operand(way.planar.conv.w.tensor.name).var.type.sizes
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _At:
     """Where the emitter stands: the image, positions of the axes but the last, the first one of
     the band, the strip; the group, where each has loops of its own."""
@@ -69,7 +69,7 @@ class _At:
     group: Dim | None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Piece:
     """A tile: channels of a group from k on, vectors of a row from v on; `left` are the outputs of
     the row that there are from there on, if not all are."""
@@ -313,7 +313,7 @@ def _tap(space: Space, tap: Dim) -> dict[str, Dim]:
     return {} if space.tap is None else {space.tap.name: tap}
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Filling:
     """Brings the inputs of a band to where they are held."""
 

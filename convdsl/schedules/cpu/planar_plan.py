@@ -9,7 +9,7 @@ weaves them in the end: U vectors of sums are U vectors of neighbouring outputs.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from itertools import product
 from math import prod
@@ -24,6 +24,7 @@ from convdsl.schedules.merging import merged, without_single_terms
 from convdsl.schedules.phases import Part, phases_of, strides_of
 from convdsl.schedules.task import Task
 from convdsl.tensor import Dim, ceil_div, substitute
+from convdsl.tensor.records import record
 
 _MOST = 8  # phases of an axis: each has code of its own
 _LATENCY = 4  # cycles from a multiply-add to the next one of the same sum
@@ -35,7 +36,7 @@ _UNITS = 8  # of work at least: a team shares them out evenly
 Numbers = tuple[int, ...]  # of a phase, one for each axis of space
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Taps:
     """What the positions of one phase sum: a convolution whose filters are a part of the array."""
 
@@ -59,7 +60,7 @@ class Taps:
         return place
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Planar:
     """y[U i + f] = sum over c, r of x[i S + r D - P] w[..]: the phases f of a convolution to few
     channels, None where no tap meets them. `outs` are the extents of space, `strides` its U."""
@@ -148,7 +149,7 @@ def _taps(stage: Stage, parts: Mapping[str, tuple[Part, ...]] | None) -> Taps | 
     return Taps(conv, None if part is None else part[0])
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Tile:
     """`channels` of outputs of one group x `vectors` of positions x the phases of a row, in
     registers."""
@@ -157,7 +158,7 @@ class Tile:
     vectors: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Way:
     """How a task runs: tiles along rows; `band` rows of the last but one axis at a time, whose
     inputs are brought side by side with borders of zeros (`held`), or are read as they lie. Axes

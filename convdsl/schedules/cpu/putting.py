@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from math import prod
 from typing import TypeAlias
 
@@ -24,6 +23,7 @@ from convdsl.schedules.frame import Frame
 from convdsl.schedules.puts import Put, match_put
 from convdsl.schedules.task import Schedule, Scheduled, Task
 from convdsl.tensor import Dim, substitute
+from convdsl.tensor.records import record
 
 _SHARE = 0.5  # of the second-level cache: beside it lie values, positions and what was there
 _SHARES = 4  # parts that the work is cut into where the axes around give fewer
@@ -36,7 +36,7 @@ Ranges: TypeAlias = "Mapping[str, tuple[Dim, int]]"
 """Of axes by name, outermost first: where they begin, and how many positions they have."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Plan:
     """`apart` of the inner axes are walked by shares, the next one in tiles of `tile` positions;
     a share has all of what is behind it."""
@@ -129,7 +129,7 @@ def emit(task: Task, name: str, target: Target) -> Scheduled:
     return frame.finish()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Shares:
     b: Builder
     plan: Plan

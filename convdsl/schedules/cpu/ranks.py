@@ -9,7 +9,6 @@ merged. Nothing depends on values but how often that happens: n log k comparison
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from math import log2, prod
 
 from convdsl.kernel.layout import Layout
@@ -36,6 +35,7 @@ from convdsl.schedules.powers import power_from
 from convdsl.schedules.selection import Selection, match_selection, placed, put
 from convdsl.schedules.task import Schedule, Scheduled, Task
 from convdsl.tensor import Dim, DType, substitute
+from convdsl.tensor.records import record
 
 _TOGETHER = 4  # vectors that are looked at before a branch
 _BATCH = 16  # vectors that are sorted together, at least
@@ -46,7 +46,7 @@ _EXCHANGE = 1.5  # cycles for a comparison of two vectors of keys
 _PUT = 8.0  # cycles for an element that leaves
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Way:
     """`lanes` along dimension `dim` of the space: a kept one, or the one that is searched. The
     first `best` vectors are kept; `batch` are sorted together, of all where that is 0."""

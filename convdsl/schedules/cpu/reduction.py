@@ -4,7 +4,6 @@ split into shares, the second to combine what the shares have found."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from convdsl.kernel.builder import Builder
 from convdsl.kernel.expr import Read
@@ -19,6 +18,7 @@ from convdsl.schedules.merging import merged
 from convdsl.schedules.task import Arguments, Output, Pack, Schedule, Scheduled, Scratch, Task
 from convdsl.schedules.totals import MANY, match_totals
 from convdsl.tensor import Dim, dim_min
+from convdsl.tensor.records import record
 
 
 def plan(task: Task, target: Target) -> Way | None:
@@ -58,7 +58,7 @@ def _partial(number: int) -> str:
     return f"partial{number}"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Unit:
     """A vector of results, or a single one: where its axes stand (the vector's own at its first
     position), its number among all, and which lanes exist."""
@@ -206,7 +206,7 @@ class _Reduction:
         return kernel.finished()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Walk:
     """The loops over the positions of one share of a unit."""
 

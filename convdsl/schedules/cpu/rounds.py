@@ -7,7 +7,6 @@ of n terms in f32 grows as their logarithm, not as n.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from math import prod
 from typing import TypeAlias
 
@@ -15,11 +14,12 @@ from convdsl.kernel.builder import Builder
 from convdsl.schedules.cpu.totals import PIECE, Loop, cut
 from convdsl.schedules.totals import RUN
 from convdsl.tensor import Dim, dim_min, floor_div
+from convdsl.tensor.records import record
 
 Position: TypeAlias = "dict[str, Dim]"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Rounds:
     """Walks `loops`, outermost first, `slots` positions of the innermost one side by side."""
 

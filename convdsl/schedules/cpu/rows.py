@@ -9,7 +9,7 @@ of (a logarithm of its sum, a reciprocal root) is computed once.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import prod
 
 from convdsl.kernel.expr import (
@@ -40,6 +40,7 @@ from convdsl.schedules.joins import Join, Part, match_join
 from convdsl.schedules.task import Schedule, Scheduled, Task
 from convdsl.schedules.totals import RUN
 from convdsl.tensor import Dim, floor_div, substitute
+from convdsl.tensor.records import record
 
 _SMALL = 1 << 14  # elements of a space that one core is done with before others are awake
 _UNITS = 8  # rows, or vectors of rows, that give a team enough to share out
@@ -49,7 +50,7 @@ _LONGER = 1.2  # times the vectors of a row that is filled up
 _HEAVY = 8  # operations of a term from which on fewer of them stand side by side
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Way:
     """Vectors of `lanes` along the dimensions `group`, neighbours that are kept or reduced, as
     along one of `extent`. Each is so many of the processor's `together`. `weights`: of softmax."""
@@ -119,7 +120,7 @@ class Way:
         return {**found, self.group[0]: position}
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Pass:
     """Parts that are met together: what computes, and what reduces that, if anything."""
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from convdsl.kernel.builder import Builder
 from convdsl.kernel.expr import Axis, arithmetic
@@ -24,12 +23,13 @@ from convdsl.schedules.frame import Frame
 from convdsl.schedules.merging import merged
 from convdsl.schedules.task import Schedule, Scheduled, Scratch, Task
 from convdsl.tensor import Dim
+from convdsl.tensor.records import record
 
 _STEP = 5.0  # cycles from one addition to the next, with load and store
 _STRIP = 64  # vectors of a strip: a page of memory where a vector has 64 bytes
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Walk:
     """The reduction, and vectors of `lanes` along `along` (scalars where that is None)."""
 
@@ -84,7 +84,7 @@ def emit(task: Task, name: str, target: Target) -> Scheduled:
     return Scheduled(((frame.b.kernel(), (*frame.arguments, (strip.name, None))),), (own,))
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Walks:
     """The loops: strips of the rest in parallel, each walked along the axis."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import groupby, product
 from typing import TypeAlias
 
@@ -12,11 +11,12 @@ from convdsl.kernel.layout import Layout
 from convdsl.schedules.contraction import Convolution, Space
 from convdsl.schedules.emission import extent_of
 from convdsl.tensor import Dim, ceil_div, dim_max, dim_min, floor_div
+from convdsl.tensor.records import record
 
 Reach: TypeAlias = "tuple[tuple[int, ...], ...]"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Columns:
     """The axis along which the tile runs: the last spatial one, or all of them as one."""
 
@@ -46,7 +46,7 @@ def columns_of(conv: Convolution, x: Layout | None) -> tuple[tuple[Space, ...], 
     return conv.space[:-1], Columns(conv.space[-1], (conv.space[-1].out,))
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Run:
     """Tiles of equal width side by side that can share their code.
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from convdsl.kernel.expr import Axis, arithmetic
 from convdsl.kernel.scatter import match_scatter
@@ -21,6 +20,7 @@ from convdsl.schedules.operands import operand_layout
 from convdsl.schedules.passes import Passes, Sums, mentions
 from convdsl.schedules.task import Schedule, Scheduled, Task
 from convdsl.tensor import dim_min
+from convdsl.tensor.records import record
 
 _SHARES = 4  # parts that the work is cut into where the other axes give fewer
 _SIDE_BY_SIDE = 4  # vectors that one pass over the positions adds
@@ -83,7 +83,7 @@ def emit(task: Task, name: str, target: Target) -> Scheduled:
     return frame.finish()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Shares:
     """The shares of the output: one pass for each."""
 

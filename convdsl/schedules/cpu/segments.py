@@ -7,7 +7,6 @@ A piece has code of its own, in which all this is known.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import TypeAlias
 
@@ -18,6 +17,7 @@ from convdsl.schedules.contraction import coefficient, depends
 from convdsl.schedules.emission import bounds_tests, extent_of
 from convdsl.schedules.task import Task
 from convdsl.tensor import Dim, substitute, symbols_of
+from convdsl.tensor.records import record
 
 _BORDER = 3  # positions at either end of an axis that may have code of their own
 _WIDE = 16  # positions there that may be left to a loop of their own
@@ -119,7 +119,7 @@ def _ends(start: int, stop: int) -> list[Segment]:
     return [(i, i + 1) for i in range(start, stop)]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Stretch:
     """Vectors of a row: `blocks` of them from `start` on; of the only one, `valid` lanes if not all
     are there."""

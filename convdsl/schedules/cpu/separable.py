@@ -8,7 +8,7 @@ of each output instead of R S. Sums likewise; what is done with them comes at th
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from convdsl.kernel.expr import (
     Axis,
@@ -28,11 +28,12 @@ from convdsl.schedules.cpu import generic, reduction
 from convdsl.schedules.emission import extent_of
 from convdsl.schedules.task import Operand, Output, Schedule, Scheduled, Scratch, Task
 from convdsl.tensor import TensorType
+from convdsl.tensor.records import record
 
 _TRIP = 8.0  # cycles of a vector that waits in memory from one part to the next
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Parted:
     """A task as one that reduces windows along one axis, into memory that lies as `layout` says,
     and one that does the rest."""

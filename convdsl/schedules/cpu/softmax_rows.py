@@ -9,13 +9,14 @@ it may as well be multiplied by its inverse, once for all.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from convdsl.kernel.expr import Binary, Expr, Literal, Read, Reduce, Unary, reads, transform, walk
 from convdsl.schedules.joins import Join, Part
+from convdsl.tensor.records import record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Weights:
     """Names of the three, and the reduction that finds the first."""
 

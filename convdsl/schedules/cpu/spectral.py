@@ -10,7 +10,7 @@ of what it was made from.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from math import prod
 
@@ -30,11 +30,12 @@ from convdsl.schedules.steps import transformed
 from convdsl.schedules.task import Schedule, Scheduled, Scratch, Task
 from convdsl.schedules.winograd_tiling import Tiling, spectral_tilings
 from convdsl.tensor import Dim, DType
+from convdsl.tensor.records import record
 
 _FILTERS, _BETWEEN = "filters", "lines"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Alone:
     """How a convolution of channels by themselves is run. `late`: filters are known in calls
     only."""

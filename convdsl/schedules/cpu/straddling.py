@@ -9,7 +9,6 @@ once for each vector, so that one code serves all (cpu.grouped unrolls its moves
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from convdsl.kernel.nodes import (
     Compare,
@@ -31,6 +30,7 @@ from convdsl.schedules.cpu.runs import runs_of
 from convdsl.schedules.emission import extent_of
 from convdsl.schedules.task import Schedule, Scheduled, Task
 from convdsl.tensor import Dim, DType, dim_min, floor_div
+from convdsl.tensor.records import record
 
 _MOST = 8  # groups of a vector: each but the first has a mask, of which processors hold seven
 _COLUMNS = 14  # of a tile
@@ -113,7 +113,7 @@ def _masks(conv: Convolution, draft: Draft, group: Dim, first: Dim) -> list[Var]
     return found
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Tile(GroupTile):
     """Channels are a loop: one code serves all."""
 

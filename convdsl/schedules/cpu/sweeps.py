@@ -8,7 +8,6 @@ positions lie on one axis.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from itertools import pairwise
@@ -16,6 +15,7 @@ from itertools import pairwise
 from convdsl.kernel.cpu_abi import SHARES
 from convdsl.kernel.target import Target
 from convdsl.schedules.cpu.tiles import NEAR
+from convdsl.tensor.records import record
 
 LINE_BYTES = 64  # of a cache, on every processor that there is code for
 PAGE_BYTES = (
@@ -28,7 +28,7 @@ _FEW_UNITS = 8  # the same where each piece reads large filters
 _BAND_COST = 0.005  # what one more band adds: panels are fetched again
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Limits:
     """What may lie where, in bytes: shares of a core's caches. The shares are those that were
     fastest with 48 KB and 1.25 MB: 512 KB of filters, panels of 32 KB, bands of 192 KB."""
@@ -43,7 +43,7 @@ class Limits:
         return Limits(int(second * _STAY), int(first * NEAR), int(second * _BAND))
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Sweeps:
     """Filters are read in `panels` of `panel` blocks of input channels; positions are cut into
     `bands` of `size` pieces (rows or tiles), each swept by one panel after the other: by those of
@@ -56,7 +56,7 @@ class Sweeps:
     abreast: int = 1
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Extent:
     """What is to be swept. Sizes in bytes."""
 

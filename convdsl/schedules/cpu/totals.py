@@ -13,7 +13,7 @@ a sum of n terms in f32 grows as their logarithm, not as n, as long as shares ke
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import prod
 
 from convdsl.kernel.expr import Axis, Read, arithmetic
@@ -24,6 +24,7 @@ from convdsl.schedules.operands import operand_layout
 from convdsl.schedules.task import Task
 from convdsl.schedules.totals import RUN, Totals
 from convdsl.tensor import Dim, substitute
+from convdsl.tensor.records import record
 
 PIECE = 512  # positions of an innermost loop; longer ones are cut
 _UNITS = 32  # independent pieces of work that give a team enough to share out
@@ -32,7 +33,7 @@ _SUMS = 8  # accumulators side by side
 _LEAST = 256  # vectors that a share should have
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Loop:
     """One loop over positions; `axis` is bound to its counter, or to that in vectors."""
 
@@ -40,7 +41,7 @@ class Loop:
     extent: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Way:
     """Vectors of `lanes` along `axis`, `several` registers each; loops over the reduced positions,
     outermost first.

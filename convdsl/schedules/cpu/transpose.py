@@ -12,7 +12,6 @@ vector has lanes, transposed in registers, and stored along the rows of y.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from math import prod
 from typing import TypeAlias
 
@@ -25,6 +24,7 @@ from convdsl.schedules.contraction import coefficient
 from convdsl.schedules.emission import bounds_tests, extent_of
 from convdsl.schedules.task import Schedule, Scheduled, Task
 from convdsl.tensor import Dim, dim_min, floor_div, substitute
+from convdsl.tensor.records import record
 
 _CYCLES, _TILE = 0.5, 1.5  # of one element, and what a tile takes besides for each of its lanes
 _ONCE = 8.0  # of code that is long for a copy of a few elements
@@ -37,7 +37,7 @@ Blocks: TypeAlias = "Sequence[tuple[Dim, int]]"
 """Of a run: where each begins, and how many positions it has."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Run:
     """Axes along which a tensor's elements lie side by side, the last one fastest, taken as one.
     `blocked`: by blocks of lanes, the last of which is filled up."""
@@ -50,7 +50,7 @@ class Run:
         return prod(extent_of(axis) for axis in self.axes)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Way:
     """`read` moves by one unit along `source`, what is written along `target`: by the elements
     along the axes `together`, which lie side by side in both."""
@@ -193,7 +193,7 @@ def emit(task: Task, name: str, target: Target) -> Scheduled:
     return Scheduled.one(b.kernel(), [(operand.var.name, None), (output.var.name, None)])
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Copy:
     """The loops of a copy: over what is in neither run, pieces of the inner run, and shares of the
     outer one, where there is little else to share out."""
@@ -268,7 +268,7 @@ def piece_of(tiles: int) -> int:
     return max(1, -(-tiles // parts))
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Ends:
     """The kernel under construction, and where it reads and writes."""
 

@@ -8,7 +8,7 @@ is of a map at the most, once; the products meet it once for each such tile.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 
 from convdsl.kernel.expr import Axis, Binary, Expr, Read, Reduce, Stage, TensorVar, transform
@@ -19,12 +19,13 @@ from convdsl.schedules.cpu.direct import direct
 from convdsl.schedules.cpu.generic import generic
 from convdsl.schedules.task import Operand, Output, Schedule, Scheduled, Scratch, Task
 from convdsl.tensor import Dim, TensorType, floor_div
+from convdsl.tensor.records import record
 
 _COPIED = 3.0  # cycles of a vector from beyond the second-level cache into it
 _GATHERED = 1.0  # cycles of an element that is brought into a vector by itself
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Unfolded:
     """A task that makes a map of what is read, and the one that is left to do with it."""
 

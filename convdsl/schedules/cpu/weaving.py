@@ -10,7 +10,6 @@ lies side by side. Either is loaded, shuffled in registers, and stored as the ot
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from math import prod
 from typing import TypeAlias
 
@@ -24,13 +23,14 @@ from convdsl.schedules.cpu.transpose import bind, piece_of, transposed
 from convdsl.schedules.emission import extent_of
 from convdsl.schedules.task import Schedule, Scheduled, Task
 from convdsl.tensor import Dim, dim_min, substitute
+from convdsl.tensor.records import record
 
 _SHUFFLE, _MOVE = 0.5, 1.0  # cycles of a shuffle, and of a vector that is loaded or stored
 
 Place: TypeAlias = "tuple[int, int]"  # which vector, and which lane of it
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Weave:
     """Rows along the axes `along`, as along one, and the axes `across` the rows, of r positions;
     `woven`: what is written lies [along, across], else what is read does."""
@@ -142,7 +142,7 @@ def emit(task: Task, name: str, target: Target) -> Scheduled:
     return Scheduled.one(b.kernel(), [(operand.var.name, None), (output.var.name, None)])
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Kernel:
     """The kernel under construction, where it reads and writes."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -18,11 +17,12 @@ from convdsl.schedules.cpu.winograd_transform import Transform
 from convdsl.schedules.filtering import Form
 from convdsl.schedules.forms import form, of_filters
 from convdsl.tensor import Dim, DType
+from convdsl.tensor.records import record
 
 _AT_ONCE = 64  # results of a transform that is unrolled; more are loops
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class WinogradPack:
     """Filters [G..., K, C, taps...] as U = G g G^T, for each product p of t x t:
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from typing import TypeAlias
 
@@ -16,12 +16,13 @@ from convdsl.schedules.steps import Steps
 from convdsl.schedules.task import Task
 from convdsl.schedules.winograd_tiling import Tiling, tilings
 from convdsl.tensor import DType
+from convdsl.tensor.records import record
 
 Cut: TypeAlias = "Callable[[Convolution], Iterator[Tiling]]"
 """The tilings that are tried: of Winograd's forms, or others."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Plan:
     """How one convolution is run: blocks of `block` tiles, in a register tile of output channels x
     tiles. `apart`: inputs are transformed by a kernel of their own, once, and lie in the arena;

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 
 from convdsl.kernel.builder import Builder
 from convdsl.kernel.counting import decide
@@ -29,9 +28,10 @@ from convdsl.schedules.cpu.winograd_transform import Transform
 from convdsl.schedules.emission import View, lane_symbol
 from convdsl.schedules.winograd_tiling import Tiling
 from convdsl.tensor import Dim, floor_div
+from convdsl.tensor.records import record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Panel:
     """A buffer of [product][tile][channel] from an element on. Products lie further apart than they
     need, by a `gap` of one vector: so their channels do not meet in one set of the cache."""

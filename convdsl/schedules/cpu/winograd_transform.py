@@ -8,15 +8,15 @@ again stays in the first-level cache.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from convdsl.kernel.builder import Builder
 from convdsl.kernel.nodes import Buffer, Value
 from convdsl.schedules.steps import Steps, transformed
 from convdsl.tensor import Dim
+from convdsl.tensor.records import record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Transform:
     """M x N^T of vectors: M along the first axis of a tile, N along the second; M x where a tile
     has one axis. `between` holds what lies between."""

@@ -44,6 +44,7 @@ from convdsl.schedules.cuda.matrix_pack import MatrixPack
 from convdsl.schedules.cuda.tile import SKEW, VECTOR, Tile
 from convdsl.schedules.emission import bounds_tests, extent_of
 from convdsl.tensor import Dim, DType, dim_max, dim_min, floor_div, substitute
+from convdsl.tensor.records import record
 
 _ALONG = 32
 """Neighbours in memory that neighbouring threads copy, where there are as many: whole lines. More
@@ -58,7 +59,7 @@ class Form(Enum):
     PACKED = auto()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Way:
     """How a factor is copied: its form, how many neighbours together, and along which axis."""
 
@@ -76,7 +77,7 @@ def way_of(read: Read, layout: Layout | None, own: Run, depth: Run, most: int) -
     return Way(Form.ROWS, 1)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Copy:
     """A copy of `width` elements between places of two buffers: `valid` of them are read, none
     where a guard fails; it is only made where the thread is one of those that share the piece out
@@ -90,7 +91,7 @@ class Copy:
     shared_out: tuple[IndexTest, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Place:
     """Which piece a thread helps to copy: the number of the batch and of the block's tile along
     the factor's rows, the step along the depth; and the number of the thread."""

@@ -12,7 +12,7 @@ four neighbours in memory are four neighbours in the run.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from math import prod
 
@@ -31,9 +31,10 @@ from convdsl.schedules.emission import bounds_tests, extent_of
 from convdsl.schedules.task import Output, Task
 from convdsl.tensor import Dim, DType, Symbol, floor_div, substitute
 from convdsl.tensor.dim import Floor, terms_of
+from convdsl.tensor.records import record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Run:
     """Axes whose positions are numbered together, the last axis fastest and filled up to a multiple
     of `step`."""
@@ -84,7 +85,7 @@ class Run:
         return Run((*(other for other in self.axes if other != axis), axis), step)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Gemm:
     """See above. `where` says where the axes of the task are, by those of the runs."""
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 
 from convdsl.kernel.builder import Builder
 from convdsl.kernel.counting import decide
@@ -43,6 +42,7 @@ from convdsl.schedules.cuda.units import Held, Units, lanes_of, units
 from convdsl.schedules.emission import Emitter
 from convdsl.schedules.task import Pack, Schedule, Scheduled, Scratch, Task
 from convdsl.tensor import Dim, DType, dim_min, floor_div
+from convdsl.tensor.records import record
 
 _PARTS = "parts"
 _ADDING = 128  # threads of a block of the second kernel
@@ -276,7 +276,7 @@ class _Product:
                         b.store(self.parts, start + lane, stored)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Block:
     """Where a block stands, and a thread in it."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -29,9 +29,10 @@ from convdsl.schedules.emission import extent_of
 from convdsl.schedules.phases import Part
 from convdsl.tensor import Dim, DType, TensorType, floor_div, substitute
 from convdsl.tensor.conversion import nearest_tf32
+from convdsl.tensor.records import record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class MatrixPack:
     """[batch][tile of columns][step][piece]: a piece is [depth][column], or with chunks
     [depth // chunk][column][depth % chunk]. Zeros where a run is filled up, and beyond its end.

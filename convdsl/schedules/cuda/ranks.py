@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from math import prod
 
 from convdsl.kernel.builder import Builder
@@ -39,12 +38,13 @@ from convdsl.schedules.powers import power_from, power_to
 from convdsl.schedules.selection import Selection, match_selection, placed, put
 from convdsl.schedules.task import Arguments, Pack, Schedule, Scheduled, Scratch, Task
 from convdsl.tensor import Dim, DType, floor_div
+from convdsl.tensor.records import record
 
 _CHUNK = 2048
 """Keys that a block sorts: 32 KB of shared memory in two words, of the 48 that any card has."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Way:
     """Rows of `chunks`, a power of two, of `size` keys each, another one; `words` to a key."""
 

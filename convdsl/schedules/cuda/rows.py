@@ -8,7 +8,7 @@ threads go on with what they hold. Rows are held where that takes a few vectors 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import prod
 
 from convdsl.kernel import nodes
@@ -28,6 +28,7 @@ from convdsl.schedules.operands import operand_layout
 from convdsl.schedules.powers import power_from
 from convdsl.schedules.task import Output, Pack, Schedule, Scheduled, Task
 from convdsl.tensor import Dim, dim_min
+from convdsl.tensor.records import record
 
 LANES = 4
 _HELD = 40
@@ -38,7 +39,7 @@ _BLOCK = 256
 _MOST = 512  # threads of a team
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Way:
     """`lanes` along dimension `dim` of the space, kept or reduced; a block is `units` results by a
     team, each thread with `slots` vectors of its row."""

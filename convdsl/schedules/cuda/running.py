@@ -32,6 +32,7 @@ from convdsl.schedules.frame import Frame
 from convdsl.schedules.powers import power_from
 from convdsl.schedules.task import Schedule, Scheduled, Task
 from convdsl.tensor import Dim, dim_min, floor_div
+from convdsl.tensor.records import record
 
 _OWN = 4
 """Neighbouring positions of a thread at a turn: enough that what threads find out of each other is
@@ -41,7 +42,7 @@ _MEMBERS = 16
 """Of a team whose totals each thread reads one by one."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Way:
     """`units` rows to a block, each walked by `team` threads. `side` says that neighbouring rows
     lie side by side, not neighbouring positions; `rest` are the axes of rows, as they lie."""

@@ -8,12 +8,11 @@ main loops to what follows from them).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from convdsl.kernel.mma import TF32
 from convdsl.schedules.cuda.factor import Form, Way
 from convdsl.schedules.cuda.tile import LEAST_COPY, VECTOR, Tile
 from convdsl.tensor import DType
+from convdsl.tensor.records import record
 
 _TESTED = 10.0
 """Of one copy that a border may leave out: address, tests, the copy."""
@@ -30,7 +29,7 @@ _MOVED = 10.0
 """Of the four registers of a piece's rows that come from two loads, and must stand side by side."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Side:
     """A factor: how it is stored and copied, whether a border cuts it, whether it was rounded
     before; its rows in a tile, and those that a thread brings to tensor units."""

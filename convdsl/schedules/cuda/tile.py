@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from math import prod
 
 from convdsl.kernel.cuda_target import REGISTERS_SM, CudaTarget
 from convdsl.kernel.group_mma import GROUP, GROUP_ROWS, LINE, GroupForm
 from convdsl.kernel.mma import BF16, COLUMNS, F16, ROWS, SHORT_F16, TF32, WARP, MmaForm
 from convdsl.tensor import DType
+from convdsl.tensor.records import record
 
 _CHUNK = 64
 """Bytes that lie side by side for one row in shared memory: half of a line of its banks, so that
@@ -40,7 +40,7 @@ _LANES = (4, 8)
 """Of a warp on the plain units, along rows and columns."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Tile:
     """`warps` along rows and columns, each with `rows` x `columns` sums: on the tensor units in
     pieces of a form, on the plain ones (no form) each thread a rectangle of them. `halves`: both

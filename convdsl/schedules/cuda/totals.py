@@ -13,7 +13,7 @@ fixed order, so that results are the same in each run.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import prod
 
 from convdsl.kernel.cuda_target import WARP
@@ -27,6 +27,7 @@ from convdsl.schedules.powers import power_from, power_to
 from convdsl.schedules.task import Task
 from convdsl.schedules.totals import RUN, Totals
 from convdsl.tensor import Dim, substitute, symbols_of
+from convdsl.tensor.records import record
 
 LANES = 4
 _TEAM = 256  # threads of a block, at most
@@ -36,7 +37,7 @@ _LEAST = 8  # positions that are worth a thread
 _SIDE = 4  # positions that a turn of a thread's loop takes
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Way:
     """`lanes` along `axis`. A thread sums all results along the axes `tile` side by side; `others`
     are the axes kept besides. `loops` are the reduced axes in the order in which they lie, the last

@@ -11,7 +11,7 @@ as they lie so: the positions of a map beside its channels.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 from math import prod
 
@@ -29,12 +29,13 @@ from convdsl.schedules.frame import Frame
 from convdsl.schedules.phases import floors_of
 from convdsl.schedules.task import Schedule, Scheduled, Task
 from convdsl.tensor import Dim, substitute
+from convdsl.tensor.records import record
 
 _ROWS = 8  # of a tile that the threads of a block take at a time
 _LEAST = 8  # positions of a run; of fewer most of a tile would be empty
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Way:
     """`reads` lie side by side along the axes `inner`, what is written along `outer`, the last of
     each fastest; `others` are the rest. `bound` says where the axes of the task stand by these,

@@ -30,6 +30,7 @@ from convdsl.kernel.nodes import (
 from convdsl.schedules.cuda.factor import Factor
 from convdsl.schedules.cuda.tile import VECTOR, Tile
 from convdsl.tensor import Dim, DType, floor_div
+from convdsl.tensor.records import record
 
 _F32 = ValueType(DType.F32)
 _TF32 = ValueType(DType.TF32)
@@ -40,7 +41,7 @@ At = tuple[Buffer, Dim]
 """Where a piece begins in shared memory."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Held:
     """Neighbouring sums that a thread holds: the row and the first column, within the block."""
 

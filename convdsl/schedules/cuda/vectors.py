@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from convdsl.ir.classify import is_in_place
 from convdsl.kernel.cuda_target import CudaTarget
@@ -36,6 +36,7 @@ from convdsl.schedules.merging import merged
 from convdsl.schedules.operands import operand_layout
 from convdsl.schedules.task import Schedule, Scheduled, Task
 from convdsl.tensor import Dim
+from convdsl.tensor.records import record
 
 LANES = 4
 
@@ -43,7 +44,7 @@ _SMALL = 8
 """An operand of so many times fewer elements than the output is small."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Way:
     """The task, perhaps over fewer axes; vectors along `axis`, whole ones and what is left."""
 

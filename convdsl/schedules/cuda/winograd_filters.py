@@ -9,7 +9,6 @@ second factor of any product; what is known in calls only is transformed by a ke
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -22,6 +21,7 @@ from convdsl.schedules.cuda.matrix_pack import MatrixPack
 from convdsl.schedules.cuda.tile import VECTOR
 from convdsl.schedules.forms import form, of_filters
 from convdsl.tensor import Dim, substitute
+from convdsl.tensor.records import record
 
 
 def whole_vectors(channels: int) -> int:
@@ -29,7 +29,7 @@ def whole_vectors(channels: int) -> int:
     return -(-channels // VECTOR) * VECTOR
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class FilterMatrices:
     """U of an array, packed by `MatrixPack` in pieces of `width` columns and `height` depths.
 
