@@ -15,6 +15,7 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from convdsl.cli import console
 from convdsl.cli.building import PassWatcher, compiled, load_model
@@ -133,6 +134,7 @@ def _artifact(options: argparse.Namespace, others: Sequence[argparse.Namespace])
         console.note("code for sm_90 (H100) and later cards; --arch names an earlier one")
     if options.arch == "sm_90a":
         console.note("code for sm_90a runs on Hopper (H100, H200) alone, on no later card")
+    _check_suffix(options.output)
     model = load_model(options)
     path = path_of("an artifact", options.output or f"{model.name}{SUFFIX}", SUFFIX)
     each = [options, *others]
@@ -148,6 +150,26 @@ def _artifact(options: argparse.Namespace, others: Sequence[argparse.Namespace])
     shown = f"{size / 1e6:,.1f} MB" if size >= _SMALL else f"{size:,} bytes"
     console.note(f"{path}: {shown} in {seconds:.2f} s")
     return 0
+
+
+def _check_suffix(output: str | None) -> None:
+    """Raise InputError where the name says that something else than an artifact was meant."""
+    suffix = Path(output).suffix.lower() if output else ""
+    meant = next((how for known, how in _ELSEWHERE.items() if suffix in known), None)
+    if meant is not None:
+        raise InputError(f"{output} would be an artifact ({SUFFIX}) by its content: for {meant}")
+
+
+_ELSEWHERE = {
+    (".so", ".dylib", ".dll", ".h"): "a shared library with a C header, add `--emit library`",
+    (".o", ".obj"): "an object file, add `--emit object`",
+    (".ll",): "LLVM's text, add `--emit llvm`",
+    (".s", ".asm"): "assembly, add `--emit asm`",
+    (".ptx",): "PTX, add `--emit ptx`",
+    (".cu",): "CUDA C, add `--emit cuda`",
+    (".cubin",): "machine code of a card, add `--emit cubin`",
+}
+"""What ends of names mean, and what makes it."""
 
 
 def _library(options: argparse.Namespace) -> int:

@@ -167,3 +167,14 @@ def test_the_type_of_a_program() -> None:
 
     assert typed(DType.I64, DType.F64, DType.F32) is DType.F64
     assert typed(DType.I64) is DType.F32
+
+
+@pytest.mark.parametrize(("end", "way"), [("so", "library"), ("o", "object"), ("LL", "llvm")])
+def test_an_artifact_is_not_called_like_something_else(
+    convdsl, small: Path, tmp_path: Path, end: str, way: str
+) -> None:
+    path = tmp_path / f"net.{end}"
+    said = convdsl("compile", small, "--weights", "random:0", "-o", path)
+    assert said.code == 2
+    assert f"add `--emit {way}`" in said.err
+    assert not path.exists()
