@@ -144,10 +144,12 @@ STRIDED = [
 def test_strides_are_taken_apart(
     op: str, shape: tuple[int, ...], attributes: dict[str, Any]
 ) -> None:
-    """Each phase of a strided data gradient, or of a transposed convolution, is a convolution."""
+    """Each phase of a strided data gradient, or of a transposed convolution, is a convolution; of
+    few channels their parts lie along the width instead."""
     graph = step_graph(op, shape, {**attributes, "bias": False})
     strided = "layer.dx" if op == "conv" else "layer"
-    assert schedules(graph, "x86-64-v4")[strided] == {"phases"}
+    (schedule,) = schedules(graph, "x86-64-v4")[strided]
+    assert schedule in ("phases", "planar")
     check(graph, executing)
 
 
