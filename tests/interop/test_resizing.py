@@ -61,6 +61,42 @@ def test_half_pixels_of_tensorflow(seed):
     np.testing.assert_allclose(again, expected, rtol=1e-5, atol=1e-6)
 
 
+SUMS = [  # mode, antialias, exclude_outside, sizes before and after
+    ("cubic", 0, 0, (9, 12), (20, 17)),
+    ("cubic", 0, 1, (14, 10), (9, 23)),
+    ("cubic", 0, 0, (40, 33), (18, 15)),
+    ("linear", 1, 0, (24, 20), (12, 12)),
+    ("linear", 1, 0, (96, 110), (9, 11)),
+    ("cubic", 1, 1, (64, 48), (13, 16)),
+]
+
+
+@pytest.mark.parametrize(("mode", "antialias", "exclude", "own", "size"), SUMS)
+@pytest.mark.parametrize("odd", [np.inf, -np.inf, np.nan])
+def test_what_is_not_finite_is_met_by_its_neighbours_alone(
+    mode, antialias, exclude, own, size, odd
+):
+    """As by onnxruntime: no element beyond those that it has a weight for becomes NaN."""
+    proto = resizing(
+        [1, 2, *own],
+        [1, 2, *size],
+        {"sizes": np.int64([1, 2, *size])},
+        18,
+        mode=mode,
+        antialias=antialias,
+        exclude_outside=exclude,
+        coordinate_transformation_mode="half_pixel",
+    )
+    x = np.random.default_rng(5).standard_normal((1, 2, *own)).astype("f4")
+    x[0, 0, own[0] // 3, own[1] // 2] = odd
+    expected = run_onnxruntime(proto, {"x": x})["y"]
+    found = convdsl.compile(model_of(proto, "net.onnx", {}), threads=1)(x)
+    assert 0 < np.count_nonzero(~np.isfinite(expected)) < expected[0, 0].size
+    np.testing.assert_array_equal(np.isfinite(found), np.isfinite(expected))
+    finite = np.isfinite(expected)
+    np.testing.assert_allclose(found[finite], expected[finite], rtol=1e-4, atol=1e-5)
+
+
 def test_the_language_has_the_word():
     text = "model m {\n    input x: f32[1, 1, 1, 4]\n    x -> resize(scale = [1, 2], "
     text += "coordinates = tf_half_pixel_for_nn) -> output y\n}\n"

@@ -1,8 +1,9 @@
-"""What `resize` has not, from ONNX: cubic and antialiased, each axis is multiplied by a matrix.
+"""What `resize` has not, from ONNX: cubic and antialiased, axis by axis.
 
 Every output position is a weighted sum of input positions that depends on sizes alone. The weights
 are those of ONNX's Resize: cubic convolution (Keys 1981, eq. 4, with a free coefficient), or linear
-interpolation; with antialiasing the kernel is widened by as much as the axis shrinks.
+interpolation; with antialiasing the kernel is widened by as much as the axis shrinks. Of a few
+neighbours they are weighted sums; of many, products with a matrix.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from convdsl.interop.reading.node import Reading
 
 Kernel: TypeAlias = Callable[[Array], Array]
+
+_FEW = 32  # taps that are taken one by one; a matrix of more is not mostly zeros
 
 
 @dataclass(frozen=True)
@@ -77,35 +80,61 @@ class Resampling:
         }[self.rounding]
         return np.clip(rounded, 0, extent - 1).astype(np.int64)
 
-    def matrix(self, extent: int, size: int, scale: float) -> Array:
-        """[size, extent]: rows of weights that sum to one; beyond the border its last element."""
+    def taps(self, extent: int, size: int, scale: float) -> tuple[Array, Array]:
+        """(positions, weights) of what each output sums, [size, taps]: weights of a row sum to one,
+        and beyond the border lies its last element."""
         narrowing = min(scale, 1.0) if self.antialias else 1.0
+        places = np.array([self.place(o, extent, size, scale) for o in range(size)])
+        below = np.floor(places).astype(np.int64)[:, None]
+        reach = floor(-self.reach / narrowing) + 1
+        taps = below + np.arange(reach, 2 - reach)
+        weights = self.kernel((taps - places[:, None]) * narrowing)
+        if self.exclude_outside:
+            weights = np.where((taps >= 0) & (taps < extent), weights, 0.0)
+        return np.clip(taps, 0, extent - 1), weights / weights.sum(axis=1, keepdims=True)
+
+    def matrix(self, extent: int, size: int, scale: float) -> Array:
+        """[size, extent]: the same weights, at the positions that they are of."""
+        positions, weights = self.taps(extent, size, scale)
         result = np.zeros((size, extent))
-        for o in range(size):
-            x = self.place(o, extent, size, scale)
-            first = floor(x) + floor(-self.reach / narrowing) + 1
-            taps = np.arange(first, 2 * floor(x) + 2 - first)
-            weights = self.kernel((taps - x) * narrowing)
-            if self.exclude_outside:
-                weights = np.where((taps >= 0) & (taps < extent), weights, 0.0)
-            np.add.at(result[o], np.clip(taps, 0, extent - 1), weights / weights.sum())
+        np.add.at(result, (np.arange(size)[:, None], positions), weights)
         return result
+
+
+def without_zeros(positions: Array, weights: Array) -> tuple[Array, Array]:
+    """The same sums, without taps of weight zero, of which an infinity would make NaN: rows that
+    have fewer taps than others have equal parts of their largest one instead."""
+    counts = np.count_nonzero(weights, axis=1)
+    most = int(counts.max(initial=1))
+    order = np.argsort(-np.abs(weights), axis=1, kind="stable")[:, :most]
+    positions, weights = (np.take_along_axis(a, order, axis=1) for a in (positions, weights))
+    parts = np.maximum(most - counts + 1, 1)[:, None]
+    same = np.arange(most) > most - parts
+    weights[:, :1] /= parts
+    return np.where(same, positions[:, :1], positions), np.where(same, weights[:, :1], weights)
 
 
 def resample(
     r: Reading, how: Resampling, sizes: Mapping[int, Any], scales: Mapping[int, float]
 ) -> Tensor:
-    """The input, its axes multiplied from the last to the first spatial one."""
+    """The input resampled axis by axis: what shrinks most first, of two alike rows before what
+    lies in them; what grows, the other way round."""
     x: Tensor = r[0]
     rank = r.rank(0)
-    for axis in sorted(sizes, reverse=True):
-        extent, size = r.extent(r.shape(0)[axis]), r.extent(sizes[axis])
+    pairs = {axis: (r.extent(r.shape(0)[axis]), r.extent(sizes[axis])) for axis in sizes}
+    growth = {axis: size / max(extent, 1) for axis, (extent, size) in pairs.items()}
+    for axis in sorted(pairs, key=lambda a: (growth[a], a if growth[a] < 1 else -a)):
+        extent, size = pairs[axis]
         scale = scales.get(axis, size / extent)
         if size == extent and scale == 1.0:
             continue
         if how.mode == "nearest":
-            positions = Known(how.nearest(extent, size, scale))
-            x = r.apply("take", {"x": x, "positions": positions}, axis=axis)
+            nearest = Known(how.nearest(extent, size, scale))
+            x = r.apply("take", {"x": x, "positions": nearest}, axis=axis)
+            continue
+        positions, weights = without_zeros(*how.taps(extent, size, scale))
+        if positions.shape[1] <= _FEW:
+            x = _summed(r, x, axis, positions, weights)
             continue
         matrix = how.matrix(extent, size, scale)
         if axis == rank - 1:
@@ -119,3 +148,15 @@ def resample(
             back = tuple(order.index(i) for i in range(rank))
             x = r.unary("transpose", made, axes=back)
     return r.unary("identity", x) if x is r[0] else x
+
+
+def _summed(r: Reading, x: Tensor, axis: int, positions: Array, weights: Array) -> Tensor:
+    """Sums of a few neighbours each: an infinity is met by its neighbours alone."""
+    total: Tensor | None = None
+    across = (-1, *[1] * (r.rank(0) - 1 - axis))
+    for tap in range(positions.shape[1]):
+        taken = r.apply("take", {"x": x, "positions": Known(positions[:, tap])}, axis=axis)
+        part = r.binary("mul", taken, r.like(weights[:, tap].reshape(across), x))
+        total = part if total is None else r.binary("add", total, part)
+    assert total is not None
+    return total
