@@ -59,9 +59,12 @@ def is_along_sum(task: Task, product: Product, lanes: int) -> bool:
 
 
 def is_far(task: Task, product: Product) -> bool:
-    """Whether w is plain and its positions of the sum lie far from each other."""
+    """Whether w is plain, given in calls, and its positions of the sum lie far from each other; its
+    elements are as wide as sums."""
     layout, w = task.operand(product.w.tensor.name).layout, product.w
     if layout is None or layout.axis is not None or len(product.k) != 1:
+        return False
+    if w.dtype is not product.reduce.dtype:
         return False
     step = coefficient(layout.offset(w.index), product.k[0])
     return step is not None and step * w.dtype.bytes >= _APART
