@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from math import prod
 
-from convdsl.kernel.expr import Axis, Read, Reduce, Stage, children, reads, walk
+from convdsl.kernel.expr import Axis, Read, Reduce, Stage, children, indices_of, reads, walk
 from convdsl.kernel.layout import Layout
 from convdsl.kernel.scatter import match_scatter
 from convdsl.schedules.emission import extent_of
@@ -73,9 +73,18 @@ def match_totals(task: Task, least: int = MANY) -> Totals | None:
     if len({reduce.axes for reduce in reduces}) != 1:
         return None
     over = reduces[0].axes
+    if not _moves_along(reduces, {axis.name for axis in (*task.axes, *over)}):
+        return None
     totals = Totals((), (), (), reduces, over, task.axes, task.stages, task.outputs, task.layout)
     weights = {operand.var.name for operand in task.operands if operand.static}
     return totals if _is_plain(totals, weights) and totals.positions >= least else None
+
+
+def _moves_along(reduces: Collection[Reduce], axes: Collection[str]) -> bool:
+    """Whether terms are told by these axes alone: what stands in a Pick moves with what it picks,
+    which is known only where it is met."""
+    terms = (e for reduce in reduces for e in walk(reduce.body))
+    return all(s.name in axes for e in terms for d in indices_of(e) for s in symbols_of(d))
 
 
 def _ended(task: Task, ending: Ending, least: int) -> Totals | None:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from convdsl.backends.llvm.objects import find_target
 from convdsl.ir.graph import Graph
 from convdsl.lowering.lower import Lowered, lower
+from convdsl.ops import BY_NAME
 from convdsl.schedules.cpu.machine import cpu_machine
 from convdsl.tensor import DType
 
@@ -181,3 +182,21 @@ def test_whole_numbers_are_exact_in_any_order(op: str) -> None:
     wanted = {"reduce_sum": np.sum, "reduce_max": np.max, "reduce_min": np.min}[op](x, axis=1)
     np.testing.assert_array_equal(found["y"].reshape(-1), wanted)
     assert schedules == ["reduction"]
+
+
+@pytest.mark.parametrize("images", [1, 3])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_the_maximum_of_a_single_cell(images: int, channels: int) -> None:
+    """Its limits, and the image that it lies in, are data: no walk over whole maps."""
+    b = Builder()
+    x = b.input("x", images, channels, 4, 9)
+    rois = b.input("rois", 1, 4)
+    which = b.input("which", 1, dtype=DType.I64)
+    operands = {"x": x, "regions": rois, "images": which}
+    y = b.graph.apply(BY_NAME["roi_pool"], operands, {"size": (1, 1)}, name="pool").output
+    graph = rewritten(b.output(y=y))
+    array = np.random.default_rng(1).standard_normal((images, channels, 4, 9)).astype(np.float32)
+    where = {"rois": np.float32([[1, 1, 6, 2]]), "which": np.int64([images - 1])}
+    found = run(graph, {"x": array, **where}, find_target())[0]["y"]
+    wanted = array[images - 1, :, 1:3, 1:7].max(axis=(1, 2))
+    np.testing.assert_array_equal(found.reshape(-1), wanted)
