@@ -31,6 +31,7 @@ from convdsl.kernel.expr import (
     children,
     reads,
 )
+from convdsl.kernel.scalar import FUNCTIONS
 from convdsl.tensor import Dim, SymDim, Window, evaluate, floor_div, substitute, symbols_of
 from convdsl.tensor.dim import Atom, Extremum, Floor
 
@@ -341,20 +342,10 @@ def _periodic(
     taken = np.ones(shape, bool)
     for guard in guards:
         difference = evaluate(guard.difference, bindings)
-        taken = taken & (COMPARE[guard.compare.op](difference, 0) == guard.truth)
+        taken = taken & (FUNCTIONS[guard.compare.op].meaning(difference, 0) == guard.truth)
     kept = taken.reshape(period, -1)
     rows = [np.unique(row[keep]) for row, keep in zip(values, kept, strict=True)]
     return advance, tuple(_sequence(row) for row in rows)
-
-
-COMPARE = {
-    "lt": np.less,
-    "le": np.less_equal,
-    "gt": np.greater,
-    "ge": np.greater_equal,
-    "eq": np.equal,
-    "ne": np.not_equal,
-}
 
 
 def _sequence(positions: np.ndarray[Any, Any]) -> Sequence[int]:

@@ -17,9 +17,10 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from convdsl.analysis.access import COMPARE, Guard, Place
+from convdsl.analysis.access import Guard, Place
 from convdsl.analysis.fields import Field, Interval, Path, UnavailableError
 from convdsl.kernel.expr import Axis, IndexCompare
+from convdsl.kernel.scalar import FUNCTIONS
 from convdsl.tensor import Dim, evaluate, symbols_of
 
 Numbers: TypeAlias = "NDArray[np.int64]"
@@ -196,7 +197,7 @@ class _Grid:
     def hold(self, guards: Sequence[Guard]) -> NDArray[np.bool_]:
         taken = np.ones((1,) * len(self.shape), bool)
         for guard in guards:
-            holds = COMPARE[guard.compare.op](self.of(guard.difference), 0) == guard.truth
+            holds = FUNCTIONS[guard.compare.op].meaning(self.of(guard.difference), 0) == guard.truth
             taken = taken & holds
         return taken
 

@@ -39,6 +39,7 @@ from convdsl.kernel.expr import (
     Unary,
     children,
 )
+from convdsl.kernel.scalar import FUNCTIONS
 from convdsl.tensor import Dim, TensorType, evaluate, substitute, symbols_of
 
 Array: TypeAlias = "npt.NDArray[Any]"
@@ -397,16 +398,7 @@ def _names(dim: Dim) -> set[str]:
     return {symbol.name for symbol in symbols_of(dim)}
 
 
-_COMPARE = {
-    "lt": np.less,
-    "le": np.less_equal,
-    "gt": np.greater,
-    "ge": np.greater_equal,
-    "eq": np.equal,
-    "ne": np.not_equal,
-}
-
-
 def _truth(compare: IndexCompare, bindings: Mapping[str, Array]) -> Array:
-    found: Any = _COMPARE[compare.op](evaluate(compare.a, bindings), evaluate(compare.b, bindings))
+    a, b = evaluate(compare.a, bindings), evaluate(compare.b, bindings)
+    found: Any = FUNCTIONS[compare.op].meaning(a, b)
     return np.asarray(found)

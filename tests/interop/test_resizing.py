@@ -68,6 +68,7 @@ SUMS = [  # mode, antialias, exclude_outside, sizes before and after
     ("linear", 1, 0, (24, 20), (12, 12)),
     ("linear", 1, 0, (96, 110), (9, 11)),
     ("cubic", 1, 1, (64, 48), (13, 16)),
+    ("cubic", 1, 0, (200, 90), (4, 7)),  # 200 taps
 ]
 
 

@@ -2,8 +2,7 @@
 
 Every output position is a weighted sum of input positions that depends on sizes alone. The weights
 are those of ONNX's Resize: cubic convolution (Keys 1981, eq. 4, with a free coefficient), or linear
-interpolation; with antialiasing the kernel is widened by as much as the axis shrinks. Of a few
-neighbours they are weighted sums; of many, products with a matrix.
+interpolation; with antialiasing the kernel is widened by as much as the axis shrinks.
 """
 
 from __future__ import annotations
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
     from convdsl.interop.reading.node import Reading
 
 Kernel: TypeAlias = Callable[[Array], Array]
-
-_FEW = 32  # taps that are taken one by one; a matrix of more is not mostly zeros
 
 
 @dataclass(frozen=True)
@@ -93,13 +90,6 @@ class Resampling:
             weights = np.where((taps >= 0) & (taps < extent), weights, 0.0)
         return np.clip(taps, 0, extent - 1), weights / weights.sum(axis=1, keepdims=True)
 
-    def matrix(self, extent: int, size: int, scale: float) -> Array:
-        """[size, extent]: the same weights, at the positions that they are of."""
-        positions, weights = self.taps(extent, size, scale)
-        result = np.zeros((size, extent))
-        np.add.at(result, (np.arange(size)[:, None], positions), weights)
-        return result
-
 
 def without_zeros(positions: Array, weights: Array) -> tuple[Array, Array]:
     """The same sums, without taps of weight zero, of which an infinity would make NaN: rows that
@@ -120,7 +110,6 @@ def resample(
     """The input resampled axis by axis: what shrinks most first, of two alike rows before what
     lies in them; what grows, the other way round."""
     x: Tensor = r[0]
-    rank = r.rank(0)
     pairs = {axis: (r.extent(r.shape(0)[axis]), r.extent(sizes[axis])) for axis in sizes}
     growth = {axis: size / max(extent, 1) for axis, (extent, size) in pairs.items()}
     for axis in sorted(pairs, key=lambda a: (growth[a], a if growth[a] < 1 else -a)):
@@ -132,31 +121,13 @@ def resample(
             nearest = Known(how.nearest(extent, size, scale))
             x = r.apply("take", {"x": x, "positions": nearest}, axis=axis)
             continue
-        positions, weights = without_zeros(*how.taps(extent, size, scale))
-        if positions.shape[1] <= _FEW:
-            x = _summed(r, x, axis, positions, weights)
-            continue
-        matrix = how.matrix(extent, size, scale)
-        if axis == rank - 1:
-            x = r.binary("matmul", x, r.like(matrix.T, x))
-        elif axis == rank - 2:
-            x = r.binary("matmul", r.like(matrix, x), x)
-        else:
-            order = [*(i for i in range(rank) if i != axis), axis]
-            turned = r.unary("transpose", x, axes=tuple(order))
-            made = r.binary("matmul", turned, r.like(matrix.T, x))
-            back = tuple(order.index(i) for i in range(rank))
-            x = r.unary("transpose", made, axes=back)
+        x = _summed(r, x, axis, *without_zeros(*how.taps(extent, size, scale)))
     return r.unary("identity", x) if x is r[0] else x
 
 
 def _summed(r: Reading, x: Tensor, axis: int, positions: Array, weights: Array) -> Tensor:
-    """Sums of a few neighbours each: an infinity is met by its neighbours alone."""
-    total: Tensor | None = None
-    across = (-1, *[1] * (r.rank(0) - 1 - axis))
-    for tap in range(positions.shape[1]):
-        taken = r.apply("take", {"x": x, "positions": Known(positions[:, tap])}, axis=axis)
-        part = r.binary("mul", taken, r.like(weights[:, tap].reshape(across), x))
-        total = part if total is None else r.binary("add", total, part)
-    assert total is not None
-    return total
+    """Weighted sums of neighbours: an infinity is met by its neighbours alone."""
+    taken = r.apply("take", {"x": x, "positions": Known(positions)}, axis=axis)
+    across = (*positions.shape, *[1] * (r.rank(0) - 1 - axis))
+    weighted = r.binary("mul", taken, r.like(weights.reshape(across), x))
+    return r.unary("reduce_sum", weighted, axes=(axis + 1,))

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from convdsl.kernel.builder import Builder
 from convdsl.kernel.expr import Expr, IndexCompare, Read, Reduce, Select, walk
 from convdsl.kernel.nodes import Load, Shuffle, Value, ValueType
+from convdsl.kernel.scalar import FUNCTIONS
 from convdsl.kernel.target import Target
 from convdsl.schedules.chain import emit_chain
 from convdsl.schedules.contraction import depends
@@ -34,14 +35,6 @@ _SOURCES = 16  # vectors that one is made of; beyond, lanes may as well be picke
 _SHUFFLE, _MOVE = 1.0, 1.0  # cycles of a shuffle, and of a vector that is loaded or stored
 
 _Numbers: TypeAlias = "npt.NDArray[np.int64]"
-_HOLDS = {
-    "lt": np.less,
-    "le": np.less_equal,
-    "gt": np.greater,
-    "ge": np.greater_equal,
-    "eq": np.equal,
-    "ne": np.not_equal,
-}
 
 
 @record
@@ -194,7 +187,8 @@ def _chosen(test: IndexCompare, channel: str, those: _Numbers) -> npt.NDArray[np
     difference = test.a - test.b
     if not {symbol.name for symbol in symbols_of(difference)} <= {channel}:
         return None
-    return np.broadcast_to(_HOLDS[test.op](evaluate(difference, {channel: those}), 0), those.shape)
+    holds = FUNCTIONS[test.op].meaning(evaluate(difference, {channel: those}), 0)
+    return np.broadcast_to(holds, those.shape)
 
 
 def _move(reads: Sequence[Read], which: Sequence[int], channels: Sequence[int]) -> Move:
