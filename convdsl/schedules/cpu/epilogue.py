@@ -14,7 +14,7 @@ from convdsl.schedules.cpu.together import side_by_side, vectors_together
 from convdsl.schedules.emission import Emitter, View, extent_of
 from convdsl.schedules.operands import operand_layout
 from convdsl.schedules.task import Output, Pack, Scheduled, Scratch, Task
-from convdsl.tensor import Dim, floor_div
+from convdsl.tensor import Dim, DType, floor_div
 from convdsl.tensor.records import record
 
 
@@ -27,6 +27,11 @@ class Sum:
     first: Dim
     value: Value
     valid: int | None = None
+
+
+def waiting_in(task: Task, dtype: DType) -> Output | None:
+    """An output that sums of a type may lie in before they are complete, if one has it."""
+    return next((o for o in task.outputs if o.var.type.dtype is dtype), None)
 
 
 @record
@@ -65,9 +70,8 @@ class Draft:
 
     @property
     def waiting(self) -> Output | None:
-        """An output that sums may lie in before they are complete, if one has their type."""
-        fitting = (o for o in self.task.outputs if o.var.type.dtype is self.reduce.dtype)
-        return next(fitting, None)
+        """As `waiting_in`."""
+        return waiting_in(self.task, self.reduce.dtype)
 
     def store(
         self,

@@ -38,6 +38,7 @@ from convdsl.tensor.records import record
 
 _UNIT = 16  # positions of k: panels of w hold whole units
 _FAR_UNITS = 2  # of rows that are read in place, far from each other, before the next tile
+_LONG = 2048  # bytes of a row of an output that are written in order
 _AGAIN = 2  # second-level caches: w may be read from beyond for each few rows that are written
 _PANEL = Fraction(1, 8)  # of the second-level cache: for the piece of w that is swept, beside the
 # one that is asked for ahead and the rows
@@ -161,15 +162,7 @@ class _Gemm:
             inputs=rows * self.depth * self.element,
             sums=rows * wide,
         )
-        chosen = choose_sweeps(extent, self.limits)
-        abreast = self.along_rows(count, wide) if chosen.panels == 1 < pieces else 1
-        if abreast > 1:
-            return Sweeps(units, 1, 1, pieces, abreast)
-        if not self.afar or self.matrix_bytes > self.limits.stay:
-            return chosen
-        row = extent_of(self.way.product.v) * self.element
-        size = min(chosen.size, max(1, self.limits.band // (row * self.columns(blocks))))
-        return replace(chosen, size=size, bands=-(-pieces // size))
+        return self.along_rows(choose_sweeps(extent, self.limits), count, blocks)
 
     @property
     def reads_far(self) -> bool:
@@ -177,13 +170,21 @@ class _Gemm:
         in_place = self.way.pack is None and self.panel is None and self.draft.waiting is not None
         return in_place and is_far(self.task, self.way.product)
 
-    def along_rows(self, count: int, wide: int) -> int:
-        """How many tiles to run along a few rows of an output, each of which is a page or more: its
-        lines then come and go in order, where down the columns each would be another page."""
-        if self.task.layout.axis is not None or self.way.blocks * wide < PAGE_BYTES:
-            return 1
-        whole = self.matrix_bytes <= _AGAIN * self.target.caches.l2_bytes
-        return count if whole else _dividing(count, self.limits.panel // (self.depth * wide))
+    def along_rows(self, chosen: Sweeps, count: int, blocks: int) -> Sweeps:
+        """As chosen; but where rows of an output are long, or its lines do not stay in the cache,
+        few rows are swept by all tiles of vectors before the next, so that lines are written whole
+        and in order: down the columns each would be another page."""
+        row, wide = (n * self.lanes * self.element for n in (self.way.blocks, blocks))
+        plain = self.task.layout.axis is None
+        if not plain or chosen.panels > 1 or not (self.afar or row >= _LONG):
+            return chosen
+        pieces = -(-self.way.row_count // self.columns(blocks))
+        if self.matrix_bytes > _AGAIN * self.target.caches.l2_bytes:
+            abreast = _dividing(count, self.limits.panel // (self.depth * wide))
+            return Sweeps(chosen.panel, 1, 1, pieces, abreast)
+        strip = count * wide * self.columns(blocks)
+        size = max(1, min(chosen.size, self.limits.band // strip))
+        return Sweeps(chosen.panel, 1, size, -(-pieces // size), count)
 
     def region(self, first: int, count: int, blocks: int, valid: int | None) -> None:
         """All rows of some tiles of v, in parallel with all that lies outside."""

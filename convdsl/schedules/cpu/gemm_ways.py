@@ -2,7 +2,7 @@
 what that takes.
 
 Panels of w are packed, when weights are bound or in every call; or w is read in place where it lies
-in vectors already; or a panel that lies along the sum is turned where it is used.
+in vectors already; or panels of it are brought where they are used (`panels`).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from convdsl.schedules.contraction import (
     match_product,
     matrix_order,
 )
+from convdsl.schedules.cpu.epilogue import waiting_in
 from convdsl.schedules.cpu.filters import FilterPack, packing_cycles
 from convdsl.schedules.cpu.panels import (
     COPYING,
@@ -34,7 +35,6 @@ from convdsl.schedules.cpu.strips import strip_cycles
 from convdsl.schedules.cpu.tiles import Tile, choose_tile, evenly, swept_cycles
 from convdsl.schedules.emission import extent_of
 from convdsl.schedules.task import Pack, Task
-from convdsl.tensor import DType
 from convdsl.tensor.records import record
 
 _SCATTERED = (
@@ -155,7 +155,7 @@ def _own(task: Task, target: Target, product: Product, lanes: int) -> Way | None
         return None
     if not turned and count_of(rows) <= ABREAST * tile.columns:
         return None
-    if piece.depth < depth and not (few and can_wait(task, product.reduce.dtype)):
+    if piece.depth < depth and not (few and waiting_in(task, product.reduce.dtype)):
         return None
     packs = _plain_rows(task, product)
     blocks = -(-extent_of(product.v) // lanes)
@@ -211,11 +211,6 @@ def _tile(target: Target, product: Product, rows: tuple[Axis, ...], lanes: int) 
     each = target.registers(lanes, product.reduce.dtype)
     depth = count_of(product.k) * each
     return choose_tile(target, blocks, count_of(rows), each=each, even=True, depth=depth)
-
-
-def can_wait(task: Task, dtype: DType) -> bool:
-    """Whether sums of a type may lie in an output before they are complete."""
-    return any(output.var.type.dtype is dtype for output in task.outputs)
 
 
 def _cycles(

@@ -18,9 +18,7 @@ from convdsl.schedules.cpu.tiles import NEAR
 from convdsl.tensor.records import record
 
 LINE_BYTES = 64  # of a cache, on every processor that there is code for
-PAGE_BYTES = (
-    4096  # of memory: what lies further apart takes an entry of the translation buffer each
-)
+PAGE_BYTES = 4096  # of memory: addresses are translated by the page
 _STAY = Fraction(2, 5)  # of the second-level cache: for filters that are read again and again
 _BAND = Fraction(3, 20)  # of the second-level cache: for sums, or inputs, that wait for a sweep
 _UNITS = 32  # independent pieces of work that give a team enough to share out
