@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
@@ -12,11 +12,11 @@ from convdsl.analysis.report import Report, analyse
 from convdsl.analysis.samples import samples_are_apart
 from convdsl.autodiff import backward
 from convdsl.autodiff.text import format_backward
+from convdsl.bound import arrays_of, bind_weights, facts_of
 from convdsl.compilation import Maker, Plan, Tuner
-from convdsl.diagnostics import InputError, WeightError, expect
+from convdsl.diagnostics import InputError, expect
 from convdsl.ir.graph import Graph
 from convdsl.ir.model import Model
-from convdsl.ir.preprocess import Preprocessing
 from convdsl.ir.text import format_graph
 from convdsl.ir.timing import bound_nodes
 from convdsl.kernel.expr import format_tensor_expr
@@ -35,15 +35,12 @@ from convdsl.runtime.cpu.team import team_size
 from convdsl.runtime.cuda.device import CudaDevice
 from convdsl.runtime.cuda.launching import nearest_architecture
 from convdsl.runtime.device import HOST, Device
-from convdsl.runtime.executable import Executable, Facts, Runner, Values
+from convdsl.runtime.executable import Executable, Runner, Values
 from convdsl.runtime.programs import Made, Signature
 from convdsl.runtime.saved import save_programs
 from convdsl.runtime.state import State
 from convdsl.runtime.targets import KINDS, find_device
 from convdsl.toolchain import FEWER_PRODUCTS, Toolchain, find_toolchain
-from convdsl.weights import RandomWeights
-from convdsl.weights import bind as bind_weights
-from convdsl.weights import load as load_weights
 
 LEVELS = (
     *("graph", "gradient", "expr", "loops"),
@@ -206,12 +203,12 @@ def compile(
     chain = _toolchain(made_for, processor, precision, winograd)
     plan = Plan(model, chain, passes, verify, observer)
     _check_tuner(tuner, made_for)
-    bound = _bind_weights(model, weights)
+    bound = bind_weights(model, weights)
     object_cache = ObjectCache() if cache else None
     team = team_size(threads)
-    facts = _facts(model, bound, winograd)
+    facts = facts_of(model, bound, winograd)
 
-    maker = Maker(plan, _arrays_of(model, bound.arrays, weights), object_cache, tuner, team)
+    maker = Maker(plan, arrays_of(model, bound, weights), object_cache, tuner, team)
 
     def specialise(binding: Binding, values: Values) -> Runner:
         made = maker.load(binding, values, place)
@@ -255,32 +252,6 @@ def compile(
     return executable
 
 
-def _arrays_of(
-    model: Model, arrays: Mapping[str, Any], weights: Any
-) -> Callable[[Model], Mapping[str, Any]]:
-    """The weights that code is made with, for a model whose sizes are settled. What calls change
-    is not among them: it lives in the state, and what it began as need not be kept."""
-    changing = model.graph.updates
-    fixed = {key: arrays[key] for key in arrays if key not in changing} if changing else arrays
-    if model.reread is None:
-        return lambda _: fixed
-    return lambda settled: fixed if settled is model else _bind_weights(settled, weights).arrays
-
-
-def _facts(model: Model, bound: _Weights, winograd: bool) -> Facts:
-    """What travels with a network besides its code."""
-    random = isinstance(bound.store, RandomWeights)
-    notes = (f"weights are {bound.store.source}",) if random else ()
-    images, said = _images(model, bound.store)
-    return Facts(
-        model.name,
-        images.to_json() if images else None,
-        _labels(model, bound.store),
-        (*model.notes, *notes, *bound.notes, *said),
-        winograd,
-    )
-
-
 def _check_tuner(tuner: object, made_for: str) -> None:
     """InputError for what is no tuner, and for code that none can time here."""
     if not (tuner is None or callable(tuner)):
@@ -322,73 +293,6 @@ def _common(model: Model, ranks: Ranks, team: int) -> Common | None:
 def _changing(model: Model) -> list[Port]:
     """What calls change."""
     return [Port(key, value.type) for key, value in model.graph.updates.items()]
-
-
-def _images(model: Model, store: Any) -> tuple[Preprocessing | None, tuple[str, ...]]:
-    """How images become an input: as the text says, else as they did when the weights were
-    trained, which is said."""
-    declared = model.image_preprocessing
-    trained = getattr(store, "trained", None)
-    if declared is not None or trained is None or trained.preprocessing is None:
-        return declared, ()
-    try:
-        found = Preprocessing.from_json(trained.preprocessing)
-    except (KeyError, TypeError, ValueError, AttributeError):
-        return None, ()  # whatever wrote that
-    if found.input not in model.inputs:
-        return None, ()
-    steps = " -> ".join(step.name for step in found.steps)
-    return found, (f"images become {found.input} as they did in training: {steps}",)
-
-
-def images_of(
-    model: Model, weights: Any = None
-) -> tuple[Preprocessing | None, tuple[str, ...] | None]:
-    """How images become an input, and the names of the classes: as the model says, else as its
-    weights remember from their training."""
-    store = None if weights is None else load_weights(weights)
-    return _images(model, store)[0], _labels(model, store)
-
-
-def _labels(model: Model, store: Any) -> tuple[str, ...] | None:
-    """Names of the classes: those of the text, else those that the weights were trained on."""
-    said = getattr(store, "labels", None)
-    if model.labels is not None or said is None:
-        return model.labels
-    counts = [type.shape[1] for type in model.outputs.values() if type.rank > 1]
-    return said if len(said) in counts else None
-
-
-def bind_weights_of(model: Model, weights: Any) -> Mapping[str, Any]:
-    """Arrays of all states by key, checked against the model. Raises WeightError."""
-    return _bind_weights(model, weights).arrays
-
-
-@dataclass(frozen=True)
-class _Weights:
-    store: Any
-    arrays: Mapping[str, Any]
-    notes: tuple[str, ...]
-
-
-def _bind_weights(model: Model, weights: Any) -> _Weights:
-    """Weights checked against the model; against no graph yet, they are only read."""
-    states, idle = model.graph.states, model.graph.idle_states
-    if model.obstacle is not None:
-        return _Weights(load_weights(weights or {}), {}, ())
-    if weights is None and model.weights is not None:
-        weights = model.weights
-    if weights is None:
-        missing = [n for n, node in states.items() if node.data is None and n not in idle]
-        if missing:
-            raise WeightError(
-                f"{model.name} has {len(missing)} weights ({missing[0]}, ...) and none are given: "
-                "name a weight file, or random:SEED"
-            )
-        weights = {}
-    store = load_weights(weights)
-    bound = bind_weights(store, states, idle)
-    return _Weights(store, bound, bound.notes)
 
 
 # Looking

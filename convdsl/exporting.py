@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from convdsl import __version__
+from convdsl.bound import bind_weights_of
 from convdsl.diagnostics import CompileError, InputError, expect
-from convdsl.driver import bind_weights_of
 from convdsl.ir.alike import outputs_differ
 from convdsl.ir.model import Model
 from convdsl.loading import interop, load, load_onnx, parse

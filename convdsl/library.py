@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from convdsl import __version__
+from convdsl.bound import bind_weights_of
 from convdsl.compilation import Plan, Tuner
 from convdsl.diagnostics import InputError, expect
-from convdsl.driver import Shapes, bind, bind_weights_of
+from convdsl.driver import Shapes, bind
 from convdsl.ir.model import Model
 from convdsl.loading import load
 from convdsl.passes import PASSES, Observer, Pass, check_passes

@@ -6,12 +6,13 @@ from __future__ import annotations
 import argparse
 
 from convdsl.analysis.machine import MACHINES, find_machine
+from convdsl.bound import bind_weights_of
 from convdsl.cli import console, listing
 from convdsl.cli.building import load_model
 from convdsl.cli.options import batch_of, input_shapes
 from convdsl.compilation import Plan
 from convdsl.diagnostics import InputError
-from convdsl.driver import bind, bind_weights_of
+from convdsl.driver import bind
 from convdsl.measure.card_prediction import Made, Predicted, predict_on_card
 from convdsl.measure.machine import this_machine
 from convdsl.runtime.cuda.card import Card, find_card

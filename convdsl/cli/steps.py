@@ -16,11 +16,12 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from convdsl.bound import bind_weights_of
 from convdsl.cli import console, listing
 from convdsl.cli.building import PassWatcher, load_model
 from convdsl.cli.options import input_shapes, selected_passes, weights_of
 from convdsl.diagnostics import InputError
-from convdsl.driver import Plan, bind, bind_weights_of
+from convdsl.driver import Plan, bind
 from convdsl.kernel.program import Program
 from convdsl.measure.machine import figures
 from convdsl.measure.prediction import Prediction, Team, main_type, predict

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from convdsl import driver
+from convdsl.bound import bind_weights_of
 from convdsl.diagnostics import InputError
 from convdsl.drawing.colours import signed
 from convdsl.drawing.sheet import Sheet, Tile
@@ -24,7 +24,7 @@ def filters_sheet(model: Model, weights: Any, layer: str | None = None, most: in
     All share one scale: grey, or white, is 0. Raises InputError where a layer has no filters.
     """
     node, state = _filters_of(model, layer)
-    array = np.asarray(driver.bind_weights_of(model, weights)[state.name], np.float64)
+    array = np.asarray(bind_weights_of(model, weights)[state.name], np.float64)
     filters = array.reshape(*array.shape[:2], -1, array.shape[-1])  # of 1-D and 3-D: rows
     scale = float(np.abs(filters).max()) or 1.0
     tiles: list[Tile] = []

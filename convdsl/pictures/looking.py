@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from convdsl import driver
 from convdsl.autodiff import pulled_back
+from convdsl.bound import images_of
 from convdsl.diagnostics import InputError
 from convdsl.drawing.colours import Pixels
 from convdsl.ir.graph import Value
@@ -117,7 +118,7 @@ def _array(model: Model, name: str, data: Any, weights: Any) -> tuple[Array, Pre
         return _batched(read_npy(Path(data)), type.dtype.numpy), None
     from convdsl.preprocessing import prepare
 
-    declared, _ = driver.images_of(model, weights)
+    declared, _ = images_of(model, weights)
     if declared is None:
         raise InputError(
             f"{model.name} does not declare how images become inputs (preprocess)\n"

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from convdsl import driver
+from convdsl.bound import images_of
 from convdsl.diagnostics import InputError
 from convdsl.drawing.colours import ordered, signed
 from convdsl.drawing.sheet import Sheet, Tile, bilinear
@@ -89,7 +89,7 @@ def class_map(
     if value.type.rank != 4:
         raise InputError(f"{value.name} is {value.type}; it has no maps [N, C, H, W]")
     sensitivity = sight.sensitivity(scores, [value.name], weights)
-    labels = driver.images_of(sight.model, weights)[1] or ()
+    labels = images_of(sight.model, weights)[1] or ()
     seen = sensitivity(sensitivity.zeros)[scores.name][0]
     totals = seen.reshape(len(seen), -1).sum(axis=1)
     index = int(totals.argmax()) if chosen is None else _index(chosen, labels, len(totals))

@@ -14,8 +14,9 @@ from typing import Any, cast
 import numpy.typing as npt
 
 from convdsl.analysis.samples import samples_are_apart
+from convdsl.bound import bind_weights_of
 from convdsl.diagnostics import InputError, MismatchError, expect
-from convdsl.driver import bind_weights_of, compile
+from convdsl.driver import compile
 from convdsl.ir.canonical import canonical_text
 from convdsl.ir.model import Model
 from convdsl.ir.training import Choice, Loss, Training

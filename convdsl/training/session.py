@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from convdsl.bound import bind_weights_of
 from convdsl.diagnostics import InputError, expect
-from convdsl.driver import bind_weights_of, compile
+from convdsl.driver import compile
 from convdsl.ir.model import Model
 from convdsl.ir.training import Training
 from convdsl.kernel.cuda_target import MIXED, PRECISIONS

@@ -20,7 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import save
 
 import convdsl
-from convdsl.driver import bind_weights_of
+from convdsl.bound import bind_weights_of
 from convdsl.interop.onnx_file import parse
 from convdsl.interop.onnx_load import model_of
 
