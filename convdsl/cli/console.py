@@ -126,9 +126,15 @@ def _output() -> Generator[None]:
 
 
 def drop_output() -> None:
-    """What stdout holds back goes nowhere: Python writes it once more as it ends, which fails."""
+    """What stdout holds back goes nowhere."""
+    _drop(sys.stdout)
+
+
+def _drop(stream: TextIO) -> None:
+    """What a stream holds back goes nowhere: Python writes it once more as it ends, which fails,
+    and makes the command's code 120."""
     with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _say(heading: str, style: str, message: str) -> None:
@@ -150,7 +156,7 @@ def _complain(text: str) -> None:
     except BrokenPipeError:
         raise
     except OSError:
-        pass
+        _drop(sys.stderr)
 
 
 def _ends(word: re.Match[str]) -> str:
