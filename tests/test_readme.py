@@ -18,8 +18,8 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 import convdsl
+from convdsl.bound import bind_weights_of
 from convdsl.cli import main
-from convdsl.driver import bind_weights_of
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```\w*\n(.*?)```", README, re.DOTALL)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import convdsl
+import convdsl.weights
 from convdsl.cli import main
 from convdsl.training.session import Session
 from convdsl.training.settings import complete
@@ -86,7 +87,7 @@ def test_fine_tuning_to_another_number_of_classes(folder: Path, capsys: Any) -> 
     err = capsys.readouterr().err
     assert "begun anew: head.weight" in err
     before, after = (
-        convdsl.driver.load_weights(Path(name) / "weights.safetensors") for name in ("run", "other")
+        convdsl.weights.load(Path(name) / "weights.safetensors") for name in ("run", "other")
     )
     np.testing.assert_array_equal(before.read("stem.weight"), after.read("stem.weight"))
 

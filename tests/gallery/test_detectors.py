@@ -14,7 +14,7 @@ from training.test_walkthroughs import figure, walk
 import convdsl
 from convdsl import exporting
 from convdsl.analysis.report import analyse
-from convdsl.driver import bind_weights_of
+from convdsl.bound import bind_weights_of
 from convdsl.interop.onnx_load import model_of
 
 

@@ -17,7 +17,7 @@ import convdsl
 from convdsl import exporting, zoo
 from convdsl.analysis.report import analyse
 from convdsl.backends.cuda.printer import print_module
-from convdsl.driver import bind_weights_of
+from convdsl.bound import bind_weights_of
 from convdsl.interop.onnx_load import model_of
 from convdsl.ir.opdef import Role
 from convdsl.kernel.cuda_target import CudaTarget

@@ -9,7 +9,7 @@ import pytest
 
 import convdsl
 from convdsl.analysis.report import analyse
-from convdsl.driver import bind_weights_of
+from convdsl.bound import bind_weights_of
 from convdsl.ops.fourier import FACTOR, divisor, leaf
 from convdsl.passes import PASSES
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import convdsl
-from convdsl.driver import bind_weights_of
+from convdsl.bound import bind_weights_of
 from convdsl.training import scaling
 from convdsl.training.settings import complete
 from convdsl.training.step import RATE, training_step

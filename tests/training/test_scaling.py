@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import convdsl
+from convdsl.bound import bind_weights_of
 from convdsl.diagnostics import InputError
-from convdsl.driver import bind_weights_of
 from convdsl.ir.verify import verify
 from convdsl.runtime.executable import Executable
 from convdsl.training import scaling
