@@ -11,6 +11,7 @@ each value in order goes where it says.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import prod
 
 from convdsl.ir.places import digits, row_major
 from convdsl.kernel.expr import (
@@ -43,10 +44,9 @@ class Put:
     The axes of the result are `outer`, `places` and `inner`, in this order; a place is a position
     along `places` as one row-major number. `value` is what a term puts there, over these axes and
     the terms', at a place that `index` says; `own` is what lies there before the first term, and
-    `reduction`, one of `scalar.REDUCTIONS`, combines the two (None: the value stays). `late`: what
-    is combined begins as the neutral element, and what was there joins it in the end, as additions
-    round. `aliases`: the axes of the reduction by those of the result. `number`: the terms as one
-    axis, in `value`.
+    `reduction`, one of `scalar.REDUCTIONS`, combines the two, one term after the other (None: the
+    value stays). `aliases`: the axes of the reduction by those of the result. `number`: the terms
+    as one axis, in `value`.
     """
 
     stage: Stage
@@ -58,9 +58,13 @@ class Put:
     value: Expr
     own: Expr
     reduction: str | None
-    late: bool
     aliases: Mapping[str, str]
     number: Axis | None = None
+
+    @property
+    def many(self) -> int:
+        """How many places there are."""
+        return prod(map(extent_of, self.places))
 
     @property
     def row(self) -> bool:
@@ -183,7 +187,6 @@ def _put(
     own: Expr,
     number: Axis | None = None,
 ) -> Put:
-    exact = number is not None or found.op in ("max", "min") or own.dtype.is_integer
     return Put(
         stage=stage,
         terms=found.axes,
@@ -194,7 +197,6 @@ def _put(
         value=value,
         own=own,
         reduction=found.op if number is None else None,
-        late=not exact,
         aliases=axes.aliases,
         number=number,
     )

@@ -13,7 +13,7 @@ from convdsl.backends.llvm import objects as llvm
 from convdsl.backends.llvm.objects import emit_assembly, emit_object, find_target
 from convdsl.kernel.builder import Builder
 from convdsl.kernel.cpu_abi import ENTRY
-from convdsl.kernel.nodes import Binary, Const, Fma, Kernel, ValueType
+from convdsl.kernel.nodes import Binary, Compare, Const, Fma, Kernel, Select, Value, ValueType
 from convdsl.kernel.verify import KernelError
 from convdsl.tensor import DType
 
@@ -146,3 +146,25 @@ def test_powers_of_two_are_one_instruction_where_there_is_one(
     assembly = emit_assembly(print_kernel(b.kernel(), target), target)
     assert re.search(instruction, assembly)
     assert ("vscalef" in assembly) == (cpu == "x86-64-v4")
+
+
+IN_PLACE: dict[str, Callable[[Value, Value], Value]] = {
+    "max": lambda here, x: Binary("max", here, x),
+    "limit": lambda here, x: Binary("max", here, Const(0.5, here.type)),
+    "yes": lambda here, x: Select(Compare("gt", here, x), here, x),
+    "no": lambda here, x: Select(Compare("gt", x, here), Binary("mul", x, x), here),
+}
+
+
+@pytest.mark.parametrize("dtype", [DType.F32, DType.F64], ids=str)
+@pytest.mark.parametrize("name", IN_PLACE)
+def test_a_choice_over_what_lies_there_is_stored_whole(name: str, dtype: DType) -> None:
+    """LLVM would store under a mask, which takes as long as 18 stores."""
+    target = find_target("x86-64-v3", X86)
+    lanes = target.lanes(dtype)
+    b = Builder("over", dtype, lanes)
+    x = b.buffer("x", dtype, 8 * lanes)
+    y = b.buffer("y", dtype, 8 * lanes, written=True)
+    with b.parallel(("i",), (8,)) as (i,):
+        b.store(y, i * lanes, IN_PLACE[name](b.load(y, i * lanes), b.load(x, i * lanes)))
+    assert "vmaskmov" not in emit_assembly(print_kernel(b.kernel(), target), target)

@@ -78,7 +78,13 @@ def test_along(
 @pytest.mark.parametrize("by", ["last", "add", "min"])
 @pytest.mark.parametrize(
     ("shape", "many", "said"),
-    [((99,), (80,), 1), ((600, 70), (50,), 1), ((8, 7, 33), (6, 8), 2), ((6, 5, 5, 2), (90,), 3)],
+    [
+        ((99,), (80,), 1),
+        ((600, 70), (50,), 1),
+        ((601, 300), (900,), 1),  # four shares of places, the last one a rest
+        ((8, 7, 33), (6, 8), 2),
+        ((6, 5, 5, 2), (90,), 3),
+    ],
 )
 def test_at(shape: tuple[int, ...], many: tuple[int, ...], said: int, by: str, runner: Any) -> None:
     """Places along one axis and several; whole rows and single elements."""

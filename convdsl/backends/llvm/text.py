@@ -107,6 +107,8 @@ class Printer:
         self.block = "entry"
         self.lets: dict[str, str] = {}
         self.bounded: dict[str, tuple[float, float]] = {}  # names of lets: their ends
+        self.loaded: dict[str, str] = {}  # results of whole loads: from where
+        self.picked: dict[str, tuple[str, str]] = {}  # results that are one of two, lane by lane
         self.levels = [Level()]
         self.indices: dict[str, str] = {}  # loop counters by name
         self.depths: dict[str, int] = {}  # the levels that know them

@@ -87,6 +87,7 @@ class ValuePrinter(CastPrinter):
         memory = memory_type(type)
         if load.count == type.lanes:
             value = self.result(f"load {type_of(memory)}, ptr {where}, align {memory.dtype.bytes}")
+            self.loaded[value] = where
         else:
             other = vector_of(literal(load.otherwise, memory.dtype), memory)
             value = self.result(self.masked_load(memory, where, load.count, other))
@@ -123,8 +124,7 @@ class ValuePrinter(CastPrinter):
                 return self.result(f"{_test(value)} {type_of(value.a.type)} {a}, {b}")
             case Select():
                 test, yes, no = map(self.value, (value.condition, value.yes, value.no))
-                kind = type_of(value.condition.type)
-                return self.result(f"select {kind} {test}, {text} {yes}, {text} {no}")
+                return self.one_of(yes, no, test, value.type, value.condition.type)
             case Cast():
                 return self.cast(self.value(value.x), value.x.type, value.type)
             case Splat():
@@ -370,12 +370,20 @@ class ValuePrinter(CastPrinter):
             # One compare-and-pick instruction; a NaN in the other operand passes through.
             fixed, other = (a, b) if constant is value.a else (b, a)
             test = "ogt" if op == "max" else "olt"
-            text, flags = type_of(type), type_of(ValueType(DType.BOOL, type.lanes))
-            wins = self.result(f"fcmp {test} {text} {fixed}, {other}")
-            return self.result(f"select {flags} {wins}, {text} {fixed}, {text} {other}")
+            wins = self.result(f"fcmp {test} {type_of(type)} {fixed}, {other}")
+            return self.one_of(fixed, other, wins, type, ValueType(DType.BOOL, type.lanes))
         # Which of two zeros is the larger does not matter, and would take as long again.
         name = "maximum" if op == "max" else "minimum"
-        return self.intrinsic(name, type, (a, b), "nsz")
+        found = self.intrinsic(name, type, (a, b), "nsz")
+        self.picked[found] = (a, b)  # where a is a NaN, a
+        return found
+
+    def one_of(self, yes: str, no: str, test: str, type: ValueType, flags: ValueType) -> str:
+        """One of two, as a test of type `flags` says."""
+        text = type_of(type)
+        found = self.result(f"select {type_of(flags)} {test}, {text} {yes}, {text} {no}")
+        self.picked[found] = (yes, no)
+        return found
 
     def reduce_lanes(self, value: ReduceLanes) -> str:
         """All lanes combined, in any order."""

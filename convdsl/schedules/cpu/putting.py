@@ -2,8 +2,9 @@
 
     y[q, d] = x[q, d]; then for each i in order y[ids[i], d] = v[i, d], or combined with it
 
-A thread has a share of the axes beside the places for itself: as much as stays in its cache while
-all places of it are met, first with what was there and then with what goes over it.
+A thread has a share of the result for itself, as much as stays in its cache while it is met first
+with what was there and then with what goes over it: of whole rows some places, as pieces of rows
+would lie on a page each; of single elements all places, and a part of the axes beside them.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import TypeAlias
 
 from convdsl.kernel.builder import Builder
 from convdsl.kernel.expr import Axis, arithmetic
-from convdsl.kernel.nodes import Binary, Buffer, Const, IndexTest, Load, Value, ValueType
+from convdsl.kernel.nodes import Binary, Buffer, IndexTest, Load, Value, ValueType
 from convdsl.kernel.scalar import REDUCTIONS
 from convdsl.kernel.target import Target
 from convdsl.schedules.emission import Emitter, View, extent_of, lane_symbol
@@ -30,6 +31,7 @@ _SHARES = 4  # parts that the work is cut into where the axes around give fewer
 _PASSED = 4.0  # cycles for looking at one position
 _ALONE = 2.0  # and for putting one element by itself, or a vector
 _VECTOR = 1.0  # cycles of a vector that is read and written in order
+_LOOKING = 0.25  # of the time that rows are put in, at the most, for terms of other shares
 
 At: TypeAlias = "dict[str, Dim]"
 Ranges: TypeAlias = "Mapping[str, tuple[Dim, int]]"
@@ -38,13 +40,14 @@ Ranges: TypeAlias = "Mapping[str, tuple[Dim, int]]"
 
 @record
 class Plan:
-    """`apart` of the inner axes are walked by shares, the next one in tiles of `tile` positions;
-    a share has all of what is behind it."""
+    """A share has `rows` places, and all inner axes of them; or all places, and of the inner axes
+    number `apart` a tile of `tile` positions, one of each before it, and all of what is behind."""
 
     put: Put
     lanes: int
-    apart: int
-    tile: int
+    rows: int | None = None
+    apart: int = 0
+    tile: int = 1
 
     @property
     def whole(self) -> tuple[Axis, ...]:
@@ -53,15 +56,16 @@ class Plan:
 
     @property
     def tiled(self) -> Axis | None:
-        return self.put.inner[self.apart] if self.put.inner else None
+        """The inner axis in tiles."""
+        return None if self.rows is not None else self.put.inner[self.apart]
 
     @property
     def pieces(self) -> list[tuple[int, int, int]]:
-        """Of the axis in tiles: how many tiles, from where on, of how many positions."""
-        if self.tiled is None:
-            return [(1, 0, 1)]
-        tiles, rest = divmod(extent_of(self.tiled), self.tile)
-        found = [(tiles, 0, self.tile), (1, tiles * self.tile, rest)]
+        """Of the places or the axis in tiles: how many shares, from where on, of how many."""
+        size = self.tile if self.rows is None else self.rows
+        extent = self.put.many if self.tiled is None else extent_of(self.tiled)
+        shares, rest = divmod(extent, size)
+        found = [(shares, 0, size), (1, shares * size, rest)]
         return [piece for piece in found if piece[0] and piece[2]]
 
 
@@ -74,19 +78,29 @@ def plan(task: Task, target: Target) -> Plan | None:
     dtype = task.outputs[0].var.type.dtype
     if task.outputs[0].at is not None or dtype.computed is not dtype:
         return None
-    if not put.inner:
-        return Plan(put, lanes, 0, 1)
     room = int(target.caches.l2_bytes * _SHARE) // dtype.bytes
-    places = prod(map(extent_of, put.places))
+    if put.row:
+        return Plan(put, lanes, rows=_rows(put, room, lanes))
     apart = 0
-    while apart < len(put.inner) - 1 and places * _behind(put, apart) > room:
+    while apart < len(put.inner) - 1 and put.many * _behind(put, apart) > room:
         apart += 1
-    return Plan(put, lanes, apart, _tile(put, apart, room // (places * _behind(put, apart)), lanes))
+    tile = _tile(put, apart, room // (put.many * _behind(put, apart)), lanes)
+    return Plan(put, lanes, apart=apart, tile=tile)
 
 
 def _behind(put: Put, apart: int) -> int:
     """Elements of a place at one position of the inner axis number `apart`."""
     return prod(map(extent_of, put.inner[apart + 1 :]))
+
+
+def _rows(put: Put, room: int, lanes: int) -> int:
+    """Places of a share that stays in the cache. Every share looks at all terms, which is not to
+    take long beside what is put."""
+    wide = prod(map(extent_of, put.inner))
+    around = prod(map(extent_of, put.outer))
+    wanted = max(-(-put.many * wide // room), -(-_SHARES // around))
+    shares = min(wanted, max(1, int(_LOOKING * -(-wide // lanes) * _ALONE / _PASSED)))
+    return -(-put.many // shares)
 
 
 def _tile(put: Put, apart: int, room: int, lanes: int) -> int:
@@ -109,14 +123,13 @@ def cost(task: Task, target: Target) -> float | None:
     own, work = arithmetic(put.own), arithmetic(put.value)
     assert isinstance(own, int)
     assert isinstance(work, int)
-    copied = task.layout.size / lanes * (_VECTOR * (2 if put.late else 1) + own)
+    copied = task.layout.size / lanes * (_VECTOR + own)
     terms = prod(map(extent_of, put.terms))
     around = float(prod(map(extent_of, put.outer)))
     wide = prod(map(extent_of, put.inner))
     if put.row:
         shares = sum(count for count, _, _ in chosen.pieces)
-        passed = shares * prod(map(extent_of, put.inner[: chosen.apart])) * _PASSED
-        return copied + terms * around * (passed + -(-wide // lanes) * (_ALONE + work))
+        return copied + terms * around * (shares * _PASSED + -(-wide // lanes) * (_ALONE + work))
     return copied + terms * around * wide * (_PASSED + _ALONE + work)
 
 
@@ -148,63 +161,63 @@ class _Shares:
         """Every share on its own."""
         whole, tiled = self.plan.whole, self.plan.tiled
         names = [axis.name for axis in whole]
-        for tiles, first, size in self.plan.pieces:
-            extents = [*map(extent_of, whole), tiles]
-            with self.b.parallel([*names, "tile"], extents) as (*outer, tile):
-                at = dict(zip(names, outer, strict=True))
-                self.share(at, {} if tiled is None else {tiled.name: (first + tile * size, size)})
+        for shares, first, size in self.plan.pieces:
+            extents = [*map(extent_of, whole), shares]
+            with self.b.parallel([*names, "share"], extents) as (*outer, share):
+                at, start = dict(zip(names, outer, strict=True)), first + share * size
+                if tiled is None:
+                    self.rows(at, start, size)
+                else:
+                    self.tile(at, {tiled.name: (start, size)})
 
-    def share(self, at: At, tile: Ranges) -> None:
-        """What is there, then each term in order, and what was there where that joins late."""
-        put = self.put
-        inner = put.inner[self.plan.apart :]
+    def rows(self, at: At, start: Dim, size: int) -> None:
+        """Some places, with all that lies there: what is there, then each term in order."""
+        inside = {axis.name: (0, extent_of(axis)) for axis in self.put.inner}
+        with self.b.serial("place", start + size, start) as place:
+            self.vectors({**at, **self.put.place(place)}, inside, self.begin)
+        with self.terms() as terms, self.reached(at, terms, start, size) as place:
+
+            def over(emitter: Emitter, here: At, valid: int | None) -> None:
+                self.one(emitter, here, terms, valid)
+
+            self.vectors({**at, **self.put.place(place)}, inside, over)
+
+    def tile(self, at: At, tile: Ranges) -> None:
+        """All places, with a part of what lies there."""
+        inner = self.put.inner[self.plan.apart :]
         inside = {axis.name: tile.get(axis.name, (0, extent_of(axis))) for axis in inner}
-        places: Ranges = {axis.name: (0, extent_of(axis)) for axis in put.places} | inside
-
-        def begin(emitter: Emitter, here: At, valid: int | None) -> None:
-            value = self.neutral(emitter) if put.late else emitter.emit(put.own, here)
-            self.store(here, value, valid)
-
-        def end(emitter: Emitter, here: At, valid: int | None) -> None:
-            found = self.there(emitter, here, valid)
-            self.store(here, self.combined(emitter.emit(put.own, here), found), valid)
-
-        self.vectors(at, places, begin)
-        self.terms(at, inside)
-        if put.late:
-            self.vectors(at, places, end)
-
-    def terms(self, at: At, inside: Ranges) -> None:
-        """Each value where it belongs."""
-        with ExitStack() as loops:
-            terms = {
-                axis.name: loops.enter_context(self.b.serial(axis.name, extent_of(axis)))
-                for axis in self.put.terms
-            }
-            if self.put.row:
-                with self.reached(at, terms) as place:
-
-                    def over(emitter: Emitter, here: At, valid: int | None) -> None:
-                        self.one(emitter, here, terms, place, valid)
-
-                    self.vectors(at, inside, over)
-                return
-
+        places: Ranges = {axis.name: (0, extent_of(axis)) for axis in self.put.places} | inside
+        self.vectors(at, places, self.begin)
+        with self.terms() as terms, ExitStack() as loops:
             here = {**at}
             for name, (start, size) in inside.items():
                 loop = self.b.serial(name, start + size, start)
                 here[name] = loops.enter_context(loop)
-            with self.reached(here, terms) as place:
-                self.one(Emitter(self.b, self.views, 1, loaded={}), here, terms, place, None)
+            place = loops.enter_context(self.reached(here, terms, 0, self.put.many))
+            here |= self.put.place(place)
+            self.one(Emitter(self.b, self.views, 1, loaded={}), here, terms, None)
+
+    def begin(self, emitter: Emitter, here: At, valid: int | None) -> None:
+        """What is there before the first term."""
+        self.store(here, emitter.emit(self.put.own, here), valid)
 
     @contextmanager
-    def reached(self, at: At, terms: Mapping[str, Dim]) -> Generator[Dim]:
-        """The place that a term says; nothing happens where there is none."""
+    def terms(self) -> Generator[dict[str, Dim]]:
+        """Each term in order."""
+        with ExitStack() as loops:
+            yield {
+                axis.name: loops.enter_context(self.b.serial(axis.name, extent_of(axis)))
+                for axis in self.put.terms
+            }
+
+    @contextmanager
+    def reached(self, at: At, terms: Mapping[str, Dim], start: Dim, size: int) -> Generator[Dim]:
+        """The place that a term says; nothing happens where it is none of these."""
         emitter = Emitter(self.b, self.views, 1, loaded={})
         index = emitter.emit(self.put.index, self.put.bound(at, terms))
-        extent = prod(map(extent_of, self.put.places))
-        place = self.b.index(index, extent, "place", beyond=True)
-        with self.b.when(IndexTest("ge", place, 0)), self.b.when(IndexTest("lt", place, extent)):
+        place = self.b.index(index, self.put.many, "place", beyond=True)
+        after = start + size
+        with self.b.when(IndexTest("ge", place, start)), self.b.when(IndexTest("lt", place, after)):
             yield place
 
     def one(
@@ -212,21 +225,13 @@ class _Shares:
         emitter: Emitter,
         here: At,
         terms: Mapping[str, Dim],
-        place: Dim,
         valid: int | None,
     ) -> None:
         """The value of a term, alone or combined with what it meets."""
-        here = {**here, **self.put.place(place)}
         value = emitter.emit(self.put.value, self.put.bound(here, terms))
         if self.put.reduction is not None:
             value = self.combined(self.there(emitter, here, valid), value)
         self.store(here, value, valid)
-
-    def neutral(self, emitter: Emitter) -> Value:
-        """What a combination starts from."""
-        assert self.put.reduction is not None
-        dtype = self.buffer.dtype
-        return Const(REDUCTIONS[self.put.reduction].neutral(dtype), emitter.type(dtype))
 
     def combined(self, a: Value, b: Value) -> Value:
         assert self.put.reduction is not None
