@@ -45,7 +45,7 @@ class Writer:
         self.nodes.append(helper.make_node(kind, trimmed, outputs, called, **attributes))
 
     def initialiser(self, name: str, array: NDArray[Any]) -> str:
-        held = np.ascontiguousarray(array).reshape(array.shape)
+        held = np.asarray(array, order="C")
         if held.dtype == np.uint16:  # the bits of bf16
             raw = held.tobytes()
             made = helper.make_tensor(name, TO_ONNX[DType.BF16], held.shape, raw, raw=True)

@@ -65,7 +65,7 @@ def _times(found: Any, made: Made, arrays: Mapping[str, Any], card: Card) -> lis
 
 def _placed(found: Any, array: Any) -> Any:
     made = found.empty(array.shape, array.dtype)
-    made.set(np.ascontiguousarray(array).reshape(array.shape))
+    made.set(np.asarray(array, order="C"))
     return made
 
 

@@ -110,7 +110,7 @@ class Session:
         given = {name: self._step.accept(name, batch[name]) for name in wanted}
         self._check(given)
         self._network = None
-        numbers = {RATE: np.asarray(rate)} | self._part(given, whole)
+        numbers = {RATE: np.asarray(rate, np.float64)} | self._part(given, whole)
         return self._step.by_name(**given, **numbers)
 
     def _part(self, batch: Mapping[str, Any], whole: int | None) -> dict[str, Array]:

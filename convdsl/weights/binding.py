@@ -81,7 +81,7 @@ def bind(
     wanted = {name: state for name, state in states.items() if state.role is not Role.CONSTANT}
     for name, state in states.items():
         if state.role is Role.CONSTANT:
-            bound[name] = np.ascontiguousarray(state.data, state.type.dtype.numpy)
+            bound[name] = np.asarray(state.data, state.type.dtype.numpy, order="C")
     if isinstance(store, RandomWeights):
         for name, state in wanted.items():
             bound[name] = _random(store, name, state, states)
@@ -105,7 +105,7 @@ def read_fitting(
     if array.dtype != dtype.numpy:
         converted[store.entries[name].dtype] += 1
         array = convert(array, of_numpy(array.dtype), dtype)
-    return np.ascontiguousarray(array, dtype.numpy).reshape(array.shape)
+    return np.asarray(array, dtype.numpy, order="C")
 
 
 def _random(

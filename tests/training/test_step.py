@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 import convdsl
 from convdsl.diagnostics import InputError
@@ -176,3 +179,34 @@ def test_a_name_that_training_needs() -> None:
     step = training_step(model, complete(model, PLAIN))
     verify(step.model.graph)
     assert "label.weight" in step.trained
+
+
+def test_an_imported_network_with_numbers_of_its_own_is_trained(tmp_path: Path) -> None:
+    """Exporters write what an operator has no attribute for as tensors of rank 0."""
+    weight = np.random.default_rng(0).standard_normal((3, 5)).astype("f4")
+    graph = helper.make_graph(
+        [
+            helper.make_node("Mul", ["x", "half"], ["scaled"]),
+            helper.make_node("Gemm", ["scaled", "w"], ["product"], transB=1),
+            helper.make_node("Add", ["product", "shift"], ["logits"]),
+        ],
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 5])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", 3])],
+        [
+            numpy_helper.from_array(np.float32(0.5), "half"),
+            numpy_helper.from_array(weight, "w"),
+            numpy_helper.from_array(np.array(0.25, "f4"), "shift"),
+        ],
+    )
+    path = tmp_path / "net.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), path)
+    model = convdsl.load(path)
+    made = Session(model, complete(model, {**PLAIN, "loss": "mse(logits, y)"}), None, cache=False)
+    x = np.random.default_rng(1).standard_normal((4, 5)).astype("f4")
+    made.step({"x": x, "y": np.zeros((4, 3), "f4")}, rate=1)
+    logits = 0.5 * x.astype("f8") @ weight.T + 0.25
+    gradient = 2 / 12 * logits.T @ (0.5 * x)
+    np.testing.assert_allclose(
+        made.weights()["linear.weight"], weight - gradient, rtol=1e-5, atol=1e-6
+    )

@@ -155,6 +155,18 @@ def test_a_constant_of_any_type_may_be_repeated(dtype: DType) -> None:
         bind(load({"c": np.array([1.0, 0.2, -3.0])}), graph.states)
 
 
+def test_one_number_stays_one_number() -> None:
+    """What is bound may be bound again, as training does with it."""
+    graph = Graph()
+    graph.add_state("c", TensorType(DType.F32, ()), Role.CONSTANT, data=np.float32(1e-5))
+    graph.add_state("w", TensorType(DType.F32, ()), Role.PARAMETER, "ones")
+    once = bind(load({"w": np.float64(2)}), graph.states)
+    assert {name: array.shape for name, array in once.items()} == {"c": (), "w": ()}
+    again = bind(load(dict(once)), graph.states)
+    assert again.ignored == ("c",)
+    assert {name: float(array) for name, array in again.items()} == {"c": np.float32(1e-5), "w": 2}
+
+
 def test_nothing_is_read_before_everything_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     store = load(arrays() | {"extra": np.zeros(1)})
     monkeypatch.setattr(store, "read", lambda name: pytest.fail(f"read {name}"))

@@ -97,7 +97,7 @@ class Scene:
         if tensor.is_symbolic:
             raise Undecided("a free size becomes data; bind it when loading")
         type = TensorType(dtype_of(tensor), shape_of(tensor))
-        array = np.ascontiguousarray(tensor.array, type.dtype.numpy).reshape(tensor.array.shape)
+        array = np.asarray(tensor.array, type.dtype.numpy, order="C")
         value = self.graph.add_state(
             key, type, role, init, array if role is Role.CONSTANT else None
         )

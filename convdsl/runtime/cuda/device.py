@@ -64,7 +64,7 @@ class CudaDevice:
 
     def contiguous(self, array: Any) -> Any:
         if is_host(array):
-            return np.ascontiguousarray(array).reshape(array.shape)  # one number stays []
+            return np.asarray(array, order="C")  # one number stays []
         with cupy().cuda.Device(self.number):
             return cupy().ascontiguousarray(array).reshape(array.shape)
 

@@ -176,7 +176,7 @@ def _zeros(port: Port) -> Array:
 
 def _placed(found: Any, array: Array) -> Any:
     made = found.empty(array.shape, array.dtype)
-    made.set(np.ascontiguousarray(array).reshape(array.shape))
+    made.set(np.asarray(array, order="C"))
     return made
 
 
