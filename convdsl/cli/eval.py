@@ -30,9 +30,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     add_data(parser, validation=False)
     group = parser.add_argument_group("measuring")
-    completes(
-        group.add_argument("--weights", required=True, metavar="FILE", help="as for `convdsl run`")
-    )
+    completes(group.add_argument("--weights", metavar="FILE", help="as for `convdsl run`"))
     group.add_argument(
         "--part", choices=PARTS, help="of data in parts (default: test, else validation, else all)"
     )

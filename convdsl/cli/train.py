@@ -57,7 +57,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     completes(
         group.add_argument(
-            "--weights", metavar="FILE", help="begin with these instead of random ones"
+            "--weights",
+            metavar="FILE",
+            help="begin with these (default: an ONNX file's own, else random ones)",
         )
     )
     group.add_argument(

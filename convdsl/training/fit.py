@@ -320,7 +320,10 @@ def _weights(
     if weights is None:
         if partial:
             raise InputError("--partial takes what fits of --weights, which are not given")
-        return f"random:{training.seed}", ()
+        anew = f"random:{training.seed}"
+        if model.weights is None:
+            return anew, ()
+        return model.weights, (f"begins with the weights of its own file (--weights {anew}: anew)",)
     if not partial:
         return weights, ()
     store = load_weights(weights)

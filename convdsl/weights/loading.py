@@ -65,10 +65,13 @@ def _by_content(path: Path, key: str | None) -> WeightStore:
         return CheckpointFile.legacy(path, key)
     if len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= size:
         return SafetensorsFile(path)
-    raise WeightError(
+    text = (
         f"{path} is in no known format; weights are read from safetensors, .npz and"
         " PyTorch checkpoint files"
     )
+    if path.suffix == ".onnx":
+        text += f"\nhelp: `convdsl import {path.name}` writes its text, and its weights beside it"
+    raise WeightError(text)
 
 
 def _open_archive(path: Path, key: str | None) -> WeightStore:

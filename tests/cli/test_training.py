@@ -93,6 +93,31 @@ def test_fine_tuning_to_another_number_of_classes(folder: Path, capsys: Any) -> 
 
 
 @pytest.mark.dear
+def test_an_onnx_file_is_gone_on_with(folder: Path, capsys: Any) -> None:
+    assert train("--out", "run", "--epochs", "1") == 0
+    weights = "run/weights.safetensors"
+    assert main(["export", "small.cnn", "--weights", weights, "-o", "net.onnx"]) == 0
+    on = ["--data", "data.npz", "--threads", "1"]
+    figures: list[dict[str, float]] = []
+    for model in (["small.cnn", "--weights", weights], ["net.onnx"]):
+        capsys.readouterr()
+        assert main(["eval", *model, *on, "--format", "json"]) == 0
+        figures.append(json.loads(capsys.readouterr().out))
+    assert figures[0] == pytest.approx(figures[1], rel=1e-4)
+    still = [*on, "--epochs", "1", "--lr", "1e-12"]
+    assert main(["train", "net.onnx", *still, "--out", "on"]) == 0
+    assert "begins with the weights of its own file (--weights random:" in capsys.readouterr().err
+    before, after = (convdsl.weights.load(Path(n)) for n in (weights, "on/weights.safetensors"))
+    np.testing.assert_allclose(before.read("stem.weight"), after.read("stem.weight"), atol=1e-6)
+    assert main(["train", "net.onnx", *still, "--out", "anew", "--weights", "random:5"]) == 0
+    assert "begins with" not in capsys.readouterr().err
+    assert train("--out", "other", "--weights", "net.onnx") == 2
+    assert "`convdsl import net.onnx` writes" in capsys.readouterr().err
+    assert main(["eval", "small.cnn", *on]) == 2
+    assert "name a weight file, or random:SEED" in capsys.readouterr().err
+
+
+@pytest.mark.dear
 def test_weights_remember_what_was_set(folder: Path, capsys: Any) -> None:
     """`--set classes=5` is not needed again; a text of another model is not told."""
     from PIL import Image
