@@ -19,6 +19,7 @@ from convdsl.ir.opdef import Kind, Required, Role
 from convdsl.ir.rules import Answers
 from convdsl.ir.text import format_attribute, stated_attributes
 from convdsl.tensor import Dim, TensorType
+from convdsl.tensor.dim import separated
 
 UNKNOWN = "?"
 
@@ -202,10 +203,10 @@ def dim_to_json(value: Figure) -> int | str | None:
 
 
 def figure_text(value: Figure) -> str:
-    """`11,689,512`; polynomials as they are; `?` where nothing exact is known."""
+    """`11,689,512`, `2,850,816*N`; `?` where nothing exact is known."""
     if value is None:
         return UNKNOWN
-    return f"{value:,}" if isinstance(value, int) else str(value)
+    return f"{value:,}" if isinstance(value, int) else separated(str(value))
 
 
 def shape_text(type: TensorType) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -94,6 +95,9 @@ def _upright(grid: Grid) -> Grid:
     return Grid(("figure", "value"), tuple(zip(grid.headings, line, strict=True)), frozenset())
 
 
+_POLYNOMIAL = re.compile(r"(?=.*\w\*\w)[\w*+/() -]+")
+
+
 def cell(value: Any, digits: int = 3) -> str:
     """A value as text."""
     if value is None:
@@ -106,7 +110,12 @@ def cell(value: Any, digits: int = 3) -> str:
         return f"{value:,.{digits}f}"
     if isinstance(value, list | tuple):
         return ", ".join(map(str, value))  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
-    return str(value)
+    text = str(value)
+    if not _POLYNOMIAL.fullmatch(text):
+        return text
+    from convdsl.tensor.dim import separated
+
+    return separated(text)
 
 
 def _csv(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -69,8 +69,34 @@ def _word(attribute: Attribute, value: str, text: str) -> str:
     shown = f'"{value[:40]}"' if text.startswith('"') else f"`{value[:40]}`"
     raise Unsuitable(
         f"`{attribute.name}` takes {wanted(attribute)}, not {shown}",
-        _unquoted(value) or _switch(attribute, value) or suggest(value, attribute.choices),
+        word(attribute, value),
     )
+
+
+def word(attribute: Attribute, value: str) -> tuple[str, ...]:
+    """Help for a word that the attribute does not take."""
+    return (
+        _unquoted(value)
+        or _switch(attribute, value)
+        or _whole(attribute, value)
+        or suggest(value, attribute.choices)
+    )
+
+
+_OF_A_MAP = (
+    "the mean of a map is avgpool(global); a filter of its size [y.height, y.width], of a tensor"
+    " `y`, with pad = 0"
+)
+_WHOLE = ("global", "all", "whole", "full", "total")
+
+
+def _whole(attribute: Attribute, value: str) -> tuple[str, ...]:
+    """Help for a kernel as large as the map."""
+    if attribute.name != "kernel" or value.lower() not in _WHOLE:
+        return ()
+    if attribute.choices:
+        return (f"write `{attribute.choices[0]}`",)
+    return (_OF_A_MAP,)
 
 
 _OFF, _ON = ("none", "null", "no", "off"), ("yes", "on")
@@ -137,8 +163,30 @@ def _check_minimum(attribute: Attribute, value: Any, minimum: int, help: tuple[s
             flat.extend(item)  # pyright: ignore[reportUnknownArgumentType]
         elif isinstance(item, int | float) and item < minimum:
             raise Unsuitable(
-                f"`{attribute.name}` is at least {minimum}, not {format_value(item)}", help
+                f"`{attribute.name}` is at least {minimum}, not {format_value(item)}",
+                help or _below(attribute, item),
             )
+
+
+_LEAST = {
+    "stride": "steps from pixel to pixel",
+    "dilation": "leaves no gaps",
+    "groups": "makes one group of all channels",
+    "kernel": "is a single pixel",
+    "factor": "leaves all as it is",
+}
+_ENLARGES = "to enlarge: conv_transpose(channels, 2x2, stride = 2), or upsample(2)"
+
+
+def _below(attribute: Attribute, value: float) -> tuple[str, ...]:
+    """Help for a number below the least: what that means, and what does what may be meant."""
+    if attribute.kind is Kind.PADDING:
+        cut = int(-value)
+        return (f"to cut a border off: slice([2, 3], {cut}, {-cut})",)
+    if attribute.name == "stride" and value < 0:
+        return (_ENLARGES,)
+    least = _LEAST.get(attribute.name)
+    return (f"1 is the least: it {least}",) if least else ()
 
 
 def _integer(value: Any) -> Any:

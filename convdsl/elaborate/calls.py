@@ -8,7 +8,7 @@ from typing import Any
 
 from convdsl.diagnostics import Span
 from convdsl.elaborate import foreign
-from convdsl.elaborate.attributes import Unsuitable, convert, hexadecimal, wanted
+from convdsl.elaborate.attributes import Unsuitable, convert, hexadecimal, wanted, word
 from convdsl.elaborate.builtins import BUILTINS
 from convdsl.elaborate.expressions import Evaluator
 from convdsl.elaborate.scope import Context
@@ -99,7 +99,7 @@ class Binder(Evaluator):
     def _positional(self, binding: _Binding, argument: ast.Argument) -> None:
         slot = binding.next_slot()
         try:
-            value = self._argument_value(argument, slot, binding.context)
+            value = self._argument_value(argument, slot, binding)
         except Stop:
             binding.position += 1  # so that those behind it are judged by their own slots
             binding.adrift = binding.adrift or not binding.arguments
@@ -126,7 +126,7 @@ class Binder(Evaluator):
         is_weight = slot is None and binding.op is not None
         value = self._start(argument, binding.context) if is_weight else None
         if value is None:
-            value = self._argument_value(argument, slot, binding.context)
+            value = self._argument_value(argument, slot, binding)
         given = Given(value, argument.value.span)
         if slot is None:
             if name.id not in binding.signature.operands:
@@ -145,8 +145,8 @@ class Binder(Evaluator):
             return node.id
         return None
 
-    def _argument_value(self, argument: ast.Argument, slot: Slot | None, context: Context) -> Any:
-        node = argument.value
+    def _argument_value(self, argument: ast.Argument, slot: Slot | None, binding: _Binding) -> Any:
+        node, context = argument.value, binding.context
         attribute = slot.attribute if slot is not None else None
         if attribute is not None and attribute.choices and isinstance(node, ast.Name):
             if node.id in attribute.choices and not context.scope.find(node.id)[0]:
@@ -157,7 +157,7 @@ class Binder(Evaluator):
                     "E0305",
                     f"`{attribute.name}` takes {wanted(attribute)}, not `{node.id}`",
                     node.span,
-                    help=suggest(node.id, attribute.choices),
+                    help=_for_a_word(node, attribute, binding, argument.name is None),
                 )
         value = self.need(node, context)
         if value is NOTHING or value is POISON:
@@ -260,6 +260,19 @@ class Binder(Evaluator):
             help = (f"write `{factory.name}({said})`",)
         text = f"`{factory.name}` needs {names}"
         self.fail(binding.context, "E0302", text, binding.span, help=help)
+
+
+def _for_a_word(
+    node: ast.Name, attribute: Attribute, binding: _Binding, placed: bool
+) -> tuple[str, ...]:
+    """Help for a word that an attribute of some words does not take: `placed`, by its position."""
+    slot = binding.signature.by_name.get(attribute.name)
+    moved = placed and slot is not None and slot in binding.signature.positional
+    return (
+        word(attribute, node.id)
+        or (_Order(binding, slot).help(Given(node.id, node.span)) if moved and slot else ())
+        or foreign.name(node.id)
+    )
 
 
 class _Order:

@@ -131,6 +131,20 @@ def neighbours(path: Path) -> tuple[str, ...]:
     return suggest(path.name, (name for name in names if name.endswith(path.suffix or ".cnn")))
 
 
+def below(name: str, folder: Path) -> tuple[str, ...]:
+    """Help for a file that is not there: one of its name in a folder further down."""
+    seen = 0
+    for top, folders, names in os.walk(folder):
+        folders[:] = sorted(f for f in folders if not f.startswith("."))
+        if name in names:
+            path = (Path(top) / name).relative_to(folder).as_posix()
+            return (f'did you mean "{path}"?',)
+        seen += len(names) + len(folders)
+        if seen > LISTED:
+            break
+    return ()
+
+
 Stamp = tuple[int, int, int] | None
 """When a file was changed, its size and which it is; None where there is none."""
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from convdsl.diagnostics import CompileError, SourceFile, Span
 from convdsl.elaborate import limits
-from convdsl.elaborate.files import ZOO, FileProblem, Library, elsewhere, neighbours
+from convdsl.elaborate.files import ZOO, FileProblem, Library, below, elsewhere, neighbours
 from convdsl.elaborate.scope import Context, LayerNames, Results, Scope
 from convdsl.elaborate.session import Refused, Session, Stop, suggest
 from convdsl.elaborate.statements import Statements
@@ -187,12 +187,16 @@ class Modules:
     def _beside(self, text: str, place: Path, module: Module) -> tuple[str, ...]:
         if not place.suffix and place.with_suffix(".cnn").is_file():
             return (f'did you mean "{text}.cnn"?',)
-        root = self.library.root
-        above = () if module.place is None or root is None else elsewhere(text, module.place, root)
-        if above or "/" not in text or module.place is None:
-            return above or neighbours(place)
-        folder = module.place.parent.name
-        return neighbours(place) or (f"paths begin at the importing file's own folder, {folder}/",)
+        root, zoo = self.library.root, self.library.zoo
+        if text.startswith(ZOO) or module.place is None or root is None:
+            return neighbours(place)
+        folder = module.place.parent
+        found = (
+            elsewhere(text, module.place, root) or neighbours(place) or below(place.name, folder)
+        )
+        if not found and zoo is not None and (zoo / place.name).is_file():
+            found = (f'the zoo has one: "{ZOO}{place.name}"',)
+        return found or (f"paths begin at the importing file's own folder, {folder.name}/",)
 
     def read_labels(self, path: ast.Text) -> tuple[str, ...]:
         """The class names that `labels "file"` means, one a line."""

@@ -10,13 +10,13 @@ import numpy as np
 
 from convdsl.diagnostics import Span
 from convdsl.elaborate.attributes import array
+from convdsl.elaborate.joining import advice
 from convdsl.elaborate.scope import Context
 from convdsl.elaborate.session import Session, Stop, suggest
 from convdsl.elaborate.values import Given, ListValue, Record, describe
 from convdsl.ir.graph import StateNode, Value
 from convdsl.ir.opdef import Kind, OpDef, Operand, OpError, Role, StateSpec
 from convdsl.ir.starts import STARTS
-from convdsl.ops.elementwise import SIGNS
 from convdsl.tensor import DType, TensorType, format_shape, provably
 from convdsl.tensor.conversion import convert, of_numpy, stored
 
@@ -310,7 +310,7 @@ def _objection(
         error.message,
         *labels,
         frames=context.frames,
-        help=(*error.help, *_advice(op, operands)),
+        help=error.help or advice(op, operands),
     )
 
 
@@ -327,35 +327,6 @@ def _provenance(given: Given) -> str:
     ):
         return shape
     return f"{shape}, from `{value.node.name}` at {made.location}"
-
-
-def _advice(op: OpDef, operands: Mapping[str, Given]) -> tuple[str, ...]:
-    """How to make two tensors fit that nearly do."""
-    types = [given.value.type for given in operands.values()]
-    if op.name not in (*SIGNS, "concat") or len(types) < 2:
-        return ()
-    return advise_join(types[0], types[1], joins_channels=op.name == "concat")
-
-
-def advise_join(a: TensorType, b: TensorType, joins_channels: bool) -> tuple[str, ...]:
-    """`project the skip with conv(256, 1x1)`: what would make shapes equal."""
-    if a.rank != b.rank or a.rank < 3:
-        if {a.rank, b.rank} == {2, 4}:
-            return ("reshape the flat one to [N, C, 1, 1] so that it broadcasts",)
-        return ()
-    if not joins_channels and a.shape[1] != b.shape[1] and a.shape[2:] == b.shape[2:]:
-        size = "x".join("1" * (a.rank - 2))
-        return (f"project the skip with conv({a.shape[1]}, {size})",)
-    ratios = {
-        x // y if isinstance(x, int) and isinstance(y, int) and y and x % y == 0 else None
-        for x, y in zip(b.shape[2:], a.shape[2:], strict=True)
-    }
-    if len(ratios) == 1 and None not in ratios:
-        size = "x".join("1" * (a.rank - 2))
-        (ratio,) = ratios
-        if ratio != 1:
-            return (f"project the skip with conv({a.shape[1]}, {size}, stride = {ratio})",)
-    return ()
 
 
 def _constants(

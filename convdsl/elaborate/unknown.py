@@ -39,6 +39,8 @@ def explain(
         return (), (f"losses stand in a block of their own: train {{ loss = {node.id} }}",)
     known = {*context.scope.visible(), *BUILTINS, *SPELLED, *words}
     help = foreign.name(node.id) or suggest(node.id, known)
+    if not help and (half := _HALF_A_SIZE.fullmatch(node.id)):
+        help = (f"a size has a number for each axis: {half[1]}x{half[1]}",)
     if not help and _DECLARED.search(before):
         help = (f"nothing is called so: write `output {node.id} = ...`",)
     if not help and context.root and not session.graph.inputs:
@@ -47,6 +49,7 @@ def explain(
 
 
 _DECLARED = re.compile(r"\boutput (?:\w+, ?)*\Z")
+_HALF_A_SIZE = re.compile(r"x(\d+)")
 _BINDS = re.compile(r"[ \t]*(==|<-)")
 
 

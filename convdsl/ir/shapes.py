@@ -91,20 +91,62 @@ def _broadcast(
     rank = max(len(left), len(right))
     a = (1,) * (rank - len(left)) + left
     b = (1,) * (rank - len(right)) + right
-    result: list[Dim] = []
-    for first, second in zip(a, b, strict=True):
-        if first != second and first != 1 and second != 1:
-            shapes = " and ".join(f"{call.type(name)}" for name in operands)
-            raise disagreement(f"cannot {call.op.name} {shapes}", first, second, operands)
-        result.append(second if first == 1 else first)
-    return tuple(result)
+    if any(x not in (y, 1) and y != 1 for x, y in zip(a, b, strict=True)):
+        shapes = " and ".join(f"{call.type(name)}" for name in operands)
+        aligned = len(left) == len(right)
+        raise disagreements(f"cannot {call.op.name} {shapes}", a, b, operands, aligned)
+    return tuple(y if x == 1 else x for x, y in zip(a, b, strict=True))
+
+
+_SPACE = ("depth", "height", "width")
+
+
+def axis_name(axis: int, rank: int) -> str:
+    """`channels`, `height`: what texts call an axis of a tensor with channels."""
+    if axis < 2:
+        return ("batch", "channels")[axis]
+    names = ("length",) if rank == 3 else _SPACE[5 - rank :]
+    return names[axis - 2] if rank <= 5 else f"axis {axis}"
+
+
+def disagreements(
+    what: str,
+    a: Sequence[Dim],
+    b: Sequence[Dim],
+    operands: tuple[str, ...],
+    aligned: bool = True,
+    apart: int | None = None,
+) -> OpError:
+    """The error of two shapes that are to be equal, or to repeat where an extent is 1: every size
+    that differs, with its axis. `aligned`: they had equal ranks; `apart`: an axis that may differ.
+    """
+    rank = len(a)
+    pairs: dict[tuple[Dim, Dim], list[str]] = {}
+    for axis, pair in enumerate(zip(a, b, strict=True)):
+        repeats = apart is None and 1 in pair
+        if pair[0] != pair[1] and not repeats and axis != apart:
+            pairs.setdefault(pair, []).append(axis_name(axis, rank) if rank > 2 else "")
+    sure = {pair: axes for pair, axes in pairs.items() if isinstance(pair[0] - pair[1], int)}
+    if not sure:
+        return disagreement(what, *next(iter(pairs)), operands)
+    said = ", ".join(
+        f"{x} is not {y}{f' ({_listed(axes)})' if aligned and rank > 2 else ''}"
+        for (x, y), axes in sure.items()
+    )
+    tail = "" if aligned else "; axes are paired from the last"
+    return OpError(f"{what}: {said}{tail}", operands=operands)
+
+
+def _listed(words: Sequence[str]) -> str:
+    """`height and width`."""
+    return " and ".join((", ".join(words[:-1]), words[-1]) if words[1:] else words)
 
 
 def disagreement(
     what: str, a: Dim, b: Dim, operands: tuple[str, ...], attributes: tuple[str, ...] = ()
 ) -> OpError:
     """The error of two sizes that differ or cannot be proven equal, naming what is missing."""
-    if isinstance(a, int) and isinstance(b, int):
+    if isinstance(a - b, int):
         return OpError(f"{what}: {a} is not {b}", operands=operands, attributes=attributes)
     message, condition = f"{what}: {a} == {b} cannot be proven", _missing(a, b)
     error = Unproven(message, condition, operands=operands, attributes=attributes)

@@ -27,12 +27,15 @@ SHARING = {"element": None, "channel": 2, "sample": 1}
 """How many leading axes have draws of their own; None are all of them."""
 
 
+_NONE = ("a share from 0 (none) to 1 (all)",)
+
+
 def resolve_dropout(call: Call) -> Mapping[str, Any]:
     """x floating; raises OpError for a `p` outside of 0..1, and where there are no channels."""
     float_type(call)
     if not 0 <= call["p"] <= 1:
         share = call["p"] / 100
-        help = (f"write {share:g} for {call['p']:g} in a hundred",) if 0.02 <= share < 1 else ()
+        help = (f"write {share:g} for {call['p']:g} in a hundred",) if 0.02 <= share < 1 else _NONE
         raise OpError(f"{call['p']:g} is no probability", attributes=("p",), help=help)
     rank, own = call.type("x").rank, SHARING[call["per"]]
     if own is not None and rank < own:

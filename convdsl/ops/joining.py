@@ -19,7 +19,7 @@ from convdsl.ir.opdef import (
     no_state,
 )
 from convdsl.ir.pullback import Gradients, Pullback
-from convdsl.ir.shapes import disagreement, entries, resolve_axis
+from convdsl.ir.shapes import disagreement, disagreements, entries, resolve_axis
 from convdsl.kernel.expr import (
     Expr,
     IndexCompare,
@@ -52,9 +52,9 @@ def resolve_concat(call: Call) -> Mapping[str, Any]:
             raise OpError(f"{what}: their dtypes differ", operands=(names[0], name))
         if other.rank != first.rank:
             raise OpError(f"{what}: their ranks differ", operands=(names[0], name))
-        for position, (a, b) in enumerate(zip(first.shape, other.shape, strict=True)):
-            if position != axis and a != b:
-                raise disagreement(what, a, b, (names[0], name))
+        pairs = enumerate(zip(first.shape, other.shape, strict=True))
+        if any(position != axis and a != b for position, (a, b) in pairs):
+            raise disagreements(what, first.shape, other.shape, (names[0], name), apart=axis)
     return {**call.attributes, "axis": axis}
 
 

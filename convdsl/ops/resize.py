@@ -106,7 +106,8 @@ def _per_axis(call: Call, name: str, rank: int) -> Any:
     for entry in given:
         low = bounds(entry)[0] if name == "size" else entry
         if low is None or low <= 0:
-            raise OpError(f"cannot resize to {name} {entry}", attributes=(name,))
+            help = () if name == "size" else ("2 doubles, 0.5 halves",)
+            raise OpError(f"cannot resize to {name} {entry}", attributes=(name,), help=help)
     return given
 
 

@@ -129,7 +129,8 @@ def resolve_reshape(call: Call) -> Mapping[str, Any]:
     for extent in given:
         _, most = bounds(extent)  # one that may be less is held to it when it is known
         if extent != -1 and most is not None and most < 0:
-            raise OpError(f"{extent} is no extent", attributes=("shape",))
+            help = ("-1 stands once for what is left",)
+            raise OpError(f"{extent} is no extent", attributes=("shape",), help=help)
     known = product(tuple(extent for extent in given if extent != -1))
     total = x.elements
     if not unknown:

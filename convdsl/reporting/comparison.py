@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from convdsl.tensor.dim import separated
+
 LONGEST = 65_536
 """Characters of a comment, https://docs.github.com/en/rest/issues/comments: longer ones are refused
 with 422, `body is too long (maximum is 65536 characters)`."""
@@ -102,7 +104,9 @@ def _sides(change: Change) -> tuple[str, str]:
 def _figure(value: int | str | None) -> str:
     if value is None:
         return "–"
-    return f"{value:,}" if isinstance(value, int) else _code(value)
+    if isinstance(value, int):
+        return f"{value:,}"
+    return _code(value if "[" in value else separated(value))
 
 
 def _percent(change: Change) -> str:

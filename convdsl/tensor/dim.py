@@ -10,6 +10,7 @@ those of the loop IR: there is one home for integer algebra.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -222,6 +223,14 @@ class SymDim:
 
 
 Dim: TypeAlias = "int | SymDim"
+
+
+_LONG = re.compile(r"(?<![\w.])\d{4,}(?![\w.])")
+
+
+def separated(polynomial: str) -> str:
+    """A polynomial as text, its numbers with separators of thousands: `2,850,816*N`."""
+    return _LONG.sub(lambda number: f"{int(number[0]):,}", polynomial)
 
 
 def terms_of(value: Dim) -> Iterable[tuple[Monomial, Coefficient]]:

@@ -259,14 +259,14 @@ def test_columns_of_one_kind_go_on_below(terminal: Callable[..., str]) -> None:
     """A sweep shows every value that was asked for, however narrow the terminal is."""
     widths = ("0.35", "0.5", "0.75", "1.0", "1.3", "1.4")
     asked = ("report", "mobilenet_v2", "--set", f"width={','.join(widths)}")
-    for columns in (20, 80, 300):
+    for columns in (24, 80, 300):
         said = terminal(columns, *asked)
         assert [word for word in said.split() if word.startswith("width=")] == [
             f"width={width}" for width in widths
         ]
         assert "without" not in said
         heads = [line for line in said.splitlines() if line.startswith("figure")]
-        assert len(heads) == {20: 6, 80: 3, 300: 1}[columns]
+        assert len(heads) == {24: 6, 80: 3, 300: 1}[columns]
 
 
 def test_widths_from_one_column_up() -> None:

@@ -68,14 +68,14 @@ def test_a_layer_has_the_figures_of_the_report() -> None:
 def test_one_instance_is_told_in_words() -> None:
     text = said("lin|ear(classes)")
     assert text.startswith("`head`: `[N, 512]` → `[N, 10]`")
-    assert "5,130 parameters, 5120*N MACs" in text
+    assert "5,130 parameters, 5,120*N MACs" in text
     assert "linear(channels" in text
 
 
 def test_instances_of_a_block_stand_in_a_table() -> None:
     text = said("co|nv(width, 3x3")
-    assert "| `first.c` | `[N, 16, 16, 16]` | 448 | 110592*N | 3x3 of `image` |" in text
-    assert "| `second.c` | `[N, 32, 16, 16]` | 4,640 | 1179648*N | 7x7 of `image` |" in text
+    assert "| `first.c` | `[N, 16, 16, 16]` | 448 | 110,592*N | 3x3 of `image` |" in text
+    assert "| `second.c` | `[N, 32, 16, 16]` | 4,640 | 1,179,648*N | 7x7 of `image` |" in text
 
 
 def test_a_block_is_told_with_all_that_is_in_it() -> None:

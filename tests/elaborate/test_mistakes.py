@@ -118,6 +118,29 @@ def test_errors_in_an_imported_file_say_so(tmp_path: Path) -> None:
     assert found.frames[0].span.source.path.endswith("main.cnn")
 
 
+@pytest.mark.parametrize(
+    ("wanted", "help"),
+    [
+        ("block.cnn", "did you mean `blocks.cnn`?"),
+        ("layers.cnn", 'did you mean "parts/layers.cnn"?'),
+        ("resnet.cnn", 'the zoo has one: "zoo:resnet.cnn"'),
+        ("other.cnn", "paths begin at the importing file's own folder, net/"),
+    ],
+)
+def test_a_file_that_is_not_there(tmp_path: Path, wanted: str, help: str) -> None:
+    folder = tmp_path / "net"
+    (folder / "parts").mkdir(parents=True)
+    for name in ("blocks.cnn", "parts/layers.cnn"):
+        (folder / name).write_text("block b { conv(8, 3x3) }\n")
+    (folder / "main.cnn").write_text(
+        f'use "{wanted}": b\nmodel m {{ input x: f32[N, 8, 4, 4]\nx -> b }}\n'
+    )
+    with pytest.raises(CompileError) as caught:
+        load_file(folder / "main.cnn", zoo=EXAMPLES)
+    (found,) = caught.value.diagnostics
+    assert (found.code, found.help) == ("E0701", (help,))
+
+
 def test_json() -> None:
     (found,) = diagnose("model m { input x: f32[N, 8]\nx -> rellu }\n")
     data = found.to_json()

@@ -160,7 +160,7 @@ def test_json_of_fields_that_vary_or_are_unknown() -> None:
 def test_markdown_escapes_and_aligns() -> None:
     text = render(report(symbol("N")), "md", verbose=True)
     assert "# net" in text
-    row = "| `stem.conv` | conv | Nx8x4x4 | 216 | 3456\\*N | 6784\\*N | 3/2/1 | channels=8 "
+    row = "| `stem.conv` | conv | Nx8x4x4 | 216 | 3,456\\*N | 6,784\\*N | 3/2/1 | channels=8 "
     assert row in text
     assert "| --- | --- | --- | --: | --: | --: | --- | --- | --- |" in text
     assert "| `stem.bn` | batch\\_norm | " in text
