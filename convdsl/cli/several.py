@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import signal
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from convdsl.children import running
 from convdsl.cli import console
 from convdsl.diagnostics import InputError
 from convdsl.ranks import ALONE, Ranks
@@ -22,7 +22,7 @@ _OWN = (0, 1, FAILED, INTERRUPTED)
 def start_several(options: argparse.Namespace, folder: Path) -> int:
     """Run this command as several processes, and say how they ended if they could not."""
     _check(options)
-    command = [sys.executable, "-m", "convdsl", *options.words]
+    command = running("convdsl", *options.words)
     return code_of(launch(command, options.nproc), folder)
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 from types import TracebackType
 
+from convdsl.children import running
 from convdsl.diagnostics import InputError, reason
 
 MAX_FILE = 2**31 - 1
@@ -33,7 +33,7 @@ class Trial:
                 pass  # readable
         except (OSError, ValueError) as error:
             raise InputError(f"cannot read {path}: {reason(error)}") from None
-        command = [sys.executable, "-m", "convdsl.interop.onnx_file", str(path), str(size)]
+        command = running("convdsl.interop.onnx_file", str(path), str(size))
         self._child = subprocess.Popen(  # noqa: S603  our own module, no shell
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         )

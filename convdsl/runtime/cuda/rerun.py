@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from convdsl.children import running
 from convdsl.kernel.cuda_binary import CudaBinary
 from convdsl.kernel.cuda_module import Launch
 from convdsl.kernel.program import Port
@@ -155,7 +156,7 @@ class Case:
 
 def answer(folder: str) -> dict[str, Any]:
     """What a new process says of what a folder holds."""
-    command = [sys.executable, "-m", "convdsl.runtime.cuda.rerun", folder]
+    command = running("convdsl.runtime.cuda.rerun", folder)
     made = subprocess.run(  # noqa: S603  our own module, no shell
         command, capture_output=True, timeout=_PATIENCE, check=True
     )
