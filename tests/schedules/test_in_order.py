@@ -70,6 +70,18 @@ def test_long_ones_are_walked_once() -> None:
     np.testing.assert_array_equal(found, np.arange(1, (1 << 20) + 1))
 
 
+@pytest.mark.parametrize("shape", [(3, 36_003), (1, 2, 5, 9_001), (2, 3, 4_111)])
+def test_wide_ones_are_walked_in_strips(shape: tuple[int, ...]) -> None:
+    """Strips as long as each other, a shorter one, and what fills no vector."""
+    b = Builder()
+    axis = len(shape) - 2
+    graph = b.output(y=b("cumsum", b.input("x", *shape), axis=axis))
+    array = np.random.default_rng(4).integers(-9, 10, shape).astype("f4")
+    array[..., 0, 70], array[..., -1, -1] = np.nan, np.inf
+    found = run_graph(graph, {"x": array}, machine_code)["y"]
+    np.testing.assert_array_equal(found, np.cumsum(array, axis))
+
+
 @pytest.mark.parametrize("runner", [machine_code, interpreted])
 @pytest.mark.parametrize("dtype", [DType.I32, DType.I8, DType.F16])
 @pytest.mark.parametrize(("shape", "axis"), [((2, 300), 1), ((90, 19), 0), ((1, 80, 3, 4), 1)])

@@ -9,7 +9,7 @@ so that each step reads and writes a long piece of a row.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from convdsl.kernel.builder import Builder
 from convdsl.kernel.expr import Axis, arithmetic
@@ -26,17 +26,22 @@ from convdsl.tensor import Dim
 from convdsl.tensor.records import record
 
 _STEP = 5.0  # cycles from one addition to the next, with load and store
-_STRIP = 64  # vectors of a strip: a page of memory where a vector has 64 bytes
+_STRIP = 0.5  # of the first-level cache: long pieces of rows are read ahead, short ones waited for
+_SHARES = 4  # strips, where what is beside them gives fewer, but for strips shorter than
+_SHORT = 4096  # bytes: a page
+_TOGETHER = 4  # vectors of a strip that are met in one body of a loop
 
 
 @record
 class Walk:
-    """The reduction, and vectors of `lanes` along `along` (scalars where that is None)."""
+    """The reduction, and vectors of `lanes` along `along` (scalars where that is None), up to
+    `strip` of them side by side."""
 
     running: Running
     along: Axis | None
     lanes: int
     rest: tuple[Axis, ...]
+    strip: int = 1
 
 
 def plan(task: Task, target: Target) -> Walk | None:
@@ -54,7 +59,17 @@ def plan(task: Task, target: Target) -> Walk | None:
         rest = tuple(axis for axis in task.axes if axis is not found.axis)
         return Walk(found, None, 1, rest)
     rest = tuple(axis for axis in task.axes if axis not in (found.axis, along))
-    return Walk(found, along, lanes, rest)
+    return Walk(found, along, lanes, rest, _strip(extent_of(along) // lanes, rest, target))
+
+
+def _strip(vectors: int, rest: Sequence[Axis], target: Target) -> int:
+    """As many vectors as one walk meets side by side; several strips are as long as each other,
+    but for the last."""
+    room = int(target.caches.l1_bytes * _STRIP) // target.vector_bytes
+    shares = -(-_SHARES // math.prod(map(extent_of, rest)))
+    long = vectors * target.vector_bytes // _SHORT
+    strips = max(-(-vectors // room), min(shares, long), 1)
+    return max(1, -(-vectors // strips))
 
 
 def cost(task: Task, target: Target) -> float | None:
@@ -78,7 +93,7 @@ def emit(task: Task, name: str, target: Target) -> Scheduled:
     layouts = {o.var.name: operand_layout(o, reads, along, chosen.lanes) for o in task.operands}
     frame = Frame.open(task, name, chosen.lanes, layouts)
     dtype = chosen.running.value.dtype
-    strip = frame.b.private("strip", _STRIP * chosen.lanes, dtype)
+    strip = frame.b.private("strip", chosen.strip * chosen.lanes, dtype)
     _Walks(frame.b, task, chosen, frame.views, strip).all()
     own = Scratch(strip.name, dtype, strip.size, private=True)
     return Scheduled(((frame.b.kernel(), (*frame.arguments, (strip.name, None))),), (own,))
@@ -100,9 +115,8 @@ class _Walks:
             self.share(1, 0, 1)
             return
         whole, over = divmod(extent_of(plan.along), plan.lanes)
-        strips = -(-whole // _STRIP)
         if whole:
-            long = -(-whole // strips)  # as long as each other, but for the last
+            long = plan.strip
             self.share(whole // long, 0, plan.lanes, width=long)
             self.share(1, whole // long * long, plan.lanes, width=whole % long)
         if over and self.task.layout.axis is not None:  # the filling may be written
@@ -130,15 +144,25 @@ class _Walks:
                 with b.serial("clear", width) as number:
                     b.store(self.strip, number * lanes, start)
             extent = extent_of(plan.running.axis)
-            with b.serial("step", extent) as step, b.serial("number", width) as number:
+            with b.serial("step", extent) as step:
                 position = extent - 1 - step if plan.running.backwards else step
-                so_far = Get(total, 0) if width == 1 else b.load(self.strip, number * lanes)
-                where = (first + vector * width + number) * lanes
-                new = self.step(so_far, at, position, where, valid)
-                if width == 1:
-                    b.set(total, 0, new)
-                else:
-                    b.store(self.strip, number * lanes, new)
+                for number in [0] if width == 1 else self.numbers(width):
+                    so_far = Get(total, 0) if width == 1 else b.load(self.strip, number * lanes)
+                    where = (first + vector * width + number) * lanes
+                    new = self.step(so_far, at, position, where, valid)
+                    if width == 1:
+                        b.set(total, 0, new)
+                    else:
+                        b.store(self.strip, number * lanes, new)
+
+    def numbers(self, width: int) -> Iterator[Dim]:
+        """Numbers of the vectors of a strip, in loops whose bodies are several of them."""
+        several, rest = divmod(width, _TOGETHER)
+        if several:
+            with self.b.serial("several", several) as group:
+                for number in range(_TOGETHER):
+                    yield group * _TOGETHER + number
+        yield from range(width - rest, width)
 
     def step(
         self,
