@@ -123,8 +123,8 @@ class _Winograd:
         stages = Stages(draft.b, conv, made.tiling)
         m = self.products(draft.b)
         for first, count, blocks in self.regions:
-            extents = (conv.groups, count, made.blocks)
-            with draft.b.parallel(("g", "kt", "block"), extents) as (group, kt, block):
+            extents = (conv.groups, made.blocks, count)  # inputs of a block while they are near
+            with draft.b.parallel(("g", "block", "kt"), extents) as (group, block, kt):
                 here = self.panel(given, (group * made.blocks + block) * size, made.channels)
                 self.channels(draft, stages, here, m, group, first + kt * blocks, blocks, block)
         rest = self.finish(draft, (stages.between, m.buffer), (given,))

@@ -135,6 +135,7 @@ _STREAMED = (
 _STORE = 4.0  # cycles that an accumulator takes before and after its sum
 _FAR = 10.0  # bytes a cycle from beyond the second-level cache
 _MEMORY = 7.0  # bytes a cycle from memory
+_NEARBY = 4  # second-level caches, within which what was written a moment ago is not in memory
 _HIDDEN = 0.8  # of the shorter of arithmetic and traffic, what goes on beside the longer one
 _OPERATION, _LINE = 3.0, 3.0  # cycles of two operations, and of a vector that a transform makes
 
@@ -151,7 +152,7 @@ def _cycles(made: Plan, target: Target) -> float:
     sums = _product_cycles(made, target)
     first, later = _traffic(made, target)
     beside = _beside(sums, first) + (made.blocks - 1) * _beside(sums, later)
-    return stages + beside
+    return stages + beside + _away(made, target)
 
 
 def _beside(one: float, other: float) -> float:
@@ -184,6 +185,14 @@ def _traffic(made: Plan, target: Target) -> tuple[float, float]:
     tiles = sweeps * v / _FAR if v + m > room else 0.0
     again = filters / _FAR if filters + v + m > room else 0.0
     return filters / (_FAR if made.late else _MEMORY) + tiles, again + tiles
+
+
+def _away(made: Plan, target: Target) -> float:
+    """Of inputs that are transformed for all blocks before the first one is met, and are gone to
+    memory by then: fetched, written, and fetched again."""
+    moved = 4 * made.conv.groups * made.tiling.products * made.tiling.count * made.channels
+    far = made.apart and moved > target.caches.l2_bytes * _NEARBY
+    return 3 * moved / _MEMORY if far else 0.0
 
 
 def _filter_cycles(made: Plan, target: Target) -> float:
