@@ -41,7 +41,7 @@ from typing import Any
 import numpy as np
 
 import convdsl
-from convdsl import driver
+from convdsl import figures
 from convdsl.kernel.cuda_target import ARCHITECTURES
 from convdsl.runtime.cuda.card import find_card
 from convdsl.training.session import Session
@@ -292,7 +292,7 @@ def compared(row: Row, peers: Iterable[str], *, training: bool, seconds: float) 
             calls.pop(peer, None)
             cannot[peer] = str(error).strip().splitlines()[0][:200] if str(error) else repr(error)
     times = measure(calls, seconds)
-    macs = driver.report(name, inputs=x.shape[1:], batch=batch).totals["macs"]
+    macs = figures.report(name, inputs=x.shape[1:], batch=batch).totals["macs"]
     work = 2 * float(macs) * (3 if training else 1)
     limit = peak(_arch(), precision)
     found: dict[str, Any] = {

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeAlias, cast
+from typing import Any
 
 from convdsl import __version__
-from convdsl.analysis.report import Report, analyse
+from convdsl.analysis.report import analyse
 from convdsl.analysis.samples import samples_are_apart
 from convdsl.autodiff import backward
 from convdsl.autodiff.text import format_backward
@@ -22,7 +22,7 @@ from convdsl.ir.timing import bound_nodes
 from convdsl.kernel.expr import format_tensor_expr
 from convdsl.kernel.plain import format_plain
 from convdsl.kernel.program import Port, Program, format_program
-from convdsl.kernel.signature import Binding, bind_shapes, check_symbol, input_symbols, whole
+from convdsl.kernel.signature import Binding, input_symbols
 from convdsl.kernel.text import format_kernel
 from convdsl.loading import load
 from convdsl.passes import PASSES, Observer, Pass, check_passes
@@ -40,6 +40,7 @@ from convdsl.runtime.programs import Made, Signature
 from convdsl.runtime.saved import save_programs
 from convdsl.runtime.state import State
 from convdsl.runtime.targets import KINDS, find_device
+from convdsl.sizes import Shapes, bind, ports_of
 from convdsl.toolchain import FEWER_PRODUCTS, Toolchain, find_toolchain
 
 LEVELS = (
@@ -51,108 +52,6 @@ LEVELS = (
 
 _ONLY = {"cuda": "cuda", "ptx": "cuda", "cubin": "cuda", "sass": "cuda"}
 """The target of levels that only one has, where nothing else is said."""
-
-Shape: TypeAlias = "Sequence[int]"
-Shapes: TypeAlias = "Shape | Mapping[str, Shape] | None"
-
-
-# Binding
-
-
-def bind(
-    model: Model,
-    inputs: Shapes = None,
-    batch: int | None = None,
-    symbols: Mapping[str, int] | None = None,
-) -> Binding:
-    """What is said of the free symbols: by input shapes, the batch and values by name.
-
-    A shape may leave out the batch (`3x224x224`), which then is `batch`, by default 1.
-    Symbols that nothing is said of stay free. Raises InputError.
-    """
-    ports = _ports(model)
-    free = input_symbols(ports)
-    binding: Binding = {}
-    if inputs is not None:
-        shapes = _complete_shapes(ports, inputs, batch)
-        given = [port for port in ports if port.name in shapes]
-        try:
-            binding |= bind_shapes(given, shapes)
-        except InputError as error:
-            raise InputError(f"{error}{_how_to_resize(model, given, shapes)}") from None
-    if batch is not None:
-        batch = whole("the batch", batch)
-    if batch is not None and "N" not in free:
-        raise InputError(f"a batch of {batch} cannot be chosen: the model fixes its sizes")
-    if batch is not None and binding.setdefault("N", batch) != batch:
-        raise InputError(f"the batch is {batch}, but the input shapes say {binding['N']}")
-    expect("symbols", symbols or {}, Mapping)
-    for name, value in (symbols or {}).items():
-        if name not in free:
-            known = ", ".join(free) or "none"
-            raise InputError(f"no free size is called {name}; there are {known}")
-        if binding.setdefault(name, value) != value:
-            raise InputError(f"{name} = {value}, but the input shapes say {binding[name]}")
-    for name, value in binding.items():
-        check_symbol(free[name], value)
-    return binding
-
-
-def _how_to_resize(
-    model: Model, ports: Sequence[Port], shapes: Mapping[str, tuple[int, ...]]
-) -> str:
-    """Help for a shape that the text fixes otherwise: the parameters that have its sizes, or how to
-    leave them open."""
-    for port in ports:
-        wanted = dict(zip(port.type.shape, shapes[port.name], strict=False))
-        fixed = {old: new for old, new in wanted.items() if isinstance(old, int) and old != new}
-        if len(shapes[port.name]) != port.type.rank or not fixed:
-            continue
-        settings = [
-            f"{name}={fixed[value]}"
-            for name, value in model.parameters.items()
-            if type(value) is int and value in fixed
-        ]
-        if settings:
-            return f"\nhelp: its sizes are parameters: --set {' --set '.join(settings)}"
-        names = iter(("H", "W", "D") if port.type.rank > 3 else ("L",))
-        sizes = [
-            next(names, "S") if axis > 1 and old in fixed else str(old)
-            for axis, old in enumerate(port.type.shape)
-        ]
-        declared = f"input {port.name}: {port.type.dtype}[{', '.join(sizes)}]"
-        return f"\nhelp: its text fixes its sizes; to leave them open, write `{declared}`"
-    return ""
-
-
-def _complete_shapes(
-    ports: Sequence[Port], inputs: Shapes, batch: int | None
-) -> dict[str, tuple[int, ...]]:
-    if isinstance(inputs, Mapping):
-        given = {name: _shape(shape) for name, shape in inputs.items()}
-    else:
-        if len(ports) != 1:
-            names = ", ".join(port.name for port in ports)
-            raise InputError(f"the model has several inputs ({names}): give a shape for each name")
-        given = {ports[0].name: _shape(inputs)}
-    by_name = {port.name: port for port in ports}
-    for name, shape in given.items():
-        if name not in by_name:
-            raise InputError(f"no input `{name}`; the inputs are {', '.join(by_name)}")
-        if len(shape) == by_name[name].type.rank - 1:
-            given[name] = (1 if batch is None else batch, *shape)
-    return given
-
-
-def _shape(given: object) -> tuple[int, ...]:
-    if not isinstance(given, Sequence) or isinstance(given, str):
-        raise InputError(f"{given!r} is no shape: a tuple of sizes is")
-    return tuple(whole("a size", size) for size in cast("Sequence[object]", given))
-
-
-def _ports(model: Model) -> tuple[Port, ...]:
-    types = {**model.inputs, **model.accepts}
-    return tuple(Port(name, type) for name, type in types.items())
 
 
 # Compiling
@@ -235,7 +134,7 @@ def compile(
         save_programs(path, programs, plan.toolchain.target, said, team, made_by, held)
 
     outputs = tuple(Port(name, type) for name, type in model.outputs.items())
-    ports = _ports(model)
+    ports = ports_of(model)
     common = _common(model, ranks, team) if place is HOST else None
     state = State(_changing(model), bound.arrays, place if common is None else common)
     executable = Executable(
@@ -298,44 +197,6 @@ def _changing(model: Model) -> list[Port]:
 # Looking
 
 
-def report(
-    model: Model | str | Path,
-    count: str = "all",
-    inputs: Shapes = None,
-    *,
-    batch: int | None = None,
-    symbols: Mapping[str, int] | None = None,
-    observer: Observer | None = None,
-) -> Report:
-    """Exact figures: parameters, operations, memory, receptive fields. Symbols that `inputs`,
-    `batch` and `symbols` leave open stay in the figures as polynomials. Where none is left open
-    there are the bytes of the arena, too, that a program compiled for this processor has; for
-    them the passes run, which `observer` sees."""
-    model = model if isinstance(model, Model) else load(model)
-    binding = bind(model, inputs, batch, symbols)
-    model = model.settled(binding)
-    bound = replace(model, graph=model.graph.bind(binding)) if binding else model
-    found = analyse(bound, count)
-    if model.deciding or any(type.symbols() for type in found.inputs.values()):
-        return found
-    return replace(
-        found, arena_bytes=Plan(bound, find_toolchain(), observer=observer).arena_bytes({})
-    )
-
-
-def figures(
-    model: Model,
-    count: str = "all",
-    inputs: Shapes = None,
-    *,
-    batch: int | None = None,
-    symbols: Mapping[str, int] | None = None,
-) -> Report:
-    """The same without the arena, so that nothing is lowered for it."""
-    binding = bind(model, inputs, batch, symbols)
-    return analyse(model.settled(binding), count, binding)
-
-
 def emit(
     model: Model | str | Path,
     level: str,
@@ -383,7 +244,7 @@ def emit(
         if plain:
             return _format_plain(graph)
         return format_graph(graph) if level == "graph" else _format_expressions(graph)
-    if "N" in input_symbols(_ports(model)):
+    if "N" in input_symbols(ports_of(model)):
         binding.setdefault("N", 1)
     target = target or _ONLY.get(level, "cpu")
     chain = _toolchain(target, _processor(target, cpu, arch), precision, winograd)

@@ -11,13 +11,13 @@ from convdsl import __version__
 from convdsl.bound import bind_weights_of
 from convdsl.compilation import Plan, Tuner
 from convdsl.diagnostics import InputError, expect
-from convdsl.driver import Shapes, bind
 from convdsl.ir.model import Model
 from convdsl.loading import load
 from convdsl.passes import PASSES, Observer, Pass, check_passes
 from convdsl.runtime.cache import ObjectCache
 from convdsl.runtime.cpu.library import write_library
 from convdsl.runtime.cpu.team import team_size
+from convdsl.sizes import Shapes, bind
 from convdsl.toolchain import find_toolchain
 
 

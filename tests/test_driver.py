@@ -13,7 +13,7 @@ import pytest
 from small_models import CALCULATOR, RESIDUAL, images
 
 import convdsl
-from convdsl import CompileError, InputError, WeightError, driver, exporting
+from convdsl import CompileError, InputError, WeightError, driver, exporting, sizes
 from convdsl.backends.llvm import pieces
 from convdsl.passes import PASSES
 from convdsl.runtime.cache import ObjectCache
@@ -106,7 +106,7 @@ def test_a_wrong_text_is_a_compile_error() -> None:
 
 
 def bound(text: str, **said: Any) -> dict[str, int]:
-    return driver.bind(convdsl.parse(text), **said)
+    return sizes.bind(convdsl.parse(text), **said)
 
 
 def test_sizes_from_shapes_batch_and_names() -> None:

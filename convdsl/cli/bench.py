@@ -87,12 +87,12 @@ def _seconds(call: Callable[[], object]) -> float:
 
 def _macs(options: argparse.Namespace, made: Network) -> int | None:
     """Multiply-accumulates of one call, or None where the report has no number for them."""
-    from convdsl import driver
+    from convdsl import figures
     from convdsl.runtime.saved import read_report
 
     if made.model is None:
         macs = read_report(options.model, made.binding.get("N"))["total"]["macs"]
     else:
         binding = made.executable.complete(made.binding)
-        macs = driver.report(made.model, symbols=binding).totals["macs"]
+        macs = figures.report(made.model, symbols=binding).totals["macs"]
     return macs if isinstance(macs, int) else None

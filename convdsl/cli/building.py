@@ -135,9 +135,10 @@ def compiled(
     """The model compiled as the options say: at once where they fix all sizes, else, or where
     those that they say are not asked for, when run."""
     from convdsl import driver
+    from convdsl.sizes import bind
 
     shapes, batch = (input_shapes(options), batch_of(model, options)) if sized else (None, None)
-    binding = driver.bind(model, shapes, batch)
+    binding = bind(model, shapes, batch)
     made = driver.compile(
         model,
         weights=weights_of(options, default_weights),

@@ -12,11 +12,11 @@ from convdsl.cli.building import load_model
 from convdsl.cli.options import batch_of, input_shapes
 from convdsl.compilation import Plan
 from convdsl.diagnostics import InputError
-from convdsl.driver import bind
 from convdsl.measure.card_prediction import Made, Predicted, predict_on_card
 from convdsl.measure.machine import this_machine
 from convdsl.runtime.cuda.card import Card, find_card
 from convdsl.runtime.cuda.launching import nearest_architecture
+from convdsl.sizes import bind
 from convdsl.toolchain import find_toolchain
 
 

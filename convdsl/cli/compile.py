@@ -127,7 +127,7 @@ def _refuse_cards(options: argparse.Namespace, what: str, instead: str) -> None:
 
 def _artifact(options: argparse.Namespace, others: Sequence[argparse.Namespace]) -> int:
     """An artifact for the sizes of the options, and for those of the others."""
-    from convdsl.driver import bind
+    from convdsl.sizes import bind
 
     started = time.perf_counter()
     if options.target == "cuda" and options.arch is None:

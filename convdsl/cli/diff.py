@@ -141,10 +141,10 @@ def _then_and_now(options: argparse.Namespace) -> Iterator[_Pair]:
 
 
 def _compare(pair: _Pair, options: argparse.Namespace) -> _Compared:
-    from convdsl import driver
+    from convdsl import figures
 
     old, new = (
-        driver.figures(m, "all", input_shapes(options), batch=batch_of(m, options))
+        figures.figures(m, "all", input_shapes(options), batch=batch_of(m, options))
         for m in (pair.old, pair.new)
     )
     return _Compared(list(_totals(old, new)), list(_layers(old, new, options.depth)))

@@ -54,13 +54,13 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from convdsl import driver
     from convdsl.analysis.snapshot import Snapshots
     from convdsl.passes import run as run_passes
     from convdsl.reporting import render_passes
+    from convdsl.sizes import bind
 
     model = load_model(options)
-    binding = driver.bind(model, input_shapes(options), batch_of(model, options))
+    binding = bind(model, input_shapes(options), batch_of(model, options))
     graph = model.settled(binding).graph.bind(binding)
     snapshots, watcher = Snapshots(), PassWatcher(options)
     snapshots.begin(graph, "as written")

@@ -113,11 +113,11 @@ def _once(options: argparse.Namespace) -> int:
         return _carried(options)
     if sweep.is_one(options):
         return sweep.show(options)
-    from convdsl import driver
+    from convdsl import figures
     from convdsl.reporting import render
 
     model = load_model(options)
-    report = driver.report(
+    report = figures.report(
         model, options.count, input_shapes(options), batch=batch_of(model, options)
     )
     asked: str | None = options.columns
@@ -182,16 +182,16 @@ def _carried_row(layer: dict[str, Any]) -> dict[str, Any]:
 
 def _roofline(options: argparse.Namespace, width: int | None, color: bool) -> str:
     """Kernels as they run: after passes, the batch 1 unless said."""
-    from convdsl import driver
     from convdsl.analysis.machine import find_machine
     from convdsl.analysis.roofline import roofline
     from convdsl.passes import run as run_passes
     from convdsl.reporting import render_roofline
+    from convdsl.sizes import bind
 
     machine = find_machine(options.machine, _this_machine)
     model = load_model(options)
     batch = batch_of(model, options) or 1
-    binding = driver.bind(model, input_shapes(options), batch)
+    binding = bind(model, input_shapes(options), batch)
     graph = model.settled(binding).graph.bind(binding)
     roof = roofline(run_passes(graph), machine)
     return render_roofline(roof, options.format, width=width, color=color)

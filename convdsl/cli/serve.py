@@ -212,13 +212,13 @@ def _one(name: str, options: argparse.Namespace, limits: Limits) -> Hosted:
 
 def _sizes(made: Network, options: argparse.Namespace, batch: str) -> list[dict[str, int]]:
     """What `--input` says of the sizes but the batch."""
-    from convdsl import driver
+    from convdsl.sizes import bind
 
     if made.model is None or not options.input:
         return []
     found: list[dict[str, int]] = []
     for each in each_size(options):
-        sizes = made.executable.complete(driver.bind(made.model, input_shapes(each)))
+        sizes = made.executable.complete(bind(made.model, input_shapes(each)))
         found.append({name: size for name, size in sizes.items() if name != batch})
     return found
 

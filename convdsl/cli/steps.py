@@ -20,14 +20,15 @@ from convdsl.bound import bind_weights_of
 from convdsl.cli import console, listing
 from convdsl.cli.building import PassWatcher, load_model
 from convdsl.cli.options import input_shapes, selected_passes, weights_of
+from convdsl.compilation import Plan
 from convdsl.diagnostics import InputError
-from convdsl.driver import Plan, bind
 from convdsl.kernel.program import Program
 from convdsl.measure.machine import figures
 from convdsl.measure.prediction import Prediction, Team, main_type, predict
 from convdsl.measure.steps import step_seconds
 from convdsl.runtime.cpu.processor import refusal
 from convdsl.runtime.cpu.team import available_threads
+from convdsl.sizes import bind
 from convdsl.toolchain import FEWER_PRODUCTS, find_toolchain
 
 if TYPE_CHECKING:

@@ -65,10 +65,10 @@ def show(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> Report:
-    from convdsl import driver
+    from convdsl import figures
 
     model = load_model(options)
-    return driver.report(
+    return figures.report(
         model, options.count, input_shapes(options), batch=batch_of(model, options)
     )
 

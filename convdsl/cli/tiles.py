@@ -64,11 +64,11 @@ def _without_sizes(options: argparse.Namespace) -> argparse.Namespace:
 
 def _image(options: argparse.Namespace, model: Model) -> NDArray[Any]:
     """The only array in --data; an .npy file is mapped, so that it may be larger than memory."""
-    from convdsl import driver
+    from convdsl.sizes import bind
     from convdsl.weights.npz_file import is_npy, map_npy
 
     if options.data.startswith(arrays.RANDOM):
-        binding = driver.bind(model, input_shapes(options), batch_of(model, options))
+        binding = bind(model, input_shapes(options), batch_of(model, options))
         made = compiled(model, _without_sizes(options))._replace(binding=dict(binding))
         return next(iter(arrays.load(options.data, made).values()))
     path = plain_path(options.data)

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 def show(options: argparse.Namespace) -> None:
     """The cost of training the model named on the command line."""
-    from convdsl import driver
+    from convdsl.sizes import bind
     from convdsl.training.cost import training_cost
 
     model, training, _ = model_and_settings(options)
     shapes, batch = input_shapes(options), batch_of(model, options)
-    binding = driver.bind(model, shapes, batch)
+    binding = bind(model, shapes, batch)
     assert training.batch is not None
     batches = _batches(model, binding, training.batch)
     cost = training_cost(model, training, options.count, binding, batches)

@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from convdsl import driver
 from convdsl.analysis.cost import known_sum
 from convdsl.diagnostics import InputError
 from convdsl.drawing import png
@@ -32,6 +31,7 @@ from convdsl.pictures.maps import class_map, class_sheet, maps_sheet
 from convdsl.pictures.network import canvas
 from convdsl.pictures.wiring import Network, short
 from convdsl.runtime.whole_files import write_whole
+from convdsl.sizes import bind
 
 __all__ = [
     "Picture",
@@ -103,7 +103,7 @@ def draw(
     convdsl.Error.
     """
     model = _loaded(model)
-    binding = driver.bind(model, inputs, batch)
+    binding = bind(model, inputs, batch)
     if "N" in (symbol.name for symbol in model.symbols):
         binding.setdefault("N", 1)
     graph = model.settled(binding).graph.bind(binding)

@@ -18,6 +18,7 @@ from convdsl.drawing.colours import Pixels
 from convdsl.ir.graph import Value
 from convdsl.ir.model import Model
 from convdsl.ir.preprocess import Preprocessing, changed
+from convdsl.sizes import bind
 from convdsl.spelling import nearest
 
 Array = NDArray[Any]
@@ -84,7 +85,7 @@ def sight(model: Model, data: Any, weights: Any = None) -> Sight:
     image. An array of [C, H, W] is a batch of one. Raises InputError."""
     name = _image_input(model)
     array, declared = _array(model, name, data, weights)
-    binding = driver.bind(model, {name: array.shape})
+    binding = bind(model, {name: array.shape})
     settled = model.settled(binding)
     others = {symbol.name: 1 for symbol in settled.symbols if symbol.name not in binding}
     bound = replace(settled, graph=settled.graph.bind({**others, **binding}))

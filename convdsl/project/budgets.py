@@ -13,9 +13,9 @@ from convdsl.diagnostics import Diagnostic, Label, Span
 
 if TYPE_CHECKING:
     from convdsl.analysis.report import Layer, Report
-    from convdsl.driver import Shapes
     from convdsl.ir.graph import Graph
     from convdsl.ir.model import Model
+    from convdsl.sizes import Shapes
     from convdsl.tensor import Dim
 
     Figured = Dim | None
@@ -50,7 +50,7 @@ class Counted:
 def counted(model: Model, inputs: Shapes, batch: int | None) -> Counted:
     """A model's figures; sizes that nobody says stay open."""
     from convdsl.analysis.report import analyse
-    from convdsl.driver import bind
+    from convdsl.sizes import bind
 
     binding = bind(model, inputs, batch)
     settled = model.settled(binding)

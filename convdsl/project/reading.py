@@ -18,7 +18,7 @@ from convdsl.spelling import nearest
 from convdsl.syntax.limits import SOURCE_BYTES
 
 if TYPE_CHECKING:
-    from convdsl.driver import Shapes
+    from convdsl.sizes import Shapes
 
 MODELS, BUDGET = "models", "budget"
 TABLES = (MODELS, BUDGET)

@@ -12,11 +12,11 @@ import re
 from collections.abc import Iterable, Sequence
 from functools import singledispatch
 
-from convdsl import driver
 from convdsl.analysis.cost import CONVENTIONS
 from convdsl.analysis.report import Report
 from convdsl.diagnostics import CompileError, Diagnostic, Error
 from convdsl.drawing.svg import text_of
+from convdsl.figures import report as counted
 from convdsl.ir.graph import Graph
 from convdsl.ir.model import Model
 from convdsl.pictures.wiring import Network
@@ -49,7 +49,7 @@ def _(model: Model) -> str:
     binding = {"N": 1} if "N" in (symbol.name for symbol in model.symbols) else {}
     try:
         settled = model.settled(binding)
-        report = driver.report(settled, symbols=binding)
+        report = counted(settled, symbols=binding)
     except Error as error:  # of a file whose graph waits for sizes
         said = [f"<p class='signature'>{text_of(repr(model))}</p>", f"<p>{text_of(str(error))}</p>"]
         return fragment(said)

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from convdsl import __version__, driver
+from convdsl import __version__
 from convdsl.analysis.cost import CONVENTIONS
 from convdsl.analysis.machine import Machine
 from convdsl.analysis.report import Report
 from convdsl.analysis.roofline import Roofline, roofline
 from convdsl.diagnostics import InputError
 from convdsl.drawing.svg import text_of
+from convdsl.figures import report
 from convdsl.ir.graph import Graph
 from convdsl.ir.model import Model
 from convdsl.loading import load
@@ -32,6 +33,7 @@ from convdsl.reporting.page_style import SCRIPT, file_style
 from convdsl.reporting.page_table import signature, table, totals
 from convdsl.reporting.rows import rows
 from convdsl.runtime.whole_files import write_whole
+from convdsl.sizes import bind
 
 MOST_OPEN = 300
 """Rows of a table that stands open; longer ones are opened by who wants them."""
@@ -48,7 +50,7 @@ def html_page(
     """The file as text. The batch is 1 unless said; other sizes may stay open, and what needs
     them is left out. `machine`: for the roofline. Raises convdsl.Error."""
     model = model if isinstance(model, Model) else load(model)
-    binding = driver.bind(model, inputs, batch)
+    binding = bind(model, inputs, batch)
     if "N" in (symbol.name for symbol in model.symbols):
         binding.setdefault("N", 1)
     graph = model.settled(binding).graph.bind(binding)
@@ -60,7 +62,7 @@ def html_page(
         if machine is not None and step.rewrite is PASSES[-1]:
             roof = roofline(step.graph, machine)
 
-    figures = driver.report(model, count, inputs, symbols=binding, batch=batch, observer=observe)
+    figures = report(model, count, inputs, symbols=binding, batch=batch, observer=observe)
     if machine is not None and roof is None and not _is_open(graph):
         roof = roofline(run_passes(graph), machine)
     return _Page(figures, Network.of(graph), roof).text()

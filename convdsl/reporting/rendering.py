@@ -11,7 +11,7 @@ from convdsl.analysis.report import Report, shown
 from convdsl.analysis.roofline import Roofline
 from convdsl.analysis.snapshot import Snapshot
 from convdsl.diagnostics import InputError
-from convdsl.driver import report
+from convdsl.figures import report
 from convdsl.reporting.data import (
     passes_csv,
     passes_json,

@@ -19,10 +19,12 @@ import lark
 from lark.grammar import Rule
 from lark.lexer import TerminalDef
 
+from convdsl.syntax.chains import ChainedParser
 from convdsl.syntax.layout import NEWLINE, arrange
 
 GRAMMAR, TABLES = "convdsl.lark", "convdsl.tables.json"
 _HERE = Path(__file__).resolve().parent
+PLUGINS = {"LALR_Parser": ChainedParser}
 GRAMMARS = (_HERE.parent / "grammar", _HERE.parent.parent / "grammar")  # wheel, checkout
 
 
@@ -70,13 +72,14 @@ def worked_out() -> lark.Lark:
         postlex=Layout(),
         start=["file", "expression"],
         propagate_positions=True,
+        _plugins=PLUGINS,
         maybe_placeholders=True,
     )
 
 
 def restored(kept: dict[str, Any]) -> lark.Lark:
     """The parser from tables that Lark made before."""
-    options = {**kept["data"]["options"], "postlex": Layout()}
+    options = {**kept["data"]["options"], "postlex": Layout(), "_plugins": PLUGINS}
     return lark.Lark.load({"data": {**kept["data"], "options": options}, "memo": kept["memo"]})
 
 
@@ -90,7 +93,8 @@ def _numbered(pairs: list[tuple[str, Any]]) -> dict[Any, Any]:
 def text() -> str:
     """The tables as they stand in the file, a state or rule a line."""
     data, memo = worked_out().memo_serialize([TerminalDef, Rule])
-    del data["options"]["postlex"]
+    for ours in ("postlex", "_plugins"):
+        del data["options"][ours]
     made = {"made_from": made_from(), "data": data, "memo": memo}
     return json.dumps(made, separators=(",", ":")).replace('},"', '},\n"') + "\n"
 

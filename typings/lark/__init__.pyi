@@ -37,6 +37,7 @@ class Lark:
         start: Sequence[str] = ...,
         propagate_positions: bool = ...,
         maybe_placeholders: bool = ...,
+        _plugins: Mapping[str, type] = ...,
     ) -> None: ...
     @classmethod
     def load(cls, f: Mapping[str, Any]) -> Lark: ...

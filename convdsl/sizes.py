@@ -1,0 +1,111 @@
+"""What is said of a model's free sizes: by shapes, the batch, values by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias, cast
+
+from convdsl.diagnostics import InputError, expect
+from convdsl.ir.model import Model
+from convdsl.kernel.program import Port
+from convdsl.kernel.signature import Binding, bind_shapes, check_symbol, input_symbols, whole
+
+Shape: TypeAlias = "Sequence[int]"
+Shapes: TypeAlias = "Shape | Mapping[str, Shape] | None"
+
+
+def bind(
+    model: Model,
+    inputs: Shapes = None,
+    batch: int | None = None,
+    symbols: Mapping[str, int] | None = None,
+) -> Binding:
+    """What is said of the free symbols: by input shapes, the batch and values by name.
+
+    A shape may leave out the batch (`3x224x224`), which then is `batch`, by default 1.
+    Symbols that nothing is said of stay free. Raises InputError.
+    """
+    ports = ports_of(model)
+    free = input_symbols(ports)
+    binding: Binding = {}
+    if inputs is not None:
+        shapes = _complete_shapes(ports, inputs, batch)
+        given = [port for port in ports if port.name in shapes]
+        try:
+            binding |= bind_shapes(given, shapes)
+        except InputError as error:
+            raise InputError(f"{error}{_how_to_resize(model, given, shapes)}") from None
+    if batch is not None:
+        batch = whole("the batch", batch)
+    if batch is not None and "N" not in free:
+        raise InputError(f"a batch of {batch} cannot be chosen: the model fixes its sizes")
+    if batch is not None and binding.setdefault("N", batch) != batch:
+        raise InputError(f"the batch is {batch}, but the input shapes say {binding['N']}")
+    expect("symbols", symbols or {}, Mapping)
+    for name, value in (symbols or {}).items():
+        if name not in free:
+            known = ", ".join(free) or "none"
+            raise InputError(f"no free size is called {name}; there are {known}")
+        if binding.setdefault(name, value) != value:
+            raise InputError(f"{name} = {value}, but the input shapes say {binding[name]}")
+    for name, value in binding.items():
+        check_symbol(free[name], value)
+    return binding
+
+
+def _how_to_resize(
+    model: Model, ports: Sequence[Port], shapes: Mapping[str, tuple[int, ...]]
+) -> str:
+    """Help for a shape that the text fixes otherwise: the parameters that have its sizes, or how to
+    leave them open."""
+    for port in ports:
+        wanted = dict(zip(port.type.shape, shapes[port.name], strict=False))
+        fixed = {old: new for old, new in wanted.items() if isinstance(old, int) and old != new}
+        if len(shapes[port.name]) != port.type.rank or not fixed:
+            continue
+        settings = [
+            f"{name}={fixed[value]}"
+            for name, value in model.parameters.items()
+            if type(value) is int and value in fixed
+        ]
+        if settings:
+            return f"\nhelp: its sizes are parameters: --set {' --set '.join(settings)}"
+        names = iter(("H", "W", "D") if port.type.rank > 3 else ("L",))
+        sizes = [
+            next(names, "S") if axis > 1 and old in fixed else str(old)
+            for axis, old in enumerate(port.type.shape)
+        ]
+        declared = f"input {port.name}: {port.type.dtype}[{', '.join(sizes)}]"
+        return f"\nhelp: its text fixes its sizes; to leave them open, write `{declared}`"
+    return ""
+
+
+def _complete_shapes(
+    ports: Sequence[Port], inputs: Shapes, batch: int | None
+) -> dict[str, tuple[int, ...]]:
+    if isinstance(inputs, Mapping):
+        given = {name: _shape(shape) for name, shape in inputs.items()}
+    else:
+        if len(ports) != 1:
+            names = ", ".join(port.name for port in ports)
+            raise InputError(f"the model has several inputs ({names}): give a shape for each name")
+        given = {ports[0].name: _shape(inputs)}
+    by_name = {port.name: port for port in ports}
+    for name, shape in given.items():
+        if name not in by_name:
+            raise InputError(f"no input `{name}`; the inputs are {', '.join(by_name)}")
+        if len(shape) == by_name[name].type.rank - 1:
+            given[name] = (1 if batch is None else batch, *shape)
+    return given
+
+
+def _shape(given: object) -> tuple[int, ...]:
+    if not isinstance(given, Sequence) or isinstance(given, str):
+        raise InputError(f"{given!r} is no shape: a tuple of sizes is")
+    return tuple(whole("a size", size) for size in cast("Sequence[object]", given))
+
+
+def ports_of(model: Model) -> tuple[Port, ...]:
+    """What a caller may say the sizes of."""
+    types = {**model.inputs, **model.accepts}
+    return tuple(Port(name, type) for name, type in types.items())
