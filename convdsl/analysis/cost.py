@@ -16,7 +16,7 @@ from typing import TypeAlias
 from convdsl.ir.classify import OpClass, classify
 from convdsl.ir.graph import Graph, OpNode, StateNode
 from convdsl.ir.opdef import Role
-from convdsl.ir.rules import Answers
+from convdsl.ir.rules import Answers, numbered
 from convdsl.tensor import Dim
 
 CONVENTIONS = {
@@ -41,15 +41,19 @@ class Cost:
     activations: Dim  # elements put out
 
 
-def costs(graph: Graph, convention: str = "all") -> dict[OpNode, Cost]:
-    """The cost of every operator, in graph order."""
+def costs(
+    graph: Graph, convention: str = "all", numbers: Sequence[int] | None = None
+) -> dict[OpNode, Cost]:
+    """The cost of every operator, in graph order. `numbers`: of their calls, where known."""
     counted: set[int] = set()
     known: Answers[Cost] = Answers()  # without parameters
     result: dict[OpNode, Cost] = {}
-    for node in graph.op_nodes():
+    nodes = graph.op_nodes()
+    numbers = numbers or numbered(node.call for node in nodes)
+    for node, number in zip(nodes, numbers, strict=True):
         own = [s for s in _parameters(node) if s.id not in counted]
         counted.update(s.id for s in own)
-        cost = known.of(node.call, partial(_cost, node, convention))
+        cost = known.of(number, partial(_cost, node, convention))
         params = known_sum(s.type.elements for s in own)
         result[node] = replace(cost, params=params) if own else cost
     return result

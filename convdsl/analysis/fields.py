@@ -62,7 +62,7 @@ class Path:
     def at(self, position: int) -> Interval | None:
         turns, phase = divmod(position, len(self.phases))
         interval = self.phases[phase]
-        return interval and interval.shifted(turns * self.advance)
+        return interval and (interval.shifted(turns * self.advance) if turns else interval)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +115,12 @@ def _hull(path: Path, taps: Taps, shift: int) -> Interval | None:
         return None
     period = len(path.phases)
     if period == 1:  # monotone: the ends decide
-        taps = (taps[0], taps[-1])
-    elif isinstance(taps, range) and len(taps) > 2 * period:  # monotone in every phase
+        (interval,) = path.phases
+        if interval is None:
+            return None
+        ends = [(taps[end] + shift) * path.advance for end in (0, -1)]
+        return Interval(interval.lo + min(ends), interval.hi + max(ends))
+    if isinstance(taps, range) and len(taps) > 2 * period:  # monotone in every phase
         taps = (*taps[:period], *taps[-period:])
     result: Interval | None = None
     for tap in taps:
@@ -141,9 +145,13 @@ def _shortest(path: Path) -> Path:
 
 def union(paths: Iterable[Path]) -> tuple[Path, ...]:
     """Paths that move alike become one."""
-    merged: dict[tuple[int | None, Fraction], Path] = {}
+    paths = tuple(paths)
+    if len(paths) == 1:
+        return paths
+    merged: dict[tuple[int | None, int, int], Path] = {}
     for path in paths:
-        key = (path.axis, path.rate)
+        common = gcd(path.advance, len(path.phases))
+        key = (path.axis, path.advance // common, len(path.phases) // common)
         merged[key] = _merge(merged[key], path) if key in merged else path
     return tuple(merged.values())
 

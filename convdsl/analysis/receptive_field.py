@@ -34,7 +34,7 @@ from convdsl.analysis.fields import Field, Interval, Path, UnavailableError, com
 from convdsl.analysis.tables import Table, through_reads, united, written_out
 from convdsl.ir.graph import Graph, OpNode, Value
 from convdsl.ir.opdef import Reach, Role, WindowRule
-from convdsl.ir.rules import Answers, arithmetic_of
+from convdsl.ir.rules import Answers, arithmetic_of, numbered
 from convdsl.kernel.expr import Axis, Stage, TensorExpr
 from convdsl.tensor import Dim, Window, dim_max, dim_min
 
@@ -58,8 +58,9 @@ Seen: TypeAlias = "dict[Key, Known | None]"  # None: unavailable; no key: not se
 Summary: TypeAlias = "dict[str, tuple[AxisField | None, ...]]"
 
 
-def propagate(graph: Graph) -> dict[Value, Seen]:
-    """For every input and operator output: its field in each model input, per axis of space."""
+def propagate(graph: Graph, numbers: Sequence[int] | None = None) -> dict[Value, Seen]:
+    """For every input and operator output: its field in each model input, per axis of space.
+    `numbers`: of the operators' calls, where known."""
     seen: dict[Value, Seen] = {}
     for name, value in graph.inputs.items():
         here = (Interval(0, 0),)
@@ -67,15 +68,18 @@ def propagate(graph: Graph) -> dict[Value, Seen]:
             (name, axis): Field((Path(axis, 1, here),)) for axis in range(2, value.type.rank)
         }
     known: Answers[_Steps] = Answers()
-    for node in graph.op_nodes():
-        steps = known.of(node.call, partial(_Steps, node))
+    nodes = graph.op_nodes()
+    numbers = numbers or numbered(node.call for node in nodes)
+    for node, number in zip(nodes, numbers, strict=True):
+        steps = known.of(number, partial(_Steps, node))
         seen |= zip(node.outputs, _through(steps, node.inputs, seen), strict=True)
     return seen
 
 
-def receptive_fields(graph: Graph) -> dict[Value, Summary]:
+def receptive_fields(graph: Graph, numbers: Sequence[int] | None = None) -> dict[Value, Summary]:
     """What is reported of every input and operator output."""
-    return {value: _summary(graph, value, seen) for value, seen in propagate(graph).items()}
+    seen_of = propagate(graph, numbers)
+    return {value: _summary(graph, value, seen) for value, seen in seen_of.items()}
 
 
 def field_of_last_map(graph: Graph) -> Summary:
@@ -292,6 +296,8 @@ def _keeps_channels(path: Path, place: Place, stage: Stage) -> bool:
 
 def _join(fields: Sequence[Known | None], shape: tuple[Dim, ...]) -> Known | None:
     """The field of what depends on several operands at once, a value of this shape."""
+    if len(fields) == 1:
+        return fields[0]
     known = [field for field in fields if field is not None]
     if len(known) < len(fields):
         return None
@@ -315,8 +321,6 @@ def _joined(fields: Sequence[Field]) -> Field:
 
 
 def _same_centres(fields: Sequence[Field]) -> bool:
-    if len(fields) == 1:
-        return True
     if any(len(field.paths) != 1 for field in fields):
         return False
     first, *others = (field.paths[0] for field in fields)
@@ -324,7 +328,7 @@ def _same_centres(fields: Sequence[Field]) -> bool:
 
 
 def _is_concentric(a: Path, b: Path) -> bool:
-    if (a.axis, a.rate) != (b.axis, b.rate):
+    if a.axis != b.axis or a.advance * len(b.phases) != b.advance * len(a.phases):
         return False
     for position in range(lcm(len(a.phases), len(b.phases))):
         first, second = a.at(position), b.at(position)

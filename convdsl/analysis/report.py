@@ -16,7 +16,7 @@ from convdsl.diagnostics import InputError
 from convdsl.ir.graph import Graph, OpNode
 from convdsl.ir.model import Model
 from convdsl.ir.opdef import Kind, Required, Role
-from convdsl.ir.rules import Answers
+from convdsl.ir.rules import Answers, numbered
 from convdsl.ir.text import format_attribute, stated_attributes
 from convdsl.tensor import Dim, TensorType
 from convdsl.tensor.dim import separated
@@ -132,14 +132,15 @@ def analyse(model: Model, count: str = "all", bindings: Mapping[str, int] | None
     if count not in CONVENTIONS:
         raise InputError(f"no counting convention {count}: there are {', '.join(CONVENTIONS)}")
     graph = model.graph.bind(bindings) if bindings else model.graph
-    fields = receptive_fields(graph)
+    numbers = numbered(node.call for node in graph.op_nodes())
+    fields = receptive_fields(graph, numbers)
     stated: Answers[dict[str, str]] = Answers()
     layers = tuple(
         _layer(
-            *(node, stated.of(node.call, partial(stated_attributes, node))),
+            *(node, stated.of(number, partial(stated_attributes, node))),
             *(cost, fields[node.outputs[0]]),
         )
-        for node, cost in costs(graph, count).items()
+        for number, (node, cost) in zip(numbers, costs(graph, count, numbers).items(), strict=True)
     )
     buffers = (s.type.elements for s in graph.states.values() if s.role is Role.BUFFER)
     return Report(

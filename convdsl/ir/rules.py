@@ -5,7 +5,7 @@ The layers of a network repeat: most have operand types and attributes that an e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -53,15 +53,29 @@ def signature(call: Call) -> Hashable:
     return (call.op, tuple(call.types.items()), attributes)
 
 
+def numbered(calls: Iterable[Call]) -> list[int]:
+    """A number for each call, the same for equal ones: for who asks several things of each."""
+    numbers: dict[Hashable, int] = {}
+    found: list[int] = []
+    for call in calls:
+        key = signature(call)
+        try:
+            found.append(numbers.setdefault(key, len(numbers)))
+        except TypeError:  # an attribute that has no hash: like no other
+            found.append(numbers.setdefault((len(numbers),), len(numbers)))
+    return found
+
+
 class Answers(Generic[_Answer]):
     """What else follows from a call alone, found out once for each signature."""
 
     def __init__(self) -> None:
         self._known: dict[Hashable, _Answer] = {}
 
-    def of(self, call: Call, ask: Callable[[], _Answer]) -> _Answer:
-        """What was answered of an equal call, else what `ask` answers."""
-        key = signature(call)
+    def of(self, call: Call | int, ask: Callable[[], _Answer]) -> _Answer:
+        """What was answered of an equal call, else what `ask` answers. Calls that have a number go
+        by that alone."""
+        key = call if isinstance(call, int) else signature(call)
         try:
             known = self._known.get(key)
         except TypeError:  # an attribute that has no hash
@@ -112,8 +126,14 @@ def _apply(op: OpDef, types: Mapping[str, TensorType], attributes: Mapping[str, 
 
 def _exact(value: Any) -> Any:
     """A key that tells apart what Python holds equal: 1, 1.0 and true, 0.0 and -0.0."""
+    kind = value.__class__
+    if kind in _PLAIN:
+        return kind, value
     if isinstance(value, float):
         return float, value.hex()
     if isinstance(value, tuple):
         return tuple, tuple([_exact(item) for item in value])  # pyright: ignore[reportUnknownVariableType]
-    return value.__class__, value
+    return kind, value
+
+
+_PLAIN = frozenset({int, str, bool, type(None)})

@@ -453,6 +453,8 @@ def dim_max(*values: Dim) -> Dim:
 
 def extremum(kind: str, values: tuple[Dim, ...]) -> Dim:
     """The `min` or `max` of sizes, without those that another is provably beyond."""
+    if len(set(values)) == 1:
+        return values[0]
     kept: list[Dim] = []
     for value in values:
         if any(_dominates(kind, other, value) for other in kept):
