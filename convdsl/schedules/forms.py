@@ -37,7 +37,7 @@ def of_filters(
 ) -> npt.NDArray[np.float64]:
     """Filters [taps.., ..] as they are multiplied, [products.., ..], in double precision, along one
     axis after the other; `flips` says along which of these they are turned round."""
-    made, before = filters.astype(np.float64), 1
+    made, before = filters.astype(np.float64, copy=False), 1
     rest = filters.shape[len(forms) :]
     for form, flip in zip(forms, flips, strict=True):
         g = _matrix(form)

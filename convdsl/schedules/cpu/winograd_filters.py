@@ -19,6 +19,7 @@ from convdsl.schedules.forms import form, of_filters
 from convdsl.tensor import Dim, DType
 from convdsl.tensor.records import record
 
+_IN_CACHE = 1 << 16  # doubles: half a megabyte, as second-level caches have at least
 _AT_ONCE = 64  # results of a transform that is unrolled; more are loops
 
 
@@ -76,20 +77,30 @@ class WinogradPack:
 
     def pack(self, array: npt.NDArray[Any], out: npt.NDArray[Any]) -> None:
         plain = self.plain
-        k, c, *taps = self.shape
+        k, c = self.shape[:2]
         filters = plain.in_order(array)
         for group, own in enumerate(filters):
             for first in range(0, plain.blocks, self.tile):
                 blocks = min(self.tile, plain.blocks - first)
                 width = blocks * self.lanes
-                kept = own[first * self.lanes : first * self.lanes + width]
-                wide = np.zeros((prod(taps), c, width))
-                wide[:, :, : len(kept)] = kept.transpose(2, 1, 0)
                 start = self.start(group, first, blocks)
                 assert isinstance(start, int)
-                made = of_filters(self.forms, self.flips, wide.reshape(*taps, c, width))
-                out[start : start + made.size] = made.reshape(-1)
+                tile = out[start : start + self.products * c * width]
+                kept = own[first * self.lanes : first * self.lanes + width]
+                self._transform(kept, tile.reshape(self.products, c, width))
         assert k <= plain.blocks * self.lanes
+
+    def _transform(self, kept: npt.NDArray[Any], out: npt.NDArray[Any]) -> None:
+        """A tile, a few channels at a time: what is in doubles between stays in cache."""
+        products, c, width = out.shape
+        taps = self.shape[2:]
+        step = max(1, _IN_CACHE // (products * width))
+        for low in range(0, c, step):
+            part = out[:, low : low + step]
+            wide = np.zeros((prod(taps), part.shape[1], width))
+            wide[:, :, : len(kept)] = kept[:, low : low + step].transpose(2, 1, 0)
+            made = of_filters(self.forms, self.flips, wide.reshape(*taps, -1, width))
+            part[:] = made.reshape(part.shape)
 
     def stages(self, source: TensorVar) -> Iterator[tuple[int, Stage]]:
         raise TypeError("filters that are known in calls only are transformed by a kernel")
