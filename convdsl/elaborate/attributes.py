@@ -139,8 +139,6 @@ def _open(attribute: Attribute, value: Any) -> tuple[str, ...]:
     size = next((item for item in items if isinstance(item, SymDim)), None)
     if size is None or attribute.kind is Kind.SHAPE:
         return ()
-    if attribute.name in ("start", "stop"):
-        return ("positions count from the end, too: `stop = -2` leaves out the last two",)
     names = sorted(symbol.name for symbol in symbols_of(size))
     given = " ".join(f"--set {name}=..." for name in names)
     return (f"{size} is open: say how large ({given}), or write numbers in the input",)
@@ -217,9 +215,13 @@ def _integers(value: Any) -> Any:
 
 
 def _with_words(attribute: Attribute, value: Any) -> Any:
-    """A list of sizes and of the attribute's own words: `start = [1, begin]`."""
+    """A list of numbers and of the attribute's own words, `start = [1, begin]`, and of sizes that
+    are open where it takes them."""
+    if attribute.open and isinstance(value, SymDim):
+        return value
     items = value.items if isinstance(value, ListValue) else None
-    if not items or not all(i in attribute.choices or _dim(i) is not None for i in items):
+    one = _dim if attribute.open else _integer
+    if not items or not all(i in attribute.choices or one(i) is not None for i in items):
         return None
     return tuple(items)
 

@@ -156,7 +156,7 @@ class Evaluator(ABC):
                 "E0408",
                 "`in` means nothing here: no single tensor flows in",
                 node.span,
-                help="name the input you mean",
+                help="name the tensor you mean, as in `x.batch`; sizes of inputs are names, too: N",
             )
         return context.incoming
 

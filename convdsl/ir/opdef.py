@@ -78,6 +78,7 @@ class Attribute:
     choices: tuple[str, ...] = ()  # words that are accepted (besides what the kind accepts)
     keyword_only: bool = False
     minimum: int | None = None  # for INT and for each of SIZES and INTS
+    open: bool = False  # INTS may be sizes that stay open
 
 
 @dataclass(frozen=True, slots=True)

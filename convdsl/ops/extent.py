@@ -54,8 +54,22 @@ def resolve_slice(call: Call) -> Mapping[str, Any]:
     if 0 in limits["step"]:
         raise OpError("a slice cannot step by 0", attributes=("step",))
     ranks = sorted(range(count), key=lambda j: order[j] % x.rank)
+    for name in ("start", "stop"):
+        for limit in limits[name]:
+            _check_end(name, limit)
     in_order = {name: tuple(value[j] for j in ranks) for name, value in limits.items()}
     return {**call.attributes, "axes": axes, **in_order}
+
+
+def _check_end(name: str, limit: Any) -> None:
+    """From which end a limit counts has to be known."""
+    if isinstance(limit, str):
+        return
+    low, high = bounds(limit)
+    if (low is None or low < 0) and (high is None or high >= 0):
+        help = ("say a least size where the input is declared: `where H >= 8`",)
+        text = f"whether {limit} counts from the front or from the end is open"
+        raise OpError(text, attributes=(name,), help=help)
 
 
 def cut(extent: Dim, start: Any, stop: Any, step: int) -> tuple[Dim, Dim]:
@@ -65,7 +79,8 @@ def cut(extent: Dim, start: Any, stop: Any, step: int) -> tuple[Dim, Dim]:
     def position(value: Any, default: Dim) -> Dim:
         if isinstance(value, str):
             return default
-        counted = extent + value if value < 0 else value
+        most = bounds(value)[1]
+        counted = extent + value if most is not None and most < 0 else value
         return dim_min(dim_max(counted, low), high)
 
     first = position(start, low if step > 0 else high)
@@ -118,8 +133,8 @@ SLICE = OpDef(
     operands=(Operand("x"),),
     attributes=(
         Attribute("axes", Kind.INTS, REQUIRED, "the axes to cut"),
-        Attribute("start", Kind.INTS, BEGIN, "first position", choices=(BEGIN,)),
-        Attribute("stop", Kind.INTS, END, "position behind the last", choices=(END,)),
+        Attribute("start", Kind.INTS, BEGIN, "first position", choices=(BEGIN,), open=True),
+        Attribute("stop", Kind.INTS, END, "position behind the last", choices=(END,), open=True),
         Attribute("step", Kind.INTS, 1, "distance between positions"),
     ),
     outputs=("y",),

@@ -9,7 +9,6 @@ from typing import Any
 
 from convdsl.ir.opdef import (
     DERIVED,
-    REQUIRED,
     Attribute,
     Call,
     Derived,
@@ -150,8 +149,8 @@ def _record(
             Attribute(
                 "axes",
                 Kind.INTS,
-                REQUIRED,
-                "the axes to reduce, or space, or all",
+                ALL,
+                "the axes to reduce, or space; all of them, as PyTorch and NumPy",
                 choices=(SPACE, ALL),
             ),
             Attribute(

@@ -83,6 +83,7 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
     ("unsqueeze", {"x": (N, 3)}, {"axes": (1, -3)}, "names an axis twice"),
     ("transpose", {"x": IMAGE}, {"axes": (0, 1, 2)}, "do not name every axis"),
     ("slice", {"x": IMAGE}, {"axes": 1, "start": 8}, "nothing of axis 1"),
+    ("slice", {"x": (N, 8, H)}, {"axes": 2, "stop": H - 4}, "the front or from the end is open"),
     ("slice", {"x": IMAGE}, {"axes": 1, "step": 0}, "cannot step by 0"),
     ("slice", {"x": IMAGE}, {"axes": (1, 2), "start": (1, 2, 3)}, "3 entries for 2 axes"),
     ("pad", {"x": IMAGE}, {"pad": (1, 2, 3)}, "3 entries for 2 axes"),
