@@ -232,6 +232,7 @@ def test_a_full_disk_leaves_what_was_there(
 FULL = "cannot write the output: No space left on device"
 
 
+@pytest.mark.drawn(share=4)
 @pytest.mark.parametrize("buffered", [True, False])
 @pytest.mark.parametrize(
     "command",

@@ -19,7 +19,7 @@ from gpu import test_operators as operators
 from benchmarks import gpu
 from convdsl.ops import BY_NAME
 
-pytestmark = pytest.mark.ladder(share=2)  # seconds each
+pytestmark = pytest.mark.ladder(share=6)  # seconds each
 
 TINY = """
 model tiny {

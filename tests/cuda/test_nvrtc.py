@@ -18,7 +18,7 @@ from convdsl.kernel.cuda_module import Launch
 from convdsl.kernel.cuda_target import ARCHITECTURES
 from convdsl.kernel.program import Access, Argument, Place
 
-pytestmark = pytest.mark.ladder(share=2)  # seconds each
+pytestmark = pytest.mark.ladder(share=6)  # seconds each
 
 SOURCE = r"""
 extern "C" __global__ void __launch_bounds__(256) turned(float* a, const float* b) {

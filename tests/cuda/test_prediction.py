@@ -23,7 +23,7 @@ from convdsl.measure.card_timing import ROUNDS, TIMES
 from convdsl.schedules.cuda.winograd_plan import winograd_for
 from convdsl.toolchain import find_toolchain
 
-pytestmark = pytest.mark.ladder(share=2)  # seconds each
+pytestmark = pytest.mark.ladder(share=6)  # seconds each
 
 NET = """
 model net {

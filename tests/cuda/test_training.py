@@ -16,7 +16,7 @@ from convdsl.diagnostics import InputError
 from convdsl.training.session import Session
 from convdsl.training.settings import complete
 
-pytestmark = pytest.mark.ladder(share=2)  # seconds each
+pytestmark = pytest.mark.ladder(share=6)  # seconds each
 
 NET = """
 model small {
