@@ -123,6 +123,7 @@ def program(said: dict[str, Any], batch: int = 4) -> Any:
     return Plan(step.model, find_toolchain("cpu")).lower({"N": batch}).program
 
 
+@pytest.mark.dear
 def test_shares_are_done_once() -> None:
     """Of three that come at different times, each takes what the others have not."""
     model = convdsl.parse(NET.replace("linear(128)", "linear(512)"))

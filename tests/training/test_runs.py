@@ -75,6 +75,7 @@ class Stopping(Watch):
             os.kill(os.getpid(), signal.SIGINT)
 
 
+@pytest.mark.dear
 def test_it_learns_and_says_so(tmp_path: Path) -> None:
     trained = run(tmp_path / "run", epochs=8, val_fraction=0.3, data=samples(120))
     lines = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]

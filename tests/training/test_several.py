@@ -159,7 +159,7 @@ def ranks_of(out: Path) -> dict[int, int]:
 
 
 @pytest.mark.dear
-@pytest.mark.drawn(share=KILLS // 2)
+@pytest.mark.drawn(share=KILLS)
 @pytest.mark.parametrize("number", range(KILLS))
 def test_a_killed_rank_ends_the_job_and_nothing_is_lost(
     place: Path, uninterrupted: str, number: int

@@ -112,6 +112,7 @@ def test_synchronised_steps_are_those_of_one_process(said: dict[str, Any]) -> No
     check_alike(states, same, 1e-5)
 
 
+@pytest.mark.dear
 def test_parts_may_differ_in_size() -> None:
     """Three ranks and seven samples, in double precision: to 1e-12."""
     model = convdsl.parse(F64)
@@ -123,6 +124,7 @@ def test_parts_may_differ_in_size() -> None:
     check_alike(states, same, 1e-12)
 
 
+@pytest.mark.dear
 def test_statistics_are_each_rank_s_own_unless_synchronised() -> None:
     """Then a step is the mean of the ranks' steps: gradients, loss and running statistics."""
     model = convdsl.parse(NET.replace("dropout(0.3)", "identity()"))
@@ -139,6 +141,7 @@ def test_statistics_are_each_rank_s_own_unless_synchronised() -> None:
     assert np.abs(whole[key] - states[key]).max() > 1e-3
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.drawn(share=20)
 @pytest.mark.parametrize("seed", range(6))
@@ -287,6 +290,7 @@ def test_it_goes_on_with_another_number_of_ranks(tmp_path: Path) -> None:
     check_alike(kept[0].states, kept[1].states, 1e-2)
 
 
+@pytest.mark.dear
 def test_a_loss_that_is_no_number_is_one_message(tmp_path: Path) -> None:
     """With the reason that only one rank can see."""
     x = np.random.default_rng(0).standard_normal((16, 1, 8, 8)).astype("f4")
