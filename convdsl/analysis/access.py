@@ -11,7 +11,7 @@ and regroupings such as flatten. Positions count outside the operand too: those 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import lcm, prod
 from typing import Any, TypeAlias
 
@@ -34,12 +34,13 @@ from convdsl.kernel.expr import (
 from convdsl.kernel.scalar import FUNCTIONS
 from convdsl.tensor import Dim, SymDim, Window, evaluate, floor_div, substitute, symbols_of
 from convdsl.tensor.dim import Atom, Extremum, Floor
+from convdsl.tensor.records import record
 
 LARGEST_GRID = 2**22
 """Positions that are enumerated to find the period of an index that is not affine."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Span:
     """All positions first..last, where at least one end is symbolic."""
 
@@ -50,7 +51,7 @@ class Span:
 Taps: TypeAlias = "Sequence[int] | Span"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Access:
     """Positions along one operand axis, as the module says; `axis` None where o plays no part.
     `gathered`: those of all channels together, of which each reads some."""
@@ -75,7 +76,7 @@ def _progression(first: Dim, count: Dim, step: int) -> Taps:
     return Span(first, last)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Guard:
     """An index condition that a read stands under.
 
@@ -99,7 +100,7 @@ class Guard:
         return Guard(IndexCompare(self.compare.op, a, b), self.truth, self.soft)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Place:
     """A read inside a stage: the reductions around it and the conditions it stands under."""
 

@@ -10,17 +10,18 @@ A path is one such field, a field the union of paths that move differently.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 from math import gcd, lcm
 
 from convdsl.analysis.access import Access, Span, Taps
 from convdsl.tensor import Dim, dim_max, dim_min
+from convdsl.tensor.records import record
 
 LONGEST_PERIOD = 2**14
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Interval:
     """Positions lo..hi."""
 
@@ -42,7 +43,7 @@ def _greatest(a: Dim, b: Dim) -> Dim:
     return max(a, b) if isinstance(a, int) and isinstance(b, int) else dim_max(a, b)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Path:
     """A field that moves along one axis of the value (None: is the same everywhere).
 
@@ -65,7 +66,7 @@ class Path:
         return interval and (interval.shifted(turns * self.advance) if turns else interval)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Field:
     """The union of paths that move differently; `aligned` as the module says."""
 

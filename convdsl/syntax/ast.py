@@ -1,4 +1,4 @@
-"""The syntax tree: one frozen dataclass per rule, each with its span.
+"""The syntax tree: one record per rule, each with its span.
 
 Operators of one precedence are kept flat (`a + b - c` is one node), so that only brackets
 nest and every walk over a tree is as deep as the limit on brackets allows.
@@ -6,13 +6,13 @@ nest and every walk over a tree is as deep as the limit on brackets allows.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TypeAlias
 
 from convdsl.diagnostics import Span
+from convdsl.tensor.records import record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Node:
     """What was read, and where."""
 
@@ -22,26 +22,26 @@ class Node:
 # Expressions
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Name(Node):
     """bottleneck"""
 
     id: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Incoming(Node):
     """`in`: what flows into the block or stage."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Literal(Node):
     """A number, a boolean, or a size such as 3x3 (a tuple)."""
 
     value: int | float | bool | tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Text(Node):
     """A string: literal pieces and interpolated expressions."""
 
@@ -55,14 +55,14 @@ class Text(Node):
         return self.parts[0] if len(self.parts) == 1 and isinstance(self.parts[0], str) else None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Items(Node):
     """[a, b, c]"""
 
     items: tuple[Expression, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Arithmetic(Node):
     """first, then (operator, operand) from left to right."""
 
@@ -70,7 +70,7 @@ class Arithmetic(Node):
     rest: tuple[tuple[str, Expression], ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Signed(Node):
     """-x; `negative` tells whether the signs before the operand cancel."""
 
@@ -78,14 +78,14 @@ class Signed(Node):
     operand: Expression
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Power(Node):
     """a ** b ** c, grouped from the right."""
 
     operands: tuple[Expression, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Compared(Node):
     """a < b <= c, every neighbouring pair compared."""
 
@@ -93,7 +93,7 @@ class Compared(Node):
     rest: tuple[tuple[str, Expression], ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Logic(Node):
     """Operands joined by `and` or `or`."""
 
@@ -101,7 +101,7 @@ class Logic(Node):
     operands: tuple[Expression, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Negated(Node):
     """not x; `odd` tells whether an odd number of `not` stands before the operand."""
 
@@ -109,7 +109,7 @@ class Negated(Node):
     operand: Expression
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Argument(Node):
     """64, or stride = 2"""
 
@@ -117,7 +117,7 @@ class Argument(Node):
     value: Expression
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Call(Node):
     """conv(64, 3x3)"""
 
@@ -125,7 +125,7 @@ class Call(Node):
     arguments: tuple[Argument, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Member(Node):
     """in.channels"""
 
@@ -133,7 +133,7 @@ class Member(Node):
     name: Name
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Index(Node):
     """widths[0]"""
 
@@ -141,7 +141,7 @@ class Index(Node):
     index: Expression
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Named(Node):
     """`value as label`"""
 
@@ -149,14 +149,14 @@ class Named(Node):
     label: Text
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Sink(Node):
     """`output label` at the end of a chain."""
 
     label: Text
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Chain(Node):
     """head -> stage -> stage"""
 
@@ -164,14 +164,14 @@ class Chain(Node):
     stages: tuple[Expression, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Body(Node):
     """{ statements }"""
 
     statements: tuple[Statement, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Conditional(Node):
     """if c { } else if d { } else { }"""
 
@@ -179,7 +179,7 @@ class Conditional(Node):
     otherwise: Body | None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Loop(Node):
     """for a, b in iterable { }"""
 
@@ -188,7 +188,7 @@ class Loop(Node):
     body: Body
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Repetition(Node):
     """repeat count { }"""
 
@@ -196,7 +196,7 @@ class Repetition(Node):
     body: Body
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Numbered(Node):
     """seq label { }: layers inside are called 0, 1, 2 ..."""
 
@@ -204,7 +204,7 @@ class Numbered(Node):
     body: Body
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Scoped(Node):
     """scope label { }: one more part in the names of the layers inside."""
 
@@ -241,7 +241,7 @@ Expression: TypeAlias = (
 # Statements
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Let(Node):
     """let width = 64; let a, b = f(x)"""
 
@@ -249,7 +249,7 @@ class Let(Node):
     value: Expression
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Assign(Node):
     """body = in -> relu; a, b = split(2)"""
 
@@ -257,7 +257,7 @@ class Assign(Node):
     value: Expression
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Assertion(Node):
     """assert width > 0, and a message if there is one"""
 
@@ -265,7 +265,7 @@ class Assertion(Node):
     message: Expression | None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class DefaultEntry(Node):
     """conv(bias = false)"""
 
@@ -273,14 +273,14 @@ class DefaultEntry(Node):
     arguments: tuple[Argument, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Default(Node):
     """default conv(bias = false), pool(pad = 1)"""
 
     entries: tuple[DefaultEntry, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class TypeExpression(Node):
     """f32[N, 3, 224, 224]"""
 
@@ -288,7 +288,7 @@ class TypeExpression(Node):
     extents: tuple[Expression, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Input(Node):
     """input x, y: f32[N, 3] where N > 1"""
 
@@ -297,7 +297,7 @@ class Input(Node):
     constraints: tuple[Expression, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Output(Node):
     """output label = value; of `output low, high` each, whose label is the value's name."""
 
@@ -310,7 +310,7 @@ class Output(Node):
         return self.label.span == self.value.span
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Preprocess(Node):
     """preprocess image: resize(256) -> center_crop(224)"""
 
@@ -318,14 +318,14 @@ class Preprocess(Node):
     steps: Expression
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Labels(Node):
     """labels, and the file that has them"""
 
     path: Text
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Evaluation(Node):
     """An expression standing as a statement."""
 
@@ -340,14 +340,14 @@ Statement: TypeAlias = (
 # Items of a file
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Version(Node):
     """convdsl 1"""
 
     number: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Imported(Node):
     """bottleneck as unit"""
 
@@ -355,7 +355,7 @@ class Imported(Node):
     alias: Name | None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Use(Node):
     """use "blocks.cnn": bottleneck, stage"""
 
@@ -363,7 +363,7 @@ class Use(Node):
     names: tuple[Imported, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Parameter(Node):
     """width, or stride = 1"""
 
@@ -371,7 +371,7 @@ class Parameter(Node):
     default: Expression | None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Block(Node):
     """block bottleneck(width) { .. }"""
 
@@ -380,7 +380,7 @@ class Block(Node):
     body: Body
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Model(Node):
     """model resnet50(classes = 1000) { .. }"""
 
@@ -389,7 +389,7 @@ class Model(Node):
     body: Body
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Setting(Node):
     """epochs = 90"""
 
@@ -397,7 +397,7 @@ class Setting(Node):
     value: Expression
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Train(Node):
     """train { .. }, or train resnet50 { .. }"""
 
@@ -410,7 +410,7 @@ Item: TypeAlias = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class File(Node):
     """A whole source, its items in order."""
 
