@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 from convdsl.kernel import expr
 from convdsl.kernel.expr import TensorExpr, TensorVar
 from convdsl.tensor import Dim, DType, Symbol, TensorType, Window, symbols_of
+from convdsl.tensor.records import record
 
 
 class Role(enum.Enum):
@@ -26,7 +27,7 @@ class Role(enum.Enum):
     CONSTANT = "constant"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Operand:
     """A named tensor operand. A variadic one, which comes last, arrives as name0, name1, ... One
     that `chooses` is a mask, whose type says nothing of the others'."""
@@ -67,7 +68,7 @@ class Required:
 REQUIRED = Required()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Attribute:
     """One attribute. In the DSL, positional arguments fill attributes in record order."""
 
@@ -81,7 +82,7 @@ class Attribute:
     open: bool = False  # INTS may be sizes that stay open
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class StateSpec:
     """A weight that an operator owns."""
 
@@ -96,7 +97,7 @@ class StateSpec:
         return layer if self.bare else f"{layer}.{self.name}"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Call:
     """An operator applied: resolved attributes and operand types by operand name."""
 
@@ -195,7 +196,7 @@ class Reach(enum.Enum):
 WindowRule: TypeAlias = Window | Reach
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Cost:
     """Exact counts of one call; conventions in docs/analysis.md.
 
@@ -260,7 +261,7 @@ def always(call: Call) -> bool:
     return True
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Derived:
     """The gradient follows from the arithmetic by differentiation (`kernel.gradient`).
 
@@ -277,7 +278,7 @@ class Derived:
     at_result: Callable[[Call], bool] = never
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Rule:
     """The gradient is built from other operators, because of `why`.
 
@@ -288,21 +289,21 @@ class Rule:
     why: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Zero:
     """The gradient is zero, because of `why`."""
 
     why: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class NotDifferentiable:
     """There is no gradient, for a reason."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Missing:
     """There is a gradient, and nobody has written it: what it needs."""
 
