@@ -13,15 +13,18 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from convdsl.analysis.samples import batch_of, samples_are_apart
 from convdsl.forking import CYCLES
 from convdsl.ir.canonical import canonical_text
 from convdsl.ir.graph import Graph
 from convdsl.ir.model import Model
 from convdsl.kernel.cpu_abi import ENTRY
 from convdsl.kernel.program import AllReduce, Joint, Port
+from convdsl.kernel.target import Target
 from convdsl.lowering.lower import Lowered, lower
 from convdsl.lowering.packing import Packing, Shelf, pack_weights
 from convdsl.lowering.recipe import packings_from_json, packings_to_json
+from convdsl.lowering.rounds import in_rounds, samples_at_once, whole_port
 from convdsl.passes import PASSES, Observer, Pass
 from convdsl.passes import run as run_passes
 from convdsl.runtime.cache import ObjectCache, sources
@@ -61,9 +64,23 @@ class Plan:
         graph = graph.bind(binding) if binding else graph
         return run_passes(graph, self.passes, verify=self.verify, observer=self.observer)
 
+    def rounds(self, binding: Mapping[str, int]) -> tuple[Mapping[str, int], int]:
+        """The sizes that kernels are made for, and how many rounds of these there are: samples of a
+        batch that do not depend on each other need not be met at once."""
+        model, target = self.model, self.toolchain.target
+        batch = None if model.reread is not None else batch_of(model.graph)
+        samples = 1 if batch is None else binding.get(batch.name, 1)
+        if batch is None or samples == 1 or not isinstance(target, Target):
+            return binding, 1
+        at_once = samples_at_once(model.graph.bind({**binding, batch.name: 1}), samples, target)
+        if at_once == samples or not samples_are_apart(model):
+            return binding, 1
+        return {**binding, batch.name: at_once}, samples // at_once
+
     def lower(self, binding: Mapping[str, int]) -> Lowered:
-        """The same, and make kernels."""
-        return lower(self.graph(binding), self.machine, self.model.name)
+        """Bind the sizes, run the passes, and make kernels."""
+        binding, rounds = self.rounds(binding)
+        return in_rounds(lower(self.graph(binding), self.machine, self.model.name), rounds)
 
     def arena_bytes(self, binding: Mapping[str, int]) -> int:
         """Scratch memory of a call on one thread."""
@@ -90,14 +107,16 @@ class Plan:
     def _make(
         self, binding: Mapping[str, int], arrays: Mapping[str, Any], cache: ObjectCache | None
     ) -> tuple[Code, npt.NDArray[np.uint8]]:
+        binding, rounds = self.rounds(binding)
         graph = self.graph(binding)
-        key = "" if cache is None else key_of(graph, self.toolchain.version, self.machine)
+        key = "" if cache is None else key_of(graph, self.toolchain.version, self.machine, rounds)
         kept = None if cache is None else cache.get(key)
         if kept is not None:
-            code, packings = _read(kept, graph, self.machine)
+            code, packings = _read(kept, graph, self.machine, rounds)
             return code, _packed(graph, packings, code, arrays)
         with self.toolchain.compiler() as compiler:
             lowered = lower(graph, self.machine, self.model.name, certain=compiler.add)
+            lowered = in_rounds(lowered, rounds)
             program = lowered.program
             packing = _Packing(graph, lowered.packings, Code.of(program, b""), arrays)
             code = Code.of(program, compiler.object_code(program))
@@ -124,16 +143,18 @@ def _make_several(
     shelf, keys, codes = Shelf(), ["several"], list[Code]()
     todo: list[tuple[Graph, list[Packing], int]] = []
     for plan, binding in plans:
-        graph, machine, start = plan.graph(binding), plan.machine, shelf.bytes
-        keys.append(key_of(graph, plan.toolchain.version, machine))
+        own, rounds = plan.rounds(binding)
+        graph, machine, start = plan.graph(own), plan.machine, shelf.bytes
+        keys.append(key_of(graph, plan.toolchain.version, machine, rounds))
         key = "\n\n".join(keys)  # where weights lie follows from what was there before
         kept = None if cache is None else cache.get(key)
         if kept is not None:
-            code, packings = _read(kept, graph, machine)
+            code, packings = _read(kept, graph, machine, rounds)
             packings = shelf.place(packings, machine.alignment)
         else:
             with plan.toolchain.compiler() as compiler:
                 lowered = lower(graph, machine, plan.model.name, shelf, compiler.add)
+                lowered = in_rounds(lowered, rounds)
                 program, packings = lowered.program, lowered.packings
                 code = Code.of(program, compiler.object_code(program))
             if cache is not None:
@@ -232,9 +253,9 @@ def _packed(
 # The code cache. A key is everything that machine code and packings follow from.
 
 
-def key_of(graph: Graph, version: str, machine: Machine) -> str:
+def key_of(graph: Graph, version: str, machine: Machine, rounds: int = 1) -> str:
     """Everything that the code of a graph, made by a toolchain of that version, follows from."""
-    made_for = (version, machine.name, machine.facts)
+    made_for = (version, machine.name, machine.facts, *(["rounds", str(rounds)] * (rounds > 1)))
     return "\n".join((_fingerprint(), *made_for, canonical_text(graph)))
 
 
@@ -259,15 +280,17 @@ def _entry(code: Code, graph: Graph, machine: Machine, packings: tuple[Packing, 
     return b"".join((_LENGTH.pack(len(text)), text, code.object_code))
 
 
-def _read(entry: bytes, graph: Graph, machine: Machine) -> tuple[Code, tuple[Packing, ...]]:
+def _read(
+    entry: bytes, graph: Graph, machine: Machine, rounds: int
+) -> tuple[Code, tuple[Packing, ...]]:
     (length,) = _LENGTH.unpack_from(entry)
     end = _LENGTH.size + length
     facts = json.loads(entry[_LENGTH.size : end])
     code = Code(
         entry[end:],
         ENTRY,
-        tuple(Port(name, value.type) for name, value in graph.inputs.items()),
-        tuple(Port(name, value.type) for name, value in graph.outputs.items()),
+        tuple(whole_port(Port(n, value.type), rounds) for n, value in graph.inputs.items()),
+        tuple(whole_port(Port(n, value.type), rounds) for n, value in graph.outputs.items()),
         facts["arena_bytes"],
         facts["weight_bytes"],
         facts["steps"],

@@ -34,6 +34,13 @@ def samples_are_apart(model: Model) -> bool:
     return apart(model.graph)
 
 
+def batch_of(graph: Graph) -> Symbol | None:
+    """The size that stands first in the first input, whatever it is."""
+    types = [value.type for value in graph.inputs.values()]
+    symbol = _plain_symbol(types[0].shape[0]) if types and types[0].rank else None
+    return symbol if symbol is not None and _is_any_size(symbol) else None
+
+
 def _is_any_size(symbol: Symbol) -> bool:
     return symbol.minimum <= 1 and symbol.maximum is None and symbol.divisor == 1
 

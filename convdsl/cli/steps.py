@@ -136,7 +136,9 @@ def _say(
     """What the rows come to."""
     threads = f"{team.threads} thread{'s' * (team.threads > 1)}"
     console.note(
-        f"{len(program.steps)} steps, {len(program.kernels)} kernels, "
+        f"{len(program.steps)} steps, "
+        + (f"{program.rounds} rounds of them, " if program.rounds > 1 else "")
+        + f"{len(program.kernels)} kernels, "
         f"weights {program.weight_bytes:,} B, arena {program.arena_bytes:,} B"
         + (f" and {program.private_bytes:,} B a thread" if program.private_bytes else "")
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -98,12 +99,15 @@ def interpret_program(
     for array in outputs:
         array.reshape(-1).view(np.uint8)[:] = 0xFF
 
-    def buffer(argument: Argument, wanted: Buffer) -> Array:
+    def part(array: Array, number: int) -> Array:
+        return np.ascontiguousarray(array).reshape(program.rounds, -1)[number]
+
+    def buffer(argument: Argument, wanted: Buffer, number: int) -> Array:
         match argument.place:
             case Place.INPUT:
-                return np.ascontiguousarray(inputs[argument.slot]).reshape(-1)
+                return part(inputs[argument.slot], number)
             case Place.OUTPUT:
-                return outputs[argument.slot].reshape(-1)
+                return part(outputs[argument.slot], number)
             case Place.STATE:
                 return states[argument.slot].reshape(-1)
             case _:
@@ -111,10 +115,11 @@ def interpret_program(
                 end = argument.offset + wanted.size * wanted.dtype.bytes
                 return memory[argument.offset : end].view(wanted.dtype.numpy)
 
-    for step in program.steps:
+    for number, step in product(range(program.rounds), program.steps):
         kernel = kernels[step.kernel]
         pairs = zip(kernel.buffers, step.arguments, strict=True)
-        interpret(kernel, {wanted.name: buffer(given, wanted) for wanted, given in pairs}, order)
+        given = {wanted.name: buffer(where, wanted, number) for wanted, where in pairs}
+        interpret(kernel, given, order)
     return outputs
 
 

@@ -155,6 +155,7 @@ class Program:
     private_bytes: int = 0  # of each thread
     sums: tuple[AllReduce, ...] = ()  # over ranks, in the order in which all of them make these
     joint: Joint | None = None  # of a program with sums
+    rounds: int = 1  # how often all steps run, each time on the next part of inputs and outputs
 
     @property
     def phases(self) -> tuple[Phase, ...]:
@@ -176,6 +177,8 @@ def format_program(program: Program) -> str:
     if program.private_bytes:
         memory += f", {program.private_bytes} bytes a thread"
     lines.append(memory)
+    if program.rounds > 1:
+        lines.append(f"  {program.rounds} rounds, each on a part of the inputs and outputs")
     for number, step in enumerate(program.steps):
         lines += [_all_reduce(each) for each in program.sums if each.begin == number]
         arguments = ", ".join(map(str, step.arguments))

@@ -21,12 +21,16 @@ def verify_program(program: Program) -> None:
     that is a port's; what a kernel writes is declared to be written, and is neither an input nor a
     weight; private buffers lie in private memory, and no others; nothing is read before it is
     written, and all outputs are; within a step no memory that is written is handed over twice, and
-    what is updated is read where it is written.
+    what is updated is read where it is written. Of a program in rounds all this holds for one of
+    them; it keeps nothing, and inputs and outputs are cut along their first axis.
     """
     kernels = {kernel.name: kernel for kernel in program.kernels}
     if len(kernels) < len(program.kernels):
         raise ProgramError(f"{program.name}: two kernels of one name")
     written = _Written()
+    for port in (*program.inputs, *program.outputs) if program.rounds > 1 else ():
+        if program.sums or program.states or port.type.sizes[0] % program.rounds:
+            raise ProgramError(f"{program.name}: {program.rounds} rounds of {port.name}")
     sizes = {place: _sizes(program, place) for place in Place}
     for place in (Place.INPUT, Place.WEIGHTS, Place.STATE):
         for slot, size in enumerate(sizes[place]):
@@ -66,13 +70,14 @@ def _sizes(program: Program, place: Place) -> list[int]:
         case Place.PRIVATE:
             return [program.private_bytes]
         case _:
-            return [_bytes(port) for port in _ports(program, place)]
+            return [part_bytes(port, program.rounds) for port in _ports(program, place)]
 
 
-def _bytes(port: Port) -> int:
+def part_bytes(port: Port, rounds: int) -> int:
+    """Of the part of a port that a round is for."""
     size = port.type.bytes
     assert isinstance(size, int), "a program has no open sizes"
-    return size
+    return size // rounds
 
 
 class _Written:

@@ -41,6 +41,9 @@ class Moved:
     weights: int  # states among them
     values: int
 
+    def times(self, rounds: int) -> Moved:
+        return Moved(rounds * self.weights, rounds * self.values)
+
 
 @dataclass(frozen=True, slots=True)
 class Bound:
@@ -75,7 +78,8 @@ def predict(program: Program, cycles: Sequence[float], team: Team) -> list[Predi
     for step, count in zip(program.steps, cycles, strict=True):
         moved = moved_by(step, kernels[step.kernel], near)
         memory = moved.weights / team.figures.memory_bytes + moved.values / team.figures.l3_bytes
-        found.append(Prediction(count / rate, memory, moved))
+        times = program.rounds
+        found.append(Prediction(times * count / rate, times * memory, moved.times(times)))
     return found
 
 

@@ -40,8 +40,8 @@ def step_seconds(
     seconds: float | None = None,
     least: int = LEAST_RUNS,
 ) -> list[float]:
-    """Seconds of each step, on inputs drawn from a normal distribution. `arrays` are the weights
-    by key; at least so many runs, and runs for as long as `seconds` say."""
+    """Seconds of each step, in all rounds, on inputs drawn from a normal distribution. `arrays` are
+    the weights by key; at least so many runs, and runs for as long as `seconds` say."""
     program = lowered.program
     weights = aligned(program.weight_bytes)
     weights[:] = 0
@@ -49,7 +49,9 @@ def step_seconds(
     ir = llvm_module.print_module(program, target, timed=True)
     loaded = LoadedCode(Code.of(program, llvm.emit_object(ir, target)), weights, target)
     runs = _timed_runs(loaded, program, threads, SECONDS if seconds is None else seconds, least)
-    return seconds_of_steps(*runs, threads)
+    each = seconds_of_steps(*runs, threads)
+    count = len(program.steps)
+    return [sum(each[step::count]) for step in range(count)]
 
 
 def _timed_runs(
@@ -63,7 +65,7 @@ def _timed_runs(
     elapsed: list[float] = []
     end = time.perf_counter() + seconds
     while len(clocks) < least or (len(clocks) < MOST_RUNS and time.perf_counter() < end):
-        clock = np.zeros(len(program.steps) + 1, np.int64)
+        clock = np.zeros(len(program.steps) * program.rounds + 1, np.int64)
         started = time.perf_counter()
         loaded.run(inputs, threads, states, clock)
         elapsed.append(time.perf_counter() - started)

@@ -52,7 +52,7 @@ class Code:
             program.outputs,
             program.arena_bytes,
             program.weight_bytes,
-            len(program.steps),
+            len(program.steps) * program.rounds,
             program.states,
             program.private_bytes,
             program.sums,

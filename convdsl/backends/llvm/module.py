@@ -39,7 +39,7 @@ from convdsl.kernel.nodes import Kernel
 from convdsl.kernel.program import Argument, Place, Program
 from convdsl.kernel.target import Target
 from convdsl.kernel.verify import verify_kernel
-from convdsl.kernel.verify_program import verify_program
+from convdsl.kernel.verify_program import part_bytes, verify_program
 
 _TEAM = f"""  %threads = load i64, ptr %slot{TEAM_SIZE}
   %alone = icmp ule i64 %threads, 1
@@ -182,6 +182,7 @@ def _steps(program: Program, flush: tuple[str, str, str], timed: bool) -> str:
         lines.append(f"  call void @clock(ptr %base{TIMES}, i64 0, i64 %tid)")
     if program.sums:
         lines.append(_enter_phase(len(starts)))
+    lines += _begin_round(program)
     apart = steps_apart(program)
     waiting: list[int] = []
     for number in range(len(program.steps)):
@@ -194,10 +195,49 @@ def _steps(program: Program, flush: tuple[str, str, str], timed: bool) -> str:
             lines += [_wait(each) for each in waiting]
             waiting.clear()
         if timed:
-            lines.append(f"  call void @clock(ptr %base{TIMES}, i64 {number + 1}, i64 %tid)")
+            lines += _ticked(program, number)
+    lines += _end_round(program)
     if program.private_bytes or program.sums:
         lines += ["  br label %leave", "leave:"]
     return "\n".join([*lines, flush[1], "  ret void", "}"])
+
+
+def _begin_round(program: Program) -> list[str]:
+    """Where the part of each input and output lies that a round is for, and its counters."""
+    if program.rounds == 1:
+        return []
+    lines = ["  br label %first", "first:", "  br label %go", "go:"]
+    lines.append("  %round = phi i64 [ 0, %first ], [ %following, %again ]")
+    lines.append(f"  %ticks = mul i64 %round, {len(program.steps)}")
+    lines.append(f"  %counts = mul i64 %ticks, {COUNTERS_PER_STEP}")
+    lines.append(f"  %counters = getelementptr i64, ptr %base{COUNTERS}, i64 %counts")
+    for slot, port in enumerate((*program.inputs, *program.outputs), PORTS):
+        lines.append(f"  %from{slot} = mul i64 %round, {part_bytes(port, program.rounds)}")
+        lines.append(f"  %part{slot} = getelementptr i8, ptr %base{slot}, i64 %from{slot}")
+    return lines
+
+
+def _ticked(program: Program, number: int) -> list[str]:
+    """The clock after a step."""
+    if program.rounds == 1:
+        return [f"  call void @clock(ptr %base{TIMES}, i64 {number + 1}, i64 %tid)"]
+    return [
+        f"  %tick{number} = add i64 %ticks, {number + 1}",
+        f"  call void @clock(ptr %base{TIMES}, i64 %tick{number}, i64 %tid)",
+    ]
+
+
+def _end_round(program: Program) -> list[str]:
+    if program.rounds == 1:
+        return []
+    return [
+        "  br label %again",
+        "again:",
+        "  %following = add i64 %round, 1",
+        f"  %more = icmp ult i64 %following, {program.rounds}",
+        "  br i1 %more, label %go, label %done",
+        "done:",
+    ]
 
 
 def _which_phase(slot: int) -> list[str]:
@@ -254,14 +294,17 @@ def _step(program: Program, number: int) -> list[str]:
         base = f"%base{_slot(argument, program)}"
         if argument.place is Place.PRIVATE:
             base = "%private"
+        elif argument.place in (Place.INPUT, Place.OUTPUT) and program.rounds > 1:
+            base = f"%part{_slot(argument, program)}"
         lines.append(f"  {name} = getelementptr i8, ptr {base}, i64 {argument.offset}")
         names.append(f"ptr {name}")
     arguments = ", ".join([*names, f"i64 %share{number}", "i64 %shares"])
     claimed, done = number * COUNTERS_PER_STEP, number * COUNTERS_PER_STEP + COUNTERS_PER_STEP // 2
+    counters = "%counters" if program.rounds > 1 else f"%base{COUNTERS}"
     return [
         *lines,
-        f"  %claimed{number} = getelementptr i64, ptr %base{COUNTERS}, i64 {claimed}",
-        f"  %done{number} = getelementptr i64, ptr %base{COUNTERS}, i64 {done}",
+        f"  %claimed{number} = getelementptr i64, ptr {counters}, i64 {claimed}",
+        f"  %done{number} = getelementptr i64, ptr {counters}, i64 {done}",
         f"  br label %claim{number}",
         f"claim{number}:",
         f"  %claims{number} = atomicrmw add ptr %claimed{number}, i64 1 monotonic",

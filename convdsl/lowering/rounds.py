@@ -1,0 +1,117 @@
+"""A batch in rounds: all steps for some samples, then for the next ones.
+
+Values of sixteen images leave the caches before the next layer reads them, those of one or two do
+not; weights that come from memory in every round have to be hidden by the arithmetic on fewer
+samples. The program stays one, and its kernels are those of a smaller batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from convdsl.ir.graph import Graph, OpNode, StateNode, Value
+from convdsl.kernel.expr import Reduce, walk
+from convdsl.kernel.program import Port
+from convdsl.kernel.target import Target
+from convdsl.lowering.lower import Lowered
+from convdsl.tensor import DType
+from convdsl.tensor.records import record
+
+_NEARBY = 4  # second-level caches, within which what was written a moment ago is not in memory
+_MEMORY = 7.0  # bytes a cycle of weights from memory, which are asked for ahead
+_WAITED = 3.0  # and of values: 1 to 2 on a Zen 3 that others use, 6 where nobody does
+_HIDDEN = 0.8  # of the shorter of arithmetic and weights' traffic, what goes on beside the longer
+_ISSUED = 2.0  # vectors of multiply-adds a cycle
+_STEP = 3000.0  # cycles that a step takes besides
+_SAVED, _GROWN = 3.0, 4.0  # arithmetic and filters of Winograd's products, to direct ones
+_WORTH = 0.97  # of the time, from which on rounds are made
+
+
+@record
+class _Layer:
+    """Of one operator and one sample: cycles of its multiply-adds, bytes of its weights, and of
+    each value that it reads or makes. `dense`: a convolution that Winograd's products are for."""
+
+    cycles: float
+    weights: float
+    values: tuple[float, ...]
+    dense: bool
+
+    def time(self, samples: int, near: float) -> float:
+        """Cycles a sample, of so many at once."""
+        ways = [(self.cycles, self.weights)]
+        if self.dense:
+            ways.append((self.cycles / _SAVED, self.weights * _GROWN))
+        arithmetic = min(_beside(work, bytes / _MEMORY / samples) for work, bytes in ways)
+        waited = sum(size for size in self.values if size * samples > near) / _WAITED
+        return arithmetic + waited + _STEP / samples
+
+
+def _beside(one: float, other: float) -> float:
+    return max(one, other) + (1 - _HIDDEN) * min(one, other)
+
+
+def samples_at_once(one: Graph, batch: int, target: Target) -> int:
+    """How many samples a round should be for; `one` is the graph of one sample."""
+    near = _NEARBY * float(target.caches.l2_bytes)
+    layers = list(_layers(one, target.lanes(DType.F32)))
+    if all(size * batch <= near for layer in layers for size in layer.values):
+        return batch
+    times = {
+        samples: sum(layer.time(samples, near) for layer in layers)
+        for samples in range(batch, 0, -1)
+        if batch % samples == 0
+    }
+    best = min(times, key=lambda samples: times[samples])
+    return best if times[best] < times[batch] * _WORTH else batch
+
+
+def _layers(graph: Graph, lanes: int) -> Iterator[_Layer]:
+    """Operators that add up; what is done to their elements alone goes with them."""
+    for node in graph.op_nodes():
+        stages = node.call.kernel.stages
+        if not any(isinstance(e, Reduce) for stage in stages for e in walk(stage.body)):
+            continue
+        macs = node.op.cost(node.call).macs
+        weights = [v for v in node.inputs.values() if isinstance(v.node, StateNode)]
+        values = [v for v in node.inputs.values() if not isinstance(v.node, StateNode)]
+        yield _Layer(
+            (macs if isinstance(macs, int) else 0) / (lanes * _ISSUED),
+            sum(map(_bytes, weights)),
+            tuple(map(_bytes, (*values, *node.outputs))),
+            _is_dense(node),
+        )
+
+
+def _is_dense(node: OpNode) -> bool:
+    weight = node.inputs.get("weight")
+    attributes = node.call.attributes
+    square = weight is not None and tuple(weight.type.shape[2:]) == (3, 3)
+    return square and attributes.get("stride") in (1, (1, 1)) and attributes.get("groups", 1) == 1
+
+
+def _bytes(value: Value) -> float:
+    size = value.type.bytes
+    return float(size) if isinstance(size, int) else 0.0
+
+
+def in_rounds(lowered: Lowered, rounds: int) -> Lowered:
+    """So many times as many samples by the same steps."""
+    if rounds == 1:
+        return lowered
+    program = lowered.program
+    inputs, outputs = (
+        tuple(whole_port(port, rounds) for port in ports)
+        for ports in (program.inputs, program.outputs)
+    )
+    made = replace(program, rounds=rounds, inputs=inputs, outputs=outputs)
+    return replace(lowered, program=made)
+
+
+def whole_port(port: Port, rounds: int) -> Port:
+    """Of all rounds."""
+    if rounds == 1:
+        return port
+    type = port.type
+    return Port(port.name, replace(type, shape=(type.shape[0] * rounds, *type.shape[1:])))
