@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import networkx as nx
@@ -247,6 +248,12 @@ def test_clusters_are_those_of_agglomeration() -> None:
     assert sorted(map(sorted, joined)) == sorted(map(sorted, halves))
 
 
+@pytest.fixture
+def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Code is made once for the starts of one network."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+
 def learned(name: str, seed: int, steps: int, members: Array | None = None, **given: Any) -> float:
     """The share of members told right after some steps from two labels. `members`: what is known of
     each, where it is not a number of its own."""
@@ -260,7 +267,7 @@ def learned(name: str, seed: int, steps: int, members: Array | None = None, **gi
             "augment": "[]",
         },
     )
-    session = convdsl.Session(model, settings, f"random:{seed}", cache=False)
+    session = convdsl.Session(model, settings, f"random:{seed}")
     labels = np.full(34, -1, np.int64)
     labels[list(LABELLED)] = FACTIONS[list(LABELLED)]
     inputs = {"x": np.eye(34, dtype="f4")}
@@ -273,6 +280,7 @@ def learned(name: str, seed: int, steps: int, members: Array | None = None, **gi
 
 
 @pytest.mark.dear
+@pytest.mark.usefixtures("kept")
 @pytest.mark.parametrize(
     ("name", "given", "least"),
     [
@@ -294,6 +302,7 @@ def heat(time: float) -> Array:
 
 
 @pytest.mark.dear
+@pytest.mark.usefixtures("kept")
 def test_a_free_spectrum_learns_nothing_of_others() -> None:
     """Multipliers between knots prefer no frequency: what is learnt of a member by its number
     says nothing of the others. It says all where members are smooth to begin with."""
