@@ -88,7 +88,9 @@ def read(path: Path) -> dict[str, Array]:
         assert isinstance(store, WeightStore)
         return {name: store.read(name) for name in store.entries}
     except WeightError as error:
-        raise InputError(str(error)) from None
+        images = path.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
+        help = "\nhelp: images are for `convdsl classify`" if images else ""
+        raise InputError(f"{error}{help}") from None
 
 
 def save(path: Path, outputs: Mapping[str, Array]) -> None:

@@ -26,7 +26,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "-o", "--output", metavar="FILE", help="the text (default FILE.cnn); - prints it"
     )
     weights = parser.add_argument(
-        "--weights", metavar="FILE", help="the weights (default FILE.safetensors)"
+        "--weights", metavar="FILE", help="the weights (default beside the text, .safetensors)"
     )
     completes(output)
     completes(weights)
@@ -43,7 +43,8 @@ def run(options: argparse.Namespace) -> int:
         console.note(text)
     named: str = options.output or f"{path.stem}.cnn"
     output = None if named == "-" else path_of("a network", named, ".cnn")
-    stored = path_of("weights", options.weights or f"{path.stem}.safetensors", ".safetensors")
+    beside = output.with_suffix(".safetensors") if output else f"{path.stem}.safetensors"
+    stored = path_of("weights", options.weights or str(beside), ".safetensors")
     names = output.with_suffix(".labels.txt") if output and model.labels else None
     text, weights = exporting.translate(model, names.name if names else None)
     for note in translation.renamed(model):

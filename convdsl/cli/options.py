@@ -350,7 +350,9 @@ def _shape(text: str) -> Shape:
     sizes = [whole(size, 1, _MOST) for size in match["sizes"].split("x")] if match else []
     known = tuple(size for size in sizes if size is not None)
     if match is None or len(known) < len(sizes):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 3x224x224")
+        listed = re.fullmatch(r"[\[(]? *(\d+(?: *, *\d+)+) *[\])]?", text)
+        joined = f": write {re.sub(' *, *', 'x', listed[1])}" if listed else ""
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 3x224x224{joined}")
     return Shape(match["name"], known)
 
 
@@ -391,6 +393,8 @@ def path_of(what: str, text: str, *ends: str) -> Path:
     """Where something is written. InputError where a name says that something else is there, which
     would be lost: a network, weights, data."""
     path = plain_path(text)
+    if text.endswith("/"):
+        raise InputError(f"{text} is a folder: name the file in it")
     end = path.suffix.lower()
     if end in _ENDS and end not in ends:
         other = f"; end it with {ends[0]}" if ends else ""

@@ -459,7 +459,8 @@ class Interpreter(Layers):
         if len(parts) != len(targets):
             for target in targets:
                 context.scope.names[target.id] = POISON
-            raise self.fail(context, "E0407", f"{len(targets)} names for {describe(value)}", span)
+            text = f"{len(targets)} names for {describe(value)}"
+            raise self.fail(context, "E0407", text, span, help=_named(targets, len(parts)))
         for target, part in zip(targets, parts, strict=True):
             self.define(target.id, part, context)
 
@@ -515,3 +516,13 @@ class Interpreter(Layers):
 
     def _stray_sink(self, node: ast.Sink, context: Context) -> Any:
         raise self.fail(context, "E0604", "nothing flows into this output", node.span)
+
+
+def _named(targets: Sequence[ast.Name], parts: int) -> tuple[str, ...]:
+    """Help where names are too many, or too few, for the parts of a value."""
+    names = [target.id for target in targets]
+    if not 1 < parts <= 8:
+        return ()
+    rest = [f"_{chr(ord('a') + i)}" for i in range(parts - len(names))]
+    unused = "what is not needed has a `_` before its name: " if rest else "write "
+    return (f"{unused}`{', '.join([*names[:parts], *rest])} = ...`",)

@@ -104,6 +104,9 @@ class Layers(Binder):
             if not is_tensors(given.value):
                 text = f"a tensor flows into a layer, not {describe(given.value)}"
                 help = (ROUNDS,) if isinstance(given.value, LAYER_LIKE) else ()
+                name = given.span.text if given.span is not None else ""
+                if name in self.session.graph.inputs:
+                    help = (f"the input `{name}` is hidden by what is bound to its name since",)
                 raise self.fail(context, "E0307", text, given.span or span, help=help)
         return True
 

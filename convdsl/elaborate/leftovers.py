@@ -92,8 +92,11 @@ def _within(node: Node, places: list[Span]) -> bool:
 
 
 def check_doubts(session: Session, source: SourceFile) -> None:
-    """Warn of layers that take a map of space for something else."""
+    """Warn of layers that take a map of space for something else; of channels that come last."""
     graph: Graph = session.graph
+    for name, value in graph.inputs.items():
+        if value.node.span is not None and value.node.span.source is source:
+            _check_order(session, name, value)
     for node in graph.op_nodes():
         if node.op.doubt is no_doubt or node.span is None or node.span.source is not source:
             continue
@@ -102,6 +105,23 @@ def check_doubts(session: Session, source: SourceFile) -> None:
             continue
         text, help = doubt
         session.warn("W0501", text, node.span, frames=node.frames, help=(help,))
+
+
+def _check_order(session: Session, name: str, value: Value) -> None:
+    """Warn of an image whose channels come last."""
+    shape = value.type.shape
+    if len(shape) != SPATIAL or name.startswith("_") or value.node.span is None:
+        return
+    batch, channels, rows, columns = shape
+    square = isinstance(channels, int) and channels == rows and channels > 2 * _COLOURS
+    if square and isinstance(columns, int) and columns in (1, 3, _COLOURS):
+        text = f"`{name}` has {channels} channels, of {rows} x {columns} pixels"
+        help = f"channels come second: {value.type.dtype}[{batch}, {columns}, {channels}, {rows}]"
+        session.warn("W0501", text, value.node.span, help=(help,))
+
+
+_COLOURS = 4
+"""Channels of an image, at most."""
 
 
 def _is_map(value: Value) -> bool:

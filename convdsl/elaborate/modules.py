@@ -203,11 +203,16 @@ class Modules:
         text = path.plain
         if text is None:
             raise self.session.fail("E0902", "the path of the labels is plain text", path.span)
+        place: Path | None = None
         try:
             place = self.library.resolve(text, self._importer(path))
             content = self.library.text(place, limits.LABELS_BYTES)
         except FileProblem as problem:
-            raise self.session.fail(problem.code, problem.message, path.span) from None
+            message, help = problem.message, problem.help
+            if problem.code == "E0701" and place is not None and not os.path.lexists(place):
+                message = f'there is no file "{text}"'
+                help = neighbours(place) or below(place.name, place.parent) or _NAMES
+            raise self.session.fail(problem.code, message, path.span, help=help) from None
         lines = tuple(line.strip() for line in content.splitlines())
         while lines and not lines[-1]:
             lines = lines[:-1]
@@ -222,6 +227,9 @@ class Modules:
             if module.shown == path.span.source.path:
                 return module.place
         return None
+
+
+_NAMES = ("class names stand in a text file beside this one, one a line",)
 
 
 def _shown(text: str, module: Module) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 
 from convdsl.diagnostics import Error, InputError, expect
 from convdsl.kernel.program import Port
-from convdsl.tensor import Symbol, SymDim, evaluate, symbols_of
+from convdsl.tensor import Dim, Symbol, SymDim, TensorType, evaluate, symbols_of
 
 Array: TypeAlias = "np.ndarray[Any, Any]"
 Binding: TypeAlias = "dict[str, int]"
@@ -27,6 +27,24 @@ def input_symbols(inputs: Sequence[Port]) -> dict[str, Symbol]:
     return found
 
 
+def _help(type: TensorType, shape: Sequence[int]) -> str:
+    """What makes an array of this shape one of the type, where that is plain: an axis for the
+    batch, channels that come last."""
+    wanted = type.shape
+    if len(shape) == type.rank - 1 and _is_like(wanted[1:], shape):
+        return "\nhelp: an axis for the batch comes first: x[None]"
+    if len(shape) == type.rank > 2:
+        order = (0, type.rank - 1, *range(1, type.rank - 1))
+        if _is_like(wanted, [shape[axis] for axis in order]):
+            return f"\nhelp: channels come second: x.transpose{order}"
+    return ""
+
+
+def _is_like(wanted: Sequence[Dim], shape: Sequence[int]) -> bool:
+    return all(size == given for size, given in zip(wanted, shape, strict=True)
+               if isinstance(size, int))  # fmt: skip
+
+
 def bind_shapes(inputs: Sequence[Port], shapes: Mapping[str, Sequence[int]]) -> Binding:
     """Solve the input shapes for their symbols; every extent must then agree."""
     binding: Binding = {}
@@ -37,7 +55,8 @@ def bind_shapes(inputs: Sequence[Port], shapes: Mapping[str, Sequence[int]]) -> 
         shape = shapes[port.name]
         expect(f"the shape of `{port.name}`", shape, tuple, list)
         if len(shape) != port.type.rank:
-            raise InputError(f"input `{port.name}` has shape {list(shape)}, expected {port.type}")
+            text = f"input `{port.name}` has shape {list(shape)}, expected {port.type}"
+            raise InputError(text + _help(port.type, shape))
         for extent, given in zip(port.type.shape, shape, strict=True):
             name = _plain_symbol(extent)
             if name is not None:
@@ -54,6 +73,7 @@ def bind_shapes(inputs: Sequence[Port], shapes: Mapping[str, Sequence[int]]) -> 
             raise InputError(
                 f"input `{port.name}` has shape {list(shapes[port.name])}, expected {port.type}"
                 + (f" = {expected}" if binding else "")
+                + _help(port.type, shapes[port.name])
             )
     return binding
 

@@ -24,6 +24,8 @@ RULES = tuple(
          "a factor has no sign behind it: {1}"),
         (r"(?<![\w.])(\d+)\0x(?!\w)[ ]*[),]", "a size has a number for each axis: {1}x{1}"),
         (r"(?<![\w.x])x\0(\d+)\b", "a size has a number for each axis: {1}x{1}"),
+        (r"\brepeat (\w+) \0([A-Za-z_]\w*)\b",
+         "bodies stand in braces: `repeat {1} {{ ... }}`"),
         (r"(?<![\w.])(\d[\d.]*) \0([A-Za-z_]\w*)\(",
          "a factor stands before `*`: `{1} * {2}(...)`"),
         (r"^[ ]*\0->", "a chain begins with a tensor: `x -> ...`, in a block `in -> ...`"),

@@ -65,10 +65,11 @@ def _by_content(path: Path, key: str | None) -> WeightStore:
         return CheckpointFile.legacy(path, key)
     if len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= size:
         return SafetensorsFile(path)
-    text = (
-        f"{path} is in no known format; weights are read from safetensors, .npz and"
-        " PyTorch checkpoint files"
-    )
+    if not size:
+        raise WeightError(f"{path} is empty")
+    text = f"{path} is in no known format; read are safetensors, .npz and PyTorch checkpoint files"
+    if path.suffix == ".cnn":
+        text += "\nhelp: a model stands first, weights behind `--weights`: FILE, or random:SEED"
     if path.suffix == ".onnx":
         text += f"\nhelp: `convdsl import {path.name}` writes its text, and its weights beside it"
     raise WeightError(text)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from numpy.typing import NDArray
 
 from convdsl.diagnostics import WeightError, reason
 from convdsl.kernel.signature import array_of
+from convdsl.spelling import nearest
 from convdsl.weights.trained import Trained
 
 BFLOAT16 = "bfloat16"
@@ -100,12 +103,29 @@ def _as_array(name: str, value: Any) -> NDArray[Any]:
     return array
 
 
+_ENDINGS = (".safetensors", ".npz", ".pth", ".pt", ".ckpt")
+_LISTED = 1_000
+
+
+def _beside(path: Path) -> str:
+    """Help for a file that is not there: the one with nearly its name, or the only one."""
+    try:
+        names = [entry.name for entry in islice(os.scandir(path.parent), _LISTED)]
+    except OSError:
+        return ""
+    files = [name for name in names if name.endswith(_ENDINGS)]
+    near = nearest(path.name, files)
+    if near is not None:
+        return f"; did you mean {path.with_name(near)}?"
+    return f"; {path.with_name(files[0])} is one" if len(files) == 1 else ""
+
+
 def regular_file(path: Path) -> int:
     """The size of a plain file; a WeightError for whatever else stands at `path`."""
     try:
         if not path.exists():
             help = "\nhelp: random:0 draws them" if str(path).lower() in ("random", "rand") else ""
-            raise WeightError(f"there is no weight file {path}{help}")
+            raise WeightError(f"there is no weight file {path}{help or _beside(path)}")
         if not path.is_file():
             kind = "a directory" if path.is_dir() else "no regular file"
             raise WeightError(f"the weights {path} are {kind}")

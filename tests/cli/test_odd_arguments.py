@@ -298,6 +298,19 @@ def test_a_closed_folder(convdsl: Convdsl, tmp_path: Path, monkeypatch: pytest.M
     assert convdsl("fmt", "m.cnn") == (2, "", "error: cannot write m.cnn: Permission denied\n")
 
 
+def test_weights_and_class_names_stand_beside_the_text(
+    convdsl: Convdsl, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    assert convdsl("export", "small.cnn", "--weights", "random:0", "-o", "net.onnx").code == 0
+    (folder / "parts").mkdir()
+    assert convdsl("import", "net.onnx", "-o", "parts/own.cnn").code == 0
+    found = {path.name for path in (folder / "parts").iterdir()}
+    assert {"own.cnn", "own.safetensors"} <= found
+    said = convdsl("report", "small.cnn", "--html", "parts/")
+    assert (said.code, said.err) == (2, "error: parts/ is a folder: name the file in it\n")
+
+
 def files_in(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.name != "cache")
 

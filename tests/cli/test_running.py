@@ -137,6 +137,10 @@ def test_random_data_is_reproducible(convdsl, small: Path) -> None:
         ("random:x", "seed must be a whole number"),
         ("missing.npy", "missing.npy"),
         ("names.txt", "no known format"),
+        ("empty.npz", "empty.npz is empty"),
+        ("photo.jpg", "help: images are for `convdsl classify`"),
+        ("one.npy", "help: an axis for the batch comes first: x[None]"),
+        ("last.npy", "help: channels come second: x.transpose(0, 3, 1, 2)"),
         ("wrong_name.npz", "no input imag; did you mean image?"),
         ("wrong_shape.npy", "input `image` has shape [1, 3, 9, 9], expected f32[N, 3, 8, 8]"),
         ("wrong_type.npy", "input `image` is float64, the model takes float32"),
@@ -150,6 +154,10 @@ def test_data_that_does_not_fit(
     monkeypatch.chdir(small.parent)
     x = np.zeros((1, 3, 8, 8), np.float32)
     np.savez("wrong_name.npz", imag=x, other=x)
+    Path("empty.npz").touch()
+    Path("photo.jpg").write_bytes(b"\xff\xd8\xff")
+    np.save("one.npy", x[0])
+    np.save("last.npy", x.transpose(0, 2, 3, 1))
     np.save("wrong_shape.npy", np.zeros((1, 3, 9, 9), np.float32))
     np.save("wrong_type.npy", x.astype(np.float64))
     np.save("objects.npy", np.array([{}], object), allow_pickle=True)
