@@ -148,8 +148,6 @@ def _of_sizes(attribute: Attribute, value: Any, text: str) -> tuple[str, ...]:
     """Help for a tensor where a list of sizes should stand."""
     if attribute.kind is Kind.SHAPE and isinstance(value, Value) and text.isidentifier():
         return (f"its sizes are {text}.shape, those of space {text}.space",)
-    if attribute.kind is Kind.ARRAY and isinstance(value, tuple):
-        return (f"numbers of axes stand in a list: {list(value)}",)  # pyright: ignore[reportUnknownArgumentType]
     if attribute.name == "axis" and isinstance(value, ListValue) and value.items:
         return (f"one axis: the first of them, {-len(value.items)} from the end",)
     return ()

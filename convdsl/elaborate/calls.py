@@ -207,6 +207,9 @@ class Binder(Evaluator):
                     raise Stop from None  # the order was told of
                 help = order.help(given)
                 order.binding.shuffled = bool(help)
+            if not help and attribute.kind is Kind.ARRAY and type(given.value) is tuple:
+                items = ", ".join(given.span.text.split("x"))
+                help = (f"numbers of axes stand in a list: [{items}]",)
             raise self.fail(context, "E0305", error.message, given.span, help=help) from None
 
     # Objections
