@@ -22,7 +22,7 @@ from convdsl.ir.timing import bound_nodes
 from convdsl.kernel.expr import format_tensor_expr
 from convdsl.kernel.plain import format_plain
 from convdsl.kernel.program import Port, Program, format_program
-from convdsl.kernel.signature import Binding, input_symbols
+from convdsl.kernel.signature import Binding, input_symbols, one_sample
 from convdsl.kernel.text import format_kernel
 from convdsl.loading import load
 from convdsl.passes import PASSES, Observer, Pass, check_passes
@@ -244,8 +244,7 @@ def emit(
         if plain:
             return _format_plain(graph)
         return format_graph(graph) if level == "graph" else _format_expressions(graph)
-    if "N" in input_symbols(ports_of(model)):
-        binding.setdefault("N", 1)
+    one_sample(binding, input_symbols(ports_of(model)))
     target = target or _ONLY.get(level, "cpu")
     chain = _toolchain(target, _processor(target, cpu, arch), precision, winograd)
     if level != "loops" and level not in chain.levels:

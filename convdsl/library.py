@@ -12,6 +12,7 @@ from convdsl.bound import bind_weights_of
 from convdsl.compilation import Plan, Tuner
 from convdsl.diagnostics import InputError, expect
 from convdsl.ir.model import Model
+from convdsl.kernel.signature import one_sample
 from convdsl.loading import load
 from convdsl.passes import PASSES, Observer, Pass, check_passes
 from convdsl.runtime.cache import ObjectCache
@@ -46,8 +47,7 @@ def build_library(
     check_passes(passes, observer)
     binding = bind(model, inputs, batch, symbols)
     free = {symbol.name for symbol in model.symbols}
-    if "N" in free:
-        binding.setdefault("N", 1)
+    one_sample(binding, (symbol.name for symbol in model.symbols))
     if model.deciding or binding.keys() != free:
         missing = ", ".join([*sorted(free - binding.keys()), *model.deciding])
         raise InputError(f"a library is made for fixed sizes; not given: {missing}")

@@ -8,7 +8,14 @@ from typing import TypeAlias, cast
 from convdsl.diagnostics import InputError, expect
 from convdsl.ir.model import Model
 from convdsl.kernel.program import Port
-from convdsl.kernel.signature import Binding, bind_shapes, check_symbol, input_symbols, whole
+from convdsl.kernel.signature import (
+    Binding,
+    batch_symbol,
+    bind_shapes,
+    check_symbol,
+    input_symbols,
+    whole,
+)
 
 Shape: TypeAlias = "Sequence[int]"
 Shapes: TypeAlias = "Shape | Mapping[str, Shape] | None"
@@ -37,10 +44,13 @@ def bind(
             raise InputError(f"{error}{_how_to_resize(model, given, shapes)}") from None
     if batch is not None:
         batch = whole("the batch", batch)
-    if batch is not None and "N" not in free:
-        raise InputError(f"a batch of {batch} cannot be chosen: the model fixes its sizes")
-    if batch is not None and binding.setdefault("N", batch) != batch:
-        raise InputError(f"the batch is {batch}, but the input shapes say {binding['N']}")
+    samples = batch_symbol(free)
+    if batch is not None and samples is None:
+        open = ", ".join(free)
+        fixed = f"no size is called one ({open})" if free else "the model fixes its sizes"
+        raise InputError(f"a batch of {batch} cannot be chosen: {fixed}")
+    if batch is not None and samples is not None and binding.setdefault(samples, batch) != batch:
+        raise InputError(f"the batch is {batch}, but the input shapes say {binding[samples]}")
     expect("symbols", symbols or {}, Mapping)
     for name, value in (symbols or {}).items():
         if name not in free:

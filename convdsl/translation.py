@@ -14,6 +14,7 @@ import numpy as np
 from convdsl.diagnostics import InputError
 from convdsl.driver import compile
 from convdsl.ir.model import Model
+from convdsl.kernel.signature import Binding, one_sample
 from convdsl.loading import parse
 from convdsl.tensor import evaluate
 
@@ -90,7 +91,10 @@ def compare_numbers(model: Model, text: str, weights: bytes) -> str | None:
 def _drawn(model: Model, size: int) -> Mapping[str, Array]:
     """Normal numbers for real inputs, zeros and ones for others: positions that every axis has."""
     rng = np.random.default_rng(0)
-    symbols = {symbol.name: 1 if symbol.name == "N" else size for symbol in model.symbols}
+    names = [symbol.name for symbol in model.symbols]
+    symbols: Binding = {}
+    one_sample(symbols, names)
+    symbols = {name: symbols.get(name, size) for name in names}
     drawn: dict[str, Array] = {}
     for name, type in model.inputs.items():
         shape = [int(evaluate(extent, symbols)) for extent in type.shape]

@@ -88,10 +88,11 @@ def _seconds(call: Callable[[], object]) -> float:
 def _macs(options: argparse.Namespace, made: Network) -> int | None:
     """Multiply-accumulates of one call, or None where the report has no number for them."""
     from convdsl import figures
+    from convdsl.kernel.signature import samples_of
     from convdsl.runtime.saved import read_report
 
     if made.model is None:
-        macs = read_report(options.model, made.binding.get("N"))["total"]["macs"]
+        macs = read_report(options.model, samples_of(made.binding))["total"]["macs"]
     else:
         binding = made.executable.complete(made.binding)
         macs = figures.report(made.model, symbols=binding).totals["macs"]

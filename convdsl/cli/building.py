@@ -119,7 +119,9 @@ def network(options: argparse.Namespace, *, default_weights: str | None = None) 
 
 def _size_of(loaded: Executable, options: argparse.Namespace) -> dict[str, int]:
     """Of an artifact's sizes the one that has the batch of `--batch`, else the first."""
-    fitting = [size for size in loaded.sizes if options.batch in (None, size.get("N"))]
+    from convdsl.kernel.signature import samples_of
+
+    fitting = [size for size in loaded.sizes if options.batch in (None, samples_of(size))]
     if loaded.sizes and not fitting:
         raise InputError(f"there is no code for --batch {options.batch}\n{loaded.remedy}")
     return dict(fitting[0]) if fitting else {}

@@ -12,6 +12,7 @@ from convdsl.cli.building import load_model
 from convdsl.cli.options import batch_of, input_shapes
 from convdsl.compilation import Plan
 from convdsl.diagnostics import InputError
+from convdsl.kernel.signature import one_sample
 from convdsl.measure.card_prediction import Made, Predicted, predict_on_card
 from convdsl.measure.machine import this_machine
 from convdsl.runtime.cuda.card import Card, find_card
@@ -30,7 +31,7 @@ def show(options: argparse.Namespace) -> None:
         raise InputError(f"{machine.name} is no card that code is made for: {', '.join(cards)} are")
     model = load_model(options)
     binding = bind(model, input_shapes(options), batch_of(model, options))
-    binding.setdefault("N", 1)
+    one_sample(binding, (symbol.name for symbol in model.symbols))
     chain = find_toolchain("cuda", machine.arch, options.precision)
     made = Made.of(Plan(model, chain).lower(binding), chain.target)
     found = predict_on_card(made, machine)

@@ -235,14 +235,17 @@ def settings_of(assignments: Sequence[tuple[str, str]]) -> dict[str, Any]:
 
 def batch_of(model: Model, options: argparse.Namespace) -> int | None:
     """`--batch`, or what is usual for the command. InputError where the model fixes it."""
-    if "N" in (symbol.name for symbol in model.symbols):
+    from convdsl.kernel.signature import batch_symbol
+
+    open = [symbol.name for symbol in model.symbols]
+    if batch_symbol(open) is not None:
         return options.batch or options.usual_batch
     if options.batch is not None:
-        open = [symbol.name for symbol in model.symbols]
         if open:
             raise InputError(
                 f"--batch: {model.name} has no N in its inputs, only {', '.join(open)}\n"
-                f"help: --batch means the symbol N; --set {open[0]}={options.batch} sets another"
+                f"help: --batch means N, or a size that is called batch; "
+                f"--set {open[0]}={options.batch} sets another"
             )
         raise InputError(f"--batch: {model.name} has no N in its inputs, their sizes are fixed")
     return None

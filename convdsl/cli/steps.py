@@ -23,6 +23,7 @@ from convdsl.cli.options import input_shapes, selected_passes, weights_of
 from convdsl.compilation import Plan
 from convdsl.diagnostics import InputError
 from convdsl.kernel.program import Program
+from convdsl.kernel.signature import one_sample
 from convdsl.measure.machine import figures
 from convdsl.measure.prediction import Prediction, Team, main_type, predict
 from convdsl.measure.steps import step_seconds
@@ -50,7 +51,7 @@ def explain(options: argparse.Namespace) -> int:
     """Print a row per step."""
     model = load_model(options)
     binding = bind(model, input_shapes(options), options.batch)
-    binding.setdefault("N", 1)
+    one_sample(binding, (symbol.name for symbol in model.symbols))
     chain = find_toolchain("cpu", options.cpu).without(
         *(() if options.winograd else FEWER_PRODUCTS)
     )

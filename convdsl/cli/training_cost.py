@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from convdsl.cli import console, listing
 from convdsl.cli.options import batch_of, input_shapes
 from convdsl.cli.settings import model_and_settings
+from convdsl.kernel.signature import batch_symbol
 
 if TYPE_CHECKING:
     from convdsl.ir.model import Model
@@ -42,10 +43,11 @@ def _batches(model: Model, binding: Mapping[str, int], usual: int) -> tuple[int,
     """The batch sizes to plan memory for: what --batch says, else the run's, its half and its
     double; none where other sizes are open, or the model fixes its batch."""
     free = {symbol.name for symbol in model.symbols}
-    if free - {"N"} - binding.keys() or "N" not in free:
+    samples = batch_symbol(free)
+    if samples is None or free - {samples} - binding.keys():
         return ()
-    if "N" in binding:
-        return (binding["N"],)
+    if samples in binding:
+        return (binding[samples],)
     return tuple(sorted({1, max(1, usual // 2), usual, 2 * usual}))
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from convdsl.diagnostics import CompileError, Diagnostic, InputError
 from convdsl.editing.project import Buffers, Reading
 from convdsl.elaborate.examination import Examination, examine
+from convdsl.kernel.signature import batch_symbol
 from convdsl.project.budgets import OPEN, Budget, counted, exceeded
 from convdsl.project.reading import project_of, read
 from convdsl.syntax import ast
@@ -58,7 +59,8 @@ def _beyond(
     if made is None or not isinstance(definition, ast.Model):
         return
     span = definition.name.span
-    batch = budget.batch or (1 if "N" in (symbol.name for symbol in made.symbols) else None)
+    is_open = batch_symbol(symbol.name for symbol in made.symbols) is not None
+    batch = budget.batch or (1 if is_open else None)
     try:
         of = counted(made, budget.inputs, batch)
         yield from exceeded(made, span, budget.limits, of, OPEN)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral
 from typing import Any, TypeAlias
 
@@ -15,6 +16,8 @@ from convdsl.tensor import Dim, Symbol, SymDim, TensorType, evaluate, symbols_of
 Array: TypeAlias = "np.ndarray[Any, Any]"
 Binding: TypeAlias = "dict[str, int]"
 """Sizes by the names of their symbols."""
+
+_BATCH = re.compile(r"n|b|bs|n_?batch|(\w+_)?batch(_?(size|dim))?", re.IGNORECASE)
 
 
 def input_symbols(inputs: Sequence[Port]) -> dict[str, Symbol]:
@@ -43,6 +46,25 @@ def _help(type: TensorType, shape: Sequence[int]) -> str:
 def _is_like(wanted: Sequence[Dim], shape: Sequence[int]) -> bool:
     return all(size == given for size, given in zip(wanted, shape, strict=True)
                if isinstance(size, int))  # fmt: skip
+
+
+def batch_symbol(names: Iterable[str]) -> str | None:
+    """The size that counts samples: N, else the first of those that exporters call a batch."""
+    known = [name for name in names if _BATCH.fullmatch(name)]
+    return "N" if "N" in known else next(iter(known), None)
+
+
+def samples_of(binding: Mapping[str, int]) -> int | None:
+    """How many samples sizes say, or None where they do not."""
+    name = batch_symbol(binding)
+    return None if name is None else binding[name]
+
+
+def one_sample(binding: Binding, symbols: Iterable[str]) -> None:
+    """A batch that is open, and of which nothing was said, has one sample."""
+    name = batch_symbol(symbols)
+    if name is not None:
+        binding.setdefault(name, 1)
 
 
 def bind_shapes(inputs: Sequence[Port], shapes: Mapping[str, Sequence[int]]) -> Binding:

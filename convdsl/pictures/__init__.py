@@ -22,6 +22,7 @@ from convdsl.drawing.sheet import Sheet
 from convdsl.drawing.svg import Canvas
 from convdsl.ir.graph import OpNode
 from convdsl.ir.model import Model
+from convdsl.kernel.signature import one_sample
 from convdsl.loading import load
 from convdsl.pictures.blocks import Part, opened, parts_at, parts_within
 from convdsl.pictures.fields import field_sheet, unit_of
@@ -104,8 +105,7 @@ def draw(
     """
     model = _loaded(model)
     binding = bind(model, inputs, batch)
-    if "N" in (symbol.name for symbol in model.symbols):
-        binding.setdefault("N", 1)
+    one_sample(binding, (symbol.name for symbol in model.symbols))
     graph = model.settled(binding).graph.bind(binding)
     nodes = graph.op_nodes()
     network = Network.of(graph)

@@ -19,6 +19,7 @@ from convdsl.drawing.svg import text_of
 from convdsl.figures import report as counted
 from convdsl.ir.graph import Graph
 from convdsl.ir.model import Model
+from convdsl.kernel.signature import Binding, one_sample
 from convdsl.pictures.wiring import Network
 from convdsl.reporting.page_graph import GraphDrawing
 from convdsl.reporting.page_style import SCOPE, embedded_style
@@ -46,7 +47,8 @@ def html(thing: object) -> str:
 
 @html.register
 def _(model: Model) -> str:
-    binding = {"N": 1} if "N" in (symbol.name for symbol in model.symbols) else {}
+    binding: Binding = {}
+    one_sample(binding, (symbol.name for symbol in model.symbols))
     try:
         settled = model.settled(binding)
         report = counted(settled, symbols=binding)

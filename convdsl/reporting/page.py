@@ -22,6 +22,7 @@ from convdsl.drawing.svg import text_of
 from convdsl.figures import report
 from convdsl.ir.graph import Graph
 from convdsl.ir.model import Model
+from convdsl.kernel.signature import one_sample, samples_of
 from convdsl.loading import load
 from convdsl.passes import PASSES, Step
 from convdsl.passes import run as run_passes
@@ -51,10 +52,9 @@ def html_page(
     them is left out. `machine`: for the roofline. Raises convdsl.Error."""
     model = model if isinstance(model, Model) else load(model)
     binding = bind(model, inputs, batch)
-    if "N" in (symbol.name for symbol in model.symbols):
-        binding.setdefault("N", 1)
+    one_sample(binding, (symbol.name for symbol in model.symbols))
     graph = model.settled(binding).graph.bind(binding)
-    batch = binding.get("N")
+    batch = samples_of(binding)
     roof: Roofline | None = None
 
     def observe(step: Step) -> None:

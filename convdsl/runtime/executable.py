@@ -22,6 +22,7 @@ from convdsl.kernel.signature import (
     bind_shapes,
     check_symbol,
     input_symbols,
+    one_sample,
 )
 from convdsl.runtime.cpu.team import team_size
 from convdsl.runtime.device import HOST, Device
@@ -347,8 +348,7 @@ class Executable:
         expect("the sizes", binding, Mapping)
         full = dict(binding)
         symbols = input_symbols(self._inputs)
-        if "N" in symbols:
-            full.setdefault("N", 1)
+        one_sample(full, symbols)
         missing = [name for name in symbols if name not in full]
         if missing:
             raise InputError(

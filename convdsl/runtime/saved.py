@@ -11,7 +11,7 @@ import numpy as np
 from convdsl.diagnostics import ArtifactError, InputError
 from convdsl.kernel.cuda_target import CudaTarget
 from convdsl.kernel.program import Port
-from convdsl.kernel.signature import Binding, bind_shapes
+from convdsl.kernel.signature import Binding, bind_shapes, samples_of
 from convdsl.kernel.target import Target
 from convdsl.runtime import artifact
 from convdsl.runtime.code import Code
@@ -179,7 +179,7 @@ def read_report(path: str | Path, batch: int | None = None) -> dict[str, Any]:
     manifest = artifact.read(Path(path)).manifest
     try:
         rows = [manifest, *manifest.get("also", ())]
-        held = [(row["binding"].get("N"), row.get("report")) for row in rows]
+        held = [(samples_of(row["binding"]), row.get("report")) for row in rows]
     except _SENSELESS as error:
         raise ArtifactError(f"{path} holds no complete manifest: {error!r}") from None
     fitting = [report for size, report in held if batch is None or size == batch]

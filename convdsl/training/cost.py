@@ -23,6 +23,7 @@ from convdsl.ir.graph import StateNode
 from convdsl.ir.model import Model
 from convdsl.ir.opdef import Role
 from convdsl.ir.training import Training
+from convdsl.kernel.signature import batch_symbol
 from convdsl.toolchain import find_toolchain
 from convdsl.training.step import Step, training_step
 from convdsl.training.updates import PREFIX
@@ -115,7 +116,7 @@ def training_cost(
         weight_bytes=_bytes([n for n in own if n.role is Role.PARAMETER]),
         statistics_bytes=_bytes([n for n in own if n.role is not Role.PARAMETER]),
         optimiser_bytes=_bytes(added),
-        memory=tuple(_memory(step, {**(binding or {}), "N": n}, target) for n in batches),
+        memory=tuple(_memory(step, binding or {}, n, target) for n in batches),
     )
 
 
@@ -133,10 +134,12 @@ def _arithmetic(
     }
 
 
-def _memory(step: Step, binding: Mapping[str, int], target: str) -> Memory:
-    program = Plan(step.model, find_toolchain(target)).lower(binding).program
+def _memory(step: Step, binding: Mapping[str, int], batch: int, target: str) -> Memory:
+    samples = batch_symbol(symbol.name for symbol in step.model.symbols)
+    sizes = binding if samples is None else {**binding, samples: batch}
+    program = Plan(step.model, find_toolchain(target)).lower(sizes).program
     states = sum(_whole(port.type.bytes) for port in program.states)
-    return Memory(binding["N"], program.scratch_bytes(1), program.weight_bytes, states)
+    return Memory(batch, program.scratch_bytes(1), program.weight_bytes, states)
 
 
 def _elements(states: Sequence[StateNode]) -> int:
