@@ -102,7 +102,7 @@ def measure(
 
         made = ours()
         found = list(made.values()) if isinstance(made, dict) else [made]
-        apart = max(map(_apart, found, expected))
+        away = max(map(apart, found, expected))
         best_theirs = best_ours = float("inf")
         for _ in range(rounds):
             for mine in (True, False):
@@ -128,19 +128,25 @@ def measure(
             best_ours / best_theirs,
             bound,
             compiled,
-            apart,
+            away,
         )
 
 
-def _apart(a: Any, b: Any) -> float:
-    """Of integers, the share that differs: positions of equals may be either."""
+def apart(a: Any, b: Any) -> float:
+    """As a part of what finite ones span; infinite where one is finite, or NaN, and the other is
+    not. Of integers, the share that differs: positions of equals may be either."""
     a, b = np.asarray(a), np.asarray(b)
     if a.shape != b.shape:
         return float("inf")
     if a.dtype.kind != "f":
         return float(np.mean(a != b)) if a.size else 0.0
-    spread = float(np.ptp(b)) or 1.0
-    return float(np.max(np.abs(a - b), initial=0.0)) / spread
+    there = np.isfinite(b)
+    if not np.array_equal(a[~there], b[~there], equal_nan=True):
+        return float("inf")
+    a, b = a[there], b[there]
+    spread = float(np.ptp(b)) if b.size else 0.0
+    away = float(np.max(np.abs(a - b), initial=0.0)) / (spread or 1.0)
+    return away if np.isfinite(away) else float("inf")
 
 
 def rows_of(

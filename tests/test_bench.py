@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from graphs import Builder
 
 import convdsl
 from benchmarks import __main__ as bench
 from benchmarks.bound import bound_seconds
+from benchmarks.layers import apart
 from benchmarks.peers import PEERS, missing
 from convdsl.measure.machine import Figures
 
@@ -85,3 +87,21 @@ def test_a_peer_that_ends_is_left_out(
     ended = {"convdsl"}
     with pytest.raises(bench.Ended):
         bench.started(tmp_path, "net", ["convdsl"], 1)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "wanted"),
+    [
+        ([1.0, 3.0], [1.0, 3.5], 0.2),
+        ([np.inf, 1.0, np.nan], [np.inf, 1.0, np.nan], 0.0),
+        ([np.inf, 1.0], [-np.inf, 1.0], np.inf),
+        ([np.nan, 1.0], [2.0, 1.0], np.inf),
+        ([2.0, 1.0], [np.nan, 1.0], np.inf),
+        ([np.inf], [2.0], np.inf),
+        ([], [], 0.0),
+        ([1.0], [1.0, 2.0], np.inf),
+    ],
+)
+def test_how_far_results_are_apart(ours: list[float], theirs: list[float], wanted: float) -> None:
+    """Infinities that are the same are no distance, and none of them hides what is."""
+    assert apart(np.float32(ours), np.float32(theirs)) == pytest.approx(wanted)
