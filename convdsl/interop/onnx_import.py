@@ -27,6 +27,7 @@ from convdsl.interop.onnx_file import ExternalData
 from convdsl.interop.onnx_nodes import BRANCHES, needed, used
 from convdsl.interop.onnx_ports import read_ports
 from convdsl.interop.reading.folding import FOLDS, VIEWS, fold, fold_some
+from convdsl.interop.reading.names import LayerNames
 from convdsl.interop.reading.node import Reading
 from convdsl.interop.reading.scene import Scene
 from convdsl.interop.reading.tensors import Known, ReadError, Tensor, Undecided, shape_of
@@ -99,7 +100,9 @@ class _Importer:
         self.nodes = needed(proto.graph)
         self.uses = Counter(name for _, node in self.nodes for name in used(node))
         self.uses.update(output.name for output in proto.graph.output)
-        self.scene = Scene(partial(_known_tensor, external), self._is_spent)
+        stored = (tensor.name for tensor in proto.graph.initializer)
+        layers = LayerNames((node for _, node in self.nodes), stored)
+        self.scene = Scene(partial(_known_tensor, external), self._is_spent, layers)
         self.tensors: MutableMapping[str, Tensor] = {}
         self.names: dict[Value, str] = {}
 

@@ -28,6 +28,7 @@ from convdsl.interop.trial import Trial
 from convdsl.ir.graph import Graph
 from convdsl.ir.model import Model
 from convdsl.kernel.program import Port
+from convdsl.kernel.signature import batch_symbol
 from convdsl.tensor import Symbol, TensorType
 
 _ASSUMPTIONS = 32
@@ -129,12 +130,17 @@ class _File:
             except SizesNeeded as error:
                 found = error.condition
                 if found is None or len(assumed) > _ASSUMPTIONS or found in assumed.values():
-                    free = ", ".join(sorted(s for s in self._symbols()))
-                    return self._open(f"{error}; bind sizes first ({free})", ())
+                    return self._open(f"{error}; {self._bind_first()}", ())
                 assumed[found.name] = found
                 continue
             model = replace(model, notes=self._notes())
             return self._relaxed(model) if assumed else model
+
+    def _bind_first(self) -> str:
+        free = sorted(self._symbols())
+        batch = batch_symbol(free)
+        said = " ".join("--batch 1" if name == batch else f"--set {name}=..." for name in free)
+        return f"bind sizes first ({', '.join(free)})\nhelp: for example {said}"
 
     def _notes(self) -> tuple[str, ...]:
         """What a reader of the file should know."""

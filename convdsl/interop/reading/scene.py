@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from convdsl.interop.reading.names import Names
+from convdsl.interop.reading.names import LayerNames, Names
 from convdsl.interop.reading.tensors import (
     Array,
     Known,
@@ -29,10 +28,6 @@ if TYPE_CHECKING:
 LONGEST_CONSTANT = 64
 """Elements of a constant that text would say; longer ones are in weight files."""
 
-_WEIGHT = re.compile(r"(.+?)_(?:w|W|scale|weight)(?:_0)?")
-"""Weights as Caffe2 calls them: `fire2/squeeze1x1_w_0`."""
-
-
 _Memory: TypeAlias = "tuple[int, str, tuple[int, ...], tuple[int, ...]]"
 
 
@@ -50,8 +45,10 @@ class Scene:
         self,
         tensor: Callable[[onnx.TensorProto], Known],
         is_spent: Callable[[Value], bool],
+        layers: LayerNames,
     ) -> None:
         """`tensor` reads stored tensors; `is_spent` knows what is used once in the file."""
+        self.layers = layers
         self.tensor = tensor
         self.is_spent = is_spent
         self.graph = Graph()
@@ -127,7 +124,7 @@ class Scene:
         inputs = _plain_numbers(inputs) if _broadcasts(op) else inputs
         roles = {operand.name: operand.role for operand in op.operands}
         owned = {k: t for k, t in inputs.items() if roles.get(k, Role.DATA) is not Role.DATA}
-        name = self.names.unused(_layer_name(proto, owned, op_name))
+        name = self.names.unused(self.layers.of(proto, owned, op_name))
         types = {key: TensorType(dtype_of(t), shape_of(t)) for key, t in inputs.items()}
         try:
             call = op.call(types, attributes)
@@ -195,26 +192,3 @@ def _plain_numbers(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
             found[key] = Known(x.array.reshape(()), x.name)
             ranks[key] = 0
     return found
-
-
-def _layer_name(proto: onnx.NodeProto, owned: Mapping[str, Tensor], op_name: str) -> str:
-    """By the weights (`layer1.0.conv1.weight`), else the node, else the operator."""
-    for operand, tensor in owned.items():
-        if isinstance(tensor, Known) and tensor.name.endswith(f".{operand}"):
-            return tensor.name.removesuffix(f".{operand}")
-        caffe = _WEIGHT.fullmatch(tensor.name) if isinstance(tensor, Known) else None
-        if caffe and operand == "weight":
-            return caffe[1].rpartition("/")[2]
-    parts = [part for part in proto.name.split("/") if part]
-    if len(parts) > 1:  # /layer1/layer1.0/conv1/Conv, as PyTorch writes them
-        kept: list[str] = []
-        for part in parts[:-1]:
-            prefix = ".".join(kept)
-            kept = [part] if prefix and part.startswith(f"{prefix}.") else [*kept, part]
-        return ".".join(kept)
-    return parts[0] if parts and not _is_generated(proto) else op_name
-
-
-def _is_generated(proto: onnx.NodeProto) -> bool:
-    """Whether a node's name is but its kind and a number (`Conv_12`)."""
-    return re.fullmatch(rf"(?:node_)?{re.escape(proto.op_type)}[_:]?\d*", proto.name) is not None
