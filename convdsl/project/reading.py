@@ -26,6 +26,7 @@ BATCH, INPUT, SET = "batch", "input", "set"
 KEYS = (*FIGURES, BATCH, INPUT, SET)
 _SIZES = re.compile(r"\d+(?:x\d+)*", re.ASCII)
 _PLACE = re.compile(r" \(at line (\d+), column (\d+)\)$")
+_BARE = re.compile(r"\s*([\w.-]+)\s*=\s*([\w./][\w./ -]*?)\s*(?:#.*)?$")  # a word that is no number
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +125,10 @@ def _unreadable(message: str, source: SourceFile) -> Diagnostic:
     what = _PLACE.sub("", message).removesuffix(" (at end of document)")
     label = Label(source.span(start, min(start + 1, len(source.text))))
     text = f"this is no TOML: {what[:1].lower()}{what[1:]}"
-    return Diagnostic("E1101", text, (label,) if source.text else ())
+    line = source.text[source.text.rfind("\n", 0, start) + 1 :].partition("\n")[0]
+    bare = _BARE.match(line[:100])
+    help = (f'text stands in quotes: {bare[1]} = "{bare[2]}"',) if bare else ()
+    return Diagnostic("E1101", text, (label,) if source.text else (), help=help)
 
 
 def _wrong(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from convdsl.diagnostics import InputError, expect
 from convdsl.ir.model import Model
-from convdsl.ir.training import Choice, Training
+from convdsl.ir.training import Choice, Loss, Training
 from convdsl.ranks import ALONE, Ranks
 from convdsl.tensor import DType, TensorType
 from convdsl.training.data import (
@@ -21,6 +21,7 @@ from convdsl.training.data import (
     augmentation,
     balanced_weights,
     check_labels,
+    label_doubts,
     open_parts,
     preparation,
     split,
@@ -159,12 +160,29 @@ def _check_data(
             )
     sample = prepare.place(sample)
     for term in training.loss:
-        output, target = compares(model.graph, term)
+        _, target = compares(model.graph, term)
         _check_shape(prepare, sample, term.measure.name, target, targets, training)
+    for term, classes in _labelled(model, targets, training):
+        check_labels(data, classes, term.measure.arguments.get("ignore_index"))
+
+
+def _labelled(
+    model: Model, targets: Mapping[str, TensorType], training: Training
+) -> Iterator[tuple[Loss, int]]:
+    """The losses that compare with labels, and how many classes the network tells apart there."""
+    for term in training.loss:
+        output, target = compares(model.graph, term)
         type, classes = targets.get(target), model.outputs[output].shape[1]
         labels = target == LABEL and type is not None and type.dtype is DType.I64
         if labels and isinstance(classes, int):
-            check_labels(data, classes, term.measure.arguments.get("ignore_index"))
+            yield term, classes
+
+
+def data_doubts(
+    model: Model, targets: Mapping[str, TensorType], data: DataSet, training: Training
+) -> tuple[str, ...]:
+    """What is odd about data that fit the network."""
+    return next((label_doubts(data, n) for _, n in _labelled(model, targets, training)), ())
 
 
 def _check_shape(

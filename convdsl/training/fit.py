@@ -30,6 +30,7 @@ from convdsl.training.data import Wanted, open_parts, preparation
 from convdsl.training.evaluation import Evaluation, evaluate, names_of
 from convdsl.training.feeding import (
     Data,
+    data_doubts,
     loader_of,
     open_training_data,
     reading_ahead,
@@ -209,6 +210,7 @@ def prepare(
     reading = reading_ahead(workers, threads)
     targets = session.plan.targets
     loader = loader_of(model, targets, found.train, training, reading, ranks=ranks)
+    notes += data_doubts(model, targets, found.train, training)
     measure = None
     if found.validation is not None:
         _, hard = loss_model(model, training)

@@ -168,6 +168,8 @@ def test_an_artifact_has_a_size(convdsl, project: Path) -> None:
 MISTAKES = {
     "no TOML": ("[budget.small\n", "E1101", 1, "this is no TOML: expected ']' at the end"),
     "unfinished": ('models = ["a"', "E1101", 1, "this is no TOML: unclosed array"),
+    "an amount as a word": ("[budget.small]\nparams = 5M # most\n", "E1101", 2, 'params = "5M"'),
+    "a path as a word": ("[budget]\nmodels = a/b.cnn\n", "E1101", 2, 'models = "a/b.cnn"'),
     "typo of a table": ("[budgets.small]\nparams = 1\n", "E1102", 1, "did you mean `budget`?"),
     "typo of a limit": ("[budget.small]\nparms = 1\n", "E1102", 2, "did you mean `params`?"),
     "unlike anything": ("[budget.small]\nzzz = 1\n", "E1102", 2, "there are params, macs"),

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import convdsl
 import convdsl.weights
@@ -290,3 +291,23 @@ def test_a_loss_that_cannot_judge_is_pointed_at(convdsl, tmp_path: Path) -> None
         assert "mse" in text
     said = convdsl("train", path, "--data", "none.npz", "--set", "train.loss=box")
     assert (said.code, "--set:2:12" in said.err) == (2, True)
+
+
+@pytest.mark.dear
+def test_odd_classes_are_told(folder: Path, capsys: Any) -> None:
+    """They are no mistake, and seldom what was meant."""
+    shown = np.random.default_rng(0).integers(0, 255, (12, 8, 8), dtype=np.uint8)
+    for number, pixels in enumerate(shown):
+        path = folder / "two" / ("cat", "dog")[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
+    command = ["train", "small.cnn", "--threads", "1", "--epochs", "1", "--out", "run"]
+    assert main([*command, "--data", "two"]) == 0
+    told = "two has 2 classes (cat, dog), and the network tells 3 apart"
+    assert told in capsys.readouterr().err
+    assert main([*command, "--data", "two", "--set", "classes=2", "--overwrite"]) == 0
+    assert "tells" not in capsys.readouterr().err
+    np.savez("one.npz", x=shown, y=np.zeros(12, np.int64))
+    assert main([*command, "--data", "one.npz", "--overwrite"]) == 0
+    told = "one.npz: all samples are of one class (0), nothing is told apart"
+    assert told in capsys.readouterr().err

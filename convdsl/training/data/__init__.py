@@ -14,7 +14,14 @@ from convdsl.training.data.augmentation import Augmentation, augmentation
 from convdsl.training.data.loader import Loader
 from convdsl.training.data.opening import open_data, open_parts
 from convdsl.training.data.preparation import Preparation, preparation
-from convdsl.training.data.sample import DataSet, Parts, Sample, Subset, check_labels
+from convdsl.training.data.sample import (
+    DataSet,
+    Parts,
+    Sample,
+    Subset,
+    check_labels,
+    label_doubts,
+)
 from convdsl.training.data.splits import balanced_weights, split
 
 __all__ = [
@@ -30,6 +37,7 @@ __all__ = [
     "augmentation",
     "balanced_weights",
     "check_labels",
+    "label_doubts",
     "open_data",
     "open_parts",
     "preparation",

@@ -118,6 +118,20 @@ def check_labels(data: DataSet, classes: int, ignored: int | None = None) -> Non
         )
 
 
+def label_doubts(data: DataSet, classes: int) -> tuple[str, ...]:
+    """What is odd about labels that are all classes of the network."""
+    labels, names = data.labels, data.classes
+    if labels is None or not len(labels):
+        return ()
+    if (labels == labels[0]).all():
+        which = names[labels[0]] if names else labels[0]
+        return (f"{data.source}: all samples are of one class ({which}), nothing is told apart",)
+    if names and len(names) < classes:
+        have = f"{data.source} has {len(names)} classes ({_some(names)})"
+        return (f"{have}, and the network tells {classes} apart",)
+    return ()
+
+
 def _help(wrong: int, greatest: int) -> str:
     """What can be done about a label that is no class."""
     if wrong < 0:
