@@ -68,6 +68,7 @@ def load_onnx(path: str | Path, outputs: str | Sequence[str] = (), **parameters:
 
 
 _TEXTS = (".cnn", ".onnx")
+_LONGEST = 40  # letters of text that is taken for a path
 _SHOWN = 3  # files of a folder that are named
 
 _WEIGHTS = {
@@ -97,6 +98,9 @@ def _refuse_weights(path: Path) -> None:
 def _no_source(text: str) -> str:
     if text and (folder := folder_instead(text)) is not None:
         return folder
+    if "\n" in text or "->" in text:
+        first = next((line for line in text.splitlines() if line.strip()), "")[:_LONGEST].strip()
+        return f"`{first} ...` is no file: convdsl.parse takes text"
     near = nearest(text, zoo.names())
     if "/" in text or text.lower().endswith((".cnn", ".onnx")):
         path = Path(text)

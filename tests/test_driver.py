@@ -77,6 +77,8 @@ def test_parameters_and_symbols(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "message"),
     [
+        ("model m {\n input x: f32[N, 4] -> output y\n}", "is no file: convdsl.parse takes text"),
+        ("x -> conv(3)", r"`x -> conv\(3\) \.\.\.` is no file"),
         ("lenet", "neither a file nor a model of the zoo; did you mean lenet5"),
         ("entirely_else", "neither a file nor a model of the zoo; `convdsl zoo` lists"),
         ("oen.cnn", "there is no file oen.cnn; did you mean one.cnn"),

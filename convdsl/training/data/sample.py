@@ -124,7 +124,8 @@ def label_doubts(data: DataSet, classes: int) -> tuple[str, ...]:
     if labels is None or not len(labels):
         return ()
     if (labels == labels[0]).all():
-        which = names[labels[0]] if names else labels[0]
+        first = int(labels[0])
+        which = names[first] if names else first
         return (f"{data.source}: all samples are of one class ({which}), nothing is told apart",)
     if names and len(names) < classes:
         have = f"{data.source} has {len(names)} classes ({_some(names)})"
