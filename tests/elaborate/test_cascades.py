@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from convdsl import zoo
 from convdsl.diagnostics import CompileError, Diagnostic, SourceFile
 from convdsl.elaborate import elaborate
 from convdsl.syntax import ast
@@ -29,7 +30,7 @@ def places(tree: ast.File) -> Iterator[ast.Node]:
 
 def diagnose(source: SourceFile) -> tuple[Diagnostic, ...]:
     try:
-        elaborate(source, root=FILES[0].parent)
+        elaborate(source, root=FILES[0].parent, zoo=zoo.folder())
     except CompileError as error:
         return error.diagnostics
     return ()
