@@ -15,13 +15,11 @@ from convdsl.kernel.expr import Reduce, walk
 from convdsl.kernel.program import Port
 from convdsl.kernel.target import Target
 from convdsl.lowering.lower import Lowered
+from convdsl.schedules.cpu.memory import FROM_MEMORY, NEARBY, beside
 from convdsl.tensor import DType
 from convdsl.tensor.records import record
 
-_NEARBY = 4  # second-level caches, within which what was written a moment ago is not in memory
-_MEMORY = 7.0  # bytes a cycle of weights from memory, which are asked for ahead
-_WAITED = 3.0  # and of values: 1 to 2 on a Zen 3 that others use, 6 where nobody does
-_HIDDEN = 0.8  # of the shorter of arithmetic and weights' traffic, what goes on beside the longer
+_WAITED = 3.0  # bytes a cycle of values from memory: 1 to 2 on a Zen 3 that others use, 6 else
 _ISSUED = 2.0  # vectors of multiply-adds a cycle
 _STEP = 3000.0  # cycles that a step takes besides
 _SAVED, _GROWN = 3.0, 4.0  # arithmetic and filters of Winograd's products, to direct ones
@@ -43,18 +41,14 @@ class _Layer:
         ways = [(self.cycles, self.weights)]
         if self.dense:
             ways.append((self.cycles / _SAVED, self.weights * _GROWN))
-        arithmetic = min(_beside(work, bytes / _MEMORY / samples) for work, bytes in ways)
+        arithmetic = min(beside(work, bytes / FROM_MEMORY / samples) for work, bytes in ways)
         waited = sum(size for size in self.values if size * samples > near) / _WAITED
         return arithmetic + waited + _STEP / samples
 
 
-def _beside(one: float, other: float) -> float:
-    return max(one, other) + (1 - _HIDDEN) * min(one, other)
-
-
 def samples_at_once(one: Graph, batch: int, target: Target) -> int:
     """How many samples a round should be for; `one` is the graph of one sample."""
-    near = _NEARBY * float(target.caches.l2_bytes)
+    near = NEARBY * float(target.caches.l2_bytes)
     layers = list(_layers(one, target.lanes(DType.F32)))
     if all(size * batch <= near for layer in layers for size in layer.values):
         return batch

@@ -9,6 +9,7 @@ from convdsl.kernel.target import Target
 from convdsl.schedules.contraction import Convolution, Space, match_convolution
 from convdsl.schedules.cpu.endings import may_end
 from convdsl.schedules.cpu.filters import FilterPack, channels_layout, packing_cycles
+from convdsl.schedules.cpu.memory import FAR
 from convdsl.schedules.cpu.runs import (
     Columns,
     columns_of,
@@ -24,7 +25,6 @@ _TORN = 1.25  # cycles of storing an element by itself
 _PLACES = 4  # of groups within a block: so many have code of their own, with stores of vectors
 _SETS = 64  # of the first-level cache: a page of lines, whatever its size
 _SHARE = 0.5  # of the second-level cache, beyond which a map is not found there by the next sweep
-_FAR = 10.0  # bytes a cycle from beyond it
 _MOST_DIVIDING = 5  # blocks of a tile that has a few positions, too
 _STREAMS = 24  # channels of one tap, each a row by itself: more than a processor sees coming
 _PAGE = 4096
@@ -134,7 +134,7 @@ def _skipping_cycles(conv: Convolution, task: Task, target: Target, tile: Tile) 
     if touched < target.caches.l2_bytes * _SHARE:
         return 0.0
     sweeps = -(-conv.channels_out // (task.layout.block * tile.blocks))
-    return conv.groups * extent_of(conv.n) * sweeps * touched / _FAR
+    return conv.groups * extent_of(conv.n) * sweeps * touched / FAR
 
 
 def input_layout(conv: Convolution, task: Task, target: Target) -> Layout | None:

@@ -21,6 +21,7 @@ from convdsl.schedules.contraction import Convolution
 from convdsl.schedules.cpu import depthwise
 from convdsl.schedules.cpu.epilogue import Draft, open_draft
 from convdsl.schedules.cpu.filters import channels_packs, packing_cycles
+from convdsl.schedules.cpu.memory import FAR
 from convdsl.schedules.cpu.winograd import emit_as
 from convdsl.schedules.cpu.winograd_filters import WinogradPack, transform_kernel
 from convdsl.schedules.cpu.winograd_plan import Plan, filter_cycles, plan
@@ -68,7 +69,7 @@ class Alone:
 
 
 _OPERATION = 0.6  # cycles of an operation of a transform, what it spills included
-_NEAR, _FAR = 32.0, 10.0  # bytes a cycle from the second-level cache, and from beyond it
+_NEAR = 32.0  # bytes a cycle from the second-level cache
 _L2_SHARE = 0.75  # of the second-level cache, for what every tile goes through
 _PASSES = 4  # how often what lies between the stages is written or read
 
@@ -109,9 +110,9 @@ def _cycles(made: Alone, task: Task, target: Target) -> float:
     vectors = -(-extent_of(made.conv.k) // made.lanes)
     lines, room = 4 * prod(made.lines) * made.lanes, target.caches.l2_bytes * _L2_SHARE
     filters = 4 * tiling.products * made.lanes
-    traffic = filters / (_NEAR if filters + lines <= room else _FAR)
+    traffic = filters / (_NEAR if filters + lines <= room else FAR)
     if lines > target.caches.l1_bytes:
-        traffic += _PASSES * lines / (_NEAR if lines <= room else _FAR)
+        traffic += _PASSES * lines / (_NEAR if lines <= room else FAR)
     packs = {made.conv.w.tensor.name: made.pack.plain, **channels_packs(task, made.conv.x)}
     packing = packing_cycles(task, packs)
     if made.late:

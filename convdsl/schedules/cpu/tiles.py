@@ -8,6 +8,7 @@ from fractions import Fraction
 from functools import cache, lru_cache, partial
 
 from convdsl.kernel.target import Target
+from convdsl.schedules.cpu.memory import FAR
 from convdsl.tensor.records import record
 
 
@@ -37,14 +38,13 @@ def swept_cycles(target: Target, blocks: int, columns: int, depth: int) -> float
     beyond that."""
     cycles, each = tile_cycles(target, blocks, columns), blocks * target.vector_bytes
     if depth * each > target.caches.l2_bytes * _STAYS:
-        return max(cycles, each / _FROM_BEYOND)
+        return max(cycles, each / FAR)
     far = depth * each > target.caches.l1_bytes * NEAR
     return max(cycles, each / _FROM_SECOND) if far else cycles
 
 
 NEAR = Fraction(2, 3)  # of the first-level cache: for filters that are met again and again
 _FROM_SECOND = 24.0  # bytes a cycle from the second-level cache: 21 on a Zen 5, 30 on an Ice Lake
-_FROM_BEYOND = 10.0  # bytes a cycle from beyond it
 _STAYS = 0.5  # of the second-level cache: what is found there again
 PATCH = 14  # positions that a tile of several rows may have
 _FROM_MEMORY = 0.5  # cycles that a tile loses where multiply-adds broadcast from memory

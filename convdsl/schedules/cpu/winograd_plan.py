@@ -10,6 +10,7 @@ from typing import TypeAlias
 from convdsl.kernel.target import Target
 from convdsl.schedules.contraction import Convolution, match_convolution
 from convdsl.schedules.cpu.filters import channels_layout, channels_packs, packing_cycles
+from convdsl.schedules.cpu.memory import FAR, FROM_MEMORY, NEARBY, beside
 from convdsl.schedules.cpu.tiles import NEAR, Tile, choose_tile, split, tile_cycles
 from convdsl.schedules.cpu.winograd_filters import WinogradPack
 from convdsl.schedules.steps import Steps
@@ -133,10 +134,6 @@ _STREAMED = (
     1.1  # cycles of a product whose filters come from the second-level cache, to those that stay
 )
 _STORE = 4.0  # cycles that an accumulator takes before and after its sum
-_FAR = 10.0  # bytes a cycle from beyond the second-level cache
-_MEMORY = 7.0  # bytes a cycle from memory
-_NEARBY = 4  # second-level caches, within which what was written a moment ago is not in memory
-_HIDDEN = 0.8  # of the shorter of arithmetic and traffic, what goes on beside the longer one
 _OPERATION, _LINE = 3.0, 3.0  # cycles of two operations, and of a vector that a transform makes
 
 
@@ -151,13 +148,8 @@ def _cycles(made: Plan, target: Target) -> float:
     stages = tiling.count * (vectors_in * made.parts * each_in + vectors_out * each_out)
     sums = _product_cycles(made, target)
     first, later = _traffic(made, target)
-    beside = _beside(sums, first) + (made.blocks - 1) * _beside(sums, later)
-    return stages + beside + _away(made, target)
-
-
-def _beside(one: float, other: float) -> float:
-    """Two things at once."""
-    return max(one, other) + (1 - _HIDDEN) * min(one, other)
+    products = beside(sums, first) + (made.blocks - 1) * beside(sums, later)
+    return stages + products + _away(made, target)
 
 
 def _product_cycles(made: Plan, target: Target) -> float:
@@ -182,17 +174,17 @@ def _traffic(made: Plan, target: Target) -> tuple[float, float]:
     m = 4 * tiling.products * made.block * made.tile.blocks * made.lanes
     filters = 4 * made.pack.size
     sweeps = conv.groups * -(-made.vectors // made.tile.blocks)
-    tiles = sweeps * v / _FAR if v + m > room else 0.0
-    again = filters / _FAR if filters + v + m > room else 0.0
-    return filters / (_FAR if made.late else _MEMORY) + tiles, again + tiles
+    tiles = sweeps * v / FAR if v + m > room else 0.0
+    again = filters / FAR if filters + v + m > room else 0.0
+    return filters / (FAR if made.late else FROM_MEMORY) + tiles, again + tiles
 
 
 def _away(made: Plan, target: Target) -> float:
     """Of inputs that are transformed for all blocks before the first one is met, and are gone to
     memory by then: fetched, written, and fetched again."""
     moved = 4 * made.conv.groups * made.tiling.products * made.tiling.count * made.channels
-    far = made.apart and moved > target.caches.l2_bytes * _NEARBY
-    return 3 * moved / _MEMORY if far else 0.0
+    far = made.apart and moved > target.caches.l2_bytes * NEARBY
+    return 3 * moved / FROM_MEMORY if far else 0.0
 
 
 def _filter_cycles(made: Plan, target: Target) -> float:
@@ -200,7 +192,7 @@ def _filter_cycles(made: Plan, target: Target) -> float:
     which is fetched before it is written."""
     each = filter_cycles(made.tiling)
     written = 4 * made.pack.size
-    moved = 2 * written / _MEMORY if written > target.caches.l2_bytes else 0.0
+    moved = 2 * written / FROM_MEMORY if written > target.caches.l2_bytes else 0.0
     return max(made.conv.groups * made.vectors * made.conv.channels_in * each, moved)
 
 
