@@ -20,11 +20,10 @@ from convdsl.ir.graph import Graph
 from convdsl.ir.model import Model
 from convdsl.kernel.cpu_abi import ENTRY
 from convdsl.kernel.program import AllReduce, Joint, Port
-from convdsl.kernel.target import Target
 from convdsl.lowering.lower import Lowered, lower
 from convdsl.lowering.packing import Packing, Shelf, pack_weights
 from convdsl.lowering.recipe import packings_from_json, packings_to_json
-from convdsl.lowering.rounds import in_rounds, samples_at_once, whole_port
+from convdsl.lowering.rounds import in_rounds, whole_port
 from convdsl.passes import PASSES, Observer, Pass
 from convdsl.passes import run as run_passes
 from convdsl.runtime.cache import ObjectCache, sources
@@ -67,12 +66,12 @@ class Plan:
     def rounds(self, binding: Mapping[str, int]) -> tuple[Mapping[str, int], int]:
         """The sizes that kernels are made for, and how many rounds of these there are: samples of a
         batch that do not depend on each other need not be met at once."""
-        model, target = self.model, self.toolchain.target
+        model, machine = self.model, self.machine
         batch = None if model.reread is not None else batch_of(model.graph)
         samples = 1 if batch is None else binding.get(batch.name, 1)
-        if batch is None or samples == 1 or not isinstance(target, Target):
+        if batch is None or samples == 1:
             return binding, 1
-        at_once = samples_at_once(model.graph.bind({**binding, batch.name: 1}), samples, target)
+        at_once = machine.samples_at_once(model.graph.bind({**binding, batch.name: 1}), samples)
         if at_once == samples or not samples_are_apart(model):
             return binding, 1
         return {**binding, batch.name: at_once}, samples // at_once

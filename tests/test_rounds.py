@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 import convdsl
-from convdsl import compilation
 from convdsl.bound import bind_weights_of
 from convdsl.compilation import Plan
 from convdsl.kernel.interpret import interpret_program
 from convdsl.kernel.program import format_program
 from convdsl.kernel.verify_program import ProgramError, verify_program
-from convdsl.lowering.rounds import samples_at_once
 from convdsl.runtime.cpu.code import aligned
+from convdsl.schedules.cpu import machine
+from convdsl.schedules.cpu.batches import samples_at_once
 from convdsl.toolchain import find_toolchain
 
 NETWORK = """
@@ -42,7 +42,7 @@ model m {
 @pytest.fixture
 def two_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if that were best for every network."""
-    monkeypatch.setattr(compilation, "samples_at_once", lambda *_: 2)
+    monkeypatch.setattr(machine, "samples_at_once", lambda *_: 2)
 
 
 def feeds(samples: int) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
+from convdsl.ir.graph import Graph
 from convdsl.kernel.expr import Stage
 from convdsl.kernel.layout import Layout
 from convdsl.schedules.task import Pack, Schedule, Task
@@ -29,6 +30,8 @@ class Machine:
         all of them side by side, in memory; 0: such parts have memory of their own.
     rounded: what a stage reads as factors of products that are computed in fewer bits, by name, and
         the type that they are rounded to.
+    samples_at_once: how many samples of a batch a program does best to meet at once, a divisor of
+        the batch, given the graph of one sample. Samples are known to be apart.
     preferred: schedules that go before cheaper ones, by the digests of tasks.
     """
 
@@ -40,6 +43,7 @@ class Machine:
     alignment: int
     rounded: Callable[[Stage], Mapping[str, DType]] = lambda _: {}
     parts: int = 0
+    samples_at_once: Callable[[Graph, int], int] = lambda _, batch: batch
     preferred: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @property

@@ -6,6 +6,7 @@ from functools import lru_cache
 
 from convdsl.kernel.layout import Layout
 from convdsl.kernel.target import Target
+from convdsl.schedules.cpu.batches import samples_at_once
 from convdsl.schedules.cpu.correlation import correlation
 from convdsl.schedules.cpu.depthwise import depthwise
 from convdsl.schedules.cpu.direct import direct
@@ -73,4 +74,5 @@ def cpu_machine(target: Target) -> Machine:
         schedules=tuple(schedule(target) for schedule in made),
         packs=pack_forms(FilterPack, WinogradPack, Layout),
         alignment=_CACHE_LINE,
+        samples_at_once=lambda one, batch: samples_at_once(one, batch, target),
     )
