@@ -43,7 +43,8 @@ _SOURCES = ("tensor", "kernel", "ir", "ops", "passes", "schedules", "lowering", 
 @dataclass(frozen=True)
 class Plan:
     """A model on its way to machine code: everything but the sizes and the weights. `tuning` says
-    which schedules were found best for some tasks (measure.tuning)."""
+    which schedules were found best for some tasks (measure.tuning); `team` how many threads are
+    expected, though any number can run the code."""
 
     model: Model
     toolchain: Toolchain[Any]
@@ -51,6 +52,7 @@ class Plan:
     verify: bool = False
     observer: Observer | None = None
     tuning: Mapping[str, str] = field(default_factory=dict[str, str])
+    team: int = 1
 
     @property
     def machine(self) -> Machine:
@@ -71,7 +73,8 @@ class Plan:
         samples = 1 if batch is None else binding.get(batch.name, 1)
         if batch is None or samples == 1:
             return binding, 1
-        at_once = machine.samples_at_once(model.graph.bind({**binding, batch.name: 1}), samples)
+        one = model.graph.bind({**binding, batch.name: 1})
+        at_once = machine.samples_at_once(one, samples, self.team)
         if at_once == samples or not samples_are_apart(model):
             return binding, 1
         return {**binding, batch.name: at_once}, samples // at_once

@@ -100,11 +100,11 @@ def compile(
     check_passes(passes, observer)
     place, made_for, processor = _where(device, target, cpu, arch)
     chain = _toolchain(made_for, processor, precision, winograd)
-    plan = Plan(model, chain, passes, verify, observer)
+    team = team_size(threads)
+    plan = Plan(model, chain, passes, verify, observer, team=team)
     _check_tuner(tuner, made_for)
     bound = bind_weights(model, weights)
     object_cache = ObjectCache() if cache else None
-    team = team_size(threads)
     facts = facts_of(model, bound, winograd)
 
     maker = Maker(plan, arrays_of(model, bound, weights), object_cache, tuner, team)

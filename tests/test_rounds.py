@@ -17,8 +17,9 @@ from convdsl.kernel.program import format_program
 from convdsl.kernel.verify_program import ProgramError, verify_program
 from convdsl.runtime.cpu.code import aligned
 from convdsl.schedules.cpu import machine
-from convdsl.schedules.cpu.batches import samples_at_once
-from convdsl.toolchain import find_toolchain
+from convdsl.schedules.cpu.batches import layers_of
+from convdsl.tensor import DType
+from convdsl.toolchain import FEWER_PRODUCTS, find_toolchain
 
 NETWORK = """
 model m {
@@ -120,9 +121,10 @@ def test_samples_that_depend_on_each_other_are_met_at_once(two_at_once: None) ->
     assert lowered.program.rounds == 1
 
 
-def at_once(layers: str, batch: int) -> int:
+def at_once(layers: str, batch: int, threads: int = 1, *, without: tuple[str, ...] = ()) -> int:
     model = convdsl.parse(f"model m {{\n input x: {layers} -> output y\n}}\n")
-    return samples_at_once(model.graph.bind({"N": 1}), batch, find_toolchain("cpu", V3).target)
+    machine = find_toolchain("cpu", V3).without(*without).machine
+    return machine.samples_at_once(model.graph.bind({"N": 1}), batch, threads)
 
 
 V3 = "x86-64-v3"
@@ -141,3 +143,39 @@ def test_what_stays_in_the_caches_is_met_at_once() -> None:
 
 def test_weights_that_are_all_of_it_are_met_once() -> None:
     assert at_once("f32[N, 3, 200, 200]\n x -> flatten -> linear(4000)", 64) == 64
+
+
+DEEP = "f32[N, 64, 56, 56]\n x -> conv(64, 3) -> conv(512, 3, stride = 4) -> conv(512, 3)"
+
+
+def test_fewer_products_count_where_they_may_be_taken() -> None:
+    """Beside less arithmetic it tells more where values come from."""
+    assert at_once(DEEP, 16) < at_once(DEEP, 16, without=FEWER_PRODUCTS)
+
+
+def test_a_team_has_more_to_share_out() -> None:
+    """And more caches: it meets as many samples as one thread, or more."""
+    assert at_once(MAPS, 16) < at_once(MAPS, 16, 64)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        "conv(32, 3)",
+        "conv(32, 3, stride = 2)",
+        "conv(32, 5)",
+        "conv(32, 1x7)",
+        "conv(32, 9)",
+        "conv(32, 1)",
+        "conv(32, 3, dilation = 2)",
+        "conv(32, 3, groups = 2)",
+        "conv(32, 3, groups = 32)",
+        "conv_transpose(32, 3, pad = 1)",
+    ],
+)
+def test_what_has_forms_is_what_winograd_bids_for(layer: str) -> None:
+    text = f"model m {{\n input x: f32[1, 32, 24, 24]\n x -> {layer} -> output y\n}}\n"
+    model, chain = convdsl.parse(text), find_toolchain("cpu", V3)
+    bids = {name for choice in Plan(model, chain).lower({}).choices for name, _ in choice.bids}
+    layers = layers_of(model.graph, chain.target.lanes(DType.F32), True)
+    assert [len(layer.ways) > 1 for layer in layers] == ["winograd" in bids]

@@ -55,9 +55,11 @@ def explain(options: argparse.Namespace) -> int:
     chain = find_toolchain("cpu", options.cpu).without(
         *(() if options.winograd else FEWER_PRODUCTS)
     )
-    plan = Plan(model, chain, selected_passes(options), options.verify, PassWatcher(options))
-    lowered = plan.lower(binding)
     threads = options.threads or available_threads()
+    watcher = PassWatcher(options)
+    passes = selected_passes(options)
+    plan = Plan(model, chain, passes, options.verify, watcher, team=threads)
+    lowered = plan.lower(binding)
     team = _team(threads, options, lowered, plan)
     cycles = _cycles(lowered.choices)
     predictions = predict(lowered.program, cycles, team)

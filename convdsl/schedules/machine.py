@@ -14,6 +14,15 @@ from convdsl.tensor import DType
 
 
 @dataclass(frozen=True, slots=True)
+class Batch:
+    """Samples that a team of threads has to meet, by the schedules of these names."""
+
+    samples: int
+    threads: int
+    schedules: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
 class Machine:
     """A machine that programs are lowered for. Two machines with equal `name` and `facts` lower
     equal graphs alike.
@@ -30,8 +39,8 @@ class Machine:
         all of them side by side, in memory; 0: such parts have memory of their own.
     rounded: what a stage reads as factors of products that are computed in fewer bits, by name, and
         the type that they are rounded to.
-    samples_at_once: how many samples of a batch a program does best to meet at once, a divisor of
-        the batch, given the graph of one sample. Samples are known to be apart.
+    at_once: how many samples of a batch a program does best to meet at once, a divisor of the
+        batch, given the graph of one sample. Samples are known to be apart.
     preferred: schedules that go before cheaper ones, by the digests of tasks.
     """
 
@@ -43,13 +52,18 @@ class Machine:
     alignment: int
     rounded: Callable[[Stage], Mapping[str, DType]] = lambda _: {}
     parts: int = 0
-    samples_at_once: Callable[[Graph, int], int] = lambda _, batch: batch
+    at_once: Callable[[Graph, Batch], int] = lambda _, batch: batch.samples
     preferred: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @property
     def joins(self) -> bool:
         """Whether some schedule runs several tasks of a group as one."""
         return any(schedule.joins for schedule in self.schedules)
+
+    def samples_at_once(self, one: Graph, samples: int, threads: int) -> int:
+        """How many samples a team does best to meet at once, by the schedules that are known."""
+        names = frozenset(schedule.name for schedule in self.schedules)
+        return self.at_once(one, Batch(samples, threads, names))
 
     def preferring(self, schedules: Mapping[str, str]) -> Machine:
         """The same machine with the schedules of some tasks chosen, by the digests of those. What

@@ -10,76 +10,104 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from convdsl.ir.graph import Graph, OpNode, StateNode, Value
-from convdsl.kernel.expr import Reduce, walk
+from convdsl.kernel.expr import Reduce, Stage, walk
 from convdsl.kernel.target import Target
+from convdsl.schedules.contraction import match_convolution
 from convdsl.schedules.cpu.memory import FROM_MEMORY, NEARBY, beside
+from convdsl.schedules.cpu.winograd_plan import suits, transform_cycles
+from convdsl.schedules.machine import Batch
+from convdsl.schedules.winograd_tiling import tilings
 from convdsl.tensor import DType
 from convdsl.tensor.records import record
 
 _WAITED = 3.0  # bytes a cycle of values from memory: 1 to 2 on a Zen 3 that others use, 6 else
 _ISSUED = 2.0  # vectors of multiply-adds a cycle
 _STEP = 3000.0  # cycles that a step takes besides
-_SAVED, _GROWN = 3.0, 4.0  # arithmetic and filters of Winograd's products, to direct ones
+_SHARED = 6000.0  # and that a team takes to begin one, and to wait for its last share
+_DRAWING = 2  # threads that draw all that memory gives
 _WORTH = 0.97  # of the time, from which on rounds are made
+_ALIKE = 1.01  # of the least time: the most samples that come so near it are taken
+
+
+@record
+class _Way:
+    """Of one way to compute an operator for one sample: cycles, and bytes of the weights, which
+    come once for all samples that are met at once."""
+
+    cycles: float
+    weights: float
 
 
 @record
 class _Layer:
-    """Of one operator and one sample: cycles of its multiply-adds, bytes of its weights, and of
-    each value that it reads or makes. `dense`: a convolution that Winograd's products are for."""
+    """One operator and one sample: the ways to compute it, and bytes of each value that it reads
+    or makes."""
 
-    cycles: float
-    weights: float
+    ways: tuple[_Way, ...]
     values: tuple[float, ...]
-    dense: bool
 
-    def time(self, samples: int, near: float) -> float:
+    def time(self, samples: int, near: float, threads: int) -> float:
         """Cycles a sample, of so many at once."""
-        ways = [(self.cycles, self.weights)]
-        if self.dense:
-            ways.append((self.cycles / _SAVED, self.weights * _GROWN))
-        arithmetic = min(beside(work, bytes / FROM_MEMORY / samples) for work, bytes in ways)
-        waited = sum(size for size in self.values if size * samples > near) / _WAITED
-        return arithmetic + waited + _STEP / samples
+        streams = FROM_MEMORY * min(threads, _DRAWING)
+        arithmetic = min(
+            beside(way.cycles / threads, way.weights / streams / samples) for way in self.ways
+        )
+        waited = sum(size for size in self.values if size * samples > near) / _WAITED / threads
+        return arithmetic + waited + (_STEP + _SHARED * (threads > 1)) / samples
 
 
-def samples_at_once(one: Graph, batch: int, target: Target) -> int:
+def samples_at_once(one: Graph, batch: Batch, target: Target) -> int:
     """How many samples of a batch to meet at once; `one` is the graph of one sample."""
-    near = NEARBY * float(target.caches.l2_bytes)
-    layers = list(_layers(one, target.lanes(DType.F32)))
-    if all(size * batch <= near for layer in layers for size in layer.values):
-        return batch
+    whole, threads = batch.samples, batch.threads
+    near = NEARBY * float(target.caches.l2_bytes) * threads
+    layers = list(layers_of(one, target.lanes(DType.F32), "winograd" in batch.schedules))
+    if all(size * whole <= near for layer in layers for size in layer.values):
+        return whole
     times = {
-        samples: sum(layer.time(samples, near) for layer in layers)
-        for samples in range(batch, 0, -1)
-        if batch % samples == 0
+        samples: sum(layer.time(samples, near, threads) for layer in layers)
+        for samples in range(whole, 0, -1)
+        if whole % samples == 0
     }
-    best = min(times, key=lambda samples: times[samples])
-    return best if times[best] < times[batch] * _WORTH else batch
+    least = min(times.values())
+    best = max(samples for samples, time in times.items() if time <= least * _ALIKE)
+    return best if times[best] < times[whole] * _WORTH else whole
 
 
-def _layers(graph: Graph, lanes: int) -> Iterator[_Layer]:
-    """Operators that add up; what is done to their elements alone goes with them."""
+def layers_of(graph: Graph, lanes: int, fewer: bool) -> Iterator[_Layer]:
+    """Operators that add up; what is done to their elements alone goes with them. `fewer`: with
+    fewer products, where there are forms."""
     for node in graph.op_nodes():
-        stages = node.call.kernel.stages
-        if not any(isinstance(e, Reduce) for stage in stages for e in walk(stage.body)):
+        adding = [s for s in node.call.kernel.stages if _adds(s)]
+        if not adding:
             continue
-        macs = node.op.cost(node.call).macs
         weights = [v for v in node.inputs.values() if isinstance(v.node, StateNode)]
         values = [v for v in node.inputs.values() if not isinstance(v.node, StateNode)]
-        yield _Layer(
-            (macs if isinstance(macs, int) else 0) / (lanes * _ISSUED),
-            sum(map(_bytes, weights)),
-            tuple(map(_bytes, (*values, *node.outputs))),
-            _is_dense(node),
-        )
+        direct = _Way(_macs(node) / (lanes * _ISSUED), sum(map(_bytes, weights)))
+        ways = [direct]
+        if fewer and len(adding) == 1:
+            ways += _fewer(adding[0], direct, lanes)
+        yield _Layer(tuple(ways), tuple(map(_bytes, (*values, *node.outputs))))
 
 
-def _is_dense(node: OpNode) -> bool:
-    weight = node.inputs.get("weight")
-    attributes = node.call.attributes
-    square = weight is not None and tuple(weight.type.shape[2:]) == (3, 3)
-    return square and attributes.get("stride") in (1, (1, 1)) and attributes.get("groups", 1) == 1
+def _adds(stage: Stage) -> bool:
+    return any(isinstance(e, Reduce) for e in walk(stage.body))
+
+
+def _fewer(stage: Stage, direct: _Way, lanes: int) -> Iterator[_Way]:
+    """By each of Winograd's forms."""
+    conv = match_convolution(stage)
+    if conv is None or not suits(conv, lanes):
+        return
+    channels = conv.groups * conv.channels_in * conv.channels_out
+    for tiling in tilings(conv):
+        products = tiling.count * tiling.products * channels / (lanes * _ISSUED)
+        cycles = products + transform_cycles(conv, tiling, lanes)
+        yield _Way(cycles, direct.weights * tiling.products / conv.taps)
+
+
+def _macs(node: OpNode) -> int:
+    macs = node.op.cost(node.call).macs
+    return macs if isinstance(macs, int) else 0
 
 
 def _bytes(value: Value) -> float:

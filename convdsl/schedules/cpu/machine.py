@@ -74,5 +74,5 @@ def cpu_machine(target: Target) -> Machine:
         schedules=tuple(schedule(target) for schedule in made),
         packs=pack_forms(FilterPack, WinogradPack, Layout),
         alignment=_CACHE_LINE,
-        samples_at_once=lambda one, batch: samples_at_once(one, batch, target),
+        at_once=lambda one, batch: samples_at_once(one, batch, target),
     )

@@ -95,6 +95,11 @@ def _applies(task: Task, conv: Convolution, target: Target) -> bool:
         return False
     if len(task.reducing) > 1 or task.ending or task.read_again(conv.w.tensor.name):
         return False
+    return suits(conv, lanes)
+
+
+def suits(conv: Convolution, lanes: int) -> bool:
+    """Whether a convolution is one that has forms, wherever its operands lie."""
     dtypes = {conv.reduce.dtype, conv.x.dtype, conv.w.dtype}
     ragged = conv.channels_out % lanes or conv.channels_in % lanes
     if dtypes != {DType.F32} or (conv.groups > 1 and ragged):
@@ -141,11 +146,7 @@ def _cycles(made: Plan, target: Target) -> float:
     """Those of the stages; those of the products, block by block, beside the traffic of filters and
     tiles that the second-level cache does not hold. The constants are those of a Zen 5 with cold
     filters; memory that is slower would favour direct sums, which hide it better."""
-    conv, tiling, lanes = made.conv, made.tiling, made.lanes
-    vectors_in = conv.groups * (made.channels // lanes)
-    vectors_out = conv.groups * made.vectors
-    each_in, each_out = (_transform_cycles(tiling, outputs) for outputs in (False, True))
-    stages = tiling.count * (vectors_in * made.parts * each_in + vectors_out * each_out)
+    stages = transform_cycles(made.conv, made.tiling, made.lanes, made.parts)
     sums = _product_cycles(made, target)
     first, later = _traffic(made, target)
     products = beside(sums, first) + (made.blocks - 1) * beside(sums, later)
@@ -201,11 +202,16 @@ def filter_cycles(tiling: Tiling) -> float:
     return _steps_cycles(tuple(line.form.filters for line in tiling.active), tiling.products)
 
 
-def _transform_cycles(tiling: Tiling, outputs: bool) -> float:
-    """Of one tile and vector: operations, and vectors that come from the second-level cache or go
-    there."""
+def transform_cycles(conv: Convolution, tiling: Tiling, lanes: int, parts: int = 1) -> float:
+    """Of transforming all inputs so many times, and all outputs: operations, and vectors that come
+    from the second-level cache or go there."""
     forms = [line.form for line in tiling.active]
-    return _steps_cycles(tuple(f.outputs if outputs else f.inputs for f in forms), tiling.products)
+    vectors_in, vectors_out = (
+        conv.groups * -(-channels // lanes) for channels in (conv.channels_in, conv.channels_out)
+    )
+    each_in = _steps_cycles(tuple(form.inputs for form in forms), tiling.products)
+    each_out = _steps_cycles(tuple(form.outputs for form in forms), tiling.products)
+    return tiling.count * (vectors_in * parts * each_in + vectors_out * each_out)
 
 
 def _steps_cycles(matrices: Sequence[Steps], lines: int) -> float:
