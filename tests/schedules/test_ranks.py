@@ -20,6 +20,7 @@ from convdsl.lowering.lower import lower
 from convdsl.runtime.cpu.processor import check_processor
 from convdsl.schedules.cpu.machine import cpu_machine
 from convdsl.schedules.cpu.network import comparisons
+from convdsl.schedules.cpu.ranks import plan
 from convdsl.tensor import DType, TensorType
 
 pytestmark = pytest.mark.drawn
@@ -30,7 +31,7 @@ PLACES = [
     ((300,), 0, 300), ((300,), 0, 1), ((4000,), 0, 3), ((5, 700), 1, 60), ((9, 40), 1, 33),
     ((3, 1200), 1, 130), ((40, 9), 0, 40), ((130, 17), 0, 4), ((2, 900, 19), 1, 20),
     ((2, 3, 5, 70), 1, 2), ((2, 70, 3), 1, 70), ((500, 6), 1, 3), ((7, 1), 1, 1), ((1, 7), 1, 7),
-    ((2, 2), 0, 2), ((1,), 0, 1),
+    ((2, 2), 0, 2), ((1,), 0, 1), ((40000,), 0, 5), ((6, 45, 5), 1, 7), ((7, 6, 31), 1, 3),
 ]  # fmt: skip
 
 
@@ -45,6 +46,18 @@ def target_of(cpu: str) -> Target:
     except ArtifactError:
         pytest.skip(f"needs an {cpu} processor")
     return target
+
+
+@pytest.mark.parametrize(
+    ("extent", "k", "line", "batch"), [(240, 1, 1, 0), (240, 5, 5, 0), (50000, 5, 0, 16)]
+)
+def test_a_few_stand_in_a_line(extent: int, k: int, line: int, batch: int) -> None:
+    """Most of a long row is passed over instead."""
+    target = find_target("x86-64-v3")
+    graph = selecting((64, extent), 1, k, largest=True)
+    way = plan(lower(graph, cpu_machine(target), "t").choices[-1].task, target)
+    assert way is not None
+    assert (way.line, way.batch) == (line, batch)
 
 
 @pytest.mark.dear

@@ -3,12 +3,15 @@
 Lanes are rows of their own, or shares of one row, which are merged in the end. Where many positions
 are searched for few, the best so far wait in order, and what no lane wants any more is passed over:
 a vector with a key before the `bound` is kept until there are enough of them to be sorted and
-merged. Nothing depends on values but how often that happens: n log k comparisons at most.
+merged. Nothing depends on values but how often that happens: n log k comparisons at most. A few
+stand in a line of registers, along which every vector goes: no branch, no memory, n k comparisons.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import reduce
 from math import log2, prod
 
 from convdsl.kernel.layout import Layout
@@ -42,14 +45,17 @@ _BATCH = 16  # vectors that are sorted together, at least
 _WORTH = 2  # batches from which on it pays to pass over what nobody wants
 _GATHERED = 1.5  # cycles for a lane that is loaded by itself
 _MADE = 4.0  # cycles for a vector of keys
-_EXCHANGE = 1.5  # cycles for a comparison of two vectors of keys
+_EXCHANGE = 2.4  # cycles for a comparison of two vectors of keys, without instructions for it
+_LOOKED = 4.0  # cycles for asking whether anybody wants a vector
+_KEPT = 25.0  # and for one that somebody wants: a branch that nobody foresees
 _PUT = 8.0  # cycles for an element that leaves
 
 
 @record
 class Way:
     """`lanes` along dimension `dim` of the space: a kept one, or the one that is searched. The
-    first `best` vectors are kept; `batch` are sorted together, of all where that is 0."""
+    first `best` vectors are kept; `batch` are sorted together, of all where that is 0. `line`: so
+    many stand in registers instead, and nothing is sorted."""
 
     selection: Selection
     dim: int
@@ -58,6 +64,7 @@ class Way:
     width: int
     best: int
     batch: int
+    line: int = 0
 
     @property
     def shared(self) -> bool:
@@ -91,16 +98,23 @@ def plan(task: Task, target: Target) -> Way | None:
     lanes, words = target.lanes(DType.I64), selection.bits // 32
     registers = target.vector_registers // (2 * words)
     width = 1 << max(registers.bit_length() - 1, 1)
-    ways = [_way(selection, d, lanes, words, width) for d in range(len(selection.axes))]
+    ways = [
+        way
+        for d in range(len(selection.axes))
+        for way in _ways(Way(selection, d, lanes, words, width, 1, 0))
+    ]
     return min(ways, key=lambda way: _cycles(way, task))
 
 
-def _way(selection: Selection, dim: int, lanes: int, words: int, width: int) -> Way:
-    way = Way(selection, dim, lanes, words, width, 1, 0)
-    best = power_from(min(selection.wanted, way.vectors))
+def _ways(way: Way) -> Iterator[Way]:
+    """With what is wanted sorted in memory, or in a line of as many registers as may be."""
+    wanted = min(way.selection.wanted, way.vectors)
+    best = power_from(wanted)
     batch = max(best, _BATCH)
     batch = batch if way.vectors > _WORTH * batch else 0
-    return Way(selection, dim, lanes, words, width, best, batch)
+    yield replace(way, best=best, batch=batch)
+    if wanted <= way.width:
+        yield replace(way, best=best, line=wanted)
 
 
 def _cycles(way: Way, task: Task) -> float:
@@ -109,16 +123,27 @@ def _cycles(way: Way, task: Task) -> float:
     load = 1.0 if stride in (0, 1) else _GATHERED * way.lanes
     made = way.vectors * (_MADE + load)
     exchange = _EXCHANGE * (1 if way.words == 1 else 3)
-    levels = log2(max(way.batch or way.vectors, 1)) + 1
-    sorting = exchange * levels * (levels + 1) / 4
-    kept = float(way.vectors)
-    if way.batch:
-        kept = way.best * way.lanes * (1 + log2(max(1, way.vectors / way.best / way.lanes)))
-    made += min(kept, way.vectors) * sorting
+    made += _line_cycles(way, exchange) if way.line else _sorting_cycles(way, exchange)
     if way.shared:
         made += log2(way.lanes) * way.best * (2 + log2(way.best) / 2) * exchange
     rows = 1 if way.shared else way.lanes
     return way.units * (made + rows * way.selection.wanted * _PUT)
+
+
+def _line_cycles(way: Way, exchange: float) -> float:
+    """Every vector is compared with all that stand there."""
+    return way.vectors * way.line * exchange
+
+
+def _sorting_cycles(way: Way, exchange: float) -> float:
+    """Of those vectors that may matter, in batches that are full or not."""
+    levels = log2(max(way.batch or way.vectors, 1)) + 1
+    sorting = exchange * levels * (levels + 1) / 4
+    if not way.batch:
+        return way.vectors * sorting
+    kept = way.best * way.lanes * (1 + log2(max(1, way.vectors / way.best / way.lanes)))
+    kept = min(max(kept, way.batch), way.vectors)
+    return way.vectors * _LOOKED + kept * (_KEPT + sorting)
 
 
 def _stride(way: Way, task: Task) -> int | None:
@@ -161,13 +186,18 @@ class _Ranking:
         self.frame = Frame.open(task, name, way.lanes, outputs=way.selection.outputs)
         self.b = b = self.frame.b
         self.keys = Keys(b, way.lanes, way.words)
-        everything = max(way.best, 0 if way.batch else way.vectors)
+        everything = max(way.best, 0 if way.batch or way.line else way.vectors)
         self.best = Row.private(self.keys, "best", everything)
         self.batch = Row.private(self.keys, "batch", way.batch) if way.batch else self.best
         self.count: Registers | None = None
         if way.batch:
             self.count = b.registers(1, ValueType(DType.I64), "count")
             self.bound = [b.registers(1, self.keys.type, f"bound{w}") for w in range(way.words)]
+        self.line: list[Registers] = []
+        if way.line:
+            self.line = [
+                b.registers(way.line, self.keys.type, f"line{w}") for w in range(way.words)
+            ]
 
     def scheduled(self) -> Scheduled:
         """All rows in parallel."""
@@ -190,7 +220,9 @@ class _Ranking:
     def unit(self, at: Mapping[int, Dim], valid: int | None) -> None:
         """One row, or the rows of one vector of which so many are `valid`."""
         way, network = self.way, Network(self.best, self.way.vectors, self.way.width)
-        if way.batch:
+        if way.line:
+            self.pass_along(at, valid)
+        elif way.batch:
             self.search(at, valid)
         else:
             whole, rest = self.whole
@@ -230,6 +262,42 @@ class _Ranking:
         exists = Compare("lt", IndexAsValue(0, 1, type), Const(valid, type))
         pairs = zip(key, self.keys.last, strict=True)
         return tuple(self.b.let(Select(exists, word, last), "key") for word, last in pairs)
+
+    # A few, in a line
+
+    def pass_along(self, at: Mapping[int, Dim], valid: int | None) -> None:
+        """Every vector meets those that stand there, and what is higher goes on to the next."""
+        way, b = self.way, self.b
+        for place in range(way.line):
+            self.stand(place, self.keys.last)
+        together = _TOGETHER if way.line == 1 else 1
+        whole, rest = self.whole
+        turns, left = divmod(whole, together)
+        with b.serial("turn", turns) as turn:
+            self.meet_line([self.key(at, turn * together + i, valid) for i in range(together)])
+        last = [self.key(at, turns * together + i, valid) for i in range(left)]
+        self.meet_line([*last, *([self.key(at, whole, rest)] if rest else [])])
+        for place in range(way.line):
+            self.best.store(place, self.standing(place))
+        self.best.fill(way.line, way.best)
+
+    def meet_line(self, found: Sequence[Key]) -> None:
+        """Several at once meet a line of one: what waits for it is the lowest of them alone."""
+        keys, way = self.keys, self.way
+        if way.line == 1 and found:
+            found = [reduce(keys.lower, found)]
+        for key in found:
+            for place in range(way.line - 1):
+                low, key = keys.exchanged(self.standing(place), key)
+                self.stand(place, low)
+            self.stand(way.line - 1, keys.lower(self.standing(way.line - 1), key))
+
+    def standing(self, place: int) -> Key:
+        return tuple(self.b.let(Get(words, place), "standing") for words in self.line)
+
+    def stand(self, place: int, key: Key) -> None:
+        for words, word in zip(self.line, key, strict=True):
+            self.b.set(words, place, word)
 
     # Few of many
 
