@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from convdsl.diagnostics import Diagnostic, Label
 from convdsl.editing.alignment import Alignment
+from convdsl.editing.carried import Holding, Match, Origin
 from convdsl.editing.costs import beyond_budgets
 from convdsl.editing.project import Buffers, Project, Reading
 from convdsl.elaborate.examination import Applied, Examination, examine
@@ -31,36 +32,51 @@ class Analysis:
     asked: frozenset[Path]  # files whose texts took part
     complete: bool = True
     costs: tuple[Diagnostic, ...] = ()  # of the findings those that budgets led to
-
-    @cached_property
-    def _applied(self) -> dict[tuple[int, int, int], list[tuple[Examination, Applied]]]:
-        found: dict[tuple[int, int, int], list[tuple[Examination, Applied]]] = {}
-        for examination in self.examinations:
-            for applied in examination.notes.applied:
-                for span in dict.fromkeys((applied.at, applied.written)):
-                    key = (id(span.source), span.start, span.end)
-                    found.setdefault(key, []).append((examination, applied))
-        return found
+    origins: Mapping[str, Origin] = field(default_factory=dict[str, Origin])  # by models
 
     def applied(self, node: ast.Node) -> Sequence[tuple[Examination, Applied]]:
         """The layers that the node of a tree stands for, by the models that they are in."""
-        span = node.span
-        return self._applied.get((id(span.source), span.start, span.end), ())
+        return [(e, a) for e, n in self._seen(node) for a in e.notes.applied_at(n.span)]
 
     def values(self, node: ast.Node) -> list[Any]:
         """What the node of a tree came to."""
-        found = (e.notes.values.get(id(node), ()) for e in self.examinations)
-        return [value for values in found for value in values]
+        return [v for e, n in self._seen(node) for v in e.notes.values.get(id(n), ())]
 
     def callees(self, node: ast.Node) -> list[Any]:
         """The operators and blocks that a call turned out to be of."""
-        key = (id(node.span.source), node.span.start)
-        found = (e.notes.callees.get(key, ()) for e in self.examinations)
-        return [value for values in found for value in values]
+        return [
+            value
+            for e, n in self._seen(node)
+            for value in e.notes.callees.get((id(n.span.source), n.span.start), ())
+        ]
+
+    def _seen(self, node: ast.Node) -> Iterator[tuple[Examination, ast.Node]]:
+        """The node as each examination saw it: one that was made of an earlier text saw another."""
+        for examination in self.examinations:
+            match = self._match(examination)
+            if match is None or node.span.source is not self.reading.source:
+                yield examination, node
+            elif (earlier := match.earlier(node)) is not None:
+                yield examination, earlier
+
+    def _match(self, examination: Examination) -> Match | None:
+        """Of the text that an examination was made of, where it is an earlier one."""
+        origin = self.origins.get(examination.model or "")
+        if origin is None or origin.examination.notes is not examination.notes:
+            return None
+        if origin.reading is self.reading:
+            return None
+        return self._matches.setdefault(id(origin.reading), Match(origin.reading, self.reading))
+
+    @cached_property
+    def _matches(self) -> dict[int, Match]:
+        return {}
 
     def knows(self, reading: Reading) -> bool:
         """Whether the text took part in this analysis."""
-        return any(id(reading.source) in e.trees for e in self.examinations)
+        return reading is self.reading or any(
+            id(reading.source) in e.trees for e in self.examinations
+        )
 
 
 def analyse(
@@ -80,23 +96,40 @@ def analyse(
     if not reading.whole:
         yield _broken(place, reading, library, before, wanted)
         return
-    done: list[Examination] = []
+    origins = dict(before.origins) if before is not None else {}
+    done, waiting = _carried(project, reading, before, library)
     since = time.perf_counter()
-    waiting = _ordered(reading, before)
     while waiting:
         model = waiting.pop(0)
-        done.append(_examined(reading, model, place, library, wanted))
+        examination = _examined(reading, model, place, library, wanted)
+        done.append(examination)
+        if model is not None and not examination.findings:
+            origins[model] = Origin(examination, reading, library.root, dict(library.texts))
         if waiting and time.perf_counter() - since > PATIENCE:
             since = time.perf_counter() + 10 * PATIENCE  # often is no help
             kept = _kept(before, reading, waiting)
-            yield _analysis(place, reading, done, kept, library.asked, complete=False)
+            yield _analysis(place, reading, done, kept, library.asked, origins, complete=False)
     costs = () if before is None else _moved_all(before.costs, before, reading)
-    found = _analysis(place, reading, done, costs, library.asked, complete=True)
+    origins = {name: origin for name, origin in origins.items() if name in reading.models}
+    found = _analysis(place, reading, done, costs, library.asked, origins, complete=True)
     yield found
     now = tuple(beyond_budgets(found.reading, done, place, library, wanted))
     if now or costs:
         findings = merged([*(f for e in found.examinations for f in e.findings), *now])
         yield replace(found, findings=findings, asked=found.asked | library.asked, costs=now)
+
+
+def _carried(
+    project: Project, reading: Reading, before: Analysis | None, library: Buffers
+) -> tuple[list[Examination], list[str | None]]:
+    """What an earlier analysis knows of models still, and the models that are to be looked at."""
+    waiting = _ordered(reading, before)
+    if before is None or not before.origins:
+        return [], waiting
+    holding = Holding(project, before.origins, reading, library)
+    found = {model: holding.of(model) for model in waiting}
+    done = [examination for examination in found.values() if examination is not None]
+    return done, [model for model in waiting if found[model] is None]
 
 
 def _examined(
@@ -136,14 +169,16 @@ def _analysis(
     done: Sequence[Examination],
     kept: Sequence[Diagnostic],
     asked: set[Path],
+    origins: Mapping[str, Origin],
     *,
     complete: bool,
 ) -> Analysis:
     order = {name: index for index, name in enumerate(reading.models)}
     sorted_ = sorted(done, key=lambda e: order.get(e.model or "", 0))
     findings = merged([*(f for e in sorted_ for f in e.findings), *kept])
+    asked_ = frozenset((place, *asked))
     return Analysis(
-        place, reading, tuple(sorted_), findings, frozenset((place, *asked)), complete=complete
+        place, reading, tuple(sorted_), findings, asked_, complete, origins=dict(origins)
     )
 
 

@@ -143,16 +143,18 @@ class Project:
 
 
 class Buffers(Library):
-    """A library where open texts win over files; keeps what was asked for."""
+    """A library where open texts win over files; keeps what was asked for, and the texts."""
 
     def __init__(self, project: Project, root: Path) -> None:
         super().__init__(root, project.zoo)
         self._project = project
         self.asked: set[Path] = set()
+        self.texts: dict[Path, str] = {}
 
     def text(self, place: Path, limit: int) -> str:
         self.asked.add(place)
-        return self._project.text(place, limit)
+        found = self.texts[place] = self._project.text(place, limit)
+        return found
 
     def source(self, place: Path, shown: str) -> SourceFile:
         return self._project.parsed(place, self.text(place, SOURCE_BYTES)).source

@@ -405,7 +405,7 @@ def _plain(value: Any) -> str:
     return "x".join(map(str, value)) if isinstance(value, tuple) else str(value)  # pyright: ignore[reportUnknownArgumentType]
 
 
-_SQUARE = re.compile(r"(\d+) ?\* ?\1")
+_SQUARE = re.compile(r"(\d+)[ \t]*\*[ \t]*\1")
 """`3*3`, which is 9."""
 
 

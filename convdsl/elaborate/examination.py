@@ -60,6 +60,19 @@ class Notes:
     callees: dict[tuple[int, int], list[Operator | BlockValue]] = field(
         default_factory=dict[tuple[int, int], list[Operator | BlockValue]]
     )
+    _at: dict[tuple[int, int, int], list[Applied]] = field(
+        default_factory=dict[tuple[int, int, int], list[Applied]]
+    )
+    _counted: int = 0  # of the layers applied those that `_at` has
+
+    def applied_at(self, span: Span) -> Sequence[Applied]:
+        """The layers that stand at a place, or are applied there."""
+        for applied in self.applied[self._counted :]:
+            for place in dict.fromkeys((applied.at, applied.written)):
+                key = (id(place.source), place.start, place.end)
+                self._at.setdefault(key, []).append(applied)
+        self._counted = len(self.applied)
+        return self._at.get((id(span.source), span.start, span.end), ())
 
     def value(self, node: ast.Node, value: Any) -> None:
         """The node came to a value."""
@@ -87,6 +100,7 @@ class Examination:
     findings: tuple[Diagnostic, ...]
     notes: Notes
     trees: Mapping[int, ast.File]  # of all files that took part, by the id of the source
+    used: frozenset[str]  # the definitions of the source that the model is made of
 
 
 class _Observing(Statements):
@@ -229,4 +243,10 @@ def examine(
         findings = tuple(session.diagnostics)
     statements = modules.statements
     notes = statements.notes if isinstance(statements, _Observing) else Notes()
-    return Examination(model, made, session.graph, findings, notes, session.trees)
+    used = frozenset(
+        item.name.id
+        for item in tree.items
+        if isinstance(item, ast.Block | ast.Model)
+        and (id(item) in session.instantiated or item.name.id == model)
+    )
+    return Examination(model, made, session.graph, findings, notes, session.trees, used)

@@ -28,7 +28,7 @@ from convdsl.editing.words import MODIFIERS, TYPES, colours
 from convdsl.lsp import conversion
 from convdsl.lsp.documents import Document
 from convdsl.lsp.formatting import formatting
-from convdsl.lsp.server import WATCHED, Server
+from convdsl.lsp.server import GLANCE, PATIENCE, WATCHED, Server
 
 REQUEST_FAILED = -32803
 """The protocol's code for a request that is fine and cannot be carried out."""
@@ -85,7 +85,7 @@ def _look(server: Server) -> None:
             range = document.lines.range(found.start, found.end)
             return types.Hover(conversion.markdown(found.text), range)
 
-        return await server.ask(params.text_document.uri, question)
+        return await server.ask(params.text_document.uri, question, patience=GLANCE)
 
     @server.feature(types.TEXT_DOCUMENT_INLAY_HINT)
     async def on_hints(params: types.InlayHintParams) -> list[types.InlayHint] | None:
@@ -93,7 +93,8 @@ def _look(server: Server) -> None:
             start, end = document.lines.offsets(params.range)
             return [conversion.hint(document.lines, made) for made in hints(view, start, end)]
 
-        return await server.ask(params.text_document.uri, question)
+        patience = GLANCE if server.hints_are_refreshed else PATIENCE
+        return await server.ask(params.text_document.uri, question, patience=patience)
 
     @server.feature(types.TEXT_DOCUMENT_DOCUMENT_SYMBOL)
     async def on_symbols(

@@ -35,6 +35,9 @@ PAUSE = 0.02
 PATIENCE = 1.0
 """Seconds that a question waits for the analysis of the text it is about."""
 
+GLANCE = 0.1
+"""Seconds that a question waits whose answer is looked at while one writes."""
+
 WATCHED = ("**/*.cnn", "**/convdsl.toml", "**/*.txt")
 
 
@@ -192,6 +195,13 @@ class Server(LanguageServer):
             types.PublishDiagnosticsParams(uri, findings, version)
         )
 
+    @property
+    def hints_are_refreshed(self) -> bool:
+        """Whether the client asks for hints again where it is told to."""
+        workspace = self.client_capabilities.workspace
+        hint = workspace.inlay_hint if workspace is not None else None
+        return hint is not None and bool(hint.refresh_support)
+
     def _refresh(self, document: Document) -> None:
         """Ask for hints and colours anew, where they were given before all was known."""
         if document.uri not in self._asked_early:
@@ -200,7 +210,7 @@ class Server(LanguageServer):
         workspace = self.client_capabilities.workspace
         if workspace is None:
             return
-        if workspace.inlay_hint and workspace.inlay_hint.refresh_support:
+        if self.hints_are_refreshed:
             self.workspace_inlay_hint_refresh(None)
         if workspace.semantic_tokens and workspace.semantic_tokens.refresh_support:
             self.workspace_semantic_tokens_refresh(None)
@@ -213,14 +223,16 @@ class Server(LanguageServer):
         """The answer to a question about a document; None where it is not open, or we fail.
 
         Waits for the analysis of its text for a while, and then answers by what was known before.
+        Where nothing was, it waits longer.
         """
         document = self.documents.find(uri)
         if document is None:
             return None
-        known = document.good is not None or document.latest is not None
-        if not document.settled.is_set() and (patience or not known):
+        whole = document.good is not None and document.good.complete
+        seconds = PATIENCE if patience and not whole else patience
+        if not document.settled.is_set() and (seconds or document.latest is None):
             try:
-                await asyncio.wait_for(document.settled.wait(), patience or PATIENCE)
+                await asyncio.wait_for(document.settled.wait(), seconds or PATIENCE)
             except TimeoutError:
                 self._asked_early.add(uri)
         view = self.documents.view(document)

@@ -16,11 +16,12 @@ TOO_SLOW = 2.0
 
 
 @pytest.mark.dear
+@pytest.mark.parametrize("put", ["\n    assert 1 == 1", "\n    # said"])
 @pytest.mark.parametrize("name", ["yolov8.cnn", "efficientnet.cnn"])
 def test_findings_follow_a_change(
-    name: str, record_property: Callable[[str, object], None]
+    name: str, put: str, record_property: Callable[[str, object], None]
 ) -> None:
-    """A space is put into a block that all models of the file use, and taken out again."""
+    """A line is put into a block that all models of the file use, and taken out again."""
     folder = zoo.folder()
     assert folder is not None
     text = (folder / name).read_text(encoding="utf-8")
@@ -28,14 +29,14 @@ def test_findings_follow_a_change(
     editor.start()
     uri = editor.open(folder / name, text)
     assert editor.settle(uri) == []
-    at = position(text, "block ", len("block "))
-    after = types.Position(at.line, at.character + 1)
+    at = position(text, "{\n", 1)
+    after = types.Position(at.line + 1, len(put) - 1)
     first: list[float] = []
     last: list[float] = []
     for step in range(4):
         begun = time.perf_counter()
-        put, where = ("", types.Range(at, after)) if step % 2 else (" ", types.Range(at, at))
-        version = editor.change(uri, put, where)
+        change = ("", types.Range(at, after)) if step % 2 else (put, types.Range(at, at))
+        version = editor.change(uri, *change)
         assert editor.settle(uri) == []
         told = [moment for _, of, moment in editor.times if of == version]
         first.append(told[0] - begun)
