@@ -127,7 +127,7 @@ def shown_result(value: Any) -> str:
 
 def _values(view: View, path: Sequence[ast.Node], word: ast.Node, symbol: Symbol) -> str:
     """What a name came to, in the instances of its block."""
-    if symbol.kind not in LOCAL and symbol.kind is not Kind.VALUE:
+    if symbol.kind not in LOCAL | {Kind.VALUE, Kind.OUTPUT}:
         return ""
     found = list(dict.fromkeys(map(shown_result, _distinct(view.known.values(word)))))
     if not found and symbol.kind is Kind.PARAMETER:

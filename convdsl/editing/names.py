@@ -72,6 +72,13 @@ class _Space:
     symbols: dict[str, Symbol]
     since: dict[str, int]
     loops: list[Span]
+    outputs: dict[str, ast.Text] = dataclasses.field(default_factory=dict[str, ast.Text])
+    read: set[str] = dataclasses.field(default_factory=set[str])  # of the outputs
+
+    def output(self, name: str, at: int) -> bool:
+        """Whether a name that is not bound means an output, which stands above."""
+        label = self.outputs.get(name)
+        return label is not None and label.span.end <= at
 
     def find(self, name: str, at: int, visible: Mapping[str, Symbol]) -> Symbol | None:
         symbol = self.symbols.get(name)
@@ -148,6 +155,9 @@ class _Finder:
             self._bound(parameter.name)
         for statement in item.body.statements:
             self._walk(statement)
+        for name in self._space.read:
+            symbol = Symbol(Kind.OUTPUT, name, item.name.id, self._place)
+            self._add(self._space.outputs[name], symbol, defines=True)
         self._space = None
 
     def _bound(self, name: ast.Name) -> None:
@@ -180,6 +190,9 @@ class _Finder:
                         bind(name, Kind.NAME, node.iterable.span.end)
                 case ast.Repetition():
                     space.loops.append(node.span)
+                case ast.Sink() | ast.Output():
+                    if node.label.span.text == node.label.plain:
+                        space.outputs.setdefault(node.label.plain, node.label)
                 case _:
                     pass
         return space
@@ -250,7 +263,12 @@ class _Finder:
                 return local
         if node.id in self._visible:
             return self._visible[node.id]
-        return builtin(node.id) or Symbol(Kind.UNKNOWN, node.id, "", self._place)
+        known = builtin(node.id)
+        space = self._space
+        if known is None and space is not None and space.output(node.id, node.span.start):
+            space.read.add(node.id)
+            return Symbol(Kind.OUTPUT, node.id, space.owner, self._place)
+        return known or Symbol(Kind.UNKNOWN, node.id, "", self._place)
 
     def _input(self, node: ast.Input) -> None:
         for name in node.names:

@@ -147,6 +147,8 @@ def _check_own(project: Project, symbol: Symbol) -> None:
     """Raise InputError where a symbol is not the project's to rename."""
     if symbol.kind is Kind.UNKNOWN:
         raise InputError(f"nothing defines `{symbol.id}`")
+    if symbol.kind is Kind.OUTPUT:
+        raise InputError(f"`{symbol.id}` names an output, by which others know it")
     if not may_be_renamed(symbol) or symbol.place is None:
         raise InputError(f"`{symbol.id}` is a word of the language")
     if project.is_of_the_zoo(symbol.place):

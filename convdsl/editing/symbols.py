@@ -18,6 +18,7 @@ class Kind(enum.Enum):
     INPUT = "input"
     NAME = "name"  # bound inside a block or model
     SIZE = "open size"
+    OUTPUT = "output"  # read below where it is put out
     OPERATOR = "operator"
     ATTRIBUTE = "attribute"
     FUNCTION = "function"

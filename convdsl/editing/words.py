@@ -31,6 +31,7 @@ _BY_KIND: dict[Kind, tuple[str, tuple[str, ...]]] = {
     Kind.INPUT: ("variable", ()),
     Kind.NAME: ("variable", ()),
     Kind.SIZE: ("type", ()),
+    Kind.OUTPUT: ("variable", ()),
     Kind.OPERATOR: ("method", ("defaultLibrary",)),
     Kind.ATTRIBUTE: ("property", ()),
     Kind.FUNCTION: ("function", ("defaultLibrary",)),

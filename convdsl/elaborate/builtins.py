@@ -84,7 +84,9 @@ def _sequence(value: Any, what: str) -> tuple[Any, ...]:
         return value.items
     if isinstance(value, tuple):
         return value  # pyright: ignore[reportUnknownVariableType]
-    raise ValueProblem("E0401", f"{what} takes a list, not {describe(value)}")
+    sizes = ("its sizes are a list: x.shape, x.space; their number is x.rank",)
+    help = sizes if isinstance(value, Value) else ()
+    raise ValueProblem("E0401", f"{what} takes a list, not {describe(value)}", help)
 
 
 def _len(value: Any) -> int:
@@ -113,7 +115,8 @@ def _range(*bounds: Any) -> ListValue:
 def _zip(*lists: Any) -> ListValue:
     columns = [_sequence(value, "zip") for value in lists]
     if len({len(column) for column in columns}) != 1:
-        raise ValueProblem("E0405", "zip takes lists of one length")
+        lengths = " and ".join(str(len(column)) for column in columns)
+        raise ValueProblem("E0405", f"zip takes lists of one length, not of {lengths}")
     return checked_list(tuple(ListValue.of(row) for row in zip(*columns, strict=True)))
 
 

@@ -152,13 +152,10 @@ class Binder(Evaluator):
             if node.id in attribute.choices and not context.scope.find(node.id)[0]:
                 return node.id
             if not self._known(node.id, context):
-                raise self.fail(
-                    context,
-                    "E0305",
-                    f"`{attribute.name}` takes {wanted(attribute)}, not `{node.id}`",
-                    node.span,
-                    help=_for_a_word(node, attribute, binding, argument.name is None),
-                )
+                help = _for_a_word(node, attribute, binding, argument.name is None)
+                context.scope.names[node.id] = POISON  # told once
+                text = f"`{attribute.name}` takes {wanted(attribute)}, not `{node.id}`"
+                raise self.fail(context, "E0305", text, node.span, help=help)
         value = self.need(node, context)
         if value is NOTHING or value is POISON:
             raise Stop

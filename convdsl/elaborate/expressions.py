@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +10,7 @@ from convdsl.diagnostics import Span
 from convdsl.elaborate import arithmetic
 from convdsl.elaborate.arithmetic import ValueProblem
 from convdsl.elaborate.builtins import BUILTINS, NUMBERS, TENSOR_ATTRIBUTES, tensor_attribute
+from convdsl.elaborate.conditions import Conditions
 from convdsl.elaborate.scope import Context
 from convdsl.elaborate.session import Session, Stop, suggest
 from convdsl.elaborate.unknown import explain
@@ -30,7 +31,14 @@ from convdsl.ops.elementwise import COMPARED, SIGNS
 from convdsl.syntax import ast
 from convdsl.tensor import SymDim
 
-TENSOR_OPERATORS = {sign: name for name, sign in SIGNS.items()} | {"**": "pow"}
+TENSOR_OPERATORS = {
+    **{sign: name for name, sign in SIGNS.items()},
+    **COMPARED,
+    "**": "pow",
+    "and": "logical_and",
+    "or": "logical_or",
+}
+"""The operators that signs and words between tensors stand for."""
 
 WORDS = frozenset(w for op in OPERATORS for a in op.attributes for w in a.choices)
 """Words that some attribute takes; they stand for themselves where nothing else is called so."""
@@ -43,7 +51,7 @@ PLAIN = frozenset({int, float})
 Rule = Callable[[Any, Context], Any]
 
 
-class Evaluator(ABC):
+class Evaluator(Conditions):
     """Expressions to values. A failed evaluation is reported once and yields POISON."""
 
     def __init__(self, session: Session) -> None:
@@ -57,9 +65,9 @@ class Evaluator(ABC):
             ast.Arithmetic: self._arithmetic,
             ast.Signed: self._signed,
             ast.Power: self._power,
-            ast.Compared: self._compared,
-            ast.Logic: self._logic,
-            ast.Negated: self._negated,
+            ast.Compared: self.compared,
+            ast.Logic: self.logic,
+            ast.Negated: self.negated,
             ast.Member: self._member,
             ast.Index: self._index,
         }
@@ -203,7 +211,7 @@ class Evaluator(ABC):
                 left = Given(total, node.first.span.to(before.span))
                 span = node.first.span.to(operand.span)
                 last = label if index == len(node.rest) - 1 else None
-                total = self._combine(symbol, left, Given(value, operand.span), context, span, last)
+                total = self.combined(symbol, left, Given(value, operand.span), context, span, last)
             before = operand
         return total
 
@@ -213,7 +221,7 @@ class Evaluator(ABC):
             raise self.fail(context, "E0408", "this has no value", node.span)
         return value
 
-    def _combine(
+    def combined(
         self,
         symbol: str,
         left: Given,
@@ -277,47 +285,8 @@ class Evaluator(ABC):
         for operand, value in zip(node.operands[-2::-1], values[-2::-1], strict=True):
             span = operand.span.to(total.span or node.span)
             left = Given(value, operand.span)
-            total = Given(self._combine("**", left, total, context, span, None), span)
+            total = Given(self.combined("**", left, total, context, span, None), span)
         return total.value
-
-    def _compared(self, node: ast.Compared, context: Context) -> bool:
-        left, left_node = self.need(node.first, context), node.first
-        for symbol, operand in node.rest:
-            right = self.need(operand, context)
-            for side, place in ((left, left_node), (right, operand)):
-                if isinstance(side, Value):
-                    raise self.fail(
-                        context,
-                        "E0401",
-                        f"cannot compare {describe(side)}: its elements are unknown here",
-                        place.span,
-                        help=f"write `{left_node.span.text} -> {operand.span.text}`"
-                        if symbol == ">" and isinstance(right, LAYER_LIKE)
-                        else _of_elements(symbol, left_node, operand),
-                    )
-            if not arithmetic.compare(symbol, left, right):
-                return False
-            left, left_node = right, operand
-        return True
-
-    def condition(self, node: ast.Expression, context: Context) -> bool:
-        """A boolean, or Stop."""
-        value = self.need(node, context)
-        if isinstance(value, bool):
-            return value
-        raise self.fail(
-            context, "E0403", f"a condition is true or false, not {describe(value)}", node.span
-        )
-
-    def _logic(self, node: ast.Logic, context: Context) -> bool:
-        deciding = node.operator == "or"
-        for operand in node.operands:
-            if self.condition(operand, context) is deciding:
-                return deciding
-        return not deciding
-
-    def _negated(self, node: ast.Negated, context: Context) -> bool:
-        return self.condition(node.operand, context) is not node.odd
 
     # Parts of values
 
@@ -380,6 +349,7 @@ class Evaluator(ABC):
                 "E0405",
                 f"index {index} is outside a list of {len(items)}",
                 node.index.span,
+                help=(f"the first is 0, the last {len(items) - 1} or -1",) if items else (),
             )
         return items[index]
 
@@ -397,17 +367,10 @@ def _flows(symbol: str, left: Given, right: Given, first: bool) -> str:
         return "let something flow into both: `(x -> ...) " + symbol + " (x -> ...)`"
     said = other.span.text if other.span is not None and "->" not in other.span.text else "y"
     flowing = f"x -> {layer.span.text}"
+    if symbol in COMPARED:
+        flowing = f"({flowing})" if first else flowing
     both = f"{flowing} {symbol} {said}" if first else f"{said} {symbol} ({flowing})"
     return f"let something flow into it: `{both}`" if len(both) <= 60 else _FLOW_IN
 
 
 _FLOW_IN = "let something flow into it: `x -> ...`"
-
-
-def _of_elements(symbol: str, left: ast.Expression, right: ast.Expression) -> str:
-    """What compares tensors element by element, and their sizes."""
-    sizes = "of sizes, compare x.channels, x.height, x.shape"
-    if symbol not in COMPARED:
-        return sizes
-    call = f"{COMPARED[symbol]}({left.span.text}, {right.span.text})"
-    return f"element by element it is `{call}`, a mask; {sizes}"

@@ -320,7 +320,7 @@ class Interpreter(Layers):
         span = node.arguments[0].value.span
         total, *others = (Given(item, span) for item in terms.items)
         for other in others:
-            total = Given(self._combine("+", total, other, context, node.span, None), span)
+            total = Given(self.combined("+", total, other, context, node.span, None), span)
         return total.value
 
     def _named(self, node: ast.Named, context: Context, piped: Given | None) -> Any:

@@ -9,12 +9,14 @@ from typing import Any
 
 from convdsl.diagnostics import Frame, Span
 from convdsl.elaborate.calls import Binder, describe_call, flatten, listed
+from convdsl.elaborate.conditions import SIZES
 from convdsl.elaborate.expressions import TENSOR_OPERATORS
 from convdsl.elaborate.leading import follows
-from convdsl.elaborate.operators import apply_operator
+from convdsl.elaborate.operators import apply_operator, of_a_list
 from convdsl.elaborate.scope import Context, LayerNames, Results, Scope
 from convdsl.elaborate.session import Stop
 from convdsl.elaborate.unknown import hidden
+from convdsl.elaborate.unused import KNOWN
 from convdsl.elaborate.values import (
     LAYER_LIKE,
     NOTHING,
@@ -37,6 +39,7 @@ from convdsl.elaborate.values import (
 from convdsl.ir.graph import Value
 from convdsl.ir.opdef import OpDef
 from convdsl.ops import BY_NAME
+from convdsl.ops.elementwise import COMPARED
 from convdsl.syntax import ast
 
 INLINE = "_"
@@ -44,6 +47,7 @@ GROUPS = ("seq", "scope")
 """What names several layers at once, as the language writes it."""
 ROUNDS = "`repeat` and `for` as values are lists; layers in a row stand in a block, used as NAME()"
 LABEL = re.compile(r"[A-Za-z0-9_-]+")
+PARTS = re.compile(rf"{LABEL.pattern}(?:\.{LABEL.pattern})*")
 
 
 class Layers(Binder):
@@ -232,10 +236,11 @@ class Layers(Binder):
         else:
             if names.numbered and positional:
                 names.skip()
-            if part in names.taken:
-                here = label.span if label is not None else span
-                raise self._called_alike(context, part, here, names.taken[part], base)
-        names.taken[part] = label.span if label is not None else span
+            here = label.span if label is not None else span
+            alike = names.clash(part)
+            if alike is not None:
+                raise self._called_alike(context, alike, here, names.taken[alike], base)
+        names.take(part, label.span if label is not None else span)
         return part
 
     def _called_alike(
@@ -260,15 +265,17 @@ class Layers(Binder):
         text = f"two {what} are called `{full}`"
         return self.fail(context, "E0203", text, here, *notes, help=help)
 
-    def _label(self, label: ast.Text, context: Context) -> str:
+    def _label(self, label: ast.Text, context: Context, parts: re.Pattern[str] = PARTS) -> str:
         text = self.text(label, context)
-        if not LABEL.fullmatch(text):
+        if not parts.fullmatch(text):
+            what = "a name" if parts is LABEL else "part of a name"
+            dots = "; a dot parts them" if parts is PARTS else ""
             raise self.fail(
                 context,
                 "E0204",
-                f'"{text[:40]}" cannot be part of a name',
+                f'"{text[:40]}" cannot be {what}',
                 label.span,
-                help="letters, digits, `_` and `-`",
+                help=f"letters, digits, `_` and `-`{dots}",
             )
         return text
 
@@ -285,16 +292,25 @@ class Layers(Binder):
             raise self.fail(context, "E0401", f"`{symbol}` works on numbers, not on tensors", span)
         for given, other in ((left, right), (right, left)):
             if not isinstance(given.value, Value) and not is_number(given.value):
+                what = f"compute {describe(left.value)} {symbol} {describe(right.value)}"
+                sizes: tuple[str, ...] = ()
+                if symbol in COMPARED:
+                    what = f"compare {describe(left.value)} with {describe(right.value)}"
+                    sizes = (SIZES,) if isinstance(given.value, ListValue) else ()
                 raise self.fail(
                     context,
                     "E0401",
-                    f"cannot compute {describe(left.value)} {symbol} {describe(right.value)}",
+                    f"cannot {what}",
                     (given.span or span, describe(given.value)),
                     (other.span or span, describe(other.value)),
+                    help=sizes,
                 )
         return self._apply_plain(
             BY_NAME[TENSOR_OPERATORS[symbol]], [left, right], context, span, label
         )
+
+    def inverted(self, given: Given, context: Context, span: Span) -> Any:
+        return self._apply_plain(BY_NAME["logical_not"], [given], context, span, None)
 
     def negate(self, given: Given, context: Context, span: Span) -> Any:
         return self._apply_plain(BY_NAME["neg"], [given], context, span, None)
@@ -362,12 +378,14 @@ class Layers(Binder):
             if not waiting and any(is_tensors(g.value) for g in layer.arguments.values()):
                 return  # all that it works on stands in its parameters
             if len(waiting) != 1:
+                labels, lists = of_a_list(waiting, context)
                 raise self.fail(
                     context,
                     "E0307",
                     f"`{factory.name}` takes one tensor, {len(waiting)} given",
                     span,
-                    help=listed(factory) or "declare them in the block: `input a, b`",
+                    *labels,
+                    help=lists or listed(factory) or "declare them in the block: `input a, b`",
                 )
             inner.incoming, inner.incoming_span = waiting[0].value, waiting[0].span
             return
@@ -433,7 +451,7 @@ class Layers(Binder):
 
     def declare_output(self, label: ast.Text, given: Given, context: Context) -> None:
         """Record a result of the block or model."""
-        name = self._label(label, context)
+        name = self._label(label, context, LABEL)
         results = context.results
         if name in results.values:
             raise self.fail(
@@ -443,10 +461,12 @@ class Layers(Binder):
                 label.span,
                 (results.spans[name], "first here"),
             )
-        results.values[name] = given.value
+        is_result = given.value is POISON or is_tensors(given.value)
+        results.values[name] = given.value if is_result else POISON
         results.spans[name] = label.span
-        if given.value is not POISON and not is_tensors(given.value):
-            results.values[name] = POISON
+        if name not in KNOWN and not context.scope.find(name)[0]:
+            context.scope.names[name] = results.values[name]  # it may be read below
+        if not is_result:
             what = f"an output is a tensor, not {describe(given.value)}"
             layer = given.span.text if given.span and isinstance(given.value, LAYER_LIKE) else None
             help = (f"let something flow in: `x -> {layer} -> output {name}`",) if layer else ()

@@ -32,4 +32,6 @@ def losing(bodies: tuple[ast.Body, ...], context: Context) -> Generator[None]:
 def _lose_output(label: ast.Text, context: Context) -> None:
     name = "".join(part for part in label.parts if isinstance(part, str))
     context.results.values.setdefault(name, POISON)
+    if not context.scope.find(name)[0]:
+        context.scope.names[name] = POISON
     context.results.spans.setdefault(name, label.span)

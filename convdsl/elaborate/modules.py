@@ -90,13 +90,19 @@ class Modules:
                         "E0903",
                         f"there is no model `{item.model.id}` above",
                         item.model.span,
-                        help=suggest(item.model.id, module.models),
+                        help=suggest(item.model.id, module.models)
+                        or ((f"the file has {', '.join(module.models)}",) if module.models else ()),
                     )
                 name = item.model.id if item.model is not None else None
                 if name in module.training:
                     what = "the file" if name is None else f"`{name}`"
                     text = f"a second `train` for {what}"
-                    raise self.session.fail("E0903", text, (item.model or item).span)
+                    raise self.session.fail(
+                        "E0903",
+                        text,
+                        (item.model or item).span,
+                        help="write all settings into one",
+                    )
                 module.training[name] = TrainingReader(self._statements, context).read(item)
 
     @property

@@ -85,14 +85,17 @@ def _assign_operands(
         many = f"at least {count}" if variadic or least < len(fixed) else count
         flows = len(inputs) == len(fixed) + 1 and span.text.rstrip().endswith(")")
         help = f"what flows in is the first: `x -> {op.name}(y)` is `{op.name}(x, y)`"
+        labels, lists = of_a_list(inputs, context)
         raise session.fail(
             "E0307",
             f"`{op.name}` takes {many}{_listed(fixed)}, {len(inputs)} given",
             span,
+            *labels,
             frames=context.frames,
-            help=(help,)
-            if flows and len(fixed) > 1
-            else _sized(op, len(inputs)) or _placed(fixed, len(inputs)),
+            help=lists
+            or ((help,) if flows and len(fixed) > 1 else ())
+            or _sized(op, len(inputs))
+            or _placed(fixed, len(inputs)),
         )
     if len(inputs) == len(fixed) == 1:
         return {fixed[0].name: inputs[0]}
@@ -100,6 +103,23 @@ def _assign_operands(
     if variadic:
         names += [f"{variadic.name}{i}" for i in range(len(inputs) - len(names))]
     return dict(zip(names, inputs, strict=True))
+
+
+def of_a_list(
+    inputs: Sequence[Given], context: Context
+) -> tuple[tuple[tuple[Span, str], ...], tuple[str, ...]]:
+    """Labels and help where the tensors that are too many are those of one list."""
+    spans = [given.span for given in inputs]
+    list_ = spans[0] if spans else None
+    if list_ is None or len(inputs) < 2 or any(span is not list_ for span in spans):
+        return (), ()
+    name = list_.text
+    labels = ((list_, f"a list of {len(inputs)}"),)
+    if name in context.results.values:
+        return labels, (f"it is not the output `{name}`: call one of them otherwise",)
+    if not name.isidentifier():
+        return labels, ()
+    return labels, (f"join them, `concat({name})`, or take each: `for y in {name} {{ ... }}`",)
 
 
 def _placed(operands: Sequence[Operand], given: int) -> tuple[str, ...]:
@@ -212,7 +232,9 @@ def _fixed(
     name, type = spec.name, spec.type
     rows = array(given)
     if rows is None:
-        text = f"`{name}` takes a tensor or a nested list of numbers, not {describe(given)}"
+        text = _uneven(name, given) or (
+            f"`{name}` takes a tensor or a nested list of numbers, not {describe(given)}"
+        )
         raise session.fail("E0305", text, place, frames=context.frames)
     given_data: np.ndarray[Any, Any] = np.asarray(rows)
     odd = next((n for n in given_data.flat if not _fits(n.item(), type.dtype)), None)
@@ -228,7 +250,10 @@ def _fixed(
         data = np.broadcast_to(data, sizes).copy()
     except ValueError:
         text = f"`{name}` of shape {list(data.shape)} does not fill {format_shape(type.shape)}"
-        raise session.fail("E0305", text, place, frames=context.frames) from None
+        help: tuple[str, ...] = ()
+        if data.ndim == 1 and data.size == math.prod(sizes):
+            help = (f"give it the shape it has, and then another: -> reshape({list(sizes)})",)
+        raise session.fail("E0305", text, place, frames=context.frames, help=help) from None
     return session.graph.add_state(key, type, Role.CONSTANT, "zeros", data, place, context.frames)
 
 
@@ -310,8 +335,33 @@ def _objection(
         error.message,
         *labels,
         frames=context.frames,
-        help=error.help or advice(op, operands),
+        help=error.help or _of_one_type(error, operands) or advice(op, operands),
     )
+
+
+def _of_one_type(error: OpError, operands: Mapping[str, Given]) -> tuple[str, ...]:
+    """How two operands that are blamed for their element types come to one."""
+    blamed = [operands[name] for name in error.operands if name in operands]
+    if len(blamed) != 2:
+        return ()
+    whole = [given for given in blamed if not given.value.type.dtype.is_float]
+    types = {given.value.type.dtype for given in blamed}
+    if len(types) != 2:
+        return ()
+    changed = whole[0] if len(whole) == 1 else blamed[1]
+    other = blamed[0] if changed is blamed[1] else blamed[1]
+    said = changed.span.text if changed.span is not None else ""
+    name = said if said.isidentifier() else "..."
+    return (f"of one element type: cast({name}, {other.value.type.dtype})",)
+
+
+def _uneven(name: str, given: Any) -> str:
+    """Rows of several lengths, said so."""
+    rows = given.items if isinstance(given, ListValue) else ()
+    lengths = {len(row.items) if isinstance(row, ListValue) else 0 for row in rows}
+    if len(lengths) < 2:
+        return ""
+    return f"`{name}` has rows of several lengths: {' and '.join(map(str, sorted(lengths)))}"
 
 
 def _provenance(given: Given) -> str:

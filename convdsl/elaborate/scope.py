@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -47,6 +47,7 @@ class LayerNames:
     numbered: bool = False
     shared: bool = False
     taken: dict[str, Span | None] = field(default_factory=dict[str, Any])
+    _groups: set[str] = field(default_factory=set[str])  # what stands before the dots of names
     _counts: dict[str, int] = field(default_factory=dict[str, int])
     _position: int = 0
 
@@ -63,6 +64,19 @@ class LayerNames:
                 self._counts[base] = count
                 return name
 
+    def clash(self, part: str) -> str | None:
+        """The name, or what stands before a dot of it, where a layer is called so already."""
+        if part in self.taken:
+            return part
+        return next((g for g in _before_dots(part) if g in self.taken.keys() - self._groups), None)
+
+    def take(self, part: str, span: Span | None) -> None:
+        """A child is called so: "features.0" is one of the group `features`."""
+        for group in _before_dots(part):
+            self._groups.add(group)
+            self.taken.setdefault(group, span)
+        self.taken[part] = span
+
     def skip(self) -> None:
         """A child with a name of its own takes a position all the same."""
         self._position += 1
@@ -76,6 +90,13 @@ class LayerNames:
 
     def key(self, part: str) -> str:
         return f"{self.home}.{part}" if self.home else part
+
+
+def _before_dots(name: str) -> Iterator[str]:
+    at = name.find(".")
+    while at >= 0:
+        yield name[:at]
+        at = name.find(".", at + 1)
 
 
 @dataclass(slots=True, eq=False)

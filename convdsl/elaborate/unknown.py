@@ -85,8 +85,8 @@ def _bound_elsewhere(
         if isinstance(said, ast.Output) and said.value is node:
             continue
         if isinstance(said, ast.Output | ast.Sink) and said.label.span.text == id:
-            help = f"bind it as well: `{id} = ...`, then `{id} -> output {id}`"
-            return ((said.label.span, "an output, which is no name here"),), (help,)
+            help = "an output is a name below the place that puts it out"
+            return ((said.label.span, "put out here"),), (help,)
         if isinstance(said, ast.Named) and said.label.span.text == id:
             help = f"bind what comes out of it: `{id} = ...`"
             return ((said.label.span, "the name of a layer and its weights"),), (help,)

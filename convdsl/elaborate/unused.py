@@ -68,11 +68,14 @@ def _check_keywords(
 
 
 def _bound(found: list[ast.Node]) -> Iterator[str]:
-    """Names that some statement or loop of the block binds."""
+    """Names that some statement or loop of the block binds, and those of its outputs."""
     for node in found:
         match node:
             case ast.Let() | ast.Assign() | ast.Loop():
                 yield from (target.id for target in node.targets)
+            case ast.Sink() | ast.Output():
+                if node.label.plain is not None:
+                    yield node.label.plain
             case ast.Input():
                 yield from (name.id for name in node.names)
                 extents = node.type.extents if node.type is not None else ()

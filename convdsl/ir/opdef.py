@@ -393,5 +393,6 @@ def float_type(call: Call, operand: str = "x") -> DType:
     """The dtype of a floating operand, or an OpError."""
     dtype = call.type(operand).dtype
     if not dtype.is_float:
-        raise OpError(f"{call.op.name} needs floating-point data, not {dtype}", operands=(operand,))
+        text = f"{call.op.name} needs floating-point data, not {dtype}"
+        raise OpError(text, operands=(operand,), help=("make it so before: cast(f32)",))
     return dtype

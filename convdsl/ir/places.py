@@ -16,7 +16,8 @@ def resolve_places(call: Call) -> Mapping[str, Any]:
     say a place along as many axes of x after these. Raises OpError for others."""
     x, positions, batch = call.type("x"), call.type("positions"), call.attributes.get("batch", 0)
     if positions.dtype is not DType.I64:
-        raise OpError(f"positions are i64, not {positions}", operands=("positions",))
+        help = ("cut off what stands behind the point: `cast(positions, i64)`",)
+        raise OpError(f"positions are i64, not {positions}", operands=("positions",), help=help)
     if positions.rank <= batch or x.rank <= batch:
         raise OpError(
             f"{x} and {positions} have not {batch} axes in common and more",

@@ -38,10 +38,22 @@ def entries(call: Call, attribute: str, count: int | None = None) -> tuple[Any, 
         return (value,) * (1 if count is None else count)
     listed: tuple[Any, ...] = tuple(value)
     if count is not None and len(listed) != count:
+        one = "entry" if len(listed) == 1 else "entries"
         raise OpError(
-            f"{attribute} has {len(listed)} entries for {count} axes", attributes=(attribute,)
+            f"{attribute} has {len(listed)} {one} for {count} axes",
+            attributes=(attribute,),
+            help=_in_pairs(listed, count),
         )
     return listed
+
+
+def _in_pairs(listed: tuple[Any, ...], count: int) -> tuple[str, ...]:
+    """Help for borders given as one list, as PyTorch's `F.pad` takes them, the last axis first."""
+    if len(listed) != 2 * count or not all(isinstance(entry, int) for entry in listed):
+        return ("one for each axis",)
+    pairs = [list(listed[2 * i : 2 * i + 2]) for i in range(count)]
+    also = f", as of PyTorch {pairs[::-1]}" if pairs != pairs[::-1] else ""
+    return (f"pairs, before and after: {pairs}{also}",)
 
 
 def resolve_axes(call: Call, attribute: str, rank: int) -> tuple[int, ...]:

@@ -57,7 +57,9 @@ def resolve_hard_tanh(call: Call) -> Mapping[str, Any]:
     """x floating; raises OpError for a lower limit above the upper one."""
     if call["min"] > call["max"]:
         raise OpError(
-            f"nothing lies between {call['min']} and {call['max']}", attributes=("min", "max")
+            f"nothing lies between {call['min']:g} and {call['max']:g}",
+            attributes=("min", "max"),
+            help=("the lower limit comes first",),
         )
     return resolve_activation(call)
 

@@ -49,7 +49,8 @@ def named(call: Call) -> Names:
     given, arrow, result = str(call["equation"]).replace(" ", "").partition("->")
     terms, operands = given.split(","), call.variadic("x")
     if len(terms) != len(operands):
-        raise _objection(f"names {len(terms)} operands, and there are {len(operands)}")
+        one = "operand" if len(terms) == 1 else "operands"
+        raise _objection(f"names {len(terms)} {one}, and there are {len(operands)}", _commas(call))
     ranks = [call.type(name).rank for name in operands]
     parts = tuple(_term(term, rank) for term, rank in zip(terms, ranks, strict=True))
     counts = Counter(name for part in parts for name in part)
@@ -75,8 +76,17 @@ def _term(text: str, rank: int) -> tuple[str, ...]:
     return (*before, *(str(k) for k in range(hidden - 1, -1, -1)), *after)
 
 
-def _objection(what: str) -> OpError:
-    return OpError(f"the equation {what}", attributes=("equation",))
+def _objection(what: str, help: tuple[str, ...] = ()) -> OpError:
+    return OpError(f"the equation {what}", attributes=("equation",), help=help)
+
+
+def _commas(call: Call) -> tuple[str, ...]:
+    """Help where blanks stand between the names of operands, and no commas."""
+    given, arrow, result = str(call["equation"]).partition("->")
+    words = given.split()
+    if "," in given or len(words) != len(call.variadic("x")):
+        return ()
+    return (f"commas stand between operands: {','.join(words)}{arrow}{result.strip()}",)
 
 
 def _extents(call: Call, names: Names) -> dict[str, Dim]:

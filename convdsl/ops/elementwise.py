@@ -185,7 +185,7 @@ def resolve_where(call: Call) -> Mapping[str, Any]:
         raise OpError(
             f"where needs a mask to choose by, not {condition.dtype}",
             operands=("condition",),
-            help=("a mask is what a comparison gives: where(greater(x, 0), x, y)",),
+            help=("a mask is what a comparison gives: where(x > 0, x, y)",),
         )
     if a.dtype is not b.dtype:
         raise OpError(f"cannot choose from {a} and {b}: their dtypes differ", operands=("a", "b"))
@@ -224,8 +224,11 @@ def resolve_clip(call: Call) -> Mapping[str, Any]:
     """x floating; raises OpError for a lower limit above the upper one."""
     float_type(call)
     if call["low"] > call["high"]:
+        low, high = call["low"], call["high"]
         raise OpError(
-            f"nothing lies between {call['low']} and {call['high']}", attributes=("low", "high")
+            f"nothing lies between {low:g} and {high:g}",
+            attributes=("low", "high"),
+            help=(f"the lower limit comes first: clip({high:g}, {low:g})",),
         )
     return call.attributes
 

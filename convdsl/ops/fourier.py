@@ -59,7 +59,8 @@ def resolve_dft(call: Call) -> Mapping[str, Any]:
     float_type(call)
     if x.rank < 2 or x.shape[-1] not in (1, 2):
         what = f"{x} has no last axis of a real part, and perhaps an imaginary one"
-        raise OpError(what, operands=("x",))
+        real = f"of real numbers: unsqueeze([{x.rank}]) -> dft(...)"
+        raise OpError(what, operands=("x",), help=(real,))
     axis = resolve_axis(call)
     if axis == x.rank - 1:
         raise OpError("the last axis holds the parts of numbers", attributes=("axis",))

@@ -34,7 +34,8 @@ def resolve_linear(call: Call) -> Mapping[str, Any]:
     x = call.type("x")
     float_type(call)
     if x.rank < 2:
-        raise OpError(f"linear needs batch and features, not {x}", operands=("x",))
+        space = ("a mean over space leaves them: mean(space)",) if x.rank == 0 else ()
+        raise OpError(f"linear needs batch and features, not {x}", operands=("x",), help=space)
     size_for_weights(call, -1, "features")
     return call.attributes
 

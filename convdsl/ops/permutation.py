@@ -49,8 +49,21 @@ def resolve_transpose(call: Call) -> Mapping[str, Any]:
             f"axes {list(order)} do not name every axis of {x} once",
             attributes=("axes",),
             operands=("x",),
+            help=_all_axes(axes, x.rank),
         )
     return {**call.attributes, "axes": axes}
+
+
+def _all_axes(axes: tuple[int, ...], rank: int) -> tuple[str, ...]:
+    """Two axes to exchange, or some of the first: what that is of all of them."""
+    order = list(range(rank))
+    if len(axes) == 2 and len({*axes}) == 2 and {*axes} <= {*order} and {*axes} != {0, 1}:
+        order[axes[0]], order[axes[1]] = axes[1], axes[0]
+    elif sorted(axes) == order[: len(axes)]:
+        order = [*axes, *order[len(axes) :]]
+    else:
+        return ()
+    return (f"of {rank} axes: transpose({order})",)
 
 
 def infer_transpose(call: Call) -> tuple[TensorType, ...]:
@@ -146,6 +159,7 @@ def resolve_pixel_shuffle(call: Call) -> Mapping[str, Any]:
             f"{channels} channels of {x} do not divide into blocks of {text}",
             attributes=("factor",),
             operands=("x",),
+            help=(f"for {channels} behind it: conv({channels * prod(factor)}, ...) before it",),
         )
     return {**call.attributes, "factor": factor}
 

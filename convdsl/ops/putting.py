@@ -53,7 +53,8 @@ def _check_types(call: Call) -> None:
     """x and updates of one dtype, positions of i64, numbers where they are combined."""
     x, positions, updates = (call.type(name) for name in ("x", "positions", "updates"))
     if positions.dtype is not DType.I64:
-        raise OpError(f"positions are i64, not {positions}", operands=("positions",))
+        help = ("cut off what stands behind the point: `cast(positions, i64)`",)
+        raise OpError(f"positions are i64, not {positions}", operands=("positions",), help=help)
     if x.dtype is not updates.dtype:
         raise OpError(f"cannot put {updates} into {x}", operands=("updates", "x"))
     if call["by"] != LAST and x.dtype is DType.BOOL:

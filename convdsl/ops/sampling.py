@@ -82,9 +82,13 @@ def resolve_grid_sample(call: Call) -> Mapping[str, Any]:
     if x.rank < 3 or grid.rank != x.rank or x.dtype is not grid.dtype:
         raise OpError(what, operands=("grid", "x"))
     if grid.shape[-1] != rank:
-        raise disagreement(
+        found = disagreement(
             f"{what}: a position has {rank} numbers", grid.shape[-1], rank, ("grid",)
         )
+        if grid.shape[1] == rank:
+            last = [0, *range(2, grid.rank), 1]
+            found.help = (f"its axis stands last: grid -> transpose({last})", *found.help)
+        raise found
     if x.shape[0] != grid.shape[0]:
         raise disagreement(what, x.shape[0], grid.shape[0], ("grid", "x"))
     mode = LINEAR if call["mode"] in ("bilinear", "trilinear") else call["mode"]

@@ -207,7 +207,13 @@ def resolve_squeeze(call: Call) -> Mapping[str, Any]:
     axes = resolve_axes(call, "axes", x.rank)
     for axis in axes:
         if x.shape[axis] != 1:
-            raise OpError(f"axis {axis} of {x} is not 1", attributes=("axes",), operands=("x",))
+            single = [i for i, extent in enumerate(x.shape) if extent == 1]
+            raise OpError(
+                f"axis {axis} of {x} is not 1",
+                attributes=("axes",),
+                operands=("x",),
+                help=(f"of extent 1: {single}",) if single else (),
+            )
     return {**call.attributes, "axes": axes}
 
 

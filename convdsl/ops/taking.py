@@ -29,7 +29,8 @@ def resolve_take(call: Call) -> Mapping[str, Any]:
     """x, any dtype, positions of i64, and the axis of x from 0 on. Raises OpError for others."""
     positions = call.type("positions")
     if positions.dtype is not DType.I64:
-        raise OpError(f"positions are i64, not {positions}", operands=("positions",))
+        help = ("cut off what stands behind the point: `cast(positions, i64)`",)
+        raise OpError(f"positions are i64, not {positions}", operands=("positions",), help=help)
     return {**call.attributes, "axis": resolve_axis(call)}
 
 

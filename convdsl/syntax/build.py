@@ -96,7 +96,8 @@ class Builder:
                 if close < 0 or not token[i + 1 : close].strip():
                     at = self._source.span(span.start + i, span.start + max(close, i) + 1)
                     what = "an empty interpolation" if close > 0 else "`{` without `}`"
-                    raise _error("E0107", f"{what} in a string", at, "write \\{ for a plain brace")
+                    help = 'in braces stands a value, "layer{i}"; \\{ is a plain brace'
+                    raise _error("E0107", f"{what} in a string", at, help)
                 if piece:
                     parts.append("".join(piece))
                     piece = []

@@ -63,7 +63,7 @@ def fit(store: WeightStore, states: Mapping[str, StateNode], idle: Collection[st
             return other
     lines = found.lines
     count = "1 mismatch" if len(lines) == 1 else f"{len(lines)} mismatches"
-    text = [f"the weights {store.source} do not fit the model ({count}):", *lines]
+    text = [f"the weights in {store.source} do not fit the model ({count}):", *lines]
     raise MismatchError("\n  ".join(text) + (f"\nhelp: {found.hint}" if found.hint else ""))
 
 

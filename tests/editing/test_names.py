@@ -158,6 +158,23 @@ def test_results_keep_their_names_where_tensors_are_renamed(tmp_path: Path) -> N
         assert list(load_file(place, zoo=zoo.folder()).graph.outputs) == ["a", "b", "x"]
 
 
+def test_an_output_that_is_read_leads_to_where_it_is_put_out(tmp_path: Path) -> None:
+    text = (
+        "model m {\n    input x: f32[N, 4]\n    x -> relu -> output low\n"
+        "    x -> tanh -> output tanh\n"
+        "    low + low -> tanh -> output high\n    low -> output other\n}\n"
+    )
+    place = tmp_path.resolve() / "m.cnn"
+    place.write_text(text)
+    shown = view(place)
+    put_out, read = text.index("low\n"), text.index("low + low")
+    for at in (put_out, read, read + 6):
+        assert [(d.start, d.end) for d in definitions(shown, at)] == [(put_out, put_out + 3)]
+    assert len(references(shown, read, ())) == 4
+    with pytest.raises(InputError, match="names an output"):
+        rename(shown, read, "deep", ())
+
+
 @pytest.mark.parametrize(
     ("words", "name", "why"),
     [

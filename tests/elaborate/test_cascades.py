@@ -28,9 +28,9 @@ def places(tree: ast.File) -> Iterator[ast.Node]:
             yield node
 
 
-def diagnose(source: SourceFile) -> tuple[Diagnostic, ...]:
+def diagnose(source: SourceFile, model: str | None = None) -> tuple[Diagnostic, ...]:
     try:
-        elaborate(source, root=FILES[0].parent, zoo=zoo.folder())
+        elaborate(source, model=model, root=FILES[0].parent, zoo=zoo.folder())
     except CompileError as error:
         return error.diagnostics
     return ()
@@ -43,10 +43,12 @@ def diagnose(source: SourceFile) -> tuple[Diagnostic, ...]:
 def test_an_unknown_name_anywhere(path: Path, part: int) -> None:
     text = path.read_text()
     tree = parse(SourceFile(path.name, text))
+    models = [item.name.id for item in tree.items if isinstance(item, ast.Model)]
+    model = models[part % len(models)] if len(models) > 1 else None
     told = 0
     for node in list(places(tree))[part::PARTS]:
         wrong = f"{text[: node.span.start]}nobody{text[node.span.end :]}"
-        found = diagnose(SourceFile(str(path), wrong))
+        found = diagnose(SourceFile(str(path), wrong), model)
         if any(d.message == "unknown name `nobody`" for d in found):
             told += 1
             assert len(found) == 1, (node.span.location, node.span.text, found)

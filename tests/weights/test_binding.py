@@ -94,7 +94,7 @@ def test_all_mismatches_are_listed_at_once() -> None:
     given["bn.running_var"] = np.zeros(4, np.int64)
     given["other\x1b[2J"] = np.zeros(1)
     assert mismatches(given).splitlines() == [
-        "the weights the given arrays do not fit the model (5 mismatches):",
+        "the weights in the given arrays do not fit the model (5 mismatches):",
         "  conv.bias: the file has float32[5], the model needs f32[4]",
         "  bn.running_var: the file holds int64, the model needs f32",
         "  conv.weight: not in the file, the model needs f32[4, 3, 2, 2]; did you mean cnv.weight?",
