@@ -191,8 +191,9 @@ class _Finder:
                 case ast.Repetition():
                     space.loops.append(node.span)
                 case ast.Sink() | ast.Output():
-                    if node.label.span.text == node.label.plain:
-                        space.outputs.setdefault(node.label.plain, node.label)
+                    name = node.label.plain
+                    if name is not None and node.label.span.text == name:
+                        space.outputs.setdefault(name, node.label)
                 case _:
                     pass
         return space
