@@ -168,11 +168,18 @@ class Binder(Evaluator):
         self, binding: _Binding, slot: Slot, given: Given, name_span: Span | None = None
     ) -> None:
         if slot.name in binding.arguments:
+            first = binding.arguments[slot.name].span
+            labels = ((first, "by name"),) if first is not None and name_span is None else ()
+            positions = [s.name for s in binding.signature.positional]
+            after = positions[positions.index(slot.name) + 1 :] if labels else []
+            what = "what has no name comes first"
             raise self.fail(
                 binding.context,
                 "E0304",
                 f"`{slot.name}` is given twice",
                 name_span or given.span or binding.span,
+                *labels,
+                help=(f"{what}, or is called too: {after[0]} = ...",) if after else (),
             )
         if slot.attribute is not None:
             moved = name_span is None and slot in binding.signature.positional
@@ -413,6 +420,8 @@ def _meant(binding: _Binding, value: object) -> tuple[str, ...]:
         return ()
     last = binding.signature.positional[-1:]
     kinds = [slot.attribute.kind for slot in last if slot.attribute is not None]
+    if binding.factory.name in ("transpose", "permute") and type(value) is int:
+        return ("all axes in their new order, one list: transpose([0, 2, 1, 3])",)
     if {Kind.INTS, Kind.SHAPE} & set(kinds):
         return (f"several are one list: {binding.factory.name}([..., {value}])",)
     return _INCOMING if binding.op.state is not no_state else ()

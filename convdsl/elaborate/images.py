@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from convdsl.diagnostics import Span
@@ -73,7 +73,27 @@ def preprocessing(evaluator: Evaluator, node: ast.Preprocess, context: Context) 
             failed = True
     if failed:
         raise Stop
+    made, space = _made(steps), image.type.shape[2:]
+    if made is not None and all(isinstance(d, int) for d in space) and made != space:
+        comes, wanted = ("x".join(map(str, pair)) for pair in (made, space))
+        raise evaluator.fail(
+            context,
+            "E0901",
+            f"the image comes out as {comes}, and `{node.input.id}` is {wanted}",
+            node.steps.span,
+        )
     return Preprocessing(node.input.id, tuple(steps))
+
+
+def _made(steps: Sequence[PreprocessingStep]) -> tuple[int, int] | None:
+    """Height and width of what the steps make, where they say them."""
+    for step in reversed(steps):
+        size = step.arguments.get("size")
+        if step.name in ("center_crop", "pad", "resize"):
+            if isinstance(size, int):
+                return None if step.name == "resize" else (size, size)
+            return None if size is None else (size[0], size[1])
+    return None
 
 
 def _step(

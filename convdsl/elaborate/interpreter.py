@@ -521,6 +521,8 @@ class Interpreter(Layers):
 def _named(targets: Sequence[ast.Name], parts: int) -> tuple[str, ...]:
     """Help where names are too many, or too few, for the parts of a value."""
     names = [target.id for target in targets]
+    if parts == 0 and len(names) == 2:
+        return ("numbers with their places are enumerate(list), pairs of two lists zip(a, b)",)
     if not 1 < parts <= 8:
         return ()
     rest = [f"_{chr(ord('a') + i)}" for i in range(parts - len(names))]

@@ -17,6 +17,7 @@ from convdsl.elaborate.values import Given, ListValue, Record, describe
 from convdsl.ir.graph import StateNode, Value
 from convdsl.ir.opdef import Kind, OpDef, Operand, OpError, Role, StateSpec
 from convdsl.ir.starts import STARTS
+from convdsl.ops.elementwise import SIGNS
 from convdsl.tensor import DType, TensorType, format_shape, provably
 from convdsl.tensor.conversion import convert, of_numpy, stored
 
@@ -93,6 +94,7 @@ def _assign_operands(
             *labels,
             frames=context.frames,
             help=lists
+            or _joined(op, inputs, span)
             or ((help,) if flows and len(fixed) > 1 else ())
             or _sized(op, len(inputs))
             or _placed(fixed, len(inputs)),
@@ -120,6 +122,18 @@ def of_a_list(
     if not name.isidentifier():
         return labels, ()
     return labels, (f"join them, `concat({name})`, or take each: `for y in {name} {{ ... }}`",)
+
+
+def _joined(op: OpDef, inputs: Sequence[Given], span: Span) -> tuple[str, ...]:
+    """Help where more than two are added or multiplied, or one is wanted back from its pooling."""
+    given, first = len(inputs), inputs[0].span if inputs else None
+    called = first is not None and span.start <= first.start and first.end <= span.end
+    if op.name in SIGNS and given > 2 and called:
+        also = ", or sum([a, b, ...])" if op.name == "add" else ""
+        return (f"of several: a {SIGNS[op.name]} b {SIGNS[op.name]} c{also}",)
+    if op.name == "max_unpool" and given == 1:
+        return ("y, places = x -> max_pool_with_positions(2), later y -> max_unpool(places, 2)",)
+    return ()
 
 
 def _placed(operands: Sequence[Operand], given: int) -> tuple[str, ...]:

@@ -73,7 +73,7 @@ class Statements(Interpreter):
                 "this has no value" if value is NOTHING else f"`{names}` would be {describe(value)}"
             )
             help = (
-                ()
+                _put_out(node)
                 if value is NOTHING
                 else (
                     f"let something flow in: `{names} = in -> ...`, or write `let {names} = ...`",
@@ -147,3 +147,15 @@ class Statements(Interpreter):
     def _labels(self, node: ast.Labels, context: Context) -> None:
         if context.root:
             self.labels = (node, self.read_labels(node.path))
+
+
+def _put_out(node: ast.Assign) -> tuple[str, ...]:
+    """Help where a chain that ends with `output` is bound."""
+    chain = node.value
+    if not isinstance(chain, ast.Chain) or not isinstance(chain.stages[-1], ast.Sink):
+        return ()
+    before = node.span.source.text[: chain.stages[-1].label.span.start]
+    if "\n" in before.rpartition("->")[2]:
+        return ("the `->` at the end of the line before goes on with this one: leave it out",)
+    label = chain.stages[-1].label.span.text
+    return (f"an output is a name already: leave out `{node.targets[0].id} =`, and read `{label}`",)

@@ -30,6 +30,7 @@ from convdsl.ir.techniques import (
 )
 from convdsl.ir.training import Choice, Loss, Training, names
 from convdsl.syntax import ast
+from convdsl.syntax.walk import nodes
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,9 +197,18 @@ class TrainingReader:
         if name.id not in known:
             near = [other for other in known if name.id.lower() in other.split("_")]
             listed = (f"one of {', '.join(near or known)}",)
+            if setting == "loss" and self._is_put_out(name):
+                listed = (f"an output is compared with a target: mse({name.id}, target)",)
             help = suggest(name.id, known) or listed
             raise self._fail(f"unknown {setting} `{name.id}`", name.span, help=help)
         return known[name.id]
+
+    def _is_put_out(self, name: ast.Name) -> bool:
+        """Whether some model of the file calls an output so."""
+        tree = self._evaluator.session.trees.get(id(name.span.source))
+        found = nodes(tree) if tree is not None else ()
+        labels = (n.label for n in found if isinstance(n, ast.Sink | ast.Output))
+        return any(label.plain == name.id for label in labels)
 
     def _chosen(
         self, technique: Technique, arguments: Sequence[ast.Argument], span: Span

@@ -310,6 +310,12 @@ def _help(
         return (declared,)
     if found in KEYWORDS and "NAME" in accepts and kind != "IN":
         return (f"`{found}` is a word of the language: choose another name",)
+    if found == "=" and _PART_OF.search(before):
+        return ("nothing changes in place: bind a name to what is new, `y = ...`, `let a = [...]`",)
+    if found == "{" and re.search(r"\blet\s+\w+\s*=\s*\Z", before):
+        return ("there are lists, [a, b], and names: one `let` for each",)
+    if found == "*" and re.search(r"\b(?:block|model)\s+\w+\([^)]*\Z", before):
+        return ("of any number: one parameter that is a list, called unit(widths = [32, 64])",)
     if found == "=" and "COMPARE" in accepts:
         return ("`=` binds a name at the start of a statement; write `==` to compare",)
     previous = re.search(r"(\w+)\Z", before)
@@ -514,6 +520,8 @@ def _sign(found: str, before: str, word: str, accepts: Collection[str], begun: s
             return f"lists have no slices: `for i in range(1, len(a)) {{ a[i] }}`; {_PART}"
     if found == "," and begun == "input" and "RBRACE" in accepts:
         return "inputs of their own types have lines of their own"
+    if found == "," and re.search(r"->\s*output\s+\w+\s*\Z", before):
+        return "several are bound, then put out: `a, b = ...`, `output a, b`"
     if found == "," and "RBRACE" in accepts and "ARROW" not in accepts:
         return "statements are told apart by newlines"
     if found == "," and "RPAR" in accepts and "COMMA" not in accepts:
@@ -525,3 +533,4 @@ def _sign(found: str, before: str, word: str, accepts: Collection[str], begun: s
 
 
 _PART = "a part of a tensor is slice(axes, start, stop)"
+_PART_OF = re.compile(r"(?:^|[\n{])[ \t]*\w+(?:\[[^\]\n]*\]|\.\w+)\s*\Z")

@@ -37,7 +37,7 @@ def agree(model: Model, training: Training) -> None:
     training = replace(training, loss=tuple(map(_without_data, training.loss)))
     loss_model(model, training, mixes=mixes(training))
     _, targets = loss_model(model, training)
-    found = tuple(_misjudged(model, training, targets))
+    found = (*_misjudged(model, training, targets), *_other_images(model, training))
     if found:
         raise Misfit(found)
 
@@ -255,6 +255,24 @@ def _misjudged(
             others = [name for name in METRICS if _measures(name, y, t)]
             help = (f"metrics of these are {', '.join(others)}",) if others else ()
             yield _misfit(choice, f"`{choice.name}`: {error}", *help)
+            continue
+        top, classes = choice.arguments.get("top", 1), y.shape[1] if y.rank > 1 else None
+        if y.dtype.is_float and isinstance(classes, int) and 1 < classes <= top:
+            yield _misfit(choice, f"of {classes} classes every guess is among the best {top}")
+
+
+def _other_images(model: Model, training: Training) -> Iterator[Diagnostic]:
+    """A part of images of another size than the network takes."""
+    spaces = [v.type.shape[2:] for v in model.graph.inputs.values() if v.type.rank == 4]
+    crops = [c for c in training.augment if c.name in ("random_crop", "random_resized_crop")]
+    size = crops[-1].arguments.get("size") if crops else None
+    if size is None or len(spaces) != 1 or not all(isinstance(d, int) for d in spaces[0]):
+        return
+    made = (size, size) if isinstance(size, int) else tuple(size)
+    if made != spaces[0]:
+        image, input = ("x".join(map(str, pair)) for pair in (made, spaces[0]))
+        text = f"`{crops[-1].name}` gives {image}, and the network takes {input}"
+        yield _misfit(crops[-1], text, "without a size it is the network's")
 
 
 def _measures(name: str, output: TensorType, target: TensorType) -> bool:
