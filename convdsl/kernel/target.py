@@ -17,6 +17,7 @@ class Target:
     vector_bytes: int  # width of the vectors that kernels use
     vector_registers: int
     caches: Caches = TYPICAL
+    halves: bool = False  # whether an instruction makes f16 of f32, and back
 
     @property
     def architecture(self) -> str:

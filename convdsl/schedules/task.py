@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeAlias
 
 import numpy.typing as npt
 
-from convdsl.kernel.expr import Axis, Read, Reduce, Stage, TensorVar, reads, walk
+from convdsl.kernel.expr import Axis, Cast, Expr, Read, Reduce, Stage, TensorVar, reads, walk
 from convdsl.kernel.layout import Layout
 from convdsl.kernel.nodes import Kernel
 from convdsl.tensor import Dim, DType, substitute
@@ -154,7 +154,8 @@ class Task:
     @property
     def element(self) -> DType:
         """The widest type in which what leaves is computed: vectors hold so many of it."""
-        computed = (output.var.type.dtype.computed for output in self.outputs)
+        bodies = {stage.target: stage.body for stage in self.stages}
+        computed = (_computed(output.var, bodies.get(output.var)) for output in self.outputs)
         return max(computed, key=lambda dtype: dtype.bytes)
 
     @cached_property  # every schedule asks
@@ -199,6 +200,15 @@ class Scheduled:
         """These kernels, then those of the rest, with what they hand over."""
         scratch = (*between, *self.scratch, *rest.scratch)
         return Scheduled((*self.kernels, *rest.kernels), scratch)
+
+
+def _computed(var: TensorVar, body: Expr | None) -> DType:
+    """The type that a tensor is computed in. A float that becomes a narrow integer is computed as
+    what it was: nothing adds integers up."""
+    dtype = var.type.dtype
+    if isinstance(body, Cast) and body.x.dtype.is_float and not dtype.computes:
+        return body.x.dtype.computed
+    return dtype.computed
 
 
 @dataclass(frozen=True, slots=True)

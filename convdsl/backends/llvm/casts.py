@@ -1,7 +1,8 @@
 """Casts between all element types, as `tensor.conversion` defines them.
 
-f16 and bf16 are the 16-bit integers that hold them until they are widened: the arithmetic of
-their bits below needs no instruction that a processor may lack, and rounds as NumPy does.
+f16 and bf16 are the 16-bit integers that hold them until they are widened. Processors that have an
+instruction for f16 convert by it; the arithmetic of bits below needs none, and rounds as NumPy and
+those instructions do.
 """
 
 from __future__ import annotations
@@ -42,12 +43,12 @@ class CastPrinter(Printer):
 
     def _to_integer(self, x: str, old: ValueType, new: ValueType) -> str:
         """Floats by way of i64, whose ends stand for all beyond; integers keep their low bits."""
+        if old.dtype is DType.F32 and old.lanes > 1 and new.dtype.bytes <= 4:
+            word = ValueType(DType.I32, old.lanes)
+            return self._to_integer(self._low_word(x, old, word), word, new)
         if old.dtype.is_float:
             whole = ValueType(DType.I64, old.lanes)
-            name = f"@llvm.fptosi.sat.{suffix(whole)}.{suffix(old)}"
-            call = f"{type_of(whole)} {name}({type_of(old)}"
-            self.declarations.add(f"declare {call})")
-            return self._to_integer(self.result(f"call {call} {x})"), whole, new)
+            return self._to_integer(self._whole(x, old, whole), whole, new)
         if old.dtype is not DType.BOOL and old.dtype.bytes == new.dtype.bytes:
             return x
         if old.dtype is not DType.BOOL and old.dtype.bytes > new.dtype.bytes:
@@ -55,6 +56,53 @@ class CastPrinter(Printer):
         else:
             op = "sext" if old.dtype.kind is Kind.SIGNED else "zext"
         return self.result(f"{op} {type_of(old)} {x} to {type_of(new)}")
+
+    def _whole(self, x: str, old: ValueType, new: ValueType) -> str:
+        """The i64 of a float. LLVM's own saturating conversion takes lanes one by one; a plain one
+        is an instruction where there is one, and says nothing of lanes that are not chosen."""
+        if old.lanes == 1:
+            name = f"@llvm.fptosi.sat.{suffix(new)}.{suffix(old)}"
+            call = f"{type_of(new)} {name}({type_of(old)}"
+            self.declarations.add(f"declare {call})")
+            return self.result(f"call {call} {x})")
+        zero = vector_of(literal(0.0, old.dtype), old)
+        text = type_of(old)
+        plain = self.result(f"fptosi {text} {x} to {type_of(new)}")
+        below = self.result(f"fcmp olt {text} {x}, {zero}")
+        above = self.result(f"fcmp ogt {text} {x}, {zero}")
+        ends = self._one_of(below, int(DType.I64.lowest), 0, new)
+        ends = self._one_of(above, int(DType.I64.highest), ends, new)
+        return self._one_of(self._is_below(x, 2.0**63, old), plain, ends, new)
+
+    def _low_word(self, x: str, old: ValueType, new: ValueType) -> str:
+        """The low 32 bits of the i64 of an f32, without any i64. From 2**31 on an f32 is a whole
+        number, of which the nearest multiple of 2**32 is taken away; nothing of it is rounded. From
+        2**55 on there is nothing left."""
+        lanes = old.lanes
+        pages = self._float_op("fmul", x, 2.0**-32, lanes)
+        nearest = self.intrinsic("floor", old, (self._float_op("fadd", pages, 0.5, lanes),))
+        beyond = self._float_op("fmul", nearest, 2.0**32, lanes)
+        left = self.result(f"fsub {type_of(old)} {x}, {beyond}")
+        picked = self._one_of(self._is_below(x, 2.0**31, old), x, left, old)
+        plain = self.result(f"fptosi {type_of(old)} {picked} to {type_of(new)}")
+        high = self._float_op("fcmp oge", x, 2.0**63, lanes)
+        ends = self._one_of(high, -1, 0, new)
+        return self._one_of(self._is_below(x, 2.0**55, old), plain, ends, new)
+
+    def _is_below(self, x: str, size: float, type: ValueType) -> str:
+        """Whether |x| is; of NaN it is not."""
+        bound = vector_of(literal(size, type.dtype), type)
+        return self.result(
+            f"fcmp olt {type_of(type)} {self.intrinsic('fabs', type, (x,))}, {bound}"
+        )
+
+    def _one_of(self, test: str, yes: str | int, no: str | int, type: ValueType) -> str:
+        flags = ValueType(DType.BOOL, type.lanes)
+        arms = [
+            f"{type_of(type)} {vector_of(str(arm), type) if isinstance(arm, int) else arm}"
+            for arm in (yes, no)
+        ]
+        return self.result(f"select {type_of(flags)} {test}, {', '.join(arms)}")
 
     def _to_half(self, x: str, old: ValueType, new: ValueType) -> str:
         lanes = new.lanes
@@ -80,12 +128,7 @@ class CastPrinter(Printer):
         return self.result(f"bitcast {type_of(word)} {bits} to {type_of(single)}")
 
     def _pick(self, test: str, yes: str | int, no: str | int, lanes: int) -> str:
-        word, flags = ValueType(DType.U32, lanes), ValueType(DType.BOOL, lanes)
-        arms = [
-            f"{type_of(word)} {vector_of(str(arm), word) if isinstance(arm, int) else arm}"
-            for arm in (yes, no)
-        ]
-        return self.result(f"select {type_of(flags)} {test}, {', '.join(arms)}")
+        return self._one_of(test, yes, no, ValueType(DType.U32, lanes))
 
     def _wide(self, x: str, lanes: int) -> str:
         half, word = ValueType(DType.F16, lanes), ValueType(DType.U32, lanes)
@@ -116,6 +159,10 @@ class CastPrinter(Printer):
     def _widened_f16(self, x: str, lanes: int) -> str:
         """The exponent moved from bias 15 to 127; infinities and NaN moved on, denormals made
         normal by a subtraction."""
+        if self.target.halves:
+            half, single = _half_type(lanes), type_of(ValueType(DType.F32, lanes))
+            known = f"bitcast {type_of(ValueType(DType.F16, lanes))} {x} to {half}"
+            return self.result(f"fpext {half} {self.result(known)} to {single}")
         word = self._wide(x, lanes)
         shifted = self._op("shl", self._op("and", word, 0x7FFF, lanes), 13, lanes)
         exponent = self._op("and", shifted, 0x1F << 23, lanes)
@@ -133,6 +180,11 @@ class CastPrinter(Printer):
     def _narrowed_f16(self, bits: str, lanes: int) -> str:
         """As for bf16; results below 2**-14 are rounded by an addition that puts their unit at
         the end of the mantissa."""
+        if self.target.halves:
+            half, word = _half_type(lanes), type_of(ValueType(DType.F16, lanes))
+            single = type_of(ValueType(DType.F32, lanes))
+            near = self.result(f"fptrunc {single} {self._float(bits, lanes)} to {half}")
+            return self.result(f"bitcast {half} {near} to {word}")
         sign = self._op("and", bits, 1 << 31, lanes)
         size = self._op("xor", bits, sign, lanes)
         last = self._op("and", self._op("lshr", size, 13, lanes), 1, lanes)
@@ -156,3 +208,8 @@ class CastPrinter(Printer):
         exact = self.result(f"fcmp ueq {type_of(double)} {back}, {x}")
         cut = self._pick(above, self._op("sub", bits, 1, lanes), bits, lanes)
         return self._pick(exact, bits, self._op("or", cut, 1, lanes), lanes)
+
+
+def _half_type(lanes: int) -> str:
+    """f16 as LLVM knows it."""
+    return "half" if lanes == 1 else f"<{lanes} x half>"

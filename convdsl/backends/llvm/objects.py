@@ -60,20 +60,28 @@ def _found(cpu: str, triple: str) -> Target:
                 "another architecture as aarch64-linux-gnu:cortex-a76"
             )
         name, features, caches = cpu, "", TYPICAL
-    width, registers = _vectors(triple, name, features)
-    return Target(triple, name, features, width, registers, caches)
+    assembly = _probe(triple, name, features)
+    halves = re.search(r"\bv?cvtps2ph|\bfcvtn", assembly) is not None
+    return Target(triple, name, features, *_vectors(triple, assembly), caches, halves)
 
 
-def _vectors(triple: str, cpu: str, features: str) -> tuple[int, int]:
-    """(vector bytes, vector registers), read off the code LLVM makes for a wide addition."""
+def _probe(triple: str, cpu: str, features: str) -> str:
+    """The code that LLVM makes for a wide addition, and for making f16 of f32."""
     ir = f"""target triple = "{triple}"
-    define <16 x float> @probe(<16 x float> %a) #0 {{
+    define <16 x float> @wide(<16 x float> %a) #0 {{
       %b = fadd <16 x float> %a, %a
       ret <16 x float> %b
     }}
+    define <4 x half> @narrow(<4 x float> %a) {{
+      %b = fptrunc <4 x float> %a to <4 x half>
+      ret <4 x half> %b
+    }}
     attributes #0 = {{ "prefer-vector-width"="512" "min-legal-vector-width"="512" }}"""
-    machine = _machine(triple, cpu, features)
-    assembly = machine.emit_assembly(llvm.parse_assembly(ir))
+    return _machine(triple, cpu, features).emit_assembly(llvm.parse_assembly(ir))
+
+
+def _vectors(triple: str, assembly: str) -> tuple[int, int]:
+    """(vector bytes, vector registers)."""
     if triple.startswith(("x86_64", "i686", "i386")):
         if re.search(r"\bzmm\d|%zmm", assembly):
             return 64, 32
