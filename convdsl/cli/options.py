@@ -247,6 +247,9 @@ def batch_of(model: Model, options: argparse.Namespace) -> int | None:
                 f"help: --batch means N, or a size that is called batch; "
                 f"--set {open[0]}={options.batch} sets another"
             )
+        said = batch_symbol([name for name, _ in options.set])
+        if said is not None:
+            raise InputError(f"--batch and --set {said}=... say the same size: give one of them")
         raise InputError(f"--batch: {model.name} has no N in its inputs, their sizes are fixed")
     return None
 

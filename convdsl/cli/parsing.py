@@ -45,12 +45,24 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         from convdsl.cli import console
 
-        console.error(_kinder(message))
+        console.error(self._valued(message) or _kinder(message))
         needed = [action for action in self._actions if action.required or self._is_plain(action)]
         formatter = self._get_formatter()
         formatter.add_usage(None, needed, [], "")
         usage = " ".join(formatter.format_help().split())
         self.exit(2, f"usage: {usage}; `{self.prog} --help` lists the options\n")
+
+    def _valued(self, message: str) -> str | None:
+        """Of an option without its value, what would stand there."""
+        if ": expected " not in message or "argument" not in message:
+            return None
+        names = message.removeprefix("argument ").partition(": ")[0]
+        action = next((a for a in self._actions if "/".join(a.option_strings) == names), None)
+        if action is None:
+            return None
+        words = action.metavar or action.dest.upper()
+        text = words if isinstance(words, str) else " ".join(words)
+        return f"{names}: a value is missing: {action.option_strings[0]} {text}"
 
     def _print_message(self, message: str, file: Any = None) -> None:
         """argparse's own passes over what cannot be written."""

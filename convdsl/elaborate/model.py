@@ -171,6 +171,7 @@ def elaborate_tree(
         if name not in in_force and name not in statements.inputs.bound:
             known = [p.name.id for p in chosen.definition.parameters]
             told = suggest(name, known) or ((f"it has {', '.join(known)}",) if known else ())
+            told = _batch(session, name) or told
             if name.startswith("train."):
                 told = ("settings of training are set where it trains: `convdsl train`, `eval`",)
             session.fail(
@@ -330,6 +331,17 @@ def _ending(body: ast.Body) -> str:
         bound = last.targets[0].id
         return f"end with what is bound last: `{bound} -> output NAME`, or just `{bound}`"
     return "end a chain with `-> output NAME`"
+
+
+def _batch(session: Session, name: str) -> tuple[str, ...]:
+    """Help where the batch was meant, which is called otherwise here."""
+    from convdsl.kernel.signature import batch_symbol
+
+    open = [s.name for v in session.graph.inputs.values() for s in v.type.symbols()]
+    batch = batch_symbol(list(dict.fromkeys(open)))
+    if batch is None or batch_symbol([name]) is None:
+        return ()
+    return (f"the batch is called {batch} here: --batch, or --set {batch}=...",)
 
 
 def _surroundings(

@@ -216,7 +216,12 @@ def described(path: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
             "made by": str(manifest["made_by"]),
             "params": total["params"],
             "macs": total["macs"],
-            "weight bytes": _weight_bytes(rows),
+            "weight bytes": sum(added for _, added in _weight_bytes(rows)),
+            "as the text": total["weight_bytes"],
+            "as code reads them": [
+                {**sizes, "bytes" if number == 0 else "more bytes": added}
+                for number, (sizes, added) in enumerate(_weight_bytes(rows))
+            ],
             "arena bytes": max(whole(row["arena_bytes"]) for row in rows),
             "file bytes": path.stat().st_size,
             "states": len(manifest["states"]),
@@ -228,13 +233,16 @@ def described(path: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
         raise ArtifactError(f"{path} holds no complete manifest: {error!r}") from None
 
 
-def _weight_bytes(rows: Sequence[Mapping[str, Any]]) -> int:
-    """Of all weight memories: programs that share one know its beginning."""
+def _weight_bytes(rows: Sequence[Mapping[str, Any]]) -> list[tuple[Mapping[str, int], int]]:
+    """By sizes, what their program adds to the weight memories: programs that share one know its
+    beginning."""
     held: dict[int, int] = {}
+    found: list[tuple[Mapping[str, int], int]] = []
     for row in rows:
-        place = row.get("weights", 0)
-        held[place] = max(held.get(place, 0), whole(row["weight_bytes"]))
-    return sum(held.values())
+        place, bytes = row.get("weights", 0), whole(row["weight_bytes"])
+        found.append((dict(row["binding"]), max(0, bytes - held.get(place, 0))))
+        held[place] = max(held.get(place, 0), bytes)
+    return found
 
 
 def is_artifact(path: str | Path) -> bool:

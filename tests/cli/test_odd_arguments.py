@@ -57,6 +57,26 @@ def test_what_the_system_says_comes_in_words(
     assert "File name too long" in said.err
 
 
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (("report", "--batch", "2", "--set", "batch=3"), "the batch is called N here: --batch"),
+        (("report", "--set", "B=3"), "the batch is called N here: --batch"),
+        (("report", "--batch", "2", "--set", "N=3"), "--batch and --set N=... say the same size"),
+        (("compile", "-o"), "-o/--output: a value is missing: -o FILE"),
+        (("train", "--data"), "--data: a value is missing: --data PATH"),
+        (("report", "--set"), "--set: a value is missing: --set NAME=VALUE"),
+    ],
+)
+def test_sizes_and_options_half_said(
+    convdsl: Convdsl, small: Path, command: tuple[str, ...], words: str
+) -> None:
+    name, *options = command
+    said = convdsl(name, str(small), *options)
+    assert said.code == 2 or name == "report"
+    assert words in said.err
+
+
 @pytest.mark.parametrize("before", [0, 1, 79, 80, 81, 500, 100_000])
 @pytest.mark.parametrize("after", [0, 1, 150, 100_000])
 def test_carets_stand_under_the_word_of_a_long_line(before: int, after: int) -> None:
