@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from convdsl import __version__
 from convdsl.bound import bind_weights_of
@@ -58,21 +58,38 @@ def _unchanging(model: Model) -> Model:
     return model
 
 
+class Translation(NamedTuple):
+    """A network as `.cnn` text, its weights as a safetensors file, and what the text loads as."""
+
+    text: str
+    weights: bytes
+    model: Model
+
+
 def translate(
     model: Model | str | Path, labels: str | None = None, **parameters: Any
 ) -> tuple[str, bytes]:
     """An ONNX file as `.cnn` text, and its weights as a safetensors file. `labels` names the file,
     beside the text, that will hold the class names. Raises InputError."""
+    made = translation(model, labels, **parameters)
+    return made.text, made.weights
+
+
+def translation(
+    model: Model | str | Path, labels: str | None = None, **parameters: Any
+) -> Translation:
+    """See `translate`."""
     model = model if isinstance(model, Model) else load_onnx(model, **parameters)
     writer = import_module("convdsl.interop.cnn_source")
     model = _unchanging(model.settled({}))
     text, weights = writer.source(model, labels)
-    _check_translation(writer.said(model), writer.source(model)[0] if labels else text)
-    return text, import_module("safetensors.numpy").save(weights)
+    again = _read_back(writer.said(model), writer.source(model)[0] if labels else text)
+    return Translation(text, import_module("safetensors.numpy").save(weights), again)
 
 
-def _check_translation(model: Model, text: str) -> None:
-    """The text says the network: InputError where it does not load, or loads as another one."""
+def _read_back(model: Model, text: str) -> Model:
+    """What the text says, which is the network: InputError where it does not load, or loads as
+    another one."""
     try:
         again = parse(text)
     except CompileError as error:
@@ -80,3 +97,4 @@ def _check_translation(model: Model, text: str) -> None:
     difference = outputs_differ(model.graph, again.graph)
     if difference is not None:
         raise InputError(f"{model.name} cannot be said in .cnn text: {difference}")
+    return again

@@ -15,7 +15,6 @@ from convdsl.diagnostics import InputError
 from convdsl.driver import compile
 from convdsl.ir.model import Model
 from convdsl.kernel.signature import Binding, one_sample
-from convdsl.loading import parse
 from convdsl.tensor import evaluate
 
 Array: TypeAlias = "np.ndarray[Any, Any]"
@@ -54,11 +53,10 @@ def _note(kind: str, changed: list[tuple[str, str]]) -> str:
     return "; ".join(told) + (f"; and {more} more" if more else "")
 
 
-def compare_numbers(model: Model, text: str, weights: bytes) -> str | None:
-    """What the file computes and what the text computes of drawn inputs: a note of how far they are
-    apart; None where nothing can be run (weights that are not there, inputs that decide shapes, or
-    no sizes that fit). InputError where they differ."""
-    again = parse(text)
+def compare_numbers(model: Model, again: Model, weights: bytes) -> str | None:
+    """What the file computes and what its text, read again, computes of drawn inputs: a note of how
+    far they are apart; None where nothing can be run (weights that are not there, inputs that
+    decide shapes, or no sizes that fit). InputError where they differ."""
     arrays: dict[str, Array] = import_module("safetensors.numpy").load(weights)
     needed = [key for key, state in again.graph.states.items() if state.data is None]
     if model.deciding or any(key not in arrays for key in needed):

@@ -13,7 +13,7 @@ from convdsl.cli import budgets, console
 from convdsl.cli.options import parameters, plain_path
 from convdsl.diagnostics import CompileError, Diagnostic, InputError
 from convdsl.elaborate import check_file, load_file, model_spans
-from convdsl.elaborate.files import ROOT_MARK
+from convdsl.elaborate.files import ROOT_MARK, parsed_once
 from convdsl.findings import Finding
 from convdsl.ir.model import Model
 from convdsl.project.reading import Project, project_here, project_of, read
@@ -136,6 +136,10 @@ class Checks:
 
     def _check_file(self, path: Path, model: str | None) -> Iterator[Diagnostic]:
         """One model of a file, or every one, or its blocks where it holds no model."""
+        with parsed_once():
+            yield from self._check_models(path, model)
+
+    def _check_models(self, path: Path, model: str | None) -> Iterator[Diagnostic]:
         folder, given = zoo.folder(), parameters(self._options)
         spans = model_spans(path)
         if not spans:

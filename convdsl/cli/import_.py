@@ -46,19 +46,18 @@ def run(options: argparse.Namespace) -> int:
     beside = output.with_suffix(".safetensors") if output else f"{path.stem}.safetensors"
     stored = path_of("weights", options.weights or str(beside), ".safetensors")
     names = output.with_suffix(".labels.txt") if output and model.labels else None
-    text, weights = exporting.translate(model, names.name if names else None)
+    made = exporting.translation(model, names.name if names else None)
     for note in translation.renamed(model):
         console.note(note)
-    plain = text if names is None else exporting.translate(model)[0]  # the labels are not there yet
-    agreement = translation.compare_numbers(model, plain, weights)
+    agreement = translation.compare_numbers(model, made.model, made.weights)
     console.note(agreement or "the numbers were not compared: nothing could be run")
-    files = {stored: weights}
+    files = {stored: made.weights}
     if names and model.labels:
         files = {names: "".join(f"{label}\n" for label in model.labels).encode(), **files}
     if output is None:
-        console.result(text)
+        console.result(made.text)
     else:
-        files = {output: text.encode(), **files}
+        files = {output: made.text.encode(), **files}
     _write(files)
     return 0
 

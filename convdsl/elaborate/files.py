@@ -73,11 +73,11 @@ class Library:
 
     def source(self, place: Path, shown: str) -> SourceFile:
         """The file as a source, which messages call `shown`."""
-        return SourceFile(shown, self.text(place, SOURCE_BYTES))
+        return source_of(shown, self.text(place, SOURCE_BYTES))
 
     def tree(self, source: SourceFile) -> ast.File:
         """The tree of a source; raises CompileError."""
-        return parse(source)
+        return tree_of(source)
 
     def _inside(self, root: Path, folder: Path, text: str, what: str) -> Path:
         _check_text(text)
@@ -143,6 +143,40 @@ def below(name: str, folder: Path) -> tuple[str, ...]:
         if seen > LISTED:
             break
     return ()
+
+
+_Parsed = dict[tuple[str, str], tuple[SourceFile, ast.File | None]]
+
+_parsed: list[_Parsed] = []
+
+
+@contextmanager
+def parsed_once() -> Generator[None]:
+    """Meanwhile a text is parsed once, however many of its models are asked for."""
+    found: _Parsed = {}
+    _parsed.append(found)
+    try:
+        yield
+    finally:
+        _parsed[:] = [other for other in _parsed if other is not found]
+
+
+def source_of(shown: str, text: str) -> SourceFile:
+    """A text that was read as a source."""
+    made = SourceFile(shown, text)
+    return _parsed[-1].setdefault((shown, text), (made, None))[0] if _parsed else made
+
+
+def tree_of(source: SourceFile) -> ast.File:
+    """The tree of a source; raises CompileError."""
+    key = (source.path, source.text)
+    known, tree = _parsed[-1].get(key, (None, None)) if _parsed else (None, None)
+    if known is not source:
+        return parse(source)
+    if tree is None:
+        tree = parse(source)
+        _parsed[-1][key] = (source, tree)
+    return tree
 
 
 Stamp = tuple[int, int, int] | None

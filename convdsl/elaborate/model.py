@@ -9,7 +9,14 @@ from typing import Any
 
 from convdsl.diagnostics import CompileError, Diagnostic, SourceFile, Span, reason
 from convdsl.elaborate.anew import check_anew
-from convdsl.elaborate.files import FileProblem, Library, project_root, read_text
+from convdsl.elaborate.files import (
+    FileProblem,
+    Library,
+    project_root,
+    read_text,
+    source_of,
+    tree_of,
+)
 from convdsl.elaborate.leftovers import check_doubts, check_leftovers
 from convdsl.elaborate.modules import Module, Modules
 from convdsl.elaborate.outside import blamed, from_python, objection, to_python
@@ -56,7 +63,7 @@ def _read(path: Path) -> SourceFile:
         raise CompileError([Diagnostic(problem.code, problem.message)]) from None
     except (OSError, ValueError) as error:
         raise CompileError([Diagnostic("E0701", f"cannot read {path}: {reason(error)}")]) from None
-    return SourceFile(str(path), text)
+    return source_of(str(path), text)
 
 
 def model_spans(path: Path) -> dict[str, Span]:
@@ -66,7 +73,7 @@ def model_spans(path: Path) -> dict[str, Span]:
 
 def spans_of_models(source: SourceFile) -> dict[str, Span]:
     """The models in a source by name, and where they are; raises CompileError."""
-    items = parse(source).items
+    items = tree_of(source).items
     return {item.name.id: item.name.span for item in items if isinstance(item, ast.Model)}
 
 
@@ -84,7 +91,7 @@ def elaborate(
     bind symbols of its inputs. Imports are read from below `root` (none without it; then
     `source.path` is where the file is), and as `zoo:name.cnn` from the folder `zoo`.
     """
-    tree = parse(source)
+    tree = tree_of(source)
     given = {name: from_python(value) for name, value in (parameters or {}).items()}
 
     def attempt(values: Mapping[str, Any]) -> Model:
@@ -116,7 +123,7 @@ def check_definitions(
     the warnings."""
     session = Session()
     modules = Modules(session, Library(root, zoo))
-    tree = parse(source)
+    tree = tree_of(source)
     place = Path(source.path).resolve() if root is not None else None
     try:
         ROOM.during(lambda: check_tree(session, modules, source, tree, place))

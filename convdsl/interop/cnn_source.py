@@ -29,7 +29,7 @@ from convdsl.interop.cnn_tree import Item, Scope, Untidy, tree
 from convdsl.ir.graph import OpNode, Value
 from convdsl.ir.model import Model
 from convdsl.ops import SPELLINGS
-from convdsl.syntax.format import format_source
+from convdsl.syntax.format import laid_out
 from convdsl.syntax.hints import KEYWORDS
 from convdsl.tensor import Symbol, TensorType
 
@@ -153,7 +153,7 @@ class _Writer:
         whole = "\n".join([f"model {self.model.name} {{", *head, *lines, "}"])
         first = "\n".join(["convdsl 1", *(f"default {text}" for text in self.defaults.values())])
         text = "\n\n".join([first, *blocks, whole]) + "\n"
-        return format_source(text, f"{self.model.name}.cnn")
+        return laid_out(text)
 
     def _free(self) -> _Names:
         """Names that statements of the model may take."""
@@ -185,10 +185,10 @@ class _Writer:
             if len(set(column)) == 1:
                 continue
             if column not in by_column:
-                by_column[column] = _unused(holes[number].name, {*parameters, *self.taken, "in"})
+                by_column[column] = _unused(holes[number].name, {*parameters, *self.taken, "in"})[0]
                 parameters[by_column[column]] = []
             parameters[by_column[column]].append(number)
-        name = _unused(members[0][0].title, self.taken)
+        name = _unused(members[0][0].title, self.taken)[0]
         self.taken.add(name)
         self.blocks[key] = _Block(name, members[0][1], parameters)
 
@@ -305,6 +305,7 @@ class _Names:
 
     def __init__(self, taken: set[str]) -> None:
         self.taken = set(taken)
+        self._counts: dict[str, int] = {}  # of names that were wanted before
 
     def next(self, value: Value) -> str:
         node = value.node
@@ -312,7 +313,8 @@ class _Names:
         wanted = {"add": "total", "concat": "joined"}.get(wanted, f"{wanted}_out")
         if isinstance(node, OpNode) and node.op.name == "parameter":
             wanted = re.sub(r"\W", "_", node.name)
-        name = _unused(wanted if wanted[0].isalpha() else f"w{wanted}", self.taken)
+        wanted = wanted if wanted[0].isalpha() else f"w{wanted}"
+        name, self._counts[wanted] = _unused(wanted, self.taken, self._counts.get(wanted, 0))
         self.taken.add(name)
         return name
 
@@ -425,9 +427,11 @@ def _limits(s: Symbol) -> list[str]:
     return found + ([f"{s.name} <= {s.maximum}"] if s.maximum is not None else [])
 
 
-def _unused(wanted: str, taken: set[str]) -> str:
-    name, count = wanted, 1
-    while name in taken:
+def _unused(wanted: str, taken: set[str], count: int = 0) -> tuple[str, int]:
+    """The first name like `wanted` that is free, and which it is; those up to `count` are taken."""
+    while True:
         count += 1
-        name = f"{wanted}{count}" if not wanted[-1].isdigit() else f"{wanted}_{count}"
-    return name
+        number = f"{count}" if not wanted[-1].isdigit() else f"_{count}"
+        name = wanted if count == 1 else f"{wanted}{number}"
+        if name not in taken:
+            return name, count

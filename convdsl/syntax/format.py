@@ -231,6 +231,11 @@ def _texts(words: list[Word], lines: list[str]) -> Iterator[str]:
 def format_source(text: str, path: str = "<text>") -> str:
     """The text in the one layout. Raises CompileError where it does not parse."""
     parse(SourceFile(path, text))
+    return laid_out(text)
+
+
+def laid_out(text: str) -> str:
+    """The same of a text that parses."""
     layout = Layout()
     rest = text.split("\n")
     for number, line in enumerate(rest):
