@@ -16,6 +16,7 @@ from convdsl.kernel.signature import (
     input_symbols,
     whole,
 )
+from convdsl.spelling import those
 
 Shape: TypeAlias = "Sequence[int]"
 Shapes: TypeAlias = "Shape | Mapping[str, Shape] | None"
@@ -54,8 +55,7 @@ def bind(
     expect("symbols", symbols or {}, Mapping)
     for name, value in (symbols or {}).items():
         if name not in free:
-            known = ", ".join(free) or "none"
-            raise InputError(f"no free size is called {name}; there are {known}")
+            raise InputError(f"no free size is called {name}; {those(free)}")
         if binding.setdefault(name, value) != value:
             raise InputError(f"{name} = {value}, but the input shapes say {binding[name]}")
     for name, value in binding.items():

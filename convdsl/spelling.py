@@ -45,6 +45,14 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     return min(found)[3] if found else _abbreviated(plain, options) or _part(word, options)
 
 
+def those(names: Iterable[str]) -> str:
+    """`there are a, b`, of one `there is only a`."""
+    known = list(names)
+    if len(known) == 1:
+        return f"there is only {known[0]}"
+    return f"there are {', '.join(known)}" if known else "there is none"
+
+
 def _abbreviated(plain: str, options: list[str]) -> str | None:
     """The only one of few names that the word abbreviates: `acc`, or `iou`."""
     if len(options) > FEW or len(plain) < 2:

@@ -63,7 +63,7 @@ def add_shapes(
     more = "; several, as 1,8, in one artifact" if several else ""
     group.add_argument(
         "--batch",
-        type=_listed(positive) if several else positive,
+        type=_listed(positive) if several else _one_batch,
         metavar="N,.." if several else "N",
         help=f"samples at once{said}{more}",
     )
@@ -323,6 +323,15 @@ def whole(text: str, least: int, most: int) -> int | None:
 
 
 _DIGITS = 1000
+
+
+def _one_batch(text: str) -> int:
+    """A batch. Several are compared by `report --set`, and compiled by `compile --batch`."""
+    if re.fullmatch(r"[0-9]+(?:,[0-9]+)+", text):
+        raise argparse.ArgumentTypeError(
+            f"{text} is several: `report MODEL --set N={text}` has a column for each"
+        )
+    return positive(text)
 
 
 def positive(text: str) -> int:

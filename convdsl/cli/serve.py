@@ -36,6 +36,7 @@ from convdsl.cli.options import (
     whole,
 )
 from convdsl.diagnostics import InputError
+from convdsl.spelling import those
 
 if TYPE_CHECKING:
     from convdsl.cli.building import Network
@@ -284,7 +285,7 @@ def _weights(given: Sequence[str], names: Sequence[str]) -> dict[str, str]:
                 raise InputError("--weights of several models are given as NAME=FILE")
             name, file = names[0], text
         if name not in names:
-            raise InputError(f"--weights {text}: no model {name}; there are {', '.join(names)}")
+            raise InputError(f"--weights {text}: no model {name}; {those(names)}")
         if name in found:
             raise InputError(f"--weights of {name} are given twice")
         found[name] = file

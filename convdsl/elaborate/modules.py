@@ -14,6 +14,7 @@ from convdsl.elaborate.session import Refused, Session, Stop, suggest
 from convdsl.elaborate.statements import Statements
 from convdsl.elaborate.training import TrainBlock, TrainingReader
 from convdsl.elaborate.values import POISON, BlockValue
+from convdsl.spelling import those
 from convdsl.syntax import ast
 
 
@@ -91,7 +92,7 @@ class Modules:
                         f"there is no model `{item.model.id}` above",
                         item.model.span,
                         help=suggest(item.model.id, module.models)
-                        or ((f"the file has {', '.join(module.models)}",) if module.models else ()),
+                        or ((those(module.models),) if module.models else ()),
                     )
                 name = item.model.id if item.model is not None else None
                 if name in module.training:

@@ -29,6 +29,7 @@ from convdsl.ir.techniques import (
     Technique,
 )
 from convdsl.ir.training import Choice, Loss, Training, names
+from convdsl.spelling import those
 from convdsl.syntax import ast
 from convdsl.syntax.walk import nodes
 
@@ -53,7 +54,7 @@ class TrainBlock:
                 text = f"there are {len(outputs)} outputs, and the loss does not say which it means"
                 report(code, text, span, help=(f"write e.g. `mse({outputs[0]}, target)`",))
             elif name is not None and name not in outputs:
-                help = suggest(name, outputs) or (f"there are {_listed(outputs)}",)
+                help = suggest(name, outputs) or (those(outputs[:8]),)
                 if other in outputs:
                     help = (f"the output comes first, then the target: ({other}, {name})",)
                 report(code, f"no output is called `{name}`", span, help=help)

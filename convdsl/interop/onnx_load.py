@@ -29,6 +29,7 @@ from convdsl.ir.graph import Graph
 from convdsl.ir.model import Model
 from convdsl.kernel.program import Port
 from convdsl.kernel.signature import batch_symbol
+from convdsl.spelling import those
 from convdsl.tensor import Symbol, TensorType
 
 _ASSUMPTIONS = 32
@@ -70,8 +71,8 @@ def _model_of(file: _File, parameters: Mapping[str, Any]) -> Model:
         elif name in types:
             values[name] = _value(name, types[name], given)
         else:
-            known = ", ".join([*sorted(symbols), *types]) or "none"
-            raise InputError(f"{source} has no size and no input called {name}; there are {known}")
+            known = those([*sorted(symbols), *types])
+            raise InputError(f"{source} has no size and no input called {name}; {known}")
     return file.model(sizes, values)
 
 

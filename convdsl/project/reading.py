@@ -14,7 +14,7 @@ from convdsl.diagnostics import CompileError, Diagnostic, InputError, Label, Sou
 from convdsl.elaborate.files import ROOT_MARK, FileProblem, project_root, read_text
 from convdsl.project import places
 from convdsl.project.budgets import FIGURES, Budget, Limit, amount
-from convdsl.spelling import nearest
+from convdsl.spelling import nearest, those
 from convdsl.syntax.limits import SOURCE_BYTES
 
 if TYPE_CHECKING:
@@ -135,11 +135,8 @@ def _wrong(
     code: str, text: str, span: Span, word: str = "", known: list[str] | tuple[str, ...] = ()
 ) -> Diagnostic:
     near = nearest(word, known) if known else None
-    if near is not None:
-        help = (f"did you mean `{near}`?",)
-    else:
-        help = (f"there are {', '.join(known)}",) if known else ()
-    return Diagnostic(code, text, (Label(span),), help=help)
+    told = f"did you mean `{near}`?" if near is not None else those(known)
+    return Diagnostic(code, text, (Label(span),), help=(told,) if known else ())
 
 
 class _Reader:

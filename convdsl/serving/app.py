@@ -25,6 +25,7 @@ from convdsl.serving.bodies import Bodies, refused
 from convdsl.serving.hosting import VERSION, Array, Hosted
 from convdsl.serving.limits import BUSY, Limits, Refusal, quoted
 from convdsl.serving.metrics import Metrics, Watch
+from convdsl.spelling import those
 
 GONE = 499
 """What a request is counted as whose client left before its answer (nginx's number)."""
@@ -107,8 +108,7 @@ class Service:
         name = request.path_params["model"]
         version = request.path_params.get("version", VERSION)
         if name not in self.hosted:
-            there = ", ".join(self.hosted)
-            raise Refusal(404, f"no model `{quoted(name)}`; there are {there}")
+            raise Refusal(404, f"no model `{quoted(name)}`; {those(self.hosted)}")
         if version != VERSION:
             raise Refusal(404, f"no version {quoted(version)} of {name}; there is {VERSION}")
         return self.hosted[name]

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from convdsl.serving import json_text
 from convdsl.serving.elements import from_binary, from_json, images_of, to_binary, to_json
 from convdsl.serving.limits import Limits, Refusal, quoted
-from convdsl.spelling import nearest
+from convdsl.spelling import nearest, those
 from convdsl.tensor import DType, TensorType
 
 Array: TypeAlias = "npt.NDArray[Any]"
@@ -217,7 +217,7 @@ def _name(tensor: Mapping[str, Any], where: str, there: Mapping[str, Any], what:
         raise Refusal(400, f"`{where}.name` is {_kind(name)}, not a string")
     if name not in there:
         near = nearest(quoted(name), there)
-        hint = f"did you mean {near}?" if near else f"there are {', '.join(there)}"
+        hint = f"did you mean {near}?" if near else those(there)
         raise Refusal(400, f"no {what} `{quoted(name)}`; {hint}")
     return name
 

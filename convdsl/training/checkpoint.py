@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -116,14 +117,31 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         raise InputError(f"{path} is not a sound checkpoint: {error}") from None
 
 
+def _apart(was: str, now: str) -> tuple[str, str]:
+    """Of one technique twice, the arguments that differ: `sgd(lr = 0.1)`, `sgd(lr = 0.2)`."""
+    calls = [_CALL.fullmatch(text) for text in (was, now)]
+    if calls[0] is None or calls[1] is None or calls[0][1] != calls[1][1]:
+        return was, now
+    said = [_ARGUMENT.split(call[2]) for call in calls if call is not None]
+    own = [[a for a in said[i] if a not in said[1 - i]] for i in (0, 1)]
+    if not all(own):
+        return was, now
+    return f"{calls[0][1]}({', '.join(own[0])})", f"{calls[0][1]}({', '.join(own[1])})"
+
+
+_CALL = re.compile(r"(\w+)\((.*)\)", re.DOTALL)
+_ARGUMENT = re.compile(r", (?=\w+ = )")
+
+
 def check_same_run(path: Path, kept: Mapping[str, str], given: Mapping[str, str]) -> None:
     """InputError where a checkpoint is of another run than the one that is asked for, with every
     setting that differs."""
-    lines = [
-        f"{name} was {kept.get(name, 'not set')}, is {given.get(name, 'not set')}"
+    pairs = {
+        name: (kept.get(name, "not set"), given.get(name, "not set"))
         for name in dict.fromkeys((*kept, *given))
         if kept.get(name) != given.get(name)
-    ]
+    }
+    lines = ["{} was {}, is {}".format(name, *_apart(*pair)) for name, pair in pairs.items()]
     if lines:
         head = f"{path} is a checkpoint of another run:"
         help = "help: go on with the settings it was begun with, or begin anew elsewhere"

@@ -63,6 +63,7 @@ def test_what_the_system_says_comes_in_words(
         (("report", "--batch", "2", "--set", "batch=3"), "the batch is called N here: --batch"),
         (("report", "--set", "B=3"), "the batch is called N here: --batch"),
         (("report", "--batch", "2", "--set", "N=3"), "--batch and --set N=... say the same size"),
+        (("report", "--batch", "1,8"), "`report MODEL --set N=1,8` has a column for each"),
         (("compile", "-o"), "-o/--output: a value is missing: -o FILE"),
         (("train", "--data"), "--data: a value is missing: --data PATH"),
         (("report", "--set"), "--set: a value is missing: --set NAME=VALUE"),

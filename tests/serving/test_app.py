@@ -94,8 +94,8 @@ def test_binary_inference() -> None:
     ("method", "path", "keywords", "status", "said"),
     [
         ("GET", "/", {}, 404, "nothing is at GET /"),
-        ("GET", "/v2/models/other", {}, 404, "no model `other`; there are net"),
-        ("GET", "/v2/models/" + "m" * 200, {}, 404, "m" * 80 + "...`; there are net"),
+        ("GET", "/v2/models/other", {}, 404, "no model `other`; there is only net"),
+        ("GET", "/v2/models/" + "m" * 200, {}, 404, "m" * 80 + "...`; there is only net"),
         ("GET", "/v2/models/net/versions/2", {}, 404, "no version 2 of net; there is 1"),
         ("POST", "/v2/models/other/infer", {"json": {}}, 404, "no model `other`"),
         ("GET", INFER, {}, 405, "is not offered"),

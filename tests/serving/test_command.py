@@ -111,7 +111,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
         (["photos.cdsl", "--weights", "random:0"], "is compiled already"),
         (["photos.cdsl", "sized.cnn", "--input", "3x8x8"], "--input is for one model"),
         (["photos.cdsl", "sized.cnn", "--weights", "random:0"], "are given as NAME=FILE"),
-        (["sized.cnn", "--weights", "x=random:0"], "no model x; there are sized"),
+        (["sized.cnn", "--weights", "x=random:0"], "no model x; there is only sized"),
         (
             ["sized.cnn", "--weights", "sized=random:0", "--weights", "random:1"],
             "--weights of sized are given twice",
