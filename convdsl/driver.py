@@ -15,7 +15,7 @@ from convdsl.autodiff.text import format_backward
 from convdsl.bound import arrays_of, bind_weights, facts_of
 from convdsl.compilation import Maker, Plan, Tuner
 from convdsl.diagnostics import InputError, expect
-from convdsl.ir.graph import Graph
+from convdsl.ir.graph import Graph, StateNode
 from convdsl.ir.model import Model
 from convdsl.ir.text import format_graph
 from convdsl.ir.timing import bound_nodes
@@ -282,7 +282,9 @@ def _format_plain(graph: Graph) -> str:
         names = {operand: value.name for operand, value in node.inputs.items()}
         names |= dict(zip(call.output_names, (v.name for v in node.outputs), strict=True))
         when = ", once, when weights are bound" if node.id in early else ""
-        parts.append(f"# {node.op.name}{when}\n{format_plain(call.kernel, names)}")
+        flowing = {name for name, v in node.inputs.items() if not isinstance(v.node, StateNode)}
+        loops = format_plain(call.kernel, names, flowing)
+        parts.append(f"# {node.op.name}{when}\n{loops}")
     return "\n\n".join(parts) + "\n"
 
 

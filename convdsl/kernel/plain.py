@@ -15,7 +15,7 @@ the values, where `x[i outside 0.0]` is 0.0 at positions that x does not have.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 
 from convdsl.kernel.expr import (
@@ -40,26 +40,30 @@ STARTS = {"sum": "0", "prod": "1", "max": "-inf", "min": "inf"}
 _STEP = "    "
 
 
-def format_plain(expr: TensorExpr, names: Mapping[str, str]) -> str:
-    """The loops of an operator; `names` are what its operands and outputs are called here."""
+def format_plain(expr: TensorExpr, names: Mapping[str, str], flowing: Collection[str] = ()) -> str:
+    """The loops of an operator; `names` are what its operands and outputs are called here, and
+    `flowing` the operands that come out of others, not of the weights."""
     lines: list[str] = []
     for stage in expr.stages:
         target = names.get(stage.target.name, stage.target.name)
         at = ", ".join(axis.name for axis in stage.axes)
         lines.append(f"{target}[{at}], {stage.target.type}")
-        lines += _Nest(names).stage(stage, target, at)
+        lines += _Nest(names, flowing).stage(stage, target, at)
     return "\n".join(lines)
 
 
 class _Nest:
     """The loops of one stage; sums get names of their own."""
 
-    def __init__(self, names: Mapping[str, str]) -> None:
+    def __init__(self, names: Mapping[str, str], flowing: Collection[str]) -> None:
         self._names = names
+        self._flowing = flowing
+        self._batch: Axis | None = None
         self._sums = 0
 
     def stage(self, stage: Stage, target: str, at: str) -> Iterator[str]:
         indent = _STEP
+        self._batch = next((axis for axis in stage.axes[:1] if axis.extent == 1), None)
         for axis in stage.axes:
             yield _for(axis, indent)
             indent += _STEP
@@ -73,7 +77,11 @@ class _Nest:
         if not isinstance(node, Read) or node.tensor.name not in self._names:
             return None
         named = TensorVar(self._names[node.tensor.name], node.tensor.type)
-        return replace(node, tensor=named)
+        index = node.index
+        batched = node.tensor.name in self._flowing and node.tensor.type.shape[:1] == (1,)
+        if batched and self._batch is not None and index[0] == 0:
+            index = (self._batch.i, *index[1:])  # of one sample, as of any number
+        return replace(node, tensor=named, index=index)
 
     def _value(self, body: Expr, indent: str) -> tuple[list[str], str]:
         """The loops that have to run before an expression, and the expression without them."""

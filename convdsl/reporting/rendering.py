@@ -23,6 +23,7 @@ from convdsl.reporting.data import (
 from convdsl.reporting.grids import COLUMNS
 from convdsl.reporting.markdown import passes_markdown, report_markdown, roofline_markdown
 from convdsl.reporting.table import passes_table, report_table, roofline_table
+from convdsl.spelling import nearest
 
 FORMATS = ("table", "json", "md", "csv")
 
@@ -56,7 +57,9 @@ def render(
     """
     odd = [name for name in columns or () if name not in COLUMNS]
     if odd:
-        raise InputError(f"no column is called {odd[0]}; there are {', '.join(COLUMNS)}")
+        near = nearest(odd[0], COLUMNS)
+        told = f"did you mean {near}?" if near is not None else f"there are {', '.join(COLUMNS)}"
+        raise InputError(f"no column is called {odd[0]}; {told}")
     if format == "table":
         how: dict[str, Any] = {"depth": depth, "verbose": verbose, "columns": columns}
         return report_table(report, width=width, color=color, **how)

@@ -93,3 +93,11 @@ def test_a_filter_of_3x3_fits_a_page() -> None:
 def test_only_loops_have_a_plain_form() -> None:
     with pytest.raises(convdsl.InputError, match="plain loops"):
         convdsl.emit("lenet5", "llvm", plain=True)
+
+
+def test_the_batch_is_called_so_in_every_read() -> None:
+    """Of one sample, too: no `x[0, c, h, w]` inside of a loop over n."""
+    text = str(convdsl.emit(convdsl.parse(CONV), "loops", batch=1, plain=True))
+    reads = re.findall(r"(?:conv|relu|maxpool|x)\[(\w+)", text)
+    assert reads
+    assert "0" not in reads
