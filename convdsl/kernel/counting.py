@@ -26,6 +26,7 @@ from convdsl.kernel.nodes import (
 )
 from convdsl.kernel.scalar import FUNCTIONS
 from convdsl.tensor import Dim, bounds, evaluate, substitute, symbols_of
+from convdsl.tensor.dim import terms_of
 
 OPPOSITE = {"lt": "ge", "le": "gt", "gt": "le", "ge": "lt", "eq": "ne", "ne": "eq"}
 """The test that holds where another does not."""
@@ -156,3 +157,43 @@ def _halves(box: Box, test: IndexTest, counters: Mapping[str, Dim]) -> tuple[Box
     first, last = box[name]
     middle = (first + last) // 2
     return {**box, name: (first, middle)}, {**box, name: (middle + 1, last)}
+
+
+def needed(tests: Sequence[IndexTest]) -> tuple[IndexTest, ...]:
+    """Those of tests that all have to hold which do not follow from one before: 15 h + 4 b - 11 is
+    not negative where h - 1 is not, and b is none below zero."""
+    kept: list[tuple[IndexTest, Dim | None]] = []
+    for test in tests:
+        margin = _margin(test)
+        margins = [other for _, other in kept if other is not None]
+        if margin is None or not any(_follows(margin, other) for other in margins):
+            kept.append((test, margin))
+    return tuple(test for test, _ in kept)
+
+
+def _margin(test: IndexTest) -> Dim | None:
+    """What is not negative exactly where a test holds."""
+    match test.op:
+        case "ge":
+            return test.a - test.b
+        case "gt":
+            return test.a - test.b - 1
+        case "le":
+            return test.b - test.a
+        case "lt":
+            return test.b - test.a - 1
+        case _:
+            return None
+
+
+def _follows(margin: Dim, other: Dim) -> bool:
+    """Whether one is at least a multiple of the other: as much of it as they have of a term."""
+    own = dict(terms_of(margin))
+    for monomial, coefficient in terms_of(other):
+        same = own.get(monomial, 0) if monomial else 0
+        if isinstance(same, int) and isinstance(coefficient, int) and same % coefficient == 0:
+            times = same // coefficient
+            low, _ = bounds(margin - other * times)
+            if times > 0 and low is not None and low >= 0:
+                return True
+    return False

@@ -15,7 +15,7 @@ from itertools import product
 
 from convdsl.kernel import expr, nodes
 from convdsl.kernel.builder import Builder
-from convdsl.kernel.counting import OPPOSITE, decide
+from convdsl.kernel.counting import OPPOSITE, decide, needed
 from convdsl.kernel.expr import Axis, Expr, Read, Reduce
 from convdsl.kernel.layout import Layout
 from convdsl.kernel.nodes import (
@@ -239,7 +239,7 @@ class Emitter:
                 lanes.append(Const(otherwise, ValueType(dtype)))
                 continue
             where = substitute(offset, here)
-            lanes.append(Load(view.buffer, where, ValueType(dtype), tuple(guards), otherwise))
+            lanes.append(Load(view.buffer, where, ValueType(dtype), needed(guards), otherwise))
         gather = Gather(tuple(lanes), self.type(dtype))
         return together(self.b, gather, self.valid) if self.spans else gather
 

@@ -1,17 +1,19 @@
 """Lanes that read near each other, put together from a few vectors instead of one by one.
 
-The vectors from the first place on hold all the others, one behind the other: rows read in steps of
-two are two vectors and a shuffle, windows at the border of a map are vectors some of whose lanes
-come from a constant.
+Each vector begins at the first place that those before it do not hold: rows read in steps of two
+are two vectors and a shuffle, so are two rows in turn; windows at the border of a map are vectors
+some of whose lanes come from a constant.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from convdsl.kernel.builder import Builder
 from convdsl.kernel.nodes import Const, Gather, Load, Shuffle, Value
 from convdsl.tensor import bounds
+
+_ROWS = 2  # lanes that a vector must have of those that are far from each other, to be worth it
 
 
 def together(b: Builder, gather: Gather, valid: int | None) -> Value:
@@ -32,11 +34,11 @@ def together(b: Builder, gather: Gather, valid: int | None) -> Value:
             if load.guards != first.guards or not isinstance(place, int):
                 return gather
             places[lane] = place
-    low, high = min(places.values()), max(places.values())
-    vectors = (high - low) // lanes + 1
-    if vectors > len(loads):
+    starts = _starts(places.values(), lanes)
+    near = max(places.values()) - starts[0] < lanes * len(loads)
+    if not near and len(starts) * _ROWS > len(loads):
         return gather
-    value, here = _near(b, gather, first, places, (low, high))
+    value, here = _near(b, gather, first, places, starts)
     nothing = {n: n for n, lane in enumerate(wanted) if isinstance(lane, Const)}
     if nothing:
         other = Const(others.pop(), gather.type)
@@ -47,15 +49,24 @@ def together(b: Builder, gather: Gather, valid: int | None) -> Value:
     return _joined(value, here, value, {})
 
 
+def _starts(places: Iterable[int], lanes: int) -> list[int]:
+    """Where vectors that hold all places begin."""
+    starts: list[int] = []
+    for place in sorted(places):
+        if not starts or place >= starts[-1] + lanes:
+            starts.append(place)
+    return starts
+
+
 def _near(
-    b: Builder, gather: Gather, first: Load, places: Mapping[int, int], ends: tuple[int, int]
+    b: Builder, gather: Gather, first: Load, places: Mapping[int, int], starts: Sequence[int]
 ) -> tuple[Value, dict[int, int]]:
     """A vector, and by lane the lane of it that holds what is read there."""
-    low, high = ends
+    high = max(places.values())
     type, lanes = gather.type, gather.type.lanes
     value: Value | None = None
     here: dict[int, int] = {}
-    for start in range(low, high + 1, lanes):
+    for start in starts:
         index = first.index + start
         _, last = bounds(index)
         whole = start + lanes <= high + 1 or (

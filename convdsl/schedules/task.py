@@ -154,8 +154,8 @@ class Task:
     @property
     def element(self) -> DType:
         """The widest type in which what leaves is computed: vectors hold so many of it."""
-        bodies = {stage.target: stage.body for stage in self.stages}
-        computed = (_computed(output.var, bodies.get(output.var)) for output in self.outputs)
+        bodies = {stage.target.name: stage.body for stage in self.stages}
+        computed = (_computed(out.var, bodies.get(out.var.name)) for out in self.outputs)
         return max(computed, key=lambda dtype: dtype.bytes)
 
     @cached_property  # every schedule asks

@@ -9,7 +9,9 @@ import ml_dtypes  # comes with onnx
 import numpy as np
 import pytest
 from expressions import run_everywhere, run_machine_code
+from graphs import Builder
 
+from convdsl.backends.llvm.objects import find_target
 from convdsl.kernel.expr import (
     Axis,
     Cast,
@@ -26,6 +28,8 @@ from convdsl.kernel.expr import (
     walk,
 )
 from convdsl.kernel.storage import widened
+from convdsl.lowering.lower import lower
+from convdsl.schedules.cpu.machine import cpu_machine
 from convdsl.tensor import HOST_DTYPES, DType, TensorType
 from convdsl.tensor.conversion import convert
 
@@ -253,3 +257,24 @@ def test_integers_wrap(dtype: DType, size: int) -> None:
         expected = a * b + a - np.asarray(3, dtype.numpy)
     for name, outputs in run_everywhere(expr, {"a": a, "b": b}).items():
         np.testing.assert_array_equal(outputs["y"], expected, name)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "element"),
+    [
+        (DType.F32, DType.I32, DType.F32),
+        (DType.F32, DType.U8, DType.F32),
+        (DType.F16, DType.I32, DType.F32),
+        (DType.F64, DType.U8, DType.F64),
+        (DType.F32, DType.I64, DType.I64),
+        (DType.U8, DType.I32, DType.I64),
+    ],
+    ids=str,
+)
+def test_vectors_of_a_cast_are_as_wide_as_what_it_computes_in(
+    old: DType, new: DType, element: DType
+) -> None:
+    b = Builder()
+    graph = b.output(y=b("cast", b.input("x", 40, dtype=old), dtype=new))
+    (choice,) = lower(graph, cpu_machine(find_target("x86-64-v3")), "t").choices
+    assert choice.task.element is element
