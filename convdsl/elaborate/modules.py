@@ -153,9 +153,10 @@ class Modules:
             name = imported.name.id
             found = other.context.scope.names
             if name not in found:
+                shown = _shown(item.path.plain or "", module)
                 self.session.fail(
                     "E0705",
-                    f"{other.shown} defines no `{name}`",
+                    f"{shown} defines no `{name}`",
                     imported.name.span,
                     help=suggest(name, found),
                 )
