@@ -23,6 +23,7 @@ MEETING = 64
 _KEEP = "leave it out, or call it `_{}` if that is on purpose"
 _IMPORT = "leave it out, or write `{0} as _{0}` if that is on purpose"
 _LOOP = "write `repeat`, or call it `_{}` if that is on purpose"
+_COUNTED = "leave `enumerate` out, or call it `_{}` if that is on purpose"
 _AGAIN = "use it before, give the second another name, or call the first `_{}`"
 
 
@@ -260,10 +261,12 @@ class _Reader:
         self._rounds.append(set())
         if isinstance(node, ast.Loop):
             self._walk(node.iterable, ways)
-            for name in node.targets:
+            for place, name in enumerate(node.targets):
                 says = "no round of the loop uses `{}`"
-                self._bind(name, says, node.iterable.span, round, _LOOP)
-                self._own[-1].read = _counts(node.iterable)
+                counts = place == 0 and _calls(node.iterable, "enumerate")
+                help = _COUNTED if counts else _LOOP
+                self._bind(name, says, node.iterable.span, round, help)
+                self._own[-1].read = _calls(node.iterable, "range")
         else:
             self._walk(node.count, ways)
         self._body(node.body, round)
@@ -284,10 +287,10 @@ class _Reader:
         return ways
 
 
-def _counts(iterable: ast.Expression) -> bool:
-    """Whether a loop says by `range` how often, so that its variable may go unread."""
+def _calls(iterable: ast.Expression, function: str) -> bool:
+    """Whether a loop runs over a call of a function: over `range` its variable may go unread."""
     callee = iterable.callee if isinstance(iterable, ast.Call) else None
-    return isinstance(callee, ast.Name) and callee.id == "range"
+    return isinstance(callee, ast.Name) and callee.id == function
 
 
 def _gives_a_result(statement: ast.Statement) -> bool:

@@ -46,4 +46,4 @@ def test_right_at_first(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_none_is_lost() -> None:
-    assert len(list(PLACE.glob("*.cnn"))) == 53
+    assert len(list(PLACE.glob("*.cnn"))) == 63
