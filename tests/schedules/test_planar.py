@@ -59,7 +59,7 @@ def transposed(random: Random) -> Graph:
 
 def in_groups(random: Random) -> Graph:
     """Either of them, in groups of one to three channels to as many."""
-    groups, own, made = random.choice([2, 3, 5]), random.randint(1, 3), random.randint(1, 3)
+    groups, own, made = random.choice([2, 3, 5, 8]), random.randint(1, 3), random.randint(1, 3)
     rank = random.choice([1, 2, 3])
     how: dict[str, Any] = {"kernel": [random.randint(1, 4) for _ in range(rank)], "groups": groups}
     space = [random.randint(4, 6) for _ in range(rank - 1)] + [random.randint(20, 50)]
@@ -160,6 +160,8 @@ UP: dict[str, Any] = {"kernel": 4, "stride": 2, "pad": 1}
         layer("conv", (1, 1, 100, 100), channels=1, kernel=5),  # of an image
         layer("conv", (1, 12, 16, 40, 40), channels=4, kernel=3, pad=1, groups=4),
         layer("conv_transpose", (1, 64, 32, 32), channels=16, groups=4, **UP),
+        layer("conv", (1, 64, 4000), channels=8, kernel=3, groups=8),
+        layer("conv", (1, 256, 56, 56), channels=32, kernel=3, pad=1, groups=32),
     ],
 )
 def test_it_is_chosen(b: Builder) -> None:

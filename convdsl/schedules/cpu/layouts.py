@@ -94,7 +94,8 @@ def _is_of_planes(stage: Stage, operands: Operands, target: Target) -> bool:
         return False
     own = planar_stage.conv.channels_out
     blocks, conv = -(-sizes[1] // block), planar_stage.conv
-    few = sizes[1] * _FEW <= block or 1 < own <= block // _FEW
+    sums = own > 1 or conv.channels_in > 1  # of several channels: not depthwise
+    few = sizes[1] * _FEW <= block or (sums and own <= block // _FEW)
     ragged = blocks > 1 and sizes[1] <= blocks * block * _RAGGED
     lying = operands.get(conv.x.tensor.name)
     torn = conv.groups > 1 < own and own % block and (lying is None or lying.axis is None)
