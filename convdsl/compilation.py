@@ -71,7 +71,7 @@ class Plan:
         model, machine = self.model, self.machine
         batch = None if model.reread is not None else batch_of(model.graph)
         samples = 1 if batch is None else binding.get(batch.name, 1)
-        if batch is None or samples == 1:
+        if batch is None or samples == 1 or model.graph.updates:
             return binding, 1
         one = model.graph.bind({**binding, batch.name: 1})
         at_once = machine.samples_at_once(one, samples, self.team)

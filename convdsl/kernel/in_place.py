@@ -38,6 +38,7 @@ from convdsl.kernel.nodes import (
     Parallel,
     Statement,
     statement_bodies,
+    walk_statements,
 )
 from convdsl.tensor import Dim, evaluate, substitute, symbols_of
 
@@ -45,6 +46,20 @@ _MOST_ELEMENTS = 1 << 20  # of one iteration, to look at each of them
 _MOST_BOXES = 256  # of loop counters, to find how often a store runs
 
 Body = tuple[Statement, ...]
+
+
+class _Own:
+    """What statements load and store themselves: looked for once, as the buffers of a kernel are
+    asked for in pairs."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[Statement, tuple[Access, ...]]] = {}
+
+    def of(self, statement: Statement) -> tuple[Access, ...]:
+        known = self._known.get(id(statement))
+        if known is None:  # the statement is kept, so that no other has its number
+            known = self._known[id(statement)] = (statement, tuple(own_accesses(statement)))
+        return known[1]
 
 
 def written_over(kernel: Kernel, read: str, written: str, name: str) -> Kernel | None:
@@ -64,6 +79,7 @@ class Overlays:
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, str, str], bool] = {}
+        self._own = _Own()
 
     def may_write_over(self, kernel: Kernel) -> bool:
         """Whether there is a buffer that another of the kernel may lie over."""
@@ -83,31 +99,32 @@ class Overlays:
     def _may(self, kernel: Kernel, old: Buffer, new: Buffer) -> bool:
         key = (kernel.name, old.name, new.name)
         if key not in self._known:
-            self._known[key] = _may_lie_over(kernel, old, new)
+            self._known[key] = _may_lie_over(kernel, old, new, self._own)
         return self._known[key]
 
 
-def _may_lie_over(kernel: Kernel, old: Buffer, new: Buffer) -> bool:
+def _may_lie_over(kernel: Kernel, old: Buffer, new: Buffer, own: _Own) -> bool:
     if old.written or not new.written or (old.dtype, old.size) != (new.dtype, new.size):
         return False
-    if any(access.buffer == new and not access.write for access in accesses(kernel.body)):
+    found = (access for statement in walk_statements(kernel.body) for access in own.of(statement))
+    if any(access.buffer == new and not access.write for access in found):
         return False
-    return _updates(kernel.body, (old, new), new)
+    return _updates(kernel.body, (old, new), new, own)
 
 
 def updates_in_place(kernel: Kernel, buffer: Buffer) -> bool:
     """Whether a kernel reads a buffer only where the same iteration then writes, and writes each
     element once: so that what it reads is what was there before the call."""
-    return _updates(kernel.body, (buffer,), buffer)
+    return _updates(kernel.body, (buffer,), buffer, _Own())
 
 
-def _updates(body: Body, memory: tuple[Buffer, ...], written: Buffer) -> bool:
+def _updates(body: Body, memory: tuple[Buffer, ...], written: Buffer, own: _Own) -> bool:
     """The same of one memory that some buffers are, one of which is written."""
-    in_time = _reads_before_writing(body, memory)
-    if not in_time and not all(_is_read_in_time(statement, memory) for statement in body):
+    in_time = _reads_before_writing(body, memory, own)
+    if not in_time and not all(_is_read_in_time(statement, memory, own) for statement in body):
         return False
     try:
-        return _stored(body, written) == written.size
+        return _stored(body, written, own) == written.size
     except UncountedError:
         return False
 
@@ -117,13 +134,13 @@ _Writes = dict[tuple[IndexTest, ...], dict[Dim, int]]
 
 
 def _reads_before_writing(
-    body: Body, memory: tuple[Buffer, ...], later: _Writes | None = None
+    body: Body, memory: tuple[Buffer, ...], known: _Own, later: _Writes | None = None
 ) -> bool:
     """Every load is followed by a store of at least its elements in the same run of statements, or
     under tests that the load stands under as well."""
     writes: _Writes = {tests: dict(found) for tests, found in (later or {}).items()}
     for statement in reversed(body):
-        own = [access for access in own_accesses(statement) if access.buffer in memory]
+        own = [access for access in known.of(statement) if access.buffer in memory]
         for access in own:
             if access.write:
                 _note(writes, (), access.index, access.lanes)
@@ -133,9 +150,9 @@ def _reads_before_writing(
             behind: _Writes = {}
             if isinstance(statement, If) and inner is statement.then:
                 behind = _under(writes, statement.test)
-            if not _reads_before_writing(inner, memory, behind):
+            if not _reads_before_writing(inner, memory, known, behind):
                 return False
-        for tests, found in _written_under(statement, memory):
+        for tests, found in _written_under(statement, memory, known):
             for index, lanes in found.items():
                 _note(writes, tests, index, lanes)
     return True
@@ -157,25 +174,25 @@ def _under(writes: _Writes, test: IndexTest) -> _Writes:
 
 
 def _written_under(
-    statement: Statement, memory: tuple[Buffer, ...]
+    statement: Statement, memory: tuple[Buffer, ...], known: _Own
 ) -> Iterator[tuple[tuple[IndexTest, ...], dict[Dim, int]]]:
     """What is stored where tests hold, by these, the outer ones first."""
     if not isinstance(statement, If):
         return
     for inner in statement.then:
-        own = (access for access in own_accesses(inner) if access.buffer in memory)
+        own = (access for access in known.of(inner) if access.buffer in memory)
         yield (statement.test,), {a.index: a.lanes for a in own if a.write}
-        for tests, found in _written_under(inner, memory):
+        for tests, found in _written_under(inner, memory, known):
             yield (statement.test, *tests), found
 
 
-def _is_read_in_time(statement: Statement, memory: tuple[Buffer, ...]) -> bool:
-    if _reads_before_writing((statement,), memory):
+def _is_read_in_time(statement: Statement, memory: tuple[Buffer, ...], known: _Own) -> bool:
+    if _reads_before_writing((statement,), memory, known):
         return True
-    return isinstance(statement, Parallel) and _reads_its_own(statement, memory)
+    return isinstance(statement, Parallel) and _reads_its_own(statement, memory, known)
 
 
-def _reads_its_own(loop: Parallel, memory: tuple[Buffer, ...]) -> bool:
+def _reads_its_own(loop: Parallel, memory: tuple[Buffer, ...], known: _Own) -> bool:
     """Whether each iteration reads what it writes itself, and before it does. Its elements are
     looked at one by one, counted from the first that it touches."""
     own = [[a for a in accesses((s,)) if a.buffer in memory] for s in loop.body]
@@ -198,7 +215,11 @@ def _reads_its_own(loop: Parallel, memory: tuple[Buffer, ...]) -> bool:
         loads = [access for access in part if not access.write]
         if any(bool(written[reached[access] - lowest].any()) for access in loads):
             return False
-        if loads and len(loads) < len(part) and not _reads_before_writing((statement,), memory):
+        if (
+            loads
+            and len(loads) < len(part)
+            and not _reads_before_writing((statement,), memory, known)
+        ):
             return False
         for access in part:
             elements = reached[access] - lowest
@@ -245,11 +266,11 @@ def _is_written(access: Access, writes: Mapping[Dim, int]) -> bool:
     return False
 
 
-def _stored(whole: Body, buffer: Buffer) -> int:
+def _stored(whole: Body, buffer: Buffer, known: _Own) -> int:
     """The elements that a body writes to a buffer, each as often as it does."""
     total = 0
     for body, box, tests in runs(whole):
-        own = (access for statement in body for access in own_accesses(statement))
+        own = (access for statement in body for access in known.of(statement))
         lanes = sum(access.lanes for access in own if access.write and access.buffer == buffer)
         total += lanes and lanes * combinations(box, tests, _MOST_BOXES)
     return total
@@ -263,8 +284,11 @@ def _replaced(item: Any, old: Buffer, new: Buffer) -> Any:
         before = cast("tuple[Any, ...]", item)
         after = tuple([_replaced(part, old, new) for part in before])
         return before if all(map(operator.is_, before, after)) else after
+    names = _fields_of(item.__class__)
+    if not names:
+        return item
     made: dict[str, Any] = {}
-    for name in _fields_of(item.__class__):
+    for name in names:
         part = getattr(item, name)
         other = _replaced(part, old, new)
         if other is not part:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -81,9 +82,9 @@ def test_what_may_lie_over_what_is_looked_at_once(monkeypatch: pytest.MonkeyPatc
     looked: list[tuple[str, str, str]] = []
     whether = in_place._may_lie_over  # pyright: ignore[reportPrivateUsage]
 
-    def watched(kernel: Kernel, old: Buffer, new: Buffer) -> bool:
+    def watched(kernel: Kernel, old: Buffer, new: Buffer, *more: Any) -> bool:
         looked.append((kernel.name, old.name, new.name))
-        return whether(kernel, old, new)
+        return whether(kernel, old, new, *more)
 
     monkeypatch.setattr(in_place, "_may_lie_over", watched)
     b = Builder()
