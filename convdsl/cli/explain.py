@@ -41,7 +41,11 @@ def run(options: argparse.Namespace) -> int:
         return 0
     found = explanations.find(options.code)
     if found is None:
+        from convdsl.ops import SPELLINGS
+
         near = suggestion(options.code.upper(), every)
+        if options.code in SPELLINGS:
+            near = f"; of operators `convdsl ops {options.code}` tells"
         raise InputError(f"no code {options.code}{near or '; `convdsl explain` lists them'}")
     if options.format == "json":
         console.result(json.dumps(found.to_json(), indent=2, ensure_ascii=False))

@@ -401,6 +401,13 @@ _ENDS = {
     ".pth": "a checkpoint",
     ".npy": "an array",
     ".npz": "arrays",
+    ".tflite": "a model of LiteRT",
+    ".pb": "a model of TensorFlow",
+    ".h5": "a model of Keras",
+    ".keras": "a model of Keras",
+    ".mlmodel": "a model of Core ML",
+    ".engine": "a model of TensorRT",
+    ".plan": "a model of TensorRT",
 }
 
 

@@ -104,6 +104,8 @@ def _kinder(message: str) -> str:
         word = word.strip("'\"")
         near = suggestion(word, names)
         what = subject.removeprefix("argument ")
+        if what == "COMMAND" and word.lower().startswith("help"):
+            return f"no command {word}: write `convdsl --help`, or `convdsl COMMAND --help`"
         if what == "COMMAND":
             return f"no command {word}" + (near or f"; there are {', '.join(names)}")
         return f"{what}: no choice {word}" + (near or f"; there are {', '.join(names)}")

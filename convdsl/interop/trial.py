@@ -61,6 +61,8 @@ class Trial:
         code = self._child.returncode
         if code == 1:
             text = said.decode(errors="replace").removeprefix(f"{path.name} is no ONNX model: ")
-            raise InputError(f"{path} is no valid ONNX model: {text}")
+            ours = {".cnn": "a text of convdsl", ".cdsl": "an artifact"}.get(path.suffix.lower())
+            help = f"\nhelp: it is called like {ours}, which needs no import" if ours else ""
+            raise InputError(f"{path} is no valid ONNX model: {text.rstrip()}{help}")
         if code:
             raise InputError(f"{path} breaks the ONNX parser (exit {code}); it is damaged")

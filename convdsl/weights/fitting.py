@@ -117,7 +117,11 @@ def _compared(
     for name in extra:
         known = "the text fixes other values" if name in states else "not in the model"
         lines.append(f"{shown(name)}: in the file, {known}")
-    return Fit(store, ignored, tuple(lines), stripped, _prefix_hint(missing, extra))
+    hint = _prefix_hint(missing, extra)
+    if not hint and extra and missing and len(missing) == len(wanted):
+        some = ", ".join(shown(name) for name in extra[:4]) + (", ..." if extra[4:] else "")
+        hint = f"none of the model's weights is there, but {some}: another network's, or data"
+    return Fit(store, ignored, tuple(lines), stripped, hint)
 
 
 def _needless(name: str, store: WeightStore, states: Mapping[str, StateNode]) -> bool:

@@ -42,7 +42,7 @@ def test_json_and_markdown(convdsl) -> None:
     [
         ("E501", "no code E501; did you mean E0501?"),
         ("e05O1", "no code e05O1; did you mean E0501?"),
-        ("relu", "no code relu; `convdsl explain` lists them"),
+        ("relu", "no code relu; of operators `convdsl ops relu` tells"),
     ],
 )
 def test_what_is_no_code(convdsl, code: str, answer: str) -> None:

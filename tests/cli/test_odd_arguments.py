@@ -78,6 +78,33 @@ def test_sizes_and_options_half_said(
     assert words in said.err
 
 
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (("explain", "conv"), "`convdsl ops conv` tells"),
+        (("zoo", "resnet"), "there are resnet18, resnet34, resnet50, "),
+        (("helpp",), "write `convdsl --help`"),
+        (("export", "small.cnn", "--weights", "random:0", "-o", "net.tflite"), "end it with .onnx"),
+        (("import", "small.cnn"), "a text of convdsl, which needs no import"),
+        (("compile", "small.cnn", "--weights", "data.npz", "-o", "x.cdsl"), "x_train: another"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else "",
+)
+def test_what_was_meant_is_said(
+    convdsl: Convdsl,
+    small: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    command: tuple[str, ...],
+    words: str,
+) -> None:
+    monkeypatch.chdir(small.parent)
+    np.savez("data.npz", x_train=np.zeros(3))
+    said = convdsl(*command)
+    assert said.code == 2
+    assert words in said.err
+    assert not Path("net.tflite").exists()
+
+
 @pytest.mark.parametrize("before", [0, 1, 79, 80, 81, 500, 100_000])
 @pytest.mark.parametrize("after", [0, 1, 150, 100_000])
 def test_carets_stand_under_the_word_of_a_long_line(before: int, after: int) -> None:
