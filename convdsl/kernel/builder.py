@@ -188,8 +188,12 @@ class Builder:
         return var.i
 
     def load(self, buffer: Buffer, index: Dim) -> Var:
-        """One vector."""
-        return self.let(Load(buffer, index, ValueType(buffer.dtype, self.lanes)))
+        """One vector, in a register."""
+        return self.let(self.vector(buffer, index))
+
+    def vector(self, buffer: Buffer, index: Dim) -> Load:
+        """One vector, wherever it is used."""
+        return Load(buffer, index, ValueType(buffer.dtype, self.lanes))
 
     def splat(self, buffer: Buffer, index: Dim) -> Var:
         """One element in every lane."""

@@ -114,7 +114,8 @@ class Var:
 class Load:
     """`lanes` consecutive elements from `index` on; with `valid` only the first so many, the other
     lanes are `otherwise`. Under `guards` (index tests that must all hold) the load happens, else
-    all of it is `otherwise`."""
+    all of it is `otherwise`. `afresh`: from memory wherever this stands, also where the same was
+    loaded before: an instruction that takes an operand from memory needs no register for it."""
 
     buffer: Buffer
     index: Dim
@@ -122,6 +123,7 @@ class Load:
     guards: tuple[IndexTest, ...] = ()
     otherwise: float | int | bool = 0
     valid: int | None = None
+    afresh: bool = False
 
     @property
     def count(self) -> int:

@@ -165,6 +165,7 @@ def format_value(value: Value) -> str:
             return value.name
         case Load():
             text = f"{value.buffer.name}[{_span(value.index, value.count)}]"
+            text += " afresh" * value.afresh
             if value.guards:
                 tests = " and ".join(format_value(guard) for guard in value.guards)
                 return f"({text} if {tests} else {value.otherwise})"

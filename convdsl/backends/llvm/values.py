@@ -86,7 +86,10 @@ class ValuePrinter(CastPrinter):
             where = self.result(f"select i1 {test}, ptr {where}, ptr {start}")
         memory = memory_type(type)
         if load.count == type.lanes:
-            value = self.result(f"load {type_of(memory)}, ptr {where}, align {memory.dtype.bytes}")
+            # A volatile load is not merged with others, and still becomes an operand of its user.
+            word = "load volatile" if load.afresh else "load"
+            text = f"{word} {type_of(memory)}, ptr {where}, align {memory.dtype.bytes}"
+            value = self.result(text)
             self.loaded[value] = where
         else:
             other = vector_of(literal(load.otherwise, memory.dtype), memory)

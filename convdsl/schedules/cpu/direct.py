@@ -129,6 +129,7 @@ class _Direct:
         self.sums: Sums | None = None
         self.bands = 1  # of the pieces that sums are of
         self.pack = pack
+        self.tile = tile
         self.draft = draft
         self.b: Builder = draft.b
         self.lanes = pack.lanes
@@ -347,7 +348,9 @@ class _Direct:
                 self.prefetch_filters(tile, step)
             if len(self.columns.merged) > 1:
                 self.prefetch_inputs(tile, cb, c)
-            filters = [b.load(weights, base + i * self.lanes) for i in range(tile.blocks)]
+            filters = self.tile.filters(
+                b, tile.blocks, tile.width, lambda i: b.vector(weights, base + i * self.lanes)
+            )
             for j in reach:
                 value = self.input(tile, cb * pack.c_block + c, taps, tile.positions[j])
                 for i in range(tile.blocks):

@@ -14,9 +14,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 from math import prod
 
-from convdsl.kernel.nodes import Buffer, Get, IndexTest, Load, Registers, ValueType, Var
+from convdsl.kernel.nodes import Buffer, Get, IndexTest, Load, Registers, ValueType
 from convdsl.kernel.target import Target
 from convdsl.schedules.cpu.epilogue import Draft, Sum, open_draft
 from convdsl.schedules.cpu.gemm_ways import ABREAST, Way, best_way, count_of, rows_layout
@@ -252,7 +253,7 @@ class _Gemm:
                 for axis in product.k:
                     here[axis.name] = stack.enter_context(b.serial(axis.name, extent_of(axis)))
             self.ask_ahead(here, place, sweep)
-            panel = [self.vector(here, place, i) for i in range(blocks)]
+            panel = self.way.tile.filters(b, blocks, rows, partial(self.vector, here, place))
             for j in range(rows):
                 value = b.splat(self.x.buffer, self.element_of(here, row + j))
                 for i in range(blocks):
@@ -309,7 +310,7 @@ class _Gemm:
         start = chosen.pack.start(outer, block, blocks)
         return start + (depth * blocks + i) * self.lanes
 
-    def vector(self, at: Mapping[str, Dim], place: _Place, i: int) -> Var:
+    def vector(self, at: Mapping[str, Dim], place: _Place, i: int) -> Load:
         """Vector i of the tile at a position of k."""
         block, blocks = place.block, place.blocks
         product = self.way.product
@@ -317,13 +318,13 @@ class _Gemm:
         if self.panel is not None:
             return self.panel.load(at, place.tile, place.chunk[0], i, blocks)
         if self.way.pack is not None:
-            return self.b.load(self.draft.packed[name], self.where(at, block, i, blocks))
+            return self.b.vector(self.draft.packed[name], self.where(at, block, i, blocks))
         view = self.draft.views[name]
         bound = {**at, product.v.name: (block + i) * self.lanes}
         index = [substitute(component, bound) for component in product.w.index]
         type = ValueType(view.buffer.dtype, self.lanes)
         valid = place.valid if i == blocks - 1 else None
-        return self.b.let(Load(view.buffer, view.layout.offset(index), type, valid=valid))
+        return Load(view.buffer, view.layout.offset(index), type, valid=valid)
 
     def element_of(self, at: Mapping[str, Dim], row: Dim) -> Dim:
         """Offset of the element of x in a row, at a position of k."""

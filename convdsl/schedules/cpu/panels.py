@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from fractions import Fraction
 
 from convdsl.kernel.builder import Builder
-from convdsl.kernel.nodes import Buffer, Const, IndexTest, Load, Value, ValueType, Var
+from convdsl.kernel.nodes import Buffer, Const, IndexTest, Load, Value, ValueType
 from convdsl.kernel.target import Target
 from convdsl.schedules.contraction import Product, coefficient, depends
 from convdsl.schedules.cpu.transpose import transposed
@@ -137,10 +137,10 @@ class OwnPanel:
     def depth(self) -> int:
         return extent_of(self.product.k[0])
 
-    def load(self, at: Mapping[str, Dim], tile: Dim, start: Dim, i: int, blocks: int) -> Var:
+    def load(self, at: Mapping[str, Dim], tile: Dim, start: Dim, i: int, blocks: int) -> Load:
         """Vector i of a tile of the panel, whose positions of the sum begin at `start`, at one."""
         position = at[self.product.k[0].name] - start
-        return self.b.load(self.buffer, self._where(tile, position, i, blocks))
+        return self.b.vector(self.buffer, self._where(tile, position, i, blocks))
 
     def _where(self, tile: Dim, position: Dim, i: int, blocks: int) -> Dim:
         return ((tile * self.piece.depth + position) * blocks + i) * self.lanes

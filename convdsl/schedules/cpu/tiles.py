@@ -7,6 +7,8 @@ from dataclasses import replace
 from fractions import Fraction
 from functools import cache, lru_cache, partial
 
+from convdsl.kernel.builder import Builder
+from convdsl.kernel.nodes import Load, Value
 from convdsl.kernel.target import Target
 from convdsl.schedules.cpu.memory import FAR
 from convdsl.tensor.records import record
@@ -14,10 +16,22 @@ from convdsl.tensor.records import record
 
 @record
 class Tile:
-    """`blocks` vectors of output channels times `columns` output positions, in registers."""
+    """`blocks` vectors of output channels times `columns` output positions, in registers. For the
+    filters of its last blocks there may be none: every multiply-add reads those `afresh`."""
 
     blocks: int
     columns: int
+    afresh: int = 0
+
+    def filters(
+        self, b: Builder, blocks: int, columns: int, load: Callable[[int], Load]
+    ) -> list[Value]:
+        """The vectors of filters that a part of the tile meets."""
+        whole = (blocks, columns) == (self.blocks, self.columns)
+        held = blocks - self.afresh * whole
+        return [
+            b.let(load(i)) if i < held else replace(load(i), afresh=True) for i in range(blocks)
+        ]
 
 
 def tile_cycles(target: Target, blocks: int, columns: int) -> float:
@@ -43,11 +57,38 @@ def swept_cycles(target: Target, blocks: int, columns: int, depth: int) -> float
     return max(cycles, each / _FROM_SECOND) if far else cycles
 
 
+@record
+class Room:
+    """The registers for a tile, and whether multiply-adds may read filters from memory."""
+
+    registers: int
+    folds: bool
+    spare: bool  # no tile takes them all
+
+    def over(self, blocks: int, columns: int) -> int:
+        """Registers that a tile needs beyond those there are: one for each accumulator, one for
+        each block of filters, one for the input element."""
+        return blocks * columns + blocks + 1 - self.registers
+
+    def afresh(self, blocks: int, columns: int) -> int:
+        """Of how many blocks the filters come from memory at every column, for want of registers:
+        where no two are free, LLVM moves accumulators about. Two loads a cycle are to be had."""
+        wanted = max(0, self.over(blocks, columns) + _FREE) * self.folds
+        fetched = blocks * columns - columns - blocks  # beyond an element a column and all filters
+        return min(wanted, max(0, fetched // (columns - 1))) if columns > 1 else 0
+
+    def holds(self, blocks: int, columns: int) -> bool:
+        """Whether a tile has room."""
+        over = self.over(blocks, columns)
+        return over <= 0 or (over == 1 and not self.spare and self.afresh(blocks, columns) > 0)
+
+
 NEAR = Fraction(2, 3)  # of the first-level cache: for filters that are met again and again
 _FROM_SECOND = 24.0  # bytes a cycle from the second-level cache: 21 on a Zen 5, 30 on an Ice Lake
 _STAYS = 0.5  # of the second-level cache: what is found there again
 PATCH = 14  # positions that a tile of several rows may have
-_FROM_MEMORY = 0.5  # cycles that a tile loses where multiply-adds broadcast from memory
+_FREE = 2  # registers: for the next element, and for what LLVM keeps through a loop
+_FROM_MEMORY = 0.5  # cycles that a tile loses that would not fit otherwise
 _TAIL_WORTH = 1.03  # a tile that leaves blocks over must be this much better: few share the rest
 
 
@@ -68,18 +109,18 @@ def choose_tile(
     one that divides the blocks rather than one that does not.
 
     A tile needs a register for each accumulator, one for each block of filters and one for the
-    input element; not that one where a multiply-add can broadcast from memory (AVX-512), which
-    takes a little longer, and not with `spare`, nor where a vector takes several registers
-    (`each`): filling them all then halved the speed. `even`: columns are cut by `evenly`.
+    input element; one less where multiply-adds read the filters of one block from memory (AVX-512),
+    which takes a little longer, and not with `spare`, nor where a vector takes several registers
+    (`each`). `even`: columns are cut by `evenly`.
     `depth`: vectors of filters that a tile meets of each block, as of `swept_cycles`."""
-    target = replace(target, vector_registers=target.vector_registers // each)
-    spare = spare or each > 1
+    folds = target.architecture == "x86_64" and target.vector_bytes == 64 and each == 1
+    room = Room(target.vector_registers // each, folds, spare)
     pieces = _even_pieces if even else _pieces
     swept = cache(partial(swept_cycles, target, depth=depth))
-    whole = _best_tile(target, blocks, (columns, rows), pieces, swept, spare, must_divide=True)
+    whole = _best_tile(room, blocks, (columns, rows), pieces, swept, must_divide=True)
     if must_divide:
         return whole[1]
-    any_tile = _best_tile(target, blocks, (columns, rows), pieces, swept, spare, must_divide=False)
+    any_tile = _best_tile(room, blocks, (columns, rows), pieces, swept, must_divide=False)
     return whole[1] if whole[0] <= any_tile[0] * _TAIL_WORTH else any_tile[1]
 
 
@@ -95,33 +136,29 @@ def columns_for(target: Target, blocks: int, columns: int, each: int = 1, depth:
 
 
 def _best_tile(
-    target: Target,
+    room: Room,
     blocks: int,
     positions: tuple[int, int],
     pieces_of: Callable[[int, int, int], list[tuple[int, int]] | None],
     cycles_of: Callable[[int, int], float],
-    spare: bool,
     must_divide: bool,
 ) -> tuple[float, Tile]:
     """Of columns x rows of positions, cut into tiles of some width by `pieces_of`, each of which
     takes so many cycles a step."""
     columns, rows = positions
     best: tuple[float, int, Tile] | None = None
-    budget = target.vector_registers
-    from_memory = target.architecture == "x86_64" and target.vector_bytes == 64 and not spare
     for k in range(1, min(blocks, 8) + 1):
         if must_divide and blocks % k:
             continue
         for q in range(1, min(max(columns, PATCH), 30) + 1):
-            full = k * q + k == budget
-            if k * q + k > budget or (full and not from_memory):
+            if not room.holds(k, q):
                 break
             pieces = pieces_of(columns, rows, q)
             if pieces is None:
                 continue
-            step = full * _FROM_MEMORY
+            step = (room.over(k, q) > 0) * _FROM_MEMORY
             cycles = _covered(blocks, k, pieces, lambda b, w, step=step: cycles_of(b, w) + step)
-            key = (cycles, -k * q, Tile(k, q))
+            key = (cycles, -k * q, Tile(k, q, room.afresh(k, q)))
             if best is None or key[:2] < best[:2]:
                 best = key
     assert best is not None

@@ -16,7 +16,6 @@ from convdsl.kernel.nodes import Buffer
 from convdsl.kernel.target import Target
 from convdsl.schedules.cpu.epilogue import Draft, open_draft
 from convdsl.schedules.cpu.filters import channels_layout, channels_packs
-from convdsl.schedules.cpu.tiles import Tile
 from convdsl.schedules.cpu.winograd_filters import transform_kernel
 from convdsl.schedules.cpu.winograd_plan import Plan, plan
 from convdsl.schedules.cpu.winograd_stages import Panel, Stages
@@ -178,7 +177,7 @@ class _Winograd:
         """All outputs of a block of tiles for one tile of output channels."""
         made, filters = self.plan, self.filters(draft)
         start = self.pack.start(group, vector, blocks)
-        stages.products(filters, start, v, m, Tile(blocks, made.tile.columns), made.ahead)
+        stages.products(filters, start, v, m, made.tile, blocks, made.ahead)
         own = made.vectors if self.conv.groups > 1 else 0
         with draft.b.serial("tile", self.tiles(block)) as tile:
             number = block * made.block + tile

@@ -155,16 +155,23 @@ class Stages:
             self._inputs.emit(given, made)
 
     def products(
-        self, filters: Buffer, start: Dim, v: Panel, m: Panel, tile: Tile, ahead: bool
+        self,
+        filters: Buffer,
+        start: Dim,
+        v: Panel,
+        m: Panel,
+        tile: Tile,
+        blocks: int,
+        ahead: bool,
     ) -> None:
-        """M of all tiles of a panel for one tile of output channels, whose filters begin at
+        """M of all tiles of a panel for so many blocks of output channels, whose filters begin at
         `start`; those of the next product are asked for `ahead`."""
         b, channels = self.b, self.conv.channels_in
-        wide = tile.blocks * b.lanes
+        wide = blocks * b.lanes
         with b.serial("p", self.tiling.products) as p:
             for width, count in split(v.tiles, tile.columns):
-                acc = self._accumulators(tile.blocks * width)
-                lines = -(-tile.blocks // count)
+                acc = self._accumulators(blocks * width)
+                lines = -(-blocks // count)
                 with b.serial("group", count) as group:
                     first = v.tiles - width if width < tile.columns else group * width
                     b.zero(acc)
@@ -172,16 +179,21 @@ class Stages:
                         where = start + (p * channels + c) * wide
                         if ahead:
                             next_one = where + channels * wide
-                            begin = floor_div(group * tile.blocks, count)
+                            begin = floor_div(group * blocks, count)
                             for i in range(lines):
                                 b.prefetch(filters, next_one + (begin + i) * b.lanes)
-                        own = [b.load(filters, where + i * b.lanes) for i in range(tile.blocks)]
+                        own = tile.filters(
+                            b,
+                            blocks,
+                            width,
+                            lambda i, where=where: b.vector(filters, where + i * b.lanes),
+                        )
                         for j in range(width):
                             x = b.splat(v.buffer, v.at(p, first + j, c))
-                            for i in range(tile.blocks):
+                            for i in range(blocks):
                                 b.accumulate(acc, i * width + j, x, own[i])
                     for j in range(width):
-                        for i in range(tile.blocks):
+                        for i in range(blocks):
                             at = m.at(p, first + j, i * b.lanes)
                             b.store(m.buffer, at, Get(acc, i * width + j))
 
