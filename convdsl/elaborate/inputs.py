@@ -104,12 +104,18 @@ class InputDeclarations:
                     or (f"its open sizes are {', '.join(symbols)}" if symbols else ()),
                 )
         except Stop:
-            for name in node.names:
-                context.scope.names[name.id] = POISON
-                context.incoming = POISON
+            self._poison(node, context)
             return
         for name in node.names:
             self._add_input(name, type, context)
+
+    def _poison(self, node: ast.Input, context: Context) -> None:
+        """What a declaration with an error would have declared: of that nothing more is said."""
+        names = {name.id for name in node.names}
+        for extent in () if node.type is None else node.type.extents:
+            names |= {name.id for name in _free_names(extent)} - context.scope.names.keys()
+        context.scope.names.update(dict.fromkeys(names, POISON))
+        context.incoming = POISON
 
     def _add_input(self, name: ast.Name, type: TensorType, context: Context) -> None:
         session = self._evaluator.session
