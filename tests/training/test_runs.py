@@ -212,7 +212,7 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
 
 def test_a_resumed_run_says_what_differs_in_words(tmp_path: Path) -> None:
     run(tmp_path / "run", epochs=1)
-    with pytest.raises(InputError, match=r"optimizer was \w+\(lr = .*, is \w+\(lr = 0\.5, "):
+    with pytest.raises(InputError, match=r"optimizer was \w+\(lr = .*, is \w+\(lr = 0\.5\b"):
         run(tmp_path / "run", epochs=2, lr=0.5, resume=True)
 
 
