@@ -73,16 +73,24 @@ def preprocessing(evaluator: Evaluator, node: ast.Preprocess, context: Context) 
             failed = True
     if failed:
         raise Stop
-    made, space = _made(steps), image.type.shape[2:]
+    if evaluator.session.is_as_written:  # another size may be looked at without an image
+        _check_size(evaluator, node, image, _made(steps), context)
+    return Preprocessing(node.input.id, tuple(steps))
+
+
+def _check_size(
+    evaluator: Evaluator,
+    node: ast.Preprocess,
+    image: Value,
+    made: tuple[int, int] | None,
+    context: Context,
+) -> None:
+    """What the steps make is as large as the input."""
+    space = image.type.shape[2:]
     if made is not None and all(isinstance(d, int) for d in space) and made != space:
         comes, wanted = ("x".join(map(str, pair)) for pair in (made, space))
-        raise evaluator.fail(
-            context,
-            "E0901",
-            f"the image comes out as {comes}, and `{node.input.id}` is {wanted}",
-            node.steps.span,
-        )
-    return Preprocessing(node.input.id, tuple(steps))
+        text = f"the image comes out as {comes}, and `{node.input.id}` is {wanted}"
+        raise evaluator.fail(context, "E0901", text, node.steps.span)
 
 
 def _made(steps: Sequence[PreprocessingStep]) -> tuple[int, int] | None:

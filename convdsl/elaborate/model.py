@@ -165,6 +165,7 @@ def elaborate_tree(
     """The model of a tree that stands at `place`, in a session: see elaborate. Raises CompileError,
     or Halt or Stop after the session recorded why; its graph is as far as it got."""
     symbols = {name: v for name, v in values.items() if isinstance(v, int)}
+    session.is_as_written = not values
     statements = language(session, symbols, modules.read_labels)
     modules.statements = statements
     module = modules.evaluate(source, tree, place)

@@ -47,6 +47,7 @@ class Session:
         self.unfit: set[tuple[str, str]] = set()  # names whose values fitted nothing, and how
         self.trees: dict[int, ast.File] = {}  # by the id of the source
         self.instantiated: set[int] = set()  # ids of blocks' definitions
+        self.is_as_written = True  # no values come from outside
         self.depth = 0
         self._seen: set[tuple[str, Span | None]] = set()
         self._steps = 0

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from convdsl.elaborate import load_file
+from convdsl.diagnostics import CompileError, SourceFile
+from convdsl.elaborate import elaborate, load_file
 from convdsl.ir.model import Model
 from convdsl.ir.opdef import Role
 
@@ -104,3 +105,16 @@ def test_classes_change_the_head_and_drop_the_labels() -> None:
     assert str(model.outputs["logits"]) == "f32[N, 10]"
     assert model.labels is None
     assert model.parameters == {"classes": 10, "resolution": 224}
+
+
+def test_another_size_than_that_of_prepared_images_may_be_looked_at() -> None:
+    """As the file says it, an image that does not come out as large as the input is an error."""
+    text = "model m(side = 32) {{\ninput x: f32[N, 3, side, side]\nx -> relu -> output y\n}}\n"
+    text += "preprocess x: pad({})\n"
+    source = SourceFile("m.cnn", text.format(32))
+    assert elaborate(source, parameters={"side": 16}).graph.inputs["x"].type.shape[2:] == (16, 16)
+    with pytest.raises(CompileError, match="the image comes out as 24x24, and `x` is 32x32"):
+        elaborate(SourceFile("m.cnn", text.format(24)))
+    prepared = load("yolov8.cnn:yolov8n", side=64).preprocessing
+    assert prepared is not None
+    assert prepared.steps[0].arguments["size"] == 64
