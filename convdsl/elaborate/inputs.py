@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import gcd
 from typing import Any
@@ -234,7 +234,9 @@ class InputDeclarations:
             left, relation, right = right, MIRRORED[relation], left
         subject = self._subject(left, context)
         if subject is None:
-            raise self._not_understood(span, context)
+            raise self._of_value((left, right), span, context) or self._not_understood(
+                span, context
+            )
         name, divisor = subject
         known = found.setdefault(name.id, Known())
         other = self._subject(right, context)
@@ -266,6 +268,24 @@ class InputDeclarations:
                 return (name, divisor) if not context.scope.find(name.id)[0] else None
             case _:
                 return None
+
+    def _of_value(
+        self, sides: Iterable[ast.Expression], span: Span, context: Context
+    ) -> Stop | None:
+        """What is said of values alone: `where` is about sizes that stay open."""
+        names = [name.id for side in sides for name in _free_names(side)]
+        found = [context.scope.find(name) for name in names]
+        if not found or not all(known for known, _ in found):
+            return None
+        if any(value is POISON for _, value in found):
+            return Stop()
+        return self._evaluator.fail(
+            context,
+            "E0603",
+            f"`{names[0]}` is a value here, and no open size of this input",
+            span,
+            help=f"after the input: `assert {span.text}`",
+        )
 
     def _not_understood(self, span: Span, context: Context) -> Stop:
         return self._evaluator.fail(
