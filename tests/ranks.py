@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pickle
 import threading
-import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -19,10 +18,10 @@ Array = np.ndarray[Any, Any]
 class Meeting:
     """Where the ranks of a job meet: sums are made by who comes last, in the order of ranks."""
 
-    def __init__(self, size: int, delay: float = 0.0) -> None:
+    def __init__(self, size: int) -> None:
         self.size = size
-        self.delay = delay
         self.sizes: list[list[int]] = [[] for _ in range(size)]  # elements of each sum, by rank
+        self.on_their_way: list[list[int]] = [[] for _ in range(size)]  # at each begin and wait
         self.changed = threading.Condition()
         self._brought: dict[int, dict[int, Any]] = {}
         self._broken = False
@@ -51,11 +50,11 @@ class Meeting:
 class Sum:
     def __init__(self, rank: Rank, turn: int, memory: Array) -> None:
         self._rank, self._turn, self._memory = rank, turn, memory
-        self._ready = time.monotonic() + rank.meeting.delay
+        rank.count(+1)
 
     def wait(self) -> None:
+        self._rank.count(-1)
         parts = self._rank.meeting.all_of(self._turn)
-        time.sleep(max(0.0, self._ready - time.monotonic()))
         total = parts[0].copy()
         with np.errstate(all="ignore"):  # of what lies between operands nothing is known
             for part in parts[1:]:
@@ -70,6 +69,10 @@ class Rank:
         self.meeting, self.rank, self.size, self.local = meeting, rank, meeting.size, rank
         self.sharing = self.beside = meeting.size
         self._turn = 0
+
+    def count(self, more: int) -> None:
+        counts = self.meeting.on_their_way[self.rank]
+        counts.append((counts[-1] if counts else 0) + more)
 
     def _next(self) -> int:
         self._turn += 1

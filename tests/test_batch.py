@@ -45,6 +45,7 @@ def test_which_size_is_the_batch(names: list[str], wanted: str | None) -> None:
     assert samples_of(binding) == (None if wanted is None else 1)
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("symbol", ["batch", "batch_size", "B"])
 def test_commands_take_it(symbol: str, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     monkeypatch.chdir(tmp_path)

@@ -26,6 +26,7 @@ def stranger(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(
     "words",
     [("check", "net.onnx"), ("report", "net.onnx"), ("import", "net.onnx", "-o", "made.cnn")],

@@ -36,6 +36,7 @@ def slopes(op: str, attributes: dict[str, Any], x: Array, dy: Array) -> list[Arr
     return [evaluate_graph(graph, arrays)["x"], run_graph(graph, arrays, machine_code)["x"]]
 
 
+@pytest.mark.drawn(share=4)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize(("op", "attributes"), CASES, ids=str)
 def test_what_activations_tend_to(op: str, attributes: dict[str, Any], dtype: Any) -> None:
@@ -46,6 +47,7 @@ def test_what_activations_tend_to(op: str, attributes: dict[str, Any], dtype: An
         np.testing.assert_allclose(found, wanted, 1e-6, 1e-7)
 
 
+@pytest.mark.drawn(share=4)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("op", ["softmax", "log_softmax", "reduce_log_sum_exp"])
 def test_softmax_of_thousands(op: str, dtype: Any) -> None:

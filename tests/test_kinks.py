@@ -13,6 +13,7 @@ from convdsl.ops import BY_NAME
 from convdsl.tensor import DType, TensorType
 
 
+@pytest.mark.drawn(share=4)
 @pytest.mark.parametrize("kink", KINKS, ids=str)
 def test_oracle_and_machine_code(kink: Kink) -> None:
     for dtype in (DType.F64, DType.F32):

@@ -114,6 +114,7 @@ def _in_a_child(predictor: convdsl.Predictor) -> tuple[int, int, Any]:
     return os.getpid(), len(prediction._opened), made[0]
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("method", ["spawn", "fork"])
 def test_other_processes_open_it_once(place: Path, method: str, recwarn: Any) -> None:
     predictor = convdsl.Predictor(place / "tiny.cnn", "random:3", batch=4)

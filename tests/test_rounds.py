@@ -71,6 +71,7 @@ def test_rounds_say_what_samples_alone_say(two_at_once: None, threads: int) -> N
             np.testing.assert_allclose(found[name][sample : sample + 1], array, 1e-5, 1e-5)
 
 
+@pytest.mark.dear
 def test_the_interpreter_agrees(two_at_once: None) -> None:
     """And the program says how often its steps run."""
     lowered = plan().lower({"N": 4})

@@ -8,6 +8,7 @@ import where
 from convdsl.ops import BY_NAME
 
 
+@pytest.mark.dear
 def test_four_files_are_enough(capsys: pytest.CaptureFixture[str]) -> None:
     files = {place.file for place in where.places(BY_NAME["channel_shuffle"])}
     needed = {"tests/op_cases/movement.py", "tests/ops/test_objections.py"}

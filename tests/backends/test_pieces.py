@@ -75,6 +75,7 @@ def functions(code: bytes, program: Program) -> dict[str, bytes]:
     return code_of
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("cpu", TARGETS[:2])
 def test_every_kernel_is_the_same(small: None, cpu: str) -> None:
     target = find_target(cpu)
@@ -100,6 +101,7 @@ def text_of(assembly: str, name: str) -> str:
     return re.sub(r"\.L\w+", ".L", assembly[begin:end])
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("cpu", TARGETS)
 def test_nothing_but_the_entry_is_seen_from_outside(small: None, cpu: str) -> None:
     """So two networks can be linked into one library: their kernels have the same names."""

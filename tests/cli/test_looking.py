@@ -389,6 +389,7 @@ def test_sizes_that_the_text_fixes(convdsl, small: Path) -> None:
     assert convdsl("report", "resnet18", "--input", "3x224x224").code == 0
 
 
+@pytest.mark.dear
 def test_the_zoo_shows_parameters_and_macs(convdsl, listed: dict[str, dict[str, Any]]) -> None:
     rows = listed
     for name in ("resnet50", "unet", "mobilenet_v1", "lenet5"):

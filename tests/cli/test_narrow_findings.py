@@ -45,6 +45,7 @@ def placed(found: Diagnostic) -> bool:
     return found.span is not None and "\n" not in found.span.text
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("width", [60, 80])
 def test_every_mistake_of_the_catalogue(width: int) -> None:
     for mistake in MISTAKES:

@@ -299,6 +299,7 @@ def test_a_full_disk_behind_the_output(small: Path, command: str, buffered: bool
     assert not RAW.search(said.stderr)
 
 
+@pytest.mark.dear
 def test_a_full_disk_behind_the_notes(small: Path) -> None:
     """There is nobody to tell: the work goes on, and a mistake keeps its code."""
     run = f'run "{small}" --weights random:0 --data random:0'

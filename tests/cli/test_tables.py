@@ -255,6 +255,7 @@ def test_one_long_row_stands_upright(terminal: Callable[..., str]) -> None:
     assert {line.split()[0] for line in said[2:]} >= {"model", "inputs", "threads", "runs"}
 
 
+@pytest.mark.dear
 def test_columns_of_one_kind_go_on_below(terminal: Callable[..., str]) -> None:
     """A sweep shows every value that was asked for, however narrow the terminal is."""
     widths = ("0.35", "0.5", "0.75", "1.0", "1.3", "1.4")

@@ -123,6 +123,7 @@ def test_what_there_was_no_time_for(machine: Path, tmp_path: Path) -> None:
     assert not told["tests"]["failed"]
 
 
+@pytest.mark.dear
 @sometimes
 def test_the_sanitizer(machine: Path, tmp_path: Path) -> None:
     told = run(machine, tmp_path, "sanitizer", "-k", "test_forward and relu6")
@@ -132,6 +133,7 @@ def test_the_sanitizer(machine: Path, tmp_path: Path) -> None:
     assert log.count("COMPUTE-SANITIZER") == 2
 
 
+@pytest.mark.dear
 @sometimes
 @pytest.mark.parametrize("part", ["speed", "training"])
 def test_the_benchmarks(machine: Path, tmp_path: Path, part: str) -> None:

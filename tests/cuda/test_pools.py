@@ -38,6 +38,7 @@ def trained(shape: tuple[int, ...], attributes: dict[str, Any], channels: int = 
     return rewritten(b.output(y=b("relu", y), out=out, dx=b("mul", dx, dx)))
 
 
+@pytest.mark.drawn(share=4)
 @pytest.mark.parametrize("precision", ["highest", "medium"])
 @pytest.mark.parametrize("windows", WINDOWS)
 def test_what_is_largest_and_which_tap_it_is(windows: str, precision: Any) -> None:

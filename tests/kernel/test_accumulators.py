@@ -85,6 +85,7 @@ def test_an_i32_sum_wraps_as_i32(columns: int, weights: tuple[str, ...]) -> None
         np.testing.assert_array_equal(outputs["y"], expected, name)
 
 
+@pytest.mark.drawn(share=4)
 @each_role
 @pytest.mark.parametrize("columns", [1, 17])
 def test_f32_in_f64(columns: int, weights: tuple[str, ...]) -> None:

@@ -166,6 +166,7 @@ def one_stage(body: Expr, axes: tuple[Axis, ...] = (A, B)) -> TensorExpr:
     return TensorExpr((X, V), (Stage(target, axes, body),), ("y",))
 
 
+@pytest.mark.dear
 @given(expressions())
 def test_equals_plain_python(body: Expr) -> None:
     expr = one_stage(body)
@@ -173,6 +174,7 @@ def test_equals_plain_python(body: Expr) -> None:
     np.testing.assert_allclose(found, naive(expr, ARRAYS)["y"], rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.dear
 @given(expressions())
 def test_counts_what_the_formula_says(body: Expr) -> None:
     expr, counter = one_stage(body), Counter()

@@ -56,6 +56,7 @@ def matrices(m: int, n: int, k: int) -> dict[str, Array]:
     return {name: random.standard_normal(shape).astype("f4") for name, shape in shapes.items()}
 
 
+@pytest.mark.drawn(share=4)
 @each_order
 @pytest.mark.parametrize("sizes", [(4, 4, 4), (8, 12, 8), (5, 7, 9), (1, 1, 1), (3, 9, 2)])
 def test_a_matrix_product_through_shared_memory(sizes: tuple[int, int, int], order: str) -> None:

@@ -64,6 +64,7 @@ def test_a_product_of_matrices(form: GroupForm) -> None:
     np.testing.assert_allclose(found, exact, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(("dtype", "columns"), [(DType.BF16, 64), (DType.F16, 128)], ids=str)
 def test_a_product_of_what_lies_across(dtype: DType, columns: int) -> None:
     """Neighbours of a row lie side by side; the second block of columns behind all depths."""

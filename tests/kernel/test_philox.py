@@ -134,6 +134,7 @@ def test_uniform_numbers(name: str, shape: tuple[int, ...]) -> None:
         np.testing.assert_array_equal(outputs["y"], expected, execution)
 
 
+@pytest.mark.drawn(share=4)
 @pytest.mark.parametrize("half", [0, 1])
 def test_normal_numbers(half: int) -> None:
     """Against the formula in double precision, and against the distribution."""

@@ -100,6 +100,7 @@ def test_parameters_and_large_results_are_not_constants() -> None:
     assert_same_numbers(graph, after)
 
 
+@pytest.mark.drawn(share=4)
 @pytest.mark.parametrize("seed", range(12))
 def test_gradients_keep_the_operands_that_they_were_made_for(seed: int) -> None:
     """`mul.grad(b)` multiplies, and yet its operands have places: dy has the output's shape."""

@@ -31,6 +31,7 @@ def test_drawn(rows: int, inputs: int, channels: int, bias: bool, dtype: DType, 
     assert schedules == ["gemm"] or channels < 8
 
 
+@pytest.mark.drawn(share=4)
 @pytest.mark.parametrize("rows", [1, 5])
 @pytest.mark.parametrize("channels", [1, 15, 16, 17, 64, 100])
 def test_with_a_residual(rows: int, channels: int) -> None:

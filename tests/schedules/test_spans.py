@@ -77,6 +77,7 @@ def test_rows_are_moved_in_vectors(
         np.testing.assert_array_equal(run_graph(graph, {"x": x}, run)["y"], wanted)
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(
     ("shape", "size", "kernel", "stride", "pad"),
     [
@@ -187,6 +188,7 @@ def test_tests_that_follow_from_others_are_left_out() -> None:
         assert needed([first, other]) == (first, other)
 
 
+@pytest.mark.dear
 def test_what_is_left_out_never_decides() -> None:
     """Drawn tests of three counters, all values of these tried."""
     random = np.random.default_rng(7)

@@ -49,6 +49,7 @@ def seen(tree: lark.Tree) -> list[object]:
     return found
 
 
+@pytest.mark.drawn(share=4)
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_the_trees_of_files_are_those_of_single_steps(plain: lark.Lark, path: Path) -> None:
     text = path.read_text(encoding="utf-8")
@@ -57,6 +58,7 @@ def test_the_trees_of_files_are_those_of_single_steps(plain: lark.Lark, path: Pa
     assert found == outcome(plain, text, "file")
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("start", ["file", "expression"])
 def test_changed_files_are_right_or_wrong_in_the_same_way(plain: lark.Lark, start: str) -> None:
     """Words are dropped, doubled and put in elsewhere; and a few make whole texts."""

@@ -69,6 +69,7 @@ def test_every_loss_is_told_of() -> None:
     assert set(ACCEPTS) == set(LOSSES)
 
 
+@pytest.mark.drawn(share=4)
 @pytest.mark.parametrize("name", LOSSES)
 def test_losses_of_every_shape(name: str) -> None:
     for shape in SHAPES:
