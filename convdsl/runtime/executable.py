@@ -67,6 +67,11 @@ class Facts:
     apart: bool = False  # whether samples are known not to depend on each other
 
 
+def _key(binding: Binding, values: Values) -> _Key:
+    decided = ((name, a.shape, a.tobytes()) for name, a in values.items())
+    return (*sorted(binding.items()), *decided)
+
+
 def _scalar(port: Port, value: Any) -> Array:
     """A number as the array of an input of rank 0, where the input's type holds it."""
     dtype = port.type.dtype
@@ -137,7 +142,9 @@ class Executable:
         self._save = save
         self._runners: OrderedDict[_Key, Runner] = OrderedDict()
         self._making: dict[_Key, Event] = {}
-        self._fitting: dict[tuple[Any, ...], Binding] = {}
+        self._names = tuple(port.name for port in inputs)
+        self._sorted = sorted(self._names)
+        self._fitting: dict[tuple[Any, ...], tuple[Binding, _Key]] = {}
         self._lock = open_lock()
         self._state = State((), {}) if state is None else state
         self.threads = threads
@@ -211,27 +218,34 @@ class Executable:
         `__dlpack__`), and if one is, so are the outputs, CuPy arrays, before they are computed:
         the call returns at once and its work is in order on CuPy's current stream. Of NumPy arrays
         NumPy arrays are made, and waited for."""
-        made = self.by_name(*arrays, **named)
-        return next(iter(made.values())) if len(made) == 1 else made
+        names, results = self._run(arrays, named)
+        return results[0] if len(results) == 1 else dict(zip(names, results, strict=True))
 
     def by_name(self, *arrays: Array, **named: Array) -> dict[str, Array]:
         """The same, with outputs by name where there is only one, too."""
+        names, results = self._run(arrays, named)
+        return dict(zip(names, results, strict=True))
+
+    def _run(
+        self, arrays: Sequence[Array], named: Mapping[str, Array]
+    ) -> tuple[Sequence[str], list[Array]]:
+        """Names of the results, and these."""
         given = self._in_order(arrays, named)
-        binding = self._binding_of(given)
+        binding, key = self._binding_of(given)
         inputs = [self._device.contiguous(array) for array in given]
-        values: Values = {}
         if self._deciding:
             by_name = {port.name: a for port, a in zip(self._inputs, inputs, strict=True)}
             values = {name: self._device.on_host(by_name.pop(name)) for name in self._deciding}
-            inputs = list(by_name.values())
-        runner = self.runner(binding, values)
+            runner, inputs = self.runner(binding, values), list(by_name.values())
+        else:
+            runner = self._made(key) or self.runner(binding)
         if self._state:
             with self._state.alone, compiling():
                 states = self._state.lent(runner.states)
                 results = runner.run(inputs, self.threads, states)
         else:
-            results = runner.run(inputs, self.threads)
-        return dict(zip(runner.results, results, strict=True))
+            results = runner.run(inputs, self._threads)
+        return runner.results, results
 
     def resident(self, arrays: Mapping[str, Array]) -> dict[str, Any]:
         """Inputs by name where the network runs: what calls take without copying."""
@@ -249,15 +263,20 @@ class Executable:
 
     def _in_order(self, arrays: Sequence[Array], named: Mapping[str, Array]) -> Sequence[Array]:
         """An array for each input."""
-        plain = not named and len(arrays) == len(self._inputs)
-        if plain and all(type(array) is np.ndarray for array in arrays):
-            return arrays
-        given = self._collect(arrays, named)
-        return [given[port.name] for port in self._inputs]
+        if not named:
+            given = arrays
+        elif not arrays and sorted(named) == self._sorted:
+            given = [named[name] for name in self._names]
+        else:
+            return self._collect(arrays, named)
+        if len(given) == len(self._names) and all(type(a) is np.ndarray for a in given):
+            return given
+        return self._collect(arrays, named)
 
-    def _binding_of(self, given: Sequence[Array]) -> Binding:
-        """Symbols from the arrays' shapes; InputError where shapes or types do not fit. What was
-        found to fit is remembered: a small network takes no longer than this check."""
+    def _binding_of(self, given: Sequence[Array]) -> tuple[Binding, _Key]:
+        """Symbols from the arrays' shapes, and what their specialisation is known by; InputError
+        where shapes or types do not fit. What was found to fit is remembered: a small network
+        takes no longer than this check."""
         signature = tuple([(array.shape, array.dtype) for array in given])
         known = self._fitting.get(signature)
         if known is not None:
@@ -268,15 +287,14 @@ class Executable:
             self._check(port, named[port.name])
         if len(self._fitting) >= _REMEMBERED:
             self._fitting.clear()
-        self._fitting[signature] = binding
-        return binding
+        found = self._fitting[signature] = binding, _key(binding, {})
+        return found
 
     def runner(self, binding: Binding, values: Values | None = None) -> Runner:
         """The specialisation for a binding of all symbols, and for values of the inputs that
         decide shapes, made where there is none yet."""
         values = values or {}
-        decided = ((name, a.shape, a.tobytes()) for name, a in values.items())
-        key: _Key = (*sorted(binding.items()), *decided)
+        key = _key(binding, values)
         while True:
             with self._lock:
                 known, being_made = self._known(key), self._making.get(key)
@@ -289,6 +307,10 @@ class Executable:
                 made = self._make(key, binding, values)
             if made is not None:
                 return made
+
+    def _made(self, key: _Key) -> Runner | None:
+        with self._lock:
+            return self._known(key)
 
     def _known(self, key: _Key) -> Runner | None:
         if key in self._runners:
@@ -367,8 +389,9 @@ class Executable:
                 raise
             raise InputError(f"{error}\n{self.remedy}") from None
 
-    def _collect(self, arrays: Sequence[Array], named: Mapping[str, Array]) -> dict[str, Array]:
-        names = [port.name for port in self._inputs]
+    def _collect(self, arrays: Sequence[Array], named: Mapping[str, Array]) -> list[Array]:
+        """The same, of arrays of any kind; InputError for what is none, missing or unknown."""
+        names = self._names
         if len(arrays) > len(names):
             raise InputError(f"{len(arrays)} arrays for {len(names)} inputs ({', '.join(names)})")
         given = dict(zip(names, arrays, strict=False))
@@ -386,7 +409,7 @@ class Executable:
             if isinstance(value, bool | int | float | np.generic):
                 value = _scalar(port, value)
             given[port.name] = self._device.accept(port.name, value)
-        return given
+        return [given[name] for name in names]
 
     def _check(self, port: Port, array: Array) -> Array:
         wanted = np.dtype(port.type.dtype.numpy)

@@ -202,3 +202,23 @@ def test_a_batch_equals_its_pictures_one_by_one(network: Executable) -> None:
     together = network(x)
     for k in range(4):
         np.testing.assert_allclose(network(x[k : k + 1])[0], together[k], rtol=1e-5, atol=1e-5)
+
+
+def test_names_in_any_order_and_layouts_of_all_kinds(calculator: Executable) -> None:
+    """What is passed by name goes the short way of what is passed in order, if it is arrays."""
+    a, b = pair()
+    wanted = a - b
+    spread = np.zeros((*a.shape, 2), "f4")
+    spread[..., 1] = a
+    for given in (a, np.asfortranarray(a), spread[..., 1], a[:, ::-1].copy()[:, ::-1]):
+        found = calculator(b=b, a=given)["difference"]
+        np.testing.assert_array_equal(found, wanted)
+        np.testing.assert_array_equal(calculator.by_name(given, b)["difference"], wanted)
+    with pytest.raises(InputError, match="not given: b"):
+        calculator(a=a)
+    with pytest.raises(InputError, match="no input `c`"):
+        calculator(a=a, c=b)
+    with pytest.raises(InputError, match="no input `c`"):
+        calculator(a=a, b=b, c=b)
+    with pytest.raises(InputError, match="is a list"):
+        calculator(a=a, b=b.tolist())

@@ -24,6 +24,7 @@ from convdsl.kernel.program import Port
 from convdsl.kernel.target import Target
 from convdsl.ranks import ALONE, Pending
 from convdsl.runtime.code import Code, check_memory
+from convdsl.runtime.cpu.addresses import address_of
 from convdsl.runtime.cpu.common import Common, Turn
 from convdsl.runtime.cpu.mapping import Mapped, check_whole, link
 from convdsl.runtime.cpu.processor import refusal
@@ -58,8 +59,10 @@ class LoadedCode:
         self.weights = weights
         self._refused = "" if target is None else refusal(target)
         self._mapped = None if self._refused else Region(*_load(code))
-        self._results = [(port.type.sizes, port.type.dtype.numpy) for port in code.outputs]
-        self._weights = _address(weights)
+        self._results = [(p.type.sizes, np.dtype(p.type.dtype.numpy)) for p in code.outputs]
+        self._names = tuple(port.name for port in code.outputs)
+        self._sums = bool(code.sums)
+        self._weights = address_of(weights)
         self.ranks = ALONE  # whose parts the program's sums over ranks add
         self.common: Common | None = None  # what those of this machine have together
         self._counters = ctypes.c_uint64 * (code.steps * COUNTERS_PER_STEP + 7)
@@ -75,7 +78,7 @@ class LoadedCode:
     @property
     def results(self) -> tuple[str, ...]:
         """Names of the outputs."""
-        return tuple(port.name for port in self.code.outputs)
+        return self._names
 
     @property
     def states(self) -> tuple[Port, ...]:
@@ -94,13 +97,13 @@ class LoadedCode:
         outputs = [np.empty(sizes, dtype) for sizes, dtype in self._results]
         arena = self._take_arena(self.code.scratch_bytes(threads))
         ports = (*inputs, *outputs, *states)
-        table = (ctypes.c_void_p * (PORTS + len(ports) + bool(self.code.sums)))()
+        table = (ctypes.c_void_p * (PORTS + len(ports) + self._sums))()
         table[WEIGHTS] = self._weights
-        table[ARENA] = _address(arena)
-        table[TIMES] = None if times is None else _address(times)
+        table[ARENA] = address_of(arena)
+        table[TIMES] = None if times is None else address_of(times)
         _place(table, PORTS, ports)
         try:
-            if self.code.sums:
+            if self._sums:
                 self._run_phases(table, threads, arena, states)
             else:
                 self._enter(table, threads)
@@ -158,16 +161,15 @@ class LoadedCode:
     def _give_arena(self, arena: npt.NDArray[np.uint8]) -> None:
         """Keep the largest."""
         with self._lock:
-            self._pool = sorted((*self._pool, arena), key=lambda a: a.nbytes)[-_POOL:]
+            self._pool.append(arena)
+            if len(self._pool) > _POOL:
+                self._pool.sort(key=lambda kept: kept.nbytes)
+                del self._pool[0]
 
 
 def _place(table: ctypes.Array[Any], first: int, arrays: Sequence[npt.NDArray[Any]]) -> None:
     for slot, array in enumerate(arrays, first):
-        table[slot] = _address(array)
-
-
-def _address(array: npt.NDArray[Any]) -> int:
-    return array.__array_interface__["data"][0]  # in half the time of array.ctypes.data
+        table[slot] = address_of(array)
 
 
 def _load(code: Code) -> tuple[int, object]:
