@@ -43,7 +43,9 @@ def run(options: argparse.Namespace) -> int:
     if found is None:
         from convdsl.ops import SPELLINGS
 
-        near = suggestion(options.code.upper(), every)
+        wanted = options.code.upper()
+        begun = [code for code in every if code.startswith(wanted)] if len(wanted) > 1 else []
+        near = f"; so begin {', '.join(begun)}" if begun else suggestion(wanted, every)
         if options.code in SPELLINGS:
             near = f"; of operators `convdsl ops {options.code}` tells"
         raise InputError(f"no code {options.code}{near or '; `convdsl explain` lists them'}")

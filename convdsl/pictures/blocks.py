@@ -19,6 +19,9 @@ MOST = 60
 SECTION = 24
 """Parts in a section of what has too many without names to sum them up by."""
 
+TO = " .. "
+"""Between the ends of a section's name."""
+
 
 @dataclass(frozen=True, slots=True)
 class Part:
@@ -163,7 +166,12 @@ def _section(parts: Sequence[Part]) -> Part:
     if len(parts) == 1:
         return parts[0]
     nodes = tuple(node for part in parts for node in part.nodes)
-    return Part(f"{parts[0].name} .. {parts[-1].name}", nodes)
+    return Part(f"{parts[0].name}{TO}{parts[-1].name}", nodes)
+
+
+def name_within(name: str, prefix: str) -> str:
+    """What a part is called inside of a block; both ends of a section are inside of it."""
+    return TO.join(end.removeprefix(prefix) for end in name.split(TO))
 
 
 def _passing(parts: Sequence[Part]) -> list[int]:

@@ -16,7 +16,7 @@ from convdsl.ir.graph import Graph, OpNode, StateNode, Value
 from convdsl.ir.rules import Answers, arithmetic_of
 from convdsl.ir.text import stated_attributes
 from convdsl.kernel.expr import Read, TensorExpr
-from convdsl.pictures.blocks import Part, flowing
+from convdsl.pictures.blocks import Part, flowing, name_within
 from convdsl.tensor import Dim
 
 COSTS = ("macs", "flops", "params", "bytes")
@@ -197,7 +197,7 @@ class _Wirer:
             tooltip = [node.name, look.whole, types]
             tooltip += [node.span.location] if node.span else []
         tooltip += [f"{name}: {figure_text(n)}" for name, n in figures.items() if n]
-        name = part.name.removeprefix(self.prefix)
+        name = name_within(part.name, self.prefix)
         called = re.sub(r"_\d+$", "", name.rpartition(".")[2])
         told = () if called == said and not shown else (said,)
         lines = (shortened(name, NAME_LETTERS), *told, *([", ".join(shown)] if shown else []))

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from convdsl.analysis.cost import known_sum
 from convdsl.drawing.svg import text_of
-from convdsl.pictures.blocks import Part, opened, parts_within
+from convdsl.pictures.blocks import Part, name_within, opened, parts_within
 from convdsl.pictures.network import canvas
 from convdsl.pictures.wiring import Network, short
 
@@ -75,7 +75,7 @@ class GraphDrawing:
         within = f"{part.name}." if all(_is_in(p, part) for p in inner) else prefix
         links, inside = self._blocks(inner, within)
         drawn = canvas(self.network, inner, prefix=within, links=links, legend=False)
-        name = text_of(part.name.removeprefix(prefix))
+        name = text_of(name_within(part.name, prefix))
         about = f"<b>{name}</b> <span class='small'>{text_of(self._said(part))}</span>"
         return [
             f"<details><summary>{about}</summary><div id='{place}'>",

@@ -42,6 +42,8 @@ def test_json_and_markdown(convdsl) -> None:
     [
         ("E501", "no code E501; did you mean E0501?"),
         ("e05O1", "no code e05O1; did you mean E0501?"),
+        ("w05", "no code w05; so begin W0501, W0502"),
+        ("E", "no code E; `convdsl explain` lists them"),
         ("relu", "no code relu; of operators `convdsl ops relu` tells"),
     ],
 )

@@ -214,3 +214,15 @@ def test_sections_end_where_little_passes() -> None:
     parts = parts_within(b.output(y=value).op_nodes())
     assert len(parts) > 5
     assert {part.nodes[-1].op.name for part in parts} == {"add"}
+
+
+def test_both_ends_of_a_section_are_named_within_their_block() -> None:
+    text = (
+        "model net {\n    input x: f32[N, 2, 8, 8]\n"
+        "    x -> seq stage { for i in range(200) { seq { conv(2, 3x3) -> relu } } }"
+        " -> output y\n}\n"
+    )
+    svg = draw(convdsl.parse(text), block="stage").svg
+    names = [e.text or "" for e in ElementTree.fromstring(svg).iter() if e.tag.endswith("}text")]
+    assert any(re.fullmatch(r"0 \.\. \d+", name) for name in names)
+    assert not [name for name in names if "stage." in name]
