@@ -84,20 +84,24 @@ def analyse(
     place: Path,
     before: Analysis | None = None,
     wanted: Callable[[], bool] = lambda: True,
+    origins: dict[str, Origin] | None = None,
 ) -> Iterator[Analysis]:
     """Analyse a text; what is known first, and everything last.
 
     The findings are those of `convdsl check`. `before` is what was known of an earlier text: of the
-    models that are still to come it says what their findings were. Raises Cancelled where nobody
-    wants it any more, FileProblem where there is no text.
+    models that are still to come it says what their findings were. `origins` are examinations that
+    may still hold, those of `before` unless said; what is found is put there at once, so that an
+    analysis that ends early leaves what it had. Raises Cancelled where nobody wants it any more,
+    FileProblem where there is no text.
     """
     reading = project.reading(place)
     library = project.library(place)
     if not reading.whole:
         yield _broken(place, reading, library, before, wanted)
         return
-    origins = dict(before.origins) if before is not None else {}
-    done, waiting = _carried(project, reading, before, library)
+    if origins is None:
+        origins = dict(before.origins) if before is not None else {}
+    done, waiting = _carried(project, reading, before, origins, library)
     since = time.perf_counter()
     while waiting:
         model = waiting.pop(0)
@@ -110,7 +114,8 @@ def analyse(
             kept = _kept(before, reading, waiting)
             yield _analysis(place, reading, done, kept, library.asked, origins, complete=False)
     costs = () if before is None else _moved_all(before.costs, before, reading)
-    origins = {name: origin for name, origin in origins.items() if name in reading.models}
+    for name in origins.keys() - set(reading.models):
+        del origins[name]
     found = _analysis(place, reading, done, costs, library.asked, origins, complete=True)
     yield found
     now = tuple(beyond_budgets(found.reading, done, place, library, wanted))
@@ -120,13 +125,17 @@ def analyse(
 
 
 def _carried(
-    project: Project, reading: Reading, before: Analysis | None, library: Buffers
+    project: Project,
+    reading: Reading,
+    before: Analysis | None,
+    origins: Mapping[str, Origin],
+    library: Buffers,
 ) -> tuple[list[Examination], list[str | None]]:
-    """What an earlier analysis knows of models still, and the models that are to be looked at."""
+    """What is known of models still, and the models that are to be looked at."""
     waiting = _ordered(reading, before)
-    if before is None or not before.origins:
+    if not origins:
         return [], waiting
-    holding = Holding(project, before.origins, reading, library)
+    holding = Holding(project, origins, reading, library)
     found = {model: holding.of(model) for model in waiting}
     done = [examination for examination in found.values() if examination is not None]
     return done, [model for model in waiting if found[model] is None]

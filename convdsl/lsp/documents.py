@@ -12,6 +12,7 @@ from lsprotocol import types
 from pygls.uris import from_fs_path, to_fs_path
 
 from convdsl.editing.analysis import Analysis
+from convdsl.editing.carried import Origin
 from convdsl.editing.project import Project
 from convdsl.editing.view import Knowledge, View
 from convdsl.lsp.positions import Lines, edited
@@ -20,8 +21,8 @@ from convdsl.lsp.positions import Lines, edited
 @dataclass(eq=False)
 class Document:
     """An open text with what is known of it. `latest` is the analysis that findings come from,
-    `good` the last of a text that parsed, `ticket` changes whenever the text or what it reads
-    does."""
+    `good` the last of a text that parsed, `origins` what was found of its models by whichever
+    analysis looked at them last, `ticket` changes whenever the text or what it reads does."""
 
     uri: str
     place: Path
@@ -32,6 +33,7 @@ class Document:
     good: Analysis | None = None
     settled: asyncio.Event = field(default_factory=asyncio.Event)
     known: Knowledge | None = None
+    origins: dict[str, Origin] = field(default_factory=dict[str, Origin])
 
     @property
     def text(self) -> str:

@@ -163,7 +163,8 @@ class Server(LanguageServer):
                 return
             try:
                 before = document.good if document.good is not None else document.latest
-                for found in analyse(self.documents.project, document.place, before, wanted):
+                project, origins = self.documents.project, document.origins
+                for found in analyse(project, document.place, before, wanted, origins):
                     tell(found)
             except Cancelled:
                 pass

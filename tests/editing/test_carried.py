@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,12 @@ from convdsl import zoo
 from convdsl.diagnostics import Diagnostic
 from convdsl.editing import analysis
 from convdsl.editing.analysis import Analysis, analyse
-from convdsl.editing.carried import Match
+from convdsl.editing.carried import Match, Origin
 from convdsl.editing.finding import everything
 from convdsl.editing.hover import shown_result
 from convdsl.editing.meanings import symbol_of
 from convdsl.editing.project import Project
+from convdsl.elaborate.examination import Cancelled
 from editing.texts import analysed
 
 BLOCKS = """block unit(width, act = relu) { conv(width, 3x3) -> bn -> act }
@@ -153,14 +156,22 @@ class Writer:
         (folder / "names.txt").write_text(NAMES[0])
         self.good: Analysis | None = None
         self.latest: Analysis | None = None
+        self.origins: dict[str, Origin] = {}
 
-    def look(self) -> Analysis:
+    def look(self, wanted: Callable[[], bool] = lambda: True) -> Analysis:
         for name, text in self.texts.items():
             self.project.set_text(self.folder / name, text)
-        *_, self.latest = analyse(self.project, self.place, self.good or self.latest)
+        before = self.good or self.latest
+        *_, self.latest = analyse(self.project, self.place, before, wanted, self.origins)
         if self.latest.reading.whole:
             self.good = self.latest
         return self.latest
+
+    def glance(self, patience: int) -> None:
+        """Look, and change one's mind before it ends or after."""
+        asked = itertools.count()
+        with contextlib.suppress(Cancelled):
+            self.look(lambda: next(asked) < patience)
 
     def fresh(self) -> Analysis:
         project = Project(zoo.folder())
@@ -206,6 +217,9 @@ def test_changes_upon_changes(tmp_path: Path, seed: int) -> None:
             writer.texts = {"net.cnn": NET, "blocks.cnn": BLOCKS}
         else:
             writer.replace(*draw.choice(CHANGES), draw.randrange(9))
+        if draw.random() < 0.4:
+            writer.glance(draw.randrange(200))
+            continue
         found = writer.look()
         if found.reading.whole and step % 2:
             agree(found, writer.fresh())
@@ -277,6 +291,29 @@ def test_what_is_looked_at_again(
     writer.replace(*change, 5)
     writer.look()
     assert sorted(map(str, looked)) == sorted(again)
+
+
+def test_what_was_found_before_it_was_ended_is_not_looked_at_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Someone types while the last of three models is looked at."""
+    writer = Writer(tmp_path.resolve())
+    looked: list[str | None] = []
+    examine = analysis.examine
+
+    def examined(source: Any, tree: Any, model: str | None, *rest: Any) -> Any:
+        looked.append(model)
+        if len(looked) == 3:
+            raise Cancelled
+        return examine(source, tree, model, *rest)
+
+    monkeypatch.setattr(analysis, "examine", examined)
+    with pytest.raises(Cancelled):
+        writer.look()
+    writer.replace("\n", "  # said\n", 5)
+    now = writer.look()
+    assert looked[2:] == [looked[2]] * 2
+    agree(now, writer.fresh())
 
 
 def test_comments_and_spaces_say_nothing() -> None:
