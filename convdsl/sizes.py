@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias, cast
 
@@ -76,7 +77,7 @@ def _how_to_resize(
         settings = [
             f"{name}={fixed[value]}"
             for name, value in model.parameters.items()
-            if type(value) is int and value in fixed
+            if type(value) is int and value in fixed and _sizes_name(model, port.name, name)
         ]
         if settings:
             return f"\nhelp: its sizes are parameters: --set {' --set '.join(settings)}"
@@ -88,6 +89,15 @@ def _how_to_resize(
         declared = f"input {port.name}: {port.type.dtype}[{', '.join(sizes)}]"
         return f"\nhelp: its text fixes its sizes; to leave them open, write `{declared}`"
     return ""
+
+
+def _sizes_name(model: Model, port: str, parameter: str) -> bool:
+    """Whether the text of a model says sizes of an input by a parameter, or where there is no text
+    to look at: one may be as large by chance, as the width of a layer."""
+    text = "" if model.source is None else model.source.text
+    declared = re.findall(rf"\binput\b[^\n\[]*\b{re.escape(port)}\b[^\[]*\[([^\]]*)\]", text)
+    word = re.compile(rf"\b{re.escape(parameter)}\b")
+    return not declared or any(word.search(sizes) for sizes in declared)
 
 
 def _complete_shapes(

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from convdsl.cli import console
 from convdsl.cli.answering import FAILURE, READER_GONE, answered
 from convdsl.cli.interruption import INTERRUPTED, SAID
-from convdsl.cli.parsing import Parser, suggestion
+from convdsl.cli.parsing import Parser
 from convdsl.diagnostics import InputError
 
 # In the order of the help, with the line it shows; each is a module of this package.
@@ -148,7 +148,8 @@ class _Completion(argparse.Action):
 
 
 def _unknown_arguments(parser: Parser, unknown: Sequence[str]) -> str:
-    word = unknown[0]
-    if word.startswith("-"):
-        return f"no option {word}" + suggestion(word.split("=")[0], parser.option_strings())
-    return f"{word} is one argument too many"
+    if (said := parser.unknown_option(unknown)) is not None:
+        return said
+    if unknown[0] in parser.option_strings():
+        return f"{unknown[0]} stands behind the command: {parser.prog} {unknown[0]}"
+    return f"{unknown[0]} is one argument too many"

@@ -61,7 +61,7 @@ def load_model(options: argparse.Namespace) -> Model:
     from convdsl import loading
 
     given = parameters(options)
-    trained = _trained(options)
+    trained, of = _trained(options)
     kept = {name: value for name, value in trained.parameters.items() if name not in given}
     if not kept:
         return loading.load(options.model, **given)
@@ -72,7 +72,7 @@ def load_model(options: argparse.Namespace) -> Model:
     if model.name != trained.model:
         return loading.load(options.model, **given)
     for text in _changed(options, given, kept):
-        console.note(f"{text}, as when {options.weights} was trained")
+        console.note(f"{text}, as when {of}")
     return model
 
 
@@ -88,19 +88,23 @@ def _changed(
     return [f"{name} = {value}" for name, value in kept.items() if usual.get(name) != value]
 
 
-def _trained(options: argparse.Namespace) -> Trained:
-    """What the weights remember, where they are used as they are: not to begin training with."""
+def _trained(options: argparse.Namespace) -> tuple[Trained, str]:
+    """What the weights remember, where they are used as they are, or the run that goes on; and
+    what is said of it."""
     from convdsl.weights import WeightStore, load
     from convdsl.weights.trained import Trained
 
+    if (begun := getattr(options, "begun", None)) is not None:
+        return begun, "the run was begun"
     source = getattr(options, "weights", None)
     if source is None or source.startswith("random:") or hasattr(options, "partial"):
-        return Trained()
+        return Trained(), ""
     try:
         store = load(source)
     except WeightError:
-        return Trained()  # said where they are used
-    return store.trained if isinstance(store, WeightStore) else Trained()
+        return Trained(), ""  # said where they are used
+    found = store.trained if isinstance(store, WeightStore) else Trained()
+    return found, f"{source} was trained"
 
 
 def network(options: argparse.Namespace, *, default_weights: str | None = None) -> Network:

@@ -7,11 +7,38 @@ import inspect
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
 from convdsl.cli.console import use_colour
 from convdsl.spelling import nearest
+
+_OPTION = re.compile(r"--?[A-Za-z]")
+
+_OF_ALL = ("--version", "--print-completion")
+"""Options that stand before any command."""
+
+_ELSEWHERE = {
+    "learning-rate": "--lr",
+    "jobs": "--threads",
+    "num-workers": "--workers",
+    "gpu": "--device cuda",
+    "cuda": "--device cuda",
+    "cpu-threads": "--threads",
+    "dataset": "--data",
+    "image": "--data",
+    "images": "--data",
+    "ckpt": "--weights",
+    "model-path": "--weights",
+    "json": "--format json",
+    "batchsize": "--batch",
+    "out": "--output",
+    "shape": "--input",
+    "input-shape": "--input",
+    "imgsz": "--input",
+    "opt": "--optimizer",
+}
+"""What other tools call options that a command may have."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -42,10 +69,55 @@ class Parser(argparse.ArgumentParser):
     def option_strings(self) -> list[str]:
         return [option for action in self._actions for option in action.option_strings]
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        self._given = list(args if args is not None else sys.argv[1:])
+        return super().parse_known_args(args, namespace)
+
+    def unknown_option(self, words: Sequence[str]) -> str | None:
+        """What is said of the first word that looks like an option, and is none."""
+        known = self.option_strings()
+        for place, word in enumerate(words):
+            if word == "--":
+                return None
+            name, _, value = word.partition("=")
+            if _OPTION.match(name) and name not in known and not self._is_short(word):
+                following = value or next(iter(words[place + 1 :]), "")
+                return f"no option {word}{self._meant(name, following)}"
+        return None
+
+    def _meant(self, name: str, value: str) -> str:
+        """What an option that is none was meant to be: of a letter, the only one that begins
+        with it; where nothing is near, a parameter of the model."""
+        known = self.option_strings()
+        if len(name) == 2:
+            begun = [option for option in known if option.startswith(f"-{name}")]
+            return f"; did you mean {begun[0]}?" if len(begun) == 1 else ""
+        other = _ELSEWHERE.get(name.lstrip("-").replace("_", "-"))
+        if other is not None and other.split()[0] in known:
+            return f"; did you mean {other}?"
+        if (near := suggestion(name, known)) or self._subparsers is not None:
+            return near
+        if (of_all := nearest(name, _OF_ALL)) is not None:
+            return f"; did you mean `convdsl {of_all}`?"
+        if "--set" in known and name[:2] == "--" and value and value[0] != "-":
+            return (
+                f"; a parameter of the model is set by --set {name[2:].replace('-', '_')}={value}"
+            )
+        return ""
+
     def error(self, message: str) -> NoReturn:
         from convdsl.cli import console
 
-        console.error(self._valued(message) or _kinder(message))
+        # What is no option comes first: what is missing beside it may be its value.
+        given: list[str] = getattr(self, "_given", [])
+        if message.startswith("argument COMMAND"):
+            early = given[0] if given[0].startswith("-") else None
+            slip = (
+                early and f"{early} is none of `convdsl` itself: options stand behind the command"
+            )
+        else:
+            slip = self.unknown_option(given)
+        console.error(slip or self._valued(message) or _kinder(message))
         needed = [action for action in self._actions if action.required or self._is_plain(action)]
         formatter = self._get_formatter()
         formatter.add_usage(None, needed, [], "")
@@ -53,7 +125,10 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"usage: {usage}; `{self.prog} --help` lists the options\n")
 
     def _valued(self, message: str) -> str | None:
-        """Of an option without its value, what would stand there."""
+        """Of an option without its value, what would stand there; of one with too much, which."""
+        if ": ignored explicit argument" in message:
+            options, _, word = message.removeprefix("argument ").partition(": ignored explicit ")
+            return f"{options} takes no value: {word.removeprefix('argument ')}"
         if ": expected " not in message or "argument" not in message:
             return None
         names = message.removeprefix("argument ").partition(": ")[0]
@@ -72,6 +147,10 @@ class Parser(argparse.ArgumentParser):
             console.put(message)
         else:
             super()._print_message(message, file)
+
+    def _is_short(self, word: str) -> bool:
+        """Whether it is a short option with what follows it, as -qv is."""
+        return word[1:2] != "-" and word[:2] in self.option_strings()
 
     @staticmethod
     def _is_plain(action: argparse.Action) -> bool:

@@ -132,13 +132,23 @@ def _folder(options: argparse.Namespace, model: Model) -> Path:
     return Path(plain_path(options.out or f"{model.name}-trained"))
 
 
+def _model(options: argparse.Namespace, ranks: Ranks) -> Model:
+    """The model that is trained; of a run that goes on, with the parameters it was begun with."""
+    from convdsl.training.fit import begun_with
+
+    if options.resume:
+        out = options.out or _folder(options, model_to_train(options))
+        options.begun = begun_with(plain_path(out), options.resume, ranks).model
+    return model_to_train(options)
+
+
 def _run(options: argparse.Namespace, ranks: Ranks) -> int:
     from convdsl.cli.progress import watch
     from convdsl.training.fit import prepare
     from convdsl.training.loop import Watch
 
     said = split_settings(options)
-    model = model_to_train(options)
+    model = _model(options, ranks)
     looks = options.find_lr or options.overfit is not None
     folder = _folder(options, model)
     first = ranks.rank == 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from convdsl.elaborate import limits
@@ -110,6 +110,16 @@ def _range(*bounds: Any) -> ListValue:
     if max(abs(numbers.start), abs(numbers.stop)) > 1 << 62 or len(numbers) > limits.ITEMS:
         raise ValueProblem("E0806", f"a range of more than {limits.ITEMS:,} numbers")
     return ListValue.of(tuple(numbers))
+
+
+def of_an_empty_range(bounds: Sequence[Any]) -> str:
+    """Help for a range that never begins, `range(4, 0)`; of a range of nothing none."""
+    start, stop, step = (0, bounds[0], 1) if len(bounds) == 1 else (*bounds, 1)[:3]
+    if not step or start == stop or (stop > start) == (step > 0):
+        return ""
+    if len(bounds) == 1:
+        return "a range counts up from 0"
+    return f"the other way it is range({start}, {stop}, {-step})"
 
 
 def _zip(*lists: Any) -> ListValue:

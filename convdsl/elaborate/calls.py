@@ -366,8 +366,9 @@ class _Binding:
         return slots[self.position] if self.position < len(slots) else None
 
     def weighs(self, name: str, value: Any) -> bool:
-        """Whether the value is itself the weight that an attribute asks for: `bias = shift`."""
-        return isinstance(value, Value) and name in self.signature.operands
+        """Whether the value is itself the weight that an attribute asks for: `bias = shift`, or a
+        list of numbers, which is a constant."""
+        return isinstance(value, Value | ListValue) and name in self.signature.operands
 
     def takes_more_tensors(self) -> bool:
         """Whether a number can stand for a tensor that the operator still lacks."""

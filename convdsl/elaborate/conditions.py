@@ -7,6 +7,7 @@ from typing import Any
 
 from convdsl.diagnostics import Span
 from convdsl.elaborate import arithmetic
+from convdsl.elaborate.arithmetic import ValueProblem
 from convdsl.elaborate.scope import Context
 from convdsl.elaborate.session import Stop
 from convdsl.elaborate.values import LAYER_LIKE, Given, describe
@@ -67,10 +68,21 @@ class Conditions(ABC):
                 span = left_node.span.to(operand.span)
                 made = self._mask(symbol, *sides, context, span)
                 mask = self._together("and", mask, Given(made, span), node.span, context)
-            elif not arithmetic.compare(symbol, left, right):
+            elif not self._holds(symbol, *sides, context):
                 return False
             left, left_node = right, operand
         return True if mask is None else mask.value
+
+    def _holds(self, symbol: str, left: Given, right: Given, context: Context) -> bool:
+        """left <symbol> right of values; of a chain that cannot be, the two that are to blame."""
+        try:
+            return arithmetic.compare(symbol, left.value, right.value)
+        except ValueProblem as problem:
+            assert left.span is not None
+            assert right.span is not None
+            two = left.span.to(right.span)
+            stop = self.fail(context, problem.code, problem.message, two, help=problem.help)
+            raise stop from None
 
     def _mask(self, symbol: str, left: Given, right: Given, context: Context, span: Span) -> Any:
         """left <symbol> right of tensors."""

@@ -70,6 +70,7 @@ class Evaluator(Conditions):
             ast.Negated: self.negated,
             ast.Member: self._member,
             ast.Index: self._index,
+            ast.Part: self._part,
         }
 
     @abstractmethod
@@ -329,20 +330,8 @@ class Evaluator(Conditions):
 
     def _index(self, node: ast.Index, context: Context) -> Any:
         value = self.need(node.object, context)
-        index = self.need(node.index, context)
-        if isinstance(value, ListValue):
-            items = value.items
-        elif isinstance(value, tuple):
-            items: tuple[Any, ...] = value  # pyright: ignore[reportUnknownVariableType]
-        elif isinstance(value, Record):
-            items = tuple(value.fields.values())
-        else:
-            text = f"only lists are indexed, not {describe(value)}"
-            raise self.fail(context, "E0401", text, node.object.span, help=_parts_of(value))
-        if isinstance(index, bool) or not isinstance(index, int):
-            raise self.fail(
-                context, "E0401", f"an index is an integer, not {describe(index)}", node.index.span
-            )
+        self._whole(index := self.need(node.index, context), node.index, context)
+        items = self._items(value, node, context)
         if not -len(items) <= index < len(items):
             raise self.fail(
                 context,
@@ -353,11 +342,50 @@ class Evaluator(Conditions):
             )
         return items[index]
 
+    def _part(self, node: ast.Part, context: Context) -> Any:
+        """Some elements of a list, as Python counts them: bounds beyond its ends are its ends."""
+        value = self.need(node.object, context)
+        bounds: list[int | None] = []
+        for bound in (node.start, node.stop, node.step):
+            found = None if bound is None else self.need(bound, context)
+            if bound is not None:
+                self._whole(found, bound, context)
+            bounds.append(found)
+        if bounds[2] == 0:
+            assert node.step is not None
+            text = "a part of a list with step 0"
+            raise self.fail(context, "E0405", text, node.step.span)
+        items = self._items(value, node, context)[slice(*bounds)]
+        return items if isinstance(value, tuple) and items else ListValue.of(items)
 
-def _parts_of(value: Any) -> tuple[str, ...]:
+    def _whole(self, index: Any, node: ast.Expression, context: Context) -> None:
+        if isinstance(index, bool) or not isinstance(index, int):
+            text = f"an index is an integer, not {describe(index)}"
+            raise self.fail(context, "E0401", text, node.span)
+
+    def _items(self, value: Any, node: ast.Index | ast.Part, context: Context) -> tuple[Any, ...]:
+        match value:
+            case ListValue():
+                return value.items
+            case tuple():
+                return value  # pyright: ignore[reportUnknownVariableType]
+            case Record():
+                return tuple(value.fields.values())
+            case _:
+                text = f"only lists are indexed, not {describe(value)}"
+                help = _parts_of(value, node)
+                raise self.fail(context, "E0401", text, node.object.span, help=help)
+
+
+def _parts_of(value: Any, node: ast.Index | ast.Part) -> tuple[str, ...]:
     """Help where somebody indexes a tensor."""
-    tensor = isinstance(value, Value)
-    return ("parts of a tensor are slice(axes, start, stop) and split(parts)",) if tensor else ()
+    if not isinstance(value, Value):
+        return ()
+    if isinstance(node, ast.Part):
+        bounds = {"start": node.start, "stop": node.stop, "step": node.step}
+        said = "".join(f", {n} = {bound.span.text}" for n, bound in bounds.items() if bound)
+        return (f"of a tensor, along an axis: {node.object.span.text} -> slice([0]{said})",)
+    return ("parts of a tensor are slice(axes, start, stop) and split(parts)",)
 
 
 def _flows(symbol: str, left: Given, right: Given, first: bool) -> str:

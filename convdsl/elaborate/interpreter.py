@@ -6,12 +6,14 @@ last expression of such a body is a layer or a chain of layers, `in` flows into 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
 from convdsl.diagnostics import Span
 from convdsl.elaborate import limits
 from convdsl.elaborate.arithmetic import checked_list
+from convdsl.elaborate.builtins import of_an_empty_range
 from convdsl.elaborate.layers import Layers
 from convdsl.elaborate.leading import (
     FLOWING,
@@ -213,15 +215,21 @@ class Interpreter(Layers):
                     self._fix_label(made, stage.label, context)
                 elements.append(made)
             else:
-                elements.append(self._element(self.need(stage, context), stage.span, context))
+                before = node.head.span if len(elements) == 1 else None
+                value = self.need(stage, context)
+                elements.append(self._element(value, stage.span, context, before))
         return Composition(tuple(elements), node.span)
 
-    def _element(self, value: Any, span: Span, context: Context) -> Any:
+    def _element(self, value: Any, span: Span, context: Context, before: Span | None = None) -> Any:
         if isinstance(value, Operator | BlockValue):
             return self.bind(value, (), context, span)
         if isinstance(value, Layer | Composition | Closure):
             return value
-        raise self.fail(context, "E0306", f"after `->` stands a layer, not {describe(value)}", span)
+        help = ()
+        if isinstance(value, Value) and before is not None:
+            help = (f"a tensor flows into a layer: `{span.text} -> {before.text}`",)
+        text = f"after `->` stands a layer, not {describe(value)}"
+        raise self.fail(context, "E0306", text, span, help=help)
 
     # Calls
 
@@ -260,6 +268,10 @@ class Interpreter(Layers):
                     return layer
                 return self.apply(layer, inputs, context, node.span, label)
             case Layer() | Composition() | Closure():
+                if not node.arguments and isinstance(node.callee, ast.Call):
+                    said = node.callee.span.text
+                    text = f"`{said}` is a layer already: nothing is left to give"
+                    raise self.fail(context, "E0303", text, node.span, help=f"write `{said}`")
                 for argument in node.arguments:
                     value = self.need(argument.value, context)
                     if argument.name is not None or not is_tensors(value):
@@ -313,6 +325,11 @@ class Interpreter(Layers):
                 f"`{function.name}` takes {count} values, {len(values)} given",
                 node.span,
             )
+        written = all(_DIGITS.fullmatch(argument.span.text) for argument in node.arguments)
+        # Of computed bounds an empty range is no mistake.
+        if function.name == "range" and written and (help := of_an_empty_range(values)):
+            text = f"`{node.span.text}` is empty"
+            raise self.fail(context, "E0405", text, node.span, help=help)
         return function.function(*values)
 
     def _sum(self, terms: ListValue, node: ast.Call, context: Context) -> Any:
@@ -528,3 +545,6 @@ def _named(targets: Sequence[ast.Name], parts: int) -> tuple[str, ...]:
     rest = [f"_{chr(ord('a') + i)}" for i in range(parts - len(names))]
     unused = "what is not needed has a `_` before its name: " if rest else "write "
     return (f"{unused}`{', '.join([*names[:parts], *rest])} = ...`",)
+
+
+_DIGITS = re.compile(r"-?[0-9]+")

@@ -106,7 +106,9 @@ def _guilty(
 
 
 def from_python(value: Any) -> Any:
-    """A parameter given from outside as a value of the language."""
+    """A parameter given from outside as a value of the language; of NumPy, what it holds."""
+    if hasattr(value, "tolist"):
+        return from_python(value.tolist())
     if isinstance(value, list):
         return ListValue.of(tuple(from_python(item) for item in value))  # pyright: ignore[reportUnknownVariableType]
     return value

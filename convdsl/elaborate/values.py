@@ -263,5 +263,7 @@ def describe(value: Any) -> str:
             return "a chain of layers, applied to nothing"
         case Record():
             return f"{len(value.fields)} results ({', '.join(value.fields)})"
+        case dict() | set() | bytes():
+            return f"a {type(value).__name__}"  # pyright: ignore[reportUnknownArgumentType]
         case _:
             return "nothing"

@@ -142,6 +142,16 @@ class Index(Node):
 
 
 @record
+class Part(Node):
+    """widths[1:], levels[:-1], widths[::2]"""
+
+    object: Expression
+    start: Expression | None
+    stop: Expression | None
+    step: Expression | None
+
+
+@record
 class Named(Node):
     """`value as label`"""
 

@@ -185,6 +185,12 @@ class Builder:
     def index(self, span: Span, children: Children) -> ast.Index:
         return ast.Index(span, children[0], children[1])
 
+    def part(self, span: Span, children: Children) -> ast.Part:
+        return ast.Part(span, *children)
+
+    def step(self, span: Span, children: Children) -> ast.Expression | None:
+        return children[0]
+
     def arguments(self, span: Span, children: Children) -> tuple[ast.Argument, ...]:
         return _flat(children)
 

@@ -213,6 +213,9 @@ def _words(line: str, previous: Word | None) -> list[Word]:
         word = Word(found.group(), spaces)
         after_value = last is not None and last.operand
         word.unary = word.text in ("+", "-") and not after_value
+        if word.text == ":":  # of a part of a list, a[1:-1], it stands close
+            texts = [other.text for other in words]
+            word.unary = texts.count("[") > texts.count("]")
         word.relation = word.text in ("in", "where") and after_value
         words.append(word)
         at = found.end()

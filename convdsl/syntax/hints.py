@@ -516,8 +516,6 @@ def _sign(found: str, before: str, word: str, accepts: Collection[str], begun: s
             return f"write `{word} = ...`"
         if before.endswith("["):
             return _PART
-        if "RSQB" in accepts:
-            return f"lists have no slices: `for i in range(1, len(a)) {{ a[i] }}`; {_PART}"
     if found == "," and begun == "input" and "RBRACE" in accepts:
         return "inputs of their own types have lines of their own"
     if found == "," and re.search(r"->\s*output\s+\w+\s*\Z", before):

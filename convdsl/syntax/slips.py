@@ -17,6 +17,9 @@ RULES = tuple(
     (re.compile(rule), help)
     for rule, help in (
         # expressions
+        (r"\b[A-Za-z_]\w*\[[^\[\]]*(?::[^\[\]]*\0,|\0,[^\[\]]*:)",
+         "a part of a tensor is slice(axes, start, stop)"),
+        (r"\b(?:block|model) [^{}\n]*\{ .*\S  ?\0[a-z]", "each statement has a line of its own"),
         (r"\b([A-Za-z_]\w*)\[[^\[\]]*\0,", "arguments stand in round brackets: `{1}(...)`"),
         (r"(?<![\w.])(\d{1,2})%[ ]*\0[),]", "a share is a number: {percent}"),
         (r"(?<![\w.])(\d+)\0X(\d+)\b", "sizes are written with a small x: {1}x{2}"),

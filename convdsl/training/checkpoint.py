@@ -22,6 +22,7 @@ import numpy.typing as npt
 from convdsl.diagnostics import InputError, WeightError
 from convdsl.runtime.whole_files import write_whole
 from convdsl.weights.safetensors_file import SafetensorsFile
+from convdsl.weights.trained import Trained
 
 Array = npt.NDArray[Any]
 
@@ -52,12 +53,23 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
+class Begun:
+    """How a run was begun: what was said over the text's `train` block, texts by setting, and the
+    model with its parameters. Who goes on with it need not say it again."""
+
+    said: Mapping[str, str] = field(default_factory=dict[str, str])
+    model: Trained = field(default_factory=Trained)
+
+
+@dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """States by key, how far the run had come, and what run it is of: settings by name, as text."""
+    """States by key, how far the run had come, what run it is of (settings by name, as text), and
+    how it was begun."""
 
     states: Mapping[str, Array]
     progress: Progress
     run: Mapping[str, str]
+    begun: Begun = field(default_factory=Begun)
 
 
 def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
@@ -67,6 +79,8 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
         "version": _VERSION,
         "progress": asdict(checkpoint.progress),
         "run": dict(checkpoint.run),
+        "said": dict(sorted(checkpoint.begun.said.items())),
+        "model": checkpoint.begun.model.to_text(),
     }
     write_arrays(folder / FILE, checkpoint.states, {"convdsl": json.dumps(facts)})
 
@@ -95,8 +109,18 @@ def _unwritten(path: Path, error: OSError) -> str:
     return f"cannot write {path}: {error.strerror or error}{kept}{help}"
 
 
+def read_begun(folder: Path) -> Begun:
+    """How the run of a checkpoint was begun; nothing of one that does not say it. InputError as
+    read_checkpoint."""
+    return _read(folder, with_states=False).begun
+
+
 def read_checkpoint(folder: Path) -> Checkpoint:
     """The checkpoint in a folder. InputError where there is none, or none that is whole."""
+    return _read(folder, with_states=True)
+
+
+def _read(folder: Path, *, with_states: bool) -> Checkpoint:
     path = folder / FILE
     if not path.is_file():
         raise InputError(
@@ -111,8 +135,9 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         kept: dict[str, Any] = facts["progress"]
         kept["history"] = tuple(kept["history"])
         progress = Progress(**kept)
-        states = {name: store.read(name) for name in store.entries}
-        return Checkpoint(states, progress, {str(k): str(v) for k, v in facts["run"].items()})
+        states = {name: store.read(name) for name in (store.entries if with_states else ())}
+        run, said = ({str(k): str(v) for k, v in facts.get(n, {}).items()} for n in ("run", "said"))
+        return Checkpoint(states, progress, run, Begun(said, Trained.from_text(facts.get("model"))))
     except (WeightError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{path} is not a sound checkpoint: {error}") from None
 

@@ -25,7 +25,7 @@ from convdsl.ranks import ALONE, Ranks
 from convdsl.runtime.cpu.team import available_threads
 from convdsl.runtime.executable import Executable
 from convdsl.training import watching
-from convdsl.training.checkpoint import Progress
+from convdsl.training.checkpoint import Begun, Progress, read_begun
 from convdsl.training.data import Wanted, open_parts, preparation
 from convdsl.training.evaluation import Evaluation, evaluate, names_of
 from convdsl.training.feeding import (
@@ -40,9 +40,10 @@ from convdsl.training.judging import agree, compares, doubts, loss_model
 from convdsl.training.loop import CHECKPOINT, WEIGHTS, Run, Watch
 from convdsl.training.rates import Rates
 from convdsl.training.session import Session, loss_of
-from convdsl.training.settings import complete
+from convdsl.training.settings import complete, gone_on
 from convdsl.weights import RandomWeights
 from convdsl.weights import load as load_weights
+from convdsl.weights import trained as remembered
 from convdsl.weights.partial import bind_partially
 
 Array = npt.NDArray[Any]
@@ -122,7 +123,8 @@ def train(
     (`convdsl.ranks.mpi.open_ranks()` under mpiexec), of which only rank 0 uses the folder. Raises
     convdsl.Error.
     """
-    model = model if isinstance(model, Model) else load(model)
+    if not isinstance(model, Model):
+        model = load(model, **begun_with(out, resume, ranks).model.parameters)
     job = prepare(
         model,
         data,
@@ -180,6 +182,7 @@ def prepare(
     folder = None if out is None or ranks.rank > 0 else Path(out)
     if ranks.rank == 0:
         _check_folder(folder, resume, overwrite)
+    said = gone_on(begun_with(out, resume, ranks).said, said)
     training = complete(model, said)
     agree(model, training)
     found = open_training_data(model, data, labels, validation, training)
@@ -226,6 +229,7 @@ def prepare(
         training.patience,
         folder,
         _identity(model, found, training),
+        Begun(said, remembered.Trained(model.name, model.parameters)),
         watch or Watch(),
         found.train.classes,
         training.batch if ranks.size > 1 else None,
@@ -273,6 +277,15 @@ def evaluate_model(
     compared = compares(model.graph, training.loss[0])
     figures = evaluate(network, applied(loss_of, loss), loader, training, compared)
     return {"samples": len(chosen), **figures}
+
+
+def begun_with(out: str | Path | None, resume: bool, ranks: Ranks = ALONE) -> Begun:
+    """How a run that is to go on was begun, on all ranks as rank 0 finds it. Nothing of a new one,
+    and of a folder that holds none, which is told later."""
+    found = Begun()
+    if resume and out is not None and ranks.rank == 0 and (Path(out) / CHECKPOINT).is_dir():
+        found = read_begun(Path(out) / CHECKPOINT)
+    return ranks.broadcast(found) if resume else found
 
 
 def _of_ranks(model: Model, ranks: Ranks) -> tuple[str, ...]:

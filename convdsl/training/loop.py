@@ -31,6 +31,7 @@ from convdsl.diagnostics import InputError
 from convdsl.ranks import Ranks
 from convdsl.runtime.whole_files import write_whole
 from convdsl.training.checkpoint import (
+    Begun,
     Checkpoint,
     Progress,
     check_same_run,
@@ -103,7 +104,7 @@ class Watch:
 class Run:
     """What a run is made of.
 
-    settings: what the run is, for its checkpoint. folder: where its files
+    settings: what the run is, for its checkpoint; begun: how it was begun. folder: where its files
     go; None keeps none. classes: their names, which go with the weights. whole: samples in a batch
     of all ranks; None where there is one.
     """
@@ -116,6 +117,7 @@ class Run:
     patience: int | None = None
     folder: Path | None = None
     settings: Mapping[str, str] = field(default_factory=dict[str, str])
+    begun: Begun = field(default_factory=Begun)
     watch: Watch = field(default_factory=Watch)
     classes: tuple[str, ...] | None = None
     whole: int | None = None
@@ -124,7 +126,13 @@ class Run:
         """Go back to the checkpoint in the folder. InputError where it is of another run."""
         assert self.folder is not None
         kept = read_checkpoint(self.folder / CHECKPOINT)
-        check_same_run(self.folder / CHECKPOINT, kept.run, self.settings)
+        was, now = (b.model.parameters if b.model.model else {} for b in (kept.begun, self.begun))
+        differ = [name for name in was if name in now and was[name] != now[name]]
+        kept_run, run = (
+            {f"parameter {name}": str(values[name]) for name in differ} | dict(settings)
+            for values, settings in ((was, kept.run), (now, self.settings))
+        )
+        check_same_run(self.folder / CHECKPOINT, kept_run, run)
         self.session.restore(kept.states)
         return kept.progress
 
@@ -240,7 +248,8 @@ class Run:
     def _keep(self, progress: Progress) -> None:
         if self.folder is not None:
             states = self.session.states()
-            write_checkpoint(self.folder / CHECKPOINT, Checkpoint(states, progress, self.settings))
+            kept = Checkpoint(states, progress, self.settings, self.begun)
+            write_checkpoint(self.folder / CHECKPOINT, kept)
 
 
 class _Asked:

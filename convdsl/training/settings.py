@@ -7,6 +7,7 @@ everything else                                              as in a `train` blo
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any
@@ -35,6 +36,8 @@ def complete(model: Model, said: Mapping[str, Any] | None = None) -> Training:
     Raises CompileError for what cannot be, InputError for a loss that nothing says.
     """
     given = {_SHORT.get(name, name): text for name, text in texts(said or {}).items()}
+    for name, text in given.items():
+        _expect_one(name, text)
     whole = {name: text for name, text in given.items() if "." not in name}
     found = _over(USUAL, model.training)
     found = _over(found, training_settings(whole) if whole else None)
@@ -47,6 +50,28 @@ def complete(model: Model, said: Mapping[str, Any] | None = None) -> Training:
             training_settings({name.partition(".")[0]: text})  # unknown names are told so
             raise InputError(f"train.{name}: only {' and '.join(ONE_OF)} have arguments")
     return _filled(model, found)
+
+
+def _expect_one(name: str, text: str) -> None:
+    """InputError of a setting that is given several values."""
+    inside = text
+    while (shorter := _IN_BRACKETS.sub("", inside)) != inside:
+        inside = shorter
+    if "," in inside:
+        raise InputError(
+            f"train.{name} takes one value, not {text}\n"
+            f"help: a list stands in brackets: [{text}]; several runs are several commands"
+        )
+
+
+_IN_BRACKETS = re.compile(r"\([^()\[\]]*\)|\[[^()\[\]]*\]|\"[^\"]*\"")
+
+
+def gone_on(kept: Mapping[str, str], said: Mapping[str, Any] | None) -> dict[str, str]:
+    """What holds of a run that goes on: what was said when it was begun, and over it what is said
+    now; of a technique that is chosen anew nothing of before."""
+    now = {_SHORT.get(name, name): text for name, text in texts(said or {}).items()}
+    return {n: text for n, text in kept.items() if n.partition(".")[0] not in now} | now
 
 
 def texts(said: Mapping[str, Any]) -> dict[str, str]:

@@ -103,6 +103,18 @@ def test_help_on_a_terminal_is_in_colour(convdsl, monkeypatch: pytest.MonkeyPatc
         (["bench", "x", "--pass-option", "a=1"], "'a=1' is not PASS.OPTION=VALUE"),
         (["--frobnicate"], "no option --frobnicate"),
         (["report", "x", "--form", "json"], "no option --form; did you mean --format?"),
+        # What is no option comes before what is missing, or wrong, beside it.
+        (["report", "--versoin"], "no option --versoin; did you mean `convdsl --version`?"),
+        (["report", "--depht"], "no option --depht; did you mean --depth?"),
+        (["report", "x", "--batch", "two", "--depht=1"], "--depht=1; did you mean --depth?"),
+        (["train", "x", "--epoch", "3"], "no option --epoch; did you mean --epochs?"),
+        (["train", "x", "--learning-rate", "3"], "did you mean --lr?"),
+        (["run", "x", "--imgsz", "8"], "did you mean --input?"),
+        (["report", "x", "--width", "16"], "is set by --set width=16"),
+        (["report", "x", "-d", "1"], "no option -d; did you mean --depth?"),
+        (["check", "-qw"], "-q/--quiet takes no value: 'w'"),
+        (["-q", "report", "x"], "-q stands behind the command: convdsl report -q"),
+        (["--color", "never", "zoo"], "options stand behind the command"),
         (["--print-completion", "cmd.exe"], "no completion for cmd.exe: bash, zsh, tcsh"),
     ],
 )
@@ -115,6 +127,25 @@ def test_misuse(convdsl, arguments: list[str], message: str) -> None:
     assert "--help` lists the options" in said.err
     assert all(len(line) <= 120 for line in said.err.splitlines()[1:])
     assert "Traceback" not in said.err
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("behind", [True, False])
+def test_an_option_misspelt_is_named_first(convdsl, command: str, behind: bool) -> None:
+    """Of every command each of its options with two letters swapped, whatever else is missing."""
+    whole = app.parser_of([command])
+    own = next(a for a in whole._actions if a.dest == "COMMAND" or a.choices).choices[command]  # type: ignore[index]
+    known = own.option_strings()
+    for option in known:
+        if len(option) < 5 or option[3] == option[4]:
+            continue
+        slip = f"{option[:3]}{option[4]}{option[3]}{option[5:]}"
+        if slip in known:
+            continue
+        said = convdsl(*([command, "x.cnn", slip] if behind else [command, slip, "x.cnn"]))
+        assert said.code == 2
+        assert said.err.startswith(f"error: no option {slip}; did you mean --"), said.err
+        assert "Traceback" not in said.err
 
 
 def raising(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -86,6 +86,12 @@ def test_sizes_and_options_half_said(
         (("helpp",), "write `convdsl --help`"),
         (("export", "small.cnn", "--weights", "random:0", "-o", "net.tflite"), "end it with .onnx"),
         (("import", "small.cnn"), "a text of convdsl, which needs no import"),
+        (("report", "small"), "did you mean small.cnn?"),
+        (("report", "small.cnn", "--input", "1x16x16"), "to leave them open, write `input"),
+        (
+            ("train", "small.cnn", "--data", "data.npz", "--set", "train.lr=0.1,0.2"),
+            "train.optimizer.lr takes one value, not 0.1,0.2",
+        ),
         (("compile", "small.cnn", "--weights", "data.npz", "-o", "x.cdsl"), "x_train: another"),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else "",

@@ -14,6 +14,7 @@ from PIL import Image
 import convdsl
 import convdsl.weights
 from convdsl.cli import main
+from convdsl.training.checkpoint import read_checkpoint
 from convdsl.training.session import Session
 from convdsl.training.settings import complete
 
@@ -171,6 +172,26 @@ def test_resuming_with_more_epochs(folder: Path, capsys: Any) -> None:
     assert train("--out", "run", "--epochs", "3", "--resume") == 0
     lines = (folder / "run/log.jsonl").read_text().splitlines()
     assert [json.loads(line)["epoch"] for line in lines] == [1, 2, 3]
+
+
+@pytest.mark.dear
+def test_what_a_run_was_begun_with_is_not_said_again(folder: Path, capsys: Any) -> None:
+    text = (folder / "small.cnn").read_text().replace("small(", "small(width = 4, ")
+    (folder / "small.cnn").write_text(text.replace("conv(4,", "conv(width,"))
+    assert "conv(width," in (folder / "small.cnn").read_text()
+    assert train("--out", "run", "--epochs", "1", "--lr", "0.02", "--set", "width=6") == 0
+    assert train("--out", "run", "--epochs", "2", "--resume") == 0
+    assert "width = 6, as when the run was begun" in capsys.readouterr().err
+    assert train("--out", "run", "--epochs", "2", "--resume", "--lr", "0.02") == 0
+    assert train("--out", "run", "--resume", "--lr", "0.5", "--set", "width=5") == 2
+    said = capsys.readouterr().err
+    assert "parameter width was 6, is 5" in said
+    assert "(lr = 0.02), is adamw(lr = 0.5)" in said
+    kept = read_checkpoint(folder / "run/checkpoint")
+    assert kept.begun.said == {"epochs": "2", "optimizer.lr": "0.02"}
+    trained = convdsl.train("small.cnn", "data.npz", out="run", epochs=3, resume=True, threads=1)
+    assert [record["epoch"] for record in trained.history] == [1, 2, 3]
+    assert trained.model.parameters["width"] == 6
 
 
 @pytest.mark.dear

@@ -59,7 +59,7 @@ def test_blocks_hand_it_on() -> None:
         ("conv(8, 3x3, weight = o)", "`weight` is f32[1, 4, 3, 3]", "expand([8, 4, 3, 3])"),
         ("conv(4, 3x3, bias = s)", "`bias` is f32[8], conv needs f32[4] here", ""),
         ("conv(8, 3x3, weight = [w, w])", "takes a tensor or a nested list of numbers", ""),
-        ("conv(8, 3x3, bias = [s])", "`bias` takes true or false", ""),
+        ("conv(8, 3x3, bias = [s])", "takes a tensor or a nested list of numbers", ""),
         ("bn(running_mean = s)", "running statistics, which no tensor stands for", ""),
         ("bn(affine = false, weight = s)", "batch_norm has no `weight` here", ""),
         ("conv(8, 3x3, weight = relu)", "not the operator `relu`", ""),
