@@ -69,7 +69,7 @@ class Parser(argparse.ArgumentParser):
     def option_strings(self) -> list[str]:
         return [option for action in self._actions for option in action.option_strings]
 
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         self._given = list(args if args is not None else sys.argv[1:])
         return super().parse_known_args(args, namespace)
 

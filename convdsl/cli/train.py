@@ -128,8 +128,8 @@ def run(options: argparse.Namespace) -> int:
     return _run(options, ALONE)
 
 
-def _folder(options: argparse.Namespace, model: Model) -> Path:
-    return Path(plain_path(options.out or f"{model.name}-trained"))
+def _folder(options: argparse.Namespace, model: Model | None) -> Path:
+    return Path(plain_path(options.out or f"{model.name if model else ''}-trained"))
 
 
 def _model(options: argparse.Namespace, ranks: Ranks) -> Model:
@@ -137,8 +137,8 @@ def _model(options: argparse.Namespace, ranks: Ranks) -> Model:
     from convdsl.training.fit import begun_with
 
     if options.resume:
-        out = options.out or _folder(options, model_to_train(options))
-        options.begun = begun_with(plain_path(out), options.resume, ranks).model
+        out = _folder(options, None if options.out else model_to_train(options))
+        options.begun = begun_with(out, options.resume, ranks).model
     return model_to_train(options)
 
 

@@ -126,13 +126,9 @@ class Run:
         """Go back to the checkpoint in the folder. InputError where it is of another run."""
         assert self.folder is not None
         kept = read_checkpoint(self.folder / CHECKPOINT)
-        was, now = (b.model.parameters if b.model.model else {} for b in (kept.begun, self.begun))
-        differ = [name for name in was if name in now and was[name] != now[name]]
-        kept_run, run = (
-            {f"parameter {name}": str(values[name]) for name in differ} | dict(settings)
-            for values, settings in ((was, kept.run), (now, self.settings))
-        )
-        check_same_run(self.folder / CHECKPOINT, kept_run, run)
+        was, now = _parameters(kept.begun, self.begun)
+        settings = {**was, **kept.run}, {**now, **self.settings}
+        check_same_run(self.folder / CHECKPOINT, *settings)
         self.session.restore(kept.states)
         return kept.progress
 
@@ -250,6 +246,13 @@ class Run:
             states = self.session.states()
             kept = Checkpoint(states, progress, self.settings, self.begun)
             write_checkpoint(self.folder / CHECKPOINT, kept)
+
+
+def _parameters(*both: Begun) -> list[dict[str, str]]:
+    """The parameters of a model that are others in one of two runs, as settings."""
+    was, now = (begun.model.parameters for begun in both)
+    differ = [name for name in was if name in now and was[name] != now[name]]
+    return [{f"parameter {name}": str(side[name]) for name in differ} for side in (was, now)]
 
 
 class _Asked:
