@@ -50,7 +50,7 @@ def entries(call: Call, attribute: str, count: int | None = None) -> tuple[Any, 
 def _in_pairs(listed: tuple[Any, ...], count: int) -> tuple[str, ...]:
     """Help for borders given as one list, as PyTorch's `F.pad` takes them, the last axis first."""
     if len(listed) != 2 * count or not all(isinstance(entry, int) for entry in listed):
-        same = f": {[list(e) if isinstance(e, tuple) else e for e in listed] * count}"
+        same = f": {[[*e] if isinstance(e, tuple) else e for e in listed] * count}"  # pyright: ignore[reportUnknownVariableType]
         return (f"one for each axis{same if len(listed) == 1 else ''}",)
     pairs = [list(listed[2 * i : 2 * i + 2]) for i in range(count)]
     also = f", as of PyTorch {pairs[::-1]}" if pairs != pairs[::-1] else ""
