@@ -132,8 +132,8 @@ class Tasks:
             taken = self._joined(composed, [piece for piece, _ in pieces], keys, bound)
             count, (piece, chain) = len(taken), pieces[0]
             ends = count == 1 and chain.ending and piece.stages == chain.stages
-            if ends and self._bids(self._task(composed.op, (chain,), keys, bound)):
-                taken, count = (chain,), 2  # a schedule runs it with its ending
+            if ends and self._ends_well(composed.op, chain, keys, bound):
+                taken, count = (chain,), 2
             self._add_task(composed.op, taken, keys, bound, names)
             del pieces[:count]
 
@@ -156,6 +156,17 @@ class Tasks:
             ):
                 return chains
         return (parts[0],)
+
+    def _ends_well(
+        self, op: str, chain: Chain, keys: Mapping[str, Key], bound: Mapping[str, Source]
+    ) -> bool:
+        """Whether a schedule runs a chain with its ending, for no more than both cost apart, where
+        schedules bid that run no endings: those with fewer products."""
+        bids = self._bids(self._task(op, (chain,), keys, bound))
+        if not bids:
+            return False
+        apart = (self._bids(self._task(op, (piece,), keys, bound)) for piece in chain.apart())
+        return bids[0][0] <= sum(each[0][0] for each in apart)
 
     def add_copy(self, source: Key, into: Key, type: TensorType, label: str) -> None:
         """Copy a value, or what lies under another key, into plain memory of a key of its own."""

@@ -126,3 +126,35 @@ def test_two_statistics_of_one_value() -> None:
         np.testing.assert_allclose(found[name], array, rtol=1e-4, atol=1e-4)
     program = lower(graph, cpu_machine(find_target("x86-64-v4")), "t").program
     assert len({step.nodes for step in program.steps if "conv1" in step.nodes}) == 1
+
+
+def wide(channels: int, extent: int) -> Graph:
+    """A convolution that fewer products would do for, as a gradient ends in that of a bias."""
+    b = Builder()
+    x = b("relu", b.input("x", 2, channels, extent, extent + 3))
+    h = b("relu", b("conv", x, channels=channels, kernel=3))
+    b.output(h=h, sums=b("reduce_sum", h, axes=(0, 2, 3)))
+    return rewritten(b.graph, FuseElementwise(elements=1))
+
+
+@pytest.mark.parametrize("cpu", ["x86-64-v3", "x86-64-v4"])
+def test_an_ending_is_apart_where_fewer_products_pay(cpu: str) -> None:
+    machine = cpu_machine(find_target(cpu))
+    made = [lower(wide(64, 28), m, "t").program for m in (machine, machine.without("winograd"))]
+    schedules = [{s.schedule for s in p.steps if "conv1" in s.nodes} for p in made]
+    assert schedules[0] == {"winograd", "reduction"}
+    assert "direct" in schedules[1], schedules[1]
+
+
+@pytest.mark.parametrize("scale", [1.0, -1e-30, 1e12])
+def test_sums_apart_from_fewer_products_equal_the_oracle(scale: float) -> None:
+    graph = wide(32, 21)
+    arrays = {k: a.astype("f4") for k, a in random_arrays(graph, seed=5).items()}
+    arrays["x"] = arrays["x"] * np.float32(scale)
+    expected = evaluate_graph(graph, {k: a.astype("f8") for k, a in arrays.items()})
+    found, schedules = run(graph, arrays, find_target())
+    assert "winograd" in schedules
+    for name, array in expected.items():
+        largest = np.abs(array).max()
+        assert largest > 0
+        np.testing.assert_allclose(found[name] / largest, array / largest, atol=1e-5)
