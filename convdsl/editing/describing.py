@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from convdsl.editing.meanings import aliased, builtin, definition_of, techniques_of
@@ -70,10 +70,18 @@ def signature(project: Project, symbol: Symbol) -> Signature | None:
 
 
 def of_operator(op: OpDef, spelling: str) -> Signature:
-    """An operator's: its attributes, then the weights that may be given."""
-    slots = [_attribute(attribute) for attribute in op.attributes]
+    """An operator's: its attributes, then the weights that may be given. `bias` is both
+    in some, whether there is one and which, and is named once."""
     weights = [o.name for o in op.operands if o.role is not Role.DATA]
-    slots += [Slot(name, name, "a weight: numbers, or what it starts from") for name in weights]
+    slots: list[Slot] = []
+    for attribute in op.attributes:
+        slot = _attribute(attribute)
+        if slot.name in weights:
+            weights.remove(slot.name)
+            slot = replace(slot, doc=f"{slot.doc}; or a tensor in its place")
+        slots.append(slot)
+    said = "a weight: numbers, a tensor, or what it starts from"
+    slots += [Slot(name, name, said) for name in weights]
     return Signature(spelling, tuple(slots), inspect.cleandoc(op.doc))
 
 

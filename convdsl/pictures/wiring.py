@@ -195,7 +195,8 @@ class _Wirer:
             said, kind = look.said, look.kind
             types = ", ".join(f"{v.name}: {v.type}" for v in node.outputs)
             tooltip = [node.name, look.whole, types]
-            tooltip += [node.span.location] if node.span else []
+            # without the folders: pictures are given away
+            tooltip += [node.span.location.rpartition("/")[2]] if node.span else []
         tooltip += [f"{name}: {figure_text(n)}" for name, n in figures.items() if n]
         name = name_within(part.name, self.prefix)
         called = re.sub(r"_\d+$", "", name.rpartition(".")[2])

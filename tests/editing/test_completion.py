@@ -8,6 +8,7 @@ import pytest
 
 from convdsl import zoo
 from convdsl.editing.completion import Proposal, call_at, complete
+from convdsl.editing.describing import of_operator
 from convdsl.editing.project import Project
 from convdsl.editing.symbols import Kind
 from convdsl.editing.view import Knowledge, View
@@ -155,3 +156,18 @@ def test_what_can_follow_is_what_parses() -> None:
             possible = expected(before)
             assert possible is not None, (place, before[-40:])
             assert kind in possible, (place, before[-40:])
+
+
+@pytest.mark.parametrize("name", ["conv", "linear", "conv_transpose"])
+def test_an_argument_that_is_two_things_is_named_once(name: str) -> None:
+    """`bias`: whether there is one, and which."""
+    found = of_operator(SPELLINGS[name], name)
+    (bias,) = (slot for slot in found.slots if slot.name == "bias")
+    assert bias.label == "bias = true"
+    assert bias.doc.endswith("or a tensor in its place")
+
+
+def test_no_operator_has_two_arguments_of_one_name() -> None:
+    for name, op in SPELLINGS.items():
+        names = [slot.name for slot in of_operator(op, name).slots]
+        assert len(set(names)) == len(names), name

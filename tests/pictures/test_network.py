@@ -20,6 +20,7 @@ from convdsl.ir.graph import Graph, OpNode
 from convdsl.ir.model import Model
 from convdsl.pictures import draw
 from convdsl.pictures.blocks import MOST, Part, opened, parts_at, parts_within
+from convdsl.reporting.page import html_page
 
 BOXES = {"blue", "green", "teal", "sand", "plain", "violet", "rose"}
 
@@ -226,3 +227,18 @@ def test_both_ends_of_a_section_are_named_within_their_block() -> None:
     names = [e.text or "" for e in ElementTree.fromstring(svg).iter() if e.tag.endswith("}text")]
     assert any(re.fullmatch(r"0 \.\. \d+", name) for name in names)
     assert not [name for name in names if "stage." in name]
+
+
+def test_places_are_told_without_the_folders_of_this_machine(tmp_path: Path) -> None:
+    place = tmp_path / "net.cnn"
+    place.write_text("model net {\n    input x: f32[N, 2, 8, 8]\n    x -> relu -> output y\n}\n")
+    for text in (draw(place).svg, html_page(place)):
+        assert "net.cnn:3" in text
+        assert str(tmp_path) not in text
+
+
+def test_the_picture_of_the_page_is_what_is_drawn_today() -> None:
+    """docs/pictures.md says how it was made."""
+    kept = Path(__file__).parents[2] / "docs" / "images" / "draw-resnet18.svg"
+    made = draw("resnet18", depth=1).svg
+    assert made == kept.read_text(encoding="utf-8"), "convdsl draw resnet18 --depth 1 -o it"
