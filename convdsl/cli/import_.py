@@ -9,15 +9,26 @@ file beside.
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from convdsl.cli import console
 from convdsl.cli.interruption import Waiting
-from convdsl.cli.options import add_set, completes, path_of, plain_path
+from convdsl.cli.options import (
+    add_set,
+    add_shapes,
+    batch_of,
+    completes,
+    input_shapes,
+    path_of,
+    plain_path,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+
+    from convdsl.ir.model import Model
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -31,6 +42,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     completes(output)
     completes(weights)
     add_set(parser)
+    add_shapes(parser, batch=None)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -38,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
     from convdsl.cli.options import parameters
 
     path = plain_path(options.file)
-    model = loading.load_onnx(path, **parameters(options))
+    model = _sized(loading.load_onnx(path, **parameters(options)), options)
     for text in model.notes:
         console.note(text)
     named: str = options.output or f"{path.stem}.cnn"
@@ -60,6 +72,15 @@ def run(options: argparse.Namespace) -> int:
         files = {output: made.text.encode(), **files}
     _write(files)
     return 0
+
+
+def _sized(model: Model, options: argparse.Namespace) -> Model:
+    """With the sizes that `--batch` and `--input` say, and all others left free."""
+    from convdsl.sizes import bind
+
+    binding = bind(model, input_shapes(options), batch_of(model, options))
+    settled = model.settled(binding)
+    return replace(settled, graph=settled.graph.bind(binding)) if binding else model
 
 
 def _write(files: Mapping[Path, bytes]) -> None:

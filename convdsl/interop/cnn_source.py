@@ -89,6 +89,12 @@ class _Body:
             for line in self.lines
         )
 
+    def say(self, lead: str, chain: list[list[Segment]], depth: int) -> None:
+        """A chain of terms as a statement, on as many lines as it asks for."""
+        for number, line in enumerate(_wrapped(chain, len(lead) + len(INDENT) * depth)):
+            words: list[Segment] = [lead if number == 0 else " " * len(lead), *line]
+            self.lines.append(_Line(depth, words))
+
 
 @dataclass
 class _Block:
@@ -256,9 +262,7 @@ class _Writer:
         elif not is_result:
             names[tip] = free.next(tip)
             lead = f"{names[tip]} = "
-        for number, line in enumerate(_wrapped(_loops(chain), len(lead) + 4 * depth)):
-            words: list[Segment] = [lead if number == 0 else " " * len(lead), *line]
-            body.lines.append(_Line(depth, words))
+        body.say(lead, _loops(chain), depth)
 
     def _only_output(self, value: Value) -> str | None:
         """The model output that a value is, if it is nothing else."""
@@ -277,11 +281,7 @@ class _Writer:
     ) -> None:
         for value in item.outputs:
             names[value] = free.next(value)
-        targets = ", ".join(names[value] for value in item.outputs)
-        words: list[Segment] = [f"{targets} = "]
-        for number, term in enumerate(chain):
-            words += [" -> ", *term] if number else term
-        body.lines.append(_Line(depth, words))
+        body.say(f"{', '.join(names[value] for value in item.outputs)} = ", chain, depth)
 
     def _term(self, item: Item, names: Mapping[Value, str], free: _Names) -> list[Segment]:
         if isinstance(item, Scope):

@@ -26,6 +26,15 @@ def around(model, weights="random:1"):
     return source(back)
 
 
+def test_a_long_chain_to_several_names_goes_on_below():
+    stages = "".join(f" -> conv({8 * (i + 1)}, 3x3, stride = 2) -> silu" for i in range(4))
+    text = f"model net {{\n input x: f32[1, 3, 64, 64]\n a, b = x{stages} -> split\n"
+    model = convdsl.parse(f"{text} a * b -> output y\n}}\n")
+    said, _ = source(model)
+    assert max(map(len, said.splitlines())) <= 100
+    assert structure(convdsl.parse(said).graph) == structure(model.graph)
+
+
 @pytest.mark.dear
 @pytest.mark.parametrize(
     "name", ["lenet5", "resnet18", "resnet50", "resnet152", "efficientnet_lite0"]

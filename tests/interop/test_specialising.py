@@ -235,6 +235,22 @@ def test_other_sizes_wait_for_the_first_call(tmp_path):
     assert model_of(proto, "net.onnx", {"H": 4}).obstacle is None
 
 
+def test_import_takes_sizes_as_other_commands_do(tmp_path, capsys):
+    """And so what its refusal asks for."""
+    path, text = tmp_path / "net.onnx", tmp_path / "net.cnn"
+    onnx.save(only_one_height(), path)
+    words = ["import", str(path), "-o", str(text)]
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert "help: for example --set H=... --batch 1" in said
+    assert main([*words, "--set", "H=5", "--batch", "3"]) == 0
+    assert "x: f32[3, 2, 5, 6]" in text.read_text()
+    text.unlink()
+    assert main([*words, "--input", "2x5x6"]) == 0
+    assert "x: f32[1, 2, 5, 6]" in text.read_text()
+    assert main([*words, "--input", "3x5x6"]) == 2
+
+
 @pytest.mark.parametrize(
     "how",
     [
