@@ -15,21 +15,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from convdsl.backends.llvm.objects import find_target
+from convdsl.ir.graph import Graph
 from convdsl.kernel.caches import Caches
 from convdsl.kernel.cpu_abi import SHARES
 from convdsl.kernel.expr import reads
 from convdsl.kernel.nodes import For, If, Parallel, Prefetch, Statement, statement_bodies
 from convdsl.lowering.lower import lower
 from convdsl.ops import BY_NAME
-from convdsl.schedules.cpu import gemm, sweeps
+from convdsl.schedules.cpu import direct, gemm, sweeps
 from convdsl.schedules.cpu.machine import cpu_machine
 from convdsl.schedules.cpu.segments import border_segments
-from convdsl.schedules.cpu.sweeps import Extent, Limits, choose_sweeps
+from convdsl.schedules.cpu.sweeps import Extent, Limits, choose_sweeps, sweep_abreast
 from convdsl.schedules.cpu.tiles import Tile, choose_tile, columns_for, evenly
 from convdsl.tensor import DType, TensorType, evaluate, symbols_of
 
 sizes = st.sampled_from([1, 64, 4 << 10, 1 << 30])
-TUNED = Limits(512 << 10, 32 << 10, 192 << 10)
+TUNED = Limits(512 << 10, 32 << 10, 192 << 10, 5 << 20)
 
 
 def test_limits_are_shares_of_a_core_s_caches() -> None:
@@ -47,12 +48,21 @@ def test_limits_are_shares_of_a_core_s_caches() -> None:
     band=sizes,
     few=st.integers(1, 9),
     many=st.sampled_from([1, 32, 200]),
+    far=st.sampled_from([0, 1 << 30]),
+    worth=st.sampled_from([0, 2]),
 )
 def test_every_way_of_sweeping(
-    drawn: tuple[Any, Any], share: int, panel: int, band: int, few: int, many: int
+    drawn: tuple[Any, Any],
+    share: int,
+    panel: int,
+    band: int,
+    few: int,
+    many: int,
+    far: int,
+    worth: int,
 ) -> None:
-    limits = mock.patch.object(Limits, "of", return_value=Limits(share, panel, band))
-    with limits, mock.patch.multiple(sweeps, _FEW_UNITS=few, _UNITS=many):
+    limits = mock.patch.object(Limits, "of", return_value=Limits(share, panel, band, far))
+    with limits, mock.patch.multiple(sweeps, _FEW_UNITS=few, _UNITS=many, _WORTH=worth):
         check(conv_graph(*drawn))
 
 
@@ -88,7 +98,7 @@ def test_every_way_of_sweeping_matrices(
     else:
         made = b("linear", b.input("x", rows, inputs, dtype=dtype), channels=channels)
         made = b("add", made, b.input("skip", rows, channels, dtype=dtype))
-    limits = mock.patch.object(Limits, "of", return_value=Limits(share, panel, band))
+    limits = mock.patch.object(Limits, "of", return_value=Limits(share, panel, band, 1 << 30))
     share_of_cache = Fraction(panel, find_target().caches.l2_bytes)
     with (
         limits,
@@ -154,6 +164,79 @@ def test_large_filters_are_read_in_panels_and_asked_for_ahead() -> None:
     inside = _statements(panels.body)
     assert any(isinstance(s, Prefetch) and s.level == 2 for s in inside)
     assert any(isinstance(s, If) for s in inside)
+
+
+def _loops(graph: Graph) -> tuple[list[int], list[str]]:
+    """Of a convolution's first region: positions of its parallel loops, and the loops in it."""
+    machine = cpu_machine(find_target("x86-64-v3", "x86_64-unknown-linux-gnu"))
+    kernels = lower(graph, machine, "t").program.kernels
+    (kernel,) = (k for k in kernels if k.name.startswith("conv"))
+    (parallel, *_) = [s for s in kernel.body if isinstance(s, Parallel)]
+    inside = [s for s in _statements(parallel.body) if isinstance(s, For)]
+    names = [s.var.name.partition("_")[0] for s in inside]
+    return [extent for extent in parallel.extents if isinstance(extent, int)], names
+
+
+def test_all_channels_meet_a_band_of_inputs_that_come_from_afar() -> None:
+    """2048 channels of 65x65 positions were read from memory once for every 16 of 512. Maps of
+    classifiers, and filters that stay in the cache, are swept as they were."""
+    deep = conv_graph((1, 2048, 65, 65), {"channels": 512, "kernel": 1})
+    extents, loops = _loops(deep)
+    assert loops[:3] == ["panel", "kt", "tile"]
+    assert extents[-2] <= 4  # times that the input is read
+    assert extents[-1] >= 8  # bands
+    wide, loops = _loops(conv_graph((1, 512, 65, 65), {"channels": 2048, "kernel": 1}))
+    assert loops[:3] == ["panel", "kt", "tile"]
+    assert 1 < wide[-2] <= 16  # sums of all 2048 channels would leave bands of a few positions
+    for size, channels in ((14, 256), (65, 16)):
+        near = conv_graph((1, 1024, size, size), {"channels": channels, "kernel": 1})
+        assert "kt" not in _loops(near)[1]
+
+
+@pytest.mark.parametrize("dtype", [DType.F32, DType.F64])
+@pytest.mark.parametrize(("side", "channels"), [((7, 9), 104), ((6, 11), 72), ((1, 64), 64)])
+@pytest.mark.parametrize("groups", [1, 2])
+def test_channels_abreast(side: tuple[int, int], channels: int, groups: int, dtype: DType) -> None:
+    """Channels and positions that are left over, a residual and what follows; several samples."""
+    b = Builder()
+    x = b.input("x", 2, 96, *side, dtype=dtype)
+    made = b("conv", x, channels=channels * groups, kernel=1, groups=groups)
+    skip = b.input("skip", 2, channels * groups, *side, dtype=dtype)
+    graph = rewritten(b.output(y=b("relu", b("add", made, skip))))
+    limits = mock.patch.object(Limits, "of", return_value=Limits(0, 512, 4 << 10, 0))
+    chosen: list[Any] = []
+    real = sweeps.sweep_abreast
+
+    def recorded(*given: Any) -> Any:
+        chosen.append(real(*given))
+        return chosen[-1]
+
+    with (
+        limits,
+        mock.patch.multiple(sweeps, _FEW_UNITS=1, _WORTH=0),
+        mock.patch.object(direct, "sweep_abreast", recorded),
+    ):
+        assert "direct" in check(graph, dtype)
+    assert any(chosen)
+
+
+def test_a_band_for_all_channels_stays_in_the_cache() -> None:
+    """Sums of all channels beside the inputs of a panel; no such order for small inputs, of one
+    tile, or where filters would be read more often than inputs are now; a team has its share."""
+    extent = Extent(4 << 20, 4 << 10, 256, 32, 705, 33 << 20, 264 << 10)
+    chosen = sweep_abreast(extent, TUNED, 32)
+    assert chosen is not None
+    assert chosen.abreast > 1
+    assert 32 % chosen.abreast == 0
+    assert (chosen.bands - 1) * chosen.size < extent.pieces <= chosen.bands * chosen.size
+    wait = extent.sums * chosen.abreast + extent.inputs * chosen.panel // extent.blocks
+    assert wait * chosen.size / extent.pieces <= 2 * TUNED.band
+    assert sweep_abreast(replace(extent, inputs=4 << 20), TUNED, 32) is None
+    assert sweep_abreast(extent, TUNED, 1) is None
+    assert sweep_abreast(replace(extent, filters=512 << 20), TUNED, 32) is None
+    few = sweep_abreast(replace(extent, pieces=1), TUNED, 32)
+    assert few is not None
+    assert few.bands * extent.others >= 8 * few.abreast  # pieces of work
 
 
 def test_large_matrices_are_read_in_panels_and_asked_for_ahead() -> None:

@@ -40,7 +40,14 @@ from convdsl.schedules.cpu.runs import (
     runs_of,
     taps_inside,
 )
-from convdsl.schedules.cpu.sweeps import LINE_BYTES, Extent, Limits, Sweeps, choose_sweeps
+from convdsl.schedules.cpu.sweeps import (
+    LINE_BYTES,
+    Extent,
+    Limits,
+    Sweeps,
+    choose_sweeps,
+    sweep_abreast,
+)
 from convdsl.schedules.cpu.tiles import Tile
 from convdsl.schedules.emission import extent_of, lane_symbol
 from convdsl.schedules.task import Ending, Schedule, Scheduled, Task
@@ -175,6 +182,11 @@ class _Direct:
             inputs=positions * self.conv.channels_in,
             sums=positions * blocks * self.lanes,
         )
+        waits = self.draft.waiting is not None and not self.torn and self.sums is None
+        if waits and not self.outer and self.draft.task.ending is None:
+            together = sweep_abreast(extent, self.limits, count)
+            if together is not None:
+                return together
         return choose_sweeps(extent, self.limits)
 
     def tiles(
@@ -185,7 +197,7 @@ class _Direct:
         sweeps = self.sweeps(count, blocks)
         groups = len(range(group, self.conv.groups, self.places))
         axes = [("g", groups), *((s.out.name, s.outs) for s in self.outer[:-1])]
-        inner = [("kt", count), ("band", sweeps.bands)]
+        inner = [("kt", count // sweeps.abreast), ("band", sweeps.bands)]
         axes += reversed(inner) if self.sweep_together else inner
         over = [(axis.name, extent_of(axis)) for axis in self.draft.task.over]
         again = len(axes) - 1 if self.sweep_together and self.all_stay else 0
@@ -202,6 +214,10 @@ class _Direct:
                 place = _Place(at, first_block, blocks, valid, chunk, sweeps)
                 if self.outer:
                     self.band_of_rows(place)
+                elif sweeps.abreast > 1:
+                    with self.b.serial("kt", sweeps.abreast) as kt:
+                        kt = at["kt"] * sweeps.abreast + kt
+                        self.band_of_tiles(replace(place, at={**at, "kt": kt}))
                 else:
                     self.band_of_tiles(place)
             if self.sums is not None:
@@ -364,7 +380,8 @@ class _Direct:
         steps = pack.taps * pack.c_block
         start = tile.place.chunk[0] * steps
         each = -(-wide // sweeps.size)
-        where = tile.filters + (start + sweeps.panel * steps) * wide
+        next = pack.c_blocks if sweeps.abreast > 1 else sweeps.panel  # of another tile, or the same
+        where = tile.filters + (start + next * steps) * wide
         where += (tile.place.sweep * sweeps.panel * steps + step - start) * each
         weights = self.draft.packed[self.conv.w.tensor.name]
         for first in range(0, each, LINE_BYTES // self.element):

@@ -23,6 +23,10 @@ _STAY = Fraction(2, 5)  # of the second-level cache: for filters that are read a
 _BAND = Fraction(3, 20)  # of the second-level cache: for sums, or inputs, that wait for a sweep
 _UNITS = 32  # independent pieces of work that give a team enough to share out
 _FEW_UNITS = 8  # the same where each piece reads large filters
+_FAR = 4  # second-level caches: inputs that are this large come from afar for each tile of channels
+_BESIDE = 2  # bands: for sums of all channels and inputs of a panel, of bands that all tiles sweep
+_PIECES = 3  # bytes of filters, which come in order, for one of inputs, which lie in short pieces
+_WORTH = 2  # times fewer of these that are worth another order
 _BAND_COST = 0.005  # what one more band adds: panels are fetched again
 
 
@@ -34,11 +38,12 @@ class Limits:
     stay: int  # filters in the second-level cache
     panel: int  # filters in the first-level cache
     band: int  # sums or inputs in the second-level cache
+    far: int  # inputs of which little is left there, or behind it, when they are met again
 
     @staticmethod
     def of(target: Target) -> Limits:
         first, second = target.caches.l1_bytes, target.caches.l2_bytes
-        return Limits(int(second * _STAY), int(first * NEAR), int(second * _BAND))
+        return Limits(int(second * _STAY), int(first * NEAR), int(second * _BAND), second * _FAR)
 
 
 @record
@@ -82,6 +87,29 @@ def choose_sweeps(extent: Extent, limits: Limits) -> Sweeps:
         key=lambda size: _share_cost(extent.others, extent.pieces, size),
     )
     return Sweeps(panel, -(-extent.blocks // panel), size, -(-extent.pieces // size))
+
+
+def sweep_abreast(extent: Extent, limits: Limits, tiles: int) -> Sweeps | None:
+    """The panels, and bands that the same panel of several `tiles` of channels, abreast, sweeps
+    before the next one does: of large inputs, which come from afar once for all of these then. But
+    filters are read again for each band, and sums of all that stand abreast wait beside the inputs
+    of a panel. As many as read the fewest bytes; None where that saves nothing, or too few
+    bands are left to share out."""
+    panel = choose_sweeps(extent, limits).panel
+    if panel == extent.blocks or extent.inputs < limits.far:
+        return None
+    best: tuple[int, Sweeps] | None = None
+    once = extent.inputs * _PIECES
+    for abreast in (n for n in range(2, tiles + 1) if tiles % n == 0):
+        waiting = extent.sums * abreast + extent.inputs * panel // extent.blocks
+        bands = -(-waiting // (_BESIDE * limits.band))
+        size = max(1, extent.pieces // bands)
+        bands = -(-extent.pieces // size)
+        read = once * (tiles // abreast) + bands * extent.filters
+        shared_out = bands * extent.others >= _FEW_UNITS * abreast
+        if shared_out and (best is None or read < best[0]):
+            best = read, Sweeps(panel, -(-extent.blocks // panel), size, bands, abreast)
+    return best[1] if best and best[0] * _WORTH < tiles * once else None
 
 
 @lru_cache(maxsize=4096)
