@@ -221,6 +221,17 @@ def test_a_library_is_a_file_of_its_own(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("library", "header"),
+    [("libm.so", "m.h"), ("m.so", "m.h"), ("m", "m.h"), ("lib", "lib.h"), ("lib.so", "lib.h")],
+)
+def test_the_header_has_a_name(tmp_path: Path, library: str, header: str) -> None:
+    model = convdsl.parse("model m {\n input x: f32[N, 3]\n x -> relu -> output y\n}\n")
+    made = convdsl.build_library(model, None, tmp_path / library, batch=1)
+    assert made == tmp_path / header
+    assert {path.name for path in tmp_path.iterdir()} == {library, header}
+
+
 def test_sizes_must_be_given(tmp_path: Path) -> None:
     model = convdsl.parse("model m {\n input x: f32[N, 3, H, W]\n x -> relu -> output y\n}\n")
     with pytest.raises(InputError, match="fixed sizes; not given: H, W"):

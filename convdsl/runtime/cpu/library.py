@@ -114,7 +114,7 @@ def write_library(
     compiler = _compiler(target)
     if path.suffix == ".h" or not path.name or path.is_dir():
         raise InputError(f"{path}: name the library, say libnet.so; net.h is written beside it")
-    header = path.with_name(f"{path.stem.removeprefix('lib')}.h")
+    header = path.with_name(f"{path.stem.removeprefix('lib') or path.stem}.h")
     net = identifier(name)
     with tempfile.TemporaryDirectory() as folder:
         here = Path(folder)
