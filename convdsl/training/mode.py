@@ -1,4 +1,5 @@
-"""A network as it is while training: statistics of the batch, dropout that drops."""
+"""A network as it is while training: statistics of the batch, dropout that drops, and no weight
+turned before it is multiplied."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ from convdsl.ir.build import Build
 from convdsl.ir.graph import OpNode, Value
 from convdsl.ir.opdef import OpDef, OpError
 from convdsl.ops.identity import DROPOUT, SHARING
+from convdsl.ops.linear import LINEAR, MATMUL
 from convdsl.ops.normalisation import BATCH_NORM
 from convdsl.ops.training import BATCH_NORM_TRAINING, DROPOUT_TRAINING
 from convdsl.training.together import Together
@@ -34,6 +36,9 @@ def training_mode(
     dropout drops: what, follows from `seed`, the layer's name, `step` (i64 [], modulo 2^32) and the
     place of an element in its sample. What shares its fate is multiplied by one number, 0 or
     1 / (1 - p).
+
+    matmul(a, transpose(w)) of a matrix is linear(a, w): at inference w is turned once, when weights
+    are bound; here it would be in every step, and its gradient back.
 
     Of a batch that ranks share (`together`) each normalises its own part, unless statistics are
     `synchronised`; dropout drops what it would of the whole.
@@ -92,6 +97,16 @@ class _Mode:
             kept = build.apply(DROPOUT_TRAINING, given, attributes, name="kept").output
             self._put(node, build("mul", x, kept))
 
+    def matmul(self, node: OpNode) -> None:
+        a, turned = node.inputs["a"], node.inputs["b"].node
+        if not isinstance(turned, OpNode) or turned.op.name != "transpose":
+            return
+        w = turned.inputs["x"]
+        known = w.type.rank == 2 and all(isinstance(size, int) for size in w.type.shape)
+        if turned.attributes["axes"] == (1, 0) and known and w.type.dtype.is_float:
+            attributes = {"channels": w.type.shape[0], "bias": False}
+            self._replace(node, LINEAR, {"x": a, "weight": w}, attributes)
+
     def _counters(self) -> dict[str, Value]:
         """What draws depend on."""
         first = {} if self.together is None else {"first": self.together.first}
@@ -124,5 +139,6 @@ def stream(seed: int, layer: str) -> tuple[int, int]:
 _RULES: Mapping[OpDef, Callable[[_Mode, OpNode], None]] = {
     BATCH_NORM: _Mode.batch_norm,
     DROPOUT: _Mode.dropout,
+    MATMUL: _Mode.matmul,
 }
 """What changes while training; all other operators compute what they always do."""

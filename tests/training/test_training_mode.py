@@ -365,3 +365,50 @@ def test_a_network_without_its_paths_is_a_shorter_one() -> None:
     np.testing.assert_allclose(counts, [1 / 8, 3 / 8, 3 / 8, 1 / 8], atol=0.08)
     plain = evaluate_graph(model.graph.bind({"N": 4}), {"x": np.ones((4, 2)), **weights})["y"]
     np.testing.assert_array_equal(plain, 8)
+
+
+# Weights that a product reads turned
+
+
+@pytest.mark.parametrize("shape", [(4, 6), (2, 5, 6), (3, 2, 1, 6)])
+@pytest.mark.parametrize("given", ["parameter", "tensor"])
+def test_no_weight_is_turned_in_steps(shape: tuple[int, ...], given: str) -> None:
+    b = Builder()
+    x = b.input("x", *shape, dtype=F64)
+    w = getattr(b, given if given == "parameter" else "input")("w", 7, 6, dtype=F64)
+    turned = b("transpose", w, axes=(1, 0))
+    b.output(y=b("matmul", x, turned, name="product"), w=b("relu", turned))
+    graph = trained(b)
+    products = [node for node in graph.op_nodes() if node.name == "product"]
+    assert [node.op.name for node in products] == ["linear"]
+    arrays = random_arrays(graph, 3) | {"step": np.array(0)}
+    arrays["x"].flat[0], arrays["x"].flat[7], arrays["w"].flat[9] = np.nan, 1e200, -0.0
+    found, _ = evaluate_results(graph, arrays)
+    np.testing.assert_allclose(found["y"], arrays["x"] @ arrays["w"].T, rtol=1e-12)
+    np.testing.assert_array_equal(found["w"], np.maximum(arrays["w"].T, 0))
+
+
+def test_other_products_stay_as_they_are() -> None:
+    b = Builder()
+    a, many, square = (
+        b.input(n, *s) for n, s in zip("amq", [(3, 4), (2, 5, 4), (4, 4)], strict=True)
+    )
+    open_ended = b.input("o", symbol("n"), 4)
+    b.output(of_batches=b("matmul", b("relu", many), b("transpose", many, axes=(0, 2, 1))))
+    b.output(plain=b("matmul", a, square))
+    b.output(before=b("matmul", b("transpose", a, axes=(1, 0)), a))
+    b.output(open=b("matmul", a, b("transpose", open_ended, axes=(1, 0))))
+    names = [node.op.name for node in trained(b).op_nodes()]
+    assert names.count("matmul") == 4
+    assert "linear" not in names
+
+
+def test_a_step_of_attention_turns_no_weights() -> None:
+    model = convdsl.load("vit_b_32", resolution=64)
+    graph = model.graph.copy()
+    build = Build(graph, BY_NAME)
+    training_mode(build, step=build.input("step", TensorType(DType.I64, ())), seed=0, frozen=())
+    products = [node for node in graph.op_nodes() if node.name.endswith("self_attention.matmul")]
+    assert len(products) == 12
+    assert {node.op.name for node in products} == {"linear"}
+    assert all(node.inputs["weight"].node.name.endswith("in_proj_weight") for node in products)
