@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 
 from convdsl.cli import budgets, console
 from convdsl.cli.options import add_format, add_set, completes
@@ -32,9 +33,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    if options.watch:
-        return watch(lambda: _once(options), options, options.model)
-    return _once(options)
+    from convdsl.forking import CYCLES
+
+    once = partial(CYCLES.during, partial(_once, options))  # what is made is kept until the end
+    return watch(once, options, options.model) if options.watch else once()
 
 
 def _once(options: argparse.Namespace) -> int:

@@ -143,7 +143,11 @@ def _grid(
 
 
 def _is_number(values: Iterable[Any]) -> bool:
+    """Whether all that there is are numbers; those of open sizes, `64*N`, among them."""
     known = [value for value in values if value is not None]
     return bool(known) and all(
-        isinstance(value, int | float) and not isinstance(value, bool) for value in known
+        _POLYNOMIAL.fullmatch(value)
+        if isinstance(value, str)
+        else isinstance(value, int | float) and not isinstance(value, bool)
+        for value in known
     )

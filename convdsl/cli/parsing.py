@@ -117,7 +117,10 @@ class Parser(argparse.ArgumentParser):
             )
         else:
             slip = self.unknown_option(given)
-        console.error(slip or self._valued(message) or _kinder(message))
+        valued = self._valued(message)
+        if valued is not None and slip is not None and "did you mean" not in slip:
+            slip = None  # the value that is missing may begin with a dash
+        console.error(slip or valued or _kinder(message))
         needed = [action for action in self._actions if action.required or self._is_plain(action)]
         formatter = self._get_formatter()
         formatter.add_usage(None, needed, [], "")

@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from convdsl.cli import console, listing, sweep
@@ -84,9 +85,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    if options.watch:
-        return watch(lambda: _once(options), options, [options.model])
-    return _once(options)
+    from convdsl.forking import CYCLES
+
+    once = partial(CYCLES.during, partial(_once, options))  # what is made is kept until the end
+    return watch(once, options, [options.model]) if options.watch else once()
 
 
 def _once(options: argparse.Namespace) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from typing import Any
 
 import lark
 
@@ -122,19 +124,20 @@ def _build(root: lark.Tree, builder: Builder, source: SourceFile, offset: int) -
     """Call the builder from the leaves upwards, by a loop: brackets may nest deep."""
     order: list[lark.Tree] = []
     stack = [root]
+    inner = lark.Tree  # as every child is that is no word
     while stack:
         tree = stack.pop()
         order.append(tree)
-        stack += [child for child in tree.children if isinstance(child, lark.Tree)]
+        stack += [child for child in tree.children if type(child) is inner]
     made: dict[int, ast.Node] = {}
+    makers: dict[str, Callable[[Span, list[Any]], ast.Node]] = {}
     for tree in reversed(order):
-        children = [
-            made.pop(id(child)) if isinstance(child, lark.Tree) else child
-            for child in tree.children
-        ]
-        start, end = (0, 0) if tree.meta.empty else (tree.meta.start_pos, tree.meta.end_pos)
-        span = source.span(offset + start, offset + end)
-        made[id(tree)] = getattr(builder, tree.data)(span, children)
+        children = [made.pop(id(c)) if type(c) is inner else c for c in tree.children]
+        meta, rule = tree.meta, tree.data
+        start, end = (0, 0) if meta.empty else (meta.start_pos, meta.end_pos)
+        if (make := makers.get(rule)) is None:
+            make = makers[rule] = getattr(builder, rule)
+        made[id(tree)] = make(source.span(offset + start, offset + end), children)
     return made[id(root)]
 
 
