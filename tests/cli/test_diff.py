@@ -265,7 +265,8 @@ def test_what_is_wrong_in_the_revision_has_its_place_there(convdsl, history: Pat
     ("arguments", "words"),
     [
         (("--against", "mian", "nets ü/net.cnn"), "git knows no revision mian"),
-        (("--against", "--output=x", "nets ü/net.cnn"), "a value is missing: --against REV"),
+        (("--against", "--output=x", "nets ü/net.cnn"), "no option --output=x; did you mean"),
+        (("--against", "--xyzzy", "nets ü/net.cnn"), "a value is missing: --against REV"),
         (("--against=--output=x", "nets ü/net.cnn"), "git knows no revision --output=x"),
         (("--against=-h", "nets ü/net.cnn"), "git knows no revision -h"),
         (("--against", "main", "new.cnn"), "main has no new.cnn"),
