@@ -187,4 +187,19 @@ def _prefix_hint(missing: Sequence[str], extra: Sequence[str]) -> str:
             stripped = {n.removeprefix(prefix) for n in wrapped if n.startswith(prefix)}
             if len(stripped & set(plain)) * 2 > len(plain):
                 return words.format(f"`{shown(prefix)}`")
-    return ""
+    return _block_hint(missing, extra)
+
+
+def _block_hint(missing: Sequence[str], extra: Sequence[str]) -> str:
+    """Text in blocks, a file without: each name has a part more, `stage_2.conv2.weight`."""
+    held, parts = set(extra), list[str]()
+    for name in missing:
+        path = name.split(".")
+        less = (
+            path[at] for at in range(len(path) - 2) if ".".join(path[:at] + path[at + 1 :]) in held
+        )
+        parts += [part for part in less if not part.isdigit()][:1]
+    if not missing or len(parts) * 2 <= len(missing):
+        return ""
+    said = ", ".join(f"`{shown(part)}`" for part in list(dict.fromkeys(parts))[:2])
+    return f"the file's names have no part for {said}: `as _` behind a block leaves its name out"

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+import convdsl
+from convdsl.bound import bind_weights
 from convdsl.diagnostics import WeightError
 from convdsl.ir.graph import Graph, StateNode
 from convdsl.ir.opdef import Role
@@ -143,6 +145,30 @@ def test_a_prefix_that_does_not_make_all_fit_is_pointed_out() -> None:
     )
     foreign = {f"net.{name}": array for name, array in arrays().items()}
     assert "begin with `net.`" in mismatches(foreign)
+
+
+def test_flat_names_for_text_in_blocks_are_pointed_out() -> None:
+    """Layers of several blocks that the file has side by side."""
+    text = """
+        block stage(i) { conv(4, 3x3) as "conv{i}" -> bn as "bn{i}" }
+        model net {
+            input x: f32[N, 4, 8, 8]
+            x -> stage(1) as -> stage(2) as -> output y
+        }
+    """
+    flat, deep = (convdsl.parse(text.replace(" as ->", said)) for said in (" as _ ->", " ->"))
+    arrays = {
+        name: np.ones(fitting.shape_of(state.type), np.float32)
+        for name, state in flat.graph.states.items()
+    }
+    assert sorted(arrays)[:2] == ["bn1.bias", "bn1.running_mean"]
+    assert not bind_weights(flat, arrays).notes
+    with pytest.raises(WeightError) as raised:
+        bind_weights(deep, arrays)
+    assert str(raised.value).splitlines()[-1] == (
+        "help: the file's names have no part for `stage`, `stage_2`: "
+        "`as _` behind a block leaves its name out"
+    )
 
 
 @pytest.mark.parametrize("dtype", [DType.BF16, DType.F16, DType.F32, DType.F64])
