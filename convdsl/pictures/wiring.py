@@ -229,5 +229,5 @@ def figure_of(node: OpNode, cost: Cost, name: str) -> Figure:
 
 
 def short(value: Dim) -> str:
-    """`25.6 M`; polynomials as they are."""
-    return short_number(value) if isinstance(value, int) else str(value)
+    """`25.6 M`; polynomials whole, `2,850,816*N`."""
+    return short_number(value) if isinstance(value, int) else figure_text(value)

@@ -122,11 +122,12 @@ def test_names_of_strangers_do_nothing() -> None:
 
 
 def test_open_sizes_leave_out_what_needs_them() -> None:
-    text = "model m {\n    input x: f32[N, 3, H, W]\n    x -> conv(4, 3x3) -> relu -> output y\n}"
+    text = "model m {\n    input x: f32[N, 3, H, W]\n    x -> conv(40, 3x3) -> relu -> output y\n}"
     page = html_page(convdsl.parse(text), machine=MACHINE)
     read = Read(page)
     assert "Memory over time" not in read.headings
-    assert "1x4xHxW" in page
+    assert "1x40xHxW" in page
+    assert page.count(">1,080*H*W<") == 2, "in the sums and in the table"
     assert "All sizes must be known" in page
     sized = Read(html_page(convdsl.parse(text), inputs=(3, 8, 9), batch=2, machine=MACHINE))
     assert tuple(sized.headings[:6]) == HEADINGS
