@@ -75,7 +75,7 @@ def _report(options: argparse.Namespace) -> Report:
 
 def _rows(reports: dict[str, Report], depth: int | None) -> list[dict[str, Any]]:
     """Totals, and with a depth multiply-accumulates of blocks."""
-    from convdsl.reporting.rows import figure_text, rows
+    from convdsl.reporting.rows import rows
 
     totals = next(iter(reports.values())).totals
     made = [
@@ -87,13 +87,11 @@ def _rows(reports: dict[str, Report], depth: int | None) -> list[dict[str, Any]]
     blocks = {key: {row.name: row for row in rows(r, depth)} for key, r in reports.items()}
     every: Sequence[str] = list(dict.fromkeys(name for found in blocks.values() for name in found))
     for name in every:
-        cells = {k: figure_text(b[name].cost.macs) if name in b else "-" for k, b in blocks.items()}
-        if any(
-            cell not in ("0", "-") for cell in cells.values()
-        ):  # layers without multiply-accumulates
+        cells = {k: _plain(b[name].cost.macs) if name in b else "-" for k, b in blocks.items()}
+        if any(cell not in (0, "-") for cell in cells.values()):  # others have none to compare
             made.append({"figure": f"macs of {name}", **cells})
     return made
 
 
 def _plain(value: Any) -> Any:
-    return value if isinstance(value, int) else str(value)
+    return value if isinstance(value, int) else "?" if value is None else str(value)

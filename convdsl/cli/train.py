@@ -220,7 +220,7 @@ def _verdict(job: Job, trained: Trained, folder: Path) -> str:
         for name, value in best.items()
         if name.startswith("val_") and isinstance(value, float)
     ]
-    return f"best was epoch {best['epoch']}: {', '.join(figures)}; its weights in {path}"
+    return f"best was epoch {best['epoch']}: {', '.join(figures)}\nits weights are in {path}"
 
 
 def _draw(trained: Trained, folder: Path) -> None:

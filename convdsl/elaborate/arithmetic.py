@@ -13,6 +13,7 @@ from typing import Any
 
 from convdsl.elaborate import limits
 from convdsl.elaborate.values import ListValue, describe, is_number
+from convdsl.ir.shapes import sufficient
 from convdsl.syntax.limits import INTEGER_BITS
 from convdsl.tensor import Dim, SymDim, bounds, exact_div, floor_div
 
@@ -223,9 +224,14 @@ def _ordered(symbol: str, left: Any, right: Any) -> bool:
     raise _undecided(symbol, left, right)
 
 
-def _undecided(symbol: str, left: Any, right: Any) -> ValueProblem:
-    return ValueProblem(
-        "E0402",
-        f"cannot decide {left} {symbol} {right} for every size",
-        (f"declare it on the input: `where {left} {symbol} {right}`, or give the size",),
-    )
+def _undecided(symbol: str, left: Dim, right: Dim) -> ValueProblem:
+    """Help is what the constraints of an input can say: of a size alone, or of its remainder."""
+    known = sufficient(left, right) if symbol == "==" else None
+    said = f"{left} {symbol} {right}"
+    help = "give the sizes"
+    if known is not None:
+        remainder = f"{known.name} % {known.divisor} == {known.remainder}"
+        help = f"declare it on the input: `where {remainder}`"
+    elif str(left).isidentifier() and (isinstance(right, int) or str(right).isidentifier()):
+        help = f"declare it on the input: `where {said}`, or give the size"
+    return ValueProblem("E0402", f"cannot decide {said} for every size", (help,))

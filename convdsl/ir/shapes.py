@@ -161,19 +161,20 @@ def disagreement(
     """The error of two sizes that differ or cannot be proven equal, naming what is missing."""
     if isinstance(a - b, int):
         return OpError(f"{what}: {a} is not {b}", operands=operands, attributes=attributes)
-    message, condition = f"{what}: {a} == {b} cannot be proven", _missing(a, b)
+    message, condition = f"{what}: {a} == {b} cannot be proven", sufficient(a, b)
     error = Unproven(message, condition, operands=operands, attributes=attributes)
     if str(a).isidentifier() and str(b).isidentifier():
         error.help = (f"where they are equal, call both {a}",)
     return error
 
 
-def _missing(a: Dim, b: Dim) -> Symbol | None:
+def sufficient(a: Dim, b: Dim) -> Symbol | None:
     """A symbol of which enough is known that a == b is proven, e.g. `H % 16 == 0`."""
     difference = a - b
     denominators = {*_denominators(difference)}
     for s in sorted(symbols_of(difference), key=str):
-        for divisor in sorted({lcm(s.divisor, d) for d in (*denominators, lcm(1, *denominators))}):
+        parts = (*denominators, lcm(1, *denominators))
+        for divisor in sorted({way for d in parts for way in (lcm(s.divisor, d), s.divisor * d)}):
             for remainder in range(min(divisor, 64)):
                 least = s.minimum + (remainder - s.minimum) % divisor
                 special = Symbol(s.name, least, divisor, remainder, s.maximum)

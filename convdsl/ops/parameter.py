@@ -50,7 +50,13 @@ def state_parameter(call: Call) -> tuple[StateSpec, ...]:
     """weight[shape..], trained where it is floating, else a buffer."""
     type = _declared(call)
     role = Role.PARAMETER if type.dtype.is_float else Role.BUFFER
-    return (StateSpec("weight", type, role, "ones", call["bare"]),)
+    return (StateSpec("weight", type, role, _start(type), call["bare"]),)
+
+
+def _start(type: TensorType) -> str:
+    """Rows that begin as each other would stay so: codes, tables, queries."""
+    is_table = type.dtype.is_float and sum(extent != 1 for extent in type.shape) > 1
+    return "kaiming_uniform" if is_table else "ones"
 
 
 def kernel_parameter(call: Call) -> TensorExpr:
@@ -67,7 +73,9 @@ PARAMETER = OpDef(
     aliases=(),
     doc="""A trained weight by itself, for arithmetic with tensors: `x * parameter([64, 1, 1])`.
 
-    It takes no tensor. With `weight = [...]` it is a constant.""",
+    It takes no tensor. With `weight = [...]` it is a constant. Trained, it starts from 1 where one
+    axis at most is longer than 1 (gains; for shifts say `weight = zeros`), else as weights of
+    layers do (tables, codes, queries: rows that begin as each other would stay so).""",
     operands=(Operand("weight", Role.PARAMETER),),
     attributes=(
         Attribute("shape", Kind.SHAPE, REQUIRED, "extents, the batch included where it has one"),

@@ -46,8 +46,9 @@ def report_grid(
         }
         lines.append([cells[name] for name in chosen])
     spare = "source,attributes,input,receptive field,kernel/stride,flops,op"
-    kept = columns is not None  # who asks for columns gets them
-    return _grid(chosen, lines, "params,macs,flops", "" if kept else spare)
+    if columns is not None:  # whoever asks for columns names the dearest first
+        spare = ",".join(reversed(columns[1:]))
+    return _grid(chosen, lines, "params,macs,flops", spare)
 
 
 def defaults_grid(report: Report) -> Grid:

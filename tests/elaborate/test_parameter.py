@@ -41,6 +41,31 @@ def test_bare_ones_are_called_as_their_layers() -> None:
     np.testing.assert_array_equal(again, found)
 
 
+def test_rows_of_a_table_begin_unlike_each_other() -> None:
+    """Queries, codes, embeddings: gradients of equal rows would be equal, too."""
+    made = model(
+        "y = x + (parameter([4]) as gain) + (parameter([1, 3, 1]) as shift)\n"
+        "z = y + (parameter([1, 3, 4]) as code)\n"
+        "z + (parameter([3, 4], weight = zeros) as none) -> output o"
+    )
+    assert {key: state.init for key, state in made.graph.states.items()} == {
+        "gain.weight": "ones",
+        "shift.weight": "ones",
+        "code.weight": "kaiming_uniform",
+        "none.weight": "zeros",
+    }
+    executable = convdsl.compile(made, "random:0", threads=1)
+    code = executable(np.zeros((1, 3, 4), "f4"))[0] - 2
+    assert len(np.unique(code)) == 12
+    assert np.abs(code).max() <= np.sqrt(6 / 12)
+    assert source(made)[0].count("weight = zeros") == 1
+
+
+def test_tables_of_integers_begin_with_ones() -> None:
+    made = model('x -> output y\nparameter([3, 4], dtype = "i64") as t -> output z')
+    assert [state.init for state in made.graph.states.values()] == ["ones"]
+
+
 def test_they_cost_nothing_at_run_time() -> None:
     net = convdsl.compile(
         model("x * (parameter([3, 1]) as gain) -> output y"),

@@ -83,6 +83,17 @@ def test_narrow_terminals_leave_columns_out_and_break_no_word() -> None:
     assert "a_rather_long_name.of_a_layer.in_a.deeply_nested_block.relu" in first
 
 
+def test_of_columns_that_are_asked_for_the_last_are_left_out_first() -> None:
+    asked = ("macs", "layer", "output", "input", "kernel/stride", "attributes", "flops", "op")
+    text = render(report(), width=80, columns=asked)
+    assert all(len(line) <= 80 for line in text.splitlines())
+    left = text.partition("columns: without ")[2].partition(";")[0].split(", ")
+    assert left == list(reversed(asked))[: len(left)] or left == list(asked)[-len(left) :]
+    assert 0 < len(left) < len(asked) - 1
+    assert "3,456" in text
+    assert "columns: without" not in render(report(), columns=asked)
+
+
 def test_a_report_prints_itself() -> None:
     import convdsl
 
