@@ -70,11 +70,8 @@ def _sign(span: Span) -> Span:
 
 
 def _spelled(span: Span, word: str) -> str:
-    """The word in the place of another one; of a file, which stands in quotes, its last part."""
-    if not span.text.startswith('"'):
-        return word
-    folder, slash, _ = span.text[1:-1].rpartition("/")
-    return f'"{folder}{slash}{word}"'
+    """The word in the place of another one; a file stands in quotes."""
+    return f'"{word}"' if span.text.startswith('"') else word
 
 
 def _declared(analysis: Analysis, condition: str) -> Iterator[Mending]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from convdsl.elaborate import foreign
 from convdsl.elaborate.session import suggest
 from convdsl.elaborate.values import ListValue, describe, format_value, is_number
 from convdsl.ir.graph import Value
@@ -79,6 +80,7 @@ def word(attribute: Attribute, value: str) -> tuple[str, ...]:
         _unquoted(value)
         or _switch(attribute, value)
         or _whole(attribute, value)
+        or foreign.value(value, attribute.choices)
         or suggest(value, attribute.choices)
     )
 

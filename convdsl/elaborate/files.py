@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 
 from convdsl.diagnostics import SourceFile
-from convdsl.elaborate.session import suggest
+from convdsl.spelling import nearest
 from convdsl.syntax import ast
 from convdsl.syntax.limits import SOURCE_BYTES
 from convdsl.syntax.parser import parse
@@ -122,13 +122,14 @@ def elsewhere(text: str, importer: Path, root: Path) -> tuple[str, ...]:
     return ()
 
 
-def neighbours(path: Path) -> tuple[str, ...]:
-    """Help for a file that is not there: one beside it with nearly its name."""
+def neighbours(path: Path, text: str) -> tuple[str, ...]:
+    """Help for a file that is not there, written as `text`: one beside it with nearly its name."""
     try:
         names = [entry.name for entry in islice(os.scandir(path.parent), LISTED)]
     except OSError:
         return ()
-    return suggest(path.name, (name for name in names if name.endswith(path.suffix or ".cnn")))
+    near = nearest(path.name, (name for name in names if name.endswith(path.suffix or ".cnn")))
+    return (f"did you mean `{text.removesuffix(path.name)}{near}`?",) if near is not None else ()
 
 
 def below(name: str, folder: Path) -> tuple[str, ...]:

@@ -105,6 +105,8 @@ ARGUMENTS = {
     "size": "kernel",
     "pool_size": "kernel",
     "rate": "p",
+    "prob": "p",
+    "probability": "p",
     "alpha": "slope",
     "ksize": "kernel",
     "dilation_rate": "dilation",
@@ -178,6 +180,27 @@ def argument(word: str, known: Collection[str]) -> tuple[str, ...]:
     return (f"did you mean `{meant}`?",) if meant in known else ()
 
 
+WORDS = {
+    "mirror": "reflect",
+    "edge": "replicate",
+    "border": "replicate",
+    "clamp": "replicate",
+    "wrap": "circular",
+    "periodic": "circular",
+    "constant": "zeros",
+    "zero": "zeros",
+}
+"""Words that stand for an attribute's value elsewhere: how a border is filled."""
+
+STEPS = {
+    "totensor": "write rescale(1 / 255) where pixels are to be 0 to 1; images are tensors already",
+    "randomcrop": "what is drawn by chance is for training: train { augment = random_crop(...) }",
+    "randomhorizontalflip": (
+        "what is drawn by chance is for training: train { augment = horizontal_flip }"
+    ),
+}
+"""Steps that prepare images, in lower case without `_`."""
+
 _TRAINED_BY = ("device", "precision", "amp", "workers", "threads", "resume", "out", "data", "val",
                "weights", "nproc", "tensorboard", "overwrite")  # fmt: skip
 
@@ -218,6 +241,18 @@ TECHNIQUES_TAKE = {
     "prob": "probability",
 }
 """Arguments of optimizers, schedules, losses and augmentations."""
+
+
+def value(word: str, known: Collection[str]) -> tuple[str, ...]:
+    """Help for a word that an attribute does not take, where it is one of elsewhere."""
+    meant = WORDS.get(word.lower())
+    return (f"did you mean `{meant}`?",) if meant in known else ()
+
+
+def step(word: str) -> tuple[str, ...]:
+    """Help for a step that prepares images, where it is one of elsewhere."""
+    meant = STEPS.get(word.lower().replace("_", ""))
+    return (meant,) if meant is not None else ()
 
 
 def setting(word: str) -> tuple[str, ...]:

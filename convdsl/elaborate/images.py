@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from convdsl.diagnostics import Span
-from convdsl.elaborate import limits
+from convdsl.elaborate import foreign, limits
 from convdsl.elaborate.expressions import Evaluator
 from convdsl.elaborate.scope import Context
 from convdsl.elaborate.session import Stop, suggest
@@ -107,6 +107,9 @@ def _made(steps: Sequence[PreprocessingStep]) -> tuple[int, int] | None:
 def _step(
     evaluator: Evaluator, node: ast.Expression, channels: Any, context: Context
 ) -> PreprocessingStep:
+    said = node.callee if isinstance(node, ast.Call) else node
+    if isinstance(said, ast.Name) and (meant := foreign.step(said.id)):
+        raise _Unfit(f"unknown preprocessing step `{said.id}`", said.span, meant)
     if not isinstance(node, ast.Call) or not isinstance(node.callee, ast.Name):
         known = (f"one of {', '.join(STEPS)}",)
         raise _Unfit("a preprocessing step is a call such as resize(256)", node.span, known)

@@ -430,6 +430,7 @@ class Interpreter(Layers):
                     "E0305",
                     f"`repeat` takes a count, not {describe(count)}",
                     node.count.span,
+                    help=_WHOLE if isinstance(count, float) else (),
                 )
             if count > limits.ITERATIONS:
                 raise self.session.halt(
@@ -548,3 +549,4 @@ def _named(targets: Sequence[ast.Name], parts: int) -> tuple[str, ...]:
 
 
 _DIGITS = re.compile(r"-?[0-9]+")
+_WHOLE = "round it: floor(x), ceil(x), round(x); `//` divides whole numbers"

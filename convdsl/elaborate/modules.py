@@ -102,7 +102,7 @@ class Modules:
                         "E0903",
                         text,
                         (item.model or item).span,
-                        help="write all settings into one",
+                        help=("write all settings into one",),
                     )
                 module.training[name] = TrainingReader(self._statements, context).read(item)
 
@@ -197,10 +197,12 @@ class Modules:
             return (f'did you mean "{text}.cnn"?',)
         root, zoo = self.library.root, self.library.zoo
         if text.startswith(ZOO) or module.place is None or root is None:
-            return neighbours(place)
+            return neighbours(place, text)
         folder = module.place.parent
         found = (
-            elsewhere(text, module.place, root) or neighbours(place) or below(place.name, folder)
+            elsewhere(text, module.place, root)
+            or neighbours(place, text)
+            or below(place.name, folder)
         )
         if not found and zoo is not None and (zoo / place.name).is_file():
             found = (f'the zoo has one: "{ZOO}{place.name}"',)
@@ -219,7 +221,7 @@ class Modules:
             message, help = problem.message, problem.help
             if problem.code == "E0701" and place is not None and not os.path.lexists(place):
                 message = f'there is no file "{text}"'
-                help = neighbours(place) or below(place.name, place.parent) or _NAMES
+                help = neighbours(place, text) or below(place.name, place.parent) or _NAMES
             raise self.session.fail(problem.code, message, path.span, help=help) from None
         lines = tuple(line.strip() for line in content.splitlines())
         while lines and not lines[-1]:

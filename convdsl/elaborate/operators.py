@@ -107,6 +107,10 @@ def _assign_operands(
     return dict(zip(names, inputs, strict=True))
 
 
+_SHORT = 24
+"""Letters of a list that stands in a help as it is written."""
+
+
 def of_a_list(
     inputs: Sequence[Given], context: Context
 ) -> tuple[tuple[tuple[Span, str], ...], tuple[str, ...]]:
@@ -119,7 +123,7 @@ def of_a_list(
     labels = ((list_, f"a list of {len(inputs)}"),)
     if name in context.results.values:
         return labels, (f"it is not the output `{name}`: call one of them otherwise",)
-    if not name.isidentifier():
+    if not name.isidentifier() and (len(name) > _SHORT or not name.startswith("[")):
         return labels, ()
     return labels, (f"join them, `concat({name})`, or take each: `for y in {name} {{ ... }}`",)
 

@@ -72,12 +72,12 @@ class Session:
         message: str,
         *labels: tuple[Span, str] | Span,
         frames: tuple[Frame, ...] = (),
-        help: Iterable[str] = (),
+        help: tuple[str, ...] = (),
         notes: Iterable[str] = (),
     ) -> Stop:
         """Record an error and return what to raise."""
         made = tuple(Label(x) if isinstance(x, Span) else Label(*x) for x in labels)
-        self.report(Diagnostic(code, message, made, frames, tuple(notes), tuple(help)))
+        self.report(Diagnostic(code, message, made, frames, tuple(notes), help))
         return Stop()
 
     def warn(
@@ -86,16 +86,14 @@ class Session:
         message: str,
         *labels: tuple[Span, str] | Span,
         frames: tuple[Frame, ...] = (),
-        help: Iterable[str] = (),
+        help: tuple[str, ...] = (),
     ) -> None:
         """Record what is likely a mistake, once per code and place, as many as errors at most."""
         made = tuple(Label(x) if isinstance(x, Span) else Label(*x) for x in labels)
         key = (code, made[0].span)
         if key not in self._seen and len(self.warnings) < DIAGNOSTICS:
             self._seen.add(key)
-            self.warnings.append(
-                Diagnostic(code, message, made, frames, (), tuple(help), "warning")
-            )
+            self.warnings.append(Diagnostic(code, message, made, frames, (), help, "warning"))
 
     def halt(self, code: str, message: str, span: Span | None, frames: tuple[Frame, ...]) -> Halt:
         """Record that a limit was passed and return what to raise. Of blocks that instantiate each

@@ -15,6 +15,7 @@ from convdsl.elaborate.values import (
     NOTHING,
     POISON,
     SPELLED,
+    BlockValue,
     Given,
     Operator,
     describe,
@@ -102,7 +103,9 @@ class Statements(Interpreter):
                     "E0201",
                     f"`default` needs an operator, and `{name}` is none",
                     entry.callee.span,
-                    help=suggest(name, SPELLED),
+                    help=(f"a block has its own: `block {name}(... = ...)`",)
+                    if isinstance(context.scope.find(name)[1], BlockValue)
+                    else suggest(name, SPELLED),
                 )
                 continue
             made = dict(context.defaults.get(operator.op.name, {}))
@@ -156,6 +159,6 @@ def _put_out(node: ast.Assign) -> tuple[str, ...]:
         return ()
     before = node.span.source.text[: chain.stages[-1].label.span.start]
     if "\n" in before.rpartition("->")[2]:
-        return ("the `->` at the end of the line before goes on with this one: leave it out",)
+        return ("a `->` at the end of a line goes on in the next one: leave it out",)
     label = chain.stages[-1].label.span.text
     return (f"an output is a name already: leave out `{node.targets[0].id} =`, and read `{label}`",)

@@ -69,6 +69,10 @@ class TrainBlock:
                 session.fail("E0903", text, span, help=help)
 
 
+_ONE = {"metrics": "metric", "augment": "augmentation"}
+"""What one of a setting's techniques is called, where that is not as the setting."""
+
+
 class TrainingReader:
     """Reads a `train` block, reporting every unknown setting, choice, argument and unfit value."""
 
@@ -201,7 +205,8 @@ class TrainingReader:
             if setting == "loss" and self._is_put_out(name):
                 listed = (f"an output is compared with a target: mse({name.id}, target)",)
             help = suggest(name.id, known) or listed
-            raise self._fail(f"unknown {setting} `{name.id}`", name.span, help=help)
+            text = f"unknown {_ONE.get(setting, setting)} `{name.id}`"
+            raise self._fail(text, name.span, help=help)
         return known[name.id]
 
     def _is_put_out(self, name: ast.Name) -> bool:

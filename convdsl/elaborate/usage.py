@@ -21,6 +21,7 @@ MEETING = 64
 """Bindings that may meet in one name; where more do, none of them is suspected."""
 
 _KEEP = "leave it out, or call it `_{}` if that is on purpose"
+_PART = "call it `_{}`: what is not needed has a `_` before its name"
 _IMPORT = "leave it out, or write `{0} as _{0}` if that is on purpose"
 _LOOP = "write `repeat`, or call it `_{}` if that is on purpose"
 _COUNTED = "leave `enumerate` out, or call it `_{}` if that is on purpose"
@@ -102,7 +103,7 @@ def _of_the_file(tree: ast.File) -> Iterator[Binding]:
     for item in tree.items:
         if isinstance(item, ast.Let):
             for name in item.targets:
-                yield Binding(name, "`{}` is never used", item.span)
+                yield Binding(name, "`{}` is never used", item.span, _help(item))
         elif isinstance(item, ast.Use):
             for imported in item.names:
                 name = imported.alias or imported.name
@@ -241,7 +242,7 @@ class _Reader:
         says = "`{}` is bound and never used" if tensor else "`{}` is never used"
         own = len(self._own)
         for name in node.targets:
-            self._bind(name, says, node.span, ways)
+            self._bind(name, says, node.span, ways, _help(node))
         if isinstance(node.value, ast.Member) and node.value.name.id in ("shape", "space"):
             self._sizes.append(tuple(self._own[own:]))
 
@@ -285,6 +286,11 @@ class _Reader:
             self._later |= self._rounds[-1]
         self._rounds[-1] |= before
         return ways
+
+
+def _help(node: ast.Let | ast.Assign) -> str:
+    """What to do about a name that is not used: one of several stands for its part."""
+    return _KEEP if len(node.targets) == 1 else _PART
 
 
 def _calls(iterable: ast.Expression, function: str) -> bool:

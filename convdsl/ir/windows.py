@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from math import gcd
 
 from convdsl.ir.opdef import REQUIRED, Attribute, Call, Kind, OpError
-from convdsl.tensor import Dim, Window, bounds, ceil_div, dim_max, dim_min, floor_div
+from convdsl.tensor import Dim, TensorType, Window, bounds, ceil_div, dim_max, dim_min, floor_div
 
 Padding = tuple[tuple[Dim, Dim], ...]
 # Words for sizes and padding
@@ -48,9 +48,20 @@ def resolve_sizes(call: Call, name: str, rank: int) -> tuple[int, ...]:
             f"{name} {text} has {len(sizes)} axes, the input {call.type('x')} has {rank} of space",
             attributes=(name,),
             operands=("x",),
-            help=("of an input's axes the first is the batch, the second the channels",),
+            help=_sizes_of(call.type("x"), sizes, rank),
         )
     return sizes
+
+
+def _sizes_of(x: TensorType, sizes: tuple[int, ...], rank: int) -> tuple[str, ...]:
+    """Help for sizes of more or fewer axes than the input has of space."""
+    if len(sizes) > rank and isinstance(x.shape[0], int):  # perhaps there is no batch
+        return ("of an input's axes the first is the batch, the second the channels",)
+    own = sizes * rank if len(set(sizes)) == 1 else sizes
+    if len(own) < rank:
+        return (f"one number for each of {rank} axes",)
+    what = "axes" if rank > 1 else "axis"
+    return (f"of {rank} {what}: {'x'.join(map(str, own[-rank:]))}",)
 
 
 FEW_CHANNELS = 16

@@ -256,17 +256,35 @@ def resolve_expand(call: Call) -> Mapping[str, Any]:
         )
     own = (1,) * (len(wanted) - x.rank) + x.shape
     shape = tuple(have if want == -1 else want for have, want in zip(own, wanted, strict=True))
-    for have, want in zip(own, shape, strict=True):
+    for want in shape:
         most = bounds(want)[1]
         if most is not None and most < 0:  # one that may be less is held to it when it is known
             raise OpError(f"{want} is no extent", attributes=("shape",))
-        if have not in (1, want):
-            what = f"cannot expand {x} to {format_shape(shape)}"
-            error = disagreement(what, have, want, ("x",))
-            if isinstance(want, int) and not isinstance(have, int):
-                error.help = (f"{have} stays open: -1 leaves a size as it is",)
-            raise error
+    what = f"cannot expand {x} to {format_shape(shape)}"
+    pairs = {pair: None for pair in zip(own, shape, strict=True) if pair[0] not in (1, pair[1])}
+    certain = ", ".join(f"{have} is not {want}" for have, want in pairs if _differ(have, want))
+    if certain:
+        more = len(shape) > x.rank
+        tail = "; axes are paired from the last" if more else ""
+        text = "new axes come in front: make one elsewhere before, unsqueeze([...])"
+        raise OpError(
+            f"{what}: {certain}{tail}",
+            attributes=("shape",),
+            operands=("x",),
+            help=(text,) if more else (),
+        )
+    for have, want in pairs:
+        error = disagreement(what, have, want, ("x",))
+        if isinstance(want, int) and not isinstance(have, int):
+            error.help = (f"{have} stays open: -1 leaves a size as it is",)
+        raise error
     return {**call.attributes, "shape": shape}
+
+
+def _differ(a: Dim, b: Dim) -> bool:
+    """Whether two sizes differ whatever the open ones are."""
+    difference = a - b
+    return isinstance(difference, int) and difference != 0
 
 
 def infer_expand(call: Call) -> tuple[TensorType, ...]:

@@ -22,17 +22,18 @@ from convdsl.ir.opdef import (
 from convdsl.kernel.expr import Read, Stage, TensorExpr, TensorVar, axes_over
 from convdsl.tensor import LANGUAGE_DTYPES, DType, TensorType, format_shape
 
+_OPEN = "its sizes are known when the file is loaded: for the batch, and others, write 1"
+
 
 def resolve_parameter(call: Call) -> Mapping[str, Any]:
     """A shape of positive numbers; raises OpError for free or empty extents."""
     shape = tuple(call["shape"])
     if not all(isinstance(extent, int) and extent > 0 for extent in shape):
+        known = all(isinstance(extent, int) for extent in shape)
         raise OpError(
             f"a weight cannot have the shape {format_shape(shape)}",
             attributes=("shape",),
-            help=(
-                "its sizes are known when the file is loaded: for the batch, and others, write 1",
-            ),
+            help=("every size is 1 or more" if known else _OPEN,),
         )
     return {**call.attributes, "shape": shape}
 

@@ -120,7 +120,7 @@ LOOKALIKES = {
     "|": "layers are joined with `->`; of two conditions, write `or`",
     "!": "write `not`, or `!=` for unequal",
     ";": "a newline ends a statement",
-    "@": "layers are joined with `->`",
+    "@": "matrices are multiplied by `matmul(a, b)`; layers are joined with `->`",
     "?": "write `if condition { a } else { b }`",
     "×": "write sizes with the letter x: 3x3",
     "→": "write `->`",

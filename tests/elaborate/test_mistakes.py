@@ -34,6 +34,7 @@ def test_mistake(mistake: Mistake, golden: Callable[[str, str], None]) -> None:
     assert [d.code for d in found] == [mistake.code], rendered
     assert found[0].span is not None
     assert found[0].span.text
+    assert all(len(line) > 1 for line in found[0].help), rendered
     if mistake.suggestion is not None:
         assert mistake.suggestion in "\n".join(found[0].help), rendered
     golden(f"diagnostics/{mistake.name}.txt", rendered + "\n")
@@ -122,6 +123,7 @@ def test_errors_in_an_imported_file_say_so(tmp_path: Path) -> None:
     ("wanted", "help"),
     [
         ("block.cnn", "did you mean `blocks.cnn`?"),
+        ("parts/layrs.cnn", "did you mean `parts/layers.cnn`?"),
         ("layers.cnn", 'did you mean "parts/layers.cnn"?'),
         ("resnet.cnn", 'the zoo has one: "zoo:resnet.cnn"'),
         ("other.cnn", "paths begin at the importing file's own folder, net/"),
