@@ -102,7 +102,7 @@ def _no_source(text: str) -> str:
         first = next((line for line in text.splitlines() if line.strip()), "")[:_LONGEST].strip()
         return f"`{first} ...` is no file: convdsl.parse takes text"
     near = nearest(text, zoo.names())
-    if whole := next((f"{text}{e}" for e in _TEXTS if Path(f"{text}{e}").is_file()), None):
+    if whole := next((f"{text}{e}" for e in _TEXTS if _is_file(Path(f"{text}{e}"))), None):
         near = whole  # the file, but for its ending
     if "/" in text or text.lower().endswith((".cnn", ".onnx")):
         path = Path(text)
