@@ -10,6 +10,7 @@ from typing import Any
 from convdsl import zoo
 from convdsl.diagnostics import InputError, SourceFile, expect
 from convdsl.elaborate import elaborate, load_file
+from convdsl.elaborate.files import is_file
 from convdsl.ir.model import Model
 from convdsl.spelling import nearest
 
@@ -24,10 +25,10 @@ def load(source: str | Path, **parameters: Any) -> Model:
     expect("the model", source, str, Path)
     text = str(source)
     path = Path(text)
-    if _is_file(path):
+    if is_file(path):
         return _load_path(path, None, parameters)
     head, colon, name = text.rpartition(":")
-    if colon and _is_file(Path(head)):
+    if colon and is_file(Path(head)):
         return _load_path(Path(head), name, parameters)
     entry = zoo.find(text)
     if entry is not None:
@@ -39,13 +40,6 @@ def parse(text: str, **parameters: Any) -> Model:
     """A model from source text. Imports are from the zoo only (`use "zoo:..."`)."""
     expect("the source text", text, str)
     return elaborate(SourceFile("<text>", text), parameters=parameters, zoo=zoo.folder())
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):
-        return False
 
 
 def _load_path(path: Path, model: str | None, parameters: Mapping[str, Any]) -> Model:
@@ -102,7 +96,7 @@ def _no_source(text: str) -> str:
         first = next((line for line in text.splitlines() if line.strip()), "")[:_LONGEST].strip()
         return f"`{first} ...` is no file: convdsl.parse takes text"
     near = nearest(text, zoo.names())
-    if whole := next((f"{text}{e}" for e in _TEXTS if _is_file(Path(f"{text}{e}"))), None):
+    if whole := next((f"{text}{e}" for e in _TEXTS if is_file(Path(f"{text}{e}"))), None):
         near = whole  # the file, but for its ending
     if "/" in text or text.lower().endswith((".cnn", ".onnx")):
         path = Path(text)

@@ -34,11 +34,19 @@ class FileProblem(Exception):
         self.help = help
 
 
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; of what cannot be the name of one, that there is none."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def project_root(path: Path) -> Path:
     """The nearest folder at or above the file's that holds a convdsl.toml, else the file's."""
     folder = Path(os.path.realpath(path)).parent
     for candidate in (folder, *folder.parents):
-        if (candidate / ROOT_MARK).is_file():
+        if is_file(candidate / ROOT_MARK):
             return candidate
     return folder
 
@@ -91,7 +99,7 @@ def _rooted(what: str, root: Path) -> tuple[str, ...]:
     """How a project comes to hold more folders."""
     if what != "the project":
         return ()
-    if (root / ROOT_MARK).is_file():
+    if is_file(root / ROOT_MARK):
         return (f"the project is {root.name}/, the folder that holds a {ROOT_MARK}",)
     text = f"the project is the file's own folder, {root.name}/; an empty {ROOT_MARK}"
     return (f"{text} in a folder above makes that the project",)
@@ -117,7 +125,7 @@ def elsewhere(text: str, importer: Path, root: Path) -> tuple[str, ...]:
     up = ""
     while folder != root and root in folder.parents:
         folder, up = folder.parent, f"../{up}"
-        if (folder / text).is_file():
+        if is_file(folder / text):
             return (f'paths begin at the importing file: write "{up}{text}"',)
     return ()
 

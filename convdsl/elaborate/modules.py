@@ -8,7 +8,7 @@ from pathlib import Path
 
 from convdsl.diagnostics import CompileError, SourceFile, Span
 from convdsl.elaborate import limits
-from convdsl.elaborate.files import ZOO, FileProblem, Library, below, elsewhere, neighbours
+from convdsl.elaborate.files import ZOO, FileProblem, Library, below, elsewhere, is_file, neighbours
 from convdsl.elaborate.scope import Context, LayerNames, Results, Scope
 from convdsl.elaborate.session import Refused, Session, Stop, suggest
 from convdsl.elaborate.statements import Statements
@@ -193,7 +193,7 @@ class Modules:
         return self.evaluate(source, tree, place)
 
     def _beside(self, text: str, place: Path, module: Module) -> tuple[str, ...]:
-        if not place.suffix and place.with_suffix(".cnn").is_file():
+        if not place.suffix and is_file(place.with_suffix(".cnn")):
             return (f'did you mean "{text}.cnn"?',)
         root, zoo = self.library.root, self.library.zoo
         if text.startswith(ZOO) or module.place is None or root is None:
@@ -204,7 +204,7 @@ class Modules:
             or neighbours(place, text)
             or below(place.name, folder)
         )
-        if not found and zoo is not None and (zoo / place.name).is_file():
+        if not found and zoo is not None and is_file(zoo / place.name):
             found = (f'the zoo has one: "{ZOO}{place.name}"',)
         return found or (f"paths begin at the importing file's own folder, {folder.name}/",)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from convdsl import zoo
 from convdsl.diagnostics import CompileError, SourceFile
 from convdsl.elaborate import elaborate, files, load_file
 
@@ -186,3 +187,11 @@ def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
     path = tmp_path / "bom.cnn"
     path.write_bytes(b"\xef\xbb\xbfconvdsl 1\r\nmodel m { input x: f32[N, 3]\r\nx -> relu }\r\n")
     assert load_file(path).name == "m"
+
+
+@pytest.mark.parametrize("path", ["x" * 300, f"{'x' * 300}.cnn", f"zoo:{'x' * 300}"])
+def test_what_is_too_long_for_a_name_is_no_file(tmp_path: Path, path: str) -> None:
+    (tmp_path / "net.cnn").write_text(f'use "{path}": part\n')
+    with pytest.raises(CompileError, match="there is no file") as raised:
+        load_file(tmp_path / "net.cnn", zoo=zoo.folder())
+    assert raised.value.diagnostics[0].code == "E0701"
