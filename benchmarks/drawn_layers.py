@@ -13,6 +13,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from benchmarks.block_layers import BLOCKS
 from benchmarks.drawing import ELEMENTS, Draw, Layer
 from benchmarks.more_drawn_layers import MORE
 
@@ -427,6 +428,7 @@ FAMILIES: dict[str, Family] = {
     for made in (
         conv, depthwise, grouped, conv1d, conv3d, transposed, linear, matmul, pool, pool_other,
         resize, softmax, norm, reduce, choose, transpose, move, embed, alone, together, *MORE,
+        *BLOCKS,
     )
 }  # fmt: skip
 """Kinds of layers by name."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from random import Random
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from convdsl.backends.llvm.objects import find_target
 from convdsl.ir.graph import Graph
 from convdsl.kernel.nodes import For, If, Let, Load, Parallel, Set, Store, walk_statements
 from convdsl.lowering.lower import Lowered, lower
+from convdsl.schedules.cpu import planar_plan
 from convdsl.schedules.cpu.machine import cpu_machine
 from convdsl.schedules.cpu.planar_plan import plan
 from convdsl.tensor import DType
@@ -316,3 +318,30 @@ def test_one_long_row_is_shared_out(groups: int) -> None:
     units = -(-way.vectors // way.strip) * groups
     assert units >= 8
     assert way.strip % way.tile.vectors == 0
+
+
+def test_rows_that_several_tiles_of_channels_meet_are_met_in_strips() -> None:
+    """Of 21 channels a group to 11 in tiles of four: what one tile reads of a row is near when the
+    next one does. One tile to all channels meets rows once."""
+
+    def way(groups: int, channels: int, made: int) -> Any:
+        b = layer("conv", (1, channels, 159, 159), channels=made, kernel=1, groups=groups)
+        (choice,) = lowered(b, "x86-64-v3").choices
+        return plan(choice.task, find_target("x86-64-v3"))
+
+    several, once = way(4, 84, 44), way(4, 20, 12)
+    near = find_target("x86-64-v3").caches.l1_bytes
+    assert several.tile.channels < 11
+    assert several.strip * several.lanes * 4 * 21 <= near
+    assert (once.tile.channels, once.strip * 2 + once.tile.vectors > once.vectors) == (3, True)
+
+
+@pytest.mark.parametrize(("near", "stays"), [(1, 1e-6), (0, 0.01)])
+@pytest.mark.parametrize("sizes", [(6, 10, 301), (18, 22, 299), (40, 26, 77)])
+def test_strips_of_any_length(near: int, stays: float, sizes: tuple[int, int, int]) -> None:
+    channels, made, long = sizes
+    b = Builder()
+    x = b.input("x", 2, channels, 3, long)
+    graph = b.output(y=b("relu", b("conv", x, channels=made, kernel=1, groups=2)))
+    with mock.patch.multiple(planar_plan, NEAR=near, _STAYS=stays):
+        check(graph, DType.F32, "native")

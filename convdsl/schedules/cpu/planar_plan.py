@@ -18,7 +18,7 @@ from convdsl.kernel.expr import Reduce, Stage, walk
 from convdsl.kernel.layout import Layout
 from convdsl.kernel.target import Target
 from convdsl.schedules.contraction import Convolution, Space, match_convolution
-from convdsl.schedules.cpu.tiles import evenly
+from convdsl.schedules.cpu.tiles import NEAR, evenly
 from convdsl.schedules.emission import extent_of
 from convdsl.schedules.merging import merged, without_single_terms
 from convdsl.schedules.phases import Part, phases_of, strides_of
@@ -32,6 +32,8 @@ _APART = 1.5  # lines that a vector of a row lies in, most beginning anywhere
 _COPY = 0.25  # cycles of an element that is brought to where rows have borders
 _TURN = 0.5  # and of one that was blocked
 _UNITS = 8  # of work at least: a team shares them out evenly
+_FEW_TILES = 4  # of a strip: each begins on other pages, which are waited for
+_STAYS = 0.25  # of the second-level cache: inputs of a strip that all channels meet
 
 Numbers = tuple[int, ...]  # of a phase, one for each axis of space
 
@@ -234,17 +236,31 @@ def plan(task: Task, target: Target) -> Way | None:
     _, tile = _best(planar, target, lanes)
     strip = -(-planar.count(-1) // lanes)
     way = Way(task, planar, lanes, tile, turned or not planar.inside, turned, 1, strip)
-    return _cut(way, target) if way.held else _shared(way)
+    return _cut(way, target) if way.held else _shared(way, target)
 
 
-def _shared(way: Way) -> Way:
-    """Strips of rows, where there is little else that a team could share out."""
+def _shared(way: Way, target: Target) -> Way:
+    """Strips of rows, where there is little else that a team could share out; none longer than the
+    inputs that the next tile of channels finds near."""
     planar = way.planar
     others = extent_of(way.task.axes[0]) * planar.conv.groups
     others *= prod(planar.count(axis) for axis in range(len(planar.outs) - 1))
     most = -(-way.vectors // way.tile.vectors)
-    strips = min(-(-_UNITS // others), most)
+    strips = min(max(-(-_UNITS // others), -(-most // _met_again(way, target))), most)
     return replace(way, strip=-(-most // strips) * way.tile.vectors)
+
+
+def _met_again(way: Way, target: Target) -> int:
+    """How many tiles along a row to meet before the same inputs are met for other channels: their
+    inputs stay in the first-level cache, or, where these would be a few of many channels, in a
+    part of the second. All of them where one tile has all channels."""
+    planar, caches = way.planar, target.caches
+    if way.tile.channels >= planar.conv.channels_out:
+        return -(-way.vectors // way.tile.vectors)
+    vector = way.lanes * planar.reduce.dtype.bytes
+    each = planar.conv.channels_in * way.tile.vectors * vector
+    near = int(caches.l1_bytes * NEAR) // each
+    return near if near >= _FEW_TILES else max(_FEW_TILES, int(caches.l2_bytes * _STAYS) // each)
 
 
 def _cut(way: Way, target: Target) -> Way:
