@@ -107,7 +107,8 @@ Context scheduler;
 Block *block;    // that of the thread that runs
 Fiber *current;  // null while none runs
 bool failed;
-extern "C" char __ehdr_start, _end;  // this library: constants, and what the compiler keeps there
+extern "C" char __ehdr_start, _end;  // this library, and its bounds
+const char *module_begin, *module_end;  // the kernels' own: constants, and what the compiler keeps there
 
 void report(const char *detector, const char *format, ...) {
     if (failed) return;
@@ -225,7 +226,8 @@ Region *admitted(const char *at, unsigned bytes, bool write, unsigned step) {
     if (at >= stacks.base && at < stacks.base + stacks.count * STACK) return nullptr;
     Region *region = find_region(at);
     if (!region) {
-        if (at >= &__ehdr_start && at < &_end) return nullptr;
+        if (at >= module_begin && at < module_end) return nullptr;
+        if (at >= &__ehdr_start && at < &_end) return nullptr;  // where a thread stands
         out_of_bounds(at, bytes, write);
     }
     if (at + bytes > region->end) out_of_bounds(at, bytes, write);
@@ -604,9 +606,11 @@ void convdsl_fail(const char *what) {
     stop();
 }
 
-// Runs one launch; 0, or 1 with a message.
-__attribute__((visibility("default"))) int convdsl_launch(const Launch *given) {
+int convdsl_launch_of(const void *asked, const char *begin, const char *end) {
+    const Launch *given = static_cast<const Launch *>(asked);
     launch = given;
+    module_begin = begin;
+    module_end = end;
     failed = false;
     current = nullptr;
     blockDim = {given->block[0], given->block[1], given->block[2]};

@@ -56,4 +56,7 @@ unsigned convdsl_warp(void);
 void convdsl_touch(const void *at, unsigned bytes, int write);
 
 [[noreturn]] void convdsl_fail(const char *what);
+
+// Runs one launch of a library that lies between these bounds; 0, or 1 with a message.
+int convdsl_launch_of(const void *launch, const char *begin, const char *end);
 }

@@ -1,6 +1,17 @@
 // A way to call every kernel of a module with pointers to its arguments, as a launch gives them.
 #pragma once
 
+#include "engine.h"
+
+extern "C" {
+extern char __ehdr_start, _end;  // of this module's library
+
+// Runs one launch; 0, or 1 with a message.
+CONVDSL_UNNOTED __attribute__((visibility("default"))) int convdsl_launch(const void *launch) {
+    return convdsl_launch_of(launch, &__ehdr_start, &_end);
+}
+}
+
 namespace convdsl {
 
 template <int... I>
