@@ -111,8 +111,9 @@ def parser_of(named: Iterable[str]) -> Parser:
     parser.set_defaults(whole=lambda: parser_of(COMMANDS))
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=Parser)
     for name, summary in COMMANDS.items():
-        command: Parser = commands.add_parser(name, help=summary, add_help=False)
-        if name in wanted:
+        read = name in wanted
+        command: Parser = commands.add_parser(name, help=summary, add_help=False, read=read)
+        if read:
             word = f"{name}_" if keyword.iskeyword(name) else name
             module = importlib.import_module(f"convdsl.cli.{word}")
             module.configure(command)

@@ -44,7 +44,11 @@ _ELSEWHERE = {
 class Parser(argparse.ArgumentParser):
     """A parser that abbreviates nothing, exits with 2 and suggests what was meant."""
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, *, read: bool = True, **settings: Any) -> None:
+        """`read`: whether it will parse anything. One that will not is a name in a list of commands
+        and nothing else: twenty whole ones take longer than all options of the one that is read."""
+        if not read:
+            return
         super().__init__(
             **settings, allow_abbrev=False, formatter_class=_formatter(), exit_on_error=True
         )
