@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,7 +17,10 @@ from convdsl import zoo
 from convdsl.backends.llvm import objects
 from convdsl.cli import bench, doctor, steps
 from convdsl.cli.app import COMMANDS
+from convdsl.compilation import Plan
+from convdsl.ir.canonical import canonical_text
 from convdsl.kernel.caches import TYPICAL
+from convdsl.lowering.lower import Lowered
 from convdsl.measure.machine import Figures
 from convdsl.measure.prediction import Team
 from convdsl.reporting.drawing import draw
@@ -120,6 +123,21 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def planned_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernels of one network are made once, however wide its tables are."""
+    lower, known = Plan.lower, dict[tuple[object, ...], Lowered]()
+
+    def lowered(plan: Plan, binding: Mapping[str, int]) -> Lowered:
+        graph, target = canonical_text(plan.model.graph), plan.toolchain.target
+        key = (plan.model.name, graph, target, plan.team, tuple(sorted(binding.items())))
+        if key not in known:
+            known[key] = lower(plan, binding)
+        return known[key]
+
+    monkeypatch.setattr(Plan, "lower", lowered)
+
+
 def masked(text: str) -> str:
     """Digits as 0, and what names compilers and targets as stars."""
     text = re.sub(r"(?m)^(target|made by)( +)(.*)$", lambda m: f"{m[1]}{m[2]}***", text)
@@ -138,6 +156,7 @@ def check(narrow: str, wide: str, width: int) -> None:
         assert known, f"{word!r} is a piece of something"
 
 
+@pytest.mark.usefixtures("planned_once")
 @pytest.mark.parametrize("name", PRINTED)
 def test_fixed_tables(
     terminal: Callable[..., str],

@@ -11,6 +11,7 @@ import random
 import re
 import time
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -53,21 +54,20 @@ def nodes(node: Any) -> Iterator[ast.Node]:
             )
 
 
-def subtrees(text: str) -> list[tuple[type, int, int]]:
-    found = nodes(parse(SourceFile("seed", text)))
+@cache
+def subtrees(which: int) -> list[tuple[type, int, int]]:
+    """Of a seed: what they are, and where."""
+    found = nodes(parse(SourceFile("seed", SEEDS[which])))
     return [(type(node), node.span.start, node.span.end) for node in found]
-
-
-TREES = [subtrees(text) for text in SEEDS]
 
 
 def exchange_subtree(draw: random.Random) -> str:
     """A subtree replaced by another, of the same kind as often as not."""
     which = draw.randrange(len(SEEDS))
     text = SEEDS[which]
-    kind, start, end = draw.choice(TREES[which])
+    kind, start, end = draw.choice(subtrees(which))
     other = draw.randrange(len(SEEDS))
-    candidates = TREES[other]
+    candidates = subtrees(other)
     if draw.random() < 0.6:
         candidates = [tree for tree in candidates if tree[0] is kind] or candidates
     _, from_, to = draw.choice(candidates)
