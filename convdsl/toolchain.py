@@ -30,7 +30,7 @@ from convdsl.schedules.machine import Machine
 _Target = TypeVar("_Target", Target, CudaTarget)
 
 
-FEWER_PRODUCTS = ("winograd", "spectral")
+FEWER_PRODUCTS = ("winograd", "winograd_sums", "spectral")
 """Schedules that compute convolutions with fewer products: other rounding, and what is no number
 spreads over a tile."""
 

@@ -39,6 +39,16 @@ class Line:
     form: Form
 
     @property
+    def own(self) -> int:
+        """Outputs that a tile has."""
+        return self.form.m
+
+    @property
+    def reach(self) -> int:
+        """Inputs that a tile reads."""
+        return self.form.t
+
+    @property
     def step(self) -> int:
         """From one position of a tile to the next."""
         return self.space.dilation if self.space.taps > 1 else 1
@@ -50,7 +60,7 @@ class Line:
     @property
     def tiles(self) -> int:
         """Of a phase; the last of some phases may lie beyond the outputs."""
-        return -(-self.space.outs // (self.step * self.form.m))
+        return -(-self.space.outs // (self.step * self.own))
 
     @property
     def count(self) -> int:
@@ -59,14 +69,14 @@ class Line:
     def first(self, tile: Dim) -> Dim:
         """The first output of a tile."""
         phase = floor_div(tile, self.tiles)
-        return phase + (tile - phase * self.tiles) * (self.form.m * self.step)
+        return phase + (tile - phase * self.tiles) * (self.own * self.step)
 
     def outputs(self, first: Dim) -> Dim:
         """How many outputs the tile has that begins there."""
-        whole = (self.tiles - 1) * self.form.m * self.step + self.phases - 1
-        if whole + (self.form.m - 1) * self.step < self.space.outs:
-            return self.form.m
-        return dim_min(self.form.m, ceil_div(self.space.outs - first, self.step))
+        whole = (self.tiles - 1) * self.own * self.step + self.phases - 1
+        if whole + (self.own - 1) * self.step < self.space.outs:
+            return self.own
+        return dim_min(self.own, ceil_div(self.space.outs - first, self.step))
 
     def output(self, first: Dim, number: Dim) -> Dim:
         return first + number * self.step
@@ -82,7 +92,7 @@ class Line:
 
     def beyond(self, first: Dim) -> list[Dim]:
         """How far its inputs reach beyond either end, where they may."""
-        low, high = self.input(first, 0), self.input(first, self.form.t - 1)
+        low, high = self.input(first, 0), self.input(first, self.reach - 1)
         ends = (-low, high - (self.space.extent - 1))
         return [end for end in ends if decide(IndexTest("le", end, 0)) is not True]
 
@@ -112,7 +122,7 @@ class Tiling:
     @property
     def outputs(self) -> int:
         """Of a tile."""
-        return prod(line.form.m for line in self.lines)
+        return prod(line.own for line in self.lines)
 
     @property
     def has_inner(self) -> bool:

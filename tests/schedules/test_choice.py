@@ -100,6 +100,7 @@ def test_choices_say_what_was_predicted() -> None:
         "straddling",
         "gemm",
         "correlation",
+        "winograd_sums",
     }
     own |= {"lanes", "phases", "planar", "putting", "ranks", "rows", "separable", "unfolded"}
     own |= {"weaving"}

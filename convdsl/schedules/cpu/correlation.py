@@ -26,8 +26,8 @@ from convdsl.schedules.cpu import shares
 from convdsl.schedules.cpu.filters import packing_cycles
 from convdsl.schedules.cpu.tiles import split
 from convdsl.schedules.emission import View, extent_of
-from convdsl.schedules.task import Pack, Schedule, Scheduled, Scratch, Task
-from convdsl.tensor import Dim, ceil_div, dim_max, dim_min, floor_div
+from convdsl.schedules.task import Schedule, Scheduled, Scratch, Task
+from convdsl.tensor import Dim, ceil_div, dim_max, dim_min, evaluate, floor_div
 from convdsl.tensor.records import record
 
 _UNITS = 32  # independent pieces of work that give a team enough to share out
@@ -147,7 +147,7 @@ def _way(task: Task, target: Target, found: Correlation) -> _Way | None:
     count = -(-extent_of(found.v) // lanes)
     units = -(-count // blocks) * -(-_rows(found, lanes) // max(width, lanes))
     tiles = -(-count // blocks) * -(-_rows(found, lanes) // width)
-    work = found.positions * found.taps * tiles * _tile_cycles(blocks, width) * each
+    work = _reached(found) * tiles * _tile_cycles(blocks, width) * each
     elements = prod(extent_of(axis) for axis in task.axes)
     way = _Way(found, lanes, pack, blocks, width, slots, loops, images, size, 1, 0.0)
     parts = _shares(way, units, target)
@@ -188,6 +188,27 @@ def _divides(width: int, rows: int, other: Layout | None) -> bool:
 def _tile_cycles(blocks: int, width: int) -> float:
     """Cycles for one position: two multiply-adds a cycle, or two loads; and the loop."""
     return max(blocks * width / 2, (blocks + width) / 2, 1.0) + 0.5
+
+
+def _range(s: Positions, tap: Dim) -> tuple[Dim, Dim]:
+    """From where to where a tap takes positions from inside both factors."""
+    low: Dim = 0
+    past: Dim = s.extent
+    for place in (s.a, s.b):
+        if place.leaves:
+            before = tap * place.shift + place.start
+            low = dim_max(low, ceil_div(-before, place.step))
+            past = dim_min(past, floor_div(place.extent - 1 - before, place.step) + 1)
+    return low, past
+
+
+def _reached(found: Correlation) -> int:
+    """Pairs of a position and a tap that lie inside both factors."""
+    total = found.images
+    for s in found.space:
+        ranges = (_range(s, tap) for tap in range(s.taps))
+        total *= sum(max(0, evaluate(past - low, {})) for low, past in ranges)
+    return total
 
 
 def _merged(space: Sequence[Positions]) -> tuple[Positions, ...]:
@@ -236,23 +257,11 @@ def emit(task: Task, name: str, target: Target) -> Scheduled:
     chosen = best_way(task, target)
     assert chosen is not None
     found = chosen.found
-    b = Builder(f"{name}_shares", found.reduce.dtype, chosen.lanes)
-    views: dict[str, View] = {}
-    arguments: list[tuple[str, Pack | None]] = []
-    packs: Mapping[str, Layout | None] = {found.a.tensor.name: chosen.pack}
-    for read in dict.fromkeys((found.a.tensor, found.b.tensor)):
-        given = task.operand(read.name).layout
-        layout = packs.get(read.name) or given or Layout(read.type.sizes)
-        views[read.name] = View(b.buffer(read.name, read.type.dtype, layout.size), layout)
-        arguments.append((read.name, None if layout == given else layout))
-    size = chosen.partial.size
-    views[shares.PARTIAL] = View(
-        b.buffer(shares.PARTIAL, found.reduce.dtype, size, written=True), chosen.partial
-    )
-    arguments.append((shares.PARTIAL, None))
+    packs = {} if chosen.pack is None else {found.a.tensor.name: chosen.pack}
+    b, views, arguments = shares.opened(found, task, name, chosen.partial, packs)
     _Kernel(b, chosen, views).all()
     index = (found.v.i, _row(chosen), *(0 if s.tap is None else s.tap.i for s in found.space))
-    own = Scratch(shares.PARTIAL, found.reduce.dtype, size)
+    own = Scratch(shares.PARTIAL, found.reduce.dtype, chosen.partial.size)
     last = shares.finished(task, found.reduce, chosen.partial, index, name, target)
     return Scheduled.one(b.kernel(), arguments).then(last, own)
 
@@ -391,19 +400,8 @@ class _Kernel:
 
     def ranges(self, taps: Sequence[Dim]) -> tuple[list[Dim], list[Dim]]:
         """From where to where each axis is walked."""
-        low: list[Dim] = []
-        past: list[Dim] = []
-        for s, tap in zip(self.way.loops, taps, strict=False):
-            first: Dim = 0
-            stop: Dim = s.extent
-            for place in (s.a, s.b):
-                if place.leaves:
-                    before = tap * place.shift + place.start
-                    first = dim_max(first, ceil_div(-before, place.step))
-                    stop = dim_min(stop, floor_div(place.extent - 1 - before, place.step) + 1)
-            low.append(first)
-            past.append(stop)
-        return low, past
+        found = [_range(s, tap) for s, tap in zip(self.way.loops, taps, strict=False)]
+        return [low for low, _ in found], [past for _, past in found]
 
     def row(
         self,

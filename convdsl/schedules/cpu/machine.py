@@ -33,6 +33,7 @@ from convdsl.schedules.cpu.unfolded import unfolding
 from convdsl.schedules.cpu.weaving import weaving
 from convdsl.schedules.cpu.winograd import winograd
 from convdsl.schedules.cpu.winograd_filters import WinogradPack
+from convdsl.schedules.cpu.winograd_sums import winograd_sums
 from convdsl.schedules.machine import Machine, pack_forms
 
 _CACHE_LINE = 64
@@ -53,6 +54,7 @@ def cpu_machine(target: Target) -> Machine:
         phases,
         planar,
         gemm,
+        winograd_sums,
         correlation,
         ranks,
         putting,

@@ -7,23 +7,47 @@ many vectors is picked, and the same vectors serve the next row. Then the epilog
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from convdsl.kernel.builder import Builder
 from convdsl.kernel.expr import Axis, Expr, Read, Reduce, Stage, TensorVar, axes_over, transform
 from convdsl.kernel.layout import Layout
 from convdsl.kernel.target import Target
 from convdsl.schedules.chain import emit_chain
+from convdsl.schedules.correlation import Correlation
 from convdsl.schedules.cpu import generic
 from convdsl.schedules.cpu.tiles import split
-from convdsl.schedules.emission import Emitter, extent_of, lane_symbol
+from convdsl.schedules.emission import Emitter, View, extent_of, lane_symbol
 from convdsl.schedules.frame import Frame
 from convdsl.schedules.merging import merged
-from convdsl.schedules.task import Operand, Output, Scheduled, Scratch, Task
+from convdsl.schedules.task import Arguments, Operand, Output, Pack, Scheduled, Scratch, Task
 from convdsl.tensor import Dim, DType, TensorType
 
 PARTIAL, _TOTAL = "partial", "total"
 CYCLES = 2.0  # of one element that is picked, summed and stored
+
+
+def opened(
+    found: Correlation,
+    task: Task,
+    name: str,
+    partial: Layout,
+    packs: Mapping[str, Layout],
+) -> tuple[Builder, dict[str, View], Arguments]:
+    """A kernel that writes shares of a correlation's sums, its buffers declared: factors as they
+    lie, or packed, and `partial`."""
+    b = Builder(f"{name}_shares", found.reduce.dtype, partial.block)
+    views: dict[str, View] = {}
+    arguments: list[tuple[str, Pack | None]] = []
+    for read in dict.fromkeys((found.a.tensor, found.b.tensor)):
+        given = task.operand(read.name).layout
+        layout = packs.get(read.name) or given or Layout(read.type.sizes)
+        views[read.name] = View(b.buffer(read.name, read.type.dtype, layout.size), layout)
+        arguments.append((read.name, None if layout == given else layout))
+    made = b.buffer(PARTIAL, found.reduce.dtype, partial.size, written=True)
+    views[PARTIAL] = View(made, partial)
+    return b, views, (*arguments, (PARTIAL, None))
 
 
 def finished(

@@ -199,7 +199,7 @@ def _filter_cycles(made: Plan, target: Target) -> float:
 
 def filter_cycles(tiling: Tiling) -> float:
     """Of transforming a vector of filters."""
-    return _steps_cycles(tuple(line.form.filters for line in tiling.active), tiling.products)
+    return steps_cycles(tuple(line.form.filters for line in tiling.active), tiling.products)
 
 
 def transform_cycles(conv: Convolution, tiling: Tiling, lanes: int, parts: int = 1) -> float:
@@ -209,13 +209,14 @@ def transform_cycles(conv: Convolution, tiling: Tiling, lanes: int, parts: int =
     vectors_in, vectors_out = (
         conv.groups * -(-channels // lanes) for channels in (conv.channels_in, conv.channels_out)
     )
-    each_in = _steps_cycles(tuple(form.inputs for form in forms), tiling.products)
-    each_out = _steps_cycles(tuple(form.outputs for form in forms), tiling.products)
+    each_in = steps_cycles(tuple(form.inputs for form in forms), tiling.products)
+    each_out = steps_cycles(tuple(form.outputs for form in forms), tiling.products)
     return tiling.count * (vectors_in * parts * each_in + vectors_out * each_out)
 
 
-def _steps_cycles(matrices: Sequence[Steps], lines: int) -> float:
-    """Along one axis nothing is put aside in between."""
+def steps_cycles(matrices: Sequence[Steps], lines: int) -> float:
+    """Of transforming a vector of every input of a tile to so many `lines`: along one axis nothing
+    is put aside in between."""
     if len(matrices) == 1:
         return _OPERATION * matrices[0].operations / 4 + _LINE * lines
     first, last = matrices
