@@ -19,7 +19,16 @@ from convdsl.ir.graph import Graph
 from convdsl.kernel.caches import Caches
 from convdsl.kernel.cpu_abi import SHARES
 from convdsl.kernel.expr import reads
-from convdsl.kernel.nodes import For, If, Parallel, Prefetch, Statement, statement_bodies
+from convdsl.kernel.nodes import (
+    For,
+    If,
+    Let,
+    Load,
+    Parallel,
+    Prefetch,
+    Statement,
+    statement_bodies,
+)
 from convdsl.lowering.lower import lower
 from convdsl.ops import BY_NAME
 from convdsl.schedules.cpu import direct, gemm, sweeps
@@ -251,6 +260,28 @@ def test_large_matrices_are_read_in_panels_and_asked_for_ahead() -> None:
     assert panels.var.name.startswith("panel")
     tiles = [s for s in _statements(panels.body) if isinstance(s, Prefetch)]
     assert len(tiles) == 2  # of the tile of many rows, and of that of the last ones
+
+
+@pytest.mark.parametrize(("rows", "asks"), [(1, False), (3, True), (5, True)])
+def test_matrices_that_few_rows_sweep_once_are_asked_for_a_page_ahead(
+    rows: int, asks: bool
+) -> None:
+    """Of vectors that a tile reads in order. One row is as fast as memory by itself."""
+    b = Builder()
+    graph = b.output(y=b("linear", b.input("x", rows, 600), channels=400))
+    machine = cpu_machine(find_target("x86-64-v3", "x86_64-unknown-linux-gnu"))
+    kernels = lower(graph, machine, "t").program.kernels
+    asked = [s for k in kernels for s in _statements(k.body) if isinstance(s, Prefetch)]
+    loads = [
+        s.value
+        for k in kernels
+        for s in _statements(k.body)
+        if isinstance(s, Let) and isinstance(s.value, Load) and s.value.type.lanes == 8
+    ]
+    assert bool(asked) == asks
+    for prefetch in asked:
+        ahead = {prefetch.index - load.index for load in loads if load.buffer == prefetch.buffer}
+        assert ahead & {1024, 1024 + 16}  # elements of a page, from a line of the step on
 
 
 @pytest.mark.parametrize("stride", [1, 2])

@@ -271,7 +271,10 @@ class _Gemm:
         so that all of it has come from memory when its turn does, at an even pace."""
         chosen, sweeps, blocks = self.way, place.sweeps, place.blocks
         pieces = min(sweeps.size, -(-chosen.row_count // place.columns))
-        if chosen.pack is None or self.matrix_bytes <= self.limits.stay or pieces == 1:
+        if chosen.pack is None or self.matrix_bytes <= self.limits.stay:
+            return
+        if pieces == 1:
+            self.ask_a_page_ahead(at, place)
             return
         step = sweeps.panel * _UNIT if sweeps.panels > 1 else self.depth
         start = place.chunk[0]
@@ -282,6 +285,13 @@ class _Gemm:
         buffer = self.draft.packed[chosen.product.w.tensor.name]
         where = following + sweep * step * each + (self.place_in_depth(at) - start) * each
         for first in range(0, each, LINE_BYTES // self.element):
+            self.b.prefetch(buffer, where + first)
+
+    def ask_a_page_ahead(self, at: Mapping[str, Dim], place: _Place) -> None:
+        """Of what is swept once, in order: processors foresee no further than the page's end."""
+        where = self.where(at, place.block, 0, place.blocks) + PAGE_BYTES // self.element
+        buffer = self.draft.packed[self.way.product.w.tensor.name]
+        for first in range(0, place.blocks * self.lanes, LINE_BYTES // self.element):
             self.b.prefetch(buffer, where + first)
 
     def ask_for_outputs(self, place: _Place, row: Dim, rows: int) -> None:
