@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
-from sample import sampled
+from sample import draw_cases, sampled
 
 try:
     from hypothesis import HealthCheck, settings
@@ -69,13 +69,29 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.enable()
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> Generator[None, object, object]:
+    """Most cases of what is `drawn` are left out: no tests are made of them."""
+    result = yield
+    if metafunc.config.getoption("--drawn") == "sample" and not _names_a_case(metafunc.config):
+        draw_cases(metafunc)
+    return result
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    options = {"ladder": "--evidence", "drawn": "--drawn", "dear": "--drawn"}
+    options = {"ladder": "--evidence", "dear": "--drawn"}
+    if _names_a_case(config):
+        options["drawn"] = "--drawn"
     marks = [mark for mark, option in options.items() if config.getoption(option) == "sample"]
     left = {item for mark in marks for item in sampled(items, mark)}
     if left:
         config.hook.pytest_deselected(items=list(left))
         items[:] = [item for item in items if item not in left]
+
+
+def _names_a_case(config: pytest.Config) -> bool:
+    """Whether the command line does (`test_a.py::test_b[case]`): it runs, drawn or not."""
+    return any("[" in argument for argument in config.args)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

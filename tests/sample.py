@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,6 +36,25 @@ def sampled(items: list[pytest.Item], mark: str) -> list[pytest.Item]:
         for (_, share), group in groups.items()
         for item in sorted(group, key=_draw)[-(-len(group) // share) :]
     ]
+
+
+def draw_cases(metafunc: pytest.Metafunc) -> None:
+    """The same of the cases of one function that is `drawn`, before there are tests of them."""
+    definition, calls = metafunc.definition, metafunc._calls
+    whole = definition.get_closest_marker("drawn")
+    groups: dict[int, list[Any]] = {}
+    for call in calls:
+        marks = (mark for mark in (*definition.own_markers, *call.marks) if mark.name == "drawn")
+        if marker := next(marks, whole):
+            groups.setdefault(marker.kwargs.get("share", SHARES["drawn"]), []).append(call)
+    left = {
+        id(call)
+        for share, group in groups.items()
+        for call in sorted(group, key=lambda call: _drawn(f"{definition.nodeid}[{call.id}]"))[
+            -(-len(group) // share) :
+        ]
+    }
+    calls[:] = [call for call in calls if id(call) not in left]
 
 
 def _left_whole(items: list[pytest.Item]) -> list[pytest.Item]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -49,3 +50,33 @@ def test_dear_functions_are_drawn_whole(monkeypatch: pytest.MonkeyPatch) -> None
 def test_over_some_commits_all_of_them_run(monkeypatch: pytest.MonkeyPatch) -> None:
     everything = {item.nodeid for item in items()}
     assert set().union(*(kept(monkeypatch, str(commit)) for commit in range(80))) == everything
+
+
+class _Function(_Item):
+    """A function with parameters, marked as a whole."""
+
+    own_markers: tuple[object, ...] = ()
+    kwargs: dict[str, int]
+
+
+def test_cases_are_drawn_before_they_are_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is left is what would be left of the tests; marks of single cases draw apart."""
+    monkeypatch.setattr(sample, "_commit", lambda: "a")
+    function = _Function("tests/a.py::test_b", "drawn")
+    function.kwargs = {"share": 7}
+    calls = [SimpleNamespace(id=f"{number}", marks=()) for number in range(50)]
+    metafunc = SimpleNamespace(definition=function, _calls=list(calls))
+    sample.draw_cases(cast("Any", metafunc))
+    found = {f"tests/a.py::test_b[{call.id}]" for call in metafunc._calls}
+    tests = [_Function(f"tests/a.py::test_b[{call.id}]", "drawn") for call in calls]
+    for test in tests:
+        vars(test).update(kwargs=function.kwargs, callspec=None)
+    left = sample.sampled(cast("Any", tests), "drawn")
+    assert len(found) == 8
+    assert found == {test.nodeid for test in tests if test not in left}
+    mark = SimpleNamespace(name="drawn", kwargs={})
+    some = [SimpleNamespace(id=f"{n}", marks=(mark,) if n else ()) for n in range(15)]
+    metafunc = SimpleNamespace(definition=_Function("tests/a.py::test_c", ""), _calls=some)
+    sample.draw_cases(cast("Any", metafunc))
+    assert len(metafunc._calls) == 2
+    assert metafunc._calls[0].id == "0"
