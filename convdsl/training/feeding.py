@@ -26,10 +26,11 @@ from convdsl.training.data import (
     preparation,
     split,
 )
-from convdsl.training.data.arrays import LABEL
+from convdsl.training.data.arrays import LABEL, ArrayData
 from convdsl.training.data.augmentation import BATCHES
 from convdsl.training.data.boxes import BOXES
 from convdsl.training.data.images import MASK
+from convdsl.training.data.sample import Subset
 from convdsl.training.evaluation import names_of
 from convdsl.training.judging import compares
 
@@ -158,12 +159,23 @@ def _check_data(
                 f"{kind} `{name}`, which {data.source} does not have; besides images it has {there}"
                 f"\nhelp: {_HOW.get(name, f'give an array called `{name}`, or another loss')}"
             )
+    for name, type in targets.items():
+        if type.dtype.is_integer:
+            _check_whole(data, name)
     sample = prepare.place(sample)
     for term in training.loss:
         _, target = compares(model.graph, term)
         _check_shape(prepare, sample, term.measure.name, target, targets, training)
     for term, classes in _labelled(model, targets, training):
         check_labels(data, classes, term.measure.arguments.get("ignore_index"))
+
+
+def _check_whole(data: DataSet, name: str) -> None:
+    """Arrays at hand hold classes; samples that are read later are looked at when they are."""
+    while isinstance(data, Subset):
+        data = data.whole
+    if isinstance(data, ArrayData):
+        data.check_whole(name)
 
 
 def _labelled(

@@ -32,6 +32,8 @@ NAMES = {"y": LABEL, "labels": LABEL, "masks": "mask", "images": X}
 """What arrays are called besides."""
 
 LAYOUTS = ("nhwc", "nchw")
+_AT_ONCE = 4096  # samples that are looked at together
+
 MOST_ITERATED = 4 << 30
 """Bytes that samples of an iterator may take: they are kept in memory."""
 
@@ -107,6 +109,24 @@ class ArrayData:
 
     def __getitem__(self, index: int) -> Sample:
         return {name: _typed(np.asarray(a[index])) for name, a in self._arrays.items()}
+
+    def check_whole(self, name: str) -> None:
+        """InputError where an array that is compared as classes holds fractions, NaN, infinities:
+        known before the first batch is."""
+        array = self._arrays[name]
+        if array.dtype.kind != "f":
+            return
+        for at in range(0, len(array), _AT_ONCE):
+            odd = array[at : at + _AT_ONCE]
+            odd = ~(np.isfinite(odd) & (np.trunc(odd) == odd))
+            if odd.any():
+                place = tuple(int(i) for i in np.unravel_index(int(odd.argmax()), odd.shape))
+                place = (at + place[0], *place[1:])
+                raise InputError(
+                    f"{self._source}: {name} of sample {place[0]} holds {array[place]}, and a class"
+                    " is a whole number\nhelp: give the number of each class, from 0; numbers that "
+                    "are no classes go with another loss (mse)"
+                )
 
     def together(self, indices: Array) -> Sample:
         """Samples along a first axis."""

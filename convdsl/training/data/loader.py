@@ -32,7 +32,7 @@ from convdsl.training.data.draws import Draws, Purpose
 from convdsl.training.data.images import MASK
 from convdsl.training.data.parts import Part
 from convdsl.training.data.preparation import Preparation
-from convdsl.training.data.sample import DataSet, ReadsTogether, Sample
+from convdsl.training.data.sample import DataSet, ReadsTogether, Sample, number_of
 
 Array: TypeAlias = "npt.NDArray[Any]"
 Batch: TypeAlias = "dict[str, Array]"
@@ -160,7 +160,7 @@ class Loader:
         try:
             return self._prepared(sample, epoch, index)
         except InputError as error:
-            raise InputError(f"sample {index} of {self.data.source}: {error}") from None
+            raise InputError(f"sample {number_of(self.data, index)} of {self.data.source}: {error}") from None
 
     def _prepared(self, sample: Sample, epoch: int, index: int) -> dict[str, Array]:
         prepare, augment = self.prepare, self.augment

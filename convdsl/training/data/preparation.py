@@ -29,7 +29,7 @@ from convdsl.ir.preprocess import (
 )
 from convdsl.tensor import DType, TensorType
 from convdsl.tensor.conversion import convert, of_numpy
-from convdsl.training.data.arrays import X
+from convdsl.training.data.arrays import LABEL, X
 from convdsl.training.data.boxes import BOXES, EDGES, clipped, with_class, with_edges
 from convdsl.training.data.images import MASK
 from convdsl.training.data.sample import Array, Sample
@@ -81,7 +81,7 @@ class Preparation:
     def finish(self, x: Array) -> Array:
         """The input array of one sample, without its batch. Raises InputError."""
         plain = self.preprocessing is None
-        array = _typed(x, self.input.dtype) if plain else self._image(x)
+        array = _kept(self.name, x, self.input.dtype) if plain else self._image(x)
         self._check_shape(array)
         return array
 
@@ -89,7 +89,7 @@ class Preparation:
         """`place` and `finish` for inputs of one shape along a first axis, where that is the same
         and faster: None where images are resampled or change their colours."""
         if self.preprocessing is None:
-            made = _typed(x, self.input.dtype)
+            made = _kept(self.name, x, self.input.dtype)
         else:
             planes = x.transpose(1, 2, 0, 3)  # samples are as channels to what moves pixels
             for step in steps:
@@ -121,7 +121,7 @@ class Preparation:
         missing = wanted.rank - 1 - len(rest)
         if missing > 0 and all(extent == 1 for extent in wanted.shape[1 : 1 + missing]):
             array = array.reshape(*samples, *(1,) * missing, *rest)
-        return _typed(array, wanted.dtype)
+        return _kept(name, array, wanted.dtype)
 
     def _image(self, x: Array) -> Array:
         channels = self.input.shape[1]
@@ -258,6 +258,16 @@ def _in_colours(x: Array, channels: int) -> Array:
 
         return grey(x)
     raise InputError(f"the images have {given} channels, and the network takes {channels}")
+
+
+def _kept(name: str, array: Array, dtype: DType) -> Array:
+    """What is given for a name, in the type that is wanted. InputError where whole numbers are, and
+    it holds others, which converting would cut or wrap."""
+    made = _typed(array, dtype)
+    if dtype.is_integer and array.dtype != made.dtype and (odd := made != array).any():
+        kind = "a class is" if name in (LABEL, MASK) else "the network takes"
+        raise InputError(f"`{name}` holds {array[odd].flat[0]}; {kind} a whole number ({dtype})")
+    return made
 
 
 def _typed(array: Array, dtype: DType) -> Array:

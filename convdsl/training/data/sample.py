@@ -93,10 +93,26 @@ class Subset:
     def __getitem__(self, index: int) -> Sample:
         return self._data[int(self._indices[index])]
 
+    @property
+    def whole(self) -> DataSet:
+        """What the samples are of."""
+        return self._data
+
+    def number(self, index: int) -> int:
+        """Which of the whole's a sample is."""
+        return int(self._indices[index])
+
     def together(self, indices: Array) -> Sample | None:
         """Several at once, if the data can."""
         data = self._data
         return data.together(self._indices[indices]) if isinstance(data, ReadsTogether) else None
+
+
+def number_of(data: DataSet, index: int) -> int:
+    """How whoever gave the data counts a sample of a part that was cut from them."""
+    while isinstance(data, Subset):
+        index, data = data.number(index), data.whole
+    return index
 
 
 def check_labels(data: DataSet, classes: int, ignored: int | None = None) -> None:
@@ -111,7 +127,7 @@ def check_labels(data: DataSet, classes: int, ignored: int | None = None) -> Non
         first = int(wrong.argmax())
         names = data.classes
         raise InputError(
-            f"{data.source}: the label of sample {first} is {labels[first]}, and the network tells "
+            f"{data.source}: the label of sample {number_of(data, first)} is {labels[first]}, and the network tells "
             f"{classes} classes apart (0 to {classes - 1})"
             + (f"; the data have {len(names)}: " + _some(names) if names else "")
             + f"\nhelp: {_help(int(labels[first]), int(labels.max()))}"

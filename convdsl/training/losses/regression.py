@@ -110,7 +110,7 @@ def check_box_classes(target: Array, output: TensorType, arguments: Arguments) -
     """The first number of each row is a class: of those that there are, or any where there is one
     box for all."""
     count, given = _boxes(output), target[:, 0]
-    wrong = ~((given >= 0) & (given == np.floor(given)))
+    wrong = ~((given >= 0) & np.isfinite(given) & (given == np.floor(given)))
     if count > 1:
         wrong |= given >= count
     if wrong.any():
