@@ -3,7 +3,8 @@
 A piece of the parallel work takes a block of tiles through all three stages (`winograd_stages`),
 which hand on to each other in memory of its own, within the second-level cache. Where filters are
 large and tiles few, inputs are transformed by a kernel before, and pieces are of output channels:
-each reads filters that no other piece reads.
+each reads filters that no other piece reads, transformed when weights were bound, or as they are
+written, and transforms them itself (`Plan.rows`).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from convdsl.kernel.nodes import Buffer
 from convdsl.kernel.target import Target
 from convdsl.schedules.cpu.epilogue import Draft, open_draft
 from convdsl.schedules.cpu.filters import channels_layout, channels_packs
-from convdsl.schedules.cpu.winograd_filters import transform_kernel
+from convdsl.schedules.cpu.winograd_filters import Rows, transform_kernel
 from convdsl.schedules.cpu.winograd_plan import Plan, plan
 from convdsl.schedules.cpu.winograd_stages import Panel, Stages
 from convdsl.schedules.emission import View
@@ -44,7 +45,7 @@ def emit_as(task: Task, name: str, made: Plan) -> Scheduled:
     filters which are known in calls only."""
     emitter = _Winograd(task, made, name)
     kernels = emitter.apart() if made.apart else emitter.whole()
-    return emitter.with_filters(kernels) if made.late else kernels
+    return emitter.with_filters(kernels) if made.before else kernels
 
 
 def note(task: Task, target: Target) -> str:
@@ -87,7 +88,7 @@ class _Winograd:
         draft = self.draft(self.task, self.packs)
         b, x = draft.b, self.input(draft)
         v = b.private(_INPUTS, self.panel_size(made.channels))
-        stages = Stages(b, conv, made.tiling)
+        stages = Stages(b, conv, made.tiling, self.rows(b))
         m = self.products(b)
         extents = (conv.groups, made.parts, made.blocks)
         with b.parallel(("g", "part", "block"), extents) as (group, part, block):
@@ -98,7 +99,7 @@ class _Winograd:
                 start, stop = (floor_div(at * count, made.parts) for at in (part, part + 1))
                 with b.serial("kt", stop, start) as kt:
                     self.channels(draft, stages, here, m, group, first + kt * blocks, blocks, block)
-        return self.finish(draft, (v, stages.between, m.buffer))
+        return self.finish(draft, (v, *stages.private, m.buffer))
 
     def apart(self) -> Scheduled:
         """The inputs' stage, then the others."""
@@ -119,30 +120,30 @@ class _Winograd:
         kept = tuple(o for o in self.task.operands if o.var != x or self.task.read_again(x.name))
         draft = self.draft(replace(self.task, operands=kept), {})
         given = draft.b.buffer(_INPUTS, self.dtype, total)
-        stages = Stages(draft.b, conv, made.tiling)
+        stages = Stages(draft.b, conv, made.tiling, self.rows(draft.b))
         m = self.products(draft.b)
         for first, count, blocks in self.regions:
             extents = (conv.groups, made.blocks, count)  # inputs of a block while they are near
             with draft.b.parallel(("g", "block", "kt"), extents) as (group, block, kt):
                 here = self.panel(given, (group * made.blocks + block) * size, made.channels)
                 self.channels(draft, stages, here, m, group, first + kt * blocks, blocks, block)
-        rest = self.finish(draft, (stages.between, m.buffer), (given,))
+        rest = self.finish(draft, (*stages.private, m.buffer), (given,))
         return Scheduled.one(b.kernel(), own).then(rest, Scratch(_INPUTS, self.dtype, total))
 
     def draft(self, task: Task, packs: Mapping[str, Pack]) -> Draft:
         conv, w = self.conv, self.conv.w.tensor
-        if self.plan.late:
+        if self.plan.before:
             task = replace(task, operands=tuple(o for o in task.operands if o.var != w))
         else:
-            packs = {w.name: self.pack, **packs}
+            packs = {w.name: self.plan.read, **packs}
         draft = open_draft(task, self.name, conv.reduce, self.plan.lanes, conv.k, packs)
-        if self.plan.late:
+        if self.plan.before:
             draft.b.buffer(_FILTERS, self.dtype, self.pack.size)
         return draft
 
     def filters(self, draft: Draft) -> Buffer:
-        """Transformed."""
-        if not self.plan.late:
+        """Transformed, or as they are where who needs them does it."""
+        if not self.plan.before:
             return draft.packed[self.conv.w.tensor.name]
         return next(buffer for buffer in draft.b.declared if buffer.name == _FILTERS)
 
@@ -153,6 +154,9 @@ class _Winograd:
         own = (read, (_FILTERS, None), ("between", None))
         scratch = (Scratch(_FILTERS, self.dtype, self.pack.size), *others.scratch)
         return Scheduled(((first, own), *others.kernels), scratch)
+
+    def rows(self, b: Builder) -> Rows | None:
+        return Rows(b, self.pack) if self.plan.rows else None
 
     def products(self, b: Builder) -> Panel:
         wide = self.plan.tile.blocks * self.plan.lanes
@@ -176,8 +180,16 @@ class _Winograd:
     ) -> None:
         """All outputs of a block of tiles for one tile of output channels."""
         made, filters = self.plan, self.filters(draft)
-        start = self.pack.start(group, vector, blocks)
-        stages.products(filters, start, v, m, made.tile, blocks, made.ahead)
+        if stages.rows is None:
+            start = self.pack.start(group, vector, blocks)
+            stages.products(filters, start, v, m, made.tile, blocks, made.ahead)
+        else:
+            rows = stages.rows
+            rows.begin(filters, group, vector, blocks)
+            with draft.b.serial("row", rows.count) as i:
+                rows.make(i, blocks)
+                one = (i * rows.width, rows.width)
+                stages.products(rows.row, 0, v, m, made.tile, blocks, False, one)
         own = made.vectors if self.conv.groups > 1 else 0
         with draft.b.serial("tile", self.tiles(block)) as tile:
             number = block * made.block + tile

@@ -11,11 +11,13 @@ import numpy.typing as npt
 
 from convdsl.kernel.builder import Builder
 from convdsl.kernel.expr import Stage, TensorVar
-from convdsl.kernel.nodes import Kernel, Load, Value, ValueType
+from convdsl.kernel.nodes import Buffer, Kernel, Load, Value, ValueType
 from convdsl.schedules.cpu.filters import FilterPack
 from convdsl.schedules.cpu.winograd_transform import Transform
 from convdsl.schedules.filtering import Form
 from convdsl.schedules.forms import form, of_filters
+from convdsl.schedules.steps import transformed
+from convdsl.schedules.winograd import PointForm
 from convdsl.tensor import Dim, DType
 from convdsl.tensor.records import record
 
@@ -52,6 +54,13 @@ class WinogradPack:
     def forms(self) -> tuple[Form, ...]:
         """Of each spatial axis."""
         return tuple(form(m, r) for m, r in zip(self.outputs, self.shape[2:], strict=True))
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether products lie in rows, each of which only some sums along the first axis of the
+        filters go into: those of a form along either of two axes."""
+        active = [made for made in self.forms if made.r > 1]
+        return len(active) == 2 and all(isinstance(made, PointForm) for made in active)
 
     @property
     def products(self) -> int:
@@ -138,3 +147,56 @@ def transform_kernel(name: str, pack: WinogradPack) -> Kernel:
 
             transform.emit(given, made)
     return b.kernel()
+
+
+class Rows:
+    """U of one tile of output channels, a row of its products at a time: first the sums along the
+    first axis of all its filters, then of each row those along the second.
+
+        half[row][C][tap of the second axis][channel of the tile]
+        row[product of the row][C][channel of the tile]
+
+    What is asked for of memory are filters as they are, and a row stays in the second-level cache.
+    """
+
+    def __init__(self, b: Builder, pack: WinogradPack) -> None:
+        self.b, self.pack = b, pack
+        self._first, self._second = (made for made in pack.forms if made.r > 1)
+        self._turned = [flip for flip, r in zip(pack.flips, pack.shape[2:], strict=True) if r > 1]
+        self.count, self.width = len(self._first.filters.results), self._second.products
+        self._channels = pack.shape[1]
+        wide = self._channels * pack.tile * pack.lanes
+        self.half = b.private("half", self.count * self._second.r * wide)
+        self.row = b.private("row", self.width * wide)
+
+    def begin(self, filters: Buffer, group: Dim, vector: Dim, blocks: int) -> None:
+        """The sums along the first axis for the tile of so many blocks that begins at a vector."""
+        b, plain, wide = self.b, self.pack.plain, blocks * self.b.lanes
+        start = plain.start([group], vector, blocks)
+        rows, columns = self._first.r, self._second.r
+        with b.serial("c", self._channels) as c, b.serial("kb", blocks) as kb:
+            for j in range(columns):
+                taps = [
+                    (rows - 1 - i if self._turned[0] else i) * columns
+                    + (columns - 1 - j if self._turned[1] else j)
+                    for i in range(rows)
+                ]
+                begin = start + c * plain.taps * wide + kb * b.lanes
+                given = [b.vector(filters, begin + tap * wide) for tap in taps]
+                column = [b.let(value, "g") for value in given]
+                for i, value in enumerate(transformed(b, self._first.filters, column)):
+                    b.store(self.half, self._at(i, c, j, wide) + kb * b.lanes, value)
+
+    def make(self, i: Dim, blocks: int) -> None:
+        """Row i."""
+        b, wide = self.b, blocks * self.b.lanes
+        with b.serial("c", self._channels) as c, b.serial("kb", blocks) as kb:
+            given = [
+                b.load(self.half, self._at(i, c, j, wide) + kb * b.lanes)
+                for j in range(self._second.r)
+            ]
+            for j, value in enumerate(transformed(b, self._second.filters, given)):
+                b.store(self.row, (j * self._channels + c) * wide + kb * b.lanes, value)
+
+    def _at(self, i: Dim, c: Dim, j: int, wide: int) -> Dim:
+        return ((i * self._channels + c) * self._second.r + j) * wide

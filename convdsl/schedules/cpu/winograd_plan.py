@@ -9,7 +9,12 @@ from typing import TypeAlias
 
 from convdsl.kernel.target import Target
 from convdsl.schedules.contraction import Convolution, match_convolution
-from convdsl.schedules.cpu.filters import channels_layout, channels_packs, packing_cycles
+from convdsl.schedules.cpu.filters import (
+    FilterPack,
+    channels_layout,
+    channels_packs,
+    packing_cycles,
+)
 from convdsl.schedules.cpu.memory import FAR, FROM_MEMORY, NEARBY, beside
 from convdsl.schedules.cpu.tiles import NEAR, Tile, choose_tile, split, tile_cycles
 from convdsl.schedules.cpu.winograd_filters import WinogradPack
@@ -38,6 +43,7 @@ class Plan:
     parts: int
     cycles: float
     late: bool = False  # filters are known in calls only
+    rows: bool = False  # who needs filters transforms them, a row of products at a time
 
     @property
     def blocks(self) -> int:
@@ -57,6 +63,22 @@ class Plan:
         )
 
     @property
+    def read(self) -> WinogradPack | FilterPack:
+        """The filters as the products, or what transforms them, read them."""
+        return self.pack.plain if self.late or self.rows else self.pack
+
+    @property
+    def held(self) -> float:
+        """Cycles that bytes are worth which are held beyond the filters as they are written: those
+        of fetching them once more."""
+        return 4 * (self.read.size - self.pack.plain.size) / FROM_MEMORY
+
+    @property
+    def before(self) -> bool:
+        """Whether a kernel transforms all filters, in each call."""
+        return self.late and not self.rows
+
+    @property
     def vectors(self) -> int:
         """Of the outputs of a group."""
         return -(-self.conv.channels_out // self.lanes)
@@ -64,7 +86,7 @@ class Plan:
     @property
     def ahead(self) -> bool:
         """Whether filters are asked for before it is their turn: those that do not stay."""
-        return self.pack.size * 4 > 1 << 18
+        return not self.rows and self.pack.size * 4 > 1 << 18
 
     @property
     def channels(self) -> int:
@@ -74,8 +96,16 @@ class Plan:
 
 @lru_cache(maxsize=512)
 def plan(task: Task, target: Target, cut: Cut = tilings) -> Plan | None:
-    """The cheapest; None where none applies."""
-    return min(plans(task, target, cut), key=lambda found: found.cycles, default=None)
+    """The cheapest, or the same form with rows of filters where that holds enough less; None where
+    none applies."""
+    found = list(plans(task, target, cut))
+    best = min(found, key=lambda made: made.cycles, default=None)
+    if best is None:
+        return None
+    limit = min(best.cycles * (1 + _GIVEN), best.cycles + best.held)
+    rows = (made for made in found if made.rows and made.tiling == best.tiling)
+    near = [made for made in rows if made.cycles <= limit]
+    return min(near, key=lambda made: made.cycles, default=best)
 
 
 def plans(task: Task, target: Target, cut: Cut = tilings) -> Iterator[Plan]:
@@ -108,11 +138,12 @@ def suits(conv: Convolution, lanes: int) -> bool:
 
 
 _TILES = (6, 12, 24, 36, 48, 72, 96)  # about how many tiles a block has
+_ALL = 128  # so many may be one block, where there are no more
 
 
 def _plans(task: Task, conv: Convolution, tiling: Tiling, target: Target) -> Iterator[Plan]:
     lanes, total = task.layout.block, tiling.count
-    for wanted in _TILES:
+    for wanted in (*_TILES, *([_ALL] if total <= _ALL else [])):
         blocks = -(-total // wanted)
         block = -(-total // blocks)
         own, depth = -(-conv.channels_out // lanes), conv.channels_in
@@ -125,12 +156,16 @@ def _plans(task: Task, conv: Convolution, tiling: Tiling, target: Target) -> Ite
                 made = replace(made, parts=min(most, -(-_UNITS // units)))
             made = replace(made, late=not task.operand(conv.w.tensor.name).static)
             packs = {conv.w.tensor.name: made.pack.plain, **channels_packs(task, conv.x)}
-            packing = packing_cycles(task, packs) + made.late * _filter_cycles(made, target)
-            yield replace(made, cycles=_cycles(made, target) + packing)
+            packing = packing_cycles(task, packs)
+            for rows in (False, True) if apart and blocks == 1 and made.pack.has_rows else (False,):
+                made = replace(made, rows=rows)
+                filters = _row_cycles(made) if rows else made.late * _filter_cycles(made, target)
+                yield replace(made, cycles=_cycles(made, target) + packing + filters)
         if blocks == 1:
             return
 
 
+_GIVEN = 1 / 5  # of a convolution's time, at most, for holding filters as they are written
 _UNITS = 8  # independent pieces of work that give a team enough to share out
 _L2_SHARE = (
     0.75  # of the second-level cache, for what one piece of work goes through again and again
@@ -138,6 +173,7 @@ _L2_SHARE = (
 _STREAMED = (
     1.1  # cycles of a product whose filters come from the second-level cache, to those that stay
 )
+_NEAR_BY = 0.6  # of a transform's cycles, where nothing goes to memory
 _STORE = 4.0  # cycles that an accumulator takes before and after its sum
 _OPERATION, _LINE = 3.0, 3.0  # cycles of two operations, and of a vector that a transform makes
 
@@ -173,11 +209,11 @@ def _traffic(made: Plan, target: Target) -> tuple[float, float]:
     room = target.caches.l2_bytes * _L2_SHARE
     v = 4 * tiling.products * made.block * made.channels
     m = 4 * tiling.products * made.block * made.tile.blocks * made.lanes
-    filters = 4 * made.pack.size
+    filters = 4 * made.read.size if made.rows else 4 * made.pack.size
     sweeps = conv.groups * -(-made.vectors // made.tile.blocks)
     tiles = sweeps * v / FAR if v + m > room else 0.0
     again = filters / FAR if filters + v + m > room else 0.0
-    return filters / (FAR if made.late else FROM_MEMORY) + tiles, again + tiles
+    return filters / (FAR if made.before else FROM_MEMORY) + tiles, again + tiles
 
 
 def _away(made: Plan, target: Target) -> float:
@@ -195,6 +231,12 @@ def _filter_cycles(made: Plan, target: Target) -> float:
     written = 4 * made.pack.size
     moved = 2 * written / FROM_MEMORY if written > target.caches.l2_bytes else 0.0
     return max(made.conv.groups * made.vectors * made.conv.channels_in * each, moved)
+
+
+def _row_cycles(made: Plan) -> float:
+    """Of transforming filters for every block of tiles anew."""
+    each = made.conv.channels_in * filter_cycles(made.tiling) * _NEAR_BY
+    return made.conv.groups * made.vectors * made.blocks * each
 
 
 def filter_cycles(tiling: Tiling) -> float:

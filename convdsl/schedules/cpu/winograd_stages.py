@@ -24,6 +24,7 @@ from convdsl.kernel.nodes import (
 from convdsl.schedules.contraction import Convolution
 from convdsl.schedules.cpu.epilogue import Draft
 from convdsl.schedules.cpu.tiles import Tile, split
+from convdsl.schedules.cpu.winograd_filters import Rows
 from convdsl.schedules.cpu.winograd_transform import Transform
 from convdsl.schedules.emission import View, lane_symbol
 from convdsl.schedules.winograd_tiling import Tiling
@@ -116,16 +117,23 @@ def writing(
 
 
 class Stages:
-    """Emits the stages of one kernel."""
+    """Emits the stages of one kernel; with `rows` filters are transformed in it."""
 
-    def __init__(self, b: Builder, conv: Convolution, tiling: Tiling) -> None:
-        self.b, self.conv, self.tiling = b, conv, tiling
+    def __init__(
+        self, b: Builder, conv: Convolution, tiling: Tiling, rows: Rows | None = None
+    ) -> None:
+        self.b, self.conv, self.tiling, self.rows = b, conv, tiling, rows
         forms = [line.form for line in tiling.active]
         self.between = b.private("between", tiling.products * b.lanes)
         self._inputs = Transform(b, tuple(form.inputs for form in forms), self.between)
         self._outputs = Transform(b, tuple(form.outputs for form in forms), self.between)
         self._width = forms[-1].products
         self._registers: dict[int, Registers] = {}
+
+    @property
+    def private(self) -> tuple[Buffer, ...]:
+        """What lies between the stages' own steps."""
+        return (self.between, *((self.rows.half, self.rows.row) if self.rows else ()))
 
     def inputs(self, x: View, v: Panel, group: Dim, tile: Dim, place: Dim) -> None:
         """V of one tile, which lies at a place of the panel."""
@@ -163,12 +171,16 @@ class Stages:
         tile: Tile,
         blocks: int,
         ahead: bool,
+        row: tuple[Dim, int] | None = None,
     ) -> None:
         """M of all tiles of a panel for so many blocks of output channels, whose filters begin at
-        `start`; those of the next product are asked for `ahead`."""
+        `start`; those of the next product are asked for `ahead`. With `row` there are filters of
+        so many products, from one on."""
         b, channels = self.b, self.conv.channels_in
         wide = blocks * b.lanes
-        with b.serial("p", self.tiling.products) as p:
+        product, number = (0, self.tiling.products) if row is None else row
+        with b.serial("p", number) as own_p:
+            p = product + own_p
             for width, count in split(v.tiles, tile.columns):
                 acc = self._accumulators(blocks * width)
                 lines = -(-blocks // count)
@@ -176,7 +188,7 @@ class Stages:
                     first = v.tiles - width if width < tile.columns else group * width
                     b.zero(acc)
                     with b.serial("c", channels) as c:
-                        where = start + (p * channels + c) * wide
+                        where = start + (own_p * channels + c) * wide
                         if ahead:
                             next_one = where + channels * wide
                             begin = floor_div(group * blocks, count)
