@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
-from math import gcd
+from math import comb, gcd
 from typing import NamedTuple, TypeAlias
 
 Coefficient: TypeAlias = "int | Fraction"
@@ -322,6 +322,10 @@ def _floor_div(value: SymDim, divisor: int) -> Dim:
                 rest[()] = rest.get((), 0) + coefficient * base
         else:
             rest[monomial] = rest.get(monomial, 0) + coefficient
+    if len(rest) > 1 and any(sum(power for _, power in m) > 1 for m in rest):
+        quotient = {m: _ratio(c, divisor) for m, c in rest.items()}
+        if _is_whole(quotient):  # all of it together, where no term is by itself
+            return _of(whole) + _of(quotient)
     return _of(whole) + _floor_atom(_of(rest), divisor)
 
 
@@ -338,8 +342,9 @@ def _floor_symbolic(value: Dim, divisor: SymDim) -> Dim:
             rest = rest + term
         else:
             whole = whole + quotient
-    if rest == divisor:
-        return whole + 1
+    together = exact_div(rest, divisor)
+    if together is not None:
+        return whole + together
     low, _ = bounds(rest)
     if low is not None and low >= 0 and provably(">", divisor, rest):
         return whole
@@ -423,22 +428,66 @@ def exact_div(value: Dim, divisor: Dim) -> Dim | None:
         return quotient if divisor > 0 else -quotient
     if value == divisor:
         return 1
-    if len(divisor.terms) != 1 or isinstance(value, int):
+    if isinstance(value, int):
         return 0 if value == 0 else None
-    bottom, scale = divisor.terms[0]
-    terms: dict[Monomial, Coefficient] = {}
-    for monomial, coefficient in value.terms:
-        powers = dict(monomial)
-        for atom, power in bottom:
-            if powers.get(atom, 0) < power:
+    terms = _quotient(value, divisor)
+    return make(terms) if terms is not None and _is_whole(terms) else None
+
+
+def _quotient(value: SymDim, divisor: SymDim) -> dict[Monomial, Coefficient] | None:
+    """The terms of value / divisor, long division; None where something is left over."""
+    below = dict(divisor.terms)
+    rest = dict(value.terms)
+    atoms = {atom for terms in (below, rest) for monomial in terms for atom, _ in monomial}
+    places = {atom: place for place, atom in enumerate(sorted(atoms, key=_atom_key))}
+
+    def rank(monomial: Monomial) -> tuple[int, ...]:
+        # By degree, then by powers: an order that products keep, as long division needs.
+        powers = [0] * len(places)
+        for atom, power in monomial:
+            powers[places[atom]] = power
+        return (sum(powers), *powers)
+
+    first = max(below, key=rank)
+    found: dict[Monomial, Coefficient] = {}
+    while rest:
+        highest = max(rest, key=rank)
+        powers = dict(highest)
+        for atom, power in first:
+            powers[atom] = powers.get(atom, 0) - power
+            if powers[atom] < 0:
                 return None
-            powers[atom] -= power
-        rest = tuple((a, p) for a, p in monomial if powers[a])
-        terms[tuple((a, powers[a]) for a, _ in rest)] = Fraction(coefficient) / Fraction(scale)
-    result = make(terms)
-    if isinstance(result, SymDim) and any(isinstance(c, Fraction) for _, c in result.terms):
-        return None
-    return result
+        monomial = tuple((atom, powers[atom]) for atom, _ in highest if powers[atom])
+        coefficient = _normal(Fraction(rest[highest]) / Fraction(below[first]))
+        found[monomial] = coefficient
+        for other, c in below.items():
+            key = _multiply(monomial, other)
+            left = rest.get(key, 0) - coefficient * c
+            if left:
+                rest[key] = left
+            else:
+                rest.pop(key, None)
+    return found
+
+
+def _is_whole(terms: Mapping[Monomial, Coefficient]) -> bool:
+    """Whether the sum is provably an integer: with every symbol written as divisor * k + remainder
+    no fraction is left. H*W/4 is where H and W are even, (H + 1)*(W + 1)/4 where they are odd."""
+    written: dict[Monomial, Coefficient] = {}
+    for monomial, coefficient in terms.items():
+        parts: dict[Monomial, Coefficient] = {(): coefficient}
+        for atom, power in monomial:
+            step, base = (
+                (atom.divisor, atom.remainder % atom.divisor) if isinstance(atom, Symbol) else (1, 0)
+            )
+            parts = {
+                (*m, (atom, p)) if p else m: c * comb(power, p) * step**p * base ** (power - p)
+                for m, c in parts.items()
+                for p in range(power + 1)
+            }
+        for m, c in parts.items():
+            written[m] = written.get(m, 0) + c
+    return all(Fraction(c).denominator == 1 for c in written.values())
 
 
 def dim_min(*values: Dim) -> Dim:

@@ -163,6 +163,15 @@ def test_exact_division_is_exact(value: Pair, divisor: Pair, values: dict[str, i
         assert evaluate(claimed, values) * divisor.plain(values) == value.plain(values)
 
 
+@given(pairs, divisors, bindings())
+def test_what_a_product_is_divided_by_leaves_the_other_factor(
+    value: Pair, divisor: Pair, values: dict[str, int]
+) -> None:
+    quotient = exact_div(value.dim * divisor.dim, divisor.dim)
+    assert quotient is not None
+    assert evaluate(quotient, values) == value.plain(values)
+
+
 @given(pairs, pairs, pairs)
 def test_ring_laws_make_equal_forms(a: Pair, b: Pair, c: Pair) -> None:
     assert a.dim + b.dim == b.dim + a.dim
