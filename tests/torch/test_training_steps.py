@@ -51,6 +51,16 @@ model segmenting(classes = 3) {
           -> output logits
 }
 """
+WIDE = """
+model wide(classes = 5) {
+    input image: f32[N, 3, 16, 16]
+    image -> conv(32, 3x3) as stem -> relu -> conv(48, 3x3, bias = false) as middle -> bn as norm
+          -> relu -> conv(32, 3x3) as last -> relu -> avgpool(global) -> flatten
+          -> linear(classes) as head -> output logits
+}
+"""
+"""Wide enough for gradients of filters with fewer products."""
+
 STEPS = 20
 
 texts = pytest.mark.parametrize(
@@ -124,6 +134,23 @@ def test_losses_and_weights_follow(text: str, optimiser: str) -> None:
         other = truth.weight(key)
         allowed = 10 * np.abs(single.weight(key) - other).max() + 1e-5 * np.abs(other).max()
         assert np.abs(array - other).max() <= allowed, key
+
+
+@pytest.mark.parametrize("winograd", [True, False])
+def test_a_step_at_a_rate_of_one_moves_by_gradients(winograd: bool) -> None:
+    model = convdsl.parse(WIDE)
+    weights = bind(RandomWeights(3), model.graph.states)
+    truth = Torch(model, weights, next(iter(OPTIMISERS)), torch.float64)
+    settings = complete(model, {"optimizer": "sgd(lr = 1)", "schedule": "constant"})
+    session = Session(model, settings, weights, threads=2, winograd=winograd)
+    x, y = batches(model, 0)[0]
+    truth.step(x, y)
+    session.step({"image": x, "label": y}, 1.0)
+    moved = {key: weights[key] - array for key, array in session.weights().items()}
+    for key, parameter in truth.module.named_parameters():
+        gradient = parameter.grad.numpy()
+        allowed = 2e-5 * np.abs(gradient).max() + 1e-7 * np.abs(weights[key]).max()
+        assert np.abs(moved[key] - gradient).max() <= allowed, key
 
 
 @texts
