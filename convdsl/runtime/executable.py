@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import pickle
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -27,6 +28,7 @@ from convdsl.kernel.signature import (
 from convdsl.runtime.cpu.team import team_size
 from convdsl.runtime.device import HOST, Device
 from convdsl.runtime.state import State
+from convdsl.spelling import nearest, those
 from convdsl.tensor import DType, TensorType
 
 Array = npt.NDArray[Any]
@@ -182,6 +184,25 @@ class Executable:
     def deciding(self) -> tuple[str, ...]:
         """Inputs whose values decide shapes: for new values there is new code, as for new sizes."""
         return self._deciding
+
+    def __repr__(self) -> str:
+        given = ", ".join(f"{port.name} {port.type}" for port in self._inputs)
+        made = ", ".join(f"{port.name} {port.type}" for port in self._outputs)
+        return f"<Executable {self.name}: {given} -> {made}>"
+
+    def __copy__(self) -> Executable:
+        """The same network: code, weights and state."""
+        made = object.__new__(type(self))
+        made.__dict__.update(self.__dict__)
+        return made
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Machine code and the memory that it is mapped to stay in their process."""
+        raise pickle.PicklingError(
+            f"the compiled network {self.name} can neither be pickled nor copied deeply: send a "
+            "convdsl.Predictor, which each process opens by itself, or save(path) an artifact for "
+            "convdsl.load_executable"
+        )
 
     @property
     def state(self) -> State:
@@ -354,10 +375,21 @@ class Executable:
         expect("the path", path, str, Path)
         values = {name: self._decided(name, binding) for name in self._deciding}
         sizes = {name: size for name, size in binding.items() if name not in values}
+        self._check_sizes(sizes)
         bindings = [self.complete(each) for each in _each(sizes)]
         if any(each in bindings[:number] for number, each in enumerate(bindings)):
             raise InputError("an artifact has one program for the same sizes, not two")
         self._save(bindings, values, Path(path))
+
+    def _check_sizes(self, names: Iterable[str]) -> None:
+        """InputError for what no size is called: a misspelt one would be left at its default."""
+        open = [*input_symbols(self._inputs), *self._deciding]
+        for name in names:
+            if name not in open:
+                near = nearest(name, open)
+                meant = f"did you mean {near}?" if near is not None else those(open)
+                fixed = meant if open else "the network fixes its sizes"
+                raise InputError(f"no free size is called {name}; {fixed}")
 
     def _decided(self, name: str, given: Mapping[str, Any]) -> Array:
         (port,) = (port for port in self._inputs if port.name == name)

@@ -126,6 +126,9 @@ def test_several_inputs_and_outputs(tmp_path: Path) -> None:
         ({"N": (1, 0), "H": 8, "W": 8}, "N = 0, but it must be at least 1"),
         ({"N": (1, "2"), "H": 8, "W": 8}, "N = '2' is no size"),
         ({"N": (1, 2)}, "sizes not given: H, W"),
+        ({"TYPO": 8, "H": 8, "W": 8}, "no free size is called TYPO; there are N, H, W"),
+        ({"n": 8, "H": 8, "W": 8}, r"no free size is called n; did you mean N\?"),
+        ({"N": 8, "H": 8, "W": 8, "M": (4, 5)}, "no free size is called M"),
     ],
 )
 def test_sizes_that_are_none(tmp_path: Path, sizes: dict[str, Any], message: str) -> None:
