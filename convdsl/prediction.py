@@ -109,11 +109,16 @@ class Predictor:
         """The same, with outputs by name where there is only one, too."""
         network = self.open()
         given = dict(zip(network.inputs, arrays, strict=False)) | named
-        if not network.samples_apart or len(arrays) > len(network.inputs):
-            return network.by_name(*arrays, **named)
-        given = {name: array_of(f"input `{name}`", value) for name, value in given.items()}
+        at_once = len(arrays) + len(named) == len(given) and given.keys() == network.inputs.keys()
+        if not network.samples_apart or not at_once:
+            return network.by_name(*arrays, **named)  # which says what is missing or too much
+        given = {name: _array(network, name, value) for name, value in given.items()}
+        if not all(array.ndim for array in given.values()):
+            return network.by_name(**given)  # which says that a number is no batch
         count = _count(given)
         size = self._batch(network)
+        if not count:
+            return _of_none(network, given, size)
         if count <= size:
             return _run(network, given, size)
         parts = [
@@ -140,6 +145,7 @@ class Predictor:
         missing = [name for name in network.inputs if name not in rows]
         if missing:
             raise InputError(f"no column {', '.join(missing)}; there are {', '.join(rows)}")
+        _check_lengths(rows)
         given = {name: _stacked(rows[name]) for name in network.inputs}
         made = self.by_name(**given)
         _refuse_same(rows, made)
@@ -150,6 +156,9 @@ class Predictor:
         has them: {`index`, `label`, `probability`}."""
         from convdsl.classification import Classifier
 
+        if isinstance(images, str | bytes | bytearray | Path):
+            said = repr(images) if isinstance(images, str | Path) else "the bytes of one image"
+            raise InputError(f"classify takes a list of images, and {said} is one: put it in [...]")
         network = self.open()
         classifier, size = Classifier(network), self._batch(network)
         if network.sizes:
@@ -166,6 +175,7 @@ class Predictor:
         of the likeliest class; of more than one, each a list a row."""
         if image not in rows:
             raise InputError(f"no column {image}; there are {', '.join(rows)}")
+        _check_lengths(rows)
         images: list[Any] = [
             value if isinstance(value, bytes | str | Path) else bytes(value)
             for value in rows[image]
@@ -217,7 +227,7 @@ def _stamp(path: str) -> tuple[int, ...]:
 
 def _count(given: Mapping[str, Array]) -> int:
     """Samples in all inputs."""
-    counts = {name: len(a) if a.ndim else 0 for name, a in given.items()}
+    counts = {name: len(a) for name, a in given.items()}
     if len(set(counts.values())) > 1:
         said = ", ".join(f"{count} of {name}" for name, count in counts.items())
         raise InputError(f"inputs of different batches: {said}")
@@ -227,13 +237,30 @@ def _count(given: Mapping[str, Array]) -> int:
 def _run(network: Executable, given: Mapping[str, Array], size: int) -> dict[str, Array]:
     """A batch, filled up with its last sample."""
     count = _count(given)
-    if not count:
-        return {name: _nothing(name, type) for name, type in network.outputs.items()}
     filled = {
         name: np.concatenate([a, np.repeat(a[-1:], size - count, axis=0)]) if count < size else a
         for name, a in given.items()
     }
     return {name: a[:count] for name, a in network.by_name(**filled).items()}
+
+
+def _array(network: Executable, name: str, value: Any) -> Array:
+    """What is given for an input as an array. InputError where it is none of the input's type."""
+    made = array_of(f"input `{name}`", value)
+    wanted = np.dtype(network.inputs[name].dtype.numpy)
+    if not isinstance(value, np.ndarray) and made.ndim and made.dtype != wanted:
+        raise InputError(
+            f"input `{name}` is a {type(value).__name__}, of which NumPy makes {made.dtype}, and "
+            f"the model takes {wanted}: np.asarray(..., '{wanted}')"
+        )
+    return made
+
+
+def _of_none(network: Executable, given: Mapping[str, Array], size: int) -> dict[str, Array]:
+    """The outputs of no samples, as empty parts of a data set have: of arrays that a batch of would
+    be taken. Raises InputError."""
+    network.bind({name: (size, *a.shape[1:]) for name, a in given.items()})
+    return {name: _nothing(name, type) for name, type in network.outputs.items()}
 
 
 def _nothing(name: str, type: TensorType) -> Array:
@@ -250,6 +277,17 @@ def _stacked(column: Any) -> Array:
     if array.dtype != object or not array.ndim:
         return array
     return np.stack([_stacked(value) for value in array])
+
+
+def _check_lengths(rows: Columns) -> None:
+    """InputError where columns are not a value for each row: results would stand beside others."""
+    counts = {name: np.shape(rows[name])[0] if np.ndim(rows[name]) else None for name in rows}
+    if len(set(counts.values())) > 1 or None in counts.values():
+        said = ", ".join(
+            f"{name} is one value" if count is None else f"{name} has {count}"
+            for name, count in counts.items()
+        )
+        raise InputError(f"columns of different lengths: {said}; each holds a value for each row")
 
 
 def _refuse_same(rows: Columns, made: Columns) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import multiprocessing
 import os
@@ -253,8 +254,69 @@ def test_networks_that_mix_samples_take_batches_as_they_come(tmp_path: Path) -> 
         (lambda place: convdsl.Predictor(place / "tiny.cdsl").classify([b"no image"]), "none of"),
         (lambda place: convdsl.Predictor(place / "tiny.cdsl")(drawn(1).astype("f8")), "float64"),
         (lambda place: convdsl.Predictor(place / "tiny.cdsl")(drawn(1), drawn(1)), "2 arrays"),
+        (lambda place: convdsl.Predictor(place / "tiny.cdsl")(), "not given: image"),
+        (lambda place: convdsl.Predictor(place / "tiny.cdsl")(drawn(1), image=drawn(1)), "twice"),
+        (lambda place: convdsl.Predictor(place / "tiny.cdsl")(x=drawn(1)), "no input `x`"),
+        (
+            lambda place: convdsl.Predictor(place / "tiny.cdsl")(drawn(2).astype("f8").tolist()),
+            r"is a list, of which NumPy makes float64, .* takes float32: np\.asarray",
+        ),
+        (
+            lambda place: convdsl.Predictor(place / "tiny.cdsl").classify("0.png"),
+            r"'0\.png' is one: put it in \[",
+        ),
+        (lambda place: convdsl.Predictor(place / "tiny.cdsl").classify(b"PNG"), "bytes of one"),
+        (lambda place: convdsl.Predictor(place / "tiny.cdsl").classify(place), "is one: put"),
     ],
 )
 def test_mistakes(place: Path, build: Any, said: str) -> None:
     with pytest.raises(convdsl.Error, match=said):
         build(place)
+
+
+@pytest.mark.parametrize("model", ["tiny.cnn", "tiny.cdsl", "four.cdsl", "several.cdsl"])
+@pytest.mark.parametrize("given", [np.float32(1), np.array(1, "f4"), 1.5])
+def test_a_number_is_no_batch(place: Path, model: str, given: Any) -> None:
+    weights = "random:3" if model == "tiny.cnn" else None
+    with pytest.raises(convdsl.Error, match=r"shape \[\]|one number"):
+        convdsl.Predictor(place / model, weights, batch=4)(given)
+
+
+@pytest.mark.parametrize("model", ["tiny.cnn", "tiny.cdsl", "four.cdsl", "several.cdsl"])
+@pytest.mark.parametrize("shape", [(0,), (0, 7, 9), (0, 8, 8, 3), (0, 3, 8, 9), (0, 3, 8, 8, 1)])
+def test_no_samples_have_the_shape_of_samples(
+    place: Path, model: str, shape: tuple[int, ...]
+) -> None:
+    weights = "random:3" if model == "tiny.cnn" else None
+    predictor = convdsl.Predictor(place / model, weights, batch=4)
+    with pytest.raises(convdsl.Error, match="input `image` has shape"):
+        predictor(np.zeros(shape, "f4"))
+    with pytest.raises(convdsl.Error, match="input `image` has shape"):
+        predictor.columns({"image": np.zeros(shape, "f4")})
+
+
+@pytest.mark.parametrize("ids", [np.arange(3), np.arange(8), [], "seven77", 7])
+def test_columns_are_of_one_length(place: Path, ids: Any) -> None:
+    predictor = convdsl.Predictor(place / "tiny.cdsl")
+    with pytest.raises(convdsl.Error, match=r"columns of different lengths: .*id (has|is)"):
+        predictor.columns({"image": drawn(7), "id": ids})
+    with pytest.raises(convdsl.Error, match=r"columns of different lengths: .*id (has|is)"):
+        predictor.label({"bytes": [str(place / "0.png")] * 7, "id": ids})
+
+
+def test_networks_say_what_can_be_sent(place: Path) -> None:
+    """Neither compiled networks nor most models can be pickled; copies are copies."""
+    model = convdsl.load(place / "tiny.cnn")
+    network = convdsl.compile(model, "random:3", threads=1)
+    for each in (model, network):
+        with pytest.raises(pickle.PicklingError, match=r"convdsl\.Predictor"):
+            pickle.dumps(each)
+    assert repr(network) == repr(model).replace("Model", "Executable")
+    np.testing.assert_array_equal(copy.copy(network)(drawn(2)), network(drawn(2)))
+    for copied in (copy.copy(model), copy.deepcopy(model)):
+        assert copied is not model
+        np.testing.assert_array_equal(
+            convdsl.compile(copied, "random:3", threads=1)(drawn(2)), network(drawn(2))
+        )
+    plain = convdsl.parse("model m { input x: f32[N, 4]\n x -> linear(2) -> output y }")
+    assert repr(pickle.loads(pickle.dumps(plain))) == repr(plain)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from convdsl.appearance import Shown
@@ -42,6 +44,26 @@ class Model(Shown):
         inputs = ", ".join(f"{name} {type}" for name, type in self.inputs.items())
         outputs = ", ".join(f"{name} {type}" for name, type in self.outputs.items())
         return f"<Model {self.name}: {inputs} -> {outputs}>"
+
+    def __copy__(self) -> Model:
+        return replace(self)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Model:
+        own = {each.name: copy.deepcopy(getattr(self, each.name), memo) for each in fields(self)}
+        return replace(self, **own)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """What pickle takes. Kernels of most operators are functions made where they stand, which
+        it does not: then it is said what can be sent instead."""
+        made = object.__reduce_ex__(self, protocol)
+        try:
+            pickle.dumps(made, protocol)
+        except (pickle.PicklingError, AttributeError, TypeError, RecursionError):
+            raise pickle.PicklingError(
+                f"the model {self.name} cannot be pickled: send its file's path, or a "
+                "convdsl.Predictor, which each process opens by itself"
+            ) from None
+        return made
 
     @property
     def image_preprocessing(self) -> Preprocessing | None:
