@@ -156,8 +156,9 @@ class Predictor:
         has them: {`index`, `label`, `probability`}."""
         from convdsl.classification import Classifier
 
-        if isinstance(images, str | bytes | bytearray | Path):
-            said = repr(images) if isinstance(images, str | Path) else "the bytes of one image"
+        if isinstance(images, str | bytes | bytearray | Path):  # pyright: ignore[reportUnnecessaryIsInstance]
+            text = isinstance(images, str | Path)  # pyright: ignore[reportUnnecessaryIsInstance]
+            said = repr(str(images)) if text else "the bytes of one image"
             raise InputError(f"classify takes a list of images, and {said} is one: put it in [...]")
         network = self.open()
         classifier, size = Classifier(network), self._batch(network)

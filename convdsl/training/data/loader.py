@@ -160,7 +160,9 @@ class Loader:
         try:
             return self._prepared(sample, epoch, index)
         except InputError as error:
-            raise InputError(f"sample {number_of(self.data, index)} of {self.data.source}: {error}") from None
+            raise InputError(
+                f"sample {number_of(self.data, index)} of {self.data.source}: {error}"
+            ) from None
 
     def _prepared(self, sample: Sample, epoch: int, index: int) -> dict[str, Array]:
         prepare, augment = self.prepare, self.augment

@@ -127,8 +127,8 @@ def check_labels(data: DataSet, classes: int, ignored: int | None = None) -> Non
         first = int(wrong.argmax())
         names = data.classes
         raise InputError(
-            f"{data.source}: the label of sample {number_of(data, first)} is {labels[first]}, and the network tells "
-            f"{classes} classes apart (0 to {classes - 1})"
+            f"{data.source}: the label of sample {number_of(data, first)} is {labels[first]}, and "
+            f"the network tells {classes} classes apart (0 to {classes - 1})"
             + (f"; the data have {len(names)}: " + _some(names) if names else "")
             + f"\nhelp: {_help(int(labels[first]), int(labels.max()))}"
         )
