@@ -8,6 +8,7 @@ a lower bound.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -94,16 +95,21 @@ def product(extents: Iterable[Dim]) -> Dim:
 
 
 def known_sum(figures: Iterable[Figure]) -> Dim:
-    """The sum of the figures that are known."""
+    """The sum of the figures that are known. Of many most are alike, and each is added once."""
     total: Dim = 0
-    for figure in figures:
-        total = total if figure is None else total + figure
+    for figure, count in Counter(figures).items():
+        total = total if figure is None else total + figure * count
     return total
 
 
 def sum_or_gap(figures: Sequence[Figure]) -> Figure:
     """The sum; None where a figure is not known."""
-    return None if None in figures else known_sum(figures)
+    return None if has_gap(figures) else known_sum(figures)
+
+
+def has_gap(figures: Iterable[Figure]) -> bool:
+    """Whether a figure is not known."""
+    return any(figure is None for figure in figures)
 
 
 def weight_bytes(graph: Graph) -> Dim:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from fractions import Fraction
+from functools import lru_cache
 from math import gcd, lcm
 
 from convdsl.analysis.access import Access, Span, Taps
@@ -43,6 +44,9 @@ def _greatest(a: Dim, b: Dim) -> Dim:
     return max(a, b) if isinstance(a, int) and isinstance(b, int) else dim_max(a, b)
 
 
+_ratio = lru_cache(maxsize=10_000)(Fraction)
+
+
 @record
 class Path:
     """A field that moves along one axis of the value (None: is the same everywhere).
@@ -58,7 +62,7 @@ class Path:
 
     @property
     def rate(self) -> Fraction:
-        return Fraction(self.advance, len(self.phases))
+        return _ratio(self.advance, len(self.phases))
 
     def at(self, position: int) -> Interval | None:
         turns, phase = divmod(position, len(self.phases))

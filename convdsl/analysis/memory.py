@@ -43,5 +43,5 @@ def peak_activation_bytes(graph: Graph, timing: Timing | None = None) -> Peak:
     if not alive:
         return Peak(sum((value.type.bytes for value in graph.inputs.values()), 0), None)
     peak = dim_max(*{total for _, total in alive})
-    fullest = [node for node, total in alive if provably(">=", total, peak)]
-    return Peak(peak, fullest[0] if fullest else None)
+    fullest = (node for node, total in alive if total is peak or provably(">=", total, peak))
+    return Peak(peak, next(fullest, None))

@@ -14,7 +14,7 @@ paths are aligned where they agree in stride and centre.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 from functools import cached_property, partial
 from itertools import product
@@ -37,11 +37,12 @@ from convdsl.ir.opdef import Reach, Role, WindowRule
 from convdsl.ir.rules import Answers, arithmetic_of, numbered
 from convdsl.kernel.expr import Axis, Stage, TensorExpr
 from convdsl.tensor import Dim, Window, dim_max, dim_min
+from convdsl.tensor.records import record
 
 MOST_POSITIONS = 2**16
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class AxisField:
     """What is reported for one axis. `size` is the largest over all positions."""
 
@@ -78,8 +79,16 @@ def propagate(graph: Graph, numbers: Sequence[int] | None = None) -> dict[Value,
 
 def receptive_fields(graph: Graph, numbers: Sequence[int] | None = None) -> dict[Value, Summary]:
     """What is reported of every input and operator output."""
-    seen_of = propagate(graph, numbers)
-    return {value: _summary(graph, value, seen) for value, seen in seen_of.items()}
+    axes = {name: range(2, source.type.rank) for name, source in graph.inputs.items()}
+    known: dict[tuple[int, ...], Summary] = {}  # what goes element by element sees what it reads
+    found: dict[Value, Summary] = {}
+    seen_of = propagate(graph, numbers)  # keeps all fields, so that their ids are their own
+    for value, seen in seen_of.items():
+        key = (id(value.type), *[id(field) for field in seen.values()])
+        if key not in known or len(seen) < sum(map(len, axes.values())):
+            known[key] = _summary(axes, value, seen)
+        found[value] = known[key]
+    return found
 
 
 def field_of_last_map(graph: Graph) -> Summary:
@@ -95,18 +104,20 @@ def field_of_last_map(graph: Graph) -> Summary:
             waiting += [v for v in value.node.data_inputs if v not in waiting]
     else:
         value = output
-    return _summary(graph, value, propagate(graph)[value])
+    axes = {name: range(2, source.type.rank) for name, source in graph.inputs.items()}
+    return _summary(axes, value, propagate(graph)[value])
 
 
-def _summary(graph: Graph, value: Value, seen: Seen) -> Summary:
-    """What is reported of one value, by model input."""
+def _summary(axes: Mapping[str, range], value: Value, seen: Seen) -> Summary:
+    """What is reported of one value, by model input and its `axes`."""
+    shape = value.type.shape
     return {
-        name: tuple(
-            _summarise(seen.get((name, axis), Field(())), value.type.shape)
-            for axis in range(2, source.type.rank)
-        )
-        for name, source in graph.inputs.items()
+        name: tuple([_summarise(seen.get((name, axis), _NOTHING), shape) for axis in own])
+        for name, own in axes.items()
     }
+
+
+_NOTHING = Field(())
 
 
 class _Steps:
@@ -122,6 +133,12 @@ class _Steps:
     @cached_property
     def window(self) -> WindowRule:
         return self.call.op.window(self.call)
+
+    @cached_property
+    def passes_on(self) -> bool:
+        """Whether every output sees what the only data sees, along axes of space."""
+        alone = [self.call.type(name) for name in self.data if name in self.call.types]
+        return self.window is Reach.POINTWISE and len(alone) == 1 and self.types == {*alone}
 
     @cached_property
     def accesses(self) -> dict[int, Access]:
@@ -207,6 +224,9 @@ class _Steps:
 
 def _through(steps: _Steps, inputs: Mapping[str, Value], seen: Mapping[Value, Seen]) -> list[Seen]:
     """The fields of each output from those of the operands."""
+    read = [seen[value] for value in inputs.values() if value in seen]
+    if steps.passes_on and len(read) == 1 and all(map(_moves_in_space, read[0].values())):
+        return read * len(steps.names)
     found: dict[str, dict[Key, list[Known | None]]] = {name: {} for name in steps.names}
     for operand, value in inputs.items():
         for key, field in seen.get(value, {}).items():
@@ -223,6 +243,15 @@ def _through(steps: _Steps, inputs: Mapping[str, Value], seen: Mapping[Value, Se
         {key: _join(fields, shapes[name]) for key, fields in found[name].items()}
         for name in steps.names
     ]
+
+
+def _moves_in_space(field: Known | None) -> bool:
+    """Whether paths say it, all of them along axes of space."""
+    return (
+        isinstance(field, Field)
+        and bool(field.paths)
+        and all(path.axis is None or path.axis >= 2 for path in field.paths)
+    )
 
 
 def _through_reads(paths: Sequence[Path], place: Place, stage: Stage, axis: int) -> Iterator[Path]:
@@ -363,7 +392,8 @@ def _summarise(field: Known | None, shape: tuple[Dim, ...]) -> AxisField | None:
     sizes: list[Dim] = [0 if i is None else i.hi - i.lo + 1 for i in intervals]
     first = intervals[0]
     padding = None if first is None else -first.lo
-    return AxisField(dim_max(*sizes), dim_min(*sizes), stride, padding, field.aligned)
+    most, least = (dim_max(*sizes), dim_min(*sizes)) if len(sizes) > 1 else sizes * 2
+    return AxisField(most, least, stride, padding, field.aligned)
 
 
 def _everywhere(paths: Sequence[Path], shape: tuple[Dim, ...]) -> list[Interval | None]:

@@ -8,7 +8,15 @@ from fractions import Fraction
 from functools import partial
 from typing import Any, cast
 
-from convdsl.analysis.cost import CONVENTIONS, Cost, Figure, costs, known_sum, weight_bytes
+from convdsl.analysis.cost import (
+    CONVENTIONS,
+    Cost,
+    Figure,
+    costs,
+    has_gap,
+    known_sum,
+    weight_bytes,
+)
 from convdsl.analysis.memory import Peak, peak_activation_bytes
 from convdsl.analysis.receptive_field import AxisField, Summary, receptive_fields
 from convdsl.appearance import Shown
@@ -105,7 +113,7 @@ class Report(Shown):
         """Totals that lack the figure of some layer."""
         rows = [layer.cost for layer in self.layers]
         gaps = {"macs": [r.macs for r in rows], "flops": [r.flops for r in rows]}
-        return tuple(name for name, figures in gaps.items() if None in figures)
+        return tuple(name for name, figures in gaps.items() if has_gap(figures))
 
     def to_json(self) -> dict[str, Any]:
         """The report under the keys that other programs rely on; a total with gaps is named in

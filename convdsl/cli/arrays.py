@@ -12,6 +12,7 @@ import numpy as np
 from numpy.lib.format import write_array
 from numpy.typing import NDArray
 
+from convdsl.cli import console
 from convdsl.cli.building import Network
 from convdsl.cli.options import plain_path
 from convdsl.cli.parsing import suggestion
@@ -34,7 +35,10 @@ def load(spec: str, network: Network) -> dict[str, Array]:
         return {name: draw(int(seed), name, type, shapes[name]) for name, type in types.items()}
     given = read(plain_path(spec))
     if len(given) == 1 and len(types) == 1:  # a single array needs no name
-        given = {next(iter(types)): next(iter(given.values()))}
+        ((called, array),), wanted = given.items(), next(iter(types))
+        if called not in ("", wanted):
+            console.note(f"{spec}: its only array, {called}, is taken for the input {wanted}")
+        given = {wanted: array}
     _check_names(spec, given, types)
     return given
 

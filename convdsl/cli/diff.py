@@ -161,7 +161,7 @@ def _show_tables(pairs: Sequence[_Pair], found: Sequence[_Compared]) -> None:
         if which:
             console.result(which.strip())
         rows = [{name: _short(v) for name, v in c.to_row().items()} for c in one.changes]
-        listing.show(rows, "table", digits=1, spare=())
+        listing.show(rows, "table", digits=1, spare=(), numeric=("old", "new"))
 
 
 def _short(value: Any) -> Any:
@@ -247,19 +247,25 @@ def _change(layer: str, what: str, old: Any, new: Any) -> Change:
 
 def _percent(old: Any, new: Any) -> float | None:
     """By how much a figure has grown, where both are numbers, or polynomials of which one is a
-    multiple of the other."""
+    multiple of the other, or nearly: the share of `a*N + b` lies between those of N = 1 and of
+    large N, and is told where these are the same to a tenth."""
     before, after = _terms(old), _terms(new)
-    if not before or before.keys() != after.keys():
+    if not before or after is None or not before.keys() >= after.keys():
         return None
-    ratios = {Fraction(after[monomial]) / Fraction(before[monomial]) for monomial in before}
-    return round(float(100 * (ratios.pop() - 1)), 2) if len(ratios) == 1 else None
+    ratios = [Fraction(after.get(term, 0)) / Fraction(before[term]) for term in before]
+    if len(before) == 2 and () in before and min(*before.values(), *after.values()) > 0:
+        ratios[list(before).index(())] = Fraction(sum(after.values())) / sum(before.values())
+    shares = [float(100 * (ratio - 1)) for ratio in ratios]
+    return round(shares[0], 2) if len({round(share, 1) for share in shares}) == 1 else None
 
 
-def _terms(figure: Any) -> Mapping[Any, Any]:
-    """Coefficients by monomial, as far as they are none of 0."""
+def _terms(figure: Any) -> Mapping[Any, Any] | None:
+    """Coefficients by monomial, those with symbols first, as far as they are none of 0; None of
+    what is no figure."""
     from convdsl.tensor.dim import SymDim
 
     if isinstance(figure, SymDim):
         return dict(figure.terms)
-    is_number = isinstance(figure, int) and not isinstance(figure, bool)
-    return {(): figure} if is_number and figure else {}
+    if not isinstance(figure, int) or isinstance(figure, bool):
+        return None
+    return {(): figure} if figure else {}

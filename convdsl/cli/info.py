@@ -27,9 +27,16 @@ def run(options: argparse.Namespace) -> int:
     if options.format == "json":
         console.result(json.dumps(facts, indent=2, ensure_ascii=False))
         return 0
-    rows = [{"fact": name, "value": _text(value)} for name, value in facts.items()]
+    rows = [{"fact": _NAMES.get(n, n), "value": _text(v)} for n, v in facts.items()]
     listing.show(rows, options.format, spare=())
+    if any(part.get("more bytes") for part in facts[_AS_READ]):
+        console.note(_TWICE)
     return 0
+
+
+_AS_READ = "as code reads them"
+_NAMES = {_AS_READ: "as read"}  # in tables, where the longest name moves all values
+_TWICE = "weights that code for several sizes reads in orders of its own are there once for each"
 
 
 def facts_of(path: str) -> dict[str, Any]:

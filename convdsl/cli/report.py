@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -156,7 +157,7 @@ def _page(options: argparse.Namespace) -> int:
 
 def _carried(options: argparse.Namespace) -> int:
     """The figures that an artifact carries: those of the network it was made of."""
-    from convdsl.runtime.saved import read_report
+    from convdsl.runtime.saved import read_reports
 
     asked = {"--set": options.set, "--input": options.input, "--columns": options.columns}
     refused = [name for name, value in asked.items() if value]
@@ -164,7 +165,12 @@ def _carried(options: argparse.Namespace) -> int:
     if refused:
         said = f"its figures are those it was compiled with, without {', '.join(refused)}"
         raise InputError(f"{options.model} is compiled already: {said}")
-    found = read_report(options.model, options.batch)
+    (sizes, found), *others = read_reports(options.model, options.batch)
+    if others:
+        first, *rest = map(_sizes_text, (sizes, *(made_for for made_for, _ in others)))
+        more = "; --batch chooses" if options.batch is None else ""
+        said = f"these are the figures for {first}; there is code for {'; '.join(rest)}, too"
+        console.note(f"{said}{more}")
     if options.format == "json":
         console.result(json.dumps(found, indent=2))
         return 0
@@ -174,6 +180,10 @@ def _carried(options: argparse.Namespace) -> int:
         console.result("")
         listing.show([_carried_row(layer) for layer in found["layers"]], "table", spare=("flops",))
     return 0
+
+
+def _sizes_text(sizes: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} = {size}" for name, size in sizes.items())
 
 
 def _carried_row(layer: dict[str, Any]) -> dict[str, Any]:

@@ -74,8 +74,8 @@ def explain(options: argparse.Namespace) -> int:
         row["% of time"] = 100 * seconds[number] / sum(seconds) if sum(seconds) else 0.0
         row["form"] = choice.note
         row["not chosen"] = _others(choice)
+    _say(lowered.program, predictions, measured, team)  # totals stand first
     _show(rows, options)
-    _say(lowered.program, predictions, measured, team)
     if refused := refusal(chain.target):
         console.note(f"{refused}. The figures are this machine's, with vectors of that width")
     notes = {choice.note for choice in lowered.choices if choice.note}

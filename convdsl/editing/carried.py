@@ -9,7 +9,6 @@ their text alone is said anew.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import re
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -28,6 +27,7 @@ from convdsl.elaborate.unused import check_unused
 from convdsl.elaborate.usage import check_usage
 from convdsl.syntax import ast
 from convdsl.syntax.limits import DIAGNOSTICS
+from convdsl.syntax.walk import fields_of
 
 Definition = ast.Block | ast.Model
 
@@ -98,7 +98,7 @@ def _same(old: ast.Item, new: ast.Item, found: dict[int, ast.Node] | None) -> bo
         if isinstance(after, ast.Node):
             if found is not None:
                 found[id(after)] = before
-            waiting.extend((getattr(before, n), getattr(after, n)) for n in _fields(type(after)))
+            waiting.extend((getattr(before, n), getattr(after, n)) for n in fields_of(type(after)))
         elif isinstance(after, tuple):
             if len(before) != len(after):  # pyright: ignore[reportUnknownArgumentType]
                 return False
@@ -106,17 +106,6 @@ def _same(old: ast.Item, new: ast.Item, found: dict[int, ast.Node] | None) -> bo
         elif before != after:
             return False
     return True
-
-
-_FIELDS: dict[type[ast.Node], tuple[str, ...]] = {}
-
-
-def _fields(kind: type[ast.Node]) -> tuple[str, ...]:
-    known = _FIELDS.get(kind)
-    if known is None:
-        names = tuple(f.name for f in dataclasses.fields(kind) if f.name != "span")
-        known = _FIELDS[kind] = names
-    return known
 
 
 def _by_key(reading: Reading) -> dict[tuple[str, int], ast.Item]:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
 from convdsl.syntax import ast
+from convdsl.syntax.walk import fields_of
 
 T = TypeVar("T", bound=ast.Node)
 
 
 def children(node: ast.Node) -> Iterator[ast.Node]:
     """The nodes right inside one, in order of the text."""
-    stack: list[Any] = [getattr(node, name) for name in reversed(fields(type(node)))]
+    stack: list[Any] = [getattr(node, name) for name in reversed(fields_of(type(node)))]
     while stack:
         item = stack.pop()
         if isinstance(item, tuple):
@@ -32,18 +32,6 @@ def everything(root: Any) -> Iterator[ast.Node]:
         elif isinstance(item, ast.Node):
             yield item
             stack.extend(reversed(list(children(item))))
-
-
-_known: dict[type, tuple[str, ...]] = {}
-
-
-def fields(kind: type[ast.Node]) -> tuple[str, ...]:
-    """What a kind of node is made of, besides its place."""
-    known = _known.get(kind)
-    if known is None:
-        names = (field.name for field in dataclasses.fields(kind))
-        known = _known[kind] = tuple(name for name in names if name != "span")
-    return known
 
 
 def path_to(tree: ast.Node, offset: int) -> list[ast.Node]:

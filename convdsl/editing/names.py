@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from convdsl.diagnostics import Span
-from convdsl.editing.finding import everything, fields
+from convdsl.editing.finding import everything
 from convdsl.editing.meanings import (
     aliased,
     builtin,
@@ -31,6 +31,7 @@ from convdsl.elaborate.images import STEPS
 from convdsl.elaborate.signatures import of_operator
 from convdsl.ops import SPELLINGS
 from convdsl.syntax import ast
+from convdsl.syntax.walk import fields_of
 
 Callees = Callable[[ast.Node], Sequence[Symbol]]
 
@@ -246,7 +247,7 @@ class _Finder:
                 self._name(node.input)
                 self._preprocess(node.steps)
             case _:
-                self._then(*(getattr(node, name) for name in fields(type(node))))
+                self._then(*(getattr(node, name) for name in fields_of(type(node))))
 
     def _all_bound(self, names: tuple[ast.Name, ...]) -> None:
         for name in names:

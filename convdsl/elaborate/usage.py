@@ -8,7 +8,6 @@ begins with `_` says that nobody is meant to read it.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 from convdsl.diagnostics import Span
 from convdsl.elaborate.session import Session
 from convdsl.syntax import ast
+from convdsl.syntax.walk import fields_of
 
 MEETING = 64
 """Bindings that may meet in one name; where more do, none of them is suspected."""
@@ -203,6 +203,18 @@ class _Reader:
     # Nodes
 
     def _walk(self, node: Any, ways: Ways) -> None:
+        kind = type(node)  # pyright: ignore[reportUnknownVariableType]
+        if kind is tuple:
+            for part in node:
+                self._walk(part, ways)
+        elif kind in _SPECIAL:
+            self._special(node, ways)
+        else:
+            for name in fields_of(kind):  # pyright: ignore[reportUnknownArgumentType]
+                self._walk(getattr(node, name), ways)
+
+    def _special(self, node: Any, ways: Ways) -> None:
+        """Nodes that bind, and those of which not all parts are looked at."""
         match node:
             case ast.Name():
                 self._read(node.id, ways)
@@ -224,15 +236,8 @@ class _Reader:
                 self._walk((node.type and node.type.extents, node.constraints), ways)
             case ast.Train():
                 self._walk(node.settings, ways)
-            case tuple():
-                for part in node:  # pyright: ignore[reportUnknownVariableType]
-                    self._walk(part, ways)
-            case ast.Node():
-                for part in dataclasses.fields(node):
-                    if part.name != "span":
-                        self._walk(getattr(node, part.name), ways)
             case _:
-                pass
+                raise AssertionError(f"{node} is in _SPECIAL alone")
 
     def _binding(self, node: ast.Let | ast.Assign, ways: Ways) -> None:
         before, self._kept = self._kept, isinstance(node, ast.Let)
@@ -286,6 +291,12 @@ class _Reader:
             self._later |= self._rounds[-1]
         self._rounds[-1] |= before
         return ways
+
+
+_SPECIAL = frozenset(
+    (ast.Name, ast.Let, ast.Assign, ast.Conditional, ast.Loop, ast.Repetition, ast.Argument,
+     ast.Setting, ast.Member, ast.DefaultEntry, ast.Preprocess, ast.Input, ast.Train)
+)  # fmt: skip
 
 
 def _help(node: ast.Let | ast.Assign) -> str:

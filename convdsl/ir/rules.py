@@ -54,15 +54,25 @@ def signature(call: Call) -> Hashable:
 
 
 def numbered(calls: Iterable[Call]) -> list[int]:
-    """A number for each call, the same for equal ones: for who asks several things of each."""
+    """A number for each call, the same for equal ones: for who asks several things of each. Nodes
+    that `Rules` made of one signature have types and attributes in common: where all are the very
+    same objects, they need not be looked at."""
+    held = list(calls)  # as long as ids are asked for
     numbers: dict[Hashable, int] = {}
+    known: dict[tuple[Any, ...], int] = {}
     found: list[int] = []
-    for call in calls:
-        key = signature(call)
-        try:
-            found.append(numbers.setdefault(key, len(numbers)))
-        except TypeError:  # an attribute that has no hash: like no other
-            found.append(numbers.setdefault((len(numbers),), len(numbers)))
+    for call in held:
+        types, attributes = call.types, call.attributes
+        ids = (*map(id, types.values()), *map(id, attributes.values()))
+        parts = (call.op, *types, *attributes, *ids)
+        number = known.get(parts)
+        if number is None:
+            try:
+                number = numbers.setdefault(signature(call), len(numbers))
+            except TypeError:  # an attribute that has no hash: like no other
+                number = numbers.setdefault((len(numbers),), len(numbers))
+            known[parts] = number
+        found.append(number)
     return found
 
 

@@ -69,7 +69,7 @@ class _Nest:
             indent += _STEP
         before, value = self._value(transform(stage.body, self._renamed), indent)
         yield from before
-        yield f"{indent}{target}[{at}] = {value}"
+        yield from _folded(f"{indent}{target}[{at}] = ", value)
 
     def _renamed(self, node: Expr) -> Expr | None:
         if isinstance(node, Unary) and node.op == "decay":
@@ -97,7 +97,7 @@ class _Nest:
                 deeper += _STEP
             inner, value = self._value(node.body, deeper)
             lines.extend(inner)
-            lines.append(f"{deeper}{_step(node.op, name, value)}")
+            lines.extend(_folded(*_step(node.op, name, value, deeper)))
             return Read(TensorVar(name, TensorType(node.dtype, ())), ())
 
         flat = _outermost(body, apart)
@@ -112,9 +112,49 @@ def _outermost(e: Expr, rule: Callable[[Reduce], Expr]) -> Expr:
     return rebuild(e, parts) if parts else e
 
 
-def _step(op: str, name: str, value: str) -> str:
+def _step(op: str, name: str, value: str, indent: str) -> tuple[str, str]:
     sign = {"sum": "+=", "prod": "*="}.get(op)
-    return f"{name} {sign} {value}" if sign else f"{name} = {op}({name}, {value})"
+    if sign:
+        return f"{indent}{name} {sign} ", value
+    return f"{indent}{name} = ", f"{op}({name}, {value})"
+
+
+WIDE = 80
+"""Columns of a line, where it can be folded: before a sign, or behind a comma."""
+
+
+def _folded(start: str, value: str) -> list[str]:
+    """`x = a + b` in lines that are not too wide, as Python reads them: a sum or product goes on in
+    brackets, and what stands in brackets in them."""
+    lines: list[str] = []
+    deeper = " " * (len(start) - len(start.lstrip())) + 2 * _STEP
+    if len(start) + len(value) > WIDE and any(place[0] == 0 for place in _places(value)):
+        value = f"({value})"
+    while len(start) + len(value) > WIDE:
+        places = _places(value[: WIDE - len(start)])
+        if not places and not start.strip():
+            break
+        if not places:
+            lines.append(f"{start}(")
+            start, value = deeper, f"{value})"
+            continue
+        at = max(places)[-1]
+        lines.append(start + value[:at])
+        start, value = deeper, value[at + 1 :]
+    return [*lines, start + value]
+
+
+def _places(value: str) -> list[tuple[int, bool, int]]:
+    """Blanks at which a value can be folded, the best the greatest: few brackets are open there, a
+    comma stands before it sooner than a sign behind it, and it stands late."""
+    depth, places = 0, list[tuple[int, bool, int]]()
+    for at, letter in enumerate(value):
+        depth += (letter in "([") - (letter in ")]")
+        follows_comma = letter == " " and value[at - 1] == ","
+        before_sign = letter == " " and value[at + 1 : at + 3] in ("+ ", "- ", "* ", "/ ")
+        if follows_comma or before_sign:
+            places.append((-depth, follows_comma, at))
+    return places
 
 
 def _for(axis: Axis, indent: str) -> str:

@@ -19,22 +19,24 @@ GAP = "   "
 READABLE = 24
 """Columns that texts of several words keep before a whole column is left out instead."""
 
+_SPACES = re.compile(r"(?<!\d) | (?!(?:[kKMGT]?B|G?FLOP)(?:/s)?\b|[mu]?s\b|bits\b|%)")
+"""Where texts go on in the next line: not between a number and its unit."""
+
 _BREAKS = re.compile(r"(?<=[.,/+*=_ ])(?=[^\s])")
 _BOLD = "\x1b[1m{}\x1b[0m"
 
 
 def draw(grid: Grid, width: int | None, color: bool, *, advise: bool = True) -> str:
     """The grid as text, fitted to `width` columns; `advise` tells of columns that were left out."""
-    cells = [[printable(cell) for cell in line] for line in grid.lines]
+    cells = _printed(grid)
     headings = [printable(heading) for heading in grid.headings]
     shown, room = _fitted(grid, headings, cells, width)
-    lines = _row([headings[i] for i in shown], [grid.right_of(i) for i in shown], room)
+    right = [grid.right_of(i) for i in shown]
+    lines = _row([headings[i] for i in shown], right, room)
     if color:
         lines = [_BOLD.format(line) for line in lines]
     lines.append("─" * (sum(room) + len(GAP) * (len(room) - 1)))
-    right = [grid.right_of(i) for i in shown]
-    for line in cells:
-        lines += _row([line[i] for i in shown], right, room)
+    lines += _rows([[line[i] for line in cells] for i in shown], right, room)
     left_out = [heading for i, heading in enumerate(headings) if i not in shown]
     if left_out and advise:
         said = f"({width} columns: without {', '.join(left_out)}; --wide shows all)"
@@ -56,8 +58,16 @@ def fold(lines: Sequence[str], width: int | None) -> list[str]:
 
 def fits(grid: Grid, width: int) -> bool:
     """Whether all columns fit, as wide as they need."""
-    cells = [[printable(cell) for cell in line] for line in grid.lines]
+    cells = _printed(grid)
     return _total([_widest(grid.headings[i], cells, i) for i in range(len(grid.headings))]) <= width
+
+
+def _printed(grid: Grid) -> Sequence[Sequence[str]]:
+    """The cells, as terminals may see them: nearly always as they are."""
+    whole = "".join(map("".join, grid.lines))
+    if printable(whole) == whole:
+        return grid.lines
+    return [[printable(cell) for cell in line] for line in grid.lines]
 
 
 def _fitted(
@@ -68,14 +78,14 @@ def _fitted(
     natural = [_widest(headings[i], cells, i) for i in shown]
     if width is None or _total(natural) <= width:
         return shown, natural
-    words = [_longest(headings[i], cells, i, " ") for i in shown]
+    words = [_longest(headings[i], cells, i) for i in shown]
     spare = [i for name in grid.spare for i in shown if grid.headings[i] == name]
     while True:
         least = [min(natural[i], max(words[i], READABLE)) for i in shown]
         if _total(least) <= width or not spare:
             break
         shown.remove(spare.pop(0))
-    pieces = [_longest(headings[i], cells, i, "") for i in shown]
+    pieces = [_longest(headings[i], cells, i, in_pieces=True) for i in shown]
     for floor in (least, [words[i] for i in shown], pieces):
         if _total(floor) <= width:
             return shown, _shared([natural[i] for i in shown], floor, width)
@@ -98,13 +108,21 @@ def _total(room: Sequence[int]) -> int:
 
 
 def _widest(heading: str, cells: Sequence[Sequence[str]], column: int) -> int:
-    return max([_length(heading), *(_length(line[column]) for line in cells)])
+    return max(_length(heading), _longest_of([line[column] for line in cells]))
 
 
-def _longest(heading: str, cells: Sequence[Sequence[str]], column: int, at: str) -> int:
+def _longest_of(texts: Sequence[str]) -> int:
+    """Columns of a terminal that the longest takes: looked at together, as there may be many."""
+    measure = len if "".join(texts).isascii() else _length
+    return max(map(measure, texts), default=0)
+
+
+def _longest(
+    heading: str, cells: Sequence[Sequence[str]], column: int, in_pieces: bool = False
+) -> int:
     """The longest part of a column's texts that stays in one line: a word, or a piece of one."""
     texts = {heading, *(line[column] for line in cells)}
-    parts = (p for t in texts for p in (t.split(at) if at else _pieces(t)))
+    parts = (p for t in texts for p in (_pieces(t) if in_pieces else _SPACES.split(t)))
     return max((_length(part.strip()) for part in parts), default=0)
 
 
@@ -115,6 +133,25 @@ def _pieces(text: str) -> list[str]:
 
 def _split(word: str) -> list[str]:
     return [word] if re.fullmatch(r"[\d.,%-]+", word) else _BREAKS.split(word)
+
+
+def _rows(
+    columns: Sequence[Sequence[str]], right: Sequence[bool], room: Sequence[int]
+) -> list[str]:
+    """The lines of all rows; a row is one line where every cell has room."""
+    widths = [_longest_of(column) for column in columns]
+    if any(longest > width for longest, width in zip(widths, room, strict=True)):
+        return [line for cells in zip(*columns, strict=True) for line in _row(cells, right, room)]
+    padded = (_column(c, r, w) for c, r, w in zip(columns, right, room, strict=True))
+    return [GAP.join(cells).rstrip() for cells in zip(*padded, strict=True)]
+
+
+def _column(cells: Sequence[str], to_right: bool, width: int) -> list[str]:
+    if "".join(cells).isascii():
+        return [cell.rjust(width) if to_right else cell.ljust(width) for cell in cells]
+    gaps = [_padding(cell, width) for cell in cells]
+    pairs = zip(gaps, cells, strict=True) if to_right else zip(cells, gaps, strict=True)
+    return [first + second for first, second in pairs]
 
 
 def _row(cells: Sequence[str], right: Sequence[bool], room: Sequence[int]) -> list[str]:
@@ -141,12 +178,14 @@ def _folded(text: str, width: int) -> list[str]:
     """A text in lines of at most a width, broken between words, and words only where they are
     longer than that."""
     lines = [""]
-    for word in text.split(" "):
+    for word in _SPACES.split(text):
         grown = f"{lines[-1]} {word}" if lines[-1] else word
         if _length(grown) <= width:
             lines[-1] = grown
         elif _length(word) <= width:
             lines.append(word)
+        elif " " in word:  # not even a number and its unit have room
+            lines += word.split(" ")
         else:
             lines += _broken(word, width)
     return [line for line in lines if line] or [""]

@@ -85,9 +85,9 @@ def roofline_grid(roof: Roofline) -> Grid:
             k.bound,
             figure_text(k.flops),
             figure_text(k.bytes),
-            f"{k.intensity:.2f}",
-            f"{k.attainable / 1e9:.1f}",
-            f"{k.seconds * 1e6:.1f}",
+            f"{k.intensity:,.2f}",
+            f"{k.attainable / 1e9:,.1f}",
+            f"{k.seconds * 1e6:,.1f}",
         ]
         for k in roof.kernels
     ]

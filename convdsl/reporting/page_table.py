@@ -26,9 +26,10 @@ def totals(report: Report) -> Iterator[str]:
     found: dict[str, Figure] = dict(report.totals)
     if report.arena_bytes is not None:
         found["arena_bytes"] = report.arena_bytes
+    lower_bounds = report.lower_bounds
     yield '<dl class="totals">'
     for name, value in found.items():
-        bound = "&ge; " if name in report.lower_bounds else ""
+        bound = "&ge; " if name in lower_bounds else ""
         said = name.replace("_", " ")
         whole = text_of(figure_text(value))
         near = text_of("?" if value is None else short(value))

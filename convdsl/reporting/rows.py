@@ -42,23 +42,26 @@ def rows(report: Report, depth: int | None = None) -> list[Row]:
 def _row(layers: Sequence[Layer], name: str) -> Row:
     first, last = layers[0], layers[-1]
     alone = len(layers) == 1
-    costs = [layer.cost for layer in layers]
     return Row(
         name=name,
         op=last.op if alone else f"{len(layers)} operators",
         attributes=" ".join(f"{k}={v}" for k, v in last.attributes.items()) if alone else "",
         output=last.output,
-        cost=Cost(
-            params=known_sum(c.params for c in costs),
-            macs=sum_or_gap([c.macs for c in costs]),
-            flops=sum_or_gap([c.flops for c in costs]),
-            neurons=known_sum(c.neurons for c in costs),
-            activations=known_sum(c.activations for c in costs),
-        ),
+        cost=last.cost if alone else _sums([layer.cost for layer in layers]),
         receptive_field=last.receptive_field,
         location=f"{first.file}:{first.line}" if first.file else "",
         inputs=tuple(first.inputs.values()),
         window=window_text(last.kernel, last.stride) if alone else "",
+    )
+
+
+def _sums(costs: Sequence[Cost]) -> Cost:
+    return Cost(
+        params=known_sum(c.params for c in costs),
+        macs=sum_or_gap([c.macs for c in costs]),
+        flops=sum_or_gap([c.flops for c in costs]),
+        neurons=known_sum(c.neurons for c in costs),
+        activations=known_sum(c.activations for c in costs),
     )
 
 
@@ -99,8 +102,9 @@ def total_lines(report: Report) -> list[str]:
     """Name and value of every total; a sum that lacks a layer's figure is marked `>=`."""
     units = {"weight_bytes": " B", "peak_activation_bytes": " B"}
     lines: list[str] = []
+    lower_bounds = report.lower_bounds
     for name, value in report.totals.items():
-        bound = ">= " if name in report.lower_bounds else ""
+        bound = ">= " if name in lower_bounds else ""
         text = f"{bound}{figure_text(value)}{units.get(name, '')}"
         lines.append(f"{name}: {text}{_rounded(value, units.get(name, ''))}")
     if report.peak.at is not None:

@@ -176,20 +176,27 @@ def _remedy(path: Path, programs: Sequence[Made]) -> str:
 def read_report(path: str | Path, batch: int | None = None) -> dict[str, Any]:
     """The report (JSON form) that an artifact carries: of its first program, or of the one for a
     batch. InputError where there is none."""
+    return read_reports(path, batch)[0][1]
+
+
+def read_reports(
+    path: str | Path, batch: int | None = None
+) -> list[tuple[dict[str, int], dict[str, Any]]]:
+    """The sizes and the reports of all programs, or of those for a batch."""
     manifest = artifact.read(Path(path)).manifest
     try:
         rows = [manifest, *manifest.get("also", ())]
-        held = [(samples_of(row["binding"]), row.get("report")) for row in rows]
+        held = [(dict(row["binding"]), row.get("report")) for row in rows]
+        there = [samples_of(binding) for binding, _ in held]
     except _SENSELESS as error:
         raise ArtifactError(f"{path} holds no complete manifest: {error!r}") from None
-    fitting = [report for size, report in held if batch is None or size == batch]
+    fitting = [row for row, size in zip(held, there, strict=True) if batch in (None, size)]
     if not fitting:
-        there = ", ".join(str(size) for size, _ in held)
-        raise InputError(f"{path} has no code for --batch {batch}, only for {there}")
-    report = fitting[0]
-    if not isinstance(report, dict):
+        said = ", ".join(map(str, there))
+        raise InputError(f"{path} has no code for --batch {batch}, only for {said}")
+    if not all(isinstance(report, dict) for _, report in fitting):
         raise ArtifactError(f"{path} carries no report")
-    return cast("dict[str, Any]", report)
+    return cast("list[tuple[dict[str, int], dict[str, Any]]]", fitting)
 
 
 def described(path: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import lark
 from convdsl.diagnostics import CompileError, Diagnostic, Label, SourceFile, Span
 from convdsl.syntax import ast, hints, limits, tables
 from convdsl.syntax.build import Builder
+from convdsl.syntax.chains import Placed
 from convdsl.syntax.layout import LayoutError
 
 ITEM = re.compile(
@@ -117,14 +118,15 @@ def _parse(source: SourceFile, text: str, offset: int, start: str) -> ast.Node:
     def expression(inner: str, at: int) -> ast.Expression:
         return _parse(source, inner, at, "expression")  # pyright: ignore[reportReturnType]
 
+    assert isinstance(tree, Placed)
     return _build(tree, Builder(source, expression), source, offset)
 
 
-def _build(root: lark.Tree, builder: Builder, source: SourceFile, offset: int) -> ast.Node:
+def _build(root: Placed, builder: Builder, source: SourceFile, offset: int) -> ast.Node:
     """Call the builder from the leaves upwards, by a loop: brackets may nest deep."""
-    order: list[lark.Tree] = []
+    order: list[Placed] = []
     stack = [root]
-    inner = lark.Tree  # as every child is that is no word
+    inner = Placed  # as every child is that is no word
     while stack:
         tree = stack.pop()
         order.append(tree)
@@ -133,8 +135,7 @@ def _build(root: lark.Tree, builder: Builder, source: SourceFile, offset: int) -
     makers: dict[str, Callable[[Span, list[Any]], ast.Node]] = {}
     for tree in reversed(order):
         children = [made.pop(id(c)) if type(c) is inner else c for c in tree.children]
-        meta, rule = tree.meta, tree.data
-        start, end = (0, 0) if meta.empty else (meta.start_pos, meta.end_pos)
+        rule, start, end = tree.data, max(tree.start, 0), tree.end
         if (make := makers.get(rule)) is None:
             make = makers[rule] = getattr(builder, rule)
         made[id(tree)] = make(source.span(offset + start, offset + end), children)

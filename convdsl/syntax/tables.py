@@ -19,12 +19,13 @@ import lark
 from lark.grammar import Rule
 from lark.lexer import TerminalDef
 
-from convdsl.syntax.chains import ChainedParser
+from convdsl.syntax.chains import ChainedParser, Placed, Words
 from convdsl.syntax.layout import NEWLINE, arrange
 
 GRAMMAR, TABLES = "convdsl.lark", "convdsl.tables.json"
 _HERE = Path(__file__).resolve().parent
-PLUGINS = {"LALR_Parser": ChainedParser}
+PLUGINS = {"LALR_Parser": ChainedParser, "BasicLexer": Words}
+_OWN: dict[str, Any] = {"_plugins": PLUGINS, "tree_class": Placed, "propagate_positions": False}
 GRAMMARS = (_HERE.parent / "grammar", _HERE.parent.parent / "grammar")  # wheel, checkout
 
 
@@ -63,23 +64,22 @@ def made_from() -> dict[str, str]:
     return {"lark": lark.__version__, "grammar": grammar}
 
 
-def worked_out() -> lark.Lark:
-    """The parser from the text of the grammar."""
+def worked_out(**others: Any) -> lark.Lark:
+    """The parser from the text of the grammar; `others`: options of Lark for comparisons."""
     return lark.Lark(
         grammar_text(),
         parser="lalr",
         lexer="basic",
         postlex=Layout(),
         start=["file", "expression"],
-        propagate_positions=True,
-        _plugins=PLUGINS,
         maybe_placeholders=True,
+        **{**_OWN, **others},
     )
 
 
 def restored(kept: dict[str, Any]) -> lark.Lark:
     """The parser from tables that Lark made before."""
-    options = {**kept["data"]["options"], "postlex": Layout(), "_plugins": PLUGINS}
+    options = {**kept["data"]["options"], "postlex": Layout(), **_OWN}
     return lark.Lark.load({"data": {**kept["data"], "options": options}, "memo": kept["memo"]})
 
 
@@ -93,7 +93,7 @@ def _numbered(pairs: list[tuple[str, Any]]) -> dict[Any, Any]:
 def text() -> str:
     """The tables as they stand in the file, a state or rule a line."""
     data, memo = worked_out().memo_serialize([TerminalDef, Rule])
-    for ours in ("postlex", "_plugins"):
+    for ours in ("postlex", *_OWN):
         del data["options"][ours]
     made = {"made_from": made_from(), "data": data, "memo": memo}
     return json.dumps(made, separators=(",", ":")).replace('},"', '},\n"') + "\n"

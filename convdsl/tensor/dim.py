@@ -107,7 +107,7 @@ def _monomial_key(monomial: Monomial) -> tuple[int, tuple[tuple[int, str], ...]]
 class SymDim:
     """A polynomial over atoms. Immutable and canonical; build it with Python arithmetic."""
 
-    __slots__ = ("_hash", "_sorted", "_terms")
+    __slots__ = ("_hash", "_sorted", "_terms", "_text")
 
     def __init__(self, terms: Mapping[Monomial, Coefficient]) -> None:
         self._terms: dict[Monomial, Coefficient] = {
@@ -115,6 +115,7 @@ class SymDim:
         }
         self._hash: int | None = None
         self._sorted: tuple[tuple[Monomial, Coefficient], ...] | None = None
+        self._text: str | None = None
 
     @property
     def terms(self) -> tuple[tuple[Monomial, Coefficient], ...]:
@@ -211,15 +212,17 @@ class SymDim:
         return str(self)
 
     def __str__(self) -> str:
-        text = ""
-        for monomial, coefficient in self.terms:
-            sign = "-" if coefficient < 0 else "+"
-            term = _format_term(monomial, abs(coefficient))
-            if not text:
-                text = term if sign == "+" else f"-{term}"
-            else:
-                text += f" {sign} {term}"
-        return text
+        if self._text is None:
+            text = ""
+            for monomial, coefficient in self.terms:
+                sign = "-" if coefficient < 0 else "+"
+                term = _format_term(monomial, abs(coefficient))
+                if not text:
+                    text = term if sign == "+" else f"-{term}"
+                else:
+                    text += f" {sign} {term}"
+            self._text = text
+        return self._text
 
 
 Dim: TypeAlias = "int | SymDim"
@@ -228,6 +231,7 @@ Dim: TypeAlias = "int | SymDim"
 _LONG = re.compile(r"(?<![\w.])\d{4,}(?![\w.])")
 
 
+@lru_cache(maxsize=10_000)
 def separated(polynomial: str) -> str:
     """A polynomial as text, its numbers with separators of thousands: `2,850,816*N`."""
     return _LONG.sub(lambda number: f"{int(number[0]):,}", polynomial)
@@ -258,7 +262,8 @@ def _of(terms: dict[Monomial, Coefficient]) -> Dim:
         if isinstance(constant, int):
             return constant
     made = _blank(SymDim)
-    made._terms, made._hash, made._sorted = terms, None, None  # pyright: ignore[reportPrivateUsage]
+    made._terms, made._hash = terms, None  # pyright: ignore[reportPrivateUsage]
+    made._sorted, made._text = None, None  # pyright: ignore[reportPrivateUsage]
     return made
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
+from functools import lru_cache
 from math import inf
 
 from convdsl.tensor.binding import substitute, symbols_of
@@ -126,6 +127,15 @@ LANGUAGE_DTYPES = tuple(dtype for dtype in HOST_DTYPES if dtype is not DType.U32
 """The element types that source text and imported files may name."""
 
 
+@lru_cache(maxsize=10_000)
+def _elements(shape: tuple[Dim, ...]) -> Dim:
+    """How many there are: the layers of a network have few shapes."""
+    total: Dim = 1
+    for extent in shape:
+        total = total * extent
+    return total
+
+
 @record
 class TensorType:
     """dtype and shape, the shape in logical order (N, C, then the spatial axes)."""
@@ -139,10 +149,7 @@ class TensorType:
 
     @property
     def elements(self) -> Dim:
-        total: Dim = 1
-        for extent in self.shape:
-            total = total * extent
-        return total
+        return _elements(self.shape)
 
     @property
     def bytes(self) -> Dim:

@@ -11,8 +11,12 @@ from typing import Any
 import pytest
 from markdown_it import MarkdownIt
 
+from convdsl.cli import diff
 from convdsl.cli.revisions import at_revision
 from convdsl.reporting.comparison import LONGEST, Change, comparison_markdown
+from convdsl.tensor import symbol
+
+N = symbol("N")
 
 
 def test_equal_models(convdsl, small: Path) -> None:
@@ -91,6 +95,26 @@ def test_polynomials_have_a_percentage_where_one_is_a_multiple_of_the_other(
     said = convdsl("diff", path, path, "--set-b", "filters=3", "--format", "json")
     rows = {(row["layer"], row["what"]): row for row in json.loads(said.out)}
     assert rows["total", "activations"]["change %"] is None
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "percent"),
+    [
+        (10, 0, -100.0),
+        (0, 10, None),
+        (1000 * N + 2, 1500 * N + 3, 50.0),
+        (21_475_328 * N + 240, 41_846_784 * N + 360, 94.86),  # 94.86 of one sample, too
+        (2 * N + 2, 4 * N + 2, None),  # from 50 to 100
+        (2 * N + 2, 4 * N, None),
+        (2 * N, 3 * N + 1, None),
+        (3, "3", None),
+        (N, None, None),
+    ],
+)
+def test_growth_of_sums_is_told_where_it_hardly_depends_on_sizes(
+    old: object, new: object, percent: float | None
+) -> None:
+    assert diff._percent(old, new) == percent
 
 
 # Markdown for pull requests

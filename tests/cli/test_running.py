@@ -105,6 +105,15 @@ def test_run_from_an_artifact_needs_no_weights(convdsl, artifact: Path) -> None:
     np.testing.assert_array_equal(a, b)
 
 
+def test_a_single_array_of_another_name_is_told(convdsl, artifact: Path) -> None:
+    x = np.zeros((1, 3, 8, 8), np.float32)
+    for name, told in (("image", False), ("x", True)):
+        np.savez(artifact.parent / "one.npz", **{name: x})
+        said = convdsl("run", artifact, "--data", artifact.parent / "one.npz")
+        assert said.code == 0
+        assert ("its only array, x, is taken for the input image" in said.err) is told
+
+
 def test_run_with_several_inputs_and_outputs(convdsl, folder: Path) -> None:
     a, b = np.float32([[1, 2, 3, 4]]), np.float32([[5, 6, 7, 8]])
     np.savez(folder / "in.npz", a=a, b=b)

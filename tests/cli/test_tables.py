@@ -255,6 +255,24 @@ def test_notes_break_between_words(convdsl, place: Path, monkeypatch: pytest.Mon
         assert said.split() == piped.split()
 
 
+def test_artifacts_of_several_sizes_say_so(convdsl, place: Path) -> None:
+    several, one = place / "several.cdsl", place / "classes.cdsl"
+    said = convdsl("report", several).err
+    assert "figures for N = 1; there is code for N = 8; N = 64, too; --batch chooses" in said
+    assert "figures for" not in convdsl("report", several, "--batch", "8").err
+    assert "figures for" not in convdsl("report", one).err
+
+
+def test_numbers_keep_their_units() -> None:
+    text = "reading 35.9 GB/s from memory, 12 KB or 7 % of 3 us"
+    grid = Grid(("what", "value"), (("speed", text),), frozenset())
+    for width in range(20, 60):
+        lines = draw(grid, width, color=False).splitlines()
+        for piece in ("35.9 GB/s", "12 KB", "7 %", "3 us"):
+            assert any(piece in line for line in lines), width
+    assert "GB/s" in draw(grid, 5, color=False)  # no room for both
+
+
 def test_help_fits(convdsl, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     for command in COMMANDS:

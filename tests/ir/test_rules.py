@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from convdsl.ir.graph import Graph
-from convdsl.ir.opdef import OpError
-from convdsl.ir.rules import Rules
+from convdsl.ir.opdef import Call, OpError
+from convdsl.ir.rules import Rules, numbered
 from convdsl.ops import SPELLINGS
 from convdsl.tensor import DType, TensorType, symbol
 
@@ -50,6 +50,16 @@ def test_symbols_with_other_bounds_are_other_types() -> None:
     assert rules.apply(CONV, wide, window).outputs
     with pytest.raises(OpError, match="does not fit"):
         rules.apply(CONV, narrow, window)
+
+
+def test_equal_calls_have_one_number() -> None:
+    """Whether their types and attributes are the same objects or not."""
+    types = [{"x": TensorType(DType.F32, (symbol("N"), 4, 8, 8))} for _ in range(2)]
+    lows = (0.5, float("0.5"), -0.0, 0.0, 1, 1.0, True)
+    calls = [Call(CLIP, types[i % 2], {"low": low, "high": 2.0}) for i, low in enumerate(lows)]
+    assert numbered(iter([*calls, *calls])) == [0, 0, 1, 2, 3, 4, 5] * 2
+    odd = Call(CLIP, types[0], {"low": [0.5], "high": 2.0})  # has no hash
+    assert numbered([odd, calls[0], odd]) == [0, 1, 0]
 
 
 def test_attributes_without_a_hash() -> None:

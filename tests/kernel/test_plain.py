@@ -87,7 +87,14 @@ def test_a_filter_of_3x3_fits_a_page() -> None:
     text = "model m {\n    input x: f32[N, 3, 32, 32]\n    x -> conv(16, 3x3) -> output y\n}\n"
     plain = str(convdsl.emit(convdsl.parse(text), "loops", batch=1, plain=True))
     assert len(plain.splitlines()) <= 20
-    assert "s += x[n, c, p0 + r0 - 1, p1 + r1 - 1 outside 0.0] * conv.weight[k, c, r0, r1]" in plain
+    sum = "s += (x[n, c, p0 + r0 - 1, p1 + r1 - 1 outside 0.0] * conv.weight[k, c, r0, r1])"
+    assert sum in " ".join(plain.split())
+
+
+@pytest.mark.parametrize("name", ["lenet5", "squeezenet1_1"])
+def test_plain_loops_fit_a_terminal(name: str) -> None:
+    plain = str(convdsl.emit(name, "loops", batch=1, plain=True))
+    assert max(map(len, plain.splitlines())) <= 80
 
 
 def test_only_loops_have_a_plain_form() -> None:

@@ -36,6 +36,7 @@ class Lark:
         postlex: PostLex | None = ...,
         start: Sequence[str] = ...,
         propagate_positions: bool = ...,
+        tree_class: type[Tree] | None = ...,
         maybe_placeholders: bool = ...,
         _plugins: Mapping[str, type] = ...,
     ) -> None: ...
