@@ -9,6 +9,14 @@ _DEPTHWISE = "bind what flows in, `y = ...`: y -> conv(y.channels, 3x3, groups =
 
 _ATTENTION = 'the zoo has one: `use "zoo:vit.cnn": attention`, then attention(heads)'
 
+_EMBEDDING = (
+    "rows of a table by their numbers: `table = parameter([1000, 64])`, then take(table, ids, 0)"
+)
+_GATED = "a gated unit: `a, b = y -> split(2)`, then a * sigmoid(b); silu(b) or gelu(b) for others"
+_RECURRENT = (
+    "no layer goes from step to step in time: write conv along it, attention, or `for` over so"
+    " many steps"
+)
 _COMPUTED = "a weight may be computed: conv(..., weight = w), of a tensor `w`"
 _CROP = "write slice([2, 3], [top, left], [bottom, right])"
 
@@ -82,6 +90,26 @@ NAMES = {
     "zeropad": "write pad(1), or pad([[1, 1], [1, 1]])",
     "zeropadding": "write pad(1), or pad([[1, 1], [1, 1]])",
     "channels": "write y.channels of a tensor `y`; axes are numbers, that of channels is 1",
+    "embedding": _EMBEDDING,
+    "nnembedding": _EMBEDDING,
+    "embed": _EMBEDDING,
+    "lookup": _EMBEDDING,
+    "glu": _GATED,
+    "swiglu": _GATED,
+    "geglu": _GATED,
+    "reglu": _GATED,
+    "lstm": _RECURRENT,
+    "lstmcell": _RECURRENT,
+    "bilstm": _RECURRENT,
+    "convlstm": _RECURRENT,
+    "gru": _RECURRENT,
+    "grucell": _RECURRENT,
+    "bigru": _RECURRENT,
+    "convgru": _RECURRENT,
+    "rnn": _RECURRENT,
+    "rnncell": _RECURRENT,
+    "simplernn": _RECURRENT,
+    "recurrent": _RECURRENT,
     "modulelist": "write `seq NAME { ... }`, or `repeat`",
 }
 """Bare names, in lower case without `_` and without a number of axes at the end."""

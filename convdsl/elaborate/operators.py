@@ -129,8 +129,12 @@ def of_a_list(
 
 
 def _joined(op: OpDef, inputs: Sequence[Given], span: Span) -> tuple[str, ...]:
-    """Help where more than two are added or multiplied, or one is wanted back from its pooling."""
+    """Help where one, or more than two, are added or multiplied, or one is wanted back from its
+    pooling."""
     given, first = len(inputs), inputs[0].span if inputs else None
+    if op.name in SIGNS and given == 1:
+        name = first.text if first is not None and first.text.isidentifier() else "a"
+        return (f"of two: {name} {SIGNS[op.name]} b",)
     called = first is not None and span.start <= first.start and first.end <= span.end
     if op.name in SIGNS and given > 2 and called:
         also = ", or sum([a, b, ...])" if op.name == "add" else ""
