@@ -47,7 +47,7 @@ def _load_path(path: Path, model: str | None, parameters: Mapping[str, Any]) -> 
         if model is not None:
             raise InputError(f"{path} holds one model; leave out `:{model}`")
         return load_onnx(path, **parameters)
-    _refuse_weights(path)
+    _refuse_others(path)
     return load_file(path, model=model, parameters=parameters, zoo=zoo.folder())
 
 
@@ -69,17 +69,25 @@ _WEIGHTS = {
     b"PK\x03\x04": "an archive of arrays or a checkpoint",
     b"\x93NUMPY": "an array",
     b"\x80\x02": "a checkpoint",
+    b"\x89HDF": "an HDF5 archive of arrays",
 }
 """How files begin that hold arrays."""
 
+_IMAGES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"BM")
+"""How images begin."""
 
-def _refuse_weights(path: Path) -> None:
-    """InputError where a file of arrays stands in the place of a model's."""
+_ARTIFACT = ".cdsl"
+
+
+def _refuse_others(path: Path) -> None:
+    """InputError where something else than a text stands in the place of a model's: an artifact, a
+    file of arrays, an image."""
     try:
         with path.open("rb") as file:
-            head = file.read(16)
+            head = file.read(64)
     except OSError:
         return  # told where it is read
+    _refuse_artifact(path, head)
     kinds = [kind for start, kind in _WEIGHTS.items() if head.startswith(start)]
     if head[8:9] == b"{" and b"\0" in head[:8]:
         kinds.append("safetensors")
@@ -87,6 +95,30 @@ def _refuse_weights(path: Path) -> None:
         raise InputError(
             f"{path} is no source but {kinds[0]}: name the model, and it with --weights"
         )
+    if head.startswith(_IMAGES) and b"\0" in head:
+        raise InputError(
+            f"{path} is no source but an image: name the model first, as in `convdsl classify"
+            f" resnet50 {path.name}`"
+        )
+    if head.startswith(b"\x7fELF"):
+        raise InputError(f"{path} is no source but machine code: programs in C link it")
+
+
+def _refuse_artifact(path: Path, head: bytes) -> None:
+    """InputError for an artifact, and for what only has its name."""
+    if not head.startswith(b"\x89") and path.suffix.lower() != _ARTIFACT:
+        return  # without loading what reads artifacts
+    from convdsl.runtime.artifact import MAGIC
+
+    if head.startswith(MAGIC):
+        raise InputError(
+            f"{path} is an artifact: it is compiled already, and its text is wanted here (.cnn, "
+            ".onnx, a name of the zoo)\nhelp: run, classify, bench, serve, report, check and info "
+            "take artifacts; in Python load_executable and Predictor do"
+        )
+    if path.suffix.lower() == _ARTIFACT and (not head or b"\0" in head):
+        what = "is empty" if not head else "does not begin as artifacts do"
+        raise InputError(f"{path} is no artifact: it {what}; `convdsl compile` writes them")
 
 
 def _no_source(text: str) -> str:

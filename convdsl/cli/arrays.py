@@ -78,23 +78,35 @@ def draw(seed: int, name: str, type: TensorType, shape: tuple[int, ...]) -> Arra
 
 def read(path: Path) -> dict[str, Array]:
     """The arrays of an .npy (its name is empty) or .npz file, without pickle."""
+    from convdsl.weights.loading import UnknownFormat
     from convdsl.weights.npz_file import is_npy, read_npy
 
     if not path.exists():
         raise InputError(f"there is no file {path}")
+    if not path.is_file():
+        kind = "a folder" if path.is_dir() else "no plain file"
+        raise InputError(f"the data {path} are {kind}: an .npy or .npz file of arrays is wanted")
+    images = path.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
+    help = "\nhelp: images are for `convdsl classify`" if images else ""
     try:
         if is_npy(path):
-            return {"": read_npy(path)}
+            return {"": _native(read_npy(path))}
         from convdsl.weights import WeightStore
         from convdsl.weights import load as open_store
 
         store = open_store(path)
         assert isinstance(store, WeightStore)
-        return {name: store.read(name) for name in store.entries}
+        return {name: _native(store.read(name)) for name in store.entries}
+    except UnknownFormat:
+        said = f"the data {path} are in no known format; arrays are read from .npy and .npz files"
+        raise InputError(f"{said}{help}") from None
     except WeightError as error:
-        images = path.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
-        help = "\nhelp: images are for `convdsl classify`" if images else ""
         raise InputError(f"{error}{help}") from None
+
+
+def _native(array: Array) -> Array:
+    """The same numbers with their bytes in this processor's order."""
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 def save(path: Path, outputs: Mapping[str, Array]) -> None:

@@ -17,6 +17,10 @@ from convdsl.weights.store import ArrayStore, WeightStore, regular_file, shown
 RANDOM = "random:"
 
 
+class UnknownFormat(WeightError):
+    """A file of which nothing here knows the format."""
+
+
 def load(source: Any, key: str | None = None) -> WeightStore | RandomWeights:
     """Open weights: a safetensors, .npz or PyTorch checkpoint file, `random:SEED`, arrays by name,
     or what is open already. `key` says where in a checkpoint the state dict is, by keys joined by
@@ -68,11 +72,14 @@ def _by_content(path: Path, key: str | None) -> WeightStore:
     if not size:
         raise WeightError(f"{path} is empty")
     text = f"{path} is in no known format; read are safetensors, .npz and PyTorch checkpoint files"
+    if head.startswith(b"\x89CDSL"):
+        text = f"{path} is an artifact: its weights are in its code, laid out for one processor"
+        text += "\nhelp: give the weights that it was compiled with"
     if path.suffix == ".cnn":
         text += "\nhelp: a model stands first, weights behind `--weights`: FILE, or random:SEED"
     if path.suffix == ".onnx":
         text += f"\nhelp: `convdsl import {path.name}` writes its text, and its weights beside it"
-    raise WeightError(text)
+    raise UnknownFormat(text)
 
 
 def _open_archive(path: Path, key: str | None) -> WeightStore:

@@ -1,0 +1,112 @@
+"""Files of another kind than is asked for: what they are is said, and who takes them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import convdsl
+from convdsl.diagnostics import InputError
+
+TEXT = "model m { input x: f32[N, 4]\n x -> linear(2) -> output y }"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("files")
+    (folder / "m.cnn").write_text(TEXT)
+    convdsl.compile(folder / "m.cnn", "random:0").save(folder / "m.cdsl")
+    whole = (folder / "m.cdsl").read_bytes()
+    (folder / "large.cdsl").write_bytes(whole + bytes(2 << 20))
+    (folder / "renamed.cnn").write_bytes(whole)
+    (folder / "cut.cdsl").write_bytes(whole[:100])
+    (folder / "empty.cdsl").write_bytes(b"")
+    (folder / "zeros.cdsl").write_bytes(bytes(100))
+    np.savez(folder / "a.npz", a=np.zeros(3))
+    np.save(folder / "a.npy", np.zeros(3))
+    for kind in ("png", "jpg", "gif", "bmp", "webp"):
+        Image.new("RGB", (9, 9), (200, 90, 10)).save(folder / f"p.{kind}")
+    return folder
+
+
+@pytest.mark.parametrize("name", ["m.cdsl", "large.cdsl", "renamed.cnn", "cut.cdsl"])
+@pytest.mark.parametrize("command", ["export", "draw", "diff", "compile", "train", "eval"])
+def test_artifacts_where_a_text_is_wanted(
+    place: Path, convdsl: Any, command: str, name: str
+) -> None:
+    others = {"diff": [place / "m.cnn"], "train": ["--data", "x"], "eval": ["--data", "x"]}
+    found = convdsl(command, place / name, *others.get(command, []))
+    assert found.code == 2
+    assert f"{name} is an artifact: it is compiled already" in found.err
+    assert "load_executable and Predictor" in found.err
+
+
+@pytest.mark.parametrize(
+    "taken",
+    [
+        lambda path: convdsl.load(path),
+        lambda path: convdsl.compile(path),
+        lambda path: convdsl.report(path),
+        lambda path: convdsl.load(f"{path}:m"),
+    ],
+)
+def test_in_python_too(place: Path, taken: Any) -> None:
+    with pytest.raises(InputError, match="is an artifact"):
+        taken(place / "m.cdsl")
+
+
+@pytest.mark.parametrize("name", ["empty.cdsl", "zeros.cdsl"])
+def test_what_is_only_called_an_artifact(place: Path, name: str) -> None:
+    with pytest.raises(InputError, match=rf"{name} is no artifact: it (is empty|does not begin)"):
+        convdsl.Predictor(place / name).open()
+
+
+def test_texts_may_have_any_name(place: Path, tmp_path: Path) -> None:
+    (tmp_path / "m.cdsl").write_text(TEXT)
+    assert convdsl.load(tmp_path / "m.cdsl").name == "m"
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        *((f"p.{kind}", "no source but an image") for kind in ("png", "jpg", "gif", "bmp", "webp")),
+        ("a.npz", "no source but an archive of arrays"),
+        ("a.npy", "no source but an array"),
+    ],
+)
+def test_other_files_in_place_of_a_model(place: Path, name: str, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        convdsl.load(place / name)
+
+
+def test_artifacts_are_no_weights(place: Path) -> None:
+    with pytest.raises(convdsl.Error, match=r"m.cdsl is an artifact: its weights are in its code"):
+        convdsl.compile(place / "m.cnn", place / "m.cdsl")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [(".", "the data .* are a folder"), ("m.cnn", "the data .* in no known format; arrays are")],
+)
+def test_messages_on_data_speak_of_data(place: Path, convdsl: Any, name: str, said: str) -> None:
+    found = convdsl("run", place / "m.cdsl", "--data", place / name)
+    assert found.code == 2
+    assert re.search(said, found.err)
+    assert "weights" not in found.err
+
+
+def test_data_in_either_order_of_bytes(place: Path, convdsl: Any, tmp_path: Path) -> None:
+    x = np.arange(4, dtype="f4")[None]
+    for order in "<>":
+        np.save(tmp_path / "x.npy", x.astype(f"{order}f4"))
+        np.savez(tmp_path / "x.npz", x=x.astype(f"{order}f4"))
+        for kind in ("npy", "npz"):
+            out = tmp_path / f"{kind}{'<>'.index(order)}.npy"
+            data = ("--data", tmp_path / f"x.{kind}", "-o", out)
+            assert convdsl("run", place / "m.cdsl", *data).code == 0
+            np.testing.assert_array_equal(np.load(out), np.load(tmp_path / "npy0.npy"))
