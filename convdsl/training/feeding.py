@@ -58,7 +58,8 @@ def open_training_data(
     wanted = Wanted(model.inputs[name])
     parts = open_parts(data, labels, wanted)
     if validation is not None:
-        return Data(parts.train, open_parts(validation, None, wanted).train)
+        known = replace(wanted, classes=parts.train.classes)  # numbered as in training
+        return Data(parts.train, open_parts(validation, None, known).train)
     if parts.validation is not None or not training.val_fraction:
         return Data(parts.train, parts.validation)
     if round(training.val_fraction * len(parts.train)) < 1:

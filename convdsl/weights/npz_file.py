@@ -32,10 +32,12 @@ _MAGIC = b"\x93NUMPY"
 
 
 class NpzFile(WeightStore):
-    """An `.npz` as np.savez and np.savez_compressed write it."""
+    """An `.npz` as np.savez and np.savez_compressed write it. With `texts` its arrays may hold
+    names (dtype U) beside numbers."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, texts: bool = False) -> None:
         super().__init__(str(path))
+        self._texts = texts
         try:
             self._zip = zipfile.ZipFile(path)
             members = self._zip.infolist()
@@ -54,7 +56,7 @@ class NpzFile(WeightStore):
         entry = self._entries[name]
         try:
             with self._zip.open(self._members[name]) as file:
-                _, fortran, dtype = _read_header(file)
+                _, fortran, dtype = _read_header(file, texts=self._texts)
                 data = file.read()  # to the end, so that zipfile checks the CRC
         except _DAMAGE as error:
             raise WeightError(f"cannot read {name} from {self.source}: {error}") from None
@@ -75,7 +77,7 @@ class NpzFile(WeightStore):
                 local = file.read(_LOCAL_HEADER)
                 names, extra = local[26:28], local[28:30]
                 file.seek(int.from_bytes(names, "little") + int.from_bytes(extra, "little"), 1)
-                _, fortran, dtype = _read_header(file)
+                _, fortran, dtype = _read_header(file, texts=self._texts)
                 return _mapped(Path(self.source), entry.shape, fortran, dtype, file.tell())
         except _DAMAGE as error:
             raise WeightError(f"cannot read {name} from {self.source}: {error}") from None
@@ -91,7 +93,10 @@ class NpzFile(WeightStore):
         if member.file_size > member.compress_size * ratio:
             raise ValueError(f"{name} declares more bytes than its compressed data can hold")
         with self._zip.open(member) as file:
-            shape, _, dtype = _read_header(file)
+            try:
+                shape, _, dtype = _read_header(file, texts=self._texts)
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from None
             body = member.file_size - file.tell()
         declared = prod(shape) * dtype.itemsize
         if declared != body:
@@ -120,11 +125,12 @@ def read_npy(path: Path) -> NDArray[Any]:
     return np.array(array, order="K")
 
 
-def map_npy(path: Path) -> NDArray[Any]:
-    """The array in such a file, mapped: nothing is read yet. Raises WeightError."""
+def map_npy(path: Path, *, texts: bool = False) -> NDArray[Any]:
+    """The array in such a file, mapped: nothing is read yet. With `texts` it may hold names (dtype
+    U). Raises WeightError."""
     try:
         with path.open("rb") as file:
-            shape, fortran, dtype = _read_header(file)
+            shape, fortran, dtype = _read_header(file, texts=texts)
             declared = prod(shape) * dtype.itemsize
             body = path.stat().st_size - file.tell()
             if declared != body:
@@ -157,21 +163,31 @@ _DAMAGE = (
 
 # The header exactly as NumPy writes it; nothing is evaluated.
 _HEADER = re.compile(
-    rb"\{'descr': '(?P<dtype>[<>|][fiub][1248])', 'fortran_order': (?P<fortran>True|False),"
+    rb"\{'descr': '(?P<dtype>[<>|][fiub][1248]|[<>]U[1-9][0-9]{0,3})',"
+    rb" 'fortran_order': (?P<fortran>True|False),"
     rb" 'shape': \((?P<shape>(?:\d{1,15}(?:, ?|(?=\))))*)\), \}[ \n]*"
 )
 
 
-def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """(shape, Fortran order, element type); `file` is left at the data."""
+def _read_header(
+    file: IO[bytes], *, texts: bool = False
+) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """(shape, Fortran order, element type); `file` is left at the data. Elements are numbers, or,
+    where `texts` may be, of so many characters each: plain bytes too."""
     magic = file.read(8)
     if magic[:6] != _MAGIC or magic[6:] not in (b"\x01\x00", b"\x02\x00", b"\x03\x00"):
         raise ValueError("a member is no array")
     length = int.from_bytes(file.read(2 if magic[6] == 1 else 4), "little")
     if length > _MAX_HEADER:
         raise ValueError(f"an array's header has {length} bytes, at most {_MAX_HEADER}")
-    header = _HEADER.fullmatch(file.read(length))
-    if header is None:
+    text = file.read(length)
+    header = _HEADER.fullmatch(text)
+    if header is None and b"'|O'" in text:
+        raise ValueError(
+            "an array of Python objects, which only pickle reads, describes no plain array of "
+            "numbers" + (": names are plain as np.array(names, 'U')" if texts else "")
+        )
+    if header is None or (b"U" in header["dtype"] and not texts):
         raise ValueError("an array's header describes no plain array of numbers")
     shape = tuple(int(extent) for extent in header["shape"].split(b",") if extent.strip())
     return shape, header["fortran"] == b"True", np.dtype(header["dtype"].decode())

@@ -277,3 +277,10 @@ def test_noise_is_a_weight_error(
     path.write_bytes(prefix + content)
     with pytest.raises(WeightError):
         load(path)
+
+
+def test_texts_are_no_weights(tmp_path: Path) -> None:
+    """Data sets may hold names, weights never do."""
+    np.savez(tmp_path / "w.npz", a=np.zeros(2), b=np.array(["x", "y"]))
+    with pytest.raises(WeightError, match="b: an array's header describes no plain array"):
+        load(tmp_path / "w.npz")

@@ -1,7 +1,7 @@
 """Data sets of arrays: one per name, all with the samples along their first axis.
 
     x         (N, H, W), (N, H, W, C) or (N, C, H, W), uint8 or floats; anything for other inputs
-    label     (N,), (N, 1) of whole numbers; or floats
+    label     (N,), (N, 1) of whole numbers or of names, which are numbered sorted; or floats
     others    (N, ...)
 
 Which of the two orders four axes have is said, or follows from the number of channels that the
@@ -32,6 +32,7 @@ NAMES = {"y": LABEL, "labels": LABEL, "masks": "mask", "images": X}
 """What arrays are called besides."""
 
 LAYOUTS = ("nhwc", "nchw")
+_LAST_CHARACTER = 0x10FFFF
 _AT_ONCE = 4096  # samples that are looked at together
 
 MOST_ITERATED = 4 << 30
@@ -43,10 +44,12 @@ class Wanted:
     """What the network takes, as far as it decides how data are read.
 
     input: its type; None takes `x` for images. layout: the order of four axes, where it is said.
+    classes: names of classes by number, where other data have said them.
     """
 
     input: TensorType | None = None
     layout: str | None = None
+    classes: tuple[str, ...] | None = None
 
     @property
     def is_image(self) -> bool:
@@ -77,6 +80,9 @@ class ArrayData:
         self._source = source
         self._classes = classes
         named = _named(arrays, source)
+        if LABEL in named and (names := _texts(named[LABEL], source)) is not None:
+            self._classes = wanted.classes or tuple(sorted(set(names)))
+            named[LABEL] = _numbered(names, self._classes, source)
         if X not in named:
             raise InputError(
                 f"{source} has no array `{X}`, but {', '.join(arrays) or 'none'}\n"
@@ -209,6 +215,45 @@ def _sound(name: str, array: Any, source: str) -> Array:
     if name == LABEL and made.ndim == 2 and made.shape[1] == 1 and made.dtype.kind in "iu":
         return made[:, 0]
     return made
+
+
+def _texts(labels: Any, source: str) -> list[str] | None:
+    """Names of classes, a name for each sample; None for numbers."""
+    array = array_of(f"{source}: {LABEL}", labels)
+    if array.dtype == object and array.size and {type(one) for one in array.flat} == {str}:
+        array = np.asarray(array, np.str_)
+    if array.dtype.kind not in "US":
+        return None
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim != 1:
+        raise InputError(f"{source}: {LABEL} is {list(array.shape)} names, not one for each sample")
+    try:
+        if array.dtype.kind == "S":
+            return [bytes(name).decode() for name in array.tolist()]
+        _check_characters(array)
+        return [str(name) for name in array.tolist()]
+    except ValueError as error:  # no text, though the file says so
+        raise InputError(f"{source}: {LABEL} holds no names: {error}") from None
+
+
+def _check_characters(texts: Array) -> None:
+    """ValueError for numbers that are no characters, of which Python makes no text."""
+    numbers = np.ascontiguousarray(texts, texts.dtype.newbyteorder("=")).view(np.uint32)
+    if ((numbers > _LAST_CHARACTER) | ((numbers >= 0xD800) & (numbers <= 0xDFFF))).any():
+        raise ValueError("not all of it are characters of Unicode")
+
+
+def _numbered(names: Sequence[str], classes: Sequence[str], source: str) -> Array:
+    numbers = {name: number for number, name in enumerate(classes)}
+    for at, name in enumerate(names):
+        if name not in numbers or not name:
+            raise InputError(
+                f"{source}: the class {name!r} of sample {at} is none of the training data"
+                if name
+                else f"{source}: the label of sample {at} is an empty name"
+            )
+    return np.array([numbers[name] for name in names], np.int64)
 
 
 EVEN = "\nhelp: give every image as many boxes; one may stand there twice"

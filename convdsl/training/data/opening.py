@@ -98,7 +98,7 @@ def _of_path(path: Path, labels: Any, wanted: Wanted) -> Parts:
             f"{path} brings its labels itself: a second file of labels is for IDX and .npy"
         )
     if path.suffix.lower() in (".csv", ".tsv"):
-        return Parts(read_table(path, wanted))
+        return Parts(read_table(path, wanted, wanted.classes))
     return _of_arrays(_archive(path), str(path), wanted)
 
 
@@ -106,7 +106,7 @@ def _array(path: str | Path) -> Array:
     path = Path(path)
     try:
         if is_npy(path):
-            return map_npy(path)
+            return map_npy(path, texts=True)
     except WeightError as error:
         raise InputError(str(error)) from None
     if not path.is_file():
@@ -116,7 +116,7 @@ def _array(path: str | Path) -> Array:
 
 def _archive(path: Path) -> dict[str, Array]:
     try:
-        archive = NpzFile(path)
+        archive = NpzFile(path, texts=True)
         return {name: archive.map(name) for name in archive.entries}
     except WeightError as error:
         raise InputError(
@@ -141,7 +141,10 @@ def _of_arrays(arrays: Mapping[str, Array], source: str, wanted: Wanted) -> Part
         return Parts(ArrayData(whole, source, wanted))
     if "train" not in found:
         raise InputError(f"{source} has no arrays of the training part: {', '.join(arrays)}")
-    return Parts(**{part: ArrayData(some, source, wanted) for part, some in found.items()})
+    train = ArrayData(found.pop("train"), source, wanted)
+    known = replace(wanted, classes=train.classes)
+    others = {part: ArrayData(some, source, known) for part, some in found.items()}
+    return Parts(train, **others)
 
 
 def _of_folder(folder: Path, wanted: Wanted) -> Parts:
@@ -152,8 +155,8 @@ def _of_folder(folder: Path, wanted: Wanted) -> Parts:
     there = {name.lower(): name for name in subfolders(folder) if subfolders(folder / name)}
     named = {part: [there[n] for n in names if n in there] for part, names in PARTS.items()}
     if not named["train"]:
-        return Parts(_of_images(folder, wanted)(None))
-    train = _of_images(folder / named["train"][0], wanted)(None)
+        return Parts(_of_images(folder, wanted)(wanted.classes))
+    train = _of_images(folder / named["train"][0], wanted)(wanted.classes)
     parts = Parts(train)
     for part in ("validation", "test"):
         for name in named[part][:1]:
