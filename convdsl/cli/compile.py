@@ -35,7 +35,7 @@ from convdsl.cli.options import (
 )
 from convdsl.cli.tuning import add_tuning, tuner
 from convdsl.diagnostics import InputError
-from convdsl.runtime.whole_files import told_of
+from convdsl.runtime.whole_files import check_place, told_of
 
 LEVELS = (
     *("graph", "gradient", "expr", "loops"),
@@ -137,6 +137,8 @@ def _artifact(options: argparse.Namespace, others: Sequence[argparse.Namespace])
     _check_suffix(options.output)
     model = load_model(options)
     path = path_of("an artifact", options.output or f"{model.name}{SUFFIX}", SUFFIX)
+    with told_of(path):
+        check_place(path)  # before minutes of compiling
     each = [options, *others]
     if others:
         bindings = [bind(model, input_shapes(one), batch_of(model, one)) for one in each]
@@ -146,10 +148,13 @@ def _artifact(options: argparse.Namespace, others: Sequence[argparse.Namespace])
         made, binding, _ = compiled(model, options)
     made.save(path, **binding)
     seconds = time.perf_counter() - started
-    size = path.stat().st_size
-    shown = f"{size / 1e6:,.1f} MB" if size >= _SMALL else f"{size:,} bytes"
-    console.note(f"{path}: {shown} in {seconds:.2f} s")
+    console.note(f"{path}: {_size(path)} in {seconds:.2f} s")
     return 0
+
+
+def _size(path: Path) -> str:
+    size = path.stat().st_size
+    return f"{size / 1e6:,.1f} MB" if size >= _SMALL else f"{size:,} bytes"
 
 
 def _check_suffix(output: str | None) -> None:
@@ -179,6 +184,8 @@ def _library(options: argparse.Namespace) -> int:
     started = time.perf_counter()
     model = load_model(options)
     path = path_of("a library", options.output or f"lib{model.name}.so", ".so")
+    with told_of(path):
+        check_place(path)
     header = build_library(
         model,
         weights_of(options),
@@ -192,8 +199,7 @@ def _library(options: argparse.Namespace) -> int:
         tuner=tuner(options),
     )
     seconds = time.perf_counter() - started
-    size = path.stat().st_size
-    console.note(f"{path}: {size / 1e6:,.1f} MB, and {header.name}, in {seconds:.2f} s")
+    console.note(f"{path}: {_size(path)}, and {header.name}, in {seconds:.2f} s")
     return 0
 
 

@@ -196,9 +196,17 @@ def _watch(options: argparse.Namespace, folder: Path, shown: Any) -> Any:
 
 
 def _train(job: Job, folder: Path, options: argparse.Namespace) -> int:
+    from convdsl.training.checkpoint import epochs_of
+    from convdsl.training.loop import CHECKPOINT
+
     data = job.data
     held = 0 if data.validation is None else len(data.validation)
     console.note(f"{len(data.train):,} samples to train on, {held:,} to validate; into {folder}")
+    if options.resume and (done := epochs_of(folder / CHECKPOINT)) >= job.run.epochs:
+        console.note(
+            f"the run in {folder} has {done} epochs behind it, and {job.run.epochs} are asked for: "
+            "nothing is left to train (--epochs counts from the beginning)"
+        )
     try:
         trained = job.go(resume=options.resume)
     except KeyboardInterrupt:

@@ -22,7 +22,7 @@ from convdsl.drawing.sheet import Sheet
 from convdsl.drawing.svg import Canvas
 from convdsl.ir.graph import OpNode
 from convdsl.ir.model import Model
-from convdsl.kernel.signature import one_sample
+from convdsl.kernel.signature import one_sample, whole
 from convdsl.loading import load
 from convdsl.pictures.blocks import Part, opened, parts_at, parts_within
 from convdsl.pictures.fields import field_sheet, unit_of
@@ -114,6 +114,8 @@ def draw(
         nodes = _inside(nodes, block)
         heading, prefix = f"{model.name}: {block}", f"{block}."
     if depth is not None:
+        if whole("the depth", depth) < 1:
+            raise InputError(f"a depth of {depth}: at least one leading name tells boxes apart")
         parts = parts_at(nodes, depth)
     else:
         parts = parts_within(nodes) if block is None else opened(Part(block, tuple(nodes)))

@@ -425,7 +425,8 @@ class Executable:
         """The same, of arrays of any kind; InputError for what is none, missing or unknown."""
         names = self._names
         if len(arrays) > len(names):
-            raise InputError(f"{len(arrays)} arrays for {len(names)} inputs ({', '.join(names)})")
+            inputs = "one input" if len(names) == 1 else f"{len(names)} inputs"
+            raise InputError(f"{len(arrays)} arrays for {inputs} ({', '.join(names)})")
         given = dict(zip(names, arrays, strict=False))
         for name, array in named.items():
             if name not in names:

@@ -483,7 +483,9 @@ def _is_whole(terms: Mapping[Monomial, Coefficient]) -> bool:
         parts: dict[Monomial, Coefficient] = {(): coefficient}
         for atom, power in monomial:
             step, base = (
-                (atom.divisor, atom.remainder % atom.divisor) if isinstance(atom, Symbol) else (1, 0)
+                (atom.divisor, atom.remainder % atom.divisor)
+                if isinstance(atom, Symbol)
+                else (1, 0)
             )
             parts = {
                 (*m, (atom, p)) if p else m: c * comb(power, p) * step**p * base ** (power - p)

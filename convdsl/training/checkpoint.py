@@ -115,6 +115,11 @@ def read_begun(folder: Path) -> Begun:
     return _read(folder, with_states=False).begun
 
 
+def epochs_of(folder: Path) -> int:
+    """Whole epochs that the run of a checkpoint has behind it. InputError as read_checkpoint."""
+    return _read(folder, with_states=False).progress.epoch
+
+
 def read_checkpoint(folder: Path) -> Checkpoint:
     """The checkpoint in a folder. InputError where there is none, or none that is whole."""
     return _read(folder, with_states=True)

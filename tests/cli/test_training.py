@@ -247,8 +247,8 @@ def test_mistakes_are_told_in_a_line_or_two(folder: Path, capsys: Any) -> None:
     ("labels", "options", "said"),
     [
         (None, [], r"compares with `label`.*\nhelp: put images into a folder for each"),
-        (4, [], r"the label of sample 0 is 4.*\nhelp: .*--set classes=5"),
-        (-1, [], r"the label of sample 0 is -1.*\nhelp: classes count from 0"),
+        (4, [], r"the label of sample \d is 4.*\nhelp: .*--set classes=5"),
+        (-1, [], r"the label of sample \d is -1.*\nhelp: classes count from 0"),
         (1, ["--freeze", "tail"], r"no weight is called tail\nhelp: there are stem.weight"),
         (1, ["--resume"], r"no checkpoint .*\nhelp: begin without --resume"),
     ],

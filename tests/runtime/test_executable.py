@@ -96,7 +96,7 @@ def test_arrays_need_not_be_contiguous(network: Executable, view: Any) -> None:
 good = images()
 BAD: dict[str, tuple[tuple[Any, ...], dict[str, Any], str]] = {
     "nothing": ((), {}, "inputs not given: image"),
-    "too many": ((good, good), {}, r"2 arrays for 1 inputs \(image\)"),
+    "too many": ((good, good), {}, r"2 arrays for one input \(image\)"),
     "another name": ((), {"picture": good}, "no input `picture`; the inputs are image"),
     "twice": ((good,), {"image": good}, "input `image` is given twice"),
     "a list": ((good.tolist(),), {}, "input `image` is a list, not a NumPy array"),

@@ -168,11 +168,19 @@ def _compiler(target: Target) -> list[str]:
 def _compile(compiler: Sequence[str], folder: Path) -> None:
     command = [*compiler, *_FLAGS, "library.c", "blobs.c", "net.o", "-lm", "-o", "made.so"]
     command.append("-Wl,--version-script=exported,-z,noexecstack")
-    done = subprocess.run(  # noqa: S603 (the user's own compiler, of their PATH or CC)
-        command, cwd=folder, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise InputError(f"{shlex.join(compiler)} failed:\n{done.stderr.strip()[:2000]}")
+    named = f"the C compiler {shlex.join(compiler)}{' (CC)' if os.environ.get('CC') else ''}"
+    try:
+        done = subprocess.run(  # noqa: S603 (the user's own compiler, of their PATH or CC)
+            command, cwd=folder, capture_output=True, text=True, check=False
+        )
+    except OSError as error:
+        raise InputError(
+            f"cannot run {named}: {error.strerror or error}\nhelp: CC names another, else cc is run"
+        ) from None
+    if done.returncode or not (folder / "made.so").is_file():
+        said = (done.stderr.strip() or done.stdout.strip())[:2000]
+        how = f"failed with {done.returncode}" if done.returncode else "made no library"
+        raise InputError(f"{named} {how}" + (f":\n{said}" if said else " and said nothing"))
 
 
 def identifier(name: str) -> str:

@@ -85,7 +85,7 @@ class ArrayData:
             named[LABEL] = _numbered(names, self._classes, source)
         if X not in named:
             raise InputError(
-                f"{source} has no array `{X}`, but {', '.join(arrays) or 'none'}\n"
+                f"{source}: no array `{X}`, but {', '.join(arrays) or 'none'}\n"
                 f"help: call the images or other inputs `{X}` and their classes `y`"
             )
         self._arrays = {name: _sound(name, array, source) for name, array in named.items()}
@@ -277,7 +277,7 @@ def _check_lengths(arrays: Mapping[str, Array], source: str) -> None:
     lengths = {name: len(array) for name, array in arrays.items()}
     if len(set(lengths.values())) > 1:
         listing = ", ".join(f"{length:,} of {name}" for name, length in lengths.items())
-        raise InputError(f"{source} has {listing}: there must be one of each for a sample")
+        raise InputError(f"{source}: {listing}; there must be one of each for a sample")
     if 0 in lengths.values():
         raise InputError(f"{source} has no samples")
 

@@ -41,6 +41,10 @@ AHEAD = 2
 """Batches that wait, ready, for each worker that reads the next one."""
 
 
+def _samples(count: int) -> str:
+    return "one sample makes" if count == 1 else f"{count} samples make"
+
+
 @dataclass(frozen=True)
 class Loader:
     """Batches by name: the network's input and the targets.
@@ -73,7 +77,7 @@ class Loader:
             )
         if len(self) == 0:
             raise InputError(
-                f"{self.data.source}: {len(self._used)} samples make no batch of {self.batch}\n"
+                f"{self.data.source}: {_samples(len(self._used))} no batch of {self.batch}\n"
                 "help: give more data, or a smaller --batch"
             )
 

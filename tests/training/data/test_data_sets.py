@@ -415,8 +415,8 @@ def test_numbers_to_learn_are_no_classes() -> None:
 @pytest.mark.parametrize(
     ("given", "match"),
     [
-        ({"y": np.zeros(3)}, "has no array `x`, but y"),
-        ({}, "has no array `x`, but none"),
+        ({"y": np.zeros(3)}, ": no array `x`, but y"),
+        ({}, ": no array `x`, but none"),
         ({"x": np.zeros((3, 2, 2)), "y": np.zeros(2)}, "3 of x, 2 of label"),
         ({"x": np.zeros((0, 2, 2)), "y": np.zeros(0)}, "no samples"),
         ({"x": np.zeros((3, 2, 2), np.int64)}, "holds int64; images are uint8"),
