@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from convdsl.elaborate import foreign
@@ -137,13 +138,21 @@ def _rounding(attribute: Attribute, value: Any) -> tuple[str, ...]:
 
 def _open(attribute: Attribute, value: Any) -> tuple[str, ...]:
     """Help for a size that is open where a number should stand."""
-    items = value.items if isinstance(value, ListValue) else (value,)
-    size = next((item for item in items if isinstance(item, SymDim)), None)
+    size = next(_open_sizes(value), None)
     if size is None or attribute.kind is Kind.SHAPE:
         return ()
     names = sorted(symbol.name for symbol in symbols_of(size))
     given = " ".join(f"--set {name}=..." for name in names)
     return (f"{size} is open: say how large ({given}), or write numbers in the input",)
+
+
+def _open_sizes(value: Any) -> Iterator[SymDim]:
+    """Those in a value, also within lists of lists."""
+    for item in value.items if isinstance(value, ListValue) else (value,):
+        if isinstance(item, SymDim):
+            yield item
+        elif isinstance(item, ListValue):
+            yield from _open_sizes(item)
 
 
 def _of_sizes(attribute: Attribute, value: Any, text: str) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -229,6 +230,7 @@ class Binder(Evaluator):
         if binding.op is not None and _is_a_tensor(argument.value, binding.context):
             help = (f"tensors come first: {binding.factory.name}(x, y, ...)",)
         help = (*_meant(binding, value), *_along(binding, argument), *help, *_hidden(binding))
+        help = help or _of_numbers(binding)
         return self.fail(
             binding.context,
             "E0303",
@@ -426,6 +428,15 @@ def _meant(binding: _Binding, value: object) -> tuple[str, ...]:
     if {Kind.INTS, Kind.SHAPE} & set(kinds):
         return (f"several are one list: {binding.factory.name}([..., {value}])",)
     return _INCOMING if binding.op.state is not no_state else ()
+
+
+def _of_numbers(binding: _Binding) -> tuple[str, ...]:
+    """Help for a function of mathematics that numbers are given to."""
+    name = binding.factory.name
+    if binding.op is None or not hasattr(math, name):
+        return ()
+    table = "parameter([4], weight = [0.5, 1, 1.5, 2])"
+    return (f"`{name}` is of tensors, x -> {name}; of a table of numbers {table} -> {name}",)
 
 
 def _is_a_tensor(node: ast.Expression, context: Context) -> bool:

@@ -17,6 +17,12 @@ _RECURRENT = (
     "no layer goes from step to step in time: write conv along it, attention, or `for` over so"
     " many steps"
 )
+_FILLED = (
+    "a constant table is parameter([4, 8, 8], weight = 0.0); of the sizes of a tensor `x` it is"
+    " parameter([1], weight = 0.0) -> expand(x.shape)"
+)
+_TABLE = "a constant tensor is parameter([3], weight = [1, 2, 3])"
+_DRAWN = "a table that is trained is parameter([4, 8]); what is drawn in each step is dropout"
 _COMPUTED = "a weight may be computed: conv(..., weight = w), of a tensor `w`"
 _CROP = "write slice([2, 3], [top, left], [bottom, right])"
 
@@ -110,6 +116,28 @@ NAMES = {
     "rnncell": _RECURRENT,
     "simplernn": _RECURRENT,
     "recurrent": _RECURRENT,
+    "zeros": _FILLED,
+    "ones": _FILLED.replace("0.0", "1.0"),
+    "zeroslike": _FILLED,
+    "oneslike": _FILLED.replace("0.0", "1.0"),
+    "full": _FILLED,
+    "fulllike": _FILLED,
+    "fill": _FILLED,
+    "empty": _FILLED,
+    "constant": _TABLE,
+    "tensor": _TABLE,
+    "array": _TABLE,
+    "arange": "write parameter([10], weight = range(10)); `range` is a list of numbers",
+    "linspace": "write parameter([9], weight = for i in range(9) { i / 8 })",
+    "eye": (
+        "write parameter([4, 4], weight = for i in range(4)"
+        " { for j in range(4) { if i == j { 1 } else { 0 } } })"
+    ),
+    "identitymatrix": "write parameter([4, 4], weight = for i in range(4) { ... }), row by row",
+    "rand": _DRAWN,
+    "randn": _DRAWN,
+    "randomnormal": _DRAWN,
+    "pi": "write the number: 3.141592653589793",
     "modulelist": "write `seq NAME { ... }`, or `repeat`",
 }
 """Bare names, in lower case without `_` and without a number of axes at the end."""

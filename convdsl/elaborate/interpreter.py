@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from convdsl.diagnostics import Span
-from convdsl.elaborate import limits
+from convdsl.elaborate import foreign, limits
 from convdsl.elaborate.arithmetic import checked_list
 from convdsl.elaborate.builtins import of_an_empty_range
 from convdsl.elaborate.layers import Layers
@@ -289,7 +289,9 @@ class Interpreter(Layers):
                     "E0306",
                     f"only layers and functions are called, not {describe(callee)}",
                     node.callee.span,
-                    help=_indexed(node, callee) or hidden(node.callee.span.text, callee),
+                    help=_indexed(node, callee)
+                    or hidden(node.callee.span.text, callee)
+                    or foreign.name(node.callee.span.text),
                 )
 
     def _function(

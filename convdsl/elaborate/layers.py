@@ -41,6 +41,7 @@ from convdsl.ir.opdef import OpDef
 from convdsl.ops import BY_NAME
 from convdsl.ops.elementwise import COMPARED
 from convdsl.syntax import ast
+from convdsl.tensor import SymDim
 
 INLINE = "_"
 GROUPS = ("seq", "scope")
@@ -48,6 +49,11 @@ GROUPS = ("seq", "scope")
 ROUNDS = "`repeat` and `for` as values are lists; layers in a row stand in a block, used as NAME()"
 LABEL = re.compile(r"[A-Za-z0-9_-]+")
 PARTS = re.compile(rf"{LABEL.pattern}(?:\.{LABEL.pattern})*")
+
+_COUNTED = (
+    "a size that is open is no number yet; as a tensor it is parameter([1], weight = 1.0)"
+    " -> expand([{}]) -> reduce_sum([0], true)"
+)
 
 
 class Layers(Binder):
@@ -297,6 +303,8 @@ class Layers(Binder):
                 if symbol in COMPARED:
                     what = f"compare {describe(left.value)} with {describe(right.value)}"
                     sizes = (SIZES,) if isinstance(given.value, ListValue) else ()
+                if isinstance(given.value, SymDim):
+                    sizes = (_COUNTED.format(given.span.text if given.span else given.value),)
                 raise self.fail(
                     context,
                     "E0401",

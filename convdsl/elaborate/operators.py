@@ -13,7 +13,7 @@ from convdsl.elaborate.attributes import array
 from convdsl.elaborate.joining import advice
 from convdsl.elaborate.scope import Context
 from convdsl.elaborate.session import Session, Stop, suggest
-from convdsl.elaborate.values import Given, ListValue, Record, describe
+from convdsl.elaborate.values import Given, ListValue, Record, describe, is_number
 from convdsl.ir.graph import StateNode, Value
 from convdsl.ir.opdef import Kind, OpDef, Operand, OpError, Role, StateSpec
 from convdsl.ir.starts import STARTS
@@ -41,6 +41,7 @@ def apply_operator(
     tensors that stand for weights, fixed kernels, or words that say how weights start, by
     operand name.
     """
+    _want_a_tensor(session, context, op, inputs, span)
     inputs = _constants(session, context, op, inputs, node_name)
     operands = _assign_operands(session, context, op, inputs, span)
     attributes = {name: given.value for name, given in arguments.items()} if arguments else {}
@@ -399,6 +400,23 @@ def _provenance(given: Given) -> str:
     ):
         return shape
     return f"{shape}, from `{value.node.name}` at {made.location}"
+
+
+def _want_a_tensor(
+    session: Session, context: Context, op: OpDef, inputs: Sequence[Given], span: Span
+) -> None:
+    """Numbers stand for constant tensors beside tensors; of numbers alone nothing is known that
+    a tensor has."""
+    if not inputs or not all(is_number(given.value) for given in inputs):
+        return
+    sign = {"pow": "**", **SIGNS}.get(op.name)
+    shown = [given.span.text if given.span else str(given.value) for given in inputs]
+    help = f"of numbers write `{f' {sign} '.join(shown)}`" if sign else _TABLE
+    text = f"`{op.name}` is of tensors, and has numbers only"
+    raise session.fail("E0307", text, span, frames=context.frames, help=(help,))
+
+
+_TABLE = "a constant tensor is parameter([1], weight = 2.0)"
 
 
 def _constants(
