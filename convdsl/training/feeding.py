@@ -55,7 +55,7 @@ def open_training_data(
 ) -> Data:
     """Data in two parts: as they come, as `validation` says, or cut by `val_fraction`."""
     name = preparation(model).name
-    wanted = Wanted(model.inputs[name])
+    wanted = Wanted(model.inputs[name], name=name)
     parts = open_parts(data, labels, wanted)
     if validation is not None:
         known = replace(wanted, classes=parts.train.classes)  # numbered as in training

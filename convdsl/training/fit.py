@@ -261,7 +261,7 @@ def evaluate_model(
     training = training or complete(model)
     agree(model, training)
     name = preparation(model).name
-    parts = open_parts(data, labels, Wanted(model.inputs[name]))
+    parts = open_parts(data, labels, Wanted(model.inputs[name], name=name))
     chosen = parts.test or parts.validation or parts.train
     if part is not None:
         chosen = getattr(parts, part)

@@ -45,11 +45,13 @@ class Wanted:
 
     input: its type; None takes `x` for images. layout: the order of four axes, where it is said.
     classes: names of classes by number, where other data have said them.
+    name: the input's own, which stands for `x`.
     """
 
     input: TensorType | None = None
     layout: str | None = None
     classes: tuple[str, ...] | None = None
+    name: str | None = None
 
     @property
     def is_image(self) -> bool:
@@ -79,14 +81,15 @@ class ArrayData:
     ) -> None:
         self._source = source
         self._classes = classes
-        named = _named(arrays, source)
+        named = _named(arrays, source, wanted.name)
         if LABEL in named and (names := _texts(named[LABEL], source)) is not None:
             self._classes = wanted.classes or tuple(sorted(set(names)))
             named[LABEL] = _numbered(names, self._classes, source)
         if X not in named:
+            own = "" if wanted.name in (None, X, LABEL, *NAMES) else f", or `{wanted.name}`,"
             raise InputError(
                 f"{source}: no array `{X}`, but {', '.join(arrays) or 'none'}\n"
-                f"help: call the images or other inputs `{X}` and their classes `y`"
+                f"help: call the images or other inputs `{X}`{own} and their classes `y`"
             )
         self._arrays = {name: _sound(name, array, source) for name, array in named.items()}
         _check_lengths(self._arrays, source)
@@ -190,14 +193,16 @@ def _stacked(rows: list[dict[str, Array]], name: str, source: str) -> Array:
     return np.stack([row[name] for row in rows])
 
 
-def _named(arrays: Mapping[str, Array], source: str) -> dict[str, Array]:
-    """By the names of samples."""
+def _named(arrays: Mapping[str, Array], source: str, own: str | None) -> dict[str, Array]:
+    """By the names of samples; what is called as the network's input is where nothing is `x`."""
     found: dict[str, Array] = {}
     for name, array in arrays.items():
         known = NAMES.get(name, name)
         if known in found:
             raise InputError(f"{source} has several arrays of {known}: {', '.join(arrays)}")
         found[known] = array
+    if own in found and X not in found and own != LABEL:
+        found = {X if name == own else name: array for name, array in found.items()}
     return found
 
 

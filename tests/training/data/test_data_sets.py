@@ -404,6 +404,27 @@ def test_inputs_that_are_no_images() -> None:
     assert data[0]["x"].shape == (16, 3)
 
 
+def test_an_input_by_its_own_name() -> None:
+    wanted = Wanted(TensorType(DType.F32, (N, 3, 4, 4)), name="photo")
+    photos, masks = np.zeros((5, 4, 4, 3), np.uint8), np.ones((5, 4, 4), np.uint8)
+    data = open_data({"photo": photos, "mask": masks}, wanted=wanted)
+    assert (len(data), set(data[0])) == (5, {"x", "mask"})
+    both = open_data({"photo": masks, "x": photos}, wanted=wanted)
+    assert both[0]["x"].shape == (4, 4, 3)
+    assert both[0]["photo"].shape == (4, 4)
+    with pytest.raises(InputError, match=r"no array `x`, but image\nhelp: .*`x`, or `photo`,"):
+        open_data({"image": photos}, wanted=wanted)
+
+
+def test_parts_of_an_input_by_its_own_name() -> None:
+    wanted = Wanted(TensorType(DType.F32, (N, 3)), name="points")
+    arrays = {"points_train": np.zeros((5, 3)), "points_test": np.zeros((2, 3))}
+    parts = open_parts(arrays, wanted=wanted)
+    assert len(parts.train) == 5
+    assert parts.test is not None
+    assert parts.test[0]["x"].shape == (3,)
+
+
 def test_numbers_to_learn_are_no_classes() -> None:
     data = open_data(np.zeros((2, 3, 3), np.uint8), np.array([0.5, 2.0]))
     assert data.labels is None
