@@ -127,6 +127,57 @@ def test_sizes_that_say_the_batch_wait_for_it():
         executable(np.zeros((1, 3, 4, 3), "f4"))
 
 
+ASPECTS = [  # policy, sizes before, sizes asked for, sizes made
+    ("not_larger", (6, 7), (12, 10), (9, 10)),
+    ("not_smaller", (13, 9), (4, 5), (7, 5)),
+    ("not_larger", (4, 20), (5, 21), (4, 21)),  # a size that stays, at a scale that is not 1
+    ("not_smaller", (6, 9), (12, 10), (12, 18)),
+]
+
+
+@pytest.mark.parametrize(("policy", "own", "size", "made"), ASPECTS)
+@pytest.mark.parametrize("coordinates", ["half_pixel", "align_corners", "asymmetric"])
+@pytest.mark.parametrize("mode", ["nearest", "linear", "cubic"])
+def test_axes_that_keep_their_ratio_have_one_scale(policy, own, size, made, coordinates, mode):
+    """Rounded sizes are no other scale, by onnxruntime and, where corners are not aligned, by ONNX's
+    own evaluator, which aligns them at sizes that are not rounded."""
+    how = {"coordinate_transformation_mode": coordinates, "keep_aspect_ratio_policy": policy}
+    sizes = {"sizes": np.int64(size)}
+    proto = resizing(["N", 2, *own], ["N", 2, *made], sizes, 19, mode=mode, axes=[2, 3], **how)
+    proto.ir_version = 9
+    x = np.random.default_rng(7).standard_normal((2, 2, *own)).astype("f4")
+    expected = run_onnxruntime(proto, {"x": x})["y"]
+    if coordinates != "align_corners":
+        (known,) = ReferenceEvaluator(proto).run(None, {"x": x})
+        np.testing.assert_allclose(known, expected, rtol=1e-4, atol=2e-5)
+    model = model_of(proto, "net.onnx", {})
+    found = convdsl.compile(model, threads=1)(x)
+    assert found.shape == (2, 2, *made)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=2e-5)
+    again = run_onnxruntime(export(model), {"x": x})["y"]
+    np.testing.assert_allclose(again, expected, rtol=1e-4, atol=2e-5)
+
+
+def test_a_policy_that_does_not_exist_is_refused():
+    sizes = {"sizes": np.int64([3, 3])}
+    how = {"axes": [2, 3], "keep_aspect_ratio_policy": "shorter"}
+    with pytest.raises(convdsl.InputError, match="no policy shorter"):
+        model_of(resizing([1, 1, 2, 2], [1, 1, 3, 3], sizes, 18, **how), "net.onnx", {})
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [{"scales": np.float32([1, 1, 1.5, 2])}, {"scales": np.float32([1, 1, 0.5, 1])}],
+)
+def test_open_batches_are_resampled(weights):
+    proto = resizing(["N", 2, 6, 5], ["N", 2, None, None], weights, 13, mode="cubic")
+    executable = convdsl.compile(model_of(proto, "net.onnx", {}), threads=1)
+    for batch in (1, 3):
+        x = np.random.default_rng(batch).standard_normal((batch, 2, 6, 5)).astype("f4")
+        expected = run_onnxruntime(proto, {"x": x})["y"]
+        np.testing.assert_allclose(executable(x), expected, rtol=1e-4, atol=1e-5)
+
+
 # Scales of single precision: 10 x f32(2.6) is 25.999999, of which 25 positions are made.
 
 SCALES = (2.6, 2.1, 1.3, 1 / 3, 0.7, 2.0)

@@ -32,6 +32,7 @@ class Resampling:
     antialias: bool
     exclude_outside: bool
     coefficient: float
+    rounded: bool = False  # from one scale of all axes to whole sizes, at whose ends corners are
 
     @property
     def reach(self) -> int:
@@ -58,7 +59,8 @@ class Resampling:
             case "pytorch_half_pixel":
                 return (o + 0.5) / scale - 0.5 if size > 1 else 0.0
             case "align_corners":
-                return o * (extent - 1) / (whole - 1) if whole > 1 and size > 1 else 0.0
+                last = size - 1 if self.rounded else whole - 1
+                return o * (extent - 1) / last if last > 0 and size > 1 else 0.0
             case "asymmetric":
                 return o / scale
             case "tf_half_pixel_for_nn":
@@ -110,13 +112,13 @@ def resample(
     """The input resampled axis by axis: what shrinks most first, of two alike rows before what
     lies in them; what grows, the other way round."""
     x: Tensor = r[0]
-    pairs = {axis: (r.extent(r.shape(0)[axis]), r.extent(sizes[axis])) for axis in sizes}
+    own = r.shape(0)
+    changed = [a for a in sizes if own[a] != sizes[a] or scales.get(a, 1.0) != 1.0]
+    pairs = {axis: (r.extent(own[axis]), r.extent(sizes[axis])) for axis in changed}
     growth = {axis: size / max(extent, 1) for axis, (extent, size) in pairs.items()}
     for axis in sorted(pairs, key=lambda a: (growth[a], a if growth[a] < 1 else -a)):
         extent, size = pairs[axis]
         scale = scales.get(axis, size / extent)
-        if size == extent and scale == 1.0:
-            continue
         if how.mode == "nearest":
             nearest = Known(how.nearest(extent, size, scale))
             x = r.apply("take", {"x": x, "positions": nearest}, axis=axis)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from fractions import Fraction
+from math import floor
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from convdsl.interop.correspondence.resampling import Resampling, resample
 from convdsl.interop.correspondence.row import Read, Row
@@ -38,16 +39,17 @@ def _read_resize(r: Reading) -> Tensor:
     if coordinates not in COORDINATES or rounding not in ROUNDINGS:
         raise ReadError(f"there are no coordinates {coordinates}, rounded by {rounding}")
     if last >= 3 and r.has(3):
-        sizes = _fitted(r, dict(zip(axes, r.sizes(3), strict=True)))
+        sizes, common = _fitted(r, dict(zip(axes, r.sizes(3), strict=True)))
         _only_space(axes, [a > 1 or _stays(own[a], sizes[a]) for a in axes])
         how["size"] = tuple(sizes.get(a, own[a]) for a in range(2, rank))
-        if _is_resampling(r):
-            return resample(r, _resampling(r, coordinates, rounding), sizes, {})
+        if _is_resampling(r) or (common and coordinates not in (CROP, "align_corners")):
+            way = replace(_resampling(r, coordinates, rounding), rounded=bool(common))
+            return resample(r, way, sizes, common)
     elif scales:
         factors = dict(zip(axes, scales, strict=True))
         _only_space(axes, [factors[a] == 1.0 for a in axes])
         if _is_resampling(r) or _falls_between(r, coordinates, factors):
-            sizes = {a: int(r.extent(own[a]) * factors[a]) for a in axes}
+            sizes = {a: own[a] if f == 1.0 else int(r.extent(own[a]) * f) for a, f in factors.items()}
             return resample(r, _resampling(r, coordinates, rounding), sizes, factors)
         how["scale"] = tuple(factors.get(a, 1.0) for a in range(2, rank))
     else:
@@ -105,15 +107,23 @@ def _only_space(axes: Sequence[int], unchanged: Sequence[bool]) -> None:
         raise ReadError("batch and channels cannot be resized")
 
 
-def _fitted(r: Reading, sizes: dict[int, Any]) -> dict[int, Any]:
-    """Sizes under the policy for the aspect ratio; halves round up."""
+def _fitted(r: Reading, sizes: dict[int, Any]) -> tuple[dict[int, Any], dict[int, float]]:
+    """Sizes under the policy for the aspect ratio, halves rounded up; and the one scale of all axes,
+    by which positions lie, where a rounded size is another."""
     policy = r.attribute("keep_aspect_ratio_policy", "stretch")
     if policy == "stretch":
-        return sizes
-    own = r.shape(0)
-    ratios = [size / own[axis] for axis, size in sizes.items()]
-    ratio = min(ratios) if policy == "not_larger" else max(ratios)
-    return {axis: int(np.floor(ratio * own[axis] + 0.5)) for axis in sizes}
+        return sizes, {}
+    if policy not in _POLICIES:
+        raise ReadError(f"there is no policy {policy} of keeping the aspect ratio")
+    own = {axis: r.extent(r.shape(0)[axis]) for axis in sizes}
+    ratio = _POLICIES[policy](Fraction(r.extent(sizes[axis]), own[axis]) for axis in sizes)
+    exact = {axis: ratio * own[axis] for axis in sizes}
+    found = {axis: floor(size + Fraction(1, 2)) for axis, size in exact.items()}
+    return found, {} if found == exact else dict.fromkeys(sizes, float(ratio))
+
+
+_POLICIES = {"not_larger": min, "not_smaller": max}
+"""Which of the axes' scales is the one of all."""
 
 
 def _read_upsample(r: Reading) -> Tensor:
