@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from convdsl.elaborate import foreign
@@ -260,12 +260,14 @@ def _shape(value: Any) -> Any:
 
 def _array(value: Any) -> Any:
     """Nested lists as nested tuples of floats, all rows of equal shape."""
-    if is_number(value):
-        return float(value)
-    if not isinstance(value, ListValue) or not value.items:
-        return None
-    rows = [_array(item) for item in value.items]
-    if any(row is None for row in rows) or len({_extents(row) for row in rows}) != 1:
+    return _rows(value, lambda item: float(item) if is_number(item) else None)
+
+
+def _rows(value: Any, element: Callable[[Any], Any]) -> Any:
+    if not isinstance(value, ListValue):
+        return element(value)
+    rows = [_rows(item, element) for item in value.items]
+    if not rows or any(row is None for row in rows) or len({_extents(row) for row in rows}) != 1:
         return None
     return tuple(rows)
 
@@ -275,8 +277,9 @@ def _extents(rows: Any) -> tuple[int, ...]:
 
 
 def array(value: Any) -> Any:
-    """A nested list of numbers as nested tuples, or None."""
-    return _array(value)
+    """A nested list of numbers or booleans as nested tuples, or None: whole numbers stay so, of
+    which a float would not hold all."""
+    return _rows(value, lambda item: item if isinstance(item, int | float) else None)
 
 
 _CONVERTERS = {

@@ -13,13 +13,13 @@ from convdsl.elaborate.attributes import array
 from convdsl.elaborate.joining import advice
 from convdsl.elaborate.scope import Context
 from convdsl.elaborate.session import Session, Stop, suggest
-from convdsl.elaborate.values import Given, ListValue, Record, describe, is_number
+from convdsl.elaborate.values import Given, ListValue, Record, describe, format_value, is_number
 from convdsl.ir.graph import StateNode, Value
 from convdsl.ir.opdef import Kind, OpDef, Operand, OpError, Role, StateSpec
 from convdsl.ir.starts import STARTS
 from convdsl.ops.elementwise import SIGNS
 from convdsl.tensor import DType, TensorType, format_shape, provably
-from convdsl.tensor.conversion import convert, of_numpy, stored
+from convdsl.tensor.conversion import convert, stored
 
 
 def apply_operator(
@@ -259,12 +259,13 @@ def _fixed(
             f"`{name}` takes a tensor or a nested list of numbers, not {describe(given)}"
         )
         raise session.fail("E0305", text, place, frames=context.frames)
-    given_data: np.ndarray[Any, Any] = np.asarray(rows)
-    odd = next((n for n in given_data.flat if not _fits(n.item(), type.dtype)), None)
+    elements: np.ndarray[Any, Any] = np.asarray(rows, object)
+    odd = next((n for n in elements.flat if not _is_one(n, type.dtype)), None)
     if odd is not None:
-        text = f"{odd} is no {type.dtype}, as `{name}` is"
+        text = f"{format_value(odd)} is no {type.dtype}, as `{name}` is"
         raise session.fail("E0305", text, place, frames=context.frames)
-    data = convert(given_data, of_numpy(given_data.dtype), type.dtype)
+    wide = DType.F64 if type.dtype.is_float else DType.I64
+    data = convert(elements.astype(wide.numpy), wide, type.dtype)
     sizes = tuple(extent for extent in type.shape if isinstance(extent, int))
     if len(sizes) != type.rank:
         raise session.fail("E0305", f"`{name}` has no fixed shape here", place)
@@ -476,6 +477,11 @@ def _fits(number: float, dtype: DType) -> bool:
     if dtype.is_float:
         return not math.isfinite(number) or abs(number) <= dtype.largest
     return number % 1 == 0 and dtype.lowest <= number <= dtype.highest
+
+
+def _is_one(element: float | bool, dtype: DType) -> bool:
+    """Whether what a list holds is one of the type; `true` is no number."""
+    return _fits(element, dtype) and (dtype is DType.BOOL or not isinstance(element, bool))
 
 
 def _check_number(session: Session, context: Context, given: Given, dtype: DType) -> None:

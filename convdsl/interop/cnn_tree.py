@@ -230,6 +230,9 @@ def _connect(graph: Graph, root: Scope) -> None:
                 raise Untidy
             (scope.entry_value,), scope.exit_values = entries, tuple(exits)
     for scope in [root, *root.descendants()]:
+        scopes = {item.label for item in scope.items if isinstance(item, Scope)}
+        if any(isinstance(item, Leaf) and item.label in scopes for item in scope.items):
+            raise Untidy  # `fc`, and `fc.bias` that is no layer's
         for item in scope.items:
             needed = {item.entry: 1} if isinstance(item, Scope) else Counter(item.inputs)
             scope.counts.update(needed)

@@ -139,8 +139,8 @@ ASPECTS = [  # policy, sizes before, sizes asked for, sizes made
 @pytest.mark.parametrize("coordinates", ["half_pixel", "align_corners", "asymmetric"])
 @pytest.mark.parametrize("mode", ["nearest", "linear", "cubic"])
 def test_axes_that_keep_their_ratio_have_one_scale(policy, own, size, made, coordinates, mode):
-    """Rounded sizes are no other scale, by onnxruntime and, where corners are not aligned, by ONNX's
-    own evaluator, which aligns them at sizes that are not rounded."""
+    """Rounded sizes are no other scale, by onnxruntime and, where corners are not aligned, by
+    ONNX's own evaluator, which aligns them at sizes that are not rounded."""
     how = {"coordinate_transformation_mode": coordinates, "keep_aspect_ratio_policy": policy}
     sizes = {"sizes": np.int64(size)}
     proto = resizing(["N", 2, *own], ["N", 2, *made], sizes, 19, mode=mode, axes=[2, 3], **how)

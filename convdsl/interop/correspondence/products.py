@@ -21,6 +21,7 @@ def _read_gemm(r: Reading) -> Tensor:
     """alpha A B + beta C; a linear layer where it is one."""
     a, b, c = r[0], r[1], r.given(2)
     alpha, beta = r.attribute("alpha", 1.0), r.attribute("beta", 1.0)
+    c = None if beta == 0.0 else c  # whatever it holds: NaN too is of no account
     if r.attribute("transA", 0):
         a = _transposed(r, a)
     plain = alpha == 1.0 and (c is None or beta == 1.0)

@@ -49,7 +49,9 @@ def _read_resize(r: Reading) -> Tensor:
         factors = dict(zip(axes, scales, strict=True))
         _only_space(axes, [factors[a] == 1.0 for a in axes])
         if _is_resampling(r) or _falls_between(r, coordinates, factors):
-            sizes = {a: own[a] if f == 1.0 else int(r.extent(own[a]) * f) for a, f in factors.items()}
+            sizes = {
+                a: own[a] if f == 1.0 else int(r.extent(own[a]) * f) for a, f in factors.items()
+            }
             return resample(r, _resampling(r, coordinates, rounding), sizes, factors)
         how["scale"] = tuple(factors.get(a, 1.0) for a in range(2, rank))
     else:
@@ -108,8 +110,8 @@ def _only_space(axes: Sequence[int], unchanged: Sequence[bool]) -> None:
 
 
 def _fitted(r: Reading, sizes: dict[int, Any]) -> tuple[dict[int, Any], dict[int, float]]:
-    """Sizes under the policy for the aspect ratio, halves rounded up; and the one scale of all axes,
-    by which positions lie, where a rounded size is another."""
+    """Sizes under the policy for the aspect ratio, halves rounded up; and the one scale of all
+    axes, by which positions lie, where a rounded size is another."""
     policy = r.attribute("keep_aspect_ratio_policy", "stretch")
     if policy == "stretch":
         return sizes, {}

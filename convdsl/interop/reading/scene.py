@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -20,7 +20,7 @@ from convdsl.interop.reading.tensors import (
 from convdsl.ir.graph import Graph, InputNode, OpNode, StateNode, Value
 from convdsl.ir.opdef import OpDef, OpError, Role, StateSpec, Unproven, pointwise
 from convdsl.ops import BY_NAME
-from convdsl.tensor import TensorType
+from convdsl.tensor import DType, TensorType
 
 if TYPE_CHECKING:
     import onnx
@@ -68,7 +68,8 @@ class Scene:
         if isinstance(tensor, Value):
             return tensor
         if _memory(tensor) not in self._alone:
-            if shape_of(tensor) and tensor.array.size:
+            is_odd = dtype_of(tensor) is DType.BOOL or not _has_words(tensor)  # `where(true, x, y)`
+            if (shape_of(tensor) and tensor.array.size) or is_odd:
                 made = self._parameter(tensor)
             else:
                 made = self._add(tensor, self.names.unused("constant"), Role.CONSTANT)
@@ -81,7 +82,8 @@ class Scene:
         dtype = dtype_of(tensor)
         bare = bool(tensor.name) and not tensor.name.endswith(".weight")
         name = self.names.unused(tensor.name.removesuffix(".weight") or "constant")
-        role = Role.CONSTANT if tensor.array.size <= LONGEST_CONSTANT else Role.BUFFER
+        is_short = tensor.array.size <= LONGEST_CONSTANT and _has_words(tensor)
+        role = Role.CONSTANT if is_short else Role.BUFFER
         role = Role.PARAMETER if tensor.name and dtype.is_float else role
         attributes = {"shape": shape_of(tensor), "dtype": str(dtype), "bare": bare}
         (spec,) = BY_NAME["parameter"].state(BY_NAME["parameter"].call({}, attributes))
@@ -134,7 +136,7 @@ class Scene:
                     raise ReadError(f"{key} is {types[key]}, not {specs[key].type}")
             values = {
                 key: self._own(x, f"{name}.{key}", specs[key]) if key in owned else self.value(x)
-                for key, x in inputs.items()
+                for key, x in self._with_a_tensor(inputs, owned).items()
             }
             node = self.graph.apply(op, values, attributes, name=name)
         except Unproven as error:
@@ -142,6 +144,21 @@ class Scene:
         except OpError as error:
             raise ReadError("; ".join([error.message, *error.help])) from error
         return list(node.outputs)
+
+    def _with_a_tensor(
+        self, inputs: Mapping[str, Tensor], owned: Collection[str]
+    ) -> Mapping[str, Tensor]:
+        """The inputs, the first of numbers alone as a tensor: text says a number beside tensors."""
+        data = [key for key in inputs if key not in owned]
+        for key in data:
+            x = inputs[key]
+            if isinstance(x, Value) or (shape_of(x) and x.array.size):
+                return inputs
+        if not data:
+            return inputs
+        first = inputs[data[0]]
+        assert isinstance(first, Known)
+        return {**inputs, data[0]: first if first.array.ndim else self._parameter(first)}
 
     def replace_bias(self, node: OpNode, bias: Known) -> Value:
         """A linear layer without bias, and the sum behind it, as one."""
@@ -159,6 +176,12 @@ class Scene:
             if not self.graph.is_used(node):
                 self.graph.remove(node)
                 self.weights.pop(node.name, None)
+
+
+def _has_words(tensor: Known) -> bool:
+    """Whether text can say every element: of 64 bits it has not the least."""
+    whole = dtype_of(tensor) is DType.I64 and not tensor.is_symbolic
+    return not whole or bool(np.all(tensor.array > DType.I64.lowest))
 
 
 def follows_from_sizes(value: Value) -> bool:
