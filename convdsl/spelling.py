@@ -8,6 +8,7 @@ its beginning, or the first letters of its words; or something may be added to i
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 COMPARED = 500
@@ -43,6 +44,20 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
         changed = slips - abs(len(other) - len(plain))  # rather than put in or left out
         found.append((slips, changed, _slips(word.lower(), name.lower(), LONGEST), name))
     return min(found)[3] if found else _abbreviated(plain, options) or _part(word, options)
+
+
+def by_words(names: Iterable[str]) -> dict[str, str]:
+    """Names as files have them (`a:0`), by the words that may stand for them (`a_0`)."""
+    known = list(names)
+    words = [_NO_WORD.sub("_", name).strip(".") for name in known]
+    return {
+        word: name
+        for word, name in zip(words, known, strict=True)
+        if word not in known and words.count(word) == 1
+    }
+
+
+_NO_WORD = re.compile(r"[^A-Za-z0-9_.]+")
 
 
 def those(names: Iterable[str]) -> str:

@@ -17,6 +17,7 @@ from convdsl.cli.building import Network
 from convdsl.cli.options import plain_path
 from convdsl.cli.parsing import suggestion
 from convdsl.diagnostics import InputError, WeightError
+from convdsl.spelling import by_words
 from convdsl.tensor import DType, TensorType
 from convdsl.tensor.conversion import convert, widen_bf16
 
@@ -33,7 +34,11 @@ def load(spec: str, network: Network) -> dict[str, Array]:
             raise InputError(f"--data {spec}: the seed must be a whole number")
         shapes = network.shapes()
         return {name: draw(int(seed), name, type, shapes[name]) for name, type in types.items()}
-    given = read(plain_path(spec))
+    given, words = read(plain_path(spec)), by_words(types)
+    given = {
+        words[name] if name in words and words[name] not in given else name: array
+        for name, array in given.items()
+    }
     if len(given) == 1 and len(types) == 1:  # a single array needs no name
         ((called, array),), wanted = given.items(), next(iter(types))
         if called not in ("", wanted):

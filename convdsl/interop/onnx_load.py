@@ -29,7 +29,7 @@ from convdsl.ir.graph import Graph
 from convdsl.ir.model import Model
 from convdsl.kernel.program import Port
 from convdsl.kernel.signature import batch_symbol
-from convdsl.spelling import those
+from convdsl.spelling import by_words, those
 from convdsl.tensor import Symbol, TensorType
 
 _ASSUMPTIONS = 32
@@ -65,7 +65,9 @@ def _model_of(file: _File, parameters: Mapping[str, Any]) -> Model:
     symbols = {s.name for type in types.values() for s in type.symbols()}
     sizes: dict[str, int] = {}
     values: dict[str, Any] = {}
+    words = by_words(types)
     for name, given in parameters.items():
+        name = name if name in symbols else words.get(name, name)
         if name in symbols:
             sizes[name] = _size(name, given)
         elif name in types:

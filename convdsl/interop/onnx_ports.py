@@ -36,7 +36,7 @@ def read_ports(
     sizes: Mapping[str, int],
     assumed: Mapping[str, Symbol],
 ) -> dict[str, Port]:
-    """Inputs that are not stored in the file, by their names there; `sizes` binds free sizes,
+    """Inputs that are not stored in the file, called as there; `sizes` binds free sizes,
     `assumed` says what is known of them. Raises InputError."""
     stored = {tensor.name for tensor in proto.graph.initializer}
     deciding = set(deciding_inputs(proto.graph))
@@ -61,7 +61,8 @@ def read_ports(
                 least = 0 if info.name in deciding else 1
                 free = _free(known.get(name, Symbol(name, minimum=least)))
                 shape.append(sizes.get(name, free))
-        ports[info.name] = Port(names.unused(info.name), TensorType(dtype, tuple(shape)))
+        own = info.name or names.unused("")
+        ports[info.name] = Port(own, TensorType(dtype, tuple(shape)))
     return ports
 
 

@@ -28,7 +28,7 @@ from convdsl.kernel.signature import (
 from convdsl.runtime.cpu.team import team_size
 from convdsl.runtime.device import HOST, Device
 from convdsl.runtime.state import State
-from convdsl.spelling import nearest, those
+from convdsl.spelling import by_words, nearest, those
 from convdsl.tensor import DType, TensorType
 
 Array = npt.NDArray[Any]
@@ -427,8 +427,9 @@ class Executable:
         if len(arrays) > len(names):
             inputs = "one input" if len(names) == 1 else f"{len(names)} inputs"
             raise InputError(f"{len(arrays)} arrays for {inputs} ({', '.join(names)})")
-        given = dict(zip(names, arrays, strict=False))
-        for name, array in named.items():
+        given, words = dict(zip(names, arrays, strict=False)), by_words(names)
+        for word, array in named.items():
+            name = words.get(word, word)
             if name not in names:
                 raise InputError(f"no input `{name}`; the inputs are {', '.join(names)}")
             if name in given:
