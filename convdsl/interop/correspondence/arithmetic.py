@@ -11,7 +11,7 @@ import numpy as np
 from convdsl.interop.correspondence.row import Read, ReadRule, Row, only_spelled, same
 from convdsl.interop.correspondence.wording import PyTorch, Wording, function, infix, torch_dtype
 from convdsl.interop.element_types import FROM_ONNX, HALVES, TO_ONNX
-from convdsl.interop.reading.tensors import Known, ReadError, Tensor, shape_of
+from convdsl.interop.reading.tensors import Known, ReadError, Tensor, dtype_of, shape_of
 from convdsl.ir.graph import OpNode, Value
 from convdsl.tensor import DType
 
@@ -43,6 +43,28 @@ def _read_add(r: Reading) -> Tensor:
 def _read_div(r: Reading) -> Tensor:
     """Integers divide towards zero."""
     return r.binary("div" if r.dtype(0).is_float else "quotient", r[0], r.aligned())
+
+
+def negative(r: Reading, x: Tensor) -> Tensor:
+    """-x, also of integers, of which the least stays what it is."""
+    return r.unary("neg", x) if dtype_of(x).is_float else r.binary("sub", r.like(0, x), x)
+
+
+def magnitude(r: Reading, x: Tensor) -> Tensor:
+    """|x|, also of integers."""
+    dtype = dtype_of(x)
+    if dtype.is_float:
+        return r.unary("abs", x)
+    return r.binary("max", x, negative(r, x)) if dtype.lowest < 0 else r.unary("identity", x)
+
+
+def _read_sign(r: Reading) -> Tensor:
+    """-1, 0 or 1, also of integers."""
+    x = r[0]
+    if dtype_of(x).is_float:
+        return r.unary("sign", x)
+    below = r.binary("min", x, r.like(1, x))
+    return r.binary("max", below, r.like(-1, x)) if dtype_of(x).lowest < 0 else below
 
 
 def _read_mul(r: Reading) -> Tensor:
@@ -194,8 +216,8 @@ ROWS = (
     same("logical_not", "Not", "torch.logical_not"),
     same("where", "Where", _with_numbers("torch.where")),
     same("isnan", "IsNaN", "torch.isnan"),
-    same("neg", "Neg", "torch.neg"),
-    same("abs", "Abs", "torch.abs"),
+    same("neg", "Neg", "torch.neg", read=lambda r: negative(r, r[0])),
+    same("abs", "Abs", "torch.abs", read=lambda r: magnitude(r, r[0])),
     same("sqrt", "Sqrt", "torch.sqrt"),
     same("exp", "Exp", "torch.exp"),
     same("log", "Log", "torch.log"),
@@ -204,7 +226,7 @@ ROWS = (
     same("floor", "Floor", "torch.floor", read=_read_whole("floor")),
     same("ceil", "Ceil", "torch.ceil", read=_read_whole("ceil")),
     same("round", "Round", "torch.round", read=_read_whole("round")),
-    same("sign", "Sign", PyTorch("torch.sign", _say_sign)),
+    same("sign", "Sign", PyTorch("torch.sign", _say_sign), read=_read_sign),
     *(
         same(name, name.capitalize(), f"torch.{name}")
         for name in (

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from convdsl.interop.correspondence.arithmetic import magnitude
 from convdsl.interop.correspondence.row import (
     Keyword,
     Read,
@@ -41,13 +42,28 @@ def _read_reduction(op: str, r: Reading) -> Tensor:
     if str(r.dtype(0)) == "bool":
         number = r.unary("cast", x, dtype="i64")
         return r.unary("cast", r.unary(op, number, axes=tuple(axes), keepdims=keep), dtype="bool")
+    if not r.dtype(0).is_float and op in _OF_SUMS:
+        return _whole(op, r, [axis % rank for axis in axes], keep)
     return r.unary(op, x, axes=tuple(axes), keepdims=keep)
+
+
+_OF_SUMS = ("reduce_mean", "reduce_l1", "reduce_sum_square")
+"""Reductions of integers that are sums; a mean is cut to a whole number, as quotients are."""
+
+
+def _whole(op: str, r: Reading, axes: list[int], keep: bool) -> Tensor:
+    x = _elementwise(op, r)
+    total = r.unary("reduce_sum", x, axes=tuple(axes), keepdims=keep)
+    if op != "reduce_mean":
+        return total
+    count = prod(r.extent(r.shape(0)[axis]) for axis in axes)
+    return r.binary("quotient", total, r.like(count, total))
 
 
 def _elementwise(op: str, r: Reading) -> Tensor:
     """A reduction of every element by itself."""
     if op in ("reduce_l1", "reduce_l2", "reduce_log_sum_exp"):
-        return r[0] if op == "reduce_log_sum_exp" else r.unary("abs", r[0])
+        return r[0] if op == "reduce_log_sum_exp" else magnitude(r, r[0])
     if op == "reduce_sum_square":
         return r.binary("mul", r[0], r[0])
     return r.unary("identity", r[0])

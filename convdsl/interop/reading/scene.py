@@ -142,7 +142,8 @@ class Scene:
         except Unproven as error:
             raise Undecided(error.message, error.condition) from error
         except OpError as error:
-            raise ReadError("; ".join([error.message, *error.help])) from error
+            told = (_of_files(help) for help in error.help)
+            raise ReadError("; ".join([error.message, *told])) from error
         return list(node.outputs)
 
     def _with_a_tensor(
@@ -176,6 +177,12 @@ class Scene:
             if not self.graph.is_used(node):
                 self.graph.remove(node)
                 self.weights.pop(node.name, None)
+
+
+def _of_files(help: str) -> str:
+    """A help for text, in ONNX's terms."""
+    is_cast = help.startswith("make it so before: cast(")
+    return "in the file a Cast to FLOAT before it would make it so" if is_cast else help
 
 
 def _has_words(tensor: Known) -> bool:
