@@ -44,6 +44,9 @@ _MALFORMED = (ValueError, LookupError, TypeError, ArithmeticError, AttributeErro
 SIZED_BY_DATA = ("NonMaxSuppression", "NonZero", "Unique", "Compress")
 """Kinds that give as many elements as data say, where a graph has exact shapes."""
 
+_INLINING = "onnx.inliner.inline_local_functions(model) puts what functions do in their place"
+_KINDS = "docs/onnx-conformance.md lists the kinds of nodes that are read"
+
 _ENDS = ("Constant", "Shape", "Size")
 """Kinds whose rule itself says what is known."""
 
@@ -181,9 +184,7 @@ class _Importer:
         missing: dict[str, list[str]] = {}
         before: dict[str, str] = {}
         for number, node in nodes:
-            kind = (
-                node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
-            )
+            kind = _kind(node.domain, node.op_type)
             is_read = kind in READING or kind in FOLDS or kind in VIEWS or kind == BRANCHES
             if is_read and self._is_ancient(kind):
                 kind = f"{kind} of opset {self.opset} (the oldest read is {FIRST_OPSET})"
@@ -197,15 +198,17 @@ class _Importer:
         if not missing:
             return
         lines = [f"{self.source} needs operators that are not supported:"]
+        functions = {_kind(f.domain, f.name) for f in self.proto.functions}
         for kind, names in missing.items():
             shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-            close = get_close_matches(kind, READING, n=1, cutoff=0.8)
+            close = get_close_matches(kind, {*READING, *FOLDS}, n=1, cutoff=0.8)
             hint = f" (there is {close[0]})" if close else ""
             if kind in before:
                 hint = f" (its size is data; what feeds it is read by --outputs {before[kind]})"
+            hint = " (a function of the file's own)" if kind in functions else hint
             lines.append(f"{kind}{hint}: {shown}")
-        lines.append(f"supported are {', '.join(sorted({*READING, *FOLDS, BRANCHES}))}")
-        raise InputError("\n  ".join(lines))
+        help = _INLINING if functions.intersection(missing) else _KINDS
+        raise InputError("\n  ".join(lines) + f"\nhelp: {help}")
 
     def _is_ancient(self, kind: str) -> bool:
         """Whether a kind's meaning has changed between this file's opset and the first read."""
@@ -307,6 +310,10 @@ class _Importer:
         if len(known) < len(given):
             return fold_some(node.op_type, given, attributes)
         return fold(node.op_type, known, attributes)
+
+
+def _kind(domain: str, name: str) -> str:
+    return name if domain in ("", "ai.onnx") else f"{domain}.{name}"
 
 
 def _waits(inputs: Sequence[Tensor | None]) -> bool:
