@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial as applied
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -14,7 +14,7 @@ from typing import Any, cast
 import numpy.typing as npt
 
 from convdsl.analysis.samples import samples_are_apart
-from convdsl.bound import bind_weights_of
+from convdsl.bound import bind_weights_of, images_of
 from convdsl.diagnostics import InputError, MismatchError, expect
 from convdsl.driver import compile
 from convdsl.ir.canonical import canonical_text
@@ -26,7 +26,7 @@ from convdsl.runtime.cpu.team import available_threads
 from convdsl.runtime.executable import Executable
 from convdsl.training import watching
 from convdsl.training.checkpoint import Begun, Progress, read_begun
-from convdsl.training.data import Wanted, open_parts, preparation
+from convdsl.training.data import Parts, Wanted, open_parts, preparation
 from convdsl.training.evaluation import Evaluation, evaluate, names_of
 from convdsl.training.feeding import (
     Data,
@@ -261,7 +261,7 @@ def evaluate_model(
     training = training or complete(model)
     agree(model, training)
     name = preparation(model).name
-    parts = open_parts(data, labels, Wanted(model.inputs[name], name=name))
+    parts = opened(model, weights, data, labels, Wanted(model.inputs[name], name=name))
     chosen = parts.test or parts.validation or parts.train
     if part is not None:
         chosen = getattr(parts, part)
@@ -277,6 +277,19 @@ def evaluate_model(
     compared = compares(model.graph, training.loss[0])
     figures = evaluate(network, applied(loss_of, loss), loader, training, compared)
     return {"samples": len(chosen), **figures}
+
+
+def opened(model: Model, weights: Any, data: Any, labels: Any, wanted: Wanted) -> Parts:
+    """Data whose classes have the numbers that they had in training: a part that lacks some would
+    number the others by itself. Raises InputError for a class that was none of the training data;
+    names that the text has need not be those of the data."""
+    parts = open_parts(data, labels, wanted)
+    own, said = parts.train.classes, images_of(model, weights)[1]
+    if own is None or said is None or tuple(own) == said:
+        return parts
+    if model.labels is not None and not {*own} <= {*said}:
+        return parts
+    return open_parts(data, labels, replace(wanted, classes=said))
 
 
 def begun_with(out: str | Path | None, resume: bool, ranks: Ranks = ALONE) -> Begun:

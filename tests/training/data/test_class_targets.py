@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import convdsl
 from convdsl.cli import main
 from convdsl.diagnostics import InputError
-from convdsl.training.data import ArrayData, Subset, check_labels
+from convdsl.training.data import ArrayData, Subset, Wanted, check_labels
 from convdsl.training.data.sample import number_of
-from convdsl.training.fit import evaluate_model
+from convdsl.training.fit import evaluate_model, opened
 
 PIXELS = "image -> conv(3, 1x1) -> output y"
 SCORES = "image -> conv(4, 3x3) -> relu -> flatten -> linear(3) -> output y"
@@ -106,3 +108,32 @@ def test_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         assert main([command[0], str(path), "--data", str(data), *command[1:]]) == 2
         said = "d.npz: label of sample 7 holds 1.9, and a class is a whole number"
         assert said in capsys.readouterr().err
+
+
+def test_classes_are_measured_with_the_numbers_of_their_training(tmp_path: Path) -> None:
+    """Data that lack a class would number those after it by themselves, and measure others."""
+    model = convdsl.parse(text(*LOSSES[0][:2]))
+    x = np.random.default_rng(0).random((6, 1, 6, 6), "f4")
+    convdsl.train(model, (x, ["ant", "bee", "cat"] * 2), out=tmp_path)
+    (weights,) = tmp_path.glob("*.safetensors")
+    some = (x[:2], ["bee", "cat"])
+    found = evaluate_model(model, some, weights)
+    assert found == evaluate_model(model, (x[:2], np.array([1, 2])), weights)
+    assert found != evaluate_model(model, (x[:2], np.array([0, 1])), weights)
+    with pytest.raises(InputError, match="class 'dog' of sample 1 is none of the training data"):
+        evaluate_model(model, (x[:2], ["ant", "dog"]), weights)
+
+
+def test_folders_too(tmp_path: Path) -> None:
+    """Classes that the text names are those of the data where these have no others."""
+    model = replace(convdsl.parse(text(*LOSSES[0][:2])), labels=("ant", "bee", "cat"))
+    for name in ("bee", "cat"):
+        (tmp_path / name).mkdir()
+        Image.new("L", (6, 6)).save(tmp_path / name / "0.png")
+    wanted = Wanted(model.inputs["image"], name="image")
+    for renamed, numbers in (("cat", [1, 2]), ("dog", [0, 1])):
+        (tmp_path / "cat").rename(tmp_path / renamed)
+        train = opened(model, "random:0", tmp_path, None, wanted).train
+        assert train.labels is not None
+        assert train.labels.tolist() == numbers
+        (tmp_path / renamed).rename(tmp_path / "cat")
