@@ -10,6 +10,7 @@ import pytest
 
 import convdsl
 from convdsl.elaborate import foreign
+from convdsl.elaborate.builtins import BUILTINS
 from convdsl.ops import SPELLINGS
 from convdsl.spelling import nearest
 
@@ -71,7 +72,7 @@ def test_what_foreign_words_stand_for_exists() -> None:
     for text in foreign.NAMES.values():
         imports = {name: line for line, name in re.findall(r'`(use "zoo:.*?": (\w+))`', text)}
         for name in re.findall(r"([a-z_]+)\(", text):
-            assert name in SPELLINGS or name in imports, text
+            assert name in SPELLINGS or name in imports or name in BUILTINS, text
         for name, line in imports.items():
             use = f"{line}\nmodel m {{ input x: f32[N, 4, 8]\n x -> {name}(2) -> output y }}"
             assert convdsl.parse(use).graph.outputs["y"].type.shape[1:] == (4, 8)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import pickle
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -153,6 +153,7 @@ class Executable:
         self.kept = _KEPT  # specialisations, the most recently used
         self.remedy = ""  # what to do about other sizes, where there is no code for them
         self.sizes: tuple[Binding, ...] = ()  # of an artifact for several: those that it has
+        self.made_for: Binding = {}  # of one for one size: that, which its inputs have been given
 
     @property
     def threads(self) -> int:
@@ -381,11 +382,15 @@ class Executable:
             raise InputError("an artifact has one program for the same sizes, not two")
         self._save(bindings, values, Path(path))
 
-    def _check_sizes(self, names: Iterable[str]) -> None:
+    def _check_sizes(self, sizes: Mapping[str, Any]) -> None:
         """InputError for what no size is called: a misspelt one would be left at its default."""
         open = [*input_symbols(self._inputs), *self._deciding]
-        for name in names:
-            if name not in open:
+        for name, size in sizes.items():
+            if name in self.made_for and name not in open:
+                if size != self.made_for[name]:
+                    own = self.made_for[name]
+                    raise InputError(f"there is no code for {name} = {size}, only for {own}")
+            elif name not in open:
                 near = nearest(name, open)
                 meant = f"did you mean {near}?" if near is not None else those(open)
                 fixed = meant if open else "the network fixes its sizes"

@@ -139,6 +139,7 @@ def load_executable(
     )
     executable.remedy = _remedy(path, programs)
     executable.sizes = tuple(sizes) if len(programs) > 1 else ()
+    executable.made_for = {} if executable.sizes else dict(programs[0].made_for.binding)
     return executable
 
 

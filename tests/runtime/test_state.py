@@ -84,6 +84,9 @@ def test_an_artifact_goes_on_where_it_was_saved(tmp_path: Path) -> None:
     assert again.state["count"].tolist() == [4, 4, 4]
     assert other.state["count"].tolist() == [3, 3, 3]
     again.save(tmp_path / "later.cdsl", N=2)
+    for sizes, said in (({"N": 3}, "no code for N = 3, only for 2"), ({"M": 2}, "called M")):
+        with pytest.raises(InputError, match=said):
+            again.save(tmp_path / "later.cdsl", **sizes)
     assert convdsl.load_executable(tmp_path / "later.cdsl").state["count"].tolist() == [4, 4, 4]
 
 
