@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from fractions import Fraction
+from math import ceil, floor
 from typing import Any
 
 from convdsl.elaborate import foreign
@@ -11,8 +13,7 @@ from convdsl.elaborate.session import suggest
 from convdsl.elaborate.values import ListValue, describe, format_value, is_number
 from convdsl.ir.graph import Value
 from convdsl.ir.opdef import Attribute, Kind
-from convdsl.tensor import SymDim
-from convdsl.tensor.binding import symbols_of
+from convdsl.tensor import SymDim, bounds, provably, symbols_of
 
 WANTED = {
     Kind.INT: "an integer",
@@ -44,6 +45,8 @@ def convert(attribute: Attribute, value: Any, text: str = "") -> Any:
     made = _CONVERTERS[attribute.kind](value)
     if made is None and attribute.kind is Kind.INTS:
         made = _with_words(attribute, value)
+    if made is None and attribute.open and attribute.kind is Kind.PADDING:
+        made = _padding(value, _dim)
     if made is None:
         raise Unsuitable(
             f"`{attribute.name}` takes {wanted(attribute)}, not {describe(value)}",
@@ -175,6 +178,34 @@ def _check_minimum(attribute: Attribute, value: Any, minimum: int, help: tuple[s
                 f"`{attribute.name}` is at least {minimum}, not {format_value(item)}",
                 help or _below(attribute, item),
             )
+        elif isinstance(item, SymDim) and not provably(">=", item, minimum):
+            raise Unsuitable(*_perhaps_below(attribute, item, minimum))
+
+
+def _perhaps_below(attribute: Attribute, size: SymDim, minimum: int) -> tuple[str, tuple[str, ...]]:
+    """Message and help for an open size that is, or may be, below the least."""
+    most = bounds(size)[1]
+    if most is not None and most < minimum:
+        return f"`{attribute.name}` is at least {minimum}, not {size}", ()
+    text = f"`{attribute.name}` is at least {minimum}, which {size} may be below"
+    condition = _where(size, minimum)
+    where = f"say so where the input is declared, `where {condition}`, or " if condition else ""
+    return text, (f"{where}write max(..., {minimum}) around it",)
+
+
+def _where(size: SymDim, minimum: int) -> str:
+    """`H <= 64`, where 64 - H is never below the least; nothing of what has more than a multiple of
+    one symbol and a number."""
+    symbols = symbols_of(size)
+    if len(symbols) != 1:
+        return ""
+    (one,) = symbols
+    terms = dict(size.terms)
+    factor, least = terms.pop(((one, 1),), 0), terms.pop((), 0)
+    if terms:
+        return ""
+    bound = Fraction(minimum - least) / factor
+    return f"{one} >= {ceil(bound)}" if factor > 0 else f"{one} <= {floor(bound)}"
 
 
 _LEAST = {
@@ -218,9 +249,9 @@ def _nothing(value: Any) -> Any:
     return None
 
 
-def _integers(value: Any) -> Any:
+def _integers(value: Any, one: Callable[[Any], Any] = _integer) -> Any:
     items = value.items if isinstance(value, ListValue) else value
-    if isinstance(items, tuple) and items and all(_integer(item) is not None for item in items):  # pyright: ignore[reportUnknownVariableType]
+    if isinstance(items, tuple) and items and all(one(item) is not None for item in items):  # pyright: ignore[reportUnknownVariableType]
         return items  # pyright: ignore[reportUnknownVariableType]
     return None
 
@@ -241,13 +272,16 @@ def _sizes(value: Any) -> Any:
     return value if _integer(value) is not None else _integers(value)
 
 
-def _padding(value: Any) -> Any:
-    if _sizes(value) is not None:
-        return _sizes(value)
+def _padding(value: Any, one: Callable[[Any], Any] = _integer) -> Any:
+    """Amounts, each of them as `one` takes it."""
+    if one(value) is not None:
+        return value
+    if (listed := _integers(value, one)) is not None:
+        return listed
     if not isinstance(value, ListValue):
         return None
-    pairs = [item if _integer(item) is not None else _integers(item) for item in value.items]
-    fits = all(isinstance(p, int) or (p is not None and len(p) == 2) for p in pairs)
+    pairs = [item if one(item) is not None else _integers(item, one) for item in value.items]
+    fits = all(p is not None and (not isinstance(p, tuple) or len(p) == 2) for p in pairs)  # pyright: ignore[reportUnknownArgumentType]
     return tuple(pairs) if pairs and fits else None
 
 

@@ -150,7 +150,7 @@ class _Writer:
             body = _Body()
             self._write(self.root, names, self._free(), body, 0)
         lines = [INDENT + "".join(_plain(s) for s in line.segments) for line in _deep(body)]
-        head = [f"{INDENT}input {name}: {_type(type)}" for name, type in self.model.inputs.items()]
+        head = _inputs(self.model.inputs)
         if self.model.preprocessing is not None:
             head.append(INDENT + preprocessing_text(self.model.preprocessing))
         if self.labels is not None:
@@ -415,10 +415,17 @@ def _label(name: str | None) -> str:
     return str(name) if plain else f'"{name}"'
 
 
-def _type(type: TensorType) -> str:
-    symbols = sorted(type.symbols(), key=str)
-    limits = [text for s in symbols for text in _limits(s)]
-    return f"{type}" + (f" where {' and '.join(limits)}" if limits else "")
+def _inputs(types: Mapping[str, TensorType]) -> list[str]:
+    """Each with what holds of the sizes that are new in it."""
+    lines: list[str] = []
+    known: set[Symbol] = set()
+    for name, type in types.items():
+        symbols = sorted(type.symbols() - known, key=str)
+        known.update(symbols)
+        limits = [text for s in symbols for text in _limits(s)]
+        where = f" where {' and '.join(limits)}" if limits else ""
+        lines.append(f"{INDENT}input {name}: {type}{where}")
+    return lines
 
 
 def _limits(s: Symbol) -> list[str]:

@@ -170,7 +170,7 @@ def _sizes(name: str, value: tuple[Any, ...]) -> Segment:
 
 def _padding(pairs: tuple[Any, ...]) -> Segment:
     if all(pair == pairs[0] and pair[0] == pair[1] for pair in pairs):
-        return Hole("pad", str(pairs[0][0]))
+        return Hole("pad", literal(pairs[0][0]))
     return literal(pairs)
 
 

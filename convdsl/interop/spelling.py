@@ -14,6 +14,7 @@ from onnx import helper, numpy_helper
 
 from convdsl.diagnostics import InputError
 from convdsl.interop.element_types import TO_ONNX
+from convdsl.ir.graph import is_open
 from convdsl.ir.opdef import Call
 from convdsl.tensor import Dim, DType, SymDim, bounds
 from convdsl.tensor.conversion import narrow_bf16
@@ -146,7 +147,7 @@ class Spelling:
     def __call__(self, kind: str, *inputs: str, outputs: int = 1, **attributes: Any) -> Any:
         """Add a node; returns its output's name, or a list of names where there are several."""
         for name, value in attributes.items():
-            if _mentions_symbols(value):
+            if is_open(value):
                 raise InputError(
                     f"{self.name} ({self.call.op.name}): ONNX's {kind} needs {name} in numbers, "
                     "not symbols; bind the sizes before exporting"
@@ -203,12 +204,6 @@ class Spelling:
         if self.call.has("weight"):
             return self["weight"], self["bias"]
         return self.constant(np.ones(_known(shape))), self.constant(np.zeros(_known(shape)))
-
-
-def _mentions_symbols(value: Any) -> bool:
-    if isinstance(value, tuple | list):
-        return any(isinstance(item, SymDim) for item in value)  # pyright: ignore[reportUnknownVariableType]
-    return isinstance(value, SymDim)
 
 
 def _known(shape: Sequence[Dim]) -> tuple[int, ...]:

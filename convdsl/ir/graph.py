@@ -498,3 +498,10 @@ def _describe(node: Node) -> dict[str, Any]:
     elif isinstance(node, StateNode):
         facts["role"] = node.role.value
     return facts
+
+
+def is_open(attribute: Any) -> bool:
+    """Whether an attribute holds sizes that are not known yet."""
+    if isinstance(attribute, tuple | list):
+        return any(map(is_open, attribute))  # pyright: ignore[reportUnknownArgumentType]
+    return isinstance(attribute, SymDim)

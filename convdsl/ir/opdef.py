@@ -79,7 +79,7 @@ class Attribute:
     choices: tuple[str, ...] = ()  # words that are accepted (besides what the kind accepts)
     keyword_only: bool = False
     minimum: int | None = None  # for INT and for each of SIZES and INTS
-    open: bool = False  # INTS may be sizes that stay open
+    open: bool = False  # INTS and PADDING may be sizes that stay open
 
 
 @record

@@ -24,7 +24,16 @@ from convdsl.ir.opdef import (
 from convdsl.ir.shapes import SPACE, disagreement, entries, resolve_axes
 from convdsl.ir.windows import Padding, check_folding, padded_index
 from convdsl.kernel.expr import Axis, Read, Stage, TensorExpr, TensorVar, axes_over
-from convdsl.tensor import Dim, TensorType, bounds, ceil_div, dim_max, dim_min, format_shape
+from convdsl.tensor import (
+    Dim,
+    SymDim,
+    TensorType,
+    bounds,
+    ceil_div,
+    dim_max,
+    dim_min,
+    format_shape,
+)
 
 
 def moved(
@@ -157,7 +166,7 @@ def resolve_pad(call: Call) -> Mapping[str, Any]:
     x = call.type("x")
     axes = tuple(range(2, x.rank)) if call["axes"] == SPACE else resolve_axes(call, "axes", x.rank)
     given = entries(call, "pad", len(axes))
-    pairs = tuple((e, e) if isinstance(e, int) else (e[0], e[1]) for e in given)
+    pairs = tuple((e, e) if isinstance(e, int | SymDim) else (e[0], e[1]) for e in given)
     if call["axes"] != SPACE:  # pads stand in the order in which the axes were named
         named = [axis % x.rank for axis in entries(call, "axes")]
         pairs = tuple(pairs[named.index(axis)] for axis in axes)
@@ -211,7 +220,9 @@ PAD = OpDef(
     doc="x with a border: a constant, or its own elements folded outwards.",
     operands=(Operand("x"),),
     attributes=(
-        Attribute("pad", Kind.PADDING, REQUIRED, "positions before and after", minimum=0),
+        Attribute(
+            "pad", Kind.PADDING, REQUIRED, "positions before and after", minimum=0, open=True
+        ),
         Attribute(
             "mode",
             Kind.STRING,

@@ -670,5 +670,23 @@ def provably(condition: str, left: Dim, right: Dim) -> bool:
     difference = left - right
     if condition == "==":
         return difference == 0
-    low, _ = bounds(difference)
-    return low is not None and (low >= 0 if condition == ">=" else low > 0)
+    return _reaches(difference, 0 if condition == ">=" else 1)
+
+
+def _reaches(value: Dim, least: int, replaced: int = 4) -> bool:
+    """Whether a value is never less. A maximum is as much as any of its arguments: where one of
+    them, in its place, suffices, it does; max(H, W) - H is 0 or more. So are minima taken away.
+    Of so many within one another, each has several arguments."""
+    low, _ = bounds(value)
+    if low is not None and low >= least:
+        return True
+    for monomial, coefficient in terms_of(value) if replaced else ():
+        atom = monomial[0][0] if len(monomial) == 1 and monomial[0][1] == 1 else None
+        if not isinstance(atom, Extremum) or not isinstance(coefficient, int):
+            continue
+        if (atom.kind == "max") == (coefficient > 0):
+            rest = value - make({monomial: coefficient})
+            found = (rest + argument * coefficient for argument in atom.arguments)
+            if any(_reaches(one, least, replaced - 1) for one in found):
+                return True
+    return False

@@ -181,6 +181,38 @@ def test_numbers_that_digits_do_not_write(value):
     assert_text_says(proto, x)
 
 
+def test_borders_of_open_sizes_and_limits_of_two_inputs(tmp_path):
+    """What holds of a size is said at the input that brings it, once."""
+    text = """convdsl 1
+
+model m {
+    input x: f32[N, 3, H, W] where H % 2 == 0 and W <= 12
+    input y: f32[N, 2, H, K] where K >= 3
+    input z: f32[N, K, H, W]
+    x -> pad([[0, -x.height % 8], [0, 12 - x.width]]) -> output canvas
+    y -> pad([[0, max(H, K) - H], [0, max(H, K) - K]]) -> output square
+    z -> pad([[H // 4, H // 2], 0], replicate) -> output longer
+}
+"""
+    model = convdsl.parse(text)
+    convdsl.export(model, path=tmp_path / "m.onnx")
+    again = convdsl.load(tmp_path / "m.onnx")
+    from convdsl.interop import cnn_source
+
+    written = cnn_source.source(again)[0]
+    assert written.count("where") == 2, written
+    rng = np.random.default_rng(0)
+    arrays = {
+        name: rng.standard_normal(shape, "f4")
+        for name, shape in {"x": (2, 3, 6, 5), "y": (2, 2, 6, 9), "z": (2, 9, 6, 5)}.items()
+    }
+    expected = convdsl.compile(model)(**arrays)
+    for other in (again, convdsl.parse(written)):
+        found = convdsl.compile(other)(**arrays)
+        for name, array in expected.items():
+            np.testing.assert_array_equal(found[name], array, err_msg=name)
+
+
 def test_outputs_keep_their_order():
     nodes = [("Relu", "x", "b", {}), ("Neg", "b", "c", {}), ("Abs", "x", "a", {})]
     x = np.random.default_rng(0).standard_normal((1, 2, 3, 3), "f4")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from gradients import floating, with_gradients
@@ -98,6 +100,26 @@ def test_parameters_and_large_results_are_not_constants() -> None:
     assert structure(after)[0] == "sqrt1 = sqrt(p)"
     assert len(after.op_nodes()) == len(graph.op_nodes()) - 1
     assert_same_numbers(graph, after)
+
+
+@pytest.mark.parametrize("op", ["slice", "pad"])
+def test_constants_wait_for_amounts_that_are_open(op: str) -> None:
+    """Of a part that starts at H % 2, and of a border before and after, the size alone is known."""
+    b = Builder()
+    odd = symbol("H") % 2
+    amounts: dict[str, dict[str, Any]] = {
+        "slice": {"axes": 0, "start": odd, "stop": odd + 2},
+        "pad": {"pad": ((odd, 1 - odd),), "axes": 0},
+    }
+    x = b.input("x", symbol("H"), 1)
+    graph = b.output(y=b("add", x, b(op, b.constant("c", [1.0, 2.0, 3.0]), **amounts[op])))
+    after = rewritten(graph, FoldConstants())
+    assert structure(after) == structure(graph)
+    for h in (4, 5):
+        bound = graph.bind({"H": h})
+        folded = rewritten(bound, FoldConstants())
+        assert len(folded.op_nodes()) == 1
+        assert_same_numbers(bound, folded)
 
 
 @pytest.mark.drawn(share=4)

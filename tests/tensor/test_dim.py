@@ -152,6 +152,17 @@ def test_what_is_proven_holds(a: Pair, b: Pair, values: dict[str, int], conditio
         assert {">=": left >= right, ">": left > right, "==": left == right}[condition]
 
 
+def test_extremes_that_hold_an_argument_are_beyond_it() -> None:
+    n, h, w = (dim_of(s) for s in (Symbol("N"), Symbol("H"), Symbol("W")))
+    assert provably(">=", dim_max(h, w), h)
+    assert provably(">", dim_max(h, w, n) * 2 + 1, w * 2)
+    assert provably(">=", h, dim_min(h, n) + dim_min(w, n) - w)
+    assert provably(">=", dim_max(dim_max(h, w) + 1, n), w + 1)
+    assert not provably(">", dim_max(h, w), h)
+    assert not provably(">=", dim_max(h, w), h + w)
+    assert not provably(">=", dim_min(h, w), h)
+
+
 @given(pairs, divisors, bindings())
 def test_exact_division_is_exact(value: Pair, divisor: Pair, values: dict[str, int]) -> None:
     product = value.dim * divisor.dim

@@ -11,7 +11,7 @@ from convdsl.interop.correspondence.wording import Lacking, PyTorch, Wording, li
 from convdsl.interop.reading.tensors import ReadError, Tensor, Undecided
 from convdsl.ir.opdef import Call
 from convdsl.ir.windows import SAME, fold_index
-from convdsl.tensor import Dim, DType, bounds
+from convdsl.tensor import Dim, DType, provably
 
 if TYPE_CHECKING:
     from convdsl.interop.reading.node import Reading
@@ -116,10 +116,9 @@ def _read_center_crop_pad(r: Reading) -> Tensor:
 
 
 def _is_negative(amount: Dim) -> bool:
-    low, high = bounds(amount)
-    if low is not None and low >= 0:
+    if provably(">=", amount, 0):
         return False
-    if high is None or high >= 0:
+    if not provably(">=", -1, amount):
         raise Undecided(f"whether {amount} is negative is open")
     return True
 
