@@ -47,7 +47,7 @@ def _load_path(path: Path, model: str | None, parameters: Mapping[str, Any]) -> 
         if model is not None:
             raise InputError(f"{path} holds one model; leave out `:{model}`")
         return load_onnx(path, **parameters)
-    _refuse_others(path)
+    refuse_others(path)
     return load_file(path, model=model, parameters=parameters, zoo=zoo.folder())
 
 
@@ -79,7 +79,7 @@ _IMAGES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"BM")
 _ARTIFACT = ".cdsl"
 
 
-def _refuse_others(path: Path) -> None:
+def refuse_others(path: Path) -> None:
     """InputError where something else than a text stands in the place of a model's: an artifact, a
     file of arrays, an image."""
     try:

@@ -41,8 +41,9 @@ class Predictor:
         frame.mapInPandas(predictor.labels_of_frames, schema) # Spark
 
     model: an artifact, a .cnn file, a name of the zoo; files must be there where a process runs.
-    weights, parameters: as for `compile` and `load`. batch: samples at once; artifacts bring
-    theirs.
+    weights, parameters: as for `compile` and `load`. batch: samples at once, 1 unless said. Of an
+    artifact it is the most: the largest batch that there is code for and that is no more is taken;
+    where none is said, its smallest.
     threads: of each process, 1 by default, as engines start a process for each processor.
     """
 
@@ -51,7 +52,7 @@ class Predictor:
         model: str | Path,
         weights: str | Path | None = None,
         *,
-        batch: int = 1,
+        batch: int | None = None,
         threads: int | None = 1,
         device: str | None = None,
         cpu: str = "native",
@@ -61,7 +62,8 @@ class Predictor:
         expect("the weights", weights or "", str, Path)
         self.model = _whole_path(model)
         self.weights = None if weights is None else _whole_path(weights)
-        self.batch = whole("the batch", batch)
+        self.batch = 1 if batch is None else whole("the batch", batch)
+        self._said = batch is not None
         if self.batch < 1:
             raise InputError(f"a batch of {batch}: at least one sample is needed")
         self.threads, self.device, self.cpu = threads, device, cpu
@@ -128,14 +130,20 @@ class Predictor:
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def _batch(self, network: Executable) -> int:
-        """Samples at once: of what an artifact has code for the largest that is no more than said,
-        else the smallest."""
+        """Samples at once: of what an artifact has code for the largest that is no more than said.
+        InputError where there is none."""
         first = next(iter(network.inputs.values())).shape[0]
-        if isinstance(first, int):
-            return first
-        there = sorted({size[str(first)] for size in network.sizes if str(first) in size})
-        fitting = [size for size in there if size <= self.batch]
-        return (fitting[-1:] or there or [self.batch])[0]
+        open = {size.get(str(first)) for size in network.sizes} - {None}
+        there = [first] if isinstance(first, int) else sorted(map(int, filter(None, open)))
+        fitting = [size for size in there or [self.batch] if size <= self.batch]
+        if not fitting and self._said:
+            own = " and ".join(map(str, there))
+            raise InputError(
+                f"batch={self.batch}: {self.model} has code for batches of {own} alone\n"
+                "help: leave out batch, or compile for it (`convdsl compile --batch "
+                f"{self.batch}`)"
+            )
+        return (fitting[-1:] or there)[0]
 
     # Columns
 

@@ -19,7 +19,7 @@ from convdsl.backends.llvm import objects as llvm
 from convdsl.backends.llvm.pieces import Pieces
 from convdsl.diagnostics import InputError, expect
 from convdsl.kernel.cuda_binary import CudaBinary
-from convdsl.kernel.cuda_target import ARCHITECTURES, PRECISION_OF, CudaTarget, Precision
+from convdsl.kernel.cuda_target import ARCHITECTURES, PRECISION_OF, PRODUCTS, CudaTarget, Precision
 from convdsl.kernel.nodes import Kernel
 from convdsl.kernel.program import Program
 from convdsl.kernel.target import Target
@@ -171,5 +171,6 @@ def find_toolchain(
     if target not in TOOLCHAINS:
         raise InputError(f"unknown target `{target}`; there are {', '.join(TOOLCHAINS)}")
     if precision not in PRECISION_OF:
-        raise InputError(f"unknown precision `{precision}`; there are {', '.join(PRECISION_OF)}")
+        known = ", ".join(f"{name} ({what})" for name, what in PRODUCTS.items())
+        raise InputError(f"unknown precision `{precision}`; products are of {known}")
     return TOOLCHAINS[target](processor, PRECISION_OF[precision])

@@ -21,7 +21,7 @@ PHOTOS = {
     "skimage": ("data/chelsea.png", "data/coffee.png", "data/camera.png", "data/rocket.jpg"),
     "sklearn": ("datasets/images/china.jpg", "datasets/images/flower.jpg"),
 }
-HEAD, TAIL = 16, 7
+HEAD, TAIL = 18, 7
 HOW = "pip install 'convdsl[demo]', or `make demo`"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import gc
+import os
 import signal
 from collections.abc import Callable, Generator
 from pathlib import Path
@@ -30,7 +31,9 @@ GOLDEN = Path(__file__).parent / "golden"
 
 
 def pytest_configure() -> None:
-    """A shell that starts a run in the background has it ignore Ctrl-C, and so all it starts."""
+    """A shell that starts a run in the background has it ignore Ctrl-C, and so all it starts; the
+    workers of pytest-xdist say that lines have 80 columns, to which tables would be fitted."""
+    os.environ.pop("COLUMNS", None)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

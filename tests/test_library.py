@@ -223,7 +223,19 @@ def test_a_library_is_a_file_of_its_own(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("library", "header"),
-    [("libm.so", "m.h"), ("m.so", "m.h"), ("m", "m.h"), ("lib", "lib.h"), ("lib.so", "lib.h")],
+    [
+        ("libm.so", "m.h"),
+        ("m.so", "m.h"),
+        ("m", "m.h"),
+        ("lib", "lib.h"),
+        ("lib.so", "lib.h"),
+        ("lib2.so", "lib2.h"),
+        ("lib_m.so", "lib_m.h"),
+        ("library.so", "library.h"),
+        ("libm.so.1.2", "m.h"),
+        ("libé.so", "é.h"),
+        ("m.v2.so", "m.v2.h"),
+    ],
 )
 def test_the_header_has_a_name(tmp_path: Path, library: str, header: str) -> None:
     model = convdsl.parse("model m {\n input x: f32[N, 3]\n x -> relu -> output y\n}\n")

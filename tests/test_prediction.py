@@ -216,6 +216,21 @@ class Frame(dict):  # type: ignore[type-arg]
         return Frame.Column(super().__getitem__(name))
 
 
+@pytest.mark.parametrize("model", ["four.cdsl", "several.cdsl", "tiny.cdsl"])
+def test_a_batch_is_the_most_that_is_taken_at_once(place: Path, model: str) -> None:
+    """Of an artifact: more than was said is refused, and names what there is."""
+    assert convdsl.Predictor(place / model)(drawn(3)).shape == (3, 3)
+    assert convdsl.Predictor(place / model, batch=9)(drawn(3)).shape == (3, 3)
+    predictor = convdsl.Predictor(place / model, batch=2)
+    if model != "four.cdsl":
+        assert predictor(drawn(3)).shape == (3, 3)
+        return
+    with pytest.raises(convdsl.Error, match=r"batch=2: .* has code for batches of 4 alone"):
+        predictor(drawn(3))
+    with pytest.raises(convdsl.Error, match="compile --batch 2"):
+        predictor.classify([str(place / "0.png")])
+
+
 def test_frames(place: Path) -> None:
     predictor = convdsl.Predictor(place / "tiny.cdsl", batch=4)
     x = drawn(5)

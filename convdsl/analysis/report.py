@@ -21,7 +21,7 @@ from convdsl.analysis.memory import Peak, peak_activation_bytes
 from convdsl.analysis.receptive_field import AxisField, Summary, receptive_fields
 from convdsl.appearance import Shown
 from convdsl.diagnostics import InputError
-from convdsl.ir.graph import Graph, OpNode
+from convdsl.ir.graph import Graph, OpNode, StateNode
 from convdsl.ir.model import Model
 from convdsl.ir.opdef import Kind, Required, Role
 from convdsl.ir.rules import Answers, numbered
@@ -30,6 +30,7 @@ from convdsl.tensor import Dim, TensorType
 from convdsl.tensor.dim import separated
 
 UNKNOWN = "?"
+SCALAR = "scalar"
 
 TOTALS = ("params", "macs", "flops", "weight_bytes", "neurons", "activations")
 
@@ -49,6 +50,7 @@ class Layer:
     line: int | None
     kernel: tuple[int, ...] | None = None  # of operators with windows, per axis of space
     stride: tuple[int, ...] | None = None
+    weights_of: str | None = None  # the layer that has them too, and stands before this one
 
     def to_json(self) -> dict[str, Any]:
         fields = self.receptive_field
@@ -62,6 +64,7 @@ class Layer:
             "receptive_field": {name: field_to_json(axes) for name, axes in fields.items()},
             "file": self.file,
             "line": self.line,
+            "weights_of": self.weights_of,
         }
 
 
@@ -143,10 +146,11 @@ def analyse(model: Model, count: str = "all", bindings: Mapping[str, int] | None
     numbers = numbered(node.call for node in graph.op_nodes())
     fields = receptive_fields(graph, numbers)
     stated: Answers[dict[str, str]] = Answers()
+    owners: dict[int, str] = {}
     layers = tuple(
         _layer(
             *(node, stated.of(number, partial(stated_attributes, node))),
-            *(cost, fields[node.outputs[0]]),
+            *(cost, fields[node.outputs[0]], _owner(node, owners)),
         )
         for number, (node, cost) in zip(numbers, costs(graph, count, numbers).items(), strict=True)
     )
@@ -175,7 +179,19 @@ def defaults_of(graph: Graph) -> tuple[Default, ...]:
     )
 
 
-def _layer(node: OpNode, attributes: Mapping[str, str], cost: Cost, field: Summary) -> Layer:
+def _owner(node: OpNode, owners: dict[int, str]) -> str | None:
+    """The layer before that has a parameter of this one; `owners` are those of parameters so far,
+    by the ids of their nodes."""
+    states = [v.node for v in node.inputs.values() if isinstance(v.node, StateNode)]
+    ids = [state.id for state in states if state.role is Role.PARAMETER]
+    found = next((owners[i] for i in ids if i in owners), None)
+    owners.update((i, node.name) for i in ids if i not in owners)
+    return found
+
+
+def _layer(
+    node: OpNode, attributes: Mapping[str, str], cost: Cost, field: Summary, owner: str | None
+) -> Layer:
     return Layer(
         name=node.name,
         op=node.op.name,
@@ -188,6 +204,7 @@ def _layer(node: OpNode, attributes: Mapping[str, str], cost: Cost, field: Summa
         line=node.span.line if node.span else None,
         kernel=sizes_of(node, "kernel"),
         stride=sizes_of(node, "stride"),
+        weights_of=owner,
     )
 
 
@@ -219,10 +236,9 @@ def figure_text(value: Figure) -> str:
 
 
 def shape_text(type: TensorType) -> str:
-    """`1x3x224x224`."""
-    return "x".join(
-        str(extent) if isinstance(extent, int) else _grouped(extent) for extent in type.shape
-    )
+    """`1x3x224x224`; `scalar` where there are no axes."""
+    sizes = (str(e) if isinstance(e, int) else _grouped(e) for e in type.shape)
+    return "x".join(sizes) or SCALAR
 
 
 def _grouped(extent: Dim) -> str:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from convdsl.cli import console
 from convdsl.cli.building import Network
-from convdsl.cli.options import plain_path
+from convdsl.cli.files import plain_path
 from convdsl.cli.parsing import suggestion
 from convdsl.diagnostics import InputError, WeightError
 from convdsl.spelling import by_words

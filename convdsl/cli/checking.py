@@ -10,7 +10,8 @@ from typing import Any
 
 from convdsl import loading, zoo
 from convdsl.cli import budgets, console
-from convdsl.cli.options import parameters, plain_path
+from convdsl.cli.files import plain_path
+from convdsl.cli.options import parameters
 from convdsl.diagnostics import CompileError, Diagnostic, InputError
 from convdsl.elaborate import check_file, load_file, model_spans
 from convdsl.elaborate.files import ROOT_MARK, parsed_once

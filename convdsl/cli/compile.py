@@ -19,6 +19,7 @@ from pathlib import Path
 
 from convdsl.cli import console
 from convdsl.cli.building import PassWatcher, compiled, load_model
+from convdsl.cli.files import path_of, place_of
 from convdsl.cli.options import (
     add_building,
     add_format,
@@ -27,7 +28,6 @@ from convdsl.cli.options import (
     completes,
     each_size,
     input_shapes,
-    path_of,
     positive,
     processor_of,
     selected_passes,
@@ -35,7 +35,7 @@ from convdsl.cli.options import (
 )
 from convdsl.cli.tuning import add_tuning, tuner
 from convdsl.diagnostics import InputError
-from convdsl.runtime.whole_files import check_place, told_of
+from convdsl.runtime.whole_files import told_of, write_whole
 
 LEVELS = (
     *("graph", "gradient", "expr", "loops"),
@@ -136,9 +136,7 @@ def _artifact(options: argparse.Namespace, others: Sequence[argparse.Namespace])
         console.note("code for sm_90a runs on Hopper (H100, H200) alone, on no later card")
     _check_suffix(options.output)
     model = load_model(options)
-    path = path_of("an artifact", options.output or f"{model.name}{SUFFIX}", SUFFIX)
-    with told_of(path):
-        check_place(path)  # before minutes of compiling
+    path = place_of("an artifact", options.output or f"{model.name}{SUFFIX}", SUFFIX)
     each = [options, *others]
     if others:
         bindings = [bind(model, input_shapes(one), batch_of(model, one)) for one in each]
@@ -183,9 +181,7 @@ def _library(options: argparse.Namespace) -> int:
     _refuse_cards(options, "--emit library", "an artifact for a card runs without a compiler, too")
     started = time.perf_counter()
     model = load_model(options)
-    path = path_of("a library", options.output or f"lib{model.name}.so", ".so")
-    with told_of(path):
-        check_place(path)
+    path = place_of("a library", options.output or f"lib{model.name}.so", ".so")
     header = build_library(
         model,
         weights_of(options),
@@ -232,7 +228,10 @@ def _write(emitted: str | bytes, output: str | None) -> None:
         data = emitted.encode() if isinstance(emitted, str) else emitted
         path = path_of("a stage of compilation", output)
         with told_of(path):
-            path.write_bytes(data)
+            if path.exists() and not path.is_file():  # a device, a pipe: /dev/stdout
+                path.write_bytes(data)
+            else:
+                write_whole(path, [data], durable=False)
     elif isinstance(emitted, str):
         console.result(emitted)
     elif sys.stdout.isatty():

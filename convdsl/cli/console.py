@@ -12,6 +12,7 @@ from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from typing import TextIO
 
+from convdsl.appearance import columns_of
 from convdsl.diagnostics import Diagnostic, InputError, printable
 
 _SHOWN = 80
@@ -63,8 +64,13 @@ def use_colour(stream: TextIO) -> bool:
 
 
 def width(stream: TextIO) -> int | None:
-    """The columns of a terminal; elsewhere lines are as long as they are."""
+    """The columns of a terminal, for messages; elsewhere their lines are as long as they are."""
     return shutil.get_terminal_size().columns if stream.isatty() and not is_wide() else None
+
+
+def table_width() -> int | None:
+    """The columns to fit tables to, those that COLUMNS says in pipes, too; None: all is shown."""
+    return None if is_wide() else columns_of(sys.stdout)
 
 
 def error(message: str) -> None:
@@ -164,16 +170,17 @@ def _ends(word: re.Match[str]) -> str:
 
 
 def _filled(text: str, heading: str) -> str:
-    """Lines that break between words where the terminal would break them within one."""
+    """Lines that break between words where the terminal would break them within one. The heading's
+    place is kept in front of the first."""
     import textwrap
 
     width = shutil.get_terminal_size().columns
     lines: list[str] = []
     for line in text.split("\n"):
-        first = heading if not lines else ""
+        first = " " * len(heading) if not lines else ""
         if len(first + line) > width:
             line = textwrap.fill(
-                first + line, width, subsequent_indent="  ", break_long_words=False,
+                line, width, initial_indent=first, subsequent_indent="  ", break_long_words=False,
                 break_on_hyphens=False,
             ).removeprefix(first)  # fmt: skip
         lines.append(line)

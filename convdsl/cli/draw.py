@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from convdsl.cli import console
 from convdsl.cli.building import load_model
+from convdsl.cli.files import plain_path
 from convdsl.cli.options import (
     add_model,
     add_shapes,
@@ -26,7 +27,6 @@ from convdsl.cli.options import (
     batch_of,
     completes,
     input_shapes,
-    plain_path,
     positive,
     weights_of,
 )

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
-import sys
 import textwrap
 from typing import TYPE_CHECKING
 
@@ -58,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _text(found: Explanation) -> str:
     """As wide as the terminal, but not wider than is read with ease."""
-    width = min(shutil.get_terminal_size().columns, 100) if sys.stdout.isatty() else 100
+    width = min(console.table_width() or 100, 100)
     parts = [
         f"{found.level}[{found.code}]: {found.title}",
         textwrap.fill(found.text, width, break_long_words=False, break_on_hyphens=False),

@@ -10,7 +10,8 @@ import argparse
 
 from convdsl.cli import console
 from convdsl.cli.building import load_model
-from convdsl.cli.options import add_model, add_weights, completes, path_of, weights_of
+from convdsl.cli.files import place_of
+from convdsl.cli.options import add_model, add_weights, completes, weights_of
 
 SUFFIXES = {"onnx": ".onnx", "pytorch": ".py"}
 _NAMES = {"onnx": "an ONNX model", "pytorch": "PyTorch source"}
@@ -33,7 +34,7 @@ def run(options: argparse.Namespace) -> int:
 
     model = load_model(options)
     to = options.to or _said_by(options.output or "")
-    path = path_of(_NAMES[to], options.output or f"{model.name}{SUFFIXES[to]}", SUFFIXES[to])
+    path = place_of(_NAMES[to], options.output or f"{model.name}{SUFFIXES[to]}", SUFFIXES[to])
     if options.weights and to == "pytorch":
         console.note("--weights plays no part in --to pytorch")
     data = exporting.export(model, weights_of(options), path, to=to)

@@ -14,7 +14,8 @@ import sys
 from pathlib import Path
 
 from convdsl.cli import console
-from convdsl.cli.options import completes, plain_path
+from convdsl.cli.files import plain_path
+from convdsl.cli.options import completes
 from convdsl.diagnostics import InputError
 
 _LONGEST = 120
@@ -94,8 +95,9 @@ def _read(name: str) -> str:
     try:
         return read_text(_behind_links(name), SOURCE_BYTES)
     except FileProblem as problem:
-        from convdsl.loading import folder_instead  # slow to load
+        from convdsl.loading import folder_instead, refuse_others  # slow to load
 
+        refuse_others(_behind_links(name))
         raise InputError(folder_instead(name) or problem.message) from None
 
 

@@ -13,16 +13,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from convdsl.cli import console
+from convdsl.cli.files import place_of, plain_path
 from convdsl.cli.interruption import Waiting
-from convdsl.cli.options import (
-    add_set,
-    add_shapes,
-    batch_of,
-    completes,
-    input_shapes,
-    path_of,
-    plain_path,
-)
+from convdsl.cli.options import add_set, add_shapes, batch_of, completes, input_shapes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,13 +43,13 @@ def run(options: argparse.Namespace) -> int:
     from convdsl.cli.options import parameters
 
     path = plain_path(options.file)
+    named: str = options.output or f"{path.stem}.cnn"
+    output = None if named == "-" else place_of("a network", named, ".cnn")
+    beside = output.with_suffix(".safetensors") if output else f"{path.stem}.safetensors"
+    stored = place_of("weights", options.weights or str(beside), ".safetensors")
     model = _sized(loading.load_onnx(path, **parameters(options)), options)
     for text in model.notes:
         console.note(text)
-    named: str = options.output or f"{path.stem}.cnn"
-    output = None if named == "-" else path_of("a network", named, ".cnn")
-    beside = output.with_suffix(".safetensors") if output else f"{path.stem}.safetensors"
-    stored = path_of("weights", options.weights or str(beside), ".safetensors")
     names = output.with_suffix(".labels.txt") if output and model.labels else None
     made = exporting.translation(model, names.name if names else None)
     for note in translation.renamed(model):

@@ -11,7 +11,8 @@ import json
 from typing import Any
 
 from convdsl.cli import console, listing
-from convdsl.cli.options import add_format, completes, plain_path
+from convdsl.cli.files import plain_path
+from convdsl.cli.options import add_format, completes
 from convdsl.diagnostics import InputError
 
 

@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from convdsl.cli import console
+from convdsl.cli.files import plain_path
 from convdsl.cli.interruption import Waiting
-from convdsl.cli.options import completes, plain_path
+from convdsl.cli.options import completes
 from convdsl.diagnostics import CompileError, InputError
 from convdsl.runtime.whole_files import told_of
 

@@ -6,12 +6,12 @@ import csv
 import io
 import json
 import re
-import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from convdsl.cli.console import is_wide, result, use_colour
+from convdsl.cli import console
+from convdsl.cli.console import result, use_colour
 
 if TYPE_CHECKING:
     from convdsl.reporting.grid import Grid
@@ -42,7 +42,7 @@ def show(
 
             result("\n".join(markdown.draw(grid)))
             return
-        width = terminal_width()
+        width = console.table_width()
         if width is not None and len(rows) == 1 and not drawing.fits(grid, width):
             grid = _upright(grid)
         result(drawing.draw(grid, width, use_colour(sys.stdout)), drawn=True)
@@ -51,7 +51,7 @@ def show(
 def show_beside(rows: Sequence[Mapping[str, Any]], format: str) -> None:
     """The same for columns of one kind, of which none is spared: on narrow terminals they go on in
     further tables below, each with the first column."""
-    width = terminal_width()
+    width = console.table_width()
     if format != "table" or width is None or not rows:
         show(rows, format, spare=())
         return
@@ -78,13 +78,6 @@ def _of(
     rows: Sequence[Mapping[str, Any]], first: str, names: Sequence[str]
 ) -> list[Mapping[str, Any]]:
     return [{name: row[name] for name in (first, *names)} for row in rows]
-
-
-def terminal_width() -> int | None:
-    """Columns to fit tables to; None off a terminal and with --wide, where all is shown."""
-    if is_wide() or not sys.stdout.isatty():
-        return None
-    return shutil.get_terminal_size().columns
 
 
 def _upright(grid: Grid) -> Grid:

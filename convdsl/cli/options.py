@@ -6,7 +6,6 @@ import argparse
 import itertools
 import re
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from convdsl.diagnostics import InputError
@@ -383,42 +382,3 @@ COMPLETES = "completes"
 def completes(action: argparse.Action, kind: str = "file") -> None:
     """Say with what shells complete an argument: a kind of `cli.completion`, or any file."""
     setattr(action, COMPLETES, kind)
-
-
-def plain_path(text: str) -> Path:
-    """A path from the command line; a NUL byte cannot be part of one."""
-    if "\0" in text:
-        raise InputError("a path cannot hold a NUL byte")
-    return Path(text)
-
-
-_ENDS = {
-    ".cnn": "a network",
-    ".onnx": "an ONNX model",
-    ".cdsl": "an artifact",
-    ".safetensors": "weights",
-    ".pt": "a checkpoint",
-    ".pth": "a checkpoint",
-    ".npy": "an array",
-    ".npz": "arrays",
-    ".tflite": "a model of LiteRT",
-    ".pb": "a model of TensorFlow",
-    ".h5": "a model of Keras",
-    ".keras": "a model of Keras",
-    ".mlmodel": "a model of Core ML",
-    ".engine": "a model of TensorRT",
-    ".plan": "a model of TensorRT",
-}
-
-
-def path_of(what: str, text: str, *ends: str) -> Path:
-    """Where something is written. InputError where a name says that something else is there, which
-    would be lost: a network, weights, data."""
-    path = plain_path(text)
-    if text.endswith("/"):
-        raise InputError(f"{text} is a folder: name the file in it")
-    end = path.suffix.lower()
-    if end in _ENDS and end not in ends:
-        other = f"; end it with {ends[0]}" if ends else ""
-        raise InputError(f"{text} is called like {_ENDS[end]}, and {what} would be written{other}")
-    return path

@@ -71,8 +71,6 @@ def _compare(options: argparse.Namespace) -> int:
 
     run_passes(graph, selected_passes(options), verify=options.verify, observer=observe)
     color = console.use_colour(sys.stdout)
-    text = render_passes(
-        snapshots.taken, options.format, width=listing.terminal_width(), color=color
-    )
+    text = render_passes(snapshots.taken, options.format, width=console.table_width(), color=color)
     console.result(text, drawn=options.format == "table")
     return 0

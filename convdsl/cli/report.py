@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from convdsl.cli import console, listing, sweep
 from convdsl.cli.building import load_model
-from convdsl.cli.listing import terminal_width
+from convdsl.cli.files import place_of
 from convdsl.cli.options import (
     PRECISIONS,
     TARGETS,
@@ -34,7 +34,6 @@ from convdsl.cli.options import (
     completes,
     input_shapes,
     natural,
-    path_of,
 )
 from convdsl.cli.watching import add_watch, watch
 from convdsl.diagnostics import InputError
@@ -97,7 +96,7 @@ def _once(options: argparse.Namespace) -> int:
 
     if options.html is not None:
         return _page(options)
-    width = terminal_width()
+    width = console.table_width()
     color = console.use_colour(sys.stdout)
     if options.target == "cuda":
         from convdsl.cli import card_report
@@ -145,7 +144,7 @@ def _page(options: argparse.Namespace) -> int:
     from convdsl.reporting.page import html_page, write_page
 
     said: str | None = options.machine
-    path = path_of("a page", options.html, ".html")
+    path = place_of("a page", options.html, ".html")
     machine = known_machine() if said is None else find_machine(said, _this_machine)
     model = load_model(options)
     shapes, batch = input_shapes(options), batch_of(model, options)

@@ -18,14 +18,8 @@ import argparse
 
 from convdsl.cli import console, listing
 from convdsl.cli.building import network
-from convdsl.cli.options import (
-    add_building,
-    add_format,
-    add_model,
-    completes,
-    plain_path,
-    positive,
-)
+from convdsl.cli.files import plain_path
+from convdsl.cli.options import add_building, add_format, add_model, completes, positive
 
 SPARE = ("dtype", "mean")
 """Columns that narrow terminals do without."""

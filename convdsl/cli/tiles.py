@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from convdsl.cli import arrays, console
 from convdsl.cli.building import compiled, load_model
-from convdsl.cli.options import batch_of, input_shapes, parameters, plain_path
+from convdsl.cli.files import plain_path
+from convdsl.cli.options import batch_of, input_shapes, parameters
 from convdsl.diagnostics import InputError, WeightError
 
 if TYPE_CHECKING:

@@ -19,14 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convdsl.cli import console
-from convdsl.cli.options import (
-    add_model,
-    add_processor,
-    add_winograd,
-    completes,
-    plain_path,
-    positive,
-)
+from convdsl.cli.files import plain_path
+from convdsl.cli.options import add_model, add_processor, add_winograd, completes, positive
 from convdsl.cli.settings import add_settings, model_to_train, split_settings
 from convdsl.diagnostics import InputError
 from convdsl.kernel.cuda_target import MIXED

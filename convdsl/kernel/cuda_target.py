@@ -15,6 +15,11 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)[:3]
 f32, in TF32, in bf16; sums are f32 in each. And in f16, which reaches too short a way for anything
 but training with a scaled loss."""
 
+PRODUCTS: Mapping[str, str] = MappingProxyType(
+    dict(zip(PRECISIONS, ("float32", "TF32", "bf16"), strict=True))
+)
+"""What products are computed in, by the precision."""
+
 PRECISION_OF: Mapping[str, Precision] = MappingProxyType(
     {name: name for name in get_args(Precision)}
 )

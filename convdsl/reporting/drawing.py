@@ -16,6 +16,7 @@ from convdsl.diagnostics import printable
 from convdsl.reporting.grid import Grid
 
 GAP = "   "
+USUAL = 80
 READABLE = 24
 """Columns that texts of several words keep before a whole column is left out instead."""
 
@@ -27,14 +28,18 @@ _BOLD = "\x1b[1m{}\x1b[0m"
 
 
 def draw(grid: Grid, width: int | None, color: bool, *, advise: bool = True) -> str:
-    """The grid as text, fitted to `width` columns; `advise` tells of columns that were left out."""
+    """The grid as text, fitted to `width` columns, below what its notes say of the columns that
+    are shown; `advise` tells of those that were left out."""
     cells = _printed(grid)
     headings = [printable(heading) for heading in grid.headings]
     shown, room = _fitted(grid, headings, cells, width)
+    there = {grid.headings[i] for i in shown}
+    notes = [printable(note.text) for note in grid.notes if not there.isdisjoint(note.headings)]
     right = [grid.right_of(i) for i in shown]
     lines = _row([headings[i] for i in shown], right, room)
     if color:
         lines = [_BOLD.format(line) for line in lines]
+    lines = [*prose(notes, width), *lines]
     lines.append("─" * (sum(room) + len(GAP) * (len(room) - 1)))
     lines += _rows([[line[i] for line in cells] for i in shown], right, room)
     left_out = [heading for i, heading in enumerate(headings) if i not in shown]
@@ -42,6 +47,11 @@ def draw(grid: Grid, width: int | None, color: bool, *, advise: bool = True) -> 
         said = f"({width} columns: without {', '.join(left_out)}; --wide shows all)"
         lines += fold([said], width)
     return "".join(f"{line}\n" for line in lines)
+
+
+def prose(lines: Sequence[str], width: int | None) -> list[str]:
+    """Sentences, which need no more columns off a terminal than on a usual one."""
+    return fold(lines, USUAL if width is None else width)
 
 
 def fold(lines: Sequence[str], width: int | None) -> list[str]:

@@ -2,53 +2,76 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from convdsl.analysis.report import Report, figure_text, shape_text
 from convdsl.analysis.roofline import Roofline
 from convdsl.analysis.snapshot import Snapshot
-from convdsl.reporting.grid import Grid
-from convdsl.reporting.rows import field_text, rows
+from convdsl.reporting.grid import Grid, Note
+from convdsl.reporting.rows import SHARED, Row, axes_text, field_meaning, params_text, rows
 
 
 def _grid(
-    headings: Sequence[str], lines: Sequence[Sequence[str]], numeric: str, spare: str = ""
+    headings: Sequence[str],
+    lines: Sequence[Sequence[str]],
+    numeric: str,
+    spare: str = "",
+    notes: Sequence[Note] = (),
 ) -> Grid:
     right = frozenset(i for i, heading in enumerate(headings) if heading in numeric.split(","))
     dropped = tuple(spare.split(",")) if spare else ()
-    return Grid(tuple(headings), tuple(map(tuple, lines)), right, dropped)
+    return Grid(tuple(headings), tuple(map(tuple, lines)), right, dropped, tuple(notes))
 
 
 USUAL = ("layer", "op", "output", "params", "macs", "flops", "receptive field")
 COLUMNS = (*USUAL, "attributes", "source", "input", "kernel/stride")
 """What a report can show, in this order."""
 
+FIELD = "receptive field"
+
 
 def report_grid(
     report: Report, depth: int | None, verbose: bool, columns: Sequence[str] | None = None
 ) -> Grid:
-    """A row per operator or block; `verbose` adds inputs, windows, attributes and places."""
+    """A row per operator or block; `verbose` adds inputs, windows, attributes and places. Receptive
+    fields have a column for each input that has axes of space."""
     chosen = columns or (COLUMNS if verbose else USUAL)
-    lines: list[list[str]] = []
-    for row in rows(report, depth):
-        cells = {
-            "layer": row.name,
-            "op": row.op,
-            "input": ", ".join(map(shape_text, row.inputs)),
-            "kernel/stride": row.window,
-            "output": shape_text(row.output),
-            "params": figure_text(row.cost.params),
-            "macs": figure_text(row.cost.macs),
-            "flops": figure_text(row.cost.flops),
-            "receptive field": field_text(row.receptive_field),
-            "attributes": row.attributes,
-            "source": row.location,
-        }
-        lines.append([cells[name] for name in chosen])
-    spare = "source,attributes,input,receptive field,kernel/stride,flops,op"
+    found = rows(report, depth)
+    seen = [name for name, type in report.inputs.items() if type.rank > 2]
+    fields = {f"field of {n}": n for n in seen} if len(seen) > 1 else {FIELD: "".join(seen)}
+    cells = [_cells(row) | {h: axes_text(row.receptive_field.get(n, ())) for h, n in fields.items()}
+             for row in found]  # fmt: skip
+    headings = [h for name in chosen for h in (fields if name == FIELD else [name])]
+    spare = ["source", "attributes", "input", FIELD, "kernel/stride", "flops", "op"]
     if columns is not None:  # whoever asks for columns names the dearest first
-        spare = ",".join(reversed(columns[1:]))
-    return _grid(chosen, lines, "params,macs,flops", spare)
+        spare = list(columns[:0:-1])
+    dropped = [h for name in spare for h in (reversed(fields) if name == FIELD else [name])]
+    lines = [[row[heading] for heading in headings] for row in cells]
+    notes = [_field_note(fields, cells)] if seen else []
+    if any(row.shared for row in found):
+        notes.append(Note(("params",), f"{SHARED}: weights that a layer above has, and counts"))
+    return _grid(headings, lines, "params,macs,flops", ",".join(dropped), notes)
+
+
+def _cells(row: Row) -> dict[str, str]:
+    return {
+        "layer": row.name,
+        "op": row.op,
+        "input": ", ".join(map(shape_text, row.inputs)),
+        "kernel/stride": row.window,
+        "output": shape_text(row.output),
+        "params": params_text(row),
+        "macs": figure_text(row.cost.macs),
+        "flops": figure_text(row.cost.flops),
+        "attributes": row.attributes,
+        "source": row.location,
+    }
+
+
+def _field_note(fields: Mapping[str, str], cells: Sequence[Mapping[str, str]]) -> Note:
+    meaning = field_meaning(row[heading] for row in cells for heading in fields)
+    where = "of the model input" if FIELD in fields else "of each model input"
+    return Note(tuple(fields), f"receptive field: size/stride/padding, {where}{meaning}")
 
 
 def defaults_grid(report: Report) -> Grid:

@@ -27,9 +27,11 @@ def report_markdown(
 ) -> str:
     """The report as a section with one table; with `verbose` the defaults in force."""
     lines = [f"# {_escaped(report.model)}", ""]
-    lines += _bullets(header_lines(report) + total_lines(report))
+    grid = report_grid(report, depth, verbose, columns)
+    notes = [note.text for note in grid.notes if depth != 0]
+    lines += _bullets(header_lines(report) + total_lines(report) + notes)
     if depth != 0:
-        lines += draw(report_grid(report, depth, verbose, columns))
+        lines += draw(grid)
     if verbose:
         lines += ["", "## Defaults in force", "", *draw(defaults_grid(report))]
     return "\n".join(lines) + "\n"

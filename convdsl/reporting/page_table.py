@@ -8,7 +8,7 @@ from convdsl.analysis.cost import Figure
 from convdsl.analysis.report import Report, figure_text, shape_text
 from convdsl.drawing.svg import text_of
 from convdsl.pictures.wiring import short
-from convdsl.reporting.rows import Row, field_text
+from convdsl.reporting.rows import Row, field_text, params_text
 
 BARS = ("params", "macs", "flops", "activations")
 """Figures of a row that have bars."""
@@ -51,18 +51,19 @@ def table(found: Sequence[Row], *, place: str = "layers", closed: bool = False) 
         name, op = text_of(row.name), text_of(f"{row.op} {row.window}".rstrip())
         tip = f" title='{_quoted(row.attributes)}'" if row.attributes else ""
         cells = [f"<td>{name}<td{tip}>{op}<td>{text_of(shape_text(row.output))}"]
-        cells += [_bar(getattr(row.cost, n), most[n]) for n in BARS]
+        said = {"params": params_text(row)} if row.shared else {}
+        cells += [_bar(getattr(row.cost, n), most[n], said.get(n)) for n in BARS]
         field = text_of(field_text(row.receptive_field))
         cells.append(f"<td>{field}<td>{text_of(row.location.rpartition('/')[2])}")
         yield f"<tr>{''.join(cells)}"
     yield "</tbody></table></div></details>"
 
 
-def _bar(value: Figure, most: int) -> str:
-    """A number over its share of the column's greatest; `v` is what it is sorted by."""
+def _bar(value: Figure, most: int, said: str | None = None) -> str:
+    """A number, as it is `said`, over its share of the column's greatest; `v` sorts by it."""
     known = _known(value)
     share = f" style='--s:{100 * known / most:.1f}%'" if most and known else ""
-    return f"<td class=n data-v={known}{share}>{text_of(figure_text(value))}"
+    return f"<td class=n data-v={known}{share}>{text_of(said or figure_text(value))}"
 
 
 def _known(value: Figure) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from convdsl.analysis.report import Report, shown
 from convdsl.analysis.roofline import Roofline
 from convdsl.analysis.snapshot import Snapshot
+from convdsl.appearance import columns_of
 from convdsl.diagnostics import InputError
 from convdsl.figures import report
 from convdsl.reporting.data import (
@@ -32,8 +32,7 @@ __all__ = ["FORMATS", "render", "render_passes", "render_roofline", "report"]
 
 def _drawn(report: Report) -> str:
     """A report as it is printed in Python: fitted to the terminal, where there is one."""
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    return report_table(report, width=width).rstrip("\n")
+    return report_table(report, width=columns_of(sys.stdout)).rstrip("\n")
 
 
 shown[:] = [_drawn]

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from convdsl.analysis.cost import CONVENTIONS, Cost, known_sum, sum_or_gap
 from convdsl.analysis.receptive_field import AxisField, Summary
 from convdsl.analysis.report import UNKNOWN, Layer, Report, figure_text, window_text
 from convdsl.tensor import Dim, TensorType
+
+SHARED = "(shared)"
+NOTHING = "none"
+
+_SIGNS = {
+    re.compile(r"\.\."): "a..b: from the smallest to the largest, as positions differ",
+    re.compile(r" x "): "axes of space with x between",
+    re.compile(r"/-/|/-(?!\d)"): "-: no single stride or padding",
+    re.compile(r"unaligned"): "unaligned: paths differ in stride or centre",
+    re.compile(r"none"): "none: sees nothing of it",
+    re.compile(r"\?"): "?: not known",
+}
+"""Signs of receptive fields, and what they say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +38,7 @@ class Row:
     location: str
     inputs: tuple[TensorType, ...]  # what flows into the first one
     window: str  # `3x3/2`: kernel and stride of one that has them
+    shared: bool  # whether a row before counts parameters of this one
 
 
 def rows(report: Report, depth: int | None = None) -> list[Row]:
@@ -42,17 +57,24 @@ def rows(report: Report, depth: int | None = None) -> list[Row]:
 def _row(layers: Sequence[Layer], name: str) -> Row:
     first, last = layers[0], layers[-1]
     alone = len(layers) == 1
+    owners = {layer.weights_of for layer in layers} - {None}
     return Row(
         name=name,
         op=last.op if alone else f"{len(layers)} operators",
-        attributes=" ".join(f"{k}={v}" for k, v in last.attributes.items()) if alone else "",
+        attributes=_attributes(last) if alone else "",
         output=last.output,
         cost=last.cost if alone else _sums([layer.cost for layer in layers]),
         receptive_field=last.receptive_field,
         location=f"{first.file}:{first.line}" if first.file else "",
         inputs=tuple(first.inputs.values()),
         window=window_text(last.kernel, last.stride) if alone else "",
+        shared=bool(owners) and not owners <= {layer.name for layer in layers},
     )
+
+
+def _attributes(layer: Layer) -> str:
+    said = [f"{name}={value}" for name, value in layer.attributes.items()]
+    return " ".join(said if layer.weights_of is None else [*said, f"weights of {layer.weights_of}"])
 
 
 def _sums(costs: Sequence[Cost]) -> Cost:
@@ -65,15 +87,32 @@ def _sums(costs: Sequence[Cost]) -> Cost:
     )
 
 
+def params_text(row: Row) -> str:
+    """Parameters that no row before has counted, and whether there are others."""
+    counted = figure_text(row.cost.params)
+    if not row.shared:
+        return counted
+    return SHARED if row.cost.params == 0 else f"{counted} {SHARED}"
+
+
 def field_text(summary: Summary) -> str:
-    """`size/stride/padding`, per axis where axes differ, per input where there are several."""
-    texts = {name: _axes_text(axes) for name, axes in summary.items() if axes}
-    if len(texts) == 1:
-        return next(iter(texts.values()))
-    return ", ".join(f"{name} {text}" for name, text in texts.items())
+    """`size/stride/padding`, per axis where axes differ, per input where several are seen."""
+    texts = {name: axes_text(axes) for name, axes in summary.items() if axes}
+    if len(texts) <= 1:
+        return next(iter(texts.values()), "")
+    return ", ".join(f"{name} {text}" for name, text in texts.items() if text != NOTHING) or NOTHING
 
 
-def _axes_text(axes: Sequence[AxisField | None]) -> str:
+def field_meaning(texts: Iterable[str]) -> str:
+    """What the signs say that occur in receptive fields."""
+    every = "\n".join(set(texts))
+    return "".join(f"; {said}" for sign, said in _SIGNS.items() if sign.search(every))
+
+
+def axes_text(axes: Sequence[AxisField | None]) -> str:
+    """`size/stride/padding`, per axis where axes differ; `none` where nothing is seen."""
+    if axes and all(axis is not None and axis.size == 0 for axis in axes):
+        return NOTHING
     parts = [_axis_text(axis) for axis in axes]
     return parts[0] if len(set(parts)) == 1 else " x ".join(parts)
 
@@ -83,18 +122,18 @@ def _axis_text(axis: AxisField | None) -> str:
         return UNKNOWN
     size = str(axis.size) if axis.size == axis.smallest else f"{axis.smallest}..{axis.size}"
     stride = "-" if axis.stride is None else str(axis.stride)
+    stride = f"({stride})" if "/" in stride else stride
     padding = "-" if axis.padding is None else str(axis.padding)
     return f"{size}/{stride}/{padding}" + ("" if axis.aligned else " unaligned")
 
 
 def header_lines(report: Report) -> list[str]:
-    """The model, its signature and the convention of the figures."""
+    """The model with its signature, and the convention of the figures."""
     inputs = ", ".join(f"{name} {type}" for name, type in report.inputs.items())
     outputs = ", ".join(f"{name} {type}" for name, type in report.outputs.items())
     return [
         f"model {report.model}: {inputs} -> {outputs}",
         f"count {report.count}: {CONVENTIONS[report.count]}",
-        "receptive field: size/stride/padding, of the model input",
     ]
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 from convdsl.analysis.report import Report
 from convdsl.analysis.roofline import Roofline
 from convdsl.analysis.snapshot import Snapshot
 from convdsl.diagnostics import printable
-from convdsl.reporting.drawing import draw, fold
+from convdsl.reporting.drawing import draw, fold, prose
 from convdsl.reporting.grids import (
     defaults_grid,
     passes_grid,
@@ -17,6 +18,8 @@ from convdsl.reporting.grids import (
     roofline_head,
 )
 from convdsl.reporting.rows import header_lines, total_lines
+
+Broken: TypeAlias = "Callable[[Sequence[str], int | None], list[str]]"
 
 
 def report_table(
@@ -29,7 +32,9 @@ def report_table(
     columns: Sequence[str] | None = None,
 ) -> str:
     """Header and totals, a row per operator or block; with `verbose` the defaults in force."""
-    parts = [_lines([*header_lines(report), *total_lines(report)], width)]
+    signature, *said = header_lines(report)
+    parts = [_lines([signature], width), _lines(said, width, prose)]
+    parts.append(_lines(total_lines(report), width))
     if depth != 0:
         parts.append(draw(report_grid(report, depth, verbose, columns), width, color))
     if verbose:
@@ -49,5 +54,5 @@ def roofline_table(roof: Roofline, *, width: int | None = None, color: bool = Fa
     return _lines(roofline_head(roof), width) + draw(roofline_grid(roof), width, color)
 
 
-def _lines(lines: Sequence[str], width: int | None) -> str:
-    return "".join(f"{line}\n" for line in fold([printable(line) for line in lines], width))
+def _lines(lines: Sequence[str], width: int | None, broken: Broken = fold) -> str:
+    return "".join(f"{line}\n" for line in broken([printable(line) for line in lines], width))

@@ -152,8 +152,15 @@ class Executable:
         self.threads = threads
         self.kept = _KEPT  # specialisations, the most recently used
         self.remedy = ""  # what to do about other sizes, where there is no code for them
-        self.sizes: tuple[Binding, ...] = ()  # of an artifact for several: those that it has
-        self.made_for: Binding = {}  # of one for one size: that, which its inputs have been given
+        self.made_for: tuple[Binding, ...] = ()  # of an artifact: all sizes of each of its programs
+
+    @property
+    def sizes(self) -> tuple[Binding, ...]:
+        """Of an artifact for several sizes, those that its inputs leave open, of each program."""
+        if len(self.made_for) < 2:
+            return ()
+        open = input_symbols(self._inputs)
+        return tuple({n: size for n, size in each.items() if n in open} for each in self.made_for)
 
     @property
     def threads(self) -> int:
@@ -385,16 +392,17 @@ class Executable:
     def _check_sizes(self, sizes: Mapping[str, Any]) -> None:
         """InputError for what no size is called: a misspelt one would be left at its default."""
         open = [*input_symbols(self._inputs), *self._deciding]
+        fixed = self.made_for[0] if self.made_for else {}
         for name, size in sizes.items():
-            if name in self.made_for and name not in open:
-                if size != self.made_for[name]:
-                    own = self.made_for[name]
+            if name in fixed and name not in open:
+                if size != fixed[name]:
+                    own = fixed[name]
                     raise InputError(f"there is no code for {name} = {size}, only for {own}")
             elif name not in open:
                 near = nearest(name, open)
                 meant = f"did you mean {near}?" if near is not None else those(open)
-                fixed = meant if open else "the network fixes its sizes"
-                raise InputError(f"no free size is called {name}; {fixed}")
+                told = meant if open else "the network fixes its sizes"
+                raise InputError(f"no free size is called {name}; {told}")
 
     def _decided(self, name: str, given: Mapping[str, Any]) -> Array:
         (port,) = (port for port in self._inputs if port.name == name)

@@ -138,8 +138,7 @@ def load_executable(
         facts, inputs, outputs, team, specialise, save, tuple(values_made_for), state, place
     )
     executable.remedy = _remedy(path, programs)
-    executable.sizes = tuple(sizes) if len(programs) > 1 else ()
-    executable.made_for = {} if executable.sizes else dict(programs[0].made_for.binding)
+    executable.made_for = tuple(dict(program.made_for.binding) for program in programs)
     return executable
 
 

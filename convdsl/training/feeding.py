@@ -30,7 +30,7 @@ from convdsl.training.data.arrays import LABEL, ArrayData
 from convdsl.training.data.augmentation import BATCHES
 from convdsl.training.data.boxes import BOXES
 from convdsl.training.data.images import MASK
-from convdsl.training.data.sample import Subset
+from convdsl.training.data.sample import Subset, check_named_alike
 from convdsl.training.evaluation import names_of
 from convdsl.training.judging import compares
 
@@ -59,7 +59,9 @@ def open_training_data(
     parts = open_parts(data, labels, wanted)
     if validation is not None:
         known = replace(wanted, classes=parts.train.classes)  # numbered as in training
-        return Data(parts.train, open_parts(validation, None, known).train)
+        apart = open_parts(validation, None, known).train
+        check_named_alike(parts.train, apart)
+        return Data(parts.train, apart)
     if parts.validation is not None or not training.val_fraction:
         return Data(parts.train, parts.validation)
     if round(training.val_fraction * len(parts.train)) < 1:
@@ -157,7 +159,7 @@ def _check_data(
             kind = "the loss compares with" if name in targets else "the network takes"
             there = names_of(sorted(have - {image}))
             raise InputError(
-                f"{kind} `{name}`, which {data.source} does not have; besides images it has {there}"
+                f"{kind} `{name}`, which is not in {data.source}; besides images there is {there}"
                 f"\nhelp: {_HOW.get(name, f'give an array called `{name}`, or another loss')}"
             )
     for name, type in targets.items():

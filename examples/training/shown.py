@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -12,13 +14,14 @@ from pathlib import Path
 
 def convdsl(*arguments: str | Path, silent: bool = False) -> str:
     """Run a command and show it; the end of everything where it fails. silent: what it says is
-    returned instead of shown."""
+    returned instead of shown, as wide as it would be."""
     words = [str(argument) for argument in arguments]
     print(f"\n$ convdsl {shlex.join(words)}", flush=True)
     started = time.perf_counter()
     out = subprocess.PIPE if silent else None
+    size = {"COLUMNS": str(shutil.get_terminal_size().columns)} if sys.stdout.isatty() else {}
     command = [sys.executable, "-m", "convdsl", *words]
-    done = subprocess.run(command, stdout=out, text=True, check=False)
+    done = subprocess.run(command, stdout=out, text=True, check=False, env=os.environ | size)
     if done.returncode:
         sys.exit(done.returncode)
     print(f"# {time.perf_counter() - started:.1f} s", flush=True)

@@ -35,7 +35,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", ["m.cdsl", "large.cdsl", "renamed.cnn", "cut.cdsl"])
-@pytest.mark.parametrize("command", ["export", "draw", "diff", "compile", "train", "eval"])
+@pytest.mark.parametrize("command", ["export", "draw", "diff", "compile", "train", "eval", "fmt"])
 def test_artifacts_where_a_text_is_wanted(
     place: Path, convdsl: Any, command: str, name: str
 ) -> None:

@@ -282,8 +282,25 @@ def test_help_fits(convdsl, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_pipes_have_all_columns(convdsl) -> None:
     said = convdsl("report", "resnet50", "--batch", "1").out
-    assert "receptive field" in said.splitlines()[11]
+    heading, line = said.splitlines()[13:15]
+    assert "receptive field" in heading
+    assert max(map(len, said.splitlines())) == len(line) > 100
     assert "columns: without" not in said
+
+
+def test_pipes_of_so_many_columns(convdsl, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What COLUMNS says, of tables of all commands; not of messages, nor of what is no width."""
+    whole = convdsl("report", "lenet5").out
+    monkeypatch.setenv("COLUMNS", "72")
+    for command in (("report", "lenet5"), ("ops",), ("explain",), ("passes",)):
+        said = convdsl(*command).out
+        assert max(map(len, said.splitlines())) <= 72, command
+    assert "(72 columns: without" in convdsl("report", "lenet5").out
+    assert convdsl("report", "lenet5", "--wide").out == whole
+    assert "mark=" + "x" * 60 + "\n" in convdsl("check", "--wide-of-the-mark", "x" * 60).err
+    for odd in ("0", "", "-80", "eighty"):
+        monkeypatch.setenv("COLUMNS", odd)
+        assert convdsl("report", "lenet5").out == whole
 
 
 def test_one_long_row_stands_upright(terminal: Callable[..., str]) -> None:

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 import convdsl
-from convdsl import driver, library
+from convdsl import driver, exporting, library, loading
 from convdsl.diagnostics import InputError
+from convdsl.reporting import page
 
 TEXT = (
     "model m { input image: f32[N, 1, 4, 4]\n image -> flatten -> linear(2) -> output y }\n"
@@ -23,6 +24,24 @@ def model(tmp_path: Path) -> Path:
     path = tmp_path / "m.cnn"
     path.write_text(TEXT)
     return path
+
+
+@pytest.mark.parametrize("place", ["none/x", "m.cnn/x", "folder"])
+@pytest.mark.parametrize("command", [("export",), ("report",), ("import",)])
+def test_other_files_that_cannot_be_written(
+    model: Path, convdsl: Any, monkeypatch: pytest.MonkeyPatch, command: tuple[str], place: str
+) -> None:
+    """Nothing is read, drawn or put together for them."""
+    called: list[str] = []
+    monkeypatch.setattr(exporting, "export", lambda *_, **__: called.append("export"))
+    monkeypatch.setattr(loading, "load_onnx", lambda *_, **__: called.append("import"))
+    monkeypatch.setattr(page, "html_page", lambda *_, **__: called.append("report"))
+    (model.parent / "folder").mkdir()
+    where = model.parent / place
+    option = "--html" if command == ("report",) else "-o"
+    found = convdsl(*command, model, option, where)
+    assert (found.code, called) == (2, [])
+    assert str(where) in found.err
 
 
 @pytest.mark.parametrize("kind", [[], ["--emit", "library"]])
@@ -41,6 +60,46 @@ def test_where_nothing_can_be_written(
     assert found.code == 2
     assert str(where) in found.err
     assert not called
+
+
+@pytest.mark.parametrize("command", ["compile", "import", "export", "report", "library"])
+@pytest.mark.parametrize("end", ["txt", "json", "png", "zip", "ipynb", "CSV"])
+def test_names_that_promise_another_kind(model: Path, convdsl: Any, command: str, end: str) -> None:
+    where = model.parent / f"x.{end}"
+    words = {
+        "compile": ("compile", model, "--weights", "random:0", "-o"),
+        "library": ("compile", model, "--weights", "random:0", "--emit", "library", "-o"),
+        "import": ("import", model.parent / "m.onnx", "-o"),
+        "export": ("export", model, "--weights", "random:0", "-o"),
+        "report": ("report", model, "--html"),
+    }
+    (model.parent / "m.onnx").touch()
+    found = convdsl(*words[command], where)
+    assert found.code == 2
+    assert f"x.{end} is called like " in found.err
+    assert "would be written; end it with ." in found.err
+    assert not where.exists()
+
+
+@pytest.mark.parametrize("name", ["x", "x.bin", "x.v2", "x.cdsl", "x.2024-01-01"])
+def test_names_that_promise_nothing(model: Path, convdsl: Any, name: str) -> None:
+    where = model.parent / name
+    assert convdsl("compile", model, "--weights", "random:0", "-o", where).code == 0
+    assert where.exists()
+
+
+@pytest.mark.parametrize("name", ["x.txt", "x.md", "x.py", "x"])
+def test_stages_go_into_texts_of_any_name(model: Path, convdsl: Any, name: str) -> None:
+    where = model.parent / name
+    assert convdsl("compile", model, "--emit", "graph", "-o", where).code == 0
+    assert "linear" in where.read_text()
+
+
+@pytest.mark.parametrize("target", ["cpu", "cuda"])
+def test_precisions_are_named_with_what_they_are(model: Path, target: str) -> None:
+    said = r"`low`; products are of highest \(float32\), high \(TF32\), medium \(bf16\)$"
+    with pytest.raises(InputError, match=said):
+        convdsl.compile(model, "random:0", target=target, precision="low")
 
 
 @pytest.mark.parametrize(

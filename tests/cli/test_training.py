@@ -324,7 +324,7 @@ def test_odd_classes_are_told(folder: Path, capsys: Any) -> None:
         Image.fromarray(pixels).save(path)
     command = ["train", "small.cnn", "--threads", "1", "--epochs", "1", "--out", "run"]
     assert main([*command, "--data", "two"]) == 0
-    told = "two has 2 classes (cat, dog), and the network tells 3 apart"
+    told = "two: 2 classes (cat, dog), and the network tells 3 apart"
     assert told in capsys.readouterr().err
     assert main([*command, "--data", "two", "--set", "classes=2", "--overwrite"]) == 0
     assert "tells" not in capsys.readouterr().err

@@ -17,7 +17,7 @@ from convdsl.analysis.report import Report, analyse
 from convdsl.analysis.roofline import roofline
 from convdsl.analysis.snapshot import Snapshot, Snapshots, snapshot
 from convdsl.diagnostics import InputError
-from convdsl.ir.graph import Graph
+from convdsl.ir.graph import Graph, Value
 from convdsl.ir.model import Model
 from convdsl.passes import Step, run
 from convdsl.reporting import FORMATS, render, render_passes, render_roofline
@@ -46,7 +46,8 @@ def test_table_of_operators() -> None:
     assert lines[1].startswith("count all: every arithmetic operation")
     assert lines[3] == "params: 888"
     assert lines[9] == "peak_activation_bytes: 1,536 B at stage.0.b"
-    assert lines[10].split() == [
+    assert lines[10] == "receptive field: size/stride/padding, of the model input"
+    assert lines[11].split() == [
         "layer",
         "op",
         "output",
@@ -56,7 +57,7 @@ def test_table_of_operators() -> None:
         "receptive",
         "field",
     ]
-    rows = {line.split()[0]: line.split()[1:] for line in lines[12:18]}
+    rows = {line.split()[0]: line.split()[1:] for line in lines[13:19]}
     assert rows["stem.conv"] == ["conv", "1x8x4x4", "216", "3,456", "6,784", "3/2/1"]
     assert rows["stage.0.a"][-1] == "7/2/3"
     assert "a_rather_long_name.of_a_layer.in_a.deeply_nested_block.relu" in rows
@@ -64,7 +65,7 @@ def test_table_of_operators() -> None:
 
 
 def test_table_of_blocks() -> None:
-    lines = render(report(), depth=1).splitlines()[12:17]
+    lines = render(report(), depth=1).splitlines()[13:18]
     cells = [line.split() for line in lines]
     assert [c[0] for c in cells] == ["stem", "stage", "sum", "a_rather_long_name", "pool"]
     assert cells[0][1:] == ["2", "operators", "1x8x4x4", "232", "3,456", "7,080", "3/2/1"]
@@ -147,6 +148,7 @@ def test_json_is_the_contract() -> None:
         },
         "file": None,
         "line": None,
+        "weights_of": None,
     }
     assert data["layers"][-1]["receptive_field"]["image"]["size"] == [13, 13]
 
@@ -166,6 +168,84 @@ def test_json_of_fields_that_vary_or_are_unknown() -> None:
     }
     text = render(analyse(Model("m", b.graph)))
     assert "12..13/-/1 unaligned x ?" in text
+
+
+def test_fields_of_several_inputs_have_columns_and_a_line_that_explains_them() -> None:
+    b = Builder()
+    x, z = b.input("x", 1, 1, 24, 24), b.input("z", 1, 1, 12, 12)
+    b.input("gain")
+    h = b("conv", x, channels=1, kernel=3, name="first")
+    wide = b("conv_transpose", z, channels=1, kernel=2, stride=2, name="up")
+    joined = b("add", h, wide, name="joined")
+    made = analyse(Model("m", b.output(y=joined)))
+    lines = render(made).splitlines()
+    at = next(i for i, line in enumerate(lines) if line.startswith("layer"))
+    assert lines[at].endswith("field of x   field of z")
+    rows = {line.split()[0]: line.split()[-2:] for line in lines[at + 2 :]}
+    assert rows["first"] == ["3/1/1", "none"]
+    assert rows["up"] == ["none", "1/(1/2)/0"]
+    assert rows["joined"] == ["3/1/1", "1/(1/2)/0"]
+    note = " ".join(line.strip() for line in lines[at - 2 : at])
+    assert note == ("receptive field: size/stride/padding, of each model input; "
+                    "none: sees nothing of it")  # fmt: skip
+    chosen = render(made, columns=["layer", "receptive field"]).splitlines()
+    assert chosen[-1].split() == ["joined", "3/1/1", "1/(1/2)/0"]
+    narrow = render(made, width=70)
+    assert "receptive field" not in narrow
+    assert "(70 columns: without field of x, field of z; --wide shows all)" in narrow
+    assert "none: sees" not in render(report())
+
+
+@pytest.mark.parametrize("sign", ["..", " x ", "-", "unaligned", "?"])
+def test_every_sign_of_fields_is_explained_where_it_occurs(sign: str) -> None:
+    b = Builder()
+    x = b.input("x", 1, 1, 12, symbol("W"))
+    h = b("conv", x, channels=1, kernel=3)
+    odd = analyse(Model("m", b.output(y=b("mul", h, b("avg_pool", x, kernel="global")))))
+    explained = {"..": "a..b: from", " x ": "axes of space with x", "-": "-: no single"}
+    said = explained.get(sign, f"{sign}: ")
+    assert said in " ".join(render(odd).split())
+    assert said not in render(report())
+    assert said.partition(":")[0] in render(odd, "md").replace("\\", "")
+
+
+def test_layers_of_shared_weights_say_so() -> None:
+    source = """
+model twice {
+    input x: f32[N, 3, 8, 8]
+    input gain: f32[]
+    let f = conv(3, 3x3)
+    let half = gain * 0.5
+    x -> f -> relu -> f -> conv(3, 1x1) -> f * half -> output y
+    half -> output z
+}
+"""
+    made = analyse(convdsl.parse(source))
+    rows = {line.split()[0]: line.split() for line in render(made).splitlines()}
+    assert rows["f"][3] == "84"
+    assert rows["f_2"][3] == rows["f_3"][3] == "(shared)"
+    assert rows["mul"][2] == "scalar"
+    assert "(shared): weights that a layer above has, and counts" in render(made)
+    assert "(shared)" not in render(report())
+    named = [layer["weights_of"] for layer in made.to_json()["layers"] if layer["op"] == "conv"]
+    assert named == [None, "f", None, "f"]
+    assert "weights of f" in render(made, verbose=True)
+    assert made.totals["params"] == 84 + 12
+
+
+def test_blocks_of_shared_weights_say_so() -> None:
+    b = Builder()
+    x, w = b.input("x", 1, 3, 8, 8), b.parameter("w", 3, 3, 1, 1)
+
+    def tied(x: Value, name: str) -> Value:
+        return b("conv", x, channels=3, kernel=1, bias=False, states={"weight": w}, name=name)
+
+    y = b("conv", tied(tied(x, "one.a"), "one.b"), channels=3, kernel=1, name="two.own")
+    made = analyse(Model("m", b.output(y=tied(tied(y, "two.a"), "three.a"))))
+    rows = {line.split()[0]: line.split() for line in render(made, depth=1).splitlines()}
+    assert rows["one"][4:6] == ["9", "1,152"]  # twice in one block is nobody else's
+    assert rows["two"][4:6] == ["12", "(shared)"]
+    assert rows["three"][3] == "(shared)"
 
 
 def test_markdown_escapes_and_aligns() -> None:

@@ -114,7 +114,7 @@ def write_library(
     compiler = _compiler(target)
     if path.suffix == ".h" or not path.name or path.is_dir():
         raise InputError(f"{path}: name the library, say libnet.so; net.h is written beside it")
-    header = path.with_name(f"{path.stem.removeprefix('lib') or path.stem}.h")
+    header = path.with_name(header_name(path))
     net = identifier(name)
     with tempfile.TemporaryDirectory() as folder:
         here = Path(folder)
@@ -133,6 +133,15 @@ def write_library(
         except OSError as error:
             raise InputError(f"cannot write {path}: {error.strerror or error}") from None
     return header
+
+
+def header_name(library: Path) -> str:
+    """`net.h` of libnet.so, as `-lnet` finds that; versions, as of libnet.so.1, are no part of it.
+    What goes on behind `lib` without a letter, or is the word library, is called so itself."""
+    stem = re.sub(r"\.(so|dylib|dll)(\.[0-9]+)+$", "", library.name)
+    stem = library.stem if stem == library.name else stem
+    short = stem.removeprefix("lib")
+    return f"{short if short[:1].isalpha() and short != 'rary' else stem}.h"
 
 
 _BLOBS = """\

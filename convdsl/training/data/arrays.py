@@ -199,7 +199,7 @@ def _named(arrays: Mapping[str, Array], source: str, own: str | None) -> dict[st
     for name, array in arrays.items():
         known = NAMES.get(name, name)
         if known in found:
-            raise InputError(f"{source} has several arrays of {known}: {', '.join(arrays)}")
+            raise InputError(f"{source}: several arrays of {known}: {', '.join(arrays)}")
         found[known] = array
     if own in found and X not in found and own != LABEL:
         found = {X if name == own else name: array for name, array in found.items()}
@@ -284,7 +284,7 @@ def _check_lengths(arrays: Mapping[str, Array], source: str) -> None:
         listing = ", ".join(f"{length:,} of {name}" for name, length in lengths.items())
         raise InputError(f"{source}: {listing}; there must be one of each for a sample")
     if 0 in lengths.values():
-        raise InputError(f"{source} has no samples")
+        raise InputError(f"{source}: no samples")
 
 
 def _images(x: Array, source: str, wanted: Wanted) -> Array:

@@ -41,7 +41,7 @@ class ImageFiles:
         masks: Sequence[Path] | None = None,
     ) -> None:
         if not wanted.is_image:
-            raise InputError(f"{source} holds images, and the network takes {wanted.input}")
+            raise InputError(f"{source}: images, and the network takes {wanted.input}")
         self._paths = tuple(paths)
         self._masks = None if masks is None else tuple(masks)
         self._source = source

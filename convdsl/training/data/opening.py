@@ -25,7 +25,7 @@ from convdsl.diagnostics import InputError, WeightError, reason
 from convdsl.training.data.arrays import ANY, LABEL, ArrayData, Wanted, X, iterated
 from convdsl.training.data.folders import IMAGES, MASKS, class_folder, mask_folder, subfolders
 from convdsl.training.data.idx import is_idx, read_idx
-from convdsl.training.data.sample import DataSet, Parts
+from convdsl.training.data.sample import DataSet, Parts, check_named_alike
 from convdsl.training.data.tables import read_table
 from convdsl.weights.npz_file import NpzFile, is_npy, map_npy
 
@@ -54,6 +54,14 @@ def open_data(data: Any, labels: Any = None, wanted: Wanted = ANY, part: str = "
 def open_parts(data: Any, labels: Any = None, wanted: Wanted = ANY) -> Parts:
     """Data as they come, in parts where they have some: a path, or what Python holds. `labels` is
     a second file, or an array. Raises InputError."""
+    parts = _opened(data, labels, wanted)
+    for other in (parts.validation, parts.test):
+        if other is not None:
+            check_named_alike(parts.train, other)
+    return parts
+
+
+def _opened(data: Any, labels: Any, wanted: Wanted) -> Parts:
     if isinstance(data, str | Path):
         return _of_path(Path(data), labels, wanted)
     if isinstance(data, tuple) and labels is None:
@@ -136,11 +144,11 @@ def _of_arrays(arrays: Mapping[str, Array], source: str, wanted: Wanted) -> Part
         found.setdefault(part, {})[base if part else str(name)] = array
     whole = found.pop("", {})
     if whole and found:
-        raise InputError(f"{source} holds arrays of parts and others: {', '.join(arrays)}")
+        raise InputError(f"{source}: arrays of parts and others: {', '.join(arrays)}")
     if not found:
         return Parts(ArrayData(whole, source, wanted))
     if "train" not in found:
-        raise InputError(f"{source} has no arrays of the training part: {', '.join(arrays)}")
+        raise InputError(f"{source}: no arrays of the training part: {', '.join(arrays)}")
     train = ArrayData(found.pop("train"), source, wanted)
     known = replace(wanted, classes=train.classes)
     others = {part: ArrayData(some, source, known) for part, some in found.items()}
@@ -191,4 +199,4 @@ def _of_mnist(folder: Path, files: Mapping[str, Path], wanted: Wanted) -> Parts:
 
 def _check_filled(data: DataSet) -> None:
     if len(data) == 0:
-        raise InputError(f"{data.source} has no samples")
+        raise InputError(f"{data.source}: no samples")

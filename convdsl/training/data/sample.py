@@ -144,9 +144,26 @@ def label_doubts(data: DataSet, classes: int) -> tuple[str, ...]:
         which = names[first] if names else first
         return (f"{data.source}: all samples are of one class ({which}), nothing is told apart",)
     if names and len(names) < classes:
-        have = f"{data.source} has {len(names)} classes ({_some(names)})"
+        have = f"{data.source}: {len(names)} classes ({_some(names)})"
         return (f"{have}, and the network tells {classes} apart",)
     return ()
+
+
+def check_named_alike(train: DataSet, other: DataSet) -> None:
+    """InputError where one part names its classes and the other numbers them: no rule says which
+    name a number is."""
+    if train.labels is None or other.labels is None:
+        return
+    if (train.classes is None) == (other.classes is None):
+        return
+    named, numbered = (train, other) if train.classes else (other, train)
+    names = _some(named.classes or ())
+    raise InputError(
+        f"{other.source}: the classes are {'numbers' if other is numbered else f'names ({names})'},"
+        f" and those of the training data, {train.source}, "
+        f"{f'names ({names})' if other is numbered else 'numbers'}\n"
+        "help: give both as names, or both as numbers from 0"
+    )
 
 
 def _help(wrong: int, greatest: int) -> str:

@@ -75,7 +75,7 @@ def balanced_weights(data: DataSet, classes: int) -> Array:
     """
     labels = data.labels
     if labels is None:
-        raise InputError(f"{data.source} has no labels of classes, so that none can be balanced")
+        raise InputError(f"{data.source}: no labels of classes, so that none can be balanced")
     counts = np.bincount(labels[(labels >= 0) & (labels < classes)], minlength=classes)
     occur = np.count_nonzero(counts)
     weights = np.zeros(classes)

@@ -636,6 +636,28 @@ def test_labels_may_be_names(tmp_path: Path, how: str) -> None:
     assert data[4]["label"].dtype == np.int64
 
 
+@pytest.mark.parametrize("named", ["train", "val"])
+@pytest.mark.parametrize("how", ["parts", "apart"])
+def test_classes_are_all_named_or_all_numbered(tmp_path: Path, named: str, how: str) -> None:
+    """Which name a number is, no rule says: of parts of one file, and of a file apart."""
+    x = np.zeros((6, 2, 2), "u1")
+    labels = {"train": np.arange(6) % 3, "val": np.arange(6) % 3, named: np.array(NAMES)}
+    said = r"the classes are (numbers|names \(.*\)), and those of the training data, .*help: give"
+    flat = "model m {\n input x: f32[N, 2, 2]\n x -> flatten -> linear(4) -> output y\n}\n"
+    if how == "parts":
+        given = {f"{k}_{part}": a for part in labels for k, a in (("x", x), ("y", labels[part]))}
+        np.savez(tmp_path / "d.npz", **given)
+        with pytest.raises(InputError, match=f"(?s){said}"):
+            open_parts(tmp_path / "d.npz")
+        return
+    for part, numbers in labels.items():
+        np.savez(tmp_path / f"{part}.npz", x=x, y=numbers)
+    model = parse(flat)
+    places = (tmp_path / "train.npz", None, tmp_path / "val.npz")
+    with pytest.raises(InputError, match=f"(?s)val.npz: {said}"):
+        open_training_data(model, *places, complete(model))
+
+
 def test_names_are_numbered_as_in_training(tmp_path: Path) -> None:
     """Where a part of the data lacks a class, those after it keep their numbers."""
     x = np.zeros((6, 2, 2), "u1")
