@@ -54,16 +54,16 @@ suite() { # NAME PYTEST...: what happens to each test is in $scratch/NAME.tests 
         -p no:cacheprovider -p no:benchmark --strict-config --import-mode=importlib -rfE --durations=15 "${@:2}"
 }
 
-sanitizer() { # memcheck has half of the time that is left, racecheck the rest
+sanitizer() { # each has half of the time that is left, the last one all of it
     local tests=(tests/gpu/test_operators.py "$@") tool share worst=0
     [ $# -gt 0 ] || tests+=(-k "conv or linear or matmul or pool or norm or softmax")
     export CONVDSL_SUITE_CACHE=1 # what the first run compiles, the others load
     wrapped=(timeout "$(left)")
     suite plain "${several[@]}" "${tests[@]}" || worst=$?
-    for tool in memcheck racecheck; do
+    for tool in memcheck racecheck initcheck; do
         echo "--- $tool"
         share=$(left)
-        [ $tool = memcheck ] && share=$((share / 2))
+        [ $tool = initcheck ] || share=$((share / 2))
         wrapped=(timeout "$share" compute-sanitizer --tool $tool --error-exitcode 9
             --target-processes all)
         CONVDSL_CUDA_CHECK=1 suite $tool "${tests[@]}" || worst=$?

@@ -127,10 +127,10 @@ def test_what_there_was_no_time_for(machine: Path, tmp_path: Path) -> None:
 @sometimes
 def test_the_sanitizer(machine: Path, tmp_path: Path) -> None:
     told = run(machine, tmp_path, "sanitizer", "-k", "test_forward and relu6")
-    for kind in ("plain", "memcheck", "racecheck"):
+    for kind in ("plain", "memcheck", "racecheck", "initcheck"):
         assert told[kind] == {"passed": 1, "failed": [], "skipped": [], "not run": []}
     log = (tmp_path / "sanitizer.log").read_text()
-    assert log.count("COMPUTE-SANITIZER") == 2
+    assert log.count("COMPUTE-SANITIZER") == 3
 
 
 @pytest.mark.dear

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from convdsl.kernel.nodes import Binary, Const, Get, Unary, Value
 from convdsl.kernel.vector_math.exponential import LN2, Exponentials, exp_series, log_series
 from convdsl.kernel.vector_math.terms import Pair
@@ -23,9 +25,11 @@ class Powers(Exponentials):
         size = self.let(Unary("abs", a), "size")
         power = self.wide_power if a.type.dtype is DType.F32 else self.exact_power
         y = power(size, b)
-        # Of zero and infinity.
-        end = Binary("xor", self.test("eq", size, 0.0), self.test("gt", b, 0.0))
-        extreme = Binary("or", self.test("eq", size, 0.0), self.test("eq", size, math.inf))
+        # Of zero, as which denormals count where they are not flushed, and infinity.
+        least = float(np.finfo(a.type.dtype.numpy).tiny)
+        zero = self.let(self.test("lt", size, least), "zero")
+        end = Binary("xor", zero, self.test("gt", b, 0.0))
+        extreme = Binary("or", zero, self.test("eq", size, math.inf))
         y = self.choose(extreme, self.choose(end, self.const(math.inf, a), 0.0), y)
         # Of negative numbers: an odd exponent keeps the sign, a fraction has no answer.
         half = self.let(self.mul(b, 0.5), "half")
@@ -36,7 +40,7 @@ class Powers(Exponentials):
         lost = Binary("and", fraction, self.test("lt", size, math.inf))
         y = self.choose(lost, self.const(math.nan, a), y)
         y = self.choose(self.test("eq", b, b), y, b)
-        one = Binary("or", self.test("eq", b, 0.0), self.test("eq", a, 1.0))
+        one = Binary("or", self.test("lt", Unary("abs", b), least), self.test("eq", a, 1.0))
         return self.let(self.choose(one, self.const(1.0, a), y), "pow")
 
     def simple_power(self, a: Value, exponent: float) -> Value | None:
