@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
@@ -17,12 +18,14 @@ from convdsl.backends.llvm.objects import find_target
 from convdsl.diagnostics import ArtifactError
 from convdsl.ir.graph import Graph
 from convdsl.kernel.caches import Caches
+from convdsl.kernel.nodes import For, Parallel, Prefetch, walk_statements
 from convdsl.kernel.target import Target
 from convdsl.kernel.text import format_kernel
 from convdsl.lowering.lower import lower
 from convdsl.passes import run as run_passes
 from convdsl.runtime.cpu.processor import check_processor
 from convdsl.schedules.cpu.machine import cpu_machine
+from convdsl.tensor import evaluate
 
 CPUS = ("native", "x86-64-v3", "x86-64-v2")
 
@@ -63,6 +66,52 @@ def test_long_rows_are_vectors() -> None:
 
 def test_rows_that_no_cache_holds_are_kernels_of_their_own() -> None:
     assert "rows" not in schedules_of(alone("softmax", (2, 4 << 20), axis=1))
+
+
+def asked(op: str, shape: tuple[int, ...], caches: Caches, **attributes: Any) -> dict[str, int]:
+    """How often each buffer's lines are asked for, as the loops are written."""
+    target = replace(find_target("x86-64-v3"), caches=caches)
+    (kernel,) = lower(alone(op, shape, **attributes), cpu_machine(target), "t").program.kernels
+    asking = [s for s in walk_statements(kernel.body) if isinstance(s, Prefetch)]
+    return dict(Counter("y" if s.buffer.written else "x" for s in asking))
+
+
+@pytest.mark.parametrize(
+    ("op", "attributes", "buffers"),
+    [
+        ("softmax", {"axis": 1}, {"x", "y"}),
+        ("log_softmax", {"axis": 1}, {"x", "y"}),
+        ("layer_norm", {}, {"x", "y"}),
+        ("rms_norm", {}, {"x"}),  # two passes: the second one writes itself
+    ],
+)
+def test_lines_that_have_left_the_cache_are_asked_for(
+    op: str, attributes: dict[str, Any], buffers: set[str]
+) -> None:
+    """Those of the next rows, and where this one is written; not where all of it stays."""
+    shape = (96, 70)
+    small = asked(op, shape, Caches(1 << 10, 8 << 10), **attributes)
+    assert small.keys() == buffers
+    assert asked(op, shape, Caches(32 << 10, 512 << 10), **attributes) == {}
+
+
+def test_each_line_is_asked_for_once() -> None:
+    """Four rows side by side of 64 elements: four lines of each, here and in the next four."""
+    caches = Caches(1 << 10, 8 << 10)
+    target = replace(find_target("x86-64-v3"), caches=caches)
+    graph = alone("softmax", (96, 64), axis=1)
+    (kernel,) = lower(graph, cpu_machine(target), "t").program.kernels
+    (rows,) = (s for s in kernel.body if isinstance(s, Parallel))
+    places: dict[str, list[int]] = {"x": [], "y": []}
+    for loop in (s for s in walk_statements((rows,)) if isinstance(s, For)):
+        for s in loop.body:
+            if isinstance(s, Prefetch):
+                start = {var.name: 0 for var in rows.vars}
+                for i in range(2):
+                    at = evaluate(s.index, {**start, loop.var.name: i})
+                    places["y" if s.buffer.written else "x"].append(at)
+    assert sorted(places["y"]) == list(range(0, 256, 16))
+    assert sorted(places["x"]) == list(range(256, 512, 16))
 
 
 @st.composite

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 
 import drawn_convolutions
@@ -12,11 +13,12 @@ from kernels import run_interpreter, run_machine_code
 
 from convdsl.backends.llvm.objects import find_target
 from convdsl.kernel.builder import Builder as Loops
+from convdsl.kernel.caches import Caches
 from convdsl.kernel.evaluate import evaluate
 from convdsl.kernel.expr import Axis, Read, Stage, TensorExpr, TensorVar
 from convdsl.kernel.independence import check_bounds, check_independent
 from convdsl.kernel.layout import Layout
-from convdsl.kernel.nodes import Load, Shuffle, Store, ValueType, walk_statements
+from convdsl.kernel.nodes import Load, Parallel, Shuffle, Store, ValueType, walk_statements
 from convdsl.kernel.verify import KernelError, verify_kernel
 from convdsl.lowering.lower import lower
 from convdsl.schedules.cpu import transpose
@@ -177,3 +179,28 @@ def test_pairs_are_turned_in_registers(together: int) -> None:
     stores = [s for s in walk_statements(kernel.body) if isinstance(s, Store)]
     assert len(stores) == 16 // together
     assert all(store.valid is None and store.value.type.lanes == 16 for store in stores)
+
+
+@pytest.mark.parametrize(
+    ("shape", "pieces"),
+    [
+        ((4, 256, 64), 4),  # rows of y of a page: eight lines of them stay, two tiles fill a line
+        ((4, 128, 64), 4),  # of half a page
+        ((4, 64, 64), 2),
+        ((4, 257, 64), 1),  # of a page and a line
+        ((4, 255, 64), 1),
+    ],
+)
+def test_few_rows_that_lie_pages_apart_are_met_at_once(shape: tuple[int, ...], pieces: int) -> None:
+    """What one tile writes of a line stays in the cache until the next one writes the rest."""
+    target = replace(find_target("x86-64-v3"), caches=Caches(32 << 10, 512 << 10))
+    b = Builder()
+    graph = b.output(y=b("transpose", b.input("x", *shape), axes=(2, 0, 1)))
+    (kernel,) = lower(graph, cpu_machine(target), "t").program.kernels
+    loop = next(s for s in kernel.body if isinstance(s, Parallel))
+    extents = dict(zip([var.name for var in loop.vars], loop.extents, strict=True))
+    assert extents["piece"] == pieces
+    x = np.random.default_rng(0).standard_normal(shape).astype("f4")
+    found = run_interpreter(kernel, {kernel.buffers[0].name: x.ravel()})
+    (y,) = found.values()
+    np.testing.assert_array_equal(y, x.transpose(2, 0, 1).ravel())

@@ -31,6 +31,7 @@ from convdsl.kernel.target import Target
 from convdsl.schedules.accumulators import Accumulators
 from convdsl.schedules.chain import emit_stages, store_outputs
 from convdsl.schedules.cpu.rounds import Position, Rounds
+from convdsl.schedules.cpu.rows_ahead import Ahead
 from convdsl.schedules.cpu.softmax_rows import Weights, divided_once, weights_of
 from convdsl.schedules.cpu.together import vectors_together, written_out
 from convdsl.schedules.cpu.totals import Loop
@@ -280,19 +281,22 @@ def emit(task: Task, name: str, target: Target) -> Scheduled:
     """One kernel."""
     way = plan(task, target)
     assert way is not None
-    return _Rows(task, way, name).scheduled()
+    return _Rows(task, way, name, target).scheduled()
 
 
 class _Rows:
     """The kernel under construction, and what is known of a row."""
 
-    def __init__(self, task: Task, way: Way, name: str) -> None:
+    def __init__(self, task: Task, way: Way, name: str, target: Target) -> None:
         self.way = way
         outputs = [o for t in (*task.earlier, task) for o in t.outputs]
         self.frame = Frame.open(task, name, way.lanes, outputs=outputs)
         self.b, self.views = self.frame.b, self.frame.views
         self.passes = passes_of(way.join)
         self.kept = self._kept()
+        first, last = self.passes[0], self.passes[-1]
+        first_parts = (*first.made, *(() if first.reduced is None else (first.reduced,)))
+        self.ahead = Ahead.of(way.join, first_parts, last.made, target)
 
     def _kept(self) -> dict[str, Buffer]:
         """Memory for what one pass makes and another one reads, by its name."""
@@ -490,9 +494,22 @@ class _Walk:
             store_outputs(emitter, task.outputs, task.axes, made, part.at(place), valid)
             for name in made.keys() & rows.kept.keys():
                 b.store(rows.kept[name], number * way.lanes, made[name])
+        if self.own is rows.passes[1] and not way.kept:
+            self.ask_ahead(place, rest)
         if self.own.reduced is not None:
             counted = None if way.kept else rest
             self.near.add(slot, emitter, self.own.reduced.at(here), counted)
+
+    def ask_ahead(self, place: Mapping[int, Dim], rest: int | None) -> None:
+        """While this computes, for what the same place of the next rows is read from, and for where
+        that of this one is written."""
+        b, way, ahead, views = self.b, self.way, self.rows.ahead, self.rows.views
+        count = way.lanes if rest is None else rest
+        if self.own is not self.rows.passes[-1]:
+            ahead.ask_for_outputs(b, views, place, count)
+        if way.others:
+            last = way.others[-1]
+            ahead.ask_for_rows(b, views, {**place, last: place[last] + way.side}, count)
 
     def makes(self) -> set[str]:
         """Names of what this pass makes itself."""

@@ -12,7 +12,7 @@ vector has lanes, transposed in registers, and stored along the rows of y.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import prod
+from math import gcd, prod
 from typing import TypeAlias
 
 from convdsl.kernel.builder import Builder
@@ -22,7 +22,7 @@ from convdsl.kernel.nodes import Buffer, Const, IndexTest, Load, Shuffle, Value,
 from convdsl.kernel.target import Target
 from convdsl.schedules.contraction import coefficient
 from convdsl.schedules.emission import bounds_tests, extent_of
-from convdsl.schedules.task import Schedule, Scheduled, Task
+from convdsl.schedules.task import Output, Schedule, Scheduled, Task
 from convdsl.tensor import Dim, dim_min, floor_div, substitute
 from convdsl.tensor.records import record
 
@@ -31,6 +31,7 @@ _ONCE = 8.0  # of code that is long for a copy of a few elements
 _LINE = 64  # bytes of a line of the cache, which is written as one
 _SHARES = 8  # that a team finds, where a run is long enough
 _PIECE = 32  # tiles that a thread takes at a time
+_PAGE = 4096  # bytes: lines so far apart share the places that a first-level cache has for them
 
 
 Blocks: TypeAlias = "Sequence[tuple[Dim, int]]"
@@ -61,6 +62,7 @@ class _Way:
     target: Run
     lanes: int
     merged: bool  # the read moves along the target's axes as along one
+    rows: int  # of y whose lines stay in the first-level cache
     together: tuple[Axis, ...] = ()
 
     @property
@@ -72,6 +74,17 @@ class _Way:
     def side(self) -> int:
         """Units of a vector, and vectors of a tile."""
         return self.lanes // self.unit
+
+    @property
+    def line(self) -> int:
+        """Blocks of y that fill a line."""
+        return max(1, _LINE // (self.read.dtype.bytes * self.lanes))
+
+    @property
+    def most(self) -> int:
+        """Tiles of a piece: what they write a part of should stay until the rest is written; lines
+        of x, too, are met whole."""
+        return max(self.line, min(_PIECE, self.rows // self.side))
 
 
 def plan(task: Task, target: Target) -> _Way | None:
@@ -98,8 +111,20 @@ def plan(task: Task, target: Target) -> _Way | None:
         return None
     if not source.blocked and source.length * unit < lanes:
         return None
-    way = _Way(read, layout, source, own, lanes, _merges(layout, read, own), together)
+    merged = _merges(layout, read, own)
+    rows = _rows_that_stay(output, stage.axes, source, target)
+    way = _Way(read, layout, source, own, lanes, merged, rows, together)
     return way if _stays(way) else None
+
+
+def _rows_that_stay(output: Output, axes: Sequence[Axis], source: Run, target: Target) -> int:
+    """Rows of y, one behind the other, of which the first-level cache holds a line each. It has as
+    many places for lines that are whole pages apart as it has pages."""
+    if output.layout.axis is not None or source.blocked:
+        return target.caches.l1_bytes // _LINE
+    step = coefficient(output.layout.offset([axis.i for axis in axes]), source.axes[-1])
+    apart = (step or 1) * output.var.type.dtype.bytes
+    return target.caches.l1_bytes // max(_LINE, gcd(apart, _PAGE))
 
 
 def _together(task: Task, layout: Layout, read: Read, lanes: int) -> tuple[Axis, ...]:
@@ -217,13 +242,12 @@ class _Copy:
         names = [*(axis.name for axis in others), "piece", "share"]
         extents = [extent_of(axis) for axis in others]
         whole, rest = divmod(self.outer.length, side)
-        full = max(1, _LINE // (self.task.element.bytes * way.lanes))
-        line = 1 if way.source.blocked else full
+        line = 1 if way.source.blocked else way.line
         lines, left = divmod(whole, line)
         ends = [((whole - left + i) * side, side) for i in range(left)]
         ends += [(whole * side, rest)] if rest else []
         inner_whole, inner_rest = divmod(self.inner.length, side)
-        pieces = -(-inner_whole // piece_of(inner_whole))
+        pieces = -(-inner_whole // piece_of(inner_whole, way.most))
         for parts, walk in ((pieces, self.column), (min(inner_rest, 1), self.ragged)):
             if not parts:
                 continue
@@ -245,7 +269,7 @@ class _Copy:
     def column(self, at: Mapping[str, Dim], blocks: Blocks, part: Dim) -> None:
         """A piece of the inner run, whole tiles, beside blocks of the outer one."""
         whole = self.inner.length // self.way.side
-        piece = piece_of(whole)
+        piece = piece_of(whole, self.way.most)
         first = part * piece
         with self.ends.b.serial("tile", dim_min(first + piece, whole), first) as i:
             self.tiles(at, blocks, i * self.way.side, self.way.side)
@@ -262,9 +286,9 @@ class _Copy:
             _tile(self.way, self.ends, self.task, at, *ends)
 
 
-def piece_of(tiles: int) -> int:
+def piece_of(tiles: int, most: int = _PIECE) -> int:
     """Tiles that a thread takes at a time."""
-    parts = max(1, -(-tiles // _PIECE))
+    parts = max(1, -(-tiles // most))
     return max(1, -(-tiles // parts))
 
 
