@@ -13,7 +13,7 @@ import pytest
 
 import convdsl
 
-SHARES = {"ladder": 24, "drawn": 14, "dear": 8}
+SHARES = {"ladder": 24, "drawn": 14, "dear": 12}
 """One of so many of the tests with a mark runs; a mark may say another `share`. Of each function
 that is `drawn`, and of each module on the `ladder`, at least one does. What is `dear` is drawn by
 functions, of each folder at least one: with all its cases, or those of them that are drawn."""

@@ -85,6 +85,7 @@ def test_every_kernel_is_the_same(small: None, cpu: str) -> None:
     assert functions(code, lowered.program) == functions(whole, lowered.program)
 
 
+@pytest.mark.dear
 def test_every_kernel_is_the_same_text_for_arm() -> None:
     """There loops are filled up to a multiple of bytes from where the section begins."""
     target = find_target(TARGETS[2])
@@ -167,6 +168,7 @@ OTHERS = ("arm64-apple-macosx:apple-m1", "x86_64-pc-windows-msvc:skylake",
           "riscv64-linux-gnu:generic-rv64")  # fmt: skip
 
 
+@pytest.mark.drawn(share=4)
 @pytest.mark.parametrize("cpu", OTHERS)
 def test_systems_with_other_object_files_have_one_module(small: None, cpu: str) -> None:
     """Of 32 bits, of the other byte order, of processors whose references are not known."""
@@ -177,6 +179,7 @@ def test_systems_with_other_object_files_have_one_module(small: None, cpu: str) 
     assert code == emit_object(print_module(lowered.program, target), target)
 
 
+@pytest.mark.dear
 def test_files_that_cannot_be_joined_are_one_module(
     small: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -129,6 +129,7 @@ def test_misuse(convdsl, arguments: list[str], message: str) -> None:
     assert "Traceback" not in said.err
 
 
+@pytest.mark.drawn(share=6)
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("behind", [True, False])
 def test_an_option_misspelt_is_named_first(convdsl, command: str, behind: bool) -> None:

@@ -370,6 +370,7 @@ def files_in(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.name != "cache")
 
 
+@pytest.mark.dear
 def test_an_import_onto_links_in_a_circle(
     convdsl: Convdsl, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

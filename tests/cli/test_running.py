@@ -191,6 +191,7 @@ def test_missing_inputs_and_wrong_outputs(convdsl, folder: Path) -> None:
         assert (said.code, "must end in .npz" in said.err) == (2, True)
 
 
+@pytest.mark.drawn(share=4)
 @pytest.mark.parametrize(
     "options",
     [
@@ -313,6 +314,7 @@ def test_the_peak_grows_with_the_vectors() -> None:
     assert measure_peak(1, "x86-64-v2") > 0
 
 
+@pytest.mark.dear
 def test_bench_and_compile_tuned(convdsl, small: Path, tmp_path: Path) -> None:
     said = convdsl("bench", small, "--runs", 1, "--no-peak", "--tune", 1)
     assert said.code == 0

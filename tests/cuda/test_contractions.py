@@ -141,6 +141,7 @@ FORMULAS = ["ij,jk->ik", "ij,kj->ik", "ji,jk->ik", "ji,kj->ik", "bij,bjk->bik", 
 SIZES = {"a": 2, "b": 3, "h": 2, "i": 37, "j": 23, "k": 19, "q": 17, "d": 12}
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("formula", FORMULAS)
 @pytest.mark.parametrize("inner", ["ab", pytest.param("", marks=pytest.mark.slow)])
 def test_products(formula: str, inner: str) -> None:
@@ -162,6 +163,7 @@ def split_of(graph: Graph, target: CudaTarget) -> list[int]:
     return [plan.splits for plan in plans if plan is not None]
 
 
+@pytest.mark.dear
 @each_target
 def test_long_sums_are_cut_into_parts(name: str) -> None:
     """Few tiles and great depth: parts are added by a kernel of their own, whatever the order of
@@ -184,6 +186,7 @@ def test_parts_run_the_epilogue_once() -> None:
 # What leaves
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("name", TARGETS)
 def test_what_is_read_beside_sums_is_loaded_before_others_are_stored(name: str) -> None:
     """Several vectors at a time: a thread that stored one before it loads the next would wait for
@@ -210,6 +213,7 @@ def test_what_is_read_beside_sums_is_loaded_before_others_are_stored(name: str) 
 # Packing
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("name", ["tf32", "bf16", "f16"])
 def test_plain_images_are_laid_out_first(name: str) -> None:
     """And are copied by whole vectors, whichever axis comes to lie inside: here the images."""

@@ -47,6 +47,7 @@ def test_gradients_and_updates(fake: Fake) -> None:
     operators.test_update("adamw")
 
 
+@pytest.mark.dear
 def test_a_network(fake: Fake) -> None:
     networks.test_a_step_of_training("lenet", "highest")
 
@@ -70,6 +71,7 @@ def test_it_finds_what_is_wrong(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> 
         operators.test_forward(BY_NAME["softmax"])
 
 
+@pytest.mark.dear
 def test_the_benchmark(
     fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:

@@ -141,6 +141,7 @@ def test_gradients_of_filters(images: int, name: str) -> None:
     check(graph, target, "mixed")
 
 
+@pytest.mark.dear
 @pytest.mark.ladder
 @pytest.mark.parametrize("name", TARGETS)
 def test_gradients_of_filters_as_ptx(name: str) -> None:

@@ -202,6 +202,7 @@ def test_halves_of_one_type_are_multiplied_as_they_are(arch: str) -> None:
         assert form_of(CudaTarget(arch), a, b)[0] is forms[arch != "sm_75"]
 
 
+@pytest.mark.dear
 def test_halves_of_two_types_meet_in_f32() -> None:
     b = Builder()
     x = b("neg", b.input("x", 19, 24, dtype=DType.F16))

@@ -99,6 +99,7 @@ def stored(lowered: Lowered) -> dict[tuple[str, ...], set[str]]:
     return found
 
 
+@pytest.mark.dear
 @pytest.mark.ladder
 @pytest.mark.parametrize("precision", ROUNDED)
 @pytest.mark.parametrize("name", LAYERS)
@@ -384,6 +385,7 @@ def called(lowered: Lowered, target: CudaTarget, arrays: Mapping[str, Array]) ->
     return states | {port.name: a for port, a in zip(program.outputs, made, strict=True)}
 
 
+@pytest.mark.dear
 def test_weights_that_few_rows_meet_are_read_as_they_are() -> None:
     """Each element once: to round it ahead would be to read it, write it and read it again."""
     for rows, expected in ((127, "f32"), (128, "bf16")):
@@ -398,6 +400,7 @@ def test_weights_that_few_rows_meet_are_read_as_they_are() -> None:
         assert types["inner",] == {expected}
 
 
+@pytest.mark.dear
 def test_weights_of_two_layers_are_packed_for_each() -> None:
     """One reads what is rounded, the other the input as it is."""
     b = Builder()

@@ -111,6 +111,7 @@ def test_gradients(op: OpDef, way: str) -> None:
     assert_exact(found, graph, arrays, cases)
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("dtype", [DType.F32, DType.F64])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_update(optimizer: str, dtype: DType) -> None:

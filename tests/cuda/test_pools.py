@@ -38,6 +38,7 @@ def trained(shape: tuple[int, ...], attributes: dict[str, Any], channels: int = 
     return rewritten(b.output(y=b("relu", y), out=out, dx=b("mul", dx, dx)))
 
 
+@pytest.mark.dear
 @pytest.mark.drawn(share=4)
 @pytest.mark.parametrize("precision", ["highest", "medium"])
 @pytest.mark.parametrize("windows", WINDOWS)
@@ -50,11 +51,13 @@ def test_what_is_largest_and_which_tap_it_is(windows: str, precision: Any) -> No
     check(graph, target)
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("order", sorted(ORDERS))
 def test_in_any_order(order: str) -> None:
     check(trained(*WINDOWS["over each other"]), CudaTarget("sm_90"), order)
 
 
+@pytest.mark.drawn(share=4)
 @pytest.mark.parametrize("windows", WINDOWS)
 def test_windows_without_numbers(windows: str) -> None:
     """NaN is passed on, and the first one takes the gradient; of infinities the first."""

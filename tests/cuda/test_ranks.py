@@ -16,6 +16,7 @@ pytestmark = pytest.mark.drawn
 F32, F64, I64 = DType.F32, DType.F64, DType.I64
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("order", sorted(ORDERS))
 @pytest.mark.parametrize(
     ("shape", "axis", "k", "largest", "dtype"),

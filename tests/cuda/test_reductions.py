@@ -89,6 +89,7 @@ def test_the_error_hardly_grows_with_the_terms(kind: str) -> None:
     assert abs(float(found) - x.sum(dtype=np.float64)) <= 8 * units
 
 
+@pytest.mark.drawn(share=4)
 @pytest.mark.parametrize("channels", [1, 2, 3, 5, 6])
 def test_channels_that_fill_no_vector(channels: int) -> None:
     graph = reduced("reduce_sum", (2, channels, 12, 12), (0, 2, 3))

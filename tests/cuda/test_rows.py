@@ -79,6 +79,7 @@ def cases(draw: st.DrawFn) -> Graph:
     return alone(op, tuple(shape), **more)
 
 
+@pytest.mark.dear
 @given(graph=cases(), order=st.sampled_from(sorted(ORDERS)))
 @settings(max_examples=12, deadline=None)
 def test_rows_equal_the_oracle(graph: Graph, order: str) -> None:

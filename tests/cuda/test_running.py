@@ -42,6 +42,7 @@ def cases(draw: st.DrawFn) -> Graph:
     )
 
 
+@pytest.mark.dear
 @given(graph=cases(), order=st.sampled_from(sorted(ORDERS)))
 @settings(max_examples=20, deadline=None)
 def test_sums_equal_the_oracle(graph: Graph, order: str) -> None:
@@ -64,6 +65,7 @@ LONG = {
 }
 
 
+@pytest.mark.drawn(share=4)
 @pytest.mark.parametrize("name", LONG)
 def test_every_order_gives_the_same_bits(name: str) -> None:
     shape, axis = LONG[name]
@@ -82,6 +84,7 @@ def test_as_ptx() -> None:
     np.testing.assert_allclose(found["y"], truth, rtol=0, atol=1e-4)
 
 
+@pytest.mark.drawn(share=4)
 @pytest.mark.parametrize("exclusive", [False, True])
 @pytest.mark.parametrize("axis", [0, 1])
 def test_what_is_infinite_or_nan_reaches_later_ones_alone(axis: int, exclusive: bool) -> None:

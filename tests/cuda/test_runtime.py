@@ -459,6 +459,7 @@ def test_artifacts_for_one_capability(tmp_path: Path) -> None:
     assert b".version" not in path.read_bytes()
 
 
+@pytest.mark.dear
 def test_artifacts_for_several_sizes(tmp_path: Path, fake: Fake) -> None:
     path = tmp_path / "net.cdsl"
     convdsl.compile(convdsl.parse(NET), "random:1", target="cuda", arch="sm_80").save(

@@ -9,6 +9,7 @@ from cuda_shim.running import ORDERS, Caught
 from cuda_shim.samples import run_sample
 
 
+@pytest.mark.drawn(share=4)
 @pytest.mark.parametrize("noted", [False, True], ids=["plain", "noted"])
 @pytest.mark.parametrize("name", SAMPLES)
 def test_samples_are_right_in_every_order(name: str, noted: bool) -> None:
@@ -17,6 +18,7 @@ def test_samples_are_right_in_every_order(name: str, noted: bool) -> None:
         run_sample(SAMPLES[name], library, order, noted=noted)
 
 
+@pytest.mark.drawn(share=6)
 @pytest.mark.parametrize("name", MISTAKES)
 def test_mistakes_are_caught(name: str) -> None:
     mistake = MISTAKES[name]

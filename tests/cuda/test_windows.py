@@ -60,6 +60,7 @@ def layers(draw: st.DrawFn) -> Graph:
     return depthwise(shape, **attributes) if op == "conv" else layer(op, shape, **attributes)
 
 
+@pytest.mark.dear
 @pytest.mark.usefixtures("few")
 @settings(max_examples=5)
 @given(graph=layers(), order=st.sampled_from(sorted(ORDERS)))
@@ -79,6 +80,7 @@ LAYERS = {
 }
 
 
+@pytest.mark.dear
 @pytest.mark.usefixtures("few")
 @pytest.mark.parametrize("name", LAYERS)
 def test_layers(name: str) -> None:
@@ -86,6 +88,7 @@ def test_layers(name: str) -> None:
     assert "windows" in check(LAYERS[name], A100, order, "windows")
 
 
+@pytest.mark.dear
 @pytest.mark.usefixtures("few")
 def test_steps() -> None:
     """What comes back is such a convolution too."""

@@ -250,6 +250,7 @@ STEPS: Mapping[str, Graph] = {
 }
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("outputs", [(2, 2), (4, 4)])
 @pytest.mark.parametrize("step", STEPS)
 def test_steps(step: str, outputs: tuple[int, ...]) -> None:

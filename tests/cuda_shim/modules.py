@@ -18,7 +18,7 @@ from pathlib import Path
 from cuda_shim.ptx import translate
 
 HERE = Path(__file__).parent
-FLAGS = ["-std=c++20", "-O1", "-fPIC", "-fvisibility=hidden", "-fno-exceptions", "-fno-rtti",
+FLAGS = ["-std=c++20", "-Og", "-fPIC", "-fvisibility=hidden", "-fno-exceptions", "-fno-rtti",
          "-ffp-contract=off", "-fno-strict-aliasing", "-march=native"]  # fmt: skip
 NOTED = ["-fsanitize=thread"]
 """Every access calls the engine's ledger: g++ inserts the calls, its run-time library stays out."""

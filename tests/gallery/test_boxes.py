@@ -70,6 +70,7 @@ def fitted(x: Array, t: Array, **settings: Any) -> Array:
     return np.asarray(trained.weights["regressor.weight"]).T
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("ridge", [10.0, 1000.0])
 def test_training_ends_at_the_ridge_solution(ridge: float) -> None:
     """w = (X'X + lambda I)^-1 X't; the paper's lambda is 1000."""

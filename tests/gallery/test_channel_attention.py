@@ -42,6 +42,7 @@ def test_squeeze_excite(channels: int, size: int) -> None:
     close(found, x * gate[:, :, None, None])
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(("channels", "size"), [(16, 5), (32, 1), (48, 9)])
 def test_cbam(channels: int, size: int) -> None:
     x = drawn(channels, size).astype("f8")
@@ -55,6 +56,7 @@ def test_cbam(channels: int, size: int) -> None:
     close(found, x * gate)
 
 
+@pytest.mark.drawn(share=3)
 @pytest.mark.parametrize(
     ("channels", "kernel"), [(16, 3), (64, 3), (128, 5), (256, 5), (512, 5), (1024, 5), (2048, 7)]
 )

@@ -52,6 +52,7 @@ def test_gradients_of_what_is_standardised() -> None:
     assert np.abs(along).max() < 3e-5
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("batch", [1, 2, 5])
 def test_modulated(batch: int) -> None:
     random = np.random.default_rng(batch)

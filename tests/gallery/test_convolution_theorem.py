@@ -32,6 +32,7 @@ def camera(size: int) -> Array:
     return np.asarray(picture.resize((size, size), Image.Resampling.BOX), "f4") / 255
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("size", [4, 16, 31])
 def test_products_of_spectra_are_convolutions(size: int) -> None:
     """Circular without room, with zeros around with it: each to float32's rounding."""
@@ -59,6 +60,7 @@ def test_what_wraps_round_is_the_difference() -> None:
     np.testing.assert_allclose(circular, folded, atol=1e-5)
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("cutoff", [0.05, 0.1, 0.3])
 def test_low_pass(cutoff: float) -> None:
     """Of a photograph: as by NumPy's FFT, nothing above the cutoff, and the mean as before."""

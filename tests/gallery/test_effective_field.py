@@ -31,6 +31,7 @@ def test_equal_weights(layers: int) -> None:
     assert found == pytest.approx(gaussian, rel=0.05)
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("activation", ["identity", "tanh"])
 def test_drawn_weights(activation: str) -> None:
     whole, found = sizes(20, "random:0", width=3, activation=activation)

@@ -61,6 +61,7 @@ GRAPHS = {
 }
 
 
+@pytest.mark.dear
 @pytest.mark.drawn(share=4)
 @pytest.mark.parametrize("order", [1, 2, 3, 6])
 @pytest.mark.parametrize("graph", GRAPHS)

@@ -70,6 +70,7 @@ def test_unpooling_keeps_borders_that_upsampling_moves() -> None:
     np.testing.assert_array_equal(even, image[:, :, 1::2])
 
 
+@pytest.mark.dear
 def test_tiles_of_unet_are_one_run_of_the_mirrored_image() -> None:
     """Figure 2: a border of 20 for two halvings (92 for four, as 572 becomes 388)."""
     image = np.random.default_rng(0).random((1, 1, 116, 132), np.float32)

@@ -40,6 +40,7 @@ def crowded(seed: int, count: int = 200) -> tuple[Array, Array]:
     return boxes, random.permutation(2 * count).reshape(2, count).astype("f4") / (2 * count)
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("limit", [0.2, 0.5, 0.8])
 def test_what_is_left_is_what_onnxruntime_leaves(limit: float) -> None:
     """Until the candidates are used up."""

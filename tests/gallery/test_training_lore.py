@@ -42,6 +42,7 @@ def test_normalised_networks_learn_at_rates_where_others_stay_at_chance() -> Non
     assert end(losses("sgd", 0.5, normalised=False)) == pytest.approx(CHANCE, abs=0.2)
 
 
+@pytest.mark.dear
 def test_the_scale_of_filters_does_not_matter_to_normalised_layers() -> None:
     """BN(a W u) = BN(W u): arXiv:1502.03167, section 3.3."""
     model = convdsl.load("training_lore")

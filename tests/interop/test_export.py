@@ -34,6 +34,7 @@ def test_the_zoo_is_exported_whole(name):
     assert batch.dim_param == "N"
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("name", ["lenet5", "efficientnet_lite0"])
 def test_the_zoo_runs_in_onnxruntime(name):
     both(convdsl.load(name))

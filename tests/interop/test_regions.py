@@ -50,6 +50,7 @@ def node(kind: str, arrays: dict[str, Array], **attributes: Any) -> onnx.ModelPr
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
 
 
+@pytest.mark.dear
 @pytest.mark.drawn(share=3)
 @pytest.mark.parametrize("reach", [1.0, 40.0])
 @pytest.mark.parametrize("samples", [0, 1, 2, 5])
@@ -117,6 +118,7 @@ def test_a_linear_map_is_met_in_the_middle_of_each_cell(samples: int) -> None:
     np.testing.assert_allclose(y[2], 2 * wanted[0] - wanted[1], rtol=1e-4)
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("layer", ["roi_align(regions, images, 2, samples = 2)",
                                    "roi_align(regions, images, 2)",
                                    "roi_pool(regions, images, 2)"])  # fmt: skip

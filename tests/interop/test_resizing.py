@@ -217,6 +217,7 @@ def scaled(coordinates: str, how, free: bool) -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("how", MODES, ids=lambda how: "-".join(map(str, how.values())))
 @pytest.mark.parametrize("coordinates", COORDINATES)
 def test_scales_are_numbers_of_single_precision(how, coordinates):

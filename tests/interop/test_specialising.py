@@ -235,6 +235,7 @@ def test_other_sizes_wait_for_the_first_call(tmp_path):
     assert model_of(proto, "net.onnx", {"H": 4}).obstacle is None
 
 
+@pytest.mark.dear
 def test_import_takes_sizes_as_other_commands_do(tmp_path, capsys):
     """And so what its refusal asks for."""
     path, text = tmp_path / "net.onnx", tmp_path / "net.cnn"

@@ -85,6 +85,7 @@ def assert_close(found: list[Array], lowered: Lowered, expected: Mapping[str, Ar
         np.testing.assert_allclose(array, expected[port.name], rtol=0, atol=2e-6 * scale)
 
 
+@pytest.mark.drawn(share=3)
 @pytest.mark.parametrize("passes", [True, False], ids=["passes", "no passes"])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_loops_as_python(name: str, passes: bool) -> None:

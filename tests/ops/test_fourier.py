@@ -106,6 +106,7 @@ def test_drawn(seed: int) -> None:
     assert_near(found(x, passes=(), **given), wanted, 1e-5)
 
 
+@pytest.mark.drawn(share=3)
 @pytest.mark.parametrize("length", [12, 66, 128, 97])
 def test_there_and_back(length: int) -> None:
     body = (

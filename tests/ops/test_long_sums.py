@@ -34,6 +34,7 @@ LAYERS: dict[str, tuple[str, Callable[[Array], Array], float]] = {
 }
 
 
+@pytest.mark.drawn(share=3)
 @pytest.mark.parametrize(
     "size", [1000, 1 << 20, pytest.param(1 << 26, marks=pytest.mark.slow)], ids=str
 )

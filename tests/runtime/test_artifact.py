@@ -55,6 +55,7 @@ def test_an_artifact_may_have_no_sections(tmp_path: Path) -> None:
     assert artifact.read(tmp_path / "a") == ({"k": 1}, {})
 
 
+@pytest.mark.dear
 @given(st.dictionaries(st.text(), st.binary(max_size=200), max_size=5))
 def test_any_names_and_contents(
     tmp_path_factory: pytest.TempPathFactory, sections: dict[str, bytes]

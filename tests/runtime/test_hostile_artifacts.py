@@ -280,6 +280,7 @@ def test_impossible_numbers_of_threads(whole: Path, asker: str, threads: Any) ->
         ASKERS[asker](whole, threads)
 
 
+@pytest.mark.dear
 def test_the_largest_team(whole: Path) -> None:
     """In a process of its own: its helpers would stay with the tests that follow."""
     script = f"""

@@ -77,6 +77,7 @@ def test_code_from_the_cache_is_the_same(
     assert (tmp_path / "made.cdsl").read_bytes() == (tmp_path / "kept.cdsl").read_bytes()
 
 
+@pytest.mark.dear
 def test_weights_that_lie_alike_are_there_once(tmp_path: Path) -> None:
     """All of them, where only the height differs; a layer that other batches lay out otherwise is
     there in both forms."""
@@ -94,6 +95,7 @@ def test_weights_that_lie_alike_are_there_once(tmp_path: Path) -> None:
     assert held.manifest["weight_bytes"] < other["weight_bytes"] == len(held.sections["weights"])
 
 
+@pytest.mark.dear
 @pytest.mark.drawn(share=4)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_layers_of_every_packing(tmp_path: Path, name: str) -> None:

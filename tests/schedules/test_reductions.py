@@ -90,6 +90,7 @@ def test_few_results_of_many_terms_are_split(
     assert steps_of(graph, "reduce_sum").count("reduction") == kernels
 
 
+@pytest.mark.dear
 @pytest.mark.drawn(share=4)
 @pytest.mark.parametrize("length", [7, 8, 9, 16, 17, 31, 33, 45, 64, 67, 100])
 @pytest.mark.parametrize("op", [*OPERATORS, "argmax", "reduce_log_sum_exp"])

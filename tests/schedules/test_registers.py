@@ -53,6 +53,7 @@ LAYERS: dict[str, Any] = {
 }
 
 
+@pytest.mark.drawn(share=4)
 @pytest.mark.parametrize("cpu", ["skylake-avx512", "icelake-server", "znver4"])
 @pytest.mark.parametrize("layer", LAYERS)
 def test_sums_stay_in_their_registers(layer: str, cpu: str) -> None:

@@ -51,6 +51,7 @@ def asked(kernel: Kernel) -> Iterator[Prefetch]:
             yield statement
 
 
+@pytest.mark.drawn(share=3)
 @pytest.mark.parametrize("turned", [True, False])
 @pytest.mark.parametrize(
     ("heads", "rows", "depth", "columns"), [(2, 61, 8, 70), (1, 30, 33, 96), (3, 7, 5, 300)]

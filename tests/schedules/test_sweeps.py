@@ -202,6 +202,7 @@ def test_all_channels_meet_a_band_of_inputs_that_come_from_afar() -> None:
         assert "kt" not in _loops(near)[1]
 
 
+@pytest.mark.drawn(share=4)
 @pytest.mark.parametrize("dtype", [DType.F32, DType.F64])
 @pytest.mark.parametrize(("side", "channels"), [((7, 9), 104), ((6, 11), 72), ((1, 64), 64)])
 @pytest.mark.parametrize("groups", [1, 2])

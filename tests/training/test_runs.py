@@ -146,6 +146,7 @@ def test_killed_at_any_moment(
     assert hashes(tmp_path / "parts") == whole
 
 
+@pytest.mark.dear
 def test_a_run_is_not_lost_by_mistake(tmp_path: Path) -> None:
     run(tmp_path / "run", epochs=1)
     before = hashes(tmp_path / "run")

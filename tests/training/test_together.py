@@ -191,6 +191,7 @@ def test_the_program_begins_sums_as_soon_as_it_can() -> None:
     assert text.count("begin the sum over ranks") == len(program.sums)
 
 
+@pytest.mark.dear
 def test_sums_travel_while_gradients_are_computed() -> None:
     """Nobody waits for a sum of gradients before those of all layers are on their way."""
     model = convdsl.parse(

@@ -41,6 +41,7 @@ def test_every_block_of_the_zoo_is_here() -> None:
     assert blocks == set(MODELS)
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("name", MODELS)
 def test_a_block_as_written(name: str) -> None:
     """A step or two: all its optimiser, schedule, losses, metrics and augmentation are there."""
