@@ -8,6 +8,8 @@ from fractions import Fraction
 from math import floor
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from convdsl.interop.correspondence.resampling import Resampling, resample
 from convdsl.interop.correspondence.row import Read, Row
 from convdsl.interop.correspondence.wording import Lacking, PyTorch, Wording, text
@@ -50,9 +52,10 @@ def _read_resize(r: Reading) -> Tensor:
         _only_space(axes, [factors[a] == 1.0 for a in axes])
         if _is_resampling(r) or _falls_between(r, coordinates, factors):
             sizes = {
-                a: own[a] if f == 1.0 else int(r.extent(own[a]) * f) for a, f in factors.items()
+                a: own[a] if f == 1.0 else _scaled(r.extent(own[a]), f) for a, f in factors.items()
             }
             return resample(r, _resampling(r, coordinates, rounding), sizes, factors)
+        factors = {a: _meant(own[a], f) for a, f in factors.items()}
         how["scale"] = tuple(factors.get(a, 1.0) for a in range(2, rank))
     else:
         raise ReadError("neither scales nor sizes")
@@ -83,7 +86,36 @@ def _falls_between(r: Reading, coordinates: str, factors: Mapping[int, float]) -
     if coordinates != "align_corners":
         return False
     own = r.shape(0)
-    return any(factor % 1 and r.extent(own[a]) * factor % 1 for a, factor in factors.items())
+    return any(
+        factor % 1 and _product(r.extent(own[a]), factor) % 1 for a, factor in factors.items()
+    )
+
+
+def _scaled(extent: int, scale: float) -> int:
+    """The size that a scale gives."""
+    return int(_product(extent, scale))
+
+
+def _product(extent: int, scale: float) -> float:
+    """In single precision, as ONNX has it: 23 times what is 9/23 there, and lies below it, is 9."""
+    return float(np.float32(extent) * np.float32(scale))
+
+
+def _meant(extent: Dim, scale: float) -> float:
+    """A scale that gives that size exactly: the simplest fraction that single precision writes so,
+    the number itself, or the ratio of the sizes. Of a free extent the fraction is taken: 0.7 is
+    less in single precision, and would make 6 of 10."""
+    fraction = float(Fraction(scale).limit_denominator(_SIMPLE))
+    simple = fraction if np.float32(fraction) == np.float32(scale) else scale
+    if not isinstance(extent, int):
+        return simple
+    size = _scaled(extent, scale)
+    exact = (factor for factor in (simple, scale) if floor(rational(factor) * extent) == size)
+    return next(exact, size / extent)
+
+
+_SIMPLE = 1 << 11
+"""The largest denominator of what is taken for a ratio; 24 bits tell them apart up to here."""
 
 
 def _resampling(r: Reading, coordinates: str, rounding: str) -> Resampling:
@@ -134,9 +166,8 @@ def _read_upsample(r: Reading) -> Tensor:
         scales = [1.0, 1.0, r.attribute("height_scale"), r.attribute("width_scale")]
     _only_space(range(len(scales)), [scale == 1.0 for scale in scales])
     how = {"coordinates": "asymmetric", "rounding": "floor"}
-    return r.unary(
-        "resize", r[0], scale=tuple(scales[2:]), mode=r.attribute("mode", "nearest"), **how
-    )
+    factors = tuple(map(_meant, r.shape(0)[2:], scales[2:]))
+    return r.unary("resize", r[0], scale=factors, mode=r.attribute("mode", "nearest"), **how)
 
 
 # As ONNX
