@@ -147,6 +147,52 @@ def test_limits_of_sizes_may_be_left_out(
     compared(proto, drawn(1, 2, 3, 5))
 
 
+@pytest.mark.parametrize("batch", [2, "N"])
+def test_sizes_are_split(batch: int | str) -> None:
+    """Pads in the order of other axes, as tf2onnx writes what it found in NHWC."""
+    nodes = [
+        helper.make_node("Shape", ["x"], ["shape"]),
+        helper.make_node("Sub", ["shape", "wanted"], ["over"]),
+        helper.make_node("Neg", ["over"], ["lacking"]),
+        helper.make_node("Slice", ["lacking", "one", "four"], ["held"]),
+        helper.make_node("Max", ["held", "zero"], ["ends"]),
+        helper.make_node(
+            "Concat", ["zero", "zero", "zero", "zero", "zero", "ends"], ["all"], axis=0
+        ),
+        helper.make_node("Split", ["all"], [f"part{i}" for i in range(8)], axis=0),
+        helper.make_node(
+            "Concat", [f"part{i}" for i in (0, 3, 1, 2, 4, 7, 5, 6)], ["pads"], axis=0
+        ),
+        helper.make_node("Pad", ["x", "pads"], ["y"]),
+        helper.make_node("Split", ["shape", "two"], ["first", "last"], axis=0),
+        helper.make_node("ReduceProd", ["last"], ["area"], keepdims=1),
+        helper.make_node("Concat", ["first", "area"], ["flat"], axis=0),
+        helper.make_node("Reshape", ["x", "flat"], ["z"]),
+    ]
+    proto = network(
+        nodes,
+        (batch, 3, 5, 4),
+        ["y", "z"],
+        wanted=np.array([0, 6, 2, 7]),
+        one=np.array([1]),
+        four=np.array([4]),
+        zero=np.array([0]),
+        two=np.array([2, 2]),
+    )
+    compared(proto, drawn(2, 3, 5, 4))
+
+
+def test_parts_of_sizes_are_all_of_them() -> None:
+    nodes = [
+        helper.make_node("Shape", ["x"], ["shape"]),
+        helper.make_node("Split", ["shape", "two"], ["first", "last"], axis=0),
+        helper.make_node("Reshape", ["x", "last"], ["y"]),
+    ]
+    proto = network(nodes, (2, 3), ["y"], two=np.array([2, 1]))
+    with pytest.raises(convdsl.InputError, match=r"parts of \[2, 1\] are not 2 in all"):
+        model_of(proto, "net.onnx", {})
+
+
 @pytest.mark.parametrize("steps", [(1, 1), (2, -1)])
 def test_axes_of_a_slice_of_what_is_known_may_be_left_out(steps: tuple[int, int]) -> None:
     bounds = {"starts": np.array([0, 3]), "stops": np.array([4, -10 if steps[1] < 0 else 4])}

@@ -53,6 +53,9 @@ def _read_split(r: Reading) -> Result:
             raise Undecided("splitting evenly needs a known size")
         each = -(-extent // count)
         parts = [min(each, extent - each * i) for i in range(count)]
+    x = r[0]
+    if isinstance(x, Known) and (x.is_symbolic or not dtype_of(x).is_float):  # sizes, positions
+        return _parts_of(x, axis, parts)
     shapes = [(*r.shape(0)[:axis], part, *r.shape(0)[axis + 1 :]) for part in parts]
     empty = [r.nothing(r[0], shape) for shape in shapes]
     held = tuple(part for part, nothing in zip(parts, empty, strict=True) if nothing is None)
@@ -60,6 +63,15 @@ def _read_split(r: Reading) -> Result:
         raise ReadError("nothing is left of any part")
     made = iter(r.apply_all("split", {"x": r[0]}, parts=held, axis=axis))
     return [next(made) if nothing is None else nothing for nothing in empty]
+
+
+def _parts_of(x: Known, axis: int, parts: Sequence[Any]) -> list[Tensor]:
+    """What is known, cut as it is read. Raises ReadError if the parts are not all of it."""
+    if any(isinstance(part, SymDim) for part in parts):
+        raise Undecided("parts of free sizes")
+    if min(parts) < 0 or sum(parts) != x.array.shape[axis]:
+        raise ReadError(f"parts of {list(parts)} are not {x.array.shape[axis]} in all")
+    return [Known(part, x.name) for part in np.split(x.array, np.cumsum(parts)[:-1], axis)]
 
 
 def _read_slice(r: Reading) -> Tensor:
