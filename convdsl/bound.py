@@ -38,7 +38,7 @@ def bind_weights(model: Model, weights: Any) -> Bound:
         if missing:
             raise WeightError(
                 f"{model.name} has {len(missing)} weights ({missing[0]}, ...) and none are given: "
-                "name a weight file, or random:SEED"
+                "name a weight file, or random:SEED (--weights, in Python weights=)"
             )
         weights = {}
     store = load(weights)

@@ -13,6 +13,7 @@ from typing import Any
 
 from convdsl.elaborate import limits
 from convdsl.elaborate.values import ListValue, describe, is_number
+from convdsl.ir.opdef import known_of
 from convdsl.ir.shapes import sufficient
 from convdsl.syntax.limits import INTEGER_BITS
 from convdsl.tensor import Dim, SymDim, bounds, exact_div, floor_div
@@ -230,8 +231,7 @@ def _undecided(symbol: str, left: Dim, right: Dim) -> ValueProblem:
     said = f"{left} {symbol} {right}"
     help = "give the sizes"
     if known is not None:
-        remainder = f"{known.name} % {known.divisor} == {known.remainder}"
-        help = f"declare it on the input: `where {remainder}`"
+        help = f"declare it on the input: `where {known_of(known)}`"
     elif str(left).isidentifier() and (isinstance(right, int) or str(right).isidentifier()):
         help = f"declare it on the input: `where {said}`, or give the size"
     return ValueProblem("E0402", f"cannot decide {said} for every size", (help,))

@@ -13,6 +13,7 @@ from convdsl.elaborate.session import suggest
 from convdsl.elaborate.values import ListValue, describe, format_value, is_number
 from convdsl.ir.graph import Value
 from convdsl.ir.opdef import Attribute, Kind
+from convdsl.ir.shapes import given_by
 from convdsl.tensor import SymDim, bounds, provably, symbols_of
 
 WANTED = {
@@ -144,9 +145,7 @@ def _open(attribute: Attribute, value: Any) -> tuple[str, ...]:
     size = next(_open_sizes(value), None)
     if size is None or attribute.kind is Kind.SHAPE:
         return ()
-    names = sorted(symbol.name for symbol in symbols_of(size))
-    given = " ".join(f"--set {name}=..." for name in names)
-    return (f"{size} is open: say how large ({given}), or write numbers in the input",)
+    return (given_by(size),)
 
 
 def _open_sizes(value: Any) -> Iterator[SymDim]:

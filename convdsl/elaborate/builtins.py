@@ -103,7 +103,17 @@ def _sum(values: Any) -> Any:
     return total
 
 
+_POSITIONS = (
+    "positions 0, 1, ... along a size that is open are a tensor:"
+    " parameter([1], weight = 1.0) -> expand([{}]) -> cumsum(0), less 1"
+)
+
+
 def _range(*bounds: Any) -> ListValue:
+    for bound in bounds:
+        if isinstance(bound, SymDim):
+            text = f"range takes an integer, not {describe(bound)}"
+            raise ValueProblem("E0401", text, (_POSITIONS.format(bound),))
     numbers = range(*(_integer(bound, "range") for bound in bounds)) if bounds[2:] != (0,) else None
     if numbers is None:
         raise ValueProblem("E0405", "a range with step 0")

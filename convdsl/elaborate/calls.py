@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from convdsl.diagnostics import Span
-from convdsl.elaborate import foreign
+from convdsl.elaborate import channels_in, foreign
 from convdsl.elaborate.attributes import Unsuitable, convert, hexadecimal, wanted, word
 from convdsl.elaborate.builtins import BUILTINS
 from convdsl.elaborate.expressions import Evaluator
@@ -142,9 +142,9 @@ class Binder(Evaluator):
     def _start(self, argument: ast.Argument, context: Context) -> str | None:
         """The word that says what a weight starts from, where it is one."""
         node = argument.value
-        if isinstance(node, ast.Name) and node.id in STARTS and not self._known(node.id, context):
-            return node.id
-        return None
+        if not isinstance(node, ast.Name) or self._known(node.id, context):
+            return None
+        return node.id if node.id in STARTS or foreign.start(node.id) else None
 
     def _argument_value(self, argument: ast.Argument, slot: Slot | None, binding: _Binding) -> Any:
         node, context = argument.value, binding.context
@@ -180,7 +180,9 @@ class Binder(Evaluator):
                 f"`{slot.name}` is given twice",
                 name_span or given.span or binding.span,
                 *labels,
-                help=(f"{what}, or is called too: {after[0]} = ...",) if after else (),
+                help=(f"{what}, or is called too: {after[0]} = ...",)
+                if after
+                else self._twice(binding, slot),
             )
         if slot.attribute is not None:
             moved = name_span is None and slot in binding.signature.positional
@@ -188,6 +190,12 @@ class Binder(Evaluator):
             made = self.converted(slot.attribute, given, binding.context, misplaced)
             given = Given(made, given.span)
         binding.arguments[slot.name] = given
+
+    def _twice(self, binding: _Binding, slot: Slot) -> tuple[str, ...]:
+        """Help for `conv(3, 64, kernel = 3)`: the second number is the kernel."""
+        first = binding.arguments[slot.name].value
+        two = "channels" in binding.arguments and slot.name == "kernel" and type(first) is int
+        return (channels_in.KNOWN,) if two else ()
 
     def converted(
         self, attribute: Attribute, given: Given, context: Context, order: _Order | None
@@ -227,7 +235,7 @@ class Binder(Evaluator):
         if later:
             help = (f"by keyword only: {', '.join(later)}",)
         value = argument.value.value if isinstance(argument.value, ast.Literal) else None
-        if binding.op is not None and _is_a_tensor(argument.value, binding.context):
+        if _is_a_tensor(argument.value, binding.context):
             help = (f"tensors come first: {binding.factory.name}(x, y, ...)",)
         help = (*_meant(binding, value), *_along(binding, argument), *help, *_hidden(binding))
         help = help or _of_numbers(binding)
@@ -423,11 +431,25 @@ def _meant(binding: _Binding, value: object) -> tuple[str, ...]:
         return ()
     last = binding.signature.positional[-1:]
     kinds = [slot.attribute.kind for slot in last if slot.attribute is not None]
-    if binding.factory.name in ("transpose", "permute") and type(value) is int:
-        return ("all axes in their new order, one list: transpose([0, 2, 1, 3])",)
+    if binding.factory.name in ("transpose", "permute"):
+        axes = _GIVEN.search(binding.span.text)
+        given = [int(axis) for axis in axes[1].split(",")] if axes is not None else []
+        whole = sorted(given) == list(range(len(given))) and len(given) > 2
+        order = str(given) if whole else _EXCHANGED.get((*sorted(given),), "[0, 2, 1, 3]")
+        return (f"all axes in their new order, one list: transpose({order})",)
     if {Kind.INTS, Kind.SHAPE} & set(kinds):
         return (f"several are one list: {binding.factory.name}([..., {value}])",)
     return _INCOMING if binding.op.state is not no_state else ()
+
+
+_GIVEN = re.compile(r"\(\s*(-?\d+(?:\s*,\s*-?\d+)*)\s*\)\s*\Z")
+_EXCHANGED: Mapping[tuple[int, ...], str] = {
+    (1, 2): "[0, 2, 1]), of four axes transpose([0, 2, 1, 3]",
+    (-2, -1): "[0, 2, 1]), of four axes transpose([0, 1, 3, 2]",
+    (2, 3): "[0, 1, 3, 2]",
+    (0, 1): "[1, 0]), of three axes transpose([1, 0, 2]",
+}
+"""What PyTorch's `transpose` of two axes is in the whole order."""
 
 
 def _of_numbers(binding: _Binding) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any
@@ -49,6 +50,21 @@ LONG = frozenset({str, SymDim, ListValue})
 PLAIN = frozenset({int, float})
 
 Rule = Callable[[Any, Context], Any]
+
+
+_REDUCES = {"max": "reduce_max", "min": "reduce_min", "sum": "reduce_sum"}
+"""Methods of tensors elsewhere that have the name of an operator of two tensors here."""
+
+_GIVEN = re.compile(r"\(([^()\n]*)\)")
+_AXES = re.compile(r"-?\d+(?:, *-?\d+)+")
+
+
+def _given_behind(node: ast.Member) -> str:
+    """The arguments of a call as they stand behind a name; several axes are one list here."""
+    given = _GIVEN.match(node.span.source.text, node.span.end)
+    if given is None or not given[1].strip():
+        return ""
+    return f"([{given[1]}])" if _AXES.fullmatch(given[1]) else given[0]
 
 
 class Evaluator(Conditions):
@@ -321,12 +337,12 @@ class Evaluator(Conditions):
         )
 
     def _called_like_a_method(self, node: ast.Member, value: Any) -> tuple[str, ...]:
-        name = node.name.id
+        name = _REDUCES.get(node.name.id, node.name.id)
         layer = isinstance(value, Value) and name in SPELLED
         if isinstance(value, Value) and name in ("size", "dim", "sizes", "dims"):
             said = node.object.span.text
             return (f"its sizes are {said}.shape, the second of them {said}.shape[1]",)
-        return (f"write `{node.object.span.text} -> {name}`",) if layer else ()
+        return (f"write `{node.object.span.text} -> {name}{_given_behind(node)}`",) if layer else ()
 
     def _index(self, node: ast.Index, context: Context) -> Any:
         value = self.need(node.object, context)

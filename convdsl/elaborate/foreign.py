@@ -145,6 +145,8 @@ NAMES = {
 ARGUMENTS = {
     "dim": "axis",
     "dims": "axes",
+    "keepdim": "keepdims",
+    "keep_dims": "keepdims",
     "filters": "channels",
     "units": "channels",
     "out_channels": "channels",
@@ -233,6 +235,8 @@ def argument(word: str, known: Collection[str]) -> tuple[str, ...]:
         return ("layers follow each other: conv(...) -> relu",)
     if meant == "":
         return ("leave it out: it follows from what flows in, or means nothing here",)
+    if meant == "axis" and meant not in known:
+        meant = "axes"
     return (f"did you mean `{meant}`?",) if meant in known else ()
 
 
@@ -247,6 +251,31 @@ WORDS = {
     "zero": "zeros",
 }
 """Words that stand for an attribute's value elsewhere: how a border is filled."""
+
+_LIKE = "what is drawn as widely as a layer asks for is `kaiming_uniform`, as it starts anyway"
+
+STARTS = {
+    **dict.fromkeys(
+        ("normal", "uniform", "gaussian", "random", "truncnormal", "truncatednormal", "xavier",
+         "xavieruniform", "xaviernormal", "glorot", "glorotuniform", "glorotnormal", "he",
+         "henormal", "heuniform", "kaiming", "kaimingnormal", "lecun", "lecunnormal", "orthogonal",
+         "default"),
+        _LIKE,
+    ),
+    "zero": "did you mean `zeros`?",
+    "one": "did you mean `ones`?",
+    "constant": "write the number: weight = 0.5; it is not trained then",
+    "identity": "write the rows in a list, or `kaiming_uniform`",
+    "dirac": "write the rows in a list, or `kaiming_uniform`",
+}  # fmt: skip
+"""Words for what a weight starts from elsewhere, in lower case without `_`."""
+
+
+def start(word: str) -> tuple[str, ...]:
+    """Help for a word that no weight starts from here, where it is one of elsewhere."""
+    meant = STARTS.get(word.lower().replace("_", "").strip('"'))
+    return (meant,) if meant is not None else ()
+
 
 STEPS = {
     "totensor": "write rescale(1 / 255) where pixels are to be 0 to 1; images are tensors already",

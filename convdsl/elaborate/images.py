@@ -141,7 +141,11 @@ def _bind(
         elif position < len(names):
             name = names[position]
         else:
-            raise _Unfit(f"too many arguments: ({', '.join(names)})", argument.span)
+            text = f"too many arguments: ({', '.join(names)})"
+            first, second = (node.arguments[p].value.span.text for p in (position - 1, position))
+            sides = names[position - 1] == "size" and first.isdecimal() and second.isdecimal()
+            help = f"height and width are one size: {first}x{second}"
+            raise _Unfit(text, argument.span, (help,) if sides else ())
         if name not in names:
             raise _Unfit(
                 f"no argument `{name}`: ({', '.join(names)})", argument.span, suggest(name, names)
@@ -157,7 +161,8 @@ def _bind(
     for name in names:
         if name not in bound:
             if name not in OPTIONAL:
-                raise _Unfit(f"`{name}` is missing", node.span)
+                takes = f"{node.span.text.partition('(')[0]}({', '.join(names)})"
+                raise _Unfit(f"`{name}` is missing", node.span, (f"it is {takes}",))
             bound[name] = (OPTIONAL[name], node.span)
     return bound
 

@@ -170,9 +170,19 @@ class Interpreter(Layers):
         incoming = Given(context.incoming, context.incoming_span)
         return self.apply(value, [incoming], context, node.span, None)
 
-    def _adds_nothing(self, statement: ast.Statement, context: Context) -> None:
-        text = "this line is a statement of its own: it adds to nothing"
-        help = "leave the `+` at the end of the line before, or put the sum in brackets"
+    def _adds_nothing(
+        self, statement: ast.Statement, before: ast.Statement, context: Context
+    ) -> None:
+        """The sum that broke off in the line before has another value than was meant: what is
+        computed with it is not told of, and this is, whatever else is wrong."""
+        if isinstance(before, ast.Assign | ast.Let):
+            for target in before.targets:
+                context.scope.names[target.id] = POISON
+        sign = statement.span.text[0]
+        what = "adds to nothing" if sign == "+" else "is taken from nothing"
+        text = f"this line is a statement of its own: it {what}"
+        help = f"leave the `{sign}` at the end of the line before, or put the sum in brackets"
+        self.session.causes.add(statement.span)
         self.fail(context, "E0409", text, statement.span, help=help)
 
     def _nothing_flows(self, value: Any, node: ast.Expression, context: Context) -> Stop:
@@ -320,12 +330,15 @@ class Interpreter(Layers):
             return self._sum(values[0], node, context)
         least, most = function.arity
         if len(values) < least or (most is not None and len(values) > most):
-            count = str(least) if most == least else f"{least} to {most or 'many'}"
+            count = f"{least} to {most}" if most else f"{least} or more"
+            count = str(least) if most == least else count
+            text = f"`{function.name}` takes {count} value{'' if count == '1' else 's'}"
             raise self.fail(
                 context,
                 "E0303",
-                f"`{function.name}` takes {count} values, {len(values)} given",
+                f"{text}, {len(values) or 'none'} given",
                 node.span,
+                help=_of_another(function, node),
             )
         written = all(_DIGITS.fullmatch(argument.span.text) for argument in node.arguments)
         # Of computed bounds an empty range is no mistake.
@@ -385,18 +398,23 @@ class Interpreter(Layers):
         """The value of the last statement; `flowing` tells whether `in` flows into layers."""
         value: Any = NOTHING
         last = len(body.statements) - 1
+        before: tuple[Any, ast.Statement] | None = None  # whose use the line after it decides
         for index, statement in enumerate(body.statements):
             try:
                 self.session.step(statement.span, context.frames)
                 value = self.execute(statement, context, flowing or index < last)
-                if index < last:
-                    self.check_used(value, statement, context)
-                if index and statement.span.text.startswith("+") and is_tensors(value):
-                    self._adds_nothing(statement, context)
             except Refused:
                 raise
             except Stop:
                 value = POISON
+            sign = statement.span.text[0]
+            if before is not None and is_tensors(value) and sign in ("+-" if index < last else "+"):
+                self._adds_nothing(statement, before[1], context)
+                value, before = POISON, None
+                continue
+            if before is not None:
+                self.check_used(*before, context)
+            before = (value, statement)
         return value
 
     def execute(self, statement: ast.Statement, context: Context, flowing: bool) -> Any:
@@ -536,6 +554,18 @@ class Interpreter(Layers):
 
     def _stray_sink(self, node: ast.Sink, context: Context) -> Any:
         raise self.fail(context, "E0604", "nothing flows into this output", node.span)
+
+
+def _of_another(function: Builtin, node: ast.Call) -> tuple[str, ...]:
+    """Help for a function of numbers that is given too few or too many: what it gives, or how two
+    values of it are written."""
+    given = [argument.value.span.text for argument in node.arguments]
+    if len(given) > 1 and function.arity == (1, 1):
+        if function.name in ("sum", "len", "reversed", "enumerate"):
+            return (f"of one list: {function.name}([{', '.join(given)}])",)
+        if function.name == "round":
+            return (f"to decimals: round({given[0]} * 10) / 10; to a multiple round_to(x, 8)",)
+    return (f"it gives {function.doc}",)
 
 
 def _named(targets: Sequence[ast.Name], parts: int) -> tuple[str, ...]:

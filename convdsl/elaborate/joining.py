@@ -63,16 +63,38 @@ class _Pair:
         return self._space(a, b)
 
     def _ranks(self, a: TensorType, b: TensorType) -> tuple[str, ...]:
-        """One is flat, and the other a map of space."""
+        """One has fewer axes: those that it has not come behind its own, where these are the
+        other's; a flat tensor of other channels is brought to as many."""
         flat, wide = (0, 1) if a.rank < b.rank else (1, 0)
         short, long = (a, b) if flat == 0 else (b, a)
-        if short.rank != 2 or long.rank < 3:
+        if self.joins_channels and (short.rank != 2 or long.rank < 3):
             return ()
         if self.joins_channels:
             return (f"flatten {self.names[wide]}, or give {self.names[flat]} axes of space",)
-        axes = list(range(2, long.rank))
-        linear = "" if short.shape[1] == long.shape[1] else f"linear({long.shape[1]}) -> "
-        return (f"give {self.names[flat]} axes of space: -> {linear}unsqueeze({axes})",)
+        fits = (
+            first
+            for first in range(long.rank - short.rank)
+            if all(map(_covers, short.shape, long.shape[first:]))
+            and any(extent != 1 for extent in short.shape)
+        )
+        first = next(fits, None)
+        maker: Any = self.operands[flat].value.node
+        table = isinstance(maker, OpNode) and maker.op.name == "parameter"
+        if first is not None:
+            more = long.rank - first - short.rank
+            if table:
+                shape = format_shape((*short.shape, *(1,) * more))
+                return (
+                    f"axes are paired from the last: give {self.names[flat]} the shape {shape}",
+                )
+            axes = list(range(short.rank, short.rank + more))
+            what = "axes of space" if axes[0] >= 2 else "the axes that it lacks"
+            return (f"give {self.names[flat]} {what}: -> unsqueeze({axes})",)
+        known = all(isinstance(type.shape[1], int) for type in (short, long) if type.rank > 1)
+        if table or short.rank != 2 or not known or short.shape[0] != long.shape[0]:
+            return ()
+        linear, axes = f"linear({long.shape[1]})", list(range(2, long.rank))
+        return (f"give {self.names[flat]} axes of space: -> {linear} -> unsqueeze({axes})",)
 
     def _channels(self, a: TensorType, b: TensorType) -> tuple[str, ...]:
         """Equal in space, or repeated there."""
@@ -207,7 +229,13 @@ def _kept_by(value: Value) -> str | None:
     node = _maker(value)
     if node is None or node.op.name != "conv" or {*_flat(node.attributes["stride"])} != {1}:
         return None
-    return f"keep the size: `pad = half` at `{node.name}`"
+    kernel, dilation = _flat(node.attributes["kernel"]), _flat(node.attributes["dilation"])
+    if all(k % 2 for k in kernel):
+        return f"keep the size: `pad = half` at `{node.name}`"
+    if len(kernel) > 1:
+        return f"keep the size: `pad = same` at `{node.name}`"
+    before = f"[[{dilation[0] * (kernel[0] - 1)}, 0]]"
+    return f"keep the size: `pad = {before}` at `{node.name}`, which pads before alone, or `same`"
 
 
 def _cut_by(value: Value, missing: Sequence[int]) -> str | None:

@@ -50,6 +50,18 @@ ROUNDS = "`repeat` and `for` as values are lists; layers in a row stand in a blo
 LABEL = re.compile(r"[A-Za-z0-9_-]+")
 PARTS = re.compile(rf"{LABEL.pattern}(?:\.{LABEL.pattern})*")
 
+
+def _parts_of(given: Given) -> tuple[str, ...]:
+    """Help for several tensors where one is wanted."""
+    assert isinstance(given.value, ListValue)
+    if not given.value.items or not all(isinstance(item, Value) for item in given.value.items):
+        return ()
+    said = given.span.text if given.span is not None and given.span.text.isidentifier() else "y"
+    names = ", ".join(f"{said}{i}" for i in range(min(len(given.value.items), 3)))
+    more = ", ..." if len(given.value.items) > 3 else ""
+    return (f"each has a name where they are bound, `{names}{more} = ...`, or is `{said}[0]`",)
+
+
 _COUNTED = (
     "a size that is open is no number yet; as a tensor it is parameter([1], weight = 1.0)"
     " -> expand([{}]) -> reduce_sum([0], true)"
@@ -303,6 +315,8 @@ class Layers(Binder):
                 if symbol in COMPARED:
                     what = f"compare {describe(left.value)} with {describe(right.value)}"
                     sizes = (SIZES,) if isinstance(given.value, ListValue) else ()
+                elif isinstance(given.value, ListValue):
+                    sizes = _parts_of(given)
                 if isinstance(given.value, SymDim):
                     sizes = (_COUNTED.format(given.span.text if given.span else given.value),)
                 raise self.fail(
@@ -436,7 +450,7 @@ class Layers(Binder):
 
     def check_used(self, value: Any, statement: ast.Statement, context: Context) -> None:
         """A statement whose result goes nowhere is a mistake; handing on `in` is none."""
-        if not is_tensors(value) or value is context.incoming or statement.span.text[0] == "+":
+        if not is_tensors(value) or value is context.incoming:
             return
         help = "bind it (`x = ...`), go on with `->`, or end it with `-> output NAME`"
         before, self._unused = self._unused, statement.span
@@ -446,6 +460,7 @@ class Layers(Binder):
             help = "layers follow each other with `->`, also over lines"
         elif statement.span.text.startswith("-"):
             help = "a sum goes on behind its sign: leave the `-` at the end of the line before"
+            self.session.causes.add(statement.span)
         text = "the result of this statement is not used"
         self.fail(context, "E0409", text, statement.span, help=help)
 

@@ -3,6 +3,7 @@ are likely others than they were meant to be."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from convdsl.diagnostics import Frame, SourceFile, Span
@@ -10,7 +11,7 @@ from convdsl.elaborate.session import Session
 from convdsl.elaborate.usage import Usage
 from convdsl.ir.graph import Graph, InputNode, Node, OpNode, Value
 from convdsl.ir.opdef import Reach, no_doubt
-from convdsl.tensor import Window
+from convdsl.tensor import Window, format_shape
 
 SPATIAL = 4
 """Axes of a tensor of samples, channels and two of space."""
@@ -98,6 +99,8 @@ def check_doubts(session: Session, source: SourceFile) -> None:
         if value.node.span is not None and value.node.span.source is source:
             _check_order(session, name, value)
     for node in graph.op_nodes():
+        if node.op.name in _SHARES and node.span is not None and node.span.source is source:
+            _check_shares(session, node, node.span)
         if node.op.doubt is no_doubt or node.span is None or node.span.source is not source:
             continue
         doubt = node.op.doubt(node.call)
@@ -105,6 +108,37 @@ def check_doubts(session: Session, source: SourceFile) -> None:
             continue
         text, help = doubt
         session.warn("W0501", text, node.span, frames=node.frames, help=(help,))
+
+
+_SHARES = ("softmax", "log_softmax")
+_SAYS_AXIS = re.compile(r"\baxis\b|[(,]\s*-?\d")
+
+
+def _check_shares(session: Session, node: OpNode, span: Span) -> None:
+    """Warn of shares over the second axis, where none is said, of what products of matrices made:
+    scores of attention are shared out over the last."""
+    value, axis = node.data_inputs[0], node.attributes["axis"]
+    named = _SAYS_AXIS.search(span.text) or _own_part(node).startswith("_")
+    if named or value.type.rank < 3 or axis % value.type.rank != 1 or not _is_product(value):
+        return
+    text = f"`{node.op.name}` goes over axis 1 of {format_shape(value.type.shape)}, a product"
+    help = "over the last, as attention: softmax(-1); where the second is meant, softmax(1)"
+    session.warn("W0501", text, span, frames=node.frames, help=(help,))
+
+
+def _is_product(value: Value) -> bool:
+    """Whether a tensor is a product of matrices, scaled or masked."""
+    node = value.node
+    for _ in range(8):
+        if not isinstance(node, OpNode) or not node.data_inputs:
+            return False
+        if node.op.name in ("matmul", "einsum"):
+            return True
+        source = next((v for v in node.data_inputs if v.type.shape == value.type.shape), None)
+        if source is None or node.op.window(node.call) is not Reach.POINTWISE:
+            return False
+        node = source.node
+    return False
 
 
 def _check_order(session: Session, name: str, value: Value) -> None:

@@ -257,7 +257,7 @@ def _context(
         name = parameter.name.id
         if name in values:
             value = values[name]
-            if isinstance(value, str):
+            if isinstance(value, str) or _lists_layers(statements, parameter.default, context):
                 value = _named_value(value, module.context.scope)
             fits = _check_outside(statements, parameter, value, context) and fits
         elif parameter.default is not None:
@@ -290,8 +290,27 @@ def _check_outside(
     return found is None
 
 
-def _named_value(text: str, scope: Scope) -> Any:
-    """A word given from outside: a block or an operator of that name, else the text."""
+def _lists_layers(statements: Statements, default: ast.Expression | None, context: Context) -> bool:
+    """Whether a default is a list with layers in it, so that words in another are their names."""
+    if not isinstance(default, ast.Items):
+        return False
+    waiting = [statements.evaluate(default, context)]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, ListValue):
+            waiting += value.items
+        elif isinstance(value, BlockValue | Operator):
+            return True
+    return False
+
+
+def _named_value(text: Any, scope: Scope) -> Any:
+    """A word given from outside, or those of a list: a block or an operator of that name, else the
+    text."""
+    if isinstance(text, ListValue):
+        return ListValue.of(tuple(_named_value(item, scope) for item in text.items))
+    if not isinstance(text, str):
+        return text
     found, value = scope.find(text)
     if found and isinstance(value, BlockValue | Operator):
         return value

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from convdsl.diagnostics import Span
+from convdsl.elaborate import channels_in, foreign
 from convdsl.elaborate.attributes import array
+from convdsl.elaborate.builtins import BUILTINS
 from convdsl.elaborate.joining import advice
 from convdsl.elaborate.scope import Context
 from convdsl.elaborate.session import Session, Stop, suggest
@@ -17,6 +20,7 @@ from convdsl.elaborate.values import Given, ListValue, Record, describe, format_
 from convdsl.ir.graph import StateNode, Value
 from convdsl.ir.opdef import Kind, OpDef, Operand, OpError, Role, StateSpec
 from convdsl.ir.starts import STARTS
+from convdsl.ops import BY_NAME, SPELLINGS
 from convdsl.ops.elementwise import SIGNS
 from convdsl.tensor import DType, TensorType, format_shape, provably
 from convdsl.tensor.conversion import convert, stored
@@ -58,6 +62,7 @@ def apply_operator(
         )
     except OpError as error:
         raise _objection(session, context, error, op, operands, arguments, span) from None
+    channels_in.check(session, context, op, operands, arguments)
     session.count_tensors(len(node.outputs), span, context.frames)
     for value in node.outputs:
         session.admit(value.type, span, context.frames)
@@ -133,6 +138,8 @@ def _joined(op: OpDef, inputs: Sequence[Given], span: Span) -> tuple[str, ...]:
     """Help where one, or more than two, are added or multiplied, or one is wanted back from its
     pooling."""
     given, first = len(inputs), inputs[0].span if inputs else None
+    if f"reduce_{op.name}" in BY_NAME and given == 1:
+        return (f"of two: {op.name}(a, b); along axes reduce_{op.name}([1])",)
     if op.name in SIGNS and given == 1:
         name = first.text if first is not None and first.text.isidentifier() else "a"
         return (f"of two: {name} {SIGNS[op.name]} b",)
@@ -239,10 +246,10 @@ def _started(
     """A weight that is trained, from where a word says."""
     start = STARTS.get(word)
     if start is None:
-        text = (
-            f"`{spec.name}` takes a tensor, numbers, or {' or '.join(STARTS)}, not {describe(word)}"
-        )
-        raise session.fail("E0305", text, place, frames=context.frames, help=suggest(word, STARTS))
+        shown = describe(word) if place.text.startswith('"') else f"`{word}`"
+        text = f"`{spec.name}` takes a tensor, numbers, or {' or '.join(STARTS)}, not {shown}"
+        help = foreign.start(word) or suggest(word, STARTS)
+        raise session.fail("E0305", text, place, frames=context.frames, help=help)
     if objection := start.objection(spec.type):
         raise session.fail("E0305", f"`{word}` {objection}", place, frames=context.frames)
     return session.graph.add_state(key, spec.type, spec.role, word, None, place, context.frames)
@@ -308,17 +315,28 @@ def _known_states(
             session.states[key] = known
         elif known.type != spec.type:
             text = f"the shared weight `{key}` is {known.type}, this use needs {spec.type}"
-            notes = () if known.node.span is None else ((known.node.span, "first used here"),)
+            first = known.node.span
+            again = first == span  # in a round before
+            notes = () if first is None or again else ((first, "first used here"),)
+            help = "make two layers if their weights are not meant to be shared"
+            if again:
+                help = _OF_ROUNDS
             raise session.fail(
                 "E0501",
                 text,
                 span,
                 *notes,
                 frames=context.frames,
-                help=("make two layers if their weights are not meant to be shared",),
+                help=(help,),
             )
         made[spec.name] = known
     return made
+
+
+_OF_ROUNDS = (
+    "what flows in was of another size in the first round: begin with one of the size that the"
+    " rounds give, expand([...])"
+)
 
 
 def _is_variadic(op: OpDef, name: str) -> bool:
@@ -359,7 +377,10 @@ def _objection(
         error.message,
         *labels,
         frames=context.frames,
-        help=error.help or _of_one_type(error, operands) or advice(op, operands),
+        help=channels_in.help_of(error, operands, arguments)
+        or error.help
+        or _of_one_type(error, operands)
+        or advice(op, operands),
     )
 
 
@@ -413,10 +434,15 @@ def _want_a_tensor(
     sign = {"pow": "**", **SIGNS}.get(op.name)
     shown = [given.span.text if given.span else str(given.value) for given in inputs]
     help = f"of numbers write `{f' {sign} '.join(shown)}`" if sign else _TABLE
-    text = f"`{op.name}` is of tensors, and has numbers only"
+    if op.name in BUILTINS:  # called otherwise: maximum
+        help = f"of numbers write `{op.name}({', '.join(shown)})`"
+    said = _CALLED.match(span.text)
+    name = said[0] if said and SPELLINGS.get(said[0]) is op else op.name
+    text = f"`{name}` is of tensors, and has numbers only"
     raise session.fail("E0307", text, span, frames=context.frames, help=(help,))
 
 
+_CALLED = re.compile(r"[A-Za-z_]\w*")
 _TABLE = "a constant tensor is parameter([1], weight = 2.0)"
 
 

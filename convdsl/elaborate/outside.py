@@ -37,6 +37,8 @@ def objection(name: str, given: Any, default: Any, known: Iterable[str]) -> tupl
         help: tuple[str, ...] = (f"write `--set {name}=true` or `--set {name}=false`",)
     elif isinstance(default, LAYER_LIKE) and isinstance(given, str):
         help = suggest(given, {*known, *SPELLED})
+        if "(" in given or "->" in given:
+            help = (f"names alone come from outside: give it one, block one {{ {given[:40]} }}",)
     else:
         help = (f"write e.g. `--set {name}={shown}`",)
     return text, help

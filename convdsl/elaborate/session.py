@@ -48,6 +48,7 @@ class Session:
         self.trees: dict[int, ast.File] = {}  # by the id of the source
         self.instantiated: set[int] = set()  # ids of blocks' definitions
         self.is_as_written = True  # no values come from outside
+        self.causes: set[Span] = set()  # of FOLLOWING, places that others follow from
         self.depth = 0
         self._seen: set[tuple[str, Span | None]] = set()
         self._steps = 0
@@ -95,7 +96,14 @@ class Session:
             self._seen.add(key)
             self.warnings.append(Diagnostic(code, message, made, frames, (), help, "warning"))
 
-    def halt(self, code: str, message: str, span: Span | None, frames: tuple[Frame, ...]) -> Halt:
+    def halt(
+        self,
+        code: str,
+        message: str,
+        span: Span | None,
+        frames: tuple[Frame, ...],
+        help: tuple[str, ...] = (),
+    ) -> Halt:
         """Record that a limit was passed and return what to raise. Of blocks that instantiate each
         other without end one round is told."""
         labels = (Label(span),) if span else ()
@@ -109,14 +117,15 @@ class Session:
             made = (Label(cycle[0].span),) if cycle[0].span is not None else labels
             self.report(Diagnostic(code, text, made, cycle[1:], (note,), help))
         else:
-            self.report(Diagnostic(code, message, labels, cycle or frames))
+            self.report(Diagnostic(code, message, labels, cycle or frames, (), help))
         return Halt()
 
     def step(self, span: Span, frames: tuple[Frame, ...]) -> None:
         """Count a step."""
         self._steps += 1
         if self._steps > limits.STEPS:
-            raise self.halt("E0805", f"more than {limits.STEPS:,} steps to elaborate", span, frames)
+            text = f"more than {limits.STEPS:,} steps to elaborate"
+            raise self.halt("E0805", text, span, frames, _ONCE)
 
     def enter(self, span: Span, frames: tuple[Frame, ...]) -> None:
         """Count a step one level further down; the caller takes `depth` back."""
@@ -194,9 +203,11 @@ class Session:
     def told(self) -> list[Diagnostic]:
         """What is found, without what follows from the rest: where a chain is broken, its first
         half goes nowhere."""
-        rest = [d for d in self.diagnostics if d.code not in FOLLOWING]
+        rest = [d for d in self.diagnostics if d.code not in FOLLOWING or d.span in self.causes]
         return rest if any(d.severity == "error" for d in rest) else self.diagnostics
 
+
+_ONCE = ("what several blocks need, such as a table, is computed once by a `let` of the file",)
 
 FOLLOWING = {"E0409"}
 """Codes of what is told where nothing else is wrong: the result of a statement is not used."""

@@ -39,14 +39,30 @@ def explain(
         return (), (f"losses stand in a block of their own: train {{ loss = {node.id} }}",)
     known = {*context.scope.visible(), *BUILTINS, *SPELLED, *words}
     help = foreign.name(node.id) or suggest(node.id, known)
-    if not help and (half := _HALF_A_SIZE.fullmatch(node.id)):
+    half = _HALF_A_SIZE.fullmatch(node.id)
+    if not help and half and before.rstrip()[-1:] in ("(", ",", "="):
         help = (f"a size has a number for each axis: {half[1]}x{half[1]}",)
+    if not help and node.id in _SIZES and session.graph.inputs:
+        said = "in" if context.incoming is not None else next(iter(session.graph.inputs))
+        help = (f"no input has a size of this name; of a tensor it is `{said}.{_SIZES[node.id]}`",)
     if not help and _DECLARED.search(before):
         help = (f"nothing is called so: write `output {node.id} = ...`",)
     if not help and context.root and not session.graph.inputs:
         help = (f"a model declares its inputs: `{IMAGE.format(node.id)}`",)
     return (), help
 
+
+_SIZES = {
+    "N": "batch",
+    "B": "batch",
+    "C": "channels",
+    "H": "height",
+    "W": "width",
+    "D": "depth",
+    "L": "length",
+    "T": "length",
+}
+"""What sizes are called by one letter, and by the language."""
 
 _DECLARED = re.compile(r"\boutput (?:\w+, ?)*\Z")
 _HALF_A_SIZE = re.compile(r"x(\d+)")

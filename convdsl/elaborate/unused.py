@@ -37,14 +37,25 @@ def _check(session: Session, definition: ast.Block | ast.Model, visible: set[str
         if parameter.default is not None:
             found += nodes(parameter.default)
     bound = {parameter.name.id for parameter in definition.parameters} | set(_bound(found))
+    words = {id(value) for node in found for value in _starts(node)}
     for node in found:
         if isinstance(node, ast.Name):
-            if not any(node.id in names for names in (bound, visible, KNOWN)):
+            if id(node) not in words and not any(
+                node.id in names for names in (bound, visible, KNOWN)
+            ):
                 text = f"unknown name `{node.id}`"
                 help = foreign.name(node.id) or suggest(node.id, bound | visible | KNOWN)
                 session.fail("E0201", text, node.span, help=help)
         elif isinstance(node, ast.Call) and isinstance(node.callee, ast.Name):
             _check_keywords(session, node, node.callee, (bound, visible))
+
+
+def _starts(node: ast.Node) -> Iterator[ast.Expression]:
+    """Words of elsewhere for what weights start from, which are told of where they are used."""
+    for argument in node.arguments if isinstance(node, ast.Call) else ():
+        value = argument.value
+        if argument.name is not None and isinstance(value, ast.Name) and foreign.start(value.id):
+            yield value
 
 
 def _check_keywords(

@@ -164,6 +164,18 @@ class OpError(Exception):
         self.help = help
 
 
+def declared(*conditions: Symbol) -> str:
+    """Help that says what has to be known of sizes."""
+    return f"declare it on the input: where {' and '.join(map(known_of, conditions))}"
+
+
+def known_of(s: Symbol) -> str:
+    """What is known of a symbol, as `where` says it."""
+    if s.divisor > 1:
+        return f"{s.name} % {s.divisor} == {s.remainder}"
+    return f"{s.name} <= {s.maximum}" if s.maximum is not None else f"{s.name} >= {s.minimum}"
+
+
 class Unproven(OpError):
     """Two sizes have to be equal, or one known, and nothing says so. `condition` is a symbol of
     which enough more is known, where one suffices."""
@@ -178,8 +190,7 @@ class Unproven(OpError):
     ) -> None:
         help: tuple[str, ...] = ()
         if condition is not None:
-            text = f"{condition.name} % {condition.divisor} == {condition.remainder}"
-            help = (f"declare it on the input: where {text}",)
+            help = (declared(condition),)
         super().__init__(message, operands=operands, attributes=attributes, help=help)
         self.condition = condition
 

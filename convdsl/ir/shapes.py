@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from math import lcm
 from typing import Any
 
-from convdsl.ir.opdef import Call, OpError, Reach, Unproven, WindowRule
-from convdsl.tensor import Dim, Symbol, SymDim, Window, substitute, symbol, symbols_of
-from convdsl.tensor.dim import Extremum, Floor
+from convdsl.ir.opdef import Call, OpError, Reach, Unproven, WindowRule, declared
+from convdsl.tensor import Dim, Symbol, SymDim, Window, bounds, substitute, symbol, symbols_of
+from convdsl.tensor.dim import Extremum, Floor, terms_of
 
 SPACE = "space"  # stands for the axes from 2 on
 
@@ -69,15 +69,24 @@ def resolve_axes(call: Call, attribute: str, rank: int) -> tuple[int, ...]:
     return tuple(axes)
 
 
+def given_by(size: SymDim) -> str:
+    """How a size that has to be known when the file is loaded is said."""
+    names = sorted(symbol.name for symbol in symbols_of(size))
+    given = " ".join(f"--set {name}=..." for name in names)
+    return f"{size} is open: say how large ({given}), or write numbers in the input"
+
+
 def known_size(call: Call, operand: str, axis: int) -> int:
     """The extent of an axis that must not be symbolic."""
     extent = call.type(operand).shape[axis]
     if not isinstance(extent, int):
-        raise Unproven(
+        error = Unproven(
             f"{call.op.name} needs a known size along axis {axis}, not {extent}",
             None,
             operands=(operand,),
         )
+        error.help = (given_by(extent),)
+        raise error
     return extent
 
 
@@ -139,15 +148,27 @@ def disagreements(
         repeats = apart is None and 1 in pair
         if pair[0] != pair[1] and not repeats and axis != apart:
             pairs.setdefault(pair, []).append(axis_name(axis, rank) if rank > 2 else "")
-    sure = {pair: axes for pair, axes in pairs.items() if isinstance(pair[0] - pair[1], int)}
+    sure = {pair: axes for pair, axes in pairs.items() if differ(*pair)}
+    tail = "" if aligned else "; axes are paired from the last"
     if not sure:
-        return disagreement(what, *next(iter(pairs)), operands)
+        error = disagreement(what, *next(iter(pairs)), operands)
+        conditions = [sufficient(*pair) for pair in pairs]
+        needed = dict.fromkeys(condition for condition in conditions if condition is not None)
+        if len(needed) > 1 and None not in conditions:
+            error.help = (declared(*needed),)
+        error.message += tail
+        return error
     said = ", ".join(
         f"{x} is not {y}{f' ({_listed(axes)})' if aligned and rank > 2 else ''}"
         for (x, y), axes in sure.items()
     )
-    tail = "" if aligned else "; axes are paired from the last"
     return OpError(f"{what}: {said}{tail}", operands=operands)
+
+
+def differ(a: Dim, b: Dim) -> bool:
+    """Whether two sizes differ whatever the open ones are."""
+    low, high = bounds(a - b)
+    return (low is not None and low > 0) or (high is not None and high < 0)
 
 
 def _listed(words: Sequence[str]) -> str:
@@ -159,18 +180,25 @@ def disagreement(
     what: str, a: Dim, b: Dim, operands: tuple[str, ...], attributes: tuple[str, ...] = ()
 ) -> OpError:
     """The error of two sizes that differ or cannot be proven equal, naming what is missing."""
-    if isinstance(a - b, int):
+    if differ(a, b):
         return OpError(f"{what}: {a} is not {b}", operands=operands, attributes=attributes)
     message, condition = f"{what}: {a} == {b} cannot be proven", sufficient(a, b)
     error = Unproven(message, condition, operands=operands, attributes=attributes)
+    if condition is not None and condition.divisor == 1:
+        error.condition = None  # where it does not hold, one of them may be 1, and repeat
     if str(a).isidentifier() and str(b).isidentifier():
         error.help = (f"where they are equal, call both {a}",)
     return error
 
 
 def sufficient(a: Dim, b: Dim) -> Symbol | None:
-    """A symbol of which enough is known that a == b is proven, e.g. `H % 16 == 0`."""
+    """A symbol of which enough is known that a == b is proven, e.g. `H % 16 == 0`, `T <= 512`."""
     difference = a - b
+    for special in _bounded(difference):
+        free = symbol(special.name, special.minimum, special.divisor, special.remainder,
+                      special.maximum)  # fmt: skip
+        if substitute(difference, {special.name: free}) == 0:
+            return special
     denominators = {*_denominators(difference)}
     for s in sorted(symbols_of(difference), key=str):
         parts = (*denominators, lcm(1, *denominators))
@@ -182,6 +210,19 @@ def sufficient(a: Dim, b: Dim) -> Symbol | None:
                 if divisor > 1 and substitute(difference, {s.name: free}) == 0:
                     return special
     return None
+
+
+def _bounded(value: Dim) -> Iterable[Symbol]:
+    """Symbols that a minimum or maximum compares with a number, held to one side of it."""
+    for monomial, _ in terms_of(value):
+        for atom, _ in monomial:
+            if not isinstance(atom, Extremum):
+                continue
+            limits = [limit for limit in atom.arguments if isinstance(limit, int)]
+            for s in sorted(symbols_of(value), key=str) if limits else ():
+                if s.divisor == 1 and s.maximum is None:
+                    yield Symbol(s.name, s.minimum, 1, 0, max(s.minimum, min(limits)))
+                    yield Symbol(s.name, max(s.minimum, *limits), 1, 0, None)
 
 
 def _denominators(value: Dim) -> Iterable[int]:

@@ -64,20 +64,6 @@ def _sizes_of(x: TensorType, sizes: tuple[int, ...], rank: int) -> tuple[str, ..
     return (f"of {rank} {what}: {'x'.join(map(str, own[-rank:]))}",)
 
 
-FEW_CHANNELS = 16
-"""A kernel that is as large as this, and larger than the map, was meant for channels."""
-
-
-def _larger_than_the_map(call: Call, kernel: Sequence[Dim]) -> tuple[str, ...]:
-    """Help for a kernel that is likely a number of channels."""
-    sizes = zip(kernel, call.type("x").shape[2:], strict=True)
-    known = [(k, s) for k, s in sizes if isinstance(k, int) and isinstance(s, int)]
-    large = all(isinstance(k, int) and k >= FEW_CHANNELS for k in kernel)
-    if "channels" in call.attributes and large and any(k > s or k % 2 == 0 for k, s in known):
-        return ("channels that flow in are known: the first argument is those that come out",)
-    return ()
-
-
 def before_flat(rank: int) -> tuple[str, ...]:
     """Help for what works on space and is given a flat tensor."""
     return ("what works on maps stands before `flatten`",) if rank == 2 else ()
@@ -89,6 +75,14 @@ def shared_out(channels: int, *others: int) -> tuple[str, ...]:
     fitting = [str(n) for n in range(1, common + 1) if common % n == 0]
     shown = fitting if len(fitting) <= 8 else [*fitting[:4], "...", str(common)]
     return (f"groups that divide {'both' if others else 'them'}: {', '.join(shown)}",)
+
+
+def _sided(kernel: Sequence[int], dilation: Sequence[int]) -> str:
+    """What pads an even kernel; along time also all of it before, so that nothing comes early."""
+    text = "add pad = valid, pad = same or a number"
+    if len(kernel) != 1:
+        return text
+    return f"{text}; before alone it is pad = [[{dilation[0] * (kernel[0] - 1)}, 0]]"
 
 
 def resolve_padding(
@@ -104,8 +98,7 @@ def resolve_padding(
             raise OpError(
                 f"an even kernel ({text}) has no middle: say its padding",
                 attributes=("kernel",),
-                help=_larger_than_the_map(call, kernel)
-                or ("add pad = valid, pad = same or a number",),
+                help=(_sided(kernel, dilation),),
             )
         halves = [d * (k - 1) // 2 for k, d in zip(kernel, dilation, strict=True)]
         return tuple((half, half) for half in halves)
@@ -164,8 +157,7 @@ def window_extents(call: Call, window: Window, ceil: bool = False) -> tuple[Dim,
                 f"{call.type('x')} with padding ({before}, {after})",
                 operands=("x",),
                 attributes=("kernel",),
-                help=_larger_than_the_map(call, window.kernel)
-                or ("less stride or pooling before it leaves a larger map, `pad` adds to it",),
+                help=("less stride or pooling before it leaves a larger map, `pad` adds to it",),
             )
         if ceil:
             count = ceil_div(slack, stride) + 1

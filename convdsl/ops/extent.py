@@ -21,7 +21,7 @@ from convdsl.ir.opdef import (
     no_contraction,
     no_state,
 )
-from convdsl.ir.shapes import SPACE, disagreement, entries, resolve_axes
+from convdsl.ir.shapes import SPACE, differ, disagreement, entries, resolve_axes
 from convdsl.ir.windows import Padding, check_folding, padded_index
 from convdsl.kernel.expr import Axis, Read, Stage, TensorExpr, TensorVar, axes_over
 from convdsl.tensor import (
@@ -273,7 +273,7 @@ def resolve_expand(call: Call) -> Mapping[str, Any]:
             raise OpError(f"{want} is no extent", attributes=("shape",))
     what = f"cannot expand {x} to {format_shape(shape)}"
     pairs = {pair: None for pair in zip(own, shape, strict=True) if pair[0] not in (1, pair[1])}
-    certain = ", ".join(f"{have} is not {want}" for have, want in pairs if _differ(have, want))
+    certain = ", ".join(f"{have} is not {want}" for have, want in pairs if differ(have, want))
     if certain:
         more = len(shape) > x.rank
         tail = "; axes are paired from the last" if more else ""
@@ -290,12 +290,6 @@ def resolve_expand(call: Call) -> Mapping[str, Any]:
             error.help = (f"{have} stays open: -1 leaves a size as it is",)
         raise error
     return {**call.attributes, "shape": shape}
-
-
-def _differ(a: Dim, b: Dim) -> bool:
-    """Whether two sizes differ whatever the open ones are."""
-    difference = a - b
-    return isinstance(difference, int) and difference != 0
 
 
 def infer_expand(call: Call) -> tuple[TensorType, ...]:

@@ -250,8 +250,9 @@ DFT = OpDef(
     doc="""The discrete Fourier transform along an axis, and its inverse.
 
     y[k] = sum over n of x[n] exp(-2 pi i n k / length), and back with the other sign, divided by
-    the length. The last axis of x is 1 (real) or 2 (real part, imaginary part), that of y 2. Cooley
-    and Tukey 1965; as NumPy's fft, ifft, rfft, irfft, and ONNX DFT.""",
+    the length, which is known when the file is loaded. The last axis of x is 1 (real) or 2 (real
+    part, imaginary part), that of y 2, and 1 of real numbers back from half a spectrum. Cooley and
+    Tukey 1965; as NumPy's fft, ifft, rfft, irfft, and ONNX DFT.""",
     operands=(Operand("x"),),
     attributes=(
         Attribute("axis", Kind.INT, -2, "axis to transform; the last before the parts"),

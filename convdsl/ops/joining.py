@@ -166,7 +166,11 @@ def resolve_split(call: Call) -> Mapping[str, Any]:
             total = total + size
         if total != extent:
             what = f"cannot split axis {axis} of {x} into {' + '.join(map(str, sizes))}"
-            raise disagreement(what, extent, total, ("x",))
+            error = disagreement(what, extent, total, ("x",))
+            if isinstance(extent, int) and isinstance(total, int):
+                rest = [*sizes, extent - total] if total < extent else []
+                error.help = (f"what is left is a part, too: {rest}",) if rest else ()
+            raise error
     return {**call.attributes, "axis": axis, "parts": sizes}
 
 

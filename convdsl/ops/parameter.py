@@ -22,7 +22,10 @@ from convdsl.ir.opdef import (
 from convdsl.kernel.expr import Read, Stage, TensorExpr, TensorVar, axes_over
 from convdsl.tensor import LANGUAGE_DTYPES, DType, TensorType, format_shape
 
-_OPEN = "its sizes are known when the file is loaded: for the batch, and others, write 1"
+_OPEN = (
+    "its sizes are known when the file is loaded: for the batch, and others, write 1; of a longer"
+    " table the first are parameter([512, 64]) -> slice([0], stop = T)"
+)
 
 
 def resolve_parameter(call: Call) -> Mapping[str, Any]:

@@ -57,6 +57,9 @@ COORDINATES = (
 ROUNDINGS = ("floor", "ceil", "round_prefer_floor", "round_prefer_ceil")
 
 
+_SAID = "twice as large is resize(2); as large as another resize(size = y.space)"
+
+
 def resolve_resize(call: Call) -> Mapping[str, Any]:
     """x[N, C, space..], floating, and either the size of the output or a scale, one number an axis
     of space; `coordinates` without `pytorch`, `mode` without the names of ranks. Raises OpError
@@ -67,7 +70,10 @@ def resolve_resize(call: Call) -> Mapping[str, Any]:
     if x.rank < 3:
         raise OpError(f"resize needs batch, channels and space, not {x}", operands=("x",))
     if (call["size"] == FITTING) == (call["scale"] == FITTING):
-        raise OpError("resize needs either a size or a scale", attributes=("size", "scale"))
+        both = call["size"] != FITTING
+        help = "leave one of them out: either follows from the other" if both else _SAID
+        text = f"resize needs either a size or a scale, and has {'both' if both else 'neither'}"
+        raise OpError(text, attributes=("size", "scale"), help=(help,))
     rank = x.rank - 2
     mode = NEAREST if call["mode"] == NEAREST else LINEAR
     coordinates = call["coordinates"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from convdsl.ir.opdef import (
@@ -137,7 +137,9 @@ def resolve_reshape(call: Call) -> Mapping[str, Any]:
         if known != total:
             what = f"cannot reshape {x} to {format_shape(given)}"
             error = disagreement(what, total, known, ("x",), ("shape",))
-            error.help = error.help or ("one size may be -1: it is worked out",)
+            others = (known_but(given, axis) for axis in range(len(given)))
+            if any(exact_div(total, other) is not None for other in others):
+                error.help = error.help or ("one size may be -1: it is worked out",)
             raise error
         return {**call.attributes, "shape": given}
     extent = exact_div(total, known)
@@ -149,6 +151,11 @@ def resolve_reshape(call: Call) -> Mapping[str, Any]:
         )
     shape = (*given[: unknown[0]], extent, *given[unknown[0] + 1 :])
     return {**call.attributes, "shape": shape}
+
+
+def known_but(shape: Sequence[Dim], axis: int) -> Dim:
+    """The elements of a shape for each position along an axis."""
+    return product((*shape[:axis], *shape[axis + 1 :]))
 
 
 def infer_reshape(call: Call) -> tuple[TensorType, ...]:

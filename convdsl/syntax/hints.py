@@ -458,6 +458,8 @@ _LOOSE = re.compile(r"\b(repeat|for|if|else)\b[^{}\n]*\Z")
 
 def _odd_sign(after: str, found: str, before: str, accepts: Collection[str]) -> str | None:
     """What to write for signs, or numbers, that are written otherwise elsewhere."""
+    if after.startswith("=>") and not _TAKES_NAMES.search(before):
+        return "write `->`"
     if after.startswith("=>"):
         return "a chain that begins with no tensor is a layer: `let f = conv(8, 3x3) -> relu`"
     if _IN_A_TYPE.search(before) and found in ("*", ":", ".", ",", "]") and before[-1:] in "[,-":
@@ -479,6 +481,9 @@ def _odd_sign(after: str, found: str, before: str, accepts: Collection[str]) -> 
         return "a comment starts with `#`"
     return None
 
+
+_TAKES_NAMES = re.compile(r"(?:[=(,]|\b(?:return|let))\s*(?:\w+|\([\w\s,]*\))\s*\Z")
+"""The names of a function without one, before its `=>`."""
 
 _ARROWS_APART = {
     (">", ">"): "write `->`",
