@@ -27,7 +27,7 @@ LAYERS: dict[str, tuple[tuple[int, ...], dict[str, Any], str]] = {
     "3x3 strided": ((1, 64, 14, 14), {"channels": 128, "kernel": 3, "stride": 2}, "direct"),
     "3x3 dilated": ((1, 64, 14, 14), {"channels": 64, "kernel": 3, "dilation": 2}, "winograd"),
     "1x1": ((1, 64, 14, 14), {"channels": 256, "kernel": 1}, "direct"),
-    "1x1 strided": ((1, 64, 14, 14), {"channels": 256, "kernel": 1, "stride": 2}, "direct"),
+    "1x1 strided": ((1, 64, 14, 14), {"channels": 256, "kernel": 1, "stride": 2}, "unfolded"),
     "first layer": ((1, 3, 32, 32), {"channels": 64, "kernel": 7, "stride": 2}, "direct"),
     "ragged": ((1, 24, 14, 14), {"channels": 58, "kernel": 3}, "winograd"),
     "mirrored": ((1, 16, 14, 14), {"channels": 16, "kernel": 3, "flip": True}, "direct"),

@@ -68,10 +68,37 @@ def test_groups() -> None:
     check(graph, without=("direct",))
 
 
-def test_first_layers_are_read_as_they_lie() -> None:
+@pytest.mark.parametrize(("channels", "made"), [(8, 128), (64, 32)])
+def test_few_channels_are_read_as_they_lie(channels: int, made: int) -> None:
     """Inputs of a model are plain."""
-    graph = conv_graph((1, 64, 15, 15), {"channels": 64, "kernel": 1, "stride": 2})
+    graph = conv_graph((1, channels, 15, 15), {"channels": made, "kernel": 1, "stride": 2})
     assert "unfolded" not in check(graph)
+
+
+@pytest.mark.parametrize("cpu", ["x86-64-v2", "x86-64-v3"])
+def test_many_plain_channels_are_turned_first(cpu: str) -> None:
+    """A tile would meet a line of each of 304 rows, for five positions."""
+    graph = conv_graph((2, 304, 18, 18), {"channels": 64, "kernel": 1, "stride": 2})
+    lowered = lower(graph, cpu_machine(find_target(cpu)), "t")
+    assert "unfolded" in [choice.schedule for choice in lowered.choices]
+
+
+@pytest.mark.dear
+@given(
+    batch=st.integers(1, 3),
+    channels=st.integers(24, 70),
+    space=st.lists(st.integers(1, 20), min_size=1, max_size=3),
+    made=st.integers(64, 150),
+    strides=st.lists(st.integers(1, 3), min_size=3, max_size=3),
+)
+def test_plain_inputs_of_any_steps(
+    batch: int, channels: int, space: list[int], made: int, strides: list[int]
+) -> None:
+    """Rows of one position, too, which nothing turns."""
+    stride = tuple(strides[: len(space)])
+    assume(max(stride) > 1)
+    graph = conv_graph((batch, channels, *space), {"channels": made, "kernel": 1, "stride": stride})
+    check(graph, without=("direct", "winograd", "planar", "spectral"))
 
 
 @pytest.mark.dear

@@ -25,8 +25,9 @@ _TORN = 1.25  # cycles of storing an element by itself
 _PLACES = 4  # of groups within a block: so many have code of their own, with stores of vectors
 _SETS = 64  # of the first-level cache: a page of lines, whatever its size
 _SHARE = 0.5  # of the second-level cache, beyond which a map is not found there by the next sweep
+_ASKED = 1.5  # cycles of a line that a tile asks for, in a loop of its own
 _MOST_DIVIDING = 5  # blocks of a tile that has a few positions, too
-_STREAMS = 24  # channels of one tap, each a row by itself: more than a processor sees coming
+STREAMS = 24  # channels of one tap, each a row by itself: more than a processor sees coming
 _PAGE = 4096
 _WORTH_NEAR = 0.9  # as the next, of one tap and a map far away
 _WORTH_ONE_TAP = 2.0  # as the next, of one tap
@@ -128,13 +129,22 @@ def _skipping_cycles(conv: Convolution, task: Task, target: Target, tile: Tile) 
     them, each brings a line along of which the rest is not wanted, and none is asked for ahead."""
     if conv.taps > 1 or all(s.stride == 1 for s in conv.space):
         return 0.0
+    given = input_layout(conv, task, target)
+    if given is not None and given.axis is None:
+        rows, wide = prod(s.outs for s in conv.space[:-1]), conv.space[-1].outs
+        tiles = -(-conv.channels_out // (task.layout.block * tile.blocks)) * -(
+            -wide // tile.columns
+        )
+        asked = extent_of(conv.n) * conv.groups * rows * tiles * conv.channels_in * _ASKED
+    else:
+        asked = 0.0
     line = max(LINE_BYTES, task.layout.block * conv.x.dtype.bytes)
     blocks = -(-conv.channels_in // task.layout.block)
     touched = prod(s.outs for s in conv.space) * blocks * line
     if touched < target.caches.l2_bytes * _SHARE:
-        return 0.0
+        return asked
     sweeps = -(-conv.channels_out // (task.layout.block * tile.blocks))
-    return conv.groups * extent_of(conv.n) * sweeps * touched / FAR
+    return asked + conv.groups * extent_of(conv.n) * sweeps * touched / FAR
 
 
 def input_layout(conv: Convolution, task: Task, target: Target) -> Layout | None:
@@ -152,7 +162,7 @@ def input_layout(conv: Convolution, task: Task, target: Target) -> Layout | None
     full = conv.channels_in >= task.layout.block
     if conv.taps > 1:
         return packed if full and cycles >= _WORTH_PACKING else given
-    many = conv.channels_in >= _STREAMS or _crowded(conv, target)
+    many = conv.channels_in >= STREAMS or _crowded(conv, target)
     least = _WORTH_NEAR if _lies_far(conv, target) else _WORTH_ONE_TAP
     return packed if full and many and cycles >= least else given
 

@@ -1,6 +1,7 @@
 """Convolutions that read no position twice: first what they read is put side by side.
 
-Strided ones of one tap, and those of patches, whose steps are as long as their filters. What is
+Strided ones of one tap, and those of patches, whose steps are as long as their filters; of plain
+inputs rows in steps first, which are then turned into vectors of channels. What is
 left is a product of matrices, whose tiles run over rows and columns as one: none is cut off at the
 end of a row, and all that a line of the cache brings is wanted by every tile of channels. The copy
 is of a map at the most, once; the products meet it once for each such tile.
@@ -16,25 +17,29 @@ from convdsl.kernel.layout import Layout
 from convdsl.kernel.target import Target
 from convdsl.schedules.contraction import Convolution, Space, match_convolution
 from convdsl.schedules.cpu.direct import direct
+from convdsl.schedules.cpu.direct_plan import STREAMS
 from convdsl.schedules.cpu.generic import generic
+from convdsl.schedules.cpu.transpose import transpose
 from convdsl.schedules.task import Operand, Output, Schedule, Scheduled, Scratch, Task
 from convdsl.tensor import Dim, TensorType, floor_div
 from convdsl.tensor.records import record
 
 _COPIED = 3.0  # cycles of a vector from beyond the second-level cache into it
+_WORTH_TURNING = 4.0  # cycles of multiply-adds for each element, beside 1.3 of copies and lines
 _GATHERED = 1.0  # cycles of an element that is brought into a vector by itself
 
 
 @record
 class Unfolded:
-    """A task that makes a map of what is read, and the one that is left to do with it."""
+    """Tasks that make a map of what is read, one of what the other has made, and the one that is
+    left to do with it."""
 
-    copy: Task
+    copies: tuple[Task, ...]
     rest: Task
 
     @property
-    def map(self) -> Output:
-        return self.copy.outputs[0]
+    def maps(self) -> tuple[Output, ...]:
+        return tuple(copy.outputs[0] for copy in self.copies)
 
 
 @lru_cache(maxsize=512)
@@ -50,12 +55,22 @@ def unfolded(task: Task) -> Unfolded | None:
         return None
     if conv.taps == 1:
         wide = conv.groups == 1 or conv.channels_in >= task.layout.block
-        return _of_one_tap(task, conv, given) if wide and given.layout.axis == 1 else None
+        lies_so = given.layout.axis == 1 or (
+            given.layout.axis is None and _is_worth_turning(conv, task)
+        )
+        return _of_one_tap(task, conv, given) if wide and lies_so else None
     w = task.operand(conv.w.tensor.name)
     whole = conv.groups == 1 and not conv.order and w.static and not task.read_again(w.var.name)
     if not whole or given.layout.axis is not None or not all(map(_is_of_patches, conv.space)):
         return None
     return _of_patches(task, conv, given, w)
+
+
+def _is_worth_turning(conv: Convolution, task: Task) -> bool:
+    """Whether a plain input has more rows than a processor sees coming, and its elements meet
+    enough multiply-adds."""
+    cycles = conv.channels_out / (2 * task.layout.block)
+    return conv.groups == 1 and conv.channels_in >= STREAMS and cycles >= _WORTH_TURNING
 
 
 def _is_of_patches(space: Space) -> bool:
@@ -66,8 +81,12 @@ def _is_of_patches(space: Space) -> bool:
 
 def _of_one_tap(task: Task, conv: Convolution, given: Operand) -> Unfolded:
     """The map has the input's images and channels, and the output's positions."""
-    copy = _copy(task, conv, given, given.var.type.sizes[1])
-    var = copy.outputs[0].var
+    assert given.layout is not None
+    copies = [_copy(task, conv, given, given.var.type.sizes[1], given.layout.axis)]
+    if given.layout.axis is None:  # rows in steps are read in vectors of rows, and turned then
+        copies.append(_blocked(copies[0], task.layout.block))
+    (map,) = copies[-1].outputs
+    var = map.var
 
     def rule(node: Expr) -> Expr | None:
         if not (isinstance(node, Read) and node.tensor == given.var):
@@ -75,13 +94,14 @@ def _of_one_tap(task: Task, conv: Convolution, given: Operand) -> Unfolded:
         return Read(var, (*node.index[:2], *_positions(conv)))
 
     body = transform(task.root.body, rule)
-    return Unfolded(copy, _rest(task, body, {given.var.name: Operand(var, copy.layout)}))
+    operands = {given.var.name: Operand(var, map.layout)}
+    return Unfolded(tuple(copies), _rest(task, body, operands))
 
 
 def _of_patches(task: Task, conv: Convolution, given: Operand, w: Operand) -> Unfolded:
     """The map has a channel for each channel and tap, in the order in which the filters lie."""
     channels = conv.channels_in * conv.taps
-    copy = _copy(task, conv, given, channels)
+    copy = _copy(task, conv, given, channels, 1)
     var = copy.outputs[0].var
     ones = (1,) * len(conv.space)
     filters = TensorVar(
@@ -98,17 +118,19 @@ def _of_patches(task: Task, conv: Convolution, given: Operand, w: Operand) -> Un
     made = Reduce("sum", (axis,), product)
     body = transform(task.root.body, lambda node: made if node == conv.reduce else None)
     operands = {given.var.name: Operand(var, copy.layout), w.var.name: Operand(filters, None)}
-    return Unfolded(copy, _rest(task, body, operands))
+    return Unfolded((copy,), _rest(task, body, operands))
 
 
 def _positions(conv: Convolution) -> list[Dim]:
     return [0 if s.outs == 1 else s.out.i for s in conv.space]
 
 
-def _copy(task: Task, conv: Convolution, given: Operand, channels: int) -> Task:
-    """The task that makes the map, in vectors of channels."""
+def _copy(
+    task: Task, conv: Convolution, given: Operand, channels: int, blocked: int | None
+) -> Task:
+    """The task that makes the map, in vectors of channels or plain."""
     shape = (given.var.type.sizes[0], channels, *(s.outs for s in conv.space))
-    layout = Layout(shape, 1, task.layout.block)
+    layout = Layout(shape) if blocked is None else Layout(shape, 1, task.layout.block)
     var = TensorVar(f"{given.var.name}_unfolded", TensorType(given.var.type.dtype, shape))
     image, channel = Axis("image", shape[0]), Axis("channel", channels)
     rest: Dim = channel.i
@@ -120,6 +142,16 @@ def _copy(task: Task, conv: Convolution, given: Operand, channels: int) -> Task:
     read = Read(given.var, (image.i, rest, *index))
     made = Stage(var, (image, channel, *(s.out for s in conv.space)), read)
     return Task("unfolded", (made,), (given,), (Output(var, layout),), layout)
+
+
+def _blocked(copy: Task, lanes: int) -> Task:
+    """The task that brings a plain map into vectors of channels."""
+    (map,), axes = copy.outputs, copy.axes
+    layout = Layout(map.layout.shape, 1, lanes)
+    var = replace(map.var, name=f"{map.var.name}_blocked")
+    read = Read(map.var, tuple(0 if axis.extent == 1 else axis.i for axis in axes))
+    given = (Operand(map.var, map.layout),)
+    return Task("blocked", (Stage(var, axes, read),), given, (Output(var, layout),), layout)
 
 
 def _rest(task: Task, body: Expr, operands: dict[str, Operand]) -> Task:
@@ -136,20 +168,34 @@ def cost(task: Task, target: Target) -> float | None:
     rest = None if made is None else direct(target).cost(made.rest)
     if made is None or rest is None:
         return None
-    layout, (given,) = made.copy.layout, made.copy.operands
+    first, *others = made.copies
+    (given,), held = first.operands, first.layout.held
     assert given.layout is not None
+    if others:
+        costs = [schedule.cost(copy) for schedule, copy in _ways(made, target)]
+        known = [cost for cost in costs if cost is not None]  # single positions are not turned
+        return rest + sum(known) if len(known) == len(costs) else None
     whole = given.layout.axis == 1
-    return rest + (layout.held / layout.block * _COPIED if whole else layout.held * _GATHERED)
+    return rest + (held / first.layout.block * _COPIED if whole else held * _GATHERED)
+
+
+def _ways(made: Unfolded, target: Target) -> list[tuple[Schedule, Task]]:
+    """Each copy and what runs it."""
+    first, *others = made.copies
+    turned = transpose(target)
+    return [(generic(target), first), *((turned, copy) for copy in others)]
 
 
 def emit(task: Task, name: str, target: Target) -> Scheduled:
-    """Both, one after the other."""
+    """All, one after the other."""
     made = unfolded(task)
     assert made is not None
-    first = generic(target).emit(made.copy, f"{name}_unfolded")
-    rest = direct(target).emit(made.rest, name)
-    between = Scratch(made.map.var.name, made.map.var.type.dtype, made.map.layout.size)
-    return first.then(rest, between)
+    found = direct(target).emit(made.rest, name)
+    for schedule, copy in reversed(_ways(made, target)):
+        (map,) = copy.outputs
+        between = Scratch(map.var.name, map.var.type.dtype, map.layout.size)
+        found = schedule.emit(copy, f"{name}_{copy.op}").then(found, between)
+    return found
 
 
 def unfolding(target: Target) -> Schedule:
