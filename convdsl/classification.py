@@ -86,8 +86,8 @@ def prepared(network: Executable, images: Sequence[Picture]) -> tuple[str, list[
     if network.preprocessing is None:
         raise InputError(
             f"{network.name} does not declare how images become inputs (preprocess)\n"
-            "help: say it in the model; where nothing is said, `convdsl train` does the same as\n"
-            "      `preprocess image: resize(224x224) -> rescale(1 / 255)` with the input's size"
+            "help: say it in the model: `preprocess image: resize(224x224) -> rescale(1 / 255)`, "
+            "with the input's name and size, is what `convdsl train` does where nothing is said"
         )
     declared = Preprocessing.from_json(network.preprocessing)
     others = [name for name in network.inputs if name != declared.input]

@@ -29,6 +29,7 @@ from convdsl.passes import PASSES, Observer, Pass, check_passes
 from convdsl.passes import run as run_passes
 from convdsl.ranks import ALONE, Ranks
 from convdsl.runtime.cache import ObjectCache
+from convdsl.runtime.code import Code
 from convdsl.runtime.cpu.code import LoadedCode
 from convdsl.runtime.cpu.common import Common, open_common
 from convdsl.runtime.cpu.team import team_size
@@ -122,12 +123,10 @@ def compile(
             made = [(runner.code, runner.weights)]
         else:
             made = maker.make(bindings, values)
-        programs: list[Made] = []
-        for (code, packed), binding in zip(made, bindings, strict=True):
-            figures = analyse(model.settled(binding, values), "all", binding)
-            report = replace(figures, arena_bytes=code.scratch_bytes(1)).to_json()
-            made_for = Signature(tuple(executable.inputs), binding, values)
-            programs.append(Made(code, packed, made_for, report))
+        programs = [
+            _program(model, code, packed, Signature(tuple(executable.inputs), binding, values))
+            for (code, packed), binding in zip(made, bindings, strict=True)
+        ]
         made_by = f"convdsl {__version__}, {plan.toolchain.version}"
         held = executable.state.copy()
         said = replace(facts, apart=executable.samples_apart)
@@ -149,6 +148,14 @@ def compile(
     elif inputs is not None:
         executable.runner(executable.complete(binding))
     return executable
+
+
+def _program(model: Model, code: Code, packed: Any, made_for: Signature) -> Made:
+    """Code for one size as an artifact keeps it, with the figures of the network there."""
+    settled = model.settled(made_for.binding, made_for.values)
+    figures = analyse(settled, "all", made_for.binding)
+    report = replace(figures, arena_bytes=code.scratch_bytes(1)).to_json()
+    return Made(code, packed, made_for, report)
 
 
 def _check_tuner(tuner: object, made_for: str) -> None:

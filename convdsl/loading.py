@@ -122,6 +122,8 @@ def _refuse_artifact(path: Path, head: bytes) -> None:
 
 
 def _no_source(text: str) -> str:
+    if text == "-":
+        return "the standard input has no name here: write /dev/stdin, or name a file"
     if text and (folder := folder_instead(text)) is not None:
         return folder
     if "\n" in text or "->" in text:
@@ -130,10 +132,11 @@ def _no_source(text: str) -> str:
     near = nearest(text, zoo.names())
     if whole := next((f"{text}{e}" for e in _TEXTS if is_file(Path(f"{text}{e}"))), None):
         near = whole  # the file, but for its ending
-    if "/" in text or text.lower().endswith((".cnn", ".onnx")):
+    if "/" in text or text.lower().endswith((*_TEXTS, _ARTIFACT)):
         path = Path(text)
+        kind = _ARTIFACT if path.suffix.lower() == _ARTIFACT else ".cnn"
         siblings = (
-            [p.name for p in sorted(path.parent.glob("*.cnn"))] if path.parent.is_dir() else []
+            [p.name for p in sorted(path.parent.glob(f"*{kind}"))] if path.parent.is_dir() else []
         )
         beside = nearest(path.name, siblings)
         near = str(path.parent / beside) if beside is not None else near

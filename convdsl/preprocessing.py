@@ -99,7 +99,8 @@ def _read(image: str | Path | bytes, take: Callable[[Image.Image], T]) -> T:
     named = "the image" if isinstance(image, bytes) else f"the image {image}"
     try:
         if isinstance(source, Path) and source.exists() and not source.is_file():
-            raise InputError(f"{named} is not a plain file")
+            more = " but a folder: name the images in it" if source.is_dir() else ""
+            raise InputError(f"{named} is not a plain file{more}")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)

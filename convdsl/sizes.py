@@ -18,6 +18,7 @@ from convdsl.kernel.signature import (
     whole,
 )
 from convdsl.spelling import those
+from convdsl.tensor import Dim
 
 Shape: TypeAlias = "Sequence[int]"
 Shapes: TypeAlias = "Shape | Mapping[str, Shape] | None"
@@ -81,14 +82,26 @@ def _how_to_resize(
         ]
         if settings:
             return f"\nhelp: its sizes are parameters: --set {' --set '.join(settings)}"
+        pairs = list(zip(port.type.shape, shapes[port.name], strict=True))
+        moving = [isinstance(old, int) and old != new for old, new in pairs]
+        if moving[1:2] == [True]:
+            return _channels(*pairs[1], shapes[port.name])
         names = iter(("H", "W", "D") if port.type.rank > 3 else ("L",))
-        sizes = [
-            next(names, "S") if axis > 1 and old in fixed else str(old)
-            for axis, old in enumerate(port.type.shape)
-        ]
+        letters = ["N" if axis == 0 else next(names, "S") for axis, at in enumerate(moving) if at]
+        left = iter(letters)
+        sizes = [next(left) if at else str(old) for at, (old, _) in zip(moving, pairs, strict=True)]
         declared = f"input {port.name}: {port.type.dtype}[{', '.join(sizes)}]"
         return f"\nhelp: its text fixes its sizes; to leave them open, write `{declared}`"
     return ""
+
+
+def _channels(wanted: Dim, given: int, shape: Sequence[int]) -> str:
+    """Help for another number of channels, which no text leaves open."""
+    if len(shape) > 2 and shape[-1] == wanted:
+        first = "x".join(map(str, (shape[-1], *shape[1:-1])))
+        return f"\nhelp: channels come first: {first}"
+    what = "channels" if len(shape) > 2 else "numbers a sample"
+    return f"\nhelp: it takes {wanted} {what}, not {given}"
 
 
 def _sizes_name(model: Model, port: str, parameter: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -116,6 +117,8 @@ def find_machine(spec: str, this_machine: Callable[[], Machine]) -> Machine:
 
 
 def _unknown(spec: str) -> str:
+    if re.fullmatch(r"[0-9.]+", spec):
+        return f"{spec} is one figure, and a machine has two: GFLOPS/GBS such as 140/12"
     names = (*MACHINES, MEASURED)
     close = get_close_matches(spec, names, n=1)
     hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(names)};"

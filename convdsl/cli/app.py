@@ -153,4 +153,4 @@ def _unknown_arguments(parser: Parser, unknown: Sequence[str]) -> str:
         return said
     if unknown[0] in parser.option_strings():
         return f"{unknown[0]} stands behind the command: {parser.prog} {unknown[0]}"
-    return f"{unknown[0]} is one argument too many"
+    return parser.too_many(unknown)

@@ -34,7 +34,12 @@ def load(spec: str, network: Network) -> dict[str, Array]:
             raise InputError(f"--data {spec}: the seed must be a whole number")
         shapes = network.shapes()
         return {name: draw(int(seed), name, type, shapes[name]) for name, type in types.items()}
-    given, words = read(plain_path(spec)), by_words(types)
+    path, (called, equals, _) = plain_path(spec), spec.partition("=")
+    if equals and called in types and not path.exists():
+        raise InputError(
+            f"--data takes one file for all inputs, and no NAME=FILE\nhelp: {_archive_of(types)}"
+        )
+    given, words = read(path), by_words(types)
     given = {
         words[name] if name in words and words[name] not in given else name: array
         for name, array in given.items()
@@ -54,7 +59,7 @@ def _check_names(spec: str, given: Mapping[str, Array], types: Mapping[str, Tens
     if "" in given:
         raise InputError(
             f"{spec} holds one array, and the model takes {len(types)}: {wanted}\n"
-            f"help: np.savez(file, {', '.join(f'{name}=...' for name in types)}) writes one .npz"
+            f"help: {_archive_of(types)}"
         )
     odd = [name for name in given if name not in types]
     missing = [name for name in types if name not in given]
@@ -65,6 +70,10 @@ def _check_names(spec: str, given: Mapping[str, Array], types: Mapping[str, Tens
         near = suggestion(odd[0], types) or f"; the inputs are {wanted}"
         raise InputError(f"{spec}: the model has no input {odd[0]}{near}{more}")
     raise InputError(f"{spec} lacks the inputs {', '.join(missing)}{more}")
+
+
+def _archive_of(types: Mapping[str, TensorType]) -> str:
+    return f"np.savez(file, {', '.join(f'{name}=...' for name in types)}) writes one .npz"
 
 
 def draw(seed: int, name: str, type: TensorType, shape: tuple[int, ...]) -> Array:

@@ -42,8 +42,13 @@ def run(options: argparse.Namespace) -> int:
         from convdsl.ops import SPELLINGS
 
         wanted = options.code.upper()
+        whole = f"E{wanted:0>4}"  # of 201
         begun = [code for code in every if code.startswith(wanted)] if len(wanted) > 1 else []
-        near = f"; so begin {', '.join(begun)}" if begun else suggestion(wanted, every)
+        near = f"; so begin {', '.join(begun)}" if begun else ""
+        if whole in every:
+            near = f"; did you mean {whole}?"
+        elif not begun and not wanted.isdigit():
+            near = suggestion(wanted, every)
         if options.code in SPELLINGS:
             near = f"; of operators `convdsl ops {options.code}` tells"
         raise InputError(f"no code {options.code}{near or '; `convdsl explain` lists them'}")

@@ -65,6 +65,8 @@ def path_of(what: str, text: str, *ends: str) -> Path:
     would be lost: a network, weights, data; and, of what has an ending of its own, where it has
     that of another kind."""
     path = plain_path(text)
+    if text == "-":
+        raise InputError(f"{what} is not for the standard output: name a file, ./- is one")
     if text.endswith("/"):
         raise InputError(f"{text} is a folder: name the file in it")
     end = path.suffix.lower()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import io
 import os
 import sys
 from pathlib import Path
@@ -50,7 +51,7 @@ def _format(name: str, options: argparse.Namespace) -> bool:
     """Format one file; whether that changes it."""
     from convdsl.syntax.format import format_source
 
-    before = sys.stdin.read() if name == "-" else _read(name)
+    before = _given() if name == "-" else _read(name)
     after = format_source(before, "<stdin>" if name == "-" else name)
     if options.diff:
         lines = difflib.unified_diff(
@@ -86,6 +87,21 @@ def _first_change(name: str, before: str, after: str) -> str:
     shown = meant if len(meant) <= _LONGEST else f"{meant[:_LONGEST]}..."
     wanted = f"should read `{shown}`" if other < len(new) else "should not be there"
     return f"{name}:{line + 1}: {wanted}; {lines} would change"
+
+
+def _given() -> str:
+    """The standard input, which may be anything."""
+    from convdsl.syntax.limits import SOURCE_BYTES
+
+    if (stream := getattr(sys.stdin, "buffer", None)) is None:
+        return sys.stdin.read()
+    data = stream.read(SOURCE_BYTES + 1)
+    if len(data) > SOURCE_BYTES:
+        raise InputError(f"the standard input is larger than {SOURCE_BYTES:,} bytes")
+    try:
+        return io.TextIOWrapper(io.BytesIO(data), "utf-8").read()
+    except UnicodeDecodeError:
+        raise InputError("the standard input is not UTF-8 text") from None
 
 
 def _read(name: str) -> str:

@@ -52,7 +52,8 @@ def facts_of(path: str) -> dict[str, Any]:
             with place.open("rb"):
                 pass  # one that cannot be read is not known to be none
         missing = "" if place.exists() else "there is no such file; "
-        raise InputError(f"{path} is no artifact: {missing}`convdsl compile` writes them")
+        text = "; `convdsl report` says what is in a network" if place.suffix == ".cnn" else ""
+        raise InputError(f"{path} is no artifact: {missing}`convdsl compile` writes them{text}")
     return described(place, artifact.read(place).manifest)
 
 

@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import os
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,7 +109,7 @@ def run(options: argparse.Namespace) -> int:
         _write(folder, made)
     for path in made:
         console.result(str(folder / path))
-    inside = "" if options.folder == "." else f"cd {options.folder} && "
+    inside = "" if options.folder == "." else f"cd {shlex.quote(options.folder)} && "
     console.note(f"next: {inside}python data.py && convdsl train {name}.cnn --data data.npz")
     return 0
 

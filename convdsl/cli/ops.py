@@ -41,7 +41,8 @@ def run(options: argparse.Namespace) -> int:
         return 0
     op = SPELLINGS.get(options.name)
     if op is None:
-        near = suggestion(options.name, SPELLINGS)
+        own = [op.name for op in OPERATORS]
+        near = suggestion(options.name, own) or suggestion(options.name, SPELLINGS)
         raise InputError(f"no operator is called {options.name}{near}")
     if options.format == "json":
         console.result(json.dumps(facts(op), indent=2, ensure_ascii=False))

@@ -345,7 +345,7 @@ def natural(text: str) -> int:
     """An option's value that counts something that may not be there."""
     number = whole(text, 0, _MOST)
     if number is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 up")
     return number
 
 

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import inspect
+import itertools
 import re
+import shlex
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from convdsl.cli.console import use_colour
-from convdsl.spelling import nearest
+from convdsl.spelling import nearest, those
 
 _OPTION = re.compile(r"--?[A-Za-z]")
+
+_FEW = 6  # names that a suggestion lists
+_PIECE = 3  # letters of a piece of a name
 
 _OF_ALL = ("--version", "--print-completion")
 """Options that stand before any command."""
@@ -104,9 +111,10 @@ class Parser(argparse.ArgumentParser):
         if (of_all := nearest(name, _OF_ALL)) is not None:
             return f"; did you mean `convdsl {of_all}`?"
         if "--set" in known and name[:2] == "--" and value and value[0] != "-":
-            return (
-                f"; a parameter of the model is set by --set {name[2:].replace('-', '_')}={value}"
-            )
+            word = name[2:].replace("-", "_")
+            if "--epochs" in known and word in _training_settings():
+                return f"; a setting of the training is set by --set train.{word}={value}"
+            return f"; a parameter of the model is set by --set {word}={value}"
         return ""
 
     def error(self, message: str) -> NoReturn:
@@ -124,12 +132,37 @@ class Parser(argparse.ArgumentParser):
         valued = self._valued(message)
         if valued is not None and slip is not None and "did you mean" not in slip:
             slip = None  # the value that is missing may begin with a dash
-        console.error(slip or valued or _kinder(message))
+        console.error(slip or valued or f"{_kinder(message)}{self._misplaced(message)}")
         needed = [action for action in self._actions if action.required or self._is_plain(action)]
         formatter = self._get_formatter()
         formatter.add_usage(None, needed, [], "")
         usage = " ".join(formatter.format_help().split())
         self.exit(2, f"usage: {usage}; `{self.prog} --help` lists the options\n")
+
+    def _misplaced(self, message: str) -> str:
+        """Of an option that has to be given and is not, that a word stands where it is not read."""
+        option = message.removeprefix("the following arguments are required: ")
+        if option == message or not option.startswith("--") or ", " in option:
+            return ""
+        taken = sum(1 for action in self._actions if self._is_plain(action))
+        plain = [word for word, before in self._pairs() if not word.startswith("-") and not before]
+        more = plain[taken:]
+        return f"; did you mean {option} {shlex.quote(more[0])}?" if more else ""
+
+    def _pairs(self) -> list[tuple[str, bool]]:
+        """The words given, and whether each is the value of the option before it."""
+        takes = {o for a in self._actions if a.nargs != 0 for o in a.option_strings}
+        given: list[str] = self._given
+        return [(word, at > 0 and given[at - 1] in takes) for at, word in enumerate(given)]
+
+    def too_many(self, unknown: Sequence[str]) -> str:
+        """What is said of words that nothing takes: a name with spaces is in quotes."""
+        words = [word for word, value in self._pairs() if not value and not word.startswith("-")]
+        for start, end in itertools.combinations(range(len(words) + 1), 2):
+            name = " ".join(words[start:end])
+            if end - start > 1 and _is_file(name):
+                return f"a name with spaces stands in quotes: {shlex.quote(name)}"
+        return f"{unknown[0]} is one argument too many"
 
     def _valued(self, message: str) -> str | None:
         """Of an option without its value, what would stand there; of one with too much, which."""
@@ -175,10 +208,35 @@ def _filled(paragraph: str) -> str:
     return textwrap.fill(paragraph, width, break_long_words=False, break_on_hyphens=False)
 
 
+def _training_settings() -> Sequence[str]:
+    from convdsl.ir.training import Training
+
+    return [field.name for field in dataclasses.fields(Training)]
+
+
+def _is_file(name: str) -> bool:
+    try:
+        return Path(name).is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def suggestion(word: str, candidates: Iterable[str]) -> str:
-    """`; did you mean X?` where one of the candidates is near, else nothing."""
-    near = nearest(word, candidates)
-    return f"; did you mean {near}?" if near is not None else ""
+    """`; did you mean X?` where one of the candidates begins with the word or is near, `; there are
+    X, Y` where several begin with it, or have it as a part; else nothing."""
+    names = list(candidates)
+    begun = _with(word, names, lambda name: name.startswith(word))
+    near = begun[0] if len(begun) == 1 else None if begun else nearest(word, names)
+    if near is not None:
+        return f"; did you mean {near}?"
+    found = begun or _with(word, names, lambda name: word in re.split(r"[-_.]", name))
+    return f"; {those([*found[:_FEW], *(['...'] if found[_FEW:] else [])])}" if found else ""
+
+
+def _with(word: str, names: Iterable[str], holds: Callable[[str], bool]) -> list[str]:
+    """Names that a word of some letters, and no option, is a piece of."""
+    plain = len(word) >= _PIECE and not word.startswith("-")
+    return [name for name in names if plain and name != word and holds(name)]
 
 
 def _kinder(message: str) -> str:

@@ -22,6 +22,7 @@ from convdsl.cli.options import (
     input_shapes,
     selected_passes,
 )
+from convdsl.diagnostics import InputError
 
 if TYPE_CHECKING:
     from convdsl.passes import Step
@@ -34,8 +35,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_passes(parser)
 
 
+_OF_A_MODEL = (
+    *("set", "outputs", "batch", "input"),
+    *("disable", "pass_option", "print_after", "time_passes", "verify"),
+)
+
+
 def run(options: argparse.Namespace) -> int:
-    return _list(options) if options.model is None else _compare(options)
+    if options.model is not None:
+        return _compare(options)
+    said = [f"--{name.replace('_', '-')}" for name in _OF_A_MODEL if getattr(options, name)]
+    if said:
+        raise InputError(f"{', '.join(said)}: name the model that the passes go over")
+    return _list(options)
 
 
 def _list(options: argparse.Namespace) -> int:

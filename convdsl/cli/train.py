@@ -15,6 +15,7 @@ checkpoint.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -118,12 +119,13 @@ def run(options: argparse.Namespace) -> int:
         from convdsl.cli.several import start_several
 
         split_settings(options)
-        return start_several(options, _folder(options, model_to_train(options)))
+        return start_several(options, _folder(options, lambda: model_to_train(options)))
     return _run(options, ALONE)
 
 
-def _folder(options: argparse.Namespace, model: Model | None) -> Path:
-    return Path(plain_path(options.out or f"{model.name if model else ''}-trained"))
+def _folder(options: argparse.Namespace, model: Callable[[], Model]) -> Path:
+    """Where the run is kept: as `--out` says, else called as the model is."""
+    return plain_path(options.out or f"{model().name}-trained")
 
 
 def _model(options: argparse.Namespace, ranks: Ranks) -> Model:
@@ -131,7 +133,7 @@ def _model(options: argparse.Namespace, ranks: Ranks) -> Model:
     from convdsl.training.fit import begun_with
 
     if options.resume:
-        out = _folder(options, None if options.out else model_to_train(options))
+        out = _folder(options, lambda: model_to_train(options))
         options.begun = begun_with(out, options.resume, ranks).model
     return model_to_train(options)
 
@@ -144,7 +146,7 @@ def _run(options: argparse.Namespace, ranks: Ranks) -> int:
     said = split_settings(options)
     model = _model(options, ranks)
     looks = options.find_lr or options.overfit is not None
-    folder = _folder(options, model)
+    folder = _folder(options, lambda: model)
     first = ranks.rank == 0
     job = prepare(
         model,

@@ -37,11 +37,9 @@ def run(options: argparse.Namespace) -> int:
         return 0
     entry = zoo.find(options.name)
     if entry is None:
-        near = suggestion(options.name, entries)
-        begun = [name for name in entries if name.startswith(options.name)]
-        if len(begun) > 1:
-            near = f"; there are {', '.join(begun[:6])}{', ...' if begun[6:] else ''}"
-        raise InputError(f"no model of the zoo is called {options.name}{near}")
+        raise InputError(
+            f"no model of the zoo is called {options.name}{suggestion(options.name, entries)}"
+        )
     console.result(entry.path.read_text(encoding="utf-8"))
     return 0
 

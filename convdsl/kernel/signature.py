@@ -123,6 +123,17 @@ def _plain_symbol(extent: int | SymDim) -> str | None:
     return None
 
 
+def _near(symbol: Symbol, value: int) -> str:
+    """The sizes below and above that would do."""
+    below = value - (value - symbol.remainder) % symbol.divisor
+    fitting = [
+        size
+        for size in (below, below + symbol.divisor)
+        if size >= symbol.minimum and (symbol.maximum is None or size <= symbol.maximum)
+    ]
+    return f": {' or '.join(map(str, fitting))} would do" if fitting else ""
+
+
 def check_symbol(symbol: Symbol, value: int) -> None:
     """InputError where a value is no size, or breaks what was declared of its symbol."""
     value = whole(symbol.name, value)
@@ -132,4 +143,7 @@ def check_symbol(symbol: Symbol, value: int) -> None:
         raise InputError(f"{symbol.name} = {value}, but it must be {least}{most}")
     if value % symbol.divisor != symbol.remainder % symbol.divisor:
         rest = symbol.remainder % symbol.divisor
-        raise InputError(f"{symbol.name} = {value}, but {symbol.name} % {symbol.divisor} == {rest}")
+        raise InputError(
+            f"{symbol.name} = {value}, but {symbol.name} % {symbol.divisor} == {rest}"
+            f"{_near(symbol, value)}"
+        )

@@ -92,7 +92,7 @@ def select(
 ) -> tuple[Pass, ...]:
     """All passes but the disabled ones, with options by pass name.
 
-    Raises InputError for a name or an option that does not exist.
+    Raises InputError for a name or an option that does not exist, and for a value of another kind.
     """
     known = {p.name: p for p in PASSES}
     for name in (*disable, *(options or {})):
@@ -106,8 +106,23 @@ def select(
             if option not in accepted:
                 raise InputError(_unknown(f"option of {name}", option, accepted))
         if name not in disable:
-            chosen.append(replace(rewrite, **given))
+            said = {o: _valued(f"{name}.{o}", v, getattr(rewrite, o)) for o, v in given.items()}
+            chosen.append(replace(rewrite, **said))
     return tuple(chosen)
+
+
+def _valued(option: str, value: Any, default: bool | float) -> Any:
+    """The value of an option, of the kind of its default: yes or no, or a number from 0 up."""
+    if isinstance(default, bool):
+        if isinstance(value, bool):
+            return value
+        raise InputError(f"{option} is true or false, not {value!r}")
+    whole = isinstance(default, int)
+    fits = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
+    if not (fits and 0 <= value < float("inf")):
+        said = "a whole number" if whole else "a number"
+        raise InputError(f"{option} is {said} from 0 up, not {value!r}")
+    return type(default)(value)
 
 
 def _unknown(what: str, name: str, known: Collection[str]) -> str:

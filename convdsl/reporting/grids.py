@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from convdsl.analysis.report import Report, figure_text, shape_text
 from convdsl.analysis.roofline import Roofline
@@ -39,37 +39,42 @@ def report_grid(
     found = rows(report, depth)
     seen = [name for name, type in report.inputs.items() if type.rank > 2]
     fields = {f"field of {n}": n for n in seen} if len(seen) > 1 else {FIELD: "".join(seen)}
-    cells = [_cells(row) | {h: axes_text(row.receptive_field.get(n, ())) for h, n in fields.items()}
-             for row in found]  # fmt: skip
     headings = [h for name in chosen for h in (fields if name == FIELD else [name])]
+    cells = {h: [_cell(row, h, fields) for row in found] for h in headings}
     spare = ["source", "attributes", "input", FIELD, "kernel/stride", "flops", "op"]
     if columns is not None:  # whoever asks for columns names the dearest first
         spare = list(columns[:0:-1])
     dropped = [h for name in spare for h in (reversed(fields) if name == FIELD else [name])]
-    lines = [[row[heading] for heading in headings] for row in cells]
-    notes = [_field_note(fields, cells)] if seen else []
+    notes = [_field_note(fields, cells)] if seen and FIELD in chosen else []
     if any(row.shared for row in found):
         notes.append(Note(("params",), f"{SHARED}: weights that a layer above has, and counts"))
+    lines = list(zip(*(cells[heading] for heading in headings), strict=True))
     return _grid(headings, lines, "params,macs,flops", ",".join(dropped), notes)
 
 
-def _cells(row: Row) -> dict[str, str]:
-    return {
-        "layer": row.name,
-        "op": row.op,
-        "input": ", ".join(map(shape_text, row.inputs)),
-        "kernel/stride": row.window,
-        "output": shape_text(row.output),
-        "params": params_text(row),
-        "macs": figure_text(row.cost.macs),
-        "flops": figure_text(row.cost.flops),
-        "attributes": row.attributes,
-        "source": row.location,
-    }
+def _cell(row: Row, heading: str, fields: Mapping[str, str]) -> str:
+    """What a row has under a heading. Many are never shown, and cost time."""
+    if heading in fields:
+        return axes_text(row.receptive_field.get(fields[heading], ()))
+    return _CELLS[heading](row)
 
 
-def _field_note(fields: Mapping[str, str], cells: Sequence[Mapping[str, str]]) -> Note:
-    meaning = field_meaning(row[heading] for row in cells for heading in fields)
+_CELLS: Mapping[str, Callable[[Row], str]] = {
+    "layer": lambda row: row.name,
+    "op": lambda row: row.op,
+    "input": lambda row: ", ".join(map(shape_text, row.inputs)),
+    "kernel/stride": lambda row: row.window,
+    "output": lambda row: shape_text(row.output),
+    "params": params_text,
+    "macs": lambda row: figure_text(row.cost.macs),
+    "flops": lambda row: figure_text(row.cost.flops),
+    "attributes": lambda row: row.attributes,
+    "source": lambda row: row.location,
+}
+
+
+def _field_note(fields: Mapping[str, str], cells: Mapping[str, Sequence[str]]) -> Note:
+    meaning = field_meaning(text for heading in fields for text in cells[heading])
     where = "of the model input" if FIELD in fields else "of each model input"
     return Note(tuple(fields), f"receptive field: size/stride/padding, {where}{meaning}")
 
@@ -100,6 +105,7 @@ def passes_grid(snapshots: Sequence[Snapshot]) -> Grid:
 
 def roofline_grid(roof: Roofline) -> Grid:
     """A row per kernel: work, traffic, and the least time."""
+    digits = 1 if max((k.seconds for k in roof.kernels), default=0.0) >= 1e-5 else 3
     headings = ["kernel", "ops", "bound", "flops", "bytes", "flop/byte", "GFLOP/s", "us"]
     lines = [
         [
@@ -110,11 +116,11 @@ def roofline_grid(roof: Roofline) -> Grid:
             figure_text(k.bytes),
             f"{k.intensity:,.2f}",
             f"{k.attainable / 1e9:,.1f}",
-            f"{k.seconds * 1e6:,.1f}",
+            f"{k.seconds * 1e6:,.{digits}f}",
         ]
         for k in roof.kernels
     ]
-    spare = "ops,GFLOP/s,flop/byte,bytes,flops"
+    spare = "GFLOP/s,flop/byte,ops,bytes,flops"
     return _grid(headings, lines, ",".join(headings[3:]), spare)
 
 
@@ -127,5 +133,9 @@ def roofline_head(roof: Roofline) -> list[str]:
     return [
         f"machine {machine.name}: {speeds} ({machine.source})",
         f"ridge: {machine.ridge:.2f} flop/byte; kernels below it are bound by memory",
-        f"at best: {roof.seconds * 1e3:.3f} ms for {work}, {rate:,.1f} GFLOP/s",
+        f"at best: {_time(roof.seconds)} for {work}, {rate:,.1f} GFLOP/s",
     ]
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds * 1e3:.3f} ms" if seconds >= 1e-4 else f"{seconds * 1e6:.3f} us"

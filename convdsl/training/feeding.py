@@ -158,9 +158,12 @@ def _check_data(
         if name not in have:
             kind = "the loss compares with" if name in targets else "the network takes"
             there = names_of(sorted(have - {image}))
+            how = f"give an array called `{name}`"
+            if name in targets:
+                how = _HOW.get(name, f"{how}, or another loss")
             raise InputError(
                 f"{kind} `{name}`, which is not in {data.source}; besides images there is {there}"
-                f"\nhelp: {_HOW.get(name, f'give an array called `{name}`, or another loss')}"
+                f"\nhelp: {how}"
             )
     for name, type in targets.items():
         if type.dtype.is_integer:

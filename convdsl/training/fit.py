@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from functools import partial as applied
 from pathlib import Path
@@ -175,13 +176,8 @@ def prepare(
 ) -> Job:
     """Everything but the training itself: settings, data and network held against each other."""
     expect("the model", model, Model)
-    expect("the folder of the run", out, str, Path, NoneType)
     expect("what watches", watch, Watch, NoneType)
-    if "\0" in str(out):
-        raise InputError("a path cannot hold a NUL byte")
-    folder = None if out is None or ranks.rank > 0 else Path(out)
-    if ranks.rank == 0:
-        _check_folder(folder, resume, overwrite)
+    folder = _folder(out, resume, overwrite, ranks)
     said = gone_on(begun_with(out, resume, ranks).said, said)
     training = complete(model, said)
     agree(model, training)
@@ -192,7 +188,7 @@ def prepare(
     started, notes = _weights(model, weights, training, partial)
     notes += _of_ranks(model, ranks)
     notes += tuple("; ".join((d.message, *d.help)) for d in doubts(model, training))
-    try:
+    with _partial_would_do():
         session = Session(
             model,
             training,
@@ -206,26 +202,17 @@ def prepare(
             checkpoint_activations=checkpoint_activations,
             ranks=ranks,
         )
-    except MismatchError as error:
-        raise MismatchError(
-            f"{error}\nhelp: --partial takes what fits, and begins the rest anew (fine-tuning)"
-        ) from None
     reading = reading_ahead(workers, threads)
     targets = session.plan.targets
     loader = loader_of(model, targets, found.train, training, reading, ranks=ranks)
     notes += data_doubts(model, targets, found.train, training)
-    measure = None
-    if found.validation is not None:
-        _, hard = loss_model(model, training)
-        plain = loader_of(model, hard, found.validation, training, reading, trains=False)
-        measure = Evaluation(plain, training, compares(model.graph, training.loss[0]))
     assert training.epochs is not None
     run = Run(
         session,
         loader,
         training.epochs,
         Rates(training, len(loader)),
-        measure,
+        _measure(model, found, training, reading),
         training.patience,
         folder,
         _identity(model, found, training),
@@ -235,6 +222,38 @@ def prepare(
         training.batch if ranks.size > 1 else None,
     )
     return Job(run, found, training, notes)
+
+
+def _folder(out: Any, resume: bool, overwrite: bool, ranks: Ranks) -> Path | None:
+    """The folder of the run, which rank 0 alone uses. InputError where it cannot be."""
+    expect("the folder of the run", out, str, Path, NoneType)
+    if "\0" in str(out):
+        raise InputError("a path cannot hold a NUL byte")
+    if ranks.rank > 0:
+        return None
+    folder = None if out is None else Path(out)
+    _check_folder(folder, resume, overwrite)
+    return folder
+
+
+@contextmanager
+def _partial_would_do() -> Generator[None]:
+    """Weights that do not fit are told with what takes those that do."""
+    try:
+        yield
+    except MismatchError as error:
+        raise MismatchError(
+            f"{error}\nhelp: --partial takes what fits, and begins the rest anew (fine-tuning)"
+        ) from None
+
+
+def _measure(model: Model, data: Data, training: Training, reading: int) -> Evaluation | None:
+    """What judges the run, where there is something to judge it on."""
+    if data.validation is None:
+        return None
+    _, hard = loss_model(model, training)
+    plain = loader_of(model, hard, data.validation, training, reading, trains=False)
+    return Evaluation(plain, training, compares(model.graph, training.loss[0]))
 
 
 def evaluate_model(

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import convdsl as package
+from convdsl.backends.llvm import objects
 from convdsl.cli import app, console, report
 from convdsl.cli.app import COMMANDS
 from convdsl.diagnostics import InputError
@@ -111,11 +112,22 @@ def test_help_on_a_terminal_is_in_colour(convdsl, monkeypatch: pytest.MonkeyPatc
         (["train", "x", "--learning-rate", "3"], "did you mean --lr?"),
         (["run", "x", "--imgsz", "8"], "did you mean --input?"),
         (["report", "x", "--width", "16"], "is set by --set width=16"),
+        (["train", "x", "--width", "16"], "a parameter of the model is set by --set width=16"),
+        (["train", "x", "--schedule", "cosine"], "of the training is set by --set train.schedule="),
         (["report", "x", "-d", "1"], "no option -d; did you mean --depth?"),
         (["check", "-qw"], "-q/--quiet takes no value: 'w'"),
         (["-q", "report", "x"], "-q stands behind the command: convdsl report -q"),
         (["--color", "never", "zoo"], "options stand behind the command"),
         (["--print-completion", "cmd.exe"], "no completion for cmd.exe: bash, zsh, tcsh"),
+        # What begins so, or has it as a part.
+        (["comp"], "no command comp; there are compile, completion"),
+        (["rep"], "no command rep; did you mean report?"),
+        (["compile", "x", "--emit", "loop"], "did you mean loops?"),
+        # What stands where nothing reads it.
+        (["run", "x", "y.npy"], "are required: --data; did you mean --data y.npy?"),
+        (["eval", "x", "my data", "--batch", "2"], "did you mean --data 'my data'?"),
+        (["run", "x", "--batch", "2"], "the following arguments are required: --data\n"),
+        (["report", "x", "--depth", "-1"], "'-1' is not a whole number from 0 up"),
     ],
 )
 def test_misuse(convdsl, arguments: list[str], message: str) -> None:
@@ -127,6 +139,98 @@ def test_misuse(convdsl, arguments: list[str], message: str) -> None:
     assert "--help` lists the options" in said.err
     assert all(len(line) <= 120 for line in said.err.splitlines()[1:])
     assert "Traceback" not in said.err
+
+
+@pytest.mark.parametrize("command", ["report", "train", "draw", "check", "export"])
+def test_names_with_spaces_stand_in_quotes(
+    convdsl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    (tmp_path / "my own net.cnn").touch()
+    monkeypatch.chdir(tmp_path)
+    said = convdsl(command, "my", "own", "net.cnn", *["--data", "d"] * (command == "train"))
+    assert said.code == 2
+    told = "a name with spaces stands in quotes: 'my own net.cnn'"
+    assert (told in said.err) == (command != "check"), said.err  # which takes several
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["ops", "lin"], "called lin; did you mean linear?"),
+        (["ops", "group"], "called group; did you mean group_norm?"),
+        (["ops", "norm"], "there are batch_norm, layer_norm, group_norm, instance_norm"),
+        (["zoo", "vit_l"], "there are vit_l_16, vit_l_32"),
+        (["zoo", "resnet51"], "did you mean resnet50?"),
+        (["explain", "201"], "no code 201; did you mean E0201?"),
+        (["explain", "9"], "no code 9; `convdsl explain` lists them"),
+        (["explain", "e02"], "so begin E0201"),
+        (["report", "lenet5", "--machine", "140"], "140 is one figure, and a machine has two"),
+        (["passes", "--disable", "x", "--batch", "2"], "--batch, --disable: name the model"),
+        (["passes", "--verify"], "--verify: name the model that the passes go over"),
+        (["report", "-"], "write /dev/stdin, or name a file"),
+        (["check", "-"], "write /dev/stdin, or name a file"),
+        (["bench", "none.cdsl"], "there is no file none.cdsl"),
+        (["report", "lenet5", "--html", "-"], "a page is not for the standard output"),
+        (["export", "lenet5", "--weights", "random:0", "-o", "-"], "not for the standard output"),
+        (["compile", "lenet5", "--weights", "random:0", "-o", "-"], "an artifact is not for the"),
+        (["run", "lenet5", "--weights", "random:0", "--data", "image=x.npy"], "no NAME=FILE"),
+        (["info", "none.cnn"], "`convdsl report` says what is in a network"),
+        (["compile", "lenet5", "--emit", "asm", "--cpu", "avx2"], "for avx2 write x86-64-v3"),
+        (["compile", "lenet5", "--emit", "asm", "--cpu", "arm64"], "aarch64-linux-gnu:generic"),
+        (["report", "unet", "--set", "size=8"], "no parameter `size`"),
+    ],
+)
+def test_what_was_meant(convdsl, arguments: list[str], message: str) -> None:
+    said = convdsl(*arguments)
+    assert said.code == 2
+    assert message in said.err
+
+
+def test_levels_that_are_written_instead_are_known() -> None:
+    for meant in objects._LEVELS.values():
+        assert objects.find_target(meant).vector_bytes >= 16
+
+
+def test_sizes_that_would_do(convdsl, tmp_path: Path) -> None:
+    body = "image -> maxpool(2) -> output y"
+    head = "model m { input image: f32[N, 1, H, 8] where H % 4 == 2, H >= 6\n"
+    (tmp_path / "m.cnn").write_text(f"{head}{body} }}")
+    how = ("report", tmp_path / "m.cnn", "--batch", "1", "--input")
+    assert "H = 12, but H % 4 == 2: 10 or 14 would do" in convdsl(*how, "1x12x8").err
+    assert "H = 5, but it must be at least 6" in convdsl(*how, "1x5x8").err
+    assert "H = 7, but H % 4 == 2: 6 or 10 would do" in convdsl(*how, "1x7x8").err
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("1x8x8", "it takes 3 channels, not 1"),
+        ("8x8x3", "channels come first: 3x8x8"),
+        ("3x9x9", "write `input image: f32[N, 3, H, W]`"),
+        ("3x8x9", "write `input image: f32[N, 3, 8, H]`"),
+    ],
+)
+def test_shapes_that_the_text_fixes(convdsl, small: Path, given: str, said: str) -> None:
+    assert said in convdsl("report", small, "--input", given).err
+
+
+def test_features_that_the_text_fixes(convdsl, tmp_path: Path) -> None:
+    body = "x -> linear(2) -> output y"
+    (tmp_path / "m.cnn").write_text(f"model m {{ input x: f32[N, 5]\n{body} }}")
+    said = convdsl("report", tmp_path / "m.cnn", "--input", "7").err
+    assert "it takes 5 numbers a sample, not 7" in said
+
+
+def test_what_comes_next_is_quoted(
+    convdsl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "next: cd 'my net' && python" in convdsl("init", "my net").err
+
+
+def test_folders_are_no_images(convdsl, small: Path) -> None:
+    said = convdsl("classify", small, small.parent, "--weights", "random:0").err
+    assert f"{small.parent} is not a plain file but a folder: name the images in it" in said
 
 
 @pytest.mark.drawn(share=6)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -181,3 +182,23 @@ def test_check_and_load_need_no_compiler(small: Path) -> None:
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert said.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("data", [b"\xff\xfe\x00model", bytes(range(128, 256))])
+def test_what_is_no_text_is_told_of_the_standard_input(data: bytes) -> None:
+    command = [sys.executable, "-m", "convdsl", "fmt", "-"]
+    done = subprocess.run(command, input=data, capture_output=True, check=False)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr == b"error: the standard input is not UTF-8 text\n"
+
+
+def test_the_standard_input_keeps_its_letters() -> None:
+    body = "    input x: f32[N, 3]\n    x -> relu -> output y\n"
+    text = f"# \u00c4pfel \u65e5\u672c\nmodel m {{\n{body}}}\n"
+    command = [sys.executable, "-m", "convdsl", "fmt", "-"]
+    lines = text.replace("\n", "\r\n").encode()
+    for given in (text.encode(), lines):
+        done = subprocess.run(
+            command, input=given, capture_output=True, check=True, env={**os.environ, "LC_ALL": "C"}
+        )
+        assert done.stdout.decode() == text

@@ -110,3 +110,21 @@ def test_data_in_either_order_of_bytes(place: Path, convdsl: Any, tmp_path: Path
             data = ("--data", tmp_path / f"x.{kind}", "-o", out)
             assert convdsl("run", place / "m.cdsl", *data).code == 0
             np.testing.assert_array_equal(np.load(out), np.load(tmp_path / "npy0.npy"))
+
+
+@pytest.mark.parametrize("name", [f"p.{kind}" for kind in ("png", "jpg", "gif", "bmp", "webp")])
+def test_one_image_is_no_data_set(place: Path, convdsl: Any, name: str) -> None:
+    found = convdsl("train", place / "m.cnn", "--data", place / name)
+    assert found.code == 2
+    assert f"{name} is one image: data are folders of images, .npz" in found.err
+
+
+def test_inputs_that_data_lack_are_no_matter_of_the_loss(tmp_path: Path, convdsl: Any) -> None:
+    body = "input x: f32[N, 4]\n input z: f32[N, 4]\n x + z -> linear(2) -> output y"
+    train = "train { loss = cross_entropy(y, label) }"
+    (tmp_path / "two.cnn").write_text(f"model two {{ {body} }}\n{train}")
+    np.savez(tmp_path / "d.npz", x=np.zeros((6, 4), "f4"), y=np.arange(6) % 2)
+    found = convdsl("train", tmp_path / "two.cnn", "--data", tmp_path / "d.npz")
+    assert found.code == 2
+    assert "the network takes `z`, which is not in" in found.err
+    assert found.err.rstrip().endswith("help: give an array called `z`")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import convdsl
 from convdsl import driver, exporting, library, loading
 from convdsl.diagnostics import InputError
 from convdsl.reporting import page
+from convdsl.runtime import whole_files
 
 TEXT = (
     "model m { input image: f32[N, 1, 4, 4]\n image -> flatten -> linear(2) -> output y }\n"
@@ -135,3 +138,21 @@ def test_a_run_that_is_over_already(model: Path, convdsl: Any) -> None:
 def test_depths_that_are_none(model: Path, depth: Any) -> None:
     with pytest.raises(InputError, match="depth"):
         convdsl.draw(model, depth=depth)
+
+
+def test_stages_are_written_whole_or_not_at_all(
+    model: Path, convdsl: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk leaves what was there; a device is written to as it is."""
+    where = model.parent / "g.txt"
+    where.write_text("before")
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(whole_files, "_fill", full)
+    found = convdsl("compile", model, "--emit", "graph", "-o", where)
+    assert (found.code, where.read_text()) == (2, "before")
+    assert "g.txt: No space left on device" in found.err
+    assert convdsl("compile", model, "--emit", "graph", "-o", "/dev/full").code == 2
+    assert convdsl("compile", model, "--emit", "graph", "-o", "/dev/null").code == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from graphs import Builder, assert_same_numbers, structure
@@ -83,3 +84,27 @@ def test_unknown_names_are_misuse() -> None:
         select(options={"fold-constants": {"limits": 4}})
     with pytest.raises(InputError, match="there are none"):
         select(options={"eliminate-dead-code": {"limits": 4}})
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("recompute.share", "much", "a number from 0 up, not 'much'"),
+        ("recompute.share", -0.1, "a number from 0 up"),
+        ("recompute.share", float("nan"), "a number from 0 up"),
+        ("recompute.share", float("inf"), "a number from 0 up"),
+        ("recompute.share", True, "a number from 0 up, not True"),
+        ("fold-constants.limit", 1.5, "a whole number from 0 up, not 1.5"),
+        ("fold-constants.limit", -1, "a whole number from 0 up"),
+        ("fold-constants.limit", "1k", "a whole number from 0 up"),
+        ("fold-constants.limit", None, "a whole number from 0 up"),
+        ("fuse-elementwise.longest", True, "a whole number from 0 up"),
+        ("fold-batchnorm.expand", 1, "true or false, not 1"),
+        ("fold-batchnorm.expand", "no", "true or false, not 'no'"),
+    ],
+)
+def test_values_of_options_are_of_their_kind(option: str, value: Any, said: str) -> None:
+    name, _, own = option.partition(".")
+    with pytest.raises(InputError, match=f"{option} is {said}"):
+        select(options={name: {own: value}})
+    assert select(options={"recompute": {"share": 1}, "fold-batchnorm": {"expand": False}})

@@ -57,12 +57,33 @@ def _found(cpu: str, triple: str) -> Target:
             raise InputError(
                 f"unknown processor `{cpu}` for {triple.partition('-')[0]}; known are native, "
                 "x86-64-v2, x86-64-v3, x86-64-v4 and LLVM's names such as skylake or znver4, for "
-                "another architecture as aarch64-linux-gnu:cortex-a76"
+                f"another architecture as aarch64-linux-gnu:cortex-a76{_level(cpu)}"
             )
         name, features, caches = cpu, "", TYPICAL
     assembly = _probe(triple, name, features)
     halves = re.search(r"\bv?cvtps2ph|\bfcvtn", assembly) is not None
     return Target(triple, name, features, *_vectors(triple, assembly), caches, halves)
+
+
+_LEVELS = {
+    "avx": "x86-64-v3",
+    "avx2": "x86-64-v3",
+    "fma": "x86-64-v3",
+    "sse4.2": "x86-64-v2",
+    "avx512": "x86-64-v4",
+    "avx512f": "x86-64-v4",
+    "x86-64-v1": "x86-64-v2",
+    "x86_64": "x86-64-v2",
+    "amd64": "x86-64-v2",
+    "arm64": "aarch64-linux-gnu:generic",
+    "aarch64": "aarch64-linux-gnu:generic",
+}
+"""What asks for the code that is meant, by what stands in a processor's place."""
+
+
+def _level(cpu: str) -> str:
+    meant = _LEVELS.get(cpu.lower())
+    return f"\nhelp: for {cpu} write {meant}" if meant else ""
 
 
 def _probe(triple: str, cpu: str, features: str) -> str:

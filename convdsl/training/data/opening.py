@@ -25,6 +25,7 @@ from convdsl.diagnostics import InputError, WeightError, reason
 from convdsl.training.data.arrays import ANY, LABEL, ArrayData, Wanted, X, iterated
 from convdsl.training.data.folders import IMAGES, MASKS, class_folder, mask_folder, subfolders
 from convdsl.training.data.idx import is_idx, read_idx
+from convdsl.training.data.images import SUFFIXES
 from convdsl.training.data.sample import DataSet, Parts, check_named_alike
 from convdsl.training.data.tables import read_table
 from convdsl.weights.npz_file import NpzFile, is_npy, map_npy
@@ -107,6 +108,8 @@ def _of_path(path: Path, labels: Any, wanted: Wanted) -> Parts:
         )
     if path.suffix.lower() in (".csv", ".tsv"):
         return Parts(read_table(path, wanted, wanted.classes))
+    if path.suffix.lower() in SUFFIXES:
+        raise InputError(f"{path} is one image: {_KINDS}")
     return _of_arrays(_archive(path), str(path), wanted)
 
 
@@ -122,14 +125,15 @@ def _array(path: str | Path) -> Array:
     return read_idx(path)
 
 
+_KINDS = "data are folders of images, .npz, .npy, .csv or IDX files"
+
+
 def _archive(path: Path) -> dict[str, Array]:
     try:
         archive = NpzFile(path, texts=True)
         return {name: archive.map(name) for name in archive.entries}
     except WeightError as error:
-        raise InputError(
-            f"{error}\nhelp: data are folders of images, .npz, .npy, .csv or IDX files"
-        ) from None
+        raise InputError(f"{error}\nhelp: {_KINDS}") from None
 
 
 # Parts
