@@ -178,7 +178,8 @@ NUMBERS: dict[str, float] = {"inf": math.inf, "nan": math.nan}
 def _axis(name: str, index: int, space: bool) -> Callable[[TensorType], Any]:
     def read(type: TensorType) -> Any:
         if type.rank < (index + 1 if index >= 0 else 2 - index):
-            raise ValueProblem("E0404", f"a tensor {type} has no {name}")
+            help = (f"its sizes are x.shape, from x.shape[0] to x.shape[{type.rank - 1}]",)
+            raise ValueProblem("E0404", f"a tensor {type} has no {name}", help if type.rank else ())
         return type.shape[index]
 
     return read

@@ -51,6 +51,13 @@ LABEL = re.compile(r"[A-Za-z0-9_-]+")
 PARTS = re.compile(rf"{LABEL.pattern}(?:\.{LABEL.pattern})*")
 
 
+_WHOLE_PARTS = {
+    "//": "of whole numbers it is quotient(a, b), of others floor(a / b)",
+    "%": "of tensors it is mod(a, b)",
+}
+"""What divides tensors as these signs divide numbers."""
+
+
 def _parts_of(given: Given) -> tuple[str, ...]:
     """Help for several tensors where one is wanted."""
     assert isinstance(given.value, ListValue)
@@ -307,7 +314,8 @@ class Layers(Binder):
         label: ast.Text | None,
     ) -> Any:
         if symbol not in TENSOR_OPERATORS:
-            raise self.fail(context, "E0401", f"`{symbol}` works on numbers, not on tensors", span)
+            text = f"`{symbol}` works on numbers, not on tensors"
+            raise self.fail(context, "E0401", text, span, help=_WHOLE_PARTS.get(symbol, ()))
         for given, other in ((left, right), (right, left)):
             if not isinstance(given.value, Value) and not is_number(given.value):
                 what = f"compute {describe(left.value)} {symbol} {describe(right.value)}"

@@ -7,10 +7,12 @@ else is called where it happens, in `forward`.
 from __future__ import annotations
 
 import ast
+import base64
 import keyword
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -27,11 +29,24 @@ from convdsl.tensor.conversion import widen_bf16
 
 INDENT = "    "
 
-_OWN = {"self", "torch", "nn", "functional", "Tensor", "min", "max"}
+_OWN = {"self", "torch", "nn", "functional", "Tensor", "min", "max", "base64", "_tensor"}
 """Names that the source means something else by than an input, a layer or a size."""
 
 _LONGEST = 64
-"""Elements of a constant in source text."""
+"""Elements of a constant that stands where it is used, digit by digit."""
+
+_LARGEST = 1 << 20
+"""Elements of a constant whose bytes stand in the source: some 6 MB of text."""
+
+_DECODER = [
+    "",
+    "",
+    "def _tensor(data: str, dtype: torch.dtype, *shape: int) -> Tensor:",
+    f'{INDENT}"""A constant by its bytes, of which the lowest come first."""',
+    f"{INDENT}held = bytearray(base64.b64decode(data))",
+    f"{INDENT}return torch.frombuffer(held, dtype=dtype).reshape(shape)",
+]
+"""What the source needs where it has constants by their bytes."""
 
 
 def source(model: Model) -> str:
@@ -67,6 +82,7 @@ class _Module:
         self.free = _Names(_OWN | self.open)
         self.tree: dict[str, Any] = {}
         self.constants: dict[str, str] = {}
+        self.large: dict[str, str] = {}  # buffers for constants by their bytes, by what they are
 
     def text(self) -> str:
         graph = self.model.graph
@@ -93,13 +109,20 @@ class _Module:
         returns = "Tensor" if single else "tuple[" + ", ".join("Tensor" for _ in results) + "]"
         name = "".join(part.capitalize() for part in re.split(r"[\W_]+", self.model.name))
         made = (*self._setup(), *self._fixed(), *self.constants.values())
+        made += tuple(
+            f'self.register_buffer("{name}", {said}, persistent=False)'
+            for said, name in self.large.items()
+        )
         setup = [INDENT * 2 + line for line in made]
+        by_bytes = any("_tensor(" in line for line in setup)
         lines = [
             f'"""{self.model.name}, written by convdsl."""',
             "",
+            *(["import base64", ""] if by_bytes else []),
             "import torch",
             "from torch import Tensor, nn",
             "from torch.nn import functional",
+            *(_DECODER if by_bytes else []),
             "",
             "",
             f"class {name or 'Network'}(nn.Module):",
@@ -127,13 +150,27 @@ class _Module:
             if node.output in owned:
                 continue
             if node.data is not None:
-                self.names[node.output] = constant(node)
+                self.names[node.output] = self._constant(node)
                 continue
             if "." in key or not key.isidentifier():
                 raise InputError(f"the weight {key} stands on its own and cannot be an attribute")
             shape = ", ".join(map(str, node.type.shape))
             self.constants[key] = f"self.{key} = nn.Parameter(torch.zeros({shape}))"
             self.names[node.output] = f"self.{key}"
+
+    def _constant(self, node: StateNode) -> str:
+        """A constant where it is used: a large one is a buffer that the state dict leaves out."""
+        said = constant(node)
+        if not said.startswith("_tensor("):
+            return said
+        if said not in self.large:
+            graph = self.model.graph
+            named = (*graph.states, *(node.name for node in graph.op_nodes()))
+            taken = {*(name.partition(".")[0] for name in named), *self.large.values()}
+            self.large[said] = next(
+                name for n in count(1) if (name := f"constant_{n}") not in taken
+            )
+        return f"self.{self.large[said]}"
 
     def _loose_states(self, node: OpNode) -> None:
         """A layer without a module: the weights that it has of its own are parameters."""
@@ -234,7 +271,7 @@ class _Module:
         state = weight.node if node.op.name == "parameter" and weight is not None else None
         if not isinstance(state, StateNode) or state.data is None:
             return False
-        self.names[node.outputs[0]] = constant(state)
+        self.names[node.outputs[0]] = self._constant(state)
         return True
 
     def _statement(self, node: OpNode) -> str:
@@ -259,7 +296,8 @@ class _Module:
             if key not in owned or not isinstance(state, StateNode):
                 texts[key] = self.names[value]
             else:
-                texts[key] = self._access(state.name) if state.data is None else constant(state)
+                loose = state.data is None
+                texts[key] = self._access(state.name) if loose else self._constant(state)
         return texts
 
     def _operands(self, node: OpNode, layer: str) -> dict[str, str]:
@@ -289,8 +327,17 @@ def constant(node: StateNode) -> str:
         array = widen_bf16(array)
     if _is_number(node.output):
         return text(array.item())
+    if array.size > _LARGEST:
+        raise InputError(
+            f"the constant {node.name} ({node.type}) is too large for source text: ONNX holds it"
+        )
     if array.size > _LONGEST:
-        raise InputError(f"the constant {node.name} ({node.type}) is too large for source text")
+        array = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+        dtype = torch_dtype(node.type.dtype)
+        held = "torch.float32" if node.type.dtype is DType.BF16 else dtype
+        data = base64.b64encode(array.tobytes()).decode()
+        said = f'_tensor("{data}", {held}{"".join(f", {extent}" for extent in array.shape)})'
+        return said if held == dtype else f"{said}.to({dtype})"
     return f"torch.tensor({listed(array.tolist())}, dtype={torch_dtype(node.type.dtype)})"
 
 

@@ -85,7 +85,10 @@ def known_size(call: Call, operand: str, axis: int) -> int:
             None,
             operands=(operand,),
         )
-        error.help = (given_by(extent),)
+        last = call.type(operand).shape[-1]
+        chosen = "axis" in call.attributes and axis != call.type(operand).rank - 1
+        other = ("over the last axis: axis = -1",) if chosen and isinstance(last, int) else ()
+        error.help = (*other, given_by(extent))
         raise error
     return extent
 

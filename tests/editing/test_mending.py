@@ -48,7 +48,10 @@ def test_mendings_of_the_catalogue_mend() -> None:
         ("x => relu", "Write `->`"),
         ("x -> conv(4, 3x3, bias = True)", "Write `true`"),
         ("let deep = 3\n    x -> relu", "Write `_deep`"),
-        ("a = x -> maxpool(2) -> upsample(2)\n    a + x", "Declare `where H % 2 == 0`"),
+        (
+            "a = x -> maxpool(2) -> upsample(2)\n    a + x",
+            "Declare `where H % 2 == 0 and W % 2 == 0`",
+        ),
     ],
 )
 def test_one_obvious_edit(body: str, title: str) -> None:

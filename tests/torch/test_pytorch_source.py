@@ -15,12 +15,8 @@ from convdsl.interop.correspondence import ROWS
 from convdsl.interop.correspondence.wording import Lacking
 from convdsl.ir.model import Model
 
-LARGE, WHOLE = ("too large for source text", "floating-point numbers only")
-CANNOT = {
-    **dict.fromkeys(("attention_as_convolution", "low_pass", "spectral_network"), LARGE),
-    **dict.fromkeys(("chebyshev_network", "gcn"), LARGE),
-    **dict.fromkeys(("spatial_network", "swin_stage"), WHOLE),
-}
+WHOLE = "floating-point numbers only"
+CANNOT = dict.fromkeys(("spatial_network", "swin_stage"), WHOLE)
 """What source of PyTorch's cannot say, and why not."""
 
 
@@ -75,6 +71,46 @@ def test_lenet5_computes_the_same():
 @pytest.mark.parametrize("seed", range(24))
 def test_random_graphs_compute_the_same(seed):
     compare(Model("net", random_graph(seed)))
+
+
+CONSTANTS = """convdsl 1
+
+model m {
+    input x: f32[N, 3, 9, 70]
+    let rows = for i in range(70) { i * 0.5 - 3 }
+    let taps = for c in range(3) { [for i in range(3) { for j in range(9) { c + i * j * 0.25 } }] }
+    let grid = for j in range(2) { for i in range(35) { i * 3 - 2 ** 40 * j } }
+    table = parameter([70], weight = rows)
+    whole = parameter([2, 35], weight = grid) -> cast(i64)
+    y = (x + table * table) -> conv(3, 3x9, groups = 3, bias = false, weight = taps) as constant_1
+    z = y + (whole -> reshape([70]) -> cast(f32)) * parameter([70], weight = -inf)
+    row = parameter([2, 35], weight = grid) -> reshape([70])
+    s = where(y > parameter([70], weight = rows), y, row)
+    s -> output s
+    z -> output z
+}
+"""
+
+
+def test_large_constants_stand_in_the_source_by_their_bytes():
+    model = convdsl.parse(CONSTANTS)
+    module = module_of(model)
+    assert not module.state_dict()  # no weight file names them
+    x = np.random.default_rng(0).standard_normal((2, 3, 9, 70)).astype(np.float32)
+    found = convdsl.compile(model)(x)
+    for name, wanted in zip(model.outputs, module(torch.from_numpy(x)), strict=True):
+        np.testing.assert_allclose(found[name], wanted.numpy(), rtol=1e-6, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["low_pass", "spectral_network", "gcn", "chebyshev_network"])
+def test_networks_with_large_constants_compute_the_same(name):
+    compare(convdsl.load(name))
+
+
+def test_a_constant_beyond_all_sense_is_left_to_onnx(monkeypatch):
+    monkeypatch.setattr("convdsl.interop.pytorch_source._LARGEST", 69)
+    with pytest.raises(InputError, match=r"\(f32\[70\]\) is too large for source text: ONNX"):
+        convdsl.export(convdsl.parse(CONSTANTS), to="pytorch")
 
 
 def test_weights_by_themselves():
