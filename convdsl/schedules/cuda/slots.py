@@ -22,7 +22,7 @@ _HALF_ALONE = 60.0
 each, and all of a step are held at a time."""
 _PLAIN = 4.0  # without tests
 _LOOP = 24.0  # of a step besides: where it is, the barrier, the wait
-_ROUNDED = 4.4  # of rounding to TF32: no card does it in one
+_ROUNDED = 3.0  # of rounding to TF32: no card does it in one
 _NARROWED = 0.5  # of an f32 that becomes a half: two at a time
 _JOINED = 0.5  # of a half that comes with others of its depth: two become a register
 _MOVED = 10.0
