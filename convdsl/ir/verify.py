@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 
 from convdsl.ir.classify import OpClass, classify, reduces_whole
-from convdsl.ir.graph import Graph, Node, OpNode, Value
+from convdsl.ir.graph import Graph, Node, OpNode, StateNode, Value
 from convdsl.ir.groups import CircularGroups, kernels_of
 from convdsl.ir.opdef import Call, OpError, Role
 from convdsl.ir.timing import bound_nodes
@@ -27,7 +27,7 @@ def verify(graph: Graph) -> None:
     """
     _require(graph.is_acyclic, "the graph has a cycle")
     nodes = graph.nodes()
-    _verify_names(nodes)
+    _verify_names(graph, nodes)
     for name, value in graph.outputs.items():
         _verify_value(graph, value, f"output {name}")
     _verify_updates(graph)
@@ -44,11 +44,18 @@ def _require(condition: bool, message: str) -> None:
         raise GraphError(message)
 
 
-def _verify_names(nodes: list[Node]) -> None:
-    counts = Counter(node.name for node in nodes)
+def _verify_names(graph: Graph, nodes: list[Node]) -> None:
+    counts = Counter(node.name for node in nodes if not _called_as_its_layer(graph, node))
     twice = sorted(name for name, count in counts.items() if count > 1)
     _require(not twice, f"several nodes are called {', '.join(twice)}")
     _require("" not in counts, "a node without a name")
+
+
+def _called_as_its_layer(graph: Graph, node: Node) -> bool:
+    """A weight whose key is the name of the layer that reads it (ADR 183)."""
+    if not isinstance(node, StateNode):
+        return False
+    return any(layer.name == node.name for layer, _ in graph.users(node.output))
 
 
 def _verify_value(graph: Graph, value: Value, what: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from graphs import Builder
+from graphs import Builder, rewritten
 
 from convdsl.ir.graph import Graph, OpNode, Value
 from convdsl.ir.verify import GraphError, verify
@@ -23,6 +23,26 @@ def node(graph: Graph, name: str) -> OpNode:
 
 def test_a_sound_graph_passes() -> None:
     verify(network())
+
+
+def called_as_its_layer() -> Graph:
+    b = Builder()
+    gain = b("parameter", name="gain", shape=(4, 1, 1), bare=True)
+    return b.output(y=b("mul", b.input("x", 1, 4, 8, 8), gain))
+
+
+def test_a_weight_called_as_its_layer_passes() -> None:
+    graph = called_as_its_layer()
+    assert node(graph, "gain").inputs["weight"].node is graph.states["gain"]
+    verify(graph)
+    rewritten(graph)
+
+
+def test_a_weight_called_as_another_layer_is_refused() -> None:
+    graph = called_as_its_layer()
+    node(graph, "mul1").name, node(graph, "gain").name = "gain", "other"
+    with pytest.raises(GraphError, match="several nodes are called gain"):
+        verify(graph)
 
 
 def rename(graph: Graph) -> None:
