@@ -58,6 +58,7 @@ FAMILIES: Mapping[str, tuple[str, ...]] = {
     ),
     "positions": (
         "GatherElements", "GatherND", "Scatter", "ScatterElements", "ScatterND", "Trilu", "CumSum",
+        "ReverseSequence",
         "EyeLike",
     ),
     "shape operators": (

@@ -315,3 +315,35 @@ def test_layer_normalisation_in_its_parts(opset: int, squared: str) -> None:
     compared(proto, 3 * drawn(2, 7, 24) + 5)
     graph = run_passes(model_of(proto, "net.onnx", {}).graph)
     assert [node.op.name for node in graph.op_nodes()] == ["layer_norm"]
+
+
+@pytest.mark.parametrize("axes", [(0, 1), (1, 0)])
+@pytest.mark.parametrize("lengths", [(5, 5, 5), (3, 3, 3), (1, 5, 3), (1, 1, 1)])
+def test_sequences_are_turned_round(axes: tuple[int, int], lengths: tuple[int, ...]) -> None:
+    time, batch = axes
+    node = helper.make_node(
+        "ReverseSequence", ["x", "lengths"], ["y"], time_axis=time, batch_axis=batch
+    )
+    shape = (5, 3, 2) if time == 0 else (3, 5, 2)
+    compared(network([node], shape, ["y"], lengths=np.array(lengths)), drawn(*shape))
+
+
+def test_sequences_of_a_free_batch_are_turned_round() -> None:
+    """As tf2onnx writes the direction of a recurrent layer: lengths are the size."""
+    nodes = [
+        helper.make_node("Shape", ["x"], ["shape"]),
+        helper.make_node("Gather", ["shape", "one"], ["steps"]),
+        helper.make_node("Gather", ["shape", "zero"], ["samples"]),
+        helper.make_node("Expand", ["steps", "samples"], ["lengths"]),
+        helper.make_node("ReverseSequence", ["x", "lengths"], ["y"], time_axis=1, batch_axis=0),
+    ]
+    zero, one = np.array([0]), np.array([1])
+    compared(network(nodes, ("N", 4, 2), ["y"], zero=zero, one=one), drawn(3, 4, 2))
+
+
+def test_more_lengths_than_sequences_are_refused() -> None:
+    node = helper.make_node("ReverseSequence", ["x", "n"], ["y"], time_axis=1, batch_axis=0)
+    with pytest.raises(convdsl.InputError, match="2 lengths for 3 sequences"):
+        model_of(network([node], (3, 4), ["y"], n=np.array([2, 3])), "net.onnx", {})
+    with pytest.raises(convdsl.InputError, match="no 9 to turn round"):
+        model_of(network([node], (2, 4), ["y"], n=np.array([9, 9])), "net.onnx", {})

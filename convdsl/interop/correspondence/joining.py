@@ -19,7 +19,7 @@ from convdsl.interop.reading.tensors import (
     integers,
     shape_of,
 )
-from convdsl.ir.graph import Value
+from convdsl.ir.graph import OpNode, StateNode, Value
 from convdsl.ops.extent import BEGIN, END, cut
 from convdsl.tensor import Dim, DType, SymDim
 
@@ -160,6 +160,47 @@ def _check_indices(indices: Sequence[Any], extent: Dim) -> None:
             raise ReadError(f"there is no index {odd} in an axis of {extent}")
 
 
+def _read_reverse_sequence(r: Reading) -> Tensor:
+    """The first positions in time turned round, as many as each sample says."""
+    time: int = r.attribute("time_axis", 0)
+    batch: int = r.attribute("batch_axis", 1)
+    lengths = _lengths(r)
+    if len(set(lengths)) == 1:
+        return _start_turned(r, r[0], time, lengths[0])
+    if len(lengths) != r.extent(r.shape(0)[batch]):
+        raise ReadError(f"{len(lengths)} lengths for {r.shape(0)[batch]} sequences")
+    samples = r.apply_all("split", {"x": r[0]}, parts=(1,) * len(lengths), axis=batch)
+    turned = [_start_turned(r, x, time, n) for x, n in zip(samples, lengths, strict=True)]
+    return r.apply("concat", {f"x{i}": x for i, x in enumerate(turned)}, axis=batch)
+
+
+def _lengths(r: Reading) -> list[Any]:
+    """Of sequences; one if all are alike, which is seen where a free batch repeats it."""
+    given = r[1]
+    while (
+        isinstance(given, Value)
+        and isinstance(given.node, OpNode)
+        and given.node.op.name == "expand"
+    ):
+        given = given.node.inputs["x"]
+    if isinstance(given, Value) and isinstance(given.node, StateNode):
+        return integers(given.node.data) if given.node.data is not None else r.sizes(1)
+    return r.sizes(1)
+
+
+def _start_turned(r: Reading, x: Tensor, axis: int, count: Any) -> Tensor:
+    extent = shape_of(x)[axis]
+    if count == extent:
+        return r.unary("slice", x, axes=(axis,), start=(BEGIN,), stop=(END,), step=(-1,))
+    if count in (0, 1):
+        return x
+    if not isinstance(extent, int) or not 1 < count < extent:
+        raise ReadError(f"sequences of {extent} steps have no {count} to turn round")
+    first = r.unary("slice", x, axes=(axis,), start=(count - 1,), stop=(END,), step=(-1,))
+    rest = r.unary("slice", x, axes=(axis,), start=(count,), stop=(END,), step=(1,))
+    return r.apply("concat", {"x0": first, "x1": rest}, axis=axis)
+
+
 def _runs(indices: Sequence[int], extent: Dim) -> list[range]:
     """Stretches of neighbours, or of three and more at one distance: `channels[::-1]` is one."""
     if any(index < 0 for index in indices):
@@ -283,4 +324,5 @@ ROWS = (
     ),
 )
 
-READING: dict[str, Read] = {}
+READING = {"ReverseSequence": Read(_read_reverse_sequence, deciding=(1,))}
+"""Kinds of nodes that are several operators of ours."""
