@@ -336,6 +336,8 @@ def _attributes(
         value = helper.get_attribute_value(attribute)
         if isinstance(value, bytes):
             value = value.decode("utf-8", "replace")
+        elif attribute.type == onnx.AttributeProto.STRINGS:
+            value = [part.decode("utf-8", "replace") for part in value]
         elif isinstance(value, onnx.TensorProto):
             value = tensor(value)
         elif attribute.type == onnx.AttributeProto.FLOAT:

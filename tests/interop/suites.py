@@ -39,6 +39,7 @@ FAMILIES: Mapping[str, tuple[str, ...]] = {
         "Shrink",
     ),
     "concat and split": ("Concat", "Split"),
+    "recurrent layers": ("LSTM", "GRU", "RNN"),
     "resize and upsample": ("Resize", "Upsample"),
     "sampling and patches": ("GridSample", "AffineGrid", "Col2Im"),
     "regions": ("RoiAlign",),

@@ -15,6 +15,7 @@ from convdsl.interop.correspondence import (
     positions,
     products,
     quantisation,
+    recurrent,
     reductions,
     regions,
     resizing,
@@ -44,6 +45,7 @@ FAMILIES = (
     regions,
     signals,
     quantisation,
+    recurrent,
 )
 _ROWS = tuple(row for family in FAMILIES for row in family.ROWS)
 
