@@ -376,7 +376,7 @@ def _summarise(field: Known | None, shape: tuple[Dim, ...]) -> AxisField | None:
     if isinstance(field, Table):
         spans, first = field.sizes(), field.first()
         padding = None if first is None else -first.lo
-        return AxisField(int(spans.max()), int(spans.min()), None, padding, field.aligned)
+        return AxisField(int(spans.max()), int(spans.min()), field.stride(), padding, field.aligned)
     if not field.paths:
         return AxisField(0, 0, None, None, True)
     if len(field.paths) == 1:

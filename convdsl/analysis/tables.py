@@ -9,8 +9,9 @@ nothing here, since nothing is known of the value beyond its borders.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
+from itertools import combinations
 from math import prod
 from typing import Any, TypeAlias
 
@@ -52,6 +53,14 @@ class Table:
     def sizes(self) -> Numbers:
         return np.maximum(self.hi - self.lo + 1, 0)
 
+    def stride(self) -> int | None:
+        """How far each interval lies from the one before, if all lie alike along one axis."""
+        moving = [extent for extent in self.lo.shape if extent > 1]
+        if len(moving) != 1 or np.any(self.lo > self.hi):
+            return None
+        steps = {*np.diff(self.lo.reshape(-1)).tolist(), *np.diff(self.hi.reshape(-1)).tolist()}
+        return steps.pop() if len(steps) == 1 else None
+
     def first(self) -> Interval | None:
         """What the first element sees."""
         lo, hi = int(self.lo.flat[0]), int(self.hi.flat[0])
@@ -91,10 +100,19 @@ def _united(tables: Iterable[Table], aligned: bool) -> Table:
 
 
 def united(tables: Sequence[Table]) -> Table:
-    """Of what depends on several operands at once; aligned where the centres agree."""
-    first, *others = tables
-    same = all(np.all(first.lo + first.hi == other.lo + other.hi) for other in others)
-    return _collapsed(_united(tables, same and all(table.aligned for table in tables)))
+    """Of what depends on several operands at once; aligned where the centres agree. Of operands
+    side by side an element sees one: they are aligned along the axes that go on alike."""
+    pairs = list(combinations(tables, 2))
+    whole = _collapsed(_united(tables, all(table.aligned for table in tables)))
+    same = all(_concentric(a, b) for a, b in pairs)
+    if same and any(np.any((a.lo <= a.hi) != (b.lo <= b.hi)) for a, b in pairs):
+        same = whole.lo.size == 1 or whole.stride() is not None
+    return replace(whole, aligned=same and whole.aligned)
+
+
+def _concentric(a: Table, b: Table) -> bool:
+    both = (a.lo <= a.hi) & (b.lo <= b.hi)
+    return not np.any(both & (a.lo + a.hi != b.lo + b.hi))
 
 
 def _collapsed(table: Table) -> Table:

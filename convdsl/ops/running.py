@@ -9,19 +9,19 @@ from convdsl.ir.opdef import (
     DERIVED,
     Attribute,
     Call,
+    Cost,
     Kind,
     OpDef,
     Operand,
     OpError,
     WindowRule,
-    no_contraction,
     no_state,
     same_type,
 )
 from convdsl.ir.shapes import resolve_axis, whole_along
 from convdsl.kernel.expr import Axis, Read, Stage, TensorExpr, TensorVar, axes_over
 from convdsl.kernel.running import running
-from convdsl.tensor import DType
+from convdsl.tensor import Dim, DType
 
 
 def resolve_cumsum(call: Call) -> Mapping[str, Any]:
@@ -57,6 +57,16 @@ def kernel_cumsum(call: Call) -> TensorExpr:
     return TensorExpr((x,), (Stage(TensorVar("y", out), axes, body),), ("y",))
 
 
+def cost_cumsum(call: Call) -> Cost:
+    """An addition for each element after the first of a line: the sum so far is added to, not made
+    anew as the expression says."""
+    shape, axis = call.type("x").shape, call["axis"]
+    lines: Dim = 1
+    for extent in (*shape[:axis], *shape[axis + 1 :]):
+        lines = lines * extent
+    return Cost(macs=0, flops=lines * (shape[axis] - 1))
+
+
 CUMSUM = OpDef(
     name="cumsum",
     aliases=(),
@@ -72,7 +82,7 @@ CUMSUM = OpDef(
     state=no_state,
     infer=same_type,
     window=field_cumsum,
-    cost=no_contraction,
+    cost=cost_cumsum,
     kernel=kernel_cumsum,
     gradient=DERIVED,
 )

@@ -13,6 +13,7 @@ from convdsl.ir.opdef import (
     REQUIRED,
     Attribute,
     Call,
+    Cost,
     Kind,
     OpDef,
     Operand,
@@ -170,6 +171,12 @@ def kernel_top_k(call: Call) -> TensorExpr:
     return TensorExpr((x,), (rank, positions, values), ("values", "positions"))
 
 
+def cost_top_k(call: Call) -> Cost:
+    """Each element is compared as often as a search among the k largest so far takes; the
+    expression compares every two."""
+    return Cost(macs=0, flops=call.type("x").elements * call["k"].bit_length())
+
+
 def kernel_picked(call: Call) -> TensorExpr:
     """y[.., k, ..] = sum over j of (x[.., j, ..] where positions[.., k, ..] is j, else 0)"""
     x, positions, (out,) = call.var("x"), call.var("positions"), call.outputs
@@ -211,7 +218,7 @@ TOP_K = OpDef(
     state=no_state,
     infer=infer_top_k,
     window=field_top_k,
-    cost=no_contraction,
+    cost=cost_top_k,
     kernel=kernel_top_k,
     gradient=Rule(gradient_top_k, "by the positions that it puts out"),
 )
@@ -223,6 +230,7 @@ _PICKED = replace(
     operands=(Operand("x"), Operand("positions")),
     outputs=("y",),
     infer=infer_picked,
+    cost=no_contraction,
     kernel=kernel_picked,
     gradient=DERIVED,
 )

@@ -126,3 +126,20 @@ def test_what_is_joined_along_space_sees_what_it_saw() -> None:
     b, x = line(6)
     y = b("concat", x, b("conv", x, channels=4, kernel=3), axis=2)
     assert field(b, y) == field(b, b("relu", y)) == AxisField(3, 1, None, 0, False)
+
+
+def test_what_is_joined_along_one_axis_goes_on_along_the_other() -> None:
+    b = Builder()
+    x = b.input("x", 1, 1, 8, 8)
+    parts = [b("conv", x, channels=2, kernel=3, stride=2) for _ in range(2)]
+    y = b("concat", *parts, axis=3)
+    b.output(y=y)
+    height, width = receptive_fields(b.graph)[y]["x"]
+    assert height == AxisField(3, 3, Fraction(2), 1, True)
+    assert width == AxisField(3, 3, None, 1, False)
+    other = b("conv", x, channels=2, kernel=3, stride=2, pad=((2, 0), (1, 1)))
+    z = b("concat", parts[0], other, axis=3)
+    b.output(z=z)
+    height, _ = receptive_fields(b.graph)[z]["x"]
+    assert height is not None
+    assert not height.aligned
