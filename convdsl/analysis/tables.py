@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from functools import reduce
 from itertools import combinations
 from math import prod
@@ -53,13 +54,13 @@ class Table:
     def sizes(self) -> Numbers:
         return np.maximum(self.hi - self.lo + 1, 0)
 
-    def stride(self) -> int | None:
+    def stride(self) -> Fraction | None:
         """How far each interval lies from the one before, if all lie alike along one axis."""
         moving = [extent for extent in self.lo.shape if extent > 1]
         if len(moving) != 1 or np.any(self.lo > self.hi):
             return None
         steps = {*np.diff(self.lo.reshape(-1)).tolist(), *np.diff(self.hi.reshape(-1)).tolist()}
-        return steps.pop() if len(steps) == 1 else None
+        return Fraction(steps.pop()) if len(steps) == 1 else None
 
     def first(self) -> Interval | None:
         """What the first element sees."""

@@ -60,7 +60,8 @@ def kernel_cumsum(call: Call) -> TensorExpr:
 def cost_cumsum(call: Call) -> Cost:
     """An addition for each element after the first of a line: the sum so far is added to, not made
     anew as the expression says."""
-    shape, axis = call.type("x").shape, call["axis"]
+    shape = call.type("x").shape
+    axis: int = call["axis"]
     lines: Dim = 1
     for extent in (*shape[:axis], *shape[axis + 1 :]):
         lines = lines * extent
