@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -22,6 +23,40 @@ from convdsl.schedules.cpu.machine import cpu_machine
 from convdsl.tensor import DType
 
 Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Window:
+    """Of steps of one, with any borders."""
+
+    kernel: tuple[int, ...]
+    dilation: tuple[int, ...]
+    pad: tuple[tuple[int, int], ...]
+
+    @property
+    def reach(self) -> list[int]:
+        """Along each axis, from the first element that it reads to the last."""
+        return [d * (k - 1) + 1 for d, k in zip(self.dilation, self.kernel, strict=True)]
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        return {"kernel": self.kernel, "dilation": self.dilation, "pad": self.pad}
+
+
+@st.composite
+def windows(
+    draw: st.DrawFn, kernels: Sequence[tuple[int, ...]], dilations: Sequence[int] = (1, 1, 1, 2, 3)
+) -> Window:
+    """One of the filters, what lies between its taps, and borders of up to their number."""
+    kernel = draw(st.sampled_from(kernels))
+    dilation = tuple(draw(st.sampled_from(dilations)) for _ in kernel)
+    pad = tuple((draw(st.integers(0, k)), draw(st.integers(0, k))) for k in kernel)
+    return Window(kernel, dilation, pad)
+
+
+def in_f32(graph: Graph) -> dict[str, Array]:
+    """What goes into a graph, drawn."""
+    return {name: a.astype(np.float32) for name, a in random_arrays(graph, seed=5).items()}
 
 
 @st.composite

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from drawn_convolutions import in_f32, windows
 from executors import interpreted, machine_code
-from graphs import Array, Builder, evaluate_graph, random_arrays, rewritten
+from graphs import Array, Builder, evaluate_graph, rewritten
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -69,12 +70,8 @@ def conv(shape: tuple[int, ...], **attributes: Any) -> Graph:
     return rewritten(b.output(y=b("relu", b("add", y, b.input("skip", *y.type.sizes)))))
 
 
-def drawn(graph: Graph) -> dict[str, Array]:
-    return {name: a.astype(np.float32) for name, a in random_arrays(graph, seed=5).items()}
-
-
 def found(graph: Graph, machine: Machine, target: Target, way: str = "machine code") -> Array:
-    arrays = drawn(graph)
+    arrays = in_f32(graph)
     lowered = lower(graph, machine, "test")
     assert "winograd" in {choice.schedule for choice in lowered.choices}
     return outputs(lowered, arrays, target, way)
@@ -92,7 +89,7 @@ def outputs(lowered: Lowered, arrays: Any, target: Target, way: str = "machine c
 
 def compare(graph: Graph, machine: Machine, target: Target, way: str = "machine code") -> float:
     """The largest error, in ranges of the output before its activation."""
-    arrays = drawn(graph)
+    arrays = in_f32(graph)
     doubles = {name: a.astype(np.float64) for name, a in arrays.items()}
     expected = evaluate_graph(graph, doubles)["y"]
     made = found(graph, machine, target, way)
@@ -107,24 +104,19 @@ OUTPUTS = {3: (2, 4, 6), 5: (2, 4), 7: (2,), 1: (1,)}
 @st.composite
 def layers(draw: st.DrawFn) -> tuple[tuple[int, ...], dict[str, Any], tuple[int, ...]]:
     """(input shape, attributes, outputs of the form along each axis)."""
-    kernel = draw(st.sampled_from([(3, 3), (3, 3), (5, 5), (1, 7), (7, 1), (1, 3), (3, 1), (3, 5)]))
+    window = draw(windows([(3, 3), (3, 3), (5, 5), (1, 7), (7, 1), (1, 3), (3, 1), (3, 5)]))
     groups = draw(st.sampled_from([1, 1, 1, 2, 3]))
-    dilation = draw(st.sampled_from([(1, 1), (1, 1), (2, 2), (1, 3)]))
-    pad = tuple((draw(st.integers(0, k)), draw(st.integers(0, k))) for k in kernel)
-    least = [d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True)]
-    space = [draw(st.integers(e + 1, e + 20)) for e in least]
+    space = [draw(st.integers(e + 1, e + 20)) for e in window.reach]
     channels = st.sampled_from([16, 32, 48]) if groups > 1 else st.integers(16, 70)
     attributes = {
         "channels": groups * draw(channels),
-        "kernel": kernel,
-        "dilation": dilation,
-        "pad": pad,
+        **window.attributes,
         "groups": groups,
         "bias": draw(st.booleans()),
         "flip": draw(st.booleans()),
     }
-    outputs = tuple(draw(st.sampled_from(OUTPUTS[k])) for k in kernel)
-    if kernel[0] == kernel[1]:
+    outputs = tuple(draw(st.sampled_from(OUTPUTS[k])) for k in window.kernel)
+    if window.kernel[0] == window.kernel[1]:
         outputs = (outputs[0], outputs[0])
     batch = draw(st.sampled_from([1, 1, 2, 5]))
     return (batch, groups * draw(channels), *space), attributes, outputs
@@ -236,7 +228,7 @@ def test_errors_stay_within_a_ten_thousandth_of_the_range(
     graph = b.output(
         y=b("conv", b("relu", b.input("x", 1, channels, 14, 14)), channels=32, kernel=3)
     )
-    arrays = drawn(graph)
+    arrays = in_f32(graph)
     arrays["x"] = mixed(rng, (1, channels, 14, 14))
     doubles = {name: a.astype(np.float64) for name, a in arrays.items()}
     expected = evaluate_graph(graph, doubles)["y"]
@@ -264,7 +256,7 @@ def test_what_is_no_number_stays_in_its_tiles(bad: float) -> None:
     x = b("neg", b.input("x", 1, 16, 20, 20))
     graph = b.output(y=b("conv", x, channels=16, kernel=3))
     lowered = lower(graph, forced(target, lambda made: along(made) == (4, 4)), "test")
-    arrays = drawn(graph)
+    arrays = in_f32(graph)
     clean = outputs(lowered, arrays, target)
     arrays["x"][0, 3, 9, 9] = bad
     y = outputs(lowered, arrays, target)

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from drawn_convolutions import in_f32, windows
 from executors import executing, interpreting
-from graphs import Array, Builder, evaluate_graph, random_arrays, rewritten
+from graphs import Array, Builder, evaluate_graph, rewritten
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from layer_steps import check, schedules, step_graph
@@ -69,10 +70,6 @@ def gradient(shape: tuple[int, ...], op: str = "conv", **attributes: Any) -> Gra
     return rewritten(b.output(dw=dw))
 
 
-def drawn(graph: Graph) -> dict[str, Array]:
-    return {name: a.astype(np.float32) for name, a in random_arrays(graph, seed=5).items()}
-
-
 def errors(
     graph: Graph,
     machine: Machine,
@@ -81,7 +78,7 @@ def errors(
     target: Target | None = None,
 ) -> Array:
     """Of every element, in the most that it could be: |dy| |x| of its two channels."""
-    arrays = arrays or drawn(graph)
+    arrays = arrays or in_f32(graph)
     expected = evaluate_graph(graph, {k: a.astype(np.float64) for k, a in arrays.items()})["dw"]
     made = outcome(graph, machine, arrays, way, target)
     x, dy = (norms(arrays[name]) for name in ("x", "dy"))
@@ -123,19 +120,16 @@ def sizes(made: Plan) -> tuple[int, ...]:
 def layers(draw: st.DrawFn) -> tuple[tuple[int, ...], dict[str, Any]]:
     """(input shape, attributes): ragged maps and channels, any borders."""
     kernels = [(3, 3), (3, 3), (3, 3), (5, 5), (2, 2), (4, 4), (1, 7), (7, 1), (1, 3), (3, 5), (3,)]
-    kernel = draw(st.sampled_from(kernels))
+    window = draw(windows(kernels))
     groups = draw(st.sampled_from([1, 1, 1, 2, 3]))
-    dilation = tuple(draw(st.sampled_from([1, 1, 1, 2, 3])) for _ in kernel)
-    pad = tuple((draw(st.integers(0, k)), draw(st.integers(0, k))) for k in kernel)
-    least = [d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True)]
-    space = [max(1, draw(st.integers(e - 1, e + 18))) for e in least]
-    space = [max(e - sum(p), n) for e, p, n in zip(least, pad, space, strict=True)]
+    space = [
+        max(1, e - sum(p), draw(st.integers(e - 1, e + 18)))
+        for e, p in zip(window.reach, window.pad, strict=True)
+    ]
     channels = st.sampled_from([16, 32, 48]) if groups > 1 else st.integers(1, 70)
     attributes = {
         "channels": groups * draw(channels),
-        "kernel": kernel,
-        "dilation": dilation,
-        "pad": pad,
+        **window.attributes,
         "groups": groups,
         "flip": draw(st.booleans()),
     }
@@ -219,7 +213,7 @@ def test_kinds_of_layers(layer: str) -> None:
 def test_transposed_convolutions() -> None:
     """The other factor is the one that taps move."""
     graph = gradient((2, 16, 9, 7), "conv_transpose", channels=24, kernel=3, pad=1)
-    machine, arrays = forced(find_target()), drawn(graph)
+    machine, arrays = forced(find_target()), in_f32(graph)
     expected = evaluate_graph(graph, {k: a.astype(np.float64) for k, a in arrays.items()})["dw"]
     made = outcome(graph, machine, arrays)
     np.testing.assert_allclose(made, expected, rtol=0, atol=1e-6 * np.ptp(expected))
@@ -280,7 +274,7 @@ def test_errors(kind: str, size: int) -> None:
     nothing."""
     target, random = find_target(), np.random.default_rng(size)
     graph = gradient((4, 40, 28, 28), channels=24, kernel=3)
-    arrays = {name: scaled(random, a.shape, kind) for name, a in drawn(graph).items()}
+    arrays = {name: scaled(random, a.shape, kind) for name, a in in_f32(graph).items()}
     machine = forced(target, lambda made: made if sizes(made) == (size, size) else None)
     assert errors(graph, machine, arrays).max() <= 2e-6
 
@@ -304,7 +298,7 @@ def scaled(random: np.random.Generator, shape: tuple[int, ...], kind: str) -> Ar
 @pytest.mark.parametrize("value", [0.0, -0.0])
 def test_of_nothing(value: float) -> None:
     graph = gradient((2, 16, 12, 12), channels=16, kernel=3)
-    arrays = drawn(graph)
+    arrays = in_f32(graph)
     arrays["dy"][:] = value
     assert not outcome(graph, forced(find_target()), arrays).any()
 
@@ -312,7 +306,7 @@ def test_of_nothing(value: float) -> None:
 @pytest.mark.parametrize("bad", [np.inf, np.nan])
 def test_what_is_no_number_stays_in_its_channels(bad: float) -> None:
     graph = gradient((2, 24, 12, 12), channels=16, kernel=3)
-    arrays = drawn(graph)
+    arrays = in_f32(graph)
     arrays["x"][1, 5, 6, 6] = arrays["dy"][0, 3, 2, 2] = bad
     made = outcome(graph, forced(find_target()), arrays)
     touched = np.zeros(made.shape, bool)
