@@ -38,7 +38,7 @@ test-gpu-evidence: $(VENV)/.dev ## all that shows, without a card, that its kern
 	$(VENV)/bin/python -m pytest -q -n $(WORKERS) -m "slow or not slow" --evidence all --drawn all tests/cuda $(ARGS)
 
 test-torch: $(TORCH)/.torch ## compare with PyTorch on the CPU
-	$(TORCH)/bin/python -m pytest -q -o addopts= --strict-markers --strict-config --import-mode=importlib -m "not slow" tests/torch $(ARGS)
+	$(TORCH)/bin/python -m pytest -q -n $(WORKERS) -o addopts= --strict-markers --strict-config --import-mode=importlib -m "not slow" tests/torch $(ARGS)
 
 docs: $(AROUND)/.around ## the documentation as a site, in build/docs
 	$(AROUND)/bin/python docs/site/stage.py build/docs-source
@@ -113,7 +113,7 @@ $(TORCH)/bin/python:
 
 $(TORCH)/.torch: pyproject.toml | $(TORCH)/bin/python
 	@echo "installing convdsl and PyTorch (CPU) into $(TORCH)"
-	@$(TORCH)/bin/python $(PIP) -e '.[images,torch]' hypothesis pytest
+	@$(TORCH)/bin/python $(PIP) -e '.[oracle]'
 	@touch $@
 
 $(AROUND)/bin/python:
