@@ -137,7 +137,7 @@ def _rounding(attribute: Attribute, value: Any) -> tuple[str, ...]:
         return ("round it: floor(x), ceil(x), round(x), or round_to(x, 8) for channels",)
     if attribute.kind is Kind.BOOL and type(value) is int and value in (0, 1):
         return (f"write `{'true' if value else 'false'}`",)
-    if attribute.kind is Kind.BOOL and attribute.name == "bias" and is_number(value):
+    if attribute.kind is Kind.BOOL and attribute.name == "bias" and isinstance(value, float):
         begun = f"to train it from there on, `bias = zeros`, and add {value} behind the layer"
         return (f"of numbers that stay, a list: [{value}]; {begun}",)
     return ()
