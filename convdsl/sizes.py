@@ -84,14 +84,17 @@ def _how_to_resize(
             return f"\nhelp: its sizes are parameters: --set {' --set '.join(settings)}"
         pairs = list(zip(port.type.shape, shapes[port.name], strict=True))
         moving = [isinstance(old, int) and old != new for old, new in pairs]
+        first = ""
         if moving[1:2] == [True]:
-            return _channels(*pairs[1], shapes[port.name])
+            first, moving[1] = _channels(*pairs[1], shapes[port.name]), False
+            if not any(moving) or shapes[port.name][-1] == pairs[1][0]:
+                return first
         names = iter(("H", "W", "D") if port.type.rank > 3 else ("L",))
         letters = ["N" if axis == 0 else next(names, "S") for axis, at in enumerate(moving) if at]
         left = iter(letters)
         sizes = [next(left) if at else str(old) for at, (old, _) in zip(moving, pairs, strict=True)]
         declared = f"input {port.name}: {port.type.dtype}[{', '.join(sizes)}]"
-        return f"\nhelp: its text fixes its sizes; to leave them open, write `{declared}`"
+        return f"{first}\nhelp: its text fixes its sizes; to leave them open, write `{declared}`"
     return ""
 
 

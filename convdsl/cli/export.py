@@ -34,7 +34,9 @@ def run(options: argparse.Namespace) -> int:
 
     model = load_model(options)
     to = options.to or _said_by(options.output or "")
-    path = place_of(_NAMES[to], options.output or f"{model.name}{SUFFIXES[to]}", SUFFIXES[to])
+    end = SUFFIXES[to]
+    named = options.output or f"{model.name}{end}"
+    path = place_of(_NAMES[to], named, end, is_said=bool(options.to))
     if options.weights and to == "pytorch":
         console.note("--weights plays no part in --to pytorch")
     data = exporting.export(model, weights_of(options), path, to=to)

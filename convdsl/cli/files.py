@@ -60,28 +60,28 @@ _OTHER_ENDS = {
 }
 
 
-def path_of(what: str, text: str, *ends: str) -> Path:
+def path_of(what: str, text: str, *ends: str, is_said: bool = False) -> Path:
     """Where something is written. InputError where a name says that something else is there, which
     would be lost: a network, weights, data; and, of what has an ending of its own, where it has
-    that of another kind."""
+    that of another kind, unless the kind `is_said` beside the name."""
     path = plain_path(text)
     if text == "-":
         raise InputError(f"{what} is not for the standard output: name a file, ./- is one")
     if text.endswith("/"):
         raise InputError(f"{text} is a folder: name the file in it")
     end = path.suffix.lower()
-    known = _ENDS | _OTHER_ENDS if ends else _ENDS
+    known = _ENDS | _OTHER_ENDS if ends and not is_said else _ENDS
     if end in known and end not in ends:
         other = f"; end it with {ends[0]}" if ends else ""
         raise InputError(f"{text} is called like {known[end]}, and {what} would be written{other}")
     return path
 
 
-def place_of(what: str, text: str, *ends: str) -> Path:
+def place_of(what: str, text: str, *ends: str, is_said: bool = False) -> Path:
     """The same, and InputError where no file can come to be: before the work that it is for."""
     from convdsl.runtime.whole_files import check_place, told_of
 
-    path = path_of(what, text, *ends)
+    path = path_of(what, text, *ends, is_said=is_said)
     with told_of(path):
         check_place(path)
     return path
