@@ -87,7 +87,12 @@ def draw(seed: int, name: str, type: TensorType, shape: tuple[int, ...]) -> Arra
         return random.integers(0, 2, shape).astype(np.bool_)
     if dtype.is_integer and dtype.bytes == 1:
         return random.integers(0, 256, shape, np.uint8).view(dtype.numpy)
-    raise InputError(f"--data random cannot guess sensible {type.dtype} values for {name}")
+    size = ", ".join(map(str, shape))
+    raise InputError(
+        f"--data random cannot guess sensible {type.dtype} values for {name}\n"
+        f"help: np.savez('data.npz', {name}=...) writes them, of [{size}], with the other inputs, "
+        "for --data data.npz"
+    )
 
 
 def read(path: Path) -> dict[str, Array]:

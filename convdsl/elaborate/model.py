@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -215,6 +216,10 @@ def elaborate_tree(
     )
 
 
+_NAMED = 4
+"""Models of a file that are offered."""
+
+
 def _choose(session: Session, module: Module, tree: ast.File, name: str | None) -> BlockValue:
     models = module.models
     if name is not None:
@@ -231,11 +236,12 @@ def _choose(session: Session, module: Module, tree: ast.File, name: str | None) 
         return next(iter(models.values()))
     session.finish()  # which one is to be looked at is no mistake of who has made another
     if models:
+        named = ", ".join(f"{module.shown}:{name}" for name in islice(models, _NAMED))
         raise session.fail(
             "E0601",
             f"{module.shown} holds {len(models)} models: {', '.join(models)}",
             *[m.definition.name.span for m in models.values()],
-            help=(f"choose one: {module.shown}:{next(iter(models))}",),
+            help=(f"choose one: {named}",),
         )
     raise session.fail(
         "E0601",

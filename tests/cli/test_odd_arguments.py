@@ -412,3 +412,20 @@ def test_an_import_for_which_the_disk_has_room_in_part(
     assert said.code == 2
     assert "error: cannot write net.cnn: File too large" in said.err
     assert files_in(folder) == before
+
+
+def test_what_random_data_cannot_be_is_told_with_a_way(convdsl: Convdsl, tmp_path: Path) -> None:
+    net = tmp_path / "two.cnn"
+    net.write_text(
+        "model one { input x: f32[N, 4]\n input k: i64[N]\n x + (k -> cast(f32) -> unsqueeze([1]))"
+        " -> output y }\nmodel two { input x: f32[N, 4]\n x -> relu -> output y }\n"
+    )
+    said = convdsl("run", f"{net}:one", "--batch", "2", "--data", "random:1")
+    assert said.code == 2
+    assert "cannot guess sensible i64 values for k" in said.err
+    assert "np.savez('data.npz', k=...) writes them, of [2], with the other inputs" in said.err
+    said = convdsl("check", str(net))
+    assert said.code == 0  # looks at both
+    said = convdsl("report", str(net))
+    assert said.code == 2
+    assert f"choose one: {net}:one, {net}:two" in said.err.replace("\n", " ")
