@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from typing import Any
 
 from convdsl.diagnostics import InputError
 from convdsl.ir.graph import Graph, OpNode, StateNode
@@ -27,6 +28,23 @@ def computed_operands(node: OpNode) -> list[str]:
     return [name for name in _weights(node) if not isinstance(node.inputs[name].node, StateNode)]
 
 
+def calls_again(graph: Graph) -> dict[OpNode, OpNode]:
+    """Layers that are called more than once: by each later call, the first one. They have the same
+    operator, arguments and weights, all of them, and one input."""
+    first: dict[tuple[Any, ...], OpNode] = {}
+    again: dict[OpNode, OpNode] = {}
+    for node in graph.op_nodes():
+        owned = owned_operands(node)
+        if not owned or computed_operands(node) or len(node.data_inputs) != 1:
+            continue
+        states = tuple((name, node.inputs[name].node.id) for name in owned)
+        key = (node.op.name, repr(sorted(node.attributes.items())), states)
+        if key in first:
+            again[node] = first[key]
+        first.setdefault(key, node)
+    return again
+
+
 def own_keys(node: OpNode, layer: str) -> dict[str, str]:
     """The keys that text makes of an operator's own weights, by operand, where it is called so."""
     keys = {spec.name: spec.key(layer) for spec in node.op.state(node.call)}
@@ -35,9 +53,11 @@ def own_keys(node: OpNode, layer: str) -> dict[str, str]:
 
 def flat_keys(graph: Graph) -> dict[str, str]:
     """Keys without scopes: `layer1_0_conv1.weight` for `layer1.0.conv1.weight`."""
+    again = calls_again(graph)
     return {
         node.inputs[operand].node.name: key
         for node in graph.op_nodes()
+        if node not in again
         for operand, key in own_keys(node, node.name.replace(".", "_")).items()
     }
 
@@ -48,13 +68,19 @@ def sayable(model: Model) -> Model:
 
 
 def _with_own_weights(model: Model) -> Model:
-    """Layers that share a weight, or have one of another name, get a copy under their own.
+    """Layers that share a weight and are no calls of one layer, or have one of another name, get a
+    copy under their own.
 
     Raises InputError where running statistics are computed.
     """
     graph, weights = model.graph.bind({}), dict(model.weights or {})
+    again = calls_again(graph)
     for node in graph.op_nodes():
         _check_computed(node)
+        if node in again:
+            for operand in owned_operands(node):
+                graph.set_input(node, operand, again[node].inputs[operand])
+            continue
         for operand, key in own_keys(node, node.name).items():
             state = node.inputs[operand].node
             assert isinstance(state, StateNode)

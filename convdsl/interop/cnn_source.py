@@ -45,9 +45,9 @@ def source(model: Model, labels: str | None = None) -> tuple[str, dict[str, Any]
     model = sayable(model)
     weights = dict(model.weights or {})
     try:
-        return _Writer(model, tree(model.graph, flat=False), labels).text(), weights
+        return _Writer(model, labels, flat=False).text(), weights
     except Untidy:
-        text = _Writer(model, tree(model.graph, flat=True), labels).text()
+        text = _Writer(model, labels, flat=True).text()
         keys = flat_keys(model.graph)
         return text, {keys[key]: array for key, array in weights.items()}
 
@@ -129,8 +129,9 @@ class _Block:
 
 
 class _Writer:
-    def __init__(self, model: Model, root: Scope, labels: str | None) -> None:
-        self.model = model
+    def __init__(self, model: Model, labels: str | None, flat: bool) -> None:
+        self.model, self.flat = model, flat
+        root = tree(model.graph, flat)
         self.labels = labels
         self.root = root
         self.blocks: dict[tuple[Any, ...], _Block] = {}
@@ -138,9 +139,11 @@ class _Writer:
         self.said: list[str] = []  # outputs that a chain led to
         self.sinks = True  # whether chains lead to outputs
         self.defaults = shared_defaults(model.graph)
+        self.layers: dict[OpNode, str] = {}  # the first calls of those that are called again
 
     def text(self) -> str:
         names = {value: name for name, value in self.model.graph.inputs.items()}
+        shared = self._shared_layers()
         self._collect(self.root)
         body = _Body()
         free = self._free()
@@ -155,6 +158,7 @@ class _Writer:
             head.append(INDENT + preprocessing_text(self.model.preprocessing))
         if self.labels is not None:
             head.append(f'{INDENT}labels "{self.labels}"')
+        head += [INDENT + line for line in shared]
         blocks = [block.text() for block in self.blocks.values()]
         whole = "\n".join([f"model {self.model.name} {{", *head, *lines, "}"])
         first = "\n".join(["convdsl 1", *(f"default {text}" for text in self.defaults.values())])
@@ -164,7 +168,25 @@ class _Writer:
     def _free(self) -> _Names:
         """Names that statements of the model may take."""
         graph = self.model.graph
-        return _Names({*graph.inputs, *graph.outputs, *KEYWORDS})
+        return _Names({*graph.inputs, *graph.outputs, *self.layers.values(), *KEYWORDS})
+
+    def _shared_layers(self) -> list[str]:
+        """A `let` for each layer that is called more than once."""
+        taken = {*self.taken, *self.model.graph.inputs, *self.model.graph.outputs}
+        lines: list[str] = []
+        for leaf in self.root.leaves():
+            first = leaf.layer
+            if first is None or first in self.layers:
+                continue
+            label = first.name.replace(".", "_") if self.flat else first.name
+            wanted = re.sub(r"\W", "_", label)
+            name, _ = _unused(wanted if wanted[0].isalpha() else f"w{wanted}", taken)
+            taken.add(name)
+            self.layers[first] = name
+            term = _call(first, leaf.flow, {}, label, self.defaults)
+            lines.append(f"let {name} = {''.join(map(_plain, term))}")
+        self.taken |= set(self.layers.values())
+        return lines
 
     # Blocks
 
@@ -174,7 +196,7 @@ class _Writer:
         for height in sorted({s.height for s in scopes}):
             found: dict[tuple[Any, ...], list[tuple[Scope, _Body]]] = {}
             for inner in (s for s in scopes if s.height == height):
-                if any(names_sizes(leaf.node) for leaf in inner.leaves()):
+                if any(names_sizes(leaf.node) or leaf.layer for leaf in inner.leaves()):
                     continue
                 body = self._body(inner)
                 found.setdefault(body.key, []).append((inner, body))
@@ -286,6 +308,8 @@ class _Writer:
     def _term(self, item: Item, names: Mapping[Value, str], free: _Names) -> list[Segment]:
         if isinstance(item, Scope):
             return self._scope_term(item, free)
+        if item.layer is not None:
+            return [self.layers[item.layer]]
         return _call(item.node, item.flow, names, item.label, self.defaults)
 
     def _scope_term(self, scope: Scope, free: _Names) -> list[Segment]:

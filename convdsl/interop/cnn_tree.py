@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from convdsl.interop.cnn_model import computed_operands, owned_operands
+from convdsl.interop.cnn_model import calls_again, computed_operands, owned_operands
 from convdsl.interop.cnn_terms import infix
 from convdsl.ir.graph import Graph, OpNode, StateNode, Value
 from convdsl.ops import activation
@@ -22,10 +22,12 @@ class Untidy(Exception):
 
 @dataclass(eq=False)
 class Leaf:
-    """An operator. `label` is the last part of its name, if it has weights."""
+    """An operator. `label` is the last part of its name, if it has weights of its own; `layer` the
+    first call of a layer that is called more than once."""
 
     node: OpNode
     label: str | None
+    layer: OpNode | None = None
 
     @property
     def inputs(self) -> list[Value]:
@@ -124,23 +126,27 @@ def _trails(node: OpNode) -> bool:
 def tree(graph: Graph, flat: bool) -> Scope:
     """All operators by scope. Raises Untidy unless `flat`, which makes one scope of all."""
     root = Scope("", None)
+    again = calls_again(graph)
+    layers = again | {node: node for node in again.values()}
     if flat:
         for node in graph.op_nodes():
-            label = node.name.replace(".", "_") if _has_weights(node) else None
-            root.items.append(Leaf(node, label))
+            is_own = bool(owned_operands(node)) and node not in layers
+            label = node.name.replace(".", "_") if is_own else None
+            root.items.append(Leaf(node, label, layers.get(node)))
     else:
-        _grow(graph, root)
+        _grow(graph, root, layers)
+        scopes = {item.label for item in root.items if isinstance(item, Scope)}
+        if any(first.name.partition(".")[0] in scopes for first in layers.values()):
+            raise Untidy  # a layer of a scope that is called outside of it, too
     _connect(graph, root)
     return root
 
 
-def _has_weights(node: OpNode) -> bool:
-    return bool(owned_operands(node))
-
-
-def _grow(graph: Graph, root: Scope) -> None:
+def _grow(graph: Graph, root: Scope, layers: Mapping[OpNode, OpNode]) -> None:
+    """A layer that is called more than once stands where it is called, in no scope of its own."""
     nodes = graph.op_nodes()
-    weighted = [tuple(n.name.split(".")) if _has_weights(n) else None for n in nodes]
+    own = {n for n in nodes if owned_operands(n) and n not in layers}
+    weighted = [tuple(n.name.split(".")) if n in own else None for n in nodes]
     if _all_have_scopes(nodes, weighted):
         weighted = [tuple(n.name.split(".")) for n in nodes]
     open_scopes: list[Scope] = [root]
@@ -151,9 +157,9 @@ def _grow(graph: Graph, root: Scope) -> None:
             here = _place(node, nodes, weighted, number, open_scopes)
             label = None
         else:
-            here, label = path[:-1], path[-1] if _has_weights(node) else None
+            here, label = path[:-1], path[-1] if node in own else None
         _open(open_scopes, here, closed)
-        open_scopes[-1].items.append(Leaf(node, label))
+        open_scopes[-1].items.append(Leaf(node, label, layers.get(node)))
 
 
 def _all_have_scopes(nodes: Sequence[OpNode], weighted: Sequence[Path | None]) -> bool:

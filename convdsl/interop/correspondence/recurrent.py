@@ -25,10 +25,6 @@ State: TypeAlias = "tuple[Tensor | None, ...]"
 MOST_STEPS = 1024
 """Steps that are written out, of all directions together."""
 
-_OF_STATE = 2
-"""The input that holds the weights of the state: a tensor that the products of all steps take, as
-text has no other word for one weight of many layers."""
-
 _ACTIVATIONS = {
     name.lower(): name.lower() for name in ("Sigmoid", "Tanh", "Relu", "Softsign", "Softplus")
 }
@@ -49,8 +45,7 @@ class _Direction:
         key = (index, first, count)
         if key not in self.parts:
             rows = (first * self.hidden, (first + count) * self.hidden)
-            part = _rows(self.r, self.r[index], self.number, *rows)
-            self.parts[key] = self.r.scene.value(part) if index == _OF_STATE else part
+            self.parts[key] = _rows(self.r, self.r[index], self.number, *rows)
         return self.parts[key]
 
     def apply(self, which: int, x: Tensor) -> Tensor:
@@ -91,7 +86,7 @@ def _rows(r: Reading, x: Tensor, number: int, start: int, stop: int) -> Tensor:
 def _lstm(d: _Direction, x: Tensor, state: State) -> State:
     """C' = f C + i g, H' = o h(C'); peepholes: i and f see C, o sees C'."""
     h, c = state
-    x = x if h is None else d.plus(x, d.times(_OF_STATE, h, 0, 4, None))
+    x = x if h is None else d.plus(x, d.times(2, h, 0, 4, None))
     i, o, f, g = d.gates(x, 4)
     cell = d.r.binary("mul", d.apply(0, d.peeped(i, c, 0)), d.apply(1, g))
     kept = None if c is None else d.r.binary("mul", d.apply(0, d.peeped(f, c, 2)), c)
@@ -105,16 +100,16 @@ def _gru(d: _Direction, x: Tensor, state: State) -> State:
     bias = d.weight(3, 5, 1) if d.r.has(3) else None
     both, new = d.r.apply_all("split", {"x": x}, parts=(2 * d.hidden, d.hidden), axis=1)
     after = bool(d.r.attribute("linear_before_reset", 0))
-    z, reset = d.gates(both if h is None else d.plus(both, d.times(_OF_STATE, h, 0, 2, None)), 2)
+    z, reset = d.gates(both if h is None else d.plus(both, d.times(2, h, 0, 2, None)), 2)
     z, reset = d.apply(0, z), d.apply(0, reset)
     if h is None and not after:
         new = d.plus(new, bias)
     elif h is None:
         new = d.plus(new, None if bias is None else d.r.binary("mul", reset, bias))
     elif after:
-        new = d.plus(new, d.r.binary("mul", reset, d.times(_OF_STATE, h, 2, 1, bias)))
+        new = d.plus(new, d.r.binary("mul", reset, d.times(2, h, 2, 1, bias)))
     else:
-        new = d.plus(new, d.times(_OF_STATE, d.r.binary("mul", reset, h), 2, 1, bias))
+        new = d.plus(new, d.times(2, d.r.binary("mul", reset, h), 2, 1, bias))
     g = d.apply(1, new)
     kept = d.r.binary("sub", g, d.r.binary("mul", z, g))
     return (d.plus(kept, None if h is None else d.r.binary("mul", z, h)),)
@@ -122,7 +117,7 @@ def _gru(d: _Direction, x: Tensor, state: State) -> State:
 
 def _rnn(d: _Direction, x: Tensor, state: State) -> State:
     (h,) = state
-    return (d.apply(0, x if h is None else d.plus(x, d.times(_OF_STATE, h, 0, 1, None))),)
+    return (d.apply(0, x if h is None else d.plus(x, d.times(2, h, 0, 1, None))),)
 
 
 @dataclass(frozen=True)
