@@ -9,6 +9,7 @@ from interop import (
     drawn_compositions,
     drawn_layers,
     drawn_positions,
+    drawn_recurrent,
     drawn_reductions,
     drawn_sampling,
     drawn_views,
@@ -23,6 +24,7 @@ GENERATORS: dict[str, Generator] = {
     **drawn_positions.GENERATORS,
     **drawn_compositions.GENERATORS,
     **drawn_sampling.GENERATORS,
+    **drawn_recurrent.GENERATORS,
 }
 """How nodes of each kind are drawn."""
 

@@ -1,4 +1,4 @@
-"""Recurrent layers of files, written out step by step, beside onnxruntime and ONNX's own tests."""
+"""Recurrent layers of files, written out step by step. What is drawn of them: drawn_recurrent."""
 
 from __future__ import annotations
 
@@ -14,10 +14,8 @@ from safetensors.numpy import load as load_weights
 import convdsl
 from convdsl import exporting
 from convdsl.interop.onnx_load import model_of
+from interop.drawn_recurrent import GATES
 from interop.runtimes import run_onnxruntime
-
-GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
-RELUS = {"LSTM": ["Sigmoid", "Relu", "Tanh"], "GRU": ["Sigmoid", "Relu"], "RNN": ["Relu"]}
 
 Arrays = dict[str, np.ndarray]
 
@@ -39,45 +37,21 @@ def layer(
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 14)], ir_version=8)
 
 
-def drawn(draw: Draw, kind: str) -> tuple[onnx.ModelProto, Arrays]:
-    """A layer with or without bias, lengths, peepholes and states to begin with, known or given."""
-    way = draw.pick("forward", "reverse", "bidirectional")
-    count, gates = 2 if way == "bidirectional" else 1, GATES[kind]
-    steps, batch, size, hidden = (draw.integer(1, 5) for _ in range(4))
-
-    def array(*shape: int) -> np.ndarray:
-        return draw.array(shape).astype("f4")
-
-    weights = {"w": array(count, gates * hidden, size), "r": array(count, gates * hidden, hidden)}
-    inputs, names = {"x": array(steps, batch, size)}, ["x", "w", "r"]
-    if draw.chance(0.7):
-        weights["b"] = array(count, 2 * gates * hidden)
-    if draw.chance(0.3):
-        weights["lengths"] = np.full(batch, steps, "i4")
-    states = ["h", "c"] if kind == "LSTM" else ["h"]
-    place = draw.pick(None, weights, inputs)
-    if place is not None:
-        place.update({name: array(count, batch, hidden) for name in states})
-    if kind == "LSTM" and draw.chance(0.3):
-        weights["p"] = array(count, 3 * hidden)
-    optional = ["b", "lengths", *states, *(["p"] if kind == "LSTM" else [])]
-    names += [name if name in weights or name in inputs else "" for name in optional]
-    how: dict[str, Any] = {"hidden_size": hidden, "direction": way}
-    if kind == "GRU":
-        how["linear_before_reset"] = draw.integer(0, 1)
-    if draw.chance(0.3):
-        how["activations"] = RELUS[kind] * count
-    ends = [f"{name}_end" for name in states]
-    return layer(kind, names, ["y", *ends], inputs, weights, **how), inputs
-
-
-@pytest.mark.drawn(share=4)
-@pytest.mark.parametrize("seed", range(24))
-def test_layers_are_onnxruntimes(seed):
-    proto, inputs = drawn(Draw(seed), list(GATES)[seed % 3])
-    found = convdsl.compile(model_of(proto, "net.onnx", {}), threads=1, cache=False)(**inputs)
-    for name, expected in run_onnxruntime(proto, inputs).items():
-        np.testing.assert_allclose(found[name], expected, rtol=1e-5, atol=2e-5)
+@pytest.mark.parametrize("kind", GATES)
+def test_batches_are_free(kind):
+    draw = Draw(7, *kind.encode())
+    weights = {
+        "w": draw.array((2, 4 * GATES[kind], 3)).astype("f4"),
+        "r": draw.array((2, 4 * GATES[kind], 4)).astype("f4"),
+    }
+    x = draw.array((5, 2, 3)).astype("f4")
+    how = {"hidden_size": 4, "direction": "bidirectional"}
+    proto = layer(kind, ["x", "w", "r"], ["y", "h"], {"x": x}, weights, **how)
+    executable = convdsl.compile(model_of(proto, "net.onnx", {}), threads=1, cache=False)
+    for batch in (1, 2):
+        found = executable(x[:, :batch])
+        for name, expected in run_onnxruntime(proto, {"x": x[:, :batch]}).items():
+            np.testing.assert_allclose(found[name], expected, rtol=1e-5, atol=1e-5)
 
 
 def test_text_stores_each_weight_once(tmp_path):
