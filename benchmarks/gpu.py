@@ -194,7 +194,8 @@ def torch_training(name: str, x: np.ndarray, precision: str, *, compiled: bool =
     given = torch.from_numpy(x).to(TORCH, memory_format=torch.channels_last)
     with torch.no_grad():
         shape = network(given).shape
-    labels = torch.randint(0, 2, (shape[0], *shape[2:]), device=TORCH)
+    drawn = np.random.default_rng(0).integers(0, 2, (shape[0], *shape[2:]))
+    labels = torch.from_numpy(drawn).to(TORCH)
     optimiser = torch.optim.SGD(network.parameters(), lr=RATE, momentum=MOMENTUM, fused=True)
     measure = torch.nn.CrossEntropyLoss()
 

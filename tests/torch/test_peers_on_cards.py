@@ -24,7 +24,7 @@ def test_forward(name: str) -> None:
 
 
 def test_a_step_of_training() -> None:
-    """Goes down."""
+    """Goes down, once the first steps, of a large rate and noise, are behind it."""
     step = gpu.torch_training("lenet5", gpu.sample("lenet5", 8), "highest")
-    losses = [step() for _ in range(5)]
+    losses = [step() for _ in range(15)]
     assert losses[-1] < losses[0]
