@@ -171,7 +171,7 @@ def _read_reverse_sequence(r: Reading) -> Tensor:
         raise ReadError(f"{len(lengths)} lengths for {r.shape(0)[batch]} sequences")
     samples = r.apply_all("split", {"x": r[0]}, parts=(1,) * len(lengths), axis=batch)
     turned = [_start_turned(r, x, time, n) for x, n in zip(samples, lengths, strict=True)]
-    return r.apply("concat", {f"x{i}": x for i, x in enumerate(turned)}, axis=batch)
+    return r.joined(turned, batch)
 
 
 def _lengths(r: Reading) -> list[Any]:
@@ -198,7 +198,7 @@ def _start_turned(r: Reading, x: Tensor, axis: int, count: Any) -> Tensor:
         raise ReadError(f"sequences of {extent} steps have no {count} to turn round")
     first = r.unary("slice", x, axes=(axis,), start=(count - 1,), stop=(END,), step=(-1,))
     rest = r.unary("slice", x, axes=(axis,), start=(count,), stop=(END,), step=(1,))
-    return r.apply("concat", {"x0": first, "x1": rest}, axis=axis)
+    return r.joined([first, rest], axis)
 
 
 def _runs(indices: Sequence[int], extent: Dim) -> list[range]:

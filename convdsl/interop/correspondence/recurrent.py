@@ -25,9 +25,7 @@ State: TypeAlias = "tuple[Tensor | None, ...]"
 MOST_STEPS = 1024
 """Steps that are written out, of all directions together."""
 
-_ACTIVATIONS = {
-    name.lower(): name.lower() for name in ("Sigmoid", "Tanh", "Relu", "Softsign", "Softplus")
-}
+_ACTIVATIONS = ("sigmoid", "tanh", "relu", "softsign", "softplus")
 
 
 @dataclass
@@ -150,7 +148,7 @@ def _read(r: Reading) -> Result:
         sequences.append(_stacked(r, outputs, time))
         ends.append(state)
     axis = 2 if time else 1
-    whole = _joined(r, [r.unary("unsqueeze", y, axes=(axis,)) for y in sequences], axis)
+    whole = r.joined([r.unary("unsqueeze", y, axes=(axis,)) for y in sequences], axis)
     last = [_stacked(r, list(states), time) for states in zip(*ends, strict=True)]
     return [whole, *last]
 
@@ -159,13 +157,11 @@ def _steps(r: Reading, time: int) -> int:
     steps = r.extent(r.shape(0)[time])
     if r.has(4) and any(length != steps for length in r.sizes(4)):
         raise ReadError(f"sequences shorter than the input's {steps} steps are not supported")
-    if not 1 <= steps <= MOST_STEPS:
-        raise ReadError(f"{steps} steps are not written out; at most {MOST_STEPS} are")
     return steps
 
 
 def _refuse(r: Reading) -> None:
-    """What no exporter of today's networks writes."""
+    """Limits of the sums, coupled gates and activations with parameters of their own."""
     for name in ("clip", "input_forget", "activation_alpha", "activation_beta"):
         if r.attribute(name):
             raise ReadError(f"{name} is not supported")
@@ -181,11 +177,11 @@ def _directions(r: Reading, layer: _Layer, steps: int) -> Iterator[tuple[_Direct
     hidden = shape_of(r[2])[2]
     each = len(layer.activations)
     given = [str(name) for name in r.attribute("activations") or layer.activations * count]
-    names = [_ACTIVATIONS.get(name.lower()) for name in given]
-    if None in names or len(names) != each * count:
+    names = [name.lower() for name in given]
+    if not {*names} <= {*_ACTIVATIONS} or len(names) != each * count:
         raise ReadError(f"activations {', '.join(given)} are not supported")
     for number in range(count):
-        own = tuple(str(name) for name in names[number * each : (number + 1) * each])
+        own = tuple(names[number * each : (number + 1) * each])
         yield _Direction(r, number, r.extent(hidden), own), way == "reverse" or number == 1
 
 
@@ -216,7 +212,7 @@ def _summed(d: _Direction, layer: _Layer) -> Tensor:
     if layer.apart:
         first = d.r.unary("slice", of_h, axes=(0,), start=(0,), stop=(together,), step=(1,))
         rest = d.r.like(np.zeros(layer.apart * d.hidden), of_h)
-        of_h = d.r.apply("concat", {"x0": first, "x1": rest}, axis=0)
+        of_h = d.r.joined([first, rest], 0)
     return d.r.binary("add", of_x, of_h)
 
 
@@ -241,13 +237,7 @@ def _at(r: Reading, x: Tensor, axis: int, position: int) -> Tensor:
 
 
 def _stacked(r: Reading, tensors: list[Any], axis: int) -> Tensor:
-    return _joined(r, [r.unary("unsqueeze", x, axes=(axis,)) for x in tensors], axis)
-
-
-def _joined(r: Reading, tensors: list[Any], axis: int) -> Tensor:
-    if len(tensors) == 1:
-        return tensors[0]
-    return r.apply("concat", {f"x{i}": x for i, x in enumerate(tensors)}, axis=axis)
+    return r.joined([r.unary("unsqueeze", x, axes=(axis,)) for x in tensors], axis)
 
 
 ROWS: tuple[Row, ...] = ()

@@ -144,6 +144,12 @@ class Reading:
     def binary(self, op: str, a: Tensor, b: Tensor) -> Value:
         return self.apply(op, {"a": a, "b": b})
 
+    def joined(self, tensors: Sequence[Tensor], axis: int) -> Tensor:
+        """Tensors one behind the other; one alone is itself."""
+        if len(tensors) == 1:
+            return tensors[0]
+        return self.apply("concat", {f"x{i}": x for i, x in enumerate(tensors)}, axis=axis)
+
     def like(self, value: Any, x: Tensor) -> Known:
         """A constant of the dtype of x."""
         return Known(np.asarray(value, dtype_of(x).numpy))
