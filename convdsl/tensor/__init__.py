@@ -1,19 +1,10 @@
 """Sizes, element types and windows: the nouns that every room shares."""
 
 from convdsl.tensor.binding import evaluate, evaluator, substitute, symbols_of
-from convdsl.tensor.dim import (
-    Dim,
-    Symbol,
-    SymDim,
-    bounds,
-    ceil_div,
-    dim_max,
-    dim_min,
-    exact_div,
-    floor_div,
-    provably,
-    symbol,
-)
+from convdsl.tensor.dim import Dim, Symbol, SymDim, symbol
+from convdsl.tensor.division import ceil_div, exact_div, floor_div
+from convdsl.tensor.extrema import dim_max, dim_min
+from convdsl.tensor.proof import bounds, provably
 from convdsl.tensor.types import (
     HOST_DTYPES,
     LANGUAGE_DTYPES,

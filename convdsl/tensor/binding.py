@@ -16,11 +16,11 @@ from convdsl.tensor.dim import (
     Monomial,
     Symbol,
     SymDim,
-    extremum,
-    floor_div,
     make,
     terms_of,
 )
+from convdsl.tensor.division import floor_div
+from convdsl.tensor.extrema import extremum
 
 
 def symbols_of(value: Dim) -> frozenset[Symbol]:
