@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from typing import Any
 
 from convdsl.diagnostics import Span
 from convdsl.elaborate import channels_in, foreign
-from convdsl.elaborate.attributes import Unsuitable, convert, hexadecimal, wanted, word
+from convdsl.elaborate.attributes import Unsuitable, convert, wanted
+from convdsl.elaborate.binding import Binding
 from convdsl.elaborate.builtins import BUILTINS
 from convdsl.elaborate.expressions import Evaluator
+from convdsl.elaborate.misplaced import (
+    Order,
+    along,
+    for_a_word,
+    hidden_operator,
+    is_a_tensor,
+    meant,
+    of_numbers,
+)
 from convdsl.elaborate.scope import Context
 from convdsl.elaborate.session import Stop, suggest
 from convdsl.elaborate.signatures import Slot
@@ -28,12 +37,10 @@ from convdsl.elaborate.values import (
     is_number,
     is_tensors,
 )
-from convdsl.ir.graph import Value
-from convdsl.ir.opdef import Attribute, Kind, no_state
+from convdsl.ir.opdef import Attribute, Kind
 from convdsl.ir.starts import STARTS
-from convdsl.ops import BY_NAME, SPELLINGS
+from convdsl.ops import SPELLINGS
 from convdsl.syntax import ast
-from convdsl.tensor import SymDim
 
 
 def flatten(given: Given) -> tuple[Given, ...]:
@@ -78,7 +85,7 @@ class Binder(Evaluator):
             if op is not None and not partly:
                 given = context.defaults.get(op.name, {})
             return Layer(factory, given, {}, (), span)
-        binding = _Binding(factory, context, span)
+        binding = Binding(factory, context, span)
         for argument in arguments:
             try:
                 if argument.name is None:
@@ -97,7 +104,7 @@ class Binder(Evaluator):
 
     # One argument
 
-    def _positional(self, binding: _Binding, argument: ast.Argument) -> None:
+    def _positional(self, binding: Binding, argument: ast.Argument) -> None:
         slot = binding.next_slot()
         try:
             value = self._argument_value(argument, slot, binding)
@@ -122,7 +129,7 @@ class Binder(Evaluator):
         binding.position += 1
         self._fill(binding, slot, given)
 
-    def _keyword(self, binding: _Binding, argument: ast.Argument, name: ast.Name) -> None:
+    def _keyword(self, binding: Binding, argument: ast.Argument, name: ast.Name) -> None:
         slot = binding.signature.by_name.get(name.id)
         is_weight = slot is None and binding.op is not None
         value = self._start(argument, binding.context) if is_weight else None
@@ -146,14 +153,14 @@ class Binder(Evaluator):
             return None
         return node.id if node.id in STARTS or foreign.start(node.id) else None
 
-    def _argument_value(self, argument: ast.Argument, slot: Slot | None, binding: _Binding) -> Any:
+    def _argument_value(self, argument: ast.Argument, slot: Slot | None, binding: Binding) -> Any:
         node, context = argument.value, binding.context
         attribute = slot.attribute if slot is not None else None
         if attribute is not None and attribute.choices and isinstance(node, ast.Name):
             if node.id in attribute.choices and not context.scope.find(node.id)[0]:
                 return node.id
             if not self._known(node.id, context):
-                help = _for_a_word(node, attribute, binding, argument.name is None)
+                help = for_a_word(node, attribute, binding, argument.name is None)
                 context.scope.names[node.id] = POISON  # told once
                 text = f"`{attribute.name}` takes {wanted(attribute)}, not `{node.id}`"
                 raise self.fail(context, "E0305", text, node.span, help=help)
@@ -166,7 +173,7 @@ class Binder(Evaluator):
         return context.scope.find(name)[0] or name in BUILTINS or name in SPELLINGS
 
     def _fill(
-        self, binding: _Binding, slot: Slot, given: Given, name_span: Span | None = None
+        self, binding: Binding, slot: Slot, given: Given, name_span: Span | None = None
     ) -> None:
         if slot.name in binding.arguments:
             first = binding.arguments[slot.name].span
@@ -186,19 +193,19 @@ class Binder(Evaluator):
             )
         if slot.attribute is not None:
             moved = name_span is None and slot in binding.signature.positional
-            misplaced = _Order(binding, slot) if moved else None
+            misplaced = Order(binding, slot) if moved else None
             made = self.converted(slot.attribute, given, binding.context, misplaced)
             given = Given(made, given.span)
         binding.arguments[slot.name] = given
 
-    def _twice(self, binding: _Binding, slot: Slot) -> tuple[str, ...]:
+    def _twice(self, binding: Binding, slot: Slot) -> tuple[str, ...]:
         """Help for `conv(3, 64, kernel = 3)`: the second number is the kernel."""
         first = binding.arguments[slot.name].value
         two = "channels" in binding.arguments and slot.name == "kernel" and type(first) is int
         return (channels_in.KNOWN,) if two else ()
 
     def converted(
-        self, attribute: Attribute, given: Given, context: Context, order: _Order | None
+        self, attribute: Attribute, given: Given, context: Context, order: Order | None
     ) -> Any:
         """The argument as its attribute takes it, or Stop."""
         assert given.span is not None
@@ -227,7 +234,7 @@ class Binder(Evaluator):
 
     # Objections
 
-    def _too_many(self, binding: _Binding, argument: ast.Argument) -> Stop:
+    def _too_many(self, binding: Binding, argument: ast.Argument) -> Stop:
         names = [slot.name for slot in binding.signature.positional]
         takes = f"({', '.join(names)})" if names else "none"
         help = ()
@@ -235,10 +242,10 @@ class Binder(Evaluator):
         if later:
             help = (f"by keyword only: {', '.join(later)}",)
         value = argument.value.value if isinstance(argument.value, ast.Literal) else None
-        if _is_a_tensor(argument.value, binding.context):
+        if is_a_tensor(argument.value, binding.context):
             help = (f"tensors come first: {binding.factory.name}(x, y, ...)",)
-        help = (*_meant(binding, value), *_along(binding, argument), *help, *_hidden(binding))
-        help = help or _of_numbers(binding)
+        help = (*meant(binding, value), *along(binding, argument), *help, *hidden_operator(binding))
+        help = help or of_numbers(binding)
         return self.fail(
             binding.context,
             "E0303",
@@ -247,7 +254,7 @@ class Binder(Evaluator):
             help=help,
         )
 
-    def _unknown(self, binding: _Binding, name: ast.Name) -> Stop:
+    def _unknown(self, binding: Binding, name: ast.Name) -> Stop:
         known = (*binding.signature.by_name, *binding.signature.operands)
         listing = ", ".join(known) if known else "no arguments"
         return self.fail(
@@ -255,13 +262,13 @@ class Binder(Evaluator):
             "E0301",
             f"`{binding.factory.name}` has no argument `{name.id}`",
             name.span,
-            help=_hidden(binding)
+            help=hidden_operator(binding)
             or (binding.op is not None and foreign.argument(name.id, known))
             or suggest(name.id, known)
             or (f"it takes {listing}",),
         )
 
-    def _check_missing(self, binding: _Binding) -> None:
+    def _check_missing(self, binding: Binding) -> None:
         missing = binding.missing()
         if not missing:
             return
@@ -277,126 +284,6 @@ class Binder(Evaluator):
             help = (f"write `{factory.name}({said})`",)
         text = f"`{factory.name}` needs {names}"
         self.fail(binding.context, "E0302", text, binding.span, help=help)
-
-
-def _for_a_word(
-    node: ast.Name, attribute: Attribute, binding: _Binding, placed: bool
-) -> tuple[str, ...]:
-    """Help for a word that an attribute of some words does not take: `placed`, by its position."""
-    slot = binding.signature.by_name.get(attribute.name)
-    moved = placed and slot is not None and slot in binding.signature.positional
-    return (
-        word(attribute, node.id)
-        or (_Order(binding, slot).help(Given(node.id, node.span)) if moved and slot else ())
-        or foreign.name(node.id)
-    )
-
-
-class _Order:
-    """An argument by position, which may be meant for another slot."""
-
-    __slots__ = ("binding", "slot")
-
-    def __init__(self, binding: _Binding, slot: Slot) -> None:
-        self.binding = binding
-        self.slot = slot
-
-    def _of_a_number(self) -> tuple[str, ...]:
-        """Help for a number where a list, or true or false, should stand."""
-        op, attribute = self.binding.op, self.slot.attribute
-        if op is None or attribute is None:
-            return ()
-        if attribute.kind is Kind.SHAPE:
-            self.binding.crowded = True  # those behind it were meant for the list, too
-            return (f"a list of sizes: {self.binding.factory.name}([..., ...])",)
-        has_weights = op.state is not no_state
-        return _INCOMING if attribute.kind is Kind.BOOL and has_weights else ()
-
-    def _of_a_list(self, given: Given) -> str:
-        """For a size, the argument that is a list of sizes, if there is one."""
-        if type(given.value) is not tuple:
-            return ""
-        slots = self.binding.signature.by_name.items()
-        lists = (n for n, slot in slots if slot.attribute and slot.attribute.kind is Kind.SHAPE)
-        return next(lists, "")
-
-    def help(self, given: Given) -> tuple[str, ...]:
-        """Where another slot takes the value; numbers and lists fit too many to mean one."""
-        if is_number(given.value) or isinstance(given.value, SymDim):
-            return self._of_a_number()
-        if type(given.value) not in (bool, str, tuple):
-            return ()
-        shown = given.span.text if given.span is not None else "it"
-        if help := hexadecimal(shown):
-            return help
-        slots = self.binding.signature.positional
-        if listed := self._of_a_list(given):
-            return (f"a size by name: {listed} = {shown}",)
-        for index, other in enumerate(slots):
-            if other is self.slot or other.attribute is None:
-                continue
-            try:
-                convert(other.attribute, given.value)
-            except Unsuitable:
-                continue
-            last = max(index, slots.index(self.slot)) + 1
-            names = ", ".join(slot.name for slot in slots[:last])
-            order = f"{self.binding.factory.name}({names}{', ...' if slots[last:] else ''})"
-            return (f"`{shown}` would be `{other.name}`; the order is {order}",)
-        return ()
-
-
-class _Binding:
-    """The state of binding one call."""
-
-    __slots__ = (
-        "adrift", "arguments", "context", "crowded", "extra", "factory", "failed", "op", "operands",
-        "position", "shuffled", "signature", "span",
-    )  # fmt: skip
-
-    def __init__(self, factory: Operator | BlockValue, context: Context, span: Span) -> None:
-        self.factory = factory
-        self.signature = factory.signature
-        self.op = factory.op if isinstance(factory, Operator) else None
-        self.context = context
-        self.span = span
-        self.arguments: dict[str, Given] = {}
-        self.operands: dict[str, Given] = {}
-        self.extra: list[Given] = []
-        self.position = 0
-        self.failed = False
-        self.shuffled = False  # an argument that another slot takes was reported
-        self.crowded = False  # one argument too many was reported
-        self.adrift = (
-            False  # one failed that may have been a tensor: who knows whose slots these are
-        )
-
-    def next_slot(self) -> Slot | None:
-        slots = self.signature.positional
-        return slots[self.position] if self.position < len(slots) else None
-
-    def weighs(self, name: str, value: Any) -> bool:
-        """Whether the value is itself the weight that an attribute asks for: `bias = shift`, or a
-        list of numbers, which is a constant."""
-        return isinstance(value, Value | ListValue) and name in self.signature.operands
-
-    def takes_more_tensors(self) -> bool:
-        """Whether a number can stand for a tensor that the operator still lacks."""
-        wanted = self.op.data_operands if self.op is not None else ()
-        fixed = not any(operand.variadic for operand in wanted)
-        return fixed and len(wanted) > max(1, len(self.extra))
-
-    def missing(self) -> list[str]:
-        defaults = self.defaults()
-        return [
-            name
-            for name in self.signature.required
-            if name not in self.arguments and name not in defaults
-        ]
-
-    def defaults(self) -> Mapping[str, Given]:
-        """What `default` statements say of the operator, here."""
-        return self.context.defaults.get(self.op.name, {}) if self.op else {}
 
 
 def describe_call(layer: Layer) -> str:
@@ -422,63 +309,3 @@ def _plain(value: Any) -> str:
 
 _SQUARE = re.compile(r"(\d+)[ \t]*\*[ \t]*\1")
 """`3*3`, which is 9."""
-
-
-def _meant(binding: _Binding, value: object) -> tuple[str, ...]:
-    """What a number too many was meant for: part of a list, or channels that follow from what flows
-    in."""
-    if type(value) is not int or binding.op is None:
-        return ()
-    last = binding.signature.positional[-1:]
-    kinds = [slot.attribute.kind for slot in last if slot.attribute is not None]
-    if binding.factory.name in ("transpose", "permute"):
-        axes = _GIVEN.search(binding.span.text)
-        given = [int(axis) for axis in axes[1].split(",")] if axes is not None else []
-        whole = sorted(given) == list(range(len(given))) and len(given) > 2
-        order = str(given) if whole else _EXCHANGED.get((*sorted(given),), "[0, 2, 1, 3]")
-        return (f"all axes in their new order, one list: transpose({order})",)
-    if {Kind.INTS, Kind.SHAPE} & set(kinds):
-        return (f"several are one list: {binding.factory.name}([..., {value}])",)
-    return _INCOMING if binding.op.state is not no_state else ()
-
-
-_GIVEN = re.compile(r"\(\s*(-?\d+(?:\s*,\s*-?\d+)*)\s*\)\s*\Z")
-_EXCHANGED: Mapping[tuple[int, ...], str] = {
-    (1, 2): "[0, 2, 1]), of four axes transpose([0, 2, 1, 3]",
-    (-2, -1): "[0, 2, 1]), of four axes transpose([0, 1, 3, 2]",
-    (2, 3): "[0, 1, 3, 2]",
-    (0, 1): "[1, 0]), of three axes transpose([1, 0, 2]",
-}
-"""What PyTorch's `transpose` of two axes is in the whole order."""
-
-
-def _of_numbers(binding: _Binding) -> tuple[str, ...]:
-    """Help for a function of mathematics that numbers are given to."""
-    name = binding.factory.name
-    if binding.op is None or not hasattr(math, name):
-        return ()
-    table = "parameter([4], weight = [0.5, 1, 1.5, 2])"
-    return (f"`{name}` is of tensors, x -> {name}; of a table of numbers {table} -> {name}",)
-
-
-def _is_a_tensor(node: ast.Expression, context: Context) -> bool:
-    return isinstance(node, ast.Name) and is_tensors(context.scope.find(node.id)[1])
-
-
-def _along(binding: _Binding, argument: ast.Argument) -> tuple[str, ...]:
-    """Help for axes where the operator goes element by element and another along axes."""
-    along = f"reduce_{binding.factory.name}"
-    if along not in BY_NAME or not isinstance(argument.value, ast.Items):
-        return ()
-    return (f"along axes it is {along}({argument.value.span.text})",)
-
-
-_INCOMING = ("the number of channels that flow in is known: leave it out",)
-
-
-def _hidden(binding: _Binding) -> tuple[str, ...]:
-    """Where a block or a model has the name of an operator, which may have been meant."""
-    name = binding.factory.name
-    if binding.op is not None or name not in SPELLINGS:
-        return ()
-    return (f"`{name}` is what this file calls so, and hides the operator: give it another name",)

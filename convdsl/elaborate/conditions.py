@@ -42,6 +42,10 @@ class Conditions(ABC):
     ) -> Stop:
         """Record an error in the block instance of `context` and return what to raise."""
 
+    def objection(self, problem: ValueProblem, span: Span, context: Context) -> Stop:
+        """Record what is said against an operation on values that stands there."""
+        return self.fail(context, problem.code, problem.message, span, help=problem.help)
+
     @abstractmethod
     def combined(
         self,
@@ -80,9 +84,7 @@ class Conditions(ABC):
         except ValueProblem as problem:
             assert left.span is not None
             assert right.span is not None
-            two = left.span.to(right.span)
-            stop = self.fail(context, problem.code, problem.message, two, help=problem.help)
-            raise stop from None
+            raise self.objection(problem, left.span.to(right.span), context) from None
 
     def _mask(self, symbol: str, left: Given, right: Given, context: Context, span: Span) -> Any:
         """left <symbol> right of tensors."""

@@ -117,7 +117,7 @@ class Evaluator(Conditions):
         except Stop:
             return POISON
         except ValueProblem as problem:
-            self._problem(problem, node.span, context)
+            self.objection(problem, node.span, context)
             return POISON
         finally:
             session.depth -= 1
@@ -148,9 +148,6 @@ class Evaluator(Conditions):
         """Record an error in the block instance of `context` and return what to raise."""
         hints = (help,) if isinstance(help, str) else help
         return self.session.fail(code, message, *labels, frames=context.frames, help=hints)
-
-    def _problem(self, problem: ValueProblem, span: Span, context: Context) -> Stop:
-        return self.fail(context, problem.code, problem.message, span, help=problem.help)
 
     # Leaves
 
@@ -197,7 +194,7 @@ class Evaluator(Conditions):
         try:
             return self._text(node, context)
         except ValueProblem as problem:
-            raise self._problem(problem, node.span, context) from None
+            raise self.objection(problem, node.span, context) from None
 
     def _list(self, node: ast.Items, context: Context) -> ListValue:
         values = tuple(self.evaluate(item, context) for item in node.items)
@@ -264,7 +261,7 @@ class Evaluator(Conditions):
         try:
             return arithmetic.binary(symbol, left.value, right.value)
         except ValueProblem as problem:
-            raise self._problem(problem, span, context) from None
+            raise self.objection(problem, span, context) from None
 
     def _computed(
         self,
@@ -279,7 +276,7 @@ class Evaluator(Conditions):
         try:
             return arithmetic.binary(symbol, left, right)
         except ValueProblem as problem:
-            raise self._problem(problem, first.span.to(last.span), context) from None
+            raise self.objection(problem, first.span.to(last.span), context) from None
 
     def _signed(self, node: ast.Signed, context: Context) -> Any:
         value = self.need(node.operand, context)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
 from convdsl.diagnostics import Frame, Span
-from convdsl.elaborate.calls import Binder, describe_call, flatten, listed
-from convdsl.elaborate.conditions import SIZES
-from convdsl.elaborate.expressions import TENSOR_OPERATORS
+from convdsl.elaborate.calls import describe_call, flatten, listed
 from convdsl.elaborate.leading import follows
+from convdsl.elaborate.naming import LABEL
 from convdsl.elaborate.operators import apply_operator, of_a_list
 from convdsl.elaborate.scope import Context, LayerNames, Results, Scope
-from convdsl.elaborate.session import Stop
+from convdsl.elaborate.signs import Signs
 from convdsl.elaborate.unknown import hidden
 from convdsl.elaborate.unused import KNOWN
 from convdsl.elaborate.values import (
@@ -37,45 +35,13 @@ from convdsl.elaborate.values import (
     is_tensors,
 )
 from convdsl.ir.graph import Value
-from convdsl.ir.opdef import OpDef
-from convdsl.ops import BY_NAME
-from convdsl.ops.elementwise import COMPARED
 from convdsl.syntax import ast
-from convdsl.tensor import SymDim
 
 INLINE = "_"
-GROUPS = ("seq", "scope")
-"""What names several layers at once, as the language writes it."""
 ROUNDS = "`repeat` and `for` as values are lists; layers in a row stand in a block, used as NAME()"
-LABEL = re.compile(r"[A-Za-z0-9_-]+")
-PARTS = re.compile(rf"{LABEL.pattern}(?:\.{LABEL.pattern})*")
 
 
-_WHOLE_PARTS = {
-    "//": "of whole numbers it is quotient(a, b), of others floor(a / b)",
-    "%": "of tensors it is mod(a, b)",
-}
-"""What divides tensors as these signs divide numbers."""
-
-
-def _parts_of(given: Given) -> tuple[str, ...]:
-    """Help for several tensors where one is wanted."""
-    assert isinstance(given.value, ListValue)
-    if not given.value.items or not all(isinstance(item, Value) for item in given.value.items):
-        return ()
-    said = given.span.text if given.span is not None and given.span.text.isidentifier() else "y"
-    names = ", ".join(f"{said}{i}" for i in range(min(len(given.value.items), 3)))
-    more = ", ..." if len(given.value.items) > 3 else ""
-    return (f"each has a name where they are bound, `{names}{more} = ...`, or is `{said}[0]`",)
-
-
-_COUNTED = (
-    "a size that is open is no number yet; as a tensor it is parameter([1], weight = 1.0)"
-    " -> expand([{}]) -> reduce_sum([0], true)"
-)
-
-
-class Layers(Binder):
+class Layers(Signs):
     """Applies layers, compositions and blocks, and gives them their names."""
 
     _unused: Span | None = None  # the last statement that was said to go nowhere
@@ -174,7 +140,7 @@ class Layers(Binder):
             again = chain.home is not None  # its name is taken, by itself
             fixed, base = chain.fixed_label, chain.name or ""
             fixed, base = (None, fixed or base) if again else (fixed, base)
-            part = self._claim(context, label, fixed, base, span)
+            part = self.claim(context, label, fixed, base, span)
             names = context.names.inside(part)
             if chain.home is None:
                 chain.home = names.home
@@ -200,7 +166,7 @@ class Layers(Binder):
         fixed, base = layer.fixed_label, layer.name or factory.name
         if layer.home is not None:  # applied again: its name is taken, by itself
             fixed, base = None, fixed or base
-        part = self._claim(context, label, fixed, base, span)
+        part = self.claim(context, label, fixed, base, span)
         node_name = context.names.full(part)
         shared = context.names.shared or layer.home is not None
         layer.home = layer.home or context.names.key(part)
@@ -243,130 +209,6 @@ class Layers(Binder):
             )
         layer.home = context.names.home
         return self._instantiate(layer, factory, inputs, context.names, context, span)
-
-    def _claim(
-        self,
-        context: Context,
-        label: ast.Text | None,
-        fixed: str | None,
-        base: str,
-        span: Span,
-        positional: bool = True,
-    ) -> str:
-        """A layer's own part of its name."""
-        names = context.names
-        part = self._label(label, context) if label is not None else fixed
-        if part is None:
-            part = names.default(base, positional)
-        else:
-            if names.numbered and positional:
-                names.skip()
-            here = label.span if label is not None else span
-            alike = names.clash(part)
-            if alike is not None:
-                raise self._called_alike(context, alike, here, names.taken[alike], base)
-        names.take(part, label.span if label is not None else span)
-        return part
-
-    def _called_alike(
-        self, context: Context, part: str, here: Span, before: Span | None, base: str
-    ) -> Stop:
-        """Two children of one name: told what to do about it by how they came to it."""
-        full = context.names.full(part)
-        notes = () if before in (None, here) else ((before, "first here"),)
-        grouped = base in GROUPS
-        if before == here:
-            written = f'{base} "{part}{{i}}"' if grouped else f'as "{part}{{i}}"'
-            help = f"number them: `for i in range(n) {{ ... {written} ... }}`"
-        elif full in self.session.graph.inputs:
-            help = "that is the name of an input: call the layer otherwise"
-        elif grouped:
-            help = f"put both into one `{base} {part} {{ ... }}`, or call one otherwise"
-        else:
-            help = "call one of them otherwise"
-        if not grouped:
-            help += "; to share weights, `let f = ...` and use f twice"
-        what = f"`{base}`s" if grouped else "layers"
-        text = f"two {what} are called `{full}`"
-        return self.fail(context, "E0203", text, here, *notes, help=help)
-
-    def _label(self, label: ast.Text, context: Context, parts: re.Pattern[str] = PARTS) -> str:
-        text = self.text(label, context)
-        if not parts.fullmatch(text):
-            what = "a name" if parts is LABEL else "part of a name"
-            dots = "; a dot parts them" if parts is PARTS else ""
-            raise self.fail(
-                context,
-                "E0204",
-                f'"{text[:40]}" cannot be {what}',
-                label.span,
-                help=f"letters, digits, `_` and `-`{dots}",
-            )
-        return text
-
-    def combine(
-        self,
-        symbol: str,
-        left: Given,
-        right: Given,
-        context: Context,
-        span: Span,
-        label: ast.Text | None,
-    ) -> Any:
-        if symbol not in TENSOR_OPERATORS:
-            text = f"`{symbol}` works on numbers, not on tensors"
-            raise self.fail(context, "E0401", text, span, help=_WHOLE_PARTS.get(symbol, ()))
-        for given, other in ((left, right), (right, left)):
-            if not isinstance(given.value, Value) and not is_number(given.value):
-                what = f"compute {describe(left.value)} {symbol} {describe(right.value)}"
-                sizes: tuple[str, ...] = ()
-                if symbol in COMPARED:
-                    what = f"compare {describe(left.value)} with {describe(right.value)}"
-                    sizes = (SIZES,) if isinstance(given.value, ListValue) else ()
-                elif isinstance(given.value, ListValue):
-                    sizes = _parts_of(given)
-                if isinstance(given.value, SymDim):
-                    sizes = (_COUNTED.format(given.span.text if given.span else given.value),)
-                raise self.fail(
-                    context,
-                    "E0401",
-                    f"cannot {what}",
-                    (given.span or span, describe(given.value)),
-                    (other.span or span, describe(other.value)),
-                    help=sizes,
-                )
-        return self._apply_plain(
-            BY_NAME[TENSOR_OPERATORS[symbol]], [left, right], context, span, label
-        )
-
-    def inverted(self, given: Given, context: Context, span: Span) -> Any:
-        return self._apply_plain(BY_NAME["logical_not"], [given], context, span, None)
-
-    def negate(self, given: Given, context: Context, span: Span) -> Any:
-        return self._apply_plain(BY_NAME["neg"], [given], context, span, None)
-
-    def _apply_plain(
-        self,
-        op: OpDef,
-        inputs: Sequence[Given],
-        context: Context,
-        span: Span,
-        label: ast.Text | None,
-    ) -> Any:
-        """An operator written as a sign: it takes no position among numbered layers."""
-        part = self._claim(context, label, None, op.name, span, positional=False)
-        name = context.names.full(part)
-        return apply_operator(
-            self.session,
-            context,
-            op,
-            inputs,
-            {},
-            node_name=name,
-            home=name,
-            shared=False,
-            span=span,
-        )
 
     # Blocks
 
@@ -482,7 +324,7 @@ class Layers(Binder):
 
     def declare_output(self, label: ast.Text, given: Given, context: Context) -> None:
         """Record a result of the block or model."""
-        name = self._label(label, context, LABEL)
+        name = self.label_of(label, context, LABEL)
         results = context.results
         if name in results.values:
             raise self.fail(
