@@ -18,7 +18,7 @@ from convdsl.kernel.signature import (
     whole,
 )
 from convdsl.spelling import those
-from convdsl.tensor import Dim
+from convdsl.tensor import Dim, TensorType
 
 Shape: TypeAlias = "Sequence[int]"
 Shapes: TypeAlias = "Shape | Mapping[str, Shape] | None"
@@ -130,9 +130,19 @@ def _complete_shapes(
     for name, shape in given.items():
         if name not in by_name:
             raise InputError(f"no input `{name}`; the inputs are {', '.join(by_name)}")
-        if len(shape) == by_name[name].type.rank - 1:
+        wanted = by_name[name].type
+        if len(shape) == wanted.rank - 1:
             given[name] = (1 if batch is None else batch, *shape)
+        elif len(shape) != wanted.rank:
+            text = f"input `{name}` has shape {list(shape)}, expected {wanted}"
+            raise InputError(f"{text}\nhelp: without the batch {_sizes_of(wanted)}")
     return given
+
+
+def _sizes_of(type: TensorType) -> str:
+    """The sizes of an input without its batch, as they are said: `3xHxW`."""
+    said = (str(d) if " " not in str(d) else f"({d})" for d in type.shape[1:])
+    return "x".join(said) or "none"
 
 
 def _shape(given: object) -> tuple[int, ...]:

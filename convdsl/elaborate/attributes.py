@@ -86,6 +86,7 @@ def word(attribute: Attribute, value: str) -> tuple[str, ...]:
         or _switch(attribute, value)
         or _whole(attribute, value)
         or foreign.value(value, attribute.choices)
+        or ("f32" in attribute.choices and foreign.element_type(value))
         or suggest(value, attribute.choices)
     )
 

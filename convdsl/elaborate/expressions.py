@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from convdsl.diagnostics import Span
-from convdsl.elaborate import arithmetic
+from convdsl.elaborate import arithmetic, foreign
 from convdsl.elaborate.arithmetic import ValueProblem
 from convdsl.elaborate.builtins import BUILTINS, NUMBERS, TENSOR_ATTRIBUTES, tensor_attribute
 from convdsl.elaborate.conditions import Conditions
@@ -339,7 +339,9 @@ class Evaluator(Conditions):
         if isinstance(value, Value) and name in ("size", "dim", "sizes", "dims"):
             said = node.object.span.text
             return (f"its sizes are {said}.shape, the second of them {said}.shape[1]",)
-        return (f"write `{node.object.span.text} -> {name}{_given_behind(node)}`",) if layer else ()
+        if layer:
+            return (f"write `{node.object.span.text} -> {name}{_given_behind(node)}`",)
+        return foreign.method(node.object.span.text, name) if isinstance(value, Value) else ()
 
     def _index(self, node: ast.Index, context: Context) -> Any:
         value = self.need(node.object, context)

@@ -24,6 +24,9 @@ _FILLED = (
 _TABLE = "a constant tensor is parameter([3], weight = [1, 2, 3])"
 _DRAWN = "a table that is trained is parameter([4, 8]); what is drawn in each step is dropout"
 _COMPUTED = "a weight may be computed: conv(..., weight = w), of a tensor `w`"
+_REARRANGED = (
+    "axes move by transpose([0, 2, 3, 1]), several become one by flatten(2), any by reshape([...])"
+)
 _CROP = "write slice([2, 3], [top, left], [bottom, right])"
 
 NAMES = {
@@ -138,6 +141,13 @@ NAMES = {
     "randn": _DRAWN,
     "randomnormal": _DRAWN,
     "pi": "write the number: 3.141592653589793",
+    "rearrange": _REARRANGED,
+    "einopsrearrange": _REARRANGED,
+    "swapaxes": "all axes in their new order: transpose([0, 2, 1])",
+    "moveaxis": "all axes in their new order: transpose([0, 2, 1])",
+    "einopsreduce": "write reduce_mean([2, 3]), reduce_max([2, 3])",
+    "repeatinterleave": "write upsample(2, nearest) for space, or expand, then reshape",
+    "broadcastto": "write expand([...])",
     "modulelist": "write `seq NAME { ... }`, or `repeat`",
 }
 """Bare names, in lower case without `_` and without a number of axes at the end."""
@@ -183,6 +193,7 @@ ARGUMENTS = {
     "initial": "weight",
     "initializer": "weight",
     "kernel_initializer": "weight",
+    "training": "",
 }
 """Keywords of operators; without any where it follows from what flows in, or means nothing."""
 
@@ -228,9 +239,25 @@ def name(word: str) -> tuple[str, ...]:
     return (NAMES[plain],) if plain in NAMES else ()
 
 
+def method(said: str, word: str) -> tuple[str, ...]:
+    """Help for what other libraries call on a tensor `said`."""
+    type = element_type(word)
+    if type:
+        return (f"write `{said} -> cast({type[0].split('`')[1]})`",)
+    if word.lower() in ("t", "mt"):
+        return (f"all axes in their new order: `{said} -> transpose([0, 2, 1])`",)
+    if word in ("contiguous", "clone", "to", "cuda", "cpu"):
+        return ("leave it out: where and how tensors lie is decided elsewhere",)
+    return name(word)
+
+
 def argument(word: str, known: Collection[str]) -> tuple[str, ...]:
     """Help for an unknown keyword of an operator, where it is one of elsewhere."""
     meant = ARGUMENTS.get(word)
+    if word in SPREADS:
+        return (_WIDELY,)
+    if word == "trainable":
+        return ("what has `weight = [...]` is a constant, all else is trained: leave it out",)
     if word in ("activation", "act", "nonlinearity"):
         return ("layers follow each other: conv(...) -> relu",)
     if meant == "":
@@ -239,6 +266,11 @@ def argument(word: str, known: Collection[str]) -> tuple[str, ...]:
         meant = "axes"
     return (f"did you mean `{meant}`?",) if meant in known else ()
 
+
+SPREADS = ("std", "stddev", "gain", "init_std", "init_range")
+_WIDELY = (
+    "what is drawn is as wide as a layer's inputs ask for; another width is a factor behind it"
+)
 
 WORDS = {
     "mirror": "reflect",
@@ -277,82 +309,7 @@ def start(word: str) -> tuple[str, ...]:
     return (meant,) if meant is not None else ()
 
 
-STEPS = {
-    "totensor": "write rescale(1 / 255) where pixels are to be 0 to 1; images are tensors already",
-    "randomcrop": "what is drawn by chance is for training: train { augment = random_crop(...) }",
-    "randomhorizontalflip": (
-        "what is drawn by chance is for training: train { augment = horizontal_flip }"
-    ),
-}
-"""Steps that prepare images, in lower case without `_`."""
-
-_TRAINED_BY = ("device", "precision", "amp", "workers", "threads", "resume", "out", "data", "val",
-               "weights", "nproc", "tensorboard", "overwrite")  # fmt: skip
-
-SETTINGS = {
-    "earlystopping": "patience",
-    "valsplit": "val_fraction",
-    "validationsplit": "val_fraction",
-    "validation": "val_fraction",
-    "numepochs": "epochs",
-    "iterations": "epochs",
-    "gradientaccumulation": "accumulate",
-    "maxnorm": "clip",
-    "averaging": "ema",
-    "transforms": "augment",
-    "augmentation": "augment",
-    "criterion": "loss",
-    "scheduler": "schedule",
-}
-"""Settings of training, in lower case without `_`."""
-
-TECHNIQUES_TAKE = {
-    "learningrate": "lr",
-    "rate": "lr",
-    "weight": "class_weights",
-    "weights": "class_weights",
-    "posweight": "positive_weight",
-    "smoothing": "label_smoothing",
-    "stepsize": "every",
-    "milestones": "at",
-    "gamma": "factor",
-    "decay": "factor",
-    "maxlr": "peak",
-    "etamin": "minimum",
-    "minlr": "minimum",
-    "warmupepochs": "warmup",
-    "epsilon": "eps",
-    "p": "probability",
-    "prob": "probability",
-}
-"""Arguments of optimizers, schedules, losses and augmentations."""
-
-
 def value(word: str, known: Collection[str]) -> tuple[str, ...]:
     """Help for a word that an attribute does not take, where it is one of elsewhere."""
     meant = WORDS.get(word.lower())
-    return (f"did you mean `{meant}`?",) if meant in known else ()
-
-
-def step(word: str) -> tuple[str, ...]:
-    """Help for a step that prepares images, where it is one of elsewhere."""
-    meant = STEPS.get(word.lower().replace("_", ""))
-    return (meant,) if meant is not None else ()
-
-
-def setting(word: str) -> tuple[str, ...]:
-    """Help for an unknown setting of training, where it is one of elsewhere."""
-    plain = word.lower().replace("_", "")
-    if plain in SETTINGS:
-        return (f"did you mean `{SETTINGS[plain]}`?",)
-    found = next((o for o in _TRAINED_BY if plain in (o, f"num{o}", f"{o}s")), None)
-    return (f"it is an option: convdsl train --{found}",) if found else ()
-
-
-def technique_takes(word: str, known: Collection[str]) -> tuple[str, ...]:
-    """Help for an unknown argument of a technique, where it is one of elsewhere."""
-    plain = word.lower().replace("_", "")
-    if plain in ("tmax", "totalsteps", "totalepochs") and "warmup" in known:
-        return ("leave it out: the schedule ends where the training ends",)
-    meant = TECHNIQUES_TAKE.get(plain)
     return (f"did you mean `{meant}`?",) if meant in known else ()

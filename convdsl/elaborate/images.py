@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from convdsl.diagnostics import Span
-from convdsl.elaborate import foreign, limits
+from convdsl.elaborate import foreign_training, limits
 from convdsl.elaborate.expressions import Evaluator
 from convdsl.elaborate.scope import Context
 from convdsl.elaborate.session import Stop, suggest
@@ -73,9 +73,42 @@ def preprocessing(evaluator: Evaluator, node: ast.Preprocess, context: Context) 
             failed = True
     if failed:
         raise Stop
+    _check_units(evaluator, node, steps)
     if evaluator.session.is_as_written:  # another size may be looked at without an image
         _check_size(evaluator, node, image, _made(steps), context)
     return Preprocessing(node.input.id, tuple(steps))
+
+
+def _check_units(
+    evaluator: Evaluator, node: ast.Preprocess, steps: Sequence[PreprocessingStep]
+) -> None:
+    """Warn of statistics of pixels from 0 to 1 where they are 0 to 255, and the other way."""
+    most = _PIXELS
+    for step in steps:
+        if step.name == "rescale":
+            most *= step.arguments["factor"]
+            if most > _PIXELS:
+                text = f"pixels are 0 to 255, and 0 to {most:,.0f} behind this"
+                help = "to 0 to 1: rescale(1 / 255)"
+                evaluator.session.warn("W0901", text, node.steps.span, help=(help,))
+                return
+        elif step.name == "normalize":
+            mean, std = step.arguments["mean"], step.arguments["std"]
+            said = (*mean, *std)
+            if most == _PIXELS and all(0 <= v <= 1 for v in said) and set(said) != {0.0, 1.0}:
+                text = "pixels are 0 to 255 here, and these means and deviations of 0 to 1"
+                help = "write `rescale(1 / 255) -> ` before it"
+            elif max(mean) > most and most <= 1:
+                text = f"pixels are 0 to {most:g} here, and these means up to {max(mean):g}"
+                help = "leave `rescale` out: pixels are 0 to 255 by themselves"
+            else:
+                return
+            evaluator.session.warn("W0901", text, node.steps.span, help=(help,))
+            return
+
+
+_PIXELS = 255.0
+"""The largest value of a pixel that no step has changed."""
 
 
 def _check_size(
@@ -108,7 +141,7 @@ def _step(
     evaluator: Evaluator, node: ast.Expression, channels: Any, context: Context
 ) -> PreprocessingStep:
     said = node.callee if isinstance(node, ast.Call) else node
-    if isinstance(said, ast.Name) and (meant := foreign.step(said.id)):
+    if isinstance(said, ast.Name) and (meant := foreign_training.step(said.id)):
         raise _Unfit(f"unknown preprocessing step `{said.id}`", said.span, meant)
     if not isinstance(node, ast.Call) or not isinstance(node.callee, ast.Name):
         known = (f"one of {', '.join(STEPS)}",)

@@ -16,7 +16,15 @@ from convdsl.elaborate.session import Stop, suggest
 from convdsl.elaborate.values import POISON, Given, describe
 from convdsl.ir.graph import Value
 from convdsl.syntax import ast
-from convdsl.tensor import LANGUAGE_DTYPES, Dim, SymDim, TensorType, format_shape, symbol
+from convdsl.tensor import (
+    LANGUAGE_DTYPES,
+    Dim,
+    SymDim,
+    TensorType,
+    format_shape,
+    symbol,
+    symbols_of,
+)
 
 _OPEN = "a size that stays open has a name: N"
 
@@ -279,6 +287,17 @@ class InputDeclarations:
             return None
         if any(value is POISON for _, value in found):
             return Stop()
+        if isinstance(found[0][1], SymDim):
+            (said, *_) = symbols_of(found[0][1])
+            before = self._evaluator.session.graph.inputs.items()
+            owner = next(n for n, v in before if any(said in symbols_of(d) for d in v.type.shape))
+            return self._evaluator.fail(
+                context,
+                "E0603",
+                f"`{names[0]}` is declared before: what holds of it stands there",
+                span,
+                help=f"say it of `{owner}`: `where {span.text}`",
+            )
         return self._evaluator.fail(
             context,
             "E0603",

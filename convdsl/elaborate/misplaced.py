@@ -49,6 +49,8 @@ class Order:
             self.binding.crowded = True  # those behind it were meant for the list, too
             return (f"a list of sizes: {self.binding.factory.name}([..., ...])",)
         has_weights = op.state is not no_state
+        if attribute.name == "shared":
+            return (f"one slope for each channel: {self.binding.factory.name}(false)",)
         return _INCOMING if attribute.kind is Kind.BOOL and has_weights else ()
 
     def _of_a_list(self, given: Given) -> str:
@@ -98,6 +100,10 @@ def meant(binding: Binding, value: object) -> tuple[str, ...]:
         whole = sorted(given) == list(range(len(given))) and len(given) > 2
         order = str(given) if whole else _EXCHANGED.get((*sorted(given),), "[0, 2, 1, 3]")
         return (f"all axes in their new order, one list: transpose({order})",)
+    if kinds == [Kind.SIZES] and len(binding.signature.positional) == 1:
+        first = binding.arguments.get(last[0].name)
+        both = f"{first.value}x{value}" if first and type(first.value) is int else "1x1"
+        return (f"a size is one word: {binding.factory.name}({both})",)
     if {Kind.INTS, Kind.SHAPE} & set(kinds):
         return (f"several are one list: {binding.factory.name}([..., {value}])",)
     return _INCOMING if binding.op.state is not no_state else ()
@@ -118,6 +124,8 @@ _EXCHANGED: Mapping[tuple[int, ...], str] = {
 def of_numbers(binding: Binding) -> tuple[str, ...]:
     """Help for a function of mathematics that numbers are given to."""
     name = binding.factory.name
+    if binding.op is not None and name == "relu":
+        return ("with a slope below zero it is leaky_relu(0.1), up to 6 it is relu6",)
     if binding.op is None or not hasattr(math, name):
         return ()
     table = "parameter([4], weight = [0.5, 1, 1.5, 2])"

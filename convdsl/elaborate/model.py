@@ -10,6 +10,7 @@ from typing import Any
 
 from convdsl.diagnostics import CompileError, Diagnostic, SourceFile, Span, reason
 from convdsl.elaborate.anew import check_anew
+from convdsl.elaborate.doubts import check_doubts
 from convdsl.elaborate.files import (
     FileProblem,
     Library,
@@ -18,7 +19,7 @@ from convdsl.elaborate.files import (
     source_of,
     tree_of,
 )
-from convdsl.elaborate.leftovers import check_doubts, check_leftovers
+from convdsl.elaborate.leftovers import check_leftovers
 from convdsl.elaborate.modules import Module, Modules
 from convdsl.elaborate.outside import blamed, from_python, objection, to_python
 from convdsl.elaborate.scope import Context, LayerNames, Results, Scope

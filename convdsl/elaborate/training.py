@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from convdsl.diagnostics import Span
-from convdsl.elaborate import foreign
+from convdsl.elaborate import foreign_training
 from convdsl.elaborate.builtins import BUILTINS
 from convdsl.elaborate.expressions import Evaluator
 from convdsl.elaborate.scope import Context
@@ -17,6 +17,7 @@ from convdsl.elaborate.values import ListValue, describe, format_value
 from convdsl.ir.opdef import Role
 from convdsl.ir.techniques import (
     COUNT,
+    FRACTION,
     LOSSES,
     NUMBER,
     ONE_OF,
@@ -58,6 +59,7 @@ class TrainBlock:
                 if other in outputs:
                     help = (f"the output comes first, then the target: ({other}, {name})",)
                 report(code, f"no output is called `{name}`", span, help=help)
+        self._check_schedule(session)
         states = session.graph.states.items()
         known = [key for key, state in states if state.role is Role.PARAMETER]
         layers = {key.rpartition(".")[0] for key in known}
@@ -68,6 +70,27 @@ class TrainBlock:
                 text = f"no parameter, or layer with parameters, is called `{pattern}`"
                 session.fail("E0903", text, span, help=help)
 
+    def _check_schedule(self, session: Session) -> None:
+        """Warn of what a schedule does behind the end of training, where the text says that."""
+        choice, epochs = self.settings.schedule, self.settings.epochs
+        if choice is None or choice.span is None or epochs is None:
+            return
+        for name, what in _IN_EPOCHS.items():
+            said: Any = choice.arguments.get(name)
+            first: Any = min(cast("list[int]", said)) if type(said) is list else said
+            late = isinstance(first, int | float) and first >= epochs + (name == "warmup")
+            if late and epochs:
+                text = f"{what} {first:g} epochs, and training ends after {epochs}"
+                help = (f"`{name}` is in epochs; `epochs` says how many there are",)
+                session.warn("W0905", text, choice.span, help=help)
+
+
+_IN_EPOCHS = {
+    "warmup": "the warm-up takes",
+    "every": "the rate drops first after",
+    "at": "the rate drops first after",
+}
+"""Arguments of schedules that count epochs, and what happens then."""
 
 _ONE = {"metrics": "metric", "augment": "augmentation"}
 """What one of a setting's techniques is called, where that is not as the setting."""
@@ -118,7 +141,7 @@ class TrainingReader:
                     self._check_metric(item)
             return tuple(self._choice(name, SOME_OF[name], item) for item in several)
         known = ("loss", *ONE_OF, *SOME_OF, *SETTINGS)
-        help = foreign.setting(name) or suggest(name, known)
+        help = foreign_training.setting(name) or suggest(name, known)
         help = help or (f"there are {', '.join(known)}",)
         owners = ((kind, t) for kind, table in ONE_OF.items() for t in table.values())
         found = next((o for o in owners if name in (a.name for a in o[1].arguments)), None)
@@ -127,7 +150,7 @@ class TrainingReader:
             help = (f"it is part of the {kind}: {kind} = {technique.name}({name} = ...)",)
         raise self._fail(f"unknown training setting `{name}`", setting.name.span, help=help)
 
-    def _value(self, name: str, takes: Takes, node: ast.Expression) -> Any:
+    def _value(self, name: str, takes: Takes, node: ast.Expression, doc: str = "") -> Any:
         if takes is PATTERNS:
             self._check_quotes(name, node)
         value = self._word(name, takes, node) or self._evaluator.need(node, self._context)
@@ -136,7 +159,8 @@ class TrainingReader:
             text = f"`{name}` takes {takes.words}, not {describe(value)}"
             if takes is COUNT and type(value) is int:
                 text = f"`{name}` is at least 0, not {value}"
-            raise self._fail(text, node.span, help=_instead(name, takes, value))
+            help = _instead(name, takes, value) or ((f"`{name}`: {doc}",) if doc else ())
+            raise self._fail(text, node.span, help=help)
         made = takes.made(plain)
         if takes is PATTERNS:
             spans = [item.span for item in node.items] if isinstance(node, ast.Items) else []
@@ -193,10 +217,20 @@ class TrainingReader:
                 return self._chosen(technique, node.arguments, node.span)
             case _:
                 text = f"`{setting}` takes one of {', '.join(known)}"
-                quoted = node.span.text.strip('"')
-                bare = node.span.text != quoted and (quoted if quoted in known else None)
-                help = (f"write it without quotes: {bare}",) if bare else ()
+                help = self._quoted(setting, known, node.span.text)
                 raise self._fail(text, node.span, help=help)
+
+    def _quoted(self, setting: str, known: Table, text: str) -> tuple[str, ...]:
+        """Help for a technique that stands as a text."""
+        word = text.strip('"')
+        if word == text:
+            return ()
+        kind = _ONE.get(setting, setting)
+        return (
+            (f"write it without quotes: {word}",)
+            if word in known
+            else foreign_training.technique(kind, word, known) or suggest(word, known)
+        )
 
     def _known(self, setting: str, known: Table, name: ast.Name) -> Technique:
         if name.id not in known:
@@ -204,8 +238,13 @@ class TrainingReader:
             listed = (f"one of {', '.join(near or known)}",)
             if setting == "loss" and self._is_put_out(name):
                 listed = (f"an output is compared with a target: mse({name.id}, target)",)
-            help = suggest(name.id, known) or listed
-            text = f"unknown {_ONE.get(setting, setting)} `{name.id}`"
+            kind = _ONE.get(setting, setting)
+            help = (
+                foreign_training.technique(kind, name.id, known)
+                or suggest(name.id, known)
+                or listed
+            )
+            text = f"unknown {kind} `{name.id}`"
             raise self._fail(text, name.span, help=help)
         return known[name.id]
 
@@ -228,7 +267,9 @@ class TrainingReader:
             position += argument.name is None
             if keyword in made:
                 raise self._fail(f"`{keyword}` is given twice", argument.span)
-            made[keyword] = self._value(keyword, takes[keyword].takes, argument.value)
+            made[keyword] = self._value(
+                keyword, takes[keyword].takes, argument.value, takes[keyword].doc
+            )
         for name in technique.lacks(made):
             text = f"`{technique.name}` needs `{name}`"
             raise self._fail(text, span, help=(_explained(takes[name]),))
@@ -245,7 +286,11 @@ class TrainingReader:
             return takes[position]
         keyword = argument.name.id
         if keyword not in takes:
-            help = foreign.technique_takes(keyword, takes) or suggest(keyword, takes) or (listing,)
+            help = (
+                foreign_training.technique_takes(keyword, takes)
+                or suggest(keyword, takes)
+                or (listing,)
+            )
             raise self._fail(f"`{name}` has no argument `{keyword}`", argument.name.span, help=help)
         return keyword
 
@@ -306,8 +351,21 @@ class TrainingReader:
     def _compared(self, name: str, argument: ast.Argument) -> str:
         """An output, or a target, by name."""
         if not isinstance(argument.value, ast.Name | ast.Member):
-            raise self._fail(f"`{name}` compares an output with a target", argument.span)
+            help = _computed(name, argument.value)
+            raise self._fail(f"`{name}` compares an output with a target", argument.span, help=help)
         return argument.value.span.text
+
+
+_TAKEN_AS_LOGITS = ("cross_entropy", "binary_cross_entropy", "focal", "dice", "kl_divergence")
+_SHARES = ("sigmoid", "softmax")
+
+
+def _computed(loss: str, node: ast.Expression) -> tuple[str, ...]:
+    """Help for a loss of what is computed where it stands."""
+    layer = node.callee if isinstance(node, ast.Call) else None
+    if isinstance(layer, ast.Name) and layer.id in _SHARES and loss in _TAKEN_AS_LOGITS:
+        return (f"it takes logits, and computes the {layer.id} itself: leave that out",)
+    return ("what is computed is put out by the model, `... -> output NAME`, and named here",)
 
 
 def _instead(name: str, takes: Takes, value: Any) -> tuple[str, ...]:
@@ -316,6 +374,8 @@ def _instead(name: str, takes: Takes, value: Any) -> tuple[str, ...]:
         return (f"write it without quotes: {value.strip()}",)
     if isinstance(value, float) and value.is_integer() and takes.fits(int(value)):
         return (f"write {int(value)}",)
+    if takes is FRACTION and type(value) is int and 10 <= value <= 100:
+        return (f"write {value / 100} for {value} in a hundred",)
     if takes.fits([value]):
         return (f"a list stands in square brackets: {name} = [{format_value(value)}]",)
     return ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from fractions import Fraction
 from numbers import Integral
 from typing import Any, TypeAlias
 
@@ -84,6 +85,8 @@ def bind_shapes(inputs: Sequence[Port], shapes: Mapping[str, Sequence[int]]) -> 
             if name is not None:
                 binding.setdefault(name, whole(name, given))
     symbols = input_symbols(inputs)
+    if len(binding) < len(symbols):
+        _solve(inputs, shapes, binding)
     missing = [name for name in symbols if name not in binding]
     if missing:
         raise InputError(f"the input shapes do not determine {', '.join(missing)}")
@@ -98,6 +101,25 @@ def bind_shapes(inputs: Sequence[Port], shapes: Mapping[str, Sequence[int]]) -> 
                 + _help(port.type, shapes[port.name])
             )
     return binding
+
+
+def _solve(inputs: Sequence[Port], shapes: Mapping[str, Sequence[int]], binding: Binding) -> None:
+    """Bind symbols that are in extents such as 4*T + 1 alone, where that comes to a whole size."""
+    for port in inputs:
+        for extent, given in zip(port.type.shape, shapes[port.name], strict=True):
+            symbols = symbols_of(extent)
+            if not isinstance(extent, SymDim) or len(symbols) != 1:
+                continue
+            (one,) = symbols
+            terms = dict(extent.terms)
+            factor, rest = terms.pop(((one, 1),), 0), terms.pop((), 0)
+            if one.name in binding or terms or not factor:
+                continue
+            size = Fraction(whole(one.name, given) - rest) / factor
+            if size.denominator != 1 or size < 1:
+                text = f"input `{port.name}` has shape {list(shapes[port.name])}"
+                raise InputError(f"{text}: no {one.name} makes {extent} be {given}")
+            binding[one.name] = int(size)
 
 
 def array_of(what: str, given: object, error: type[Error] = InputError) -> Array:

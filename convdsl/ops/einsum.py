@@ -72,7 +72,9 @@ def _term(text: str, rank: int) -> tuple[str, ...]:
     before, dots, after = text.partition("...")
     hidden = rank - len(before) - len(after)
     if hidden < 0 or (hidden and not dots):
-        raise _objection(f"names {len(before + after)} axes by {text} of a tensor that has {rank}")
+        said = f"names {len(before + after)} axes by {text} of a tensor that has {rank}"
+        words = ("each letter names an axis, words do not: bhid",)
+        raise _objection(said, words if len(before + after) > 2 * rank else ())
     return (*before, *(str(k) for k in range(hidden - 1, -1, -1)), *after)
 
 

@@ -138,7 +138,9 @@ def resolve_reshape(call: Call) -> Mapping[str, Any]:
             what = f"cannot reshape {x} to {format_shape(given)}"
             error = disagreement(what, total, known, ("x",), ("shape",))
             others = (known_but(given, axis) for axis in range(len(given)))
-            if any(exact_div(total, other) is not None for other in others):
+            if x.rank and exact_div(total, known) == x.shape[0]:
+                error.help = (f"the batch comes first: {format_shape((x.shape[0], *given))}",)
+            elif any(exact_div(total, other) is not None for other in others):
                 error.help = error.help or ("one size may be -1: it is worked out",)
             raise error
         return {**call.attributes, "shape": given}

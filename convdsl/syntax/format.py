@@ -75,6 +75,7 @@ class Level:
     stage: int | None = None  # column behind the last -> of the current line
     conditional: int | None = None  # column of the last `if`
     head: str | None = None  # first word of the current statement
+    header: tuple[int | None, int | None] | None = None  # stage and arrow where a `for` began
 
 
 @dataclass(slots=True)
@@ -150,6 +151,8 @@ class Layout:
     def _track(self, word: Word, column: int, indent: int, last: bool) -> None:
         level = self.levels[-1]
         text = word.text
+        if text == "{" and level.header is not None:  # what its list went through is over
+            (level.stage, level.arrow), level.header = level.header, None
         base = indent if level.stage is None else level.stage
         if text in ("=", ":") or (text == "," and level.bracket in ("(", "[")):
             level.chain = level.arrow = None
@@ -170,6 +173,8 @@ class Layout:
             level.arrow = column if level.words == 1 else level.chain
         elif text == "if" and not (self.previous and self.previous.text == "else"):
             level.conditional = column
+        elif text == "for":
+            level.header = level.stage, level.arrow
 
 
 def _gap(before: Word, word: Word) -> int:

@@ -78,7 +78,7 @@ _CHOICE = "write `if condition { ... } else if condition { ... } else { ... }`"
 _USE = 'write `use "file.cnn": name`'
 FOREIGN = {
     "def": _BLOCK,
-    "class": _BLOCK,
+    "class": f"{_BLOCK}, of a whole network `model NAME {{ ... }}`",
     "function": _BLOCK,
     "fn": _BLOCK,
     "module": _BLOCK,

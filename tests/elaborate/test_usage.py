@@ -60,6 +60,20 @@ def codes(text: str, before: str = "", declared: str = "input x: f32[N, 8, 32, 3
         # layers
         ("ys = [x -> conv(2, 1x1), x -> conv(4, 1x1)]\nys[1] -> output y", ["W0409 conv(2, 1x1)"]),
         ("ys = [x -> relu as _probe, x -> relu6]\nys[1] -> output y", []),
+        # windows
+        ("x -> avgpool(1)", ["W0501 avgpool(1)"]),
+        ("x -> maxpool(1, stride = 2)", []),
+        ("let k = 1\nx -> avgpool(k)", []),
+        ("x -> conv(2, 3x3, dilation = 31)", []),
+        ("x -> conv(2, 3x3, dilation = 32)", ["W0501 conv(2, 3x3, dilation = 32)"]),
+        ("x -> conv(2, 3x3, dilation = 32) as _wide", []),
+        ("x -> conv(2, 63x63)", []),
+        ("x -> conv(2, 65x65)", ["W0501 conv(2, 65x65)"]),
+        ("x -> conv(2, 1x65)", ["W0501 conv(2, 1x65)"]),
+        ("x -> conv(2, 32x32, pad = 0)", []),
+        ("x -> maxpool(32) -> conv(2, 3x3)", []),
+        ("x -> bn(momentum = 0.5)", []),
+        ("x -> bn(momentum = 0.9) -> bn(momentum = 0.9)", ["W0501 bn(momentum = 0.9)"]),
         # linear and maps of space
         ("x -> linear(3)", ["W0501 linear(3)"]),
         ("x -> linear(3) as _mixed", []),

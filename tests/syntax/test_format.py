@@ -121,7 +121,15 @@ def test_what_does_not_parse_is_refused() -> None:
         format_source("let a = ")
 
 
-HEADS = ("repeat 2", "for _w in [1, 2]", "if true", "seq", "seq body", "scope body")
+HEADS = (
+    "repeat 2",
+    "for _w in [1, 2]",
+    "for _w in y -> relu -> split(2)",
+    "if true",
+    "seq",
+    "seq body",
+    "scope body",
+)
 FORMS = {
     "lines": "x -> {head} {{\nconv(8, 3x3)\n-> relu\n}} -> output y",
     "a comment": "x -> relu\n-> {head} {{\nconv(8, 3x3) -> bn\n-> relu # why\n\n}} -> output y",

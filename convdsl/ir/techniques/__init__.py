@@ -12,6 +12,7 @@ from convdsl.ir.techniques.metrics import METRICS
 from convdsl.ir.techniques.optimizers import OPTIMIZERS
 from convdsl.ir.techniques.record import (
     COUNT,
+    FRACTION,
     NEEDED,
     NUMBER,
     PATTERNS,
@@ -27,6 +28,7 @@ from convdsl.ir.techniques.settings import GROUPS, ONE_OF, SETTINGS, SOME_OF
 __all__ = [
     "AUGMENTATIONS",
     "COUNT",
+    "FRACTION",
     "GROUPS",
     "LOSSES",
     "METRICS",

@@ -5,11 +5,11 @@ from __future__ import annotations
 from convdsl.ir.techniques.record import (
     COUNT,
     FRACTION,
+    FRACTIONS,
     MANY,
     NEEDED,
     RANGE,
     RATE,
-    RATES,
     SIZE,
     Argument,
     Table,
@@ -77,7 +77,9 @@ AUGMENTATIONS: Table = table(
         "turned, moved, scaled and sheared around the middle",
         (
             Argument("degrees", RATE, 0.0, "at most, either way"),
-            Argument("translate", RATES, 0.0, "at most, in shares of the size; or [down, across]"),
+            Argument(
+                "translate", FRACTIONS, 0.0, "at most, in shares of the size; or [down, across]"
+            ),
             Argument("scale", RANGE, [1.0, 1.0], "least and greatest"),
             Argument("shear", RATE, 0.0, "degrees at most, either way"),
         ),

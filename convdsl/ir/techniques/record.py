@@ -130,6 +130,10 @@ RANGE = Takes("a list of two numbers, [least, greatest]", _is_range)
 RATES = Takes(
     "a number or a list of numbers of 0 or more", lambda v: RATE.fits(v) or _all(v, RATE.fits)
 )
+FRACTIONS = Takes(
+    "a number or a list of numbers from 0 to 1",
+    lambda v: FRACTION.fits(v) or _all(v, FRACTION.fits),
+)
 PATTERNS = Takes(
     "a name or a list of names",
     lambda v: _is_text(v) or _all(v, _is_text),
