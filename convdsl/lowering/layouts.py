@@ -6,6 +6,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 
 from convdsl.ir.graph import Graph, Node, OpNode, Value
+from convdsl.ir.groups import leaving
 from convdsl.ir.rules import kernel_of
 from convdsl.ir.timing import Time, Timing
 from convdsl.kernel.expr import Stage, reads
@@ -29,6 +30,7 @@ class Layouts:
         self._machine = machine
         self._timing = timing
         self._plain = _plain_shapes(graph, timing, kernels)
+        self._handed_out = _handed_out(graph, timing, kernels)
         self._stages: dict[tuple[OpNode, str], Layout] = {}
         self._decided: dict[Hashable, tuple[Stage, Layout]] = {}  # by a stage that stays, and more
         self._known: dict[OpNode, dict[str, Layout | None]] = {}
@@ -42,12 +44,41 @@ class Layouts:
             for operand, value in node.inputs.items()
             if not self._timing.is_bound(value.node)
         }
-        for stage in kernel_of(node.call).stages:
+        stages, group = kernel_of(node.call).stages, self._handed_out.get(node, ())
+        if group and self._is_handed_out_plain(group, stages, known):
+            for one in group:
+                made = kernel_of(one.call).stages
+                own = self._plain.get(one, set())
+                self._plain[one] = own | {stage.target.type.shape for stage in made}
+        for stage in stages:
             name = stage.target.name
             self._stages[node, name] = layout = self._layout(node, stage, known)
             if any(read.tensor.name in known for read in reads(stage.body)):
                 known[name] = layout  # else it follows from weights alone
         self._known[node] = known
+
+    def _is_handed_out_plain(
+        self, group: Sequence[OpNode], stages: Sequence[Stage], known: Mapping[str, Layout | None]
+    ) -> bool:
+        """Whether a group that only the caller reads makes all that is as large plain: its first
+        operator has one stage, and what the others read beside it lies plain or is bound."""
+        inside = {value for node in group for value in node.outputs}
+        beside = (
+            value
+            for node in group[1:]
+            for value in node.inputs.values()
+            if value not in inside and not self._timing.is_bound(value.node)
+        )
+        plain = len(stages) == 1 and all(map(self._lies_plain, beside))
+        return plain and self._machine.handed_out(stages[0], known)
+
+    def _lies_plain(self, value: Value) -> bool:
+        """Whether a value is known to lie row by row: not what comes later in the order."""
+        node = value.node
+        if not isinstance(node, OpNode):
+            return True
+        found = self._stages.get((node, node.call.output_names[value.index]))
+        return found is not None and found.axis is None
 
     def _layout(self, node: OpNode, stage: Stage, known: Mapping[str, Layout | None]) -> Layout:
         if self._is_plain(node, stage.target.type):
@@ -91,6 +122,21 @@ def retyped(stage: Stage, dtype: DType) -> Stage:
 def plain_layout(stage: Stage) -> Layout:
     """What a stage makes, row by row."""
     return Layout(stage.target.type.sizes)
+
+
+def _handed_out(
+    graph: Graph, timing: Timing, kernels: Sequence[Sequence[OpNode]]
+) -> dict[OpNode, Sequence[OpNode]]:
+    """Groups of one result, which only the caller reads, and of maps of one size, by their first
+    operator."""
+    found: dict[OpNode, Sequence[OpNode]] = {}
+    for nodes in kernels:
+        left = leaving(graph, list(nodes))
+        apart = len(left) == 1 and graph.is_output(left[0]) and not graph.users(left[0])
+        alike = {value.type.shape for node in nodes for value in node.outputs}
+        if apart and len(alike) == 1 and not timing.is_bound(nodes[0]):
+            found[nodes[0]] = nodes
+    return found
 
 
 def _plain_shapes(

@@ -32,6 +32,8 @@ class Machine:
         kept under.
     layout: how what a stage makes lies in memory between kernels, given how its operands lie:
         None for what is plain whatever it feeds, inputs and states; weights have no entry.
+    handed_out: whether what a stage makes is better plain where nobody but the caller reads it, who
+        has everything plain: what is blocked is copied in the end.
     schedules: the ways to run a task; one of them must be able to run any.
     packs: the forms that schedules pack weights in, for recipes that were kept.
     alignment: bytes that every buffer in the arena and every packed weight begins at a multiple of.
@@ -51,6 +53,9 @@ class Machine:
     packs: Mapping[str, type[Pack]]
     alignment: int
     rounded: Callable[[Stage], Mapping[str, DType]] = lambda _: {}
+    handed_out: Callable[[Stage, Mapping[str, Layout | None]], bool] = lambda _stage, _operands: (
+        False
+    )
     parts: int = 0
     at_once: Callable[[Graph, Batch], int] = lambda _, batch: batch.samples
     preferred: Mapping[str, str] = field(default_factory=dict[str, str])

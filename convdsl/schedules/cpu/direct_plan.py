@@ -20,6 +20,7 @@ from convdsl.schedules.emission import extent_of
 from convdsl.schedules.task import Pack, Task
 
 _LOOP = 3.0  # cycles that the channels of a block and a tap take besides
+_SHORT_LOOP = 5.0  # the same where these are fewer than a vector has lanes: it ends at once
 _STORE = 4.0  # cycles that an accumulator takes before and after its sum
 _TORN = 1.25  # cycles of storing an element by itself
 _PLACES = 4  # of groups within a block: so many have code of their own, with stores of vectors
@@ -112,7 +113,8 @@ def cost(task: Task, target: Target) -> float | None:
     for space in outer[:-1]:
         each *= space.outs
     panels = conv.taps * -(-conv.channels_in // task.layout.block)
-    cycles = each * tile_count(tile, own, wide, rows) * panels * _LOOP
+    loop = _LOOP if conv.channels_in >= task.layout.block else _SHORT_LOOP
+    cycles = each * tile_count(tile, own, wide, rows) * panels * loop
     cycles += each * own * wide * rows * _STORE
     cycles += packing_cycles(task, packs_for(conv, task, filter_pack(conv, task, tile), target))
     if torn(conv, task) and places(conv, task) == 1:
@@ -126,10 +128,20 @@ def cost(task: Task, target: Target) -> float | None:
 
 def _skipping_cycles(conv: Convolution, task: Task, target: Target, tile: Tile) -> float:
     """Of waiting for inputs of one tap that are read in steps: every tile of channels meets all of
-    them, each brings a line along of which the rest is not wanted, and none is asked for ahead."""
-    if conv.taps > 1 or all(s.stride == 1 for s in conv.space):
+    them, each brings a line along of which the rest is not wanted, and none is asked for ahead.
+    Steps of several taps want all of a line, but where filters are large, so that tiles of
+    channels are met one after the other, those of a plain input come from afar for each."""
+    if all(s.stride == 1 for s in conv.space):
         return 0.0
     given = input_layout(conv, task, target)
+    if conv.taps > 1:
+        far = prod(conv.x.tensor.type.sizes[1:]) * conv.x.dtype.bytes
+        near = far <= target.caches.l2_bytes * _SHARE
+        packed = given is None or given.axis is not None
+        if near or packed or conv.groups > 1 or filter_bytes(conv, task) <= Limits.of(target).stay:
+            return 0.0
+        sweeps = -(-conv.channels_out // (task.layout.block * tile.blocks))
+        return extent_of(conv.n) * sweeps * far / FAR
     if given is not None and given.axis is None:
         rows, wide = prod(s.outs for s in conv.space[:-1]), conv.space[-1].outs
         tiles = -(-conv.channels_out // (task.layout.block * tile.blocks)) * -(

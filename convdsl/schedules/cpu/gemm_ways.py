@@ -31,6 +31,7 @@ from convdsl.schedules.cpu.panels import (
     is_along_sum,
     is_far,
 )
+from convdsl.schedules.cpu.planar_plan import plan
 from convdsl.schedules.cpu.strips import strip_cycles
 from convdsl.schedules.cpu.tiles import Tile, choose_tile, evenly, swept_cycles
 from convdsl.schedules.emission import extent_of
@@ -81,6 +82,8 @@ def best_way(task: Task, target: Target) -> Way | None:
     if len(task.reducing) > 1:
         return None
     long = [axis for axis in axes if extent_of(axis) > 1]
+    if output.axis is None and _is_of_planes(task, target):
+        return None  # rows are read as they lie, or brought near by the strip: nothing is packed
     if output.axis is None:
         product = match_product(task.root, long[-1]) if long else None
     elif match_convolution(task.root) is None:
@@ -95,6 +98,13 @@ def best_way(task: Task, target: Target) -> Way | None:
     makers = (_packed, _in_place, _own)
     ways = [make(task, target, product, lanes) for make in makers]
     return min((way for way in ways if way is not None), key=lambda p: p.cycles, default=None)
+
+
+def _is_of_planes(task: Task, target: Target) -> bool:
+    """Whether it is a convolution by weights of planes that lie plain."""
+    conv = match_convolution(task.root)
+    known = conv is not None and task.operand(conv.w.tensor.name).static
+    return known and plan(task, target) is not None
 
 
 def _packed(task: Task, target: Target, product: Product, lanes: int) -> Way | None:

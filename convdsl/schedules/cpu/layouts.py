@@ -7,26 +7,30 @@ value in a network leaves the others as they are.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from math import prod
 
-from convdsl.kernel.expr import Expr, Pick, Read, Reduce, Stage, reads, walk
+from convdsl.kernel.expr import Expr, Pick, Read, Reduce, Stage, axes_over, reads, walk
 from convdsl.kernel.layout import Layout
 from convdsl.kernel.target import Target
-from convdsl.schedules.contraction import coefficient, depends
+from convdsl.schedules.contraction import coefficient, depends, match_convolution
 from convdsl.schedules.cpu.depthwise import depthwise
 from convdsl.schedules.cpu.direct import direct
 from convdsl.schedules.cpu.generic import SHORTEST
 from convdsl.schedules.cpu.grouped import grouped
+from convdsl.schedules.cpu.memory import FAR
 from convdsl.schedules.cpu.phases import phases
 from convdsl.schedules.cpu.planar import planar
 from convdsl.schedules.cpu.planar_plan import match_planar
 from convdsl.schedules.cpu.spectral import spectral
 from convdsl.schedules.cpu.straddling import straddling
+from convdsl.schedules.cpu.transpose import transpose
+from convdsl.schedules.cpu.unfolded import unfolding
 from convdsl.schedules.cpu.winograd import winograd
 from convdsl.schedules.emission import extent_of
 from convdsl.schedules.layouts import Operands, has_channels_inside
-from convdsl.schedules.task import Operand, Output, Task
+from convdsl.schedules.task import Operand, Output, Schedule, Task
 from convdsl.tensor import DType, symbols_of
 
 _PICKED = 6  # cycles of a lane that is picked, to those of an element that is brought into a block
@@ -36,6 +40,11 @@ _LESS_DOUBT = 1.2  # how much faster those may be
 _DOUBT = (
     1.5  # how much faster tiles of one block may be than they are priced: two broadcasts a cycle
 )
+_ACROSS = (winograd, spectral, direct, depthwise, grouped, straddling, phases)
+"""Schedules of convolutions in blocks of channels."""
+
+_KEPT = 0.5  # of the second-level cache: what was written last is found there
+_MOVED = 3  # times that what it has not kept moves: fetched, written, and read
 
 
 def layout_of(stage: Stage, operands: Operands, target: Target) -> Layout:
@@ -101,13 +110,62 @@ def _is_of_planes(stage: Stage, operands: Operands, target: Target) -> bool:
     torn = conv.groups > 1 < own and own % block and (lying is None or lying.axis is None)
     if not few and not ragged and not torn:
         return False
-    along = planar(target).cost(_alone(stage, operands, Layout(sizes)))
-    task = _alone(stage, operands, Layout(sizes, 1, block))
-    ways = (winograd, spectral, direct, depthwise, grouped, straddling, phases)
-    bids = [way(target).cost(task) for way in ways]
-    across = min((cycles for cycles in bids if cycles is not None), default=None)
+    along = _least(stage, operands, Layout(sizes), target, (planar,))
+    across = _least(stage, operands, Layout(sizes, 1, block), target, _ACROSS)
     doubt = _DOUBT if few else _LESS_DOUBT
     return along is not None and (across is None or along * doubt < across)
+
+
+def is_handed_out_plain(stage: Stage, operands: Operands, target: Target) -> bool:
+    """Whether a convolution takes less time in vectors along the rows of planes than in blocks of
+    channels, all of which are turned into planes afterwards: of few channels each, which is to say
+    few multiply-adds for what is written, turning them takes longer than they do."""
+    sizes, block = stage.target.type.sizes, target.lanes(DType.F32)
+    if len(sizes) < 3 or block == 1 or not any(isinstance(e, Reduce) for e in walk(stage.body)):
+        return False
+    found = match_convolution(stage)
+    planes = match_planar(stage)
+    conv = found if planes is None else planes.conv
+    if conv is None or conv.channels_in * conv.channels_out == 1:
+        return False  # depthwise: of one channel each
+    lying = operands.get(conv.x.tensor.name)
+    if lying is not None and lying.axis is not None:
+        return False  # blocks would be turned before the sums instead of behind them
+    plain, blocked = Layout(sizes), Layout(sizes, 1, block)
+    along = _least(stage, operands, plain, target, (planar, unfolding))
+    across = _least(stage, operands, blocked, target, (*_ACROSS, unfolding))
+    if along is None or across is None:
+        return False
+    return along * _LESS_DOUBT < across + _turned_cycles(stage, blocked, target)
+
+
+def _least(
+    stage: Stage,
+    operands: Operands,
+    layout: Layout,
+    target: Target,
+    ways: Iterable[Callable[[Target], Schedule]],
+) -> float | None:
+    """Cycles of the cheapest of some schedules, if one applies."""
+    task = _alone(stage, operands, layout)
+    bids = (way(target).cost(task) for way in ways)
+    return min((cycles for cycles in bids if cycles is not None), default=None)
+
+
+def _turned_cycles(stage: Stage, blocked: Layout, target: Target) -> float:
+    """Cycles of the copy of what lies in blocks to where it lies plain; what the second-level cache
+    has not kept is written, which fetches it first, and read again."""
+    made = stage.target
+    read = Read(made, tuple(axis.i for axis in axes_over(made.type.shape)))
+    axes = axes_over(made.type.shape)
+    into = replace(made, name="handed_out")
+    plain = Layout(made.type.sizes)
+    given, output = Operand(made, blocked), Output(into, plain)
+    task = Task("copy", (Stage(into, axes, read),), (given,), (output,), plain)
+    cycles = transpose(target).cost(task) or float(plain.size)
+    size = blocked.size * made.type.dtype.bytes
+    away = max(0, size - target.caches.l2_bytes * _KEPT)
+    return cycles + _MOVED * away / FAR
 
 
 def _alone(stage: Stage, operands: Operands, layout: Layout) -> Task:

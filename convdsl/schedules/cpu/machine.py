@@ -16,7 +16,7 @@ from convdsl.schedules.cpu.gemm import gemm
 from convdsl.schedules.cpu.generic import generic
 from convdsl.schedules.cpu.grouped import grouped
 from convdsl.schedules.cpu.lanes import lanes
-from convdsl.schedules.cpu.layouts import layout_of
+from convdsl.schedules.cpu.layouts import is_handed_out_plain, layout_of
 from convdsl.schedules.cpu.phases import phases
 from convdsl.schedules.cpu.planar import planar
 from convdsl.schedules.cpu.putting import putting
@@ -73,6 +73,7 @@ def cpu_machine(target: Target) -> Machine:
         name="cpu",
         facts=repr(target),
         layout=lambda stage, operands: layout_of(stage, operands, target),
+        handed_out=lambda stage, operands: is_handed_out_plain(stage, operands, target),
         schedules=tuple(schedule(target) for schedule in made),
         packs=pack_forms(FilterPack, WinogradPack, Layout),
         alignment=_CACHE_LINE,

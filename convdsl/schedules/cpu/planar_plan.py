@@ -18,7 +18,9 @@ from convdsl.kernel.expr import Reduce, Stage, walk
 from convdsl.kernel.layout import Layout
 from convdsl.kernel.target import Target
 from convdsl.schedules.contraction import Convolution, Space, match_convolution
-from convdsl.schedules.cpu.tiles import NEAR, evenly
+from convdsl.schedules.cpu.direct_plan import STREAMS
+from convdsl.schedules.cpu.memory import FROM_MEMORY
+from convdsl.schedules.cpu.tiles import FROM_SECOND, NEAR, evenly
 from convdsl.schedules.emission import extent_of
 from convdsl.schedules.merging import merged, without_single_terms
 from convdsl.schedules.phases import Part, phases_of, strides_of
@@ -27,12 +29,15 @@ from convdsl.tensor import Dim, ceil_div, substitute
 from convdsl.tensor.records import record
 
 _MOST = 8  # phases of an axis: each has code of its own
+_STEP = 0.25  # cycles that a channel takes besides
 _LATENCY = 4  # cycles from a multiply-add to the next one of the same sum
 _APART = 1.5  # lines that a vector of a row lies in, most beginning anywhere
 _COPY = 0.25  # cycles of an element that is brought to where rows have borders
 _TURN = 0.5  # and of one that was blocked
+_FILTERS_STAY = 0.4  # of the second-level cache: for what is read again and again
 _UNITS = 8  # of work at least: a team shares them out evenly
 _FEW_TILES = 4  # of a strip: each begins on other pages, which are waited for
+_SWEEPS = 4  # tiles of channels that meet a row, for bringing it near to be a part of the work
 _STAYS = 0.25  # of the second-level cache: inputs of a strip that all channels meet
 
 Numbers = tuple[int, ...]  # of a phase, one for each axis of space
@@ -236,7 +241,18 @@ def plan(task: Task, target: Target) -> Way | None:
     _, tile = _best(planar, target, lanes)
     strip = -(-planar.count(-1) // lanes)
     way = Way(task, planar, lanes, tile, turned or not planar.inside, turned, 1, strip)
-    return _cut(way, target) if way.held else _shared(way, target)
+    if way.held:
+        return _cut(way, target)
+    return replace(_shared(way, target), held=_meets_many_rows(way))
+
+
+def _meets_many_rows(way: Way) -> bool:
+    """Whether inputs that could be read as they lie are rows of more channels than a processor
+    sees coming, and each element is met by several tiles of channels: a strip of all of them is
+    brought near then."""
+    conv = way.planar.conv
+    many = conv.groups == 1 and conv.channels_in >= STREAMS
+    return many and conv.taps == 1 and conv.channels_out > way.tile.channels * _SWEEPS
 
 
 def _shared(way: Way, target: Target) -> Way:
@@ -289,6 +305,7 @@ def _tiles(planar: Planar, target: Target, lanes: int) -> Iterator[tuple[float, 
     across = next(row for row in map(planar.across, planar.rows) if any(row))
     met = [taps for taps in across if taps is not None]
     counts = [taps.conv.space[-1].taps for taps in met]
+    vector = lanes * planar.reduce.dtype.bytes
     shifts = len({taps.shift(tap) for taps, n in zip(met, counts, strict=True) for tap in range(n)})
     for k in range(1, channels + 1):
         for q in range(1, vectors + 1):
@@ -297,10 +314,14 @@ def _tiles(planar: Planar, target: Target, lanes: int) -> Iterator[tuple[float, 
             cycles = sum(
                 many
                 * each
-                * max(
-                    own * wide * sum(counts) / 2,
-                    (wide * shifts * _APART + own * sum(counts)) / 2,
-                    _LATENCY * max(counts),
+                * (
+                    _STEP
+                    + max(
+                        own * wide * sum(counts) / 2,
+                        (wide * shifts * _APART + own * sum(counts)) / 2,
+                        _LATENCY * max(counts),
+                        wide * vector / FROM_SECOND * (k < channels and shifts == 1),
+                    )
                 )
                 for own, many in evenly(channels, k)
                 for wide, each in evenly(vectors, q)
@@ -329,12 +350,15 @@ def cost(task: Task, target: Target) -> float | None:
         taps = prod(space.taps for space in met[0].conv.space[:-1]) if met else 0
         sums += places * taps * planar.conv.channels_in
     stored = task.layout.size * planar.strides[-1] / way.lanes
-    if not way.held:
-        return n * sums * cycles + stored
-    each = _TURN if way.turned else _COPY
     strips = -(-way.vectors // way.strip)
     bands = -(-planar.count(-2) // way.band) if len(planar.outs) > 1 else 1
-    others = prod(planar.count(axis) for axis in range(len(planar.outs) - 2))
-    return (
-        n * (sums * cycles + strips * bands * others * way.channels * way.channel * each) + stored
-    )
+    pieces = n * strips * bands * prod(planar.count(axis) for axis in range(len(planar.outs) - 2))
+    done = n * sums * cycles + stored
+    filters = task.operand(planar.conv.w.tensor.name).var.type
+    away = prod(filters.sizes) * filters.dtype.bytes
+    if away > target.caches.l2_bytes * _FILTERS_STAY:  # all of them are met in each piece
+        done += pieces * away / FROM_MEMORY
+    if not way.held:
+        return done
+    each = _TURN if way.turned else _COPY
+    return done + pieces * way.channels * way.channel * each

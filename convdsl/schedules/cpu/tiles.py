@@ -54,7 +54,7 @@ def swept_cycles(target: Target, blocks: int, columns: int, depth: int) -> float
     if depth * each > target.caches.l2_bytes * _STAYS:
         return max(cycles, each / FAR)
     far = depth * each > target.caches.l1_bytes * NEAR
-    return max(cycles, each / _FROM_SECOND) if far else cycles
+    return max(cycles, each / FROM_SECOND) if far else cycles
 
 
 @record
@@ -84,7 +84,7 @@ class Room:
 
 
 NEAR = Fraction(2, 3)  # of the first-level cache: for filters that are met again and again
-_FROM_SECOND = 24.0  # bytes a cycle from the second-level cache: 21 on a Zen 5, 30 on an Ice Lake
+FROM_SECOND = 24.0  # bytes a cycle from the second-level cache: 21 on a Zen 5, 30 on an Ice Lake
 _STAYS = 0.5  # of the second-level cache: what is found there again
 PATCH = 14  # positions that a tile of several rows may have
 _FREE = 2  # registers: for the next element, and for what LLVM keeps through a loop

@@ -19,14 +19,17 @@ from convdsl.schedules.contraction import Convolution, Space, match_convolution
 from convdsl.schedules.cpu.direct import direct
 from convdsl.schedules.cpu.direct_plan import STREAMS
 from convdsl.schedules.cpu.generic import generic
+from convdsl.schedules.cpu.planar import planar
 from convdsl.schedules.cpu.transpose import transpose
+from convdsl.schedules.emission import extent_of
 from convdsl.schedules.task import Operand, Output, Schedule, Scheduled, Scratch, Task
 from convdsl.tensor import Dim, TensorType, floor_div
 from convdsl.tensor.records import record
 
 _COPIED = 3.0  # cycles of a vector from beyond the second-level cache into it
 _WORTH_TURNING = 4.0  # cycles of multiply-adds for each element, beside 1.3 of copies and lines
-_GATHERED = 1.0  # cycles of an element that is brought into a vector by itself
+_GATHERED = 1.6  # cycles of an element that is brought into a vector by itself
+_TURNED = 1.5  # cycles of an element of rows of taps that are turned into planes, at least
 
 
 @record
@@ -46,7 +49,7 @@ class Unfolded:
 def unfolded(task: Task) -> Unfolded | None:
     """None where windows overlap, or nothing would change."""
     conv = match_convolution(task.root)
-    if conv is None or task.over or len(task.reducing) > 1 or task.layout.axis != 1:
+    if conv is None or task.over or len(task.reducing) > 1 or task.layout.axis not in (1, None):
         return None
     given = task.operand(conv.x.tensor.name)
     if all(s.stride == 1 for s in conv.space) or not all(s.inside for s in conv.space):
@@ -55,7 +58,7 @@ def unfolded(task: Task) -> Unfolded | None:
         return None
     if conv.taps == 1:
         wide = conv.groups == 1 or conv.channels_in >= task.layout.block
-        lies_so = given.layout.axis == 1 or (
+        lies_so = given.layout.axis == task.layout.axis or (
             given.layout.axis is None and _is_worth_turning(conv, task)
         )
         return _of_one_tap(task, conv, given) if wide and lies_so else None
@@ -83,7 +86,8 @@ def _of_one_tap(task: Task, conv: Convolution, given: Operand) -> Unfolded:
     """The map has the input's images and channels, and the output's positions."""
     assert given.layout is not None
     copies = [_copy(task, conv, given, given.var.type.sizes[1], given.layout.axis)]
-    if given.layout.axis is None:  # rows in steps are read in vectors of rows, and turned then
+    turned = given.layout.axis != task.layout.axis
+    if turned:  # rows in steps are read in vectors of rows, and turned then
         copies.append(_blocked(copies[0], task.layout.block))
     (map,) = copies[-1].outputs
     var = map.var
@@ -99,10 +103,13 @@ def _of_one_tap(task: Task, conv: Convolution, given: Operand) -> Unfolded:
 
 
 def _of_patches(task: Task, conv: Convolution, given: Operand, w: Operand) -> Unfolded:
-    """The map has a channel for each channel and tap, in the order in which the filters lie."""
+    """The map has a channel for each channel and tap, in the order in which the filters lie: in
+    vectors of these, or in planes where the output lies so."""
     channels = conv.channels_in * conv.taps
-    copy = _copy(task, conv, given, channels, 1)
-    var = copy.outputs[0].var
+    wanted = _copy(task, conv, given, channels, task.layout.axis)
+    copy = wanted if task.layout.axis == 1 else _planes(conv, given)
+    (map,) = wanted.outputs
+    var = map.var
     ones = (1,) * len(conv.space)
     filters = TensorVar(
         w.var.name, TensorType(w.var.type.dtype, (conv.channels_out, channels, *ones))
@@ -117,8 +124,31 @@ def _of_patches(task: Task, conv: Convolution, given: Operand, w: Operand) -> Un
     )
     made = Reduce("sum", (axis,), product)
     body = transform(task.root.body, lambda node: made if node == conv.reduce else None)
-    operands = {given.var.name: Operand(var, copy.layout), w.var.name: Operand(filters, None)}
+    operands = {given.var.name: Operand(var, map.layout), w.var.name: Operand(filters, None)}
     return Unfolded((copy,), _rest(task, body, operands))
+
+
+def _planes(conv: Convolution, given: Operand) -> Task:
+    """The task that makes the map in planes, with axes of their own for the taps: along the last
+    of them elements lie side by side where they come from, so that squares of them are turned."""
+    image = Axis("image", given.var.type.sizes[0])
+    channel = Axis("channel", conv.channels_in)
+    taps = [Axis(f"tap{i}", space.taps) for i, space in enumerate(conv.space)]
+    outs = [space.out for space in conv.space]
+    axes = (image, channel, *taps, *outs)
+    layout = Layout(tuple(extent_of(axis) for axis in axes))
+    type = TensorType(given.var.type.dtype, layout.shape)
+    var = TensorVar(f"{given.var.name}_unfolded", type)
+    index = (
+        _place(out) * space.stride + _place(tap) - space.pad
+        for space, tap, out in zip(conv.space, taps, outs, strict=True)
+    )
+    read = Read(given.var, (_place(image), _place(channel), *index))
+    return Task("unfolded", (Stage(var, axes, read),), (given,), (Output(var, layout),), layout)
+
+
+def _place(axis: Axis) -> Dim:
+    return 0 if axis.extent == 1 else axis.i
 
 
 def _positions(conv: Convolution) -> list[Dim]:
@@ -163,34 +193,42 @@ def _rest(task: Task, body: Expr, operands: dict[str, Operand]) -> Task:
 
 
 def cost(task: Task, target: Target) -> float | None:
-    """Cycles of the copy, and of the direct sums."""
+    """Cycles of the copy, and of the sums."""
     made = unfolded(task)
-    rest = None if made is None else direct(target).cost(made.rest)
+    rest = None if made is None else _sums(task, target).cost(made.rest)
     if made is None or rest is None:
         return None
     first, *others = made.copies
     (given,), held = first.operands, first.layout.held
     assert given.layout is not None
-    if others:
+    if others or task.layout.axis is None:
         costs = [schedule.cost(copy) for schedule, copy in _ways(made, target)]
         known = [cost for cost in costs if cost is not None]  # single positions are not turned
-        return rest + sum(known) if len(known) == len(costs) else None
+        turned = max(sum(known), (task.layout.axis is None) * held * _TURNED)
+        return rest + turned if len(known) == len(costs) else None
     whole = given.layout.axis == 1
     return rest + (held / first.layout.block * _COPIED if whole else held * _GATHERED)
+
+
+def _sums(task: Task, target: Target) -> Schedule:
+    """What runs the product that is left."""
+    return direct(target) if task.layout.axis == 1 else planar(target)
 
 
 def _ways(made: Unfolded, target: Target) -> list[tuple[Schedule, Task]]:
     """Each copy and what runs it."""
     first, *others = made.copies
     turned = transpose(target)
-    return [(generic(target), first), *((turned, copy) for copy in others)]
+    squares = first.layout.axis is None and turned.cost(first) is not None
+    own = turned if squares else generic(target)
+    return [(own, first), *((turned, copy) for copy in others)]
 
 
 def emit(task: Task, name: str, target: Target) -> Scheduled:
     """All, one after the other."""
     made = unfolded(task)
     assert made is not None
-    found = direct(target).emit(made.rest, name)
+    found = _sums(task, target).emit(made.rest, name)
     for schedule, copy in reversed(_ways(made, target)):
         (map,) = copy.outputs
         between = Scratch(map.var.name, map.var.type.dtype, map.layout.size)

@@ -1,0 +1,152 @@
+"""Convolutions whose maps only the caller reads make planes where turning blocks would take longer,
+and patches of plain inputs are put side by side for them."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+
+import numpy as np
+import pytest
+from drawn_convolutions import check, run
+from executors import runs_here
+from graphs import Builder, evaluate_graph, random_arrays
+
+from convdsl.backends.llvm.objects import find_target
+from convdsl.ir.graph import Graph
+from convdsl.lowering.lower import lower
+from convdsl.passes import PASSES
+from convdsl.passes import run as run_passes
+from convdsl.schedules.cpu.machine import cpu_machine
+from convdsl.tensor import DType
+
+pytestmark = pytest.mark.handed_out
+
+
+def patches(random: Random, dtype: DType = DType.F32) -> Graph:
+    """Squares and rectangles of a few channels, maps that they do not divide, any channels out."""
+    kernel = [random.choice([2, 3, 4, 5, 7, 8, 14, 16]), random.choice([2, 3, 4, 6, 8, 9, 16])]
+    space = [k * random.randint(1, 5) + random.randint(0, k - 1) for k in kernel]
+    b = Builder()
+    x = b.input("x", random.choice([1, 4]), random.choice([1, 3, 4, 5]), *space, dtype=dtype)
+    channels = random.choice([1, 7, 19, 33, 50])
+    y = b("conv", x, channels=channels, kernel=kernel, stride=kernel, pad=0)
+    return b.output(y=b("sigmoid", y) if random.random() < 0.5 else y)
+
+
+def one_tap(random: Random, dtype: DType = DType.F32) -> Graph:
+    """Few and many plain channels, more and fewer than a strip holds, in steps or not."""
+    b = Builder()
+    space = [random.randint(1, 23), random.randint(8, 40)]
+    channels = random.choice([1, 3, 12, 24, 31, 40, 67])
+    x = b.input("x", random.choice([1, 2]), channels, *space, dtype=dtype)
+    stride = random.choice([1, 1, 2, 3])
+    y = b("conv", x, channels=random.choice([17, 30, 64, 91]), kernel=1, stride=stride)
+    return b.output(y=b("relu", y) if random.random() < 0.5 else y)
+
+
+def windows(random: Random, dtype: DType = DType.F32) -> Graph:
+    """Of a few plain channels, with borders."""
+    b = Builder()
+    x = b.input("x", 1, random.randint(1, 6), random.randint(5, 12), 29, dtype=dtype)
+    pad = [(random.randint(0, 2), random.randint(0, 2)) for _ in range(2)]
+    kernel = [random.randint(1, 5), random.randint(1, 5)]
+    return b.output(y=b("conv", x, channels=random.choice([9, 20, 45]), kernel=kernel, pad=pad))
+
+
+@pytest.mark.dear
+@pytest.mark.drawn(share=4)
+@pytest.mark.parametrize("seed", range(24))
+@pytest.mark.parametrize("kind", [patches, one_tap, windows])
+def test_drawn(kind: Any, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In planes whatever that takes, for vectors of three widths, against double precision; now and
+    then by the interpreter."""
+    always = "convdsl.schedules.cpu.machine.is_handed_out_plain"
+    monkeypatch.setattr(always, lambda stage, *_: stage.target.type.rank > 2)
+    random = Random(f"{kind.__name__} {seed}")
+    dtype = DType.F64 if seed % 5 == 0 else DType.F32
+    cpu = ("native", "x86-64-v2", "x86-64-v4")[seed % 3]
+    cpu = cpu if runs_here(find_target(cpu)) else "x86-64-v3"
+    graph = run_passes(kind(random, dtype), PASSES)
+    check(graph, dtype, cpu, loops=seed % 6 == 0)
+
+
+def patch_layer(channels: int = 304, **how: Any) -> Builder:
+    b = Builder()
+    y = b("conv", b.input("x", 4, 1, 164, 164), channels=channels, kernel=4, stride=4, pad=0, **how)
+    b.output(y=b("relu", y))
+    return b
+
+
+def schedules(b: Builder) -> list[str]:
+    graph = run_passes(b.graph, PASSES)
+    made = lower(graph, cpu_machine(find_target("x86-64-v3")), "handed_out")
+    return [choice.schedule for choice in made.choices]
+
+
+def layer(channels: int, space: int, made: int, **how: Any) -> Builder:
+    b = Builder()
+    x = b.input("x", 1, channels, space, space)
+    b.output(y=b("conv", x, channels=made, **{"kernel": 1, **how}))
+    return b
+
+
+@pytest.mark.parametrize(
+    "b", [layer(16, 80, 304), layer(32, 80, 96), layer(64, 56, 256), layer(3, 100, 64, kernel=3)]
+)
+def test_nothing_is_copied_behind_few_sums(b: Builder) -> None:
+    assert schedules(b) == ["planar"]
+
+
+def test_patches_are_put_side_by_side_in_planes() -> None:
+    """A copy of rows of taps, and the sums."""
+    assert schedules(patch_layer()) == ["unfolded", "unfolded"]
+
+
+@pytest.mark.parametrize(
+    "b", [layer(64, 28, 64, kernel=3, pad=1), layer(512, 7, 512, kernel=3, pad=1)]
+)
+def test_many_sums_stay_in_blocks(b: Builder) -> None:
+    assert schedules(b)[-1] == "transpose"
+
+
+def test_what_is_read_besides_stays_in_blocks() -> None:
+    """By an operator, or beside the map: another in blocks."""
+    b = Builder()
+    x = b.input("x", 1, 16, 80, 80)
+    y = b("conv", x, channels=304, kernel=1)
+    b.output(y=y, z=b("max_pool", y, kernel=2))
+    assert "planar" not in schedules(b)
+    b = Builder()
+    x = b.input("x", 1, 16, 80, 80)
+    other = b("max_pool", b("conv", x, channels=304, kernel=1), kernel=3, stride=1, pad=1)
+    b.output(y=b("add", b("conv", x, channels=304, kernel=1), other))
+    assert "planar" not in schedules(b)
+
+
+def test_what_is_read_besides_may_come_later() -> None:
+    """In the order of operators, though not in that of groups."""
+    b = Builder()
+    x = b.input("x", 1, 16, 40, 40)
+    y = b("conv", x, channels=304, kernel=1)
+    later = b("sigmoid", b.input("z", 1, 304, 40, 40))
+    graph = run_passes(b.output(y=b("mul", y, later)), PASSES)
+    check(graph)
+
+
+@pytest.mark.parametrize("b", [layer(40, 21, 50), patch_layer(19), layer(3, 40, 30, kernel=3)])
+def test_values_that_are_no_numbers_stay_where_they_are(b: Builder) -> None:
+    """Infinities, NaN and huge values reach the sums whose windows read them, and no others."""
+    arrays = {k: a.astype(np.float32) for k, a in random_arrays(b.graph, seed=3).items()}
+    x, random = arrays["x"].reshape(-1), np.random.default_rng(4)
+    for value in (np.inf, -np.inf, np.nan, 1e30, -1e30, 0.0, -0.0):
+        x[random.integers(x.size, size=5)] = value
+    found, _ = run(b.graph, arrays, find_target("native"))
+    with np.errstate(invalid="ignore", over="ignore"):
+        wanted = evaluate_graph(b.graph, {k: a.astype(np.float64) for k, a in arrays.items()})
+    there = np.isfinite(wanted["y"])
+    np.testing.assert_array_equal(found["y"][~there], wanted["y"][~there].astype(np.float32))
+    near = there & (np.abs(wanted["y"]) < 1e20)
+    np.testing.assert_allclose(found["y"][near], wanted["y"][near], rtol=1e-4, atol=1e-4)
+    far = there & ~near
+    np.testing.assert_allclose(found["y"][far], wanted["y"][far], rtol=1e-4)
