@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +14,7 @@ from convdsl.ir.graph import StateNode
 from convdsl.ir.opdef import Role
 from convdsl.tensor import TensorType
 from convdsl.tensor.conversion import convert, of_numpy
+from convdsl.weights.naming import absences, naming_hint
 from convdsl.weights.store import BFLOAT16, Entry, Renamed, WeightStore, shown
 
 IGNORED = ("num_batches_tracked",)
@@ -31,7 +31,6 @@ _INSIDE = ("module", "_orig_mod")
 """Parts of names that stand before a layer's own, where layers were wrapped one by one."""
 
 _FLOATS = ("float64", "float32", "float16", BFLOAT16)
-_SUGGESTIONS = 25  # names to look for near misses; a wholly foreign file needs none
 
 
 @dataclass(frozen=True)
@@ -113,11 +112,13 @@ def _compared(
     for name, state in wanted.items():
         if name in entries:
             lines += differences(name, entries[name], state.type)
-    lines += _missing(missing, extra, wanted)
+    lacking = {name: wanted[name].type for name in missing}
+    held = {name: entries[name] for name in extra}
+    lines += absences(lacking, held)
     for name in extra:
         known = "the text fixes other values" if name in states else "not in the model"
         lines.append(f"{shown(name)}: in the file, {known}")
-    hint = _prefix_hint(missing, extra)
+    hint = naming_hint(lacking, held)
     if not hint and extra and missing and len(missing) == len(wanted):
         some = ", ".join(shown(name) for name in extra[:4]) + (", ..." if extra[4:] else "")
         hint = f"none of the model's weights is there, but {some}: another network's, or data"
@@ -161,45 +162,3 @@ def differences(name: str, entry: Entry, type: TensorType) -> list[str]:
     if entry.dtype == type.dtype.numpy:
         return []
     return [f"{name}: the file holds {entry.dtype}, the model needs {type.dtype}"]
-
-
-def _missing(
-    missing: Sequence[str], extra: Sequence[str], wanted: Mapping[str, StateNode]
-) -> list[str]:
-    lines: list[str] = []
-    for index, name in enumerate(missing):
-        close: list[str] = []
-        if index < _SUGGESTIONS and len(extra) <= 2000:
-            close = difflib.get_close_matches(name, extra, n=1, cutoff=0.75)
-        near = f"; did you mean {shown(close[0])}?" if close else ""
-        lines.append(f"{name}: not in the file, the model needs {wanted[name].type}{near}")
-    return lines
-
-
-def _prefix_hint(missing: Sequence[str], extra: Sequence[str]) -> str:
-    """Files saved from a wrapper differ by one prefix in every name."""
-    if missing and extra:
-        for wrapped, plain, words in (
-            (extra, missing, "the file's names begin with {}, the model's do not"),
-            (missing, extra, "the model's names begin with {}, the file's do not"),
-        ):
-            prefix = wrapped[0].partition(".")[0] + "."
-            stripped = {n.removeprefix(prefix) for n in wrapped if n.startswith(prefix)}
-            if len(stripped & set(plain)) * 2 > len(plain):
-                return words.format(f"`{shown(prefix)}`")
-    return _block_hint(missing, extra)
-
-
-def _block_hint(missing: Sequence[str], extra: Sequence[str]) -> str:
-    """Text in blocks, a file without: each name has a part more, `stage_2.conv2.weight`."""
-    held, parts = set(extra), list[str]()
-    for name in missing:
-        path = name.split(".")
-        less = (
-            path[at] for at in range(len(path) - 2) if ".".join(path[:at] + path[at + 1 :]) in held
-        )
-        parts += [part for part in less if not part.isdigit()][:1]
-    if not missing or len(parts) * 2 <= len(missing):
-        return ""
-    said = ", ".join(f"`{shown(part)}`" for part in list(dict.fromkeys(parts))[:2])
-    return f"the file's names have no part for {said}: `as _` behind a block leaves its name out"

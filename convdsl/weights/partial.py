@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from convdsl.ir.opdef import Role
 from convdsl.weights.binding import bind, read_fitting
 from convdsl.weights.fitting import IGNORED, closest, differences, kind_of
 from convdsl.weights.initialisers import RandomWeights
+from convdsl.weights.naming import naming_hint
 from convdsl.weights.store import WeightStore, shown
 
 
@@ -62,6 +64,17 @@ def bind_partially(store: WeightStore, states: Mapping[str, StateNode], seed: in
             bound[name] = read_fitting(store, name, state.type, bound.converted)
             taken.append(name)
     if not taken:
-        raise WeightError(f"none of the weights in {store.source} fits the model")
+        text = f"none of the weights in {store.source} fits the model"
+        wanted = {n: s.type for n, s in states.items() if s.role is not Role.CONSTANT}
+        held = {name: entry for name, entry in entries.items() if kind_of(name) not in IGNORED}
+        hint = naming_hint(wanted, held)
+        hint = hint or f"it holds {_some(held)}, the model {_some(wanted)}"
+        raise WeightError(f"{text}\nhelp: {hint}; without --partial all that differs is listed")
     unused = tuple(name for name in entries if name not in states)
     return Taken(bound, tuple(taken), drawn, unused)
+
+
+def _some(named: Mapping[str, object]) -> str:
+    """A few of the tensors, with their types."""
+    said = ", ".join(f"{shown(name)} {type}" for name, type in islice(named.items(), 3))
+    return (said or "nothing") + (", ..." if len(named) > 3 else "")

@@ -14,7 +14,7 @@ from convdsl.ir.graph import Graph, StateNode
 from convdsl.ir.opdef import Role
 from convdsl.tensor import DType, TensorType, symbol
 from convdsl.tensor.conversion import convert
-from convdsl.weights import Bound, bind, fitting, load
+from convdsl.weights import ArrayStore, Bound, RandomWeights, bind, fitting, load, naming
 
 
 def states(dtype: DType = DType.F32) -> dict[str, StateNode]:
@@ -219,7 +219,70 @@ def test_random_weights_use_the_layer_s_fan_in() -> None:
 
 
 def test_foreign_files_get_no_thousand_suggestions(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fitting, "_SUGGESTIONS", 0)
+    monkeypatch.setattr(naming, "_SUGGESTIONS", 0)
     given = arrays()
     given["conv.weigth"] = given.pop("conv.weight")
     assert "did you mean" not in mismatches(given)
+
+
+NAMED_OTHERWISE = """
+model m {
+    input image: f32[N, 3, 8, 8]
+    image -> conv(4, 3x3, bias = false) as c1 -> bn -> conv(4, 3x3) as c2 -> conv(4, 3x3) as c3
+          -> flatten -> linear(2) as head -> output logits
+}
+"""
+THEIRS = {"c1": "features.0", "bn": "features.1", "c2": "features.3", "c3": "features.4"}
+THEIRS["head"] = "fc"
+
+
+def otherwise(text: str = NAMED_OTHERWISE) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The states of a network, and its weights as PyTorch's Sequential calls them, in order."""
+    states = convdsl.parse(text).graph.states
+    given: dict[str, Any] = {}
+    for name, array in bind(RandomWeights(0), states).items():
+        layer, _, last = name.rpartition(".")
+        given[f"{THEIRS[layer]}.{last}"] = array
+    return dict(states), given
+
+
+def told(given: dict[str, Any], states: dict[str, Any]) -> str:
+    with pytest.raises(WeightError) as caught:
+        bind(ArrayStore(given), states)
+    return str(caught.value)
+
+
+def test_the_same_layers_under_other_names_are_paired() -> None:
+    states, given = otherwise()
+    text = told(given, states)
+    for ours, theirs in THEIRS.items():
+        assert f"{ours} may be {theirs}" in text
+    assert 'as "features.0"' in text
+    assert "another network's" not in text
+
+
+def test_sorted_names_are_paired_where_no_two_layers_are_alike() -> None:
+    """As safetensors files have them. Two convolutions of one shape could be either."""
+    states, given = otherwise(NAMED_OTHERWISE.replace(" -> conv(4, 3x3) as c3", ""))
+    assert "head may be fc" in told(dict(sorted(given.items())), states)
+    states, given = otherwise()
+    text = told(dict(sorted(given.items(), reverse=True)), states)
+    assert "may be" not in text
+    assert "call the layers as the file does" in text
+
+
+def test_a_name_that_was_meant_has_the_shape() -> None:
+    """Of `fc.weight` nobody takes a linear layer's matrix for a convolution's filters."""
+    states, given = otherwise()
+    filters = [line for line in told(given, states).splitlines() if "f32[4, 4, 3, 3]" in line]
+    assert filters
+    assert not any("fc.weight" in line for line in filters)
+    near = {name.replace("features.1.", "batch_norm."): array for name, array in given.items()}
+    assert "bn.weight: not in the file, the model needs f32[4]; did you mean batch_norm" in told(
+        near, states
+    )
+
+
+def test_another_network_is_told_as_one() -> None:
+    states, _ = otherwise()
+    assert "another network's, or data" in told({"x": np.zeros((3, 2))}, states)

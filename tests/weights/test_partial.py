@@ -62,3 +62,27 @@ def test_other_floats_are_converted_and_wrappers_taken_off() -> None:
 def test_the_file_of_some_other_network() -> None:
     with pytest.raises(WeightError, match="none of the weights"):
         bind_partially(ArrayStore({"a": np.zeros(3, "f4")}), states(), seed=1)
+
+
+@pytest.mark.parametrize(
+    ("given", "hint"),
+    [
+        ({}, "it holds nothing, the model stem.weight f32[4, 3, 3, 3]"),
+        ({"x": np.zeros(3, np.float32)}, "it holds x float32[3], the model stem.weight"),
+    ],
+)
+def test_that_nothing_fits_is_told_with_both_sides(given: dict[str, Any], hint: str) -> None:
+    with pytest.raises(WeightError, match="none of the weights") as caught:
+        bind_partially(ArrayStore(given), states(), seed=1)
+    assert hint in str(caught.value)
+
+
+def test_that_nothing_fits_by_name_is_told_with_the_names() -> None:
+    theirs = {"stem": "0", "norm": "1", "head": "4"}
+    given = {
+        f"{theirs[name.rpartition('.')[0]]}.{name.rpartition('.')[2]}": array
+        for name, array in published().items()
+    }
+    with pytest.raises(WeightError) as caught:
+        bind_partially(ArrayStore(given), states(), seed=1)
+    assert "norm may be 1" in str(caught.value)
