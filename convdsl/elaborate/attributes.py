@@ -139,7 +139,7 @@ def _rounding(attribute: Attribute, value: Any) -> tuple[str, ...]:
     if attribute.kind is Kind.BOOL and type(value) is int and value in (0, 1):
         return (f"write `{'true' if value else 'false'}`",)
     if attribute.kind is Kind.BOOL and attribute.name == "bias" and isinstance(value, float):
-        begun = f"to train it from there on, `bias = zeros`, and add {value} behind the layer"
+        begun = f"to train it from there on, `bias = initial({value})`"
         return (f"of numbers that stay, a list: [{value}]; {begun}",)
     return ()
 

@@ -8,7 +8,7 @@ from typing import Any
 from convdsl.diagnostics import Span
 from convdsl.elaborate.scope import Context
 from convdsl.elaborate.signatures import Slot
-from convdsl.elaborate.values import BlockValue, Given, ListValue, Operator
+from convdsl.elaborate.values import BlockValue, Given, Initial, ListValue, Operator
 from convdsl.ir.graph import Value
 
 
@@ -42,9 +42,9 @@ class Binding:
         return slots[self.position] if self.position < len(slots) else None
 
     def weighs(self, name: str, value: Any) -> bool:
-        """Whether the value is itself the weight that an attribute asks for: `bias = shift`, or a
-        list of numbers, which is a constant."""
-        return isinstance(value, Value | ListValue) and name in self.signature.operands
+        """Whether the value is itself the weight that an attribute asks for: `bias = shift`, a list
+        of numbers, which is a constant, or what it starts from."""
+        return isinstance(value, Value | ListValue | Initial) and name in self.signature.operands
 
     def takes_more_tensors(self) -> bool:
         """Whether a number can stand for a tensor that the operator still lacks."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from convdsl.elaborate import limits
 from convdsl.elaborate.arithmetic import ValueProblem, checked, checked_dim, checked_list
-from convdsl.elaborate.values import Builtin, ListValue, describe, is_number
+from convdsl.elaborate.values import Builtin, Initial, ListValue, describe, is_number
 from convdsl.ir.graph import Value
 from convdsl.tensor import SymDim, TensorType, dim_max, dim_min
 
@@ -149,6 +149,18 @@ def _reversed(values: Any) -> ListValue:
     return ListValue.of(tuple(reversed(_sequence(values, "reversed"))))
 
 
+def _initial(value: Any) -> Initial:
+    if not is_number(value) or not math.isfinite(value):
+        raise ValueProblem(
+            "E0401",
+            f"initial takes one number, not {describe(value)}",
+            ("of numbers that differ, `weight = zeros`, and a constant that is added",)
+            if isinstance(value, ListValue)
+            else (),
+        )
+    return Initial(float(value))
+
+
 BUILTINS: dict[str, Builtin] = {
     b.name: b
     for b in (
@@ -166,6 +178,7 @@ BUILTINS: dict[str, Builtin] = {
         Builtin("range", _range, (1, 3), "range(n), range(from, to), range(from, to, step)"),
         Builtin("zip", _zip, (1, None), "lists side by side"),
         Builtin("enumerate", _enumerate, (1, 1), "[[0, a], [1, b], ...]"),
+        Builtin("initial", _initial, (1, 1), "what a weight that is trained starts from"),
         Builtin("reversed", _reversed, (1, 1), "the list backwards"),
     )
 }

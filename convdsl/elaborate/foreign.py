@@ -296,7 +296,7 @@ STARTS = {
     ),
     "zero": "did you mean `zeros`?",
     "one": "did you mean `ones`?",
-    "constant": "write the number: weight = 0.5; it is not trained then",
+    "constant": "write weight = initial(0.5); weight = 0.5 is not trained",
     "identity": "write the rows in a list, or `kaiming_uniform`",
     "dirac": "write the rows in a list, or `kaiming_uniform`",
 }  # fmt: skip

@@ -161,6 +161,13 @@ class Builtin:
     doc: str
 
 
+@dataclass(frozen=True, slots=True)
+class Initial:
+    """What a weight that is trained starts from: `weight = initial(0.5)`."""
+
+    number: float
+
+
 LayerLike: TypeAlias = Operator | BlockValue | Layer | Composition | Closure
 LAYER_LIKE = (Operator, BlockValue, Layer, Composition, Closure)
 
@@ -255,6 +262,8 @@ def describe(value: Any) -> str:
             return f"the operator `{value.spelling}`"
         case BlockValue():
             return f"the block `{value.name}`"
+        case Initial():
+            return f"what a weight starts from, {value.number:g}"
         case Builtin():
             return f"the function `{value.name}`"
         case Layer():

@@ -15,7 +15,7 @@ from convdsl.elaborate.attributes import array
 from convdsl.elaborate.constants import is_one
 from convdsl.elaborate.scope import Context
 from convdsl.elaborate.session import Session, suggest
-from convdsl.elaborate.values import Given, ListValue, describe, format_value
+from convdsl.elaborate.values import Given, Initial, ListValue, describe, format_value
 from convdsl.ir.graph import Value
 from convdsl.ir.opdef import OpDef, Role, StateSpec
 from convdsl.ir.starts import STARTS
@@ -47,6 +47,8 @@ def said_weights(
             made[name] = _computed(session, context, op, spec, given.value, given.span)
         elif key in session.states:
             made[name] = session.states[key]
+        elif isinstance(given.value, Initial):
+            made[name] = _initial(session, context, key, spec, given.value, given.span)
         elif isinstance(given.value, str):
             made[name] = _started(session, context, key, spec, given.value, given.span)
         else:
@@ -103,6 +105,18 @@ def _started(
     if objection := start.objection(spec.type):
         raise session.fail("E0305", f"`{word}` {objection}", place, frames=context.frames)
     return session.graph.add_state(key, spec.type, spec.role, word, None, place, context.frames)
+
+
+def _initial(
+    session: Session, context: Context, key: str, spec: StateSpec, initial: Initial, place: Span
+) -> Value:
+    """A weight that is trained, from a number on."""
+    if spec.role is not Role.PARAMETER or not spec.type.dtype.is_float:
+        text = f"`{spec.name}` is not trained, and starts from no number"
+        help = ("of numbers that stay, a list or a number",)
+        raise session.fail("E0305", text, place, frames=context.frames, help=help)
+    start = repr(initial.number)
+    return session.graph.add_state(key, spec.type, spec.role, start, None, place, context.frames)
 
 
 def _fixed(

@@ -12,7 +12,7 @@ from convdsl.interop.cnn_model import computed_operands
 from convdsl.ir.graph import Graph, OpNode, StateNode, Value
 from convdsl.ir.opdef import Attribute, Call, Kind, OpError, Required
 from convdsl.ir.preprocess import Preprocessing
-from convdsl.ir.starts import STARTS
+from convdsl.ir.starts import STARTS, number_of
 from convdsl.ops.elementwise import SIGNS
 from convdsl.tensor import Dim, Symbol, SymDim
 from convdsl.tensor.dim import Atom, Floor, Monomial, terms_of
@@ -126,13 +126,17 @@ def computed_weights(node: OpNode, names: Mapping[Value, str]) -> list[list[Segm
 
 def starts(node: OpNode) -> list[list[Segment]]:
     """`weight = bilinear`: what weights start from, where the operator's record says otherwise. Of
-    what is there or not (`bias = true`) text cannot say it."""
+    what is there or not (`bias = true`) text says it of numbers alone."""
     usual = {spec.name: spec.init for spec in node.op.state(node.call)}
     switches = {a.name for a in node.op.attributes if a.kind is Kind.BOOL}
     found: list[list[Segment]] = []
     for name, value in node.inputs.items():
         state = value.node
-        if not isinstance(state, StateNode) or state.data is not None or name in switches:
+        if not isinstance(state, StateNode) or state.data is not None:
+            continue
+        if (number := number_of(state.init)) is not None:
+            found.append([f"{name} = initial({number!r})"])
+        if name in switches:
             continue
         if state.init != usual.get(name) and state.init in STARTS:
             found.append([f"{name} = {state.init}"])

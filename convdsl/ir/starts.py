@@ -6,6 +6,7 @@ arrays are filled is of `weights.initialisers`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -38,3 +39,13 @@ STARTS: Mapping[str, Start] = {
     "bilinear": Start("channel by channel the weights of bilinear interpolation", rank=3),
 }
 """By name."""
+
+
+def number_of(init: str) -> float | None:
+    """The number that a weight starts from, `initial(0.5)`, as `init` says it; None where that is
+    the name of an initialiser."""
+    try:
+        number = float(init)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None

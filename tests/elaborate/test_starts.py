@@ -15,7 +15,9 @@ from convdsl.ir.graph import StateNode
 from convdsl.ir.model import Model
 from convdsl.ir.opdef import Role
 from convdsl.ir.starts import STARTS
-from convdsl.weights.initialisers import INITIALISERS
+from convdsl.training.settings import complete
+from convdsl.weights.binding import bind
+from convdsl.weights.initialisers import INITIALISERS, RandomWeights
 
 
 def parsed(body: str) -> Model:
@@ -108,3 +110,47 @@ def test_bilinear_filters_of_groups() -> None:
     x = np.random.default_rng(1).standard_normal((1, 6, 8, 8), np.float32)
     y = convdsl.compile(parsed(f"{text} -> output y"), "random:0")(x)
     np.testing.assert_allclose(y, bilinear(2, 4, 1, x), atol=1e-6)
+
+
+@pytest.mark.parametrize("number", [-4.6, 1e-6, 0.0, 2, 1e30])
+def test_a_number_is_where_training_starts(number: float) -> None:
+    model = parsed(
+        f"x -> conv(6, 3x3, bias = initial({number})) as c -> bn(weight = initial({number})) as b\n"
+        f" -> prelu(weight = initial({number})) as p -> output y\n"
+        f"x * (parameter([6, 1, 1], weight = initial({number})) as g) -> output z"
+    )
+    for key in ("c.bias", "b.weight", "p.weight", "g.weight"):
+        assert state(model, key).role is Role.PARAMETER
+    made = dict(bind(RandomWeights(0), model.graph.states))
+    for key in ("c.bias", "b.weight", "p.weight", "g.weight"):
+        np.testing.assert_array_equal(made[key], np.full_like(made[key], number))
+    back = convdsl.parse(source(model)[0])
+    for key in ("c.bias", "b.weight", "p.weight", "g.weight"):
+        assert state(back, key).init == repr(float(number)), key
+
+
+def test_training_moves_it() -> None:
+    model = convdsl.parse(
+        "model m {\ninput x: f32[N, 3]\n"
+        "x -> linear(2, weight = zeros, bias = initial(0.25)) as f -> output y\n}\n"
+        "train { loss = mse(y, target)\noptimizer = sgd(lr = 1.0) }"
+    )
+    session = convdsl.Session(model, complete(model), "random:0")
+    data = {"x": np.ones((4, 3), np.float32), "target": np.ones((4, 2), np.float32)}
+    assert float(session.step(data, rate=0.1)["loss"]) == pytest.approx(0.75**2)
+    assert float(session.step(data, rate=0.1)["loss"]) < 0.75**2
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("x -> conv(6, 3x3, bias = initial([1, 2]))", "initial takes one number"),
+        ("x -> conv(6, 3x3, bias = initial(inf))", "initial takes one number"),
+        ("x -> bn(running_mean = initial(1))", "is not trained"),
+        ("x -> conv(initial(6), 3x3)", "`channels` takes an integer, not what a weight starts"),
+        ("x * initial(6)", "what a weight starts from"),
+    ],
+)
+def test_numbers_where_nothing_starts(body: str, message: str) -> None:
+    with pytest.raises(CompileError, match=message.replace("(", r"\(")):
+        parsed(f"{body} -> output y")
