@@ -141,7 +141,7 @@ def _skipping_cycles(conv: Convolution, task: Task, target: Target, tile: Tile) 
         if near or packed or conv.groups > 1 or filter_bytes(conv, task) <= Limits.of(target).stay:
             return 0.0
         sweeps = -(-conv.channels_out // (task.layout.block * tile.blocks))
-        return extent_of(conv.n) * sweeps * far / FAR
+        return extent_of(conv.n) * sweeps * far / FAR / 2  # rows are asked for ahead
     if given is not None and given.axis is None:
         rows, wide = prod(s.outs for s in conv.space[:-1]), conv.space[-1].outs
         tiles = -(-conv.channels_out // (task.layout.block * tile.blocks)) * -(

@@ -29,6 +29,7 @@ from convdsl.tensor.records import record
 _COPIED = 3.0  # cycles of a vector from beyond the second-level cache into it
 _WORTH_TURNING = 4.0  # cycles of multiply-adds for each element, beside 1.3 of copies and lines
 _GATHERED = 1.6  # cycles of an element that is brought into a vector by itself
+_RAGGED = 2.8  # the same where rows of taps are no whole vectors: from one of two rows
 _TURNED = 1.5  # cycles of an element of rows of taps that are turned into planes, at least
 
 
@@ -206,8 +207,16 @@ def cost(task: Task, target: Target) -> float | None:
         known = [cost for cost in costs if cost is not None]  # single positions are not turned
         turned = max(sum(known), (task.layout.axis is None) * held * _TURNED)
         return rest + turned if len(known) == len(costs) else None
-    whole = given.layout.axis == 1
-    return rest + (held / first.layout.block * _COPIED if whole else held * _GATHERED)
+    if given.layout.axis == 1:
+        return rest + held / first.layout.block * _COPIED
+    return rest + held * (_RAGGED if _row_of_taps(task) % first.layout.block else _GATHERED)
+
+
+def _row_of_taps(task: Task) -> int:
+    """Of a row of the filters."""
+    conv = match_convolution(task.root)
+    assert conv is not None
+    return conv.space[-1].taps
 
 
 def _sums(task: Task, target: Target) -> Schedule:
