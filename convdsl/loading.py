@@ -55,10 +55,14 @@ def load_onnx(path: str | Path, outputs: str | Sequence[str] = (), **parameters:
     """The model in an ONNX file, whatever the file's name; its outputs, or the tensors named.
     Raises InputError."""
     names = [outputs] if isinstance(outputs, str) else list(outputs)
-    from convdsl.interop.trial import Trial  # starting processes is slow to load
+    from convdsl.interop.trial import NoModel, Trial  # starting processes is slow to load
 
-    with Trial(Path(path)) as trial:  # goes on while the package is loaded
-        return interop("onnx_load").load(trial, parameters, names)
+    try:
+        with Trial(Path(path)) as trial:  # goes on while the package is loaded
+            return interop("onnx_load").load(trial, parameters, names)
+    except NoModel:
+        refuse_others(Path(path))
+        raise
 
 
 _TEXTS = (".cnn", ".onnx")

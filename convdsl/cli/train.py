@@ -118,9 +118,22 @@ def run(options: argparse.Namespace) -> int:
     if (options.nproc or 1) > 1:
         from convdsl.cli.several import start_several
 
-        split_settings(options)
+        _check_batch(options.nproc, split_settings(options), options)
         return start_several(options, _folder(options, lambda: model_to_train(options)))
     return _run(options, ALONE)
+
+
+def _check_batch(processes: int, said: Any, options: argparse.Namespace) -> None:
+    """A batch has a sample for each process: told before there are so many. Begun runs say theirs
+    themselves."""
+    if options.resume:
+        return
+    from convdsl.training.data.parts import check_parts
+    from convdsl.training.settings import complete
+
+    batch = complete(model_to_train(options), said).batch
+    assert batch is not None
+    check_parts(batch, processes)
 
 
 def _folder(options: argparse.Namespace, model: Callable[[], Model]) -> Path:
@@ -198,16 +211,17 @@ def _train(job: Job, folder: Path, options: argparse.Namespace) -> int:
     data = job.data
     held = 0 if data.validation is None else len(data.validation)
     console.note(f"{len(data.train):,} samples to train on, {held:,} to validate; into {folder}")
-    if options.resume and (done := epochs_of(folder / CHECKPOINT)) >= job.run.epochs:
-        console.note(
-            f"the run in {folder} has {done} epochs behind it, and {job.run.epochs} are asked for: "
-            "nothing is left to train (--epochs counts from the beginning)"
-        )
+    done = epochs_of(folder / CHECKPOINT) if options.resume else 0
     try:
         trained = job.go(resume=options.resume)
     except KeyboardInterrupt:
         text = f"stopped; `--resume` goes on from {folder}/checkpoint"
         raise KeyboardInterrupt(text) from None
+    if done >= job.run.epochs:  # told now: a checkpoint of another run is refused first
+        console.note(
+            f"the run in {folder} has {done} epochs behind it, and {job.run.epochs} are asked for: "
+            "nothing is left to train (--epochs counts from the beginning)"
+        )
     _draw(trained, folder)
     console.result(_verdict(job, trained, folder))
     return 0

@@ -16,6 +16,10 @@ SECONDS = 120
 """Processor time after which a file is given up."""
 
 
+class NoModel(InputError):
+    """A file that holds no ONNX model at all."""
+
+
 class Trial:
     """`with Trial(path) as trial:` a child process parses and checks the file, where a crash, a
     hang or endless memory hurts nobody. Raises InputError for what is no plain file of sane
@@ -63,6 +67,6 @@ class Trial:
             text = said.decode(errors="replace").removeprefix(f"{path.name} is no ONNX model: ")
             ours = {".cnn": "a text of convdsl", ".cdsl": "an artifact"}.get(path.suffix.lower())
             help = f"\nhelp: it is called like {ours}, which needs no import" if ours else ""
-            raise InputError(f"{path} is no valid ONNX model: {text.rstrip()}{help}")
+            raise NoModel(f"{path} is no valid ONNX model: {text.rstrip()}{help}")
         if code:
             raise InputError(f"{path} breaks the ONNX parser (exit {code}); it is damaged")

@@ -222,7 +222,10 @@ def _check_shape(
         not isinstance(want, int) or want == have for want, have in pairs
     )
     if not fits:
+        how = "give such an array, or take a loss for such targets (cross_entropy for classes)"
+        if wanted.dtype.is_integer:  # the loss is one for classes already
+            how = "give the number of each class: of one-hot rows the argmax"
         raise InputError(
             f"{loss} compares with `{target}` of {wanted}, and of a sample it is {list(given)}\n"
-            "help: give such an array, or take a loss for such targets (cross_entropy for classes)"
+            f"help: {how}"
         )

@@ -332,7 +332,10 @@ def _check_folder(folder: Path | None, resume: bool, overwrite: bool) -> None:
     """InputError where a run would be lost, or there is none to go on with."""
     if folder is None:
         if resume:
-            raise InputError("there is nothing to resume from without a folder")
+            raise InputError(
+                "there is nothing to resume from without a folder\n"
+                "help: name the run's (`out` in Python); --find-lr and --overfit keep none"
+            )
         return
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file; a run is kept in a folder")

@@ -174,5 +174,11 @@ def _trained(graph: Graph, training: Training) -> tuple[list[str], set[str]]:
         frozen |= found
     trained = [key for key in keys if key not in frozen]
     if not trained:
-        raise InputError("nothing is left to train" if keys else "the network has no weights")
+        if not keys:
+            raise InputError("the network has no weights: there is nothing to train")
+        all = ", ".join(training.freeze)
+        raise InputError(
+            f"nothing is left to train: freeze ({all}) names all {len(keys)} weights\n"
+            "help: leave out the layers that are to learn, most often the last"
+        )
     return trained, frozen

@@ -128,3 +128,16 @@ def test_inputs_that_data_lack_are_no_matter_of_the_loss(tmp_path: Path, convdsl
     assert found.code == 2
     assert "the network takes `z`, which is not in" in found.err
     assert found.err.rstrip().endswith("help: give an array called `z`")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("a.npy", "an array"), ("a.npz", "an archive"), ("p.png", "an image"), ("m.cdsl", "artifact")],
+)
+def test_what_is_imported_is_no_model(place: Path, convdsl: Any, name: str, kind: str) -> None:
+    """Also where it is called like one. Nothing is said of wires."""
+    (place / "called.onnx").write_bytes((place / name).read_bytes())
+    for path in (place / name, place / "called.onnx"):
+        found = convdsl("import", path, "-o", place / "made.cnn")
+        assert (found.code, kind in found.err, "Wire" in found.err) == (2, True, False)
+    assert not (place / "made.cnn").exists()

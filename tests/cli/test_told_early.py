@@ -131,6 +131,12 @@ def test_a_run_that_is_over_already(model: Path, convdsl: Any) -> None:
         found = convdsl(*how, "--resume", "--epochs", epochs)
         assert found.code == 0
         assert f"has 3 epochs behind it, and {epochs} are asked for: nothing is left" in found.err
+    other = convdsl(*how, "--resume", "--lr", 0.5)
+    assert (other.code, "of another run" in other.err, "nothing is left" in other.err) == (
+        2,
+        True,
+        False,
+    )
     assert "nothing is left" not in convdsl(*how, "--resume", "--epochs", 4).err
 
 

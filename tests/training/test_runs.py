@@ -245,11 +245,15 @@ def test_a_full_disk(tmp_path: Path) -> None:
     ("data", "message"),
     [
         ({"x": samples()["x"]}, "the loss compares with `label`"),
+        (
+            {"x": samples()["x"], "y": np.eye(3, dtype="f4")[[0] * len(samples()["x"])]},
+            "help: give the number of each class: of one-hot rows the argmax",
+        ),
         ({**samples(), "y": samples()["y"] + 1}, "label"),
         ({**samples(), "y": samples()["y"][:-1]}, "49"),
         ({"x": samples()["x"][:0], "y": samples()["y"][:0]}, "no samples"),
     ],
-    ids=["without labels", "a class too many", "one label short", "empty"],
+    ids=["without labels", "one-hot", "a class too many", "one label short", "empty"],
 )
 def test_data_that_do_not_do(data: dict[str, Array], message: str) -> None:
     with pytest.raises(InputError, match=message):

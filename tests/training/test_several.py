@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from convdsl.cli import main
+from convdsl.cli import main, several
 from convdsl.diagnostics import InputError
 from convdsl.ranks import launching, mpi
 from convdsl.training.checkpoint import read_checkpoint
@@ -315,3 +315,14 @@ def nothing_is_left_behind(place: Path) -> Iterator[None]:
     time.sleep(0.05)
     left = [pid for path in place.iterdir() for pid in ranks_of(path).values()]
     assert not left
+
+
+def test_a_batch_is_for_so_many_before_any_is_started(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Hundreds of processes, each with a package loaded, are memory that others need."""
+    started: list[int] = []
+    monkeypatch.setattr(several, "launch", lambda _, count: started.append(count))
+    assert main(words(place, "none", "--nproc", "500", "--batch", "16")) == 2
+    assert "a batch of 16 has no sample for each of 500 processes" in capsys.readouterr().err
+    assert not started

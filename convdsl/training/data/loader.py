@@ -30,7 +30,7 @@ from convdsl.training.data.augmentation import Augmentation
 from convdsl.training.data.boxes import BOXES
 from convdsl.training.data.draws import Draws, Purpose
 from convdsl.training.data.images import MASK
-from convdsl.training.data.parts import Part
+from convdsl.training.data.parts import Part, check_parts
 from convdsl.training.data.preparation import Preparation
 from convdsl.training.data.sample import DataSet, ReadsTogether, Sample, number_of
 
@@ -70,11 +70,7 @@ class Loader:
     def __post_init__(self) -> None:
         if self.batch < 1 or self.workers < 0:
             raise InputError(f"a batch of {self.batch} by {self.workers} workers cannot be read")
-        if self.batch < self.ranks:
-            raise InputError(
-                f"a batch of {self.batch} has no sample for each of {self.ranks} processes\n"
-                "help: take a larger --batch, or fewer processes"
-            )
+        check_parts(self.batch, self.ranks)
         if len(self) == 0:
             raise InputError(
                 f"{self.data.source}: {_samples(len(self._used))} no batch of {self.batch}\n"

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from convdsl.diagnostics import InputError
+
 
 @dataclass(frozen=True, slots=True)
 class Part:
@@ -27,3 +29,12 @@ class Part:
         the first stands the last."""
         places = np.arange(self.first - before, self.first + self.count)
         return chosen[places % self.whole]
+
+
+def check_parts(batch: int, ranks: int) -> None:
+    """InputError where some rank would have no sample of a batch."""
+    if batch < ranks:
+        raise InputError(
+            f"a batch of {batch} has no sample for each of {ranks} processes\n"
+            "help: take a larger --batch, or fewer processes"
+        )

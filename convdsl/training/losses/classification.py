@@ -58,7 +58,11 @@ def check_labels(target: Array, output: TensorType, arguments: Arguments) -> Non
     if wrong.any():
         place = _first(wrong)
         text = f"sample {place[0]} of the batch is labelled {target[place]}"
-        raise InputError(f"{text}, and the network tells {count} classes, 0 to {count - 1}")
+        where = f" at {list(place[1:])}" if place[1:] else ""
+        raise InputError(
+            f"{text}{where}, and the network tells {count} classes, 0 to {count - 1}\n"
+            "help: classes count from 0; what shall not count has the loss's ignore_index (-100)"
+        )
 
 
 def check_shares(target: Array, output: TensorType, arguments: Arguments) -> None:
