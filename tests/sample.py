@@ -13,10 +13,11 @@ import pytest
 
 import convdsl
 
-SHARES = {"ladder": 24, "drawn": 14, "dear": 12}
+SHARES = {"ladder": 24, "drawn": 14, "dear": 12, "case": 4}
 """One of so many of the tests with a mark runs; a mark may say another `share`. Of each function
 that is `drawn`, and of each module on the `ladder`, at least one does. What is `dear` is drawn by
-functions, of each folder at least one: with all its cases, or those of them that are drawn."""
+functions, of each folder and share at least one, and of their cases one in four, unless these are
+`drawn` themselves."""
 
 
 def sampled(items: list[pytest.Item], mark: str) -> list[pytest.Item]:
@@ -39,17 +40,25 @@ def sampled(items: list[pytest.Item], mark: str) -> list[pytest.Item]:
 
 
 def draw_cases(metafunc: pytest.Metafunc) -> None:
-    """The same of the cases of one function that is `drawn`, before there are tests of them."""
+    """The same of the cases of one function that is `drawn` or `dear`, before there are tests of
+    them. Those that are slow are drawn apart: the others are not left to them."""
     definition, calls = metafunc.definition, metafunc._calls
     whole = definition.get_closest_marker("drawn")
-    groups: dict[int, list[Any]] = {}
+    dear = definition.get_closest_marker("dear")
+    groups: dict[tuple[int, bool], list[Any]] = {}
     for call in calls:
         marks = (mark for mark in (*definition.own_markers, *call.marks) if mark.name == "drawn")
         if marker := next(marks, whole):
-            groups.setdefault(marker.kwargs.get("share", SHARES["drawn"]), []).append(call)
+            share = marker.kwargs.get("share", SHARES["drawn"])
+        elif dear:
+            share = SHARES["case"]
+        else:
+            continue
+        slow = any(mark.name == "slow" for mark in call.marks)
+        groups.setdefault((share, slow), []).append(call)
     left = {
         id(call)
-        for share, group in groups.items()
+        for (share, _), group in groups.items()
         for call in sorted(group, key=lambda call: _drawn(f"{definition.nodeid}[{call.id}]"))[
             -(-len(group) // share) :
         ]
@@ -58,17 +67,22 @@ def draw_cases(metafunc: pytest.Metafunc) -> None:
 
 
 def _left_whole(items: list[pytest.Item]) -> list[pytest.Item]:
-    """Of the functions that are dear, those that this commit leaves out."""
+    """Of the functions that are dear, those that this commit leaves out. Those that are slow are
+    drawn apart, as their cases are."""
     functions: dict[str, list[pytest.Item]] = {}
     for item in items:
         if item.get_closest_marker("dear"):
             functions.setdefault(item.nodeid.partition("[")[0], []).append(item)
-    folders: dict[str, list[str]] = {}
-    for name in functions:
-        folders.setdefault(name.partition("::")[0].rpartition("/")[0], []).append(name)
+    groups: dict[tuple[str, int, bool], list[str]] = {}
+    for name, cases in functions.items():
+        folder = name.partition("::")[0].rpartition("/")[0]
+        marker = cases[0].get_closest_marker("dear")
+        share = marker.kwargs.get("share", SHARES["dear"]) if marker else 1
+        slow = all(case.get_closest_marker("slow") for case in cases)
+        groups.setdefault((folder, share, slow), []).append(name)
     left: list[pytest.Item] = []
-    for names in folders.values():
-        kept = -(-len(names) // SHARES["dear"])
+    for (_, share, _), names in groups.items():
+        kept = -(-len(names) // share)
         for name in sorted(names, key=_drawn)[kept:]:
             left += functions[name]
     return left

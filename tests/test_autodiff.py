@@ -56,6 +56,7 @@ def shared() -> Graph:
     return b.output(y=b("mul", twice, b("mul", scale, scale)), z=once)
 
 
+@pytest.mark.dear(share=4)
 @pytest.mark.parametrize("make", [branched, shared])
 def test_branches_and_shared_weights_are_summed(make: object) -> None:
     graph = make()  # type: ignore[operator]
@@ -162,6 +163,7 @@ def test_gradients_survive_all_passes() -> None:
         np.testing.assert_allclose(after[name], array, rtol=1e-4, atol=1e-5 * np.max(np.abs(array)))
 
 
+@pytest.mark.dear(share=4)
 def test_a_model_of_gradients_runs_and_reports() -> None:
     """With free sizes; against differences of the forward model in double precision."""
     model = convdsl.parse(RESIDUAL)

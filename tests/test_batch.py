@@ -85,6 +85,7 @@ def test_commands_take_it(symbol: str, tmp_path: Path, monkeypatch: Any, capsys:
     assert f"compiled for {symbol} = 1 and for {symbol} = 8" in capsys.readouterr().err
 
 
+@pytest.mark.dear(share=4)
 def test_python_takes_it() -> None:
     model = convdsl.parse(network("batch"))
     macs = convdsl.report(model, batch=4).totals["macs"]

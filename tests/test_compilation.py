@@ -175,6 +175,7 @@ def test_a_damaged_entry_is_made_again(made: list[str]) -> None:
     assert len(made) == 2
 
 
+@pytest.mark.dear(share=4)
 def test_threads_share_it(made: list[str]) -> None:
     expected = compiled(PLAIN, cache=False)(images())
     results: list[Any] = []
@@ -249,6 +250,7 @@ def test_packings_survive_json(name: str, cpu_name: str) -> None:
         assert old.source.value.name == new.source.value.name
 
 
+@pytest.mark.dear(share=4)
 def test_weights_that_lowering_makes_are_packed_again(made: list[str]) -> None:
     """The fractions of a resize are no values of the graph."""
     layers = "x -> conv(4, 3) -> upsample(scale = 3, mode = bilinear) -> conv(2, 1) -> output y"
@@ -258,6 +260,7 @@ def test_weights_that_lowering_makes_are_packed_again(made: list[str]) -> None:
     assert len(made) == 1 + 1
 
 
+@pytest.mark.dear(share=4)
 def test_reading_what_was_kept_lowers_nothing(
     made: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -303,6 +306,7 @@ def test_every_form_of_packing_is_known() -> None:
 # Convolutions with fewer products
 
 
+@pytest.mark.dear(share=4)
 def test_winograd_is_forbidden_by_name_and_kept_apart(made: list[str], tmp_path: Path) -> None:
     """Other code under another key, other roundings, and the artifact says so."""
     text = "model w {\n input x: f32[1, 64, 28, 28]\n x -> conv(64, 3) -> output y\n}\n"

@@ -195,6 +195,7 @@ def test_passes_change_no_numbers() -> None:
         np.testing.assert_allclose(found, plain, rtol=1e-4, atol=1e-5, err_msg=left_out.name)
 
 
+@pytest.mark.dear(share=4)
 def test_machine_code_is_cached(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The same text and processor hit, bit for bit; another shape or processor does not."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

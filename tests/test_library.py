@@ -69,6 +69,7 @@ def expected_of(executable: convdsl.Executable, arrays: Mapping[str, np.ndarray]
     return list(executable.by_name(**arrays).values())
 
 
+@pytest.mark.dear(share=4)
 @pytest.mark.parametrize("threads", [1, 3])
 def test_the_same_results(tmp_path: Path, threads: int) -> None:
     """Several inputs and outputs of several types, with names that C keeps for itself."""
@@ -114,6 +115,7 @@ def test_many_threads_call_at_once(tmp_path: Path) -> None:
     assert not wrong
 
 
+@pytest.mark.dear(share=4)
 def test_two_networks_in_one_process(tmp_path: Path) -> None:
     """Nothing of one is seen by the other, though both are made of the same pieces."""
     made: list[tuple[Network, np.ndarray, np.ndarray]] = []
@@ -168,6 +170,7 @@ def test_errors_are_codes(tmp_path: Path) -> None:
     network.call("destroy", None)  # as free(NULL)
 
 
+@pytest.mark.dear
 def test_the_example(tmp_path: Path) -> None:
     """examples/library, with the command line that it names."""
     run_example(tmp_path, [], ["cc"], [])
@@ -210,6 +213,7 @@ def test_no_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not list(tmp_path.glob("*.so"))
 
 
+@pytest.mark.dear(share=4)
 def test_a_library_is_a_file_of_its_own(tmp_path: Path) -> None:
     """Not its header, not a folder, not in a folder that is not there: and nothing is left."""
     for path in (tmp_path / "net.h", tmp_path, Path()):
@@ -221,6 +225,7 @@ def test_a_library_is_a_file_of_its_own(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.drawn(share=3)
 @pytest.mark.parametrize(
     ("library", "header"),
     [
@@ -252,6 +257,7 @@ def test_sizes_must_be_given(tmp_path: Path) -> None:
     assert "M_X_ELEMENTS 120" in (tmp_path / "m.h").read_text()
 
 
+@pytest.mark.dear(share=4)
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_memory_is_given_back(tmp_path: Path) -> None:
     """A hundred networks made, run and destroyed: no thread is left, and memory stays."""

@@ -55,6 +55,7 @@ def drawn(count: int) -> np.ndarray[Any, Any]:
     return np.random.default_rng(count).standard_normal((count, 3, 8, 8), np.float32)
 
 
+@pytest.mark.drawn(share=3)
 @pytest.mark.parametrize("count", [0, 1, 3, 4, 5, 11])
 @pytest.mark.parametrize("model", ["tiny.cnn", "tiny.cdsl", "four.cdsl", "several.cdsl"])
 def test_any_number_of_samples_is_that_of_whole_batches(

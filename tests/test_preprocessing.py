@@ -256,6 +256,7 @@ def test_broken_images_are_input_errors(tmp_path: Path, format: str) -> None:
             prepare(path, NONE, RGB)
 
 
+@pytest.mark.dear(share=4)
 @given(data=st.data(), format=st.sampled_from(["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP"]))
 def test_damage_is_an_input_error_or_harmless(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, format: str

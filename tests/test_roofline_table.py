@@ -57,6 +57,7 @@ def test_table_and_chart(runs: None) -> None:
     assert float(point.attrib["cx"]) > ridge  # 20 FLOP per byte; the ridge is at 16.7
 
 
+@pytest.mark.dear(share=4)
 def test_it_reads_what_explain_says(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -58,6 +58,7 @@ def plan() -> Plan:
     return Plan(convdsl.parse(NETWORK), find_toolchain())
 
 
+@pytest.mark.dear(share=4)
 @pytest.mark.parametrize("threads", [1, 2])
 def test_rounds_say_what_samples_alone_say(two_at_once: None, threads: int) -> None:
     given = feeds(6)
@@ -99,6 +100,7 @@ def test_what_a_program_in_rounds_may_not_be(two_at_once: None) -> None:
         verify_program(replace(program, rounds=3))
 
 
+@pytest.mark.dear(share=4)
 def test_code_is_kept_and_saved(
     two_at_once: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -42,6 +42,7 @@ def test_operators(word: str, meant: str | None) -> None:
     assert nearest(word, SPELLINGS) == meant
 
 
+@pytest.mark.drawn(share=3)
 @pytest.mark.parametrize("name", LONG)
 def test_one_slip_is_found(name: str) -> None:
     """Whatever the slip, what is proposed is at most as far away as the word itself was."""

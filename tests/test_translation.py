@@ -64,6 +64,7 @@ def test_numbers_that_differ_are_refused() -> None:
         translation.compare_numbers(model, again, save(arrays))
 
 
+@pytest.mark.dear
 def test_import_says_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     monkeypatch.chdir(tmp_path)
     onnx.save(network("in", "y", "conv"), "a.onnx")

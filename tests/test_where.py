@@ -19,6 +19,7 @@ def test_four_files_are_enough(capsys: pytest.CaptureFixture[str]) -> None:
     assert "its row in convdsl/interop/correspondence/normalisation.py" in capsys.readouterr().out
 
 
+@pytest.mark.dear
 def test_places_are_found_in_code_and_text() -> None:
     found = {(place.file, place.text) for place in where.places(BY_NAME["resize"])}
     assert any(file == "convdsl/elaborate/images.py" for file, _ in found)

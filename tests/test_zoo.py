@@ -10,6 +10,7 @@ from convdsl import zoo
 from convdsl.elaborate import load_file
 
 
+@pytest.mark.drawn(share=3)
 @pytest.mark.parametrize("name", zoo.names())
 def test_every_model_loads(name: str) -> None:
     entry = zoo.names()[name]

@@ -108,6 +108,7 @@ def check_axis(graph: Graph, field: Field, axis: int, seed: int) -> None:
                 assert found[o, end], f"seed {seed} axis {axis}: {end} does not move {o}"
 
 
+@pytest.mark.dear(share=4)
 def test_most_fields_are_checked_at_their_ends() -> None:
     """The check above would be idle if fields were wider than inputs."""
     checked = 0

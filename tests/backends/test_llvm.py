@@ -107,6 +107,7 @@ def fma_kernel(dtype: DType, lanes: int) -> Kernel:
     return b.kernel()
 
 
+@pytest.mark.drawn(share=3)
 @pytest.mark.parametrize("dtype", [DType.F32, DType.F64], ids=str)
 @pytest.mark.parametrize(
     ("triple", "cpu", "instruction"),

@@ -114,6 +114,7 @@ def test_nothing_but_the_entry_is_seen_from_outside(small: None, cpu: str) -> No
     assert elf.read(code).elsewhere == ()
 
 
+@pytest.mark.dear(share=4)
 def test_it_computes_the_same(small: None) -> None:
     target = find_target()
     code, lowered, _ = made(target)
@@ -128,6 +129,7 @@ def test_it_computes_the_same(small: None) -> None:
     np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.dear(share=4)
 def test_what_is_certain_stays(small: None) -> None:
     """Kernels that may write over what they read wait until it is known whether they do."""
     _, lowered, told = made(find_target())
@@ -137,6 +139,7 @@ def test_what_is_certain_stays(small: None) -> None:
     assert any("_over_" in kernel.name for kernel in lowered.program.kernels)
 
 
+@pytest.mark.dear
 def test_the_file_does_not_depend_on_who_was_faster(small: None) -> None:
     target = find_target()
     assert made(target)[0] == made(target)[0]

@@ -289,6 +289,7 @@ def test_bugs_are_admitted(convdsl, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "Traceback" in convdsl("report", "x", "--verbose").err
 
 
+@pytest.mark.dear(share=4)
 def test_a_reader_that_leaves_is_no_error() -> None:
     code = (
         "import os, sys; from convdsl.cli import main; read, write = os.pipe(); os.dup2(write, 1);"

@@ -172,6 +172,7 @@ def test_fmt_of_broken_text_changes_nothing(convdsl, ugly: Path) -> None:
     assert convdsl("fmt", ugly.parent / "missing.cnn").code == 2
 
 
+@pytest.mark.dear(share=4)
 def test_check_and_load_need_no_compiler(small: Path) -> None:
     asked = ("networkx", "llvmlite", "rich", "convdsl.driver", "convdsl.lowering")
     code = (
@@ -184,6 +185,7 @@ def test_check_and_load_need_no_compiler(small: Path) -> None:
     assert said.stdout.strip() == "[]"
 
 
+@pytest.mark.dear(share=4)
 @pytest.mark.parametrize("data", [b"\xff\xfe\x00model", bytes(range(128, 256))])
 def test_what_is_no_text_is_told_of_the_standard_input(data: bytes) -> None:
     command = [sys.executable, "-m", "convdsl", "fmt", "-"]
@@ -192,6 +194,7 @@ def test_what_is_no_text_is_told_of_the_standard_input(data: bytes) -> None:
     assert done.stderr == b"error: the standard input is not UTF-8 text\n"
 
 
+@pytest.mark.dear(share=4)
 def test_the_standard_input_keeps_its_letters() -> None:
     body = "    input x: f32[N, 3]\n    x -> relu -> output y\n"
     text = f"# \u00c4pfel \u65e5\u672c\nmodel m {{\n{body}}}\n"

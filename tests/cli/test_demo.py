@@ -10,6 +10,8 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+import pytest
+
 # What PyTorch says with the same weights, to three digits.
 EXPECTED = {
     "skimage/data/chelsea.png": {"tiger cat": 0.385, "Egyptian cat": 0.363, "tabby": 0.167},
@@ -51,6 +53,7 @@ def check(found: dict[str, float], expected: dict[str, float]) -> None:
         assert abs(found[label] - probability) <= TOLERANCE
 
 
+@pytest.mark.dear(share=4)
 def test_the_demo() -> None:
     """`make demo`, as it is: the commands and what they say; each photo by its name, with three
     classes; and by an artifact what the network says."""

@@ -155,6 +155,7 @@ def test_markdown(convdsl, small: Path) -> None:
     assert said.out.endswith("The layers do not differ.\n")
 
 
+@pytest.mark.dear
 def test_markdown_of_a_large_change_fits_a_comment(convdsl, tmp_path: Path) -> None:
     path = tmp_path / "deep.cnn"
     path.write_text(
@@ -231,6 +232,7 @@ def differing(convdsl: Any, *arguments: object) -> dict[tuple[str, str], tuple[A
     return rows
 
 
+@pytest.mark.dear(share=4)
 def test_against_a_revision(convdsl, history: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     net = "nets ü/net.cnn"
     for revision in ("main", "HEAD", "v1", "v1^{commit}"):

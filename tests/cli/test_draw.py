@@ -36,6 +36,7 @@ def test_on_stdout(convdsl, small: Path) -> None:
     assert "prefers-color-scheme" not in said.out
 
 
+@pytest.mark.dear(share=4)
 @pytest.mark.parametrize(
     ("options", "size"),
     [

@@ -31,6 +31,7 @@ def test_it_is_not_run(convdsl, tmp_path: Path, command: tuple[str, ...]) -> Non
     assert not out.exists()
 
 
+@pytest.mark.dear(share=4)
 def test_it_is_saved_and_an_artifact_says_what_it_is_for(convdsl, tmp_path: Path) -> None:
     out = tmp_path / "net.cdsl"
     assert convdsl("compile", "lenet5", "--weights", "random:0", "--cpu", AWAY, "-o", out).code == 0

@@ -25,6 +25,7 @@ def command(folder: Path, *arguments: str) -> str:
     return done.stdout + done.stderr
 
 
+@pytest.mark.dear(share=4)
 @pytest.mark.parametrize("template", TEMPLATES)
 def test_nothing_is_wrong_with_it(
     convdsl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, template: str
@@ -191,6 +192,7 @@ def test_a_full_disk_leaves_nothing_of_a_project(
     assert [path.name for path in tmp_path.rglob("*")] == ["old.txt"]
 
 
+@pytest.mark.dear
 def test_ctrl_c_waits_for_a_project_that_is_being_written(tmp_path: Path) -> None:
     """Asked for after any of the files, it comes once all are there."""
     script = (

@@ -213,6 +213,7 @@ def test_doctor_says_which_package_is_missing(convdsl, monkeypatch: pytest.Monke
     assert found["advice"] == "pip install safetensors"
 
 
+@pytest.mark.dear(share=4)
 @pytest.mark.parametrize(
     ("package", "command"),
     [
@@ -247,6 +248,7 @@ def test_doctor_clears_the_cache(convdsl) -> None:
 # compile --emit
 
 
+@pytest.mark.drawn(share=3)
 @pytest.mark.parametrize(
     ("level", "text"),
     [
@@ -342,6 +344,7 @@ SCALED = """model net(width = 8, kernel = 3x3, depths = [1, 2]) {
 """
 
 
+@pytest.mark.dear(share=4)
 def test_a_sweep_has_a_column_a_value(convdsl, tmp_path: Path) -> None:
     path = tmp_path / "net.cnn"
     path.write_text(SCALED)
@@ -381,6 +384,7 @@ def test_columns_of_reports(convdsl, tmp_path: Path) -> None:
     assert "no column is called kernl" in convdsl("report", path, "--columns", "kernl").err
 
 
+@pytest.mark.dear(share=4)
 def test_sizes_that_the_text_fixes(convdsl, small: Path) -> None:
     said = convdsl("report", "resnet18", "--input", "3x256x256").err
     assert "--set resolution=256" in said

@@ -250,6 +250,7 @@ def test_what_plays_no_part_in_a_drawing_is_said(
     assert f"{name} plays no part in drawing" in said.err
 
 
+@pytest.mark.dear(share=4)
 @pytest.mark.parametrize(
     "command",
     [
@@ -286,7 +287,7 @@ def test_a_full_disk_leaves_what_was_there(
 FULL = "cannot write the output: No space left on device"
 
 
-@pytest.mark.drawn(share=4)
+@pytest.mark.drawn(share=8)
 @pytest.mark.parametrize("buffered", [True, False])
 @pytest.mark.parametrize(
     "command",
@@ -318,6 +319,7 @@ def test_a_full_disk_behind_the_notes(small: Path) -> None:
         assert ("logits" in said.stdout) == (code == 0)
 
 
+@pytest.mark.dear(share=4)
 @pytest.mark.parametrize("command", ["--help", "ops", "zoo resnet50", "explain E0501"])
 def test_a_reader_that_is_gone(command: str) -> None:
     line = f'"{sys.executable}" -m convdsl {command}; echo "left with $?" >&2'
@@ -353,6 +355,7 @@ def test_a_closed_folder(convdsl: Convdsl, tmp_path: Path, monkeypatch: pytest.M
     assert convdsl("fmt", "m.cnn") == (2, "", "error: cannot write m.cnn: Permission denied\n")
 
 
+@pytest.mark.dear(share=4)
 def test_weights_and_class_names_stand_beside_the_text(
     convdsl: Convdsl, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -388,6 +391,7 @@ def test_an_import_onto_links_in_a_circle(
         assert files_in(folder) == before
 
 
+@pytest.mark.dear(share=4)
 def test_an_import_for_which_the_disk_has_room_in_part(
     convdsl: Convdsl, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

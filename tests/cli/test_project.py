@@ -38,7 +38,7 @@ def found(convdsl: Any, *arguments: object) -> list[dict[str, Any]]:
         ("macs", MACS),
         ("memory", MEMORY),
         ("weights", WEIGHTS),
-        ("flops", package.report(package.zoo.find("lenet5").path, batch=1).totals["flops"]),
+        ("flops", 0),
         ("receptive_field", 3),
     ],
 )
@@ -46,6 +46,7 @@ def test_at_the_budget_and_one_beyond(convdsl, project: Path, name: str, figure:
     model = "small.cnn"
     if name == "flops":  # of a network from elsewhere: this one has none so simple to add up
         model = "lenet.cnn"
+        figure = package.report(package.zoo.find("lenet5").path, batch=1).totals["flops"]
         Path(model).write_text(package.zoo.find("lenet5").path.read_text())
     for limit, count in ((figure, 0), (figure + 1 if FIGURES[name].is_least else figure - 1, 1)):
         Path("convdsl.toml").write_text(f'[budget."*"]\n\n{name} = {limit}\n')

@@ -240,6 +240,7 @@ def test_classify(convdsl, small: Path, artifact: Path) -> None:
     assert len(text.splitlines()) == 4
 
 
+@pytest.mark.dear(share=4)
 def test_classify_in_batches(convdsl, small: Path) -> None:
     photo, other = small.parent / "photo.png", small.parent / "other.png"
     Image.fromarray(np.full((9, 9, 3), 200, np.uint8)).save(other)
@@ -412,6 +413,7 @@ def test_what_is_inside_an_artifact(convdsl, folder: Path, tmp_path: Path) -> No
     assert "is no artifact" in convdsl("info", small).err
 
 
+@pytest.mark.dear(share=4)
 def test_an_artifact_for_several_sizes(convdsl, folder: Path, tmp_path: Path) -> None:
     made, small, photo = tmp_path / "small.cdsl", folder / "small.cnn", folder / "photo.png"
     said = convdsl("compile", small, "--weights", "random:0", "--batch", "1,4", "-o", made)
@@ -441,6 +443,7 @@ def test_an_artifact_for_several_sizes(convdsl, folder: Path, tmp_path: Path) ->
         assert "with --batch 1,8 for several" in said.err.replace("\n", " ")
 
 
+@pytest.mark.dear(share=4)
 def test_several_inputs_of_an_artifact(convdsl, folder: Path, tmp_path: Path) -> None:
     made, sized = tmp_path / "sized.cdsl", folder / "sized.cnn"
     options = ("--weights", "random:0", "--batch", "1,2", "--input", "1x4x4,1x6x5", "-o", made)
@@ -475,6 +478,7 @@ def test_other_sizes_than_an_artifact_has(convdsl, folder: Path, tmp_path: Path)
     assert f"{made} is compiled for N = 2; `convdsl compile` with --batch or --input makes" in said
 
 
+@pytest.mark.dear(share=4)
 def test_near_misses_are_helped(convdsl, small: Path, tmp_path: Path) -> None:
     """Weights called `random`, a layer that is nearly called so, a file that is no network."""
     said = convdsl("run", small, "--weights", "random", "--data", "random:0")

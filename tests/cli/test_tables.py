@@ -67,6 +67,10 @@ LONG = {"zoo", "report-depth", "report-training", "card", "passes-of"}
 """What takes a second or more, or has a column of times where there is more room: these are looked
 at on 80 columns alone."""
 
+HALF = {"report-depth", "report-training", "sweep-wide", "diff-set", "diff-symbols", "find-lr",
+        "card", "zoo"}  # fmt: skip
+"""What takes most of the time of all tables: a commit draws half of these."""
+
 NARROW = {"find-lr", "classify", "classify-few"}
 """What has nothing to leave out, and no --wide."""
 
@@ -157,7 +161,13 @@ def check(narrow: str, wide: str, width: int) -> None:
 
 
 @pytest.mark.usefixtures("planned_once")
-@pytest.mark.parametrize("name", PRINTED)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.drawn(share=2) if name in HALF else ())
+        for name in PRINTED
+    ],
+)
 def test_fixed_tables(
     terminal: Callable[..., str],
     golden: Callable[[str, str], None],

@@ -50,6 +50,7 @@ def test_tiles_give_what_one_run_gives(
     assert {path.suffix for path in folder.iterdir()} == {"", ".cnn", ".npy", ".npz"}
 
 
+@pytest.mark.dear(share=4)
 def test_drawn_images_and_summaries(convdsl, text: Path) -> None:
     drawn = (*RANDOM, "--data", "random:3", "--input", "3x70x80", "--format", "json")
     whole, tiled = convdsl("run", text, *drawn), convdsl("run", text, *drawn, "--tile", 36)

@@ -123,6 +123,7 @@ def test_c_compilers_that_fail(
     assert not (model.parent / "libm.so").exists()
 
 
+@pytest.mark.dear(share=4)
 def test_a_run_that_is_over_already(model: Path, convdsl: Any) -> None:
     np.savez(model.parent / "d.npz", x=np.zeros((8, 4, 4), "u1"), y=np.arange(8) % 2)
     how = ("train", model, "--data", model.parent / "d.npz", "--out", model.parent / "run")

@@ -265,6 +265,7 @@ def test_mistakes_are_told_with_what_to_do(
     assert re.search(said, err), err
 
 
+@pytest.mark.dear
 def test_counters_in_a_checkpoint_are_told_in_one_line(folder: Path, capsys: Any) -> None:
     model = convdsl.load("small.cnn")
     given = {

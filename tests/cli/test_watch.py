@@ -100,6 +100,7 @@ def watching(folder: Path, *arguments: str, terminal: bool = True) -> Iterator[W
         started.close()
 
 
+@pytest.mark.dear(share=4)
 def test_changes_of_the_file_and_of_what_it_imports(project: Path) -> None:
     with watching(project, "check", "net.cnn", "--watch") as seen:
         first = seen.until("note: 1 file checked, nothing found")
@@ -118,6 +119,7 @@ def test_changes_of_the_file_and_of_what_it_imports(project: Path) -> None:
         assert (code, said.removeprefix("\x1b[?25h")) == (130, "interrupted\n")
 
 
+@pytest.mark.dear(share=4)
 def test_what_editors_do_to_files(project: Path) -> None:
     parts = project / "parts.cnn"
     with watching(project, "check", "net.cnn", "--watch") as seen:

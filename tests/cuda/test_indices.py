@@ -96,6 +96,7 @@ def drawn(random: np.random.Generator, counters: list[LoopVar]) -> Dim:
     return total
 
 
+@pytest.mark.drawn(share=3)
 @pytest.mark.parametrize("seed", range(60))
 def test_an_index_is_what_it_is_and_no_part_overflows(seed: int) -> None:
     random = np.random.default_rng(seed)

@@ -73,6 +73,7 @@ def test_how_they_are_shared_out(
     assert lowered.program == for_a_card(graph).program, "by shapes alone"
 
 
+@pytest.mark.dear(share=4)
 @pytest.mark.parametrize("kind", ["constant", "uniform", "normal"])
 def test_the_error_hardly_grows_with_the_terms(kind: str) -> None:
     """Of 2**22 terms added one after the other the last ones would be lost."""

@@ -101,6 +101,7 @@ def test_weights_and_code_are_uploaded_once_and_launches_captured_once(fake: Fak
     assert fake.card.count("launch") == launches
 
 
+@pytest.mark.dear(share=4)
 def test_arrays_on_the_card_stay_there_and_nobody_waits(fake: Fake) -> None:
     net, plain = on_card(NET), on_cpu(NET)
     x = array(2, 3, 8, 8)
@@ -154,6 +155,7 @@ class OnHost:
         return self.array.__dlpack__(**how)
 
 
+@pytest.mark.dear(share=4)
 def test_who_says_where_it_lies(fake: Fake) -> None:
     net, x = on_card(NET), array(1, 3, 8, 8)
     expected = on_cpu(NET)(x)
@@ -223,6 +225,7 @@ def test_a_callers_capture(fake: Fake) -> None:
         np.testing.assert_allclose(y.view, plain(given.view.copy()), rtol=0, atol=2e-6)
 
 
+@pytest.mark.dear(share=4)
 def test_many_threads_and_streams(fake: Fake) -> None:
     net, plain = on_card(NET), on_cpu(NET)
     expected = {seed: plain(array(1, 3, 8, 8, seed=seed)) for seed in range(8)}
@@ -358,6 +361,7 @@ def test_what_the_card_refuses_is_named(fake: Fake) -> None:
         np.testing.assert_array_equal(array, expected[key], key)
 
 
+@pytest.mark.dear
 def test_a_failure_names_its_layer(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
     net, x = on_card(NET), array(1, 3, 8, 8)
     net(x)
@@ -443,6 +447,7 @@ def test_artifacts(tmp_path: Path, arch: str, loaded: str) -> None:
         convdsl.load_executable(path, device="cpu")
 
 
+@pytest.mark.dear(share=4)
 def test_artifacts_for_one_capability(tmp_path: Path) -> None:
     """Code for sm_90a runs on cards of 9.0 and on no later one: it holds no PTX for these."""
     path, x = tmp_path / "net.cdsl", array(1, 3, 8, 8)
@@ -482,6 +487,7 @@ def test_states_in_artifacts(tmp_path: Path, fake: Fake) -> None:
     np.testing.assert_array_equal(net(x), 4 * x)
 
 
+@pytest.mark.dear(share=4)
 def test_damaged_artifacts(tmp_path: Path, fake: Fake) -> None:
     """Code that stands beside another program's manifest is never loaded."""
     from convdsl.runtime import artifact

@@ -43,6 +43,7 @@ def numbers() -> np.ndarray[tuple[int], np.dtype[np.float32]]:
     return bits.view(np.float32)
 
 
+@pytest.mark.dear(share=4)
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
 def test_rounding(arch: str) -> None:
     x, y = numbers(), np.zeros(COUNT, np.float32)
@@ -58,6 +59,7 @@ def test_rounding(arch: str) -> None:
     assert np.isnan(y[seen]).all()
 
 
+@pytest.mark.dear
 def test_main_loops() -> None:
     """A filter's gradient rounds one of its factors in registers: cvt.rna.tf32 took 7.05 issue
     slots for each product."""

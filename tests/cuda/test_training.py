@@ -79,6 +79,7 @@ def test_only_the_loss_comes_back(fake: Fake) -> None:
     assert sum(event.startswith("set") for event in done) == 3  # images, labels, the rate
 
 
+@pytest.mark.dear
 def test_checkpoints_are_of_either_device(fake: Fake) -> None:
     first, second = batches(2)
     card, plain = session("cuda"), session("cpu")
@@ -147,6 +148,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.dear
 def test_train_eval_and_resume(folder: Path, fake: Fake, capsys: pytest.CaptureFixture) -> None:
     said = ["small.cnn", "--data", "data.npz"]
     assert main(["train", *said, "--out", "run", "--device", "cuda"]) == 0

@@ -103,6 +103,7 @@ def test_where_there_is_work_for_all() -> None:
     assert "windows" not in schedules_of(depthwise((1, 8, 14, 14), **attributes), A100)
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(
     "arch",
     [pytest.param(a, marks=[] if a == "sm_90" else [pytest.mark.slow]) for a in ARCHITECTURES],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,6 +13,7 @@ from convdsl.editing.alignment import Alignment
 TEXTS = st.text(alphabet="ab \n", max_size=60)
 
 
+@pytest.mark.dear(share=4)
 @given(TEXTS, TEXTS)
 def test_pieces_are_in_both_texts(old: str, new: str) -> None:
     pieces = Alignment(old, new).pieces

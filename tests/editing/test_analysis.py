@@ -39,6 +39,7 @@ def test_mistakes_are_found_as_check_finds_them(
         assert told(analysed(place).findings) == checked(place, capsys), mistake.name
 
 
+@pytest.mark.dear(share=4)
 def test_files_of_several_models_are_found_as_check_finds_them(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

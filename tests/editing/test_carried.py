@@ -186,7 +186,7 @@ class Writer:
             self.texts["net.cnn"] = f"{old.join(parts[:at])}{new}{old.join(parts[at:])}"
 
 
-@pytest.mark.drawn(share=4)
+@pytest.mark.drawn(share=12)
 @pytest.mark.parametrize("change", CHANGES)
 def test_one_change_and_back(tmp_path: Path, change: tuple[str, str]) -> None:
     """Of every change at the places where it can be made, up to three of them."""

@@ -60,6 +60,7 @@ def instead(words: str, new: str) -> str:
 STAGE = "-> res(wide) -> unit(16)"
 
 
+@pytest.mark.drawn(share=3)
 @pytest.mark.parametrize(
     ("text", "some", "none"),
     [

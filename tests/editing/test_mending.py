@@ -22,6 +22,7 @@ def titles(text: str) -> list[str]:
     return [m.title for f in found.findings for m in mendings(project, found, f)]
 
 
+@pytest.mark.dear
 def test_mendings_of_the_catalogue_mend() -> None:
     """Each edit that is offered is carried out: what it is for is not found any more."""
     count = 0

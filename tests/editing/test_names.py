@@ -113,6 +113,7 @@ def test_references_are_in_all_files(folder: Path) -> None:
     assert seen == [("blocks.cnn", "unit"), *[("net.cnn", "unit")] * 3]
 
 
+@pytest.mark.drawn(share=3)
 @pytest.mark.parametrize(
     ("file", "words", "count"),
     [

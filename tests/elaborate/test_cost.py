@@ -80,6 +80,7 @@ def test_symbolic_sizes_stay_affordable(round: str) -> None:
     assert calls(f"x -> repeat 4999 {{ {round} }}", SYMBOLIC) < 750 * limits.NODES
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(
     "body",
     [

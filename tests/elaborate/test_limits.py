@@ -77,6 +77,7 @@ class TestSource:
     def test_what_needs_no_brackets_is_not_nested(self, text: str) -> None:
         assert parse(SourceFile("a", f"let a = {text}")).items
 
+    @pytest.mark.dear(share=4)
     def test_long_chains_evaluate(self) -> None:
         assert layers(model(f"assert {'1 + ' * 10_000} 0 == 10000\nx -> relu")) == ["relu"]
         assert layers(model(f"let a = {'-' * 10_001}1\nassert a == -1\nx -> relu")) == ["relu"]
@@ -204,6 +205,7 @@ class TestExpansion:
         convdsl.compile(made, "random:0", batch=1, threads=1, cache=False)
         assert time.process_time() - start < 15
 
+    @pytest.mark.dear(share=4)
     def test_many_tensors_count_as_many_steps(self) -> None:
         many = "let t = for i in range(256) { x }\nfor i in range(900) { y = concat(t) }\nx -> relu"
         assert error(many).code == "E0805"
@@ -225,6 +227,7 @@ class TestExpansion:
         assert len(layers(model("x -> repeat 300 { relu }"))) == 300
         assert error("x -> repeat 301 { relu }").code == "E0803"
 
+    @pytest.mark.dear(share=4)
     def test_the_published_number_of_nodes(self) -> None:
         assert limits.NODES == 5_000
         assert len(layers(model("x -> repeat 5000 { relu }"))) == 5_000
@@ -297,6 +300,7 @@ class TestImports:
             (tmp_path / f"f{i}.cnn").write_text(f"let a{i} = 1\n")
         return tmp_path
 
+    @pytest.mark.dear(share=4)
     @pytest.mark.parametrize("extra", [0, 1])
     def test_files(self, wide: Path, extra: int) -> None:
         uses = "\n".join(f'use "f{i}.cnn": a{i}' for i in range(limits.IMPORTED_FILES + extra))

@@ -63,6 +63,7 @@ def test_written_as_text_and_read_again() -> None:
     assert {key: state(back, key).init for key in starts} == starts
 
 
+@pytest.mark.dear(share=4)
 def test_texts_of_files_say_nothing_of_starts(tmp_path: Path) -> None:
     model = parsed("x -> conv(6, 3x3) as c -> output y")
     convdsl.export(model, "random:0", tmp_path / "m.onnx")

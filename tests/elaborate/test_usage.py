@@ -166,6 +166,7 @@ def test_weights_of_layers_that_lead_nowhere_are_not_demanded() -> None:
         convdsl.compile(made, spare, cache=False)
 
 
+@pytest.mark.dear(share=4)
 def test_training_of_layers_that_lead_nowhere() -> None:
     text = """model m {
         input x: f32[N, 4]

@@ -179,6 +179,7 @@ def is_of_the_call(error: Exception) -> bool:
     return isinstance(error, TypeError) and len(traceback.extract_tb(trace)) <= 2
 
 
+@pytest.mark.dear(share=4)
 def test_gradients_of_a_model_of_free_sizes() -> None:
     """They too are refused where nothing is left, and right elsewhere."""
     text = TEXT.replace("-> output", "-> flatten -> relu -> output")

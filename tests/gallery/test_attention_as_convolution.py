@@ -64,6 +64,7 @@ def test_any_convolution(kernel: int, size: int, channels: int, made: int) -> No
     assert np.abs(found - wanted).max() <= 1e-5 * max(1.0, np.abs(wanted).max())
 
 
+@pytest.mark.dear(share=4)
 def test_the_limit_is_approached() -> None:
     """Lemma 2: the sharper, the nearer; at 46 nothing but rounding is left."""
     random = np.random.default_rng(0)
@@ -80,6 +81,7 @@ def test_the_limit_is_approached() -> None:
     assert errors[-1] < 1e-5
 
 
+@pytest.mark.dear(share=4)
 def test_it_learns_where_a_filter_looks() -> None:
     """One head, begun at its own position, and a target that is the pixel two to the right and one
     above: gradients move the centre there, and the head becomes sharp."""

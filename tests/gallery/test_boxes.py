@@ -81,6 +81,7 @@ def test_training_ends_at_the_ridge_solution(ridge: float) -> None:
     np.testing.assert_allclose(found, wanted, atol=1e-4)
 
 
+@pytest.mark.dear
 def test_smooth_l1_heeds_outliers_less() -> None:
     """A tenth of the targets far off: the fit is several times nearer to the truth."""
     x, t = samples()
@@ -137,6 +138,7 @@ def loss(name: str, found: Any, wanted: Any) -> tuple[float, Array]:
 UNIT = [0.0, 0.0, 1.0, 1.0]
 
 
+@pytest.mark.drawn(share=3)
 @pytest.mark.parametrize(
     ("found", "iou", "giou", "diou"),
     [

@@ -33,6 +33,7 @@ def close(found: Array, wanted: Array) -> None:
     np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5 * np.abs(wanted).max())
 
 
+@pytest.mark.dear(share=4)
 @pytest.mark.parametrize(("channels", "size"), [(16, 5), (64, 1), (48, 7)])
 def test_squeeze_excite(channels: int, size: int) -> None:
     x = drawn(channels, size)

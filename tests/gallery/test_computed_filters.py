@@ -21,6 +21,7 @@ def convolved(x: Array, filters: Array) -> Array:
     return np.stack([correlate(padded, own, mode="valid")[0] for own in filters])
 
 
+@pytest.mark.dear(share=4)
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 300.0])
 def test_standardised(scale: float) -> None:
     random = np.random.default_rng(1)

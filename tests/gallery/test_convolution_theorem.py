@@ -89,6 +89,7 @@ def schedules(**given: Any) -> set[str]:
     return {choice.schedule for choice in lower(graph, machine, "t").choices}
 
 
+@pytest.mark.dear(share=4)
 def test_the_compiler_chooses_by_cost() -> None:
     assert "spectral" in schedules()
     assert "spectral" in schedules(kernel=31, groups=64)

@@ -38,6 +38,7 @@ def declared(arrays: dict[str, Array], form: str) -> str:
     )
 
 
+@pytest.mark.drawn(share=3)
 @pytest.mark.parametrize("name", CASES)
 def test_torchvision(name: str) -> None:
     arrays = operands(name)
@@ -73,6 +74,7 @@ def test_gradients_are_torchvisions(name: str) -> None:
             close(array - after[keys[key]], recorded[f"{name}.d{key}"])
 
 
+@pytest.mark.dear(share=4)
 def test_without_offsets_it_is_a_convolution() -> None:
     """And a mask of halves halves it."""
     text = """
@@ -163,6 +165,7 @@ def test_what_it_costs(modulated: bool) -> None:
     assert report.totals["macs"] == 14 * 14 * per_position
 
 
+@pytest.mark.dear(share=4)
 def test_zero_offsets_begin_it() -> None:
     """Section 2.1: offsets begin at zero, with zero weights, where it is the plain convolution."""
     model = convdsl.load("deformable_convolution")

@@ -44,6 +44,7 @@ def edges_of(graph: Any) -> list[list[int]]:
     return [sorted(edge) for edge in graph.edges()]
 
 
+@pytest.mark.dear(share=4)
 def test_the_file_has_the_graph() -> None:
     """Those edges and no others: with them a network is the same as with the file's own."""
     model = convdsl.load("gcn")
@@ -94,6 +95,7 @@ def test_chebyshev_is_the_dense_spectral_filter(graph: str, order: int) -> None:
     assert np.abs(found - expected).max() <= 2e-6 * max(1, np.abs(expected).max())
 
 
+@pytest.mark.dear(share=4)
 @pytest.mark.parametrize("graph", GRAPHS)
 def test_first_order(graph: str) -> None:
     """Equations 8 and 9, with the renormalised matrix."""
@@ -204,6 +206,7 @@ def test_smooth_multipliers_stay_near() -> None:
     assert spread(4) < 0.6 * spread(32)
 
 
+@pytest.mark.dear(share=4)
 def test_spatial_network() -> None:
     """Equation 2.1, twice: matrices of weights between neighbours, and means over clusters."""
     model = convdsl.load("spatial_network")

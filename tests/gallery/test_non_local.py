@@ -76,6 +76,7 @@ def test_equations(pair: str, pool: bool) -> None:
     np.testing.assert_allclose(found, wanted, rtol=0, atol=2e-5 * np.abs(wanted).max())
 
 
+@pytest.mark.dear(share=4)
 def test_embedded_gaussian_is_softmax_self_attention() -> None:
     """softmax(Q K^T) V, with Q, K, V linear in the positions as rows, without the scale that later
     texts divide by: a factor of theta."""
@@ -101,6 +102,7 @@ def test_large_products_do_not_overflow() -> None:
     assert np.isfinite(convdsl.compile(model, weights, cache=False)(x)).all()
 
 
+@pytest.mark.dear
 def test_with_zero_w_z_it_is_the_identity() -> None:
     for pair in PAIRS:
         model = convdsl.load("non_local", channels=8, size=4, pair=pair)

@@ -21,6 +21,7 @@ def convolved(x: Array, filters: Array) -> Array:
     return np.stack([correlate(padded, own, mode="valid")[0] for own in filters])
 
 
+@pytest.mark.dear(share=4)
 @pytest.mark.parametrize(("channels", "width", "alpha", "size"), [(8, 12, 0.5, 6), (8, 8, 0.25, 2)])
 def test_equation(channels: int, width: int, alpha: float, size: int) -> None:
     model = convdsl.load(

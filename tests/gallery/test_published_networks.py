@@ -47,6 +47,7 @@ def test_densenet_grows(name: str, growth: int, depths: list[int]) -> None:
         entering = (entering + growth * depth) // 2
 
 
+@pytest.mark.dear(share=4)
 def test_densenet_bottlenecks() -> None:
     """They save 32 % of the weights of the layers of DenseNet-121, and 8 % of the arithmetic."""
     rows = [row for row in report("densenet121").layers if ".denselayer" in row.name]
@@ -58,6 +59,7 @@ def test_densenet_bottlenecks() -> None:
     assert round(sum(cost.macs for cost in made) / macs, 2) == 0.92
 
 
+@pytest.mark.dear(share=4)
 def test_densenet_is_small() -> None:
     small, large = report("densenet201").totals, report("resnet101").totals
     assert 2 * small["params"] < large["params"]
@@ -184,6 +186,7 @@ def test_large_filters_are_nearly_free() -> None:
     assert dense / (made.totals["macs"] - macs) == pytest.approx(5.86, abs=0.01)
 
 
+@pytest.mark.dear(share=4)
 @pytest.mark.parametrize(("name", "depth"), [("convnext_tiny", 9), ("convnext_small", 27)])
 def test_they_see_far(name: str, depth: int) -> None:
     """A unit of a stage adds 6 of its positions; a step between stages, one."""

@@ -35,6 +35,7 @@ def by_windows(image: Array, levels: tuple[int, ...]) -> Array:
     return np.concatenate([part.ravel() for part in parts])
 
 
+@pytest.mark.drawn(share=3)
 @pytest.mark.parametrize(("height", "width"), [(13, 13), (12, 12), (6, 18), (13, 24)])
 def test_bins_of_the_paper(height: int, width: int) -> None:
     """Figure 6 is of 13 x 13."""

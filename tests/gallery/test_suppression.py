@@ -68,6 +68,7 @@ def test_rounds_decide_one_box_each_at_least() -> None:
     assert found["place"][0][found["score"][0] > 0].tolist() == list(range(0, places, 2))
 
 
+@pytest.mark.dear(share=4)
 def test_classes_do_not_compete() -> None:
     boxes, scores = crowded(3)
     classes = np.random.default_rng(4).integers(0, 3, scores.shape)

@@ -67,6 +67,7 @@ def test_free_sizes_stay_free(name):
         assert_close(found, run_convdsl(model, arrays, weights))
 
 
+@pytest.mark.dear(share=4)
 def test_preprocessing_and_class_names_go_along():
     proto = onnx.load_model_from_string(convdsl.export("resnet18", WEIGHTS))
     facts = {item.key: json.loads(item.value) for item in proto.metadata_props}

@@ -29,6 +29,7 @@ def check(path, proto, **given):
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.dear(share=4)
 @pytest.mark.parametrize("says", ["elements", "nothing"])
 def test_outputs_without_a_shape(tmp_path, says):
     output = info("y", F, None) if says == "elements" else onnx.ValueInfoProto(name="y")
@@ -41,6 +42,7 @@ def test_outputs_without_a_shape(tmp_path, says):
         np.testing.assert_array_equal(y, np.maximum(x, 0))
 
 
+@pytest.mark.dear(share=4)
 def test_inputs_without_a_shape_are_refused_by_name(tmp_path):
     nodes = [helper.make_node("Relu", ["picture"], ["y"])]
     saved(tmp_path / "net.onnx", nodes, [info("y", F, [2])], inputs=[info("picture", F, None)])
@@ -48,6 +50,7 @@ def test_inputs_without_a_shape_are_refused_by_name(tmp_path):
         convdsl.load(tmp_path / "net.onnx")
 
 
+@pytest.mark.dear(share=4)
 @pytest.mark.parametrize("opset", [18, 20, 21])
 def test_group_normalisation_of_all_opsets(tmp_path, opset):
     """Of opset 18 weights are of groups, of 21 of channels."""
@@ -60,6 +63,7 @@ def test_group_normalisation_of_all_opsets(tmp_path, opset):
     check(tmp_path / "net.onnx", proto, **{k: a.astype("f4") for k, a in arrays.items()})
 
 
+@pytest.mark.dear(share=4)
 def test_kinds_that_are_not_read_are_named_with_their_nodes(tmp_path):
     nodes = [
         helper.make_node("Relu", ["x"], ["h"]),
@@ -75,6 +79,7 @@ def test_kinds_that_are_not_read_are_named_with_their_nodes(tmp_path):
     assert "docs/onnx-conformance.md" in told
 
 
+@pytest.mark.dear(share=4)
 def test_functions_of_a_file_are_told_as_such(tmp_path):
     square = helper.make_function(
         "my", "Sq", ["a"], ["b"], [helper.make_node("Mul", ["a", "a"], ["b"])],

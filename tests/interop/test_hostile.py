@@ -174,6 +174,7 @@ def test_links_of_a_cache(tmp_path):
             convdsl.load(snapshot / "net.onnx")
 
 
+@pytest.mark.dear(share=4)
 def test_capitals_in_the_suffix(tmp_path):
     (tmp_path / "NET.ONNX").write_bytes(BYTES)
     assert convdsl.load(tmp_path / "NET.ONNX").weights is not None
@@ -186,6 +187,7 @@ def test_external_data_beyond_the_file_is_refused(tmp_path, offset, length):
         ExternalData(tmp_path).resolve(external("w.bin", offset=offset, length=length))
 
 
+@pytest.mark.dear
 def test_a_model_with_external_data_is_loaded(tmp_path):
     proto = small_onnx()
     weight = np.random.default_rng(0).standard_normal((4, 3, 3, 3), np.float32)
@@ -199,6 +201,7 @@ def test_a_model_with_external_data_is_loaded(tmp_path):
         convdsl.load(tmp_path / "net.onnx")
 
 
+@pytest.mark.dear(share=4)
 def test_initialisers_of_an_old_file_that_are_no_inputs(tmp_path):
     """IR 3 wants them listed; onnxruntime runs the file all the same."""
     proto = onnx.load_from_string(BYTES)

@@ -282,6 +282,7 @@ def test_what_nothing_is_left_of_joins_others(kind: str, moved: bool) -> None:
     )
 
 
+@pytest.mark.drawn(share=3)
 @pytest.mark.parametrize("kind", EMPTY)
 @pytest.mark.parametrize("op", ["Relu", "Identity", "Add", "Softmax"])
 def test_what_nothing_is_left_of_goes_on(kind: str, op: str) -> None:
@@ -291,6 +292,7 @@ def test_what_nothing_is_left_of_goes_on(kind: str, op: str) -> None:
     compared(network([*nodes, last], (1, 2, 5, 5), ["y"], **constants), drawn(1, 2, 5, 5))
 
 
+@pytest.mark.drawn(share=3)
 @pytest.mark.parametrize("opset", [11, 17, 18])
 @pytest.mark.parametrize("squared", ["Pow", "Mul"])
 def test_layer_normalisation_in_its_parts(opset: int, squared: str) -> None:

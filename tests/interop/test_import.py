@@ -45,6 +45,7 @@ def written(tmp_path, proto) -> str:
     return str(path)
 
 
+@pytest.mark.dear(share=4)
 def test_a_file_brings_its_weights(tmp_path):
     path = tmp_path / "net.onnx"
     convdsl.export("lenet5", "random:3", path)
@@ -79,6 +80,7 @@ def structure(graph):
     ]
 
 
+@pytest.mark.drawn(share=3)
 @pytest.mark.parametrize("seed", range(30))
 def test_random_graphs_come_back(seed):
     model = as_model(random_graph(seed, tail=seed % 2 == 0))
@@ -90,6 +92,7 @@ def test_random_graphs_come_back(seed):
     assert format_graph(again.graph) == format_graph(back.graph)
 
 
+@pytest.mark.dear(share=4)
 def test_shape_arithmetic_is_folded(tmp_path):
     """x.view(x.size(0), -1) as PyTorch writes it."""
     proto = model_of(
@@ -118,6 +121,7 @@ def test_shape_arithmetic_is_folded(tmp_path):
     assert_close(run_convdsl(model, arrays), run_onnxruntime(proto, arrays))
 
 
+@pytest.mark.dear(share=4)
 def test_sizes_computed_from_free_sizes_stay_free(tmp_path):
     proto = model_of(
         [
@@ -137,6 +141,7 @@ def test_sizes_computed_from_free_sizes_stay_free(tmp_path):
     assert str(model.outputs["y"]) == "f32[N, 2, 2*H, 2*W]"
 
 
+@pytest.mark.dear(share=4)
 def test_unsupported_operators_are_told_all_at_once(tmp_path):
     proto = model_of(
         [
@@ -166,12 +171,14 @@ def test_an_error_names_the_node(tmp_path):
         convert(proto, "net.onnx", {})
 
 
+@pytest.mark.dear(share=4)
 def test_free_sizes_are_bound_when_loading(tmp_path):
     path = tmp_path / "net.onnx"
     convdsl.export("lenet5", "random:3", path)
     assert convdsl.load(path, N=4).inputs["image"].shape[0] == 4
 
 
+@pytest.mark.dear(share=4)
 def test_what_is_no_model(tmp_path):
     path = tmp_path / "net.onnx"
     path.write_bytes(b"not a model at all")

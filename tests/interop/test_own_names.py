@@ -33,6 +33,7 @@ A, B, C = (np.full((2, 3), value, "f4") for value in (7, 2, 1))
 GIVEN = {"a:0": A, "serving/b": B, "input.1": C}
 
 
+@pytest.mark.dear(share=4)
 def test_names_of_the_file_and_words_for_them(file):
     net = convdsl.compile(convdsl.load(file), threads=1)
     assert list(net.inputs) == list(GIVEN)
@@ -45,11 +46,13 @@ def test_names_of_the_file_and_words_for_them(file):
         net(**{"a:1": A})
 
 
+@pytest.mark.dear(share=4)
 def test_what_is_exported_keeps_them(file):
     proto = onnx.load_model_from_string(export(convdsl.load(file)))
     assert [info.name for info in proto.graph.input] == list(GIVEN)
 
 
+@pytest.mark.dear(share=4)
 @pytest.mark.parametrize("names", [list(GIVEN), ["a_0", "serving_b", "input.1"]])
 def test_the_command_line_takes_both(file, names):
     data, out = file.with_name("in.npz"), file.with_name("out.npz")
@@ -59,6 +62,7 @@ def test_the_command_line_takes_both(file, names):
         np.testing.assert_array_equal(found["y:0"], A - B - C)
 
 
+@pytest.mark.dear(share=4)
 def test_one_array_under_two_names_is_refused(file, capsys):
     data = file.with_name("in.npz")
     np.savez(data, **GIVEN, a_0=A)
@@ -66,6 +70,7 @@ def test_one_array_under_two_names_is_refused(file, capsys):
     assert "no input a_0" in capsys.readouterr().err
 
 
+@pytest.mark.dear(share=4)
 def test_import_says_what_is_called_otherwise(file, capsys):
     text = file.with_suffix(".cnn")
     assert main(["import", str(file), "-o", str(text)]) == 0

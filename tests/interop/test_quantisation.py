@@ -21,6 +21,7 @@ NUMBERS = {
 }  # fmt: skip
 
 
+@pytest.mark.drawn(share=3)
 @pytest.mark.parametrize("seed", range(12))
 def test_weights_of_a_layer(seed):
     """By tensor, by channel, in blocks; with and without zero points; they are weights then."""

@@ -37,6 +37,7 @@ def layer(
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 14)], ir_version=8)
 
 
+@pytest.mark.dear(share=4)
 @pytest.mark.parametrize("kind", GATES)
 def test_batches_are_free(kind):
     draw = Draw(7, *kind.encode())
@@ -54,6 +55,7 @@ def test_batches_are_free(kind):
             np.testing.assert_allclose(found[name], expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.dear(share=4)
 def test_text_stores_each_weight_once(tmp_path):
     """Five steps each way share what they multiply the state with."""
     draw = Draw(5)

@@ -49,6 +49,7 @@ OF_PARTS = """model net {
 """
 
 
+@pytest.mark.dear(share=4)
 @pytest.mark.parametrize(
     ("text", "lets"), [(CALLED_TWICE, 1), (IN_SCOPES, 2), (OVER_LEVELS, 3), (OF_PARTS, 1)]
 )

@@ -85,6 +85,7 @@ def test_the_first_of_equals_takes_the_gradient(
         np.testing.assert_allclose(found["dx"], expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.dear(share=4)
 @pytest.mark.parametrize(("shape", "size"), [((2, 3, 7), (3,)), ((2, 17, 9, 6), (4, 4))])
 def test_windows_of_several_sizes(shape: tuple[int, ...], size: tuple[int, ...]) -> None:
     graph = pooled(shape, "adaptive_max_pool", size=size)

@@ -72,6 +72,7 @@ def test_integers(dtype: DType, accumulate: DType, columns: int, weights: tuple[
         np.testing.assert_array_equal(outputs["y"], exact.astype(accumulate.numpy), name)
 
 
+@pytest.mark.drawn(share=3)
 @each_role
 @pytest.mark.parametrize("columns", [1, 17])
 def test_an_i32_sum_wraps_as_i32(columns: int, weights: tuple[str, ...]) -> None:
@@ -102,6 +103,7 @@ def test_f32_in_f64(columns: int, weights: tuple[str, ...]) -> None:
         assert (outputs["y"][0] > 1).all()
 
 
+@pytest.mark.dear
 def test_back_to_the_type_of_the_terms() -> None:
     """The mean of a large offset, rounded once."""
     c = Axis("c", 3001)
@@ -116,6 +118,7 @@ def test_back_to_the_type_of_the_terms() -> None:
         np.testing.assert_array_equal(outputs["y"], expected, name)
 
 
+@pytest.mark.dear(share=4)
 @pytest.mark.parametrize("shape", [(70_001,), (3, 40_001), (2, 3001, 17)], ids=str)
 def test_long_sums_that_are_split(shape: tuple[int, ...]) -> None:
     """Of f32 in f64, over all axes but those of two at either end."""

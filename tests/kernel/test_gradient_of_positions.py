@@ -138,6 +138,7 @@ def test_what_is_read_beside_what_is_picked(outside: float | None) -> None:
     check(expr, arrays, "table")
 
 
+@pytest.mark.dear(share=4)
 def test_a_sum_of_what_is_picked() -> None:
     """y[n] = sum over s of table[ids[n, s]]**2 * w[s]: embeddings, summed."""
     random = np.random.default_rng(4)
@@ -156,6 +157,7 @@ def test_a_sum_of_what_is_picked() -> None:
     check(expr, arrays, "w")
 
 
+@pytest.mark.dear(share=4)
 @pytest.mark.parametrize("dtype", [F32, F64], ids=str)
 def test_a_sum_by_position(dtype: DType) -> None:
     """Its gradient is picked, at once; the other way round for that of the gradient."""

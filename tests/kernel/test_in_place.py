@@ -431,6 +431,7 @@ def conditions(draw: st.DrawFn) -> tuple[dict[str, int], list[IndexTest]]:
     return extents, [IndexTest(draw(operations), p, draw(st.integers(-1, 20))) for p in chosen]
 
 
+@pytest.mark.dear(share=4)
 @given(conditions())
 @settings(max_examples=150, deadline=None)
 def test_combinations_equal_counting_one_by_one(

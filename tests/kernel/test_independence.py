@@ -335,6 +335,7 @@ def brute_force(kernel: Kernel) -> bool:
     )
 
 
+@pytest.mark.dear(share=4)
 @given(kernels())
 def test_proof_and_enumeration_agree_with_brute_force(kernel: Kernel) -> None:
     expected = brute_force(kernel)

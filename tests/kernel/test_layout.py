@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import prod
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -32,6 +33,7 @@ def packed(layout: Layout, array: np.ndarray) -> np.ndarray:
     return flat
 
 
+@pytest.mark.dear(share=4)
 @given(layouts())
 def test_pack_puts_each_element_at_its_offset(layout: Layout) -> None:
     array = numbered(layout.shape)
@@ -44,6 +46,7 @@ def test_pack_puts_each_element_at_its_offset(layout: Layout) -> None:
     assert not filling.any()
 
 
+@pytest.mark.dear(share=4)
 @given(layouts(), st.data())
 def test_stages_write_what_pack_writes(layout: Layout, data: st.DataObject) -> None:
     """Also where what is one axis of the layout is two or three of the source."""
@@ -63,6 +66,7 @@ def test_stages_write_what_pack_writes(layout: Layout, data: st.DataObject) -> N
 PARTS = [(1, 1), (2, 1), (1, 2), (2, 2), (2, 3), (3, 2), (1, 5), (6, 1), (1, 2, 3), (7, 1, 1)]
 
 
+@pytest.mark.dear(share=4)
 @given(layouts())
 def test_unpack_undoes_pack(layout: Layout) -> None:
     array = numbered(layout.shape)
@@ -77,6 +81,7 @@ def test_unpack_ignores_the_filling(layout: Layout) -> None:
     np.testing.assert_array_equal(layout.unpack(flat), array)
 
 
+@pytest.mark.dear(share=4)
 @given(layouts(), st.data())
 def test_symbolic_offsets_evaluate_to_the_plain_ones(layout: Layout, data: st.DataObject) -> None:
     at = [data.draw(st.integers(0, extent - 1)) for extent in layout.shape]

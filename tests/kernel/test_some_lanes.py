@@ -69,6 +69,7 @@ def test_more_lanes_than_there_are(count: int) -> None:
         verify_kernel(b.kernel())
 
 
+@pytest.mark.drawn(share=3)
 @pytest.mark.parametrize(
     ("wide", "narrow"),
     [

@@ -104,6 +104,7 @@ def test_memory_is_reused_along_the_chain() -> None:
         assert lowered(rewritten(tower(depth))).program.arena_bytes == 2 * activation
 
 
+@pytest.mark.dear(share=4)
 def test_steps_never_overwrite_what_is_still_wanted() -> None:
     """Skips keep values alive across other writes."""
     b = Builder()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,6 +15,7 @@ ranges = st.tuples(st.integers(0, 20), st.integers(0, 6)).map(lambda p: LiveRang
 problems = st.lists(st.tuples(ranges, st.integers(1, 5000)), max_size=25)
 
 
+@pytest.mark.dear(share=4)
 @given(problems)
 def test_what_lives_together_lies_apart(problem: list[tuple[LiveRange, int]]) -> None:
     live = {key: r for key, (r, _) in enumerate(problem)}
@@ -29,6 +31,7 @@ def test_what_lives_together_lies_apart(problem: list[tuple[LiveRange, int]]) ->
                 assert apart, (a, b)
 
 
+@pytest.mark.dear(share=4)
 @given(problems)
 def test_the_arena_is_no_larger_than_needed(problem: list[tuple[LiveRange, int]]) -> None:
     """At least the most that lives at once, at most everything side by side."""
@@ -39,6 +42,7 @@ def test_the_arena_is_no_larger_than_needed(problem: list[tuple[LiveRange, int]]
     assert max(at_once) <= total <= sum(sizes.values())
 
 
+@pytest.mark.dear(share=4)
 @given(st.lists(st.integers(1, 4000), min_size=2, max_size=20))
 def test_a_chain_needs_two_places(sizes: list[int]) -> None:
     """Each value lives in two steps: no more than the three largest can matter."""

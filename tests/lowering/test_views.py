@@ -44,6 +44,7 @@ def counted(*shape: int) -> np.ndarray[Any, Any]:
     return np.arange(prod(shape)).astype("f4").reshape(shape)
 
 
+@pytest.mark.dear(share=4)
 @pytest.mark.parametrize("block", [2, 3, 8])
 def test_space_to_depth_is_one_copy(block: int) -> None:
     """As ONNX's exporters write it: reshape, transpose, reshape."""
@@ -102,6 +103,7 @@ def parts(wide: int, *, made: bool) -> Graph:
     return b.output(a=b("exp", first), b=b("exp", second), c=b("exp", rest))
 
 
+@pytest.mark.dear(share=4)
 def test_parts_of_the_first_axis_lie_in_the_whole() -> None:
     """Where a kernel finds them as it finds any buffer: in the arena, at a multiple of a line."""
     graph = parts(16, made=True)

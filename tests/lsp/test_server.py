@@ -286,6 +286,7 @@ def test_several_documents_and_those_that_are_not_saved(editor: Editor, folder: 
     assert editor.complete(one, types.Position(0, 0)) == []
 
 
+@pytest.mark.dear
 def test_files_that_change_are_read_again(editor: Editor, net: str, folder: Path) -> None:
     (folder / "blocks.cnn").write_text("block other { relu }\n")
     event = types.FileEvent((folder / "blocks.cnn").as_uri(), types.FileChangeType.Changed)

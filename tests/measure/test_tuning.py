@@ -73,6 +73,7 @@ def tuned(**options: Any) -> tuning.Tuning:
     return tuning.tune(plan(), {}, {}, 1, options.pop("seconds", 100.0), **options)
 
 
+@pytest.mark.dear(share=4)
 def test_a_faster_schedule_is_kept_and_used(monkeypatch: pytest.MonkeyPatch) -> None:
     first = chosen(plan())
     others = [task for task, name in first.items() if name != "generic"]
@@ -92,6 +93,7 @@ def test_what_is_not_clearly_faster_is_not_kept(monkeypatch: pytest.MonkeyPatch)
     assert found.after == found.before
 
 
+@pytest.mark.dear(share=4)
 def test_it_is_remembered_for_the_graph_and_the_team(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = timed(monkeypatch, {})
     tuned()

@@ -63,7 +63,7 @@ KINDS = [
 
 
 @pytest.mark.dear
-@pytest.mark.drawn(share=3)
+@pytest.mark.drawn(share=12)
 @pytest.mark.parametrize("length", LENGTHS)
 @pytest.mark.parametrize(("parts", "how"), KINDS)
 def test_every_length(length: int, parts: int, how: dict[str, Any]) -> None:
@@ -126,6 +126,7 @@ def test_special_numbers_reach_all_frequencies() -> None:
     assert found(np.full((2, 8, 1), 1e37, "f4")).max() == pytest.approx(8e37, rel=1e-6)
 
 
+@pytest.mark.drawn(share=3)
 @pytest.mark.parametrize("passes", [PASSES, ()], ids=["passes", "no-passes"])
 @pytest.mark.parametrize("length", [2, 4, 10, 12, 64])
 def test_what_is_zero_is_zero(length: int, passes: Any) -> None:
@@ -135,6 +136,7 @@ def test_what_is_zero_is_zero(length: int, passes: Any) -> None:
     assert np.abs(y[:, [0, length // 2], 1]).max() <= 1e-15 * np.abs(x).sum()
 
 
+@pytest.mark.dear(share=4)
 def test_several_axes_are_transformed_one_after_the_other() -> None:
     body = "x -> unsqueeze([-1]) -> dft(axis = 2) -> dft(axis = 3) -> output y"
     model = convdsl.parse(f"model m {{ input x: f32[N, 2, 12, 70]\n {body} }}")

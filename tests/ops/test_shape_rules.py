@@ -97,6 +97,7 @@ def test_splits_of_symbolic_extents() -> None:
     assert all(str(t.shape[2]) == "H/2" for t in call.outputs)
 
 
+@pytest.mark.dear(share=4)
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=5), st.randoms(use_true_random=False))
 def test_regrouping_is_numpys_reshape(given_shape: list[int], random: Any) -> None:
     total = int(np.prod(given_shape))

@@ -56,6 +56,7 @@ def test_into_the_linear_layer_before() -> None:
     assert_same_numbers(graph, after)
 
 
+@pytest.mark.drawn(share=3)
 @pytest.mark.parametrize("groups", [1, 2])
 @pytest.mark.parametrize("bias", [True, False], ids=["bias", "biasless"])
 @pytest.mark.parametrize(

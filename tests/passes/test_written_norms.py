@@ -90,6 +90,7 @@ def test_spellings(root: str, square: str, dtype: DType) -> None:
     np.testing.assert_allclose(y, exact(given, (2,)), rtol=0, atol=tolerance)
 
 
+@pytest.mark.drawn(share=3)
 @pytest.mark.parametrize(
     ("shape", "axes", "op"),
     [

@@ -103,6 +103,7 @@ def written(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
+@pytest.mark.dear
 @given(st.dictionaries(NAMES, VALUES, max_size=4), st.dictionaries(NAMES, VALUES, max_size=3))
 def test_drawn_texts(top: dict[str, Any], inner: dict[str, Any]) -> None:
     lines = [f"{name} = {written(value)} # {name}" for name, value in top.items()]

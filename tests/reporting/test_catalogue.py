@@ -107,6 +107,7 @@ def test_a_damaged_entry_is_made_again(
     assert listed(capsys) == first
 
 
+@pytest.mark.dear(share=4)
 def test_nothing_is_loaded_for_it(shelf: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """No parser, no operators, no arrays: these are what takes time."""
     first = listed(capsys)

@@ -94,6 +94,7 @@ def test_it_stays_small_however_large_the_network() -> None:
     assert "<b>stage0</b>" in shown(deep)
 
 
+@pytest.mark.dear(share=4)
 def test_a_long_row_of_operators_is_cut() -> None:
     b = Builder()
     value = b.input("x", 1, 2, 4, 4)
@@ -104,6 +105,7 @@ def test_a_long_row_of_operators_is_cut() -> None:
     assert len(shown(model)) < 300_000
 
 
+@pytest.mark.dear(share=4)
 def test_a_report_has_its_figures() -> None:
     model = convdsl.load("resnet18")
     page = shown(convdsl.report(model, batch=2))

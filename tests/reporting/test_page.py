@@ -91,6 +91,7 @@ def test_a_page_is_whole_and_alone(name: str) -> None:
     assert params == report.totals["params"]
 
 
+@pytest.mark.dear(share=4)
 def test_every_operator_is_drawn_once_in_some_block() -> None:
     model = convdsl.load("resnet50")
     page = html_page(model)
@@ -139,6 +140,7 @@ def test_weights_alone_are_a_page() -> None:
     Read(html_page(Model("m", b.output(y=x)), machine=MACHINE))
 
 
+@pytest.mark.dear(share=4)
 def test_many_operators_stay_usable() -> None:
     """A table that is closed, drawings of at most 60 boxes, and a size in proportion."""
     b = Builder()

@@ -282,6 +282,7 @@ def snapshots() -> list[Snapshot]:
     return found
 
 
+@pytest.mark.dear(share=4)
 @pytest.mark.parametrize("name", ["lenet5", "mobilenet_v3_small", "swin_stage"])
 def test_figures_along_passes_are_those_of_each_graph(name: str) -> None:
     """What a pass left alone is taken over, calls are asked once: nobody can tell."""

@@ -93,6 +93,7 @@ def test_checksums_of_pieces(length: int, threads: int, monkeypatch: pytest.Monk
         assert artifact.digest_of(memoryview(damaged)) != expected.hexdigest()
 
 
+@pytest.mark.dear(share=4)
 def test_every_shorter_and_any_longer_file_is_noticed(path: Path) -> None:
     content = path.read_bytes()
     for length in range(len(content)):

@@ -115,6 +115,7 @@ SENSELESS: dict[str, Manifest] = {
 }  # fmt: skip
 
 
+@pytest.mark.dear(share=4)
 def test_manifests_that_do_not_fit_the_code(whole: Path, tmp_path: Path) -> None:
     manifest, sections = parts(whole)
     files: list[Path] = []
@@ -172,6 +173,7 @@ def changed(manifest: Manifest, draw: random.Random) -> Manifest:
     return copy
 
 
+@pytest.mark.dear(share=4)
 def test_manifests_of_odd_values(whole: Path, tmp_path: Path) -> None:
     """CONVDSL_MANIFESTS=10000 tries so many."""
     manifest, sections = parts(whole)
@@ -260,6 +262,7 @@ def seal_of(manifest: Manifest, code: bytes) -> str:
     return programs.seal(programs.read_code(manifest, memoryview(code)), target)
 
 
+@pytest.mark.dear(share=4)
 def test_what_is_whole_still_runs(whole: Path) -> None:
     assert outcomes([whole]) == {"net.cdsl": "fine"}
 

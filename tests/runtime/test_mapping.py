@@ -220,6 +220,7 @@ def test_memory_that_may_not_be_executed(monkeypatch: pytest.MonkeyPatch) -> Non
 # The processor
 
 
+@pytest.mark.dear(share=4)
 def test_running_an_artifact_needs_neither_llvm_nor_graphs(tmp_path: Path) -> None:
     """Nor loops, expressions and what runs on a card: each is a tenth of a start."""
     path = tmp_path / "net.cdsl"
@@ -239,6 +240,7 @@ def test_running_an_artifact_needs_neither_llvm_nor_graphs(tmp_path: Path) -> No
     np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), compiled(RESIDUAL)(images()))
 
 
+@pytest.mark.dear(share=4)
 @pytest.mark.parametrize("target", ["native", "x86-64-v2", "x86-64-v3"])
 def test_llvm_is_asked_where_the_proof_is_of_another_processor(
     target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

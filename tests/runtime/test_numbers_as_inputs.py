@@ -18,6 +18,7 @@ TEXT = """model m {{
 """
 
 
+@pytest.mark.drawn(share=3)
 @pytest.mark.parametrize(
     ("dtype", "given", "factor"),
     [

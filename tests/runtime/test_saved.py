@@ -139,6 +139,7 @@ def test_another_processor_without_features(saved: Path, tmp_path: Path) -> None
         load_executable(other)
 
 
+@pytest.mark.dear(share=4)
 @pytest.mark.parametrize("cpu", ["x86-64-v2", "x86-64-v3"])
 def test_levels_travel(tmp_path: Path, cpu: str) -> None:
     """Code for a level of x86-64 loads wherever its features are there."""

@@ -36,6 +36,7 @@ def drawn(*shape: int) -> np.ndarray[Any, Any]:
     return np.random.default_rng(sum(shape)).standard_normal(shape, np.float32)
 
 
+@pytest.mark.dear(share=4)
 def test_each_size_computes_what_it_did(saved: Path) -> None:
     original, loaded = compiled(RESIDUAL, threads=1), load_executable(saved)
     for shape in ((1, 3, 12, 12), (3, 3, 12, 12), (1, 3, 20, 16), (1, 3, 12, 12)):
@@ -67,6 +68,7 @@ def test_it_saves_again(saved: Path, tmp_path: Path) -> None:
         loaded.save(tmp_path / "none.cdsl", N=7, H=12, W=12)
 
 
+@pytest.mark.dear(share=4)
 def test_code_from_the_cache_is_the_same(
     saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

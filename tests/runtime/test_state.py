@@ -46,6 +46,7 @@ def compiled(graph: Graph, arrays: dict[str, Array], **options: Any) -> Executab
     return convdsl.compile(Model("session", graph), weights, cache=False, **options)
 
 
+@pytest.mark.drawn(share=3)
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("dtype", NUMBERS, ids=str)
 def test_three_calls_count_to_three(dtype: DType, threads: int) -> None:
@@ -276,6 +277,7 @@ def descent(dtype: DType) -> Graph:
     return b.output(y=y)
 
 
+@pytest.mark.dear(share=4)
 @pytest.mark.parametrize("dtype", NUMBERS[:2], ids=str)
 def test_descent_finds_the_weights(dtype: DType) -> None:
     """Batches of two sizes in turn; as NumPy does it, and to the solution in the end."""

@@ -57,6 +57,7 @@ def run_script(tmp_path_factory: pytest.TempPathFactory) -> Script:
     return run
 
 
+@pytest.mark.dear(share=4)
 def test_concurrent_callers_get_the_serial_result() -> None:
     """Different pictures from eight threads at once, bit for bit."""
     network = compiled(RESIDUAL, threads=2)
@@ -74,6 +75,7 @@ def test_concurrent_callers_get_the_serial_result() -> None:
                 np.testing.assert_array_equal(result, expected[k])
 
 
+@pytest.mark.dear(share=4)
 def test_team_size_does_not_change_the_result() -> None:
     x = images(2, 24)
     results = [compiled(RESIDUAL, threads=threads)(x) for threads in (1, 2, 3, 7)]
@@ -104,6 +106,7 @@ def test_helpers_take_part() -> None:
     assert seen == {0, 1}
 
 
+@pytest.mark.dear(share=4)
 def test_a_caller_does_not_wait_for_helpers(monkeypatch: pytest.MonkeyPatch) -> None:
     """With helpers that never come, and with helpers that come when all is over."""
     network = compiled(RESIDUAL, threads=2)
@@ -163,6 +166,7 @@ def test_many_callers_share_the_helpers() -> None:
     assert threading.active_count() == before
 
 
+@pytest.mark.dear(share=4)
 def test_forked_children_work(run_script: Script) -> None:
     """With a team of two, before and after the parent has used its own; a grandchild too."""
     said = run_script(
@@ -187,6 +191,7 @@ def test_forked_children_work(run_script: Script) -> None:
     assert said.split() == ["0", "0", "True"]
 
 
+@pytest.mark.dear(share=4)
 def test_a_child_forked_while_the_team_is_busy_works(run_script: Script) -> None:
     """What the parent's helpers were doing, and the locks they held, are not in the child."""
     said = run_script(
@@ -209,6 +214,7 @@ def test_a_child_forked_while_the_team_is_busy_works(run_script: Script) -> None
     assert said.strip() == "0"
 
 
+@pytest.mark.dear(share=4)
 def test_processes_of_multiprocessing_work(run_script: Script) -> None:
     said = run_script(
         """
@@ -240,6 +246,7 @@ def test_limits_in_the_environment_do_no_harm(
     assert said.strip() == compiled(RESIDUAL, threads=1)(images(2, 24)).tobytes().hex()
 
 
+@pytest.mark.dear(share=4)
 def test_pinning_to_one_processor_does_no_harm(run_script: Script) -> None:
     said = run_script(
         """
@@ -300,6 +307,7 @@ def test_the_board_is_one_callers_at_a_time() -> None:
     assert board._kept == []
 
 
+@pytest.mark.dear(share=4)
 def test_what_is_kept_for_helpers_does_not_pile_up() -> None:
     """However long the system holds a helper up on its way out: once it has left, the next call
     lets go of everything, and keeps at most what it leaves itself."""

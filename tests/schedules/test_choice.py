@@ -41,6 +41,7 @@ LAYERS: dict[str, tuple[tuple[int, ...], dict[str, Any], str]] = {
 }
 
 
+@pytest.mark.drawn(share=3)
 @pytest.mark.parametrize("layer", LAYERS)
 def test_convolutions(layer: str) -> None:
     shape, attributes, intended = LAYERS[layer]

@@ -146,6 +146,7 @@ def test_an_ending_is_apart_where_fewer_products_pay(cpu: str) -> None:
     assert "direct" in schedules[1], schedules[1]
 
 
+@pytest.mark.dear(share=4)
 @pytest.mark.parametrize("scale", [1.0, -1e-30, 1e12])
 def test_sums_apart_from_fewer_products_equal_the_oracle(scale: float) -> None:
     graph = wide(32, 21)

@@ -7,6 +7,7 @@ from itertools import product
 from math import prod
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -50,6 +51,7 @@ def by_stages(pack: Pack, array: np.ndarray) -> np.ndarray:
     return out
 
 
+@pytest.mark.dear(share=4)
 @given(drawn=packs())
 def test_both_ways_agree(drawn: tuple[FilterPack, tuple[int, ...]]) -> None:
     pack, shape = drawn
@@ -62,6 +64,7 @@ def test_both_ways_agree(drawn: tuple[FilterPack, tuple[int, ...]]) -> None:
     assert not np.isnan(made).any()
 
 
+@pytest.mark.dear(share=4)
 @given(drawn=packs())
 def test_every_filter_is_where_its_tile_reads_it(
     drawn: tuple[FilterPack, tuple[int, ...]],
@@ -93,6 +96,7 @@ def test_every_filter_is_where_its_tile_reads_it(
         assert once[where] == logical[index]
 
 
+@pytest.mark.dear(share=4)
 @given(
     shape=st.lists(st.integers(1, 5), min_size=1, max_size=4),
     block=st.sampled_from([1, 2, 4]),
@@ -107,6 +111,7 @@ def test_layouts_too(shape: list[int], block: int, data: st.DataObject) -> None:
     np.testing.assert_array_equal(by_stages(layout, array), once)
 
 
+@pytest.mark.dear(share=4)
 @given(drawn=packs(), data=st.data())
 def test_a_part_is_packed_as_if_it_were_all(
     drawn: tuple[FilterPack, tuple[int, ...]], data: st.DataObject

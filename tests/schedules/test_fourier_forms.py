@@ -13,6 +13,7 @@ FORMS = [
 ]
 
 
+@pytest.mark.drawn(share=3)
 @pytest.mark.parametrize("f", FORMS, ids=str)
 def test_filters(f: FourierForm) -> None:
     """A ((G g) * (B d)) is the sum over s of d[i + s] g[s], for all d and g."""

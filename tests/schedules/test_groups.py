@@ -121,6 +121,7 @@ def test_a_group_equals_the_oracle(root: str, seed: int) -> None:
             np.testing.assert_allclose(found[name], array, rtol=0, atol=tolerance)
 
 
+@pytest.mark.dear
 def test_the_draws_have_several_outputs_and_diamonds() -> None:
     """What the test above is about does occur in it."""
     several = diamonds = 0

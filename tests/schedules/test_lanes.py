@@ -87,6 +87,7 @@ def test_vectors_that_stay_whole_are_copied_as_they_are() -> None:
     assert "lanes" not in [choice.schedule for choice in made.choices]
 
 
+@pytest.mark.dear(share=4)
 @pytest.mark.parametrize("channels", [4, 20])
 def test_a_ragged_last_vector_that_stays_whole_is_not_moved(channels: int) -> None:
     """The gradient of a mean over a whole map leaves channels where they are; what follows reads a

@@ -47,6 +47,7 @@ def test_on_processors(equation: str, shape: tuple[int, ...], ending: bool, cpu:
     check(product(equation, shape, ending, DType.F32), DType.F32, cpu)
 
 
+@pytest.mark.dear(share=4)
 def test_as_fast_as_two_tensors() -> None:
     """It runs by the schedules that the product of two tensors runs by."""
     b = Builder()

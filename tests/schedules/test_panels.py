@@ -59,6 +59,7 @@ def test_products_with_what_lies_along_the_sum(
         np.testing.assert_allclose(found, exact, rtol=0, atol=most)
 
 
+@pytest.mark.dear(share=4)
 @pytest.mark.parametrize("cpu", ["x86-64-v4", "x86-64-v3", "x86-64-v2"])
 def test_heads_are_read_where_they_lie(cpu: str) -> None:
     """Keys [batch, tokens, heads, features] as a linear layer makes them; NaN stays in place."""

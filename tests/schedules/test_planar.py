@@ -172,6 +172,7 @@ def test_it_is_chosen(b: Builder) -> None:
     assert made.choices[-1].nodes[0].startswith("conv")
 
 
+@pytest.mark.drawn(share=3)
 @pytest.mark.parametrize("own", [4, 5, 6, 8, 12, 15, 16, 28])
 @pytest.mark.parametrize("first", [0, 64])
 def test_groups_that_end_within_vectors(own: int, first: int) -> None:
@@ -180,6 +181,7 @@ def test_groups_that_end_within_vectors(own: int, first: int) -> None:
     assert ("planar" in schedules(b, "x86-64-v3")) == (own % 8 > 0 and not first)
 
 
+@pytest.mark.drawn(share=3)
 @pytest.mark.parametrize(
     ("cpu", "channels", "planes"),
     [("x86-64-v3", n, n in (1, 4, 9, 11)) for n in (1, 4, 8, 9, 11, 12, 16, 24)]
@@ -336,6 +338,7 @@ def test_rows_that_several_tiles_of_channels_meet_are_met_in_strips() -> None:
     assert (once.tile.channels, once.strip * 2 + once.tile.vectors > once.vectors) == (3, True)
 
 
+@pytest.mark.drawn(share=3)
 @pytest.mark.parametrize(("near", "stays"), [(1, 1e-6), (0, 0.01)])
 @pytest.mark.parametrize("sizes", [(6, 10, 301), (18, 22, 299), (40, 26, 77)])
 def test_strips_of_any_length(near: int, stays: float, sizes: tuple[int, int, int]) -> None:

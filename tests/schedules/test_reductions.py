@@ -186,6 +186,7 @@ def test_whole_numbers_are_exact_in_any_order(op: str) -> None:
     assert schedules == ["reduction"]
 
 
+@pytest.mark.drawn(share=3)
 @pytest.mark.parametrize("images", [1, 3])
 @pytest.mark.parametrize("channels", [1, 2])
 def test_the_maximum_of_a_single_cell(images: int, channels: int) -> None:

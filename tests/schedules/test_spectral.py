@@ -117,6 +117,7 @@ def test_drawn_layers(layer: Any, apart: bool, cpu: str) -> None:
     assert compare(conv(shape, **attributes), machine, target) <= 3e-6
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("t", [12, 16, 24, 32, 48, 64, 96])
 def test_every_length(t: int) -> None:
     """Along one axis, and along two where that is quick; a window as large as it may be."""

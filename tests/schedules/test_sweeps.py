@@ -117,6 +117,7 @@ def test_every_way_of_sweeping_matrices(
         check(rewritten(b.output(y=made)), dtype)
 
 
+@pytest.mark.dear(share=4)
 @settings(max_examples=200)
 @given(
     filters=st.integers(1, 1 << 24),

@@ -67,6 +67,7 @@ def test_softmax_of_rows(length: int, axis: int) -> None:
     np.testing.assert_allclose(found, truth, rtol=8e-6, atol=2e-38)
 
 
+@pytest.mark.drawn(share=3)
 @pytest.mark.parametrize("op", ["softmax", "log_softmax"])
 @pytest.mark.parametrize("axis", [0, 1])
 def test_rows_that_no_maximum_tells(op: str, axis: int) -> None:

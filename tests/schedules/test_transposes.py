@@ -111,6 +111,7 @@ COPIES = [
 ]
 
 
+@pytest.mark.drawn(share=3)
 @pytest.mark.parametrize(("shape", "order", "blocked"), COPIES)
 @pytest.mark.parametrize("back", [False, True])
 def test_copies_between_layouts_are_turned(
@@ -181,6 +182,7 @@ def test_pairs_are_turned_in_registers(together: int) -> None:
     assert all(store.valid is None and store.value.type.lanes == 16 for store in stores)
 
 
+@pytest.mark.drawn(share=3)
 @pytest.mark.parametrize(
     ("shape", "pieces"),
     [

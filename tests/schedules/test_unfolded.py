@@ -42,6 +42,7 @@ def test_ragged_channels_and_any_steps(
     check(graph, without=("direct",) if channels > 15 and made > 15 else ())
 
 
+@pytest.mark.dear(share=4)
 @pytest.mark.parametrize("dtype", [DType.F32, DType.F64])
 def test_it_is_chosen_where_rows_cut_tiles_off(dtype: DType) -> None:
     """Rows of 7 leave tiles of one position over; 49 positions side by side hardly do."""
@@ -51,6 +52,7 @@ def test_it_is_chosen_where_rows_cut_tiles_off(dtype: DType) -> None:
     assert "unfolded" in check(graph, dtype)
 
 
+@pytest.mark.dear(share=4)
 @pytest.mark.parametrize("cpu", ["x86-64-v3", "x86-64-v4"])
 def test_what_an_epilogue_reads_too_is_read_in_place(cpu: str) -> None:
     b = Builder()

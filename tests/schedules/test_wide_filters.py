@@ -67,6 +67,7 @@ def test_chunks_of_taps_are_loops() -> None:
     assert _lines(longer) <= _lines(layer) < 1200
 
 
+@pytest.mark.dear(share=4)
 def test_taps_of_borders_are_stretches() -> None:
     """Taps side by side that reach the same positions share their code."""
     layer = (1, 3, 60), {"channels": 5, "kernel": 41, "pad": ((20, 25),)}

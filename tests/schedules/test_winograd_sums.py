@@ -167,6 +167,7 @@ def cut_up(made: Plan, block: int, own: int) -> Plan:
     )
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("size", [2, 4, 6])
 def test_loops_are_sound(size: int) -> None:
     """By the interpreter, which watches every access: borders on all sides, blocks that end within

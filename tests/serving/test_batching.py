@@ -56,6 +56,7 @@ def squares(x: Any) -> Any:
     return {"y": x["x"] ** 2, "sum": x["x"].sum(tuple(range(1, x["x"].ndim)))}
 
 
+@pytest.mark.dear(share=4)
 @settings(max_examples=40)
 @given(
     st.lists(st.tuples(st.integers(1, 11), st.sampled_from([1, 2, 5])), min_size=1, max_size=30),

@@ -131,6 +131,7 @@ def test_wherever_lists_stand(
     assert outcome() == wanted
 
 
+@pytest.mark.dear(share=4)
 def test_what_looks_like_many_lists_is_passed_over_once() -> None:
     """Each byte of a body is looked at a few times, however many lists seem to begin in it."""
     body = b'{"inputs": [' + b'{"data": [1, "' * 500_000 + b"]"
@@ -139,6 +140,7 @@ def test_what_looks_like_many_lists_is_passed_over_once() -> None:
     assert time.process_time() - begin < 2
 
 
+@pytest.mark.dear(share=4)
 def test_others_have_their_turn_while_a_long_list_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """No piece is much longer than it is to be."""
     pieces: list[int] = []

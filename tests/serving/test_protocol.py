@@ -394,6 +394,7 @@ def test_whatever_comes_is_read_or_refused(outer: Any, inner: Any, rest: bytes, 
             parse(said, model, rest)
 
 
+@pytest.mark.dear(share=4)
 def test_millions_of_lists_are_refused_in_a_moment() -> None:
     """And the collector of cycles is as it was."""
     bomb = b'{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": ['

@@ -142,6 +142,7 @@ def figures(address: str) -> dict[str, float]:
     return {n: float(value) for n, value in re.findall(r"^([^# ].*) (\S+)$", text, re.M)}
 
 
+@pytest.mark.dear(share=4)
 @pytest.mark.parametrize("count", [600, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_no_answer_is_lost_or_mixed(sized: str, count: int, record_property: Any) -> None:
     """Of images of three sizes at once."""
@@ -162,6 +163,7 @@ def test_no_answer_is_lost_or_mixed(sized: str, count: int, record_property: Any
     record_property("measured", f"{count / seconds:.0f} requests/s, {grown / 1e6:+.1f} MB")
 
 
+@pytest.mark.dear
 def test_memory_is_flat(sized: str) -> None:
     """The third time needs no more than the second did."""
     levels: list[float] = []
@@ -297,6 +299,7 @@ def test_more_connections_than_may_be() -> None:
         assert is_well(address)
 
 
+@pytest.mark.dear
 def test_two_requests_in_one_breath(short: str) -> None:
     """Pipelined, and answered in order."""
     bodies = [json.dumps({"id": id, "inputs": [tensor(X)]}).encode() for id in "ab"]

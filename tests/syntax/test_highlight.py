@@ -65,6 +65,7 @@ def scope_at(text: str, at: int) -> tuple[str, int]:
     raise AssertionError(text[at : at + 20])
 
 
+@pytest.mark.drawn(share=3)
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
 def test_textmate_sees_the_words_of_the_parser(path: Path) -> None:
     text = path.read_text(encoding="utf-8")

@@ -65,6 +65,7 @@ def test_kept_tables_are_those_of_the_grammar() -> None:
     assert settings(ours) == settings(anew), "run `make grammar`"
 
 
+@pytest.mark.dear(share=4)
 def test_the_file_is_what_make_grammar_writes() -> None:
     """But for the numbers of states."""
     assert (tables.GRAMMARS[-1] / tables.TABLES).read_text("utf-8") == tables.read(tables.TABLES)
@@ -73,6 +74,7 @@ def test_the_file_is_what_make_grammar_writes() -> None:
     assert differences(table(tables.restored(again)), table(tables.restored(kept()))) == []
 
 
+@pytest.mark.dear(share=4)
 def test_differences_are_found() -> None:
     other = lark.Lark(
         tables.grammar_text().replace('"repeat" disjunction', '"repeat" sum'),
@@ -98,6 +100,7 @@ def test_matching_tables_are_used(folder: Path, monkeypatch: pytest.MonkeyPatch)
     assert tables.parser().parse("let a = 1", start="file").data == "file"
 
 
+@pytest.mark.dear(share=4)
 def test_another_grammar_counts(folder: Path) -> None:
     grammar = folder / tables.GRAMMAR
     grammar.write_text(tables.grammar_text().replace('"repeat"', '"again"'), encoding="utf-8")

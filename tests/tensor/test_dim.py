@@ -113,16 +113,19 @@ def _grow(inner: st.SearchStrategy[Pair]) -> st.SearchStrategy[Pair]:
 pairs = st.recursive(leaves, _grow, max_leaves=6)
 
 
+@pytest.mark.dear(share=4)
 @given(pairs, bindings())
 def test_value_is_that_of_plain_integers(pair: Pair, values: dict[str, int]) -> None:
     assert evaluate(pair.dim, values) == pair.plain(values)
 
 
+@pytest.mark.dear(share=4)
 @given(pairs, bindings())
 def test_substitution_gives_the_value(pair: Pair, values: dict[str, int]) -> None:
     assert substitute(pair.dim, dict(values)) == pair.plain(values)
 
 
+@pytest.mark.dear(share=4)
 @given(pairs, bindings(), st.sets(st.sampled_from([s.name for s in SYMBOLS])))
 def test_substitution_in_two_steps(pair: Pair, values: dict[str, int], first: set[str]) -> None:
     part = substitute(pair.dim, {name: values[name] for name in first})
@@ -130,6 +133,7 @@ def test_substitution_in_two_steps(pair: Pair, values: dict[str, int], first: se
     assert evaluate(part, values) == pair.plain(values)
 
 
+@pytest.mark.dear(share=4)
 @given(pairs, bindings())
 def test_bounds_hold(pair: Pair, values: dict[str, int]) -> None:
     low, high = bounds(pair.dim)
@@ -138,6 +142,7 @@ def test_bounds_hold(pair: Pair, values: dict[str, int]) -> None:
     assert high is None or value <= high
 
 
+@pytest.mark.dear(share=4)
 @given(pairs, st.lists(bindings(), min_size=1, max_size=5))
 def test_arrays_evaluate_element_by_element(pair: Pair, many: list[dict[str, int]]) -> None:
     arrays = {s.name: np.array([values[s.name] for values in many]) for s in SYMBOLS}
@@ -145,6 +150,7 @@ def test_arrays_evaluate_element_by_element(pair: Pair, many: list[dict[str, int
     assert found.tolist() == [pair.plain(values) for values in many]
 
 
+@pytest.mark.dear(share=4)
 @given(pairs, pairs, bindings(), st.sampled_from([">=", ">", "=="]))
 def test_what_is_proven_holds(a: Pair, b: Pair, values: dict[str, int], condition: str) -> None:
     if provably(condition, a.dim, b.dim):
@@ -163,6 +169,7 @@ def test_extremes_that_hold_an_argument_are_beyond_it() -> None:
     assert not provably(">=", dim_min(h, w), h)
 
 
+@pytest.mark.dear(share=4)
 @given(pairs, divisors, bindings())
 def test_exact_division_is_exact(value: Pair, divisor: Pair, values: dict[str, int]) -> None:
     product = value.dim * divisor.dim
@@ -174,6 +181,7 @@ def test_exact_division_is_exact(value: Pair, divisor: Pair, values: dict[str, i
         assert evaluate(claimed, values) * divisor.plain(values) == value.plain(values)
 
 
+@pytest.mark.dear(share=4)
 @given(pairs, divisors, bindings())
 def test_what_a_product_is_divided_by_leaves_the_other_factor(
     value: Pair, divisor: Pair, values: dict[str, int]
@@ -183,6 +191,7 @@ def test_what_a_product_is_divided_by_leaves_the_other_factor(
     assert evaluate(quotient, values) == value.plain(values)
 
 
+@pytest.mark.dear(share=4)
 @given(pairs, pairs, pairs)
 def test_ring_laws_make_equal_forms(a: Pair, b: Pair, c: Pair) -> None:
     assert a.dim + b.dim == b.dim + a.dim
@@ -192,6 +201,7 @@ def test_ring_laws_make_equal_forms(a: Pair, b: Pair, c: Pair) -> None:
     assert str(a.dim + b.dim) == str(b.dim + a.dim)
 
 
+@pytest.mark.dear(share=4)
 @given(pairs, pairs)
 def test_dims_that_are_constant_are_ints(a: Pair, b: Pair) -> None:
     assert isinstance(a.dim - a.dim, int)

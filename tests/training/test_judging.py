@@ -113,6 +113,7 @@ def _refused(rule: Callable[..., None], *given: object) -> str | None:
     return None
 
 
+@pytest.mark.drawn(share=3)
 @pytest.mark.parametrize("name", METRICS)
 @pytest.mark.parametrize("loss", ["cross_entropy", "mse", "binary_cross_entropy", "dice"])
 def test_metrics_are_placed(name: str, loss: str) -> None:

@@ -6,6 +6,7 @@ import gc
 import weakref
 
 import numpy as np
+import pytest
 
 import convdsl
 from convdsl.training.session import Session
@@ -13,6 +14,7 @@ from convdsl.training.settings import complete
 from convdsl.weights import RandomWeights, bind
 
 
+@pytest.mark.dear(share=4)
 def test_weights_that_steps_change_are_kept_once() -> None:
     """The arrays that were given are let go: a large network would have each weight twice."""
     model = convdsl.load("mnist_cnn")

@@ -170,6 +170,7 @@ def test_a_damaged_checkpoint_is_said(tmp_path: Path) -> None:
             run(tmp_path / "run", epochs=2, resume=True)
 
 
+@pytest.mark.dear(share=4)
 def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path) -> None:
     """And leaves the checkpoint of before alone."""
     data = samples()

@@ -237,6 +237,7 @@ def test_ctrl_c_stops_all_after_one_step(place: Path, uninterrupted: str) -> Non
     assert digest(out) == uninterrupted
 
 
+@pytest.mark.dear(share=4)
 def test_a_bad_file_is_one_message(place: Path) -> None:
     """Whichever rank reads it."""
     folder = place / "images"

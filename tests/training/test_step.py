@@ -108,6 +108,7 @@ def test_states_of_before_bring_the_same_steps() -> None:
         made.restore({"stem.weight": kept["stem.weight"]})
 
 
+@pytest.mark.dear(share=4)
 def test_what_is_frozen_stays_and_costs_nothing() -> None:
     model = convdsl.parse(DEEP)
     plain = training_step(model, complete(model, PLAIN))
@@ -181,6 +182,7 @@ def test_a_name_that_training_needs() -> None:
     assert "label.weight" in step.trained
 
 
+@pytest.mark.dear(share=4)
 def test_an_imported_network_with_numbers_of_its_own_is_trained(tmp_path: Path) -> None:
     """Exporters write what an operator has no attribute for as tensors of rank 0."""
     weight = np.random.default_rng(0).standard_normal((3, 5)).astype("f4")

@@ -199,6 +199,7 @@ def test_what_is_dropped_is_zero_whatever_it_was() -> None:
     assert set(np.unique(y)) == {np.float32(0), np.float32(np.inf)}
 
 
+@pytest.mark.dear(share=4)
 def test_layers_steps_and_seeds_draw_apart() -> None:
     x = np.ones((16, 64), np.float32)
     first, second = dropped(dropping(16, 64, layers=2), x).values()
@@ -209,6 +210,7 @@ def test_layers_steps_and_seeds_draw_apart() -> None:
         assert 0.2 < (first != other["y0"]).mean() < 0.6
 
 
+@pytest.mark.dear(share=4)
 def test_a_mask_does_not_depend_on_the_layout() -> None:
     """The place of an element counts, not where it lies: alike in blocked and in plain memory."""
     x = np.ones((2, 32, 5, 5), np.float32)
@@ -231,6 +233,7 @@ def test_nothing_or_all_is_dropped(p: float, per: str) -> None:
     np.testing.assert_array_equal(evaluate_graph(trained(b), {"x": x, "step": 0})["y0"], expected)
 
 
+@pytest.mark.dear(share=4)
 @pytest.mark.parametrize("shape", [(7,), (3, 5), (2, 3, 4, 2)])
 def test_dropout_has_the_gradient_of_its_mask(shape: tuple[int, ...]) -> None:
     graph = trained(dropping(*shape, p=0.4, layers=2, dtype=F64))
@@ -279,6 +282,7 @@ def test_wholes_are_drawn_as_elements_are(per: str, own: int) -> None:
         np.testing.assert_array_equal(wholes["y0"], expected)
 
 
+@pytest.mark.dear(share=4)
 @pytest.mark.parametrize(("per", "shape"), [("sample", (7, 3)), ("channel", (2, 5, 4, 2))])
 def test_wholes_have_the_gradient_of_their_mask(per: str, shape: tuple[int, ...]) -> None:
     graph = trained(dropping(*shape, p=0.4, layers=2, dtype=F64, per=per))

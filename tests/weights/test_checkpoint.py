@@ -299,6 +299,7 @@ def test_pickles_are_limited_in_bytes_and_opcodes(tmp_path: Path) -> None:
     refused(tmp_path, ck.archive(b"(" * (MAX_OPCODES + 1), {}), "more than 2000000 opcodes")
 
 
+@pytest.mark.dear(share=4)
 def test_pickles_cannot_make_work_out_of_little(tmp_path: Path) -> None:
     """One long list used over and over: each use would cost its length."""
     long_list = b"](" + b"N" * (MAX_ENTRIES // 2 + 1) + b"e" + b"q\x00"
@@ -314,6 +315,7 @@ def test_pickles_cannot_make_work_out_of_little(tmp_path: Path) -> None:
     refused(tmp_path, ck.archive(long_tuple + uses, {}), "it asks for torch.Size")
 
 
+@pytest.mark.dear(share=4)
 def test_more_tensors_than_allowed(tmp_path: Path) -> None:
     one = ck.tensor("0", "FloatStorage", 1, (1,), (1,)) + b"q\x00"
     body = b"}(" + ck.text("t") + one
@@ -362,6 +364,7 @@ def test_cut_short_anywhere(tmp_path: Path, format: str) -> None:
             load(path)
 
 
+@pytest.mark.dear(share=4)
 @given(data=st.data(), format=st.sampled_from(sorted(FORMATS)))
 def test_damage_is_a_weight_error_or_harmless(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, format: str

@@ -241,6 +241,7 @@ def test_random_seeds() -> None:
             load(spec)
 
 
+@pytest.mark.dear(share=4)
 @pytest.mark.parametrize("format", FORMATS)
 def test_cut_short_anywhere(tmp_path: Path, format: str) -> None:
     write(path := tmp_path / "weights", format, {"w": ARRAYS["a.weight"], "b": ARRAYS["a.bias"]})
@@ -251,6 +252,7 @@ def test_cut_short_anywhere(tmp_path: Path, format: str) -> None:
             load(path)
 
 
+@pytest.mark.dear(share=4)
 @given(data=st.data(), format=st.sampled_from(FORMATS))
 def test_damage_is_a_weight_error_or_harmless(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, format: str

@@ -188,6 +188,7 @@ def test_random_crop_is_a_part_of_the_padded_image() -> None:
     assert stats.chisquare(seen.ravel()).pvalue > 1e-3  # every place alike often
 
 
+@pytest.mark.dear(share=4)
 def test_random_resized_crop_draws_areas_and_shapes() -> None:
     """The part is read off a ramp of rows and columns; Pillow resizes it to the same."""
     y, x = np.mgrid[:200, :240].astype(np.float32)
@@ -241,6 +242,7 @@ def test_affine_changes_are_drawn_evenly(
     assert stats.kstest(found, stats.uniform(low, high - low).cdf).pvalue > 1e-3
 
 
+@pytest.mark.dear
 def test_moves_are_drawn_evenly_in_whole_pixels() -> None:
     moves = [seen_map("affine", {"translate": [0.1, 0.3]}, k)[:, 2] for k in range(1500)]
     x, y = np.rint(np.array(moves).T).astype(int)
@@ -361,6 +363,7 @@ def test_erase_draws_areas_and_shapes() -> None:
     assert x.all()
 
 
+@pytest.mark.dear(share=4)
 def test_cutout_is_centred_anywhere() -> None:
     x = np.ones((1, 6, 7), np.float32)
     centres = np.zeros((6, 7), int)
@@ -381,6 +384,7 @@ def batch(**more: Any) -> dict[str, Any]:
     return {"image": x, "label": np.array([0, 2, 1, 2])} | more
 
 
+@pytest.mark.dear(share=4)
 def test_mixup_mixes_images_and_labels_alike() -> None:
     given = batch()
     mixed = change("mixup", {"alpha": 0.4}, Known(classes=3))
@@ -400,6 +404,7 @@ def test_mixup_mixes_images_and_labels_alike() -> None:
     np.testing.assert_array_equal(still["image"], given["image"])
 
 
+@pytest.mark.dear(share=4)
 def test_cutmix_pastes_and_counts() -> None:
     mask = RNG.integers(0, 5, (4, 10, 12))
     given = batch(mask=mask)

@@ -49,6 +49,7 @@ def loader(workers: int, chain: Any = CHAIN, prepare: Preparation = PREPARE) -> 
     return Loader(data, prepare, 5, augmentation(chain, prepare, 3), workers=workers)
 
 
+@pytest.mark.drawn(share=3)
 @pytest.mark.parametrize("workers", [1, 3])
 @pytest.mark.parametrize("start", [0, 2, 4])
 def test_resumed_bit_for_bit_by_any_number_of_workers(workers: int, start: int) -> None:
@@ -109,6 +110,7 @@ ANY = [
 ]
 
 
+@pytest.mark.dear(share=4)
 @given(
     height=SIZES,
     width=SIZES,

@@ -42,6 +42,7 @@ def arrays(name: str, odd: float) -> dict[str, Any]:
     return {"x": np.zeros((12, 6, 6), "f4"), name: target}
 
 
+@pytest.mark.drawn(share=3)
 @pytest.mark.parametrize("odd", ODD[:5])
 @pytest.mark.parametrize(("loss", "body", "name"), LOSSES)
 def test_what_is_no_whole_number_is_no_class(loss: str, body: str, name: str, odd: float) -> None:

@@ -16,6 +16,7 @@ def labelled(labels: list[int]) -> ArrayData:
     return ArrayData({"x": np.zeros((len(labels), 1, 1), np.uint8), "y": np.array(labels)})
 
 
+@pytest.mark.dear(share=4)
 @given(
     labels=st.lists(st.integers(-1, 4), min_size=2, max_size=60),
     fraction=st.floats(0.05, 0.95),
