@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 import pytest
 from executors import run_llvm, run_loops
-from op_cases import CASES_PER_OPERATOR, GENERATORS, draw_case
+from op_cases import CASES_PER_OPERATOR, GENERATORS, ONE_PASS, draw_case
 from op_cases.closeness import assert_close
 from op_cases.draw import Array, type_of
 from oracles import onnx_says
@@ -69,10 +69,6 @@ def test_cost_is_what_is_executed(name: str, seed: int) -> None:
         assert counted <= counter.operations
     else:
         assert counted == counter.operations
-
-
-ONE_PASS = ("cumsum", "top_k")
-"""Whose expressions say every pair of elements, and whose cost is what one pass does."""
 
 
 def test_cost_of_one_pass() -> None:

@@ -141,7 +141,8 @@ def test_from_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     exec(compile(block("import convdsl"), "README.md", "exec"), names)
     assert names["logits"].shape == (2, 1000)
     again = convdsl.load_executable("resnet50.cdsl")(images[:1])
-    np.testing.assert_allclose(again, names["logits"][:1], rtol=0, atol=1e-3)
+    most = np.abs(again).max()  # fifty layers of drawn weights: thousands
+    np.testing.assert_allclose(again, names["logits"][:1], rtol=0, atol=5e-6 * most)
 
 
 def test_the_figure_in_python() -> None:

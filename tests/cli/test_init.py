@@ -6,6 +6,7 @@ import json
 import os
 import re
 import resource
+import shlex
 import signal
 import subprocess
 import sys
@@ -61,7 +62,7 @@ def test_the_project_does_what_its_readme_says(
         ".gitignore", ".pre-commit-config.yaml", ".github/workflows/convdsl.yml",
     }  # fmt: skip
     assert {Path(line).relative_to(folder).as_posix() for line in said.out.splitlines()} == written
-    assert said.err.startswith(f"note: next: cd {folder} && python data.py")
+    assert said.err.startswith(f"note: next: cd {shlex.quote(str(folder))} && python data.py")
     texts = [path.read_text() for path in folder.rglob("*") if path.is_file()]
     assert not any("@" in text.replace("checkout@", "").replace("python@", "") for text in texts)
     assert not any("template" in text for text in texts)

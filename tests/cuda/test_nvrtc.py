@@ -139,7 +139,7 @@ def test_levels_of_a_card() -> None:
         ("ptx", {"arch": "sm_75", "precision": "high"}, "sm_75 multiplies no TF32"),
         ("asm", {"arch": "sm_90"}, "arch sm_90 says which card"),
         ("asm", {"precision": "high"}, "a processor computes in the type that the model says"),
-        ("ptx", {"precision": "low"}, "unknown precision `low`; there are highest, high, medium"),
+        ("ptx", {"precision": "low"}, "unknown precision `low`; products are of highest"),
     ):
         with pytest.raises(InputError, match=said):
             convdsl.emit("lenet5", level, **more)

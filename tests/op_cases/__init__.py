@@ -18,6 +18,9 @@ GENERATORS: dict[str, Generator] = {
 
 CASES_PER_OPERATOR = 20
 
+ONE_PASS = ("cumsum", "top_k")
+"""Whose expressions say every pair of elements, and whose cost is what one pass does."""
+
 MOST_WORK = 12_000
 """Arithmetic and elements of one case: what the loop interpreter gets through in a moment."""
 
