@@ -289,7 +289,7 @@ class _Importer:
             found = self._fold(node, inputs, attributes)
             if found is not None:
                 return [found]
-        read = READING.get(node.op_type)
+        read = READING.get(_kind(node.domain, node.op_type))
         if read is None:
             raise ReadError("supported among constants and shapes only")
         result = read.rule(reading)

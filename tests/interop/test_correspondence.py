@@ -47,15 +47,19 @@ def test_spellings_have_the_kind_of_the_row(name):
         assert any(len(found) > 1 for found in kinds)
 
 
+ONNX = [kind for kind in READING if "." not in kind]
+"""Kinds of ONNX; those of ONNX Runtime stand behind their domain."""
+
+
 def test_kinds_that_are_read_exist():
-    for kind in READING:
+    for kind in ONNX:
         assert onnx.defs.has(kind), kind
 
 
 def test_deciding_operands_are_operands():
-    for kind, read in READING.items():
+    for kind in ONNX:
         schema = onnx.defs.get_schema(kind)
-        assert all(index < len(schema.inputs) for index in read.deciding), kind
+        assert all(index < len(schema.inputs) for index in READING[kind].deciding), kind
 
 
 def test_element_types_are_onnxs():

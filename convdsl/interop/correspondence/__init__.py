@@ -15,6 +15,7 @@ from convdsl.interop.correspondence import (
     positions,
     products,
     quantisation,
+    quantised_operators,
     recurrent,
     reductions,
     regions,
@@ -45,6 +46,7 @@ FAMILIES = (
     regions,
     signals,
     quantisation,
+    quantised_operators,
     recurrent,
 )
 _ROWS = tuple(row for family in FAMILIES for row in family.ROWS)

@@ -59,7 +59,8 @@ def _operands(r: Reading) -> dict[str, Tensor]:
     return {"x": r[0], "weight": r[1], **({"bias": r[2]} if r.has(2) else {})}
 
 
-def _read_conv(r: Reading) -> Tensor:
+def read_conv(r: Reading) -> Tensor:
+    """Conv: a convolution of x by w, perhaps with a bias."""
     kernel, how = _filter(r)
     how["pad"] = read_padding(r, kernel, how["stride"], how["dilation"])
     return r.apply("conv", _operands(r), channels=r.shape(1)[0], **how)
@@ -281,7 +282,7 @@ ROWS = (
         "Conv",
         module("nn.Conv{rank}d", _layer_conv, _say_conv, loose=_loose_conv),
         _spell_conv,
-        Read(_read_conv),
+        Read(read_conv),
     ),
     Row(
         "conv_transpose",

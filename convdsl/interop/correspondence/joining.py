@@ -33,7 +33,8 @@ _FAR = 2**62
 # From ONNX
 
 
-def _read_concat(r: Reading) -> Tensor:
+def read_concat(r: Reading) -> Tensor:
+    """Concat: tensors one behind the other along an axis."""
     rank = r.rank(0)
     given = [r[i] for i in range(len(r.inputs))]
     tensors = [x for x in given if 0 not in shape_of(x)] or given[:1]
@@ -299,7 +300,7 @@ ROWS = (
         "Concat",
         PyTorch("torch.cat", _say_concat),
         Keyword("axis", "axis", "dim"),
-        read=_read_concat,
+        read=read_concat,
     ),
     Row(
         "split",

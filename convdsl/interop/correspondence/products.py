@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 # From ONNX
 
 
-def _read_gemm(r: Reading) -> Tensor:
+def read_gemm(r: Reading) -> Tensor:
     """alpha A B + beta C; a linear layer where it is one."""
     a, b, c = r[0], r[1], r.given(2)
     alpha, beta = r.attribute("alpha", 1.0), r.attribute("beta", 1.0)
@@ -54,7 +54,8 @@ def _linear(r: Reading, x: Tensor, weight: Tensor, bias: Tensor | None) -> Value
     return r.apply("linear", inputs, channels=shape_of(weight)[0], bias=bias is not None)
 
 
-def _read_matmul(r: Reading) -> Tensor:
+def read_matmul(r: Reading) -> Tensor:
+    """MatMul: a linear layer where the right side is a matrix known while reading."""
     a, b = r[0], r[1]
     if isinstance(b, Known) and b.array.ndim == 2 and not isinstance(a, Known) and r.rank(0) > 1:
         return _linear(r, a, Known(b.array.T, b.name), None)
@@ -105,7 +106,7 @@ ROWS = (
     only_spelled(
         "linear", "Gemm", module("nn.Linear", _layer_linear, loose=_loose_linear), _spell_linear
     ),
-    same("matmul", "MatMul", "torch.matmul", read=_read_matmul),
+    same("matmul", "MatMul", "torch.matmul", read=read_matmul),
     same(
         "einsum",
         "Einsum",
@@ -115,5 +116,5 @@ ROWS = (
     ),
 )
 
-READING = {"Gemm": Read(_read_gemm)}
+READING = {"Gemm": Read(read_gemm)}
 """A linear layer where the matrix is a weight, else a product and a sum."""

@@ -44,6 +44,13 @@ class Reading:
         self.attributes = attributes
         self.opset = opset
 
+    def instead(self, *inputs: Tensor | None, **attributes: Any) -> Reading:
+        """The same node with other inputs, and attributes besides its own: as a rule of another
+        kind is to see it."""
+        return Reading(
+            self.scene, self.proto, inputs, {**self.attributes, **attributes}, self.opset
+        )
+
     # Attributes and inputs
 
     def attribute(self, name: str, default: Any = None) -> Any:
