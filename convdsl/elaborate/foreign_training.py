@@ -78,7 +78,6 @@ TECHNIQUES: Mapping[str, Mapping[str, str]] = {
         "kld": "kl_divergence",
         "kldiv": "kl_divergence",
         "kullbackleibler": "kl_divergence",
-        "jaccard": "iou",
     },
     "optimizer": {"momentum": "sgd", "nesterov": "sgd", "gradientdescent": "sgd"},
     "schedule": {

@@ -16,8 +16,6 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from convdsl.ir.starts import number_of
-
 _CHUNK = 1 << 14  # words drawn at once: what is made of them stays in cache
 
 
@@ -108,6 +106,8 @@ class RandomWeights:
     ) -> NDArray[Any]:
         """The weight `name`; `fan` is the fan-in of the layer that it belongs to."""
         out: NDArray[Any] = np.empty(shape, dtype)
+        from convdsl.ir.starts import number_of  # artifacts run without graphs
+
         number = number_of(init)
         if number is not None:
             out.fill(number)

@@ -68,6 +68,10 @@ FAMILIES: Mapping[str, tuple[str, ...]] = {
         "Tile", "Transpose", "Unsqueeze",
     ),
     "dropout": ("Dropout",),
+    "small integers": (
+        "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger",
+        "MatMulInteger", "QLinearConv", "QLinearMatMul",
+    ),
 }  # fmt: skip
 
 TYPES = {
@@ -77,6 +81,8 @@ TYPES = {
     TensorProto.INT32,
     TensorProto.BOOL,
 }
+SMALL = {TensorProto.UINT8, TensorProto.INT8}
+"""Element types that the tests of small integers have besides."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +110,8 @@ def node_tests() -> tuple[Case, ...]:
         ports = [*proto.graph.input, *proto.graph.output]
         if any(p.type.WhichOneof("value") != "tensor_type" for p in ports):
             continue
-        if any(p.type.tensor_type.elem_type not in TYPES for p in ports):
+        small = SMALL if nodes[0].op_type in FAMILIES["small integers"] else set()
+        if any(p.type.tensor_type.elem_type not in TYPES | small for p in ports):
             continue
         found.append(Case(case.name, nodes[0].op_type, proto, case.data_sets, case.rtol, case.atol))
     return tuple(found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import onnx
 import pytest
 from random_graphs import random_graph
@@ -19,10 +20,10 @@ from interop.test_import import structure
 pytestmark = pytest.mark.drawn
 
 
-def around(model, weights="random:1"):
-    """To ONNX and to text."""
+def around(model, weights="random:1", **sizes):
+    """To ONNX and to text, at some sizes."""
     proto = onnx.load_model_from_string(convdsl.export(model, weights))
-    back = convert(proto, "net", {})
+    back = convert(proto, "net", sizes)
     return source(back)
 
 
@@ -43,22 +44,38 @@ def test_the_zoo_as_text(name):
     check_text(name)
 
 
+OPEN_POSITIONS = ("segnet",)
+"""Networks with positions of maxima, which ONNX counts through all samples: their batch is bound,
+and what is read adds where planes start and takes it away again, each time."""
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", zoo.names())
 def test_the_whole_zoo_as_text(name):
-    check_text(name)
+    """Where ONNX has no operator of ours, another structure comes back: of the same numbers."""
+    sizes = {"N": 1} if name in OPEN_POSITIONS else {}
+    check_text(name, is_arithmetic_enough=True, **sizes)
 
 
-def check_text(name):
+def check_text(name, is_arithmetic_enough=False, **sizes):
     model = convdsl.load(name)
-    text, arrays = around(model)
+    text, arrays = around(model, **sizes)
     again = convdsl.parse(text)
-    assert structure(run_passes(again.graph)) == structure(run_passes(model.graph))
+    same = structure(run_passes(again.graph)) == structure(run_passes(model.graph))
+    assert same or is_arithmetic_enough
+    if not same:
+        given = draw_inputs(model, N=sizes.get("N", 2))
+        with np.errstate(all="ignore"):
+            expected = run_convdsl(model, given, "random:1")
+            assert_close(run_convdsl(again, given, arrays), expected)
     assert again.preprocessing == model.preprocessing
-    assert around(again, arrays)[0] == text
+    second, arrays = around(again, arrays, **sizes)
+    if second != text:  # what is said another way is said so from then on
+        assert is_arithmetic_enough
+    if second != text and not sizes:
+        assert around(convdsl.parse(second), arrays, **sizes)[0] == second
 
 
-@pytest.mark.dear
 def test_repeated_structure_is_said_once():
     text, _ = around(convdsl.load("resnet152"))
     assert "for i in range(1, 36)" in text

@@ -15,7 +15,6 @@ from convdsl.interop.correspondence.padding import (
     layer_padding,
     padded,
     padding_of,
-    pads,
     read_padding,
     spell_padding,
 )
@@ -208,22 +207,51 @@ def _spell_positions(s: Spelling) -> list[str]:
 
 
 def _spell_max_unpool(s: Spelling) -> str:
-    """Positions count through the output asked for, as onnxruntime reads them."""
+    """Onto what the windows reach, and zeros behind: of an `output_shape` beyond the smallest,
+    positions count through the smallest by ONNX's reference and through the larger by onnxruntime.
+    """
     call = s.call
-    shape = call.outputs[0].shape
-    known = [size for size in shape if isinstance(size, int)]
-    if len(known) < len(shape):
-        planes = s("Range", s.constant(0, "int64"), _scalar(s, shape[0] * shape[1]),
+    (whole,) = call.outputs
+    batch, channels, *space = whole.shape
+    ends: list[int] = []
+    least: list[Dim] = []
+    steps = zip(call.type("x").shape[2:], call["stride"], call["pad"], call["kernel"], strict=True)
+    for wanted, (size, step, (before, _), kernel) in zip(space, steps, strict=True):
+        reach = (size - 1) * step - before + kernel
+        beyond = reach - wanted
+        ends.append(max(beyond, 0) if isinstance(beyond, int) else 0)
+        least.append(reach - ends[-1])
+    positions = s["positions"]
+    if least[1:] != space[1:]:
+        positions = _counted_through(s, positions, space, least)
+    known = [size for size in (batch, channels, *least) if isinstance(size, int)]
+    if len(known) < whole.rank:
+        planes = s("Range", s.constant(0, "int64"), _scalar(s, batch * channels),
                    s.constant(1, "int64"))  # fmt: skip
-        scaled = s("Mul", planes, s.integers([prod(shape[2:])]))
-        offsets = s("Reshape", scaled, s.integers([*shape[:2], *(1 for _ in shape[2:])]))
+        scaled = s("Mul", planes, s.integers([prod(least)]))
+        offsets = s("Reshape", scaled, s.integers([batch, channels, *(1 for _ in space)]))
     else:
         counted = np.arange(prod(known[:2])) * prod(known[2:])
-        offsets = s.constant(counted.reshape(*known[:2], *(1 for _ in known[2:])), "int64")
-    positions = s("Add", s["positions"], offsets)
+        offsets = s.constant(counted.reshape(*known[:2], *(1 for _ in space)), "int64")
     window: dict[str, Any] = {"kernel_shape": call["kernel"], "strides": call["stride"]}
-    window["pads"] = pads(call["pad"])
-    return s("MaxUnpool", s["x"], positions, s.integers(shape), **window)
+    window["pads"] = [*(before for before, _ in call["pad"]), *ends]
+    y = s("MaxUnpool", s["x"], s("Add", positions, offsets), **window)
+    behind = [size - has for size, has in zip(space, least, strict=True)]
+    if not any(behind):
+        return y
+    return s("Pad", y, s.integers([*[0] * (whole.rank + 2), *behind]))
+
+
+def _counted_through(s: Spelling, positions: str, own: Sequence[Dim], other: Sequence[Dim]) -> str:
+    """Positions in a plane of some sizes as positions in one of others."""
+    rest, total = positions, ""
+    for axis in range(len(own) - 1, -1, -1):
+        place = s("Mod", rest, s.integers([own[axis]])) if axis else rest
+        rest = s("Div", rest, s.integers([own[axis]])) if axis else ""
+        inner = other[axis + 1 :]
+        scaled = s("Mul", place, s.integers([prod(inner)])) if inner else place
+        total = s("Add", total, scaled) if total else scaled
+    return total
 
 
 def _scalar(s: Spelling, size: Dim) -> str:

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 from convdsl.interop.correspondence.row import Read, Row
 from convdsl.interop.correspondence.wording import Lacking, PyTorch, Wording
 from convdsl.interop.reading.tensors import Tensor
+from convdsl.ir.graph import OpNode, Value
 from convdsl.ops.regions import LARGEST, MEAN
+from convdsl.tensor import DType
 
 if TYPE_CHECKING:
     from convdsl.interop.reading.node import Reading
@@ -40,14 +42,37 @@ def _read_roi_align(r: Reading) -> Tensor:
 
 def _read_max_roi_pool(r: Reading) -> Tensor:
     """A region is the number of its image, then its corners."""
-    first = r.unary("slice", r[1], axes=(1,), start=(0,), stop=(1,))
-    corners = r.unary("slice", r[1], axes=(1,), start=(1,), stop=(5,))
-    images = r.unary("squeeze", r.unary("cast", first, dtype="i64"), axes=(1,))
+    images, corners = _joined(r[1]) or _parted(r)
     how = {
         "size": tuple(r.attribute("pooled_shape")),
         "scale": r.attribute("spatial_scale", 1.0),
     }
     return r.apply("roi_pool", {"x": r[0], "regions": corners, "images": images}, **how)
+
+
+def _parted(r: Reading) -> tuple[Tensor, Tensor]:
+    first = r.unary("slice", r[1], axes=(1,), start=(0,), stop=(1,))
+    corners = r.unary("slice", r[1], axes=(1,), start=(1,), stop=(5,))
+    return r.unary("squeeze", r.unary("cast", first, dtype="i64"), axes=(1,)), corners
+
+
+def _joined(regions: Tensor) -> tuple[Tensor, Tensor] | None:
+    """The images and corners that regions were joined from, as we write them."""
+    found = _made_by(regions, "concat")
+    if found is None or found.attributes["axis"] != 1 or len(found.data_inputs) != 2:
+        return None
+    numbers, corners = found.data_inputs
+    column = _made_by(numbers, "unsqueeze")
+    cast = None if column is None else _made_by(column.data_inputs[0], "cast")
+    images = None if cast is None else cast.data_inputs[0]
+    if images is None or images.type.rank != 1 or images.type.dtype is not DType.I64:
+        return None
+    return images, corners
+
+
+def _made_by(x: Tensor, op: str) -> OpNode | None:
+    node = x.node if isinstance(x, Value) else None
+    return node if isinstance(node, OpNode) and node.op.name == op else None
 
 
 # As ONNX

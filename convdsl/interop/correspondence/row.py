@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import numpy as np
+
 from convdsl.interop.correspondence.wording import PyTorch, function
 from convdsl.interop.reading.tensors import Tensor
 from convdsl.ir.opdef import Kind
@@ -102,8 +104,11 @@ def attributes_read(op: str, keywords: Sequence[Keyword], r: Reading) -> dict[st
     for keyword in keywords:
         value = r.attribute(keyword.onnx, keyword.default)
         ours = BY_NAME[op].attribute(keyword.ours)
-        if value is not None and ours is not None:
-            found[keyword.ours] = bool(value) if ours.kind is Kind.BOOL else value
+        if value is None or ours is None:
+            continue
+        if isinstance(ours.default, float) and np.float32(ours.default) == np.float32(value):
+            value = ours.default  # a sixth is no number of single precision
+        found[keyword.ours] = bool(value) if ours.kind is Kind.BOOL else value
     return found
 
 
