@@ -47,8 +47,8 @@ def explain(
         help = (f"no input has a size of this name; of a tensor it is `{said}.{_SIZES[node.id]}`",)
     if not help and _DECLARED.search(before):
         help = (f"nothing is called so: write `output {node.id} = ...`",)
-    if not help and _ends_a_chain(node.span):
-        help = (f"a name stands before what it is of: `{node.id} = ... -> ...`",)
+    if not help:
+        help = _behind_a_chain(node)
     if not help and context.root and not session.graph.inputs:
         help = (f"a model declares its inputs: `{IMAGE.format(node.id)}`",)
     return (), help
@@ -68,7 +68,7 @@ _SIZES = {
 
 _DECLARED = re.compile(r"\boutput (?:\w+, ?)*\Z")
 _HALF_A_SIZE = re.compile(r"x(\d+)")
-_CHAIN = re.compile(r"(?!\s*(?:let\s|[\w, ]+=))[^{}\n]*->[ \t]*\Z")
+_CHAIN = re.compile(r"(?!\s*let\s)(?:\s*(?P<name>[A-Za-z_]\w*)\s*=)?[^={}\n][^{}\n]*->[ \t]*\Z")
 _ENDS = re.compile(r"[ \t]*(?:#[^\n]*)?(?:\n(?!\s*->)|\Z)")
 _BINDS = re.compile(r"[ \t]*(==|<-)")
 
@@ -86,11 +86,16 @@ def _begins_a_line(span: Span) -> bool:
     return not text[text.rfind("\n", 0, span.start) + 1 : span.start].strip()
 
 
-def _ends_a_chain(span: Span) -> bool:
-    """Whether a name is the last stage of a chain of one line that nothing takes."""
-    text = span.source.text
-    line = text[text.rfind("\n", 0, span.start) + 1 : span.start]
-    return bool(_CHAIN.match(line) and _ENDS.match(text, span.end))
+def _behind_a_chain(node: ast.Name) -> tuple[str, ...]:
+    """Help for a name that is the last stage of a chain of one line, which nothing takes."""
+    text = node.span.source.text
+    line = text[text.rfind("\n", 0, node.span.start) + 1 : node.span.start]
+    chain = _CHAIN.match(line)
+    if chain is None or not _ENDS.match(text, node.span.end):
+        return ()
+    if chain["name"]:
+        return (f"leave `-> {node.id}` out: what it comes to is called `{chain['name']}` already",)
+    return (f"a name stands before what it is of: `{node.id} = ... -> ...`",)
 
 
 def _bound_elsewhere(
