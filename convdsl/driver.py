@@ -36,7 +36,7 @@ from convdsl.runtime.cpu.team import team_size
 from convdsl.runtime.cuda.device import CudaDevice
 from convdsl.runtime.cuda.launching import nearest_architecture
 from convdsl.runtime.device import HOST, Device
-from convdsl.runtime.executable import Executable, Runner, Values
+from convdsl.runtime.executable import Executable, Facts, Runner, Values
 from convdsl.runtime.programs import Made, Signature
 from convdsl.runtime.saved import save_programs
 from convdsl.runtime.state import State
@@ -107,8 +107,9 @@ def compile(
     bound = bind_weights(model, weights)
     object_cache = ObjectCache() if cache else None
     facts = facts_of(model, bound, winograd)
-
     maker = Maker(plan, arrays_of(model, bound, weights), object_cache, tuner, team)
+    common = _common(model, ranks, team) if place is HOST else None
+    state = State(_changing(model), bound.arrays, place if common is None else common)
 
     def specialise(binding: Binding, values: Values) -> Runner:
         made = maker.load(binding, values, place)
@@ -118,36 +119,50 @@ def compile(
         return made
 
     def save(bindings: Sequence[Binding], values: Values, path: Path) -> None:
-        if len(bindings) == 1:
-            runner: Any = executable.runner(bindings[0], values)
-            made = [(runner.code, runner.weights)]
-        else:
-            made = maker.make(bindings, values)
-        programs = [
-            _program(model, code, packed, Signature(tuple(executable.inputs), binding, values))
-            for (code, packed), binding in zip(made, bindings, strict=True)
-        ]
-        made_by = f"convdsl {__version__}, {plan.toolchain.version}"
-        held = executable.state.copy()
-        said = replace(facts, apart=executable.samples_apart)
-        save_programs(path, programs, plan.toolchain.target, said, team, made_by, held)
+        _save(executable, maker, facts, bindings, values, path)
 
     outputs = tuple(Port(name, type) for name, type in model.outputs.items())
-    ports = ports_of(model)
-    common = _common(model, ranks, team) if place is HOST else None
-    state = State(_changing(model), bound.arrays, place if common is None else common)
     executable = Executable(
-        *(facts, ports, outputs, team, specialise, save, model.deciding, state, place),
+        *(facts, ports_of(model), outputs, team, specialise, save, model.deciding, state, place),
         apart=lambda: samples_are_apart(model),
     )
-    binding = bind(model, inputs, batch, symbols)
+    _make_first(executable, bind(model, inputs, batch, symbols), model, inputs)
+    return executable
+
+
+def _make_first(executable: Executable, binding: Binding, model: Model, inputs: Shapes) -> None:
+    """Code for the sizes that are said, if it can be made before the first call."""
     if model.deciding:
-        return executable
-    if binding.keys() == input_symbols(ports).keys():
+        return
+    if binding.keys() == input_symbols(ports_of(model)).keys():
         executable.runner(binding)
     elif inputs is not None:
         executable.runner(executable.complete(binding))
-    return executable
+
+
+def _save(
+    executable: Executable,
+    maker: Maker,
+    facts: Facts,
+    bindings: Sequence[Binding],
+    values: Values,
+    path: Path,
+) -> None:
+    """Write code for some sizes, with weights, states and facts, as one artifact."""
+    model, plan = maker.plan.model, maker.plan
+    if len(bindings) == 1:
+        runner: Any = executable.runner(bindings[0], values)
+        made = [(runner.code, runner.weights)]
+    else:
+        made = maker.make(bindings, values)
+    programs = [
+        _program(model, code, packed, Signature(tuple(executable.inputs), binding, values))
+        for (code, packed), binding in zip(made, bindings, strict=True)
+    ]
+    made_by = f"convdsl {__version__}, {plan.toolchain.version}"
+    held = executable.state.copy()
+    said = replace(facts, apart=executable.samples_apart)
+    save_programs(path, programs, plan.toolchain.target, said, maker.team, made_by, held)
 
 
 def _program(model: Model, code: Code, packed: Any, made_for: Signature) -> Made:

@@ -28,9 +28,9 @@ from convdsl.elaborate.files import ZOO, project_root
 from convdsl.elaborate.images import FILTERS, STEPS
 from convdsl.ir.techniques import SETTINGS
 from convdsl.ops import SPELLINGS
-from convdsl.syntax.hints import KEYWORDS
 from convdsl.syntax.layout import CLOSERS
 from convdsl.syntax.parser import expected
+from convdsl.syntax.words import KEYWORDS
 from convdsl.tensor import LANGUAGE_DTYPES
 
 FILES = 200

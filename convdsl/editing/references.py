@@ -16,7 +16,7 @@ from convdsl.editing.symbols import LOCAL, OF_FILES, Kind, Occurrence, Symbol
 from convdsl.editing.view import View
 from convdsl.elaborate.files import FileProblem, project_root
 from convdsl.syntax import ast
-from convdsl.syntax.hints import KEYWORDS
+from convdsl.syntax.words import KEYWORDS
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 

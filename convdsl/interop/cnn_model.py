@@ -11,7 +11,7 @@ from convdsl.ir.graph import Graph, OpNode, StateNode
 from convdsl.ir.model import Model
 from convdsl.ir.opdef import Role
 from convdsl.ops import SPELLINGS
-from convdsl.syntax.hints import KEYWORDS
+from convdsl.syntax.words import KEYWORDS
 
 
 def _weights(node: OpNode) -> list[str]:

@@ -30,7 +30,7 @@ from convdsl.ir.graph import OpNode, Value
 from convdsl.ir.model import Model
 from convdsl.ops import SPELLINGS
 from convdsl.syntax.format import laid_out
-from convdsl.syntax.hints import KEYWORDS
+from convdsl.syntax.words import KEYWORDS
 from convdsl.tensor import Symbol, TensorType
 
 INDENT = "    "

@@ -26,7 +26,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from convdsl.kernel import nodes
+from convdsl.kernel import nodes, values
 from convdsl.kernel.accesses import Access, Array, accesses, own_accesses
 from convdsl.kernel.counting import UncountedError, combinations, runs
 from convdsl.kernel.nodes import (
@@ -299,6 +299,6 @@ def _replaced(item: Any, old: Buffer, new: Buffer) -> Any:
 @cache
 def _fields_of(kind: type) -> tuple[str, ...]:
     """Of a node; an index, a name or a number has none."""
-    if kind.__module__ != nodes.__name__ or not is_dataclass(kind):
+    if kind.__module__ not in (nodes.__name__, values.__name__) or not is_dataclass(kind):
         return ()
     return tuple(field.name for field in fields(kind))

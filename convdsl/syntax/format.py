@@ -18,10 +18,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from convdsl.diagnostics import SourceFile
-from convdsl.syntax.hints import KEYWORDS
 from convdsl.syntax.layout import CLOSERS, CONTINUES_AFTER, begins_arguments
 from convdsl.syntax.layout import continues as goes_on
 from convdsl.syntax.parser import parse
+from convdsl.syntax.words import KEYWORDS
 
 INDENT = 4
 WORD = re.compile(

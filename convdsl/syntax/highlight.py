@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from pygments.lexer import RegexLexer
 from pygments.token import Comment, Keyword, Name, Number, Operator, Punctuation, String, Text
 
-from convdsl.syntax.hints import KEYWORDS
+from convdsl.syntax.words import KEYWORDS
 
 CONSTANTS = frozenset({"true", "false"})
 WORD_OPERATORS = frozenset({"and", "or", "not"})

@@ -9,7 +9,7 @@ from typing import Any
 import lark
 
 from convdsl.diagnostics import CompileError, Diagnostic, Label, SourceFile, Span
-from convdsl.syntax import ast, hints, limits, tables
+from convdsl.syntax import ast, characters, hints, limits, tables
 from convdsl.syntax.build import Builder
 from convdsl.syntax.chains import Placed
 from convdsl.syntax.layout import LayoutError
@@ -106,7 +106,9 @@ def _parse(source: SourceFile, text: str, offset: int, start: str) -> ast.Node:
     try:
         tree = tables.parser().parse(text, start=start)
     except lark.UnexpectedCharacters as error:
-        raise CompileError([hints.bad_character(source, offset + error.pos_in_stream)]) from None
+        raise CompileError(
+            [characters.bad_character(source, offset + error.pos_in_stream)]
+        ) from None
     except lark.UnexpectedToken as error:
         word = error.token
         at = offset + (len(text) if word.type == "$END" else word.start_pos)

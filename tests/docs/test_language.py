@@ -16,7 +16,7 @@ from convdsl.ir.techniques import LOSSES, ONE_OF, SETTINGS, SOME_OF, Argument, N
 from convdsl.ops.joining import MOST_PARTS
 from convdsl.syntax import limits as syntax_limits
 from convdsl.syntax.format import format_source
-from convdsl.syntax.hints import KEYWORDS
+from convdsl.syntax.words import KEYWORDS
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = ROOT / "docs" / "language.md"

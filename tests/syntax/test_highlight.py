@@ -10,9 +10,9 @@ import pytest
 from pygments.token import Comment, Error, Keyword, Name, Number, Operator, Punctuation, String
 
 from convdsl.syntax.highlight import ConvdslLexer, textmate
-from convdsl.syntax.hints import KEYWORDS
 from convdsl.syntax.parser import tokens
 from convdsl.syntax.tables import grammar_text
+from convdsl.syntax.words import KEYWORDS
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("*.cnn"))
