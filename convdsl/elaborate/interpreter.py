@@ -306,8 +306,6 @@ class Interpreter(Functions, Bodies):
         if isinstance(layer, Layer | Composition):
             layer.fixed_label = self.label_of(label, context)
 
-    # Bodies
-
     def flow(self, node: ast.Expression, context: Context) -> Any:
         """An expression statement."""
         self.session.enter(node.span, context.frames)
