@@ -6,8 +6,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 import zipfile
 from importlib.metadata import distribution
 from pathlib import Path
@@ -86,12 +88,18 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def run(machine: Path, out: Path, part: str, *more: str, code: int = 0, **env: str) -> Any:
-    """What the part leaves as JSON."""
+def environment(machine: Path, out: Path, **env: str) -> dict[str, str]:
+    """Of a machine with a card."""
     around = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}  # of xdist
     given = {**around, "PYTHON": sys.executable, "OUT": str(out), **env}
     given["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # of plugins that are out of sight
     given["PATH"] = f"{machine / 'bin'}:{given['PATH']}"
+    return given
+
+
+def run(machine: Path, out: Path, part: str, *more: str, code: int = 0, **env: str) -> Any:
+    """What the part leaves as JSON."""
+    given = environment(machine, out, **env)
     script = [str(ROOT / "benchmarks" / "on_a_card.sh"), "--part", part]
     command = [*script, "--wheels", str(machine / "wheels"), "--", *more]
     done = subprocess.run(command, env=given, capture_output=True, text=True, check=False)
@@ -147,9 +155,46 @@ def test_the_benchmarks(machine: Path, tmp_path: Path, part: str) -> None:
     assert told["left out"] == []
 
 
+@pytest.mark.dear
+@sometimes
+def test_what_has_been_seen_is_told_while_a_part_runs(machine: Path, tmp_path: Path) -> None:
+    """Whoever ends it, however, has what was done until then."""
+    script = ["bash", str(ROOT / "benchmarks" / "on_a_card.sh"), "--part", "tests"]
+    command = [*script, "--wheels", str(machine / "wheels"), "--", "-k", "test_forward"]
+    place = tmp_path / "tests.json"
+    with subprocess.Popen(
+        command, env=environment(machine, tmp_path), stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as running:  # fmt: skip
+        try:
+            while "tests" not in (told := json.loads(place.read_text()) if place.exists() else {}):
+                assert running.poll() is None, "it ended before it told anything"
+                time.sleep(0.2)
+        finally:
+            os.killpg(running.pid, signal.SIGKILL)
+    assert (told["part"], told["exit"]) == ("tests", None)
+    assert told["tests"]["not run"]
+
+
+@pytest.mark.dear
+@sometimes
+def test_all_parts(machine: Path, tmp_path: Path) -> None:
+    """The first of each, one after the other, within the time that there is for all of them."""
+    command = ["bash", str(ROOT / "benchmarks" / "on_a_card.sh"), "--part", "all"]
+    wheels = ["--wheels", str(machine / "wheels")]
+    env = environment(machine, tmp_path, LIMIT="8")
+    subprocess.run([*command, *wheels], env=env, capture_output=True, text=True, check=False)
+    for part in ("tests", "speed", "training", "sanitizer"):
+        told = json.loads((tmp_path / f"{part}.json").read_text())
+        assert told["part"] == part
+        assert isinstance(told["exit"], int)
+        assert (tmp_path / f"{part}.log").exists()
+
+
 def test_unknown_parts(machine: Path, tmp_path: Path) -> None:
     script = ["bash", str(ROOT / "benchmarks" / "on_a_card.sh")]
-    for wrong in (["--part", "nonesuch"], ["--speed"], ["--part"]):
+    of_all = ["--part", "all", "--", "-k", "relu"]
+    for wrong in (["--part", "nonesuch"], ["--speed"], ["--part"], of_all):
         done = subprocess.run([*script, *wrong], capture_output=True, text=True, cwd=tmp_path)
         assert done.returncode == 2
         assert done.stderr.startswith("usage: ")
