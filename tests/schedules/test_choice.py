@@ -104,7 +104,7 @@ def test_choices_say_what_was_predicted() -> None:
         "winograd_sums",
     }
     own |= {"lanes", "phases", "planar", "putting", "ranks", "rows", "separable", "unfolded"}
-    own |= {"weaving"}
+    own |= {"weaving", "interlaced"}
     assert known == own | {"reduction", "scatter", "running", "transpose", "flat", "generic"}
 
 

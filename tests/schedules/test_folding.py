@@ -52,6 +52,54 @@ def test_drawn(seed: int) -> None:
     check(graph, dtype, ("native", "x86-64-v3", "x86-64-v2")[seed % 3], loops=seed % 8 == 0)
 
 
+@pytest.mark.dear
+@pytest.mark.drawn(share=4)
+@pytest.mark.parametrize("seed", range(40))
+def test_drawn_in_phases(seed: int) -> None:
+    """Steps of up to 8 and more, kernels that divide into them and that do not, and smaller ones;
+    rows of less than a block and of many; maps of one to three axes; what follows the sums."""
+    random = Random(900 + seed)
+    rank = random.choice([1, 2, 2, 2, 3])
+    stride = tuple(random.randint(1, 9) for _ in range(rank))
+    kernel = tuple(max(1, s * random.choice([1, 1, 2]) + random.randint(-1, 2)) for s in stride)
+    dilation = tuple(random.choice([1, 1, 2]) for _ in range(rank))
+    pad = tuple(random.randint(0, k - 1) for k in kernel)
+    reach = [d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True)]
+    size = tuple(r + random.randint(0, 90 if r is reach[-1] else 8) for r in reach)
+    how = {"kernel": kernel, "stride": stride, "pad": pad, "dilation": dilation}
+    dtype = DType.F64 if seed % 5 == 0 else DType.F32
+    graph = folded(size, random.choice([1, 2]), random.choice([1, 3]), dtype, **how)
+    check(graph, dtype, ("native", "x86-64-v3", "x86-64-v2")[seed % 3], loops=seed % 8 == 0)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "width", "chosen"),
+    [
+        (7, 2, 56, True),
+        (8, 7, 112, True),
+        (5, 3, 61, True),
+        (7, 1, 63, True),
+        (3, 5, 64, True),
+        (16, 16, 64, False),  # more phases than lanes
+    ],
+)
+def test_phases_are_sums_of_whole_vectors(
+    kernel: int, stride: int, width: int, chosen: bool
+) -> None:
+    """Terms in the middle of rows are loads of vectors under no guard, however kernel and steps
+    divide; each term of a phase once."""
+    pad = kernel // 2 if stride < 5 else 0
+    how = {name: (size,) * 2 for name, size in (("kernel", kernel), ("stride", stride))}
+    graph = folded((width, width), 1, 8, pad=(pad, pad), dilation=(1, 1), **how)
+    made = lower(graph, cpu_machine(find_target("x86-64-v3")), "fold")
+    assert (made.choices[0].schedule == "interlaced") is chosen
+    if chosen:
+        statements = list(walk_statements(made.program.kernels[0].body))
+        lets = [s.value for s in statements if hasattr(s, "value")]
+        assert not any(isinstance(value, Gather) for value in lets)
+        assert not any(value.guards for value in lets if isinstance(value, Load))
+
+
 def test_rows_are_added_vector_by_vector() -> None:
     """Five taps along a row are unrolled, five across are a loop over those that count; nothing is
     gathered lane by lane."""

@@ -15,6 +15,7 @@ from convdsl.schedules.cpu.flat import flat
 from convdsl.schedules.cpu.gemm import gemm
 from convdsl.schedules.cpu.generic import generic
 from convdsl.schedules.cpu.grouped import grouped
+from convdsl.schedules.cpu.interlaced import interlaced
 from convdsl.schedules.cpu.lanes import lanes
 from convdsl.schedules.cpu.layouts import is_handed_out_plain, layout_of
 from convdsl.schedules.cpu.phases import phases
@@ -66,6 +67,7 @@ def cpu_machine(target: Target) -> Machine:
         transpose,
         lanes,
         separable,
+        interlaced,
         flat,
         generic,
     )

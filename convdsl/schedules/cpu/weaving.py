@@ -53,16 +53,11 @@ class Weave:
     @property
     def by_tiles(self) -> bool:
         """Whether turning a square of vectors takes fewer shuffles than picking from each row."""
-        return self.rows * (self.rows - 1) > self.turning
-
-    @property
-    def turning(self) -> int:
-        """Shuffles of a square of vectors, and to join or part what lies side by side."""
-        return self.lanes * (self.lanes.bit_length() - 1) + 2 * self.lanes
+        return self.rows * (self.rows - 1) > turning(self.lanes)
 
     @property
     def shuffles(self) -> int:
-        return min(self.rows * (self.rows - 1), self.turning)
+        return min(self.rows * (self.rows - 1), turning(self.lanes))
 
 
 def plan(task: Task, target: Target) -> Weave | None:
@@ -179,15 +174,8 @@ class _Kernel:
         return self.b.let(Load(self.x, where, type, valid=valid))
 
     def woven(self, rows: Sequence[Value], vectors: int) -> list[Value]:
-        """Vectors of what lies side by side: element e is of row e mod r."""
-        way, lanes = self.way, self.way.lanes
-        elements = [range(j * lanes, (j + 1) * lanes) for j in range(vectors)]
-        if not way.by_tiles:
-            return [
-                self.picked(rows, [(e % way.rows, e // way.rows) for e in es]) for es in elements
-            ]
-        turned = self.turned(rows)
-        return [self.picked(turned, [divmod(e, way.rows) for e in es]) for es in elements]
+        """Vectors of what lies side by side."""
+        return woven(self.b, rows, vectors, by_tiles=self.way.by_tiles)
 
     def unwoven(self, lying: Sequence[Value]) -> list[Value]:
         """The rows again."""
@@ -198,31 +186,49 @@ class _Kernel:
 
         if not way.by_tiles:
             rows = [range(row, lanes * way.rows, way.rows) for row in range(way.rows)]
-            return [self.picked(lying, picks(row)) for row in rows]
+            return [_picked(self.b, lying, picks(row)) for row in rows]
         positions = [range(s * way.rows, (s + 1) * way.rows) for s in range(lanes)]
-        return self.turned([self.picked(lying, picks(s)) for s in positions])[: way.rows]
+        return _turned(self.b, [_picked(self.b, lying, picks(s)) for s in positions])[: way.rows]
 
-    def turned(self, vectors: Sequence[Value]) -> list[Value]:
-        """A square of vectors, transposed; those that are not there hold zeros."""
-        zero = Const(0, vectors[0].type)
-        return transposed(self.b, [*vectors, *[zero] * (self.way.lanes - len(vectors))])
 
-    def picked(self, sources: Sequence[Value], picks: Sequence[Place]) -> Value:
-        """A vector of lanes of others; those that are not there, and what lies behind the last of
-        the picks, may be anything."""
-        wanted = {lane: pick for lane, pick in enumerate(picks) if pick[0] < len(sources)}
-        used = sorted({source for source, _ in wanted.values()})
-        if not used:
-            return Const(0, sources[0].type)
-        here = {lane: at for lane, (source, at) in wanted.items() if source == used[0]}
-        value = sources[used[0]]
-        for source in used[1:] or used:
-            found = {n: way for n, (of, way) in wanted.items() if of == source and n not in here}
-            order = {**here, **{lane: self.way.lanes + at for lane, at in found.items()}}
-            lanes = tuple(order.get(lane, lane) for lane in range(self.way.lanes))
-            value = self.b.let(Shuffle(value, sources[source], lanes), "woven")
-            here = {lane: lane for lane in order}
-        return value
+def turning(lanes: int) -> int:
+    """Shuffles of a square of vectors, and to join or part what lies side by side."""
+    return lanes * (lanes.bit_length() - 1) + 2 * lanes
+
+
+def woven(b: Builder, rows: Sequence[Value], vectors: int, *, by_tiles: bool) -> list[Value]:
+    """The first vectors of what lies side by side, of r rows: element e is of row e mod r."""
+    many, lanes = len(rows), rows[0].type.lanes
+    elements = [range(j * lanes, (j + 1) * lanes) for j in range(vectors)]
+    if not by_tiles:
+        return [_picked(b, rows, [(e % many, e // many) for e in es]) for es in elements]
+    turned = _turned(b, rows)
+    return [_picked(b, turned, [divmod(e, many) for e in es]) for es in elements]
+
+
+def _turned(b: Builder, vectors: Sequence[Value]) -> list[Value]:
+    """A square of vectors, transposed; those that are not there hold zeros."""
+    type = vectors[0].type
+    return transposed(b, [*vectors, *[Const(0, type)] * (type.lanes - len(vectors))])
+
+
+def _picked(b: Builder, sources: Sequence[Value], picks: Sequence[Place]) -> Value:
+    """A vector of lanes of others; those that are not there, and what lies behind the last of
+    the picks, may be anything."""
+    lanes = sources[0].type.lanes
+    wanted = {lane: pick for lane, pick in enumerate(picks) if pick[0] < len(sources)}
+    used = sorted({source for source, _ in wanted.values()})
+    if not used:
+        return Const(0, sources[0].type)
+    here = {lane: at for lane, (source, at) in wanted.items() if source == used[0]}
+    value = sources[used[0]]
+    for source in used[1:] or used:
+        found = {n: way for n, (of, way) in wanted.items() if of == source and n not in here}
+        order = {**here, **{lane: lanes + at for lane, at in found.items()}}
+        chosen = tuple(order.get(lane, lane) for lane in range(lanes))
+        value = b.let(Shuffle(value, sources[source], chosen), "woven")
+        here = {lane: lane for lane in order}
+    return value
 
 
 def weaving(target: Target) -> Schedule:
