@@ -45,6 +45,11 @@ SIZED_BY_DATA = ("NonMaxSuppression", "NonZero", "Unique", "Compress")
 """Kinds that give as many elements as data say, where a graph has exact shapes."""
 
 _INLINING = "onnx.inliner.inline_local_functions(model) puts what functions do in their place"
+_LAID_OUT = "com.microsoft.nchwc."
+_SAVING = (
+    "ONNX Runtime has laid this file out for one kind of processor: "
+    "let it save the network at ORT_ENABLE_EXTENDED or below"
+)
 _KINDS = "docs/onnx-conformance.md lists the kinds of nodes that are read"
 
 _ENDS = ("Constant", "Shape", "Size")
@@ -208,6 +213,8 @@ class _Importer:
             hint = " (a function of the file's own)" if kind in functions else hint
             lines.append(f"{kind}{hint}: {shown}")
         help = _INLINING if functions.intersection(missing) else _KINDS
+        if any(kind.startswith(_LAID_OUT) for kind in missing):
+            help = _SAVING
         raise InputError("\n  ".join(lines) + f"\nhelp: {help}")
 
     def _is_ancient(self, kind: str) -> bool:
@@ -285,7 +292,7 @@ class _Importer:
     ) -> Sequence[Tensor | None]:
         attributes = _attributes(node, self.scene.tensor)
         reading = Reading(self.scene, node, inputs, attributes, self.opset)
-        if node.op_type not in _ENDS:
+        if node.op_type not in _ENDS and _kind(node.domain, node.op_type) == node.op_type:
             found = self._fold(node, inputs, attributes)
             if found is not None:
                 return [found]

@@ -47,8 +47,8 @@ def test_spellings_have_the_kind_of_the_row(name):
         assert any(len(found) > 1 for found in kinds)
 
 
-ONNX = [kind for kind in READING if "." not in kind]
-"""Kinds of ONNX; those of ONNX Runtime stand behind their domain."""
+ONNX = [kind for kind in READING if "." not in kind and kind != "SimplifiedLayerNormalization"]
+"""Kinds of ONNX; those of ONNX Runtime stand behind their domain, but for one."""
 
 
 def test_kinds_that_are_read_exist():

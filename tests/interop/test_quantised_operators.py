@@ -13,6 +13,7 @@ from op_cases.draw import Draw
 
 import convdsl
 from convdsl.interop.onnx_load import model_of
+from interop.one_node import Node
 from interop.runtimes import run_onnxruntime
 from interop.test_element_types import file_of, integers
 
@@ -20,52 +21,6 @@ F, I32 = TensorProto.FLOAT, TensorProto.INT32
 NUMBERS = {"int8": TensorProto.INT8, "uint8": TensorProto.UINT8}
 
 pytestmark = pytest.mark.drawn
-
-
-class Node:
-    """One node of integers with what it reads, drawn: data are inputs, all else is stored."""
-
-    def __init__(self, draw: Draw, kind: str, domain: str = "", **attributes) -> None:
-        self.draw, self.kind, self.domain, self.attributes = draw, kind, domain, attributes
-        self.names: list[str] = []
-        self.data: dict[str, np.ndarray] = {}
-        self.stored: dict[str, np.ndarray] = {}
-
-    def reads(self, array, stored=True) -> None:
-        name = "" if array is None else f"i{len(self.names)}"
-        self.names.append(name)
-        if array is not None:
-            (self.stored if stored else self.data)[name] = np.asarray(array)
-
-    def tensor(self, shape, name, stored=False, per=()) -> None:
-        """Integers, their scale and zero point."""
-        self.reads(integers(self.draw, name, shape), stored)
-        self.linear(name, per)
-
-    def linear(self, name, per=(), low=0.01, high=0.1) -> None:
-        self.reads(self.draw.array(per, low, high).astype("f4"))
-        self.reads(self.zero(name, per))
-
-    def zero(self, name, per=()):
-        return self.draw.rng.integers(0 if name == "uint8" else -9, 10, per).astype(name)
-
-    def run(self, output, opset=17) -> tuple[np.ndarray, np.ndarray]:
-        """What onnxruntime says, and what we say."""
-        node = helper.make_node(self.kind, self.names, ["y"], domain=self.domain, **self.attributes)
-        types = {
-            name: (helper.np_dtype_to_tensor_dtype(a.dtype), a.shape)
-            for name, a in self.data.items()
-        }
-        proto = file_of([node], types, {"y": (output, None)}, self.stored, opset)
-        if self.domain:
-            proto.opset_import.append(helper.make_opsetid(self.domain, 1))
-        expected = run_onnxruntime(proto, self.data)["y"]
-        del proto.graph.output[0].type.tensor_type.shape.dim[:]
-        proto.graph.output[0].CopyFrom(helper.make_tensor_value_info("y", output, expected.shape))
-        found = convdsl.compile(model_of(proto, "net.onnx", {}), threads=1, cache=False)(
-            *self.data.values()
-        )
-        return expected, np.asarray(found)
 
 
 def assert_same(expected, found, ties=0.0) -> None:

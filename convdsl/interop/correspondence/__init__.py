@@ -8,6 +8,8 @@ from convdsl.interop.correspondence import (
     arithmetic,
     attention,
     convolution,
+    fused_attention,
+    fused_operators,
     joining,
     normalisation,
     padding,
@@ -47,6 +49,8 @@ FAMILIES = (
     signals,
     quantisation,
     quantised_operators,
+    fused_operators,
+    fused_attention,
     recurrent,
 )
 _ROWS = tuple(row for family in FAMILIES for row in family.ROWS)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from convdsl.interop.reading.node import Reading
 
 
-def _read_attention(r: Reading) -> Result:
+def read_attention(r: Reading) -> Result:
     """softmax(cap(scale Q K^T) + bias) V, heads apart. Heads that share keys are rows of one
     product; what no key may be attended for is zero."""
     q, k, v = (_heads(r, index) for index in range(3))
@@ -192,7 +192,7 @@ def _may_be_dead(bias: Tensor) -> bool:
 # Rotary embedding
 
 
-def _read_rotary(r: Reading) -> Tensor:
+def read_rotary(r: Reading) -> Tensor:
     """Pairs of features, (first half, second half) or neighbours, turned by angles that grow with
     the position: (a cos - b sin, a sin + b cos). Su et al. 2021, arXiv:2104.09864."""
     shape = r.shape(0)
@@ -244,7 +244,7 @@ def _part(r: Reading, x: Tensor, start: int, stop: int, step: int) -> Tensor:
 ROWS: tuple[Row, ...] = ()
 
 READING = {
-    "Attention": Read(_read_attention),
-    "RotaryEmbedding": Read(_read_rotary),
+    "Attention": Read(read_attention),
+    "RotaryEmbedding": Read(read_rotary),
 }
 """Nodes that are several operators of ours."""

@@ -114,7 +114,8 @@ def _repeated(r: Reading, x: Tensor, channels: Dim) -> Tensor:
     return r.reshape(r.unary("expand", apart, shape=(groups, each)), (channels,))
 
 
-def _read_layer_norm(r: Reading) -> Result:
+def read_layer_norm(r: Reading) -> Result:
+    """LayerNormalization: y, and the mean and 1 / deviation where they are wanted."""
     x, eps = r[0], r.attribute("epsilon", _EPS.default)
     axis = r.attribute("axis", -1) % r.rank(0)
     whole = r.shape(0)[axis:]
@@ -135,7 +136,8 @@ def _read_layer_norm(r: Reading) -> Result:
     return [y, mean, r.unary("reciprocal", spread)]
 
 
-def _read_rms_norm(r: Reading) -> Tensor:
+def read_rms_norm(r: Reading) -> Tensor:
+    """RMSNormalization: x over its root mean square, times a weight."""
     axis, eps = r.attribute("axis", -1) % r.rank(0), r.attribute("epsilon", _EPS.default)
     if shape_of(r[1]) == r.shape(0)[axis:]:
         return r.apply("rms_norm", {"x": r[0], "weight": r[1]}, axis=axis, eps=eps)
@@ -313,7 +315,7 @@ ROWS: tuple[Row, ...] = (
         module("nn.LayerNorm", _layer_layer_norm, loose=_loose_norm("layer_norm", "shape")),
         Keyword("axis", "axis", "", -1),
         _EPS,
-        read=_read_layer_norm,
+        read=read_layer_norm,
         spell=_spell_layer_norm,
     ),
     only_spelled(
@@ -368,7 +370,7 @@ ROWS: tuple[Row, ...] = (
 )
 
 READING = {
-    "RMSNormalization": Read(_read_rms_norm),
+    "RMSNormalization": Read(read_rms_norm),
     "LpNormalization": Read(_read_lp_normalisation),
     "MeanVarianceNormalization": Read(_read_mean_variance),
 }

@@ -96,7 +96,8 @@ def _cut(r: Reading, x: Tensor, axis: int, start: Dim, stop: Dim) -> Tensor:
     return r.unary("slice", x, axes=(axis,), start=(start,), stop=(stop,), step=(1,))
 
 
-def _read_triangle(r: Reading) -> Tensor:
+def read_triangle(r: Reading) -> Tensor:
+    """Trilu: what lies on one side of a diagonal, which is known."""
     diagonal = r.sizes(1)[0] if r.has(1) else 0
     return r.unary("triu" if r.attribute("upper", 1) else "tril", r[0], diagonal=diagonal)
 
@@ -270,7 +271,7 @@ ROWS = (
 )
 
 READING = {
-    "Trilu": Read(_read_triangle, deciding=(1,)),
+    "Trilu": Read(read_triangle, deciding=(1,)),
     "Scatter": Read(_read_put_along),
     "EyeLike": Read(_read_eye_like),
 }

@@ -32,7 +32,7 @@ def read_gemm(r: Reading) -> Tensor:
         if isinstance(bias, Known) and bias.array.ndim == 2:
             bias = Known(bias.array.reshape(-1), bias.name)
         if c is None or isinstance(bias, Known):
-            return _linear(r, a, weight, bias)
+            return linear(r, a, weight, bias)
     if r.attribute("transB", 0):
         b = _transposed(r, b)
     y: Tensor = r.binary("matmul", a, b)
@@ -49,7 +49,8 @@ def _transposed(r: Reading, x: Tensor) -> Tensor:
     return r.unary("transpose", x, axes=(1, 0))
 
 
-def _linear(r: Reading, x: Tensor, weight: Tensor, bias: Tensor | None) -> Value:
+def linear(r: Reading, x: Tensor, weight: Tensor, bias: Tensor | None) -> Value:
+    """x times the rows of a matrix, a bias added."""
     inputs = {"x": x, "weight": weight} | ({} if bias is None else {"bias": bias})
     return r.apply("linear", inputs, channels=shape_of(weight)[0], bias=bias is not None)
 
@@ -58,7 +59,7 @@ def read_matmul(r: Reading) -> Tensor:
     """MatMul: a linear layer where the right side is a matrix known while reading."""
     a, b = r[0], r[1]
     if isinstance(b, Known) and b.array.ndim == 2 and not isinstance(a, Known) and r.rank(0) > 1:
-        return _linear(r, a, Known(b.array.T, b.name), None)
+        return linear(r, a, Known(b.array.T, b.name), None)
     left, right = r.rank(0) == 1, r.rank(1) == 1
     if left:
         a = r.unary("unsqueeze", a, axes=(0,))

@@ -12,13 +12,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from convdsl.interop.correspondence.activations import ROWS as ACTIVATIONS
-from convdsl.interop.correspondence.arithmetic import ROWS as ARITHMETIC
 from convdsl.interop.correspondence.convolution import read_conv
 from convdsl.interop.correspondence.joining import read_concat
-from convdsl.interop.correspondence.normalisation import ROWS as NORMALISATION
-from convdsl.interop.correspondence.pooling import READING as GLOBAL_POOLING
-from convdsl.interop.correspondence.pooling import ROWS as POOLING
+from convdsl.interop.correspondence.kinds import MICROSOFT, read_as
 from convdsl.interop.correspondence.products import read_gemm, read_matmul
 from convdsl.interop.correspondence.quantisation import (
     dynamically,
@@ -31,21 +27,10 @@ from convdsl.interop.correspondence.quantisation import (
 )
 from convdsl.interop.correspondence.row import Read, ReadRule, Row
 from convdsl.interop.reading.tensors import Known, ReadError, Tensor, shape_of
-from convdsl.ir.graph import Value
 from convdsl.tensor import DType
 
 if TYPE_CHECKING:
     from convdsl.interop.reading.node import Reading
-
-MICROSOFT = "com.microsoft."
-
-_PLAIN = {
-    row.kind: row.read.rule
-    for row in (*ACTIVATIONS, *ARITHMETIC, *NORMALISATION, *POOLING)
-    if row.read is not None
-} | {kind: read.rule for kind, read in GLOBAL_POOLING.items()}
-"""Rules of the same kinds on numbers that are no integers."""
-
 
 # What the integers are
 
@@ -176,7 +161,7 @@ def _of_one(kind: str) -> ReadRule:
 
     def rule(r: Reading) -> Tensor:
         _refuse_channels_last(r)
-        return _put(r, _plain(kind, r.instead(_real(r, 0, 1, 2))), 3, 4)
+        return _put(r, read_as(kind, r.instead(_real(r, 0, 1, 2))), 3, 4)
 
     return rule
 
@@ -186,18 +171,9 @@ def _of_two(kind: str) -> ReadRule:
 
     def rule(r: Reading) -> Tensor:
         both = _real(r, 0, 1, 2), _real(r, 3, 4, 5)
-        return _put(r, _plain(kind, r.instead(*both)), 6, 7)
+        return _put(r, read_as(kind, r.instead(*both)), 6, 7)
 
     return rule
-
-
-def _plain(kind: str, r: Reading) -> Tensor:
-    found = _PLAIN[kind](r)
-    if isinstance(found, Value | Known):
-        return found
-    first = found[0]
-    assert first is not None
-    return first
 
 
 def _read_qlinear_concat(r: Reading) -> Tensor:

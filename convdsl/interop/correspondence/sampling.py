@@ -25,7 +25,8 @@ _MODES = {"bilinear": "linear", "bicubic": "cubic", "trilinear": "linear"}
 # From ONNX
 
 
-def _read_grid_sample(r: Reading) -> Tensor:
+def read_grid_sample(r: Reading) -> Tensor:
+    """GridSample: modes are called as before opset 20, or since."""
     mode = r.attribute("mode", "linear")
     how = {
         "mode": _MODES.get(mode, mode),
@@ -165,7 +166,7 @@ ROWS = (
         "GridSample",
         PyTorch("functional.grid_sample", _say_grid_sample, lacks=(_SPACE,)),
         _spell_grid_sample,
-        Read(_read_grid_sample),
+        Read(read_grid_sample),
     ),
     only_spelled(
         "unfold", "", PyTorch("functional.unfold", _say_unfold, lacks=(_PLANES,)), _spell_unfold
