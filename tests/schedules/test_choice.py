@@ -104,7 +104,7 @@ def test_choices_say_what_was_predicted() -> None:
         "winograd_sums",
     }
     own |= {"lanes", "phases", "planar", "putting", "ranks", "rows", "separable", "unfolded"}
-    own |= {"weaving", "interlaced"}
+    own |= {"weaving", "interlaced", "columns"}
     assert known == own | {"reduction", "scatter", "running", "transpose", "flat", "generic"}
 
 

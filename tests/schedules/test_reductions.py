@@ -3,6 +3,7 @@ against the oracle; how they are split, and how their errors grow."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -110,6 +111,68 @@ def test_rows_are_met_in_several_vectors(op: str, length: int) -> None:
     lanes = {r.type.lanes for r in kernel.registers}
     if op not in ("argmax", "reduce_log_sum_exp"):
         assert lanes == {8 if length <= 8 else 16 if length <= 16 else 32}
+
+
+def far_columns(op: str, shape: tuple[int, ...], axes: tuple[int, ...], dtype: DType) -> Graph:
+    b = Builder()
+    x = b.input("x", *shape, dtype=dtype)
+    how: dict[str, Any] = {"axis": axes[0]} if op == "argmax" else {"axes": axes}
+    return rewritten(b.output(y=b("relu6", b(op, x, **how))))
+
+
+@pytest.mark.dear
+@pytest.mark.drawn(share=3)
+@pytest.mark.parametrize(
+    ("shape", "axes", "dtype"),
+    [
+        ((2, 70, 43, 47), (1,), DType.F32),  # more rows than near sums take, and a ragged row
+        ((3, 5, 64, 1000), (0, 2), DType.F32),  # several axes
+        ((200, 2, 3100), (0,), DType.F64),
+        ((4, 131, 1027), (1,), DType.F32),
+        ((5, 64, 1024), (1,), DType.F32),  # as many as near sums take
+        ((67, 1, 9001), (0,), DType.F32),  # several strips
+    ],
+)
+@pytest.mark.parametrize("op", ["reduce_sum", "reduce_max", "reduce_min", "reduce_l2"])
+def test_rows_pages_apart_are_added_into_strips(
+    op: str, shape: tuple[int, ...], axes: tuple[int, ...], dtype: DType
+) -> None:
+    """Infinities and NaN reach the columns that they stand in."""
+    graph = far_columns(op, shape, axes, dtype)
+    x = np.random.default_rng(len(op)).standard_normal(shape).astype(dtype.numpy)
+    x.flat[[5, 1234, -1]] = np.inf, np.nan, -np.inf
+    expected = evaluate_graph(graph, {"x": x.astype(np.float64)})["y"]
+    made = lowered(graph, "x86-64-v3")
+    assert [choice.schedule for choice in made.choices] == ["columns"]
+    tolerance = 64 * float(np.finfo(dtype.numpy).eps)
+    for cpu in ("native", "x86-64-v3", "x86-64-v2"):
+        found = run(graph, {"x": x}, find_target(cpu))[0]["y"]
+        np.testing.assert_allclose(found, expected, rtol=tolerance, atol=20 * tolerance)
+
+
+def test_strips_by_the_interpreter() -> None:
+    """What stays in the cache, made small, is summed so by the interpreter as well."""
+    target = find_target("x86-64-v3")
+    target = replace(target, caches=replace(target.caches, l1_bytes=8192, l2_bytes=8192))
+    b = Builder()
+    x = b.input("x", 67, 803)
+    graph = b.output(y=b("reduce_mean", x, axes=(0,)))
+    made = lower(graph, cpu_machine(target), "t")
+    assert [choice.schedule for choice in made.choices] == ["columns"]
+    values = np.random.default_rng(1).standard_normal((67, 803)).astype(np.float32)
+    found = run(graph, {"x": values}, target, loops=True)[0]["y"]
+    np.testing.assert_allclose(found, values.astype(np.float64).mean(0), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 512, 512), (2, 4, 64, 300), (1, 1, 33, 2000)])
+def test_windows_that_are_the_whole_map_share_nothing(shape: tuple[int, ...]) -> None:
+    """One axis after the other would meet as many terms, and store those of the first."""
+    b = Builder()
+    graph = rewritten(b.output(y=b("avg_pool", b.input("x", *shape), kernel=shape[2:])))
+    assert {choice.schedule for choice in lowered(graph, "x86-64-v3").choices} <= {
+        "reduction",
+        "flat",
+    }
 
 
 def test_how_it_is_split_follows_from_shapes() -> None:

@@ -7,6 +7,7 @@ from functools import lru_cache
 from convdsl.kernel.layout import Layout
 from convdsl.kernel.target import Target
 from convdsl.schedules.cpu.batches import samples_at_once
+from convdsl.schedules.cpu.columns import columns
 from convdsl.schedules.cpu.correlation import correlation
 from convdsl.schedules.cpu.depthwise import depthwise
 from convdsl.schedules.cpu.direct import direct
@@ -61,6 +62,7 @@ def cpu_machine(target: Target) -> Machine:
         putting,
         rows,
         reduction,
+        columns,
         scatter,
         running,
         weaving,

@@ -9,6 +9,7 @@ of each output instead of R S. Sums likewise; what is done with them comes at th
 from __future__ import annotations
 
 from dataclasses import replace
+from math import prod
 
 from convdsl.kernel.expr import (
     Axis,
@@ -47,7 +48,8 @@ class Parted:
 
 
 def parted(task: Task, place: int) -> Parted | None:
-    """Windows along dimension `place` of what is read first; None where these are none."""
+    """Windows along dimension `place` of what is read first; None where these are none, or where
+    no term is saved: a map that is one window has no others to share with."""
     reduces = [e for stage in task.stages for e in walk(stage.body) if isinstance(e, Reduce)]
     if len(set(reduces)) != 1 or task.ending is not None or task.earlier:
         return None
@@ -65,7 +67,11 @@ def parted(task: Task, place: int) -> Parted | None:
     moved = any(depends(index, axis) for index in others for axis in (*taps, *own))
     if len(taps) != 1 or len(own) != 1 or moved or len(read.index) != len(task.axes):
         return None
-    return _parts(task, reduce, read, place, (own[0], taps[0]))
+    made = _parts(task, reduce, read, place, (own[0], taps[0]))
+    left = prod(map(extent_of, reduce.axes)) // extent_of(taps[0])
+    outputs, between = prod(map(extent_of, task.axes)), made.between.layout.size
+    saves = between * extent_of(taps[0]) + outputs * left < outputs * left * extent_of(taps[0])
+    return made if saves else None
 
 
 def _parts(task: Task, reduce: Reduce, read: Read, place: int, axes: tuple[Axis, Axis]) -> Parted:
