@@ -30,7 +30,14 @@ from convdsl.interop.reading.folding import FOLDS, VIEWS, fold, fold_some
 from convdsl.interop.reading.names import LayerNames
 from convdsl.interop.reading.node import Reading
 from convdsl.interop.reading.scene import Scene
-from convdsl.interop.reading.tensors import Known, ReadError, Tensor, Undecided, shape_of
+from convdsl.interop.reading.tensors import (
+    Known,
+    ReadError,
+    Tensor,
+    Undecided,
+    dtype_of,
+    shape_of,
+)
 from convdsl.ir.graph import Value
 from convdsl.ir.model import Model
 from convdsl.ops import BY_NAME
@@ -268,12 +275,24 @@ class _Importer:
     def _branch(
         self, node: onnx.NodeProto, inputs: Sequence[Tensor | None]
     ) -> Sequence[Tensor | None]:
-        """The outputs of the branch that a known condition chooses, read where the node stands.
-
-        Names inside a branch are its own, and it sees those outside."""
+        """The outputs of the branch that a known condition chooses, read where the node stands; of
+        both where data choose, and elements of one of them."""
         graphs = {attribute.name: attribute.g for attribute in node.attribute}
-        holds = bool(Reading(self.scene, node, inputs, {}, self.opset).array(0).reshape(()))
-        graph = graphs["then_branch" if holds else "else_branch"]
+        reading = Reading(self.scene, node, inputs, {}, self.opset)
+        condition = reading[0]
+        if isinstance(condition, Known):
+            holds = bool(reading.array(0).reshape(()))
+            return self._read_inside(graphs["then_branch" if holds else "else_branch"])
+        if shape_of(condition):
+            condition = reading.reshape(condition, ())
+        both = [self._read_inside(graphs[name]) for name in ("then_branch", "else_branch")]
+        return [
+            _chosen(reading, condition, name, *pair)
+            for name, *pair in zip(node.output, *both, strict=True)
+        ]
+
+    def _read_inside(self, graph: onnx.GraphProto) -> Sequence[Tensor | None]:
+        """A branch's outputs. Names inside it are its own, and it sees those outside."""
         outside = self.tensors
         self.tensors = ChainMap[str, Tensor]({}, outside)
         try:
@@ -317,6 +336,20 @@ class _Importer:
         if len(known) < len(given):
             return fold_some(node.op_type, given, attributes)
         return fold(node.op_type, known, attributes)
+
+
+def _chosen(
+    reading: Reading, condition: Tensor, name: str, yes: Tensor | None, no: Tensor | None
+) -> Tensor | None:
+    """One output of a node whose branch is chosen by data: both are computed."""
+    if yes is None or no is None or not name:
+        return None
+    one, other = ((dtype_of(x), shape_of(x)) for x in (yes, no))
+    if one != other:
+        raise ReadError(
+            f"data choose between {name} of shape {list(one[1])} and of shape {list(other[1])}"
+        )
+    return reading.apply("where", {"condition": condition, "a": yes, "b": no})
 
 
 def _kind(domain: str, name: str) -> str:

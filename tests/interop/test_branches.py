@@ -108,19 +108,44 @@ def test_a_condition_on_sizes_waits_for_them():
         np.testing.assert_array_equal(network(x), expected)
 
 
-def test_a_condition_on_data_is_refused():
+def by_data(nodes_then, nodes_else, keepdims=0, outputs=("y",)) -> onnx.ModelProto:
+    """A branch is chosen by whether there is a positive element."""
     node = helper.make_node
-    proto = file_of(
+    return file_of(
         [
-            node("ReduceMax", ["x"], ["most"], keepdims=0),
-            node("Greater", ["most", "zero"], ["c"]),
-            chosen([node("Neg", ["x"], ["t_y"])], [node("Abs", ["x"], ["e_y"])]),
+            node("ReduceMax", ["x"], ["most"], axes=[0, 1], keepdims=keepdims),
+            *([node("Squeeze", ["most", "axis"], ["one"])] if keepdims else []),
+            node("Greater", ["one" if keepdims else "most", "zero"], ["c"]),
+            chosen(nodes_then, nodes_else, outputs=outputs),
         ],
         {"x": [2, 3]},
-        ["y"],
-        {"zero": np.float32(0)},
+        outputs,
+        {"zero": np.float32(0), "axis": np.int64([0])},
     )
-    with pytest.raises(convdsl.InputError, match=r"If.*has to be a constant"):
+
+
+@pytest.mark.parametrize("keepdims", [0, 1])
+def test_data_choose(keepdims):
+    """Both branches are computed; NaN of the one that is not taken stays there."""
+    node = helper.make_node
+    proto = by_data(
+        [node("Log", ["x"], ["t_y"]), node("Neg", ["x"], ["t_z"])],
+        [node("Identity", ["x"], ["e_y"]), node("Abs", ["x"], ["e_z"])],
+        keepdims,
+        ("y", "z"),
+    )
+    network = convdsl.compile(model_of(proto, "net.onnx", {}), threads=1, cache=False)
+    for sign in (1, -1):
+        x = sign * Draw(1).array((2, 3), 0.5, 2).astype("f4")
+        expected, found = run_onnxruntime(proto, {"x": x}), network(x)
+        for name in ("y", "z"):
+            np.testing.assert_allclose(found[name], expected[name], rtol=1e-6)
+
+
+def test_data_that_choose_between_shapes_are_refused():
+    node = helper.make_node
+    proto = by_data([node("Neg", ["x"], ["t_y"])], [node("ReduceMax", ["x"], ["e_y"], keepdims=0)])
+    with pytest.raises(convdsl.InputError, match=r"If.*y of shape \[2, 3\] and of shape \[\]"):
         model_of(proto, "net.onnx", {})
 
 
@@ -160,6 +185,6 @@ def test_outputs_are_chosen(tmp_path):
         conv = run_convdsl(convdsl.load(path, outputs="h"), arrays, cache=False)["h"]
         wanted = {"h": conv, "y": np.maximum(conv, 0)}
         for name in names:
-            np.testing.assert_array_equal(found[name], wanted[name])
+            np.testing.assert_allclose(found[name], wanted[name], 1e-5, 1e-5)
     with pytest.raises(convdsl.InputError, match=r"computes no why"):
         convdsl.load(path, outputs=["why"])
