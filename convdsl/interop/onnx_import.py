@@ -23,6 +23,7 @@ from convdsl.diagnostics import InputError
 from convdsl.interop.correspondence import READING
 from convdsl.interop.element_types import FROM_ONNX, HALVES, INTEGERS, NIBBLES
 from convdsl.interop.metadata import labels_of, preprocessing_of
+from convdsl.interop.onnx_bodies import WITH_GRAPHS, Tensors, read_graphs
 from convdsl.interop.onnx_file import ExternalData
 from convdsl.interop.onnx_nodes import BRANCHES, needed, used
 from convdsl.interop.onnx_ports import read_ports
@@ -35,7 +36,6 @@ from convdsl.interop.reading.tensors import (
     ReadError,
     Tensor,
     Undecided,
-    dtype_of,
     shape_of,
 )
 from convdsl.ir.graph import Value
@@ -133,7 +133,7 @@ class _Importer:
 
     def model(self) -> Model:
         self._refuse_unknown_kinds(self.nodes)
-        self._keep(self.proto.graph, self.uses)
+        self.tensors.update(self._stored(self.proto.graph, self.uses))
         for info, port in self.ports.items():
             self.scene.names.unused(port.name)
             if info in self.values:
@@ -157,11 +157,13 @@ class _Importer:
             weights=self.scene.weights,
         )
 
-    def _keep(self, graph: onnx.GraphProto, wanted: Collection[str]) -> None:
+    def _stored(self, graph: onnx.GraphProto, wanted: Collection[str]) -> dict[str, Tensor]:
         """What a graph stores, as far as it is wanted."""
-        for tensor in graph.initializer:
-            if tensor.name in wanted:
-                self.tensors[tensor.name] = self._guarded("initialiser", tensor.name, tensor)
+        return {
+            tensor.name: self._guarded("initialiser", tensor.name, tensor)
+            for tensor in graph.initializer
+            if tensor.name in wanted
+        }
 
     def _cast(self, x: Value, dtype: DType) -> Value:
         name = self.scene.names.unused("cast")
@@ -197,7 +199,7 @@ class _Importer:
         before: dict[str, str] = {}
         for number, node in nodes:
             kind = _kind(node.domain, node.op_type)
-            is_read = kind in READING or kind in FOLDS or kind in VIEWS or kind == BRANCHES
+            is_read = kind in READING or kind in FOLDS or kind in VIEWS or kind in WITH_GRAPHS
             if is_read and self._is_ancient(kind):
                 kind = f"{kind} of opset {self.opset} (the oldest read is {FIRST_OPSET})"
                 is_read = False
@@ -239,8 +241,8 @@ class _Importer:
         try:
             inputs = [self._input(name) for name in node.input]
             results = (
-                self._branch(node, inputs)
-                if node.op_type == BRANCHES
+                self._of_graphs(node, inputs)
+                if node.op_type in WITH_GRAPHS
                 else self._results(node, inputs)
             )
         except Undecided as error:
@@ -272,37 +274,28 @@ class _Importer:
             raise ReadError(f"its input {name} comes from nowhere")
         return self.tensors[name]
 
-    def _branch(
-        self, node: onnx.NodeProto, inputs: Sequence[Tensor | None]
-    ) -> Sequence[Tensor | None]:
-        """The outputs of the branch that a known condition chooses, read where the node stands; of
-        both where data choose, and elements of one of them."""
-        graphs = {attribute.name: attribute.g for attribute in node.attribute}
-        reading = Reading(self.scene, node, inputs, {}, self.opset)
-        condition = reading[0]
-        if isinstance(condition, Known):
-            holds = bool(reading.array(0).reshape(()))
-            return self._read_inside(graphs["then_branch" if holds else "else_branch"])
-        if shape_of(condition):
-            condition = reading.reshape(condition, ())
-        both = [self._read_inside(graphs[name]) for name in ("then_branch", "else_branch")]
-        return [
-            _chosen(reading, condition, name, *pair)
-            for name, *pair in zip(node.output, *both, strict=True)
-        ]
+    def _of_graphs(self, node: onnx.NodeProto, inputs: Sequence[Tensor | None]) -> Tensors:
+        attributes = _attributes(node, self.scene.tensor)
+        if node.op_type != BRANCHES:  # what a round uses is used in every round
+            self.uses.update(set(used(node)))
+        return read_graphs(Reading(self.scene, node, inputs, attributes, self.opset), self)
 
-    def _read_inside(self, graph: onnx.GraphProto) -> Sequence[Tensor | None]:
-        """A branch's outputs. Names inside it are its own, and it sees those outside."""
+    def stored(self, graph: onnx.GraphProto) -> dict[str, Tensor]:
+        """What a graph inside a node stores, as far as its outputs need it."""
+        wanted = {output.name for output in graph.output}
+        wanted.update(name for _, inner in needed(graph) for name in used(inner))
+        return self._stored(graph, wanted)
+
+    def outputs(self, graph: onnx.GraphProto, given: Mapping[str, Tensor]) -> Tensors:
+        """Outputs of a graph inside a node. Names in it are its own, and it sees those outside."""
         outside = self.tensors
-        self.tensors = ChainMap[str, Tensor]({}, outside)
+        self.tensors = ChainMap[str, Tensor](dict(given), outside)
         try:
-            names = [output.name for output in graph.output]
             nodes = needed(graph)
             self._refuse_unknown_kinds(nodes)
-            self._keep(graph, {*names, *(name for _, inner in nodes for name in used(inner))})
             for number, inner in nodes:
                 self._read(number, inner)
-            return [self._input(name) for name in names]
+            return [self._input(output.name) for output in graph.output]
         finally:
             self.tensors = outside
 
@@ -336,20 +329,6 @@ class _Importer:
         if len(known) < len(given):
             return fold_some(node.op_type, given, attributes)
         return fold(node.op_type, known, attributes)
-
-
-def _chosen(
-    reading: Reading, condition: Tensor, name: str, yes: Tensor | None, no: Tensor | None
-) -> Tensor | None:
-    """One output of a node whose branch is chosen by data: both are computed."""
-    if yes is None or no is None or not name:
-        return None
-    one, other = ((dtype_of(x), shape_of(x)) for x in (yes, no))
-    if one != other:
-        raise ReadError(
-            f"data choose between {name} of shape {list(one[1])} and of shape {list(other[1])}"
-        )
-    return reading.apply("where", {"condition": condition, "a": yes, "b": no})
 
 
 def _kind(domain: str, name: str) -> str:

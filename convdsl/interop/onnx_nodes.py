@@ -9,8 +9,8 @@ import onnx
 
 from convdsl.diagnostics import InputError
 
-BRANCHES = "If"
-"""The kind of node that chooses one of two graphs inside it."""
+BRANCHES, LOOP, SCAN = "If", "Loop", "Scan"
+"""Kinds of nodes that hold graphs: one of two is chosen, or one is gone through many times."""
 
 
 def branches(node: onnx.NodeProto) -> list[onnx.GraphProto]:

@@ -11,7 +11,7 @@ from convdsl.diagnostics import InputError
 from convdsl.interop.correspondence import READING
 from convdsl.interop.element_types import FROM_ONNX, HALVES, TO_ONNX
 from convdsl.interop.metadata import symbols_of
-from convdsl.interop.onnx_nodes import BRANCHES, all_nodes, tensors, used
+from convdsl.interop.onnx_nodes import BRANCHES, LOOP, all_nodes, tensors, used
 from convdsl.interop.reading.names import Names
 from convdsl.interop.reading.symbols import SymbolNames, word
 from convdsl.kernel.program import Port
@@ -26,8 +26,8 @@ _SHAPES_ONLY = ("Shape", "Size")
 """What looks at shapes, not at elements: nothing above it decides by its values."""
 
 
-_KNOWN_ONLY = {"Range": (0, 1, 2), BRANCHES: (0,)}
-"""Kinds that are read among constants only, and what chooses a branch."""
+_KNOWN_ONLY = {"Range": (0, 1, 2), BRANCHES: (0,), LOOP: (0, 1)}
+"""Kinds that are read among constants only, what chooses a branch, and how many rounds."""
 
 
 def read_ports(
