@@ -102,7 +102,11 @@ _WHERE = {name: module for module, names in _HOMES.items() for name in names}
 
 def __getattr__(name: str) -> Any:
     if name not in _WHERE:
-        raise AttributeError(f"module 'convdsl' has no attribute {name!r}")
+        from convdsl.spelling import nearest
+
+        near = nearest(name, __all__)
+        meant = f"; did you mean {near}?" if near is not None else ""
+        raise AttributeError(f"module 'convdsl' has no attribute {name!r}{meant}")
     from importlib import import_module
 
     return getattr(import_module(_WHERE[name]), name)

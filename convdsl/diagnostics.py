@@ -212,7 +212,12 @@ def expect(what: str, given: object, *types: type) -> None:
     """InputError where an argument is of none of the types that it takes."""
     if not isinstance(given, types):
         wanted = " or ".join(type.__name__ for type in types)
-        raise InputError(f"{what} is a {type(given).__name__}, not a {wanted}")
+        found = type(given).__name__
+        raise InputError(f"{what} is {_a(found)}, not {_a(wanted)}")
+
+
+def _a(name: str) -> str:
+    return f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name}"
 
 
 def render(diagnostic: Diagnostic, *, color: bool = False, width: int | None = None) -> str:

@@ -13,6 +13,7 @@ from convdsl.analysis.samples import samples_are_apart
 from convdsl.autodiff import backward
 from convdsl.autodiff.text import format_backward
 from convdsl.bound import arrays_of, bind_weights, facts_of
+from convdsl.calling import suggests
 from convdsl.compilation import Maker, Plan, Tuner
 from convdsl.diagnostics import InputError, expect
 from convdsl.ir.graph import Graph, StateNode
@@ -58,6 +59,7 @@ _ONLY = {"cuda": "cuda", "ptx": "cuda", "cubin": "cuda", "sass": "cuda"}
 # Compiling
 
 
+@suggests
 def compile(
     model: Model | str | Path,
     weights: Any = None,
@@ -99,6 +101,8 @@ def compile(
     """
     model = model if isinstance(model, Model) else load(model)
     check_passes(passes, observer)
+    for what, said in (("verify", verify), ("cache", cache)):
+        expect(what, said, bool, int)
     place, made_for, processor = _where(device, target, cpu, arch)
     chain = _toolchain(made_for, processor, precision, winograd)
     team = team_size(threads)
@@ -192,7 +196,7 @@ def _where(
 ) -> tuple[Device, str, str]:
     """Where code runs, what it is made for, and for which processor or card of that kind."""
     for what, said in (("the device", device), ("the target", target), ("the arch", arch)):
-        expect(what, said or "", str)
+        expect(what, "" if said is None else said, str)
     if device is None:
         made_for = target or "cpu"
         place = find_device(made_for)[1] if made_for in KINDS else HOST
@@ -219,6 +223,7 @@ def _changing(model: Model) -> list[Port]:
 # Looking
 
 
+@suggests
 def emit(
     model: Model | str | Path,
     level: str,

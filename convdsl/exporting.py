@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
+from types import NoneType
 from typing import Any, NamedTuple
 
 from convdsl import __version__
 from convdsl.bound import bind_weights_of
+from convdsl.calling import suggests
 from convdsl.diagnostics import CompileError, InputError, expect
 from convdsl.ir.alike import outputs_differ
 from convdsl.ir.model import Model
 from convdsl.loading import interop, load, load_onnx, parse
+from convdsl.places import check_name
 from convdsl.runtime.whole_files import write_whole
 
 EXPORTS = ("onnx", "pytorch")
+_ENDS = {"onnx": ".onnx", "pytorch": ".py"}
 """What `export` can write."""
 
 
+@suggests
 def export(
     model: Model | str | Path,
     weights: Any = None,
@@ -33,6 +38,13 @@ def export(
     """
     if to not in EXPORTS:
         raise InputError(f"nothing is exported to {to}; there are {', '.join(EXPORTS)}")
+    expect("the path", path, str, Path, NoneType)
+    if path is None and str(weights).lower().endswith(tuple(_ENDS.values())):
+        raise InputError(
+            f"{weights} is called like what is written: export(model, weights, path), weights first"
+        )
+    if path is not None:
+        check_name("a model for other software", Path(path), _ENDS[to], is_said=True)
     model = model if isinstance(model, Model) else load(model, **parameters)
     model = _unchanging(model.settled({}))
     if to == "onnx":
@@ -42,7 +54,6 @@ def export(
     else:
         data = import_module("convdsl.interop.pytorch_source").source(model).encode()
     if path is not None:
-        expect("the path", path, str, Path)
         try:
             write_whole(Path(path), [data])
         except (OSError, ValueError) as error:  # ValueError: a NUL byte in the name

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from convdsl.analysis.report import Report, analyse
+from convdsl.calling import suggests
 from convdsl.ir.model import Model
 from convdsl.loading import load
 from convdsl.sizes import Shapes, bind
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from convdsl.passes import Observer
 
 
+@suggests
 def report(
     model: Model | str | Path,
     count: str = "all",

@@ -9,12 +9,14 @@ from typing import Any
 
 from convdsl import __version__
 from convdsl.bound import bind_weights_of
+from convdsl.calling import suggests
 from convdsl.compilation import Plan, Tuner
 from convdsl.diagnostics import InputError, expect
 from convdsl.ir.model import Model
 from convdsl.kernel.signature import one_sample
 from convdsl.loading import load
 from convdsl.passes import PASSES, Observer, Pass, check_passes
+from convdsl.places import check_name
 from convdsl.runtime.cache import ObjectCache
 from convdsl.runtime.cpu.library import write_library
 from convdsl.runtime.cpu.team import team_size
@@ -22,6 +24,7 @@ from convdsl.sizes import Shapes, bind
 from convdsl.toolchain import find_toolchain
 
 
+@suggests
 def build_library(
     model: Model | str | Path,
     weights: Any = None,
@@ -45,6 +48,8 @@ def build_library(
     expect("the path", path, str, Path, type(None))
     model = model if isinstance(model, Model) else load(model)
     check_passes(passes, observer)
+    where = Path(f"lib{model.name}.so" if path is None else path)
+    check_name("a library", where, ".so")
     binding = bind(model, inputs, batch, symbols)
     free = {symbol.name for symbol in model.symbols}
     one_sample(binding, (symbol.name for symbol in model.symbols))
@@ -59,5 +64,4 @@ def build_library(
     code, packed = plan.make(binding, arrays, ObjectCache())
     states = [arrays[port.name] for port in code.states]
     made_by = f"convdsl {__version__}, {plan.toolchain.version}"
-    where = Path(f"lib{model.name}.so" if path is None else path)
     return write_library(where, model.name, code, packed, states, plan.toolchain.target, made_by)

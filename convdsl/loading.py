@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from convdsl import zoo
+from convdsl.calling import suggests
 from convdsl.diagnostics import InputError, SourceFile, expect
 from convdsl.elaborate import elaborate, load_file
 from convdsl.elaborate.files import is_file
 from convdsl.ir.model import Model
+from convdsl.places import kind_of, nothing_at
 from convdsl.spelling import nearest
 
 
+@suggests
 def load(source: str | Path, **parameters: Any) -> Model:
     """A model from a path, `path.cnn:model`, or a zoo name, tried in this order.
 
@@ -36,9 +40,12 @@ def load(source: str | Path, **parameters: Any) -> Model:
     raise InputError(_no_source(text))
 
 
+@suggests
 def parse(text: str, **parameters: Any) -> Model:
     """A model from source text. Imports are from the zoo only (`use "zoo:..."`)."""
     expect("the source text", text, str)
+    if "\n" not in text and text.strip().lower().endswith(_TEXTS):
+        raise InputError(f"{text.strip()} is the name of a file: convdsl.load reads files")
     return elaborate(SourceFile("<text>", text), parameters=parameters, zoo=zoo.folder())
 
 
@@ -82,6 +89,9 @@ _IMAGES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"BM")
 
 _ARTIFACT = ".cdsl"
 
+_OURS = re.compile(rb"^\s*(?:#|convdsl\s+\d|use\b|block\b|model\b|let\b|default\b)", re.MULTILINE)
+"""How a line of the language begins, whatever its file is called."""
+
 
 def refuse_others(path: Path) -> None:
     """InputError where something else than a text stands in the place of a model's: an artifact, a
@@ -120,9 +130,9 @@ def _refuse_artifact(path: Path, head: bytes) -> None:
             ".onnx, a name of the zoo)\nhelp: run, classify, bench, serve, report, check and info "
             "take artifacts; in Python load_executable and Predictor do"
         )
-    if path.suffix.lower() == _ARTIFACT and (not head or b"\0" in head):
-        what = "is empty" if not head else "does not begin as artifacts do"
-        raise InputError(f"{path} is no artifact: it {what}; `convdsl compile` writes them")
+    if path.suffix.lower() == _ARTIFACT and not _OURS.search(head):
+        kind = kind_of(path)
+        raise InputError(f"{path} is no artifact: it is {kind}; `convdsl compile` writes them")
 
 
 def _no_source(text: str) -> str:
@@ -138,14 +148,10 @@ def _no_source(text: str) -> str:
         near = whole  # the file, but for its ending
     if "/" in text or text.lower().endswith((*_TEXTS, _ARTIFACT)):
         path = Path(text)
-        kind = _ARTIFACT if path.suffix.lower() == _ARTIFACT else ".cnn"
-        siblings = (
-            [p.name for p in sorted(path.parent.glob(f"*{kind}"))] if path.parent.is_dir() else []
-        )
-        beside = nearest(path.name, siblings)
-        near = str(path.parent / beside) if beside is not None else near
-        hint = f"; did you mean {near}?" if near is not None else ""
-        return f"there is no file {text}{hint}"
+        kinds = (_ARTIFACT,) if path.suffix.lower() == _ARTIFACT else _TEXTS
+        said = nothing_at(text, *kinds)
+        known = said.endswith("?") or near is None
+        return said if known else f"there is no file {text}; did you mean {near}?"
     hint = f"did you mean {near}?" if near is not None else "`convdsl zoo` lists the shipped models"
     return f"{text} is neither a file nor a model of the zoo; {hint}"
 

@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from convdsl.calling import suggests
 from convdsl.diagnostics import InputError, expect
 from convdsl.forking import open_lock
 from convdsl.kernel.signature import array_of, whole
+from convdsl.spelling import nearest
 from convdsl.tensor import TensorType
 
 if TYPE_CHECKING:
@@ -47,6 +49,7 @@ class Predictor:
     threads: of each process, 1 by default, as engines start a process for each processor.
     """
 
+    @suggests
     def __init__(
         self,
         model: str | Path,
@@ -96,8 +99,15 @@ class Predictor:
             return driver.compile(
                 model, self.weights, threads=self.threads, cpu=self.cpu, device=self.device
             )
-        if self.weights is not None or self.parameters or self.cpu != "native":
-            raise InputError(f"{self.model} is compiled already: its weights are in it")
+        said = {"weights": self.weights is not None, "cpu": self.cpu != "native"}
+        given = [name for name, is_said in said.items() if is_said] + [*self.parameters]
+        if given:
+            near = nearest(given[0], ("batch", "threads", "device"))
+            meant = "" if near is None else f"; did you mean {near}?"
+            raise InputError(
+                f"{self.model} is compiled already, and takes no {', '.join(given)}: its weights "
+                f"and parameters are in it{meant}"
+            )
         return load_executable(self.model, self.threads, self.device)
 
     # Arrays
@@ -115,8 +125,8 @@ class Predictor:
         if not network.samples_apart or not at_once:
             return network.by_name(*arrays, **named)  # which says what is missing or too much
         given = {name: _array(network, name, value) for name, value in given.items()}
-        if not all(array.ndim for array in given.values()):
-            return network.by_name(**given)  # which says that a number is no batch
+        if any(array.ndim != network.inputs[name].rank for name, array in given.items()):
+            return network.by_name(**given)  # which says what is wrong with it
         count = _count(given)
         size = self._batch(network)
         if not count:
@@ -147,6 +157,7 @@ class Predictor:
 
     # Columns
 
+    @suggests
     def columns(self, rows: Columns) -> dict[str, Any]:
         """Columns called as the inputs go in; the outputs come as columns besides the others."""
         network = self.open()
@@ -159,6 +170,7 @@ class Predictor:
         _refuse_same(rows, made)
         return {**{name: rows[name] for name in rows if name not in given}, **made}
 
+    @suggests
     def classify(self, images: Sequence[Picture], top: int = 5) -> list[Any]:
         """Of each image, a path or the bytes of a file, the likeliest classes as `convdsl classify`
         has them: {`index`, `label`, `probability`}."""
@@ -179,6 +191,7 @@ class Predictor:
             answers += classifier.top(images[at : at + size], top, fill=size)
         return answers
 
+    @suggests
     def label(self, rows: Columns, image: str = "bytes", top: int = 1) -> dict[str, Any]:
         """The column of images (bytes of files, or paths) becomes `index`, `label`, `probability`
         of the likeliest class; of more than one, each a list a row."""

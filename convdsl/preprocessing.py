@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from convdsl.diagnostics import InputError, reason
 from convdsl.ir.preprocess import Preprocessing, Region, changed, regions
+from convdsl.places import kind_of, nothing_at
 from convdsl.tensor import DType, TensorType
 from convdsl.tensor.conversion import convert
 
@@ -113,6 +114,10 @@ def _read(image: str | Path | bytes, take: Callable[[Image.Image], T]) -> T:
         why = reason(error)
         if isinstance(error, UnidentifiedImageError) and isinstance(image, bytes):
             why = f"it is none of {', '.join(FORMATS)}"  # Pillow names an address in memory
+        elif isinstance(error, UnidentifiedImageError):
+            why = f"it is {kind_of(Path(str(image)))}"
+        elif isinstance(error, FileNotFoundError):
+            why = "there is no such file" + nothing_at(str(image), said="")
         raise InputError(f"cannot read {named}: {why}") from None
 
 

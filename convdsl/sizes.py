@@ -146,6 +146,8 @@ def _sizes_of(type: TensorType) -> str:
 
 
 def _shape(given: object) -> tuple[int, ...]:
+    if hasattr(given, "shape"):
+        raise InputError(f"a {type(given).__name__} is no shape: its own is .shape")
     if not isinstance(given, Sequence) or isinstance(given, str):
         raise InputError(f"{given!r} is no shape: a tuple of sizes is")
     return tuple(whole("a size", size) for size in cast("Sequence[object]", given))

@@ -6,6 +6,7 @@ own is asked of it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -143,10 +144,30 @@ def _cpu(processor: str, precision: Precision) -> Toolchain[Target]:
     return cpu_toolchain(llvm.find_target(processor))
 
 
+_GENERATIONS = {
+    "turing": "sm_75",
+    "t4": "sm_75",
+    "ampere": "sm_80",
+    "a100": "sm_80",
+    "ada": "sm_89",
+    "l4": "sm_89",
+    "hopper": "sm_90",
+    "h100": "sm_90",
+    "blackwell": "sm_100",
+    "b200": "sm_100",
+}
+"""What cards are called elsewhere."""
+
+
 def _cuda(processor: str, precision: Precision) -> Toolchain[CudaTarget]:
     arch = CudaTarget().arch if processor == "native" else processor
     if arch not in ARCHITECTURES:
-        raise InputError(f"unknown architecture `{arch}`; there are {', '.join(ARCHITECTURES)}")
+        digits = re.search(r"\d+a?", arch)
+        near = _GENERATIONS.get(arch.lower()) or (digits and f"sm_{digits[0]}")
+        meant = f"; did you mean {near}?" if near in ARCHITECTURES else ""
+        raise InputError(
+            f"unknown architecture `{arch}`; there are {', '.join(ARCHITECTURES)}{meant}"
+        )
     target = CudaTarget(arch, precision)
     if precision in ("high", "medium") and not target.has_bf16:
         raise InputError(

@@ -256,7 +256,7 @@ def test_networks_that_mix_samples_take_batches_as_they_come(tmp_path: Path) -> 
     ("build", "said"),
     [
         (lambda place: convdsl.Predictor(place / "tiny.cdsl", batch=0), "a batch of 0"),
-        (lambda place: convdsl.Predictor(3), "the model is a int"),
+        (lambda place: convdsl.Predictor(3), "the model is an int"),
         (lambda place: convdsl.Predictor(place / "tiny.cdsl", "random:1").open(), "in it"),
         (lambda place: convdsl.Predictor("no/such.cnn").open(), "no/such.cnn"),
         (lambda place: convdsl.Predictor(place / "tiny.cdsl").columns({"x": [1]}), "no column"),

@@ -277,7 +277,7 @@ def test_what_is_no_image(tmp_path: Path) -> None:
     (text := tmp_path / "image.png").write_text("no image")
     with pytest.raises(InputError, match=r"cannot read the image .*image\.png"):
         prepare(text, NONE, RGB)
-    with pytest.raises(InputError, match="No such file"):
+    with pytest.raises(InputError, match=r"missing\.png: there is no such file"):
         prepare(tmp_path / "missing.png", NONE, RGB)
     with pytest.raises(InputError, match="not a plain file"):
         prepare(tmp_path, NONE, RGB)
@@ -297,5 +297,5 @@ def test_images_of_too_many_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_formats_that_start_programs_are_not_opened(tmp_path: Path) -> None:
     gradient(16, 16).save(tmp_path / "image.eps")
-    with pytest.raises(InputError, match="cannot identify"):
+    with pytest.raises(InputError, match="it is a PostScript document"):
         prepare(tmp_path / "image.eps", NONE, RGB)

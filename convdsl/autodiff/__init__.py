@@ -12,21 +12,24 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from types import NoneType
 
+from convdsl.calling import suggests
 from convdsl.diagnostics import InputError, expect
 from convdsl.ir.build import Build, Names
 from convdsl.ir.derivative import derive
 from convdsl.ir.graph import Graph, OpNode, StateNode, Value
-from convdsl.ir.model import Model
+from convdsl.ir.model import Model, expect_model
 from convdsl.ir.opdef import Derived, Missing, NotDifferentiable, Role, Rule, Zero
 from convdsl.ir.pullback import Gradients, Pullback
 from convdsl.kernel.gradient import Unsolved
 from convdsl.ops import BY_NAME
+from convdsl.spelling import nearest
 
 
 class NoGradient(InputError):
     """An operator on the way has no gradient, or none that is known."""
 
 
+@suggests
 def gradient(model: Model, of: str | None = None, wrt: str | Iterable[str] | None = None) -> Model:
     """A model of the output `of` and, as `d<name>`, the gradients of the sum of its elements by
     inputs and weights.
@@ -43,7 +46,7 @@ def backward(
     model: Model, of: str | None = None, wrt: str | Iterable[str] | None = None
 ) -> tuple[Graph, Flow]:
     """The graph of `gradient`, and what flows in it."""
-    expect("the model", model, Model)
+    expect_model(model)
     expect("the output", of, str, NoneType)
     if model.obstacle is not None:
         raise InputError(model.obstacle)
@@ -190,7 +193,10 @@ def _wanted(graph: Graph, wrt: str | Iterable[str] | None) -> dict[str, Value]:
         expect("a name", pattern, str)
         names = [name for name in values if fnmatchcase(name, pattern)]
         if not names:
-            raise InputError(f"there is no input or weight {pattern}")
+            scopes = {".".join(k.split(".")[:n]) + ".*" for k in values for n in range(1, 9)}
+            near = nearest(pattern, {*values, *scopes})
+            meant = f"; did you mean {near}?" if near is not None else ""
+            raise InputError(f"there is no input or weight {pattern}{meant}")
         for name in names:
             if not values[name].type.dtype.is_float:
                 raise InputError(f"{name} is {values[name].type}; it has no gradient")

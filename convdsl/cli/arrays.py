@@ -17,6 +17,7 @@ from convdsl.cli.building import Network
 from convdsl.cli.files import plain_path
 from convdsl.cli.parsing import suggestion
 from convdsl.diagnostics import InputError, WeightError
+from convdsl.places import kind_of, nothing_at
 from convdsl.spelling import by_words
 from convdsl.tensor import DType, TensorType
 from convdsl.tensor.conversion import convert, widen_bf16
@@ -101,7 +102,8 @@ def read(path: Path) -> dict[str, Array]:
     from convdsl.weights.npz_file import is_npy, read_npy
 
     if not path.exists():
-        raise InputError(f"there is no file {path}")
+        drawn = "\nhelp: random:0 draws them" if str(path).lower() in ("random", "rand") else ""
+        raise InputError(nothing_at(path, ".npy", ".npz") + drawn)
     if not path.is_file():
         kind = "a folder" if path.is_dir() else "no plain file"
         raise InputError(f"the data {path} are {kind}: an .npy or .npz file of arrays is wanted")
@@ -117,7 +119,7 @@ def read(path: Path) -> dict[str, Array]:
         assert isinstance(store, WeightStore)
         return {name: _native(store.read(name)) for name in store.entries}
     except UnknownFormat:
-        said = f"the data {path} are in no known format; arrays are read from .npy and .npz files"
+        said = f"{path} holds no arrays: it is {kind_of(path)}; read are .npy and .npz files"
         raise InputError(f"{said}{help}") from None
     except WeightError as error:
         raise InputError(f"{error}{help}") from None

@@ -67,7 +67,7 @@ def load_model(options: argparse.Namespace) -> Model:
         return loading.load(options.model, **given)
     try:
         model = loading.load(options.model, **kept, **given)
-    except CompileError:  # of another model, or of the same one before it was changed
+    except (CompileError, InputError):  # of another model, or one changed since, or in ONNX
         return loading.load(options.model, **given)
     if model.name != trained.model:
         return loading.load(options.model, **given)

@@ -190,3 +190,8 @@ def _filled(text: str, heading: str) -> str:
 def remark(text: str) -> None:
     """Something that an option asked for besides the result, on stderr."""
     _say("", "", text)
+
+
+def counted(count: int, what: str) -> str:
+    """`1 sample`, `1,350 samples`."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from typing import Any, cast
 
 from convdsl.cli import console, listing
@@ -59,6 +60,10 @@ def run(options: argparse.Namespace) -> int:
         device=options.device,
         precision=options.precision,
     )
+    if not math.isfinite(figures.get("loss", 0.0)):
+        console.note(
+            "the loss is no number: `convdsl run` says what of the data, or of the weights, is none"
+        )
     if options.format == "json":
         console.result(json.dumps(figures, indent=2, ensure_ascii=False))
         return 0

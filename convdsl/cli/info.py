@@ -14,6 +14,7 @@ from convdsl.cli import console, listing
 from convdsl.cli.files import plain_path
 from convdsl.cli.options import add_format, completes
 from convdsl.diagnostics import InputError
+from convdsl.places import kind_of, nothing_at
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -51,9 +52,13 @@ def facts_of(path: str) -> dict[str, Any]:
         if place.is_file():
             with place.open("rb"):
                 pass  # one that cannot be read is not known to be none
-        missing = "" if place.exists() else "there is no such file; "
+        if not place.exists():
+            raise InputError(nothing_at(path, ".cdsl"))
         text = "; `convdsl report` says what is in a network" if place.suffix == ".cnn" else ""
-        raise InputError(f"{path} is no artifact: {missing}`convdsl compile` writes them{text}")
+        kind = kind_of(place)
+        raise InputError(
+            f"{path} is no artifact: it is {kind}; `convdsl compile` writes them{text}"
+        )
     return described(place, artifact.read(place).manifest)
 
 

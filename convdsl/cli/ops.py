@@ -43,7 +43,9 @@ def run(options: argparse.Namespace) -> int:
     if op is None:
         own = [op.name for op in OPERATORS]
         near = suggestion(options.name, own) or suggestion(options.name, SPELLINGS)
-        raise InputError(f"no operator is called {options.name}{near}")
+        raise InputError(
+            f"no operator is called {options.name}{near or '; `convdsl ops` lists them'}"
+        )
     if options.format == "json":
         console.result(json.dumps(facts(op), indent=2, ensure_ascii=False))
     elif options.format == "table":

@@ -80,7 +80,7 @@ def add_inputs(
         "--input",
         action="append",
         default=[],
-        type=_listed(_shape) if several else _shape,
+        type=_shapes if several else _shape,
         metavar="[NAME=]CxHxW",
         help="size of an input, without its batch, e.g. 3x224x224; may be repeated",
     )
@@ -276,7 +276,12 @@ def each_size(options: argparse.Namespace) -> list[argparse.Namespace]:
         for batch in options.batch or (None,)
     ]
     if len({(*one.input, one.batch) for one in made}) < len(made):
-        raise InputError("--batch or --input names a size twice")
+        batches: list[object] = list(options.batch or ())
+        shapes_said = [f"{'x'.join(map(str, s.sizes))}" for given in options.input for s in given]
+        for option, given in (("--batch", batches), ("--input", shapes_said)):
+            twice = [one for number, one in enumerate(given) if one in given[:number]]
+            if twice:
+                raise InputError(f"{option} names a size twice: {twice[0]}")
     return made
 
 
@@ -328,7 +333,8 @@ def _one_batch(text: str) -> int:
     """A batch. Several are compared by `report --set`, and compiled by `compile --batch`."""
     if re.fullmatch(r"[0-9]+(?:,[0-9]+)+", text):
         raise argparse.ArgumentTypeError(
-            f"{text} is several: `report MODEL --set N={text}` has a column for each"
+            f"{text} is several: give one; `report MODEL --set N={text}` has a column for each, "
+            f"and `compile MODEL --batch {text}` code"
         )
     return positive(text)
 
@@ -373,6 +379,13 @@ def _shape(text: str) -> Shape:
 def _listed(one: Callable[[str], T]) -> Callable[[str], list[T]]:
     """The type of an option that takes several, with commas between."""
     return lambda text: [one(part) for part in text.split(",")]
+
+
+def _shapes(text: str) -> list[Shape]:
+    """Several shapes. Sizes with commas between, as tuples have them, are one."""
+    if "," in text and "x" not in text.rpartition("=")[2]:
+        _shape(text)  # which says so
+    return _listed(_shape)(text)
 
 
 COMPLETES = "completes"

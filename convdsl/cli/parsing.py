@@ -112,6 +112,8 @@ class Parser(argparse.ArgumentParser):
             return f"; did you mean `convdsl {of_all}`?"
         if "--set" in known and name[:2] == "--" and value and value[0] != "-":
             word = name[2:].replace("-", "_")
+            if "--data" in known and "--part" in known and word in _training_settings():
+                return f"; a setting of the training is set by --set train.{word}={value}"
             if "--epochs" in known and word in _training_settings():
                 return f"; a setting of the training is set by --set train.{word}={value}"
             return f"; a parameter of the model is set by --set {word}={value}"

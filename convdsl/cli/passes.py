@@ -50,6 +50,16 @@ def run(options: argparse.Namespace) -> int:
     return _list(options)
 
 
+def _refuse_pass(name: str) -> None:
+    """InputError where a pass stands in a model's place."""
+    from convdsl.passes import PASSES
+
+    if name in [p.name for p in PASSES]:
+        raise InputError(
+            f"{name} is a pass: `convdsl passes MODEL --print-after {name}` shows what it makes"
+        )
+
+
 def _list(options: argparse.Namespace) -> int:
     from convdsl.passes import PASSES
 
@@ -71,6 +81,7 @@ def _compare(options: argparse.Namespace) -> int:
     from convdsl.reporting import render_passes
     from convdsl.sizes import bind
 
+    _refuse_pass(options.model)
     model = load_model(options)
     binding = bind(model, input_shapes(options), batch_of(model, options))
     graph = model.settled(binding).graph.bind(binding)

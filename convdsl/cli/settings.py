@@ -69,6 +69,7 @@ def model_to_train(options: argparse.Namespace) -> Model:
         return load_model(options)
     except CompileError:
         for name, text in options.set:
-            if name in (*SETTINGS, *ONE_OF, *SOME_OF, "loss", "lr"):
-                console.note(f"a setting of training is set by --set train.{name}={text}")
+            before, _, setting = name.rpartition(".")
+            if setting in (*SETTINGS, *ONE_OF, *SOME_OF, "loss", "lr") and before[:2] in ("", "tr"):
+                console.note(f"a setting of training is set by --set train.{setting}={text}")
         raise

@@ -159,6 +159,8 @@ def _run(options: argparse.Namespace, ranks: Ranks) -> int:
     said = split_settings(options)
     model = _model(options, ranks)
     looks = options.find_lr or options.overfit is not None
+    if options.find_lr and options.overfit is not None:
+        raise InputError("--find-lr and --overfit are two looks before a run: one at a time")
     folder = _folder(options, lambda: model)
     first = ranks.rank == 0
     job = prepare(
@@ -210,7 +212,8 @@ def _train(job: Job, folder: Path, options: argparse.Namespace) -> int:
 
     data = job.data
     held = 0 if data.validation is None else len(data.validation)
-    console.note(f"{len(data.train):,} samples to train on, {held:,} to validate; into {folder}")
+    have = console.counted(len(data.train), "sample")
+    console.note(f"{have} to train on, {held:,} to validate; into {folder}")
     done = epochs_of(folder / CHECKPOINT) if options.resume else 0
     try:
         trained = job.go(resume=options.resume)
@@ -219,7 +222,8 @@ def _train(job: Job, folder: Path, options: argparse.Namespace) -> int:
         raise KeyboardInterrupt(text) from None
     if done >= job.run.epochs:  # told now: a checkpoint of another run is refused first
         console.note(
-            f"the run in {folder} has {done} epochs behind it, and {job.run.epochs} are asked for: "
+            f"the run in {folder} has {console.counted(done, 'epoch')} behind it, and "
+            f"{job.run.epochs} {'is' if job.run.epochs == 1 else 'are'} asked for: "
             "nothing is left to train (--epochs counts from the beginning)"
         )
     _draw(trained, folder)
@@ -297,7 +301,10 @@ def _overfit(job: Job, samples: int) -> int:
     batch = {name: array[:samples] for name, array in next(_again(job)).items()}
     have = len(next(iter(batch.values())))
     if have < samples:
-        console.note(f"a batch has {have} samples: --batch {samples} gives more")
+        more = (
+            f": --batch {samples} gives more" if have < len(job.data.train) else ", all there are"
+        )
+        console.note(f"a batch has {console.counted(have, 'sample')}{more}")
     assert job.training.optimizer is not None
     rate = float(job.training.optimizer.arguments["lr"])  # the schedule may begin with next to none
     found = overfit(job.run.session, batch, rate)

@@ -8,6 +8,7 @@ from types import TracebackType
 
 from convdsl.children import running
 from convdsl.diagnostics import InputError, reason
+from convdsl.places import kind_of, nothing_at
 
 MAX_FILE = 2**31 - 1
 """Bytes; protobuf reads no more."""
@@ -28,8 +29,10 @@ class Trial:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
+            if not path.exists():
+                raise InputError(nothing_at(path, ".onnx"))
             if not path.is_file():
-                raise InputError(f"{path} is no plain file")
+                raise InputError(f"{path} is {kind_of(path)}: an ONNX file is wanted")
             size = path.stat().st_size
             if size > MAX_FILE:
                 raise InputError(f"{path} is larger than the 2 GiB that an ONNX file can hold")
@@ -67,6 +70,18 @@ class Trial:
             text = said.decode(errors="replace").removeprefix(f"{path.name} is no ONNX model: ")
             ours = {".cnn": "a text of convdsl", ".cdsl": "an artifact"}.get(path.suffix.lower())
             help = f"\nhelp: it is called like {ours}, which needs no import" if ours else ""
-            raise NoModel(f"{path} is no valid ONNX model: {text.rstrip()}{help}")
+            raise NoModel(f"{path} is no {_why(path, text.rstrip())}{help}")
         if code:
             raise InputError(f"{path} breaks the ONNX parser (exit {code}); it is damaged")
+
+
+def _why(path: Path, said: str) -> str:
+    """Why a file is not taken: what it is instead, where it does not begin as ONNX files do; that
+    it is damaged, where it does and protobuf breaks off; else what the checker said."""
+    kind = kind_of(path)
+    if kind != "an ONNX model":
+        return f"ONNX model: it is {kind}"
+    if "parsing message" in said:
+        size = path.stat().st_size
+        return f"sound ONNX model: its {size:,} bytes break off, or some of them were changed"
+    return f"valid ONNX model: {said}"

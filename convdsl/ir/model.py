@@ -6,10 +6,11 @@ import copy
 import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any
 
 from convdsl.appearance import Shown
-from convdsl.diagnostics import Diagnostic, InputError, SourceFile
+from convdsl.diagnostics import Diagnostic, InputError, SourceFile, expect
 from convdsl.ir.graph import Graph
 from convdsl.ir.preprocess import Preprocessing, usual_preprocessing
 from convdsl.ir.training import Training
@@ -112,3 +113,12 @@ class Model(Shown):
                 for symbol in sorted(TensorType(type.dtype, (extent,)).symbols(), key=str):
                     found.setdefault(symbol.name, symbol)
         return tuple(found.values())
+
+
+def expect_model(model: object) -> None:
+    """InputError for what is no model; of the name of one, how to load it."""
+    if isinstance(model, str | Path):
+        raise InputError(
+            f"the model is a {type(model).__name__}, not a Model: convdsl.load(...) makes one"
+        )
+    expect("the model", model, Model)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from convdsl.calling import suggests
 from convdsl.compilation import Plan, key_of
 from convdsl.diagnostics import InputError, expect
 from convdsl.measure.steps import random_inputs, step_seconds
@@ -92,6 +93,7 @@ def tune(
     return found
 
 
+@suggests
 def tuner(seconds: float = 60.0, watch: Watch = lambda doing, share: None) -> Tuner:
     """For convdsl.compile(..., tuner=...): tries schedules out for about so many seconds whenever
     code is made for new sizes, unless it is known what comes of it.

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from convdsl.analysis.cost import known_sum
-from convdsl.diagnostics import InputError
+from convdsl.calling import suggests
+from convdsl.diagnostics import InputError, expect
 from convdsl.drawing import png
 from convdsl.drawing.charts import Axis, Curve, headed, spanning
 from convdsl.drawing.charts import curves as chart_of
@@ -69,6 +70,7 @@ class Picture:
 
     def save(self, path: str | Path) -> Path:
         """Write .svg, or .png where it is made of images. Raises InputError."""
+        expect("the path", path, str, Path)
         where = Path(path)
         if where.suffix == ".svg":
             data = self.svg.encode("utf-8")
@@ -84,6 +86,7 @@ class Picture:
         return where
 
 
+@suggests
 def draw(
     model: Model | str | Path,
     *,

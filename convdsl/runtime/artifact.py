@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
 from convdsl.diagnostics import ArtifactError, reason
+from convdsl.places import kind_of, nothing_at
 from convdsl.runtime.cpu.team import available_threads
 from convdsl.runtime.whole_files import write_whole
 
@@ -137,14 +138,20 @@ def _read(path: Path, folder: int | None) -> Artifact:
         else:
             handle = os.open(path.name, flags | os.O_NOFOLLOW, dir_fd=folder)
     except FileNotFoundError:
-        raise ArtifactError(f"there is no artifact {path}") from None
+        said = f"there is no artifact {path}"  # in a cache a matter of course
+        told = nothing_at(path, ".cdsl", said=said) if folder is None else said
+        raise ArtifactError(told) from None
     with _opened(handle, path) as file:
         status = os.fstat(handle)
         size = status.st_size
         if folder is not None and (status.st_uid != os.geteuid() or status.st_mode & 0o022):
             raise ArtifactError(f"{path} is another user's, or others can write it")
-        if size < _HEADER.size or file.read(len(MAGIC)) != MAGIC:
-            raise ArtifactError(f"{path} is not a compiled network (convdsl compile writes them)")
+        if file.read(len(MAGIC)) != MAGIC:
+            raise ArtifactError(
+                f"{path} is no artifact: it is {kind_of(path)}; `convdsl compile` writes them"
+            )
+        if size < _HEADER.size:
+            raise ArtifactError(f"{path} is damaged: it breaks off after {size} bytes")
         mapped = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     return _verify(mapped, path)
 
@@ -160,7 +167,10 @@ def _opened(handle: int, path: Path) -> BinaryIO:
 def _verify(mapped: memoryview, path: Path) -> Artifact:
     _, version, zero, length, total, digest = _HEADER.unpack_from(mapped)
     if version != VERSION:
-        raise ArtifactError(f"{path} has format {version}, this convdsl reads {VERSION}")
+        raise ArtifactError(
+            f"{path} has format {version}, this convdsl reads {VERSION}\n"
+            "help: compile it anew from its text and weights, or use the convdsl that it is of"
+        )
     if total != len(mapped):
         raise ArtifactError(f"{path} is damaged: {len(mapped)} bytes long instead of {total}")
     text = mapped[_HEADER.size : _HEADER.size + length]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -82,6 +83,19 @@ class Plain:
         return self._array
 
 
+def _how(value: object) -> str:
+    """How an array is made of what is none."""
+    match value:
+        case dict():
+            return ": by name they are network(**arrays)"
+        case str() | Path():
+            return ": np.load reads files"
+        case list() | tuple():
+            return ": np.asarray(..., dtype) makes one"
+        case _:
+            return ": .numpy() makes one" if callable(getattr(value, "numpy", None)) else ""
+
+
 class Host:
     """The processors of this machine: NumPy arrays."""
 
@@ -92,7 +106,8 @@ class Host:
 
     def accept(self, name: str, value: object) -> Any:
         if not isinstance(value, np.ndarray):
-            raise InputError(f"input `{name}` is a {type(value).__name__}, not a NumPy array")
+            kind = type(value).__name__
+            raise InputError(f"input `{name}` is a {kind}, not a NumPy array{_how(value)}")
         return value  # pyright: ignore[reportUnknownVariableType]
 
     def contiguous(self, array: Any) -> Any:

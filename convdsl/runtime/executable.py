@@ -430,9 +430,17 @@ class Executable:
         try:
             return bind_shapes(self._inputs, shapes)
         except InputError as error:
-            if not self.remedy:
+            if not (self.remedy and self._is_sound(shapes)) or "\nhelp: " in str(error):
                 raise
             raise InputError(f"{error}\n{self.remedy}") from None
+
+    def _is_sound(self, shapes: object) -> bool:
+        """Whether code for other sizes is what is missing: axes are as many as they should be."""
+        ranks = {port.name: port.type.rank for port in self._inputs}
+        return isinstance(shapes, Mapping) and all(
+            0 not in shape and len(shape) == ranks.get(name)
+            for name, shape in cast("Mapping[str, Sequence[int]]", shapes).items()
+        )
 
     def _collect(self, arrays: Sequence[Array], named: Mapping[str, Array]) -> list[Array]:
         """The same, of arrays of any kind; InputError for what is none, missing or unknown."""

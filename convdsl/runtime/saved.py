@@ -8,11 +8,13 @@ from typing import Any, cast
 
 import numpy as np
 
+from convdsl.calling import suggests
 from convdsl.diagnostics import ArtifactError, InputError
 from convdsl.kernel.cuda_target import CudaTarget
 from convdsl.kernel.program import Port
 from convdsl.kernel.signature import Binding, bind_shapes, samples_of
 from convdsl.kernel.target import Target
+from convdsl.places import check_name
 from convdsl.runtime import artifact
 from convdsl.runtime.code import Code
 from convdsl.runtime.cpu.team import team_size
@@ -51,6 +53,7 @@ def save_programs(
 ) -> None:
     """Write specialisations of a network, and its state as it is, as an artifact, whole or not at
     all. The first stands where the one of an artifact of one size does."""
+    check_name("an artifact", path, ".cdsl", is_said=True)
     kind, several = kind_of(target), len(programs) > 1
     sections, places = sections_of(programs)
     first, *others = (program_to_json(program, target) for program in programs)
@@ -77,6 +80,7 @@ def save_programs(
     artifact.write(path, sections, manifest)
 
 
+@suggests
 def load_executable(
     path: str | Path, threads: int | None = None, device: str | None = None
 ) -> Executable:
@@ -85,12 +89,13 @@ def load_executable(
     a card and there is none. `device` says which card (`cuda:1`), where there are several."""
     if not isinstance(path, str | Path):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ArtifactError(f"{path!r} is no path of an artifact")
+    asked = None if device is None else find_device(device)
     path = Path(path)
     manifest, sections = artifact.read(path)
     try:
         check_interface(manifest)
         kind = str(manifest.get("kind", "cpu"))
-        name, place = find_device(device or kind)
+        name, place = asked or find_device(kind)
         target = KINDS[kind].from_json(manifest["target"])
         default_threads = team_size(whole(manifest["threads"]))
         facts, proven = _read_facts(manifest), str(manifest["proof"])

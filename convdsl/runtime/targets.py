@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from convdsl.diagnostics import InputError
+from convdsl.diagnostics import InputError, expect
 from convdsl.kernel.cuda_target import ARCHITECTURES, PRECISION_OF, CudaTarget
 from convdsl.kernel.target import Target
 from convdsl.runtime.code import Code
@@ -127,6 +127,9 @@ KINDS: Mapping[str, Kind] = {
 }
 """By the names of targets (`--target`), which begin the names of devices (`--device`)."""
 
+_CARDS = ("gpu", "gpu:0", "nvidia", "card")
+"""What a card is called elsewhere."""
+
 _NAME = re.compile(r"(cpu|cuda)(?::(\d{1,4}))?")
 
 
@@ -138,7 +141,9 @@ def kind_of(target: Target | CudaTarget) -> str:
 def find_device(name: str) -> tuple[str, Device]:
     """The kind of target that a device runs, and the device: `cpu`, `cuda`, `cuda:1`. InputError
     for what is no such name. Whether it is there is not asked."""
+    expect("the device", name, str)
     said = _NAME.fullmatch(name)
     if said is None or (said[1] == "cpu" and said[2]):
-        raise InputError(f"unknown device `{name}`; there are cpu, and cuda, cuda:1, ...")
+        meant = "; did you mean cuda?" if name.lower() in _CARDS else ""
+        raise InputError(f"unknown device `{name}`; there are cpu, and cuda, cuda:1, ...{meant}")
     return said[1], KINDS[said[1]].device(int(said[2] or 0))

@@ -31,9 +31,27 @@ def check_place(path: Path) -> None:
     folder = path.parent
     if not folder.is_dir():
         missing = errno.ENOTDIR if folder.exists() else errno.ENOENT
-        raise OSError(missing, os.strerror(missing), str(path))
+        what = "is no folder" if folder.exists() else "is not there"
+        raise OSError(missing, f"the folder {folder} {what}", str(path))
     if not os.access(folder, os.W_OK | os.X_OK):
         raise OSError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+    _try(folder, path)
+
+
+def _try(folder: Path, path: Path) -> None:
+    """OSError where a folder takes no files, as those of /proc, whatever its permissions say. Of
+    most file systems a file without a name is asked for, which nobody sees."""
+    with contextlib.suppress(OSError):
+        os.close(os.open(folder, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+        return
+    part = folder / f".{secrets.token_hex(8)}{PART}"
+    try:
+        os.close(os.open(part, _NEW, 0o600))
+        part.unlink()
+    except OSError as error:
+        why = f"no files can be made in {folder}"
+        told = why if error.errno == errno.ENOENT else error.strerror
+        raise OSError(error.errno, told, str(path)) from None
 
 
 def write_whole(

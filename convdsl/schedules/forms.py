@@ -42,6 +42,7 @@ def of_filters(
     for form, flip in zip(forms, flips, strict=True):
         g = _matrix(form)
         products, r = g.shape
-        made = np.matmul(g[:, ::-1] if flip else g, made.reshape(before, r, -1))
+        with np.errstate(all="ignore"):  # of filters that are no numbers, which are told elsewhere
+            made = np.matmul(g[:, ::-1] if flip else g, made.reshape(before, r, -1))
         before *= products
     return made.reshape(*(form.products for form in forms), *rest)

@@ -11,9 +11,11 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from convdsl.calling import suggests
 from convdsl.diagnostics import InputError, expect
 from convdsl.driver import compile, load
 from convdsl.ir.model import Model
+from convdsl.kernel.signature import whole
 from convdsl.runtime.executable import Executable
 from convdsl.tiling.inference import Allocate, in_memory, run_tiles
 from convdsl.tiling.plan import Tiling, tiling
@@ -39,6 +41,8 @@ class TiledNetwork:
         tile: int,
         load: Callable[..., Model] | None = None,
     ) -> None:
+        if whole("the tile", tile) < 1:
+            raise InputError(f"a tile of {tile}: it has at least one pixel a side")
         self._network = sized(model, load)
         self._make, self._tile, self._name = make, tile, model.name
         self._plans: OrderedDict[tuple[int, int], Tiling] = OrderedDict()
@@ -76,6 +80,7 @@ class TiledNetwork:
         return next(iter(results.values())) if len(results) == 1 else results
 
 
+@suggests
 def tiled(
     model: Model | str | Path,
     weights: Any = None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, replace
 from functools import partial as applied
 from pathlib import Path
@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from convdsl.analysis.samples import samples_are_apart
 from convdsl.bound import bind_weights_of, images_of
+from convdsl.calling import suggests
 from convdsl.diagnostics import InputError, MismatchError, expect
 from convdsl.driver import compile
 from convdsl.ir.canonical import canonical_text
@@ -88,6 +89,7 @@ class Job:
         return Trained(session.model, progress.history, weights, folder)
 
 
+@suggests
 def train(
     model: Model | str | Path,
     data: Any,
@@ -177,7 +179,7 @@ def prepare(
     """Everything but the training itself: settings, data and network held against each other."""
     expect("the model", model, Model)
     expect("what watches", watch, Watch, NoneType)
-    folder = _folder(out, resume, overwrite, ranks)
+    folder = _folder(out, data, resume, overwrite, ranks)
     said = gone_on(begun_with(out, resume, ranks).said, said)
     training = complete(model, said)
     agree(model, training)
@@ -224,7 +226,7 @@ def prepare(
     return Job(run, found, training, notes)
 
 
-def _folder(out: Any, resume: bool, overwrite: bool, ranks: Ranks) -> Path | None:
+def _folder(out: Any, data: Any, resume: bool, overwrite: bool, ranks: Ranks) -> Path | None:
     """The folder of the run, which rank 0 alone uses. InputError where it cannot be."""
     expect("the folder of the run", out, str, Path, NoneType)
     if "\0" in str(out):
@@ -233,7 +235,24 @@ def _folder(out: Any, resume: bool, overwrite: bool, ranks: Ranks) -> Path | Non
         return None
     folder = None if out is None else Path(out)
     _check_folder(folder, resume, overwrite)
+    if folder is not None and isinstance(data, str | Path) and _is_within(folder, Path(data)):
+        raise InputError(
+            f"{folder} is where the data are, which a run would add to\n"
+            "help: --out names another folder for it"
+        )
     return folder
+
+
+def _is_within(folder: Path, data: Path) -> bool:
+    """Whether a folder is one of data, or in it."""
+    with suppress(OSError, ValueError):
+        place = data.resolve()
+        return (
+            place.is_dir()
+            and place in (folder.resolve(), *folder.resolve().parents)
+            and (place != Path.cwd().resolve())
+        )
+    return False
 
 
 @contextmanager

@@ -13,12 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from convdsl.bound import bind_weights_of
+from convdsl.calling import suggests
 from convdsl.diagnostics import InputError, expect
 from convdsl.driver import compile
-from convdsl.ir.model import Model
+from convdsl.ir.model import Model, expect_model
 from convdsl.ir.training import Training
 from convdsl.kernel.cuda_target import MIXED, PRECISIONS
 from convdsl.passes import select
+from convdsl.places import check_name
 from convdsl.ranks import ALONE, Ranks
 from convdsl.runtime.executable import Executable
 from convdsl.training.checkpoint import write_arrays
@@ -52,6 +54,7 @@ class Session:
     and all take the same steps. Not for several threads at once.
     """
 
+    @suggests
     def __init__(
         self,
         model: Model,
@@ -70,7 +73,7 @@ class Session:
         checkpoint_activations: bool = False,
         ranks: Ranks = ALONE,
     ) -> None:
-        expect("the model", model, Model)
+        expect_model(model)
         expect("the training", training, Training)
         self.model, self.training = model, training
         precision, scaled = mixed(amp, precision)
@@ -90,6 +93,7 @@ class Session:
         self._measure = compile(measure, {}, **self._how)
         self._network: Executable | None = None
 
+    @suggests
     def step(
         self, batch: Mapping[str, Any], rate: float, whole: int | None = None
     ) -> dict[str, Array]:
@@ -103,6 +107,8 @@ class Session:
         returns at once then, results stay on the card, and targets are not looked at first."""
         expect("the batch", batch, Mapping)
         expect("the rate", rate, int, float, np.number)
+        if not np.isfinite(rate):
+            raise InputError(f"a rate of {rate} would make every weight no number")
         wanted = [name for name in self._step.inputs if name not in (RATE, SHARE, FIRST)]
         missing = [name for name in wanted if name not in batch]
         if missing:
@@ -169,11 +175,13 @@ class Session:
         averages = {key: states[f"{AVERAGE}.{key}"] for key in now if f"{AVERAGE}.{key}" in states}
         return now | averages
 
+    @suggests
     def save(self, path: str | Path, classes: Sequence[str] | None = None) -> None:
         """Write the weights as a safetensors file, whole or not at all; with the names of the
         classes, which `classify` then knows, and what else who uses them should know."""
         expect("the path", path, str, Path)
         expect("the classes", classes, list, tuple, NoneType)
+        check_name("weights", Path(path), ".safetensors", is_said=True)
         images = replace(self.model, training=self.training).image_preprocessing
         undeclared = None if self.model.preprocessing is not None else images
         said = None if undeclared is None else undeclared.to_json()
@@ -196,8 +204,7 @@ class Session:
         states = {k: a for k, a in states.items() if k in known or k not in scaling}
         states |= {k: a for k, a in scaling.items() if a is not None and k not in states}
         if known != set(states):
-            odd = ", ".join(sorted(map(str, known ^ set(states)))[:5])
-            raise InputError(f"the states are of another run: {odd}")
+            raise InputError(f"the states are of another run: {_difference(known, set(states))}")
         self._step.state.replace(states)
         self._network = None
 
@@ -205,6 +212,20 @@ class Session:
         """Without the constants of the text."""
         states = self.model.graph.states
         return {key: a for key, a in arrays.items() if states[key].data is None}
+
+
+def _difference(known: set[str], given: set[str]) -> str:
+    """What states lack, and what of them this run does not have."""
+    lacking, odd = sorted(known - given), sorted(map(str, given - known))
+    parts = [
+        f"{what} {', '.join(names[:_NAMED])}{', ...' if len(names) > _NAMED else ''}"
+        for what, names in (("they lack", lacking), ("it has no", odd))
+        if names
+    ]
+    return "; ".join(parts)
+
+
+_NAMED = 5
 
 
 def mixed(amp: str | None, precision: str) -> tuple[str, bool]:

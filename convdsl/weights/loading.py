@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
+from convdsl.calling import suggests
 from convdsl.diagnostics import WeightError
+from convdsl.places import kind_of
 from convdsl.weights.checkpoint import CheckpointFile, looks_like_legacy
 from convdsl.weights.initialisers import RandomWeights
 from convdsl.weights.npz_file import NpzFile
@@ -21,6 +23,7 @@ class UnknownFormat(WeightError):
     """A file of which nothing here knows the format."""
 
 
+@suggests
 def load(source: Any, key: str | None = None) -> WeightStore | RandomWeights:
     """Open weights: a safetensors, .npz or PyTorch checkpoint file, `random:SEED`, arrays by name,
     or what is open already. `key` says where in a checkpoint the state dict is, by keys joined by
@@ -71,10 +74,14 @@ def _by_content(path: Path, key: str | None) -> WeightStore:
         return SafetensorsFile(path)
     if not size:
         raise WeightError(f"{path} is empty")
-    text = f"{path} is in no known format; read are safetensors, .npz and PyTorch checkpoint files"
+    kind = kind_of(path)
+    read = "read are safetensors, .npz and PyTorch checkpoint files"
+    text = f"{path} holds no weights: it is {kind}; {read}"
     if head.startswith(b"\x89CDSL"):
         text = f"{path} is an artifact: its weights are in its code, laid out for one processor"
         text += "\nhelp: give the weights that it was compiled with"
+    if head.startswith(b"\x93NUMPY"):
+        text += "\nhelp: weights have names: np.savez(file, **{'layer.weight': array, ...})"
     if path.suffix == ".cnn":
         text += "\nhelp: a model stands first, weights behind `--weights`: FILE, or random:SEED"
     if path.suffix == ".onnx":
@@ -87,7 +94,8 @@ def _open_archive(path: Path, key: str | None) -> WeightStore:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        raise WeightError(f"{path} is a damaged archive: {error}") from None
+        cut = "it is cut short" if "not a zip file" in str(error) else error
+        raise WeightError(f"{path} is a damaged archive: {cut}") from None
     if any(name == "data.pkl" or name.endswith("/data.pkl") for name in names):
         return CheckpointFile.archive(path, key)
     return NpzFile(path)

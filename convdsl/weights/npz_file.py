@@ -169,6 +169,17 @@ _HEADER = re.compile(
 )
 
 
+_TYPE = re.compile(rb"'descr': ?'[<>|=]?([a-zA-Z])(\d{0,3})'")
+_TYPES = {b"c": "complex numbers", b"U": "texts", b"S": "bytes", b"M": "dates", b"m": "durations"}
+
+
+def _foreign(header: bytes) -> str:
+    """What an array holds that is not read, as far as its header says so."""
+    found = _TYPE.search(header)
+    kind = _TYPES.get(found[1]) if found is not None else None
+    return f"an array of {kind}" if kind is not None else "what NumPy never writes such a header of"
+
+
 def _read_header(
     file: IO[bytes], *, texts: bool = False
 ) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
@@ -184,10 +195,10 @@ def _read_header(
     header = _HEADER.fullmatch(text)
     if header is None and b"'|O'" in text:
         raise ValueError(
-            "an array of Python objects, which only pickle reads, describes no plain array of "
-            "numbers" + (": names are plain as np.array(names, 'U')" if texts else "")
+            "an array of Python objects, which only pickle reads, is no plain array of numbers"
+            + (": names are plain as np.array(names, 'U')" if texts else "")
         )
     if header is None or (b"U" in header["dtype"] and not texts):
-        raise ValueError("an array's header describes no plain array of numbers")
+        raise ValueError(f"{_foreign(text)} is no plain array of numbers")
     shape = tuple(int(extent) for extent in header["shape"].split(b",") if extent.strip())
     return shape, header["fortran"] == b"True", np.dtype(header["dtype"].decode())

@@ -55,7 +55,8 @@ class SafetensorsFile(WeightStore):
                 raise WeightError(f"{path} holds {len(names)} tensors, at most {MAX_ENTRIES}")
             self._entries = {name: self._entry(name) for name in names}
         except (SafetensorError, OSError) as error:
-            raise WeightError(f"{path} is not a sound safetensors file: {error}") from None
+            why = "it is cut short" if "not fully covered" in str(error) else error
+            raise WeightError(f"{path} is not a sound safetensors file: {why}") from None
 
     def _entry(self, name: str) -> Entry:
         header = self._file.get_slice(name)

@@ -128,7 +128,9 @@ def regular_file(path: Path) -> int:
             raise WeightError(f"there is no weight file {path}{help or _beside(path)}")
         if not path.is_file():
             kind = "a directory" if path.is_dir() else "no regular file"
-            raise WeightError(f"the weights {path} are {kind}")
+            kept = path / "weights.safetensors"  # what a run of training leaves
+            meant = f"; did you mean {kept}?" if kept.is_file() else ""
+            raise WeightError(f"the weights {path} are {kind}{meant}")
         return path.stat().st_size
     except (OSError, ValueError) as error:  # ValueError: a NUL byte in the name
         raise WeightError(f"cannot read the weights {path}: {reason(error)}") from None

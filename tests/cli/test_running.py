@@ -55,7 +55,7 @@ def test_compile_for_a_batch_and_a_size(convdsl, folder: Path) -> None:
         (["sized.cnn", *RANDOM], "sizes not given: H, W"),
         (["small.cnn", "--weights", "random:x"], "seed must be a whole number"),
         (["small.cnn", "--weights", "missing.npz"], "there is no weight file missing.npz"),
-        (["small.cnn", *RANDOM, "-o", "no/folder/x.cdsl"], "No such file or directory"),
+        (["small.cnn", *RANDOM, "-o", "no/folder/x.cdsl"], "the folder no/folder is not there"),
         (["small.cnn", *RANDOM, "-o", "/dev/null"], "is not a plain file"),
         (["small.cnn", *RANDOM, "--cpu", "z80"], "z80"),
     ],
@@ -146,7 +146,7 @@ def test_random_data_is_reproducible(convdsl, small: Path) -> None:
     [
         ("random:x", "seed must be a whole number"),
         ("missing.npy", "missing.npy"),
-        ("names.txt", "no known format"),
+        ("names.txt", "names.txt holds no arrays: it is a text"),
         ("empty.npz", "empty.npz is empty"),
         ("photo.jpg", "help: images are for `convdsl classify`"),
         ("one.npy", "help: an axis for the batch comes first: x[None]"),
@@ -265,7 +265,7 @@ def test_classify_failures(convdsl, folder: Path) -> None:
     photo = folder / "photo.png"
     for model, image, message in [
         ("small.cnn", folder / "names.txt", "cannot read the image"),
-        ("small.cnn", folder / "missing.png", "No such file"),
+        ("small.cnn", folder / "missing.png", "there is no such file"),
         ("sized.cnn", photo, "does not declare how images become inputs"),
         ("two.cnn", photo, "does not declare how images become inputs"),
     ]:
@@ -350,7 +350,9 @@ def test_what_is_wrong_with_data(convdsl, folder: Path, tmp_path: Path) -> None:
     assert "no input c; the inputs are a, b" in said
     assert "holds a, c; the model takes a, b" in said
     missing = tmp_path / "none.npz"
-    assert convdsl("run", two, "--data", missing).err == f"error: there is no file {missing}\n"
+    near = tmp_path / "one.npy"
+    said = convdsl("run", two, "--data", missing).err
+    assert said == f"error: there is no file {missing}; did you mean {near}?\n"
 
 
 def test_a_full_disk(convdsl, folder: Path, tmp_path: Path) -> None:

@@ -203,7 +203,7 @@ def test_a_file_of_no_known_format(tmp_path: Path) -> None:
         b"PK\x03\x04" + bytes(50),
     ):
         (path := tmp_path / "w.bin").write_bytes(content)
-        with pytest.raises(WeightError, match="no known format|damaged|is empty"):
+        with pytest.raises(WeightError, match="it is (a text|of no kind)|damaged|is empty"):
             load(path)
 
 
@@ -284,5 +284,5 @@ def test_noise_is_a_weight_error(
 def test_texts_are_no_weights(tmp_path: Path) -> None:
     """Data sets may hold names, weights never do."""
     np.savez(tmp_path / "w.npz", a=np.zeros(2), b=np.array(["x", "y"]))
-    with pytest.raises(WeightError, match="b: an array's header describes no plain array"):
+    with pytest.raises(WeightError, match="b: an array of texts is no plain array"):
         load(tmp_path / "w.npz")

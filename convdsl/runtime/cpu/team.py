@@ -24,7 +24,7 @@ from contextlib import suppress
 from itertools import count
 from typing import Any
 
-from convdsl.diagnostics import InputError
+from convdsl.diagnostics import InputError, expect
 from convdsl.kernel.cpu_abi import (
     BOARD,
     BOARD_AWAKE,
@@ -56,6 +56,7 @@ def team_size(threads: object) -> int:
     what is no such number."""
     if threads is None:
         return available_threads()
+    expect("the number of threads", threads, int)
     if not isinstance(threads, int) or isinstance(threads, bool) or threads < 1:
         raise InputError(f"{threads!r} threads: at least one is needed")
     if threads > MOST_THREADS:

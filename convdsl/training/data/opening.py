@@ -17,11 +17,13 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias, cast
+from zipfile import is_zipfile
 
 import numpy as np
 import numpy.typing as npt
 
 from convdsl.diagnostics import InputError, WeightError, reason
+from convdsl.places import kind_of, nothing_at
 from convdsl.training.data.arrays import ANY, LABEL, ArrayData, Wanted, X, iterated
 from convdsl.training.data.folders import IMAGES, MASKS, class_folder, mask_folder, subfolders
 from convdsl.training.data.idx import is_idx, read_idx
@@ -63,6 +65,8 @@ def open_parts(data: Any, labels: Any = None, wanted: Wanted = ANY) -> Parts:
 
 
 def _opened(data: Any, labels: Any, wanted: Wanted) -> Parts:
+    if isinstance(data, str) and not data:
+        raise InputError(f"the path of the data is empty\nhelp: {_KINDS}")
     if isinstance(data, str | Path):
         return _of_path(Path(data), labels, wanted)
     if isinstance(data, tuple) and labels is None:
@@ -92,7 +96,8 @@ def _of_path(path: Path, labels: Any, wanted: Wanted) -> Parts:
                 raise InputError(f"{path} is a folder, whose images say their labels themselves")
             return _of_folder(path, wanted)
         if not path.exists():
-            raise InputError(f"there are no data at {path}")
+            said = nothing_at(path, said=f"there are no data at {path}")
+            raise InputError(f"{said}\nhelp: {_KINDS}; of images a folder for each class")
         if not path.is_file():
             raise InputError(f"the data {path} are neither a folder nor a plain file")
     except (OSError, ValueError) as error:
@@ -121,7 +126,7 @@ def _array(path: str | Path) -> Array:
     except WeightError as error:
         raise InputError(str(error)) from None
     if not path.is_file():
-        raise InputError(f"there is no file {path}")
+        raise InputError(nothing_at(path))
     return read_idx(path)
 
 
@@ -129,6 +134,9 @@ _KINDS = "data are folders of images, .npz, .npy, .csv or IDX files"
 
 
 def _archive(path: Path) -> dict[str, Array]:
+    if not is_zipfile(path):
+        cut = "a damaged archive: it is cut short" if kind_of(path).startswith("an archive") else ""
+        raise InputError(f"the data {path} are {cut or kind_of(path)}\nhelp: {_KINDS}")
     try:
         archive = NpzFile(path, texts=True)
         return {name: archive.map(name) for name in archive.entries}

@@ -45,6 +45,7 @@ def read_table(
     lines = _rows(path)
     columns, numbered = _columns(lines, path)
     folder = path.parent
+    _check_first(lines[0][1], folder, path)
     paths = [folder / text for text in columns.pop(PATH)]
     targets: dict[str, Array] = {}
     known: tuple[str, ...] | None = None
@@ -62,6 +63,22 @@ def read_table(
         else:
             targets[name] = _numbers(texts, name, path, numbered)
     return ImageFiles(paths, str(path), wanted, targets, known, masks)
+
+
+def _check_first(row: list[str], folder: Path, path: Path) -> None:
+    """InputError where the first line is taken for data and is not: names of columns that are not
+    known, or columns with other signs between."""
+    if _header(row) is not None or (row[0] and "\0" not in row[0] and (folder / row[0]).exists()):
+        return
+    between = next((sign for sign in (";", "\t", "|") if len(row) == 1 and sign in row[0]), None)
+    if between is not None:
+        said = f"has columns with {between!r} between: write commas"
+        raise InputError(f"{path} {said}{', or call it .tsv' if between == chr(9) else ''}")
+    if not Path(row[0]).suffix:
+        raise InputError(
+            f"{path}: no image {row[0]} is there, which its first line names\n"
+            f"help: names of columns are {PATH}, {LABEL} and others (docs/formats.md)"
+        )
 
 
 def _rows(path: Path) -> list[tuple[int, list[str]]]:
