@@ -13,8 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from layer_steps import check, schedules, step_graph
 
+from convdsl.backends.llvm.objects import find_target
 from convdsl.ir.graph import Graph
+from convdsl.kernel.nodes import Parallel, walk_statements
+from convdsl.lowering.lower import lower
 from convdsl.schedules.cpu.filters import FilterPack
+from convdsl.schedules.cpu.machine import cpu_machine
 from convdsl.tensor import DType
 
 pytestmark = pytest.mark.drawn
@@ -94,6 +98,47 @@ def test_data_gradients_of_large_strides() -> None:
     check(graph, executing)
     small = step_graph("conv", (1, 3, 8, 12), {"channels": 16, "kernel": 4, "stride": 4, "pad": 0})
     check(small, interpreting)
+
+
+GROUPS = [
+    ((1, 80, 12, 13), {"channels": 272, "kernel": 2, "stride": 2, "groups": 2}),  # 17 vectors
+    ((1, 54, 9, 11), {"channels": 112, "kernel": 3, "stride": 2, "groups": 2}),  # 7
+    ((2, 33, 10, 10), {"channels": 264, "kernel": 2, "stride": 2, "groups": 3}),  # 11
+]
+
+
+@pytest.mark.dear
+@pytest.mark.parametrize(("shape", "attributes"), GROUPS)
+def test_groups_that_no_tile_divides_leave_vectors_over(
+    shape: tuple[int, ...], attributes: dict[str, Any]
+) -> None:
+    """Tiles of several vectors, and of those that are left, in every group and phase."""
+    assert "phases" in check_layer(graph_of((shape, attributes)), cpu="x86-64-v3")
+    channels = attributes["channels"] // attributes["groups"]
+    b = Builder()
+    how = {"channels": channels * 2, "kernel": 3, "pad": 1, "groups": 2, "stride": 2}
+    graph = b.output(y=b("conv", b.input("x", 1, 30, 19, 18), **how))
+    check_layer(graph, cpu="x86-64-v3")
+
+
+def parallel_names(inputs: int, **attributes: Any) -> list[str]:
+    """The counters of the loops that phases are shared out by, outermost first."""
+    b = Builder()
+    x = b.input("x", 1, inputs, 40, 41)
+    graph = b.output(y=b("conv_transpose", x, kernel=2, stride=2, **attributes))
+    machine = cpu_machine(find_target("x86-64-v3"))
+    kernels = lower(graph, machine, "t").program.kernels
+    (kernel,) = (k for k in kernels if "phase" in k.name)
+    found = next(s for s in walk_statements(kernel.body) if isinstance(s, Parallel))
+    return [var.name for var in found.vars]
+
+
+def test_phases_meet_a_band_in_turn_where_their_filters_stay() -> None:
+    """They write parts of the same lines; filters of all phases that do not stay in the
+    second-level cache would be read again for every band."""
+    near, far = parallel_names(64, channels=128), parallel_names(256, channels=512)
+    assert near.index("band") < near.index("p0_phase") < near.index("p1_phase")
+    assert far.index("p0_phase") < far.index("band")
 
 
 def test_parts_in_a_row_are_packed_one_by_one() -> None:

@@ -54,6 +54,8 @@ from convdsl.schedules.task import Ending, Schedule, Scheduled, Task
 from convdsl.tensor import Dim, dim_min
 from convdsl.tensor.records import record
 
+_IN_TURN = 0.5  # of the second-level cache: filters of all that is repeated, band after band
+
 
 def emit(task: Task, name: str, target: Target) -> Scheduled:
     """Whole tiles of channels, then those that are left."""
@@ -152,7 +154,9 @@ class _Direct:
         self.spaces = (*self.outer, *self.rows, self.columns.space)
         self.limits = limits
         self.torn, self.places = torn(conv, task), places(conv, task)
-        self.all_stay = pack.size * self.element <= limits.stay
+        # Of a group with all that is repeated: phases write parts of the same lines.
+        together = pack.size // conv.groups * self.element
+        self.all_stay = together <= target.caches.l2_bytes * _IN_TURN
         if draft.waiting is None or self.torn:  # sums cannot wait for a second panel
             self.limits = replace(self.limits, stay=pack.part_size * self.element)
         self.filters_stay = pack.part_size * self.element <= self.limits.stay

@@ -61,15 +61,17 @@ def places(conv: Convolution, task: Task) -> int:
 
 def tile_for(conv: Convolution, task: Task, target: Target) -> Tile:
     """The register tile. On a narrow map its columns may be those of several rows. Large filters
-    leave no blocks over: all positions would be swept for a few of them. Where no tile of several
-    blocks divides them (91, 43, 11), one of single blocks would meet inputs twice as often."""
+    leave no blocks over: all positions would be swept for a few of them; nor do groups, which would
+    each have a few. Where no tile of several blocks divides them (91, 43, 17), one of single blocks
+    would meet inputs twice as often."""
     block = task.layout.block
     blocks = -(-conv.channels_out // block)
     outer, columns = columns_of(conv, input_layout(conv, task, target))
     rows = outer[-1].outs if outer else 1
     large = filter_bytes(conv, task) > Limits.of(target).stay
-    large = large and any(blocks % few == 0 for few in range(2, _MOST_DIVIDING + 1))
-    must_divide = (conv.groups > 1 or large) and not torn(conv, task)
+    divides = any(blocks % few == 0 for few in range(2, _MOST_DIVIDING + 1))
+    must_divide = (divides or large) if conv.groups > 1 else (divides and large)
+    must_divide = must_divide and not torn(conv, task)
     # A tile that fills all registers halved the speed of a strided 1x1 convolution.
     spare = conv.taps == 1
     each = target.registers(block, conv.reduce.dtype)
