@@ -12,14 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from convdsl.diagnostics import DeviceError
 from convdsl.kernel.cuda_binary import CudaBinary
 from convdsl.kernel.cuda_module import Launch
 from convdsl.measure.card_prediction import Made
 from convdsl.measure.steps import random_inputs
-from convdsl.runtime.cuda.card import Card, cupy
+from convdsl.runtime.cuda.card import Card, cupy, on_card
 from convdsl.runtime.cuda.launching import Addresses, Functions
-from convdsl.runtime.cuda.rerun import card_errors
 
 TIMES, ROUNDS = 20, 5
 """Of a kernel in a graph, and of the graph: kernels of some microseconds make a tenth of a
@@ -30,11 +28,8 @@ def time_on_card(made: Made, arrays: Mapping[str, Any], card: Card) -> list[floa
     """Seconds of every launch, in order; `arrays` are the weights by key. DeviceError where the
     card fails."""
     found = cupy()
-    try:
-        with found.cuda.Device(card.number):
-            return _times(found, made, arrays, card)
-    except (*card_errors(found), found.cuda.memory.OutOfMemoryError) as error:
-        raise DeviceError(f"cuda:{card.number} has failed: {error}") from None
+    with on_card(found, card.number):
+        return _times(found, made, arrays, card)
 
 
 def _times(found: Any, made: Made, arrays: Mapping[str, Any], card: Card) -> list[float]:

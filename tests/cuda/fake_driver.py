@@ -68,6 +68,9 @@ class Card:
     broken: dict[str, str] = field(default_factory=dict)  # what launching a function ends in
     used: int = 0
     lost: str = ""  # an error that stays
+    trouble: str = ""  # what counting cards ends in
+    refuses: dict[str, str] = field(default_factory=dict)  # what loading cubin or PTX ends in
+    pinned: list[np.ndarray] = field(default_factory=list)  # memory of the host that is pinned
 
     def allocate(self, size: int) -> np.ndarray:
         if self.used + size > self.memory:
@@ -87,8 +90,17 @@ class Fake:
     def __init__(self, card: Card) -> None:
         self.card = card
         self.blocks: dict[int, Pointer] = {}
-        self.current = [Stream(self, null=True)]
         self.device = [0]
+        self.null = [Stream(self, number) for number in range(card.cards)]
+        self._current = [[stream] for stream in self.null]
+
+    @property
+    def current(self) -> list[Stream]:
+        """Streams that were entered on the device that is current, its null stream first."""
+        for number in range(len(self.null), self.card.cards):
+            self.null.append(Stream(self, number))
+            self._current.append([self.null[-1]])
+        return self._current[self.device[-1]]
 
     def module(self) -> ModuleType:
         made = ModuleType("cupy")
@@ -108,6 +120,8 @@ class Fake:
         runtime, driver = ModuleType("runtime"), ModuleType("driver")
         runtime.__dict__.update(
             CUDARuntimeError=CUDARuntimeError,
+            memoryTypeHost=1,
+            pointerGetAttributes=lambda address: Attributes(self.is_pinned(address)),
             driverGetVersion=lambda: self.card.driver,
             getDeviceCount=self.device_count,
             getDeviceProperties=lambda number: {
@@ -142,12 +156,16 @@ class Fake:
         return made
 
     def device_count(self) -> int:
-        if not self.card.driver:
-            raise CUDARuntimeError("cudaErrorInsufficientDriver")
+        if not self.card.driver or self.card.trouble:
+            raise CUDARuntimeError(self.card.trouble or "cudaErrorInsufficientDriver")
         return self.card.cards
 
     def note(self, what: str) -> None:
         self.card.events.append(what)
+
+    def is_pinned(self, address: int) -> bool:
+        places = ((a.ctypes.data, a.nbytes) for a in self.card.pinned)
+        return any(start <= address < start + size for start, size in places)
 
     def asarray(self, value: Any) -> ndarray:
         """What lies on the card, whoever says so; the memory is shared."""
@@ -167,10 +185,22 @@ class Fake:
 
     def bytes_at(self, address: int) -> np.ndarray:
         """From an address to the end of its block."""
+        block, start = self.block_at(address)
+        return block.bytes[start:]
+
+    def block_at(self, address: int) -> tuple[Pointer, int]:
+        """The block of an address, and how far into it this is."""
         for start, block in self.blocks.items():
             if start <= address < start + max(block.size, 1):
-                return block.bytes[address - start :]
+                return block, address - start
         raise CUDARuntimeError(f"cudaErrorIllegalAddress: {address:#x} is nobody's")
+
+
+@dataclass
+class Attributes:
+    """Of an address: 1 for memory of the host that is pinned, 0 for other memory."""
+
+    type: int
 
 
 class Pointer:
@@ -178,14 +208,21 @@ class Pointer:
 
     def __init__(self, fake: Fake, size: int) -> None:
         self.fake, self.size = fake, size
+        self.device = fake.device[-1]
         self.bytes = fake.card.allocate(size)
         self.ptr = self.bytes.ctypes.data
         fake.blocks[self.ptr] = self
 
     def copy_from_host(self, address: int, size: int) -> None:
+        """On the null stream. What has been read may be on its way yet when this returns."""
+        self.copy_from_host_async(address, size, self.fake.null[self.device])
+
+    def copy_from_host_async(self, address: int, size: int, stream: Stream) -> None:
+        assert stream.captured is None, "what is read when the graph is launched may be gone"
         source = np.ctypeslib.as_array((np.ctypeslib.ctypes.c_uint8 * size).from_address(address))
+        taken = source.copy()
         self.fake.note(f"upload {size}")
-        self.bytes[:size] = source
+        stream.put(lambda: np.copyto(self.bytes[:size], taken))
 
     def copy_from_device_async(self, source: Pointer | Part, size: int, stream: Stream) -> None:
         self.fake.note(f"copy {size}")
@@ -198,6 +235,10 @@ class Part:
 
     fake: Fake
     ptr: int
+
+    @property
+    def device(self) -> int:
+        return self.fake.block_at(self.ptr)[0].device
 
     @property
     def bytes(self) -> np.ndarray:
@@ -220,7 +261,7 @@ class ndarray:
 
     @property
     def device(self) -> Device:
-        return Device(self.fake, 0)
+        return Device(self.fake, self.data.device)
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
@@ -234,7 +275,8 @@ class ndarray:
         assert array.shape == self.shape
         assert array.dtype == self.dtype
         assert array.flags.c_contiguous
-        taken = array.copy()  # pageable memory: read before the call returns
+        pinned = self.fake.is_pinned(array.ctypes.data)
+        taken = array if pinned else array.copy()  # pageable memory is read before this returns
         self.fake.note(f"set {self.nbytes}")
         (stream or self.fake.current[-1]).put(lambda: np.copyto(self.view, taken))
 
@@ -252,9 +294,10 @@ class Stream:
 
     numbers = iter(range(100, 1 << 30))
 
-    def __init__(self, fake: Fake, *, null: bool = False) -> None:
+    def __init__(self, fake: Fake, null_of: int | None = None) -> None:
         self.fake = fake
-        self.ptr = 0 if null else next(self.numbers)
+        self.ptr = 0 if null_of is not None else next(self.numbers)
+        self.device = fake.device[-1] if null_of is None else null_of
         self.waiting: list[Callable[[], None]] = []
         self.captured: list[Callable[[], None]] | None = None
 
@@ -353,7 +396,10 @@ class Module:
         self.source = ""
 
     def load(self, image: bytes) -> None:
-        if image.startswith(MARK):
+        kind = "cubin" if image.startswith(MARK) else "PTX"
+        if kind in self.fake.card.refuses:
+            raise CUDADriverError(self.fake.card.refuses[kind])
+        if kind == "cubin":
             arch, _, source = image[len(MARK) :].partition(b"\n")
             here = self.fake.card.arch
             only = arch.endswith(b"a")
@@ -391,6 +437,7 @@ class Function:
     ) -> None:
         fake = self.module.fake
         assert len(args) == len(self.parameters)
+        assert stream.device == fake.device[-1], "cudaErrorInvalidResourceHandle"
         fake.note(f"launch {self.name}")
         if fake.card.broken.get(self.name, "").startswith("refused"):
             raise CUDADriverError(f"CUDA_ERROR_INVALID_VALUE: {fake.card.broken[self.name]}")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
 
-from convdsl.diagnostics import DeviceError, InputError
+from convdsl.diagnostics import InputError
 from convdsl.kernel.program import Port
-from convdsl.runtime.cuda.card import Card, cupy, find_card
+from convdsl.runtime.cuda.card import Card, cupy, find_card, on_card
 from convdsl.runtime.device import Held
 
 Array = npt.NDArray[Any]
@@ -53,7 +55,8 @@ class CudaDevice:
             )
         found = cupy()
         try:
-            array = _array_of(found, value)
+            with found.cuda.Device(self.number):
+                array = _array_of(found, value)
         except (TypeError, ValueError, RuntimeError, BufferError) as error:
             raise InputError(f"input `{name}` cannot be read where it lies: {error}") from None
         if not is_host(array) and array.device.id != self.number:
@@ -65,25 +68,43 @@ class CudaDevice:
     def contiguous(self, array: Any) -> Any:
         if is_host(array):
             return np.asarray(array, order="C")  # one number stays []
-        with cupy().cuda.Device(self.number):
-            return cupy().ascontiguousarray(array).reshape(array.shape)
+        found = cupy()
+        with on_card(found, self.number):
+            return found.ascontiguousarray(array).reshape(array.shape)
 
     def on_host(self, array: Any) -> Array:
-        return array if is_host(array) else array.get()
+        if is_host(array):
+            return array
+        with on_card(cupy(), self.number):
+            return array.get()
 
     def resident(self, array: Array) -> Any:
         found = cupy()
-        with found.cuda.Device(self.number):
-            made = found.empty(array.shape, array.dtype)
-            made.set(self.contiguous(array))
+        with on_card(found, self.number):
+            stream = found.cuda.get_current_stream()
+            made = uploaded(found, self.contiguous(array), stream)
+            stream.synchronize()  # the next call may be on another stream
             return made
 
     def wait(self) -> None:
         found = cupy()
-        try:
+        with on_card(found, self.number):
             found.cuda.get_current_stream().synchronize()
-        except found.cuda.runtime.CUDARuntimeError as error:
-            raise DeviceError(f"{self.name} has failed: {error}") from None
+
+
+def uploaded(found: Any, array: Array, stream: Any) -> Any:
+    """A NumPy array on the card that is current, in order on a stream."""
+    made = found.empty(array.shape, array.dtype)
+    put(found, made, array, stream)
+    return made
+
+
+def put(found: Any, target: Any, array: Array, stream: Any) -> None:
+    """A NumPy array into one on the card, in order on a stream, and read when this returns. The
+    driver reads memory that is pinned later, so that such is copied first."""
+    kind = found.cuda.runtime.pointerGetAttributes(array.ctypes.data).type if array.nbytes else 0
+    pinned = kind == found.cuda.runtime.memoryTypeHost
+    target.set(array.copy() if pinned else array, stream=stream)
 
 
 def _array_of(found: Any, value: Any) -> Any:
@@ -96,6 +117,18 @@ def _array_of(found: Any, value: Any) -> Any:
     if hasattr(value, "__dlpack__"):
         return found.from_dlpack(value)
     return found.asarray(value)
+
+
+@contextmanager
+def uploading(found: Any) -> Generator[Any]:
+    """A stream for what stays on the card, which is there for all streams when this is through: the
+    current one, or where that is being captured one of its own."""
+    stream = found.cuda.get_current_stream()
+    if stream.is_capturing():
+        stream = found.cuda.Stream(non_blocking=True)
+    with stream:  # what is allocated belongs to it
+        yield stream
+        stream.synchronize()
 
 
 class CardState:
@@ -114,28 +147,31 @@ class CardState:
     def read(self) -> Array:
         if self._host is not None:
             return self._host.copy()
-        self._finish()
-        return self._card.get()
+        with on_card(cupy(), self._number):
+            self._finish()
+            return self._card.get()
 
     def write(self, array: Array) -> None:
         if self._host is not None:
             self._host[...] = array
             return
-        self._finish()
-        whole = np.ascontiguousarray(array, self._port.type.dtype.numpy)
-        self._card.set(whole.reshape(self._port.type.sizes))
-        cupy().cuda.get_current_stream().synchronize()  # the next call may be on another stream
+        found = cupy()
+        with on_card(found, self._number):
+            self._finish()
+            whole = np.ascontiguousarray(array, self._port.type.dtype.numpy)
+            stream = found.cuda.get_current_stream()
+            self._card.set(whole.reshape(self._port.type.sizes), stream=stream)
+            stream.synchronize()  # the next call may be on another stream
 
     def lent(self) -> CardState:
         return self
 
     def address(self) -> int:
-        """Where it lies; uploaded now if it was not yet, on the current stream."""
+        """Where it lies; uploaded now if it was not yet."""
         if self._host is not None:
             found = cupy()
-            self._card = found.empty(self._host.shape, self._host.dtype)
-            self._card.set(self._host)
-            found.cuda.get_current_stream().synchronize()  # the next call may be on another stream
+            with uploading(found) as stream:
+                self._card = uploaded(found, self._host, stream)
             self._host = None
         return int(self._card.data.ptr)
 
@@ -156,7 +192,4 @@ class CardState:
     def _finish(self) -> None:
         """Wait for the call that changes it."""
         if self.done is not None:
-            try:
-                self.done.synchronize()
-            except RuntimeError as error:
-                raise DeviceError(f"cuda:{self._number} has failed: {error}") from None
+            self.done.synchronize()

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from convdsl.diagnostics import ArtifactError, InputError
+from convdsl.diagnostics import ArtifactError, DeviceError, InputError
 from convdsl.kernel.cuda_binary import CudaBinary
 from convdsl.kernel.cuda_module import Launch
 from convdsl.kernel.cuda_target import ARCHITECTURES
 from convdsl.kernel.program import Argument, Place
-from convdsl.runtime.cuda.card import Card
+from convdsl.runtime.cuda.card import Card, of_memory
 
 _MAX_DYNAMIC_SHARED = 8
 """CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES of CUfunction_attribute, in cuda.h: more than
@@ -52,7 +52,7 @@ class Functions:
 
     def __init__(self, found: Any, binary: CudaBinary, card: Card) -> None:
         self._module = found.cuda.function.Module()
-        self._module.load(_image(binary, card))
+        _load(found, self._module, binary, card)
         self.launches = binary.launches
         self._functions: dict[str, Any] = {}
         for launch in binary.launches:
@@ -98,6 +98,30 @@ def nearest_architecture(card: Card) -> str:
     return max(runs, key=_order)
 
 
+def _load(found: Any, module: Any, binary: CudaBinary, card: Card) -> None:
+    """Code onto the card. DeviceError for what its driver does not take."""
+    try:
+        module.load(_image(binary, card))
+    except found.cuda.driver.CUDADriverError as error:
+        if of_memory(found, error):
+            raise
+        remedy = (
+            "update the driver"
+            if _same_generation(binary, card)
+            else "the driver translates PTX of its own version of CUDA and older: update it, or"
+            f" compile with --arch {nearest_architecture(card)} (arch= in Python)"
+        )
+        raise DeviceError(
+            f"cuda:{card.number}, {card.name}, does not load the code for {binary.arch}: {error}\n"
+            f"help: {remedy}"
+        ) from None
+
+
+def _same_generation(binary: CudaBinary, card: Card) -> bool:
+    """Whether machine code for the one runs on the other; else the PTX is translated."""
+    return ARCHITECTURES[binary.arch].capability // 10 == _capability(card) // 10
+
+
 def _image(binary: CudaBinary, card: Card) -> bytes:
     """Machine code where it is that of the card's generation, else PTX."""
     if binary.arch not in ARCHITECTURES or not runs_on(binary.arch, card):
@@ -105,8 +129,7 @@ def _image(binary: CudaBinary, card: Card) -> bytes:
         raise ArtifactError(
             f"the code is made for {binary.arch}{known}; this card, {card.name}, is {card.arch}"
         )
-    same = ARCHITECTURES[binary.arch].capability // 10 == _capability(card) // 10
-    return binary.cubin if same else binary.ptx.encode() + b"\0"
+    return binary.cubin if _same_generation(binary, card) else binary.ptx.encode() + b"\0"
 
 
 def _capability(card: Card) -> int:

@@ -31,11 +31,11 @@ from convdsl.kernel.cuda_module import Launch
 from convdsl.kernel.program import Phase, Place, Port
 from convdsl.ranks import ALONE
 from convdsl.runtime.code import Code, check_memory
-from convdsl.runtime.cuda.card import Card, cupy, find_card
-from convdsl.runtime.cuda.device import CardState, CudaDevice, is_host
+from convdsl.runtime.cuda.card import Card, card_errors, cupy, find_card, of_memory
+from convdsl.runtime.cuda.device import CardState, CudaDevice, is_host, put, uploading
 from convdsl.runtime.cuda.failure import failed, needs
 from convdsl.runtime.cuda.launching import Addresses, Functions, check_arguments
-from convdsl.runtime.cuda.rerun import Case, Failure, card_errors, step_by_step
+from convdsl.runtime.cuda.rerun import Case, Failure, step_by_step
 from convdsl.runtime.cuda.sums import CardSums
 
 CHECK = "CONVDSL_CUDA_CHECK"
@@ -155,7 +155,7 @@ class CardCode:
             return outputs
         lane.fix(found, self.code)
         for fixed, array in zip(lane.inputs, inputs, strict=True):
-            _copy(fixed, array, stream)
+            _copy(found, fixed, array, stream)
         addresses = self._addresses(lane, lane.inputs, lane.outputs, states)
         if not lane.graphs or lane.captured != addresses:
             lane.graphs = [
@@ -168,7 +168,7 @@ class CardCode:
                 graph.launch(stream)
         outputs = [_empty(found, port) for port in self.code.outputs]
         for fixed, array in zip(lane.outputs, outputs, strict=True):
-            _copy(array, fixed, stream)
+            _copy(found, array, fixed, stream)
         return outputs
 
     def _phases(self, lane: Lane, stream: Any) -> Iterator[Phase]:
@@ -224,9 +224,9 @@ class CardCode:
         again."""
         try:
             yield
-        except found.cuda.memory.OutOfMemoryError as error:
-            raise needs(found, self.code, self._device, error) from None
-        except card_errors(found) as error:
+        except (found.cuda.memory.OutOfMemoryError, *card_errors(found)) as error:
+            if of_memory(found, error):
+                raise needs(found, self.code, self._device, error) from None
             again = os.environ.get(CHECK, "") != "0"
             failure = self._failed_again(found, inputs, states) if again else None
             if failure is not None:
@@ -248,6 +248,8 @@ class CardCode:
             stream.synchronize()
             with stream:
                 return self._refused(found, inputs, states, stream)
+        except found.cuda.memory.OutOfMemoryError:
+            return None  # the first time it had the memory that it would take now
         except card_errors(found):
             if not all(map(is_host, inputs)):
                 return None
@@ -276,10 +278,12 @@ class CardCode:
             if self._functions is None:
                 self._card = find_card(self._device.number)
                 functions = Functions(found, self.binary, self._card)
-                self._uploaded = found.cuda.alloc(max(self.weights.nbytes, 1))
-                if self.weights.nbytes:
-                    source = np.ascontiguousarray(self.weights)
-                    self._uploaded.copy_from_host(source.ctypes.data, source.nbytes)
+                with uploading(found) as stream:
+                    self._uploaded = found.cuda.alloc(max(self.weights.nbytes, 1))
+                    if self.weights.nbytes:
+                        source = np.ascontiguousarray(self.weights)
+                        place, size = source.ctypes.data, source.nbytes
+                        self._uploaded.copy_from_host_async(place, size, stream)
                 self._functions = functions
             return self._functions
 
@@ -305,7 +309,7 @@ class CardCode:
         if not is_host(array) and array.data.ptr % _ALIGNMENT == 0:
             return array
         made = found.empty(array.shape, array.dtype)
-        _copy(made, array, stream)
+        _copy(found, made, array, stream)
         return made
 
     def _addresses(
@@ -341,9 +345,9 @@ def _empty(found: Any, port: Port) -> Any:
     return found.empty(port.type.sizes, port.type.dtype.numpy)
 
 
-def _copy(target: Any, source: Any, stream: Any) -> None:
+def _copy(found: Any, target: Any, source: Any, stream: Any) -> None:
     """In order on a stream. What lies in NumPy's memory has been read when this returns."""
     if is_host(source):
-        target.set(source, stream=stream)
+        put(found, target, source, stream)
     elif source.nbytes:
         target.data.copy_from_device_async(source.data, source.nbytes, stream)

@@ -26,7 +26,7 @@ from convdsl.kernel.cuda_binary import CudaBinary
 from convdsl.kernel.cuda_module import Launch
 from convdsl.kernel.program import Port
 from convdsl.runtime.code import Code
-from convdsl.runtime.cuda.card import cupy, find_card
+from convdsl.runtime.cuda.card import card_errors, cupy, find_card
 from convdsl.runtime.cuda.launching import Addresses, Functions
 from convdsl.tensor import DType, TensorType
 
@@ -44,11 +44,6 @@ class Failure:
 
     number: int
     error: str
-
-
-def card_errors(found: Any) -> tuple[type[Exception], ...]:
-    """What CuPy raises of a card."""
-    return (found.cuda.driver.CUDADriverError, found.cuda.runtime.CUDARuntimeError)
 
 
 def step_by_step(
