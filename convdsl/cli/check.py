@@ -12,6 +12,7 @@ import sys
 from functools import partial
 
 from convdsl.cli import budgets, console
+from convdsl.cli.answering import FAILURE
 from convdsl.cli.options import add_format, add_set, completes
 from convdsl.cli.watching import add_watch, watch
 
@@ -51,6 +52,10 @@ def _once(options: argparse.Namespace) -> int:
     )
     if text:
         console.result(text, drawn=options.format == "text")
+    for said in checks.damaged:
+        console.error(said)
+    if checks.damaged:
+        return FAILURE
     if options.format == "text":
         console.note(_closing([finding.diagnostic.code for finding in found], checks.count))
     return 1 if found and not options.exit_zero else 0

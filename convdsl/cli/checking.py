@@ -12,7 +12,7 @@ from convdsl import loading, zoo
 from convdsl.cli import budgets, console
 from convdsl.cli.files import plain_path
 from convdsl.cli.options import parameters
-from convdsl.diagnostics import CompileError, Diagnostic, InputError
+from convdsl.diagnostics import ArtifactError, CompileError, Diagnostic, InputError
 from convdsl.elaborate import check_file, load_file, model_spans
 from convdsl.elaborate.files import ROOT_MARK, parsed_once
 from convdsl.findings import Finding
@@ -29,6 +29,7 @@ class Checks:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.count = 0
+        self.damaged: list[str] = []  # what is said of artifacts that are
         self._options = options
         self._projects: dict[Path, Project | CompileError] = {}
         self._models: list[tuple[Path, str]] = []  # that were looked at
@@ -53,7 +54,10 @@ class Checks:
             if path.name == ROOT_MARK and path.is_file():
                 yield from self._listed(self._project(path))
             else:
-                yield from _told(self._named(name), _file_of(name))
+                try:
+                    yield from _told(self._named(name), _file_of(name))
+                except ArtifactError as error:  # the other files are looked at all the same
+                    self.damaged.append(str(error))
         for place, project in self._projects.items():
             if isinstance(project, CompileError):
                 yield from ((d, os.path.relpath(place)) for d in project.diagnostics)

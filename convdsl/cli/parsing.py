@@ -144,6 +144,9 @@ class Parser(argparse.ArgumentParser):
     def _misplaced(self, message: str) -> str:
         """Of an option that has to be given and is not, that a word stands where it is not read."""
         option = message.removeprefix("the following arguments are required: ")
+        words = [word for word, value in self._pairs() if not value and word[:1] != "-"]
+        if option == "IMAGE" and words and words[0].lower().endswith(_PICTURES):
+            return f"; the model stands first: {self.prog} MODEL {shlex.quote(words[0])}"
         if option == message or not option.startswith("--") or ", " in option:
             return ""
         taken = sum(1 for action in self._actions if self._is_plain(action))
@@ -241,6 +244,24 @@ def _with(word: str, names: Iterable[str], holds: Callable[[str], bool]) -> list
     return [name for name in names if plain and name != word and holds(name)]
 
 
+_CHOICES = {
+    "gpu": "cuda",
+    "nvidia": "cuda",
+    "x86": "cpu",
+    "torch": "pytorch",
+    "fp16": "float16",
+    "half": "float16",
+    "f16": "float16",
+    "bf16": "bfloat16",
+    "tf32": "high",
+    "fp32": "highest",
+    "float32": "highest",
+}
+"""What choices are called elsewhere."""
+
+_PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+
+
 def _kinder(message: str) -> str:
     """argparse's `invalid choice` and such, in our words."""
     subject, separator, detail = message.partition(": invalid choice: ")
@@ -248,7 +269,8 @@ def _kinder(message: str) -> str:
         word, _, choices = detail.partition(" (choose from ")
         names = [name.strip(" '\"") for name in choices.rstrip(")").split(",")]
         word = word.strip("'\"")
-        near = suggestion(word, names)
+        other = _CHOICES.get(word.lower())
+        near = f"; did you mean {other}?" if other in names else suggestion(word, names)
         what = subject.removeprefix("argument ")
         if what == "COMMAND" and word.lower().startswith("help"):
             return f"no command {word}: write `convdsl --help`, or `convdsl COMMAND --help`"

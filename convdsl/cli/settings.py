@@ -22,11 +22,18 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("settings (short for --set train.NAME=VALUE)")
     group.add_argument("--epochs", type=positive, metavar="E", help="times through the data")
     group.add_argument("--batch", type=positive, metavar="N", help="samples a step")
-    group.add_argument("--lr", metavar="RATE", help="the optimiser's rate of learning")
-    group.add_argument("--optimizer", metavar="NAME", help="e.g. adamw, 'sgd(momentum = 0.9)'")
-    group.add_argument("--seed", metavar="S", help="of first weights, order, augmentation, dropout")
     group.add_argument(
-        "--val-fraction", metavar="F", help="share of the data kept for validation (default 0.1)"
+        "--lr", type=_number, metavar="RATE", help="the optimiser's rate of learning"
+    )
+    group.add_argument("--optimizer", metavar="NAME", help="e.g. adamw, 'sgd(momentum = 0.9)'")
+    group.add_argument(
+        "--seed", type=_number, metavar="S", help="of first weights, order, augmentation, dropout"
+    )
+    group.add_argument(
+        "--val-fraction",
+        type=_number,
+        metavar="F",
+        help="share of the data kept for validation (default 0.1)",
     )
     group.add_argument(
         "--freeze",
@@ -34,6 +41,13 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         metavar="PATTERN",
         help="weights that stay as they are, e.g. 'layer1.*'; may be repeated",
     )
+
+
+def _number(text: str) -> str:
+    """A number as the language has it, 1e-3 or 1/1000: words are none."""
+    if text.isalpha() and text.lower() not in ("inf", "nan"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number")
+    return text
 
 
 def split_settings(options: argparse.Namespace) -> dict[str, str]:

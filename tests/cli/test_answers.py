@@ -61,6 +61,13 @@ ANSWERS: list[tuple[tuple[str, ...], str]] = [
     (("compile", "m.cnn", "--batch", "1,4,1"), "--batch names a size twice: 1"),
     (("compile", "m.cnn", "--weights", "random:0", "-o", "/proc/m.cdsl"), "no files can be made"),
     (("compile", "m.cnn", "--target", "cuda", "--arch", "80"), "did you mean sm_80?"),
+    (("compile", "m.cnn", "--target", "gpu"), "did you mean cuda?"),
+    (("compile", "m.cnn", "--weights", "random:0", "--cpu", "haswel"), "did you mean haswell?"),
+    (("export", "m.cnn", "--to", "torch"), "did you mean pytorch?"),
+    (("classify", "photos/a/0.png"), "the model stands first: convdsl classify MODEL photos/a/0"),
+    ((*TRAIN, "d.npz", "--lr", "fast"), "--lr: 'fast' is no number"),
+    ((*TRAIN, "d.npz", "--seed", "x"), "--seed: 'x' is no number"),
+    ((*TRAIN, "d.npz", "--amp", "fp16"), "did you mean float16?"),
     (("bench", "m.cnn", "--batch", "1,2"), "is several: give one"),
     (("run", "m.cdsl", "--data", "random:0", "--device", "gpu"), "unknown device `gpu`"),
     (("run", "m.cdsl", "--data", "random"), "random:0 draws them"),
@@ -116,3 +123,15 @@ def test_weights_of_a_text_on_its_onnx_file(convdsl: Any, place: Path, tmp_path:
     assert convdsl("export", place / "m.cnn", "--weights", weights, "-o", onnx).code == 0
     said = convdsl("run", onnx, "--weights", weights, "--data", "random:0", "--batch", "1")
     assert said.code == 0, said.err
+
+
+def test_every_damaged_artifact_is_told(convdsl: Any, place: Path, tmp_path: Path) -> None:
+    whole = (place / "m.cdsl").read_bytes()
+    (tmp_path / "cut.cdsl").write_bytes(whole[:-9])
+    (tmp_path / "odd.cdsl").write_bytes(whole[:-400] + b"\xff" * 400)
+    (tmp_path / "bad.cnn").write_text("model m { input x: f32[N, 3]\n x -> nothing -> output y }")
+    said = convdsl("check", *(tmp_path / n for n in ("cut.cdsl", "bad.cnn", "odd.cdsl")))
+    assert said.code == 2
+    assert "cut.cdsl is damaged" in said.err
+    assert "odd.cdsl is damaged" in said.err
+    assert "bad.cnn:2" in said.out

@@ -15,6 +15,7 @@ from convdsl.diagnostics import InputError
 from convdsl.forking import compiling
 from convdsl.kernel.caches import TYPICAL
 from convdsl.kernel.target import Target
+from convdsl.spelling import nearest
 
 
 @lru_cache(maxsize=1)
@@ -83,7 +84,22 @@ _LEVELS = {
 
 def _level(cpu: str) -> str:
     meant = _LEVELS.get(cpu.lower())
-    return f"\nhelp: for {cpu} write {meant}" if meant else ""
+    if meant is not None:
+        return f"\nhelp: for {cpu} write {meant}"
+    near = nearest(cpu, _USUAL)
+    return f"; did you mean {near}?" if near is not None else ""
+
+
+_USUAL = (
+    *("nehalem", "westmere", "sandybridge", "ivybridge", "haswell", "broadwell", "skylake"),
+    *("skylake-avx512", "cascadelake", "cooperlake", "cannonlake", "icelake-client"),
+    *("icelake-server", "tigerlake", "rocketlake", "alderlake", "raptorlake", "sapphirerapids"),
+    *("emeraldrapids", "graniterapids", "meteorlake", "znver1", "znver2", "znver3", "znver4"),
+    *("znver5", "cortex-a53", "cortex-a57", "cortex-a72", "cortex-a76", "cortex-a78"),
+    *("neoverse-n1", "neoverse-n2", "neoverse-v1", "neoverse-v2", "apple-m1", "apple-m2"),
+    *("generic", "native", "x86-64-v2", "x86-64-v3", "x86-64-v4"),
+)
+"""Processors that are often named; LLVM knows more, and lists them on no call."""
 
 
 def _probe(triple: str, cpu: str, features: str) -> str:
