@@ -70,7 +70,7 @@ class Layouts:
             if value not in inside and not self._timing.is_bound(value.node)
         )
         plain = len(stages) == 1 and all(map(self._lies_plain, beside))
-        return plain and self._machine.handed_out(stages[0], known)
+        return plain and self._machine.handed_out(stages[0], known, self._machine.known)
 
     def _lies_plain(self, value: Value) -> bool:
         """Whether a value is known to lie row by row: not what comes later in the order."""
@@ -86,7 +86,8 @@ class Layouts:
         key = (id(stage), *known.items())  # layers repeat, and so do their stages
         found = self._decided.get(key)
         if found is None:
-            found = self._decided[key] = stage, self._machine.layout(stage, known)
+            layout = self._machine.layout(stage, known, self._machine.known)
+            found = self._decided[key] = stage, layout
         return found[1]
 
     def lies_alike(self, value: Value, dtype: DType) -> bool:

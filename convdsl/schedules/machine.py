@@ -30,8 +30,9 @@ class Machine:
     name: the kind of target, as it is asked for.
     facts: all that layouts and schedules were made from, as text; part of what cached code is
         kept under.
-    layout: how what a stage makes lies in memory between kernels, given how its operands lie:
-        None for what is plain whatever it feeds, inputs and states; weights have no entry.
+    layout: how what a stage makes lies in memory between kernels, given how its operands lie (None
+        for what is plain whatever it feeds, inputs and states; weights have no entry) and the names
+        of the schedules that there are to choose from.
     handed_out: whether what a stage makes is better plain where nobody but the caller reads it, who
         has everything plain: what is blocked is copied in the end.
     schedules: the ways to run a task; one of them must be able to run any.
@@ -48,13 +49,13 @@ class Machine:
 
     name: str
     facts: str
-    layout: Callable[[Stage, Mapping[str, Layout | None]], Layout]
+    layout: Callable[[Stage, Mapping[str, Layout | None], frozenset[str]], Layout]
     schedules: tuple[Schedule, ...]
     packs: Mapping[str, type[Pack]]
     alignment: int
     rounded: Callable[[Stage], Mapping[str, DType]] = lambda _: {}
-    handed_out: Callable[[Stage, Mapping[str, Layout | None]], bool] = lambda _stage, _operands: (
-        False
+    handed_out: Callable[[Stage, Mapping[str, Layout | None], frozenset[str]], bool] = (
+        lambda _stage, _operands, _schedules: False
     )
     parts: int = 0
     at_once: Callable[[Graph, Batch], int] = lambda _, batch: batch.samples
@@ -65,10 +66,14 @@ class Machine:
         """Whether some schedule runs several tasks of a group as one."""
         return any(schedule.joins for schedule in self.schedules)
 
+    @property
+    def known(self) -> frozenset[str]:
+        """The names of its schedules."""
+        return frozenset(schedule.name for schedule in self.schedules)
+
     def samples_at_once(self, one: Graph, samples: int, threads: int) -> int:
         """How many samples a team does best to meet at once, by the schedules that are known."""
-        names = frozenset(schedule.name for schedule in self.schedules)
-        return self.at_once(one, Batch(samples, threads, names))
+        return self.at_once(one, Batch(samples, threads, self.known))
 
     def preferring(self, schedules: Mapping[str, str]) -> Machine:
         """The same machine with the schedules of some tasks chosen, by the digests of those. What

@@ -110,6 +110,29 @@ def test_many_sums_stay_in_blocks(b: Builder) -> None:
     assert schedules(b)[-1] == "transpose"
 
 
+@pytest.mark.parametrize(
+    "b",
+    [
+        layer(32, 56, 64, kernel=3, pad=1),  # only the caller reads it
+        layer(64, 14, 10, kernel=3, pad=1),  # few channels, whoever reads it
+    ],
+)
+def test_schedules_that_are_forbidden_weigh_nothing(b: Builder) -> None:
+    """Blocks that Winograd's fewer products alone are worth are none without it (`--no-winograd`),
+    and the sums are the same."""
+    machine = cpu_machine(find_target("x86-64-v3"))
+    forbidden = "winograd", "winograd_sums", "spectral"
+    graph = run_passes(b.graph, PASSES)
+    chosen = [c.schedule for c in lower(graph, machine, "t").choices]
+    left = [c.schedule for c in lower(graph, machine.without(*forbidden), "t").choices]
+    assert "winograd" in chosen
+    assert left == ["planar"]
+    arrays = {k: a.astype(np.float32) for k, a in random_arrays(graph, seed=5).items()}
+    expected = evaluate_graph(graph, {k: a.astype(np.float64) for k, a in arrays.items()})["y"]
+    found, _ = run(graph, arrays, find_target("x86-64-v3"), without=forbidden)
+    np.testing.assert_allclose(found["y"], expected, rtol=0, atol=2e-5 * np.ptp(expected))
+
+
 def test_what_is_read_besides_stays_in_blocks() -> None:
     """By an operator, or beside the map: another in blocks."""
     b = Builder()

@@ -7,7 +7,7 @@ value in a network leaves the others as they are.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
 from math import prod
 
@@ -47,13 +47,13 @@ _KEPT = 0.5  # of the second-level cache: what was written last is found there
 _MOVED = 3  # times that what it has not kept moves: fetched, written, and read
 
 
-def layout_of(stage: Stage, operands: Operands, target: Target) -> Layout:
-    """Blocked along axis 1, or plain."""
+def layout_of(stage: Stage, operands: Operands, known: Collection[str], target: Target) -> Layout:
+    """Blocked along axis 1, or plain, as suits those schedules that are known by name."""
     shape, block = stage.target.type.sizes, target.lanes(DType.F32)
     plain = Layout(shape)
     if len(shape) < 3 or block == 1:
         return plain
-    if _is_of_rows(stage, operands, block) or _is_of_planes(stage, operands, target):
+    if _is_of_rows(stage, operands, block) or _is_of_planes(stage, operands, known, target):
         return plain
     if has_channels_inside(stage, operands, block) or _is_sampled(stage, block):
         return Layout(shape, 1, block)
@@ -93,7 +93,7 @@ def _reduced(body: Expr) -> Iterator[tuple[Pick, Reduce]]:
                 yield node, inner
 
 
-def _is_of_planes(stage: Stage, operands: Operands, target: Target) -> bool:
+def _is_of_planes(stage: Stage, operands: Operands, known: Collection[str], target: Target) -> bool:
     """Whether a convolution to so few channels that half of a vector holds them, of all groups or
     of each, or to a few more than fill vectors, takes less time in vectors along rows of planes; or
     one of planes in groups that end within vectors."""
@@ -110,13 +110,15 @@ def _is_of_planes(stage: Stage, operands: Operands, target: Target) -> bool:
     torn = conv.groups > 1 < own and own % block and (lying is None or lying.axis is None)
     if not few and not ragged and not torn:
         return False
-    along = _least(stage, operands, Layout(sizes), target, (planar,))
-    across = _least(stage, operands, Layout(sizes, 1, block), target, _ACROSS)
+    along = _least(stage, operands, Layout(sizes), known, target, (planar,))
+    across = _least(stage, operands, Layout(sizes, 1, block), known, target, _ACROSS)
     doubt = _DOUBT if few else _LESS_DOUBT
     return along is not None and (across is None or along * doubt < across)
 
 
-def is_handed_out_plain(stage: Stage, operands: Operands, target: Target) -> bool:
+def is_handed_out_plain(
+    stage: Stage, operands: Operands, known: Collection[str], target: Target
+) -> bool:
     """Whether a convolution takes less time in vectors along the rows of planes than in blocks of
     channels, all of which are turned into planes afterwards: of few channels each, which is to say
     few multiply-adds for what is written, turning them takes longer than they do."""
@@ -132,8 +134,8 @@ def is_handed_out_plain(stage: Stage, operands: Operands, target: Target) -> boo
     if lying is not None and lying.axis is not None:
         return False  # blocks would be turned before the sums instead of behind them
     plain, blocked = Layout(sizes), Layout(sizes, 1, block)
-    along = _least(stage, operands, plain, target, (planar, unfolding))
-    across = _least(stage, operands, blocked, target, (*_ACROSS, unfolding))
+    along = _least(stage, operands, plain, known, target, (planar, unfolding))
+    across = _least(stage, operands, blocked, known, target, (*_ACROSS, unfolding))
     if along is None or across is None:
         return False
     return along * _LESS_DOUBT < across + _turned_cycles(stage, blocked, target)
@@ -143,12 +145,14 @@ def _least(
     stage: Stage,
     operands: Operands,
     layout: Layout,
+    known: Collection[str],
     target: Target,
     ways: Iterable[Callable[[Target], Schedule]],
 ) -> float | None:
-    """Cycles of the cheapest of some schedules, if one applies."""
+    """Cycles of the cheapest of some schedules, of those that are known, if one applies."""
     task = _alone(stage, operands, layout)
-    bids = (way(target).cost(task) for way in ways)
+    there = (schedule for schedule in (way(target) for way in ways) if schedule.name in known)
+    bids = (schedule.cost(task) for schedule in there)
     return min((cycles for cycles in bids if cycles is not None), default=None)
 
 

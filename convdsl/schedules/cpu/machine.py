@@ -76,8 +76,10 @@ def cpu_machine(target: Target) -> Machine:
     return Machine(
         name="cpu",
         facts=repr(target),
-        layout=lambda stage, operands: layout_of(stage, operands, target),
-        handed_out=lambda stage, operands: is_handed_out_plain(stage, operands, target),
+        layout=lambda stage, operands, known: layout_of(stage, operands, known, target),
+        handed_out=lambda stage, operands, known: is_handed_out_plain(
+            stage, operands, known, target
+        ),
         schedules=tuple(schedule(target) for schedule in made),
         packs=pack_forms(FilterPack, WinogradPack, Layout),
         alignment=_CACHE_LINE,

@@ -51,7 +51,7 @@ def cuda_machine(target: CudaTarget) -> Machine:
     return Machine(
         name="cuda",
         facts=repr(target),
-        layout=layout_of,
+        layout=lambda stage, operands, _: layout_of(stage, operands),
         schedules=tuple(schedule(target) for schedule in made),
         packs=pack_forms(Layout, MatrixPack, FilterMatrices),
         alignment=_ALIGNMENT,
