@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from convdsl.diagnostics import Span
+from convdsl.elaborate import foreign
 from convdsl.elaborate.scope import Context
 from convdsl.elaborate.signatures import Slot
 from convdsl.elaborate.values import BlockValue, Given, Initial, ListValue, Operator
 from convdsl.ir.graph import Value
+from convdsl.ir.starts import STARTS
 
 
 class Binding:
@@ -43,8 +45,10 @@ class Binding:
 
     def weighs(self, name: str, value: Any) -> bool:
         """Whether the value is itself the weight that an attribute asks for: `bias = shift`, a list
-        of numbers, which is a constant, or what it starts from."""
-        return isinstance(value, Value | ListValue | Initial) and name in self.signature.operands
+        of numbers, which is a constant, or what it starts from, a number or a word."""
+        starts = value in STARTS or foreign.start(value) if isinstance(value, str) else False
+        said = starts or isinstance(value, Value | ListValue | Initial)
+        return bool(said) and name in self.signature.operands
 
     def takes_more_tensors(self) -> bool:
         """Whether a number can stand for a tensor that the operator still lacks."""

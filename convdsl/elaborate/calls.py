@@ -131,7 +131,7 @@ class Binder(Evaluator):
 
     def _keyword(self, binding: Binding, argument: ast.Argument, name: ast.Name) -> None:
         slot = binding.signature.by_name.get(name.id)
-        is_weight = slot is None and binding.op is not None
+        is_weight = binding.op is not None and (slot is None or name.id in binding.signature.operands)
         value = self._start(argument, binding.context) if is_weight else None
         if value is None:
             value = self._argument_value(argument, slot, binding)

@@ -17,6 +17,7 @@ from convdsl.elaborate.values import (
     SPELLED,
     BlockValue,
     Given,
+    Initial,
     Operator,
     describe,
     format_value,
@@ -126,12 +127,15 @@ class Statements(Interpreter):
         layer = self.bind(operator, (argument,), context, argument.span, partly=True)
         if layer.operands:
             name = argument.name.id
+            starts = isinstance(layer.operands[name].value, str | Initial)
+            what = "the start" if starts else "the fixed kernel"
+            said = argument.value.span.text if starts else "..."
             raise self.fail(
                 context,
                 "E0303",
                 f"`default` sets attributes, and `{name}` is a weight of {operator.name}",
                 argument.span,
-                help=(f"give the fixed kernel in each call: {operator.name}(..., {name} = ...)",),
+                help=(f"give {what} in each call: {operator.name}(..., {name} = {said})",),
             )
         return dict(layer.arguments)
 

@@ -125,10 +125,8 @@ def computed_weights(node: OpNode, names: Mapping[Value, str]) -> list[list[Segm
 
 
 def starts(node: OpNode) -> list[list[Segment]]:
-    """`weight = bilinear`: what weights start from, where the operator's record says otherwise. Of
-    what is there or not (`bias = true`) text says it of numbers alone."""
+    """`weight = bilinear`: what weights start from, where the operator's record says otherwise."""
     usual = {spec.name: spec.init for spec in node.op.state(node.call)}
-    switches = {a.name for a in node.op.attributes if a.kind is Kind.BOOL}
     found: list[list[Segment]] = []
     for name, value in node.inputs.items():
         state = value.node
@@ -136,8 +134,6 @@ def starts(node: OpNode) -> list[list[Segment]]:
             continue
         if (number := number_of(state.init)) is not None:
             found.append([f"{name} = initial({number!r})"])
-        if name in switches:
-            continue
         if state.init != usual.get(name) and state.init in STARTS:
             found.append([f"{name} = {state.init}"])
     return found

@@ -190,9 +190,11 @@ def _labelled(
     """The losses that compare with labels, and how many classes the network tells apart there."""
     for term in training.loss:
         output, target = compares(model.graph, term)
-        type, classes = targets.get(target), model.outputs[output].shape[1]
-        labels = target == LABEL and type is not None and type.dtype is DType.I64
-        if labels and isinstance(classes, int):
+        type = targets.get(target)
+        if target != LABEL or type is None or type.dtype is not DType.I64:
+            continue
+        classes = model.outputs[output].shape[1]
+        if isinstance(classes, int):
             yield term, classes
 
 

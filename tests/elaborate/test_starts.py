@@ -39,6 +39,23 @@ def test_a_word_is_a_trained_weight(word: str) -> None:
     assert state(model, "c.bias").init == "fan_in_uniform"
 
 
+@pytest.mark.parametrize("layer", ["conv(6, 3x3,", "conv_transpose(6, 2x2,", "linear(4,"])
+@pytest.mark.parametrize("word", [w for w in STARTS if w != "bilinear"])
+def test_a_word_is_what_a_bias_starts_from(layer: str, word: str) -> None:
+    model = parsed(f"x -> {layer} bias = {word}) as c -> output y")
+    assert (state(model, "c.bias").role, state(model, "c.bias").init) == (Role.PARAMETER, word)
+    assert state(model, "c.weight").init == "kaiming_uniform"
+    made = dict(bind(RandomWeights(0), model.graph.states))["c.bias"]
+    constant = {"zeros": 0, "ones": 1}
+    assert np.all(made == constant[word]) if word in constant else len(np.unique(made)) > 1
+    assert state(convdsl.parse(source(model)[0]), "c.bias").init == word
+
+
+def test_names_of_the_text_come_first_for_a_bias() -> None:
+    model = parsed("let zeros = false\nx -> conv(6, 1x1, bias = zeros) as c -> output y")
+    assert "c.bias" not in model.graph.states
+
+
 def test_names_of_the_text_come_first() -> None:
     model = parsed("let ones = [[2.0]]\nx -> conv(6, 1x1, weight = ones) as c -> output y")
     assert state(model, "c.weight").role is Role.CONSTANT
@@ -78,6 +95,10 @@ def test_texts_of_files_say_nothing_of_starts(tmp_path: Path) -> None:
         ('x -> conv(6, 3x3, weight = "bilinaer")', "takes a tensor, numbers, or zeros or ones or"),
         ("x -> conv(6, 3x3, weight = bilinaer)", "bilinaer"),
         ("x -> relu(weight = zeros)", "weight"),
+        ("x -> conv(6, 3x3, bias = bilinear)", "`bilinear` takes filters"),
+        ("x -> conv(6, 3x3, bias = normal)", "takes a tensor, numbers, or zeros or ones or"),
+        ("x -> conv(6, 3x3, bias = zeroes)", "did you mean `zeros`?"),
+        ("default conv(bias = zeros)\nx -> conv(6, 3x3)", "conv(..., bias = zeros)"),
     ],
 )
 def test_refusals(body: str, message: str) -> None:

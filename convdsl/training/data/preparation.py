@@ -46,6 +46,7 @@ class Preparation:
     """How samples become arrays for the input `name`, and for targets of known types.
 
     preprocessing: as the text declares it; None for inputs that are no images.
+    targets: the types of what else a batch has: targets, and the network's other inputs.
     """
 
     name: str
@@ -168,17 +169,19 @@ def preparation(
     targets: Mapping[str, TensorType] | None = None,
 ) -> Preparation:
     """How samples become arrays for a model: `x` is its only input, or the one that is named, else
-    the one that its text declares the preprocessing of. Raises InputError."""
+    the one that its text declares the preprocessing of. What it takes beside is given as targets
+    are. Raises InputError."""
     declared, types = model.preprocessing, model.inputs
     name = input or (declared.input if declared else next(iter(types)))
     if name not in types:
         raise InputError(f"{model.name} has no input {name}, but {', '.join(types)}")
-    type = types[name]
+    type, beside = types[name], {other: types[other] for other in types if other != name}
+    arrays = {**beside, **(targets or {})}
     if type.rank != 4:
-        return Preparation(name, type, None, targets or {})
+        return Preparation(name, type, None, arrays)
     if declared is None or declared.input != name:
         declared = usual_preprocessing(name, type, fit)
-    return Preparation(name, type, declared, targets or {})
+    return Preparation(name, type, declared, arrays)
 
 
 # Images
