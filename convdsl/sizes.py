@@ -65,6 +65,16 @@ def bind(
     return binding
 
 
+def bound(types: Mapping[str, TensorType], inputs: Shapes) -> Binding:
+    """What shapes say of the symbols of these inputs, of which some may be left out. Raises
+    InputError."""
+    ports = tuple(Port(name, type) for name, type in types.items())
+    if not ports or inputs is None:
+        return {}
+    shapes = _complete_shapes(ports, inputs, None)
+    return bind_shapes([port for port in ports if port.name in shapes], shapes)
+
+
 def _how_to_resize(
     model: Model, ports: Sequence[Port], shapes: Mapping[str, tuple[int, ...]]
 ) -> str:

@@ -32,7 +32,10 @@ def load(spec: str, network: Network) -> dict[str, Array]:
     if spec.startswith(RANDOM):
         seed = spec.removeprefix(RANDOM)
         if not (seed.isascii() and seed.isdigit() and len(seed) < 20):
-            raise InputError(f"--data {spec}: the seed must be a whole number")
+            raise InputError(
+                f"--data {spec}: the seed must be a whole number\nhelp: write random:0, or any "
+                "other number: the same one gives the same data"
+            )
         shapes = network.shapes()
         return {name: draw(int(seed), name, type, shapes[name]) for name, type in types.items()}
     path, (called, equals, _) = plain_path(spec), spec.partition("=")

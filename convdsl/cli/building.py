@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from convdsl.ir.model import Model
     from convdsl.passes import Step
     from convdsl.runtime.executable import Executable
+    from convdsl.sizes import Shapes
     from convdsl.weights.trained import Trained
 
 
@@ -60,20 +61,26 @@ def load_model(options: argparse.Namespace) -> Model:
     of, with what they were when the weights named beside it were trained."""
     from convdsl import loading
 
-    given = parameters(options)
+    given, shapes = parameters(options), _one_size(options)
     trained, of = _trained(options)
     kept = {name: value for name, value in trained.parameters.items() if name not in given}
     if not kept:
-        return loading.load(options.model, **given)
+        return loading.load_for(options.model, shapes, **given)
     try:
-        model = loading.load(options.model, **kept, **given)
+        model = loading.load_for(options.model, shapes, **kept, **given)
     except (CompileError, InputError):  # of another model, or one changed since, or in ONNX
-        return loading.load(options.model, **given)
+        return loading.load_for(options.model, shapes, **given)
     if model.name != trained.model:
-        return loading.load(options.model, **given)
+        return loading.load_for(options.model, shapes, **given)
     for text in _changed(options, given, kept):
         console.note(f"{text}, as when {of}")
     return model
+
+
+def _one_size(options: argparse.Namespace) -> Shapes:
+    """What `--input` says, where it lists no sizes besides one."""
+    given: list[Any] = getattr(options, "input", [])
+    return None if any(isinstance(one, list) for one in given) else input_shapes(options)
 
 
 def _changed(

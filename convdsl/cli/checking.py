@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from convdsl import loading, zoo
 from convdsl.cli import budgets, console
 from convdsl.cli.files import plain_path
-from convdsl.cli.options import parameters
+from convdsl.cli.options import input_shapes, parameters
 from convdsl.diagnostics import ArtifactError, CompileError, Diagnostic, InputError
 from convdsl.elaborate import check_file, load_file, model_spans
 from convdsl.elaborate.files import ROOT_MARK, parsed_once
@@ -145,14 +145,14 @@ class Checks:
             yield from self._check_models(path, model)
 
     def _check_models(self, path: Path, model: str | None) -> Iterator[Diagnostic]:
-        folder, given = zoo.folder(), parameters(self._options)
+        given = parameters(self._options)
         spans = model_spans(path)
         if not spans:
-            yield from check_file(path, zoo=folder)
+            yield from check_file(path, zoo=zoo.folder())
         for name in spans if model is None else (model,):
             self._models.append((path, name))
             try:
-                loaded = load_file(path, model=name, parameters=given, zoo=folder)
+                loaded = self._loaded(path, name, given)
             except CompileError as error:
                 yield from error.diagnostics
                 continue
@@ -162,6 +162,17 @@ class Checks:
             project = self._project(path)
             for budget in () if project is None else project.budgets_of(path, name):
                 yield from budgets.findings_of_a_file(path, spans[name], budget, self._options)
+
+    def _loaded(self, path: Path, name: str, given: Mapping[str, Any]) -> Model:
+        """A model of a file; what `--input` says of open sizes holds where it needs them."""
+        try:
+            return load_file(path, model=name, parameters=given, zoo=zoo.folder())
+        except CompileError:
+            sizes = loading.said_sizes(path, name, input_shapes(self._options), given)
+            if not sizes:
+                raise
+            given = {**given, **sizes}
+            return load_file(path, model=name, parameters=given, zoo=zoo.folder())
 
 
 def _told(found: Iterator[Diagnostic], file: str | None) -> Iterator[_Found]:

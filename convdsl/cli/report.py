@@ -133,6 +133,11 @@ def _once(options: argparse.Namespace) -> int:
         columns=None if asked is None else [name.strip() for name in asked.split(",")],
     )
     console.result(text, drawn=options.format == "table")
+    if options.format == "table" and options.depth is None:
+        from convdsl.reporting.rows import how_to_shorten
+
+        if (shorter := how_to_shorten(report)) is not None:
+            console.note(shorter)
     return 0
 
 

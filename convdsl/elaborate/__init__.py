@@ -1,5 +1,6 @@
 """From syntax tree to graph: names, parameters, blocks, loops and imports are resolved here."""
 
+from convdsl.elaborate.declared import declared_inputs
 from convdsl.elaborate.model import (
     check_definitions,
     check_file,
@@ -13,6 +14,7 @@ from convdsl.elaborate.model import (
 __all__ = [
     "check_definitions",
     "check_file",
+    "declared_inputs",
     "elaborate",
     "load_file",
     "model_spans",

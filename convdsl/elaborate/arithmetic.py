@@ -53,6 +53,8 @@ def binary(symbol: str, left: Any, right: Any) -> Any:
         raise ValueProblem("E0806", f"cannot repeat a list {describe(right)} times")
     texts = isinstance(left, str) or isinstance(right, str)
     help = ('values stand in braces inside a text: "conv{i}"',) if texts and symbol == "+" else ()
+    if isinstance(left, tuple) or isinstance(right, tuple):
+        help = ("a computed size is a list, an axis each: [2 * k[0], 2 * k[1]] of a size `k`",)
     raise ValueProblem("E0401", f"cannot compute {describe(left)} {symbol} {describe(right)}", help)
 
 
@@ -188,7 +190,9 @@ def _items(left: Any, right: Any) -> tuple[Any, ...]:
         return right.items
     if isinstance(right, tuple):
         return right  # pyright: ignore[reportUnknownVariableType]
-    raise ValueProblem("E0401", f"`in` looks into a list, not {describe(right)}")
+    both = isinstance(left, str) and isinstance(right, str)
+    help = ('compare texts by `==`, or list them: `kind in ["a", "b"]`',) if both else ()
+    raise ValueProblem("E0401", f"`in` looks into a list, not {describe(right)}", help)
 
 
 def equal(left: Any, right: Any) -> bool:

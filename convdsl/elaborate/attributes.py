@@ -117,7 +117,7 @@ def _switch(attribute: Attribute, word: str) -> tuple[str, ...]:
     return (f"write `{'true' if word.lower() in _ON else 'false'}`",)
 
 
-_VALUE = re.compile(r"-?\d+(\.\d*)?|\d+(x\d+)+|true|false")
+_VALUE = re.compile(r"-?\d+(\.\d*)?(e-?\d+)?|\d+(x\d+)+|true|false")
 
 
 def _unquoted(text: str) -> tuple[str, ...]:
@@ -136,6 +136,9 @@ def hexadecimal(text: str) -> tuple[str, ...]:
 def _rounding(attribute: Attribute, value: Any) -> tuple[str, ...]:
     if attribute.kind is Kind.INT and isinstance(value, float):
         return ("round it: floor(x), ceil(x), round(x), or round_to(x, 8) for channels",)
+    others = [word for word in attribute.choices if word != "none"]
+    if attribute.kind is Kind.STRING and isinstance(value, bool) and len(others) == 1:
+        return (f"write `{others[0] if value else 'none'}`",)
     if attribute.kind is Kind.BOOL and type(value) is int and value in (0, 1):
         return (f"write `{'true' if value else 'false'}`",)
     if attribute.kind is Kind.BOOL and attribute.name == "bias" and isinstance(value, float):
@@ -149,6 +152,8 @@ def _open(attribute: Attribute, value: Any) -> tuple[str, ...]:
     size = next(_open_sizes(value), None)
     if size is None or attribute.kind is Kind.SHAPE:
         return ()
+    if attribute.name == "kernel" and "global" in attribute.choices:
+        return ("of a whole map: write `global`", given_by(size))
     return (given_by(size),)
 
 
@@ -212,6 +217,7 @@ def _where(size: SymDim, minimum: int) -> str:
 
 
 _LEAST = {
+    "channels": "is one channel; of a computed width take max(1, ...), or round_to(..., 8)",
     "stride": "steps from pixel to pixel",
     "dilation": "leaves no gaps",
     "groups": "makes one group of all channels",

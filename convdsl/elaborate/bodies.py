@@ -18,6 +18,7 @@ from convdsl.elaborate.lost import losing
 from convdsl.elaborate.scope import Context
 from convdsl.elaborate.session import Refused, Session, Stop
 from convdsl.elaborate.values import NOTHING, POISON, ListValue, Record, describe, is_tensors
+from convdsl.ir.graph import Value
 from convdsl.syntax import ast
 
 
@@ -152,7 +153,7 @@ class Bodies(Layers):
             for target in targets:
                 context.scope.names[target.id] = POISON
             text = f"{len(targets)} names for {describe(value)}"
-            raise self.fail(context, "E0407", text, span, help=_named(targets, len(parts)))
+            raise self.fail(context, "E0407", text, span, help=_named(targets, len(parts), value))
         for target, part in zip(targets, parts, strict=True):
             self.define(target.id, part, context)
 
@@ -200,9 +201,11 @@ class Bodies(Layers):
         return checked_list(tuple(values))
 
 
-def _named(targets: Sequence[ast.Name], parts: int) -> tuple[str, ...]:
+def _named(targets: Sequence[ast.Name], parts: int, value: Any) -> tuple[str, ...]:
     """Help where names are too many, or too few, for the parts of a value."""
     names = [target.id for target in targets]
+    if isinstance(value, Value):
+        return (f"equal parts of its channels: `{', '.join(names)} = ... -> split({len(names)})`",)
     if parts == 0 and len(names) == 2:
         return ("numbers with their places are enumerate(list), pairs of two lists zip(a, b)",)
     if not 1 < parts <= 8:

@@ -131,7 +131,9 @@ class Binder(Evaluator):
 
     def _keyword(self, binding: Binding, argument: ast.Argument, name: ast.Name) -> None:
         slot = binding.signature.by_name.get(name.id)
-        is_weight = binding.op is not None and (slot is None or name.id in binding.signature.operands)
+        is_weight = binding.op is not None and (
+            slot is None or name.id in binding.signature.operands
+        )
         value = self._start(argument, binding.context) if is_weight else None
         if value is None:
             value = self._argument_value(argument, slot, binding)
@@ -256,7 +258,7 @@ class Binder(Evaluator):
 
     def _unknown(self, binding: Binding, name: ast.Name) -> Stop:
         known = (*binding.signature.by_name, *binding.signature.operands)
-        listing = ", ".join(known) if known else "no arguments"
+        listing = ", ".join(dict.fromkeys(known)) if known else "no arguments"
         return self.fail(
             binding.context,
             "E0301",

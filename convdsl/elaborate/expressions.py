@@ -133,7 +133,7 @@ class Evaluator(Conditions):
                 "E0408",
                 "this has no value",
                 node.span,
-                help="end the body with an expression",
+                help=without_value(node),
             )
         return value
 
@@ -200,7 +200,8 @@ class Evaluator(Conditions):
         values = tuple(self.evaluate(item, context) for item in node.items)
         for item, value in zip(node.items, values, strict=True):
             if value is NOTHING:
-                raise self.fail(context, "E0408", "this has no value", item.span)
+                help = without_value(item)
+                raise self.fail(context, "E0408", "this has no value", item.span, help=help)
         if POISON in values:
             raise Stop
         return arithmetic.checked_list(values)
@@ -232,7 +233,8 @@ class Evaluator(Conditions):
     def _operand(self, node: ast.Expression, context: Context) -> Any:
         value = self.evaluate(node, context)
         if value is NOTHING:
-            raise self.fail(context, "E0408", "this has no value", node.span)
+            help = without_value(node)
+            raise self.fail(context, "E0408", "this has no value", node.span, help=help)
         return value
 
     def combined(
@@ -322,15 +324,22 @@ class Evaluator(Conditions):
             help = (f"nothing changes in place: `{said} = {said} + [...]`",) if grows else ()
             if isinstance(value, LAYER_LIKE) and name in SPELLED:
                 help = (f"layers follow each other: `{said} -> {name}`",)
+            elif isinstance(value, LAYER_LIKE):
+                help = _of_a_layer(name)
+            whole = node.object.object if isinstance(node.object, ast.Member) else None
+            if whole is not None and name in TENSOR_ATTRIBUTES:
+                help = (f"it is of the tensor: `{whole.span.text}.{name}`",)
             if grows and isinstance(node.object, ast.Name):
                 context.scope.names[node.object.id] = POISON  # what it would hold is not known
             raise self.fail(context, "E0404", text, node.name.span, help=help)
         raise self.fail(
             context,
             "E0404",
-            f"{describe(value)} has no `{name}`, only {', '.join(known)}",
+            f"{describe(value)} has no `{name}`",
             node.name.span,
-            help=self._called_like_a_method(node, value) or suggest(name, known),
+            help=self._called_like_a_method(node, value)
+            or suggest(name, known)
+            or (f"it has {', '.join(known)}",),
         )
 
     def _called_like_a_method(self, node: ast.Member, value: Any) -> tuple[str, ...]:
@@ -417,3 +426,19 @@ def _flows(symbol: str, left: Given, right: Given, first: bool) -> str:
 
 
 _FLOW_IN = "let something flow into it: `x -> ...`"
+
+
+def without_value(node: ast.Expression) -> tuple[str, ...]:
+    """Help for what has no value where one is needed."""
+    if isinstance(node, ast.Conditional) and node.otherwise is None:
+        return ("say what it is otherwise: `if ... { ... } else { ... }`",)
+    return ("end the body with an expression",)
+
+
+def _of_a_layer(name: str) -> tuple[str, ...]:
+    """Help for what would be read from a layer: its weights, or what it gives."""
+    if name in ("weight", "bias", "weights", "kernel"):
+        return (f"a weight for two layers is a tensor: `w = parameter([...])`, `{name} = w`",)
+    if name in TENSOR_ATTRIBUTES:
+        return (f"sizes are of what it gives: `y = x -> ...`, then `y.{name}`",)
+    return ()

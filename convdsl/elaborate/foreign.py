@@ -23,6 +23,7 @@ _FILLED = (
 )
 _TABLE = "a constant tensor is parameter([3], weight = [1, 2, 3])"
 _DRAWN = "a table that is trained is parameter([4, 8]); what is drawn in each step is dropout"
+_NOISE = "what is drawn in each step is dropout; other noise is an input, `input noise: f32[N, 8]`"
 _COMPUTED = "a weight may be computed: conv(..., weight = w), of a tensor `w`"
 _REARRANGED = (
     "axes move by transpose([0, 2, 3, 1]), several become one by flatten(2), any by reshape([...])"
@@ -32,6 +33,8 @@ _CROP = "write slice([2, 3], [top, left], [bottom, right])"
 NAMES = {
     "true": "write `true`",
     "false": "write `false`",
+    "noise": _NOISE,
+    "gaussiannoise": _NOISE,
     "none": "leave the argument out: there is no value that stands for none",
     "null": "leave the argument out: there is no value that stands for none",
     "self": "write `in` for what flows into a block",
@@ -153,6 +156,8 @@ NAMES = {
 """Bare names, in lower case without `_` and without a number of axes at the end."""
 
 ARGUMENTS = {
+    "min": "low",
+    "max": "high",
     "dim": "axis",
     "dims": "axes",
     "keepdim": "keepdims",
@@ -260,6 +265,10 @@ def argument(word: str, known: Collection[str]) -> tuple[str, ...]:
         return ("what has `weight = [...]` is a constant, all else is trained: leave it out",)
     if word in ("activation", "act", "nonlinearity"):
         return ("layers follow each other: conv(...) -> relu",)
+    if word == "name":
+        return ("a name stands behind the layer: `conv(...) as stem`",)
+    if word == "size" and "stop" in known:
+        return ("a part goes from `start` up to `stop`, which is `start` and the size",)
     if meant == "":
         return ("leave it out: it follows from what flows in, or means nothing here",)
     if meant == "axis" and meant not in known:
@@ -312,4 +321,22 @@ def start(word: str) -> tuple[str, ...]:
 def value(word: str, known: Collection[str]) -> tuple[str, ...]:
     """Help for a word that an attribute does not take, where it is one of elsewhere."""
     meant = WORDS.get(word.lower())
+    if word.lower() in ("cubic", "bicubic", "lanczos", "area") and "linear" in known:
+        return ("nothing is smoother here than `linear`; `grid_sample` has `cubic`",)
     return (f"did you mean `{meant}`?",) if meant in known else ()
+
+
+def flowing(function: str, call: str) -> str:
+    """Help for a function that a tensor flows into."""
+    if function == "initial":
+        said = call if len(call) <= _SHORT and "\n" not in call else "initial(0.5)"
+        return f"it is what a weight starts from: `conv(..., bias = {said})`"
+    if function == "sum":
+        return "of a list of tensors: `sum([a, b])`; along axes `x -> reduce_sum([1])`"
+    if function in ("zip", "enumerate", "reversed", "range", "len"):
+        return f"it is of lists: `{function}(...)`, in `for` or behind `let`"
+    return f"it is of numbers, when the file is loaded: `let n = {function}(...)`"
+
+
+_SHORT = 24
+"""Letters of a call that is shown as it is written."""

@@ -11,6 +11,7 @@ from typing import Any
 from convdsl.diagnostics import Span
 from convdsl.elaborate import foreign
 from convdsl.elaborate.bodies import Bodies
+from convdsl.elaborate.builtins import TENSOR_ATTRIBUTES
 from convdsl.elaborate.functions import Functions
 from convdsl.elaborate.leading import (
     FLOWING,
@@ -41,6 +42,17 @@ from convdsl.elaborate.values import (
 )
 from convdsl.ir.graph import Value
 from convdsl.syntax import ast
+
+
+def _of_a_tensor(node: ast.Call) -> tuple[str, ...]:
+    """Help for `x.height()`, which is a number."""
+    called = node.callee
+    if not isinstance(called, ast.Member) or called.name.id not in TENSOR_ATTRIBUTES:
+        return ()
+    if node.arguments:
+        index = node.arguments[0].span.text
+        return (f"one of its sizes is `{called.object.span.text}.shape[{index}]`",)
+    return (f"it is no function: `{called.span.text}`",)
 
 
 def _indexed(node: ast.Call, callee: Any) -> tuple[str, ...]:
@@ -231,6 +243,7 @@ class Interpreter(Functions, Bodies):
                         "E0306",
                         f"`{callee.name}` is a function, not a layer",
                         node.callee.span,
+                        help=(foreign.flowing(callee.name, node.span.text),),
                     )
                 return self.function(callee, node, context, label)
             case Operator() | BlockValue():
@@ -264,7 +277,8 @@ class Interpreter(Functions, Bodies):
                     "E0306",
                     f"only layers and functions are called, not {describe(callee)}",
                     node.callee.span,
-                    help=_indexed(node, callee)
+                    help=_of_a_tensor(node)
+                    or _indexed(node, callee)
                     or hidden(node.callee.span.text, callee)
                     or foreign.name(node.callee.span.text),
                 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -80,6 +81,8 @@ class Layers(Signs):
         if isinstance(value, Operator | BlockValue):
             return self.bind(value, (), context, span)
         help = ("join tensors with `+` or concat(a, b)",) if is_tensors(value) else ()
+        if is_tensors(value) and (signed := _SIGNED.match(span.text)):
+            help = (f"a stage goes on with its sign, without another `->`: `f {signed[1]} x`",)
         if is_number(value):
             help = (f"to scale by it: `... * {format_value(value)}`",)
         if isinstance(value, str) and value in SPELLED:
@@ -327,12 +330,14 @@ class Layers(Signs):
         name = self.label_of(label, context, LABEL)
         results = context.results
         if name in results.values:
+            again = results.spans[name] == label.span  # in another round
             raise self.fail(
                 context,
                 "E0604",
                 f"two outputs are called `{name}`",
                 label.span,
-                (results.spans[name], "first here"),
+                *(() if again else ((results.spans[name], "first here"),)),
+                help=self._outputs_alike(label, again, context),
             )
         is_result = given.value is POISON or is_tensors(given.value)
         results.values[name] = given.value if is_result else POISON
@@ -344,6 +349,20 @@ class Layers(Signs):
             layer = given.span.text if given.span and isinstance(given.value, LAYER_LIKE) else None
             help = (f"let something flow in: `x -> {layer} -> output {name}`",) if layer else ()
             raise self.fail(context, "E0604", what, label.span, help=help)
+
+    def _outputs_alike(self, label: ast.Text, again: bool, context: Context) -> tuple[str, ...]:
+        """Help for an output of each round, or for a variable that is taken for what it holds."""
+        name = label.span.text
+        held = self.held_by(name, context) if name.isidentifier() else None
+        if held is not None:
+            return (f'`{name}` is the name itself; what it holds, {held}: `output "{{{name}}}"`',)
+        if again:
+            return (f'number them: `for i in range(n) {{ ... output "{name.strip(_Q)}{{i}}" }}`',)
+        return ("call one of them otherwise",)
+
+
+_Q = '"'
+_SIGNED = re.compile(r"([+-])")
 
 
 def _is_bare_layer(statement: ast.Statement, context: Context) -> bool:

@@ -47,7 +47,9 @@ class Order:
             return ()
         if attribute.kind is Kind.SHAPE:
             self.binding.crowded = True  # those behind it were meant for the list, too
-            return (f"a list of sizes: {self.binding.factory.name}([..., ...])",)
+            alone = _ALONE.search(self.binding.span.text)
+            sizes = alone[1] if alone is not None else "..., ..."
+            return (f"a list of sizes: {self.binding.factory.name}([{sizes}])",)
         has_weights = op.state is not no_state
         if attribute.name == "shared":
             return (f"one slope for each channel: {self.binding.factory.name}(false)",)
@@ -85,6 +87,10 @@ class Order:
             order = f"{self.binding.factory.name}({names}{', ...' if slots[last:] else ''})"
             return (f"`{shown}` would be `{other.name}`; the order is {order}",)
         return ()
+
+
+_ALONE = re.compile(r"\([ ]*(\w+)[ ]*\)\Z")
+"""The only argument of a call."""
 
 
 def meant(binding: Binding, value: object) -> tuple[str, ...]:

@@ -19,9 +19,16 @@ from convdsl.elaborate.files import (
     source_of,
     tree_of,
 )
+from convdsl.elaborate.late import check_defaults
 from convdsl.elaborate.leftovers import check_leftovers
 from convdsl.elaborate.modules import Module, Modules
-from convdsl.elaborate.outside import blamed, from_python, objection, to_python
+from convdsl.elaborate.outside import (
+    blamed,
+    from_python,
+    objection,
+    of_no_parameter,
+    to_python,
+)
 from convdsl.elaborate.scope import Context, LayerNames, Results, Scope
 from convdsl.elaborate.session import ROOM, Halt, Session, Stop, suggest
 from convdsl.elaborate.statements import Statements
@@ -54,11 +61,12 @@ def load_file(
 ) -> Model:
     """The model in a `.cnn` file; see elaborate. `zoo` is the folder that `zoo:` imports mean."""
     return elaborate(
-        _read(path), model=model, parameters=parameters, root=project_root(Path(path)), zoo=zoo
+        source_at(path), model=model, parameters=parameters, root=project_root(Path(path)), zoo=zoo
     )
 
 
-def _read(path: Path) -> SourceFile:
+def source_at(path: Path) -> SourceFile:
+    """The text of a file; raises CompileError."""
     try:
         text = read_text(Path(os.path.realpath(path)), SOURCE_BYTES)
     except FileProblem as problem:
@@ -70,7 +78,7 @@ def _read(path: Path) -> SourceFile:
 
 def model_spans(path: Path) -> dict[str, Span]:
     """The models in a `.cnn` file by name, and where they are; raises CompileError."""
-    return spans_of_models(_read(path))
+    return spans_of_models(source_at(path))
 
 
 def spans_of_models(source: SourceFile) -> dict[str, Span]:
@@ -115,7 +123,7 @@ def elaborate(
 
 def check_file(path: Path, *, zoo: Path | None = None) -> tuple[Diagnostic, ...]:
     """Check a file of blocks that holds no model; see check_definitions."""
-    return check_definitions(_read(path), root=project_root(Path(path)), zoo=zoo)
+    return check_definitions(source_at(path), root=project_root(Path(path)), zoo=zoo)
 
 
 def check_definitions(
@@ -180,10 +188,7 @@ def elaborate_tree(
     for name in values:
         if name not in in_force and name not in statements.inputs.bound:
             known = [p.name.id for p in chosen.definition.parameters]
-            told = suggest(name, known) or ((f"it has {', '.join(known)}",) if known else ())
-            told = _batch(session, name) or told
-            if name.startswith("train."):
-                told = ("settings of training are set where it trains: `convdsl train`, `eval`",)
+            told = of_no_parameter(session.graph, chosen.name, name, known)
             session.fail(
                 "E0605",
                 f"`{chosen.name}` has no parameter `{name}`",
@@ -201,6 +206,7 @@ def elaborate_tree(
     session.finish()
     assert isinstance(chosen.definition, ast.Model)
     usage = check_usage(session, tree, chosen.definition)
+    check_defaults(session, tree)
     check_leftovers(session, source, usage)
     check_doubts(session, source)
     check_anew(session, tree, source)
@@ -365,17 +371,6 @@ def _ending(body: ast.Body) -> str:
         bound = last.targets[0].id
         return f"end with what is bound last: `{bound} -> output NAME`, or just `{bound}`"
     return "end a chain with `-> output NAME`"
-
-
-def _batch(session: Session, name: str) -> tuple[str, ...]:
-    """Help where the batch was meant, which is called otherwise here."""
-    from convdsl.kernel.signature import batch_symbol
-
-    open = [s.name for v in session.graph.inputs.values() for s in v.type.symbols()]
-    batch = batch_symbol(list(dict.fromkeys(open)))
-    if batch is None or batch_symbol([name]) is None:
-        return ()
-    return (f"the batch is called {batch} here: --batch, or --set {batch}=...",)
 
 
 def _surroundings(

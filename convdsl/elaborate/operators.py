@@ -147,7 +147,9 @@ def _joined(op: OpDef, inputs: Sequence[Given], span: Span) -> tuple[str, ...]:
 
 
 def _placed(operands: Sequence[Operand], given: int) -> tuple[str, ...]:
-    """Help where positions are missing, which are no attribute."""
+    """Help where positions are missing, which are no attribute, or what a mask does not take."""
+    if [operand.name for operand in operands][:1] == ["condition"] and given == 2:
+        return ("say what stands where it does not hold: where(condition, a, 0.0)",)
     if given >= len(operands) or operands[given].name != "positions":
         return ()
     return ("positions are a tensor; a part that is known here is slice(axes, start, stop)",)

@@ -3,7 +3,7 @@ are of the kind that their defaults are, and whether they are to blame for what 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from convdsl.elaborate.values import (
     format_value,
     is_number,
 )
+from convdsl.ir.graph import Graph
 from convdsl.ir.model import Model
 
 TRIED = 8
@@ -123,3 +124,23 @@ def to_python(value: Any) -> Any:
     if isinstance(value, bool | int | float | str | tuple):
         return value  # pyright: ignore[reportUnknownVariableType]
     return format_value(value)
+
+
+def of_no_parameter(graph: Graph, model: str, name: str, known: Sequence[str]) -> tuple[str, ...]:
+    """Help for what is set from outside and is neither a parameter of the model nor an open size of
+    its inputs."""
+    if name.startswith("train."):
+        return ("settings of training are set where it trains: `convdsl train`, `eval`",)
+    from convdsl.kernel.signature import batch_symbol  # texts alone do without NumPy
+
+    sizes = [s.name for value in graph.inputs.values() for s in value.type.symbols()]
+    batch = batch_symbol(dict.fromkeys(sizes))
+    if batch is not None and batch_symbol([name]) is not None:
+        return (f"the batch is called {batch} here: --batch, or --set {batch}=...",)
+    open = [size for size in dict.fromkeys(sizes) if size != batch]
+    near = suggest(name, [*known, *open])
+    listed = (f"it has {', '.join(known)}",) if known else ()
+    if near or listed:
+        return near or listed
+    sizes = f"; its open sizes are {', '.join(open)}" if open else ""
+    return (f"it has none; `model {model}({name} = ...) {{` declares one{sizes}",)

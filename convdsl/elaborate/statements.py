@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from convdsl.elaborate.expressions import without_value
 from convdsl.elaborate.images import preprocessing
 from convdsl.elaborate.inputs import InputDeclarations
 from convdsl.elaborate.interpreter import Interpreter
@@ -62,7 +63,8 @@ class Statements(Interpreter):
         value = self.evaluate(node.value, context)
         if value is NOTHING:
             value = POISON
-            self.fail(context, "E0408", "this has no value", node.value.span)
+            help = without_value(node.value)
+            self.fail(context, "E0408", "this has no value", node.value.span, help=help)
         self.bind_targets(node.targets, value, context, node.value.span)
 
     def _assign(self, node: ast.Assign, context: Context) -> None:
@@ -75,7 +77,7 @@ class Statements(Interpreter):
                 "this has no value" if value is NOTHING else f"`{names}` would be {describe(value)}"
             )
             help = (
-                _put_out(node)
+                _put_out(node) or without_value(node.value)
                 if value is NOTHING
                 else (
                     f"let something flow in: `{names} = in -> ...`, or write `let {names} = ...`",

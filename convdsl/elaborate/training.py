@@ -216,9 +216,10 @@ class TrainingReader:
                 technique = self._known(setting, known, name)
                 return self._chosen(technique, node.arguments, node.span)
             case _:
-                text = f"`{setting}` takes one of {', '.join(known)}"
-                help = self._quoted(setting, known, node.span.text)
-                raise self._fail(text, node.span, help=help)
+                first = next(iter(known))
+                text = f"`{setting}` takes one of its names, `{first}` or `{first}(...)`"
+                help = self._quoted(setting, known, node.span.text) or _joined(setting, node)
+                raise self._fail(text, node.span, help=help or (f"one of {', '.join(known)}",))
 
     def _quoted(self, setting: str, known: Table, text: str) -> tuple[str, ...]:
         """Help for a technique that stands as a text."""
@@ -376,8 +377,20 @@ def _instead(name: str, takes: Takes, value: Any) -> tuple[str, ...]:
         return (f"write {int(value)}",)
     if takes is FRACTION and type(value) is int and 10 <= value <= 100:
         return (f"write {value / 100} for {value} in a hundred",)
+    if value is True and name == "ema":
+        return ("say how much of the average stays: ema = 0.999",)
     if takes.fits([value]):
         return (f"a list stands in square brackets: {name} = [{format_value(value)}]",)
+    return ()
+
+
+def _joined(setting: str, node: ast.Expression) -> tuple[str, ...]:
+    """Help for several techniques that are put together in another way."""
+    if setting == "loss" and isinstance(node, ast.Items):
+        return (f"losses are added: {' + '.join(item.span.text for item in node.items)}",)
+    if setting == "augment" and isinstance(node, ast.Arithmetic):
+        parts = (node.first, *(operand for _, operand in node.rest))
+        return (f"steps follow each other: {' -> '.join(part.span.text for part in parts)}",)
     return ()
 
 

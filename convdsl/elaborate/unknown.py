@@ -11,7 +11,7 @@ from convdsl.elaborate import foreign
 from convdsl.elaborate.builtins import BUILTINS
 from convdsl.elaborate.scope import Context
 from convdsl.elaborate.session import Session, suggest
-from convdsl.elaborate.values import SPELLED, describe
+from convdsl.elaborate.values import SPELLED, Builtin, describe
 from convdsl.ir.techniques import LOSSES
 from convdsl.syntax import ast
 from convdsl.syntax.walk import nodes
@@ -37,7 +37,8 @@ def explain(
         return bound
     if node.id in LOSSES:
         return (), (f"losses stand in a block of their own: train {{ loss = {node.id} }}",)
-    known = {*context.scope.visible(), *BUILTINS, *SPELLED, *words}
+    called = node.span.source.text[node.span.end :].lstrip(" ").startswith("(")
+    known = {*context.scope.visible(), *(BUILTINS if called else ()), *SPELLED, *words}
     help = foreign.name(node.id) or suggest(node.id, known)
     half = _HALF_A_SIZE.fullmatch(node.id)
     if not help and half and before.rstrip()[-1:] in ("(", ",", "="):
@@ -45,6 +46,10 @@ def explain(
     if not help and node.id in _SIZES and session.graph.inputs:
         said = "in" if context.incoming is not None else next(iter(session.graph.inputs))
         help = (f"no input has a size of this name; of a tensor it is `{said}.{_SIZES[node.id]}`",)
+    if not help and _COUNTS.search(before):
+        help = (f"with a variable it is `for {node.id} in range(3) {{ ... }}`",)
+    if not help and _STARTS.search(before):
+        help = ("what a weight starts from is a number, initial(0.5), or a word, `weight = zeros`",)
     if not help and _DECLARED.search(before):
         help = (f"nothing is called so: write `output {node.id} = ...`",)
     if not help:
@@ -66,6 +71,8 @@ _SIZES = {
 }
 """What sizes are called by one letter, and by the language."""
 
+_COUNTS = re.compile(r"\brepeat (?:let |int )?\Z")
+_STARTS = re.compile(r"\binitial\( ?\Z")
 _DECLARED = re.compile(r"\boutput (?:\w+, ?)*\Z")
 _HALF_A_SIZE = re.compile(r"x(\d+)")
 _CHAIN = re.compile(r"(?!\s*let\s)(?:\s*(?P<name>[A-Za-z_]\w*)\s*=)?[^={}\n][^{}\n]*->[ \t]*\Z")
@@ -77,6 +84,8 @@ def hidden(name: str, value: Any) -> tuple[str, ...]:
     """Help where a layer is wanted and its name is bound to something else."""
     if name not in SPELLED and name not in BUILTINS:
         return ()
+    if isinstance(value, Builtin) and value.name == name:
+        return (foreign.flowing(name, f"{name}(0.5)"),)
     what = "operator" if name in SPELLED else "function"
     return (f"`{name}` is bound to {describe(value)}, which hides the {what}: call it otherwise",)
 

@@ -99,8 +99,9 @@ def _started(
     start = STARTS.get(word)
     if start is None:
         shown = describe(word) if place.text.startswith('"') else f"`{word}`"
-        text = f"`{spec.name}` takes a tensor, numbers, or {' or '.join(STARTS)}, not {shown}"
-        help = foreign.start(word) or suggest(word, STARTS)
+        text = f"`{spec.name}` takes a tensor, numbers, or a word for its start, not {shown}"
+        words = (f"one of {', '.join(STARTS)}",)
+        help = foreign.start(word) or suggest(word, STARTS) or words
         raise session.fail("E0305", text, place, frames=context.frames, help=help)
     if objection := start.objection(spec.type):
         raise session.fail("E0305", f"`{word}` {objection}", place, frames=context.frames)

@@ -73,7 +73,7 @@ def given_by(size: SymDim) -> str:
     """How a size that has to be known when the file is loaded is said."""
     names = sorted(symbol.name for symbol in symbols_of(size))
     given = " ".join(f"--set {name}=..." for name in names)
-    return f"{size} is open: say how large ({given}), or write numbers in the input"
+    return f"{size} is open: say how large (--input, or {given}), or write numbers in the input"
 
 
 def known_size(call: Call, operand: str, axis: int) -> int:

@@ -54,7 +54,12 @@ def resolve_concat(call: Call) -> Mapping[str, Any]:
             raise OpError(f"{what}: their ranks differ", operands=(names[0], name))
         pairs = enumerate(zip(first.shape, other.shape, strict=True))
         if any(position != axis and a != b for position, (a, b) in pairs):
-            raise disagreements(what, first.shape, other.shape, (names[0], name), apart=axis)
+            error = disagreements(what, first.shape, other.shape, (names[0], name), apart=axis)
+            shapes = zip(first.shape, other.shape, strict=True)
+            differ = [position for position, (a, b) in enumerate(shapes) if a != b]
+            if axis != 1 and differ == [1]:
+                error.help = ("they differ in channels alone: along those, axis = 1",)
+            raise error
     return {**call.attributes, "axis": axis}
 
 
@@ -131,6 +136,11 @@ CONCAT = OpDef(
 )
 
 
+def _of_samples(axis: int) -> tuple[str, ...]:
+    """Help for parts of a batch, whose size is known when the network runs."""
+    return ("axis 0 is the batch, channels are axis 1",) if axis == 0 else ()
+
+
 def _unequal(extent: Dim, parts: int) -> tuple[str, ...]:
     """Help for parts that are not equal: sizes that add up."""
     if not isinstance(extent, int) or not 1 < parts <= min(extent, 8):
@@ -156,7 +166,7 @@ def resolve_split(call: Call) -> Mapping[str, Any]:
                 f"axis {axis} of {x} does not divide into {parts} parts",
                 attributes=("parts",),
                 operands=("x",),
-                help=_unequal(extent, parts),
+                help=_unequal(extent, parts) or _of_samples(axis),
             )
         sizes = (size,) * parts
     else:

@@ -104,6 +104,10 @@ def resolve_matmul(call: Call) -> Mapping[str, Any]:
         if a.shape[-1] == b.shape[-1]:
             axes = [*range(b.rank - 2), b.rank - 1, b.rank - 2]
             error.help = (f"turn the second: `-> transpose({axes})`",)
+            if a.shape[-2] == b.shape[-2]:
+                rows, columns = a.shape[-2:]
+                which = f"the second for {rows} x {rows}, the first for {columns} x {columns}"
+                error.help = (f"turn one by `-> transpose({axes})`: {which}",)
         raise error
     return call.attributes
 

@@ -55,10 +55,14 @@ def resolve_transpose(call: Call) -> Mapping[str, Any]:
 
 
 def _all_axes(axes: tuple[int, ...], rank: int) -> tuple[str, ...]:
-    """Two axes to exchange, or some of the first: what that is of all of them."""
+    """Two axes to exchange, those of a sample, or some of the first: what that is of all of
+    them."""
     order = list(range(rank))
     if len(axes) == 2 and len({*axes}) == 2 and {*axes} <= {*order} and {*axes} != {0, 1}:
         order[axes[0]], order[axes[1]] = axes[1], axes[0]
+    elif len(axes) > 2 and axes[0] and sorted(axes) == order[:-1]:
+        order = [0, *(axis + 1 for axis in axes)]
+        return (f"the batch is an axis too: transpose({order})",)
     elif sorted(axes) == order[: len(axes)]:
         order = [*axes, *order[len(axes) :]]
     else:

@@ -110,7 +110,7 @@ def _array(model: Model, name: str, data: Any, weights: Any) -> tuple[Array, Pre
             raise InputError(f"{name} is {type}: random pictures need known sizes; give an image")
         seed = data.removeprefix("random:")
         if not (seed.isascii() and seed.isdigit()):
-            raise InputError(f"{data}: the seed must be a whole number")
+            raise InputError(f"{data}: the seed must be a whole number\nhelp: write random:0")
         drawn = np.random.default_rng(int(seed)).standard_normal(shape)
         return drawn.astype(type.dtype.numpy), None
     if isinstance(data, str | Path) and Path(data).suffix == ".npy":

@@ -54,6 +54,21 @@ def rows(report: Report, depth: int | None = None) -> list[Row]:
     return [_row(layers, name) for name, layers in blocks.items()]
 
 
+MANY = 100
+"""Rows that nobody reads one by one."""
+
+
+def how_to_shorten(report: Report) -> str | None:
+    """What is said of a table of many rows, where blocks sum most of them up: those of a network
+    that is unrolled over time are of the same layers again and again."""
+    each, blocks = len(report.layers), len({x.name.partition(".")[0] for x in report.layers})
+    if each <= MANY or blocks > each // 2:
+        return None
+    again = sum(layer.weights_of is not None for layer in report.layers)
+    repeated = f", {again:,} of layers that are counted above" if again else ""
+    return f"{each:,} rows{repeated}; `--depth 1` sums them up in {blocks:,}, `--depth 0` in totals"
+
+
 def _row(layers: Sequence[Layer], name: str) -> Row:
     first, last = layers[0], layers[-1]
     alone = len(layers) == 1

@@ -29,7 +29,7 @@ LOOKALIKES = {
     "!": "write `not`, or `!=` for unequal",
     ";": "a newline ends a statement",
     "@": "matrices are multiplied by `matmul(a, b)`; layers are joined with `->`",
-    "?": "write `if condition { a } else { b }`",
+    "?": "write `if condition { a } else { b }`, of tensors where(condition, a, b)",
     "×": "write sizes with the letter x: 3x3",
     "→": "write `->`",
     "–": "write `-`",

@@ -48,7 +48,10 @@ def load(source: Any, key: str | None = None) -> WeightStore | RandomWeights:
 def _seed(spec: str) -> int:
     text = spec.removeprefix(RANDOM)
     if not (text.isascii() and text.isdigit() and len(text) <= 20 and int(text) < 1 << 64):
-        raise WeightError(f"{spec!r}: the seed must be a whole number from 0 to 2**64 - 1")
+        raise WeightError(
+            f"{spec!r}: the seed must be a whole number from 0 to 2**64 - 1\nhelp: write random:0, "
+            "or any other number: the same one gives the same weights"
+        )
     return int(text)
 
 

@@ -7,7 +7,8 @@ whose names have dots, and `hyper`, which reads an output; `cells` went over a l
 `detector` read a list by its output's name, `rgbd` and `locating` wrote a part of a list and a list
 for a bias, which have a meaning since; `vnet` gave shares to a loss that takes logits, and was told
 so, as `rates`, which said a condition where its size came second, and `deep`, whose metrics named
-outputs. What they compute was asked of their parameters.
+outputs; `sagan` let a bias start from `ones`, which has a meaning since. What they compute was
+asked of their parameters.
 """
 
 from __future__ import annotations
@@ -33,6 +34,17 @@ PARAMETERS: Mapping[str, int] = {
     + (32 * 32 + 32)
     + (32 * 256 + 256),
     # two stems of 16, a gate; the same of 32 from 16; 64, dilated, and 12 classes
+    # patches, codes, a token; six times two norms, four products; a norm and the classes
+    "masked_vit": (3 * 64 * 192 + 192) + 64 * 192 + 192
+    + 6 * (4 * 192 + 3 * 192 * 192 + (192 * 192 + 192) + 2 * 4 * 192 * 192 + 5 * 192)
+    + 2 * 192 + (192 * 100 + 100),
+    # a bank, a norm, an entrance; twelve units of two filters of 3 and two of 1; what mixes, scores
+    "keywords": 40 * 401 + 80 + 40 * 48
+    + 12 * (2 * 48 * 48 * 3 + 2 * (48 * 48 + 48)) + (48 * 96 + 96) + 96 + 96 + (192 * 35 + 35),
+    # three groups of four blocks with a gate each, enlarged twice
+    "rcan": (27 * 32 + 32)
+    + 3 * (4 * (2 * (32 * 32 * 9 + 32) + (32 * 4 + 4) + (4 * 32 + 32)) + 32 * 32 * 9 + 32)
+    + (32 * 32 * 9 + 32) + 2 * (32 * 128 * 9 + 128) + (32 * 3 * 9 + 3),
     "fusion": (27 + 9) * 16 + 64 + (32 * 16 + 16) + 2 * (16 * 9 * 32 + 64) + (64 * 32 + 32)
     + (32 * 9 * 64 + 128) + (64 * 9 * 64 + 64) + (64 * 12 + 12),
 }  # fmt: skip
@@ -49,4 +61,4 @@ def test_right_at_first(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_none_is_lost() -> None:
-    assert len(list(PLACE.glob("*.cnn"))) == 76
+    assert len(list(PLACE.glob("*.cnn"))) == 84

@@ -92,11 +92,14 @@ def test_texts_of_files_say_nothing_of_starts(tmp_path: Path) -> None:
     ("body", "message"),
     [
         ("x -> bn(weight = bilinear)", "`bilinear` takes filters"),
-        ('x -> conv(6, 3x3, weight = "bilinaer")', "takes a tensor, numbers, or zeros or ones or"),
+        (
+            'x -> conv(6, 3x3, weight = "bilinaer")',
+            "takes a tensor, numbers, or a word for its start",
+        ),
         ("x -> conv(6, 3x3, weight = bilinaer)", "bilinaer"),
         ("x -> relu(weight = zeros)", "weight"),
         ("x -> conv(6, 3x3, bias = bilinear)", "`bilinear` takes filters"),
-        ("x -> conv(6, 3x3, bias = normal)", "takes a tensor, numbers, or zeros or ones or"),
+        ("x -> conv(6, 3x3, bias = normal)", "takes a tensor, numbers, or a word for its start"),
         ("x -> conv(6, 3x3, bias = zeroes)", "did you mean `zeros`?"),
         ("default conv(bias = zeros)\nx -> conv(6, 3x3)", "conv(..., bias = zeros)"),
     ],

@@ -22,11 +22,91 @@ def codes(text: str, before: str = "", declared: str = "input x: f32[N, 8, 32, 3
     return [f"{d.code} {d.span.text if d.span else ''}" for d in found]
 
 
+NESTED = """
+for s in range(3) {
+    for k in range(2) { y = y -> conv(8, 3x3) }
+    ys = ys + [y -> avgpool(global)]
+    y = y -> maxpool(2)
+}
+===
+states = [x, x]
+for t in range(3) {
+    new = []
+    h = x
+    for l in range(2) {
+        h = h + states[l] -> conv(8, 3x3)
+        new = new + [h]
+    }
+    states = new
+}
+ys = ys + [h]
+===
+rows = [x, x]
+for i in range(2) {
+    left = x
+    new = []
+    for j in range(2) {
+        h = rows[j] + left -> conv(8, 3x3)
+        left = h -> relu
+        new = new + [h -> tanh]
+    }
+    rows = new
+}
+ys = ys + [rows[1]]
+===
+levels = [x, x, x]
+for j in range(1, 3) {
+    new = []
+    for i in range(3 - j) {
+        new = new + [concat(levels[i], levels[i + 1]) -> conv(8, 3x3)]
+    }
+    levels = new
+}
+ys = levels
+===
+b = x
+for i in range(2) {
+    for j in range(2) {
+        c = y + (b -> conv(8, 3x3))
+        b = b + (y -> conv(8, 3x3))
+        y = c
+    }
+}
+ys = ys + [y]
+===
+for i in range(2) {
+    all = for j in range(2) { y -> conv(8, 3x3) }
+    for j in range(2) { all = for k in range(2) { all[k] + all[1 - k] -> conv(8, 1x1) } }
+    y = all[0]
+}
+ys = ys + [y]
+"""
+"""Loops within loops, one after the other."""
+
+
+@pytest.mark.parametrize("loops", NESTED.split("===\n"))
+def test_loops_within_loops_leave_nothing_in_doubt(loops: str) -> None:
+    found = codes(f"y = x\nys = []\n{loops}sum(ys) -> output z")
+    assert not [warning for warning in found if warning.startswith("W0409")]
+
+
+def test_what_each_round_leaves_to_no_purpose_is_told() -> None:
+    """Only the last of them is used."""
+    loops = "for i in range(2) { for j in range(2) { last = x -> conv(2, 1x1) } }"
+    assert codes(f"{loops}\nlast -> output z") == ["W0409 conv(2, 1x1)"]
+
+
 @pytest.mark.parametrize(
     ("body", "expected"),
     [
         # names
         ("y = x -> conv(4, 1x1)\nx -> relu", ["W0201 y"]),
+        ("x -> conv(4, 1x1) -> output y\ndefault conv(bias = false)",
+         ["W0201 conv(bias = false)"]),
+        ("default conv(bias = false)\nx -> conv2d(4, 1x1)", []),
+        ("default conv(bias = false)\nx -> relu", []),
+        ("y = x -> conv(4, 1x1)\ndefault conv(bias = false)\ny -> conv2d(4, 1x1)", []),
+        ("if x.rank == 4 { x -> bn -> output y\ndefault bn(eps = 0.1) }", ["W0201 bn(eps = 0.1)"]),
         ("_y = x -> conv(4, 1x1)\nx -> relu", []),
         ("let f = conv(4, 1x1)\nx -> relu", ["W0201 f"]),
         ("let a = 3\nlet b = a * 2\nx -> relu", ["W0201 b"]),

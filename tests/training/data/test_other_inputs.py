@@ -50,6 +50,8 @@ def test_a_target_of_one_number_for_a_sample(tmp_path: Path) -> None:
     path = tmp_path / "data.npz"
     image = random.random((32, 1, 4, 4), np.float32)
     np.savez(path, image=image, wanted=image.mean((1, 2, 3)))
-    made = convdsl.train(_model(tmp_path, NUMBERS), path, epochs=150, batch=8, lr=0.1, optimizer="adam")
+    made = convdsl.train(
+        _model(tmp_path, NUMBERS), path, epochs=150, batch=8, lr=0.1, optimizer="adam"
+    )
     net = convdsl.compile(_model(tmp_path, NUMBERS), weights=made.weights)
     np.testing.assert_allclose(net(image), image.mean((1, 2, 3)), atol=0.1)
