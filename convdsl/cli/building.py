@@ -78,9 +78,10 @@ def load_model(options: argparse.Namespace) -> Model:
 
 
 def _one_size(options: argparse.Namespace) -> Shapes:
-    """What `--input` says, where it lists no sizes besides one."""
+    """What `--input` says, of a command that has it, where it lists no sizes besides one."""
     given: list[Any] = getattr(options, "input", [])
-    return None if any(isinstance(one, list) for one in given) else input_shapes(options)
+    several = not given or any(isinstance(one, list) for one in given)
+    return None if several else input_shapes(options)
 
 
 def _changed(
