@@ -6,19 +6,16 @@ import re
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from convdsl import zoo
 from convdsl.calling import suggests
-from convdsl.diagnostics import CompileError, InputError, SourceFile, expect
-from convdsl.elaborate import declared_inputs, elaborate, load_file
+from convdsl.diagnostics import InputError, SourceFile, expect
+from convdsl.elaborate import elaborate, load_file
 from convdsl.elaborate.files import is_file
 from convdsl.ir.model import Model
 from convdsl.places import kind_of, nothing_at
 from convdsl.spelling import nearest
-
-if TYPE_CHECKING:
-    from convdsl.sizes import Shapes
 
 
 @suggests
@@ -30,40 +27,10 @@ def load(source: str | Path, **parameters: Any) -> Model:
     is no such source, CompileError where it is wrong.
     """
     expect("the model", source, str, Path)
-    return _load_path(*_found(str(source)), parameters)
+    return _load_path(*found(str(source)), parameters)
 
 
-def load_for(source: str | Path, shapes: Shapes, **parameters: Any) -> Model:
-    """The same, where shapes are said of its inputs: a model that is sound with numbers alone in
-    the place of open sizes has theirs; else sizes stay open."""
-    try:
-        return load(source, **parameters)
-    except CompileError:
-        sizes = said_sizes(*_found(str(source)), shapes, parameters)
-        if not sizes:
-            raise
-        return load(source, **parameters, **sizes)
-
-
-def said_sizes(
-    path: Path, model: str | None, shapes: Shapes, parameters: Mapping[str, Any]
-) -> Mapping[str, int]:
-    """What shapes of inputs say of open sizes, but for the batch; nothing where they do not fit."""
-    if shapes is None or path.suffix.lower() == ".onnx":
-        return {}
-    from convdsl.kernel.signature import batch_symbol
-    from convdsl.sizes import bound
-
-    types = declared_inputs(path, model=model, parameters=parameters, zoo=zoo.folder())
-    try:
-        binding = bound(types, shapes)
-    except InputError:
-        return {}
-    samples = batch_symbol(binding)
-    return {name: size for name, size in binding.items() if name != samples}
-
-
-def _found(text: str) -> tuple[Path, str | None]:
+def found(text: str) -> tuple[Path, str | None]:
     """The file of a source, and which of its models is meant. Raises InputError."""
     path = Path(text)
     if is_file(path):

@@ -59,19 +59,19 @@ class Network(NamedTuple):
 def load_model(options: argparse.Namespace) -> Model:
     """The model named on the command line, with its parameters set; of those that nothing is said
     of, with what they were when the weights named beside it were trained."""
-    from convdsl import loading
+    from convdsl.cli import sizing
 
     given, shapes = parameters(options), _one_size(options)
     trained, of = _trained(options)
     kept = {name: value for name, value in trained.parameters.items() if name not in given}
     if not kept:
-        return loading.load_for(options.model, shapes, **given)
+        return sizing.load_for(options.model, shapes, **given)
     try:
-        model = loading.load_for(options.model, shapes, **kept, **given)
+        model = sizing.load_for(options.model, shapes, **kept, **given)
     except (CompileError, InputError):  # of another model, or one changed since, or in ONNX
-        return loading.load_for(options.model, shapes, **given)
+        return sizing.load_for(options.model, shapes, **given)
     if model.name != trained.model:
-        return loading.load_for(options.model, shapes, **given)
+        return sizing.load_for(options.model, shapes, **given)
     for text in _changed(options, given, kept):
         console.note(f"{text}, as when {of}")
     return model

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from convdsl import loading, zoo
-from convdsl.cli import budgets, console
+from convdsl.cli import budgets, console, sizing
 from convdsl.cli.files import plain_path
 from convdsl.cli.options import input_shapes, parameters
 from convdsl.diagnostics import ArtifactError, CompileError, Diagnostic, InputError
@@ -168,7 +168,7 @@ class Checks:
         try:
             return load_file(path, model=name, parameters=given, zoo=zoo.folder())
         except CompileError:
-            sizes = loading.said_sizes(path, name, input_shapes(self._options), given)
+            sizes = sizing.said_sizes(path, name, input_shapes(self._options), given)
             if not sizes:
                 raise
             given = {**given, **sizes}

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from convdsl import loading
-from convdsl.cli import main
+from convdsl.cli import main, sizing
 from convdsl.diagnostics import CompileError
 
 BEST = """model best {
@@ -62,16 +61,16 @@ def test_sizes_that_do_not_fit_leave_the_finding(
 
 def test_the_batch_stays_open(tmp_path: Path) -> None:
     path = file_of(tmp_path, BEST)
-    model = loading.load_for(path, {"x": (6, 8, 4)})
+    model = sizing.load_for(path, {"x": (6, 8, 4)})
     assert [str(type) for type in model.inputs.values()] == ["f32[N, 6, 8, 4]"] * 2
     assert str(model.outputs["best"]) == "f32[N, 6, 3]"
     with pytest.raises(CompileError):
-        loading.load_for(path, None)
+        sizing.load_for(path, None)
 
 
 def test_a_model_that_stands_keeps_its_sizes_open(tmp_path: Path) -> None:
     path = file_of(tmp_path, "model m {\n    input x: f32[N, 3, H, W]\n    x -> relu\n}\n")
-    assert str(loading.load_for(path, (3, 8, 8)).inputs["x"]) == "f32[N, 3, H, W]"
+    assert str(sizing.load_for(path, (3, 8, 8)).inputs["x"]) == "f32[N, 3, H, W]"
 
 
 def test_another_mistake_is_told_all_the_same(
