@@ -52,9 +52,9 @@ class Bodies(Layers):
                 raise
             except Stop:
                 value = POISON
-            sign = statement.span.text[0]
-            if before is not None and is_tensors(value) and sign in ("+-" if index < last else "+"):
-                self._adds_nothing(statement, before[1], context)
+            taken = index < last and statement.span.text[0] == "-"
+            if before is not None and taken and is_tensors(value):
+                self._is_taken_from_nothing(statement, before[1], context)
                 value, before = POISON, None
                 continue
             if before is not None:
@@ -62,18 +62,16 @@ class Bodies(Layers):
             before = (value, statement)
         return value
 
-    def _adds_nothing(
+    def _is_taken_from_nothing(
         self, statement: ast.Statement, before: ast.Statement, context: Context
     ) -> None:
-        """The sum that broke off in the line before has another value than was meant: what is
-        computed with it is not told of, and this is, whatever else is wrong."""
+        """The difference that broke off in the line before has another value than was meant: what
+        is computed with it is not told of, and this is, whatever else is wrong."""
         if isinstance(before, ast.Assign | ast.Let):
             for target in before.targets:
                 context.scope.names[target.id] = POISON
-        sign = statement.span.text[0]
-        what = "adds to nothing" if sign == "+" else "is taken from nothing"
-        text = f"this line is a statement of its own: it {what}"
-        help = f"leave the `{sign}` at the end of the line before, or put the sum in brackets"
+        text = "this line is a statement of its own: it is taken from nothing"
+        help = "leave the `-` at the end of the line before, or put the difference in brackets"
         self.session.causes.add(statement.span)
         self.fail(context, "E0409", text, statement.span, help=help)
 

@@ -207,7 +207,10 @@ class Session:
         return rest if any(d.severity == "error" for d in rest) else self.diagnostics
 
 
-_ONCE = ("what several blocks need, such as a table, is computed once by a `let` of the file",)
+_ONCE = (
+    "what several blocks need, such as a table, is computed once by a `let` of the file",
+    "a table of all pairs is arithmetic of tensors, `parameter([n, 1], ...) - parameter([n], ...)`",
+)
 
 FOLLOWING = {"E0409"}
 """Codes of what is told where nothing else is wrong: the result of a statement is not used."""

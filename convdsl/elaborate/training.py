@@ -219,6 +219,8 @@ class TrainingReader:
                 first = next(iter(known))
                 text = f"`{setting}` takes one of its names, `{first}` or `{first}(...)`"
                 help = self._quoted(setting, known, node.span.text) or _joined(setting, node)
+                if isinstance(node, ast.Conditional):
+                    help = ("settings have no conditions: --set train.NAME=VALUE says another",)
                 raise self._fail(text, node.span, help=help or (f"one of {', '.join(known)}",))
 
     def _quoted(self, setting: str, known: Table, text: str) -> tuple[str, ...]:

@@ -250,6 +250,8 @@ def laid_out(text: str) -> str:
         words = _words(line, layout.before())
         if words and words[0].text == "where":
             words[0].called = begins_arguments(_texts(words[1:], rest[number + 1 :]))
+        if words and words[0].text == "+" and layout.previous is not None:
+            words[0].unary = not layout.previous.operand  # the line goes on with the one before
         layout.add(words)
     lines = layout.lines
     while lines and not lines[-1]:

@@ -2,8 +2,8 @@
 
 Runs between lexer and parser. A newline counts except inside ( ) and [ ], at the edges of
 { } and of the file, after an operator that wants a right-hand side, and before a line that
-starts with `->`, `else`, `as`, `{` or, in an `input`, `where` (but not the operator: `where(`
-and several arguments).
+starts with `->`, `else`, `as`, `{`, an operator of BETWEEN or, in an `input`, `where` (but not the
+operator: `where(` and several arguments).
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ OPERATORS = ("->", "+", "-", "*", "/", "//", "%", "**", "=", "==", "!=", "<", "<
 CONTINUES_AFTER = frozenset(
     [*OPERATORS, ",", ":", ".", "and", "or", "not", "else", "{", "as", "where"]
 )
-CONTINUES_BEFORE = frozenset(["->", "else", "as", "{", "}"])
+BETWEEN = frozenset(["+", "*", "**", "==", "!=", "<", "<=", ">", ">=", "and", "or"])
+"""Operators that no statement begins with (`+x` is x), and no comment of another language."""
+CONTINUES_BEFORE = frozenset([*BETWEEN, "->", "else", "as", "{", "}"])
 
 
 class LayoutError(Exception):

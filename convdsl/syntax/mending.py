@@ -49,6 +49,10 @@ def _slipped(at: Place) -> str | None:
     return slip(f"{text[begins : at.start]}{STOP}{rest}", at.accepts)
 
 
+_STATEMENTS = ("if", "for", "repeat", "let", "assert")
+"""What stands in bodies, and is no setting."""
+
+
 def _begins_otherwise(at: Place) -> str | None:
     """What begins, or is named, in another way here."""
     if at.found != at.found.lower() and at.found.lower() in KEYWORDS:
@@ -60,6 +64,12 @@ def _begins_otherwise(at: Place) -> str | None:
     text = at.source.text
     after = text[at.start + len(at.found) :]
     help = declared(text[: at.start], at.found, at.kind, at.accepts, after)
+    if (
+        at.found in _STATEMENTS
+        and {"NAME", "RBRACE"}.issubset(at.accepts)
+        and "LET" not in at.accepts
+    ):
+        return "`train` holds settings, NAME = value, and no conditions: --set train.NAME=VALUE"
     if help is None and at.found in KEYWORDS and "NAME" in at.accepts and at.kind != "IN":
         return f"`{at.found}` is a word of the language: choose another name"
     return help

@@ -21,7 +21,7 @@ RULES = tuple(
          "a part of a tensor is slice(axes, start, stop)"),
         (r"^[ ]*(?:let +)?([A-Za-z_]\w*(?:, *[A-Za-z_]\w*)+) *=[^=].*\0,",
          "several values stand in a list: `{1} = [..., ...]`"),
-        (r"^[ ]*\0(?!->)([-+*/]) ?\S",
+        (r"^[ ]*\0(?!->)([-/]) ?\S",
          "leave the `{1}` at the end of the line before, or put the whole in brackets"),
         (r"\b(?:block|model) [^{}\n]*\{ .*\S  ?\0[a-z]", "each statement has a line of its own"),
         (r"\b([A-Za-z_]\w*)\[[^\[\]]*\0,", "arguments stand in round brackets: `{1}(...)`"),

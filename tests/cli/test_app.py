@@ -174,7 +174,7 @@ def test_names_with_spaces_stand_in_quotes(
         (["export", "lenet5", "--weights", "random:0", "-o", "-"], "not for the standard output"),
         (["compile", "lenet5", "--weights", "random:0", "-o", "-"], "an artifact is not for the"),
         (["run", "lenet5", "--weights", "random:0", "--data", "image=x.npy"], "no NAME=FILE"),
-        (["info", "none.cnn"], "`convdsl report` says what is in a network"),
+        (["info", "none.cnn"], "there is no file none.cnn"),
         (["compile", "lenet5", "--emit", "asm", "--cpu", "avx2"], "for avx2 write x86-64-v3"),
         (["compile", "lenet5", "--emit", "asm", "--cpu", "arm64"], "aarch64-linux-gnu:generic"),
         (["report", "unet", "--set", "size=8"], "no parameter `size`"),

@@ -500,7 +500,7 @@ class TestTensorOperators:
         [
             ("max(x, x)", ["max"]), ("max(x, 0)", ["max"]), ("sqrt(x)", ["sqrt"]),
             ("x -> sqrt", ["sqrt"]), ("x -> max(0.5)", ["max"]), ("x ** 2", ["pow"]),
-            ("2 ** x", ["pow"]), ("-x", ["neg"]), ("+x", []), ("less(x, 0.5)", ["less"]),
+            ("2 ** x", ["pow"]), ("-x", ["neg"]), ("(+x)", []), ("less(x, 0.5)", ["less"]),
             ("relu(where(less(x, 0), x, 1))", ["less", "where", "relu"]), ("abs(x) + floor(x)",
                                                             ["abs", "floor", "add"]),
         ],

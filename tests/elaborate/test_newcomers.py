@@ -7,8 +7,8 @@ whose names have dots, and `hyper`, which reads an output; `cells` went over a l
 `detector` read a list by its output's name, `rgbd` and `locating` wrote a part of a list and a list
 for a bias, which have a meaning since; `vnet` gave shares to a loss that takes logits, and was told
 so, as `rates`, which said a condition where its size came second, and `deep`, whose metrics named
-outputs; `sagan` let a bias start from `ones`, which has a meaning since. What they compute was
-asked of their parameters.
+outputs; `sagan` let a bias start from `ones` and `pairs` began a line with `+`, which mean what was
+meant since. What they compute was asked of their parameters.
 """
 
 from __future__ import annotations
@@ -41,6 +41,11 @@ PARAMETERS: Mapping[str, int] = {
     # a bank, a norm, an entrance; twelve units of two filters of 3 and two of 1; what mixes, scores
     "keywords": 40 * 401 + 80 + 40 * 48
     + 12 * (2 * 48 * 48 * 3 + 2 * (48 * 48 + 48)) + (48 * 96 + 96) + 96 + 96 + (192 * 35 + 35),
+    # a stem, three units of which two go to half the size, an exponent, a projection; who there is
+    "pairs": 27 * 32 + 64 + 18 * 32 * 32 + 4 * 32
+    + (9 * 32 * 64 + 9 * 64 * 64 + 32 * 64 + 6 * 64)
+    + (9 * 64 * 128 + 9 * 128 * 128 + 64 * 128 + 6 * 128)
+    + 1 + 128 * 128 + 100 * 128 + 2,
     # three groups of four blocks with a gate each, enlarged twice
     "rcan": (27 * 32 + 32)
     + 3 * (4 * (2 * (32 * 32 * 9 + 32) + (32 * 4 + 4) + (4 * 32 + 32)) + 32 * 32 * 9 + 32)
@@ -61,4 +66,4 @@ def test_right_at_first(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_none_is_lost() -> None:
-    assert len(list(PLACE.glob("*.cnn"))) == 84
+    assert len(list(PLACE.glob("*.cnn"))) == 85

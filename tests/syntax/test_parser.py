@@ -11,6 +11,7 @@ import pytest
 
 from convdsl.diagnostics import CompileError, Diagnostic, SourceFile
 from convdsl.syntax import ast
+from convdsl.syntax.format import format_source
 from convdsl.syntax.parser import parse
 from convdsl.syntax.slips import STOP, slip
 
@@ -94,7 +95,35 @@ def test_newlines_that_end_nothing(text: str) -> None:
     assert len(parse(SourceFile("a", text)).items) == 1
 
 
+BETWEEN = ["+", "*", "**", "==", "!=", "<", "<=", ">", ">=", "and", "or"]
+
+
+@pytest.mark.parametrize("operator", BETWEEN)
+@pytest.mark.parametrize("gap", ["\n", "\n  ", " # why\n\n# and\n  "])
+def test_an_operator_goes_on_with_the_line_before(operator: str, gap: str) -> None:
+    """It is read as on one line, and written with a space on either side."""
+    (split,) = parse(SourceFile("a", f"let a = b{gap}{operator} c")).items
+    (whole,) = parse(SourceFile("a", f"let a = b {operator} c")).items
+    assert isinstance(split, ast.Let)
+    assert isinstance(whole, ast.Let)
+    assert type(split.value) is type(whole.value)
+    assert split.value.span.text.split()[-2:] == [operator, "c"]
+    made = format_source(f"let a = b{gap}{operator} c").splitlines()
+    assert made[-1] == f"    {operator} c"
+
+
+def test_losses_over_lines() -> None:
+    """Settings of `train`, each of several lines."""
+    text = "train {\nloss = mse(y, t)\n  + 0.5 * l1(y, t)\noptimizer = sgd\n}"
+    (train,) = parse(SourceFile("a", text)).items
+    assert isinstance(train, ast.Train)
+    assert len(train.settings) == 2
+
+
 def test_a_sign_starts_a_statement() -> None:
+    """`-in` is a value. `+` begins one where nothing stands before it."""
+    (plus,) = parse(SourceFile("a", "block a {\n+ in\n}")).items
+    assert isinstance(plus, ast.Block)
     (block,) = parse(SourceFile("a", "block a {\nin\n-in\n}")).items
     assert isinstance(block, ast.Block)
     assert len(block.body.statements) == 2

@@ -14,7 +14,7 @@ from tiny_target.loops import LOOPS
 _BYTES = 8  # of the largest element
 
 
-def _plain(stage: Stage, _: Mapping[str, Layout | None]) -> Layout:
+def _plain(stage: Stage, _: Mapping[str, Layout | None], __: frozenset[str]) -> Layout:
     return Layout(stage.target.type.sizes)
 
 
