@@ -220,7 +220,9 @@ def test_a_library_is_a_file_of_its_own(tmp_path: Path) -> None:
         with pytest.raises(InputError, match="name the library, say libnet.so"):
             convdsl.build_library("lenet5", "random:2", path)
     where = tmp_path / "no" / "libnet.so"
-    with pytest.raises(InputError, match=f"cannot write {where}: No such file"):
+    with pytest.raises(
+        InputError, match=f"cannot write {where}: the folder {where.parent} is not there"
+    ):
         convdsl.build_library("lenet5", "random:2", where)
     assert not list(tmp_path.iterdir())
 
