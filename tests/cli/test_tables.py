@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -21,6 +22,7 @@ from convdsl.compilation import Plan
 from convdsl.ir.canonical import canonical_text
 from convdsl.kernel.caches import TYPICAL
 from convdsl.lowering.lower import Lowered
+from convdsl.measure import card_prediction
 from convdsl.measure.machine import Figures
 from convdsl.measure.prediction import Team
 from convdsl.reporting.drawing import draw
@@ -140,6 +142,8 @@ def planned_once(monkeypatch: pytest.MonkeyPatch) -> None:
         return known[key]
 
     monkeypatch.setattr(Plan, "lower", lowered)
+    compiled = functools.cache(card_prediction.compile_source)
+    monkeypatch.setattr(card_prediction, "compile_source", compiled)
 
 
 def masked(text: str) -> str:
