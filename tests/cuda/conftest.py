@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 
 import pytest
+from cuda.fake_driver import Card, Fake, there_is
 from resource_gate import Gate
 
 
@@ -19,3 +21,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     ]
     if gates:
         terminalreporter.write_line(f"resources: {Gate.of_all(gates)}")
+
+
+@pytest.fixture
+def fake() -> Iterator[Fake]:
+    with there_is(Card()) as fake:
+        yield fake

@@ -9,12 +9,10 @@ import numpy as np
 import pytest
 from cuda.fake_driver import Card, Fake, Stream, there_is
 from cuda.fake_driver import ndarray as card_array
-from cuda.test_runtime import NET, TWO, array, counting, fake, on_card, on_cpu, put
+from cuda.networks_on_cards import NET, TWO, array, counting, on_card, on_cpu, put
 
 import convdsl
 from convdsl.diagnostics import DeviceError, InputError
-
-__all__ = ["fake"]  # a fixture
 
 
 def test_uploads_are_there_for_every_stream(fake: Fake) -> None:

@@ -7,12 +7,11 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from cuda.fake_driver import Card, Fake, there_is
+from cuda.fake_driver import Fake
 from gpu import test_networks as networks
 from gpu import test_operators as operators
 
@@ -27,12 +26,6 @@ model tiny {
     image -> conv(4, 3x3) -> relu -> flatten -> linear(3) -> output logits
 }
 """
-
-
-@pytest.fixture
-def fake() -> Iterator[Fake]:
-    with there_is(Card()) as fake:
-        yield fake
 
 
 @pytest.mark.dear

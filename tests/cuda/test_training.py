@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from cuda.fake_driver import Card, Fake, there_is
+from cuda.fake_driver import Fake
 
 import convdsl
 from convdsl.cli import main
@@ -30,12 +29,6 @@ train {
     batch = 8
 }
 """
-
-
-@pytest.fixture
-def fake() -> Iterator[Fake]:
-    with there_is(Card()) as fake:
-        yield fake
 
 
 def batches(count: int) -> list[dict[str, np.ndarray]]:
