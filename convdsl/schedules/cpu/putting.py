@@ -11,11 +11,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from math import prod
 from typing import TypeAlias
 
+from convdsl.ir.classify import is_in_place
 from convdsl.kernel.builder import Builder
-from convdsl.kernel.expr import Axis, arithmetic
+from convdsl.kernel.expr import (
+    Axis,
+    Expr,
+    IndexCompare,
+    IndexValue,
+    Pick,
+    Read,
+    Reduce,
+    TensorVar,
+    arithmetic,
+    reads,
+    transform,
+    walk,
+)
+from convdsl.kernel.layout import Layout
 from convdsl.kernel.nodes import Binary, Buffer, IndexTest, Load, Value, ValueType
 from convdsl.kernel.scalar import REDUCTIONS
 from convdsl.kernel.target import Target
@@ -23,7 +39,7 @@ from convdsl.schedules.emission import Emitter, View, extent_of, lane_symbol
 from convdsl.schedules.frame import Frame
 from convdsl.schedules.puts import Put, match_put
 from convdsl.schedules.task import Schedule, Scheduled, Task
-from convdsl.tensor import Dim, substitute
+from convdsl.tensor import Dim, TensorType, substitute
 from convdsl.tensor.records import record
 
 _SHARE = 0.5  # of the second-level cache: beside it lie values, positions and what was there
@@ -95,12 +111,14 @@ def _behind(put: Put, apart: int) -> int:
 
 def _rows(put: Put, room: int, lanes: int) -> int:
     """Places of a share that stays in the cache. Every share looks at all terms, which is not to
-    take long beside what is put."""
+    take long beside what is copied and put."""
     wide = prod(map(extent_of, put.inner))
     around = prod(map(extent_of, put.outer))
     wanted = max(-(-put.many * wide // room), -(-_SHARES // around))
-    shares = min(wanted, max(1, int(_LOOKING * -(-wide // lanes) * _ALONE / _PASSED)))
-    return -(-put.many // shares)
+    terms = max(1, prod(map(extent_of, put.terms)))
+    own = -(-wide // lanes) * _ALONE + put.many * wide / lanes * _VECTOR / terms
+    shares = min(wanted, max(1, int(_LOOKING * own / _PASSED)), put.many)
+    return -(-put.many // max(shares, 1))
 
 
 def _tile(put: Put, apart: int, room: int, lanes: int) -> int:
@@ -138,8 +156,43 @@ def emit(task: Task, name: str, target: Target) -> Scheduled:
     chosen = plan(task, target)
     assert chosen is not None
     frame = Frame.open(task, name, chosen.lanes)
-    _Shares(frame.b, chosen, frame.views, task).all()
+    copied = _Copied.of(chosen.put, task, frame.views)
+    _Shares(frame.b, chosen, frame.views, task, copied).all()
     return frame.finish()
+
+
+@record
+class _Copied:
+    """What lies in the result before the first term, by its number in the order of memory."""
+
+    own: Expr
+    axis: Axis
+    views: Mapping[str, View]
+
+    @staticmethod
+    def of(put: Put, task: Task, views: Mapping[str, View]) -> _Copied | None:
+        """None where anything of it depends on where it stands, or lies otherwise."""
+        axes, found = put.stage.axes, [*reads(put.own)]
+        placed = IndexValue | IndexCompare | Reduce | Pick
+        if any(isinstance(node, placed) for node in walk(put.own)):
+            return None
+        sizes = tuple(map(extent_of, axes))
+        layouts = [task.outputs[0].layout, *(views[read.tensor.name].layout for read in found)]
+        if any(layout != Layout(sizes) for layout in layouts):
+            return None
+        if not all(is_in_place(read, axes) for read in found):
+            return None
+        axis = Axis("element", prod(sizes))
+
+        def rule(node: Expr) -> Expr | None:
+            if not isinstance(node, Read):
+                return None
+            type = TensorType(node.dtype, (prod(sizes),))
+            return Read(TensorVar(node.tensor.name, type), (axis.i,))
+
+        flat = Layout((prod(sizes),))
+        seen = {name: replace(view, layout=flat) for name, view in views.items()}
+        return _Copied(transform(put.own, rule), axis, seen)
 
 
 @record
@@ -148,6 +201,7 @@ class _Shares:
     plan: Plan
     views: Mapping[str, View]
     task: Task
+    copied: _Copied | None
 
     @property
     def buffer(self) -> Buffer:
@@ -173,8 +227,12 @@ class _Shares:
     def rows(self, at: At, start: Dim, size: int) -> None:
         """Some places, with all that lies there: what is there, then each term in order."""
         inside = {axis.name: (0, extent_of(axis)) for axis in self.put.inner}
-        with self.b.serial("place", start + size, start) as place:
-            self.vectors({**at, **self.put.place(place)}, inside, self.begin)
+        if self.copied is None:
+            with self.b.serial("place", start + size, start) as place:
+                self.vectors({**at, **self.put.place(place)}, inside, self.begin)
+        else:
+            wide = _behind(self.put, -1)
+            self.copy(self.first(at) + start * wide, size * wide)
         with self.terms() as terms, self.reached(at, terms, start, size) as place:
 
             def over(emitter: Emitter, here: At, valid: int | None) -> None:
@@ -187,7 +245,10 @@ class _Shares:
         inner = self.put.inner[self.plan.apart :]
         inside = {axis.name: tile.get(axis.name, (0, extent_of(axis))) for axis in inner}
         places: Ranges = {axis.name: (0, extent_of(axis)) for axis in self.put.places} | inside
-        self.vectors(at, places, self.begin)
+        if self.copied is None:
+            self.vectors(at, places, self.begin)
+        else:
+            self.copy_tile(at, *inside[inner[0].name])
         with self.terms() as terms, ExitStack() as loops:
             here = {**at}
             for name, (start, size) in inside.items():
@@ -196,6 +257,35 @@ class _Shares:
             place = loops.enter_context(self.reached(here, terms, 0, self.put.many))
             here |= self.put.place(place)
             self.one(Emitter(self.b, self.views, 1, loaded={}), here, terms, None)
+
+    def first(self, at: At) -> Dim:
+        """Where the first of all places lies."""
+        behind = (*self.put.places, *self.put.inner)
+        return self.offset({**{axis.name: 0 for axis in behind}, **at})
+
+    def copy_tile(self, at: At, start: Dim, size: int) -> None:
+        """What is there in a tile: one run where it is whole, otherwise one of every place."""
+        apart, wide = self.plan.apart, _behind(self.put, -1)
+        length = size * _behind(self.put, apart)
+        if length == wide:
+            self.copy(self.first(at), self.put.many * wide)
+            return
+        with self.b.serial("place", self.put.many) as place:
+            self.copy(self.first(at) + place * wide + start * _behind(self.put, apart), length)
+
+    def copy(self, first: Dim, length: int) -> None:
+        """So many elements of what is there, in the order of memory."""
+        assert self.copied is not None
+        copied, name = self.copied, self.copied.axis.name
+
+        def one(emitter: Emitter, here: At, valid: int | None) -> None:
+            emitter = replace(emitter, views=copied.views)
+            place = first + here[name]
+            value = emitter.emit(copied.own, {name: place})
+            start = substitute(place, {str(lane_symbol(self.plan.lanes)): 0})
+            self.b.store(self.buffer, start, value, valid)
+
+        self.vectors({}, {name: (0, length)}, one)
 
     def begin(self, emitter: Emitter, here: At, valid: int | None) -> None:
         """What is there before the first term."""
