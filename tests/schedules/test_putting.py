@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,7 @@ from executors import interpreted, machine_code, run_graph
 from graphs import Builder
 
 from convdsl.backends.llvm.objects import find_target
+from convdsl.kernel.nodes import For, If, Parallel, Statement, Store
 from convdsl.lowering.lower import lower
 from convdsl.schedules.cpu.machine import cpu_machine
 from convdsl.tensor import DType
@@ -121,3 +124,41 @@ def test_shares_larger_than_a_cache() -> None:
             wanted[row] = updates[number]
         feeds = {"x": x, "p": positions, "u": updates}
         np.testing.assert_array_equal(run_graph(graph, feeds, machine_code)["y"], wanted)
+
+
+def stores_of(body: Sequence[Statement], times: int = 1) -> Iterator[tuple[int, Store]]:
+    """Each store of loops whose bounds are numbers, and how often it may happen."""
+    for statement in body:
+        match statement:
+            case Store():
+                yield times, statement
+            case For(start=int() as start, stop=int() as stop):
+                yield from stores_of(statement.body, times * (stop - start))
+            case Parallel():
+                yield from stores_of(statement.body, times * prod(statement.extents))
+            case If():
+                yield from stores_of(statement.then, times)
+            case _:
+                assert not isinstance(statement, For)
+
+
+@pytest.mark.parametrize(
+    ("shape", "updates", "axis"),
+    [((40, 228), (40, 4), 1), ((6, 500, 9), (6, 3, 9), 1), ((700, 3), (5, 3), 0)],
+)
+def test_what_was_there_is_copied_in_whole_vectors(
+    shape: tuple[int, ...], updates: tuple[int, ...], axis: int
+) -> None:
+    """Few elements are put into many, along short rows or none: the copy is what takes time."""
+    b, target = Builder(), find_target()
+    given = [b.input("x", *shape), b.input("p", *updates, dtype=DType.I64)]
+    updated = b.input("u", *updates)
+    graph = b.output(y=b("put_along", *given, updated, axis=axis, by="max"))
+    (kernel,) = lower(graph, cpu_machine(target), "t").program.kernels
+    vectors = alone = 0
+    for count, store in stores_of(kernel.body):
+        vectors += count * (store.value.type.lanes > 1)
+        alone += count * (store.value.type.lanes == 1)
+    lanes = target.lanes(DType.F32)
+    assert vectors <= np.prod(shape) / lanes + 2 * shape[0]
+    assert alone == np.prod(updates)

@@ -127,7 +127,7 @@ def _tile(put: Put, apart: int, room: int, lanes: int) -> int:
     extent = extent_of(put.inner[apart])
     around = prod(map(extent_of, (*put.outer, *put.inner[:apart])))
     wanted = min(room, -(-extent * around // _SHARES), extent)
-    if apart == len(put.inner) - 1:
+    if apart == len(put.inner) - 1 and wanted < extent:
         wanted = max(lanes, wanted // lanes * lanes)
     return max(1, min(wanted, extent))
 
