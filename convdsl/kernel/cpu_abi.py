@@ -12,10 +12,12 @@ of the team (a number), weights, arena, zeroed counters, where timed code writes
 board (or null) and the call's ticket for it (a number; afterwards, how many helpers may still look
 at the call), then inputs, outputs and states."""
 
-BOARD_TICKET, BOARD_CONTEXT, BOARD_ENTRY, BOARD_SEATS, BOARD_INSIDE, BOARD_AWAKE = 0, 1, 2, 3, 8, 16
+BOARD_TICKET, BOARD_CONTEXT, BOARD_ENTRY, BOARD_SEATS, BOARD_REST = 0, 1, 2, 3, 4
+BOARD_INSIDE, BOARD_AWAKE = 8, 16
 """64-bit words of the board, where one caller at a time pins its call for helpers that are awake: a
 number that changes with every call, its context (null when it is over), its function, how many
-may come, how many are looking at what is pinned, how many are awake and wait for a call."""
+may come, how to sleep for so many microseconds (or null), and, on cache lines of their own, how
+many are looking at what is pinned, how many are awake and wait for a call."""
 
 BOARD_WORDS = 24
 

@@ -259,6 +259,28 @@ def test_pinning_to_one_processor_does_no_harm(run_script: Script) -> None:
     assert said.split() == ["1", expected]
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="no processors are named here")
+def test_helpers_that_are_awake_may_run_wherever_their_caller_may() -> None:
+    """They are woken off the caller's processor; one that is put aside later finds it."""
+    helpers = team.Helpers()
+    served: list[set[int]] = []
+    done = threading.Event()
+
+    def job() -> None:
+        served.append(os.sched_getaffinity(0))
+        done.set()
+
+    for _ in range(2):  # the first starts the thread, the second wakes it
+        done.clear()
+        helpers.invite(job, 1)
+        assert done.wait(60)
+        end = time.monotonic() + 60
+        while not helpers._asleep and time.monotonic() < end:
+            time.sleep(0.001)
+    assert served == [os.sched_getaffinity(0)] * 2
+    assert helpers._asleep == 1
+
+
 def test_one_thread_needs_no_helpers(monkeypatch: pytest.MonkeyPatch) -> None:
     class Refusing(team.Helpers):
         def invite(self, job: Callable[[], None], helpers: int) -> None:

@@ -32,7 +32,6 @@ from convdsl.kernel.cpu_abi import (
     TEAM_SIZE,
     TIMES,
     WEIGHTS,
-    YIELD,
 )
 from convdsl.kernel.joint import steps_apart
 from convdsl.kernel.nodes import Kernel
@@ -171,7 +170,7 @@ def _steps(program: Program, flush: tuple[str, str, str], timed: bool) -> str:
         f"  %slot{slot} = getelementptr ptr, ptr %context, i64 {slot}"
         for slot in range(PORTS + ports)
     ]
-    lines += [f"  %yield = load ptr, ptr %slot{YIELD}", _TEAM, flush[0]]
+    lines += [_TEAM, flush[0]]
     for slot in range(WEIGHTS, PORTS + ports):
         lines.append(f"  %base{slot} = load ptr, ptr %slot{slot}")
     if program.sums:
@@ -321,7 +320,7 @@ def _step(program: Program, number: int) -> list[str]:
 
 def _wait(number: int) -> str:
     """Wait until all shares of a step are done."""
-    return f"  call void @await(ptr %done{number}, i64 %shares, ptr %yield)"
+    return f"  call void @await(ptr %done{number}, i64 %shares, ptr %context)"
 
 
 def _slot(argument: Argument, program: Program) -> int:

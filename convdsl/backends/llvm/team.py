@@ -15,33 +15,53 @@ from convdsl.kernel.cpu_abi import (
     BOARD_CONTEXT,
     BOARD_ENTRY,
     BOARD_INSIDE,
+    BOARD_REST,
     BOARD_SEATS,
     BOARD_TICKET,
     ENTRY,
     TICKET,
+    YIELD,
 )
 from convdsl.kernel.target import Target
 
 STEPS = "steps"
 """The module's own function steps(context, helper): all steps; helper is 0 for the caller."""
 
-_SPINS = 2000  # pauses, some 50 microseconds, before a waiting thread lets others run
+_SPINS = 10_000  # pauses, 0.1 to 0.5 milliseconds, before a waiting thread gives its processor away
+_REST = 20  # microseconds that it sleeps then at a time
 
-# Wait until `counter` has reached `all`.
-_AWAIT = f"""define internal void @await(ptr %counter, i64 %all, ptr %yield) #0 {{
+# Wait until `counter` has reached `all`. A share takes less than the pauses do, so who waits longer
+# waits for a thread that was put aside. The system does not bring that one here while this one
+# keeps the processor, and letting others run for a moment keeps it: so it sleeps.
+_AWAIT = f"""define internal void @await(ptr %counter, i64 %all, ptr %context) #0 {{
 entry:
   br label %look
 look:
   %spins = phi i64 [ 0, %entry ], [ %more, %again ]
   %now = load atomic i64, ptr %counter acquire, align 8
   %there = icmp uge i64 %now, %all
-  br i1 %there, label %done, label %again_or_yield
-again_or_yield:
+  br i1 %there, label %done, label %again_or_let
+again_or_let:
   %more = add i64 %spins, 1
   %long = icmp ugt i64 %more, {_SPINS}
   br i1 %long, label %let, label %pause
 let:
-  call i32 %yield()
+  %shown = getelementptr ptr, ptr %context, i64 {BOARD}
+  %board = load ptr, ptr %shown
+  %alone = icmp eq ptr %board, null
+  br i1 %alone, label %yield, label %ask
+ask:
+  %way = getelementptr ptr, ptr %board, i64 {BOARD_REST}
+  %rest = load ptr, ptr %way
+  %restless = icmp eq ptr %rest, null
+  br i1 %restless, label %yield, label %sleep
+sleep:
+  call i32 %rest(i32 {_REST})
+  br label %again
+yield:
+  %other = getelementptr ptr, ptr %context, i64 {YIELD}
+  %let_run = load ptr, ptr %other
+  call i32 %let_run()
   br label %again
 pause:
   PAUSE

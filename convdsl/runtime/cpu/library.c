@@ -8,11 +8,11 @@
 
 #define _GNU_SOURCE
 #include <pthread.h>
-#include <sched.h>
 #include <stdatomic.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "program.h"
@@ -60,6 +60,12 @@ static void pause_a_moment(void) {
 #elif defined(__aarch64__)
     __asm__ volatile("yield");
 #endif
+}
+
+/* A thread that waited so long waits for one that was put aside: that one may have this processor. */
+static int rest(void) {
+    const struct timespec moment = {0, 20000};
+    return nanosleep(&moment, NULL);
 }
 
 static void give_back(struct NET_TYPE *net, call *done) {
@@ -153,7 +159,7 @@ static void point(struct NET_TYPE *net, call *mine, void *const *ports) {
     uintptr_t first = ((uintptr_t)mine->counters + 63) & ~(uintptr_t)63;
     memset(mine->counters, 0, sizeof mine->counters);
     memset(mine->context, 0, sizeof mine->context);
-    mine->context[NET_YIELD] = (void *)sched_yield;
+    mine->context[NET_YIELD] = (void *)rest;
     mine->context[NET_TEAM_SIZE] = (void *)(uintptr_t)net->threads;
     mine->context[NET_WEIGHTS] = (void *)net_weights;
     mine->context[NET_ARENA] = mine->scratch;
@@ -190,7 +196,7 @@ static int run(struct NET_TYPE *net, void *const *ports) {
         net->shown = NULL;
         pthread_mutex_unlock(&net->lock);
         for (int spins = 0; atomic_load(&net->inside); spins++)
-            if (spins < SPINS) pause_a_moment(); else sched_yield();
+            if (spins < SPINS) pause_a_moment(); else rest();
     }
     if (NET_STATE_BYTES) pthread_mutex_unlock(&net->state_lock);
     pthread_mutex_lock(&net->lock);

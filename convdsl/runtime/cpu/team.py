@@ -29,6 +29,7 @@ from convdsl.kernel.cpu_abi import (
     BOARD,
     BOARD_AWAKE,
     BOARD_INSIDE,
+    BOARD_REST,
     BOARD_SEATS,
     BOARD_WORDS,
     TEAM_SIZE,
@@ -72,6 +73,7 @@ class Board:
         self._address = -(-ctypes.addressof(self._words) // 64) * 64
         self._first = (self._address - ctypes.addressof(self._words)) // 8
         self._tickets = count(1)
+        self._words[self._first + BOARD_REST] = _REST or 0
         self._caller: dict[None, weakref.ref[Any]] = {}
         self._kept: list[object] = []
 
@@ -112,6 +114,7 @@ class Helpers:
         self._changed = threading.Condition(self._lock)
         self._threads: list[int] = []  # as the system numbers them
         self._asleep = 0
+        self._allowed: set[int] = set()  # processors, to helpers that are awake; none: not known
         self.board = Board()
         self.count = 0
 
@@ -128,7 +131,7 @@ class Helpers:
                 self.count += 1
             self._jobs.extend([job] * helpers)
             if self._asleep:
-                _keep_off_this_processor(self._threads)
+                self._allowed = _keep_off_this_processor(self._threads)
                 self._changed.notify(helpers)
 
     def withdraw(self, job: Callable[[], object]) -> None:
@@ -151,23 +154,32 @@ class Helpers:
                 self._asleep += 1
                 self._changed.wait()
                 self._asleep -= 1
+                _may_run_on(threading.get_native_id(), self._allowed)
             return self._jobs.popleft()
 
 
 _LIBC = ctypes.CDLL(None)
 _YIELD = ctypes.cast(_LIBC.sched_yield, ctypes.c_void_p).value
+_REST = ctypes.cast(_LIBC.usleep, ctypes.c_void_p).value if hasattr(_LIBC, "usleep") else None
 _current_processor: Callable[[], int] | None = getattr(_LIBC, "sched_getcpu", None)
 
 
-def _keep_off_this_processor(threads: list[int]) -> None:
+def _keep_off_this_processor(threads: list[int]) -> set[int]:
     """A thread that is woken is often put where its waker runs, behind it, though another
-    processor has less important work: so say where not to."""
+    processor has less important work: so say where not to. Says where this thread may run, which
+    is where they may once they are awake: one that is put aside there has to find another place."""
     if _current_processor is None or not hasattr(os, "sched_setaffinity"):
-        return
-    others = os.sched_getaffinity(0) - {_current_processor()}
-    for thread in threads if others else ():
+        return set()
+    allowed = os.sched_getaffinity(0)
+    for thread in threads:
+        _may_run_on(thread, allowed - {_current_processor()})
+    return allowed
+
+
+def _may_run_on(thread: int, processors: set[int]) -> None:
+    if processors:
         with suppress(OSError):  # not allowed here: then wherever the system thinks best
-            os.sched_setaffinity(thread, others)
+            os.sched_setaffinity(thread, processors)
 
 
 class _Process:

@@ -44,20 +44,35 @@ exit6:
   ret void
 }
 
-define internal void @await(ptr %counter, i64 %all, ptr %yield) #0 {
+define internal void @await(ptr %counter, i64 %all, ptr %context) #0 {
 entry:
   br label %look
 look:
   %spins = phi i64 [ 0, %entry ], [ %more, %again ]
   %now = load atomic i64, ptr %counter acquire, align 8
   %there = icmp uge i64 %now, %all
-  br i1 %there, label %done, label %again_or_yield
-again_or_yield:
+  br i1 %there, label %done, label %again_or_let
+again_or_let:
   %more = add i64 %spins, 1
-  %long = icmp ugt i64 %more, 2000
+  %long = icmp ugt i64 %more, 10000
   br i1 %long, label %let, label %pause
 let:
-  call i32 %yield()
+  %shown = getelementptr ptr, ptr %context, i64 6
+  %board = load ptr, ptr %shown
+  %alone = icmp eq ptr %board, null
+  br i1 %alone, label %yield, label %ask
+ask:
+  %way = getelementptr ptr, ptr %board, i64 4
+  %rest = load ptr, ptr %way
+  %restless = icmp eq ptr %rest, null
+  br i1 %restless, label %yield, label %sleep
+sleep:
+  call i32 %rest(i32 20)
+  br label %again
+yield:
+  %other = getelementptr ptr, ptr %context, i64 0
+  %let_run = load ptr, ptr %other
+  call i32 %let_run()
   br label %again
 pause:
   call void @llvm.x86.sse2.pause()
@@ -173,7 +188,6 @@ entry:
   %slot7 = getelementptr ptr, ptr %context, i64 7
   %slot8 = getelementptr ptr, ptr %context, i64 8
   %slot9 = getelementptr ptr, ptr %context, i64 9
-  %yield = load ptr, ptr %slot0
   %threads = load i64, ptr %slot1
   %alone = icmp ule i64 %threads, 1
   %many = mul i64 %threads, 4
@@ -208,7 +222,7 @@ work0:
   %before0 = atomicrmw add ptr %done0, i64 1 release
   br label %claim0
 wait0:
-  call void @await(ptr %done0, i64 %shares, ptr %yield)
+  call void @await(ptr %done0, i64 %shares, ptr %context)
   call void @llvm.x86.sse.ldmxcsr(ptr %mode)
   ret void
 }
