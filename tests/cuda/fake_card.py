@@ -31,6 +31,7 @@ class Card:
     broken: dict[str, str] = field(default_factory=dict)  # what launching a function ends in
     used: int = 0
     lost: str = ""  # an error that stays
+    taken: str = ""  # what making it current ends in
     trouble: str = ""  # what counting cards ends in
     refuses: dict[str, str] = field(default_factory=dict)  # what loading cubin or PTX ends in
     pinned: list[np.ndarray] = field(default_factory=list)  # memory of the host that is pinned

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cuda.fake_card import Card, CUDADriverError, CUDARuntimeError, OutOfMemoryError
-from cuda.fake_memory import Attributes, Pointer, ndarray
+from cuda.fake_memory import Attributes, Block, Pointer, ndarray
 from cuda.fake_modules import Module, compile_source
 from cuda.fake_streams import Event, Stream
 
@@ -29,7 +29,8 @@ class Fake:
 
     def __init__(self, card: Card) -> None:
         self.card = card
-        self.blocks: dict[int, Pointer] = {}
+        self.blocks: dict[int, Block] = {}
+        self.streams: dict[int, Stream] = {}
         self.device = [0]
         self.null = [Stream(self, number) for number in range(card.cards)]
         self._current = [[stream] for stream in self.null]
@@ -114,7 +115,14 @@ class Fake:
         """What lies on the card, whoever says so; the memory is shared."""
         if hasattr(value, "__cuda_array_interface__"):
             said = value.__cuda_array_interface__
-            return ndarray(self, said["shape"], np.dtype(said["typestr"]), said["data"][0])
+            if said.get("mask") is not None:
+                raise ValueError("CuPy currently does not support masked arrays.")
+            if said.get("stream") is not None:
+                self.streams[said["stream"]].synchronize()
+            if said["typestr"].startswith(">"):
+                raise ValueError("CuPy does not support the big-endian byte-order")
+            dtype, place = np.dtype(said["typestr"]), said["data"][0]
+            return ndarray(self, said["shape"], dtype, place, said.get("strides"), value)
         assert hasattr(value, "__dlpack__")
         value.__dlpack__(stream=self.current[-1].ptr)
         return value.shared
@@ -123,7 +131,10 @@ class Fake:
         if array.view.flags.c_contiguous:
             return array
         made = ndarray(self, array.shape, array.dtype)
-        made.view[...] = array.view
+        target, taken, stream = made.view, array.view, self.current[-1]
+        for address in (made.data.ptr, array.data.ptr):
+            stream.touch(self.block_at(address)[0])
+        stream.put(lambda: np.copyto(target, taken))
         return made
 
     def bytes_at(self, address: int) -> np.ndarray:
@@ -131,7 +142,7 @@ class Fake:
         block, start = self.block_at(address)
         return block.bytes[start:]
 
-    def block_at(self, address: int) -> tuple[Pointer, int]:
+    def block_at(self, address: int) -> tuple[Block, int]:
         """The block of an address, and how far into it this is."""
         for start, block in self.blocks.items():
             if start <= address < start + max(block.size, 1):
@@ -146,9 +157,13 @@ class Device:
 
     @property
     def mem_info(self) -> tuple[int, int]:
+        if self.fake.card.lost:
+            raise CUDARuntimeError(self.fake.card.lost)
         return self.fake.card.memory - self.fake.card.used, self.fake.card.memory
 
     def __enter__(self) -> Device:
+        if self.fake.card.taken:
+            raise CUDARuntimeError(self.fake.card.taken)
         if self.id >= self.fake.card.cards:
             raise CUDARuntimeError("cudaErrorInvalidDevice: invalid device ordinal")
         self.fake.device.append(self.id)

@@ -86,6 +86,9 @@ class Function:
         fake.note(f"launch {self.name}")
         if fake.card.broken.get(self.name, "").startswith("refused"):
             raise CUDADriverError(f"CUDA_ERROR_INVALID_VALUE: {fake.card.broken[self.name]}")
+        assert min(*grid, *block) > 0, "CUDA_ERROR_INVALID_VALUE"
+        for address in args:
+            stream.touch(fake.block_at(address)[0])
         stream.put(lambda: self._run(grid, block, args, shared_mem))
 
     def _run(self, grid: tuple, block: tuple, args: tuple, shared_mem: int) -> None:

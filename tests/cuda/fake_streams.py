@@ -15,6 +15,7 @@ from cuda.fake_card import CUDARuntimeError
 
 if TYPE_CHECKING:
     from cuda.fake_driver import Fake
+    from cuda.fake_memory import Block
 
 
 class Stream:
@@ -28,6 +29,15 @@ class Stream:
         self.device = fake.device[-1] if null_of is None else null_of
         self.waiting: list[Callable[[], None]] = []
         self.captured: list[Callable[[], None]] | None = None
+        self.touched: list[Block] = []  # by what is captured
+        if self.ptr:
+            fake.streams[self.ptr] = self
+
+    def touch(self, block: Block) -> None:
+        """Something that is put here reads or writes a block."""
+        assert block.held, "memory that is in the pool again"
+        if self.captured is not None:
+            self.touched.append(block)
 
     def put(self, work: Callable[[], None]) -> None:
         if self.captured is None:
@@ -57,7 +67,8 @@ class Stream:
         work, self.captured = self.captured, None
         assert work is not None
         self.fake.note(f"captured {len(work)}")
-        return Graph(self.fake, work)
+        touched, self.touched = self.touched, []
+        return Graph(self.fake, work, touched)
 
     def __enter__(self) -> Stream:
         self.fake.current.append(self)
@@ -71,9 +82,11 @@ class Stream:
 class Graph:
     fake: Fake
     work: list[Callable[[], None]]
+    touched: list[Block]
 
     def launch(self, stream: Stream | None = None) -> None:
         self.fake.note("graph")
+        assert all(block.held for block in self.touched), "a graph works on somebody else's memory"
         for one in self.work:
             (stream or self.fake.current[-1]).put(one)
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
-from cuda.fake_driver import Fake
+from cuda.fake_driver import Fake, Stream
 from cuda.fake_driver import ndarray as card_array
 from cuda.networks_on_cards import NET, TWO, array, on_card, on_cpu, put
 
 from convdsl.diagnostics import InputError
+
+ONE = "model one {\n    input x: f32[N, 4]\n    x -> relu -> output y\n}"
 
 
 class Interface:
@@ -73,8 +77,7 @@ def test_several_inputs_of_both_kinds(fake: Fake) -> None:
 
 def test_a_view_that_begins_anywhere(fake: Fake) -> None:
     """Kernels read sixteen bytes at once: an input that begins between is copied."""
-    text = "model one {\n    input x: f32[N, 4]\n    x -> relu -> output y\n}"
-    net, x = on_card(text), array(3, 4)
+    net, x = on_card(ONE), array(3, 4)
     whole = put(fake, np.zeros(16, np.float32))
     moved = card_array(fake, (3, 4), np.float32, whole.data.ptr + 4)
     moved.view[...] = x
@@ -94,3 +97,79 @@ def test_what_is_no_array(fake: Fake) -> None:
         net(np.zeros((1, 3, 8, 8)))
     with pytest.raises(InputError, match="expected f32"):
         net(put(fake, array(3, 8, 8)))
+
+
+class Unreadable:
+    """What has a protocol, and fails."""
+
+    def __init__(self, protocol: str, error: Exception) -> None:
+        self._protocol, self._error = protocol, error
+
+    def __getattribute__(self, name: str) -> Any:
+        said = object.__getattribute__(self, "_protocol")
+        if name == said:
+            raise object.__getattribute__(self, "_error")
+        if name == "__dlpack__" and said == "__dlpack_device__":
+            return lambda **how: None
+        raise AttributeError(name)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (Unreadable("__cuda_array_interface__", RuntimeError("needs grad")), "lies: needs grad"),
+        (Unreadable("__dlpack__", BufferError("needs gradients")), "lies: needs gradients"),
+        (Unreadable("__dlpack_device__", OverflowError("too far")), "lies: too far"),
+        (Unreadable("__dlpack_device__", ValueError()), "lies: ValueError"),
+    ],
+)
+def test_what_has_a_protocol_and_fails(fake: Fake, given: Any, said: str) -> None:
+    with pytest.raises(InputError, match=f"input `x` cannot be read where it {said}"):
+        on_card(ONE)(given)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"shape": None},
+        {"shape": (3, -4)},
+        {"typestr": ">f4"},
+        {"data": None},
+        {"data": (0, False)},
+        {"mask": object()},
+        {"shape": ...},
+        {"typestr": ...},
+        {"data": ...},
+    ],
+)
+def test_interfaces_that_make_no_sense(fake: Fake, change: dict[str, Any]) -> None:
+    kept = put(fake, array(3, 4))
+    given = Interface(kept)
+    given.__cuda_array_interface__ |= change
+    for key in [key for key, value in change.items() if value is ...]:
+        del given.__cuda_array_interface__[key]
+    with pytest.raises(InputError, match="input `x` "):
+        on_card(ONE)(given)
+
+
+def test_interfaces_of_every_version(fake: Fake) -> None:
+    """Read-only memory, strides in bytes, and the stream that the memory is written in."""
+    net, x = on_card(ONE), array(6, 4)
+    kept = put(fake, np.zeros_like(x))
+    producer = Stream(fake)
+    producer.put(lambda: np.copyto(kept.view, x))
+    plain = kept.__cuda_array_interface__
+    whole = plain | {"data": (kept.data.ptr, True), "strides": None, "version": 3}
+    third = plain | {"shape": (2, 4), "strides": (48, 4), "version": 2}
+    turned = plain | {"shape": (4, 4), "strides": (4, 16)}
+    for said, expected in (
+        (whole | {"stream": producer.ptr}, x),
+        (third, x[::3]),
+        (turned, x[:4].T),
+    ):
+        given = Interface(kept)
+        given.__cuda_array_interface__ = said
+        y = net(given)
+        fake.current[-1].synchronize()
+        np.testing.assert_array_equal(y.view, np.maximum(expected, 0))
+    np.testing.assert_array_equal(kept.view, x)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cuda.fake_driver import Card, Fake, there_is
-from cuda.networks_on_cards import NET, TWO, array, on_card, on_cpu
+from cuda.networks_on_cards import NET, TWO, array, counting, on_card, on_cpu, put
 
 import convdsl
 from convdsl.diagnostics import DeviceError, InputError
@@ -151,3 +151,31 @@ def test_which_card(fake: Fake) -> None:
     with pytest.raises(InputError, match="code for target cpu does not run on device cuda"):
         convdsl.compile(convdsl.parse(TWO), "random:1", device="cuda", target="cpu")
     assert net.device == "cuda:0"
+
+
+def test_a_card_that_another_process_has_to_itself(fake: Fake) -> None:
+    """It is counted, and cannot be made current: by a call, by an input, for a state."""
+    net, x = on_card(NET), array(1, 3, 8, 8)
+    given = put(fake, x)
+    counts = on_card(counting(), {"total": np.zeros(4, np.float32)})
+    counts(np.zeros(4, np.float32))
+    fake.card.taken = "cudaErrorDevicesUnavailable: CUDA-capable device(s) is/are busy"
+    for does in (
+        lambda: net(x),
+        lambda: net(given),
+        lambda: net.resident({"x": x}),
+        lambda: counts.state["total"],
+    ):
+        with pytest.raises(DeviceError, match="cuda:0 has failed: cudaErrorDevicesUnavailable"):
+            does()
+    fake.card.taken = ""
+    assert net(x).shape == (1, 5)
+
+
+def test_too_little_memory_on_a_card_that_says_no_more(fake: Fake) -> None:
+    """How much is free cannot be asked of a card that is lost."""
+    net = on_card(NET)
+    fake.card.memory, fake.card.lost = fake.card.used + 6000, "cudaErrorLaunchFailure"
+    with pytest.raises(DeviceError, match="has too little memory: the network takes") as caught:
+        net(array(4, 3, 32, 32))
+    assert "free" not in str(caught.value)

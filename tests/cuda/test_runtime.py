@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 
 import numpy as np
 import pytest
 from cuda.fake_driver import Fake, Stream
 from cuda.fake_driver import ndarray as card_array
-from cuda.networks_on_cards import NET, array, counting, on_card, on_cpu, put
+from cuda.networks_on_cards import NET, TWO, array, counting, on_card, on_cpu, put
 
 from convdsl.diagnostics import InputError
 
@@ -124,3 +125,60 @@ def test_states_live_on_the_card(fake: Fake) -> None:
     second.synchronize()
     np.testing.assert_array_equal(y.view, 2 * (1 + 2 * x))
     np.testing.assert_array_equal(net.state.copy()["total"], 1 + 2 * x)
+
+
+def test_a_callers_capture_keeps_the_copies_of_its_inputs(fake: Fake) -> None:
+    """Of those that begin between sixteen bytes, and of those whose rows lie apart: the graph reads
+    and writes them for as long as it is launched."""
+    net, plain = on_card(TWO), on_cpu(TWO)
+    net(array(2, 4), array(2, 4))
+    whole, apart = put(fake, np.zeros(16, np.float32)), put(fake, array(4, 4))
+    moved = card_array(fake, (2, 4), np.float32, whole.data.ptr + 4)
+    rows = card_array(fake, (2, 4), np.float32, apart.data.ptr, (32, 4))
+    with Stream(fake) as stream:
+        stream.begin_capture()
+        found = net(moved, rows)
+        graph = stream.end_capture()
+        for seed in range(2):
+            moved.view[...] = array(2, 4, seed=seed)
+            graph.launch(stream)
+            stream.synchronize()
+            for name, values in plain(moved.view.copy(), rows.view.copy()).items():
+                np.testing.assert_allclose(found[name].view, values, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("what", [NET, TWO])
+def test_networks_may_go_before_their_calls_are_through(fake: Fake, what: str) -> None:
+    """Their memory is the pool's again in the order of the stream that it was allocated on, while
+    calls on others may not have read it."""
+    net, plain = on_card(what), on_cpu(what)
+    given = [array(1, 3, 8, 8)] if what is NET else [array(2, 4), array(2, 4, seed=1)]
+    net(*given)
+    held = [put(fake, x) for x in given]
+    streams = [Stream(fake) for _ in range(6)]  # more than scratch memory is kept for
+    found = []
+    for stream in streams:
+        with stream:
+            found.append(net(*held))
+    del net
+    gc.collect()
+    fake.current[-1].synchronize()
+    expected = plain(*given)
+    for stream, each in zip(streams, found, strict=True):
+        stream.synchronize()
+        for name, values in (expected if what is TWO else {"y": expected}).items():
+            y = each[name] if what is TWO else each
+            np.testing.assert_allclose(y.view, values, rtol=0, atol=2e-6)
+
+
+def test_states_may_go_before_their_calls_are_through(fake: Fake) -> None:
+    net, x = on_card(counting(), {"total": np.zeros(4, np.float32)}), np.arange(4, dtype=np.float32)
+    net(x)
+    given = put(fake, x)
+    with Stream(fake) as stream:
+        y = net(given)
+    del net
+    gc.collect()
+    fake.current[-1].synchronize()
+    stream.synchronize()
+    np.testing.assert_array_equal(y.view, 4 * x)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import contextmanager
+import sys
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
@@ -12,7 +13,7 @@ import numpy.typing as npt
 
 from convdsl.diagnostics import InputError
 from convdsl.kernel.program import Port
-from convdsl.runtime.cuda.card import Card, cupy, find_card, on_card
+from convdsl.runtime.cuda.card import Card, card_errors, cupy, find_card, on_card
 from convdsl.runtime.device import Held
 
 Array = npt.NDArray[Any]
@@ -48,17 +49,20 @@ class CudaDevice:
         """NumPy arrays as they are; what lies on a card as CuPy arrays of the same memory."""
         if is_host(value):
             return value
-        if not hasattr(value, "__cuda_array_interface__") and not hasattr(value, "__dlpack__"):
+        if not (_says(value, "__cuda_array_interface__") or _says(value, "__dlpack__")):
             raise InputError(
                 f"input `{name}` is a {type(value).__name__}: NumPy arrays are taken, and what says"
                 " __cuda_array_interface__ or __dlpack__ (CuPy, PyTorch, JAX)"
             )
         found = cupy()
-        try:
-            with found.cuda.Device(self.number):
+        with on_card(found, self.number):
+            try:
                 array = _array_of(found, value)
-        except (TypeError, ValueError, RuntimeError, BufferError) as error:
-            raise InputError(f"input `{name}` cannot be read where it lies: {error}") from None
+            except found.cuda.memory.OutOfMemoryError:
+                raise
+            except Exception as error:  # noqa: BLE001  of whoever exchanges it: anything may be
+                said = f"{error}" if str(error) else type(error).__name__
+                raise InputError(f"input `{name}` cannot be read where it lies: {said}") from None
         if not is_host(array) and array.device.id != self.number:
             raise InputError(
                 f"input `{name}` lies on cuda:{array.device.id}, the network runs on {self.name}"
@@ -107,6 +111,15 @@ def put(found: Any, target: Any, array: Array, stream: Any) -> None:
     target.set(array.copy() if pinned else array, stream=stream)
 
 
+def _says(value: Any, protocol: str) -> bool:
+    """Whether something has a protocol. PyTorch's tensors that need gradients have that of CUDA
+    arrays, and fail when it is asked for."""
+    try:
+        return hasattr(value, protocol)
+    except Exception:  # noqa: BLE001  what is wrong is told when it is read
+        return True
+
+
 def _array_of(found: Any, value: Any) -> Any:
     """A CuPy array, or a NumPy array for what lies in the memory of the host."""
     if isinstance(value, found.ndarray):
@@ -131,6 +144,26 @@ def uploading(found: Any) -> Generator[Any]:
         stream.synchronize()
 
 
+@dataclass(frozen=True, slots=True)
+class Home:
+    """The stream that memory was allocated on, of the card of a number. CuPy gives it to the next
+    who asks there as soon as nobody holds it, though calls on other streams may still read it."""
+
+    found: Any
+    number: int
+    stream: Any
+
+    def wait(self, events: Sequence[Any]) -> None:
+        """Nothing that is put here later begins before these. Says nothing where that cannot be: at
+        the end of the process, in one that was forked, and while somebody captures the stream."""
+        if sys.is_finalizing() or not events:
+            return
+        with suppress(*card_errors(self.found)), self.found.cuda.Device(self.number):
+            if not self.stream.is_capturing():
+                for event in events:
+                    self.stream.wait_event(event)
+
+
 class CardState:
     """A state: on the host until a call first needs it, on the card from then on.
 
@@ -142,7 +175,12 @@ class CardState:
         self._number = number
         self._host: Array | None = np.empty(port.type.sizes, port.type.dtype.numpy)
         self._card: Any = None
+        self._home: Home | None = None
         self.done: Any = None
+
+    def __del__(self) -> None:
+        if self._home is not None and self.done is not None:
+            self._home.wait([self.done])
 
     def read(self) -> Array:
         if self._host is not None:
@@ -171,6 +209,7 @@ class CardState:
         if self._host is not None:
             found = cupy()
             with uploading(found) as stream:
+                self._home = Home(found, self._number, stream)
                 self._card = uploaded(found, self._host, stream)
             self._host = None
         return int(self._card.data.ptr)

@@ -10,6 +10,7 @@ from convdsl.diagnostics import DeviceError
 from convdsl.kernel.cuda_module import Launch
 from convdsl.kernel.program import Port
 from convdsl.runtime.code import Code
+from convdsl.runtime.cuda.card import card_errors
 from convdsl.runtime.cuda.device import CudaDevice
 from convdsl.runtime.cuda.rerun import Failure
 
@@ -41,11 +42,15 @@ def needs(found: Any, code: Code, device: CudaDevice, error: Exception) -> Devic
     }
     parts = ", ".join(f"{name} {_mb(size)}" for name, size in planned.items() if size)
     total = sum(planned.values())
-    free, whole = found.cuda.Device(device.number).mem_info
+    try:
+        free, whole = found.cuda.Device(device.number).mem_info
+        left = f", and {_mb(free)} of {_mb(whole)} are free"
+    except card_errors(found):  # a card that does not even say this
+        left = ""
     return DeviceError(
         f"{device.name} has too little memory: the network takes {_mb(total)} ({parts}; inputs,"
-        f" outputs and scratch memory once for every stream), and {_mb(free)} of {_mb(whole)} are"
-        f" free ({error})\nhelp: a smaller batch takes less, all but weights and states"
+        f" outputs and scratch memory once for every stream){left} ({error})\n"
+        "help: a smaller batch takes less, all but weights and states"
     )
 
 

@@ -31,8 +31,8 @@ from convdsl.kernel.cuda_module import Launch
 from convdsl.kernel.program import Phase, Place, Port
 from convdsl.ranks import ALONE
 from convdsl.runtime.code import Code, check_memory
-from convdsl.runtime.cuda.card import Card, card_errors, cupy, find_card, of_memory
-from convdsl.runtime.cuda.device import CardState, CudaDevice, is_host, put, uploading
+from convdsl.runtime.cuda.card import Card, card_errors, cupy, find_card, of_memory, on_card
+from convdsl.runtime.cuda.device import CardState, CudaDevice, Home, is_host, put, uploading
 from convdsl.runtime.cuda.failure import failed, needs
 from convdsl.runtime.cuda.launching import Addresses, Functions, check_arguments
 from convdsl.runtime.cuda.rerun import Case, Failure, step_by_step
@@ -77,6 +77,8 @@ class CardCode:
     is on the card before the first call."""
 
     def __init__(self, code: Code, weights: npt.NDArray[np.uint8], device: CudaDevice) -> None:
+        self._home: Home | None = None
+        self._lanes: OrderedDict[tuple[int, int], Lane] = OrderedDict()
         if weights.nbytes != code.weight_bytes:
             raise ArtifactError(f"{weights.nbytes} bytes of weights, {code.weight_bytes} expected")
         code.check()
@@ -91,8 +93,15 @@ class CardCode:
         self._card: Card | None = None
         self._functions: Functions | None = None
         self._uploaded: Any = None
-        self._lanes: OrderedDict[tuple[int, int], Lane] = OrderedDict()
         self._lent: list[Lane] = []  # to graphs of callers, for as long as this lives
+
+    def __del__(self) -> None:
+        self._outlive(list(self._lanes.values()))
+
+    def _outlive(self, lanes: Sequence[Lane]) -> None:
+        """Weights are nobody else's before calls that read them are through."""
+        if self._home is not None:
+            self._home.wait([lane.done for lane in lanes if lane.done is not None])
 
     @property
     def results(self) -> tuple[str, ...]:
@@ -110,7 +119,7 @@ class CardCode:
         """One call: C-contiguous arrays of the program's exact types in, new arrays out, on the
         card if one of the inputs is. The number of threads plays no part."""
         found = cupy()
-        with found.cuda.Device(self._device.number), self._failures(found, inputs, states):
+        with on_card(found, self._device.number), self._failures(found, inputs, states):
             functions = self._load(found)
             stream = found.cuda.get_current_stream()
             capturing = stream.is_capturing()
@@ -144,6 +153,8 @@ class CardCode:
         checked = os.environ.get(CHECK, "0") not in ("", "0")
         if checked or stream.is_capturing() or len(functions.launches) <= copies + 1:
             arrays = [self._on_card(found, array, stream) for array in inputs]
+            if stream.is_capturing():  # copies too belong to the graph from now on
+                lane.inputs = [*inputs, *arrays]
             outputs = [_empty(found, port) for port in self.code.outputs]
             addresses = self._addresses(lane, arrays, outputs, states)
             if checked and not stream.is_capturing():
@@ -279,6 +290,7 @@ class CardCode:
                 self._card = find_card(self._device.number)
                 functions = Functions(found, self.binary, self._card)
                 with uploading(found) as stream:
+                    self._home = Home(found, self._device.number, stream)
                     self._uploaded = found.cuda.alloc(max(self.weights.nbytes, 1))
                     if self.weights.nbytes:
                         source = np.ascontiguousarray(self.weights)
@@ -300,7 +312,8 @@ class CardCode:
             if key not in self._lanes:
                 self._lanes[key] = Lane(found, self.code)
                 if len(self._lanes) > _LANES:
-                    self._lanes.popitem(last=False)
+                    _, gone = self._lanes.popitem(last=False)
+                    self._outlive([gone])
             self._lanes.move_to_end(key)
             return self._lanes[key]
 
