@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from convdsl.diagnostics import Span
 from convdsl.elaborate import foreign
 from convdsl.elaborate.scope import Context
 from convdsl.elaborate.signatures import Slot
-from convdsl.elaborate.values import BlockValue, Given, Initial, ListValue, Operator
+from convdsl.elaborate.values import (
+    NO_DEFAULTS,
+    BlockValue,
+    Given,
+    Initial,
+    ListValue,
+    Operator,
+    Said,
+)
 from convdsl.ir.graph import Value
 from convdsl.ir.starts import STARTS
 
@@ -57,13 +64,15 @@ class Binding:
         return fixed and len(wanted) > max(1, len(self.extra))
 
     def missing(self) -> list[str]:
-        defaults = self.defaults()
+        defaults = self.defaults().arguments
         return [
             name
             for name in self.signature.required
             if name not in self.arguments and name not in defaults
         ]
 
-    def defaults(self) -> Mapping[str, Given]:
+    def defaults(self) -> Said:
         """What `default` statements say of the operator, here."""
-        return self.context.defaults.get(self.op.name, {}) if self.op else {}
+        if self.op is None:
+            return NO_DEFAULTS
+        return self.context.defaults.get(self.op.name, NO_DEFAULTS)

@@ -13,7 +13,7 @@ from typing import Any
 from convdsl.diagnostics import Span
 from convdsl.elaborate import limits
 from convdsl.elaborate.arithmetic import checked_list
-from convdsl.elaborate.layers import Layers
+from convdsl.elaborate.layers import Layers, further_in
 from convdsl.elaborate.lost import losing
 from convdsl.elaborate.scope import Context
 from convdsl.elaborate.session import Refused, Session, Stop
@@ -71,9 +71,8 @@ class Bodies(Layers):
             for target in before.targets:
                 context.scope.names[target.id] = POISON
         text = "this line is a statement of its own: it is taken from nothing"
-        help = "leave the `-` at the end of the line before, or put the difference in brackets"
         self.session.causes.add(statement.span)
-        self.fail(context, "E0409", text, statement.span, help=help)
+        self.fail(context, "E0409", text, statement.span, help=further_in(statement))
 
     def conditional(self, node: ast.Conditional, context: Context, flowing: bool) -> Any:
         bodies = (*(body for _, body in node.branches), *filter(None, (node.otherwise,)))

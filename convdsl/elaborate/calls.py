@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from typing import Any
 
 from convdsl.diagnostics import Span
@@ -25,6 +24,7 @@ from convdsl.elaborate.scope import Context
 from convdsl.elaborate.session import Stop, suggest
 from convdsl.elaborate.signatures import Slot
 from convdsl.elaborate.values import (
+    NO_DEFAULTS,
     NOTHING,
     POISON,
     BlockValue,
@@ -36,6 +36,7 @@ from convdsl.elaborate.values import (
     describe,
     is_number,
     is_tensors,
+    left_of,
 )
 from convdsl.ir.opdef import Attribute, Kind
 from convdsl.ir.starts import STARTS
@@ -81,10 +82,10 @@ class Binder(Evaluator):
         """
         if not arguments and not factory.signature.required:
             op = factory.op if isinstance(factory, Operator) else None
-            given: Mapping[str, Given] = {}
+            said = NO_DEFAULTS
             if op is not None and not partly:
-                given = context.defaults.get(op.name, {})
-            return Layer(factory, given, {}, (), span)
+                said = context.defaults.get(op.name, NO_DEFAULTS)
+            return Layer(factory, said.arguments, said.starts, (), span)
         binding = Binding(factory, context, span)
         for argument in arguments:
             try:
@@ -98,9 +99,12 @@ class Binder(Evaluator):
             self._check_missing(binding)
         if binding.failed:
             raise Stop
-        defaults: Mapping[str, Given] = {} if partly else binding.defaults()
-        made = {**defaults, **binding.arguments} if defaults else binding.arguments
-        return Layer(factory, made, binding.operands, tuple(binding.extra), span)
+        made, operands = binding.arguments, binding.operands
+        said = NO_DEFAULTS if partly else binding.defaults()
+        if said is not NO_DEFAULTS:
+            operands = {**left_of(said.starts, made), **operands}
+            made = {**said.arguments, **made}
+        return Layer(factory, made, operands, tuple(binding.extra), span)
 
     # One argument
 

@@ -33,8 +33,9 @@ def check_doubts(session: Session, source: SourceFile) -> None:
         doubt = node.op.doubt(node.call)
         if doubt is None or own_part(node).startswith("_") or not _is_map(node.data_inputs[0]):
             continue
-        text, help = doubt
-        session.warn("W0501", text, node.span, frames=node.frames, help=(help,))
+        if doubt.of and re.search(rf"\b{doubt.of}\s*=", node.span.text):
+            continue
+        session.warn("W0501", doubt.text, node.span, frames=node.frames, help=(doubt.help,))
 
 
 _SHARES = ("softmax", "log_softmax")

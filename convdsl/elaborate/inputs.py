@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import gcd
 from typing import Any
 
@@ -33,13 +33,38 @@ MIRRORED = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "==": "=="}
 
 @dataclass(slots=True)
 class Known:
-    """What is declared of a symbol: bounds, and value = remainder modulo divisor."""
+    """What is declared of a symbol, and of those that it equals: bounds, and value = remainder
+    modulo divisor."""
 
     minimum: int = 1
     maximum: int | None = None
     divisor: int = 1
     remainder: int = 0
-    alias: str | None = None
+    names: dict[str, None] = field(default_factory=dict[str, None])
+    parts: list[tuple[Span, Known]] = field(default_factory=list[Any])  # as the text says them
+
+    def fits(self, value: int) -> bool:
+        """Whether a symbol may have the value."""
+        beyond = self.maximum is not None and value > self.maximum
+        return value >= self.minimum and not beyond and value % self.divisor == self.remainder
+
+    def near(self, value: int) -> list[int]:
+        """The values next to one that does not fit, below and above, that do."""
+        below = value - (value - self.remainder) % self.divisor
+        least = self.smallest()
+        most = self.maximum if self.maximum is not None else max(value, least) + self.divisor
+        most -= (most - self.remainder) % self.divisor
+        near = (min(max(one, least), most) for one in (below, below + self.divisor))
+        return [one for one in dict.fromkeys(near) if self.fits(one)]
+
+    def join(self, other: Known) -> bool:
+        """They are equal; False where no value is both."""
+        self.minimum = max(self.minimum, other.minimum)
+        most = [m for m in (self.maximum, other.maximum) if m is not None]
+        self.maximum = min(most, default=None)
+        self.names |= other.names
+        self.parts += other.parts
+        return self.congruent(other.divisor, other.remainder)
 
     def add(self, symbol: str, number: int) -> None:
         """symbol <relation> number"""
@@ -122,6 +147,7 @@ class InputDeclarations:
         names = {name.id for name in node.names}
         for extent in () if node.type is None else node.type.extents:
             names |= {name.id for name in _free_names(extent)} - context.scope.names.keys()
+        self.bound |= names & self._bindings.keys()  # no more is said of them either
         context.scope.names.update(dict.fromkeys(names, POISON))
         context.incoming = POISON
 
@@ -191,8 +217,9 @@ class InputDeclarations:
     def _symbol(self, name: ast.Name, constraints: Mapping[str, Known], context: Context) -> None:
         self._check_symbol(name, context)
         known = constraints.get(name.id, Known())
-        if known.alias is not None and context.scope.find(known.alias)[0]:
-            context.scope.names[name.id] = context.scope.find(known.alias)[1]
+        same = next((n for n in known.names if context.scope.find(n)[0]), None)
+        if same is not None:
+            context.scope.names[name.id] = context.scope.find(same)[1]
             return
         least = known.smallest()
         if known.maximum is not None and known.maximum < least:
@@ -200,17 +227,35 @@ class InputDeclarations:
                 context, "E0603", f"no size satisfies what is declared of `{name.id}`", name.span
             )
         value: Any = symbol(name.id, least, known.divisor, known.remainder, known.maximum)
-        if name.id in self._bindings:
-            value = self._bindings[name.id]
-            self.bound.add(name.id)
-            off = value % known.divisor != known.remainder
-            if value < least or (known.maximum is not None and value > known.maximum) or off:
-                raise self._evaluator.fail(
-                    context, "E0603", f"{name.id} = {value} is not allowed here", name.span
-                )
+        given = {n: self._bindings[n] for n in (name.id, *known.names) if n in self._bindings}
+        if given:
+            value = self._bound(name, given, context)
+            if not known.fits(value):
+                raise self._not_allowed(name, value, known, context)
         elif known.maximum == least:
             value = least
         context.scope.names[name.id] = value
+
+    def _bound(self, name: ast.Name, given: Mapping[str, int], context: Context) -> int:
+        """What is set from outside of a symbol and of those that it equals."""
+        self.bound |= given.keys()
+        if len(set(given.values())) > 1:
+            said = " and ".join(f"{n} = {value}" for n, value in given.items())
+            text = f"{said} are set, and `where` says they are equal"
+            raise self._evaluator.fail(context, "E0603", text, name.span)
+        return next(iter(given.values()))
+
+    def _not_allowed(self, name: ast.Name, value: int, known: Known, context: Context) -> Stop:
+        """A value from outside that breaks what is declared."""
+        broken = [(span, "does not hold") for span, part in known.parts if not part.fits(value)]
+        near = known.near(value)
+        return self._evaluator.fail(
+            context,
+            "E0603",
+            f"{name.id} = {value} is not allowed here",
+            *(broken or [name.span]),
+            help=f"{' or '.join(map(str, near))} would do" if near else (),
+        )
 
     # Constraints
 
@@ -246,16 +291,23 @@ class InputDeclarations:
                 span, context
             )
         name, divisor = subject
-        known = found.setdefault(name.id, Known())
+        known = found.setdefault(name.id, Known(names={name.id: None}))
         other = self._subject(right, context)
         if relation == "==" and divisor is None and other is not None and other[1] is None:
-            found.setdefault(other[0].id, Known()).alias = name.id
+            equal = found.setdefault(other[0].id, Known(names={other[0].id: None}))
+            if equal is not known and not known.join(equal):
+                text = f"no size satisfies this and what is said of `{name.id}` before"
+                raise self._evaluator.fail(context, "E0603", text, span)
+            found.update(dict.fromkeys(equal.names, known))
             return
         number = self._evaluator.need(right, context)
         if isinstance(number, bool) or not isinstance(number, int):
             raise self._not_understood(span, context)
+        part = Known()
+        known.parts.append((span, part))
         if divisor is None:
             known.add(relation, number)
+            part.add(relation, number)
             return
         modulus = self._evaluator.need(divisor, context)
         fits = isinstance(modulus, int) and modulus > 0 and relation == "=="
@@ -264,6 +316,7 @@ class InputDeclarations:
         if not known.congruent(modulus, number):
             text = f"no size satisfies this and what is said of `{name.id}` before"
             raise self._evaluator.fail(context, "E0603", text, span)
+        part.congruent(modulus, number)
 
     def _subject(
         self, node: ast.Expression, context: Context

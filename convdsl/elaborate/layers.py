@@ -312,7 +312,7 @@ class Layers(Signs):
         if _is_bare_layer(statement, context):
             help = "layers follow each other with `->`, also over lines"
         elif statement.span.text.startswith("-"):
-            help = "a sum goes on behind its sign: leave the `-` at the end of the line before"
+            help = further_in(statement)
             self.session.causes.add(statement.span)
         text = "the result of this statement is not used"
         self.fail(context, "E0409", text, statement.span, help=help)
@@ -363,6 +363,12 @@ class Layers(Signs):
 
 _Q = '"'
 _SIGNED = re.compile(r"([+-])")
+
+
+def further_in(statement: ast.Statement) -> str:
+    """Help for a line that begins with `-` and was to go on with the one before."""
+    line = statement.span.text[1:].strip().partition("\n")[0]
+    return f"a line goes on with a `-` that is further in, and a space: `    - {line}`"
 
 
 def _is_bare_layer(statement: ast.Statement, context: Context) -> bool:

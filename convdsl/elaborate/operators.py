@@ -14,7 +14,7 @@ from convdsl.elaborate.session import Session, Stop
 from convdsl.elaborate.values import Given, ListValue, Record
 from convdsl.elaborate.weights import known_weights, said_weights
 from convdsl.ir.graph import StateNode, Value
-from convdsl.ir.opdef import Kind, OpDef, Operand, OpError, Role
+from convdsl.ir.opdef import Kind, OpDef, Operand, OpError, Role, Unproven
 from convdsl.ops import BY_NAME
 from convdsl.ops.elementwise import SIGNS
 from convdsl.tensor import format_shape
@@ -197,16 +197,17 @@ def _objection(
         given = operands.get(name)
         if given is not None and given.span is not None:
             labels.append((given.span, _provenance(given)))
-    return session.fail(
-        "E0501",
-        error.message,
-        *labels,
-        frames=context.frames,
-        help=channels_in.help_of(error, operands, arguments)
+    help = (
+        channels_in.help_of(error, operands, arguments)
         or error.help
         or _of_one_type(error, operands)
-        or advice(op, operands),
+        or advice(op, operands)
     )
+    if isinstance(error, Unproven) and help:
+        if help in session.undeclared:
+            return Stop()  # what is to be declared was told before
+        session.undeclared.add(help)
+    return session.fail("E0501", error.message, *labels, frames=context.frames, help=help)
 
 
 def _of_one_type(error: OpError, operands: Mapping[str, Given]) -> tuple[str, ...]:

@@ -8,8 +8,8 @@ from typing import Any, TypeAlias
 
 from convdsl.diagnostics import Frame, Span
 
-# operator name -> attribute -> (value, span)
-Defaults: TypeAlias = Mapping[str, Mapping[str, Any]]
+# operator name -> `values.Said`
+Defaults: TypeAlias = Mapping[str, Any]
 
 
 @dataclass(slots=True, eq=False)

@@ -45,6 +45,7 @@ class Session:
         self.diagnostics: list[Diagnostic] = []
         self.warnings: list[Diagnostic] = []
         self.unfit: set[tuple[str, str]] = set()  # names whose values fitted nothing, and how
+        self.undeclared: set[tuple[str, ...]] = set()  # of open sizes, and told to be
         self.trees: dict[int, ast.File] = {}  # by the id of the source
         self.instantiated: set[int] = set()  # ids of blocks' definitions
         self.is_as_written = True  # no values come from outside

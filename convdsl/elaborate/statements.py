@@ -13,6 +13,7 @@ from convdsl.elaborate.scope import Context
 from convdsl.elaborate.session import Refused, Session, Stop, suggest
 from convdsl.elaborate.values import (
     LAYER_LIKE,
+    NO_DEFAULTS,
     NOTHING,
     POISON,
     SPELLED,
@@ -20,6 +21,8 @@ from convdsl.elaborate.values import (
     Given,
     Initial,
     Operator,
+    Said,
+    Usual,
     describe,
     format_value,
 )
@@ -111,35 +114,39 @@ class Statements(Interpreter):
                     else suggest(name, SPELLED),
                 )
                 continue
-            made = dict(context.defaults.get(operator.op.name, {}))
+            made = context.defaults.get(operator.op.name, NO_DEFAULTS)
             for argument in entry.arguments:
                 try:
-                    made |= self._default_argument(operator, argument, context)
+                    made = self._default_argument(operator, argument, context).over(made)
                 except Stop:
                     continue
             context.defaults = {**context.defaults, operator.op.name: made}
 
     def _default_argument(
         self, operator: Operator, argument: ast.Argument, context: Context
-    ) -> dict[str, Given]:
+    ) -> Said:
         if argument.name is None:
-            raise self.fail(
-                context, "E0303", "`default` takes keywords: name = value", argument.span
-            )
-        layer = self.bind(operator, (argument,), context, argument.span, partly=True)
-        if layer.operands:
-            name = argument.name.id
-            starts = isinstance(layer.operands[name].value, str | Initial)
-            what = "the start" if starts else "the fixed kernel"
-            said = argument.value.span.text if starts else "..."
             raise self.fail(
                 context,
                 "E0303",
-                f"`default` sets attributes, and `{name}` is a weight of {operator.name}",
+                "`default` takes keywords: name = value",
                 argument.span,
-                help=(f"give {what} in each call: {operator.name}(..., {name} = {said})",),
+                help=_keywords(operator, argument),
             )
-        return dict(layer.arguments)
+        layer = self.bind(operator, (argument,), context, argument.span, partly=True)
+        starts: dict[str, Usual] = {}
+        for name, given in layer.operands.items():
+            if not isinstance(given.value, str | Initial):
+                raise self.fail(
+                    context,
+                    "E0303",
+                    "`default` sets attributes, and what weights start from;"
+                    f" `{name}` is a weight of {operator.name}",
+                    argument.span,
+                    help=(f"give its numbers in each call: {operator.name}(..., {name} = ...)",),
+                )
+            starts[name] = Usual(given.value, given.span)
+        return Said(layer.arguments, starts)
 
     def _input(self, node: ast.Input, context: Context) -> None:
         self.inputs.declare(node, context)
@@ -156,6 +163,15 @@ class Statements(Interpreter):
     def _labels(self, node: ast.Labels, context: Context) -> None:
         if context.root:
             self.labels = (node, self.read_labels(node.path))
+
+
+def _keywords(operator: Operator, argument: ast.Argument) -> tuple[str, ...]:
+    """Help for a default without a name: the attribute that a call has in its place."""
+    first = operator.signature.positional
+    if not first:
+        return ()
+    said = f"{first[0].name} = {argument.value.span.text}"
+    return (f"write e.g. `default {operator.name}({said})`",)
 
 
 def _put_out(node: ast.Assign) -> tuple[str, ...]:

@@ -68,8 +68,9 @@ class Ways:
 
 @dataclass(slots=True)
 class Usage:
-    """What a file binds. `meant` are the statements that bind a name with `_`, `carried` those that
-    bind what the round of a loop after them reads, `suspected` bindings that nothing reads."""
+    """What a file binds. `meant` are the statements that bind or put out a name with `_`,
+    `carried` those that bind what the round of a loop after them reads, `suspected` bindings that
+    nothing reads."""
 
     bindings: list[Binding] = field(default_factory=list[Binding])
     inputs: dict[str, Binding] = field(default_factory=dict[str, Binding])  # of the chosen model
@@ -236,8 +237,20 @@ class _Reader:
                 self._walk((node.type and node.type.extents, node.constraints), ways)
             case ast.Train():
                 self._walk(node.settings, ways)
+            case ast.Chain():
+                self._walk((node.head, node.stages), ways)
+                if isinstance(sink := node.stages[-1], ast.Sink):
+                    self._put_out(sink.label, node.span)
+            case ast.Output():
+                self._walk((node.label, node.value), ways)
+                self._put_out(node.label, node.span)
             case _:
                 raise AssertionError(f"{node} is in _SPECIAL alone")
+
+    def _put_out(self, label: ast.Text, statement: Span) -> None:
+        """A result whose name begins with `_` may be one that no caller takes."""
+        if str(label.parts[0] if label.parts else "").startswith("_"):
+            self._usage.meant.append(statement)
 
     def _binding(self, node: ast.Let | ast.Assign, ways: Ways) -> None:
         before, self._kept = self._kept, isinstance(node, ast.Let)
@@ -295,7 +308,8 @@ class _Reader:
 
 _SPECIAL = frozenset(
     (ast.Name, ast.Let, ast.Assign, ast.Conditional, ast.Loop, ast.Repetition, ast.Argument,
-     ast.Setting, ast.Member, ast.DefaultEntry, ast.Preprocess, ast.Input, ast.Train)
+     ast.Setting, ast.Member, ast.DefaultEntry, ast.Preprocess, ast.Input, ast.Train, ast.Chain,
+     ast.Output)
 )  # fmt: skip
 
 

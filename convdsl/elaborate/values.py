@@ -114,6 +114,34 @@ class Given:
 
 
 @dataclass(slots=True, eq=False)
+class Usual(Given):
+    """What a weight starts from, as a default says: where the layer has that weight."""
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What `default` statements say of an operator: attributes, and what its weights start from."""
+
+    arguments: Mapping[str, Given] = field(default_factory=dict[str, Given])
+    starts: Mapping[str, Usual] = field(default_factory=dict[str, Usual])
+
+    def over(self, other: Said) -> Said:
+        """Both, and this where both say something: without biases none starts anywhere."""
+        arguments = {**other.arguments, **self.arguments}
+        starts = {**other.starts, **self.starts}
+        return Said(arguments, left_of(starts, self.arguments))
+
+
+NO_DEFAULTS = Said()
+
+
+def left_of(starts: Mapping[str, Usual], arguments: Mapping[str, Given]) -> dict[str, Usual]:
+    """Starts of the weights that arguments do not leave out, as `bias = false`."""
+    off = {name for name, given in arguments.items() if given.value is False}
+    return {name: start for name, start in starts.items() if name not in off}
+
+
+@dataclass(slots=True, eq=False)
 class Layer:
     """An operator or a block with its arguments, not applied yet. One layer, one set of weights.
 

@@ -15,7 +15,7 @@ from convdsl.elaborate.attributes import array
 from convdsl.elaborate.constants import is_one
 from convdsl.elaborate.scope import Context
 from convdsl.elaborate.session import Session, suggest
-from convdsl.elaborate.values import Given, Initial, ListValue, describe, format_value
+from convdsl.elaborate.values import Given, Initial, ListValue, Usual, describe, format_value
 from convdsl.ir.graph import Value
 from convdsl.ir.opdef import OpDef, Role, StateSpec
 from convdsl.ir.starts import STARTS
@@ -38,6 +38,8 @@ def said_weights(
     specs = {spec.name: spec for spec in op.state(call)}
     for name, given in weights.items():
         assert given.span is not None
+        if name not in specs and isinstance(given, Usual):
+            continue
         if name not in specs:
             text = f"{op.name} has no `{name}` here"
             raise session.fail("E0305", text, given.span, frames=context.frames)

@@ -257,7 +257,17 @@ def derived(call: Call) -> WindowRule:
     return Reach.DERIVED
 
 
-def no_doubt(call: Call) -> tuple[str, str] | None:
+@record
+class Doubt:
+    """What a call does where another is likely meant, and what to write instead. Where the text
+    says the attribute `of` by its name, it is meant."""
+
+    text: str
+    help: str
+    of: str = ""
+
+
+def no_doubt(call: Call) -> Doubt | None:
     """Doubt rule of operators that are taken at their word."""
     return None
 
@@ -361,7 +371,7 @@ class OpDef:
     kernel: Callable[[Call], TensorExpr]
     gradient: Gradient
     exchanges: bool = False
-    doubt: Callable[[Call], tuple[str, str] | None] = no_doubt
+    doubt: Callable[[Call], Doubt | None] = no_doubt
     data_operands: tuple[Operand, ...] = field(init=False, repr=False, compare=False)
     _by_name: dict[str, Attribute] = field(init=False, repr=False, compare=False)
 

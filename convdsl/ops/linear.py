@@ -10,6 +10,7 @@ from convdsl.ir.opdef import (
     REQUIRED,
     Attribute,
     Call,
+    Doubt,
     Kind,
     OpDef,
     Operand,
@@ -80,13 +81,13 @@ def kernel_linear(call: Call) -> TensorExpr:
     return TensorExpr(tuple(inputs), (y,), ("y",))
 
 
-def doubt_linear(call: Call) -> tuple[str, str] | None:
+def doubt_linear(call: Call) -> Doubt | None:
     """The last axis of a map of space is one of space."""
     x = call.type("x")
     if x.rank < 4:
         return None
     text = f"linear works along the last axis, which is space here: {x.shape[-1]} columns of a map"
-    return text, "`flatten` it first, or pool: `avgpool(global) -> flatten -> linear(...)`"
+    return Doubt(text, "`flatten` it first, or pool: `avgpool(global) -> flatten -> linear(...)`")
 
 
 def resolve_matmul(call: Call) -> Mapping[str, Any]:

@@ -14,6 +14,7 @@ from convdsl.ir.opdef import (
     Attribute,
     Call,
     Derived,
+    Doubt,
     Kind,
     OpDef,
     Operand,
@@ -96,13 +97,14 @@ _MOST = 32
 """What maps are enlarged by at once, at the most: FCN-32s goes back by the stride of VGG."""
 
 
-def doubt_resize(call: Call) -> tuple[str, str] | None:
+def doubt_resize(call: Call) -> Doubt | None:
     """A scale that is meant for a size: `resize(224)`."""
     if call["scale"] == FITTING or min(call["scale"]) <= _MOST:
         return None
     numbers = [int(scale) if scale == int(scale) else scale for scale in call["scale"]]
     text = f"resize enlarges {'x'.join(map(str, numbers))} times: its first argument is a scale"
-    return text, f"to a size: `resize(size = {numbers})`"
+    help = f"to a size: `resize(size = {numbers})`; if it is meant, say so: `scale = ...`"
+    return Doubt(text, help, "scale")
 
 
 def _per_axis(call: Call, name: str, rank: int) -> Any:

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from convdsl.diagnostics import SourceFile
-from convdsl.syntax.layout import CLOSERS, CONTINUES_AFTER, begins_arguments
+from convdsl.syntax.layout import CLOSERS, CONTINUES_AFTER, begins_arguments, takes_away
 from convdsl.syntax.layout import continues as goes_on
 from convdsl.syntax.parser import parse
 from convdsl.syntax.words import KEYWORDS
@@ -40,6 +40,7 @@ class Word:
 
     text: str
     spaces: int
+    column: int = 0  # in the text as it is written
     unary: bool = False  # a sign before its operand
     relation: bool = False  # `in` or `where` between its two sides
     called: bool = False  # `where`, the operator, at the start of a line
@@ -69,6 +70,7 @@ class Level:
     body: int  # indentation of the lines inside
     close: int  # indentation of a line that starts with the closing bracket
     start: int = 0  # indentation of the current statement
+    begins: int | None = None  # and its column in the text as it is written
     arrow: int | None = None  # column of the lines of the current chain that start with ->
     chain: int | None = None  # column where the current chain starts
     words: int = 0  # of the current chain, up to its first ->; a.b counts as one
@@ -117,6 +119,14 @@ class Layout:
         goes_on = self.levels[-1].bracket in ("(", "[")
         return self.previous if goes_on else None
 
+    def takes_away(self, words: list[Word]) -> bool:
+        """Whether a line that starts with `-` goes on with the statement before it."""
+        level = self.levels[-1]
+        if self.previous is None or not self.previous.operand or level.begins is None:
+            return False
+        apart = len(words) > 1 and words[1].spaces > 0
+        return takes_away(words[0].column, level.begins, apart, level.head)
+
     def _just_opened(self) -> bool:
         last = self.previous
         return (
@@ -135,9 +145,10 @@ class Layout:
                 return level.arrow
             return level.body
         continues = self.previous is not None and self.previous.text in CONTINUES_AFTER - {"{"}
-        if not continues and (first.called or not goes_on(text, level.head)):
+        on = goes_on(text, level.head) or (text == "-" and not first.unary)
+        if not continues and (first.called or not on):
             if not first.comment:
-                level.start, level.head = level.body, text
+                level.start, level.head, level.begins = level.body, text, first.column
                 level.arrow = level.chain = None
             return level.body
         if text == "->":
@@ -154,6 +165,8 @@ class Layout:
         if text == "{" and level.header is not None:  # what its list went through is over
             (level.stage, level.arrow), level.header = level.header, None
         base = indent if level.stage is None else level.stage
+        if level.begins is None and not word.comment:  # behind the brace, in its line
+            level.begins, level.head, level.start = word.column, text, column
         if text in ("=", ":") or (text == "," and level.bracket in ("(", "[")):
             level.chain = level.arrow = None
         elif text not in ("->", ")", "]", "}") and not word.comment:
@@ -215,7 +228,7 @@ def _words(line: str, previous: Word | None) -> list[Word]:
             break
         found = NUMBER.match(line, at) or WORD.match(line, at)
         assert found is not None
-        word = Word(found.group(), spaces)
+        word = Word(found.group(), spaces, at)
         after_value = last is not None and last.operand
         word.unary = word.text in ("+", "-") and not after_value
         if word.text == ":":  # of a part of a list, a[1:-1], it stands close
@@ -252,6 +265,8 @@ def laid_out(text: str) -> str:
             words[0].called = begins_arguments(_texts(words[1:], rest[number + 1 :]))
         if words and words[0].text == "+" and layout.previous is not None:
             words[0].unary = not layout.previous.operand  # the line goes on with the one before
+        if words and words[0].text == "-" and layout.takes_away(words):
+            words[0].unary = False
         layout.add(words)
     lines = layout.lines
     while lines and not lines[-1]:

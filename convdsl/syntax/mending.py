@@ -10,6 +10,7 @@ from convdsl.diagnostics import SourceFile
 from convdsl.spelling import nearest
 from convdsl.syntax.characters import IN_A_TYPE, OPEN_SIZE
 from convdsl.syntax.declaring import declared
+from convdsl.syntax.layout import BETWEEN
 from convdsl.syntax.slips import STOP, slip
 from convdsl.syntax.words import FOREIGN, KEYWORDS, VALUE
 from convdsl.tensor.records import record
@@ -244,7 +245,25 @@ _PART = "a part of a tensor is slice(axes, start, stop)"
 _PART_OF = re.compile(r"(?:^|[\n{])[ \t]*\w+(?:\[[^\]\n]*\]|\.\w+)\s*\Z")
 
 
+def _goes_on_with_nothing(at: Place) -> str | None:
+    """What to write for a line that starts with an operator, below one that no value ends."""
+    if at.found not in (*BETWEEN, "-") or not at.before.endswith("\n"):
+        return None
+    above = at.before.rstrip().rpartition("\n")[2].partition("#")[0].strip()
+    rest = at.source.text[at.start + len(at.found) :].partition("\n")[0].partition("#")[0].strip()
+    if above.startswith("input ") and at.found in ("and", "or"):
+        return f"what holds of an input's sizes begins with `where`: `where {rest}`"
+    if above.startswith("input "):
+        return f"no value is above, to which `{at.found}` could belong: leave it out"
+    if ends := _PUT_OUT.search(above):
+        return f"an output ends its chain: `{at.found} {rest}` stands before `-> output {ends[1]}`"
+    return None
+
+
+_PUT_OUT = re.compile(r"\boutput (\S+)\Z")
+
 _RULES: tuple[Callable[[Place], str | None], ...] = (
+    _goes_on_with_nothing,
     lambda at: _odd_sign(at.source.text[at.start :], at.found, at.before, at.accepts),
     _slipped,
     _begins_otherwise,

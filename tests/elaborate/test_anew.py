@@ -53,10 +53,23 @@ def test_it_is_true() -> None:
     assert keys == [4, 2]
 
 
+@pytest.mark.parametrize("line", ["- z", "-z", "    -z"])
 @pytest.mark.parametrize("after", ["a -> output y", ""])
-def test_a_difference_that_broke_off(after: str) -> None:
-    """A line that begins with `-` is a statement of its own; the last one is a value."""
-    lines = ["a = x -> conv(4, 3x3)", "    - z", *([after] if after else [])]
+def test_a_difference_that_broke_off(line: str, after: str) -> None:
+    """A line that begins with `-`, and is not written as between two values, is a statement of its
+    own; the last one is a value."""
+    lines = ["a = x -> conv(4, 3x3)", line, *([after] if after else [])]
     found = diagnose(text(*lines))
     told = [(d.code, d.span.text[0] if d.span else "") for d in found]
     assert ("E0409", "-") in told if after else told
+    assert not after or "`    - z`" in found[0].help[0]
+
+
+def test_a_difference_over_lines() -> None:
+    """It is what brackets say."""
+    graphs = [
+        elaborate(SourceFile("m.cnn", text(*lines, "a -> output y"))).graph
+        for lines in (["a = x", "  - z -> conv(4, 3x3)"], ["a = (x - z) -> conv(4, 3x3)"])
+    ]
+    first, second = ([node.op.name for node in graph.op_nodes()] for graph in graphs)
+    assert first == second == ["sub", "conv"]

@@ -80,6 +80,31 @@ def test_written_as_text_and_read_again() -> None:
     assert {key: state(back, key).init for key in starts} == starts
 
 
+def test_defaults_say_what_weights_start_from() -> None:
+    """Of layers that have the weight; what a call says itself wins, and so does a later default."""
+    model = parsed(
+        "default conv(weight = fan_in_uniform, bias = initial(-4.5)), bn(weight = zeros)\n"
+        "x -> conv(6, 3x3) as a -> conv(6, 3x3, bias = false) as b -> bn(affine = false) as c"
+        " -> conv(6, 3x3, weight = zeros, bias = [0.5]) as d -> bn as e\n"
+        "  -> scope s { default conv(bias = false)\nconv(6, 1x1) as f -> conv(6, 1x1, bias = true)"
+        " as g } -> conv(6, 1x1, bias = true) as h -> output y"
+    )
+    assert {key: s.init for key, s in model.graph.states.items() if s.role is Role.PARAMETER} == {
+        "a.weight": "fan_in_uniform",
+        "a.bias": "-4.5",
+        "b.weight": "fan_in_uniform",
+        "d.weight": "zeros",
+        "e.weight": "zeros",
+        "e.bias": "zeros",
+        "s.f.weight": "fan_in_uniform",
+        "s.g.weight": "fan_in_uniform",
+        "s.g.bias": "fan_in_uniform",
+        "h.weight": "fan_in_uniform",
+        "h.bias": "-4.5",
+    }
+    assert model.graph.states["d.bias"].role is Role.CONSTANT
+
+
 @pytest.mark.dear(share=4)
 def test_texts_of_files_say_nothing_of_starts(tmp_path: Path) -> None:
     model = parsed("x -> conv(6, 3x3) as c -> output y")
@@ -101,7 +126,7 @@ def test_texts_of_files_say_nothing_of_starts(tmp_path: Path) -> None:
         ("x -> conv(6, 3x3, bias = bilinear)", "`bilinear` takes filters"),
         ("x -> conv(6, 3x3, bias = normal)", "takes a tensor, numbers, or a word for its start"),
         ("x -> conv(6, 3x3, bias = zeroes)", "did you mean `zeros`?"),
-        ("default conv(bias = zeros)\nx -> conv(6, 3x3)", "conv(..., bias = zeros)"),
+        ("default conv(weight = [[1]])\nx -> conv(6, 1x1)", "conv(..., weight = ...)"),
     ],
 )
 def test_refusals(body: str, message: str) -> None:

@@ -51,13 +51,36 @@ def test_several_values_stand_in_a_list(body: str, help: str) -> None:
     assert convdsl.parse(mended).name == "m"
 
 
-@pytest.mark.parametrize("sign", "-/")
+@pytest.mark.parametrize("sign", ["-", "/"])
 def test_a_sum_of_losses_goes_on_behind_its_sign(sign: str) -> None:
     head = "model m {\ninput x: f32[N, 2]\nx -> output y\n}\ntrain {\noptimizer = sgd()\n"
-    wrong = f"{head}loss = mse(y, a)\n    {sign} mse(y, b)\n}}"
+    wrong = f"{head}loss = mse(y, a)\n{sign} mse(y, b)\n}}"
     with pytest.raises(convdsl.CompileError) as raised:
         convdsl.parse(wrong)
-    assert f"leave the `{sign}` at the end of the line before" in str(raised.value)
+    said = {"-": "`    - mse(y, b)`", "/": "leave the `/` at the end of the line before"}
+    assert said[sign] in str(raised.value)
+    convdsl.parse(f"{head}loss = mse(y, a)\n    - mse(y, b)\n}}")
     convdsl.parse(f"{head}loss = mse(y, a)\n    + mse(y, b)\n    * 2\n}}")
     convdsl.parse(f"{head}loss = mse(y, a) +\n    mse(y, b)\n}}")
     convdsl.parse(f"{head}loss = (mse(y, a)\n    + mse(y, b))\n}}")
+
+
+EQUAL = (
+    "model m {{\ninput x: f32[N, 3, H, W] where {}\nx + transpose(x, [0, 1, 3, 2]) -> output y\n}}"
+)
+
+
+@pytest.mark.parametrize("where", ["H == W", "W == H", "W % 32 == 0, H == W", "W == H and W >= 64"])
+def test_equal_sizes_are_one(where: str) -> None:
+    """Whichever is named first, and whatever else is said of either; bound by either name."""
+    text = EQUAL.format(where)
+    assert len({*convdsl.parse(text).graph.inputs["x"].type.shape[2:]}) == 1
+    for given in ({"H": 64}, {"W": 64}, {"H": 64, "W": 64}):
+        assert convdsl.parse(text, **given).graph.inputs["x"].type.shape[2:] == (64, 64)
+    with pytest.raises(convdsl.CompileError, match="H = 64 and W = 96 are set"):
+        convdsl.parse(text, H=64, W=96)
+
+
+def test_what_is_said_of_an_equal_size_holds() -> None:
+    with pytest.raises(convdsl.CompileError, match="96 or 128 would do"):
+        convdsl.parse(EQUAL.format("H == W, W % 32 == 0"), H=100)

@@ -180,6 +180,10 @@ def test_warnings(body: str, expected: list[str]) -> None:
         ("block b { y = in -> relu\nin -> relu6 }", "x -> b", ["W0201 y"]),
         ("block b { input p, q\np -> relu }", "b(x, x)", ["W0201 q"]),
         ("block b { input p\nin -> relu }", "x -> b", []),
+        ("block b { in -> relu -> output a\nin -> relu6 -> output _b }", "b(x).a -> relu", []),
+        ("block b { in -> relu -> output a\noutput _b = in -> relu6 }", "b(x).a -> relu", []),
+        ("block b { in -> relu -> output a\nin -> tanh -> output c }", "b(x).a -> relu",
+         ["W0409 tanh"]),
         ("block b { input p: f32[N, C, H, W]\np -> conv(C, 1x1) }", "x -> b", []),
         ("block never(w) { y = in -> relu\nin -> relu6 }", "x -> relu", ["W0201 w", "W0201 y"]),
         ("let w = 3\nlet v = 4", "x -> conv(v, 1x1)", ["W0201 w"]),
@@ -207,6 +211,14 @@ def test_warnings_of_definitions(before: str, body: str, expected: list[str]) ->
 )
 def test_inputs(body: str, declared: str, expected: list[str]) -> None:
     assert codes(body, declared=declared) == expected
+
+
+@pytest.mark.parametrize(
+    ("layer", "expected"),
+    [("resize(64)", ["W0501"]), ("resize(scale = 64)", []), ("upsample(scale=64)", [])],
+)
+def test_what_is_said_by_its_name_is_meant(layer: str, expected: list[str]) -> None:
+    assert [d.code for d in model(f"x -> {layer} -> output y").warnings] == expected
 
 
 def test_errors_bring_no_warnings_with_them() -> None:

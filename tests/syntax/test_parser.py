@@ -114,7 +114,7 @@ def test_an_operator_goes_on_with_the_line_before(operator: str, gap: str) -> No
 
 def test_losses_over_lines() -> None:
     """Settings of `train`, each of several lines."""
-    text = "train {\nloss = mse(y, t)\n  + 0.5 * l1(y, t)\noptimizer = sgd\n}"
+    text = "train {\nloss = mse(y, t)\n  - 0.5 * l1(y, t)\n  + mse(z, t)\noptimizer = sgd\n}"
     (train,) = parse(SourceFile("a", text)).items
     assert isinstance(train, ast.Train)
     assert len(train.settings) == 2
@@ -127,6 +127,33 @@ def test_a_sign_starts_a_statement() -> None:
     (block,) = parse(SourceFile("a", "block a {\nin\n-in\n}")).items
     assert isinstance(block, ast.Block)
     assert len(block.body.statements) == 2
+
+
+@pytest.mark.parametrize(
+    ("body", "statements"),
+    [
+        ("{\n  y = in\n    - a\n}", 1),
+        ("{\n  y = in # why\n\n    # and\n    - a -> relu\n}", 1),
+        ("{\n  y = in\n  - a\n}", 2),  # no further in than its statement
+        ("{\n  y = in\n- a\n}", 2),
+        ("{\n  y = in\n    -a\n}", 2),  # no space behind the sign
+        ("{ y = in\n  - a\n}", 2),
+        ("{ y = in\n            - a }", 1),
+        ("{\n  input b\n    - b\n}", 2),  # which no value ends
+        ("{\n  y = if b { in } else {\n      a\n  }\n    - a\n}", 1),
+        ("{\n  y = repeat 2 { in\n  }\n  - a\n}", 2),
+        ("{\n  y = [in,\n  a][0]\n    - a\n}", 1),
+    ],
+)
+def test_a_minus_goes_on_where_it_is_written_so(body: str, statements: int) -> None:
+    """Further in than its statement, with a space behind it; and the layout keeps what it is."""
+    text = f"block b {body}"
+    for written in (text, format_source(text), format_source(format_source(text))):
+        (block,) = parse(SourceFile("a", written)).items
+        assert isinstance(block, ast.Block)
+        assert len(block.body.statements) == statements, written
+    assert format_source(format_source(text)) == format_source(text)
+    assert ("- a" in format_source(text)) == (statements == 1)
 
 
 def test_every_bad_item_is_reported() -> None:
