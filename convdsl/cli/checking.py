@@ -12,6 +12,7 @@ from convdsl import loading, zoo
 from convdsl.cli import budgets, console, sizing
 from convdsl.cli.files import plain_path
 from convdsl.cli.options import input_shapes, parameters
+from convdsl.cli.settings import taken_out
 from convdsl.diagnostics import ArtifactError, CompileError, Diagnostic, InputError
 from convdsl.elaborate import check_file, load_file, model_spans
 from convdsl.elaborate.files import ROOT_MARK, parsed_once
@@ -31,6 +32,7 @@ class Checks:
         self.count = 0
         self.damaged: list[str] = []  # what is said of artifacts that are
         self._options = options
+        self._training = taken_out(options)
         self._projects: dict[Path, Project | CompileError] = {}
         self._models: list[tuple[Path, str]] = []  # that were looked at
         self._listing = False  # whether a project's whole list was
@@ -156,12 +158,22 @@ class Checks:
             except CompileError as error:
                 yield from error.diagnostics
                 continue
-            yield from loaded.warnings
-            yield from _misjudged(loaded)
+            yield from self._trained(loaded)
             yield from budgets.findings(loaded, spans[name], self._options)
             project = self._project(path)
             for budget in () if project is None else project.budgets_of(path, name):
                 yield from budgets.findings_of_a_file(path, spans[name], budget, self._options)
+
+    def _trained(self, model: Model) -> Iterator[Diagnostic]:
+        """Warnings of a model, and losses and metrics that cannot judge what the network puts out:
+        of its `train` block, and what `--set train.` says over it."""
+        said = self._training
+        yield from (w for w in model.warnings if not ("loss" in said and w.code == "W0903"))
+        if model.training is None and not said:
+            return
+        from convdsl.training.judging import disagreements
+
+        yield from disagreements(model, said)
 
     def _loaded(self, path: Path, name: str, given: Mapping[str, Any]) -> Model:
         """A model of a file; what `--input` says of open sizes holds where it needs them."""
@@ -187,15 +199,6 @@ def _file_of(name: str) -> str | None:
     """The file that a name on the command line means, where it is one."""
     head, colon, _ = name.rpartition(":")
     return next((x for x in (name, head if colon else name) if Path(x).exists()), None)
-
-
-def _misjudged(model: Model) -> tuple[Diagnostic, ...]:
-    """Losses and metrics of the `train` block that cannot judge what the network puts out."""
-    if model.training is None:
-        return ()
-    from convdsl.training.judging import disagreements
-
-    return disagreements(model)
 
 
 def _is_source(path: Path) -> bool:

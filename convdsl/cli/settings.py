@@ -50,10 +50,16 @@ def _number(text: str) -> str:
     return text
 
 
-def split_settings(options: argparse.Namespace) -> dict[str, str]:
-    """Take `train.*` out of `--set`, and the short forms with it: texts by setting."""
+def taken_out(options: argparse.Namespace) -> dict[str, str]:
+    """Take `train.*` out of `--set`: texts by setting."""
     said = {n[len(_TRAIN) :]: text for n, text in options.set if n.startswith(_TRAIN)}
     options.set = [(n, text) for n, text in options.set if not n.startswith(_TRAIN)]
+    return said
+
+
+def split_settings(options: argparse.Namespace) -> dict[str, str]:
+    """Take `train.*` out of `--set`, and the short forms with it: texts by setting."""
+    said = taken_out(options)
     for name in _SHORT:
         value = getattr(options, name, None)
         if isinstance(value, list):

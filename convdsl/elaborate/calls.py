@@ -207,6 +207,8 @@ class Binder(Evaluator):
     def _twice(self, binding: Binding, slot: Slot) -> tuple[str, ...]:
         """Help for `conv(3, 64, kernel = 3)`: the second number is the kernel."""
         first = binding.arguments[slot.name].value
+        if binding.op is not None and binding.takes_more_tensors():
+            return (f"`{binding.factory.name}` takes another tensor: {_KNOWN_PLACE}",)
         two = "channels" in binding.arguments and slot.name == "kernel" and type(first) is int
         return (channels_in.KNOWN,) if two else ()
 
@@ -312,6 +314,8 @@ def _plain(value: Any) -> str:
         return "true" if value else "false"
     return "x".join(map(str, value)) if isinstance(value, tuple) else str(value)  # pyright: ignore[reportUnknownArgumentType]
 
+
+_KNOWN_PLACE = "of a place that is known here, slice([0], 3, 4) -> squeeze([0])"
 
 _SQUARE = re.compile(r"(\d+)[ \t]*\*[ \t]*\1")
 """`3*3`, which is 9."""

@@ -131,10 +131,16 @@ def technique(kind: str, word: str, known: Collection[str]) -> tuple[str, ...]:
     both = {**here, **listed}
     meant = next((both[form] for form in forms if form in both), None)
     if kind == "loss" and plain in ("mean", "sum", "reducemean", "reducesum", "abs", "square"):
-        return ("of squared differences it is mse(output, target), of magnitudes l1(...)",)
+        return WRITTEN_OUT
     if kind == "augmentation" and plain in ("totensor", "normalize"):
         return ("what is done to every image is of `preprocess`, and images are tensors already",)
     return (f"did you mean `{meant}`?",) if meant else ()
+
+
+WRITTEN_OUT = (
+    "squared differences are mse(output, target), magnitudes l1(...), an output itself mean(y)",
+)
+"""Help for a loss as its formula."""
 
 
 def step(word: str) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from convdsl.elaborate.expressions import without_value
 from convdsl.elaborate.images import preprocessing
 from convdsl.elaborate.inputs import InputDeclarations
 from convdsl.elaborate.interpreter import Interpreter
+from convdsl.elaborate.naming import LABEL
 from convdsl.elaborate.scope import Context
 from convdsl.elaborate.session import Refused, Session, Stop, suggest
 from convdsl.elaborate.values import (
@@ -72,6 +73,8 @@ class Statements(Interpreter):
 
     def _assign(self, node: ast.Assign, context: Context) -> None:
         value = self.evaluate(node.value, context)
+        if value is NOTHING:
+            value = self._put_out(node.value, context)
         names = ", ".join(target.id for target in node.targets)
         if value is NOTHING or isinstance(value, LAYER_LIKE):
             for target in node.targets:
@@ -80,7 +83,7 @@ class Statements(Interpreter):
                 "this has no value" if value is NOTHING else f"`{names}` would be {describe(value)}"
             )
             help = (
-                _put_out(node) or without_value(node.value)
+                without_value(node.value)
                 if value is NOTHING
                 else (
                     f"let something flow in: `{names} = in -> ...`, or write `let {names} = ...`",
@@ -88,6 +91,12 @@ class Statements(Interpreter):
             )
             raise self.fail(context, "E0408", what, node.value.span, help=help)
         self.bind_targets(node.targets, value, context, node.value.span)
+
+    def _put_out(self, node: ast.Expression, context: Context) -> Any:
+        """What a chain that ends with an output has put out."""
+        if not isinstance(node, ast.Chain) or not isinstance(sink := node.stages[-1], ast.Sink):
+            return NOTHING
+        return context.results.values.get(self.label_of(sink.label, context, LABEL), NOTHING)
 
     def _assertion(self, node: ast.Assertion, context: Context) -> None:
         if self.condition(node.condition, context):
@@ -172,15 +181,3 @@ def _keywords(operator: Operator, argument: ast.Argument) -> tuple[str, ...]:
         return ()
     said = f"{first[0].name} = {argument.value.span.text}"
     return (f"write e.g. `default {operator.name}({said})`",)
-
-
-def _put_out(node: ast.Assign) -> tuple[str, ...]:
-    """Help where a chain that ends with `output` is bound."""
-    chain = node.value
-    if not isinstance(chain, ast.Chain) or not isinstance(chain.stages[-1], ast.Sink):
-        return ()
-    before = node.span.source.text[: chain.stages[-1].label.span.start]
-    if "\n" in before.rpartition("->")[2]:
-        return ("a `->` at the end of a line goes on in the next one: leave it out",)
-    label = chain.stages[-1].label.span.text
-    return (f"an output is a name already: leave out `{node.targets[0].id} =`, and read `{label}`",)

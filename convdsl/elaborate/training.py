@@ -46,11 +46,15 @@ class TrainBlock:
 
     def check(self, session: Session, *, shared: bool = False) -> None:
         """Report names that no parameter, and no output, of the network has. A block that several
-        models share may be meant for others: then an output is only missed."""
+        models share may be meant for others: then an output is only missed, and so is one that the
+        model has with other parameters than are set from outside."""
         outputs = list(session.graph.outputs)
-        report = session.warn if shared else session.fail
-        code = "W0903" if shared else "E0903"
         for name, span, other in self.compared:
+            spared = (
+                name is not None and not session.is_as_written and puts_out(session, span, name)
+            )
+            report = session.warn if shared or spared else session.fail
+            code = "W0903" if shared or spared else "E0903"
             if name is None and len(outputs) > 1:
                 text = f"there are {len(outputs)} outputs, and the loss does not say which it means"
                 report(code, text, span, help=(f"write e.g. `mse({outputs[0]}, target)`",))
@@ -58,6 +62,10 @@ class TrainBlock:
                 help = suggest(name, outputs) or (those(outputs[:8]),)
                 if other in outputs:
                     help = (f"the output comes first, then the target: ({other}, {name})",)
+                if spared:
+                    help = (
+                        f"what is trained instead: --set 'train.loss=mse({outputs[0]}, target)'",
+                    )
                 report(code, f"no output is called `{name}`", span, help=help)
         self._check_schedule(session)
         states = session.graph.states.items()
@@ -83,6 +91,14 @@ class TrainBlock:
                 text = f"{what} {first:g} epochs, and training ends after {epochs}"
                 help = (f"`{name}` is in epochs; `epochs` says how many there are",)
                 session.warn("W0905", text, choice.span, help=help)
+
+
+def puts_out(session: Session, place: Span, name: str) -> bool:
+    """Whether some model of the file, in which something stands, calls an output so."""
+    tree = session.trees.get(id(place.source))
+    found = nodes(tree) if tree is not None else ()
+    labels = (n.label for n in found if isinstance(n, ast.Sink | ast.Output))
+    return any(label.plain == name for label in labels)
 
 
 _IN_EPOCHS = {
@@ -239,7 +255,7 @@ class TrainingReader:
         if name.id not in known:
             near = [other for other in known if name.id.lower() in other.split("_")]
             listed = (f"one of {', '.join(near or known)}",)
-            if setting == "loss" and self._is_put_out(name):
+            if setting == "loss" and puts_out(self._evaluator.session, name.span, name.id):
                 listed = (f"an output is compared with a target: mse({name.id}, target)",)
             kind = _ONE.get(setting, setting)
             help = (
@@ -250,13 +266,6 @@ class TrainingReader:
             text = f"unknown {kind} `{name.id}`"
             raise self._fail(text, name.span, help=help)
         return known[name.id]
-
-    def _is_put_out(self, name: ast.Name) -> bool:
-        """Whether some model of the file calls an output so."""
-        tree = self._evaluator.session.trees.get(id(name.span.source))
-        found = nodes(tree) if tree is not None else ()
-        labels = (n.label for n in found if isinstance(n, ast.Sink | ast.Output))
-        return any(label.plain == name.id for label in labels)
 
     def _chosen(
         self, technique: Technique, arguments: Sequence[ast.Argument], span: Span
@@ -355,16 +364,20 @@ class TrainingReader:
         """An output, or a target, by name."""
         if not isinstance(argument.value, ast.Name | ast.Member):
             help = _computed(name, argument.value)
-            raise self._fail(f"`{name}` compares an output with a target", argument.span, help=help)
+            what = "is of an output" if name == _OWN else "compares an output with a target"
+            raise self._fail(f"`{name}` {what}", argument.span, help=help)
         return argument.value.span.text
 
 
+_OWN = "mean"
 _TAKEN_AS_LOGITS = ("cross_entropy", "binary_cross_entropy", "focal", "dice", "kl_divergence")
 _SHARES = ("sigmoid", "softmax")
 
 
 def _computed(loss: str, node: ast.Expression) -> tuple[str, ...]:
     """Help for a loss of what is computed where it stands."""
+    if loss == _OWN:
+        return foreign_training.WRITTEN_OUT
     layer = node.callee if isinstance(node, ast.Call) else None
     if isinstance(layer, ast.Name) and layer.id in _SHARES and loss in _TAKEN_AS_LOGITS:
         return (f"it takes logits, and computes the {layer.id} itself: leave that out",)

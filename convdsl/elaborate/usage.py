@@ -261,6 +261,7 @@ class _Reader:
         own = len(self._own)
         for name in node.targets:
             self._bind(name, says, node.span, ways, _help(node))
+            self._own[-1].read = _gives_a_result(node)
         if isinstance(node.value, ast.Member) and node.value.name.id in ("shape", "space"):
             self._sizes.append(tuple(self._own[own:]))
 
@@ -324,12 +325,12 @@ def _calls(iterable: ast.Expression, function: str) -> bool:
     return isinstance(callee, ast.Name) and callee.id == function
 
 
-def _gives_a_result(statement: ast.Statement) -> bool:
+def _gives_a_result(statement: ast.Statement | ast.Let) -> bool:
     """Whether a statement declares an output, so that `out` is a name as any other."""
     match statement:
         case ast.Output():
             return True
-        case ast.Evaluation(value=ast.Chain(stages=(*_, ast.Sink()))):
-            return True
+        case ast.Evaluation(value=value) | ast.Assign(value=value):
+            return isinstance(value, ast.Chain) and isinstance(value.stages[-1], ast.Sink)
         case _:
             return False

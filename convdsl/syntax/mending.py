@@ -84,6 +84,8 @@ def _binds_otherwise(at: Place) -> str | None:
         return "there are lists, [a, b], and names: one `let` for each"
     if at.found == "*" and re.search(r"\b(?:block|model)\s+\w+\([^)]*\Z", at.before):
         return "of any number: one parameter that is a list, called unit(widths = [32, 64])"
+    if at.found == "=" and at.word in KEYWORDS and at.word == at.begun:
+        return f"`{at.word}` is a word of the language: choose another name"
     if at.found == "=" and "COMPARE" in at.accepts:
         return "`=` binds a name at the start of a statement; write `==` to compare"
     return None

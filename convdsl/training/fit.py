@@ -38,7 +38,7 @@ from convdsl.training.feeding import (
     reading_ahead,
     settled,
 )
-from convdsl.training.judging import agree, compares, doubts, loss_model
+from convdsl.training.judging import agree, doubts, judged, loss_model
 from convdsl.training.loop import CHECKPOINT, WEIGHTS, Run, Watch
 from convdsl.training.rates import Rates
 from convdsl.training.session import Session, loss_of
@@ -272,7 +272,7 @@ def _measure(model: Model, data: Data, training: Training, reading: int) -> Eval
         return None
     _, hard = loss_model(model, training)
     plain = loader_of(model, hard, data.validation, training, reading, trains=False)
-    return Evaluation(plain, training, compares(model.graph, training.loss[0]))
+    return Evaluation(plain, training, judged(model.graph, training))
 
 
 def evaluate_model(
@@ -312,7 +312,7 @@ def evaluate_model(
     network = compile(model, weights, precision=precision, **how)
     loss = compile(measure, {}, **how)
     loader = loader_of(model, targets, chosen, training, reading_ahead(workers), trains=False)
-    compared = compares(model.graph, training.loss[0])
+    compared = judged(model.graph, training)
     figures = evaluate(network, applied(loss_of, loss), loader, training, compared)
     return {"samples": len(chosen), **figures}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from convdsl.diagnostics import CompileError, Diagnostic, InputError, Label
 from convdsl.ir import techniques
@@ -15,7 +16,7 @@ from convdsl.ops import BY_NAME
 from convdsl.ops.shape import OPERATORS as SHAPES
 from convdsl.tensor import TensorType
 from convdsl.training.data.augmentation import BATCHES
-from convdsl.training.losses import LOSSES, UnknownSize
+from convdsl.training.losses import COMPARING, LOSSES, UnknownSize
 from convdsl.training.metrics import METRICS
 from convdsl.training.settings import complete
 
@@ -42,24 +43,27 @@ def agree(model: Model, training: Training) -> None:
         raise Misfit(found)
 
 
-def disagreements(model: Model) -> tuple[Diagnostic, ...]:
-    """What `agree` says of a model's `train` block, as far as sizes are known; of a block that
-    several models share, which may be meant for others, as warnings."""
+def disagreements(model: Model, said: Mapping[str, Any] | None = None) -> tuple[Diagnostic, ...]:
+    """What `agree` says of a model's `train` block, and what is `said` over it, as far as sizes are
+    known; of a block that several models share, which may be meant for others, as warnings. An
+    output that was told to be missing is not missed again."""
+    settings = complete(model, said)
+    told = any(w.code == "W0903" for w in model.warnings)
     try:
-        agree(model, complete(model))
+        agree(model, settings)
     except Misfit as error:
         found = error.diagnostics
         if not model.shares_training:
-            return found
-        told = [w.span for w in model.warnings if w.code == "W0903" and w.span is not None]
+            return () if told and "loss" not in (said or {}) else found
+        places = [w.span for w in model.warnings if w.code == "W0903" and w.span is not None]
         return tuple(
             replace(d, code="W0903", severity="warning")
             for d in found
-            if d.span is None or not any(d.span.to(span) == d.span for span in told)
+            if d.span is None or not any(d.span.to(span) == d.span for span in places)
         )
     except InputError:  # there is no loss yet, or an open size decides
         return ()
-    return tuple(doubts(model, complete(model)))
+    return tuple(doubts(model, settings))
 
 
 def doubts(model: Model, training: Training) -> Iterator[Diagnostic]:
@@ -118,20 +122,31 @@ def loss_model(
 
 def compares(graph: Graph, term: Loss) -> tuple[str, str]:
     """The output and the target that a term of the loss compares: by default the only output, and
-    what the loss usually compares with."""
+    what the loss usually compares with. Of a term that is the network's own, twice the output."""
     known = list(graph.outputs)
     builder = LOSSES[term.measure.name]
+    if builder.own and len(term.compares) != 1:
+        said = f"`{term.measure.name}` is of an output that is a term of the loss itself"
+        raise InputError(f"{said}\nhelp: name it, without a target: {term.measure.name}(output)")
     output = term.compares[0] if term.compares else known[0]
     if not term.compares and len(known) > 1:
         said = f"{term.measure.name}(output, target)"
         raise InputError(f"there are several outputs; say which the loss compares: {said}")
     if output not in graph.outputs:
         raise InputError(f"the loss compares output {output}; there are: {', '.join(known)}")
+    if builder.own:
+        return output, output
     target = term.compares[1] if len(term.compares) > 1 else builder.usual
     if target in graph.outputs and target not in graph.inputs:
         said = f"a target comes with the data, and `{target}` is an output"
         raise InputError(f"{said}\nhelp: call one of them otherwise")
     return output, target
+
+
+def judged(graph: Graph, training: Training) -> tuple[str, str]:
+    """The output and the target that metrics look at: those of the first term that has a target."""
+    terms = [term for term in training.loss if not LOSSES[term.measure.name].own]
+    return compares(graph, (terms or training.loss)[0])
 
 
 def _names_of(graph: Graph, term: Loss) -> tuple[str, str]:
@@ -181,7 +196,7 @@ def _that_suit(graph: Graph, term: Loss) -> Iterator[str]:
     y = graph.outputs.get(term.compares[0] if term.compares else next(iter(graph.outputs)))
     if y is None or not y.type.dtype.is_float or _judges(term.measure.name, y.type):
         return
-    others = [name for name in LOSSES if _judges(name, y.type)]
+    others = [name for name in COMPARING if _judges(name, y.type)]
     if others:
         yield f"losses of {y.type} are {', '.join(others)}"
 
@@ -215,7 +230,7 @@ def _measured(build: Build, term: Loss, targets: dict[str, TensorType], *, mixes
         raise
     except InputError as error:
         raise InputError(f"`{name}` cannot judge `{output}`: {error}") from None
-    given = graph.inputs.get(target)
+    given = y if builder.own else graph.inputs.get(target)
     if given is None:
         given, targets[target] = add_input(build, target, wanted), wanted
     if given.type != wanted:
@@ -244,10 +259,14 @@ def _misjudged(
     model: Model, training: Training, targets: Mapping[str, TensorType]
 ) -> Iterator[Diagnostic]:
     """Metrics that cannot compare what the first term of the loss compares."""
-    output, target = compares(model.graph, training.loss[0])
+    output, target = judged(model.graph, training)
     y = model.graph.outputs[output].type
+    if training.metrics and output == target:
+        text = "metrics compare with a target, and no term of the loss has one"
+        yield _misfit(training.metrics[0], text)
+        return
     given = model.graph.inputs.get(target)
-    t = targets[target] if given is None else given.type
+    t = y if output == target else targets[target] if given is None else given.type
     for choice in training.metrics:
         try:
             METRICS[choice.name].compares(y, t)

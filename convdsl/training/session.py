@@ -135,7 +135,7 @@ class Session:
         """Targets that a loss makes no sense of, labels that are no class, are InputErrors."""
         for term in self.training.loss:
             output, target = compares(self.model.graph, term)
-            if isinstance(batch[target], np.ndarray):
+            if target != output and isinstance(batch[target], np.ndarray):
                 type, arguments = self.model.graph.outputs[output].type, term.measure.arguments
                 LOSSES[term.measure.name].check(batch[target], type, arguments)
 

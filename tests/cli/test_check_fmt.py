@@ -205,3 +205,32 @@ def test_the_standard_input_keeps_its_letters() -> None:
             command, input=given, capture_output=True, check=True, env={**os.environ, "LC_ALL": "C"}
         )
         assert done.stdout.decode() == text
+
+
+AUXILIARY = """model net(deep = true) {
+    input x: f32[N, 4]
+    x -> linear(3) -> output near
+    if deep { x -> linear(3) -> output far }
+}
+train { loss = mse(near, t) + mse(far, u) }
+"""
+
+
+def test_settings_of_training(convdsl, tmp_path: Path) -> None:
+    """They stand over the file's, as when it trains."""
+    net = tmp_path / "net.cnn"
+    net.write_text(AUXILIARY)
+    said = convdsl("check", net, "--set", "deep=false")
+    assert (said.code, "W0903" in said.out, "--set 'train.loss=mse(near" in said.out) == (
+        1,
+        True,
+        True,
+    )
+    loss = ("--set", "deep=false", "--set", "train.loss=mse(near, t)")
+    assert convdsl("check", net, *loss).code == 0
+    assert convdsl("check", net, "--set", "train.epochs=3").code == 0
+    assert "did you mean `epochs`?" in convdsl("check", net, "--set", "train.epoch=3").out
+    assert convdsl("report", net, "--set", "deep=false").code == 0
+    assert convdsl("report", net, "--training", "--batch", "2", *loss).code == 0
+    said = convdsl("report", net, "--training", "--batch", "2", "--set", "deep=false")
+    assert (said.code, "compares output far" in said.err) == (2, True)

@@ -321,3 +321,11 @@ def test_a_scale_is_no_size(stage: str, warned: bool) -> None:
     assert [d.code for d in found] == ["W0501"] * warned
     if warned:
         assert "resize(size = [" in found[0].help[0]
+
+
+def test_what_is_put_out_may_be_bound() -> None:
+    """`y = ... -> output z` binds the tensor, in a loop with a name for each round, too."""
+    loops = 'for i in [1, 2] { y = x -> conv(2, 1x1) -> output "o{i}"\ny -> relu -> output "r{i}" }'
+    assert list(model(loops).outputs) == ["o1", "r1", "o2", "r2"]
+    assert not model("y = x -> relu -> output z").warnings
+    assert not model("y = x -> relu ->\noutput y").warnings

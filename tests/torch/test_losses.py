@@ -13,7 +13,7 @@ from losses import Case, draw_case
 from torch import Tensor
 from torch.nn import functional as F
 
-from convdsl.training.losses import LOSSES
+from convdsl.training.losses import COMPARING
 
 pytestmark = pytest.mark.torch
 
@@ -153,7 +153,7 @@ REFERENCES: dict[str, Callable[[Tensor, Tensor, Arguments], Tensor]] = {
 
 
 def test_every_loss_has_a_reference() -> None:
-    assert set(REFERENCES) == set(LOSSES)
+    assert set(REFERENCES) == set(COMPARING)
 
 
 @pytest.mark.filterwarnings("ignore:reduction. 'mean' divides")

@@ -16,7 +16,7 @@ from convdsl.ir.model import Model
 from convdsl.loading import parse
 from convdsl.tensor import DType, TensorType
 from convdsl.training.judging import LOSS, disagreements, loss_model
-from convdsl.training.losses import LOSSES
+from convdsl.training.losses import COMPARING
 from convdsl.training.metrics import METRICS
 from convdsl.training.settings import complete
 
@@ -66,11 +66,11 @@ def network(shape: tuple[int, ...], train: str) -> Model:
 
 
 def test_every_loss_is_told_of() -> None:
-    assert set(ACCEPTS) == set(LOSSES)
+    assert set(ACCEPTS) == set(COMPARING)
 
 
 @pytest.mark.drawn(share=4)
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", COMPARING)
 def test_losses_of_every_shape(name: str) -> None:
     for shape in SHAPES:
         model = network(shape, f"loss = 2 * {name}(y, target)")
@@ -87,7 +87,7 @@ def test_losses_of_every_shape(name: str) -> None:
         assert error.message.endswith(str(model.outputs["y"]))
         (help,) = error.help
         listed = help.rpartition(" are ")[2].split(", ")
-        assert set(listed) == {other for other in LOSSES if ACCEPTS[other](shape)}
+        assert set(listed) == {other for other in COMPARING if ACCEPTS[other](shape)}
 
 
 @pytest.mark.parametrize("name", METRICS)

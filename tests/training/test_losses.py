@@ -17,7 +17,7 @@ from convdsl.ir.build import Build
 from convdsl.ir.graph import Graph
 from convdsl.ops import BY_NAME
 from convdsl.tensor import DType, TensorType, symbol
-from convdsl.training.losses import LOSSES
+from convdsl.training.losses import COMPARING, LOSSES
 
 pytestmark = pytest.mark.drawn
 
@@ -31,7 +31,7 @@ def test_the_language_has_the_same_losses() -> None:
 
 
 @pytest.mark.dear
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", COMPARING)
 def test_gradients_agree_with_differences(name: str) -> None:
     """By outputs and by targets that are numbers."""
     checked = 0
@@ -44,7 +44,7 @@ def test_gradients_agree_with_differences(name: str) -> None:
 
 
 @pytest.mark.dear
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", COMPARING)
 def test_machine_code_agrees(name: str) -> None:
     """After all passes, fused, in f32; huge logits among the draws."""
     for seed in range(8):
@@ -154,7 +154,7 @@ def test_as_many_weights_as_classes() -> None:
         case.forward()
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", COMPARING)
 def test_the_batch_may_be_free(name: str) -> None:
     """As models have it: the same loss once it is known."""
     case = next(c for c in (draw_case(name, seed) for seed in range(50)) if c.output.shape[0] > 1)

@@ -22,7 +22,7 @@ from convdsl.toolchain import find_toolchain
 from convdsl.training.checkpoint import read_checkpoint
 from convdsl.training.data.parts import Part
 from convdsl.training.fit import Trained, prepare, train
-from convdsl.training.losses import LOSSES
+from convdsl.training.losses import COMPARING, LOSSES
 from convdsl.training.session import Session
 from convdsl.training.settings import complete
 from convdsl.training.step import training_step
@@ -141,7 +141,7 @@ def test_statistics_are_each_rank_s_own_unless_synchronised() -> None:
 
 
 @pytest.mark.dear
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", COMPARING)
 @pytest.mark.drawn(share=20)
 @pytest.mark.parametrize("seed", range(6))
 def test_every_loss_is_that_of_the_whole_batch(name: str, seed: int) -> None:

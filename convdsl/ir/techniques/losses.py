@@ -124,4 +124,9 @@ LOSSES: Table = table(
         "`diou`, and how unlike the shapes are; Zheng et al. 2020",
         (_REDUCTION,),
     ),
+    Technique(
+        "mean",
+        "of an output that the network computes as a term of its loss: a divergence, a penalty. It "
+        "has no target: mean(output)",
+    ),
 )

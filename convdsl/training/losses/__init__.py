@@ -12,7 +12,15 @@ from convdsl.training.losses.boxes import CIOU, DIOU, GIOU, IOU
 from convdsl.training.losses.classification import BINARY_CROSS_ENTROPY, CROSS_ENTROPY, FOCAL, NLL
 from convdsl.training.losses.overlap import DICE
 from convdsl.training.losses.record import Arguments, Array, LossBuilder, UnknownSize
-from convdsl.training.losses.regression import BOX, HUBER, KL_DIVERGENCE, L1, MSE, SMOOTH_L1
+from convdsl.training.losses.regression import (
+    BOX,
+    HUBER,
+    KL_DIVERGENCE,
+    L1,
+    MEAN,
+    MSE,
+    SMOOTH_L1,
+)
 
 LOSSES: Mapping[str, LossBuilder] = {
     "cross_entropy": CROSS_ENTROPY,
@@ -30,7 +38,11 @@ LOSSES: Mapping[str, LossBuilder] = {
     "giou": GIOU,
     "diou": DIOU,
     "ciou": CIOU,
+    "mean": MEAN,
 }
 """Losses by the names that the language gives them."""
 
-__all__ = ["LOSSES", "Arguments", "Array", "LossBuilder", "UnknownSize"]
+COMPARING: Mapping[str, LossBuilder] = {n: loss for n, loss in LOSSES.items() if not loss.own}
+"""Those that compare an output with a target."""
+
+__all__ = ["COMPARING", "LOSSES", "Arguments", "Array", "LossBuilder", "UnknownSize"]

@@ -51,6 +51,7 @@ class LossBuilder:
         computed. A label that is no class would make the loss NaN.
     doubt: what is likely wrong with an output that can be judged, and help; from its type and the
         operator that makes it.
+    own: the output is the term itself, and has no target: `build` gets it in the target's place.
     """
 
     target: TargetRule
@@ -59,6 +60,7 @@ class LossBuilder:
     shares: TargetRule | None = None
     check: Check = any_target
     doubt: Doubt = no_doubt
+    own: bool = False
 
 
 def alike(output: TensorType, arguments: Arguments) -> TensorType:

@@ -40,6 +40,11 @@ def smooth_l1(b: Build, output: Value, target: Value, a: Arguments) -> Value:
     return reduced(b, _smooth(b, _distance(b, output, target), a["beta"]), a["reduction"])
 
 
+def mean(b: Build, output: Value, target: Value, a: Arguments) -> Value:
+    """The output is the loss: what a network computes of itself."""
+    return reduced(b, output, "mean")
+
+
 def _distance(b: Build, output: Value, target: Value) -> Value:
     return b("abs", b("sub", output, target), name="distance")
 
@@ -150,3 +155,4 @@ HUBER = LossBuilder(alike, huber, "target")
 SMOOTH_L1 = LossBuilder(alike, smooth_l1, "target")
 KL_DIVERGENCE = LossBuilder(distribution, kl_divergence, "target")
 BOX = LossBuilder(box_target, box, "boxes", None, check_box_classes)
+MEAN = LossBuilder(alike, mean, own=True)
