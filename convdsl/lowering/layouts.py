@@ -61,13 +61,15 @@ class Layouts:
         self, group: Sequence[OpNode], stages: Sequence[Stage], known: Mapping[str, Layout | None]
     ) -> bool:
         """Whether a group that only the caller reads makes all that is as large plain: its first
-        operator has one stage, and what the others read beside it lies plain or is bound."""
+        operator has one stage, and the maps that the others read beside it lie plain or are
+        bound."""
         inside = {value for node in group for value in node.outputs}
         beside = (
             value
             for node in group[1:]
             for value in node.inputs.values()
             if value not in inside and not self._timing.is_bound(value.node)
+            if any(extent != 1 for extent in value.type.shape[2:])
         )
         plain = len(stages) == 1 and all(map(self._lies_plain, beside))
         return plain and self._machine.handed_out(stages[0], known, self._machine.known)

@@ -54,10 +54,28 @@ def windows(random: Random, dtype: DType = DType.F32) -> Graph:
     return b.output(y=b("conv", x, channels=random.choice([9, 20, 45]), kernel=kernel, pad=pad))
 
 
+def gated(random: Random, dtype: DType = DType.F32) -> Graph:
+    """Maps of one, two and three axes by values of their planes, which lie in blocks."""
+    b = Builder()
+    space = [random.randint(1, 9) for _ in range(random.choice([0, 1, 2]))] + [
+        random.randint(5, 21)
+    ]
+    channels = random.choice([1, 5, 8, 16, 19, 33])
+    x = b.input("x", random.choice([1, 3]), channels, *space, dtype=dtype)
+    mean = b("avg_pool", x, kernel=space)
+    gate = b("sigmoid", b("conv", mean, channels=channels, kernel=1))
+    y = b("mul", x, gate) if random.random() < 0.5 else b("mul", gate, x)
+    if random.random() < 0.4:
+        y = b("add", y, b("conv", mean, channels=channels, kernel=1))
+    if random.random() < 0.3:
+        y = b("add", y, x)
+    return b.output(y=b("relu", y) if random.random() < 0.5 else y)
+
+
 @pytest.mark.dear
 @pytest.mark.drawn(share=4)
 @pytest.mark.parametrize("seed", range(24))
-@pytest.mark.parametrize("kind", [patches, one_tap, windows])
+@pytest.mark.parametrize("kind", [patches, one_tap, windows, gated])
 def test_drawn(kind: Any, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """In planes whatever that takes, for vectors of three widths, against double precision; now and
     then by the interpreter."""
@@ -108,6 +126,21 @@ def test_patches_are_put_side_by_side_in_planes() -> None:
 )
 def test_many_sums_stay_in_blocks(b: Builder) -> None:
     assert schedules(b)[-1] == "transpose"
+
+
+@pytest.mark.parametrize("affine", [False, True])
+def test_planes_by_a_value_of_each_are_not_turned(affine: bool) -> None:
+    """A gate, a scale and a shift: of blocks of channels, for a map that lies plain and is handed
+    out."""
+    b = Builder()
+    x = b.input("x", 2, 60, 23, 23)
+    mean = b("avg_pool", x, kernel=23)
+    y = b("mul", x, b("sigmoid", b("conv", mean, channels=60, kernel=1)))
+    b.output(y=b("add", y, b("conv", mean, channels=60, kernel=1)) if affine else y)
+    assert "transpose" not in schedules(b)
+    graph = run_passes(b.graph, PASSES)
+    made = lower(graph, cpu_machine(find_target("x86-64-v3")), "t").program
+    assert made.arena_bytes < 60 * 23 * 23 * 4
 
 
 @pytest.mark.parametrize(

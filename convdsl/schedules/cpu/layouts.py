@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
 from math import prod
 
+from convdsl.ir.classify import is_in_place
 from convdsl.kernel.expr import Expr, Pick, Read, Reduce, Stage, axes_over, reads, walk
 from convdsl.kernel.layout import Layout
 from convdsl.kernel.target import Target
@@ -121,10 +122,13 @@ def is_handed_out_plain(
 ) -> bool:
     """Whether a convolution takes less time in vectors along the rows of planes than in blocks of
     channels, all of which are turned into planes afterwards: of few channels each, which is to say
-    few multiply-adds for what is written, turning them takes longer than they do."""
+    few multiply-adds for what is written, turning them takes longer than they do. So it does for
+    what is computed of a plain map element by element, beside one value for each of its planes."""
     sizes, block = stage.target.type.sizes, target.lanes(DType.F32)
-    if len(sizes) < 3 or block == 1 or not any(isinstance(e, Reduce) for e in walk(stage.body)):
+    if len(sizes) < 3 or block == 1:
         return False
+    if not any(isinstance(e, Reduce) for e in walk(stage.body)):
+        return _is_along_planes(stage, operands, block)
     found = match_convolution(stage)
     planes = match_planar(stage)
     conv = found if planes is None else planes.conv
@@ -139,6 +143,18 @@ def is_handed_out_plain(
     if along is None or across is None:
         return False
     return along * _LESS_DOUBT < across + _turned_cycles(stage, blocked, target)
+
+
+def _is_along_planes(stage: Stage, operands: Operands, block: int) -> bool:
+    """Whether maps of the whole size lie plain and are read where they are written, all else has
+    one value for a plane, and planes fill a vector."""
+    found, space = list(reads(stage.body)), stage.axes[2:]
+    maps = [read for read in found if is_in_place(read, stage.axes)]
+    lying = (operands.get(read.tensor.name) for read in maps)
+    plain = bool(maps) and all(layout is None or layout.axis is None for layout in lying)
+    others = (index for read in found if read not in maps for index in read.index)
+    alike = not any(depends(index, axis) for index in others for axis in space)
+    return plain and alike and prod(map(extent_of, space)) >= block
 
 
 def _least(
