@@ -27,6 +27,17 @@ def load_for(source: str | Path, shapes: Shapes, **parameters: Any) -> Model:
         return loading.load(source, **parameters, **sizes)
 
 
+def sizes_of(model: Model, shapes: Shapes) -> Mapping[str, int]:
+    """What shapes of a model's inputs say of its open sizes, but for the batch. Raises InputError
+    where they do not fit."""
+    from convdsl.kernel.signature import batch_symbol
+    from convdsl.sizes import bound
+
+    binding = bound({name: value.type for name, value in model.graph.inputs.items()}, shapes)
+    samples = batch_symbol(binding)
+    return {name: size for name, size in binding.items() if name != samples}
+
+
 def said_sizes(
     path: Path, model: str | None, shapes: Shapes, parameters: Mapping[str, Any]
 ) -> Mapping[str, int]:

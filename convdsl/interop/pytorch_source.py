@@ -20,7 +20,14 @@ import numpy as np
 from convdsl.diagnostics import InputError
 from convdsl.interop.cnn_model import computed_operands, owned_operands
 from convdsl.interop.correspondence import row_of
-from convdsl.interop.correspondence.wording import Wording, keywords, listed, text, torch_dtype
+from convdsl.interop.correspondence.wording import (
+    Lacking,
+    Wording,
+    keywords,
+    listed,
+    text,
+    torch_dtype,
+)
 from convdsl.ir.graph import OpNode, StateNode, Value
 from convdsl.ir.model import Model
 from convdsl.ir.opdef import Role
@@ -95,9 +102,8 @@ class _Module:
             if _is_loose(node):
                 self._loose_states(node)
                 continue
-            pytorch = row_of(node.op, node.name).pytorch
-            made = pytorch.construction(Wording(node.call, {}))
-            if made is not None and not self._is_said(node):
+            made = None if self._is_said(node) else self._construction(node)
+            if made is not None:
                 for size in sorted(self.open & _names_in(made)):
                     raise InputError(
                         f"the size {size} is free, and {node.name} is made before it is known"
@@ -135,6 +141,13 @@ class _Module:
             f"{INDENT * 2}return {', '.join(results)}",
         ]
         return "\n".join(lines) + "\n"
+
+    def _construction(self, node: OpNode) -> str | None:
+        """The module of a layer, where it is one. Raises Lacking with the layer's name."""
+        try:
+            return row_of(node.op, node.name).pytorch.construction(Wording(node.call, {}))
+        except Lacking as error:
+            raise Lacking(f"{node.name}: {error}") from None
 
     # What is set up
 

@@ -207,7 +207,11 @@ class Service:
     async def no_route(self, request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         what = f"{request.method} {quoted(request.url.path)}"
-        said = {404: f"nothing is at {what}", 405: f"{what} is not offered"}
+        asked = request.method != "POST" and request.url.path.endswith("/infer")
+        said = {
+            404: f"nothing is at {what}: /v2/models says what is served, /v2/models/NAME answers",
+            405: f"{what} is not offered{': POST sends a request' if asked else ''}",
+        }
         refusal = Refusal(error.status_code, said.get(error.status_code, error.detail))
         return refused(request, refusal, error.headers)
 

@@ -8,6 +8,7 @@ import socket
 import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
+from errno import EADDRINUSE
 from types import FrameType
 
 import h11
@@ -43,7 +44,9 @@ def listen(host: str, port: int) -> socket.socket:
         made.setblocking(False)
     except OSError as error:
         made.close()
-        raise InputError(f"cannot listen at {host}:{port}: {error.strerror or error}") from None
+        text = f"cannot listen at {host}:{port}: {error.strerror or error}"
+        free = "\nhelp: --port 0 takes any that is free" if error.errno == EADDRINUSE else ""
+        raise InputError(f"{text}{free}") from None
     return made
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import convdsl
 from convdsl.cli import main, sizing
 from convdsl.diagnostics import CompileError
 
@@ -81,3 +82,21 @@ def test_another_mistake_is_told_all_the_same(
     said = capsys.readouterr().out
     assert "E0201" in said
     assert "top_k needs" not in said
+
+
+def test_sizes_of_what_is_written_for_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`export --input`: fixed in the file, the batch open; others than the text has are refused."""
+    text = "model m {\n    input x: f32[N, 3, H, W]\n    x -> relu -> output y\n}\n"
+    path, made = file_of(tmp_path, text), tmp_path / "m.onnx"
+    for options, expected in (
+        ([], "f32[N, 3, H, W]"),
+        (["--input", "3x8x6"], "f32[N, 3, 8, 6]"),
+        (["--input", "x=3x5x7"], "f32[N, 3, 5, 7]"),
+    ):
+        assert main(["export", path, *options, "-o", str(made)]) == 0
+        assert str(convdsl.load(made).outputs["y"]) == expected
+    capsys.readouterr()
+    assert main(["export", path, "--input", "4x8x6", "-o", str(made)]) == 2
+    assert "expected f32[N, 3, H, W]" in capsys.readouterr().err

@@ -142,7 +142,9 @@ def test_a_port_that_is_taken(place: Path, capsys: pytest.CaptureFixture[str]) -
         port = taken.getsockname()[1]
         code = main(["serve", str(place / "photos.cdsl"), "--port", str(port)])
     assert code == 2
-    assert f"cannot listen at 127.0.0.1:{port}: Address already in use" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"cannot listen at 127.0.0.1:{port}: Address already in use" in said
+    assert "--port 0 takes any that is free" in said
 
 
 def test_networks_with_state_are_not_served(

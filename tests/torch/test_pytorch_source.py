@@ -15,8 +15,7 @@ from convdsl.interop.correspondence import ROWS
 from convdsl.interop.correspondence.wording import Lacking
 from convdsl.ir.model import Model
 
-WHOLE = "floating-point numbers only"
-CANNOT = dict.fromkeys(("spatial_network", "swin_stage"), WHOLE)
+CANNOT = {"swin_stage": "0 cannot be an attribute"}
 """What source of PyTorch's cannot say, and why not."""
 
 
@@ -192,3 +191,23 @@ def test_sizes_that_source_cannot_read(shape, said):
     )
     with pytest.raises(InputError, match=said):
         module_of(model)
+
+
+INTEGERS = """model m {
+    input x: f32[N, 8, 16]
+    order = parameter([4], dtype = i64, weight = [3, 0, 2, 1]) as order
+    table = parameter([5, 8], dtype = i32, weight = for i in range(5) { range(i, i + 8) }) as table
+    rows = take(table, order, axis = 0) -> cast(f32)
+    matmul(take(x, order, axis = 1) -> transpose([0, 2, 1]), rows) -> linear(3) -> output z
+}
+"""
+
+
+def test_constants_of_integers_are_in_the_source() -> None:
+    compare(convdsl.parse(INTEGERS))
+
+
+def test_integers_that_are_none_of_the_source_are_named() -> None:
+    text = INTEGERS.replace(", weight = [3, 0, 2, 1]", "")
+    with pytest.raises(Lacking, match="order: .*floating-point numbers only"):
+        module_of(convdsl.parse(text))
