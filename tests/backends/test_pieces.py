@@ -17,6 +17,7 @@ from convdsl.backends.llvm.module import print_kernel, print_module, print_piece
 from convdsl.backends.llvm.objects import emit_assembly, emit_object, find_target
 from convdsl.backends.llvm.pieces import Pieces
 from convdsl.ir.graph import Graph
+from convdsl.ir.nodes import Value
 from convdsl.kernel.nodes import Kernel
 from convdsl.kernel.program import Program
 from convdsl.kernel.target import Target
@@ -65,11 +66,13 @@ def made(target: Target, graph: Graph | None = None) -> tuple[bytes, Lowered, li
 
 
 def functions(code: bytes, program: Program) -> dict[str, bytes]:
-    """The machine code of each kernel, references left open."""
+    """The machine code of each kernel that is there, references left open."""
     file = elf.read(code)
     found = {s.name.decode(): s for s in file.symbols if s.section > 0}
     code_of: dict[str, bytes] = {}
     for kernel in program.kernels:
+        if kernel.name not in found:
+            continue
         symbol = found[kernel.name]
         code_of[kernel.name] = file.content(symbol.section)[symbol.value :][: symbol.size]
     return code_of
@@ -82,7 +85,65 @@ def test_every_kernel_is_the_same(small: None, cpu: str) -> None:
     code, lowered, _ = made(target)
     whole = emit_object(print_module(lowered.program, target), target)
     assert code != whole, "it is in pieces"
-    assert functions(code, lowered.program) == functions(whole, lowered.program)
+    apart, together = (functions(each, lowered.program) for each in (code, whole))
+    texts = {k.name: body_of(k, target) for k in lowered.program.kernels}
+    assert together.keys() == texts.keys()
+    assert apart == {name: together[name] for name in apart}
+    assert sorted(texts[name] for name in apart) == sorted(set(texts.values())), "each text once"
+
+
+def body_of(kernel: Kernel, target: Target) -> str:
+    """A kernel's text but for its name."""
+    return print_kernel(kernel, target).text.partition("(")[2]
+
+
+@pytest.mark.dear
+def test_unlike_tasks_of_one_text_are_compiled_once(small: None) -> None:
+    """What packs the inputs of two convolutions that differ in their filters alone."""
+    target = find_target(TARGETS[1])
+    code, lowered, _ = made(target)
+    kernels = lowered.program.kernels
+    bodies = {body_of(kernel, target) for kernel in kernels}
+    assert len(bodies) < len(kernels), "the sample has some"
+    assert len(functions(code, lowered.program)) == len(bodies)
+
+
+def test_steps_take_no_more_code_however_many_there_are() -> None:
+    """They are a table."""
+    target = find_target()
+
+    def lines(layers: int) -> int:
+        b = Builder()
+        x = b.input("x", 1, 8, 128, 128)
+        for _ in range(layers):
+            x = b("max_pool", x, kernel=2)
+        program = lower(rewritten(b.output(y=x)), cpu_machine(target), "net").program
+        assert len(program.steps) >= layers
+        text = print_module(program, target)
+        return text[text.index("define internal void @steps(") :].count("\n")
+
+    assert lines(6) == lines(3)
+
+
+@pytest.mark.parametrize("cpu", TARGETS[:2])
+def test_kernels_of_many_arities_lead_nowhere_beyond(cpu: str) -> None:
+    """A table of jumps would: its entries are counted from its beginning, not from themselves, so
+    that an object file's references lie as far beyond the code as the table is long."""
+    target = find_target(cpu)
+    b = Builder()
+    parts = [b.input(f"x{number}", 1, 64) for number in range(24)]
+    sums: dict[str, Value] = {}
+    for most in range(2, len(parts)):
+        total = parts[most]
+        for part in reversed(parts[:most]):
+            total = b("add", total, part)
+        sums[f"y{most}"] = total
+    program = lower(rewritten(b.output(**sums)), cpu_machine(target), "net").program
+    assert len({len(step.arguments) for step in program.steps}) > 12, "the sample has many"
+    file = elf.read(emit_object(print_module(program, target), target))
+    led = [r for r in file.relocations if file.sections[r.symbol.section].flags & elf.EXECUTABLE]
+    starts = {symbol.value for symbol in file.symbols if symbol.name}
+    assert {r.symbol.value + r.addend for r in led if r.kind == elf.PC32} <= starts
 
 
 @pytest.mark.dear

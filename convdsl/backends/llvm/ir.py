@@ -212,10 +212,12 @@ class KernelPrinter(ValuePrinter):
 
 
 def attributes_of(target: Target) -> str:
-    """The attribute group that all functions share."""
+    """The attribute group that all functions share. Tables of jumps are refused: their entries are
+    counted from where the table begins, so that references lead beyond the code, which the loader
+    takes from nobody (`runtime.cpu.elf`)."""
     width = target.vector_bytes * 8
     return (
-        f'attributes #0 = {{ nounwind "target-cpu"="{target.cpu}" '
+        f'attributes #0 = {{ nounwind "no-jump-tables"="true" "target-cpu"="{target.cpu}" '
         f'"target-features"="{target.features}" '
         f'"prefer-vector-width"="{width}" "min-legal-vector-width"="{width}" }}'
     )

@@ -3,7 +3,9 @@
 LLVM works without Python's lock, and takes about as long as lowering does. So kernels are handed
 over as soon as they are certain, and compiled some at a time, in modules of their own; what is left
 when the program is known becomes the last module, with the function that calls them. The object
-files of all are joined (`joining`). Where the cuts are follows from the kernels alone, not from how
+files of all are joined (`joining`). Kernels of unlike tasks that come to the same code (what packs
+the inputs of two convolutions, or one of stride 2 behind what has cut its input down) are compiled
+once. Where the cuts are follows from the kernels alone, not from how
 fast anybody was. A small program is one module, and no thread is started for it; so is any program
 for a target whose object files `joining` does not know.
 """
@@ -21,8 +23,9 @@ from convdsl.kernel.nodes import Kernel
 from convdsl.kernel.program import Program
 from convdsl.kernel.target import Target
 
-PIECE = 1 << 17
-"""Characters of LLVM IR that are worth a module: LLVM takes a tenth of a second for them."""
+PIECE = 1 << 16
+"""Characters of LLVM IR that are worth a module: LLVM takes a twentieth of a second for them, for
+which it waits before the first and everybody after the last."""
 
 
 class Pieces:
@@ -33,6 +36,8 @@ class Pieces:
         self._joins = joinable(target)
         self._kernels: dict[str, Kernel] = {}  # all that are certain
         self._waiting: dict[str, Printed] = {}  # those that are in no module yet
+        self._bodies: dict[str, str] = {}  # whose each text is, but for the name
+        self._same: dict[str, str] = {}  # kernels that are another one under their own name
         self._thread: _Compiling | None = None
 
     def __enter__(self) -> Pieces:
@@ -45,7 +50,12 @@ class Pieces:
     def add(self, kernel: Kernel) -> None:
         """A kernel that the program is going to have, as it is."""
         self._kernels[kernel.name] = kernel
-        self._waiting[kernel.name] = print_kernel(kernel, self._target)
+        printed = print_kernel(kernel, self._target)
+        first = self._bodies.setdefault(printed.text.partition("(")[2], kernel.name)
+        if first != kernel.name:
+            self._same[kernel.name] = first
+            return
+        self._waiting[kernel.name] = printed
         if self._joins and sum(len(each.text) for each in self._waiting.values()) >= PIECE:
             if self._thread is None:
                 self._thread = _Compiling(self._target)
@@ -60,7 +70,9 @@ class Pieces:
             if known is None and self._thread is not None:
                 self.add(kernel)
         apart = self._kernels.keys() - self._waiting.keys()
-        rest = print_module(program, self._target, printed=self._waiting, apart=apart)
+        rest = print_module(
+            program, self._target, printed=self._waiting, apart=apart, same=self._same
+        )
         if self._thread is None:
             return emit_object(rest, self._target)
         self._thread.add(rest)

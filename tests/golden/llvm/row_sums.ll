@@ -176,19 +176,18 @@ done:
 
 declare void @llvm.x86.sse2.pause()
 
+@steps.code = internal constant [1 x i32] [i32 trunc (i64 sub (i64 ptrtoint (ptr @row_sums to i64), i64 ptrtoint (ptr getelementptr (i32, ptr @steps.code, i64 0) to i64)) to i32)]
+@steps.firsts = internal constant [2 x i32] [i32 0, i32 2]
+@steps.bases = internal constant [2 x i32] [i32 8, i32 9]
+@steps.offsets = internal constant [2 x i64] [i64 0, i64 0]
+
 define internal void @steps(ptr %context, i64 %tid) #0 {
 entry:
-  %slot0 = getelementptr ptr, ptr %context, i64 0
-  %slot1 = getelementptr ptr, ptr %context, i64 1
-  %slot2 = getelementptr ptr, ptr %context, i64 2
-  %slot3 = getelementptr ptr, ptr %context, i64 3
-  %slot4 = getelementptr ptr, ptr %context, i64 4
-  %slot5 = getelementptr ptr, ptr %context, i64 5
-  %slot6 = getelementptr ptr, ptr %context, i64 6
-  %slot7 = getelementptr ptr, ptr %context, i64 7
-  %slot8 = getelementptr ptr, ptr %context, i64 8
-  %slot9 = getelementptr ptr, ptr %context, i64 9
-  %threads = load i64, ptr %slot1
+  %operands = alloca [2 x ptr]
+  %counters_slot = getelementptr ptr, ptr %context, i64 4
+  %counters = load ptr, ptr %counters_slot
+  %threads_slot = getelementptr ptr, ptr %context, i64 1
+  %threads = load i64, ptr %threads_slot
   %alone = icmp ule i64 %threads, 1
   %many = mul i64 %threads, 4
   %shares = select i1 %alone, i64 1, i64 %many
@@ -199,30 +198,71 @@ entry:
   %new = or i32 %old, 32832
   store i32 %new, ptr %flushing
   call void @llvm.x86.sse.ldmxcsr(ptr %flushing)
-  %base2 = load ptr, ptr %slot2
-  %base3 = load ptr, ptr %slot3
-  %base4 = load ptr, ptr %slot4
-  %base5 = load ptr, ptr %slot5
-  %base6 = load ptr, ptr %slot6
-  %base7 = load ptr, ptr %slot7
-  %base8 = load ptr, ptr %slot8
-  %base9 = load ptr, ptr %slot9
-  %p0.0 = getelementptr i8, ptr %base8, i64 0
-  %p0.1 = getelementptr i8, ptr %base9, i64 0
-  %claimed0 = getelementptr i64, ptr %base4, i64 0
-  %done0 = getelementptr i64, ptr %base4, i64 8
-  br label %claim0
-claim0:
-  %claims0 = atomicrmw add ptr %claimed0, i64 1 monotonic
-  %mine0 = icmp ult i64 %claims0, %shares
-  br i1 %mine0, label %work0, label %wait0
-work0:
-  %share0 = call i64 @pick(ptr %claimed0, i64 %shares, i64 %tid)
-  call void @row_sums(ptr %p0.0, ptr %p0.1, i64 %share0, i64 %shares)
-  %before0 = atomicrmw add ptr %done0, i64 1 release
-  br label %claim0
-wait0:
-  call void @await(ptr %done0, i64 %shares, ptr %context)
+  br label %ready
+ready:
+  br label %go
+go:
+  br label %each_step
+each_step:
+  %step = phi i64 [ 0, %go ], [ %next, %finished ]
+  %first_at = getelementptr i32, ptr @steps.firsts, i64 %step
+  %first_short = load i32, ptr %first_at
+  %first = sext i32 %first_short to i64
+  %next = add i64 %step, 1
+  %last_at = getelementptr i32, ptr @steps.firsts, i64 %next
+  %last_short = load i32, ptr %last_at
+  %last = sext i32 %last_short to i64
+  br label %operand
+operand:
+  %number = phi i64 [ %first, %each_step ], [ %number_after, %operand ]
+  %base_at = getelementptr i32, ptr @steps.bases, i64 %number
+  %base_short = load i32, ptr %base_at
+  %base = sext i32 %base_short to i64
+  %offset_at = getelementptr i64, ptr @steps.offsets, i64 %number
+  %offset = load i64, ptr %offset_at
+  %held_slot = getelementptr ptr, ptr %context, i64 %base
+  %held = load ptr, ptr %held_slot
+  %operand_value = getelementptr i8, ptr %held, i64 %offset
+  %position = sub i64 %number, %first
+  %operand_place = getelementptr ptr, ptr %operands, i64 %position
+  store ptr %operand_value, ptr %operand_place
+  %number_after = add i64 %number, 1
+  %more_operands = icmp slt i64 %number_after, %last
+  br i1 %more_operands, label %operand, label %called
+called:
+  %distance_at = getelementptr i32, ptr @steps.code, i64 %step
+  %distance_short = load i32, ptr %distance_at
+  %distance = sext i32 %distance_short to i64
+  %kernel = getelementptr i8, ptr %distance_at, i64 %distance
+  %arity = sub i64 %last, %first
+  %claimed_bytes = mul i64 %step, 128
+  %claimed = getelementptr i8, ptr %counters, i64 %claimed_bytes
+  %done = getelementptr i8, ptr %claimed, i64 64
+  br label %claim
+claim:
+  %claims = atomicrmw add ptr %claimed, i64 1 monotonic
+  %mine = icmp ult i64 %claims, %shares
+  br i1 %mine, label %work, label %wait
+work:
+  %share = call i64 @pick(ptr %claimed, i64 %shares, i64 %tid)
+  switch i64 %arity, label %with2 []
+with2:
+  %place2.0 = getelementptr ptr, ptr %operands, i64 0
+  %p2.0 = load ptr, ptr %place2.0
+  %place2.1 = getelementptr ptr, ptr %operands, i64 1
+  %p2.1 = load ptr, ptr %place2.1
+  call void %kernel(ptr %p2.0, ptr %p2.1, i64 %share, i64 %shares)
+  br label %worked
+worked:
+  %dones = atomicrmw add ptr %done, i64 1 release
+  br label %claim
+wait:
+  call void @await(ptr %done, i64 %shares, ptr %context)
+  br label %finished
+finished:
+  %more_steps = icmp slt i64 %next, 1
+  br i1 %more_steps, label %each_step, label %leave
+leave:
   call void @llvm.x86.sse.ldmxcsr(ptr %mode)
   ret void
 }
@@ -231,7 +271,7 @@ declare float @llvm.vector.reduce.fadd.v4f32(float, <4 x float>)
 declare void @llvm.x86.sse.stmxcsr(ptr)
 declare void @llvm.x86.sse.ldmxcsr(ptr)
 
-attributes #0 = { nounwind "target-cpu"="x86-64-v3" "target-features"="" "prefer-vector-width"="256" "min-legal-vector-width"="256" }
+attributes #0 = { nounwind "no-jump-tables"="true" "target-cpu"="x86-64-v3" "target-features"="" "prefer-vector-width"="256" "min-legal-vector-width"="256" }
 
 !0 = distinct !{!0, !1}
 !1 = !{!"llvm.loop.unroll.disable"}
