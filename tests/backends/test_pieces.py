@@ -263,7 +263,7 @@ def test_an_error_of_the_compiler_arrives(small: None, monkeypatch: pytest.Monke
     def broken(ir: str, target: Target) -> bytes:
         raise RuntimeError("LLVM says no")
 
-    monkeypatch.setattr(pieces, "emit_object", broken)
+    monkeypatch.setattr(pieces, "emit_for_another", broken)
     with pytest.raises(RuntimeError, match="LLVM says no"):
         made(find_target())
 

@@ -136,7 +136,9 @@ def test_a_child_forked_during_a_compile_can_compile() -> None:
         import os, signal, threading, time
         import numpy as np
         import convdsl
+        from convdsl.backends.llvm import pieces
 
+        pieces.PIECE = 1  # a second thread is at work in every compile
         layers = " -> ".join("conv(16, 3) -> bn -> relu" for _ in range(3))
         text = f"model m {{ input x: f32[N, 8, H, H]\\n x -> {layers} -> output y }}"
         network = convdsl.compile(convdsl.parse(text), "random:0", threads=1, cache=False)

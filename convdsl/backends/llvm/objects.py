@@ -173,8 +173,15 @@ def optimise(ir: str, target: Target) -> llvm.ModuleRef:
 def emit_object(ir: str, target: Target) -> bytes:
     """Relocatable machine code."""
     with compiling():
-        machine = _machine(target.triple, target.cpu, target.features)
-        return machine.emit_object(optimise(ir, target))
+        return emit_for_another(ir, target)
+
+
+def emit_for_another(ir: str, target: Target) -> bytes:
+    """Relocatable machine code, for a thread that is `compiling` until this is done: forks wait for
+    that one. If they waited for both, a fork that has begun would keep this one out, for which that
+    one would wait, and the fork for it."""
+    machine = _machine(target.triple, target.cpu, target.features)
+    return machine.emit_object(optimise(ir, target))
 
 
 def emit_assembly(ir: str, target: Target) -> str:

@@ -18,7 +18,8 @@ from queue import SimpleQueue
 
 from convdsl.backends.llvm.joining import Unjoinable, join, joinable
 from convdsl.backends.llvm.module import Printed, print_kernel, print_module, print_piece
-from convdsl.backends.llvm.objects import emit_object
+from convdsl.backends.llvm.objects import emit_for_another, emit_object
+from convdsl.forking import compiling
 from convdsl.kernel.nodes import Kernel
 from convdsl.kernel.program import Program
 from convdsl.kernel.target import Target
@@ -29,7 +30,8 @@ which it waits before the first and everybody after the last."""
 
 
 class Pieces:
-    """The code of one program in the making."""
+    """The code of one program in the making. Whoever makes it is `compiling` meanwhile, and leaves
+    when the second thread has: a fork waits for both by waiting for one."""
 
     def __init__(self, target: Target) -> None:
         self._target = target
@@ -39,13 +41,18 @@ class Pieces:
         self._bodies: dict[str, str] = {}  # whose each text is, but for the name
         self._same: dict[str, str] = {}  # kernels that are another one under their own name
         self._thread: _Compiling | None = None
+        self._busy = compiling()
 
     def __enter__(self) -> Pieces:
+        self._busy.acquire()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._thread is not None:
-            self._thread.stop()
+        try:
+            if self._thread is not None:
+                self._thread.stop()
+        finally:
+            self._busy.release()
 
     def add(self, kernel: Kernel) -> None:
         """A kernel that the program is going to have, as it is."""
@@ -102,7 +109,7 @@ class _Compiling(threading.Thread):
     def run(self) -> None:
         try:
             while (module := self._modules.get()) is not None and not self._stopped:
-                self._objects.append(emit_object(module, self._target))
+                self._objects.append(emit_for_another(module, self._target))
         except BaseException as error:  # noqa: BLE001 (raised again in the thread that waits)
             self._error = error
 
@@ -115,6 +122,7 @@ class _Compiling(threading.Thread):
         return self._objects
 
     def stop(self) -> None:
-        """Nobody wants the rest."""
+        """Nobody wants the rest. What is at work is waited for, a twentieth of a second mostly."""
         self._stopped = True
         self._modules.put(None)
+        self.join()
