@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -29,12 +29,14 @@ from convdsl.passes import run as run_passes
 from convdsl.runtime.cache import ObjectCache, sources
 from convdsl.runtime.code import Code, check_memory
 from convdsl.runtime.cpu.code import LoadedCode, aligned
-from convdsl.runtime.cuda.program import CardCode
 from convdsl.runtime.device import HOST, Device
 from convdsl.runtime.targets import KINDS, kind_of
 from convdsl.schedules.machine import Machine
 from convdsl.tensor import DType
 from convdsl.toolchain import Toolchain
+
+if TYPE_CHECKING:
+    from convdsl.runtime.cuda.program import CardCode
 
 _LENGTH = struct.Struct("<Q")
 _SOURCES = ("tensor", "kernel", "ir", "ops", "passes", "schedules", "lowering", "backends")

@@ -34,8 +34,6 @@ from convdsl.runtime.code import Code
 from convdsl.runtime.cpu.code import LoadedCode
 from convdsl.runtime.cpu.common import Common, open_common
 from convdsl.runtime.cpu.team import team_size
-from convdsl.runtime.cuda.device import CudaDevice
-from convdsl.runtime.cuda.launching import nearest_architecture
 from convdsl.runtime.device import HOST, Device
 from convdsl.runtime.executable import Executable, Facts, Runner, Values
 from convdsl.runtime.programs import Made, Signature
@@ -204,8 +202,7 @@ def _where(
     made_for, place = find_device(device)
     if target not in (None, made_for):
         raise InputError(f"code for target {target} does not run on device {device}")
-    if isinstance(place, CudaDevice):
-        arch = arch or nearest_architecture(place.card())
+    arch = arch or KINDS[made_for].arch(place)
     return place, made_for, _processor(made_for, cpu, arch)
 
 

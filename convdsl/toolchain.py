@@ -10,23 +10,21 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from convdsl.backends.cuda import nvrtc
-from convdsl.backends.cuda.disassembly import disassemble
-from convdsl.backends.cuda.printer import print_module
 from convdsl.backends.llvm import module as llvm_module
 from convdsl.backends.llvm import objects as llvm
 from convdsl.backends.llvm.pieces import Pieces
 from convdsl.diagnostics import InputError, expect
-from convdsl.kernel.cuda_binary import CudaBinary
 from convdsl.kernel.cuda_target import ARCHITECTURES, PRECISION_OF, PRODUCTS, CudaTarget, Precision
 from convdsl.kernel.nodes import Kernel
 from convdsl.kernel.program import Program
 from convdsl.kernel.target import Target
 from convdsl.schedules.cpu.machine import cpu_machine
-from convdsl.schedules.cuda.machine import cuda_machine
 from convdsl.schedules.machine import Machine
+
+if TYPE_CHECKING:  # what makes code for cards is loaded for one
+    from convdsl.backends.cuda import nvrtc
 
 _Target = TypeVar("_Target", Target, CudaTarget)
 
@@ -112,6 +110,11 @@ def cpu_toolchain(target: Target) -> Toolchain[Target]:
 
 def cuda_toolchain(target: CudaTarget) -> Toolchain[CudaTarget]:
     """Programs as grids of threads, by NVRTC."""
+    from convdsl.backends.cuda import nvrtc
+    from convdsl.backends.cuda.disassembly import disassemble
+    from convdsl.backends.cuda.printer import print_module
+    from convdsl.kernel.cuda_binary import CudaBinary
+    from convdsl.schedules.cuda.machine import cuda_machine
 
     def source(program: Program) -> str:
         return print_module(program, target).source

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -55,6 +56,18 @@ def test_starting_loads_few_modules(
     record_property("measured", f"{len(found)} modules, {start:.0f} ms")
     assert len(found) <= most
     assert not set(HEAVY) & set(found)
+
+
+def test_code_for_a_processor_loads_nothing_of_cards(tmp_path: Path) -> None:
+    """Their schedules, printers and runtime are fifty modules."""
+    network = tmp_path / "network.cnn"
+    network.write_text(
+        "convdsl 1\nmodel m {\n input x: f32[1, 3, 8, 8]\n x -> conv(4, 3x3) -> output y\n}\n"
+    )
+    shapes = "inputs=(1, 3, 8, 8)"
+    made = f"import convdsl; convdsl.compile({str(network)!r}, 'random:1', {shapes})"
+    found = [name for name in loaded(made) if "cuda" in name]
+    assert found == ["convdsl.kernel.cuda_target"]  # the names of cards, for messages
 
 
 def test_ctrl_c_is_answered_before_anything_is_loaded() -> None:

@@ -120,8 +120,9 @@ class _Heard:
                 self._note(line)
                 blank = False
                 continue
+            whole = line.removesuffix("\n") + "\n"  # mpiexec may kill it before it ends its line
             with self.lock:
-                target.write("\n" + line if blank else line)
+                target.write("\n" + whole if blank else whole)
                 target.flush()
             blank = False
 

@@ -30,6 +30,7 @@ class Kind:
     check: ArtifactError, or InputError, unless code for the target (of that artifact, with that
         proof) runs on a device.
     device: by its number.
+    arch: which code a device runs best, where that is a choice (`--arch`).
     load: what runs code, with its weights, on a device; with the target, where the code was made
         here and nobody has checked that the device runs it.
     """
@@ -40,6 +41,7 @@ class Kind:
     proof: Callable[[Any], str]
     check: Callable[[Any, Device, str, str], None]
     device: Callable[[int], Device]
+    arch: Callable[[Device], str | None]
     load: Callable[[Code, Any, Device, Any], LoadedCode | CardCode]
 
 
@@ -86,6 +88,14 @@ def _card(number: int) -> Device:
     return CudaDevice(number)
 
 
+def _arch_of_card(device: Device) -> str:
+    from convdsl.runtime.cuda.device import CudaDevice
+    from convdsl.runtime.cuda.launching import nearest_architecture
+
+    assert isinstance(device, CudaDevice)
+    return nearest_architecture(device.card())
+
+
 def _check_card(target: CudaTarget, device: Device, what: str, _: str) -> None:
     from convdsl.runtime.cuda.device import CudaDevice
     from convdsl.runtime.cuda.launching import only_there, runs_on
@@ -113,6 +123,7 @@ KINDS: Mapping[str, Kind] = {
         proof,
         _check_processor,
         lambda _: HOST,
+        lambda _: None,
         lambda code, weights, _, target: LoadedCode(code, weights, target),
     ),
     "cuda": Kind(
@@ -122,6 +133,7 @@ KINDS: Mapping[str, Kind] = {
         lambda _: "",
         _check_card,
         _card,
+        _arch_of_card,
         _load_on_card,
     ),
 }

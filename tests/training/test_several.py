@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import random
 import signal
@@ -282,6 +283,13 @@ except Exception as error:
     run = subprocess.run(started, capture_output=True, text=True, timeout=60)
     said = "rank 0 says: rank 1: a bug in convdsl: ValueError: nobody expects this\n"
     assert (run.returncode, run.stderr) == (2, said)
+
+
+def test_a_line_that_was_cut_off_ends_all_the_same() -> None:
+    """A rank writes a line's end on its own, and mpiexec may kill it before."""
+    heard, target = launching._Heard(), io.StringIO()
+    heard.hand_on(io.StringIO("one\n\ntwo"), target)
+    assert target.getvalue() == "one\n\ntwo\n"
 
 
 def test_without_the_extra(
