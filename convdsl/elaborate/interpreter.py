@@ -17,6 +17,7 @@ from convdsl.elaborate.leading import (
     FLOWING,
     Flowing,
     begins_with_a_layer,
+    ends_with_weights,
     first_operand,
     follows,
     stands_before_another,
@@ -288,6 +289,7 @@ class Interpreter(Functions, Bodies):
         inner = node.value
         if isinstance(inner, ast.Call):
             return self._call(inner, context, piped, node.label)
+        self._doubt_name(node, context)
         if isinstance(inner, ast.Arithmetic) and piped is None:
             return self._arithmetic(inner, context, node.label)
         if isinstance(inner, ast.Arithmetic) and piped and begins_with_a_layer(inner, context):
@@ -315,6 +317,21 @@ class Interpreter(Functions, Bodies):
         value = self._element(value, inner.span, context)
         self._fix_label(value, node.label, context)
         return value
+
+    def _doubt_name(self, node: ast.Named, context: Context) -> None:
+        """Warn of `x + parameter([8]) as position`: that is the name of the sum."""
+        call = ends_with_weights(node.value, context)
+        name = node.label.plain
+        if call is None or name is None or name.startswith("_"):
+            return
+        if ")" in node.span.source.text[call.span.end : node.label.span.start]:
+            return  # in brackets: it is said what has the name
+        assert isinstance(node.value, ast.Arithmetic)
+        layer, sign = call.callee.span.text, node.value.rest[-1][0]
+        text = f"`{name}` is the name of what `{sign}` gives, not of `{layer}`"
+        alone, whole = f"({layer}(...) as {name})", f"(... {sign} {layer}(...)) as {name}"
+        help = f"of the layer: `{alone}`; of the whole: `{whole}`"
+        self.session.warn("W0501", text, node.label.span, frames=context.frames, help=(help,))
 
     def _fix_label(self, layer: Any, label: ast.Text, context: Context) -> None:
         if isinstance(layer, Layer | Composition):

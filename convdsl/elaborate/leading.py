@@ -1,4 +1,5 @@
-"""What a stage begins with: a body, or arithmetic whose first operand is a layer."""
+"""What a stage begins with: a body, or arithmetic whose first operand is a layer; and what
+arithmetic ends with."""
 
 from __future__ import annotations
 
@@ -7,7 +8,8 @@ from typing import TypeAlias
 
 from convdsl.diagnostics import Span
 from convdsl.elaborate.scope import Context
-from convdsl.elaborate.values import LAYER_LIKE, SPELLED
+from convdsl.elaborate.values import LAYER_LIKE, SPELLED, BlockValue, Operator
+from convdsl.ir.opdef import no_state
 from convdsl.syntax import ast
 
 Flowing: TypeAlias = ast.Conditional | ast.Loop | ast.Repetition | ast.Numbered | ast.Scoped
@@ -30,6 +32,22 @@ def begins_with_a_layer(node: ast.Expression, context: Context) -> bool:
         return isinstance(node, FLOWING)
     found, value = context.scope.find(callee.id)
     return isinstance(value, LAYER_LIKE) if found else callee.id in SPELLED
+
+
+def ends_with_weights(node: ast.Expression, context: Context) -> ast.Call | None:
+    """The call that arithmetic ends with, where it is one of a block or an operator that may have
+    weights: `x + parameter([8])`."""
+    if not isinstance(node, ast.Arithmetic):
+        return None
+    while isinstance(node, ast.Arithmetic):
+        node = node.rest[-1][1]
+    if not isinstance(node, ast.Call) or not isinstance(node.callee, ast.Name):
+        return None
+    found, value = context.scope.find(node.callee.id)
+    made = value if found else SPELLED.get(node.callee.id)
+    if isinstance(made, Operator):
+        return None if made.op.state is no_state else node
+    return node if isinstance(made, BlockValue) else None
 
 
 def follows(before: Span | None, after: Span) -> bool:

@@ -209,8 +209,8 @@ class Session:
 
 
 _ONCE = (
-    "what several blocks need, such as a table, is computed once by a `let` of the file",
     "a table of all pairs is arithmetic of tensors, `parameter([n, 1], ...) - parameter([n], ...)`",
+    "what several blocks need, such as a table, is computed once by a `let` of the file",
 )
 
 FOLLOWING = {"E0409"}

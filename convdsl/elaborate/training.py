@@ -74,7 +74,8 @@ class TrainBlock:
         for pattern, span in self.patterns:
             if not any(names(pattern, key) for key in known):
                 plain = pattern.rstrip("*").rstrip(".")
-                help = suggest(plain, (*layers, *known)) or (f"there are {_listed(known)}",)
+                near = _without(session, pattern) or suggest(plain, (*layers, *known))
+                help = near or (f"there are {_listed(known)}",)
                 text = f"no parameter, or layer with parameters, is called `{pattern}`"
                 session.fail("E0903", text, span, help=help)
 
@@ -91,6 +92,12 @@ class TrainBlock:
                 text = f"{what} {first:g} epochs, and training ends after {epochs}"
                 help = (f"`{name}` is in epochs; `epochs` says how many there are",)
                 session.warn("W0905", text, choice.span, help=help)
+
+
+def _without(session: Session, pattern: str) -> tuple[str, ...]:
+    """What a pattern names that has no weights."""
+    named = (n for n in session.graph.op_nodes() if names(pattern, n.name))
+    return tuple(f"`{n.name}` is an operator without: `{n.op.name}`" for n in named)[:1]
 
 
 def puts_out(session: Session, place: Span, name: str) -> bool:
