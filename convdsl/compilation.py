@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from convdsl.analysis.samples import batch_of, samples_are_apart
+from convdsl.diagnostics import InputError
 from convdsl.forking import CYCLES
 from convdsl.ir.canonical import canonical_text
 from convdsl.ir.graph import Graph
@@ -114,9 +115,9 @@ class Plan:
         binding, rounds = self.rounds(binding)
         graph = self.graph(binding)
         key = "" if cache is None else key_of(graph, self.toolchain.version, self.machine, rounds)
-        kept = None if cache is None else cache.get(key)
+        kept = _kept(cache, key, graph, self.machine, rounds)
         if kept is not None:
-            code, packings = _read(kept, graph, self.machine, rounds)
+            code, packings = kept
             return code, _packed(graph, packings, code, arrays)
         with self.toolchain.compiler() as compiler:
             lowered = lower(graph, self.machine, self.model.name, certain=compiler.add)
@@ -151,9 +152,9 @@ def _make_several(
         graph, machine, start = plan.graph(own), plan.machine, shelf.bytes
         keys.append(key_of(graph, plan.toolchain.version, machine, rounds))
         key = "\n\n".join(keys)  # where weights lie follows from what was there before
-        kept = None if cache is None else cache.get(key)
+        kept = _kept(cache, key, graph, machine, rounds)
         if kept is not None:
-            code, packings = _read(kept, graph, machine, rounds)
+            code, packings = kept
             packings = shelf.place(packings, machine.alignment)
         else:
             with plan.toolchain.compiler() as compiler:
@@ -282,6 +283,17 @@ def _entry(code: Code, graph: Graph, machine: Machine, packings: tuple[Packing, 
     }
     text = json.dumps(facts).encode()
     return b"".join((_LENGTH.pack(len(text)), text, code.object_code))
+
+
+def _kept(
+    cache: ObjectCache | None, key: str, graph: Graph, machine: Machine, rounds: int
+) -> tuple[Code, tuple[Packing, ...]] | None:
+    """What was made before. What makes no sense, though it is whole, is made again."""
+    entry = None if cache is None else cache.get(key)
+    try:
+        return None if entry is None else _read(entry, graph, machine, rounds)
+    except (struct.error, ValueError, LookupError, TypeError, InputError):
+        return None
 
 
 def _read(

@@ -175,6 +175,27 @@ def test_a_damaged_entry_is_made_again(made: list[str]) -> None:
     assert len(made) == 2
 
 
+@pytest.mark.parametrize(
+    "entry",
+    [
+        b"",
+        b"\xff" * 8,
+        (2).to_bytes(8, "little") + b"{}",
+        (2).to_bytes(8, "little") + b"[]",
+        (4).to_bytes(8, "little") + b"null",
+        (3).to_bytes(8, "little") + b"\xff\xfe\xfd",
+    ],
+)
+def test_what_makes_no_sense_is_made_again(
+    made: list[str], monkeypatch: pytest.MonkeyPatch, entry: bytes
+) -> None:
+    """Though its file is whole: written by another version, or by hand."""
+    expected = compiled(PLAIN, cache=False)(images())
+    monkeypatch.setattr(ObjectCache, "get", lambda self, key: entry)
+    np.testing.assert_array_equal(compiled(PLAIN)(images()), expected)
+    assert len(made) == 2
+
+
 @pytest.mark.dear(share=4)
 def test_threads_share_it(made: list[str]) -> None:
     expected = compiled(PLAIN, cache=False)(images())
