@@ -17,7 +17,15 @@ from convdsl.elaborate.layers import Layers, further_in
 from convdsl.elaborate.lost import losing
 from convdsl.elaborate.scope import Context
 from convdsl.elaborate.session import Refused, Session, Stop
-from convdsl.elaborate.values import NOTHING, POISON, ListValue, Record, describe, is_tensors
+from convdsl.elaborate.values import (
+    NOTHING,
+    POISON,
+    ListValue,
+    Record,
+    describe,
+    is_number,
+    is_tensors,
+)
 from convdsl.ir.graph import Value
 from convdsl.syntax import ast
 
@@ -53,7 +61,8 @@ class Bodies(Layers):
             except Stop:
                 value = POISON
             taken = index < last and statement.span.text[0] == "-"
-            if before is not None and taken and is_tensors(value):
+            counts = is_tensors(value) or is_number(value)
+            if before is not None and taken and counts:
                 self._is_taken_from_nothing(statement, before[1], context)
                 value, before = POISON, None
                 continue
